@@ -1,0 +1,471 @@
+"""What a transformer is made of, found from what its modules do and not from their names.
+
+The model is run once on a few tokens with autograd on, and every weight matrix, block and norm is
+watched. The graph then tells which is which:
+
+- the blocks are the module list whose members each take in and give out the residual stream;
+- a block's attention output projection is its first matrix whose input at one position depends on
+  other positions, for only attention moves information between positions;
+- the matrices that projection depends on belong to the attention; of the others, the last one that
+  is as wide as the residual stream is the MLP's output projection, and those it depends on are the
+  MLP's input matrices.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from projector.capture import Tap, capture
+from projector.errors import UserError
+
+SITES = ("mlp_post", "mlp_out", "attn_out", "attn_z", "resid_pre", "resid_mid", "resid_post")
+DEFAULT_SITES = ("mlp_post", "mlp_out", "attn_out")
+_N_TRIAL_TOKENS = 6
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A module that multiplies by a weight matrix, such as ``nn.Linear`` or GPT-2's ``Conv1D``.
+
+    ``input_axis`` is the axis of ``module.weight`` that runs over inputs: 1 for ``nn.Linear``,
+    whose weight is (out, in), and 0 for ``Conv1D``, whose weight is (in, out).
+    """
+
+    name: str
+    module: nn.Module
+    n_inputs: int
+    n_outputs: int
+    input_axis: int
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """The matrices around a block's MLP neurons.
+
+    ``inputs`` write the neurons: one matrix, two for a gated MLP, or a single one of 2·n_neurons
+    outputs where gate and up are ``fused``. ``output`` reads them.
+    """
+
+    inputs: tuple[Matrix, ...]
+    output: Matrix
+    n_neurons: int
+    fused: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer: where each site is read, how wide it is, and why a site is missing."""
+
+    name: str
+    module: nn.Module
+    taps: dict[str, Tap]
+    widths: dict[str, int]
+    missing: dict[str, str]
+    mlp: Mlp | None
+    attention_output: Matrix | None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The blocks of a model, in order; whether it is causal; the width of its residual stream."""
+
+    blocks: tuple[Block, ...]
+    is_causal: bool
+    n_hidden: int
+
+    def choose_sites(self, sites: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+        """The sites to read, and why each default one that is missing is.
+
+        Raises:
+            UserError: if a named site is unknown, or no layer of the model has it.
+        """
+        chosen: list[str] = []
+        left_out: dict[str, str] = {}
+        for site in DEFAULT_SITES if sites is None else dict.fromkeys(sites):
+            if site not in SITES:
+                raise UserError(f"unknown site '{site}': choose from {', '.join(SITES)}")
+            if any(site in block.taps for block in self.blocks):
+                chosen.append(site)
+                continue
+            reason = self.blocks[0].missing[site]
+            if sites is not None:
+                raise UserError(f"this model has no site '{site}': {reason}")
+            left_out[site] = reason
+        if not chosen:
+            raise UserError(f"no site to read: choose from {', '.join(SITES)}")
+        return chosen, left_out
+
+    def choose_layers(self, layers: Iterable[int] | None) -> list[int]:
+        """The layers to read, in order.
+
+        Raises:
+            UserError: if a layer does not exist.
+        """
+        n_layers = len(self.blocks)
+        chosen = sorted(set(range(n_layers) if layers is None else layers))
+        for layer in chosen:
+            if not 0 <= layer < n_layers:
+                raise UserError(f"unknown layer {layer}: the model has layers 0 to {n_layers - 1}")
+        if not chosen:
+            raise UserError(f"no layer to read: the model has layers 0 to {n_layers - 1}")
+        return chosen
+
+    def taps(self, sites: Sequence[str], layers: Sequence[int]) -> dict[tuple[int, str], Tap]:
+        """The taps of every (layer, site) that exists among those asked for."""
+        return {
+            (layer, site): self.blocks[layer].taps[site]
+            for layer in layers
+            for site in sites
+            if site in self.blocks[layer].taps
+        }
+
+
+def find_architecture(model: nn.Module) -> Architecture:
+    """Find the blocks and sites of a Hugging Face transformer that reads token ids.
+
+    Costs one forward pass over six tokens and a few short backward ones; no gradient is kept and
+    the model is left as it was.
+
+    Raises:
+        UserError: if the model is no transformer over token ids, or is an encoder-decoder one.
+    """
+    config = getattr(model, "config", None)
+    if getattr(model, "main_input_name", "input_ids") != "input_ids":
+        raise UserError(
+            f"{type(model).__name__} reads {model.main_input_name}, not text: "
+            "give a transformer language model"
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"{type(model).__name__} is an encoder-decoder model, which is not supported: "
+            "give an encoder or a decoder"
+        )
+    trial = _run_trial(model)
+    name, members = _find_block_list(model, trial)
+    parts = [_Parts.of(f"{name}.{i}", member, trial) for i, member in enumerate(members)]
+    first = parts[0]
+    return Architecture(
+        blocks=tuple(_describe_block(part, trial) for part in parts),
+        is_causal=not _depends_on_positions(
+            trial.inputs[first.attention_output.module], first.stream, reader=0
+        )
+        if first.attention_output
+        else True,
+        n_hidden=first.stream.shape[-1],
+    )
+
+
+@dataclass
+class _Trial:
+    """What passed through the watched modules in one run, in the order of their calls."""
+
+    names: dict[nn.Module, str]
+    inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
+    outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
+    n_calls: Counter[nn.Module] = field(default_factory=Counter)
+
+
+def _run_trial(model: nn.Module) -> _Trial:
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    members = {member for each in lists for member in each}
+    names = {module: name for name, module in model.named_modules()}
+    # Leaves, blocks and experts: all that can be a matrix, a norm or a member of the block list,
+    # and the modules between them, of which a mixture of experts is one.
+    trial = _Trial(names)
+    taps = {
+        (module, side): Tap(module, side)
+        for module in names
+        if module is not model and (module in members or not isinstance(module, nn.ModuleList))
+        for side in ("input", "output")
+    }
+
+    def keep(key: tuple[nn.Module, str], tensor: Tensor) -> None:
+        module, side = key
+        if side == "input":
+            trial.n_calls[module] += 1
+            # Kept in the order of the calls, which dicts preserve.
+            trial.inputs.setdefault(module, tensor)
+        else:
+            trial.outputs.setdefault(module, tensor)
+
+    table = _token_embedding(model)
+    ids = (torch.arange(_N_TRIAL_TOKENS, device=table.device) * 7 + 11) % table.shape[0]
+    inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
+    was_training, required_grad = model.training, table.requires_grad
+    model.eval()
+    table.requires_grad_(True)
+    try:
+        with torch.enable_grad(), capture(taps, keep):
+            model(**inputs)
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise UserError(
+            f"{type(model).__name__} could not be run on {_N_TRIAL_TOKENS} tokens: "
+            f"{_one_line(error)}"
+        ) from error
+    finally:
+        table.requires_grad_(required_grad)
+        model.train(was_training)
+    return trial
+
+
+def _token_embedding(model: nn.Module) -> Tensor:
+    try:
+        embedding = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        embedding = None
+    table = getattr(embedding, "weight", None)
+    if not isinstance(table, Tensor):
+        raise UserError(
+            f"{type(model).__name__} has no token embedding, so it is no transformer language model"
+        )
+    return table
+
+
+def _find_block_list(model: nn.Module, trial: _Trial) -> tuple[str, list[nn.Module]]:
+    """The module list, largest in parameters, whose members each pass the residual stream on."""
+    best: tuple[int, str, list[nn.Module]] | None = None
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or len(module) == 0:
+            continue
+        members = list(module)
+        if not all(
+            member in trial.outputs
+            and trial.inputs[member].shape == trial.outputs[member].shape
+            and trial.inputs[member].is_floating_point()
+            and any(child in trial.inputs for child in member.modules() if _is_matrix(child))
+            for member in members
+        ):
+            continue
+        n_parameters = sum(p.numel() for p in module.parameters())
+        if best is None or n_parameters > best[0]:
+            best = (n_parameters, name, members)
+    if best is None:
+        raise UserError(
+            f"{type(model).__name__} has no list of transformer blocks, so it is no transformer"
+        )
+    _, name, members = best
+    if any(trial.n_calls[member] > 1 for member in members):
+        raise UserError(
+            f"{type(model).__name__} runs the same block several times: layers that share their "
+            "weights are not supported"
+        )
+    return name, members
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 1
+
+
+def _describe_matrix(module: nn.Module, trial: _Trial) -> Matrix:
+    x, y = trial.inputs[module].detach(), trial.outputs[module].detach()
+    weight, bias = getattr(module, "weight"), getattr(module, "bias", None)  # noqa: B009
+    input_axis = 1 if weight.shape == (y.shape[-1], x.shape[-1]) else 0
+    if weight.shape[0] == weight.shape[1]:
+        # The shape of a square matrix does not tell which axis is which; what it computes does.
+        shift = 0 if bias is None else bias
+        with torch.no_grad():
+            errors = [(y - (x @ w + shift)).float().norm() for w in (weight, weight.T)]
+        input_axis = int(errors[1] < errors[0])
+    return Matrix(trial.names[module], module, x.shape[-1], y.shape[-1], input_axis)
+
+
+def _depends_on_positions(tensor: Tensor, stream: Tensor, reader: int) -> bool:
+    """Whether ``tensor`` at position ``reader`` depends on ``stream`` at any other position."""
+    row = tensor.reshape(-1, tensor.shape[-1])[reader]
+    # Random weights, for a plain sum may be constant (a normalised row sums to nothing).
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(row.shape, generator=generator).to(row)
+    (gradient,) = torch.autograd.grad(row @ probe, stream, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        return False
+    by_position = gradient.reshape(-1, gradient.shape[-1]).abs().amax(dim=1)
+    by_position[reader] = 0
+    return bool((by_position > 0).any())
+
+
+def _on_which_depends(tensor: Tensor, sources: Sequence[Tensor]) -> list[bool]:
+    """For each source, whether the graph leads from it to ``tensor``."""
+    with_graph = [source for source in sources if source.requires_grad]
+    if not with_graph:
+        return [False] * len(sources)
+    gradients = torch.autograd.grad(
+        tensor.float().sum(), with_graph, retain_graph=True, allow_unused=True
+    )
+    connected = {
+        id(source)
+        for source, gradient in zip(with_graph, gradients, strict=True)
+        if gradient is not None
+    }
+    return [id(source) in connected for source in sources]
+
+
+@dataclass
+class _Parts:
+    """A block taken apart: its matrices sorted into attention and MLP."""
+
+    name: str
+    module: nn.Module
+    stream: Tensor
+    attention_output: Matrix | None
+    mlp_matrices: list[nn.Module]
+
+    @classmethod
+    def of(cls, name: str, block: nn.Module, trial: _Trial) -> _Parts:
+        stream = trial.inputs[block]
+        within = set(block.modules())
+        matrices = [m for m in trial.inputs if m in within and _is_matrix(m)]
+        mixing = next(
+            (m for m in matrices if _depends_on_positions(trial.inputs[m], stream, reader=-1)),
+            None,
+        )
+        if mixing is None or trial.outputs[mixing].shape[-1] != stream.shape[-1]:
+            # A state-space mixer, say: its first mixing matrix does not write to the stream.
+            return cls(name, block, stream, None, matrices)
+        feeds_attention = _on_which_depends(
+            trial.inputs[mixing], [trial.outputs[m] for m in matrices]
+        )
+        rest = [
+            m
+            for m, feeds in zip(matrices, feeds_attention, strict=True)
+            if m is not mixing and not feeds
+        ]
+        return cls(name, block, stream, _describe_matrix(mixing, trial), rest)
+
+
+def _describe_block(parts: _Parts, trial: _Trial) -> Block:
+    n_hidden = parts.stream.shape[-1]
+    taps = {
+        "resid_pre": Tap(parts.module, "input"),
+        "resid_post": Tap(parts.module, "output"),
+    }
+    widths = {"resid_pre": n_hidden, "resid_post": n_hidden}
+    missing: dict[str, str] = {}
+
+    attention = parts.attention_output
+    if attention is None:
+        missing["attn_out"] = missing["attn_z"] = "no attention was found in its blocks"
+    else:
+        taps["attn_out"] = Tap(attention.module, "output")
+        taps["attn_z"] = Tap(attention.module, "input")
+        widths["attn_out"], widths["attn_z"] = attention.n_outputs, attention.n_inputs
+
+    mlp: Mlp | None = None
+    mixture, n_experts = _find_mixture(parts)
+    if n_experts:
+        missing["mlp_post"] = (
+            f"a mixture of experts sends each token to some of its {n_experts} experts, "
+            "so no neuron is computed for every token"
+        )
+        if mixture is None or trial.outputs[mixture].shape[-1] != n_hidden:
+            missing["mlp_out"] = "no single module gives the output of its mixture of experts"
+        else:
+            taps["mlp_out"] = Tap(mixture, "output")
+            widths["mlp_out"] = n_hidden
+    else:
+        mlp = _find_mlp(parts, trial, n_hidden)
+        if mlp is None:
+            missing["mlp_post"] = missing["mlp_out"] = "no MLP was found in its blocks"
+        else:
+            taps["mlp_post"] = Tap(mlp.output.module, "input")
+            taps["mlp_out"] = Tap(mlp.output.module, "output")
+            widths["mlp_post"], widths["mlp_out"] = mlp.n_neurons, n_hidden
+
+    middle = _find_middle(parts, trial)
+    if middle is None:
+        missing["resid_mid"] = "its attention and MLP do not write to the residual stream in turn"
+    else:
+        taps["resid_mid"] = Tap(middle, "input")
+        widths["resid_mid"] = n_hidden
+    return Block(parts.name, parts.module, taps, widths, missing, mlp, attention)
+
+
+def _find_mlp(parts: _Parts, trial: _Trial, n_hidden: int) -> Mlp | None:
+    output = next(
+        (m for m in reversed(parts.mlp_matrices) if trial.outputs[m].shape[-1] == n_hidden), None
+    )
+    if output is None:
+        return None
+    others = [m for m in parts.mlp_matrices if m is not output]
+    feeds = _on_which_depends(trial.inputs[output], [trial.outputs[m] for m in others])
+    writers = [m for m, does in zip(others, feeds, strict=True) if does]
+    n_neurons = trial.inputs[output].shape[-1]
+    widths = [trial.outputs[m].shape[-1] for m in writers]
+    fused = widths == [2 * n_neurons]
+    if not writers or not (fused or set(widths) == {n_neurons}):
+        return None
+    return Mlp(
+        inputs=tuple(_describe_matrix(m, trial) for m in writers),
+        output=_describe_matrix(output, trial),
+        n_neurons=n_neurons,
+        fused=fused,
+    )
+
+
+def _find_mixture(parts: _Parts) -> tuple[nn.Module | None, int]:
+    """The module that holds a mixture of experts, and the number of experts (0: none).
+
+    Experts are either stacked in parameters of three axes (expert, rows, columns), one of the last
+    two as wide as the residual stream, or are the equal members of a module list.
+    """
+    n_hidden = parts.stream.shape[-1]
+    holders: list[str] = []
+    n_experts = 0
+    for name, parameter in parts.module.named_parameters():
+        if parameter.ndim == 3 and parameter.shape[0] > 1 and n_hidden in parameter.shape[1:]:
+            holders.append(name.rpartition(".")[0])
+            n_experts = parameter.shape[0]
+    for name, module in parts.module.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) > 1:
+            shapes = {tuple(p.shape for p in member.parameters()) for member in module}
+            if len(shapes) == 1 and next(iter(shapes)):
+                holders.append(name)
+                n_experts = len(module)
+    if not n_experts:
+        return None, 0
+    top = holders[0].split(".")[0]
+    holder = parts.module.get_submodule(top)
+    return (None if isinstance(holder, nn.ModuleList) else holder), n_experts
+
+
+def _find_middle(parts: _Parts, trial: _Trial) -> nn.Module | None:
+    """The module that reads the stream between attention and MLP, before any norm of it.
+
+    What attention adds to the stream is what its output projection gives, or a norm of that.
+    """
+    if parts.attention_output is None:
+        return None
+    attention = parts.attention_output.module
+    start = parts.stream.detach().float().reshape(-1, parts.stream.shape[-1])
+    within = set(parts.module.modules())
+    order = [m for m in trial.inputs if m in within]
+    later = order[order.index(attention) + 1 :]
+    added = [trial.outputs[attention]]
+    for module in later:
+        if not (_is_norm(module) or module in parts.mlp_matrices):
+            continue
+        tensor = trial.inputs[module].detach().float()
+        if tensor.numel() != start.numel():
+            continue
+        step = tensor.reshape(start.shape) - start
+        for term in added:
+            term = term.detach().float().reshape(start.shape)
+            if torch.allclose(step, term, rtol=1e-2, atol=1e-2 * float(term.abs().max())):
+                return module
+        if _is_norm(module) and trial.inputs[module] is trial.outputs[attention]:
+            added.append(trial.outputs[module])
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,110 @@
+"""Reading activations while a model runs.
+
+Hooks are in place only inside the ``with`` block, are removed even after an error, and return
+nothing, so the model computes exactly what it would compute without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a tensor is read: what a module takes in, or what it gives out."""
+
+    module: nn.Module
+    side: Literal["input", "output"]
+
+
+@contextmanager
+def capture(taps: Mapping[Key, Tap], consume: Callable[[Key, Tensor], None]) -> Iterator[None]:
+    """Call ``consume(key, tensor)`` with what passes each tap, as soon as it passes.
+
+    Nothing is kept here: a consumer that folds each tensor into running sums needs room for one
+    tensor only, whatever the depth of the model. The tensor is the model's own; a consumer that
+    keeps it copies it first, for the model may go on to change it in place.
+
+    Args:
+        taps: what to read. Where a module takes or gives several tensors, the first is read.
+        consume: what to do with it. It must not change the tensor.
+    """
+
+    def input_hook(key: Key) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            consume(key, _first_tensor((*args, *kwargs.values())))
+
+        return hook
+
+    def output_hook(key: Key) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            consume(key, _first_tensor(output))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for key, tap in taps.items():
+            handle = (
+                tap.module.register_forward_pre_hook(input_hook(key), with_kwargs=True)
+                if tap.side == "input"
+                else tap.module.register_forward_hook(output_hook(key))
+            )
+            hooks.callback(handle.remove)
+        yield
+
+
+def collect(
+    model: nn.Module, taps: Mapping[Key, Tap], inputs: Mapping[str, Tensor]
+) -> dict[Key, Tensor]:
+    """Run ``model`` once on ``inputs`` and give a copy of what passed each tap."""
+    activations: dict[Key, Tensor] = {}
+
+    def keep(key: Key, tensor: Tensor) -> None:
+        activations[key] = tensor.detach().clone()
+
+    with torch.no_grad(), capture(taps, keep):
+        model(**inputs)
+    return activations
+
+
+def kept_rows(activation: Tensor, keep: Tensor) -> Tensor:
+    """The activations of the tokens that count, one row each.
+
+    Args:
+        activation: (B, T, N), or (B·T, N) from a family that flattens its batch.
+        keep: (B, T) bool, the tokens that count.
+
+    Returns:
+        (n_kept, N), in the order of the batch.
+
+    Raises:
+        ValueError: if the activation does not hold one row for each position of the batch.
+    """
+    n_positions = keep.numel()
+    rows = activation.reshape(-1, activation.shape[-1])
+    if rows.shape[0] != n_positions:
+        raise ValueError(
+            f"an activation of shape {tuple(activation.shape)} does not fit a batch of "
+            f"{keep.shape[0]} × {keep.shape[1]} tokens"
+        )
+    return rows[keep.reshape(-1).to(rows.device)]
+
+
+def _first_tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            if isinstance(part, Tensor):
+                return part
+    raise TypeError(f"no tensor passes here, but a {type(value).__name__}")

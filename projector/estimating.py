@@ -1,0 +1,61 @@
+"""How long a fit will take, found by trying a piece of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+
+from projector.fitting import Job, make_gatherer
+from projector.objectives import dissimilarity
+from projector.solvers import Layout
+from projector.solvers.smacof import guttman_transform
+
+# Passes that smacof takes on maps of trained models, about.
+_USUAL_PASSES = 100
+# The whole corpus and its two halves.
+_FITS_PER_MAP = 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How much work a fit is. ``seconds`` comes from a trial on this machine."""
+
+    n_tokens: int
+    seconds: float
+    disk_bytes: int
+    memory_bytes: int
+
+
+def estimate(job: Job) -> Estimate:
+    """Time a batch and a pass of the solver, and reckon the whole from them."""
+    batch = next(job.corpus.batches(job.settings.batch_size))
+    gatherer = make_gatherer(job)
+    # The first run is slower: it allocates, and on a GPU loads kernels.
+    gatherer.run(batch)
+    began = time.monotonic()
+    gatherer.run(batch)
+    seconds = (time.monotonic() - began) * job.corpus.n_tokens / batch.n_tokens
+    device = gatherer.device
+    del gatherer
+    if job.layout.method != "adamw":
+        for n_neurons, n_maps in Counter(job.widths.values()).items():
+            seconds += _FITS_PER_MAP * n_maps * _seconds_per_fit(n_neurons, job.layout, device)
+    return Estimate(job.corpus.n_tokens, seconds, job.disk_bytes, job.memory_bytes)
+
+
+def _seconds_per_fit(n: int, layout: Layout, device: torch.device) -> float:
+    """One map of n neurons: timed where a pass is cheap, else scaled from 768 on two cores."""
+    if layout.method == "umap":
+        return 6 * (n / 768) ** 1.2
+    if layout.method == "moves":
+        return 1.5 * (n / 768) ** 2.3
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(n, layout.dim, generator=generator).to(device)
+    target = dissimilarity(torch.rand(n, n, generator=generator).to(device))
+    guttman_transform(points, target)
+    began = time.monotonic()
+    guttman_transform(points, target)
+    return _USUAL_PASSES * (time.monotonic() - began)

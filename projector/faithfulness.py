@@ -1,0 +1,186 @@
+"""How far a map can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from projector.objectives import dissimilarity, row_blocks, stress_figures
+from projector.solvers import Layout
+
+N_NEIGHBOURS = 10
+_MOST_PAIRS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """What a map keeps of the correlations.
+
+    A figure that can't be given is None, and ``reasons`` says why.
+
+    Attributes:
+        stress: mean over pairs of (distance − (1 − ρ))².
+        stress_1: Kruskal's stress-1.
+        rank_correlation: Spearman's, between distance and 1 − ρ over pairs.
+        neighbour_overlap: share of a neuron's 10 nearest by ρ that are among its 10 nearest on the
+            map, mean over neurons.
+        chance_overlap: what ``neighbour_overlap`` is for random positions.
+        stability: share of the 10 nearest on the map that two fits, each on one half of the corpus,
+            agree on.
+        correlation_stability: the same of the 10 nearest by ρ: what the corpus itself allows.
+        reasons: figure → why it is None.
+    """
+
+    stress: float | None
+    stress_1: float | None
+    rank_correlation: float | None
+    neighbour_overlap: float | None
+    chance_overlap: float | None
+    stability: float | None
+    correlation_stability: float | None
+    reasons: dict[str, str]
+
+    def as_dict(self) -> dict[str, object]:
+        """The figures for JSON."""
+        return asdict(self)
+
+
+def measure(
+    positions: Tensor,
+    correlation: Tensor | None,
+    layout: Layout,
+    halves: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    *,
+    no_halves: str = "the corpus was not fitted in halves",
+) -> Faithfulness:
+    """Measure a map against the correlations it was made from.
+
+    Args:
+        positions: (N, d), NaN for undefined neurons.
+        correlation: (N, N), NaN for undefined neurons; None where it was not kept.
+        layout: how the positions were found.
+        halves: (positions, correlation) of the first and of the second half of the corpus.
+        no_halves: why ``halves`` is None.
+    """
+    if correlation is None:
+        missing = "correlations were not kept"
+        names = (
+            "stress",
+            "stress_1",
+            "rank_correlation",
+            "neighbour_overlap",
+            "chance_overlap",
+            "stability",
+            "correlation_stability",
+        )
+        return Faithfulness(**dict.fromkeys(names), reasons=dict.fromkeys(names, missing))
+    alive = positions.isfinite().all(dim=1) & correlation.diagonal().isfinite()
+    points, target = positions[alive], _target(correlation, alive, layout)
+    n = points.shape[0]
+    reasons: dict[str, str] = {}
+
+    stress: float | None = None
+    stress_1: float | None = None
+    if layout.objective == "stress":
+        stress, stress_1 = stress_figures(points, target, p=layout.p)
+        if stress_1 is None:
+            reasons["stress_1"] = "all positions coincide"
+    else:
+        why = f"the distances of a {layout.objective} map are not meant to be 1 − ρ"
+        reasons["stress"] = reasons["stress_1"] = why
+
+    rank_correlation = _rank_correlation(points, target, layout.p)
+    if rank_correlation is None:
+        reasons["rank_correlation"] = "all distances are equal"
+
+    overlap = chance = stability = correlation_stability = None
+    if n < N_NEIGHBOURS + 2:
+        why = f"{n} defined neurons are too few for {N_NEIGHBOURS} neighbours"
+        reasons |= dict.fromkeys(
+            ("neighbour_overlap", "chance_overlap", "stability", "correlation_stability"), why
+        )
+    else:
+        overlap = overlap_of(nearest_on_map(points, layout.p), nearest_by_target(target))
+        chance = N_NEIGHBOURS / (n - 1)
+        if halves is None:
+            reasons["stability"] = reasons["correlation_stability"] = no_halves
+        else:
+            both = alive.clone()
+            for half_positions, half_correlation in halves:
+                both &= half_positions.isfinite().all(dim=1)
+                both &= half_correlation.diagonal().isfinite()
+            if int(both.sum()) < N_NEIGHBOURS + 2:
+                why = "too few neurons are defined in both halves of the corpus"
+                reasons["stability"] = reasons["correlation_stability"] = why
+            else:
+                on_map = [nearest_on_map(p[both], layout.p) for p, _ in halves]
+                by_rho = [nearest_by_target(_target(rho, both, layout)) for _, rho in halves]
+                stability = overlap_of(*on_map)
+                correlation_stability = overlap_of(*by_rho)
+    return Faithfulness(
+        stress,
+        stress_1,
+        rank_correlation,
+        overlap,
+        chance,
+        stability,
+        correlation_stability,
+        reasons,
+    )
+
+
+def nearest_on_map(positions: Tensor, p: float = 2.0, k: int = N_NEIGHBOURS) -> Tensor:
+    """(N, k) indices of each neuron's nearest on the map, itself left out."""
+    found = []
+    for rows in row_blocks(positions.shape[0]):
+        distance = torch.cdist(
+            positions[rows], positions, p=p, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        found.append(_nearest(distance, rows, k))
+    return torch.cat(found)
+
+
+def nearest_by_target(target: Tensor, k: int = N_NEIGHBOURS) -> Tensor:
+    """(N, k) indices of each neuron's nearest by wanted distance (N, N), itself left out."""
+    return torch.cat([_nearest(target[rows].clone(), rows, k) for rows in row_blocks(len(target))])
+
+
+def _nearest(distance: Tensor, rows: slice, k: int) -> Tensor:
+    own = torch.arange(rows.start, rows.stop, device=distance.device)
+    distance[own - rows.start, own] = torch.inf
+    return distance.topk(k, dim=1, largest=False).indices
+
+
+def overlap_of(a: Tensor, b: Tensor) -> float:
+    """Mean over rows of the share of entries that ``a`` and ``b``, both (N, k), have in common."""
+    shared = sum(int((a[:, [i]] == b).sum()) for i in range(a.shape[1]))
+    return shared / a.numel()
+
+
+def _target(correlation: Tensor, alive: Tensor, layout: Layout) -> Tensor:
+    rho = correlation[alive][:, alive].float()
+    return dissimilarity(rho.abs() if layout.absolute else rho)
+
+
+def _rank_correlation(positions: Tensor, target: Tensor, p: float) -> float | None:
+    """Spearman's, over all pairs, or two million drawn at random with replacement where more."""
+    n = positions.shape[0]
+    if n < 3:
+        return None
+    if n * (n - 1) // 2 <= _MOST_PAIRS:
+        first, second = torch.triu_indices(n, n, offset=1, device=positions.device)
+    else:
+        generator = torch.Generator().manual_seed(0)
+        first = torch.randint(n, (_MOST_PAIRS,), generator=generator)
+        second = (first + torch.randint(1, n, (_MOST_PAIRS,), generator=generator)) % n
+        first, second = first.to(positions.device), second.to(positions.device)
+    difference = positions[first] - positions[second]
+    distance = torch.linalg.vector_norm(difference, ord=p, dim=1).cpu().numpy()
+    ranks = [rankdata(values) for values in (distance, target[first, second].cpu().numpy())]
+    if any(np.ptp(r) == 0 for r in ranks):
+        return None
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

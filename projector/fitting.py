@@ -1,0 +1,568 @@
+"""The pipeline: model + corpus → ``Projection``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projector.architecture import Architecture, find_architecture
+from projector.budget import check_disk, check_memory, memory_errors
+from projector.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from projector.corpus import DEFAULT_SEQUENCE_LENGTH, Batch, Corpus, read_corpus
+from projector.errors import UserError
+from projector.faithfulness import Faithfulness, measure
+from projector.gathering import CORRELATIONS, Gatherer, HalfStatistics, MapKey, gather
+from projector.models import BUNDLED, LoadedModel, hash_module, load_model
+from projector.progress import Progress, Silent
+from projector.projection import (
+    FORMAT,
+    FORMAT_VERSION,
+    Projection,
+    check_out,
+    disk_errors,
+    map_name,
+)
+from projector.solvers import Layout, OnlineTrainer, Placement, finish_trained, solve
+from projector.sources import Document
+
+LEAST_TOKENS = 100
+_CHECKPOINT_EVERY_S = 60.0
+_VERSIONS_OF = ("torch", "transformers", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What to fit, apart from how positions are found (:class:`projector.solvers.Layout`).
+
+    Attributes:
+        sites: sites to read; None for the default ones that the model has.
+        layers: layers to read; None for all.
+        correlation: ``pooled`` or ``per-sequence``.
+        max_tokens: most tokens to count, drawn evenly over the corpus; None for all.
+        sequence_length: tokens of a sequence; None for 256, or what the model can take if less.
+        batch_size: sequences at once.
+        skip_first: positions left out at the start of each sequence; None for 1 where the model is
+            causal and 0 where it is not.
+        packed: whether documents stand one after another in a sequence; None where the model is
+            causal.
+        keep_statistics: whether the projection keeps means and covariances.
+    """
+
+    sites: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    correlation: str = "pooled"
+    max_tokens: int | None = None
+    sequence_length: int | None = None
+    batch_size: int = 16
+    skip_first: int | None = None
+    packed: bool | None = None
+    keep_statistics: bool = True
+
+    def __post_init__(self) -> None:
+        if self.correlation not in CORRELATIONS:
+            raise UserError(
+                f"unknown correlation '{self.correlation}': choose from {', '.join(CORRELATIONS)}"
+            )
+        for flag, value, least in (
+            ("--batch-size", self.batch_size, 1),
+            ("--sequence-length", self.sequence_length, 2),
+            ("--skip-first", self.skip_first, 0),
+            ("--max-tokens", self.max_tokens, LEAST_TOKENS),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{flag} {value} is too small: give {least} or more")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit that is ready to run."""
+
+    loaded: LoadedModel
+    trunk: nn.Module
+    architecture: Architecture
+    corpus: Corpus
+    sites: list[str]
+    layers: list[int]
+    left_out: dict[str, str]
+    settings: FitSettings
+    layout: Layout
+    sequence_length: int
+    packed: bool
+
+    @property
+    def widths(self) -> dict[MapKey, int]:
+        """Neurons of every map."""
+        return {
+            (layer, site): self.architecture.blocks[layer].widths[site]
+            for layer, site in self.architecture.taps(self.sites, self.layers)
+        }
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of the projection on disk, but for a few kilobytes of JSON."""
+        per_map = [4 * n * self.layout.dim for n in self.widths.values()]
+        if self.settings.keep_statistics:
+            n_matrices = 2 if self.settings.correlation == "per-sequence" else 1
+            per_map += [4 * n * (n_matrices * n + 1) for n in self.widths.values()]
+        return sum(per_map)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak of statistics and positions, above the model: sums in float64, for two halves."""
+        n_sums = 6 if self.settings.correlation == "per-sequence" else 2
+        widest = max(self.widths.values())
+        # While one map is solved: its correlations in float64, target and a few copies.
+        return sum(8 * n_sums * n * n for n in self.widths.values()) + 6 * 8 * widest * widest
+
+
+def prepare(
+    model: str | nn.Module | LoadedModel = BUNDLED,
+    corpus: str | Iterable[Document] = "stdlib",
+    settings: FitSettings | None = None,
+    layout: Layout | None = None,
+    *,
+    tokenizer: Any = None,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Job:
+    """Load the model, find its sites, and tokenize the corpus.
+
+    Args:
+        model: ``bundled``, a local folder, a hub id; or a model in memory, with its ``tokenizer``.
+        corpus: see :func:`projector.sources.read_documents`, or the documents themselves.
+
+    Raises:
+        UserError: for anything that can't be fitted, before any work is done.
+    """
+    settings, layout, progress = settings or FitSettings(), layout or Layout(), progress or Silent()
+    progress.begin("Loading the model", None, "")
+    if isinstance(model, LoadedModel):
+        loaded = model
+    elif isinstance(model, nn.Module):
+        if tokenizer is None:
+            raise UserError("a model in memory needs its tokenizer: pass tokenizer=…")
+        name = getattr(model, "name_or_path", "") or type(model).__name__
+        loaded = LoadedModel(model.eval(), tokenizer, Path(name).name, hash_module(model))
+    else:
+        loaded = load_model(
+            model,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
+    # Without the head: no site is past the last block.
+    trunk = getattr(loaded.model, "base_model", loaded.model)
+    architecture = find_architecture(trunk)
+    sites, left_out = architecture.choose_sites(settings.sites)
+    layers = architecture.choose_layers(settings.layers)
+    is_causal = architecture.is_causal
+    sequence_length = _choose_sequence_length(loaded, settings.sequence_length)
+    packed = is_causal if settings.packed is None else settings.packed
+
+    progress.begin("Reading the corpus", None, "documents")
+    tokens = read_corpus(
+        corpus,
+        loaded.tokenizer,
+        sequence_length=sequence_length,
+        max_tokens=settings.max_tokens,
+        skip_first=int(is_causal) if settings.skip_first is None else settings.skip_first,
+        packed=packed,
+        advance=progress.advance,
+    )
+    progress.end()
+    if tokens.n_tokens < LEAST_TOKENS:
+        raise UserError(
+            f"corpus '{tokens.source}' has {tokens.n_tokens} tokens that count, and correlations "
+            f"need at least {LEAST_TOKENS}: give more text"
+        )
+    vocabulary = trunk.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    if int(tokens.ids.max()) >= vocabulary:
+        raise UserError(
+            f"the tokenizer gives token {int(tokens.ids.max()):,}, and the model knows "
+            f"{vocabulary:,}: they do not belong together"
+        )
+    return Job(
+        loaded,
+        trunk,
+        architecture,
+        tokens,
+        sites,
+        layers,
+        left_out,
+        settings,
+        layout,
+        sequence_length,
+        packed,
+    )
+
+
+def _choose_sequence_length(loaded: LoadedModel, asked: int | None) -> int:
+    """What was asked for, if the model can take it; else the default or the model's most."""
+    limit = getattr(loaded.model.config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:
+        limit = None
+    limits = [n for n in (limit, loaded.tokenizer.model_max_length) if n and n < 10**9]
+    most = min(limits, default=None)
+    if asked is None:
+        return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
+    if most is not None and asked > most:
+        raise UserError(
+            f"--sequence-length {asked:,} is more than this model takes: at most {most:,}"
+        )
+    return asked
+
+
+def fit(
+    model: str | nn.Module | LoadedModel = BUNDLED,
+    corpus: str | Iterable[Document] = "stdlib",
+    *,
+    out: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    tokenizer: Any = None,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Projection:
+    """Fit neuron positions: everything from a model and a corpus to a ``Projection``.
+
+    Args:
+        model: ``bundled``, a local folder, a hub id; or a model in memory, with its ``tokenizer``.
+        corpus: see :func:`projector.sources.read_documents`, or the documents themselves.
+        out: folder to save the projection to; with it, a long fit leaves checkpoints beside it.
+        force: replace a projection that is there.
+        resume: go on from the checkpoint that a stopped fit left.
+        **options: fields of :class:`FitSettings` and of :class:`projector.solvers.Layout`, by name:
+            ``sites``, ``layers``, ``dim``, ``objective``, ``solver``, ``seed``, ``max_tokens`` …
+
+    Raises:
+        UserError: for anything that can't be fitted.
+    """
+    settings, layout = split_options(options)
+    if out is not None:
+        check_out(Path(out), force=force)
+    job = prepare(
+        model,
+        corpus,
+        settings,
+        layout,
+        tokenizer=tokenizer,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        progress=progress,
+    )
+    return run(job, out=out, force=force, resume=resume, progress=progress)
+
+
+def split_options(options: dict[str, Any]) -> tuple[FitSettings, Layout]:
+    """Sort options by name into the settings of a fit and of its layout."""
+    options = dict(options)
+    for name in ("sites", "layers"):
+        if isinstance(options.get(name), str):
+            raise UserError(f"{name} is a list, for example {name}=['{options[name]}']")
+        if options.get(name) is not None:
+            options[name] = tuple(options[name])
+    if options.get("objective") == "linear":
+        options.setdefault("dim", 1)
+    names = [{f.name for f in fields(kind)} for kind in (FitSettings, Layout)]
+    unknown = set(options) - names[0] - names[1]
+    if unknown:
+        raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
+    first, second = ({k: v for k, v in options.items() if k in group} for group in names)
+    return FitSettings(**first), Layout(**second)
+
+
+def run(
+    job: Job,
+    *,
+    out: str | Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    log_with: str | None = None,
+    log_dir: Path | None = None,
+) -> Projection:
+    """Gather statistics, find positions, measure them, and save where ``out`` is given.
+
+    Args:
+        log_with: tracker of the online solver, with ``log_dir`` for its files.
+
+    Raises:
+        UserError: if memory or disk do not suffice.
+    """
+    progress = progress or Silent()
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_out(folder, force=force)
+        check_disk(job.disk_bytes, folder)
+    check_memory(job.widths, job.memory_bytes, next(job.trunk.parameters()).device)
+    widths = job.widths
+    widest = max(widths, key=lambda key: widths[key])
+    with memory_errors(*widest, widths[widest]):
+        gatherer = make_gatherer(job, log_with, log_dir)
+        _gather(job, gatherer, folder, resume, progress)
+        projection = _finish(job, gatherer, progress)
+    if folder is not None:
+        projection.save(folder, force=force)
+        checkpoint_path(folder).unlink(missing_ok=True)
+    return projection
+
+
+def make_gatherer(job: Job, log_with: str | None = None, log_dir: Path | None = None) -> Gatherer:
+    """The gatherer of a job, with a trainer where its positions are trained online."""
+    layout = job.layout
+    trainer = None
+    if layout.method == "adamw":
+        trainer = OnlineTrainer(
+            layout.dim,
+            objective=layout.objective,
+            start=layout.start,
+            lr=layout.lr,
+            p=layout.p,
+            accumulate=layout.accumulate,
+            seed=layout.seed,
+            device=next(job.trunk.parameters()).device,
+            log_with=log_with,
+            log_dir=log_dir,
+        )
+    return Gatherer(
+        job.trunk,
+        job.architecture.taps(job.sites, job.layers),
+        job.widths,
+        job.corpus.n_sequences,
+        correlation=job.settings.correlation,
+        trainer=trainer,
+        absolute=layout.absolute,
+    )
+
+
+def _gather(
+    job: Job, gatherer: Gatherer, folder: Path | None, resume: bool, progress: Progress
+) -> None:
+    n_done = 0
+    path = None if folder is None else checkpoint_path(folder)
+    run_facts = _run_facts(job)
+    if resume:
+        if path is None:
+            raise UserError("there is nothing to resume without an output folder")
+        checkpoint = load_checkpoint(path, run_facts)
+        gatherer.load_state(checkpoint.tensors)
+        n_done = checkpoint.n_batches
+    saved_at = time.monotonic()
+
+    def after_batch(n_batches: int, batch: Batch) -> None:
+        nonlocal saved_at
+        progress.advance(batch.n_tokens)
+        if path is not None and time.monotonic() - saved_at >= _CHECKPOINT_EVERY_S:
+            with disk_errors(path):
+                save_checkpoint(path, gatherer.state(), run_facts, n_batches)
+            saved_at = time.monotonic()
+
+    progress.begin("Running the model", job.corpus.n_tokens, "tokens")
+    n_before = sum(
+        batch.n_tokens
+        for number, batch in enumerate(job.corpus.batches(job.settings.batch_size))
+        if number < n_done
+    )
+    progress.advance(n_before)
+    gather(gatherer, job.corpus, job.settings.batch_size, n_done=n_done, after_batch=after_batch)
+    progress.end()
+    if gatherer.trainer is not None:
+        gatherer.trainer.close()
+
+
+def _run_facts(job: Job) -> dict[str, Any]:
+    """What two runs must share for one to go on from the other's checkpoint."""
+    return {
+        "model": job.loaded.weights_sha256,
+        "corpus": job.corpus.sha256,
+        "tokens": job.corpus.n_tokens,
+        "sites": job.sites,
+        "layers": job.layers,
+        "sequence_length": job.sequence_length,
+        "packed": job.packed,
+        "skip_first": job.corpus.skip_first,
+        "batch_size": job.settings.batch_size,
+        "correlation": job.settings.correlation,
+        "layout": asdict(job.layout),
+        "dtype": str(next(job.trunk.parameters()).dtype).removeprefix("torch."),
+        "device": next(job.trunk.parameters()).device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@dataclass
+class _Result:
+    positions: dict[str, Tensor] = field(default_factory=dict)
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+    maps: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def _finish(job: Job, gatherer: Gatherer, progress: Progress) -> Projection:
+    """Positions and figures of every map, one map after another."""
+    trained = gatherer.trainer.positions() if gatherer.trainer is not None else {}
+    result = _Result()
+    progress.begin("Placing neurons", len(gatherer.halves), "maps")
+    for key in list(gatherer.halves):
+        first, second = gatherer.halves.pop(key)
+        name = map_name(*key)
+        parts = [half.correlation().float() for half in (first, second)]
+        first.merge(second)
+        whole = first
+        correlation = whole.correlation().float()
+        if gatherer.trainer is None:
+            placement = solve(correlation, job.layout)
+            halves = tuple((solve(rho, job.layout).positions, rho) for rho in parts)
+            faithfulness = measure(placement.positions, correlation, job.layout, halves)  # type: ignore[arg-type]
+        else:
+            placement = _placement_of(trained[name], correlation, job.layout)
+            faithfulness = measure(
+                placement.positions,
+                correlation,
+                job.layout,
+                no_halves="adamw trains one map over the whole corpus",
+            )
+        result.positions[name] = placement.positions.cpu()
+        result.maps[name] = _map_facts(whole, placement, faithfulness)
+        if job.settings.keep_statistics:
+            result.statistics[f"{name}.mean"] = whole.covariance.mean.float().cpu()
+            result.statistics[f"{name}.covariance"] = whole.covariance.covariance().float().cpu()
+            if job.settings.correlation == "per-sequence":
+                result.statistics[f"{name}.correlation"] = correlation.cpu()
+        progress.advance(1)
+    progress.end()
+    return Projection(_facts(job, result.maps), result.positions, result.statistics)
+
+
+def _placement_of(points: Tensor, correlation: Tensor, layout: Layout) -> Placement:
+    alive = correlation.diagonal().isfinite()
+    positions = torch.full_like(points, torch.nan)
+    positions[alive] = finish_trained(points[alive], layout)
+    return Placement(positions)
+
+
+def _map_facts(
+    statistics: HalfStatistics, placement: Placement, faithfulness: Faithfulness
+) -> dict[str, Any]:
+    covariance = statistics.covariance
+    broken = covariance.is_broken.nonzero()[:, 0].tolist()
+    facts: dict[str, Any] = {
+        "n_neurons": covariance.n_neurons,
+        "n_tokens": covariance.n_tokens,
+        "dead_neurons": covariance.is_dead.nonzero()[:, 0].tolist(),
+        # JSON has string keys only: neuron → how often it was NaN or infinite.
+        "nonfinite_neurons": {str(i): int(covariance.n_nonfinite[i]) for i in broken},
+        "n_tokens_left_out": covariance.n_left_out,
+        **faithfulness.as_dict(),
+    }
+    if placement.arrangement is not None:
+        facts["arrangement_cost"] = {
+            "spectral": placement.arrangement.spectral_cost,
+            "leaf": placement.arrangement.leaf_cost,
+            "final": placement.arrangement.cost,
+        }
+    return facts
+
+
+def _facts(job: Job, maps: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    corpus = job.corpus
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": {
+            "id": job.loaded.identifier,
+            "sha256": job.loaded.weights_sha256,
+            "dtype": str(next(job.trunk.parameters()).dtype).removeprefix("torch."),
+            "is_causal": job.architecture.is_causal,
+            "n_layers": len(job.architecture.blocks),
+        },
+        "corpus": {
+            "source": corpus.source,
+            "sha256": corpus.sha256,
+            "n_tokens": corpus.n_tokens,
+            "n_tokens_available": corpus.n_available,
+            "n_sequences": corpus.n_sequences,
+            "sequence_length": job.sequence_length,
+            "packed": job.packed,
+            "skip_first": corpus.skip_first,
+            "notes": list(corpus.notes),
+        },
+        "sites": job.sites,
+        "layers": job.layers,
+        "left_out_sites": job.left_out,
+        "correlation": job.settings.correlation,
+        "layout": {**asdict(job.layout), "method": job.layout.method},
+        "maps": maps,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    return {
+        "python": platform.python_version(),
+        "transformer-projector": importlib.metadata.version("transformer-projector"),
+        **{name: importlib.metadata.version(name) for name in _VERSIONS_OF},
+    }
+
+
+def relayout(
+    projection: Projection, layout: Layout, *, progress: Progress | None = None
+) -> Projection:
+    """New positions from a projection's saved correlations, without the model.
+
+    The stability of the new map is unknown: the halves of the corpus were not kept.
+
+    Raises:
+        UserError: if the projection was saved without statistics.
+    """
+    progress = progress or Silent()
+    positions: dict[str, Tensor] = {}
+    maps: dict[str, dict[str, Any]] = {}
+    keep = ("n_neurons", "n_tokens", "dead_neurons", "nonfinite_neurons", "n_tokens_left_out")
+    progress.begin("Placing neurons", len(projection.maps), "maps")
+    for layer, site in projection.maps:
+        name = map_name(layer, site)
+        correlation = projection.correlation(layer, site)
+        with memory_errors(layer, site, correlation.shape[0]):
+            placement = solve(correlation, layout)
+            faithfulness = measure(
+                placement.positions,
+                correlation,
+                layout,
+                no_halves="the halves of the corpus were not kept",
+            )
+        positions[name] = placement.positions
+        old = projection.figures(layer, site)
+        maps[name] = {k: old[k] for k in keep} | faithfulness.as_dict()
+        if placement.arrangement is not None:
+            maps[name]["arrangement_cost"] = {
+                "spectral": placement.arrangement.spectral_cost,
+                "leaf": placement.arrangement.leaf_cost,
+                "final": placement.arrangement.cost,
+            }
+        progress.advance(1)
+    progress.end()
+    facts = projection.facts | {
+        "layout": {**asdict(layout), "method": layout.method},
+        "maps": maps,
+        "versions": versions(),
+    }
+    return Projection(facts, positions, projection.statistics)

@@ -1,0 +1,178 @@
+"""One pass of a model over a corpus: the statistics of every site, in two halves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projector.capture import Tap, capture, kept_rows
+from projector.corpus import Batch, Corpus
+from projector.projection import map_name
+from projector.solvers import OnlineTrainer
+from projector.statistics import RunningCovariance, SequenceCorrelation
+
+CORRELATIONS = ("pooled", "per-sequence")
+MapKey = tuple[int, str]
+# Sequences that stand next to each other in the corpus go to the same half, in runs of this many:
+# split singly, the two halves of one document would make a map look more stable than it is.
+_RUN_LENGTH = 8
+
+
+def in_first_half(sequence: Tensor, n_sequences: int) -> Tensor:
+    """Which sequences, by index within the corpus, belong to its first half: runs take turns."""
+    run = max(1, min(_RUN_LENGTH, n_sequences // 2))
+    return (sequence // run) % 2 == 0
+
+
+@dataclass(frozen=True)
+class HalfStatistics:
+    """What one half of the corpus tells of one layer and site."""
+
+    covariance: RunningCovariance
+    by_sequence: SequenceCorrelation | None
+
+    @classmethod
+    def empty(cls, n_neurons: int, correlation: str, device: torch.device) -> HalfStatistics:
+        """Statistics of nothing yet."""
+        return cls(
+            RunningCovariance(n_neurons, device),
+            SequenceCorrelation(n_neurons, device) if correlation == "per-sequence" else None,
+        )
+
+    def merge(self, other: HalfStatistics) -> None:
+        """Count in all that ``other`` has seen."""
+        self.covariance.merge(other.covariance)
+        if self.by_sequence is not None and other.by_sequence is not None:
+            self.by_sequence.merge(other.by_sequence)
+
+    def correlation(self) -> Tensor:
+        """(N, N) float64 in the mode that was asked for; NaN for undefined neurons."""
+        if self.by_sequence is None:
+            return self.covariance.correlation()
+        correlation = self.by_sequence.correlation()
+        undefined = self.covariance.is_broken | self.covariance.is_dead
+        correlation[undefined] = torch.nan
+        correlation[:, undefined] = torch.nan
+        return correlation
+
+
+class Gatherer:
+    """Folds activations into statistics, batch by batch.
+
+    Args:
+        model: the model to run; its output is not used.
+        taps: what to read, by layer and site.
+        widths: neurons of each.
+        correlation: ``pooled`` or ``per-sequence``.
+        trainer: shown each batch's correlations, where positions are trained online.
+        absolute: show the trainer |ρ|.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: Mapping[MapKey, Tap],
+        widths: Mapping[MapKey, int],
+        n_sequences: int,
+        *,
+        correlation: str = "pooled",
+        trainer: OnlineTrainer | None = None,
+        absolute: bool = False,
+    ) -> None:
+        self.model, self.taps, self.n_sequences = model, taps, n_sequences
+        self.correlation, self.trainer, self.absolute = correlation, trainer, absolute
+        self.device = next(model.parameters()).device
+        # MPS has no float64, in which the sums are kept.
+        sums_on = torch.device("cpu") if self.device.type == "mps" else self.device
+        self.halves: dict[MapKey, tuple[HalfStatistics, HalfStatistics]] = {
+            key: (
+                HalfStatistics.empty(n, correlation, sums_on),
+                HalfStatistics.empty(n, correlation, sums_on),
+            )
+            for key, n in widths.items()
+        }
+
+    def run(self, batch: Batch) -> None:
+        """Run the model on one batch and count its activations in."""
+        index = batch.first + torch.arange(batch.keep.shape[0])
+        first = in_first_half(index, self.n_sequences)
+        keeps = [batch.keep & half[:, None] for half in (first, ~first)]
+        batch_statistics: dict[MapKey, RunningCovariance] = {}
+
+        def consume(key: MapKey, activation: Tensor) -> None:
+            for keep, half in zip(keeps, self.halves[key], strict=True):
+                rows = kept_rows(activation, keep.to(activation.device))
+                if half.by_sequence is not None:
+                    lengths = [n for n in keep.sum(dim=1).tolist() if n]
+                    half.by_sequence.update(rows.split(lengths))
+                if self.trainer is None:
+                    half.covariance.update(rows)
+                    continue
+                alone = RunningCovariance(rows.shape[1], half.covariance.mean.device)
+                alone.update(rows)
+                half.covariance.merge(alone)
+                if key in batch_statistics:
+                    batch_statistics[key].merge(alone)
+                else:
+                    batch_statistics[key] = alone
+
+        inputs = {
+            "input_ids": batch.input_ids.to(self.device),
+            "attention_mask": batch.attention_mask.to(self.device),
+        }
+        with torch.no_grad(), capture(self.taps, consume):
+            self.model(**inputs)
+        if self.trainer is not None:
+            self.trainer.step({map_name(*k): self._shown(s) for k, s in batch_statistics.items()})
+
+    def _shown(self, statistics: RunningCovariance) -> Tensor:
+        rho = statistics.correlation()
+        return rho.abs() if self.absolute else rho
+
+    def state(self) -> dict[str, Tensor]:
+        """All sums, and the trainer's state, as tensors, exactly."""
+        tensors: dict[str, Tensor] = {}
+        for prefix, part in self._parts():
+            tensors |= {f"{prefix}/{name}": tensor for name, tensor in part.state().items()}
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+        for prefix, part in self._parts():
+            state = {
+                name.removeprefix(f"{prefix}/"): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{prefix}/")
+            }
+            part.load_state(state)
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        for key, halves in self.halves.items():
+            for which, half in enumerate(halves):
+                yield f"{map_name(*key)}/{which}/covariance", half.covariance
+                if half.by_sequence is not None:
+                    yield f"{map_name(*key)}/{which}/by_sequence", half.by_sequence
+        if self.trainer is not None:
+            yield "trainer", self.trainer
+
+
+def gather(
+    gatherer: Gatherer,
+    corpus: Corpus,
+    batch_size: int,
+    *,
+    n_done: int = 0,
+    after_batch: Callable[[int, Batch], None] = lambda n_batches, batch: None,
+) -> None:
+    """Run the gatherer over the corpus, the first ``n_done`` batches left out.
+
+    ``after_batch`` is told how many batches are done, and shown the last.
+    """
+    for number, batch in enumerate(corpus.batches(batch_size), 1):
+        if number > n_done:
+            gatherer.run(batch)
+            after_batch(number, batch)

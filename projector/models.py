@@ -1,0 +1,192 @@
+"""Load a Hugging Face model and its tokenizer; resolve the bundled model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.hub import cached_file
+
+from projector.errors import UserError
+
+BUNDLED = "bundled"
+BUNDLED_FOLDER = Path(__file__).parent / "bundled"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+# What safetensors calls the types a checkpoint holds; a hash must not depend on where it was made.
+_TYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run: in evaluation mode, on its device.
+
+    ``identifier`` is ``bundled``, a hub id, or the name of a local folder without its path.
+    ``weights_sha256`` is the hash of its checkpoint's tensors.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    identifier: str
+    weights_sha256: str
+
+
+def load_model(
+    name: str = BUNDLED,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    with_head: bool = False,
+) -> LoadedModel:
+    """Load ``bundled``, a local folder, or a hub id.
+
+    Args:
+        revision: branch, tag or commit, for a hub id.
+        device: ``auto`` takes CUDA, then MPS, then the CPU.
+        dtype: ``auto`` keeps the checkpoint's type on an accelerator and takes float32 on the CPU,
+            where lower ones are slower.
+        trust_remote_code: run Python code that comes with the model.
+        with_head: load the language-modelling head too; without it the hidden states are all
+            that is computed.
+
+    Raises:
+        UserError: if there is no such model, or it is in a form that is not read.
+    """
+    chosen_device = choose_device(device)
+    folder = BUNDLED_FOLDER if name == BUNDLED else Path(name)
+    is_local = name == BUNDLED or folder.exists()
+    if is_local:
+        _check_folder(folder, name)
+    where = str(folder) if is_local else name
+    options: dict[str, Any] = {
+        "revision": None if is_local else revision,
+        "trust_remote_code": trust_remote_code,
+    }
+    auto = AutoModelForCausalLM if with_head else AutoModel
+    try:
+        config = AutoConfig.from_pretrained(where, **options)
+        chosen_dtype = _choose_dtype(dtype, chosen_device, config)
+        model = auto.from_pretrained(
+            where, config=config, dtype=chosen_dtype, use_safetensors=True, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        config_file = cached_file(where, "config.json", revision=options["revision"])
+        weights_sha256 = hash_checkpoint(Path(str(config_file)).parent)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+        raise UserError(_explain(name, is_local, error)) from error
+    return LoadedModel(
+        model=model.eval().to(chosen_device),
+        tokenizer=tokenizer,
+        identifier=name if name == BUNDLED or not is_local else folder.resolve().name,
+        weights_sha256=weights_sha256,
+    )
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that ``auto``, or a device's own name, stands for."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device '{device}' can't be used here: choose from {', '.join(DEVICES)}"
+        ) from error
+    return chosen
+
+
+def _choose_dtype(dtype: str, device: torch.device, config: Any) -> torch.dtype:
+    if dtype == "auto":
+        own = getattr(config, "dtype", None) or torch.float32
+        return torch.float32 if device.type == "cpu" else own
+    if dtype not in _DTYPES:
+        raise UserError(f"unknown dtype '{dtype}': choose from auto, {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    if not folder.is_dir():
+        raise UserError(f"model '{name}' is a file: give the folder that holds config.json")
+    if not (folder / "config.json").exists():
+        raise UserError(f"folder '{name}' holds no model: config.json is missing")
+    if any(folder.glob("*.safetensors")):
+        return
+    if any(path for pattern in _PICKLED for path in folder.glob(pattern)):
+        raise UserError(
+            f"folder '{name}' holds pickled weights only, which are never loaded: "
+            "save the model again with safe_serialization (safetensors)"
+        )
+    raise UserError(f"folder '{name}' holds no weights: *.safetensors is missing")
+
+
+def _explain(name: str, is_local: bool, error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return f"model '{name}' comes with its own code: add --trust-remote-code if you trust it"
+    if not is_local and isinstance(error, OSError):
+        return (
+            f"unknown model '{name}': it is no local folder, and the hub gave none of that name "
+            "(check the spelling, your connection, or log in)"
+        )
+    return f"model '{name}' can't be loaded: {text[:240]}"
+
+
+def hash_checkpoint(folder: Path) -> str:
+    """SHA-256 over a checkpoint's tensors in name order (name, dtype, shape, bytes)."""
+    index: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            index |= dict.fromkeys(file.keys(), path)
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name in sorted(index):
+            with safe_open(index[name], framework="pt") as file:
+                yield name, file.get_tensor(name)
+
+    return _hash_tensors(tensors())
+
+
+def hash_module(model: nn.Module) -> str:
+    """The hash that :func:`hash_checkpoint` gives of the model's own ``save_pretrained``."""
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    state = model.state_dict()
+    return _hash_tensors((name, state[name]) for name in sorted(state) if name not in tied)
+
+
+def _hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name}\n{_TYPE_NAMES[tensor.dtype]}\n{list(tensor.shape)}\n".encode())
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()

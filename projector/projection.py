@@ -1,0 +1,300 @@
+"""The ``Projection`` artifact: a folder of two tensor files and one readable JSON file."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from projector.errors import UserError
+from projector.statistics import correlation_from_covariance
+
+FORMAT = "transformer-projection"
+FORMAT_VERSION = 1
+FACTS_FILE = "projection.json"
+POSITIONS_FILE = "positions.safetensors"
+STATISTICS_FILE = "statistics.safetensors"
+
+
+def map_name(layer: int, site: str) -> str:
+    """The key of one layer and site in every file of a projection."""
+    return f"layers.{layer}.{site}"
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Positions, statistics and provenance of a model's neurons over a corpus.
+
+    Attributes:
+        facts: the content of ``projection.json``.
+        position_tensors: map name → (N, d) float32, NaN for undefined neurons.
+        statistics: tensor name → tensor, as in ``statistics.safetensors``; read from disk when
+            asked for where the projection was loaded; empty where none were kept.
+    """
+
+    facts: dict[str, Any]
+    position_tensors: dict[str, Tensor]
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[int]:
+        return list(self.facts["layers"])
+
+    @property
+    def sites(self) -> list[str]:
+        return list(self.facts["sites"])
+
+    @property
+    def dim(self) -> int:
+        return int(self.facts["layout"]["dim"])
+
+    @property
+    def maps(self) -> list[tuple[int, str]]:
+        """Every (layer, site) that was projected, layer by layer."""
+        return [
+            (layer, site)
+            for layer in self.layers
+            for site in self.sites
+            if map_name(layer, site) in self.position_tensors
+        ]
+
+    def positions(self, layer: int, site: str) -> Tensor:
+        """Positions of one layer and site, (N, d) float32; a dead neuron's row is NaN."""
+        return self.position_tensors[self._name(layer, site)]
+
+    def figures(self, layer: int, site: str) -> dict[str, Any]:
+        """Neurons, dead neurons and faithfulness of one map, as in ``projection.json``."""
+        figures: dict[str, Any] = self.facts["maps"][self._name(layer, site)]
+        return figures
+
+    def mean(self, layer: int, site: str) -> Tensor:
+        """Mean activation, (N,) float32."""
+        return self._statistic(layer, site, "mean")
+
+    def covariance(self, layer: int, site: str) -> Tensor:
+        """Covariance of activations over tokens, (N, N) float32."""
+        return self._statistic(layer, site, "covariance")
+
+    def correlation(self, layer: int, site: str) -> Tensor:
+        """Correlation of activations, (N, N) float32; NaN for undefined neurons."""
+        name = self._name(layer, site)
+        if f"{name}.correlation" in self.statistics:
+            return self.statistics[f"{name}.correlation"]
+        return correlation_from_covariance(self.covariance(layer, site))
+
+    def order(self, layer: int, site: str) -> Tensor:
+        """Defined neurons in an order that puts together what fires together; (n_defined,) int64.
+
+        The order of a linear map; for any other, the linear arrangement of its correlations.
+        """
+        from projector.solvers import arrange
+
+        positions = self.positions(layer, site)
+        defined = positions.isfinite().all(dim=1).nonzero()[:, 0]
+        if self.facts["layout"]["objective"] == "linear":
+            return defined[torch.argsort(positions[defined, 0], stable=True)]
+        rho = self.correlation(layer, site)[defined][:, defined]
+        return defined[arrange(rho.abs() if self.facts["layout"]["absolute"] else rho).order]
+
+    @property
+    def has_statistics(self) -> bool:
+        return bool(self.statistics)
+
+    def _name(self, layer: int, site: str) -> str:
+        name = map_name(layer, site)
+        if name in self.position_tensors:
+            return name
+        if site not in self.sites:
+            raise UserError(f"site '{site}' is not in this projection: it has {_list(self.sites)}")
+        if layer not in self.layers:
+            raise UserError(f"layer {layer} is not in this projection: it has {_list(self.layers)}")
+        raise UserError(f"layer {layer} of this model has no site '{site}'")
+
+    def _statistic(self, layer: int, site: str, what: str) -> Tensor:
+        name = f"{self._name(layer, site)}.{what}"
+        if name not in self.statistics:
+            raise UserError(
+                "this projection was saved without statistics: make it again with "
+                "`projector fit`, without --no-statistics"
+            )
+        return self.statistics[name]
+
+    def save(self, folder: str | Path, *, force: bool = False) -> None:
+        """Write the folder. What is there is replaced file by file, each in one step.
+
+        Args:
+            force: replace a projection that is there.
+
+        Raises:
+            UserError: if the folder holds something else, or the disk is full. Nothing is left
+                half-written.
+        """
+        out = Path(folder)
+        check_out(out, force=force)
+        text = json.dumps(self.facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # The tensor files name the JSON file they belong to, so a mixture of two runs is seen.
+        metadata = {"projection": hashlib.sha256(text.encode()).hexdigest()}
+        tensors = {POSITIONS_FILE: dict(self.position_tensors)}
+        if self.statistics:
+            tensors[STATISTICS_FILE] = {k: self.statistics[k] for k in self.statistics}
+        is_new = not out.exists()
+        staging = out.parent / f".{out.name}.partial" if is_new else out / ".partial"
+        with disk_errors(out):
+            try:
+                shutil.rmtree(staging, ignore_errors=True)
+                staging.mkdir(parents=True)
+                for name, group in tensors.items():
+                    contiguous = {k: t.detach().cpu().contiguous() for k, t in group.items()}
+                    save_file(contiguous, staging / name, metadata=metadata)
+                (staging / FACTS_FILE).write_text(text, encoding="utf-8")
+                if is_new:
+                    staging.replace(out)
+                else:
+                    for name in (*tensors, FACTS_FILE):
+                        (staging / name).replace(out / name)
+                    if STATISTICS_FILE not in tensors:
+                        (out / STATISTICS_FILE).unlink(missing_ok=True)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Projection:
+        """Read a folder that :meth:`save` wrote. Statistics are read when they are asked for.
+
+        Raises:
+            UserError: if it is no projection, is damaged, or is of another format version.
+        """
+        where = Path(folder)
+        facts, text = _read_facts(where)
+        fingerprint = hashlib.sha256(text).hexdigest()
+        positions = _read_tensors(where / POSITIONS_FILE, fingerprint)
+        try:
+            for name, figures in facts["maps"].items():
+                expected = (figures["n_neurons"], facts["layout"]["dim"])
+                if tuple(positions[name].shape) != expected:
+                    raise UserError(
+                        f"'{where / POSITIONS_FILE}' is damaged: {name} has shape "
+                        f"{tuple(positions[name].shape)}, not {expected}"
+                    )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"'{where}' is damaged: {error} is missing or wrong") from error
+        statistics: Mapping[str, Tensor] = {}
+        if (where / STATISTICS_FILE).exists():
+            statistics = _TensorFile(where / STATISTICS_FILE, fingerprint)
+        return cls(facts, positions, statistics)
+
+
+def check_out(out: Path, *, force: bool) -> None:
+    """Raise a UserError if a projection may not be written to ``out``."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"'{out}' is a file: give a folder for --out")
+    if not out.exists() or not any(p for p in out.iterdir() if p.name != ".partial"):
+        return
+    if not (out / FACTS_FILE).exists():
+        raise UserError(
+            f"folder '{out}' holds other files and no projection: give another folder for --out"
+        )
+    if not force:
+        raise UserError(
+            f"folder '{out}' holds a projection already: add --force to replace it, "
+            "or give another folder"
+        )
+
+
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """Turn what a full or forbidden disk raises into one line for the user."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        code = getattr(error, "errno", None)
+        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
+            sign in str(error) for sign in ("No space left", "File too large", "quota")
+        ):
+            raise UserError(
+                f"no space left to write '{out}': free some, or add --no-statistics"
+            ) from error
+        text = " ".join(str(error).split())
+        raise UserError(f"'{out}' can't be written: {text}") from error
+
+
+def _read_facts(where: Path) -> tuple[dict[str, Any], bytes]:
+    path = where / FACTS_FILE
+    if not where.exists():
+        raise UserError(
+            f"there is no folder '{where}': make one with `projector fit --out {where}`"
+        )
+    if not path.exists():
+        raise UserError(f"'{where}' is no projection: {FACTS_FILE} is missing")
+    try:
+        text = path.read_bytes()
+        facts = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' is damaged: it is not JSON ({error})") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise UserError(f"'{path}' is not the work of this program: it is no projection")
+    version = facts.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"'{where}' has format version {version}, and this program reads {FORMAT_VERSION}: "
+            "upgrade the program, or make the projection again with `projector fit`"
+        )
+    return facts, text
+
+
+def _check_file(path: Path, fingerprint: str) -> None:
+    if not path.exists():
+        raise UserError(f"'{path.parent}' is damaged: {path.name} is missing")
+    try:
+        with safe_open(path, framework="pt") as file:
+            theirs = (file.metadata() or {}).get("projection")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"'{path}' is damaged: {' '.join(str(error).split())}") from error
+    if theirs != fingerprint:
+        raise UserError(
+            f"'{path}' does not belong to the {FACTS_FILE} beside it: make the projection again"
+        )
+
+
+def _read_tensors(path: Path, fingerprint: str) -> dict[str, Tensor]:
+    _check_file(path, fingerprint)
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}
+
+
+class _TensorFile(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, each read when asked for."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        _check_file(path, fingerprint)
+        self._path = path
+        with safe_open(path, framework="pt") as file:
+            self._names = tuple(file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        with safe_open(self._path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _list(values: list[Any]) -> str:
+    return ", ".join(str(value) for value in values)

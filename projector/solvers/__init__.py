@@ -1,0 +1,221 @@
+"""Positions from correlations: one door to every solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from projector.errors import UserError
+from projector.objectives import dissimilarity
+from projector.solvers.arrangement import Arrangement, arrange, positions_of, ranks_of
+from projector.solvers.neighbours import keep_neighbours
+from projector.solvers.online import TRACKERS, OnlineTrainer, train_until_still
+from projector.solvers.smacof import minimize_stress
+from projector.solvers.start import STARTS, start_positions
+
+__all__ = [
+    "OBJECTIVES",
+    "SOLVERS",
+    "STARTS",
+    "TRACKERS",
+    "Arrangement",
+    "Layout",
+    "OnlineTrainer",
+    "Placement",
+    "arrange",
+    "finish_trained",
+    "place",
+    "solve",
+]
+
+OBJECTIVES = ("stress", "linear", "neighbours")
+SOLVERS = ("smacof", "adamw")
+
+Matrix = TypeVar("Matrix", Tensor, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How positions are found.
+
+    Attributes:
+        objective: ``stress`` (distances match 1 − ρ), ``linear`` (an order), or ``neighbours``.
+        solver: ``smacof`` or ``adamw`` for ``stress``. For ``linear``, ``adamw`` trains the order;
+            otherwise it is found by improving moves. ``neighbours`` is always UMAP.
+        dim: coordinates of a position; 1 for ``linear``.
+        seed: of everything random.
+        start: where ``stress`` starts from.
+        p: order of the norm, at least 1; ``smacof`` takes 2 only.
+        lr: learning rate of ``adamw``.
+        accumulate: batches per step of ``adamw``.
+        absolute: use |ρ| in place of ρ.
+    """
+
+    objective: str = "stress"
+    solver: str = "smacof"
+    dim: int = 3
+    seed: int = 0
+    start: str = "classical"
+    p: float = 2.0
+    lr: float = 3e-3
+    accumulate: int = 1
+    absolute: bool = False
+
+    def __post_init__(self) -> None:
+        for word, value, choices in (
+            ("objective", self.objective, OBJECTIVES),
+            ("solver", self.solver, SOLVERS),
+            ("start", self.start, STARTS),
+        ):
+            if value not in choices:
+                raise UserError(f"unknown {word} '{value}': choose from {', '.join(choices)}")
+        if self.dim < 1:
+            raise UserError(f"dimension {self.dim} is not possible: give 1 or more")
+        if self.objective == "linear" and self.dim != 1:
+            raise UserError(f"a linear map has dimension 1, not {self.dim}: leave --dim out")
+        if not 1 <= self.p < float("inf"):
+            raise UserError(f"Lp order {self.p:g} is not a norm: give a finite order of 1 or more")
+        if self.solver == "smacof" and self.p != 2:
+            raise UserError(
+                f"smacof knows order 2 only, not {self.p:g}: add --solver adamw, or leave --lp out"
+            )
+        if self.objective == "neighbours" and self.solver == "adamw":
+            raise UserError(
+                "the objective neighbours is solved by UMAP, not adamw: leave --solver out"
+            )
+        if not 0 < self.lr < float("inf"):
+            raise UserError(f"learning rate {self.lr:g} is not possible: give more than 0")
+        if self.accumulate < 1:
+            raise UserError(
+                f"accumulating {self.accumulate} batches is not possible: give 1 or more"
+            )
+
+    @property
+    def method(self) -> str:
+        """The algorithm that does the work: smacof, adamw, moves or umap."""
+        if self.objective == "neighbours":
+            return "umap"
+        if self.objective == "linear" and self.solver == "smacof":
+            return "moves"
+        return self.solver
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Positions (N, d) float32, NaN for undefined neurons, and how they were reached.
+
+    ``arrangement`` is what a linear map was improved from; None for other objectives and for
+    ``adamw``.
+    """
+
+    positions: Tensor
+    arrangement: Arrangement | None = None
+
+
+def place(
+    correlation: Matrix,
+    dim: int = 3,
+    objective: str = "stress",
+    solver: str = "smacof",
+    seed: int = 0,
+    **settings: object,
+) -> Matrix:
+    """Positions for any correlation matrix.
+
+    Args:
+        correlation: (N, N), a tensor or an array. A neuron whose own correlation, on the diagonal,
+            is NaN is undefined and gets a NaN position.
+        dim, objective, solver, seed, **settings: see :class:`Layout`.
+
+    Returns:
+        (N, dim) float32, of the kind that was given, on the same device. A linear map always has
+        dim 1.
+
+    Raises:
+        UserError: for a matrix that is not square or not symmetric, values that are no
+            correlations, or settings that do not fit together.
+    """
+    layout = Layout(
+        objective=objective,
+        solver=solver,
+        dim=1 if objective == "linear" else dim,
+        seed=seed,
+        **settings,  # type: ignore[arg-type]
+    )
+    if isinstance(correlation, Tensor):
+        return solve(correlation, layout).positions
+    rho = torch.from_numpy(np.array(correlation, dtype=np.float32))
+    return solve(rho, layout).positions.numpy()
+
+
+def solve(correlation: Tensor, layout: Layout) -> Placement:
+    """Positions of the defined neurons of ``correlation`` (N, N) by ``layout``."""
+    check_correlation(correlation)
+    alive = correlation.diagonal().isfinite()
+    rho = correlation[alive][:, alive].float()
+    if rho.isnan().any():
+        raise UserError("the correlation of some pair is NaN while both neurons are defined")
+    if layout.absolute:
+        rho = rho.abs()
+    found, arrangement = _solve_defined(rho, layout)
+    positions = torch.full((correlation.shape[0], layout.dim), torch.nan, device=correlation.device)
+    positions[alive] = found.to(correlation.device)
+    return Placement(positions, arrangement)
+
+
+def check_correlation(correlation: Tensor) -> None:
+    """Raise a UserError if this is no correlation matrix."""
+    if correlation.ndim != 2 or correlation.shape[0] != correlation.shape[1]:
+        raise UserError(
+            f"a correlation matrix is square, and this has shape {tuple(correlation.shape)}"
+        )
+    if correlation.numel() == 0:
+        raise UserError("the correlation matrix is empty")
+    defined = correlation.nan_to_num(0.0)
+    if float(defined.abs().max()) > 1 + 1e-3:
+        raise UserError(
+            f"correlations lie between -1 and 1, and this matrix holds {_extreme(defined):g}"
+        )
+    if not torch.allclose(defined, defined.T, atol=1e-4):
+        raise UserError("a correlation matrix is symmetric, and this one is not")
+
+
+def _extreme(values: Tensor) -> float:
+    return float(values.flatten()[values.abs().argmax()])
+
+
+def _solve_defined(rho: Tensor, layout: Layout) -> tuple[Tensor, Arrangement | None]:
+    if rho.shape[0] == 0:
+        return torch.zeros(0, layout.dim), None
+    if layout.method == "moves":
+        arrangement = arrange(rho)
+        return positions_of(arrangement.ranks), arrangement
+    target = dissimilarity(rho)
+    if layout.method == "umap":
+        return keep_neighbours(target, layout.dim, layout.seed), None
+    if layout.method == "smacof":
+        generator = torch.Generator().manual_seed(layout.seed)
+        start = start_positions(layout.start, target, layout.dim, generator)
+        return minimize_stress(target, start).positions, None
+    trainer = OnlineTrainer(
+        layout.dim,
+        objective=layout.objective,
+        start=layout.start,
+        lr=layout.lr,
+        p=layout.p,
+        seed=layout.seed,
+        device=rho.device,
+    )
+    points = train_until_still(trainer, rho)
+    return finish_trained(points, layout), None
+
+
+def finish_trained(points: Tensor, layout: Layout) -> Tensor:
+    """Trained points as a map: their ranks for a linear one, centred for any other."""
+    if layout.objective == "linear":
+        return positions_of(ranks_of(torch.argsort(points[:, 0], stable=True)))
+    return points - points.mean(dim=0)

@@ -1,0 +1,81 @@
+"""What tests share: made-up text, a tokenizer trained on it, and tiny checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before transformers is imported: no test reaches for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import numpy as np
+import pytest
+import torch
+
+from tests.families import N_VOCABULARY, build
+
+torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+
+_SYLLABLES = "ka lo mi ten ra so vel du pi nor esh ti gam bur".split()
+
+
+def make_text(n_words: int, seed: int = 0) -> str:
+    """Words of made-up syllables in sentences: the project's own text."""
+    rng = np.random.default_rng(seed)
+    words = ["".join(rng.choice(_SYLLABLES, rng.integers(1, 4))) for _ in range(200)]
+    weights = 1 / np.arange(1, len(words) + 1)
+    chosen = rng.choice(words, n_words, p=weights / weights.sum())
+    return " ".join(w + ("." if i % 12 == 11 else "") for i, w in enumerate(chosen))
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def text() -> str:
+    return make_text(4000)
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "made-up.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer(text: str) -> Any:
+    """A byte-level BPE tokenizer that begins every text with ``<|endoftext|>``, id 0."""
+    from projector.bundled.train import train_tokenizer
+
+    return train_tokenizer(iter([text]), N_VOCABULARY)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Callable[[str], Path]:
+    """``checkpoint(family)``: a folder that holds a tiny model of the family and the tokenizer."""
+    folders: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in folders:
+            folder = tmp_path_factory.mktemp("models") / family
+            build(family).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            folders[family] = folder
+        return folders[family]
+
+    return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
