@@ -125,6 +125,7 @@ class Architecture:
         }
 
 
+@torch.enable_grad()
 def find_architecture(model: nn.Module) -> Architecture:
     """Find the blocks and sites of a Hugging Face transformer that reads token ids.
 
@@ -196,11 +197,13 @@ def _run_trial(model: nn.Module) -> _Trial:
     table = _token_embedding(model)
     ids = (torch.arange(_N_TRIAL_TOKENS, device=table.device) * 7 + 11) % table.shape[0]
     inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
-    was_training, required_grad = model.training, table.requires_grad
+    # Each module has a flag of its own: part of a model in training may be set to evaluate.
+    were_training = [module for module in model.modules() if module.training]
+    required_grad = table.requires_grad
     model.eval()
     table.requires_grad_(True)
     try:
-        with torch.enable_grad(), capture(taps, keep):
+        with capture(taps, keep, skip_empty=True):
             model(**inputs)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise UserError(
@@ -209,7 +212,8 @@ def _run_trial(model: nn.Module) -> _Trial:
         ) from error
     finally:
         table.requires_grad_(required_grad)
-        model.train(was_training)
+        for module in were_training:
+            module.training = True
     return trial
 
 
@@ -234,7 +238,8 @@ def _find_block_list(model: nn.Module, trial: _Trial) -> tuple[str, list[nn.Modu
             continue
         members = list(module)
         if not all(
-            member in trial.outputs
+            member in trial.inputs
+            and member in trial.outputs
             and trial.inputs[member].shape == trial.outputs[member].shape
             and trial.inputs[member].is_floating_point()
             and any(child in trial.inputs for child in member.modules() if _is_matrix(child))
@@ -272,9 +277,11 @@ def _describe_matrix(module: nn.Module, trial: _Trial) -> Matrix:
     weight, bias = getattr(module, "weight"), getattr(module, "bias", None)  # noqa: B009
     input_axis = 1 if weight.shape == (y.shape[-1], x.shape[-1]) else 0
     if weight.shape[0] == weight.shape[1]:
-        # The shape of a square matrix does not tell which axis is which; what it computes does.
+        # The shape of a square matrix does not tell which axis is which; what it computes does. It
+        # is run again, for the model may have changed in place what it gave in the trial.
         shift = 0 if bias is None else bias
         with torch.no_grad():
+            y = module(x)
             errors = [(y - (x @ w + shift)).float().norm() for w in (weight, weight.T)]
         input_axis = int(errors[1] < errors[0])
     return Matrix(trial.names[module], module, x.shape[-1], y.shape[-1], input_axis)
@@ -441,26 +448,30 @@ def _find_mixture(parts: _Parts) -> tuple[nn.Module | None, int]:
 def _find_middle(parts: _Parts, trial: _Trial) -> nn.Module | None:
     """The module that reads the stream between attention and MLP, before any norm of it.
 
-    What attention adds to the stream is what its output projection gives, or a norm of that.
+    What attention adds to the stream is what its output projection gives, or a norm of that. A norm
+    need not have a weight, so any module may be the one that reads the stream.
     """
     if parts.attention_output is None:
         return None
     attention = parts.attention_output.module
     start = parts.stream.detach().float().reshape(-1, parts.stream.shape[-1])
+    # What the model's own type rounds off a sum: of a wide stream, more than attention adds to it.
+    rounding = torch.finfo(parts.stream.dtype).eps
     within = set(parts.module.modules())
     order = [m for m in trial.inputs if m in within]
     later = order[order.index(attention) + 1 :]
     added = [trial.outputs[attention]]
     for module in later:
-        if not (_is_norm(module) or module in parts.mlp_matrices):
+        tensor = trial.inputs[module].detach()
+        if tensor.numel() != start.numel() or not tensor.is_floating_point():
             continue
-        tensor = trial.inputs[module].detach().float()
-        if tensor.numel() != start.numel():
-            continue
-        step = tensor.reshape(start.shape) - start
+        tensor = tensor.float().reshape(start.shape)
         for term in added:
             term = term.detach().float().reshape(start.shape)
-            if torch.allclose(step, term, rtol=1e-2, atol=1e-2 * float(term.abs().max())):
+            expected = start + term
+            tolerance = 1e-2 * term.abs().max() + 1e-2 * term.abs() + rounding * expected.abs()
+            # The stream itself, read beside attention, may be within the tolerance.
+            if bool(((tensor - expected).abs() <= tolerance).all()) and not tensor.equal(start):
                 return module
         if _is_norm(module) and trial.inputs[module] is trial.outputs[attention]:
             added.append(trial.outputs[module])

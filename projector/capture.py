@@ -26,7 +26,12 @@ class Tap:
 
 
 @contextmanager
-def capture(taps: Mapping[Key, Tap], consume: Callable[[Key, Tensor], None]) -> Iterator[None]:
+def capture(
+    taps: Mapping[Key, Tap],
+    consume: Callable[[Key, Tensor], None],
+    *,
+    skip_empty: bool = False,
+) -> Iterator[None]:
     """Call ``consume(key, tensor)`` with what passes each tap, as soon as it passes.
 
     Nothing is kept here: a consumer that folds each tensor into running sums needs room for one
@@ -36,17 +41,28 @@ def capture(taps: Mapping[Key, Tap], consume: Callable[[Key, Tensor], None]) -> 
     Args:
         taps: what to read. Where a module takes or gives several tensors, the first is read.
         consume: what to do with it. It must not change the tensor.
+        skip_empty: pass over a tap where no tensor passes.
+
+    Raises:
+        TypeError: while the model runs, if no tensor passes a tap and it is not to be skipped.
     """
+
+    def read(key: Key, value: Any) -> None:
+        tensor = _first_tensor(value)
+        if tensor is not None:
+            consume(key, tensor)
+        elif not skip_empty:
+            raise TypeError(f"no tensor passes here, but a {type(value).__name__}")
 
     def input_hook(key: Key) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            consume(key, _first_tensor((*args, *kwargs.values())))
+            read(key, (*args, *kwargs.values()))
 
         return hook
 
     def output_hook(key: Key) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            consume(key, _first_tensor(output))
+            read(key, output)
 
         return hook
 
@@ -88,17 +104,17 @@ def kept_rows(activation: Tensor, keep: Tensor) -> Tensor:
     Raises:
         ValueError: if the activation does not hold one row for each position of the batch.
     """
-    n_positions = keep.numel()
-    rows = activation.reshape(-1, activation.shape[-1])
-    if rows.shape[0] != n_positions:
+    # The shape, not only the count: rows that lie time first would fit, and be mixed up.
+    if tuple(activation.shape[:-1]) not in (tuple(keep.shape), (keep.numel(),)):
         raise ValueError(
             f"an activation of shape {tuple(activation.shape)} does not fit a batch of "
             f"{keep.shape[0]} × {keep.shape[1]} tokens"
         )
+    rows = activation.reshape(-1, activation.shape[-1])
     return rows[keep.reshape(-1).to(rows.device)]
 
 
-def _first_tensor(value: Any) -> Tensor:
+def _first_tensor(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, Mapping):
@@ -107,4 +123,4 @@ def _first_tensor(value: Any) -> Tensor:
         for part in value:
             if isinstance(part, Tensor):
                 return part
-    raise TypeError(f"no tensor passes here, but a {type(value).__name__}")
+    return None

@@ -31,6 +31,16 @@ def checkpoint_path(out: Path) -> Path:
     return out.parent / f"{out.name}.checkpoint.safetensors"
 
 
+def check_unfinished(out: Path, *, force: bool, resume: bool) -> None:
+    """Raise a UserError if a new fit would overwrite the checkpoint of a stopped one."""
+    path = checkpoint_path(out)
+    if path.exists() and not (force or resume):
+        raise UserError(
+            f"'{path}' is the checkpoint of a stopped fit: add --resume to go on with it, "
+            "or --force to start over"
+        )
+
+
 def save_checkpoint(
     path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], n_batches: int
 ) -> None:

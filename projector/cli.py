@@ -33,6 +33,8 @@ _LEGEND = """[dim]rank ρ  rank correlation of distance on the map and 1 − ρ
 kept    of a neuron's 10 nearest by ρ, how many are among its 10 nearest on the map
 chance  the same, were positions random
 stable  of its 10 nearest on the map, how many two halves of the corpus agree on[/dim]"""
+_LINEAR_LEGEND = """[dim]cost    of the linear arrangement, as a share of a random order's; spectral and leaf are
+        the two orders it was improved from[/dim]"""
 # Beside these, a table row a map would scroll the summary off the screen.
 _MOST_ROWS = 24
 
@@ -178,6 +180,7 @@ def fit(
     screen = _Screen(as_json)
     with screen.errors():
         from projector.budget import size_text
+        from projector.checkpoint import check_unfinished
         from projector.estimating import estimate
         from projector.fitting import FitSettings, prepare, run
         from projector.projection import Projection, check_out
@@ -197,6 +200,7 @@ def fit(
             keep_statistics=not no_statistics,
         )
         check_out(out, force=force)
+        check_unfinished(out, force=force, resume=resume)
         with screen.progress() as progress:
             job = prepare(
                 model,
@@ -319,6 +323,13 @@ def plot(
     site: Annotated[
         str | None, typer.Option(help="The projection's first by default.", show_default=False)
     ] = None,
+    order: Annotated[
+        str,
+        typer.Option(
+            help="Of a heatmap: [b]leaf[/b] shows groups as blocks, [b]linear[/b], "
+            "[b]spectral[/b], [b]index[/b]."
+        ),
+    ] = "leaf",
     as_json: Json = False,
 ) -> None:
     """Draw a projection as one HTML file that needs no network."""
@@ -342,7 +353,7 @@ def plot(
                     "a heatmap shows one layer: add --layer, one of "
                     + ", ".join(str(n) for n in projection.layers)
                 )
-            figure = figures.heatmap_figure(projection, layer, chosen_site)
+            figure = figures.heatmap_figure(projection, layer, chosen_site, order)
         else:
             figure = figures.stress_figure(projection)
         figures.write_figure(figure, out)
@@ -594,6 +605,8 @@ class _Screen:
             print(json.dumps(value, ensure_ascii=False, allow_nan=False))
             return
         self.out.print(_table(projection, every_map=every_map))
+        if projection.facts["layout"]["objective"] == "linear":
+            self.say(_LINEAR_LEGEND)
         self.say(_LEGEND)
         if next_command:
             self.say(f"Wrote [b]{escape(value['projection'])}[/b]")
@@ -637,9 +650,10 @@ def _cells(group: list[dict[str, Any]], linear: bool) -> list[str]:
         f"{sum(len(f['dead_neurons']) + len(f['nonfinite_neurons']) for f in group):,}",
     ]
     if linear:
+        costs = [f["arrangement_cost"] for f in group if "arrangement_cost" in f]
         for name in ("spectral", "leaf", "final"):
-            costs = [f.get("arrangement_cost", {}).get(name) for f in group]
-            cells.append(median("{:.6g}", costs))
+            # As a share of what a random order costs: the bare sums grow with N³.
+            cells.append(median("{:.4f}", [c[name] / c["random"] for c in costs if c["random"]]))
     else:
         cells += [median("{:.4f}", over("stress")), median("{:.3f}", over("stress_1"))]
     cells.append(median("{:.3f}", over("rank_correlation")))

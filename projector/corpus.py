@@ -18,6 +18,9 @@ from projector.sources import Document, read_documents
 
 DEFAULT_SEQUENCE_LENGTH = 256
 _DOCUMENTS_AT_ONCE = 128
+# Of the sequences drawn, the share that may prove to be past the budget; and how often to try.
+_MOST_LEFT_OUT = 0.02
+_MOST_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -122,15 +125,9 @@ def read_corpus(
     else:
         name, is_stream, documents = "texts", False, iter(source)
 
-    cutter = _Cutter(tokenizer, sequence_length, packed)
+    cutter = _Cutter(tokenizer, sequence_length, packed, skip_first)
     digest = hashlib.sha256()
     n_documents = 0
-    # Filling this many positions is sure to give max_tokens that count.
-    enough = None
-    if is_stream and max_tokens is not None:
-        enough = (
-            max_tokens * sequence_length // (sequence_length - skip_first) + 2 * sequence_length
-        )
     while chunk := list(islice(documents, _DOCUMENTS_AT_ONCE)):
         for document in chunk:
             text = document if isinstance(document, str) else json.dumps(document, sort_keys=True)
@@ -139,7 +136,7 @@ def read_corpus(
         cutter.add(chunk)
         n_documents += len(chunk)
         advance(len(chunk))
-        if enough is not None and cutter.n_positions >= enough:
+        if is_stream and max_tokens is not None and cutter.n_counted >= max_tokens:
             break
     if not n_documents:
         raise UserError(f"corpus '{name}' is empty: it holds no text")
@@ -188,21 +185,27 @@ def _draw(
 ) -> tuple[np.ndarray, int | None]:
     """Which sequences to keep, and the length to cut the last of them to (None: whole).
 
-    Drawn at even steps, then as many more at even steps between as the budget still asks for.
+    Drawn at even steps, as few as fill the budget: were more drawn, those at the end would be left
+    out, and the end of the corpus with them.
     """
     if max_tokens is None or counted[usable].sum() <= max_tokens:
         return usable, None
-    n_drawn = max(1, int(np.ceil(max_tokens / counted[usable].mean())))
-    while True:
+    # Were all as long as the longest, this many would do; fewer never do.
+    n_drawn = int(np.ceil(max_tokens / counted[usable].max()))
+    chosen, least_left_out, n_tries = usable, 1.0, 0
+    while least_left_out > _MOST_LEFT_OUT and n_tries < _MOST_TRIES:
         places = (np.arange(n_drawn) + 0.5) * len(usable) / n_drawn
-        chosen = usable[places.astype(np.int64)]
-        reached = np.cumsum(counted[chosen])
-        if reached[-1] >= max_tokens or n_drawn == len(usable):
+        drawn = usable[places.astype(np.int64)]
+        n_kept = int(np.searchsorted(np.cumsum(counted[drawn]), max_tokens)) + 1
+        if n_kept <= n_drawn:
+            # Steps that fall in with a pattern of lengths overshoot by far; the next ones do not.
+            n_tries += 1
+            if 1 - n_kept / n_drawn < least_left_out:
+                chosen, least_left_out = drawn[:n_kept], 1 - n_kept / n_drawn
+        if n_drawn == len(usable):
             break
         n_drawn = min(len(usable), n_drawn + max(1, n_drawn // 50))
-    n_kept = int(np.searchsorted(reached, max_tokens)) + 1
-    chosen = chosen[:n_kept]
-    surplus = int(reached[n_kept - 1]) - max_tokens
+    surplus = int(counted[chosen].sum()) - max_tokens
     if surplus <= 0:
         return chosen, None
     return chosen, int(counted[chosen[-1]]) + skip_first - surplus
@@ -211,10 +214,11 @@ def _draw(
 class _Cutter:
     """Collects token ids and cuts them into sequences."""
 
-    def __init__(self, tokenizer: Any, sequence_length: int, packed: bool) -> None:
+    def __init__(self, tokenizer: Any, sequence_length: int, packed: bool, skip_first: int) -> None:
         self.tokenizer = tokenizer
         self.sequence_length = sequence_length
         self.packed = packed
+        self.skip_first = skip_first
         self.prefix, self.suffix = _special_tokens(tokenizer)
         self.room = sequence_length - len(self.prefix) - len(self.suffix)
         if self.room < 1:
@@ -224,7 +228,8 @@ class _Cutter:
             )
         self.sequences: list[np.ndarray] = []
         self.stream: list[np.ndarray] = []
-        self.n_positions = 0
+        self.n_in_stream = 0
+        self.n_in_sequences = 0
         self.n_conversations = self.n_cut = self.n_tokens_cut = 0
 
     def add(self, documents: list[Document]) -> None:
@@ -238,9 +243,9 @@ class _Cutter:
                 if self.packed and end is not None:
                     ids = [*ids, end]
                 row = np.asarray(ids, dtype=np.int32)
-                self.n_positions += len(row)
                 if self.packed:
                     self.stream.append(row)
+                    self.n_in_stream += len(row)
                 else:
                     self._cut(row)
         for document in documents:
@@ -259,15 +264,22 @@ class _Cutter:
             self.n_cut += 1
             self.n_tokens_cut += len(ids) - self.sequence_length
             ids = ids[: self.sequence_length]
-        self.sequences.append(np.asarray(ids, dtype=np.int32))
-        self.n_positions += len(ids)
+        self._keep(np.asarray(ids, dtype=np.int32))
 
     def _cut(self, row: np.ndarray) -> None:
         for start in range(0, len(row), self.room):
             window = row[start : start + self.room]
-            self.sequences.append(
-                np.concatenate([self.prefix, window, self.suffix]).astype(np.int32)
-            )
+            self._keep(np.concatenate([self.prefix, window, self.suffix]).astype(np.int32))
+
+    def _keep(self, sequence: np.ndarray) -> None:
+        self.sequences.append(sequence)
+        self.n_in_sequences += max(0, len(sequence) - self.skip_first)
+
+    @property
+    def n_counted(self) -> int:
+        """Tokens so far that count; of the stream, those of its whole windows."""
+        per_window = self.sequence_length - self.skip_first
+        return self.n_in_sequences + self.n_in_stream // self.room * per_window
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Lengths of all sequences, and their ids end to end."""

@@ -18,6 +18,12 @@ from projector.projection import Projection, disk_errors
 
 MOST_CELLS = 1000
 _TEMPLATE = "plotly_white"
+_ORDER_TITLES = {
+    "leaf": "ordered by the tree of average linkage",
+    "linear": "in linear arrangement",
+    "spectral": "in spectral order",
+    "index": "in index order",
+}
 
 
 def map_figure(projection: Projection, site: str, layers: list[int] | None = None) -> go.Figure:
@@ -44,7 +50,13 @@ def map_figure(projection: Projection, site: str, layers: list[int] | None = Non
     if projection.dim >= 3:
         axis = {"title": "", "showticklabels": True, "nticks": 5}
         figure.update_layout(
-            scene={"aspectmode": "data", "xaxis": axis, "yaxis": axis, "zaxis": axis}
+            scene={
+                "aspectmode": "data",
+                "xaxis": axis,
+                "yaxis": axis,
+                "zaxis": axis,
+                "camera": {"eye": {"x": 1.05, "y": 1.05, "z": 0.75}},
+            }
         )
     elif projection.dim == 2:
         figure.update_yaxes(scaleanchor="x")
@@ -71,14 +83,14 @@ def map_figure(projection: Projection, site: str, layers: list[int] | None = Non
     return figure
 
 
-def heatmap_figure(projection: Projection, layer: int, site: str) -> go.Figure:
-    """Correlations in index order and in linear arrangement, side by side on one colour scale.
+def heatmap_figure(projection: Projection, layer: int, site: str, order: str = "leaf") -> go.Figure:
+    """Correlations in index order and ordered, side by side on one colour scale.
 
     Above 1,000 neurons each cell is the mean over a square of pairs, which the title says.
     """
     correlation = projection.correlation(layer, site)
     defined = projection.positions(layer, site).isfinite().all(dim=1).nonzero()[:, 0]
-    orders = [defined, projection.order(layer, site)]
+    orders = [defined, projection.order(layer, site, order)]
     n = defined.numel()
     if n < 2:
         raise UserError(f"layer {layer} {site} has {n} defined neurons: too few for a heatmap")
@@ -89,7 +101,7 @@ def heatmap_figure(projection: Projection, layer: int, site: str) -> go.Figure:
     limit = max(0.05, float(np.quantile(off_diagonal, 0.995)))
     figure = make_subplots(
         cols=2,
-        subplot_titles=["in index order", "in linear arrangement"],
+        subplot_titles=["in index order", _ORDER_TITLES[order]],
         horizontal_spacing=0.04,
     )
     for column, (order, values) in enumerate(zip(orders, cells, strict=True), 1):

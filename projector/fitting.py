@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from projector.architecture import Architecture, find_architecture
 from projector.budget import check_disk, check_memory, memory_errors
-from projector.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from projector.checkpoint import (
+    check_unfinished,
+    checkpoint_path,
+    load_checkpoint,
+    save_checkpoint,
+)
 from projector.corpus import DEFAULT_SEQUENCE_LENGTH, Batch, Corpus, read_corpus
 from projector.errors import UserError
 from projector.faithfulness import Faithfulness, measure
@@ -256,6 +261,7 @@ def fit(
     settings, layout = split_options(options)
     if out is not None:
         check_out(Path(out), force=force)
+        check_unfinished(Path(out), force=force, resume=resume)
     job = prepare(
         model,
         corpus,
@@ -311,6 +317,7 @@ def run(
     folder = None if out is None else Path(out)
     if folder is not None:
         check_out(folder, force=force)
+        check_unfinished(folder, force=force, resume=resume)
         check_disk(job.disk_bytes, folder)
     check_memory(job.widths, job.memory_bytes, next(job.trunk.parameters()).device)
     widths = job.widths
@@ -472,13 +479,21 @@ def _map_facts(
         "n_tokens_left_out": covariance.n_left_out,
         **faithfulness.as_dict(),
     }
-    if placement.arrangement is not None:
-        facts["arrangement_cost"] = {
-            "spectral": placement.arrangement.spectral_cost,
-            "leaf": placement.arrangement.leaf_cost,
-            "final": placement.arrangement.cost,
+    return facts | _arrangement_facts(placement)
+
+
+def _arrangement_facts(placement: Placement) -> dict[str, Any]:
+    found = placement.arrangement
+    if found is None:
+        return {}
+    return {
+        "arrangement_cost": {
+            "spectral": found.spectral_cost,
+            "leaf": found.leaf_cost,
+            "final": found.cost,
+            "random": found.random_cost,
         }
-    return facts
+    }
 
 
 def _facts(job: Job, maps: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -551,13 +566,8 @@ def relayout(
             )
         positions[name] = placement.positions
         old = projection.figures(layer, site)
-        maps[name] = {k: old[k] for k in keep} | faithfulness.as_dict()
-        if placement.arrangement is not None:
-            maps[name]["arrangement_cost"] = {
-                "spectral": placement.arrangement.spectral_cost,
-                "leaf": placement.arrangement.leaf_cost,
-                "final": placement.arrangement.cost,
-            }
+        kept = {k: old[k] for k in keep}
+        maps[name] = kept | faithfulness.as_dict() | _arrangement_facts(placement)
         progress.advance(1)
     progress.end()
     facts = projection.facts | {

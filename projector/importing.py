@@ -115,7 +115,10 @@ def _read_positions(path: Path) -> dict[tuple[int, str], Tensor]:
                     )
                 positions = positions.float()
                 positions[~positions.isfinite().all(dim=1)] = float("nan")
-                found[int(match[1]), _SITES[match[2]]] = positions
+                place = int(match[1]), _SITES[match[2]]
+                if place in found:
+                    raise UserError(f"'{path}' holds layer {place[0]} {place[1]} twice: {key}")
+                found[place] = positions
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"'{path}' is no safetensors file that can be read: {' '.join(str(error).split())}"

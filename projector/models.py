@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file
@@ -89,14 +89,34 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(where, **options)
         chosen_dtype = _choose_dtype(dtype, chosen_device, config)
-        model = auto.from_pretrained(
-            where, config=config, dtype=chosen_dtype, use_safetensors=True, **options
+        model, report = auto.from_pretrained(
+            where,
+            config=config,
+            dtype=chosen_dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         config_file = cached_file(where, "config.json", revision=options["revision"])
         weights_sha256 = hash_checkpoint(Path(str(config_file)).parent)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:
+        # Of any kind: a broken config.json, or code that comes with a model, can raise all.
         raise UserError(_explain(name, is_local, error)) from error
+    # Transformers fills what a checkpoint lacks with random numbers. Nothing here reads a pooler.
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise UserError(
+            f"model '{name}' lacks {len(missing):,} of its weights, {missing[0]} among them: "
+            "its checkpoint is incomplete, or belongs to another model"
+        )
+    # Where the files are missing, some tokenizers are made anyway, with no word in them.
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UserError(
+            f"model '{name}' has no tokenizer: put its tokenizer.json, or its vocabulary, beside it"
+        )
     return LoadedModel(
         model=model.eval().to(chosen_device),
         tokenizer=tokenizer,
@@ -148,8 +168,6 @@ def _check_folder(folder: Path, name: str) -> None:
 
 
 def _explain(name: str, is_local: bool, error: Exception) -> str:
-    if isinstance(error, UserError):
-        return str(error)
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return f"model '{name}' comes with its own code: add --trust-remote-code if you trust it"
@@ -158,6 +176,11 @@ def _explain(name: str, is_local: bool, error: Exception) -> str:
             f"unknown model '{name}': it is no local folder, and the hub gave none of that name "
             "(check the spelling, your connection, or log in)"
         )
+    if "ignore_mismatched_sizes" in text:
+        text = "its weights do not have the shapes that config.json asks for"
+    elif not isinstance(error, (OSError, ValueError, RuntimeError)):
+        # The text of the rest, a KeyError say, tells nothing alone.
+        text = f"{type(error).__name__}: {text}"
     return f"model '{name}' can't be loaded: {text[:240]}"
 
 

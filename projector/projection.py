@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 FACTS_FILE = "projection.json"
 POSITIONS_FILE = "positions.safetensors"
 STATISTICS_FILE = "statistics.safetensors"
+ORDERS = ("linear", "leaf", "spectral", "index")
 
 
 def map_name(layer: int, site: str) -> str:
@@ -93,19 +94,30 @@ class Projection:
             return self.statistics[f"{name}.correlation"]
         return correlation_from_covariance(self.covariance(layer, site))
 
-    def order(self, layer: int, site: str) -> Tensor:
+    def order(self, layer: int, site: str, by: str = "linear") -> Tensor:
         """Defined neurons in an order that puts together what fires together; (n_defined,) int64.
 
-        The order of a linear map; for any other, the linear arrangement of its correlations.
+        Args:
+            by: ``linear``, the linear arrangement (of a linear map, its own order); ``leaf``, the
+                leaves of the average-linkage tree, which shows groups as blocks; ``spectral``; or
+                ``index``.
         """
-        from projector.solvers import arrange
+        from projector.solvers.arrangement import arrange, leaf_order, spectral_order
 
+        if by not in ORDERS:
+            raise UserError(f"unknown order '{by}': choose from {', '.join(ORDERS)}")
         positions = self.positions(layer, site)
         defined = positions.isfinite().all(dim=1).nonzero()[:, 0]
-        if self.facts["layout"]["objective"] == "linear":
+        if by == "index":
+            return defined
+        if by == "linear" and self.facts["layout"]["objective"] == "linear":
             return defined[torch.argsort(positions[defined, 0], stable=True)]
         rho = self.correlation(layer, site)[defined][:, defined]
-        return defined[arrange(rho.abs() if self.facts["layout"]["absolute"] else rho).order]
+        if self.facts["layout"]["absolute"]:
+            rho = rho.abs()
+        if by == "linear":
+            return defined[arrange(rho).order]
+        return defined[leaf_order(rho) if by == "leaf" else spectral_order(rho)]
 
     @property
     def has_statistics(self) -> bool:

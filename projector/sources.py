@@ -46,12 +46,12 @@ def read_documents(source: str) -> Iterator[Document]:
     if name == "hf":
         return _read_hub(rest)
     path = Path(source)
-    if path.is_dir():
+    if source and path.is_dir():
         paths = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
         if not paths:
             raise UserError(f"corpus folder '{source}' holds no {', '.join(SUFFIXES)} file")
         return (document for each in paths for document in _READERS[each.suffix](each))
-    if not path.exists():
+    if not source or not path.exists():
         raise UserError(
             f"unknown corpus '{source}': give stdlib[:split], a file or folder, or hf:NAME"
         )
@@ -101,6 +101,8 @@ def _read_text(path: Path) -> Iterator[Document]:
         ) from error
     except OSError as error:
         raise UserError(f"'{path}' can't be read: {error.strerror}") from error
+    # Windows programs write a byte order mark, which is no text.
+    text = text.removeprefix("\ufeff")
     if text.strip():
         yield text
 
@@ -113,8 +115,9 @@ def _read_jsonl(path: Path) -> Iterator[Document]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"'{path}' line {number:,} is not JSON: {error.msg}") from error
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)
+            raise UserError(f"'{path}' line {number:,} is not JSON: {reason}") from error
         yield from _document(row, f"'{path}' line {number:,}")
 
 
@@ -128,8 +131,10 @@ def _read_parquet(path: Path) -> Iterator[Document]:
             for batch in file.iter_batches(batch_size=1024, columns=[column]):
                 for row in batch.to_pylist():
                     yield from _document(row, f"'{path}'")
-    except pyarrow.ArrowException as error:
-        raise UserError(f"'{path}' is no parquet file that can be read: {error}") from error
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        # Damage past the footer is an OSError to Arrow.
+        text = " ".join(str(error).split())
+        raise UserError(f"'{path}' is no parquet file that can be read: {text}") from error
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Document]]] = {
@@ -149,10 +154,13 @@ def _read_hub(rest: str) -> Iterator[Document]:
     try:
         rows = load_dataset(name, config or None, split=split or "train", streaming=True)
         for row in rows:
+            if column and column not in row:
+                raise UserError(f"'hf:{rest}' has no column '{column}', but {', '.join(row)}")
             yield from _document({column: row[column]} if column else row, f"'hf:{rest}'")
-    except KeyError as error:
-        raise UserError(f"'hf:{rest}' has no column '{column}'") from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:
+        # Of any kind: datasets, its file readers and its HTTP client each have their own.
         text = " ".join(str(error).split())[:200]
         raise UserError(f"dataset 'hf:{rest}' can't be read: {text}") from error
 
@@ -173,12 +181,25 @@ def _document(row: Any, where: str) -> Iterator[Document]:
     if isinstance(row, Mapping):
         value = row[_choose_column(list(row), where)]
     if isinstance(value, str):
+        _check_text(value, where)
         if value.strip():
             yield value
     elif isinstance(value, list) and value and all(_is_message(m) for m in value):
+        for message in value:
+            _check_text(message["role"] + message["content"], where)
         yield [{"role": m["role"], "content": m["content"]} for m in value]
     elif value is not None and value != []:
         raise UserError(f"{where} holds a {type(value).__name__} where a text or messages belong")
+
+
+def _check_text(text: str, where: str) -> None:
+    """JSON can spell half of a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where} holds {text[error.start]!a}, half of a surrogate pair: take it out"
+        ) from error
 
 
 def _is_message(value: Any) -> bool:

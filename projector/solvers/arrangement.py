@@ -29,13 +29,15 @@ _LEAST_GAIN = 1e-6
 class Arrangement:
     """An order of neurons and what it costs beside the two orders it was improved from.
 
-    ``order`` (N,) lists neurons from first to last; ``ranks`` is its inverse.
+    ``order`` (N,) lists neurons from first to last; ``ranks`` is its inverse. ``random_cost`` is
+    what a random order costs on average.
     """
 
     order: Tensor
     cost: float
     spectral_cost: float
     leaf_cost: float
+    random_cost: float
 
     @property
     def ranks(self) -> Tensor:
@@ -96,7 +98,17 @@ def arrange(correlation: Tensor) -> Arrangement:
     costs = [arrangement_cost(ranks_of(order), rho) for order in (spectral, leaf)]
     order = improve_order((spectral, leaf)[int(costs[1] < costs[0])], rho)
     cost = arrangement_cost(ranks_of(order), rho)
-    return Arrangement(order, cost, costs[0], costs[1])
+    return Arrangement(order, cost, costs[0], costs[1], random_order_cost(rho))
+
+
+def random_order_cost(correlation: Tensor) -> float:
+    """The mean cost of all orders: mean weight of a pair times Σ_ij |π_i − π_j| = N(N² − 1)/3."""
+    n = correlation.shape[0]
+    if n < 2:
+        return 0.0
+    weights = (1 + correlation.double()) / 2
+    mean = (weights.sum() - weights.diagonal().sum()) / (n * (n - 1))
+    return float(mean) * n * (n**2 - 1) / 3
 
 
 def improve_order(order: Tensor, correlation: Tensor) -> Tensor:
