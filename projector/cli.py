@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 from typing import Annotated, Any
 
 import typer
@@ -33,8 +35,8 @@ _LEGEND = """[dim]rank ρ  rank correlation of distance on the map and 1 − ρ
 kept    of a neuron's 10 nearest by ρ, how many are among its 10 nearest on the map
 chance  the same, were positions random
 stable  of its 10 nearest on the map, how many two halves of the corpus agree on[/dim]"""
-_LINEAR_LEGEND = """[dim]cost    of the linear arrangement, as a share of a random order's; spectral and leaf are
-        the two orders it was improved from[/dim]"""
+_LINEAR_LEGEND = """[dim]cost    of the linear arrangement, as a share of a random order's; spectral and
+        leaf are the two orders it was improved from[/dim]"""
 # Beside these, a table row a map would scroll the summary off the screen.
 _MOST_ROWS = 24
 
@@ -157,7 +159,7 @@ def fit(
     absolute: Absolute = False,
     log_with: Annotated[
         str | None,
-        typer.Option(help="Track adamw with [b]tensorboard[/b].", show_default=False),
+        typer.Option(help="Track adamw with [b]tensorboard[/b], in OUT.logs.", show_default=False),
     ] = None,
     no_statistics: Annotated[
         bool, typer.Option("--no-statistics", help="Keep positions only: far smaller on disk.")
@@ -472,11 +474,28 @@ def _summary(projection: Any, out: Path) -> dict[str, Any]:
 
 
 def _next_command(projection: Any, out: Path, pictures: list[Path]) -> str:
+    site = projection.sites[0]
+    layers = [layer for layer, s in projection.maps if s == site]
+    layer, program = layers[len(layers) // 2], _program()
     if pictures:
         names = ", ".join(path.name for path in pictures)
-        return f"open the pictures in {out} ({names}), or read: projector info {out}"
-    layer, site = projection.maps[len(projection.maps) // 2]
-    return f"projector plot {out} --layer {layer} --site {site} --kind map --out map.html"
+        objective = (
+            "neighbours" if projection.facts["layout"]["objective"] != "neighbours" else "stress"
+        )
+        command = f"{program} relayout {out} --objective {objective} --out {out}-{objective}"
+        return (
+            f"open {names} there in a browser; then, for maps by {objective} of the same "
+            f"correlations: {command}"
+        )
+    return f"{program} plot {out} --layer {layer} --site {site} --out {out}-map.html"
+
+
+def _program() -> str:
+    """This program as the user can call it again from here."""
+    called = Path(sys.argv[0])
+    if which("projector") is not None or called.name != "projector":
+        return "projector"
+    return os.path.relpath(called)
 
 
 def _duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.sources import Document, read_documents
+from projector.sources import Document, read_documents, source_name
 
 DEFAULT_SEQUENCE_LENGTH = 256
 _DOCUMENTS_AT_ONCE = 128
@@ -119,7 +119,7 @@ def read_corpus(
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"--max-tokens {max_tokens:,} leaves no token: give 1 or more")
     if isinstance(source, str):
-        name = source if ":" in source else source.rstrip("/").rsplit("/", 1)[-1]
+        name = source_name(source)
         is_stream = source.startswith("hf:")
         documents: Iterator[Document] = read_documents(source)
     else:

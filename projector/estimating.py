@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from projector.budget import memory_errors
 from projector.fitting import Job, make_gatherer
 from projector.objectives import dissimilarity
 from projector.solvers import Layout
@@ -32,11 +33,12 @@ class Estimate:
 def estimate(job: Job) -> Estimate:
     """Time a batch and a pass of the solver, and reckon the whole from them."""
     batch = next(job.corpus.batches(job.settings.batch_size))
-    gatherer = make_gatherer(job)
-    # The first run is slower: it allocates, and on a GPU loads kernels.
-    gatherer.run(batch)
-    began = time.monotonic()
-    gatherer.run(batch)
+    with memory_errors(*job.widest):
+        gatherer = make_gatherer(job)
+        # The first run is slower: it allocates, and on a GPU loads kernels.
+        gatherer.run(batch)
+        began = time.monotonic()
+        gatherer.run(batch)
     seconds = (time.monotonic() - began) * job.corpus.n_tokens / batch.n_tokens
     device = gatherer.device
     del gatherer

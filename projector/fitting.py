@@ -111,6 +111,13 @@ class Job:
         }
 
     @property
+    def widest(self) -> tuple[int, str, int]:
+        """Layer, site and neurons of the widest map."""
+        widths = self.widths
+        layer, site = max(widths, key=lambda key: widths[key])
+        return layer, site, widths[layer, site]
+
+    @property
     def disk_bytes(self) -> int:
         """Size of the projection on disk, but for a few kilobytes of JSON."""
         per_map = [4 * n * self.layout.dim for n in self.widths.values()]
@@ -123,7 +130,7 @@ class Job:
     def memory_bytes(self) -> int:
         """Peak of statistics and positions, above the model: sums in float64, for two halves."""
         n_sums = 6 if self.settings.correlation == "per-sequence" else 2
-        widest = max(self.widths.values())
+        widest = self.widest[2]
         # While one map is solved: its correlations in float64, target and a few copies.
         return sum(8 * n_sums * n * n for n in self.widths.values()) + 6 * 8 * widest * widest
 
@@ -198,7 +205,7 @@ def prepare(
             f"the tokenizer gives token {int(tokens.ids.max()):,}, and the model knows "
             f"{vocabulary:,}: they do not belong together"
         )
-    return Job(
+    job = Job(
         loaded,
         trunk,
         architecture,
@@ -211,6 +218,8 @@ def prepare(
         sequence_length,
         packed,
     )
+    check_memory(job.widths, job.memory_bytes, next(trunk.parameters()).device)
+    return job
 
 
 def _choose_sequence_length(loaded: LoadedModel, asked: int | None) -> int:
@@ -319,10 +328,7 @@ def run(
         check_out(folder, force=force)
         check_unfinished(folder, force=force, resume=resume)
         check_disk(job.disk_bytes, folder)
-    check_memory(job.widths, job.memory_bytes, next(job.trunk.parameters()).device)
-    widths = job.widths
-    widest = max(widths, key=lambda key: widths[key])
-    with memory_errors(*widest, widths[widest]):
+    with memory_errors(*job.widest):
         gatherer = make_gatherer(job, log_with, log_dir)
         _gather(job, gatherer, folder, resume, progress)
         projection = _finish(job, gatherer, progress)

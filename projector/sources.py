@@ -60,6 +60,20 @@ def read_documents(source: str) -> Iterator[Document]:
     return _READERS[path.suffix](path)
 
 
+def source_name(source: str) -> str:
+    """The source without the place it lies at on this machine, for what is saved and shown."""
+    kind, colon, rest = source.partition(":")
+    if kind == "stdlib":
+        return source
+    if kind == "hf" and colon:
+        # A data set's own name has one slash; a folder's path may begin with any.
+        name, _, fields = rest.partition(":")
+        if name.startswith((".", "/", "~")):
+            name = Path(name).absolute().name
+        return ":".join(part for part in ("hf", name, fields) if part)
+    return Path(source).absolute().name
+
+
 def is_held_out(module_path: str) -> bool:
     """Whether a standard-library module belongs to the ``heldout`` split.
 

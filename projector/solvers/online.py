@@ -132,6 +132,12 @@ class OnlineTrainer:
             )
         except ValueError as error:
             raise UserError(f"unknown tracker '{log_with}': {error}") from error
+        if log_with is not None and not self._accelerator.log_with:
+            # Accelerate passes over a tracker whose package is missing without a word.
+            raise UserError(
+                f"tracker '{log_with}' is not installed: pip install {log_with}, or leave "
+                "--log-with out"
+            )
         self._logs = log_with is not None
         if self._logs:
             self._accelerator.init_trackers("projector")

@@ -339,6 +339,16 @@ def test_bfloat16_hides_nothing(family: str, scale: float) -> None:
     assert describe(model, find_architecture(model)) == describe(*found(family))
 
 
+def test_a_stream_that_hides_attention_is_not_taken_for_resid_mid() -> None:
+    # Here, what bfloat16 rounds off the stream is more than attention adds to it, anywhere: the
+    # norm before the MLP reads the stream as it was, which is as good as what is sought.
+    model = build("gpt_neox")
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1e5)
+    architecture = find_architecture(model.to(torch.bfloat16))
+    assert all("resid_mid" in block.missing for block in architecture.blocks)
+
+
 # Mixtures of experts
 
 
@@ -492,8 +502,9 @@ def test_a_model_with_neither_attention_nor_mlp_has_the_stream_only() -> None:
         architecture.choose_sites(None)
     with pytest.raises(UserError, match="no site 'mlp_post': no MLP was found"):
         architecture.choose_sites(("mlp_post",))
-    with pytest.raises(UserError, match="no site 'attn_out': no attention was found"):
-        architecture.choose_sites(("attn_out",))
+    for site in ("attn_out", "attn_z"):
+        with pytest.raises(UserError, match=f"no site '{site}': no attention was found"):
+            architecture.choose_sites((site,))
 
 
 # The model is left as it was

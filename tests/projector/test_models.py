@@ -390,9 +390,7 @@ class OwnModel(Qwen2Model):
 
 
 @pytest.fixture
-def own_code(
-    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Path, Path]:
+def own_code(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """A model with its own code, and the file that the code leaves when it is run."""
     marker = tmp_path / "executed"
     (copied / "own.py").write_text(OWN_CODE.format(marker=str(marker)))

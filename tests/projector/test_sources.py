@@ -15,7 +15,13 @@ import pytest
 from pyarrow import parquet
 
 from projector.errors import UserError
-from projector.sources import Document, is_held_out, read_documents, stdlib_modules
+from projector.sources import (
+    Document,
+    is_held_out,
+    read_documents,
+    source_name,
+    stdlib_modules,
+)
 
 MESSAGES = [
     {"role": "user", "content": "ka lo?"},
@@ -424,3 +430,34 @@ def test_an_error_of_any_kind_while_streaming_is_one_line(monkeypatch: pytest.Mo
     assert next(documents) == "ka"
     with pytest.raises(UserError, match=r"dataset 'hf:some/name' can't be read: timed out"):
         next(documents)
+
+
+# What is saved of a source
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("stdlib", "stdlib"),
+        ("stdlib:heldout", "stdlib:heldout"),
+        ("/home/someone/texts/made-up.txt", "made-up.txt"),
+        ("texts/", "texts"),
+        ("a:b/made-up.txt", "made-up.txt"),
+        ("hf:some/name", "hf:some/name"),
+        ("hf:some/name:config:train:text", "hf:some/name:config:train:text"),
+        ("hf:/home/someone/texts", "hf:texts"),
+        ("hf:/home/someone/texts::test", "hf:texts::test"),
+        ("hf:~/texts:::body", "hf:texts:::body"),
+    ],
+)
+def test_a_source_is_named_without_its_place_on_this_machine(source: str, expected: str) -> None:
+    assert source_name(source) == expected
+
+
+def test_the_folder_one_is_in_has_a_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "texts").mkdir()
+    monkeypatch.chdir(tmp_path / "texts")
+    assert source_name(".") == source_name("./") == "texts"
+    assert source_name("hf:.") == "hf:texts"

@@ -1,4 +1,4 @@
-"""Linear arrangements: never worse than where they start from, and right where the truth is known."""
+"""Linear arrangements: never worse than their starts, and right where the truth is known."""
 
 from __future__ import annotations
 
