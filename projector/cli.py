@@ -35,8 +35,8 @@ _LEGEND = """[dim]rank ρ  rank correlation of distance on the map and 1 − ρ
 kept    of a neuron's 10 nearest by ρ, how many are among its 10 nearest on the map
 chance  the same, were positions random
 stable  of its 10 nearest on the map, how many two halves of the corpus agree on[/dim]"""
-_LINEAR_LEGEND = """[dim]cost    of the linear arrangement, as a share of a random order's; spectral and
-        leaf are the two orders it was improved from[/dim]"""
+_LINEAR_LEGEND = """[dim]cost    of the linear arrangement, as a share of a random order's; spectral
+        and leaf are the two orders it was improved from[/dim]"""
 # Beside these, a table row a map would scroll the summary off the screen.
 _MOST_ROWS = 24
 

@@ -95,7 +95,7 @@ def heatmap_figure(projection: Projection, layer: int, site: str, order: str = "
     if n < 2:
         raise UserError(f"layer {layer} {site} has {n} defined neurons: too few for a heatmap")
     n_per_cell = math.ceil(n / MOST_CELLS)
-    cells = [_cells(correlation[order][:, order], n_per_cell) for order in orders]
+    cells = [_cells(correlation[neurons][:, neurons], n_per_cell) for neurons in orders]
     off_diagonal = np.abs(cells[0][~np.eye(len(cells[0]), dtype=bool)])
     # Most correlations are small: a scale to ±1 would show them all alike.
     limit = max(0.05, float(np.quantile(off_diagonal, 0.995)))
@@ -104,8 +104,8 @@ def heatmap_figure(projection: Projection, layer: int, site: str, order: str = "
         subplot_titles=["in index order", _ORDER_TITLES[order]],
         horizontal_spacing=0.04,
     )
-    for column, (order, values) in enumerate(zip(orders, cells, strict=True), 1):
-        labels = _cell_labels(order.tolist(), n_per_cell)
+    for column, (neurons, values) in enumerate(zip(orders, cells, strict=True), 1):
+        labels = _cell_labels(neurons.tolist(), n_per_cell)
         figure.add_trace(
             go.Heatmap(
                 z=values.astype(np.float32),

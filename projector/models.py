@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.hub import cached_file
 
 from projector.errors import UserError
@@ -20,6 +27,7 @@ BUNDLED = "bundled"
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 # What safetensors calls the types a checkpoint holds; a hash must not depend on where it was made.
 _TYPE_NAMES = {
@@ -89,7 +97,7 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(where, **options)
         chosen_dtype = _choose_dtype(dtype, chosen_device, config)
-        model, report = auto.from_pretrained(
+        loading: Any = auto.from_pretrained(
             where,
             config=config,
             dtype=chosen_dtype,
@@ -97,7 +105,8 @@ def load_model(
             output_loading_info=True,
             **options,
         )
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        model, report = loading
+        tokenizer = _load_tokenizer(where, options)
         config_file = cached_file(where, "config.json", revision=options["revision"])
         weights_sha256 = hash_checkpoint(Path(str(config_file)).parent)
     except UserError:
@@ -123,6 +132,18 @@ def load_model(
         identifier=name if name == BUNDLED or not is_local else folder.resolve().name,
         weights_sha256=weights_sha256,
     )
+
+
+def _load_tokenizer(where: str, options: dict[str, Any]) -> Any:
+    """The tokenizer as the checkpoint holds it.
+
+    Where ``tokenizer.json`` is said to be all there is, it is read as it stands: for some model
+    types ``AutoTokenizer`` takes the vocabulary alone, and cuts words as the type's first model did.
+    """
+    facts = get_tokenizer_config(where, **options)
+    if facts.get("tokenizer_class") in _GENERIC_TOKENIZERS and "auto_map" not in facts:
+        return PreTrainedTokenizerFast.from_pretrained(where, revision=options["revision"])
+    return AutoTokenizer.from_pretrained(where, **options)
 
 
 def choose_device(device: str) -> torch.device:

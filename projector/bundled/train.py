@@ -288,11 +288,14 @@ def train(
     # Scored in float32 arithmetic on the bf16 weights that ship.
     model = model.float()
     measured = {
-        "bits_per_byte_heldout": bits_per_byte(model, (t for _, t in held_out), tokenizer),
+        "bits_per_byte_heldout": bits_per_byte(
+            model, (t for _, t in held_out), tokenizer, recipe.n_context
+        ),
         "bits_per_byte_heldout_outside_tests": bits_per_byte(
             model,
             (t for p, t in held_out if not {"test", "tests"} & set(p.split("/")[:-1])),
             tokenizer,
+            recipe.n_context,
         ),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -424,3 +424,10 @@ def test_an_error_in_such_code_is_one_line(own_code: tuple[Path, Path]) -> None:
     (folder / "own.py").write_text("import math\nx = math.no_such_function\n")
     message = refusal(folder, device="cpu", trust_remote_code=True)
     assert "can't be loaded: AttributeError" in message
+
+
+def test_a_tokenizer_is_what_was_saved(checkpoint: Callable[[str], Path], tokenizer: Any) -> None:
+    # AutoTokenizer would cut these spaces and digits as the first Qwen2 did.
+    text = "def f(x):\n        return 1234  +  x\n"
+    loaded = load_model(str(checkpoint("qwen2"))).tokenizer
+    assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]

@@ -1,0 +1,74 @@
+"""The model that ships: what its card says is so."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from projector.architecture import find_architecture
+from projector.bundled.train import Recipe, bits_per_byte
+from projector.models import BUNDLED_FOLDER, LoadedModel, load_model
+from projector.sources import stdlib_modules
+
+
+@pytest.fixture(scope="module")
+def bundled() -> LoadedModel:
+    return load_model(with_head=True)
+
+
+def is_test(module_path: str) -> bool:
+    return bool({"test", "tests"} & set(module_path.split("/")[:-1]))
+
+
+def test_it_is_what_the_package_promises(bundled: LoadedModel) -> None:
+    assert bundled.identifier == "bundled"
+    assert bundled.model.config.model_type == "qwen2"
+    n_parameters = sum(p.numel() for p in bundled.model.parameters())
+    assert 4e6 <= n_parameters <= 6e6
+    assert len(bundled.tokenizer) == 4096
+    weights = BUNDLED_FOLDER / "model.safetensors"
+    assert weights.stat().st_size < 12e6
+    architecture = find_architecture(bundled.model.base_model)
+    assert [block.widths["mlp_post"] for block in architecture.blocks] == [768] * 6
+
+
+def test_it_writes_python(bundled: LoadedModel) -> None:
+    # A sample of modules it never saw, of this interpreter's own library: the whole is measured by
+    # the slow test. An untrained model needs about 3.6 bits per byte.
+    held_out = [text[:4000] for path, text in stdlib_modules("heldout") if not is_test(path)]
+    assert bits_per_byte(bundled.model, islice(held_out, 12), bundled.tokenizer) < 1.6
+
+
+def test_the_card_tells_what_was_measured() -> None:
+    measured = json.loads((BUNDLED_FOLDER / "training.json").read_text())
+    card = (BUNDLED_FOLDER / "README.md").read_text(encoding="utf-8")
+    for name in ("bits_per_byte_heldout", "bits_per_byte_heldout_outside_tests"):
+        assert f"{measured[name]:.3f}" in card
+    assert f"{measured['parameters']:,}" in card
+    # The program as it stands is the one that made it.
+    assert Recipe(**measured["recipe"]) == Recipe()
+
+
+def test_nothing_in_the_folder_is_pickled() -> None:
+    kinds = {path.suffix for path in Path(BUNDLED_FOLDER).iterdir() if path.is_file()}
+    assert kinds <= {".py", ".json", ".safetensors", ".md"}
+
+
+@pytest.mark.slow
+def test_the_bar_over_all_held_out_modules(bundled: LoadedModel) -> None:
+    measured = json.loads((BUNDLED_FOLDER / "training.json").read_text())
+    held_out = list(stdlib_modules("heldout"))
+    everything = bits_per_byte(bundled.model, (t for _, t in held_out), bundled.tokenizer)
+    outside = bits_per_byte(
+        bundled.model, (t for p, t in held_out if not is_test(p)), bundled.tokenizer
+    )
+    assert everything < 1.24
+    assert outside < 1.45
+    import platform
+
+    if platform.python_version() == measured["python"]:
+        assert everything == pytest.approx(measured["bits_per_byte_heldout"], abs=0.002)
+        assert outside == pytest.approx(measured["bits_per_byte_heldout_outside_tests"], abs=0.002)
