@@ -230,23 +230,24 @@ def write_figure(figure: go.Figure, path: Path) -> None:
 
 
 def write_pictures(projection: Projection, folder: Path) -> list[Path]:
-    """A map of every site, the trust strips, and the heatmap of the middle layer's first site."""
+    """A map of every site, the trust strips, and the heatmap of one layer of the first site."""
     pictures: dict[str, go.Figure] = {
         f"map-{site}.html": map_figure(projection, site) for site in projection.sites
     }
     pictures["trust.html"] = stress_figure(projection)
     if projection.has_statistics:
-        layer, site = _middle_map(projection)
+        layer, site = _clearest_map(projection)
         pictures[f"heatmap-layer{layer}-{site}.html"] = heatmap_figure(projection, layer, site)
     for name, figure in pictures.items():
         write_figure(figure, folder / name)
     return [folder / name for name in pictures]
 
 
-def _middle_map(projection: Projection) -> tuple[int, str]:
+def _clearest_map(projection: Projection) -> tuple[int, str]:
+    """Of the first site, the layer whose map follows its correlations best."""
     site = projection.sites[0]
     layers = [n for n, s in projection.maps if s == site]
-    return layers[len(layers) // 2], site
+    return max(layers, key=lambda n: projection.figures(n, site)["rank_correlation"] or -1.0), site
 
 
 def trust_text(figures: dict[str, Any]) -> str:

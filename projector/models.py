@@ -137,8 +137,9 @@ def load_model(
 def _load_tokenizer(where: str, options: dict[str, Any]) -> Any:
     """The tokenizer as the checkpoint holds it.
 
-    Where ``tokenizer.json`` is said to be all there is, it is read as it stands: for some model
-    types ``AutoTokenizer`` takes the vocabulary alone, and cuts words as the type's first model did.
+    Where ``tokenizer.json`` is said to be all there is, it is read as it stands: for some
+    model types ``AutoTokenizer`` takes the vocabulary alone, and cuts words as the type's first
+    model did.
     """
     facts = get_tokenizer_config(where, **options)
     if facts.get("tokenizer_class") in _GENERIC_TOKENIZERS and "auto_map" not in facts:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,7 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
     factors = [learning_rate_factor(step, TINY) for step in range(TINY.n_steps)]
     assert factors[:2] == [0.5, 1.0]
     assert factors[2] == 1
-    assert all(a >= b for a, b in zip(factors[2:], factors[3:], strict=False))
+    assert all(a >= b for a, b in pairwise(factors[2:]))
     assert factors[-1] < 0.05
 
 
