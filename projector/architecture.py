@@ -5,7 +5,8 @@ watched. The graph then tells which is which:
 
 - the blocks are the module list whose members each take in and give out the residual stream;
 - a block's attention output projection is its first matrix whose input at one position depends on
-  other positions, for only attention moves information between positions;
+  other positions, for only attention moves information between positions; it reads what other
+  matrices gave, and is as wide as the residual stream;
 - the matrices that projection depends on belong to the attention; of the others, the last one that
   is as wide as the residual stream is the MLP's output projection, and those it depends on are the
   MLP's input matrices.
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -148,15 +150,26 @@ def find_architecture(model: nn.Module) -> Architecture:
         )
     trial = _run_trial(model)
     name, members = _find_block_list(model, trial)
+    stream = trial.inputs[members[0]]
+    if stream.ndim == 3 and stream.shape[0] != 1:
+        raise UserError(
+            f"{type(model).__name__} lays positions before sequences, which is not supported"
+        )
+    try:
+        return _describe(name, members, trial)
+    except RuntimeError as error:
+        raise UserError(
+            f"{type(model).__name__} can't be taken apart, for autograd does not follow it: "
+            f"{_one_line(error)}"
+        ) from error
+
+
+def _describe(name: str, members: list[nn.Module], trial: _Trial) -> Architecture:
     parts = [_Parts.of(f"{name}.{i}", member, trial) for i, member in enumerate(members)]
     first = parts[0]
     return Architecture(
         blocks=tuple(_describe_block(part, trial) for part in parts),
-        is_causal=not _depends_on_positions(
-            trial.inputs[first.attention_output.module], first.stream, reader=0
-        )
-        if first.attention_output
-        else True,
+        is_causal=not _depends_on_positions(trial.outputs[first.module], first.stream, reader=0),
         n_hidden=first.stream.shape[-1],
     )
 
@@ -336,17 +349,15 @@ class _Parts:
             (m for m in matrices if _depends_on_positions(trial.inputs[m], stream, reader=-1)),
             None,
         )
-        if mixing is None or trial.outputs[mixing].shape[-1] != stream.shape[-1]:
-            # A state-space mixer, say: its first mixing matrix does not write to the stream.
+        # A state-space mixer moves information between positions too, by convolutions among others.
+        if mixing is None or any(isinstance(m, nn.Conv1d) for m in within):
             return cls(name, block, stream, None, matrices)
-        feeds_attention = _on_which_depends(
-            trial.inputs[mixing], [trial.outputs[m] for m in matrices]
-        )
-        rest = [
-            m
-            for m, feeds in zip(matrices, feeds_attention, strict=True)
-            if m is not mixing and not feeds
-        ]
+        feeds = _on_which_depends(trial.inputs[mixing], [trial.outputs[m] for m in matrices])
+        # Attention mixes what matrices of its own gave, and writes to the stream. RWKV shifts its
+        # tokens before any matrix; MobileBERT's attention works in a narrower stream.
+        if not any(feeds) or trial.outputs[mixing].shape[-1] != stream.shape[-1]:
+            return cls(name, block, stream, None, matrices)
+        rest = [m for m, f in zip(matrices, feeds, strict=True) if m is not mixing and not f]
         return cls(name, block, stream, _describe_matrix(mixing, trial), rest)
 
 
@@ -368,7 +379,7 @@ def _describe_block(parts: _Parts, trial: _Trial) -> Block:
         widths["attn_out"], widths["attn_z"] = attention.n_outputs, attention.n_inputs
 
     mlp: Mlp | None = None
-    mixture, n_experts = _find_mixture(parts)
+    mixture, n_experts = _find_mixture(parts, trial)
     if n_experts:
         missing["mlp_post"] = (
             f"a mixture of experts sends each token to some of its {n_experts} experts, "
@@ -419,11 +430,12 @@ def _find_mlp(parts: _Parts, trial: _Trial, n_hidden: int) -> Mlp | None:
     )
 
 
-def _find_mixture(parts: _Parts) -> tuple[nn.Module | None, int]:
+def _find_mixture(parts: _Parts, trial: _Trial) -> tuple[nn.Module | None, int]:
     """The module that holds a mixture of experts, and the number of experts (0: none).
 
     Experts are either stacked in parameters of three axes (expert, rows, columns), one of the last
-    two as wide as the residual stream, or are the equal members of a module list.
+    two as wide as the residual stream, or are the equal members of a module list that do not read
+    one another.
     """
     n_hidden = parts.stream.shape[-1]
     holders: list[str] = []
@@ -435,7 +447,7 @@ def _find_mixture(parts: _Parts) -> tuple[nn.Module | None, int]:
     for name, module in parts.module.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) > 1:
             shapes = {tuple(p.shape for p in member.parameters()) for member in module}
-            if len(shapes) == 1 and next(iter(shapes)):
+            if len(shapes) == 1 and next(iter(shapes)) and not _run_in_turn(list(module), trial):
                 holders.append(name)
                 n_experts = len(module)
     if not n_experts:
@@ -443,6 +455,16 @@ def _find_mixture(parts: _Parts) -> tuple[nn.Module | None, int]:
     top = holders[0].split(".")[0]
     holder = parts.module.get_submodule(top)
     return (None if isinstance(holder, nn.ModuleList) else holder), n_experts
+
+
+def _run_in_turn(members: list[nn.Module], trial: _Trial) -> bool:
+    """Whether each member reads what the one before it gave: a stack, as in MobileBERT."""
+    return all(
+        second in trial.inputs
+        and first in trial.outputs
+        and _on_which_depends(trial.inputs[second], [trial.outputs[first]])[0]
+        for first, second in pairwise(members)
+    )
 
 
 def _find_middle(parts: _Parts, trial: _Trial) -> nn.Module | None:

@@ -687,3 +687,50 @@ def test_experts_that_no_module_adds_up_have_no_output() -> None:
         assert "attn_out" in block.taps
         assert {"mlp_post", "mlp_out"} == set(block.missing)
         assert "no single module" in block.missing["mlp_out"]
+
+
+_SMALL = {"vocab_size": N_VOCABULARY, "hidden_size": N_HIDDEN, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        # Their mixers write to the stream as attention does, and are none.
+        hf.MambaModel(hf.MambaConfig(**_SMALL)),
+        hf.Mamba2Model(
+            hf.Mamba2Config(**_SMALL, num_heads=6, head_dim=8, state_size=8, n_groups=1)
+        ),
+        # Attention and a stack of MLPs in a stream narrower than the block's.
+        hf.MobileBertModel(
+            hf.MobileBertConfig(
+                **_SMALL,
+                num_attention_heads=4,
+                intra_bottleneck_size=16,
+                intermediate_size=N_NEURONS,
+                embedding_size=N_HIDDEN,
+            )
+        ),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_what_is_no_attention_is_not_offered_as_one(model: Any) -> None:
+    block = find_architecture(model.eval()).blocks[1]
+    assert set(block.taps) == {"resid_pre", "resid_post"}
+    assert block.missing["attn_out"].startswith("no attention")
+    assert block.missing["mlp_post"].startswith("no MLP")
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            hf.XLNetModel(hf.XLNetConfig(vocab_size=N_VOCABULARY, d_model=24, n_layer=2, n_head=4)),
+            "positions before sequences",
+        ),
+        (hf.RwkvModel(hf.RwkvConfig(**_SMALL)), "taken apart"),
+    ],
+    ids=["xlnet", "rwkv"],
+)
+def test_what_can_not_be_followed_is_refused(model: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        find_architecture(model.eval())

@@ -245,6 +245,13 @@ def test_pickled_weights_beside_safetensors_are_not_looked_at(copied: Path) -> N
     assert load_model(str(copied), device="cpu").weights_sha256 == hash_by_hand(copied)
 
 
+def test_pickled_weights_are_not_fallen_back_on(copied: Path) -> None:
+    """Safetensors of other names beside them, an adapter's say, do not open the door."""
+    torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
+    (copied / "model.safetensors").rename(copied / "other.safetensors")
+    assert "can't be loaded" in refusal(copied)
+
+
 def test_a_folder_without_config_is_refused(copied: Path) -> None:
     (copied / "config.json").unlink()
     message = refusal(copied)
