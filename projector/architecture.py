@@ -81,18 +81,21 @@ class Architecture:
     n_hidden: int
 
     def choose_sites(self, sites: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
-        """The sites to read, and why each default one that is missing is.
+        """The sites to read, and why each that is missing, or is in some layers, is.
 
         Raises:
             UserError: if a named site is unknown, or no layer of the model has it.
         """
+        check_sites(sites)
         chosen: list[str] = []
         left_out: dict[str, str] = {}
         for site in DEFAULT_SITES if sites is None else dict.fromkeys(sites):
-            if site not in SITES:
-                raise UserError(f"unknown site '{site}': choose from {', '.join(SITES)}")
-            if any(site in block.taps for block in self.blocks):
+            lacking = [i for i, block in enumerate(self.blocks) if site not in block.taps]
+            if len(lacking) < len(self.blocks):
                 chosen.append(site)
+                if lacking:
+                    where = ", ".join(str(i) for i in lacking)
+                    left_out[site] = f"in layers {where}: {self.blocks[lacking[0]].missing[site]}"
                 continue
             reason = self.blocks[0].missing[site]
             if sites is not None:
@@ -127,6 +130,13 @@ class Architecture:
         }
 
 
+def check_sites(sites: Sequence[str] | None) -> None:
+    """Raise a UserError if a site is unknown to all models."""
+    for site in sites or ():
+        if site not in SITES:
+            raise UserError(f"unknown site '{site}': choose from {', '.join(SITES)}")
+
+
 @torch.enable_grad()
 def find_architecture(model: nn.Module) -> Architecture:
     """Find the blocks and sites of a Hugging Face transformer that reads token ids.
@@ -157,7 +167,7 @@ def find_architecture(model: nn.Module) -> Architecture:
         )
     try:
         return _describe(name, members, trial)
-    except RuntimeError as error:
+    except (AttributeError, RuntimeError, TypeError) as error:
         raise UserError(
             f"{type(model).__name__} can't be taken apart, for autograd does not follow it: "
             f"{_one_line(error)}"
@@ -172,6 +182,26 @@ def _describe(name: str, members: list[nn.Module], trial: _Trial) -> Architectur
         is_causal=not _depends_on_positions(trial.outputs[first.module], first.stream, reader=0),
         n_hidden=first.stream.shape[-1],
     )
+
+
+def longest_sequence(model: nn.Module) -> int | None:
+    """The most positions the model has room for; None where it sets no limit.
+
+    RoBERTa and its kind count positions from behind the padding token's id, and so have fewer than
+    their config says.
+    """
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:
+        return None
+    for module in model.modules():
+        if (
+            isinstance(module, nn.Embedding)
+            and module.num_embeddings == limit
+            and module.padding_idx is not None
+            and module is not _input_embedding(model)
+        ):
+            return limit - module.padding_idx - 1
+    return limit
 
 
 @dataclass
@@ -218,7 +248,15 @@ def _run_trial(model: nn.Module) -> _Trial:
     try:
         with capture(taps, keep, skip_empty=True):
             model(**inputs)
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise UserError(
             f"{type(model).__name__} could not be run on {_N_TRIAL_TOKENS} tokens: "
             f"{_one_line(error)}"
@@ -230,12 +268,16 @@ def _run_trial(model: nn.Module) -> _Trial:
     return trial
 
 
-def _token_embedding(model: nn.Module) -> Tensor:
+def _input_embedding(model: nn.Module) -> nn.Module | None:
     try:
-        embedding = model.get_input_embeddings()  # type: ignore[operator]
+        embedding: nn.Module | None = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
-        embedding = None
-    table = getattr(embedding, "weight", None)
+        return None
+    return embedding
+
+
+def _token_embedding(model: nn.Module) -> Tensor:
+    table = getattr(_input_embedding(model), "weight", None)
     if not isinstance(table, Tensor):
         raise UserError(
             f"{type(model).__name__} has no token embedding, so it is no transformer language model"
@@ -260,6 +302,9 @@ def _find_block_list(model: nn.Module, trial: _Trial) -> tuple[str, list[nn.Modu
         ):
             continue
         n_parameters = sum(p.numel() for p in module.parameters())
+        # XLM keeps attention and MLPs in lists of their own: neither hands the stream on.
+        if not all(_equal(trial.outputs[a], trial.inputs[b]) for a, b in pairwise(members)):
+            continue
         if best is None or n_parameters > best[0]:
             best = (n_parameters, name, members)
     if best is None:
@@ -273,6 +318,12 @@ def _find_block_list(model: nn.Module, trial: _Trial) -> tuple[str, list[nn.Modu
             "weights are not supported"
         )
     return name, members
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same, wherever they lie and be it NaN."""
+    first, second = (t.detach().cpu().nan_to_num() for t in (a, b))
+    return torch.equal(first, second)
 
 
 def _is_matrix(module: nn.Module) -> bool:
@@ -409,25 +460,24 @@ def _describe_block(parts: _Parts, trial: _Trial) -> Block:
 
 
 def _find_mlp(parts: _Parts, trial: _Trial, n_hidden: int) -> Mlp | None:
-    output = next(
-        (m for m in reversed(parts.mlp_matrices) if trial.outputs[m].shape[-1] == n_hidden), None
-    )
-    if output is None:
-        return None
-    others = [m for m in parts.mlp_matrices if m is not output]
-    feeds = _on_which_depends(trial.inputs[output], [trial.outputs[m] for m in others])
-    writers = [m for m, does in zip(others, feeds, strict=True) if does]
-    n_neurons = trial.inputs[output].shape[-1]
-    widths = [trial.outputs[m].shape[-1] for m in writers]
-    fused = widths == [2 * n_neurons]
-    if not writers or not (fused or set(widths) == {n_neurons}):
-        return None
-    return Mlp(
-        inputs=tuple(_describe_matrix(m, trial) for m in writers),
-        output=_describe_matrix(output, trial),
-        n_neurons=n_neurons,
-        fused=fused,
-    )
+    for output in reversed(parts.mlp_matrices):
+        if trial.outputs[output].shape[-1] != n_hidden:
+            continue
+        others = [m for m in parts.mlp_matrices if m is not output]
+        feeds = _on_which_depends(trial.inputs[output], [trial.outputs[m] for m in others])
+        writers = [m for m, does in zip(others, feeds, strict=True) if does]
+        n_neurons = trial.inputs[output].shape[-1]
+        widths = [trial.outputs[m].shape[-1] for m in writers]
+        fused = widths == [2 * n_neurons]
+        # An adapter behind the MLP reads it, and with it matrices of other widths: go on before it.
+        if fused or set(widths) == {n_neurons}:
+            return Mlp(
+                inputs=tuple(_describe_matrix(m, trial) for m in writers),
+                output=_describe_matrix(output, trial),
+                n_neurons=n_neurons,
+                fused=fused,
+            )
+    return None
 
 
 def _find_mixture(parts: _Parts, trial: _Trial) -> tuple[nn.Module | None, int]:
@@ -441,8 +491,14 @@ def _find_mixture(parts: _Parts, trial: _Trial) -> tuple[nn.Module | None, int]:
     holders: list[str] = []
     n_experts = 0
     for name, parameter in parts.module.named_parameters():
-        if parameter.ndim == 3 and parameter.shape[0] > 1 and n_hidden in parameter.shape[1:]:
-            holders.append(name.rpartition(".")[0])
+        holder_name = name.rpartition(".")[0]
+        if (
+            parameter.ndim == 3
+            and parameter.shape[0] > 1
+            and n_hidden in parameter.shape[1:]
+            and not isinstance(parts.module.get_submodule(holder_name), nn.Conv1d)
+        ):
+            holders.append(holder_name)
             n_experts = parameter.shape[0]
     for name, module in parts.module.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) > 1:

@@ -65,6 +65,6 @@ def memory_errors(layer: int, site: str, n_neurons: int) -> Iterator[None]:
             raise
         raise UserError(
             f"out of memory: the widest matrix, {n_neurons:,} × {n_neurons:,} of layer {layer} "
-            f"{site}, takes {size_text(8 * n_neurons**2)}: lower --batch-size, or choose fewer "
-            "with --layers or --sites"
+            f"{site}, takes {size_text(8 * n_neurons**2)}: lower --batch-size or "
+            "--sequence-length, or choose fewer with --layers or --sites"
         ) from error

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from shutil import which
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -182,7 +183,7 @@ def fit(
     screen = _Screen(as_json)
     with screen.errors():
         from projector.budget import size_text
-        from projector.checkpoint import check_unfinished
+        from projector.checkpoint import check_unfinished, checkpoint_path
         from projector.estimating import estimate
         from projector.fitting import FitSettings, prepare, run
         from projector.projection import Projection, check_out
@@ -224,7 +225,8 @@ def fit(
             screen.say(f"[yellow]without {site}[/yellow]: {escape(reason)}")
         screen.say(
             f"{len(job.widths)} maps from {needs.n_tokens:,} tokens: about "
-            f"{_duration(needs.seconds)}, {size_text(needs.disk_bytes)} on disk, "
+            f"{_duration(needs.seconds)}{' less what is done' if resume else ''}, "
+            f"{size_text(needs.disk_bytes)} on disk, "
             f"{size_text(needs.memory_bytes)} of memory"
         )
         widest = max(job.widths.values())
@@ -233,6 +235,7 @@ def fit(
                 f"[yellow]few tokens[/yellow]: {needs.n_tokens:,} for {widest:,} neurons; "
                 f"chance alone gives correlations of about ±{needs.n_tokens**-0.5:.2f}"
             )
+        screen.checkpoint = checkpoint_path(out)
         with screen.progress() as progress:
             run(
                 job,
@@ -442,9 +445,12 @@ def _parse_layers(text: str | None) -> tuple[int, ...] | None:
     layers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        numbers = [first, last] if dash else [first, first]
+        if not all(n.isdecimal() and len(n) < 6 for n in numbers) or int(numbers[0]) > int(
+            numbers[1]
+        ):
             raise UserError(f"layers '{text}' can't be read: write for example 0,3-5")
-        layers += range(int(first), int(last if dash else first) + 1)
+        layers += range(int(numbers[0]), int(numbers[1]) + 1)
     return tuple(layers)
 
 
@@ -479,15 +485,17 @@ def _next_command(projection: Any, out: Path, pictures: list[Path]) -> str:
     layer, program = layers[len(layers) // 2], _program()
     if pictures:
         names = ", ".join(path.name for path in pictures)
-        objective = (
-            "neighbours" if projection.facts["layout"]["objective"] != "neighbours" else "stress"
-        )
-        command = f"{program} relayout {out} --objective {objective} --out {out}-{objective}"
-        return (
-            f"open {names} there in a browser; then, for maps by {objective} of the same "
-            f"correlations: {command}"
-        )
-    return f"{program} plot {out} --layer {layer} --site {site} --out {out}-map.html"
+        then = f"{program} info {quote(str(out))}"
+        if projection.has_statistics:
+            is_umap = projection.facts["layout"]["objective"] == "neighbours"
+            objective = "stress" if is_umap else "neighbours"
+            then = (
+                f"{program} relayout {quote(str(out))} --objective {objective} "
+                f"--out {quote(f'{out}-{objective}')}"
+            )
+        return f"open {names} there in a browser; then try\n  {then}"
+    picture = quote(f"{out}-map.html")
+    return f"{program} plot {quote(str(out))} --layer {layer} --site {site} --out {picture}"
 
 
 def _program() -> str:
@@ -546,6 +554,8 @@ class _Screen:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
+        # Where work that is stopped may be gone on from.
+        self.checkpoint: Path | None = None
         self.out = Console(stderr=as_json, highlight=False)
 
     @contextmanager
@@ -554,16 +564,29 @@ class _Screen:
         try:
             yield
         except UserError as error:
-            message = " ".join(str(error).split())
-            if self.as_json:
-                print(json.dumps({"error": message}, ensure_ascii=False))
-            Console(stderr=True, highlight=False, soft_wrap=True).print(
-                f"[red]error:[/red] {escape(message)}"
-            )
-            raise typer.Exit(2) from None
+            self._fail(str(error))
+        except OSError as error:
+            # What a user's paths can do to a system: too long a name, no permission.
+            where = f" '{error.filename}'" if error.filename else ""
+            self._fail(f"{error.strerror or error}{where}")
         except KeyboardInterrupt:
-            Console(stderr=True).print("stopped")
+            resumes = self.checkpoint is not None and self.checkpoint.exists()
+            self.say_aside(
+                "stopped"
+                + (": the same command with --resume goes on from here" if resumes else "")
+            )
             raise typer.Exit(130) from None
+
+    def _fail(self, text: str) -> NoReturn:
+        message = " ".join(text.split())
+        if self.as_json:
+            print(json.dumps({"error": message}, ensure_ascii=False))
+        self.say_aside(f"[red]error:[/red] {escape(message)}")
+        raise typer.Exit(2) from None
+
+    def say_aside(self, text: str) -> None:
+        """One line on standard error."""
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text)
 
     @contextmanager
     def progress(self) -> Iterator[_Bars]:
@@ -579,7 +602,12 @@ class _Screen:
         )
         with RichProgress(*columns, console=self.out) as bars:
             shown = _Bars(bars)
-            yield shown
+            try:
+                yield shown
+            except BaseException:
+                # Half-filled bars would stand above the line that says what went wrong.
+                bars.live.transient = True
+                raise
             shown.end()
 
     def say(self, text: str) -> None:
@@ -646,11 +674,11 @@ def _table(projection: Any, *, every_map: bool) -> Table:
     rows = [(layer, site, projection.figures(layer, site)) for layer, site in projection.maps]
     if len(rows) <= _MOST_ROWS or every_map:
         for layer, site, figures in rows:
-            table.add_row(str(layer), site, *_cells([figures], linear))
+            table.add_row(str(layer), escape(site), *_cells([figures], linear))
         return table
     for site in projection.sites:
         group = [figures for _, s, figures in rows if s == site]
-        table.add_row(f"all {len(group)}", site, *_cells(group, linear))
+        table.add_row(f"all {len(group)}", escape(site), *_cells(group, linear))
     return table
 
 

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from projector.objectives import dissimilarity, row_blocks, stress_figures
+from projector.objectives import EXACT, dissimilarity, row_blocks, stress_figures
 from projector.solvers import Layout
 
 N_NEIGHBOURS = 10
@@ -53,7 +53,8 @@ def measure(
     positions: Tensor,
     correlation: Tensor | None,
     layout: Layout,
-    halves: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    half_correlations: tuple[Tensor, Tensor] | None = None,
+    half_positions: tuple[Tensor, Tensor] | None = None,
     *,
     no_halves: str = "the corpus was not fitted in halves",
 ) -> Faithfulness:
@@ -63,8 +64,9 @@ def measure(
         positions: (N, d), NaN for undefined neurons.
         correlation: (N, N), NaN for undefined neurons; None where it was not kept.
         layout: how the positions were found.
-        halves: (positions, correlation) of the first and of the second half of the corpus.
-        no_halves: why ``halves`` is None.
+        half_correlations: those of the first and of the second half of the corpus.
+        half_positions: the maps of the two halves.
+        no_halves: why either is None.
     """
     if correlation is None:
         missing = "correlations were not kept"
@@ -85,7 +87,9 @@ def measure(
 
     stress: float | None = None
     stress_1: float | None = None
-    if layout.objective == "stress":
+    if n == 0:
+        reasons["stress"] = reasons["stress_1"] = "no neuron is defined"
+    elif layout.objective == "stress":
         stress, stress_1 = stress_figures(points, target, p=layout.p)
         if stress_1 is None:
             reasons["stress_1"] = "all positions coincide"
@@ -106,21 +110,19 @@ def measure(
     else:
         overlap = overlap_of(nearest_on_map(points, layout.p), nearest_by_target(target))
         chance = N_NEIGHBOURS / (n - 1)
-        if halves is None:
-            reasons["stability"] = reasons["correlation_stability"] = no_halves
-        else:
-            both = alive.clone()
-            for half_positions, half_correlation in halves:
-                both &= half_positions.isfinite().all(dim=1)
-                both &= half_correlation.diagonal().isfinite()
-            if int(both.sum()) < N_NEIGHBOURS + 2:
-                why = "too few neurons are defined in both halves of the corpus"
-                reasons["stability"] = reasons["correlation_stability"] = why
-            else:
-                on_map = [nearest_on_map(p[both], layout.p) for p, _ in halves]
-                by_rho = [nearest_by_target(_target(rho, both, layout)) for _, rho in halves]
-                stability = overlap_of(*on_map)
-                correlation_stability = overlap_of(*by_rho)
+        stability, correlation_stability = _stability(
+            alive, layout, half_correlations, half_positions
+        )
+        for name, value, halves in (
+            ("stability", stability, half_positions),
+            ("correlation_stability", correlation_stability, half_correlations),
+        ):
+            if value is None:
+                reasons[name] = (
+                    no_halves
+                    if halves is None
+                    else "too few neurons are defined in both halves of the corpus"
+                )
     return Faithfulness(
         stress,
         stress_1,
@@ -133,13 +135,34 @@ def measure(
     )
 
 
+def _stability(
+    alive: Tensor,
+    layout: Layout,
+    correlations: tuple[Tensor, Tensor] | None,
+    positions: tuple[Tensor, Tensor] | None,
+) -> tuple[float | None, float | None]:
+    """The neighbours on which the two halves agree: on their maps, and by ρ."""
+    if correlations is None:
+        return None, None
+    both = alive.clone()
+    for rho in correlations:
+        both &= rho.diagonal().isfinite()
+    for points in positions or ():
+        both &= points.isfinite().all(dim=1)
+    if int(both.sum()) < N_NEIGHBOURS + 2:
+        return None, None
+    by_rho = [nearest_by_target(_target(rho, both, layout)) for rho in correlations]
+    if positions is None:
+        return None, overlap_of(*by_rho)
+    on_map = [nearest_on_map(points[both], layout.p) for points in positions]
+    return overlap_of(*on_map), overlap_of(*by_rho)
+
+
 def nearest_on_map(positions: Tensor, p: float = 2.0, k: int = N_NEIGHBOURS) -> Tensor:
     """(N, k) indices of each neuron's nearest on the map, itself left out."""
     found = []
     for rows in row_blocks(positions.shape[0]):
-        distance = torch.cdist(
-            positions[rows], positions, p=p, compute_mode="donot_use_mm_for_euclid_dist"
-        )
+        distance = torch.cdist(positions[rows], positions, p=p, compute_mode=EXACT)
         found.append(_nearest(distance, rows, k))
     return torch.cat(found)
 

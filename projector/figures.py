@@ -127,7 +127,7 @@ def heatmap_figure(projection: Projection, layer: int, site: str, order: str = "
     figure.update_layout(
         template=_TEMPLATE,
         title={
-            "text": f"Correlation of {n:,} neurons · layer {layer} {site} · "
+            "text": f"Correlation of {n:,} neurons · layer {layer} {html.escape(site)} · "
             f"{_origin(projection)}<br><sup>{note}</sup>",
             "x": 0.01,
             "font": {"size": 15},
@@ -286,7 +286,7 @@ def map_title(projection: Projection, layer: int, site: str) -> str:
     if projection.dim > 3:
         shown += f", the three widest axes of {projection.dim}"
     return (
-        f"<b>Layer {layer} {site}</b> · {shown} · {_origin(projection)}"
+        f"<b>Layer {layer} {html.escape(site)}</b> · {shown} · {_origin(projection)}"
         f"<br><sup>{html.escape(trust_text(figures))}</sup>"
     )
 
@@ -343,10 +343,14 @@ def _cells(correlation: Tensor, n_per_cell: int) -> np.ndarray:
     values = correlation.float().numpy()
     if n_per_cell == 1:
         return values
+    # A neuron's correlation with itself, 1, is no pair: averaged in, it would draw a diagonal.
+    values = values.copy()
+    np.fill_diagonal(values, 0)
     edges = np.arange(0, len(values), n_per_cell)
     counts = np.diff([*edges, len(values)])
+    n_pairs = np.outer(counts, counts) - np.diag(counts)
     sums = np.add.reduceat(np.add.reduceat(values, edges, axis=0), edges, axis=1)
-    return sums / counts[:, None] / counts
+    return np.where(n_pairs > 0, sums / np.maximum(n_pairs, 1), np.nan)
 
 
 def _cell_labels(order: list[int], n_per_cell: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 import time
 from collections.abc import Iterable
@@ -13,7 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projector.architecture import Architecture, find_architecture
+from projector.architecture import (
+    Architecture,
+    check_sites,
+    find_architecture,
+    longest_sequence,
+)
 from projector.budget import check_disk, check_memory, memory_errors
 from projector.checkpoint import (
     check_unfinished,
@@ -25,6 +31,7 @@ from projector.corpus import DEFAULT_SEQUENCE_LENGTH, Batch, Corpus, read_corpus
 from projector.errors import UserError
 from projector.faithfulness import Faithfulness, measure
 from projector.gathering import CORRELATIONS, Gatherer, HalfStatistics, MapKey, gather
+from projector.interrupt import DeferredInterrupt
 from projector.models import BUNDLED, LoadedModel, hash_module, load_model
 from projector.progress import Progress, Silent
 from projector.projection import (
@@ -36,11 +43,22 @@ from projector.projection import (
     map_name,
 )
 from projector.solvers import Layout, OnlineTrainer, Placement, finish_trained, solve
-from projector.sources import Document
+from projector.sources import Document, read_documents
 
 LEAST_TOKENS = 100
 _CHECKPOINT_EVERY_S = 60.0
-_VERSIONS_OF = ("torch", "transformers", "numpy", "scipy")
+# Of a shorter pass no checkpoint is left for one who stops while neurons are placed.
+_WORTH_KEEPING_S = 10.0
+_VERSIONS_OF = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "umap-learn",
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +94,7 @@ class FitSettings:
             raise UserError(
                 f"unknown correlation '{self.correlation}': choose from {', '.join(CORRELATIONS)}"
             )
+        check_sites(self.sites)
         for flag, value, least in (
             ("--batch-size", self.batch_size, 1),
             ("--sequence-length", self.sequence_length, 2),
@@ -131,8 +150,17 @@ class Job:
         """Peak of statistics and positions, above the model: sums in float64, for two halves."""
         n_sums = 6 if self.settings.correlation == "per-sequence" else 2
         widest = self.widest[2]
-        # While one map is solved: its correlations in float64, target and a few copies.
-        return sum(8 * n_sums * n * n for n in self.widths.values()) + 6 * 8 * widest * widest
+        if self.layout.method == "adamw":
+            # Beside the sums, each batch's own, and the correlations the trainer is shown.
+            n_sums += 3
+        n_positions = self.settings.batch_size * min(self.sequence_length, len(self.corpus.ids))
+        return (
+            sum(8 * n_sums * n * n for n in self.widths.values())
+            # While one map is solved: its correlations in float64, target and a few copies.
+            + 6 * 8 * widest * widest
+            # While a batch is counted in: activations in float64 and float32.
+            + 2 * 8 * n_positions * widest
+        )
 
 
 def prepare(
@@ -158,6 +186,9 @@ def prepare(
         UserError: for anything that can't be fitted, before any work is done.
     """
     settings, layout, progress = settings or FitSettings(), layout or Layout(), progress or Silent()
+    if isinstance(corpus, str):
+        # Files that are not there are told of before a model is loaded.
+        read_documents(corpus)
     progress.begin("Loading the model", None, "")
     if isinstance(model, LoadedModel):
         loaded = model
@@ -165,7 +196,8 @@ def prepare(
         if tokenizer is None:
             raise UserError("a model in memory needs its tokenizer: pass tokenizer=…")
         name = getattr(model, "name_or_path", "") or type(model).__name__
-        loaded = LoadedModel(model.eval(), tokenizer, Path(name).name, hash_module(model))
+        identifier = Path(name).name if Path(name).exists() else name
+        loaded = LoadedModel(model, tokenizer, identifier, hash_module(model))
     else:
         loaded = load_model(
             model,
@@ -218,17 +250,21 @@ def prepare(
         sequence_length,
         packed,
     )
+    narrowest = min(job.widths.values())
+    if layout.dim >= narrowest:
+        raise UserError(
+            f"--dim {layout.dim:,} is too much: the narrowest map has {narrowest:,} neurons, which "
+            f"{narrowest - 1:,} dimensions always suffice for"
+        )
     check_memory(job.widths, job.memory_bytes, next(trunk.parameters()).device)
     return job
 
 
 def _choose_sequence_length(loaded: LoadedModel, asked: int | None) -> int:
     """What was asked for, if the model can take it; else the default or the model's most."""
-    limit = getattr(loaded.model.config, "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit <= 0:
-        limit = None
-    limits = [n for n in (limit, loaded.tokenizer.model_max_length) if n and n < 10**9]
-    most = min(limits, default=None)
+    limits = [longest_sequence(loaded.model), loaded.tokenizer.model_max_length]
+    # Tokenizers without a limit of their own say 10^30.
+    most = min((n for n in limits if n and n < 10**9), default=None)
     if asked is None:
         return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
     if most is not None and asked > most:
@@ -378,15 +414,21 @@ def _gather(
         checkpoint = load_checkpoint(path, run_facts)
         gatherer.load_state(checkpoint.tensors)
         n_done = checkpoint.n_batches
-    saved_at = time.monotonic()
+    began = saved_at = time.monotonic()
 
-    def after_batch(n_batches: int, batch: Batch) -> None:
+    def save(n_batches: int) -> None:
         nonlocal saved_at
-        progress.advance(batch.n_tokens)
-        if path is not None and time.monotonic() - saved_at >= _CHECKPOINT_EVERY_S:
+        if path is not None:
             with disk_errors(path):
                 save_checkpoint(path, gatherer.state(), run_facts, n_batches)
             saved_at = time.monotonic()
+
+    def after_batch(n_batches: int, batch: Batch) -> None:
+        progress.advance(batch.n_tokens)
+        if interrupt.is_asked or time.monotonic() - saved_at >= _CHECKPOINT_EVERY_S:
+            save(n_batches)
+        if interrupt.is_asked:
+            raise KeyboardInterrupt
 
     progress.begin("Running the model", job.corpus.n_tokens, "tokens")
     n_before = sum(
@@ -395,7 +437,13 @@ def _gather(
         if number < n_done
     )
     progress.advance(n_before)
-    gather(gatherer, job.corpus, job.settings.batch_size, n_done=n_done, after_batch=after_batch)
+    # Between two batches, not within one: half a batch counted in can't be gone on from.
+    with DeferredInterrupt() as interrupt:
+        gather(
+            gatherer, job.corpus, job.settings.batch_size, n_done=n_done, after_batch=after_batch
+        )
+    if time.monotonic() - began >= _WORTH_KEEPING_S:
+        save(math.ceil(job.corpus.n_sequences / job.settings.batch_size))
     progress.end()
     if gatherer.trainer is not None:
         gatherer.trainer.close()
@@ -436,24 +484,30 @@ def _finish(job: Job, gatherer: Gatherer, progress: Progress) -> Projection:
     for key in list(gatherer.halves):
         first, second = gatherer.halves.pop(key)
         name = map_name(*key)
-        parts = [half.correlation().float() for half in (first, second)]
+        parts = (first.correlation().float(), second.correlation().float())
         first.merge(second)
         whole = first
         correlation = whole.correlation().float()
         if gatherer.trainer is None:
             placement = solve(correlation, job.layout)
-            halves = tuple((solve(rho, job.layout).positions, rho) for rho in parts)
-            faithfulness = measure(placement.positions, correlation, job.layout, halves)  # type: ignore[arg-type]
+            half_positions = (
+                solve(parts[0], job.layout).positions,
+                solve(parts[1], job.layout).positions,
+            )
+            faithfulness = measure(
+                placement.positions, correlation, job.layout, parts, half_positions
+            )
         else:
             placement = _placement_of(trained[name], correlation, job.layout)
             faithfulness = measure(
                 placement.positions,
                 correlation,
                 job.layout,
-                no_halves="adamw trains one map over the whole corpus",
+                parts,
+                no_halves="adamw trains one map, over the whole corpus",
             )
         result.positions[name] = placement.positions.cpu()
-        result.maps[name] = _map_facts(whole, placement, faithfulness)
+        result.maps[name] = _map_facts(whole, correlation, placement, faithfulness)
         if job.settings.keep_statistics:
             result.statistics[f"{name}.mean"] = whole.covariance.mean.float().cpu()
             result.statistics[f"{name}.covariance"] = whole.covariance.covariance().float().cpu()
@@ -472,14 +526,19 @@ def _placement_of(points: Tensor, correlation: Tensor, layout: Layout) -> Placem
 
 
 def _map_facts(
-    statistics: HalfStatistics, placement: Placement, faithfulness: Faithfulness
+    statistics: HalfStatistics,
+    correlation: Tensor,
+    placement: Placement,
+    faithfulness: Faithfulness,
 ) -> dict[str, Any]:
     covariance = statistics.covariance
     broken = covariance.is_broken.nonzero()[:, 0].tolist()
+    # Without variance; where correlations are per-sequence, without any within a sequence.
+    dead = ~correlation.diagonal().isfinite() & ~covariance.is_broken
     facts: dict[str, Any] = {
         "n_neurons": covariance.n_neurons,
         "n_tokens": covariance.n_tokens,
-        "dead_neurons": covariance.is_dead.nonzero()[:, 0].tolist(),
+        "dead_neurons": dead.nonzero()[:, 0].tolist(),
         # JSON has string keys only: neuron → how often it was NaN or infinite.
         "nonfinite_neurons": {str(i): int(covariance.n_nonfinite[i]) for i in broken},
         "n_tokens_left_out": covariance.n_left_out,
@@ -507,13 +566,7 @@ def _facts(job: Job, maps: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "model": {
-            "id": job.loaded.identifier,
-            "sha256": job.loaded.weights_sha256,
-            "dtype": str(next(job.trunk.parameters()).dtype).removeprefix("torch."),
-            "is_causal": job.architecture.is_causal,
-            "n_layers": len(job.architecture.blocks),
-        },
+        "model": model_facts(job.loaded, job.architecture),
         "corpus": {
             "source": corpus.source,
             "sha256": corpus.sha256,
@@ -532,6 +585,17 @@ def _facts(job: Job, maps: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "layout": {**asdict(job.layout), "method": job.layout.method},
         "maps": maps,
         "versions": versions(),
+    }
+
+
+def model_facts(loaded: LoadedModel, architecture: Architecture) -> dict[str, Any]:
+    """What a projection says of its model."""
+    return {
+        "id": loaded.identifier,
+        "sha256": loaded.weights_sha256,
+        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+        "is_causal": architecture.is_causal,
+        "n_layers": len(architecture.blocks),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,18 @@ class HalfStatistics:
         correlation[undefined] = torch.nan
         correlation[:, undefined] = torch.nan
         return correlation
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off while open; what was in training is so again afterwards."""
+    in_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True
 
 
 class Gatherer:
@@ -124,7 +137,7 @@ class Gatherer:
             "input_ids": batch.input_ids.to(self.device),
             "attention_mask": batch.attention_mask.to(self.device),
         }
-        with torch.no_grad(), capture(self.taps, consume):
+        with torch.no_grad(), evaluating(self.model), capture(self.taps, consume):
             self.model(**inputs)
         if self.trainer is not None:
             self.trainer.step({map_name(*k): self._shown(s) for k, s in batch_statistics.items()})

@@ -11,7 +11,7 @@ from torch import Tensor
 from projector.architecture import find_architecture
 from projector.errors import UserError
 from projector.faithfulness import measure
-from projector.fitting import versions
+from projector.fitting import model_facts, versions
 from projector.models import load_model
 from projector.projection import FORMAT, FORMAT_VERSION, Projection, map_name
 from projector.solvers import Layout
@@ -60,13 +60,7 @@ def import_checkpoint(
         {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "model": {
-                "id": loaded.identifier,
-                "sha256": loaded.weights_sha256,
-                "dtype": str(next(trunk.parameters()).dtype).removeprefix("torch."),
-                "is_causal": architecture.is_causal,
-                "n_layers": len(architecture.blocks),
-            },
+            "model": model_facts(loaded, architecture),
             "corpus": None,
             "sites": sites,
             "layers": layers,

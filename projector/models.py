@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
@@ -93,6 +95,8 @@ def load_model(
         "revision": None if is_local else revision,
         "trust_remote_code": trust_remote_code,
     }
+    if not is_local and not _is_on_hub(name, revision):
+        options["local_files_only"] = True
     auto = AutoModelForCausalLM if with_head else AutoModel
     try:
         config = AutoConfig.from_pretrained(where, **options)
@@ -107,13 +111,18 @@ def load_model(
         )
         model, report = loading
         tokenizer = _load_tokenizer(where, options)
-        config_file = cached_file(where, "config.json", revision=options["revision"])
+        config_file = cached_file(
+            where,
+            "config.json",
+            revision=options["revision"],
+            local_files_only=options.get("local_files_only", False),
+        )
         weights_sha256 = hash_checkpoint(Path(str(config_file)).parent)
     except UserError:
         raise
     except Exception as error:
         # Of any kind: a broken config.json, or code that comes with a model, can raise all.
-        raise UserError(_explain(name, is_local, error)) from error
+        raise UserError(_explain(name, error)) from error
     # Transformers fills what a checkpoint lacks with random numbers. Nothing here reads a pooler.
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:
@@ -134,6 +143,31 @@ def load_model(
     )
 
 
+def _is_on_hub(name: str, revision: str | None) -> bool:
+    """Whether the hub has the model; False where it can't be asked, but gave the model before.
+
+    Asked once, for loading would ask again and again for half a minute.
+
+    Raises:
+        UserError: if neither.
+    """
+    try:
+        HfApi().model_info(name, revision=revision, timeout=10)
+    except Exception as error:
+        # Refused, not found, or no connection: the libraries beneath raise a dozen kinds.
+        try:
+            config = try_to_load_from_cache(name, "config.json", revision=revision)
+        except ValueError:
+            config = None
+        if not isinstance(config, str):
+            raise UserError(
+                f"unknown model '{name}': it is no local folder, and the hub gave none of that "
+                "name (check the spelling, your connection, or log in)"
+            ) from error
+        return False
+    return True
+
+
 def _load_tokenizer(where: str, options: dict[str, Any]) -> Any:
     """The tokenizer as the checkpoint holds it.
 
@@ -143,7 +177,8 @@ def _load_tokenizer(where: str, options: dict[str, Any]) -> Any:
     """
     facts = get_tokenizer_config(where, **options)
     if facts.get("tokenizer_class") in _GENERIC_TOKENIZERS and "auto_map" not in facts:
-        return PreTrainedTokenizerFast.from_pretrained(where, revision=options["revision"])
+        own = {key: value for key, value in options.items() if key != "trust_remote_code"}
+        return PreTrainedTokenizerFast.from_pretrained(where, **own)
     return AutoTokenizer.from_pretrained(where, **options)
 
 
@@ -189,15 +224,10 @@ def _check_folder(folder: Path, name: str) -> None:
     raise UserError(f"folder '{name}' holds no weights: *.safetensors is missing")
 
 
-def _explain(name: str, is_local: bool, error: Exception) -> str:
+def _explain(name: str, error: Exception) -> str:
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return f"model '{name}' comes with its own code: add --trust-remote-code if you trust it"
-    if not is_local and isinstance(error, OSError):
-        return (
-            f"unknown model '{name}': it is no local folder, and the hub gave none of that name "
-            "(check the spelling, your connection, or log in)"
-        )
     if "ignore_mismatched_sizes" in text:
         text = "its weights do not have the shapes that config.json asks for"
     elif not isinstance(error, (OSError, ValueError, RuntimeError)):
@@ -209,7 +239,7 @@ def _explain(name: str, is_local: bool, error: Exception) -> str:
 def hash_checkpoint(folder: Path) -> str:
     """SHA-256 over a checkpoint's tensors in name order (name, dtype, shape, bytes)."""
     index: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _weight_files(folder):
         with safe_open(path, framework="pt") as file:
             index |= dict.fromkeys(file.keys(), path)
 
@@ -221,8 +251,25 @@ def hash_checkpoint(folder: Path) -> str:
     return _hash_tensors(tensors())
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint: those of its index, or the one file, or all there are.
+
+    Some folders hold the same weights a second time in another form.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [folder / name for name in sorted(names)]
+    single = folder / "model.safetensors"
+    return [single] if single.exists() else sorted(folder.glob("*.safetensors"))
+
+
 def hash_module(model: nn.Module) -> str:
-    """The hash that :func:`hash_checkpoint` gives of the model's own ``save_pretrained``."""
+    """The same over a model in memory, tied weights counted once.
+
+    Equal to :func:`hash_checkpoint` of its ``save_pretrained`` where saving renames no tensor, as
+    it does for a mixture of experts.
+    """
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     state = model.state_dict()
     return _hash_tensors((name, state[name]) for name in sorted(state) if name not in tied)

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+# Distances by differences: the faster way, by squares and products, loses half the digits of a
+# small distance.
+EXACT = "donot_use_mm_for_euclid_dist"
 # Entries of a block of rows: 16 MiB in float32, so that a pass over N × N keeps its temporaries in
 # a few such blocks whatever N.
 _BLOCK_ENTRIES = 1 << 22
@@ -42,7 +45,7 @@ def stress(positions: Tensor, target: Tensor, *, p: float = 2.0) -> Tensor:
     n = positions.shape[0]
     if n < 2:
         return positions.sum() * 0
-    distance = torch.cdist(positions, positions, p=p, compute_mode=_EXACT)
+    distance = torch.cdist(positions, positions, p=p, compute_mode=EXACT)
     return (distance - target).square().sum() / (n * (n - 1))
 
 
@@ -50,7 +53,7 @@ def stress_sums(positions: Tensor, target: Tensor, *, p: float = 2.0) -> tuple[f
     """(Σ_{i<j} (d_ij − δ_ij)², Σ_{i<j} d_ij²) in float64, over blocks of rows."""
     misfit = size = 0.0
     for rows in row_blocks(positions.shape[0]):
-        distance = torch.cdist(positions[rows], positions, p=p, compute_mode=_EXACT)
+        distance = torch.cdist(positions[rows], positions, p=p, compute_mode=EXACT)
         misfit += float((distance - target[rows]).square().sum(dtype=torch.float64))
         size += float(distance.square().sum(dtype=torch.float64))
     return misfit / 2, size / 2
@@ -82,8 +85,3 @@ def arrangement_cost(ranks: Tensor, correlation: Tensor) -> float:
         apart = (places[rows, None] - places[None, :]).abs()
         total += float((apart * (1 + correlation[rows].double()) / 2).sum())
     return total
-
-
-# Distances by differences: the faster way, by squares and products, loses half the digits of a
-# small distance.
-_EXACT = "donot_use_mm_for_euclid_dist"

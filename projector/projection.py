@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from projector.errors import UserError
+from projector.faithfulness import Faithfulness
 from projector.statistics import correlation_from_covariance
 
 FORMAT = "transformer-projection"
@@ -25,6 +27,22 @@ FORMAT_VERSION = 1
 FACTS_FILE = "projection.json"
 POSITIONS_FILE = "positions.safetensors"
 STATISTICS_FILE = "statistics.safetensors"
+_FACTS = (
+    "model",
+    "corpus",
+    "sites",
+    "layers",
+    "left_out_sites",
+    "correlation",
+    "layout",
+    "maps",
+)
+_FIGURES = (
+    "n_neurons",
+    "dead_neurons",
+    "nonfinite_neurons",
+    *(field.name for field in fields(Faithfulness)),
+)
 ORDERS = ("linear", "leaf", "spectral", "index")
 
 
@@ -170,6 +188,10 @@ class Projection:
                     contiguous = {k: t.detach().cpu().contiguous() for k, t in group.items()}
                     save_file(contiguous, staging / name, metadata=metadata)
                 (staging / FACTS_FILE).write_text(text, encoding="utf-8")
+                # safetensors lets the owner alone read: as readable as the user's files are.
+                mode = (staging / FACTS_FILE).stat().st_mode
+                for name in tensors:
+                    (staging / name).chmod(mode)
                 if is_new:
                     staging.replace(out)
                 else:
@@ -192,7 +214,13 @@ class Projection:
         fingerprint = hashlib.sha256(text).hexdigest()
         positions = _read_tensors(where / POSITIONS_FILE, fingerprint)
         try:
+            missing = [key for key in _FACTS if key not in facts]
+            if missing:
+                raise KeyError(missing[0])
             for name, figures in facts["maps"].items():
+                missing = [key for key in _FIGURES if key not in figures]
+                if missing:
+                    raise KeyError(missing[0])
                 expected = (figures["n_neurons"], facts["layout"]["dim"])
                 if tuple(positions[name].shape) != expected:
                     raise UserError(
@@ -209,15 +237,34 @@ class Projection:
 
 def check_out(out: Path, *, force: bool) -> None:
     """Raise a UserError if a projection may not be written to ``out``."""
+    if out.is_symlink() and not out.exists():
+        raise UserError(f"'{out}' is a link to nothing: give another folder for --out")
     if out.exists() and not out.is_dir():
         raise UserError(f"'{out}' is a file: give a folder for --out")
+    existing = out.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"'{existing}' is a file, and no folder can be made in it: '{out}'")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"'{existing}' can't be written to: give another folder for --out")
     if not out.exists() or not any(p for p in out.iterdir() if p.name != ".partial"):
         return
     if not (out / FACTS_FILE).exists():
         raise UserError(
             f"folder '{out}' holds other files and no projection: give another folder for --out"
         )
-    if not force:
+    if force:
+        try:
+            is_ours = json.loads((out / FACTS_FILE).read_bytes()).get("format") == FORMAT
+        except (OSError, ValueError, AttributeError, RecursionError):
+            is_ours = False
+        if not is_ours:
+            raise UserError(
+                f"'{out / FACTS_FILE}' is not the work of this program, and is not replaced: "
+                "give another folder for --out"
+            )
+    else:
         raise UserError(
             f"folder '{out}' holds a projection already: add --force to replace it, "
             "or give another folder"
@@ -235,7 +282,8 @@ def disk_errors(out: Path) -> Iterator[None]:
             sign in str(error) for sign in ("No space left", "File too large", "quota")
         ):
             raise UserError(
-                f"no space left to write '{out}': free some, or add --no-statistics"
+                f"no space left to write '{out}': free some (a fit takes far less with "
+                "--no-statistics)"
             ) from error
         text = " ".join(str(error).split())
         raise UserError(f"'{out}' can't be written: {text}") from error
@@ -245,14 +293,14 @@ def _read_facts(where: Path) -> tuple[dict[str, Any], bytes]:
     path = where / FACTS_FILE
     if not where.exists():
         raise UserError(
-            f"there is no folder '{where}': make one with `projector fit --out {where}`"
+            f"there is no folder '{where}': check its name; `projector fit` makes projections"
         )
     if not path.exists():
         raise UserError(f"'{where}' is no projection: {FACTS_FILE} is missing")
     try:
         text = path.read_bytes()
         facts = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"'{path}' is damaged: it is not JSON ({error})") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise UserError(f"'{path}' is not the work of this program: it is no projection")

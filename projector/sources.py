@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ Document = str | Conversation
 STDLIB_SPLITS = ("train", "heldout")
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 _HELD_OUT_DIVISOR = 20
-_NOT_THE_LIBRARY = ("site-packages/", "dist-packages/")
+_NOT_THE_LIBRARY = ("site-packages", "dist-packages")
 # Written when the interpreter was built: full of the build machine's own paths and flags.
 _GENERATED = "_sysconfigdata"
 _COLUMNS = ("text", "content", "messages", "conversations", "conversation")
@@ -53,7 +54,8 @@ def read_documents(source: str) -> Iterator[Document]:
         return (document for each in paths for document in _READERS[each.suffix](each))
     if not source or not path.exists():
         raise UserError(
-            f"unknown corpus '{source}': give stdlib[:split], a file or folder, or hf:NAME"
+            f"unknown corpus '{source}', no file or folder here: give stdlib[:split], a file or "
+            "folder, or hf:NAME"
         )
     if path.suffix not in _READERS:
         raise UserError(f"corpus file '{source}' is none of {', '.join(SUFFIXES)}")
@@ -91,10 +93,7 @@ def stdlib_modules(split: str, root: Path | None = None) -> Iterator[tuple[str, 
     so are installed packages and the build's generated configuration.
     """
     root = root or Path(sysconfig.get_path("stdlib"))
-    paths = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py")}
-    for module_path, path in sorted(paths.items()):
-        if module_path.startswith((*_NOT_THE_LIBRARY, _GENERATED)):
-            continue
+    for module_path, path in sorted(_python_files(root)):
         if is_held_out(module_path) != (split == "heldout"):
             continue
         try:
@@ -103,6 +102,16 @@ def stdlib_modules(split: str, root: Path | None = None) -> Iterator[tuple[str, 
             continue
         if text.strip():
             yield module_path, text
+
+
+def _python_files(root: Path) -> Iterator[tuple[str, Path]]:
+    for folder, names, files in os.walk(root):
+        # Pruned, not passed over: installed packages can be many times the library.
+        names[:] = [name for name in names if name not in _NOT_THE_LIBRARY]
+        for file in files:
+            if file.endswith(".py") and not file.startswith(_GENERATED):
+                path = Path(folder, file)
+                yield path.relative_to(root).as_posix(), path
 
 
 def _read_text(path: Path) -> Iterator[Document]:

@@ -10,21 +10,28 @@ A batch's products are summed in float32 and added to float64 totals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 # Below this a variance can't be told from none in float32.
 _LEAST_VARIANCE = torch.finfo(torch.float32).tiny
+# Above this it does not fit into the float32 that is saved.
+_GREATEST_VARIANCE = torch.finfo(torch.float32).max
+# Beyond this the square of an activation, or a sum of many, may leave float32.
+_LARGE = 2.0**40
 
 
 class RunningCovariance:
     """Mean and covariance of N neurons over all tokens seen so far.
 
-    A neuron that was ever NaN or infinite has no covariance: it is named in ``is_broken`` and its
-    rows are NaN. A token on which every neuron is NaN or infinite tells nothing of any and is left
-    out (``n_left_out``). All other tokens and neurons are unaffected.
+    A neuron that was ever NaN or infinite, or whose variance is beyond float32, has no covariance:
+    it is named in ``is_broken`` and its rows are NaN. A token on which every neuron is NaN or
+    infinite tells nothing of any and is left out (``n_left_out``). All other tokens and neurons are
+    unaffected.
 
     Args:
         n_neurons: N.
@@ -59,11 +66,7 @@ class RunningCovariance:
         self.least = torch.minimum(self.least, rows.amin(dim=0))
         self.greatest = torch.maximum(self.greatest, rows.amax(dim=0))
         mean = rows.mean(dim=0, dtype=torch.float64)
-        centred = (rows - mean).float()
-        # float32 products: TF32 would keep 10 bits only, so it is switched off where it exists.
-        with _full_float32():
-            scatter = centred.T @ centred
-        self._fold(rows.shape[0], mean, scatter)
+        self._fold(rows.shape[0], mean, _scatter(rows - mean))
 
     def merge(self, other: RunningCovariance) -> None:
         """Count in all that ``other`` has seen."""
@@ -87,22 +90,23 @@ class RunningCovariance:
 
     @property
     def is_broken(self) -> Tensor:
-        """(N,) bool: neurons that were NaN or infinite at least once."""
-        return self.n_nonfinite > 0
+        """(N,) bool: neurons once NaN or infinite, or whose variance float32 can't hold."""
+        return (self.n_nonfinite > 0) | (self._variance > _GREATEST_VARIANCE)
 
     @property
     def is_dead(self) -> Tensor:
         """(N,) bool: neurons without variance, whose correlation is undefined."""
-        variance = self.scatter.diagonal() / max(self.n_tokens, 1)
-        still = (self.least >= self.greatest) | (variance <= _LEAST_VARIANCE)
+        still = (self.least >= self.greatest) | (self._variance <= _LEAST_VARIANCE)
         return still & ~self.is_broken
+
+    @property
+    def _variance(self) -> Tensor:
+        return self.scatter.diagonal() / max(self.n_tokens, 1)
 
     def covariance(self) -> Tensor:
         """(N, N) float64, over n_tokens (not n_tokens − 1); NaN for broken neurons."""
         covariance = self.scatter / max(self.n_tokens, 1)
         covariance = (covariance + covariance.T) / 2
-        covariance[self.is_broken] = torch.nan
-        covariance[:, self.is_broken] = torch.nan
         # What rounding left of a neuron that never changed is no variance.
         covariance[self.is_dead] = 0
         covariance[:, self.is_dead] = 0
@@ -192,6 +196,22 @@ class SequenceCorrelation:
         self.total, self.n_sequences = state["total"].to(device), state["n_sequences"].to(device)
 
 
+def _scatter(centred: Tensor) -> Tensor:
+    """XᵀX of centred activations (n_tokens, N) float64, as (N, N); products in float32."""
+    greatest = centred.abs().amax(dim=0)
+    if float(greatest.max()) < _LARGE:
+        rows = centred.float()
+        with _full_float32():
+            return rows.T @ rows
+    # Powers of two scale without rounding.
+    _, exponents = torch.frexp(greatest)
+    scale = torch.ldexp(torch.ones_like(greatest), -exponents)
+    rows = (centred * scale).float()
+    with _full_float32():
+        scatter = (rows.T @ rows).double()
+    return scatter / scale[:, None] / scale
+
+
 def correlation_from_covariance(covariance: Tensor) -> Tensor:
     """Pearson's ρ_ij = C_ij / √(C_ii · C_jj), shape (N, N), in the dtype of ``covariance``.
 
@@ -210,12 +230,15 @@ def _as_correlation(values: Tensor, is_alive: Tensor) -> Tensor:
     return correlation
 
 
-class _full_float32:
-    """Float32 products in float32, TF32 off, while open."""
-
-    def __enter__(self) -> None:
-        self._before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
-
-    def __exit__(self, *_: object) -> None:
-        torch.backends.cuda.matmul.allow_tf32 = self._before
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Float32 products in float32, neither TF32 nor bf16, while open."""
+    rooms: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [room.fp32_precision for room in rooms]
+    for room in rooms:
+        room.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for room, precision in zip(rooms, before, strict=True):
+            room.fp32_precision = precision

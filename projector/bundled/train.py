@@ -11,6 +11,7 @@ and the norms with AdamW, both on one warm-up and cosine schedule.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import platform
@@ -21,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from projector.errors import UserError
 from projector.sources import stdlib_modules
 
 END_OF_TEXT = "<|endoftext|>"
@@ -196,7 +199,11 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
 
 
 def save_state(
-    path: Path, step: int, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]
+    path: Path,
+    step: int,
+    model: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    identity: str,
 ) -> None:
     """Write the run's state, replacing the last one atomically."""
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
@@ -206,15 +213,31 @@ def save_state(
                 tensors[f"optimizer.{k}.{i}.{name}"] = value
     partial = path.with_suffix(".partial")
     save_file(
-        {name: t.contiguous() for name, t in tensors.items()}, partial, metadata={"step": str(step)}
+        {name: t.contiguous() for name, t in tensors.items()},
+        partial,
+        metadata={"run": json.dumps({"step": step, "identity": identity})},
     )
     partial.replace(path)
 
 
-def load_state(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> int:
-    """Restore what :func:`save_state` wrote; the number of steps already done."""
-    from safetensors import safe_open
+def load_state(
+    path: Path,
+    model: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    identity: str,
+) -> int:
+    """Restore what :func:`save_state` wrote; the number of steps already done.
 
+    Raises:
+        UserError: if it was written by a run with another recipe or another text.
+    """
+    with safe_open(path, framework="pt") as file:
+        run = json.loads(file.metadata()["run"])
+    if run["identity"] != identity:
+        raise UserError(
+            f"'{path}' is of a run with another recipe or another Python's library: delete it, or "
+            "give another --out"
+        )
     tensors = load_file(path)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -227,8 +250,7 @@ def load_state(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.
                 _, _, i, name = key.split(".", 3)
                 states.setdefault(int(i), {})[name] = value
         optimizer.load_state_dict({"state": states, "param_groups": full["param_groups"]})
-    with safe_open(path, framework="pt") as file:
-        return int(file.metadata()["step"])
+    return int(run["step"])
 
 
 def train(
@@ -239,7 +261,7 @@ def train(
     compiled: bool = True,
     save_every_s: float = 120.0,
 ) -> Path:
-    """Train by ``recipe`` and write model, tokenizer and card to ``out``."""
+    """Train by ``recipe``; write model, tokenizer and ``training.json`` to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     state_path = out / "training-state.safetensors"
     tokenizer = train_tokenizer((t for _, t in stdlib_modules("train")), recipe.n_vocabulary)
@@ -251,7 +273,10 @@ def train(
     n_parameters = sum(p.numel() for p in model.parameters())
     print(f"{n_parameters:,} parameters, {recipe.n_steps:,} steps on {device}", flush=True)
     optimizers = make_optimizers(model, recipe)
-    first = load_state(state_path, model, optimizers) if state_path.exists() else 0
+    identity = hashlib.sha256(
+        json.dumps(asdict(recipe)).encode() + stream.numpy().tobytes()
+    ).hexdigest()
+    first = load_state(state_path, model, optimizers, identity) if state_path.exists() else 0
     objective = torch.compile(summed_loss) if compiled else summed_loss
 
     began = saved = time.monotonic()
@@ -277,9 +302,9 @@ def train(
                 flush=True,
             )
         if time.monotonic() - saved > save_every_s:
-            save_state(state_path, step + 1, model, optimizers)
+            save_state(state_path, step + 1, model, optimizers, identity)
             saved = time.monotonic()
-    save_state(state_path, recipe.n_steps, model, optimizers)
+    save_state(state_path, recipe.n_steps, model, optimizers, identity)
 
     model = model.to(torch.bfloat16).eval()
     model.save_pretrained(out)
@@ -318,7 +343,10 @@ def main() -> None:
     parser.add_argument("--matrix-lr", type=float, default=Recipe.matrix_lr)
     arguments = parser.parse_args()
     recipe = Recipe(n_steps=arguments.steps, matrix_lr=arguments.matrix_lr)
-    train(recipe, arguments.out, arguments.device, compiled=not arguments.no_compile)
+    try:
+        train(recipe, arguments.out, arguments.device, compiled=not arguments.no_compile)
+    except UserError as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,10 @@ class Layout:
             raise UserError(f"a linear map has dimension 1, not {self.dim}: leave --dim out")
         if not 1 <= self.p < float("inf"):
             raise UserError(f"Lp order {self.p:g} is not a norm: give a finite order of 1 or more")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed {self.seed} is not possible: give 0 to {2**32 - 1}")
+        if self.p != 2 and (self.objective != "stress"):
+            raise UserError(f"order {self.p:g} is for the objective stress: leave --lp out")
         if self.solver == "smacof" and self.p != 2:
             raise UserError(
                 f"smacof knows order 2 only, not {self.p:g}: add --solver adamw, or leave --lp out"
@@ -215,7 +219,14 @@ def _solve_defined(rho: Tensor, layout: Layout) -> tuple[Tensor, Arrangement | N
 
 
 def finish_trained(points: Tensor, layout: Layout) -> Tensor:
-    """Trained points as a map: their ranks for a linear one, centred for any other."""
+    """Trained points as a map: their ranks for a linear one, centred for any other.
+
+    Raises:
+        UserError: if the training diverged.
+    """
+    # Beyond this their distances' squares leave float32.
+    if not bool((points.abs() < 1e18).all()):
+        raise UserError("the training of positions diverged: lower --lr or --lp")
     if layout.objective == "linear":
         return positions_of(ranks_of(torch.argsort(points[:, 0], stable=True)))
     return points - points.mean(dim=0)

@@ -7,6 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from projector.errors import UserError
 from projector.solvers.start import classical_start
 
 N_NEIGHBOURS = 15
@@ -22,10 +23,17 @@ def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
 
     Args:
         target: (N, N) distances wanted, symmetric, at least 0, with a zero diagonal.
+
+    Raises:
+        UserError: if there are too many dimensions for so few neurons.
     """
     n = target.shape[0]
-    if n < max(_LEAST_NEURONS, dim + 3):
+    if n < _LEAST_NEURONS:
         return classical_start(target, dim, torch.Generator().manual_seed(seed))
+    if dim > n - 3:
+        raise UserError(
+            f"UMAP places {n:,} neurons in at most {n - 3:,} dimensions, not {dim:,}: lower --dim"
+        )
     import umap  # compiles its kernels when imported, which takes seconds
 
     reducer = umap.UMAP(

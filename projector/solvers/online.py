@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from projector.errors import UserError
-from projector.objectives import dissimilarity
+from projector.objectives import EXACT, dissimilarity
 from projector.solvers.start import start_positions
 
 TRACKERS = ("tensorboard",)
@@ -39,9 +39,7 @@ class _Positions(nn.Module):
             return points.sum() * 0
         if self.objective == "linear":
             return _arrangement_loss(points, rho)
-        distance = torch.cdist(
-            points, points, p=self.p, compute_mode="donot_use_mm_for_euclid_dist"
-        )
+        distance = torch.cdist(points, points, p=self.p, compute_mode=EXACT)
         return (distance - dissimilarity(rho)).square().sum() / (n * (n - 1))
 
 
@@ -122,16 +120,18 @@ class OnlineTrainer:
         self.losses: dict[str, float] = {}
         self._generator = torch.Generator().manual_seed(seed)
         self._maps: _Maps | None = None
-        try:
-            self._accelerator = Accelerator(
-                cpu=self.device.type == "cpu",
-                gradient_accumulation_steps=accumulate,
-                mixed_precision="no",
-                log_with=log_with,
-                project_dir=None if log_dir is None else str(log_dir),
-            )
-        except ValueError as error:
-            raise UserError(f"unknown tracker '{log_with}': {error}") from error
+        self._group_is_open = False
+        if log_with is not None and log_with not in TRACKERS:
+            raise UserError(f"unknown tracker '{log_with}': choose from {', '.join(TRACKERS)}")
+        # What Accelerate knows of devices is one state for the whole process: positions are placed
+        # here, so that trainers on several devices can follow one another.
+        self._accelerator = Accelerator(
+            device_placement=False,
+            gradient_accumulation_steps=accumulate,
+            mixed_precision="no",
+            log_with=log_with,
+            project_dir=None if log_dir is None else str(log_dir),
+        )
         if log_with is not None and not self._accelerator.log_with:
             # Accelerate passes over a tracker whose package is missing without a word.
             raise UserError(
@@ -157,6 +157,7 @@ class OnlineTrainer:
             self._accelerator.backward(losses.sum())
             self._optimizer.step()
             self._optimizer.zero_grad()
+        self._group_is_open = not self._accelerator.sync_gradients
         self.n_batches += 1
         self.losses = dict(zip(batch, losses.tolist(), strict=True))
         if self._logs:
@@ -169,7 +170,12 @@ class OnlineTrainer:
         return {name: points.detach().clone() for name, points in self._maps.points().items()}
 
     def close(self) -> None:
-        """End the tracker's run."""
+        """Take the step of a last group that is smaller than ``accumulate``; end the tracker."""
+        if self._maps is not None and self._group_is_open:
+            # Accelerate's own wrapper would wait for the group to be full.
+            self._optimizer.optimizer.step()
+            self._optimizer.optimizer.zero_grad()
+            self._group_is_open = False
         if self._logs:
             self._accelerator.end_training()
 
@@ -216,6 +222,7 @@ class OnlineTrainer:
         for name, points in self._maps.points().items():
             if f"{name}.gradient" in state:
                 points.grad = state[f"{name}.gradient"].to(self.device)
+                self._group_is_open = True
 
     def _start(self, rho: Tensor) -> Tensor:
         # A neuron silent in the first batch may speak later: until then it correlates with none.

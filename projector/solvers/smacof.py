@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projector.objectives import row_blocks
+from projector.objectives import EXACT, row_blocks
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,7 @@ def guttman_transform(positions: Tensor, target: Tensor) -> tuple[Tensor, float]
     moved = torch.empty_like(positions)
     misfit = 0.0
     for rows in row_blocks(n):
-        distance = torch.cdist(
-            positions[rows], positions, compute_mode="donot_use_mm_for_euclid_dist"
-        )
+        distance = torch.cdist(positions[rows], positions, compute_mode=EXACT)
         wanted = target[rows]
         misfit += float((distance - wanted).square_().sum(dtype=torch.float64))
         pull = torch.where(distance > 0, wanted / distance, 0.0)

@@ -689,21 +689,21 @@ def test_experts_that_no_module_adds_up_have_no_output() -> None:
         assert "no single module" in block.missing["mlp_out"]
 
 
-_SMALL = {"vocab_size": N_VOCABULARY, "hidden_size": N_HIDDEN, "num_hidden_layers": 2}
+_NO_ATTENTION = {"vocab_size": N_VOCABULARY, "hidden_size": N_HIDDEN, "num_hidden_layers": 2}
 
 
 @pytest.mark.parametrize(
     "model",
     [
         # Their mixers write to the stream as attention does, and are none.
-        hf.MambaModel(hf.MambaConfig(**_SMALL)),
+        hf.MambaModel(hf.MambaConfig(**_NO_ATTENTION)),
         hf.Mamba2Model(
-            hf.Mamba2Config(**_SMALL, num_heads=6, head_dim=8, state_size=8, n_groups=1)
+            hf.Mamba2Config(**_NO_ATTENTION, num_heads=6, head_dim=8, state_size=8, n_groups=1)
         ),
         # Attention and a stack of MLPs in a stream narrower than the block's.
         hf.MobileBertModel(
             hf.MobileBertConfig(
-                **_SMALL,
+                **_NO_ATTENTION,
                 num_attention_heads=4,
                 intra_bottleneck_size=16,
                 intermediate_size=N_NEURONS,
@@ -727,10 +727,36 @@ def test_what_is_no_attention_is_not_offered_as_one(model: Any) -> None:
             hf.XLNetModel(hf.XLNetConfig(vocab_size=N_VOCABULARY, d_model=24, n_layer=2, n_head=4)),
             "positions before sequences",
         ),
-        (hf.RwkvModel(hf.RwkvConfig(**_SMALL)), "taken apart"),
+        (hf.RwkvModel(hf.RwkvConfig(**_NO_ATTENTION)), "taken apart"),
     ],
     ids=["xlnet", "rwkv"],
 )
 def test_what_can_not_be_followed_is_refused(model: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
+        find_architecture(model.eval())
+
+
+def test_a_site_that_some_layers_lack_is_told() -> None:
+    config = hf.Qwen3MoeConfig(
+        **_NO_ATTENTION | {"num_hidden_layers": 3},
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=N_NEURONS,
+        moe_intermediate_size=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+        mlp_only_layers=[1],
+    )
+    architecture = find_architecture(hf.Qwen3MoeModel(config).eval())
+    sites, left_out = architecture.choose_sites(None)
+    assert "mlp_post" in sites
+    assert left_out["mlp_post"].startswith("in layers 0, 2: a mixture of experts")
+    assert set(architecture.taps(["mlp_post"], [0, 1, 2])) == {(1, "mlp_post")}
+
+
+def test_lists_that_do_not_hand_the_stream_on_are_no_blocks() -> None:
+    # XLM keeps attention, norms and MLPs in lists of their own.
+    model = hf.XLMModel(hf.XLMConfig(vocab_size=N_VOCABULARY, emb_dim=24, n_layers=2, n_heads=4))
+    with pytest.raises(UserError, match="no list of transformer blocks"):
         find_architecture(model.eval())

@@ -198,9 +198,10 @@ def test_fit_says_tokens_time_disk_and_what_is_next(
     assert lines[-1].startswith("Next: projector plot ")
     # Said before the work is begun.
     assert result.stdout.index("on disk") < result.stdout.index("Running the model")
-    pictures = bare[1].stdout.strip().splitlines()[-1]
+    pictures, command = bare[1].stdout.strip().splitlines()[-2:]
     assert pictures.startswith("Next: ")
     assert "trust.html" in pictures
+    assert command.strip() == f"projector info {bare[0]}"
 
 
 def test_what_is_next_works(fitted: tuple[Path, Result], tmp_path: Path) -> None:

@@ -67,14 +67,14 @@ def test_a_perfect_map_and_a_random_one() -> None:
 def test_stability_compares_the_two_halves() -> None:
     rho = correlation_of(60)
     positions = place(rho)
-    same = measure(positions, rho, Layout(), ((positions, rho), (positions, rho)))
+    same = measure(positions, rho, Layout(), (rho, rho), (positions, positions))
     assert same.stability == same.correlation_stability == 1
     # A map turned and mirrored keeps its neighbours.
-    turned = measure(positions, rho, Layout(), ((positions, rho), (-positions.flip(1), rho)))
+    turned = measure(positions, rho, Layout(), (rho, rho), (positions, -positions.flip(1)))
     assert turned.stability == 1
     other = torch.randperm(60)
     shuffled = measure(
-        positions, rho, Layout(), ((positions, rho), (positions[other], rho[other][:, other]))
+        positions, rho, Layout(), (rho, rho[other][:, other]), (positions, positions[other])
     )
     assert shuffled.stability is not None
     assert shuffled.stability < 0.4
@@ -86,7 +86,7 @@ def test_a_neuron_undefined_in_one_half_is_left_out_of_stability() -> None:
     gap, gap_rho = positions.clone(), rho.clone()
     gap[4] = torch.nan
     gap_rho[4] = gap_rho[:, 4] = torch.nan
-    figures = measure(positions, rho, Layout(), ((positions, rho), (gap, gap_rho)))
+    figures = measure(positions, rho, Layout(), (rho, gap_rho), (positions, gap))
     assert figures.stability == 1
 
 
@@ -107,6 +107,11 @@ def test_what_is_unknown_is_null_with_its_reason() -> None:
     reasons = values.pop("reasons")
     assert set(values) == set(reasons)  # type: ignore[call-overload]
     assert all(value is None for value in values.values())
+    without_maps = measure(place(rho), rho, Layout(), (rho, rho), no_halves="one map only")
+    assert without_maps.reasons == {"stability": "one map only"}
+    assert without_maps.correlation_stability == 1
+    undefined = torch.full((20, 20), torch.nan)
+    assert measure(torch.full((20, 3), torch.nan), undefined, Layout()).stress is None
     together = measure(torch.zeros(20, 3), torch.ones(20, 20), Layout())
     assert together.stress_1 is together.rank_correlation is None
     assert {"stress_1", "rank_correlation"} <= set(together.reasons)

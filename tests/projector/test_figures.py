@@ -109,6 +109,9 @@ def test_downsampled_cells_are_means(fitted: Projection, monkeypatch: pytest.Mon
     assert z.shape == (14, 14)  # 40 neurons, three to a cell, one left over
     assert z[2, 5] == pytest.approx(rho[6:9, 15:18].mean(), abs=1e-6)
     assert z[13, 0] == pytest.approx(rho[39:, :3].mean(), abs=1e-6)
+    own = rho[:3, :3]
+    assert z[0, 0] == pytest.approx((own.sum() - 3) / 6, abs=1e-6)
+    assert np.isnan(z[13, 13])  # one neuron alone is no pair
     assert "3 × 3" in figure.layout.title.text
 
 

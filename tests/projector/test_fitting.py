@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from projector.models import load_model
 from projector.objectives import dissimilarity, stress_figures
 from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
 from projector.solvers import Layout, place
+from tests.conftest import make_text
 from tests.families import ENCODERS, FAMILIES, MIXTURES, N_NEURONS_OF, build
 
 FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
@@ -46,9 +48,11 @@ def test_any_family_from_a_folder(
     family: str, checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    projection = projector.fit(
-        str(checkpoint(family)), str(text_file), out=out, max_tokens=1500, sequence_length=48
-    )
+    projection = projector.fit(str(checkpoint(family)), str(text_file), out=out, max_tokens=1500)
+    # As long as the model has room for: RoBERTa counts its positions from behind the padding id.
+    limit = {"roberta": 62, "bloom": 256}.get(family, 64)
+    if family != "falcon":
+        assert projection.facts["corpus"]["sequence_length"] == limit
     sites = ["mlp_out", "attn_out"] if family in MIXTURES else ["mlp_post", "mlp_out", "attn_out"]
     assert projection.sites == sites
     if family in MIXTURES:
@@ -315,6 +319,84 @@ def test_a_dead_and_a_broken_neuron_are_named(tokenizer: Any, text: str) -> None
     assert broken.correlation(0, "mlp_post")[[3, 5]].isnan().all()
 
 
+def test_per_sequence_names_what_varies_in_no_sequence(tokenizer: Any) -> None:
+    # One token all through each sequence: nothing varies within, and much between.
+    words = tokenizer(make_text(60), add_special_tokens=False)["input_ids"]
+    texts = [tokenizer.decode([word]) * 30 for word in sorted(set(words))[:12]]
+    projection = projector.fit(
+        build("bert"),
+        texts,
+        tokenizer=tokenizer,
+        correlation="per-sequence",
+        sites=["resid_pre"],
+        layers=[0],
+    )
+    undefined = projection.positions(0, "resid_pre").isnan().all(dim=1).nonzero()[:, 0].tolist()
+    assert projection.figures(0, "resid_pre")["dead_neurons"] == undefined
+
+
+def test_a_model_in_training_stays_so_and_is_read_without_dropout(
+    tokenizer: Any, text: str
+) -> None:
+    model = build("gpt2")
+    evaluated = projector.fit(model, [text], tokenizer=tokenizer, max_tokens=400)
+    model.train()
+    model.transformer.h[1].eval()
+    trained = projector.fit(model, [text], tokenizer=tokenizer, max_tokens=400)
+    assert model.training
+    assert not model.transformer.h[1].training
+    assert torch.equal(evaluated.correlation(1, "mlp_out"), trained.correlation(1, "mlp_out"))
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_goes_on_to_the_same_bytes(
+    checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+) -> None:
+    model, corpus = str(checkpoint("qwen2")), str(text_file)
+    options: dict[str, Any] = {"max_tokens": 2000, "sequence_length": 25, "batch_size": 8}
+    projector.fit(model, corpus, out=tmp_path / "straight", **options)
+
+    class CtrlC:
+        """Progress that presses Ctrl-C while the third batch is counted."""
+
+        n_left = 3
+        stage = ""
+
+        def begin(self, stage: str, total: int | None, unit: str) -> None:
+            self.stage = stage
+
+        def advance(self, n: int) -> None:
+            if self.stage == "Running the model" and n:
+                self.n_left -= 1
+                if not self.n_left:
+                    signal.raise_signal(signal.SIGINT)
+
+        def end(self) -> None:
+            pass
+
+    out = tmp_path / "stopped"
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        projector.fit(model, corpus, out=out, progress=CtrlC(), **options)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert checkpoint_path(out).exists()
+    projector.fit(model, corpus, out=out, resume=True, **options)
+    for name in FILES:
+        assert (tmp_path / "straight" / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_files_that_are_not_there_are_told_of_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("projector.fitting.load_model", fail)
+    with pytest.raises(UserError, match="unknown corpus"):
+        projector.fit("bundled", "no-such-file.txt")
+    with pytest.raises(UserError, match="mlp_in"):
+        projector.fit("bundled", sites=["mlp_in"])
+
+
 def test_halves_take_turns_and_cover_everything() -> None:
     index = torch.arange(100)
     first = in_first_half(index, 100)
@@ -370,6 +452,8 @@ def test_the_estimate_tells_tokens_disk_and_time(
         ({"sites": "mlp_post"}, "list"),
         ({"dtype": "int8"}, "int8"),
         ({"device": "tpu"}, "tpu"),
+        ({"dim": 24}, "--dim 24"),
+        ({"seed": -1}, "seed -1"),
     ],
     ids=str,
 )

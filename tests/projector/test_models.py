@@ -438,3 +438,11 @@ def test_a_tokenizer_is_what_was_saved(checkpoint: Callable[[str], Path], tokeni
     text = "def f(x):\n        return 1234  +  x\n"
     loaded = load_model(str(checkpoint("qwen2"))).tokenizer
     assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def test_the_hash_is_of_what_is_loaded(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint("qwen2"), folder)
+    before = hash_checkpoint(folder)
+    save_file({"x": torch.zeros(3)}, folder / "consolidated.safetensors")
+    assert hash_checkpoint(folder) == before

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import projector
 from projector import Projection, UserError
 from projector.objectives import arrangement_cost
-from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
+from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE, check_out
 from projector.solvers.arrangement import ranks_of
 
 FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
@@ -135,6 +135,27 @@ def test_a_failed_write_leaves_the_old_projection(
     with pytest.raises(UserError, match="no space left"):
         fitted.save(tmp_path / "new")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_where_nothing_can_be_written_is_told_at_once(fitted: Projection, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / FACTS_FILE).write_text('{"mine": 1}')
+    for out, words in (
+        ("file", "is a file"),
+        ("file/below", "is a file"),
+        ("link", "link to nothing"),
+        ("foreign", "not the work"),
+    ):
+        with pytest.raises(UserError, match=words):
+            check_out(tmp_path / out, force=True)
+    assert (tmp_path / "foreign" / FACTS_FILE).read_text() == '{"mine": 1}'
+
+
+def test_tensor_files_are_as_readable_as_the_rest(fitted: Projection, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "out")
+    assert len({(tmp_path / "out" / name).stat().st_mode for name in FILES}) == 1
 
 
 def damage_json(out: Path) -> None:

@@ -346,7 +346,9 @@ def test_an_unknown_suffix_is_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["nowhere/at-all.txt", "stdlib2", ""])
 def test_an_unknown_source_is_refused_at_once(source: str) -> None:
-    with pytest.raises(UserError, match=f"unknown corpus '{source}': give stdlib"):
+    with pytest.raises(
+        UserError, match=f"unknown corpus '{source}', no file or folder here: give stdlib"
+    ):
         read_documents(source)
 
 

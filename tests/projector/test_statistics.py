@@ -191,6 +191,34 @@ def test_correlation_from_covariance_worked_by_hand() -> None:
     assert correlation[2].isnan().all()
 
 
+def test_huge_activations_poison_nothing() -> None:
+    # Squares of 1e17 and more leave float32 long before the activations do.
+    rows = torch.randn(3000, 6)
+    rows[:, 1] = rows[:, 0] + 0.5 * rows[:, 1]
+    exact = np.corrcoef(rows.double().numpy().T)
+    scaled = rows * torch.tensor([1e18, 1e17, 1.0, 1e-3, 1e20, 1.0])
+    running = stream(scaled, [700])
+    assert running.is_broken.tolist() == [False] * 4 + [True, False]
+    rest = [0, 1, 2, 3, 5]
+    found = running.correlation()[rest][:, rest].numpy()
+    assert np.abs(found - exact[np.ix_(rest, rest)]).max() <= 1e-5
+    assert running.covariance()[rest][:, rest].float().isfinite().all()
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_the_users_matmul_precision_is_kept_and_not_used(precision: str) -> None:
+    rows = mixed_activations(5000, 16)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        running = stream(rows, [1000])
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+    exact = np.corrcoef(rows.double().numpy().T)
+    assert np.abs(running.correlation().numpy() - exact).max() <= 1e-5
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_tf32_is_off() -> None:
     rows = mixed_activations(100_000, 64)

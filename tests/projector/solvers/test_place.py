@@ -124,6 +124,24 @@ def test_accumulated_batches_are_one_step() -> None:
     assert not torch.equal(positions[2], positions[3])
 
 
+def test_a_last_group_that_is_not_full_is_a_step_too() -> None:
+    trainer = OnlineTrainer(2, start="single-point", accumulate=3, lr=0.1)
+    for seed in range(2):
+        trainer.step({"a": factor_correlation(15, seed)})
+    before = trainer.positions()["a"]
+    trainer.close()
+    after = trainer.positions()["a"]
+    assert not torch.equal(before, after)
+    trainer.close()
+    assert torch.equal(after, trainer.positions()["a"])
+
+
+@pytest.mark.parametrize("settings", [{"p": 1000.0}, {"lr": 1e30}], ids=str)
+def test_training_that_diverges_is_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="diverged"):
+        place(factor_correlation(12), solver="adamw", **settings)
+
+
 def test_the_trainer_resumes_to_the_same_positions() -> None:
     correlations = [factor_correlation(15, seed) for seed in range(7)]
     straight = OnlineTrainer(3, accumulate=2, seed=5)
@@ -298,6 +316,9 @@ def test_what_is_no_correlation_matrix_is_refused(rho: Tensor, words: str) -> No
         ({"objective": "neighbours", "solver": "adamw"}, "UMAP"),
         ({"lr": 0.0}, "learning rate"),
         ({"accumulate": 0}, "0"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"objective": "neighbours", "p": 3.0}, "--lp"),
     ],
     ids=str,
 )
