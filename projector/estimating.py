@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from projector.budget import memory_errors
-from projector.fitting import Job, make_gatherer
+from projector.fitting import make_gatherer
 from projector.objectives import dissimilarity
+from projector.preparing import Job
 from projector.solvers import Layout
 from projector.solvers.smacof import guttman_transform
 

@@ -19,10 +19,11 @@ from projector.architecture import find_architecture
 from projector.capture import collect
 from projector.checkpoint import checkpoint_path
 from projector.estimating import estimate
-from projector.fitting import FitSettings, Job, prepare, run, split_options
+from projector.fitting import run
 from projector.gathering import in_first_half
 from projector.models import load_model
 from projector.objectives import dissimilarity, stress_figures
+from projector.preparing import FitSettings, Job, prepare, split_options
 from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
 from projector.solvers import Layout, place
 from tests.conftest import make_text
@@ -390,7 +391,7 @@ def test_files_that_are_not_there_are_told_of_before_a_model_is_loaded(
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("projector.fitting.load_model", fail)
+    monkeypatch.setattr("projector.preparing.load_model", fail)
     with pytest.raises(UserError, match="unknown corpus"):
         projector.fit("bundled", "no-such-file.txt")
     with pytest.raises(UserError, match="mlp_in"):
