@@ -393,6 +393,7 @@ class _Parts:
 
     @classmethod
     def of(cls, name: str, block: nn.Module, trial: _Trial) -> _Parts:
+        """Take one block apart by what was seen of it in the trial."""
         stream = trial.inputs[block]
         within = set(block.modules())
         matrices = [m for m in trial.inputs if m in within and _is_matrix(m)]

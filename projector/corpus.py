@@ -233,6 +233,7 @@ class _Cutter:
         self.n_conversations = self.n_cut = self.n_tokens_cut = 0
 
     def add(self, documents: list[Document]) -> None:
+        """Tokenize documents; packed ones wait in the stream until :meth:`finish`."""
         texts = [d for d in documents if isinstance(d, str)]
         if texts:
             encoded = self.tokenizer(
@@ -292,6 +293,7 @@ class _Cutter:
 
     @property
     def notes(self) -> list[str]:
+        """What was cut off, for the user."""
         if not self.n_cut:
             return []
         return [

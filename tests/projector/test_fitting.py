@@ -19,14 +19,14 @@ from projector.architecture import find_architecture
 from projector.capture import collect
 from projector.checkpoint import checkpoint_path
 from projector.estimating import estimate
-from projector.fitting import run
-from projector.gathering import in_first_half
+from projector.faithfulness import measure
+from projector.fitting import _map_facts, run
+from projector.gathering import HalfStatistics, in_first_half
 from projector.models import load_model
 from projector.objectives import dissimilarity, stress_figures
 from projector.preparing import FitSettings, Job, prepare, split_options
 from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
-from projector.solvers import Layout, place
-from tests.conftest import make_text
+from projector.solvers import Layout, place, solve
 from tests.families import ENCODERS, FAMILIES, MIXTURES, N_NEURONS_OF, build
 
 FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
@@ -320,20 +320,23 @@ def test_a_dead_and_a_broken_neuron_are_named(tokenizer: Any, text: str) -> None
     assert broken.correlation(0, "mlp_post")[[3, 5]].isnan().all()
 
 
-def test_per_sequence_names_what_varies_in_no_sequence(tokenizer: Any) -> None:
-    # One token all through each sequence: nothing varies within, and much between.
-    words = tokenizer(make_text(60), add_special_tokens=False)["input_ids"]
-    texts = [tokenizer.decode([word]) * 30 for word in sorted(set(words))[:12]]
-    projection = projector.fit(
-        build("bert"),
-        texts,
-        tokenizer=tokenizer,
-        correlation="per-sequence",
-        sites=["resid_pre"],
-        layers=[0],
-    )
-    undefined = projection.positions(0, "resid_pre").isnan().all(dim=1).nonzero()[:, 0].tolist()
-    assert projection.figures(0, "resid_pre")["dead_neurons"] == undefined
+def test_per_sequence_names_what_varies_in_no_sequence() -> None:
+    # The second neuron never varies within a sequence, and much between.
+    statistics = HalfStatistics.empty(3, "per-sequence", torch.device("cpu"))
+    for level in range(6):
+        rows = torch.randn(20, 3)
+        rows[:, 1] = level
+        statistics.covariance.update(rows)
+        assert statistics.by_sequence is not None
+        statistics.by_sequence.update([rows])
+    assert not statistics.covariance.is_dead.any()
+    correlation = statistics.correlation()
+    placement = solve(correlation, Layout(dim=2))
+    figures = measure(placement.positions, correlation, Layout(dim=2))
+    assert placement.positions[1].isnan().all()
+    facts = _map_facts(statistics, correlation, placement, figures)
+    assert facts["dead_neurons"] == [1]
+    assert facts["nonfinite_neurons"] == {}
 
 
 def test_a_model_in_training_stays_so_and_is_read_without_dropout(
