@@ -1,0 +1,1 @@
+"""Poles of correlated neurons, pruning, and what it costs."""
