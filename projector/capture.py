@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 Key = TypeVar("Key", bound=Hashable)
+# Where, in a recorded call, the first tensor stood.
+_FIRST_TENSOR = object()
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,68 @@ def collect(
     with torch.no_grad(), capture(taps, keep):
         model(**inputs)
     return activations
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a module was called with, but for the first tensor, so that it can be called again."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def again(self, module: nn.Module, tensor: Tensor) -> Tensor:
+        """Call a module with ``tensor`` in the first tensor's place; the first tensor it gives.
+
+        Raises:
+            TypeError: if it gives none.
+        """
+
+        def fill(value: Any) -> Any:
+            return tensor if value is _FIRST_TENSOR else value
+
+        given = _first_tensor(
+            module(*map(fill, self.args), **{k: fill(v) for k, v in self.kwargs.items()})
+        )
+        if given is None:
+            raise TypeError(f"{type(module).__name__} gives no tensor")
+        return given
+
+
+def record_calls(
+    model: nn.Module, modules: Mapping[Key, nn.Module], inputs: Mapping[str, Any]
+) -> tuple[dict[Key, Call], dict[Key, Tensor]]:
+    """Run ``model`` once: how each module was called, and the first tensor each was given.
+
+    Key-value caches are left out of the calls: called again, a module would add to them.
+    """
+    calls: dict[Key, Call] = {}
+    tensors: dict[Key, Tensor] = {}
+
+    def hook(key: Key) -> Callable[..., None]:
+        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            first = _first_tensor((*args, *kwargs.values()))
+            if first is None:
+                raise TypeError(f"no tensor is given to {type(module).__name__}")
+
+            def blank(value: Any) -> Any:
+                return _FIRST_TENSOR if value is first else None if _is_cache(value) else value
+
+            calls[key] = Call(tuple(map(blank, args)), {k: blank(v) for k, v in kwargs.items()})
+            tensors[key] = first.detach().clone()
+
+        return record
+
+    with ExitStack() as hooks:
+        for key, module in modules.items():
+            handle = module.register_forward_pre_hook(hook(key), with_kwargs=True)
+            hooks.callback(handle.remove)
+        with torch.no_grad():
+            model(**inputs)
+    return calls, tensors
+
+
+def _is_cache(value: Any) -> bool:
+    return hasattr(value, "get_seq_length") and hasattr(value, "update")
 
 
 def kept_rows(activation: Tensor, keep: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from projector.errors import UserError
+from projector.options import parse_layers, parse_sites
 from projector.screen import Screen, duration_text
 
 app = typer.Typer(
@@ -167,8 +168,8 @@ def fit(
         if log_with is not None and layout.method != "adamw":
             raise UserError("--log-with follows the training of --solver adamw: add that")
         settings = FitSettings(
-            sites=_parse_sites(sites),
-            layers=_parse_layers(layers),
+            sites=parse_sites(sites),
+            layers=parse_layers(layers),
             correlation=correlation,
             max_tokens=max_tokens,
             sequence_length=sequence_length,
@@ -411,27 +412,6 @@ def _layout(
         accumulate=accumulate,
         absolute=absolute,
     )
-
-
-def _parse_layers(text: str | None) -> tuple[int, ...] | None:
-    """``0,3-5`` → (0, 3, 4, 5)."""
-    if text is None:
-        return None
-    layers: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        numbers = [first, last] if dash else [first, first]
-        if not all(n.isdecimal() and len(n) < 6 for n in numbers) or int(numbers[0]) > int(
-            numbers[1]
-        ):
-            raise UserError(f"layers '{text}' can't be read: write for example 0,3-5")
-        layers += range(int(numbers[0]), int(numbers[1]) + 1)
-    return tuple(layers)
-
-
-def _parse_sites(text: str | None) -> tuple[str, ...] | None:
-    """``mlp_post,attn_out`` → its parts."""
-    return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
 def _write_pictures(projection: Any, out: Path) -> list[Path]:

@@ -17,8 +17,14 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoTokenizer,
     PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.hub import cached_file
@@ -53,13 +59,15 @@ class LoadedModel:
     """A model ready to run: in evaluation mode, on its device.
 
     ``identifier`` is ``bundled``, a hub id, or the name of a local folder without its path.
-    ``weights_sha256`` is the hash of its checkpoint's tensors.
+    ``weights_sha256`` is the hash of its checkpoint's tensors, ``stored_dtype`` their type
+    where the checkpoint tells it.
     """
 
     model: nn.Module
     tokenizer: Any
     identifier: str
     weights_sha256: str
+    stored_dtype: torch.dtype | None = None
 
 
 def load_model(
@@ -79,8 +87,8 @@ def load_model(
         dtype: ``auto`` keeps the checkpoint's type on an accelerator and takes float32 on the CPU,
             where lower ones are slower.
         trust_remote_code: run Python code that comes with the model.
-        with_head: load the language-modelling head too; without it the hidden states are all
-            that is computed.
+        with_head: load the head too, as the checkpoint's own class has it; without it the hidden
+            states are all that is computed.
 
     Raises:
         UserError: if there is no such model, or it is in a form that is not read.
@@ -97,9 +105,10 @@ def load_model(
     }
     if not is_local and not _is_on_hub(name, revision):
         options["local_files_only"] = True
-    auto = AutoModelForCausalLM if with_head else AutoModel
     try:
         config = AutoConfig.from_pretrained(where, **options)
+        auto = auto_class(*(getattr(config, "architectures", None) or ())[:1], with_head=with_head)
+        stored_dtype = getattr(config, "dtype", None)
         chosen_dtype = _choose_dtype(dtype, chosen_device, config)
         loading: Any = auto.from_pretrained(
             where,
@@ -140,7 +149,27 @@ def load_model(
         tokenizer=tokenizer,
         identifier=name if name == BUNDLED or not is_local else folder.resolve().name,
         weights_sha256=weights_sha256,
+        stored_dtype=stored_dtype if isinstance(stored_dtype, torch.dtype) else None,
     )
+
+
+def auto_class(class_name: str = "", *, with_head: bool = True) -> Any:
+    """The ``Auto`` class of transformers that loads a class of models.
+
+    One that no table names, such as one whose code comes with the model, is taken for a causal
+    language model.
+    """
+    if not with_head:
+        return AutoModel
+    tables: dict[Any, dict[str, Any]] = {
+        AutoModelForCausalLM: MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        AutoModelForMaskedLM: MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        AutoModel: MODEL_MAPPING_NAMES,
+    }
+    for auto, names in tables.items():
+        if class_name in names.values():
+            return auto
+    return AutoModelForCausalLM
 
 
 def _is_on_hub(name: str, revision: str | None) -> bool:

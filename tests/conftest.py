@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Before transformers is imported: no test reaches for a network.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_DATASETS_OFFLINE"] = "1"
+# Before transformers is imported: no test reaches for a network, but for those marked hub where
+# they are asked for with HUB_TESTS=1.
+os.environ["HF_HUB_OFFLINE"] = "0" if os.environ.get("HUB_TESTS") == "1" else "1"
+os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_OFFLINE"]
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
@@ -80,3 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    if os.environ["HF_HUB_OFFLINE"] == "1":
+        for item in items:
+            if "hub" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs the hub: HUB_TESTS=1"))

@@ -15,7 +15,7 @@ watched. The graph then tells which is which:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -51,12 +51,33 @@ class Mlp:
 
     ``inputs`` write the neurons: one matrix, two for a gated MLP, or a single one of 2·n_neurons
     outputs where gate and up are ``fused``. ``output`` reads them.
+
+    ``activation`` is what a neuron's input passes through, and ``gate`` tells which of two inputs
+    (or which half of a fused one) does; it is None where no function of the inputs alone was found
+    to give the neurons. ``adds_to_stream`` tells whether what ``output`` gives is added to the
+    residual stream as it is, with no norm or factor on the way.
     """
 
     inputs: tuple[Matrix, ...]
     output: Matrix
     n_neurons: int
     fused: bool
+    activation: Callable[[Tensor], Tensor] | None = None
+    gate: int = 0
+    adds_to_stream: bool = False
+
+    def neurons(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The neurons' activations, (…, N), from what each input matrix gives, (…, N) each.
+
+        Gate and up are given apart also where the model holds them fused.
+
+        Raises:
+            ValueError: if the MLP's activation is not known.
+        """
+        if self.activation is None:
+            raise ValueError("this MLP's neurons are no known function of its inputs")
+        gated = self.activation(inputs[self.gate])
+        return gated if len(inputs) == 1 else gated * inputs[1 - self.gate]
 
 
 @dataclass(frozen=True)
@@ -472,13 +493,63 @@ def _find_mlp(parts: _Parts, trial: _Trial, n_hidden: int) -> Mlp | None:
         fused = widths == [2 * n_neurons]
         # An adapter behind the MLP reads it, and with it matrices of other widths: go on before it.
         if fused or set(widths) == {n_neurons}:
+            activation, gate = _find_activation(parts, writers, output, trial)
             return Mlp(
                 inputs=tuple(_describe_matrix(m, trial) for m in writers),
                 output=_describe_matrix(output, trial),
                 n_neurons=n_neurons,
                 fused=fused,
+                activation=activation,
+                gate=gate,
+                adds_to_stream=_passes_unchanged(
+                    trial.outputs[output], trial.outputs[parts.module]
+                ),
             )
     return None
+
+
+def _find_activation(
+    parts: _Parts, writers: Sequence[nn.Module], output: nn.Module, trial: _Trial
+) -> tuple[Callable[[Tensor], Tensor] | None, int]:
+    """The function that turns the MLP's inputs to neurons, and which input it acts on.
+
+    It is looked for among the block's modules without weights, and proved by its numbers.
+    """
+    neurons = trial.inputs[output].detach()
+    given = [trial.outputs[m].detach() for m in writers]
+    if len(given) == 1 and given[0].shape[-1] == 2 * neurons.shape[-1]:
+        given = list(given[0].chunk(2, dim=-1))
+    within = set(parts.module.modules())
+    for module in trial.inputs:
+        if module not in within or any(True for _ in module.parameters()) or len(given) > 2:
+            continue
+        for gate, inner in enumerate(given):
+            if trial.inputs[module].shape[-1] != inner.shape[-1]:
+                continue
+            with torch.no_grad():
+                # A copy: some activations work in place.
+                expected = module(inner.clone())
+            if not isinstance(expected, Tensor):
+                break
+            if len(given) == 2:
+                expected = expected * given[1 - gate]
+            if expected.shape == neurons.shape and torch.allclose(
+                expected.float(), neurons.float(), rtol=1e-3, atol=1e-5
+            ):
+                return module, gate
+    return None, 0
+
+
+def _passes_unchanged(source: Tensor, result: Tensor) -> bool:
+    """Whether a change of ``source`` changes ``result`` by just as much."""
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(result.shape, generator=generator).to(result)
+    (gradient,) = torch.autograd.grad(
+        result, source, grad_outputs=probe, retain_graph=True, allow_unused=True
+    )
+    return gradient is not None and torch.allclose(
+        gradient.reshape(-1).float(), probe.reshape(-1).float(), rtol=1e-3, atol=1e-4
+    )
 
 
 def _find_mixture(parts: _Parts, trial: _Trial) -> tuple[nn.Module | None, int]:

@@ -1,0 +1,340 @@
+"""Calibration text, and what it says of a model's neurons: means and second moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor, nn
+
+from projector.architecture import Architecture, Mlp, longest_sequence
+from projector.budget import size_text
+from projector.capture import Tap, capture, kept_rows
+from projector.corpus import DEFAULT_SEQUENCE_LENGTH, Batch, Corpus, read_corpus
+from projector.errors import UserError
+from projector.gathering import evaluating
+from projector.models import LoadedModel
+from projector.progress import Progress, Silent
+from projector.sources import Document, read_documents, source_name
+from projector.statistics import RunningCovariance
+from pruning.windows import hash_documents
+
+Key = TypeVar("Key", bound=Hashable)
+DEFAULT_SEQUENCES = 128
+# Of five sequences, the last tells how well what the others say holds for text they are not.
+_HELD_OUT_EVERY = 5
+_CHARACTERS_A_TOKEN = 8
+
+
+@dataclass(frozen=True)
+class CalibrationText:
+    """A source as sequences of token ids, of which each seed draws its own.
+
+    Attributes:
+        source: as the user gave it; a file by its name, without its path.
+        corpus: all its sequences.
+        document_hashes: see :func:`pruning.windows.hash_documents`.
+    """
+
+    source: str
+    corpus: Corpus
+    document_hashes: frozenset[str]
+
+    def draw(self, n_sequences: int, seed: int) -> Corpus:
+        """``n_sequences`` of the sequences at random, longest ones only while they suffice.
+
+        Raises:
+            UserError: if there are fewer, or none is asked for.
+        """
+        if n_sequences < 1:
+            raise UserError(f"--sequences {n_sequences:,} leaves no text: give 1 or more")
+        lengths = np.diff(self.corpus.starts)
+        if len(lengths) < n_sequences:
+            raise UserError(
+                f"calibration text '{self.source}' has {len(lengths):,} sequences, and "
+                f"{n_sequences:,} are asked for: give more text or fewer --sequences"
+            )
+        whole = np.flatnonzero(lengths == lengths.max())
+        usable = whole if len(whole) >= n_sequences else np.arange(len(lengths))
+        chosen = np.sort(np.random.default_rng(seed).choice(usable, n_sequences, replace=False))
+        starts = self.corpus.starts
+        rows = [self.corpus.ids[starts[i] : starts[i + 1]] for i in chosen]
+        skipped = self.corpus.skip_first
+        return replace(
+            self.corpus,
+            ids=np.concatenate(rows),
+            starts=np.concatenate([[0], np.cumsum(lengths[chosen])]),
+            n_tokens=int(np.maximum(lengths[chosen] - skipped, 0).sum()),
+        )
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of one layer's N neurons over some tokens.
+
+    Attributes:
+        n_tokens: how many.
+        mean: E[h], (N,) float64.
+        second: E[h hᵀ], (N, N) float64.
+    """
+
+    n_tokens: int
+    mean: Tensor
+    second: Tensor
+
+    @property
+    def covariance(self) -> Tensor:
+        """(N, N) float64."""
+        return self.second - torch.outer(self.mean, self.mean)
+
+    def about(self, point: Tensor) -> Tensor:
+        """E[(h − p)(h − p)ᵀ] for a point p (N,); (N, N) float64."""
+        cross = torch.outer(self.mean, point)
+        return self.second - cross - cross.T + torch.outer(point, point)
+
+    @classmethod
+    def of(cls, running: RunningCovariance) -> Moments:
+        """The moments that streamed statistics amount to."""
+        mean = running.mean.cpu()
+        return cls(running.n_tokens, mean, running.covariance().cpu() + torch.outer(mean, mean))
+
+    def joined(self, other: Moments) -> Moments:
+        """The moments over the tokens of both."""
+        total = self.n_tokens + other.n_tokens
+        share = self.n_tokens / total
+        return Moments(
+            total,
+            share * self.mean + (1 - share) * other.mean,
+            share * self.second + (1 - share) * other.second,
+        )
+
+
+@dataclass(frozen=True)
+class LayerMoments:
+    """Moments over the tokens that estimates are made from, and over some that check them."""
+
+    fit: Moments
+    held_out: Moments
+
+    @property
+    def all(self) -> Moments:
+        return self.fit.joined(self.held_out)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The sequences drawn by one seed, and the moments of every layer's MLP neurons over them."""
+
+    text: CalibrationText
+    corpus: Corpus
+    layers: tuple[LayerMoments, ...]
+    batch_size: int
+
+    def batches(self) -> Iterator[Batch]:
+        """The sequences in order."""
+        return self.corpus.batches(self.batch_size)
+
+    @property
+    def n_fit_tokens(self) -> int:
+        """Tokens that estimates are made from."""
+        return self.layers[0].fit.n_tokens
+
+
+def read_calibration(
+    source: str | Iterable[Document],
+    loaded: LoadedModel,
+    architecture: Architecture,
+    *,
+    sequence_length: int | None = None,
+    n_sequences: int = DEFAULT_SEQUENCES,
+    progress: Progress | None = None,
+) -> CalibrationText:
+    """Read and tokenize calibration text.
+
+    A causal model reads documents one after another, and its first positions do not count. Of a
+    stream from the hub only as much is read as several draws of ``n_sequences`` need.
+
+    Args:
+        source: see :func:`projector.sources.read_documents`; or the documents themselves.
+        sequence_length: tokens of a sequence; None for 256, or what the model takes if less.
+
+    Raises:
+        UserError: if there is no such source, or it holds no text.
+    """
+    progress = progress or Silent()
+    length = choose_length(loaded, sequence_length)
+    is_stream = isinstance(source, str) and source.startswith("hf:")
+    documents = read_documents(source) if isinstance(source, str) else iter(source)
+    if is_stream:
+        documents = _first_characters(documents, 8 * n_sequences * length * _CHARACTERS_A_TOKEN)
+    kept: list[Document] = []
+
+    def watched() -> Iterator[Document]:
+        for document in documents:
+            kept.append(document)
+            yield document
+
+    progress.begin("Reading the calibration text", None, "documents")
+    corpus = read_corpus(
+        watched(),
+        loaded.tokenizer,
+        sequence_length=length,
+        skip_first=int(architecture.is_causal),
+        packed=architecture.is_causal,
+        advance=progress.advance,
+    )
+    progress.end()
+    name = source_name(source) if isinstance(source, str) else "texts"
+    return CalibrationText(name, replace(corpus, source=name), hash_documents(kept))
+
+
+def choose_length(loaded: LoadedModel, asked: int | None) -> int:
+    """Tokens of a calibration sequence: what was asked for, if the model takes it.
+
+    Raises:
+        UserError: if it does not, or no token would count.
+    """
+    limits = [longest_sequence(loaded.model), loaded.tokenizer.model_max_length]
+    # Tokenizers without a limit of their own say 10^30.
+    most = min((n for n in limits if n and n < 10**9), default=None)
+    if asked is None:
+        return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
+    if asked < 2 or (most is not None and asked > most):
+        raise UserError(
+            f"--sequence-length {asked:,} can't be: give 2 to {most:,}"
+            if most is not None
+            else f"--sequence-length {asked:,} is too small: give 2 or more"
+        )
+    return asked
+
+
+def _first_characters(documents: Iterator[Document], most: int) -> Iterator[Document]:
+    n_read = 0
+    for document in documents:
+        yield document
+        n_read += len(str(document))
+        if n_read >= most:
+            return
+
+
+def calibrate(
+    loaded: LoadedModel,
+    architecture: Architecture,
+    text: CalibrationText,
+    *,
+    n_sequences: int = DEFAULT_SEQUENCES,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Run the model over the sequences of one seed and gather its neurons' moments.
+
+    Every fifth sequence is held out. Costs one forward pass, and two N × N float64 matrices a
+    layer.
+
+    Raises:
+        UserError: if there are too few sequences, or the moments are not finite.
+    """
+    progress = progress or Silent()
+    corpus = text.draw(n_sequences, seed)
+    mlps = mlps_of(architecture)
+    device = next(loaded.model.parameters()).device
+    running = {
+        (layer, part): RunningCovariance(mlp.n_neurons, device)
+        for layer, mlp in enumerate(mlps)
+        for part in (False, True)
+    }
+    trunk = getattr(loaded.model, "base_model", loaded.model)
+    taps = {layer: architecture.blocks[layer].taps["mlp_post"] for layer in range(len(mlps))}
+    progress.begin("Calibrating", corpus.n_sequences, "sequences")
+    for batch in corpus.batches(batch_size):
+        held_out = is_held_out(batch)
+
+        keeps = {part: batch.keep & (held_out == part)[:, None] for part in (False, True)}
+
+        def count(layer: int, activation: Tensor, keeps: dict[bool, Tensor] = keeps) -> None:
+            for part, keep in keeps.items():
+                running[layer, part].update(kept_rows(activation, keep))
+
+        run_batch(trunk, batch, count, taps)
+        progress.advance(len(batch.input_ids))
+    progress.end()
+    for layer, mlp in enumerate(mlps):
+        parts = running[layer, False], running[layer, True]
+        n_bad = int((parts[0].is_broken | parts[1].is_broken).sum())
+        if not any(part.n_tokens for part in parts):
+            # Tokens on which no neuron is finite are left out.
+            n_bad = mlp.n_neurons
+        if n_bad:
+            raise UserError(
+                f"layer {layer} has {n_bad:,} neurons whose activations are not finite over the "
+                "calibration text: try --dtype float32"
+            )
+    layers = tuple(
+        LayerMoments(Moments.of(running[layer, False]), Moments.of(running[layer, True]))
+        for layer in range(len(mlps))
+    )
+    return Calibration(text, corpus, layers, batch_size)
+
+
+def run_batch(
+    model: nn.Module, batch: Batch, consume: Callable[[Key, Tensor], None], taps: Mapping[Key, Tap]
+) -> None:
+    """Run the model on one batch with taps open; nothing is kept but what ``consume`` keeps."""
+    device = next(model.parameters()).device
+    with torch.no_grad(), evaluating(model), capture(taps, consume):
+        model(input_ids=batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device))
+
+
+def is_held_out(batch: Batch) -> Tensor:
+    """Which sequences of a batch are held out, (B,) bool."""
+    index = torch.arange(batch.first, batch.first + len(batch.input_ids))
+    return index % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+
+
+def mlps_of(architecture: Architecture) -> tuple[Mlp, ...]:
+    """The MLP of every layer.
+
+    Raises:
+        UserError: if a layer has none whose neurons can be removed, with the reason.
+    """
+    mlps = []
+    for layer, block in enumerate(architecture.blocks):
+        if block.mlp is None:
+            raise UserError(f"layer {layer} can't be pruned: {block.missing['mlp_post']}")
+        mlps.append(block.mlp)
+    return tuple(mlps)
+
+
+def check_enough(calibration: Calibration, widths: Sequence[int]) -> None:
+    """Raise a UserError if the moments of the widest layer are singular for want of tokens.
+
+    E[h hᵀ] over T tokens has a rank of at most T.
+    """
+    n_tokens, widest = calibration.n_fit_tokens, max(widths)
+    if n_tokens < widest:
+        n_sequences = calibration.corpus.n_sequences
+        n_fit = n_sequences - n_sequences // _HELD_OUT_EVERY
+        needed_fit = -(-widest * n_fit // max(1, n_tokens))
+        # And those that are held out between them.
+        needed = needed_fit + (needed_fit - 1) // (_HELD_OUT_EVERY - 1)
+        raise UserError(
+            f"{n_tokens:,} calibration tokens are too few for {widest:,} neurons, whose moments "
+            f"are singular below {widest:,} tokens: give --sequences {needed:,} or more"
+        )
+
+
+def check_memory(architecture: Architecture) -> None:
+    """Raise a UserError if the moments of all layers do not fit into memory."""
+    n_bytes = sum(5 * 8 * mlp.n_neurons**2 for mlp in mlps_of(architecture))
+    free = psutil.virtual_memory().available
+    if n_bytes > free:
+        widest = max(mlp.n_neurons for mlp in mlps_of(architecture))
+        raise UserError(
+            f"out of memory: the moments of {len(architecture.blocks)} layers of up to {widest:,} "
+            f"neurons take {size_text(n_bytes)}, and {size_text(free)} are free"
+        )

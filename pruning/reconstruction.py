@@ -1,0 +1,249 @@
+"""Fit the neurons that stay to what the dense MLP gave, layer after layer.
+
+Layer by layer from the bottom, the pruned model's MLP is trained to give, on what it really reads
+(its own stream, with all that the layers below it changed), what the dense model's MLP gave there;
+where the MLP adds to the residual stream as it is, also to make up for half of what the stream has
+drifted by. The output projection is fitted first, in closed form; then gate, up and down together
+by Adam. No gradient leaves the layer. Asymmetric calibration after Li et al. 2025 (GPTAQ,
+arXiv:2504.02692); layer-wise reconstruction after Hubara et al. 2021 (arXiv:2006.10518).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projector.architecture import Architecture, Block, Mlp
+from projector.architecture.weights import MlpWeights, read_weights
+from projector.capture import Call, Tap, capture, kept_rows, record_calls
+from projector.corpus import Batch
+from projector.gathering import evaluating
+from projector.progress import Progress
+from pruning.calibration import Calibration, is_held_out, mlps_of
+from pruning.refit import NotApplicable, Products, fit_output
+from pruning.surgery import write_weights
+
+DEFAULT_STEPS = 300
+_BATCH_TOKENS = 1024
+# Adam's step, as a share of the weights' own root mean square: models differ in scale.
+_RELATIVE_RATE = 0.015
+_DRIFT_SHARE = 0.5
+
+
+def check_reconstructable(architecture: Architecture) -> None:
+    """Raise NotApplicable if an MLP can't be trained by itself."""
+    for layer, mlp in enumerate(mlps_of(architecture)):
+        if mlp.activation is None:
+            raise NotApplicable(
+                f"layer {layer} can't be reconstructed: its neurons are no known function of its "
+                "MLP's inputs; choose --refit least-squares"
+            )
+
+
+@dataclass
+class _Stream:
+    """One batch of calibration text on its way through the dense and the pruned model."""
+
+    batch: Batch
+    calls: dict[int, Call]
+    dense: Tensor
+    pruned: Tensor
+
+
+def reconstruct(
+    model: nn.Module,
+    architecture: Architecture,
+    pruned: nn.Module,
+    pruned_architecture: Architecture,
+    calibration: Calibration,
+    *,
+    n_steps: int,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Train every pruned MLP of ``pruned``, in place.
+
+    Args:
+        architecture: of the dense model; ``pruned_architecture`` of the pruned one.
+
+    Costs about three forward passes over the calibration text, n_steps steps a layer, and memory
+    for the residual stream of all its tokens in both models.
+    """
+    with evaluating(model), evaluating(pruned):
+        streams = [_begin(model, architecture, batch) for batch in calibration.batches()]
+        for layer, (block, own) in enumerate(
+            zip(architecture.blocks, pruned_architecture.blocks, strict=True)
+        ):
+            assert block.mlp is not None
+            assert own.mlp is not None
+            data = _LayerData([], [], [])
+            for stream in streams:
+                _add_batch(data, stream, layer, block, own)
+            # Nothing was taken from it; what it gives may still make up for the drift.
+            weights = _train(
+                read_weights(own.mlp), block.mlp, data, n_steps, seed, progress.advance
+            )
+            write_weights(pruned, pruned_architecture, layer, weights)
+            for stream in streams:
+                with torch.no_grad():
+                    stream.pruned = stream.calls[layer].again(own.module, stream.pruned)
+
+
+def _begin(model: nn.Module, architecture: Architecture, batch: Batch) -> _Stream:
+    trunk: Any = getattr(model, "base_model", model)
+    device = next(model.parameters()).device
+    inputs: dict[str, Any] = {
+        "input_ids": batch.input_ids.to(device),
+        "attention_mask": batch.attention_mask.to(device),
+    }
+    if "use_cache" in inspect.signature(trunk.forward).parameters:
+        inputs["use_cache"] = False
+    blocks = {layer: block.module for layer, block in enumerate(architecture.blocks)}
+    calls, tensors = record_calls(trunk, blocks, inputs)
+    return _Stream(batch, calls, tensors[0], tensors[0].clone())
+
+
+@dataclass
+class _LayerData:
+    """Of all calibration tokens that count: what the MLP reads, what it should give, (n, H) each;
+    and which are held out, (n,) bool."""
+
+    inputs: list[Tensor]
+    targets: list[Tensor]
+    held_out: list[Tensor]
+
+
+def _add_batch(data: _LayerData, stream: _Stream, layer: int, block: Block, own: Block) -> None:
+    call, keep = stream.calls[layer], stream.batch.keep
+    assert block.mlp is not None
+    assert own.mlp is not None
+    dense_after, dense = _run_block(call, block.module, block.mlp, stream.dense)
+    after, seen = _run_block(call, own.module, own.mlp, stream.pruned)
+    target = kept_rows(dense["out"], keep)
+    if block.mlp.adds_to_stream:
+        # The stream without the MLP's own share: what came in, and what attention added.
+        drift = (kept_rows(dense_after, keep) - kept_rows(dense["out"], keep)) - (
+            kept_rows(after, keep) - kept_rows(seen["out"], keep)
+        )
+        target = target + _DRIFT_SHARE * drift
+    data.inputs.append(kept_rows(seen["x"], keep))
+    data.targets.append(target)
+    held_out = is_held_out(stream.batch)[:, None].expand_as(keep)
+    data.held_out.append(held_out[keep].to(target.device))
+    stream.dense = dense_after
+
+
+def _run_block(
+    call: Call, module: nn.Module, mlp: Mlp, hidden: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The stream behind the block, and what its MLP read and gave."""
+    seen: dict[str, Tensor] = {}
+    taps = {"x": Tap(mlp.inputs[0].module, "input"), "out": Tap(mlp.output.module, "output")}
+
+    def keep(key: str, tensor: Tensor) -> None:
+        seen[key] = tensor.clone()
+
+    with torch.no_grad(), capture(taps, keep):
+        # A copy: some blocks change the stream in place.
+        after = call.again(module, hidden.clone())
+    return after, seen
+
+
+def _train(
+    weights: MlpWeights,
+    mlp: Mlp,
+    data: _LayerData,
+    n_steps: int,
+    seed: int,
+    advance: Callable[[int], None],
+) -> MlpWeights:
+    """Fit one MLP to its targets; the weights that do best on the held-out tokens."""
+    held_out = torch.cat(data.held_out)
+    x, target = torch.cat(data.inputs).float(), torch.cat(data.targets).float()
+    kind = weights.output
+    weights = weights.to(torch.float32)
+    checked = (x[held_out], target[held_out])
+    x, target = x[~held_out], target[~held_out]
+    candidates = [weights, _with_output(weights, mlp, (x, target), checked)]
+    start = min(candidates, key=lambda each: _loss(each, mlp, *checked))
+    trained = _descend(start, mlp, x, target, n_steps, seed, advance)
+    best = min((start, trained), key=lambda each: _loss(each, mlp, *checked))
+    return best.to(kind.dtype)
+
+
+def _with_output(
+    weights: MlpWeights, mlp: Mlp, fit: tuple[Tensor, Tensor], checked: tuple[Tensor, Tensor]
+) -> MlpWeights:
+    """The output projection fitted in closed form to what the layer really reads."""
+    with torch.no_grad():
+        near, far = (
+            Products.of_rows(weights.neurons(mlp, x), target) for x, target in (fit, checked)
+        )
+    start = weights.output.double()
+    output, bias = fit_output(near, far, start, centred=weights.output_bias is not None)
+    return replace(
+        weights, output=output.float(), output_bias=None if bias is None else bias.float()
+    )
+
+
+@torch.no_grad()
+def _loss(weights: MlpWeights, mlp: Mlp, x: Tensor, target: Tensor) -> float:
+    return float(nn.functional.mse_loss(weights.apply(mlp, x), target))
+
+
+def _descend(
+    start: MlpWeights,
+    mlp: Mlp,
+    x: Tensor,
+    target: Tensor,
+    n_steps: int,
+    seed: int,
+    advance: Callable[[int], None],
+) -> MlpWeights:
+    """Adam on all weights of the MLP, its step falling on a cosine to zero."""
+
+    def parameter(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().clone().requires_grad_(True)
+
+    new = MlpWeights(
+        tuple(w.detach().clone().requires_grad_(True) for w in start.inputs),
+        tuple(parameter(bias) for bias in start.input_biases),
+        start.output.detach().clone().requires_grad_(True),
+        parameter(start.output_bias),
+    )
+    groups = []
+    for matrix, bias in (
+        *zip(new.inputs, new.input_biases, strict=True),
+        (new.output, new.output_bias),
+    ):
+        # A bias starts at nothing, so its matrix gives the scale.
+        rate = _RELATIVE_RATE * float(matrix.detach().pow(2).mean().sqrt())
+        groups.append({"params": [matrix] if bias is None else [matrix, bias], "lr": rate})
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.int64)
+    with torch.enable_grad():
+        for step in range(n_steps):
+            if len(order) < min(_BATCH_TOKENS, len(x)):
+                order = torch.cat([order, torch.randperm(len(x), generator=generator)])
+            rows, order = order[:_BATCH_TOKENS].to(x.device), order[_BATCH_TOKENS:]
+            loss = nn.functional.mse_loss(new.apply(mlp, x[rows]), target[rows])
+            loss.backward()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            advance(1)
+    return MlpWeights(
+        tuple(w.detach() for w in new.inputs),
+        tuple(None if b is None else b.detach() for b in new.input_biases),
+        new.output.detach(),
+        None if new.output_bias is None else new.output_bias.detach(),
+    )

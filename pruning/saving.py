@@ -1,0 +1,211 @@
+"""A pruned model becomes a plain Hugging Face checkpoint, and is loaded again before it counts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from projector.errors import UserError
+from projector.gathering import evaluating
+from projector.models import auto_class, hash_checkpoint, hash_module
+from projector.projection import disk_errors
+from pruning.plan import PruningPlan
+
+PLAN_FILE = "pruning.json"
+_TIMEOUT_S = 1800
+# What a stranger would run; this project can't be imported there.
+_RELOAD = """
+import sys
+sys.modules["projector"] = sys.modules["pruning"] = None
+folder, auto, inputs, outputs, text, trust = sys.argv[1:7]
+import json, torch, transformers
+from safetensors.torch import load_file, save_file
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+trust = trust == "True"
+kind = getattr(transformers, auto)
+model = kind.from_pretrained(folder, dtype="auto", trust_remote_code=trust).eval()
+given = load_file(inputs)
+with torch.no_grad():
+    found = model(**given)
+first = found.logits if hasattr(found, "logits") else found[0]
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+with open(text, encoding="utf-8") as file:
+    ids = tokenizer(file.read())["input_ids"]
+save_file({"first": first.contiguous(), "ids": torch.tensor(ids)}, outputs)
+"""
+_SAMPLE_TEXT = """def first(values, default=None):
+    \"\"\"The first of some values: 1, 22 or 333; else the default.\"\"\"
+    for value in values:\n        return value\n\n\n    return default  # Nothing — so that's it.
+"""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where a checkpoint lies, and what its reload showed.
+
+    Attributes:
+        folder: the checkpoint.
+        weights_sha256: of its tensors.
+        greatest_difference: between the logits of the model in memory and of the reloaded one.
+        tokenizer_differs: whether ``AutoTokenizer`` cuts text differently from the tokenizer the
+            model was loaded with.
+    """
+
+    folder: Path
+    weights_sha256: str
+    greatest_difference: float
+    tokenizer_differs: bool
+
+
+def check_out(out: Path, *, force: bool) -> None:
+    """Raise a UserError if a checkpoint may not be written to ``out``."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"'{out}' is a file: give a folder for --out")
+    if out.is_symlink() and not out.exists():
+        raise UserError(f"'{out}' is a link to nothing: give another folder for --out")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / PLAN_FILE).exists():
+        raise UserError(
+            f"folder '{out}' holds other files and no pruned model: give another folder for --out"
+        )
+    if not force:
+        raise UserError(
+            f"folder '{out}' holds a pruned model already: add --force to replace it, or give "
+            "another folder"
+        )
+
+
+def save_pruned(
+    model: nn.Module,
+    tokenizer: Any,
+    plan: PruningPlan,
+    facts: dict[str, Any],
+    out: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    force: bool = False,
+    trust_remote_code: bool = False,
+) -> Saved:
+    """Write model, tokenizer and plan; load them in a fresh process and compare; then put in place.
+
+    Args:
+        facts: where the plan is from, kept beside it in ``pruning.json``.
+        dtype: what to save the weights as; None for the type they have.
+
+    Raises:
+        UserError: if ``out`` is in use, can't be written, or the reloaded model is not the same.
+            Nothing is left half-written.
+    """
+    check_out(out, force=force)
+    if dtype is not None:
+        model = model.to(dtype)
+    model = model.cpu()
+    parent = out.absolute().parent
+    with disk_errors(out):
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=parent))
+        try:
+            checkpoint = staging / "checkpoint"
+            saver: Any = model
+            saver.save_pretrained(checkpoint)
+            tokenizer.save_pretrained(checkpoint)
+            text = json.dumps(
+                {"plan": plan.to_dict(), **facts}, indent=1, ensure_ascii=False, allow_nan=False
+            )
+            (checkpoint / PLAN_FILE).write_text(text + "\n", encoding="utf-8")
+            difference, differs = _compare(
+                model, tokenizer, checkpoint, staging, trust_remote_code=trust_remote_code
+            )
+            sha256 = hash_checkpoint(checkpoint)
+            _replace(checkpoint, out, staging)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return Saved(out, sha256, difference, differs)
+
+
+def load_plan(folder: str | Path) -> PruningPlan:
+    """The plan beside a pruned checkpoint.
+
+    Raises:
+        UserError: if there is none, or it is damaged.
+    """
+    path = Path(folder) / PLAN_FILE
+    if not path.exists():
+        raise UserError(f"'{folder}' holds no {PLAN_FILE}: `pruning prune` writes one")
+    try:
+        values = json.loads(path.read_bytes())
+        plan = values["plan"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is damaged: it holds no plan ({error})") from error
+    if not isinstance(plan, dict):
+        raise UserError(f"'{path}' is damaged: it holds no plan")
+    return PruningPlan.from_dict(plan)
+
+
+def _replace(checkpoint: Path, out: Path, staging: Path) -> None:
+    """Put the new folder in the old one's place."""
+    if out.exists():
+        out.replace(staging / "old")
+    checkpoint.replace(out)
+
+
+def _compare(
+    model: nn.Module, tokenizer: Any, folder: Path, staging: Path, *, trust_remote_code: bool
+) -> tuple[float, bool]:
+    """Load the checkpoint in a process of its own; the greatest difference of what it gives.
+
+    Raises:
+        UserError: if it does not load, or gives anything else.
+    """
+    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary, (2, 12), generator=generator)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad(), evaluating(model):
+        expected = _first(model(**inputs))
+    paths = [staging / name for name in ("inputs.safetensors", "outputs.safetensors", "text.txt")]
+    save_file(inputs, paths[0])
+    paths[2].write_text(_SAMPLE_TEXT, encoding="utf-8")
+    arguments = [folder, auto_class(type(model).__name__).__name__, *paths, trust_remote_code]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _RELOAD, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"the pruned model took more than {_TIMEOUT_S} s to load again") from error
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise UserError(f"the pruned model does not load in plain transformers: {last}")
+    outputs = load_file(paths[1])
+    difference = float((outputs["first"].float() - expected.float()).abs().max())
+    # Sums may be rounded in another order there; weights are the same to the bit.
+    scale = float(expected.float().abs().max().clamp_min(1))
+    tolerance = 100 * torch.finfo(expected.dtype).eps * scale
+    if not difference <= tolerance or hash_checkpoint(folder) != hash_module(model):
+        raise UserError(
+            f"the reloaded pruned model is not the one in memory: its outputs differ by "
+            f"{difference:.3g}"
+        )
+    ours = tokenizer(_SAMPLE_TEXT)["input_ids"]
+    return difference, ours != outputs["ids"].tolist()
+
+
+def _first(output: Any) -> Tensor:
+    found: Tensor = output.logits if hasattr(output, "logits") else output[0]
+    return found

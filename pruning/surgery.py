@@ -1,0 +1,155 @@
+"""Apply a plan to a model. The only room that changes weights.
+
+A pruned model is built anew from its config, with the widths of the plan in it, and given the
+sliced weights: what it is, is what ``from_pretrained`` will make of its checkpoint.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.initialization import no_init_weights
+
+from projector.architecture import Architecture, find_architecture
+from projector.architecture.weights import MlpWeights, native_tensors, read_weights
+from projector.architecture.widths import config_with_widths, has_output_bias, trunk_prefix
+from projector.errors import UserError
+from pruning.calibration import mlps_of
+from pruning.plan import LayerPlan, PruningPlan
+
+
+def apply_plan(
+    model: nn.Module,
+    plan: PruningPlan,
+    *,
+    architecture: Architecture | None = None,
+    with_bias: bool = False,
+) -> nn.Module:
+    """A pruned copy of the model; the model itself is left as it was.
+
+    Removed neurons' rows of the input matrices, their biases, and their columns of the output
+    projection are gone; the columns of those that are stood in for are added, times the
+    coefficients, to their stand-ins'. With nothing to remove, every tensor is bitwise as it was.
+
+    Args:
+        architecture: the model's, where it is known.
+        with_bias: give the MLPs' outputs a bias of zeros where they have none, by the config's own
+            setting.
+
+    Raises:
+        UserError: if the plan is another model's, or its widths, or a bias, can't be held by the
+            config.
+    """
+    architecture = architecture or find_architecture(model)
+    mlps = mlps_of(architecture)
+    _check_fits(plan, [mlp.n_neurons for mlp in mlps])
+    add_bias = with_bias and not has_output_bias(architecture)
+    if plan.changes_nothing and not add_bias:
+        return deepcopy(model)
+    config = config_with_widths(model, architecture, plan.widths, with_bias=with_bias)
+    state = dict(model.state_dict())
+    prefix = trunk_prefix(model, architecture)
+    for mlp, layer in zip(mlps, plan.layers, strict=True):
+        for name, tensor in native_tensors(mlp, merged(read_weights(mlp), layer)).items():
+            state[prefix + name] = tensor
+    pruned = _build(model, config)
+    if add_bias:
+        for name, tensor in pruned.state_dict().items():
+            if name not in state:
+                state[name] = torch.zeros_like(tensor)
+    pruned.load_state_dict(state, strict=True)
+    device = next(model.parameters()).device
+    return pruned.to(device).train(model.training)
+
+
+def merged(weights: MlpWeights, layer: LayerPlan) -> MlpWeights:
+    """The weights of the neurons that stay, with what they take over."""
+    if len(layer.kept) == layer.n_neurons:
+        return weights
+    if layer.groups:
+        return _averaged(weights, torch.tensor(layer.groups), len(layer.kept))
+    kept = weights.take(layer.kept_index)
+    if not layer.stand_ins:
+        return kept
+    place = {j: i for i, j in enumerate(layer.kept)}
+    device = weights.output.device
+    removed = torch.tensor([each.neuron for each in layer.stand_ins], device=device)
+    takers = torch.tensor([place[each.by] for each in layer.stand_ins], device=device)
+    coefficients = torch.tensor(
+        [each.coefficient for each in layer.stand_ins], dtype=torch.float64, device=device
+    )
+    # Summed in float64: in a bf16 model many small shares would be rounded away one by one.
+    output = kept.output.double()
+    output = output.index_add(1, takers, weights.output.double()[:, removed] * coefficients)
+    return MlpWeights(
+        kept.inputs, kept.input_biases, output.to(kept.output.dtype), kept.output_bias
+    )
+
+
+def _averaged(weights: MlpWeights, groups: Tensor, n_groups: int) -> MlpWeights:
+    """Means of what makes each group's neurons, sums of what they write with."""
+    groups = groups.to(weights.output.device)
+    counts = torch.bincount(groups, minlength=n_groups).double()
+
+    def mean(rows: Tensor) -> Tensor:
+        total = rows.new_zeros((n_groups, *rows.shape[1:]), dtype=torch.float64)
+        total.index_add_(0, groups, rows.double())
+        return (total / counts.reshape(-1, *[1] * (rows.ndim - 1))).to(rows.dtype)
+
+    output = weights.output.new_zeros((len(weights.output), n_groups), dtype=torch.float64)
+    output.index_add_(1, groups, weights.output.double())
+    return MlpWeights(
+        tuple(mean(matrix) for matrix in weights.inputs),
+        tuple(None if bias is None else mean(bias) for bias in weights.input_biases),
+        output.to(weights.output.dtype),
+        weights.output_bias,
+    )
+
+
+def write_weights(
+    model: nn.Module, architecture: Architecture, layer: int, new: MlpWeights
+) -> None:
+    """Put refitted weights of one layer in the place of the model's own, in place.
+
+    Args:
+        architecture: of this very model.
+        new: of the shapes that the layer has.
+    """
+    mlp = mlps_of(architecture)[layer]
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    prefix = trunk_prefix(model, architecture)
+    with torch.no_grad():
+        for name, tensor in native_tensors(mlp, new).items():
+            parameters[prefix + name].copy_(tensor)
+
+
+def _build(model: nn.Module, config: Any) -> nn.Module:
+    """The model's class built from a config, its weights not yet set."""
+    kind: Any = type(model)
+    with no_init_weights():
+        built: Any = kind._from_config(config, dtype=next(model.parameters()).dtype)
+    # Left out with the initialization.
+    built.tie_weights()
+    for name in ("generation_config", "name_or_path"):
+        if hasattr(model, name):
+            setattr(built, name, deepcopy(getattr(model, name)))
+    module: nn.Module = built
+    return module
+
+
+def _check_fits(plan: PruningPlan, widths: list[int]) -> None:
+    theirs = [layer.n_neurons for layer in plan.layers]
+    if theirs != widths:
+        raise UserError(
+            f"the plan is for MLPs of {_widths_text(theirs)} neurons, and this model has "
+            f"{_widths_text(widths)}: it is another model's"
+        )
+
+
+def _widths_text(widths: list[int]) -> str:
+    if len(set(widths)) == 1:
+        return f"{len(widths)} × {widths[0]:,}"
+    return ", ".join(f"{n:,}" for n in widths)
