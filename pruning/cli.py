@@ -454,6 +454,9 @@ def sweep(
     steps: Steps = 300,
     allocation: Allocation = "uniform",
     round_to: RoundTo = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes of one thread each, on a CPU; as many as cores at most.")
+    ] = 1,
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
@@ -474,7 +477,13 @@ def sweep(
         from projector.figures import write_figure
         from pruning.figures import report_figure
         from pruning.report import JSON_FILE
-        from pruning.sweep import SweepSettings, begin_report, prepare_sweep, run_sweep
+        from pruning.sweep import (
+            SweepRequest,
+            SweepSettings,
+            begin_report,
+            prepare_sweep,
+            run_sweep,
+        )
         from pruning.tables import REPORT_LEGEND, report_table
 
         settings = SweepSettings(
@@ -490,26 +499,28 @@ def sweep(
         source = _calibration(calibration, model)
         texts = _evaluations(evaluation, model)
         screen.checkpoint = out / JSON_FILE
+        request = SweepRequest(
+            model=model,
+            settings=settings,
+            calibration=source,
+            evaluations=texts,
+            projection=projection,
+            n_windows=windows,
+            with_winners=winners,
+            sequence_length=sequence_length,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
         with screen.progress() as progress:
-            job = prepare_sweep(
-                model,
-                settings,
-                calibration=source,
-                evaluations=texts,
-                projection=projection,
-                n_windows=windows,
-                with_winners=winners,
-                sequence_length=sequence_length,
-                revision=revision,
-                device=device,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                progress=progress,
-            )
+            job = prepare_sweep(request, progress)
             begin_report(job, out, resume=resume, force=force)
             for text in (*job.samples, *job.wholes):
                 screen.say(f"[b]{escape(text.source)}[/b]: {escape(text.description)}")
-            report = run_sweep(job, out, resume=resume, force=force, progress=progress)
+            report = run_sweep(
+                job, out, resume=resume, force=force, n_workers=workers, progress=progress
+            )
         figures: list[Path] = []
         for text in job.samples:
             stem = "report" if len(job.samples) == 1 else f"report-{len(figures)}"

@@ -29,7 +29,7 @@ class Elimination:
 
 
 def damped(moments: Tensor) -> Tensor:
-    """The moments (N, N) with their diagonal raised a little, so that dead neurons do not matter."""
+    """The moments (N, N), their diagonal raised a little: dead neurons leave them regular."""
     mean = moments.diagonal().mean()
     level = DAMPING * (mean if mean > 0 else torch.ones_like(mean))
     return moments + level * torch.eye(len(moments), dtype=moments.dtype, device=moments.device)

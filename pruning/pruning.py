@@ -16,7 +16,7 @@ from pruning.preparing import fingerprint, load_prunable, read_proposals
 from pruning.reconstruction import DEFAULT_STEPS
 from pruning.refit import check_refit, refit
 from pruning.saving import Saved, check_out, save_pruned
-from pruning.sweep import count_parameters, make_plan
+from pruning.working import count_parameters, make_plan
 
 
 @dataclass(frozen=True)

@@ -124,8 +124,8 @@ def fit_output(
     """The output projection that gives the targets best, and its bias where ``centred``.
 
     Ridge regression towards the weights as they are: W = W₀ + (B − W₀ A)(A + λI)⁻¹, with
-    A = E[k kᵀ] and B = E[t kᵀ]. λ is the one of ten that does best on held-out tokens, or the start itself
-    where none does better; the fit is then made from all of them.
+    A = E[k kᵀ] and B = E[t kᵀ]. λ is the one of ten that does best on held-out tokens, or the
+    start itself where none does better; the fit is then made from all of them.
 
     Args:
         fit, held_out: products over disjoint tokens.

@@ -21,6 +21,8 @@ JSON_FILE = "report.json"
 CSV_FILE = "report.csv"
 DENSE = "dense"
 OK, NOT_APPLICABLE = "ok", "not_applicable"
+# The windows that every row is scored on, and those that the winners are scored on again.
+SAMPLE, ALL = "sample", "all"
 
 
 @dataclass(frozen=True)

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from projector.architecture import Architecture
-from projector.architecture.widths import can_have_bias
 from projector.errors import UserError
 from projector.fitting import versions
 from projector.models import LoadedModel
 from projector.progress import Progress, Silent
 from projector.sources import read_documents
-from pruning.calibration import (
-    DEFAULT_SEQUENCES,
-    CalibrationText,
-    calibrate,
-    check_enough,
-    mlps_of,
-    read_calibration,
-)
-from pruning.perplexity import Score, check_scorable, find_context, score
-from pruning.plan import PruningPlan
-from pruning.planning import METHODS, NEEDS_REGULAR_MOMENTS, Planner, check_options
+from pruning.calibration import DEFAULT_SEQUENCES, CalibrationText, mlps_of, read_calibration
+from pruning.perplexity import check_scorable, find_context
+from pruning.planning import METHODS, check_options
 from pruning.preparing import fingerprint, load_prunable, read_proposals
 from pruning.reconstruction import DEFAULT_STEPS
-from pruning.refit import REFITS, NotApplicable, check_refit, refit
-from pruning.report import DENSE, NOT_APPLICABLE, PruningReport, Row
+from pruning.refit import REFITS, check_refit
+from pruning.report import ALL, DENSE, SAMPLE, PruningReport
 from pruning.standins import Proposals
 from pruning.windows import EvaluationText, check_disjoint, prepare
-
-SAMPLE, ALL = "sample", "all"
+from pruning.working import Task, Workers, count_parameters
 
 
 @dataclass(frozen=True)
@@ -100,6 +87,7 @@ class SweepJob:
     Attributes:
         samples: of each evaluation text, the windows that every row is scored on.
         wholes: of each, all windows, which the winners are scored on again; empty for not at all.
+        request: what it was prepared from, where it was.
     """
 
     loaded: LoadedModel
@@ -110,6 +98,7 @@ class SweepJob:
     proposals: tuple[Proposals, ...] | None
     settings: SweepSettings
     projection_sha256: str | None = None
+    request: SweepRequest | None = None
 
     def check(self) -> None:
         """Raise a UserError for what would only be noticed late."""
@@ -158,60 +147,74 @@ class SweepJob:
         }
 
 
-def prepare_sweep(
-    model: str,
-    settings: SweepSettings,
-    *,
-    calibration: str,
-    evaluations: Sequence[str],
-    projection: Path | None = None,
-    n_windows: int = 64,
-    with_winners: bool = True,
-    sequence_length: int | None = None,
-    revision: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    trust_remote_code: bool = False,
-    progress: Progress | None = None,
-) -> SweepJob:
-    """Load the model, read its poles, and tokenize all texts.
+@dataclass(frozen=True)
+class SweepRequest:
+    """What a sweep is asked to do, by names alone: a process can be told it.
 
-    Args:
+    Attributes:
+        model: ``bundled``, a local folder, or a hub id.
         calibration, evaluations: see :func:`projector.sources.read_documents`.
         projection: the model's, for the method ``poles``.
         n_windows: windows of each evaluation text that every row is scored on, drawn evenly.
         with_winners: score the winners on all windows too.
+    """
+
+    model: str
+    settings: SweepSettings
+    calibration: str
+    evaluations: tuple[str, ...]
+    projection: Path | None = None
+    n_windows: int = 64
+    with_winners: bool = True
+    sequence_length: int | None = None
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+
+    def check(self) -> None:
+        """Raise a UserError for what is wrong before anything is loaded."""
+        for source in (self.calibration, *self.evaluations):
+            read_documents(source)
+        if not self.evaluations:
+            raise UserError("--evaluation names no text: give at least one")
+        if self.calibration in self.evaluations:
+            raise UserError(
+                f"calibration and evaluation are the same text, '{self.calibration}': give two"
+            )
+        if self.n_windows < 1:
+            raise UserError(f"--windows {self.n_windows} is too small: give 1 or more")
+        if self.projection is None and "poles" in self.settings.methods:
+            raise UserError("method poles needs the model's projection: give --projection DIR")
+
+
+def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> SweepJob:
+    """Load the model, read its poles, and tokenize all texts.
 
     Raises:
         UserError: for anything that can't be, before any work is done.
     """
     progress = progress or Silent()
-    for source in (calibration, *evaluations):
-        read_documents(source)
-    if not evaluations:
-        raise UserError("--evaluation names no text: give at least one")
-    if calibration in evaluations:
-        raise UserError(f"calibration and evaluation are the same text, '{calibration}': give two")
-    if projection is None and "poles" in settings.methods:
-        raise UserError("method poles needs the model's projection: give --projection DIR")
+    request.check()
+    settings = request.settings
     progress.begin("Loading the model", None, "")
     loaded, architecture = load_prunable(
-        model,
-        revision=revision,
-        device=device,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
+        request.model,
+        revision=request.revision,
+        device=request.device,
+        dtype=request.dtype,
+        trust_remote_code=request.trust_remote_code,
     )
-    progress.begin("Finding poles", None, "")
     proposals = None
-    if projection is not None and "poles" in settings.methods:
-        proposals = read_proposals(projection, loaded, architecture)
+    if request.projection is not None and "poles" in settings.methods:
+        progress.begin("Finding poles", None, "")
+        proposals = read_proposals(request.projection, loaded, architecture)
     context = find_context(loaded.model, loaded.tokenizer)
     samples: list[EvaluationText] = []
     wholes: list[EvaluationText] = []
-    for source in evaluations:
-        for most, texts in ((n_windows, samples), (None, wholes)):
-            if most is not None or with_winners:
+    for source in request.evaluations:
+        for most, texts in ((request.n_windows, samples), (None, wholes)):
+            if most is not None or request.with_winners:
                 texts.append(
                     prepare(source, loaded.tokenizer, context, max_windows=most, progress=progress)
                 )
@@ -219,10 +222,10 @@ def prepare_sweep(
         loaded=loaded,
         architecture=architecture,
         calibration=read_calibration(
-            calibration,
+            request.calibration,
             loaded,
             architecture,
-            sequence_length=sequence_length,
+            sequence_length=request.sequence_length,
             n_sequences=settings.n_sequences,
             progress=progress,
         ),
@@ -230,15 +233,11 @@ def prepare_sweep(
         wholes=tuple(wholes),
         proposals=proposals,
         settings=settings,
-        projection_sha256=None if projection is None else fingerprint(projection),
+        projection_sha256=None if request.projection is None else fingerprint(request.projection),
+        request=request,
     )
     job.check()
     return job
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Parameters, tied ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def begin_report(job: SweepJob, out: Path, *, resume: bool, force: bool) -> PruningReport:
@@ -283,195 +282,83 @@ def run_sweep(
     *,
     resume: bool = False,
     force: bool = False,
+    n_workers: int = 1,
     progress: Progress | None = None,
 ) -> PruningReport:
-    """Plan, prune, refit and score every combination; write the report after each.
+    """Plan, prune, refit and score every combination; write the report after each plan's rows.
 
-    The dense model is the row of sparsity 0. A combination that can't be is
-    ``not_applicable``, with the reason. At the end the winner of each sparsity is scored again on all windows.
+    The dense model is the row of sparsity 0. A combination that can't be is ``not_applicable``,
+    with the reason. At the end the winner of each sparsity is scored again on all windows.
+
+    Args:
+        n_workers: processes that share the combinations, each computing with one thread; 1 for
+            this one alone. Several need a job from :func:`prepare_sweep`.
     """
     progress = progress or Silent()
     job.check()
     report = begin_report(job, out, resume=resume, force=force)
     report.save(out)
-    settings = job.settings
-    combinations = list(_combinations(settings))
-    wanted = [c for c in combinations if not report.has(c)]
-    dense_rows = 0 if report.has((DENSE, "none", 0.0, 0)) else 1
-    progress.begin("Sweeping", len(combinations) + 1, "models")
-    progress.advance(len(combinations) - len(wanted) + 1 - dense_rows)
-    if dense_rows:
-        _add(report, job, (DENSE, "none", 0.0, 0), job.loaded.model, 0.0, job.samples, SAMPLE)
-        report.save(out)
-        progress.advance(1)
-    bench = _Bench(job)
-    for combination in wanted:
-        _run_one(report, job, bench, combination, job.samples, SAMPLE)
-        report.save(out)
-        progress.advance(1)
-    if job.wholes:
-        _score_winners(report, job, bench, out, progress)
-    progress.end()
+    seeds = range(job.settings.n_seeds)
+    dense = Task(DENSE, 0.0, 0, ("none",), SAMPLE)
+    tasks = [dense, *_tasks(job.settings)]
+    with Workers(job, n_workers) as workers:
+        _run(report, tasks, job, workers, out, progress, "Sweeping")
+        if job.wholes:
+            chosen = dict.fromkeys(
+                Task(winner.method, winner.sparsity, seed, (winner.refit,), ALL)
+                # Seed by seed, for each has its calibration in memory.
+                for seed in seeds
+                for text in job.samples
+                for winner in report.winners(text.source)
+            )
+            again = [replace(dense, windows=ALL), *chosen]
+            _run(report, again, job, workers, out, progress, "Scoring winners on all windows")
     return report
 
 
-def _score_winners(
-    report: PruningReport, job: SweepJob, bench: _Bench, out: Path, progress: Progress
+def _run(
+    report: PruningReport,
+    tasks: Sequence[Task],
+    job: SweepJob,
+    workers: Workers,
+    out: Path,
+    progress: Progress,
+    stage: str,
 ) -> None:
-    seeds = range(job.settings.n_seeds)
-    chosen = dict.fromkeys(
-        (winner.method, winner.refit, winner.sparsity, seed)
-        for text in job.samples
-        for seed in seeds
-        for winner in report.winners(text.source)
+    """Do what the report lacks, and keep its rows in the order of the tasks."""
+    place = {c: i for i, c in enumerate(c for task in tasks for c in task.combinations)}
+    texts = {text.source: i for i, text in enumerate(job.samples)}
+    missing = [left for task in tasks if (left := _without(task, report)) is not None]
+    n_models = sum(len(task.refits) for task in tasks)
+    progress.begin(stage, n_models, "models")
+    progress.advance(n_models - sum(len(task.refits) for task in missing))
+    for rows in workers.run(missing):
+        windows = rows[0].windows
+        others = [row for row in report.rows if row.windows != windows]
+        own = [row for row in report.rows if row.windows == windows] + list(rows)
+        own.sort(key=lambda row: (place[row.combination], texts[row.evaluation]))
+        report.rows = own + others if windows == SAMPLE else others + own
+        report.save(out)
+        progress.advance(len({row.combination for row in rows}))
+    progress.end()
+
+
+def _without(task: Task, report: PruningReport) -> Task | None:
+    """What of a task the report does not have; None for nothing."""
+    left = tuple(
+        combination[1]
+        for combination in task.combinations
+        if not report.has(combination, task.windows)
     )
-    # Seed by seed, for each has its calibration in memory.
-    left = [c for c in sorted(chosen, key=lambda c: c[3]) if not report.has(c, ALL)]
-    progress.begin("Scoring winners on all windows", len(left) + 1, "models")
-    dense = (DENSE, "none", 0.0, 0)
-    if not report.has(dense, ALL):
-        _add(report, job, dense, job.loaded.model, 0.0, job.wholes, ALL)
-        report.save(out)
-    progress.advance(1)
-    for combination in left:
-        _run_one(report, job, bench, combination, job.wholes, ALL)
-        report.save(out)
-        progress.advance(1)
+    return replace(task, refits=left) if left else None
 
 
-def _combinations(settings: SweepSettings) -> Iterator[tuple[str, str, float, int]]:
+def _tasks(settings: SweepSettings) -> Iterator[Task]:
     """Seed by seed; most sparse first, for removals are nested and found once."""
     for seed in range(settings.n_seeds):
         for sparsity in sorted((s for s in settings.sparsities if s > 0), reverse=True):
             for method in settings.methods:
-                for kind in settings.refits:
-                    yield method, kind, sparsity, seed
-
-
-class _Bench:
-    """The planner of the seed that is being worked on; its calibration is made when first used."""
-
-    def __init__(self, job: SweepJob) -> None:
-        self._job = job
-        self._seed: int | None = None
-        self._planner: Planner | None = None
-
-    def planner(self, seed: int) -> Planner:
-        if self._planner is None or self._seed != seed:
-            job = self._job
-            calibration = calibrate(
-                job.loaded,
-                job.architecture,
-                job.calibration,
-                n_sequences=job.settings.n_sequences,
-                seed=seed,
-            )
-            if set(job.settings.methods) & set(NEEDS_REGULAR_MOMENTS) or (
-                set(job.settings.refits) & {"least-squares", "reconstruct"}
-            ):
-                check_enough(calibration, [mlp.n_neurons for mlp in mlps_of(job.architecture)])
-            self._planner = Planner(
-                job.loaded.model, job.architecture, calibration, job.proposals, seed
-            )
-            self._seed = seed
-        return self._planner
-
-
-def _run_one(
-    report: PruningReport,
-    job: SweepJob,
-    bench: _Bench,
-    combination: tuple[str, str, float, int],
-    texts: Sequence[EvaluationText],
-    windows: str,
-) -> None:
-    method, kind, sparsity, seed = combination
-    settings = job.settings
-    planner = bench.planner(seed)
-    began = time.perf_counter()
-    try:
-        plan = make_plan(planner, method, kind, sparsity, settings.allocation, settings.round_to)
-        pruned = refit(
-            job.loaded.model,
-            job.architecture,
-            plan,
-            kind,
-            planner.calibration,
-            n_steps=settings.n_steps,
-            seed=seed,
-        )
-    except NotApplicable as error:
-        for text in texts:
-            report.rows.append(_missing(job, combination, text, windows, str(error)))
-        return
-    _add(report, job, combination, pruned, time.perf_counter() - began, texts, windows)
-
-
-def make_plan(
-    planner: Planner, method: str, kind: str, sparsity: float, allocation: str, round_to: int
-) -> PruningPlan:
-    """The plan for a refit: about the mean where a bias will absorb it, else about zero."""
-    centred = kind != "none" and can_have_bias(planner.model, planner.architecture)
-    return planner.plan(method, sparsity, allocation=allocation, round_to=round_to, centred=centred)
-
-
-def _add(
-    report: PruningReport,
-    job: SweepJob,
-    combination: tuple[str, str, float, int],
-    model: nn.Module,
-    seconds: float,
-    texts: Sequence[EvaluationText],
-    windows: str,
-) -> None:
-    method, kind, sparsity, seed = combination
-    n_dense, n_left = count_parameters(job.loaded.model), count_parameters(model)
-    for text in texts:
-        found: Score = score(model, text)
-        problem = found.problem
-        report.rows.append(
-            Row(
-                method=method,
-                refit=kind,
-                sparsity=sparsity,
-                seed=seed,
-                evaluation=text.source,
-                windows=windows,
-                perplexity=None if problem else found.perplexity,
-                bits_per_byte=None if problem else found.bits_per_byte,
-                n_tokens=found.n_tokens,
-                parameters=n_left,
-                removed_share=1 - n_left / n_dense,
-                seconds=round(seconds, 3),
-                reason=problem or "",
-            )
-        )
-
-
-def _missing(
-    job: SweepJob,
-    combination: tuple[str, str, float, int],
-    text: EvaluationText,
-    windows: str,
-    reason: str,
-) -> Row:
-    method, kind, sparsity, seed = combination
-    return Row(
-        method=method,
-        refit=kind,
-        sparsity=sparsity,
-        seed=seed,
-        evaluation=text.source,
-        windows=windows,
-        perplexity=None,
-        bits_per_byte=None,
-        n_tokens=0,
-        parameters=count_parameters(job.loaded.model),
-        removed_share=0.0,
-        seconds=0.0,
-        status=NOT_APPLICABLE,
-        reason=reason,
-    )
+                yield Task(method, sparsity, seed, settings.refits, SAMPLE)
 
 
 def _short(value: Any) -> str:

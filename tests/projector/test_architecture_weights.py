@@ -38,7 +38,7 @@ def by_names(model: Any, family: str, layer: int) -> MlpWeights:
 
     rows = [get(name) for name in names.mlp_inputs]
     if family == "phi3":
-        (both, bias), = rows
+        ((both, bias),) = rows
         rows = [(both[:N_NEURONS], bias), (both[N_NEURONS:], bias)]
     output, output_bias = get(names.mlp_output)
     return MlpWeights(tuple(w for w, _ in rows), tuple(b for _, b in rows), output, output_bias)

@@ -34,7 +34,7 @@ from tests.families import (
 from tests.projector.test_architecture import _Odd
 
 # What each family's config calls the width, read off its source.
-SETTING = {family: "intermediate_size" for family in FAMILIES} | {
+SETTING = dict.fromkeys(FAMILIES, "intermediate_size") | {
     "gpt2": "n_inner",
     "opt": "ffn_dim",
     "falcon": "ffn_hidden_size",
@@ -210,7 +210,7 @@ def test_a_bias_that_is_there_changes_no_setting(family: str) -> None:
 
 def test_a_bias_that_no_setting_gives_is_refused() -> None:
     model, architecture = found("qwen2")
-    with pytest.raises(UserError, match="Qwen2ForCausalLM has no setting that gives .* a bias"):
+    with pytest.raises(UserError, match=r"Qwen2ForCausalLM has no setting that gives .* a bias"):
         config_with_widths(model, architecture, [28, 28], with_bias=True)
 
 
@@ -269,6 +269,20 @@ def test_whether_the_output_is_added_to_the_stream_as_it_is(family: str) -> None
     for block in architecture.blocks:
         assert block.mlp is not None
         assert block.mlp.adds_to_stream == (family not in NORM_AFTER_MLP)
+
+
+def test_the_gate_may_be_the_second_to_be_called() -> None:
+    model = build("llama")
+    for layer in model.model.layers:
+        mlp = layer.mlp
+        mlp.forward = lambda x, m=mlp: m.down_proj(m.up_proj(x) * m.act_fn(m.gate_proj(x)))
+    for block in find_architecture(model).blocks:
+        assert block.mlp is not None
+        assert block.mlp.gate == 1
+        assert [matrix.name[-9:] for matrix in block.mlp.inputs] == ["p.up_proj", "gate_proj"]
+        up, gate = torch.randn(2, 5, N_NEURONS)
+        expected = up * torch.nn.functional.silu(gate)
+        torch.testing.assert_close(block.mlp.neurons([up, gate]), expected)
 
 
 class _InPlace(nn.Module):

@@ -52,9 +52,7 @@ def load(model: Any, tokenizer: Any) -> LoadedModel:
 
 def read(family: str, tokenizer: Any, documents: list[str]) -> CalibrationText:
     model, architecture = _model(family)
-    return read_calibration(
-        documents, load(model, tokenizer), architecture, sequence_length=LENGTH
-    )
+    return read_calibration(documents, load(model, tokenizer), architecture, sequence_length=LENGTH)
 
 
 def sequences(corpus: Any) -> list[tuple[int, ...]]:
@@ -200,7 +198,9 @@ def test_moments_are_those_of_one_pass_without_padding(
         everything = np.concatenate([fit, held_out])
         assert len(everything) == found.corpus.n_tokens
         for mine, rows in (
-            (moments.fit, fit), (moments.held_out, held_out), (moments.all, everything)
+            (moments.fit, fit),
+            (moments.held_out, held_out),
+            (moments.all, everything),
         ):
             assert mine.n_tokens == len(rows)
             second = rows.T @ rows / len(rows)
@@ -245,9 +245,7 @@ def test_the_model_is_left_as_it_was(tokenizer: Any, documents: list[str]) -> No
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     # Dropout was off.
-    again = calibrate(
-        load(model.eval(), tokenizer), architecture, found.text, n_sequences=10
-    )
+    again = calibrate(load(model.eval(), tokenizer), architecture, found.text, n_sequences=10)
     assert torch.equal(found.layers[1].fit.second, again.layers[1].fit.second)
 
 
@@ -273,9 +271,7 @@ def test_moments_against_numpy() -> None:
 # Refusals
 
 
-def test_neurons_that_are_not_finite_are_counted_once(
-    tokenizer: Any, documents: list[str]
-) -> None:
+def test_neurons_that_are_not_finite_are_counted_once(tokenizer: Any, documents: list[str]) -> None:
     model = build("opt")
     architecture = find_architecture(model)
     text = read("opt", tokenizer, documents)
@@ -301,12 +297,12 @@ def test_moments_that_do_not_fit_are_refused_by_size(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         calibration.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000)
     )
-    with pytest.raises(UserError, match="out of memory: .* 40 neurons"):
+    with pytest.raises(UserError, match=r"out of memory: .* 40 neurons"):
         check_memory(architecture)
 
 
 @pytest.mark.parametrize("n_sequences", [1, 2, 3, 4, 5, 6, 9, 10])
-@pytest.mark.parametrize("widest", [60, 93, 200, 207, 300])
+@pytest.mark.parametrize("widest", [60, 92, 93, 200, 207])
 def test_the_number_of_sequences_that_is_asked_for_suffices(
     n_sequences: int, widest: int, tokenizer: Any, documents: list[str]
 ) -> None:

@@ -122,9 +122,7 @@ def test_a_trade_is_the_best_there_is_and_only_ever_lowers_the_loss(seed: int) -
             continue
         givers = rng.choice(kept, 3, replace=False).tolist()
         before = _loss(rows, output, kept)
-        losses = {
-            g: _loss(rows, output, sorted({*kept, taken} - {g})) for g in givers
-        }
+        losses = {g: _loss(rows, output, sorted({*kept, taken} - {g})) for g in givers}
         best = min(losses, key=lambda g: losses[g])
         traded = exchange.trade(taken, torch.tensor(givers))
         after = exchange.is_kept.nonzero()[:, 0].tolist()

@@ -14,9 +14,7 @@ H = 6
 
 
 def _weights(rows: Tensor, bias: Tensor | None = None, n_inputs: int = 1) -> MlpWeights:
-    return MlpWeights(
-        (rows,) * n_inputs, (bias,) * n_inputs, torch.randn(H, len(rows)), None
-    )
+    return MlpWeights((rows,) * n_inputs, (bias,) * n_inputs, torch.randn(H, len(rows)), None)
 
 
 def _clusters(plan: LayerPlan) -> set[frozenset[int]]:

@@ -181,9 +181,7 @@ def test_of_two_the_cheaper_goes(centred: bool) -> None:
         output = _output(2, seed)
         second = (rows.T @ rows) / T
         rho = second[0, 1] ** 2 / second[0, 0] / second[1, 1]
-        costs = [
-            second[j, j] * (1 - rho) * float(output[:, j].pow(2).sum()) for j in range(2)
-        ]
+        costs = [second[j, j] * (1 - rho) * float(output[:, j].pow(2).sum()) for j in range(2)]
         plan = plan_layer(_moments(rows), output, _nothing(2), 1)
         j, r = (0, 1) if costs[0] < costs[1] else (1, 0)
         assert plan.kept == (r,)

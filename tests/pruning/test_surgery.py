@@ -129,9 +129,7 @@ CASES = [(f, False) for f in PRUNABLE] + [(f, True) for f in GATED]
 
 
 @pytest.mark.parametrize(("family", "negatives"), CASES)
-def test_copies_and_negatives_are_merged_into_their_stand_ins(
-    family: str, negatives: bool
-) -> None:
+def test_copies_and_negatives_are_merged_into_their_stand_ins(family: str, negatives: bool) -> None:
     model = build(family)
     stand_ins = plant_copies(model, family, negatives)
     expected = logits(model)
@@ -168,9 +166,7 @@ def test_the_method_of_poles_finds_copies_and_negatives_by_itself(
     stand_ins = plant_copies(model, family, negatives)
     expected = logits(model)
     partner = {each.neuron: each.by for each in stand_ins}
-    nothing = Proposals(
-        torch.full((N_NEURONS,), -1), (), torch.full((N_NEURONS, 2), float("nan"))
-    )
+    nothing = Proposals(torch.full((N_NEURONS,), -1), (), torch.full((N_NEURONS, 2), float("nan")))
     layers = []
     for weights, rows in zip(weights_of(model), neurons(model), strict=True):
         layer = standins.plan_layer(
@@ -248,9 +244,7 @@ def test_only_the_mlp_s_tensors_change_and_by_slices(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", PRUNABLE)
-def test_a_saved_model_is_a_stock_one(
-    family: str, tmp_path: Path
-) -> None:
+def test_a_saved_model_is_a_stock_one(family: str, tmp_path: Path) -> None:
     model, _ = source(family)
     pruned: Any = apply_plan(model, same_plan(StandIn(0, 2, 0.5), StandIn(9, 3, -2.0)))
     pruned.save_pretrained(tmp_path)
@@ -523,5 +517,3 @@ def test_the_architecture_of_the_trunk_will_do() -> None:
     old = weights_of(mutable)[0]
     write_weights(mutable, find_architecture(mutable.model), 0, old.to(torch.float64))
     assert_bitwise(model.state_dict(), mutable.state_dict())
-
-

@@ -1,0 +1,242 @@
+"""The rows of a sweep: one combination after another, or several at once in processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from projector.architecture.widths import can_have_bias
+from projector.errors import UserError
+from pruning.calibration import calibrate, check_enough, mlps_of
+from pruning.perplexity import score
+from pruning.plan import PruningPlan
+from pruning.planning import NEEDS_REGULAR_MOMENTS, Planner
+from pruning.refit import NotApplicable, refit
+from pruning.report import DENSE, NOT_APPLICABLE, SAMPLE, Row
+from pruning.windows import EvaluationText
+
+if TYPE_CHECKING:
+    from pruning.sweep import SweepJob
+
+Combination = tuple[str, str, float, int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One plan, and the refits of it that are to be scored.
+
+    ``windows`` is ``sample`` or ``all``, see :class:`pruning.report.Row`.
+    """
+
+    method: str
+    sparsity: float
+    seed: int
+    refits: tuple[str, ...]
+    windows: str
+
+    @property
+    def combinations(self) -> list[Combination]:
+        """Method, refit, sparsity and seed of every row."""
+        return [(self.method, kind, self.sparsity, self.seed) for kind in self.refits]
+
+
+class Workbench:
+    """Makes rows; holds the planner of the seed that is worked on, for it is costly."""
+
+    def __init__(self, job: SweepJob) -> None:
+        self.job = job
+        self._seed: int | None = None
+        self._planner: Planner | None = None
+
+    def rows(self, task: Task) -> list[Row]:
+        """A row for each refit and evaluation text."""
+        texts = self.job.samples if task.windows == SAMPLE else self.job.wholes
+        result: list[Row] = []
+        for combination in task.combinations:
+            began = time.perf_counter()
+            try:
+                model = self._model(combination)
+            except NotApplicable as error:
+                result += [_missing(self.job, combination, t, task.windows, error) for t in texts]
+                continue
+            seconds = 0.0 if task.method == DENSE else time.perf_counter() - began
+            result += [
+                _scored(self.job, combination, model, t, task.windows, seconds) for t in texts
+            ]
+        return result
+
+    def _model(self, combination: Combination) -> nn.Module:
+        method, kind, sparsity, seed = combination
+        job, settings = self.job, self.job.settings
+        if method == DENSE:
+            return job.loaded.model
+        planner = self._planner_of(seed)
+        plan = make_plan(planner, method, kind, sparsity, settings.allocation, settings.round_to)
+        return refit(
+            job.loaded.model,
+            job.architecture,
+            plan,
+            kind,
+            planner.calibration,
+            n_steps=settings.n_steps,
+            seed=seed,
+        )
+
+    def _planner_of(self, seed: int) -> Planner:
+        if self._planner is None or self._seed != seed:
+            job = self.job
+            calibration = calibrate(
+                job.loaded,
+                job.architecture,
+                job.calibration,
+                n_sequences=job.settings.n_sequences,
+                seed=seed,
+            )
+            if set(job.settings.methods) & set(NEEDS_REGULAR_MOMENTS) or (
+                set(job.settings.refits) & {"least-squares", "reconstruct"}
+            ):
+                check_enough(calibration, [mlp.n_neurons for mlp in mlps_of(job.architecture)])
+            self._planner = Planner(
+                job.loaded.model, job.architecture, calibration, job.proposals, seed
+            )
+            self._seed = seed
+        return self._planner
+
+
+class Workers:
+    """Runs tasks here, or in processes of one thread each, which scale where threads wait."""
+
+    def __init__(self, job: SweepJob, n_workers: int) -> None:
+        if n_workers < 1:
+            raise UserError(f"--workers {n_workers} is too small: give 1 or more")
+        if n_workers > 1 and job.request is None:
+            raise UserError("several workers need a model that can be loaded by its name")
+        if n_workers > 1 and next(job.loaded.model.parameters()).device.type != "cpu":
+            raise UserError(
+                f"--workers {n_workers} is for the CPU: on an accelerator give --workers 1"
+            )
+        self._bench = Workbench(job)
+        self._pool = None
+        if n_workers > 1:
+            self._pool = ProcessPoolExecutor(
+                n_workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start,
+                initargs=(job.request,),
+            )
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            children = multiprocessing.active_children()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            # What they are at is not waited for: the rows that count are in the report.
+            for child in children:
+                child.terminate()
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[list[Row]]:
+        """The rows of each task, as they come."""
+        if self._pool is None or len(tasks) < 2:
+            for task in tasks:
+                yield self._bench.rows(task)
+            return
+        futures = [self._pool.submit(_work, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process died, perhaps for want of memory: go on with --resume and fewer "
+                "--workers"
+            ) from error
+
+
+_bench: Workbench | None = None
+
+
+def _start(request: Any) -> None:
+    """What each process does first: load for itself what this one has."""
+    from pruning.sweep import prepare_sweep
+
+    global _bench
+    torch.set_num_threads(1)
+    _bench = Workbench(prepare_sweep(request))
+
+
+def _work(task: Task) -> list[Row]:
+    assert _bench is not None
+    return _bench.rows(task)
+
+
+def make_plan(
+    planner: Planner, method: str, kind: str, sparsity: float, allocation: str, round_to: int
+) -> PruningPlan:
+    """The plan for a refit: about the mean where a bias will absorb it, else about zero."""
+    centred = kind != "none" and can_have_bias(planner.model, planner.architecture)
+    return planner.plan(method, sparsity, allocation=allocation, round_to=round_to, centred=centred)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _scored(
+    job: SweepJob,
+    combination: Combination,
+    model: nn.Module,
+    text: EvaluationText,
+    windows: str,
+    seconds: float,
+) -> Row:
+    method, kind, sparsity, seed = combination
+    n_dense, n_left = count_parameters(job.loaded.model), count_parameters(model)
+    found = score(model, text)
+    problem = found.problem
+    return Row(
+        method=method,
+        refit=kind,
+        sparsity=sparsity,
+        seed=seed,
+        evaluation=text.source,
+        windows=windows,
+        perplexity=None if problem else found.perplexity,
+        bits_per_byte=None if problem else found.bits_per_byte,
+        n_tokens=found.n_tokens,
+        parameters=n_left,
+        removed_share=1 - n_left / n_dense,
+        seconds=round(seconds, 3),
+        reason=problem or "",
+    )
+
+
+def _missing(
+    job: SweepJob, combination: Combination, text: EvaluationText, windows: str, error: UserError
+) -> Row:
+    method, kind, sparsity, seed = combination
+    return Row(
+        method=method,
+        refit=kind,
+        sparsity=sparsity,
+        seed=seed,
+        evaluation=text.source,
+        windows=windows,
+        perplexity=None,
+        bits_per_byte=None,
+        n_tokens=0,
+        parameters=count_parameters(job.loaded.model),
+        removed_share=0.0,
+        seconds=0.0,
+        status=NOT_APPLICABLE,
+        reason=str(error),
+    )
