@@ -120,13 +120,13 @@ class Call:
 
 def record_calls(
     model: nn.Module, modules: Mapping[Key, nn.Module], inputs: Mapping[str, Any]
-) -> tuple[dict[Key, Call], dict[Key, Tensor]]:
-    """Run ``model`` once: how each module was called, and the first tensor each was given.
+) -> tuple[dict[Key, Call], Tensor]:
+    """Run ``model`` once: how each module was called, and the first tensor the first one was given.
 
     Key-value caches are left out of the calls: called again, a module would add to them.
     """
     calls: dict[Key, Call] = {}
-    tensors: dict[Key, Tensor] = {}
+    first_given: list[Tensor] = []
 
     def hook(key: Key) -> Callable[..., None]:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -137,8 +137,9 @@ def record_calls(
             def blank(value: Any) -> Any:
                 return _FIRST_TENSOR if value is first else None if _is_cache(value) else value
 
+            if not first_given:
+                first_given.append(first.detach().clone())
             calls[key] = Call(tuple(map(blank, args)), {k: blank(v) for k, v in kwargs.items()})
-            tensors[key] = first.detach().clone()
 
         return record
 
@@ -148,7 +149,7 @@ def record_calls(
             hooks.callback(handle.remove)
         with torch.no_grad():
             model(**inputs)
-    return calls, tensors
+    return calls, first_given[0]
 
 
 def _is_cache(value: Any) -> bool:

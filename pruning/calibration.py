@@ -24,7 +24,7 @@ from projector.statistics import RunningCovariance
 from pruning.windows import hash_documents
 
 Key = TypeVar("Key", bound=Hashable)
-DEFAULT_SEQUENCES = 128
+DEFAULT_SEQUENCES = 256
 # Of five sequences, the last tells how well what the others say holds for text they are not.
 _HELD_OUT_EVERY = 5
 _CHARACTERS_A_TOKEN = 8

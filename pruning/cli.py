@@ -358,9 +358,9 @@ def prune(
     ] = "reconstruct",
     projection: ProjectionDir = None,
     calibration: Calibration = None,
-    sequences: Sequences = 128,
+    sequences: Sequences = 256,
     sequence_length: SequenceLength = None,
-    steps: Steps = 300,
+    steps: Steps = 200,
     allocation: Allocation = "uniform",
     round_to: RoundTo = 1,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -449,9 +449,9 @@ def sweep(
             "--winners/--no-winners", help="Score the best of each sparsity again on all windows."
         ),
     ] = True,
-    sequences: Sequences = 128,
+    sequences: Sequences = 256,
     sequence_length: SequenceLength = None,
-    steps: Steps = 300,
+    steps: Steps = 200,
     allocation: Allocation = "uniform",
     round_to: RoundTo = 1,
     workers: Annotated[

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ from pruning.calibration import (
 )
 from pruning.plan import LayerPlan, PruningPlan
 from pruning.surgery import apply_plan, write_weights
+
+if TYPE_CHECKING:
+    from pruning.reconstruction import DenseStreams
 
 REFITS = ("none", "bias", "least-squares", "reconstruct")
 _DAMPINGS = tuple(10.0**k for k in range(-7, 2))
@@ -170,8 +174,9 @@ def refit(
     kind: str,
     calibration: Calibration,
     *,
-    n_steps: int = 300,
+    n_steps: int = 200,
     seed: int = 0,
+    streams: DenseStreams | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
     """A pruned copy of ``model``, refitted.
@@ -181,12 +186,13 @@ def refit(
         kind: one of :data:`REFITS`.
         n_steps: of ``reconstruct``, in each layer.
         seed: of the batches that ``reconstruct`` draws.
+        streams: of this model and calibration, where several pruned models share them.
 
     Raises:
         NotApplicable: if the architecture has no place for such a refit.
         UserError: if the calibration text is too short for it.
     """
-    from pruning.reconstruction import check_reconstructable, reconstruct
+    from pruning.reconstruction import DenseStreams, check_reconstructable, reconstruct
 
     progress = progress or Silent()
     check_refit(kind)
@@ -221,11 +227,9 @@ def refit(
         )
     if kind == "reconstruct":
         reconstruct(
-            model,
-            architecture,
+            streams or DenseStreams(model, architecture, calibration),
             pruned,
             inner,
-            calibration,
             n_steps=n_steps,
             seed=seed,
             progress=progress,

@@ -19,6 +19,7 @@ from pruning.calibration import calibrate, check_enough, mlps_of
 from pruning.perplexity import score
 from pruning.plan import PruningPlan
 from pruning.planning import NEEDS_REGULAR_MOMENTS, Planner
+from pruning.reconstruction import DenseStreams
 from pruning.refit import NotApplicable, refit
 from pruning.report import DENSE, NOT_APPLICABLE, SAMPLE, Row
 from pruning.windows import EvaluationText
@@ -55,6 +56,7 @@ class Workbench:
         self.job = job
         self._seed: int | None = None
         self._planner: Planner | None = None
+        self._streams: DenseStreams | None = None
 
     def rows(self, task: Task) -> list[Row]:
         """A row for each refit and evaluation text."""
@@ -88,7 +90,13 @@ class Workbench:
             planner.calibration,
             n_steps=settings.n_steps,
             seed=seed,
+            streams=self._streams_of(planner) if kind == "reconstruct" else None,
         )
+
+    def _streams_of(self, planner: Planner) -> DenseStreams:
+        if self._streams is None:
+            self._streams = DenseStreams(planner.model, planner.architecture, planner.calibration)
+        return self._streams
 
     def _planner_of(self, seed: int) -> Planner:
         if self._planner is None or self._seed != seed:
@@ -107,7 +115,7 @@ class Workbench:
             self._planner = Planner(
                 job.loaded.model, job.architecture, calibration, job.proposals, seed
             )
-            self._seed = seed
+            self._seed, self._streams = seed, None
         return self._planner
 
 
