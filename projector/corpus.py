@@ -219,7 +219,7 @@ class _Cutter:
         self.sequence_length = sequence_length
         self.packed = packed
         self.skip_first = skip_first
-        self.prefix, self.suffix = _special_tokens(tokenizer)
+        self.prefix, self.suffix = special_tokens(tokenizer)
         self.room = sequence_length - len(self.prefix) - len(self.suffix)
         if self.room < 1:
             raise UserError(
@@ -303,7 +303,7 @@ class _Cutter:
         ]
 
 
-def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     """What the tokenizer puts before and after a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]

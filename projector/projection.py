@@ -237,17 +237,7 @@ class Projection:
 
 def check_out(out: Path, *, force: bool) -> None:
     """Raise a UserError if a projection may not be written to ``out``."""
-    if out.is_symlink() and not out.exists():
-        raise UserError(f"'{out}' is a link to nothing: give another folder for --out")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"'{out}' is a file: give a folder for --out")
-    existing = out.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UserError(f"'{existing}' is a file, and no folder can be made in it: '{out}'")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"'{existing}' can't be written to: give another folder for --out")
+    check_place(out)
     if not out.exists() or not any(p for p in out.iterdir() if p.name != ".partial"):
         return
     if not (out / FACTS_FILE).exists():
@@ -269,6 +259,21 @@ def check_out(out: Path, *, force: bool) -> None:
             f"folder '{out}' holds a projection already: add --force to replace it, "
             "or give another folder"
         )
+
+
+def check_place(out: Path) -> None:
+    """Raise a UserError if no folder can be written at ``out``, whatever it is to hold."""
+    if out.is_symlink() and not out.exists():
+        raise UserError(f"'{out}' is a link to nothing: give another folder for --out")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"'{out}' is a file: give a folder for --out")
+    existing = out.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"'{existing}' is a file, and no folder can be made in it: '{out}'")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"'{existing}' can't be written to: give another folder for --out")
 
 
 @contextmanager

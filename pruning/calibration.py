@@ -44,6 +44,11 @@ class CalibrationText:
     corpus: Corpus
     document_hashes: frozenset[str]
 
+    @property
+    def sequence_length(self) -> int:
+        """Tokens of the longest sequence."""
+        return int(np.diff(self.corpus.starts).max())
+
     def draw(self, n_sequences: int, seed: int) -> Corpus:
         """``n_sequences`` of the sequences at random, longest ones only while they suffice.
 
@@ -155,8 +160,9 @@ def read_calibration(
 ) -> CalibrationText:
     """Read and tokenize calibration text.
 
-    A causal model reads documents one after another, and its first positions do not count. Of a
-    stream from the hub only as much is read as several draws of ``n_sequences`` need.
+    A causal model reads documents one after another. First positions count, unlike in a
+    projection: some models keep huge activations there, and break without them. Of a stream from
+    the hub only as much is read as several draws of ``n_sequences`` need.
 
     Args:
         source: see :func:`projector.sources.read_documents`; or the documents themselves.
@@ -183,7 +189,7 @@ def read_calibration(
         watched(),
         loaded.tokenizer,
         sequence_length=length,
-        skip_first=int(architecture.is_causal),
+        skip_first=0,
         packed=architecture.is_causal,
         advance=progress.advance,
     )
@@ -242,7 +248,7 @@ def calibrate(
     progress = progress or Silent()
     corpus = text.draw(n_sequences, seed)
     mlps = mlps_of(architecture)
-    device = next(loaded.model.parameters()).device
+    device = _sums_on(architecture, next(loaded.model.parameters()).device)
     running = {
         (layer, part): RunningCovariance(mlp.n_neurons, device)
         for layer, mlp in enumerate(mlps)
@@ -315,9 +321,20 @@ def check_enough(calibration: Calibration, widths: Sequence[int]) -> None:
 
     E[h hᵀ] over T tokens has a rank of at most T.
     """
-    n_tokens, widest = calibration.n_fit_tokens, max(widths)
+    _check_count(calibration.n_fit_tokens, calibration.corpus.n_sequences, widths)
+
+
+def check_draw(text: CalibrationText, n_sequences: int, seed: int, widths: Sequence[int]) -> None:
+    """The same of a seed's sequences, before the model has read them."""
+    corpus = text.draw(n_sequences, seed)
+    counts = np.maximum(np.diff(corpus.starts) - corpus.skip_first, 0)
+    held_out = np.arange(len(counts)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+    _check_count(int(counts[~held_out].sum()), n_sequences, widths)
+
+
+def _check_count(n_tokens: int, n_sequences: int, widths: Sequence[int]) -> None:
+    widest = max(widths)
     if n_tokens < widest:
-        n_sequences = calibration.corpus.n_sequences
         n_fit = n_sequences - n_sequences // _HELD_OUT_EVERY
         needed_fit = -(-widest * n_fit // max(1, n_tokens))
         # And those that are held out between them.
@@ -328,13 +345,32 @@ def check_enough(calibration: Calibration, widths: Sequence[int]) -> None:
         )
 
 
-def check_memory(architecture: Architecture) -> None:
-    """Raise a UserError if the moments of all layers do not fit into memory."""
-    n_bytes = sum(5 * 8 * mlp.n_neurons**2 for mlp in mlps_of(architecture))
+def check_memory(architecture: Architecture, device: torch.device) -> None:
+    """Raise a UserError if the moments of all layers do not fit into memory.
+
+    The sums are kept where the model is, if there is room, and a copy on the CPU.
+    """
     free = psutil.virtual_memory().available
+    n_bytes = _sum_bytes(architecture)
+    if _sums_on(architecture, device).type == "cpu":
+        n_bytes *= 2
     if n_bytes > free:
         widest = max(mlp.n_neurons for mlp in mlps_of(architecture))
         raise UserError(
             f"out of memory: the moments of {len(architecture.blocks)} layers of up to {widest:,} "
             f"neurons take {size_text(n_bytes)}, and {size_text(free)} are free"
         )
+
+
+def _sum_bytes(architecture: Architecture) -> int:
+    """Two float64 matrices a layer: over the tokens of the fit, and over the held-out ones."""
+    return sum(2 * 8 * mlp.n_neurons**2 for mlp in mlps_of(architecture))
+
+
+def _sums_on(architecture: Architecture, device: torch.device) -> torch.device:
+    """Where sums are kept: MPS has no float64, and a GPU may have no room beside the model."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        # The other half is for activations.
+        return device if 2 * _sum_bytes(architecture) < free else torch.device("cpu")
+    return torch.device("cpu") if device.type == "mps" else device

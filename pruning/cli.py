@@ -41,12 +41,6 @@ TrustRemoteCode = Annotated[
 ]
 
 
-@app.callback()
-def _program() -> None:
-    # One command alone would take the place of the program.
-    pass
-
-
 @app.command()
 def poles(
     projection_dir: Annotated[Path, typer.Argument(metavar="DIR", help="A saved projection.")],
@@ -334,6 +328,24 @@ Allocation = Annotated[
     ),
 ]
 RoundTo = Annotated[int, typer.Option("--round-to", help="Widths are multiples of this.")]
+PoleSpace = Annotated[
+    str | None,
+    typer.Option(
+        "--space",
+        help="Of the poles that method poles takes, as for `pruning poles`. abs-correlation, or "
+        "positions where the projection keeps no statistics.",
+        show_default=False,
+    ),
+]
+PoleSize = Annotated[
+    int | None, typer.Option("--min-cluster-size", help="Of those poles.", show_default=False)
+]
+PoleSelection = Annotated[
+    str | None,
+    typer.Option(
+        "--selection", help="Of those poles. leaf; eom in space positions.", show_default=False
+    ),
+]
 Steps = Annotated[int, typer.Option("--steps", help="Of --refit reconstruct, in each layer.")]
 
 
@@ -357,6 +369,9 @@ def prune(
         typer.Option(help="What the others do about it: none, bias, least-squares, reconstruct."),
     ] = "reconstruct",
     projection: ProjectionDir = None,
+    space: PoleSpace = None,
+    min_cluster_size: PoleSize = None,
+    selection: PoleSelection = None,
     calibration: Calibration = None,
     sequences: Sequences = 256,
     sequence_length: SequenceLength = None,
@@ -376,11 +391,20 @@ def prune(
     """Make a smaller checkpoint of MODEL, which plain transformers loads."""
     screen = Screen(as_json)
     with screen.errors():
+        from pruning.preparing import choose_poles
         from pruning.pruning import PruneSettings, prune_model
         from pruning.saving import check_out
 
         settings = PruneSettings(
-            method, sparsity, refit, sequences, steps, allocation, round_to, seed
+            method=method,
+            sparsity=sparsity,
+            refit=refit,
+            n_sequences=sequences,
+            n_steps=steps,
+            allocation=allocation,
+            round_to=round_to,
+            seed=seed,
+            poles=choose_poles(space, min_cluster_size, selection),
         )
         source = _calibration(calibration, model)
         check_out(out, force=force)
@@ -411,7 +435,7 @@ def prune(
                 "load its tokenizer with PreTrainedTokenizerFast.from_pretrained"
             )
         lines.append(f"Wrote [b]{escape(str(out))}[/b]")
-        lines.append(f"Next: pruning bench {quote(model)} {quote(str(out))}")
+        lines.append(f"Next: pruning bench {escape(f'{quote(model)} {quote(str(out))}')}")
         screen.result(made.as_dict(), "\n".join(lines))
 
 
@@ -432,6 +456,9 @@ def sweep(
         int, typer.Option(help="How many; each draws its own calibration sequences.")
     ] = 3,
     projection: ProjectionDir = None,
+    space: PoleSpace = None,
+    min_cluster_size: PoleSize = None,
+    selection: PoleSelection = None,
     calibration: Calibration = None,
     evaluation: Annotated[
         str | None,
@@ -476,6 +503,7 @@ def sweep(
 
         from projector.figures import write_figure
         from pruning.figures import report_figure
+        from pruning.preparing import choose_poles
         from pruning.report import JSON_FILE
         from pruning.sweep import (
             SweepRequest,
@@ -495,6 +523,7 @@ def sweep(
             n_steps=steps,
             allocation=allocation,
             round_to=round_to,
+            poles=choose_poles(space, min_cluster_size, selection),
         )
         source = _calibration(calibration, model)
         texts = _evaluations(evaluation, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import plotly.graph_objects as go
@@ -108,10 +109,12 @@ def _menu(figure: go.Figure, refits: list[str]) -> dict[str, Any]:
 
 def _title(report: PruningReport, evaluation: str, found: list[Summary]) -> str:
     model = report.model
+    # Plotly reads its texts as HTML.
+    name, text = html.escape(str(model["id"])), html.escape(evaluation)
     n_seeds = max((s.n_seeds for s in found if s.method != DENSE), default=0)
-    calibration = report.settings["calibration"]["source"]
+    calibration = html.escape(str(report.settings["calibration"]["source"]))
     return (
-        f"{model['id']}: what pruning its MLPs costs on {evaluation}"
+        f"{name}: what pruning its MLPs costs on {text}"
         f"<br><sup>{model['parameters']:,} parameters; calibrated on {calibration}; bars are one "
         f"standard deviation over {n_seeds} seeds</sup>"
     )

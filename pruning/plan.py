@@ -16,6 +16,10 @@ FORMAT = "transformer-pruning-plan"
 FORMAT_VERSION = 1
 
 
+class NotApplicable(UserError):
+    """A combination of method, refit and architecture that can't be."""
+
+
 @dataclass(frozen=True)
 class StandIn:
     """Kept neuron ``by`` stands in for a removed one: h_neuron ≈ Σ_by coefficient · h_by."""
@@ -175,10 +179,12 @@ class PruningPlan:
 
 
 def kept_width(n_neurons: int, sparsity: float, round_to: int = 1) -> int:
-    """Neurons that stay: max(m, m · round(N(1 − s)/m)), and at most N.
+    """Neurons that stay: max(m, m · round(N(1 − s)/m)), and at most N; all of them at s = 0.
 
     Args:
         round_to: m; widths that are multiples of it run faster on some machines.
     """
+    if sparsity == 0:
+        return n_neurons
     multiple = round_to * round(n_neurons * (1 - sparsity) / round_to)
     return min(n_neurons, max(round_to, multiple))

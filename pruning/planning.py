@@ -15,7 +15,7 @@ from projector.errors import UserError
 from pruning import folding, importance, standins
 from pruning.calibration import Calibration, Moments, check_enough, mlps_of
 from pruning.elimination import Elimination, damped, eliminate
-from pruning.plan import LayerPlan, PruningPlan, kept_width
+from pruning.plan import LayerPlan, NotApplicable, PruningPlan, kept_width
 from pruning.standins import Proposals
 
 METHODS = ("random", "magnitude", "activation", "wanda", "flap", "folding", "poles", "obs")
@@ -137,7 +137,8 @@ class Planner:
         return moments.covariance if centred else moments.second
 
     def _weights(self, layer: int) -> MlpWeights:
-        return read_weights(mlps_of(self.architecture)[layer])
+        # On the CPU, where the moments are, and where there is float64.
+        return read_weights(mlps_of(self.architecture)[layer]).to("cpu")
 
     def _allocate(self, method: str, sparsity: float, round_to: int, centred: bool) -> list[int]:
         """Widths that remove the cheapest neurons of all layers together.
@@ -146,7 +147,7 @@ class Planner:
         trades come after); scores of other methods are standardized layer by layer first.
         """
         if method == "folding":
-            raise UserError(
+            raise NotApplicable(
                 "method folding has no scores that could be compared between layers: choose "
                 "--allocation uniform"
             )

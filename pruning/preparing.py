@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from projector.architecture import Architecture, find_architecture
@@ -10,6 +12,7 @@ from projector.architecture.widths import config_with_widths
 from projector.errors import UserError
 from projector.models import LoadedModel, load_model
 from projector.projection import FACTS_FILE, Projection
+from projector.sources import source_name
 from pruning.calibration import check_memory, mlps_of
 from pruning.poles import PoleSettings, find_poles
 from pruning.standins import Proposals
@@ -17,6 +20,18 @@ from pruning.standins import Proposals
 # |ρ|, for who fires oppositely can stand in too; leaves, for on ρ one pole would hold nearly all.
 CORRELATION_POLES = PoleSettings(space="abs-correlation", selection="leaf")
 MAP_POLES = PoleSettings()
+
+
+def choose_poles(
+    space: str | None, min_cluster_size: int | None, selection: str | None
+) -> PoleSettings | None:
+    """Settings of the poles that propose stand-ins; None where nothing was asked for."""
+    asked = {"space": space, "min_cluster_size": min_cluster_size, "selection": selection}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if not given:
+        return None
+    usual = MAP_POLES if space == "positions" else CORRELATION_POLES
+    return replace(usual, **given)  # type: ignore[arg-type]
 
 
 def load_prunable(
@@ -50,12 +65,26 @@ def check_prunable(loaded: LoadedModel, architecture: Architecture) -> None:
     widths = [mlp.n_neurons for mlp in mlps_of(architecture)]
     narrower = min(widths) - 1
     config_with_widths(loaded.model, architecture, [max(1, narrower)] * len(widths))
-    check_memory(architecture)
+    check_memory(architecture, next(loaded.model.parameters()).device)
 
 
 def fingerprint(folder: str | Path) -> str:
     """SHA-256 of ``projection.json``, which the projection's other files name too."""
     return hashlib.sha256((Path(folder) / FACTS_FILE).read_bytes()).hexdigest()
+
+
+def check_unseen(folder: str | Path, evaluations: Sequence[str]) -> None:
+    """Raise a UserError if the projection was fitted on a text that pruned models are scored on.
+
+    ``poles`` alone would have had a look at it.
+    """
+    corpus = Projection.load(folder).facts["corpus"]
+    for source in evaluations:
+        if corpus is not None and corpus["source"] == source_name(source):
+            raise UserError(
+                f"projection '{folder}' was fitted on '{corpus['source']}', which is an evaluation "
+                "text: fit one on other text, or score on other text"
+            )
 
 
 def read_proposals(

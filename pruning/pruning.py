@@ -12,8 +12,9 @@ from projector.progress import Progress, Silent
 from projector.sources import read_documents
 from pruning.calibration import DEFAULT_SEQUENCES, calibrate, read_calibration
 from pruning.planning import Planner, check_options
+from pruning.poles import PoleSettings
 from pruning.preparing import fingerprint, load_prunable, read_proposals
-from pruning.reconstruction import DEFAULT_STEPS
+from pruning.reconstruction import DEFAULT_STEPS, products_in
 from pruning.refit import check_refit, refit
 from pruning.saving import Saved, check_out, save_pruned
 from pruning.working import count_parameters, make_plan
@@ -21,7 +22,11 @@ from pruning.working import count_parameters, make_plan
 
 @dataclass(frozen=True)
 class PruneSettings:
-    """What to remove, and what to do about it."""
+    """What to remove, and what to do about it.
+
+    Attributes:
+        poles: of method ``poles``, see :func:`pruning.preparing.read_proposals`.
+    """
 
     method: str = "poles"
     sparsity: float = 0.3
@@ -31,6 +36,7 @@ class PruneSettings:
     allocation: str = "uniform"
     round_to: int = 1
     seed: int = 0
+    poles: PoleSettings | None = None
 
     def __post_init__(self) -> None:
         check_options(self.method, self.sparsity, self.allocation, self.round_to)
@@ -112,7 +118,7 @@ def prune_model(
     proposals = None
     if projection is not None:
         progress.begin("Finding poles", None, "")
-        proposals = read_proposals(projection, loaded, architecture)
+        proposals = read_proposals(projection, loaded, architecture, settings.poles)
     text = read_calibration(
         calibration,
         loaded,
@@ -152,16 +158,22 @@ def prune_model(
         progress=progress,
     )
     progress.begin("Saving, and loading again", None, "")
+    training = {
+        "n_steps": settings.n_steps,
+        "products_in": products_in(next(loaded.model.parameters()).device),
+    }
     facts = {
-        "refit": {"kind": settings.refit, "n_steps": settings.n_steps},
+        "refit": {"kind": settings.refit, **(training if settings.refit == "reconstruct" else {})},
         "model": {"id": loaded.identifier, "sha256": loaded.weights_sha256},
         "calibration": {
             "source": text.source,
             "sha256": text.corpus.sha256,
+            "sequence_length": text.sequence_length,
             "n_sequences": drawn.corpus.n_sequences,
             "n_tokens": drawn.corpus.n_tokens,
         },
         "projection": fingerprint(projection) if projection is not None else None,
+        "poles": None if settings.poles is None else asdict(settings.poles),
         "versions": versions(),
     }
     saved = save_pruned(

@@ -26,7 +26,8 @@ from projector.corpus import Batch
 from projector.gathering import evaluating
 from projector.progress import Progress
 from pruning.calibration import Calibration, is_held_out, mlps_of
-from pruning.refit import NotApplicable, Products, fit_output
+from pruning.plan import NotApplicable
+from pruning.refit import Products, fit_output
 from pruning.surgery import write_weights
 
 DEFAULT_STEPS = 200
@@ -42,8 +43,8 @@ def check_reconstructable(architecture: Architecture) -> None:
     for layer, mlp in enumerate(mlps_of(architecture)):
         if mlp.activation is None:
             raise NotApplicable(
-                f"layer {layer} can't be reconstructed: its neurons are no known function of its "
-                "MLP's inputs; choose --refit least-squares"
+                f"layer {layer} can't be reconstructed, nor refitted once averaged: its neurons "
+                "are no known function of its MLP's inputs"
             )
 
 
@@ -70,6 +71,16 @@ class DenseStreams:
         self._blocks: dict[tuple[int, int], _DenseBlock] = {}
         n_numbers = 2 * len(architecture.blocks) * len(calibration.corpus.ids)
         self._keeps = 4 * n_numbers * architecture.n_hidden <= _MOST_KEPT_BYTES
+
+    def run(self) -> None:
+        """Run the text through the model now, where what it does is kept."""
+        if not self._keeps or self._blocks:
+            return
+        with evaluating(self.model):
+            for index in range(len(self.batches)):
+                before: Tensor | None = None
+                for layer in range(len(self.architecture.blocks)):
+                    before = self.block(index, layer, before).after
 
     def start(self, index: int) -> tuple[dict[int, Call], Tensor]:
         """How a batch's blocks are called, and the stream before the first."""
@@ -119,7 +130,7 @@ def reconstruct(
             mlp = dense.architecture.blocks[layer].mlp
             assert mlp is not None
             assert own.mlp is not None
-            data = _LayerData([], [], [])
+            data = _LayerData()
             rests: list[tuple[Tensor, Tensor]] = []
             for i in places:
                 call = dense.start(i)[0][layer]
@@ -128,7 +139,7 @@ def reconstruct(
                 after, seen = _run_block(call, own.module, own.mlp, streams[i])
                 rest = after - seen["out"] if mlp.adds_to_stream else streams[i]
                 rests.append((rest, seen["x"]))
-                _add_batch(data, dense.batches[i], was, rest, seen["x"], mlp)
+                data.add(dense.batches[i], was, rest, seen, mlp)
             weights = _train(read_weights(own.mlp), mlp, data, n_steps, seed, progress.advance)
             write_weights(pruned, pruned_architecture, layer, weights)
             for i, (rest, x) in enumerate(rests):
@@ -156,37 +167,53 @@ def _begin(
     return calls, first
 
 
-@dataclass
 class _LayerData:
-    """Of all calibration tokens that count: what the MLP reads, what it should give, (n, H) each;
-    and which are held out, (n,) bool."""
+    """What one layer is trained with, of all calibration tokens that count.
 
-    inputs: list[Tensor]
-    targets: list[Tensor]
-    held_out: list[Tensor]
+    Attributes:
+        inputs, targets: what the MLP reads and what it should give, (n, H) a batch.
+        held_out: which are held out, (n,) bool a batch.
+        products: of its neurons as they are and the targets; by whether held out.
+    """
 
+    def __init__(self) -> None:
+        self.inputs: list[Tensor] = []
+        self.targets: list[Tensor] = []
+        self.held_out: list[Tensor] = []
+        self.products: dict[bool, Products] = {}
 
-def _add_batch(
-    data: _LayerData, batch: Batch, was: _DenseBlock, rest: Tensor, x: Tensor, mlp: Mlp
-) -> None:
-    keep = batch.keep
-    target = kept_rows(was.out, keep)
-    if mlp.adds_to_stream:
-        # The stream without the MLP's own share: what came in, and what attention added.
-        drift = kept_rows(was.after - was.out, keep) - kept_rows(rest, keep)
-        target = target + _DRIFT_SHARE * drift
-    data.inputs.append(kept_rows(x, keep))
-    data.targets.append(target)
-    held_out = is_held_out(batch)[:, None].expand_as(keep)
-    data.held_out.append(held_out[keep].to(target.device))
+    def add(
+        self, batch: Batch, was: _DenseBlock, rest: Tensor, seen: dict[str, Tensor], mlp: Mlp
+    ) -> None:
+        """Add a batch; ``seen`` of the pruned block, see :func:`_run_block`."""
+        keep = batch.keep
+        target = kept_rows(was.out, keep).float()
+        if mlp.adds_to_stream:
+            # The stream without the MLP's own share: what came in, and what attention added. In
+            # float32: in half precision little would be left of the difference.
+            drift = kept_rows(was.after.float() - was.out.float(), keep) - kept_rows(rest, keep)
+            target = target + _DRIFT_SHARE * drift
+        held_out = is_held_out(batch)[:, None].expand_as(keep)[keep].to(target.device)
+        neurons = kept_rows(seen["h"], keep)
+        for part in (False, True):
+            found = Products.of_rows(neurons[held_out == part], target[held_out == part])
+            before = self.products.get(part)
+            self.products[part] = found if before is None else before.joined(found)
+        self.inputs.append(kept_rows(seen["x"], keep))
+        self.targets.append(target)
+        self.held_out.append(held_out)
 
 
 def _run_block(
     call: Call, module: nn.Module, mlp: Mlp, hidden: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The stream behind the block, and what its MLP read and gave."""
+    """The stream behind the block; and what its MLP read, its neurons "h", and what it gave."""
     seen: dict[str, Tensor] = {}
-    taps = {"x": Tap(mlp.inputs[0].module, "input"), "out": Tap(mlp.output.module, "output")}
+    taps = {
+        "x": Tap(mlp.inputs[0].module, "input"),
+        "h": Tap(mlp.output.module, "input"),
+        "out": Tap(mlp.output.module, "output"),
+    }
 
     def keep(key: str, tensor: Tensor) -> None:
         # Families that flatten their batch give it back in the stream's own shape.
@@ -208,30 +235,32 @@ def _train(
 ) -> MlpWeights:
     """Fit one MLP to its targets; the weights that do best on the held-out tokens."""
     held_out = torch.cat(data.held_out)
-    x, target = torch.cat(data.inputs).float(), torch.cat(data.targets).float()
+    x, target = torch.cat(data.inputs).float(), torch.cat(data.targets)
     kind = weights.output
     weights = weights.to(torch.float32)
     checked = (x[held_out], target[held_out])
     x, target = x[~held_out], target[~held_out]
-    candidates = [weights, _with_output(weights, mlp, (x, target), checked)]
+    # Held-out tokens choose between them, so that no candidate is fitted to those.
+    candidates = [weights, _with_output(weights, data.products[False], data.products[True])]
     start = min(candidates, key=lambda each: _loss(each, mlp, *checked))
     trained = _descend(start, mlp, x, target, n_steps, seed, advance)
     best = min((start, trained), key=lambda each: _loss(each, mlp, *checked))
     return best.to(kind.dtype)
 
 
-def _with_output(
-    weights: MlpWeights, mlp: Mlp, fit: tuple[Tensor, Tensor], checked: tuple[Tensor, Tensor]
-) -> MlpWeights:
+def _with_output(weights: MlpWeights, fit: Products, held_out: Products) -> MlpWeights:
     """The output projection fitted in closed form to what the layer really reads."""
-    with torch.no_grad():
-        near, far = (
-            Products.of_rows(weights.neurons(mlp, x), target) for x, target in (fit, checked)
-        )
-    start = weights.output.double()
-    output, bias = fit_output(near, far, start, centred=weights.output_bias is not None)
+    output, bias = fit_output(
+        fit,
+        held_out,
+        weights.output.to(fit.inner.device).double(),
+        centred=weights.output_bias is not None,
+        on_all=False,
+    )
     return replace(
-        weights, output=output.float(), output_bias=None if bias is None else bias.float()
+        weights,
+        output=output.to(weights.output),
+        output_bias=None if bias is None else bias.to(weights.output),
     )
 
 
@@ -274,7 +303,7 @@ def _descend(
     order = torch.empty(0, dtype=torch.int64)
     # Products in bf16, sums and weights in float32: as good as float32 in our trials, and twice as
     # fast where the machine has it.
-    lower = _has_bfloat16(x.device)
+    lower = products_in(x.device) == "bfloat16"
     with torch.enable_grad():
         for step in range(n_steps):
             if len(order) < min(_BATCH_TOKENS, len(x)):
@@ -297,9 +326,11 @@ def _descend(
     )
 
 
-def _has_bfloat16(device: torch.device) -> bool:
-    """Whether products in bf16 are made by the device itself, and not by way of float32."""
+def products_in(device: torch.device) -> str:
+    """``bfloat16`` if the device itself makes such products, not by way of float32; else that."""
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        own = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    else:
+        own = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if own else "float32"

@@ -8,7 +8,7 @@ taken about the mean and the bias absorbs it; else about zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,18 +30,16 @@ from pruning.calibration import (
     mlps_of,
     run_batch,
 )
-from pruning.plan import LayerPlan, PruningPlan
+from pruning.plan import LayerPlan, NotApplicable, PruningPlan
 from pruning.surgery import apply_plan, write_weights
 
 if TYPE_CHECKING:
     from pruning.reconstruction import DenseStreams
 
 REFITS = ("none", "bias", "least-squares", "reconstruct")
+_USUAL_DAMPING = 1e-4
 _DAMPINGS = tuple(10.0**k for k in range(-7, 2))
-
-
-class NotApplicable(UserError):
-    """A refit that this architecture has no place for."""
+_CHUNK_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,27 @@ class Products:
 
     @classmethod
     def of_rows(cls, neurons: Tensor, targets: Tensor) -> Products:
-        """From rows (n, K) and (n, H), in float64."""
-        k, t = neurons.double(), targets.double()
-        n = max(1, len(k))
-        return cls(
-            len(k), k.T @ k / n, k.T @ t / n, k.sum(0) / n, t.sum(0) / n, float(t.pow(2).sum() / n)
-        )
+        """From rows (n, K) and (n, H): products of some thousands in float32, sums in float64.
+
+        Rows in float64 are multiplied in it.
+        """
+        # MPS has no float64.
+        device = torch.device("cpu") if neurons.device.type == "mps" else neurons.device
+        total = cls.of_none(neurons.shape[1], targets.shape[1], device)
+        for k, t in zip(neurons.split(_CHUNK_ROWS), targets.split(_CHUNK_ROWS), strict=True):
+            if k.dtype != torch.float64:
+                k, t = k.float(), t.float()
+            n = max(1, len(k))
+            sums = (k.T @ k, k.T @ t, k.sum(0), t.sum(0), t.pow(2).sum(0))
+            inner, cross, of_k, of_t, power = (each.to(device).double() / n for each in sums)
+            total = total.joined(cls(len(k), inner, cross, of_k, of_t, float(power.sum())))
+        return total
+
+    @classmethod
+    def of_none(cls, n_neurons: int, n_targets: int, device: torch.device) -> Products:
+        """Over no token."""
+        k, t = (torch.zeros(n, dtype=torch.float64, device=device) for n in (n_neurons, n_targets))
+        return cls(0, torch.outer(k, k), torch.outer(k, t), k, t, 0.0)
 
     @classmethod
     def of_moments(cls, moments: Moments, kept: Tensor, output: Tensor) -> Products:
@@ -89,10 +102,10 @@ class Products:
 
     def joined(self, other: Products) -> Products:
         """Over the tokens of both."""
-        total = max(1, self.n_tokens + other.n_tokens)
-        a, b = self.n_tokens / total, other.n_tokens / total
+        n_tokens = self.n_tokens + other.n_tokens
+        a, b = (each.n_tokens / max(1, n_tokens) for each in (self, other))
         return Products(
-            total,
+            n_tokens,
             a * self.inner + b * other.inner,
             a * self.cross + b * other.cross,
             a * self.neuron_mean + b * other.neuron_mean,
@@ -113,6 +126,11 @@ class Products:
             power=self.power - 2 * float(t @ q) + float(q @ q),
         )
 
+    def on_cpu(self) -> Products:
+        """The same, on the CPU."""
+        names = ("inner", "cross", "neuron_mean", "target_mean")
+        return replace(self, **{name: getattr(self, name).cpu() for name in names})
+
     def loss(self, output: Tensor) -> float:
         """E‖t − W k‖², W (H, K)."""
         return (
@@ -123,27 +141,34 @@ class Products:
 
 
 def fit_output(
-    fit: Products, held_out: Products, start: Tensor, *, centred: bool
+    fit: Products, held_out: Products, start: Tensor, *, centred: bool, on_all: bool = True
 ) -> tuple[Tensor, Tensor | None]:
     """The output projection that gives the targets best, and its bias where ``centred``.
 
     Ridge regression towards the weights as they are: W = W₀ + (B − W₀ A)(A + λI)⁻¹, with
     A = E[k kᵀ] and B = E[t kᵀ]. λ is the one of ten that does best on held-out tokens, or the
-    start itself where none does better; the fit is then made from all of them.
+    start itself where none does better; the fit is then made from all tokens.
 
     Args:
         fit, held_out: products over disjoint tokens.
         start: W₀, (H, K) float64.
         centred: take moments about the mean, and give the bias b = E[t] − W E[k].
+        on_all: make the fit from all tokens; else from ``fit`` alone, so that ``held_out`` can
+            go on to judge it.
 
     Returns:
         (H, K) float64, and (H,) float64 or None.
     """
-    whole = fit.joined(held_out)
+    whole = fit.joined(held_out) if on_all else fit
     points = (fit.neuron_mean, fit.target_mean)
     near, far = (fit.about(*points), held_out.about(*points)) if centred else (fit, held_out)
-    best, best_loss = None, far.loss(start)
-    for damping in _DAMPINGS:
+    best: float | None = None
+    candidates: tuple[float, ...] = _DAMPINGS
+    if held_out.n_tokens == 0:
+        # Nothing to choose by: a moderate one.
+        best, candidates = _USUAL_DAMPING, ()
+    best_loss = far.loss(start)
+    for damping in candidates:
         candidate = _ridge(near, start, damping)
         loss = far.loss(candidate)
         if loss < best_loss:
@@ -203,7 +228,8 @@ def refit(
             f"{type(model).__name__} has no place for a bias in its MLPs' outputs: choose "
             "--refit least-squares"
         )
-    if kind == "reconstruct":
+    averaged = any(layer.groups for layer in plan.layers)
+    if kind == "reconstruct" or (averaged and kind != "none"):
         check_reconstructable(architecture)
     if kind == "none" or plan.changes_nothing:
         return apply_plan(model, plan, architecture=architecture)
@@ -211,7 +237,16 @@ def refit(
         check_enough(calibration, plan.widths)
     pruned = apply_plan(model, plan, architecture=architecture, with_bias=with_bias)
     inner = find_architecture(pruned)
-    averaged = any(layer.groups for layer in plan.layers)
+    if kind == "reconstruct":
+        reconstruct(
+            streams or DenseStreams(model, architecture, calibration),
+            pruned,
+            inner,
+            n_steps=n_steps,
+            seed=seed,
+            progress=progress,
+        )
+        return pruned
     products = _run_products(model, architecture, inner, calibration) if averaged else None
     for layer, mlp in enumerate(mlps_of(inner)):
         if len(plan.layers[layer].kept) == plan.layers[layer].n_neurons:
@@ -224,15 +259,6 @@ def refit(
         )
         write_weights(
             pruned, inner, layer, _closed_form(kind, dense, weights, fit, held_out, with_bias)
-        )
-    if kind == "reconstruct":
-        reconstruct(
-            streams or DenseStreams(model, architecture, calibration),
-            pruned,
-            inner,
-            n_steps=n_steps,
-            seed=seed,
-            progress=progress,
         )
     return pruned
 
@@ -252,7 +278,7 @@ def _closed_form(
     with_bias: bool,
 ) -> MlpWeights:
     """``bias`` or ``least-squares``: targets are W h, to which the dense bias is added."""
-    start = weights.output.double().cpu()
+    start = weights.output.cpu().double()
     if kind == "bias":
         whole = fit.joined(held_out)
         output, bias = start, whole.target_mean - start @ whole.neuron_mean
@@ -261,7 +287,7 @@ def _closed_form(
         bias = torch.zeros(len(output), dtype=output.dtype) if shift is None else shift
     kind_of = weights.output
     if dense.output_bias is not None:
-        bias = bias + dense.output_bias.double().cpu()
+        bias = bias + dense.output_bias.cpu().double()
     return replace(
         weights,
         output=output.to(kind_of),
@@ -272,7 +298,7 @@ def _closed_form(
 def _kept_products(
     moments: LayerMoments, layer: LayerPlan, dense: MlpWeights
 ) -> tuple[Products, Products]:
-    output = dense.output.double().cpu()
+    output = dense.output.cpu().double()
     kept = layer.kept_index
     return (
         Products.of_moments(moments.fit, kept, output),
@@ -285,7 +311,7 @@ def _run_products(
 ) -> list[tuple[Products, Products]]:
     """The products of neurons that the dense model does not have: one more pass over the text."""
     mlps, new = mlps_of(architecture), [read_weights(mlp) for mlp in mlps_of(pruned)]
-    totals: list[list[Products | None]] = [[None, None] for _ in mlps]
+    totals: dict[tuple[int, bool], Products] = {}
     taps: dict[tuple[int, str], Tap] = {}
     for layer, mlp in enumerate(mlps):
         taps[layer, "x"] = Tap(mlp.inputs[0].module, "input")
@@ -293,13 +319,13 @@ def _run_products(
     trunk = getattr(model, "base_model", model)
     for batch in calibration.batches():
         held_out = is_held_out(batch)
-        keeps = [batch.keep & (held_out == part)[:, None] for part in (False, True)]
+        keeps = {part: batch.keep & (held_out == part)[:, None] for part in (False, True)}
         read: dict[int, Tensor] = {}
 
         def count(
             key: tuple[int, str],
             tensor: Tensor,
-            keeps: Sequence[Tensor] = keeps,
+            keeps: Mapping[bool, Tensor] = keeps,
             read: dict[int, Tensor] = read,
         ) -> None:
             layer, what = key
@@ -308,22 +334,13 @@ def _run_products(
                 read[layer] = tensor.clone()
                 return
             neurons = new[layer].neurons(mlps[layer], read.pop(layer))
-            targets = tensor @ read_weights(mlps[layer]).output.T
-            for part, keep in enumerate(keeps):
+            targets = tensor.float() @ read_weights(mlps[layer]).output.float().T
+            for part, keep in keeps.items():
                 found = Products.of_rows(kept_rows(neurons, keep), kept_rows(targets, keep))
-                before = totals[layer][part]
-                totals[layer][part] = found if before is None else before.joined(found)
+                before = totals.get((layer, part))
+                totals[layer, part] = found if before is None else before.joined(found)
 
         run_batch(trunk, batch, count, taps)
-    return [(_on_cpu(first), _on_cpu(second)) for first, second in totals]
-
-
-def _on_cpu(products: Products | None) -> Products:
-    assert products is not None
-    return replace(
-        products,
-        **{
-            name: getattr(products, name).cpu()
-            for name in ("inner", "cross", "neuron_mean", "target_mean")
-        },
-    )
+    return [
+        (totals[layer, False].on_cpu(), totals[layer, True].on_cpu()) for layer in range(len(mlps))
+    ]

@@ -170,7 +170,7 @@ class PruningReport:
         try:
             rows = [Row(**row) for row in values["rows"]]
             return cls(dict(values["settings"]), dict(values["model"]), rows)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"'{path}' is damaged: {error}") from error
 
 

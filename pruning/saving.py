@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 from projector.errors import UserError
 from projector.gathering import evaluating
-from projector.models import auto_class, hash_checkpoint, hash_module
-from projector.projection import disk_errors
+from projector.models import auto_class, hash_checkpoint
+from projector.projection import check_place, disk_errors
 from pruning.plan import PruningPlan
 
 PLAN_FILE = "pruning.json"
@@ -28,7 +29,7 @@ _RELOAD = """
 import sys
 sys.modules["projector"] = sys.modules["pruning"] = None
 folder, auto, inputs, outputs, text, trust = sys.argv[1:7]
-import json, torch, transformers
+import hashlib, json, torch, transformers
 from safetensors.torch import load_file, save_file
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -42,7 +43,12 @@ first = found.logits if hasattr(found, "logits") else found[0]
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
 with open(text, encoding="utf-8") as file:
     ids = tokenizer(file.read())["input_ids"]
-save_file({"first": first.contiguous(), "ids": torch.tensor(ids)}, outputs)
+digest = hashlib.sha256()
+for name, tensor in sorted(model.named_parameters()):
+    digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\\n".encode())
+    digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+weights = torch.tensor(list(digest.digest()))
+save_file({"first": first.contiguous(), "ids": torch.tensor(ids), "weights": weights}, outputs)
 """
 _SAMPLE_TEXT = """def first(values, default=None):
     \"\"\"The first of some values: 1, 22 or 333; else the default.\"\"\"
@@ -70,17 +76,18 @@ class Saved:
 
 def check_out(out: Path, *, force: bool) -> None:
     """Raise a UserError if a checkpoint may not be written to ``out``."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"'{out}' is a file: give a folder for --out")
-    if out.is_symlink() and not out.exists():
-        raise UserError(f"'{out}' is a link to nothing: give another folder for --out")
+    check_place(out)
+    if out.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise UserError(f"'{out}' is the folder you are in, or above it: give another for --out")
     if not out.exists() or not any(out.iterdir()):
         return
     if not (out / PLAN_FILE).exists():
         raise UserError(
             f"folder '{out}' holds other files and no pruned model: give another folder for --out"
         )
-    if not force:
+    if force:
+        load_plan(out)  # raises where the file is not ours to replace
+    else:
         raise UserError(
             f"folder '{out}' holds a pruned model already: add --force to replace it, or give "
             "another folder"
@@ -100,6 +107,8 @@ def save_pruned(
 ) -> Saved:
     """Write model, tokenizer and plan; load them in a fresh process and compare; then put in place.
 
+    The model itself is moved to the CPU and its weights are given the type they are saved as.
+
     Args:
         facts: where the plan is from, kept beside it in ``pruning.json``.
         dtype: what to save the weights as; None for the type they have.
@@ -109,6 +118,8 @@ def save_pruned(
             Nothing is left half-written.
     """
     check_out(out, force=force)
+    # Where a link leads to: the link itself stays.
+    out = out.resolve()
     model = model.cpu()
     if dtype is not None:
         for parameter in model.parameters():
@@ -132,6 +143,10 @@ def save_pruned(
                 model, tokenizer, checkpoint, staging, trust_remote_code=trust_remote_code
             )
             sha256 = hash_checkpoint(checkpoint)
+            # safetensors lets the owner alone read: as readable as the user's files are.
+            mode = (checkpoint / PLAN_FILE).stat().st_mode
+            for path in checkpoint.iterdir():
+                path.chmod(mode)
             _replace(checkpoint, out, staging)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -159,9 +174,16 @@ def load_plan(folder: str | Path) -> PruningPlan:
 
 def _replace(checkpoint: Path, out: Path, staging: Path) -> None:
     """Put the new folder in the old one's place."""
+    old = staging / "old"
     if out.exists():
-        out.replace(staging / "old")
-    checkpoint.replace(out)
+        out.replace(old)
+    try:
+        checkpoint.replace(out)
+    except BaseException:
+        # Ctrl-C too: the model that was there must not go with the staging folder.
+        if old.exists() and not out.exists():
+            old.replace(out)
+        raise
 
 
 def _compare(
@@ -184,7 +206,8 @@ def _compare(
     arguments = [folder, auto_class(type(model).__name__).__name__, *paths, trust_remote_code]
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-c", _RELOAD, *map(str, arguments)],
+            [sys.executable, "-P", "-c", _RELOAD, *map(str, arguments)],
+            cwd=staging,
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,
@@ -200,13 +223,25 @@ def _compare(
     # Sums may be rounded in another order there; weights are the same to the bit.
     scale = float(expected.float().abs().max().clamp_min(1))
     tolerance = 10 * torch.finfo(expected.dtype).eps * scale
-    if not difference <= tolerance or hash_checkpoint(folder) != hash_module(model):
+    if not difference <= tolerance or bytes(outputs["weights"].tolist()) != _digest(model):
         raise UserError(
             f"the reloaded pruned model is not the one in memory: its outputs differ by "
             f"{difference:.3g}"
         )
     ours = tokenizer(_SAMPLE_TEXT)["input_ids"]
     return difference, ours != outputs["ids"].tolist()
+
+
+def _digest(model: nn.Module) -> bytes:
+    """Of all weights under their names in the model, as the fresh process makes it.
+
+    Not of the file, in which some families' tensors have other names.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.named_parameters()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def _first(output: Any) -> Tensor:

@@ -163,7 +163,10 @@ def _predict(
 
 
 def _trade(moments: Tensor, output: Tensor, around: Surroundings, kept: Tensor) -> Tensor:
-    """Trade until no removed neuron is worth more than one of its surroundings; (K,)."""
+    """Trade while a removed neuron is worth more than one of its surroundings; (K,).
+
+    A few rounds over all removed neurons: later ones find next to nothing.
+    """
     exchange = Exchange(moments, output, kept)
     for _ in range(_MOST_ROUNDS):
         outside, gains = exchange.gains()

@@ -53,7 +53,7 @@ def apply_plan(
     state = dict(model.state_dict())
     prefix = trunk_prefix(model, architecture)
     for mlp, layer in zip(mlps, plan.layers, strict=True):
-        for name, tensor in native_tensors(mlp, merged(read_weights(mlp), layer)).items():
+        for name, tensor in native_tensors(mlp, merged(read_weights(mlp).to("cpu"), layer)).items():
             state[prefix + name] = tensor
     pruned = _build(model, config)
     if add_bias:

@@ -8,16 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from projector.architecture import Architecture
+from projector.architecture.widths import config_with_widths
 from projector.errors import UserError
 from projector.fitting import versions
 from projector.models import LoadedModel
 from projector.progress import Progress, Silent
+from projector.projection import check_place
 from projector.sources import read_documents
-from pruning.calibration import DEFAULT_SEQUENCES, CalibrationText, mlps_of, read_calibration
+from pruning.calibration import (
+    DEFAULT_SEQUENCES,
+    CalibrationText,
+    check_draw,
+    mlps_of,
+    read_calibration,
+)
 from pruning.perplexity import check_scorable, find_context
-from pruning.planning import METHODS, check_options
-from pruning.preparing import fingerprint, load_prunable, read_proposals
-from pruning.reconstruction import DEFAULT_STEPS
+from pruning.planning import METHODS, NEEDS_REGULAR_MOMENTS, check_options
+from pruning.poles import PoleSettings
+from pruning.preparing import check_unseen, fingerprint, load_prunable, read_proposals
+from pruning.reconstruction import DEFAULT_STEPS, products_in
 from pruning.refit import REFITS, check_refit
 from pruning.report import ALL, DENSE, SAMPLE, PruningReport
 from pruning.standins import Proposals
@@ -33,6 +42,7 @@ class SweepSettings:
         n_seeds: seeds 0 … n − 1; each draws its own calibration sequences.
         n_sequences: calibration sequences a seed.
         n_steps: of ``reconstruct``, in each layer.
+        poles: of method ``poles``, see :func:`pruning.preparing.read_proposals`.
     """
 
     methods: tuple[str, ...] = METHODS
@@ -43,6 +53,7 @@ class SweepSettings:
     n_steps: int = DEFAULT_STEPS
     allocation: str = "uniform"
     round_to: int = 1
+    poles: PoleSettings | None = None
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -59,6 +70,8 @@ class SweepSettings:
                 raise UserError(f"{flag} names none: give at least one")
             if len(set(value)) < len(value):
                 raise UserError(f"{flag} names one twice: give each once")
+        if not any(self.sparsities):
+            raise UserError("--sparsities 0 removes nothing: give one above 0")
         for flag, count in (
             ("--seeds", self.n_seeds),
             ("--sequences", self.n_sequences),
@@ -71,13 +84,6 @@ class SweepSettings:
                 f"--sequences {self.n_sequences} is too small: give 5 or more, for every fifth is "
                 "held out"
             )
-
-    @property
-    def n_combinations(self) -> int:
-        """Pruned models that are made."""
-        return self.n_seeds * sum(
-            len(self.methods) * len(self.refits) for s in self.sparsities if s > 0
-        )
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,25 @@ class SweepJob:
         """Raise a UserError for what would only be noticed late."""
         if "poles" in self.settings.methods and self.proposals is None:
             raise UserError("method poles needs the model's projection: give --projection DIR")
+        settings = self.settings
+        is_fitted = set(settings.methods) & set(NEEDS_REGULAR_MOMENTS) or set(settings.refits) & {
+            "least-squares",
+            "reconstruct",
+        }
+        widths = [mlp.n_neurons for mlp in mlps_of(self.architecture)] if is_fitted else [0]
+        for seed in range(settings.n_seeds):
+            check_draw(self.calibration, settings.n_sequences, seed, widths)
+        names = [text.source for text in self.samples]
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"two evaluation texts are named alike, {', '.join(names)}: rename one, for rows "
+                "are told apart by it"
+            )
+        if settings.allocation == "global":
+            # Widths of each layer's own: refused here where the config holds one for all.
+            own = [mlp.n_neurons for mlp in mlps_of(self.architecture)]
+            uneven = [max(1, n - 1 - i % 2) for i, n in enumerate(own)]
+            config_with_widths(self.loaded.model, self.architecture, uneven)
         for text in (*self.samples, *self.wholes):
             check_scorable(self.loaded.model, text)
             check_disjoint(
@@ -115,13 +140,17 @@ class SweepJob:
 
     def facts(self) -> dict[str, Any]:
         """Everything that decides the rows; a sweep goes on only from rows of the same."""
-        texts = (*self.samples, *self.wholes)
+        device = next(self.loaded.model.parameters()).device
         return {
             **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()},
             "calibration": {
                 "source": self.calibration.source,
                 "sha256": self.calibration.corpus.sha256,
+                "sequence_length": self.calibration.sequence_length,
             },
+            "device": device.type,
+            "reconstruct_products_in": products_in(device),
+            "dtype": str(next(self.loaded.model.parameters()).dtype).removeprefix("torch."),
             "evaluations": [
                 {
                     "source": text.source,
@@ -129,7 +158,7 @@ class SweepJob:
                     "description": text.description,
                     "windows": text.n_windows,
                 }
-                for text in texts
+                for text in self.samples
             ],
             "projection": self.projection_sha256,
             "versions": versions(),
@@ -208,7 +237,7 @@ def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> Sw
     proposals = None
     if request.projection is not None and "poles" in settings.methods:
         progress.begin("Finding poles", None, "")
-        proposals = read_proposals(request.projection, loaded, architecture)
+        proposals = read_proposals(request.projection, loaded, architecture, settings.poles)
     context = find_context(loaded.model, loaded.tokenizer)
     samples: list[EvaluationText] = []
     wholes: list[EvaluationText] = []
@@ -237,6 +266,8 @@ def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> Sw
         request=request,
     )
     job.check()
+    if request.projection is not None:
+        check_unseen(request.projection, request.evaluations)
     return job
 
 
@@ -247,8 +278,9 @@ def begin_report(job: SweepJob, out: Path, *, resume: bool, force: bool) -> Prun
         UserError: if ``out`` is in use, or holds rows of other settings.
     """
     facts, model = job.facts(), job.model_facts()
-    if out.exists() and not out.is_dir():
-        raise UserError(f"'{out}' is a file: give a folder for --out")
+    if force and resume:
+        raise UserError("--force replaces a report and --resume goes on with it: give one of them")
+    check_place(out)
     if not out.exists() or not any(out.iterdir()):
         return PruningReport(facts, model)
     if not (out / "report.json").exists():
@@ -297,11 +329,11 @@ def run_sweep(
     progress = progress or Silent()
     job.check()
     report = begin_report(job, out, resume=resume, force=force)
-    report.save(out)
     seeds = range(job.settings.n_seeds)
     dense = Task(DENSE, 0.0, 0, ("none",), SAMPLE)
     tasks = [dense, *_tasks(job.settings)]
     with Workers(job, n_workers) as workers:
+        report.save(out)
         _run(report, tasks, job, workers, out, progress, "Sweeping")
         if job.wholes:
             chosen = dict.fromkeys(

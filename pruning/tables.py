@@ -103,7 +103,7 @@ def between(one: Poles, pole: Pole) -> float | None:
 
 
 def _table(*text_columns: str) -> Table:
-    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 0))
     for name in text_columns:
         table.add_column(name, justify="left" if name == "site" else "right", no_wrap=True)
     return table
@@ -132,13 +132,14 @@ def report_table(report: PruningReport, evaluation: str) -> Table:
     )
     for method, refit in combinations:
         if method == DENSE:
-            dense = cells[method, refit, 0.0].perplexity
-            table.add_row(DENSE, "", *[f"{dense:.3f}"] * len(sparsities), style="dim")
+            cell = cells.get((method, refit, 0.0))
+            text = "–" if cell is None else f"{cell.perplexity:.3f}"
+            table.add_row(DENSE, "", *[text] * len(sparsities), style="dim")
             continue
         row = []
         for sparsity in sparsities:
             cell = cells.get((method, refit, sparsity))
             text = "–" if cell is None else f"{cell.perplexity:.3f} ± {cell.spread:.3f}"
             row.append(f"[b]{text}[/b]" if cell is not None and best[sparsity] == cell else text)
-        table.add_row(method, refit, *row)
+        table.add_row(escape(method), escape(refit), *row)
     return table

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from projector.corpus import _special_tokens
+from projector.corpus import special_tokens
 from projector.errors import UserError
 from projector.progress import Progress, Silent
 from projector.sources import Document, read_documents, source_name
@@ -290,7 +290,7 @@ class _Reading:
         self.tokenizer = tokenizer
         self.protocol = protocol
         self.detokenize = detokenize
-        start = tuple(_special_tokens(tokenizer)[0])
+        start = tuple(special_tokens(tokenizer)[0])
         self.prefix = start if protocol in ("windows", "stride") else ()
         self.before: tuple[int, ...] = ()
         self.after: tuple[int, ...] = ()

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from projector.architecture.widths import can_have_bias
+from projector.budget import memory_errors
 from projector.errors import UserError
 from pruning.calibration import calibrate, check_enough, mlps_of
 from pruning.perplexity import score
-from pruning.plan import PruningPlan
+from pruning.plan import NotApplicable, PruningPlan
 from pruning.planning import NEEDS_REGULAR_MOMENTS, Planner
 from pruning.reconstruction import DenseStreams
-from pruning.refit import NotApplicable, refit
+from pruning.refit import refit
 from pruning.report import DENSE, NOT_APPLICABLE, SAMPLE, Row
 from pruning.windows import EvaluationText
 
@@ -61,7 +64,17 @@ class Workbench:
     def rows(self, task: Task) -> list[Row]:
         """A row for each refit and evaluation text."""
         texts = self.job.samples if task.windows == SAMPLE else self.job.wholes
+        widest = max((mlp.n_neurons, -i) for i, mlp in enumerate(mlps_of(self.job.architecture)))
+        with memory_errors(-widest[1], "mlp_post", widest[0]):
+            return self._rows(task, texts)
+
+    def _rows(self, task: Task, texts: Sequence[EvaluationText]) -> list[Row]:
         result: list[Row] = []
+        if task.method != DENSE:
+            # Shared by all methods, so that none is charged for it.
+            planner = self._planner_of(task.seed)
+            if "reconstruct" in task.refits:
+                self._streams_of(planner).run()
         for combination in task.combinations:
             began = time.perf_counter()
             try:
@@ -133,6 +146,8 @@ class Workers:
             )
         self._bench = Workbench(job)
         self._pool = None
+        # The caller's own processes, which are none of this one's business.
+        self._others = set(multiprocessing.active_children())
         if n_workers > 1:
             self._pool = ProcessPoolExecutor(
                 n_workers,
@@ -146,7 +161,7 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
-            children = multiprocessing.active_children()
+            children = set(multiprocessing.active_children()) - self._others
             self._pool.shutdown(wait=False, cancel_futures=True)
             # What they are at is not waited for: the rows that count are in the report.
             for child in children:
@@ -169,7 +184,7 @@ class Workers:
             ) from error
 
 
-_bench: Workbench | None = None
+_bench: Workbench | UserError | None = None
 
 
 def _start(request: Any) -> None:
@@ -177,11 +192,26 @@ def _start(request: Any) -> None:
     from pruning.sweep import prepare_sweep
 
     global _bench
+    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _bench = Workbench(prepare_sweep(request))
+    try:
+        _bench = Workbench(prepare_sweep(request))
+    except UserError as error:
+        # Raised here it would only say that a process died.
+        _bench = error
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed can't end its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(task: Task) -> list[Row]:
+    if isinstance(_bench, UserError):
+        raise _bench
     assert _bench is not None
     return _bench.rows(task)
 

@@ -526,9 +526,13 @@ def _find_activation(
         for gate, inner in enumerate(given):
             if trial.inputs[module].shape[-1] != inner.shape[-1]:
                 continue
-            with torch.no_grad():
-                # A copy: some activations work in place.
-                expected = module(inner.clone())
+            try:
+                with torch.no_grad():
+                    # A copy: some activations work in place.
+                    expected = module(inner.clone())
+            except Exception:
+                # No function of one tensor, so not what is looked for.
+                break
             if not isinstance(expected, Tensor):
                 break
             if len(given) == 2:

@@ -237,14 +237,14 @@ def test_a_global_allocation_that_the_config_can_not_hold_is_refused(planner: Pl
 def test_too_few_tokens_are_refused_where_moments_must_be_regular(
     planner: Plannable, method: str
 ) -> None:
-    # One sequence of 31 tokens that count, and 40 neurons.
+    # One sequence of 32 tokens, and 40 neurons.
     scant = planner(n_sequences=1)
     assert scant.plan(method, 0.0).changes_nothing
     if method not in REGULAR:
         assert scant.plan(method, 0.3).widths == [28, 28]
         return
     for allocation in ("uniform", "global"):
-        with pytest.raises(UserError, match=r"31 calibration tokens are too few for 40 .*") as no:
+        with pytest.raises(UserError, match=r"32 calibration tokens are too few for 40 .*") as no:
             scant.plan(method, 0.3, allocation=allocation)
     needed = int(str(no.value).partition("--sequences ")[2].split()[0])
     assert planner(n_sequences=needed).plan(method, 0.3).widths == [28, 28]

@@ -1,0 +1,161 @@
+"""What prune and sweep refuse before they run, and what they read of a projection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from typer.testing import CliRunner
+
+from projector.cli import app as projector_app
+from projector.errors import UserError
+from projector.models import load_model
+from projector.projection import Projection
+from pruning.poles import find_poles
+from pruning.preparing import (
+    CORRELATION_POLES,
+    MAP_POLES,
+    choose_poles,
+    fingerprint,
+    load_prunable,
+    read_proposals,
+)
+from tests.families import ENCODERS, FAMILIES, MIXTURES, N_LAYERS, N_NEURONS
+
+Checkpoint = Callable[[str], Path]
+
+
+def fit(model: Path, text: Path, out: Path, *options: str) -> Path:
+    """A projection of a model, by the command that users have."""
+    arguments = ["fit", str(model), "--corpus", str(text), "--out", str(out), "--json"]
+    result = CliRunner().invoke(projector_app, [*arguments, *(options or ("--sites", "mlp_post"))])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    transformers.utils.logging.disable_progress_bar()
+    yield
+    transformers.utils.logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="module")
+def projection(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint, text_file: Path
+) -> Path:
+    return fit(checkpoint("qwen2"), text_file, tmp_path_factory.mktemp("fitted") / "out")
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "bloom"])
+def test_every_family_loads_with_its_head(family: str, checkpoint: Checkpoint) -> None:
+    loaded, architecture = load_prunable(str(checkpoint(family)), device="cpu")
+    name = type(loaded.model).__name__
+    assert name.endswith("ForMaskedLM" if family in ENCODERS else ("ForCausalLM", "LMHeadModel"))
+    assert [block.mlp.n_neurons for block in architecture.blocks if block.mlp] == [N_NEURONS] * 2
+
+
+@pytest.mark.parametrize(
+    ("family", "says"),
+    [
+        ("bloom", "BloomForCausalLM can't be pruned: no setting of its config"),
+        *((family, "a mixture of experts") for family in MIXTURES),
+    ],
+)
+def test_what_can_not_be_pruned_is_refused(family: str, says: str, checkpoint: Checkpoint) -> None:
+    with pytest.raises(UserError, match=says) as refused:
+        load_prunable(str(checkpoint(family)), device="cpu")
+    assert "\n" not in str(refused.value)
+
+
+def test_proposals_are_the_projection_s(projection: Path, checkpoint: Checkpoint) -> None:
+    loaded, architecture = load_prunable(str(checkpoint("qwen2")), device="cpu")
+    found = read_proposals(projection, loaded, architecture)
+    assert len(found) == N_LAYERS
+    maps = Projection.load(projection)
+    for layer, each in enumerate(found):
+        poles = find_poles(maps, layer, "mlp_post", CORRELATION_POLES)
+        assert torch.equal(each.labels, poles.labels)
+        assert each.opposites == poles.opposites
+        torch.testing.assert_close(
+            each.positions, maps.positions(layer, "mlp_post"), equal_nan=True
+        )
+
+
+def test_without_statistics_poles_are_the_map_s(
+    projection: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    bare = Path(shutil.copytree(projection, tmp_path / "bare"))
+    (bare / "statistics.safetensors").unlink()
+    loaded, architecture = load_prunable(str(checkpoint("qwen2")), device="cpu")
+    found = read_proposals(bare, loaded, architecture)
+    poles = find_poles(Projection.load(projection), 0, "mlp_post", MAP_POLES)
+    assert torch.equal(found[0].labels, poles.labels)
+
+
+def test_poles_are_the_ones_asked_for(projection: Path, checkpoint: Checkpoint) -> None:
+    assert choose_poles(None, None, None) is None
+    assert choose_poles("positions", None, None) == MAP_POLES
+    assert choose_poles("abs-correlation", None, None) == CORRELATION_POLES
+    assert choose_poles(None, 4, None) == replace(CORRELATION_POLES, min_cluster_size=4)
+    assert choose_poles("positions", None, "leaf") == replace(MAP_POLES, selection="leaf")
+    with pytest.raises(UserError, match="unknown --space 'moon'"):
+        choose_poles("moon", None, None)
+    asked = choose_poles("correlation", 2, None)
+    loaded, architecture = load_prunable(str(checkpoint("qwen2")), device="cpu")
+    found = read_proposals(projection, loaded, architecture, asked)
+    assert asked is not None
+    for layer, each in enumerate(found):
+        poles = find_poles(Projection.load(projection), layer, "mlp_post", asked)
+        assert torch.equal(each.labels, poles.labels)
+
+
+def test_a_projection_that_does_not_fit_is_refused(
+    projection: Path, checkpoint: Checkpoint, text_file: Path, tmp_path: Path
+) -> None:
+    other, its_architecture = load_prunable(str(checkpoint("llama")), device="cpu")
+    with pytest.raises(UserError, match=r"is of another model: its weights are [0-9a-f]{12},"):
+        read_proposals(projection, other, its_architecture)
+    loaded, architecture = load_prunable(str(checkpoint("qwen2")), device="cpu")
+    model = str(checkpoint("qwen2"))
+    for name, options in (
+        ("site", ("--sites", "attn_out")),
+        ("layer", ("--sites", "mlp_post", "--layers", "0")),
+    ):
+        partial = fit(Path(model), text_file, tmp_path / name, *options)
+        layer = 0 if name == "site" else 1
+        with pytest.raises(UserError, match=f"has no mlp_post of layer {layer}: make one with"):
+            read_proposals(partial, loaded, architecture)
+    with pytest.raises(UserError, match="no folder"):
+        read_proposals(tmp_path / "nowhere", loaded, architecture)
+
+
+def test_other_weights_of_the_same_model_are_another_model(
+    projection: Path, checkpoint: Checkpoint, tokenizer: object, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoint("qwen2"), tmp_path / "qwen2"))
+    loaded = load_model(str(folder), device="cpu", with_head=True)
+    with torch.no_grad():
+        loaded.model.lm_head.weight[0, 0] += 1  # type: ignore[index,union-attr,operator]
+    loaded.model.save_pretrained(folder)  # type: ignore[operator]
+    changed, architecture = load_prunable(str(folder), device="cpu")
+    with pytest.raises(UserError, match="is of another model"):
+        read_proposals(projection, changed, architecture)
+
+
+def test_a_fingerprint_is_of_the_facts(projection: Path, tmp_path: Path) -> None:
+    content = (projection / "projection.json").read_bytes()
+    assert fingerprint(projection) == hashlib.sha256(content).hexdigest()
+    copy = Path(shutil.copytree(projection, tmp_path / "copy"))
+    assert fingerprint(str(copy)) == fingerprint(projection)
+    facts = json.loads(content)
+    facts["layout"]["seed"] = 99
+    (copy / "projection.json").write_text(json.dumps(facts))
+    assert fingerprint(copy) != fingerprint(projection)

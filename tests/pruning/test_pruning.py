@@ -1,0 +1,199 @@
+"""One pruned model, from a name to a checkpoint on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+
+from projector.errors import UserError
+from projector.models import hash_checkpoint, load_model
+from pruning import pruning as pruning_module
+from pruning import saving
+from pruning.pruning import PruneSettings, prune_model
+from pruning.saving import PLAN_FILE, load_plan
+from pruning.surgery import apply_plan
+from tests.conftest import make_text
+from tests.families import N_LAYERS, N_NEURONS, build
+from tests.pruning.test_preparing import fit
+from tests.pruning.test_refit import logits
+
+Checkpoint = Callable[[str], Path]
+QUICK = PruneSettings(method="obs", refit="none", n_sequences=20, n_steps=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    hf.utils.logging.disable_progress_bar()
+    yield
+    hf.utils.logging.enable_progress_bar()
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not loaded again in a fresh process, which takes seconds: that is tested by itself."""
+    monkeypatch.setattr(saving, "_compare", lambda *args, **options: (0.0, False))
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("calibration") / "own.txt"
+    path.write_text(make_text(1500, seed=21), encoding="utf-8")
+    return str(path)
+
+
+def prune(model: Path, settings: PruneSettings, out: Path, calibration: str, **options: Any) -> Any:
+    options = {"sequence_length": 32, "device": "cpu"} | options
+    return prune_model(str(model), settings, out, calibration=calibration, **options)
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt_neox", "opt", "bert"])
+@pytest.mark.parametrize("refit", ["none", "reconstruct"])
+def test_what_is_told_is_what_is_saved(
+    family: str, refit: str, checkpoint: Checkpoint, calibration: str, tmp_path: Path
+) -> None:
+    folder = checkpoint(family)
+    made = prune(folder, replace(QUICK, refit=refit, round_to=4), tmp_path / "out", calibration)
+    assert made.widths == [28] * N_LAYERS
+    kind: Any = hf.AutoModelForMaskedLM if family == "bert" else hf.AutoModelForCausalLM
+    dense, pruned = (kind.from_pretrained(p).eval() for p in (folder, tmp_path / "out"))
+    counts = [sum(p.numel() for p in model.parameters()) for model in (dense, pruned)]
+    assert [made.n_parameters_before, made.n_parameters] == counts
+    assert made.removed_share == pytest.approx(1 - counts[1] / counts[0])
+    assert counts[1] < counts[0]
+    assert made.saved.weights_sha256 == hash_checkpoint(tmp_path / "out")
+    assert bool(logits(pruned).isfinite().all())
+    values = made.as_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["model"] == str(tmp_path / "out")
+    assert (values["method"], values["refit"], values["sparsity"]) == ("obs", refit, 0.3)
+
+
+def test_the_plan_gives_the_weights_again(
+    checkpoint: Checkpoint, calibration: str, text_file: Path, tmp_path: Path
+) -> None:
+    folder = checkpoint("qwen2")
+    projection = fit(folder, text_file, tmp_path / "map")
+    settings = replace(QUICK, method="poles", sparsity=0.4, seed=3)
+    prune(folder, settings, tmp_path / "out", calibration, projection=projection)
+    plan = load_plan(tmp_path / "out")
+    assert (plan.method, plan.sparsity, plan.seed) == ("poles", 0.4, 3)
+    assert plan.widths == [24] * N_LAYERS
+    assert plan.layers[0].stand_ins
+    again: Any = apply_plan(build("qwen2"), plan)
+    theirs = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    assert all(torch.equal(t, theirs[name]) for name, t in again.state_dict().items())
+    facts = json.loads((tmp_path / "out" / PLAN_FILE).read_text(encoding="utf-8"))
+    assert facts["refit"] == {"kind": "none"}
+    sha256 = hash_checkpoint(folder)
+    assert facts["model"] == {"id": "qwen2", "sha256": sha256}
+    assert facts["calibration"]["source"] == "own.txt"
+    assert facts["calibration"]["n_sequences"] == 20
+    assert facts["calibration"]["n_tokens"] == 20 * 32
+    assert facts["projection"] is not None
+    # No artifact holds a place.
+    assert str(tmp_path) not in (tmp_path / "out" / PLAN_FILE).read_text(encoding="utf-8")
+
+
+def test_two_runs_give_equal_bytes_and_another_seed_others(
+    checkpoint: Checkpoint, calibration: str, tmp_path: Path
+) -> None:
+    settings = replace(QUICK, refit="reconstruct", method="random")
+    hashes = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        prune(checkpoint("llama"), replace(settings, seed=seed), tmp_path / name, calibration)
+        files = {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
+        hashes.append(files)
+    assert hashes[0] == hashes[1]
+    assert hashes[0]["model.safetensors"] != hashes[2]["model.safetensors"]
+
+
+def test_a_bfloat16_checkpoint_stays_one(calibration: str, tokenizer: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    build("llama").to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    prune(folder, replace(QUICK, refit="least-squares"), tmp_path / "out", calibration)
+    loaded = load_model(str(tmp_path / "out"), device="cpu", with_head=True)
+    assert loaded.stored_dtype == torch.bfloat16
+    dense, pruned = (
+        hf.AutoModelForCausalLM.from_pretrained(p, dtype="auto") for p in (folder, tmp_path / "out")
+    )
+    assert pruned.dtype == torch.bfloat16
+    # What is no MLP's is as it was, to the bit.
+    theirs = dense.state_dict()
+    for name, tensor in pruned.state_dict().items():
+        if "mlp" not in name:
+            assert torch.equal(tensor, theirs[name])
+
+
+def test_nothing_removed_is_the_model(
+    checkpoint: Checkpoint, calibration: str, tmp_path: Path
+) -> None:
+    made = prune(
+        checkpoint("gpt2"),
+        replace(QUICK, sparsity=0.0, refit="reconstruct"),
+        tmp_path / "out",
+        calibration,
+    )
+    assert made.removed_share == 0
+    assert made.widths == [N_NEURONS] * N_LAYERS
+    assert made.saved.weights_sha256 == hash_checkpoint(checkpoint("gpt2"))
+
+
+def test_what_fails_on_the_way_leaves_nothing(
+    checkpoint: Checkpoint, calibration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="has no place for a bias"):
+        prune(checkpoint("qwen2"), replace(QUICK, refit="bias"), tmp_path / "out", calibration)
+    with pytest.raises(UserError, match="one MLP width for all layers"):
+        prune(
+            checkpoint("qwen2"), replace(QUICK, allocation="global"), tmp_path / "out", calibration
+        )
+
+    def broken(*args: Any, **options: Any) -> None:
+        raise UserError("does not load")
+
+    monkeypatch.setattr(saving, "_compare", broken)
+    with pytest.raises(UserError, match="does not load"):
+        prune(checkpoint("qwen2"), QUICK, tmp_path / "out", calibration)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_orders_are_refused_before_a_model_is_loaded(
+    calibration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning_module, "load_prunable", None)
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(UserError, match="give --projection DIR"):
+        prune(nowhere, replace(QUICK, method="poles"), tmp_path / "out", calibration)
+    with pytest.raises(UserError, match="unknown corpus"):
+        prune(nowhere, QUICK, tmp_path / "out", "nowhere.txt")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file"):
+        prune(nowhere, QUICK, tmp_path / "file", calibration)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"method": "magic"}, "unknown method 'magic': choose from random"),
+        ({"refit": "magic"}, "unknown refit 'magic': choose from none"),
+        ({"sparsity": 1.0}, "sparsity 1.0 is impossible: give 0 or more and less than 1"),
+        ({"sparsity": -0.1}, "sparsity -0.1 is impossible"),
+        ({"sparsity": float("nan")}, "sparsity nan is impossible"),
+        ({"n_sequences": 4}, "--sequences 4 is too small: give 5 or more"),
+        ({"n_steps": 0}, "--steps 0 is too small: give 1 or more"),
+        ({"seed": -1}, "--seed -1 is too small: give 0 or more"),
+        ({"round_to": 0}, "--round-to 0 is impossible"),
+        ({"allocation": "fair"}, "unknown allocation 'fair'"),
+    ],
+)
+def test_settings_that_can_not_be(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        replace(QUICK, **changes)
