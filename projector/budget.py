@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psutil
@@ -53,8 +53,12 @@ def check_memory(widths: Mapping[tuple[int, str], int], n_bytes: int, device: to
 
 
 @contextmanager
-def memory_errors(layer: int, site: str, n_neurons: int) -> Iterator[None]:
-    """Turn what a full memory raises into one line that names the widest matrix."""
+def out_of_memory(what: str) -> Iterator[None]:
+    """Turn what a full memory raises into one line for the user.
+
+    Args:
+        what: what did not fit, and what to do; follows "out of memory".
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -63,8 +67,13 @@ def memory_errors(layer: int, site: str, n_neurons: int) -> Iterator[None]:
             "allocate memory" not in str(error)
         ):
             raise
-        raise UserError(
-            f"out of memory: the widest matrix, {n_neurons:,} × {n_neurons:,} of layer {layer} "
-            f"{site}, takes {size_text(8 * n_neurons**2)}: lower --batch-size or "
-            "--sequence-length, or choose fewer with --layers or --sites"
-        ) from error
+        raise UserError(f"out of memory{what}") from error
+
+
+def memory_errors(layer: int, site: str, n_neurons: int) -> AbstractContextManager[None]:
+    """The same in a fit; the line names the widest matrix."""
+    return out_of_memory(
+        f": the widest matrix, {n_neurons:,} × {n_neurons:,} of layer {layer} {site}, takes "
+        f"{size_text(8 * n_neurons**2)}: lower --batch-size or --sequence-length, or choose fewer "
+        "with --layers or --sites"
+    )

@@ -130,9 +130,7 @@ def read_corpus(
     n_documents = 0
     while chunk := list(islice(documents, _DOCUMENTS_AT_ONCE)):
         for document in chunk:
-            text = document if isinstance(document, str) else json.dumps(document, sort_keys=True)
-            encoded = text.encode()
-            digest.update(f"{len(encoded)}\n".encode() + encoded)
+            _count_in(digest, document)
         cutter.add(chunk)
         n_documents += len(chunk)
         advance(len(chunk))
@@ -301,6 +299,20 @@ class _Cutter:
             f"{self.sequence_length} tokens and were cut: {self.n_tokens_cut:,} tokens left out "
             "(raise --sequence-length to keep them)"
         ]
+
+
+def hash_source(documents: Iterable[Document]) -> str:
+    """SHA-256 over documents, as :attr:`Corpus.sha256` has it of all that were read."""
+    digest = hashlib.sha256()
+    for document in documents:
+        _count_in(digest, document)
+    return digest.hexdigest()
+
+
+def _count_in(digest: Any, document: Document) -> None:
+    text = document if isinstance(document, str) else json.dumps(document, sort_keys=True)
+    encoded = text.encode()
+    digest.update(f"{len(encoded)}\n".encode() + encoded)
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:

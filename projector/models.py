@@ -59,8 +59,8 @@ class LoadedModel:
     """A model ready to run: in evaluation mode, on its device.
 
     ``identifier`` is ``bundled``, a hub id, or the name of a local folder without its path.
-    ``weights_sha256`` is the hash of its checkpoint's tensors, ``stored_dtype`` their type
-    where the checkpoint tells it.
+    ``weights_sha256`` is the hash of its checkpoint's tensors, ``stored_dtype`` their type;
+    None where they are of several.
     """
 
     model: nn.Module
@@ -108,7 +108,6 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(where, **options)
         auto = auto_class(*(getattr(config, "architectures", None) or ())[:1], with_head=with_head)
-        stored_dtype = getattr(config, "dtype", None)
         chosen_dtype = _choose_dtype(dtype, chosen_device, config)
         loading: Any = auto.from_pretrained(
             where,
@@ -126,7 +125,8 @@ def load_model(
             revision=options["revision"],
             local_files_only=options.get("local_files_only", False),
         )
-        weights_sha256 = hash_checkpoint(Path(str(config_file)).parent)
+        checkpoint = Path(str(config_file)).parent
+        weights_sha256, stored_dtype = hash_checkpoint(checkpoint), stored_type(checkpoint)
     except UserError:
         raise
     except Exception as error:
@@ -149,7 +149,7 @@ def load_model(
         tokenizer=tokenizer,
         identifier=name if name == BUNDLED or not is_local else folder.resolve().name,
         weights_sha256=weights_sha256,
-        stored_dtype=stored_dtype if isinstance(stored_dtype, torch.dtype) else None,
+        stored_dtype=stored_dtype,
     )
 
 
@@ -278,6 +278,16 @@ def hash_checkpoint(folder: Path) -> str:
                 yield name, file.get_tensor(name)
 
     return _hash_tensors(tensors())
+
+
+def stored_type(folder: Path) -> torch.dtype | None:
+    """The type of a checkpoint's floating-point tensors; None where they are of several."""
+    found = set()
+    for path in _weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            found |= {file.get_slice(name).get_dtype() for name in file.keys()}
+    types = {each for each, name in _TYPE_NAMES.items() if name in found and each.is_floating_point}
+    return types.pop() if len(types) == 1 else None
 
 
 def _weight_files(folder: Path) -> list[Path]:

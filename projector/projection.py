@@ -43,6 +43,7 @@ _FIGURES = (
     "nonfinite_neurons",
     *(field.name for field in fields(Faithfulness)),
 )
+_LESS = " (a fit takes far less with --no-statistics)"
 ORDERS = ("linear", "leaf", "spectral", "index")
 
 
@@ -180,7 +181,7 @@ class Projection:
             tensors[STATISTICS_FILE] = {k: self.statistics[k] for k in self.statistics}
         is_new = not out.exists()
         staging = out.parent / f".{out.name}.partial" if is_new else out / ".partial"
-        with disk_errors(out):
+        with disk_errors(out, _LESS):
             try:
                 shutil.rmtree(staging, ignore_errors=True)
                 staging.mkdir(parents=True)
@@ -277,8 +278,12 @@ def check_place(out: Path) -> None:
 
 
 @contextmanager
-def disk_errors(out: Path) -> Iterator[None]:
-    """Turn what a full or forbidden disk raises into one line for the user."""
+def disk_errors(out: Path, advice: str = "") -> Iterator[None]:
+    """Turn what a full or forbidden disk raises into one line for the user.
+
+    Args:
+        advice: what would take less.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -286,10 +291,7 @@ def disk_errors(out: Path) -> Iterator[None]:
         if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
             sign in str(error) for sign in ("No space left", "File too large", "quota")
         ):
-            raise UserError(
-                f"no space left to write '{out}': free some (a fit takes far less with "
-                "--no-statistics)"
-            ) from error
+            raise UserError(f"no space left to write '{out}': free some{advice}") from error
         text = " ".join(str(error).split())
         raise UserError(f"'{out}' can't be written: {text}") from error
 

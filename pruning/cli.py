@@ -391,7 +391,7 @@ def prune(
     """Make a smaller checkpoint of MODEL, which plain transformers loads."""
     screen = Screen(as_json)
     with screen.errors():
-        from pruning.preparing import choose_poles
+        from pruning.preparing import PoleOptions
         from pruning.pruning import PruneSettings, prune_model
         from pruning.saving import check_out
 
@@ -404,7 +404,7 @@ def prune(
             allocation=allocation,
             round_to=round_to,
             seed=seed,
-            poles=choose_poles(space, min_cluster_size, selection),
+            poles=PoleOptions(space, min_cluster_size, selection),
         )
         source = _calibration(calibration, model)
         check_out(out, force=force)
@@ -503,16 +503,18 @@ def sweep(
 
         from projector.figures import write_figure
         from pruning.figures import report_figure
-        from pruning.preparing import choose_poles
+        from pruning.preparing import PoleOptions
         from pruning.report import JSON_FILE
         from pruning.sweep import (
             SweepRequest,
             SweepSettings,
             begin_report,
+            check_report,
             prepare_sweep,
             run_sweep,
         )
         from pruning.tables import REPORT_LEGEND, report_table
+        from pruning.working import check_workers
 
         settings = SweepSettings(
             methods=_names(methods),
@@ -523,7 +525,7 @@ def sweep(
             n_steps=steps,
             allocation=allocation,
             round_to=round_to,
-            poles=choose_poles(space, min_cluster_size, selection),
+            poles=PoleOptions(space, min_cluster_size, selection),
         )
         source = _calibration(calibration, model)
         texts = _evaluations(evaluation, model)
@@ -542,6 +544,8 @@ def sweep(
             dtype=dtype,
             trust_remote_code=trust_remote_code,
         )
+        check_report(out, resume=resume, force=force)
+        check_workers(workers)
         with screen.progress() as progress:
             job = prepare_sweep(request, progress)
             begin_report(job, out, resume=resume, force=force)
@@ -551,6 +555,9 @@ def sweep(
                 job, out, resume=resume, force=force, n_workers=workers, progress=progress
             )
         figures: list[Path] = []
+        for old in out.glob("report*.html"):
+            # Of a report that was replaced, with more or fewer texts.
+            old.unlink()
         for text in job.samples:
             stem = "report" if len(job.samples) == 1 else f"report-{len(figures)}"
             figures.append(out / f"{stem}.html")
@@ -574,7 +581,7 @@ def sweep(
         for each in report.summaries("all"):
             screen.say(
                 f"on all windows of {escape(each.evaluation)}: {each.sparsity:.0%} {each.method}, "
-                f"{each.refit}: {each.perplexity:.3f} ± {each.spread:.3f}"
+                f"{each.refit}: {each.text}"
             )
         screen.say(f"Wrote [b]{escape(str(out))}[/b]: open {figures[0].name} there in a browser")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Share of the mean second moment that is added to each: moments from few tokens are near singular.
+# Share of the usual second moment that is added to each: moments from few tokens are near singular.
 DAMPING = 1e-4
 
 
@@ -30,9 +30,18 @@ class Elimination:
 
 def damped(moments: Tensor) -> Tensor:
     """The moments (N, N), their diagonal raised a little: dead neurons leave them regular."""
-    mean = moments.diagonal().mean()
-    level = DAMPING * (mean if mean > 0 else torch.ones_like(mean))
+    level = DAMPING * usual_moment(moments)
     return moments + level * torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
+
+
+def usual_moment(moments: Tensor) -> Tensor:
+    """The median second moment of the neurons that are not dead, (); 1 if all are.
+
+    Not the mean, which a single neuron of huge activations would lift for every other.
+    """
+    own = moments.diagonal()
+    alive = own[own > 0]
+    return alive.median() if len(alive) else torch.ones_like(own[0])
 
 
 def eliminate(moments: Tensor, output: Tensor, n_removed: int) -> Elimination:
@@ -85,13 +94,13 @@ class Exchange:
 
     Holds the moments swept on the kept neurons (Beaton 1964; Goodnight 1979, the SWEEP operator):
     −M_KK⁻¹ among the kept, the residual moments among the removed, and between them the
-    coefficients with which the kept ones predict the removed. A trade sweeps twice, N² each.
+    coefficients with which the kept ones predict the removed. A trade sweeps twice, N² each. Output
+    weights are (H, N), moments (N, N), both float64.
     """
 
     def __init__(self, moments: Tensor, output: Tensor, kept: Tensor) -> None:
         n = len(moments)
         self.output = output
-        self.gram = output.T @ output
         self.is_kept = torch.zeros(n, dtype=torch.bool)
         self.is_kept[kept] = True
         inside = self.is_kept.nonzero()[:, 0]
@@ -112,8 +121,7 @@ class Exchange:
         outside = (~self.is_kept).nonzero()[:, 0]
         rest = self.swept[outside][:, outside]
         variance = rest.diagonal().clamp_min(torch.finfo(rest.dtype).tiny)
-        product = rest @ self.gram[outside][:, outside]
-        return outside, (product * rest).sum(dim=1) / variance
+        return outside, (self.output[:, outside] @ rest).pow(2).sum(dim=0) / variance
 
     def trade(self, taken: int, givers: Tensor) -> bool:
         """Take ``taken`` back, and let go the one of ``givers`` (G,), kept, that costs least.
@@ -123,7 +131,7 @@ class Exchange:
         outside = (~self.is_kept).nonzero()[:, 0]
         column = self.swept[:, taken]
         pivot, rest = column[taken], column[outside]
-        gain = float(rest @ self.gram[outside][:, outside] @ rest / pivot)
+        gain = float((self.output[:, outside] @ rest).pow(2).sum() / pivot)
         # What sweeping on ``taken`` would make of the few entries that are needed.
         outside = outside[outside != taken]
         step = column[givers] / pivot
@@ -136,16 +144,16 @@ class Exchange:
         if float(costs[cheapest]) >= gain * (1 - 1e-9):
             return False
         given = int(givers[cheapest])
-        self.swept = _sweep(_sweep(self.swept, taken), given)
+        _sweep(self.swept, taken)
+        _sweep(self.swept, given)
         self.is_kept[taken], self.is_kept[given] = True, False
         return True
 
 
-def _sweep(swept: Tensor, j: int) -> Tensor:
-    """Sweep on pivot j: moves neuron j from one side to the other."""
+def _sweep(swept: Tensor, j: int) -> None:
+    """Sweep on pivot j, in place: moves neuron j from one side to the other."""
     pivot, column = swept[j, j].clone(), swept[:, j].clone()
-    result = swept - torch.outer(column, column) / pivot
-    result[:, j] = column / pivot.abs()
-    result[j] = column / pivot.abs()
-    result[j, j] = -1 / pivot
-    return result
+    swept.addr_(column, column, alpha=-1 / float(pivot))
+    swept[:, j] = column / pivot.abs()
+    swept[j] = column / pivot.abs()
+    swept[j, j] = -1 / pivot

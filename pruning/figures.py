@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from typing import Any
 
 import plotly.graph_objects as go
@@ -12,7 +13,8 @@ from projector.errors import UserError
 from pruning.report import DENSE, PruningReport, Summary
 
 _DASHES = {"none": "dot", "bias": "dashdot", "least-squares": "dash", "reconstruct": "solid"}
-# Above this multiple of the dense perplexity a curve tells nothing more, and hides the others.
+# Above this multiple of the dense perplexity a curve tells little, and flattens the others: one
+# has to zoom out to see it.
 _MOST_RATIO = 4.0
 
 
@@ -31,7 +33,7 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
     chosen = evaluation or evaluations[0]
     if chosen not in evaluations:
         raise UserError(f"the report has no evaluation '{chosen}', but {', '.join(evaluations)}")
-    found = [s for s in report.summaries() if s.evaluation == chosen]
+    found = [s for s in report.summaries() if s.evaluation == chosen and s.perplexity is not None]
     dense = next((s.perplexity for s in found if s.method == DENSE), None)
     methods = list(dict.fromkeys(s.method for s in found if s.method != DENSE))
     refits = [r for r in _DASHES if any(s.refit == r and s.method != DENSE for s in found)]
@@ -57,13 +59,21 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
             "tickformat": ".0%",
             "rangemode": "tozero",
         },
-        yaxis={"title": "perplexity", "type": "log", "dtick": "D1"},
+        yaxis={"title": "perplexity", "type": "log", "dtick": "D1", "range": _range(found, dense)},
         legend={"title": "method, refit"},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
         height=640,
         updatemenus=[_menu(figure, refits)],
     )
     return figure
+
+
+def _range(found: list[Summary], dense: float | None) -> list[float] | None:
+    """Of the logarithmic perplexity axis."""
+    if dense is None:
+        return None
+    most = max((s.perplexity for s in found if s.perplexity is not None), default=dense)
+    return [math.log10(dense * 0.97), math.log10(min(most * 1.05, dense * _MOST_RATIO))]
 
 
 def _line(
@@ -75,7 +85,7 @@ def _line(
         y=first_y + [s.perplexity for s in points],
         error_y={
             "type": "data",
-            "array": [0.0] * len(first_x) + [s.spread for s in points],
+            "array": [0.0] * len(first_x) + [s.spread or 0.0 for s in points],
             "thickness": 1,
             "width": 3,
         },
@@ -86,7 +96,7 @@ def _line(
         line={"color": color, "dash": _DASHES[refit], "width": 2},
         marker={"size": 6},
         customdata=[[0.0, 0, 0.0]] * len(first_x)
-        + [[s.sparsity, s.n_seeds, s.spread] for s in points],
+        + [[s.sparsity, s.n_seeds, s.spread or 0.0] for s in points],
         hovertemplate=(
             f"<b>{method}</b>, {refit}<br>sparsity %{{customdata[0]:.0%}}"
             "<br>perplexity %{y:.3f} ± %{customdata[2]:.3f}"

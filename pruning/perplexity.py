@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from projector.architecture import find_architecture, longest_sequence
+from projector.budget import out_of_memory
 from projector.errors import UserError
 from projector.gathering import evaluating
 from projector.progress import Progress, Silent
@@ -157,7 +156,8 @@ def score(
     order = np.argsort(-lengths, kind="stable")
     window_nats = torch.zeros(text.n_windows, dtype=torch.float64)
     progress.begin("Scoring", text.n_windows, "windows")
-    with evaluating(model), _memory_errors(batch_size), torch.inference_mode():
+    what = " while scoring: score fewer windows at once (--batch-size 1), or take shorter ones"
+    with evaluating(model), out_of_memory(what), torch.inference_mode():
         place = 0
         while place < len(order):
             n = batch_size or _choose_batch_size(model, int(lengths[order[place]]))
@@ -247,19 +247,3 @@ def _score_batch(model: nn.Module, text: EvaluationText, chosen: np.ndarray) -> 
     # Where, not times: what is not scored may be no number.
     scored = torch.where(is_scored[:, -n_kept:], nats, 0)
     return scored.double().sum(1).cpu() if device.type != "mps" else scored.cpu().double().sum(1)
-
-
-@contextmanager
-def _memory_errors(batch_size: int | None) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one.
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and (
-            "allocate memory" not in str(error)
-        ):
-            raise
-        raise UserError(
-            "out of memory while scoring: "
-            + ("set --batch-size 1" if batch_size != 1 else "one window is too much for it")
-        ) from error

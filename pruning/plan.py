@@ -179,12 +179,19 @@ class PruningPlan:
 
 
 def kept_width(n_neurons: int, sparsity: float, round_to: int = 1) -> int:
-    """Neurons that stay: max(m, m · round(N(1 − s)/m)), and at most N; all of them at s = 0.
+    """Neurons that stay: m · round(N(1 − s)/m), from m to the greatest multiple in N; N at s = 0.
 
     Args:
         round_to: m; widths that are multiples of it run faster on some machines.
+
+    Raises:
+        UserError: if m is more than N.
     """
     if sparsity == 0:
         return n_neurons
+    if round_to > n_neurons:
+        raise UserError(
+            f"--round-to {round_to:,} is more than the {n_neurons:,} neurons of a layer: give less"
+        )
     multiple = round_to * round(n_neurons * (1 - sparsity) / round_to)
-    return min(n_neurons, max(round_to, multiple))
+    return min(n_neurons // round_to * round_to, max(round_to, multiple))

@@ -22,6 +22,10 @@ METHODS = ("random", "magnitude", "activation", "wanda", "flap", "folding", "pol
 ALLOCATIONS = ("uniform", "global")
 # Those that weigh neurons by the inverse of their moments, which must not be singular.
 NEEDS_REGULAR_MOMENTS = ("poles", "obs")
+NO_GLOBAL_FOLDING = (
+    "method folding has no scores that could be compared between layers: choose --allocation "
+    "uniform"
+)
 
 
 @dataclass
@@ -147,10 +151,7 @@ class Planner:
         trades come after); scores of other methods are standardized layer by layer first.
         """
         if method == "folding":
-            raise NotApplicable(
-                "method folding has no scores that could be compared between layers: choose "
-                "--allocation uniform"
-            )
+            raise NotApplicable(NO_GLOBAL_FOLDING)
         costs: list[Tensor] = []
         for layer, mlp in enumerate(mlps_of(self.architecture)):
             n = mlp.n_neurons
@@ -171,8 +172,8 @@ class Planner:
         kept = []
         for each, removed in zip(costs, counts.tolist(), strict=True):
             left = max(1, len(each) - removed)
-            rounded = max(round_to, round_to * round(left / round_to))
-            kept.append(min(len(each), rounded))
+            # By the one rule for widths.
+            kept.append(kept_width(len(each), 1 - left / len(each), round_to))
         return kept
 
 

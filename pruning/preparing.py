@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from projector.architecture import Architecture, find_architecture
-from projector.architecture.widths import config_with_widths
+from projector.architecture.widths import can_have_bias, config_with_widths
+from projector.corpus import hash_source
 from projector.errors import UserError
+from projector.fitting import versions
 from projector.models import LoadedModel, load_model
 from projector.projection import FACTS_FILE, Projection
-from projector.sources import source_name
+from projector.sources import read_documents, source_name
 from pruning.calibration import check_memory, mlps_of
+from pruning.plan import NotApplicable
+from pruning.planning import NO_GLOBAL_FOLDING
 from pruning.poles import PoleSettings, find_poles
+from pruning.refit import no_bias
 from pruning.standins import Proposals
 
 # |ρ|, for who fires oppositely can stand in too; leaves, for on ρ one pole would hold nearly all.
@@ -22,16 +28,30 @@ CORRELATION_POLES = PoleSettings(space="abs-correlation", selection="leaf")
 MAP_POLES = PoleSettings()
 
 
-def choose_poles(
-    space: str | None, min_cluster_size: int | None, selection: str | None
-) -> PoleSettings | None:
-    """Settings of the poles that propose stand-ins; None where nothing was asked for."""
-    asked = {"space": space, "min_cluster_size": min_cluster_size, "selection": selection}
-    given = {name: value for name, value in asked.items() if value is not None}
-    if not given:
-        return None
-    usual = MAP_POLES if space == "positions" else CORRELATION_POLES
-    return replace(usual, **given)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class PoleOptions:
+    """What was asked of the poles that propose stand-ins; None for what was not.
+
+    Raises:
+        UserError: on creation, if one can't be.
+    """
+
+    space: str | None = None
+    min_cluster_size: int | None = None
+    selection: str | None = None
+
+    def __post_init__(self) -> None:
+        self.settings(has_statistics=True)
+
+    def settings(self, *, has_statistics: bool) -> PoleSettings:
+        """Poles on |ρ|, or on the map where the projection keeps no statistics; but what was asked.
+
+        Args:
+            has_statistics: whether the projection keeps them.
+        """
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        on_map = self.space == "positions" or (self.space is None and not has_statistics)
+        return replace(MAP_POLES if on_map else CORRELATION_POLES, **given)
 
 
 def load_prunable(
@@ -68,6 +88,21 @@ def check_prunable(loaded: LoadedModel, architecture: Architecture) -> None:
     check_memory(architecture, next(loaded.model.parameters()).device)
 
 
+def check_possible(
+    loaded: LoadedModel, architecture: Architecture, method: str, refit: str, allocation: str
+) -> None:
+    """Raise a UserError, before any work, for what the architecture has no place for."""
+    if refit == "bias" and not can_have_bias(loaded.model, architecture):
+        raise NotApplicable(no_bias(loaded.model))
+    if allocation == "global":
+        if method == "folding":
+            raise NotApplicable(NO_GLOBAL_FOLDING)
+        # Widths of each layer's own: refused here where the config holds one for all.
+        own = [mlp.n_neurons for mlp in mlps_of(architecture)]
+        uneven = [max(1, n - 1 - i % 2) for i, n in enumerate(own)]
+        config_with_widths(loaded.model, architecture, uneven)
+
+
 def fingerprint(folder: str | Path) -> str:
     """SHA-256 of ``projection.json``, which the projection's other files name too."""
     return hashlib.sha256((Path(folder) / FACTS_FILE).read_bytes()).hexdigest()
@@ -76,14 +111,19 @@ def fingerprint(folder: str | Path) -> str:
 def check_unseen(folder: str | Path, evaluations: Sequence[str]) -> None:
     """Raise a UserError if the projection was fitted on a text that pruned models are scored on.
 
-    ``poles`` alone would have had a look at it.
+    ``poles`` alone would have had a look at it. Texts are the same if their documents are, under
+    whatever names; of a stream from the hub, which a fit may read in part, if its name is.
     """
     corpus = Projection.load(folder).facts["corpus"]
+    if corpus is None:
+        return
     for source in evaluations:
-        if corpus is not None and corpus["source"] == source_name(source):
+        is_stream = source.startswith("hf:")
+        theirs = corpus["source"] if is_stream else corpus["sha256"]
+        if theirs == (source_name(source) if is_stream else hash_source(read_documents(source))):
             raise UserError(
-                f"projection '{folder}' was fitted on '{corpus['source']}', which is an evaluation "
-                "text: fit one on other text, or score on other text"
+                f"projection '{folder}' was fitted on '{corpus['source']}', and '{source}' is the "
+                "same text: fit one on other text, or score on other text"
             )
 
 
@@ -91,13 +131,15 @@ def read_proposals(
     folder: str | Path,
     loaded: LoadedModel,
     architecture: Architecture,
-    settings: PoleSettings | None = None,
-) -> tuple[Proposals, ...]:
+    options: PoleOptions | None = None,
+) -> tuple[tuple[Proposals, ...], PoleSettings]:
     """Poles and positions of every layer's MLP neurons, from the model's own projection.
 
     Args:
-        settings: of the poles; None for those on |ρ|, or on the map where the projection keeps no
-            statistics.
+        options: what is asked of the poles.
+
+    Returns:
+        Proposals of every layer, and the settings that their poles were found with.
 
     Raises:
         UserError: if the projection is another model's, or lacks a layer's ``mlp_post``.
@@ -109,8 +151,7 @@ def read_proposals(
             f"projection '{folder}' is of another model: its weights are {str(theirs)[:12]}, and "
             f"those of '{loaded.identifier}' are {ours[:12]}; make one with `projector fit`"
         )
-    if settings is None:
-        settings = CORRELATION_POLES if projection.has_statistics else MAP_POLES
+    settings = (options or PoleOptions()).settings(has_statistics=projection.has_statistics)
     proposals = []
     for layer in range(len(mlps_of(architecture))):
         if (layer, "mlp_post") not in projection.maps:
@@ -122,4 +163,9 @@ def read_proposals(
         proposals.append(
             Proposals(poles.labels, poles.opposites, projection.positions(layer, "mlp_post"))
         )
-    return tuple(proposals)
+    return tuple(proposals), settings
+
+
+def pruning_versions() -> dict[str, str]:
+    """Versions of the libraries that decide what a plan is and what it costs."""
+    return versions() | {"hdbscan": version("hdbscan")}

@@ -7,17 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from projector.errors import UserError
-from projector.fitting import versions
 from projector.progress import Progress, Silent
 from projector.sources import read_documents
 from pruning.calibration import DEFAULT_SEQUENCES, calibrate, read_calibration
 from pruning.planning import Planner, check_options
-from pruning.poles import PoleSettings
-from pruning.preparing import fingerprint, load_prunable, read_proposals
+from pruning.preparing import (
+    PoleOptions,
+    check_possible,
+    fingerprint,
+    load_prunable,
+    pruning_versions,
+    read_proposals,
+)
 from pruning.reconstruction import DEFAULT_STEPS, products_in
 from pruning.refit import check_refit, refit
 from pruning.saving import Saved, check_out, save_pruned
-from pruning.working import count_parameters, make_plan
+from pruning.surgery import round_weights
+from pruning.working import count_parameters, make_plan, pruning_memory
+
+# What every generator of random numbers takes, with a layer's number added.
+MOST_SEEDS = 2**31
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class PruneSettings:
     allocation: str = "uniform"
     round_to: int = 1
     seed: int = 0
-    poles: PoleSettings | None = None
+    poles: PoleOptions | None = None
 
     def __post_init__(self) -> None:
         check_options(self.method, self.sparsity, self.allocation, self.round_to)
@@ -48,6 +57,8 @@ class PruneSettings:
         ):
             if value < least:
                 raise UserError(f"{flag} {value} is too small: give {least} or more")
+        if self.seed >= MOST_SEEDS:
+            raise UserError(f"--seed {self.seed} is too large: give less than {MOST_SEEDS:,}")
 
 
 @dataclass(frozen=True)
@@ -115,10 +126,11 @@ def prune_model(
         dtype=dtype,
         trust_remote_code=trust_remote_code,
     )
-    proposals = None
+    check_possible(loaded, architecture, settings.method, settings.refit, settings.allocation)
+    proposals, poles = None, None
     if projection is not None:
         progress.begin("Finding poles", None, "")
-        proposals = read_proposals(projection, loaded, architecture, settings.poles)
+        proposals, poles = read_proposals(projection, loaded, architecture, settings.poles)
     text = read_calibration(
         calibration,
         loaded,
@@ -127,41 +139,43 @@ def prune_model(
         n_sequences=settings.n_sequences,
         progress=progress,
     )
-    drawn = calibrate(
-        loaded,
-        architecture,
-        text,
-        n_sequences=settings.n_sequences,
-        seed=settings.seed,
-        progress=progress,
-    )
-    planner = Planner(loaded.model, architecture, drawn, proposals, settings.seed)
-    progress.begin("Planning", None, "")
-    plan = make_plan(
-        planner,
-        settings.method,
-        settings.refit,
-        settings.sparsity,
-        settings.allocation,
-        settings.round_to,
-    )
-    n_steps = len(plan.layers) * settings.n_steps if settings.refit == "reconstruct" else None
-    progress.begin("Refitting", n_steps, "steps" if n_steps else "")
-    pruned = refit(
-        loaded.model,
-        architecture,
-        plan,
-        settings.refit,
-        drawn,
-        n_steps=settings.n_steps,
-        seed=settings.seed,
-        progress=progress,
-    )
-    progress.begin("Saving, and loading again", None, "")
-    training = {
-        "n_steps": settings.n_steps,
-        "products_in": products_in(next(loaded.model.parameters()).device),
-    }
+    with pruning_memory(architecture):
+        drawn = calibrate(
+            loaded,
+            architecture,
+            text,
+            n_sequences=settings.n_sequences,
+            seed=settings.seed,
+            progress=progress,
+        )
+        planner = Planner(loaded.model, architecture, drawn, proposals, settings.seed)
+        progress.begin("Planning", None, "")
+        plan = make_plan(
+            planner,
+            settings.method,
+            settings.refit,
+            settings.sparsity,
+            settings.allocation,
+            settings.round_to,
+        )
+        n_steps = len(plan.layers) * settings.n_steps if settings.refit == "reconstruct" else None
+        progress.begin("Refitting", n_steps, "steps" if n_steps else "")
+        pruned = refit(
+            loaded.model,
+            architecture,
+            plan,
+            settings.refit,
+            drawn,
+            n_steps=settings.n_steps,
+            seed=settings.seed,
+            progress=progress,
+        )
+        progress.begin("Saving, and loading again", None, "")
+        training = {
+            "n_steps": settings.n_steps,
+            "products_in": products_in(next(loaded.model.parameters()).device),
+        }
+    round_weights(pruned, loaded.stored_dtype)
     facts = {
         "refit": {"kind": settings.refit, **(training if settings.refit == "reconstruct" else {})},
         "model": {"id": loaded.identifier, "sha256": loaded.weights_sha256},
@@ -173,8 +187,8 @@ def prune_model(
             "n_tokens": drawn.corpus.n_tokens,
         },
         "projection": fingerprint(projection) if projection is not None else None,
-        "poles": None if settings.poles is None else asdict(settings.poles),
-        "versions": versions(),
+        "poles": None if poles is None else asdict(poles),
+        "versions": pruning_versions(),
     }
     saved = save_pruned(
         pruned,

@@ -23,6 +23,7 @@ from projector.architecture import Architecture, Mlp
 from projector.architecture.weights import MlpWeights, read_weights
 from projector.capture import Call, Tap, capture, kept_rows, record_calls
 from projector.corpus import Batch
+from projector.errors import UserError
 from projector.gathering import evaluating
 from projector.progress import Progress
 from pruning.calibration import Calibration, is_held_out, mlps_of
@@ -35,6 +36,9 @@ _BATCH_TOKENS = 1024
 # Adam's step, as a share of the weights' own root mean square: models differ in scale.
 _RELATIVE_RATE = 0.015
 _DRIFT_SHARE = 0.5
+# Times the usual ‖target‖².
+_MOST_POWER = 100.0
+_CHECKED_ROWS = 8192
 _MOST_KEPT_BYTES = 2_000_000_000
 
 
@@ -137,7 +141,8 @@ def reconstruct(
                 was = dense.block(i, layer, befores[i])
                 befores[i] = was.after
                 after, seen = _run_block(call, own.module, own.mlp, streams[i])
-                rest = after - seen["out"] if mlp.adds_to_stream else streams[i]
+                # In float32: in half precision little would be left of differences.
+                rest = after.float() - seen["out"].float() if mlp.adds_to_stream else streams[i]
                 rests.append((rest, seen["x"]))
                 data.add(dense.batches[i], was, rest, seen, mlp)
             weights = _train(read_weights(own.mlp), mlp, data, n_steps, seed, progress.advance)
@@ -146,7 +151,8 @@ def reconstruct(
                 with torch.no_grad():
                     if mlp.adds_to_stream:
                         # The rest of the block is as it was: only the MLP is run again.
-                        streams[i] = rest + read_weights(own.mlp).apply(mlp, x)
+                        given = read_weights(own.mlp).apply(mlp, x)
+                        streams[i] = (rest + given.float()).to(given.dtype)
                     else:
                         streams[i] = dense.start(i)[0][layer].again(own.module, rest.clone())
 
@@ -189,8 +195,7 @@ class _LayerData:
         keep = batch.keep
         target = kept_rows(was.out, keep).float()
         if mlp.adds_to_stream:
-            # The stream without the MLP's own share: what came in, and what attention added. In
-            # float32: in half precision little would be left of the difference.
+            # The stream without the MLP's own share: what came in, and what attention added.
             drift = kept_rows(was.after.float() - was.out.float(), keep) - kept_rows(rest, keep)
             target = target + _DRIFT_SHARE * drift
         held_out = is_held_out(batch)[:, None].expand_as(keep)[keep].to(target.device)
@@ -242,10 +247,31 @@ def _train(
     x, target = x[~held_out], target[~held_out]
     # Held-out tokens choose between them, so that no candidate is fitted to those.
     candidates = [weights, _with_output(weights, data.products[False], data.products[True])]
-    start = min(candidates, key=lambda each: _loss(each, mlp, *checked))
-    trained = _descend(start, mlp, x, target, n_steps, seed, advance)
-    best = min((start, trained), key=lambda each: _loss(each, mlp, *checked))
+    limit = _usual_power(target)
+    start = min(candidates, key=lambda each: _loss(each, mlp, *checked, limit))
+    trained = _descend(start, mlp, x, target, limit, n_steps, seed, advance)
+    best = min((start, trained), key=lambda each: _loss(each, mlp, *checked, limit))
+    if not math.isfinite(_loss(best, mlp, *checked, limit)):
+        raise UserError(
+            "what an MLP gives over the calibration text is not finite: try --dtype float32"
+        )
     return best.to(kind.dtype)
+
+
+def _usual_power(target: Tensor) -> float:
+    """‖t‖² above which a token counts no more.
+
+    Some models write a vector a thousand times the usual length at a text's first token: by its
+    square it would count for all others together.
+    """
+    power = target.pow(2).sum(dim=1)
+    return _MOST_POWER * float(power.median()) or math.inf
+
+
+def _weights_of(target: Tensor, limit: float) -> Tensor:
+    """What each token's error counts, (n, 1): 1, or less where the target is out of all measure."""
+    power = target.pow(2).sum(dim=1, keepdim=True)
+    return (limit / power.clamp_min(torch.finfo(power.dtype).tiny)).clamp_max(1)
 
 
 def _with_output(weights: MlpWeights, fit: Products, held_out: Products) -> MlpWeights:
@@ -265,8 +291,12 @@ def _with_output(weights: MlpWeights, fit: Products, held_out: Products) -> MlpW
 
 
 @torch.no_grad()
-def _loss(weights: MlpWeights, mlp: Mlp, x: Tensor, target: Tensor) -> float:
-    return float(nn.functional.mse_loss(weights.apply(mlp, x), target))
+def _loss(weights: MlpWeights, mlp: Mlp, x: Tensor, target: Tensor, limit: float) -> float:
+    total = 0.0
+    for rows, wanted in zip(x.split(_CHECKED_ROWS), target.split(_CHECKED_ROWS), strict=True):
+        error = (weights.apply(mlp, rows) - wanted).pow(2) * _weights_of(wanted, limit)
+        total += float(error.sum(dtype=torch.float32))
+    return total / max(1, target.numel())
 
 
 def _descend(
@@ -274,6 +304,7 @@ def _descend(
     mlp: Mlp,
     x: Tensor,
     target: Tensor,
+    limit: float,
     n_steps: int,
     seed: int,
     advance: Callable[[int], None],
@@ -311,7 +342,8 @@ def _descend(
             rows, order = order[:_BATCH_TOKENS].to(x.device), order[_BATCH_TOKENS:]
             with torch.autocast(x.device.type, torch.bfloat16, enabled=lower):
                 given = new.apply(mlp, x[rows])
-            loss = nn.functional.mse_loss(given.float(), target[rows])
+            wanted = target[rows]
+            loss = ((given.float() - wanted).pow(2) * _weights_of(wanted, limit)).mean()
             loss.backward()
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / n_steps))
@@ -329,7 +361,9 @@ def _descend(
 def products_in(device: torch.device) -> str:
     """``bfloat16`` if the device itself makes such products, not by way of float32; else that."""
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
+        # Younger than the oldest torch that will do.
+        ask = getattr(torch.cpu, "get_capabilities", dict)
+        capabilities: dict[str, Any] = ask()
         own = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     else:
         own = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

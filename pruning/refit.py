@@ -30,6 +30,7 @@ from pruning.calibration import (
     mlps_of,
     run_batch,
 )
+from pruning.elimination import usual_moment
 from pruning.plan import LayerPlan, NotApplicable, PruningPlan
 from pruning.surgery import apply_plan, write_weights
 
@@ -145,9 +146,10 @@ def fit_output(
 ) -> tuple[Tensor, Tensor | None]:
     """The output projection that gives the targets best, and its bias where ``centred``.
 
-    Ridge regression towards the weights as they are: W = W₀ + (B − W₀ A)(A + λI)⁻¹, with
-    A = E[k kᵀ] and B = E[t kᵀ]. λ is the one of ten that does best on held-out tokens, or the
-    start itself where none does better; the fit is then made from all tokens.
+    Ridge regression towards the weights as they are: W = W₀ + (B − W₀ A)(A + λ m I)⁻¹, with
+    A = E[k kᵀ], B = E[t kᵀ] and m the usual one on A's diagonal. λ is the one of nine powers of
+    ten that does best on held-out tokens, or the start itself where none does better; the fit is
+    then made from all tokens.
 
     Args:
         fit, held_out: products over disjoint tokens.
@@ -182,7 +184,7 @@ def fit_output(
 
 def _ridge(products: Products, start: Tensor, damping: float) -> Tensor:
     inner = products.inner
-    level = damping * inner.diagonal().mean().clamp_min(torch.finfo(inner.dtype).tiny)
+    level = damping * usual_moment(inner)
     regular = inner + level * torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
     missing = products.cross - inner @ start.T
     step, info = torch.linalg.solve_ex(regular, missing)
@@ -224,10 +226,7 @@ def refit(
     mlps = mlps_of(architecture)
     with_bias = kind != "none" and can_have_bias(model, architecture)
     if kind == "bias" and not with_bias:
-        raise NotApplicable(
-            f"{type(model).__name__} has no place for a bias in its MLPs' outputs: choose "
-            "--refit least-squares"
-        )
+        raise NotApplicable(no_bias(model))
     averaged = any(layer.groups for layer in plan.layers)
     if kind == "reconstruct" or (averaged and kind != "none"):
         check_reconstructable(architecture)
@@ -261,6 +260,14 @@ def refit(
             pruned, inner, layer, _closed_form(kind, dense, weights, fit, held_out, with_bias)
         )
     return pruned
+
+
+def no_bias(model: nn.Module) -> str:
+    """What is said where the refit ``bias`` can't be."""
+    return (
+        f"{type(model).__name__} has no place for a bias in its MLPs' outputs: choose --refit "
+        "least-squares"
+    )
 
 
 def check_refit(kind: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
@@ -39,8 +39,9 @@ class Row:
         n_tokens: tokens scored.
         parameters: of the whole model, tied weights counted once.
         removed_share: share of all parameters that is gone.
-        seconds: planning and refitting took, without the scoring.
-        status: ``ok`` or ``not_applicable``.
+        seconds: planning and refitting took, without calibration and scoring. Plans of one method
+            and seed share work: the most sparse, made first, pays for it.
+        status: ``ok`` or ``not_applicable``, where there is no model, and nothing to say of it.
     """
 
     method: str
@@ -52,9 +53,9 @@ class Row:
     perplexity: float | None
     bits_per_byte: float | None
     n_tokens: int
-    parameters: int
-    removed_share: float
-    seconds: float
+    parameters: int | None
+    removed_share: float | None
+    seconds: float | None
     status: str = OK
     reason: str = ""
 
@@ -66,7 +67,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A method and refit at one sparsity over all seeds: mean and sample standard deviation."""
+    """A method and refit at one sparsity over all seeds: mean and sample standard deviation.
+
+    Attributes:
+        n_seeds: that were scored.
+        n_broken: of them, those whose model has no finite perplexity. With any, the mean of the
+            others would flatter: there is none.
+        spread: None for one seed.
+    """
 
     method: str
     refit: str
@@ -74,10 +82,19 @@ class Summary:
     evaluation: str
     windows: str
     n_seeds: int
-    perplexity: float
-    spread: float
+    n_broken: int
+    perplexity: float | None
+    spread: float | None
     removed_share: float
     seconds: float
+
+    @property
+    def text(self) -> str:
+        """Perplexity and its spread, in words."""
+        if self.perplexity is None:
+            return "broken"
+        spread = "" if self.spread is None else f" ± {self.spread:.3f}"
+        return f"{self.perplexity:.3f}{spread}"
 
 
 @dataclass
@@ -88,22 +105,20 @@ class PruningReport:
     model: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
 
-    def has(self, row: Row | tuple[str, str, float, int], windows: str = "sample") -> bool:
+    def has(self, combination: tuple[str, str, float, int], windows: str = SAMPLE) -> bool:
         """Whether a combination has its rows already."""
-        wanted = row.combination if isinstance(row, Row) else row
-        return any(r.combination == wanted and r.windows == windows for r in self.rows)
+        return any(r.combination == combination and r.windows == windows for r in self.rows)
 
     def summaries(self, windows: str = "sample") -> list[Summary]:
-        """Over seeds, in the order of the rows; combinations without a perplexity left out."""
+        """Over seeds, in the order of the rows; combinations that can't be are left out."""
         groups: dict[tuple[str, str, float, str], list[Row]] = defaultdict(list)
         for row in self.rows:
-            if row.windows == windows and row.perplexity is not None:
+            if row.windows == windows and row.status == OK:
                 groups[row.method, row.refit, row.sparsity, row.evaluation].append(row)
         result = []
         for (method, refit, sparsity, evaluation), rows in groups.items():
             values = [row.perplexity for row in rows if row.perplexity is not None]
-            mean = sum(values) / len(values)
-            variance = sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)
+            n_broken = len(rows) - len(values)
             result.append(
                 Summary(
                     method,
@@ -111,25 +126,30 @@ class PruningReport:
                     sparsity,
                     evaluation,
                     windows,
-                    len(values),
-                    mean,
-                    math.sqrt(variance),
-                    rows[0].removed_share,
-                    sum(row.seconds for row in rows) / len(rows),
+                    len(rows),
+                    n_broken,
+                    None if n_broken else statistics.fmean(values),
+                    None if n_broken or len(values) < 2 else statistics.stdev(values),
+                    rows[0].removed_share or 0.0,
+                    statistics.fmean(row.seconds or 0.0 for row in rows),
                 )
             )
         return result
 
     def winners(self, evaluation: str) -> list[Summary]:
         """The combination of least mean perplexity at each sparsity; ties go to the first."""
-        best: dict[float, Summary] = {}
-        for each in self.summaries():
-            if each.evaluation != evaluation or each.method == DENSE:
-                continue
-            known = best.get(each.sparsity)
-            if known is None or each.perplexity < known.perplexity:
-                best[each.sparsity] = each
-        return [best[sparsity] for sparsity in sorted(best)]
+        found = [
+            each
+            for each in self.summaries()
+            if each.evaluation == evaluation
+            and each.method != DENSE
+            and each.perplexity is not None
+        ]
+        sparsities = sorted({each.sparsity for each in found})
+        return [
+            min((each for each in found if each.sparsity == sparsity), key=_perplexity)
+            for sparsity in sparsities
+        ]
 
     def save(self, folder: Path) -> None:
         """Write ``report.json`` and ``report.csv``, each replaced in one step."""
@@ -143,8 +163,9 @@ class PruningReport:
         text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / CSV_FILE, _csv(self.rows))
+            # First what makes the folder ours.
             write_text(folder / JSON_FILE, text)
+            write_text(folder / CSV_FILE, _csv(self.rows))
 
     @classmethod
     def load(cls, folder: str | Path) -> PruningReport:
@@ -172,6 +193,11 @@ class PruningReport:
             return cls(dict(values["settings"]), dict(values["model"]), rows)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"'{path}' is damaged: {error}") from error
+
+
+def _perplexity(summary: Summary) -> float:
+    assert summary.perplexity is not None
+    return summary.perplexity
 
 
 def write_text(path: Path, text: str) -> None:

@@ -87,10 +87,26 @@ def check_out(out: Path, *, force: bool) -> None:
         )
     if force:
         load_plan(out)  # raises where the file is not ours to replace
+        _check_own(out)
     else:
         raise UserError(
             f"folder '{out}' holds a pruned model already: add --force to replace it, or give "
             "another folder"
+        )
+
+
+def _check_own(out: Path) -> None:
+    """Raise a UserError if a folder holds more than the checkpoint that was written there."""
+    values = json.loads((out / PLAN_FILE).read_bytes())
+    listed = values.get("files")
+    known = set(listed) if isinstance(listed, list) else {PLAN_FILE}
+    # Folders too: an empty one may be someone's.
+    known |= {str(parent) for name in known for parent in Path(str(name)).parents}
+    others = sorted(name for p in out.rglob("*") if (name := str(p.relative_to(out))) not in known)
+    if others:
+        raise UserError(
+            f"folder '{out}' holds other files beside the pruned model, '{others[0]}' among them, "
+            "and is not replaced: give another folder for --out"
         )
 
 
@@ -135,18 +151,21 @@ def save_pruned(
             saver: Any = model
             saver.save_pretrained(checkpoint)
             tokenizer.save_pretrained(checkpoint)
-            text = json.dumps(
-                {"plan": plan.to_dict(), **facts}, indent=1, ensure_ascii=False, allow_nan=False
-            )
+            names = [str(p.relative_to(checkpoint)) for p in checkpoint.rglob("*") if p.is_file()]
+            values = {"plan": plan.to_dict(), **facts, "files": sorted([*names, PLAN_FILE])}
+            text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
             (checkpoint / PLAN_FILE).write_text(text + "\n", encoding="utf-8")
+            # safetensors lets the owner alone read: as readable as the user's files are.
+            mode = (checkpoint / PLAN_FILE).stat().st_mode
+            for path in checkpoint.rglob("*"):
+                if path.is_file():
+                    path.chmod(mode)
             difference, differs = _compare(
                 model, tokenizer, checkpoint, staging, trust_remote_code=trust_remote_code
             )
             sha256 = hash_checkpoint(checkpoint)
-            # safetensors lets the owner alone read: as readable as the user's files are.
-            mode = (checkpoint / PLAN_FILE).stat().st_mode
-            for path in checkpoint.iterdir():
-                path.chmod(mode)
+            # A long time has passed: what came there meanwhile must not go.
+            check_out(out, force=force)
             _replace(checkpoint, out, staging)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -175,9 +194,9 @@ def load_plan(folder: str | Path) -> PruningPlan:
 def _replace(checkpoint: Path, out: Path, staging: Path) -> None:
     """Put the new folder in the old one's place."""
     old = staging / "old"
-    if out.exists():
-        out.replace(old)
     try:
+        if out.exists():
+            out.replace(old)
         checkpoint.replace(out)
     except BaseException:
         # Ctrl-C too: the model that was there must not go with the staging folder.
@@ -223,7 +242,9 @@ def _compare(
     # Sums may be rounded in another order there; weights are the same to the bit.
     scale = float(expected.float().abs().max().clamp_min(1))
     tolerance = 10 * torch.finfo(expected.dtype).eps * scale
-    if not difference <= tolerance or bytes(outputs["weights"].tolist()) != _digest(model):
+    if bytes(outputs["weights"].tolist()) != _digest(model):
+        raise UserError("the reloaded pruned model is not the one in memory: its weights differ")
+    if not difference <= tolerance:
         raise UserError(
             f"the reloaded pruned model is not the one in memory: its outputs differ by "
             f"{difference:.3g}"

@@ -65,6 +65,18 @@ def apply_plan(
     return pruned.to(device).train(model.training)
 
 
+def round_weights(model: nn.Module, dtype: torch.dtype | None) -> None:
+    """Give every weight the nearest value that a checkpoint of ``dtype`` can hold, in place.
+
+    Its own type is kept, so that what is measured is what will be saved. None changes nothing.
+    """
+    if dtype is None:
+        return
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(dtype).to(parameter.dtype))
+
+
 def merged(weights: MlpWeights, layer: LayerPlan) -> MlpWeights:
     """The weights of the neurons that stay, with what they take over."""
     if len(layer.kept) == layer.n_neurons:

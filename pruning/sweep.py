@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from projector.architecture import Architecture
-from projector.architecture.widths import config_with_widths
 from projector.errors import UserError
-from projector.fitting import versions
 from projector.models import LoadedModel
 from projector.progress import Progress, Silent
 from projector.projection import check_place
@@ -25,13 +23,23 @@ from pruning.calibration import (
 from pruning.perplexity import check_scorable, find_context
 from pruning.planning import METHODS, NEEDS_REGULAR_MOMENTS, check_options
 from pruning.poles import PoleSettings
-from pruning.preparing import check_unseen, fingerprint, load_prunable, read_proposals
+from pruning.preparing import (
+    PoleOptions,
+    check_possible,
+    check_unseen,
+    fingerprint,
+    load_prunable,
+    pruning_versions,
+    read_proposals,
+)
 from pruning.reconstruction import DEFAULT_STEPS, products_in
 from pruning.refit import REFITS, check_refit
-from pruning.report import ALL, DENSE, SAMPLE, PruningReport
+from pruning.report import ALL, DENSE, JSON_FILE, SAMPLE, PruningReport
 from pruning.standins import Proposals
 from pruning.windows import EvaluationText, check_disjoint, prepare
 from pruning.working import Task, Workers, count_parameters
+
+_DENSE_TASK = Task(DENSE, 0.0, 0, ("none",), SAMPLE)
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class SweepSettings:
     n_steps: int = DEFAULT_STEPS
     allocation: str = "uniform"
     round_to: int = 1
-    poles: PoleSettings | None = None
+    poles: PoleOptions | None = None
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -85,6 +93,12 @@ class SweepSettings:
                 "held out"
             )
 
+    @property
+    def needs_regular_moments(self) -> bool:
+        """Whether a method or a refit inverts the neurons' moments."""
+        refits = set(self.refits) & {"least-squares", "reconstruct"}
+        return bool(refits or set(self.methods) & set(NEEDS_REGULAR_MOMENTS))
+
 
 @dataclass(frozen=True)
 class SweepJob:
@@ -103,6 +117,7 @@ class SweepJob:
     wholes: tuple[EvaluationText, ...]
     proposals: tuple[Proposals, ...] | None
     settings: SweepSettings
+    poles: PoleSettings | None = None
     projection_sha256: str | None = None
     request: SweepRequest | None = None
 
@@ -111,11 +126,8 @@ class SweepJob:
         if "poles" in self.settings.methods and self.proposals is None:
             raise UserError("method poles needs the model's projection: give --projection DIR")
         settings = self.settings
-        is_fitted = set(settings.methods) & set(NEEDS_REGULAR_MOMENTS) or set(settings.refits) & {
-            "least-squares",
-            "reconstruct",
-        }
-        widths = [mlp.n_neurons for mlp in mlps_of(self.architecture)] if is_fitted else [0]
+        own = [mlp.n_neurons for mlp in mlps_of(self.architecture)]
+        widths = own if settings.needs_regular_moments else [0]
         for seed in range(settings.n_seeds):
             check_draw(self.calibration, settings.n_sequences, seed, widths)
         names = [text.source for text in self.samples]
@@ -124,11 +136,8 @@ class SweepJob:
                 f"two evaluation texts are named alike, {', '.join(names)}: rename one, for rows "
                 "are told apart by it"
             )
-        if settings.allocation == "global":
-            # Widths of each layer's own: refused here where the config holds one for all.
-            own = [mlp.n_neurons for mlp in mlps_of(self.architecture)]
-            uneven = [max(1, n - 1 - i % 2) for i, n in enumerate(own)]
-            config_with_widths(self.loaded.model, self.architecture, uneven)
+        # Of methods and refits that can't be, the report says so; of an allocation, this does.
+        check_possible(self.loaded, self.architecture, "", "", settings.allocation)
         for text in (*self.samples, *self.wholes):
             check_scorable(self.loaded.model, text)
             check_disjoint(
@@ -161,7 +170,9 @@ class SweepJob:
                 for text in self.samples
             ],
             "projection": self.projection_sha256,
-            "versions": versions(),
+            "stored_dtype": str(self.loaded.stored_dtype).removeprefix("torch."),
+            "poles": None if self.poles is None else asdict(self.poles),
+            "versions": pruning_versions(),
         }
 
     def model_facts(self) -> dict[str, Any]:
@@ -226,6 +237,8 @@ def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> Sw
     progress = progress or Silent()
     request.check()
     settings = request.settings
+    if request.projection is not None:
+        check_unseen(request.projection, request.evaluations)
     progress.begin("Loading the model", None, "")
     loaded, architecture = load_prunable(
         request.model,
@@ -234,10 +247,10 @@ def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> Sw
         dtype=request.dtype,
         trust_remote_code=request.trust_remote_code,
     )
-    proposals = None
+    proposals, poles = None, None
     if request.projection is not None and "poles" in settings.methods:
         progress.begin("Finding poles", None, "")
-        proposals = read_proposals(request.projection, loaded, architecture, settings.poles)
+        proposals, poles = read_proposals(request.projection, loaded, architecture, settings.poles)
     context = find_context(loaded.model, loaded.tokenizer)
     samples: list[EvaluationText] = []
     wholes: list[EvaluationText] = []
@@ -262,12 +275,11 @@ def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> Sw
         wholes=tuple(wholes),
         proposals=proposals,
         settings=settings,
+        poles=poles,
         projection_sha256=None if request.projection is None else fingerprint(request.projection),
         request=request,
     )
     job.check()
-    if request.projection is not None:
-        check_unseen(request.projection, request.evaluations)
     return job
 
 
@@ -278,24 +290,11 @@ def begin_report(job: SweepJob, out: Path, *, resume: bool, force: bool) -> Prun
         UserError: if ``out`` is in use, or holds rows of other settings.
     """
     facts, model = job.facts(), job.model_facts()
-    if force and resume:
-        raise UserError("--force replaces a report and --resume goes on with it: give one of them")
-    check_place(out)
-    if not out.exists() or not any(out.iterdir()):
+    if not check_report(out, resume=resume, force=force):
         return PruningReport(facts, model)
-    if not (out / "report.json").exists():
-        raise UserError(
-            f"folder '{out}' holds other files and no report: give another folder for --out"
-        )
-    if force:
-        PruningReport.load(out)  # raises where the file is not ours to replace
-        return PruningReport(facts, model)
-    if not resume:
-        raise UserError(
-            f"folder '{out}' holds a report already: add --resume to go on with it, --force to "
-            "replace it, or give another folder"
-        )
     report = PruningReport.load(out)
+    if force:
+        return PruningReport(facts, model)
     for name, ours, theirs in (
         *((k, v, report.settings.get(k)) for k, v in facts.items()),
         *((f"model {k}", v, report.model.get(k)) for k, v in model.items()),
@@ -305,7 +304,35 @@ def begin_report(job: SweepJob, out: Path, *, resume: bool, force: bool) -> Prun
                 f"the report in '{out}' can't be gone on with, its {name} differs: "
                 f"{_short(theirs)} there, {_short(ours)} here"
             )
+    known = {c for task in _all_tasks(job.settings) for c in task.combinations}
+    texts = {text.source for text in job.samples}
+    for row in report.rows:
+        if row.combination not in known or row.evaluation not in texts:
+            raise UserError(f"the report in '{out}' is damaged: it holds a row of another sweep")
     return report
+
+
+def check_report(out: Path, *, resume: bool, force: bool) -> bool:
+    """Whether ``out`` holds a report.
+
+    Raises:
+        UserError: if nothing may be written there.
+    """
+    if force and resume:
+        raise UserError("--force replaces a report and --resume goes on with it: give one of them")
+    check_place(out)
+    if not out.exists() or not any(out.iterdir()):
+        return False
+    if not (out / JSON_FILE).exists():
+        raise UserError(
+            f"folder '{out}' holds other files and no report: give another folder for --out"
+        )
+    if not (force or resume):
+        raise UserError(
+            f"folder '{out}' holds a report already: add --resume to go on with it, --force to "
+            "replace it, or give another folder"
+        )
+    return True
 
 
 def run_sweep(
@@ -330,8 +357,7 @@ def run_sweep(
     job.check()
     report = begin_report(job, out, resume=resume, force=force)
     seeds = range(job.settings.n_seeds)
-    dense = Task(DENSE, 0.0, 0, ("none",), SAMPLE)
-    tasks = [dense, *_tasks(job.settings)]
+    tasks = _all_tasks(job.settings)
     with Workers(job, n_workers) as workers:
         report.save(out)
         _run(report, tasks, job, workers, out, progress, "Sweeping")
@@ -343,7 +369,7 @@ def run_sweep(
                 for text in job.samples
                 for winner in report.winners(text.source)
             )
-            again = [replace(dense, windows=ALL), *chosen]
+            again = [replace(_DENSE_TASK, windows=ALL), *chosen]
             _run(report, again, job, workers, out, progress, "Scoring winners on all windows")
     return report
 
@@ -383,6 +409,10 @@ def _without(task: Task, report: PruningReport) -> Task | None:
         if not report.has(combination, task.windows)
     )
     return replace(task, refits=left) if left else None
+
+
+def _all_tasks(settings: SweepSettings) -> list[Task]:
+    return [_DENSE_TASK, *_tasks(settings)]
 
 
 def _tasks(settings: SweepSettings) -> Iterator[Task]:

@@ -21,7 +21,7 @@ opposite  mean ρ of the two poles for which that is lowest, where it is below 0
 POLE_LEGEND = """[dim]          of a pole, the other one of the two, and that ρ
 exemplars neurons that stand for the pole, most central first[/dim]"""
 REPORT_LEGEND = """[dim]perplexity at each sparsity: mean ± standard deviation over seeds; bold: the
-least of its column; –: not applicable[/dim]"""
+least of its column; –: not applicable; broken: for a seed there is no finite one[/dim]"""
 _MOST_POLES = 12
 _MOST_EXEMPLARS = 4
 
@@ -133,13 +133,15 @@ def report_table(report: PruningReport, evaluation: str) -> Table:
     for method, refit in combinations:
         if method == DENSE:
             cell = cells.get((method, refit, 0.0))
-            text = "–" if cell is None else f"{cell.perplexity:.3f}"
+            text = "–" if cell is None else cell.text
             table.add_row(DENSE, "", *[text] * len(sparsities), style="dim")
             continue
         row = []
         for sparsity in sparsities:
             cell = cells.get((method, refit, sparsity))
-            text = "–" if cell is None else f"{cell.perplexity:.3f} ± {cell.spread:.3f}"
-            row.append(f"[b]{text}[/b]" if cell is not None and best[sparsity] == cell else text)
+            text = "–" if cell is None else cell.text
+            row.append(
+                f"[b]{text}[/b]" if cell is not None and best.get(sparsity) == cell else text
+            )
         table.add_row(escape(method), escape(refit), *row)
     return table

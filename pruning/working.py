@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -15,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from projector.architecture import Architecture
 from projector.architecture.widths import can_have_bias
-from projector.budget import memory_errors
+from projector.budget import out_of_memory, size_text
 from projector.errors import UserError
 from pruning.calibration import calibrate, check_enough, mlps_of
 from pruning.perplexity import score
 from pruning.plan import NotApplicable, PruningPlan
-from pruning.planning import NEEDS_REGULAR_MOMENTS, Planner
+from pruning.planning import Planner
 from pruning.reconstruction import DenseStreams
 from pruning.refit import refit
 from pruning.report import DENSE, NOT_APPLICABLE, SAMPLE, Row
+from pruning.surgery import round_weights
 from pruning.windows import EvaluationText
 
 if TYPE_CHECKING:
@@ -52,6 +56,15 @@ class Task:
         return [(self.method, kind, self.sparsity, self.seed) for kind in self.refits]
 
 
+def pruning_memory(architecture: Architecture) -> AbstractContextManager[None]:
+    """Turn what a full memory raises while calibrating, planning or refitting into one line."""
+    widest = max(mlp.n_neurons for mlp in mlps_of(architecture))
+    return out_of_memory(
+        f": one matrix of {widest:,} × {widest:,} neurons takes {size_text(8 * widest**2)}: make "
+        "memory free, take fewer --workers, or fewer --sequences"
+    )
+
+
 class Workbench:
     """Makes rows; holds the planner of the seed that is worked on, for it is costly."""
 
@@ -60,12 +73,12 @@ class Workbench:
         self._seed: int | None = None
         self._planner: Planner | None = None
         self._streams: DenseStreams | None = None
+        self._plan_seconds: dict[tuple[int, str, float, bool], float] = {}
 
     def rows(self, task: Task) -> list[Row]:
         """A row for each refit and evaluation text."""
         texts = self.job.samples if task.windows == SAMPLE else self.job.wholes
-        widest = max((mlp.n_neurons, -i) for i, mlp in enumerate(mlps_of(self.job.architecture)))
-        with memory_errors(-widest[1], "mlp_post", widest[0]):
+        with pruning_memory(self.job.architecture):
             return self._rows(task, texts)
 
     def _rows(self, task: Task, texts: Sequence[EvaluationText]) -> list[Row]:
@@ -76,26 +89,30 @@ class Workbench:
             if "reconstruct" in task.refits:
                 self._streams_of(planner).run()
         for combination in task.combinations:
-            began = time.perf_counter()
             try:
-                model = self._model(combination)
+                model, seconds = self._model(combination)
             except NotApplicable as error:
                 result += [_missing(self.job, combination, t, task.windows, error) for t in texts]
                 continue
-            seconds = 0.0 if task.method == DENSE else time.perf_counter() - began
             result += [
                 _scored(self.job, combination, model, t, task.windows, seconds) for t in texts
             ]
         return result
 
-    def _model(self, combination: Combination) -> nn.Module:
+    def _model(self, combination: Combination) -> tuple[nn.Module, float]:
+        """The pruned model, as it would be saved, and the seconds it took to plan and refit."""
         method, kind, sparsity, seed = combination
         job, settings = self.job, self.job.settings
         if method == DENSE:
-            return job.loaded.model
+            return job.loaded.model, 0.0
         planner = self._planner_of(seed)
+        began = time.perf_counter()
         plan = make_plan(planner, method, kind, sparsity, settings.allocation, settings.round_to)
-        return refit(
+        planned = time.perf_counter()
+        # Refits share a plan: each is charged for it.
+        key = (seed, method, sparsity, is_centred(planner, kind))
+        plan_seconds = self._plan_seconds.setdefault(key, planned - began)
+        pruned = refit(
             job.loaded.model,
             job.architecture,
             plan,
@@ -105,6 +122,8 @@ class Workbench:
             seed=seed,
             streams=self._streams_of(planner) if kind == "reconstruct" else None,
         )
+        round_weights(pruned, job.loaded.stored_dtype)
+        return pruned, plan_seconds + time.perf_counter() - planned
 
     def _streams_of(self, planner: Planner) -> DenseStreams:
         if self._streams is None:
@@ -121,9 +140,7 @@ class Workbench:
                 n_sequences=job.settings.n_sequences,
                 seed=seed,
             )
-            if set(job.settings.methods) & set(NEEDS_REGULAR_MOMENTS) or (
-                set(job.settings.refits) & {"least-squares", "reconstruct"}
-            ):
+            if job.settings.needs_regular_moments:
                 check_enough(calibration, [mlp.n_neurons for mlp in mlps_of(job.architecture)])
             self._planner = Planner(
                 job.loaded.model, job.architecture, calibration, job.proposals, seed
@@ -132,12 +149,17 @@ class Workbench:
         return self._planner
 
 
+def check_workers(n_workers: int) -> None:
+    """Raise a UserError if there can't be so many."""
+    if n_workers < 1:
+        raise UserError(f"--workers {n_workers} is too small: give 1 or more")
+
+
 class Workers:
     """Runs tasks here, or in processes of one thread each, which scale where threads wait."""
 
     def __init__(self, job: SweepJob, n_workers: int) -> None:
-        if n_workers < 1:
-            raise UserError(f"--workers {n_workers} is too small: give 1 or more")
+        check_workers(n_workers)
         if n_workers > 1 and job.request is None:
             raise UserError("several workers need a model that can be loaded by its name")
         if n_workers > 1 and next(job.loaded.model.parameters()).device.type != "cpu":
@@ -169,7 +191,7 @@ class Workers:
 
     def run(self, tasks: Sequence[Task]) -> Iterator[list[Row]]:
         """The rows of each task, as they come."""
-        if self._pool is None or len(tasks) < 2:
+        if self._pool is None:
             for task in tasks:
                 yield self._bench.rows(task)
             return
@@ -184,7 +206,7 @@ class Workers:
             ) from error
 
 
-_bench: Workbench | UserError | None = None
+_bench: Workbench | Exception | None = None
 
 
 def _start(request: Any) -> None:
@@ -192,11 +214,13 @@ def _start(request: Any) -> None:
     from pruning.sweep import prepare_sweep
 
     global _bench
+    # Ctrl-C is for the one that has the screen, which ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
         _bench = Workbench(prepare_sweep(request))
-    except UserError as error:
+    except Exception as error:
         # Raised here it would only say that a process died.
         _bench = error
 
@@ -210,7 +234,7 @@ def _end_with_parent() -> None:
 
 
 def _work(task: Task) -> list[Row]:
-    if isinstance(_bench, UserError):
+    if isinstance(_bench, Exception):
         raise _bench
     assert _bench is not None
     return _bench.rows(task)
@@ -220,8 +244,18 @@ def make_plan(
     planner: Planner, method: str, kind: str, sparsity: float, allocation: str, round_to: int
 ) -> PruningPlan:
     """The plan for a refit: about the mean where a bias will absorb it, else about zero."""
-    centred = kind != "none" and can_have_bias(planner.model, planner.architecture)
-    return planner.plan(method, sparsity, allocation=allocation, round_to=round_to, centred=centred)
+    return planner.plan(
+        method,
+        sparsity,
+        allocation=allocation,
+        round_to=round_to,
+        centred=is_centred(planner, kind),
+    )
+
+
+def is_centred(planner: Planner, kind: str) -> bool:
+    """Whether a refit's bias will absorb what removed neurons give on average."""
+    return kind != "none" and can_have_bias(planner.model, planner.architecture)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -272,9 +306,9 @@ def _missing(
         perplexity=None,
         bits_per_byte=None,
         n_tokens=0,
-        parameters=count_parameters(job.loaded.model),
-        removed_share=0.0,
-        seconds=0.0,
+        parameters=None,
+        removed_share=None,
+        seconds=None,
         status=NOT_APPLICABLE,
         reason=str(error),
     )

@@ -309,6 +309,13 @@ def test_without_winners_all_windows_are_not_scored(commands: Commands, tmp_path
         ("qwen2", {"device": "abacus"}, "device 'abacus' can't be used here"),
         ("qwen2", {"space": "moon"}, "unknown --space 'moon': choose from positions"),
         ("qwen2", {"min-cluster-size": 1}, "--min-cluster-size 1 makes no groups"),
+        ("qwen2", {"round-to": 64}, "--round-to 64 is more than the 40 neurons of a layer"),
+        ("qwen2", {"seed": 5_000_000_000}, "--seed 5000000000 is too large"),
+        (
+            "qwen2",
+            {"method": "folding", "allocation": "global"},
+            "method folding has no scores that could be compared",
+        ),
     ],
 )
 def test_prune_refuses_in_one_line_and_writes_nothing(
@@ -337,7 +344,6 @@ def test_prune_refuses_in_one_line_and_writes_nothing(
         ("qwen2", {"methods": "obs,obs"}, "--methods names one twice"),
         ("qwen2", {"seeds": 0}, "--seeds 0 is too small: give 1 or more"),
         ("qwen2", {"windows": 0}, "--windows 0 is too small"),
-        ("qwen2", {"workers": 0}, "--workers 0 is too small"),
         ("qwen2", {"projection": None}, "method poles needs the model's projection"),
         ("qwen2", {"calibration": None}, "add --calibration SOURCE"),
         ("qwen2", {"evaluation": None}, "add --evaluation SOURCE"),
@@ -345,7 +351,13 @@ def test_prune_refuses_in_one_line_and_writes_nothing(
         ("qwen2", {"evaluation": "nowhere.txt"}, "unknown corpus 'nowhere.txt'"),
         ("qwen2", {"evaluation": "short.txt"}, "and one window takes 64: give more text"),
         ("qwen2", {"evaluation": "own.txt"}, "calibration and evaluation are the same text"),
-        ("qwen2", {"evaluation": "./own.txt"}, "share 1 document of 1: give other text"),
+        ("qwen2", {"evaluation": "./own.txt"}, "is the same text: fit one on other text"),
+        (
+            "qwen2",
+            {"evaluation": "./own.txt", "methods": "obs", "projection": None},
+            "share 1 document of 1: give other text",
+        ),
+        ("qwen2", {"workers": 0}, "--workers 0 is too small"),
         ("qwen2", {"sequences": 5, "sequence-length": 8}, "give --sequences 6 or more"),
         ("qwen2", {"resume": True, "force": True}, "give one of them"),
     ],

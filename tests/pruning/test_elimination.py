@@ -87,8 +87,13 @@ def test_damping_raises_the_diagonal_a_little() -> None:
     rows, _ = _sample()
     rows[:, 0] = 0
     moments = _moments(rows)
-    expected = moments.numpy() + DAMPING * np.trace(moments.numpy()) / N * np.eye(N)
+    own = np.diag(moments.numpy()).copy()
+    assert own[0] == 0 < own[1:].min()
+    expected = moments.numpy() + DAMPING * np.sort(own)[N // 2] * np.eye(N)
     np.testing.assert_allclose(damped(moments).numpy(), expected, rtol=1e-12)
+    # One of huge activations does not damp the others.
+    rows[:, 1] *= 1000
+    assert damped(_moments(rows))[2, 2] == pytest.approx(float(damped(moments)[2, 2]), rel=1e-3)
     # Neurons that never fire, all of them.
     assert torch.linalg.inv(damped(torch.zeros(3, 3, dtype=torch.float64))).isfinite().all()
 
@@ -147,8 +152,14 @@ def test_a_trade_back_is_refused() -> None:
 def test_sweeping_twice_on_a_neuron_changes_nothing(j: int) -> None:
     rows, output = _sample()
     swept = Exchange(_moments(rows), torch.from_numpy(output), torch.tensor([0, 1, 4])).swept
-    once = _sweep(swept, j)
-    assert not torch.allclose(once, swept)
-    torch.testing.assert_close(_sweep(once, j), swept)
+
+    def after(*pivots: int) -> torch.Tensor:
+        result = swept.clone()
+        for pivot in pivots:
+            _sweep(result, pivot)
+        return result
+
+    assert not torch.allclose(after(j), swept)
+    torch.testing.assert_close(after(j, j), swept)
     # Neurons are taken in any order.
-    torch.testing.assert_close(_sweep(once, 5), _sweep(_sweep(swept, 5), j))
+    torch.testing.assert_close(after(j, 5), after(5, j))

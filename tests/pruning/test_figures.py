@@ -38,7 +38,7 @@ def test_a_line_a_method_and_refit_with_bars_of_the_spread() -> None:
             sparsities[1:], trace.y[1:], trace.error_y.array[1:], strict=True
         ):
             one = summaries[method, refit, sparsity]
-            assert (y, spread) == (one.perplexity, one.spread)
+            assert (y, spread) == (one.perplexity, one.spread or 0.0)
         assert len(trace.error_y.array) == len(trace.y)
     assert max(figure.data[0].error_y.array) > 0
     # One colour a method, one dash a refit.
@@ -123,12 +123,12 @@ def test_the_least_of_a_column_is_bold() -> None:
     assert bold == ["11.333 ± 0.416", "14.833 ± 1.041"]
 
 
-def test_a_dense_model_without_a_perplexity_has_a_dash() -> None:
+def test_a_dense_model_without_a_perplexity_is_broken() -> None:
     reason = "the model's output is not finite in 4 of 4 windows"
     rows = [row(DENSE, sparsity=0.0, perplexity=None, reason=reason), row()]
     rows.append(row(refit="bias", perplexity=None, status=NOT_APPLICABLE, reason="none"))
     lines = [line.split() for line in plain(shown(made(*rows))).splitlines()]
-    assert ["dense", "–"] in lines
+    assert ["dense", "broken"] in lines
     assert report_figure(made(*rows)).data
 
 

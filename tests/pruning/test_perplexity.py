@@ -561,7 +561,10 @@ def test_a_full_memory_is_one_line(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 TB")
 
     monkeypatch.setattr(perplexity, "_score_batch", full)
-    with pytest.raises(UserError, match="out of memory while scoring: set --batch-size 1"):
+    with pytest.raises(
+        UserError,
+        match=r"out of memory while scoring: score fewer windows at once \(--batch-size 1\)",
+    ):
         score(model, text)
 
 

@@ -126,12 +126,17 @@ def test_what_is_no_table_is_no_plan(values: Any) -> None:
         # Never more than there are.
         (40, 0.0, 16, 40),
         (40, 0.0, 64, 40),
-        (40, 0.9, 64, 40),
+        (44, 0.1, 16, 32),  # 40 neurons, rounded up to 48, are not there
         (44, 0.0, 16, 44),  # 2.75 × 16 is 48
     ],
 )
 def test_kept_width(n_neurons: int, sparsity: float, round_to: int, expected: int) -> None:
     assert kept_width(n_neurons, sparsity, round_to) == expected
+
+
+def test_a_multiple_above_the_width_is_refused() -> None:
+    with pytest.raises(UserError, match="--round-to 64 is more than the 40 neurons"):
+        kept_width(40, 0.1, 64)
 
 
 def test_kept_width_falls_with_sparsity_and_is_a_multiple() -> None:
@@ -140,8 +145,8 @@ def test_kept_width_falls_with_sparsity_and_is_a_multiple() -> None:
             widths = [kept_width(n, s / 100, m) for s in range(100)]
             assert widths == sorted(widths, reverse=True)
             assert all(min(n, m) <= width <= n for width in widths)
-            assert all(width % m == 0 or width == n for width in widths)
+            assert all(width % m == 0 for width in widths[1:])
             assert all(
-                abs(width - n * (1 - s / 100)) <= m / 2 + 1e-9 or width == m
+                abs(width - n * (1 - s / 100)) <= m / 2 + 1e-9 or width in (m, n // m * m)
                 for s, width in enumerate(widths)
             )

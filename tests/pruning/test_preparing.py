@@ -22,7 +22,8 @@ from pruning.poles import find_poles
 from pruning.preparing import (
     CORRELATION_POLES,
     MAP_POLES,
-    choose_poles,
+    PoleOptions,
+    check_unseen,
     fingerprint,
     load_prunable,
     read_proposals,
@@ -77,7 +78,7 @@ def test_what_can_not_be_pruned_is_refused(family: str, says: str, checkpoint: C
 
 def test_proposals_are_the_projection_s(projection: Path, checkpoint: Checkpoint) -> None:
     loaded, architecture = load_prunable(str(checkpoint("qwen2")), device="cpu")
-    found = read_proposals(projection, loaded, architecture)
+    found, _ = read_proposals(projection, loaded, architecture)
     assert len(found) == N_LAYERS
     maps = Projection.load(projection)
     for layer, each in enumerate(found):
@@ -95,26 +96,44 @@ def test_without_statistics_poles_are_the_map_s(
     bare = Path(shutil.copytree(projection, tmp_path / "bare"))
     (bare / "statistics.safetensors").unlink()
     loaded, architecture = load_prunable(str(checkpoint("qwen2")), device="cpu")
-    found = read_proposals(bare, loaded, architecture)
+    found, _ = read_proposals(bare, loaded, architecture)
     poles = find_poles(Projection.load(projection), 0, "mlp_post", MAP_POLES)
     assert torch.equal(found[0].labels, poles.labels)
 
 
 def test_poles_are_the_ones_asked_for(projection: Path, checkpoint: Checkpoint) -> None:
-    assert choose_poles(None, None, None) is None
-    assert choose_poles("positions", None, None) == MAP_POLES
-    assert choose_poles("abs-correlation", None, None) == CORRELATION_POLES
-    assert choose_poles(None, 4, None) == replace(CORRELATION_POLES, min_cluster_size=4)
-    assert choose_poles("positions", None, "leaf") == replace(MAP_POLES, selection="leaf")
+    for options, has_statistics, expected in (
+        (PoleOptions(), True, CORRELATION_POLES),
+        (PoleOptions(), False, MAP_POLES),
+        (PoleOptions("positions"), True, MAP_POLES),
+        (PoleOptions("abs-correlation"), False, CORRELATION_POLES),
+        (PoleOptions(None, 4), True, replace(CORRELATION_POLES, min_cluster_size=4)),
+        (PoleOptions(None, 4), False, replace(MAP_POLES, min_cluster_size=4)),
+        (PoleOptions("positions", None, "leaf"), True, replace(MAP_POLES, selection="leaf")),
+    ):
+        assert options.settings(has_statistics=has_statistics) == expected
     with pytest.raises(UserError, match="unknown --space 'moon'"):
-        choose_poles("moon", None, None)
-    asked = choose_poles("correlation", 2, None)
+        PoleOptions("moon")
+    asked = PoleOptions("correlation", 2)
     loaded, architecture = load_prunable(str(checkpoint("qwen2")), device="cpu")
-    found = read_proposals(projection, loaded, architecture, asked)
-    assert asked is not None
+    found, settings = read_proposals(projection, loaded, architecture, asked)
+    assert (settings.space, settings.min_cluster_size) == ("correlation", 2)
     for layer, each in enumerate(found):
-        poles = find_poles(Projection.load(projection), layer, "mlp_post", asked)
+        poles = find_poles(Projection.load(projection), layer, "mlp_post", settings)
         assert torch.equal(each.labels, poles.labels)
+
+
+def test_a_projection_of_the_evaluation_text_is_refused_under_any_name(
+    projection: Path, text_file: Path, tmp_path: Path
+) -> None:
+    same = tmp_path / "another-name.txt"
+    same.write_bytes(text_file.read_bytes())
+    with pytest.raises(UserError, match="is the same text: fit one on other text"):
+        check_unseen(projection, [str(same)])
+    # And other text under the same name is not.
+    other = tmp_path / text_file.name
+    other.write_text("Something else.", encoding="utf-8")
+    check_unseen(projection, [str(other)])
 
 
 def test_a_projection_that_does_not_fit_is_refused(

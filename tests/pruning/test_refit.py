@@ -201,7 +201,8 @@ def test_a_fit_is_least_squares_where_damping_is_of_no_account(centred: bool) ->
 
 def ridge(k: Tensor, t: Tensor, start: Tensor, damping: float) -> Tensor:
     """By rows: those of the data, and one a neuron that holds the weights where they are."""
-    scale = (damping * k.square().mean() * len(k)).sqrt()
+    usual = k.square().mean(0).sort().values[(k.shape[1] - 1) // 2]
+    scale = (damping * usual * len(k)).sqrt()
     rows = torch.cat([k, scale * torch.eye(k.shape[1], dtype=k.dtype)])
     aims = torch.cat([t - k @ start.T, torch.zeros(k.shape[1], t.shape[1], dtype=t.dtype)])
     return start + torch.linalg.lstsq(rows, aims).solution.T

@@ -107,12 +107,26 @@ def test_summaries_are_means_and_standard_deviations_over_seeds() -> None:
         ]
         assert summary.n_seeds == len(values)
         assert summary.perplexity == pytest.approx(mean(values), rel=1e-12)
-        expected = stdev(values) if len(values) > 1 else 0.0
-        assert summary.spread == pytest.approx(expected, rel=1e-12)
+        expected = stdev(values) if len(values) > 1 else None
+        if expected is None:
+            assert summary.spread is None
+        else:
+            assert summary.spread == pytest.approx(expected, rel=1e-12)
     assert found["obs", "none", 0.2, "text"].seconds == 1.0
     assert ("obs", "bias", 0.2, "text") not in found
     (again,) = report.summaries("all")
     assert (again.perplexity, again.windows) == (44.0, "all")
+
+
+def test_a_seed_that_broke_leaves_no_mean_and_wins_nothing() -> None:
+    rows = [row("obs", seed=i, perplexity=p) for i, p in enumerate((8.0, None, None))]
+    rows += [row("poles", seed=i, perplexity=9.0) for i in range(3)]
+    report = made(*rows)
+    broken, whole = report.summaries()
+    assert (broken.n_seeds, broken.n_broken, broken.perplexity, broken.spread) == (3, 2, None, None)
+    assert (whole.n_broken, whole.perplexity, whole.spread) == (0, 9.0, 0.0)
+    assert (broken.text, whole.text) == ("broken", "9.000 ± 0.000")
+    assert [w.method for w in report.winners("text")] == ["poles"]
 
 
 def test_winners_are_the_least_at_each_sparsity() -> None:
@@ -135,7 +149,7 @@ def test_winners_are_the_least_at_each_sparsity() -> None:
 def test_a_report_knows_what_it_has() -> None:
     report = full()
     assert report.has(("obs", "none", 0.5, 2))
-    assert report.has(row("obs", "bias"))
+    assert report.has(row("obs", "bias").combination)
     assert not report.has(("obs", "none", 0.5, 3))
     assert not report.has(("obs", "none", 0.5, 2), "all")
     assert report.has(("obs", "none", 0.2, 0), "all")

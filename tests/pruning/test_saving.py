@@ -172,7 +172,8 @@ def test_the_plan_beside_it_is_the_plan(tokenizer: Any, tmp_path: Path) -> None:
     plan = load_plan(tmp_path / "out")
     assert plan == _PRUNED
     values = json.loads((tmp_path / "out" / PLAN_FILE).read_text(encoding="utf-8"))
-    assert {k: v for k, v in values.items() if k != "plan"} == FACTS
+    assert {k: v for k, v in values.items() if k not in ("plan", "files")} == FACTS
+    assert set(values["files"]) == {path.name for path in (tmp_path / "out").iterdir()}
     # Applied again, it gives the same weights.
     again: Any = apply_plan(build("llama"), plan)
     loaded = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -240,16 +241,24 @@ def test_folders_in_use_are_refused_before_any_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_force_replaces_the_whole_folder(tokenizer: Any, tmp_path: Path) -> None:
+def test_force_replaces_the_checkpoint_and_nothing_else(tokenizer: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     save(out, tokenizer)
-    (out / "extra.txt").write_text("of the one before")
     before = contents(out)
     with pytest.raises(UserError, match="--force"):
         save(out, tokenizer)
     assert contents(out) == before
+    for other in ("extra.txt", "map/projection.json", "empty/"):
+        path = out / other
+        path.parent.mkdir(exist_ok=True)
+        path.mkdir() if other.endswith("/") else path.write_text("someone's")
+        with pytest.raises(UserError, match="holds other files beside the pruned model"):
+            save(out, tokenizer, force=True)
+        path.rmdir() if other.endswith("/") else path.unlink()
+        if path.parent != out:
+            path.parent.rmdir()
+    assert contents(out) == before
     save(out, tokenizer, prune("gpt2"), force=True)
-    assert not (out / "extra.txt").exists()
     assert type(hf.AutoModelForCausalLM.from_pretrained(out)).__name__ == "GPT2LMHeadModel"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

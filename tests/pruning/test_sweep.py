@@ -410,7 +410,8 @@ def test_calibration_and_evaluation_share_nothing(
     with pytest.raises(UserError, match=r"share 1 document of 2: give other text"):
         prepare_sweep(replace(request, evaluations=(str(folder),)))
     monkeypatch.chdir(texts[0].parent)
-    with pytest.raises(UserError, match=r"share 1 document of 1"):
+    # And what the projection has seen.
+    with pytest.raises(UserError, match=r"was fitted on 'own.txt', and 'own.txt' is the same"):
         prepare_sweep(replace(request, evaluations=("own.txt",)))
 
 
