@@ -19,6 +19,7 @@ from projector.progress import Silent
 from pruning import working
 from pruning.perplexity import find_context, prepare, score
 from pruning.planning import METHODS
+from pruning.pruning import PruneSettings, prune_model
 from pruning.refit import REFITS
 from pruning.report import CSV_FILE, DENSE, JSON_FILE, NOT_APPLICABLE, OK, PruningReport, Row
 from pruning.sweep import (
@@ -175,6 +176,49 @@ def test_the_dense_row_is_the_model_s_own_score(done: tuple[SweepJob, Path]) -> 
             assert row.perplexity == pytest.approx(found.perplexity, rel=1e-6)
             assert row.n_tokens == found.n_tokens
             assert row.bits_per_byte == pytest.approx(found.bits_per_byte, rel=1e-6)
+
+
+def test_a_row_is_the_score_of_the_checkpoint_that_prune_writes(
+    request_of: Callable[[str], SweepRequest], tmp_path: Path
+) -> None:
+    """Of a checkpoint in bf16: what rounding the refitted weights costs is in the row."""
+    folder = tmp_path / "half"
+    loaded = load_model(request_of("qwen2").model, device="cpu", with_head=True)
+    loaded.model.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[operator]
+    loaded.tokenizer.save_pretrained(folder)
+    request = replace(
+        request_of("qwen2"),
+        model=str(folder),
+        projection=None,
+        settings=replace(
+            SETTINGS, methods=("obs",), refits=("least-squares",), sparsities=(0.5,), n_seeds=1
+        ),
+    )
+    report = run_sweep(prepare_sweep(request), tmp_path / "sweep")
+    made = prune_model(
+        str(folder),
+        PruneSettings(
+            method="obs",
+            sparsity=0.5,
+            refit="least-squares",
+            n_sequences=SETTINGS.n_sequences,
+            n_steps=SETTINGS.n_steps,
+        ),
+        tmp_path / "pruned",
+        calibration=request.calibration,
+        sequence_length=32,
+        device="cpu",
+    )
+    saved = load_model(str(made.saved.folder), device="cpu", with_head=True)
+    assert saved.stored_dtype == torch.bfloat16
+    context = find_context(saved.model, saved.tokenizer)
+    text = prepare(request.evaluations[0], saved.tokenizer, context, max_windows=N_WINDOWS)
+    (row,) = [
+        r
+        for r in report.rows
+        if (r.method, r.evaluation, r.windows) == ("obs", text.source, "sample")
+    ]
+    assert row.perplexity == pytest.approx(score(saved.model, text).perplexity, rel=1e-6)
 
 
 def test_winners_are_scored_on_all_windows(done: tuple[SweepJob, Path]) -> None:
