@@ -36,6 +36,7 @@ from torch import Tensor
 from projector.budget import size_text
 from projector.errors import UserError
 from projector.projection import FACTS_FILE, Projection, map_name
+from pruning.tree import CondensedTree
 from pruning.validity import measure_validity
 
 FORMAT = "transformer-poles"
@@ -243,19 +244,7 @@ def find_poles(
     settings = settings or PoleSettings()
     positions = projection.positions(layer, site)
     on_map = settings.space == "positions"
-    rho: Tensor | None = None
-    if on_map:
-        is_defined = positions.isfinite().all(dim=1)
-    else:
-        _check_memory(positions.shape[0], layer, site, settings.space)
-        rho = projection.correlation(layer, site)
-        is_defined = rho.diagonal().isfinite()
-    order = _canonical_order(positions, is_defined, rho)
-    data = (
-        positions[order].double().numpy()
-        if on_map
-        else _distances(rho, order, absolute=settings.space == "abs-correlation")
-    )
+    data, order, is_defined, rho = _space_of(projection, layer, site, settings)
     labels, strengths, is_exemplar = _cluster(data, settings)
     n_poles = int(labels.max(initial=-1)) + 1
 
@@ -294,6 +283,45 @@ def find_poles(
         validity=validity,
         reasons=reasons,
     )
+
+
+def condensed_tree(
+    projection: Projection, layer: int, site: str, settings: PoleSettings | None = None
+) -> CondensedTree:
+    """How the groups of one layer and site split as density rises; costs what the poles do.
+
+    Raises:
+        UserError: see :func:`find_poles`.
+    """
+    settings = settings or PoleSettings()
+    data = _space_of(projection, layer, site, settings)[0]
+    found = _fit(data, settings)
+    if found is None:
+        return CondensedTree(())
+    clusterer, table = found
+    return CondensedTree.of_table(table, _renumbered(clusterer.labels_))
+
+
+def _space_of(
+    projection: Projection, layer: int, site: str, settings: PoleSettings
+) -> tuple[Floats, Tensor, Tensor, Tensor | None]:
+    """What is clustered, points or distances; which neuron each is; who is defined; ρ, if read."""
+    positions = projection.positions(layer, site)
+    on_map = settings.space == "positions"
+    rho: Tensor | None = None
+    if on_map:
+        is_defined = positions.isfinite().all(dim=1)
+    else:
+        _check_memory(positions.shape[0], layer, site, settings.space)
+        rho = projection.correlation(layer, site)
+        is_defined = rho.diagonal().isfinite()
+    order = _canonical_order(positions, is_defined, rho)
+    data = (
+        positions[order].double().numpy()
+        if on_map
+        else _distances(rho, order, absolute=settings.space == "abs-correlation")
+    )
+    return data, order, is_defined, rho
 
 
 def _canonical_order(positions: Tensor, is_defined: Tensor, rho: Tensor | None) -> Tensor:
@@ -336,10 +364,27 @@ def _cluster(data: Floats, settings: PoleSettings) -> tuple[Integers, Floats, ND
     Exemplars are those that stay longest as density rises, in each of the densest parts of a pole.
     """
     n = data.shape[0]
-    nothing = np.full(n, -1), np.zeros(n), np.zeros(n, dtype=bool)
+    fitted = _fit(data, settings)
+    if fitted is None:
+        return np.full(n, -1), np.zeros(n), np.zeros(n, dtype=bool)
+    clusterer, tree = fitted
+    labels = _renumbered(clusterer.labels_)
+    is_neuron = tree["child_size"] == 1
+    parts, density = np.empty(n, dtype=np.int64), np.empty(n)
+    parts[tree["child"][is_neuron]] = tree["parent"][is_neuron]
+    density[tree["child"][is_neuron]] = tree["lambda_val"][is_neuron]
+    greatest = np.zeros(int(tree["parent"].max()) + 1)
+    np.maximum.at(greatest, parts, density)
+    is_split = np.isin(parts, tree["parent"][~is_neuron])
+    is_exemplar = (labels >= 0) & ~is_split & (density == greatest[parts])
+    return labels, clusterer.probabilities_, is_exemplar
+
+
+def _fit(data: Floats, settings: PoleSettings) -> tuple[Any, NDArray[Any]] | None:
+    """HDBSCAN and its condensed tree; None for too few neurons to be two groups."""
     # A layer is never one pole, so it has at least two or none.
-    if n < 2 * settings.min_cluster_size:
-        return nothing
+    if data.shape[0] < 2 * settings.min_cluster_size:
+        return None
     from hdbscan import HDBSCAN
 
     clusterer = HDBSCAN(
@@ -355,21 +400,16 @@ def _cluster(data: Floats, settings: PoleSettings) -> tuple[Integers, Floats, ND
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         clusterer.fit(data)
-        tree = clusterer.condensed_tree_.to_numpy()
-    found = clusterer.labels_.astype(np.int64)
+        return clusterer, clusterer.condensed_tree_.to_numpy()
+
+
+def _renumbered(found: Integers) -> Integers:
+    """Labels by size, the largest first."""
+    found = found.astype(np.int64)
     labels = found.copy()
     for new, old in enumerate(_by_size(found)):
         labels[found == old] = new
-
-    is_neuron = tree["child_size"] == 1
-    parts, density = np.empty(n, dtype=np.int64), np.empty(n)
-    parts[tree["child"][is_neuron]] = tree["parent"][is_neuron]
-    density[tree["child"][is_neuron]] = tree["lambda_val"][is_neuron]
-    greatest = np.zeros(int(tree["parent"].max()) + 1)
-    np.maximum.at(greatest, parts, density)
-    is_split = np.isin(parts, tree["parent"][~is_neuron])
-    is_exemplar = (labels >= 0) & ~is_split & (density == greatest[parts])
-    return labels, clusterer.probabilities_, is_exemplar
+    return labels
 
 
 def _by_size(labels: Integers) -> Integers:

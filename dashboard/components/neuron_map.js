@@ -1,0 +1,835 @@
+// Neurons as points: panels that share one camera, with a timeline where there are tokens.
+//
+// Positions are sent once and kept here by their id; colours and sizes come as bytes. Nothing but
+// the user moves the camera. All text is set as text, never as HTML.
+
+const KEPT = new Map(); // id → Float32Array of positions, for all maps of this page.
+const MOST_KEPT = 64;
+const INSTANCES = new WeakMap();
+const START = { yaw: 0.7, pitch: 0.45, zoom: 1, x: 0, y: 0 };
+const FIELD = 0.6; // Half the vertical field of view, radians.
+const AWAY = 3.4; // Distance of the eye at zoom 1, in half widths of the frame.
+
+const VERTEX = `#version 300 es
+in vec3 a_position;
+in float a_value;
+in float a_size;
+uniform mat4 u_project;
+uniform float u_signed;
+uniform float u_pixels;
+uniform float u_perspective;
+uniform sampler2D u_palette;
+out vec3 v_color;
+void main() {
+  gl_Position = u_project * vec4(a_position, 1.0);
+  float shade = u_signed > 0.5 ? a_value + 128.0 : a_value;
+  float size = u_signed > 0.5 ? sqrt(abs(a_value) / 127.0) : a_size / 255.0;
+  v_color = texelFetch(u_palette, ivec2(int(clamp(shade, 0.0, 255.0)), 0), 0).rgb;
+  float near = u_perspective > 0.5 ? 3.4 / gl_Position.w : 1.0;
+  gl_PointSize = u_pixels * (0.28 + size) * clamp(near, 0.35, 3.0);
+}`;
+
+const FRAGMENT = `#version 300 es
+precision mediump float;
+in vec3 v_color;
+uniform vec3 u_rim;
+out vec4 color;
+void main() {
+  float r = length(gl_PointCoord - 0.5) * 2.0;
+  if (r > 1.0) discard;
+  // A rim in the colour of the page keeps points apart where they overlap.
+  color = vec4(r > 0.78 ? mix(v_color, u_rim, 0.65) : v_color, 1.0);
+}`;
+
+const bytes = (text, Type) => {
+  const raw = atob(text);
+  const buffer = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) buffer[i] = raw.charCodeAt(i);
+  return new Type(buffer.buffer);
+};
+
+const element = (name, className, text) => {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+};
+
+// 4 × 4 matrices, column by column as WebGL has them.
+const multiply = (a, b) => {
+  const out = new Float32Array(16);
+  for (let column = 0; column < 4; column++)
+    for (let row = 0; row < 4; row++) {
+      let sum = 0;
+      for (let k = 0; k < 4; k++) sum += a[k * 4 + row] * b[column * 4 + k];
+      out[column * 4 + row] = sum;
+    }
+  return out;
+};
+
+const projection = (camera, aspect, extent, dim) => {
+  const scale = 1 / extent;
+  if (dim < 3) {
+    const s = (0.9 * camera.zoom) / extent;
+    const squeeze = aspect > 1 ? [1 / aspect, 1] : [1, aspect];
+    // prettier-ignore
+    return new Float32Array([
+      s * squeeze[0], 0, 0, 0, 0, s * squeeze[1], 0, 0, 0, 0, 1e-6, 0,
+      camera.x * squeeze[0], camera.y * squeeze[1], 0, 1,
+    ]);
+  }
+  const [cy, sy] = [Math.cos(camera.yaw), Math.sin(camera.yaw)];
+  const [cp, sp] = [Math.cos(camera.pitch), Math.sin(camera.pitch)];
+  const away = AWAY / camera.zoom;
+  // Turn about the vertical axis, then tilt, then step back.
+  // prettier-ignore
+  const view = new Float32Array([
+    cy * scale, sy * sp * scale, sy * cp * scale, 0,
+    0, cp * scale, -sp * scale, 0,
+    -sy * scale, cy * sp * scale, cy * cp * scale, 0,
+    camera.x, camera.y, -away, 1,
+  ]);
+  const f = 1 / Math.tan(FIELD / 2);
+  const [near, far] = [0.02, 40];
+  // prettier-ignore
+  const lens = new Float32Array([
+    f / Math.max(aspect, 1) * (aspect < 1 ? 1 : 1), 0, 0, 0,
+    0, f * Math.min(aspect, 1), 0, 0,
+    0, 0, (far + near) / (near - far), -1,
+    0, 0, (2 * far * near) / (near - far), 0,
+  ]);
+  return multiply(lens, view);
+};
+
+const tickStep = (extent) => {
+  const rough = extent / 2;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return [1, 2, 5, 10].map((k) => k * power).find((step) => step >= rough);
+};
+
+class NeuronMap {
+  constructor(root) {
+    this.root = root;
+    this.camera = { ...START };
+    this.panels = [];
+    this.token = 0;
+    this.playing = false;
+    this.hover = null;
+    this.nDrawn = 0;
+    this.build();
+    this.observer = new ResizeObserver(() => this.draw());
+    this.observer.observe(this.stage);
+    // The page's own colours follow its theme; maps do not know of a change otherwise.
+    this.themeWatch = new MutationObserver(() => this.draw());
+    this.themeWatch.observe(document.documentElement, { attributes: true });
+    this.themeWatch.observe(document.body, { attributes: true });
+  }
+
+  build() {
+    const host = this.root.querySelector(".neuron-map");
+    host.replaceChildren();
+    this.host = host;
+    this.stage = element("div", "stage");
+    this.glCanvas = element("canvas", "points");
+    this.overlay = element("canvas", "overlay");
+    this.overlay.tabIndex = 0;
+    this.overlay.setAttribute("role", "application");
+    this.tip = element("div", "tip");
+    this.tip.hidden = true;
+    const home = element("button", "home", "⟲");
+    home.title = "Camera as at first (R)";
+    home.setAttribute("aria-label", "Camera as at first");
+    home.onclick = () => this.resetCamera();
+    this.stage.append(this.glCanvas, this.overlay, this.tip, home);
+    this.legend = element("div", "legend");
+    this.timeline = element("div", "timeline");
+    host.append(this.stage, this.legend, this.timeline);
+    this.gl = this.glCanvas.getContext("webgl2", { antialias: true, alpha: true });
+    if (this.gl) this.prepareGl();
+    this.glCanvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    this.glCanvas.addEventListener("webglcontextrestored", () => {
+      this.prepareGl();
+      for (const panel of this.panels) panel.buffers = null;
+      this.draw();
+    });
+    this.listen();
+    this.buildTimeline();
+  }
+
+  prepareGl() {
+    const gl = this.gl;
+    const compile = (kind, source) => {
+      const shader = gl.createShader(kind);
+      gl.shaderSource(shader, source);
+      gl.compileShader(shader);
+      return shader;
+    };
+    const program = gl.createProgram();
+    gl.attachShader(program, compile(gl.VERTEX_SHADER, VERTEX));
+    gl.attachShader(program, compile(gl.FRAGMENT_SHADER, FRAGMENT));
+    gl.linkProgram(program);
+    if (!gl.getProgramParameter(program, gl.LINK_STATUS)) {
+      // Drawn without WebGL instead.
+      this.gl = null;
+      return;
+    }
+    this.program = program;
+    this.at = (name) => gl.getUniformLocation(program, name);
+    this.palettes = {};
+  }
+
+  // Data from the server.
+
+  update(component) {
+    const { data } = component;
+    this.send = component;
+    if (!data) return;
+    const missing = [];
+    const before = this.panels;
+    this.panels = data.panels.map((given, index) => {
+      if (given.positions) {
+        KEPT.delete(given.positions_id);
+        KEPT.set(given.positions_id, bytes(given.positions, Float32Array));
+        if (KEPT.size > MOST_KEPT) KEPT.delete(KEPT.keys().next().value);
+      }
+      const positions = KEPT.get(given.positions_id);
+      if (!positions) missing.push(given.positions_id);
+      const old = before[index];
+      const same = old && positions && old.positions === positions;
+      const panel = {
+        ...given,
+        positions,
+        values: bytes(given.values, given.frames ? Int8Array : Uint8Array),
+        sizes: given.sizes ? bytes(given.sizes, Uint8Array) : null,
+        hoverValues: (given.hover || []).map((each) => ({
+          ...each,
+          values: each.values ? bytes(each.values, Float32Array) : null,
+        })),
+        buffers: same ? old.buffers : null,
+      };
+      if (old && !same) this.release(old);
+      if (panel.buffers) panel.buffers.fresh = false;
+      return panel;
+    });
+    for (const old of before.slice(this.panels.length)) this.release(old);
+    this.dim = data.dim;
+    this.extent = data.extent;
+    this.data = data;
+    this.stage.style.height = `${data.height}px`;
+    this.overlay.setAttribute("aria-label", data.label);
+    this.palette = { plain: bytes(data.palette, Uint8Array), sign: bytes(data.diverging, Uint8Array) };
+    if (this.palettes) this.palettes = {};
+    if (missing.length) this.send.setTriggerValue("missing", missing);
+    this.showLegend(data.legend);
+    this.showTokens(data.tokens || [], data.token || 0, data.tokens_id);
+    this.draw();
+  }
+
+  release(panel) {
+    if (this.gl && panel.buffers)
+      for (const name of ["positions", "values", "sizes"])
+        this.gl.deleteBuffer(panel.buffers[name]);
+    panel.buffers = null;
+  }
+
+  nNeurons(panel) {
+    return panel.positions ? panel.positions.length / 3 : 0;
+  }
+
+  // Values of the token that is shown, or of all.
+  shown(panel) {
+    const n = this.nNeurons(panel);
+    if (!panel.frames) return panel.values;
+    const token = Math.min(this.token, panel.frames - 1);
+    return panel.values.subarray(token * n, (token + 1) * n);
+  }
+
+  // Drawing.
+
+  draw() {
+    if (this.asked) return;
+    this.asked = requestAnimationFrame(() => {
+      this.asked = 0;
+      this.paint();
+    });
+  }
+
+  paint() {
+    const width = this.stage.clientWidth;
+    const height = this.stage.clientHeight;
+    if (!width || !height || !this.data) return;
+    const ratio = Math.min(window.devicePixelRatio || 1, 2);
+    for (const canvas of [this.glCanvas, this.overlay])
+      if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+        canvas.width = Math.round(width * ratio);
+        canvas.height = Math.round(height * ratio);
+      }
+    const style = getComputedStyle(this.host);
+    this.colors = {
+      text: style.getPropertyValue("--st-text-color").trim() || "#31333f",
+      page: style.getPropertyValue("--st-background-color").trim() || "#ffffff",
+      mark: style.getPropertyValue("--st-primary-color").trim() || "#ff4b4b",
+    };
+    const share = width / Math.max(1, this.panels.length);
+    this.boxes = this.panels.map((_, i) => ({ left: i * share, width: share, height }));
+    const pen = this.overlay.getContext("2d");
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    if (this.gl) this.paintGl(ratio);
+    this.panels.forEach((panel, i) => {
+      const box = this.boxes[i];
+      const matrix = projection(this.camera, box.width / box.height, this.extent, this.dim);
+      box.matrix = matrix;
+      pen.save();
+      pen.beginPath();
+      pen.rect(box.left, 0, box.width, box.height);
+      pen.clip();
+      this.paintFrame(pen, box);
+      if (!this.gl) this.paintPoints(pen, panel, box);
+      this.paintMarks(pen, panel, box);
+      pen.restore();
+    });
+    this.nDrawn += 1;
+    // What is on the screen, for tests and benchmarks.
+    const state = this.host.dataset;
+    state.drawn = String(this.nDrawn);
+    state.shown = this.panels.map((panel) => `${panel.positions_id}/${panel.values_id}`).join(" ");
+    state.camera = JSON.stringify(this.camera);
+    state.token = String(this.token);
+    state.renderer = this.gl ? "webgl2" : "canvas";
+    state.paintedAt = String(performance.timeOrigin + performance.now());
+  }
+
+  paintGl(ratio) {
+    const gl = this.gl;
+    gl.viewport(0, 0, this.glCanvas.width, this.glCanvas.height);
+    gl.clearColor(0, 0, 0, 0);
+    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+    gl.useProgram(this.program);
+    gl.enable(gl.DEPTH_TEST);
+    const rim = this.rgb(this.colors.page);
+    gl.uniform3f(this.at("u_rim"), rim[0] / 255, rim[1] / 255, rim[2] / 255);
+    this.panels.forEach((panel, i) => {
+      const n = this.nNeurons(panel);
+      if (!n) return;
+      const box = this.boxes[i];
+      gl.viewport(box.left * ratio, 0, box.width * ratio, box.height * ratio);
+      this.fill(panel);
+      const matrix = projection(this.camera, box.width / box.height, this.extent, this.dim);
+      gl.uniformMatrix4fv(this.at("u_project"), false, matrix);
+      gl.uniform1f(this.at("u_signed"), panel.frames ? 1 : 0);
+      gl.uniform1f(this.at("u_perspective"), this.dim < 3 ? 0 : 1);
+      gl.uniform1f(this.at("u_pixels"), this.pixels(n, box) * ratio);
+      this.usePalette(panel.frames ? "sign" : "plain");
+      gl.drawArrays(gl.POINTS, 0, n);
+    });
+  }
+
+  // Of the largest point: smaller where there are many.
+  pixels(n, box) {
+    const room = Math.sqrt((box.width * box.height) / Math.max(n, 1));
+    return Math.max(5, Math.min(18, room * 0.55)) * (this.dim < 3 ? Math.sqrt(this.camera.zoom) : 1);
+  }
+
+  fill(panel) {
+    const gl = this.gl;
+    const attribute = (name, buffer, size, type) => {
+      const place = gl.getAttribLocation(this.program, name);
+      gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+      gl.enableVertexAttribArray(place);
+      gl.vertexAttribPointer(place, size, type, false, 0, 0);
+    };
+    if (!panel.buffers) {
+      panel.buffers = {};
+      for (const name of ["positions", "values", "sizes"]) panel.buffers[name] = gl.createBuffer();
+      // A neuron without a position is outside of everything.
+      const placed = panel.positions.map((x) => (Number.isFinite(x) ? x : 1e9));
+      gl.bindBuffer(gl.ARRAY_BUFFER, panel.buffers.positions);
+      gl.bufferData(gl.ARRAY_BUFFER, placed, gl.STATIC_DRAW);
+    }
+    const buffers = panel.buffers;
+    if (!buffers.fresh || buffers.token !== this.token) {
+      gl.bindBuffer(gl.ARRAY_BUFFER, buffers.values);
+      gl.bufferData(gl.ARRAY_BUFFER, this.shown(panel), gl.DYNAMIC_DRAW);
+      if (!buffers.fresh) {
+        gl.bindBuffer(gl.ARRAY_BUFFER, buffers.sizes);
+        const sizes = panel.sizes || new Uint8Array(this.nNeurons(panel)).fill(110);
+        gl.bufferData(gl.ARRAY_BUFFER, sizes, gl.DYNAMIC_DRAW);
+      }
+      buffers.token = this.token;
+      buffers.fresh = true;
+    }
+    attribute("a_position", buffers.positions, 3, gl.FLOAT);
+    attribute("a_value", buffers.values, 1, panel.frames ? gl.BYTE : gl.UNSIGNED_BYTE);
+    attribute("a_size", buffers.sizes, 1, gl.UNSIGNED_BYTE);
+  }
+
+  usePalette(name) {
+    const gl = this.gl;
+    if (!this.palettes[name]) {
+      const texture = gl.createTexture();
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+      gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
+      gl.texImage2D(
+        gl.TEXTURE_2D, 0, gl.RGB8, 256, 1, 0, gl.RGB, gl.UNSIGNED_BYTE, this.palette[name],
+      );
+      for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER])
+        gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
+      this.palettes[name] = texture;
+    }
+    gl.bindTexture(gl.TEXTURE_2D, this.palettes[name]);
+  }
+
+  // The same without WebGL.
+  paintPoints(pen, panel, box) {
+    const n = this.nNeurons(panel);
+    const shown = this.shown(panel);
+    const palette = panel.frames ? this.palette.sign : this.palette.plain;
+    const largest = this.pixels(n, box);
+    const placed = [];
+    for (let i = 0; i < n; i++) {
+      const at = this.place(panel, box, i);
+      if (at) placed.push([at, i]);
+    }
+    placed.sort((a, b) => b[0].depth - a[0].depth);
+    for (const [at, i] of placed) {
+      const shade = 3 * (panel.frames ? shown[i] + 128 : shown[i]);
+      const size = panel.frames
+        ? Math.sqrt(Math.abs(shown[i]) / 127)
+        : (panel.sizes ? panel.sizes[i] : 110) / 255;
+      pen.fillStyle = `rgb(${palette[shade]},${palette[shade + 1]},${palette[shade + 2]})`;
+      pen.beginPath();
+      pen.arc(at.x, at.y, (largest * (0.28 + size) * at.near) / 2, 0, 7);
+      pen.fill();
+    }
+  }
+
+  // Where a neuron stands on the screen, in CSS pixels; null for nowhere.
+  place(panel, box, i) {
+    const p = panel.positions;
+    return this.placePoint(box, p[3 * i], p[3 * i + 1], p[3 * i + 2]);
+  }
+
+  placePoint(box, x, y, z) {
+    const m = box.matrix;
+    const w = m[3] * x + m[7] * y + m[11] * z + m[15];
+    if (!(w > 0.01)) return null;
+    const across = (m[0] * x + m[4] * y + m[8] * z + m[12]) / w;
+    const up = (m[1] * x + m[5] * y + m[9] * z + m[13]) / w;
+    if (!Number.isFinite(across + up)) return null;
+    return {
+      x: box.left + ((across + 1) / 2) * box.width,
+      y: ((1 - up) / 2) * box.height,
+      depth: w,
+      near: this.dim < 3 ? 1 : Math.max(0.35, Math.min(3, AWAY / w)),
+    };
+  }
+
+  // The box that positions lie in, with ticks on three of its edges.
+  paintFrame(pen, box) {
+    const e = this.extent;
+    const step = tickStep(e);
+    const ticks = [];
+    for (let t = -Math.floor(e / step) * step; t <= e + 1e-9; t += step) ticks.push(t);
+    pen.strokeStyle = this.colors.text;
+    pen.fillStyle = this.colors.text;
+    pen.font = "11px sans-serif";
+    pen.lineWidth = 1;
+    const line = (a, b, alpha) => {
+      const [from, to] = [this.placePoint(box, ...a), this.placePoint(box, ...b)];
+      if (!from || !to) return;
+      pen.globalAlpha = alpha;
+      pen.beginPath();
+      pen.moveTo(from.x, from.y);
+      pen.lineTo(to.x, to.y);
+      pen.stroke();
+    };
+    const say = (text, at, alpha) => {
+      if (!at) return;
+      pen.globalAlpha = alpha;
+      pen.fillText(text, at.x + 4, at.y + 11);
+    };
+    const flat = this.dim < 3;
+    const low = flat ? 0 : -e;
+    line([-e, -e, low], [e, -e, low], 0.35);
+    line([-e, -e, low], [-e, e, low], 0.35);
+    if (flat) {
+      line([e, e, 0], [e, -e, 0], 0.12);
+      line([e, e, 0], [-e, e, 0], 0.12);
+    } else {
+      line([-e, -e, -e], [-e, -e, e], 0.35);
+      line([e, -e, -e], [e, -e, e], 0.12);
+      line([-e, -e, e], [e, -e, e], 0.12);
+      line([e, -e, -e], [e, e, -e], 0.12);
+      line([-e, e, -e], [e, e, -e], 0.12);
+    }
+    const digits = Math.max(0, -Math.floor(Math.log10(step)));
+    for (const t of ticks) {
+      const text = t.toFixed(digits);
+      say(text, this.placePoint(box, t, -e, low), 0.55);
+      say(text, this.placePoint(box, -e, t, low), 0.55);
+      if (!flat) say(text, this.placePoint(box, -e, -e, t), 0.55);
+    }
+    const names = this.data.axes;
+    say(names[0], this.placePoint(box, e, -e, low), 0.9);
+    say(names[1], this.placePoint(box, -e, e, low), 0.9);
+    if (!flat) say(names[2], this.placePoint(box, -e, -e, e), 0.9);
+    pen.globalAlpha = 1;
+  }
+
+  paintMarks(pen, panel, box) {
+    pen.font = "600 13px sans-serif";
+    pen.fillStyle = this.colors.text;
+    pen.globalAlpha = 1;
+    pen.fillText(panel.title, box.left + 10, 20);
+    if (!panel.positions) {
+      pen.font = "13px sans-serif";
+      pen.fillText("waiting for positions …", box.left + 10, 40);
+      return;
+    }
+    const ring = (i, radius, width) => {
+      const at = this.place(panel, box, i);
+      if (!at) return;
+      pen.strokeStyle = this.colors.page;
+      pen.lineWidth = width + 2;
+      pen.beginPath();
+      pen.arc(at.x, at.y, radius * at.near, 0, 7);
+      pen.stroke();
+      pen.strokeStyle = this.colors.mark;
+      pen.lineWidth = width;
+      pen.stroke();
+      return at;
+    };
+    for (const i of panel.marked || []) ring(i, 7, 1.25);
+    if (panel.selected !== null && panel.selected !== undefined) {
+      const at = ring(panel.selected, 11, 2.5);
+      if (at) {
+        pen.font = "600 12px sans-serif";
+        pen.strokeStyle = this.colors.page;
+        pen.lineWidth = 3;
+        const text = `${panel.name} N${panel.selected}`;
+        pen.strokeText(text, at.x + 14, at.y - 8);
+        pen.fillText(text, at.x + 14, at.y - 8);
+      }
+    }
+  }
+
+  rgb(color) {
+    const pen = (this.probe ||= element("canvas").getContext("2d", { willReadFrequently: true }));
+    if (this.probed !== color) {
+      pen.fillStyle = color;
+      pen.fillRect(0, 0, 1, 1);
+      this.probed = color;
+      this.probedRgb = pen.getImageData(0, 0, 1, 1).data;
+    }
+    return this.probedRgb;
+  }
+
+  // What the user does.
+
+  listen() {
+    const canvas = this.overlay;
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      this.drag = { x: event.clientX, y: event.clientY, moved: 0, pan: event.button !== 0 || event.shiftKey };
+      this.hideTip();
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!this.drag) {
+        this.point(event);
+        return;
+      }
+      const [dx, dy] = [event.clientX - this.drag.x, event.clientY - this.drag.y];
+      Object.assign(this.drag, { x: event.clientX, y: event.clientY });
+      this.drag.moved += Math.abs(dx) + Math.abs(dy);
+      if (this.drag.moved > 4) this.turn(dx, dy, this.drag.pan || this.dim < 3);
+    });
+    canvas.addEventListener("pointerup", (event) => {
+      const clicked = this.drag && this.drag.moved <= 4;
+      this.drag = null;
+      const found = clicked && event.button === 0 && this.find(event);
+      if (found) this.send.setTriggerValue("picked", found);
+    });
+    canvas.addEventListener("pointercancel", () => (this.drag = null));
+    canvas.addEventListener("pointerleave", () => this.hideTip());
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener(
+      "wheel",
+      (event) => {
+        event.preventDefault();
+        this.zoom(Math.exp(-event.deltaY * 0.0015));
+      },
+      { passive: false },
+    );
+    canvas.addEventListener("dblclick", () => this.resetCamera());
+    this.host.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  turn(dx, dy, pan) {
+    const height = this.stage.clientHeight;
+    if (pan) {
+      const reach = this.dim < 3 ? 2 : (2.1 / this.camera.zoom) * (AWAY / 3.4);
+      this.camera.x += (dx / height) * reach;
+      this.camera.y -= (dy / height) * reach;
+    } else {
+      this.camera.yaw += dx * 0.008;
+      this.camera.pitch = Math.max(-1.55, Math.min(1.55, this.camera.pitch + dy * 0.008));
+    }
+    this.draw();
+  }
+
+  zoom(factor) {
+    const before = this.camera.zoom;
+    this.camera.zoom = Math.max(0.3, Math.min(30, before * factor));
+    if (this.dim < 3) {
+      this.camera.x *= this.camera.zoom / before;
+      this.camera.y *= this.camera.zoom / before;
+    }
+    this.draw();
+  }
+
+  resetCamera() {
+    this.camera = { ...START };
+    this.draw();
+  }
+
+  key(event) {
+    const inTokens = event.target.tagName === "INPUT" || event.target.tagName === "SELECT";
+    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const step = steps[event.key];
+    const isTimed = this.tokens.length > 1;
+    if (event.key === " " && isTimed && event.target.tagName !== "BUTTON") this.play(!this.playing);
+    else if (step && isTimed && !event.shiftKey && step[0] && !inTokens)
+      this.goTo(this.token + step[0], true);
+    else if (step && !inTokens) this.turn(step[0] * 15, step[1] * 15, false);
+    else if (event.key === "Home" && isTimed && !inTokens) this.goTo(0, true);
+    else if (event.key === "End" && isTimed && !inTokens) this.goTo(this.tokens.length - 1, true);
+    else if (event.key === "+" || event.key === "=") this.zoom(1.2);
+    else if (event.key === "-") this.zoom(1 / 1.2);
+    else if (event.key === "r" || event.key === "R") this.resetCamera();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  find(event) {
+    const area = this.overlay.getBoundingClientRect();
+    const [x, y] = [event.clientX - area.left, event.clientY - area.top];
+    const index = (this.boxes || []).findIndex((b) => x >= b.left && x < b.left + b.width);
+    const panel = this.panels[index];
+    if (!panel || !panel.positions) return null;
+    const box = this.boxes[index];
+    const largest = this.pixels(this.nNeurons(panel), box);
+    let best = null;
+    for (let i = 0; i < this.nNeurons(panel); i++) {
+      const at = this.place(panel, box, i);
+      if (!at) continue;
+      const apart = Math.hypot(at.x - x, at.y - y);
+      const reach = Math.max(5, (largest * at.near) / 2);
+      // Of those under the pointer the one in front; else the nearest.
+      if (apart <= reach && (!best || at.depth - best.depth < (apart < best.apart ? 0.05 : -0.05)))
+        best = { apart, depth: at.depth, neuron: i };
+    }
+    return best && { panel: index, neuron: best.neuron };
+  }
+
+  point(event) {
+    this.pointer = event;
+    if (this.pointing) return;
+    this.pointing = requestAnimationFrame(() => {
+      this.pointing = 0;
+      const found = this.find(this.pointer);
+      if (found) this.showTip(found, this.pointer);
+      else this.hideTip();
+    });
+  }
+
+  showTip(found, event) {
+    const panel = this.panels[found.panel];
+    const lines = [`${panel.name} N${found.neuron}`];
+    if (panel.frames) {
+      const value = (this.shown(panel)[found.neuron] / 127) * panel.scale;
+      lines.push(`${panel.value_label || "activation"} ${value.toPrecision(3)}`);
+    }
+    for (const each of panel.hoverValues) {
+      const value = each.values ? each.values[found.neuron] : null;
+      if (value === null || Number.isNaN(value)) continue;
+      const text = each.names ? each.names[value] : Number.isInteger(value) ? String(value) : value.toPrecision(3);
+      if (text !== undefined) lines.push(`${each.label} ${text}`);
+    }
+    this.tip.replaceChildren(...lines.map((line) => element("div", "", line)));
+    this.tip.hidden = false;
+    const area = this.stage.getBoundingClientRect();
+    const x = event.clientX - area.left;
+    this.tip.style.left = `${Math.min(x + 14, area.width - this.tip.offsetWidth - 4)}px`;
+    this.tip.style.top = `${Math.max(4, event.clientY - area.top - this.tip.offsetHeight - 8)}px`;
+    this.overlay.style.cursor = "pointer";
+  }
+
+  hideTip() {
+    this.tip.hidden = true;
+    this.overlay.style.cursor = "grab";
+  }
+
+  // Legend.
+
+  showLegend(legend) {
+    this.legend.replaceChildren();
+    if (!legend) return;
+    const palette = legend.signed ? this.palette.sign : this.palette.plain;
+    const color = (i) => `rgb(${palette[3 * i]},${palette[3 * i + 1]},${palette[3 * i + 2]})`;
+    this.legend.append(element("span", "name", legend.label));
+    if (legend.items) {
+      for (const [text, index] of legend.items) {
+        const item = element("span", "item");
+        const dot = element("span", "dot");
+        dot.style.background = color(index);
+        item.append(dot, element("span", "", text));
+        this.legend.append(item);
+      }
+    } else {
+      const bar = element("span", "bar");
+      const stops = [...Array(17).keys()].map((i) => color(Math.min(255, i * 16)));
+      bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+      this.legend.append(element("span", "", legend.low), bar, element("span", "", legend.high));
+    }
+    if (legend.size) this.legend.append(element("span", "size", legend.size));
+  }
+
+  // Timeline.
+
+  buildTimeline() {
+    this.tokens = [];
+    this.playButton = element("button", "play", "▶");
+    this.playButton.setAttribute("aria-label", "Play or pause (Space)");
+    this.playButton.title = "Play or pause (Space)";
+    this.playButton.onclick = () => this.play(!this.playing);
+    this.slider = element("input", "slider");
+    this.slider.type = "range";
+    this.slider.min = "0";
+    this.slider.setAttribute("aria-label", "Token");
+    this.slider.oninput = () => this.goTo(Number(this.slider.value), true);
+    this.speed = element("select", "speed");
+    this.speed.setAttribute("aria-label", "Tokens per second");
+    for (const rate of [1, 2, 4, 8, 20, 30]) {
+      const option = element("option", "", `${rate} tokens/s`);
+      option.value = String(rate);
+      option.selected = rate === 4;
+      this.speed.append(option);
+    }
+    this.count = element("span", "count");
+    this.strip = element("div", "strip");
+    const row = element("div", "controls");
+    row.append(this.playButton, this.slider, this.count, this.speed);
+    this.timeline.append(row, this.strip);
+  }
+
+  showTokens(tokens, token, id) {
+    this.timeline.hidden = tokens.length === 0;
+    if (this.tokensId !== id) {
+      this.tokensId = id;
+      this.tokens = tokens;
+      this.play(false, true);
+      this.strip.replaceChildren(
+        ...tokens.map((each, i) => {
+          const span = element("button", each.made ? "token made" : "token", each.text);
+          span.title = each.title;
+          span.tabIndex = -1;
+          span.onclick = () => this.goTo(i, true);
+          return span;
+        }),
+      );
+      this.slider.max = String(Math.max(0, tokens.length - 1));
+      this.told = token;
+      this.goTo(token, false);
+    } else if (!this.playing && token !== this.told) {
+      this.told = token;
+      this.goTo(token, false);
+    }
+  }
+
+  goTo(token, tell) {
+    const last = Math.max(0, this.tokens.length - 1);
+    this.token = Math.max(0, Math.min(last, token));
+    this.slider.value = String(this.token);
+    this.count.textContent = `${this.token + 1} of ${this.tokens.length}`;
+    const now = this.strip.children[this.token];
+    if (this.current && this.current !== now) this.current.classList.remove("now");
+    if (now) {
+      now.classList.add("now");
+      const [top, height] = [now.offsetTop - this.strip.offsetTop, this.strip.clientHeight];
+      if (top < this.strip.scrollTop || top + now.offsetHeight > this.strip.scrollTop + height)
+        this.strip.scrollTop = top - height / 2;
+    }
+    this.current = now;
+    this.draw();
+    if (tell && !this.playing) this.tellLater();
+  }
+
+  // The server is told where the user came to rest, not of every step.
+  tellLater() {
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => {
+      if (this.told === this.token) return;
+      this.told = this.token;
+      this.send.setStateValue("token", this.token);
+    }, 250);
+  }
+
+  play(on, quiet) {
+    if (on === this.playing) return;
+    this.playing = on;
+    this.playButton.textContent = on ? "⏸" : "▶";
+    cancelAnimationFrame(this.ticking);
+    if (!on) {
+      if (!quiet) this.tellLater();
+      return;
+    }
+    if (this.token >= this.tokens.length - 1) this.goTo(0, false);
+    let next = performance.now() + 1000 / Number(this.speed.value);
+    const tick = (now) => {
+      if (!this.playing) return;
+      if (now >= next) {
+        // As fast as the screen is, and no frame skipped.
+        next = Math.max(next + 1000 / Number(this.speed.value), now);
+        if (this.token >= this.tokens.length - 1) {
+          this.play(false);
+          return;
+        }
+        this.goTo(this.token + 1, false);
+      }
+      this.ticking = requestAnimationFrame(tick);
+    };
+    this.ticking = requestAnimationFrame(tick);
+  }
+
+  destroy() {
+    this.play(false, true);
+    clearTimeout(this.telling);
+    cancelAnimationFrame(this.asked);
+    this.observer.disconnect();
+    this.themeWatch.disconnect();
+    for (const panel of this.panels) this.release(panel);
+    // Browsers keep few contexts: give this one back now.
+    const lose = this.gl && this.gl.getExtension("WEBGL_lose_context");
+    if (lose) lose.loseContext();
+  }
+}
+
+export default function (component) {
+  const root = component.parentElement;
+  let map = INSTANCES.get(root);
+  if (!map) {
+    map = new NeuronMap(root);
+    INSTANCES.set(root, map);
+  }
+  clearTimeout(map.leaving);
+  map.update(component);
+  return () => {
+    // Called before every update too: only what is not drawn again has gone.
+    map.leaving = setTimeout(() => {
+      map.destroy();
+      INSTANCES.delete(root);
+    }, 1000);
+  };
+}

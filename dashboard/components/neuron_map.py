@@ -1,0 +1,208 @@
+"""The map: neurons as points, drawn in the browser; its camera is moved by the user alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from dashboard import palette
+from dashboard.encoding import id_of, text_of
+
+_HERE = Path(__file__).parent
+_SENT = "sent positions"
+AXES = ("1", "2", "3")
+
+
+@dataclass(frozen=True)
+class Hover:
+    """What a point tells when it is pointed at: a number, or one of some names."""
+
+    label: str
+    values: NDArray[np.floating]
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One map.
+
+    Attributes:
+        title: above it.
+        name: of its neurons, such as ``L3 MLP``.
+        points: (N, 3) float32, NaN for a neuron without a position.
+        values: colours: (N,) uint8, an index of the palette; or, where there are tokens, (T, N)
+            int8, −127 to 127, drawn in the diverging one with sizes that follow.
+        sizes: (N,) uint8, or None for all alike.
+        scale: what 127 stands for.
+        value_label: what ``values`` are, with their unit.
+        selected: the chosen neuron.
+        marked: neurons with a ring.
+    """
+
+    title: str
+    name: str
+    points: NDArray[np.float32]
+    values: NDArray[np.uint8] | NDArray[np.int8]
+    sizes: NDArray[np.uint8] | None = None
+    scale: float = 1.0
+    value_label: str = "activation"
+    selected: int | None = None
+    marked: tuple[int, ...] = ()
+    hover: tuple[Hover, ...] = ()
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What colours and sizes mean: groups with the index of their colour, or a scale."""
+
+    label: str
+    items: tuple[tuple[str, int], ...] | None = None
+    low: str = ""
+    high: str = ""
+    signed: bool = False
+    size: str = ""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of the timeline."""
+
+    text: str
+    title: str
+    is_made: bool = False
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Tokens that the map steps through."""
+
+    id: str
+    tokens: Sequence[Token] = field(default_factory=tuple)
+    current: int = 0
+
+
+@cache
+def _component() -> Any:
+    # Registered once: a second one of the same name would take the first one's place.
+    return st.components.v2.component(
+        "transformer_projector_map",
+        html='<div class="neuron-map"></div>',
+        css=(_HERE / "neuron_map.css").read_text(encoding="utf-8"),
+        js=(_HERE / "neuron_map.js").read_text(encoding="utf-8"),
+    )
+
+
+def neuron_map(
+    panels: Sequence[Panel],
+    *,
+    key: str,
+    dim: int,
+    extent: float,
+    colors: NDArray[np.uint8],
+    legend: Legend | None = None,
+    timeline: Timeline | None = None,
+    height: int = 560,
+    label: str = "Map of neurons",
+    on_pick: Callable[[int, int], None] | None = None,
+    on_token: Callable[[int], None] | None = None,
+) -> None:
+    """Draw maps side by side, with one camera.
+
+    Positions travel once in a session; afterwards only colours and sizes.
+
+    Args:
+        key: of this place on the page; its camera stays while the key does.
+        dim: 2 for flat maps.
+        extent: the greatest coordinate that is to be seen.
+        colors: (256, 3) uint8, the palette of ``Panel.values``.
+        on_pick: called with the panel and the neuron that was clicked, before the page runs again.
+        on_token: called with the token at which the user came to rest.
+    """
+    sent: set[str] = st.session_state.setdefault(_SENT, set())
+
+    def picked() -> None:
+        value = st.session_state[key].get("picked")
+        if value and on_pick is not None:
+            panel, neuron = int(value["panel"]), int(value["neuron"])
+            if 0 <= panel < len(panels) and 0 <= neuron < len(panels[panel].points):
+                on_pick(panel, neuron)
+
+    def rested() -> None:
+        value = st.session_state[key].get("token")
+        if value is not None and on_token is not None:
+            on_token(int(value))
+
+    def missed() -> None:
+        # A page that was loaded anew, or a message that was lost, has none of them.
+        for each in st.session_state[key].get("missing") or ():
+            sent.discard(str(each))
+
+    _component()(
+        key=key,
+        data={
+            "dim": dim,
+            "extent": extent,
+            "height": height,
+            "label": label,
+            "axes": list(AXES),
+            "panels": [_panel(each, sent) for each in panels],
+            "palette": text_of(colors),
+            "diverging": text_of(palette.diverging()),
+            "legend": None if legend is None else _legend(legend),
+            "tokens_id": None if timeline is None else timeline.id,
+            "tokens": []
+            if timeline is None
+            else [{"text": t.text, "title": t.title, "made": t.is_made} for t in timeline.tokens],
+            "token": 0 if timeline is None else timeline.current,
+        },
+        on_picked_change=picked,
+        on_token_change=rested,
+        on_missing_change=missed,
+    )
+
+
+def _panel(panel: Panel, sent: set[str]) -> dict[str, Any]:
+    positions_id = id_of(panel.points)
+    is_new = positions_id not in sent
+    sent.add(positions_id)
+    frames = len(panel.values) if panel.values.ndim == 2 else None
+    return {
+        "title": panel.title,
+        "name": panel.name,
+        "positions_id": positions_id,
+        "positions": text_of(panel.points.astype(np.float32)) if is_new else None,
+        "values_id": id_of(panel.values, *([] if panel.sizes is None else [panel.sizes])),
+        "values": text_of(panel.values),
+        "sizes": None if panel.sizes is None else text_of(panel.sizes),
+        "frames": frames,
+        "scale": panel.scale,
+        "value_label": panel.value_label,
+        "selected": panel.selected,
+        "marked": list(panel.marked),
+        "hover": [
+            {
+                "label": each.label,
+                "values": text_of(each.values.astype(np.float32)),
+                "names": None if each.names is None else list(each.names),
+            }
+            for each in panel.hover
+        ],
+    }
+
+
+def _legend(legend: Legend) -> dict[str, Any]:
+    return {
+        "label": legend.label,
+        "items": None if legend.items is None else [list(item) for item in legend.items],
+        "low": legend.low,
+        "high": legend.high,
+        "signed": legend.signed,
+        "size": legend.size,
+    }

@@ -1,0 +1,66 @@
+"""Numbers of neurons → bytes that the map draws."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+def text_of(values: NDArray[np.generic]) -> str:
+    """Base64 of the bytes: what a component gets as it is."""
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
+
+
+def id_of(*values: NDArray[np.generic]) -> str:
+    """Equal for equal numbers."""
+    digest = hashlib.sha256()
+    for each in values:
+        digest.update(f"{each.dtype}{each.shape}".encode())
+        digest.update(np.ascontiguousarray(each).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def in_three(positions: Floats) -> NDArray[np.float32]:
+    """(N, d) → (N, 3) float32, zeros for what is lacking; of more dimensions the first three."""
+    result = np.zeros((len(positions), 3), dtype=np.float32)
+    n = min(3, positions.shape[1])
+    result[:, :n] = positions[:, :n]
+    # A neuron without a position has none in any dimension.
+    result[~np.isfinite(positions).all(axis=1)] = np.nan
+    return result
+
+
+def bounds(values: Floats, low: float = 0.01, high: float = 0.99) -> tuple[float, float]:
+    """Quantiles of the finite values, so that a few extreme ones do not wash out the rest."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    least, most = (float(q) for q in np.quantile(finite, (low, high)))
+    return (least, most) if most > least else (least, least + 1.0)
+
+
+def to_bytes(values: Floats, least: float, most: float) -> NDArray[np.uint8]:
+    """0 to 255 between two values; what is not finite is 0."""
+    scaled = (np.nan_to_num(values, nan=least, posinf=most, neginf=least) - least) / (most - least)
+    return np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def to_signed(values: Floats, scale: float) -> NDArray[np.int8]:
+    """−127 to 127, ``scale`` being 127."""
+    if scale <= 0:
+        return np.zeros(values.shape, dtype=np.int8)
+    finite = np.nan_to_num(values, nan=0.0, posinf=scale, neginf=-scale)
+    return np.round(np.clip(finite / scale, -1, 1) * 127).astype(np.int8)
+
+
+def scale_of(values: Floats, quantile: float = 0.999) -> float:
+    """The magnitude that few exceed: the greatest of a colour scale."""
+    finite = np.abs(values[np.isfinite(values)])
+    if not finite.size:
+        return 1.0
+    return float(np.quantile(finite, quantile)) or float(finite.max()) or 1.0

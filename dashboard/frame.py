@@ -1,0 +1,200 @@
+"""What every page stands in: the sidebar, and what is chosen there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import session
+from dashboard.loading import model_room, projection_at
+from dashboard.model_room import Guest, ModelRoom
+from dashboard.settings import Settings, find_folders, model_for, parse_settings
+from projector.errors import UserError
+from projector.projection import FACTS_FILE, Projection
+
+SITE_NAMES = {
+    "mlp_post": "MLP neurons",
+    "mlp_out": "MLP output",
+    "attn_out": "attention output",
+    "attn_z": "attention heads",
+    "resid_pre": "stream before",
+    "resid_mid": "stream between",
+    "resid_post": "stream after",
+}
+# What is shown beside a site: MLP and attention side by side.
+BESIDE = {
+    "mlp_post": "attn_out",
+    "mlp_out": "attn_out",
+    "attn_out": "mlp_post",
+    "attn_z": "mlp_post",
+}
+# What stands before a neuron's number: short, since it is said often.
+_SHORT = {"mlp_post": "", "mlp_out": " MLP out", "attn_out": " attn out", "attn_z": " heads"}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is looked at: everything a page needs.
+
+    Attributes:
+        path: the projection's folder; ``name``: below the roots.
+        layer, site: of the map that is chosen.
+        model_name: what to load for it; ``sha256``: the weights that it must have.
+    """
+
+    settings: Settings
+    name: str
+    path: Path
+    projection: Projection
+    layer: int
+    site: str
+    model_name: str
+    sha256: str
+
+    @property
+    def room(self) -> ModelRoom:
+        return model_room(self.settings.device, self.settings.dtype)
+
+    @contextmanager
+    def model(self) -> Iterator[Guest]:
+        """The projection's model, ready to work with; says so where that takes a while.
+
+        Raises:
+            UserError: see :meth:`dashboard.model_room.ModelRoom.use`.
+        """
+        note = st.empty()
+        if self.room.name != self.model_name:
+            note.info(f"Loading {session.plain(self.model_name)} …", icon=":material/hourglass:")
+        waiting = "Someone else is using the model; this page is next …"
+        try:
+            with self.room.use(
+                self.model_name,
+                self.sha256,
+                lambda: note.info(waiting, icon=":material/hourglass:"),
+            ) as guest:
+                note.empty()
+                yield guest
+        finally:
+            note.empty()
+
+    @property
+    def n_neurons(self) -> int:
+        return int(self.projection.figures(self.layer, self.site)["n_neurons"])
+
+
+def neuron_name(layer: int, site: str) -> str:
+    """What a neuron's number stands behind, such as ``L3``."""
+    return f"L{layer}{_SHORT.get(site, f' {SITE_NAMES.get(site, site)}')}"
+
+
+def read_settings() -> Settings:
+    """What the app was started with."""
+    return parse_settings(sys.argv[1:])
+
+
+def choose_scene(settings: Settings) -> Scene | None:
+    """Draw the sidebar; what is chosen there, or None where there is nothing to choose."""
+    found = find_folders(settings.roots, FACTS_FILE)
+    if not found:
+        return None
+    chosen = session.current()
+    usual = settings.projection or ("demo" if "demo" in found else next(iter(found)))
+    if chosen.projection is not None and chosen.projection not in found:
+        st.error(
+            f"There is no projection {session.plain(chosen.projection[:80])} here; "
+            f"this is {session.plain(usual)}.",
+            icon=":material/error:",
+        )
+    name = chosen.projection if chosen.projection in found else usual
+    with st.sidebar:
+        session.bind("projection", "choose projection", name)
+        st.selectbox(
+            "Projection",
+            list(found),
+            key="choose projection",
+            on_change=lambda: session.change(projection=st.session_state["choose projection"]),
+            help="Folders that `projector fit` wrote, below "
+            + ", ".join(f"`{root.name}/`" for root in settings.roots),
+        )
+        try:
+            projection = projection_at(found[name])
+        except UserError as error:
+            st.error(session.plain(str(error)), icon=":material/error:")
+            st.caption("Make it again:")
+            st.code("projector fit MODEL --corpus SOURCE --out DIR --force", language=None)
+            return None
+        layer, site = _choose_map(projection)
+        scene = Scene(
+            settings=settings,
+            name=name,
+            path=found[name],
+            projection=projection,
+            layer=layer,
+            site=site,
+            model_name=model_for(settings, projection.facts["model"]["id"]),
+            sha256=projection.facts["model"]["sha256"],
+        )
+        if chosen.neuron is not None and chosen.neuron >= scene.n_neurons:
+            session.change(neuron=None)
+        if (chosen.projection, chosen.layer, chosen.site) != (name, layer, site):
+            session.change(projection=name, layer=layer, site=site, neuron=session.current().neuron)
+        _tell(scene)
+    return scene
+
+
+def _choose_map(projection: Projection) -> tuple[int, str]:
+    chosen = session.current()
+    sites = [site for site in projection.sites if any(s == site for _, s in projection.maps)]
+    site = chosen.site if chosen.site in sites else sites[0]
+    layers = [layer for layer, s in projection.maps if s == site]
+    layer = chosen.layer if chosen.layer in layers else layers[0]
+    session.bind("site", "choose site", site)
+    st.selectbox(
+        "Site",
+        sites,
+        key="choose site",
+        format_func=lambda s: f"{SITE_NAMES.get(s, s)} ({s})",
+        on_change=lambda: session.change(site=st.session_state["choose site"]),
+        help="Where in a layer activations are read.",
+    )
+    if len(layers) > 1:
+        session.bind("layer", "choose layer", layer)
+        st.select_slider(
+            "Layer",
+            layers,
+            key="choose layer",
+            on_change=lambda: session.change(layer=st.session_state["choose layer"]),
+        )
+    else:
+        st.caption(f"Layer {layer}")
+    return layer, site
+
+
+def _tell(scene: Scene) -> None:
+    """What is loaded, and where."""
+    facts = scene.projection.facts
+    corpus = facts["corpus"]
+    n_tokens = "" if corpus is None else f"{corpus['n_tokens']:,} tokens of {corpus['source']}"
+    model = facts["model"]["id"]
+    room = scene.room
+    state = (
+        f"in memory on {room.device}"
+        if room.name == scene.model_name
+        else "loaded when a page needs it"
+    )
+    st.caption(
+        "  \n".join(
+            session.plain(line)
+            for line in (
+                f"{scene.n_neurons:,} neurons, {scene.projection.dim} dimensions",
+                n_tokens,
+                f"Model {model}: {state}",
+            )
+            if line
+        )
+    )

@@ -1,0 +1,222 @@
+"""What is kept between reruns and shared between sessions: the only ``st.cache_*``.
+
+What is cached is shared and must not be changed by who gets it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from dashboard.encoding import in_three
+from dashboard.model_room import ModelRoom
+from dashboard.prompts import Prompt, Run
+from projector.errors import UserError
+from projector.examples import Examples
+from projector.projection import FACTS_FILE, Projection, map_name
+from pruning.plan import PruningPlan
+from pruning.poles import Poles, PoleSettings, condensed_tree, find_poles
+from pruning.report import JSON_FILE, PruningReport
+from pruning.saving import PLAN_FILE, load_plan
+from pruning.tree import CondensedTree
+from pruning.windows import EvaluationText
+
+Stamp = tuple[int, int]
+
+
+def cache_folder() -> Path:
+    """Where what is costly is kept between runs of the app."""
+    given = os.environ.get("TRANSFORMER_PROJECTOR_CACHE")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "transformer-projector"
+
+
+def prompt_folder() -> Path:
+    """Where prompts are stored, that links name by their ids."""
+    return cache_folder() / "prompts"
+
+
+def examples_path(sha256: str, layer: int, site: str) -> Path:
+    """Where it is kept what drives the neurons of a layer and site."""
+    return cache_folder() / "examples" / f"{sha256[:16]}-{layer}-{site}.safetensors"
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Another one when a file was replaced."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"'{path}' can't be read: {error.strerror}") from error
+    return found.st_mtime_ns, found.st_size
+
+
+@st.cache_resource(show_spinner=False)
+def model_room(device: str, dtype: str) -> ModelRoom:
+    return ModelRoom(device, dtype)
+
+
+def projection_at(path: Path) -> Projection:
+    """A saved projection; read again when it was replaced."""
+    return _projection(str(path), stamp_of(path / FACTS_FILE))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _projection(path: str, stamp: Stamp) -> Projection:
+    return Projection.load(path)
+
+
+def report_at(path: Path) -> PruningReport:
+    """A sweep's report."""
+    return _report(str(path), stamp_of(path / JSON_FILE))
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _report(path: str, stamp: Stamp) -> PruningReport:
+    return PruningReport.load(path)
+
+
+def plan_at(path: Path) -> PruningPlan:
+    """The plan beside a pruned model."""
+    return _plan(str(path), stamp_of(path / PLAN_FILE))
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _plan(path: str, stamp: Stamp) -> PruningPlan:
+    return load_plan(path)
+
+
+def points_at(path: Path, layer: int, site: str) -> NDArray[np.float32]:
+    """Positions of one map, (N, 3) float32, NaN for none."""
+    return _points(str(path), stamp_of(path / FACTS_FILE), layer, site)
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _points(path: str, stamp: Stamp, layer: int, site: str) -> NDArray[np.float32]:
+    return in_three(_projection(path, stamp).positions(layer, site).numpy())
+
+
+def extent_at(path: Path) -> float:
+    """The greatest coordinate of all maps of a projection: one scale for all of them."""
+    return _extent(str(path), stamp_of(path / FACTS_FILE))
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _extent(path: str, stamp: Stamp) -> float:
+    projection = _projection(path, stamp)
+    greatest = 0.0
+    for name in (map_name(*each) for each in projection.maps):
+        finite = projection.position_tensors[name].nan_to_num(0.0)
+        greatest = max(greatest, float(finite.abs().max()) if finite.numel() else 0.0)
+    return greatest or 1.0
+
+
+def moments_at(path: Path, layer: int, site: str) -> tuple[NDArray[np.float32], ...]:
+    """Mean and standard deviation of each neuron, (N,) float32 each."""
+    return _moments(str(path), stamp_of(path / FACTS_FILE), layer, site)
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _moments(path: str, stamp: Stamp, layer: int, site: str) -> tuple[NDArray[np.float32], ...]:
+    projection = _projection(path, stamp)
+    spread = projection.covariance(layer, site).diagonal().clamp_min(0).sqrt()
+    return projection.mean(layer, site).numpy(), spread.numpy()
+
+
+def correlation_at(path: Path, layer: int, site: str) -> NDArray[np.float32]:
+    """ρ between all neurons of one map, (N, N) float32."""
+    return _correlation(str(path), stamp_of(path / FACTS_FILE), layer, site)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _correlation(path: str, stamp: Stamp, layer: int, site: str) -> NDArray[np.float32]:
+    return _projection(path, stamp).correlation(layer, site).numpy()
+
+
+def order_at(path: Path, layer: int, site: str, by: str) -> NDArray[np.int64]:
+    """Neurons in order; see :meth:`projector.projection.Projection.order`."""
+    return _order(str(path), stamp_of(path / FACTS_FILE), layer, site, by)
+
+
+@st.cache_resource(show_spinner="Ordering neurons …", max_entries=64)
+def _order(path: str, stamp: Stamp, layer: int, site: str, by: str) -> NDArray[np.int64]:
+    return _projection(path, stamp).order(layer, site, by).numpy()
+
+
+def examples_at(path: Path) -> Examples | None:
+    """What drives each neuron; None where that was not gathered yet."""
+    return _examples(str(path), stamp_of(path)) if path.exists() else None
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _examples(path: str, stamp: Stamp) -> Examples:
+    return Examples.load(Path(path))
+
+
+def evaluation_of(source: str, sha256: str, make: Callable[[], EvaluationText]) -> EvaluationText:
+    """A text's windows for a model, made once."""
+    texts = _texts()
+    if (source, sha256) not in texts:
+        texts[source, sha256] = make()
+    return texts[source, sha256]
+
+
+@st.cache_resource(show_spinner=False)
+def _texts() -> dict[tuple[str, str], EvaluationText]:
+    return {}
+
+
+def poles_at(path: Path, layer: int, site: str, settings: PoleSettings) -> Poles:
+    """Poles of one map."""
+    return _poles(str(path), stamp_of(path / FACTS_FILE), layer, site, settings.key, settings)
+
+
+def tree_at(path: Path, layer: int, site: str, settings: PoleSettings) -> CondensedTree:
+    """The condensed tree of one map."""
+    return _tree(str(path), stamp_of(path / FACTS_FILE), layer, site, settings.key, settings)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _tree(
+    path: str, stamp: Stamp, layer: int, site: str, key: str, _settings: PoleSettings
+) -> CondensedTree:
+    return condensed_tree(_projection(path, stamp), layer, site, _settings)
+
+
+@st.cache_resource(show_spinner="Finding poles …", max_entries=64)
+def _poles(
+    path: str, stamp: Stamp, layer: int, site: str, key: str, _settings: PoleSettings
+) -> Poles:
+    return find_poles(_projection(path, stamp), layer, site, _settings)
+
+
+@st.cache_resource(show_spinner=False)
+def _runs() -> dict[tuple[str, str, str, str], Run]:
+    return {}
+
+
+_MOST_RUNS = 8
+
+
+def run_of(
+    prompt: Prompt,
+    model: str,
+    sha256: str,
+    maps: tuple[tuple[int, str], ...],
+    make: Callable[[], Run],
+) -> Run:
+    """A prompt's run, made where no session has made it. A run that fails is not kept."""
+    runs = _runs()
+    key = (prompt.id, model, sha256, repr(maps))
+    found = runs.get(key)
+    if found is None:
+        found = runs[key] = make()
+        while len(runs) > _MOST_RUNS:
+            runs.pop(next(iter(runs)), None)
+    return found

@@ -1,0 +1,110 @@
+"""One model in memory at a time, and one piece of work on it at a time.
+
+Hooks see every pass of a model, whoever runs it, so two sessions must not run it at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from projector.architecture import Architecture, find_architecture
+from projector.errors import UserError
+from projector.models import LoadedModel, load_model
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A model that is ready to be worked with."""
+
+    loaded: LoadedModel
+    architecture: Architecture
+
+
+class ModelRoom:
+    """Lends the one model that is in memory."""
+
+    def __init__(self, device: str = "auto", dtype: str = "auto") -> None:
+        self._device, self._dtype = device, dtype
+        self._lock = threading.Lock()
+        self._name: str | None = None
+        self._guest: Guest | None = None
+
+    @property
+    def name(self) -> str | None:
+        """Of the model in memory."""
+        return self._name
+
+    @property
+    def device(self) -> str | None:
+        """Where it is."""
+        guest = self._guest
+        return None if guest is None else str(next(guest.loaded.model.parameters()).device)
+
+    @contextmanager
+    def use(
+        self, name: str, sha256: str | None = None, waiting: Callable[[], object] = lambda: None
+    ) -> Iterator[Guest]:
+        """Work with a model; the one in memory makes room for it where that is another.
+
+        Args:
+            name: see :func:`projector.models.load_model`.
+            sha256: of the weights that are expected, if any.
+            waiting: called once, if someone else is at work.
+
+        Raises:
+            UserError: if there is no such model, its weights are others, or memory does not
+                suffice.
+        """
+        if not self._lock.acquire(blocking=False):
+            waiting()
+            self._lock.acquire()
+        try:
+            if self._name != name or self._guest is None:
+                self._release()
+                self._guest = self._load(name)
+                self._name = name
+            theirs = self._guest.loaded.weights_sha256
+            if sha256 is not None and theirs != sha256:
+                raise UserError(
+                    f"model '{name}' is not the one of this projection: its weights are "
+                    f"{theirs[:12]}, not {sha256[:12]}; start with --model and the right one"
+                )
+            with _memory_errors():
+                yield self._guest
+        finally:
+            self._lock.release()
+
+    def _load(self, name: str) -> Guest:
+        with _memory_errors():
+            loaded = load_model(name, device=self._device, dtype=self._dtype, with_head=True)
+            return Guest(loaded, find_architecture(loaded.model))
+
+    def _release(self) -> None:
+        self._guest, self._name = None, None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise UserError(
+            "out of memory on the accelerator: a shorter prompt, or start with --device cpu"
+        ) from error
+    except MemoryError as error:
+        raise UserError("out of memory: a shorter prompt or a smaller model") from error
+    except RuntimeError as error:
+        # What PyTorch's CPU allocator raises is of no class of its own.
+        if "not enough memory" not in str(error) and "can't allocate" not in str(error):
+            raise
+        raise UserError("out of memory: a shorter prompt or a smaller model") from error

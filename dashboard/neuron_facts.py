@@ -1,0 +1,189 @@
+"""What a neuron's card shows: pure functions of examples, correlations and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dashboard.model_room import Guest
+from dashboard.prompts import show
+from projector.architecture.weights import read_weights
+from projector.capture import capture
+from projector.errors import UserError
+from projector.examples import Examples
+from projector.gathering import evaluating
+
+QUANTILES = (0.99, 0.9, 0.75, 0.5, 0.25, 0.1, 0.01)
+_N_BINS = 60
+_N_BEFORE, _N_AFTER = 20, 8
+# Tokens that the model reads before the one that is shown, at most: what it said in the corpus.
+_MOST_READ = 256
+
+
+@dataclass(frozen=True)
+class Place:
+    """A token of the corpus on which the neuron is looked at.
+
+    Attributes:
+        group: why it is shown.
+        at: its number in the corpus.
+        value: the neuron's activation there.
+    """
+
+    group: str
+    at: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Some tokens of the corpus with the neuron's activation on each; ``focus`` is the one."""
+
+    place: Place
+    texts: tuple[str, ...]
+    values: tuple[float, ...]
+    focus: int
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Counts of activations between edges: (B,) and (B + 1,)."""
+
+    counts: NDArray[np.int64]
+    edges: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another neuron and ρ with it."""
+
+    neuron: int
+    rho: float
+
+
+def histogram(examples: Examples, neuron: int) -> Histogram:
+    """Of the tokens that were drawn evenly."""
+    values = examples.sample[:, neuron].double().numpy()
+    counts, edges = np.histogram(values, bins=_N_BINS)
+    return Histogram(counts, edges)
+
+
+def places(examples: Examples, neuron: int, seed: int = 0) -> list[Place]:
+    """Where the neuron is highest and lowest over the corpus, at its quantiles, and at random."""
+    found = []
+    for group, values, at in (
+        ("highest", examples.highest, examples.highest_at),
+        ("lowest", examples.lowest, examples.lowest_at),
+    ):
+        found += [
+            Place(group, int(token), float(value))
+            for value, token in zip(values[neuron], at[neuron], strict=True)
+            if token >= 0
+        ]
+    sample = examples.sample[:, neuron].double()
+    order = sample.argsort()
+    for quantile in QUANTILES:
+        row = int(order[round(quantile * (len(order) - 1))])
+        found.append(
+            Place(f"{quantile:.0%} quantile", int(examples.sample_at[row]), float(sample[row]))
+        )
+    chosen = np.random.default_rng(seed).choice(len(order), min(8, len(order)), replace=False)
+    found += [
+        Place("at random", int(examples.sample_at[row]), float(sample[row])) for row in chosen
+    ]
+    return found
+
+
+def read_excerpts(
+    guest: Guest, examples: Examples, layer: int, site: str, neuron: int, wanted: Sequence[Place]
+) -> list[Excerpt]:
+    """Run the model over what stands before each place, and read the neuron at every token.
+
+    Tokens after the place are shown too; a causal neuron there knows more than at the place.
+    """
+    model = guest.loaded.model
+    trunk: Any = getattr(model, "base_model", model)
+    device = next(model.parameters()).device
+    tap = guest.architecture.blocks[layer].taps[site]
+    found = []
+    for place in wanted:
+        ids, focus = examples.context(place.at, _MOST_READ - _N_AFTER - 1, _N_AFTER)
+        passed: list[Tensor] = []
+        with (
+            torch.no_grad(),
+            evaluating(model),
+            capture({"n": tap}, lambda _, tensor, passed=passed: passed.append(tensor)),  # type: ignore[misc]
+        ):
+            tensor = torch.tensor([ids], device=device)
+            trunk(input_ids=tensor, attention_mask=torch.ones_like(tensor))
+        values = passed[0].reshape(len(ids), -1)[:, neuron].float().cpu().tolist()
+        first = max(0, focus - _N_BEFORE)
+        decode = guest.loaded.tokenizer.decode
+        found.append(
+            Excerpt(
+                place,
+                tuple(show(decode([i])) for i in ids[first:]),
+                tuple(values[first:]),
+                focus - first,
+            )
+        )
+    return found
+
+
+def neighbours(
+    correlation: NDArray[np.float32], neuron: int, most: int = 10
+) -> tuple[list[Neighbour], list[Neighbour]]:
+    """The neurons of greatest and of least ρ with one; by ρ, not by the map."""
+    rho = correlation[neuron].astype(np.float64).copy()
+    rho[neuron] = np.nan
+    known = np.flatnonzero(np.isfinite(rho))
+    order = known[np.argsort(rho[known], kind="stable")]
+    highest = [Neighbour(int(j), float(rho[j])) for j in order[::-1][:most]]
+    lowest = [Neighbour(int(j), float(rho[j])) for j in order[:most] if rho[j] < 0]
+    return highest, lowest
+
+
+@dataclass(frozen=True)
+class Written:
+    """A token of the vocabulary, and what the neuron adds to its logit for each unit it fires."""
+
+    text: str
+    effect: float
+
+
+def written(guest: Guest, layer: int, neuron: int, most: int = 12) -> tuple[list[Written], ...]:
+    """Tokens that an MLP neuron's output weights promote and suppress most.
+
+    The neuron's output weights through the unembedding, W_U w_j, less the mean over tokens, which
+    the softmax takes out; what later layers and the last norm's scale do about it is left out.
+    (Geva et al. 2022, arXiv:2203.14680.)
+
+    Raises:
+        UserError: if the model has no unembedding, or the layer no MLP whose weights are known.
+    """
+    mlp = guest.architecture.blocks[layer].mlp
+    model: Any = guest.loaded.model
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if mlp is None:
+        raise UserError(f"layer {layer} has no MLP whose output weights are known")
+    weight = getattr(head, "weight", None)
+    vector = read_weights(mlp).output[:, neuron].detach().float()
+    if weight is None or weight.shape[1] != len(vector):
+        raise UserError("this model has no unembedding that reads the residual stream as it is")
+    effects = weight.detach().float() @ vector.to(weight.device)
+    effects = (effects - effects.mean()).cpu()
+    # Rows beyond the tokenizer's tokens pad the matrix.
+    n_tokens = min(len(effects), len(guest.loaded.tokenizer))
+    order = effects[:n_tokens].argsort(descending=True)
+    decode = guest.loaded.tokenizer.decode
+
+    def of(chosen: Tensor) -> list[Written]:
+        return [Written(show(decode([int(i)])), float(effects[i])) for i in chosen]
+
+    return of(order[:most]), of(order.flip(0)[:most])

@@ -1,0 +1,53 @@
+"""The first screen where there is no projection yet: it fits the bundled model on the spot."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import session
+from dashboard.settings import USUAL_PROJECTION, Settings
+from dashboard.work import Work, working
+from projector.checkpoint import checkpoint_path
+from projector.fitting import run
+from projector.preparing import FitSettings, prepare
+from projector.solvers import Layout
+
+_TOKENS = 200_000
+
+
+def show(settings: Settings) -> None:
+    """Say what is missing, and make it when asked to."""
+    root = settings.roots[0]
+    st.title("No projection yet")
+    st.write(
+        f"Nothing below {session.plain(root.name)}/ is a projection. One is made by "
+        "`projector fit`, or here:"
+    )
+    st.code("projector fit MODEL --corpus SOURCE --out runs/mine", language=None)
+    if not st.button(
+        "Fit the bundled model now", type="primary", icon=":material/play_arrow:", key="fit now"
+    ):
+        st.caption(
+            f"A small language model that ships with the program, over {_TOKENS:,} tokens of your "
+            "Python's standard library: about a minute, nothing is downloaded."
+        )
+        return
+    with working("Loading the model") as work:
+        _fit(settings, work)
+    session.change(projection=USUAL_PROJECTION)
+    st.rerun()
+
+
+def _fit(settings: Settings, work: Work) -> None:
+    layout = Layout(dim=3)
+    job = prepare(
+        "bundled",
+        "stdlib",
+        FitSettings(max_tokens=_TOKENS),
+        layout,
+        device=settings.device,
+        dtype=settings.dtype,
+        progress=work,
+    )
+    out = settings.roots[0] / USUAL_PROJECTION
+    run(job, out=out, resume=checkpoint_path(out).exists(), progress=work)

@@ -1,0 +1,268 @@
+"""A prompt's tokens and what every neuron does at each of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dashboard.model_room import Guest
+from projector.architecture import longest_sequence
+from projector.capture import capture
+from projector.corpus import special_tokens
+from projector.errors import UserError
+from projector.gathering import evaluating
+
+_ID = re.compile(r"[0-9a-f]{16}")
+MOST_CHARACTERS = 200_000
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the user typed, and how many tokens the model is to add.
+
+    Attributes:
+        text: as typed.
+        n_new: tokens to generate; 0 for none.
+        as_chat: put it through the model's chat template, as the user's turn.
+    """
+
+    text: str
+    n_new: int = 0
+    as_chat: bool = False
+
+    @property
+    def id(self) -> str:
+        """Equal for equal prompts."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token as it is shown: ``text`` with control signs made visible."""
+
+    id: int
+    text: str
+    is_made: bool
+    is_special: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A prompt run through a model.
+
+    Attributes:
+        pieces: T tokens, those of the prompt and those the model added.
+        activations: (layer, site) → (T, N) float16.
+        n_prompt: tokens of the prompt.
+        text: all of it, decoded.
+    """
+
+    prompt: Prompt
+    pieces: tuple[Piece, ...]
+    activations: dict[tuple[int, str], NDArray[np.float16]]
+    n_prompt: int
+    text: str
+
+
+def clean(text: str) -> str:
+    """Text without what no keyboard types: control and invisible format signs, half surrogates.
+
+    Raises:
+        UserError: if nothing is left, or it is far too long.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise UserError(
+            f"the prompt has {len(text):,} characters: give {MOST_CHARACTERS:,} at most"
+        )
+    kept = "".join(
+        c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Co", "Cn")
+    )
+    if not kept.strip():
+        raise UserError("the prompt is empty: type some text")
+    return kept
+
+
+def has_chat(guest: Guest) -> bool:
+    """Whether the model's tokenizer has a chat template."""
+    return bool(getattr(guest.loaded.tokenizer, "chat_template", None))
+
+
+def can_generate(guest: Guest) -> bool:
+    """Whether it is a model that goes on with a text."""
+    return guest.architecture.is_causal and hasattr(guest.loaded.model, "generate")
+
+
+def encode(guest: Guest, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt.
+
+    Raises:
+        UserError: if it is empty, or longer than the model's context with what is to be added.
+    """
+    text = clean(prompt.text)
+    tokenizer = guest.loaded.tokenizer
+    if prompt.as_chat:
+        if not has_chat(guest):
+            raise UserError("this model has no chat template: send the prompt as plain text")
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+        )["input_ids"]
+    else:
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        ids = _with_beginning(list(ids), guest)
+    if not ids:
+        raise UserError("the prompt has no token this model knows: type other text")
+    most = longest_sequence(guest.loaded.model)
+    if most is not None and len(ids) + prompt.n_new > most:
+        raise UserError(
+            f"the prompt has {len(ids):,} tokens and {prompt.n_new:,} are to be added, and the "
+            f"model takes {most:,}: shorten it"
+        )
+    return [int(i) for i in ids]
+
+
+def _with_beginning(ids: list[int], guest: Guest) -> list[int]:
+    """With a first token where a causal model's tokenizer adds none: a document follows one."""
+    tokenizer = guest.loaded.tokenizer
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if not guest.architecture.is_causal or first is None or special_tokens(tokenizer)[0]:
+        return ids
+    return [first, *ids]
+
+
+def run_prompt(
+    guest: Guest,
+    prompt: Prompt,
+    maps: Sequence[tuple[int, str]],
+    *,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Run:
+    """Generate, then run all tokens once more, and keep what each neuron of ``maps`` does.
+
+    Generation is greedy, so that a prompt gives the same text again.
+
+    Args:
+        advance: called for each token that is added; raising in it stops the work.
+
+    Raises:
+        UserError: see :func:`encode`; or if the model gives no finite activations.
+    """
+    ids = encode(guest, prompt)
+    n_prompt = len(ids)
+    if prompt.n_new and can_generate(guest):
+        ids = _generate(guest, ids, prompt.n_new, advance)
+    tensor = torch.tensor([ids], device=next(guest.loaded.model.parameters()).device)
+    found: dict[tuple[int, str], NDArray[np.float16]] = {}
+
+    def keep(key: tuple[int, str], activation: Tensor) -> None:
+        rows = activation.detach().reshape(-1, activation.shape[-1]).float()
+        if not bool(rows.isfinite().all()):
+            raise UserError(
+                f"layer {key[0]} gives activations that are not finite on this prompt: start with "
+                "--dtype float32"
+            )
+        # Half precision holds up to 65,504.
+        found[key] = rows.clamp(-6e4, 6e4).half().cpu().numpy()
+
+    blocks = guest.architecture.blocks
+    taps = {(layer, site): blocks[layer].taps[site] for layer, site in maps}
+    trunk: Any = getattr(guest.loaded.model, "base_model", guest.loaded.model)
+    with torch.no_grad(), evaluating(guest.loaded.model), capture(taps, keep):
+        trunk(input_ids=tensor, attention_mask=torch.ones_like(tensor))
+    tokenizer = guest.loaded.tokenizer
+    special = set(tokenizer.all_special_ids)
+    pieces = tuple(
+        Piece(i, show(tokenizer.decode([i])), k >= n_prompt, i in special)
+        for k, i in enumerate(ids)
+    )
+    return Run(prompt, pieces, found, n_prompt, tokenizer.decode(ids))
+
+
+def continue_prompt(guest: Guest, prompt: Prompt) -> str:
+    """What the model adds to a prompt, greedily.
+
+    Raises:
+        UserError: see :func:`encode`.
+    """
+    ids = encode(guest, prompt)
+    made = _generate(guest, ids, prompt.n_new, lambda n: None)
+    return str(guest.loaded.tokenizer.decode(made[len(ids) :]))
+
+
+def _generate(
+    guest: Guest, ids: list[int], n_new: int, advance: Callable[[int], None]
+) -> list[int]:
+    """Greedy, one token at a time."""
+    model: Any = guest.loaded.model
+    stops = getattr(model.generation_config, "eos_token_id", None)
+    ends = set(stops) if isinstance(stops, (list, tuple)) else {stops}
+    device = next(model.parameters()).device
+    given, cache = torch.tensor([ids], device=device), None
+    result = list(ids)
+    with torch.no_grad(), evaluating(model):
+        for _ in range(n_new):
+            mask = torch.ones(1, len(result), dtype=torch.int64, device=device)
+            out = model(input_ids=given, attention_mask=mask, past_key_values=cache, use_cache=True)
+            cache = getattr(out, "past_key_values", None)
+            token = int(out.logits[0, -1].argmax())
+            result.append(token)
+            advance(1)
+            if token in ends:
+                break
+            # Models without a cache read everything again.
+            given = torch.tensor([[token]] if cache is not None else [result], device=device)
+    return result
+
+
+def show(text: str) -> str:
+    """A token's text with every sign that is not seen made one that is."""
+    signs = {"\n": "⏎\n", "\t": "⇥\t", "\r": "␍"}
+    return "".join(
+        signs.get(c, c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "�") for c in text
+    )
+
+
+# Stored prompts: a link holds an id, and the text is here.
+
+
+def store(prompt: Prompt, folder: Path) -> str:
+    """Keep a prompt so that a link can name it; its id."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{prompt.id}.json"
+    if not path.exists():
+        partial = folder / f".{prompt.id}.{os.getpid()}.partial"
+        partial.write_text(json.dumps(asdict(prompt)), encoding="utf-8")
+        partial.replace(path)
+    return prompt.id
+
+
+def recall(prompt_id: str, folder: Path) -> Prompt:
+    """The prompt of an id.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if not _ID.fullmatch(prompt_id):
+        raise UserError(f"'{prompt_id[:40]}' is no prompt: type one")
+    try:
+        values = json.loads((folder / f"{prompt_id}.json").read_text(encoding="utf-8"))
+        prompt = Prompt(str(values["text"]), int(values["n_new"]), bool(values["as_chat"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the prompt {prompt_id} of this link is not on this machine: type it again"
+        ) from error
+    return prompt

@@ -1,0 +1,130 @@
+"""What the app was started with: ``streamlit run dashboard -- --projection DIR [--model M]``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from projector.errors import UserError
+from projector.models import BUNDLED
+
+USUAL_ROOT = Path("runs")
+USUAL_PROJECTION = "demo"
+_MOST_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the app may look, and what it opens.
+
+    Attributes:
+        roots: folders below which projections, models and reports are found; nothing else is read.
+        projection: name of the one to open first, see :func:`find_folders`; None for any.
+        model: what ``--model`` named; None for the one that the projection names.
+        device, dtype: see :func:`projector.models.load_model`.
+    """
+
+    roots: tuple[Path, ...]
+    projection: str | None = None
+    model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def text_source(self, source: str) -> str:
+        """A source of text that a page may read: the hub, the standard library, or below a root.
+
+        Raises:
+            UserError: if it is a file anywhere else, or not there.
+        """
+        if source.startswith("hf:") or source.split(":")[0] == "stdlib":
+            return source
+        for root in self.roots:
+            path = (root / source).resolve()
+            if path.exists() and path.is_relative_to(root):
+                return str(path)
+        roots = ", ".join(root.name for root in self.roots)
+        raise UserError(
+            f"there is no text '{source[:80]}' below {roots}: "
+            "put it there, or start with --root and its folder"
+        )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{message}: start with `streamlit run dashboard -- --projection DIR`")
+
+
+def parse_settings(arguments: list[str]) -> Settings:
+    """Read what stands behind ``--`` on the command line.
+
+    Raises:
+        UserError: if it can't be read, or a folder is not there.
+    """
+    parser = _Parser(prog="streamlit run dashboard --", add_help=False)
+    parser.add_argument("--projection", type=Path)
+    parser.add_argument("--model")
+    parser.add_argument("--root", type=Path, action="append", default=[])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    given = parser.parse_args(arguments)
+    roots = [path.resolve() for path in given.root]
+    for path, flag in ((given.projection, "--projection"), *((r, "--root") for r in given.root)):
+        if path is not None and not path.is_dir():
+            raise UserError(f"{flag} '{path}' is no folder: check its name")
+    opened = None
+    if given.projection is not None:
+        where = given.projection.resolve()
+        if not any(where.is_relative_to(root) for root in roots):
+            roots.insert(0, where.parent)
+        opened = _name_of(where, tuple(roots))
+    if not roots:
+        roots = [USUAL_ROOT.resolve()]
+    return Settings(tuple(roots), opened, given.model, given.device, given.dtype)
+
+
+def find_folders(roots: tuple[Path, ...], file: str) -> dict[str, Path]:
+    """Folders below the roots that hold ``file``, by name: the path below the root.
+
+    Links that lead out of a root are not followed.
+    """
+    found: dict[str, Path] = {}
+    for root in roots:
+        if not root.is_dir():
+            continue
+        for path in sorted(_walk(root, 0)):
+            if (path / file).is_file() and path.resolve().is_relative_to(root):
+                found.setdefault(_name_of(path, roots), path)
+    return found
+
+
+def _walk(folder: Path, depth: int) -> list[Path]:
+    """Folders to look into, not too deep: a root may be someone's home."""
+    result = [folder]
+    if depth < _MOST_DEPTH:
+        try:
+            below = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+        except OSError:
+            below = []
+        for path in below:
+            if not path.is_symlink():
+                result += _walk(path, depth + 1)
+    return result
+
+
+def _name_of(path: Path, roots: tuple[Path, ...]) -> str:
+    """Below the first root that holds it; the folder's own name for a root itself."""
+    for number, root in enumerate(roots):
+        if path.is_relative_to(root):
+            below = path.relative_to(root).as_posix()
+            name = root.name if below == "." else below
+            # Roots may hold folders of one name.
+            return name if number == 0 else f"{root.name}:{name}"
+    raise ValueError(f"{path} is below no root")
+
+
+def model_for(settings: Settings, identifier: str) -> str:
+    """What to load for a projection whose facts name a model so."""
+    if settings.model is not None:
+        return settings.model
+    return BUNDLED if identifier == BUNDLED else identifier

@@ -1,0 +1,235 @@
+"""The card of one neuron."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from dashboard import session
+from dashboard.frame import Scene, neuron_name
+from dashboard.loading import correlation_at, examples_at, examples_path, moments_at, poles_at
+from dashboard.neuron_facts import (
+    Excerpt,
+    Histogram,
+    Neighbour,
+    Written,
+    histogram,
+    neighbours,
+    places,
+    read_excerpts,
+    written,
+)
+from dashboard.text import colored_tokens
+from dashboard.work import working
+from projector.corpus import read_corpus
+from projector.errors import UserError
+from projector.examples import Examples, gather_examples
+from pruning.poles import PoleSettings
+
+TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
+_TOKENS = 50_000
+
+
+def show(scene: Scene) -> None:
+    """Draw the page."""
+    neuron = session.current().neuron
+    if neuron is None:
+        st.title("No neuron yet")
+        st.info(
+            "Click a point on the map, or find one there by its name, such as L3 N345.",
+            icon=":material/touch_app:",
+        )
+        return
+    st.title(f"{neuron_name(scene.layer, scene.site)} N{neuron}")
+    figures = scene.projection.figures(scene.layer, scene.site)
+    state = (
+        "dead: it never varies over the corpus"
+        if neuron in figures["dead_neurons"]
+        else "not finite on some token of the corpus"
+        if neuron in figures["nonfinite_neurons"]
+        else None
+    )
+    if state:
+        st.warning(f"This neuron is {state}.", icon=":material/do_not_disturb_on:")
+    left, right = st.columns([3, 2], gap="large")
+    with left, session.problems():
+        _show_examples(scene, neuron)
+    with right:
+        with session.problems():
+            _show_figures(scene, neuron)
+        with session.problems():
+            _show_neighbours(scene, neuron)
+        with session.problems():
+            _show_written(scene, neuron)
+
+
+def _show_figures(scene: Scene, neuron: int) -> None:
+    columns = st.columns(3)
+    if scene.projection.has_statistics:
+        mean, spread = moments_at(scene.path, scene.layer, scene.site)
+        columns[0].metric("Mean", f"{mean[neuron]:.3g}", help="Of its activation over the corpus.")
+        columns[1].metric("Deviation", f"{spread[neuron]:.3g}", help="Standard deviation.")
+    poles = poles_at(scene.path, scene.layer, scene.site, PoleSettings())
+    pole = int(poles.labels[neuron])
+    text = "none" if pole < 0 else f"{pole}"
+    columns[2].metric(
+        "Pole",
+        text,
+        help="The group of neurons that it fires with."
+        if pole < 0
+        else f"One of {poles.poles[pole].size} neurons; strength {poles.strengths[neuron]:.0%}.",
+    )
+    if pole >= 0 and st.button("Show its pole on the map", icon=":material/bubble_chart:"):
+        session.change(pole=pole)
+        st.rerun()
+
+
+def _show_neighbours(scene: Scene, neuron: int) -> None:
+    rho = correlation_at(scene.path, scene.layer, scene.site)
+    highest, lowest = neighbours(rho, neuron)
+    st.subheader("Fires with, and against", help="By ρ over the corpus, not by the picture.")
+    columns = st.columns(2)
+    for column, title, found in (
+        (columns[0], "Most correlated", highest),
+        (columns[1], "Most anti-correlated", lowest),
+    ):
+        with column:
+            st.caption(title)
+            _list(scene, found, title)
+
+
+def _list(scene: Scene, found: list[Neighbour], name: str) -> None:
+    if not found:
+        st.caption("none")
+    for each in found:
+        st.button(
+            f"N{each.neuron}  ρ = {each.rho:+.2f}".replace("-", "−"),
+            key=f"{name} {each.neuron}",
+            type="tertiary",
+            on_click=lambda neuron=each.neuron: session.change(neuron=neuron),
+        )
+
+
+def _show_written(scene: Scene, neuron: int) -> None:
+    if scene.site != "mlp_post":
+        return
+    st.subheader(
+        "Writes to the vocabulary",
+        help="What one unit of its activation adds to each token's logit through its output "
+        "weights and the unembedding, the mean over tokens taken out; what later layers and the "
+        "last norm do is left out.",
+    )
+    with scene.model() as guest:
+        promoted, suppressed = written(guest, scene.layer, neuron)
+    columns = st.columns(2)
+    _show_tokens(columns[0], "Promotes", promoted)
+    _show_tokens(columns[1], "Suppresses", suppressed)
+
+
+def _show_tokens(
+    column: st.delta_generator.DeltaGenerator, title: str, found: list[Written]
+) -> None:
+    column.caption(title)
+    column.dataframe(
+        {
+            "token": [json.dumps(t.text, ensure_ascii=False) for t in found],
+            "logit": [round(t.effect, 4) for t in found],
+        },
+        hide_index=True,
+        height=240,
+    )
+
+
+def _show_examples(scene: Scene, neuron: int) -> None:
+    st.subheader("What drives it")
+    path = examples_path(scene.sha256, scene.layer, scene.site)
+    examples = examples_at(path)
+    if examples is None:
+        corpus = scene.projection.facts["corpus"]
+        source = "stdlib" if corpus is None else corpus["source"]
+        st.write(
+            f"The model reads {_TOKENS:,} tokens once for all neurons of this layer and site; the "
+            "result is kept."
+        )
+        columns = st.columns([3, 1], vertical_alignment="bottom")
+        chosen = columns[0].text_input(
+            "Text",
+            value=source if source.startswith(("stdlib", "hf:")) else "",
+            placeholder="stdlib, a file, a folder, or hf:NAME",
+            key="examples source",
+            help="As for `projector fit --corpus`; files and folders below the folders the app was "
+            "started with.",
+        )
+        if not columns[1].button("Read", type="primary", key="read examples"):
+            return
+        _gather(scene, chosen).save(path)
+        st.rerun()
+    found = histogram(examples, neuron)
+    st.plotly_chart(_histogram_figure(found), key="histogram")
+    wanted = places(examples, neuron)
+    kinds = ["highest", "lowest", "quantiles", "at random"]
+    kind = st.segmented_control("Tokens", kinds, default="highest", key="examples kind")
+    wanted = [
+        each
+        for each in wanted
+        if each.group == kind or (kind == "quantiles" and each.group.endswith("quantile"))
+    ]
+    with scene.model() as guest:
+        excerpts = read_excerpts(guest, examples, scene.layer, scene.site, neuron, wanted)
+    _show_excerpts(excerpts)
+
+
+def _show_excerpts(excerpts: list[Excerpt]) -> None:
+    scale = max((abs(v) for each in excerpts for v in each.values), default=1.0)
+    for each in excerpts:
+        label = f"**{each.place.value:+.3g}**".replace("-", "−")
+        if each.place.group.endswith("quantile"):
+            label += f" at the {each.place.group}"
+        st.markdown(label)
+        st.html(colored_tokens(each.texts, each.values, scale, each.focus))
+
+
+def _histogram_figure(found: Histogram) -> go.Figure:
+    middles = (found.edges[:-1] + found.edges[1:]) / 2
+    figure = go.Figure(
+        go.Bar(
+            x=middles,
+            y=found.counts,
+            width=np.diff(found.edges),
+            hovertemplate="activation %{x:.3g}<br>%{y:,} tokens<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=240,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        xaxis={"title": "activation"},
+        yaxis={"title": "tokens (logarithmic)", "type": "log"},
+        bargap=0,
+    )
+    return figure
+
+
+def _gather(scene: Scene, source: str) -> Examples:
+    if not source.strip():
+        raise UserError("no text is named: write stdlib, or a file's name")
+    source = scene.settings.text_source(source.strip())
+    with working("Reading text") as work, scene.model() as guest:
+        corpus = read_corpus(
+            source,
+            guest.loaded.tokenizer,
+            max_tokens=_TOKENS,
+            skip_first=int(guest.architecture.is_causal),
+            packed=guest.architecture.is_causal,
+        )
+        work.begin("Running the model", corpus.n_sequences, "sequences")
+        return gather_examples(
+            guest.loaded.model,
+            guest.architecture,
+            corpus,
+            scene.layer,
+            scene.site,
+            advance=work.advance,
+        )

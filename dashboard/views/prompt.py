@@ -1,0 +1,230 @@
+"""A prompt's tokens one by one: which neurons they light up; and another prompt beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from dashboard import palette, session
+from dashboard.components.neuron_map import Legend, Panel, Timeline, Token, neuron_map
+from dashboard.encoding import scale_of, to_signed
+from dashboard.frame import BESIDE, SITE_NAMES, Scene, neuron_name
+from dashboard.loading import extent_at, points_at, prompt_folder, run_of
+from dashboard.prompts import (
+    Prompt,
+    Run,
+    can_generate,
+    clean,
+    has_chat,
+    recall,
+    run_prompt,
+    store,
+)
+from dashboard.work import working
+
+TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
+_EXAMPLE = "def mean(values):\n    return sum(values) / len("
+_N_MOVERS = 12
+
+
+def show(scene: Scene) -> None:
+    """Draw the page."""
+    st.title("What a prompt lights up")
+    _ask(scene)
+    chosen = session.current()
+    if chosen.prompt is None:
+        st.info("Type a prompt and press Run.", icon=":material/keyboard:")
+        return
+    with session.problems():
+        run = _run(scene, chosen.prompt)
+        other = None if chosen.other is None else _run(scene, chosen.other)
+        _show_run(scene, run, other)
+
+
+def _ask(scene: Scene) -> None:
+    """The form; what is typed there is stored, and its id selected."""
+    chosen = session.current()
+    if chosen.prompt is not None and "prompt text" not in st.session_state:
+        _fill(chosen.prompt, "prompt text")
+    if chosen.other is not None and "other text" not in st.session_state:
+        _fill(chosen.other, "other text")
+    compare = st.toggle("Compare with a second prompt", chosen.other is not None, key="compare")
+    with st.form("prompt form", border=False):
+        columns = st.columns(2 if compare else 1)
+        text = columns[0].text_area(
+            "Prompt A" if compare else "Prompt", key="prompt text", placeholder=_EXAMPLE, height=120
+        )
+        second = (
+            columns[1].text_area("Prompt B", key="other text", placeholder=_EXAMPLE, height=120)
+            if compare
+            else None
+        )
+        left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
+        n_new = left.number_input(
+            "Tokens to add", 0, 500, 24, key="prompt tokens", help="Greedy; 0 for none."
+        )
+        as_chat = middle.checkbox(
+            "As a chat", key="prompt chat", help="Through the model's chat template, if it has one."
+        )
+        sent = right.form_submit_button("Run", type="primary", width="stretch")
+    if not compare and chosen.other is not None:
+        session.change(other=None)
+    if not sent:
+        return
+    with session.problems():
+        first = Prompt(clean(text), int(n_new), as_chat)
+        changes = {"prompt": store(first, prompt_folder()), "token": 0, "other": None}
+        if second is not None:
+            changes["other"] = store(Prompt(clean(second), int(n_new), as_chat), prompt_folder())
+        session.change(**changes)
+
+
+def _fill(prompt_id: str, key: str) -> None:
+    """Put a stored prompt's text into its field: a link was opened."""
+    with session.problems():
+        stored = recall(prompt_id, prompt_folder())
+        st.session_state[key] = stored.text
+        st.session_state.setdefault("prompt tokens", stored.n_new)
+        st.session_state.setdefault("prompt chat", stored.as_chat)
+
+
+def _run(scene: Scene, prompt_id: str) -> Run:
+    prompt = recall(prompt_id, prompt_folder())
+    maps = tuple(scene.projection.maps)
+
+    def make() -> Run:
+        with working("Running the prompt") as work, scene.model() as guest:
+            if prompt.n_new and can_generate(guest):
+                work.begin("Adding tokens", prompt.n_new, "tokens")
+            if prompt.as_chat and not has_chat(guest):
+                st.warning("This model has no chat template: the prompt is sent as plain text.")
+                plain = Prompt(prompt.text, prompt.n_new)
+                return run_prompt(guest, plain, maps, advance=work.advance)
+            return run_prompt(guest, prompt, maps, advance=work.advance)
+
+    return run_of(prompt, scene.model_name, scene.sha256, maps, make)
+
+
+def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
+    chosen = session.current()
+    token = min(chosen.token or 0, len(run.pieces) - 1)
+    if other is None:
+        sites = [scene.site]
+        beside = BESIDE.get(scene.site)
+        if beside is not None and (scene.layer, beside) in run.activations:
+            sites.append(beside)
+        panels = [_panel(scene, run, site, "", None) for site in sites]
+        picks = sites
+    else:
+        scale = scale_of(
+            np.concatenate([r.activations[scene.layer, scene.site] for r in (run, other)])
+        )
+        difference = _difference(scene, run, other)
+        panels = [
+            _panel(scene, run, scene.site, "A: ", scale),
+            _panel(scene, other, scene.site, "B: ", scale),
+            _frames(scene, difference, scene.site, "A − B: ", scale_of(difference), "difference"),
+        ]
+        picks = [scene.site] * 3
+    n_shown = min(len(panel.values) for panel in panels)
+
+    def pick(panel: int, neuron: int) -> None:
+        session.change(site=picks[panel])
+        session.change(neuron=neuron)
+
+    def rest(at: int) -> None:
+        session.change(token=at)
+
+    tokens = [
+        Token(piece.text, _title(k, piece.is_made), piece.is_made)
+        for k, piece in enumerate(run.pieces[: n_shown if other is None else None])
+    ]
+    neuron_map(
+        panels,
+        key="prompt map",
+        dim=scene.projection.dim,
+        extent=extent_at(scene.path),
+        colors=palette.sequential(),
+        legend=Legend(
+            "activation",
+            None,
+            f"−{panels[0].scale:.2g}",
+            f"{panels[0].scale:.2g}",
+            signed=True,
+            size="size: magnitude",
+        ),
+        timeline=Timeline(f"{run.prompt.id}/{scene.sha256[:8]}", tokens, token),
+        label="Maps of the prompt's neurons. Space plays, left and right step through the tokens.",
+        on_pick=pick,
+        on_token=rest,
+    )
+    st.caption(
+        "Space plays and pauses, ← and → step, Home and End go to the ends; Shift and arrows turn "
+        "the map. Tokens underlined were added by the model."
+    )
+    if other is None:
+        _show_strongest(scene, run, token)
+    else:
+        _show_movers(scene, run, other, token)
+
+
+def _title(k: int, is_made: bool) -> str:
+    return f"token {k + 1}" + (", added by the model" if is_made else "")
+
+
+def _panel(scene: Scene, run: Run, site: str, prefix: str, scale: float | None) -> Panel:
+    values = run.activations[scene.layer, site]
+    return _frames(scene, values, site, prefix, scale or scale_of(values), "activation")
+
+
+def _frames(
+    scene: Scene,
+    values: NDArray[np.floating],
+    site: str,
+    prefix: str,
+    scale: float,
+    label: str,
+) -> Panel:
+    chosen = session.current()
+    return Panel(
+        title=f"{prefix}layer {scene.layer}, {SITE_NAMES.get(site, site)}",
+        name=neuron_name(scene.layer, site),
+        points=points_at(scene.path, scene.layer, site),
+        values=to_signed(values.astype(np.float32), scale),
+        scale=scale,
+        value_label=label,
+        selected=chosen.neuron if site == scene.site else None,
+    )
+
+
+def _difference(scene: Scene, run: Run, other: Run) -> NDArray[np.float32]:
+    """A − B token by token; of the shorter one the last token goes on."""
+    a, b = (each.activations[scene.layer, scene.site].astype(np.float32) for each in (run, other))
+    n = max(len(a), len(b))
+    a, b = (np.concatenate([x, np.repeat(x[-1:], n - len(x), axis=0)]) for x in (a, b))
+    return a - b
+
+
+def _show_strongest(scene: Scene, run: Run, token: int) -> None:
+    values = run.activations[scene.layer, scene.site][token].astype(np.float32)
+    st.subheader(f"Strongest at token {token + 1}")
+    _table(values, "activation")
+
+
+def _show_movers(scene: Scene, run: Run, other: Run, token: int) -> None:
+    difference = _difference(scene, run, other)
+    st.subheader(f"Top movers at token {token + 1}", help="Largest difference, A − B.")
+    _table(difference[min(token, len(difference) - 1)], "A − B")
+
+
+def _table(values: NDArray[np.floating], label: str) -> None:
+    order = np.argsort(-np.abs(values), kind="stable")[:_N_MOVERS]
+    columns = st.columns(4)
+    for k, neuron in enumerate(order):
+        columns[k % 4].button(
+            f"N{neuron}  {values[neuron]:+.3g}".replace("-", "−"),
+            key=f"{label} {k}",
+            type="tertiary",
+            on_click=lambda neuron=int(neuron): session.change(neuron=neuron),
+        )

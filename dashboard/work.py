@@ -1,0 +1,70 @@
+"""Long work on a page: a bar that moves, and a button that stops it.
+
+A click runs the page anew and ends what it was doing at its next sign of life, which
+:meth:`Work.advance` is; hooks and locks are given back on the way, and nothing half-done is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+_LEAST_SECONDS = 0.1
+
+
+class Work:
+    """A :class:`projector.progress.Progress` that is drawn on the page."""
+
+    def __init__(self, bar: st.delta_generator.DeltaGenerator, title: str) -> None:
+        self._bar, self._title, self._unit = bar, title, ""
+        self._total: int | None = None
+        self._done, self._drawn = 0, 0.0
+        self._began = time.monotonic()
+        self._draw()
+
+    def begin(self, title: str, total: int | None, unit: str) -> None:
+        """A new stage."""
+        self._title, self._total, self._unit = title, total, unit
+        self._done, self._began = 0, time.monotonic()
+        self._draw()
+
+    def advance(self, n: int) -> None:
+        """``n`` more are done. Raises where the user asked to stop."""
+        self._done += n
+        if time.monotonic() - self._drawn >= _LEAST_SECONDS:
+            self._draw()
+
+    def end(self) -> None:
+        """The stage is done."""
+        self._done = self._total or self._done
+        self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        if not self._total:
+            self._bar.progress(0.0, f"{self._title} … {self._done:,} {self._unit}".rstrip(" 0"))
+            return
+        share = min(1.0, self._done / self._total)
+        text = f"{self._title} … {self._done:,} of {self._total:,} {self._unit}"
+        elapsed = self._drawn - self._began
+        if share > 0.02 and elapsed > 1:
+            text += f", {elapsed / share - elapsed:.0f} s left"
+        self._bar.progress(share, text)
+
+
+@contextmanager
+def working(title: str) -> Iterator[Work]:
+    """Show progress while the block runs, with a button that stops it."""
+    place = st.empty()
+    with place.container():
+        columns = st.columns([6, 1], vertical_alignment="center")
+        bar = columns[0].empty()
+        # Whatever is clicked runs the page anew; this is what there is to click.
+        columns[1].button("Stop", key=f"stop {title}", icon=":material/stop_circle:")
+    try:
+        yield Work(bar, title)
+    finally:
+        place.empty()
