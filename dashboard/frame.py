@@ -112,7 +112,7 @@ def choose_scene(settings: Settings) -> Scene | None:
         )
     name = chosen.projection if chosen.projection in found else usual
     with st.sidebar:
-        session.bind("projection", "choose projection", name)
+        session.bind("choose projection", name)
         st.selectbox(
             "Projection",
             list(found),
@@ -136,7 +136,7 @@ def choose_scene(settings: Settings) -> Scene | None:
             projection=projection,
             layer=layer,
             site=site,
-            model_name=model_for(settings, projection.facts["model"]["id"]),
+            model_name=_choose_model(settings, projection),
             sha256=projection.facts["model"]["sha256"],
         )
         if chosen.neuron is not None and chosen.neuron >= scene.n_neurons:
@@ -153,7 +153,7 @@ def _choose_map(projection: Projection) -> tuple[int, str]:
     site = chosen.site if chosen.site in sites else sites[0]
     layers = [layer for layer, s in projection.maps if s == site]
     layer = chosen.layer if chosen.layer in layers else layers[0]
-    session.bind("site", "choose site", site)
+    session.bind("choose site", site)
     st.selectbox(
         "Site",
         sites,
@@ -163,7 +163,7 @@ def _choose_map(projection: Projection) -> tuple[int, str]:
         help="Where in a layer activations are read.",
     )
     if len(layers) > 1:
-        session.bind("layer", "choose layer", layer)
+        session.bind("choose layer", layer)
         st.select_slider(
             "Layer",
             layers,
@@ -173,6 +173,29 @@ def _choose_map(projection: Projection) -> tuple[int, str]:
     else:
         st.caption(f"Layer {layer}")
     return layer, site
+
+
+def _choose_model(settings: Settings, projection: Projection) -> str:
+    """What to load for a projection; other folders below the roots can be chosen."""
+    usual = model_for(settings, projection.facts["model"]["id"])
+    folders = find_folders(settings.roots, "config.json")
+    chosen = session.current().model
+    names = [usual, *(name for name in folders if name != usual)]
+    name = chosen if chosen in names else usual
+    if len(names) > 1:
+        session.bind("choose model", name)
+        st.selectbox(
+            "Model",
+            names,
+            key="choose model",
+            on_change=lambda: session.change(
+                model=None
+                if st.session_state["choose model"] == usual
+                else st.session_state["choose model"]
+            ),
+            help="Whose weights must be those the projection was fitted with.",
+        )
+    return str(folders[name]) if name != usual else usual
 
 
 def _tell(scene: Scene) -> None:

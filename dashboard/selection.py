@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from projector.errors import UserError
+from pruning.poles import PoleSettings
+
 # What no longer holds when something else is chosen: neuron 345 of another layer is another neuron.
 _DEPENDS = {
-    "projection": ("layer", "site", "neuron", "pole", "marked"),
+    "projection": ("model", "layer", "site", "neuron", "pole", "marked"),
+    "grouping": ("pole",),
     "layer": ("neuron", "pole", "marked"),
     "site": ("neuron", "pole", "marked"),
     "prompt": ("token",),
@@ -24,8 +28,10 @@ class Selection:
 
     Attributes:
         projection: its name below the roots the app was started with.
+        model: what to load for it, where that is not what the projection names.
         layer, site, neuron: of a map; ``neuron`` is its number.
         pole: its number among the poles that are found with the settings in use.
+        grouping: those settings, see :func:`grouping_text`; None for the usual ones.
         prompt, other: ids of stored prompts A and B.
         token: position in prompt A, from 0.
         report: name of a sweep's folder below the roots.
@@ -33,6 +39,7 @@ class Selection:
     """
 
     projection: str | None = None
+    model: str | None = None
     layer: int | None = None
     site: str | None = None
     neuron: int | None = None
@@ -42,6 +49,7 @@ class Selection:
     token: int | None = None
     report: str | None = None
     marked: tuple[int, ...] = ()
+    grouping: str | None = None
 
     def but(self, **changes: Any) -> Selection:
         """With changes; what depended on what is changed is forgotten, unless given too."""
@@ -76,6 +84,22 @@ class Selection:
             else:
                 found[field.name] = text
         return cls(**found)
+
+
+def grouping_text(settings: PoleSettings) -> str | None:
+    """Settings of poles in a link, such as ``correlation,5,leaf,0.1``; None for the usual ones."""
+    if settings == PoleSettings():
+        return None
+    return f"{settings.space},{settings.min_cluster_size},{settings.selection},{settings.epsilon:g}"
+
+
+def parse_grouping(text: str | None) -> PoleSettings:
+    """What :func:`grouping_text` gave; the usual ones if it can't be read."""
+    try:
+        space, size, selection, epsilon = (text or "").split(",")
+        return PoleSettings(space, int(size), None, selection, float(epsilon))
+    except (ValueError, UserError):
+        return PoleSettings()
 
 
 def runs_text(numbers: tuple[int, ...]) -> str:

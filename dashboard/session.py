@@ -8,8 +8,9 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.selection import Selection
+from dashboard.selection import Selection, parse_grouping
 from projector.errors import UserError
+from pruning.poles import PoleSettings
 
 _SELECTION = "selection"
 _WRITTEN = "written params"
@@ -24,6 +25,11 @@ def current() -> Selection:
 def change(**changes: Any) -> None:
     """Select something else; see :meth:`Selection.but`."""
     st.session_state[_SELECTION] = current().but(**changes)
+
+
+def pole_settings() -> PoleSettings:
+    """Of the poles that every page shows."""
+    return parse_grouping(current().grouping)
 
 
 def read_url() -> None:
@@ -44,7 +50,7 @@ def write_url() -> None:
     st.session_state[_WRITTEN] = params
 
 
-def bind(name: str, key: str, value: Any) -> None:
+def bind(key: str, value: Any) -> None:
     """Give a widget of key ``key`` the selection's value, before it is drawn."""
     if st.session_state.get(key) != value:
         st.session_state[key] = value

@@ -59,7 +59,12 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
             "tickformat": ".0%",
             "rangemode": "tozero",
         },
-        yaxis={"title": "perplexity", "type": "log", "dtick": "D1", "range": _range(found, dense)},
+        yaxis={
+            "title": "perplexity",
+            "type": "log",
+            "range": _range(found, dense),
+            "tickvals": _ticks(found, dense),
+        },
         legend={"title": "method, refit"},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
         height=640,
@@ -74,6 +79,17 @@ def _range(found: list[Summary], dense: float | None) -> list[float] | None:
         return None
     most = max((s.perplexity for s in found if s.perplexity is not None), default=dense)
     return [math.log10(dense * 0.97), math.log10(min(most * 1.05, dense * _MOST_RATIO))]
+
+
+def _ticks(found: list[Summary], dense: float | None) -> list[float] | None:
+    """Round numbers over the range, closer below: Plotly names but the last digit of its own."""
+    if dense is None:
+        return None
+    most = max((s.perplexity for s in found if s.perplexity is not None), default=dense)
+    power = 10 ** math.floor(math.log10(dense))
+    steps = (1, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 7, 7.5, 8, 8.5, 9, 9.5)
+    ticks = [power * scale * step for scale in (1, 10, 100, 1000) for step in steps]
+    return [float(f"{t:.6g}") for t in ticks if dense * 0.97 <= t <= most * 1.1]
 
 
 def _line(

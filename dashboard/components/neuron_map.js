@@ -6,9 +6,9 @@
 const KEPT = new Map(); // id → Float32Array of positions, for all maps of this page.
 const MOST_KEPT = 64;
 const INSTANCES = new WeakMap();
-const START = { yaw: 0.7, pitch: 0.45, zoom: 1, x: 0, y: 0 };
+const START = { yaw: 3.84, pitch: 0.45, zoom: 1, x: 0, y: 0 };
 const FIELD = 0.6; // Half the vertical field of view, radians.
-const AWAY = 3.4; // Distance of the eye at zoom 1, in half widths of the frame.
+const AWAY = 4.3; // Distance of the eye at zoom 1, in half widths of the frame.
 
 const VERTEX = `#version 300 es
 in vec3 a_position;
@@ -25,7 +25,7 @@ void main() {
   float shade = u_signed > 0.5 ? a_value + 128.0 : a_value;
   float size = u_signed > 0.5 ? sqrt(abs(a_value) / 127.0) : a_size / 255.0;
   v_color = texelFetch(u_palette, ivec2(int(clamp(shade, 0.0, 255.0)), 0), 0).rgb;
-  float near = u_perspective > 0.5 ? 3.4 / gl_Position.w : 1.0;
+  float near = u_perspective > 0.5 ? ${AWAY.toFixed(1)} / gl_Position.w : 1.0;
   gl_PointSize = u_pixels * (0.28 + size) * clamp(near, 0.35, 3.0);
 }`;
 
@@ -136,11 +136,16 @@ class NeuronMap {
     this.overlay.setAttribute("role", "application");
     this.tip = element("div", "tip");
     this.tip.hidden = true;
+    this.accent = element("span", "accent");
     const home = element("button", "home", "⟲");
     home.title = "Camera as at first (R)";
     home.setAttribute("aria-label", "Camera as at first");
     home.onclick = () => this.resetCamera();
-    this.stage.append(this.glCanvas, this.overlay, this.tip, home);
+    const save = element("button", "home save", "PNG");
+    save.title = "Save as PNG";
+    save.setAttribute("aria-label", "Save as PNG");
+    save.onclick = () => this.savePicture();
+    this.stage.append(this.glCanvas, this.overlay, this.tip, this.accent, home, save);
     this.legend = element("div", "legend");
     this.timeline = element("div", "timeline");
     host.append(this.stage, this.legend, this.timeline);
@@ -264,11 +269,12 @@ class NeuronMap {
         canvas.width = Math.round(width * ratio);
         canvas.height = Math.round(height * ratio);
       }
-    const style = getComputedStyle(this.host);
+    // Of elements, not of the page's variables: those may hold what a canvas can't read.
+    const stage = getComputedStyle(this.stage);
     this.colors = {
-      text: style.getPropertyValue("--st-text-color").trim() || "#31333f",
-      page: style.getPropertyValue("--st-background-color").trim() || "#ffffff",
-      mark: style.getPropertyValue("--st-primary-color").trim() || "#ff4b4b",
+      text: stage.color,
+      page: stage.backgroundColor,
+      mark: getComputedStyle(this.accent).color,
     };
     const share = width / Math.max(1, this.panels.length);
     this.boxes = this.panels.map((_, i) => ({ left: i * share, width: share, height }));
@@ -298,6 +304,23 @@ class NeuronMap {
     state.token = String(this.token);
     state.renderer = this.gl ? "webgl2" : "canvas";
     state.paintedAt = String(performance.timeOrigin + performance.now());
+  }
+
+  savePicture() {
+    // Drawn and read in one go: afterwards the browser may have cleared what WebGL drew.
+    this.paint();
+    const picture = element("canvas");
+    picture.width = this.overlay.width;
+    picture.height = this.overlay.height;
+    const pen = picture.getContext("2d");
+    pen.fillStyle = this.colors.page;
+    pen.fillRect(0, 0, picture.width, picture.height);
+    pen.drawImage(this.glCanvas, 0, 0);
+    pen.drawImage(this.overlay, 0, 0);
+    const link = element("a");
+    link.download = "map.png";
+    link.href = picture.toDataURL("image/png");
+    link.click();
   }
 
   paintGl(ratio) {
@@ -471,9 +494,11 @@ class NeuronMap {
       if (!flat) say(text, this.placePoint(box, -e, -e, t), 0.55);
     }
     const names = this.data.axes;
-    say(names[0], this.placePoint(box, e, -e, low), 0.9);
-    say(names[1], this.placePoint(box, -e, e, low), 0.9);
-    if (!flat) say(names[2], this.placePoint(box, -e, -e, e), 0.9);
+    // Beyond the last tick.
+    const far = 1.12 * e;
+    say(names[0], this.placePoint(box, far, -e, low), 0.9);
+    say(names[1], this.placePoint(box, -e, far, low), 0.9);
+    if (!flat) say(names[2], this.placePoint(box, -e, -e, far), 0.9);
     pen.globalAlpha = 1;
   }
 
@@ -563,12 +588,19 @@ class NeuronMap {
     );
     canvas.addEventListener("dblclick", () => this.resetCamera());
     this.host.addEventListener("keydown", (event) => this.key(event));
+    // Where nothing has the focus, the tokens have the keys.
+    this.anywhere = (event) => {
+      const isFree = event.target === document.body || event.target === document.documentElement;
+      if (isFree && this.tokens.length > 1 && !event.ctrlKey && !event.metaKey && !event.altKey)
+        this.key(event);
+    };
+    document.addEventListener("keydown", this.anywhere);
   }
 
   turn(dx, dy, pan) {
     const height = this.stage.clientHeight;
     if (pan) {
-      const reach = this.dim < 3 ? 2 : (2.1 / this.camera.zoom) * (AWAY / 3.4);
+      const reach = this.dim < 3 ? 2 : 2.66 / this.camera.zoom;
       this.camera.x += (dx / height) * reach;
       this.camera.y -= (dy / height) * reach;
     } else {
@@ -808,6 +840,7 @@ class NeuronMap {
     clearTimeout(this.telling);
     cancelAnimationFrame(this.asked);
     this.observer.disconnect();
+    document.removeEventListener("keydown", this.anywhere);
     this.themeWatch.disconnect();
     for (const panel of this.panels) this.release(panel);
     // Browsers keep few contexts: give this one back now.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,7 +19,7 @@ from dashboard.encoding import id_of, text_of
 
 _HERE = Path(__file__).parent
 _SENT = "sent positions"
-AXES = ("1", "2", "3")
+AXES = ("axis 1", "axis 2", "axis 3")
 
 
 @dataclass(frozen=True)
@@ -88,40 +90,58 @@ class Timeline:
     current: int = 0
 
 
-@cache
-def _component() -> Any:
-    # Registered once: a second one of the same name would take the first one's place.
-    return st.components.v2.component(
-        "transformer_projector_map",
-        html='<div class="neuron-map"></div>',
-        css=(_HERE / "neuron_map.css").read_text(encoding="utf-8"),
-        js=(_HERE / "neuron_map.js").read_text(encoding="utf-8"),
-    )
+@dataclass(frozen=True, eq=False)
+class View:
+    """Maps side by side, with one camera: all that is drawn.
+
+    Attributes:
+        dim: 2 for flat maps.
+        extent: the greatest coordinate that is to be seen.
+        colors: (256, 3) uint8, the palette of ``Panel.values``.
+        label: what a screen reader says of it.
+    """
+
+    panels: Sequence[Panel]
+    dim: int
+    extent: float
+    colors: NDArray[np.uint8]
+    legend: Legend | None = None
+    timeline: Timeline | None = None
+    height: int = 560
+    label: str = "Map of neurons"
+
+    def data(self, sent: set[str]) -> dict[str, Any]:
+        """What the browser needs, but for the positions of those ids it was ``sent`` already."""
+        tokens = () if self.timeline is None else self.timeline.tokens
+        return {
+            "dim": self.dim,
+            "extent": self.extent,
+            "height": self.height,
+            "label": self.label,
+            "axes": list(AXES),
+            "panels": [_panel(each, sent) for each in self.panels],
+            "palette": text_of(self.colors),
+            "diverging": text_of(palette.diverging()),
+            "legend": None if self.legend is None else _legend(self.legend),
+            "tokens_id": None if self.timeline is None else self.timeline.id,
+            "tokens": [{"text": t.text, "title": t.title, "made": t.is_made} for t in tokens],
+            "token": 0 if self.timeline is None else self.timeline.current,
+        }
 
 
 def neuron_map(
-    panels: Sequence[Panel],
+    view: View,
     *,
     key: str,
-    dim: int,
-    extent: float,
-    colors: NDArray[np.uint8],
-    legend: Legend | None = None,
-    timeline: Timeline | None = None,
-    height: int = 560,
-    label: str = "Map of neurons",
     on_pick: Callable[[int, int], None] | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> None:
-    """Draw maps side by side, with one camera.
+    """Draw a view.
 
     Positions travel once in a session; afterwards only colours and sizes.
 
     Args:
         key: of this place on the page; its camera stays while the key does.
-        dim: 2 for flat maps.
-        extent: the greatest coordinate that is to be seen.
-        colors: (256, 3) uint8, the palette of ``Panel.values``.
         on_pick: called with the panel and the neuron that was clicked, before the page runs again.
         on_token: called with the token at which the user came to rest.
     """
@@ -131,7 +151,7 @@ def neuron_map(
         value = st.session_state[key].get("picked")
         if value and on_pick is not None:
             panel, neuron = int(value["panel"]), int(value["neuron"])
-            if 0 <= panel < len(panels) and 0 <= neuron < len(panels[panel].points):
+            if 0 <= panel < len(view.panels) and 0 <= neuron < len(view.panels[panel].points):
                 on_pick(panel, neuron)
 
     def rested() -> None:
@@ -146,25 +166,59 @@ def neuron_map(
 
     _component()(
         key=key,
-        data={
-            "dim": dim,
-            "extent": extent,
-            "height": height,
-            "label": label,
-            "axes": list(AXES),
-            "panels": [_panel(each, sent) for each in panels],
-            "palette": text_of(colors),
-            "diverging": text_of(palette.diverging()),
-            "legend": None if legend is None else _legend(legend),
-            "tokens_id": None if timeline is None else timeline.id,
-            "tokens": []
-            if timeline is None
-            else [{"text": t.text, "title": t.title, "made": t.is_made} for t in timeline.tokens],
-            "token": 0 if timeline is None else timeline.current,
-        },
+        data=view.data(sent),
         on_picked_change=picked,
         on_token_change=rested,
         on_missing_change=missed,
+    )
+
+
+def standalone_html(view: View, title: str) -> str:
+    """The view as one page that needs no server and no network."""
+    data = json.dumps(view.data(set())).replace("</", "<\\/")
+    script = _source("js").replace("export default function", "const mount = function", 1)
+    return _PAGE.format(title=html.escape(title), style=_source("css"), script=script, data=data)
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root {{ color-scheme: light dark; --st-font: system-ui; --st-primary-color: #d0434b;
+  --st-text-color: light-dark(#31333f, #fafafa); --st-code-font: ui-monospace;
+  --st-background-color: light-dark(#ffffff, #121417);
+  --st-secondary-background-color: light-dark(#f0f2f6, #23262c); }}
+body {{ margin: 16px; font-family: system-ui, sans-serif; color: var(--st-text-color);
+  background: var(--st-background-color); }}
+</style></head><body><h1 style="font-size:1.3rem">{title}</h1><div id="map"></div>
+<script type="module">
+{script}
+const root = document.getElementById("map").attachShadow({{ mode: "open" }});
+root.innerHTML = '<style id="style"></style><div class="neuron-map"></div>';
+root.getElementById("style").textContent = document.getElementById("css").textContent;
+const nothing = () => undefined;
+mount({{ parentElement: root, data: JSON.parse(document.getElementById("data").textContent),
+  setTriggerValue: nothing, setStateValue: nothing }});
+</script>
+<script type="text/plain" id="css">{style}</script>
+<script type="application/json" id="data">{data}</script>
+</body></html>
+"""
+
+
+@cache
+def _source(kind: str) -> str:
+    return (_HERE / f"neuron_map.{kind}").read_text(encoding="utf-8")
+
+
+@cache
+def _component() -> Any:
+    # Registered once: a second one of the same name would take the first one's place.
+    return st.components.v2.component(
+        "transformer_projector_map",
+        html='<div class="neuron-map"></div>',
+        css=_source("css"),
+        js=_source("js"),
     )
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import coloring, session
-from dashboard.components.neuron_map import Panel, neuron_map
+from dashboard import coloring, exports, session
+from dashboard.components.neuron_map import Panel, View, neuron_map, standalone_html
 from dashboard.frame import BESIDE, SITE_NAMES, Scene, neuron_name
 from dashboard.loading import extent_at, moments_at, points_at, poles_at
 from dashboard.measures import importance_of
 from dashboard.selection import parse_neuron
 from dashboard.trust import trust_figures
 from projector.errors import UserError
-from pruning.poles import Poles, PoleSettings
+from pruning.poles import Poles
 
 TITLE, ICON, PATH = "Map", ":material/scatter_plot:", "map"
 
@@ -49,7 +50,8 @@ def show(scene: Scene) -> None:
         sites += [beside] if both else []
     place, trust = st.columns([4, 1])
     with place, session.problems():
-        draw(scene, sites, color, size)
+        view = draw(scene, sites, color, size)
+        _offer(scene, view)
     with trust:
         _show_trust(scene)
     st.caption(
@@ -62,7 +64,7 @@ def show(scene: Scene) -> None:
     )
 
 
-def draw(scene: Scene, sites: list[str], color: str, size: str) -> None:
+def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
     """The maps of some sites side by side."""
     chosen = session.current()
     panels, colors, legend = [], None, None
@@ -93,15 +95,40 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> None:
         session.change(site=sites[panel])
         session.change(neuron=neuron)
 
-    neuron_map(
+    view = View(
         panels,
-        key="layer map",
         dim=scene.projection.dim,
         extent=extent_at(scene.path),
         colors=colors,
         legend=legend,
         label=f"Map of layer {scene.layer}. Arrow keys turn it, plus and minus zoom.",
-        on_pick=pick,
+    )
+    neuron_map(view, key="layer map", on_pick=pick)
+    return view
+
+
+def _offer(scene: Scene, view: View) -> None:
+    """Downloads of this map; what they hold is made when they are asked for."""
+    stem = f"{scene.name.replace('/', '-')}-layer-{scene.layer}-{scene.site}"
+
+    def table() -> pa.Table:
+        poles = _poles(scene, scene.site)
+        return exports.neuron_table(scene.projection, scene.layer, scene.site, poles)
+
+    columns = st.columns(4)
+    columns[0].download_button("CSV", lambda: exports.csv_of(table()), f"{stem}.csv", "text/csv")
+    columns[1].download_button(
+        "Parquet",
+        lambda: exports.parquet_of(table()),
+        f"{stem}.parquet",
+        "application/octet-stream",
+    )
+    columns[2].download_button(
+        "HTML",
+        lambda: standalone_html(view, f"{scene.name}: layer {scene.layer}, {scene.site}"),
+        f"{stem}.html",
+        "text/html",
+        help="This view as one page that needs no server. For a PNG use the camera on the map.",
     )
 
 
@@ -142,7 +169,7 @@ def _measures(scene: Scene, site: str, asked: set[str]) -> dict[str, NDArray[np.
 
 def _poles(scene: Scene, site: str) -> Poles | None:
     try:
-        return poles_at(scene.path, scene.layer, site, PoleSettings())
+        return poles_at(scene.path, scene.layer, site, session.pole_settings())
     except UserError:
         # A map without poles is a map still.
         return None

@@ -27,7 +27,6 @@ from dashboard.work import working
 from projector.corpus import read_corpus
 from projector.errors import UserError
 from projector.examples import Examples, gather_examples
-from pruning.poles import PoleSettings
 
 TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
 _TOKENS = 50_000
@@ -70,9 +69,9 @@ def _show_figures(scene: Scene, neuron: int) -> None:
     columns = st.columns(3)
     if scene.projection.has_statistics:
         mean, spread = moments_at(scene.path, scene.layer, scene.site)
-        columns[0].metric("Mean", f"{mean[neuron]:.3g}", help="Of its activation over the corpus.")
-        columns[1].metric("Deviation", f"{spread[neuron]:.3g}", help="Standard deviation.")
-    poles = poles_at(scene.path, scene.layer, scene.site, PoleSettings())
+        columns[0].metric("Mean", f"{mean[neuron]:.2g}", help="Of its activation over the corpus.")
+        columns[1].metric("Deviation", f"{spread[neuron]:.2g}", help="Standard deviation.")
+    poles = poles_at(scene.path, scene.layer, scene.site, session.pole_settings())
     pole = int(poles.labels[neuron])
     text = "none" if pole < 0 else f"{pole}"
     columns[2].metric(
@@ -98,19 +97,25 @@ def _show_neighbours(scene: Scene, neuron: int) -> None:
     ):
         with column:
             st.caption(title)
-            _list(scene, found, title)
+            _list(found, title)
 
 
-def _list(scene: Scene, found: list[Neighbour], name: str) -> None:
-    if not found:
-        st.caption("none")
-    for each in found:
-        st.button(
-            f"N{each.neuron}  ρ = {each.rho:+.2f}".replace("-", "−"),
-            key=f"{name} {each.neuron}",
-            type="tertiary",
-            on_click=lambda neuron=each.neuron: session.change(neuron=neuron),
-        )
+def _list(found: list[Neighbour], name: str) -> None:
+    event = st.dataframe(
+        {
+            "neuron": [f"N{each.neuron}" for each in found],
+            "ρ": [round(each.rho, 3) for each in found],
+        },
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-cell",
+        key=f"{name} {session.current().neuron}",
+        height="content",
+    )
+    cells = event.selection.cells
+    if cells:
+        session.change(neuron=found[cells[0][0]].neuron)
+        st.rerun()
 
 
 def _show_written(scene: Scene, neuron: int) -> None:

@@ -18,10 +18,12 @@ from dashboard.loading import (
     tree_at,
 )
 from dashboard.prompts import recall
+from dashboard.selection import grouping_text
 from dashboard.work import working
 from projector.errors import UserError
 from pruning.perplexity import find_context
 from pruning.poles import SELECTIONS, SPACES, Poles, PoleSettings
+from pruning.tree import CondensedTree
 from pruning.windows import EvaluationText, prepare
 
 TITLE, ICON, PATH = "Poles", ":material/bubble_chart:", "poles"
@@ -56,22 +58,33 @@ def show(scene: Scene) -> None:
 
 
 def _settings() -> PoleSettings:
+    """The settings' widgets; they stand in the link, for other pages and people."""
+    known = session.pole_settings()
+    for key, value in (
+        ("pole space", known.space),
+        ("pole size", known.min_cluster_size),
+        ("pole selection", known.selection),
+        ("pole epsilon", known.epsilon),
+    ):
+        session.bind(key, value)
     columns = st.columns([2, 2, 2, 2])
     space = columns[0].selectbox(
         "Space", list(SPACES), format_func=_SPACE_NAMES.__getitem__, key="pole space"
     )
-    size = columns[1].slider("Fewest neurons of a pole", 2, 50, 3, key="pole size")
+    size = columns[1].slider("Fewest neurons of a pole", 2, 50, key="pole size")
     selection = columns[2].segmented_control(
         "Selection",
         list(SELECTIONS),
-        default="eom",
         key="pole selection",
         help="eom: poles that last longest as density rises; leaf: the smallest.",
     )
     epsilon = columns[3].slider(
-        "Poles closer than this are one", 0.0, 1.0, 0.0, 0.01, key="pole epsilon"
+        "Poles closer than this are one", 0.0, 1.0, step=0.01, key="pole epsilon"
     )
-    return PoleSettings(space, size, None, selection or "eom", epsilon)
+    chosen = PoleSettings(space, size, None, selection or "eom", epsilon)
+    if chosen != known:
+        session.change(grouping=grouping_text(chosen))
+    return chosen
 
 
 def _show_figures(found: Poles) -> None:
@@ -168,9 +181,18 @@ def _tree(scene: Scene, settings: PoleSettings) -> go.Figure:
         height=360,
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
         xaxis={"visible": False},
-        yaxis={"title": "density λ (1 / distance)", "autorange": "reversed"},
+        yaxis={"title": "density λ (1 / distance)", "range": _density_range(tree)},
     )
     return figure
+
+
+def _density_range(tree: CondensedTree) -> list[float] | None:
+    """From a little before the first split on, downwards."""
+    if len(tree.branches) < 2:
+        return None
+    first = min(min(branch.outline_y) for branch in tree.branches[1:])
+    last = max(max(branch.outline_y) for branch in tree.branches)
+    return [last, first - 0.3 * (last - first)]
 
 
 def _show_pole(scene: Scene, found: Poles, pole: int) -> None:

@@ -7,7 +7,15 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard import palette, session
-from dashboard.components.neuron_map import Legend, Panel, Timeline, Token, neuron_map
+from dashboard.components.neuron_map import (
+    Legend,
+    Panel,
+    Timeline,
+    Token,
+    View,
+    neuron_map,
+    standalone_html,
+)
 from dashboard.encoding import scale_of, to_signed
 from dashboard.frame import BESIDE, SITE_NAMES, Scene, neuron_name
 from dashboard.loading import extent_at, points_at, prompt_folder, run_of
@@ -50,6 +58,7 @@ def _ask(scene: Scene) -> None:
     if chosen.other is not None and "other text" not in st.session_state:
         _fill(chosen.other, "other text")
     compare = st.toggle("Compare with a second prompt", chosen.other is not None, key="compare")
+    st.session_state.setdefault("prompt tokens", 24)
     with st.form("prompt form", border=False):
         columns = st.columns(2 if compare else 1)
         text = columns[0].text_area(
@@ -62,7 +71,7 @@ def _ask(scene: Scene) -> None:
         )
         left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
         n_new = left.number_input(
-            "Tokens to add", 0, 500, 24, key="prompt tokens", help="Greedy; 0 for none."
+            "Tokens to add", 0, 500, key="prompt tokens", help="Greedy; 0 for none."
         )
         as_chat = middle.checkbox(
             "As a chat", key="prompt chat", help="Through the model's chat template, if it has one."
@@ -140,9 +149,8 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
         Token(piece.text, _title(k, piece.is_made), piece.is_made)
         for k, piece in enumerate(run.pieces[: n_shown if other is None else None])
     ]
-    neuron_map(
+    view = View(
         panels,
-        key="prompt map",
         dim=scene.projection.dim,
         extent=extent_at(scene.path),
         colors=palette.sequential(),
@@ -156,8 +164,14 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
         ),
         timeline=Timeline(f"{run.prompt.id}/{scene.sha256[:8]}", tokens, token),
         label="Maps of the prompt's neurons. Space plays, left and right step through the tokens.",
-        on_pick=pick,
-        on_token=rest,
+    )
+    neuron_map(view, key="prompt map", on_pick=pick, on_token=rest)
+    st.download_button(
+        "HTML",
+        lambda: standalone_html(view, f"{scene.name}: layer {scene.layer}"),
+        f"prompt-{run.prompt.id}-layer-{scene.layer}.html",
+        "text/html",
+        help="This view, tokens and all, as one page that needs no server.",
     )
     st.caption(
         "Space plays and pauses, ← and → step, Home and End go to the ends; Shift and arrows turn "
@@ -195,6 +209,7 @@ def _frames(
         scale=scale,
         value_label=label,
         selected=chosen.neuron if site == scene.site else None,
+        marked=tuple(j for j in chosen.marked if j < values.shape[1]) if site == scene.site else (),
     )
 
 

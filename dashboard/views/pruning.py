@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import coloring, palette, session, sweeping
-from dashboard.components.neuron_map import Legend, Panel, neuron_map
+from dashboard.components.neuron_map import Legend, Panel, View, neuron_map
 from dashboard.frame import Scene, neuron_name
 from dashboard.loading import extent_at, plan_at, points_at, report_at
 from dashboard.settings import find_folders
@@ -40,7 +40,7 @@ def _show_reports(scene: Scene) -> None:
         return
     chosen = session.current().report
     name = chosen if chosen in found else next(iter(found))
-    session.bind("report", "choose report", name)
+    session.bind("choose report", name)
     st.selectbox(
         "Report",
         list(found),
@@ -117,7 +117,7 @@ def _show_plan(scene: Scene) -> None:
     points = points_at(scene.path, scene.layer, scene.site)
     values = coloring.group_values(scene.n_neurons, layer.removed)
     by = {each.by for each in layer.stand_ins}
-    neuron_map(
+    view = View(
         [
             Panel(
                 title=f"Layer {scene.layer}: {len(layer.removed):,} of {scene.n_neurons:,} go",
@@ -127,7 +127,6 @@ def _show_plan(scene: Scene) -> None:
                 selected=session.current().neuron,
             )
         ],
-        key="plan map",
         dim=scene.projection.dim,
         extent=extent_at(scene.path),
         colors=palette.groups(),
@@ -137,8 +136,8 @@ def _show_plan(scene: Scene) -> None:
             size=f"{len(by):,} stand in for others" if by else "",
         ),
         label="Map of the neurons that a plan removes",
-        on_pick=lambda _, neuron: session.change(neuron=neuron),
     )
+    neuron_map(view, key="plan map", on_pick=lambda _, neuron: session.change(neuron=neuron))
 
 
 def _show_sweep(scene: Scene) -> None:
