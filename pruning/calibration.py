@@ -11,7 +11,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from projector.architecture import Architecture, Mlp, longest_sequence
+from projector.architecture import Architecture, Mlp
 from projector.budget import size_text
 from projector.capture import Tap, capture, kept_rows
 from projector.corpus import DEFAULT_SEQUENCE_LENGTH, Batch, Corpus, read_corpus
@@ -21,6 +21,7 @@ from projector.models import LoadedModel
 from projector.progress import Progress, Silent
 from projector.sources import Document, read_documents, source_name
 from projector.statistics import RunningCovariance
+from pruning.perplexity import find_context
 from pruning.windows import hash_documents
 
 Key = TypeVar("Key", bound=Hashable)
@@ -95,11 +96,6 @@ class Moments:
     def covariance(self) -> Tensor:
         """(N, N) float64."""
         return self.second - torch.outer(self.mean, self.mean)
-
-    def about(self, point: Tensor) -> Tensor:
-        """E[(h − p)(h − p)ᵀ] for a point p (N,); (N, N) float64."""
-        cross = torch.outer(self.mean, point)
-        return self.second - cross - cross.T + torch.outer(point, point)
 
     @classmethod
     def of(cls, running: RunningCovariance) -> Moments:
@@ -204,9 +200,7 @@ def choose_length(loaded: LoadedModel, asked: int | None) -> int:
     Raises:
         UserError: if it does not, or no token would count.
     """
-    limits = [longest_sequence(loaded.model), loaded.tokenizer.model_max_length]
-    # Tokenizers without a limit of their own say 10^30.
-    most = min((n for n in limits if n and n < 10**9), default=None)
+    most = find_context(loaded.model, loaded.tokenizer)
     if asked is None:
         return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
     if asked < 2 or (most is not None and asked > most):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -25,6 +25,7 @@ _BLANK_LINE = "\n\n"
 # Shorter documents recur without being copies of a corpus: two of the standard library's
 # modules that are held out stand, word for word, among the others.
 _LEAST_TELLING_BYTES = 256
+_MOST_SHARED = 0.01
 # More than a token of any text spells: what is read of a stream before it is tokenized.
 _MOST_CHARACTERS_A_TOKEN = 16
 
@@ -49,8 +50,7 @@ class EvaluationText:
             does not tell which they are. Special tokens set between texts count none.
         n_words: words of the text, for ``lm-eval-word``.
         n_documents: documents that were read.
-        document_hashes: of every document of 256 bytes or more, see :func:`hash_document`;
-            of all where none is as long. Shorter ones recur by chance.
+        document_hashes: of every document, see :func:`hash_document`, and its bytes.
     """
 
     source: str
@@ -64,7 +64,7 @@ class EvaluationText:
     n_bytes: int | None
     n_words: int | None
     n_documents: int
-    document_hashes: frozenset[str]
+    document_hashes: dict[str, int]
 
     @property
     def n_windows(self) -> int:
@@ -221,7 +221,7 @@ def prepare(
         n_bytes=n_bytes,
         n_words=reading.n_words if protocol == "lm-eval-word" else None,
         n_documents=len(reading.hashes),
-        document_hashes=_telling(reading.hashes),
+        document_hashes=reading.hashes,
     )
 
 
@@ -237,11 +237,14 @@ def hash_documents(documents: Iterable[Document]) -> frozenset[str]:
 
 def check_disjoint(
     calibration_hashes: Collection[str],
-    evaluation_hashes: Collection[str],
+    evaluation_hashes: Mapping[str, int],
     calibration: str = "calibration",
     evaluation: str = "evaluation",
 ) -> None:
     """Raise a UserError if text that a model is fitted to is text that it is judged by.
+
+    Short documents, such as an empty module's one line, recur by chance: only where they make up
+    more than a hundredth of the text do they tell.
 
     Args:
         calibration_hashes: from :func:`hash_documents`.
@@ -249,8 +252,12 @@ def check_disjoint(
         calibration: name of the source, for the message.
         evaluation: the same.
     """
-    n_shared = len(set(calibration_hashes) & set(evaluation_hashes))
-    if n_shared:
+    shared = set(calibration_hashes) & set(evaluation_hashes)
+    sizes = [evaluation_hashes[each] for each in shared]
+    n_bytes = sum(evaluation_hashes.values())
+    is_telling = any(n >= _LEAST_TELLING_BYTES for n in sizes)
+    if is_telling or sum(sizes) > _MOST_SHARED * n_bytes:
+        n_shared = len(shared)
         raise UserError(
             f"calibration on '{calibration}' and evaluation on '{evaluation}' share "
             f"{n_shared:,} document{'s' if n_shared > 1 else ''} of {len(evaluation_hashes):,}: "
@@ -373,11 +380,6 @@ class _Reading:
 
 def _plain(document: Document) -> str:
     return document if isinstance(document, str) else json.dumps(document, sort_keys=True)
-
-
-def _telling(sizes: dict[str, int]) -> frozenset[str]:
-    long = frozenset(digest for digest, n in sizes.items() if n >= _LEAST_TELLING_BYTES)
-    return long or frozenset(sizes)
 
 
 def _written(document: Document, tokenizer: Any) -> str:

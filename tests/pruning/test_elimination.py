@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruning.elimination import DAMPING, Exchange, _sweep, damped, eliminate, joint_loss
+from pruning.elimination import DAMPING, Exchange, _sweep, damped, eliminate
+from tests.pruning.losses import joint_loss
 
 N, H, T = 9, 4, 60
 

@@ -619,7 +619,7 @@ def test_conversations_are_written_by_the_chat_template(tokenizer: Any) -> None:
     chatty.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     text = prepare([conversation], chatty, 4)
     assert chatty.decode(text.ids[:-1]) == "user: ka lo\nassistant: mi\n"
-    assert text.document_hashes == {hash_document(conversation)}
+    assert set(text.document_hashes) == {hash_document(conversation)}
 
 
 def test_a_file_goes_by_its_name(tokenizer: Any, text_file: Path) -> None:
@@ -651,15 +651,16 @@ def test_shared_documents_are_found(tokenizer: Any, documents: list[str]) -> Non
 
 
 def test_short_documents_recur_by_chance_and_do_not_tell(tokenizer: Any) -> None:
-    long = make_text(90)
+    long = make_text(900)
     text = prepare(["import unittest", long], tokenizer, CONTEXT)
-    assert text.document_hashes == {hash_document(long)}
+    assert text.document_hashes[hash_document(long)] == len(long.encode())
     check_disjoint(hash_documents(["import unittest"]), text.document_hashes)
-    # Where there are no longer ones, they are all there is to go by.
-    short = prepare(["ka lo mi", "ten ra so"], tokenizer, 4)
-    assert short.document_hashes == hash_documents(["ka lo mi", "ten ra so"])
-    with pytest.raises(UserError):
-        check_disjoint(hash_documents(["ka lo mi", long]), short.document_hashes)
+    # Many of them do: rows of sentences, say, beside one long one.
+    sentences = [f"ka lo mi {k}" for k in range(200)]
+    short = prepare([*sentences, long], tokenizer, 4)
+    check_disjoint(hash_documents(sentences[:2]), short.document_hashes)
+    with pytest.raises(UserError, match="share 100 documents of 201"):
+        check_disjoint(hash_documents(sentences[:100]), short.document_hashes)
 
 
 def test_the_library_s_two_splits_are_disjoint(tokenizer: Any) -> None:

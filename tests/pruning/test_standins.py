@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruning.elimination import damped, eliminate, joint_loss
+from pruning.elimination import damped, eliminate
 from pruning.plan import LayerPlan
 from pruning.standins import (
     N_BY_CORRELATION,
@@ -18,6 +18,7 @@ from pruning.standins import (
     find_surroundings,
     plan_layer,
 )
+from tests.pruning.losses import joint_loss
 
 H, T = 6, 800
 
