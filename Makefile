@@ -3,17 +3,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format train clean
+.PHONY: demo dashboard test check browser format train clean
 
 # Maps of the bundled model over 200,000 tokens of the standard library.
 demo: $(READY)
 	$(BIN)/projector fit bundled --corpus stdlib --max-tokens 200000 --dim 3 \
 		--out runs/demo --pictures --force
 
+# Maps, poles, prompts and pruning in a browser, on this machine alone.
+dashboard: $(READY)
+	$(BIN)/streamlit run dashboard
+
 test: $(READY)
 	$(BIN)/pytest
+
+# Chromium, which the browser tests run in; without it they are skipped.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends chromium; } \
+		|| { echo 'Chromium is not here and could not be installed: install it by hand'; exit 1; }
 
 # What must hold before a commit: format, lint, types, tests.
 check: $(READY)

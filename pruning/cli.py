@@ -576,7 +576,7 @@ def sweep(
             return
         for text in job.samples:
             screen.say(f"[b]{escape(text.source)}[/b]")
-            screen.out.print(report_table(report, text.source))
+            screen.out.print(report_table(report, text.source, screen.out.width))
         screen.say(REPORT_LEGEND)
         for each in report.summaries("all"):
             screen.say(

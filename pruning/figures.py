@@ -65,9 +65,10 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
             "range": _range(found, dense),
             "tickvals": _ticks(found, dense),
         },
-        legend={"title": "method, refit"},
+        # All of eight methods and four refits, without scrolling.
+        legend={"title": "method, refit", "tracegroupgap": 0, "font": {"size": 11}},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
-        height=640,
+        height=720,
         updatemenus=[_menu(figure, refits)],
     )
     return figure

@@ -23,6 +23,8 @@ exemplars neurons that stand for the pole, most central first[/dim]"""
 REPORT_LEGEND = """[dim]perplexity at each sparsity: mean ± standard deviation over seeds; bold: the
 least of its column; –: not applicable; broken: for a seed there is no finite one[/dim]"""
 _MOST_POLES = 12
+# Of method and refit, and of a perplexity with its spread.
+_NAMES_WIDTH, _CELL_WIDTH = 28, 18
 _MOST_EXEMPLARS = 4
 
 
@@ -118,11 +120,16 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}".replace("-", "−")
 
 
-def report_table(report: PruningReport, evaluation: str) -> Table:
-    """A row a method and refit, a column a sparsity: mean perplexity ± spread over seeds."""
+def report_table(report: PruningReport, evaluation: str, width: int | None = None) -> Table:
+    """A row a method and refit, a column a sparsity: mean perplexity ± spread over seeds.
+
+    Args:
+        width: of the screen, in characters: where the spread does not fit, it is left out.
+    """
     found = [s for s in report.summaries() if s.evaluation == evaluation]
     sparsities = sorted({row.sparsity for row in report.rows if row.method != DENSE})
     best = {each.sparsity: each for each in report.winners(evaluation)}
+    is_narrow = width is not None and width < _NAMES_WIDTH + _CELL_WIDTH * len(sparsities)
     table = _table("method", "refit")
     for sparsity in sparsities:
         table.add_column(f"{sparsity:.0%}", justify="right", no_wrap=True)
@@ -140,6 +147,8 @@ def report_table(report: PruningReport, evaluation: str) -> Table:
         for sparsity in sparsities:
             cell = cells.get((method, refit, sparsity))
             text = "–" if cell is None else cell.text
+            if is_narrow:
+                text = text.partition(" ±")[0]
             row.append(
                 f"[b]{text}[/b]" if cell is not None and best.get(sparsity) == cell else text
             )

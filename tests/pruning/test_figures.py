@@ -118,6 +118,18 @@ def test_the_table_has_a_row_a_combination_and_a_column_a_sparsity() -> None:
     assert ["obs", "bias", "–", "–"] in lines
 
 
+def test_on_a_narrow_screen_the_spread_is_left_out_and_no_number_is_cut() -> None:
+    report = full()
+    console = Console(width=50)
+    with console.capture() as captured:
+        console.print(report_table(report, "text", console.width))
+    found = captured.get()
+    assert "12.333" in found
+    assert "15.833" in found
+    assert "±" not in found
+    assert "…" not in found
+
+
 def test_the_least_of_a_column_is_bold() -> None:
     bold = re.findall(r"\x1b\[1m\s*(\d+\.\d+ ± \d+\.\d+)", shown(full()))
     assert bold == ["11.333 ± 0.416", "14.833 ± 1.041"]
