@@ -17,8 +17,9 @@ demo: $(READY)
 dashboard: $(READY)
 	$(BIN)/streamlit run dashboard
 
+# A process for each core, and a file's tests in one of them: they share what they made.
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 # Chromium, which the browser tests run in; without it they are skipped.
 browser:
