@@ -120,6 +120,6 @@ def hover_of(poles: Poles | None, measures: dict[str, NDArray[np.floating]]) -> 
 def _scaled(name: str, values: NDArray[np.floating]) -> tuple[NDArray[np.floating], float, float]:
     if name != "spread":
         return values, *bounds(values)
-    with np.errstate(divide="ignore"):
-        shown = np.where(values > 0, np.log10(values, where=values > 0), np.nan)
+    # A neuron that never varies has no logarithm.
+    shown = np.log10(np.where(values > 0, values, np.nan))
     return shown, *bounds(shown)

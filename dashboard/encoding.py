@@ -45,7 +45,7 @@ def bounds(values: Floats, low: float = 0.01, high: float = 0.99) -> tuple[float
 
 
 def to_bytes(values: Floats, least: float, most: float) -> NDArray[np.uint8]:
-    """0 to 255 between two values; what is not finite is 0."""
+    """0 to 255 between two values; what is no number is 0."""
     scaled = (np.nan_to_num(values, nan=least, posinf=most, neginf=least) - least) / (most - least)
     return np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
 

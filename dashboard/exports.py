@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+import streamlit as st
 import torch
 
 from projector.projection import Projection
@@ -52,6 +53,20 @@ def parquet_of(table: pa.Table) -> bytes:
     out = io.BytesIO()
     pyarrow.parquet.write_table(table, out)
     return out.getvalue()
+
+
+def offer_figure(figure: go.Figure, stem: str) -> None:
+    """A button that saves a figure as a page; made when it is asked for."""
+    st.download_button(
+        "HTML",
+        lambda: html_of(figure),
+        f"{stem}.html",
+        "text/html",
+        key=f"html {stem}",
+        icon=":material/download:",
+        on_click="ignore",
+        help="This figure as one page that needs no server. Its own menu saves a PNG.",
+    )
 
 
 def html_of(figure: go.Figure) -> str:

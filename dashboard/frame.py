@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from dashboard import session
 from dashboard.loading import model_room, projection_at
 from dashboard.model_room import Guest, ModelRoom
-from dashboard.settings import Settings, find_folders, model_for, parse_settings
+from dashboard.settings import (
+    USUAL_PROJECTION,
+    Settings,
+    find_folders,
+    model_for,
+    parse_settings,
+)
 from projector.errors import UserError
 from projector.projection import FACTS_FILE, Projection
 
@@ -87,6 +94,11 @@ class Scene:
         return int(self.projection.figures(self.layer, self.site)["n_neurons"])
 
 
+def nonfinite_of(figures: Mapping[str, Any]) -> list[int]:
+    """Neurons of a map that are not finite on some token; JSON has their numbers as names."""
+    return [int(neuron) for neuron in figures["nonfinite_neurons"]]
+
+
 def neuron_name(layer: int, site: str) -> str:
     """What a neuron's number stands behind, such as ``L3``."""
     return f"L{layer}{_SHORT.get(site, f' {SITE_NAMES.get(site, site)}')}"
@@ -98,12 +110,25 @@ def read_settings() -> Settings:
 
 
 def choose_scene(settings: Settings) -> Scene | None:
-    """Draw the sidebar; what is chosen there, or None where there is nothing to choose."""
+    """Draw the sidebar; what is chosen there, or None where there is nothing to choose.
+
+    Raises:
+        UserError: if what is chosen is damaged; another can be chosen at the side.
+    """
     found = find_folders(settings.roots, FACTS_FILE)
+    if settings.projection is not None and settings.projection not in found:
+        st.error(
+            session.plain(
+                f"{settings.projection} holds no {FACTS_FILE}, so that it is no projection: make "
+                f"one with projector fit MODEL --corpus SOURCE --out {settings.projection}"
+            ),
+            icon=":material/error:",
+        )
     if not found:
         return None
     chosen = session.current()
-    usual = settings.projection or ("demo" if "demo" in found else next(iter(found)))
+    known = [name for name in (settings.projection, USUAL_PROJECTION, *found) if name in found]
+    usual = str(known[0])
     if chosen.projection is not None and chosen.projection not in found:
         st.error(
             f"There is no projection {session.plain(chosen.projection[:80])} here; "
@@ -123,11 +148,10 @@ def choose_scene(settings: Settings) -> Scene | None:
         )
         try:
             projection = projection_at(found[name])
-        except UserError as error:
-            st.error(session.plain(str(error)), icon=":material/error:")
-            st.caption("Make it again:")
+        except UserError:
+            st.caption("Choose another one, or make it again:")
             st.code("projector fit MODEL --corpus SOURCE --out DIR --force", language=None)
-            return None
+            raise
         layer, site = _choose_map(projection)
         scene = Scene(
             settings=settings,
@@ -177,8 +201,8 @@ def _choose_map(projection: Projection) -> tuple[int, str]:
 
 def _choose_model(settings: Settings, projection: Projection) -> str:
     """What to load for a projection; other folders below the roots can be chosen."""
-    usual = model_for(settings, projection.facts["model"]["id"])
     folders = find_folders(settings.roots, "config.json")
+    usual = settings.model or model_for(projection.facts["model"]["id"], folders)
     chosen = session.current().model
     names = [usual, *(name for name in folders if name != usual)]
     name = chosen if chosen in names else usual
@@ -195,7 +219,8 @@ def _choose_model(settings: Settings, projection: Projection) -> str:
             ),
             help="Whose weights must be those the projection was fitted with.",
         )
-    return str(folders[name]) if name != usual else usual
+    is_given = name == settings.model
+    return str(folders[name]) if name in folders and not is_given else name
 
 
 def _tell(scene: Scene) -> None:

@@ -69,7 +69,30 @@ def projection_at(path: Path) -> Projection:
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _projection(path: str, stamp: Stamp) -> Projection:
-    return Projection.load(path)
+    projection = Projection.load(path)
+    if not _is_whole(projection):
+        raise UserError(f"'{path}' is damaged: {FACTS_FILE} lacks what the pages read")
+    return projection
+
+
+def _is_whole(projection: Projection) -> bool:
+    """Whether the facts that pages read are there, and are what they should be."""
+    facts = projection.facts
+    try:
+        texts = [facts["model"]["id"], facts["model"]["sha256"], facts["layout"]["objective"]]
+        counts = [] if facts["corpus"] is None else [facts["corpus"]["n_tokens"]]
+        texts += [] if facts["corpus"] is None else [facts["corpus"]["source"]]
+        for layer, site in projection.maps:
+            figures = projection.figures(layer, site)
+            counts += [layer, *figures["dead_neurons"], *map(int, figures["nonfinite_neurons"])]
+            texts.append(site)
+        return (
+            bool(projection.maps)
+            and all(map(_is_text, texts))
+            and all(isinstance(count, int) for count in counts)
+        )
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def report_at(path: Path) -> PruningReport:
@@ -79,7 +102,21 @@ def report_at(path: Path) -> PruningReport:
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def _report(path: str, stamp: Stamp) -> PruningReport:
-    return PruningReport.load(path)
+    report = PruningReport.load(path)
+    try:
+        facts, model = report.settings, report.model
+        known = [facts["n_sequences"], facts["n_seeds"], model["parameters"]]
+        texts = [facts["calibration"]["source"], model["id"]]
+        is_whole = all(isinstance(n, int) for n in known) and all(map(_is_text, texts))
+    except (KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise UserError(f"'{path}' is damaged: {JSON_FILE} lacks what the page reads")
+    return report
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def plan_at(path: Path) -> PruningPlan:

@@ -29,10 +29,7 @@ def importance_of(scene: Scene, site: str) -> NDArray[np.floating]:
     kept = st.session_state.setdefault(_KEPT, {})
     key = (scene.sha256, scene.layer)
     if key not in kept:
-        with (
-            st.spinner(f"Loading {scene.model_name} …"),
-            scene.room.use(scene.model_name, scene.sha256) as guest,
-        ):
+        with scene.model() as guest:
             for layer, block in enumerate(guest.architecture.blocks):
                 if block.mlp is not None:
                     kept[scene.sha256, layer] = _norms(block.mlp)

@@ -17,6 +17,9 @@ from projector.architecture import Architecture, find_architecture
 from projector.errors import UserError
 from projector.models import LoadedModel, load_model
 
+# How soon one who waits is heard who does not want to any more.
+_WAIT_SECONDS = 0.5
+
 
 @dataclass(frozen=True)
 class Guest:
@@ -55,15 +58,17 @@ class ModelRoom:
         Args:
             name: see :func:`projector.models.load_model`.
             sha256: of the weights that are expected, if any.
-            waiting: called once, if someone else is at work.
+            waiting: called again and again while someone else is at work; raising in it ends the
+                wait.
 
         Raises:
             UserError: if there is no such model, its weights are others, or memory does not
                 suffice.
         """
-        if not self._lock.acquire(blocking=False):
+        is_ours = self._lock.acquire(blocking=False)
+        while not is_ours:
             waiting()
-            self._lock.acquire()
+            is_ours = self._lock.acquire(timeout=_WAIT_SECONDS)
         try:
             if self._name != name or self._guest is None:
                 self._release()

@@ -68,9 +68,9 @@ class Neighbour:
 
 
 def histogram(examples: Examples, neuron: int) -> Histogram:
-    """Of the tokens that were drawn evenly."""
+    """Of the tokens that were drawn evenly, where the neuron is finite."""
     values = examples.sample[:, neuron].double().numpy()
-    counts, edges = np.histogram(values, bins=_N_BINS)
+    counts, edges = np.histogram(values[np.isfinite(values)], bins=_N_BINS)
     return Histogram(counts, edges)
 
 
@@ -87,15 +87,17 @@ def places(examples: Examples, neuron: int, seed: int = 0) -> list[Place]:
             if token >= 0
         ]
     sample = examples.sample[:, neuron].double()
-    order = sample.argsort()
-    for quantile in QUANTILES:
+    known = sample.isfinite().nonzero()[:, 0]
+    order = known[sample[known].argsort()]
+    for quantile in QUANTILES if len(order) else ():
         row = int(order[round(quantile * (len(order) - 1))])
         found.append(
             Place(f"{quantile:.0%} quantile", int(examples.sample_at[row]), float(sample[row]))
         )
     chosen = np.random.default_rng(seed).choice(len(order), min(8, len(order)), replace=False)
     found += [
-        Place("at random", int(examples.sample_at[row]), float(sample[row])) for row in chosen
+        Place("at random", int(examples.sample_at[row]), float(sample[row]))
+        for row in known[chosen].tolist()
     ]
     return found
 

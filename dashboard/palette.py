@@ -9,9 +9,9 @@ Bytes = NDArray[np.uint8]
 
 # Index 0 is grey, for neurons in no group.
 NO_GROUP = 0
-_GREY = "#9aa0a6"
+_GREY = "#b4b8bd"
 # Okabe and Ito 2008, without black and yellow, which a page of either theme swallows; then Paul
-# Tol's muted scheme.
+# Tol's muted scheme. The first eight and the grey are told apart by those who lack a receptor too.
 _GROUPS = (
     "#E69F00",
     "#56B4E9",
@@ -20,8 +20,8 @@ _GROUPS = (
     "#D55E00",
     "#CC79A7",
     "#882255",
-    "#44AA99",
     "#999933",
+    "#44AA99",
     "#AA4499",
     "#88CCEE",
     "#CC6677",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from projector.capture import capture
 from projector.corpus import special_tokens
 from projector.errors import UserError
 from projector.gathering import evaluating
+from projector.projection import disk_errors
 
 _ID = re.compile(r"[0-9a-f]{16}")
 MOST_CHARACTERS = 200_000
@@ -77,7 +79,9 @@ class Run:
 
 
 def clean(text: str) -> str:
-    """Text without what no keyboard types: control and invisible format signs, half surrogates.
+    """Text without what no keyboard types: control signs, half surrogates, signs without a meaning.
+
+    Signs that join others, as in emoji and in Persian, stay.
 
     Raises:
         UserError: if nothing is left, or it is far too long.
@@ -127,10 +131,11 @@ def encode(guest: Guest, prompt: Prompt) -> list[int]:
     if not ids:
         raise UserError("the prompt has no token this model knows: type other text")
     most = longest_sequence(guest.loaded.model)
-    if most is not None and len(ids) + prompt.n_new > most:
+    n_new = prompt.n_new if can_generate(guest) else 0
+    if most is not None and len(ids) + n_new > most:
+        added = f" and {n_new:,} are to be added" if n_new else ""
         raise UserError(
-            f"the prompt has {len(ids):,} tokens and {prompt.n_new:,} are to be added, and the "
-            f"model takes {most:,}: shorten it"
+            f"the prompt has {len(ids):,} tokens{added}, and the model takes {most:,}: shorten it"
         )
     return [int(i) for i in ids]
 
@@ -240,13 +245,19 @@ def show(text: str) -> str:
 
 
 def store(prompt: Prompt, folder: Path) -> str:
-    """Keep a prompt so that a link can name it; its id."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Keep a prompt so that a link can name it; its id.
+
+    Raises:
+        UserError: if the folder can't be written to.
+    """
     path = folder / f"{prompt.id}.json"
-    if not path.exists():
-        partial = folder / f".{prompt.id}.{os.getpid()}.partial"
-        partial.write_text(json.dumps(asdict(prompt)), encoding="utf-8")
-        partial.replace(path)
+    # Sessions are threads, and may keep the same prompt at once.
+    partial = folder / f".{prompt.id}.{os.getpid()}.{threading.get_ident()}.partial"
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            partial.write_text(json.dumps(asdict(prompt)), encoding="utf-8")
+            partial.replace(path)
     return prompt.id
 
 

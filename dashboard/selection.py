@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -20,6 +21,21 @@ _DEPENDS = {
 _MOST_CHARACTERS = 200
 # Of neurons that are marked: their runs, such as 3-7,12. More than that makes no link.
 _MOST_RUNS_CHARACTERS = 1500
+# More than any layer has: a link must not make the app count for ever.
+_MOST_MARKED = 100_000
+# What the settings' widgets reach to.
+MOST_CLUSTER_SIZE, MOST_EPSILON = 50, 1.0
+_LAYER, _NEURON = r"l(?:ayer)?\s*(?P<layer>\d{1,9})", r"(?:n(?:euron)?|#)?\s*(?P<neuron>\d{1,9})"
+_BETWEEN = r"[\s/.,:;]*"
+_NEURON_NAMES = tuple(
+    re.compile(pattern, re.ASCII | re.IGNORECASE)
+    for pattern in (
+        _NEURON,
+        _LAYER + _BETWEEN + r"(?:n(?:euron)?|#|(?<=[\s/.,:;]))\s*(?P<neuron>\d{1,9})",
+        r"(?P<layer>\d{1,9})\s*[\s/.,:;]\s*" + _NEURON,
+        r"n(?:euron)?\s*(?P<neuron>\d{1,9})" + _BETWEEN + _LAYER,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -97,9 +113,13 @@ def parse_grouping(text: str | None) -> PoleSettings:
     """What :func:`grouping_text` gave; the usual ones if it can't be read."""
     try:
         space, size, selection, epsilon = (text or "").split(",")
-        return PoleSettings(space, int(size), None, selection, float(epsilon))
+        settings = PoleSettings(space, int(size), None, selection, float(epsilon))
     except (ValueError, UserError):
         return PoleSettings()
+    can_be_shown = (
+        settings.min_cluster_size <= MOST_CLUSTER_SIZE and settings.epsilon <= MOST_EPSILON
+    )
+    return settings if can_be_shown else PoleSettings()
 
 
 def runs_text(numbers: tuple[int, ...]) -> str:
@@ -119,13 +139,15 @@ def runs_text(numbers: tuple[int, ...]) -> str:
 def parse_runs(text: str) -> tuple[int, ...]:
     """What :func:`runs_text` gave; nothing if it can't be read."""
     found: set[int] = set()
+    n_named = 0
     for part in text[:_MOST_RUNS_CHARACTERS].split(",") if text else ():
         first, _, last = part.partition("-")
         ends = [first, last or first]
         if not all(end.isascii() and end.isdecimal() and len(end) < 8 for end in ends):
             return ()
         low, high = int(ends[0]), int(ends[1])
-        if high - low > 1_000_000:
+        n_named += max(0, high - low + 1)
+        if n_named > _MOST_MARKED:
             return ()
         found |= set(range(low, high + 1))
     return tuple(sorted(found))
@@ -137,13 +159,9 @@ def parse_neuron(text: str) -> tuple[int | None, int]:
     Raises:
         ValueError: with one line for the user, if it can't be read.
     """
-    cleaned = text.upper().replace("NEURON", "N").replace("LAYER", "L")
-    for sign in "/.,:;#LN":
-        cleaned = cleaned.replace(sign, " ")
-    parts = cleaned.split()
-    if not 1 <= len(parts) <= 2 or not all(
-        part.isascii() and part.isdecimal() and len(part) < 10 for part in parts
-    ):
-        raise ValueError(f"'{text}' names no neuron: write for example L3 N345")
-    numbers = [int(part) for part in parts]
-    return (None, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
+    for pattern in _NEURON_NAMES:
+        found = pattern.fullmatch(text.strip())
+        if found is not None:
+            layer = found.groupdict().get("layer")
+            return None if layer is None else int(layer), int(found["neuron"])
+    raise ValueError(f"'{text[:80]}' names no neuron: write for example L3 N345")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.navigation.page import StreamlitPage
 
 from dashboard.selection import Selection, parse_grouping
 from projector.errors import UserError
@@ -14,6 +16,7 @@ from pruning.poles import PoleSettings
 
 _SELECTION = "selection"
 _WRITTEN = "written params"
+_PAGES = "pages"
 
 
 def current() -> Selection:
@@ -54,6 +57,25 @@ def bind(key: str, value: Any) -> None:
     """Give a widget of key ``key`` the selection's value, before it is drawn."""
     if st.session_state.get(key) != value:
         st.session_state[key] = value
+
+
+def remember_pages(pages: dict[str, StreamlitPage]) -> None:
+    """Keep the pages of this run by their paths, so that one page can open another."""
+    st.session_state[_PAGES] = pages
+
+
+def show_menu(place: DeltaGenerator) -> Selection:
+    """Links to all pages, each with what is selected: returned."""
+    selection = current()
+    with place.container(gap="xxsmall"):
+        for page in st.session_state[_PAGES].values():
+            st.page_link(page, query_params=selection.params(), width="stretch")
+    return selection
+
+
+def go(path: str) -> None:
+    """Open another page."""
+    st.switch_page(st.session_state[_PAGES][path], query_params=current().params())
 
 
 @contextmanager

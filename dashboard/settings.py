@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +38,18 @@ class Settings:
         Raises:
             UserError: if it is a file anywhere else, or not there.
         """
-        if source.startswith("hf:") or source.split(":")[0] == "stdlib":
+        kind = source.split(":")[0]
+        # A comma would make two sources of it for a command that takes a list.
+        if kind in ("hf", "stdlib") and "," not in source:
             return source
-        for root in self.roots:
-            path = (root / source).resolve()
-            if path.exists() and path.is_relative_to(root):
-                return str(path)
+        for root in self.roots if source else ():
+            try:
+                path = (root / source).resolve()
+                if path.exists() and path.is_relative_to(root) and not _leads_out(path, root):
+                    return str(path)
+            except (OSError, ValueError):
+                # No file has such a name.
+                continue
         roots = ", ".join(root.name for root in self.roots)
         raise UserError(
             f"there is no text '{source[:80]}' below {roots}: "
@@ -93,7 +100,7 @@ def find_folders(roots: tuple[Path, ...], file: str) -> dict[str, Path]:
         if not root.is_dir():
             continue
         for path in sorted(_walk(root, 0)):
-            if (path / file).is_file() and path.resolve().is_relative_to(root):
+            if (path / file).is_file() and (path / file).resolve().is_relative_to(root):
                 found.setdefault(_name_of(path, roots), path)
     return found
 
@@ -112,19 +119,32 @@ def _walk(folder: Path, depth: int) -> list[Path]:
     return result
 
 
+def _leads_out(folder: Path, root: Path) -> bool:
+    """Whether a folder holds a link to what is not below the root; False for a file."""
+    return any(
+        path.is_symlink() and not path.resolve().is_relative_to(root) for path in folder.rglob("*")
+    )
+
+
 def _name_of(path: Path, roots: tuple[Path, ...]) -> str:
     """Below the first root that holds it; the folder's own name for a root itself."""
     for number, root in enumerate(roots):
         if path.is_relative_to(root):
             below = path.relative_to(root).as_posix()
             name = root.name if below == "." else below
-            # Roots may hold folders of one name.
-            return name if number == 0 else f"{root.name}:{name}"
+            # Roots may hold folders of one name, and have one name themselves.
+            is_only = sum(other.name == root.name for other in roots[1:]) == 1
+            prefix = root.name if is_only else f"{root.name}-{number + 1}"
+            return name if number == 0 else f"{prefix}:{name}"
     raise ValueError(f"{path} is below no root")
 
 
-def model_for(settings: Settings, identifier: str) -> str:
-    """What to load for a projection whose facts name a model so."""
-    if settings.model is not None:
-        return settings.model
-    return BUNDLED if identifier == BUNDLED else identifier
+def model_for(identifier: str, folders: Mapping[str, Path]) -> str:
+    """What to load for a projection whose facts name a model so: a folder's name, or a hub id.
+
+    A local model is known by its folder's name alone, wherever that lies; looked for on the hub, it
+    would be another one.
+    """
+    if identifier == BUNDLED:
+        return identifier
+    return next((name for name, path in folders.items() if path.name == identifier), identifier)

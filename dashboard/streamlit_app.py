@@ -11,9 +11,23 @@ from dashboard.frame import choose_scene, read_settings
 from dashboard.views import heatmap, neuron, poles, prompt, pruning
 from dashboard.views import map as map_view
 
+# Less empty space above: what a page is about is to be seen without scrolling. Numbers stand beside
+# pictures, and are no headlines. Not in config.toml: any theme there would end dark and light.
+_STYLE = """<style>
+[data-testid='stMainBlockContainer'] { padding-top: 3.5rem; }
+[data-testid='stMetricValue'] { font-size: 1.5rem; }
+</style>"""
+# Drawn here: an icon by name would be fetched from a server of fonts.
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="9" cy="22" r="5" '
+    'fill="#E69F00"/><circle cx="23" cy="23" r="4" fill="#009E73"/><circle cx="12" cy="9" r="4" '
+    'fill="#56B4E9"/><circle cx="24" cy="10" r="5" fill="#d0434b"/></svg>'
+)
 VIEWS = (map_view, neuron, prompt, heatmap, poles, pruning)
 
-st.set_page_config("Transformer Projector", ":material/scatter_plot:", layout="wide")
+st.set_page_config("Transformer Projector", _ICON, layout="wide")
+st.html(_STYLE)
+menu = st.sidebar.empty()
 with session.problems():
     session.read_url()
     settings = read_settings()
@@ -21,10 +35,17 @@ with session.problems():
     if scene is None:
         opening.show(settings)
     else:
-        pages = [
-            st.Page(partial(view.show, scene), title=view.TITLE, icon=view.ICON, url_path=view.PATH)
+        pages = {
+            view.PATH: st.Page(
+                partial(view.show, scene), title=view.TITLE, icon=view.ICON, url_path=view.PATH
+            )
             for view in VIEWS
-        ]
-        page = st.navigation(pages)
+        }
+        session.remember_pages(pages)
+        # Links of ours, since they hold the selection: one step back in the browser is one page.
+        page = st.navigation(list(pages.values()), position="hidden")
+        linked = session.show_menu(menu)
         page.run()
-    session.write_url()
+        if session.current() != linked:
+            session.show_menu(menu)
+session.write_url()

@@ -63,9 +63,17 @@ class Job:
             return State(True, False, min(1.0, n_done / self.n_models), text)
         if n_done >= self.n_models:
             return State(False, False, 1.0, f"done, {text}")
-        last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        why = json_error(last[0]) if last else "stopped"
-        return State(False, True, n_done / self.n_models, f"{text}; {why}")
+        return State(False, True, n_done / self.n_models, f"{text}; {self._reason()}")
+
+    def _reason(self) -> str:
+        """Why it ended early."""
+        try:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        # Python's own word for Ctrl-C, where it came before the sweep had begun.
+        was_stopped = not lines or lines[-1] == "KeyboardInterrupt"
+        return "stopped" if was_stopped else json_error(lines[-1])
 
     def stop(self) -> None:
         """As Ctrl-C does: what is done stays, and the sweep can be gone on with."""
@@ -97,10 +105,12 @@ def find(root: Path) -> list[Job]:
     for path in (root / _JOBS).glob("*.json") if (root / _JOBS).is_dir() else ():
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            if not _NAME.fullmatch(values["name"]):
+                continue
             found.append(
                 Job(
-                    str(values["name"]),
-                    root / str(values["name"]),
+                    values["name"],
+                    root / values["name"],
                     path.with_suffix(".log"),
                     int(values["pid"]),
                     float(values["created"]),
@@ -130,7 +140,7 @@ def start(
     """
     root = scene.settings.roots[0]
     if not _NAME.fullmatch(name):
-        raise UserError(f"'{name[:80]}' can't be a report's name: take letters, digits and dashes")
+        raise UserError(f"{name[:80]!r} can't be a report's name: take letters, digits and dashes")
     try:
         shares = tuple(float(part) for part in sparsities.split(",") if part.strip())
     except ValueError as error:
@@ -138,12 +148,16 @@ def start(
     settings = SweepSettings(tuple(methods), shares, tuple(refits), n_seeds)
     if (root / name).exists():
         raise UserError(f"there is a folder '{name}' already: give another name")
-    texts = [scene.settings.text_source(text.strip()) for text in (calibration, evaluation)]
+    # Several texts may be scored on; each of them lies below a root.
+    texts = [
+        ",".join(scene.settings.text_source(part.strip()) for part in text.split(","))
+        for text in (calibration, evaluation)
+    ]
     jobs = root / _JOBS
     jobs.mkdir(parents=True, exist_ok=True)
     log = jobs / f"{name}.log"
     command = [
-        sys.executable, "-m", "pruning", "sweep", scene.model_name,
+        sys.executable, "-m", "pruning", "sweep",
         "--projection", str(scene.path),
         "--methods", ",".join(settings.methods),
         "--refits", ",".join(settings.refits),
@@ -153,6 +167,8 @@ def start(
         "--evaluation", texts[1],
         "--out", str(root / name),
         "--json",
+        # A model's name comes from a projection: whatever it is, it is no option.
+        "--", scene.model_name,
     ]  # fmt: skip
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -163,7 +179,9 @@ def start(
             # The app's own Ctrl-C is none of its business.
             start_new_session=True,
         )
-    n_models = 1 + len(settings.methods) * len(settings.refits) * len(shares) * n_seeds
+    # The dense model, and the others; a share of 0 is the dense model again.
+    n_shares = sum(share > 0 for share in settings.sparsities)
+    n_models = 1 + len(settings.methods) * len(settings.refits) * n_shares * settings.n_seeds
     values = {
         "name": name,
         "pid": process.pid,

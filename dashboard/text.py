@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 
 from dashboard import palette
@@ -22,7 +23,7 @@ def colored_tokens(
     table = palette.diverging()
     parts = []
     for k, (text, value) in enumerate(zip(texts, values, strict=True)):
-        share = max(-1.0, min(1.0, value / scale)) if scale > 0 else 0.0
+        share = max(-1.0, min(1.0, value / scale)) if scale > 0 and not math.isnan(value) else 0.0
         color = palette.hex_of(table, 128 + round(127 * share))
         # See-through, so that the text's own colour reads on either theme.
         strength = round(200 * abs(share)) if abs(share) > _LEAST_SHOWN else 0

@@ -63,7 +63,7 @@ def trust_figures(figures: dict[str, Any], poles: Poles | None, dim: int) -> lis
             ),
         ),
         Figure(
-            "Stable neighbours",
+            "Stability",
             of_ten("stability"),
             why(
                 "stability",

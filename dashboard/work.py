@@ -6,6 +6,7 @@ A click runs the page anew and ends what it was doing at its next sign of life, 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 import streamlit as st
 
 _LEAST_SECONDS = 0.1
+# A page may do the same work twice, and no two of its buttons may have one key.
+_numbers = itertools.count()
 
 
 class Work:
@@ -45,7 +48,8 @@ class Work:
     def _draw(self) -> None:
         self._drawn = time.monotonic()
         if not self._total:
-            self._bar.progress(0.0, f"{self._title} … {self._done:,} {self._unit}".rstrip(" 0"))
+            n_done = f"{self._done:,} {self._unit}" if self._done else ""
+            self._bar.progress(0.0, f"{self._title} … {n_done}".rstrip())
             return
         share = min(1.0, self._done / self._total)
         text = f"{self._title} … {self._done:,} of {self._total:,} {self._unit}"
@@ -63,7 +67,8 @@ def working(title: str) -> Iterator[Work]:
         columns = st.columns([6, 1], vertical_alignment="center")
         bar = columns[0].empty()
         # Whatever is clicked runs the page anew; this is what there is to click.
-        columns[1].button("Stop", key=f"stop {title}", icon=":material/stop_circle:")
+        key = f"stop {title} {next(_numbers)}"
+        columns[1].button("Stop", key=key, icon=":material/stop_circle:")
     try:
         yield Work(bar, title)
     finally:

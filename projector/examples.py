@@ -30,8 +30,8 @@ class Examples:
     Attributes:
         ids: (T,) int32, the tokens of all sequences in order.
         starts: (S + 1,) int64, where each sequence starts, and T.
-        highest, lowest: (N, k) float32, each neuron's greatest and least activations, the most
-            extreme first, at most one from a sequence.
+        highest, lowest: (N, k) float32, each neuron's greatest and least finite activations, the
+            most extreme first, at most one from a sequence.
         highest_at, lowest_at: (N, k) int64, the tokens where; −1 where there are fewer than k.
         sample_at: (M,) int64, tokens drawn evenly from those that count.
         sample: (M, N) float16, the activations there.
@@ -116,8 +116,9 @@ def gather_examples(
     n_neurons = block.widths[site]
     if corpus.n_tokens == 0:
         raise UserError("the corpus has no token that counts: give more text")
+    shape = (n_extremes, n_neurons)
     running = {
-        sign: (torch.full((0, n_neurons), 0.0), torch.full((0, n_neurons), 0, dtype=torch.int64))
+        sign: (torch.full(shape, -torch.inf), torch.full(shape, -1, dtype=torch.int64))
         for sign in (1, -1)
     }
     drawn = torch.from_numpy(
@@ -147,7 +148,7 @@ def gather_examples(
         values = passed[0].reshape(*batch.input_ids.shape, n_neurons).float().cpu()
         first = starts[batch.first : batch.first + len(batch.input_ids)]
         for sign in running:
-            running[sign] = _extremes(running[sign], sign * values, batch.keep, first, n_extremes)
+            running[sign] = _extremes(running[sign], sign * values, batch.keep, first)
         # Tokens that count, by their number among all that do.
         place = batch.keep.nonzero()
         here = drawn[(drawn >= n_seen) & (drawn < n_seen + len(place))] - n_seen
@@ -170,14 +171,13 @@ def gather_examples(
 
 
 def _extremes(
-    before: tuple[Tensor, Tensor], values: Tensor, keep: Tensor, first: Tensor, most: int
+    before: tuple[Tensor, Tensor], values: Tensor, keep: Tensor, first: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The ``most`` greatest of each neuron so far, (≤ most, N), and the tokens where."""
-    hidden = values.masked_fill(~keep[:, :, None], -torch.inf)
-    best, where = hidden.max(dim=1)
-    at = first[:, None] + where
+    """The k greatest of each neuron so far, (k, N), and the tokens where."""
+    counts = keep[:, :, None] & values.isfinite()
+    best, where = torch.where(counts, values, -torch.inf).max(dim=1)
     # A sequence in which no token counts has none.
-    at = torch.where(best.isfinite(), at, -1)
+    at = torch.where(best.isfinite(), first[:, None] + where, -1)
     values_now, at_now = torch.cat([before[0], best]), torch.cat([before[1], at])
-    kept, chosen = values_now.topk(min(most, len(values_now)), dim=0)
+    kept, chosen = values_now.topk(len(before[0]), dim=0)
     return kept, at_now.gather(0, chosen)

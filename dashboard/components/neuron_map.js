@@ -1,14 +1,16 @@
 // Neurons as points: panels that share one camera, with a timeline where there are tokens.
 //
-// Positions are sent once and kept here by their id; colours and sizes come as bytes. Nothing but
-// the user moves the camera. All text is set as text, never as HTML.
+// Positions and the values of whole prompts are sent once and kept here by their id; colours and
+// sizes come as bytes. Nothing but the user moves the camera. All text is set as text, never as
+// HTML.
 
-const KEPT = new Map(); // id → Float32Array of positions, for all maps of this page.
-const MOST_KEPT = 64;
+const KEPT = new Map(); // id → typed array, for all maps of this page.
+const MOST_KEPT = 256e6; // Bytes.
+const CAMERAS = new Map(); // key of a map → where its camera was left, also while it is not shown.
 const INSTANCES = new WeakMap();
-const START = { yaw: 3.84, pitch: 0.45, zoom: 1, x: 0, y: 0 };
-const FIELD = 0.6; // Half the vertical field of view, radians.
-const AWAY = 4.3; // Distance of the eye at zoom 1, in half widths of the frame.
+const START = { yaw: 0.65, pitch: -0.4, zoom: 1, x: 0, y: 0 };
+const FIELD = 0.45; // The field of view across the shorter side, radians.
+const AWAY = 7; // Distance of the eye at zoom 1, in half widths of the frame.
 
 const VERTEX = `#version 300 es
 in vec3 a_position;
@@ -70,7 +72,7 @@ const multiply = (a, b) => {
 const projection = (camera, aspect, extent, dim) => {
   const scale = 1 / extent;
   if (dim < 3) {
-    const s = (0.9 * camera.zoom) / extent;
+    const s = (0.8 * camera.zoom) / extent;
     const squeeze = aspect > 1 ? [1 / aspect, 1] : [1, aspect];
     // prettier-ignore
     return new Float32Array([
@@ -93,12 +95,24 @@ const projection = (camera, aspect, extent, dim) => {
   const [near, far] = [0.02, 40];
   // prettier-ignore
   const lens = new Float32Array([
-    f / Math.max(aspect, 1) * (aspect < 1 ? 1 : 1), 0, 0, 0,
+    f / Math.max(aspect, 1), 0, 0, 0,
     0, f * Math.min(aspect, 1), 0, 0,
     0, 0, (far + near) / (near - far), -1,
     0, 0, (2 * far * near) / (near - far), 0,
   ]);
   return multiply(lens, view);
+};
+
+const keep = (id, values) => {
+  KEPT.delete(id);
+  KEPT.set(id, values);
+  let size = 0;
+  for (const each of KEPT.values()) size += each.byteLength;
+  for (const [oldest, each] of KEPT) {
+    if (size <= MOST_KEPT || oldest === id) break;
+    KEPT.delete(oldest);
+    size -= each.byteLength;
+  }
 };
 
 const tickStep = (extent) => {
@@ -120,6 +134,7 @@ class NeuronMap {
     this.observer = new ResizeObserver(() => this.draw());
     this.observer.observe(this.stage);
     // The page's own colours follow its theme; maps do not know of a change otherwise.
+    this.stage.addEventListener("transitionend", () => this.draw());
     this.themeWatch = new MutationObserver(() => this.draw());
     this.themeWatch.observe(document.documentElement, { attributes: true });
     this.themeWatch.observe(document.body, { attributes: true });
@@ -130,6 +145,8 @@ class NeuronMap {
     host.replaceChildren();
     this.host = host;
     this.stage = element("div", "stage");
+    // The frame under the points, marks and text above them.
+    this.under = element("canvas", "under");
     this.glCanvas = element("canvas", "points");
     this.overlay = element("canvas", "overlay");
     this.overlay.tabIndex = 0;
@@ -145,10 +162,11 @@ class NeuronMap {
     save.title = "Save as PNG";
     save.setAttribute("aria-label", "Save as PNG");
     save.onclick = () => this.savePicture();
-    this.stage.append(this.glCanvas, this.overlay, this.tip, this.accent, home, save);
-    this.legend = element("div", "legend");
+    this.stage.append(this.under, this.glCanvas, this.overlay, this.tip, this.accent, home, save);
+    this.legend = element("div", "legends");
     this.timeline = element("div", "timeline");
-    host.append(this.stage, this.legend, this.timeline);
+    // Tokens first: what is read stands above what is looked at.
+    host.append(this.timeline, this.stage, this.legend);
     this.gl = this.glCanvas.getContext("webgl2", { antialias: true, alpha: true });
     if (this.gl) this.prepareGl();
     this.glCanvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
@@ -180,7 +198,7 @@ class NeuronMap {
     }
     this.program = program;
     this.at = (name) => gl.getUniformLocation(program, name);
-    this.palettes = {};
+    this.palettes = new Map(); // bytes of a palette → texture
   }
 
   // Data from the server.
@@ -189,22 +207,31 @@ class NeuronMap {
     const { data } = component;
     this.send = component;
     if (!data) return;
+    if (data.key !== undefined && data.key !== this.cameraKey) {
+      this.cameraKey = data.key;
+      this.camera = CAMERAS.get(data.key) || this.camera;
+      CAMERAS.set(data.key, this.camera);
+    }
     const missing = [];
+    const kept = (id, sent, Type) => {
+      if (sent) keep(id, bytes(sent, Type));
+      const found = KEPT.get(id);
+      if (!found) missing.push(id);
+      return found;
+    };
     const before = this.panels;
     this.panels = data.panels.map((given, index) => {
-      if (given.positions) {
-        KEPT.delete(given.positions_id);
-        KEPT.set(given.positions_id, bytes(given.positions, Float32Array));
-        if (KEPT.size > MOST_KEPT) KEPT.delete(KEPT.keys().next().value);
-      }
-      const positions = KEPT.get(given.positions_id);
-      if (!positions) missing.push(given.positions_id);
+      const positions = kept(given.positions_id, given.positions, Float32Array);
+      const values = given.frames
+        ? kept(given.values_id, given.values, Int8Array)
+        : bytes(given.values, Uint8Array);
       const old = before[index];
       const same = old && positions && old.positions === positions;
       const panel = {
         ...given,
-        positions,
-        values: bytes(given.values, given.frames ? Int8Array : Uint8Array),
+        positions: values && positions,
+        values,
+        palette: bytes(given.frames ? data.diverging : given.palette || data.palette, Uint8Array),
         sizes: given.sizes ? bytes(given.sizes, Uint8Array) : null,
         hoverValues: (given.hover || []).map((each) => ({
           ...each,
@@ -217,17 +244,21 @@ class NeuronMap {
       return panel;
     });
     for (const old of before.slice(this.panels.length)) this.release(old);
+    if (this.gl) this.releasePalettes();
     this.dim = data.dim;
     this.extent = data.extent;
     this.data = data;
     this.stage.style.height = `${data.height}px`;
     this.overlay.setAttribute("aria-label", data.label);
-    this.palette = { plain: bytes(data.palette, Uint8Array), sign: bytes(data.diverging, Uint8Array) };
-    if (this.palettes) this.palettes = {};
     if (missing.length) this.send.setTriggerValue("missing", missing);
-    this.showLegend(data.legend);
+    this.showLegends();
     this.showTokens(data.tokens || [], data.token || 0, data.tokens_id);
     this.draw();
+  }
+
+  releasePalettes() {
+    for (const texture of this.palettes.values()) this.gl.deleteTexture(texture);
+    this.palettes.clear();
   }
 
   release(panel) {
@@ -264,7 +295,7 @@ class NeuronMap {
     const height = this.stage.clientHeight;
     if (!width || !height || !this.data) return;
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
-    for (const canvas of [this.glCanvas, this.overlay])
+    for (const canvas of [this.under, this.glCanvas, this.overlay])
       if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
         canvas.width = Math.round(width * ratio);
         canvas.height = Math.round(height * ratio);
@@ -278,28 +309,35 @@ class NeuronMap {
     };
     const share = width / Math.max(1, this.panels.length);
     this.boxes = this.panels.map((_, i) => ({ left: i * share, width: share, height }));
-    const pen = this.overlay.getContext("2d");
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, width, height);
+    const [below, above] = [this.under, this.overlay].map((canvas) => {
+      const pen = canvas.getContext("2d");
+      pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+      pen.clearRect(0, 0, width, height);
+      return pen;
+    });
     if (this.gl) this.paintGl(ratio);
     this.panels.forEach((panel, i) => {
       const box = this.boxes[i];
-      const matrix = projection(this.camera, box.width / box.height, this.extent, this.dim);
-      box.matrix = matrix;
-      pen.save();
-      pen.beginPath();
-      pen.rect(box.left, 0, box.width, box.height);
-      pen.clip();
-      this.paintFrame(pen, box);
-      if (!this.gl) this.paintPoints(pen, panel, box);
-      this.paintMarks(pen, panel, box);
-      pen.restore();
+      box.matrix = projection(this.camera, box.width / box.height, this.extent, this.dim);
+      for (const pen of [below, above]) {
+        pen.save();
+        pen.beginPath();
+        pen.rect(box.left, 0, box.width, box.height);
+        pen.clip();
+      }
+      this.paintFrame(below, box);
+      if (i) this.paintSeam(below, box);
+      if (!this.gl) this.paintPoints(above, panel, box);
+      this.paintMarks(above, panel, box);
+      below.restore();
+      above.restore();
     });
     this.nDrawn += 1;
     // What is on the screen, for tests and benchmarks.
     const state = this.host.dataset;
     state.drawn = String(this.nDrawn);
     state.shown = this.panels.map((panel) => `${panel.positions_id}/${panel.values_id}`).join(" ");
+    state.points = String(this.panels.reduce((sum, panel) => sum + this.nNeurons(panel), 0));
     state.camera = JSON.stringify(this.camera);
     state.token = String(this.token);
     state.renderer = this.gl ? "webgl2" : "canvas";
@@ -315,10 +353,9 @@ class NeuronMap {
     const pen = picture.getContext("2d");
     pen.fillStyle = this.colors.page;
     pen.fillRect(0, 0, picture.width, picture.height);
-    pen.drawImage(this.glCanvas, 0, 0);
-    pen.drawImage(this.overlay, 0, 0);
+    for (const canvas of [this.under, this.glCanvas, this.overlay]) pen.drawImage(canvas, 0, 0);
     const link = element("a");
-    link.download = "map.png";
+    link.download = `${this.panels.map((panel) => panel.title).join(" ")}.png`.replace(/[^\w.]+/g, "-");
     link.href = picture.toDataURL("image/png");
     link.click();
   }
@@ -343,7 +380,7 @@ class NeuronMap {
       gl.uniform1f(this.at("u_signed"), panel.frames ? 1 : 0);
       gl.uniform1f(this.at("u_perspective"), this.dim < 3 ? 0 : 1);
       gl.uniform1f(this.at("u_pixels"), this.pixels(n, box) * ratio);
-      this.usePalette(panel.frames ? "sign" : "plain");
+      this.usePalette(panel.palette);
       gl.drawArrays(gl.POINTS, 0, n);
     });
   }
@@ -387,27 +424,27 @@ class NeuronMap {
     attribute("a_size", buffers.sizes, 1, gl.UNSIGNED_BYTE);
   }
 
-  usePalette(name) {
+  usePalette(palette) {
     const gl = this.gl;
-    if (!this.palettes[name]) {
+    if (!this.palettes.has(palette)) {
       const texture = gl.createTexture();
       gl.bindTexture(gl.TEXTURE_2D, texture);
       gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
       gl.texImage2D(
-        gl.TEXTURE_2D, 0, gl.RGB8, 256, 1, 0, gl.RGB, gl.UNSIGNED_BYTE, this.palette[name],
+        gl.TEXTURE_2D, 0, gl.RGB8, 256, 1, 0, gl.RGB, gl.UNSIGNED_BYTE, palette,
       );
       for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER])
         gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
-      this.palettes[name] = texture;
+      this.palettes.set(palette, texture);
     }
-    gl.bindTexture(gl.TEXTURE_2D, this.palettes[name]);
+    gl.bindTexture(gl.TEXTURE_2D, this.palettes.get(palette));
   }
 
   // The same without WebGL.
   paintPoints(pen, panel, box) {
     const n = this.nNeurons(panel);
     const shown = this.shown(panel);
-    const palette = panel.frames ? this.palette.sign : this.palette.plain;
+    const palette = panel.palette;
     const largest = this.pixels(n, box);
     const placed = [];
     for (let i = 0; i < n; i++) {
@@ -448,16 +485,17 @@ class NeuronMap {
     };
   }
 
-  // The box that positions lie in, with ticks on three of its edges.
+  // The axes: of flat maps two, of others a floor and a pillar, all with ticks.
   paintFrame(pen, box) {
     const e = this.extent;
     const step = tickStep(e);
+    const digits = Math.max(0, -Math.floor(Math.log10(step)));
     const ticks = [];
-    for (let t = -Math.floor(e / step) * step; t <= e + 1e-9; t += step) ticks.push(t);
+    for (let k = Math.ceil(-e / step); k * step <= e; k++) ticks.push(k * step);
     pen.strokeStyle = this.colors.text;
     pen.fillStyle = this.colors.text;
-    pen.font = "11px sans-serif";
     pen.lineWidth = 1;
+    pen.textBaseline = "middle";
     const line = (a, b, alpha) => {
       const [from, to] = [this.placePoint(box, ...a), this.placePoint(box, ...b)];
       if (!from || !to) return;
@@ -467,38 +505,64 @@ class NeuronMap {
       pen.lineTo(to.x, to.y);
       pen.stroke();
     };
-    const say = (text, at, alpha) => {
-      if (!at) return;
-      pen.globalAlpha = alpha;
-      pen.fillText(text, at.x + 4, at.y + 11);
+    // One axis: `at(t)` on its line, `away` the same a little outside of it.
+    const axis = (name, at, away, align, named = [away(0, 1.36)]) => {
+      line(at(-e), at(e), 0.4);
+      pen.textAlign = align;
+      const say = (text, point, font, alpha) => {
+        const place = this.placePoint(box, ...point);
+        if (!place) return;
+        pen.font = font;
+        pen.globalAlpha = alpha;
+        // Never beyond the left: what stands there is the number of an axis.
+        pen.fillText(text, Math.max(place.x, box.left + (pen.textAlign === "left" ? 8 : 24)), place.y);
+      };
+      for (const t of ticks) {
+        line(at(t), away(t, 1.03), 0.4);
+        const text = (Math.abs(t) < step / 2 ? 0 : t).toFixed(digits).replace("-", "−");
+        say(text, away(t, 1.11), "11px sans-serif", 0.65);
+      }
+      say(name, ...named, "12px sans-serif", 0.9);
     };
-    const flat = this.dim < 3;
-    const low = flat ? 0 : -e;
-    line([-e, -e, low], [e, -e, low], 0.35);
-    line([-e, -e, low], [-e, e, low], 0.35);
-    if (flat) {
-      line([e, e, 0], [e, -e, 0], 0.12);
-      line([e, e, 0], [-e, e, 0], 0.12);
+    const [first, second, third] = this.data.axes;
+    if (this.dim < 3) {
+      for (const t of ticks) {
+        line([t, -e, 0], [t, e, 0], 0.1);
+        line([-e, t, 0], [e, t, 0], 0.1);
+      }
+      axis(first, (t) => [t, -e, 0], (t, out) => [t, -e * out, 0], "center");
+      axis(second, (t) => [-e, t, 0], (t, out) => [-e * out, t, 0], "right", [[-e, 1.12 * e, 0]]);
     } else {
-      line([-e, -e, -e], [-e, -e, e], 0.35);
-      line([e, -e, -e], [e, -e, e], 0.12);
-      line([-e, -e, e], [e, -e, e], 0.12);
-      line([e, -e, -e], [e, e, -e], 0.12);
-      line([-e, e, -e], [e, e, -e], 0.12);
+      for (const t of ticks) {
+        line([t, -e, -e], [t, -e, e], 0.1);
+        line([-e, -e, t], [e, -e, t], 0.1);
+      }
+      // Labels stand on the edges next to the eye, and beside the corner at the left.
+      const depth = (x, z) => (this.placePoint(box, x, -e, z) || { depth: 0 }).depth;
+      const x = depth(e, 0) < depth(-e, 0) ? e : -e;
+      const z = depth(0, e) < depth(0, -e) ? e : -e;
+      line([-x, -e, -e], [-x, -e, e], 0.2);
+      line([-e, -e, -z], [e, -e, -z], 0.2);
+      const across = (px, pz) => (this.placePoint(box, px, -e, pz) || { x: 0 }).x;
+      const [px, pz] = across(x, -z) < across(-x, z) ? [x, -z] : [-x, z];
+      axis(first, (t) => [t, -e, z], (t, out) => [t, -e, z * out], "center");
+      axis(third, (t) => [x, -e, t], (t, out) => [x * out, -e, t], "center");
+      // Inside, for there is no room at its left.
+      const inside = (t, out) => [px * (2 - out), t, pz * (2 - out)];
+      axis(second, (t) => [px, t, pz], inside, "left", [[px, 1.12 * e, pz]]);
     }
-    const digits = Math.max(0, -Math.floor(Math.log10(step)));
-    for (const t of ticks) {
-      const text = t.toFixed(digits);
-      say(text, this.placePoint(box, t, -e, low), 0.55);
-      say(text, this.placePoint(box, -e, t, low), 0.55);
-      if (!flat) say(text, this.placePoint(box, -e, -e, t), 0.55);
-    }
-    const names = this.data.axes;
-    // Beyond the last tick.
-    const far = 1.12 * e;
-    say(names[0], this.placePoint(box, far, -e, low), 0.9);
-    say(names[1], this.placePoint(box, -e, far, low), 0.9);
-    if (!flat) say(names[2], this.placePoint(box, -e, -e, far), 0.9);
+    pen.textAlign = "left";
+    pen.textBaseline = "alphabetic";
+    pen.globalAlpha = 1;
+  }
+
+  paintSeam(pen, box) {
+    pen.strokeStyle = this.colors.text;
+    pen.globalAlpha = 0.12;
+    pen.beginPath();
+    pen.moveTo(box.left + 0.5, 0);
+    pen.lineTo(box.left + 0.5, box.height);
+    pen.stroke();
     pen.globalAlpha = 1;
   }
 
@@ -604,8 +668,9 @@ class NeuronMap {
       this.camera.x += (dx / height) * reach;
       this.camera.y -= (dy / height) * reach;
     } else {
-      this.camera.yaw += dx * 0.008;
-      this.camera.pitch = Math.max(-1.55, Math.min(1.55, this.camera.pitch + dy * 0.008));
+      // What is in front follows the pointer.
+      this.camera.yaw -= dx * 0.008;
+      this.camera.pitch = Math.max(-1.55, Math.min(1.55, this.camera.pitch - dy * 0.008));
     }
     this.draw();
   }
@@ -621,7 +686,7 @@ class NeuronMap {
   }
 
   resetCamera() {
-    this.camera = { ...START };
+    Object.assign(this.camera, START);
     this.draw();
   }
 
@@ -630,7 +695,8 @@ class NeuronMap {
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const step = steps[event.key];
     const isTimed = this.tokens.length > 1;
-    if (event.key === " " && isTimed && event.target.tagName !== "BUTTON") this.play(!this.playing);
+    const isPressed = event.target.tagName === "BUTTON" && !event.target.classList.contains("token");
+    if (event.key === " " && isTimed && !isPressed) this.play(!this.playing);
     else if (step && isTimed && !event.shiftKey && step[0] && !inTokens)
       this.goTo(this.token + step[0], true);
     else if (step && !inTokens) this.turn(step[0] * 15, step[1] * 15, false);
@@ -705,27 +771,38 @@ class NeuronMap {
 
   // Legend.
 
-  showLegend(legend) {
-    this.legend.replaceChildren();
-    if (!legend) return;
-    const palette = legend.signed ? this.palette.sign : this.palette.plain;
+  // One below each map that has its own, or one for all.
+  showLegends() {
+    const shared = this.data.legend ? [[this.data.legend, null]] : [];
+    const own = this.panels.map((panel) => [panel.legend, panel.palette]);
+    const rows = (shared.length ? shared : own).filter(([legend]) => legend);
+    this.legend.replaceChildren(...rows.map((row) => this.legendOf(...row)));
+  }
+
+  legendOf(legend, own) {
+    const palette = own || bytes(legend.signed ? this.data.diverging : this.data.palette, Uint8Array);
     const color = (i) => `rgb(${palette[3 * i]},${palette[3 * i + 1]},${palette[3 * i + 2]})`;
-    this.legend.append(element("span", "name", legend.label));
+    const made = element("div", "legend");
+    if (legend.label) made.append(element("span", "name", legend.label));
     if (legend.items) {
       for (const [text, index] of legend.items) {
         const item = element("span", "item");
-        const dot = element("span", "dot");
-        dot.style.background = color(index);
-        item.append(dot, element("span", "", text));
-        this.legend.append(item);
+        if (index !== null) {
+          const dot = element("span", "dot");
+          dot.style.background = color(index);
+          item.append(dot);
+        }
+        item.append(element("span", "", text));
+        made.append(item);
       }
     } else {
       const bar = element("span", "bar");
       const stops = [...Array(17).keys()].map((i) => color(Math.min(255, i * 16)));
       bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
-      this.legend.append(element("span", "", legend.low), bar, element("span", "", legend.high));
+      made.append(element("span", "", legend.low), bar, element("span", "", legend.high));
     }
-    if (legend.size) this.legend.append(element("span", "size", legend.size));
+    if (legend.size) made.append(element("span", "size", legend.size));
+    return made;
   }
 
   // Timeline.
@@ -761,6 +838,7 @@ class NeuronMap {
     if (this.tokensId !== id) {
       this.tokensId = id;
       this.tokens = tokens;
+      clearTimeout(this.telling);
       this.play(false, true);
       this.strip.replaceChildren(
         ...tokens.map((each, i) => {
@@ -772,12 +850,20 @@ class NeuronMap {
         }),
       );
       this.slider.max = String(Math.max(0, tokens.length - 1));
-      this.told = token;
+      this.told = [];
+      this.served = token;
       this.goTo(token, false);
-    } else if (!this.playing && token !== this.told) {
-      this.told = token;
-      this.goTo(token, false);
+      // Keys step through the tokens from here on, where they are not needed elsewhere.
+      const active = document.activeElement;
+      if (tokens.length && active && active.tagName === "BUTTON")
+        this.overlay.focus({ preventScroll: true });
+      return;
     }
+    // The server says again what it was told, when the user may be further on already.
+    const echo = this.told.indexOf(token);
+    if (echo >= 0) this.told.splice(0, echo + 1);
+    else if (token !== this.served && !this.playing) this.goTo(token, false);
+    this.served = token;
   }
 
   goTo(token, tell) {
@@ -802,8 +888,9 @@ class NeuronMap {
   tellLater() {
     clearTimeout(this.telling);
     this.telling = setTimeout(() => {
-      if (this.told === this.token) return;
-      this.told = this.token;
+      const known = this.told.length ? this.told[this.told.length - 1] : this.served;
+      if (known === this.token) return;
+      this.told.push(this.token);
       this.send.setStateValue("token", this.token);
     }, 250);
   }

@@ -31,6 +31,18 @@ class Hover:
     names: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Legend:
+    """What colours and sizes mean: groups with the index of their colour, if any, or a scale."""
+
+    label: str
+    items: tuple[tuple[str, int | None], ...] | None = None
+    low: str = ""
+    high: str = ""
+    signed: bool = False
+    size: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Panel:
     """One map.
@@ -46,6 +58,8 @@ class Panel:
         value_label: what ``values`` are, with their unit.
         selected: the chosen neuron.
         marked: neurons with a ring.
+        colors: (256, 3) uint8, a palette of its own; None for that of the view.
+        legend: what its colours and sizes mean, where maps differ in that.
     """
 
     title: str
@@ -58,18 +72,8 @@ class Panel:
     selected: int | None = None
     marked: tuple[int, ...] = ()
     hover: tuple[Hover, ...] = ()
-
-
-@dataclass(frozen=True)
-class Legend:
-    """What colours and sizes mean: groups with the index of their colour, or a scale."""
-
-    label: str
-    items: tuple[tuple[str, int], ...] | None = None
-    low: str = ""
-    high: str = ""
-    signed: bool = False
-    size: str = ""
+    colors: NDArray[np.uint8] | None = None
+    legend: Legend | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class View:
         dim: 2 for flat maps.
         extent: the greatest coordinate that is to be seen.
         colors: (256, 3) uint8, the palette of ``Panel.values``.
+        legend: one for all maps; None where each has its own.
         label: what a screen reader says of it.
     """
 
@@ -111,7 +116,7 @@ class View:
     label: str = "Map of neurons"
 
     def data(self, sent: set[str]) -> dict[str, Any]:
-        """What the browser needs, but for the positions of those ids it was ``sent`` already."""
+        """What the browser needs, but for what it was ``sent`` already, told by its ids."""
         tokens = () if self.timeline is None else self.timeline.tokens
         return {
             "dim": self.dim,
@@ -138,7 +143,8 @@ def neuron_map(
 ) -> None:
     """Draw a view.
 
-    Positions travel once in a session; afterwards only colours and sizes.
+    Positions, and the values of all tokens, travel once in a session; afterwards only colours and
+    sizes.
 
     Args:
         key: of this place on the page; its camera stays while the key does.
@@ -166,7 +172,8 @@ def neuron_map(
 
     _component()(
         key=key,
-        data=view.data(sent),
+        # The camera is left where it was under this key, also while another page is looked at.
+        data=view.data(sent) | {"key": key},
         on_picked_change=picked,
         on_token_change=rested,
         on_missing_change=missed,
@@ -175,7 +182,8 @@ def neuron_map(
 
 def standalone_html(view: View, title: str) -> str:
     """The view as one page that needs no server and no network."""
-    data = json.dumps(view.data(set())).replace("</", "<\\/")
+    # Of any token's text: neither the end of an element nor the beginning of a comment.
+    data = json.dumps(view.data(set())).replace("<", "\\u003c")
     script = _source("js").replace("export default function", "const mount = function", 1)
     return _PAGE.format(title=html.escape(title), style=_source("css"), script=script, data=data)
 
@@ -224,20 +232,24 @@ def _component() -> Any:
 
 def _panel(panel: Panel, sent: set[str]) -> dict[str, Any]:
     positions_id = id_of(panel.points)
-    is_new = positions_id not in sent
-    sent.add(positions_id)
+    values_id = id_of(panel.values, *([] if panel.sizes is None else [panel.sizes]))
     frames = len(panel.values) if panel.values.ndim == 2 else None
+    has_positions = positions_id in sent
+    has_values = frames is not None and values_id in sent
+    sent |= {positions_id} | ({values_id} if frames is not None else set())
     return {
         "title": panel.title,
         "name": panel.name,
         "positions_id": positions_id,
-        "positions": text_of(panel.points.astype(np.float32)) if is_new else None,
-        "values_id": id_of(panel.values, *([] if panel.sizes is None else [panel.sizes])),
-        "values": text_of(panel.values),
+        "positions": None if has_positions else text_of(panel.points.astype(np.float32)),
+        "values_id": values_id,
+        "values": None if has_values else text_of(panel.values),
         "sizes": None if panel.sizes is None else text_of(panel.sizes),
         "frames": frames,
         "scale": panel.scale,
         "value_label": panel.value_label,
+        "palette": None if panel.colors is None else text_of(panel.colors),
+        "legend": None if panel.legend is None else _legend(panel.legend),
         "selected": panel.selected,
         "marked": list(panel.marked),
         "hover": [

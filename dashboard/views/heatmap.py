@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import palette, session
+from dashboard import session
+from dashboard.exports import offer_figure
 from dashboard.frame import Scene, neuron_name
 from dashboard.loading import correlation_at, order_at, poles_at
 from projector.errors import UserError
@@ -23,7 +25,11 @@ ORDERS = {
     "index": "Index",
 }
 _MOST_CELLS = 512
-_LIMITS: list[str | float] = ["few exceed it", 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]
+_MOST_NAMED = 4
+# Blue for below zero, orange for above, as on maps; zero is the page: what is there stands out.
+_LIGHT_SCALE = ("#0b4a8f", "#3f8fd6", "#a9cdea", "#fafafa", "#f0c7a0", "#dd7a2c", "#963c05")
+_DARK_SCALE = ("#9bd0ff", "#3f8fd6", "#1c4a75", "#17191d", "#6e3a12", "#dd7a2c", "#ffc999")
+_LIMITS: list[str | float] = ["auto", 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]
 
 
 def show(scene: Scene) -> None:
@@ -34,9 +40,9 @@ def show(scene: Scene) -> None:
     limit = columns[1].select_slider(
         "Full colour at |ρ| =",
         _LIMITS,
-        "few exceed it",
+        "auto",
         key="heatmap limit",
-        help="One scale for both. At first the |ρ| that one pair in a thousand exceeds.",
+        help="One scale for both. auto: the |ρ| that one pair in a thousand exceeds.",
     )
     before = columns[2].toggle("As they come beside it", value=True, key="heatmap before")
     with session.problems():
@@ -48,10 +54,12 @@ def show(scene: Scene) -> None:
         places = st.columns(len(shown))
         for place, (name, order) in zip(places, shown, strict=True):
             with place:
-                _draw(scene, rho, order, name, most)
+                _draw(scene, rho, order, name, most, alone=len(shown) == 1)
+        _show_marked()
     st.caption(
-        "Drag a box to choose neurons: they are marked on the map. Where there are more than "
-        f"{_MOST_CELLS} neurons, a cell is the mean over some of them."
+        "Drag a box to choose neurons: they are marked here, on the map and on a prompt; a double "
+        f"click lets go of them. Where there are more than {_MOST_CELLS} neurons, a cell is the "
+        "mean over the pairs of some."
     )
 
 
@@ -67,31 +75,52 @@ def _order(scene: Scene, by: str) -> NDArray[np.int64]:
 
 
 def _draw(
-    scene: Scene, rho: NDArray[np.float32], order: NDArray[np.int64], name: str, limit: float
+    scene: Scene,
+    rho: NDArray[np.float32],
+    order: NDArray[np.int64],
+    name: str,
+    limit: float,
+    *,
+    alone: bool,
 ) -> None:
     if not len(order):
         raise UserError("no neuron of this layer varies, so that there is no correlation")
     figure = heatmap(
-        rho, order, limit, neuron_name(scene.layer, scene.site), session.current().marked
+        rho,
+        order,
+        limit,
+        neuron_name(scene.layer, scene.site),
+        session.current().marked,
+        dark=st.context.theme.type == "dark",
     )
-    figure.update_layout(title={"text": ORDERS[name], "x": 0.02, "font": {"size": 15}})
-    event = st.plotly_chart(
-        figure,
-        key=f"heatmap {name} {scene.layer} {scene.site}",
-        on_select="rerun",
-        selection_mode=("box", "points"),
+    figure.update_layout(
+        title={"text": ORDERS[name], "x": 0.02, "font": {"size": 15}}, height=720 if alone else 460
     )
-    chosen = _chosen(event, order)
-    if chosen:
-        first = ", ".join(f"N{j}" for j in chosen[:12])
-        st.caption(f"{len(chosen):,} chosen: {first}{' …' if len(chosen) > 12 else ''}")
-        if chosen != list(session.current().marked):
-            session.change(marked=tuple(chosen), neuron=chosen[0])
+    key = f"heatmap {name} {scene.layer} {scene.site}"
+
+    def select() -> None:
+        # Only the picture that a box was drawn on is asked: the other may hold an older one.
+        chosen = chosen_in(st.session_state[key]["selection"].get("box") or (), order)
+        session.change(marked=tuple(chosen), **({"neuron": chosen[0]} if chosen else {}))
+
+    st.plotly_chart(figure, key=key, on_select=select, selection_mode="box")
+    offer_figure(figure, f"{scene.name.replace('/', '-')}-heatmap-{name}-layer-{scene.layer}")
 
 
-def _chosen(event: object, order: NDArray[np.int64]) -> list[int]:
-    selection = getattr(event, "selection", None) or {}
-    boxes = selection.get("box") or []
+def _show_marked() -> None:
+    marked = session.current().marked
+    if marked:
+        first = ", ".join(f"N{j}" for j in marked[:20])
+        st.markdown(f"**{len(marked):,} chosen:** {first}{' …' if len(marked) > 20 else ''}")
+
+
+def chosen_in(boxes: Iterable[Mapping[str, Any]], order: NDArray[np.int64]) -> list[int]:
+    """The neurons of the rows and columns that boxes touch, ascending.
+
+    Args:
+        boxes: as Plotly tells them on axes of names: ``x`` and ``y`` from one number of a cell to
+            another, a cell reaching half a number to either side.
+    """
     n_per_cell = -(-len(order) // _MOST_CELLS)
     found: set[int] = set()
     for box in boxes:
@@ -99,10 +128,18 @@ def _chosen(event: object, order: NDArray[np.int64]) -> list[int]:
             ends = [float(v) for v in box.get(axis) or ()]
             if len(ends) == 2:
                 low, high = sorted(ends)
+                # Beside the picture there is nothing, and not the other end.
                 first = max(0, int(np.floor(low + 0.5)) * n_per_cell)
-                last = min(len(order), (int(np.floor(high + 0.5)) + 1) * n_per_cell)
+                last = max(0, (int(np.floor(high + 0.5)) + 1) * n_per_cell)
                 found |= {int(j) for j in order[first:last]}
     return sorted(found)
+
+
+def _label(neurons: NDArray[np.int64]) -> str:
+    """Of a cell: its neurons, or the first of them."""
+    named = ", ".join(f"N{j}" for j in neurons[:_MOST_NAMED])
+    more = len(neurons) - _MOST_NAMED
+    return named if more <= 0 else f"{named}, {more} more"
 
 
 def usual_limit(rho: NDArray[np.float32]) -> float:
@@ -120,6 +157,8 @@ def heatmap(
     limit: float,
     name: str,
     marked: Sequence[int] = (),
+    *,
+    dark: bool = False,
 ) -> go.Figure:
     """ρ of neurons in an order; blocks of several where there are many; ``marked`` ones told."""
     n = len(order)
@@ -128,13 +167,17 @@ def heatmap(
     if n_per_cell > 1:
         starts = np.arange(0, n, n_per_cell)
         counts = np.diff(np.append(starts, n))
-        sums = np.add.reduceat(np.add.reduceat(shown.astype(np.float64), starts, 0), starts, 1)
-        shown = (sums / np.outer(counts, counts)).astype(np.float32)
-        labels = [f"N{order[s]} and {c - 1} more" for s, c in zip(starts, counts, strict=True)]
+        # A neuron with itself is no pair: averaged in, it would draw a diagonal.
+        sums = shown.astype(np.float64)
+        np.fill_diagonal(sums, 0)
+        sums = np.add.reduceat(np.add.reduceat(sums, starts, 0), starts, 1)
+        n_pairs = np.outer(counts, counts) - np.diag(counts)
+        shown = np.where(n_pairs > 0, sums / np.maximum(n_pairs, 1), np.nan).astype(np.float32)
+        labels = [_label(order[s : s + n_per_cell]) for s in starts]
     else:
         labels = [f"N{j}" for j in order]
-    table = palette.diverging()
-    scale = [[k / 16, palette.hex_of(table, min(255, 16 * k))] for k in range(17)]
+    colors = _DARK_SCALE if dark else _LIGHT_SCALE
+    scale = [[k / (len(colors) - 1), color] for k, color in enumerate(colors)]
     figure = go.Figure(
         go.Heatmap(
             z=np.round(shown, 3),
@@ -143,7 +186,7 @@ def heatmap(
             zmin=-limit,
             zmax=limit,
             colorscale=scale,
-            colorbar={"title": "ρ", "thickness": 12},
+            colorbar={"title": "ρ", "thickness": 12, "len": 0.8},
             hovertemplate=f"{name}: %{{x}}, %{{y}}<br>ρ = %{{z:.3f}}<extra></extra>",
         )
     )
@@ -165,14 +208,17 @@ def heatmap(
         "tickmode": "array",
         "type": "category",
         "tickvals": [labels[t] for t in ticks],
-        "ticktext": [labels[t].split(" and ")[0] for t in ticks],
+        "ticktext": [labels[t].split(",")[0] for t in ticks],
         "constrain": "domain",
+        "title": "neuron",
+        # Marks would make room for themselves, and the picture narrower under a box being drawn.
+        "range": [-0.5, len(labels) - 0.5],
     }
     figure.update_layout(
         height=560,
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
         xaxis=axis,
-        yaxis={**axis, "autorange": "reversed", "scaleanchor": "x"},
+        yaxis={**axis, "range": axis["range"][::-1], "scaleanchor": "x"},
         dragmode="select",
     )
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,9 @@ import pyarrow as pa
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import coloring, exports, session
-from dashboard.components.neuron_map import Panel, View, neuron_map, standalone_html
-from dashboard.frame import BESIDE, SITE_NAMES, Scene, neuron_name
+from dashboard import coloring, exports, palette, session
+from dashboard.components.neuron_map import Legend, Panel, View, neuron_map, standalone_html
+from dashboard.frame import BESIDE, SITE_NAMES, Scene, neuron_name, nonfinite_of
 from dashboard.loading import extent_at, moments_at, points_at, poles_at
 from dashboard.measures import importance_of
 from dashboard.selection import parse_neuron
@@ -24,7 +26,7 @@ TITLE, ICON, PATH = "Map", ":material/scatter_plot:", "map"
 
 def show(scene: Scene) -> None:
     """Draw the page."""
-    st.title(f"Layer {scene.layer}, {SITE_NAMES.get(scene.site, scene.site)}")
+    st.title(session.plain(f"Layer {scene.layer}: {SITE_NAMES.get(scene.site, scene.site)}"))
     left, middle, right = st.columns([2, 2, 3], vertical_alignment="bottom")
     color = left.selectbox(
         "Colour", list(coloring.COLORS), format_func=coloring.COLORS.__getitem__, key="map colour"
@@ -41,40 +43,65 @@ def show(scene: Scene) -> None:
     problem = st.session_state.pop("find problem", None)
     if problem:
         st.error(session.plain(problem), icon=":material/search_off:")
-    sites = [scene.site]
-    beside = BESIDE.get(scene.site)
-    if beside is not None and (scene.layer, beside) in scene.projection.maps:
+    sites = sites_beside(scene, scene.projection.maps)
+    if len(sites) > 1:
+        other = next(site for site in sites if site != scene.site)
         both = st.toggle(
-            f"{SITE_NAMES[beside].capitalize()} beside it", value=True, key="map beside"
+            f"{SITE_NAMES[other].capitalize()} beside it", value=True, key="map beside"
         )
-        sites += [beside] if both else []
+        sites = sites if both else [scene.site]
     place, trust = st.columns([4, 1])
     with place, session.problems():
         view = draw(scene, sites, color, size)
+        show_chosen(scene)
         _offer(scene, view)
     with trust:
         _show_trust(scene)
     st.caption(
         "Drag to turn, wheel to zoom, Shift and drag to move, R for the first view; click a neuron "
-        "for its card. Two points are as far apart as 1 − ρ allows, ρ being the correlation of "
-        "their activations: see beside the map how well that holds."
-        if scene.projection.facts["layout"]["objective"] == "stress"
-        else "Drag to turn, wheel to zoom, Shift and drag to move, R for the first view; click a "
-        "neuron for its card."
+        "to choose it. "
+        + (
+            "Axes are in units of 1 − ρ, ρ being the correlation of two neurons' activations: two "
+            "points are as far apart as that, as well as it can be had. How well, is said beside "
+            "the map."
+            if scene.projection.facts["layout"]["objective"] == "stress"
+            else "Neighbours fire together; far distances mean little."
+        )
     )
+
+
+def sites_beside(scene: Scene, known: Container[tuple[int, str]]) -> list[str]:
+    """The chosen site and the one that is shown beside it, MLP before attention.
+
+    A click on one of two maps leaves both where they are.
+    """
+    pair = st.session_state.get("pair of sites", ())
+    beside = BESIDE.get(scene.site)
+    if scene.site in pair:
+        beside = next(site for site in pair if site != scene.site)
+    if beside is None or (scene.layer, beside) not in known:
+        return [scene.site]
+    found = sorted((scene.site, beside), key=lambda site: site.startswith("attn"))
+    st.session_state["pair of sites"] = tuple(found)
+    return found
 
 
 def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
     """The maps of some sites side by side."""
     chosen = session.current()
-    panels, colors, legend = [], None, None
+    panels = []
     for site in sites:
         points = points_at(scene.path, scene.layer, site)
         poles = _poles(scene, site)
-        measures = _measures(scene, site, {color, size})
-        painted = _paint(scene, site, color, poles, measures)
-        if colors is None:
-            colors, legend = painted.colors, painted.legend
+        try:
+            measures = _measures(scene, site, {color, size})
+            painted = _paint(scene, site, color, poles, measures)
+        except UserError as error:
+            if site == scene.site:
+                raise
+            # What the map beside it lacks is no reason to show neither.
+            measures, painted = {}, coloring.color_alike(len(points))
+            painted = replace(painted, legend=Legend("", ((str(error), None),)))
         panels.append(
             Panel(
                 title=f"Layer {scene.layer}: {SITE_NAMES.get(site, site)}",
@@ -87,9 +114,10 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
                 selected=chosen.neuron if site == scene.site else None,
                 marked=_marked(poles, len(points)) if site == scene.site else (),
                 hover=coloring.hover_of(poles, measures),
+                colors=painted.colors,
+                legend=painted.legend,
             )
         )
-    assert colors is not None
 
     def pick(panel: int, neuron: int) -> None:
         session.change(site=sites[panel])
@@ -99,12 +127,31 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
         panels,
         dim=scene.projection.dim,
         extent=extent_at(scene.path),
-        colors=colors,
-        legend=legend,
+        colors=palette.groups(),
+        height=480,
         label=f"Map of layer {scene.layer}. Arrow keys turn it, plus and minus zoom.",
     )
     neuron_map(view, key="layer map", on_pick=pick)
     return view
+
+
+def show_chosen(scene: Scene) -> None:
+    """The neuron that is chosen, and the way to its card."""
+    neuron = session.current().neuron
+    if neuron is None:
+        return
+    facts = [f"**{neuron_name(scene.layer, scene.site)} N{neuron}**"]
+    poles = _poles(scene, scene.site)
+    if poles is not None:
+        pole = int(poles.labels[neuron])
+        facts.append("in no pole" if pole < 0 else f"pole {pole}")
+    if scene.projection.has_statistics:
+        mean, spread = (each[neuron] for each in moments_at(scene.path, scene.layer, scene.site))
+        facts.append(f"activation {mean:.2g} ± {spread:.2g}".replace("-", "−"))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(" · ".join(facts), width="content")
+        if st.button("Open its card", key="open card", icon=":material/radio_button_checked:"):
+            session.go("neuron")
 
 
 def _offer(scene: Scene, view: View) -> None:
@@ -115,21 +162,35 @@ def _offer(scene: Scene, view: View) -> None:
         poles = _poles(scene, scene.site)
         return exports.neuron_table(scene.projection, scene.layer, scene.site, poles)
 
-    columns = st.columns(4)
-    columns[0].download_button("CSV", lambda: exports.csv_of(table()), f"{stem}.csv", "text/csv")
-    columns[1].download_button(
-        "Parquet",
-        lambda: exports.parquet_of(table()),
-        f"{stem}.parquet",
-        "application/octet-stream",
-    )
-    columns[2].download_button(
-        "HTML",
-        lambda: standalone_html(view, f"{scene.name}: layer {scene.layer}, {scene.site}"),
-        f"{stem}.html",
-        "text/html",
-        help="This view as one page that needs no server. For a PNG use the camera on the map.",
-    )
+    icon = ":material/download:"
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV",
+            lambda: exports.csv_of(table()),
+            f"{stem}.csv",
+            "text/csv",
+            icon=icon,
+            on_click="ignore",
+            help="Positions and poles of this layer and site, a row a neuron.",
+        )
+        st.download_button(
+            "Parquet",
+            lambda: exports.parquet_of(table()),
+            f"{stem}.parquet",
+            "application/octet-stream",
+            icon=icon,
+            on_click="ignore",
+            help="The same for programs.",
+        )
+        st.download_button(
+            "HTML",
+            lambda: standalone_html(view, f"{scene.name}: layer {scene.layer}, {scene.site}"),
+            f"{stem}.html",
+            "text/html",
+            icon=icon,
+            on_click="ignore",
+            help="This view as one page that needs no server. The button on the map saves a PNG.",
+        )
 
 
 def _paint(
@@ -146,7 +207,7 @@ def _paint(
         return coloring.color_by_measure(color, measures[color])
     if color == "dead":
         return coloring.color_by_state(
-            figures["n_neurons"], figures["dead_neurons"], figures["nonfinite_neurons"]
+            figures["n_neurons"], figures["dead_neurons"], nonfinite_of(figures)
         )
     return coloring.color_alike(figures["n_neurons"])
 

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import session
-from dashboard.frame import Scene, neuron_name
+from dashboard.exports import offer_figure
+from dashboard.frame import Scene, neuron_name, nonfinite_of
 from dashboard.loading import correlation_at, examples_at, examples_path, moments_at, poles_at
 from dashboard.neuron_facts import (
     Excerpt,
@@ -24,9 +25,10 @@ from dashboard.neuron_facts import (
 )
 from dashboard.text import colored_tokens
 from dashboard.work import working
-from projector.corpus import read_corpus
+from projector.corpus import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import UserError
 from projector.examples import Examples, gather_examples
+from pruning.perplexity import find_context
 
 TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
 _TOKENS = 50_000
@@ -48,7 +50,7 @@ def show(scene: Scene) -> None:
         "dead: it never varies over the corpus"
         if neuron in figures["dead_neurons"]
         else "not finite on some token of the corpus"
-        if neuron in figures["nonfinite_neurons"]
+        if neuron in nonfinite_of(figures)
         else None
     )
     if state:
@@ -69,8 +71,14 @@ def _show_figures(scene: Scene, neuron: int) -> None:
     columns = st.columns(3)
     if scene.projection.has_statistics:
         mean, spread = moments_at(scene.path, scene.layer, scene.site)
-        columns[0].metric("Mean", f"{mean[neuron]:.2g}", help="Of its activation over the corpus.")
-        columns[1].metric("Deviation", f"{spread[neuron]:.2g}", help="Standard deviation.")
+        columns[0].metric(
+            "Mean",
+            f"{mean[neuron]:.2g}".replace("-", "−"),
+            help="Of its activation over the corpus.",
+        )
+        columns[1].metric(
+            "Deviation", f"{spread[neuron]:.2g}", help="Standard deviation over the corpus."
+        )
     poles = poles_at(scene.path, scene.layer, scene.site, session.pole_settings())
     pole = int(poles.labels[neuron])
     text = "none" if pole < 0 else f"{pole}"
@@ -82,8 +90,8 @@ def _show_figures(scene: Scene, neuron: int) -> None:
         else f"One of {poles.poles[pole].size} neurons; strength {poles.strengths[neuron]:.0%}.",
     )
     if pole >= 0 and st.button("Show its pole on the map", icon=":material/bubble_chart:"):
-        session.change(pole=pole)
-        st.rerun()
+        session.change(pole=pole, marked=())
+        session.go("map")
 
 
 def _show_neighbours(scene: Scene, neuron: int) -> None:
@@ -173,7 +181,9 @@ def _show_examples(scene: Scene, neuron: int) -> None:
         _gather(scene, chosen).save(path)
         st.rerun()
     found = histogram(examples, neuron)
-    st.plotly_chart(_histogram_figure(found), key="histogram")
+    figure = _histogram_figure(found)
+    st.plotly_chart(figure, key="histogram")
+    offer_figure(figure, f"histogram-{scene.layer}-{scene.site}-{neuron}")
     wanted = places(examples, neuron)
     kinds = ["highest", "lowest", "quantiles", "at random"]
     kind = st.segmented_control("Tokens", kinds, default="highest", key="examples kind")
@@ -222,12 +232,16 @@ def _gather(scene: Scene, source: str) -> Examples:
         raise UserError("no text is named: write stdlib, or a file's name")
     source = scene.settings.text_source(source.strip())
     with working("Reading text") as work, scene.model() as guest:
+        work.begin("Reading text", None, "documents")
+        most = find_context(guest.loaded.model, guest.loaded.tokenizer)
         corpus = read_corpus(
             source,
             guest.loaded.tokenizer,
+            sequence_length=min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH),
             max_tokens=_TOKENS,
             skip_first=int(guest.architecture.is_causal),
             packed=guest.architecture.is_causal,
+            advance=work.advance,
         )
         work.begin("Running the model", corpus.n_sequences, "sequences")
         return gather_examples(

@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import ablation, palette, session
-from dashboard.frame import Scene, neuron_name
+from dashboard.exports import offer_figure
+from dashboard.frame import Scene, neuron_name, nonfinite_of
 from dashboard.loading import (
     evaluation_of,
     examples_at,
@@ -18,7 +19,7 @@ from dashboard.loading import (
     tree_at,
 )
 from dashboard.prompts import recall
-from dashboard.selection import grouping_text
+from dashboard.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
 from dashboard.work import working
 from projector.errors import UserError
 from pruning.perplexity import find_context
@@ -48,13 +49,22 @@ def show(scene: Scene) -> None:
                 icon=":material/bubble_chart:",
             )
             return
-        left, right = st.columns([3, 2], gap="large")
-        with left:
-            chosen = _show_table(scene, found)
-        with right, session.problems():
-            st.plotly_chart(_tree(scene, settings), key="condensed tree")
-        if chosen is not None:
-            _show_pole(scene, found, chosen)
+        _show_table(scene, found)
+        left, right = st.columns([2, 3], gap="large")
+        with left, session.problems():
+            tree = _tree(scene, settings)
+            st.plotly_chart(tree, key="condensed tree")
+            offer_figure(tree, f"condensed-tree-layer-{scene.layer}-{scene.site}")
+        with right:
+            pole = session.current().pole
+            if pole is None or pole >= len(found.poles):
+                st.info(
+                    "Choose a pole in the table: it is marked on every page, and the model can be "
+                    "asked what it says without it.",
+                    icon=":material/ads_click:",
+                )
+            else:
+                _show_pole(scene, found, pole)
 
 
 def _settings() -> PoleSettings:
@@ -69,22 +79,49 @@ def _settings() -> PoleSettings:
         session.bind(key, value)
     columns = st.columns([2, 2, 2, 2])
     space = columns[0].selectbox(
-        "Space", list(SPACES), format_func=_SPACE_NAMES.__getitem__, key="pole space"
+        "Space",
+        list(SPACES),
+        format_func=_SPACE_NAMES.__getitem__,
+        key="pole space",
+        on_change=_change_settings,
     )
-    size = columns[1].slider("Fewest neurons of a pole", 2, 50, key="pole size")
+    size = columns[1].slider(
+        "Fewest neurons of a pole",
+        2,
+        MOST_CLUSTER_SIZE,
+        key="pole size",
+        on_change=_change_settings,
+    )
     selection = columns[2].segmented_control(
         "Selection",
         list(SELECTIONS),
         key="pole selection",
+        on_change=_change_settings,
         help="eom: poles that last longest as density rises; leaf: the smallest.",
     )
     epsilon = columns[3].slider(
-        "Poles closer than this are one", 0.0, 1.0, step=0.01, key="pole epsilon"
+        "Poles closer than this are one",
+        0.0,
+        MOST_EPSILON,
+        step=0.01,
+        key="pole epsilon",
+        on_change=_change_settings,
     )
-    chosen = PoleSettings(space, size, None, selection or "eom", epsilon)
-    if chosen != known:
-        session.change(grouping=grouping_text(chosen))
-    return chosen
+    return PoleSettings(space, size, None, selection or "eom", epsilon)
+
+
+def _change_settings() -> None:
+    """Take the widgets' values into the selection, before the page runs again."""
+    state = st.session_state
+    chosen = PoleSettings(
+        state["pole space"],
+        int(state["pole size"]),
+        None,
+        # A segment that is clicked again is let go of.
+        state["pole selection"] or "eom",
+        float(state["pole epsilon"]),
+    )
+    session.change(grouping=grouping_text(chosen))
 
 
 def _show_figures(found: Poles) -> None:
@@ -100,42 +137,78 @@ def _show_figures(found: Poles) -> None:
     )
 
 
-def _show_table(scene: Scene, found: Poles) -> int | None:
-    def number(value: float | None) -> float | None:
-        return None if value is None else round(value, 3)
-
+def _show_table(scene: Scene, found: Poles) -> None:
+    """A row a pole; the one that is chosen is the selection's."""
+    poles = found.poles
+    responds = _responds(scene, found)
+    rho = st.column_config.NumberColumn
     rows = {
-        "pole": list(range(len(found.poles))),
-        "neurons": [pole.size for pole in found.poles],
-        "ρ within": [number(pole.within_rho) for pole in found.poles],
-        "ρ to the nearest": [number(pole.between_rho) for pole in found.poles],
-        "opposite": [pole.opposite for pole in found.poles],
-        "ρ to it": [number(pole.opposite_rho) for pole in found.poles],
-        "exemplars": [", ".join(f"N{j}" for j in pole.exemplars[:4]) for pole in found.poles],
-        "exemplar responds to": _responds(scene, found),
+        "pole": list(range(len(poles))),
+        "neurons": [pole.size for pole in poles],
+        "within": [pole.within_rho for pole in poles],
+        "nearest": [pole.between_rho for pole in poles],
+        "opposite": [pole.opposite for pole in poles],
+        "opposed": [pole.opposite_rho for pole in poles],
+        "exemplars": [", ".join(f"N{j}" for j in pole.exemplars[:4]) for pole in poles],
+        "responds": responds or [],
     }
-    event = st.dataframe(
-        rows,
-        hide_index=True,
-        height=360,
-        on_select="rerun",
-        selection_mode="single-row",
-        key=f"poles table {scene.layer} {scene.site} {found.settings.key}",
-    )
-    chosen = event.selection.rows
-    if chosen:
-        if chosen[0] != session.current().pole:
-            members = (found.labels == chosen[0]).nonzero()[:, 0].tolist()
-            session.change(pole=int(chosen[0]), marked=tuple(members))
-        return int(chosen[0])
+    columns = {
+        "pole": rho("Pole", width=60),
+        "neurons": rho("Neurons", width=80),
+        "within": rho("ρ within", format="%.3f", width=90, help="Mean ρ over its pairs."),
+        "nearest": rho(
+            "ρ to nearest",
+            format="%.3f",
+            width=110,
+            help="Mean ρ to the pole for which that is highest.",
+        ),
+        "opposite": rho("Opposite", width=90, help="The pole to which its mean ρ is lowest."),
+        "opposed": rho("ρ to opposite", format="%.3f", width=115),
+        "exemplars": st.column_config.TextColumn(
+            "Exemplars", width=190, help="Neurons that stand for it, most central first."
+        ),
+        "responds": st.column_config.TextColumn(
+            "Its exemplar responds to", help="Tokens of the corpus on which it is highest."
+        ),
+    }
+    if responds is None:
+        del rows["responds"]
+    key = f"poles table {scene.layer} {scene.site} {found.settings.key}"
+
+    def select() -> None:
+        chosen = st.session_state[key]["selection"]["rows"]
+        pole = int(chosen[0]) if chosen and chosen[0] < len(poles) else None
+        session.change(pole=pole, marked=() if pole is None else tuple(_members(found, pole)))
+
     pole = session.current().pole
-    return pole if pole is not None and pole < len(found.poles) else None
+    st.dataframe(
+        rows,
+        column_config=columns,
+        hide_index=True,
+        height=min(360, 37 + 35 * len(poles)),
+        on_select=select,
+        selection_mode="single-row",
+        selection_default={
+            "selection": {"rows": [] if pole is None or pole >= len(poles) else [pole]}
+        },
+        key=key,
+    )
+    if responds is None:
+        st.caption(
+            "Once text was read on the card of a neuron of this layer and site, the table tells "
+            "what each pole's exemplar responds to."
+        )
 
 
-def _responds(scene: Scene, found: Poles) -> list[str]:
+def _members(found: Poles, pole: int) -> list[int]:
+    return [int(j) for j in (found.labels == pole).nonzero()[:, 0]]
+
+
+def _responds(scene: Scene, found: Poles) -> list[str] | None:
+    """Of each pole, tokens on which its first exemplar is highest; None where no text was read."""
     examples = examples_at(examples_path(scene.sha256, scene.layer, scene.site))
     if examples is None:
-        return ["read text on a neuron's card"] * len(found.poles)
+        return None
     texts = st.session_state.setdefault("exemplar texts", {})
     key = (scene.sha256, scene.layer, scene.site, found.settings.key)
     if key not in texts:
@@ -180,7 +253,7 @@ def _tree(scene: Scene, settings: PoleSettings) -> go.Figure:
         title={"text": "Condensed tree", "x": 0.02, "font": {"size": 15}},
         height=360,
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
-        xaxis={"visible": False},
+        xaxis={"title": "neurons", "showticklabels": False, "showgrid": False, "zeroline": False},
         yaxis={"title": "density λ (1 / distance)", "range": _density_range(tree)},
     )
     return figure
@@ -196,7 +269,7 @@ def _density_range(tree: CondensedTree) -> list[float] | None:
 
 
 def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
-    members = (found.labels == pole).nonzero()[:, 0].tolist()
+    members = _members(found, pole)
     st.subheader(f"Pole {pole}: {len(members):,} neurons of {neuron_name(scene.layer, scene.site)}")
     st.caption(
         "Marked on the map, and first in the heatmap's order by pole: "
@@ -208,23 +281,26 @@ def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
 
 def _ablate(scene: Scene, found: Poles, pole: int, members: list[int]) -> None:
     st.markdown("**Take it away**")
-    columns = st.columns([2, 3, 1], vertical_alignment="bottom")
-    kind = columns[0].segmented_control(
+    kind = st.segmented_control(
         "How",
         list(ablation.KINDS),
         format_func=ablation.KINDS.__getitem__,
         default="mean",
         key="ablation kind",
     )
-    source = columns[1].text_input(
+    columns = st.columns([3, 1], vertical_alignment="bottom")
+    source = columns[0].text_input(
         "Text to score on",
         value="stdlib:heldout" if scene.model_name == "bundled" else "",
         placeholder="stdlib, a file, a folder, or hf:NAME",
         key="ablation text",
     )
-    key = (scene.sha256, scene.layer, scene.site, found.settings.key, pole, kind, source)
+    key = (
+        *(scene.sha256, scene.layer, scene.site, found.settings.key, pole, kind, source),
+        session.current().prompt,
+    )
     kept = st.session_state.setdefault("ablations", {})
-    if columns[2].button("Ablate", type="primary", key="ablate"):
+    if columns[1].button("Ablate", type="primary", key="ablate", width="stretch"):
         with session.problems():
             kept[key] = _outcomes(scene, members, kind or "mean", source)
     if key in kept:
@@ -235,7 +311,7 @@ def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[
     chosen = session.current()
     prompt = None if chosen.prompt is None else recall(chosen.prompt, prompt_folder())
     figures = scene.projection.figures(scene.layer, scene.site)
-    gone = {*figures["dead_neurons"], *figures["nonfinite_neurons"]}
+    gone = {*figures["dead_neurons"], *nonfinite_of(figures)}
     means = None
     if kind == "mean":
         means = moments_at(scene.path, scene.layer, scene.site)[0]
@@ -280,10 +356,11 @@ def _show_outcomes(found: list[ablation.Outcome]) -> None:
     st.dataframe(
         {
             "model": [each.name for each in found],
-            "perplexity": [None if e.perplexity is None else round(e.perplexity, 4) for e in found],
+            "perplexity": [e.perplexity for e in found],
             "change": [change(each.perplexity) for each in found],
             "goes on with": [each.continuation or "" for each in found],
         },
+        column_config={"perplexity": st.column_config.NumberColumn(format="%.4f")},
         hide_index=True,
     )
     st.caption(

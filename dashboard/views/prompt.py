@@ -17,7 +17,7 @@ from dashboard.components.neuron_map import (
     standalone_html,
 )
 from dashboard.encoding import scale_of, to_signed
-from dashboard.frame import BESIDE, SITE_NAMES, Scene, neuron_name
+from dashboard.frame import SITE_NAMES, Scene, neuron_name
 from dashboard.loading import extent_at, points_at, prompt_folder, run_of
 from dashboard.prompts import (
     Prompt,
@@ -29,7 +29,9 @@ from dashboard.prompts import (
     run_prompt,
     store,
 )
+from dashboard.views.map import show_chosen, sites_beside
 from dashboard.work import working
+from projector.errors import UserError
 
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
 _EXAMPLE = "def mean(values):\n    return sum(values) / len("
@@ -62,10 +64,10 @@ def _ask(scene: Scene) -> None:
     with st.form("prompt form", border=False):
         columns = st.columns(2 if compare else 1)
         text = columns[0].text_area(
-            "Prompt A" if compare else "Prompt", key="prompt text", placeholder=_EXAMPLE, height=120
+            "Prompt A" if compare else "Prompt", key="prompt text", placeholder=_EXAMPLE, height=90
         )
         second = (
-            columns[1].text_area("Prompt B", key="other text", placeholder=_EXAMPLE, height=120)
+            columns[1].text_area("Prompt B", key="other text", placeholder=_EXAMPLE, height=90)
             if compare
             else None
         )
@@ -91,11 +93,14 @@ def _ask(scene: Scene) -> None:
 
 def _fill(prompt_id: str, key: str) -> None:
     """Put a stored prompt's text into its field: a link was opened."""
-    with session.problems():
+    try:
         stored = recall(prompt_id, prompt_folder())
-        st.session_state[key] = stored.text
-        st.session_state.setdefault("prompt tokens", stored.n_new)
-        st.session_state.setdefault("prompt chat", stored.as_chat)
+    except UserError:
+        # The page says so, where it would show what the prompt does.
+        return
+    st.session_state[key] = stored.text
+    st.session_state.setdefault("prompt tokens", stored.n_new)
+    st.session_state.setdefault("prompt chat", stored.as_chat)
 
 
 def _run(scene: Scene, prompt_id: str) -> Run:
@@ -119,10 +124,7 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
     chosen = session.current()
     token = min(chosen.token or 0, len(run.pieces) - 1)
     if other is None:
-        sites = [scene.site]
-        beside = BESIDE.get(scene.site)
-        if beside is not None and (scene.layer, beside) in run.activations:
-            sites.append(beside)
+        sites = sites_beside(scene, run.activations)
         panels = [_panel(scene, run, site, "", None) for site in sites]
         picks = sites
     else:
@@ -131,9 +133,9 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
         )
         difference = _difference(scene, run, other)
         panels = [
-            _panel(scene, run, scene.site, "A: ", scale),
-            _panel(scene, other, scene.site, "B: ", scale),
-            _frames(scene, difference, scene.site, "A − B: ", scale_of(difference), "difference"),
+            _panel(scene, run, scene.site, "A · ", scale),
+            _panel(scene, other, scene.site, "B · ", scale),
+            _frames(scene, difference, scene.site, "A − B · ", scale_of(difference), "difference"),
         ]
         picks = [scene.site] * 3
     n_shown = min(len(panel.values) for panel in panels)
@@ -153,25 +155,22 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
         panels,
         dim=scene.projection.dim,
         extent=extent_at(scene.path),
-        colors=palette.sequential(),
-        legend=Legend(
-            "activation",
-            None,
-            f"−{panels[0].scale:.2g}",
-            f"{panels[0].scale:.2g}",
-            signed=True,
-            size="size: magnitude",
-        ),
+        colors=palette.diverging(),
+        height=440,
         timeline=Timeline(f"{run.prompt.id}/{scene.sha256[:8]}", tokens, token),
         label="Maps of the prompt's neurons. Space plays, left and right step through the tokens.",
     )
     neuron_map(view, key="prompt map", on_pick=pick, on_token=rest)
+    show_chosen(scene)
     st.download_button(
         "HTML",
         lambda: standalone_html(view, f"{scene.name}: layer {scene.layer}"),
         f"prompt-{run.prompt.id}-layer-{scene.layer}.html",
         "text/html",
-        help="This view, tokens and all, as one page that needs no server.",
+        icon=":material/download:",
+        on_click="ignore",
+        help="This view, tokens and all, as one page that needs no server. The button on the map "
+        "saves a PNG.",
     )
     st.caption(
         "Space plays and pauses, ← and → step, Home and End go to the ends; Shift and arrows turn "
@@ -202,12 +201,20 @@ def _frames(
 ) -> Panel:
     chosen = session.current()
     return Panel(
-        title=f"{prefix}layer {scene.layer}, {SITE_NAMES.get(site, site)}",
+        title=f"{prefix}Layer {scene.layer}: {SITE_NAMES.get(site, site)}",
         name=neuron_name(scene.layer, site),
         points=points_at(scene.path, scene.layer, site),
         values=to_signed(values.astype(np.float32), scale),
         scale=scale,
         value_label=label,
+        legend=Legend(
+            label.capitalize(),
+            None,
+            f"−{scale:.2g}",
+            f"{scale:.2g}",
+            signed=True,
+            size="larger: further from 0",
+        ),
         selected=chosen.neuron if site == scene.site else None,
         marked=tuple(j for j in chosen.marked if j < values.shape[1]) if site == scene.site else (),
     )

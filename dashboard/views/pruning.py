@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import coloring, palette, session, sweeping
 from dashboard.components.neuron_map import Legend, Panel, View, neuron_map
+from dashboard.exports import offer_figure
 from dashboard.frame import Scene, neuron_name
 from dashboard.loading import extent_at, plan_at, points_at, report_at
 from dashboard.settings import find_folders
@@ -61,7 +63,11 @@ def _show_reports(scene: Scene) -> None:
             f"{facts['n_seeds']} seeds"
         )
     )
-    st.plotly_chart(report_figure(report, text), key=f"report figure {name} {text}")
+    figure = report_figure(report, text)
+    # What its title says stands above it on the page.
+    shown = go.Figure(figure).update_layout(title={"text": ""}, margin={"t": 50})
+    st.plotly_chart(shown, key=f"report figure {name} {text}")
+    offer_figure(figure, f"{name.replace('/', '-')}-perplexity")
     _show_table(report, text)
 
 
@@ -76,14 +82,15 @@ def _show_table(report: PruningReport, text: str) -> None:
                 (each.method, each.refit), {"method": each.method, "refit": each.refit}
             )
             row[f"{each.sparsity:.0%}"] = each.text
+    if not sparsities:
+        st.caption("No pruned model is scored yet.")
+        return
     st.dataframe(list(rows.values()), hide_index=True, key=f"report table {text}")
     st.caption(
         "Perplexity at each share of MLP neurons removed, mean ± standard deviation over seeds"
         + ("" if dense is None else f"; the dense model has {dense:.3f}")
         + f". Removed at {sparsities[-1]:.0%}: "
         + f"{max(s.removed_share for s in summaries):.0%} of all parameters."
-        if sparsities
-        else "."
     )
 
 

@@ -1,0 +1,1 @@
+"""What the README's figures of speed are made with; each prints a table."""

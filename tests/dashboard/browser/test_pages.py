@@ -1,0 +1,124 @@
+"""Every page in both themes: nothing missing, nothing cut off; and a picture of it, if asked for.
+
+``ARTIFACTS`` names the folder that pictures go to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.dashboard.browser.app import (
+    PAGES,
+    App,
+    cells,
+    heading,
+    params,
+    rest,
+    run_prompt,
+    the_map,
+    until,
+    wait_for_map,
+)
+from tests.families import N_NEURONS
+
+# Elements whose text is cut off, and whether the page is wider than the window.
+_CUT_OFF = """() => {
+  const cut = [...document.querySelectorAll(
+    "[data-testid=stMetricValue] *, [data-testid=stMetricLabel] *, h1, h2, h3, label p, button p")]
+    .filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflow === "hidden")
+    .map((e) => e.textContent);
+  const wide = document.documentElement.scrollWidth > window.innerWidth;
+  return wide ? [...cut, "the page is wider than the window"] : cut;
+}"""
+
+
+def _keep(page: Page, name: str) -> None:
+    folder = os.environ.get("ARTIFACTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def prompt_id(browser: Browser, app: App) -> str:
+    """Of a prompt that was run."""
+    page = browser.new_page()
+    page.goto(app.link("prompt"))
+    rest(page)
+    run_prompt(page, "kalo mi tenra so vel du pi nor", n_new=8)
+    wait_for_map(page)
+    found = params(page)["prompt"]
+    page.close()
+    return found
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_whole(
+    open_page: Callable[..., Page], app: App, prompt_id: str, path: str, theme: str
+) -> None:
+    page = open_page(color_scheme=theme)
+    page.goto(app.link(path, layer=1, neuron=12, pole=0, prompt=prompt_id, token=4))
+    expect(heading(page)).to_be_visible()
+    if path in ("map", "prompt"):
+        wait_for_map(page)
+    if path in ("heatmap", "poles", "pruning"):
+        expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+    rest(page)
+    page.wait_for_timeout(500)
+    _keep(page, f"{path}-{theme}")
+    assert page.evaluate(_CUT_OFF) == []
+    expect(page.get_by_role("alert").filter(has_text="error")).to_have_count(0)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_whole_for_other_models(page: Page, app: App, path: str, name: str) -> None:
+    page.goto(app.link(path, projection=name, model=f"models/{name}", neuron=3))
+    expect(heading(page)).to_be_visible()
+    rest(page)
+    assert page.evaluate(_CUT_OFF) == []
+    expect(page.locator("[data-testid=stAlertContentError]")).to_have_count(0)
+
+
+def test_a_narrow_window_holds_the_map(open_page: Callable[..., Page], app: App) -> None:
+    page = open_page(viewport={"width": 700, "height": 900})
+    page.goto(app.link(layer=1))
+    wait_for_map(page)
+    rest(page)
+    assert page.evaluate(_CUT_OFF) == []
+    _keep(page, "map-narrow")
+
+
+def test_a_report_and_a_plan_are_shown(page: Page, app: App) -> None:
+    page.goto(app.link("pruning"))
+    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+    text = " ".join(cells(page.get_by_test_id("stDataFrame").first))
+    assert "flap" in text
+    assert "±" in text
+    page.get_by_role("tab", name="Who goes").click()
+    state = wait_for_map(page)
+    assert int(state["points"]) == N_NEURONS
+    expect(the_map(page)).to_contain_text("goes")
+
+
+def test_a_sweep_is_started_and_stopped(page: Page, app: App) -> None:
+    page.goto(app.link("pruning"))
+    rest(page)
+    page.get_by_role("tab", name="New sweep").click()
+    page.get_by_role("textbox", name="Calibration text").fill("seen.txt")
+    page.get_by_role("textbox", name="Evaluation text").fill("unseen.txt")
+    page.get_by_role("textbox", name="Name of the report").fill("from-the-page")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_text(re.compile("from-the-page: 0 of"))).to_be_visible()
+    stop = page.get_by_role("button", name="Stop")
+    stop.click()
+    # What is done stays; that it was stopped is said.
+    until(lambda: stop.count() == 0)
+    expect(page.get_by_text(re.compile("from-the-page: .* of .* models"))).to_be_visible()

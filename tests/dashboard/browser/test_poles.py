@@ -1,0 +1,99 @@
+"""Poles: a row of the table, seen on every page, and taken away from the model."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from projector.projection import Projection
+from pruning.poles import find_poles
+from tests.dashboard.browser.app import (
+    App,
+    cells,
+    drawn,
+    heading,
+    params,
+    rest,
+    run_prompt,
+    until,
+    visit,
+    wait_for_map,
+)
+
+
+def _choose_row(page: Page, row: int) -> None:
+    """The box at its left: the table is a canvas, rows of 35 pixels below a head of 35."""
+    table = page.get_by_test_id("stDataFrame").first
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 18, box["y"] + 35 + 35 * row + 17)
+
+
+def _runs(text: str) -> set[int]:
+    found: set[int] = set()
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        found |= set(range(int(low), int(high or low) + 1))
+    return found
+
+
+def test_a_pole_is_chosen_marked_and_ablated(page: Page, app: App, projection: Projection) -> None:
+    found = find_poles(projection, 0, "mlp_post")
+    assert len(found.poles) > 1
+    members = set((found.labels == 1).nonzero()[:, 0].tolist())
+    page.goto(app.link("prompt"))
+    rest(page)
+    run_prompt(page, "kalo mi tenra", n_new=4)
+    wait_for_map(page)
+    visit(page, "Poles")
+    expect(page.get_by_text("Choose a pole in the table")).to_be_visible()
+    expect(page.get_by_test_id("stMetricValue").first).to_have_text(str(len(found.poles)))
+    _choose_row(page, 1)
+    expect(page.get_by_text(re.compile(rf"^Pole 1: {len(members)} neurons"))).to_be_visible()
+    rest(page)
+    assert params(page)["pole"] == "1"
+    assert _runs(params(page)["marked"]) == members
+    page.get_by_role("textbox", name="Text to score on").fill("unseen.txt")
+    page.get_by_role("button", name="Ablate").click()
+    expect(page.get_by_text("Perplexity over")).to_be_visible(timeout=60_000)
+    rows = cells(page.get_by_test_id("stDataFrame").last)
+    text = " ".join(rows)
+    # Beside as many random neurons, and with what the prompt goes on with.
+    for name in ("the whole model", "without them", f"without {len(members)} random ones, draw 3"):
+        assert name in text
+    assert len(re.findall(r"[+−]\d+\.\d\d%", text)) == 5
+    visit(page, "Map")
+    plain = wait_for_map(page)["shown"]
+    assert params(page)["pole"] == "1"
+    assert drawn(page)["shown"] == plain
+    visit(page, "Poles")
+    # It is chosen still.
+    expect(page.get_by_text(re.compile(r"^Pole 1: "))).to_be_visible()
+
+
+def test_settings_are_live_and_stand_in_the_link(
+    page: Page, app: App, projection: Projection
+) -> None:
+    page.goto(app.link("poles"))
+    expect(heading(page)).to_have_text("Poles")
+    rest(page)
+    page.get_by_text("leaf", exact=True).click()
+    until(lambda: params(page).get("grouping") == "positions,3,leaf,0")
+    n_poles = len(find_poles(projection, 0, "mlp_post").poles)
+    page.get_by_role("slider", name="Fewest neurons of a pole").press("ArrowLeft")
+    until(lambda: params(page).get("grouping") == "positions,2,leaf,0")
+    rest(page)
+    assert int(page.get_by_test_id("stMetricValue").first.inner_text()) > n_poles
+
+
+def test_a_pole_is_shown_from_a_neuron_s_card(page: Page, app: App, projection: Projection) -> None:
+    found = find_poles(projection, 1, "mlp_post")
+    neuron = int((found.labels == 0).nonzero()[0, 0])
+    page.goto(app.link("neuron", layer=1, neuron=neuron))
+    expect(heading(page)).to_have_text(f"L1 N{neuron}")
+    page.get_by_role("button", name="Show its pole on the map").click()
+    expect(heading(page)).to_have_text("Layer 1: MLP neurons")
+    until(lambda: params(page).get("pole") == "0")
+    wait_for_map(page)

@@ -1,0 +1,203 @@
+"""A prompt's tokens on the map: keys, playback, and a second prompt beside it."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.dashboard.browser.app import (
+    App,
+    Watch,
+    camera,
+    drawn,
+    heading,
+    params,
+    rest,
+    run_prompt,
+    turn,
+    until,
+    wait_for_map,
+)
+
+TEXT = "kalo mi tenra so vel du"
+
+
+def _token(page: Page) -> int:
+    return int(drawn(page)["token"])
+
+
+def _is_playing(page: Page) -> bool:
+    return page.get_by_role("button", name="Play or pause (Space)").inner_text() == "⏸"
+
+
+def _open(page: Page, app: App, n_new: int = 6) -> int:
+    """Run the prompt; how many tokens it has."""
+    page.goto(app.link("prompt"))
+    expect(page.get_by_text("Type a prompt and press Run.")).to_be_visible()
+    run_prompt(page, TEXT, n_new=n_new)
+    wait_for_map(page)
+    rest(page)
+    return page.locator(".neuron-map .token").count()
+
+
+def test_a_prompt_s_tokens_are_stepped_through_with_keys(page: Page, app: App) -> None:
+    n_tokens = _open(page, app)
+    assert n_tokens > 8
+    text = "".join(page.locator(".neuron-map .token").all_inner_texts())
+    assert TEXT in text
+    assert page.locator(".neuron-map .token.made").count() == 6
+    assert _token(page) == 0
+    # Run was pressed last: the keys are the tokens' from here on.
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    until(lambda: _token(page) == 2)
+    expect(page.locator(".neuron-map .token.now")).to_have_count(1)
+    expect(page.locator(".neuron-map .token").nth(2)).to_have_class("token now")
+    until(lambda: params(page).get("token") == "2")
+    page.keyboard.press("ArrowLeft")
+    until(lambda: params(page).get("token") == "1")
+    page.keyboard.press("End")
+    until(lambda: params(page).get("token") == str(n_tokens - 1))
+    page.keyboard.press("Home")
+    until(lambda: params(page).get("token") == "0")
+    expect(page.get_by_text("Strongest at token 1", exact=True)).to_be_visible()
+    # And where nothing has the focus.
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowRight")
+    until(lambda: _token(page) == 1)
+
+
+def test_a_click_on_a_token_goes_there(page: Page, app: App) -> None:
+    _open(page, app)
+    page.locator(".neuron-map .token").nth(5).click()
+    until(lambda: _token(page) == 5)
+    until(lambda: params(page).get("token") == "5")
+    expect(page.get_by_text("Strongest at token 6", exact=True)).to_be_visible()
+    # The slider too, with the keys that sliders have.
+    page.get_by_role("slider", name="Token").press("ArrowLeft")
+    until(lambda: _token(page) == 4)
+    until(lambda: params(page).get("token") == "4")
+
+
+def test_playback_asks_nothing_of_the_server(page: Page, app: App, watch: Watch) -> None:
+    n_tokens = _open(page, app, n_new=20)
+    page.get_by_label("Tokens per second").select_option("20")
+    rest(page)
+    page.locator(".neuron-map .overlay").focus()
+    n_before, link = watch.n_sent, page.url
+    page.keyboard.press(" ")
+    until(lambda: _token(page) >= 5)
+    assert _is_playing(page)
+    assert watch.n_sent == n_before
+    assert page.url == link
+    page.keyboard.press(" ")
+    until(lambda: not _is_playing(page))
+    # Once it is at rest, the link says where.
+    until(lambda: params(page).get("token") == str(_token(page)))
+    at = _token(page)
+    assert at >= 5
+    rest(page)
+    assert _token(page) == at
+    page.keyboard.press(" ")
+    until(lambda: not _is_playing(page))
+    assert _token(page) == n_tokens - 1
+    until(lambda: params(page).get("token") == str(n_tokens - 1))
+    # From the end it begins anew.
+    page.keyboard.press(" ")
+    until(lambda: _is_playing(page) and _token(page) < n_tokens - 1)
+
+
+def test_every_token_has_its_own_picture(page: Page, app: App) -> None:
+    _open(page, app)
+    pictures = set()
+    for token in range(4):
+        until(lambda token=token: _token(page) == token)
+        pictures.add(page.locator(".neuron-map .stage").screenshot())
+        page.keyboard.press("ArrowRight")
+    assert len(pictures) == 4
+
+
+def test_layer_and_prompt_change_under_a_camera_that_stays(page: Page, app: App) -> None:
+    _open(page, app)
+    turn(page, 80, -30)
+    turned = camera(page)
+    before = drawn(page)["shown"]
+    page.get_by_role("slider", name="Layer").press("ArrowRight")
+    until(lambda: drawn(page)["shown"] != before)
+    assert camera(page) == turned
+    n_tokens = page.locator(".neuron-map .token").count()
+    run_prompt(page, "so mi", n_new=0)
+    until(lambda: page.locator(".neuron-map .token").count() < n_tokens)
+    assert camera(page) == turned
+    assert _token(page) == 0
+
+
+def test_two_prompts_stand_side_by_side_with_their_difference(page: Page, app: App) -> None:
+    page.goto(app.link("prompt"))
+    rest(page)
+    run_prompt(page, TEXT, "esh ti gam", n_new=2)
+    expect(page.get_by_text("Top movers at token 1", exact=True)).to_be_visible()
+    state = wait_for_map(page)
+    # A, B and A − B: the same points, other values.
+    shown = [each.split("/") for each in state["shown"].split()]
+    assert len(shown) == 3
+    assert len({positions for positions, _ in shown}) == 1
+    assert len({values for _, values in shown}) == 3
+    legends = page.locator(".neuron-map .legend").all_inner_texts()
+    scales = [" ".join(text.split()) for text in legends]
+    assert scales[0] == scales[1]
+    assert scales[0].startswith("Activation")
+    assert scales[2].startswith("Difference")
+    assert {"prompt", "other"} <= set(params(page))
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_text("Top movers at token 2", exact=True)).to_be_visible()
+    # Alone again.
+    page.get_by_text("Compare with a second prompt").click()
+    until(lambda: len(drawn(page)["shown"].split()) == 2)
+    until(lambda: "other" not in params(page))
+
+
+def test_a_mover_is_a_neuron_that_can_be_chosen(page: Page, app: App) -> None:
+    _open(page, app)
+    mover = page.locator("[class*=st-key-activation-0] button")
+    name = mover.inner_text().split()[0]
+    mover.click()
+    until(lambda: f"N{params(page).get('neuron')}" == name)
+    page.get_by_role("button", name="Open its card").click()
+    expect(heading(page)).to_have_text(f"L0 {name}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("  \n ", "the prompt is empty"),
+        ("\u0007\u0000", "the prompt is empty"),
+        ("kalo " * 200, "the model takes 64: shorten it"),
+    ],
+)
+def test_what_can_not_be_run_is_said(page: Page, app: App, typed: str, says: str) -> None:
+    page.goto(app.link("prompt"))
+    rest(page)
+    run_prompt(page, typed, n_new=2)
+    expect(page.get_by_role("alert").filter(has_text=says)).to_be_visible()
+    # And the app goes on.
+    run_prompt(page, TEXT, n_new=2)
+    wait_for_map(page)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_an_encoder_shows_the_prompt_s_own_tokens(page: Page, app: App) -> None:
+    page.goto(app.link("prompt", projection="bert", model="models/bert"))
+    rest(page)
+    run_prompt(page, TEXT, n_new=5)
+    wait_for_map(page)
+    assert page.locator(".neuron-map .token").count() > 5
+    assert page.locator(".neuron-map .token.made").count() == 0
+
+
+def test_gpt2_generates(page: Page, app: App) -> None:
+    page.goto(app.link("prompt", projection="gpt2", model="models/gpt2"))
+    rest(page)
+    run_prompt(page, TEXT, n_new=5)
+    wait_for_map(page)
+    assert 1 <= page.locator(".neuron-map .token.made").count() <= 5

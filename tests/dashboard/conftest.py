@@ -1,0 +1,92 @@
+"""Folders as a user has them: tiny models, and projections of them below one root."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import transformers
+
+from dashboard.frame import Scene
+from dashboard.model_room import Guest
+from dashboard.settings import Settings
+from projector.architecture import find_architecture
+from projector.models import load_model
+from projector.projection import Projection
+from tests.conftest import make_text
+from tests.pruning.test_preparing import fit
+
+Checkpoint = Callable[[str], Path]
+SITES = ("--sites", "mlp_post,attn_out")
+DECODER, GPT2, ENCODER = "qwen2", "gpt2", "bert"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> Iterator[None]:
+    transformers.utils.logging.disable_progress_bar()
+    yield
+    transformers.utils.logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def guest(checkpoint: Checkpoint) -> Callable[[str], Guest]:
+    """``guest(family)``: a tiny model, ready to be worked with. Nobody may change it."""
+    guests: dict[str, Guest] = {}
+
+    def load(family: str) -> Guest:
+        if family not in guests:
+            loaded = load_model(str(checkpoint(family)), device="cpu", with_head=True)
+            guests[family] = Guest(loaded, find_architecture(loaded.model))
+        return guests[family]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint, text_file: Path) -> Path:
+    """A root: a projection of each family under its name, its model below ``models``, and texts.
+
+    No test may change what is in it; see :func:`copied`.
+    """
+    folder = tmp_path_factory.mktemp("root")
+    shutil.copy(text_file, folder / "seen.txt")
+    (folder / "unseen.txt").write_text(make_text(700, seed=5), encoding="utf-8")
+    for family in (DECODER, GPT2, ENCODER):
+        model = Path(shutil.copytree(checkpoint(family), folder / "models" / family))
+        fit(model, text_file, folder / family, *SITES)
+    return folder
+
+
+@pytest.fixture
+def copied(root: Path, tmp_path: Path) -> Callable[..., Path]:
+    """``copied(name, …)``: a root of one's own that holds these folders of :func:`root`."""
+    own = tmp_path / "own"
+    own.mkdir()
+
+    def copy(*names: str) -> Path:
+        for name in names:
+            source = root / name
+            if source.is_dir():
+                shutil.copytree(source, own / name)
+            else:
+                shutil.copy(source, own / name)
+        return own
+
+    return copy
+
+
+def make_scene(root: Path, name: str, layer: int = 0, site: str = "mlp_post") -> Scene:
+    """What a page is given when a projection below a root is looked at."""
+    projection = Projection.load(root / name)
+    return Scene(
+        settings=Settings((root,)),
+        name=name,
+        path=root / name,
+        projection=projection,
+        layer=layer,
+        site=site,
+        model_name=str(root / "models" / name),
+        sha256=projection.facts["model"]["sha256"],
+    )

@@ -1,0 +1,359 @@
+"""Prompts: what is made of the text, and what the model does on it, against plain Transformers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dashboard.model_room import Guest
+from dashboard.prompts import (
+    MOST_CHARACTERS,
+    Prompt,
+    can_generate,
+    clean,
+    continue_prompt,
+    encode,
+    has_chat,
+    recall,
+    run_prompt,
+    show,
+    store,
+)
+from projector.architecture import find_architecture
+from projector.errors import UserError
+from tests.dashboard.conftest import DECODER, ENCODER, GPT2
+from tests.families import ENCODERS, FAMILIES
+
+Guests = Callable[[str], Guest]
+TEXT = "kalo mi ten\nraso <script>alert(1)</script>"
+N_CONTEXT = 64
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\x00b\x1b[31mc\x7fd\x9be", "ab[31mcde"),
+        ("a\r\nb\rc", "a\nbc"),
+        ("a\n\tb ", "a\n\tb "),
+        ("a\ud800b\udfffc", "abc"),
+        ("a\ue000b\U0010ffffc", "abc"),
+        ("é 漢字 می\u200cخواهم 👩\u200d🚀", "é 漢字 می\u200cخواهم 👩\u200d🚀"),
+        ("<script>alert(1)</script>", "<script>alert(1)</script>"),
+    ],
+)
+def test_text_is_cleaned_of_what_no_keyboard_types(text: str, expected: str) -> None:
+    assert clean(text) == expected
+    assert clean(expected) == expected
+    expected.encode("utf-8")
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t ", "\x00\x07", "\ud83d", " \x1b\n"])
+def test_nothing_is_no_prompt(text: str) -> None:
+    with pytest.raises(UserError, match="the prompt is empty"):
+        clean(text)
+
+
+def test_a_library_is_no_prompt() -> None:
+    assert len(clean("x" * MOST_CHARACTERS)) == MOST_CHARACTERS
+    with pytest.raises(UserError, match="has 200,001 characters: give 200,000 at most"):
+        clean("x" * (MOST_CHARACTERS + 1))
+
+
+def with_tokenizer(guest: Guest, change: Callable[[Any], None]) -> Guest:
+    """The same model with a tokenizer that was changed."""
+    tokenizer = copy.deepcopy(guest.loaded.tokenizer)
+    change(tokenizer)
+    return Guest(replace(guest.loaded, tokenizer=tokenizer), guest.architecture)
+
+
+def test_tokens_are_the_tokenizers_own(guest: Guests) -> None:
+    for family in (DECODER, GPT2, ENCODER):
+        found = guest(family)
+        assert encode(found, Prompt(TEXT)) == found.loaded.tokenizer(TEXT)["input_ids"]
+
+
+def bare(tokenizer: Any) -> None:
+    """Without the token that it begins texts with."""
+    from tokenizers import processors
+
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel()
+
+
+def test_a_causal_model_has_a_token_before_the_text(guest: Guests) -> None:
+    """As a document in a corpus has: nothing is known of what follows nothing."""
+    decoder, encoder = (with_tokenizer(guest(family), bare) for family in (DECODER, ENCODER))
+    plain = decoder.loaded.tokenizer(TEXT)["input_ids"]
+    assert plain[0] != 0
+    assert encode(decoder, Prompt(TEXT)) == [0, *plain]
+    assert encode(encoder, Prompt(TEXT)) == plain
+
+
+def chatty(tokenizer: Any) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+
+
+def test_a_chat_is_written_by_the_models_template(guest: Guests) -> None:
+    found = with_tokenizer(guest(DECODER), chatty)
+    assert has_chat(found)
+    assert not has_chat(guest(DECODER))
+    expected = found.loaded.tokenizer(f"[user]{TEXT}[assistant]", add_special_tokens=False)
+    assert encode(found, Prompt(TEXT, as_chat=True)) == expected["input_ids"]
+    with pytest.raises(UserError, match="no chat template"):
+        encode(guest(DECODER), Prompt(TEXT, as_chat=True))
+
+
+@pytest.mark.parametrize("family", [DECODER, GPT2])
+def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(family: str, guest: Guests) -> None:
+    found = guest(family)
+    n_tokens = len(encode(found, Prompt(TEXT)))
+    room = N_CONTEXT - n_tokens
+    assert len(encode(found, Prompt(TEXT, room))) == n_tokens
+    with pytest.raises(UserError, match=f"has {n_tokens} tokens and {room + 1} are to be added"):
+        encode(found, Prompt(TEXT, room + 1))
+    with pytest.raises(UserError, match=r"tokens, and the model takes 64: shorten it"):
+        encode(found, Prompt(TEXT * 20))
+
+
+def test_an_encoder_is_asked_for_no_room_it_does_not_need(guest: Guests) -> None:
+    found = with_tokenizer(guest(ENCODER), bare)
+    n_most = int(found.loaded.model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+    text = found.loaded.tokenizer.decode([5] * (n_most - 2))
+    n_tokens = len(encode(found, Prompt(text)))
+    assert n_most - 24 < n_tokens <= n_most
+    assert len(encode(found, Prompt(text, 24))) == n_tokens
+
+
+PLACES: dict[str, Callable[[Any, int], dict[str, tuple[nn.Module, str]]]] = {
+    DECODER: lambda model, layer: {
+        "mlp_post": (model.model.layers[layer].mlp.down_proj, "input"),
+        "attn_out": (model.model.layers[layer].self_attn.o_proj, "output"),
+        "attn_z": (model.model.layers[layer].self_attn.o_proj, "input"),
+    },
+    GPT2: lambda model, layer: {
+        "mlp_post": (model.transformer.h[layer].mlp.c_proj, "input"),
+        "attn_out": (model.transformer.h[layer].attn.c_proj, "output"),
+        "resid_pre": (model.transformer.h[layer], "input"),
+    },
+    ENCODER: lambda model, layer: {
+        "mlp_post": (model.bert.encoder.layer[layer].output.dense, "input"),
+        "attn_out": (model.bert.encoder.layer[layer].attention.output.dense, "output"),
+    },
+}
+
+
+def hooked(model: Any, places: dict[Any, tuple[nn.Module, str]], ids: list[int]) -> dict[Any, Any]:
+    """What passes some modules, by hooks of one's own."""
+    passed: dict[Any, Tensor] = {}
+    handles = []
+    for key, (module, side) in places.items():
+
+        def read(_: Any, args: Any, output: Any = None, key: Any = key, side: str = side) -> None:
+            tensor = args[0] if side == "input" else output
+            passed[key] = tensor if isinstance(tensor, Tensor) else tensor[0]
+
+        handles.append(
+            module.register_forward_pre_hook(read)
+            if side == "input"
+            else module.register_forward_hook(read)
+        )
+    with torch.no_grad():
+        model(input_ids=torch.tensor([ids]))
+    for handle in handles:
+        handle.remove()
+    return {key: tensor[0].numpy() for key, tensor in passed.items()}
+
+
+def n_hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+@pytest.mark.parametrize("family", list(PLACES))
+def test_activations_are_those_that_plain_hooks_see(family: str, guest: Guests) -> None:
+    found = guest(family)
+    model: Any = found.loaded.model
+    places = {
+        (layer, site): place
+        for layer in range(2)
+        for site, place in PLACES[family](model, layer).items()
+    }
+    before = n_hooks(model)
+    advanced: list[int] = []
+    run = run_prompt(found, Prompt(TEXT, 5), list(places), advance=advanced.append)
+    assert n_hooks(model) == before
+    ids = [piece.id for piece in run.pieces]
+    n_new = 0 if family == ENCODER else len(ids) - run.n_prompt
+    assert sum(advanced) == n_new
+    assert ids[: run.n_prompt] == encode(found, Prompt(TEXT))
+    # The tokens that are added are read too; an encoder adds none.
+    assert (n_new > 0) == (family != ENCODER) == can_generate(found)
+    assert [piece.is_made for piece in run.pieces] == [False] * run.n_prompt + [True] * n_new
+    expected = hooked(model, places, ids)
+    assert set(run.activations) == set(expected)
+    for key, values in run.activations.items():
+        assert values.dtype == np.float16
+        np.testing.assert_allclose(values, expected[key], rtol=2e-3, atol=2e-3)
+    assert run.text == found.loaded.tokenizer.decode(ids)
+    assert [piece.is_special for piece in run.pieces] == [i == 0 for i in ids]
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ENCODERS])
+def test_a_prompt_goes_on_as_generate_has_it(family: str, guest: Guests) -> None:
+    found = guest(family)
+    prompt = Prompt("kalo mi", 12)
+    ids = encode(found, prompt)
+    model: Any = found.loaded.model
+    made = model.generate(
+        torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+        max_new_tokens=12,
+        do_sample=False,
+    )[0].tolist()
+    run = run_prompt(found, prompt, [(0, "mlp_out")])
+    assert [piece.id for piece in run.pieces] == made
+    assert continue_prompt(found, prompt) == found.loaded.tokenizer.decode(made[len(ids) :])
+    assert continue_prompt(found, replace(prompt, n_new=0)) == ""
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_what_the_model_ends_with_ends_it(as_list: bool, guest: Guests) -> None:
+    found = guest(GPT2)
+    prompt = Prompt("kalo mi", 8)
+    n_prompt = len(encode(found, prompt))
+    made = [piece.id for piece in run_prompt(found, prompt, []).pieces[n_prompt:]]
+    last = made[3]
+    n_expected = made.index(last) + 1
+    model: Any = copy.deepcopy(found.loaded.model)
+    model.generation_config.eos_token_id = [319, last] if as_list else last
+    ending = Guest(replace(found.loaded, model=model), find_architecture(model))
+    run = run_prompt(ending, prompt, [])
+    assert [piece.id for piece in run.pieces[n_prompt:]] == made[:n_expected]
+
+
+def test_work_that_is_stopped_leaves_no_hook(guest: Guests) -> None:
+    found = guest(DECODER)
+    before = n_hooks(found.loaded.model)
+
+    class StopAsked(BaseException):
+        pass
+
+    def stop(n: int) -> None:
+        raise StopAsked
+
+    with pytest.raises(StopAsked):
+        run_prompt(found, Prompt(TEXT, 4), [(0, "mlp_post")], advance=stop)
+    assert n_hooks(found.loaded.model) == before
+    assert not found.loaded.model.training
+
+
+def test_activations_that_are_not_finite_are_refused(guest: Guests) -> None:
+    found = guest(DECODER)
+    model: Any = copy.deepcopy(found.loaded.model)
+    broken = Guest(replace(found.loaded, model=model), find_architecture(model))
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = torch.inf
+    maps = [(0, "mlp_post"), (1, "mlp_post")]
+    with pytest.raises(UserError, match="layer 1 gives activations that are not finite"):
+        run_prompt(broken, Prompt(TEXT), maps)
+    assert n_hooks(model) == 0
+
+
+def test_activations_beyond_half_precision_stay_finite(guest: Guests) -> None:
+    found = guest(DECODER)
+    model: Any = copy.deepcopy(found.loaded.model)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(1e7)
+    big = Guest(replace(found.loaded, model=model), find_architecture(model))
+    values = run_prompt(big, Prompt(TEXT), [(0, "mlp_post")]).activations[0, "mlp_post"]
+    assert np.isfinite(values).all()
+    assert np.abs(values).max() > 5e4
+
+
+def test_signs_that_are_not_seen_are_shown() -> None:
+    assert show("a\nb\tc\r") == "a⏎\nb⇥\tc␍"
+    assert show("a\x00\u202eb\ud800") == "a��b�"
+    assert show("é <b> 漢") == "é <b> 漢"
+
+
+PROMPTS = (
+    Prompt("kalo"),
+    Prompt("kalo", 24),
+    Prompt("kalo", 24, True),
+    Prompt('"quoted" \\ <script>\n✓🙂', 3),
+)
+
+
+def test_a_stored_prompt_is_found_by_its_id(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "yet"
+    ids = [store(prompt, folder) for prompt in PROMPTS]
+    assert len(set(ids)) == len(PROMPTS)
+    assert [store(prompt, folder) for prompt in PROMPTS] == ids
+    assert [recall(each, folder) for each in ids] == list(PROMPTS)
+    assert len(list(folder.iterdir())) == len(PROMPTS)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    ["", "../secret", "0123456789ABCDEF", "0" * 15, "0" * 17, "0" * 15 + "/", "0" * 15 + "\n",
+     "٠" * 16, "/etc/passwd", "x" * 10_000],
+)  # fmt: skip
+def test_an_id_that_is_none_reads_no_file(forged: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text(json.dumps({"text": "s", "n_new": 0, "as_chat": False}))
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    with pytest.raises(UserError, match="is no prompt: type one") as refused:
+        recall(forged, folder)
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"[]", b'{"text": "x"}', b"\xff\xfe", b'{"text":"x","n_new":null}']
+)
+def test_a_prompt_that_is_not_here_or_damaged_says_so(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    name = "0123456789abcdef"
+    if content is not None:
+        (tmp_path / f"{name}.json").write_bytes(content)
+    with pytest.raises(UserError, match=f"the prompt {name} of this link is not on this machine"):
+        recall(name, tmp_path)
+
+
+def test_many_sessions_keep_the_same_prompt_at_once(tmp_path: Path) -> None:
+    n, problems = 16, list[BaseException]()
+    for turn in range(20):
+        ready = threading.Barrier(n)
+        prompt = Prompt(f"kalo {turn}" * 2000)
+
+        def keep(ready: threading.Barrier = ready, prompt: Prompt = prompt) -> None:
+            try:
+                ready.wait()
+                assert recall(store(prompt, tmp_path), tmp_path) == prompt
+            except BaseException as error:
+                problems.append(error)
+
+        threads = [threading.Thread(target=keep) for _ in range(n)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".partial"]
+
+
+def test_a_place_that_can_not_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="can't be written"):
+        store(PROMPTS[0], tmp_path / "file" / "prompts")
