@@ -258,5 +258,6 @@ def run_prompt(page: Page, text: str, other: str | None = None, n_new: int | Non
 
 
 def cells(table: Locator) -> list[str]:
-    """What stands in a table, row by row, as screen readers have it."""
+    """What stands in a table, row by row, as screen readers have it: a little after the eye."""
+    expect(table.locator("canvas [role=gridcell]").first).to_be_attached()
     return table.locator("canvas [role=gridcell]").all_text_contents()

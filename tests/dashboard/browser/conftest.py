@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 from typer.testing import CliRunner
 
 from projector.projection import Projection
 from pruning.cli import app as pruning_app
 from tests.conftest import make_text
-from tests.dashboard.browser.app import App, Watch, serve
+from tests.dashboard.browser.app import PATIENCE_S, App, Watch, serve
 from tests.families import build
 from tests.pruning.test_preparing import fit
 
@@ -146,8 +146,7 @@ def open_page(browser: Browser, app: App, watch: Watch) -> Iterator[Callable[...
     contexts = []
 
     def open_one(**options: Any) -> Page:
-        context = browser.new_context(**{"viewport": _SIZE, "accept_downloads": True, **options})
-        context.set_default_timeout(30_000)
+        context = _new_context(browser, **options)
         contexts.append(context)
         page = context.new_page()
         watch.follow(page, app.url)
@@ -158,6 +157,23 @@ def open_page(browser: Browser, app: App, watch: Watch) -> Iterator[Callable[...
         context.close()
 
 
+@pytest.fixture(scope="package")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One for all tests that need none of their own: what it loaded once it has."""
+    opened = _new_context(browser)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def page(open_page: Callable[..., Page]) -> Page:
-    return open_page()
+def page(context: BrowserContext, app: App, watch: Watch) -> Iterator[Page]:
+    opened = context.new_page()
+    watch.follow(opened, app.url)
+    yield opened
+    opened.close()
+
+
+def _new_context(browser: Browser, **options: Any) -> BrowserContext:
+    made = browser.new_context(**{"viewport": _SIZE, "accept_downloads": True, **options})
+    made.set_default_timeout(PATIENCE_S * 1000)
+    return made

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.dashboard.browser.app import (
     PAGES,
     App,
     cells,
-    heading,
     params,
     rest,
     run_prompt,
@@ -63,13 +61,13 @@ def test_a_token_is_shown_as_it_is(page: Page, app: App) -> None:
     assert any(text.startswith('"') for text in cells(page.get_by_test_id("stDataFrame").last))
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_a_folder_s_name_is_a_name(page: Page, app: App, path: str) -> None:
-    page.goto(app.link(path, projection=EVIL_NAME, neuron=1))
-    expect(heading(page)).to_be_visible()
-    rest(page)
-    expect(page.get_by_role("combobox", name="Projection")).to_have_value(EVIL_NAME)
-    assert params(page)["projection"] == EVIL_NAME
+def test_a_folder_s_name_is_a_name(page: Page, app: App) -> None:
+    page.goto(app.link(projection=EVIL_NAME, neuron=1))
+    wait_for_map(page)
+    for path in PAGES:
+        visit(page, path.capitalize())
+        expect(page.get_by_role("combobox", name="Projection")).to_have_value(EVIL_NAME)
+        assert params(page)["projection"] == EVIL_NAME
 
 
 def test_names_in_a_link_are_no_markup(page: Page, app: App) -> None:

@@ -14,6 +14,7 @@ from tests.dashboard.browser.app import (
     heading,
     params,
     rest,
+    turn,
     until,
     wait_for_map,
 )
@@ -49,8 +50,7 @@ def test_twenty_contexts_never_mix(open_page: Callable[..., Page], app: App) -> 
     for k, page in enumerate(pages):
         for _ in range(k % 4):
             page.locator(".neuron-map .overlay").press("ArrowRight")
-        for _ in range(k):
-            page.locator(".neuron-map .overlay").press("Shift+ArrowLeft")
+        turn(page, 12 + 6 * k, 0)
     for k, page in enumerate(pages):
         until(lambda page=page, k=k: drawn(page)["token"] == str(k % 4))
         until(lambda page=page, k=k: params(page).get("token", "0") == str(k % 4))

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -23,6 +24,7 @@ from tests.dashboard.browser.app import (
     run_prompt,
     the_map,
     until,
+    visit,
     wait_for_map,
 )
 from tests.families import N_NEURONS
@@ -59,32 +61,43 @@ def prompt_id(browser: Browser, app: App) -> str:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_whole(
-    open_page: Callable[..., Page], app: App, prompt_id: str, path: str, theme: str
+def test_every_page_is_whole(
+    open_page: Callable[..., Page], app: App, prompt_id: str, theme: str
 ) -> None:
     page = open_page(color_scheme=theme)
-    page.goto(app.link(path, layer=1, neuron=12, pole=0, prompt=prompt_id, token=4))
-    expect(heading(page)).to_be_visible()
-    if path in ("map", "prompt"):
-        wait_for_map(page)
-    if path in ("heatmap", "poles", "pruning"):
-        expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
-    rest(page)
-    page.wait_for_timeout(500)
-    _keep(page, f"{path}-{theme}")
-    assert page.evaluate(_CUT_OFF) == []
-    expect(page.get_by_role("alert").filter(has_text="error")).to_have_count(0)
+    page.goto(app.link(layer=1, neuron=12, pole=0, prompt=prompt_id, token=4))
+    for path in PAGES:
+        _open(page, path)
+        if path in ("map", "prompt"):
+            wait_for_map(page)
+        if path in ("heatmap", "poles", "pruning"):
+            expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+        _keep(page, f"{path}-{theme}")
+        assert page.evaluate(_CUT_OFF) == [], path
+        expect(page.locator("[data-testid=stAlertContentError]")).to_have_count(0)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bert"])
-@pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_whole_for_other_models(page: Page, app: App, path: str, name: str) -> None:
-    page.goto(app.link(path, projection=name, model=f"models/{name}", neuron=3))
-    expect(heading(page)).to_be_visible()
-    rest(page)
-    assert page.evaluate(_CUT_OFF) == []
-    expect(page.locator("[data-testid=stAlertContentError]")).to_have_count(0)
+def test_every_page_is_whole_for_other_models(page: Page, app: App, name: str) -> None:
+    page.goto(app.link(projection=name, model=f"models/{name}", neuron=3))
+    for path in PAGES:
+        _open(page, path)
+        assert page.evaluate(_CUT_OFF) == [], path
+        expect(page.locator("[data-testid=stAlertContentError]")).to_have_count(0)
+
+
+def _open(page: Page, path: str) -> None:
+    if path == PAGES[0]:
+        expect(heading(page)).to_be_visible()
+        rest(page)
+    else:
+        visit(page, path.capitalize())
+    until(
+        lambda: (
+            urlsplit(str(page.evaluate("location.href"))).path
+            == ("/" if path == PAGES[0] else f"/{path}")
+        )
+    )
 
 
 def test_a_narrow_window_holds_the_map(open_page: Callable[..., Page], app: App) -> None:
