@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from projector import bundled
@@ -39,7 +39,8 @@ from projector.models import load_model
 from projector.projection import Projection, map_name
 from projector.solvers import Layout
 
-SIZES = (5_000, 20_000)
+# As many as the bundled model has, and what the targets are for.
+SIZES = (768, 5_000, 20_000)
 N_LAYERS = 10
 SITE = "mlp_post"
 PROMPT = "def mean(values):\n    return sum(values) / len(values)\n\n" * 4
@@ -196,19 +197,21 @@ def _open(browser: Browser, address: str) -> Page:
 def _seconds_until(page: Page, name: str, before: str) -> float:
     """From the press to the first picture in which ``name`` is another than ``before``."""
     script = (
-        "([name, before]) => window.seen.find((s) => s[name] !== before)?.at - window.pressedAt"
+        "([name, before]) => { const found = window.seen.find((s) => s[name] !== before);"
+        " return found ? found.at - window.pressedAt : null; }"
     )
     found = _until(lambda: page.evaluate(script, [name, before]))
     return float(found) / 1000
 
 
-def _press(page: Page, target: str, key: str, name: str) -> float:
+def _press(page: Page, target: Locator, key: str, name: str) -> float:
     before = _drawn(page)[name]
     page.evaluate("window.seen = []")
-    page.locator(target).first.press(key)
+    target.press(key)
     seconds = _seconds_until(page, name, before)
     # Each begins at rest.
     page.wait_for_timeout(600)
+    _until(lambda: page.locator("[data-test-script-state=notRunning]").count() > 0)
     return seconds
 
 
@@ -242,7 +245,7 @@ def time_page(browser: Browser, url: str, n_times: int) -> list[float]:
 def time_layers(browser: Browser, url: str, n_times: int) -> tuple[list[float], list[float]]:
     """Seconds to another layer: one that was not looked at before, and one that was."""
     page = _open(browser, url)
-    slider = "[data-testid=stSidebar] [role=slider]"
+    slider = page.get_by_role("slider", name="Layer")
     first = [_press(page, slider, "ArrowRight", "shown") for _ in range(N_LAYERS - 1)]
     again = [
         _press(page, slider, "ArrowLeft" if k % 2 == 0 else "ArrowRight", "shown")
@@ -268,7 +271,10 @@ def open_prompt(browser: Browser, url: str) -> Page:
 
 def time_tokens(page: Page, n_times: int) -> list[float]:
     """Seconds to the next token."""
-    return [_press(page, ".neuron-map .overlay", "ArrowRight", "token") for _ in range(n_times)]
+    return [
+        _press(page, page.locator(".neuron-map .overlay"), "ArrowRight", "token")
+        for _ in range(n_times)
+    ]
 
 
 def time_playback(page: Page, n_times: int, rate: int = 30) -> list[float]:

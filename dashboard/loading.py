@@ -15,18 +15,20 @@ from numpy.typing import NDArray
 
 from dashboard.encoding import in_three
 from dashboard.model_room import ModelRoom
+from dashboard.pole_finding import MOST_AT_ONCE, find_apart
 from dashboard.prompts import Prompt, Run
 from projector.errors import UserError
 from projector.examples import Examples
 from projector.projection import FACTS_FILE, Projection, map_name
 from pruning.plan import PruningPlan
-from pruning.poles import Poles, PoleSettings, condensed_tree, find_poles
+from pruning.poles import Poles, PoleSettings, condensed_tree, find_poles, load_poles
 from pruning.report import JSON_FILE, PruningReport
 from pruning.saving import PLAN_FILE, load_plan
 from pruning.tree import CondensedTree
 from pruning.windows import EvaluationText
 
 Stamp = tuple[int, int]
+_MOST_POLES = 256
 
 
 def cache_folder() -> Path:
@@ -209,9 +211,50 @@ def _texts() -> dict[tuple[str, str], EvaluationText]:
     return {}
 
 
+def known_poles(path: Path, layer: int, site: str, settings: PoleSettings) -> Poles | None:
+    """Poles of one map, if some session has found them."""
+    return _poles().get((str(path), stamp_of(path / FACTS_FILE), layer, site, settings.key))
+
+
 def poles_at(path: Path, layer: int, site: str, settings: PoleSettings) -> Poles:
-    """Poles of one map."""
-    return _poles(str(path), stamp_of(path / FACTS_FILE), layer, site, settings.key, settings)
+    """Poles of one map; found, with a message, where they are not known yet.
+
+    Raises:
+        UserError: see :func:`pruning.poles.find_poles`.
+    """
+    stamp = stamp_of(path / FACTS_FILE)
+    known, key = _poles(), (str(path), stamp, layer, site, settings.key)
+    if key not in known:
+        with st.spinner("Finding poles …"):
+            found = load_poles(path, layer, site, settings) or _find_poles(
+                path, layer, site, settings
+            )
+        known[key] = found
+        while len(known) > _MOST_POLES:
+            known.pop(next(iter(known)), None)
+        return found
+    return known[key]
+
+
+def _find_poles(path: Path, layer: int, site: str, settings: PoleSettings) -> Poles:
+    projection = projection_at(path)
+    if int(projection.figures(layer, site)["n_neurons"]) <= MOST_AT_ONCE:
+        return find_poles(projection, layer, site, settings)
+    place = st.empty()
+
+    def waiting() -> None:
+        # A sign of life, at which a click ends the wait.
+        place.caption("On a wide layer this takes a while; nothing else has to wait for it.")
+
+    try:
+        return find_apart(path, layer, site, settings, waiting)
+    finally:
+        place.empty()
+
+
+@st.cache_resource(show_spinner=False)
+def _poles() -> dict[tuple[str, Stamp, int, str, str], Poles]:
+    return {}
 
 
 def tree_at(path: Path, layer: int, site: str, settings: PoleSettings) -> CondensedTree:
@@ -224,13 +267,6 @@ def _tree(
     path: str, stamp: Stamp, layer: int, site: str, key: str, _settings: PoleSettings
 ) -> CondensedTree:
     return condensed_tree(_projection(path, stamp), layer, site, _settings)
-
-
-@st.cache_resource(show_spinner="Finding poles …", max_entries=64)
-def _poles(
-    path: str, stamp: Stamp, layer: int, site: str, key: str, _settings: PoleSettings
-) -> Poles:
-    return find_poles(_projection(path, stamp), layer, site, _settings)
 
 
 @st.cache_resource(show_spinner=False)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from projector.objectives import EXACT, dissimilarity, row_blocks, stress_figures
@@ -191,6 +190,9 @@ def _target(correlation: Tensor, alive: Tensor, layout: Layout) -> Tensor:
 
 def _rank_correlation(positions: Tensor, target: Tensor, p: float) -> float | None:
     """Spearman's, over all pairs, or two million drawn at random with replacement where more."""
+    # Half a second, which all who only read a map would pay.
+    from scipy.stats import rankdata
+
     n = positions.shape[0]
     if n < 3:
         return None

@@ -1,4 +1,8 @@
-"""Load a Hugging Face model and its tokenizer; resolve the bundled model."""
+"""Load a Hugging Face model and its tokenizer; resolve the bundled model.
+
+Transformers takes a second to import, and much that uses this room needs its words only: so it is
+imported where a model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +17,6 @@ import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoTokenizer,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    MODEL_MAPPING_NAMES,
-)
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
-from transformers.utils.hub import cached_file
 
 from projector.errors import UserError
 
@@ -93,6 +82,9 @@ def load_model(
     Raises:
         UserError: if there is no such model, or it is in a form that is not read.
     """
+    from transformers import AutoConfig
+    from transformers.utils.hub import cached_file
+
     chosen_device = choose_device(device)
     folder = BUNDLED_FOLDER if name == BUNDLED else Path(name)
     is_local = name == BUNDLED or folder.exists()
@@ -159,12 +151,15 @@ def auto_class(class_name: str = "", *, with_head: bool = True) -> Any:
     One that no table names, such as one whose code comes with the model, is taken for a causal
     language model.
     """
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers.models.auto import modeling_auto
+
     if not with_head:
         return AutoModel
     tables: dict[Any, dict[str, Any]] = {
-        AutoModelForCausalLM: MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        AutoModelForMaskedLM: MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-        AutoModel: MODEL_MAPPING_NAMES,
+        AutoModelForCausalLM: modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        AutoModelForMaskedLM: modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        AutoModel: modeling_auto.MODEL_MAPPING_NAMES,
     }
     for auto, names in tables.items():
         if class_name in names.values():
@@ -204,6 +199,9 @@ def _load_tokenizer(where: str, options: dict[str, Any]) -> Any:
     model types ``AutoTokenizer`` takes the vocabulary alone, and cuts words as the type's first
     model did.
     """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
     facts = get_tokenizer_config(where, **options)
     if facts.get("tokenizer_class") in _GENERIC_TOKENIZERS and "auto_map" not in facts:
         own = {key: value for key, value in options.items() if key != "trust_remote_code"}

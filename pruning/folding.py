@@ -10,8 +10,6 @@ from __future__ import annotations
 import warnings
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from projector.architecture.weights import MlpWeights
 from pruning.plan import LayerPlan
@@ -22,6 +20,10 @@ def plan_layer(weights: MlpWeights, n_kept: int, seed: int) -> LayerPlan:
 
     Each cluster is named by the member nearest its mean.
     """
+    # Half a second, which all who only name the methods would pay.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     n = weights.n_neurons
     if n_kept >= n:
         return LayerPlan(n, tuple(range(n)))

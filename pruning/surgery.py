@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.initialization import no_init_weights
 
 from projector.architecture import Architecture, find_architecture
 from projector.architecture.weights import MlpWeights, native_tensors, read_weights
@@ -141,6 +140,9 @@ def write_weights(
 def _build(model: nn.Module, config: Any) -> nn.Module:
     """The model's class built from a config, its weights not yet set."""
     kind: Any = type(model)
+    # Here, since much that uses this room only writes weights: see projector.models.
+    from transformers.initialization import no_init_weights
+
     with no_init_weights():
         built: Any = kind._from_config(config, dtype=next(model.parameters()).dtype)
     # Left out with the initialization.

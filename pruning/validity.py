@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -86,5 +85,7 @@ def _validity(
 
 
 def _between(data: Floats, rows: Integers, columns: Integers, is_distance: bool) -> Floats:
+    from scipy.spatial.distance import cdist
+
     distance = data[np.ix_(rows, columns)] if is_distance else cdist(data[rows], data[columns])
     return np.asarray(distance, dtype=np.float64)

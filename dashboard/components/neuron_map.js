@@ -167,7 +167,7 @@ class NeuronMap {
     this.timeline = element("div", "timeline");
     // Tokens first: what is read stands above what is looked at.
     host.append(this.timeline, this.stage, this.legend);
-    this.gl = this.glCanvas.getContext("webgl2", { antialias: true, alpha: true });
+    this.gl = this.glCanvas.getContext("webgl2", { antialias: false, alpha: true });
     if (this.gl) this.prepareGl();
     this.glCanvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     this.glCanvas.addEventListener("webglcontextrestored", () => {
@@ -282,7 +282,9 @@ class NeuronMap {
 
   // Drawing.
 
-  draw() {
+  // Where only the values of points are others, the frame and the marks stay as they are drawn.
+  draw(onlyValues = false) {
+    if (!onlyValues) this.isStale = true;
     if (this.asked) return;
     this.asked = requestAnimationFrame(() => {
       this.asked = 0;
@@ -299,7 +301,25 @@ class NeuronMap {
       if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
         canvas.width = Math.round(width * ratio);
         canvas.height = Math.round(height * ratio);
+        this.isStale = true;
       }
+    if (this.isStale || !this.gl) this.paintFlat(width, height, ratio);
+    if (this.gl) this.paintGl(ratio);
+    this.isStale = false;
+    this.nDrawn += 1;
+    // What is on the screen, for tests and benchmarks.
+    const state = this.host.dataset;
+    state.drawn = String(this.nDrawn);
+    state.shown = this.panels.map((panel) => `${panel.positions_id}/${panel.values_id}`).join(" ");
+    state.points = String(this.panels.reduce((sum, panel) => sum + this.nNeurons(panel), 0));
+    state.camera = JSON.stringify(this.camera);
+    state.token = String(this.token);
+    state.renderer = this.gl ? "webgl2" : "canvas";
+    state.paintedAt = String(performance.timeOrigin + performance.now());
+  }
+
+  // All that WebGL does not draw: the frame below the points, marks and text above them.
+  paintFlat(width, height, ratio) {
     // Of elements, not of the page's variables: those may hold what a canvas can't read.
     const stage = getComputedStyle(this.stage);
     this.colors = {
@@ -315,7 +335,6 @@ class NeuronMap {
       pen.clearRect(0, 0, width, height);
       return pen;
     });
-    if (this.gl) this.paintGl(ratio);
     this.panels.forEach((panel, i) => {
       const box = this.boxes[i];
       box.matrix = projection(this.camera, box.width / box.height, this.extent, this.dim);
@@ -332,16 +351,6 @@ class NeuronMap {
       below.restore();
       above.restore();
     });
-    this.nDrawn += 1;
-    // What is on the screen, for tests and benchmarks.
-    const state = this.host.dataset;
-    state.drawn = String(this.nDrawn);
-    state.shown = this.panels.map((panel) => `${panel.positions_id}/${panel.values_id}`).join(" ");
-    state.points = String(this.panels.reduce((sum, panel) => sum + this.nNeurons(panel), 0));
-    state.camera = JSON.stringify(this.camera);
-    state.token = String(this.token);
-    state.renderer = this.gl ? "webgl2" : "canvas";
-    state.paintedAt = String(performance.timeOrigin + performance.now());
   }
 
   savePicture() {
@@ -880,7 +889,7 @@ class NeuronMap {
         this.strip.scrollTop = top - height / 2;
     }
     this.current = now;
-    this.draw();
+    this.draw(true);
     if (tell && !this.playing) this.tellLater();
   }
 

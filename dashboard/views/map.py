@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dashboard import coloring, exports, palette, session
 from dashboard.components.neuron_map import Legend, Panel, View, neuron_map, standalone_html
 from dashboard.frame import BESIDE, SITE_NAMES, Scene, neuron_name, nonfinite_of
-from dashboard.loading import extent_at, moments_at, points_at, poles_at
+from dashboard.loading import extent_at, known_poles, moments_at, points_at, poles_at
 from dashboard.measures import importance_of
 from dashboard.selection import parse_neuron
 from dashboard.trust import trust_figures
@@ -57,6 +57,12 @@ def show(scene: Scene) -> None:
         _offer(scene, view)
     with trust:
         _show_trust(scene)
+    _tell(scene)
+    with place:
+        _find_poles(scene, sites)
+
+
+def _tell(scene: Scene) -> None:
     st.caption(
         "Drag to turn, wheel to zoom, Shift and drag to move, R for the first view; click a neuron "
         "to choose it. "
@@ -68,6 +74,20 @@ def show(scene: Scene) -> None:
             else "Neighbours fire together; far distances mean little."
         )
     )
+
+
+def _find_poles(scene: Scene, sites: list[str]) -> None:
+    """Poles that are not known yet, once the map is there: points first, their colours after."""
+    missing = [site for site in sites if _poles(scene, site) is None]
+    for site in missing:
+        try:
+            poles_at(scene.path, scene.layer, site, session.pole_settings())
+        except UserError as error:
+            # A map without poles is a map still.
+            st.caption(session.plain(f"No poles: {error}"))
+            return
+    if missing:
+        st.rerun()
 
 
 def sites_beside(scene: Scene, known: Container[tuple[int, str]]) -> list[str]:
@@ -159,8 +179,9 @@ def _offer(scene: Scene, view: View) -> None:
     stem = f"{scene.name.replace('/', '-')}-layer-{scene.layer}-{scene.site}"
 
     def table() -> pa.Table:
-        poles = _poles(scene, scene.site)
-        return exports.neuron_table(scene.projection, scene.layer, scene.site, poles)
+        return exports.neuron_table(
+            scene.projection, scene.layer, scene.site, _poles(scene, scene.site)
+        )
 
     icon = ":material/download:"
     with st.container(horizontal=True):
@@ -209,7 +230,11 @@ def _paint(
         return coloring.color_by_state(
             figures["n_neurons"], figures["dead_neurons"], nonfinite_of(figures)
         )
-    return coloring.color_alike(figures["n_neurons"])
+    found = coloring.color_alike(figures["n_neurons"])
+    if color == "pole":
+        legend = Legend("Pole", (("not known yet", palette.NO_GROUP),))
+        return replace(found, values=np.full_like(found.values, palette.NO_GROUP), legend=legend)
+    return found
 
 
 def _measures(scene: Scene, site: str, asked: set[str]) -> dict[str, NDArray[np.floating]]:
@@ -229,11 +254,7 @@ def _measures(scene: Scene, site: str, asked: set[str]) -> dict[str, NDArray[np.
 
 
 def _poles(scene: Scene, site: str) -> Poles | None:
-    try:
-        return poles_at(scene.path, scene.layer, site, session.pole_settings())
-    except UserError:
-        # A map without poles is a map still.
-        return None
+    return known_poles(scene.path, scene.layer, site, session.pole_settings())
 
 
 def _marked(poles: Poles | None, n_neurons: int) -> tuple[int, ...]:

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.sparse.linalg import eigsh
-from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from projector.objectives import arrangement_cost, dissimilarity
@@ -69,6 +66,8 @@ def spectral_order(correlation: Tensor) -> Tensor:
     if n <= _MOST_FOR_DENSE:
         fiedler = np.linalg.eigh(laplacian)[1][:, 1]
     else:
+        from scipy.sparse.linalg import eigsh
+
         # The constant vector, eigenvalue 0, is lifted out of the way of the one wanted.
         laplacian += 2 * degrees.max() / n
         start = np.linspace(-1, 1, n)
@@ -81,6 +80,9 @@ def leaf_order(correlation: Tensor) -> Tensor:
     n = correlation.shape[0]
     if n < 3:
         return torch.arange(n)
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
     apart = dissimilarity(correlation.double().cpu())
     condensed = squareform(apart.numpy(), checks=False)
     tree = linkage(condensed, method="average", optimal_ordering=True)

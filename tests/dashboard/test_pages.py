@@ -24,15 +24,17 @@ from streamlit.util import calc_hash
 
 import dashboard
 from dashboard import loading, opening
+from dashboard.components.neuron_map import View
 from dashboard.loading import examples_path, prompt_folder
 from dashboard.prompts import Prompt, store
+from dashboard.views import map as map_view
 from dashboard.views import prompt as prompt_view
 from projector.examples import Examples
 from projector.importing import import_checkpoint
 from projector.preparing import FitSettings, prepare
 from projector.projection import FACTS_FILE, Projection
 from pruning.plan import LayerPlan, PruningPlan
-from pruning.poles import PoleSettings, find_poles
+from pruning.poles import POLES_FILE, PoleSettings, find_poles
 from pruning.report import PruningReport, Row
 from pruning.saving import PLAN_FILE
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
@@ -1018,3 +1020,31 @@ def test_a_mistake_at_the_start_is_said(
 ) -> None:
     (error,) = errors(start(tmp_path, "map", *arguments).run())
     assert says in error
+
+
+def test_the_map_is_drawn_before_its_poles_are_found(
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[View] = []
+    monkeypatch.setattr(map_view, "neuron_map", lambda view, **_: drawn.append(view))
+    loading._poles.clear()
+    at = open_page("map", grouping=GROUPING)
+    assert errors(at) == []
+    before, after = (view.panels[0].legend for view in drawn)
+    assert before is not None
+    assert after is not None
+    assert before.items == (("not known yet", 0),)
+    assert after.items is not None
+    assert after.items[0][0].startswith("pole 0")
+
+
+def test_a_wide_layer_s_poles_are_found_apart(
+    start: Open, copied: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "MOST_AT_ONCE", 10)
+    root = copied(DECODER)
+    at = start(root, "map", projection=DECODER, grouping=GROUPING).run()
+    assert errors(at) == []
+    # In no pole: a share, and not the sign for what is not known.
+    assert at.metric[-1].value.endswith("%")
+    assert (root / DECODER / POLES_FILE).exists()

@@ -1,0 +1,65 @@
+"""Poles of wide maps, found by a process of their own.
+
+HDBSCAN keeps Python to itself for as long as it works. On a wide map that is seconds, in which no
+session could draw anything.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from dashboard.sweeping import json_error
+from projector.errors import UserError
+from pruning.poles import Poles, PoleSettings, load_poles
+
+# Up to here they are found in less than starting a process takes.
+MOST_AT_ONCE = 8_000
+_LOOK_EVERY_S = 0.2
+
+
+def find_apart(
+    folder: Path, layer: int, site: str, settings: PoleSettings, waiting: Callable[[], None]
+) -> Poles:
+    """As ``pruning poles`` finds them, and keeps them beside the projection.
+
+    Args:
+        waiting: called again and again meanwhile; raising in it ends the process.
+
+    Raises:
+        UserError: with the command's own reason, if it found none.
+    """
+    command = [
+        sys.executable, "-m", "pruning", "poles",
+        "--layer", str(layer),
+        "--site", site,
+        "--space", settings.space,
+        "--min-cluster-size", str(settings.min_cluster_size),
+        "--min-samples", str(settings.effective_min_samples),
+        "--selection", settings.selection,
+        "--epsilon", str(settings.epsilon),
+        "--json",
+        # A folder's name is no option, whatever it is.
+        "--", str(folder),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        while True:
+            try:
+                _, said = process.communicate(timeout=_LOOK_EVERY_S)
+                break
+            except subprocess.TimeoutExpired:
+                waiting()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    found = load_poles(folder, layer, site, settings) if process.returncode == 0 else None
+    if found is None:
+        lines = said.decode(errors="replace").strip().splitlines()
+        raise UserError(json_error(lines[-1]) if lines else "finding poles was ended from outside")
+    return found
