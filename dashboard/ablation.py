@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dashboard.model_room import Guest
 from dashboard.prompts import Prompt, can_generate, continue_prompt
 from projector.intervention import Replacement, intervene
+from projector.progress import Progress
 from pruning.perplexity import score
 from pruning.windows import EvaluationText
 
@@ -47,6 +48,7 @@ def ablate(
     n_random: int = 3,
     seed: int = 0,
     advance: Callable[[int], None] = lambda n: None,
+    progress: Progress | None = None,
 ) -> list[Outcome]:
     """The whole model, the one without ``neurons``, and ones without as many random ones.
 
@@ -56,7 +58,8 @@ def ablate(
         among: neurons that random ones are drawn from; those ablated are left out where they
             can be.
         n_random: how many draws.
-        advance: called after each.
+        advance: called after each, and with 0 for each token that is added.
+        progress: told of the windows that are scored.
     """
     tap = guest.architecture.blocks[layer].taps[site]
     others = sorted(set(among) - set(neurons))
@@ -77,11 +80,11 @@ def ablate(
         with intervene([Replacement(tap, chosen, values)] if len(chosen) else []):
             perplexity = None
             if text is not None:
-                found = score(guest.loaded.model, text)
+                found = score(guest.loaded.model, text, progress=progress)
                 perplexity = None if found.problem else found.perplexity
             said = None
             if prompt is not None and can_generate(guest):
-                said = continue_prompt(guest, prompt)
+                said = continue_prompt(guest, prompt, lambda n: advance(0))
         outcomes.append(Outcome(name, perplexity, said))
         advance(1)
     return outcomes

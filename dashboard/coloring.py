@@ -41,12 +41,12 @@ class Coloring:
 def color_by_pole(poles: Poles) -> Coloring:
     """Poles in colours of their own, the rest grey."""
     labels = poles.labels.numpy()
-    items = [
+    items: list[tuple[str, int | None]] = [
         (f"pole {k} ({pole.size})", int(palette.group_index(np.array([k]))[0]))
         for k, pole in enumerate(poles.poles[:_MOST_NAMED])
     ]
     if len(poles.poles) > _MOST_NAMED:
-        items.append((f"… {len(poles.poles) - _MOST_NAMED} more", palette.NO_GROUP))
+        items.append((f"and {len(poles.poles) - _MOST_NAMED} more", None))
     items.append(("in no pole", palette.NO_GROUP))
     return Coloring(
         palette.group_index(labels),

@@ -74,6 +74,11 @@ class Scene:
         Raises:
             UserError: see :meth:`dashboard.model_room.ModelRoom.use`.
         """
+        if not self.settings.may_load(self.model_name):
+            raise UserError(
+                f"'{self.model_name}' is neither a model of the hub nor below the folders that the "
+                "app was started with: start it with --model and the model's folder"
+            )
         note = st.empty()
         if self.room.name != self.model_name:
             note.info(f"Loading {session.plain(self.model_name)} …", icon=":material/hourglass:")
@@ -115,6 +120,7 @@ def choose_scene(settings: Settings) -> Scene | None:
     Raises:
         UserError: if what is chosen is damaged; another can be chosen at the side.
     """
+    session.say_again()
     found = find_folders(settings.roots, FACTS_FILE)
     if settings.projection is not None and settings.projection not in found:
         st.error(
@@ -130,11 +136,7 @@ def choose_scene(settings: Settings) -> Scene | None:
     known = [name for name in (settings.projection, USUAL_PROJECTION, *found) if name in found]
     usual = str(known[0])
     if chosen.projection is not None and chosen.projection not in found:
-        st.error(
-            f"There is no projection {session.plain(chosen.projection[:80])} here; "
-            f"this is {session.plain(usual)}.",
-            icon=":material/error:",
-        )
+        session.say(f"There is no projection {chosen.projection[:80]} here; this is {usual}.")
     name = chosen.projection if chosen.projection in found else usual
     with st.sidebar:
         session.bind("choose projection", name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -29,6 +30,8 @@ from pruning.windows import EvaluationText
 
 Stamp = tuple[int, int]
 _MOST_POLES = 256
+_MOST_TEXTS = 8
+_MOST_FACTS = 512
 
 
 def cache_folder() -> Path:
@@ -201,13 +204,33 @@ def _examples(path: str, stamp: Stamp) -> Examples:
 def evaluation_of(source: str, sha256: str, make: Callable[[], EvaluationText]) -> EvaluationText:
     """A text's windows for a model, made once."""
     texts = _texts()
-    if (source, sha256) not in texts:
-        texts[source, sha256] = make()
-    return texts[source, sha256]
+    # A file's text is another one when the file is; a folder's is read anew.
+    path = Path(source)
+    key = (source, sha256, stamp_of(path) if path.is_file() else None)
+    if path.is_dir() or key not in texts:
+        texts[key] = make()
+        while len(texts) > _MOST_TEXTS:
+            texts.pop(next(iter(texts)), None)
+    return texts[key]
 
 
 @st.cache_resource(show_spinner=False)
-def _texts() -> dict[tuple[str, str], EvaluationText]:
+def _texts() -> dict[tuple[str, str, Stamp | None], EvaluationText]:
+    return {}
+
+
+def fact_of(key: tuple[object, ...], make: Callable[[], Any]) -> Any:
+    """What a model says of a neuron, asked once: the same for all sessions."""
+    facts = _facts()
+    if key not in facts:
+        facts[key] = make()
+        while len(facts) > _MOST_FACTS:
+            facts.pop(next(iter(facts)), None)
+    return facts[key]
+
+
+@st.cache_resource(show_spinner=False)
+def _facts() -> dict[tuple[object, ...], Any]:
     return {}
 
 

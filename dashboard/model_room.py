@@ -37,6 +37,8 @@ class ModelRoom:
         self._lock = threading.Lock()
         self._name: str | None = None
         self._guest: Guest | None = None
+        # Of which model other weights were asked for than lie there.
+        self._refused: set[tuple[str, str | None]] = set()
 
     @property
     def name(self) -> str | None:
@@ -70,20 +72,32 @@ class ModelRoom:
             waiting()
             is_ours = self._lock.acquire(timeout=_WAIT_SECONDS)
         try:
-            if self._name != name or self._guest is None:
+            if not self._holds(name, sha256):
                 self._release()
-                self._guest = self._load(name)
-                self._name = name
-            theirs = self._guest.loaded.weights_sha256
+                self._guest, self._name = self._load(name), name
+            guest = self._guest
+            assert guest is not None
+            theirs = guest.loaded.weights_sha256
             if sha256 is not None and theirs != sha256:
                 raise UserError(
                     f"model '{name}' is not the one of this projection: its weights are "
                     f"{theirs[:12]}, not {sha256[:12]}; start with --model and the right one"
                 )
             with _memory_errors():
-                yield self._guest
+                yield guest
         finally:
             self._lock.release()
+
+    def _holds(self, name: str, sha256: str | None) -> bool:
+        """Whether the model in memory is the one; a file may have been replaced meanwhile."""
+        if self._guest is None or self._name != name:
+            return False
+        asked = (name, sha256)
+        if sha256 in (None, self._guest.loaded.weights_sha256) or asked in self._refused:
+            return True
+        # Looked for once: if other weights lie there still, they are not loaded at every click.
+        self._refused.add(asked)
+        return False
 
     def _load(self, name: str) -> Guest:
         with _memory_errors():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +103,14 @@ def places(examples: Examples, neuron: int, seed: int = 0) -> list[Place]:
 
 
 def read_excerpts(
-    guest: Guest, examples: Examples, layer: int, site: str, neuron: int, wanted: Sequence[Place]
+    guest: Guest,
+    examples: Examples,
+    layer: int,
+    site: str,
+    neuron: int,
+    wanted: Sequence[Place],
+    *,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> list[Excerpt]:
     """Run the model over what stands before each place, and read the neuron at every token.
 
@@ -115,7 +122,9 @@ def read_excerpts(
     tap = guest.architecture.blocks[layer].taps[site]
     found = []
     for place in wanted:
-        ids, focus = examples.context(place.at, _MOST_READ - _N_AFTER - 1, _N_AFTER)
+        # What stands behind a token is no matter to a causal neuron, and is to another.
+        n_after = _N_AFTER if guest.architecture.is_causal else _MOST_READ
+        ids, focus = examples.context(place.at, _MOST_READ - _N_AFTER - 1, n_after)
         passed: list[Tensor] = []
         with (
             torch.no_grad(),
@@ -130,11 +139,12 @@ def read_excerpts(
         found.append(
             Excerpt(
                 place,
-                tuple(show(decode([i])) for i in ids[first:]),
-                tuple(values[first:]),
+                tuple(show(decode([i])) for i in ids[first : focus + _N_AFTER + 1]),
+                tuple(values[first : focus + _N_AFTER + 1]),
                 focus - first,
             )
         )
+        advance(1)
     return found
 
 
@@ -169,6 +179,8 @@ def written(guest: Guest, layer: int, neuron: int, most: int = 12) -> tuple[list
     Raises:
         UserError: if the model has no unembedding, or the layer no MLP whose weights are known.
     """
+    if not guest.architecture.is_causal:
+        raise UserError("between an encoder's stream and its vocabulary stands more than a matrix")
     mlp = guest.architecture.blocks[layer].mlp
     model: Any = guest.loaded.model
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None

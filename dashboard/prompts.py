@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dashboard.model_room import Guest
 from projector.architecture import longest_sequence
+from projector.budget import size_text
 from projector.capture import capture
 from projector.corpus import special_tokens
 from projector.errors import UserError
@@ -28,6 +30,8 @@ from projector.projection import disk_errors
 
 _ID = re.compile(r"[0-9a-f]{16}")
 MOST_CHARACTERS = 200_000
+# Of one map over all tokens: three of them are sent at once, and Streamlit's messages have an end.
+_MOST_VALUES = 40_000_000
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,13 @@ def has_chat(guest: Guest) -> bool:
     return bool(getattr(guest.loaded.tokenizer, "chat_template", None))
 
 
+def as_it_can(guest: Guest, prompt: Prompt) -> Prompt:
+    """The prompt as plain text where the model has no chat template."""
+    if prompt.as_chat and not has_chat(guest):
+        return Prompt(prompt.text, prompt.n_new)
+    return prompt
+
+
 def can_generate(guest: Guest) -> bool:
     """Whether it is a model that goes on with a text."""
     return guest.architecture.is_causal and hasattr(guest.loaded.model, "generate")
@@ -119,12 +130,19 @@ def encode(guest: Guest, prompt: Prompt) -> list[int]:
     if prompt.as_chat:
         if not has_chat(guest):
             raise UserError("this model has no chat template: send the prompt as plain text")
-        ids = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-        )["input_ids"]
+        try:
+            ids = tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+            )["input_ids"]
+        except Exception as error:
+            # A template is a program that comes with the model, and may refuse in any way.
+            raise UserError(
+                f"the model's chat template refuses this: {str(error)[:200]}; send the prompt as "
+                "plain text"
+            ) from error
     else:
         ids = tokenizer(text, verbose=False)["input_ids"]
         ids = _with_beginning(list(ids), guest)
@@ -170,6 +188,7 @@ def run_prompt(
     n_prompt = len(ids)
     if prompt.n_new and can_generate(guest):
         ids = _generate(guest, ids, prompt.n_new, advance)
+    _check_size(guest, len(ids), maps)
     tensor = torch.tensor([ids], device=next(guest.loaded.model.parameters()).device)
     found: dict[tuple[int, str], NDArray[np.float16]] = {}
 
@@ -197,14 +216,37 @@ def run_prompt(
     return Run(prompt, pieces, found, n_prompt, tokenizer.decode(ids))
 
 
-def continue_prompt(guest: Guest, prompt: Prompt) -> str:
+def _check_size(guest: Guest, n_tokens: int, maps: Sequence[tuple[int, str]]) -> None:
+    """Raise a UserError if the activations of so many tokens are too many to keep or to send."""
+    widths = [guest.architecture.blocks[layer].widths[site] for layer, site in maps]
+    needed, free = 2 * n_tokens * sum(widths), psutil.virtual_memory().available
+    if 2 * needed > free:
+        raise UserError(
+            f"the activations of {n_tokens:,} tokens take {size_text(needed)}, and "
+            f"{size_text(free)} of memory are free: shorten the prompt"
+        )
+    widest = max(widths, default=1)
+    if n_tokens * widest > _MOST_VALUES:
+        raise UserError(
+            f"{n_tokens:,} tokens of {widest:,} neurons are more than a page can show: "
+            f"shorten the prompt to {_MOST_VALUES // widest:,} tokens"
+        )
+
+
+def continue_prompt(
+    guest: Guest, prompt: Prompt, advance: Callable[[int], None] = lambda n: None
+) -> str:
     """What the model adds to a prompt, greedily.
+
+    Args:
+        advance: called for each token that is added; raising in it stops the work.
 
     Raises:
         UserError: see :func:`encode`.
     """
+    prompt = as_it_can(guest, prompt)
     ids = encode(guest, prompt)
-    made = _generate(guest, ids, prompt.n_new, lambda n: None)
+    made = _generate(guest, ids, prompt.n_new, advance)
     return str(guest.loaded.tokenizer.decode(made[len(ids) :]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,10 @@ from projector.errors import UserError
 from pruning.poles import PoleSettings
 
 _SELECTION = "selection"
-_WRITTEN = "written params"
+_WRITTEN, _WROTE_AT = "written params", "wrote params at"
+_SENT, _CHANGED = "sent params", "was changed"
+_LAG_S = 1.0
+_SAID, _AGAIN = "said", "runs again"
 _PAGES = "pages"
 
 
@@ -28,6 +32,7 @@ def current() -> Selection:
 def change(**changes: Any) -> None:
     """Select something else; see :meth:`Selection.but`."""
     st.session_state[_SELECTION] = current().but(**changes)
+    st.session_state[_CHANGED] = True
 
 
 def pole_settings() -> PoleSettings:
@@ -38,11 +43,17 @@ def pole_settings() -> PoleSettings:
 def read_url() -> None:
     """Take the selection from the URL where it is not the one that was written there.
 
-    That is: at first, after a link was pasted, and when the user went back.
+    That is: at first, after a link was pasted, and when the user went back. The address may also
+    lag behind: a click was sent before what the one before it wrote had come, or a run was ended
+    before it wrote at all. Then what was just chosen counts.
     """
     params = st.query_params.to_dict()
-    if params and params != st.session_state.get(_WRITTEN):
-        st.session_state[_SELECTION] = Selection.of_params(params)
+    state = st.session_state
+    was_chosen = state.pop(_CHANGED, False)
+    is_old = params == state.get(_SENT) and time.monotonic() - state.get(_WROTE_AT, 0.0) < _LAG_S
+    state[_SENT] = params
+    if params and params != state.get(_WRITTEN) and not was_chosen and not is_old:
+        state[_SELECTION] = Selection.of_params(params)
 
 
 def write_url() -> None:
@@ -50,7 +61,9 @@ def write_url() -> None:
     params = current().params()
     if st.query_params.to_dict() != params:
         st.query_params.from_dict(params)
+        st.session_state[_WROTE_AT] = time.monotonic()
     st.session_state[_WRITTEN] = params
+    st.session_state.pop(_CHANGED, None)
 
 
 def bind(key: str, value: Any) -> None:
@@ -67,7 +80,7 @@ def remember_pages(pages: dict[str, StreamlitPage]) -> None:
 def show_menu(place: DeltaGenerator) -> Selection:
     """Links to all pages, each with what is selected: returned."""
     selection = current()
-    with place.container(gap="xxsmall"):
+    with place:
         for page in st.session_state[_PAGES].values():
             st.page_link(page, query_params=selection.params(), width="stretch")
     return selection
@@ -76,6 +89,25 @@ def show_menu(place: DeltaGenerator) -> Selection:
 def go(path: str) -> None:
     """Open another page."""
     st.switch_page(st.session_state[_PAGES][path], query_params=current().params())
+
+
+def say(problem: str) -> None:
+    """Show a message that is still there when the page runs itself once more."""
+    st.session_state[_SAID] = problem
+    st.error(plain(problem), icon=":material/error:")
+
+
+def say_again() -> None:
+    """What the run before this one said, if that one asked for this."""
+    problem = st.session_state.pop(_SAID, None)
+    if st.session_state.pop(_AGAIN, False) and problem:
+        say(problem)
+
+
+def run_again() -> None:
+    """Run the page once more, with what was found meanwhile."""
+    st.session_state[_AGAIN] = True
+    st.rerun()
 
 
 @contextmanager

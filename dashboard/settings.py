@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from projector.models import BUNDLED
 USUAL_ROOT = Path("runs")
 USUAL_PROJECTION = "demo"
 _MOST_DEPTH = 4
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,11 @@ class Settings:
         Raises:
             UserError: if it is a file anywhere else, or not there.
         """
-        kind = source.split(":")[0]
+        kind, _, rest = source.partition(":")
         # A comma would make two sources of it for a command that takes a list.
-        if kind in ("hf", "stdlib") and "," not in source:
+        if kind == "stdlib" and "," not in source:
+            return source
+        if kind == "hf" and "," not in source and is_hub_id(rest.partition(":")[0]):
             return source
         for root in self.roots if source else ():
             try:
@@ -51,10 +55,27 @@ class Settings:
                 # No file has such a name.
                 continue
         roots = ", ".join(root.name for root in self.roots)
+        if kind == "hf" and "," not in source:
+            raise UserError(f"'{source[:80]}' names no data set of the hub: write hf:OWNER/NAME")
         raise UserError(
             f"there is no text '{source[:80]}' below {roots}: "
             "put it there, or start with --root and its folder"
         )
+
+    def may_load(self, model: str) -> bool:
+        """Whether a page may load a model: the given one, one below a root, or one of the hub."""
+        if model in (BUNDLED, self.model) or is_hub_id(model):
+            return True
+        path = Path(model).resolve()
+        return any(path.is_relative_to(root) for root in self.roots)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is one of the hub's, and not that of a file or folder here.
+
+    What reads from the hub would take the file.
+    """
+    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,7 +121,13 @@ def find_folders(roots: tuple[Path, ...], file: str) -> dict[str, Path]:
         if not root.is_dir():
             continue
         for path in sorted(_walk(root, 0)):
-            if (path / file).is_file() and (path / file).resolve().is_relative_to(root):
+            try:
+                is_there = (path / file).is_file()
+                is_below = is_there and (path / file).resolve().is_relative_to(root)
+            except OSError:
+                # Someone else's.
+                continue
+            if is_below:
                 found.setdefault(_name_of(path, roots), path)
     return found
 

@@ -27,7 +27,8 @@ VIEWS = (map_view, neuron, prompt, heatmap, poles, pruning)
 
 st.set_page_config("Transformer Projector", _ICON, layout="wide")
 st.html(_STYLE)
-menu = st.sidebar.empty()
+menu = st.sidebar.container(gap="xxsmall")
+linked = None
 with session.problems():
     session.read_url()
     settings = read_settings()
@@ -46,6 +47,7 @@ with session.problems():
         page = st.navigation(list(pages.values()), position="hidden")
         linked = session.show_menu(menu)
         page.run()
-        if session.current() != linked:
-            session.show_menu(menu)
 session.write_url()
+# Links to what was selected before the page selected something else would lead back there.
+if linked not in (None, session.current()):
+    session.run_again()

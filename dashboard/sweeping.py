@@ -148,6 +148,9 @@ def start(
     settings = SweepSettings(tuple(methods), shares, tuple(refits), n_seeds)
     if (root / name).exists():
         raise UserError(f"there is a folder '{name}' already: give another name")
+    # Its folder comes later than it does.
+    if any(job.name == name and job.state().is_running for job in find(root)):
+        raise UserError(f"a sweep '{name}' is running already: give another name")
     # Several texts may be scored on; each of them lies below a root.
     texts = [
         ",".join(scene.settings.text_source(part.strip()) for part in text.split(","))
@@ -166,6 +169,8 @@ def start(
         "--calibration", texts[0],
         "--evaluation", texts[1],
         "--out", str(root / name),
+        # A small sweep: all of a text takes longer than the rest of it.
+        "--no-winners",
         "--json",
         # A model's name comes from a projection: whatever it is, it is no option.
         "--", scene.model_name,

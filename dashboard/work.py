@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import streamlit as st
+
+from projector.progress import Silent
 
 _LEAST_SECONDS = 0.1
 # A page may do the same work twice, and no two of its buttons may have one key.
@@ -59,16 +61,26 @@ class Work:
         self._bar.progress(share, text)
 
 
+class Within(Silent):
+    """Steps of one unit of a work: signs of life, and no bar of their own."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def advance(self, n: int) -> None:
+        self._work.advance(0)
+
+
 @contextmanager
-def working(title: str) -> Iterator[Work]:
+def working(title: str, on_stop: Callable[[], None] | None = None) -> Iterator[Work]:
     """Show progress while the block runs, with a button that stops it."""
     place = st.empty()
     with place.container():
-        columns = st.columns([6, 1], vertical_alignment="center")
+        columns = st.columns([3, 1], vertical_alignment="center")
         bar = columns[0].empty()
         # Whatever is clicked runs the page anew; this is what there is to click.
         key = f"stop {title} {next(_numbers)}"
-        columns[1].button("Stop", key=key, icon=":material/stop_circle:")
+        columns[1].button("Stop", key=key, on_click=on_stop, width="stretch")
     try:
         yield Work(bar, title)
     finally:

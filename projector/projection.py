@@ -352,9 +352,14 @@ class _TensorFile(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
-        with safe_open(self._path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+                return tensor
+        except (OSError, SafetensorError) as error:
+            # It was whole when the projection was opened.
+            reason = " ".join(str(error).split())
+            raise UserError(f"'{self._path}' can't be read any more: {reason}") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -189,10 +189,25 @@ class PruningReport:
                 f"reads {FORMAT_VERSION}: make it again with `pruning sweep`"
             )
         try:
-            rows = [Row(**row) for row in values["rows"]]
+            rows = [_checked(Row(**row)) for row in values["rows"]]
             return cls(dict(values["settings"]), dict(values["model"]), rows)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"'{path}' is damaged: {error}") from error
+
+
+def _checked(row: Row) -> Row:
+    """The row, if its values are of the kinds that they should be."""
+    for f in fields(Row):
+        value, kinds = getattr(row, f.name), str(f.type).split(" | ")
+        is_right = (
+            (value is None and "None" in kinds)
+            or (isinstance(value, str) and "str" in kinds)
+            or (isinstance(value, int) and not isinstance(value, bool) and "str" not in kinds)
+            or (isinstance(value, float) and "float" in kinds)
+        )
+        if not is_right:
+            raise ValueError(f"{f.name} of a row is {value!r}")
+    return row
 
 
 def _perplexity(summary: Summary) -> float:

@@ -8,7 +8,7 @@ const KEPT = new Map(); // id → typed array, for all maps of this page.
 const MOST_KEPT = 256e6; // Bytes.
 const CAMERAS = new Map(); // key of a map → where its camera was left, also while it is not shown.
 const INSTANCES = new WeakMap();
-const START = { yaw: 0.65, pitch: -0.4, zoom: 1, x: 0, y: 0 };
+const START = { yaw: 0.65, pitch: -0.4, zoom: 1, x: 0, y: 0.16 };
 const FIELD = 0.45; // The field of view across the shorter side, radians.
 const AWAY = 7; // Distance of the eye at zoom 1, in half widths of the frame.
 
@@ -664,8 +664,7 @@ class NeuronMap {
     // Where nothing has the focus, the tokens have the keys.
     this.anywhere = (event) => {
       const isFree = event.target === document.body || event.target === document.documentElement;
-      if (isFree && this.tokens.length > 1 && !event.ctrlKey && !event.metaKey && !event.altKey)
-        this.key(event);
+      if (isFree && this.tokens.length > 1) this.key(event);
     };
     document.addEventListener("keydown", this.anywhere);
   }
@@ -700,11 +699,13 @@ class NeuronMap {
   }
 
   key(event) {
+    // Those are the browser's.
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const inTokens = event.target.tagName === "INPUT" || event.target.tagName === "SELECT";
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const step = steps[event.key];
     const isTimed = this.tokens.length > 1;
-    const isPressed = event.target.tagName === "BUTTON" && !event.target.classList.contains("token");
+    const isPressed = event.target.tagName === "BUTTON";
     if (event.key === " " && isTimed && !isPressed) this.play(!this.playing);
     else if (step && isTimed && !event.shiftKey && step[0] && !inTokens)
       this.goTo(this.token + step[0], true);
@@ -755,8 +756,11 @@ class NeuronMap {
     const panel = this.panels[found.panel];
     const lines = [`${panel.name} N${found.neuron}`];
     if (panel.frames) {
-      const value = (this.shown(panel)[found.neuron] / 127) * panel.scale;
-      lines.push(`${panel.value_label || "activation"} ${value.toPrecision(3)}`);
+      // Of a byte: about, and beyond the scale no more than that.
+      const level = this.shown(panel)[found.neuron];
+      const value = ((level / 127) * panel.scale).toPrecision(2).replace("-", "−");
+      const sign = level === 127 ? "≥" : level === -127 ? "≤" : "≈";
+      lines.push(`${panel.value_label || "activation"} ${sign} ${value}`);
     }
     for (const each of panel.hoverValues) {
       const value = each.values ? each.values[found.neuron] : null;
@@ -851,7 +855,9 @@ class NeuronMap {
       this.play(false, true);
       this.strip.replaceChildren(
         ...tokens.map((each, i) => {
-          const span = element("button", each.made ? "token made" : "token", each.text);
+          // No button: those are blocks, and a line that ends within one would not end here.
+          const span = element("span", each.made ? "token made" : "token", each.text);
+          span.setAttribute("role", "button");
           span.title = each.title;
           span.tabIndex = -1;
           span.onclick = () => this.goTo(i, true);
@@ -900,7 +906,8 @@ class NeuronMap {
       const known = this.told.length ? this.told[this.told.length - 1] : this.served;
       if (known === this.token) return;
       this.told.push(this.token);
-      this.send.setStateValue("token", this.token);
+      // As a trigger: the same token may be told twice, of one prompt and of the next.
+      this.send.setTriggerValue("token", this.token);
     }, 250);
   }
 

@@ -87,7 +87,7 @@ def _find_poles(scene: Scene, sites: list[str]) -> None:
             st.caption(session.plain(f"No poles: {error}"))
             return
     if missing:
-        st.rerun()
+        session.run_again()
 
 
 def sites_beside(scene: Scene, known: Container[tuple[int, str]]) -> list[str]:
@@ -121,7 +121,11 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
                 raise
             # What the map beside it lacks is no reason to show neither.
             measures, painted = {}, coloring.color_alike(len(points))
-            painted = replace(painted, legend=Legend("", ((str(error), None),)))
+            painted = replace(
+                painted,
+                values=np.full_like(painted.values, palette.NO_GROUP),
+                legend=Legend("", ((str(error), None),)),
+            )
         panels.append(
             Panel(
                 title=f"Layer {scene.layer}: {SITE_NAMES.get(site, site)}",
@@ -155,8 +159,12 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
     return view
 
 
-def show_chosen(scene: Scene) -> None:
-    """The neuron that is chosen, and the way to its card."""
+def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> None:
+    """The neuron that is chosen, and the way to its card.
+
+    Args:
+        values: (N,) activations that the map shows.
+    """
     neuron = session.current().neuron
     if neuron is None:
         return
@@ -167,7 +175,9 @@ def show_chosen(scene: Scene) -> None:
         facts.append("in no pole" if pole < 0 else f"pole {pole}")
     if scene.projection.has_statistics:
         mean, spread = (each[neuron] for each in moments_at(scene.path, scene.layer, scene.site))
-        facts.append(f"activation {mean:.2g} ± {spread:.2g}".replace("-", "−"))
+        facts.append(f"over the corpus {mean:.2g} ± {spread:.2g}".replace("-", "−"))
+    if values is not None:
+        facts.insert(1, f"activation {float(values[neuron]):+.3g}".replace("-", "−"))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(" · ".join(facts), width="content")
         if st.button("Open its card", key="open card", icon=":material/radio_button_checked:"):
@@ -176,12 +186,12 @@ def show_chosen(scene: Scene) -> None:
 
 def _offer(scene: Scene, view: View) -> None:
     """Downloads of this map; what they hold is made when they are asked for."""
+    # Found now: what makes a download knows nothing of the session.
+    poles = _poles(scene, scene.site)
     stem = f"{scene.name.replace('/', '-')}-layer-{scene.layer}-{scene.site}"
 
     def table() -> pa.Table:
-        return exports.neuron_table(
-            scene.projection, scene.layer, scene.site, _poles(scene, scene.site)
-        )
+        return exports.neuron_table(scene.projection, scene.layer, scene.site, poles)
 
     icon = ":material/download:"
     with st.container(horizontal=True):

@@ -11,7 +11,15 @@ import streamlit as st
 from dashboard import session
 from dashboard.exports import offer_figure
 from dashboard.frame import Scene, neuron_name, nonfinite_of
-from dashboard.loading import correlation_at, examples_at, examples_path, moments_at, poles_at
+from dashboard.loading import (
+    correlation_at,
+    examples_at,
+    examples_path,
+    fact_of,
+    moments_at,
+    poles_at,
+    stamp_of,
+)
 from dashboard.neuron_facts import (
     Excerpt,
     Histogram,
@@ -135,8 +143,19 @@ def _show_written(scene: Scene, neuron: int) -> None:
         "weights and the unembedding, the mean over tokens taken out; what later layers and the "
         "last norm do is left out.",
     )
-    with scene.model() as guest:
-        promoted, suppressed = written(guest, scene.layer, neuron)
+
+    if not scene.projection.facts["model"].get("is_causal", True):
+        st.caption(
+            "Between an encoder's stream and its vocabulary stands more than a matrix: what one "
+            "neuron does to a token can't be told from weights."
+        )
+        return
+
+    def make() -> tuple[list[Written], ...]:
+        with scene.model() as guest:
+            return written(guest, scene.layer, neuron)
+
+    promoted, suppressed = fact_of(("written", scene.sha256, scene.layer, neuron), make)
     columns = st.columns(2)
     _show_tokens(columns[0], "Promotes", promoted)
     _show_tokens(columns[1], "Suppresses", suppressed)
@@ -182,6 +201,10 @@ def _show_examples(scene: Scene, neuron: int) -> None:
         st.rerun()
     found = histogram(examples, neuron)
     figure = _histogram_figure(found)
+    st.caption(
+        f"Activations on {len(examples.sample_at):,} tokens drawn evenly from the text; those of "
+        "the lists below are from all of it."
+    )
     st.plotly_chart(figure, key="histogram")
     offer_figure(figure, f"histogram-{scene.layer}-{scene.site}-{neuron}")
     wanted = places(examples, neuron)
@@ -192,9 +215,16 @@ def _show_examples(scene: Scene, neuron: int) -> None:
         for each in wanted
         if each.group == kind or (kind == "quantiles" and each.group.endswith("quantile"))
     ]
-    with scene.model() as guest:
-        excerpts = read_excerpts(guest, examples, scene.layer, scene.site, neuron, wanted)
-    _show_excerpts(excerpts)
+
+    def make() -> list[Excerpt]:
+        with working("Reading") as work, scene.model() as guest:
+            work.begin("Reading", len(wanted), "excerpts")
+            return read_excerpts(
+                guest, examples, scene.layer, scene.site, neuron, wanted, advance=work.advance
+            )
+
+    key = ("excerpts", scene.sha256, scene.layer, scene.site, neuron, kind, stamp_of(path))
+    _show_excerpts(fact_of(key, make))
 
 
 def _show_excerpts(excerpts: list[Excerpt]) -> None:

@@ -18,9 +18,9 @@ from dashboard.loading import (
     prompt_folder,
     tree_at,
 )
-from dashboard.prompts import recall
+from dashboard.prompts import as_it_can, encode, recall
 from dashboard.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
-from dashboard.work import working
+from dashboard.work import Within, working
 from projector.errors import UserError
 from pruning.perplexity import find_context
 from pruning.poles import SELECTIONS, SPACES, Poles, PoleSettings
@@ -316,8 +316,20 @@ def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[
     if kind == "mean":
         means = moments_at(scene.path, scene.layer, scene.site)[0]
     with working("Ablating") as work, scene.model() as guest:
+        if not guest.architecture.is_causal:
+            raise UserError(
+                "an encoder has no perplexity and goes on with no text, and those are what an "
+                "ablation is seen by"
+            )
+        if prompt is not None:
+            try:
+                encode(guest, as_it_can(guest, prompt))
+            except UserError as error:
+                # It was chosen on another page, and is no reason not to score the text.
+                st.warning(session.plain(f"Without the prompt of the Prompt page: {error}"))
+                prompt = None
         text: EvaluationText | None = None
-        if source.strip() and guest.architecture.is_causal:
+        if source.strip():
             where = scene.settings.text_source(source.strip())
 
             def make() -> EvaluationText:
@@ -331,6 +343,7 @@ def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[
                 "there is nothing to compare: name a text to score on, or run a prompt first"
             )
         work.begin("Ablating", 5, "models")
+
         return ablation.ablate(
             guest,
             text,
@@ -342,6 +355,7 @@ def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[
             means=means,
             among=[j for j in range(scene.n_neurons) if j not in gone],
             advance=work.advance,
+            progress=Within(work),
         )
 
 

@@ -22,9 +22,9 @@ from dashboard.loading import extent_at, points_at, prompt_folder, run_of
 from dashboard.prompts import (
     Prompt,
     Run,
+    as_it_can,
     can_generate,
     clean,
-    has_chat,
     recall,
     run_prompt,
     store,
@@ -36,6 +36,7 @@ from projector.errors import UserError
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
 _EXAMPLE = "def mean(values):\n    return sum(values) / len("
 _N_MOVERS = 12
+_STOPPED = "stopped prompt"
 
 
 def show(scene: Scene) -> None:
@@ -55,40 +56,58 @@ def show(scene: Scene) -> None:
 def _ask(scene: Scene) -> None:
     """The form; what is typed there is stored, and its id selected."""
     chosen = session.current()
-    if chosen.prompt is not None and "prompt text" not in st.session_state:
-        _fill(chosen.prompt, "prompt text")
-    if chosen.other is not None and "other text" not in st.session_state:
-        _fill(chosen.other, "other text")
-    compare = st.toggle("Compare with a second prompt", chosen.other is not None, key="compare")
+    # The fields hold what is selected, also when that came from a link or by a step back.
+    for name, key, prompt_id in (
+        ("prompt", "prompt text", chosen.prompt),
+        ("other", "other text", chosen.other),
+    ):
+        if prompt_id != st.session_state.get(f"filled {name}"):
+            st.session_state[f"filled {name}"] = prompt_id
+            if prompt_id is not None:
+                _fill(prompt_id, key)
+            if name == "other":
+                st.session_state["compare"] = prompt_id is not None
+    compare = st.toggle(
+        "Compare with a second prompt",
+        key="compare",
+        on_change=lambda: session.change(other=None),
+    )
     st.session_state.setdefault("prompt tokens", 24)
     with st.form("prompt form", border=False):
         columns = st.columns(2 if compare else 1)
-        text = columns[0].text_area(
+        columns[0].text_area(
             "Prompt A" if compare else "Prompt", key="prompt text", placeholder=_EXAMPLE, height=90
         )
-        second = (
+        if compare:
             columns[1].text_area("Prompt B", key="other text", placeholder=_EXAMPLE, height=90)
-            if compare
-            else None
-        )
         left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
-        n_new = left.number_input(
-            "Tokens to add", 0, 500, key="prompt tokens", help="Greedy; 0 for none."
-        )
-        as_chat = middle.checkbox(
+        left.number_input("Tokens to add", 0, 500, key="prompt tokens", help="Greedy; 0 for none.")
+        middle.checkbox(
             "As a chat", key="prompt chat", help="Through the model's chat template, if it has one."
         )
-        sent = right.form_submit_button("Run", type="primary", width="stretch")
-    if not compare and chosen.other is not None:
-        session.change(other=None)
-    if not sent:
+        right.form_submit_button("Run", type="primary", width="stretch", on_click=_send)
+    problem = st.session_state.pop("prompt problem", None)
+    if problem:
+        st.error(session.plain(problem), icon=":material/error:")
+
+
+def _send() -> None:
+    """Store what was typed, and select it: before the page runs, which then shows it at once."""
+    state = st.session_state
+    state.pop(_STOPPED, None)
+
+    def stored(key: str) -> str:
+        typed = Prompt(clean(state[key]), int(state["prompt tokens"]), bool(state["prompt chat"]))
+        return store(typed, prompt_folder())
+
+    try:
+        first = stored("prompt text")
+        second = stored("other text") if state.get("compare") else None
+    except UserError as error:
+        state["prompt problem"] = str(error)
         return
-    with session.problems():
-        first = Prompt(clean(text), int(n_new), as_chat)
-        changes = {"prompt": store(first, prompt_folder()), "token": 0, "other": None}
-        if second is not None:
-            changes["other"] = store(Prompt(clean(second), int(n_new), as_chat), prompt_folder())
-        session.change(**changes)
+    session.change(prompt=first, other=second, token=0)
+    state["filled prompt"], state["filled other"] = first, second
 
 
 def _fill(prompt_id: str, key: str) -> None:
@@ -99,25 +118,30 @@ def _fill(prompt_id: str, key: str) -> None:
         # The page says so, where it would show what the prompt does.
         return
     st.session_state[key] = stored.text
-    st.session_state.setdefault("prompt tokens", stored.n_new)
-    st.session_state.setdefault("prompt chat", stored.as_chat)
+    st.session_state["prompt tokens"] = stored.n_new
+    st.session_state["prompt chat"] = stored.as_chat
 
 
 def _run(scene: Scene, prompt_id: str) -> Run:
     prompt = recall(prompt_id, prompt_folder())
     maps = tuple(scene.projection.maps)
+    if st.session_state.get(_STOPPED) == prompt_id:
+        raise UserError("this was stopped: press Run to run it again")
+
+    def stop() -> None:
+        # What is selected is run: without this it would begin again at once.
+        st.session_state[_STOPPED] = prompt_id
 
     def make() -> Run:
-        with working("Running the prompt") as work, scene.model() as guest:
+        with working("Running the prompt", stop) as work, scene.model() as guest:
             if prompt.n_new and can_generate(guest):
                 work.begin("Adding tokens", prompt.n_new, "tokens")
-            if prompt.as_chat and not has_chat(guest):
-                st.warning("This model has no chat template: the prompt is sent as plain text.")
-                plain = Prompt(prompt.text, prompt.n_new)
-                return run_prompt(guest, plain, maps, advance=work.advance)
-            return run_prompt(guest, prompt, maps, advance=work.advance)
+            return run_prompt(guest, as_it_can(guest, prompt), maps, advance=work.advance)
 
-    return run_of(prompt, scene.model_name, scene.sha256, maps, make)
+    run = run_of(prompt, scene.model_name, scene.sha256, maps, make)
+    if prompt.as_chat and not run.prompt.as_chat:
+        st.warning("This model has no chat template: the prompt is sent as plain text.")
+    return run
 
 
 def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
@@ -161,7 +185,7 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
         label="Maps of the prompt's neurons. Space plays, left and right step through the tokens.",
     )
     neuron_map(view, key="prompt map", on_pick=pick, on_token=rest)
-    show_chosen(scene)
+    show_chosen(scene, run.activations[scene.layer, scene.site][token])
     st.download_button(
         "HTML",
         lambda: standalone_html(view, f"{scene.name}: layer {scene.layer}"),
@@ -210,8 +234,8 @@ def _frames(
         legend=Legend(
             label.capitalize(),
             None,
-            f"−{scale:.2g}",
-            f"{scale:.2g}",
+            f"≤ −{scale:.2g}",
+            f"≥ {scale:.2g}",
             signed=True,
             size="larger: further from 0",
         ),

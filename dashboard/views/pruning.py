@@ -154,7 +154,9 @@ def _show_sweep(scene: Scene) -> None:
     )
     running = sweeping.find(scene.settings.roots[0])
     for job in running:
-        _show_job(job)
+        # What has ended is looked at no more.
+        every = 2.0 if job.state().is_running else None
+        st.fragment(_show_job, run_every=every)(job)
     with st.form("sweep form"):
         left, right = st.columns(2)
         methods = left.multiselect("Methods", list(METHODS), ["random", "flap", "poles", "obs"])
@@ -180,7 +182,6 @@ def _show_sweep(scene: Scene) -> None:
         st.rerun()
 
 
-@st.fragment(run_every=2.0)
 def _show_job(job: sweeping.Job) -> None:
     state = job.state()
     left, right = st.columns([6, 1], vertical_alignment="center")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pytest
 import torch
 from markdown_it import MarkdownIt
@@ -32,7 +33,7 @@ from dashboard.views import prompt as prompt_view
 from projector.examples import Examples
 from projector.importing import import_checkpoint
 from projector.preparing import FitSettings, prepare
-from projector.projection import FACTS_FILE, Projection
+from projector.projection import FACTS_FILE, STATISTICS_FILE, Projection
 from pruning.plan import LayerPlan, PruningPlan
 from pruning.poles import POLES_FILE, PoleSettings, find_poles
 from pruning.report import PruningReport, Row
@@ -56,6 +57,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSFORMER_PROJECTOR_CACHE", str(tmp_path / "cache"))
     loading._runs.clear()
     loading._texts.clear()
+    loading._facts.clear()
 
 
 @pytest.fixture
@@ -595,7 +597,8 @@ def test_an_ablation_of_nothing_says_what_is_lacking(family: str, open_page: Ope
     at.text_input(key="ablation text").set_value("unseen.txt" if family == ENCODER else " ")
     at.button(key="ablate").click().run()
     (error,) = errors(at)
-    assert "there is nothing to compare" in error
+    says = "an encoder has no perplexity" if family == ENCODER else "there is nothing to compare"
+    assert says in error
 
 
 def test_an_ablation_on_text_above_the_roots_is_refused(open_page: Open) -> None:
@@ -678,7 +681,8 @@ def test_reports_are_shown_as_far_as_they_go(copied: Callable[..., Path], start:
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"format": "x"}', json.dumps({"format": "pruning-report"}), "{}"]
+    "content",
+    ["{", "[]", '{"format": "x"}', json.dumps({"format": "pruning-report"}), "{}"],
 )
 def test_a_damaged_report_is_said_and_another_can_be_chosen(
     content: str, copied: Callable[..., Path], start: Open
@@ -1048,3 +1052,81 @@ def test_a_wide_layer_s_poles_are_found_apart(
     # In no pole: a share, and not the sign for what is not known.
     assert at.metric[-1].value.endswith("%")
     assert (root / DECODER / POLES_FILE).exists()
+
+
+def test_a_prompt_that_was_stopped_is_not_run_again_by_itself(
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+    whole = prompt_view.run_prompt
+    monkeypatch.setattr(prompt_view, "run_prompt", lambda *a, **k: ran.append(1) or whole(*a, **k))
+    prompt = store(Prompt("kalo mi", 2), prompt_folder())
+    at = open_page("heatmap", prompt=prompt)
+    # As the button does that stands beside the progress.
+    at.session_state["stopped prompt"] = prompt
+    at._page_hash = calc_hash("prompt")
+    at.run()
+    assert ran == []
+    (error,) = errors(at)
+    assert "press Run" in error
+    click(at, "Run").run()
+    assert errors(at) == []
+    assert ran == [1]
+
+
+def test_a_table_is_of_the_poles_that_are_shown(
+    open_page: Open, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    made = []
+    monkeypatch.setattr(
+        map_view.exports, "neuron_table", lambda *given: made.append(given[-1]) or pa.table({})
+    )
+    offered = []
+    monkeypatch.setattr(
+        map_view.st, "download_button", lambda label, make, *a, **k: offered.append(make)
+    )
+    open_page("map", grouping=GROUPING)
+    # Without a session, as downloads are made.
+    offered[-3]()
+    expected = find_poles(
+        Projection.load(root / DECODER),
+        1,
+        "mlp_post",
+        PoleSettings("correlation", 2, None, "leaf", 0.0),
+    )
+    assert torch.equal(made[-1].labels, expected.labels)
+
+
+def test_statistics_that_went_away_are_one_message(
+    start: Open, copied: Callable[..., Path]
+) -> None:
+    root = copied(DECODER)
+    at = start(root, "map", projection=DECODER, layer=0).run()
+    (root / DECODER / STATISTICS_FILE).unlink()
+    at.sidebar.select_slider(key="choose layer").set_value(1).run()
+    assert any("can't be read any more" in error for error in errors(at))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("sparsity", None), ("perplexity", "9"), ("seed", 1.5)]
+)
+def test_a_report_s_rows_are_of_the_right_kinds(
+    field: str, value: object, start: Open, copied: Callable[..., Path]
+) -> None:
+    root = copied(DECODER)
+    row = {
+        **{"method": "flap", "refit": "none", "sparsity": 0.2, "seed": 0, "evaluation": "x"},
+        **{"windows": "sample", "perplexity": 9.0, "bits_per_byte": 1.0, "n_tokens": 9},
+        **{"parameters": 5, "removed_share": 0.1, "seconds": 1.0},
+    }
+    (root / "report").mkdir()
+    content = {
+        "format": "transformer-pruning-report",
+        "format_version": 1,
+        "rows": [row | {field: value}],
+    }
+    content |= {"settings": {}, "model": {}}
+    (root / "report" / "report.json").write_text(json.dumps(content), encoding="utf-8")
+    at = start(root, "pruning", projection=DECODER).run()
+    (error,) = errors(at)
+    assert "is damaged" in error

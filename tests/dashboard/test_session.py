@@ -10,6 +10,8 @@ import pytest
 from markdown_it import MarkdownIt
 from streamlit.testing.v1 import AppTest
 
+from dashboard import session
+from dashboard.selection import Selection
 from dashboard.session import plain
 
 HOSTILE = (
@@ -67,7 +69,33 @@ def page() -> None:
     session.write_url()
 
 
-def test_the_address_and_the_selection_are_one() -> None:
+def test_an_address_that_lags_behind_changes_nothing() -> None:
+    at = AppTest.from_function(page)
+    at.query_params["layer"] = "3"
+    at.run()
+    at.session_state["changes"] = {"layer": 4}
+    at.run()
+    # The next click comes before the browser has the new address.
+    at.query_params["layer"] = "3"
+    at.run()
+    assert dict(at.query_params) == {"layer": "4"}
+
+
+def test_what_was_just_chosen_counts_more_than_the_address() -> None:
+    at = AppTest.from_function(page)
+    at.query_params["layer"] = "3"
+    at.run()
+    # A click's own function runs before the page does; the run before it never wrote.
+    at.session_state["selection"] = Selection(layer=5)
+    at.session_state["was changed"] = True
+    at.session_state["written params"] = None
+    at.run()
+    assert dict(at.query_params) == {"layer": "5"}
+
+
+def test_the_address_and_the_selection_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody goes back as soon as this does.
+    monkeypatch.setattr(session, "_LAG_S", 0.0)
     at = AppTest.from_function(page)
     at.query_params["layer"] = "3"
     at.query_params["neuron"] = "5"

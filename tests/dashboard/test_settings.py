@@ -171,3 +171,41 @@ def test_a_folder_of_texts_that_leads_out_is_not_read(settings: Settings, tmp_pa
     (folder / "inner" / "c.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(UserError, match="there is no text 'folder'"):
         settings.text_source("folder")
+
+
+@pytest.mark.parametrize("name", ["/etc", "../x", "~/x", "./runs", "a/b/c", "-x", ".", ""])
+def test_no_file_is_read_as_a_data_set_of_the_hub(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="names no data set of the hub"):
+        Settings((tmp_path,)).text_source(f"hf:{name}:config:split")
+
+
+def test_a_folder_here_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "root"
+    settings = Settings((root,), model="/given")
+    assert settings.text_source("hf:data:config") == "hf:data:config"
+    assert settings.may_load("owner/model")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "owner" / "model").mkdir(parents=True)
+    with pytest.raises(UserError, match="names no data set of the hub"):
+        settings.text_source("hf:data:config")
+    assert not settings.may_load("owner/model")
+    assert not settings.may_load("/etc")
+    assert settings.may_load("/given")
+    assert settings.may_load("bundled")
+    assert settings.may_load(str(root / "models" / "own"))
+
+
+def test_a_closed_folder_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("closed", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "here.json").touch()
+    is_file = Path.is_file
+
+    def ask(path: Path) -> bool:
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", ask)
+    assert list(find_folders((tmp_path,), "here.json")) == ["open"]

@@ -176,7 +176,7 @@ def test_the_command_is_what_was_asked_for(scene: Scene, started: list[list[str]
     (command,) = started
     assert command[:4] == [sys.executable, "-m", "pruning", "sweep"]
     assert command[-2:] == ["--", "--trust-remote-code"]
-    options = dict(zip(command[4:-3:2], command[5:-3:2], strict=True))
+    options = dict(zip(command[4:-4:2], command[5:-4:2], strict=True))
     assert options == {
         "--projection": str(scene.path),
         "--methods": "random,flap",
