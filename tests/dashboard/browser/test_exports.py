@@ -69,8 +69,10 @@ def test_the_map_is_saved_as_a_page_of_its_own(
     page: Page, app: App, browser: Browser, tmp_path: Path
 ) -> None:
     page.goto(app.link(neuron=3))
-    shown = wait_for_map(page)["shown"]
+    wait_for_map(page)
+    # Points first, their poles after.
     rest(page)
+    shown = drawn(page)["shown"]
     path = _save(page, _button(page, "HTML"), tmp_path)
     alone, watch = _open_alone(browser, path)
     state = wait_for_map(alone)
