@@ -21,6 +21,7 @@ from tests.dashboard.browser.app import (
     heading,
     rest,
     run_prompt,
+    the_map,
     until,
     wait_for_map,
 )
@@ -71,9 +72,10 @@ def test_the_map_is_saved_as_a_page_of_its_own(
     page.goto(app.link(neuron=3))
     wait_for_map(page)
     # Points first, their poles after.
+    expect(the_map(page)).to_contain_text("in no pole")
     rest(page)
-    shown = drawn(page)["shown"]
     path = _save(page, _button(page, "HTML"), tmp_path)
+    shown = drawn(page)["shown"]
     alone, watch = _open_alone(browser, path)
     state = wait_for_map(alone)
     assert state["shown"] == shown
