@@ -74,11 +74,13 @@ def test_back_and_forth_in_the_browser(page: Page, app: App) -> None:
     # One step back is one change of the selection, or one page.
     page.go_back()
     until(lambda: params(page)["layer"] == "0")
+    rest(page)
     expect(page.get_by_role("slider", name="Layer")).to_have_attribute("aria-valuetext", "0")
     expect(heading(page)).to_have_text("Poles")
     page.go_back()
     expect(heading(page)).to_have_text("Layer 0: MLP neurons")
     wait_for_map(page)
+    rest(page)
     page.go_forward()
     expect(heading(page)).to_have_text("Poles")
 
