@@ -80,9 +80,6 @@ def test_back_and_forth_in_the_browser(page: Page, app: App) -> None:
     page.go_back()
     expect(heading(page)).to_have_text("Layer 0: MLP neurons")
     wait_for_map(page)
-    rest(page)
-    page.go_forward()
-    expect(heading(page)).to_have_text("Poles")
 
 
 def test_a_link_that_makes_no_sense_is_no_reason_to_fail(page: Page, app: App) -> None:
