@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,28 @@ def to_signed(values: Floats, scale: float) -> NDArray[np.int8]:
         return np.zeros(values.shape, dtype=np.int8)
     finite = np.nan_to_num(values, nan=0.0, posinf=scale, neginf=-scale)
     return np.round(np.clip(finite / scale, -1, 1) * 127).astype(np.int8)
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Values of T tokens as they are drawn.
+
+    Attributes:
+        values: (T, N) int8, −127 to 127.
+        scale: what 127 stands for.
+        id: equal for equal values.
+    """
+
+    values: NDArray[np.int8]
+    scale: float
+    id: str
+
+
+def frames_of(values: Floats, scale: float | None = None) -> Frames:
+    """Of (T, N) values; without a ``scale`` with one of their own."""
+    scale = scale_of(values) if scale is None else scale
+    drawn = to_signed(values.astype(np.float32), scale)
+    return Frames(drawn, scale, id_of(drawn))
 
 
 def scale_of(values: Floats, quantile: float = 0.999) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from dashboard.cells import Cells, cells_of, usual_limit
 from dashboard.encoding import in_three
 from dashboard.model_room import ModelRoom
 from dashboard.pole_finding import MOST_AT_ONCE, find_apart
@@ -189,6 +190,27 @@ def order_at(path: Path, layer: int, site: str, by: str) -> NDArray[np.int64]:
 @st.cache_resource(show_spinner="Ordering neurons …", max_entries=64)
 def _order(path: str, stamp: Stamp, layer: int, site: str, by: str) -> NDArray[np.int64]:
     return _projection(path, stamp).order(layer, site, by).numpy()
+
+
+def cells_at(
+    path: Path, layer: int, site: str, name: str, order: NDArray[np.int64]
+) -> tuple[Cells, float]:
+    """Correlations of one map in an order of that name, and the usual limit of their colours."""
+    stamp = stamp_of(path / FACTS_FILE)
+    limit = _limit(str(path), stamp, layer, site)
+    return _cells(str(path), stamp, layer, site, name, order), limit
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _cells(
+    path: str, stamp: Stamp, layer: int, site: str, name: str, _order: NDArray[np.int64]
+) -> Cells:
+    return cells_of(_correlation(path, stamp, layer, site), _order)
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _limit(path: str, stamp: Stamp, layer: int, site: str) -> float:
+    return usual_limit(_correlation(path, stamp, layer, site))
 
 
 def examples_at(path: Path) -> Examples | None:

@@ -9,7 +9,7 @@ import re
 import threading
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dashboard.encoding import Frames
 from dashboard.model_room import Guest
 from projector.architecture import longest_sequence
 from projector.budget import size_text
@@ -73,6 +74,7 @@ class Run:
         activations: (layer, site) → (T, N) float16.
         n_prompt: tokens of the prompt.
         text: all of it, decoded.
+        frames: what was made of the activations to be drawn, so that it is made once.
     """
 
     prompt: Prompt
@@ -80,6 +82,13 @@ class Run:
     activations: dict[tuple[int, str], NDArray[np.float16]]
     n_prompt: int
     text: str
+    frames: dict[tuple[object, ...], Frames] = field(default_factory=dict, repr=False)
+
+    def drawn(self, key: tuple[object, ...], make: Callable[[], Frames]) -> Frames:
+        """Frames that were made under a key, or are made now."""
+        if key not in self.frames:
+            self.frames[key] = make()
+        return self.frames[key]
 
 
 def clean(text: str) -> str:

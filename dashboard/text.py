@@ -1,4 +1,5 @@
-"""Tokens as coloured text: the one place that writes HTML, all of it escaped."""
+"""Numbers as they are read, and tokens as coloured text: the one place that writes HTML, all of it
+escaped."""
 
 from __future__ import annotations
 
@@ -9,6 +10,11 @@ from collections.abc import Sequence
 from dashboard import palette
 
 _LEAST_SHOWN = 0.04
+
+
+def number(value: float, form: str = ".2g") -> str:
+    """A number as it is set: with a minus, not a hyphen."""
+    return format(value, form).replace("-", "−")
 
 
 def colored_tokens(
@@ -30,9 +36,8 @@ def colored_tokens(
         style = f"background:{color}{strength:02x};border-radius:3px;"
         if k == focus:
             style += "border-bottom:2px solid currentColor;font-weight:600;"
-        parts.append(
-            f'<span style="{style}" title="{value:.3g}">{html.escape(text, quote=True)}</span>'
-        )
+        title, shown = number(value, ".3g"), html.escape(text, quote=True)
+        parts.append(f'<span style="{style}" title="{title}">{shown}</span>')
     return (
         '<div style="font-family:var(--st-code-font,monospace);font-size:0.85rem;line-height:1.7;'
         f'white-space:pre-wrap;overflow-wrap:anywhere">{"".join(parts)}</div>'

@@ -21,6 +21,16 @@ from projector.gathering import evaluating
 from projector.projection import check_place, disk_errors
 
 _FORMAT = {"format": "transformer-projection-examples", "format_version": "1"}
+_TENSORS = (
+    "ids",
+    "starts",
+    "highest",
+    "highest_at",
+    "lowest",
+    "lowest_at",
+    "sample_at",
+    "sample",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +45,7 @@ class Examples:
         highest_at, lowest_at: (N, k) int64, the tokens where; −1 where there are fewer than k.
         sample_at: (M,) int64, tokens drawn evenly from those that count.
         sample: (M, N) float16, the activations there.
+        source: of the text, as in :class:`projector.corpus.Corpus`; None where it is not known.
     """
 
     ids: Tensor
@@ -45,6 +56,7 @@ class Examples:
     lowest_at: Tensor
     sample_at: Tensor
     sample: Tensor
+    source: str | None = None
 
     @property
     def n_neurons(self) -> int:
@@ -67,8 +79,9 @@ class Examples:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{path.name}.partial")
-            tensors = {name: getattr(self, name).contiguous() for name in self.__dataclass_fields__}
-            save_file(tensors, partial, metadata={"examples": json.dumps(_FORMAT)})
+            tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+            facts = json.dumps(_FORMAT | {"source": self.source})
+            save_file(tensors, partial, metadata={"examples": facts})
             partial.replace(path)
 
     @classmethod
@@ -80,10 +93,12 @@ class Examples:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                if json.loads((file.metadata() or {}).get("examples", "{}")) != _FORMAT:
+                facts = json.loads((file.metadata() or {}).get("examples", "{}"))
+                source = facts.pop("source", None)
+                if facts != _FORMAT or not isinstance(source, str | None):
                     raise UserError(f"'{path}' holds no examples of this format: remove it")
-                return cls(**{name: file.get_tensor(name) for name in cls.__dataclass_fields__})
-        except (OSError, SafetensorError, ValueError, TypeError) as error:
+                return cls(**{name: file.get_tensor(name) for name in _TENSORS}, source=source)
+        except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"'{path}' is damaged: remove it ({error})") from error
 
 
@@ -167,6 +182,7 @@ def gather_examples(
         lowest_at=low[1].T.contiguous(),
         sample_at=torch.cat(sample_at),
         sample=torch.cat(sample),
+        source=corpus.source,
     )
 
 

@@ -77,11 +77,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Call
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-    if os.environ["HF_HUB_OFFLINE"] == "1":
-        for item in items:
-            if "hub" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="needs the hub: HUB_TESTS=1"))
+    lacking = {
+        "gpu": None if torch.cuda.is_available() else "no CUDA device",
+        "hub": None if os.environ["HF_HUB_OFFLINE"] == "0" else "needs the hub: HUB_TESTS=1",
+        "thorough": None if os.environ.get("THOROUGH") == "1" else "takes minutes: THOROUGH=1",
+    }
+    for item in items:
+        for marker, reason in lacking.items():
+            if reason and marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))

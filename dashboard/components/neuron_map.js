@@ -6,6 +6,7 @@
 
 const KEPT = new Map(); // id → typed array, for all maps of this page.
 const MOST_KEPT = 256e6; // Bytes.
+const SHOWN = new Map(); // map → ids of what it shows.
 const CAMERAS = new Map(); // key of a map → where its camera was left, also while it is not shown.
 const INSTANCES = new WeakMap();
 const START = { yaw: 0.65, pitch: -0.4, zoom: 1, x: 0, y: 0.16 };
@@ -109,7 +110,9 @@ const keep = (id, values) => {
   let size = 0;
   for (const each of KEPT.values()) size += each.byteLength;
   for (const [oldest, each] of KEPT) {
-    if (size <= MOST_KEPT || oldest === id) break;
+    if (size <= MOST_KEPT) break;
+    // What is shown has to stay: it would be asked for at once.
+    if (oldest === id || [...SHOWN.values()].some((ids) => ids.has(oldest))) continue;
     KEPT.delete(oldest);
     size -= each.byteLength;
   }
@@ -212,6 +215,10 @@ class NeuronMap {
       this.camera = CAMERAS.get(data.key) || this.camera;
       CAMERAS.set(data.key, this.camera);
     }
+    SHOWN.set(
+      this,
+      new Set(data.panels.flatMap((panel) => [panel.positions_id, panel.values_id])),
+    );
     const missing = [];
     const kept = (id, sent, Type) => {
       if (sent) keep(id, bytes(sent, Type));
@@ -252,7 +259,7 @@ class NeuronMap {
     this.overlay.setAttribute("aria-label", data.label);
     if (missing.length) this.send.setTriggerValue("missing", missing);
     this.showLegends();
-    this.showTokens(data.tokens || [], data.token || 0, data.tokens_id);
+    this.showTokens([data.tokens, data.tokens_beside], data.token, data.tokens_id);
     this.draw();
   }
 
@@ -664,7 +671,7 @@ class NeuronMap {
     // Where nothing has the focus, the tokens have the keys.
     this.anywhere = (event) => {
       const isFree = event.target === document.body || event.target === document.documentElement;
-      if (isFree && this.tokens.length > 1) this.key(event);
+      if (isFree && this.nTokens > 1) this.key(event);
     };
     document.addEventListener("keydown", this.anywhere);
   }
@@ -704,14 +711,14 @@ class NeuronMap {
     const inTokens = event.target.tagName === "INPUT" || event.target.tagName === "SELECT";
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const step = steps[event.key];
-    const isTimed = this.tokens.length > 1;
+    const isTimed = this.nTokens > 1;
     const isPressed = event.target.tagName === "BUTTON";
     if (event.key === " " && isTimed && !isPressed) this.play(!this.playing);
     else if (step && isTimed && !event.shiftKey && step[0] && !inTokens)
       this.goTo(this.token + step[0], true);
     else if (step && !inTokens) this.turn(step[0] * 15, step[1] * 15, false);
     else if (event.key === "Home" && isTimed && !inTokens) this.goTo(0, true);
-    else if (event.key === "End" && isTimed && !inTokens) this.goTo(this.tokens.length - 1, true);
+    else if (event.key === "End" && isTimed && !inTokens) this.goTo(this.nTokens - 1, true);
     else if (event.key === "+" || event.key === "=") this.zoom(1.2);
     else if (event.key === "-") this.zoom(1 / 1.2);
     else if (event.key === "r" || event.key === "R") this.resetCamera();
@@ -821,7 +828,8 @@ class NeuronMap {
   // Timeline.
 
   buildTimeline() {
-    this.tokens = [];
+    this.nTokens = 0;
+    this.rows = [];
     this.playButton = element("button", "play", "▶");
     this.playButton.setAttribute("aria-label", "Play or pause (Space)");
     this.playButton.title = "Play or pause (Space)";
@@ -840,37 +848,46 @@ class NeuronMap {
       this.speed.append(option);
     }
     this.count = element("span", "count");
-    this.strip = element("div", "strip");
     const row = element("div", "controls");
     row.append(this.playButton, this.slider, this.count, this.speed);
-    this.timeline.append(row, this.strip);
+    this.strips = element("div", "strips");
+    this.timeline.append(row, this.strips);
   }
 
-  showTokens(tokens, token, id) {
-    this.timeline.hidden = tokens.length === 0;
+  // Tokens in a row; of two prompts two rows, with their names.
+  stripOf(tokens, name) {
+    const strip = element("div", "strip");
+    if (name) strip.append(element("span", "which", name));
+    const spans = tokens.map((each, i) => {
+      // No button: those are blocks, and a line that ends within one would not end here.
+      const span = element("span", each.made ? "token made" : "token", each.text);
+      span.setAttribute("role", "button");
+      span.title = each.title;
+      span.tabIndex = -1;
+      span.onclick = () => this.goTo(i, true);
+      return span;
+    });
+    strip.append(...spans);
+    return { strip, spans };
+  }
+
+  showTokens(prompts, token, id) {
+    this.nTokens = Math.max(...prompts.map((tokens) => tokens.length));
+    this.timeline.hidden = this.nTokens === 0;
     if (this.tokensId !== id) {
       this.tokensId = id;
-      this.tokens = tokens;
       clearTimeout(this.telling);
       this.play(false, true);
-      this.strip.replaceChildren(
-        ...tokens.map((each, i) => {
-          // No button: those are blocks, and a line that ends within one would not end here.
-          const span = element("span", each.made ? "token made" : "token", each.text);
-          span.setAttribute("role", "button");
-          span.title = each.title;
-          span.tabIndex = -1;
-          span.onclick = () => this.goTo(i, true);
-          return span;
-        }),
-      );
-      this.slider.max = String(Math.max(0, tokens.length - 1));
+      const given = prompts.filter((tokens) => tokens.length);
+      this.rows = given.map((tokens, k) => this.stripOf(tokens, given.length > 1 ? "AB"[k] : ""));
+      this.strips.replaceChildren(...this.rows.map((row) => row.strip));
+      this.slider.max = String(Math.max(0, this.nTokens - 1));
       this.told = [];
       this.served = token;
       this.goTo(token, false);
       // Keys step through the tokens from here on, where they are not needed elsewhere.
       const active = document.activeElement;
-      if (tokens.length && active && active.tagName === "BUTTON")
+      if (this.nTokens && active && active.tagName === "BUTTON")
         this.overlay.focus({ preventScroll: true });
       return;
     }
@@ -882,19 +899,21 @@ class NeuronMap {
   }
 
   goTo(token, tell) {
-    const last = Math.max(0, this.tokens.length - 1);
+    const last = Math.max(0, this.nTokens - 1);
     this.token = Math.max(0, Math.min(last, token));
     this.slider.value = String(this.token);
-    this.count.textContent = `${this.token + 1} of ${this.tokens.length}`;
-    const now = this.strip.children[this.token];
-    if (this.current && this.current !== now) this.current.classList.remove("now");
-    if (now) {
+    this.count.textContent = `${this.token + 1} of ${this.nTokens}`;
+    for (const row of this.rows) {
+      const { strip, spans } = row;
+      const now = spans[Math.min(this.token, spans.length - 1)];
+      if (now === row.now) continue;
+      if (row.now) row.now.classList.remove("now");
+      row.now = now;
       now.classList.add("now");
-      const [top, height] = [now.offsetTop - this.strip.offsetTop, this.strip.clientHeight];
-      if (top < this.strip.scrollTop || top + now.offsetHeight > this.strip.scrollTop + height)
-        this.strip.scrollTop = top - height / 2;
+      const [top, height] = [now.offsetTop - strip.offsetTop, strip.clientHeight];
+      if (top < strip.scrollTop || top + now.offsetHeight > strip.scrollTop + height)
+        strip.scrollTop = top - height / 2;
     }
-    this.current = now;
     this.draw(true);
     if (tell && !this.playing) this.tellLater();
   }
@@ -920,14 +939,14 @@ class NeuronMap {
       if (!quiet) this.tellLater();
       return;
     }
-    if (this.token >= this.tokens.length - 1) this.goTo(0, false);
+    if (this.token >= this.nTokens - 1) this.goTo(0, false);
     let next = performance.now() + 1000 / Number(this.speed.value);
     const tick = (now) => {
       if (!this.playing) return;
       if (now >= next) {
         // As fast as the screen is, and no frame skipped.
         next = Math.max(next + 1000 / Number(this.speed.value), now);
-        if (this.token >= this.tokens.length - 1) {
+        if (this.token >= this.nTokens - 1) {
           this.play(false);
           return;
         }
@@ -946,6 +965,7 @@ class NeuronMap {
     document.removeEventListener("keydown", this.anywhere);
     this.themeWatch.disconnect();
     for (const panel of this.panels) this.release(panel);
+    SHOWN.delete(this);
     // Browsers keep few contexts: give this one back now.
     const lose = this.gl && this.gl.getExtension("WEBGL_lose_context");
     if (lose) lose.loseContext();

@@ -54,6 +54,7 @@ class Panel:
         values: colours: (N,) uint8, an index of the palette; or, where there are tokens, (T, N)
             int8, −127 to 127, drawn in the diverging one with sizes that follow.
         sizes: (N,) uint8, or None for all alike.
+        values_id: of ``values``, where it is known; see :func:`dashboard.encoding.id_of`.
         scale: what 127 stands for.
         value_label: what ``values`` are, with their unit.
         selected: the chosen neuron.
@@ -74,6 +75,7 @@ class Panel:
     hover: tuple[Hover, ...] = ()
     colors: NDArray[np.uint8] | None = None
     legend: Legend | None = None
+    values_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,17 @@ class Token:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Tokens that the map steps through."""
+    """Tokens that the map steps through: of one prompt, or of two, k by k.
+
+    Attributes:
+        id: another one for other tokens.
+        beside: of the second prompt; the shorter one's last token stays to the end.
+    """
 
     id: str
     tokens: Sequence[Token] = field(default_factory=tuple)
     current: int = 0
+    beside: Sequence[Token] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +125,7 @@ class View:
 
     def data(self, sent: set[str]) -> dict[str, Any]:
         """What the browser needs, but for what it was ``sent`` already, told by its ids."""
-        tokens = () if self.timeline is None else self.timeline.tokens
+        timeline = self.timeline or Timeline("")
         return {
             "dim": self.dim,
             "extent": self.extent,
@@ -128,9 +136,10 @@ class View:
             "palette": text_of(self.colors),
             "diverging": text_of(palette.diverging()),
             "legend": None if self.legend is None else _legend(self.legend),
-            "tokens_id": None if self.timeline is None else self.timeline.id,
-            "tokens": [{"text": t.text, "title": t.title, "made": t.is_made} for t in tokens],
-            "token": 0 if self.timeline is None else self.timeline.current,
+            "tokens_id": timeline.id,
+            "tokens": [_token(each) for each in timeline.tokens],
+            "tokens_beside": [_token(each) for each in timeline.beside],
+            "token": timeline.current,
         }
 
 
@@ -230,9 +239,15 @@ def _component() -> Any:
     )
 
 
+def _token(token: Token) -> dict[str, Any]:
+    return {"text": token.text, "title": token.title, "made": token.is_made}
+
+
 def _panel(panel: Panel, sent: set[str]) -> dict[str, Any]:
     positions_id = id_of(panel.points)
-    values_id = id_of(panel.values, *([] if panel.sizes is None else [panel.sizes]))
+    values_id = panel.values_id or id_of(
+        panel.values, *([] if panel.sizes is None else [panel.sizes])
+    )
     frames = len(panel.values) if panel.values.ndim == 2 else None
     has_positions = positions_id in sent
     has_values = frames is not None and values_id in sent

@@ -17,6 +17,7 @@ from dashboard.frame import BESIDE, SITE_NAMES, Scene, neuron_name, nonfinite_of
 from dashboard.loading import extent_at, known_poles, moments_at, points_at, poles_at
 from dashboard.measures import importance_of
 from dashboard.selection import parse_neuron
+from dashboard.text import number
 from dashboard.trust import trust_figures
 from projector.errors import UserError
 from pruning.poles import Poles
@@ -54,6 +55,7 @@ def show(scene: Scene) -> None:
     with place, session.problems():
         view = draw(scene, sites, color, size)
         show_chosen(scene)
+        show_marked(scene)
         _offer(scene, view)
     with trust:
         _show_trust(scene)
@@ -136,7 +138,7 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
                 if size in measures
                 else coloring.plain_sizes(len(points)),
                 selected=chosen.neuron if site == scene.site else None,
-                marked=_marked(poles, len(points)) if site == scene.site else (),
+                marked=marked_of(scene) if site == scene.site else (),
                 hover=coloring.hover_of(poles, measures),
                 colors=painted.colors,
                 legend=painted.legend,
@@ -175,13 +177,34 @@ def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> Non
         facts.append("in no pole" if pole < 0 else f"pole {pole}")
     if scene.projection.has_statistics:
         mean, spread = (each[neuron] for each in moments_at(scene.path, scene.layer, scene.site))
-        facts.append(f"over the corpus {mean:.2g} ± {spread:.2g}".replace("-", "−"))
+        facts.append(f"over the corpus {number(mean)} ± {number(spread)}")
     if values is not None:
-        facts.insert(1, f"activation {float(values[neuron]):+.3g}".replace("-", "−"))
+        facts.insert(1, f"activation {number(float(values[neuron]), '+.3g')}")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(" · ".join(facts), width="content")
         if st.button("Open its card", key="open card", icon=":material/radio_button_checked:"):
             session.go("neuron")
+
+
+def show_marked(scene: Scene) -> None:
+    """Which neurons have a ring, and a button that lets go of them."""
+    chosen = session.current()
+    marked = marked_of(scene)
+    if not marked:
+        return
+    first = ", ".join(f"N{j}" for j in marked[:12])
+    what = "Marked" if chosen.pole is None else f"Pole {chosen.pole} is marked"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            f"**{what}:** {len(marked):,} neurons, {first}{' …' if len(marked) > 12 else ''}",
+            width="content",
+        )
+        st.button(
+            "Let go",
+            key="let go",
+            icon=":material/close:",
+            on_click=lambda: session.change(pole=None, marked=()),
+        )
 
 
 def _offer(scene: Scene, view: View) -> None:
@@ -267,11 +290,11 @@ def _poles(scene: Scene, site: str) -> Poles | None:
     return known_poles(scene.path, scene.layer, site, session.pole_settings())
 
 
-def _marked(poles: Poles | None, n_neurons: int) -> tuple[int, ...]:
-    """The neurons that another page chose, or the pole's."""
-    chosen = session.current()
+def marked_of(scene: Scene) -> tuple[int, ...]:
+    """The neurons of the chosen map that have a ring: those of a box, or of the chosen pole."""
+    chosen, poles = session.current(), _poles(scene, scene.site)
     if chosen.marked or poles is None or chosen.pole is None:
-        return tuple(j for j in chosen.marked if j < n_neurons)
+        return tuple(j for j in chosen.marked if j < scene.n_neurons)
     return tuple((poles.labels == chosen.pole).nonzero()[:, 0].tolist())
 
 

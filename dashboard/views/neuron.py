@@ -31,7 +31,7 @@ from dashboard.neuron_facts import (
     read_excerpts,
     written,
 )
-from dashboard.text import colored_tokens
+from dashboard.text import colored_tokens, number
 from dashboard.work import working
 from projector.corpus import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import UserError
@@ -81,11 +81,11 @@ def _show_figures(scene: Scene, neuron: int) -> None:
         mean, spread = moments_at(scene.path, scene.layer, scene.site)
         columns[0].metric(
             "Mean",
-            f"{mean[neuron]:.2g}".replace("-", "−"),
+            number(mean[neuron]),
             help="Of its activation over the corpus.",
         )
         columns[1].metric(
-            "Deviation", f"{spread[neuron]:.2g}", help="Standard deviation over the corpus."
+            "Deviation", number(spread[neuron]), help="Standard deviation over the corpus."
         )
     poles = poles_at(scene.path, scene.layer, scene.site, session.pole_settings())
     pole = int(poles.labels[neuron])
@@ -171,7 +171,8 @@ def _show_tokens(
             "logit": [round(t.effect, 4) for t in found],
         },
         hide_index=True,
-        height=240,
+        # All of it: a table that scrolls within a page that scrolls hides its rows.
+        height="content",
     )
 
 
@@ -179,7 +180,8 @@ def _show_examples(scene: Scene, neuron: int) -> None:
     st.subheader("What drives it")
     path = examples_path(scene.sha256, scene.layer, scene.site)
     examples = examples_at(path)
-    if examples is None:
+    asks = f"other text {path.stem}"
+    if examples is None or st.session_state.get(asks):
         corpus = scene.projection.facts["corpus"]
         source = "stdlib" if corpus is None else corpus["source"]
         st.write(
@@ -195,16 +197,24 @@ def _show_examples(scene: Scene, neuron: int) -> None:
             help="As for `projector fit --corpus`; files and folders below the folders the app was "
             "started with.",
         )
-        if not columns[1].button("Read", type="primary", key="read examples"):
+        if columns[1].button("Read", type="primary", key="read examples"):
+            _gather(scene, chosen).save(path)
+            st.session_state[asks] = False
+            st.rerun()
+        if examples is None:
             return
-        _gather(scene, chosen).save(path)
-        st.rerun()
     found = histogram(examples, neuron)
     figure = _histogram_figure(found)
-    st.caption(
-        f"Activations on {len(examples.sample_at):,} tokens drawn evenly from the text; those of "
-        "the lists below are from all of it."
-    )
+    text = "a text" if examples.source is None else f"**{session.plain(examples.source)}**"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(
+            f"Activations on {len(examples.sample_at):,} tokens, drawn evenly from "
+            f"{len(examples.ids):,} of {text}; those of the lists below are from all of it.",
+            width="stretch",
+        )
+        if not st.session_state.get(asks) and st.button("Read other text", key="read other"):
+            st.session_state[asks] = True
+            st.rerun()
     st.plotly_chart(figure, key="histogram")
     offer_figure(figure, f"histogram-{scene.layer}-{scene.site}-{neuron}")
     wanted = places(examples, neuron)
@@ -230,7 +240,7 @@ def _show_examples(scene: Scene, neuron: int) -> None:
 def _show_excerpts(excerpts: list[Excerpt]) -> None:
     scale = max((abs(v) for each in excerpts for v in each.values), default=1.0)
     for each in excerpts:
-        label = f"**{each.place.value:+.3g}**".replace("-", "−")
+        label = f"**{number(each.place.value, '+.3g')}**"
         if each.place.group.endswith("quantile"):
             label += f" at the {each.place.group}"
         st.markdown(label)

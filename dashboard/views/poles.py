@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import ablation, palette, session
 from dashboard.exports import offer_figure
-from dashboard.frame import Scene, neuron_name, nonfinite_of
+from dashboard.frame import SITE_NAMES, Scene, neuron_name, nonfinite_of
 from dashboard.loading import (
     evaluation_of,
     examples_at,
@@ -20,6 +22,7 @@ from dashboard.loading import (
 )
 from dashboard.prompts import as_it_can, encode, recall
 from dashboard.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
+from dashboard.text import number
 from dashboard.work import Within, working
 from projector.errors import UserError
 from pruning.perplexity import find_context
@@ -38,7 +41,8 @@ _N_WINDOWS = 16
 
 def show(scene: Scene) -> None:
     """Draw the page."""
-    st.title("Poles")
+    site = SITE_NAMES.get(scene.site, scene.site)
+    st.title(session.plain(f"Poles in layer {scene.layer}: {site}"))
     with session.problems():
         settings = _settings()
         found = poles_at(scene.path, scene.layer, scene.site, settings)
@@ -84,6 +88,9 @@ def _settings() -> PoleSettings:
         format_func=_SPACE_NAMES.__getitem__,
         key="pole space",
         on_change=_change_settings,
+        help="Between which distances groups are looked for: those on the map, which is what is "
+        "seen; 1 − ρ itself, which no map distorts; or 1 − |ρ|, where neurons that fire against "
+        "each other are together too.",
     )
     size = columns[1].slider(
         "Fewest neurons of a pole",
@@ -91,13 +98,15 @@ def _settings() -> PoleSettings:
         MOST_CLUSTER_SIZE,
         key="pole size",
         on_change=_change_settings,
+        help="A group of fewer is no pole: smaller numbers find more and smaller poles.",
     )
     selection = columns[2].segmented_control(
         "Selection",
         list(SELECTIONS),
         key="pole selection",
         on_change=_change_settings,
-        help="eom: poles that last longest as density rises; leaf: the smallest.",
+        help="As density rises, groups split into smaller ones. eom (excess of mass) takes those "
+        "that last longest, large or small; leaf takes the smallest, at the ends of the tree.",
     )
     epsilon = columns[3].slider(
         "Poles closer than this are one",
@@ -106,6 +115,7 @@ def _settings() -> PoleSettings:
         step=0.01,
         key="pole epsilon",
         on_change=_change_settings,
+        help="Groups that split at a smaller distance than this stay together; 0 splits all.",
     )
     return PoleSettings(space, size, None, selection or "eom", epsilon)
 
@@ -129,7 +139,7 @@ def _show_figures(found: Poles) -> None:
     noise = "–" if found.noise_share is None else f"{found.noise_share:.0%}"
     columns[0].metric("Poles", f"{len(found.poles):,}")
     columns[1].metric("In no pole", noise, help="Noise, as HDBSCAN calls it.")
-    validity = "–" if found.validity is None else f"{found.validity:+.2f}".replace("-", "−")
+    validity = "–" if found.validity is None else number(found.validity, "+.2f")
     columns[2].metric(
         "Validity",
         validity,
@@ -155,20 +165,26 @@ def _show_table(scene: Scene, found: Poles) -> None:
     columns = {
         "pole": rho("Pole", width=60),
         "neurons": rho("Neurons", width=80),
-        "within": rho("ρ within", format="%.3f", width=90, help="Mean ρ over its pairs."),
-        "nearest": rho(
-            "ρ to nearest",
-            format="%.3f",
-            width=110,
-            help="Mean ρ to the pole for which that is highest.",
+        "within": rho(
+            "ρ inside", format="%.3f", width=90, help="Cohesion: the mean ρ of two of its neurons."
         ),
-        "opposite": rho("Opposite", width=90, help="The pole to which its mean ρ is lowest."),
-        "opposed": rho("ρ to opposite", format="%.3f", width=115),
+        "nearest": rho(
+            "ρ to nearest pole",
+            format="%.3f",
+            width=135,
+            help="The mean ρ of one of its neurons and one of another pole, for the pole where "
+            "that is highest. A pole stands out where ρ inside is much larger.",
+        ),
+        "opposite": rho(
+            "Opposite pole", width=110, help="The pole for which that mean ρ is lowest."
+        ),
+        "opposed": rho("ρ to opposite", format="%.3f", width=115, help="That lowest mean ρ."),
         "exemplars": st.column_config.TextColumn(
             "Exemplars", width=190, help="Neurons that stand for it, most central first."
         ),
         "responds": st.column_config.TextColumn(
-            "Its exemplar responds to", help="Tokens of the corpus on which it is highest."
+            "Its first exemplar responds to",
+            help="The tokens of the text that was read on which it is highest, in quotes.",
         ),
     }
     if responds is None:
@@ -215,8 +231,8 @@ def _responds(scene: Scene, found: Poles) -> list[str] | None:
         with scene.model() as guest:
             decode = guest.loaded.tokenizer.decode
             texts[key] = [
-                " · ".join(
-                    repr(decode(examples.ids[int(at)].tolist()))[1:-1]
+                "  ".join(
+                    json.dumps(decode(examples.ids[int(at)].tolist()), ensure_ascii=False)
                     for at in examples.highest_at[pole.exemplars[0]][:4]
                     if at >= 0
                 )
@@ -365,19 +381,30 @@ def _show_outcomes(found: list[ablation.Outcome]) -> None:
     def change(value: float | None) -> str:
         if value is None or whole is None:
             return "–"
-        return f"{value / whole - 1:+.2%}".replace("-", "−")
+        return number(value / whole - 1, "+.2%")
 
+    columns: dict[str, list[str | float | None]] = {"model": [each.name for each in found]}
+    if whole is not None:
+        columns["perplexity"] = [each.perplexity for each in found]
+        columns["change"] = [change(each.perplexity) for each in found]
+    asked = any(each.continuation for each in found)
+    if asked:
+        columns["the prompt goes on with"] = [
+            json.dumps(each.continuation or "", ensure_ascii=False) for each in found
+        ]
     st.dataframe(
-        {
-            "model": [each.name for each in found],
-            "perplexity": [e.perplexity for e in found],
-            "change": [change(each.perplexity) for each in found],
-            "goes on with": [each.continuation or "" for each in found],
-        },
+        columns,
         column_config={"perplexity": st.column_config.NumberColumn(format="%.4f")},
         hide_index=True,
     )
     st.caption(
-        f"Perplexity over {_N_WINDOWS} windows, the same for all. The random ones are as many, of "
-        "the same layer and site: what the pole does beyond them is what makes it one."
+        ("" if whole is None else f"Perplexity over {_N_WINDOWS} windows, the same for all. ")
+        + "The random neurons are as many, of the same layer and site: what the pole does beyond "
+        "them is what makes it one."
+        + (
+            ""
+            if asked
+            else " Run a prompt that adds tokens on the Prompt page, and the table tells how each "
+            "model goes on with it."
+        )
     )

@@ -16,7 +16,7 @@ from dashboard.components.neuron_map import (
     neuron_map,
     standalone_html,
 )
-from dashboard.encoding import scale_of, to_signed
+from dashboard.encoding import Frames, frames_of, scale_of
 from dashboard.frame import SITE_NAMES, Scene, neuron_name
 from dashboard.loading import extent_at, points_at, prompt_folder, run_of
 from dashboard.prompts import (
@@ -29,7 +29,8 @@ from dashboard.prompts import (
     run_prompt,
     store,
 )
-from dashboard.views.map import show_chosen, sites_beside
+from dashboard.text import number
+from dashboard.views.map import marked_of, show_chosen, show_marked, sites_beside
 from dashboard.work import working
 from projector.errors import UserError
 
@@ -106,7 +107,7 @@ def _send() -> None:
     except UserError as error:
         state["prompt problem"] = str(error)
         return
-    session.change(prompt=first, other=second, token=0)
+    session.change(prompt=first, other=second, token=None)
     state["filled prompt"], state["filled other"] = first, second
 
 
@@ -145,47 +146,49 @@ def _run(scene: Scene, prompt_id: str) -> Run:
 
 
 def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
-    chosen = session.current()
-    token = min(chosen.token or 0, len(run.pieces) - 1)
+    token = _token_of(run, other)
     if other is None:
         sites = sites_beside(scene, run.activations)
-        panels = [_panel(scene, run, site, "", None) for site in sites]
-        picks = sites
+        panels = [_panel(scene, site, "", _frames(scene, run, site)) for site in sites]
     else:
-        scale = scale_of(
-            np.concatenate([r.activations[scene.layer, scene.site] for r in (run, other)])
-        )
-        difference = _difference(scene, run, other)
+        sites = [scene.site] * 3
         panels = [
-            _panel(scene, run, scene.site, "A · ", scale),
-            _panel(scene, other, scene.site, "B · ", scale),
-            _frames(scene, difference, scene.site, "A − B · ", scale_of(difference), "difference"),
+            _panel(scene, scene.site, "A · ", _frames_of_pair(scene, run, other, "A")),
+            _panel(scene, scene.site, "B · ", _frames_of_pair(scene, run, other, "B")),
+            _panel(
+                scene,
+                scene.site,
+                "A − B · ",
+                _frames_of_pair(scene, run, other, "A − B"),
+                "difference",
+            ),
         ]
-        picks = [scene.site] * 3
-    n_shown = min(len(panel.values) for panel in panels)
 
     def pick(panel: int, neuron: int) -> None:
-        session.change(site=picks[panel])
+        session.change(site=sites[panel])
         session.change(neuron=neuron)
 
     def rest(at: int) -> None:
         session.change(token=at)
 
-    tokens = [
-        Token(piece.text, _title(k, piece.is_made), piece.is_made)
-        for k, piece in enumerate(run.pieces[: n_shown if other is None else None])
-    ]
+    shown_id = run.prompt.id if other is None else f"{run.prompt.id}-{other.prompt.id}"
     view = View(
         panels,
         dim=scene.projection.dim,
         extent=extent_at(scene.path),
         colors=palette.diverging(),
         height=440,
-        timeline=Timeline(f"{run.prompt.id}/{scene.sha256[:8]}", tokens, token),
+        timeline=Timeline(
+            f"{shown_id}/{scene.sha256[:8]}",
+            _tokens(run),
+            token,
+            () if other is None else _tokens(other),
+        ),
         label="Maps of the prompt's neurons. Space plays, left and right step through the tokens.",
     )
     neuron_map(view, key="prompt map", on_pick=pick, on_token=rest)
-    show_chosen(scene, run.activations[scene.layer, scene.site][token])
+    show_chosen(scene, run.activations[scene.layer, scene.site][min(token, len(run.pieces) - 1)])
+    show_marked(scene)
     st.download_button(
         "HTML",
         lambda: standalone_html(view, f"{scene.name}: layer {scene.layer}"),
@@ -199,6 +202,12 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
     st.caption(
         "Space plays and pauses, ← and → step, Home and End go to the ends; Shift and arrows turn "
         "the map. Tokens underlined were added by the model."
+        + (
+            ""
+            if other is None
+            else " Tokens are compared by their place: the first of A with the first of B, and so "
+            "on; of the shorter prompt the last one stays."
+        )
     )
     if other is None:
         _show_strongest(scene, run, token)
@@ -206,29 +215,56 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
         _show_movers(scene, run, other, token)
 
 
-def _title(k: int, is_made: bool) -> str:
-    return f"token {k + 1}" + (", added by the model" if is_made else "")
+def _token_of(run: Run, other: Run | None) -> int:
+    """The token that is chosen; at first the first one, of two prompts the first that differs."""
+    chosen = session.current().token
+    if other is None:
+        return min(chosen or 0, len(run.pieces) - 1)
+    last = max(len(run.pieces), len(other.pieces)) - 1
+    if chosen is not None:
+        return min(chosen, last)
+    pairs = zip(run.pieces, other.pieces, strict=False)
+    differ = (k for k, (a, b) in enumerate(pairs) if a.id != b.id)
+    return next(differ, min(len(run.pieces), len(other.pieces), last))
 
 
-def _panel(scene: Scene, run: Run, site: str, prefix: str, scale: float | None) -> Panel:
-    values = run.activations[scene.layer, site]
-    return _frames(scene, values, site, prefix, scale or scale_of(values), "activation")
+def _tokens(run: Run) -> list[Token]:
+    return [
+        Token(
+            piece.text,
+            f"token {k + 1}" + (", added by the model" if piece.is_made else ""),
+            piece.is_made,
+        )
+        for k, piece in enumerate(run.pieces)
+    ]
 
 
-def _frames(
-    scene: Scene,
-    values: NDArray[np.floating],
-    site: str,
-    prefix: str,
-    scale: float,
-    label: str,
+def _frames(scene: Scene, run: Run, site: str) -> Frames:
+    return run.drawn((scene.layer, site), lambda: frames_of(run.activations[scene.layer, site]))
+
+
+def _frames_of_pair(scene: Scene, run: Run, other: Run, which: str) -> Frames:
+    """One of two prompts, on a scale that both share; or their difference."""
+
+    def make() -> Frames:
+        if which == "A − B":
+            return frames_of(_difference(scene, run, other))
+        both = [each.activations[scene.layer, scene.site] for each in (run, other)]
+        return frames_of(both["AB".index(which)], scale_of(np.concatenate(both)))
+
+    return run.drawn((scene.layer, scene.site, other.prompt.id, which), make)
+
+
+def _panel(
+    scene: Scene, site: str, prefix: str, frames: Frames, label: str = "activation"
 ) -> Panel:
-    chosen = session.current()
+    chosen, scale = session.current(), frames.scale
     return Panel(
         title=f"{prefix}Layer {scene.layer}: {SITE_NAMES.get(site, site)}",
         name=neuron_name(scene.layer, site),
         points=points_at(scene.path, scene.layer, site),
-        values=to_signed(values.astype(np.float32), scale),
+        values=frames.values,
+        values_id=frames.id,
         scale=scale,
         value_label=label,
         legend=Legend(
@@ -240,16 +276,22 @@ def _frames(
             size="larger: further from 0",
         ),
         selected=chosen.neuron if site == scene.site else None,
-        marked=tuple(j for j in chosen.marked if j < values.shape[1]) if site == scene.site else (),
+        marked=marked_of(scene) if site == scene.site else (),
     )
 
 
 def _difference(scene: Scene, run: Run, other: Run) -> NDArray[np.float32]:
     """A − B token by token; of the shorter one the last token goes on."""
-    a, b = (each.activations[scene.layer, scene.site].astype(np.float32) for each in (run, other))
-    n = max(len(a), len(b))
-    a, b = (np.concatenate([x, np.repeat(x[-1:], n - len(x), axis=0)]) for x in (a, b))
-    return a - b
+    n = max(len(run.pieces), len(other.pieces))
+    return np.stack([_difference_at(scene, run, other, token) for token in range(n)])
+
+
+def _difference_at(scene: Scene, run: Run, other: Run, token: int) -> NDArray[np.float32]:
+    a, b = (
+        each.activations[scene.layer, scene.site][min(token, len(each.pieces) - 1)]
+        for each in (run, other)
+    )
+    return a.astype(np.float32) - b.astype(np.float32)
 
 
 def _show_strongest(scene: Scene, run: Run, token: int) -> None:
@@ -259,9 +301,12 @@ def _show_strongest(scene: Scene, run: Run, token: int) -> None:
 
 
 def _show_movers(scene: Scene, run: Run, other: Run, token: int) -> None:
-    difference = _difference(scene, run, other)
+    difference = _difference_at(scene, run, other, token)
     st.subheader(f"Top movers at token {token + 1}", help="Largest difference, A − B.")
-    _table(difference[min(token, len(difference) - 1)], "A − B")
+    if not difference.any():
+        st.write("None: up to this token the prompts are the same.")
+        return
+    _table(difference, "A − B")
 
 
 def _table(values: NDArray[np.floating], label: str) -> None:
@@ -269,7 +314,7 @@ def _table(values: NDArray[np.floating], label: str) -> None:
     columns = st.columns(4)
     for k, neuron in enumerate(order):
         columns[k % 4].button(
-            f"N{neuron}  {values[neuron]:+.3g}".replace("-", "−"),
+            f"N{neuron}  {number(values[neuron], '+.3g')}",
             key=f"{label} {k}",
             type="tertiary",
             on_click=lambda neuron=int(neuron): session.change(neuron=neuron),

@@ -8,7 +8,16 @@ import math
 import numpy as np
 import pytest
 
-from dashboard.encoding import bounds, id_of, in_three, scale_of, text_of, to_bytes, to_signed
+from dashboard.encoding import (
+    bounds,
+    frames_of,
+    id_of,
+    in_three,
+    scale_of,
+    text_of,
+    to_bytes,
+    to_signed,
+)
 
 NAN, INF = math.nan, math.inf
 
@@ -89,6 +98,17 @@ def test_signed_bytes_keep_sign_and_share() -> None:
     # −128 is never used, so that a sign turned is a sign turned.
     assert (to_signed(-values, 2.0) == -found).all()
     assert not to_signed(values, 0.0).any()
+
+
+def test_frames_are_bytes_on_a_scale_of_their_own_or_a_given_one() -> None:
+    values = np.random.default_rng(2).normal(size=(7, 50)).astype(np.float16)
+    own, given = frames_of(values), frames_of(values, 3.0)
+    assert own.scale == scale_of(values)
+    assert given.scale == 3.0
+    for frames in (own, given):
+        assert (frames.values == to_signed(values.astype(np.float32), frames.scale)).all()
+        assert frames.id == id_of(frames.values)
+    assert own.id != given.id
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

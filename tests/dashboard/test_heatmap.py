@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.views.heatmap import chosen_in, heatmap, usual_limit
+from dashboard.cells import Cells, cells_of, usual_limit
+from dashboard.views.heatmap import heatmap
 
 
 def correlations(n: int, seed: int = 0) -> np.ndarray:
@@ -19,7 +20,7 @@ def correlations(n: int, seed: int = 0) -> np.ndarray:
 def test_a_cell_is_a_pair_of_neurons() -> None:
     rho = correlations(30)
     order = np.random.default_rng(1).permutation(30)[:25]
-    figure: Any = heatmap(rho, order, 0.5, "L3", (int(order[2]), 1000))
+    figure: Any = heatmap(cells_of(rho, order), 0.5, "L3", (int(order[2]), 1000))
     picture, marks = figure.data
     assert list(picture.x) == list(picture.y) == [f"N{j}" for j in order]
     for a, b in itertools.product(range(25), repeat=2):
@@ -28,7 +29,7 @@ def test_a_cell_is_a_pair_of_neurons() -> None:
     assert "L3" in picture.hovertemplate
     # A mark stands on its neuron; one that is not there is nowhere.
     assert list(marks.x) == list(marks.y) == [f"N{order[2]}"]
-    assert len(heatmap(rho, order, 0.5, "L3").data) == 1
+    assert len(heatmap(cells_of(rho, order), 0.5, "L3").data) == 1
 
 
 @pytest.mark.parametrize("n", [513, 1024, 1100])
@@ -36,7 +37,7 @@ def test_of_many_neurons_a_cell_is_the_mean_over_its_pairs(n: int) -> None:
     rho = correlations(n)
     order = np.random.default_rng(1).permutation(n)
     marked = (int(order[n // 2]), int(order[n - 1]))
-    figure: Any = heatmap(rho, order, 1.0, "L3", marked)
+    figure: Any = heatmap(cells_of(rho, order), 1.0, "L3", marked)
     picture, marks = figure.data
     size = -(-n // 512)
     cells = [order[k : k + size] for k in range(0, n, size)]
@@ -61,6 +62,12 @@ def test_the_usual_limit_is_exceeded_by_one_pair_in_a_thousand() -> None:
     assert usual_limit(np.full((3, 3), np.nan, dtype=np.float32)) == 1.0
 
 
+def within(order: np.ndarray, boxes: list[dict[str, Any]]) -> list[int]:
+    n = int(order.max()) + 1
+    cells: Cells = cells_of(np.zeros((n, n), dtype=np.float32), order)
+    return cells.within(boxes)
+
+
 @pytest.mark.parametrize(
     ("box", "places"),
     [
@@ -80,17 +87,17 @@ def test_a_box_chooses_the_rows_and_columns_it_touches(
     box: dict[str, Any], places: list[int]
 ) -> None:
     order = np.array([31, 5, 8, 12, 2, 44, 9, 1, 0, 17])
-    assert chosen_in([box], order) == sorted(int(order[k]) for k in places)
+    assert within(order, [box]) == sorted(int(order[k]) for k in places)
 
 
 def test_boxes_add_up_and_none_choose_none() -> None:
     order = np.arange(10)
-    assert chosen_in([{"x": [0, 1]}, {"y": [1, 2]}], order) == [0, 1, 2]
-    assert chosen_in([], order) == []
+    assert within(order, [{"x": [0, 1]}, {"y": [1, 2]}]) == [0, 1, 2]
+    assert within(order, []) == []
 
 
 def test_a_box_on_cells_of_many_chooses_all_of_their_neurons() -> None:
     order = np.random.default_rng(0).permutation(1100)
     # Three to a cell; the last has two.
-    assert chosen_in([{"x": [1, 2]}], order) == sorted(order[3:9].tolist())
-    assert chosen_in([{"y": [365.9, 900]}], order) == sorted(order[1098:].tolist())
+    assert within(order, [{"x": [1, 2]}]) == sorted(order[3:9].tolist())
+    assert within(order, [{"y": [365.9, 900]}]) == sorted(order[1098:].tolist())

@@ -60,16 +60,17 @@ def test_the_values_of_all_tokens_travel_at_once() -> None:
     values = RNG.integers(-127, 128, (4, 7)).astype(np.int8)
     tokens = [Token("<b>", "first"), Token("x", "second", True)]
     shown = View(
-        [Panel("t", "L0", POINTS, values, scale=3.5)],
+        [Panel("t", "L0", POINTS, values, scale=3.5, values_id="known")],
         dim=3,
         extent=1.0,
         colors=palette.diverging(),
-        timeline=Timeline("id", tokens, 1),
+        timeline=Timeline("id", tokens, 1, tokens[1:]),
     )
     data = shown.data(set())
     panel = data["panels"][0]
     assert panel["frames"] == 4
     assert panel["scale"] == 3.5
+    assert panel["values_id"] == "known"
     np.testing.assert_array_equal(decoded(panel["values"], np.int8, 4, 7), values)
     assert data["token"] == 1
     assert data["tokens_id"] == "id"
@@ -78,6 +79,7 @@ def test_the_values_of_all_tokens_travel_at_once() -> None:
         {"text": "<b>", "title": "first", "made": False},
         {"text": "x", "title": "second", "made": True},
     ]
+    assert data["tokens_beside"] == data["tokens"][1:]
 
 
 def test_positions_travel_once() -> None:

@@ -348,6 +348,16 @@ def test_a_card_reads_text_once_and_keeps_it(family: str, open_page: Open, root:
     assert errors(again) == []
     assert not [each for each in again.button if each.key == "read examples"]
     assert again.title[0].value == f"L1 N{NEURON + 1}"
+    # It tells which text, and another one can take its place.
+    assert any("unseen.txt" in each.value for each in again.caption)
+    again.button(key="read other").click().run()
+    again.text_input(key="examples source").set_value("seen.txt")
+    again.button(key="read examples").click().run()
+    assert errors(again) == []
+    assert any("seen.txt" in each.value for each in again.caption)
+    assert not [each for each in again.button if each.key == "read examples"]
+    other = Examples.load(examples_path(sha256, 1, "mlp_post"))
+    assert other.source == "seen.txt"
 
 
 @pytest.mark.parametrize(
@@ -578,7 +588,7 @@ def test_a_pole_is_taken_away(open_page: Open, root: Path) -> None:
     assert table["perplexity"].notna().all()
     assert table["perplexity"].nunique() == 5
     assert table["change"][0] == "+0.00%"
-    assert (table["goes on with"] != "").all()
+    assert (table["the prompt goes on with"].str.len() > 2).all()
     poles = find_poles(
         Projection.load(root / DECODER), 1, "mlp_post", PoleSettings("correlation", 2, None, "leaf")
     )
@@ -588,7 +598,14 @@ def test_a_pole_is_taken_away(open_page: Open, root: Path) -> None:
     at.query_params["prompt"] = other
     at.run()
     assert errors(at) == []
-    assert not any("goes on with" in each.value for each in at.dataframe)
+    assert not any("the prompt goes on with" in each.value for each in at.dataframe)
+    # Without a prompt there is no such column, and a word on how to get one.
+    del at.query_params["prompt"]
+    at.run()
+    at.button(key="ablate").click().run()
+    assert errors(at) == []
+    assert list(at.dataframe[-1].value.columns) == ["model", "perplexity", "change"]
+    assert any("Run a prompt that adds tokens" in each.value for each in at.caption)
 
 
 @pytest.mark.parametrize("family", [ENCODER, DECODER])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dashboard import palette
-from dashboard.text import colored_tokens
+from dashboard.text import colored_tokens, number
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -70,7 +70,7 @@ def test_colours_tell_sign_and_magnitude() -> None:
     found = read(colored_tokens(["x"] * 7, values, 1.0))
     shown = [background(attributes) for tag, attributes in found.elements if tag == "span"]
     assert [attributes["title"] for tag, attributes in found.elements[1:]] == [
-        f"{v:.3g}" for v in values
+        number(v, ".3g") for v in values
     ]
     strengths = [strength for _, strength in shown]
     assert strengths == [200, 200, 100, 0, 100, 200, 200]
@@ -89,7 +89,7 @@ def test_only_the_focus_is_underlined() -> None:
 def test_numbers_that_are_none_are_shown_all_the_same(value: float, scale: float) -> None:
     found = read(colored_tokens(["a", "b"], [value, 0.0], scale))
     assert found.texts == ["a", "b"]
-    assert found.elements[1][1]["title"] == f"{value:.3g}"
+    assert found.elements[1][1]["title"] == f"{value:.3g}".replace("-", "−")
     if math.isnan(value):
         assert background(found.elements[1][1])[1] == 0
 
@@ -98,3 +98,9 @@ def test_no_tokens_make_an_empty_paragraph() -> None:
     assert read(colored_tokens([], [], 1.0)).texts == []
     with pytest.raises(ValueError, match=r"shorter|longer"):
         colored_tokens(["a"], np.zeros(2).tolist(), 1.0)
+
+
+def test_numbers_have_a_minus() -> None:
+    assert number(-0.5) == "−0.5"
+    assert number(-1.25e-7, "+.3g") == "−1.25e−07"
+    assert number(2.0, "+.1%") == "+200.0%"

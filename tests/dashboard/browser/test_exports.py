@@ -123,8 +123,8 @@ def test_figures_are_saved_as_pages_and_pictures(
     page: Page, app: App, browser: Browser, tmp_path: Path
 ) -> None:
     for path, title in (
-        ("heatmap", "Correlations"),
-        ("poles", "Poles"),
+        ("heatmap", "Correlations in layer 0: MLP neurons"),
+        ("poles", "Poles in layer 0: MLP neurons"),
         ("pruning", "What pruning costs"),
     ):
         page.goto(app.link(path))

@@ -23,7 +23,7 @@ from tests.families import N_NEURONS
 def _open(page: Page, app: App, **chosen: object) -> Locator:
     """The picture at the right: in order."""
     page.goto(app.link("heatmap", **chosen))
-    expect(heading(page)).to_have_text("Correlations")
+    expect(heading(page)).to_have_text(re.compile("^Correlations in layer"))
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     rest(page)
     return page.locator(".js-plotly-plot").last
@@ -80,7 +80,7 @@ def test_a_box_chooses_the_neurons_of_its_rows_and_columns(
     _drag(page, _place(plot, 4, 20), _place(plot, 9, 22))
     expected = {*order[4:10], *order[20:23]}
     until(lambda: _marked(page) == expected)
-    expect(page.get_by_text(f"{len(expected)} chosen:")).to_be_visible()
+    expect(page.get_by_text(f"Marked: {len(expected)} neurons")).to_be_visible()
     assert params(page)["neuron"] == str(min(expected))
     rest(page)
     # Then another on the other picture: the first is forgotten, and does not come back.
@@ -96,7 +96,7 @@ def test_a_box_chooses_the_neurons_of_its_rows_and_columns(
     visit(page, "Heatmap")
     rest(page)
     assert _marked(page) == {1, 2, 3}
-    expect(page.get_by_text("3 chosen: N1, N2, N3")).to_be_visible()
+    expect(page.get_by_text("Marked: 3 neurons, N1, N2, N3")).to_be_visible()
 
 
 def test_every_order_is_drawn(page: Page, app: App) -> None:

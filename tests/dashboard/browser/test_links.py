@@ -27,7 +27,8 @@ def test_a_copied_link_restores_the_view(open_page: Callable[..., Page], app: Ap
     wait_for_map(page)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    until(lambda: params(page).get("token") == "2")
+    # From the first token that differs on, which is the second.
+    until(lambda: params(page).get("token") == "3")
     rest(page)
     link, state = page.url, drawn(page)
     # No text of a prompt stands in a link.
@@ -37,7 +38,7 @@ def test_a_copied_link_restores_the_view(open_page: Callable[..., Page], app: Ap
     expect(heading(other)).to_have_text("What a prompt lights up")
     wait_for_map(other)
     assert drawn(other)["shown"] == state["shown"]
-    assert drawn(other)["token"] == "2"
+    assert drawn(other)["token"] == "3"
     expect(other.get_by_role("textbox", name="Prompt A")).to_have_value("kalo <b>mi</b> & tenra")
     expect(other.get_by_role("textbox", name="Prompt B")).to_have_value("so vel")
     expect(other.get_by_role("slider", name="Layer")).to_have_attribute("aria-valuetext", "1")
@@ -50,8 +51,8 @@ def test_every_page_can_be_linked(open_page: Callable[..., Page], app: App) -> N
         "map": "Layer 1: attention output",
         "neuron": "L1 attn out N7",
         "prompt": "What a prompt lights up",
-        "heatmap": "Correlations",
-        "poles": "Poles",
+        "heatmap": "Correlations in layer 1: attention output",
+        "poles": "Poles in layer 1: attention output",
         "pruning": "What pruning costs",
     }
     page = open_page()
@@ -67,7 +68,7 @@ def test_back_and_forth_in_the_browser(page: Page, app: App) -> None:
     wait_for_map(page)
     rest(page)
     visit(page, "Poles")
-    expect(heading(page)).to_have_text("Poles")
+    expect(heading(page)).to_have_text("Poles in layer 0: MLP neurons")
     page.get_by_role("slider", name="Layer").press("ArrowRight")
     until(lambda: params(page)["layer"] == "1")
     rest(page)
@@ -76,10 +77,16 @@ def test_back_and_forth_in_the_browser(page: Page, app: App) -> None:
     until(lambda: params(page)["layer"] == "0")
     rest(page)
     expect(page.get_by_role("slider", name="Layer")).to_have_attribute("aria-valuetext", "0")
-    expect(heading(page)).to_have_text("Poles")
+    expect(heading(page)).to_have_text("Poles in layer 0: MLP neurons")
     page.go_back()
     expect(heading(page)).to_have_text("Layer 0: MLP neurons")
     wait_for_map(page)
+    rest(page)
+    page.go_forward()
+    expect(heading(page)).to_have_text("Poles in layer 0: MLP neurons")
+    rest(page)
+    page.go_forward()
+    expect(heading(page)).to_have_text("Poles in layer 1: MLP neurons")
 
 
 def test_a_link_that_makes_no_sense_is_no_reason_to_fail(page: Page, app: App) -> None:

@@ -9,12 +9,9 @@ from playwright.sync_api import Page, expect
 from tests.dashboard.browser.app import (
     PATIENCE_S,
     App,
-    camera,
     drawn,
     heading,
     params,
-    rest,
-    turn,
     until,
     wait_for_map,
 )
@@ -50,18 +47,12 @@ def test_twenty_contexts_never_mix(open_page: Callable[..., Page], app: App) -> 
     for k, page in enumerate(pages):
         for _ in range(k % 4):
             page.locator(".neuron-map .overlay").press("ArrowRight")
-        turn(page, 12 + 6 * k, 0)
     for k, page in enumerate(pages):
         until(lambda page=page, k=k: drawn(page)["token"] == str(k % 4))
         until(lambda page=page, k=k: params(page).get("token", "0") == str(k % 4))
-        rest(page)
         found = params(page)
         assert (found["layer"], found["neuron"]) == (str(k % 2), str(k))
         assert drawn(page)["shown"] == shown[k]
-    assert len({round(camera(page)["yaw"], 3) for page in pages}) == N
     assert len({params(page)["prompt"] for page in pages}) == N
     for page in pages:
-        page.get_by_role("button", name="Open its card").click(no_wait_after=True)
-    for k, page in enumerate(pages):
-        expect(heading(page)).to_have_text(f"L{k % 2} N{k}", timeout=PATIENCE_S * 1000)
         expect(page.get_by_role("alert")).to_have_count(0)

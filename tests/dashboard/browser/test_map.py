@@ -99,7 +99,7 @@ def test_the_camera_is_found_again_on_the_way_back(page: Page, app: App) -> None
     turn(page, -90, 30)
     turned = camera(page)
     visit(page, "Poles")
-    expect(heading(page)).to_have_text("Poles")
+    expect(heading(page)).to_have_text("Poles in layer 0: MLP neurons")
     page.wait_for_timeout(1500)
     visit(page, "Map")
     wait_for_map(page)

@@ -11,7 +11,6 @@ from pruning.poles import find_poles
 from tests.dashboard.browser.app import (
     App,
     cells,
-    drawn,
     heading,
     params,
     rest,
@@ -64,20 +63,23 @@ def test_a_pole_is_chosen_marked_and_ablated(page: Page, app: App, projection: P
     for name in ("the whole model", "without them", f"without {len(members)} random ones, draw 3"):
         assert name in text
     assert len(re.findall(r"[+−]\d+\.\d\d%", text)) == 5
+    # It is chosen everywhere, until it is let go of.
     visit(page, "Map")
-    plain = wait_for_map(page)["shown"]
-    assert params(page)["pole"] == "1"
-    assert drawn(page)["shown"] == plain
+    wait_for_map(page)
+    expect(page.get_by_text(f"Pole 1 is marked: {len(members)} neurons")).to_be_visible()
     visit(page, "Poles")
-    # It is chosen still.
     expect(page.get_by_text(re.compile(r"^Pole 1: "))).to_be_visible()
+    visit(page, "Map")
+    page.get_by_role("button", name="Let go").click()
+    until(lambda: not {"pole", "marked"} & set(params(page)))
+    expect(page.get_by_text("is marked")).to_have_count(0)
 
 
 def test_settings_are_live_and_stand_in_the_link(
     page: Page, app: App, projection: Projection
 ) -> None:
     page.goto(app.link("poles"))
-    expect(heading(page)).to_have_text("Poles")
+    expect(heading(page)).to_have_text("Poles in layer 0: MLP neurons")
     rest(page)
     page.get_by_text("leaf", exact=True).click()
     until(lambda: params(page).get("grouping") == "positions,3,leaf,0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -136,8 +138,15 @@ def test_two_prompts_stand_side_by_side_with_their_difference(page: Page, app: A
     page.goto(app.link("prompt"))
     rest(page)
     run_prompt(page, TEXT, "esh ti gam", n_new=2)
-    expect(page.get_by_text("Top movers at token 1", exact=True)).to_be_visible()
+    # The first token is the same of both, and of no use to begin with.
+    expect(page.get_by_text("Top movers at token 2", exact=True)).to_be_visible()
     state = wait_for_map(page)
+    strips = page.locator(".neuron-map .strip")
+    expect(strips).to_have_count(2)
+    for strip, name, text in zip(strips.all(), "AB", (TEXT, "esh ti gam"), strict=True):
+        expect(strip).to_contain_text(name)
+        assert text in "".join(strip.locator(".token").all_inner_texts())
+        expect(strip.locator(".now")).to_have_count(1)
     # A, B and A − B: the same points, other values.
     shown = [each.split("/") for each in state["shown"].split()]
     assert len(shown) == 3
@@ -150,7 +159,16 @@ def test_two_prompts_stand_side_by_side_with_their_difference(page: Page, app: A
     assert scales[2].startswith("Difference")
     assert {"prompt", "other"} <= set(params(page))
     page.keyboard.press("ArrowRight")
-    expect(page.get_by_text("Top movers at token 2", exact=True)).to_be_visible()
+    expect(page.get_by_text("Top movers at token 3", exact=True)).to_be_visible()
+    page.keyboard.press("Home")
+    expect(page.get_by_text("up to this token the prompts are the same")).to_be_visible()
+    # Of the shorter one the last token stays.
+    page.keyboard.press("End")
+    n_tokens = [strip.locator(".token").count() for strip in strips.all()]
+    assert len(set(n_tokens)) == 2
+    until(lambda: _token(page) == max(n_tokens) - 1)
+    for strip, n in zip(strips.all(), n_tokens, strict=True):
+        expect(strip.locator(".token").nth(n - 1)).to_have_class(re.compile("now"))
     # Alone again.
     page.get_by_text("Compare with a second prompt").click()
     until(lambda: len(drawn(page)["shown"].split()) == 2)

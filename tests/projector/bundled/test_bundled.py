@@ -61,6 +61,13 @@ def _all_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def test_the_bar_over_every_sixth_held_out_module(bundled: LoadedModel) -> None:
+    held_out = list(stdlib_modules("heldout"))[::6]
+    assert len(held_out) > 10
+    assert bits_per_byte(bundled.model, (t for _, t in held_out), bundled.tokenizer) < 1.24
+
+
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_all_threads")
 def test_the_bar_over_all_held_out_modules(bundled: LoadedModel) -> None:
     measured = json.loads((BUNDLED_FOLDER / "training.json").read_text())
