@@ -25,7 +25,8 @@ COLORS = {
     "none": "None",
 }
 SIZES = {"none": "All alike", **{name: label for name, (label, _) in MEASURES.items()}}
-_MOST_NAMED = 8
+# Of what has a colour that no other one has.
+_MOST_NAMED = palette.N_GROUPS
 _PLAIN_SIZE = 110
 
 
@@ -46,7 +47,7 @@ def color_by_pole(poles: Poles) -> Coloring:
         for k, pole in enumerate(poles.poles[:_MOST_NAMED])
     ]
     if len(poles.poles) > _MOST_NAMED:
-        items.append((f"and {len(poles.poles) - _MOST_NAMED} more", None))
+        items.append((f"and {len(poles.poles) - _MOST_NAMED} more, in these colours again", None))
     items.append(("in no pole", palette.NO_GROUP))
     return Coloring(
         palette.group_index(labels),

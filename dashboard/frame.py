@@ -123,12 +123,9 @@ def choose_scene(settings: Settings) -> Scene | None:
     session.say_again()
     found = find_folders(settings.roots, FACTS_FILE)
     if settings.projection is not None and settings.projection not in found:
-        st.error(
-            session.plain(
-                f"{settings.projection} holds no {FACTS_FILE}, so that it is no projection: make "
-                f"one with projector fit MODEL --corpus SOURCE --out {settings.projection}"
-            ),
-            icon=":material/error:",
+        session.tell(
+            f"'{settings.projection}' holds no {FACTS_FILE}, so that it is no projection: make "
+            f"one with projector fit MODEL --corpus SOURCE --out {settings.projection}"
         )
     if not found:
         return None

@@ -28,6 +28,7 @@ _GROUPS = (
     "#6A5ACD",
     "#117733",
 )
+N_GROUPS = len(_GROUPS)
 # Cividis, made for colour-blind readers (Nuñez et al. 2018, doi:10.1371/journal.pone.0199239).
 _SEQUENTIAL = (
     "#00224e",

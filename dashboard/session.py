@@ -94,7 +94,7 @@ def go(path: str) -> None:
 def say(problem: str) -> None:
     """Show a message that is still there when the page runs itself once more."""
     st.session_state[_SAID] = problem
-    st.error(plain(problem), icon=":material/error:")
+    tell(problem)
 
 
 def say_again() -> None:
@@ -110,13 +110,18 @@ def run_again() -> None:
     st.rerun()
 
 
+def tell(problem: str, icon: str = ":material/error:") -> None:
+    """Show a message as a sentence: on a command line it follows the word error."""
+    st.error(plain(problem[:1].upper() + problem[1:]), icon=icon)
+
+
 @contextmanager
 def problems() -> Iterator[None]:
     """Show what the user can do something about as one message, and go on with the page."""
     try:
         yield
     except UserError as error:
-        st.error(plain(str(error)), icon=":material/error:")
+        tell(str(error))
 
 
 def plain(text: str) -> str:

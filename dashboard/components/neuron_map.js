@@ -773,7 +773,7 @@ class NeuronMap {
       const value = each.values ? each.values[found.neuron] : null;
       if (value === null || Number.isNaN(value)) continue;
       const text = each.names ? each.names[value] : Number.isInteger(value) ? String(value) : value.toPrecision(3);
-      if (text !== undefined) lines.push(`${each.label} ${text}`);
+      if (text !== undefined) lines.push([each.label, text.replace("-", "−")].filter(Boolean).join(" "));
     }
     this.tip.replaceChildren(...lines.map((line) => element("div", "", line)));
     this.tip.hidden = false;

@@ -43,7 +43,7 @@ def show(scene: Scene) -> None:
     )
     problem = st.session_state.pop("find problem", None)
     if problem:
-        st.error(session.plain(problem), icon=":material/search_off:")
+        session.tell(problem, ":material/search_off:")
     sites = sites_beside(scene, scene.projection.maps)
     if len(sites) > 1:
         other = next(site for site in sites if site != scene.site)
@@ -323,3 +323,5 @@ def _find(scene: Scene) -> None:
         return
     session.change(layer=layer)
     session.change(neuron=neuron)
+    # What was looked for is what is chosen now, until something else is.
+    st.session_state["find neuron"] = ""

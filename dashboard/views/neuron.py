@@ -64,8 +64,7 @@ def show(scene: Scene) -> None:
     if state:
         st.warning(f"This neuron is {state}.", icon=":material/do_not_disturb_on:")
     left, right = st.columns([3, 2], gap="large")
-    with left, session.problems():
-        _show_examples(scene, neuron)
+    # What is there at once stands there before the model is asked.
     with right:
         with session.problems():
             _show_figures(scene, neuron)
@@ -73,6 +72,8 @@ def show(scene: Scene) -> None:
             _show_neighbours(scene, neuron)
         with session.problems():
             _show_written(scene, neuron)
+    with left, session.problems():
+        _show_examples(scene, neuron)
 
 
 def _show_figures(scene: Scene, neuron: int) -> None:

@@ -89,7 +89,7 @@ def _ask(scene: Scene) -> None:
         right.form_submit_button("Run", type="primary", width="stretch", on_click=_send)
     problem = st.session_state.pop("prompt problem", None)
     if problem:
-        st.error(session.plain(problem), icon=":material/error:")
+        session.tell(problem)
 
 
 def _send() -> None:

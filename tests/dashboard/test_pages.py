@@ -310,8 +310,8 @@ def test_a_neuron_is_found_by_its_name(
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ("L7 N1", "there is no layer 7 here: give 0 to 1"),
-        ("L1 N40", "layer 1 has no neuron 40: give 0 to 39"),
+        ("L7 N1", "There is no layer 7 here: give 0 to 1"),
+        ("L1 N40", "Layer 1 has no neuron 40: give 0 to 39"),
         (SCRIPT, "names no neuron"),
         ("L1", "names no neuron"),
     ],
@@ -363,10 +363,10 @@ def test_a_card_reads_text_once_and_keeps_it(family: str, open_page: Open, root:
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("", "no text is named"),
-        ("nowhere.txt", "there is no text 'nowhere.txt'"),
-        ("../../etc/passwd", "there is no text"),
-        (SCRIPT, "there is no text"),
+        ("", "No text is named"),
+        ("nowhere.txt", "There is no text 'nowhere.txt'"),
+        ("../../etc/passwd", "There is no text"),
+        (SCRIPT, "There is no text"),
         ("models", "holds no"),
         ("stdlib:moon", "no split 'moon'"),
     ],
@@ -435,9 +435,9 @@ def test_a_prompt_is_shown_token_by_token(
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ("", "the prompt is empty"),
-        (" \n ", "the prompt is empty"),
-        ("\x00\x1b", "the prompt is empty"),
+        ("", "The prompt is empty"),
+        (" \n ", "The prompt is empty"),
+        ("\x00\x1b", "The prompt is empty"),
         ("kalo " * 100, "and the model takes 64: shorten it"),
         ("x" * 200_001, "characters: give 200,000 at most"),
     ],
@@ -518,7 +518,7 @@ def test_a_model_that_runs_out_of_memory_is_said(
     with monkeypatch.context() as patched:
         patched.setattr(prompt_view, "run_prompt", fail)
         (error,) = errors(ask(at, "kalo mi"))
-    assert "out of memory" in error
+    assert "Out of memory" in error
     # What failed is not kept.
     assert errors(ask(at, "kalo mi")) == []
     assert tokens_of(at)
@@ -614,7 +614,7 @@ def test_an_ablation_of_nothing_says_what_is_lacking(family: str, open_page: Ope
     at.text_input(key="ablation text").set_value("unseen.txt" if family == ENCODER else " ")
     at.button(key="ablate").click().run()
     (error,) = errors(at)
-    says = "an encoder has no perplexity" if family == ENCODER else "there is nothing to compare"
+    says = "An encoder has no perplexity" if family == ENCODER else "There is nothing to compare"
     assert says in error
 
 
@@ -623,7 +623,7 @@ def test_an_ablation_on_text_above_the_roots_is_refused(open_page: Open) -> None
     at.text_input(key="ablation text").set_value("../../etc/passwd")
     at.button(key="ablate").click().run()
     (error,) = errors(at)
-    assert "there is no text" in error
+    assert "There is no text" in error
 
 
 # Pruning.
@@ -844,7 +844,7 @@ def test_a_layer_in_which_nothing_varies_is_told(
         at = start(own, page, **params).run()
         assert len(errors(at)) == (page == "heatmap"), page
         if page == "heatmap":
-            assert "no neuron of this layer varies" in errors(at)[0]
+            assert "No neuron of this layer varies" in errors(at)[0]
 
 
 @pytest.mark.parametrize(
@@ -1033,7 +1033,7 @@ def test_a_folder_that_is_no_projection_says_what_it_lacks(
     ("arguments", "says"),
     [
         (["--projection", "nowhere"], "--projection 'nowhere' is no folder"),
-        (["--colour"], "unrecognized arguments"),
+        (["--colour"], "Unrecognized arguments"),
     ],
 )
 def test_a_mistake_at_the_start_is_said(

@@ -172,7 +172,7 @@ def test_a_neuron_is_found_by_its_name(page: Page, app: App, projection: Project
     until(lambda: (params(page).get("layer"), params(page).get("neuron")) == ("1", "17"))
     expect(page.get_by_text("L1 N17 ·")).to_be_visible()
     for wrong, says in (
-        ("L7 N1", "there is no layer 7 here"),
+        ("L7 N1", "There is no layer 7 here"),
         (f"N{N_NEURONS}", f"layer 1 has no neuron {N_NEURONS}: give 0 to {N_NEURONS - 1}"),
         ("somewhere", "names no neuron"),
     ):

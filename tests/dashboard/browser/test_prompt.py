@@ -188,8 +188,8 @@ def test_a_mover_is_a_neuron_that_can_be_chosen(page: Page, app: App) -> None:
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ("  \n ", "the prompt is empty"),
-        ("\u0007\u0000", "the prompt is empty"),
+        ("  \n ", "The prompt is empty"),
+        ("\u0007\u0000", "The prompt is empty"),
         ("kalo " * 200, "the model takes 64: shorten it"),
     ],
 )
