@@ -121,8 +121,9 @@ def _list(found: list[Neighbour], name: str) -> None:
     event = st.dataframe(
         {
             "neuron": [f"N{each.neuron}" for each in found],
-            "ρ": [round(each.rho, 3) for each in found],
+            "ρ": [each.rho for each in found],
         },
+        column_config={"ρ": st.column_config.NumberColumn(format="%.3f")},
         hide_index=True,
         on_select="rerun",
         selection_mode="single-cell",
@@ -169,8 +170,9 @@ def _show_tokens(
     column.dataframe(
         {
             "token": [json.dumps(t.text, ensure_ascii=False) for t in found],
-            "logit": [round(t.effect, 4) for t in found],
+            "logit": [t.effect for t in found],
         },
+        column_config={"logit": st.column_config.NumberColumn(format="%.4f")},
         hide_index=True,
         # All of it: a table that scrolls within a page that scrolls hides its rows.
         height="content",
