@@ -28,6 +28,7 @@ from pruning.sweep import SweepSettings, tasks_of
 _JOBS = ".jobs"
 # A small sweep: a large one is for the command line.
 MOST_SEEDS = 10
+LEAST_SEQUENCES, MOST_SEQUENCES = 5, 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -39,6 +40,7 @@ class Order:
         name: of the report: its folder below the first root.
         projection: its name below the roots; ``model``: what to load for it.
         sparsities: such as ``0.1, 30%``.
+        n_sequences: calibration sequences a seed.
         evaluation: one text, or several with commas between.
     """
 
@@ -49,6 +51,7 @@ class Order:
     refits: tuple[str, ...]
     sparsities: str
     n_seeds: int
+    n_sequences: int
     calibration: str
     evaluation: str
 
@@ -78,7 +81,7 @@ class Order:
             raise UserError(f"the shares '{self.sparsities[:80]}' name one twice: give each once")
         if self.n_seeds > MOST_SEEDS:
             raise UserError(f"{self.n_seeds} seeds are too many: give {MOST_SEEDS} or fewer")
-        return SweepSettings(self.methods, shares, self.refits, self.n_seeds)
+        return SweepSettings(self.methods, shares, self.refits, self.n_seeds, self.n_sequences)
 
     @property
     def n_models(self) -> int:
@@ -143,6 +146,8 @@ class Job:
         if self.is_stopping or last == "KeyboardInterrupt" or last.startswith("stopped"):
             return State("stopped", share, f"stopped, {text}")
         reason = json_error(last) if last else "it was ended from outside: is memory short?"
+        # By the name of its field on the page.
+        reason = reason.replace("--sequences", "calibration sequences")
         return State("failed", share, f"{text}; {reason}")
 
     def _doing(self, done: set[tuple[str, str, float, int]]) -> str:
@@ -344,6 +349,7 @@ def _command(settings: Settings, order: Order, *, resume: bool) -> list[str]:
         "--refits", ",".join(sweep.refits),
         "--sparsities", ",".join(map(str, sweep.sparsities)),
         "--seeds", str(sweep.n_seeds),
+        "--sequences", str(sweep.n_sequences),
         "--calibration", texts[0][0],
         "--evaluation", ",".join(texts[1]),
         "--device", settings.device,

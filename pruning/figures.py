@@ -49,8 +49,16 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
             if points:
                 figure.add_trace(_line(points, method, refit, color, dense))
     if dense is not None:
-        figure.add_hline(
-            y=dense, line={"color": "#888", "width": 1}, annotation_text=f"dense {dense:.2f}"
+        figure.add_hline(y=dense, line={"color": "#888", "width": 1})
+        figure.add_annotation(
+            text=f"dense {dense:.2f}",
+            x=1,
+            xref="x domain",
+            xanchor="right",
+            # On a logarithmic axis annotations, unlike lines, stand at the logarithm.
+            y=math.log10(dense),
+            yanchor="bottom",
+            showarrow=False,
         )
     shown = _shown(found, dense)
     ticks = [] if shown is None else _ticks(*shown)
@@ -73,7 +81,8 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
         legend={"title": "method, refit", "tracegroupgap": 0, "font": {"size": 11}},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
         height=720,
-        updatemenus=[_menu(figure, refits)],
+        # One refit is no choice.
+        updatemenus=[_menu(figure, refits)] if len(refits) > 1 else [],
     )
     return figure
 
@@ -165,7 +174,8 @@ def _menu(figure: go.Figure, refits: list[str]) -> dict[str, Any]:
         {"label": refit, "method": "restyle", "args": [{"visible": shown(refit)}]}
         for refit in refits
     ]
-    return {"buttons": buttons, "x": 1.0, "xanchor": "right", "y": 1.12, "yanchor": "bottom"}
+    # Below the title, and not where a page has its buttons for figures.
+    return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"}
 
 
 def _title(report: PruningReport, evaluation: str, found: list[Summary]) -> str:

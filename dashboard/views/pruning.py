@@ -15,6 +15,7 @@ from dashboard.loading import extent_at, plan_at, points_at, report_at
 from dashboard.settings import find_folders
 from projector.errors import UserError
 from projector.models import BUNDLED
+from pruning.calibration import DEFAULT_SEQUENCES
 from pruning.figures import report_figure, seeds_text
 from pruning.planning import METHODS
 from pruning.refit import REFITS
@@ -22,6 +23,8 @@ from pruning.report import DENSE, JSON_FILE, PruningReport
 from pruning.saving import PLAN_FILE
 
 _TYPED, _PROBLEM = "sweep typed", "sweep problem"
+# With more, the legend takes all of a figure's height.
+_FEW_LINES = 20
 _METHODS_HELP = """Which neurons go, at equal size:
 
 - `random`: any
@@ -99,6 +102,9 @@ def _show_reports(scene: Scene) -> None:
     figure = report_figure(report, text)
     # What its title says stands above it on the page.
     shown = go.Figure(figure).update_layout(title={"text": ""}, margin={"t": 50})
+    if len(figure.data) <= _FEW_LINES:
+        # The table below it is to be seen too.
+        shown.update_layout(height=480)
     st.plotly_chart(shown, key=f"report figure {name} {text}")
     offer_figure(figure, f"{name.replace('/', '-')}-perplexity")
     _show_table(report, text)
@@ -135,7 +141,7 @@ def _show_table(report: PruningReport, text: str) -> None:
         key=f"report table {text}",
     )
     has_spread = any(s.spread is not None for s in pruned)
-    shares = ", ".join(f"{share:.1%}" for share in removed.values())
+    shares = " and ".join(", ".join(f"{each:.1%}" for each in removed.values()).rsplit(", ", 1))
     st.caption(
         "Perplexity at each share of MLP neurons removed"
         + (", mean ± standard deviation over seeds" if has_spread else "")
@@ -236,7 +242,15 @@ def _show_sweep(scene: Scene) -> None:
             key="sweep name",
             help="A folder of this name, which is not there yet. The report is under Reports.",
         )
-        with right.container(horizontal=True, vertical_alignment="bottom", height="stretch"):
+        right.number_input(
+            "Calibration sequences",
+            sweeping.LEAST_SEQUENCES,
+            sweeping.MOST_SEQUENCES,
+            key="sweep sequences",
+            help="To draw from the calibration text for each seed: the more, the firmer are "
+            "methods and refits, and the longer it takes.",
+        )
+        with st.container(horizontal=True, vertical_alignment="center"):
             st.button(
                 "Start",
                 key="sweep start",
@@ -266,6 +280,7 @@ def _keep_fields(scene: Scene) -> None:
         "sweep seeds": 1,
         _text_key("calibration", scene): "stdlib:train" if is_bundled else "",
         _text_key("evaluation", scene): "stdlib:heldout" if is_bundled else "",
+        "sweep sequences": DEFAULT_SEQUENCES,
         "sweep name": "",
     }
     state = st.session_state
@@ -289,6 +304,7 @@ def _order(scene: Scene) -> sweeping.Order:
         refits=tuple(state["sweep refits"]),
         sparsities=str(state["sweep sparsities"]),
         n_seeds=int(state["sweep seeds"]),
+        n_sequences=int(state["sweep sequences"]),
         calibration=str(state[_text_key("calibration", scene)]),
         evaluation=str(state[_text_key("evaluation", scene)]),
     )
@@ -313,19 +329,12 @@ def _start(scene: Scene) -> None:
     st.session_state["sweep name"] = sweeping.next_name(scene.settings.roots[0], order.name)
 
 
-def _resume(scene: Scene, job: sweeping.Job) -> None:
-    try:
-        sweeping.resume(scene.settings, job)
-    except UserError as error:
-        st.session_state[_PROBLEM] = str(error)
-
-
 def _show_job(scene: Scene, job: sweeping.Job, was_running: bool) -> None:
     state = job.state()
     if was_running and not state.is_running:
         # The report is whole, or another name is free: all of the page shows it.
         st.rerun(scope="app")
-    left, right = st.columns([5, 2], vertical_alignment="center")
+    left, right = st.columns([4, 1.4], vertical_alignment="center")
     text = f"{session.plain(job.name)}: {session.plain(state.text)}"
     if state.phase == "running":
         left.progress(state.share, text)
@@ -335,7 +344,7 @@ def _show_job(scene: Scene, job: sweeping.Job, was_running: bool) -> None:
         left.info(text, icon=":material/pause_circle:")
     else:
         left.error(text, icon=":material/error:")
-    buttons = right.container(horizontal=True)
+    buttons = right.container(horizontal=True, horizontal_alignment="right")
     if state.is_running:
         if buttons.button(
             "End now" if job.is_stopping else "Stop",
@@ -346,15 +355,22 @@ def _show_job(scene: Scene, job: sweeping.Job, was_running: bool) -> None:
             job.stop()
             st.rerun(scope="app")
         return
-    if state.phase != "done" and job.order is not None:
-        buttons.button(
+    if (
+        state.phase != "done"
+        and job.order is not None
+        and buttons.button(
             "Resume",
             key=f"resume {job.name}",
             icon=":material/play_arrow:",
             help="Go on from the models that are scored.",
-            on_click=_resume,
-            args=(scene, job),
         )
+    ):
+        try:
+            sweeping.resume(scene.settings, job)
+        except UserError as error:
+            st.session_state[_PROBLEM] = str(error)
+        # All of the page, for it is another job now.
+        st.rerun(scope="app")
     if buttons.button(
         "Remove",
         key=f"remove {job.name}",

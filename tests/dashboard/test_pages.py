@@ -848,7 +848,7 @@ def test_a_sweep_that_was_stopped_goes_on(
     order = {
         "name": "mine", "projection": DECODER, "model": str(own / "models" / DECODER),
         "methods": ["random"], "refits": ["none"], "sparsities": "0.3", "n_seeds": 1,
-        "calibration": "seen.txt", "evaluation": "unseen.txt",
+        "n_sequences": 64, "calibration": "seen.txt", "evaluation": "unseen.txt",
     }  # fmt: skip
     commands: list[list[str]] = []
 

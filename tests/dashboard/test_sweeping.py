@@ -41,6 +41,7 @@ ORDER = Order(
     refits=("none",),
     sparsities="0.3",
     n_seeds=1,
+    n_sequences=64,
     calibration="seen.txt",
     evaluation="unseen.txt",
 )
@@ -50,8 +51,8 @@ ORDER = Order(
 def scene(copied: Callable[..., Path]) -> Iterator[Scene]:
     """A root of one's own; whatever was started there is ended."""
     root = copied(DECODER, "models", "unseen.txt")
-    # A sweep wants as many sequences as make its figures firm.
-    (root / "seen.txt").write_text(make_text(13_000), encoding="utf-8")
+    # Enough of it for what is asked for below.
+    (root / "seen.txt").write_text(make_text(4_000), encoding="utf-8")
     yield make_scene(root, DECODER)
     for job in find(root):
         if job.pid != os.getpid():
@@ -178,6 +179,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ({"refits": ("magic",)}, "unknown refit 'magic'"),
         ({"n_seeds": 0}, "--seeds 0 is too small"),
         ({"n_seeds": 10**9}, "too many"),
+        ({"n_sequences": 4}, "give 5 or more"),
         ({"calibration": "../secret.txt"}, "there is no text"),
         ({"calibration": ""}, "no calibration text is given"),
         ({"calibration": "seen.txt, stdlib"}, "calibrate on one"),
@@ -231,6 +233,7 @@ def test_the_command_is_what_was_asked_for(scene: Scene, started: list[list[str]
         "--refits": "none,bias",
         "--sparsities": "0.0,0.1,0.3",
         "--seeds": "2",
+        "--sequences": "64",
         "--calibration": str(root / "seen.txt"),
         "--evaluation": f"{root / 'unseen.txt'},stdlib:heldout",
         "--device": "cpu",
@@ -372,6 +375,8 @@ def test_another_process_of_the_same_number_is_not_the_job(tmp_path: Path) -> No
         ("loading\nerror: the corpus is empty\n", "failed", "{}; the corpus is empty"),
         ('{"error": "no <b>such</b> model"}\n', "failed", "{}; no <b>such</b> model"),
         ("Killed", "failed", "{}; Killed"),
+        # By the name that it has on the page.
+        ("error: give fewer --sequences", "failed", "{}; give fewer calibration sequences"),
         ('{"report": "x"', "failed", '{}; {{"report": "x"'),
         ('a: windows\n{"report": "x/report.json"}\n', "done", "done, {}"),
     ],

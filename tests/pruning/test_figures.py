@@ -47,7 +47,12 @@ def test_a_line_a_method_and_refit_with_bars_of_the_spread() -> None:
     assert first.line.dash == second.line.dash != third.line.dash
     assert "perplexity" in figure.layout.yaxis.title.text
     assert "parameters" in figure.layout.xaxis.title.text
-    assert any("dense 7.00" in note.text for note in figure.layout.annotations)
+    (note,) = figure.layout.annotations
+    assert note.text == "dense 7.00"
+    # At its line: on a logarithmic axis a note stands at the logarithm.
+    assert 10**note.y == pytest.approx(7.0)
+    (line,) = figure.layout.shapes
+    assert line.y0 == line.y1 == 7.0
 
 
 @pytest.mark.parametrize(
@@ -119,6 +124,7 @@ def test_a_menu_chooses_the_refit() -> None:
     assert list(shown["all refits"]) == [True] * 3
     assert list(shown["none"]) == [refit == "none" for refit in refits]
     assert list(shown["reconstruct"]) == [refit == "reconstruct" for refit in refits]
+    assert not report_figure(full()).layout.updatemenus
 
 
 def test_another_text_is_another_figure() -> None:
