@@ -149,6 +149,6 @@ def test_a_sweep_is_started_and_stopped_and_goes_on(page: Page, app: App) -> Non
     done = page.get_by_text(re.compile("from-the-page: done, 17 of 17 models"))
     expect(done).to_be_visible(timeout=4 * PATIENCE_S * 1000)
     expect(stop).to_have_count(0)
-    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Remove", exact=True).click()
     expect(done).to_have_count(0)
     assert (app.root / "from-the-page" / "report.json").exists()
