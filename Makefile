@@ -12,6 +12,7 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/projector fit bundled --corpus stdlib --max-tokens 200000 --dim 3 \
 		--out runs/demo --pictures --force
+	@echo 'Or look at it in a browser: make dashboard'
 
 # Maps, poles, prompts and pruning in a browser, on this machine alone.
 dashboard: $(READY)

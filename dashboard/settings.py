@@ -23,7 +23,8 @@ class Settings:
 
     Attributes:
         roots: folders below which projections, models and reports are found; nothing else is read.
-        projection: name of the one to open first, see :func:`find_folders`; None for any.
+        projection: name of the one to open first, see :func:`find_folders`; None for any. One that
+            is not there goes by its whole path, which is no such name.
         model: what ``--model`` named; None for the one that the projection names.
         device, dtype: see :func:`projector.models.load_model`.
     """
@@ -86,8 +87,10 @@ class _Parser(argparse.ArgumentParser):
 def parse_settings(arguments: list[str]) -> Settings:
     """Read what stands behind ``--`` on the command line.
 
+    A projection that is not there is no mistake here: the others can be looked at, or it be made.
+
     Raises:
-        UserError: if it can't be read, or a folder is not there.
+        UserError: if it can't be read, or a root is not there.
     """
     parser = _Parser(prog="streamlit run dashboard --", add_help=False)
     parser.add_argument("--projection", type=Path)
@@ -97,11 +100,16 @@ def parse_settings(arguments: list[str]) -> Settings:
     parser.add_argument("--dtype", default="auto")
     given = parser.parse_args(arguments)
     roots = [path.resolve() for path in given.root]
-    for path, flag in ((given.projection, "--projection"), *((r, "--root") for r in given.root)):
-        if path is not None and not path.is_dir():
-            raise UserError(f"{flag} '{path}' is no folder: check its name")
+    for path in given.root:
+        if not path.is_dir():
+            raise UserError(f"--root '{path}' is no folder: check its name")
     opened = None
-    if given.projection is not None:
+    if given.projection is not None and not given.projection.exists():
+        # What it would lie in is no root: that may be the whole disk.
+        opened = str(given.projection.resolve())
+    elif given.projection is not None:
+        if not given.projection.is_dir():
+            raise UserError(f"--projection '{given.projection}' is no folder: check its name")
         where = given.projection.resolve()
         if not any(where.is_relative_to(root) for root in roots):
             roots.insert(0, where.parent)

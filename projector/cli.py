@@ -15,10 +15,12 @@ from rich.markup import escape
 from projector.errors import UserError
 from projector.options import parse_layers, parse_sites
 from projector.screen import Screen, duration_text
+from projector.usage import Commands
 
 app = typer.Typer(
     name="projector",
     help="Place a transformer's neurons so that those that fire together stand together.",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -61,7 +63,7 @@ Absolute = Annotated[bool, typer.Option("--absolute", help="Use |ρ| in place of
 @app.command()
 def fit(
     model: Annotated[
-        str, typer.Argument(help="[b]bundled[/b], a local folder, or a hub id.")
+        str, typer.Argument(metavar="MODEL", help="[b]bundled[/b], a local folder, or a hub id.")
     ] = "bundled",
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the projection.", show_default=False)
@@ -346,7 +348,10 @@ def plot(
 @app.command("import")
 def import_(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A safetensors file of positions, written by Accelerate.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A safetensors file of positions, written by Accelerate."
+        ),
     ],
     model: Annotated[
         str,

@@ -15,10 +15,12 @@ from rich.markup import escape
 from projector.errors import UserError
 from projector.options import parse_layers, parse_sites
 from projector.screen import Screen
+from projector.usage import Commands
 
 app = typer.Typer(
     name="pruning",
     help="Find redundant neurons of a transformer, remove them, and measure what it costs.",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -28,7 +30,9 @@ app = typer.Typer(
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, for scripts.")
 ]
-Model = Annotated[str, typer.Argument(help="[b]bundled[/b], a local folder, or a hub id.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="[b]bundled[/b], a local folder, or a hub id.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[
     str, typer.Option(help="auto, float32, bfloat16, float16: what the model computes in.")
@@ -235,9 +239,12 @@ def perplexity(
 @app.command()
 def bench(
     model: Annotated[
-        str, typer.Argument(help="The dense model: [b]bundled[/b], a local folder, or a hub id.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="The dense model: [b]bundled[/b], a local folder, or a hub id."
+        ),
     ],
-    pruned: Annotated[str, typer.Argument(help="The pruned one.")],
+    pruned: Annotated[str, typer.Argument(metavar="PRUNED", help="The pruned one.")],
     batch_size: Annotated[int, typer.Option(help="Sequences at once.")] = 4,
     sequence_length: Annotated[
         int | None,

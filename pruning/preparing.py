@@ -127,6 +127,22 @@ def check_unseen(folder: str | Path, evaluations: Sequence[str]) -> None:
             )
 
 
+def load_own(folder: str | Path, loaded: LoadedModel) -> Projection:
+    """The model's own projection.
+
+    Raises:
+        UserError: if there is none in the folder, or it is another model's.
+    """
+    projection = Projection.load(folder)
+    theirs, ours = projection.facts["model"]["sha256"], loaded.weights_sha256
+    if theirs != ours:
+        raise UserError(
+            f"projection '{folder}' is of another model: its weights are {str(theirs)[:12]}, and "
+            f"those of '{loaded.identifier}' are {ours[:12]}; make one with `projector fit`"
+        )
+    return projection
+
+
 def read_proposals(
     folder: str | Path,
     loaded: LoadedModel,
@@ -144,13 +160,7 @@ def read_proposals(
     Raises:
         UserError: if the projection is another model's, or lacks a layer's ``mlp_post``.
     """
-    projection = Projection.load(folder)
-    theirs, ours = projection.facts["model"]["sha256"], loaded.weights_sha256
-    if theirs != ours:
-        raise UserError(
-            f"projection '{folder}' is of another model: its weights are {str(theirs)[:12]}, and "
-            f"those of '{loaded.identifier}' are {ours[:12]}; make one with `projector fit`"
-        )
+    projection = load_own(folder, loaded)
     settings = (options or PoleOptions()).settings(has_statistics=projection.has_statistics)
     proposals = []
     for layer in range(len(mlps_of(architecture))):

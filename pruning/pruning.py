@@ -15,6 +15,7 @@ from pruning.preparing import (
     PoleOptions,
     check_possible,
     fingerprint,
+    load_own,
     load_prunable,
     pruning_versions,
     read_proposals,
@@ -128,7 +129,10 @@ def prune_model(
     )
     check_possible(loaded, architecture, settings.method, settings.refit, settings.allocation)
     proposals, poles = None, None
-    if projection is not None:
+    if projection is not None and settings.method != "poles":
+        # No other method reads it; given by mistake, it is refused nevertheless.
+        load_own(projection, loaded)
+    elif projection is not None:
         progress.begin("Finding poles", None, "")
         proposals, poles = read_proposals(projection, loaded, architecture, settings.poles)
     text = read_calibration(
@@ -158,8 +162,10 @@ def prune_model(
             settings.allocation,
             settings.round_to,
         )
-        n_steps = len(plan.layers) * settings.n_steps if settings.refit == "reconstruct" else None
-        progress.begin("Refitting", n_steps, "steps" if n_steps else "")
+        if settings.refit == "reconstruct" and not plan.changes_nothing:
+            progress.begin("Refitting", len(plan.layers) * settings.n_steps, "steps")
+        elif settings.refit != "none" and not plan.changes_nothing:
+            progress.begin("Refitting", None, "")
         pruned = refit(
             loaded.model,
             architecture,
@@ -186,7 +192,7 @@ def prune_model(
             "n_sequences": drawn.corpus.n_sequences,
             "n_tokens": drawn.corpus.n_tokens,
         },
-        "projection": fingerprint(projection) if projection is not None else None,
+        "projection": None if poles is None or projection is None else fingerprint(projection),
         "poles": None if poles is None else asdict(poles),
         "versions": pruning_versions(),
     }

@@ -304,7 +304,7 @@ def begin_report(job: SweepJob, out: Path, *, resume: bool, force: bool) -> Prun
                 f"the report in '{out}' can't be gone on with, its {name} differs: "
                 f"{_short(theirs)} there, {_short(ours)} here"
             )
-    known = {c for task in _all_tasks(job.settings) for c in task.combinations}
+    known = {c for task in tasks_of(job.settings) for c in task.combinations}
     texts = {text.source for text in job.samples}
     for row in report.rows:
         if row.combination not in known or row.evaluation not in texts:
@@ -357,7 +357,7 @@ def run_sweep(
     job.check()
     report = begin_report(job, out, resume=resume, force=force)
     seeds = range(job.settings.n_seeds)
-    tasks = _all_tasks(job.settings)
+    tasks = tasks_of(job.settings)
     with Workers(job, n_workers) as workers:
         report.save(out)
         _run(report, tasks, job, workers, out, progress, "Sweeping")
@@ -411,7 +411,8 @@ def _without(task: Task, report: PruningReport) -> Task | None:
     return replace(task, refits=left) if left else None
 
 
-def _all_tasks(settings: SweepSettings) -> list[Task]:
+def tasks_of(settings: SweepSettings) -> list[Task]:
+    """Every plan of a sweep and the refits of each, in the order in which they are done."""
     return [_DENSE_TASK, *_tasks(settings)]
 
 

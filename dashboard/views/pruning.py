@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -11,11 +13,45 @@ from dashboard.exports import offer_figure
 from dashboard.frame import Scene, neuron_name
 from dashboard.loading import extent_at, plan_at, points_at, report_at
 from dashboard.settings import find_folders
-from pruning.figures import report_figure
+from projector.errors import UserError
+from projector.models import BUNDLED
+from pruning.calibration import DEFAULT_SEQUENCES
+from pruning.figures import report_figure, seeds_text
 from pruning.planning import METHODS
 from pruning.refit import REFITS
 from pruning.report import DENSE, JSON_FILE, PruningReport
 from pruning.saving import PLAN_FILE
+
+_TYPED, _PROBLEM = "sweep typed", "sweep problem"
+# With more, the legend takes all of a figure's height.
+_FEW_LINES = 20
+_METHODS_HELP = """Which neurons go, at equal size:
+
+- `random`: any
+- `magnitude`: small weights
+- `activation`: small activations
+- `wanda`: small weight × activation
+- `flap`: small variance × output weight
+- `folding`: averaged into clusters of like weights
+- `poles`: those that neurons of their pole can stand in for
+- `obs`: greedily, whose loss the others make up for best
+"""
+_REFITS_HELP = """What the neurons that stay do about it:
+
+- `none`: nothing
+- `bias`: the output bias takes the removed neurons' mean, where there is one
+- `least-squares`: the output projection is fitted anew
+- `reconstruct`: then the whole MLP is trained to give what it gave; by far the slowest
+"""
+_SHARES_HELP = "Of each layer's MLP neurons, with commas between: 0.1, 0.3 or 10%, 30%."
+_SEEDS_HELP = (
+    "How often all of it is done, each time with other calibration sequences: with 2 or more the "
+    "report gives a standard deviation."
+)
+_TEXT_HELP = (
+    "`stdlib:train`, `stdlib:heldout`, `hf:OWNER/NAME`, or a .txt, .jsonl or .parquet file below "
+    "the folders that the app was started with."
+)
 
 TITLE, ICON, PATH = "Pruning", ":material/content_cut:", "pruning"
 
@@ -60,12 +96,15 @@ def _show_reports(scene: Scene) -> None:
         session.plain(
             f"{report.model['id']}, {report.model['parameters']:,} parameters; calibrated on "
             f"{facts['n_sequences']:,} sequences of {facts['calibration']['source']}; "
-            f"{facts['n_seeds']} seeds"
+            f"{seeds_text(facts['n_seeds'])}"
         )
     )
     figure = report_figure(report, text)
     # What its title says stands above it on the page.
     shown = go.Figure(figure).update_layout(title={"text": ""}, margin={"t": 50})
+    if len(figure.data) <= _FEW_LINES:
+        # The table below it is to be seen too.
+        shown.update_layout(height=480)
     st.plotly_chart(shown, key=f"report figure {name} {text}")
     offer_figure(figure, f"{name.replace('/', '-')}-perplexity")
     _show_table(report, text)
@@ -73,25 +112,46 @@ def _show_reports(scene: Scene) -> None:
 
 def _show_table(report: PruningReport, text: str) -> None:
     summaries = [s for s in report.summaries() if s.evaluation == text]
-    sparsities = sorted({s.sparsity for s in summaries if s.method != DENSE})
-    dense = next((s.perplexity for s in summaries if s.method == DENSE), None)
-    rows: dict[tuple[str, str], dict[str, object]] = {}
-    for each in summaries:
-        if each.method != DENSE:
-            row = rows.setdefault(
-                (each.method, each.refit), {"method": each.method, "refit": each.refit}
-            )
-            row[f"{each.sparsity:.0%}"] = each.text
-    if not sparsities:
+    pruned = [s for s in summaries if s.method != DENSE]
+    if not pruned:
         st.caption("No pruned model is scored yet.")
         return
-    st.dataframe(list(rows.values()), hide_index=True, key=f"report table {text}")
-    st.caption(
-        "Perplexity at each share of MLP neurons removed, mean ± standard deviation over seeds"
-        + ("" if dense is None else f"; the dense model has {dense:.3f}")
-        + f". Removed at {sparsities[-1]:.0%}: "
-        + f"{max(s.removed_share for s in summaries):.0%} of all parameters."
+    dense = next((s for s in summaries if s.method == DENSE), None)
+    # Of all parameters, at each share of the neurons.
+    removed = {s.sparsity: s.removed_share for s in sorted(pruned, key=lambda s: s.sparsity)}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for each in pruned:
+        row = rows.setdefault(
+            (each.method, each.refit), {"method": each.method, "refit": each.refit}
+        )
+        row[_percent(each.sparsity)] = each.text
+    columns: dict[str, Any] = {
+        _percent(sparsity): st.column_config.TextColumn(
+            f"{_percent(sparsity)} removed",
+            help=f"Perplexity without {_percent(sparsity)} of the MLP neurons, which is "
+            f"{share:.1%} of all parameters.",
+        )
+        for sparsity, share in removed.items()
+    }
+    st.dataframe(
+        list(rows.values()),
+        hide_index=True,
+        column_order=["method", "refit", *columns],
+        column_config=columns | {"method": "Method", "refit": "Refit"},
+        key=f"report table {text}",
     )
+    has_spread = any(s.spread is not None for s in pruned)
+    shares = " and ".join(", ".join(f"{each:.1%}" for each in removed.values()).rsplit(", ", 1))
+    st.caption(
+        "Perplexity at each share of MLP neurons removed"
+        + (", mean ± standard deviation over seeds" if has_spread else "")
+        + ("" if dense is None else f"; the dense model has {dense.text}")
+        + f". Of all parameters that is {shares}."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
 
 
 def _show_plan(scene: Scene) -> None:
@@ -152,45 +212,170 @@ def _show_sweep(scene: Scene) -> None:
         "A small comparison in the background: it goes on while you look at other pages, and can "
         "be stopped without loss."
     )
-    running = sweeping.find(scene.settings.roots[0])
-    for job in running:
+    for job in sweeping.find(scene.settings.roots[0]):
         # What has ended is looked at no more.
-        every = 2.0 if job.state().is_running else None
-        st.fragment(_show_job, run_every=every)(job)
-    with st.form("sweep form"):
+        is_running = job.state().is_running
+        st.fragment(_show_job, run_every=2.0 if is_running else None)(scene, job, is_running)
+    _keep_fields(scene)
+    with st.container(border=True):
         left, right = st.columns(2)
-        methods = left.multiselect("Methods", list(METHODS), ["random", "flap", "poles", "obs"])
-        refits = right.multiselect("Refits", list(REFITS), ["none", "least-squares"])
-        sparsities = left.text_input("Shares to remove", "0.1, 0.3")
-        seeds = right.number_input("Seeds", 1, 10, 1)
-        bundled = scene.model_name == "bundled"
-        calibration = left.text_input("Calibration text", "stdlib:train" if bundled else "")
-        evaluation = right.text_input("Evaluation text", "stdlib:heldout" if bundled else "")
-        name = left.text_input("Name of the report", "sweep-1")
-        sent = right.form_submit_button("Start", type="primary")
-    if sent:
-        sweeping.start(
-            scene,
-            name=name,
-            methods=methods,
-            refits=refits,
-            sparsities=sparsities,
-            n_seeds=int(seeds),
-            calibration=calibration,
-            evaluation=evaluation,
+        left.multiselect("Methods", list(METHODS), key="sweep methods", help=_METHODS_HELP)
+        right.multiselect("Refits", list(REFITS), key="sweep refits", help=_REFITS_HELP)
+        left.text_input("Shares to remove", key="sweep sparsities", help=_SHARES_HELP)
+        right.number_input("Seeds", 1, sweeping.MOST_SEEDS, key="sweep seeds", help=_SEEDS_HELP)
+        example = "my-text.txt"
+        left.text_input(
+            "Calibration text",
+            key=_text_key("calibration", scene),
+            placeholder=example,
+            help="What methods decide on, and refits are fitted to. " + _TEXT_HELP,
         )
-        st.rerun()
+        right.text_input(
+            "Evaluation text",
+            key=_text_key("evaluation", scene),
+            placeholder=example,
+            help="What perplexity is measured on: it must share nothing with the calibration text, "
+            "nor be what the projection was fitted on. Several with commas between. " + _TEXT_HELP,
+        )
+        left.text_input(
+            "Name of the report",
+            key="sweep name",
+            help="A folder of this name, which is not there yet. The report is under Reports.",
+        )
+        right.number_input(
+            "Calibration sequences",
+            sweeping.LEAST_SEQUENCES,
+            sweeping.MOST_SEQUENCES,
+            key="sweep sequences",
+            help="To draw from the calibration text for each seed: the more, the firmer are "
+            "methods and refits, and the longer it takes.",
+        )
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button(
+                "Start",
+                key="sweep start",
+                type="primary",
+                icon=":material/play_arrow:",
+                on_click=_start,
+                args=(scene,),
+            )
+            st.caption(_size(scene))
+    problem = st.session_state.pop(_PROBLEM, None)
+    if problem is not None:
+        raise UserError(problem)
 
 
-def _show_job(job: sweeping.Job) -> None:
+def _text_key(kind: str, scene: Scene) -> str:
+    """Of the field of a text: each model has its own."""
+    return f"sweep {kind} {scene.model_name}"
+
+
+def _keep_fields(scene: Scene) -> None:
+    """Give the fields what was typed: Streamlit forgets it when another page is looked at."""
+    is_bundled = scene.model_name == BUNDLED
+    usual = {
+        "sweep methods": ["random", "flap", "poles", "obs"],
+        "sweep refits": ["none", "least-squares"],
+        "sweep sparsities": "0.1, 0.3",
+        "sweep seeds": 1,
+        _text_key("calibration", scene): "stdlib:train" if is_bundled else "",
+        _text_key("evaluation", scene): "stdlib:heldout" if is_bundled else "",
+        "sweep sequences": DEFAULT_SEQUENCES,
+        "sweep name": "",
+    }
+    state = st.session_state
+    kept = state.setdefault(_TYPED, {})
+    for key, value in usual.items():
+        if key not in state:
+            state[key] = kept.get(key, value)
+    if not state["sweep name"]:
+        state["sweep name"] = sweeping.next_name(scene.settings.roots[0])
+    kept.update({key: state[key] for key in usual})
+
+
+def _order(scene: Scene) -> sweeping.Order:
+    """What stands in the fields."""
+    state = st.session_state
+    return sweeping.Order(
+        name=str(state["sweep name"]).strip(),
+        projection=scene.name,
+        model=scene.model_name,
+        methods=tuple(state["sweep methods"]),
+        refits=tuple(state["sweep refits"]),
+        sparsities=str(state["sweep sparsities"]),
+        n_seeds=int(state["sweep seeds"]),
+        n_sequences=int(state["sweep sequences"]),
+        calibration=str(state[_text_key("calibration", scene)]),
+        evaluation=str(state[_text_key("evaluation", scene)]),
+    )
+
+
+def _size(scene: Scene) -> str:
+    """How many models the fields come to; a dash where they can't be read."""
+    try:
+        return f"{_order(scene).n_models:,} models to score"
+    except UserError:
+        return "– models to score"
+
+
+def _start(scene: Scene) -> None:
+    """Before the page runs, which then shows the job, and what was typed as it was."""
+    order = _order(scene)
+    try:
+        sweeping.start(scene.settings, order)
+    except UserError as error:
+        st.session_state[_PROBLEM] = str(error)
+        return
+    st.session_state["sweep name"] = sweeping.next_name(scene.settings.roots[0], order.name)
+
+
+def _show_job(scene: Scene, job: sweeping.Job, was_running: bool) -> None:
     state = job.state()
-    left, right = st.columns([6, 1], vertical_alignment="center")
+    if was_running and not state.is_running:
+        # The report is whole, or another name is free: all of the page shows it.
+        st.rerun(scope="app")
+    left, right = st.columns([4, 1.4], vertical_alignment="center")
+    text = f"{session.plain(job.name)}: {session.plain(state.text)}"
+    if state.phase == "running":
+        left.progress(state.share, text)
+    elif state.phase == "done":
+        left.success(text, icon=":material/check_circle:")
+    elif state.phase == "stopped":
+        left.info(text, icon=":material/pause_circle:")
+    else:
+        left.error(text, icon=":material/error:")
+    buttons = right.container(horizontal=True, horizontal_alignment="right")
     if state.is_running:
-        left.progress(state.share, f"{session.plain(job.name)}: {session.plain(state.text)}")
-        if right.button("Stop", key=f"stop {job.name}", icon=":material/stop_circle:"):
+        if buttons.button(
+            "End now" if job.is_stopping else "Stop",
+            key=f"stop {job.name}",
+            icon=":material/stop_circle:",
+            help="Without waiting for what it is at." if job.is_stopping else None,
+        ):
             job.stop()
             st.rerun(scope="app")
-    elif state.failed:
-        left.error(f"{session.plain(job.name)}: {session.plain(state.text)}")
-    else:
-        left.success(f"{session.plain(job.name)}: {session.plain(state.text)}")
+        return
+    if (
+        state.phase != "done"
+        and job.order is not None
+        and buttons.button(
+            "Resume",
+            key=f"resume {job.name}",
+            icon=":material/play_arrow:",
+            help="Go on from the models that are scored.",
+        )
+    ):
+        try:
+            sweeping.resume(scene.settings, job)
+        except UserError as error:
+            st.session_state[_PROBLEM] = str(error)
+        # All of the page, for it is another job now.
+        st.rerun(scope="app")
+    if buttons.button(
+        "Remove",
+        key=f"remove {job.name}",
+        icon=":material/close:",
+        help="Take it off this list; its report stays.",
+    ):
+        job.forget()
+        st.rerun(scope="app")

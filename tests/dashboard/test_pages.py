@@ -690,6 +690,10 @@ def test_reports_are_shown_as_far_as_they_go(copied: Callable[..., Path], start:
     assert at.selectbox(key="choose report").options == ["a-whole", "b-begun", "c-empty"]
     table = at.dataframe[0].value
     assert table["25%"].tolist() == ["12.500"]
+    said = " ".join(each.value for each in at.caption)
+    assert "1 seed" in said
+    assert "1 seeds" not in said
+    assert "Of all parameters that is 10.0%" in said
     for name in ("b-begun", "c-empty"):
         at.selectbox(key="choose report").select(name).run()
         assert errors(at) == []
@@ -725,48 +729,163 @@ def test_a_report_that_lacks_facts_is_said(copied: Callable[..., Path], start: O
     assert "is damaged" in error
 
 
+def fields_of(at: AppTest) -> dict[str, object]:
+    """What stands in the fields of a new sweep, by their labels."""
+    fields = [*at.multiselect, *at.text_input, *at.number_input]
+    return {each.label: each.value for each in fields}
+
+
+def type_in(at: AppTest, **values: str) -> None:
+    for label, value in values.items():
+        (field,) = [each for each in at.text_input if each.label == label.replace("_", " ")]
+        field.set_value(value)
+
+
 @pytest.mark.parametrize("name", ["../out", "models", "a b", SCRIPT])
 def test_a_sweep_that_can_not_be_is_refused_on_the_page(
     name: str, open_page: Open, root: Path
 ) -> None:
     at = open_page("pruning")
-    for label, value in (
-        ("Name of the report", name),
-        ("Calibration text", "seen.txt"),
-        ("Evaluation text", "unseen.txt"),
-    ):
-        (field,) = [each for each in at.text_input if each.label == label]
-        field.set_value(value)
+    type_in(at, Name_of_the_report=name, Calibration_text="seen.txt", Evaluation_text="unseen.txt")
+    at.run()
+    before = fields_of(at)
+    assert before["Name of the report"] == name
     at = click(at, "Start")
     (error,) = errors(at)
     assert "give another name" in error or "can't be a report's name" in error
     assert not (root / ".jobs").exists()
+    # Nothing is lost by it.
+    assert fields_of(at) == before
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "says"),
+    [
+        ("Shares to remove", "a third", "write for example 0.1, 0.3"),
+        ("Shares to remove", "", "No share to remove is given"),
+        ("Calibration text", "", "No calibration text is given"),
+        ("Evaluation text", "seen.txt", "are the same text"),
+        ("Methods", [], "No method is chosen"),
+        ("Refits", [], "No refit is chosen"),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_one_line(
+    label: str, value: Any, says: str, open_page: Open, root: Path
+) -> None:
+    at = open_page("pruning")
+    type_in(at, Calibration_text="seen.txt", Evaluation_text="unseen.txt")
+    (field,) = [each for each in [*at.text_input, *at.multiselect] if each.label == label]
+    field.set_value(value)
+    at = click(at, "Start")
+    (error,) = errors(at)
+    assert says in error
+    # No option of a command is named, where there are fields.
+    assert "--" not in error
+    assert fields_of(at)[label] == value
+    assert errors(at.run()) == []
+    assert not (root / ".jobs").exists()
+
+
+def test_a_sweep_is_started_and_its_fields_stay(
+    copied: Callable[..., Path], start: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = copied(DECODER, "models", "seen.txt", "unseen.txt")
+    begun = psutil.Process()
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: begun)
+    at = start(own, "pruning", projection=DECODER).run()
+    assert fields_of(at)["Name of the report"] == "sweep-1"
+    type_in(
+        at, Calibration_text="seen.txt", Evaluation_text="unseen.txt", Shares_to_remove="20%, 0.5"
+    )
+    at.multiselect(key="sweep methods").set_value(["random", "flap", "obs"])
+    at.number_input(key="sweep seeds").set_value(2)
+    at.run()
+    # Three methods, two refits, two shares, two seeds, and the dense model.
+    assert "25 models to score" in [each.value for each in at.caption]
+    expected = fields_of(at)
+    at = click(at, "Start")
+    assert errors(at) == []
+    order = json.loads((own / ".jobs" / "sweep-1.json").read_text())["order"]
+    assert (order["sparsities"], order["n_seeds"]) == ("20%, 0.5", 2)
+    # The next one's name is free.
+    assert fields_of(at) == expected | {"Name of the report": "sweep-2"}
+    # Another page was looked at meanwhile.
+    for page in ("map", "pruning"):
+        at._page_hash = "" if page == "map" else calc_hash(page)
+        at.run()
+    assert errors(at) == []
+    assert fields_of(at) == expected | {"Name of the report": "sweep-2"}
+
+
+def write_job(own: Path, name: str, **values: Any) -> None:
+    """A job as an app before this one left it."""
+    (own / ".jobs").mkdir(exist_ok=True)
+    usual = {"name": name, "pid": 1, "created": 1.0, "n_models": 4}
+    (own / ".jobs" / f"{name}.json").write_text(json.dumps(usual | values), encoding="utf-8")
 
 
 def test_jobs_tell_how_they_do_and_can_be_stopped(copied: Callable[..., Path], start: Open) -> None:
     own = copied(DECODER)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        (own / ".jobs").mkdir()
-        for name, created in (
-            ("runs", psutil.Process(process.pid).create_time()),
-            ("ended", 1.0),
-        ):
-            values = {"name": name, "pid": process.pid, "created": created, "n_models": 4}
-            (own / ".jobs" / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
+        created = psutil.Process(process.pid).create_time()
+        write_job(own, "runs", pid=process.pid, created=created)
+        write_job(own, "failed")
         log = json.dumps({"error": f"no {SCRIPT} here"})
-        (own / ".jobs" / "ended.log").write_text(log, encoding="utf-8")
+        (own / ".jobs" / "failed.log").write_text(log, encoding="utf-8")
+        write_job(own, "done")
+        (own / ".jobs" / "done.log").write_text('{"report": "x"}', encoding="utf-8")
         at = start(own, "pruning", projection=DECODER).run()
         (error,) = errors(at)
-        assert error == f"ended: 0 of 4 models; no {SCRIPT} here"
+        assert error == f"failed: 0 of 4 models; no {SCRIPT} here"
+        assert [each.value for each in at.success] == ["done: done, 0 of 4 models"]
         assert [each.key for each in at.button if each.label == "Stop"] == ["stop runs"]
         at.button(key="stop runs").click().run()
         assert process.wait(30) != 0
         at.run()
-        assert sorted(errors(at))[1] == "runs: 0 of 4 models; stopped"
+        # That it was stopped is no error.
+        assert len(errors(at)) == 1
+        assert "runs: stopped, 0 of 4 models" in [each.value for each in at.info]
+        # What was asked for is not known of these.
+        assert [each.label for each in at.button if each.label == "Resume"] == []
+        for name in ("failed", "done", "runs"):
+            at.button(key=f"remove {name}").click().run()
+        assert errors(at) == []
+        assert [each.label for each in at.button if each.label == "Remove"] == []
+        assert list((own / ".jobs").iterdir()) == []
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_sweep_that_was_stopped_goes_on(
+    copied: Callable[..., Path], start: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = copied(DECODER, "models", "seen.txt", "unseen.txt")
+    order = {
+        "name": "mine", "projection": DECODER, "model": str(own / "models" / DECODER),
+        "methods": ["random"], "refits": ["none"], "sparsities": "0.3", "n_seeds": 1,
+        "n_sequences": 64, "calibration": "seen.txt", "evaluation": "unseen.txt",
+    }  # fmt: skip
+    commands: list[list[str]] = []
+
+    def popen(command: list[str], **_: Any) -> psutil.Process:
+        commands.append(command)
+        return psutil.Process()
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    write_job(own, "mine", is_stopping=True, order=order)
+    write_job(own, "gone", is_stopping=True, order=order | {"name": "gone", "projection": "gone"})
+    at = start(own, "pruning", projection=DECODER).run()
+    at.button(key="resume gone").click().run()
+    (error,) = errors(at)
+    assert "There is no projection 'gone'" in error
+    at.button(key="resume mine").click().run()
+    assert errors(at) == []
+    (command,) = commands
+    assert "--resume" in command
+    assert command[command.index("--out") + 1] == str(own / "mine")
+    assert [each.key for each in at.button if each.label == "Stop"] == ["stop mine"]
 
 
 # Projections that lack something.
@@ -1029,10 +1148,27 @@ def test_a_folder_that_is_no_projection_says_what_it_lacks(
     assert FACTS_FILE in error
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_projection_that_is_not_there_is_said_and_another_shown(
+    page: str, root: Path, start: Open, tmp_path: Path
+) -> None:
+    missing = tmp_path / "no" / "where"
+    at = start(root, page, "--projection", str(missing)).run()
+    (error,) = errors(at)
+    assert f"projector fit MODEL --corpus SOURCE --out {missing}" in error
+    assert at.sidebar.selectbox(key="choose projection").options == sorted(FAMILIES)
+    # Where there is no other, one can be made.
+    at = start(tmp_path, page, "--projection", str(missing)).run()
+    (error,) = errors(at)
+    assert str(missing) in error
+    assert at.title[0].value == "No projection yet"
+    assert at.button(key="fit now")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--projection", "nowhere"], "--projection 'nowhere' is no folder"),
+        (["--root", "nowhere"], "--root 'nowhere' is no folder"),
         (["--colour"], "Unrecognized arguments"),
     ],
 )

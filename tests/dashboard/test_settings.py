@@ -36,6 +36,20 @@ def test_a_projection_opens_the_folder_it_lies_in(tmp_path: Path) -> None:
     assert find_folders(settings.roots, FACTS_FILE)[str(settings.projection)] == folder
 
 
+def test_a_projection_that_is_not_there_opens_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the folder of a root that is called the same."""
+    monkeypatch.chdir(tmp_path)
+    hold(tmp_path / "runs" / "nowhere")
+    for given in ("nowhere", "/nowhere", "/no/where"):
+        settings = parse_settings(["--projection", given])
+        assert settings == Settings((tmp_path / "runs",), str(Path(given).resolve()))
+        assert settings.projection not in find_folders(settings.roots, FACTS_FILE)
+    settings = parse_settings(["--root", str(tmp_path), "--projection", "nowhere"])
+    assert settings.roots == (tmp_path,)
+
+
 def test_a_projection_below_a_root_goes_by_its_path_there(tmp_path: Path) -> None:
     folder = hold(tmp_path / "runs" / "deep" / "mine")
     settings = parse_settings(
@@ -67,7 +81,7 @@ def test_a_root_may_be_a_projection_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--projection", "nowhere"], "--projection 'nowhere' is no folder"),
+        (["--projection", __file__], "--projection '.*' is no folder"),
         (["--root", "nowhere"], "--root 'nowhere' is no folder"),
         (["--colour", "red"], "unrecognized arguments: --colour red"),
         (["--model"], "--model: expected one argument"),

@@ -17,29 +17,42 @@ import pytest
 
 from dashboard import sweeping
 from dashboard.frame import Scene
-from dashboard.sweeping import Job, State, find, json_error, source_of, start
+from dashboard.sweeping import (
+    Job,
+    Order,
+    State,
+    find,
+    json_error,
+    next_name,
+    resume,
+    source_of,
+    start,
+)
 from projector.errors import UserError
 from pruning.report import PruningReport, Row
 from tests.conftest import make_text
 from tests.dashboard.conftest import DECODER, make_scene
 
-OPTIONS: dict[str, Any] = {
-    "name": "tiny",
-    "methods": ["random"],
-    "refits": ["none"],
-    "sparsities": "0.3",
-    "n_seeds": 1,
-    "calibration": "seen.txt",
-    "evaluation": "unseen.txt",
-}
+ORDER = Order(
+    name="tiny",
+    projection=DECODER,
+    model="",
+    methods=("random",),
+    refits=("none",),
+    sparsities="0.3",
+    n_seeds=1,
+    n_sequences=64,
+    calibration="seen.txt",
+    evaluation="unseen.txt",
+)
 
 
 @pytest.fixture
 def scene(copied: Callable[..., Path]) -> Iterator[Scene]:
     """A root of one's own; whatever was started there is ended."""
     root = copied(DECODER, "models", "unseen.txt")
-    # A sweep wants as many sequences as make its figures firm.
-    (root / "seen.txt").write_text(make_text(13_000), encoding="utf-8")
+    # Enough of it for what is asked for below.
+    (root / "seen.txt").write_text(make_text(4_000), encoding="utf-8")
     yield make_scene(root, DECODER)
     for job in find(root):
         if job.pid != os.getpid():
@@ -56,13 +69,17 @@ def wait(job: Job) -> State:
     pytest.fail(f"still running: {job.log.read_text()}")
 
 
+def order_of(scene: Scene, **changes: Any) -> Order:
+    return replace(ORDER, model=scene.model_name, **changes)
+
+
 def test_a_job_runs_to_its_report(scene: Scene) -> None:
-    job = start(scene, **OPTIONS)
+    job = start(scene.settings, order_of(scene))
     root = scene.settings.roots[0]
     # Another session, or the app after it was started anew, finds it.
     assert find(root) == [job]
     state = wait(job)
-    assert state == State(False, False, 1.0, "done, 2 of 2 models")
+    assert state == State("done", 1.0, "done, 2 of 2 models")
     report = PruningReport.load(root / "tiny")
     assert {row.combination for row in report.rows} == {
         ("dense", "none", 0.0, 0),
@@ -73,29 +90,50 @@ def test_a_job_runs_to_its_report(scene: Scene) -> None:
     assert find(root) == [job]
     # The name is taken now.
     with pytest.raises(UserError, match="there is a folder 'tiny' already"):
-        start(scene, **OPTIONS)
+        start(scene.settings, order_of(scene))
+    job.forget()
+    assert find(root) == []
+    assert list((root / ".jobs").iterdir()) == []
+    assert PruningReport.load(root / "tiny").rows == report.rows
 
 
 def test_a_job_that_can_not_be_says_why(scene: Scene) -> None:
-    """The two texts are one, which only the sweep sees."""
-    job = start(scene, **OPTIONS | {"evaluation": "seen.txt"})
+    """The text is too short, which only the sweep sees."""
+    root = scene.settings.roots[0]
+    (root / "short.txt").write_text("kalo mi", encoding="utf-8")
+    job = start(scene.settings, order_of(scene, evaluation="short.txt"))
     state = wait(job)
-    assert state.failed
+    assert state.phase == "failed"
     assert state.share == 0.0
     assert state.text.startswith("0 of 2 models; ")
     reason = state.text.partition("; ")[2]
-    assert "seen.txt" in reason
+    assert "short.txt" in reason
     assert "{" not in reason
 
 
-def test_a_job_is_stopped(scene: Scene) -> None:
-    job = start(scene, **OPTIONS)
+def test_a_job_is_stopped_and_goes_on(scene: Scene) -> None:
+    root = scene.settings.roots[0]
+    job = start(scene.settings, order_of(scene, n_seeds=2))
     assert job.state().is_running
+    # Its page may be of before it was started once more.
+    with pytest.raises(UserError, match="is running already"):
+        resume(scene.settings, job)
     job.stop()
-    state = wait(job)
-    assert state.failed
-    assert state.text == "0 of 2 models; stopped"
-    job.stop()
+    (stopping,) = find(root)
+    assert stopping.is_stopping
+    state = wait(stopping)
+    assert state == State("stopped", 0.0, "stopped, 0 of 3 models")
+    stopping.stop()
+    again = resume(scene.settings, stopping)
+    assert find(root) == [again]
+    assert not again.is_stopping
+    assert again.pid != job.pid
+    assert wait(again) == State("done", 1.0, "done, 3 of 3 models")
+    rows = PruningReport.load(root / "tiny").rows
+    assert len(rows) == 3
+    # Done, it does nothing but end well once more.
+    assert wait(resume(scene.settings, again)).phase == "done"
+    assert PruningReport.load(root / "tiny").rows == rows
 
 
 @pytest.fixture
@@ -127,19 +165,31 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ({"name": "é"}, "can't be a report's name"),
         ({"name": "<script>" * 100}, "can't be a report's name"),
         ({"name": "models"}, "there is a folder 'models' already"),
-        ({"sparsities": "a lot"}, "'a lot' can't be read"),
-        ({"sparsities": ""}, "--sparsities names none"),
+        ({"sparsities": "a lot"}, "the shares 'a lot' can't be read"),
+        ({"sparsities": "%"}, "can't be read"),
+        ({"sparsities": " , "}, "no share to remove is given"),
         ({"sparsities": "1.5"}, "1.5"),
+        ({"sparsities": "150%"}, "1.5"),
         ({"sparsities": "nan"}, "nan"),
         ({"sparsities": "0"}, "removes nothing"),
-        ({"sparsities": "0.1, 0.1"}, "names one twice"),
-        ({"methods": []}, "--methods names none"),
-        ({"refits": []}, "--refits names none"),
+        ({"sparsities": "0.1, 10%"}, "name one twice"),
+        ({"methods": ()}, "no method is chosen"),
+        ({"refits": ()}, "no refit is chosen"),
+        ({"methods": ("magic",)}, "unknown method 'magic'"),
+        ({"refits": ("magic",)}, "unknown refit 'magic'"),
         ({"n_seeds": 0}, "--seeds 0 is too small"),
+        ({"n_seeds": 10**9}, "too many"),
+        ({"n_sequences": 4}, "give 5 or more"),
         ({"calibration": "../secret.txt"}, "there is no text"),
-        ({"calibration": ""}, "there is no text"),
+        ({"calibration": ""}, "no calibration text is given"),
+        ({"calibration": "seen.txt, stdlib"}, "calibrate on one"),
+        ({"evaluation": " ,"}, "no evaluation text is given"),
         ({"evaluation": "/etc/passwd"}, "there is no text"),
         ({"evaluation": "stdlib:heldout,../secret.txt"}, "there is no text"),
+        ({"evaluation": "unseen.txt, seen.txt"}, "are the same text"),
+        ({"projection": "../outside"}, "there is no projection"),
+        ({"model": "/etc"}, "neither a model of the hub nor below"),
+        ({"name": "linked"}, "leads out of"),
     ],
 )
 def test_what_can_not_be_is_refused_before_anything_is_started(
@@ -147,9 +197,10 @@ def test_what_can_not_be_is_refused_before_anything_is_started(
 ) -> None:
     root = scene.settings.roots[0]
     (root.parent / "secret.txt").write_text("secret", encoding="utf-8")
+    (root / "linked").symlink_to(root.parent / "elsewhere")
     before = sorted(root.rglob("*"))
     with pytest.raises(UserError, match=says) as refused:
-        start(scene, **OPTIONS | changes)
+        start(scene.settings, replace(order_of(scene), **changes))
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400
     assert started == []
@@ -158,24 +209,23 @@ def test_what_can_not_be_is_refused_before_anything_is_started(
 
 def test_the_command_is_what_was_asked_for(scene: Scene, started: list[list[str]]) -> None:
     root = scene.settings.roots[0]
-    # A projection names its model: whatever that is, it is no option of the command.
-    hostile = replace(scene, model_name="--trust-remote-code")
-    job = start(
-        hostile,
-        **OPTIONS
-        | {
-            "methods": ["random", "flap"],
-            "refits": ["none", "bias"],
-            "sparsities": " 0, 0.1,0.3 ",
-            "n_seeds": 2,
-            "evaluation": "unseen.txt, stdlib:heldout",
-        },
+    # Whatever a model is called, it is no option of the command.
+    settings = replace(scene.settings, model="--trust-remote-code", device="cpu", dtype="float32")
+    order = order_of(
+        scene,
+        methods=("random", "flap"),
+        refits=("none", "bias"),
+        sparsities=" 0, 0.1,30% ",
+        n_seeds=2,
+        evaluation="unseen.txt, stdlib:heldout",
     )
+    order = replace(order, model="--trust-remote-code")
+    job = start(settings, order)
     # The dense model; two methods, refits, shares above 0, and seeds.
-    assert job.n_models == 1 + 2 * 2 * 2 * 2
+    assert job.n_models == order.n_models == 1 + 2 * 2 * 2 * 2
     (command,) = started
     assert command[:4] == [sys.executable, "-m", "pruning", "sweep"]
-    assert command[-2:] == ["--", "--trust-remote-code"]
+    assert command[-4:] == ["--no-winners", "--json", "--", "--trust-remote-code"]
     options = dict(zip(command[4:-4:2], command[5:-4:2], strict=True))
     assert options == {
         "--projection": str(scene.path),
@@ -183,14 +233,80 @@ def test_the_command_is_what_was_asked_for(scene: Scene, started: list[list[str]
         "--refits": "none,bias",
         "--sparsities": "0.0,0.1,0.3",
         "--seeds": "2",
+        "--sequences": "64",
         "--calibration": str(root / "seen.txt"),
         "--evaluation": f"{root / 'unseen.txt'},stdlib:heldout",
+        "--device": "cpu",
+        "--dtype": "float32",
         "--out": str(root / "tiny"),
     }
 
 
-def row(method: str, sparsity: float, windows: str = "sample") -> Row:
-    return Row(method, "none", sparsity, 0, "t", windows, 9.0, None, 10, 100, sparsity, 1.0)
+def test_a_job_goes_on_from_what_was_asked_for_alone(
+    scene: Scene, started: list[list[str]]
+) -> None:
+    """Its file could be anyone's: it tells of no command, and each of its values is checked."""
+    root = scene.settings.roots[0]
+    start(scene.settings, order_of(scene))
+    path = root / ".jobs" / "tiny.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values |= {"created": 1.0, "command": ["touch", "evil"]}
+
+    def found(**changes: Any) -> Job:
+        text = json.dumps(values | {"order": values["order"] | changes})
+        path.write_text(text, encoding="utf-8")
+        (job,) = find(root)
+        return job
+
+    resume(scene.settings, found())
+    first, second = started
+    place = second.index("--resume")
+    assert second[:place] + second[place + 1 :] == first
+    assert place < second.index("--")
+    for changes in (
+        {"name": "other"},
+        {"methods": ["--force"]},
+        {"methods": "random"},
+        {"methods": [1]},
+        {"refits": []},
+        {"n_seeds": True},
+        {"n_seeds": 10**9},
+        {"sparsities": "x"},
+        {"model": None},
+    ):
+        job = found(**changes)
+        assert job.order is None
+        with pytest.raises(UserError, match="it is not known what was asked"):
+            resume(scene.settings, job)
+    for changes, says in (
+        ({"calibration": "../secret.txt"}, "there is no text"),
+        ({"evaluation": "/etc/passwd"}, "there is no text"),
+        ({"projection": "../x"}, "there is no projection"),
+        ({"model": "/etc"}, "neither a model of the hub"),
+    ):
+        job = found(**changes)
+        assert job.order is not None
+        with pytest.raises(UserError, match=says):
+            resume(scene.settings, job)
+    assert len(started) == 2
+
+
+def test_the_next_name_is_free(tmp_path: Path) -> None:
+    assert next_name(tmp_path) == "sweep-1"
+    (tmp_path / "sweep-1").mkdir()
+    assert next_name(tmp_path) == "sweep-2"
+    # A job whose folder is not there yet, or never came to be.
+    (tmp_path / ".jobs").mkdir()
+    values = {"name": "sweep-2", "pid": os.getpid(), "created": 1.0, "n_models": 2}
+    (tmp_path / ".jobs" / "sweep-2.json").write_text(json.dumps(values), encoding="utf-8")
+    assert next_name(tmp_path) == "sweep-3"
+    assert next_name(tmp_path, "mine") == "mine"
+    (tmp_path / "mine").mkdir()
+    assert next_name(tmp_path, "mine") == "mine-2"
+
+
+def row(method: str, sparsity: float, windows: str = "sample", seed: int = 0) -> Row:
+    return Row(method, "none", sparsity, seed, "t", windows, 9.0, None, 10, 100, sparsity, 1.0)
 
 
 def job_of(tmp_path: Path, process: psutil.Process, n_models: int = 3) -> Job:
@@ -200,13 +316,39 @@ def job_of(tmp_path: Path, process: psutil.Process, n_models: int = 3) -> Job:
 
 def test_a_running_job_tells_how_many_models_are_done(tmp_path: Path) -> None:
     job = job_of(tmp_path, psutil.Process())
-    assert job.state() == State(True, False, 0.0, "0 of 3 models")
+    loading = "0 of 3 models; loading the model and the texts"
+    assert job.state() == State("running", 0.0, loading)
     rows = [row("dense", 0.0), row("dense", 0.0, "all"), row("random", 0.3)]
     PruningReport({}, {}, rows).save(job.folder)
-    assert job.state() == State(True, False, 2 / 3, "2 of 3 models")
+    assert job.state() == State("running", 2 / 3, "2 of 3 models")
     # A report that is being replaced, or was damaged, is no reason to fail.
     (job.folder / "report.json").write_text("{", encoding="utf-8")
-    assert job.state() == State(True, False, 0.0, "0 of 3 models")
+    assert job.state() == State("running", 0.0, "0 of 3 models")
+    assert replace(job, is_stopping=True).state().text == "0 of 3 models; stopping …"
+
+
+def test_a_running_job_tells_what_it_is_at(tmp_path: Path) -> None:
+    order = replace(ORDER, methods=("random", "flap"), sparsities="0.125, 0.3", n_seeds=2)
+    job = replace(job_of(tmp_path, psutil.Process(), order.n_models), order=order)
+    rows: list[Row] = []
+    told = []
+    made = [("random", 0.3), ("flap", 0.3), ("random", 0.125), ("flap", 0.125)]
+    for each in [None, row("dense", 0.0), *(row(m, s, seed=n) for n in (0, 1) for m, s in made)]:
+        rows += [] if each is None else [each]
+        PruningReport({}, {}, rows).save(job.folder)
+        told.append(job.state().text.partition("; ")[2])
+    assert told == [
+        "scoring the dense model",
+        "calibrating for random at 30%, seed 1 of 2",
+        "flap at 30%, seed 1 of 2",
+        "random at 12.5%, seed 1 of 2",
+        "flap at 12.5%, seed 1 of 2",
+        "calibrating for random at 30%, seed 2 of 2",
+        "flap at 30%, seed 2 of 2",
+        "random at 12.5%, seed 2 of 2",
+        "flap at 12.5%, seed 2 of 2",
+        "drawing the figure",
+    ]
 
 
 def test_another_process_of_the_same_number_is_not_the_job(tmp_path: Path) -> None:
@@ -224,24 +366,66 @@ def test_another_process_of_the_same_number_is_not_the_job(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("log", "reason"),
+    ("log", "phase", "text"),
     [
-        (None, "stopped"),
-        ("", "stopped"),
-        ("Traceback …\nKeyboardInterrupt\n", "stopped"),
-        ("loading\nerror: the corpus is empty\n", "the corpus is empty"),
-        ('{"error": "no <b>such</b> model"}\n', "no <b>such</b> model"),
-        ("Killed", "Killed"),
+        (None, "failed", "{}; it was ended from outside: is memory short?"),
+        ("", "failed", "{}; it was ended from outside: is memory short?"),
+        ("Traceback …\nKeyboardInterrupt\n", "stopped", "stopped, {}"),
+        ("a: windows\nstopped: the same command with --resume goes on\n", "stopped", "stopped, {}"),
+        ("loading\nerror: the corpus is empty\n", "failed", "{}; the corpus is empty"),
+        ('{"error": "no <b>such</b> model"}\n', "failed", "{}; no <b>such</b> model"),
+        ("Killed", "failed", "{}; Killed"),
+        # By the name that it has on the page.
+        ("error: give fewer --sequences", "failed", "{}; give fewer calibration sequences"),
+        ('{"report": "x"', "failed", '{}; {{"report": "x"'),
+        ('a: windows\n{"report": "x/report.json"}\n', "done", "done, {}"),
     ],
 )
-def test_a_job_that_ended_early_says_what_its_log_ends_with(
-    log: str | None, reason: str, tmp_path: Path
+@pytest.mark.parametrize("n_done", [1, 3])
+def test_how_a_job_ended_is_what_its_log_ends_with(
+    n_done: int, log: str | None, phase: str, text: str, tmp_path: Path
 ) -> None:
+    """With all models scored too: the last row is not the end."""
     job = replace(job_of(tmp_path, psutil.Process()), created=1.0)
     if log is not None:
         job.log.write_text(log, encoding="utf-8")
-    PruningReport({}, {}, [row("dense", 0.0)]).save(job.folder)
-    assert job.state() == State(False, True, 1 / 3, f"1 of 3 models; {reason}")
+    rows = [row("dense", 0.0), row("random", 0.3), row("flap", 0.3)]
+    PruningReport({}, {}, rows[:n_done]).save(job.folder)
+    state = job.state()
+    assert state.phase == phase
+    assert state.text == text.format(f"{n_done} of 3 models")
+    # Whoever pressed Stop is told so, however it ended; but for the end itself.
+    stopped = replace(job, is_stopping=True).state()
+    assert stopped.phase == ("done" if phase == "done" else "stopped")
+
+
+def test_a_job_that_is_told_twice_is_ended_at_once(tmp_path: Path) -> None:
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True);"
+        "sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        jobs = tmp_path / sweeping._JOBS
+        jobs.mkdir()
+        job = replace(job_of(tmp_path, psutil.Process(process.pid)), log=jobs / "x.log")
+        job.stop()
+        (job,) = find(tmp_path)
+        assert job.is_stopping
+        assert job.state().is_running
+        # It is on the list for as long as it runs.
+        job.forget()
+        assert find(tmp_path) == [job]
+        job.stop()
+        assert process.wait(30) != 0
+        assert wait(job).phase == "stopped"
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_log_is_no_book() -> None:

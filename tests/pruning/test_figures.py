@@ -47,7 +47,70 @@ def test_a_line_a_method_and_refit_with_bars_of_the_spread() -> None:
     assert first.line.dash == second.line.dash != third.line.dash
     assert "perplexity" in figure.layout.yaxis.title.text
     assert "parameters" in figure.layout.xaxis.title.text
-    assert any("dense 7.00" in note.text for note in figure.layout.annotations)
+    (note,) = figure.layout.annotations
+    assert note.text == "dense 7.00"
+    # At its line: on a logarithmic axis a note stands at the logarithm.
+    assert 10**note.y == pytest.approx(7.0)
+    (line,) = figure.layout.shapes
+    assert line.y0 == line.y1 == 7.0
+
+
+@pytest.mark.parametrize(
+    ("dense", "others"),
+    [
+        (7.535, (7.56, 31.4)),
+        (7.535, (7.54, 7.6)),
+        (15.2, (16.0, 4e5)),
+        (99.0, (130.0, 1e3)),
+        (2.5e4, (2.6e4, 9e4)),
+        (1.01, (1.02, 40.0)),
+        (None, (7.0, 9.0)),
+        # Better than the dense model.
+        (10.0, (6.0, 30.0)),
+    ],
+)
+def test_the_perplexity_axis_names_whole_numbers(
+    dense: float | None, others: tuple[float, float]
+) -> None:
+    rows = [row(sparsity=0.1, perplexity=others[0]), row(sparsity=0.2, perplexity=others[1])]
+    if dense is not None:
+        rows.append(row(DENSE, sparsity=0.0, perplexity=dense, removed_share=0.0))
+    axis = report_figure(made(*rows)).layout.yaxis
+    assert axis.type == "log"
+    low, high = (10**end for end in axis.range)
+    least = min(others[0], dense or others[0])
+    assert low < least < high
+    assert high <= max(4 * (dense or least), least * 1.05) * 1.001
+    shown = [tick for tick in axis.tickvals if low <= tick <= high]
+    assert 3 <= len(shown) <= 12
+    assert list(axis.tickvals) == sorted(set(axis.tickvals))
+    # Zoomed out there are some too, up to the worst.
+    above = [tick for tick in axis.tickvals if tick > high]
+    assert bool(above) == (others[1] > 1.4 * high)
+    # In full, and as they are: 20,000 and not the 2 of it.
+    assert [float(text.replace(",", "")) for text in axis.ticktext] == list(axis.tickvals)
+    assert not any("e" in text for text in axis.ticktext)
+
+
+def test_a_point_tells_what_it_is() -> None:
+    report = full()
+    report.rows.append(row("flap", "none", 0.125, 0, 8.0, removed_share=0.07))
+    told = {
+        trace.name: [data[1] for data in trace.customdata] for trace in report_figure(report).data
+    }
+    assert told["flap, none"][0] == "<b>dense model</b><br>perplexity 7.000"
+    assert told["flap, none"][1] == (
+        "<b>flap</b>, refit none<br>12.5% of the MLP neurons removed<br>7.0% of all parameters"
+        "<br>perplexity 8.000 (1 seed)"
+    )
+    # 12 + (0, 0.2, 0.8).
+    assert any(t.endswith("<br>perplexity 12.333 ± 0.416 (3 seeds)") for t in told["obs, none"])
+
+
+def test_the_title_counts_its_seeds() -> None:
+    assert "bars are one standard deviation over 3 seeds" in report_figure(full()).layout.title.text
+    alone = made(row(DENSE, sparsity=0.0, perplexity=7.0), row())
+    assert report_figure(alone).layout.title.text.endswith("; 1 seed</sup>")
 
 
 def test_a_menu_chooses_the_refit() -> None:
@@ -61,6 +124,7 @@ def test_a_menu_chooses_the_refit() -> None:
     assert list(shown["all refits"]) == [True] * 3
     assert list(shown["none"]) == [refit == "none" for refit in refits]
     assert list(shown["reconstruct"]) == [refit == "reconstruct" for refit in refits]
+    assert not report_figure(full()).layout.updatemenus
 
 
 def test_another_text_is_another_figure() -> None:

@@ -101,6 +101,71 @@ def test_the_plan_gives_the_weights_again(
     assert str(tmp_path) not in (tmp_path / "out" / PLAN_FILE).read_text(encoding="utf-8")
 
 
+class Stages:
+    """Keeps what it is told: of each stage its units, and how many were done."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int | None, int]] = []
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        self.told.append((stage, total, 0))
+
+    def advance(self, n: int) -> None:
+        stage, total, n_done = self.told[-1]
+        self.told[-1] = (stage, total, n_done + n)
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "finds_poles", "refits"),
+    [
+        ({"method": "flap"}, False, False),
+        ({"method": "flap", "refit": "least-squares"}, False, True),
+        ({"method": "poles", "refit": "reconstruct"}, True, True),
+        # Nothing goes, so that there is nothing to refit.
+        ({"method": "flap", "refit": "reconstruct", "sparsity": 0.0}, False, False),
+        ({"method": "flap", "refit": "least-squares", "sparsity": 0.0}, False, False),
+    ],
+)
+def test_only_what_is_done_is_told_and_to_its_end(
+    changes: dict[str, Any],
+    finds_poles: bool,
+    refits: bool,
+    checkpoint: Checkpoint,
+    calibration: str,
+    text_file: Path,
+    tmp_path: Path,
+) -> None:
+    """A projection is at hand, and read by the method that takes one."""
+    folder = checkpoint("qwen2")
+    projection = fit(folder, text_file, tmp_path / "map")
+    stages = Stages()
+    settings = replace(QUICK, **changes)
+    out = tmp_path / "out"
+    prune(folder, settings, out, calibration, projection=projection, progress=stages)
+    names = [stage for stage, _, _ in stages.told]
+    assert ("Finding poles" in names) == finds_poles
+    assert ("Refitting" in names) == refits
+    for stage, total, n_done in stages.told:
+        assert total is None or n_done == total, stage
+    facts = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
+    assert (facts["projection"] is not None) == finds_poles
+    assert (facts["poles"] is not None) == finds_poles
+
+
+def test_a_projection_of_another_model_is_refused_even_if_it_is_not_needed(
+    checkpoint: Checkpoint, calibration: str, text_file: Path, tmp_path: Path
+) -> None:
+    projection = fit(checkpoint("qwen2"), text_file, tmp_path / "map")
+    with pytest.raises(UserError, match="is of another model"):
+        prune(checkpoint("llama"), QUICK, tmp_path / "a", calibration, projection=projection)
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(UserError, match="no folder"):
+        prune(checkpoint("llama"), QUICK, tmp_path / "a", calibration, projection=nowhere)
+
+
 def test_two_runs_give_equal_bytes_and_another_seed_others(
     checkpoint: Checkpoint, calibration: str, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.dashboard.browser.app import (
     PAGES,
+    PATIENCE_S,
     App,
     cells,
     heading,
@@ -121,17 +122,33 @@ def test_a_report_and_a_plan_are_shown(page: Page, app: App) -> None:
     expect(the_map(page)).to_contain_text("goes")
 
 
-def test_a_sweep_is_started_and_stopped(page: Page, app: App) -> None:
+def test_a_sweep_is_started_and_stopped_and_goes_on(page: Page, app: App) -> None:
     page.goto(app.link("pruning"))
     rest(page)
     page.get_by_role("tab", name="New sweep").click()
     page.get_by_role("textbox", name="Calibration text").fill("seen.txt")
     page.get_by_role("textbox", name="Evaluation text").fill("unseen.txt")
-    page.get_by_role("textbox", name="Name of the report").fill("from-the-page")
+    page.get_by_role("spinbutton", name="Calibration sequences").fill("16")
+    name = page.get_by_role("textbox", name="Name of the report")
+    name.fill("from-the-page")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_text(re.compile("from-the-page: 0 of"))).to_be_visible()
+    expect(name).to_have_value("from-the-page-2")
     stop = page.get_by_role("button", name="Stop")
     stop.click()
-    # What is done stays; that it was stopped is said.
-    until(lambda: stop.count() == 0)
+    # What is done stays; that it was stopped is said, and is no error.
+    expect(page.get_by_text(re.compile("from-the-page: stopped, .* models"))).to_be_visible()
+    expect(page.locator("[data-testid=stAlertContentError]")).to_have_count(0)
+    visit(page, "Map")
+    visit(page, "Pruning")
+    page.get_by_role("tab", name="New sweep").click()
+    expect(page.get_by_role("textbox", name="Calibration text")).to_have_value("seen.txt")
+    page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text(re.compile("from-the-page: .* of .* models"))).to_be_visible()
+    # It is looked at until it ends, and then no more.
+    done = page.get_by_text(re.compile("from-the-page: done, 17 of 17 models"))
+    expect(done).to_be_visible(timeout=4 * PATIENCE_S * 1000)
+    expect(stop).to_have_count(0)
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(done).to_have_count(0)
+    assert (app.root / "from-the-page" / "report.json").exists()
