@@ -12,12 +12,11 @@ from typing import Any
 import streamlit as st
 
 from dashboard import session
-from dashboard.loading import model_room, projection_at
+from dashboard.loading import folders_with, model_room, projection_at
 from dashboard.model_room import Guest, ModelRoom
 from dashboard.settings import (
     USUAL_PROJECTION,
     Settings,
-    find_folders,
     model_for,
     parse_settings,
 )
@@ -121,7 +120,7 @@ def choose_scene(settings: Settings) -> Scene | None:
         UserError: if what is chosen is damaged; another can be chosen at the side.
     """
     session.say_again()
-    found = find_folders(settings.roots, FACTS_FILE)
+    found = folders_with(settings.roots, FACTS_FILE)
     if settings.projection is not None and settings.projection not in found:
         session.tell(
             f"'{settings.projection}' holds no {FACTS_FILE}, so that it is no projection: make "
@@ -200,7 +199,7 @@ def _choose_map(projection: Projection) -> tuple[int, str]:
 
 def _choose_model(settings: Settings, projection: Projection) -> str:
     """What to load for a projection; other folders below the roots can be chosen."""
-    folders = find_folders(settings.roots, "config.json")
+    folders = folders_with(settings.roots, "config.json")
     usual = settings.model or model_for(projection.facts["model"]["id"], folders)
     chosen = session.current().model
     names = [usual, *(name for name in folders if name != usual)]

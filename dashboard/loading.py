@@ -19,6 +19,7 @@ from dashboard.encoding import in_three
 from dashboard.model_room import ModelRoom
 from dashboard.pole_finding import MOST_AT_ONCE, find_apart
 from dashboard.prompts import Prompt, Run
+from dashboard.settings import find_folders
 from projector.errors import UserError
 from projector.examples import Examples
 from projector.projection import FACTS_FILE, Projection, map_name
@@ -66,6 +67,15 @@ def stamp_of(path: Path) -> Stamp:
 @st.cache_resource(show_spinner=False)
 def model_room(device: str, dtype: str) -> ModelRoom:
     return ModelRoom(device, dtype)
+
+
+@st.cache_data(show_spinner=False, ttl=3)
+def folders_with(roots: tuple[Path, ...], file: str) -> dict[str, Path]:
+    """See :func:`dashboard.settings.find_folders`: asked several times in a run, looked for once.
+
+    A folder that is made meanwhile is there seconds later; who makes one calls ``clear``.
+    """
+    return find_folders(roots, file)
 
 
 def projection_at(path: Path) -> Projection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import session
+from dashboard.loading import folders_with
 from dashboard.settings import USUAL_PROJECTION, Settings
 from dashboard.work import Work, working
 from projector.checkpoint import checkpoint_path
@@ -34,6 +35,7 @@ def show(settings: Settings) -> None:
         return
     with working("Loading the model") as work:
         _fit(settings, work)
+    folders_with.clear()
     session.change(projection=USUAL_PROJECTION)
     st.rerun()
 

@@ -11,8 +11,7 @@ from dashboard import coloring, palette, session, sweeping
 from dashboard.components.neuron_map import Legend, Panel, View, neuron_map
 from dashboard.exports import offer_figure
 from dashboard.frame import Scene, neuron_name
-from dashboard.loading import extent_at, plan_at, points_at, report_at
-from dashboard.settings import find_folders
+from dashboard.loading import extent_at, folders_with, plan_at, points_at, report_at
 from projector.errors import UserError
 from projector.models import BUNDLED
 from pruning.calibration import DEFAULT_SEQUENCES
@@ -69,7 +68,7 @@ def show(scene: Scene) -> None:
 
 
 def _show_reports(scene: Scene) -> None:
-    found = find_folders(scene.settings.roots, JSON_FILE)
+    found = folders_with(scene.settings.roots, JSON_FILE)
     if not found:
         st.info(
             "No report yet: make one under New sweep, or with `pruning sweep`.",
@@ -158,7 +157,7 @@ def _show_plan(scene: Scene) -> None:
     """Which neurons of this layer a pruned model lacks, on the map."""
     found = {
         name: path
-        for name, path in find_folders(scene.settings.roots, PLAN_FILE).items()
+        for name, path in folders_with(scene.settings.roots, PLAN_FILE).items()
         if sweeping.source_of(path) == scene.sha256
     }
     if scene.site != "mlp_post":
@@ -333,6 +332,7 @@ def _show_job(scene: Scene, job: sweeping.Job, was_running: bool) -> None:
     state = job.state()
     if was_running and not state.is_running:
         # The report is whole, or another name is free: all of the page shows it.
+        folders_with.clear()
         st.rerun(scope="app")
     left, right = st.columns([4, 1.4], vertical_alignment="center")
     text = f"{session.plain(job.name)}: {session.plain(state.text)}"

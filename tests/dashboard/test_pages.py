@@ -26,7 +26,7 @@ from streamlit.util import calc_hash
 import dashboard
 from dashboard import loading, opening
 from dashboard.components.neuron_map import View
-from dashboard.loading import examples_path, prompt_folder
+from dashboard.loading import examples_path, folders_with, prompt_folder
 from dashboard.prompts import Prompt, store
 from dashboard.views import map as map_view
 from dashboard.views import prompt as prompt_view
@@ -1143,6 +1143,8 @@ def test_a_folder_that_is_no_projection_says_what_it_lacks(
     # Others beside it can be looked at.
     assert at.sidebar.selectbox(key="choose projection").value == DECODER
     shutil.rmtree(own / DECODER)
+    # What is seen anyway, seconds later.
+    folders_with.clear()
     at = start(own, "map", "--projection", str(own / "nothing")).run()
     (error,) = errors(at)
     assert FACTS_FILE in error
