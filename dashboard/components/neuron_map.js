@@ -207,9 +207,10 @@ class NeuronMap {
   // Data from the server.
 
   update(component) {
-    const { data } = component;
     this.send = component;
-    if (!data) return;
+    if (!component.data) return;
+    const isText = typeof component.data === "string";
+    const data = JSON.parse(isText ? component.data : new TextDecoder().decode(component.data));
     if (data.key !== undefined && data.key !== this.cameraKey) {
       this.cameraKey = data.key;
       this.camera = CAMERAS.get(data.key) || this.camera;

@@ -181,8 +181,9 @@ def neuron_map(
 
     _component()(
         key=key,
-        # The camera is left where it was under this key, also while another page is looked at.
-        data=view.data(sent) | {"key": key},
+        # The camera is left where it was under this key, also while another page is looked at. As
+        # bytes: of anything else Streamlit asks whether it is a table, for which it loads Pandas.
+        data=json.dumps(view.data(sent) | {"key": key}, allow_nan=False).encode(),
         on_picked_change=picked,
         on_token_change=rested,
         on_missing_change=missed,
@@ -214,7 +215,7 @@ const root = document.getElementById("map").attachShadow({{ mode: "open" }});
 root.innerHTML = '<style id="style"></style><div class="neuron-map"></div>';
 root.getElementById("style").textContent = document.getElementById("css").textContent;
 const nothing = () => undefined;
-mount({{ parentElement: root, data: JSON.parse(document.getElementById("data").textContent),
+mount({{ parentElement: root, data: document.getElementById("data").textContent,
   setTriggerValue: nothing, setStateValue: nothing }});
 </script>
 <script type="text/plain" id="css">{style}</script>

@@ -103,7 +103,7 @@ def link(at: AppTest) -> dict[str, str]:
 
 def maps_of(at: AppTest) -> list[dict[str, Any]]:
     """What was sent to each map of the page."""
-    return [json.loads(each.proto.json) for each in at.get("bidi_component")]  # type: ignore[union-attr]
+    return [json.loads(each.proto.bytes) for each in at.get("bidi_component")]  # type: ignore[union-attr]
 
 
 def decoded(text: str, dtype: type, *shape: int) -> np.ndarray:

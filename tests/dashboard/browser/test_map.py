@@ -173,7 +173,7 @@ def test_a_neuron_is_found_by_its_name(page: Page, app: App, projection: Project
     expect(page.get_by_text("L1 N17 ·")).to_be_visible()
     for wrong, says in (
         ("L7 N1", "There is no layer 7 here"),
-        (f"N{N_NEURONS}", f"layer 1 has no neuron {N_NEURONS}: give 0 to {N_NEURONS - 1}"),
+        (f"N{N_NEURONS}", f"Layer 1 has no neuron {N_NEURONS}: give 0 to {N_NEURONS - 1}"),
         ("somewhere", "names no neuron"),
     ):
         field.fill(wrong)
