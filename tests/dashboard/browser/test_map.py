@@ -57,9 +57,8 @@ def test_the_first_screen_is_the_map_of_the_first_layer(page: Page, app: App) ->
     )
     expect(page.get_by_test_id("stMetricValue").first).to_contain_text("of 10")
     expect(page.get_by_test_id("stSidebar")).to_contain_text(f"{N_NEURONS} neurons, 3 dimensions")
-    # Points first, their poles after.
-    rest(page)
-    assert params(page)["projection"] == "decoder"
+    # Points first, their poles after; the link tells what is shown once all is there.
+    until(lambda: params(page).get("projection") == "decoder")
 
 
 def test_the_app_listens_on_this_machine_alone(app: App) -> None:
