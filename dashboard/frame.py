@@ -164,9 +164,18 @@ def choose_scene(settings: Settings) -> Scene | None:
         if chosen.neuron is not None and chosen.neuron >= scene.n_neurons:
             session.change(neuron=None)
         if (chosen.projection, chosen.layer, chosen.site) != (name, layer, site):
-            session.change(projection=name, layer=layer, site=site, neuron=session.current().neuron)
+            _fill_in(projection=name, layer=layer, site=site)
         _tell(scene)
     return scene
+
+
+def _fill_in(**shown: Any) -> None:
+    """Select what is shown; what a link chose besides stays, where it is of that very map."""
+    chosen = session.current()
+    kept = {"neuron": chosen.neuron}
+    if all(getattr(chosen, key) in (None, value) for key, value in shown.items()):
+        kept |= {key: getattr(chosen, key) for key in ("model", "pole", "marked")}
+    session.change(**shown, **kept)
 
 
 def _choose_map(projection: Projection) -> tuple[int, str]:

@@ -166,6 +166,20 @@ def test_no_link_breaks_a_page(page: str, params: dict[str, object], open_page: 
     assert errors(open_page(page, **params)) == []
 
 
+def test_what_a_short_link_leaves_out_is_filled_in(root: Path, start: Open) -> None:
+    short = {"projection": DECODER, "layer": 1, "pole": 0, "marked": "2-4", "grouping": GROUPING}
+    at = start(root, "poles", **short).run()
+    assert errors(at) == []
+    assert link(at) == {name: str(value) for name, value in short.items()} | {"site": "mlp_post"}
+    assert any(each.value.startswith("Pole 0:") for each in at.subheader)
+    # Of another map than the link's its pole would be another one.
+    at = start(root, "poles", **short | {"layer": 77}).run()
+    assert errors(at) == []
+    assert link(at) == {"projection": DECODER, "layer": "0", "site": "mlp_post"} | {
+        "grouping": GROUPING
+    }
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_an_unknown_projection_is_said_and_another_shown(page: str, open_page: Open) -> None:
     at = open_page(page, projection=SCRIPT, neuron=NEURON)
