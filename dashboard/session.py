@@ -18,6 +18,7 @@ from pruning.poles import PoleSettings
 _SELECTION = "selection"
 _WRITTEN, _WROTE_AT = "written params", "wrote params at"
 _SENT, _CHANGED = "sent params", "was changed"
+_HELD = "held at the end"
 _LAG_S = 1.0
 _SAID, _AGAIN = "said", "runs again"
 _PAGES = "pages"
@@ -45,12 +46,13 @@ def read_url() -> None:
 
     That is: at first, after a link was pasted, and when the user went back. The address may also
     lag behind: a click was sent before what the one before it wrote had come, or a run was ended
-    before it wrote at all. Then what was just chosen counts.
+    before it wrote at all. Then what was just chosen counts. A step back comes without a click.
     """
     params = st.query_params.to_dict()
     state = st.session_state
     was_chosen = state.pop(_CHANGED, False)
-    is_old = params == state.get(_SENT) and time.monotonic() - state.get(_WROTE_AT, 0.0) < _LAG_S
+    is_early = time.monotonic() - state.get(_WROTE_AT, 0.0) < _LAG_S
+    is_old = params == state.get(_SENT) and is_early and state.pop(_HELD, None) != _held()
     state[_SENT] = params
     if params and params != state.get(_WRITTEN) and not was_chosen and not is_old:
         state[_SELECTION] = Selection.of_params(params)
@@ -64,6 +66,17 @@ def write_url() -> None:
         st.session_state[_WROTE_AT] = time.monotonic()
     st.session_state[_WRITTEN] = params
     st.session_state.pop(_CHANGED, None)
+    st.session_state[_HELD] = _held()
+
+
+def _held() -> dict[str, str]:
+    """What the widgets hold: another thing after a click than at the end of the run before."""
+    plain = (str, int, float, bool, type(None), list, tuple, dict)
+    return {
+        str(key): repr(value)
+        for key, value in st.session_state.items()
+        if isinstance(value, plain) and key not in (_HELD, _WROTE_AT, _SENT, _WRITTEN, _CHANGED)
+    }
 
 
 def bind(key: str, value: Any) -> None:
