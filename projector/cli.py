@@ -158,7 +158,7 @@ def fit(
     screen = Screen(as_json)
     with screen.errors():
         from projector.budget import size_text
-        from projector.checkpoint import check_unfinished, checkpoint_path
+        from projector.checkpoint import check_unfinished, has_checkpoint
         from projector.estimating import estimate
         from projector.fitting import run
         from projector.preparing import FitSettings, prepare
@@ -178,7 +178,7 @@ def fit(
             packed=pack,
             keep_statistics=not no_statistics,
         )
-        check_out(out, force=force)
+        check_out(out, force=force or resume)
         check_unfinished(out, force=force, resume=resume)
         with screen.progress() as progress:
             job = prepare(
@@ -211,7 +211,7 @@ def fit(
                 f"[yellow]few tokens[/yellow]: {needs.n_tokens:,} for {widest:,} neurons; "
                 f"chance alone gives correlations of about ±{needs.n_tokens**-0.5:.2f}"
             )
-        screen.checkpoint = checkpoint_path(out)
+        screen.can_resume = lambda: has_checkpoint(out)
         with screen.progress() as progress:
             run(
                 job,

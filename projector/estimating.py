@@ -35,7 +35,7 @@ def estimate(job: Job) -> Estimate:
     """Time a batch and a pass of the solver, and reckon the whole from them."""
     batch = next(job.corpus.batches(job.settings.batch_size))
     with memory_errors(*job.widest):
-        gatherer = make_gatherer(job)
+        gatherer = make_gatherer(job, job.passes[0])
         # The first run is slower: it allocates, and on a GPU loads kernels.
         gatherer.run(batch)
         began = time.monotonic()

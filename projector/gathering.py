@@ -44,11 +44,16 @@ class HalfStatistics:
             SequenceCorrelation(n_neurons, device) if correlation == "per-sequence" else None,
         )
 
-    def merge(self, other: HalfStatistics) -> None:
-        """Count in all that ``other`` has seen."""
-        self.covariance.merge(other.covariance)
-        if self.by_sequence is not None and other.by_sequence is not None:
-            self.by_sequence.merge(other.by_sequence)
+    def merged(self, other: HalfStatistics) -> HalfStatistics:
+        """Statistics of all that both have seen; both stay as they are."""
+        correlation = "pooled" if self.by_sequence is None else "per-sequence"
+        device = self.covariance.mean.device
+        both = HalfStatistics.empty(self.covariance.n_neurons, correlation, device)
+        for half in (self, other):
+            both.covariance.merge(half.covariance)
+            if both.by_sequence is not None and half.by_sequence is not None:
+                both.by_sequence.merge(half.by_sequence)
+        return both
 
     def correlation(self) -> Tensor:
         """(N, N) float64 in the mode that was asked for; NaN for undefined neurons."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ class Job:
     layout: Layout
     sequence_length: int
     packed: bool
+    # Maps that are gathered together, pass by pass over the corpus.
+    passes: tuple[tuple[MapKey, ...], ...] = ()
 
     @property
     def widths(self) -> dict[MapKey, int]:
@@ -110,6 +112,12 @@ class Job:
             n_matrices = 2 if self.settings.correlation == "per-sequence" else 1
             per_map += [4 * n * (n_matrices * n + 1) for n in self.widths.values()]
         return sum(per_map)
+
+    @property
+    def sums_bytes(self) -> int:
+        """Size of what is gathered: sums in float64, for two halves."""
+        n_sums = 6 if self.settings.correlation == "per-sequence" else 2
+        return sum(8 * n_sums * n * n for n in self.widths.values())
 
     @property
     def memory_bytes(self) -> int:
@@ -223,7 +231,7 @@ def prepare(
             f"{narrowest - 1:,} dimensions always suffice for"
         )
     check_memory(job.widths, job.memory_bytes, next(trunk.parameters()).device)
-    return job
+    return replace(job, passes=(tuple(job.widths),))
 
 
 def _choose_sequence_length(loaded: LoadedModel, asked: int | None) -> int:

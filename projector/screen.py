@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -87,8 +86,8 @@ class Screen:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        # Where work that is stopped may be gone on from.
-        self.checkpoint: Path | None = None
+        # Whether work that is stopped now can be gone on with.
+        self.can_resume: Callable[[], bool] = lambda: False
         self.out = Console(stderr=as_json, highlight=False)
 
     @contextmanager
@@ -103,10 +102,13 @@ class Screen:
             where = f" '{error.filename}'" if error.filename else ""
             self._fail(f"{error.strerror or error}{where}")
         except KeyboardInterrupt:
-            resumes = self.checkpoint is not None and self.checkpoint.exists()
             self.say_aside(
                 "stopped"
-                + (": the same command with --resume goes on from here" if resumes else "")
+                + (
+                    ": the same command with --resume goes on from here"
+                    if self.can_resume()
+                    else ""
+                )
             )
             raise typer.Exit(130) from None
 

@@ -81,6 +81,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    if os.environ.get("FAULT_TESTS") != "1":
+        for item in items:
+            if "faults" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes: FAULT_TESTS=1"))
     if os.environ["HF_HUB_OFFLINE"] == "1":
         for item in items:
             if "hub" in item.keywords:

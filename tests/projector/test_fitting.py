@@ -20,10 +20,11 @@ from projector.capture import collect
 from projector.checkpoint import checkpoint_path
 from projector.estimating import estimate
 from projector.faithfulness import measure
-from projector.fitting import _map_facts, run
+from projector.fitting import run
 from projector.gathering import HalfStatistics, in_first_half
 from projector.models import load_model
 from projector.objectives import dissimilarity, stress_figures
+from projector.placing import map_facts
 from projector.preparing import FitSettings, Job, prepare, split_options
 from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
 from projector.solvers import Layout, place, solve
@@ -182,6 +183,7 @@ def test_a_stopped_fit_resumes_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("projector.fitting._CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("projector.fitting._CHECKPOINT_SHARE", float("inf"))
     options: dict[str, Any] = {
         "max_tokens": 2000,
         "sequence_length": 25,
@@ -231,14 +233,16 @@ def test_an_old_checkpoint_is_not_overwritten_unasked(
     checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    checkpoint_path(out).write_bytes(b"hours of work")
+    checkpoint_path(out).mkdir()
+    work = checkpoint_path(out) / "gathered-0.safetensors"
+    work.write_bytes(b"hours of work")
     with pytest.raises(UserError, match="--resume"):
         projector.fit(str(checkpoint("qwen2")), str(text_file), out=out, max_tokens=500)
     with pytest.raises(UserError, match="damaged"):
         projector.fit(
             str(checkpoint("qwen2")), str(text_file), out=out, max_tokens=500, resume=True
         )
-    assert checkpoint_path(out).read_bytes() == b"hours of work"
+    assert work.read_bytes() == b"hours of work"
     projector.fit(str(checkpoint("qwen2")), str(text_file), out=out, max_tokens=500, force=True)
     with pytest.raises(UserError, match="no checkpoint"):
         projector.fit(
@@ -334,7 +338,7 @@ def test_per_sequence_names_what_varies_in_no_sequence() -> None:
     placement = solve(correlation, Layout(dim=2))
     figures = measure(placement.positions, correlation, Layout(dim=2))
     assert placement.positions[1].isnan().all()
-    facts = _map_facts(statistics, correlation, placement, figures)
+    facts = map_facts(statistics, correlation, placement, figures)
     assert facts["dead_neurons"] == [1]
     assert facts["nonfinite_neurons"] == {}
 
