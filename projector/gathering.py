@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projector.capture import Tap, capture, kept_rows
+from projector.capture import Tap, capture, token_rows
 from projector.corpus import Batch, Corpus
 from projector.projection import map_name
 from projector.solvers import OnlineTrainer
@@ -56,10 +56,10 @@ class HalfStatistics:
         return both
 
     def correlation(self) -> Tensor:
-        """(N, N) float64 in the mode that was asked for; NaN for undefined neurons."""
+        """(N, N) float32 in the mode that was asked for; NaN for undefined neurons."""
         if self.by_sequence is None:
-            return self.covariance.correlation()
-        correlation = self.by_sequence.correlation()
+            return self.covariance.correlation(torch.float32)
+        correlation = self.by_sequence.correlation(torch.float32)
         undefined = self.covariance.is_broken | self.covariance.is_dead
         correlation[undefined] = torch.nan
         correlation[:, undefined] = torch.nan
@@ -116,17 +116,24 @@ class Gatherer:
 
     def run(self, batch: Batch) -> None:
         """Run the model on one batch and count its activations in."""
-        index = batch.first + torch.arange(batch.keep.shape[0])
-        first = in_first_half(index, self.n_sequences)
+        number = batch.first + torch.arange(batch.keep.shape[0])
+        first = in_first_half(number, self.n_sequences)
         keeps = [batch.keep & half[:, None] for half in (first, ~first)]
+        # Found once for all maps, and moved once to each device that activations are on.
+        kept = [keep.reshape(-1).nonzero()[:, 0] for keep in keeps]
+        lengths = [[n for n in keep.sum(dim=1).tolist() if n] for keep in keeps]
+        indices: dict[torch.device, list[Tensor]] = {}
         batch_statistics: dict[MapKey, RunningCovariance] = {}
 
         def consume(key: MapKey, activation: Tensor) -> None:
-            for keep, half in zip(keeps, self.halves[key], strict=True):
-                rows = kept_rows(activation, keep.to(activation.device))
+            device = activation.device
+            if device not in indices:
+                indices[device] = [index.to(device) for index in kept]
+            every = token_rows(activation, batch.keep.shape)
+            for i, half in enumerate(self.halves[key]):
+                rows = every.index_select(0, indices[device][i])
                 if half.by_sequence is not None:
-                    lengths = [n for n in keep.sum(dim=1).tolist() if n]
-                    half.by_sequence.update(rows.split(lengths))
+                    half.by_sequence.update(rows.split(lengths[i]))
                 if self.trainer is None:
                     half.covariance.update(rows)
                     continue

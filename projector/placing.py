@@ -49,8 +49,8 @@ def place_map(
     """
     first, second = halves
     whole = first.merged(second)
-    correlation = whole.correlation().float()
-    parts = (first.correlation().float(), second.correlation().float())
+    correlation = whole.correlation()
+    parts = (first.correlation(), second.correlation())
     if trained is None:
         placement = solve(correlation, layout)
         half_positions = (solve(parts[0], layout).positions, solve(parts[1], layout).positions)
@@ -67,7 +67,7 @@ def place_map(
     statistics = {}
     if keep_statistics:
         statistics[f"{name}.mean"] = whole.covariance.mean.float().cpu()
-        statistics[f"{name}.covariance"] = whole.covariance.covariance().float().cpu()
+        statistics[f"{name}.covariance"] = whole.covariance.covariance(torch.float32).cpu()
         if whole.by_sequence is not None:
             statistics[f"{name}.correlation"] = correlation.cpu()
     facts = map_facts(whole, correlation, placement, faithfulness)
