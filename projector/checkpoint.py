@@ -125,27 +125,40 @@ class Checkpoint:
         Raises:
             UserError: if there is none, it is damaged, or it belongs to another run.
         """
-        files = [self._gathered] if self._gathered.exists() else []
-        files += self._placed_files()
-        try:
-            # Where this process has written none, another's tell whose they are.
-            files = files or sorted(self.folder.glob("*.safetensors"))
-            for path in files:
+        with self._damages():
+            # Those of other processes too: all are of one run.
+            for path in sorted(self.folder.glob("*.safetensors")):
                 self.choices = self._header(path)["choices"]
             placed: dict[str, PlacedMap] = {}
             for path in self._placed_files():
                 placed |= self._read_placed(path)
             gathered = None
-            if self._gathered in files:
+            if self._gathered.exists():
                 header = self._header(self._gathered)
                 # Copies: memory that maps a file is aligned otherwise, and products of it rounded.
                 tensors = {k: t.clone() for k, t in TensorFile(self._gathered).items()}
                 gathered = Gathered(header["i_pass"], header["n_batches"], tensors)
+        return State(self.choices, gathered, placed)
+
+    def load_choices(self) -> dict[str, Any]:
+        """The choices alone.
+
+        Raises:
+            UserError: as :meth:`load` does.
+        """
+        with self._damages():
+            path = min(self.folder.glob("*.safetensors"))
+            choices: dict[str, Any] = self._header(path)["choices"]
+        return choices
+
+    @contextmanager
+    def _damages(self) -> Iterator[None]:
+        try:
+            yield
         except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
             raise UserError(
                 f"checkpoint '{self.folder}' is damaged: delete it and start again"
             ) from error
-        return State(self.choices, gathered, placed)
 
     def remove(self) -> None:
         """The run is done: nothing is left to go on from."""

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from projector.budget import check_disk, memory_errors
+from projector.budget import check_disk, give_back, memory_errors
 from projector.checkpoint import (
     Checkpoint,
     Gathered,
@@ -21,15 +21,17 @@ from projector.checkpoint import (
     State,
     check_unfinished,
     checkpoint_path,
+    has_checkpoint,
 )
 from projector.corpus import Batch
 from projector.errors import UserError
 from projector.faithfulness import measure
 from projector.gathering import Gatherer, MapKey, gather
 from projector.interrupt import DeferredInterrupt
-from projector.models import BUNDLED, LoadedModel
-from projector.placing import PlacedMap, arrangement_facts, place_map
+from projector.models import BUNDLED, LoadedModel, input_device
+from projector.placing import PlacedMap, arrangement_facts, kept_statistics, place_map
 from projector.preparing import Job, prepare, split_options
+from projector.processes import Processes, join_processes
 from projector.progress import Progress, Silent
 from projector.projection import (
     FACTS_FILE,
@@ -59,6 +61,7 @@ def fit(
     tokenizer: Any = None,
     revision: str | None = None,
     device: str = "auto",
+    device_map: str | None = None,
     dtype: str = "auto",
     trust_remote_code: bool = False,
     progress: Progress | None = None,
@@ -81,9 +84,11 @@ def fit(
         UserError: for anything that can't be fitted.
     """
     settings, layout = split_options(options)
+    processes = join_processes(device)
     if out is not None:
         check_out(Path(out), force=force or resume)
-        check_unfinished(Path(out), force=force, resume=resume)
+        if processes.is_first or not resume:
+            check_unfinished(Path(out), force=force, resume=resume)
     job = prepare(
         model,
         corpus,
@@ -92,11 +97,13 @@ def fit(
         tokenizer=tokenizer,
         revision=revision,
         device=device,
+        device_map=device_map,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
+        in_memory=out is None,
         progress=progress,
     )
-    return run(job, out=out, force=force, resume=resume, progress=progress)
+    return run(job, out=out, force=force, resume=resume, progress=progress, processes=processes)
 
 
 def run(
@@ -108,57 +115,93 @@ def run(
     progress: Progress | None = None,
     log_with: str | None = None,
     log_dir: Path | None = None,
+    processes: Processes | None = None,
 ) -> Projection:
     """Gather statistics, find positions, measure them, and save where ``out`` is given.
 
     Args:
         log_with: tracker of the online solver, with ``log_dir`` for its files.
+        processes: who else runs this job, each with a copy of it. All call this; the first writes,
+            and has the statistics.
 
     Raises:
-        UserError: if memory or disk do not suffice, or there is nothing to resume.
+        UserError: if memory or disk do not suffice, another process has ended, or there is nothing
+            to resume.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint is written.
     """
-    progress = progress or Silent()
+    progress, processes = progress or Silent(), processes or Processes()
     folder = None if out is None else Path(out)
     if resume and folder is None:
         raise UserError("there is nothing to resume without an output folder")
+    if processes.n > 1 and job.layout.method == "adamw":
+        raise UserError(
+            "adamw learns from one batch after another, in one process: leave --solver out, or "
+            "start the fit without a launcher"
+        )
     checkpoint, state, before = None, State({}, None), {}
     if folder is not None:
         check_out(folder, force=force or resume)
-        check_unfinished(folder, force=force, resume=resume)
+        # On a machine with a disk of its own, another may have been killed before it wrote.
+        if processes.is_first or not resume:
+            check_unfinished(folder, force=force, resume=resume)
         check_disk(job.disk_bytes, folder)
-        checkpoint = Checkpoint(checkpoint_path(folder), run_facts(job))
-        if resume:
+        facts = run_facts(job, processes.n)
+        checkpoint = Checkpoint(checkpoint_path(folder), facts, processes.rank)
+        if resume and has_checkpoint(folder):
             state = checkpoint.load()
             before = state.choices
-            job = replace(job, passes=_passes_of(before))
-        else:
+        # Nothing is written before all have looked.
+        processes.wait()
+        if not resume:
             with disk_errors(checkpoint.folder):
                 checkpoint.remove()
+        processes.wait()
+        before = processes.of_the_first(before)
+    # The least memory decides for all.
+    passes = _passes_of(before) or max(processes.collected(job.passes), key=len)
+    job = replace(job, passes=passes)
+    if checkpoint is not None:
         checkpoint.choices = {
             "threads": torch.get_num_threads(),
-            "passes": job.passes,
+            "passes": passes,
             "force": force,
             **before,
         }
     with memory_errors(*job.widest), _threads(before.get("threads")):
-        fitting = _Fit(job, checkpoint, state, progress)
+        fitting = _Fit(job, checkpoint, state, processes, progress)
         # Its sums are the gatherer's from now on, and go with it.
         del state
-        with DeferredInterrupt() as interrupt:
-            fitting.run(interrupt, log_with, log_dir)
+        fitting.run(log_with, log_dir)
     projection = fitting.projection()
     if folder is None or checkpoint is None:
         return projection
-    projection.save(folder, force=force or _may_replace(folder, projection, before))
-    with disk_errors(checkpoint.folder):
-        checkpoint.remove()
-    return Projection.load(folder)
+    # Ctrl-C now comes too late: what is left takes no longer than stopping would.
+    with DeferredInterrupt():
+        if processes.is_first:
+            projection.save(folder, force=force or _may_replace(folder, projection, before))
+        processes.wait()
+        with disk_errors(checkpoint.folder):
+            checkpoint.remove()
+    return Projection.load(folder) if processes.is_first else projection
+
+
+def going_on(job: Job, out: Path, processes: Processes) -> Job:
+    """The job as the stopped fit into ``out`` had chosen to run it.
+
+    Raises:
+        UserError: if its checkpoint is damaged, or that of another run.
+    """
+    if not has_checkpoint(out):
+        return job
+    checkpoint = Checkpoint(checkpoint_path(out), run_facts(job, processes.n), processes.rank)
+    return replace(job, passes=_passes_of(checkpoint.load_choices()))
 
 
 def _passes_of(choices: Mapping[str, Any]) -> tuple[tuple[MapKey, ...], ...]:
     """The passes that a stopped run had chosen."""
-    return tuple(tuple((int(layer), str(s)) for layer, s in p) for p in choices["passes"])
+    return tuple(
+        tuple((int(layer), str(site)) for layer, site in keys) for keys in choices.get("passes", ())
+    )
 
 
 def _may_replace(folder: Path, projection: Projection, choices: Mapping[str, Any]) -> bool:
@@ -180,18 +223,34 @@ def _threads(n: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _rounds(
+    widths: Mapping[MapKey, int], keys: Sequence[MapKey], n_processes: int
+) -> list[list[MapKey]]:
+    """Maps in groups of one for each process; of several processes, none waits long in any."""
+    if n_processes > 1:
+        keys = sorted(keys, key=lambda key: -widths[key])
+    return [list(keys[i : i + n_processes]) for i in range(0, len(keys), n_processes)]
+
+
 class _Fit:
     """A fit under way: pass by pass over the corpus, and map by map.
 
     Args:
         checkpoint: where its state is kept; None where nothing is.
         state: what it goes on from.
+        processes: who else is at it.
     """
 
     def __init__(
-        self, job: Job, checkpoint: Checkpoint | None, state: State, progress: Progress
+        self,
+        job: Job,
+        checkpoint: Checkpoint | None,
+        state: State,
+        processes: Processes,
+        progress: Progress,
     ) -> None:
-        self.job, self.checkpoint, self.state, self.progress = job, checkpoint, state, progress
+        self.job, self.checkpoint, self.state = job, checkpoint, state
+        self.processes, self.progress = processes, progress
         self.n_batches = math.ceil(job.corpus.n_sequences / job.settings.batch_size)
         self.placed = dict(state.placed)
         # Placed maps that are in memory only, by name.
@@ -199,15 +258,28 @@ class _Fit:
         # The last of the sums that were written: pass and batches.
         self._written: tuple[int, int] | None = None
         self._pace = Pace(
-            _CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE, job.sums_bytes / _USUAL_DISK_SPEED
+            _CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE, job.needs.of(job.passes) / _USUAL_DISK_SPEED
         )
         self._pace_of_maps = Pace(_CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE)
 
-    def run(self, interrupt: DeferredInterrupt, log_with: str | None, log_dir: Path | None) -> None:
+    def run(self, log_with: str | None, log_dir: Path | None) -> None:
         """Place every map that is not yet placed."""
+        with DeferredInterrupt() as interrupt:
+            try:
+                self._run(interrupt, log_with, log_dir)
+            except UserError:
+                if interrupt.is_asked:
+                    # Whoever is stopped leaves the others, who are stopped by that.
+                    raise KeyboardInterrupt from None
+                raise
+
+    def _run(
+        self, interrupt: DeferredInterrupt, log_with: str | None, log_dir: Path | None
+    ) -> None:
         job = self.job
+        is_placed = set(self.processes.of_the_first(list(self.placed)))
         for i_pass, keys in enumerate(job.passes):
-            left = [key for key in keys if map_name(*key) not in self.placed]
+            left = [key for key in keys if map_name(*key) not in is_placed]
             if not left:
                 continue
             gathered = self.state.gathered
@@ -216,6 +288,7 @@ class _Fit:
             n_done = 0 if gathered is None else gathered.n_batches
             # Maps that are trained side by side draw from one source of randomness.
             together = job.layout.method == "adamw" and n_done < self.n_batches
+            give_back()
             gatherer = make_gatherer(job, keys if together else left, log_with, log_dir)
             if gathered is not None:
                 gatherer.load_state(gathered.tensors)
@@ -223,6 +296,12 @@ class _Fit:
                 self.state = State(self.state.choices, None)
                 del gathered
             self._gather(i_pass, gatherer, n_done, interrupt)
+            if self.processes.n > 1:
+                # What is added up is no longer a share: it could not be gone on from.
+                self._write(i_pass, self.n_batches, gatherer)
+                for halves in gatherer.halves.values():
+                    for half in halves:
+                        half.reduce(self.processes)
             self._place(i_pass, gatherer, interrupt)
 
     def _gather(
@@ -239,47 +318,70 @@ class _Fit:
 
         n_passes = len(job.passes)
         which = f", pass {i_pass + 1} of {n_passes}" if n_passes > 1 else ""
-        progress.begin(f"Running the model{which}", job.corpus.n_tokens, "tokens")
-        batches = enumerate(job.corpus.batches(job.settings.batch_size))
-        progress.advance(sum(batch.n_tokens for number, batch in batches if number < n_done))
+        n_tokens = [
+            batch.n_tokens if self.processes.mine(number) else 0
+            for number, batch in enumerate(job.corpus.batches(job.settings.batch_size))
+        ]
+        progress.begin(f"Running the model{which}", sum(n_tokens), "tokens")
+        progress.advance(sum(n_tokens[:n_done]))
         # Ctrl-C between two batches, not within one: half a batch counted in can't be gone on from.
         gather(
-            gatherer, job.corpus, job.settings.batch_size, n_done=n_done, after_batch=after_batch
+            gatherer,
+            job.corpus,
+            job.settings.batch_size,
+            n_done=n_done,
+            processes=self.processes,
+            after_batch=after_batch,
         )
         progress.end()
         if gatherer.trainer is not None:
             gatherer.trainer.close()
 
     def _place(self, i_pass: int, gatherer: Gatherer, interrupt: DeferredInterrupt) -> None:
-        job = self.job
         trained = gatherer.trainer.positions() if gatherer.trainer is not None else {}
         self.progress.begin("Placing neurons", len(gatherer.halves), "maps")
         try:
             self._write_if_due(i_pass, gatherer)
-            for key in list(gatherer.halves):
-                name = map_name(*key)
-                if name not in self.placed:
-                    with interrupt.at_once():
-                        placed = place_map(
-                            name,
-                            gatherer.halves[key],
-                            job.layout,
-                            trained=trained.get(name),
-                            keep_statistics=job.settings.keep_statistics,
-                        )
-                    self.placed[name] = self._unwritten[name] = placed
-                del gatherer.halves[key]
-                self.progress.advance(1)
+            for keys in _rounds(self.job.widths, list(gatherer.halves), self.processes.n):
+                self._place_round(keys, gatherer, trained, interrupt)
+                self.progress.advance(len(keys))
                 self._write_if_due(i_pass, gatherer)
                 if interrupt.is_asked:
                     raise KeyboardInterrupt
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, UserError):
             self._write(i_pass, self.n_batches, gatherer)
             raise
         self.progress.end()
-        if i_pass + 1 < len(job.passes):
+        if i_pass + 1 < len(self.job.passes):
             # Room for the sums of the next.
             self._write_maps()
+
+    def _place_round(
+        self,
+        keys: Sequence[MapKey],
+        gatherer: Gatherer,
+        trained: Mapping[str, Tensor],
+        interrupt: DeferredInterrupt,
+    ) -> None:
+        """Place one map in each process; the first keeps all."""
+        own = None
+        if self.processes.rank < len(keys):
+            key = keys[self.processes.rank]
+            name = map_name(*key)
+            if name not in self.placed:
+                with interrupt.at_once():
+                    own = place_map(
+                        name, gatherer.halves[key], self.job.layout, trained=trained.get(name)
+                    )
+        found = self.processes.collected(own)
+        for key, placed in zip(keys, found, strict=False):
+            if placed is not None:
+                keeps = self.processes.is_first and self.job.settings.keep_statistics
+                statistics = kept_statistics(placed.name, gatherer.halves[key]) if keeps else {}
+                whole = replace(placed, statistics=statistics)
+                self.placed[placed.name] = self._unwritten[placed.name] = whole
+            del gatherer.halves[key]
+        give_back()
 
     def _write_if_due(self, i_pass: int, gatherer: Gatherer) -> None:
         if self._pace.is_due and self._written != (i_pass, self.n_batches):
@@ -302,13 +404,20 @@ class _Fit:
     def _write_maps(self) -> None:
         if self.checkpoint is None or not self._unwritten:
             return
+        if not self.processes.is_first:
+            self._unwritten.clear()
+            return
         with self._pace_of_maps.writing(), disk_errors(self.checkpoint.folder):
             self.placed |= self.checkpoint.save_placed(list(self._unwritten.values()))
         self._unwritten.clear()
 
     def projection(self) -> Projection:
-        """What was placed, in the order of the job."""
-        maps = [self.placed[map_name(*key)] for key in self.job.widths]
+        """What was placed, in the order of the job.
+
+        In a process that is not the first: since the fit was last gone on with.
+        """
+        names = [map_name(*key) for key in self.job.widths]
+        maps = [self.placed[name] for name in names if name in self.placed]
         statistics = ChainMap(*(cast(dict[str, Tensor], m.statistics) for m in maps))
         return Projection(
             projection_facts(self.job, {m.name: m.facts for m in maps}),
@@ -332,7 +441,7 @@ def make_gatherer(
             p=layout.p,
             accumulate=layout.accumulate,
             seed=layout.seed,
-            device=next(job.trunk.parameters()).device,
+            device=input_device(job.trunk),
             log_with=log_with,
             log_dir=log_dir,
         )

@@ -38,14 +38,15 @@ def place_map(
     layout: Layout,
     *,
     trained: Tensor | None = None,
-    keep_statistics: bool = True,
 ) -> PlacedMap:
     """Positions of one map, and how far they can be trusted. The halves stay as they are.
 
     Args:
         halves: statistics of the two halves of the corpus.
         trained: (N, d) positions where they were trained while the model ran.
-        keep_statistics: whether the map carries its mean and covariance.
+
+    Returns:
+        The map without statistics: see :func:`kept_statistics`.
     """
     first, second = halves
     whole = first.merged(second)
@@ -64,14 +65,20 @@ def place_map(
             parts,
             no_halves="adamw trains one map, over the whole corpus",
         )
-    statistics = {}
-    if keep_statistics:
-        statistics[f"{name}.mean"] = whole.covariance.mean.float().cpu()
-        statistics[f"{name}.covariance"] = whole.covariance.covariance(torch.float32).cpu()
-        if whole.by_sequence is not None:
-            statistics[f"{name}.correlation"] = correlation.cpu()
     facts = map_facts(whole, correlation, placement, faithfulness)
-    return PlacedMap(name, placement.positions.cpu(), statistics, facts)
+    return PlacedMap(name, placement.positions.cpu(), {}, facts)
+
+
+def kept_statistics(name: str, halves: tuple[HalfStatistics, HalfStatistics]) -> dict[str, Tensor]:
+    """What a projection keeps of what was gathered of one map, by tensor name; float32."""
+    whole = halves[0].merged(halves[1])
+    statistics = {
+        f"{name}.mean": whole.covariance.mean.float().cpu(),
+        f"{name}.covariance": whole.covariance.covariance(torch.float32).cpu(),
+    }
+    if whole.by_sequence is not None:
+        statistics[f"{name}.correlation"] = whole.correlation().cpu()
+    return statistics
 
 
 def _placement_of(points: Tensor, correlation: Tensor, layout: Layout) -> Placement:

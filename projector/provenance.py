@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from projector.architecture import Architecture
-from projector.models import LoadedModel
+from projector.models import LoadedModel, input_device
 from projector.preparing import Job
 from projector.projection import FORMAT, FORMAT_VERSION
 
@@ -52,9 +52,8 @@ def projection_facts(job: Job, maps: dict[str, dict[str, Any]]) -> dict[str, Any
     }
 
 
-def run_facts(job: Job) -> dict[str, Any]:
+def run_facts(job: Job, n_processes: int) -> dict[str, Any]:
     """What two runs must share for one to go on from the other's checkpoint."""
-    parameter = next(job.trunk.parameters())
     return {
         "model": job.loaded.weights_sha256,
         "corpus": job.corpus.sha256,
@@ -67,9 +66,11 @@ def run_facts(job: Job) -> dict[str, Any]:
         "batch_size": job.settings.batch_size,
         "correlation": job.settings.correlation,
         "keep_statistics": job.settings.keep_statistics,
+        "processes": n_processes,
+        "memory_budget": job.settings.memory_budget,
         "layout": asdict(job.layout),
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-        "device": parameter.device.type,
+        "dtype": str(next(job.trunk.parameters()).dtype).removeprefix("torch."),
+        "device": input_device(job.trunk).type,
         "versions": versions(),
     }
 

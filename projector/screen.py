@@ -85,10 +85,15 @@ class Screen:
     """What the user sees: text for a person, or one JSON object and all else on standard error."""
 
     def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+        self.as_json, self.rank = as_json, 0
         # Whether work that is stopped now can be gone on with.
         self.can_resume: Callable[[], bool] = lambda: False
         self.out = Console(stderr=as_json, highlight=False)
+
+    def become(self, rank: int) -> None:
+        """Of several processes this is number ``rank``: the first alone speaks, but for errors."""
+        self.rank = rank
+        self.out.quiet = rank > 0
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -114,9 +119,10 @@ class Screen:
 
     def _fail(self, text: str) -> NoReturn:
         message = " ".join(text.split())
-        if self.as_json:
+        if self.as_json and not self.rank:
             print(json.dumps({"error": message}, ensure_ascii=False))
-        self.say_aside(f"[red]error:[/red] {escape(message)}")
+        where = f" in process {self.rank}" if self.rank else ""
+        self.say_aside(f"[red]error{where}:[/red] {escape(message)}")
         raise typer.Exit(2) from None
 
     def say_aside(self, text: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +38,16 @@ def packed_numel(n: int, device: torch.device) -> int:
 def _blocks(n: int, device: torch.device) -> list[slice]:
     size = _BLOCK_ROWS.get(device.type, _BLOCK_ROWS_ELSEWHERE)
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+class Together(Protocol):
+    """Processes that each have seen a part; see :class:`projector.processes.Processes`."""
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """The sum of everyone's."""
+
+    def stacked(self, tensor: Tensor) -> Tensor:
+        """Everyone's, one after another; (n, …)."""
 
 
 class SymmetricSum:
@@ -188,6 +198,22 @@ class RunningCovariance:
         self._scatter.add(other._scatter)
         self._fold(other.n_tokens, other.mean.to(device))
 
+    def reduce(self, together: Together) -> None:
+        """Count in what the same accumulator of every other process has seen, each by all."""
+        counts = torch.tensor([self.n_tokens, self.n_left_out], device=self.mean.device)
+        every = together.stacked(counts)
+        n_tokens = every[:, 0].double()
+        total = int(every[:, 0].sum())
+        mean = (together.stacked(self.mean) * (n_tokens / max(total, 1))[:, None]).sum(dim=0)
+        # Each about the mean of all, and then their sum.
+        step = (self.mean - mean)[None]
+        self._scatter.add_products(step * self.n_tokens, step)
+        self._scatter.packed = together.summed(self._scatter.packed)
+        self.mean, self.n_tokens, self.n_left_out = mean, total, int(every[:, 1].sum())
+        self.least = together.stacked(self.least).amin(dim=0)
+        self.greatest = together.stacked(self.greatest).amax(dim=0)
+        self.n_nonfinite = together.summed(self.n_nonfinite)
+
     def _fold(self, n_tokens: int, mean: Tensor, off: Tensor | None = None) -> None:
         """Let the mean follow, and the scatter be about it, once a batch's own was added.
 
@@ -304,6 +330,11 @@ class SequenceCorrelation:
         """Count in all that ``other`` has seen."""
         self._total.add(other._total)
         self._n_sequences.add(other._n_sequences)
+
+    def reduce(self, together: Together) -> None:
+        """Count in what the same accumulator of every other process has seen, each by all."""
+        for sums in (self._total, self._n_sequences):
+            sums.packed = together.summed(sums.packed)
 
     def correlation(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """(N, N); NaN for neurons that vary in no sequence."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from torch import Tensor
 
 import projector
@@ -22,7 +23,7 @@ from projector.estimating import estimate
 from projector.faithfulness import measure
 from projector.fitting import run
 from projector.gathering import HalfStatistics, in_first_half
-from projector.models import load_model
+from projector.models import is_spread, load_model
 from projector.objectives import dissimilarity, stress_figures
 from projector.placing import map_facts
 from projector.preparing import FitSettings, Job, prepare, split_options
@@ -500,3 +501,28 @@ def test_on_a_gpu_as_on_the_cpu(checkpoint: Callable[[str], Path], text_file: Pa
         torch.testing.assert_close(
             fits[0].correlation(layer, site), fits[1].correlation(layer, site), atol=1e-4, rtol=0
         )
+
+
+def test_a_model_spread_by_accelerate_gives_what_it_gives_in_one_place(
+    checkpoint: Callable[[str], Path], text_file: Path
+) -> None:
+    """Its blocks' weights elsewhere, and fetched by hooks when they are run."""
+    name, corpus = str(checkpoint("qwen2")), str(text_file)
+    plain = projector.fit(name, corpus, max_tokens=800, device="cpu")
+    loaded = load_model(name, device="cpu")
+    assert not is_spread(loaded.model)
+    for block in loaded.model.layers:
+        cpu_offload(block, execution_device=torch.device("cpu"), offload_buffers=True)
+    assert is_spread(loaded.model)
+    assert next(loaded.model.layers[0].parameters()).is_meta
+    spread = projector.fit(loaded, corpus, max_tokens=800)
+    for layer, site in plain.maps:
+        assert torch.equal(plain.covariance(layer, site), spread.covariance(layer, site))
+    by_map = projector.fit(name, corpus, max_tokens=800, device_map="auto")
+    assert by_map.facts["model"] == plain.facts["model"]
+    for options, words in (
+        ({"device_map": "auto", "device": "cpu"}, "exclude each other"),
+        ({"device_map": "balanced"}, "balanced"),
+    ):
+        with pytest.raises(UserError, match=words):
+            projector.fit(name, corpus, max_tokens=800, **options)
