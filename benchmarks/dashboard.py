@@ -34,9 +34,9 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from projector import bundled
 from projector.architecture import find_architecture
 from projector.faithfulness import Faithfulness
-from projector.fitting import model_facts, versions
 from projector.models import load_model
 from projector.projection import Projection, map_name
+from projector.provenance import model_facts, versions
 from projector.solvers import Layout
 
 # As many as the bundled model has, and what the targets are for.

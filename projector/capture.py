@@ -169,14 +169,22 @@ def kept_rows(activation: Tensor, keep: Tensor) -> Tensor:
     Raises:
         ValueError: if the activation does not hold one row for each position of the batch.
     """
+    return token_rows(activation, keep.shape)[keep.reshape(-1).to(activation.device)]
+
+
+def token_rows(activation: Tensor, shape: torch.Size) -> Tensor:
+    """(B·T, N): one row for each position of a batch of ``shape`` (B, T), in its order.
+
+    Raises:
+        ValueError: if the activation does not hold one row for each.
+    """
     # The shape, not only the count: rows that lie time first would fit, and be mixed up.
-    if tuple(activation.shape[:-1]) not in (tuple(keep.shape), (keep.numel(),)):
+    if tuple(activation.shape[:-1]) not in (tuple(shape), (shape.numel(),)):
         raise ValueError(
             f"an activation of shape {tuple(activation.shape)} does not fit a batch of "
-            f"{keep.shape[0]} × {keep.shape[1]} tokens"
+            f"{shape[0]} × {shape[1]} tokens"
         )
-    rows = activation.reshape(-1, activation.shape[-1])
-    return rows[keep.reshape(-1).to(rows.device)]
+    return activation.reshape(-1, activation.shape[-1])
 
 
 def _first_tensor(value: Any) -> Tensor | None:

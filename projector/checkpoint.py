@@ -1,88 +1,238 @@
-"""Resumable state of a running fit: one safetensors file, replaced atomically."""
+"""Resumable state of a running fit: a folder beside the projection that is being made.
+
+It holds what was gathered, one file for each process of the fit, and the maps that were placed
+since, in as many files as were written. Each file is replaced atomically and names the run that it
+belongs to.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from projector.errors import UserError
+from projector.placing import PlacedMap
+from projector.tensorfile import TensorFile, read_metadata, write_tensors
+from projector.writing import remove_folder, replacing_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_KEY = "checkpoint"
+_POSITIONS = ".positions"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """State after ``n_batches`` batches, and the facts of the run that it belongs to."""
+class Gathered:
+    """Sums after ``n_batches`` batches of one pass over the corpus."""
 
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any]
+    i_pass: int
     n_batches: int
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a stopped fit left.
+
+    Attributes:
+        choices: what the run chose that its settings leave open, and that decides its bytes.
+        gathered: the sums of the pass that was under way; None where none were written.
+        placed: finished maps by name, in order.
+    """
+
+    choices: dict[str, Any]
+    gathered: Gathered | None
+    placed: dict[str, PlacedMap] = field(default_factory=dict)
 
 
 def checkpoint_path(out: Path) -> Path:
     """Where the checkpoint of a fit into the folder ``out`` lies: beside it."""
-    return out.parent / f"{out.name}.checkpoint.safetensors"
+    return out.parent / f"{out.name}.checkpoint"
+
+
+def has_checkpoint(out: Path) -> bool:
+    """Whether a stopped fit into the folder ``out`` can be gone on with."""
+    # One that was killed in its first write has left a part of a file only.
+    return any(checkpoint_path(out).glob("*.safetensors"))
 
 
 def check_unfinished(out: Path, *, force: bool, resume: bool) -> None:
-    """Raise a UserError if a new fit would overwrite the checkpoint of a stopped one."""
+    """Raise a UserError if a new fit would overwrite the checkpoint of a stopped one.
+
+    Or if one is to be resumed, and there is none.
+    """
     path = checkpoint_path(out)
-    if path.exists() and not (force or resume):
+    if resume and not has_checkpoint(out):
+        raise UserError(f"there is no checkpoint '{path}' to resume: leave --resume out")
+    if has_checkpoint(out) and not (force or resume):
         raise UserError(
             f"'{path}' is the checkpoint of a stopped fit: add --resume to go on with it, "
             "or --force to start over"
         )
 
 
-def save_checkpoint(
-    path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], n_batches: int
-) -> None:
-    """Write a checkpoint; a kill at any moment leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    header = {"version": FORMAT_VERSION, "facts": dict(facts), "n_batches": n_batches}
-    try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            partial,
-            metadata={"checkpoint": json.dumps(header, sort_keys=True)},
-        )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+class Checkpoint:
+    """The checkpoint of a run, as one of its processes writes and reads it.
 
-
-def load_checkpoint(path: Path, facts: Mapping[str, Any]) -> Checkpoint:
-    """Read a checkpoint of a run with the same facts.
-
-    Raises:
-        UserError: if there is none, it is damaged, or it belongs to another run.
+    Args:
+        folder: see :func:`checkpoint_path`.
+        facts: what two runs must share for one to go on from the other's checkpoint.
+        rank: the number of this process.
     """
-    if not path.exists():
-        raise UserError(f"there is no checkpoint '{path}' to resume: leave --resume out")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["checkpoint"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise UserError(f"checkpoint '{path}' is damaged: delete it and start again") from error
-    if header["version"] != FORMAT_VERSION:
-        raise UserError(
-            f"checkpoint '{path}' has format version {header['version']}, and this program reads "
-            f"{FORMAT_VERSION}: delete it and start again"
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any], rank: int = 0) -> None:
+        self.folder = folder
+        self.facts: dict[str, Any] = json.loads(json.dumps(dict(facts)))
+        self.choices: dict[str, Any] = {}
+        self._gathered = folder / f"gathered-{rank}.safetensors"
+
+    def save_gathered(self, gathered: Gathered) -> None:
+        """Write the sums; a kill at any moment leaves the old ones or these.
+
+        Raises:
+            OSError: if the disk is full or forbidden.
+        """
+        self._write(
+            self._gathered,
+            gathered.tensors,
+            {"i_pass": gathered.i_pass, "n_batches": gathered.n_batches},
         )
-    theirs, ours = header["facts"], json.loads(json.dumps(dict(facts)))
-    for name in sorted(set(theirs) | set(ours)):
-        if theirs.get(name) != ours.get(name):
+
+    def save_placed(self, maps: Sequence[PlacedMap]) -> dict[str, PlacedMap]:
+        """Write finished maps beside those written before; the same, their tensors left on disk.
+
+        Raises:
+            OSError: if the disk is full or forbidden.
+        """
+        n_files = len(self._placed_files())
+        path = self.folder / f"placed-{n_files:05}.safetensors"
+        tensors = {f"{m.name}{_POSITIONS}": m.positions for m in maps}
+        for placed in maps:
+            tensors |= placed.statistics
+        self._write(path, tensors, {"maps": {m.name: m.facts for m in maps}})
+        return self._read_placed(path)
+
+    def load(self) -> State:
+        """What a stopped run with the same facts left; its choices are this run's from now on.
+
+        Raises:
+            UserError: if there is none, it is damaged, or it belongs to another run.
+        """
+        with self._damages():
+            # Those of other processes too: all are of one run.
+            for path in sorted(self.folder.glob("*.safetensors")):
+                self.choices = self._header(path)["choices"]
+            placed: dict[str, PlacedMap] = {}
+            for path in self._placed_files():
+                placed |= self._read_placed(path)
+            gathered = None
+            if self._gathered.exists():
+                header = self._header(self._gathered)
+                # Copies: memory that maps a file is aligned otherwise, and products of it rounded.
+                tensors = {k: t.clone() for k, t in TensorFile(self._gathered).items()}
+                gathered = Gathered(header["i_pass"], header["n_batches"], tensors)
+        return State(self.choices, gathered, placed)
+
+    def load_choices(self) -> dict[str, Any]:
+        """The choices alone.
+
+        Raises:
+            UserError: as :meth:`load` does.
+        """
+        with self._damages():
+            path = min(self.folder.glob("*.safetensors"))
+            choices: dict[str, Any] = self._header(path)["choices"]
+        return choices
+
+    @contextmanager
+    def _damages(self) -> Iterator[None]:
+        try:
+            yield
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
             raise UserError(
-                f"checkpoint '{path}' belongs to another run: its {name} is "
-                f"{theirs.get(name)!r}, and this one's {ours.get(name)!r}"
+                f"checkpoint '{self.folder}' is damaged: delete it and start again"
+            ) from error
+
+    def remove(self) -> None:
+        """The run is done: nothing is left to go on from."""
+        remove_folder(self.folder)
+
+    def _placed_files(self) -> list[Path]:
+        return sorted(self.folder.glob("placed-*.safetensors"))
+
+    def _write(self, path: Path, tensors: Mapping[str, Tensor], more: Mapping[str, Any]) -> None:
+        header = {"version": FORMAT_VERSION, "facts": self.facts, "choices": self.choices, **more}
+        with replacing_file(path) as partial:
+            write_tensors(partial, tensors, {_KEY: json.dumps(header)})
+
+    def _header(self, path: Path) -> dict[str, Any]:
+        header: dict[str, Any] = json.loads(read_metadata(path)[_KEY])
+        if header["version"] != FORMAT_VERSION:
+            raise UserError(
+                f"checkpoint '{self.folder}' has format version {header['version']}, and this "
+                f"program reads {FORMAT_VERSION}: delete it and start again"
             )
-    return Checkpoint(tensors, header["facts"], header["n_batches"])
+        theirs, ours = _flat(header["facts"]), _flat(self.facts)
+        for name in sorted(set(theirs) | set(ours)):
+            if theirs.get(name) != ours.get(name):
+                raise UserError(
+                    f"checkpoint '{self.folder}' belongs to another run: its {name} is "
+                    f"{theirs.get(name)!r}, and this one's {ours.get(name)!r}"
+                )
+        return header
+
+    def _read_placed(self, path: Path) -> dict[str, PlacedMap]:
+        tensors = TensorFile(path)
+        found = {}
+        for name, facts in self._header(path)["maps"].items():
+            own = [k for k in tensors if k.startswith(f"{name}.") and not k.endswith(_POSITIONS)]
+            positions = tensors[f"{name}{_POSITIONS}"].clone()
+            found[name] = PlacedMap(name, positions, TensorFile(path, own), facts)
+        return found
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts within facts by their names, so that a difference is told by itself."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= (
+            {f"{name}.{k}": v for k, v in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+    return flat
+
+
+class Pace:
+    """When to write a checkpoint: often enough to lose seconds, seldom enough to cost little.
+
+    Args:
+        least_s: seconds between two, at least.
+        share: of the time, what writing may take.
+        cost_s: seconds that the first is thought to take.
+    """
+
+    def __init__(self, least_s: float, share: float, cost_s: float = 0.0) -> None:
+        self.least_s, self.share = least_s, share
+        self._cost_s = cost_s
+        self._last = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next may be written."""
+        return time.monotonic() - self._last >= max(self.least_s, self._cost_s / self.share)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around a write: what it costs decides when the next is due."""
+        began = time.monotonic()
+        yield
+        self._last = time.monotonic()
+        self._cost_s = self._last - began

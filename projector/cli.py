@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from projector.errors import UserError
-from projector.options import parse_layers, parse_sites
+from projector.options import parse_layers, parse_sites, parse_size
 from projector.screen import Screen, duration_text
 from projector.usage import Commands
 
@@ -120,6 +120,13 @@ def fit(
     ] = None,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            help="auto: spread a model that no single device holds over all of them.",
+            show_default=False,
+        ),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="auto, float32, bfloat16, float16: what the model computes in.")
     ] = "auto",
@@ -142,6 +149,14 @@ def fit(
     no_statistics: Annotated[
         bool, typer.Option("--no-statistics", help="Keep positions only: far smaller on disk.")
     ] = False,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Most memory beside the model, for example 8GiB: where not all maps fit, the "
+            "model runs over the corpus more than once. What is free, less a margin.",
+            show_default=False,
+        ),
+    ] = None,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Also write the pictures, as HTML, to OUT.")
     ] = False,
@@ -159,10 +174,15 @@ def fit(
     """
     screen = Screen(as_json)
     with screen.errors():
+        from projector.processes import join_processes
+
+        processes = join_processes(device)
+        screen.become(processes.rank)
         from projector.budget import size_text
-        from projector.checkpoint import check_unfinished, checkpoint_path
+        from projector.checkpoint import check_unfinished, has_checkpoint
         from projector.estimating import estimate
-        from projector.fitting import run
+        from projector.fitting import going_on, run
+        from projector.models import check_device_map
         from projector.preparing import FitSettings, prepare
         from projector.projection import Projection, check_out
 
@@ -179,9 +199,18 @@ def fit(
             skip_first=skip_first,
             packed=pack,
             keep_statistics=not no_statistics,
+            memory_budget=parse_size(memory_budget),
         )
-        check_out(out, force=force)
-        check_unfinished(out, force=force, resume=resume)
+        if device_map is not None:
+            check_device_map(device_map, device)
+            if processes.n > 1:
+                raise UserError(
+                    "--device-map auto takes all devices for one process: leave it out, or start "
+                    "the fit without a launcher"
+                )
+        check_out(out, force=force or resume)
+        if processes.is_first or not resume:
+            check_unfinished(out, force=force, resume=resume)
         with screen.progress() as progress:
             job = prepare(
                 model,
@@ -190,10 +219,13 @@ def fit(
                 layout,
                 revision=revision,
                 device=device,
+                device_map=device_map,
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
                 progress=progress,
             )
+            if resume:
+                job = going_on(job, out, processes)
             progress.begin("Timing a batch", None, "")
             needs = estimate(job)
             progress.end()
@@ -201,19 +233,25 @@ def fit(
             screen.say(f"[b]{escape(job.corpus.source)}[/b]: {escape(note)}")
         for site, reason in job.left_out.items():
             screen.say(f"[yellow]without {site}[/yellow]: {escape(reason)}")
+        seconds = needs.seconds / processes.n
         screen.say(
             f"{len(job.widths)} maps from {needs.n_tokens:,} tokens: about "
-            f"{duration_text(needs.seconds)}{' less what is done' if resume else ''}, "
+            f"{duration_text(seconds)}{' less what is done' if resume else ''}, "
             f"{size_text(needs.disk_bytes)} on disk, "
             f"{size_text(needs.memory_bytes)} of memory"
         )
+        if len(job.passes) > 1:
+            screen.say(
+                f"[b]{len(job.passes)} passes over the corpus[/b], of up to "
+                f"{max(map(len, job.passes))} maps each, to stay within that memory"
+            )
         widest = max(job.widths.values())
         if needs.n_tokens < widest:
             screen.say(
                 f"[yellow]few tokens[/yellow]: {needs.n_tokens:,} for {widest:,} neurons; "
                 f"chance alone gives correlations of about ±{needs.n_tokens**-0.5:.2f}"
             )
-        screen.checkpoint = checkpoint_path(out)
+        screen.can_resume = lambda: has_checkpoint(out)
         with screen.progress() as progress:
             run(
                 job,
@@ -223,7 +261,10 @@ def fit(
                 progress=progress,
                 log_with=log_with,
                 log_dir=out.parent / f"{out.name}.logs" if log_with else None,
+                processes=processes,
             )
+        if not processes.is_first:
+            return
         projection = Projection.load(out)
         written = _write_pictures(projection, out) if pictures else []
         screen.finish(

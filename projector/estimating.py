@@ -35,18 +35,27 @@ def estimate(job: Job) -> Estimate:
     """Time a batch and a pass of the solver, and reckon the whole from them."""
     batch = next(job.corpus.batches(job.settings.batch_size))
     with memory_errors(*job.widest):
-        gatherer = make_gatherer(job)
-        # The first run is slower: it allocates, and on a GPU loads kernels.
-        gatherer.run(batch)
+        gatherer = make_gatherer(job, job.passes[0])
+        # The first run is slower: it allocates, and on a GPU loads kernels. A sequence will do.
+        gatherer.run(next(job.corpus.batches(1)))
+        device = gatherer.device
+        _wait(device)
         began = time.monotonic()
         gatherer.run(batch)
+        _wait(device)
     seconds = (time.monotonic() - began) * job.corpus.n_tokens / batch.n_tokens
-    device = gatherer.device
+    seconds *= len(job.passes)
     del gatherer
     if job.layout.method != "adamw":
         for n_neurons, n_maps in Counter(job.widths.values()).items():
             seconds += _FITS_PER_MAP * n_maps * _seconds_per_fit(n_neurons, job.layout, device)
     return Estimate(job.corpus.n_tokens, seconds, job.disk_bytes, job.memory_bytes)
+
+
+def _wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _seconds_per_fit(n: int, layout: Layout, device: torch.device) -> float:

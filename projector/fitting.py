@@ -2,58 +2,53 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import platform
-import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from projector.architecture import Architecture
-from projector.budget import check_disk, memory_errors
+from projector.budget import check_disk, give_back, memory_errors
 from projector.checkpoint import (
+    Checkpoint,
+    Gathered,
+    Pace,
+    State,
     check_unfinished,
     checkpoint_path,
-    load_checkpoint,
-    save_checkpoint,
+    has_checkpoint,
 )
 from projector.corpus import Batch
 from projector.errors import UserError
-from projector.faithfulness import Faithfulness, measure
-from projector.gathering import Gatherer, HalfStatistics, gather
+from projector.faithfulness import measure
+from projector.gathering import Gatherer, MapKey, gather
 from projector.interrupt import DeferredInterrupt
-from projector.models import BUNDLED, LoadedModel
+from projector.models import BUNDLED, LoadedModel, input_device
+from projector.placing import PlacedMap, arrangement_facts, kept_statistics, place_map
 from projector.preparing import Job, prepare, split_options
+from projector.processes import Processes, join_processes
 from projector.progress import Progress, Silent
 from projector.projection import (
-    FORMAT,
-    FORMAT_VERSION,
+    FACTS_FILE,
     Projection,
     check_out,
     disk_errors,
     map_name,
 )
-from projector.solvers import Layout, OnlineTrainer, Placement, finish_trained, solve
+from projector.provenance import projection_facts, run_facts, versions
+from projector.solvers import Layout, OnlineTrainer, solve
 from projector.sources import Document
 
-_CHECKPOINT_EVERY_S = 60.0
-# Of a shorter pass no checkpoint is left for one who stops while neurons are placed.
-_WORTH_KEEPING_S = 10.0
-_VERSIONS_OF = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "accelerate",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "umap-learn",
-)
+# Between two checkpoints: seconds at least, and what share of the time writing them may take.
+_CHECKPOINT_EVERY_S = 5.0
+_CHECKPOINT_SHARE = 0.03
+# Bytes a second, before a first write tells.
+_USUAL_DISK_SPEED = 5e8
 
 
 def fit(
@@ -66,6 +61,7 @@ def fit(
     tokenizer: Any = None,
     revision: str | None = None,
     device: str = "auto",
+    device_map: str | None = None,
     dtype: str = "auto",
     trust_remote_code: bool = False,
     progress: Progress | None = None,
@@ -76,7 +72,8 @@ def fit(
     Args:
         model: ``bundled``, a local folder, a hub id; or a model in memory, with its ``tokenizer``.
         corpus: see :func:`projector.sources.read_documents`, or the documents themselves.
-        out: folder to save the projection to; with it, a long fit leaves checkpoints beside it.
+        out: folder to save the projection to; with it, a fit leaves checkpoints beside it, and
+            statistics are read from there when they are asked for.
         force: replace a projection that is there.
         resume: go on from the checkpoint that a stopped fit left.
         **options: fields of :class:`projector.preparing.FitSettings` and of
@@ -87,9 +84,11 @@ def fit(
         UserError: for anything that can't be fitted.
     """
     settings, layout = split_options(options)
+    processes = join_processes(device)
     if out is not None:
-        check_out(Path(out), force=force)
-        check_unfinished(Path(out), force=force, resume=resume)
+        check_out(Path(out), force=force or resume)
+        if processes.is_first or not resume:
+            check_unfinished(Path(out), force=force, resume=resume)
     job = prepare(
         model,
         corpus,
@@ -98,11 +97,13 @@ def fit(
         tokenizer=tokenizer,
         revision=revision,
         device=device,
+        device_map=device_map,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
+        in_memory=out is None,
         progress=progress,
     )
-    return run(job, out=out, force=force, resume=resume, progress=progress)
+    return run(job, out=out, force=force, resume=resume, progress=progress, processes=processes)
 
 
 def run(
@@ -114,33 +115,321 @@ def run(
     progress: Progress | None = None,
     log_with: str | None = None,
     log_dir: Path | None = None,
+    processes: Processes | None = None,
 ) -> Projection:
     """Gather statistics, find positions, measure them, and save where ``out`` is given.
 
     Args:
         log_with: tracker of the online solver, with ``log_dir`` for its files.
+        processes: who else runs this job, each with a copy of it. All call this; the first writes,
+            and has the statistics.
 
     Raises:
-        UserError: if memory or disk do not suffice.
+        UserError: if memory or disk do not suffice, another process has ended, or there is nothing
+            to resume.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint is written.
     """
-    progress = progress or Silent()
+    progress, processes = progress or Silent(), processes or Processes()
     folder = None if out is None else Path(out)
+    if resume and folder is None:
+        raise UserError("there is nothing to resume without an output folder")
+    if processes.n > 1 and job.layout.method == "adamw":
+        raise UserError(
+            "adamw learns from one batch after another, in one process: leave --solver out, or "
+            "start the fit without a launcher"
+        )
+    checkpoint, state, before = None, State({}, None), {}
     if folder is not None:
-        check_out(folder, force=force)
-        check_unfinished(folder, force=force, resume=resume)
+        check_out(folder, force=force or resume)
+        # On a machine with a disk of its own, another may have been killed before it wrote.
+        if processes.is_first or not resume:
+            check_unfinished(folder, force=force, resume=resume)
         check_disk(job.disk_bytes, folder)
-    with memory_errors(*job.widest):
-        gatherer = make_gatherer(job, log_with, log_dir)
-        _gather(job, gatherer, folder, resume, progress)
-        projection = _finish(job, gatherer, progress)
-    if folder is not None:
-        projection.save(folder, force=force)
-        checkpoint_path(folder).unlink(missing_ok=True)
-    return projection
+        facts = run_facts(job, processes.n)
+        checkpoint = Checkpoint(checkpoint_path(folder), facts, processes.rank)
+        if resume and has_checkpoint(folder):
+            state = checkpoint.load()
+            before = state.choices
+        # Nothing is written before all have looked.
+        processes.wait()
+        if not resume:
+            with disk_errors(checkpoint.folder):
+                checkpoint.remove()
+        processes.wait()
+        before = processes.of_the_first(before)
+    # The least memory decides for all.
+    passes = _passes_of(before) or max(processes.collected(job.passes), key=len)
+    job = replace(job, passes=passes)
+    if checkpoint is not None:
+        checkpoint.choices = {
+            "threads": torch.get_num_threads(),
+            "passes": passes,
+            "force": force,
+            **before,
+        }
+    with memory_errors(*job.widest), _threads(before.get("threads")):
+        fitting = _Fit(job, checkpoint, state, processes, progress)
+        # Its sums are the gatherer's from now on, and go with it.
+        del state
+        fitting.run(log_with, log_dir)
+    projection = fitting.projection()
+    if folder is None or checkpoint is None:
+        return projection
+    # Ctrl-C now comes too late: what is left takes no longer than stopping would.
+    with DeferredInterrupt():
+        if processes.is_first:
+            projection.save(folder, force=force or _may_replace(folder, projection, before))
+        processes.wait()
+        with disk_errors(checkpoint.folder):
+            checkpoint.remove()
+    return Projection.load(folder) if processes.is_first else projection
 
 
-def make_gatherer(job: Job, log_with: str | None = None, log_dir: Path | None = None) -> Gatherer:
-    """The gatherer of a job, with a trainer where its positions are trained online."""
+def going_on(job: Job, out: Path, processes: Processes) -> Job:
+    """The job as the stopped fit into ``out`` had chosen to run it.
+
+    Raises:
+        UserError: if its checkpoint is damaged, or that of another run.
+    """
+    if not has_checkpoint(out):
+        return job
+    checkpoint = Checkpoint(checkpoint_path(out), run_facts(job, processes.n), processes.rank)
+    return replace(job, passes=_passes_of(checkpoint.load_choices()))
+
+
+def _passes_of(choices: Mapping[str, Any]) -> tuple[tuple[MapKey, ...], ...]:
+    """The passes that a stopped run had chosen."""
+    return tuple(
+        tuple((int(layer), str(site)) for layer, site in keys) for keys in choices.get("passes", ())
+    )
+
+
+def _may_replace(folder: Path, projection: Projection, choices: Mapping[str, Any]) -> bool:
+    """Whether a resumed run may replace what it finds: its own work, or what it was told to."""
+    text = projection.facts_text().encode()
+    path = folder / FACTS_FILE
+    return bool(choices.get("force")) or (path.exists() and path.read_bytes() == text)
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """Compute in ``n`` threads while open: in another number, sums are rounded otherwise."""
+    before = torch.get_num_threads()
+    if n is not None:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rounds(
+    widths: Mapping[MapKey, int], keys: Sequence[MapKey], n_processes: int
+) -> list[list[MapKey]]:
+    """Maps in groups of one for each process; of several processes, none waits long in any."""
+    if n_processes > 1:
+        keys = sorted(keys, key=lambda key: -widths[key])
+    return [list(keys[i : i + n_processes]) for i in range(0, len(keys), n_processes)]
+
+
+class _Fit:
+    """A fit under way: pass by pass over the corpus, and map by map.
+
+    Args:
+        checkpoint: where its state is kept; None where nothing is.
+        state: what it goes on from.
+        processes: who else is at it.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        checkpoint: Checkpoint | None,
+        state: State,
+        processes: Processes,
+        progress: Progress,
+    ) -> None:
+        self.job, self.checkpoint, self.state = job, checkpoint, state
+        self.processes, self.progress = processes, progress
+        self.n_batches = math.ceil(job.corpus.n_sequences / job.settings.batch_size)
+        self.placed = dict(state.placed)
+        # Placed maps that are in memory only, by name.
+        self._unwritten: dict[str, PlacedMap] = {}
+        # The last of the sums that were written: pass and batches.
+        self._written: tuple[int, int] | None = None
+        self._pace = Pace(
+            _CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE, job.needs.of(job.passes) / _USUAL_DISK_SPEED
+        )
+        self._pace_of_maps = Pace(_CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE)
+
+    def run(self, log_with: str | None, log_dir: Path | None) -> None:
+        """Place every map that is not yet placed."""
+        with DeferredInterrupt() as interrupt:
+            try:
+                self._run(interrupt, log_with, log_dir)
+            except UserError:
+                if interrupt.is_asked:
+                    # Whoever is stopped leaves the others, who are stopped by that.
+                    raise KeyboardInterrupt from None
+                raise
+
+    def _run(
+        self, interrupt: DeferredInterrupt, log_with: str | None, log_dir: Path | None
+    ) -> None:
+        job = self.job
+        is_placed = set(self.processes.of_the_first(list(self.placed)))
+        for i_pass, keys in enumerate(job.passes):
+            left = [key for key in keys if map_name(*key) not in is_placed]
+            if not left:
+                continue
+            gathered = self.state.gathered
+            if gathered is not None and gathered.i_pass != i_pass:
+                gathered = None
+            n_done = 0 if gathered is None else gathered.n_batches
+            # Maps that are trained side by side draw from one source of randomness.
+            together = job.layout.method == "adamw" and n_done < self.n_batches
+            give_back()
+            gatherer = make_gatherer(job, keys if together else left, log_with, log_dir)
+            if gathered is not None:
+                gatherer.load_state(gathered.tensors)
+                self._written = (i_pass, n_done)
+                self.state = State(self.state.choices, None)
+                del gathered
+            self._gather(i_pass, gatherer, n_done, interrupt)
+            if self.processes.n > 1:
+                # What is added up is no longer a share: it could not be gone on from.
+                self._write(i_pass, self.n_batches, gatherer)
+                for halves in gatherer.halves.values():
+                    for half in halves:
+                        half.reduce(self.processes)
+            self._place(i_pass, gatherer, interrupt)
+
+    def _gather(
+        self, i_pass: int, gatherer: Gatherer, n_done: int, interrupt: DeferredInterrupt
+    ) -> None:
+        job, progress = self.job, self.progress
+
+        def after_batch(n_batches: int, batch: Batch) -> None:
+            progress.advance(batch.n_tokens)
+            if interrupt.is_asked or self._pace.is_due:
+                self._write(i_pass, n_batches, gatherer)
+            if interrupt.is_asked:
+                raise KeyboardInterrupt
+
+        n_passes = len(job.passes)
+        which = f", pass {i_pass + 1} of {n_passes}" if n_passes > 1 else ""
+        n_tokens = [
+            batch.n_tokens if self.processes.mine(number) else 0
+            for number, batch in enumerate(job.corpus.batches(job.settings.batch_size))
+        ]
+        progress.begin(f"Running the model{which}", sum(n_tokens), "tokens")
+        progress.advance(sum(n_tokens[:n_done]))
+        # Ctrl-C between two batches, not within one: half a batch counted in can't be gone on from.
+        gather(
+            gatherer,
+            job.corpus,
+            job.settings.batch_size,
+            n_done=n_done,
+            processes=self.processes,
+            after_batch=after_batch,
+        )
+        progress.end()
+        if gatherer.trainer is not None:
+            gatherer.trainer.close()
+
+    def _place(self, i_pass: int, gatherer: Gatherer, interrupt: DeferredInterrupt) -> None:
+        trained = gatherer.trainer.positions() if gatherer.trainer is not None else {}
+        self.progress.begin("Placing neurons", len(gatherer.halves), "maps")
+        try:
+            self._write_if_due(i_pass, gatherer)
+            for keys in _rounds(self.job.widths, list(gatherer.halves), self.processes.n):
+                self._place_round(keys, gatherer, trained, interrupt)
+                self.progress.advance(len(keys))
+                self._write_if_due(i_pass, gatherer)
+                if interrupt.is_asked:
+                    raise KeyboardInterrupt
+        except (KeyboardInterrupt, UserError):
+            self._write(i_pass, self.n_batches, gatherer)
+            raise
+        self.progress.end()
+        if i_pass + 1 < len(self.job.passes):
+            # Room for the sums of the next.
+            self._write_maps()
+
+    def _place_round(
+        self,
+        keys: Sequence[MapKey],
+        gatherer: Gatherer,
+        trained: Mapping[str, Tensor],
+        interrupt: DeferredInterrupt,
+    ) -> None:
+        """Place one map in each process; the first keeps all."""
+        own = None
+        if self.processes.rank < len(keys):
+            key = keys[self.processes.rank]
+            name = map_name(*key)
+            if name not in self.placed:
+                with interrupt.at_once():
+                    own = place_map(
+                        name, gatherer.halves[key], self.job.layout, trained=trained.get(name)
+                    )
+        found = self.processes.collected(own)
+        for key, placed in zip(keys, found, strict=False):
+            if placed is not None:
+                keeps = self.processes.is_first and self.job.settings.keep_statistics
+                statistics = kept_statistics(placed.name, gatherer.halves[key]) if keeps else {}
+                whole = replace(placed, statistics=statistics)
+                self.placed[placed.name] = self._unwritten[placed.name] = whole
+            del gatherer.halves[key]
+        give_back()
+
+    def _write_if_due(self, i_pass: int, gatherer: Gatherer) -> None:
+        if self._pace.is_due and self._written != (i_pass, self.n_batches):
+            self._write(i_pass, self.n_batches, gatherer)
+        elif self._unwritten and self._pace_of_maps.is_due:
+            self._write_maps()
+
+    def _write(self, i_pass: int, n_batches: int, gatherer: Gatherer) -> None:
+        """Write the maps that were placed, and the sums of those that are not."""
+        if self.checkpoint is None:
+            return
+        # First, for the sums of placed maps are gone.
+        self._write_maps()
+        if self._written == (i_pass, n_batches) or not gatherer.halves:
+            return
+        with self._pace.writing(), disk_errors(self.checkpoint.folder):
+            self.checkpoint.save_gathered(Gathered(i_pass, n_batches, gatherer.state()))
+        self._written = (i_pass, n_batches)
+
+    def _write_maps(self) -> None:
+        if self.checkpoint is None or not self._unwritten:
+            return
+        if not self.processes.is_first:
+            self._unwritten.clear()
+            return
+        with self._pace_of_maps.writing(), disk_errors(self.checkpoint.folder):
+            self.placed |= self.checkpoint.save_placed(list(self._unwritten.values()))
+        self._unwritten.clear()
+
+    def projection(self) -> Projection:
+        """What was placed, in the order of the job.
+
+        In a process that is not the first: since the fit was last gone on with.
+        """
+        names = [map_name(*key) for key in self.job.widths]
+        maps = [self.placed[name] for name in names if name in self.placed]
+        statistics = ChainMap(*(cast(dict[str, Tensor], m.statistics) for m in maps))
+        return Projection(
+            projection_facts(self.job, {m.name: m.facts for m in maps}),
+            {m.name: m.positions for m in maps},
+            cast(Mapping[str, Tensor], statistics),
+        )
+
+
+def make_gatherer(
+    job: Job, keys: Sequence[MapKey], log_with: str | None = None, log_dir: Path | None = None
+) -> Gatherer:
+    """A gatherer of some maps, with a trainer where their positions are trained online."""
     layout = job.layout
     trainer = None
     if layout.method == "adamw":
@@ -152,225 +441,20 @@ def make_gatherer(job: Job, log_with: str | None = None, log_dir: Path | None = 
             p=layout.p,
             accumulate=layout.accumulate,
             seed=layout.seed,
-            device=next(job.trunk.parameters()).device,
+            device=input_device(job.trunk),
             log_with=log_with,
             log_dir=log_dir,
         )
+    taps = job.architecture.taps(job.sites, job.layers)
     return Gatherer(
         job.trunk,
-        job.architecture.taps(job.sites, job.layers),
-        job.widths,
+        {key: taps[key] for key in keys},
+        {key: job.widths[key] for key in keys},
         job.corpus.n_sequences,
         correlation=job.settings.correlation,
         trainer=trainer,
         absolute=layout.absolute,
     )
-
-
-def _gather(
-    job: Job, gatherer: Gatherer, folder: Path | None, resume: bool, progress: Progress
-) -> None:
-    n_done = 0
-    path = None if folder is None else checkpoint_path(folder)
-    run_facts = _run_facts(job)
-    if resume:
-        if path is None:
-            raise UserError("there is nothing to resume without an output folder")
-        checkpoint = load_checkpoint(path, run_facts)
-        gatherer.load_state(checkpoint.tensors)
-        n_done = checkpoint.n_batches
-    began = saved_at = time.monotonic()
-
-    def save(n_batches: int) -> None:
-        nonlocal saved_at
-        if path is not None:
-            with disk_errors(path):
-                save_checkpoint(path, gatherer.state(), run_facts, n_batches)
-            saved_at = time.monotonic()
-
-    def after_batch(n_batches: int, batch: Batch) -> None:
-        progress.advance(batch.n_tokens)
-        if interrupt.is_asked or time.monotonic() - saved_at >= _CHECKPOINT_EVERY_S:
-            save(n_batches)
-        if interrupt.is_asked:
-            raise KeyboardInterrupt
-
-    progress.begin("Running the model", job.corpus.n_tokens, "tokens")
-    n_before = sum(
-        batch.n_tokens
-        for number, batch in enumerate(job.corpus.batches(job.settings.batch_size))
-        if number < n_done
-    )
-    progress.advance(n_before)
-    # Between two batches, not within one: half a batch counted in can't be gone on from.
-    with DeferredInterrupt() as interrupt:
-        gather(
-            gatherer, job.corpus, job.settings.batch_size, n_done=n_done, after_batch=after_batch
-        )
-    if time.monotonic() - began >= _WORTH_KEEPING_S:
-        save(math.ceil(job.corpus.n_sequences / job.settings.batch_size))
-    progress.end()
-    if gatherer.trainer is not None:
-        gatherer.trainer.close()
-
-
-def _run_facts(job: Job) -> dict[str, Any]:
-    """What two runs must share for one to go on from the other's checkpoint."""
-    return {
-        "model": job.loaded.weights_sha256,
-        "corpus": job.corpus.sha256,
-        "tokens": job.corpus.n_tokens,
-        "sites": job.sites,
-        "layers": job.layers,
-        "sequence_length": job.sequence_length,
-        "packed": job.packed,
-        "skip_first": job.corpus.skip_first,
-        "batch_size": job.settings.batch_size,
-        "correlation": job.settings.correlation,
-        "layout": asdict(job.layout),
-        "dtype": str(next(job.trunk.parameters()).dtype).removeprefix("torch."),
-        "device": next(job.trunk.parameters()).device.type,
-        "threads": torch.get_num_threads(),
-    }
-
-
-@dataclass
-class _Result:
-    positions: dict[str, Tensor] = field(default_factory=dict)
-    statistics: dict[str, Tensor] = field(default_factory=dict)
-    maps: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-def _finish(job: Job, gatherer: Gatherer, progress: Progress) -> Projection:
-    """Positions and figures of every map, one map after another."""
-    trained = gatherer.trainer.positions() if gatherer.trainer is not None else {}
-    result = _Result()
-    progress.begin("Placing neurons", len(gatherer.halves), "maps")
-    for key in list(gatherer.halves):
-        first, second = gatherer.halves.pop(key)
-        name = map_name(*key)
-        parts = (first.correlation().float(), second.correlation().float())
-        first.merge(second)
-        whole = first
-        correlation = whole.correlation().float()
-        if gatherer.trainer is None:
-            placement = solve(correlation, job.layout)
-            half_positions = (
-                solve(parts[0], job.layout).positions,
-                solve(parts[1], job.layout).positions,
-            )
-            faithfulness = measure(
-                placement.positions, correlation, job.layout, parts, half_positions
-            )
-        else:
-            placement = _placement_of(trained[name], correlation, job.layout)
-            faithfulness = measure(
-                placement.positions,
-                correlation,
-                job.layout,
-                parts,
-                no_halves="adamw trains one map, over the whole corpus",
-            )
-        result.positions[name] = placement.positions.cpu()
-        result.maps[name] = _map_facts(whole, correlation, placement, faithfulness)
-        if job.settings.keep_statistics:
-            result.statistics[f"{name}.mean"] = whole.covariance.mean.float().cpu()
-            result.statistics[f"{name}.covariance"] = whole.covariance.covariance().float().cpu()
-            if job.settings.correlation == "per-sequence":
-                result.statistics[f"{name}.correlation"] = correlation.cpu()
-        progress.advance(1)
-    progress.end()
-    return Projection(_facts(job, result.maps), result.positions, result.statistics)
-
-
-def _placement_of(points: Tensor, correlation: Tensor, layout: Layout) -> Placement:
-    alive = correlation.diagonal().isfinite()
-    positions = torch.full_like(points, torch.nan)
-    positions[alive] = finish_trained(points[alive], layout)
-    return Placement(positions)
-
-
-def _map_facts(
-    statistics: HalfStatistics,
-    correlation: Tensor,
-    placement: Placement,
-    faithfulness: Faithfulness,
-) -> dict[str, Any]:
-    covariance = statistics.covariance
-    broken = covariance.is_broken.nonzero()[:, 0].tolist()
-    # Without variance; where correlations are per-sequence, without any within a sequence.
-    dead = ~correlation.diagonal().isfinite() & ~covariance.is_broken
-    facts: dict[str, Any] = {
-        "n_neurons": covariance.n_neurons,
-        "n_tokens": covariance.n_tokens,
-        "dead_neurons": dead.nonzero()[:, 0].tolist(),
-        # JSON has string keys only: neuron → how often it was NaN or infinite.
-        "nonfinite_neurons": {str(i): int(covariance.n_nonfinite[i]) for i in broken},
-        "n_tokens_left_out": covariance.n_left_out,
-        **faithfulness.as_dict(),
-    }
-    return facts | _arrangement_facts(placement)
-
-
-def _arrangement_facts(placement: Placement) -> dict[str, Any]:
-    found = placement.arrangement
-    if found is None:
-        return {}
-    return {
-        "arrangement_cost": {
-            "spectral": found.spectral_cost,
-            "leaf": found.leaf_cost,
-            "final": found.cost,
-            "random": found.random_cost,
-        }
-    }
-
-
-def _facts(job: Job, maps: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    corpus = job.corpus
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "model": model_facts(job.loaded, job.architecture),
-        "corpus": {
-            "source": corpus.source,
-            "sha256": corpus.sha256,
-            "n_tokens": corpus.n_tokens,
-            "n_tokens_available": corpus.n_available,
-            "n_sequences": corpus.n_sequences,
-            "sequence_length": job.sequence_length,
-            "packed": job.packed,
-            "skip_first": corpus.skip_first,
-            "notes": list(corpus.notes),
-        },
-        "sites": job.sites,
-        "layers": job.layers,
-        "left_out_sites": job.left_out,
-        "correlation": job.settings.correlation,
-        "layout": {**asdict(job.layout), "method": job.layout.method},
-        "maps": maps,
-        "versions": versions(),
-    }
-
-
-def model_facts(loaded: LoadedModel, architecture: Architecture) -> dict[str, Any]:
-    """What a projection says of its model."""
-    return {
-        "id": loaded.identifier,
-        "sha256": loaded.weights_sha256,
-        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
-        "is_causal": architecture.is_causal,
-        "n_layers": len(architecture.blocks),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    return {
-        "python": platform.python_version(),
-        "transformer-projector": importlib.metadata.version("transformer-projector"),
-        **{name: importlib.metadata.version(name) for name in _VERSIONS_OF},
-    }
 
 
 def relayout(
@@ -402,7 +486,7 @@ def relayout(
         positions[name] = placement.positions
         old = projection.figures(layer, site)
         kept = {k: old[k] for k in keep}
-        maps[name] = kept | faithfulness.as_dict() | _arrangement_facts(placement)
+        maps[name] = kept | faithfulness.as_dict() | arrangement_facts(placement)
         progress.advance(1)
     progress.end()
     facts = projection.facts | {

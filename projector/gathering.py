@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projector.capture import Tap, capture, kept_rows
+from projector.capture import Tap, capture, token_rows
 from projector.corpus import Batch, Corpus
+from projector.models import input_device, is_spread
+from projector.processes import Processes
 from projector.projection import map_name
 from projector.solvers import OnlineTrainer
-from projector.statistics import RunningCovariance, SequenceCorrelation
+from projector.statistics import RunningCovariance, SequenceCorrelation, Together
 
 CORRELATIONS = ("pooled", "per-sequence")
 MapKey = tuple[int, str]
@@ -44,17 +46,28 @@ class HalfStatistics:
             SequenceCorrelation(n_neurons, device) if correlation == "per-sequence" else None,
         )
 
-    def merge(self, other: HalfStatistics) -> None:
-        """Count in all that ``other`` has seen."""
-        self.covariance.merge(other.covariance)
-        if self.by_sequence is not None and other.by_sequence is not None:
-            self.by_sequence.merge(other.by_sequence)
+    def merged(self, other: HalfStatistics) -> HalfStatistics:
+        """Statistics of all that both have seen; both stay as they are."""
+        correlation = "pooled" if self.by_sequence is None else "per-sequence"
+        device = self.covariance.mean.device
+        both = HalfStatistics.empty(self.covariance.n_neurons, correlation, device)
+        for half in (self, other):
+            both.covariance.merge(half.covariance)
+            if both.by_sequence is not None and half.by_sequence is not None:
+                both.by_sequence.merge(half.by_sequence)
+        return both
+
+    def reduce(self, together: Together) -> None:
+        """Count in what the same half of every other process has seen, each by all."""
+        self.covariance.reduce(together)
+        if self.by_sequence is not None:
+            self.by_sequence.reduce(together)
 
     def correlation(self) -> Tensor:
-        """(N, N) float64 in the mode that was asked for; NaN for undefined neurons."""
+        """(N, N) float32 in the mode that was asked for; NaN for undefined neurons."""
         if self.by_sequence is None:
-            return self.covariance.correlation()
-        correlation = self.by_sequence.correlation()
+            return self.covariance.correlation(torch.float32)
+        correlation = self.by_sequence.correlation(torch.float32)
         undefined = self.covariance.is_broken | self.covariance.is_dead
         correlation[undefined] = torch.nan
         correlation[:, undefined] = torch.nan
@@ -71,6 +84,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in in_training:
             module.training = True
+
+
+def _devices_of(
+    model: nn.Module, taps: Mapping[MapKey, Tap], device: torch.device
+) -> dict[MapKey, torch.device]:
+    """The device of each activation, found by running the model on two tokens."""
+    found: dict[MapKey, torch.device] = {}
+
+    def note(key: MapKey, activation: Tensor) -> None:
+        found[key] = activation.device
+
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=device)
+    with torch.no_grad(), evaluating(model), capture(taps, note):
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    return found
 
 
 class Gatherer:
@@ -98,30 +126,40 @@ class Gatherer:
     ) -> None:
         self.model, self.taps, self.n_sequences = model, taps, n_sequences
         self.correlation, self.trainer, self.absolute = correlation, trainer, absolute
-        self.device = next(model.parameters()).device
-        # MPS has no float64, in which the sums are kept.
-        sums_on = torch.device("cpu") if self.device.type == "mps" else self.device
-        self.halves: dict[MapKey, tuple[HalfStatistics, HalfStatistics]] = {
-            key: (
-                HalfStatistics.empty(n, correlation, sums_on),
-                HalfStatistics.empty(n, correlation, sums_on),
+        self.device = input_device(model)
+        # Sums are kept where activations are: of a model that is spread, on many devices.
+        found = _devices_of(model, taps, self.device) if is_spread(model) else {}
+        self.halves: dict[MapKey, tuple[HalfStatistics, HalfStatistics]] = {}
+        for key, n in widths.items():
+            device = found.get(key, self.device)
+            if device.type == "mps":
+                # MPS has no float64, in which the sums are kept.
+                device = torch.device("cpu")
+            self.halves[key] = (
+                HalfStatistics.empty(n, correlation, device),
+                HalfStatistics.empty(n, correlation, device),
             )
-            for key, n in widths.items()
-        }
 
     def run(self, batch: Batch) -> None:
         """Run the model on one batch and count its activations in."""
-        index = batch.first + torch.arange(batch.keep.shape[0])
-        first = in_first_half(index, self.n_sequences)
+        number = batch.first + torch.arange(batch.keep.shape[0])
+        first = in_first_half(number, self.n_sequences)
         keeps = [batch.keep & half[:, None] for half in (first, ~first)]
+        # Found once for all maps, and moved once to each device that activations are on.
+        kept = [keep.reshape(-1).nonzero()[:, 0] for keep in keeps]
+        lengths = [[n for n in keep.sum(dim=1).tolist() if n] for keep in keeps]
+        indices: dict[torch.device, list[Tensor]] = {}
         batch_statistics: dict[MapKey, RunningCovariance] = {}
 
         def consume(key: MapKey, activation: Tensor) -> None:
-            for keep, half in zip(keeps, self.halves[key], strict=True):
-                rows = kept_rows(activation, keep.to(activation.device))
+            device = activation.device
+            if device not in indices:
+                indices[device] = [index.to(device) for index in kept]
+            every = token_rows(activation, batch.keep.shape)
+            for i, half in enumerate(self.halves[key]):
+                rows = every.index_select(0, indices[device][i])
                 if half.by_sequence is not None:
-                    lengths = [n for n in keep.sum(dim=1).tolist() if n]
-                    half.by_sequence.update(rows.split(lengths))
+                    half.by_sequence.update(rows.split(lengths[i]))
                 if self.trainer is None:
                     half.covariance.update(rows)
                     continue
@@ -179,13 +217,16 @@ def gather(
     batch_size: int,
     *,
     n_done: int = 0,
+    processes: Processes = Processes(),  # noqa: B008 — it is frozen
     after_batch: Callable[[int, Batch], None] = lambda n_batches, batch: None,
 ) -> None:
-    """Run the gatherer over the corpus, the first ``n_done`` batches left out.
+    """Run the gatherer over this process's share of the corpus, every so many-th batch.
 
-    ``after_batch`` is told how many batches are done, and shown the last.
+    Args:
+        n_done: batches of the corpus, counting everyone's, that are left out at the start.
+        after_batch: told how many batches of the corpus are behind, and shown the last.
     """
-    for number, batch in enumerate(corpus.batches(batch_size), 1):
-        if number > n_done:
+    for number, batch in enumerate(corpus.batches(batch_size)):
+        if number >= n_done and processes.mine(number):
             gatherer.run(batch)
-            after_batch(number, batch)
+            after_batch(number + 1, batch)

@@ -11,9 +11,9 @@ from torch import Tensor
 from projector.architecture import find_architecture
 from projector.errors import UserError
 from projector.faithfulness import measure
-from projector.fitting import model_facts, versions
 from projector.models import load_model
 from projector.projection import FORMAT, FORMAT_VERSION, Projection, map_name
+from projector.provenance import model_facts, versions
 from projector.solvers import Layout
 
 _KEY = re.compile(r"(?:^|\.)layers\.(\d+)\.(mlp|self_attn)\.neuron_projections$")

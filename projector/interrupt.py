@@ -4,31 +4,55 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+# A terminal's Ctrl-C reaches a process twice where a launcher passes it on: that is one.
+_SAME_PRESS_S = 1.0
 
 
 class DeferredInterrupt:
     """While open, the first Ctrl-C is only noted in ``is_asked``; a second one interrupts at once.
 
-    In other threads than the main one, where Python delivers no signal, it does nothing.
+    SIGTERM, by which schedulers and launchers end a process, is taken for Ctrl-C. In other threads
+    than the main one, where Python delivers no signal, nothing is done.
     """
 
     def __init__(self) -> None:
         self.is_asked = False
-        self._before: Any = None
+        self._asked_at = 0.0
+        self._is_at_once = False
+        self._before: dict[signal.Signals, Any] = {}
         self._is_main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> DeferredInterrupt:
         if self._is_main:
-            self._before = signal.signal(signal.SIGINT, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_main:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While open, already the first interrupts: for work of which no part can be kept."""
+        self._is_at_once = True
+        try:
+            if self.is_asked:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._is_at_once = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.is_asked:
+        if self.is_asked and time.monotonic() - self._asked_at > _SAME_PRESS_S:
             raise KeyboardInterrupt
-        self.is_asked = True
+        if not self.is_asked:
+            self.is_asked, self._asked_at = True, time.monotonic()
+            if self._is_at_once:
+                raise KeyboardInterrupt

@@ -64,6 +64,7 @@ def load_model(
     *,
     revision: str | None = None,
     device: str = "auto",
+    device_map: str | None = None,
     dtype: str = "auto",
     trust_remote_code: bool = False,
     with_head: bool = False,
@@ -73,6 +74,8 @@ def load_model(
     Args:
         revision: branch, tag or commit, for a hub id.
         device: ``auto`` takes CUDA, then MPS, then the CPU.
+        device_map: ``auto`` lets Accelerate spread the model over all devices, and over memory and
+            disk where these do not hold it; None keeps it on ``device``.
         dtype: ``auto`` keeps the checkpoint's type on an accelerator and takes float32 on the CPU,
             where lower ones are slower.
         trust_remote_code: run Python code that comes with the model.
@@ -85,6 +88,8 @@ def load_model(
     from transformers import AutoConfig
     from transformers.utils.hub import cached_file
 
+    if device_map is not None:
+        check_device_map(device_map, device)
     chosen_device = choose_device(device)
     folder = BUNDLED_FOLDER if name == BUNDLED else Path(name)
     is_local = name == BUNDLED or folder.exists()
@@ -107,6 +112,7 @@ def load_model(
             dtype=chosen_dtype,
             use_safetensors=True,
             output_loading_info=True,
+            **({} if device_map is None else {"device_map": device_map}),
             **options,
         )
         model, report = loading
@@ -137,7 +143,7 @@ def load_model(
             f"model '{name}' has no tokenizer: put its tokenizer.json, or its vocabulary, beside it"
         )
     return LoadedModel(
-        model=model.eval().to(chosen_device),
+        model=model.eval() if device_map is not None else model.eval().to(chosen_device),
         tokenizer=tokenizer,
         identifier=name if name == BUNDLED or not is_local else folder.resolve().name,
         weights_sha256=weights_sha256,
@@ -207,6 +213,29 @@ def _load_tokenizer(where: str, options: dict[str, Any]) -> Any:
         own = {key: value for key, value in options.items() if key != "trust_remote_code"}
         return PreTrainedTokenizerFast.from_pretrained(where, **own)
     return AutoTokenizer.from_pretrained(where, **options)
+
+
+def check_device_map(device_map: str, device: str = "auto") -> None:
+    """Raise a UserError if a model can't be spread over devices like this."""
+    if device_map != "auto":
+        raise UserError(f"unknown device map '{device_map}': the one there is is auto")
+    if device != "auto":
+        raise UserError(
+            f"--device {device} and --device-map auto exclude each other: one keeps the model on a "
+            "device, the other spreads it over all; leave one out"
+        )
+
+
+def is_spread(model: nn.Module) -> bool:
+    """Whether Accelerate moves tensors between the devices that a model is spread over."""
+    return any(hasattr(module, "_hf_hook") for module in model.modules())
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where a model takes its inputs, also where it is spread over several devices."""
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
+    device = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
+    return next(model.parameters()).device if device is None else torch.device(device)
 
 
 def choose_device(device: str) -> torch.device:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from projector.errors import UserError
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:
@@ -24,3 +29,14 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
 def parse_sites(text: str | None) -> tuple[str, ...] | None:
     """``mlp_post,attn_out`` → its parts."""
     return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def parse_size(text: str | None) -> int | None:
+    """``8GiB``, ``500 MB`` or ``1.5g`` → bytes."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if found is None or (found[3] and not found[2]):
+        raise UserError(f"size '{text}' can't be read: write for example 8GiB or 500MB")
+    unit = found[2].lower()
+    return int(float(found[1]) * (_BINARY_UNITS[unit] if found[3] else _UNITS[unit]))

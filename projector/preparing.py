@@ -15,11 +15,11 @@ from projector.architecture import (
     find_architecture,
     longest_sequence,
 )
-from projector.budget import check_memory
+from projector.budget import Needs, free_memory, plan_passes, reckon_needs
 from projector.corpus import DEFAULT_SEQUENCE_LENGTH, Corpus, read_corpus
 from projector.errors import UserError
 from projector.gathering import CORRELATIONS, MapKey
-from projector.models import BUNDLED, LoadedModel, hash_module, load_model
+from projector.models import BUNDLED, LoadedModel, hash_module, input_device, is_spread, load_model
 from projector.progress import Progress, Silent
 from projector.solvers import Layout
 from projector.sources import Document, read_documents
@@ -43,6 +43,8 @@ class FitSettings:
         packed: whether documents stand one after another in a sequence; None where the model is
             causal.
         keep_statistics: whether the projection keeps means and covariances.
+        memory_budget: bytes that the fit may take beside the loaded model; None for what is free,
+            less a margin. Where not all maps fit at once, the corpus is passed over more than once.
     """
 
     sites: tuple[str, ...] | None = None
@@ -54,6 +56,7 @@ class FitSettings:
     skip_first: int | None = None
     packed: bool | None = None
     keep_statistics: bool = True
+    memory_budget: int | None = None
 
     def __post_init__(self) -> None:
         if self.correlation not in CORRELATIONS:
@@ -66,6 +69,7 @@ class FitSettings:
             ("--sequence-length", self.sequence_length, 2),
             ("--skip-first", self.skip_first, 0),
             ("--max-tokens", self.max_tokens, LEAST_TOKENS),
+            ("--memory-budget", self.memory_budget, 1),
         ):
             if value is not None and value < least:
                 raise UserError(f"{flag} {value} is too small: give {least} or more")
@@ -86,14 +90,14 @@ class Job:
     layout: Layout
     sequence_length: int
     packed: bool
+    needs: Needs
+    # Maps that are gathered together, pass by pass over the corpus.
+    passes: tuple[tuple[MapKey, ...], ...]
 
     @property
     def widths(self) -> dict[MapKey, int]:
         """Neurons of every map."""
-        return {
-            (layer, site): self.architecture.blocks[layer].widths[site]
-            for layer, site in self.architecture.taps(self.sites, self.layers)
-        }
+        return _widths(self.architecture, self.sites, self.layers)
 
     @property
     def widest(self) -> tuple[int, str, int]:
@@ -113,20 +117,8 @@ class Job:
 
     @property
     def memory_bytes(self) -> int:
-        """Peak of statistics and positions, above the model: sums in float64, for two halves."""
-        n_sums = 6 if self.settings.correlation == "per-sequence" else 2
-        widest = self.widest[2]
-        if self.layout.method == "adamw":
-            # Beside the sums, each batch's own, and the correlations the trainer is shown.
-            n_sums += 3
-        n_positions = self.settings.batch_size * min(self.sequence_length, len(self.corpus.ids))
-        return (
-            sum(8 * n_sums * n * n for n in self.widths.values())
-            # While one map is solved: its correlations in float64, target and a few copies.
-            + 6 * 8 * widest * widest
-            # While a batch is counted in: activations in float64 and float32.
-            + 2 * 8 * n_positions * widest
-        )
+        """Peak of all that a fit takes beside the loaded model."""
+        return self.needs.of(self.passes)
 
 
 def prepare(
@@ -138,8 +130,10 @@ def prepare(
     tokenizer: Any = None,
     revision: str | None = None,
     device: str = "auto",
+    device_map: str | None = None,
     dtype: str = "auto",
     trust_remote_code: bool = False,
+    in_memory: bool = False,
     progress: Progress | None = None,
 ) -> Job:
     """Load the model, find its sites, and tokenize the corpus.
@@ -147,6 +141,8 @@ def prepare(
     Args:
         model: ``bundled``, a local folder, a hub id; or a model in memory, with its ``tokenizer``.
         corpus: see :func:`projector.sources.read_documents`, or the documents themselves.
+        in_memory: what is found will stay in memory, and counts in the budget: there is no folder
+            to write it to.
 
     Raises:
         UserError: for anything that can't be fitted, before any work is done.
@@ -169,6 +165,7 @@ def prepare(
             model,
             revision=revision,
             device=device,
+            device_map=device_map,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
         )
@@ -203,7 +200,24 @@ def prepare(
             f"the tokenizer gives token {int(tokens.ids.max()):,}, and the model knows "
             f"{vocabulary:,}: they do not belong together"
         )
-    job = Job(
+    widths = _widths(architecture, sites, layers)
+    narrowest = min(widths.values())
+    if layout.dim >= narrowest:
+        raise UserError(
+            f"--dim {layout.dim:,} is too much: the narrowest map has {narrowest:,} neurons, which "
+            f"{narrowest - 1:,} dimensions always suffice for"
+        )
+    sums_on = input_device(trunk)
+    needs = reckon_needs(
+        widths,
+        correlation=settings.correlation,
+        method=layout.method,
+        device=sums_on,
+        n_positions=settings.batch_size * min(sequence_length, len(tokens.ids)),
+        widest=max(max(block.widths.values()) for block in architecture.blocks),
+        in_memory=in_memory and settings.keep_statistics,
+    )
+    return Job(
         loaded,
         trunk,
         architecture,
@@ -215,15 +229,18 @@ def prepare(
         layout,
         sequence_length,
         packed,
+        needs,
+        plan_passes(
+            needs, widths, settings.memory_budget, free_memory(sums_on, spread=is_spread(trunk))
+        ),
     )
-    narrowest = min(job.widths.values())
-    if layout.dim >= narrowest:
-        raise UserError(
-            f"--dim {layout.dim:,} is too much: the narrowest map has {narrowest:,} neurons, which "
-            f"{narrowest - 1:,} dimensions always suffice for"
-        )
-    check_memory(job.widths, job.memory_bytes, next(trunk.parameters()).device)
-    return job
+
+
+def _widths(architecture: Architecture, sites: list[str], layers: list[int]) -> dict[MapKey, int]:
+    return {
+        (layer, site): architecture.blocks[layer].widths[site]
+        for layer, site in architecture.taps(sites, layers)
+    }
 
 
 def _choose_sequence_length(loaded: LoadedModel, asked: int | None) -> int:

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from projector.errors import UserError
 from projector.faithfulness import Faithfulness
 from projector.statistics import correlation_from_covariance
+from projector.tensorfile import TensorFile, read_metadata, write_tensors
+from projector.writing import STAGED, finish_replacing, replacing_files
 
 FORMAT = "transformer-projection"
 FORMAT_VERSION = 1
@@ -162,46 +162,36 @@ class Projection:
         return self.statistics[name]
 
     def save(self, folder: str | Path, *, force: bool = False) -> None:
-        """Write the folder. What is there is replaced file by file, each in one step.
+        """Write the folder. Of what is there, all files are replaced or none.
 
         Args:
             force: replace a projection that is there.
 
         Raises:
-            UserError: if the folder holds something else, or the disk is full. Nothing is left
-                half-written.
+            UserError: if the folder holds something else, or the disk is full. What was there is
+                as it was.
         """
         out = Path(folder)
         check_out(out, force=force)
-        text = json.dumps(self.facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = self.facts_text()
         # The tensor files name the JSON file they belong to, so a mixture of two runs is seen.
         metadata = {"projection": hashlib.sha256(text.encode()).hexdigest()}
-        tensors = {POSITIONS_FILE: dict(self.position_tensors)}
-        if self.statistics:
-            tensors[STATISTICS_FILE] = {k: self.statistics[k] for k in self.statistics}
-        is_new = not out.exists()
-        staging = out.parent / f".{out.name}.partial" if is_new else out / ".partial"
-        with disk_errors(out, _LESS):
-            try:
-                shutil.rmtree(staging, ignore_errors=True)
-                staging.mkdir(parents=True)
-                for name, group in tensors.items():
-                    contiguous = {k: t.detach().cpu().contiguous() for k, t in group.items()}
-                    save_file(contiguous, staging / name, metadata=metadata)
-                (staging / FACTS_FILE).write_text(text, encoding="utf-8")
-                # safetensors lets the owner alone read: as readable as the user's files are.
-                mode = (staging / FACTS_FILE).stat().st_mode
-                for name in tensors:
-                    (staging / name).chmod(mode)
-                if is_new:
-                    staging.replace(out)
+        tensors: dict[str, Mapping[str, Tensor]] = {
+            POSITIONS_FILE: self.position_tensors,
+            STATISTICS_FILE: self.statistics,
+        }
+        with disk_errors(out, _LESS), replacing_files(out) as staging:
+            (staging / FACTS_FILE).write_text(text, encoding="utf-8")
+            for name, group in tensors.items():
+                if group:
+                    write_tensors(staging / name, group, metadata)
                 else:
-                    for name in (*tensors, FACTS_FILE):
-                        (staging / name).replace(out / name)
-                    if STATISTICS_FILE not in tensors:
-                        (out / STATISTICS_FILE).unlink(missing_ok=True)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+                    # Stands for none.
+                    (staging / name).touch()
+
+    def facts_text(self) -> str:
+        """The text of ``projection.json``."""
+        return json.dumps(self.facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def load(cls, folder: str | Path) -> Projection:
@@ -211,6 +201,8 @@ class Projection:
             UserError: if it is no projection, is damaged, or is of another format version.
         """
         where = Path(folder)
+        with disk_errors(where):
+            finish_replacing(where)
         facts, text = _read_facts(where)
         fingerprint = hashlib.sha256(text).hexdigest()
         positions = _read_tensors(where / POSITIONS_FILE, fingerprint)
@@ -232,14 +224,16 @@ class Projection:
             raise UserError(f"'{where}' is damaged: {error} is missing or wrong") from error
         statistics: Mapping[str, Tensor] = {}
         if (where / STATISTICS_FILE).exists():
-            statistics = _TensorFile(where / STATISTICS_FILE, fingerprint)
+            statistics = _Statistics(where / STATISTICS_FILE, fingerprint)
         return cls(facts, positions, statistics)
 
 
 def check_out(out: Path, *, force: bool) -> None:
     """Raise a UserError if a projection may not be written to ``out``."""
     check_place(out)
-    if not out.exists() or not any(p for p in out.iterdir() if p.name != ".partial"):
+    with disk_errors(out):
+        finish_replacing(out)
+    if not out.exists() or not any(p for p in out.iterdir() if p.name != STAGED):
         return
     if not (out / FACTS_FILE).exists():
         raise UserError(
@@ -324,8 +318,7 @@ def _check_file(path: Path, fingerprint: str) -> None:
     if not path.exists():
         raise UserError(f"'{path.parent}' is damaged: {path.name} is missing")
     try:
-        with safe_open(path, framework="pt") as file:
-            theirs = (file.metadata() or {}).get("projection")
+        theirs = read_metadata(path).get("projection")
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{path}' is damaged: {' '.join(str(error).split())}") from error
     if theirs != fingerprint:
@@ -336,36 +329,23 @@ def _check_file(path: Path, fingerprint: str) -> None:
 
 def _read_tensors(path: Path, fingerprint: str) -> dict[str, Tensor]:
     _check_file(path, fingerprint)
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}
+    return dict(TensorFile(path))
 
 
-class _TensorFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, each read when asked for."""
+class _Statistics(TensorFile):
+    """Those of a projection; what can't be read is told in one line."""
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         _check_file(path, fingerprint)
-        self._path = path
-        with safe_open(path, framework="pt") as file:
-            self._names = tuple(file.keys())
+        super().__init__(path)
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
         try:
-            with safe_open(self._path, framework="pt") as file:
-                tensor: Tensor = file.get_tensor(name)
-                return tensor
+            return super().__getitem__(name)
         except (OSError, SafetensorError) as error:
             # It was whole when the projection was opened.
             reason = " ".join(str(error).split())
-            raise UserError(f"'{self._path}' can't be read any more: {reason}") from error
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+            raise UserError(f"'{self.path}' can't be read any more: {reason}") from error
 
 
 def _list(values: list[Any]) -> str:

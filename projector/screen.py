@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -86,10 +85,15 @@ class Screen:
     """What the user sees: text for a person, or one JSON object and all else on standard error."""
 
     def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-        # Where work that is stopped may be gone on from.
-        self.checkpoint: Path | None = None
+        self.as_json, self.rank = as_json, 0
+        # Whether work that is stopped now can be gone on with.
+        self.can_resume: Callable[[], bool] = lambda: False
         self.out = Console(stderr=as_json, highlight=False)
+
+    def become(self, rank: int) -> None:
+        """Of several processes this is number ``rank``: the first alone speaks, but for errors."""
+        self.rank = rank
+        self.out.quiet = rank > 0
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -103,18 +107,22 @@ class Screen:
             where = f" '{error.filename}'" if error.filename else ""
             self._fail(f"{error.strerror or error}{where}")
         except KeyboardInterrupt:
-            resumes = self.checkpoint is not None and self.checkpoint.exists()
             self.say_aside(
                 "stopped"
-                + (": the same command with --resume goes on from here" if resumes else "")
+                + (
+                    ": the same command with --resume goes on from here"
+                    if self.can_resume()
+                    else ""
+                )
             )
             raise typer.Exit(130) from None
 
     def _fail(self, text: str) -> NoReturn:
         message = " ".join(text.split())
-        if self.as_json:
+        if self.as_json and not self.rank:
             print(json.dumps({"error": message}, ensure_ascii=False))
-        self.say_aside(f"[red]error:[/red] {escape(message)}")
+        where = f" in process {self.rank}" if self.rank else ""
+        self.say_aside(f"[red]error{where}:[/red] {escape(message)}")
         raise typer.Exit(2) from None
 
     def say_aside(self, text: str) -> None:

@@ -5,14 +5,15 @@ one would hold had it seen both streams. Mean and covariance follow the pairwise
 Golub and LeVeque (1979, STAN-CS-79-773): each batch is centred on its own mean before it is
 squared, so a mean far larger than the spread costs no precision.
 
-A batch's products are summed in float32 and added to float64 totals.
+A batch's products are summed in float32 and added to float64 totals, of which the upper triangle
+alone is computed and kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,98 @@ _LEAST_VARIANCE = torch.finfo(torch.float32).tiny
 _GREATEST_VARIANCE = torch.finfo(torch.float32).max
 # Beyond this the square of an activation, or a sum of many, may leave float32.
 _LARGE = 2.0**40
+# Rows of a block of the upper triangle. What lies below the diagonal within a block is computed for
+# nothing; but a product of few rows is slow, the more so on a GPU.
+_BLOCK_ROWS = {"cuda": 512}
+_BLOCK_ROWS_ELSEWHERE = 128
+
+
+def packed_numel(n: int, device: torch.device) -> int:
+    """Entries that a :class:`SymmetricSum` of N × N keeps: half of them, and half a block more."""
+    return sum((rows.stop - rows.start) * (n - rows.start) for rows in _blocks(n, device))
+
+
+def _blocks(n: int, device: torch.device) -> list[slice]:
+    size = _BLOCK_ROWS.get(device.type, _BLOCK_ROWS_ELSEWHERE)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+class Together(Protocol):
+    """Processes that each have seen a part; see :class:`projector.processes.Processes`."""
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """The sum of everyone's."""
+
+    def stacked(self, tensor: Tensor) -> Tensor:
+        """Everyone's, one after another; (n, …)."""
+
+
+class SymmetricSum:
+    """A sum of symmetric N × N matrices in float64: blocks of rows, from the diagonal on.
+
+    Attributes:
+        packed: all its entries, block after block.
+    """
+
+    def __init__(self, n: int, device: torch.device | str) -> None:
+        self.n = n
+        device = torch.device(device)
+        self._rows = _blocks(n, device)
+        self.packed = torch.zeros(packed_numel(n, device), dtype=torch.float64, device=device)
+
+    def _parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows, and their entries from the first of them on: (n_rows, N − first)."""
+        end = 0
+        for rows in self._rows:
+            begin, shape = end, (rows.stop - rows.start, self.n - rows.start)
+            end += shape[0] * shape[1]
+            yield rows, self.packed[begin:end].view(shape)
+
+    def add_gram(self, rows: Tensor) -> None:
+        """Add XᵀX of X (n_rows, N) float32: half the operations of the whole product."""
+        with _full_float32():
+            for block, sums in self._parts():
+                sums += rows[:, block].T @ rows[:, block.start :]
+
+    def add_scaled_gram(self, rows: Tensor, scale: Tensor) -> None:
+        """Add XᵀX of X whose columns, (n_rows, N) float32, were multiplied by ``scale`` (N,)."""
+        with _full_float32():
+            for block, sums in self._parts():
+                product = (rows[:, block].T @ rows[:, block.start :]).double()
+                sums += product / scale[block, None] / scale[block.start :]
+
+    def add_products(self, a: Tensor, b: Tensor) -> None:
+        """Add AᵀB, of A and B (k, N) float64, which must be symmetric."""
+        for block, sums in self._parts():
+            sums.addmm_(a[:, block].T, b[:, block.start :])
+
+    def add(self, other: SymmetricSum) -> None:
+        """Add all that another holds."""
+        if other.packed.device.type == self.packed.device.type:
+            self.packed += other.packed.to(self.packed.device)
+            return
+        whole = other.full().to(self.packed.device)
+        for block, sums in self._parts():
+            sums += whole[block, block.start :]
+
+    def diagonal(self) -> Tensor:
+        """(N,) float64."""
+        return torch.cat([sums.diagonal() for _, sums in self._parts()])
+
+    def full(self, scale: Tensor | None = None, *, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The whole matrix (N, N), exactly symmetric.
+
+        Args:
+            scale: (N,) by which rows and columns are multiplied.
+        """
+        whole = torch.empty(self.n, self.n, dtype=dtype, device=self.packed.device)
+        for block, sums in self._parts():
+            part = sums if scale is None else sums * scale[block, None] * scale[block.start :]
+            whole[block, block.start :] = part
+            square = part[:, : block.stop - block.start]
+            whole[block, block] = ((square + square.T) / 2).to(dtype)
+            whole[block.stop :, block] = part[:, block.stop - block.start :].T
+        return whole
 
 
 class RunningCovariance:
@@ -42,7 +135,7 @@ class RunningCovariance:
         self.n_tokens = 0
         self.n_left_out = 0
         self.mean = torch.zeros(n_neurons, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros(n_neurons, n_neurons, dtype=torch.float64, device=device)
+        self._scatter = SymmetricSum(n_neurons, device)
         self.least = torch.full((n_neurons,), torch.inf, dtype=torch.float32, device=device)
         self.greatest = torch.full((n_neurons,), -torch.inf, dtype=torch.float32, device=device)
         self.n_nonfinite = torch.zeros(n_neurons, dtype=torch.int64, device=device)
@@ -51,22 +144,49 @@ class RunningCovariance:
     def n_neurons(self) -> int:
         return self.mean.numel()
 
+    @property
+    def scatter(self) -> Tensor:
+        """(N, N) float64: Σ (x − mean)(x − mean)ᵀ over the tokens seen so far."""
+        return self._scatter.full()
+
     def update(self, rows: Tensor) -> None:
         """Count in activations of shape (n_tokens, N), of any float dtype."""
         rows = rows.detach().to(self.mean.device, torch.float32)
+        if rows.shape[0] == 0:
+            return
+        least, greatest = rows.amin(dim=0), rows.amax(dim=0)
+        # Of what is NaN or infinite the least or the greatest is so too. One question, for on a GPU
+        # each waits for all work that is under way.
+        if not bool(((least > -_LARGE) & (greatest < _LARGE)).all()):
+            self._update_with_care(rows)
+            return
+        self.least = torch.minimum(self.least, least)
+        self.greatest = torch.maximum(self.greatest, greatest)
+        mean = rows.mean(dim=0, dtype=torch.float64)
+        shift = mean.float()
+        self._scatter.add_gram(rows - shift)
+        # Centred on the rounded mean: what that is off by is taken out again.
+        self._fold(rows.shape[0], mean, mean - shift)
+
+    def _update_with_care(self, rows: Tensor) -> None:
+        """The same where some are NaN, infinite, or so large that their squares leave float32."""
         finite = rows.isfinite()
-        if not finite.all():
-            told = finite.any(dim=1)
-            self.n_left_out += int((~told).sum())
-            rows, finite = rows[told], finite[told]
-            self.n_nonfinite += (~finite).sum(dim=0)
-            rows = torch.where(finite, rows, 0.0)
+        told = finite.any(dim=1)
+        self.n_left_out += int((~told).sum())
+        rows, finite = rows[told], finite[told]
+        self.n_nonfinite += (~finite).sum(dim=0)
+        rows = torch.where(finite, rows, 0.0)
         if rows.shape[0] == 0:
             return
         self.least = torch.minimum(self.least, rows.amin(dim=0))
         self.greatest = torch.maximum(self.greatest, rows.amax(dim=0))
         mean = rows.mean(dim=0, dtype=torch.float64)
-        self._fold(rows.shape[0], mean, _scatter(rows - mean))
+        centred = rows - mean
+        # Powers of two scale without rounding.
+        _, exponents = torch.frexp(centred.abs().amax(dim=0))
+        scale = torch.ldexp(torch.ones_like(mean), -exponents)
+        self._scatter.add_scaled_gram((centred * scale).float(), scale)
+        self._fold(rows.shape[0], mean)
 
     def merge(self, other: RunningCovariance) -> None:
         """Count in all that ``other`` has seen."""
@@ -75,17 +195,46 @@ class RunningCovariance:
         self.n_nonfinite += other.n_nonfinite.to(device)
         self.least = torch.minimum(self.least, other.least.to(device))
         self.greatest = torch.maximum(self.greatest, other.greatest.to(device))
-        self._fold(other.n_tokens, other.mean.to(device), other.scatter.to(device))
+        self._scatter.add(other._scatter)
+        self._fold(other.n_tokens, other.mean.to(device))
 
-    def _fold(self, n_tokens: int, mean: Tensor, scatter: Tensor) -> None:
+    def reduce(self, together: Together) -> None:
+        """Count in what the same accumulator of every other process has seen, each by all."""
+        counts = torch.tensor([self.n_tokens, self.n_left_out], device=self.mean.device)
+        every = together.stacked(counts)
+        n_tokens = every[:, 0].double()
+        total = int(every[:, 0].sum())
+        mean = (together.stacked(self.mean) * (n_tokens / max(total, 1))[:, None]).sum(dim=0)
+        # Each about the mean of all, and then their sum.
+        step = (self.mean - mean)[None]
+        self._scatter.add_products(step * self.n_tokens, step)
+        self._scatter.packed = together.summed(self._scatter.packed)
+        self.mean, self.n_tokens, self.n_left_out = mean, total, int(every[:, 1].sum())
+        self.least = together.stacked(self.least).amin(dim=0)
+        self.greatest = together.stacked(self.greatest).amax(dim=0)
+        self.n_nonfinite = together.summed(self.n_nonfinite)
+
+    def _fold(self, n_tokens: int, mean: Tensor, off: Tensor | None = None) -> None:
+        """Let the mean follow, and the scatter be about it, once a batch's own was added.
+
+        Args:
+            mean: (N,) of the batch.
+            off: (N,) by how much the batch's mean exceeds what its scatter was taken about.
+        """
         total = self.n_tokens + n_tokens
         if total == 0:
             return
         step = mean - self.mean
-        self.scatter += scatter
-        if self.n_tokens:
-            self.scatter.addr_(step, step, alpha=self.n_tokens * n_tokens / total)
-        self.mean += step * (n_tokens / total)
+        left, right = [], []
+        if self.n_tokens and n_tokens:
+            left.append(step * (self.n_tokens * n_tokens / total))
+            right.append(step)
+        if off is not None:
+            left.append(off * -n_tokens)
+            right.append(off)
+        if left:
+            self._scatter.add_products(torch.stack(left), torch.stack(right))
+        self.mean = self.mean + step * (n_tokens / total)
         self.n_tokens = total
 
     @property
@@ -101,12 +250,12 @@ class RunningCovariance:
 
     @property
     def _variance(self) -> Tensor:
-        return self.scatter.diagonal() / max(self.n_tokens, 1)
+        return self._scatter.diagonal() / max(self.n_tokens, 1)
 
-    def covariance(self) -> Tensor:
+    def covariance(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """(N, N) float64, over n_tokens (not n_tokens − 1); NaN for broken neurons."""
-        covariance = self.scatter / max(self.n_tokens, 1)
-        covariance = (covariance + covariance.T) / 2
+        scale = torch.full_like(self.mean, max(self.n_tokens, 1) ** -0.5)
+        covariance = self._scatter.full(scale, dtype=dtype)
         # What rounding left of a neuron that never changed is no variance.
         covariance[self.is_dead] = 0
         covariance[:, self.is_dead] = 0
@@ -114,16 +263,18 @@ class RunningCovariance:
         covariance[:, self.is_broken] = torch.nan
         return covariance
 
-    def correlation(self) -> Tensor:
-        """(N, N) float64 Pearson correlation; NaN for dead and broken neurons."""
-        return correlation_from_covariance(self.covariance())
+    def correlation(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """(N, N) Pearson correlation; NaN for dead and broken neurons."""
+        undefined = self.is_dead | self.is_broken
+        scale = torch.where(undefined, 0.0, self._scatter.diagonal().rsqrt())
+        return _as_correlation(self._scatter.full(scale, dtype=dtype), ~undefined)
 
     def state(self) -> dict[str, Tensor]:
         """Everything seen so far as tensors, exactly."""
         return {
             "counts": torch.tensor([self.n_tokens, self.n_left_out]),
             "mean": self.mean,
-            "scatter": self.scatter,
+            "scatter": self._scatter.packed,
             "least": self.least,
             "greatest": self.greatest,
             "n_nonfinite": self.n_nonfinite,
@@ -134,7 +285,7 @@ class RunningCovariance:
         device = self.mean.device
         self.n_tokens, self.n_left_out = (int(n) for n in state["counts"])
         self.mean = state["mean"].to(device)
-        self.scatter = state["scatter"].to(device)
+        self._scatter.packed = state["scatter"].to(device)
         self.least = state["least"].to(device)
         self.greatest = state["greatest"].to(device)
         self.n_nonfinite = state["n_nonfinite"].to(device)
@@ -148,14 +299,15 @@ class SequenceCorrelation:
     """
 
     def __init__(self, n_neurons: int, device: torch.device | str = "cpu") -> None:
-        self.total = torch.zeros(n_neurons, n_neurons, dtype=torch.float64, device=device)
-        self.n_sequences = torch.zeros(n_neurons, n_neurons, dtype=torch.float64, device=device)
+        self._device = torch.device(device)
+        self._total = SymmetricSum(n_neurons, device)
+        self._n_sequences = SymmetricSum(n_neurons, device)
 
     def update(self, sequences: Sequence[Tensor]) -> None:
         """Count in each sequence's activations, shape (n_tokens, N), of any float dtype."""
         standard, alive = [], []
         for sequence in sequences:
-            rows = sequence.detach().to(self.total.device, torch.float64)
+            rows = sequence.detach().to(self._device, torch.float64)
             rows = rows[rows.isfinite().any(dim=1)]
             if rows.shape[0] < 2:
                 continue
@@ -171,45 +323,34 @@ class SequenceCorrelation:
             return
         # Rows of standardized sequences on top of one another: their one product is the sum of the
         # sequences' correlation matrices.
-        rows, together = torch.cat(standard), torch.stack(alive)
-        with _full_float32():
-            self.total += rows.T @ rows
-            self.n_sequences += together.T @ together
+        self._total.add_gram(torch.cat(standard))
+        self._n_sequences.add_gram(torch.stack(alive))
 
     def merge(self, other: SequenceCorrelation) -> None:
         """Count in all that ``other`` has seen."""
-        self.total += other.total.to(self.total.device)
-        self.n_sequences += other.n_sequences.to(self.total.device)
+        self._total.add(other._total)
+        self._n_sequences.add(other._n_sequences)
 
-    def correlation(self) -> Tensor:
-        """(N, N) float64; NaN for neurons that vary in no sequence."""
-        mean = torch.where(self.n_sequences > 0, self.total / self.n_sequences.clamp(min=1), 0.0)
-        return _as_correlation(mean, self.n_sequences.diagonal() > 0)
+    def reduce(self, together: Together) -> None:
+        """Count in what the same accumulator of every other process has seen, each by all."""
+        for sums in (self._total, self._n_sequences):
+            sums.packed = together.summed(sums.packed)
+
+    def correlation(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """(N, N); NaN for neurons that vary in no sequence."""
+        # Counts are whole numbers: where none is, the total is 0, and stays so.
+        mean = self._total.full(dtype=dtype)
+        mean /= self._n_sequences.full(dtype=dtype).clamp_(min=1)
+        return _as_correlation(mean, self._n_sequences.diagonal() > 0)
 
     def state(self) -> dict[str, Tensor]:
         """Everything seen so far as tensors, exactly."""
-        return {"total": self.total, "n_sequences": self.n_sequences}
+        return {"total": self._total.packed, "n_sequences": self._n_sequences.packed}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what :meth:`state` gave."""
-        device = self.total.device
-        self.total, self.n_sequences = state["total"].to(device), state["n_sequences"].to(device)
-
-
-def _scatter(centred: Tensor) -> Tensor:
-    """XᵀX of centred activations (n_tokens, N) float64, as (N, N); products in float32."""
-    greatest = centred.abs().amax(dim=0)
-    if float(greatest.max()) < _LARGE:
-        rows = centred.float()
-        with _full_float32():
-            return rows.T @ rows
-    # Powers of two scale without rounding.
-    _, exponents = torch.frexp(greatest)
-    scale = torch.ldexp(torch.ones_like(greatest), -exponents)
-    rows = (centred * scale).float()
-    with _full_float32():
-        scatter = (rows.T @ rows).double()
-    return scatter / scale[:, None] / scale
+        self._total.packed = state["total"].to(self._device)
+        self._n_sequences.packed = state["n_sequences"].to(self._device)
 
 
 def correlation_from_covariance(covariance: Tensor) -> Tensor:
@@ -219,11 +360,13 @@ def correlation_from_covariance(covariance: Tensor) -> Tensor:
     """
     variance = covariance.diagonal()
     spread = variance.clamp(min=0).sqrt()
-    return _as_correlation(covariance / spread[:, None] / spread, variance > 0)
+    values = covariance / spread[:, None] / spread
+    return _as_correlation((values + values.T) / 2, variance > 0)
 
 
 def _as_correlation(values: Tensor, is_alive: Tensor) -> Tensor:
-    correlation = ((values + values.T) / 2).clamp(-1, 1)
+    """What a symmetric matrix, which is changed, says of those who are alive."""
+    correlation = values.clamp_(-1, 1)
     correlation.fill_diagonal_(1)
     correlation[~is_alive] = torch.nan
     correlation[:, ~is_alive] = torch.nan

@@ -536,7 +536,7 @@ def sweep(
         )
         source = _calibration(calibration, model)
         texts = _evaluations(evaluation, model)
-        screen.checkpoint = out / JSON_FILE
+        screen.can_resume = (out / JSON_FILE).exists
         request = SweepRequest(
             model=model,
             settings=settings,

@@ -12,9 +12,9 @@ from projector.architecture import Architecture, find_architecture
 from projector.architecture.widths import can_have_bias, config_with_widths
 from projector.corpus import hash_source
 from projector.errors import UserError
-from projector.fitting import versions
 from projector.models import LoadedModel, load_model
 from projector.projection import FACTS_FILE, Projection
+from projector.provenance import versions
 from projector.sources import read_documents, source_name
 from pruning.calibration import check_memory, mlps_of
 from pruning.plan import NotApplicable

@@ -79,6 +79,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Call
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lacking = {
         "gpu": None if torch.cuda.is_available() else "no CUDA device",
+        "faults": None if os.environ.get("FAULT_TESTS") == "1" else "takes minutes: FAULT_TESTS=1",
         "hub": None if os.environ["HF_HUB_OFFLINE"] == "0" else "needs the hub: HUB_TESTS=1",
         "thorough": None if os.environ.get("THOROUGH") == "1" else "takes minutes: THOROUGH=1",
     }

@@ -776,15 +776,17 @@ def fail_at_write(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From write ``number`` on, the disk is full: half of a file is written."""
     n_written = 0
 
-    def save(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
+    write_tensors = projector.projection.write_tensors
+
+    def save(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
         nonlocal n_written
         n_written += 1
         if n_written >= number:
             Path(path).write_bytes(b"half a file")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save_file(tensors, path, metadata=metadata)
+        write_tensors(path, tensors, metadata)
 
-    monkeypatch.setattr(projector.projection, "save_file", save)
+    monkeypatch.setattr(projector.projection, "write_tensors", save)
 
 
 # The first file is positions, the second statistics.
@@ -854,12 +856,12 @@ def test_memory_that_runs_out_midway_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    import projector.fitting
+    import projector.placing
 
     def exhausted(*args: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(projector.fitting, "solve", exhausted)
+    monkeypatch.setattr(projector.placing, "solve", exhausted)
     line = refuse("fit", model, "--corpus", text_file, "--out", tmp_path / "out")
     for part in ("out of memory", f"{N_NEURONS} × {N_NEURONS} of layer 0", "--batch-size"):
         assert part in line

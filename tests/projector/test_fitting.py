@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from torch import Tensor
 
 import projector
@@ -20,10 +21,11 @@ from projector.capture import collect
 from projector.checkpoint import checkpoint_path
 from projector.estimating import estimate
 from projector.faithfulness import measure
-from projector.fitting import _map_facts, run
+from projector.fitting import run
 from projector.gathering import HalfStatistics, in_first_half
-from projector.models import load_model
+from projector.models import is_spread, load_model
 from projector.objectives import dissimilarity, stress_figures
+from projector.placing import map_facts
 from projector.preparing import FitSettings, Job, prepare, split_options
 from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
 from projector.solvers import Layout, place, solve
@@ -182,6 +184,7 @@ def test_a_stopped_fit_resumes_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("projector.fitting._CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("projector.fitting._CHECKPOINT_SHARE", float("inf"))
     options: dict[str, Any] = {
         "max_tokens": 2000,
         "sequence_length": 25,
@@ -231,14 +234,16 @@ def test_an_old_checkpoint_is_not_overwritten_unasked(
     checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    checkpoint_path(out).write_bytes(b"hours of work")
+    checkpoint_path(out).mkdir()
+    work = checkpoint_path(out) / "gathered-0.safetensors"
+    work.write_bytes(b"hours of work")
     with pytest.raises(UserError, match="--resume"):
         projector.fit(str(checkpoint("qwen2")), str(text_file), out=out, max_tokens=500)
     with pytest.raises(UserError, match="damaged"):
         projector.fit(
             str(checkpoint("qwen2")), str(text_file), out=out, max_tokens=500, resume=True
         )
-    assert checkpoint_path(out).read_bytes() == b"hours of work"
+    assert work.read_bytes() == b"hours of work"
     projector.fit(str(checkpoint("qwen2")), str(text_file), out=out, max_tokens=500, force=True)
     with pytest.raises(UserError, match="no checkpoint"):
         projector.fit(
@@ -334,7 +339,7 @@ def test_per_sequence_names_what_varies_in_no_sequence() -> None:
     placement = solve(correlation, Layout(dim=2))
     figures = measure(placement.positions, correlation, Layout(dim=2))
     assert placement.positions[1].isnan().all()
-    facts = _map_facts(statistics, correlation, placement, figures)
+    facts = map_facts(statistics, correlation, placement, figures)
     assert facts["dead_neurons"] == [1]
     assert facts["nonfinite_neurons"] == {}
 
@@ -496,3 +501,28 @@ def test_on_a_gpu_as_on_the_cpu(checkpoint: Callable[[str], Path], text_file: Pa
         torch.testing.assert_close(
             fits[0].correlation(layer, site), fits[1].correlation(layer, site), atol=1e-4, rtol=0
         )
+
+
+def test_a_model_spread_by_accelerate_gives_what_it_gives_in_one_place(
+    checkpoint: Callable[[str], Path], text_file: Path
+) -> None:
+    """Its blocks' weights elsewhere, and fetched by hooks when they are run."""
+    name, corpus = str(checkpoint("qwen2")), str(text_file)
+    plain = projector.fit(name, corpus, max_tokens=800, device="cpu")
+    loaded = load_model(name, device="cpu")
+    assert not is_spread(loaded.model)
+    for block in loaded.model.layers:
+        cpu_offload(block, execution_device=torch.device("cpu"), offload_buffers=True)
+    assert is_spread(loaded.model)
+    assert next(loaded.model.layers[0].parameters()).is_meta
+    spread = projector.fit(loaded, corpus, max_tokens=800)
+    for layer, site in plain.maps:
+        assert torch.equal(plain.covariance(layer, site), spread.covariance(layer, site))
+    by_map = projector.fit(name, corpus, max_tokens=800, device_map="auto")
+    assert by_map.facts["model"] == plain.facts["model"]
+    for options, words in (
+        ({"device_map": "auto", "device": "cpu"}, "exclude each other"),
+        ({"device_map": "balanced"}, "balanced"),
+    ):
+        with pytest.raises(UserError, match=words):
+            projector.fit(name, corpus, max_tokens=800, **options)

@@ -128,7 +128,7 @@ def test_a_failed_write_leaves_the_old_projection(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("projector.projection.save_file", fail)
+    monkeypatch.setattr("projector.projection.write_tensors", fail)
     with pytest.raises(UserError, match="no space left"):
         fitted.save(out, force=True)
     assert contents(out) == before

@@ -1,0 +1,214 @@
+"""What a fit costs beside the model's own forward passes: ``python -m benchmarks.fit``.
+
+The whole of ``projector fit`` is timed, stage by stage, and the bare forward passes over the very
+same batches in turn with it, so that both meet the same machine. Models: the bundled one on the
+CPU; where there is a CUDA device, one of random weights in the shape of Qwen2.5-0.5B, in bf16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from benchmarks.machine import describe
+from projector.estimating import estimate
+from projector.fitting import run
+from projector.models import BUNDLED, LoadedModel, load_model
+from projector.preparing import FitSettings, Job, prepare
+from projector.provenance import versions
+from projector.solvers import Layout
+
+# About as long as what is read of it: what a longer text costs to tokenize is not the fit's.
+CORPUS = "stdlib:heldout"
+N_TOKENS = 200_000
+MOST_RATIO = 2.0
+# Of time against tokens, doubly logarithmic.
+MOST_SLOPE = 1.05
+WRITING = "Writing"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: a stage's seconds, and its ratio to the bare forward passes."""
+
+    model: str
+    n_tokens: int
+    what: str
+    seconds: list[float]
+    ratios: list[float]
+    target: str = ""
+    is_met: bool = True
+
+
+class Stages:
+    """Progress that keeps the seconds of every stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._stage = "Starting"
+        self._began = time.perf_counter()
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        self.end()
+        self._stage = stage
+
+    def advance(self, n: int) -> None:
+        pass
+
+    def end(self) -> None:
+        """What follows a stage, until the next begins, is the writing of what it found."""
+        now = time.perf_counter()
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._began
+        self._stage, self._began = WRITING, now
+
+
+def forward_seconds(job: Job) -> float:
+    """The model alone over all batches, each made as the fit makes it."""
+    device = next(job.trunk.parameters()).device
+    _wait(device)
+    began = time.perf_counter()
+    with torch.no_grad():
+        for batch in job.corpus.batches(job.settings.batch_size):
+            job.trunk(
+                input_ids=batch.input_ids.to(device),
+                attention_mask=batch.attention_mask.to(device),
+            )
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def fit_seconds(
+    load: Callable[[], str | LoadedModel], n_tokens: int
+) -> tuple[Job, dict[str, float]]:
+    """What the command does, but for importing its libraries; seconds by stage."""
+    stages = Stages()
+    stages.begin("Loading the model", None, "")
+    model = load()
+    settings = FitSettings(max_tokens=n_tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        job = prepare(model, CORPUS, settings, Layout(dim=3), progress=stages)
+        stages.begin("Timing a batch", None, "")
+        estimate(job)
+        run(job, out=Path(folder) / "out", progress=stages)
+        stages.end()
+    return job, stages.seconds
+
+
+def measure(
+    name: str, load: Callable[[], str | LoadedModel], n_tokens: int, n_times: int
+) -> list[Row]:
+    """All stages of fits over ``n_tokens``, and the forward passes."""
+    bare: list[float] = []
+    found: dict[str, list[float]] = {}
+    job, _ = fit_seconds(load, 20_000)  # what is done once: kernels, pages of the libraries
+    for i in range(n_times):
+        job, seconds = fit_seconds(load, n_tokens)
+        bare.append(forward_seconds(job))
+        for stage, value in seconds.items():
+            found.setdefault(stage, []).append(value)
+        found.setdefault("whole fit", []).append(sum(seconds.values()))
+        ratio = found["whole fit"][-1] / bare[-1]
+        print(f"  {name}, {n_tokens:,} tokens, {i + 1}: {ratio:.2f}", file=sys.stderr, flush=True)
+    rows = [Row(name, job.corpus.n_tokens, "bare forward passes", bare, [1.0] * n_times)]
+    for stage, values in found.items():
+        ratios = [value / base for value, base in zip(values, bare, strict=True)]
+        is_whole = stage == "whole fit"
+        target = f"≤ {MOST_RATIO:g}" if is_whole else ""
+        is_met = not is_whole or statistics.median(ratios) <= MOST_RATIO
+        rows.append(Row(name, job.corpus.n_tokens, stage, values, ratios, target, is_met))
+    return rows
+
+
+def growth(load: Callable[[], str | LoadedModel], sizes: Sequence[int], n_times: int) -> Row:
+    """The slope of time against tokens of the stage that depends on them."""
+    seconds: list[list[float]] = [[] for _ in sizes]
+    for _ in range(n_times):
+        for values, n_tokens in zip(seconds, sizes, strict=True):
+            values.append(fit_seconds(load, n_tokens)[1]["Running the model"])
+    x = [math.log(n) for n in sizes]
+    slopes = [
+        statistics.linear_regression(x, [math.log(values[i]) for values in seconds]).slope
+        for i in range(n_times)
+    ]
+    median = statistics.median(slopes)
+    what = f"slope of running the model, {sizes[0]:,} to {sizes[-1]:,} tokens"
+    return Row(BUNDLED, sizes[-1], what, [], slopes, f"≤ {MOST_SLOPE:g}", median <= MOST_SLOPE)
+
+
+def qwen_shaped() -> LoadedModel:
+    """A model of random weights in the shape of Qwen2.5-0.5B, bf16, with the bundled tokenizer."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=151_936,
+        hidden_size=896,
+        intermediate_size=4_864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        max_position_embeddings=32_768,
+        tie_word_embeddings=True,
+        dtype=torch.bfloat16,
+    )
+    with torch.device("cuda"):
+        model = Qwen2ForCausalLM(config).to(torch.bfloat16).eval()
+    return LoadedModel(model, load_model(device="cpu").tokenizer, "qwen2.5-0.5b-shaped", "0" * 64)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """As Markdown."""
+    lines = [
+        "| model | tokens | what | seconds | of the forward passes | target |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        seconds = f"{statistics.median(row.seconds):.2f}" if row.seconds else ""
+        low, high = min(row.ratios), max(row.ratios)
+        ratio = f"{statistics.median(row.ratios):.2f} ({low:.2f}–{high:.2f})"
+        mark = "" if row.is_met else ", missed"
+        lines.append(
+            f"| {row.model} | {row.n_tokens:,} | {row.what} | {seconds} | {ratio} "
+            f"| {row.target}{mark} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the table, and write everything as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fit", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="Of every measurement.")
+    parser.add_argument("--tokens", type=int, default=N_TOKENS, help="Tokens of a fit.")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/fit.json"))
+    given = parser.parse_args(arguments)
+    machine = describe()
+    rows = measure(BUNDLED, lambda: load_model(device="cpu"), given.tokens, given.repeats)
+    sizes = [given.tokens // 4, given.tokens // 2, given.tokens]
+    rows.append(growth(lambda: load_model(device="cpu"), sizes, given.repeats))
+    if torch.cuda.is_available():
+        rows += measure("Qwen2.5-0.5B's shape", qwen_shaped, given.tokens, given.repeats)
+    print(table(rows))
+    if not torch.cuda.is_available():
+        print("\nQwen2.5-0.5B's shape: not measured: no GPU")
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine, "versions": versions(), "rows": [asdict(row) for row in rows]}
+    given.out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""The peak memory of a fit against its budget: ``python -m benchmarks.memory``.
+
+A model with wide MLPs and little else is fitted under several budgets, each fit in a process of
+its own. The peak is that of the process's resident memory, as Linux counts it, above what it had
+once the model was loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+from benchmarks.machine import describe
+from projector import bundled
+from projector.budget import size_text
+from projector.fitting import run
+from projector.models import load_model
+from projector.options import parse_size
+from projector.preparing import FitSettings, prepare
+from projector.provenance import versions
+from projector.solvers import Layout
+
+# Neurons of a layer, layers, and budgets; of each size the second has room for all at once.
+CASES = ((1536, 8, "384MiB"), (1536, 8, "512MiB"), (3072, 6, "1200MiB"), (3072, 6, "2GiB"))
+MOST = 1.1
+_N_TOKENS = 20_000
+_STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fit: its budget, and the peaks of every time it was run."""
+
+    n_neurons: int
+    n_layers: int
+    budget: str
+    n_passes: int
+    reckoned_bytes: int
+    peak_bytes: list[int]
+
+    @property
+    def ratio(self) -> float:
+        """Of the budget, what was taken at most."""
+        return statistics.median(self.peak_bytes) / (parse_size(self.budget) or 1)
+
+
+def make_model(folder: Path, n_neurons: int, n_layers: int) -> Path:
+    """A checkpoint of random weights."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(Path(bundled.__file__).parent)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=n_neurons,
+        num_hidden_layers=n_layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def measure_here(n_neurons: int, n_layers: int, budget: str, folder: Path) -> dict[str, int]:
+    """The fit in this process; what it took beside the loaded model."""
+    loaded = load_model(str(make_model(folder / "model", n_neurons, n_layers)), device="cpu")
+    before = _memory("VmRSS")
+    # From here on the peak is counted anew.
+    Path("/proc/self/clear_refs").write_text("5")
+    settings = FitSettings(
+        sites=("mlp_post",),
+        max_tokens=_N_TOKENS,
+        batch_size=4,
+        memory_budget=parse_size(budget),
+    )
+    job = prepare(loaded, "stdlib:heldout", settings, Layout(dim=3))
+    run(job, out=folder / "out")
+    return {
+        "n_passes": len(job.passes),
+        "reckoned_bytes": job.memory_bytes,
+        "peak_bytes": _memory("VmHWM") - before,
+    }
+
+
+def _memory(name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def measure(n_neurons: int, n_layers: int, budget: str, n_times: int) -> Row:
+    """The same in processes of their own."""
+    found = []
+    for _ in range(n_times):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "benchmarks.memory", "--case"]
+            command += [str(n_neurons), str(n_layers), budget, folder]
+            process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found.append(json.loads(process.stdout.splitlines()[-1]))
+    peaks = [case["peak_bytes"] for case in found]
+    row = Row(n_neurons, n_layers, budget, found[0]["n_passes"], found[0]["reckoned_bytes"], peaks)
+    print(f"  {n_neurons:,} × {n_layers}, {budget}: {row.ratio:.2f}", file=sys.stderr, flush=True)
+    return row
+
+
+def table(rows: Sequence[Row]) -> str:
+    """As Markdown."""
+    lines = [
+        "| neurons × layers | budget | passes | reckoned | peak above the model | of the budget |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        mark = "" if row.ratio <= MOST else ", missed"
+        lines.append(
+            f"| {row.n_neurons:,} × {row.n_layers} | {row.budget} | {row.n_passes} "
+            f"| {size_text(row.reckoned_bytes)} | {size_text(statistics.median(row.peak_bytes))} "
+            f"| {row.ratio:.2f} (≤ {MOST:g}{mark}) |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the table, and write everything as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="Of every measurement.")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/memory.json"))
+    parser.add_argument(
+        "--case",
+        nargs=4,
+        metavar=("NEURONS", "LAYERS", "BUDGET", "FOLDER"),
+        help="Measure one fit in this process, in an empty folder, and print it as JSON.",
+    )
+    given = parser.parse_args(arguments)
+    if not Path("/proc/self/clear_refs").exists():
+        print("error: the peak of a process is read as Linux tells it", file=sys.stderr)
+        return 2
+    if given.case is not None:
+        n_neurons, n_layers, budget, folder = given.case
+        print(json.dumps(measure_here(int(n_neurons), int(n_layers), budget, Path(folder))))
+        return 0
+    machine = describe()
+    rows = [measure(*case, given.repeats) for case in CASES]
+    print(table(rows))
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine, "versions": versions(), "rows": [asdict(row) for row in rows]}
+    given.out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

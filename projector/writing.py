@@ -1,0 +1,110 @@
+"""Files replaced so that a kill or a power cut leaves the old ones or the new, never a part."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# Within a folder: files that are being written, and files that have only to be moved into place.
+STAGED = ".partial"
+COMMITTED = ".replacing"
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """A path to write to; what stands there at the end takes the place of ``path``.
+
+    Raises:
+        OSError: if it can't be written. ``path`` is as it was, and nothing is left beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """A folder to write to; its files take the places of those of the same names in ``folder``.
+
+    All of them do, or none: once all are written, one rename decides, and what it leaves to be
+    moved is moved by whoever opens the folder next (:func:`finish_replacing`). An empty file stands
+    for none: the one of its name is removed. Other files of ``folder`` stay.
+
+    Raises:
+        OSError: if they can't be written. ``folder`` is as it was.
+    """
+    finish_replacing(folder)
+    is_new = not folder.exists()
+    staging = folder.parent / f".{folder.name}{STAGED}" if is_new else folder / STAGED
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        yield staging
+        for path in staging.iterdir():
+            if is_new and not path.stat().st_size:
+                path.unlink()
+            else:
+                sync(path)
+        sync(staging)
+        if is_new:
+            staging.replace(folder)
+            sync(folder.parent)
+        else:
+            staging.replace(folder / COMMITTED)
+            sync(folder)
+            finish_replacing(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def finish_replacing(folder: Path) -> None:
+    """Move what a :func:`replacing_files` that was killed had left to move; else do nothing."""
+    committed = folder / COMMITTED
+    if not committed.is_dir():
+        return
+    for path in sorted(committed.iterdir()):
+        # Two that open the folder at once move the same files.
+        with suppress(FileNotFoundError):
+            if path.stat().st_size:
+                path.replace(folder / path.name)
+            else:
+                (folder / path.name).unlink(missing_ok=True)
+                path.unlink()
+    sync(folder)
+    with suppress(FileNotFoundError):
+        committed.rmdir()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all it holds: it is gone in one step, its files after that."""
+    going = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(going, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.replace(going)
+        sync(folder.parent)
+    shutil.rmtree(going, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk itself."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems know no such thing for a folder.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,229 @@
+"""One fit in several processes: what they find is what one finds, and none waits for the dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import projector
+from projector import Projection
+from projector.checkpoint import has_checkpoint
+from projector.fitting import _rounds
+from projector.gathering import HalfStatistics
+from projector.processes import Processes
+from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
+
+FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
+# Each batch is one sequence of at most 50 tokens: five, and the last is short.
+OPTIONS = ("--max-tokens", "220", "--sequence-length", "50", "--batch-size", "1")
+
+
+class Group:
+    """Processes that find each other as those of a launcher do."""
+
+    def __init__(self, n: int, *arguments: object, code: str = "", device: str = "cpu") -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        script = f"{code}\nimport projector.cli\nprojector.cli.main()"
+        command = [sys.executable, "-c", script, "fit", *(str(a) for a in arguments)]
+        self.members = [
+            subprocess.Popen(
+                [*command, "--device", device],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ
+                | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}
+                | {"LOCAL_WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1"}
+                | {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+                | {"ACCELERATE_USE_CPU": "true"},
+            )
+            for rank in range(n)
+        ]
+
+    def end(self) -> list[tuple[int, str, str]]:
+        """Exit status, output and errors of each."""
+        found = []
+        for member in self.members:
+            output, errors = member.communicate(timeout=240)
+            found.append((member.returncode, output, errors))
+        return found
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip() and "it/s]" not in line]
+
+
+def assert_alike(one: Path, many: Path) -> None:
+    a, b = Projection.load(one), Projection.load(many)
+    assert a.maps == b.maps
+    for key in a.maps:
+        for matrix in ("covariance", "correlation", "mean"):
+            first, second = (getattr(p, matrix)(*key) for p in (a, b))
+            torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-6, equal_nan=True)
+        # What decides the map is equal but for rounding; the figures tell of it alike.
+        for name, value in a.figures(*key).items():
+            if isinstance(value, int):
+                assert b.figures(*key)[name] == value, name
+        assert a.figures(*key)["stress"] == pytest.approx(b.figures(*key)["stress"], rel=0.02)
+    assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in many.iterdir())
+    known = {key: value for key, value in a.facts.items() if key != "maps"}
+    assert known == {key: value for key, value in b.facts.items() if key != "maps"}
+
+
+@pytest.mark.parametrize(
+    ("n", "more"),
+    [
+        # Five batches for two; for three, with the mean of each sequence's own matrix; and one
+        # batch for two, of whom one has nothing to read.
+        (2, ()),
+        (3, ("--correlation", "per-sequence")),
+        (2, ("--batch-size", "8")),
+    ],
+)
+def test_several_processes_find_what_one_finds(
+    n: int,
+    more: tuple[str, ...],
+    checkpoint: Callable[[str], Path],
+    text_file: Path,
+    tmp_path: Path,
+) -> None:
+    arguments = (checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, *more, "--out")
+    found = Group(n, *arguments, tmp_path / "many").end()
+    assert [status for status, _, _ in found] == [0] * n, found
+    assert "Wrote" in found[0][1]
+    # The first alone speaks.
+    assert all(not lines(output + errors) for _, output, errors in found[1:]), found
+    assert not has_checkpoint(tmp_path / "many")
+    options: dict[str, Any] = {"correlation": more[1]} if "--correlation" in more else {}
+    projector.fit(
+        str(checkpoint("qwen2")),
+        str(text_file),
+        max_tokens=220,
+        sequence_length=50,
+        batch_size=8 if "--batch-size" in more else 1,
+        device="cpu",
+        out=tmp_path / "one",
+        **options,
+    )
+    assert_alike(tmp_path / "one", tmp_path / "many")
+
+
+# Ends one of the processes in the middle of its share.
+DIES = """
+import os, signal, sys
+import projector.gathering
+run = projector.gathering.Gatherer.run
+n_run = 0
+def dying(self, batch):
+    global n_run
+    n_run += 1
+    if os.environ["RANK"] == "1" and n_run == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    run(self, batch)
+projector.gathering.Gatherer.run = dying
+import projector.fitting
+projector.fitting._CHECKPOINT_EVERY_S = 0.0
+projector.fitting._CHECKPOINT_SHARE = float("inf")
+"""
+
+
+def test_the_death_of_one_ends_the_others_with_one_line_and_all_go_on(
+    checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+) -> None:
+    arguments = (checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, "--out")
+    out = tmp_path / "out"
+    began = time.monotonic()
+    first, second = Group(2, *arguments, out, code=DIES).end()
+    assert time.monotonic() - began < 200
+    assert second[0] == -signal.SIGKILL
+    assert first[0] == 2
+    told = [line for line in lines(first[2]) if "error" in line]
+    assert len(told) == 1, first
+    assert "another process of this fit has ended" in told[0]
+    assert "--resume" in told[0]
+    assert "Traceback" not in first[2]
+    assert not out.exists()
+    assert has_checkpoint(out)
+    # One alone can't go on with what two began.
+    alone = Group(1, *arguments, out, "--resume").end()[0]
+    assert alone[0] == 2
+    assert "its processes is 2, and this one's 1" in alone[2]
+    assert [status for status, _, _ in Group(2, *arguments, out, "--resume").end()] == [0, 0]
+    assert [status for status, _, _ in Group(2, *arguments, tmp_path / "whole").end()] == [0, 0]
+    for name in FILES:
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_accelerate_launches_it(
+    checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu"]
+    launch += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    launch += ["--dynamo_backend", "no", "--main_process_port", "0", "-m", "projector", "fit"]
+    command = [*launch, str(checkpoint("qwen2")), "--corpus", str(text_file), *OPTIONS, "--json"]
+    found = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert found.returncode == 0, found.stderr
+    assert Projection.load(tmp_path / "out").facts["corpus"]["n_tokens"] == 220
+    assert found.stdout.count('"projection"') == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [(("--solver", "adamw"), "one process"), (("--device-map", "auto"), "--device-map")],
+)
+def test_what_can_not_be_shared_out_is_refused(
+    more: tuple[str, ...],
+    words: str,
+    checkpoint: Callable[[str], Path],
+    text_file: Path,
+    tmp_path: Path,
+) -> None:
+    device = "auto" if "--device-map" in more else "cpu"
+    arguments = (checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, "--out", tmp_path / "out")
+    for status, _, errors in Group(2, *arguments, *more, device=device).end():
+        assert status == 2
+        assert words in errors
+        assert "Traceback" not in errors
+
+
+def test_every_map_is_placed_once_and_by_turns() -> None:
+    widths = {(layer, site): n for layer in range(3) for site, n in (("a", 10), ("b", 40))}
+    for n in (1, 2, 4, 7):
+        rounds = _rounds(widths, list(widths), n)
+        assert sorted(key for keys in rounds for key in keys) == sorted(widths)
+        assert max(map(len, rounds)) <= n
+    assert _rounds(widths, list(widths), 1) == [[key] for key in widths]
+    # Maps of one round are of one size, as far as that goes.
+    assert [[widths[key] for key in keys] for keys in _rounds(widths, list(widths), 3)] == [
+        [40, 40, 40],
+        [10, 10, 10],
+    ]
+
+
+def test_an_empty_share_changes_nothing() -> None:
+    half = HalfStatistics.empty(6, "pooled", torch.device("cpu"))
+    rows = torch.randn(50, 6)
+    half.covariance.update(rows)
+    before = half.covariance.scatter
+    half.reduce(Processes())
+    torch.testing.assert_close(half.covariance.scatter, before, rtol=1e-12, atol=0)
+    assert half.covariance.n_tokens == 50
