@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from projector.kernels.targets import Correlations, Distances, MatrixFree, Target, as_target
@@ -24,6 +28,8 @@ __all__ = [
     "guttman_transform",
     "guttman_transforms",
 ]
+
+_MOST_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,52 @@ def guttman_transform(positions: Tensor, target: Tensor | Target) -> GuttmanStep
         target: distances wanted; a plain matrix (N, N), or one of the forms in
             :mod:`projector.kernels.targets`.
     """
-    moved, raw = transform_tiled(positions, as_target(target))
-    return GuttmanStep(moved, raw)
+    return guttman_transforms([positions], [target])[0]
 
 
 def guttman_transforms(
     positions: Sequence[Tensor], targets: Sequence[Tensor | Target]
 ) -> list[GuttmanStep]:
-    """:func:`guttman_transform` of several maps."""
-    return [guttman_transform(x, target) for x, target in zip(positions, targets, strict=True)]
+    """:func:`guttman_transform` of several maps; on CUDA those with stored targets share launches.
+
+    What is found for each does not depend on the others.
+    """
+    forms = [as_target(target) for target in targets]
+    found: dict[int, tuple[Tensor, float]] = {}
+    together: dict[tuple[object, ...], list[int]] = {}
+    for index, (points, target) in enumerate(zip(positions, forms, strict=True)):
+        kernels = _kernels() if _has_kernel(points, target) else None
+        if kernels is None:
+            found[index] = transform_tiled(points, target)
+        elif isinstance(target, MatrixFree):
+            found[index] = kernels.transform_matrix_free(points, target)
+        else:
+            absolute = isinstance(target, Correlations) and target.absolute
+            key = (type(target), absolute, points.shape[1], points.device)
+            together.setdefault(key, []).append(index)
+    for indices in together.values():
+        steps = _kernels().transform_stored(
+            [positions[i] for i in indices], [forms[i] for i in indices]
+        )
+        found.update(zip(indices, steps, strict=True))
+    return [GuttmanStep(*found[index]) for index in range(len(forms))]
+
+
+def _has_kernel(positions: Tensor, target: Target) -> bool:
+    """Whether the Triton kernels take these."""
+    if positions.device.type != "cuda" or positions.dtype != torch.float32:
+        return False
+    if not 1 <= positions.shape[1] <= _MOST_DIMENSIONS or target.n == 0:
+        return False
+    if isinstance(target, (Distances, Correlations)):
+        return target.matrix.dtype == torch.float32 and target.matrix.stride(1) == 1
+    return isinstance(target, MatrixFree)
+
+
+@cache
+def _kernels() -> Any:
+    """The module of the Triton kernels; None where there is no Triton, as on Windows."""
+    try:
+        return import_module("projector.kernels.triton_forms")
+    except ImportError:
+        return None
