@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 _ROWS_FOR_SCALE = 64
+# Numbers of half precision that are widened at a time.
+_WIDENED = 1 << 24
 
 
 class Target(Protocol):
@@ -32,8 +34,8 @@ class Target(Protocol):
     def scale(self) -> float:
         """Root mean square of δ, about: over all of at most 64 evenly spaced rows."""
 
-    def block(self, rows: slice, columns: slice) -> Tensor:
-        """δ of these rows and columns; a view or a new tensor, not to be written to.
+    def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
+        """δ of these rows and columns: a view, or a tensor that is written to ``out`` where given.
 
         An entry of the diagonal may be off by rounding: what reads it takes it for 0.
         """
@@ -57,7 +59,7 @@ class Distances:
     def scale(self) -> float:
         return _scale(self)
 
-    def block(self, rows: slice, columns: slice) -> Tensor:
+    def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
         return self.matrix[rows, columns]
 
 
@@ -83,8 +85,8 @@ class Correlations:
     def scale(self) -> float:
         return _scale(self)
 
-    def block(self, rows: slice, columns: slice) -> Tensor:
-        return _apart(self.matrix[rows, columns], self.absolute)
+    def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
+        return _apart(self.matrix[rows, columns], self.absolute, out)
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,23 @@ class MatrixFree:
 
     def correlation(self, rows: slice, columns: slice) -> Tensor:
         """ρ of these rows and columns, at most 1."""
-        a, b = self.rows[rows], self.rows[columns]
-        if a.dtype in (torch.float16, torch.bfloat16):
-            # Their product would be rounded to half precision.
-            a, b = a.float(), b.float()
-        return (a @ b.T).div_(self.n_tokens).clamp_(-1, 1)
+        a = self.rows[rows]
+        n_columns = len(range(*columns.indices(self.n)))
+        if a.dtype not in (torch.float16, torch.bfloat16):
+            product = a @ self.rows[columns].T
+        else:
+            # Their product would be rounded to half precision; widened at once, they would take
+            # twice the memory of all.
+            a = a.float()
+            product = a.new_empty(len(a), n_columns)
+            for some in torch.arange(n_columns).split(max(1, _WIDENED // self.n_tokens)):
+                first, end = int(some[0]), int(some[-1]) + 1
+                b = self.rows[columns][first:end].float()
+                torch.mm(a, b.T, out=product[:, first:end])
+        return product.div_(self.n_tokens).clamp_(-1, 1)
 
-    def block(self, rows: slice, columns: slice) -> Tensor:
-        return _apart(self.correlation(rows, columns), self.absolute)
+    def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
+        return _apart(self.correlation(rows, columns), self.absolute, out)
 
 
 def _scale(target: Target) -> float:
@@ -142,8 +153,10 @@ def _scale(target: Target) -> float:
     return math.sqrt(sum(mean_squares) / max(len(mean_squares), 1))
 
 
-def _apart(correlation: Tensor, absolute: bool) -> Tensor:
-    return 1 - (correlation.abs() if absolute else correlation)
+def _apart(correlation: Tensor, absolute: bool, out: Tensor | None) -> Tensor:
+    if absolute:
+        correlation = torch.abs(correlation, out=out)
+    return torch.sub(correlation.new_ones(()), correlation, out=out)
 
 
 def as_target(target: Tensor | Target) -> Target:

@@ -44,14 +44,14 @@ def transform_tiled(
     # Ones below the coordinates: a product with them sums pulls too.
     centred = torch.cat([points - points.mean(dim=1, keepdim=True), points.new_ones(1, n)])
     sums = torch.zeros_like(centred)
-    square, inverse, misfit = positions.new_empty(3, max(n_entries, n)).unbind()
+    buffers = positions.new_empty(4, min(max(n_entries, n), n * n))
     raw = 0.0
     first = 0
     while first < n:
         width = n - first
         height = min(max(1, n_entries // width), width)
         rows = slice(first, first + height)
-        s, q, w = (b[: height * width].view(height, width) for b in (square, inverse, misfit))
+        s, q, w, wanted = buffers[:, : height * width].view(4, height, width)
         torch.sub(points[0, rows, None], points[0, first:], out=s).square_()
         for k in range(1, dim):
             torch.sub(points[k, rows, None], points[k, first:], out=w)
@@ -59,7 +59,7 @@ def transform_tiled(
         torch.rsqrt(s.clamp_(min=_LEAST_SQUARE), out=q)
         q[:, :height].diagonal().zero_()
         distance = s.mul_(q)
-        wanted = target.block(rows, slice(first, n))
+        wanted = target.block(rows, slice(first, n), wanted)
         own = torch.sub(wanted, distance, out=w)[:, :height]
         own.diagonal().zero_()
         flat = w.view(-1)

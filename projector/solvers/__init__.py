@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from projector.errors import UserError
 from projector.kernels import Correlations, MatrixFree, Target
-from projector.objectives import dissimilarity, row_blocks
+from projector.objectives import dissimilarity
 from projector.solvers.arrangement import Arrangement, arrange, positions_of, ranks_of
 from projector.solvers.neighbours import keep_neighbours
 from projector.solvers.online import TRACKERS, OnlineTrainer, train_until_still
@@ -37,6 +38,9 @@ __all__ = [
 
 OBJECTIVES = ("stress", "linear", "neighbours")
 SOLVERS = ("smacof", "adamw")
+
+# Rows and columns of a matrix that are checked at a time.
+_TILE = 512
 
 Matrix = TypeVar("Matrix", Tensor, np.ndarray)
 
@@ -242,21 +246,20 @@ def check_correlation(correlation: Tensor) -> None:
         )
     if correlation.numel() == 0:
         raise UserError("the correlation matrix is empty")
+    n = correlation.shape[0]
+    tiles = [slice(first, first + _TILE) for first in range(0, n, _TILE)]
     is_symmetric = True
-    for rows in row_blocks(correlation.shape[0]):
-        defined = correlation[rows].nan_to_num(0.0)
-        if float(defined.abs().max()) > 1 + 1e-3:
-            raise UserError(
-                f"correlations lie between -1 and 1, and this matrix holds {_extreme(defined):g}"
-            )
-        mirrored = correlation[:, rows].T.nan_to_num(0.0)
-        is_symmetric &= torch.allclose(defined, mirrored, atol=1e-4)
+    # In square tiles, of which both the one and its mirror image fit into cache.
+    for rows, columns in combinations_with_replacement(tiles, 2):
+        one, other = correlation[rows, columns], correlation[columns, rows].T
+        if bool(one.isnan().any()) or bool(other.isnan().any()):
+            one, other = one.nan_to_num(0.0), other.nan_to_num(0.0)
+        extreme = max(map(float, torch.aminmax(one)), key=abs)
+        if abs(extreme) > 1 + 1e-3:
+            raise UserError(f"correlations lie between -1 and 1, and this matrix holds {extreme:g}")
+        is_symmetric &= float((one - other).abs_().max()) <= 1e-4
     if not is_symmetric:
         raise UserError("a correlation matrix is symmetric, and this one is not")
-
-
-def _extreme(values: Tensor) -> float:
-    return float(values.flatten()[values.abs().argmax()])
 
 
 def _solve_defined(rho: Tensor, layout: Layout) -> tuple[Tensor, Arrangement | None]:

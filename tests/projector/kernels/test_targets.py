@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.kernels import Correlations, MatrixFree, guttman_transform
+from projector.kernels import Correlations, MatrixFree, guttman_transform, targets
 from projector.kernels.targets import evenly_drawn, sample_size, sampling_error, standardize
 from projector.solvers import Layout, solve
 
@@ -45,7 +45,9 @@ def test_solving_without_the_matrix_gives_the_same_map() -> None:
     assert torch.allclose(by_matrix, without, atol=1e-2)
 
 
-def test_half_precision_moves_correlations_little() -> None:
+def test_half_precision_moves_correlations_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Widened seven neurons at a time.
+    monkeypatch.setattr(targets, "_WIDENED", 7 * 400)
     seen = activations(n_tokens=400)
     rows, _ = standardize(seen, torch.float16)
     assert rows.dtype == torch.float16
