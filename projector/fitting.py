@@ -38,7 +38,7 @@ from projector.projection import (
     disk_errors,
     map_name,
 )
-from projector.solvers import Layout, OnlineTrainer, Placement, finish_trained, solve
+from projector.solvers import Layout, OnlineTrainer, Placement, finish_trained, solve, solve_all
 from projector.sources import Document
 
 _CHECKPOINT_EVERY_S = 60.0
@@ -254,11 +254,8 @@ def _finish(job: Job, gatherer: Gatherer, progress: Progress) -> Projection:
         whole = first
         correlation = whole.correlation().float()
         if gatherer.trainer is None:
-            placement = solve(correlation, job.layout)
-            half_positions = (
-                solve(parts[0], job.layout).positions,
-                solve(parts[1], job.layout).positions,
-            )
+            placement, *of_halves = solve_all([correlation, *parts], job.layout)
+            half_positions = (of_halves[0].positions, of_halves[1].positions)
             faithfulness = measure(
                 placement.positions, correlation, job.layout, parts, half_positions
             )
