@@ -11,12 +11,13 @@ from torch import Tensor
 
 from projector.kernels.targets import MatrixFree, Target
 
-# Entries of a strip: its temporaries, 2 MiB in float32, stay in cache, and calls cost little beside
-# their work.
+# Entries of a strip, of each thread: its temporaries, 2 MiB in float32, stay in cache, and calls
+# cost little beside their work.
 _STRIP_ENTRIES = 1 << 17
 # A strip of a product pays from some hundreds of rows on, of any width.
 _PRODUCT_ENTRIES = 1 << 22
-# Two points closer than its root are taken to coincide until the row is done again.
+# Added to the square of every distance, so that none is 0: far below the rounding of those whose
+# row is not done again.
 _LEAST_SQUARE = 1e-30
 # Sums whose terms are this many times what they should come to are done again. Four digits of
 # float32 are left then, with room for the rounding of long sums.
@@ -38,12 +39,15 @@ def transform_tiled(
     """
     n, dim = positions.shape
     if n_entries is None:
-        n_entries = _PRODUCT_ENTRIES if isinstance(target, MatrixFree) else _STRIP_ENTRIES
+        n_entries = _STRIP_ENTRIES * torch.get_num_threads()
+        if isinstance(target, MatrixFree):
+            n_entries = max(n_entries, _PRODUCT_ENTRIES)
     # Differences are taken of the positions as given: centring them would round the small ones.
     points = positions.T.contiguous()
     # Ones below the coordinates: a product with them sums pulls too.
     centred = torch.cat([points - points.mean(dim=1, keepdim=True), points.new_ones(1, n)])
     sums = torch.zeros_like(centred)
+    least = positions.new_full((), _LEAST_SQUARE)
     buffers = positions.new_empty(4, min(max(n_entries, n), n * n))
     raw = 0.0
     first = 0
@@ -52,11 +56,10 @@ def transform_tiled(
         height = min(max(1, n_entries // width), width)
         rows = slice(first, first + height)
         s, q, w, wanted = buffers[:, : height * width].view(4, height, width)
-        torch.sub(points[0, rows, None], points[0, first:], out=s).square_()
-        for k in range(1, dim):
+        for k in range(dim):
             torch.sub(points[k, rows, None], points[k, first:], out=w)
-            s.addcmul_(w, w)
-        torch.rsqrt(s.clamp_(min=_LEAST_SQUARE), out=q)
+            torch.addcmul(s if k else least, w, w, out=s)
+        torch.rsqrt(s, out=q)
         q[:, :height].diagonal().zero_()
         distance = s.mul_(q)
         wanted = target.block(rows, slice(first, n), wanted)

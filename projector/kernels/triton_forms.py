@@ -222,21 +222,23 @@ def transform_stored(
         address % 16 == 0 and stride % 4 == 0 and n % 4 == 0 for address, stride, n in shapes
     )
     form = targets[0]
-    _stored_kernel[(len(plan.table), plan.n_splits)](
-        form.matrix,
-        plan.table,
-        points,
-        sums,
-        n_all,
-        plan.n_columns_each,
-        IS_CORRELATION=isinstance(form, Correlations),
-        ABSOLUTE=isinstance(form, Correlations) and form.absolute,
-        ALIGNED=is_aligned,
-        DIM=dim,
-        ROWS=n_rows,
-        COLUMNS=_COLUMNS,
-        num_warps=4,
-    )
+    # Triton launches on the current device.
+    with torch.cuda.device_of(points):
+        _stored_kernel[(len(plan.table), plan.n_splits)](
+            form.matrix,
+            plan.table,
+            points,
+            sums,
+            n_all,
+            plan.n_columns_each,
+            IS_CORRELATION=isinstance(form, Correlations),
+            ABSOLUTE=isinstance(form, Correlations) and form.absolute,
+            ALIGNED=is_aligned,
+            DIM=dim,
+            ROWS=n_rows,
+            COLUMNS=_COLUMNS,
+            num_warps=4,
+        )
     whole = sums.sum(dim=0)
     moved = (whole[:dim] / plan.sizes).T.contiguous()
     misfits = torch.cat([whole[dim], whole.new_zeros(1)])[plan.members]
@@ -276,21 +278,22 @@ def transform_matrix_free(positions: Tensor, target: MatrixFree) -> tuple[Tensor
     points = positions.T.contiguous()
     sums = points.new_empty(n_blocks, dim + 1, n)
     rows = target.rows.contiguous()
-    _matrix_free_kernel[(len(tiles),)](
-        tiles,
-        rows,
-        points,
-        sums,
-        n,
-        target.n_tokens,
-        ABSOLUTE=target.absolute,
-        PRECISION="tf32" if is_half else "ieee",
-        DIM=dim,
-        SIDE=side,
-        TOKENS=n_tokens,
-        num_warps=8,
-        num_stages=3,
-    )
+    with torch.cuda.device_of(points):
+        _matrix_free_kernel[(len(tiles),)](
+            tiles,
+            rows,
+            points,
+            sums,
+            n,
+            target.n_tokens,
+            ABSOLUTE=target.absolute,
+            PRECISION="tf32" if is_half else "ieee",
+            DIM=dim,
+            SIDE=side,
+            TOKENS=n_tokens,
+            num_warps=8,
+            num_stages=3,
+        )
     whole = sums.sum(dim=0)
     raw = float(whole[dim].sum(dtype=torch.float64)) / 2
     return (whole[:dim] / n).T.contiguous(), raw
