@@ -39,8 +39,8 @@ def classical_start(target: Tensor | Target, dim: int, generator: torch.Generato
     n, device = form.n, form.device
     n_axes = min(dim, n)
     if n <= _MOST_FOR_DENSE:
-        wanted = form.block(slice(0, n), slice(0, n)).double()
-        values, vectors = torch.linalg.eigh(_centred(_centred(wanted.square() * -0.5).T))
+        square = form.block(slice(0, n), slice(0, n)).double().square().fill_diagonal_(0)
+        values, vectors = torch.linalg.eigh(_centred(_centred(square * -0.5).T))
     else:
         n_columns = min(n, n_axes + _OVERSAMPLING)
         basis = torch.randn(n, n_columns, generator=generator, dtype=torch.float64).to(device)
@@ -63,6 +63,7 @@ def _gram_product(target: Target, basis: Tensor) -> Tensor:
     product = torch.empty_like(across)
     for rows in row_blocks(target.n):
         square = target.block(rows, slice(0, target.n)).float().square()
+        square[:, rows].diagonal().zero_()
         # Several times quicker than with the few columns on the right.
         torch.mm(across, square.T, out=product[:, rows])
     return _centred(product.T.double()).mul_(-0.5)

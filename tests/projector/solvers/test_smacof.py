@@ -168,3 +168,14 @@ def test_steps_that_would_raise_stress_are_not_taken(monkeypatch: pytest.MonkeyP
     found = minimize_stress(Distances(target), start_of(target))
     assert (np.diff(found.stresses) <= 0).all()
     assert found.stresses[-1] < 0.5 * found.stresses[0]
+
+
+def test_correlations_that_rounding_left_above_one_are_one() -> None:
+    rho = grouped(40)
+    rho[3, 4] = rho[4, 3] = 1.0
+    above = rho.clone()
+    above[3, 4] = above[4, 3] = 1.0005
+    above[7, 7] = 0.9995
+    expected = solve(rho, Layout()).positions
+    assert torch.equal(solve(above, Layout()).positions, expected)
+    assert float(above[3, 4]) == pytest.approx(1.0005)
