@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe_machine
 from projector.estimating import estimate
 from projector.fitting import run
 from projector.models import BUNDLED, LoadedModel, load_model
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=N_TOKENS, help="Tokens of a fit.")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/fit.json"))
     given = parser.parse_args(arguments)
-    machine = describe()
+    machine = describe_machine()
     rows = measure(BUNDLED, lambda: load_model(device="cpu"), given.tokens, given.repeats)
     sizes = [given.tokens // 4, given.tokens // 2, given.tokens]
     rows.append(growth(lambda: load_model(device="cpu"), sizes, given.repeats))

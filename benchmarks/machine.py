@@ -1,7 +1,8 @@
-"""What a benchmark says of the machine it ran on."""
+"""What a benchmark ran on."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 from pathlib import Path
@@ -11,21 +12,26 @@ import psutil
 import torch
 
 
-def describe() -> dict[str, Any]:
-    """Processor, cores, threads, memory, and the GPU where there is one."""
-    names = Path("/proc/cpuinfo")
-    found = [
-        line.partition(":")[2].strip()
-        for line in (names.read_text().splitlines() if names.exists() else [])
-        if line.startswith("model name")
-    ]
+def describe_machine() -> dict[str, Any]:
+    """Processor, memory, threads and GPU, and the day."""
+    has_gpu = torch.cuda.is_available()
     return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": found[0] if found else platform.processor(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "processor": _processor(),
         "n_cores": os.cpu_count(),
         "n_threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        # Of other work on the machine while this began.
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        # What else was running: above the number of cores, all figures are too high.
+        "load_at_start": os.getloadavg()[0],
+        "system": f"{platform.system()} {platform.machine()}",
+        "gpu": torch.cuda.get_device_name() if has_gpu else None,
     }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

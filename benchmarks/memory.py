@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe_machine
 from projector import bundled
 from projector.budget import size_text
 from projector.fitting import run
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         n_neurons, n_layers, budget, folder = given.case
         print(json.dumps(measure_here(int(n_neurons), int(n_layers), budget, Path(folder))))
         return 0
-    machine = describe()
+    machine = describe_machine()
     rows = [measure(*case, given.repeats) for case in CASES]
     print(table(rows))
     given.out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from projector.kernels import Target, as_target, guttman_transform
+
 # Distances by differences: the faster way, by squares and products, loses half the digits of a
 # small distance.
 EXACT = "donot_use_mm_for_euclid_dist"
@@ -21,7 +23,7 @@ _BLOCK_ENTRIES = 1 << 22
 
 def dissimilarity(correlation: Tensor) -> Tensor:
     """The distance two neurons should have, 1 − ρ; shape (N, N), at least 0, zero diagonal."""
-    return (1 - correlation).clamp(min=0).fill_diagonal_(0)
+    return (1 - correlation).clamp_(min=0).fill_diagonal_(0)
 
 
 def row_blocks(n_rows: int) -> Iterator[slice]:
@@ -49,18 +51,26 @@ def stress(positions: Tensor, target: Tensor, *, p: float = 2.0) -> Tensor:
     return (distance - target).square().sum() / (n * (n - 1))
 
 
-def stress_sums(positions: Tensor, target: Tensor, *, p: float = 2.0) -> tuple[float, float]:
-    """(Σ_{i<j} (d_ij − δ_ij)², Σ_{i<j} d_ij²) in float64, over blocks of rows."""
+def stress_sums(
+    positions: Tensor, target: Tensor | Target, *, p: float = 2.0
+) -> tuple[float, float]:
+    """(Σ_{i<j} (d_ij − δ_ij)², Σ_{i<j} d_ij²), never an N × N temporary."""
+    target = as_target(target)
+    if p == 2:
+        centred = positions.double() - positions.double().mean(dim=0)
+        size = len(positions) * float(centred.square().sum())
+        return guttman_transform(positions, target).raw_stress, size
     misfit = size = 0.0
     for rows in row_blocks(positions.shape[0]):
         distance = torch.cdist(positions[rows], positions, p=p, compute_mode=EXACT)
-        misfit += float((distance - target[rows]).square().sum(dtype=torch.float64))
+        wanted = target.block(rows, slice(0, target.n))
+        misfit += float((distance - wanted).square().sum(dtype=torch.float64))
         size += float(distance.square().sum(dtype=torch.float64))
     return misfit / 2, size / 2
 
 
 def stress_figures(
-    positions: Tensor, target: Tensor, *, p: float = 2.0
+    positions: Tensor, target: Tensor | Target, *, p: float = 2.0
 ) -> tuple[float, float | None]:
     """Stress (mean over pairs) and Kruskal's stress-1, √(Σ(d − δ)² / Σd²).
 

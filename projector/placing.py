@@ -11,7 +11,7 @@ from torch import Tensor
 
 from projector.faithfulness import Faithfulness, measure
 from projector.gathering import HalfStatistics
-from projector.solvers import Layout, Placement, finish_trained, solve
+from projector.solvers import Layout, Placement, finish_trained, solve_all
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def place_map(
     correlation = whole.correlation()
     parts = (first.correlation(), second.correlation())
     if trained is None:
-        placement = solve(correlation, layout)
-        half_positions = (solve(parts[0], layout).positions, solve(parts[1], layout).positions)
+        placement, *of_halves = solve_all([correlation, *parts], layout)
+        half_positions = (of_halves[0].positions, of_halves[1].positions)
         faithfulness = measure(placement.positions, correlation, layout, parts, half_positions)
     else:
         placement = _placement_of(trained, correlation, layout)

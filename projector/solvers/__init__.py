@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from typing import TypeVar
 
 import numpy as np
@@ -10,11 +12,12 @@ import torch
 from torch import Tensor
 
 from projector.errors import UserError
+from projector.kernels import Correlations, MatrixFree, Target
 from projector.objectives import dissimilarity
 from projector.solvers.arrangement import Arrangement, arrange, positions_of, ranks_of
 from projector.solvers.neighbours import keep_neighbours
 from projector.solvers.online import TRACKERS, OnlineTrainer, train_until_still
-from projector.solvers.smacof import minimize_stress
+from projector.solvers.smacof import minimize_stresses
 from projector.solvers.start import STARTS, start_positions
 
 __all__ = [
@@ -30,10 +33,14 @@ __all__ = [
     "finish_trained",
     "place",
     "solve",
+    "solve_all",
 ]
 
 OBJECTIVES = ("stress", "linear", "neighbours")
 SOLVERS = ("smacof", "adamw")
+
+# Rows and columns of a matrix that are checked at a time.
+_TILE = 512
 
 Matrix = TypeVar("Matrix", Tensor, np.ndarray)
 
@@ -156,19 +163,79 @@ def place(
     return solve(rho, layout).positions.numpy()
 
 
-def solve(correlation: Tensor, layout: Layout) -> Placement:
-    """Positions of the defined neurons of ``correlation`` (N, N) by ``layout``."""
+def solve(correlation: Tensor | MatrixFree, layout: Layout) -> Placement:
+    """Positions of the defined neurons of ``correlation`` by ``layout``.
+
+    Args:
+        correlation: (N, N); or a sample of activations, for neurons too many for a matrix, which
+            only ``smacof`` takes.
+
+    Raises:
+        UserError: for what is no correlation matrix, or a layout that needs a matrix and has none.
+    """
+    return solve_all([correlation], layout)[0]
+
+
+def solve_all(correlations: Sequence[Tensor | MatrixFree], layout: Layout) -> list[Placement]:
+    """:func:`solve` of several maps.
+
+    What is found for each does not depend on the others. On CUDA they share the launches of a pass.
+    """
+    if layout.method != "smacof":
+        return [_solve_stored(correlation, layout) for correlation in correlations]
+    targets: list[Target] = []
+    alive: list[Tensor] = []
+    for correlation in correlations:
+        if isinstance(correlation, Tensor):
+            rho, is_alive = _defined(correlation)
+            targets.append(Correlations(rho, layout.absolute))
+            alive.append(is_alive)
+        else:
+            targets.append(replace(correlation, absolute=layout.absolute))
+            alive.append(torch.ones(correlation.n, dtype=torch.bool, device=correlation.device))
+    starts = []
+    for target in targets:
+        generator = torch.Generator().manual_seed(layout.seed)
+        starts.append(start_positions(layout.start, target, layout.dim, generator))
+    descents = minimize_stresses(targets, starts)
+    return [
+        Placement(_among_all(descent.positions, is_alive), None)
+        for descent, is_alive in zip(descents, alive, strict=True)
+    ]
+
+
+def _solve_stored(correlation: Tensor | MatrixFree, layout: Layout) -> Placement:
+    if not isinstance(correlation, Tensor):
+        raise UserError(
+            f"{layout.method} needs the whole correlation matrix, {correlation.n:,} × "
+            f"{correlation.n:,}, which is beyond the memory budget: choose the objective stress "
+            "with smacof, or give more memory"
+        )
+    rho, is_alive = _defined(correlation)
+    found, arrangement = _solve_defined(rho.abs() if layout.absolute else rho, layout)
+    return Placement(_among_all(found, is_alive), arrangement)
+
+
+def _defined(correlation: Tensor) -> tuple[Tensor, Tensor]:
+    """ρ of the defined neurons as float32, at most 1, and (N,) bool which they are."""
     check_correlation(correlation)
-    alive = correlation.diagonal().isfinite()
-    rho = correlation[alive][:, alive].float()
-    if rho.isnan().any():
+    is_alive = correlation.diagonal().isfinite()
+    rho = correlation
+    if not bool(is_alive.all()):
+        rho = rho[is_alive][:, is_alive]
+    rho = rho.float()
+    if bool(rho.isnan().any()):
         raise UserError("the correlation of some pair is NaN while both neurons are defined")
-    if layout.absolute:
-        rho = rho.abs()
-    found, arrangement = _solve_defined(rho, layout)
-    positions = torch.full((correlation.shape[0], layout.dim), torch.nan, device=correlation.device)
-    positions[alive] = found.to(correlation.device)
-    return Placement(positions, arrangement)
+    if rho.numel() and float(rho.max()) > 1:
+        rho = rho.clamp(max=1)
+    return rho, is_alive
+
+
+def _among_all(found: Tensor, is_alive: Tensor) -> Tensor:
+    """Positions of the defined among those of all, which are NaN."""
+    positions = torch.full((len(is_alive), found.shape[1]), torch.nan, device=is_alive.device)
+    positions[is_alive] = found.to(is_alive.device)
+    return positions
 
 
 def check_correlation(correlation: Tensor) -> None:
@@ -179,17 +246,20 @@ def check_correlation(correlation: Tensor) -> None:
         )
     if correlation.numel() == 0:
         raise UserError("the correlation matrix is empty")
-    defined = correlation.nan_to_num(0.0)
-    if float(defined.abs().max()) > 1 + 1e-3:
-        raise UserError(
-            f"correlations lie between -1 and 1, and this matrix holds {_extreme(defined):g}"
-        )
-    if not torch.allclose(defined, defined.T, atol=1e-4):
+    n = correlation.shape[0]
+    tiles = [slice(first, first + _TILE) for first in range(0, n, _TILE)]
+    is_symmetric = True
+    # In square tiles, of which both the one and its mirror image fit into cache.
+    for rows, columns in combinations_with_replacement(tiles, 2):
+        one, other = correlation[rows, columns], correlation[columns, rows].T
+        if bool(one.isnan().any()) or bool(other.isnan().any()):
+            one, other = one.nan_to_num(0.0), other.nan_to_num(0.0)
+        extreme = max(map(float, torch.aminmax(one)), key=abs)
+        if abs(extreme) > 1 + 1e-3:
+            raise UserError(f"correlations lie between -1 and 1, and this matrix holds {extreme:g}")
+        is_symmetric &= float((one - other).abs_().max()) <= 1e-4
+    if not is_symmetric:
         raise UserError("a correlation matrix is symmetric, and this one is not")
-
-
-def _extreme(values: Tensor) -> float:
-    return float(values.flatten()[values.abs().argmax()])
 
 
 def _solve_defined(rho: Tensor, layout: Layout) -> tuple[Tensor, Arrangement | None]:
@@ -198,13 +268,8 @@ def _solve_defined(rho: Tensor, layout: Layout) -> tuple[Tensor, Arrangement | N
     if layout.method == "moves":
         arrangement = arrange(rho)
         return positions_of(arrangement.ranks), arrangement
-    target = dissimilarity(rho)
     if layout.method == "umap":
-        return keep_neighbours(target, layout.dim, layout.seed), None
-    if layout.method == "smacof":
-        generator = torch.Generator().manual_seed(layout.seed)
-        start = start_positions(layout.start, target, layout.dim, generator)
-        return minimize_stress(target, start).positions, None
+        return keep_neighbours(dissimilarity(rho), layout.dim, layout.seed), None
     trainer = OnlineTrainer(
         layout.dim,
         objective=layout.objective,

@@ -861,7 +861,7 @@ def test_memory_that_runs_out_midway_is_one_line(
     def exhausted(*args: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(projector.placing, "solve", exhausted)
+    monkeypatch.setattr(projector.placing, "solve_all", exhausted)
     line = refuse("fit", model, "--corpus", text_file, "--out", tmp_path / "out")
     for part in ("out of memory", f"{N_NEURONS} × {N_NEURONS} of layer 0", "--batch-size"):
         assert part in line

@@ -10,10 +10,10 @@ from torch import Tensor
 import projector
 from projector.errors import UserError
 from projector.faithfulness import nearest_by_target, nearest_on_map, overlap_of
-from projector.objectives import dissimilarity, stress_figures, stress_sums
+from projector.objectives import dissimilarity, stress_figures
 from projector.solvers import Layout, OnlineTrainer, place, solve
 from projector.solvers.online import train_until_still
-from projector.solvers.smacof import guttman_transform, minimize_stress
+from projector.solvers.smacof import minimize_stress
 from projector.solvers.start import classical_start, start_positions
 
 
@@ -44,22 +44,6 @@ def test_stress_never_rises_and_falls_far() -> None:
         assert found.stresses[-1] == pytest.approx(
             stress_figures(found.positions, target)[0], rel=1e-4
         )
-
-
-def test_guttman_transform_is_its_formula() -> None:
-    points = torch.randn(12, 2).double()
-    points[3] = points[4]  # coincident points exert no force
-    target = dissimilarity(factor_correlation(12).double())
-    n = len(points)
-    expected = torch.zeros_like(points)
-    for i in range(n):
-        for j in range(n):
-            distance = (points[i] - points[j]).norm()
-            if distance > 0:
-                expected[i] += target[i, j] / distance * (points[i] - points[j])
-    moved, raw = guttman_transform(points, target)
-    torch.testing.assert_close(moved, expected / n, rtol=1e-9, atol=1e-12)
-    assert raw == pytest.approx(stress_sums(points, target)[0], rel=1e-9)
 
 
 def test_exact_distances_are_recovered_exactly() -> None:
