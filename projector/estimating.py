@@ -15,7 +15,7 @@ from projector.preparing import Job
 from projector.solvers import Layout
 
 # Passes that smacof takes on maps of trained models, about.
-_USUAL_PASSES = 60
+_USUAL_PASSES = 50
 # The whole corpus and its two halves.
 _FITS_PER_MAP = 3
 

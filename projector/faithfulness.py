@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -190,9 +191,6 @@ def _target(correlation: Tensor, alive: Tensor, layout: Layout) -> Tensor:
 
 def _rank_correlation(positions: Tensor, target: Tensor, p: float) -> float | None:
     """Spearman's, over all pairs, or two million drawn at random with replacement where more."""
-    # Half a second, which all who only read a map would pay.
-    from scipy.stats import rankdata
-
     n = positions.shape[0]
     if n < 3:
         return None
@@ -205,7 +203,24 @@ def _rank_correlation(positions: Tensor, target: Tensor, p: float) -> float | No
         first, second = first.to(positions.device), second.to(positions.device)
     difference = positions[first] - positions[second]
     distance = torch.linalg.vector_norm(difference, ord=p, dim=1).cpu().numpy()
-    ranks = [rankdata(values) for values in (distance, target[first, second].cpu().numpy())]
+    wanted = target[first, second].cpu().numpy()
+    # Side by side: sorting is most of the work, and NumPy sorts on one core, without Python's lock.
+    with ThreadPoolExecutor(2) as pool:
+        ranks = list(pool.map(_ranks, (distance, wanted)))
     if any(np.ptp(r) == 0 for r in ranks):
         return None
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """(n,) ranks from 0 on of values (n,); equal ones share the mean of theirs.
+
+    As scipy.stats.rankdata, which takes twice as long and half a second to import.
+    """
+    order = np.argsort(values)
+    ordered = values[order]
+    begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    ends = np.append(begins[1:], len(values))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((begins + ends - 1) / 2, ends - begins)
+    return ranks

@@ -43,7 +43,7 @@ def minimize_stress(
     target: Tensor | Target,
     start: Tensor,
     *,
-    tolerance: float = 1e-4,
+    tolerance: float = 2e-4,
     max_passes: int = 1000,
 ) -> Descent:
     """Positions of locally least stress, from ``start``.
@@ -68,7 +68,7 @@ def minimize_stresses(
     targets: Sequence[Tensor | Target],
     starts: Sequence[Tensor],
     *,
-    tolerance: float = 1e-4,
+    tolerance: float = 2e-4,
     max_passes: int = 1000,
 ) -> list[Descent]:
     """:func:`minimize_stress` of several maps side by side, a pass over all of them at a time.
@@ -197,8 +197,10 @@ class _Memory:
         if len(self._order) < _MEMORY - 1:
             place = next(i for i in range(_MEMORY) if i not in self._order)
         new = [place, _MEMORY + place, 2 * _MEMORY]
-        self._vectors[new] = torch.stack([step, change, gradient])
-        products = (self._vectors @ self._vectors[new].T).cpu().numpy()
+        vectors = torch.stack([step, change, gradient])
+        for index, vector in zip(new, vectors, strict=True):
+            self._vectors[index] = vector
+        products = (self._vectors @ vectors.T).cpu().numpy()
         self._products[:, new] = products
         self._products[new] = products.T
         # Where stress curves down along the step, it tells nothing of where it curves up.

@@ -47,7 +47,8 @@ def test_equals_corrcoef_over_100000_tokens_whatever_the_batches(sizes: list[int
     spread = np.sqrt(np.diag(exact_covariance))
     error = np.abs(running.covariance().numpy() - exact_covariance) / np.outer(spread, spread)
     assert error.max() <= 1e-5
-    assert torch.allclose(running.mean, rows.double().mean(dim=0), rtol=1e-9)
+    off_by = (running.mean - rows.double().mean(dim=0)).abs().numpy()
+    assert (off_by / spread).max() <= 1e-7
     assert running.n_tokens == n_tokens
 
 
@@ -78,7 +79,7 @@ def test_merging_equals_seeing_both_streams() -> None:
     assert first.n_tokens == whole.n_tokens == 5000
     assert torch.equal(first.n_nonfinite, whole.n_nonfinite)
     torch.testing.assert_close(
-        first.correlation(), whole.correlation(), atol=1e-7, rtol=0, equal_nan=True
+        first.correlation(), whole.correlation(), atol=1e-6, rtol=0, equal_nan=True
     )
     empty = RunningCovariance(20)
     empty.merge(whole)
