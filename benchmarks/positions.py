@@ -28,8 +28,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.made_up import grouped_activations, grouped_correlation
 from projector.fitting import versions
 from projector.kernels import Distances, MatrixFree, Target, guttman_transform, guttman_transforms
-from projector.kernels.targets import standardize
 from projector.objectives import dissimilarity, stress_figures
+from projector.sampling import standardize
 from projector.solvers.smacof import minimize_stress
 from projector.solvers.start import classical_start
 

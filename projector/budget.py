@@ -8,23 +8,31 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
 from projector.errors import UserError
+from projector.sampling import STANDARDIZED_BYTES
 from projector.statistics import packed_numel
 
 # Layer and site.
 Key = tuple[int, str]
 # Of what is free, what a fit takes unasked.
 _SHARE_OF_FREE = 0.9
-# Beside the sums, while one map of N neurons is placed: bytes for each of its N² pairs, measured.
-_PLACING_BYTES = {"smacof": 90, "moves": 144, "umap": 100, "adamw": 60}
+# Beside the sums, while one map of N neurons is placed: bytes for each of its N² pairs, and for
+# its figures so many more, up to so many. Measured.
+_PLACING_BYTES = {"smacof": 34, "moves": 130, "umap": 38, "adamw": 32}
+_FIGURES_BYTES, _MOST_FIGURES_BYTES = 84, 80_000_000
+# The same without a matrix: blocks of rows, and what is widened of half precision.
+_WITHOUT_MATRIX_BYTES = 400_000_000
 # Token ids, buffers, and what libraries load and compile when they are first used.
 _LIBRARIES_BYTES = {"smacof": 96 << 20, "moves": 128 << 20, "umap": 384 << 20, "adamw": 96 << 20}
+# Correlations of fewer tokens are hardly a map.
+_LEAST_SAMPLE = 1000
 
 
 def size_text(n_bytes: float) -> str:
@@ -70,17 +78,73 @@ class Needs:
 
     Attributes:
         sums: of every map, while it is gathered.
-        working: whatever else there is at one time: a batch under way, or one map being placed.
+        placing: of every map, while it is placed.
         results: what is found of every map, where that is kept in memory.
+        batch: a batch under way.
+        libraries: at any time.
+        may_sample: whether a map can do without a matrix.
     """
 
     sums: dict[Key, int]
-    working: int
-    results: int
+    placing: dict[Key, int]
+    results: dict[Key, int]
+    batch: int
+    libraries: int
+    may_sample: bool
 
     def of(self, passes: Iterable[Sequence[Key]]) -> int:
         """The most at one time, where maps are gathered in these passes."""
-        return self.working + self.results + max(sum(self.sums[k] for k in p) for p in passes)
+        most = 0
+        for keys in passes:
+            working = max(self.batch, *(self.placing[key] for key in keys))
+            most = max(most, sum(self.sums[key] for key in keys) + working)
+        return most + self.libraries + sum(self.results.values())
+
+    def alone(self, key: Key) -> int:
+        """What a fit of this map takes, with no other."""
+        return replace(self, results={key: self.results[key]}).of([[key]])
+
+    def without_matrix(self, key: Key, n_neurons: int, n_tokens: int, itemsize: int) -> Needs:
+        """The same where this map keeps a sample of ``n_tokens``, and no matrix."""
+        n_numbers = n_neurons * n_tokens
+        placing = STANDARDIZED_BYTES * n_numbers + _WITHOUT_MATRIX_BYTES
+        return replace(
+            self,
+            sums={**self.sums, key: itemsize * n_numbers},
+            placing={**self.placing, key: placing},
+            results={**self.results, key: 0},
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the maps of a fit share the memory.
+
+    Attributes:
+        room: bytes that all of it may take.
+        passes: maps that are gathered together, pass by pass over the corpus.
+        samples: tokens to draw for maps that have too many neurons for a matrix.
+        n_bytes: the most at one time.
+    """
+
+    room: int
+    passes: tuple[tuple[Key, ...], ...]
+    samples: dict[Key, int]
+    n_bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "samples": [[*key, n] for key, n in self.samples.items()]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Plan:
+        """What :meth:`as_json` gave."""
+        return cls(
+            int(value["room"]),
+            tuple(tuple((int(layer), str(site)) for layer, site in p) for p in value["passes"]),
+            {(int(layer), str(site)): int(n) for layer, site, n in value["samples"]},
+            int(value["n_bytes"]),
+        )
 
 
 def reckon_needs(
@@ -101,54 +165,79 @@ def reckon_needs(
         in_memory: whether what is found stays in memory, for there is no folder to write it to.
     """
     n_sums = 3 if correlation == "per-sequence" else 1
-    sums = {}
+    sums, placing = {}, {}
     for key, n in widths.items():
         packed = 8 * packed_numel(n, device)
         sums[key] = 2 * n_sums * packed
         if method == "adamw":
             # Each batch's own sums, its correlations in both precisions, and what autograd keeps.
             sums[key] += packed + (8 + 4 + 16) * n * n
-    n = max(widths.values())
-    placing = (_PLACING_BYTES[method] + 22 * (n_sums > 1)) * n * n
+        placing[key] = (_PLACING_BYTES[method] + 12 * (n_sums > 1)) * n * n
+        placing[key] += min(_FIGURES_BYTES * n * n, _MOST_FIGURES_BYTES)
     # Of the MLP under way its gate, its neurons before and after; and the rows of a half, twice.
     batch = n_positions * widest * (4 * 4 + 4)
-    results = sum(4 * n * (n + 8) for n in widths.values()) if in_memory else 0
-    return Needs(sums, max(placing, batch) + _LIBRARIES_BYTES[method], results)
+    results = {key: 4 * n * (n + 8) if in_memory else 0 for key, n in widths.items()}
+    may_sample = method == "smacof" and correlation == "pooled"
+    return Needs(sums, placing, results, batch, _LIBRARIES_BYTES[method], may_sample)
 
 
-def plan_passes(
-    needs: Needs, widths: Mapping[Key, int], budget: int | None, free: int
-) -> tuple[tuple[Key, ...], ...]:
+def plan_fit(
+    needs: Needs,
+    widths: Mapping[Key, int],
+    budget: int | None,
+    free: int,
+    *,
+    n_tokens: int,
+    itemsize: int,
+) -> Plan:
     """Which maps to gather together, pass by pass over the corpus: as many as there is room for.
+
+    A map that there is no room for even alone does without a matrix of correlations: it keeps as
+    many tokens as there is room for, fewer than twice its neurons.
 
     Args:
         budget: bytes that a fit may take beside the model; None for what is free, less a margin.
         free: bytes that are free.
+        n_tokens: tokens of the corpus.
+        itemsize: bytes of a number that the model computes.
 
     Raises:
         UserError: if there is no room for one map.
     """
-    room = (int(_SHARE_OF_FREE * free) if budget is None else budget) - needs.working
-    room -= needs.results
+    room = int(_SHARE_OF_FREE * free) if budget is None else budget
+    samples: dict[Key, int] = {}
+    for key, n in widths.items():
+        if not needs.may_sample or needs.alone(key) <= room:
+            continue
+        left = room - needs.libraries
+        n_drawn = min(
+            # While they are gathered, and while they are placed.
+            (left - needs.batch) // (n * itemsize),
+            (left - _WITHOUT_MATRIX_BYTES) // (n * (itemsize + STANDARDIZED_BYTES)),
+            2 * n - 1,
+            n_tokens,
+        )
+        if n_drawn >= min(_LEAST_SAMPLE, n_tokens):
+            samples[key] = n_drawn
+            needs = needs.without_matrix(key, n, n_drawn, itemsize)
     passes: list[list[Key]] = [[]]
-    left = room
-    for key, n_bytes in needs.sums.items():
-        if n_bytes > room:
-            break
-        if n_bytes > left:
+    for key in widths:
+        if passes[-1] and needs.of([[*passes[-1], key]]) > room:
             passes.append([])
-            left = room
         passes[-1].append(key)
-        left -= n_bytes
-    else:
-        return tuple(tuple(keys) for keys in passes)
-    (layer, site), n = max(widths.items(), key=lambda item: item[1])
-    least = needs.working + needs.results + max(needs.sums.values())
+        if needs.of(passes[-1:]) > room:
+            raise UserError(_too_little(needs, widths, key, budget, free))
+    return Plan(room, tuple(map(tuple, passes)), samples, needs.of(passes))
+
+
+def _too_little(
+    needs: Needs, widths: Mapping[Key, int], key: Key, budget: int | None, free: int
+) -> str:
+    (layer, site), n = key, widths[key]
     what = f"{size_text(free)} are free" if budget is None else f"the budget is {size_text(budget)}"
-    raise UserError(
-        f"out of memory: a fit of one map at a time takes {size_text(least)} beside the model "
-        f"({size_text(8 * n * n)} for one {n:,} × {n:,} matrix of layer {layer} {site}), and "
-        f"{what}: "
+    return (
+        f"out of memory: to fit layer {layer} {site} alone takes {size_text(needs.of([[key]]))} "
+        f"beside the model ({size_text(8 * n * n)} for one {n:,} × {n:,} matrix), and {what}: "
         + ("raise --memory-budget, or " if budget is not None else "")
         + "choose fewer with --layers or --sites, or lower --batch-size"
     )

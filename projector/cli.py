@@ -240,10 +240,16 @@ def fit(
             f"{size_text(needs.disk_bytes)} on disk, "
             f"{size_text(needs.memory_bytes)} of memory"
         )
-        if len(job.passes) > 1:
+        if len(job.plan.passes) > 1:
             screen.say(
-                f"[b]{len(job.passes)} passes over the corpus[/b], of up to "
-                f"{max(map(len, job.passes))} maps each, to stay within that memory"
+                f"[b]{len(job.plan.passes)} passes over the corpus[/b], of up to "
+                f"{max(map(len, job.plan.passes))} maps each, to stay within that memory"
+            )
+        for (layer, site), n_drawn in job.plan.samples.items():
+            screen.say(
+                f"[yellow]layer {layer} {site}[/yellow]: no room for its "
+                f"{job.widths[layer, site]:,}² correlations: they will be computed from "
+                f"{n_drawn:,} of the tokens, evenly drawn, and not kept"
             )
         widest = max(job.widths.values())
         if needs.n_tokens < widest:

@@ -10,7 +10,7 @@ import torch
 
 from projector.budget import memory_errors
 from projector.fitting import make_gatherer
-from projector.kernels import Correlations, guttman_transform
+from projector.kernels import Correlations, MatrixFree, guttman_transform
 from projector.preparing import Job
 from projector.solvers import Layout
 
@@ -34,21 +34,28 @@ def estimate(job: Job) -> Estimate:
     """Time a batch and a pass of the solver, and reckon the whole from them."""
     batch = next(job.corpus.batches(job.settings.batch_size))
     with memory_errors(*job.widest):
-        gatherer = make_gatherer(job, job.passes[0])
+        gatherer = make_gatherer(job, job.plan.passes[0])
         # The first run is slower: it allocates, and on a GPU loads kernels. A sequence will do.
-        gatherer.run(next(job.corpus.batches(1)))
+        gatherer.run(next(job.corpus.batches(1)), 0)
         device = gatherer.device
         _wait(device)
         began = time.monotonic()
-        gatherer.run(batch)
+        gatherer.run(batch, 0)
         _wait(device)
     seconds = (time.monotonic() - began) * job.corpus.n_tokens / batch.n_tokens
-    seconds *= len(job.passes)
+    seconds *= len(job.plan.passes)
     del gatherer
     if job.layout.method != "adamw":
-        for n_neurons, n_maps in Counter(job.widths.values()).items():
-            seconds += _FITS_PER_MAP * n_maps * _seconds_per_fit(n_neurons, job.layout, device)
-    return Estimate(job.corpus.n_tokens, seconds, job.disk_bytes, job.memory_bytes)
+        # Of each size one is timed.
+        alike = Counter((n, job.plan.samples.get(key)) for key, n in job.widths.items())
+        for (n_neurons, n_drawn), n_maps in alike.items():
+            one = (
+                _seconds_per_fit(n_neurons, job.layout, device)
+                if n_drawn is None
+                else _seconds_without_matrix(n_neurons, n_drawn, device)
+            )
+            seconds += _FITS_PER_MAP * n_maps * one
+    return Estimate(job.corpus.n_tokens, seconds, job.disk_bytes, job.plan.n_bytes)
 
 
 def _wait(device: torch.device) -> None:
@@ -70,3 +77,20 @@ def _seconds_per_fit(n: int, layout: Layout, device: torch.device) -> float:
     began = time.monotonic()
     guttman_transform(points, target)
     return _USUAL_PASSES * (time.monotonic() - began)
+
+
+def _seconds_without_matrix(n: int, n_tokens: int, device: torch.device) -> float:
+    """The same where correlations are computed from a sample, which is most of the work.
+
+    One block of rows is timed, on fewer tokens. A pass uses symmetry, and halves have half the
+    tokens: three fits are two of this.
+    """
+    n_trial, n_rows = min(n_tokens, 1024), min(n, 256)
+    target = MatrixFree(torch.zeros(n, n_trial, dtype=torch.float16, device=device))
+    target.correlation(slice(0, n_rows), slice(0, n))
+    _wait(device)
+    began = time.monotonic()
+    target.correlation(slice(0, n_rows), slice(0, n))
+    _wait(device)
+    one = (time.monotonic() - began) * (n / n_rows) * (n_tokens / n_trial) / 2
+    return _USUAL_PASSES * one * 2 / 3

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from projector.objectives import EXACT, dissimilarity, row_blocks, stress_figures
+from projector.kernels import Correlations, MatrixFree, Target, as_target
+from projector.objectives import EXACT, row_blocks, stress_figures
 from projector.solvers import Layout
 
 N_NEIGHBOURS = 10
-_MOST_PAIRS = 2_000_000
+_MOST_PAIRS = 500_000
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,30 @@ class Faithfulness:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """Correlations that are computed from a sample, where a matrix of them would not fit.
+
+    Attributes:
+        sample: of the defined neurons alone.
+        is_defined: (N,) bool, which these are.
+    """
+
+    sample: MatrixFree
+    is_defined: Tensor
+
+    def among(self, chosen: Tensor, absolute: bool) -> MatrixFree:
+        """Of the neurons in ``chosen`` (N,) bool, all of which are defined."""
+        kept = chosen[self.is_defined]
+        rows = self.sample.rows
+        return MatrixFree(rows if bool(kept.all()) else rows[kept], absolute)
+
+
 def measure(
     positions: Tensor,
-    correlation: Tensor | None,
+    correlation: Tensor | Sampled | None,
     layout: Layout,
-    half_correlations: tuple[Tensor, Tensor] | None = None,
+    half_correlations: tuple[Tensor | Sampled, Tensor | Sampled] | None = None,
     half_positions: tuple[Tensor, Tensor] | None = None,
     *,
     no_halves: str = "the corpus was not fitted in halves",
@@ -62,7 +82,8 @@ def measure(
 
     Args:
         positions: (N, d), NaN for undefined neurons.
-        correlation: (N, N), NaN for undefined neurons; None where it was not kept.
+        correlation: (N, N), NaN for undefined neurons, or a sample to compute it from; None where
+            it was not kept.
         layout: how the positions were found.
         half_correlations: those of the first and of the second half of the corpus.
         half_positions: the maps of the two halves.
@@ -80,7 +101,7 @@ def measure(
             "correlation_stability",
         )
         return Faithfulness(**dict.fromkeys(names), reasons=dict.fromkeys(names, missing))
-    alive = positions.isfinite().all(dim=1) & correlation.diagonal().isfinite()
+    alive = positions.isfinite().all(dim=1) & _is_defined(correlation)
     points, target = positions[alive], _target(correlation, alive, layout)
     n = points.shape[0]
     reasons: dict[str, str] = {}
@@ -138,7 +159,7 @@ def measure(
 def _stability(
     alive: Tensor,
     layout: Layout,
-    correlations: tuple[Tensor, Tensor] | None,
+    correlations: tuple[Tensor | Sampled, Tensor | Sampled] | None,
     positions: tuple[Tensor, Tensor] | None,
 ) -> tuple[float | None, float | None]:
     """The neighbours on which the two halves agree: on their maps, and by ρ."""
@@ -146,7 +167,7 @@ def _stability(
         return None, None
     both = alive.clone()
     for rho in correlations:
-        both &= rho.diagonal().isfinite()
+        both &= _is_defined(rho)
     for points in positions or ():
         both &= points.isfinite().all(dim=1)
     if int(both.sum()) < N_NEIGHBOURS + 2:
@@ -167,9 +188,17 @@ def nearest_on_map(positions: Tensor, p: float = 2.0, k: int = N_NEIGHBOURS) -> 
     return torch.cat(found)
 
 
-def nearest_by_target(target: Tensor, k: int = N_NEIGHBOURS) -> Tensor:
-    """(N, k) indices of each neuron's nearest by wanted distance (N, N), itself left out."""
-    return torch.cat([_nearest(target[rows].clone(), rows, k) for rows in row_blocks(len(target))])
+def nearest_by_target(target: Tensor | Target, k: int = N_NEIGHBOURS) -> Tensor:
+    """(N, k) indices of each neuron's nearest by wanted distance, itself left out.
+
+    Args:
+        target: (N, N) distances wanted, or another form of them.
+    """
+    form = as_target(target)
+    everyone = slice(0, form.n)
+    return torch.cat(
+        [_nearest(form.block(rows, everyone).clone(), rows, k) for rows in row_blocks(form.n)]
+    )
 
 
 def _nearest(distance: Tensor, rows: slice, k: int) -> Tensor:
@@ -184,13 +213,23 @@ def overlap_of(a: Tensor, b: Tensor) -> float:
     return shared / a.numel()
 
 
-def _target(correlation: Tensor, alive: Tensor, layout: Layout) -> Tensor:
-    rho = correlation[alive][:, alive].float()
-    return dissimilarity(rho.abs() if layout.absolute else rho)
+def _is_defined(correlation: Tensor | Sampled) -> Tensor:
+    """(N,) bool."""
+    if isinstance(correlation, Sampled):
+        return correlation.is_defined
+    return correlation.diagonal().isfinite()
 
 
-def _rank_correlation(positions: Tensor, target: Tensor, p: float) -> float | None:
-    """Spearman's, over all pairs, or two million drawn at random with replacement where more."""
+def _target(correlation: Tensor | Sampled, alive: Tensor, layout: Layout) -> Target:
+    """Distances wanted between the neurons that are alive."""
+    if isinstance(correlation, Sampled):
+        return correlation.among(alive, layout.absolute)
+    rho = correlation if bool(alive.all()) else correlation[alive][:, alive]
+    return Correlations(rho.float().clamp(max=1), layout.absolute)
+
+
+def _rank_correlation(positions: Tensor, target: Target, p: float) -> float | None:
+    """Spearman's, over all pairs, or half a million drawn at random with replacement where more."""
     n = positions.shape[0]
     if n < 3:
         return None
@@ -203,7 +242,7 @@ def _rank_correlation(positions: Tensor, target: Tensor, p: float) -> float | No
         first, second = first.to(positions.device), second.to(positions.device)
     difference = positions[first] - positions[second]
     distance = torch.linalg.vector_norm(difference, ord=p, dim=1).cpu().numpy()
-    wanted = target[first, second].cpu().numpy()
+    wanted = target.pairs(first, second).cpu().numpy()
     # Side by side: sorting is most of the work, and NumPy sorts on one core, without Python's lock.
     with ThreadPoolExecutor(2) as pool:
         ranks = list(pool.map(_ranks, (distance, wanted)))

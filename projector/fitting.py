@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from projector.budget import check_disk, give_back, memory_errors
+from projector.budget import Plan, check_disk, give_back, memory_errors
 from projector.checkpoint import (
     Checkpoint,
     Gathered,
@@ -158,12 +158,12 @@ def run(
         processes.wait()
         before = processes.of_the_first(before)
     # The least memory decides for all.
-    passes = _passes_of(before) or max(processes.collected(job.passes), key=len)
-    job = replace(job, passes=passes)
+    plan = _plan_of(before) or min(processes.collected(job.plan), key=lambda plan: plan.room)
+    job = replace(job, plan=plan)
     if checkpoint is not None:
         checkpoint.choices = {
             "threads": torch.get_num_threads(),
-            "passes": passes,
+            "plan": plan.as_json(),
             "force": force,
             **before,
         }
@@ -194,14 +194,12 @@ def going_on(job: Job, out: Path, processes: Processes) -> Job:
     if not has_checkpoint(out):
         return job
     checkpoint = Checkpoint(checkpoint_path(out), run_facts(job, processes.n), processes.rank)
-    return replace(job, passes=_passes_of(checkpoint.load_choices()))
+    return replace(job, plan=_plan_of(checkpoint.load_choices()) or job.plan)
 
 
-def _passes_of(choices: Mapping[str, Any]) -> tuple[tuple[MapKey, ...], ...]:
-    """The passes that a stopped run had chosen."""
-    return tuple(
-        tuple((int(layer), str(site)) for layer, site in keys) for keys in choices.get("passes", ())
-    )
+def _plan_of(choices: Mapping[str, Any]) -> Plan | None:
+    """How the maps shared the memory of a stopped run."""
+    return Plan.from_json(choices["plan"]) if "plan" in choices else None
 
 
 def _may_replace(folder: Path, projection: Projection, choices: Mapping[str, Any]) -> bool:
@@ -258,7 +256,7 @@ class _Fit:
         # The last of the sums that were written: pass and batches.
         self._written: tuple[int, int] | None = None
         self._pace = Pace(
-            _CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE, job.needs.of(job.passes) / _USUAL_DISK_SPEED
+            _CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE, job.plan.n_bytes / _USUAL_DISK_SPEED
         )
         self._pace_of_maps = Pace(_CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE)
 
@@ -278,7 +276,7 @@ class _Fit:
     ) -> None:
         job = self.job
         is_placed = set(self.processes.of_the_first(list(self.placed)))
-        for i_pass, keys in enumerate(job.passes):
+        for i_pass, keys in enumerate(job.plan.passes):
             left = [key for key in keys if map_name(*key) not in is_placed]
             if not left:
                 continue
@@ -299,9 +297,7 @@ class _Fit:
             if self.processes.n > 1:
                 # What is added up is no longer a share: it could not be gone on from.
                 self._write(i_pass, self.n_batches, gatherer)
-                for halves in gatherer.halves.values():
-                    for half in halves:
-                        half.reduce(self.processes)
+                gatherer.reduce(self.processes)
             self._place(i_pass, gatherer, interrupt)
 
     def _gather(
@@ -316,7 +312,7 @@ class _Fit:
             if interrupt.is_asked:
                 raise KeyboardInterrupt
 
-        n_passes = len(job.passes)
+        n_passes = len(job.plan.passes)
         which = f", pass {i_pass + 1} of {n_passes}" if n_passes > 1 else ""
         n_tokens = [
             batch.n_tokens if self.processes.mine(number) else 0
@@ -339,10 +335,10 @@ class _Fit:
 
     def _place(self, i_pass: int, gatherer: Gatherer, interrupt: DeferredInterrupt) -> None:
         trained = gatherer.trainer.positions() if gatherer.trainer is not None else {}
-        self.progress.begin("Placing neurons", len(gatherer.halves), "maps")
+        self.progress.begin("Placing neurons", len(gatherer.gathered), "maps")
         try:
             self._write_if_due(i_pass, gatherer)
-            for keys in _rounds(self.job.widths, list(gatherer.halves), self.processes.n):
+            for keys in _rounds(self.job.widths, list(gatherer.gathered), self.processes.n):
                 self._place_round(keys, gatherer, trained, interrupt)
                 self.progress.advance(len(keys))
                 self._write_if_due(i_pass, gatherer)
@@ -352,7 +348,7 @@ class _Fit:
             self._write(i_pass, self.n_batches, gatherer)
             raise
         self.progress.end()
-        if i_pass + 1 < len(self.job.passes):
+        if i_pass + 1 < len(self.job.plan.passes):
             # Room for the sums of the next.
             self._write_maps()
 
@@ -371,16 +367,16 @@ class _Fit:
             if name not in self.placed:
                 with interrupt.at_once():
                     own = place_map(
-                        name, gatherer.halves[key], self.job.layout, trained=trained.get(name)
+                        name, gatherer.gathered[key], self.job.layout, trained=trained.get(name)
                     )
         found = self.processes.collected(own)
         for key, placed in zip(keys, found, strict=False):
             if placed is not None:
                 keeps = self.processes.is_first and self.job.settings.keep_statistics
-                statistics = kept_statistics(placed.name, gatherer.halves[key]) if keeps else {}
+                statistics = kept_statistics(placed.name, gatherer.gathered[key]) if keeps else {}
                 whole = replace(placed, statistics=statistics)
                 self.placed[placed.name] = self._unwritten[placed.name] = whole
-            del gatherer.halves[key]
+            del gatherer.gathered[key]
         give_back()
 
     def _write_if_due(self, i_pass: int, gatherer: Gatherer) -> None:
@@ -395,7 +391,7 @@ class _Fit:
             return
         # First, for the sums of placed maps are gone.
         self._write_maps()
-        if self._written == (i_pass, n_batches) or not gatherer.halves:
+        if self._written == (i_pass, n_batches) or not gatherer.gathered:
             return
         with self._pace.writing(), disk_errors(self.checkpoint.folder):
             self.checkpoint.save_gathered(Gathered(i_pass, n_batches, gatherer.state()))
@@ -450,7 +446,8 @@ def make_gatherer(
         job.trunk,
         {key: taps[key] for key in keys},
         {key: job.widths[key] for key in keys},
-        job.corpus.n_sequences,
+        job.corpus,
+        samples=job.plan.samples,
         correlation=job.settings.correlation,
         trainer=trainer,
         absolute=layout.absolute,

@@ -15,6 +15,7 @@ from projector.corpus import Batch, Corpus
 from projector.models import input_device, is_spread
 from projector.processes import Processes
 from projector.projection import map_name
+from projector.sampling import TokenSample
 from projector.solvers import OnlineTrainer
 from projector.statistics import RunningCovariance, SequenceCorrelation, Together
 
@@ -74,6 +75,9 @@ class HalfStatistics:
         return correlation
 
 
+Halves = tuple[HalfStatistics, HalfStatistics]
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Dropout off while open; what was in training is so again afterwards."""
@@ -108,6 +112,8 @@ class Gatherer:
         model: the model to run; its output is not used.
         taps: what to read, by layer and site.
         widths: neurons of each.
+        samples: of how many tokens to keep the activations, for maps too wide for a matrix.
+        corpus: what will be shown.
         correlation: ``pooled`` or ``per-sequence``.
         trainer: shown each batch's correlations, where positions are trained online.
         absolute: show the trainer |ρ|.
@@ -118,35 +124,46 @@ class Gatherer:
         model: nn.Module,
         taps: Mapping[MapKey, Tap],
         widths: Mapping[MapKey, int],
-        n_sequences: int,
+        corpus: Corpus,
         *,
+        samples: Mapping[MapKey, int] | None = None,
         correlation: str = "pooled",
         trainer: OnlineTrainer | None = None,
         absolute: bool = False,
     ) -> None:
-        self.model, self.taps, self.n_sequences = model, taps, n_sequences
+        self.model, self.taps, self.n_sequences = model, taps, corpus.n_sequences
         self.correlation, self.trainer, self.absolute = correlation, trainer, absolute
         self.device = input_device(model)
         # Sums are kept where activations are: of a model that is spread, on many devices.
         found = _devices_of(model, taps, self.device) if is_spread(model) else {}
-        self.halves: dict[MapKey, tuple[HalfStatistics, HalfStatistics]] = {}
+        self.gathered: dict[MapKey, Halves | TokenSample] = {}
+        dtype = next(model.parameters()).dtype
         for key, n in widths.items():
             device = found.get(key, self.device)
             if device.type == "mps":
                 # MPS has no float64, in which the sums are kept.
                 device = torch.device("cpu")
-            self.halves[key] = (
+            if samples and key in samples:
+                self.gathered[key] = TokenSample(n, corpus.n_tokens, samples[key], dtype, device)
+                continue
+            self.gathered[key] = (
                 HalfStatistics.empty(n, correlation, device),
                 HalfStatistics.empty(n, correlation, device),
             )
 
-    def run(self, batch: Batch) -> None:
-        """Run the model on one batch and count its activations in."""
+    def run(self, batch: Batch, n_before: int) -> None:
+        """Run the model on one batch and count its activations in.
+
+        Args:
+            n_before: tokens that count in the batches of the corpus before it.
+        """
         number = batch.first + torch.arange(batch.keep.shape[0])
         first = in_first_half(number, self.n_sequences)
         keeps = [batch.keep & half[:, None] for half in (first, ~first)]
         # Found once for all maps, and moved once to each device that activations are on.
         kept = [keep.reshape(-1).nonzero()[:, 0] for keep in keeps]
+        all_kept = batch.keep.reshape(-1).nonzero()[:, 0]
+        in_first = keeps[0].reshape(-1)
         lengths = [[n for n in keep.sum(dim=1).tolist() if n] for keep in keeps]
         indices: dict[torch.device, list[Tensor]] = {}
         batch_statistics: dict[MapKey, RunningCovariance] = {}
@@ -156,7 +173,11 @@ class Gatherer:
             if device not in indices:
                 indices[device] = [index.to(device) for index in kept]
             every = token_rows(activation, batch.keep.shape)
-            for i, half in enumerate(self.halves[key]):
+            into = self.gathered[key]
+            if isinstance(into, TokenSample):
+                into.update(every, all_kept, n_before, in_first)
+                return
+            for i, half in enumerate(into):
                 rows = every.index_select(0, indices[device][i])
                 if half.by_sequence is not None:
                     half.by_sequence.update(rows.split(lengths[i]))
@@ -201,12 +222,22 @@ class Gatherer:
             }
             part.load_state(state)
 
+    def reduce(self, together: Together) -> None:
+        """Count in what every other process has gathered, each by all."""
+        for parts in self.gathered.values():
+            for part in (parts,) if isinstance(parts, TokenSample) else parts:
+                part.reduce(together)
+
     def _parts(self) -> Iterator[tuple[str, Any]]:
-        for key, halves in self.halves.items():
-            for which, half in enumerate(halves):
-                yield f"{map_name(*key)}/{which}/covariance", half.covariance
+        for key, gathered in self.gathered.items():
+            name = map_name(*key)
+            if isinstance(gathered, TokenSample):
+                yield f"{name}/sample", gathered
+                continue
+            for which, half in enumerate(gathered):
+                yield f"{name}/{which}/covariance", half.covariance
                 if half.by_sequence is not None:
-                    yield f"{map_name(*key)}/{which}/by_sequence", half.by_sequence
+                    yield f"{name}/{which}/by_sequence", half.by_sequence
         if self.trainer is not None:
             yield "trainer", self.trainer
 
@@ -226,7 +257,9 @@ def gather(
         n_done: batches of the corpus, counting everyone's, that are left out at the start.
         after_batch: told how many batches of the corpus are behind, and shown the last.
     """
+    n_before = 0
     for number, batch in enumerate(corpus.batches(batch_size)):
         if number >= n_done and processes.mine(number):
-            gatherer.run(batch)
+            gatherer.run(batch, n_before)
             after_batch(number + 1, batch)
+        n_before += batch.n_tokens

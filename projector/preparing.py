@@ -15,7 +15,7 @@ from projector.architecture import (
     find_architecture,
     longest_sequence,
 )
-from projector.budget import Needs, free_memory, plan_passes, reckon_needs
+from projector.budget import Plan, free_memory, plan_fit, reckon_needs
 from projector.corpus import DEFAULT_SEQUENCE_LENGTH, Corpus, read_corpus
 from projector.errors import UserError
 from projector.gathering import CORRELATIONS, MapKey
@@ -90,9 +90,7 @@ class Job:
     layout: Layout
     sequence_length: int
     packed: bool
-    needs: Needs
-    # Maps that are gathered together, pass by pass over the corpus.
-    passes: tuple[tuple[MapKey, ...], ...]
+    plan: Plan
 
     @property
     def widths(self) -> dict[MapKey, int]:
@@ -112,13 +110,9 @@ class Job:
         per_map = [4 * n * self.layout.dim for n in self.widths.values()]
         if self.settings.keep_statistics:
             n_matrices = 2 if self.settings.correlation == "per-sequence" else 1
-            per_map += [4 * n * (n_matrices * n + 1) for n in self.widths.values()]
+            kept = [n for key, n in self.widths.items() if key not in self.plan.samples]
+            per_map += [4 * n * (n_matrices * n + 1) for n in kept]
         return sum(per_map)
-
-    @property
-    def memory_bytes(self) -> int:
-        """Peak of all that a fit takes beside the loaded model."""
-        return self.needs.of(self.passes)
 
 
 def prepare(
@@ -229,9 +223,13 @@ def prepare(
         layout,
         sequence_length,
         packed,
-        needs,
-        plan_passes(
-            needs, widths, settings.memory_budget, free_memory(sums_on, spread=is_spread(trunk))
+        plan_fit(
+            needs,
+            widths,
+            settings.memory_budget,
+            free_memory(sums_on, spread=is_spread(trunk)),
+            n_tokens=tokens.n_tokens,
+            itemsize=next(trunk.parameters()).dtype.itemsize,
         ),
     )
 

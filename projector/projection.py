@@ -155,6 +155,13 @@ class Projection:
     def _statistic(self, layer: int, site: str, what: str) -> Tensor:
         name = f"{self._name(layer, site)}.{what}"
         if name not in self.statistics:
+            sample = self.figures(layer, site).get("sample")
+            if sample is not None:
+                raise UserError(
+                    f"layer {layer} {site} has too many neurons for the memory its fit was given: "
+                    f"it was placed by {sample['n_tokens']:,} tokens, and its correlations were "
+                    "never a matrix; make it again with more --memory-budget"
+                )
             raise UserError(
                 "this projection was saved without statistics: make it again with "
                 "`projector fit`, without --no-statistics"

@@ -40,6 +40,9 @@ class Target(Protocol):
         An entry of the diagonal may be off by rounding: what reads it takes it for 0.
         """
 
+    def pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        """δ of pairs of neurons, both (n_pairs,) int64."""
+
 
 @dataclass(frozen=True)
 class Distances:
@@ -61,6 +64,9 @@ class Distances:
 
     def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
         return self.matrix[rows, columns]
+
+    def pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.matrix[first, second]
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,9 @@ class Correlations:
     def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
         return _apart(self.matrix[rows, columns], self.absolute, out)
 
+    def pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        return _apart(self.matrix[first, second], self.absolute)
+
 
 @dataclass(frozen=True)
 class MatrixFree:
@@ -98,8 +107,8 @@ class MatrixFree:
 
     Attributes:
         rows: Z, (N, T): each neuron's activations on T tokens with mean 0 and mean square 1, as
-            :func:`standardize` gives them; any float dtype. The device's matrix units multiply
-            float16 and bfloat16 and add up in float32.
+            :func:`projector.sampling.standardize` gives them; any float dtype. The device's matrix
+            units multiply float16 and bfloat16 and add up in float32.
         absolute: use |ρ| in place of ρ.
     """
 
@@ -143,6 +152,16 @@ class MatrixFree:
     def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
         return _apart(self.correlation(rows, columns), self.absolute, out)
 
+    def pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        # Into one piece: small ones between large ones would keep these from being used again.
+        found = self.rows.new_empty(len(first), dtype=torch.float32)
+        n_at_once = max(1, _WIDENED // (16 * self.n_tokens))
+        for begin in range(0, len(first), n_at_once):
+            some = slice(begin, begin + n_at_once)
+            a, b = self.rows[first[some]].float(), self.rows[second[some]].float()
+            torch.mean(a.mul_(b), dim=1, out=found[some])
+        return _apart(found.clamp_(-1, 1), self.absolute)
+
 
 def _scale(target: Target) -> float:
     step = max(1, -(-target.n // _ROWS_FOR_SCALE))
@@ -153,7 +172,7 @@ def _scale(target: Target) -> float:
     return math.sqrt(sum(mean_squares) / max(len(mean_squares), 1))
 
 
-def _apart(correlation: Tensor, absolute: bool, out: Tensor | None) -> Tensor:
+def _apart(correlation: Tensor, absolute: bool, out: Tensor | None = None) -> Tensor:
     if absolute:
         correlation = torch.abs(correlation, out=out)
     return torch.sub(correlation.new_ones(()), correlation, out=out)
@@ -162,85 +181,3 @@ def _apart(correlation: Tensor, absolute: bool, out: Tensor | None) -> Tensor:
 def as_target(target: Tensor | Target) -> Target:
     """A plain matrix (N, N) is one of distances."""
     return Distances(target) if isinstance(target, Tensor) else target
-
-
-def standardize(activations: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Activations as :class:`MatrixFree` takes them.
-
-    Args:
-        activations: (T, N), any float dtype.
-        dtype: of the result; float16 halves its memory, and its rounding moves ρ by less than 1e-3.
-
-    Returns:
-        (n_alive, T) with mean 0 and mean square 1 over the tokens, and (N,) bool: which neurons
-        these are. Left out is what has no variance, or is NaN or infinite anywhere.
-    """
-    n_tokens, n_neurons = activations.shape
-    is_alive = torch.zeros(n_neurons, dtype=torch.bool, device=activations.device)
-    kept = []
-    # In float64, and some neurons at a time, so that it costs no second copy.
-    n_at_once = max(1, (1 << 22) // max(n_tokens, 1))
-    for first in range(0, n_neurons, n_at_once):
-        some = activations[:, first : first + n_at_once].T.double()
-        some = some - some.mean(dim=1, keepdim=True)
-        spread = some.square().mean(dim=1).sqrt()
-        # What rounding leaves of a neuron that never changes is no variance.
-        least = activations[:, first : first + n_at_once].amin(dim=0)
-        greatest = activations[:, first : first + n_at_once].amax(dim=0)
-        alive = spread.isfinite() & (spread > 0) & (least < greatest)
-        is_alive[first : first + n_at_once] = alive
-        kept.append((some[alive] / spread[alive, None]).to(dtype))
-    return torch.cat(kept), is_alive
-
-
-@dataclass(frozen=True)
-class SamplingError:
-    """How far correlations of a sample are from those of the corpus: standard errors of ρ, rms.
-
-    Attributes:
-        n_tokens: T, tokens of the sample.
-        n_pairs: pairs of neurons that it was measured on.
-        measured: from the difference of the sample's two halves, in the order of the corpus: it
-            holds what neighbouring tokens have in common, and what changes along the corpus.
-        if_independent: (1 − ρ²)/√T, what it would be were the tokens drawn independently.
-    """
-
-    n_tokens: int
-    n_pairs: int
-    measured: float
-    if_independent: float
-
-
-def sampling_error(target: MatrixFree, n_neurons: int = 512) -> SamplingError:
-    """The sampling error of ρ, measured on the pairs of ``n_neurons`` evenly spaced neurons.
-
-    The estimates of two halves of T/2 tokens differ by twice the standard error of the whole.
-    """
-    step = max(1, target.n // n_neurons)
-    rows = target.rows[::step].float()
-    n, n_tokens = rows.shape
-    first, second = torch.triu_indices(n, n, offset=1, device=rows.device)
-    if len(first) == 0 or n_tokens < 4:
-        return SamplingError(n_tokens, 0, math.nan, math.nan)
-    halves = [torch.corrcoef(part)[first, second] for part in rows.tensor_split(2, dim=1)]
-    # A neuron without variance in one half tells nothing there.
-    difference = (halves[0] - halves[1]).double()
-    difference = difference[difference.isfinite()]
-    whole = (rows @ rows.T / n_tokens)[first, second].double()
-    return SamplingError(
-        n_tokens,
-        len(difference),
-        float(difference.square().mean().sqrt() / 2),
-        float(((1 - whole.square()) / math.sqrt(n_tokens)).square().mean().sqrt()),
-    )
-
-
-def sample_size(n_neurons: int, n_bytes: int, dtype: torch.dtype = torch.float16) -> int:
-    """Tokens T that a matrix-free target of N neurons may keep in ``n_bytes``, below 2N."""
-    return max(0, min(2 * n_neurons - 1, n_bytes // (n_neurons * dtype.itemsize)))
-
-
-def evenly_drawn(n_tokens: int, n_drawn: int) -> Tensor:
-    """``n_drawn`` of the places 0 … n_tokens − 1, evenly spaced, ascending, no two the same."""
-    n_drawn = min(n_drawn, n_tokens)
-    return (torch.arange(n_drawn) * n_tokens + n_tokens // 2) // max(n_drawn, 1)

@@ -834,7 +834,8 @@ def test_too_little_memory_is_seen_before_any_work(
     assert result.exit_code == 2
     line = the_error(result.stderr)
     # The widest matrix in float64.
-    assert f"{N_NEURONS} × {N_NEURONS} matrix of layer 0 mlp_post" in line
+    assert f"{N_NEURONS} × {N_NEURONS} matrix" in line
+    assert "layer 0 mlp_post" in line
     for part in ("out of memory", f"{8 * N_NEURONS**2 / 1000:.1f} kB", "5 kB are free", "--layers"):
         assert part in line
     assert "Running the model" not in result.stdout

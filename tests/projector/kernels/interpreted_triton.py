@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from projector.kernels import Correlations, Distances, MatrixFree, triton_forms
-from projector.kernels.targets import standardize
 from projector.kernels.triton_forms import transform_matrix_free, transform_stored
+from projector.sampling import standardize
 from tests.projector.kernels.reference import (
     cases,
     check_against_formula,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.kernels import Correlations, MatrixFree, guttman_transform, targets
-from projector.kernels.targets import evenly_drawn, sample_size, sampling_error, standardize
+from projector.kernels import Correlations, Distances, MatrixFree, guttman_transform, targets
+from projector.sampling import standardize
 from projector.solvers import Layout, solve
 
 
@@ -63,59 +61,16 @@ def test_only_smacof_does_without_the_matrix() -> None:
             solve(MatrixFree(rows), layout)
 
 
-def test_standardizing_leaves_out_what_has_no_correlation() -> None:
+def test_pairs_are_what_blocks_hold() -> None:
     seen = activations()
-    seen[:, 4] = 1.1
-    seen[3, 7] = torch.inf
-    seen[5, 9] = torch.nan
-    rows, is_alive = standardize(seen)
-    assert (~is_alive).nonzero()[:, 0].tolist() == [4, 7, 9]
-    assert rows.shape == (87, 150)
-    assert torch.allclose(rows.mean(dim=1), torch.zeros(87), atol=1e-5)
-    assert torch.allclose(rows.square().mean(dim=1), torch.ones(87), atol=1e-5)
-
-
-def test_the_sampling_error_of_independent_tokens_is_the_one_they_have() -> None:
-    # Gaussians: (1 − ρ²)/√T is exact to 1/T.
-    generator = torch.Generator().manual_seed(0)
-    mixing = torch.randn(8, 60, generator=generator)
-    truth = torch.corrcoef(mixing.T)
-    seen = torch.randn(2000, 8, generator=generator) @ mixing
-    error = sampling_error(MatrixFree(standardize(seen)[0]))
-    upper = torch.triu_indices(60, 60, offset=1)
-    covariance = mixing.T @ mixing
-    spread = covariance.diagonal().sqrt()
-    truth = covariance / spread[:, None] / spread
-    actual = (torch.corrcoef(seen.T) - truth)[upper[0], upper[1]].square().mean().sqrt()
-    assert error.n_tokens == 2000
-    assert error.n_pairs == 60 * 59 // 2
-    assert error.if_independent == pytest.approx(float(actual), rel=0.25)
-    assert error.measured == pytest.approx(error.if_independent, rel=0.25)
-
-
-def test_the_sampling_error_counts_what_neighbouring_tokens_share() -> None:
-    # Every token four times in a row: a quarter of the tokens it seems to have.
-    generator = torch.Generator().manual_seed(1)
-    seen = torch.randn(500, 60, generator=generator).repeat_interleave(4, dim=0)
-    error = sampling_error(MatrixFree(standardize(seen)[0]))
-    assert error.if_independent == pytest.approx(1 / math.sqrt(2000), rel=0.05)
-    assert error.measured == pytest.approx(1 / math.sqrt(500), rel=0.15)
-
-
-def test_sampling_error_of_too_little() -> None:
-    one = sampling_error(MatrixFree(torch.randn(1, 50)))
-    assert one.n_pairs == 0
-    assert math.isnan(one.measured)
-
-
-def test_samples_fit_and_are_even() -> None:
-    assert sample_size(1000, n_bytes=10**9) == 1999
-    assert sample_size(1000, n_bytes=10**6) == 500
-    assert 500 * 1000 * torch.float16.itemsize <= 10**6
-    places = evenly_drawn(1000, 300)
-    assert len(places.unique()) == 300
-    assert int(places.min()) >= 0
-    assert int(places.max()) < 1000
-    gaps = places.diff()
-    assert int(gaps.max()) - int(gaps.min()) <= 1
-    assert evenly_drawn(10, 50).tolist() == list(range(10))
+    rho = torch.corrcoef(seen.T)
+    first, second = torch.triu_indices(90, 90, offset=1)
+    for absolute in (False, True):
+        wanted = 1 - (rho.abs() if absolute else rho)
+        for form in (
+            Correlations(rho, absolute),
+            MatrixFree(standardize(seen)[0], absolute),
+            Distances(wanted),
+        ):
+            found = form.pairs(first, second)
+            assert torch.allclose(found, wanted[first, second], atol=1e-5), type(form)

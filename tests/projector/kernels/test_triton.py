@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from projector.kernels import Correlations, Distances, MatrixFree, guttman_transforms
-from projector.kernels.targets import standardize
+from projector.sampling import standardize
 from projector.solvers import Layout, solve_all
 from tests.projector.kernels.reference import cases, check_against_formula, distances
 
