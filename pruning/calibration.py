@@ -20,7 +20,7 @@ from projector.gathering import evaluating
 from projector.models import LoadedModel
 from projector.progress import Progress, Silent
 from projector.sources import Document, read_documents, source_name
-from projector.statistics import RunningCovariance
+from projector.statistics import RunningCovariance, packed_numel
 from pruning.perplexity import find_context
 from pruning.windows import hash_documents
 
@@ -233,8 +233,8 @@ def calibrate(
 ) -> Calibration:
     """Run the model over the sequences of one seed and gather its neurons' moments.
 
-    Every fifth sequence is held out. Costs one forward pass, and two N × N float64 matrices a
-    layer.
+    Every fifth sequence is held out. Costs one forward pass, and two sums and two N × N
+    matrices in float64 a layer.
 
     Raises:
         UserError: if there are too few sequences, or the moments are not finite.
@@ -345,9 +345,10 @@ def check_memory(architecture: Architecture, device: torch.device) -> None:
     The sums are kept where the model is, if there is room, and a copy on the CPU.
     """
     free = psutil.virtual_memory().available
-    n_bytes = _sum_bytes(architecture)
-    if _sums_on(architecture, device).type == "cpu":
-        n_bytes *= 2
+    n_bytes = sum(2 * 8 * mlp.n_neurons**2 for mlp in mlps_of(architecture))
+    sums_on = _sums_on(architecture, device)
+    if sums_on.type == "cpu":
+        n_bytes += _sum_bytes(architecture, sums_on)
     if n_bytes > free:
         widest = max(mlp.n_neurons for mlp in mlps_of(architecture))
         raise UserError(
@@ -356,15 +357,16 @@ def check_memory(architecture: Architecture, device: torch.device) -> None:
         )
 
 
-def _sum_bytes(architecture: Architecture) -> int:
-    """Two float64 matrices a layer: over the tokens of the fit, and over the held-out ones."""
-    return sum(2 * 8 * mlp.n_neurons**2 for mlp in mlps_of(architecture))
+def _sum_bytes(architecture: Architecture, device: torch.device) -> int:
+    """Two sums a layer: over the tokens of the fit, and over the held-out ones."""
+    return sum(2 * 8 * packed_numel(mlp.n_neurons, device) for mlp in mlps_of(architecture))
 
 
 def _sums_on(architecture: Architecture, device: torch.device) -> torch.device:
     """Where sums are kept: MPS has no float64, and a GPU may have no room beside the model."""
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
-        # The other half is for activations.
-        return device if 2 * _sum_bytes(architecture) < free else torch.device("cpu")
+        # While they are made into matrices, one after another, a matrix more; and activations.
+        has_room = 4 * _sum_bytes(architecture, device) < free
+        return device if has_room else torch.device("cpu")
     return torch.device("cpu") if device.type == "mps" else device
