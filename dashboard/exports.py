@@ -31,7 +31,7 @@ def neuron_table(projection: Projection, layer: int, site: str, poles: Poles | N
     if poles is not None:
         columns["pole"] = pa.array(poles.labels.numpy(), pa.int32())
         columns["strength"] = _floats(poles.strengths)
-    if projection.has_statistics:
+    if projection.has_statistics_of(layer, site):
         columns["mean"] = _floats(projection.mean(layer, site))
         columns["variance"] = _floats(projection.covariance(layer, site).diagonal())
     return pa.table(columns)

@@ -43,7 +43,7 @@ def trust_figures(figures: dict[str, Any], poles: Poles | None, dim: int) -> lis
 
     chance = figures.get("chance_overlap")
     by_chance = "" if chance is None else f" By chance it would be {10 * chance:.1f}."
-    return [
+    found = [
         Figure(
             "Neighbours kept",
             of_ten("neighbour_overlap"),
@@ -78,3 +78,16 @@ def trust_figures(figures: dict[str, Any], poles: Poles | None, dim: int) -> lis
             "changed.",
         ),
     ]
+    sample = figures.get("sample")
+    if sample is not None:
+        off = sample["measured"]
+        found.append(
+            Figure(
+                "Sampling error of ρ",
+                "–" if off is None else f"±{off:.2g}",
+                f"The map has too many neurons for a matrix, and was placed by "
+                f"{sample['n_tokens']:,} of {sample['n_tokens_of']:,} tokens. So far are their "
+                "correlations from the corpus's, root mean square.",
+            )
+        )
+    return found

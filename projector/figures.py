@@ -15,6 +15,7 @@ from torch import Tensor
 from projector.errors import UserError
 from projector.faithfulness import N_NEIGHBOURS
 from projector.projection import Projection, disk_errors
+from projector.sampling import sample_text
 
 MOST_CELLS = 1000
 _TEMPLATE = "plotly_white"
@@ -235,19 +236,22 @@ def write_pictures(projection: Projection, folder: Path) -> list[Path]:
         f"map-{site}.html": map_figure(projection, site) for site in projection.sites
     }
     pictures["trust.html"] = stress_figure(projection)
-    if projection.has_statistics:
-        layer, site = _clearest_map(projection)
+    clearest = _clearest_map(projection)
+    if clearest is not None:
+        layer, site = clearest
         pictures[f"heatmap-layer{layer}-{site}.html"] = heatmap_figure(projection, layer, site)
     for name, figure in pictures.items():
         write_figure(figure, folder / name)
     return [folder / name for name in pictures]
 
 
-def _clearest_map(projection: Projection) -> tuple[int, str]:
-    """Of the first site, the layer whose map follows its correlations best."""
-    site = projection.sites[0]
-    layers = [n for n, s in projection.maps if s == site]
-    return max(layers, key=lambda n: projection.figures(n, site)["rank_correlation"] or -1.0), site
+def _clearest_map(projection: Projection) -> tuple[int, str] | None:
+    """Of the first site that has correlations, the layer whose map follows them best."""
+    for site in projection.sites:
+        maps = [m for m in projection.maps if m[1] == site and projection.has_statistics_of(*m)]
+        if maps:
+            return max(maps, key=lambda m: projection.figures(*m)["rank_correlation"] or -1.0)
+    return None
 
 
 def trust_text(figures: dict[str, Any]) -> str:
@@ -270,6 +274,9 @@ def trust_text(figures: dict[str, Any]) -> str:
             f"two halves of the corpus agree on {N_NEIGHBOURS * figures['stability']:.1f} of "
             f"{N_NEIGHBOURS} neighbours"
         )
+    sample = figures.get("sample")
+    if sample is not None:
+        parts.append(sample_text(sample))
     if not parts:
         reason = next(iter(figures["reasons"].values()), "nothing was measured")
         parts.append(f"how far to trust it is unknown: {reason}")
@@ -309,7 +316,7 @@ def _map_trace(projection: Projection, layer: int, site: str) -> go.Scatter3d | 
     marker: dict[str, Any] = {"size": 3, "opacity": 0.85, "color": "#31688e"}
     hover = "%{text}<extra></extra>"
     spread = None
-    if projection.has_statistics:
+    if projection.has_statistics_of(layer, site):
         covariance = projection.covariance(layer, site)
         spread = covariance.diagonal()[defined].clamp(min=0).sqrt().numpy()
         marker |= {

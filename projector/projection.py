@@ -142,6 +142,11 @@ class Projection:
     def has_statistics(self) -> bool:
         return bool(self.statistics)
 
+    def has_statistics_of(self, layer: int, site: str) -> bool:
+        """Whether means and covariances of this map were kept; of one placed without a matrix,
+        they were not."""
+        return f"{self._name(layer, site)}.covariance" in self.statistics
+
     def _name(self, layer: int, site: str) -> str:
         name = map_name(layer, site)
         if name in self.position_tensors:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -182,3 +183,15 @@ def evenly_drawn(n_tokens: int, n_drawn: int) -> Tensor:
     """``n_drawn`` of the places 0 … n_tokens − 1, evenly spaced, ascending, no two the same."""
     n_drawn = min(n_drawn, n_tokens)
     return (torch.arange(n_drawn) * n_tokens + n_tokens // 2) // max(n_drawn, 1)
+
+
+def sample_text(sample: dict[str, Any]) -> str:
+    """What a map without a matrix was placed by, and what that costs, for a person.
+
+    Args:
+        sample: the map's ``sample`` in ``projection.json``.
+    """
+    text = f"placed by a sample of {sample['n_tokens']:,} of {sample['n_tokens_of']:,} tokens"
+    if sample["measured"] is None:
+        return text
+    return f"{text}, whose ρ is off by {sample['measured']:.2g} (root mean square)"

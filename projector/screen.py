@@ -196,6 +196,13 @@ class Screen:
         if projection.facts["layout"]["objective"] == "linear":
             self.say(_LINEAR_LEGEND)
         self.say(_LEGEND)
+        for layer, site in projection.maps:
+            sample = projection.figures(layer, site).get("sample")
+            if sample is not None:
+                # Brings torch along, which other commands do without.
+                from projector.sampling import sample_text
+
+                self.say(f"[yellow]layer {layer} {escape(site)}[/yellow]: {sample_text(sample)}")
         if next_command:
             self.say(f"Wrote [b]{escape(value['projection'])}[/b]")
             self.say(f"Next: {escape(next_command)}")

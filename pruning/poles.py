@@ -541,6 +541,8 @@ def _correlation_if_possible(
     """ρ, or None and why."""
     if not projection.has_statistics:
         return None, "the projection was saved without statistics"
+    if not projection.has_statistics_of(layer, site):
+        return None, "the map was placed without a matrix of correlations"
     n_neurons = projection.positions(layer, site).shape[0]
     needed, free = _CORRELATION_BYTES * n_neurons**2, psutil.virtual_memory().available
     if needed > free:

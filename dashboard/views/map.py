@@ -175,7 +175,7 @@ def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> Non
     if poles is not None:
         pole = int(poles.labels[neuron])
         facts.append("in no pole" if pole < 0 else f"pole {pole}")
-    if scene.projection.has_statistics:
+    if scene.projection.has_statistics_of(scene.layer, scene.site):
         mean, spread = (each[neuron] for each in moments_at(scene.path, scene.layer, scene.site))
         facts.append(f"over the corpus {number(mean)} ± {number(spread)}")
     if values is not None:
@@ -272,12 +272,10 @@ def _paint(
 
 def _measures(scene: Scene, site: str, asked: set[str]) -> dict[str, NDArray[np.floating]]:
     """Mean and variance of every neuron, and what else is asked for, where they are kept."""
-    if not scene.projection.has_statistics:
+    if not scene.projection.has_statistics_of(scene.layer, site):
         if asked & set(coloring.MEASURES):
-            raise UserError(
-                "this projection was saved without statistics, so that there is no mean, variance "
-                "or importance: make it again with `projector fit`, without --no-statistics"
-            )
+            # Says why there are none.
+            scene.projection.mean(scene.layer, site)
         return {}
     mean, spread = moments_at(scene.path, scene.layer, site)
     found: dict[str, NDArray[np.floating]] = {"mean": mean, "spread": spread**2}

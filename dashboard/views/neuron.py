@@ -78,7 +78,7 @@ def show(scene: Scene) -> None:
 
 def _show_figures(scene: Scene, neuron: int) -> None:
     columns = st.columns(3)
-    if scene.projection.has_statistics:
+    if scene.projection.has_statistics_of(scene.layer, scene.site):
         mean, spread = moments_at(scene.path, scene.layer, scene.site)
         columns[0].metric(
             "Mean",

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 import projector
-from projector import UserError
+from projector import Projection, UserError
 from projector.budget import Plan, plan_fit, reckon_needs, size_text
+from projector.figures import trust_text, write_pictures
 from projector.options import parse_size
 from projector.preparing import FitSettings, prepare
 from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
@@ -152,7 +153,10 @@ OF_LAYER_0: dict[str, Any] = {
 
 
 def test_a_fit_without_the_matrix_is_that_with_it_where_all_tokens_are_drawn(
-    checkpoint: Callable[[str], Path], text_file: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Callable[[str], Path],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, corpus = str(checkpoint("qwen2")), str(text_file)
     found = sampled_fit(model, corpus, 300, monkeypatch)
@@ -166,10 +170,17 @@ def test_a_fit_without_the_matrix_is_that_with_it_where_all_tokens_are_drawn(
     for name in ("stress", "stress_1", "rank_correlation", "correlation_stability"):
         assert figures[name] == pytest.approx(exact[name], abs=0.01), name
     assert figures["sample"]["measured"] > 0
+    assert "placed by a sample of 300 of 300 tokens, whose ρ is off by" in trust_text(figures)
     # What was never a matrix is not read as one.
+    assert found.has_statistics_of(0, "mlp_out")
+    assert not found.has_statistics_of(*WIDE)
     assert found.correlation(0, "mlp_out").shape[0] == found.positions(0, "mlp_out").shape[0]
     with pytest.raises(UserError, match=r"layer 0 mlp_post .* 300 tokens.*--memory-budget"):
         found.correlation(0, "mlp_post")
+    found.save(tmp_path / "found")
+    names = [path.name for path in write_pictures(Projection.load(tmp_path / "found"), tmp_path)]
+    # The first site has no correlations to draw.
+    assert "heatmap-layer0-mlp_out.html" in names
 
 
 def test_a_stopped_fit_without_the_matrix_goes_on_to_the_same_bytes(
