@@ -9,9 +9,7 @@ of a machine without a GPU.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import socket
 import statistics
@@ -31,6 +29,7 @@ import torch
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
+from benchmarks.results import describe_machine, write_results
 from projector import bundled
 from projector.architecture import find_architecture
 from projector.faithfulness import Faithfulness
@@ -361,16 +360,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Measurement] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(_FLAGS))
-        version = browser.version
+        machine = {**describe_machine(), "chromium": browser.version}
         for n_neurons in given.sizes:
             print(f"{n_neurons:,} neurons", file=sys.stderr, flush=True)
             rows += measure(browser, n_neurons, given.repeats)
         browser.close()
     print(table(rows))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"processor": platform.machine(), "n_cores": os.cpu_count(), "chromium": version}
-    content = {"machine": machine, "versions": versions(), "rows": [asdict(row) for row in rows]}
-    given.out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_results(given.out, machine, rows)
     return 0
 
 

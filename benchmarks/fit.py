@@ -8,25 +8,23 @@ CPU; where there is a CUDA device, one of random weights in the shape of Qwen2.5
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from benchmarks.machine import describe_machine
+from benchmarks.results import describe_machine, write_results
 from projector.estimating import estimate
 from projector.fitting import run
 from projector.models import BUNDLED, LoadedModel, load_model
 from projector.preparing import FitSettings, Job, prepare
-from projector.provenance import versions
 from projector.solvers import Layout
 
 # About as long as what is read of it: what a longer text costs to tokenize is not the fit's.
@@ -208,9 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(rows))
     if not torch.cuda.is_available():
         print("\nQwen2.5-0.5B's shape: not measured: no GPU")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine, "versions": versions(), "rows": [asdict(row) for row in rows]}
-    given.out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_results(given.out, machine, rows)
     return 0
 
 

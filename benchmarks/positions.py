@@ -8,7 +8,6 @@ need a GPU, or a package that is not here, say so and hold no figure.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -16,7 +15,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.baseline import StraightforwardLoop, count_steps, uniform_start
-from benchmarks.machine import describe_machine
 from benchmarks.made_up import grouped_activations, grouped_correlation
-from projector.fitting import versions
+from benchmarks.results import describe_machine, write_results
 from projector.kernels import Distances, MatrixFree, Target, guttman_transform, guttman_transforms
 from projector.objectives import dissimilarity, stress_figures
 from projector.sampling import standardize
-from projector.solvers.smacof import minimize_stress
+from projector.solvers.smacof import TOLERANCE, minimize_stress
 from projector.solvers.start import classical_start
 
 DIM = 3
@@ -69,7 +67,7 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - began, found
 
 
-def place_here(target: Tensor, tolerance: float) -> Tensor:
+def place_here(target: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     """Start and solver, as ``projector.place`` runs them."""
     start = classical_start(target, DIM, torch.Generator().manual_seed(0))
     return minimize_stress(target, start, tolerance=tolerance).positions
@@ -78,13 +76,13 @@ def place_here(target: Tensor, tolerance: float) -> Tensor:
 def measure_baseline(n: int, repeats: int) -> Measurement:
     """Against the straightforward loop: its steps counted, its seconds per step timed."""
     target = dissimilarity(grouped_correlation(n))
-    place_here(target, 1e-4)
+    place_here(target)
     here, steps = [], []
     loop = StraightforwardLoop(target, uniform_start(n, DIM))
     loop.step()
     stress = math.inf
     for _ in range(repeats):
-        seconds, positions = timed(lambda: place_here(target, 1e-4))
+        seconds, positions = timed(lambda: place_here(target))
         here.append(seconds)
         stress = stress_figures(positions, target)[0]
         steps.append(timed(lambda: [loop.step() for _ in range(_N_STEPS_TIMED)])[0])
@@ -159,7 +157,7 @@ def measure_other(
         return not_measured(what, size, "×", aim, f"{error}; install the extra 'benchmarks'")
     their_stress = stress_figures(positions, target)[0]
     here: list[float] = []
-    for tolerance in (1e-4, 1e-5, 1e-6):
+    for tolerance in (TOLERANCE, TOLERANCE / 10, TOLERANCE / 100):
         place_here(target, tolerance)
         here = []
         for _ in range(repeats):
@@ -310,10 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = describe_machine()
     rows = measure(given)
     print(table(rows))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    packages = versions()
-    content = {"machine": machine, "versions": packages, "rows": [asdict(row) for row in rows]}
-    given.out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_results(given.out, machine, rows)
     return 0
 
 

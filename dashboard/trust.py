@@ -86,7 +86,7 @@ def trust_figures(figures: dict[str, Any], poles: Poles | None, dim: int) -> lis
                 "Sampling error of ρ",
                 "–" if off is None else f"±{off:.2g}",
                 f"The map has too many neurons for a matrix, and was placed by "
-                f"{sample['n_tokens']:,} of {sample['n_tokens_of']:,} tokens. So far are their "
+                f"{sample['n_tokens']:,} of {sample['n_corpus_tokens']:,} tokens. So far are their "
                 "correlations from the corpus's, root mean square.",
             )
         )

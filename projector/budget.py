@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from projector.errors import UserError
+from projector.kernels.tiled import buffer_bytes
 from projector.sampling import STANDARDIZED_BYTES
 from projector.statistics import packed_numel
 
@@ -83,6 +84,7 @@ class Needs:
         batch: a batch under way.
         libraries: at any time.
         may_sample: whether a map can do without a matrix.
+        is_on_cuda: whether maps are placed there.
     """
 
     sums: dict[Key, int]
@@ -91,6 +93,7 @@ class Needs:
     batch: int
     libraries: int
     may_sample: bool
+    is_on_cuda: bool = False
 
     def of(self, passes: Iterable[Sequence[Key]]) -> int:
         """The most at one time, where maps are gathered in these passes."""
@@ -100,14 +103,12 @@ class Needs:
             most = max(most, sum(self.sums[key] for key in keys) + working)
         return most + self.libraries + sum(self.results.values())
 
-    def alone(self, key: Key) -> int:
-        """What a fit of this map takes, with no other."""
-        return replace(self, results={key: self.results[key]}).of([[key]])
-
     def without_matrix(self, key: Key, n_neurons: int, n_tokens: int, itemsize: int) -> Needs:
         """The same where this map keeps a sample of ``n_tokens``, and no matrix."""
         n_numbers = n_neurons * n_tokens
         placing = STANDARDIZED_BYTES * n_numbers + _WITHOUT_MATRIX_BYTES
+        # The sums of each block of neurons, of up to eight dimensions and stress.
+        placing += 9 * 4 * n_neurons**2 // 64 if self.is_on_cuda else 0
         return replace(
             self,
             sums={**self.sums, key: itemsize * n_numbers},
@@ -160,6 +161,8 @@ def reckon_needs(
     """What a fit takes of memory, from the neurons of its maps.
 
     Args:
+        widths: neurons of each map.
+        device: where its sums are kept.
         n_positions: tokens of a batch, padding included.
         widest: neurons of the model's widest site, whether it is fitted or not.
         in_memory: whether what is found stays in memory, for there is no folder to write it to.
@@ -174,11 +177,13 @@ def reckon_needs(
             sums[key] += packed + (8 + 4 + 16) * n * n
         placing[key] = (_PLACING_BYTES[method] + 12 * (n_sums > 1)) * n * n
         placing[key] += min(_FIGURES_BYTES * n * n, _MOST_FIGURES_BYTES)
+        placing[key] += buffer_bytes(n) if device.type == "cpu" else 0
     # Of the MLP under way its gate, its neurons before and after; and the rows of a half, twice.
     batch = n_positions * widest * (4 * 4 + 4)
     results = {key: 4 * n * (n + 8) if in_memory else 0 for key, n in widths.items()}
     may_sample = method == "smacof" and correlation == "pooled"
-    return Needs(sums, placing, results, batch, _LIBRARIES_BYTES[method], may_sample)
+    is_on_cuda = device.type == "cuda"
+    return Needs(sums, placing, results, batch, _LIBRARIES_BYTES[method], may_sample, is_on_cuda)
 
 
 def plan_fit(
@@ -206,20 +211,30 @@ def plan_fit(
     """
     room = int(_SHARE_OF_FREE * free) if budget is None else budget
     samples: dict[Key, int] = {}
-    for key, n in widths.items():
-        if not needs.may_sample or needs.alone(key) <= room:
-            continue
-        left = room - needs.libraries
+    whole = needs
+    # The widest first: what is not kept of it in memory is room for others.
+    for key in sorted(widths, key=lambda key: -widths[key]):
+        if needs.may_sample and needs.of([[key]]) > room:
+            samples[key] = 0
+            needs = needs.without_matrix(key, widths[key], 0, itemsize)
+    for key in samples:
+        n = widths[key]
+        left = room - needs.libraries - sum(needs.results.values())
         n_drawn = min(
             # While they are gathered, and while they are placed.
             (left - needs.batch) // (n * itemsize),
-            (left - _WITHOUT_MATRIX_BYTES) // (n * (itemsize + STANDARDIZED_BYTES)),
-            2 * n - 1,
-            n_tokens,
+            (left - needs.placing[key]) // (n * (itemsize + STANDARDIZED_BYTES)),
         )
-        if n_drawn >= min(_LEAST_SAMPLE, n_tokens):
-            samples[key] = n_drawn
-            needs = needs.without_matrix(key, n, n_drawn, itemsize)
+        if budget is None and n_drawn > 0:
+            # What is free changes from one moment to the next, and the sample decides the map.
+            n_drawn = 1 << (n_drawn.bit_length() - 1)
+        n_drawn = min(n_drawn, 2 * n - 1, n_tokens)
+        if n_drawn < min(_LEAST_SAMPLE, n_tokens):
+            raise UserError(_too_little(whole, widths, key, budget, free))
+        samples[key] = n_drawn
+    for key, n_drawn in samples.items():
+        needs = needs.without_matrix(key, widths[key], n_drawn, itemsize)
+    samples = {key: samples[key] for key in widths if key in samples}
     passes: list[list[Key]] = [[]]
     for key in widths:
         if passes[-1] and needs.of([[*passes[-1], key]]) > room:

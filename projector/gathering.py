@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from projector.capture import Tap, capture, token_rows
 from projector.corpus import Batch, Corpus
-from projector.models import input_device, is_spread
+from projector.models import input_device, is_spread, widest_dtype
 from projector.processes import Processes
 from projector.projection import map_name
 from projector.sampling import TokenSample
@@ -137,7 +137,7 @@ class Gatherer:
         # Sums are kept where activations are: of a model that is spread, on many devices.
         found = _devices_of(model, taps, self.device) if is_spread(model) else {}
         self.gathered: dict[MapKey, Halves | TokenSample] = {}
-        dtype = next(model.parameters()).dtype
+        dtype = widest_dtype(model)
         for key, n in widths.items():
             device = found.get(key, self.device)
             if device.type == "mps":

@@ -226,6 +226,12 @@ def check_device_map(device_map: str, device: str = "auto") -> None:
         )
 
 
+def widest_dtype(model: nn.Module) -> torch.dtype:
+    """The widest floating type that a model has weights of: it holds what any part computes."""
+    found = {p.dtype for p in model.parameters() if p.dtype.is_floating_point}
+    return max(found, key=lambda dtype: dtype.itemsize, default=torch.float32)
+
+
 def is_spread(model: nn.Module) -> bool:
     """Whether Accelerate moves tensors between the devices that a model is spread over."""
     return any(hasattr(module, "_hf_hook") for module in model.modules())

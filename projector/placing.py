@@ -14,7 +14,7 @@ from projector.faithfulness import Faithfulness, Sampled, measure
 from projector.gathering import HalfStatistics, Halves
 from projector.kernels import MatrixFree
 from projector.sampling import TokenSample, sampling_error, standardize
-from projector.solvers import Layout, Placement, finish_trained, solve, solve_all
+from projector.solvers import Layout, Placement, among_all, finish_trained, solve, solve_all
 
 
 @dataclass(frozen=True)
@@ -77,47 +77,38 @@ def place_map(
 def _place_sampled(name: str, sample: TokenSample, layout: Layout) -> PlacedMap:
     """The same without any matrix: correlations are computed wherever they are read."""
     is_lost, n_nonfinite = sample.undefined()
-    activations, halves = sample.rows, sample.halves()
-    if bool(is_lost.any()):
-        activations = activations[~is_lost]
-        halves = (halves[0][~is_lost], halves[1][~is_lost])
-    rows, is_alive = standardize(activations, torch.float16)
-    # In half precision, as all products of them are; float32 would double what they take.
-    whole = Sampled(MatrixFree(rows), is_alive)
-    parts = (_part(whole, halves[0]), _part(whole, halves[1]))
-    positions, first, second = (_positions_of(found, layout) for found in (whole, *parts))
-    faithfulness = measure(positions, whole, layout, parts, (first, second))
+    whole, *parts = (
+        _standardized(sample, chosen & ~is_lost)
+        for chosen in (torch.ones_like(is_lost), *sample.halves())
+    )
+    halves = (parts[0], parts[1])
+    positions, first, second = (_positions_of(found, layout) for found in (whole, *halves))
+    faithfulness = measure(positions, whole, layout, halves, (first, second))
     broken = n_nonfinite.nonzero()[:, 0].tolist()
-    dead = (~is_alive).cpu() & (n_nonfinite == 0)
-    error = asdict(sampling_error(whole.sample))
+    dead = (~whole.is_defined).cpu() & (n_nonfinite == 0)
+    error = asdict(sampling_error(whole.sample, sample.n_corpus_tokens))
     facts = {
         "n_neurons": sample.n_neurons,
-        "n_tokens": len(activations),
+        "n_tokens": whole.sample.n_tokens,
         "dead_neurons": dead.nonzero()[:, 0].tolist(),
         "nonfinite_neurons": {str(i): int(n_nonfinite[i]) for i in broken},
         "n_tokens_left_out": int(is_lost.sum()),
         **faithfulness.as_dict(),
         # JSON has no NaN.
-        "sample": {"n_tokens_of": sample.n_of}
-        | {key: None if math.isnan(value) else value for key, value in error.items()},
+        "sample": {key: None if math.isnan(value) else value for key, value in error.items()},
     }
     return PlacedMap(name, positions.cpu(), {}, facts)
 
 
-def _part(whole: Sampled, chosen: Tensor) -> Sampled:
-    """Of these tokens, (T,) bool, alone."""
-    rows, is_alive = standardize(whole.sample.rows.T[chosen], torch.float16)
-    is_defined = whole.is_defined.clone()
-    is_defined[whole.is_defined] = is_alive
+def _standardized(sample: TokenSample, chosen: Tensor) -> Sampled:
+    """Of these tokens, (T,) bool. In half precision: float32 would double what it takes."""
+    rows, is_defined = standardize(sample.rows, torch.float16, chosen)
     return Sampled(MatrixFree(rows), is_defined)
 
 
 def _positions_of(found: Sampled, layout: Layout) -> Tensor:
     """(N, d), NaN for undefined neurons."""
-    placed = solve(found.sample, layout).positions
-    positions = placed.new_full((len(found.is_defined), placed.shape[1]), torch.nan)
-    positions[found.is_defined] = placed
-    return positions
+    return among_all(solve(found.sample, layout).positions, found.is_defined)
 
 
 def kept_statistics(name: str, gathered: Halves | TokenSample) -> dict[str, Tensor]:

@@ -19,7 +19,15 @@ from projector.budget import Plan, free_memory, plan_fit, reckon_needs
 from projector.corpus import DEFAULT_SEQUENCE_LENGTH, Corpus, read_corpus
 from projector.errors import UserError
 from projector.gathering import CORRELATIONS, MapKey
-from projector.models import BUNDLED, LoadedModel, hash_module, input_device, is_spread, load_model
+from projector.models import (
+    BUNDLED,
+    LoadedModel,
+    hash_module,
+    input_device,
+    is_spread,
+    load_model,
+    widest_dtype,
+)
 from projector.progress import Progress, Silent
 from projector.solvers import Layout
 from projector.sources import Document, read_documents
@@ -229,7 +237,7 @@ def prepare(
             settings.memory_budget,
             free_memory(sums_on, spread=is_spread(trunk)),
             n_tokens=tokens.n_tokens,
-            itemsize=next(trunk.parameters()).dtype.itemsize,
+            itemsize=widest_dtype(trunk).itemsize,
         ),
     )
 

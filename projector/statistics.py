@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from projector.precision import full_float32
 
 # Below this a variance can't be told from none in float32.
 _LEAST_VARIANCE = torch.finfo(torch.float32).tiny
@@ -76,13 +77,13 @@ class SymmetricSum:
 
     def add_gram(self, rows: Tensor) -> None:
         """Add XᵀX of X (n_rows, N) float32: half the operations of the whole product."""
-        with _full_float32():
+        with full_float32():
             for block, sums in self._parts():
                 sums += rows[:, : block.stop].T @ rows[:, block]
 
     def add_scaled_gram(self, rows: Tensor, scale: Tensor) -> None:
         """Add XᵀX of X whose columns, (n_rows, N) float32, were multiplied by ``scale`` (N,)."""
-        with _full_float32():
+        with full_float32():
             for block, sums in self._parts():
                 product = (rows[:, : block.stop].T @ rows[:, block]).double()
                 sums += product / scale[: block.stop, None] / scale[block]
@@ -158,9 +159,10 @@ class RunningCovariance:
         if rows.shape[0] == 0:
             return
         least, greatest = rows.amin(dim=0), rows.amax(dim=0)
-        # Of what is NaN or infinite the least or the greatest is so too. One question, for on a GPU
-        # each waits for all work that is under way.
-        if not bool(((least > -_LARGE) & (greatest < _LARGE)).all()):
+        # Of what is NaN or infinite the least or the greatest is so too. The mean so far, for the
+        # way from it is squared too. One question, for on a GPU each waits for all work under way.
+        is_small = (least > -_LARGE) & (greatest < _LARGE) & (self.mean.abs() < _LARGE)
+        if not bool(is_small.all()):
             self._update_with_care(rows)
             return
         self.least = torch.minimum(self.least, least)
@@ -374,17 +376,3 @@ def _as_correlation(values: Tensor, is_alive: Tensor) -> Tensor:
     correlation[~is_alive] = torch.nan
     correlation[:, ~is_alive] = torch.nan
     return correlation
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Float32 products in float32, neither TF32 nor bf16, while open."""
-    rooms: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [room.fp32_precision for room in rooms]
-    for room in rooms:
-        room.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for room, precision in zip(rooms, before, strict=True):
-            room.fp32_precision = precision

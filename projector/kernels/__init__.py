@@ -6,6 +6,7 @@ Triton kernels on CUDA.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -62,7 +63,8 @@ def guttman_transforms(
 ) -> list[GuttmanStep]:
     """:func:`guttman_transform` of several maps; on CUDA those with stored targets share launches.
 
-    What is found for each does not depend on the others.
+    What is found for each depends on the others by rounding at most: on CUDA, where they decide how
+    its sums are split.
     """
     forms = [as_target(target) for target in targets]
     found: dict[int, tuple[Tensor, float]] = {}
@@ -98,8 +100,32 @@ def _has_kernel(positions: Tensor, target: Target) -> bool:
 
 @cache
 def _kernels() -> Any:
-    """The module of the Triton kernels; None where there is no Triton, as on Windows."""
+    """The module of the Triton kernels; None where they can't be used.
+
+    There may be no Triton, as on Windows; no C compiler, which it needs at its first launch; or a
+    device that it knows too little of. So they are tried once.
+    """
     try:
-        return import_module("projector.kernels.triton_forms")
+        module = import_module("projector.kernels.triton_forms")
     except ImportError:
         return None
+    points = torch.linspace(-1, 1, 150, device="cuda").view(50, 3)
+    rows = torch.linspace(0, 50, 1600, device="cuda").view(50, 32).sin()
+    rows = (rows - rows.mean(dim=1, keepdim=True)) / rows.std(dim=1, correction=0, keepdim=True)
+    sample = MatrixFree(rows.half())
+    stored = Correlations(sample.correlation(slice(0, 50), slice(0, 50)))
+    try:
+        found = [*module.transform_stored([points], [stored])]
+        found.append(module.transform_matrix_free(points, sample))
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    else:
+        expected, raw = transform_tiled(points, stored)
+        if all(
+            torch.allclose(moved, expected, atol=1e-3) and abs(misfit - raw) <= 1e-3 * raw
+            for moved, misfit in found
+        ):
+            return module
+        why = "their results are wrong"
+    warnings.warn(f"without Triton's kernels, passes take longer here ({why})", stacklevel=2)
+    return None

@@ -164,12 +164,11 @@ class MatrixFree:
 
 
 def _scale(target: Target) -> float:
+    if target.n == 0:
+        return 0.0
     step = max(1, -(-target.n // _ROWS_FOR_SCALE))
-    mean_squares = [
-        float(target.block(slice(row, row + 1), slice(0, target.n)).double().square().mean())
-        for row in range(0, target.n, step)
-    ]
-    return math.sqrt(sum(mean_squares) / max(len(mean_squares), 1))
+    some = target.block(slice(0, target.n, step), slice(0, target.n))
+    return math.sqrt(float(some.square().mean(dtype=torch.float64)))
 
 
 def _apart(correlation: Tensor, absolute: bool, out: Tensor | None = None) -> Tensor:

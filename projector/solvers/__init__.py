@@ -29,6 +29,7 @@ __all__ = [
     "Layout",
     "OnlineTrainer",
     "Placement",
+    "among_all",
     "arrange",
     "finish_trained",
     "place",
@@ -179,7 +180,8 @@ def solve(correlation: Tensor | MatrixFree, layout: Layout) -> Placement:
 def solve_all(correlations: Sequence[Tensor | MatrixFree], layout: Layout) -> list[Placement]:
     """:func:`solve` of several maps.
 
-    What is found for each does not depend on the others. On CUDA they share the launches of a pass.
+    What is found for each depends on the others by rounding at most. On CUDA they share the
+    launches of a pass.
     """
     if layout.method != "smacof":
         return [_solve_stored(correlation, layout) for correlation in correlations]
@@ -199,7 +201,7 @@ def solve_all(correlations: Sequence[Tensor | MatrixFree], layout: Layout) -> li
         starts.append(start_positions(layout.start, target, layout.dim, generator))
     descents = minimize_stresses(targets, starts)
     return [
-        Placement(_among_all(descent.positions, is_alive), None)
+        Placement(among_all(descent.positions, is_alive), None)
         for descent, is_alive in zip(descents, alive, strict=True)
     ]
 
@@ -213,7 +215,7 @@ def _solve_stored(correlation: Tensor | MatrixFree, layout: Layout) -> Placement
         )
     rho, is_alive = _defined(correlation)
     found, arrangement = _solve_defined(rho.abs() if layout.absolute else rho, layout)
-    return Placement(_among_all(found, is_alive), arrangement)
+    return Placement(among_all(found, is_alive), arrangement)
 
 
 def _defined(correlation: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,8 +233,8 @@ def _defined(correlation: Tensor) -> tuple[Tensor, Tensor]:
     return rho, is_alive
 
 
-def _among_all(found: Tensor, is_alive: Tensor) -> Tensor:
-    """Positions of the defined among those of all, which are NaN."""
+def among_all(found: Tensor, is_alive: Tensor) -> Tensor:
+    """Positions (N, d) of all: those ``found`` (n_alive, d) of the defined, NaN of the others."""
     positions = torch.full((len(is_alive), found.shape[1]), torch.nan, device=is_alive.device)
     positions[is_alive] = found.to(is_alive.device)
     return positions

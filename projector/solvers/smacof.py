@@ -12,6 +12,9 @@ from torch import Tensor
 
 from projector.kernels import GuttmanStep, Target, as_target, guttman_transforms
 
+# Relative decrease of stress over ten steps at which to stop. On maps of trained models it leaves
+# less than 0.2 % of the stress that could still be taken away.
+TOLERANCE = 2e-4
 # Steps whose curvature is remembered. More save few passes, and each costs two vectors.
 _MEMORY = 10
 # A step must gain this share of what the slope promises (Armijo).
@@ -43,7 +46,7 @@ def minimize_stress(
     target: Tensor | Target,
     start: Tensor,
     *,
-    tolerance: float = 2e-4,
+    tolerance: float = TOLERANCE,
     max_passes: int = 1000,
 ) -> Descent:
     """Positions of locally least stress, from ``start``.
@@ -68,12 +71,13 @@ def minimize_stresses(
     targets: Sequence[Tensor | Target],
     starts: Sequence[Tensor],
     *,
-    tolerance: float = 2e-4,
+    tolerance: float = TOLERANCE,
     max_passes: int = 1000,
 ) -> list[Descent]:
     """:func:`minimize_stress` of several maps side by side, a pass over all of them at a time.
 
-    What is found for each does not depend on the others. On CUDA a pass is a few launches for all.
+    What is found for each depends on the others by rounding at most. On CUDA a pass is a few
+    launches for all.
     """
     forms = [as_target(target) for target in targets]
     descents = [_descend(start, tolerance, max_passes) for start in starts]
@@ -193,9 +197,9 @@ class _Memory:
     def add(self, step: Tensor, gradient: Tensor) -> None:
         """Count in a step and the gradient after it."""
         change = gradient - self._vectors[-1]
-        place = self._order.pop(0) if len(self._order) == _MEMORY else len(self._order)
-        if len(self._order) < _MEMORY - 1:
-            place = next(i for i in range(_MEMORY) if i not in self._order)
+        if len(self._order) == _MEMORY:
+            self._order.pop(0)
+        place = next(i for i in range(_MEMORY) if i not in self._order)
         new = [place, _MEMORY + place, 2 * _MEMORY]
         vectors = torch.stack([step, change, gradient])
         for index, vector in zip(new, vectors, strict=True):

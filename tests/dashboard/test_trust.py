@@ -65,7 +65,7 @@ def test_nothing_kept_is_said_as_such() -> None:
 
 
 def test_a_map_without_a_matrix_says_what_its_sample_costs() -> None:
-    sample = {"n_tokens": 37_887, "n_tokens_of": 500_000, "n_pairs": 9, "measured": 0.00512}
+    sample = {"n_tokens": 37_887, "n_corpus_tokens": 500_000, "n_pairs": 9, "measured": 0.00512}
     found = trust_figures(FIGURES | {"sample": sample}, poles(0.1), 3)[-1]
     assert (found.name, found.value) == ("Sampling error of ρ", "±0.0051")
     assert "37,887 of 500,000 tokens" in found.meaning

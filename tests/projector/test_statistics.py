@@ -69,6 +69,18 @@ def test_a_mean_that_drifts_far_beyond_the_spread() -> None:
     assert np.abs(stream(rows, [500]).correlation().numpy() - exact).max() <= 1e-5
 
 
+def test_a_mean_that_jumps_by_more_than_a_square_holds() -> None:
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(4096, 3, generator=generator)
+    rows[:2048, 0] *= 1e18
+    rows[:2048, 0] += 3e18
+    rows[:, 1] += rows[:, 2]
+    running = stream(rows, [1024])
+    exact = np.corrcoef(rows.double().numpy().T)
+    assert not running.is_broken.any()
+    assert np.abs(running.correlation().numpy() - exact).max() <= 1e-5
+
+
 def test_merging_equals_seeing_both_streams() -> None:
     rows = mixed_activations(5000, 20)
     rows[17, 3] = torch.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
@@ -16,7 +17,8 @@ from tests.dashboard.browser.app import (
     wait_for_map,
 )
 
-N = 20
+# Twenty take more than a minute.
+N = 20 if os.environ.get("THOROUGH") == "1" else 6
 _WORDS = ("kalo", "mi", "tenra", "so", "vel", "du", "pi", "nor", "esh", "ti")
 
 
@@ -24,7 +26,7 @@ def _prompt(k: int) -> str:
     return " ".join(_WORDS[(k + j) % len(_WORDS)] for j in range(2 + k // 4)) + f" {k}"
 
 
-def test_twenty_contexts_never_mix(open_page: Callable[..., Page], app: App) -> None:
+def test_contexts_never_mix(open_page: Callable[..., Page], app: App) -> None:
     pages = [open_page(viewport={"width": 900, "height": 700}) for _ in range(N)]
     # Every step is begun in all of them before it is awaited in any.
     for k, page in enumerate(pages):
@@ -42,7 +44,7 @@ def test_twenty_contexts_never_mix(open_page: Callable[..., Page], app: App) -> 
         assert _prompt(k) in text
         assert page.locator(".neuron-map .token.made").count() <= k % 3
         shown.append(drawn(page)["shown"])
-    # Twenty prompts, twenty pictures.
+    # As many prompts as pictures.
     assert len(set(shown)) == N
     for k, page in enumerate(pages):
         for _ in range(k % 4):

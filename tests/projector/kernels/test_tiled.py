@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from projector.kernels import Correlations, Distances, guttman_transform
 from projector.kernels.tiled import transform_tiled
@@ -73,3 +74,31 @@ def test_what_is_read_is_not_changed() -> None:
     guttman_transform(positions, Correlations(rho))
     for now, then in zip((positions, rho, target), before, strict=True):
         assert torch.equal(now, then)
+
+
+def test_long_sums_stay_exact_whatever_the_strips() -> None:
+    positions, rho = torch.randn(1500, 3), random_correlation(1500)
+    # Misfits of which many are far greater than others, as on a real map.
+    positions[::7] *= 3
+    expected, expected_raw = reference(positions, distances(rho))
+    for n_entries in (1 << 14, 1 << 18, 1 << 22):
+        moved, raw = transform_tiled(positions, Correlations(rho), n_entries)
+        assert raw == pytest.approx(expected_raw, rel=3e-7), n_entries
+        assert float((moved - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+def test_points_on_a_line_are_summed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not row by row a second time, which would take as long as the formula."""
+    positions, target = torch.rand(1000, 1), Distances(distances(random_correlation(1000)))
+    expected, _ = reference(positions, target.matrix)
+    asked: list[slice] = []
+    block = Distances.block
+
+    def counted(self: Distances, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
+        asked.append(rows)
+        return block(self, rows, columns, out)
+
+    monkeypatch.setattr(Distances, "block", counted)
+    moved, _ = transform_tiled(positions, target)
+    assert len(asked) < 60
+    assert float((moved - expected).abs().max()) <= 1e-5 * float(expected.abs().max())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -179,3 +181,33 @@ def test_correlations_that_rounding_left_above_one_are_one() -> None:
     expected = solve(rho, Layout()).positions
     assert torch.equal(solve(above, Layout()).positions, expected)
     assert float(above[3, 4]) == pytest.approx(1.0005)
+
+
+def test_stress_by_the_formula_never_rises_from_one_pass_to_the_next() -> None:
+    target = dissimilarity(grouped(250))
+    start = start_of(target, "uniform")
+    after = [
+        stress_figures(minimize_stress(target, start, max_passes=n).positions.double(), target)[0]
+        for n in range(1, 60)
+    ]
+    assert after[-1] < 0.6 * after[0]
+    assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(after))
+
+
+def test_each_step_is_remembered_in_a_place_of_its_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def random() -> Tensor:
+        return torch.randn(30, generator=generator, dtype=torch.float64)
+
+    gradient = random()
+    memory = smacof._Memory(gradient)
+    for i in range(59):
+        step, change = random(), random()
+        # Every sixth curves down, and is not kept.
+        change = change if i % 6 == 5 else step + 0.1 * change
+        gradient = gradient + (-change if i % 6 == 5 and float(step @ change) > 0 else change)
+        memory.add(step, gradient)
+        assert len(set(memory._order)) == len(memory._order)
+        assert memory.direction()[1] < 0
+    assert len(memory._order) == smacof._MEMORY

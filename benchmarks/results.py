@@ -1,15 +1,20 @@
-"""What a benchmark ran on."""
+"""What a benchmark ran on, and the file it writes."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+
+from projector.provenance import versions
 
 
 def describe_machine() -> dict[str, Any]:
@@ -35,3 +40,10 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def write_results(path: Path, machine: Mapping[str, Any], rows: Sequence[Any]) -> None:
+    """Rows, which are dataclasses, as JSON with the machine they were measured on."""
+    content = {"machine": machine, "versions": versions(), "rows": [asdict(row) for row in rows]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
