@@ -8,7 +8,7 @@ from dashboard import session
 from dashboard.loading import folders_with
 from dashboard.settings import USUAL_PROJECTION, Settings
 from dashboard.work import Work, working
-from projector.checkpoint import has_checkpoint
+from projector.checkpoint import OtherRun, has_checkpoint
 from projector.fitting import run
 from projector.preparing import FitSettings, prepare
 from projector.solvers import Layout
@@ -52,4 +52,8 @@ def _fit(settings: Settings, work: Work) -> None:
         progress=work,
     )
     out = settings.roots[0] / USUAL_PROJECTION
-    run(job, out=out, resume=has_checkpoint(out), progress=work)
+    try:
+        run(job, out=out, resume=has_checkpoint(out), progress=work)
+    except OtherRun:
+        # As of an older version of a library: it was this page that began it.
+        run(job, out=out, force=True, progress=work)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from projector.errors import UserError
-    from projector.fitting import fit, relayout
+    from projector.fitting import fit
     from projector.projection import Projection
     from projector.solvers import place
 
@@ -17,7 +17,7 @@ _HOMES = {
     "UserError": "projector.errors",
     "fit": "projector.fitting",
     "place": "projector.solvers",
-    "relayout": "projector.fitting",
+    "relayout": "projector.relaying",
 }
 
 

@@ -17,6 +17,7 @@ import torch
 
 from projector.errors import UserError
 from projector.kernels.tiled import buffer_bytes
+from projector.processes import n_on_this_machine
 from projector.sampling import STANDARDIZED_BYTES
 from projector.statistics import packed_numel
 
@@ -44,28 +45,34 @@ def size_text(n_bytes: float) -> str:
     return f"{n_bytes / 1000**power:.3g} {['B', 'kB', 'MB', 'GB', 'TB'][power]}"
 
 
-def check_disk(n_bytes: int, folder: Path) -> None:
-    """Raise a UserError if the disk of ``folder`` has fewer than ``n_bytes`` free."""
+def check_disk(n_bytes: int, folder: Path, *, beside: int = 0) -> None:
+    """Raise a UserError if the disk of ``folder`` has too few bytes free for a projection.
+
+    Args:
+        beside: what its checkpoint takes until it is done.
+    """
     existing = folder.resolve()
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free
-    if n_bytes > free:
+    if n_bytes + beside > free:
+        until_done = f" and up to {size_text(beside)} more until it is done" if beside else ""
         raise UserError(
-            f"no space left: the projection takes {size_text(n_bytes)}, and '{existing}' has "
-            f"{size_text(free)} free: add --no-statistics, or fewer --layers or --sites"
+            f"no space left: the projection takes {size_text(n_bytes)}{until_done}, and "
+            f"'{existing}' has {size_text(free)} free: add --no-statistics, or fewer --layers or "
+            "--sites"
         )
 
 
 def free_memory(device: torch.device, *, spread: bool = False) -> int:
-    """Bytes that are free where the sums of a model are kept.
+    """Bytes that are free where the sums of a model are kept: this process's share of them.
 
     Args:
         device: where the model takes its inputs.
         spread: whether its layers, and with them their sums, are on all GPUs.
     """
     if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
+        return int(psutil.virtual_memory().available) // n_on_this_machine()
     if not spread:
         return int(torch.cuda.mem_get_info(device)[0])
     n_devices = torch.cuda.device_count()
@@ -126,12 +133,14 @@ class Plan:
         passes: maps that are gathered together, pass by pass over the corpus.
         samples: tokens to draw for maps that have too many neurons for a matrix.
         n_bytes: the most at one time.
+        sums_bytes: of it, what is gathered at one time, which checkpoints hold.
     """
 
     room: int
     passes: tuple[tuple[Key, ...], ...]
     samples: dict[Key, int]
     n_bytes: int
+    sums_bytes: int
 
     def as_json(self) -> dict[str, Any]:
         """For JSON."""
@@ -145,6 +154,7 @@ class Plan:
             tuple(tuple((int(layer), str(site)) for layer, site in p) for p in value["passes"]),
             {(int(layer), str(site)): int(n) for layer, site, n in value["samples"]},
             int(value["n_bytes"]),
+            int(value["sums_bytes"]),
         )
 
 
@@ -242,7 +252,8 @@ def plan_fit(
         passes[-1].append(key)
         if needs.of(passes[-1:]) > room:
             raise UserError(_too_little(needs, widths, key, budget, free))
-    return Plan(room, tuple(map(tuple, passes)), samples, needs.of(passes))
+    sums_bytes = max(sum(needs.sums[key] for key in keys) for keys in passes)
+    return Plan(room, tuple(map(tuple, passes)), samples, needs.of(passes), sums_bytes)
 
 
 def _too_little(

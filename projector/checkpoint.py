@@ -8,9 +8,9 @@ belongs to.
 from __future__ import annotations
 
 import json
-import time
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,12 @@ from projector.writing import remove_folder, replacing_file
 FORMAT_VERSION = 2
 _KEY = "checkpoint"
 _POSITIONS = ".positions"
+# What a checkpoint consists of, files that are being written among it.
+_OURS = re.compile(r"\.?(gathered|placed)-\d+\.safetensors(\.partial)?")
+
+
+class OtherRun(UserError):
+    """A checkpoint is that of a run of other settings, or of another model or corpus."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,15 @@ class State:
 
 def checkpoint_path(out: Path) -> Path:
     """Where the checkpoint of a fit into the folder ``out`` lies: beside it."""
-    return out.parent / f"{out.name}.checkpoint"
+    return beside(out, "checkpoint")
+
+
+def beside(out: Path, what: str) -> Path:
+    """What a fit into the folder ``out`` writes next to it."""
+    if out.name in ("", ".."):
+        # The folder one stands in, and those above it, have their names elsewhere.
+        out = out.resolve()
+    return out.parent / f"{out.name}.{what}"
 
 
 def has_checkpoint(out: Path) -> bool:
@@ -66,9 +80,16 @@ def has_checkpoint(out: Path) -> bool:
 def check_unfinished(out: Path, *, force: bool, resume: bool) -> None:
     """Raise a UserError if a new fit would overwrite the checkpoint of a stopped one.
 
-    Or if one is to be resumed, and there is none.
+    Or if one is to be resumed, and there is none; or if something else stands in its place.
     """
     path = checkpoint_path(out)
+    if path.exists() and not (
+        path.is_dir() and all(_OURS.fullmatch(each.name) for each in path.iterdir())
+    ):
+        raise UserError(
+            f"'{path}' is where this fit would keep its checkpoint, and is something else: give "
+            "another folder for --out"
+        )
     if resume and not has_checkpoint(out):
         raise UserError(f"there is no checkpoint '{path}' to resume: leave --resume out")
     if has_checkpoint(out) and not (force or resume):
@@ -155,13 +176,39 @@ class Checkpoint:
     def _damages(self) -> Iterator[None]:
         try:
             yield
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
             raise UserError(
                 f"checkpoint '{self.folder}' is damaged: delete it and start again"
             ) from error
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While open, no other fit works at this checkpoint.
+
+        Raises:
+            UserError: if one does.
+        """
+        from filelock import FileLock, Timeout
+
+        path = self.folder.with_name(f".{self.folder.name}.lock")
+        lock = FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"another fit is at work at '{self.folder}': wait for it, or give another folder "
+                "for --out"
+            ) from None
+        try:
+            yield
+        finally:
+            # Before it is let go of: whoever comes next makes one of its own.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            lock.release()
+
     def remove(self) -> None:
-        """The run is done: nothing is left to go on from."""
+        """The run is done, or begins: nothing is left to go on from."""
         remove_folder(self.folder)
 
     def _placed_files(self) -> list[Path]:
@@ -182,9 +229,10 @@ class Checkpoint:
         theirs, ours = _flat(header["facts"]), _flat(self.facts)
         for name in sorted(set(theirs) | set(ours)):
             if theirs.get(name) != ours.get(name):
-                raise UserError(
+                raise OtherRun(
                     f"checkpoint '{self.folder}' belongs to another run: its {name} is "
-                    f"{theirs.get(name)!r}, and this one's {ours.get(name)!r}"
+                    f"{theirs.get(name)!r}, and this one's {ours.get(name)!r}: repeat that run's "
+                    "command, or put --force in the place of --resume to start over"
                 )
         return header
 
@@ -208,31 +256,3 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
             else {name: value}
         )
     return flat
-
-
-class Pace:
-    """When to write a checkpoint: often enough to lose seconds, seldom enough to cost little.
-
-    Args:
-        least_s: seconds between two, at least.
-        share: of the time, what writing may take.
-        cost_s: seconds that the first is thought to take.
-    """
-
-    def __init__(self, least_s: float, share: float, cost_s: float = 0.0) -> None:
-        self.least_s, self.share = least_s, share
-        self._cost_s = cost_s
-        self._last = time.monotonic()
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the next may be written."""
-        return time.monotonic() - self._last >= max(self.least_s, self._cost_s / self.share)
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Around a write: what it costs decides when the next is due."""
-        began = time.monotonic()
-        yield
-        self._last = time.monotonic()
-        self._cost_s = self._last - began

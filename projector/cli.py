@@ -179,7 +179,7 @@ def fit(
         processes = join_processes(device)
         screen.become(processes.rank)
         from projector.budget import size_text
-        from projector.checkpoint import check_unfinished, has_checkpoint
+        from projector.checkpoint import beside, check_unfinished, has_checkpoint
         from projector.estimating import estimate
         from projector.fitting import going_on, run
         from projector.models import check_device_map
@@ -266,7 +266,7 @@ def fit(
                 resume=resume,
                 progress=progress,
                 log_with=log_with,
-                log_dir=out.parent / f"{out.name}.logs" if log_with else None,
+                log_dir=beside(out, "logs") if log_with else None,
                 processes=processes,
             )
         if not processes.is_first:
@@ -300,8 +300,8 @@ def relayout(
     """Make new positions from a projection's saved correlations, without the model."""
     screen = Screen(as_json)
     with screen.errors():
-        from projector.fitting import relayout as make
         from projector.projection import Projection, check_out
+        from projector.relaying import relayout as make
 
         layout = _layout(objective, solver, dim, seed, start, lp, lr, 1, absolute)
         old = Projection.load(projection_dir)
@@ -493,7 +493,7 @@ def _next_command(projection: Any, out: Path, pictures: list[Path]) -> str:
     if pictures:
         names = ", ".join(path.name for path in pictures)
         then = f"{program} info {quote(str(out))}"
-        if projection.has_statistics:
+        if all(projection.has_statistics_of(*key) for key in projection.maps):
             is_umap = projection.facts["layout"]["objective"] == "neighbours"
             objective = "stress" if is_umap else "neighbours"
             then = (

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -69,6 +70,13 @@ class Corpus:
     @property
     def n_sequences(self) -> int:
         return len(self.starts) - 1
+
+    @cached_property
+    def ids_sha256(self) -> str:
+        """Hash over the tokens, and where sequences start."""
+        parts = hashlib.sha256(np.ascontiguousarray(self.ids).data)
+        parts.update(np.ascontiguousarray(self.starts).data)
+        return parts.hexdigest()
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """The sequences in order, ``batch_size`` at a time."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,6 @@ from projector.budget import Plan, check_disk, give_back, memory_errors
 from projector.checkpoint import (
     Checkpoint,
     Gathered,
-    Pace,
     State,
     check_unfinished,
     checkpoint_path,
@@ -25,13 +25,13 @@ from projector.checkpoint import (
 )
 from projector.corpus import Batch
 from projector.errors import UserError
-from projector.faithfulness import measure
 from projector.gathering import Gatherer, MapKey, gather
 from projector.interrupt import DeferredInterrupt
 from projector.models import BUNDLED, LoadedModel, input_device
-from projector.placing import PlacedMap, arrangement_facts, kept_statistics, place_map
+from projector.pace import Pace
+from projector.placing import PlacedMap, kept_statistics, place_map
 from projector.preparing import Job, prepare, split_options
-from projector.processes import Processes, join_processes
+from projector.processes import OthersEnded, Processes, join_processes
 from projector.progress import Progress, Silent
 from projector.projection import (
     FACTS_FILE,
@@ -40,8 +40,8 @@ from projector.projection import (
     disk_errors,
     map_name,
 )
-from projector.provenance import projection_facts, run_facts, versions
-from projector.solvers import Layout, OnlineTrainer, solve
+from projector.provenance import projection_facts, run_facts
+from projector.solvers import OnlineTrainer
 from projector.sources import Document
 
 # Between two checkpoints: seconds at least, and what share of the time writing them may take.
@@ -129,8 +129,31 @@ def run(
             to resume.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint is written.
     """
-    progress, processes = progress or Silent(), processes or Processes()
-    folder = None if out is None else Path(out)
+    with ExitStack() as until_done:
+        return _run(
+            job,
+            None if out is None else Path(out),
+            force,
+            resume,
+            progress or Silent(),
+            log_with,
+            log_dir,
+            processes or Processes(),
+            until_done,
+        )
+
+
+def _run(
+    job: Job,
+    folder: Path | None,
+    force: bool,
+    resume: bool,
+    progress: Progress,
+    log_with: str | None,
+    log_dir: Path | None,
+    processes: Processes,
+    until_done: ExitStack,
+) -> Projection:
     if resume and folder is None:
         raise UserError("there is nothing to resume without an output folder")
     if processes.n > 1 and job.layout.method == "adamw":
@@ -144,12 +167,16 @@ def run(
         # On a machine with a disk of its own, another may have been killed before it wrote.
         if processes.is_first or not resume:
             check_unfinished(folder, force=force, resume=resume)
-        check_disk(job.disk_bytes, folder)
+        check_disk(job.disk_bytes, folder, beside=job.checkpoint_bytes)
         facts = run_facts(job, processes.n)
         checkpoint = Checkpoint(checkpoint_path(folder), facts, processes.rank)
+        if processes.is_first:
+            until_done.enter_context(checkpoint.alone())
         if resume and has_checkpoint(folder):
             state = checkpoint.load()
             before = state.choices
+        if resume and processes.is_first:
+            _check_own(folder, job, force=force or bool(before.get("force")))
         # Nothing is written before all have looked.
         processes.wait()
         if not resume:
@@ -200,6 +227,23 @@ def going_on(job: Job, out: Path, processes: Processes) -> Job:
 def _plan_of(choices: Mapping[str, Any]) -> Plan | None:
     """How the maps shared the memory of a stopped run."""
     return Plan.from_json(choices["plan"]) if "plan" in choices else None
+
+
+def _check_own(folder: Path, job: Job, *, force: bool) -> None:
+    """Raise a UserError if what a fit is resumed into holds the projection of another."""
+    path = folder / FACTS_FILE
+    if force or not path.exists():
+        return
+    try:
+        theirs = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        theirs = None
+    ours = json.loads(json.dumps(projection_facts(job, {})))
+    if not isinstance(theirs, dict) or {**theirs, "maps": {}} != ours:
+        raise UserError(
+            f"folder '{folder}' holds a projection already: add --force to replace it, or give "
+            "another folder"
+        )
 
 
 def _may_replace(folder: Path, projection: Projection, choices: Mapping[str, Any]) -> bool:
@@ -265,7 +309,7 @@ class _Fit:
         with DeferredInterrupt() as interrupt:
             try:
                 self._run(interrupt, log_with, log_dir)
-            except UserError:
+            except OthersEnded:
                 if interrupt.is_asked:
                     # Whoever is stopped leaves the others, who are stopped by that.
                     raise KeyboardInterrupt from None
@@ -281,6 +325,8 @@ class _Fit:
             if not left:
                 continue
             gathered = self.state.gathered
+            # Whatever it holds is taken here, or is of a pass that is behind.
+            self.state = State(self.state.choices, None)
             if gathered is not None and gathered.i_pass != i_pass:
                 gathered = None
             n_done = 0 if gathered is None else gathered.n_batches
@@ -291,8 +337,7 @@ class _Fit:
             if gathered is not None:
                 gatherer.load_state(gathered.tensors)
                 self._written = (i_pass, n_done)
-                self.state = State(self.state.choices, None)
-                del gathered
+            del gathered
             self._gather(i_pass, gatherer, n_done, interrupt)
             if self.processes.n > 1:
                 # What is added up is no longer a share: it could not be gone on from.
@@ -344,8 +389,12 @@ class _Fit:
                 self._write_if_due(i_pass, gatherer)
                 if interrupt.is_asked:
                     raise KeyboardInterrupt
-        except (KeyboardInterrupt, UserError):
-            self._write(i_pass, self.n_batches, gatherer)
+        except (KeyboardInterrupt, UserError) as stopped:
+            try:
+                self._write(i_pass, self.n_batches, gatherer)
+            except UserError as error:
+                # Told beside what it was stopped for: what was found since is lost.
+                raise error from stopped
             raise
         self.progress.end()
         if i_pass + 1 < len(self.job.plan.passes):
@@ -365,7 +414,7 @@ class _Fit:
             key = keys[self.processes.rank]
             name = map_name(*key)
             if name not in self.placed:
-                with interrupt.at_once():
+                with interrupt.at_once(), memory_errors(*key, self.job.widths[key]):
                     own = place_map(
                         name, gatherer.gathered[key], self.job.layout, trained=trained.get(name)
                     )
@@ -452,43 +501,3 @@ def make_gatherer(
         trainer=trainer,
         absolute=layout.absolute,
     )
-
-
-def relayout(
-    projection: Projection, layout: Layout, *, progress: Progress | None = None
-) -> Projection:
-    """New positions from a projection's saved correlations, without the model.
-
-    The stability of the new map is unknown: the halves of the corpus were not kept.
-
-    Raises:
-        UserError: if the projection was saved without statistics.
-    """
-    progress = progress or Silent()
-    positions: dict[str, Tensor] = {}
-    maps: dict[str, dict[str, Any]] = {}
-    keep = ("n_neurons", "n_tokens", "dead_neurons", "nonfinite_neurons", "n_tokens_left_out")
-    progress.begin("Placing neurons", len(projection.maps), "maps")
-    for layer, site in projection.maps:
-        name = map_name(layer, site)
-        correlation = projection.correlation(layer, site)
-        with memory_errors(layer, site, correlation.shape[0]):
-            placement = solve(correlation, layout)
-            faithfulness = measure(
-                placement.positions,
-                correlation,
-                layout,
-                no_halves="the halves of the corpus were not kept",
-            )
-        positions[name] = placement.positions
-        old = projection.figures(layer, site)
-        kept = {k: old[k] for k in keep}
-        maps[name] = kept | faithfulness.as_dict() | arrangement_facts(placement)
-        progress.advance(1)
-    progress.end()
-    facts = projection.facts | {
-        "layout": {**asdict(layout), "method": layout.method},
-        "maps": maps,
-        "versions": versions(),
-    }
-    return Projection(facts, positions, projection.statistics)

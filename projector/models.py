@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from projector.errors import UserError
+from projector.processes import is_told_cpu
 
 BUNDLED = "bundled"
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
@@ -247,6 +248,8 @@ def input_device(model: nn.Module) -> torch.device:
 def choose_device(device: str) -> torch.device:
     """The device that ``auto``, or a device's own name, stands for."""
     if device == "auto":
+        if is_told_cpu():
+            return torch.device("cpu")
         if torch.cuda.is_available():
             return torch.device("cuda")
         if torch.backends.mps.is_available():

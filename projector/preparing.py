@@ -122,6 +122,14 @@ class Job:
             per_map += [4 * n * (n_matrices * n + 1) for n in kept]
         return sum(per_map)
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """What its checkpoint takes of the disk, at most, until it is done.
+
+        The sums, beside those they take the place of; or every map, beside the projection.
+        """
+        return max(2 * self.plan.sums_bytes, self.disk_bytes)
+
 
 def prepare(
     model: str | nn.Module | LoadedModel = BUNDLED,

@@ -88,18 +88,27 @@ class Processes:
 def join_processes(device: str = "auto") -> Processes:
     """Meet the others that a launcher has started; alone where it has not.
 
+    All of them must come here, and take part in all that follows: who waits for one that does not
+    waits two hours.
+
     Args:
         device: where the model is to run: ``auto`` or ``cuda`` gives each process of a machine a
-            GPU of its own, and makes it the current one.
+            GPU of its own, and makes it the current one; ``auto`` is the CPU where the launcher
+            was told so (``accelerate launch --cpu``).
 
     Raises:
         UserError: if they can't meet.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if not world_size.isdecimal():
+        raise UserError(f"WORLD_SIZE is '{world_size}', and no number: start it by a launcher")
+    if int(world_size) < 2:
         return Processes()
     from accelerate import PartialState
 
-    on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    on_cpu = device == "cpu" or (
+        device == "auto" and (is_told_cpu() or not torch.cuda.is_available())
+    )
     if not on_cpu and device not in ("auto", "cuda"):
         raise UserError(
             f"--device {device} is for one process: among several each has a device of its own; "
@@ -107,8 +116,24 @@ def join_processes(device: str = "auto") -> Processes:
         )
     with _speaking("the processes of this fit did not meet"):
         state = PartialState(cpu=on_cpu, timeout=_PATIENCE)
+    if state.num_processes != int(world_size):
+        raise UserError(
+            f"this is one of {world_size} processes, and has met {state.num_processes - 1} others: "
+            "start them by `accelerate launch`"
+        )
     atexit.register(_leave)
     return Processes(state.num_processes, state.process_index)
+
+
+def n_on_this_machine() -> int:
+    """How many of the processes share this machine's memory."""
+    n = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, int(n)) if n.isdecimal() else 1
+
+
+def is_told_cpu() -> bool:
+    """Whether Accelerate's launcher was told to leave GPUs alone."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
 
 
 def _leave() -> None:
@@ -116,13 +141,20 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
+class OthersEnded(UserError):
+    """Another process of this fit has ended, or can't be reached."""
+
+
 @contextmanager
 def _speaking(what: str = "another process of this fit has ended") -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
         # Each backend has its own kinds: a connection that broke, a time that ran out.
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"{what} ({reason[:100].rstrip()}…): see what it said, and go on with --resume"
+        raise OthersEnded(
+            f"{what} ({reason[:100].rstrip()}…): see what it said; where a checkpoint was "
+            "written, --resume goes on from there"
         ) from error

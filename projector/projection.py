@@ -226,6 +226,13 @@ class Projection:
                 missing = [key for key in _FIGURES if key not in figures]
                 if missing:
                     raise KeyError(missing[0])
+                sample = figures.get("sample")
+                if sample is not None:
+                    counts = (sample["n_tokens"], sample["n_corpus_tokens"])
+                    if not all(isinstance(n, int) for n in counts) or not isinstance(
+                        sample["measured"], (int, float, type(None))
+                    ):
+                        raise TypeError(f"the sample of {name}")
                 expected = (figures["n_neurons"], facts["layout"]["dim"])
                 if tuple(positions[name].shape) != expected:
                     raise UserError(
@@ -350,8 +357,11 @@ class _Statistics(TensorFile):
     def __init__(self, path: Path, fingerprint: str) -> None:
         _check_file(path, fingerprint)
         super().__init__(path)
+        self._fingerprint = fingerprint
 
     def __getitem__(self, name: str) -> Tensor:
+        # Another may have been put in its place since.
+        _check_file(self.path, self._fingerprint)
         try:
             return super().__getitem__(name)
         except (OSError, SafetensorError) as error:

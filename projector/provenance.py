@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import platform
 from dataclasses import asdict
 from typing import Any
+
+from torch import nn
 
 from projector.architecture import Architecture
 from projector.models import LoadedModel, input_device
@@ -58,6 +62,9 @@ def run_facts(job: Job, n_processes: int) -> dict[str, Any]:
         "model": job.loaded.weights_sha256,
         "corpus": job.corpus.sha256,
         "tokens": job.corpus.n_tokens,
+        # Another tokenizer, or another way to compute with the same weights, is another run.
+        "tokens_sha256": job.corpus.ids_sha256,
+        "config": _config_sha256(job.loaded),
         "sites": job.sites,
         "layers": job.layers,
         "sequence_length": job.sequence_length,
@@ -69,10 +76,29 @@ def run_facts(job: Job, n_processes: int) -> dict[str, Any]:
         "processes": n_processes,
         "memory_budget": job.settings.memory_budget,
         "layout": asdict(job.layout),
-        "dtype": str(next(job.trunk.parameters()).dtype).removeprefix("torch."),
+        "dtype": _dtype_name(job.trunk),
         "device": input_device(job.trunk).type,
         "versions": versions(),
     }
+
+
+def _config_sha256(loaded: LoadedModel) -> str | None:
+    """Of a model's settings; None where it has none."""
+    config: Any = getattr(loaded.model, "config", None)
+    if not hasattr(config, "to_diff_dict"):
+        return None
+    # Where it was loaded from is no setting, and what it computes in is told by itself.
+    left_out = ("dtype", "torch_dtype", "transformers_version")
+    settings = {
+        key: value
+        for key, value in config.to_diff_dict().items()
+        if not key.startswith("_") and key not in left_out
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _dtype_name(model: nn.Module) -> str:
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def model_facts(loaded: LoadedModel, architecture: Architecture) -> dict[str, Any]:
@@ -80,7 +106,7 @@ def model_facts(loaded: LoadedModel, architecture: Architecture) -> dict[str, An
     return {
         "id": loaded.identifier,
         "sha256": loaded.weights_sha256,
-        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+        "dtype": _dtype_name(loaded.model),
         "is_causal": architecture.is_causal,
         "n_layers": len(architecture.blocks),
     }

@@ -107,14 +107,15 @@ class Screen:
             where = f" '{error.filename}'" if error.filename else ""
             self._fail(f"{error.strerror or error}{where}")
         except KeyboardInterrupt:
-            self.say_aside(
-                "stopped"
-                + (
-                    ": the same command with --resume goes on from here"
-                    if self.can_resume()
-                    else ""
+            if not self.rank:
+                self.say_aside(
+                    "stopped"
+                    + (
+                        ": the same command with --resume goes on from here"
+                        if self.can_resume()
+                        else ""
+                    )
                 )
-            )
             raise typer.Exit(130) from None
 
     def _fail(self, text: str) -> NoReturn:
@@ -173,7 +174,7 @@ class Screen:
             "maps": f"{layout['objective']} by {layout['method']}, {layout['dim']}-D",
             "correlation": str(facts["correlation"] or "unknown")
             + (", |ρ|" if layout["absolute"] else ""),
-            "statistics": "kept" if projection.has_statistics else "not kept",
+            "statistics": _kept_text(projection),
         }
         for name, text in rows.items():
             self.say(f"[b]{name:<12}[/b] {escape(text)}")
@@ -206,6 +207,13 @@ class Screen:
         if next_command:
             self.say(f"Wrote [b]{escape(value['projection'])}[/b]")
             self.say(f"Next: {escape(next_command)}")
+
+
+def _kept_text(projection: Any) -> str:
+    n_kept = sum(projection.has_statistics_of(*key) for key in projection.maps)
+    if n_kept == len(projection.maps):
+        return "kept"
+    return f"kept of {n_kept} of {len(projection.maps)} maps" if n_kept else "not kept"
 
 
 def _table(projection: Any, *, every_map: bool) -> Table:

@@ -21,7 +21,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if it can't be written. ``path`` is as it was, and nothing is left beside it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
@@ -48,7 +48,8 @@ def replacing_files(folder: Path) -> Iterator[Path]:
     staging = folder.parent / f".{folder.name}{STAGED}" if is_new else folder / STAGED
     try:
         shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+        make_folder(staging.parent)
+        staging.mkdir()
         yield staging
         for path in staging.iterdir():
             if is_new and not path.stat().st_size:
@@ -72,8 +73,11 @@ def finish_replacing(folder: Path) -> None:
     committed = folder / COMMITTED
     if not committed.is_dir():
         return
-    for path in sorted(committed.iterdir()):
-        # Two that open the folder at once move the same files.
+    paths: list[Path] = []
+    # Two that open the folder at once move the same files.
+    with suppress(FileNotFoundError):
+        paths = sorted(committed.iterdir())
+    for path in paths:
         with suppress(FileNotFoundError):
             if path.stat().st_size:
                 path.replace(folder / path.name)
@@ -83,6 +87,15 @@ def finish_replacing(folder: Path) -> None:
     sync(folder)
     with suppress(FileNotFoundError):
         committed.rmdir()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, on the disk itself."""
+    missing = [folder, *folder.parents]
+    missing = missing[: next(i for i, path in enumerate(missing) if path.exists())]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
 
 
 def remove_folder(folder: Path) -> None:

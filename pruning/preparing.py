@@ -161,7 +161,13 @@ def read_proposals(
         UserError: if the projection is another model's, or lacks a layer's ``mlp_post``.
     """
     projection = load_own(folder, loaded)
-    settings = (options or PoleOptions()).settings(has_statistics=projection.has_statistics)
+    # Where one map has no correlations, as one too wide for a matrix has none, all go by the map.
+    has_statistics = all(
+        projection.has_statistics_of(layer, site)
+        for layer, site in projection.maps
+        if site == "mlp_post"
+    )
+    settings = (options or PoleOptions()).settings(has_statistics=has_statistics)
     proposals = []
     for layer in range(len(mlps_of(architecture))):
         if (layer, "mlp_post") not in projection.maps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import resource
@@ -103,8 +104,9 @@ def fit(
     torch.set_num_threads(1)
     fitting: Any = projector.fitting
     fitting._CHECKPOINT_EVERY_S, fitting._CHECKPOINT_SHARE = 0.0, float("inf")
+    calls = {"run": 0, "place_map": 0}
     for name, module in (("run", projector.gathering.Gatherer), ("place_map", fitting)):
-        setattr(module, name, _slowed(getattr(module, name), slow_s))
+        setattr(module, name, _slowed(getattr(module, name), slow_s, name, calls))
     with report.with_suffix(".log").open("w", buffering=1) as log:
         sys.stdout = sys.stderr = log
         disk = _Disk(kill_at)
@@ -113,11 +115,15 @@ def fit(
         try:
             projector.cli.main()
         finally:
-            report.write_text(str(disk.n_moments))
+            report.write_text(json.dumps({"moments": disk.n_moments, **calls}))
 
 
-def _slowed(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+def _slowed(
+    function: Callable[..., Any], seconds: float, name: str, calls: dict[str, int]
+) -> Callable[..., Any]:
     def slowed(*args: Any, **options: Any) -> Any:
+        calls[name] += 1
+        print(f"<{name} {calls[name]}>", flush=True)
         done = function(*args, **options)
         time.sleep(seconds)
         return done
@@ -156,9 +162,10 @@ class Fits:
         return process.exitcode
 
     @property
-    def n_moments(self) -> int:
-        """Of the last fit that was not killed."""
-        return int((self.folder / "report").read_text())
+    def report(self) -> dict[str, int]:
+        """Of the last fit that was not killed: moments of the disk, and calls of what works."""
+        found: dict[str, int] = json.loads((self.folder / "report").read_text())
+        return found
 
     @property
     def said(self) -> str:

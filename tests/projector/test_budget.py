@@ -20,6 +20,7 @@ from projector.figures import trust_text, write_pictures
 from projector.options import parse_size
 from projector.preparing import FitSettings, prepare
 from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
+from projector.solvers import Layout
 
 
 def needs_of(widths: dict[tuple[int, str], int], **more: Any) -> Any:
@@ -144,7 +145,7 @@ def sampled_fit(
     """A fit of layer 0 that has room for the matrix of its narrow map, and none for its wide."""
 
     def plan(needs: Any, widths: Any, *_: object, **__: object) -> Plan:
-        return Plan(0, (tuple(widths),), {WIDE: n_drawn}, 0)
+        return Plan(0, (tuple(widths),), {WIDE: n_drawn}, 0, 0)
 
     with monkeypatch.context() as patch:
         patch.setattr(projector.preparing, "plan_fit", plan)
@@ -189,6 +190,8 @@ def test_a_fit_without_the_matrix_is_that_with_it_where_all_tokens_are_drawn(
     names = [path.name for path in write_pictures(Projection.load(tmp_path / "found"), tmp_path)]
     # The first site has no correlations to draw.
     assert "heatmap-layer0-mlp_out.html" in names
+    with pytest.raises(UserError, match=r"1 maps .*layers 0 mlp_post.* --memory-budget"):
+        projector.relayout(found, Layout(dim=2))
 
 
 def test_a_stopped_fit_without_the_matrix_goes_on_to_the_same_bytes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from projector import Projection
 from projector.checkpoint import checkpoint_path, has_checkpoint
 from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
+from projector.tensorfile import read_metadata
 from tests.projector.killing import Fits
 
 FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
@@ -39,13 +41,15 @@ class Run:
 
     files: dict[str, bytes]
     n_moments: int
+    n_batches: int
 
 
 @pytest.fixture(scope="module")
 def straight(fits: Fits, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("straight") / "out"
     assert fits.run(out) == 0, fits.said
-    return Run(contents(out), fits.n_moments)
+    report = fits.report
+    return Run(contents(out), report["moments"], report["run"])
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -67,7 +71,7 @@ def kill_in_writes(fits: Fits, tmp_path: Path, n_kills: int, seed: int, *options
     assert fits.run(old, "--seed", "5", *options) == 0, fits.said
     shutil.copytree(old, straight)
     assert fits.run(straight, "--force", *options) == 0, fits.said
-    n_moments, wanted, before = fits.n_moments, contents(straight), contents(old)
+    n_moments, wanted, before = fits.report["moments"], contents(straight), contents(old)
     assert wanted[POSITIONS_FILE] != before[POSITIONS_FILE]
     # One in each stretch of the run, the last of which is the last write.
     bounds = [1 + n_moments * i // n_kills for i in range(n_kills + 1)]
@@ -141,6 +145,28 @@ def test_twenty_kills_by_the_clock(fits: Fits, straight: Run, tmp_path: Path) ->
     kill_by_the_clock(fits, straight, tmp_path, 20, seed=1)
 
 
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.95])
+def test_what_was_done_is_not_done_again(
+    share: float, fits: Fits, straight: Run, tmp_path: Path
+) -> None:
+    """Of six batches, each of which is written, and six maps, each of which is."""
+    out = tmp_path / "out"
+    assert fits.run(out, kill_at=int(share * straight.n_moments)) == SIGKILLED
+    headers = [
+        json.loads(read_metadata(path)["checkpoint"])
+        for path in checkpoint_path(out).glob("*.safetensors")
+    ]
+    n_gathered = max(header.get("n_batches", 0) for header in headers)
+    n_placed = sum(len(header.get("maps", ())) for header in headers)
+    assert n_gathered >= 1
+    assert (n_placed > 0) == (share > 0.9)
+    assert fits.run(out, "--resume") == 0, fits.said
+    # Trials beforehand are in both.
+    assert straight.n_batches - fits.report["run"] == n_gathered
+    assert fits.report["place_map"] == 6 - n_placed
+    assert contents(out) == straight.files
+
+
 def test_a_fit_killed_twice_goes_on_to_the_same_bytes(
     fits: Fits, straight: Run, tmp_path: Path
 ) -> None:
@@ -188,6 +214,33 @@ def test_the_checkpoint_of_another_run_is_refused_with_the_difference(
     finish(fits, out)
 
 
+def test_the_checkpoint_of_another_model_or_corpus_is_refused(
+    fits: Fits, straight: Run, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert fits.run(out, kill_at=straight.n_moments // 2) == SIGKILLED
+    model, _, corpus, *rest = fits.arguments
+    other_model = tmp_path / "model"
+    shutil.copytree(checkpoint("qwen2"), other_model)
+    config = json.loads((other_model / "config.json").read_text())
+    (other_model / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    other_corpus = tmp_path / "other.txt"
+    # As many tokens as before.
+    text = Path(corpus).read_text()
+    other_corpus.write_text(text[len(text) // 2 :] + text[: len(text) // 2])
+    for arguments, words in (
+        ([str(checkpoint("llama")), "--corpus", corpus], "its config is"),
+        ([str(other_model), "--corpus", corpus], "its config is"),
+        ([model, "--corpus", str(other_corpus)], "its corpus is"),
+    ):
+        others = Fits(fits.folder, [*arguments, *rest])
+        assert others.run(out, "--resume") == 2
+        assert words in others.said
+        assert "--force" in others.said
+    finish(fits, out)
+    assert contents(out) == straight.files
+
+
 def test_another_projection_is_not_replaced_by_a_resumed_fit(
     fits: Fits, straight: Run, tmp_path: Path
 ) -> None:
@@ -219,3 +272,63 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
     assert not out.exists()
     finish(fits, out)
     assert contents(out) == straight.files
+
+
+def test_ctrl_c_on_a_full_disk_says_that_nothing_could_be_kept(
+    fits: Fits, straight: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert fits.run(out, kill_at=straight.n_moments // 5) == SIGKILLED
+    folder = checkpoint_path(out)
+    before = {p.name: p.read_bytes() for p in folder.glob("*.safetensors")}
+    process = fits.start(out, "--resume", slow_s=1.0, most_bytes=20_000)
+    # Into the first batch, after two trials.
+    wait_for(lambda: "<run 3>" in fits.said)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(100)
+    assert process.exitcode == 2
+    assert "error: no space left" in fits.said
+    assert {p.name: p.read_bytes() for p in folder.glob("*.safetensors")} == before
+
+
+def test_what_is_no_checkpoint_is_left_alone(fits: Fits, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for force in ((), ("--force",)):
+        mine = checkpoint_path(out) / "weights.bin"
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        assert fits.run(out, *force) == 2
+        assert "is something else" in fits.said
+        assert mine.read_text() == "mine"
+    shutil.rmtree(mine.parent)
+    mine.parent.write_text("a file")
+    assert fits.run(out) == 2
+    assert "is something else" in fits.said
+
+
+def test_two_fits_do_not_write_the_same_checkpoint(
+    fits: Fits, straight: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = fits.start(out, slow_s=0.5)
+    wait_for(lambda: has_checkpoint(out))
+    second = Fits(tmp_path, fits.arguments)
+    assert second.run(out, "--force") == 2
+    assert "another fit is at work" in second.said
+    first.join(100)
+    assert first.exitcode == 0
+    assert contents(out) == straight.files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "report", "report.log"]
+
+
+def test_a_checkpoint_lies_beside_a_folder_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    expected = tmp_path / "here.checkpoint"
+    assert checkpoint_path(Path()).resolve() == expected
+    monkeypatch.chdir("below")
+    assert checkpoint_path(Path("..")).resolve() == expected
+    assert checkpoint_path(Path("../../here")).resolve() == expected

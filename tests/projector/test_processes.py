@@ -10,17 +10,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 import projector
 from projector import Projection
+from projector.budget import free_memory
 from projector.checkpoint import has_checkpoint
 from projector.fitting import _rounds
 from projector.gathering import HalfStatistics
-from projector.processes import Processes
+from projector.models import choose_device
 from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
 
 FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
@@ -219,11 +222,46 @@ def test_every_map_is_placed_once_and_by_turns() -> None:
     ]
 
 
+class WithOne:
+    """Two processes, as the first sees it; ``other`` is what the second has."""
+
+    def __init__(self, other: HalfStatistics) -> None:
+        covariance = other.covariance
+        counts = torch.tensor([covariance.n_tokens, covariance.n_left_out])
+        self.stacks = iter([counts, covariance.mean, covariance.least, covariance.greatest])
+        self.sums = iter([None, covariance.n_nonfinite])
+
+    def stacked(self, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.stack([tensor, next(self.stacks)])
+
+    def summed(self, tensor: torch.Tensor) -> torch.Tensor:
+        other = next(self.sums)
+        # The scatter of nothing is 0.
+        return tensor if other is None else tensor + other
+
+
 def test_an_empty_share_changes_nothing() -> None:
     half = HalfStatistics.empty(6, "pooled", torch.device("cpu"))
-    rows = torch.randn(50, 6)
-    half.covariance.update(rows)
-    before = half.covariance.scatter
-    half.reduce(Processes())
-    torch.testing.assert_close(half.covariance.scatter, before, rtol=1e-12, atol=0)
+    half.covariance.update(torch.randn(50, 6) + 3)
+    before, mean = half.covariance.scatter, half.covariance.mean
+    half.reduce(WithOne(HalfStatistics.empty(6, "pooled", torch.device("cpu"))))
+    torch.testing.assert_close(half.covariance.scatter, before, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(half.covariance.mean, mean, rtol=1e-12, atol=0)
     assert half.covariance.n_tokens == 50
+
+
+def test_free_memory_is_shared_by_the_processes_of_a_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8000))
+    cpu = torch.device("cpu")
+    assert free_memory(cpu) == 8000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory(cpu) == 2000
+
+
+def test_a_launcher_that_says_cpu_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto").type == "cuda"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert choose_device("auto").type == "cpu"
