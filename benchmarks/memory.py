@@ -78,7 +78,9 @@ def make_model(folder: Path, n_neurons: int, n_layers: int) -> Path:
     return folder
 
 
-def measure_here(n_neurons: int, n_layers: int, budget: str, folder: Path) -> dict[str, int]:
+def measure_here(
+    n_neurons: int, n_layers: int, budget: str, folder: Path, n_tokens: int
+) -> dict[str, int]:
     """The fit in this process; what it took beside the loaded model."""
     loaded = load_model(str(make_model(folder / "model", n_neurons, n_layers)), device="cpu")
     before = _memory("VmRSS")
@@ -86,7 +88,7 @@ def measure_here(n_neurons: int, n_layers: int, budget: str, folder: Path) -> di
     Path("/proc/self/clear_refs").write_text("5")
     settings = FitSettings(
         sites=("mlp_post",),
-        max_tokens=_N_TOKENS,
+        max_tokens=n_tokens,
         batch_size=4,
         memory_budget=parse_size(budget),
     )
@@ -141,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="Of every measurement.")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/memory.json"))
+    parser.add_argument("--tokens", type=int, default=_N_TOKENS, help="Of a fit of --case.")
     parser.add_argument(
         "--case",
         nargs=4,
@@ -153,7 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if given.case is not None:
         n_neurons, n_layers, budget, folder = given.case
-        print(json.dumps(measure_here(int(n_neurons), int(n_layers), budget, Path(folder))))
+        print(
+            json.dumps(
+                measure_here(int(n_neurons), int(n_layers), budget, Path(folder), given.tokens)
+            )
+        )
         return 0
     machine = describe_machine()
     rows = [measure(*case, given.repeats) for case in CASES]

@@ -360,10 +360,12 @@ class _Statistics(TensorFile):
         self._fingerprint = fingerprint
 
     def __getitem__(self, name: str) -> Tensor:
-        # Another may have been put in its place since.
-        _check_file(self.path, self._fingerprint)
         try:
-            return super().__getitem__(name)
+            if read_metadata(self.path).get("projection") == self._fingerprint:
+                return super().__getitem__(name)
+            raise UserError(
+                f"'{self.path}' is another projection's by now: open '{self.path.parent}' again"
+            )
         except (OSError, SafetensorError) as error:
             # It was whole when the projection was opened.
             reason = " ".join(str(error).split())

@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,14 @@ class Fits:
         process = self.context.Process(
             target=fit, args=(arguments, kill_at, self.folder / "report", slow_s, most_bytes)
         )
-        process.start()
+        # A new process begins by running the main module again, and what is tested before may have
+        # left one there that can't be run.
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            process.start()
+        finally:
+            sys.modules["__main__"] = main
         return process
 
     def run(self, out: Path, *more: str, **options: Any) -> int | None:

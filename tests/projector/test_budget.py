@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -251,14 +252,16 @@ def test_the_peak_stays_within_the_budget(tmp_path: Path) -> None:
     """A wide model in a process of its own: what it takes beside the loaded model."""
     command = [sys.executable, "-m", "benchmarks.memory", "--case"]
     found = subprocess.run(
-        [*command, "1536", "3", "288MiB", str(tmp_path)],
+        [*command, "1536", "2", "272MiB", str(tmp_path), "--tokens", "6000"],
         capture_output=True,
         text=True,
         check=True,
         timeout=600,
+        # Beside other tests, threads would wait for one another.
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     case = json.loads(found.stdout.splitlines()[-1])
     assert case["n_passes"] > 1
-    assert case["peak_bytes"] <= 1.1 * 288 * 2**20
+    assert case["peak_bytes"] <= 1.1 * 272 * 2**20
     # And is no small part of it: the budget is used.
-    assert case["peak_bytes"] > 0.4 * 288 * 2**20
+    assert case["peak_bytes"] > 0.4 * 272 * 2**20

@@ -16,14 +16,17 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import projector
 from projector import Projection
 from projector.budget import free_memory
 from projector.checkpoint import has_checkpoint
+from projector.cli import app
 from projector.fitting import _rounds
 from projector.gathering import HalfStatistics
 from projector.models import choose_device
+from projector.processes import Processes
 from projector.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
 
 FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
@@ -85,42 +88,51 @@ def assert_alike(one: Path, many: Path) -> None:
     assert known == {key: value for key, value in b.facts.items() if key != "maps"}
 
 
-@pytest.mark.parametrize(
-    ("n", "more"),
-    [
-        # Five batches for two; for three, with the mean of each sequence's own matrix; and one
-        # batch for two, of whom one has nothing to read.
-        (2, ()),
-        (3, ("--correlation", "per-sequence")),
-        (2, ("--batch-size", "8")),
-    ],
-)
-def test_several_processes_find_what_one_finds(
-    n: int,
-    more: tuple[str, ...],
-    checkpoint: Callable[[str], Path],
-    text_file: Path,
-    tmp_path: Path,
-) -> None:
-    arguments = (checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, *more, "--out")
-    found = Group(n, *arguments, tmp_path / "many").end()
+def fit_by(n: int, model: Path, text_file: Path, out: Path, *more: str) -> Path:
+    found = Group(n, model, "--corpus", text_file, *OPTIONS, *more, "--out", out).end()
     assert [status for status, _, _ in found] == [0] * n, found
     assert "Wrote" in found[0][1]
     # The first alone speaks.
     assert all(not lines(output + errors) for _, output, errors in found[1:]), found
-    assert not has_checkpoint(tmp_path / "many")
-    options: dict[str, Any] = {"correlation": more[1]} if "--correlation" in more else {}
-    projector.fit(
-        str(checkpoint("qwen2")),
-        str(text_file),
-        max_tokens=220,
-        sequence_length=50,
-        batch_size=8 if "--batch-size" in more else 1,
-        device="cpu",
-        out=tmp_path / "one",
-        **options,
-    )
-    assert_alike(tmp_path / "one", tmp_path / "many")
+    assert not has_checkpoint(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def of_two(
+    checkpoint: Callable[[str], Path], text_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What two processes find in five batches."""
+    out = tmp_path_factory.mktemp("of-two") / "out"
+    return fit_by(2, checkpoint("qwen2"), text_file, out)
+
+
+def fit_alone(model: Path, text_file: Path, out: Path, **options: Any) -> Path:
+    options = {"max_tokens": 220, "sequence_length": 50, "batch_size": 1, **options}
+    projector.fit(str(model), str(text_file), device="cpu", out=out, **options)
+    return out
+
+
+def test_two_processes_find_what_one_finds(
+    checkpoint: Callable[[str], Path], text_file: Path, of_two: Path, tmp_path: Path
+) -> None:
+    assert_alike(fit_alone(checkpoint("qwen2"), text_file, tmp_path / "one"), of_two)
+
+
+def test_three_processes_find_what_one_finds_in_each_sequence(
+    checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+) -> None:
+    model, mode = checkpoint("qwen2"), "per-sequence"
+    many = fit_by(3, model, text_file, tmp_path / "many", "--correlation", mode)
+    assert_alike(fit_alone(model, text_file, tmp_path / "one", correlation=mode), many)
+
+
+def test_one_of_two_processes_may_have_nothing_to_read(
+    checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+) -> None:
+    model = checkpoint("qwen2")
+    many = fit_by(2, model, text_file, tmp_path / "many", "--batch-size", "8")
+    assert_alike(fit_alone(model, text_file, tmp_path / "one", batch_size=8), many)
 
 
 # Ends one of the processes in the middle of its share.
@@ -143,7 +155,7 @@ projector.fitting._CHECKPOINT_SHARE = float("inf")
 
 
 def test_the_death_of_one_ends_the_others_with_one_line_and_all_go_on(
-    checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+    checkpoint: Callable[[str], Path], text_file: Path, of_two: Path, tmp_path: Path
 ) -> None:
     arguments = (checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, "--out")
     out = tmp_path / "out"
@@ -164,9 +176,8 @@ def test_the_death_of_one_ends_the_others_with_one_line_and_all_go_on(
     assert alone[0] == 2
     assert "its processes is 2, and this one's 1" in alone[2]
     assert [status for status, _, _ in Group(2, *arguments, out, "--resume").end()] == [0, 0]
-    assert [status for status, _, _ in Group(2, *arguments, tmp_path / "whole").end()] == [0, 0]
     for name in FILES:
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+        assert (out / name).read_bytes() == (of_two / name).read_bytes(), name
 
 
 def test_accelerate_launches_it(
@@ -199,13 +210,15 @@ def test_what_can_not_be_shared_out_is_refused(
     checkpoint: Callable[[str], Path],
     text_file: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    device = "auto" if "--device-map" in more else "cpu"
-    arguments = (checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, "--out", tmp_path / "out")
-    for status, _, errors in Group(2, *arguments, *more, device=device).end():
-        assert status == 2
-        assert words in errors
-        assert "Traceback" not in errors
+    # As the first of two.
+    monkeypatch.setattr("projector.processes.join_processes", lambda device: Processes(2, 0))
+    arguments = [checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, "--out", tmp_path / "out"]
+    found = CliRunner().invoke(app, ["fit", *(str(a) for a in arguments), *more])
+    assert found.exit_code == 2
+    assert words in found.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_every_map_is_placed_once_and_by_turns() -> None:

@@ -231,3 +231,16 @@ def test_unknown_layer_and_site_are_named(fitted: Projection) -> None:
         fitted.positions(0, "resid_pre")
     with pytest.raises(UserError, match="projector fit"):
         Projection.load("nowhere-at-all")
+
+
+def test_statistics_that_another_fit_replaced_are_not_taken_for_its_own(
+    fitted: Projection, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    fitted.save(out)
+    opened = Projection.load(out)
+    Projection(
+        fitted.facts | {"sites": ["mlp_out"]}, fitted.position_tensors, fitted.statistics
+    ).save(out, force=True)
+    with pytest.raises(UserError, match="another projection's by now"):
+        opened.covariance(0, "mlp_out")
