@@ -52,7 +52,7 @@ def read_url() -> None:
     state = st.session_state
     was_chosen = state.pop(_CHANGED, False)
     is_early = time.monotonic() - state.get(_WROTE_AT, 0.0) < _LAG_S
-    is_old = params == state.get(_SENT) and is_early and state.pop(_HELD, None) != _held()
+    is_old = params == state.get(_SENT) and is_early and _was_touched()
     state[_SENT] = params
     if params and params != state.get(_WRITTEN) and not was_chosen and not is_old:
         state[_SELECTION] = Selection.of_params(params)
@@ -69,8 +69,17 @@ def write_url() -> None:
     st.session_state[_HELD] = _held()
 
 
+def _was_touched() -> bool:
+    """Whether a widget holds another thing than at the end of the run before: there was a click.
+
+    Widgets that the run before did not draw are gone by now, and tell nothing.
+    """
+    before, now = st.session_state.get(_HELD, {}), _held()
+    return any(now[key] != value for key, value in before.items() if key in now)
+
+
 def _held() -> dict[str, str]:
-    """What the widgets hold: another thing after a click than at the end of the run before."""
+    """What the widgets hold."""
     plain = (str, int, float, bool, type(None), list, tuple, dict)
     return {
         str(key): repr(value)

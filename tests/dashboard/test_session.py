@@ -65,6 +65,8 @@ def page() -> None:
         session.change(**{key: value})
     st.session_state["changes"] = {}
     st.toggle("Beside it", key="beside")
+    # One for each layer: that of the layer before is gone at the end of the run.
+    st.toggle("Of it", key=f"of layer {session.current().layer}")
     st.text(repr(session.current().params()))
     session.write_url()
 
