@@ -33,8 +33,8 @@ def relayout(
     ]
     if projection.has_statistics and lacking:
         raise UserError(
-            f"the correlations of {len(lacking)} maps were never a matrix (layers "
-            f"{', '.join(lacking)}): make the projection again with more --memory-budget"
+            f"there was no room for the correlations of {', '.join(lacking)}, and other positions "
+            "need them: make the projection again with more --memory-budget"
         )
     positions: dict[str, Tensor] = {}
     maps: dict[str, dict[str, Any]] = {}

@@ -191,7 +191,7 @@ def test_a_fit_without_the_matrix_is_that_with_it_where_all_tokens_are_drawn(
     names = [path.name for path in write_pictures(Projection.load(tmp_path / "found"), tmp_path)]
     # The first site has no correlations to draw.
     assert "heatmap-layer0-mlp_out.html" in names
-    with pytest.raises(UserError, match=r"1 maps .*layers 0 mlp_post.* --memory-budget"):
+    with pytest.raises(UserError, match=r"of layer 0 mlp_post, .* --memory-budget"):
         projector.relayout(found, Layout(dim=2))
 
 
