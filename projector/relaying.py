@@ -29,7 +29,9 @@ def relayout(
     """
     progress = progress or Silent()
     lacking = [
-        f"{n} {site}" for n, site in projection.maps if not projection.has_statistics_of(n, site)
+        f"layer {layer} {site}"
+        for layer, site in projection.maps
+        if not projection.has_statistics_of(layer, site)
     ]
     if projection.has_statistics and lacking:
         raise UserError(
