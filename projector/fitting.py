@@ -129,31 +129,8 @@ def run(
             to resume.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint is written.
     """
-    with ExitStack() as until_done:
-        return _run(
-            job,
-            None if out is None else Path(out),
-            force,
-            resume,
-            progress or Silent(),
-            log_with,
-            log_dir,
-            processes or Processes(),
-            until_done,
-        )
-
-
-def _run(
-    job: Job,
-    folder: Path | None,
-    force: bool,
-    resume: bool,
-    progress: Progress,
-    log_with: str | None,
-    log_dir: Path | None,
-    processes: Processes,
-    until_done: ExitStack,
-) -> Projection:
+    progress, processes = progress or Silent(), processes or Processes()
+    folder = None if out is None else Path(out)
     if resume and folder is None:
         raise UserError("there is nothing to resume without an output folder")
     if processes.n > 1 and job.layout.method == "adamw":
@@ -161,55 +138,56 @@ def _run(
             "adamw learns from one batch after another, in one process: leave --solver out, or "
             "start the fit without a launcher"
         )
-    checkpoint, state, before = None, State({}, None), {}
-    if folder is not None:
-        check_out(folder, force=force or resume)
-        # On a machine with a disk of its own, another may have been killed before it wrote.
-        if processes.is_first or not resume:
-            check_unfinished(folder, force=force, resume=resume)
-        check_disk(job.disk_bytes, folder, beside=job.checkpoint_bytes)
-        facts = run_facts(job, processes.n)
-        checkpoint = Checkpoint(checkpoint_path(folder), facts, processes.rank)
-        if processes.is_first:
-            until_done.enter_context(checkpoint.alone())
-        if resume and has_checkpoint(folder):
-            state = checkpoint.load()
-            before = state.choices
-        if resume and processes.is_first:
-            _check_own(folder, job, force=force or bool(before.get("force")))
-        # Nothing is written before all have looked.
-        processes.wait()
-        if not resume:
+    with ExitStack() as until_done:
+        checkpoint, state, before = None, State({}, None), {}
+        if folder is not None:
+            check_out(folder, force=force or resume)
+            # On a machine with a disk of its own, another may have been killed before it wrote.
+            if processes.is_first or not resume:
+                check_unfinished(folder, force=force, resume=resume)
+            check_disk(job.disk_bytes, folder, beside=job.checkpoint_bytes)
+            facts = run_facts(job, processes.n)
+            checkpoint = Checkpoint(checkpoint_path(folder), facts, processes.rank)
+            if processes.is_first:
+                until_done.enter_context(checkpoint.alone())
+            if resume and has_checkpoint(folder):
+                state = checkpoint.load()
+                before = state.choices
+            if resume and processes.is_first:
+                _check_own(folder, job, force=force or bool(before.get("force")))
+            # Nothing is written before all have looked.
+            processes.wait()
+            if not resume:
+                with disk_errors(checkpoint.folder):
+                    checkpoint.remove()
+            processes.wait()
+            before = processes.of_the_first(before)
+        # The least memory decides for all.
+        plan = _plan_of(before) or min(processes.collected(job.plan), key=lambda plan: plan.room)
+        job = replace(job, plan=plan)
+        if checkpoint is not None:
+            checkpoint.choices = {
+                "threads": torch.get_num_threads(),
+                "plan": plan.as_json(),
+                "force": force,
+                **before,
+            }
+        with memory_errors(*job.widest), _threads(before.get("threads")):
+            fitting = _Fit(job, checkpoint, state, processes, progress)
+            # Its sums are the gatherer's from now on, and go with it.
+            del state
+            fitting.run(log_with, log_dir)
+        projection = fitting.projection()
+        if folder is None or checkpoint is None:
+            return projection
+        # Ctrl-C now comes too late: what is left takes no longer than stopping would.
+        with DeferredInterrupt():
+            if processes.is_first:
+                projection.save(folder, force=force or _may_replace(folder, projection, before))
+            processes.wait()
             with disk_errors(checkpoint.folder):
                 checkpoint.remove()
-        processes.wait()
-        before = processes.of_the_first(before)
-    # The least memory decides for all.
-    plan = _plan_of(before) or min(processes.collected(job.plan), key=lambda plan: plan.room)
-    job = replace(job, plan=plan)
-    if checkpoint is not None:
-        checkpoint.choices = {
-            "threads": torch.get_num_threads(),
-            "plan": plan.as_json(),
-            "force": force,
-            **before,
-        }
-    with memory_errors(*job.widest), _threads(before.get("threads")):
-        fitting = _Fit(job, checkpoint, state, processes, progress)
-        # Its sums are the gatherer's from now on, and go with it.
-        del state
-        fitting.run(log_with, log_dir)
-    projection = fitting.projection()
-    if folder is None or checkpoint is None:
-        return projection
-    # Ctrl-C now comes too late: what is left takes no longer than stopping would.
-    with DeferredInterrupt():
-        if processes.is_first:
-            projection.save(folder, force=force or _may_replace(folder, projection, before))
-        processes.wait()
-        with disk_errors(checkpoint.folder):
-            checkpoint.remove()
-    return Projection.load(folder) if processes.is_first else projection
+        return Projection.load(folder) if processes.is_first else projection
 
 
 def going_on(job: Job, out: Path, processes: Processes) -> Job:

@@ -45,8 +45,8 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True)
-class Distances:
-    """Stored distances: ``matrix`` (N, N)."""
+class _Stored:
+    """A stored matrix (N, N)."""
 
     matrix: Tensor
 
@@ -57,6 +57,11 @@ class Distances:
     @property
     def device(self) -> torch.device:
         return self.matrix.device
+
+
+@dataclass(frozen=True)
+class Distances(_Stored):
+    """Stored distances: ``matrix`` (N, N)."""
 
     @cached_property
     def scale(self) -> float:
@@ -70,22 +75,13 @@ class Distances:
 
 
 @dataclass(frozen=True)
-class Correlations:
+class Correlations(_Stored):
     """Stored correlations: δ = 1 − ρ, or 1 − |ρ|, of ``matrix`` (N, N) with no entry above 1.
 
     Spares the second matrix that stored distances would be.
     """
 
-    matrix: Tensor
     absolute: bool = False
-
-    @property
-    def n(self) -> int:
-        return self.matrix.shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        return self.matrix.device
 
     @cached_property
     def scale(self) -> float:

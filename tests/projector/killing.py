@@ -150,6 +150,9 @@ class Fits:
     ) -> multiprocessing.process.BaseProcess:
         """A fit that runs beside the caller."""
         arguments = [*self.arguments, "--out", str(out), *more]
+        # Until this one speaks, nothing is said: who waits for its words must not find those of
+        # the one before.
+        self._log.write_text("")
         process = self.context.Process(
             target=fit, args=(arguments, kill_at, self.folder / "report", slow_s, most_bytes)
         )
@@ -178,4 +181,8 @@ class Fits:
     @property
     def said(self) -> str:
         """What the last one printed."""
-        return (self.folder / "report.log").read_text()
+        return self._log.read_text()
+
+    @property
+    def _log(self) -> Path:
+        return (self.folder / "report").with_suffix(".log")
