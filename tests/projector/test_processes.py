@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import projector
 from projector import Projection
 from projector.budget import free_memory
-from projector.checkpoint import has_checkpoint
+from projector.checkpoint import checkpoint_path, has_checkpoint
 from projector.cli import app
 from projector.fitting import _rounds
 from projector.gathering import HalfStatistics
@@ -135,32 +135,37 @@ def test_one_of_two_processes_may_have_nothing_to_read(
     assert_alike(fit_alone(model, text_file, tmp_path / "one", batch_size=8), many)
 
 
-# Ends one of the processes in the middle of its share.
-DIES = """
-import os, signal, sys
-import projector.gathering
-run = projector.gathering.Gatherer.run
-n_run = 0
-def dying(self, *batch):
-    global n_run
-    n_run += 1
-    if os.environ["RANK"] == "1" and n_run == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    run(self, *batch)
-projector.gathering.Gatherer.run = dying
-import projector.fitting
+# A checkpoint after every batch and every map.
+KEEPS_ALL = """
+import os, signal, time
+import projector.fitting, projector.gathering
 projector.fitting._CHECKPOINT_EVERY_S = 0.0
 projector.fitting._CHECKPOINT_SHARE = float("inf")
 """
+# Ends the second process at its ``moment``-th call of ``name``.
+DIES = """
+{name} = {owner}.{name}
+n_calls = 0
+def dying(*args, **options):
+    global n_calls
+    n_calls += 1
+    if os.environ["RANK"] == "1" and n_calls == {moment}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {name}(*args, **options)
+{owner}.{name} = dying
+"""
+IN_ITS_SHARE = DIES.format(owner="projector.gathering.Gatherer", name="run", moment=3)
+WHILE_PLACING = DIES.format(owner="projector.fitting", name="place_map", moment=2)
 
 
+@pytest.mark.parametrize("dies", [IN_ITS_SHARE, WHILE_PLACING], ids=["reading", "placing"])
 def test_the_death_of_one_ends_the_others_with_one_line_and_all_go_on(
-    checkpoint: Callable[[str], Path], text_file: Path, of_two: Path, tmp_path: Path
+    dies: str, checkpoint: Callable[[str], Path], text_file: Path, of_two: Path, tmp_path: Path
 ) -> None:
     arguments = (checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, "--out")
     out = tmp_path / "out"
     began = time.monotonic()
-    first, second = Group(2, *arguments, out, code=DIES).end()
+    first, second = Group(2, *arguments, out, code=KEEPS_ALL + dies).end()
     assert time.monotonic() - began < 200
     assert second[0] == -signal.SIGKILL
     assert first[0] == 2
@@ -175,9 +180,79 @@ def test_the_death_of_one_ends_the_others_with_one_line_and_all_go_on(
     alone = Group(1, *arguments, out, "--resume").end()[0]
     assert alone[0] == 2
     assert "its processes is 2, and this one's 1" in alone[2]
-    assert [status for status, _, _ in Group(2, *arguments, out, "--resume").end()] == [0, 0]
+    assert_goes_on((*arguments, out), of_two)
+
+
+def assert_goes_on(arguments: tuple[object, ...], of_two: Path) -> None:
+    """To the bytes of two processes that nothing stopped."""
+    assert [status for status, _, _ in Group(2, *arguments, "--resume").end()] == [0, 0]
+    out = Path(str(arguments[-1]))
     for name in FILES:
         assert (out / name).read_bytes() == (of_two / name).read_bytes(), name
+    assert not has_checkpoint(out)
+
+
+SLOW = """
+run = projector.gathering.Gatherer.run
+def slow(*args):
+    run(*args)
+    time.sleep(2)
+projector.gathering.Gatherer.run = slow
+"""
+
+
+def test_ctrl_c_stops_all_and_all_go_on(
+    checkpoint: Callable[[str], Path], text_file: Path, of_two: Path, tmp_path: Path
+) -> None:
+    """A terminal's Ctrl-C reaches every process of it."""
+    out = tmp_path / "out"
+    arguments = (checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, "--out", out)
+    group = Group(2, *arguments, code=KEEPS_ALL + SLOW)
+    deadline = time.monotonic() + 200
+    while len(list(checkpoint_path(out).glob("gathered*.safetensors"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for member in group.members:
+        member.send_signal(signal.SIGINT)
+    first, second = group.end()
+    assert first[0] == second[0] == 130, (first, second)
+    assert "the same command with --resume goes on from here" in first[2]
+    assert "Traceback" not in first[2] + second[2]
+    assert not out.exists()
+    assert_goes_on(arguments, of_two)
+
+
+# No room for the matrix of one map.
+SAMPLES = """
+import projector.preparing, projector.budget
+def plan(needs, widths, *_, **__):
+    return projector.budget.Plan(0, (tuple(widths),), {(0, "mlp_post"): 90}, 0, 0)
+projector.preparing.plan_fit = plan
+"""
+
+
+def test_a_sample_drawn_by_two_processes_is_that_of_one(
+    checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+) -> None:
+    found = []
+    for n in (1, 2):
+        out = tmp_path / f"of-{n}"
+        arguments = (checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, "--out", out)
+        ended = Group(n, *arguments, code=SAMPLES).end()
+        assert [status for status, _, _ in ended] == [0] * n, ended
+        found.append(Projection.load(out))
+    one, two = found
+    assert not two.has_statistics_of(0, "mlp_post")
+    assert two.has_statistics_of(0, "mlp_out")
+    figures, same = (p.figures(0, "mlp_post") for p in found)
+    assert figures["sample"] == pytest.approx(same["sample"], rel=1e-4)
+    assert figures["sample"]["n_tokens"] == 90
+    for name in ("stress", "correlation_stability"):
+        assert figures[name] == pytest.approx(same[name], rel=1e-3), name
+    # The same tokens, by their order: the same start, and the same passes but for rounding.
+    torch.testing.assert_close(
+        one.positions(0, "mlp_post"), two.positions(0, "mlp_post"), atol=1e-2, rtol=0
+    )
 
 
 def test_accelerate_launches_it(
