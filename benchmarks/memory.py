@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -110,11 +111,14 @@ def _memory(name: str) -> int:
 def measure(n_neurons: int, n_layers: int, budget: str, n_times: int) -> Row:
     """The same in processes of their own."""
     found = []
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     for _ in range(n_times):
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "benchmarks.memory", "--case"]
             command += [str(n_neurons), str(n_layers), budget, folder]
-            process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            process = subprocess.run(
+                command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | quiet
+            )
         found.append(json.loads(process.stdout.splitlines()[-1]))
     peaks = [case["peak_bytes"] for case in found]
     row = Row(n_neurons, n_layers, budget, found[0]["n_passes"], found[0]["reckoned_bytes"], peaks)

@@ -109,13 +109,16 @@ def measure_baseline(n: int, repeats: int) -> Measurement:
 
 
 def import_pymde() -> Any:
-    try:
-        import torchvision  # noqa: F401
-    except (ImportError, RuntimeError):
-        # pymde's example data sets alone need it, and it must be built for the very torch.
+    """pymde without torchvision, which its example data sets alone need."""
+    is_there = "torchvision" in sys.modules
+    if not is_there:
         sys.modules["torchvision"] = types.ModuleType("torchvision")
-    import pymde
-
+    try:
+        import pymde
+    finally:
+        if not is_there:
+            # Transformers takes what stands here for a real one.
+            del sys.modules["torchvision"]
     return pymde
 
 
@@ -154,7 +157,7 @@ def measure_other(
             seconds, positions = timed(lambda: place(target))
             theirs.append(seconds)
     except ImportError as error:
-        return not_measured(what, size, "×", aim, f"{error}; install the extra 'benchmarks'")
+        return not_measured(what, size, "×", aim, f"{error}; see benchmarks/README.md")
     their_stress = stress_figures(positions, target)[0]
     here: list[float] = []
     for tolerance in (TOLERANCE, TOLERANCE / 10, TOLERANCE / 100):
