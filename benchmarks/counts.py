@@ -5,7 +5,9 @@ A multiplication and an addition count as two operations, a square root and its 
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 DIM = 3
@@ -101,8 +103,10 @@ def text(value: float) -> str:
     return f"{value:.3g} E"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.counts", description=__doc__)
+    parser.parse_args(arguments)
     print(f"One token, all layers; sequences of {SEQUENCE} in batches of {BATCH}:\n")
     print("| model | what | operations | bytes | operations a byte |")
     print("| --- | --- | --- | --- | --- |")

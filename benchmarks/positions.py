@@ -200,7 +200,9 @@ def measure_growth(sizes: Sequence[int], repeats: int) -> Measurement:
     times_reading = medians[-1] / statistics.median(reading)
     note = f"milliseconds a pass: {times}; the last is {times_reading:.3g} times its reading"
     is_met = exponent <= 2.05
-    return Measurement("time of a pass ∝ N^", size, "", "≤ 2.05", exponent, is_met, note, seconds)
+    return Measurement(
+        "power of N in the time of a pass", size, "", "≤ 2.05", exponent, is_met, note, seconds
+    )
 
 
 def _slope(x: Sequence[float], y: Sequence[float]) -> float:
@@ -306,7 +308,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--other-repeats", type=int, default=5, help="Of each run of another package; it is long."
     )
     parser.add_argument("--quick", action="store_true", help="The smallest size only: minutes.")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/positions.json"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/benchmarks/positions.json"), help="JSON file."
+    )
     given = parser.parse_args(arguments)
     machine = describe_machine()
     rows = measure(given)

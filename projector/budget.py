@@ -45,6 +45,12 @@ def size_text(n_bytes: float) -> str:
     return f"{n_bytes / 1000**power:.3g} {['B', 'kB', 'MB', 'GB', 'TB'][power]}"
 
 
+def enough_text(n_bytes: float) -> str:
+    """As :func:`size_text`, rounded up: so much suffices."""
+    digit = 10 ** max(0, math.floor(math.log10(max(n_bytes, 1))) - 2)
+    return size_text(math.ceil(n_bytes / digit) * digit)
+
+
 def check_disk(n_bytes: int, folder: Path, *, beside: int = 0) -> None:
     """Raise a UserError if the disk of ``folder`` has too few bytes free for a projection.
 
@@ -239,8 +245,11 @@ def plan_fit(
             # What is free changes from one moment to the next, and the sample decides the map.
             n_drawn = 1 << (n_drawn.bit_length() - 1)
         n_drawn = min(n_drawn, 2 * n - 1, n_tokens)
-        if n_drawn < min(_LEAST_SAMPLE, n_tokens):
-            raise UserError(_too_little(whole, widths, key, budget, free))
+        least_drawn = min(_LEAST_SAMPLE, n_tokens)
+        if n_drawn < least_drawn:
+            sampled = needs.without_matrix(key, n, least_drawn, itemsize)
+            is_less = sampled.of([[key]]) < whole.of([[key]])
+            raise _too_little(sampled if is_less else whole, key, is_less, budget, free)
         samples[key] = n_drawn
     for key, n_drawn in samples.items():
         needs = needs.without_matrix(key, widths[key], n_drawn, itemsize)
@@ -251,21 +260,43 @@ def plan_fit(
             passes.append([])
         passes[-1].append(key)
         if needs.of(passes[-1:]) > room:
-            raise UserError(_too_little(needs, widths, key, budget, free))
+            raise _too_little(needs, key, False, budget, free)
     sums_bytes = max(sum(needs.sums[key] for key in keys) for keys in passes)
     return Plan(room, tuple(map(tuple, passes)), samples, needs.of(passes), sums_bytes)
 
 
 def _too_little(
-    needs: Needs, widths: Mapping[Key, int], key: Key, budget: int | None, free: int
-) -> str:
-    (layer, site), n = key, widths[key]
-    what = f"{size_text(free)} are free" if budget is None else f"the budget is {size_text(budget)}"
-    return (
-        f"out of memory: to fit layer {layer} {site} alone takes {size_text(needs.of([[key]]))} "
-        f"beside the model ({size_text(8 * n * n)} for one {n:,} × {n:,} matrix), and {what}: "
-        + ("raise --memory-budget, or " if budget is not None else "")
-        + "choose fewer with --layers or --sites, or lower --batch-size"
+    needs: Needs, key: Key, is_sampled: bool, budget: int | None, free: int
+) -> UserError:
+    """What to say where there is no room for a map.
+
+    Args:
+        needs: with which there would be.
+        is_sampled: whether the map would do without a matrix then.
+    """
+    (layer, site), batch, placing = key, needs.batch, needs.placing[key]
+    least = enough_text(needs.of([[key]])) + " beside the model"
+    if is_sampled:
+        least += " even without a matrix of its correlations"
+    parts = [
+        f"{size_text(needs.libraries)} for libraries",
+        f"{size_text(needs.sums[key])} for sums",
+    ]
+    remedies = ["choose narrower --sites"]
+    if batch > placing:
+        parts.append(f"{size_text(batch)} for a batch")
+        remedies.append("lower --batch-size")
+    else:
+        parts.append(f"{size_text(placing)} to place it")
+    if any(needs.results.values()):
+        remedies.append("choose fewer --layers")
+    what = f"{size_text(free)} are free"
+    if budget is not None:
+        what = f"the budget is {size_text(budget)}"
+        remedies.insert(0, "raise --memory-budget")
+    return UserError(
+        f"out of memory: to fit layer {layer} {site} alone takes {least} "
+        f"({', '.join(parts)}), and {what}: {', or '.join(remedies)}"
     )
 
 

@@ -20,12 +20,14 @@ from torch import Tensor
 
 from projector.errors import UserError
 from projector.placing import PlacedMap
+from projector.projection import FACTS_FILE
 from projector.tensorfile import TensorFile, read_metadata, write_tensors
 from projector.writing import remove_folder, replacing_file
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _KEY = "checkpoint"
 _POSITIONS = ".positions"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 # What a checkpoint consists of, files that are being written among it.
 _OURS = re.compile(r"\.?(gathered|placed)-\d+\.safetensors(\.partial)?")
 
@@ -91,6 +93,11 @@ def check_unfinished(out: Path, *, force: bool, resume: bool) -> None:
             "another folder for --out"
         )
     if resume and not has_checkpoint(out):
+        if (out / FACTS_FILE).exists():
+            raise UserError(
+                f"there is nothing to resume: '{out}' holds a finished projection, and no "
+                "checkpoint stands beside it; to fit it anew, put --force in the place of --resume"
+            )
         raise UserError(f"there is no checkpoint '{path}' to resume: leave --resume out")
     if has_checkpoint(out) and not (force or resume):
         raise UserError(
@@ -106,10 +113,17 @@ class Checkpoint:
         folder: see :func:`checkpoint_path`.
         facts: what two runs must share for one to go on from the other's checkpoint.
         rank: the number of this process.
+        names: what a person calls those facts that are hashes.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], rank: int = 0) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        facts: Mapping[str, Any],
+        rank: int = 0,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder, self.names = folder, dict(names or {})
         self.facts: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         self.choices: dict[str, Any] = {}
         self._gathered = folder / f"gathered-{rank}.safetensors"
@@ -215,7 +229,8 @@ class Checkpoint:
         return sorted(self.folder.glob("placed-*.safetensors"))
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor], more: Mapping[str, Any]) -> None:
-        header = {"version": FORMAT_VERSION, "facts": self.facts, "choices": self.choices, **more}
+        header = {"version": FORMAT_VERSION, "facts": self.facts, "names": self.names}
+        header |= {"choices": self.choices, **more}
         with replacing_file(path) as partial:
             write_tensors(partial, tensors, {_KEY: json.dumps(header)})
 
@@ -227,12 +242,15 @@ class Checkpoint:
                 f"program reads {FORMAT_VERSION}: delete it and start again"
             )
         theirs, ours = _flat(header["facts"]), _flat(self.facts)
-        for name in sorted(set(theirs) | set(ours)):
+        for name in [*ours, *(name for name in theirs if name not in ours)]:
             if theirs.get(name) != ours.get(name):
+                one = _told(name, theirs.get(name), header["names"])
+                other = _told(name, ours.get(name), self.names)
+                what = name.rpartition(".")[2].replace("_", " ")
                 raise OtherRun(
-                    f"checkpoint '{self.folder}' belongs to another run: its {name} is "
-                    f"{theirs.get(name)!r}, and this one's {ours.get(name)!r}: repeat that run's "
-                    "command, or put --force in the place of --resume to start over"
+                    f"checkpoint '{self.folder}' belongs to another run: its {what} is {one}, and "
+                    f"this one's {other}: repeat that run's command, or put --force in the place "
+                    "of --resume to start over"
                 )
         return header
 
@@ -256,3 +274,11 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
             else {name: value}
         )
     return flat
+
+
+def _told(name: str, value: Any, names: Mapping[str, str]) -> str:
+    """A fact for a person: of what is told apart by a hash its name, and the hash's beginning."""
+    if isinstance(value, str) and _SHA256.fullmatch(value):
+        value = value[:12]
+        return f"'{names[name]}' ({value}…)" if name in names else f"{value}…"
+    return repr(value)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from projector.environment import prepare_environment
 from projector.errors import UserError
 from projector.options import parse_layers, parse_sites, parse_size
 from projector.screen import Screen, duration_text
@@ -233,17 +234,17 @@ def fit(
             screen.say(f"[b]{escape(job.corpus.source)}[/b]: {escape(note)}")
         for site, reason in job.left_out.items():
             screen.say(f"[yellow]without {site}[/yellow]: {escape(reason)}")
-        seconds = needs.seconds / processes.n
+        seconds, n_maps = needs.seconds / processes.n, len(job.widths)
         screen.say(
-            f"{len(job.widths)} maps from {needs.n_tokens:,} tokens: about "
+            f"{n_maps} map{'s' if n_maps > 1 else ''} from {needs.n_tokens:,} tokens: about "
             f"{duration_text(seconds)}{' less what is done' if resume else ''}, "
-            f"{size_text(needs.disk_bytes)} on disk, "
+            f"{size_text(needs.disk_bytes)} on disk{' beside the pictures' if pictures else ''}, "
             f"{size_text(needs.memory_bytes)} of memory"
         )
         if len(job.plan.passes) > 1:
             screen.say(
-                f"[b]{len(job.plan.passes)} passes over the corpus[/b], of up to "
-                f"{max(map(len, job.plan.passes))} maps each, to stay within that memory"
+                f"[b]{len(job.plan.passes)} passes over the corpus[/b], with at most "
+                f"{max(map(len, job.plan.passes))} of the maps each, to stay within that memory"
             )
         for (layer, site), n_drawn in job.plan.samples.items():
             screen.say(
@@ -433,10 +434,7 @@ def import_(
 
 def main() -> None:
     """Entry point: quiet libraries, then the command."""
-    # Before transformers is imported anywhere: its messages are for those who write models.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    prepare_environment()
     app()
 
 

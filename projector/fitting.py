@@ -146,8 +146,7 @@ def run(
             if processes.is_first or not resume:
                 check_unfinished(folder, force=force, resume=resume)
             check_disk(job.disk_bytes, folder, beside=job.checkpoint_bytes)
-            facts = run_facts(job, processes.n)
-            checkpoint = Checkpoint(checkpoint_path(folder), facts, processes.rank)
+            checkpoint = _checkpoint(folder, job, processes)
             if processes.is_first:
                 until_done.enter_context(checkpoint.alone())
             if resume and has_checkpoint(folder):
@@ -198,8 +197,14 @@ def going_on(job: Job, out: Path, processes: Processes) -> Job:
     """
     if not has_checkpoint(out):
         return job
-    checkpoint = Checkpoint(checkpoint_path(out), run_facts(job, processes.n), processes.rank)
+    checkpoint = _checkpoint(out, job, processes)
     return replace(job, plan=_plan_of(checkpoint.load_choices()) or job.plan)
+
+
+def _checkpoint(out: Path, job: Job, processes: Processes) -> Checkpoint:
+    """That of this process, written or not."""
+    names = {"model": job.loaded.identifier, "corpus": job.corpus.source}
+    return Checkpoint(checkpoint_path(out), run_facts(job, processes.n), processes.rank, names)
 
 
 def _plan_of(choices: Mapping[str, Any]) -> Plan | None:
@@ -337,6 +342,8 @@ class _Fit:
 
         n_passes = len(job.plan.passes)
         which = f", pass {i_pass + 1} of {n_passes}" if n_passes > 1 else ""
+        if self.processes.n > 1:
+            which += f", share {self.processes.rank + 1} of {self.processes.n}"
         n_tokens = [
             batch.n_tokens if self.processes.mine(number) else 0
             for number, batch in enumerate(job.corpus.batches(job.settings.batch_size))

@@ -257,12 +257,22 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cpu")
     try:
         chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"unknown device '{device}': choose from {', '.join(DEVICES)}") from error
+    try:
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"device '{device}' can't be used here: choose from {', '.join(DEVICES)}"
+            f"device '{device}' can't be used here: choose from auto, {', '.join(_usable())}"
         ) from error
     return chosen
+
+
+def _usable() -> list[str]:
+    """Kinds of devices that are here."""
+    is_here = {"cpu": True, "cuda": torch.cuda.is_available()}
+    is_here["mps"] = torch.backends.mps.is_available()
+    return [kind for kind, here in is_here.items() if here]
 
 
 def _choose_dtype(dtype: str, device: torch.device, config: Any) -> torch.dtype:

@@ -61,9 +61,9 @@ def run_facts(job: Job, n_processes: int) -> dict[str, Any]:
     return {
         "model": job.loaded.weights_sha256,
         "corpus": job.corpus.sha256,
-        "tokens": job.corpus.n_tokens,
+        "number_of_tokens": job.corpus.n_tokens,
         # Another tokenizer, or another way to compute with the same weights, is another run.
-        "tokens_sha256": job.corpus.ids_sha256,
+        "tokenization": job.corpus.ids_sha256,
         "config": _config_sha256(job.loaded),
         "sites": job.sites,
         "layers": job.layers,
@@ -73,12 +73,12 @@ def run_facts(job: Job, n_processes: int) -> dict[str, Any]:
         "batch_size": job.settings.batch_size,
         "correlation": job.settings.correlation,
         "keep_statistics": job.settings.keep_statistics,
-        "processes": n_processes,
+        "number_of_processes": n_processes,
         "memory_budget": job.settings.memory_budget,
         "layout": asdict(job.layout),
         "dtype": _dtype_name(job.trunk),
         "device": input_device(job.trunk).type,
-        "versions": versions(),
+        "versions": {f"version of {name}": version for name, version in versions().items()},
     }
 
 

@@ -66,7 +66,8 @@ def _reason(error: Any, arguments: Sequence[str]) -> str:
     """What the parser says, in our words where those say more."""
     flags = getattr(getattr(error, "param", None), "opts", ())
     wanted = re.search(r"valid (integer|number|float)", str(error))
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    # What is given twice counts as given last.
+    for argument, following in reversed([*zip(arguments, [*arguments[1:], ""], strict=True)]):
         name, equals, value = argument.partition("=")
         if wanted is not None and name in flags:
             given = (value if equals else following)[:80]

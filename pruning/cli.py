@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from projector.environment import prepare_environment
 from projector.errors import UserError
 from projector.options import parse_layers, parse_sites
 from projector.screen import Screen
@@ -745,10 +745,7 @@ def _tasks_table(found: Any) -> Any:
 
 def main() -> None:
     """Entry point: quiet libraries, then the command."""
-    # Before transformers is imported anywhere: its messages are for those who write models.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    prepare_environment()
     app()
 
 

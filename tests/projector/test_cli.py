@@ -476,7 +476,7 @@ def test_fit_of_what_is_no_such_model(
         (("--skip-first", "-1"), "--skip-first -1 is too small"),
         (("--skip-first", "64"), "hold none that counts when the first 64 are skipped"),
         (("--max-tokens", "99"), "--max-tokens 99 is too small: give 100 or more"),
-        (("--device", "abacus"), "device 'abacus' can't be used here"),
+        (("--device", "abacus"), "unknown device 'abacus'"),
         (("--dtype", "int8"), "unknown dtype 'int8'"),
         (("--resume",), "there is no checkpoint"),
     ],
@@ -839,10 +839,7 @@ def test_too_little_memory_is_seen_before_any_work(
     result = invoke("fit", model, "--corpus", text_file, "--out", tmp_path / "out")
     assert result.exit_code == 2
     line = the_error(result.stderr)
-    # The widest matrix in float64.
-    assert f"{N_NEURONS} × {N_NEURONS} matrix" in line
-    assert "layer 0 mlp_post" in line
-    for part in ("out of memory", f"{8 * N_NEURONS**2 / 1000:.1f} kB", "5 kB are free", "--layers"):
+    for part in ("out of memory", "layer 0 mlp_post", "for libraries", "5 kB are free", "--sites"):
         assert part in line
     assert "Running the model" not in result.stdout
     assert tree(tmp_path) == {}

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -202,10 +203,10 @@ def test_the_checkpoint_of_another_run_is_refused_with_the_difference(
     out = tmp_path / "out"
     assert fits.run(out, kill_at=straight.n_moments // 2) == SIGKILLED
     for options, words in (
-        (("--batch-size", "4"), "its batch_size is 8, and this one's 4"),
-        (("--dim", "2"), "its layout.dim is 3, and this one's 2"),
-        (("--max-tokens", "900"), "its tokens is 1200, and this one's 900"),
-        (("--no-statistics",), "its keep_statistics is True"),
+        (("--batch-size", "4"), "its batch size is 8, and this one's 4"),
+        (("--dim", "2"), "its dim is 3, and this one's 2"),
+        (("--max-tokens", "900"), "its number of tokens is 1200, and this one's 900"),
+        (("--no-statistics",), "its keep statistics is True"),
         (("--dtype", "bfloat16"), "its dtype is 'float32', and this one's 'bfloat16'"),
     ):
         assert fits.run(out, "--resume", *options) == 2
@@ -220,6 +221,7 @@ def test_the_checkpoint_of_another_model_or_corpus_is_refused(
     out = tmp_path / "out"
     assert fits.run(out, kill_at=straight.n_moments // 2) == SIGKILLED
     model, _, corpus, *rest = fits.arguments
+    name, llama = Path(model).name, checkpoint("llama")
     other_model = tmp_path / "model"
     shutil.copytree(checkpoint("qwen2"), other_model)
     config = json.loads((other_model / "config.json").read_text())
@@ -229,13 +231,13 @@ def test_the_checkpoint_of_another_model_or_corpus_is_refused(
     text = Path(corpus).read_text()
     other_corpus.write_text(text[len(text) // 2 :] + text[: len(text) // 2])
     for arguments, words in (
-        ([str(checkpoint("llama")), "--corpus", corpus], "its config is"),
-        ([str(other_model), "--corpus", corpus], "its config is"),
-        ([model, "--corpus", str(other_corpus)], "its corpus is"),
+        ([str(llama), "--corpus", corpus], rf"its model is '{name}' .*one's '{llama.name}' \("),
+        ([str(other_model), "--corpus", corpus], r"its config is [0-9a-f]{12}…, "),
+        ([model, "--corpus", str(other_corpus)], r"its corpus is '.*one's 'other.txt' \("),
     ):
         others = Fits(fits.folder, [*arguments, *rest])
         assert others.run(out, "--resume") == 2
-        assert words in others.said
+        assert re.search(words, others.said), others.said
         assert "--force" in others.said
     finish(fits, out)
     assert contents(out) == straight.files
@@ -290,6 +292,14 @@ def test_ctrl_c_on_a_full_disk_says_that_nothing_could_be_kept(
     assert process.exitcode == 2
     assert "error: no space left" in fits.said
     assert {p.name: p.read_bytes() for p in folder.glob("*.safetensors")} == before
+
+
+def test_what_is_finished_is_not_resumed(fits: Fits, straight: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert fits.run(out) == 0
+    assert fits.run(out, "--resume") == 2
+    assert f"'{out}' holds a finished projection" in fits.said
+    assert contents(out) == straight.files
 
 
 def test_what_is_no_checkpoint_is_left_alone(fits: Fits, tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_a_stopped_fit_resumes_to_the_same_bytes(
         projector.fit(model, corpus, out=stopped, progress=StopAfter(), **options)
     assert not stopped.exists()
     assert checkpoint_path(stopped).exists()
-    with pytest.raises(UserError, match="batch_size"):
+    with pytest.raises(UserError, match="batch size"):
         projector.fit(model, corpus, out=stopped, resume=True, **{**options, "batch_size": 9})
     projector.fit(model, corpus, out=stopped, resume=True, **options)
     assert not checkpoint_path(stopped).exists()

@@ -179,7 +179,7 @@ def test_the_death_of_one_ends_the_others_with_one_line_and_all_go_on(
     # One alone can't go on with what two began.
     alone = Group(1, *arguments, out, "--resume").end()[0]
     assert alone[0] == 2
-    assert "its processes is 2, and this one's 1" in alone[2]
+    assert "its number of processes is 2, and this one's 1" in alone[2]
     assert_goes_on((*arguments, out), of_two)
 
 
@@ -256,11 +256,13 @@ def test_a_sample_drawn_by_two_processes_is_that_of_one(
 
 
 def test_accelerate_launches_it(
-    checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+    checkpoint: Callable[[str], Path], text_file: Path, of_two: Path, tmp_path: Path
 ) -> None:
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu"]
+    """By the command of many GPUs, in as many processes on the CPU where there is none."""
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
     launch += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    launch += ["--dynamo_backend", "no", "--main_process_port", "0", "-m", "projector", "fit"]
+    launch += ["--dynamo_backend", "no", "--main_process_port", "0", "--tee", "3"]
+    launch += ["--log_dir", str(tmp_path / "logs"), "-m", "projector", "fit", "--device", "cpu"]
     command = [*launch, str(checkpoint("qwen2")), "--corpus", str(text_file), *OPTIONS, "--json"]
     found = subprocess.run(
         [*command, "--out", str(tmp_path / "out")],
@@ -271,8 +273,11 @@ def test_accelerate_launches_it(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert found.returncode == 0, found.stderr
-    assert Projection.load(tmp_path / "out").facts["corpus"]["n_tokens"] == 220
-    assert found.stdout.count('"projection"') == 1
+    assert_alike(of_two, tmp_path / "out")
+    said = {path.parent.name: path.read_text() for path in tmp_path.rglob("stdout.log")}
+    assert sorted(said) == ["0", "1"]
+    assert '"projection"' in said["0"]
+    assert said["1"] == ""
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ APPS = {"projector": projector.cli.app, "pruning": pruning.cli.app}
             "projector fit --out x --dim 2.5",
             "--dim '2.5' can't be: give a whole number; see `projector fit --help`",
         ),
+        # What is given twice counts as given last.
+        (
+            "projector fit --out x --dim 2 --dim=x",
+            "--dim 'x' can't be: give a whole number; see `projector fit --help`",
+        ),
         ("projector info", "missing argument 'DIR'; see `projector info --help`"),
         ("projector plot [b]x[/b] [b]y[/b] --out z", "extra argument"),
     ],
