@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from projector.environment import prepare_environment
+from projector.environment import keep_freed_memory, prepare_environment
 from projector.errors import UserError
 from projector.options import parse_layers, parse_sites, parse_size
 from projector.screen import Screen, duration_text
@@ -433,8 +433,9 @@ def import_(
 
 
 def main() -> None:
-    """Entry point: quiet libraries, then the command."""
+    """Entry point: settings of libraries, then the command."""
     prepare_environment()
+    keep_freed_memory()
     app()
 
 

@@ -364,6 +364,8 @@ class _Fit:
             gatherer.trainer.close()
 
     def _place(self, i_pass: int, gatherer: Gatherer, interrupt: DeferredInterrupt) -> None:
+        # What batches took is room for what maps take.
+        give_back()
         trained = gatherer.trainer.positions() if gatherer.trainer is not None else {}
         self.progress.begin("Placing neurons", len(gatherer.gathered), "maps")
         try:
