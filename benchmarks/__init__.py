@@ -1,7 +1,6 @@
 """What the README's figures of speed are made with; each prints a table."""
 
-from projector.environment import keep_freed_memory, prepare_environment
+from projector.environment import prepare_environment
 
 # As the commands do, before anything loads PyTorch.
 prepare_environment()
-keep_freed_memory()

@@ -41,7 +41,8 @@ def size_text(n_bytes: float) -> str:
     """A number of bytes for a person: ``14.3 MB``."""
     if n_bytes < 1000:
         return f"{n_bytes:.0f} B"
-    power = min(4, int(math.log(n_bytes, 1000)))
+    # Of what rounds to a thousand of a unit, the next.
+    power = min(4, int(math.log(float(f"{n_bytes:.3g}"), 1000) + 1e-9))
     return f"{n_bytes / 1000**power:.3g} {['B', 'kB', 'MB', 'GB', 'TB'][power]}"
 
 
@@ -241,16 +242,15 @@ def plan_fit(
             (left - needs.batch) // (n * itemsize),
             (left - needs.placing[key]) // (n * (itemsize + STANDARDIZED_BYTES)),
         )
-        if budget is None and n_drawn > 0:
-            # What is free changes from one moment to the next, and the sample decides the map.
-            n_drawn = 1 << (n_drawn.bit_length() - 1)
-        n_drawn = min(n_drawn, 2 * n - 1, n_tokens)
         least_drawn = min(_LEAST_SAMPLE, n_tokens)
         if n_drawn < least_drawn:
             sampled = needs.without_matrix(key, n, least_drawn, itemsize)
             is_less = sampled.of([[key]]) < whole.of([[key]])
             raise _too_little(sampled if is_less else whole, key, is_less, budget, free)
-        samples[key] = n_drawn
+        if budget is None:
+            # What is free changes from one moment to the next, and the sample decides the map.
+            n_drawn = max(least_drawn, 1 << (n_drawn.bit_length() - 1))
+        samples[key] = min(n_drawn, 2 * n - 1, n_tokens)
     for key, n_drawn in samples.items():
         needs = needs.without_matrix(key, widths[key], n_drawn, itemsize)
     samples = {key: samples[key] for key in widths if key in samples}
@@ -288,9 +288,10 @@ def _too_little(
         remedies.append("lower --batch-size")
     else:
         parts.append(f"{size_text(placing)} to place it")
-    if any(needs.results.values()):
+    if results := sum(needs.results.values()):
+        parts.append(f"{size_text(results)} for what is found")
         remedies.append("choose fewer --layers")
-    what = f"{size_text(free)} are free"
+    what = f"of {size_text(free)} that are free a fit takes {size_text(_SHARE_OF_FREE * free)}"
     if budget is not None:
         what = f"the budget is {size_text(budget)}"
         remedies.insert(0, "raise --memory-budget")

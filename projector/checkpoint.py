@@ -246,7 +246,7 @@ class Checkpoint:
             if theirs.get(name) != ours.get(name):
                 one = _told(name, theirs.get(name), header["names"])
                 other = _told(name, ours.get(name), self.names)
-                what = name.rpartition(".")[2].replace("_", " ")
+                what = name.removeprefix("versions.").replace(".", " ").replace("_", " ")
                 raise OtherRun(
                     f"checkpoint '{self.folder}' belongs to another run: its {what} is {one}, and "
                     f"this one's {other}: repeat that run's command, or put --force in the place "

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from projector.environment import keep_freed_memory, prepare_environment
+from projector.environment import prepare_environment
 from projector.errors import UserError
 from projector.options import parse_layers, parse_sites, parse_size
 from projector.screen import Screen, duration_text
@@ -234,7 +234,8 @@ def fit(
             screen.say(f"[b]{escape(job.corpus.source)}[/b]: {escape(note)}")
         for site, reason in job.left_out.items():
             screen.say(f"[yellow]without {site}[/yellow]: {escape(reason)}")
-        seconds, n_maps = needs.seconds / processes.n, len(job.widths)
+        seconds = needs.seconds / processes.n
+        n_maps = len(job.widths)
         screen.say(
             f"{n_maps} map{'s' if n_maps > 1 else ''} from {needs.n_tokens:,} tokens: about "
             f"{duration_text(seconds)}{' less what is done' if resume else ''}, "
@@ -244,7 +245,7 @@ def fit(
         if len(job.plan.passes) > 1:
             screen.say(
                 f"[b]{len(job.plan.passes)} passes over the corpus[/b], with at most "
-                f"{max(map(len, job.plan.passes))} of the maps each, to stay within that memory"
+                f"{max(map(len, job.plan.passes))} maps in each, to stay within that memory"
             )
         for (layer, site), n_drawn in job.plan.samples.items():
             screen.say(
@@ -435,7 +436,6 @@ def import_(
 def main() -> None:
     """Entry point: settings of libraries, then the command."""
     prepare_environment()
-    keep_freed_memory()
     app()
 
 

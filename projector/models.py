@@ -250,18 +250,14 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         if is_told_cpu():
             return torch.device("cpu")
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        if torch.backends.mps.is_available():
-            return torch.device("mps")
-        return torch.device("cpu")
+        return torch.device(_usable()[-1])
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"unknown device '{device}': choose from {', '.join(DEVICES)}") from error
     try:
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"device '{device}' can't be used here: choose from auto, {', '.join(_usable())}"
         ) from error
@@ -269,10 +265,9 @@ def choose_device(device: str) -> torch.device:
 
 
 def _usable() -> list[str]:
-    """Kinds of devices that are here."""
-    is_here = {"cpu": True, "cuda": torch.cuda.is_available()}
-    is_here["mps"] = torch.backends.mps.is_available()
-    return [kind for kind, here in is_here.items() if here]
+    """Kinds of devices that are here, the best last."""
+    is_here = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+    return ["cpu", *(kind for kind, here in is_here.items() if here)]
 
 
 def _choose_dtype(dtype: str, device: torch.device, config: Any) -> torch.dtype:

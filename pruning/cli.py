@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from projector.environment import keep_freed_memory, prepare_environment
+from projector.environment import prepare_environment
 from projector.errors import UserError
 from projector.options import parse_layers, parse_sites
 from projector.screen import Screen
@@ -746,7 +746,6 @@ def _tasks_table(found: Any) -> Any:
 def main() -> None:
     """Entry point: settings of libraries, then the command."""
     prepare_environment()
-    keep_freed_memory()
     app()
 
 

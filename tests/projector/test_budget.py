@@ -105,7 +105,7 @@ def test_a_budget_that_holds_no_map_is_one_clear_line() -> None:
         assert part in line
     # What the line says helps.
     assert plan_of(widths, parse_size(least.replace(" ", "")), method="adamw").samples == {}
-    with pytest.raises(UserError, match="100 MB are free"):
+    with pytest.raises(UserError, match="of 100 MB that are free"):
         plan_of(widths, None, 10**8, method="adamw")
 
 
@@ -123,8 +123,10 @@ def test_a_map_too_wide_for_a_matrix_keeps_a_sample() -> None:
     assert plan_of(widths, 40 * 10**9).samples == {}
     with pytest.raises(UserError, match="without a matrix of its correlations") as caught:
         plan_of(widths, 600 * 10**6)
-    least = parse_size(re.findall(r"takes (\S+) (\S+) beside", str(caught.value))[0][0] + "MB")
-    assert set(plan_of(widths, least).samples.values()) <= set(range(1000, 1100))
+    (number, unit) = re.findall(r"takes (\S+) (\S+) beside", str(caught.value))[0]
+    samples = plan_of(widths, parse_size(number + unit)).samples
+    assert set(samples) == set(plan.samples)
+    assert all(1000 <= n_drawn < 1100 for n_drawn in samples.values())
     # What is kept in memory of other maps is room that it does not have; of its own, nothing is.
     kept = plan_of(widths, 4 * 10**9, in_memory=True)
     assert set(kept.samples) == set(plan.samples)
@@ -133,6 +135,10 @@ def test_a_map_too_wide_for_a_matrix_keeps_a_sample() -> None:
     # Of what is free, which is never the same twice, a round share.
     for free in (4 * 10**9, 4_100_000_000):
         assert plan_of(widths, None, free).samples[0, "mlp_post"] == 16_384
+    # The least that is told is what suffices, also of what is free.
+    with pytest.raises(UserError, match=r"takes .* of 720 MB that are free a fit takes 648 MB"):
+        plan_of(widths, None, 720 * 10**6)
+    assert set(plan_of(widths, None, 735 * 10**6).samples.values()) == {1000}
     # No more than twice the neurons, and no more than the corpus has.
     roomy = plan_of({(0, "a"): 6_000}, 1500 * 10**6)
     assert roomy.samples == {(0, "a"): 2 * 6_000 - 1}

@@ -839,7 +839,13 @@ def test_too_little_memory_is_seen_before_any_work(
     result = invoke("fit", model, "--corpus", text_file, "--out", tmp_path / "out")
     assert result.exit_code == 2
     line = the_error(result.stderr)
-    for part in ("out of memory", "layer 0 mlp_post", "for libraries", "5 kB are free", "--sites"):
+    for part in (
+        "out of memory",
+        "layer 0 mlp_post",
+        "for libraries",
+        "5 kB that are free",
+        "--sites",
+    ):
         assert part in line
     assert "Running the model" not in result.stdout
     assert tree(tmp_path) == {}

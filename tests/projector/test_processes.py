@@ -154,13 +154,26 @@ def dying(*args, **options):
     return {name}(*args, **options)
 {owner}.{name} = dying
 """
-IN_ITS_SHARE = DIES.format(owner="projector.gathering.Gatherer", name="run", moment=3)
+# After two of a trial.
+IN_ITS_FIRST_BATCH = DIES.format(owner="projector.gathering.Gatherer", name="run", moment=3)
 WHILE_PLACING = DIES.format(owner="projector.fitting", name="place_map", moment=2)
 
 
-@pytest.mark.parametrize("dies", [IN_ITS_SHARE, WHILE_PLACING], ids=["reading", "placing"])
+@pytest.mark.parametrize(
+    ("dies", "left"),
+    [
+        (IN_ITS_FIRST_BATCH, ["gathered-0"]),
+        (WHILE_PLACING, ["gathered-0", "gathered-1", "placed-00000"]),
+    ],
+    ids=["reading", "placing"],
+)
 def test_the_death_of_one_ends_the_others_with_one_line_and_all_go_on(
-    dies: str, checkpoint: Callable[[str], Path], text_file: Path, of_two: Path, tmp_path: Path
+    dies: str,
+    left: list[str],
+    checkpoint: Callable[[str], Path],
+    text_file: Path,
+    of_two: Path,
+    tmp_path: Path,
 ) -> None:
     arguments = (checkpoint("qwen2"), "--corpus", text_file, *OPTIONS, "--out")
     out = tmp_path / "out"
@@ -175,7 +188,8 @@ def test_the_death_of_one_ends_the_others_with_one_line_and_all_go_on(
     assert "--resume" in told[0]
     assert "Traceback" not in first[2]
     assert not out.exists()
-    assert has_checkpoint(out)
+    # Of each what it had done.
+    assert sorted(path.stem for path in checkpoint_path(out).iterdir()) == left
     # One alone can't go on with what two began.
     alone = Group(1, *arguments, out, "--resume").end()[0]
     assert alone[0] == 2
@@ -241,7 +255,7 @@ def test_a_sample_drawn_by_two_processes_is_that_of_one(
         ended = Group(n, *arguments, code=SAMPLES).end()
         assert [status for status, _, _ in ended] == [0] * n, ended
         found.append(Projection.load(out))
-    one, two = found
+    two = found[1]
     assert not two.has_statistics_of(0, "mlp_post")
     assert two.has_statistics_of(0, "mlp_out")
     figures, same = (p.figures(0, "mlp_post") for p in found)
@@ -249,10 +263,6 @@ def test_a_sample_drawn_by_two_processes_is_that_of_one(
     assert figures["sample"]["n_tokens"] == 90
     for name in ("stress", "correlation_stability"):
         assert figures[name] == pytest.approx(same[name], rel=1e-3), name
-    # The same tokens, by their order: the same start, and the same passes but for rounding.
-    torch.testing.assert_close(
-        one.positions(0, "mlp_post"), two.positions(0, "mlp_post"), atol=1e-2, rtol=0
-    )
 
 
 def test_accelerate_launches_it(
