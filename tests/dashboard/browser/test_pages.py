@@ -56,6 +56,8 @@ def prompt_id(browser: Browser, app: App) -> str:
     rest(page)
     run_prompt(page, "kalo mi tenra so vel du pi nor", n_new=8)
     wait_for_map(page)
+    # The link follows what is shown.
+    until(lambda: "prompt" in params(page))
     found = params(page)["prompt"]
     page.close()
     return found

@@ -157,7 +157,7 @@ def test_two_prompts_stand_side_by_side_with_their_difference(page: Page, app: A
     assert scales[0] == scales[1]
     assert scales[0].startswith("Activation")
     assert scales[2].startswith("Difference")
-    assert {"prompt", "other"} <= set(params(page))
+    until(lambda: {"prompt", "other"} <= set(params(page)))
     page.keyboard.press("ArrowRight")
     expect(page.get_by_text("Top movers at token 3", exact=True)).to_be_visible()
     page.keyboard.press("Home")
