@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 
 # How often a waiting thread of GNU OpenMP looks again before it sleeps. Its own 300,000 keep a core
-# busy that the thread it waits for may need: beside other work on two cores, fits took three times
-# as long.
+# busy that the thread it waits for may need, where other work takes cores too.
 _SPIN_COUNT = "3000"
 
 

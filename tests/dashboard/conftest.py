@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,15 @@ def _quiet() -> Iterator[None]:
     transformers.utils.logging.disable_progress_bar()
     yield
     transformers.utils.logging.enable_progress_bar()
+
+
+@pytest.fixture(autouse=True)
+def _main_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit puts the script it runs in the place of ``__main__`` and leaves it there.
+
+    Processes that a later test spawns would run that script first, and die of it.
+    """
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture(scope="session")
