@@ -9,7 +9,6 @@ import resource
 import signal
 import sys
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,14 +155,7 @@ class Fits:
         process = self.context.Process(
             target=fit, args=(arguments, kill_at, self.folder / "report", slow_s, most_bytes)
         )
-        # A new process begins by running the main module again, and what is tested before may have
-        # left one there that can't be run.
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        try:
-            process.start()
-        finally:
-            sys.modules["__main__"] = main
+        process.start()
         return process
 
     def run(self, out: Path, *more: str, **options: Any) -> int | None:
