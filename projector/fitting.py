@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +43,7 @@ from projector.projection import (
 from projector.provenance import projection_facts, run_facts
 from projector.solvers import OnlineTrainer
 from projector.sources import Document
+from projector.threads import in_threads
 
 # Between two checkpoints: seconds at least, and what share of the time writing them may take.
 _CHECKPOINT_EVERY_S = 5.0
@@ -171,7 +172,7 @@ def run(
                 "force": force,
                 **before,
             }
-        with memory_errors(*job.widest), _threads(before.get("threads")):
+        with memory_errors(*job.widest), in_threads(before.get("threads")):
             fitting = _Fit(job, checkpoint, state, processes, progress)
             # Its sums are the gatherer's from now on, and go with it.
             del state
@@ -234,18 +235,6 @@ def _may_replace(folder: Path, projection: Projection, choices: Mapping[str, Any
     text = projection.facts_text().encode()
     path = folder / FACTS_FILE
     return bool(choices.get("force")) or (path.exists() and path.read_bytes() == text)
-
-
-@contextmanager
-def _threads(n: int | None) -> Iterator[None]:
-    """Compute in ``n`` threads while open: in another number, sums are rounded otherwise."""
-    before = torch.get_num_threads()
-    if n is not None:
-        torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _rounds(

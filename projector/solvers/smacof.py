@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from projector.kernels import GuttmanStep, Target, as_target, guttman_transforms
+from projector.threads import in_threads
 
 # Relative decrease of stress over ten steps at which to stop. On maps of trained models it leaves
 # less than 0.2 % of the stress that could still be taken away.
@@ -25,6 +26,9 @@ _MOST_SHORTENINGS = 5
 _ROUNDING = 1e-7
 # Passes over which a decrease is judged.
 _WINDOW = 10
+# Neurons up to which one thread is as quick as several: calls are so short that threads mostly wait
+# for each other, and ten times as long where other work takes their cores.
+_MOST_OF_ONE_THREAD = 384
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,13 @@ def minimize_stresses(
 
     for index in range(len(forms)):
         advance(index, None)
-    while asked:
-        running = list(asked)
-        steps = guttman_transforms([asked[i] for i in running], [forms[i] for i in running])
-        for index, step in zip(running, steps, strict=True):
-            advance(index, step)
+    is_small = all(form.n <= _MOST_OF_ONE_THREAD for form in forms)
+    with in_threads(1 if is_small else None):
+        while asked:
+            running = list(asked)
+            steps = guttman_transforms([asked[i] for i in running], [forms[i] for i in running])
+            for index, step in zip(running, steps, strict=True):
+                advance(index, step)
     return [found[index] for index in range(len(forms))]
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -65,15 +65,6 @@ NAMES = {
     "bert": _BERT._replace(blocks="bert.encoder.layer"),
     "roberta": _BERT._replace(blocks="roberta.encoder.layer"),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    # Matrices of 24 × 40 gain nothing from a second thread, which on a busy machine is waited for.
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @cache

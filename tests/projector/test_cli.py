@@ -38,14 +38,11 @@ ONE_MAP = ("--sites", "attn_out", "--layers", "0")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quiet_and_single() -> Iterator[None]:
-    """As ``main`` sets it, no bars of Transformers; and one thread, for matrices this small."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _quiet() -> Iterator[None]:
+    """As ``main`` sets it, no bars of Transformers."""
     transformers.utils.logging.disable_progress_bar()
     yield
     transformers.utils.logging.enable_progress_bar()
-    torch.set_num_threads(n_threads)
 
 
 def invoke(*args: object) -> Result:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from projector.architecture import find_architecture
 from projector.bundled.train import Recipe, bits_per_byte
 from projector.models import BUNDLED_FOLDER, LoadedModel, load_model
 from projector.sources import stdlib_modules
+from projector.threads import in_threads
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,8 @@ def test_nothing_in_the_folder_is_pickled() -> None:
 
 @pytest.fixture
 def _all_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(8, os.cpu_count() or 1))
-    yield
-    torch.set_num_threads(before)
+    with in_threads(min(8, os.cpu_count() or 1)):
+        yield
 
 
 def test_the_bar_over_some_held_out_modules(bundled: LoadedModel) -> None:

@@ -14,6 +14,7 @@ from projector.objectives import dissimilarity, stress_figures
 from projector.solvers import Layout, smacof, solve, solve_all
 from projector.solvers.smacof import minimize_stress, minimize_stresses
 from projector.solvers.start import STARTS, start_positions
+from projector.threads import in_threads
 
 
 def grouped(n: int, seed: int = 0) -> Tensor:
@@ -150,6 +151,26 @@ def test_side_by_side_is_one_by_one() -> None:
     placed = solve_all(correlations, Layout(seed=3))
     for rho, placement in zip(correlations, placed, strict=True):
         assert torch.equal(placement.positions, solve(rho, Layout(seed=3)).positions)
+
+
+def test_small_maps_take_one_thread_whatever_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = smacof.guttman_transforms
+    seen = set()
+
+    def transforms(positions: list[Tensor], targets: list[Tensor | Target]) -> list[GuttmanStep]:
+        seen.add((len(positions[0]), torch.get_num_threads()))
+        return real(positions, targets)
+
+    monkeypatch.setattr(smacof, "guttman_transforms", transforms)
+    small, large = (dissimilarity(grouped(n)) for n in (200, 400))
+    with in_threads(1):
+        alone = minimize_stress(small, start_of(small))
+    with in_threads(3):
+        found = minimize_stress(small, start_of(small))
+        minimize_stress(large, start_of(large), max_passes=3)
+        assert torch.get_num_threads() == 3
+    assert seen == {(200, 1), (400, 3)}
+    assert torch.equal(alone.positions, found.positions)
 
 
 def test_steps_that_would_raise_stress_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
