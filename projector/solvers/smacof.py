@@ -27,7 +27,7 @@ _ROUNDING = 1e-7
 # Passes over which a decrease is judged.
 _WINDOW = 10
 # Neurons up to which one thread is as quick as several: calls are so short that threads mostly wait
-# for each other, and ten times as long where other work takes their cores.
+# for each other, the more so where other work takes their cores.
 _MOST_OF_ONE_THREAD = 384
 
 
