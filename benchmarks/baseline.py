@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projector.kernels import Distances, guttman_transform
+from projector.layouts.kernels import Distances, guttman_transform
 
 LEARNING_RATE = 3e-3
 # A loop that gains less than a thousandth in so many steps has come to its end.

@@ -31,12 +31,12 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.results import describe_machine, write_results
 from projector import bundled
-from projector.architecture import find_architecture
-from projector.faithfulness import Faithfulness
-from projector.models import load_model
-from projector.projection import Projection, map_name
-from projector.provenance import model_facts, versions
-from projector.solvers import Layout
+from projector.layouts.solving import Layout
+from projector.model.architecture import find_architecture
+from projector.model.loading import load_model
+from projector.projection.faithfulness import Faithfulness
+from projector.projection.projection import Projection, map_name
+from projector.projection.provenance import model_facts, versions
 
 # As many as the bundled model has, and what the targets are for.
 SIZES = (768, 5_000, 20_000)

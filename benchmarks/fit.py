@@ -22,11 +22,11 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.results import describe_machine, write_results
-from projector.estimating import estimate
-from projector.fitting import run
-from projector.models import BUNDLED, LoadedModel, load_model
-from projector.preparing import FitSettings, Job, prepare
-from projector.solvers import Layout
+from projector.fitting.estimating import estimate
+from projector.fitting.pipeline import run
+from projector.fitting.preparing import FitSettings, Job, prepare
+from projector.layouts.solving import Layout
+from projector.model.loading import BUNDLED, LoadedModel, load_model
 
 # About as long as what is read of it: what a longer text costs to tokenize is not the fit's.
 CORPUS = "stdlib:heldout"

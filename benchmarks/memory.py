@@ -22,12 +22,12 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.results import describe_machine, write_results
 from projector import bundled
-from projector.budget import size_text
-from projector.fitting import run
-from projector.models import load_model
-from projector.options import parse_size
-from projector.preparing import FitSettings, prepare
-from projector.solvers import Layout
+from projector.fitting.budget import size_text
+from projector.fitting.pipeline import run
+from projector.fitting.preparing import FitSettings, prepare
+from projector.layouts.solving import Layout
+from projector.model.loading import load_model
+from projector.terminal.options import parse_size
 
 # Neurons of a layer, layers, and budgets. Of the first two sizes the second has room for all maps
 # at once; of the last there is room for no matrix.

@@ -25,11 +25,17 @@ from torch import Tensor
 from benchmarks.baseline import StraightforwardLoop, count_steps, uniform_start
 from benchmarks.made_up import grouped_activations, grouped_correlation
 from benchmarks.results import describe_machine, write_results
-from projector.kernels import Distances, MatrixFree, Target, guttman_transform, guttman_transforms
-from projector.objectives import dissimilarity, stress_figures
-from projector.sampling import standardize
-from projector.solvers.smacof import TOLERANCE, minimize_stress
-from projector.solvers.start import classical_start
+from projector.layouts.costs import dissimilarity, stress_figures
+from projector.layouts.kernels import (
+    Distances,
+    MatrixFree,
+    Target,
+    guttman_transform,
+    guttman_transforms,
+)
+from projector.layouts.smacof import TOLERANCE, minimize_stress
+from projector.layouts.start import classical_start
+from projector.statistics.sampling import standardize
 
 DIM = 3
 SIZES_OF_BASELINE = (896, 1_536, 4_864)

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from projector.provenance import versions
+from projector.projection.provenance import versions
 
 
 def describe_machine() -> dict[str, Any]:

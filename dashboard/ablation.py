@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dashboard.model_room import Guest
 from dashboard.prompts import Prompt, can_generate, continue_prompt
-from projector.intervention import Replacement, intervene
+from dashboard.state.model_room import Guest
+from projector.model.intervention import Replacement, intervene
 from projector.progress import Progress
-from pruning.perplexity import score
-from pruning.windows import EvaluationText
+from pruning.scoring.perplexity import score
+from pruning.scoring.windows import EvaluationText
 
 KINDS = {"mean": "held at their means", "zero": "set to zero"}
 

@@ -6,11 +6,11 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard.frame import Scene
-from dashboard.loading import moments_at
-from projector.architecture import Mlp
-from projector.architecture.weights import read_weights
+from dashboard.frame.sidebar import Scene
+from dashboard.state.loading import moments_at
 from projector.errors import UserError
+from projector.model.architecture import Mlp
+from projector.model.architecture.weights import read_weights
 
 _KEPT = "output norms"
 

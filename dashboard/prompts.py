@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dashboard.encoding import Frames
-from dashboard.model_room import Guest
-from projector.architecture import longest_sequence
-from projector.budget import size_text
-from projector.capture import capture
-from projector.corpus import special_tokens
+from dashboard.drawing.encoding import Frames
+from dashboard.state.model_room import Guest
+from projector.corpus.tokens import special_tokens
 from projector.errors import UserError
-from projector.gathering import evaluating
-from projector.projection import disk_errors
+from projector.fitting.budget import size_text
+from projector.model.architecture import longest_sequence
+from projector.model.capture import capture
+from projector.projection.projection import disk_errors
+from projector.statistics.gathering import evaluating
 
 _ID = re.compile(r"[0-9a-f]{16}")
 MOST_CHARACTERS = 200_000

@@ -6,8 +6,9 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import opening, session
-from dashboard.frame import choose_scene, read_settings
+from dashboard.frame import opening
+from dashboard.frame.sidebar import choose_scene, read_settings
+from dashboard.state import session
 from dashboard.views import heatmap, neuron, poles, prompt, pruning
 from dashboard.views import map as map_view
 

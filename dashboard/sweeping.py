@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 import psutil
 
-from dashboard.settings import Settings, find_folders
+from dashboard.state.settings import Settings, find_folders
 from projector.errors import UserError
-from projector.projection import FACTS_FILE
-from pruning.report import DENSE, JSON_FILE, PruningReport
+from projector.projection.projection import FACTS_FILE
 from pruning.saving import PLAN_FILE
-from pruning.sweep import SweepSettings, tasks_of
+from pruning.sweep.job import SweepSettings, tasks_of
+from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
 
 _JOBS = ".jobs"
 # A small sweep: a large one is for the command line.

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from projector.errors import UserError
-    from projector.fitting import fit
-    from projector.projection import Projection
-    from projector.solvers import place
+    from projector.fitting.pipeline import fit
+    from projector.layouts.solving import place
+    from projector.projection.projection import Projection
 
 __all__ = ["Projection", "UserError", "fit", "place", "relayout"]
 
 _HOMES = {
-    "Projection": "projector.projection",
+    "Projection": "projector.projection.projection",
     "UserError": "projector.errors",
-    "fit": "projector.fitting",
-    "place": "projector.solvers",
-    "relayout": "projector.relaying",
+    "fit": "projector.fitting.pipeline",
+    "place": "projector.layouts.solving",
+    "relayout": "projector.projection.relaying",
 }
 
 

@@ -1,6 +1,6 @@
 """``python -m projector``: the command line."""
 
-from projector.cli import main
+from projector.terminal.cli import main
 
 if __name__ == "__main__":
     main()

@@ -5,28 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pruning.plan import PruningPlan
-    from pruning.poles import Poles, PoleSettings, find_poles
+    from pruning.methods.plan import PruningPlan
+    from pruning.poles.poles import Poles, PoleSettings, find_poles
     from pruning.pruning import PruneSettings, prune_model
-    from pruning.report import PruningReport
     from pruning.saving import load_plan
     from pruning.surgery import apply_plan
-    from pruning.sweep import SweepRequest, SweepSettings, prepare_sweep, run_sweep
+    from pruning.sweep.job import SweepRequest, SweepSettings, prepare_sweep, run_sweep
+    from pruning.sweep.report import PruningReport
 
 _HOMES = {
-    "PoleSettings": "pruning.poles",
-    "Poles": "pruning.poles",
+    "PoleSettings": "pruning.poles.poles",
+    "Poles": "pruning.poles.poles",
     "PruneSettings": "pruning.pruning",
-    "PruningPlan": "pruning.plan",
-    "PruningReport": "pruning.report",
-    "SweepRequest": "pruning.sweep",
-    "SweepSettings": "pruning.sweep",
+    "PruningPlan": "pruning.methods.plan",
+    "PruningReport": "pruning.sweep.report",
+    "SweepRequest": "pruning.sweep.job",
+    "SweepSettings": "pruning.sweep.job",
     "apply_plan": "pruning.surgery",
-    "find_poles": "pruning.poles",
+    "find_poles": "pruning.poles.poles",
     "load_plan": "pruning.saving",
-    "prepare_sweep": "pruning.sweep",
+    "prepare_sweep": "pruning.sweep.job",
     "prune_model": "pruning.pruning",
-    "run_sweep": "pruning.sweep",
+    "run_sweep": "pruning.sweep.job",
 }
 
 __all__ = [

@@ -1,6 +1,6 @@
 """``python -m pruning``: the command line."""
 
-from pruning.cli import main
+from pruning.terminal.cli import main
 
 if __name__ == "__main__":
     main()

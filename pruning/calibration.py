@@ -11,18 +11,18 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from projector.architecture import Architecture, Mlp
-from projector.budget import size_text
-from projector.capture import Tap, capture, kept_rows
-from projector.corpus import DEFAULT_SEQUENCE_LENGTH, Batch, Corpus, read_corpus
+from projector.corpus.sources import Document, read_documents, source_name
+from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, Batch, Corpus, read_corpus
 from projector.errors import UserError
-from projector.gathering import evaluating
-from projector.models import LoadedModel
+from projector.fitting.budget import size_text
+from projector.model.architecture import Architecture, Mlp
+from projector.model.capture import Tap, capture, kept_rows
+from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
-from projector.sources import Document, read_documents, source_name
-from projector.statistics import RunningCovariance, packed_numel
-from pruning.perplexity import find_context
-from pruning.windows import hash_documents
+from projector.statistics.covariance import RunningCovariance, packed_numel
+from projector.statistics.gathering import evaluating
+from pruning.scoring.perplexity import find_context
+from pruning.scoring.windows import hash_documents
 
 Key = TypeVar("Key", bound=Hashable)
 DEFAULT_SEQUENCES = 256
@@ -38,7 +38,7 @@ class CalibrationText:
     Attributes:
         source: as the user gave it; a file by its name, without its path.
         corpus: all its sequences.
-        document_hashes: see :func:`pruning.windows.hash_documents`.
+        document_hashes: see :func:`pruning.scoring.windows.hash_documents`.
     """
 
     source: str
@@ -161,7 +161,7 @@ def read_calibration(
     the hub only as much is read as several draws of ``n_sequences`` need.
 
     Args:
-        source: see :func:`projector.sources.read_documents`; or the documents themselves.
+        source: see :func:`projector.corpus.sources.read_documents`; or the documents themselves.
         sequence_length: tokens of a sequence; None for 256, or what the model takes if less.
 
     Raises:

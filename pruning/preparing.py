@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from projector.architecture import Architecture, find_architecture
-from projector.architecture.widths import can_have_bias, config_with_widths
-from projector.corpus import hash_source
+from projector.corpus.sources import read_documents, source_name
+from projector.corpus.tokens import hash_source
 from projector.errors import UserError
-from projector.models import LoadedModel, load_model
-from projector.projection import FACTS_FILE, Projection
-from projector.provenance import versions
-from projector.sources import read_documents, source_name
+from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.widths import can_have_bias, config_with_widths
+from projector.model.loading import LoadedModel, load_model
+from projector.projection.projection import FACTS_FILE, Projection
+from projector.projection.provenance import versions
 from pruning.calibration import check_memory, mlps_of
-from pruning.plan import NotApplicable
-from pruning.planning import NO_GLOBAL_FOLDING
-from pruning.poles import PoleSettings, find_poles
-from pruning.refit import no_bias
-from pruning.standins import Proposals
+from pruning.methods.plan import NotApplicable
+from pruning.methods.planning import NO_GLOBAL_FOLDING
+from pruning.methods.standins import Proposals
+from pruning.poles.poles import PoleSettings, find_poles
+from pruning.refit.refits import no_bias
 
 # |ρ|, for who fires oppositely can stand in too; leaves, for on ρ one pole would hold nearly all.
 CORRELATION_POLES = PoleSettings(space="abs-correlation", selection="leaf")

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from projector.corpus.sources import read_documents
 from projector.errors import UserError
 from projector.progress import Progress, Silent
-from projector.sources import read_documents
 from pruning.calibration import DEFAULT_SEQUENCES, calibrate, read_calibration
-from pruning.planning import Planner, check_options
+from pruning.methods.planning import Planner, check_options
 from pruning.preparing import (
     PoleOptions,
     check_possible,
@@ -20,11 +20,11 @@ from pruning.preparing import (
     pruning_versions,
     read_proposals,
 )
-from pruning.reconstruction import DEFAULT_STEPS, products_in
-from pruning.refit import check_refit, refit
+from pruning.refit.reconstruction import DEFAULT_STEPS, products_in
+from pruning.refit.refits import check_refit, refit
 from pruning.saving import Saved, check_out, save_pruned
 from pruning.surgery import round_weights
-from pruning.working import count_parameters, make_plan, pruning_memory
+from pruning.sweep.workers import count_parameters, make_plan, pruning_memory
 
 # What every generator of random numbers takes, with a layer's number added.
 MOST_SEEDS = 2**31

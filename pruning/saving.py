@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from projector.errors import UserError
-from projector.gathering import evaluating
-from projector.models import auto_class, hash_checkpoint
-from projector.projection import check_place, disk_errors
-from pruning.plan import PruningPlan
+from projector.model.loading import auto_class, hash_checkpoint
+from projector.projection.projection import check_place, disk_errors
+from projector.statistics.gathering import evaluating
+from pruning.methods.plan import PruningPlan
 
 PLAN_FILE = "pruning.json"
 _TIMEOUT_S = 1800

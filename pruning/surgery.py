@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projector.architecture import Architecture, find_architecture
-from projector.architecture.weights import MlpWeights, native_tensors, read_weights
-from projector.architecture.widths import config_with_widths, has_output_bias, trunk_prefix
 from projector.errors import UserError
+from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.weights import MlpWeights, native_tensors, read_weights
+from projector.model.architecture.widths import config_with_widths, has_output_bias, trunk_prefix
 from pruning.calibration import mlps_of
-from pruning.plan import LayerPlan, PruningPlan
+from pruning.methods.plan import LayerPlan, PruningPlan
 
 
 def apply_plan(
@@ -140,7 +140,7 @@ def write_weights(
 def _build(model: nn.Module, config: Any) -> nn.Module:
     """The model's class built from a config, its weights not yet set."""
     kind: Any = type(model)
-    # Here, since much that uses this room only writes weights: see projector.models.
+    # Here, since much that uses this room only writes weights: see projector.model.loading.
     from transformers.initialization import no_init_weights
 
     with no_init_weights():

@@ -14,8 +14,8 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import palette
-from dashboard.encoding import id_of, text_of
+from dashboard.drawing import palette
+from dashboard.drawing.encoding import id_of, text_of
 
 _HERE = Path(__file__).parent
 _SENT = "sent positions"
@@ -54,7 +54,7 @@ class Panel:
         values: colours: (N,) uint8, an index of the palette; or, where there are tokens, (T, N)
             int8, −127 to 127, drawn in the diverging one with sizes that follow.
         sizes: (N,) uint8, or None for all alike.
-        values_id: of ``values``, where it is known; see :func:`dashboard.encoding.id_of`.
+        values_id: of ``values``, where it is known; see :func:`dashboard.drawing.encoding.id_of`.
         scale: what 127 stands for.
         value_label: what ``values`` are, with their unit.
         selected: the chosen neuron.

@@ -9,11 +9,11 @@ import plotly.graph_objects as go
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import session
-from dashboard.cells import MOST_CELLS, Cells
-from dashboard.exports import offer_figure
-from dashboard.frame import SITE_NAMES, Scene, neuron_name
-from dashboard.loading import cells_at, order_at, poles_at
+from dashboard.drawing.cells import MOST_CELLS, Cells
+from dashboard.frame.exports import offer_figure
+from dashboard.frame.sidebar import SITE_NAMES, Scene, neuron_name
+from dashboard.state import session
+from dashboard.state.loading import cells_at, order_at, poles_at
 from dashboard.views.map import show_marked
 from projector.errors import UserError
 

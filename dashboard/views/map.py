@@ -11,16 +11,18 @@ import pyarrow as pa
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import coloring, exports, palette, session
 from dashboard.components.neuron_map import Legend, Panel, View, neuron_map, standalone_html
-from dashboard.frame import BESIDE, SITE_NAMES, Scene, neuron_name, nonfinite_of
-from dashboard.loading import extent_at, known_poles, moments_at, points_at, poles_at
+from dashboard.drawing import coloring, palette
+from dashboard.drawing.text import number
+from dashboard.drawing.trust import trust_figures
+from dashboard.frame import exports
+from dashboard.frame.sidebar import BESIDE, SITE_NAMES, Scene, neuron_name, nonfinite_of
 from dashboard.measures import importance_of
-from dashboard.selection import parse_neuron
-from dashboard.text import number
-from dashboard.trust import trust_figures
+from dashboard.state import session
+from dashboard.state.loading import extent_at, known_poles, moments_at, points_at, poles_at
+from dashboard.state.selection import parse_neuron
 from projector.errors import UserError
-from pruning.poles import Poles
+from pruning.poles.poles import Poles
 
 TITLE, ICON, PATH = "Map", ":material/scatter_plot:", "map"
 

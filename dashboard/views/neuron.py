@@ -8,18 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard import session
-from dashboard.exports import offer_figure
-from dashboard.frame import Scene, neuron_name, nonfinite_of
-from dashboard.loading import (
-    correlation_at,
-    examples_at,
-    examples_path,
-    fact_of,
-    moments_at,
-    poles_at,
-    stamp_of,
-)
+from dashboard.drawing.text import colored_tokens, number
+from dashboard.frame.exports import offer_figure
+from dashboard.frame.sidebar import Scene, neuron_name, nonfinite_of
+from dashboard.frame.work import working
 from dashboard.neuron_facts import (
     Excerpt,
     Histogram,
@@ -31,12 +23,20 @@ from dashboard.neuron_facts import (
     read_excerpts,
     written,
 )
-from dashboard.text import colored_tokens, number
-from dashboard.work import working
-from projector.corpus import DEFAULT_SEQUENCE_LENGTH, read_corpus
+from dashboard.state import session
+from dashboard.state.loading import (
+    correlation_at,
+    examples_at,
+    examples_path,
+    fact_of,
+    moments_at,
+    poles_at,
+    stamp_of,
+)
+from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import UserError
-from projector.examples import Examples, gather_examples
-from pruning.perplexity import find_context
+from projector.statistics.examples import Examples, gather_examples
+from pruning.scoring.perplexity import find_context
 
 TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
 _TOKENS = 50_000

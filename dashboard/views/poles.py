@@ -8,10 +8,15 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard import ablation, palette, session
-from dashboard.exports import offer_figure
-from dashboard.frame import SITE_NAMES, Scene, neuron_name, nonfinite_of
-from dashboard.loading import (
+from dashboard import ablation
+from dashboard.drawing import palette
+from dashboard.drawing.text import number
+from dashboard.frame.exports import offer_figure
+from dashboard.frame.sidebar import SITE_NAMES, Scene, neuron_name, nonfinite_of
+from dashboard.frame.work import Within, working
+from dashboard.prompts import as_it_can, encode, recall
+from dashboard.state import session
+from dashboard.state.loading import (
     evaluation_of,
     examples_at,
     examples_path,
@@ -20,15 +25,12 @@ from dashboard.loading import (
     prompt_folder,
     tree_at,
 )
-from dashboard.prompts import as_it_can, encode, recall
-from dashboard.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
-from dashboard.text import number
-from dashboard.work import Within, working
+from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
 from projector.errors import UserError
-from pruning.perplexity import find_context
-from pruning.poles import SELECTIONS, SPACES, Poles, PoleSettings
-from pruning.tree import CondensedTree
-from pruning.windows import EvaluationText, prepare
+from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings
+from pruning.poles.tree import CondensedTree
+from pruning.scoring.perplexity import find_context
+from pruning.scoring.windows import EvaluationText, prepare
 
 TITLE, ICON, PATH = "Poles", ":material/bubble_chart:", "poles"
 _SPACE_NAMES = {

@@ -6,7 +6,6 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import palette, session
 from dashboard.components.neuron_map import (
     Legend,
     Panel,
@@ -16,9 +15,11 @@ from dashboard.components.neuron_map import (
     neuron_map,
     standalone_html,
 )
-from dashboard.encoding import Frames, frames_of, scale_of
-from dashboard.frame import SITE_NAMES, Scene, neuron_name
-from dashboard.loading import extent_at, points_at, prompt_folder, run_of
+from dashboard.drawing import palette
+from dashboard.drawing.encoding import Frames, frames_of, scale_of
+from dashboard.drawing.text import number
+from dashboard.frame.sidebar import SITE_NAMES, Scene, neuron_name
+from dashboard.frame.work import working
 from dashboard.prompts import (
     Prompt,
     Run,
@@ -29,9 +30,9 @@ from dashboard.prompts import (
     run_prompt,
     store,
 )
-from dashboard.text import number
+from dashboard.state import session
+from dashboard.state.loading import extent_at, points_at, prompt_folder, run_of
 from dashboard.views.map import marked_of, show_chosen, show_marked, sites_beside
-from dashboard.work import working
 from projector.errors import UserError
 
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"

@@ -7,19 +7,21 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard import coloring, palette, session, sweeping
+from dashboard import sweeping
 from dashboard.components.neuron_map import Legend, Panel, View, neuron_map
-from dashboard.exports import offer_figure
-from dashboard.frame import Scene, neuron_name
-from dashboard.loading import extent_at, folders_with, plan_at, points_at, report_at
+from dashboard.drawing import coloring, palette
+from dashboard.frame.exports import offer_figure
+from dashboard.frame.sidebar import Scene, neuron_name
+from dashboard.state import session
+from dashboard.state.loading import extent_at, folders_with, plan_at, points_at, report_at
 from projector.errors import UserError
-from projector.models import BUNDLED
+from projector.model.loading import BUNDLED
 from pruning.calibration import DEFAULT_SEQUENCES
-from pruning.figures import report_figure, seeds_text
-from pruning.planning import METHODS
-from pruning.refit import REFITS
-from pruning.report import DENSE, JSON_FILE, PruningReport
+from pruning.methods.planning import METHODS
+from pruning.refit.refits import REFITS
 from pruning.saving import PLAN_FILE
+from pruning.sweep.figure import report_figure, seeds_text
+from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
 
 _TYPED, _PROBLEM = "sweep typed", "sweep problem"
 # With more, the legend takes all of a figure's height.

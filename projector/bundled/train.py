@@ -27,8 +27,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from projector.corpus.sources import stdlib_modules
 from projector.errors import UserError
-from projector.sources import stdlib_modules
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import transformers
 
-from dashboard.frame import Scene
-from dashboard.model_room import Guest
-from dashboard.settings import Settings
-from projector.architecture import find_architecture
-from projector.models import load_model
-from projector.projection import Projection
+from dashboard.frame.sidebar import Scene
+from dashboard.state.model_room import Guest
+from dashboard.state.settings import Settings
+from projector.model.architecture import find_architecture
+from projector.model.loading import load_model
+from projector.projection.projection import Projection
 from tests.conftest import make_text
 from tests.pruning.test_preparing import fit
 

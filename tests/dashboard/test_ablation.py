@@ -15,12 +15,12 @@ from torch import nn
 
 from dashboard import ablation
 from dashboard.ablation import Outcome, ablate
-from dashboard.model_room import Guest
 from dashboard.prompts import Prompt, continue_prompt
-from projector.architecture import find_architecture
-from projector.intervention import Replacement, intervene
-from pruning.perplexity import score
-from pruning.windows import EvaluationText, prepare
+from dashboard.state.model_room import Guest
+from projector.model.architecture import find_architecture
+from projector.model.intervention import Replacement, intervene
+from pruning.scoring.perplexity import score
+from pruning.scoring.windows import EvaluationText, prepare
 from tests.conftest import make_text
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 from tests.families import N_NEURONS

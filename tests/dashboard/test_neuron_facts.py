@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dashboard.model_room import Guest
 from dashboard.neuron_facts import (
     QUANTILES,
     Place,
@@ -24,9 +23,10 @@ from dashboard.neuron_facts import (
     written,
 )
 from dashboard.prompts import show
-from projector.corpus import Corpus, read_corpus
+from dashboard.state.model_room import Guest
+from projector.corpus.tokens import Corpus, read_corpus
 from projector.errors import UserError
-from projector.examples import Examples, gather_examples
+from projector.statistics.examples import Examples, gather_examples
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 
 Guests = Callable[[str], Guest]

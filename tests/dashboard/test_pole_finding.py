@@ -12,8 +12,8 @@ import torch
 
 from dashboard.pole_finding import find_apart
 from projector.errors import UserError
-from projector.projection import Projection
-from pruning.poles import POLES_FILE, PoleSettings, find_poles
+from projector.projection.projection import Projection
+from pruning.poles.poles import POLES_FILE, PoleSettings, find_poles
 from tests.dashboard.conftest import DECODER
 
 Copied = Callable[..., Path]

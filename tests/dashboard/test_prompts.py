@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dashboard.model_room import Guest
 from dashboard.prompts import (
     MOST_CHARACTERS,
     Prompt,
@@ -29,8 +28,9 @@ from dashboard.prompts import (
     show,
     store,
 )
-from projector.architecture import find_architecture
+from dashboard.state.model_room import Guest
 from projector.errors import UserError
+from projector.model.architecture import find_architecture
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 from tests.families import ENCODERS, FAMILIES
 

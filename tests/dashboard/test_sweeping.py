@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from dashboard import sweeping
-from dashboard.frame import Scene
+from dashboard.frame.sidebar import Scene
 from dashboard.sweeping import (
     Job,
     Order,
@@ -29,7 +29,7 @@ from dashboard.sweeping import (
     start,
 )
 from projector.errors import UserError
-from pruning.report import PruningReport, Row
+from pruning.sweep.report import PruningReport, Row
 from tests.conftest import make_text
 from tests.dashboard.conftest import DECODER, make_scene
 

@@ -45,7 +45,7 @@ def test_packages_make_them_before_any_library_is_loaded(package: str) -> None:
     check(f"import {package}")
 
 
-@pytest.mark.parametrize("package", ["projector.cli", "pruning.cli"])
+@pytest.mark.parametrize("package", ["projector.terminal.cli", "pruning.terminal.cli"])
 def test_commands_make_them_before_any_library_is_loaded(package: str) -> None:
     check(f"import {package}; sys.argv[1:] = ['--help']; {package}.app = print; {package}.main()")
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from projector.architecture import Architecture, find_architecture
 from projector.errors import UserError
-from projector.models import LoadedModel
+from projector.model.architecture import Architecture, find_architecture
+from projector.model.loading import LoadedModel
 from pruning import calibration
 from pruning.calibration import (
     Calibration,
@@ -27,7 +27,7 @@ from pruning.calibration import (
     mlps_of,
     read_calibration,
 )
-from pruning.windows import hash_documents
+from pruning.scoring.windows import hash_documents
 from tests.conftest import make_text
 from tests.families import build
 

@@ -14,11 +14,11 @@ import torch
 import transformers
 from typer.testing import CliRunner
 
-from projector.cli import app as projector_app
 from projector.errors import UserError
-from projector.models import load_model
-from projector.projection import Projection
-from pruning.poles import find_poles
+from projector.model.loading import load_model
+from projector.projection.projection import Projection
+from projector.terminal.cli import app as projector_app
+from pruning.poles.poles import find_poles
 from pruning.preparing import (
     CORRELATION_POLES,
     MAP_POLES,

@@ -13,7 +13,7 @@ import torch
 import transformers as hf
 
 from projector.errors import UserError
-from projector.models import hash_checkpoint, load_model
+from projector.model.loading import hash_checkpoint, load_model
 from pruning import pruning as pruning_module
 from pruning import saving
 from pruning.pruning import PruneSettings, prune_model
@@ -21,8 +21,8 @@ from pruning.saving import PLAN_FILE, load_plan
 from pruning.surgery import apply_plan
 from tests.conftest import make_text
 from tests.families import N_LAYERS, N_NEURONS, build
+from tests.pruning.refit.test_refits import logits
 from tests.pruning.test_preparing import fit
-from tests.pruning.test_refit import logits
 
 Checkpoint = Callable[[str], Path]
 QUICK = PruneSettings(method="obs", refit="none", n_sequences=20, n_steps=3)

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.models import hash_checkpoint
+from projector.model.loading import hash_checkpoint
 from pruning import saving
-from pruning.plan import LayerPlan, PruningPlan, StandIn
+from pruning.methods.plan import LayerPlan, PruningPlan, StandIn
 from pruning.saving import PLAN_FILE, check_out, load_plan, save_pruned
 from pruning.surgery import apply_plan
 from tests.families import ENCODERS, N_LAYERS, N_NEURONS, build
-from tests.pruning.test_refit import logits, spread_plan
+from tests.pruning.refit.test_refits import logits, spread_plan
 
 FACTS = {"refit": {"kind": "none"}, "model": {"id": "tiny", "sha256": "0" * 64}}
 FAMILIES = ("llama", "qwen2", "phi3", "gemma3", "gpt2", "opt", "falcon", "gpt_neox", "bert",

@@ -10,12 +10,12 @@ import torch
 import transformers as hf
 from torch import Tensor
 
-from projector.architecture import Architecture, find_architecture
-from projector.architecture.weights import MlpWeights, read_weights
 from projector.errors import UserError
-from pruning import folding, standins
-from pruning.plan import LayerPlan, PruningPlan, StandIn
-from pruning.standins import Proposals
+from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.weights import MlpWeights, read_weights
+from pruning.methods import folding, standins
+from pruning.methods.plan import LayerPlan, PruningPlan, StandIn
+from pruning.methods.standins import Proposals
 from pruning.surgery import apply_plan, write_weights
 from tests.families import (
     ENCODERS,
@@ -26,8 +26,8 @@ from tests.families import (
     N_VOCABULARY,
     build,
 )
-from tests.projector.test_architecture import NAMES
-from tests.projector.test_architecture_widths import VariedForCausalLM, varied
+from tests.projector.model.architecture.test_architecture import NAMES
+from tests.projector.model.architecture.test_widths import VariedForCausalLM, varied
 
 PRUNABLE = [family for family in FAMILIES if family != "bloom"]
 GATED = ("qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3", "phi3", "olmo2")

@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 from typer.testing import CliRunner
 
-from projector.projection import Projection
-from pruning.cli import app as pruning_app
+from projector.projection.projection import Projection
+from pruning.terminal.cli import app as pruning_app
 from tests.conftest import make_text
 from tests.dashboard.browser.app import PATIENCE_S, App, Watch, serve
 from tests.families import build

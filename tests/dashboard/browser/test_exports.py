@@ -12,8 +12,8 @@ import pyarrow.parquet
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from projector.projection import Projection
-from pruning.poles import find_poles
+from projector.projection.projection import Projection
+from pruning.poles.poles import find_poles
 from tests.dashboard.browser.app import (
     App,
     Watch,

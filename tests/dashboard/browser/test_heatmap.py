@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Locator, Page, expect
 
-from projector.projection import Projection
+from projector.projection.projection import Projection
 from tests.dashboard.browser.app import (
     App,
     choose,

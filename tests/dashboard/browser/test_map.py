@@ -9,7 +9,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from projector.projection import Projection
+from projector.projection.projection import Projection
 from tests.dashboard.browser.app import (
     App,
     Watch,

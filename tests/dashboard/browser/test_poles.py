@@ -6,8 +6,8 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from projector.projection import Projection
-from pruning.poles import find_poles
+from projector.projection.projection import Projection
+from pruning.poles.poles import find_poles
 from tests.dashboard.browser.app import (
     App,
     cells,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from projector.architecture import find_architecture
 from projector.bundled.train import Recipe, bits_per_byte
-from projector.models import BUNDLED_FOLDER, LoadedModel, load_model
-from projector.sources import stdlib_modules
+from projector.corpus.sources import stdlib_modules
+from projector.model.architecture import find_architecture
+from projector.model.loading import BUNDLED_FOLDER, LoadedModel, load_model
 from projector.threads import in_threads
 
 

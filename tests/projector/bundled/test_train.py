@@ -23,7 +23,7 @@ from projector.bundled.train import (
     train,
     windows,
 )
-from projector.models import load_model
+from projector.model.loading import load_model
 from tests.conftest import make_text
 
 TINY = Recipe(

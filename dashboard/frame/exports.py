@@ -1,0 +1,74 @@
+"""What a user takes away: tables as CSV and Parquet, views and figures as pages of their own."""
+
+from __future__ import annotations
+
+import io
+
+import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import streamlit as st
+import torch
+
+from projector.projection.projection import Projection
+from pruning.poles.poles import Poles
+
+
+def neuron_table(projection: Projection, layer: int, site: str, poles: Poles | None) -> pa.Table:
+    """A row a neuron: its place, its pole and how firmly it belongs there, its mean and variance.
+
+    What is not known is null; a neuron in no pole has pole −1.
+    """
+    positions = projection.positions(layer, site)
+    columns: dict[str, pa.Array] = {
+        "layer": pa.array([layer] * len(positions), pa.int32()),
+        "site": pa.array([site] * len(positions)),
+        "neuron": pa.array(range(len(positions)), pa.int32()),
+    }
+    for axis in range(positions.shape[1]):
+        columns[f"position_{axis + 1}"] = _floats(positions[:, axis])
+    if poles is not None:
+        columns["pole"] = pa.array(poles.labels.numpy(), pa.int32())
+        columns["strength"] = _floats(poles.strengths)
+    if projection.has_statistics_of(layer, site):
+        columns["mean"] = _floats(projection.mean(layer, site))
+        columns["variance"] = _floats(projection.covariance(layer, site).diagonal())
+    return pa.table(columns)
+
+
+def _floats(values: torch.Tensor) -> pa.Array:
+    return pa.array(values.float().numpy(), pa.float32(), from_pandas=True)
+
+
+def csv_of(table: pa.Table) -> bytes:
+    """The table as CSV."""
+    out = io.BytesIO()
+    pyarrow.csv.write_csv(table, out)
+    return out.getvalue()
+
+
+def parquet_of(table: pa.Table) -> bytes:
+    """The table as Parquet."""
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(table, out)
+    return out.getvalue()
+
+
+def offer_figure(figure: go.Figure, stem: str) -> None:
+    """A button that saves a figure as a page; made when it is asked for."""
+    st.download_button(
+        "HTML",
+        lambda: html_of(figure),
+        f"{stem}.html",
+        "text/html",
+        key=f"html {stem}",
+        icon=":material/download:",
+        on_click="ignore",
+        help="This figure as one page that needs no server. Its own menu saves a PNG.",
+    )
+
+
+def html_of(figure: go.Figure) -> str:
+    """A figure as one page that needs no network; its own menu saves it as PNG."""
+    return str(figure.to_html(include_plotlyjs=True, full_html=True))

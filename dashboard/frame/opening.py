@@ -1,0 +1,59 @@
+"""The first screen where there is no projection yet: it fits the bundled model on the spot."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.frame.work import Work, working
+from dashboard.state import session
+from dashboard.state.loading import folders_with
+from dashboard.state.settings import USUAL_PROJECTION, Settings
+from projector.fitting.checkpoint import OtherRun, has_checkpoint
+from projector.fitting.pipeline import run
+from projector.fitting.preparing import FitSettings, prepare
+from projector.layouts.solving import Layout
+
+_TOKENS = 200_000
+
+
+def show(settings: Settings) -> None:
+    """Say what is missing, and make it when asked to."""
+    root = settings.roots[0]
+    st.title("No projection yet")
+    st.write(
+        f"Nothing below {session.plain(root.name)}/ is a projection. One is made by "
+        "`projector fit`, or here:"
+    )
+    st.code("projector fit MODEL --corpus SOURCE --out runs/mine", language=None)
+    if not st.button(
+        "Fit the bundled model now", type="primary", icon=":material/play_arrow:", key="fit now"
+    ):
+        st.caption(
+            f"A small language model that ships with the program, over {_TOKENS:,} tokens of your "
+            "Python's standard library: about a minute, nothing is downloaded."
+        )
+        return
+    with working("Loading the model") as work:
+        _fit(settings, work)
+    folders_with.clear()
+    session.change(projection=USUAL_PROJECTION)
+    st.rerun()
+
+
+def _fit(settings: Settings, work: Work) -> None:
+    layout = Layout(dim=3)
+    job = prepare(
+        "bundled",
+        "stdlib",
+        FitSettings(max_tokens=_TOKENS),
+        layout,
+        device=settings.device,
+        dtype=settings.dtype,
+        progress=work,
+    )
+    out = settings.roots[0] / USUAL_PROJECTION
+    try:
+        run(job, out=out, resume=has_checkpoint(out), progress=work)
+    except OtherRun:
+        # As of an older version of a library: it was this page that began it.
+        run(job, out=out, force=True, progress=work)

@@ -1,0 +1,255 @@
+"""What every page stands in: the sidebar, and what is chosen there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dashboard.state import session
+from dashboard.state.loading import folders_with, model_room, projection_at
+from dashboard.state.model_room import Guest, ModelRoom
+from dashboard.state.settings import (
+    USUAL_PROJECTION,
+    Settings,
+    model_for,
+    parse_settings,
+)
+from projector.errors import UserError
+from projector.projection.projection import FACTS_FILE, Projection
+
+SITE_NAMES = {
+    "mlp_post": "MLP neurons",
+    "mlp_out": "MLP output",
+    "attn_out": "attention output",
+    "attn_z": "attention heads",
+    "resid_pre": "stream before",
+    "resid_mid": "stream between",
+    "resid_post": "stream after",
+}
+# What is shown beside a site: MLP and attention side by side.
+BESIDE = {
+    "mlp_post": "attn_out",
+    "mlp_out": "attn_out",
+    "attn_out": "mlp_post",
+    "attn_z": "mlp_post",
+}
+# What stands before a neuron's number: short, since it is said often.
+_SHORT = {"mlp_post": "", "mlp_out": " MLP out", "attn_out": " attn out", "attn_z": " heads"}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is looked at: everything a page needs.
+
+    Attributes:
+        path: the projection's folder; ``name``: below the roots.
+        layer, site: of the map that is chosen.
+        model_name: what to load for it; ``sha256``: the weights that it must have.
+    """
+
+    settings: Settings
+    name: str
+    path: Path
+    projection: Projection
+    layer: int
+    site: str
+    model_name: str
+    sha256: str
+
+    @property
+    def room(self) -> ModelRoom:
+        return model_room(self.settings.device, self.settings.dtype)
+
+    @contextmanager
+    def model(self) -> Iterator[Guest]:
+        """The projection's model, ready to work with; says so where that takes a while.
+
+        Raises:
+            UserError: see :meth:`dashboard.state.model_room.ModelRoom.use`.
+        """
+        if not self.settings.may_load(self.model_name):
+            raise UserError(
+                f"'{self.model_name}' is neither a model of the hub nor below the folders that the "
+                "app was started with: start it with --model and the model's folder"
+            )
+        note = st.empty()
+        if self.room.name != self.model_name:
+            note.info(f"Loading {session.plain(self.model_name)} …", icon=":material/hourglass:")
+        waiting = "Someone else is using the model; this page is next …"
+        try:
+            with self.room.use(
+                self.model_name,
+                self.sha256,
+                lambda: note.info(waiting, icon=":material/hourglass:"),
+            ) as guest:
+                note.empty()
+                yield guest
+        finally:
+            note.empty()
+
+    @property
+    def n_neurons(self) -> int:
+        return int(self.projection.figures(self.layer, self.site)["n_neurons"])
+
+
+def nonfinite_of(figures: Mapping[str, Any]) -> list[int]:
+    """Neurons of a map that are not finite on some token; JSON has their numbers as names."""
+    return [int(neuron) for neuron in figures["nonfinite_neurons"]]
+
+
+def neuron_name(layer: int, site: str) -> str:
+    """What a neuron's number stands behind, such as ``L3``."""
+    return f"L{layer}{_SHORT.get(site, f' {SITE_NAMES.get(site, site)}')}"
+
+
+def read_settings() -> Settings:
+    """What the app was started with."""
+    return parse_settings(sys.argv[1:])
+
+
+def choose_scene(settings: Settings) -> Scene | None:
+    """Draw the sidebar; what is chosen there, or None where there is nothing to choose.
+
+    Raises:
+        UserError: if what is chosen is damaged; another can be chosen at the side.
+    """
+    session.say_again()
+    found = folders_with(settings.roots, FACTS_FILE)
+    if settings.projection is not None and settings.projection not in found:
+        session.tell(
+            f"'{settings.projection}' holds no {FACTS_FILE}, so that it is no projection: make "
+            f"one with projector fit MODEL --corpus SOURCE --out {settings.projection}"
+        )
+    if not found:
+        return None
+    chosen = session.current()
+    known = [name for name in (settings.projection, USUAL_PROJECTION, *found) if name in found]
+    usual = str(known[0])
+    if chosen.projection is not None and chosen.projection not in found:
+        session.say(f"There is no projection {chosen.projection[:80]} here; this is {usual}.")
+    name = chosen.projection if chosen.projection in found else usual
+    with st.sidebar:
+        session.bind("choose projection", name)
+        st.selectbox(
+            "Projection",
+            list(found),
+            key="choose projection",
+            on_change=lambda: session.change(projection=st.session_state["choose projection"]),
+            help="Folders that `projector fit` wrote, below "
+            + ", ".join(f"`{root.name}/`" for root in settings.roots),
+        )
+        try:
+            projection = projection_at(found[name])
+        except UserError:
+            st.caption("Choose another one, or make it again:")
+            st.code("projector fit MODEL --corpus SOURCE --out DIR --force", language=None)
+            raise
+        layer, site = _choose_map(projection)
+        scene = Scene(
+            settings=settings,
+            name=name,
+            path=found[name],
+            projection=projection,
+            layer=layer,
+            site=site,
+            model_name=_choose_model(settings, projection),
+            sha256=projection.facts["model"]["sha256"],
+        )
+        if chosen.neuron is not None and chosen.neuron >= scene.n_neurons:
+            session.change(neuron=None)
+        if (chosen.projection, chosen.layer, chosen.site) != (name, layer, site):
+            _fill_in(projection=name, layer=layer, site=site)
+        _tell(scene)
+    return scene
+
+
+def _fill_in(**shown: Any) -> None:
+    """Select what is shown; what a link chose besides stays, where it is of that very map."""
+    chosen = session.current()
+    kept = {"neuron": chosen.neuron}
+    if all(getattr(chosen, key) in (None, value) for key, value in shown.items()):
+        kept |= {key: getattr(chosen, key) for key in ("model", "pole", "marked")}
+    session.change(**shown, **kept)
+
+
+def _choose_map(projection: Projection) -> tuple[int, str]:
+    chosen = session.current()
+    sites = [site for site in projection.sites if any(s == site for _, s in projection.maps)]
+    site = chosen.site if chosen.site in sites else sites[0]
+    layers = [layer for layer, s in projection.maps if s == site]
+    layer = chosen.layer if chosen.layer in layers else layers[0]
+    session.bind("choose site", site)
+    st.selectbox(
+        "Site",
+        sites,
+        key="choose site",
+        format_func=lambda s: f"{SITE_NAMES.get(s, s)} ({s})",
+        on_change=lambda: session.change(site=st.session_state["choose site"]),
+        help="Where in a layer activations are read.",
+    )
+    if len(layers) > 1:
+        session.bind("choose layer", layer)
+        st.select_slider(
+            "Layer",
+            layers,
+            key="choose layer",
+            on_change=lambda: session.change(layer=st.session_state["choose layer"]),
+        )
+    else:
+        st.caption(f"Layer {layer}")
+    return layer, site
+
+
+def _choose_model(settings: Settings, projection: Projection) -> str:
+    """What to load for a projection; other folders below the roots can be chosen."""
+    folders = folders_with(settings.roots, "config.json")
+    usual = settings.model or model_for(projection.facts["model"]["id"], folders)
+    chosen = session.current().model
+    names = [usual, *(name for name in folders if name != usual)]
+    name = chosen if chosen in names else usual
+    if len(names) > 1:
+        session.bind("choose model", name)
+        st.selectbox(
+            "Model",
+            names,
+            key="choose model",
+            on_change=lambda: session.change(
+                model=None
+                if st.session_state["choose model"] == usual
+                else st.session_state["choose model"]
+            ),
+            help="Whose weights must be those the projection was fitted with.",
+        )
+    is_given = name == settings.model
+    return str(folders[name]) if name in folders and not is_given else name
+
+
+def _tell(scene: Scene) -> None:
+    """What is loaded, and where."""
+    facts = scene.projection.facts
+    corpus = facts["corpus"]
+    n_tokens = "" if corpus is None else f"{corpus['n_tokens']:,} tokens of {corpus['source']}"
+    model = facts["model"]["id"]
+    room = scene.room
+    state = (
+        f"in memory on {room.device}"
+        if room.name == scene.model_name
+        else "loaded when a page needs it"
+    )
+    st.caption(
+        "  \n".join(
+            session.plain(line)
+            for line in (
+                f"{scene.n_neurons:,} neurons, {scene.projection.dim} dimensions",
+                n_tokens,
+                f"Model {model}: {state}",
+            )
+            if line
+        )
+    )

@@ -1,0 +1,129 @@
+"""One model in memory at a time, and one piece of work on it at a time.
+
+Hooks see every pass of a model, whoever runs it, so two sessions must not run it at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from projector.errors import UserError
+from projector.model.architecture import Architecture, find_architecture
+from projector.model.loading import LoadedModel, load_model
+
+# How soon one who waits is heard who does not want to any more.
+_WAIT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A model that is ready to be worked with."""
+
+    loaded: LoadedModel
+    architecture: Architecture
+
+
+class ModelRoom:
+    """Lends the one model that is in memory."""
+
+    def __init__(self, device: str = "auto", dtype: str = "auto") -> None:
+        self._device, self._dtype = device, dtype
+        self._lock = threading.Lock()
+        self._name: str | None = None
+        self._guest: Guest | None = None
+        # Of which model other weights were asked for than lie there.
+        self._refused: set[tuple[str, str | None]] = set()
+
+    @property
+    def name(self) -> str | None:
+        """Of the model in memory."""
+        return self._name
+
+    @property
+    def device(self) -> str | None:
+        """Where it is."""
+        guest = self._guest
+        return None if guest is None else str(next(guest.loaded.model.parameters()).device)
+
+    @contextmanager
+    def use(
+        self, name: str, sha256: str | None = None, waiting: Callable[[], object] = lambda: None
+    ) -> Iterator[Guest]:
+        """Work with a model; the one in memory makes room for it where that is another.
+
+        Args:
+            name: see :func:`projector.model.loading.load_model`.
+            sha256: of the weights that are expected, if any.
+            waiting: called again and again while someone else is at work; raising in it ends the
+                wait.
+
+        Raises:
+            UserError: if there is no such model, its weights are others, or memory does not
+                suffice.
+        """
+        is_ours = self._lock.acquire(blocking=False)
+        while not is_ours:
+            waiting()
+            is_ours = self._lock.acquire(timeout=_WAIT_SECONDS)
+        try:
+            if not self._holds(name, sha256):
+                self._release()
+                self._guest, self._name = self._load(name), name
+            guest = self._guest
+            assert guest is not None
+            theirs = guest.loaded.weights_sha256
+            if sha256 is not None and theirs != sha256:
+                raise UserError(
+                    f"model '{name}' is not the one of this projection: its weights are "
+                    f"{theirs[:12]}, not {sha256[:12]}; start with --model and the right one"
+                )
+            with _memory_errors():
+                yield guest
+        finally:
+            self._lock.release()
+
+    def _holds(self, name: str, sha256: str | None) -> bool:
+        """Whether the model in memory is the one; a file may have been replaced meanwhile."""
+        if self._guest is None or self._name != name:
+            return False
+        asked = (name, sha256)
+        if sha256 in (None, self._guest.loaded.weights_sha256) or asked in self._refused:
+            return True
+        # Looked for once: if other weights lie there still, they are not loaded at every click.
+        self._refused.add(asked)
+        return False
+
+    def _load(self, name: str) -> Guest:
+        with _memory_errors():
+            loaded = load_model(name, device=self._device, dtype=self._dtype, with_head=True)
+            return Guest(loaded, find_architecture(loaded.model))
+
+    def _release(self) -> None:
+        self._guest, self._name = None, None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise UserError(
+            "out of memory on the accelerator: a shorter prompt, or start with --device cpu"
+        ) from error
+    except MemoryError as error:
+        raise UserError("out of memory: a shorter prompt or a smaller model") from error
+    except RuntimeError as error:
+        # What PyTorch's CPU allocator raises is of no class of its own.
+        if "not enough memory" not in str(error) and "can't allocate" not in str(error):
+            raise
+        raise UserError("out of memory: a shorter prompt or a smaller model") from error

@@ -1,0 +1,167 @@
+"""The one selection behind every page, and its form in the URL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from projector.errors import UserError
+from pruning.poles.poles import PoleSettings
+
+# What no longer holds when something else is chosen: neuron 345 of another layer is another neuron.
+_DEPENDS = {
+    "projection": ("model", "layer", "site", "neuron", "pole", "marked"),
+    "grouping": ("pole",),
+    "layer": ("neuron", "pole", "marked"),
+    "site": ("neuron", "pole", "marked"),
+    "prompt": ("token",),
+}
+_MOST_CHARACTERS = 200
+# Of neurons that are marked: their runs, such as 3-7,12. More than that makes no link.
+_MOST_RUNS_CHARACTERS = 1500
+# More than any layer has: a link must not make the app count for ever.
+_MOST_MARKED = 100_000
+# What the settings' widgets reach to.
+MOST_CLUSTER_SIZE, MOST_EPSILON = 50, 1.0
+_LAYER, _NEURON = r"l(?:ayer)?\s*(?P<layer>\d{1,9})", r"(?:n(?:euron)?|#)?\s*(?P<neuron>\d{1,9})"
+_BETWEEN = r"[\s/.,:;]*"
+_NEURON_NAMES = tuple(
+    re.compile(pattern, re.ASCII | re.IGNORECASE)
+    for pattern in (
+        _NEURON,
+        _LAYER + _BETWEEN + r"(?:n(?:euron)?|#|(?<=[\s/.,:;]))\s*(?P<neuron>\d{1,9})",
+        r"(?P<layer>\d{1,9})\s*[\s/.,:;]\s*" + _NEURON,
+        r"n(?:euron)?\s*(?P<neuron>\d{1,9})" + _BETWEEN + _LAYER,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is looked at; None where nothing is chosen.
+
+    Attributes:
+        projection: its name below the roots the app was started with.
+        model: what to load for it, where that is not what the projection names.
+        layer, site, neuron: of a map; ``neuron`` is its number.
+        pole: its number among the poles that are found with the settings in use.
+        grouping: those settings, see :func:`grouping_text`; None for the usual ones.
+        prompt, other: ids of stored prompts A and B.
+        token: position in prompt A, from 0.
+        report: name of a sweep's folder below the roots.
+        marked: neurons with a ring, ascending: those of a box on the heatmap, say.
+    """
+
+    projection: str | None = None
+    model: str | None = None
+    layer: int | None = None
+    site: str | None = None
+    neuron: int | None = None
+    pole: int | None = None
+    prompt: str | None = None
+    other: str | None = None
+    token: int | None = None
+    report: str | None = None
+    marked: tuple[int, ...] = ()
+    grouping: str | None = None
+
+    def but(self, **changes: Any) -> Selection:
+        """With changes; what depended on what is changed is forgotten, unless given too."""
+        forgotten = {
+            name: () if name == "marked" else None
+            for key, value in changes.items()
+            if value != getattr(self, key)
+            for name in _DEPENDS.get(key, ())
+        }
+        return replace(self, **(forgotten | changes))
+
+    def params(self) -> dict[str, str]:
+        """As query parameters: what is chosen, by name."""
+        values = asdict(self) | {"marked": runs_text(self.marked) or None}
+        return {name: str(value) for name, value in values.items() if value is not None}
+
+    @classmethod
+    def of_params(cls, params: Mapping[str, str]) -> Selection:
+        """From query parameters. What can't be read is left out: a URL is no reason to fail."""
+        found: dict[str, Any] = {}
+        for field in fields(cls):
+            text = params.get(field.name)
+            if field.name == "marked":
+                found["marked"] = parse_runs(text or "")
+                continue
+            if text is None or not text or len(text) > _MOST_CHARACTERS:
+                continue
+            if "int" in str(field.type):
+                if not (text.isascii() and text.isdecimal() and len(text) < 10):
+                    continue
+                found[field.name] = int(text)
+            else:
+                found[field.name] = text
+        return cls(**found)
+
+
+def grouping_text(settings: PoleSettings) -> str | None:
+    """Settings of poles in a link, such as ``correlation,5,leaf,0.1``; None for the usual ones."""
+    if settings == PoleSettings():
+        return None
+    return f"{settings.space},{settings.min_cluster_size},{settings.selection},{settings.epsilon:g}"
+
+
+def parse_grouping(text: str | None) -> PoleSettings:
+    """What :func:`grouping_text` gave; the usual ones if it can't be read."""
+    try:
+        space, size, selection, epsilon = (text or "").split(",")
+        settings = PoleSettings(space, int(size), None, selection, float(epsilon))
+    except (ValueError, UserError):
+        return PoleSettings()
+    can_be_shown = (
+        settings.min_cluster_size <= MOST_CLUSTER_SIZE and settings.epsilon <= MOST_EPSILON
+    )
+    return settings if can_be_shown else PoleSettings()
+
+
+def runs_text(numbers: tuple[int, ...]) -> str:
+    """Ascending numbers as runs, such as ``3-7,12``; as many as a link holds."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    text = ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
+    if len(text) <= _MOST_RUNS_CHARACTERS:
+        return text
+    return text[:_MOST_RUNS_CHARACTERS].rpartition(",")[0]
+
+
+def parse_runs(text: str) -> tuple[int, ...]:
+    """What :func:`runs_text` gave; nothing if it can't be read."""
+    found: set[int] = set()
+    n_named = 0
+    for part in text[:_MOST_RUNS_CHARACTERS].split(",") if text else ():
+        first, _, last = part.partition("-")
+        ends = [first, last or first]
+        if not all(end.isascii() and end.isdecimal() and len(end) < 8 for end in ends):
+            return ()
+        low, high = int(ends[0]), int(ends[1])
+        n_named += max(0, high - low + 1)
+        if n_named > _MOST_MARKED:
+            return ()
+        found |= set(range(low, high + 1))
+    return tuple(sorted(found))
+
+
+def parse_neuron(text: str) -> tuple[int | None, int]:
+    """Layer, if named, and neuron of a search such as ``L3 N345``, ``3/345`` or ``345``.
+
+    Raises:
+        ValueError: with one line for the user, if it can't be read.
+    """
+    for pattern in _NEURON_NAMES:
+        found = pattern.fullmatch(text.strip())
+        if found is not None:
+            layer = found.groupdict().get("layer")
+            return None if layer is None else int(layer), int(found["neuron"])
+    raise ValueError(f"'{text[:80]}' names no neuron: write for example L3 N345")

@@ -1,0 +1,154 @@
+"""The selection of one browser session, kept in step with its URL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.navigation.page import StreamlitPage
+
+from dashboard.state.selection import Selection, parse_grouping
+from projector.errors import UserError
+from pruning.poles.poles import PoleSettings
+
+_SELECTION = "selection"
+_WRITTEN, _WROTE_AT = "written params", "wrote params at"
+_SENT, _CHANGED = "sent params", "was changed"
+_HELD = "held at the end"
+_LAG_S = 1.0
+_SAID, _AGAIN = "said", "runs again"
+_PAGES = "pages"
+
+
+def current() -> Selection:
+    """What is selected."""
+    found = st.session_state.get(_SELECTION)
+    return found if isinstance(found, Selection) else Selection()
+
+
+def change(**changes: Any) -> None:
+    """Select something else; see :meth:`Selection.but`."""
+    st.session_state[_SELECTION] = current().but(**changes)
+    st.session_state[_CHANGED] = True
+
+
+def pole_settings() -> PoleSettings:
+    """Of the poles that every page shows."""
+    return parse_grouping(current().grouping)
+
+
+def read_url() -> None:
+    """Take the selection from the URL where it is not the one that was written there.
+
+    That is: at first, after a link was pasted, and when the user went back. The address may also
+    lag behind: a click was sent before what the one before it wrote had come, or a run was ended
+    before it wrote at all. Then what was just chosen counts. A step back comes without a click.
+    """
+    params = st.query_params.to_dict()
+    state = st.session_state
+    was_chosen = state.pop(_CHANGED, False)
+    is_early = time.monotonic() - state.get(_WROTE_AT, 0.0) < _LAG_S
+    is_old = params == state.get(_SENT) and is_early and _was_touched()
+    state[_SENT] = params
+    if params and params != state.get(_WRITTEN) and not was_chosen and not is_old:
+        state[_SELECTION] = Selection.of_params(params)
+
+
+def write_url() -> None:
+    """Put the selection into the URL, so that it can be copied."""
+    params = current().params()
+    if st.query_params.to_dict() != params:
+        st.query_params.from_dict(params)
+        st.session_state[_WROTE_AT] = time.monotonic()
+    st.session_state[_WRITTEN] = params
+    st.session_state.pop(_CHANGED, None)
+    st.session_state[_HELD] = _held()
+
+
+def _was_touched() -> bool:
+    """Whether a widget holds another thing than at the end of the run before: there was a click.
+
+    Widgets that the run before did not draw are gone by now, and tell nothing.
+    """
+    before, now = st.session_state.get(_HELD, {}), _held()
+    return any(now[key] != value for key, value in before.items() if key in now)
+
+
+def _held() -> dict[str, str]:
+    """What the widgets hold."""
+    plain = (str, int, float, bool, type(None), list, tuple, dict)
+    return {
+        str(key): repr(value)
+        for key, value in st.session_state.items()
+        if isinstance(value, plain) and key not in (_HELD, _WROTE_AT, _SENT, _WRITTEN, _CHANGED)
+    }
+
+
+def bind(key: str, value: Any) -> None:
+    """Give a widget of key ``key`` the selection's value, before it is drawn."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
+
+
+def remember_pages(pages: dict[str, StreamlitPage]) -> None:
+    """Keep the pages of this run by their paths, so that one page can open another."""
+    st.session_state[_PAGES] = pages
+
+
+def show_menu(place: DeltaGenerator) -> Selection:
+    """Links to all pages, each with what is selected: returned."""
+    selection = current()
+    with place:
+        for page in st.session_state[_PAGES].values():
+            st.page_link(page, query_params=selection.params(), width="stretch")
+    return selection
+
+
+def go(path: str) -> None:
+    """Open another page."""
+    st.switch_page(st.session_state[_PAGES][path], query_params=current().params())
+
+
+def say(problem: str) -> None:
+    """Show a message that is still there when the page runs itself once more."""
+    st.session_state[_SAID] = problem
+    tell(problem)
+
+
+def say_again() -> None:
+    """What the run before this one said, if that one asked for this."""
+    problem = st.session_state.pop(_SAID, None)
+    if st.session_state.pop(_AGAIN, False) and problem:
+        say(problem)
+
+
+def run_again() -> None:
+    """Run the page once more, with what was found meanwhile."""
+    st.session_state[_AGAIN] = True
+    st.rerun()
+
+
+def tell(problem: str, icon: str = ":material/error:") -> None:
+    """Show a message as a sentence: on a command line it follows the word error."""
+    st.error(plain(problem[:1].upper() + problem[1:]), icon=icon)
+
+
+@contextmanager
+def problems() -> Iterator[None]:
+    """Show what the user can do something about as one message, and go on with the page."""
+    try:
+        yield
+    except UserError as error:
+        tell(str(error))
+
+
+def plain(text: str) -> str:
+    """Text that Markdown and HTML leave as it is."""
+    return "".join(f"\\{c}" if c in _MARKUP else c for c in text)
+
+
+_MARKUP = frozenset("\\`*_{}[]<>()#+-!|~$:&")

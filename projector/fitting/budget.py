@@ -1,0 +1,335 @@
+"""What a fit may use of disk and memory, and what is said when that does not suffice."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from projector.errors import UserError
+from projector.fitting.processes import n_on_this_machine
+from projector.layouts.kernels.tiled import buffer_bytes
+from projector.statistics.covariance import packed_numel
+from projector.statistics.sampling import STANDARDIZED_BYTES
+
+# Layer and site.
+Key = tuple[int, str]
+# Of what is free, what a fit takes unasked.
+_SHARE_OF_FREE = 0.9
+# Beside the sums, while one map of N neurons is placed: bytes for each of its N² pairs, and for
+# its figures so many more, up to so many. Measured.
+_PLACING_BYTES = {"smacof": 34, "moves": 130, "umap": 38, "adamw": 32}
+_FIGURES_BYTES, _MOST_FIGURES_BYTES = 84, 80_000_000
+# The same without a matrix: blocks of rows, and what is widened of half precision.
+_WITHOUT_MATRIX_BYTES = 400_000_000
+# Token ids, buffers, and what libraries load and compile when they are first used.
+_LIBRARIES_BYTES = {"smacof": 96 << 20, "moves": 128 << 20, "umap": 384 << 20, "adamw": 96 << 20}
+# Correlations of fewer tokens are hardly a map.
+_LEAST_SAMPLE = 1000
+
+
+def size_text(n_bytes: float) -> str:
+    """A number of bytes for a person: ``14.3 MB``."""
+    if n_bytes < 1000:
+        return f"{n_bytes:.0f} B"
+    # Of what rounds to a thousand of a unit, the next.
+    power = min(4, int(math.log(float(f"{n_bytes:.3g}"), 1000) + 1e-9))
+    return f"{n_bytes / 1000**power:.3g} {['B', 'kB', 'MB', 'GB', 'TB'][power]}"
+
+
+def enough_text(n_bytes: float) -> str:
+    """As :func:`size_text`, rounded up: so much suffices."""
+    digit = 10 ** max(0, math.floor(math.log10(max(n_bytes, 1))) - 2)
+    return size_text(math.ceil(n_bytes / digit) * digit)
+
+
+def check_disk(n_bytes: int, folder: Path, *, beside: int = 0) -> None:
+    """Raise a UserError if the disk of ``folder`` has too few bytes free for a projection.
+
+    Args:
+        beside: what its checkpoint takes until it is done.
+    """
+    existing = folder.resolve()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if n_bytes + beside > free:
+        until_done = f" and up to {size_text(beside)} more until it is done" if beside else ""
+        raise UserError(
+            f"no space left: the projection takes {size_text(n_bytes)}{until_done}, and "
+            f"'{existing}' has {size_text(free)} free: add --no-statistics, or fewer --layers or "
+            "--sites"
+        )
+
+
+def free_memory(device: torch.device, *, spread: bool = False) -> int:
+    """Bytes that are free where the sums of a model are kept: this process's share of them.
+
+    Args:
+        device: where the model takes its inputs.
+        spread: whether its layers, and with them their sums, are on all GPUs.
+    """
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available) // n_on_this_machine()
+    if not spread:
+        return int(torch.cuda.mem_get_info(device)[0])
+    n_devices = torch.cuda.device_count()
+    # The layers are spread evenly, and the fullest of the devices ends a fit.
+    return n_devices * min(int(torch.cuda.mem_get_info(i)[0]) for i in range(n_devices))
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a fit takes of memory beside the loaded model, in bytes.
+
+    Attributes:
+        sums: of every map, while it is gathered.
+        placing: of every map, while it is placed.
+        results: what is found of every map, where that is kept in memory.
+        batch: a batch under way.
+        libraries: at any time.
+        may_sample: whether a map can do without a matrix.
+        is_on_cuda: whether maps are placed there.
+    """
+
+    sums: dict[Key, int]
+    placing: dict[Key, int]
+    results: dict[Key, int]
+    batch: int
+    libraries: int
+    may_sample: bool
+    is_on_cuda: bool = False
+
+    def of(self, passes: Iterable[Sequence[Key]]) -> int:
+        """The most at one time, where maps are gathered in these passes."""
+        most = 0
+        for keys in passes:
+            working = max(self.batch, *(self.placing[key] for key in keys))
+            most = max(most, sum(self.sums[key] for key in keys) + working)
+        return most + self.libraries + sum(self.results.values())
+
+    def without_matrix(self, key: Key, n_neurons: int, n_tokens: int, itemsize: int) -> Needs:
+        """The same where this map keeps a sample of ``n_tokens``, and no matrix."""
+        n_numbers = n_neurons * n_tokens
+        placing = STANDARDIZED_BYTES * n_numbers + _WITHOUT_MATRIX_BYTES
+        # The sums of each block of neurons, of up to eight dimensions and stress.
+        placing += 9 * 4 * n_neurons**2 // 64 if self.is_on_cuda else 0
+        return replace(
+            self,
+            sums={**self.sums, key: itemsize * n_numbers},
+            placing={**self.placing, key: placing},
+            results={**self.results, key: 0},
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the maps of a fit share the memory.
+
+    Attributes:
+        room: bytes that all of it may take.
+        passes: maps that are gathered together, pass by pass over the corpus.
+        samples: tokens to draw for maps that have too many neurons for a matrix.
+        n_bytes: the most at one time.
+        sums_bytes: of it, what is gathered at one time, which checkpoints hold.
+    """
+
+    room: int
+    passes: tuple[tuple[Key, ...], ...]
+    samples: dict[Key, int]
+    n_bytes: int
+    sums_bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "samples": [[*key, n] for key, n in self.samples.items()]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Plan:
+        """What :meth:`as_json` gave."""
+        return cls(
+            int(value["room"]),
+            tuple(tuple((int(layer), str(site)) for layer, site in p) for p in value["passes"]),
+            {(int(layer), str(site)): int(n) for layer, site, n in value["samples"]},
+            int(value["n_bytes"]),
+            int(value["sums_bytes"]),
+        )
+
+
+def reckon_needs(
+    widths: Mapping[Key, int],
+    *,
+    correlation: str,
+    method: str,
+    device: torch.device,
+    n_positions: int,
+    widest: int,
+    in_memory: bool,
+) -> Needs:
+    """What a fit takes of memory, from the neurons of its maps.
+
+    Args:
+        widths: neurons of each map.
+        device: where its sums are kept.
+        n_positions: tokens of a batch, padding included.
+        widest: neurons of the model's widest site, whether it is fitted or not.
+        in_memory: whether what is found stays in memory, for there is no folder to write it to.
+    """
+    n_sums = 3 if correlation == "per-sequence" else 1
+    sums, placing = {}, {}
+    for key, n in widths.items():
+        packed = 8 * packed_numel(n, device)
+        sums[key] = 2 * n_sums * packed
+        if method == "adamw":
+            # Each batch's own sums, its correlations in both precisions, and what autograd keeps.
+            sums[key] += packed + (8 + 4 + 16) * n * n
+        placing[key] = (_PLACING_BYTES[method] + 12 * (n_sums > 1)) * n * n
+        placing[key] += min(_FIGURES_BYTES * n * n, _MOST_FIGURES_BYTES)
+        placing[key] += buffer_bytes(n) if device.type == "cpu" else 0
+    # Of the MLP under way its gate, its neurons before and after; and the rows of a half, twice.
+    batch = n_positions * widest * (4 * 4 + 4)
+    results = {key: 4 * n * (n + 8) if in_memory else 0 for key, n in widths.items()}
+    may_sample = method == "smacof" and correlation == "pooled"
+    is_on_cuda = device.type == "cuda"
+    return Needs(sums, placing, results, batch, _LIBRARIES_BYTES[method], may_sample, is_on_cuda)
+
+
+def plan_fit(
+    needs: Needs,
+    widths: Mapping[Key, int],
+    budget: int | None,
+    free: int,
+    *,
+    n_tokens: int,
+    itemsize: int,
+) -> Plan:
+    """Which maps to gather together, pass by pass over the corpus: as many as there is room for.
+
+    A map that there is no room for even alone does without a matrix of correlations: it keeps as
+    many tokens as there is room for, fewer than twice its neurons.
+
+    Args:
+        budget: bytes that a fit may take beside the model; None for what is free, less a margin.
+        free: bytes that are free.
+        n_tokens: tokens of the corpus.
+        itemsize: bytes of a number that the model computes.
+
+    Raises:
+        UserError: if there is no room for one map.
+    """
+    room = int(_SHARE_OF_FREE * free) if budget is None else budget
+    samples: dict[Key, int] = {}
+    whole = needs
+    # The widest first: what is not kept of it in memory is room for others.
+    for key in sorted(widths, key=lambda key: -widths[key]):
+        if needs.may_sample and needs.of([[key]]) > room:
+            samples[key] = 0
+            needs = needs.without_matrix(key, widths[key], 0, itemsize)
+    for key in samples:
+        n = widths[key]
+        left = room - needs.libraries - sum(needs.results.values())
+        n_drawn = min(
+            # While they are gathered, and while they are placed.
+            (left - needs.batch) // (n * itemsize),
+            (left - needs.placing[key]) // (n * (itemsize + STANDARDIZED_BYTES)),
+        )
+        least_drawn = min(_LEAST_SAMPLE, n_tokens)
+        if n_drawn < least_drawn:
+            sampled = needs.without_matrix(key, n, least_drawn, itemsize)
+            is_less = sampled.of([[key]]) < whole.of([[key]])
+            raise _too_little(sampled if is_less else whole, key, is_less, budget, free)
+        if budget is None:
+            # What is free changes from one moment to the next, and the sample decides the map.
+            n_drawn = max(least_drawn, 1 << (n_drawn.bit_length() - 1))
+        samples[key] = min(n_drawn, 2 * n - 1, n_tokens)
+    for key, n_drawn in samples.items():
+        needs = needs.without_matrix(key, widths[key], n_drawn, itemsize)
+    samples = {key: samples[key] for key in widths if key in samples}
+    passes: list[list[Key]] = [[]]
+    for key in widths:
+        if passes[-1] and needs.of([[*passes[-1], key]]) > room:
+            passes.append([])
+        passes[-1].append(key)
+        if needs.of(passes[-1:]) > room:
+            raise _too_little(needs, key, False, budget, free)
+    sums_bytes = max(sum(needs.sums[key] for key in keys) for keys in passes)
+    return Plan(room, tuple(map(tuple, passes)), samples, needs.of(passes), sums_bytes)
+
+
+def _too_little(
+    needs: Needs, key: Key, is_sampled: bool, budget: int | None, free: int
+) -> UserError:
+    """What to say where there is no room for a map.
+
+    Args:
+        needs: with which there would be.
+        is_sampled: whether the map would do without a matrix then.
+    """
+    (layer, site), batch, placing = key, needs.batch, needs.placing[key]
+    least = enough_text(needs.of([[key]])) + " beside the model"
+    if is_sampled:
+        least += " even without a matrix of its correlations"
+    parts = [
+        f"{size_text(needs.libraries)} for libraries",
+        f"{size_text(needs.sums[key])} for sums",
+    ]
+    remedies = ["choose narrower --sites"]
+    if batch > placing:
+        parts.append(f"{size_text(batch)} for a batch")
+        remedies.append("lower --batch-size")
+    else:
+        parts.append(f"{size_text(placing)} to place it")
+    if results := sum(needs.results.values()):
+        parts.append(f"{size_text(results)} for what is found")
+        remedies.append("choose fewer --layers")
+    what = f"of {size_text(free)} that are free a fit takes {size_text(_SHARE_OF_FREE * free)}"
+    if budget is not None:
+        what = f"the budget is {size_text(budget)}"
+        remedies.insert(0, "raise --memory-budget")
+    return UserError(
+        f"out of memory: to fit layer {layer} {site} alone takes {least} "
+        f"({', '.join(parts)}), and {what}: {', or '.join(remedies)}"
+    )
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system: glibc keeps what is smaller than 32 MiB for itself."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def out_of_memory(what: str) -> Iterator[None]:
+    """Turn what a full memory raises into one line for the user.
+
+    Args:
+        what: what did not fit, and what to do; follows "out of memory".
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one.
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and (
+            "allocate memory" not in str(error)
+        ):
+            raise
+        raise UserError(f"out of memory{what}") from error
+
+
+def memory_errors(layer: int, site: str, n_neurons: int) -> AbstractContextManager[None]:
+    """The same in a fit; the line names the widest matrix."""
+    return out_of_memory(
+        f": the widest matrix, {n_neurons:,} × {n_neurons:,} of layer {layer} {site}, takes "
+        f"{size_text(8 * n_neurons**2)}: lower --batch-size or --sequence-length, or choose fewer "
+        "with --layers or --sites"
+    )

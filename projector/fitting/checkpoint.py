@@ -1,0 +1,284 @@
+"""Resumable state of a running fit: a folder beside the projection that is being made.
+
+It holds what was gathered, one file for each process of the fit, and the maps that were placed
+since, in as many files as were written. Each file is replaced atomically and names the run that it
+belongs to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from projector.errors import UserError
+from projector.fitting.placing import PlacedMap
+from projector.projection.projection import FACTS_FILE
+from projector.storage.replacing import remove_folder, replacing_file
+from projector.storage.tensors import TensorFile, read_metadata, write_tensors
+
+FORMAT_VERSION = 3
+_KEY = "checkpoint"
+_POSITIONS = ".positions"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# What a checkpoint consists of, files that are being written among it.
+_OURS = re.compile(r"\.?(gathered|placed)-\d+\.safetensors(\.partial)?")
+
+
+class OtherRun(UserError):
+    """A checkpoint is that of a run of other settings, or of another model or corpus."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Sums after ``n_batches`` batches of one pass over the corpus."""
+
+    i_pass: int
+    n_batches: int
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a stopped fit left.
+
+    Attributes:
+        choices: what the run chose that its settings leave open, and that decides its bytes.
+        gathered: the sums of the pass that was under way; None where none were written.
+        placed: finished maps by name, in order.
+    """
+
+    choices: dict[str, Any]
+    gathered: Gathered | None
+    placed: dict[str, PlacedMap] = field(default_factory=dict)
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Where the checkpoint of a fit into the folder ``out`` lies: beside it."""
+    return beside(out, "checkpoint")
+
+
+def beside(out: Path, what: str) -> Path:
+    """What a fit into the folder ``out`` writes next to it."""
+    if out.name in ("", ".."):
+        # The folder one stands in, and those above it, have their names elsewhere.
+        out = out.resolve()
+    return out.parent / f"{out.name}.{what}"
+
+
+def has_checkpoint(out: Path) -> bool:
+    """Whether a stopped fit into the folder ``out`` can be gone on with."""
+    # One that was killed in its first write has left a part of a file only.
+    return any(checkpoint_path(out).glob("*.safetensors"))
+
+
+def check_unfinished(out: Path, *, force: bool, resume: bool) -> None:
+    """Raise a UserError if a new fit would overwrite the checkpoint of a stopped one.
+
+    Or if one is to be resumed, and there is none; or if something else stands in its place.
+    """
+    path = checkpoint_path(out)
+    if path.exists() and not (
+        path.is_dir() and all(_OURS.fullmatch(each.name) for each in path.iterdir())
+    ):
+        raise UserError(
+            f"'{path}' is where this fit would keep its checkpoint, and is something else: give "
+            "another folder for --out"
+        )
+    if resume and not has_checkpoint(out):
+        if (out / FACTS_FILE).exists():
+            raise UserError(
+                f"there is nothing to resume: '{out}' holds a finished projection, and no "
+                "checkpoint stands beside it; to fit it anew, put --force in the place of --resume"
+            )
+        raise UserError(f"there is no checkpoint '{path}' to resume: leave --resume out")
+    if has_checkpoint(out) and not (force or resume):
+        raise UserError(
+            f"'{path}' is the checkpoint of a stopped fit: add --resume to go on with it, "
+            "or --force to start over"
+        )
+
+
+class Checkpoint:
+    """The checkpoint of a run, as one of its processes writes and reads it.
+
+    Args:
+        folder: see :func:`checkpoint_path`.
+        facts: what two runs must share for one to go on from the other's checkpoint.
+        rank: the number of this process.
+        names: what a person calls those facts that are hashes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        facts: Mapping[str, Any],
+        rank: int = 0,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder, self.names = folder, dict(names or {})
+        self.facts: dict[str, Any] = json.loads(json.dumps(dict(facts)))
+        self.choices: dict[str, Any] = {}
+        self._gathered = folder / f"gathered-{rank}.safetensors"
+
+    def save_gathered(self, gathered: Gathered) -> None:
+        """Write the sums; a kill at any moment leaves the old ones or these.
+
+        Raises:
+            OSError: if the disk is full or forbidden.
+        """
+        self._write(
+            self._gathered,
+            gathered.tensors,
+            {"i_pass": gathered.i_pass, "n_batches": gathered.n_batches},
+        )
+
+    def save_placed(self, maps: Sequence[PlacedMap]) -> dict[str, PlacedMap]:
+        """Write finished maps beside those written before; the same, their tensors left on disk.
+
+        Raises:
+            OSError: if the disk is full or forbidden.
+        """
+        n_files = len(self._placed_files())
+        path = self.folder / f"placed-{n_files:05}.safetensors"
+        tensors = {f"{m.name}{_POSITIONS}": m.positions for m in maps}
+        for placed in maps:
+            tensors |= placed.statistics
+        self._write(path, tensors, {"maps": {m.name: m.facts for m in maps}})
+        return self._read_placed(path)
+
+    def load(self) -> State:
+        """What a stopped run with the same facts left; its choices are this run's from now on.
+
+        Raises:
+            UserError: if there is none, it is damaged, or it belongs to another run.
+        """
+        with self._damages():
+            # Those of other processes too: all are of one run.
+            for path in sorted(self.folder.glob("*.safetensors")):
+                self.choices = self._header(path)["choices"]
+            placed: dict[str, PlacedMap] = {}
+            for path in self._placed_files():
+                placed |= self._read_placed(path)
+            gathered = None
+            if self._gathered.exists():
+                header = self._header(self._gathered)
+                # Copies: memory that maps a file is aligned otherwise, and products of it rounded.
+                tensors = {k: t.clone() for k, t in TensorFile(self._gathered).items()}
+                gathered = Gathered(header["i_pass"], header["n_batches"], tensors)
+        return State(self.choices, gathered, placed)
+
+    def load_choices(self) -> dict[str, Any]:
+        """The choices alone.
+
+        Raises:
+            UserError: as :meth:`load` does.
+        """
+        with self._damages():
+            path = min(self.folder.glob("*.safetensors"))
+            choices: dict[str, Any] = self._header(path)["choices"]
+        return choices
+
+    @contextmanager
+    def _damages(self) -> Iterator[None]:
+        try:
+            yield
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+            raise UserError(
+                f"checkpoint '{self.folder}' is damaged: delete it and start again"
+            ) from error
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While open, no other fit works at this checkpoint.
+
+        Raises:
+            UserError: if one does.
+        """
+        from filelock import FileLock, Timeout
+
+        path = self.folder.with_name(f".{self.folder.name}.lock")
+        lock = FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"another fit is at work at '{self.folder}': wait for it, or give another folder "
+                "for --out"
+            ) from None
+        try:
+            yield
+        finally:
+            # Before it is let go of: whoever comes next makes one of its own.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            lock.release()
+
+    def remove(self) -> None:
+        """The run is done, or begins: nothing is left to go on from."""
+        remove_folder(self.folder)
+
+    def _placed_files(self) -> list[Path]:
+        return sorted(self.folder.glob("placed-*.safetensors"))
+
+    def _write(self, path: Path, tensors: Mapping[str, Tensor], more: Mapping[str, Any]) -> None:
+        header = {"version": FORMAT_VERSION, "facts": self.facts, "names": self.names}
+        header |= {"choices": self.choices, **more}
+        with replacing_file(path) as partial:
+            write_tensors(partial, tensors, {_KEY: json.dumps(header)})
+
+    def _header(self, path: Path) -> dict[str, Any]:
+        header: dict[str, Any] = json.loads(read_metadata(path)[_KEY])
+        if header["version"] != FORMAT_VERSION:
+            raise UserError(
+                f"checkpoint '{self.folder}' has format version {header['version']}, and this "
+                f"program reads {FORMAT_VERSION}: delete it and start again"
+            )
+        theirs, ours = _flat(header["facts"]), _flat(self.facts)
+        for name in [*ours, *(name for name in theirs if name not in ours)]:
+            if theirs.get(name) != ours.get(name):
+                one = _told(name, theirs.get(name), header["names"])
+                other = _told(name, ours.get(name), self.names)
+                what = name.removeprefix("versions.").replace(".", " ").replace("_", " ")
+                raise OtherRun(
+                    f"checkpoint '{self.folder}' belongs to another run: its {what} is {one}, and "
+                    f"this one's {other}: repeat that run's command, or put --force in the place "
+                    "of --resume to start over"
+                )
+        return header
+
+    def _read_placed(self, path: Path) -> dict[str, PlacedMap]:
+        tensors = TensorFile(path)
+        found = {}
+        for name, facts in self._header(path)["maps"].items():
+            own = [k for k in tensors if k.startswith(f"{name}.") and not k.endswith(_POSITIONS)]
+            positions = tensors[f"{name}{_POSITIONS}"].clone()
+            found[name] = PlacedMap(name, positions, TensorFile(path, own), facts)
+        return found
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts within facts by their names, so that a difference is told by itself."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= (
+            {f"{name}.{k}": v for k, v in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+    return flat
+
+
+def _told(name: str, value: Any, names: Mapping[str, str]) -> str:
+    """A fact for a person: of what is told apart by a hash its name, and the hash's beginning."""
+    if isinstance(value, str) and _SHA256.fullmatch(value):
+        value = value[:12]
+        return f"'{names[name]}' ({value}…)" if name in names else f"{value}…"
+    return repr(value)

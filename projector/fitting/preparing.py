@@ -1,0 +1,289 @@
+"""Everything a fit needs before it runs: settings, model, sites and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from projector.corpus.sources import Document, read_documents
+from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, Corpus, read_corpus
+from projector.errors import UserError
+from projector.fitting.budget import Plan, free_memory, plan_fit, reckon_needs
+from projector.layouts.solving import Layout
+from projector.model.architecture import (
+    Architecture,
+    check_sites,
+    find_architecture,
+    longest_sequence,
+)
+from projector.model.loading import (
+    BUNDLED,
+    LoadedModel,
+    hash_module,
+    input_device,
+    is_spread,
+    load_model,
+    widest_dtype,
+)
+from projector.progress import Progress, Silent
+from projector.statistics.gathering import CORRELATIONS, MapKey
+
+LEAST_TOKENS = 100
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What to fit, apart from how positions are found (:class:`projector.layouts.solving.Layout`).
+
+    Attributes:
+        sites: sites to read; None for the default ones that the model has.
+        layers: layers to read; None for all.
+        correlation: ``pooled`` or ``per-sequence``.
+        max_tokens: most tokens to count, drawn evenly over the corpus; None for all.
+        sequence_length: tokens of a sequence; None for 256, or what the model can take if less.
+        batch_size: sequences at once.
+        skip_first: positions left out at the start of each sequence; None for 1 where the model is
+            causal and 0 where it is not.
+        packed: whether documents stand one after another in a sequence; None where the model is
+            causal.
+        keep_statistics: whether the projection keeps means and covariances.
+        memory_budget: bytes that the fit may take beside the loaded model; None for what is free,
+            less a margin. Where not all maps fit at once, the corpus is passed over more than once.
+    """
+
+    sites: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    correlation: str = "pooled"
+    max_tokens: int | None = None
+    sequence_length: int | None = None
+    batch_size: int = 16
+    skip_first: int | None = None
+    packed: bool | None = None
+    keep_statistics: bool = True
+    memory_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.correlation not in CORRELATIONS:
+            raise UserError(
+                f"unknown correlation '{self.correlation}': choose from {', '.join(CORRELATIONS)}"
+            )
+        check_sites(self.sites)
+        for flag, value, least in (
+            ("--batch-size", self.batch_size, 1),
+            ("--sequence-length", self.sequence_length, 2),
+            ("--skip-first", self.skip_first, 0),
+            ("--max-tokens", self.max_tokens, LEAST_TOKENS),
+            ("--memory-budget", self.memory_budget, 1),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{flag} {value} is too small: give {least} or more")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit that is ready to run."""
+
+    loaded: LoadedModel
+    trunk: nn.Module
+    architecture: Architecture
+    corpus: Corpus
+    sites: list[str]
+    layers: list[int]
+    left_out: dict[str, str]
+    settings: FitSettings
+    layout: Layout
+    sequence_length: int
+    packed: bool
+    plan: Plan
+
+    @property
+    def widths(self) -> dict[MapKey, int]:
+        """Neurons of every map."""
+        return _widths(self.architecture, self.sites, self.layers)
+
+    @property
+    def widest(self) -> tuple[int, str, int]:
+        """Layer, site and neurons of the widest map."""
+        widths = self.widths
+        layer, site = max(widths, key=lambda key: widths[key])
+        return layer, site, widths[layer, site]
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of the projection on disk, but for a few kilobytes of JSON."""
+        per_map = [4 * n * self.layout.dim for n in self.widths.values()]
+        if self.settings.keep_statistics:
+            n_matrices = 2 if self.settings.correlation == "per-sequence" else 1
+            kept = [n for key, n in self.widths.items() if key not in self.plan.samples]
+            per_map += [4 * n * (n_matrices * n + 1) for n in kept]
+        return sum(per_map)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """What its checkpoint takes of the disk, at most, until it is done.
+
+        The sums, beside those they take the place of; or every map, beside the projection.
+        """
+        return max(2 * self.plan.sums_bytes, self.disk_bytes)
+
+
+def prepare(
+    model: str | nn.Module | LoadedModel = BUNDLED,
+    corpus: str | Iterable[Document] = "stdlib",
+    settings: FitSettings | None = None,
+    layout: Layout | None = None,
+    *,
+    tokenizer: Any = None,
+    revision: str | None = None,
+    device: str = "auto",
+    device_map: str | None = None,
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    in_memory: bool = False,
+    progress: Progress | None = None,
+) -> Job:
+    """Load the model, find its sites, and tokenize the corpus.
+
+    Args:
+        model: ``bundled``, a local folder, a hub id; or a model in memory, with its ``tokenizer``.
+        corpus: see :func:`projector.corpus.sources.read_documents`, or the documents themselves.
+        in_memory: what is found will stay in memory, and counts in the budget: there is no folder
+            to write it to.
+
+    Raises:
+        UserError: for anything that can't be fitted, before any work is done.
+    """
+    settings, layout, progress = settings or FitSettings(), layout or Layout(), progress or Silent()
+    if isinstance(corpus, str):
+        # Files that are not there are told of before a model is loaded.
+        read_documents(corpus)
+    progress.begin("Loading the model", None, "")
+    if isinstance(model, LoadedModel):
+        loaded = model
+    elif isinstance(model, nn.Module):
+        if tokenizer is None:
+            raise UserError("a model in memory needs its tokenizer: pass tokenizer=…")
+        name = getattr(model, "name_or_path", "") or type(model).__name__
+        identifier = Path(name).name if Path(name).exists() else name
+        loaded = LoadedModel(model, tokenizer, identifier, hash_module(model))
+    else:
+        loaded = load_model(
+            model,
+            revision=revision,
+            device=device,
+            device_map=device_map,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
+    # Without the head: no site is past the last block.
+    trunk = getattr(loaded.model, "base_model", loaded.model)
+    architecture = find_architecture(trunk)
+    sites, left_out = architecture.choose_sites(settings.sites)
+    layers = architecture.choose_layers(settings.layers)
+    is_causal = architecture.is_causal
+    sequence_length = _choose_sequence_length(loaded, settings.sequence_length)
+    packed = is_causal if settings.packed is None else settings.packed
+
+    progress.begin("Reading the corpus", None, "documents")
+    tokens = read_corpus(
+        corpus,
+        loaded.tokenizer,
+        sequence_length=sequence_length,
+        max_tokens=settings.max_tokens,
+        skip_first=int(is_causal) if settings.skip_first is None else settings.skip_first,
+        packed=packed,
+        advance=progress.advance,
+    )
+    progress.end()
+    if tokens.n_tokens < LEAST_TOKENS:
+        raise UserError(
+            f"corpus '{tokens.source}' has {tokens.n_tokens} tokens that count, and correlations "
+            f"need at least {LEAST_TOKENS}: give more text"
+        )
+    vocabulary = trunk.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    if int(tokens.ids.max()) >= vocabulary:
+        raise UserError(
+            f"the tokenizer gives token {int(tokens.ids.max()):,}, and the model knows "
+            f"{vocabulary:,}: they do not belong together"
+        )
+    widths = _widths(architecture, sites, layers)
+    narrowest = min(widths.values())
+    if layout.dim >= narrowest:
+        raise UserError(
+            f"--dim {layout.dim:,} is too much: the narrowest map has {narrowest:,} neurons, which "
+            f"{narrowest - 1:,} dimensions always suffice for"
+        )
+    sums_on = input_device(trunk)
+    needs = reckon_needs(
+        widths,
+        correlation=settings.correlation,
+        method=layout.method,
+        device=sums_on,
+        n_positions=settings.batch_size * min(sequence_length, len(tokens.ids)),
+        widest=max(max(block.widths.values()) for block in architecture.blocks),
+        in_memory=in_memory and settings.keep_statistics,
+    )
+    return Job(
+        loaded,
+        trunk,
+        architecture,
+        tokens,
+        sites,
+        layers,
+        left_out,
+        settings,
+        layout,
+        sequence_length,
+        packed,
+        plan_fit(
+            needs,
+            widths,
+            settings.memory_budget,
+            free_memory(sums_on, spread=is_spread(trunk)),
+            n_tokens=tokens.n_tokens,
+            itemsize=widest_dtype(trunk).itemsize,
+        ),
+    )
+
+
+def _widths(architecture: Architecture, sites: list[str], layers: list[int]) -> dict[MapKey, int]:
+    return {
+        (layer, site): architecture.blocks[layer].widths[site]
+        for layer, site in architecture.taps(sites, layers)
+    }
+
+
+def _choose_sequence_length(loaded: LoadedModel, asked: int | None) -> int:
+    """What was asked for, if the model can take it; else the default or the model's most."""
+    limits = [longest_sequence(loaded.model), loaded.tokenizer.model_max_length]
+    # Tokenizers without a limit of their own say 10^30.
+    most = min((n for n in limits if n and n < 10**9), default=None)
+    if asked is None:
+        return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
+    if most is not None and asked > most:
+        raise UserError(
+            f"--sequence-length {asked:,} is more than this model takes: at most {most:,}"
+        )
+    return asked
+
+
+def split_options(options: dict[str, Any]) -> tuple[FitSettings, Layout]:
+    """Sort options by name into the settings of a fit and of its layout."""
+    options = dict(options)
+    for name in ("sites", "layers"):
+        if isinstance(options.get(name), str):
+            raise UserError(f"{name} is a list, for example {name}=['{options[name]}']")
+        if options.get(name) is not None:
+            options[name] = tuple(options[name])
+    if options.get("objective") == "linear":
+        options.setdefault("dim", 1)
+    names = [{f.name for f in fields(kind)} for kind in (FitSettings, Layout)]
+    unknown = set(options) - names[0] - names[1]
+    if unknown:
+        raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
+    first, second = ({k: v for k, v in options.items() if k in group} for group in names)
+    return FitSettings(**first), Layout(**second)

@@ -1,0 +1,50 @@
+"""Positions that keep neighbours, by UMAP (McInnes, Healy & Melville 2018, arXiv:1802.03426)."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from projector.errors import UserError
+from projector.layouts.start import classical_start
+
+N_NEIGHBOURS = 15
+# UMAP's spectral start and its neighbour graph need more points than this.
+_LEAST_NEURONS = 8
+
+
+def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
+    """UMAP on precomputed distances; (N, dim) float32.
+
+    One thread, so that equal seeds give equal positions. Fewer than eight neurons are too few for
+    a neighbour graph and are placed by classical scaling.
+
+    Args:
+        target: (N, N) distances wanted, symmetric, at least 0, with a zero diagonal.
+
+    Raises:
+        UserError: if there are too many dimensions for so few neurons.
+    """
+    n = target.shape[0]
+    if n < _LEAST_NEURONS:
+        return classical_start(target, dim, torch.Generator().manual_seed(seed))
+    if dim > n - 3:
+        raise UserError(
+            f"UMAP places {n:,} neurons in at most {n - 3:,} dimensions, not {dim:,}: lower --dim"
+        )
+    import umap  # compiles its kernels when imported, which takes seconds
+
+    reducer = umap.UMAP(
+        n_components=dim,
+        n_neighbors=min(N_NEIGHBOURS, n - 1),
+        metric="precomputed",
+        random_state=seed,
+        n_jobs=1,
+    )
+    with warnings.catch_warnings():
+        # It warns that inverse transforms need more than distances, and we ask for none.
+        warnings.simplefilter("ignore")
+        positions = reducer.fit_transform(target.cpu().double().numpy())
+    return torch.from_numpy(positions).to(target.device, torch.float32)

@@ -1,0 +1,263 @@
+"""Positions trained while correlations arrive: AdamW on one matrix per batch, through Accelerate.
+
+AdamW: Loshchilov & Hutter (2019), arXiv:1711.05101; its decay is 0, for it would pull the map
+together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from projector.errors import UserError
+from projector.layouts.costs import EXACT, dissimilarity
+from projector.layouts.start import start_positions
+
+TRACKERS = ("tensorboard",)
+
+
+class _Positions(nn.Module):
+    """Trainable positions of one layer and site, and the loss of a batch's correlations."""
+
+    def __init__(self, start: Tensor, objective: str, p: float) -> None:
+        super().__init__()
+        self.points = nn.Parameter(start)
+        self.objective = objective
+        self.p = p
+
+    def forward(self, correlation: Tensor) -> Tensor:
+        """Mean over the pairs whose ρ this batch defines."""
+        alive = correlation.diagonal().isfinite()
+        n = int(alive.sum())
+        points, rho = self.points[alive], correlation[alive][:, alive]
+        if n < 2:
+            return points.sum() * 0
+        if self.objective == "linear":
+            return _arrangement_loss(points, rho)
+        distance = torch.cdist(points, points, p=self.p, compute_mode=EXACT)
+        return (distance - dissimilarity(rho)).square().sum() / (n * (n - 1))
+
+
+class _Maps(nn.Module):
+    """Several maps, trained side by side."""
+
+    def __init__(self, maps: Mapping[str, _Positions]) -> None:
+        super().__init__()
+        # Module names hold no dots, and map names do: they are known here by number.
+        self.names = list(maps)
+        self.maps = nn.ModuleList(maps.values())
+
+    def forward(self, correlations: Mapping[str, Tensor]) -> Tensor:
+        """The loss of each map in ``correlations``, stacked."""
+        return torch.stack(
+            [self.maps[self.names.index(name)](rho) for name, rho in correlations.items()]
+        )
+
+    def points(self) -> dict[str, nn.Parameter]:
+        """Name → positions."""
+        return {
+            name: each.points
+            for name, each in zip(self.names, self.maps, strict=True)
+            if isinstance(each, _Positions)
+        }
+
+
+def _arrangement_loss(points: Tensor, correlation: Tensor) -> Tensor:
+    """Σ|x_i − x_j|(1 + ρ_ij)/2, per pair, on points of mean 0 and the spread of ranks on [0, √N].
+
+    With the spread left free, all points together would cost nothing. With it fixed, |x| itself
+    still draws points into two clumps, whose order within is noise; its kink is rounded over three
+    rank spacings, √(x² + w²) − w, so that points closer than that no longer pull each other in.
+    """
+    n = points.shape[0]
+    centred = points[:, 0] - points[:, 0].mean()
+    spread = math.sqrt(n / 12)
+    x = centred * (spread / centred.square().mean().sqrt().clamp(min=1e-12))
+    width = 3 * math.sqrt(n) / (n - 1)
+    apart = ((x[:, None] - x[None, :]).square() + width**2).sqrt() - width
+    return (apart * (1 + correlation) / 2).sum() / (n * (n - 1))
+
+
+class OnlineTrainer:
+    """Trains the positions of several maps at once, one optimizer step a batch.
+
+    Args:
+        dim: coordinates of each position.
+        objective: ``stress`` or ``linear``.
+        start: see :func:`projector.layouts.start.start_positions`; ``classical`` uses the first
+            batch's correlations.
+        lr: AdamW's learning rate.
+        p: order of the norm, at least 1.
+        accumulate: batches whose gradients are added up before a step.
+        seed: seed of the start.
+        device: where positions live.
+        log_with: name of an Accelerate tracker, or None.
+        log_dir: folder the tracker writes to.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        objective: str = "stress",
+        start: str = "classical",
+        lr: float = 3e-3,
+        p: float = 2.0,
+        accumulate: int = 1,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        log_with: str | None = None,
+        log_dir: Path | None = None,
+    ) -> None:
+        self.dim, self.objective, self.start, self.lr, self.p = dim, objective, start, lr, p
+        self.device = torch.device(device)
+        self.n_batches = 0
+        self.losses: dict[str, float] = {}
+        self._generator = torch.Generator().manual_seed(seed)
+        self._maps: _Maps | None = None
+        self._group_is_open = False
+        if log_with is not None and log_with not in TRACKERS:
+            raise UserError(f"unknown tracker '{log_with}': choose from {', '.join(TRACKERS)}")
+        # What Accelerate knows of devices is one state for the whole process: positions are placed
+        # here, so that trainers on several devices can follow one another.
+        self._accelerator = Accelerator(
+            device_placement=False,
+            gradient_accumulation_steps=accumulate,
+            mixed_precision="no",
+            log_with=log_with,
+            project_dir=None if log_dir is None else str(log_dir),
+        )
+        if log_with is not None and not self._accelerator.log_with:
+            # Accelerate passes over a tracker whose package is missing without a word.
+            raise UserError(
+                f"tracker '{log_with}' is not installed: pip install {log_with}, or leave "
+                "--log-with out"
+            )
+        self._logs = log_with is not None
+        if self._logs:
+            self._accelerator.init_trackers("projector")
+
+    def step(self, correlations: Mapping[str, Tensor]) -> dict[str, float]:
+        """Learn from one batch: for each map its (N, N) correlations, NaN where undefined.
+
+        Returns the loss of each map before the step. The first batch fixes which maps there are.
+        """
+        batch = {name: rho.to(self.device, torch.float32) for name, rho in correlations.items()}
+        if self._maps is None:
+            self._build({name: self._start(rho) for name, rho in batch.items()})
+        assert self._maps is not None
+        with self._accelerator.accumulate(self._maps):
+            losses = self._model(batch)
+            # The maps share no parameter, so the sum's gradient is each map's own.
+            self._accelerator.backward(losses.sum())
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+        self._group_is_open = not self._accelerator.sync_gradients
+        self.n_batches += 1
+        self.losses = dict(zip(batch, losses.tolist(), strict=True))
+        if self._logs:
+            self._accelerator.log(self.losses, step=self.n_batches)
+        return self.losses
+
+    def positions(self) -> dict[str, Tensor]:
+        """A copy of every map's positions, (N, dim) float32."""
+        assert self._maps is not None, "no batch has been seen"
+        return {name: points.detach().clone() for name, points in self._maps.points().items()}
+
+    def close(self) -> None:
+        """Take the step of a last group that is smaller than ``accumulate``; end the tracker."""
+        if self._maps is not None and self._group_is_open:
+            # Accelerate's own wrapper would wait for the group to be full.
+            self._optimizer.optimizer.step()
+            self._optimizer.optimizer.zero_grad()
+            self._group_is_open = False
+        if self._logs:
+            self._accelerator.end_training()
+
+    def state(self) -> dict[str, Tensor]:
+        """Positions, gradients under way, moments and step counts as tensors, exactly."""
+        if self._maps is None:
+            return {}
+        state = {
+            "n_batches": torch.tensor(self.n_batches),
+            "accumulated": torch.tensor(self._accelerator.step),
+        }
+        moments = self._optimizer.state_dict()["state"]
+        for i, (name, points) in enumerate(self._maps.points().items()):
+            state[f"{name}.points"] = points.detach()
+            if points.grad is not None:
+                state[f"{name}.gradient"] = points.grad
+            for moment, value in moments.get(i, {}).items():
+                state[f"{name}.adamw.{moment}"] = value
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+        if not state:
+            return
+        names = [key.removesuffix(".points") for key in state if key.endswith(".points")]
+        self._build({name: state[f"{name}.points"].to(self.device) for name in names})
+        assert self._maps is not None
+        self.n_batches = int(state["n_batches"])
+        self._accelerator.step = int(state["accumulated"])
+        moments = {
+            i: {
+                key.removeprefix(f"{name}.adamw."): value
+                for key, value in state.items()
+                if key.startswith(f"{name}.adamw.")
+            }
+            for i, name in enumerate(names)
+        }
+        self._optimizer.load_state_dict(
+            {
+                "state": {i: values for i, values in moments.items() if values},
+                "param_groups": self._optimizer.state_dict()["param_groups"],
+            }
+        )
+        for name, points in self._maps.points().items():
+            if f"{name}.gradient" in state:
+                points.grad = state[f"{name}.gradient"].to(self.device)
+                self._group_is_open = True
+
+    def _start(self, rho: Tensor) -> Tensor:
+        # A neuron silent in the first batch may speak later: until then it correlates with none.
+        return start_positions(
+            self.start, dissimilarity(rho.nan_to_num(0.0)), self.dim, self._generator
+        )
+
+    def _build(self, starts: Mapping[str, Tensor]) -> None:
+        self._maps = _Maps(
+            {name: _Positions(s, self.objective, self.p) for name, s in starts.items()}
+        )
+        optimizer = torch.optim.AdamW(self._maps.parameters(), lr=self.lr, weight_decay=0.0)
+        self._model, self._optimizer = self._accelerator.prepare(self._maps, optimizer)
+
+
+def train_until_still(
+    trainer: OnlineTrainer,
+    correlation: Tensor,
+    *,
+    tolerance: float = 1e-4,
+    n_patience: int = 200,
+    max_steps: int = 20_000,
+) -> Tensor:
+    """Train on one fixed correlation until ``n_patience`` steps together gain under ``tolerance``.
+
+    Returns the positions (N, dim) of least loss.
+    """
+    best, best_loss, reference = None, math.inf, math.inf
+    for step in range(max_steps):
+        before = trainer.positions()["map"] if step else None
+        loss = trainer.step({"map": correlation})["map"]
+        if loss < best_loss and before is not None:
+            best, best_loss = before, loss
+        if (step + 1) % n_patience == 0:
+            if best_loss >= reference * (1 - tolerance):
+                break
+            reference = best_loss
+    return trainer.positions()["map"] if best is None else best

@@ -1,0 +1,364 @@
+"""Load a Hugging Face model and its tokenizer; resolve the bundled model.
+
+Transformers takes a second to import, and much that uses this room needs its words only: so it is
+imported where a model is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from projector.errors import UserError
+from projector.fitting.processes import is_told_cpu
+
+BUNDLED = "bundled"
+BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+# What safetensors calls the types a checkpoint holds; a hash must not depend on where it was made.
+_TYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run: in evaluation mode, on its device.
+
+    ``identifier`` is ``bundled``, a hub id, or the name of a local folder without its path.
+    ``weights_sha256`` is the hash of its checkpoint's tensors, ``stored_dtype`` their type;
+    None where they are of several.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    identifier: str
+    weights_sha256: str
+    stored_dtype: torch.dtype | None = None
+
+
+def load_model(
+    name: str = BUNDLED,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    device_map: str | None = None,
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    with_head: bool = False,
+) -> LoadedModel:
+    """Load ``bundled``, a local folder, or a hub id.
+
+    Args:
+        revision: branch, tag or commit, for a hub id.
+        device: ``auto`` takes CUDA, then MPS, then the CPU.
+        device_map: ``auto`` lets Accelerate spread the model over all devices, and over memory and
+            disk where these do not hold it; None keeps it on ``device``.
+        dtype: ``auto`` keeps the checkpoint's type on an accelerator and takes float32 on the CPU,
+            where lower ones are slower.
+        trust_remote_code: run Python code that comes with the model.
+        with_head: load the head too, as the checkpoint's own class has it; without it the hidden
+            states are all that is computed.
+
+    Raises:
+        UserError: if there is no such model, or it is in a form that is not read.
+    """
+    from transformers import AutoConfig
+    from transformers.utils.hub import cached_file
+
+    if device_map is not None:
+        check_device_map(device_map, device)
+    chosen_device = choose_device(device)
+    folder = BUNDLED_FOLDER if name == BUNDLED else Path(name)
+    is_local = name == BUNDLED or folder.exists()
+    if is_local:
+        _check_folder(folder, name)
+    where = str(folder) if is_local else name
+    options: dict[str, Any] = {
+        "revision": None if is_local else revision,
+        "trust_remote_code": trust_remote_code,
+    }
+    if not is_local and not _is_on_hub(name, revision):
+        options["local_files_only"] = True
+    try:
+        config = AutoConfig.from_pretrained(where, **options)
+        auto = auto_class(*(getattr(config, "architectures", None) or ())[:1], with_head=with_head)
+        chosen_dtype = _choose_dtype(dtype, chosen_device, config)
+        loading: Any = auto.from_pretrained(
+            where,
+            config=config,
+            dtype=chosen_dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            **({} if device_map is None else {"device_map": device_map}),
+            **options,
+        )
+        model, report = loading
+        tokenizer = _load_tokenizer(where, options)
+        config_file = cached_file(
+            where,
+            "config.json",
+            revision=options["revision"],
+            local_files_only=options.get("local_files_only", False),
+        )
+        checkpoint = Path(str(config_file)).parent
+        weights_sha256, stored_dtype = hash_checkpoint(checkpoint), stored_type(checkpoint)
+    except UserError:
+        raise
+    except Exception as error:
+        # Of any kind: a broken config.json, or code that comes with a model, can raise all.
+        raise UserError(_explain(name, error)) from error
+    # Transformers fills what a checkpoint lacks with random numbers. Nothing here reads a pooler.
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise UserError(
+            f"model '{name}' lacks {len(missing):,} of its weights, {missing[0]} among them: "
+            "its checkpoint is incomplete, or belongs to another model"
+        )
+    # Where the files are missing, some tokenizers are made anyway, with no word in them.
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UserError(
+            f"model '{name}' has no tokenizer: put its tokenizer.json, or its vocabulary, beside it"
+        )
+    return LoadedModel(
+        model=model.eval() if device_map is not None else model.eval().to(chosen_device),
+        tokenizer=tokenizer,
+        identifier=name if name == BUNDLED or not is_local else folder.resolve().name,
+        weights_sha256=weights_sha256,
+        stored_dtype=stored_dtype,
+    )
+
+
+def auto_class(class_name: str = "", *, with_head: bool = True) -> Any:
+    """The ``Auto`` class of transformers that loads a class of models.
+
+    One that no table names, such as one whose code comes with the model, is taken for a causal
+    language model.
+    """
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers.models.auto import modeling_auto
+
+    if not with_head:
+        return AutoModel
+    tables: dict[Any, dict[str, Any]] = {
+        AutoModelForCausalLM: modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        AutoModelForMaskedLM: modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        AutoModel: modeling_auto.MODEL_MAPPING_NAMES,
+    }
+    for auto, names in tables.items():
+        if class_name in names.values():
+            return auto
+    return AutoModelForCausalLM
+
+
+def _is_on_hub(name: str, revision: str | None) -> bool:
+    """Whether the hub has the model; False where it can't be asked, but gave the model before.
+
+    Asked once, for loading would ask again and again for half a minute.
+
+    Raises:
+        UserError: if neither.
+    """
+    try:
+        HfApi().model_info(name, revision=revision, timeout=10)
+    except Exception as error:
+        # Refused, not found, or no connection: the libraries beneath raise a dozen kinds.
+        try:
+            config = try_to_load_from_cache(name, "config.json", revision=revision)
+        except ValueError:
+            config = None
+        if not isinstance(config, str):
+            raise UserError(
+                f"unknown model '{name}': it is no local folder, and the hub gave none of that "
+                "name (check the spelling, your connection, or log in)"
+            ) from error
+        return False
+    return True
+
+
+def _load_tokenizer(where: str, options: dict[str, Any]) -> Any:
+    """The tokenizer as the checkpoint holds it.
+
+    Where ``tokenizer.json`` is said to be all there is, it is read as it stands: for some
+    model types ``AutoTokenizer`` takes the vocabulary alone, and cuts words as the type's first
+    model did.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    facts = get_tokenizer_config(where, **options)
+    if facts.get("tokenizer_class") in _GENERIC_TOKENIZERS and "auto_map" not in facts:
+        own = {key: value for key, value in options.items() if key != "trust_remote_code"}
+        return PreTrainedTokenizerFast.from_pretrained(where, **own)
+    return AutoTokenizer.from_pretrained(where, **options)
+
+
+def check_device_map(device_map: str, device: str = "auto") -> None:
+    """Raise a UserError if a model can't be spread over devices like this."""
+    if device_map != "auto":
+        raise UserError(f"unknown device map '{device_map}': the one there is is auto")
+    if device != "auto":
+        raise UserError(
+            f"--device {device} and --device-map auto exclude each other: one keeps the model on a "
+            "device, the other spreads it over all; leave one out"
+        )
+
+
+def widest_dtype(model: nn.Module) -> torch.dtype:
+    """The widest floating type that a model has weights of: it holds what any part computes."""
+    found = {p.dtype for p in model.parameters() if p.dtype.is_floating_point}
+    return max(found, key=lambda dtype: dtype.itemsize, default=torch.float32)
+
+
+def is_spread(model: nn.Module) -> bool:
+    """Whether Accelerate moves tensors between the devices that a model is spread over."""
+    return any(hasattr(module, "_hf_hook") for module in model.modules())
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where a model takes its inputs, also where it is spread over several devices."""
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
+    device = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
+    return next(model.parameters()).device if device is None else torch.device(device)
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that ``auto``, or a device's own name, stands for."""
+    if device == "auto":
+        if is_told_cpu():
+            return torch.device("cpu")
+        return torch.device(_usable()[-1])
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"unknown device '{device}': choose from {', '.join(DEVICES)}") from error
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device '{device}' can't be used here: choose from auto, {', '.join(_usable())}"
+        ) from error
+    return chosen
+
+
+def _usable() -> list[str]:
+    """Kinds of devices that are here, the best last."""
+    is_here = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+    return ["cpu", *(kind for kind, here in is_here.items() if here)]
+
+
+def _choose_dtype(dtype: str, device: torch.device, config: Any) -> torch.dtype:
+    if dtype == "auto":
+        own = getattr(config, "dtype", None) or torch.float32
+        return torch.float32 if device.type == "cpu" else own
+    if dtype not in _DTYPES:
+        raise UserError(f"unknown dtype '{dtype}': choose from auto, {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    if not folder.is_dir():
+        raise UserError(f"model '{name}' is a file: give the folder that holds config.json")
+    if not (folder / "config.json").exists():
+        raise UserError(f"folder '{name}' holds no model: config.json is missing")
+    if any(folder.glob("*.safetensors")):
+        return
+    if any(path for pattern in _PICKLED for path in folder.glob(pattern)):
+        raise UserError(
+            f"folder '{name}' holds pickled weights only, which are never loaded: "
+            "save the model again with safe_serialization (safetensors)"
+        )
+    raise UserError(f"folder '{name}' holds no weights: *.safetensors is missing")
+
+
+def _explain(name: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return f"model '{name}' comes with its own code: add --trust-remote-code if you trust it"
+    if "ignore_mismatched_sizes" in text:
+        text = "its weights do not have the shapes that config.json asks for"
+    elif not isinstance(error, (OSError, ValueError, RuntimeError)):
+        # The text of the rest, a KeyError say, tells nothing alone.
+        text = f"{type(error).__name__}: {text}"
+    return f"model '{name}' can't be loaded: {text[:240]}"
+
+
+def hash_checkpoint(folder: Path) -> str:
+    """SHA-256 over a checkpoint's tensors in name order (name, dtype, shape, bytes)."""
+    index: dict[str, Path] = {}
+    for path in _weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            index |= dict.fromkeys(file.keys(), path)
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name in sorted(index):
+            with safe_open(index[name], framework="pt") as file:
+                yield name, file.get_tensor(name)
+
+    return _hash_tensors(tensors())
+
+
+def stored_type(folder: Path) -> torch.dtype | None:
+    """The type of a checkpoint's floating-point tensors; None where they are of several."""
+    found = set()
+    for path in _weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            found |= {file.get_slice(name).get_dtype() for name in file.keys()}
+    types = {each for each, name in _TYPE_NAMES.items() if name in found and each.is_floating_point}
+    return types.pop() if len(types) == 1 else None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint: those of its index, or the one file, or all there are.
+
+    Some folders hold the same weights a second time in another form.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [folder / name for name in sorted(names)]
+    single = folder / "model.safetensors"
+    return [single] if single.exists() else sorted(folder.glob("*.safetensors"))
+
+
+def hash_module(model: nn.Module) -> str:
+    """The same over a model in memory, tied weights counted once.
+
+    Equal to :func:`hash_checkpoint` of its ``save_pretrained`` where saving renames no tensor, as
+    it does for a mixture of experts.
+    """
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    state = model.state_dict()
+    return _hash_tensors((name, state[name]) for name in sorted(state) if name not in tied)
+
+
+def _hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name}\n{_TYPE_NAMES[tensor.dtype]}\n{list(tensor.shape)}\n".encode())
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()

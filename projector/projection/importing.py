@@ -1,0 +1,125 @@
+"""Positions trained elsewhere become a ``Projection``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from projector.errors import UserError
+from projector.layouts.solving import Layout
+from projector.model.architecture import find_architecture
+from projector.model.loading import load_model
+from projector.projection.faithfulness import measure
+from projector.projection.projection import FORMAT, FORMAT_VERSION, Projection, map_name
+from projector.projection.provenance import model_facts, versions
+
+_KEY = re.compile(r"(?:^|\.)layers\.(\d+)\.(mlp|self_attn)\.neuron_projections$")
+_SITES = {"mlp": "mlp_out", "self_attn": "attn_out"}
+
+
+def import_checkpoint(
+    checkpoint: str | Path,
+    model: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Projection:
+    """Read a safetensors file of positions, written by Accelerate.
+
+    Its keys end in ``layers.<i>.mlp.neuron_projections`` (site ``mlp_out``) and
+    ``layers.<i>.self_attn.neuron_projections`` (site ``attn_out``), each (hidden, d). Figures that
+    need correlations are null, for such a file holds none.
+
+    Raises:
+        UserError: if the file is not such a checkpoint, or does not fit the model.
+    """
+    path = Path(checkpoint)
+    found = _read_positions(path)
+    loaded = load_model(model, revision=revision, device="cpu", trust_remote_code=trust_remote_code)
+    trunk = getattr(loaded.model, "base_model", loaded.model)
+    architecture = find_architecture(trunk)
+    layers = sorted({layer for layer, _ in found})
+    sites = [site for site in _SITES.values() if any(s == site for _, s in found)]
+    dims = {positions.shape[1] for positions in found.values()}
+    if len(dims) > 1:
+        raise UserError(f"'{path}' mixes positions of dimensions {sorted(dims)}")
+    architecture.choose_layers(layers)
+    for (layer, site), positions in found.items():
+        n_neurons = architecture.blocks[layer].widths.get(site)
+        if positions.shape[0] != n_neurons:
+            raise UserError(
+                f"'{path}' does not fit the model '{model}': layer {layer} {site} has "
+                f"{positions.shape[0]:,} positions, and the model {n_neurons or 0:,} neurons"
+            )
+    layout = Layout(dim=dims.pop())
+    tensors = {map_name(*key): positions for key, positions in sorted(found.items())}
+    return Projection(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "model": model_facts(loaded, architecture),
+            "corpus": None,
+            "sites": sites,
+            "layers": layers,
+            "left_out_sites": {},
+            "correlation": None,
+            # How the positions were trained is not in the file; only their dimension is.
+            "layout": {
+                "objective": "stress",
+                "solver": "imported",
+                "method": "imported",
+                "dim": layout.dim,
+                "absolute": False,
+            },
+            "maps": {
+                name: {
+                    "n_neurons": positions.shape[0],
+                    "n_tokens": None,
+                    "dead_neurons": (~positions.isfinite().all(dim=1)).nonzero()[:, 0].tolist(),
+                    "nonfinite_neurons": {},
+                    "n_tokens_left_out": None,
+                    **measure(positions, None, layout).as_dict(),
+                }
+                for name, positions in tensors.items()
+            },
+            "versions": versions(),
+        },
+        tensors,
+    )
+
+
+def _read_positions(path: Path) -> dict[tuple[int, str], Tensor]:
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint file '{path}'")
+    found: dict[tuple[int, str], Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                match = _KEY.search(key)
+                if match is None:
+                    continue
+                positions = file.get_tensor(key)
+                if positions.ndim != 2 or not positions.is_floating_point():
+                    raise UserError(
+                        f"'{path}': {key} has shape {tuple(positions.shape)} and type "
+                        f"{positions.dtype}, where (neurons, d) floats belong"
+                    )
+                positions = positions.float()
+                positions[~positions.isfinite().all(dim=1)] = float("nan")
+                place = int(match[1]), _SITES[match[2]]
+                if place in found:
+                    raise UserError(f"'{path}' holds layer {place[0]} {place[1]} twice: {key}")
+                found[place] = positions
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"'{path}' is no safetensors file that can be read: {' '.join(str(error).split())}"
+        ) from error
+    if not found:
+        raise UserError(
+            f"'{path}' holds no positions: no key ends in layers.<i>.mlp.neuron_projections or "
+            "layers.<i>.self_attn.neuron_projections"
+        )
+    return found

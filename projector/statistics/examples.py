@@ -1,0 +1,199 @@
+"""Which text drives each neuron: its extremes over a corpus, and tokens drawn evenly from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from projector.corpus.tokens import Corpus
+from projector.errors import UserError
+from projector.model.architecture import Architecture
+from projector.model.capture import capture
+from projector.projection.projection import check_place, disk_errors
+from projector.statistics.gathering import evaluating
+
+_FORMAT = {"format": "transformer-projection-examples", "format_version": "1"}
+_TENSORS = (
+    "ids",
+    "starts",
+    "highest",
+    "highest_at",
+    "lowest",
+    "lowest_at",
+    "sample_at",
+    "sample",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What N neurons of one layer and site do over T tokens.
+
+    Attributes:
+        ids: (T,) int32, the tokens of all sequences in order.
+        starts: (S + 1,) int64, where each sequence starts, and T.
+        highest, lowest: (N, k) float32, each neuron's greatest and least finite activations, the
+            most extreme first, at most one from a sequence.
+        highest_at, lowest_at: (N, k) int64, the tokens where; −1 where there are fewer than k.
+        sample_at: (M,) int64, tokens drawn evenly from those that count.
+        sample: (M, N) float16, the activations there.
+        source: of the text, as in :class:`projector.corpus.tokens.Corpus`; None where it is not known.
+    """
+
+    ids: Tensor
+    starts: Tensor
+    highest: Tensor
+    highest_at: Tensor
+    lowest: Tensor
+    lowest_at: Tensor
+    sample_at: Tensor
+    sample: Tensor
+    source: str | None = None
+
+    @property
+    def n_neurons(self) -> int:
+        return int(self.sample.shape[1])
+
+    def context(self, token: int, n_before: int, n_after: int) -> tuple[list[int], int]:
+        """Ids of the tokens around one in its sequence, and which of them it is."""
+        sequence = int(torch.searchsorted(self.starts, token, right=True)) - 1
+        first = max(int(self.starts[sequence]), token - n_before)
+        last = min(int(self.starts[sequence + 1]), token + n_after + 1)
+        return self.ids[first:last].tolist(), token - first
+
+    def before(self, token: int, most: int) -> list[int]:
+        """Ids from the start of a token's sequence, or the last ``most``, up to the token."""
+        return self.context(token, most - 1, 0)[0]
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, in one step."""
+        check_place(path.parent)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.partial")
+            tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+            facts = json.dumps(_FORMAT | {"source": self.source})
+            save_file(tensors, partial, metadata={"examples": facts})
+            partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Examples:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: if it is damaged or of another format.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {}).get("examples", "{}"))
+                source = facts.pop("source", None)
+                if facts != _FORMAT or not isinstance(source, str | None):
+                    raise UserError(f"'{path}' holds no examples of this format: remove it")
+                return cls(**{name: file.get_tensor(name) for name in _TENSORS}, source=source)
+        except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"'{path}' is damaged: remove it ({error})") from error
+
+
+def gather_examples(
+    model: nn.Module,
+    architecture: Architecture,
+    corpus: Corpus,
+    layer: int,
+    site: str,
+    *,
+    n_extremes: int = 10,
+    n_sample: int = 4096,
+    batch_size: int = 16,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Examples:
+    """One forward pass of the model over the corpus.
+
+    Memory: (B, T, N) activations of a batch, and 4 N k + M N numbers.
+
+    Args:
+        corpus: see :func:`projector.corpus.tokens.read_corpus`.
+        n_extremes: k, the extremes that are kept of each neuron.
+        n_sample: M, tokens drawn evenly.
+        advance: called with the sequences of each batch; raising in it stops the work.
+
+    Raises:
+        UserError: if no token counts.
+    """
+    block = architecture.blocks[layer]
+    n_neurons = block.widths[site]
+    if corpus.n_tokens == 0:
+        raise UserError("the corpus has no token that counts: give more text")
+    shape = (n_extremes, n_neurons)
+    running = {
+        sign: (torch.full(shape, -torch.inf), torch.full(shape, -1, dtype=torch.int64))
+        for sign in (1, -1)
+    }
+    drawn = torch.from_numpy(
+        np.unique(
+            np.linspace(0, corpus.n_tokens - 1, min(n_sample, corpus.n_tokens)).astype("int64")
+        )
+    )
+    sample: list[Tensor] = []
+    sample_at: list[Tensor] = []
+    n_seen = 0
+    trunk = getattr(model, "base_model", model)
+    device = next(model.parameters()).device
+    passed: list[Tensor] = []
+    taps = {"neurons": block.taps[site]}
+    starts = torch.from_numpy(corpus.starts.astype("int64"))
+    for batch in corpus.batches(batch_size):
+        passed.clear()
+        with (
+            torch.no_grad(),
+            evaluating(model),
+            capture(taps, lambda key, tensor: passed.append(tensor.detach().clone())),
+        ):
+            trunk(
+                input_ids=batch.input_ids.to(device),
+                attention_mask=batch.attention_mask.to(device),
+            )
+        values = passed[0].reshape(*batch.input_ids.shape, n_neurons).float().cpu()
+        first = starts[batch.first : batch.first + len(batch.input_ids)]
+        for sign in running:
+            running[sign] = _extremes(running[sign], sign * values, batch.keep, first)
+        # Tokens that count, by their number among all that do.
+        place = batch.keep.nonzero()
+        here = drawn[(drawn >= n_seen) & (drawn < n_seen + len(place))] - n_seen
+        rows, columns = place[here].T
+        sample.append(values[rows, columns].clamp(-6e4, 6e4).half())
+        sample_at.append(first[rows] + columns)
+        n_seen += len(place)
+        advance(len(batch.input_ids))
+    high, low = running[1], running[-1]
+    return Examples(
+        ids=torch.from_numpy(corpus.ids.astype("int32")),
+        starts=starts,
+        highest=high[0].T.contiguous(),
+        highest_at=high[1].T.contiguous(),
+        lowest=-low[0].T.contiguous(),
+        lowest_at=low[1].T.contiguous(),
+        sample_at=torch.cat(sample_at),
+        sample=torch.cat(sample),
+        source=corpus.source,
+    )
+
+
+def _extremes(
+    before: tuple[Tensor, Tensor], values: Tensor, keep: Tensor, first: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The k greatest of each neuron so far, (k, N), and the tokens where."""
+    counts = keep[:, :, None] & values.isfinite()
+    best, where = torch.where(counts, values, -torch.inf).max(dim=1)
+    # A sequence in which no token counts has none.
+    at = torch.where(best.isfinite(), first[:, None] + where, -1)
+    values_now, at_now = torch.cat([before[0], best]), torch.cat([before[1], at])
+    kept, chosen = values_now.topk(len(before[0]), dim=0)
+    return kept, at_now.gather(0, chosen)

@@ -1,0 +1,265 @@
+"""One pass of a model over a corpus: the statistics of every site, in two halves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projector.corpus.tokens import Batch, Corpus
+from projector.fitting.processes import Processes
+from projector.layouts.solving import OnlineTrainer
+from projector.model.capture import Tap, capture, token_rows
+from projector.model.loading import input_device, is_spread, widest_dtype
+from projector.projection.projection import map_name
+from projector.statistics.covariance import RunningCovariance, SequenceCorrelation, Together
+from projector.statistics.sampling import TokenSample
+
+CORRELATIONS = ("pooled", "per-sequence")
+MapKey = tuple[int, str]
+# Sequences that stand next to each other in the corpus go to the same half, in runs of this many:
+# split singly, the two halves of one document would make a map look more stable than it is.
+_RUN_LENGTH = 8
+
+
+def in_first_half(sequence: Tensor, n_sequences: int) -> Tensor:
+    """Which sequences, by index within the corpus, belong to its first half: runs take turns."""
+    run = max(1, min(_RUN_LENGTH, n_sequences // 2))
+    return (sequence // run) % 2 == 0
+
+
+@dataclass(frozen=True)
+class HalfStatistics:
+    """What one half of the corpus tells of one layer and site."""
+
+    covariance: RunningCovariance
+    by_sequence: SequenceCorrelation | None
+
+    @classmethod
+    def empty(cls, n_neurons: int, correlation: str, device: torch.device) -> HalfStatistics:
+        """Statistics of nothing yet."""
+        return cls(
+            RunningCovariance(n_neurons, device),
+            SequenceCorrelation(n_neurons, device) if correlation == "per-sequence" else None,
+        )
+
+    def merged(self, other: HalfStatistics) -> HalfStatistics:
+        """Statistics of all that both have seen; both stay as they are."""
+        correlation = "pooled" if self.by_sequence is None else "per-sequence"
+        device = self.covariance.mean.device
+        both = HalfStatistics.empty(self.covariance.n_neurons, correlation, device)
+        for half in (self, other):
+            both.covariance.merge(half.covariance)
+            if both.by_sequence is not None and half.by_sequence is not None:
+                both.by_sequence.merge(half.by_sequence)
+        return both
+
+    def reduce(self, together: Together) -> None:
+        """Count in what the same half of every other process has seen, each by all."""
+        self.covariance.reduce(together)
+        if self.by_sequence is not None:
+            self.by_sequence.reduce(together)
+
+    def correlation(self) -> Tensor:
+        """(N, N) float32 in the mode that was asked for; NaN for undefined neurons."""
+        if self.by_sequence is None:
+            return self.covariance.correlation(torch.float32)
+        correlation = self.by_sequence.correlation(torch.float32)
+        undefined = self.covariance.is_broken | self.covariance.is_dead
+        correlation[undefined] = torch.nan
+        correlation[:, undefined] = torch.nan
+        return correlation
+
+
+Halves = tuple[HalfStatistics, HalfStatistics]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off while open; what was in training is so again afterwards."""
+    in_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True
+
+
+def _devices_of(
+    model: nn.Module, taps: Mapping[MapKey, Tap], device: torch.device
+) -> dict[MapKey, torch.device]:
+    """The device of each activation, found by running the model on two tokens."""
+    found: dict[MapKey, torch.device] = {}
+
+    def note(key: MapKey, activation: Tensor) -> None:
+        found[key] = activation.device
+
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=device)
+    with torch.no_grad(), evaluating(model), capture(taps, note):
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    return found
+
+
+class Gatherer:
+    """Folds activations into statistics, batch by batch.
+
+    Args:
+        model: the model to run; its output is not used.
+        taps: what to read, by layer and site.
+        widths: neurons of each.
+        samples: of how many tokens to keep the activations, for maps too wide for a matrix.
+        corpus: what will be shown.
+        correlation: ``pooled`` or ``per-sequence``.
+        trainer: shown each batch's correlations, where positions are trained online.
+        absolute: show the trainer |ρ|.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: Mapping[MapKey, Tap],
+        widths: Mapping[MapKey, int],
+        corpus: Corpus,
+        *,
+        samples: Mapping[MapKey, int] | None = None,
+        correlation: str = "pooled",
+        trainer: OnlineTrainer | None = None,
+        absolute: bool = False,
+    ) -> None:
+        self.model, self.taps, self.n_sequences = model, taps, corpus.n_sequences
+        self.correlation, self.trainer, self.absolute = correlation, trainer, absolute
+        self.device = input_device(model)
+        # Sums are kept where activations are: of a model that is spread, on many devices.
+        found = _devices_of(model, taps, self.device) if is_spread(model) else {}
+        self.gathered: dict[MapKey, Halves | TokenSample] = {}
+        dtype = widest_dtype(model)
+        for key, n in widths.items():
+            device = found.get(key, self.device)
+            if device.type == "mps":
+                # MPS has no float64, in which the sums are kept.
+                device = torch.device("cpu")
+            if samples and key in samples:
+                self.gathered[key] = TokenSample(n, corpus.n_tokens, samples[key], dtype, device)
+                continue
+            self.gathered[key] = (
+                HalfStatistics.empty(n, correlation, device),
+                HalfStatistics.empty(n, correlation, device),
+            )
+
+    def run(self, batch: Batch, n_before: int) -> None:
+        """Run the model on one batch and count its activations in.
+
+        Args:
+            n_before: tokens that count in the batches of the corpus before it.
+        """
+        number = batch.first + torch.arange(batch.keep.shape[0])
+        first = in_first_half(number, self.n_sequences)
+        keeps = [batch.keep & half[:, None] for half in (first, ~first)]
+        # Found once for all maps, and moved once to each device that activations are on.
+        kept = [keep.reshape(-1).nonzero()[:, 0] for keep in keeps]
+        all_kept = batch.keep.reshape(-1).nonzero()[:, 0]
+        in_first = keeps[0].reshape(-1)
+        lengths = [[n for n in keep.sum(dim=1).tolist() if n] for keep in keeps]
+        indices: dict[torch.device, list[Tensor]] = {}
+        batch_statistics: dict[MapKey, RunningCovariance] = {}
+
+        def consume(key: MapKey, activation: Tensor) -> None:
+            device = activation.device
+            if device not in indices:
+                indices[device] = [index.to(device) for index in kept]
+            every = token_rows(activation, batch.keep.shape)
+            into = self.gathered[key]
+            if isinstance(into, TokenSample):
+                into.update(every, all_kept, n_before, in_first)
+                return
+            for i, half in enumerate(into):
+                rows = every.index_select(0, indices[device][i])
+                if half.by_sequence is not None:
+                    half.by_sequence.update(rows.split(lengths[i]))
+                if self.trainer is None:
+                    half.covariance.update(rows)
+                    continue
+                alone = RunningCovariance(rows.shape[1], half.covariance.mean.device)
+                alone.update(rows)
+                half.covariance.merge(alone)
+                if key in batch_statistics:
+                    batch_statistics[key].merge(alone)
+                else:
+                    batch_statistics[key] = alone
+
+        inputs = {
+            "input_ids": batch.input_ids.to(self.device),
+            "attention_mask": batch.attention_mask.to(self.device),
+        }
+        with torch.no_grad(), evaluating(self.model), capture(self.taps, consume):
+            self.model(**inputs)
+        if self.trainer is not None:
+            self.trainer.step({map_name(*k): self._shown(s) for k, s in batch_statistics.items()})
+
+    def _shown(self, statistics: RunningCovariance) -> Tensor:
+        rho = statistics.correlation()
+        return rho.abs() if self.absolute else rho
+
+    def state(self) -> dict[str, Tensor]:
+        """All sums, and the trainer's state, as tensors, exactly."""
+        tensors: dict[str, Tensor] = {}
+        for prefix, part in self._parts():
+            tensors |= {f"{prefix}/{name}": tensor for name, tensor in part.state().items()}
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+        for prefix, part in self._parts():
+            state = {
+                name.removeprefix(f"{prefix}/"): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{prefix}/")
+            }
+            part.load_state(state)
+
+    def reduce(self, together: Together) -> None:
+        """Count in what every other process has gathered, each by all."""
+        for parts in self.gathered.values():
+            for part in (parts,) if isinstance(parts, TokenSample) else parts:
+                part.reduce(together)
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        for key, gathered in self.gathered.items():
+            name = map_name(*key)
+            if isinstance(gathered, TokenSample):
+                yield f"{name}/sample", gathered
+                continue
+            for which, half in enumerate(gathered):
+                yield f"{name}/{which}/covariance", half.covariance
+                if half.by_sequence is not None:
+                    yield f"{name}/{which}/by_sequence", half.by_sequence
+        if self.trainer is not None:
+            yield "trainer", self.trainer
+
+
+def gather(
+    gatherer: Gatherer,
+    corpus: Corpus,
+    batch_size: int,
+    *,
+    n_done: int = 0,
+    processes: Processes = Processes(),  # noqa: B008 — it is frozen
+    after_batch: Callable[[int, Batch], None] = lambda n_batches, batch: None,
+) -> None:
+    """Run the gatherer over this process's share of the corpus, every so many-th batch.
+
+    Args:
+        n_done: batches of the corpus, counting everyone's, that are left out at the start.
+        after_batch: told how many batches of the corpus are behind, and shown the last.
+    """
+    n_before = 0
+    for number, batch in enumerate(corpus.batches(batch_size)):
+        if number >= n_done and processes.mine(number):
+            gatherer.run(batch, n_before)
+            after_batch(number + 1, batch)
+        n_before += batch.n_tokens

@@ -1,0 +1,223 @@
+"""A sample of tokens, kept as it is, where a map has too many neurons for a matrix.
+
+Correlations are then computed from it wherever they are read (:class:`MatrixFree`), and are off by
+what the tokens that were not drawn would have told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projector.layouts.kernels import MatrixFree
+from projector.precision import full_float32
+from projector.statistics.covariance import Together
+
+# For each number of a sample, what placing its map takes beside it: standardized rows in half
+# precision, of the whole and of both halves.
+STANDARDIZED_BYTES = 4
+# Numbers of a sample that are looked at, or standardized, at a time.
+_AT_ONCE = 1 << 22
+# Runs of neighbouring tokens whose correlations are compared: enough for a mean over the corpus.
+_N_RUNS = 32
+
+
+class TokenSample:
+    """Activations of evenly drawn tokens of a corpus, and to which of its halves each belongs.
+
+    Args:
+        n_neurons: N.
+        n_corpus_tokens: tokens of the corpus that count.
+        n_drawn: T, how many of them to draw.
+        dtype: of the model.
+        device: where they are kept.
+    """
+
+    def __init__(
+        self,
+        n_neurons: int,
+        n_corpus_tokens: int,
+        n_drawn: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.n_corpus_tokens = n_corpus_tokens
+        self._places = evenly_drawn(n_corpus_tokens, n_drawn)
+        # A place that is not yet seen holds 0, so that the samples of several processes add up.
+        self.rows = torch.zeros(len(self._places), n_neurons, dtype=dtype, device=device)
+        self._is_first = torch.zeros(len(self._places), dtype=torch.int32, device=device)
+
+    @property
+    def n_neurons(self) -> int:
+        return self.rows.shape[1]
+
+    def update(self, rows: Tensor, kept: Tensor, n_before: int, is_first: Tensor) -> None:
+        """Keep what was drawn of a batch.
+
+        Args:
+            rows: (n_positions, N) activations of a whole batch.
+            kept: (n_kept,) which of its positions are tokens that count, ascending.
+            n_before: tokens that count in the batches before it.
+            is_first: (n_positions,) bool, positions in the first half of the corpus.
+        """
+        ends = torch.tensor([n_before, n_before + len(kept)])
+        begin, end = torch.searchsorted(self._places, ends).tolist()
+        if begin == end:
+            return
+        at = kept[(self._places[begin:end] - n_before).to(kept.device)].to(rows.device)
+        self.rows[begin:end] = rows.detach().index_select(0, at).to(self.rows)
+        self._is_first[begin:end] = is_first[at.to(is_first.device)].to(self._is_first)
+
+    def reduce(self, together: Together) -> None:
+        """Count in what every other process has drawn, each by all."""
+        self.rows = together.summed(self.rows)
+        self._is_first = together.summed(self._is_first)
+
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """Which tokens of the sample are of the first half of the corpus, and which of the second;
+        (T,) bool each."""
+        is_first = self._is_first > 0
+        return is_first, ~is_first
+
+    def undefined(self) -> tuple[Tensor, Tensor]:
+        """Where numbers are NaN or infinite.
+
+        Returns:
+            (T,) bool, tokens on which every neuron is; and (N,) int64, how often each neuron is on
+            the others.
+        """
+        is_lost, counts = [], torch.zeros(self.n_neurons, dtype=torch.int64)
+        for rows in self.rows.split(max(1, _AT_ONCE // max(self.n_neurons, 1))):
+            broken = ~rows.isfinite()
+            lost = broken.all(dim=1)
+            counts += broken[~lost].sum(dim=0).cpu()
+            is_lost.append(lost)
+        return torch.cat(is_lost), counts
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything drawn so far as tensors, exactly."""
+        return {"rows": self.rows, "is_first": self._is_first}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.rows = state["rows"].to(self.rows.device)
+        self._is_first = state["is_first"].to(self.rows.device)
+
+
+def standardize(
+    activations: Tensor, dtype: torch.dtype = torch.float32, chosen: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Activations as :class:`MatrixFree` takes them.
+
+    Args:
+        activations: (n_tokens, N), any float dtype.
+        dtype: of the result; float16 halves its memory, and its rounding moves ρ by less than 1e-3.
+        chosen: (n_tokens,) bool, the T tokens to take; None for all.
+
+    Returns:
+        (n_alive, T) with mean 0 and mean square 1 over the tokens, and (N,) bool: which neurons
+        these are. Left out is what has no variance, or is NaN or infinite anywhere.
+    """
+    n_neurons, device = activations.shape[1], activations.device
+    n_tokens = len(activations) if chosen is None else int(chosen.sum())
+    is_alive = torch.zeros(n_neurons, dtype=torch.bool, device=device)
+    rows = torch.empty(n_neurons, n_tokens, dtype=dtype, device=device)
+    if n_tokens == 0:
+        return rows[:0], is_alive
+    n_alive = 0
+    # In float64, and some neurons at a time, so that it costs no second copy.
+    n_at_once = max(1, _AT_ONCE // n_tokens)
+    for first in range(0, n_neurons, n_at_once):
+        some = activations[:, first : first + n_at_once]
+        some = (some if chosen is None else some[chosen]).T.double()
+        # What rounding leaves of a neuron that never changes is no variance.
+        changes = some.amin(dim=1) < some.amax(dim=1)
+        some -= some.mean(dim=1, keepdim=True)
+        spread = some.square().mean(dim=1).sqrt()
+        alive = spread.isfinite() & (spread > 0) & changes
+        is_alive[first : first + n_at_once] = alive
+        n_before, n_alive = n_alive, n_alive + int(alive.sum())
+        rows[n_before:n_alive] = some[alive] / spread[alive, None]
+    return rows[:n_alive], is_alive
+
+
+@dataclass(frozen=True)
+class SamplingError:
+    """How far correlations of a sample are from those of the corpus: standard errors of ρ, rms.
+
+    Both are 0 where all tokens were drawn.
+
+    Attributes:
+        n_tokens: T, tokens of the sample.
+        n_corpus_tokens: those it was drawn from.
+        n_pairs: pairs of neurons that it was measured on.
+        measured: from the difference of two halves of the sample, each of every second run of its
+            tokens: it holds what neighbouring tokens have in common.
+        if_independent: (1 − ρ²)/√T, what it would be were the tokens drawn independently.
+    """
+
+    n_tokens: int
+    n_corpus_tokens: int
+    n_pairs: int
+    measured: float
+    if_independent: float
+
+
+def sampling_error(target: MatrixFree, n_corpus_tokens: int, n_neurons: int = 512) -> SamplingError:
+    """The sampling error of ρ, measured on the pairs of ``n_neurons`` evenly spaced neurons.
+
+    The estimates of two halves of T/2 tokens differ by twice the standard error of the whole. Of a
+    corpus of M tokens, √(1 − T/M) of it remains (Cochran 1977, "Sampling Techniques", 2.6).
+    """
+    step = max(1, target.n // n_neurons)
+    rows = target.rows[::step].float()
+    n, n_tokens = rows.shape
+    first, second = torch.triu_indices(n, n, offset=1, device=rows.device)
+    if len(first) == 0 or n_tokens < 4:
+        return SamplingError(n_tokens, n_corpus_tokens, 0, math.nan, math.nan)
+    remains = math.sqrt(max(0.0, 1 - n_tokens / n_corpus_tokens))
+    # Runs, that neighbours stay together; in turns, that both halves see all of the corpus.
+    n_runs = min(_N_RUNS, n_tokens // 2)
+    of_first = (torch.arange(n_tokens, device=rows.device) * n_runs // n_tokens) % 2 == 0
+    with full_float32():
+        halves = [torch.corrcoef(rows[:, part])[first, second] for part in (of_first, ~of_first)]
+        whole = (rows @ rows.T / n_tokens)[first, second].double()
+    # A neuron without variance in one half tells nothing there.
+    difference = (halves[0] - halves[1]).double()
+    difference = difference[difference.isfinite()]
+    return SamplingError(
+        n_tokens,
+        n_corpus_tokens,
+        len(difference),
+        remains * float(difference.square().mean().sqrt() / 2),
+        remains * float(((1 - whole.square()) / math.sqrt(n_tokens)).square().mean().sqrt()),
+    )
+
+
+def evenly_drawn(n_tokens: int, n_drawn: int) -> Tensor:
+    """``n_drawn`` of the places 0 … n_tokens − 1, ascending: one out of each of as many stretches.
+
+    Which of a stretch is drawn at random, always the same: at even steps, every token drawn could
+    be one of a few places in a sequence.
+    """
+    n_drawn = min(n_drawn, n_tokens)
+    begins = torch.arange(n_drawn + 1) * n_tokens // max(n_drawn, 1)
+    share = torch.rand(n_drawn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return begins[:-1] + (share * begins.diff()).long()
+
+
+def sample_text(sample: dict[str, Any]) -> str:
+    """What a map without a matrix was placed by, and what that costs, for a person.
+
+    Args:
+        sample: the map's ``sample`` in ``projection.json``.
+    """
+    text = f"placed by a sample of {sample['n_tokens']:,} of {sample['n_corpus_tokens']:,} tokens"
+    if sample["measured"] is None:
+        return text
+    return f"{text}, whose ρ is off by {sample['measured']:.2g} (root mean square)"

@@ -1,0 +1,263 @@
+"""What the user sees of a command: progress, tables, one line for a mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from projector.errors import UserError
+
+_LEGEND = """[dim]rank ρ  rank correlation of distance on the map and 1 − ρ
+kept    of a neuron's 10 nearest by ρ, how many are among its 10 nearest on the map
+chance  the same, were positions random
+stable  of its 10 nearest on the map, how many two halves of the corpus agree on[/dim]"""
+_LINEAR_LEGEND = """[dim]cost    of the linear arrangement, as a share of a random order's; spectral
+        and leaf are the two orders it was improved from[/dim]"""
+# Beside these, a table row a map would scroll the summary off the screen.
+_MOST_ROWS = 24
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for a person: ``40 s``, ``14 min``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+class _Rate(ProgressColumn):
+    """Units done a second."""
+
+    def render(self, task: Task) -> Text:
+        if task.speed is None or not task.fields.get("unit"):
+            return Text("")
+        speed = f"{task.speed:,.0f}" if task.speed >= 10 else f"{task.speed:.1f}"
+        return Text(f"{speed} {task.fields['unit']}/s", style="cyan")
+
+
+class _Bars:
+    """Draws the stages of :class:`projector.progress.Progress`."""
+
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+        self._task: Any = None
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        self.end()
+        self._task = self._bars.add_task(stage, total=total, unit=unit)
+
+    def advance(self, n: int) -> None:
+        self._bars.advance(self._task, n)
+
+    def end(self) -> None:
+        if self._task is not None:
+            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
+            if task.total is None:
+                self._bars.update(
+                    self._task, total=max(1, task.completed), completed=max(1, task.completed)
+                )
+            self._bars.stop_task(self._task)
+            self._task = None
+
+
+class Screen:
+    """What the user sees: text for a person, or one JSON object and all else on standard error."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json, self.rank = as_json, 0
+        # Whether work that is stopped now can be gone on with.
+        self.can_resume: Callable[[], bool] = lambda: False
+        self.out = Console(stderr=as_json, highlight=False)
+
+    def become(self, rank: int) -> None:
+        """Of several processes this is number ``rank``: the first alone speaks, but for errors."""
+        self.rank = rank
+        self.out.quiet = rank > 0
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """One line and status 2 for a user's mistake; 130 for Ctrl-C."""
+        try:
+            yield
+        except UserError as error:
+            self._fail(str(error))
+        except OSError as error:
+            # What a user's paths can do to a system: too long a name, no permission.
+            where = f" '{error.filename}'" if error.filename else ""
+            self._fail(f"{error.strerror or error}{where}")
+        except KeyboardInterrupt:
+            if not self.rank:
+                self.say_aside(
+                    "stopped"
+                    + (
+                        ": the same command with --resume goes on from here"
+                        if self.can_resume()
+                        else ""
+                    )
+                )
+            raise typer.Exit(130) from None
+
+    def _fail(self, text: str) -> NoReturn:
+        message = " ".join(text.split())
+        if self.as_json and not self.rank:
+            print(json.dumps({"error": message}, ensure_ascii=False))
+        where = f" in process {self.rank}" if self.rank else ""
+        self.say_aside(f"[red]error{where}:[/red] {escape(message)}")
+        raise typer.Exit(2) from None
+
+    def say_aside(self, text: str) -> None:
+        """One line on standard error."""
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+    @contextmanager
+    def progress(self) -> Iterator[_Bars]:
+        """Bars with rates and time left, on standard error where a script reads the output."""
+        columns = (
+            SpinnerColumn(finished_text="[green]✓[/green]"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=self.out) as bars:
+            shown = _Bars(bars)
+            try:
+                yield shown
+            except BaseException:
+                # Half-filled bars would stand above the line that says what went wrong.
+                bars.live.transient = True
+                raise
+            shown.end()
+
+    def say(self, text: str) -> None:
+        self.out.print(text, soft_wrap=True)
+
+    def result(self, value: dict[str, Any], text: str) -> None:
+        if self.as_json:
+            print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        else:
+            self.say(text)
+
+    def describe(self, projection: Any) -> None:
+        """Where a projection is from."""
+        facts = projection.facts
+        model, corpus, layout = facts["model"], facts["corpus"], facts["layout"]
+        rows = {
+            "model": f"{model['id']} ({model['dtype']}, weights {model['sha256'][:12]})",
+            "corpus": "unknown"
+            if corpus is None
+            else f"{corpus['source']}, {corpus['n_tokens']:,} of {corpus['n_tokens_available']:,} "
+            f"tokens in sequences of {corpus['sequence_length']}",
+            "maps": f"{layout['objective']} by {layout['method']}, {layout['dim']}-D",
+            "correlation": str(facts["correlation"] or "unknown")
+            + (", |ρ|" if layout["absolute"] else ""),
+            "statistics": _kept_text(projection),
+        }
+        for name, text in rows.items():
+            self.say(f"[b]{name:<12}[/b] {escape(text)}")
+        for site, reason in facts["left_out_sites"].items():
+            self.say(f"[yellow]without {site}[/yellow]: {escape(reason)}")
+
+    def finish(
+        self,
+        value: dict[str, Any],
+        projection: Any,
+        next_command: str | None = None,
+        *,
+        every_map: bool = False,
+    ) -> None:
+        """The result: JSON, or a table and what to do next."""
+        if self.as_json:
+            print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+            return
+        self.out.print(_table(projection, every_map=every_map))
+        if projection.facts["layout"]["objective"] == "linear":
+            self.say(_LINEAR_LEGEND)
+        self.say(_LEGEND)
+        for layer, site in projection.maps:
+            sample = projection.figures(layer, site).get("sample")
+            if sample is not None:
+                # Brings torch along, which other commands do without.
+                from projector.statistics.sampling import sample_text
+
+                self.say(f"[yellow]layer {layer} {escape(site)}[/yellow]: {sample_text(sample)}")
+        if next_command:
+            self.say(f"Wrote [b]{escape(value['projection'])}[/b]")
+            self.say(f"Next: {escape(next_command)}")
+
+
+def _kept_text(projection: Any) -> str:
+    n_kept = sum(projection.has_statistics_of(*key) for key in projection.maps)
+    if n_kept == len(projection.maps):
+        return "kept"
+    return f"kept of {n_kept} of {len(projection.maps)} maps" if n_kept else "not kept"
+
+
+def _table(projection: Any, *, every_map: bool) -> Table:
+    """A row a map; where they are many, a row a site with the median over layers."""
+    linear = projection.facts["layout"]["objective"] == "linear"
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 0))
+    costs = ("spectral", "leaf", "cost") if linear else ("stress", "stress-1")
+    table.add_column("layer", justify="right", no_wrap=True)
+    table.add_column("site", no_wrap=True)
+    for name in ("neurons", "dead", *costs, "rank ρ", "kept", "chance", "stable"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = [(layer, site, projection.figures(layer, site)) for layer, site in projection.maps]
+    if len(rows) <= _MOST_ROWS or every_map:
+        for layer, site, figures in rows:
+            table.add_row(str(layer), escape(site), *_cells([figures], linear))
+        return table
+    for site in projection.sites:
+        group = [figures for _, s, figures in rows if s == site]
+        table.add_row(f"all {len(group)}", escape(site), *_cells(group, linear))
+    return table
+
+
+def _cells(group: list[dict[str, Any]], linear: bool) -> list[str]:
+    """Medians over the group, dead neurons summed; a dash where no figure is known."""
+
+    def median(pattern: str, values: list[float | None], factor: float = 1.0) -> str:
+        known = sorted(v for v in values if v is not None)
+        return pattern.format(known[len(known) // 2] * factor) if known else "–"
+
+    def over(name: str) -> list[float | None]:
+        return [figures[name] for figures in group]
+
+    cells = [
+        median("{:,.0f}", over("n_neurons")),
+        f"{sum(len(f['dead_neurons']) + len(f['nonfinite_neurons']) for f in group):,}",
+    ]
+    if linear:
+        costs = [f["arrangement_cost"] for f in group if "arrangement_cost" in f]
+        for name in ("spectral", "leaf", "final"):
+            # As a share of what a random order costs: the bare sums grow with N³.
+            cells.append(median("{:.4f}", [c[name] / c["random"] for c in costs if c["random"]]))
+    else:
+        cells += [median("{:.4f}", over("stress")), median("{:.3f}", over("stress_1"))]
+    cells.append(median("{:.3f}", over("rank_correlation")))
+    for name in ("neighbour_overlap", "chance_overlap", "stability"):
+        cells.append(median("{:.1f}", over(name), 10))
+    return cells

@@ -1,0 +1,197 @@
+"""Which neurons stay, and who stands in for whom: a plan that can be saved and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projector.errors import UserError
+
+FORMAT = "transformer-pruning-plan"
+FORMAT_VERSION = 1
+
+
+class NotApplicable(UserError):
+    """A combination of method, refit and architecture that can't be."""
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Kept neuron ``by`` stands in for a removed one: h_neuron ≈ Σ_by coefficient · h_by."""
+
+    neuron: int
+    by: int
+    coefficient: float
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What becomes of one layer's neurons.
+
+    Attributes:
+        n_neurons: before.
+        kept: indices of those that stay, ascending.
+        stand_ins: which kept ones take over from which removed ones; a removed neuron without any
+            is simply gone.
+        groups: for plans that average: of every neuron, the place in ``kept`` of the neuron it is
+            averaged into; empty for all others.
+    """
+
+    n_neurons: int
+    kept: tuple[int, ...]
+    stand_ins: tuple[StandIn, ...] = ()
+    groups: tuple[int, ...] = ()
+
+    @property
+    def removed(self) -> tuple[int, ...]:
+        """Indices of the neurons that go, ascending."""
+        kept = set(self.kept)
+        return tuple(j for j in range(self.n_neurons) if j not in kept)
+
+    @property
+    def kept_index(self) -> Tensor:
+        """(K,) int64."""
+        return torch.tensor(self.kept, dtype=torch.int64)
+
+    def problem(self) -> str | None:
+        """What is wrong with the plan in itself; None if nothing is."""
+        kept = set(self.kept)
+        if not self.kept or list(self.kept) != sorted(kept):
+            return "the neurons that stay are not in ascending order, or there are none"
+        if not all(0 <= j < self.n_neurons for j in kept):
+            return f"a neuron that stays is none of the layer's {self.n_neurons:,}"
+        for each in self.stand_ins:
+            if each.by not in kept or each.neuron in kept or not 0 <= each.neuron < self.n_neurons:
+                return f"neuron {each.by} can't stand in for neuron {each.neuron}"
+            if not isfinite(each.coefficient):
+                return f"neuron {each.by} stands in for another {each.coefficient} times"
+        if self.groups and (
+            len(self.groups) != self.n_neurons or set(self.groups) != set(range(len(self.kept)))
+        ):
+            return "the groups that are averaged do not fit the neurons that stay"
+        return None
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """A plan for every layer of a model, and how it was made.
+
+    Attributes:
+        method: what chose the neurons, one of :data:`pruning.methods.planning.METHODS`.
+        sparsity: the share of each layer's neurons that was asked to go.
+        seed: of everything random.
+        allocation: ``uniform``, or ``global`` over all layers.
+        round_to: what the kept widths are multiples of.
+        layers: one plan a layer.
+    """
+
+    method: str
+    sparsity: float
+    seed: int
+    allocation: str
+    round_to: int
+    layers: tuple[LayerPlan, ...]
+
+    @property
+    def widths(self) -> list[int]:
+        """Neurons that stay in each layer."""
+        return [len(layer.kept) for layer in self.layers]
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every neuron stays as it is."""
+        return all(len(layer.kept) == layer.n_neurons for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            **{k: v for k, v in asdict(self).items() if k != "layers"},
+            "layers": [
+                {
+                    "n_neurons": layer.n_neurons,
+                    "kept": list(layer.kept),
+                    # Three lists, not a list of objects: a tenth of the size.
+                    "stand_ins": {
+                        "neuron": [each.neuron for each in layer.stand_ins],
+                        "by": [each.by for each in layer.stand_ins],
+                        "coefficient": [each.coefficient for each in layer.stand_ins],
+                    },
+                    "groups": list(layer.groups),
+                }
+                for layer in self.layers
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PruningPlan:
+        """The plan that :meth:`to_dict` gave.
+
+        Raises:
+            UserError: if it is none, of another format version, or does not hold together.
+        """
+        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+            raise UserError("this is no pruning plan: its format is not named in it")
+        if values.get("format_version") != FORMAT_VERSION:
+            raise UserError(
+                f"the plan has format version {values.get('format_version')}, and this program "
+                f"reads {FORMAT_VERSION}: make it again with `pruning prune`"
+            )
+        try:
+            layers = tuple(
+                LayerPlan(
+                    int(layer["n_neurons"]),
+                    tuple(int(j) for j in layer["kept"]),
+                    tuple(
+                        StandIn(int(j), int(r), float(c))
+                        for j, r, c in zip(
+                            layer["stand_ins"]["neuron"],
+                            layer["stand_ins"]["by"],
+                            layer["stand_ins"]["coefficient"],
+                            strict=True,
+                        )
+                    ),
+                    tuple(int(g) for g in layer["groups"]),
+                )
+                for layer in values["layers"]
+            )
+            plan = cls(
+                str(values["method"]),
+                float(values["sparsity"]),
+                int(values["seed"]),
+                str(values["allocation"]),
+                int(values["round_to"]),
+                layers,
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"the pruning plan is damaged: {error} is missing or wrong") from error
+        for i, layer in enumerate(plan.layers):
+            problem = layer.problem()
+            if problem:
+                raise UserError(f"the pruning plan is damaged: in layer {i} {problem}")
+        return plan
+
+
+def kept_width(n_neurons: int, sparsity: float, round_to: int = 1) -> int:
+    """Neurons that stay: m · round(N(1 − s)/m), from m to the greatest multiple in N; N at s = 0.
+
+    Args:
+        round_to: m; widths that are multiples of it run faster on some machines.
+
+    Raises:
+        UserError: if m is more than N.
+    """
+    if sparsity == 0:
+        return n_neurons
+    if round_to > n_neurons:
+        raise UserError(
+            f"--round-to {round_to:,} is more than the {n_neurons:,} neurons of a layer: give less"
+        )
+    multiple = round_to * round(n_neurons * (1 - sparsity) / round_to)
+    return min(n_neurons // round_to * round_to, max(round_to, multiple))

@@ -1,0 +1,207 @@
+"""The method of poles: kept neurons stand in for the correlated ones that go.
+
+A map proposes, the statistics decide. Who may stand in for neuron j is read off the projection
+(its pole, the pole opposite to it, its nearest neighbours on the map, so noise neurons take part)
+and off the calibration text (those it correlates with most, by |ρ|). What that loses at the block's
+output,
+
+    E‖w_j (h_j − Σ_r c_r h_r)‖² = ‖w_j‖² (M_jj − M_jS M_SS⁻¹ M_Sj),     c = M_SS⁻¹ M_Sj,
+
+is scored for all stand-ins S of j together; M is the covariance where a bias absorbs the mean, else
+E[h hᵀ]. With one stand-in r this is Var(h_j)(1 − ρ_jr²)‖w_j‖², or
+(E[h_j²] − E[h_j h_r]²/E[h_r²])‖w_j‖².
+The sign of c does not matter: an opposite pole stands in as well as one's own.
+
+The cheapest neuron goes first, its weights handed to its stand-ins (w_r ← w_r + c_r w_j). Then
+poles trade: a removed neuron comes back for a kept one of its surroundings wherever the loss of the
+whole layer, all neurons scored jointly, falls. The neurons that stay are real ones, never averages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pruning.methods.elimination import Exchange, damped
+from pruning.methods.plan import LayerPlan, StandIn
+
+# Of a neuron's surroundings: how many by the map, and by |ρ| on the calibration text.
+N_ON_MAP = 8
+N_BY_CORRELATION = 24
+# A pole can hold thousands; of its members, those that correlate most.
+N_OF_POLE = 16
+_MOST_ROUNDS = 4
+# Of each neuron's own second moment: what float32 sums leave uncertain.
+_COEFFICIENT_DAMPING = 1e-6
+_ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Who may stand in for whom, as a projection has it.
+
+    Attributes:
+        labels: pole of every neuron, (N,) int64, −1 for none.
+        opposites: of every pole, the pole opposite to it, or None.
+        positions: (N, d) float32 on the map, NaN for neurons that have none.
+    """
+
+    labels: Tensor
+    opposites: tuple[int | None, ...]
+    positions: Tensor
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The neurons that may stand in for each: ``index`` (N, S) int64, ``exists`` (N, S) bool."""
+
+    index: Tensor
+    exists: Tensor
+
+
+def find_surroundings(proposals: Proposals, moments: Tensor) -> Surroundings:
+    """Everyone who may stand in for each neuron, by map, pole and correlation; no one twice.
+
+    Args:
+        moments: M, (N, N) float64.
+
+    Costs N² for the correlations, in blocks of rows.
+    """
+    n = len(moments)
+    spread = moments.diagonal().clamp_min(torch.finfo(moments.dtype).tiny).sqrt()
+    # Opposites of poles, with −2 (no neuron's label) where there is none.
+    opposite = torch.tensor([-2 if o is None else o for o in proposals.opposites] + [-2])
+    own = proposals.labels
+    facing = opposite[own.clamp_min(-1)]
+    has_place = proposals.positions.isfinite().all(dim=1)
+    places = torch.where(has_place[:, None], proposals.positions.double(), 0.0)
+    columns = []
+    for rows in torch.arange(n).split(_ROWS_AT_ONCE):
+        strength = (moments[rows] / spread[rows, None] / spread).abs()
+        strength[torch.arange(len(rows)), rows] = -1
+        parts = [_best(strength, N_BY_CORRELATION)]
+        mates = (own[rows, None] == own) & (own[rows, None] >= 0) | (facing[rows, None] == own)
+        parts.append(_best(torch.where(mates, strength, -1.0), N_OF_POLE))
+        distance = torch.cdist(places[rows], places)
+        near = torch.where(has_place[rows, None] & has_place, 1 / (1 + distance), -1.0)
+        near[torch.arange(len(rows)), rows] = -1
+        parts.append(_best(near, N_ON_MAP))
+        columns.append(torch.cat(parts, dim=1))
+    index = torch.cat(columns)
+    # Sorted, the second of two equal ones stands beside the first.
+    index = index.sort(dim=1, descending=True).values
+    exists = index >= 0
+    exists[:, 1:] &= index[:, 1:] != index[:, :-1]
+    return Surroundings(index.clamp_min(0), exists)
+
+
+def _best(values: Tensor, n: int) -> Tensor:
+    """The places of the n largest values ≥ 0 of each row; −1 where there are fewer."""
+    top = values.topk(min(n, values.shape[1]), dim=1)
+    return torch.where(top.values >= 0, top.indices, -1)
+
+
+def plan_layer(moments: Tensor, output: Tensor, proposals: Proposals, n_kept: int) -> LayerPlan:
+    """Choose the neurons that stay, and their coefficients for those that go.
+
+    Args:
+        moments: M, (N, N) float64.
+        output: W, (H, N) float64.
+    """
+    n = len(moments)
+    if n_kept >= n:
+        return LayerPlan(n, tuple(range(n)))
+    regular = damped(moments)
+    surroundings = find_surroundings(proposals, moments)
+    kept = _hand_over(regular, output, surroundings, n - n_kept)
+    kept = _trade(regular, output, surroundings, kept)
+    return LayerPlan(n, tuple(kept.tolist()), _stand_ins(moments, surroundings, kept))
+
+
+def _hand_over(moments: Tensor, output: Tensor, around: Surroundings, n_removed: int) -> Tensor:
+    """Remove the cheapest neuron, hand its weights on, and so forth; who is left, (K,)."""
+    n = len(moments)
+    is_left = torch.ones(n, dtype=torch.bool)
+    weights = output.clone()
+    everyone = torch.arange(n)
+    rest, coefficients = _predict(moments, around, everyone, is_left)
+    # Whose stand-ins change when j goes.
+    relies_on = torch.zeros(n, n, dtype=torch.bool)
+    relies_on[
+        everyone[:, None].expand_as(around.index)[around.exists], around.index[around.exists]
+    ] = True
+    for _ in range(n_removed):
+        losses = weights.pow(2).sum(dim=0) * rest
+        losses[~is_left] = torch.inf
+        j = int(losses.argmin())
+        is_left[j] = False
+        stand_ins = around.index[j]
+        weights.index_add_(1, stand_ins, torch.outer(weights[:, j], coefficients[j]))
+        weights[:, j] = 0
+        changed = (relies_on[:, j] & is_left).nonzero()[:, 0]
+        if len(changed):
+            rest[changed], coefficients[changed] = _predict(moments, around, changed, is_left)
+    return is_left.nonzero()[:, 0]
+
+
+def _predict(
+    moments: Tensor, around: Surroundings, neurons: Tensor, is_left: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What of each neuron its stand-ins do not tell, (n,), and their coefficients, (n, S)."""
+    index = around.index[neurons]
+    usable = around.exists[neurons] & is_left[index]
+    both = usable[:, :, None] & usable[:, None, :]
+    inner = torch.where(both, moments[index[:, :, None], index[:, None, :]], 0.0)
+    # An unusable stand-in's row becomes one of the identity, its coefficient nothing.
+    inner.diagonal(dim1=1, dim2=2).add_((~usable).to(inner.dtype))
+    cross = torch.where(usable, moments[neurons[:, None], index], 0.0)
+    coefficients = torch.linalg.solve(inner, cross)
+    rest = moments[neurons, neurons] - (coefficients * cross).sum(dim=1)
+    return rest.clamp_min(0), coefficients
+
+
+def _trade(moments: Tensor, output: Tensor, around: Surroundings, kept: Tensor) -> Tensor:
+    """Trade while a removed neuron is worth more than one of its surroundings; (K,).
+
+    A few rounds over all removed neurons: later ones find next to nothing.
+    """
+    exchange = Exchange(moments, output, kept)
+    for _ in range(_MOST_ROUNDS):
+        outside, gains = exchange.gains()
+        traded = False
+        for taken in outside[gains.argsort(descending=True)].tolist():
+            near = around.index[taken][around.exists[taken]]
+            givers = near[exchange.is_kept[near]]
+            if len(givers) and not exchange.is_kept[taken]:
+                traded |= exchange.trade(taken, givers)
+        if not traded:
+            break
+    return exchange.is_kept.nonzero()[:, 0]
+
+
+def _stand_ins(moments: Tensor, around: Surroundings, kept: Tensor) -> tuple[StandIn, ...]:
+    """The kept ones of each removed neuron's surroundings, and their joint coefficients.
+
+    Where none of them is left, the kept neuron that tells most of it.
+    """
+    n = len(moments)
+    # Far less than chose them: an exact copy's coefficient must be 1 to float32's precision.
+    level = _COEFFICIENT_DAMPING * moments.diagonal()
+    moments = moments + (level + torch.finfo(moments.dtype).tiny).diag()
+    is_kept = torch.zeros(n, dtype=torch.bool)
+    is_kept[kept] = True
+    removed = (~is_kept).nonzero()[:, 0]
+    _, coefficients = _predict(moments, around, removed, is_kept)
+    result = []
+    for row, j in enumerate(removed.tolist()):
+        usable = around.exists[j] & is_kept[around.index[j]]
+        if not usable.any():
+            told = moments[j, kept].pow(2) / moments[kept, kept]
+            by = int(kept[told.argmax()])
+            result.append(StandIn(j, by, float(moments[j, by] / moments[by, by])))
+        for place in usable.nonzero()[:, 0].tolist():
+            by = int(around.index[j, place])
+            result.append(StandIn(j, by, float(coefficients[row, place])))
+    return tuple(result)

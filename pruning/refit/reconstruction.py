@@ -1,0 +1,370 @@
+"""Fit the neurons that stay to what the dense MLP gave, layer after layer.
+
+Layer by layer from the bottom, the pruned model's MLP is trained to give, on what it really reads
+(its own stream, with all that the layers below it changed), what the dense model's MLP gave there;
+where the MLP adds to the residual stream as it is, also to make up for half of what the stream has
+drifted by. The output projection is fitted first, in closed form; then gate, up and down together
+by Adam. No gradient leaves the layer. Asymmetric calibration after Li et al. 2025 (GPTAQ,
+arXiv:2504.02692); layer-wise reconstruction after Hubara et al. 2021 (arXiv:2006.10518).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projector.corpus.tokens import Batch
+from projector.errors import UserError
+from projector.model.architecture import Architecture, Mlp
+from projector.model.architecture.weights import MlpWeights, read_weights
+from projector.model.capture import Call, Tap, capture, kept_rows, record_calls
+from projector.progress import Progress
+from projector.statistics.gathering import evaluating
+from pruning.calibration import Calibration, is_held_out, mlps_of
+from pruning.methods.plan import NotApplicable
+from pruning.refit.refits import Products, fit_output
+from pruning.surgery import write_weights
+
+DEFAULT_STEPS = 200
+_BATCH_TOKENS = 1024
+# Adam's step, as a share of the weights' own root mean square: models differ in scale.
+_RELATIVE_RATE = 0.015
+_DRIFT_SHARE = 0.5
+# Times the usual ‖target‖².
+_MOST_POWER = 100.0
+_CHECKED_ROWS = 8192
+_MOST_KEPT_BYTES = 2_000_000_000
+
+
+def check_reconstructable(architecture: Architecture) -> None:
+    """Raise NotApplicable if an MLP can't be trained by itself."""
+    for layer, mlp in enumerate(mlps_of(architecture)):
+        if mlp.activation is None:
+            raise NotApplicable(
+                f"layer {layer} can't be reconstructed, nor refitted once averaged: its neurons "
+                "are no known function of its MLP's inputs"
+            )
+
+
+@dataclass(frozen=True)
+class _DenseBlock:
+    """Of one batch and block, in the dense model: what the MLP gave and the stream behind."""
+
+    out: Tensor
+    after: Tensor
+
+
+class DenseStreams:
+    """What the dense model does with the calibration text, batch by batch and block by block.
+
+    Kept for the next pruned model where that takes at most :data:`_MOST_KEPT_BYTES`; else run anew.
+    """
+
+    def __init__(
+        self, model: nn.Module, architecture: Architecture, calibration: Calibration
+    ) -> None:
+        self.model, self.architecture = model, architecture
+        self.batches = list(calibration.batches())
+        self._starts: list[tuple[dict[int, Call], Tensor]] = []
+        self._blocks: dict[tuple[int, int], _DenseBlock] = {}
+        n_numbers = 2 * len(architecture.blocks) * len(calibration.corpus.ids)
+        self._keeps = 4 * n_numbers * architecture.n_hidden <= _MOST_KEPT_BYTES
+
+    def run(self) -> None:
+        """Run the text through the model now, where what it does is kept."""
+        if not self._keeps or self._blocks:
+            return
+        with evaluating(self.model):
+            for index in range(len(self.batches)):
+                before: Tensor | None = None
+                for layer in range(len(self.architecture.blocks)):
+                    before = self.block(index, layer, before).after
+
+    def start(self, index: int) -> tuple[dict[int, Call], Tensor]:
+        """How a batch's blocks are called, and the stream before the first."""
+        while len(self._starts) <= index:
+            self._starts.append(_begin(self.model, self.architecture, self.batches[index]))
+        return self._starts[index]
+
+    def block(self, index: int, layer: int, before: Tensor | None) -> _DenseBlock:
+        """What a block does with a batch, the stream before it being ``before``."""
+        known = self._blocks.get((index, layer))
+        if known is not None:
+            return known
+        block = self.architecture.blocks[layer]
+        calls, first = self.start(index)
+        assert block.mlp is not None
+        stream = first if before is None else before
+        after, seen = _run_block(calls[layer], block.module, block.mlp, stream)
+        found = _DenseBlock(seen["out"], after)
+        if self._keeps:
+            self._blocks[index, layer] = found
+        return found
+
+
+def reconstruct(
+    dense: DenseStreams,
+    pruned: nn.Module,
+    pruned_architecture: Architecture,
+    *,
+    n_steps: int,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Train every MLP of ``pruned``, in place.
+
+    Args:
+        dense: the model it was cut from, on its way through the calibration text.
+        pruned_architecture: of ``pruned``.
+
+    Costs about two forward passes over the calibration text, n_steps steps a layer, and memory for
+    what one MLP reads and gives, and for the residual stream, of all its tokens.
+    """
+    with evaluating(dense.model), evaluating(pruned):
+        places = range(len(dense.batches))
+        streams = [dense.start(i)[1] for i in places]
+        befores: list[Tensor | None] = [None for _ in places]
+        for layer, own in enumerate(pruned_architecture.blocks):
+            mlp = dense.architecture.blocks[layer].mlp
+            assert mlp is not None
+            assert own.mlp is not None
+            data = _LayerData()
+            rests: list[tuple[Tensor, Tensor]] = []
+            for i in places:
+                call = dense.start(i)[0][layer]
+                was = dense.block(i, layer, befores[i])
+                befores[i] = was.after
+                after, seen = _run_block(call, own.module, own.mlp, streams[i])
+                # In float32: in half precision little would be left of differences.
+                rest = after.float() - seen["out"].float() if mlp.adds_to_stream else streams[i]
+                rests.append((rest, seen["x"]))
+                data.add(dense.batches[i], was, rest, seen, mlp)
+            weights = _train(read_weights(own.mlp), mlp, data, n_steps, seed, progress.advance)
+            write_weights(pruned, pruned_architecture, layer, weights)
+            for i, (rest, x) in enumerate(rests):
+                with torch.no_grad():
+                    if mlp.adds_to_stream:
+                        # The rest of the block is as it was: only the MLP is run again.
+                        given = read_weights(own.mlp).apply(mlp, x)
+                        streams[i] = (rest + given.float()).to(given.dtype)
+                    else:
+                        streams[i] = dense.start(i)[0][layer].again(own.module, rest.clone())
+
+
+def _begin(
+    model: nn.Module, architecture: Architecture, batch: Batch
+) -> tuple[dict[int, Call], Tensor]:
+    trunk: Any = getattr(model, "base_model", model)
+    device = next(model.parameters()).device
+    inputs: dict[str, Any] = {
+        "input_ids": batch.input_ids.to(device),
+        "attention_mask": batch.attention_mask.to(device),
+    }
+    if "use_cache" in inspect.signature(trunk.forward).parameters:
+        inputs["use_cache"] = False
+    blocks = {layer: block.module for layer, block in enumerate(architecture.blocks)}
+    calls, first = record_calls(trunk, blocks, inputs)
+    return calls, first
+
+
+class _LayerData:
+    """What one layer is trained with, of all calibration tokens that count.
+
+    Attributes:
+        inputs, targets: what the MLP reads and what it should give, (n, H) a batch.
+        held_out: which are held out, (n,) bool a batch.
+        products: of its neurons as they are and the targets; by whether held out.
+    """
+
+    def __init__(self) -> None:
+        self.inputs: list[Tensor] = []
+        self.targets: list[Tensor] = []
+        self.held_out: list[Tensor] = []
+        self.products: dict[bool, Products] = {}
+
+    def add(
+        self, batch: Batch, was: _DenseBlock, rest: Tensor, seen: dict[str, Tensor], mlp: Mlp
+    ) -> None:
+        """Add a batch; ``seen`` of the pruned block, see :func:`_run_block`."""
+        keep = batch.keep
+        target = kept_rows(was.out, keep).float()
+        if mlp.adds_to_stream:
+            # The stream without the MLP's own share: what came in, and what attention added.
+            drift = kept_rows(was.after.float() - was.out.float(), keep) - kept_rows(rest, keep)
+            target = target + _DRIFT_SHARE * drift
+        held_out = is_held_out(batch)[:, None].expand_as(keep)[keep].to(target.device)
+        neurons = kept_rows(seen["h"], keep)
+        for part in (False, True):
+            found = Products.of_rows(neurons[held_out == part], target[held_out == part])
+            before = self.products.get(part)
+            self.products[part] = found if before is None else before.joined(found)
+        self.inputs.append(kept_rows(seen["x"], keep))
+        self.targets.append(target)
+        self.held_out.append(held_out)
+
+
+def _run_block(
+    call: Call, module: nn.Module, mlp: Mlp, hidden: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The stream behind the block; and what its MLP read, its neurons "h", and what it gave."""
+    seen: dict[str, Tensor] = {}
+    taps = {
+        "x": Tap(mlp.inputs[0].module, "input"),
+        "h": Tap(mlp.output.module, "input"),
+        "out": Tap(mlp.output.module, "output"),
+    }
+
+    def keep(key: str, tensor: Tensor) -> None:
+        # Families that flatten their batch give it back in the stream's own shape.
+        seen[key] = tensor.clone().reshape(*hidden.shape[:-1], tensor.shape[-1])
+
+    with torch.no_grad(), capture(taps, keep):
+        # A copy: some blocks change the stream in place.
+        after = call.again(module, hidden.clone())
+    return after, seen
+
+
+def _train(
+    weights: MlpWeights,
+    mlp: Mlp,
+    data: _LayerData,
+    n_steps: int,
+    seed: int,
+    advance: Callable[[int], None],
+) -> MlpWeights:
+    """Fit one MLP to its targets; the weights that do best on the held-out tokens."""
+    held_out = torch.cat(data.held_out)
+    x, target = torch.cat(data.inputs).float(), torch.cat(data.targets)
+    kind = weights.output
+    weights = weights.to(torch.float32)
+    checked = (x[held_out], target[held_out])
+    x, target = x[~held_out], target[~held_out]
+    # Held-out tokens choose between them, so that no candidate is fitted to those.
+    candidates = [weights, _with_output(weights, data.products[False], data.products[True])]
+    limit = _usual_power(target)
+    start = min(candidates, key=lambda each: _loss(each, mlp, *checked, limit))
+    trained = _descend(start, mlp, x, target, limit, n_steps, seed, advance)
+    best = min((start, trained), key=lambda each: _loss(each, mlp, *checked, limit))
+    if not math.isfinite(_loss(best, mlp, *checked, limit)):
+        raise UserError(
+            "what an MLP gives over the calibration text is not finite: try --dtype float32"
+        )
+    return best.to(kind.dtype)
+
+
+def _usual_power(target: Tensor) -> float:
+    """‖t‖² above which a token counts no more.
+
+    Some models write a vector a thousand times the usual length at a text's first token: by its
+    square it would count for all others together.
+    """
+    power = target.pow(2).sum(dim=1)
+    return _MOST_POWER * float(power.median()) or math.inf
+
+
+def _weights_of(target: Tensor, limit: float) -> Tensor:
+    """What each token's error counts, (n, 1): 1, or less where the target is out of all measure."""
+    power = target.pow(2).sum(dim=1, keepdim=True)
+    return (limit / power.clamp_min(torch.finfo(power.dtype).tiny)).clamp_max(1)
+
+
+def _with_output(weights: MlpWeights, fit: Products, held_out: Products) -> MlpWeights:
+    """The output projection fitted in closed form to what the layer really reads."""
+    output, bias = fit_output(
+        fit,
+        held_out,
+        weights.output.to(fit.inner.device).double(),
+        centred=weights.output_bias is not None,
+        on_all=False,
+    )
+    return replace(
+        weights,
+        output=output.to(weights.output),
+        output_bias=None if bias is None else bias.to(weights.output),
+    )
+
+
+@torch.no_grad()
+def _loss(weights: MlpWeights, mlp: Mlp, x: Tensor, target: Tensor, limit: float) -> float:
+    total = 0.0
+    for rows, wanted in zip(x.split(_CHECKED_ROWS), target.split(_CHECKED_ROWS), strict=True):
+        error = (weights.apply(mlp, rows) - wanted).pow(2) * _weights_of(wanted, limit)
+        total += float(error.sum(dtype=torch.float32))
+    return total / max(1, target.numel())
+
+
+def _descend(
+    start: MlpWeights,
+    mlp: Mlp,
+    x: Tensor,
+    target: Tensor,
+    limit: float,
+    n_steps: int,
+    seed: int,
+    advance: Callable[[int], None],
+) -> MlpWeights:
+    """Adam on all weights of the MLP, its step falling on a cosine to zero."""
+
+    def parameter(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().clone().requires_grad_(True)
+
+    new = MlpWeights(
+        tuple(w.detach().clone().requires_grad_(True) for w in start.inputs),
+        tuple(parameter(bias) for bias in start.input_biases),
+        start.output.detach().clone().requires_grad_(True),
+        parameter(start.output_bias),
+    )
+    groups = []
+    for matrix, bias in (
+        *zip(new.inputs, new.input_biases, strict=True),
+        (new.output, new.output_bias),
+    ):
+        # A bias starts at nothing, so its matrix gives the scale.
+        rate = _RELATIVE_RATE * float(matrix.detach().pow(2).mean().sqrt())
+        groups.append({"params": [matrix] if bias is None else [matrix, bias], "lr": rate})
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.int64)
+    # Products in bf16, sums and weights in float32: as good as float32 in our trials, and twice as
+    # fast where the machine has it.
+    lower = products_in(x.device) == "bfloat16"
+    with torch.enable_grad():
+        for step in range(n_steps):
+            if len(order) < min(_BATCH_TOKENS, len(x)):
+                order = torch.cat([order, torch.randperm(len(x), generator=generator)])
+            rows, order = order[:_BATCH_TOKENS].to(x.device), order[_BATCH_TOKENS:]
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=lower):
+                given = new.apply(mlp, x[rows])
+            wanted = target[rows]
+            loss = ((given.float() - wanted).pow(2) * _weights_of(wanted, limit)).mean()
+            loss.backward()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            advance(1)
+    return MlpWeights(
+        tuple(w.detach() for w in new.inputs),
+        tuple(None if b is None else b.detach() for b in new.input_biases),
+        new.output.detach(),
+        None if new.output_bias is None else new.output_bias.detach(),
+    )
+
+
+def products_in(device: torch.device) -> str:
+    """``bfloat16`` if the device itself makes such products, not by way of float32; else that."""
+    if device.type == "cpu":
+        # Younger than the oldest torch that will do.
+        ask = getattr(torch.cpu, "get_capabilities", dict)
+        capabilities: dict[str, Any] = ask()
+        own = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    else:
+        own = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if own else "float32"

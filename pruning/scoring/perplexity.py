@@ -1,0 +1,249 @@
+"""Token-weighted perplexity.
+
+Two doors: :func:`prepare` cuts a text into windows, once for any number of models that share a
+tokenizer; :func:`score` lets a model predict them. Nats are summed over tokens in float64 and
+divided once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from projector.errors import UserError
+from projector.fitting.budget import out_of_memory
+from projector.model.architecture import find_architecture, longest_sequence
+from projector.progress import Progress, Silent
+from projector.statistics.gathering import evaluating
+from pruning.scoring.windows import (
+    PROTOCOLS,
+    EvaluationText,
+    check_disjoint,
+    hash_document,
+    hash_documents,
+    prepare,
+)
+
+__all__ = [
+    "PROTOCOLS",
+    "EvaluationText",
+    "Score",
+    "check_disjoint",
+    "check_scorable",
+    "find_context",
+    "hash_document",
+    "hash_documents",
+    "prepare",
+    "score",
+]
+
+# Logits of a batch; the part of them that is in float32 at once; tokens of a batch, which on
+# the CPU should stay in its cache.
+_LOGIT_BYTES = 256_000_000
+_CHUNK_BYTES = 64_000_000
+_BATCH_TOKENS = {"cpu": 2048}
+_BATCH_TOKENS_ELSEWHERE = 16_384
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What a model makes of a text.
+
+    Attributes:
+        protocol: one of :data:`PROTOCOLS`.
+        nats: −Σ ln p over the scored tokens.
+        n_tokens: scored tokens.
+        n_bytes: bytes they spell; None where that is unknown.
+        n_words: words, for ``lm-eval-word``.
+        window_nats: the same sum for each window, (n_windows,) float64: two models' scores of one
+            text are compared window by window.
+        window_tokens: scored tokens of each window, (n_windows,) int64.
+    """
+
+    protocol: str
+    nats: float
+    n_tokens: int
+    n_bytes: int | None
+    n_words: int | None
+    window_nats: Tensor
+    window_tokens: Tensor
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats / tokens), for ``lm-eval-word`` exp(nats / words); inf where that overflows."""
+        n = self.n_tokens if self.n_words is None else self.n_words
+        try:
+            return math.exp(self.nats / n)
+        except OverflowError:
+            return math.inf
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """nats / (ln 2 · bytes)."""
+        return self.nats / math.log(2) / self.n_bytes if self.n_bytes else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is no perplexity; None where there is one."""
+        n_broken = int((~self.window_nats.isfinite()).sum())
+        if n_broken:
+            return (
+                f"the model's output is not finite in {n_broken:,} of {len(self.window_nats):,} "
+                "windows"
+            )
+        if not math.isfinite(self.perplexity):
+            return f"perplexity overflows at {self.nats / self.n_tokens:,.0f} nats a token"
+        return None
+
+    def figures(self) -> dict[str, Any]:
+        """The same for JSON, which has no NaN: what can't be computed is null, with the reason."""
+        problem = self.problem
+        bits = self.bits_per_byte
+        finite = math.isfinite(self.nats)
+        return {
+            "perplexity": None if problem else self.perplexity,
+            "bits_per_byte": bits if finite else None,
+            "nats": self.nats if finite else None,
+            "n_tokens": self.n_tokens,
+            "n_bytes": self.n_bytes,
+            "n_words": self.n_words,
+            "reason": problem
+            or (None if bits is not None else "the tokenizer does not say which bytes a token is"),
+        }
+
+
+def find_context(model: nn.Module, tokenizer: Any) -> int | None:
+    """The most tokens model and tokenizer take at once; None where neither sets a limit."""
+    limits = [longest_sequence(model), tokenizer.model_max_length]
+    # Tokenizers without a limit of their own say 10^30.
+    return min((n for n in limits if n and n < 10**9), default=None)
+
+
+def score(
+    model: nn.Module,
+    text: EvaluationText,
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Score:
+    """Let a model predict a text.
+
+    Costs one forward pass over the windows, and memory for the logits of a batch.
+
+    Args:
+        model: a causal Hugging Face model with its head; left as it was.
+        text: from :func:`prepare`, with the model's own tokenizer.
+        batch_size: windows at once; None for as many as a budget of tokens and of logits allows.
+        progress: told of the windows as they are scored.
+
+    Raises:
+        UserError: if the model is no causal language model, knows fewer tokens than the text
+            holds, or takes fewer at once than a window has.
+    """
+    progress = progress or Silent()
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"--batch-size {batch_size} is too small: give 1 or more")
+    check_scorable(model, text)
+    lengths = text.lengths
+    # Those of equal length together, so that little is padded.
+    order = np.argsort(-lengths, kind="stable")
+    window_nats = torch.zeros(text.n_windows, dtype=torch.float64)
+    progress.begin("Scoring", text.n_windows, "windows")
+    what = " while scoring: score fewer windows at once (--batch-size 1), or take shorter ones"
+    with evaluating(model), out_of_memory(what), torch.inference_mode():
+        place = 0
+        while place < len(order):
+            n = batch_size or _choose_batch_size(model, int(lengths[order[place]]))
+            chosen = order[place : place + n]
+            window_nats[torch.from_numpy(chosen)] = _score_batch(model, text, chosen)
+            place += len(chosen)
+            progress.advance(len(chosen))
+    progress.end()
+    return Score(
+        protocol=text.protocol,
+        nats=float(window_nats.sum()),
+        n_tokens=text.n_tokens,
+        n_bytes=text.n_bytes,
+        n_words=text.n_words,
+        window_nats=window_nats,
+        window_tokens=torch.from_numpy(text.window_tokens.copy()),
+    )
+
+
+def check_scorable(model: nn.Module, text: EvaluationText) -> None:
+    """Raise a UserError if the model can't predict the text; costs a pass over six tokens."""
+    name = type(model).__name__
+    if not find_architecture(model).is_causal:
+        raise UserError(
+            f"{name} has no perplexity: it reads what comes after a token too, so it does not "
+            "predict text"
+        )
+    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    largest = max(int(text.ids.max()), *text.prefix, 0)
+    if largest >= vocabulary:
+        raise UserError(
+            f"the tokenizer gives token {largest:,}, and the model knows {vocabulary:,}: they do "
+            "not belong together"
+        )
+    most = longest_sequence(model)
+    if most is not None and text.n_positions > most:
+        raise UserError(
+            f"windows of {text.n_positions:,} tokens are longer than this model takes: at most "
+            f"{most:,}"
+        )
+
+
+def _choose_batch_size(model: nn.Module, n_window: int) -> int:
+    device = next(model.parameters()).device.type
+    n_tokens = _BATCH_TOKENS.get(device, _BATCH_TOKENS_ELSEWHERE)
+    width = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    return max(1, min(n_tokens // n_window, _LOGIT_BYTES // (4 * width * n_window)))
+
+
+def _score_batch(model: nn.Module, text: EvaluationText, chosen: np.ndarray) -> Tensor:
+    """Nats of each chosen window, (B,) float64 on the CPU."""
+    device = next(model.parameters()).device
+    lengths = text.lengths[chosen]
+    longest = int(lengths.max())
+    places = text.begins[chosen, None] + np.arange(longest - len(text.prefix))
+    rows = text.ids[np.minimum(places, text.ends[chosen, None] - 1)]
+    prefix = np.tile(np.array(text.prefix, dtype=np.int32), (len(chosen), 1))
+    rows = np.concatenate([prefix, rows], axis=1)
+    ids = torch.from_numpy(rows.astype(np.int64)).to(device)  # (B, T)
+    n_scored = torch.from_numpy(text.window_tokens[chosen])[:, None]
+    last = torch.from_numpy(lengths)[:, None]
+    place = torch.arange(1, longest)
+    is_scored = ((place >= last - n_scored) & (place < last)).to(device)  # (B, T - 1)
+
+    # No attention mask: padding stands on the right, where a causal model does not look.
+    options: dict[str, Any] = {}
+    n_kept = longest - 1
+    is_even = int(lengths.min()) == longest
+    if is_even and "logits_to_keep" in inspect.signature(model.forward).parameters:
+        n_kept = int(n_scored.max())
+        options["logits_to_keep"] = n_kept
+    output = model(input_ids=ids[:, :-1], use_cache=False, **options)
+    logits = getattr(output, "logits", None)
+    if logits is None or logits.ndim != 3:
+        raise UserError(
+            f"{type(model).__name__} has no perplexity: it has no language-modelling head"
+        )
+    flat = logits.reshape(-1, logits.shape[-1])
+    targets = ids[:, -n_kept:].reshape(-1)
+    n_rows = max(1, _CHUNK_BYTES // (4 * flat.shape[1]))
+    nats = torch.cat(
+        [
+            F.cross_entropy(rows.float(), wanted, reduction="none")
+            for rows, wanted in zip(flat.split(n_rows), targets.split(n_rows), strict=True)
+        ]
+    ).view(len(chosen), n_kept)
+    # Where, not times: what is not scored may be no number.
+    scored = torch.where(is_scored[:, -n_kept:], nats, 0)
+    return scored.double().sum(1).cpu() if device.type != "mps" else scored.cpu().double().sum(1)

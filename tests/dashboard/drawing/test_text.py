@@ -1,0 +1,106 @@
+"""Tokens as HTML: read back by a parser, nothing of them is markup."""
+
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from dashboard.drawing import palette
+from dashboard.drawing.text import colored_tokens, number
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</span></div>",
+    '" onmouseover="alert(1)',
+    "' onload='x",
+    "&lt;",
+    "&amp;",
+    "<!--",
+    "a\n b",
+    "]]>",
+    "<",
+)
+
+
+class Reader(HTMLParser):
+    """Elements and the text of each span."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "span":
+            self.texts.append("")
+
+    def handle_data(self, data: str) -> None:
+        self.texts[-1] += data
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    return reader
+
+
+def test_whatever_tokens_say_is_text() -> None:
+    found = read(colored_tokens(HOSTILE, [0.5] * len(HOSTILE), 1.0, focus=1))
+    assert found.texts == list(HOSTILE)
+    assert [tag for tag, _ in found.elements] == ["div", *["span"] * len(HOSTILE)]
+    assert {name for _, attributes in found.elements for name in attributes} == {"style", "title"}
+
+
+def background(attributes: dict[str, str | None]) -> tuple[tuple[int, ...], int]:
+    """Colour and opacity."""
+    match = re.search(r"background:#(..)(..)(..)(..)", str(attributes["style"]))
+    assert match is not None
+    red, green, blue, strength = (int(part, 16) for part in match.groups())
+    return (red, green, blue), strength
+
+
+def test_colours_tell_sign_and_magnitude() -> None:
+    values = [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0]
+    found = read(colored_tokens(["x"] * 7, values, 1.0))
+    shown = [background(attributes) for tag, attributes in found.elements if tag == "span"]
+    assert [attributes["title"] for tag, attributes in found.elements[1:]] == [
+        number(v, ".3g") for v in values
+    ]
+    strengths = [strength for _, strength in shown]
+    assert strengths == [200, 200, 100, 0, 100, 200, 200]
+    table = [tuple(color) for color in palette.diverging().tolist()]
+    assert [table.index(color) for color, _ in shown] == [1, 1, 64, 128, 192, 255, 255]
+
+
+def test_only_the_focus_is_underlined() -> None:
+    found = read(colored_tokens("abc", [1.0, 2.0, 3.0], 3.0, focus=2))
+    styles = [str(attributes["style"]) for tag, attributes in found.elements if tag == "span"]
+    assert ["border-bottom" in style for style in styles] == [False, False, True]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("scale", [0.0, 1.0, math.nan, math.inf])
+def test_numbers_that_are_none_are_shown_all_the_same(value: float, scale: float) -> None:
+    found = read(colored_tokens(["a", "b"], [value, 0.0], scale))
+    assert found.texts == ["a", "b"]
+    assert found.elements[1][1]["title"] == f"{value:.3g}".replace("-", "−")
+    if math.isnan(value):
+        assert background(found.elements[1][1])[1] == 0
+
+
+def test_no_tokens_make_an_empty_paragraph() -> None:
+    assert read(colored_tokens([], [], 1.0)).texts == []
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        colored_tokens(["a"], np.zeros(2).tolist(), 1.0)
+
+
+def test_numbers_have_a_minus() -> None:
+    assert number(-0.5) == "−0.5"
+    assert number(-1.25e-7, "+.3g") == "−1.25e−07"
+    assert number(2.0, "+.1%") == "+200.0%"

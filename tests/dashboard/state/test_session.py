@@ -1,0 +1,133 @@
+"""Text that a page shows as it is, and the selection that stands in the address."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from streamlit.testing.v1 import AppTest
+
+from dashboard.state.selection import Selection
+from dashboard.state.session import plain
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "**bold** _it_ `code` ~~gone~~",
+    "[link](javascript:alert(1))",
+    "![image](http://x/y.png)",
+    "# heading",
+    "- item",
+    "1. item",
+    "> quote",
+    "a | b\n--- | ---\nc | d",
+    "$x^2$ and $$y$$",
+    ":red[text] :material/bug: :smile:",
+    "&lt;b&gt; &amp; &copy;",
+    "back\\slash \\* \\<b>",
+    "http://example.com",
+    "<http://example.com>",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_markdown_leaves_plain_text_as_it_is(text: str) -> None:
+    rendered = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(plain(text))
+    elements = set(re.findall(r"<(\w+)", rendered))
+    assert elements <= ({"p", "ol", "li"} if text == "1. item" else {"p"})
+    shown = html.unescape(re.sub(r"<[^>]*>", "", rendered)).strip()
+    assert shown == (text.removeprefix("1. ") if text == "1. item" else text)
+    # And what Streamlit has beyond Markdown: formulas, colours and icons.
+    assert not re.search(r"(?<!\\)[$:]", plain(text))
+
+
+def test_any_text_is_shown_as_it_is() -> None:
+    rng = np.random.default_rng(0)
+    signs = list("ab1 <>&\"'`*_{}[]()#+-.!|~$:\\/^=@;,?%é")
+    for _ in range(300):
+        text = "x" + "".join(rng.choice(signs, 20)) + "x"
+        text = re.sub(" +", " ", text)
+        rendered = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(plain(text))
+        assert set(re.findall(r"<(\w+)", rendered)) == {"p"}
+        assert html.unescape(re.sub(r"<[^>]*>", "", rendered)).strip() == text
+
+
+def page() -> None:
+    import streamlit as st
+
+    from dashboard.state import session
+
+    session.read_url()
+    for key, value in st.session_state.get("changes", {}).items():
+        session.change(**{key: value})
+    st.session_state["changes"] = {}
+    st.toggle("Beside it", key="beside")
+    # One for each layer: that of the layer before is gone at the end of the run.
+    st.toggle("Of it", key=f"of layer {session.current().layer}")
+    st.text(repr(session.current().params()))
+    session.write_url()
+
+
+def test_an_address_that_lags_behind_changes_nothing() -> None:
+    at = AppTest.from_function(page)
+    at.query_params["layer"] = "3"
+    at.run()
+    at.session_state["changes"] = {"layer": 4}
+    at.run()
+    # The next click comes before the browser has the new address.
+    at.query_params["layer"] = "3"
+    at.toggle(key="beside").set_value(True).run()
+    assert dict(at.query_params) == {"layer": "4"}
+
+
+def test_a_step_back_at_once_is_a_step_back() -> None:
+    at = AppTest.from_function(page)
+    at.query_params["layer"] = "3"
+    at.run()
+    at.session_state["changes"] = {"layer": 4}
+    at.run()
+    assert dict(at.query_params) == {"layer": "4"}
+    # The same old address, and no click.
+    at.query_params["layer"] = "3"
+    at.run()
+    assert at.text[0].value == "{'layer': '3'}"
+    assert dict(at.query_params) == {"layer": "3"}
+
+
+def test_what_was_just_chosen_counts_more_than_the_address() -> None:
+    at = AppTest.from_function(page)
+    at.query_params["layer"] = "3"
+    at.run()
+    # A click's own function runs before the page does; the run before it never wrote.
+    at.session_state["selection"] = Selection(layer=5)
+    at.session_state["was changed"] = True
+    at.session_state["written params"] = None
+    at.run()
+    assert dict(at.query_params) == {"layer": "5"}
+
+
+def test_the_address_and_the_selection_are_one() -> None:
+    at = AppTest.from_function(page)
+    at.query_params["layer"] = "3"
+    at.query_params["neuron"] = "5"
+    at.query_params["evil"] = "1"
+    at.run()
+    # What means nothing is gone from the address.
+    assert dict(at.query_params) == {"layer": "3", "neuron": "5"}
+    at.session_state["changes"] = {"layer": 4}
+    at.run()
+    # Neuron 5 of another layer is another one.
+    assert dict(at.query_params) == {"layer": "4"}
+    # The user goes back.
+    at.query_params["layer"] = "3"
+    at.query_params["neuron"] = "5"
+    at.run()
+    assert at.text[0].value == "{'layer': '3', 'neuron': '5'}"
+    # Streamlit empties the address when another page is opened: what was chosen stays.
+    at.query_params.clear()
+    at.run()
+    assert dict(at.query_params) == {"layer": "3", "neuron": "5"}
+    assert not at.exception

@@ -1,0 +1,168 @@
+"""Figures: what they show is what the projection holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import projector
+from projector import Projection, UserError
+from projector.figures import figures
+from projector.projection.projection import map_name
+
+
+@pytest.fixture(scope="module")
+def fitted(checkpoint: Callable[[str], Path], text_file: Path) -> Projection:
+    return projector.fit(str(checkpoint("qwen2")), str(text_file), max_tokens=2000)
+
+
+def with_dead(projection: Projection, neuron: int) -> Projection:
+    name = map_name(0, "mlp_post")
+    positions = projection.position_tensors[name].clone()
+    positions[neuron] = torch.nan
+    covariance = projection.statistics[f"{name}.covariance"].clone()
+    covariance[neuron] = covariance[:, neuron] = 0
+    facts = projection.facts | {
+        "maps": projection.facts["maps"]
+        | {name: projection.facts["maps"][name] | {"dead_neurons": [neuron]}}
+    }
+    return replace(
+        projection,
+        facts=facts,
+        position_tensors=projection.position_tensors | {name: positions},
+        statistics=dict(projection.statistics) | {f"{name}.covariance": covariance},
+    )
+
+
+def test_a_map_shows_every_neuron_where_it_is(fitted: Projection) -> None:
+    figure = figures.map_figure(fitted, "mlp_post", [1])
+    trace = figure.data[0]
+    shown = np.stack([trace.x, trace.y, trace.z], axis=1)
+    np.testing.assert_array_equal(shown, fitted.positions(1, "mlp_post").numpy())
+    assert trace.text[5] == "L1 N5"
+    spread = fitted.covariance(1, "mlp_post").diagonal().sqrt().numpy()
+    np.testing.assert_allclose(trace.marker.color, np.log10(spread), rtol=1e-5)
+    # The title says how far to trust it.
+    overlap = fitted.figures(1, "mlp_post")["neighbour_overlap"]
+    assert f"{10 * overlap:.1f} of 10 nearest neighbours are kept" in figure.layout.title.text
+
+
+def test_the_slider_shows_one_layer_at_a_time(fitted: Projection) -> None:
+    figure = figures.map_figure(fitted, "attn_out")
+    assert [trace.visible for trace in figure.data] == [True, False]
+    second = figure.layout.sliders[0].steps[1]
+    assert list(second.args[0]["visible"]) == [False, True]
+    assert "Layer 1 attn_out" in second.args[1]["title.text"]
+
+
+@pytest.mark.parametrize(("dim", "kind"), [(1, "scatter"), (2, "scatter"), (5, "scatter3d")])
+def test_maps_of_other_dimensions(fitted: Projection, dim: int, kind: str) -> None:
+    from projector.layouts.solving import Layout
+
+    other = projector.relayout(fitted, Layout(dim=dim))
+    figure = figures.map_figure(other, "mlp_out", [0])
+    assert figure.data[0].type == kind
+    if dim == 5:
+        assert "three widest axes of 5" in figure.layout.title.text
+        shown = np.stack([figure.data[0][axis] for axis in "xyz"], axis=1)
+        spread = np.linalg.svd(other.positions(0, "mlp_out").numpy(), compute_uv=False)
+        np.testing.assert_allclose(np.linalg.svd(shown, compute_uv=False), spread[:3], rtol=1e-4)
+
+
+def test_a_dead_neuron_has_no_point_and_is_said(fitted: Projection) -> None:
+    projection = with_dead(fitted, 4)
+    figure = figures.map_figure(projection, "mlp_post", [0])
+    assert len(figure.data[0].x) == 39
+    assert "L0 N4" not in figure.data[0].text
+    assert "1 more" in figure.layout.title.text
+    heat = figures.heatmap_figure(projection, 0, "mlp_post")
+    assert np.isfinite(heat.data[1].z).all()
+    assert heat.data[0].z.shape == (39, 39)
+
+
+def test_both_heatmaps_hold_the_same_values_on_one_scale(fitted: Projection) -> None:
+    figure = figures.heatmap_figure(fitted, 0, "mlp_post")
+    before, after = figure.data
+    assert before.coloraxis == after.coloraxis == "coloraxis"
+    rho = fitted.correlation(0, "mlp_post").numpy()
+    np.testing.assert_array_equal(before.z, rho)
+    order = [int(label[1:]) for label in after.x]
+    np.testing.assert_array_equal(after.z, rho[np.ix_(order, order)])
+    assert order == fitted.order(0, "mlp_post", "leaf").tolist()
+
+    def beside_diagonal(z: np.ndarray) -> float:
+        return float(np.mean(np.diagonal(z, 1)))
+
+    assert beside_diagonal(after.z) > beside_diagonal(before.z) + 0.1
+
+
+def test_downsampled_cells_are_means(fitted: Projection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST_CELLS", 16)
+    figure = figures.heatmap_figure(fitted, 0, "mlp_post", "linear")
+    rho = fitted.correlation(0, "mlp_post").numpy()
+    z = figure.data[0].z
+    assert z.shape == (14, 14)  # 40 neurons, three to a cell, one left over
+    assert z[2, 5] == pytest.approx(rho[6:9, 15:18].mean(), abs=1e-6)
+    assert z[13, 0] == pytest.approx(rho[39:, :3].mean(), abs=1e-6)
+    own = rho[:3, :3]
+    assert z[0, 0] == pytest.approx((own.sum() - 3) / 6, abs=1e-6)
+    assert np.isnan(z[13, 13])  # one neuron alone is no pair
+    assert "3 × 3" in figure.layout.title.text
+
+
+def test_trust_strips_hold_the_figures(fitted: Projection) -> None:
+    stress, neighbours = figures.stress_figure(fitted).data
+    sites = list(stress.y)
+    row = sites.index("attn_out")
+    assert stress.z[row][1] == fitted.figures(1, "attn_out")["stress"]
+    assert neighbours.z[row][1] == pytest.approx(
+        10 * fitted.figures(1, "attn_out")["neighbour_overlap"]
+    )
+
+
+def test_null_figures_are_blank_and_tell_why(fitted: Projection) -> None:
+    from projector.layouts.solving import Layout
+
+    linear = projector.relayout(fitted, Layout(objective="linear", dim=1))
+    stress = figures.stress_figure(linear).data[0]
+    assert stress.z[0][0] is None
+    assert "not meant" in stress.customdata[0][0]
+
+
+def test_html_needs_no_network_and_escapes_names(fitted: Projection, tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
+    named = replace(fitted, facts=fitted.facts | {"model": fitted.facts["model"] | {"id": evil}})
+    path = tmp_path / "map.html"
+    figures.write_figure(figures.map_figure(named, "mlp_out"), path)
+    page = path.read_text(encoding="utf-8")
+    assert "<img src=x" not in page
+    assert "<script>alert(2)" not in page
+    assert not re.search(r"<(script|link)[^>]+(src|href)=", page)
+    assert [p.name for p in tmp_path.iterdir()] == ["map.html"]
+
+
+def test_pictures_of_a_projection(fitted: Projection, tmp_path: Path) -> None:
+    written = figures.write_pictures(fitted, tmp_path)
+    fit_of = [fitted.figures(layer, "mlp_post")["rank_correlation"] for layer in (0, 1)]
+    clearest = fit_of.index(max(fit_of))
+    assert sorted(path.name for path in written) == [
+        f"heatmap-layer{clearest}-mlp_post.html",
+        "map-attn_out.html",
+        "map-mlp_out.html",
+        "map-mlp_post.html",
+        "trust.html",
+    ]
+    assert all(path.exists() for path in written)
+
+
+def test_unknown_layer_is_refused(fitted: Projection) -> None:
+    with pytest.raises(UserError, match="layer 9"):
+        figures.map_figure(fitted, "mlp_out", [9])
+    with pytest.raises(UserError, match="mlp_in"):
+        figures.map_figure(fitted, "mlp_in")

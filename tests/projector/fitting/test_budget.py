@@ -1,0 +1,277 @@
+"""What a fit takes of memory, and that it stays within what it was given."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import projector
+from projector import Projection, UserError
+from projector.figures.figures import trust_text, write_pictures
+from projector.fitting.budget import Plan, enough_text, plan_fit, reckon_needs
+from projector.fitting.preparing import FitSettings, prepare
+from projector.layouts.solving import Layout
+from projector.projection.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
+from projector.terminal.options import parse_size
+
+
+def needs_of(widths: dict[tuple[int, str], int], **more: Any) -> Any:
+    options: dict[str, Any] = {
+        "correlation": "pooled",
+        "method": "smacof",
+        "device": torch.device("cpu"),
+        "n_positions": 64,
+        "widest": max(widths.values()),
+        "in_memory": False,
+    }
+    return reckon_needs(widths, **{**options, **more})
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [
+        ("8GiB", 8 * 2**30),
+        ("500MB", 500 * 10**6),
+        ("1.5 g", 1_500_000_000),
+        ("64KiB", 65_536),
+        ("12345", 12_345),
+        ("2tib", 2 * 2**40),
+    ],
+)
+def test_sizes_are_read_with_their_units(text: str, n_bytes: int) -> None:
+    assert parse_size(text) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "much", "8 G B", "-3GB", "8iB", "1e9", "8XB"])
+def test_what_is_no_size_is_told(text: str) -> None:
+    with pytest.raises(UserError, match="8GiB"):
+        parse_size(text)
+
+
+def plan_of(
+    widths: dict[tuple[int, str], int], budget: int | None, free: int = 0, **more: Any
+) -> Plan:
+    # Enough tokens that a sample of them is no small one.
+    return plan_fit(needs_of(widths, **more), widths, budget, free, n_tokens=10**6, itemsize=4)
+
+
+def test_passes_hold_every_map_once_and_stay_within_the_budget() -> None:
+    widths = {(layer, site): n for layer in range(7) for site, n in (("a", 300), ("b", 900))}
+    needs = needs_of(widths)
+    assert plan_of(widths, None, 10**12).passes == (tuple(widths),)
+    working = needs.batch + needs.libraries + max(needs.placing.values())
+    for share in (0.2, 0.5, 0.9):
+        budget = working + int(share * sum(needs.sums.values()))
+        plan = plan_of(widths, budget)
+        assert plan.samples == {}
+        assert [key for keys in plan.passes for key in keys] == list(widths)
+        assert plan.n_bytes == needs.of(plan.passes) <= budget
+        # No more passes than needed: two that follow one another would not fit into one.
+        for first, second in itertools.pairwise(plan.passes):
+            assert needs.of([(*first, second[0])]) > budget
+    by_sequence = needs_of(widths, correlation="per-sequence").sums
+    assert by_sequence == {key: 3 * n_bytes for key, n_bytes in needs.sums.items()}
+
+
+def test_results_that_stay_in_memory_count() -> None:
+    widths = {(0, "a"): 500, (1, "a"): 500}
+    needs = needs_of(widths, in_memory=True)
+    more = sum(needs.results.values())
+    assert 8 * 500**2 <= more <= 9 * 500**2
+    passes = [list(widths)]
+    assert needs.of(passes) == needs_of(widths).of(passes) + more
+
+
+def test_a_budget_that_holds_no_map_is_one_clear_line() -> None:
+    widths = {(3, "mlp_post"): 5000, (4, "attn_out"): 10}
+    # Trained online, so that a sample can't take the matrix's place.
+    needs = needs_of(widths, method="adamw")
+    with pytest.raises(UserError) as caught:
+        plan_of(widths, 10**8, method="adamw")
+    line = str(caught.value)
+    budget = needs.of([[(3, "mlp_post")]])
+    least = enough_text(budget)
+    for part in ("the budget is 100 MB", least, "layer 3 mlp_post", "--memory-budget"):
+        assert part in line
+    # What the line says helps.
+    assert plan_of(widths, parse_size(least.replace(" ", "")), method="adamw").samples == {}
+    with pytest.raises(UserError, match="of 100 MB that are free"):
+        plan_of(widths, None, 10**8, method="adamw")
+
+
+def test_a_map_too_wide_for_a_matrix_keeps_a_sample() -> None:
+    widths = {(0, "mlp_post"): 20_000, (0, "mlp_out"): 2_000, (1, "mlp_post"): 20_000}
+    plan = plan_of(widths, 4 * 10**9)
+    assert set(plan.samples) == {(0, "mlp_post"), (1, "mlp_post")}
+    assert all(1000 < n < 2 * 20_000 for n in plan.samples.values())
+    assert plan.n_bytes <= 4 * 10**9
+    # As many as there is room for.
+    assert plan.n_bytes > 3.9 * 10**9
+    assert [key for keys in plan.passes for key in keys] == list(widths)
+    assert Plan.from_json(json.loads(json.dumps(plan.as_json()))) == plan
+    # With room for the matrix there is no sample; with room for hardly a token there is no map.
+    assert plan_of(widths, 40 * 10**9).samples == {}
+    with pytest.raises(UserError, match="without a matrix of its correlations") as caught:
+        plan_of(widths, 600 * 10**6)
+    (number, unit) = re.findall(r"takes (\S+) (\S+) beside", str(caught.value))[0]
+    samples = plan_of(widths, parse_size(number + unit)).samples
+    assert set(samples) == set(plan.samples)
+    assert all(1000 <= n_drawn < 1100 for n_drawn in samples.values())
+    # What is kept in memory of other maps is room that it does not have; of its own, nothing is.
+    kept = plan_of(widths, 4 * 10**9, in_memory=True)
+    assert set(kept.samples) == set(plan.samples)
+    assert kept.n_bytes <= 4 * 10**9
+    assert 0 < plan.samples[0, "mlp_post"] - kept.samples[0, "mlp_post"] < 200
+    # Of what is free, which is never the same twice, a round share.
+    for free in (4 * 10**9, 4_100_000_000):
+        assert plan_of(widths, None, free).samples[0, "mlp_post"] == 16_384
+    # The least that is told is what suffices, also of what is free.
+    with pytest.raises(UserError, match=r"takes .* of 720 MB that are free a fit takes 648 MB"):
+        plan_of(widths, None, 720 * 10**6)
+    assert set(plan_of(widths, None, 735 * 10**6).samples.values()) == {1000}
+    # No more than twice the neurons, and no more than the corpus has.
+    roomy = plan_of({(0, "a"): 6_000}, 1500 * 10**6)
+    assert roomy.samples == {(0, "a"): 2 * 6_000 - 1}
+    needs = needs_of(widths)
+    few = plan_fit(needs, widths, 4 * 10**9, 0, n_tokens=700, itemsize=2)
+    assert set(few.samples.values()) == {700}
+
+
+WIDE = (0, "mlp_post")
+
+
+def sampled_fit(
+    model: str, corpus: str, n_drawn: int, monkeypatch: pytest.MonkeyPatch, **more: Any
+) -> projector.Projection:
+    """A fit of layer 0 that has room for the matrix of its narrow map, and none for its wide."""
+
+    def plan(needs: Any, widths: Any, *_: object, **__: object) -> Plan:
+        return Plan(0, (tuple(widths),), {WIDE: n_drawn}, 0, 0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(projector.fitting.preparing, "plan_fit", plan)
+        return projector.fit(model, corpus, **OF_LAYER_0, **more)
+
+
+OF_LAYER_0: dict[str, Any] = {
+    "sites": ("mlp_post", "mlp_out"),
+    "layers": (0,),
+    "batch_size": 1,
+    "max_tokens": 300,
+    "sequence_length": 32,
+}
+
+
+def test_a_fit_without_the_matrix_is_that_with_it_where_all_tokens_are_drawn(
+    checkpoint: Callable[[str], Path],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, corpus = str(checkpoint("qwen2")), str(text_file)
+    found = sampled_fit(model, corpus, 300, monkeypatch)
+    stored = projector.fit(model, corpus, **OF_LAYER_0)
+    figures, exact = (p.figures(0, "mlp_post") for p in (found, stored))
+    n_drawn = figures["sample"]["n_tokens"]
+    assert n_drawn == figures["n_tokens"] == figures["sample"]["n_corpus_tokens"] == 300
+    assert torch.equal(found.positions(0, "mlp_out"), stored.positions(0, "mlp_out"))
+    apart = [torch.pdist(p.positions(0, "mlp_post")) for p in (found, stored)]
+    assert torch.allclose(*apart, atol=0.02)
+    for name in ("stress", "stress_1", "rank_correlation", "correlation_stability"):
+        assert figures[name] == pytest.approx(exact[name], abs=0.01), name
+    assert figures["sample"]["measured"] == 0
+    assert "placed by a sample of 300 of 300 tokens, whose ρ is off by" in trust_text(figures)
+    # What was never a matrix is not read as one.
+    assert found.has_statistics_of(0, "mlp_out")
+    assert not found.has_statistics_of(*WIDE)
+    assert found.correlation(0, "mlp_out").shape[0] == found.positions(0, "mlp_out").shape[0]
+    with pytest.raises(UserError, match=r"layer 0 mlp_post .* 300 tokens.*--memory-budget"):
+        found.correlation(0, "mlp_post")
+    found.save(tmp_path / "found")
+    names = [path.name for path in write_pictures(Projection.load(tmp_path / "found"), tmp_path)]
+    # The first site has no correlations to draw.
+    assert "heatmap-layer0-mlp_out.html" in names
+    with pytest.raises(UserError, match=r"of layer 0 mlp_post, .* --memory-budget"):
+        projector.relayout(found, Layout(dim=2))
+
+
+def test_a_stopped_fit_without_the_matrix_goes_on_to_the_same_bytes(
+    checkpoint: Callable[[str], Path],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, corpus = str(checkpoint("qwen2")), str(text_file)
+    sampled_fit(model, corpus, 120, monkeypatch, out=tmp_path / "whole")
+    fitting: Any = projector.fitting.pipeline
+    monkeypatch.setattr(fitting, "_CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(fitting, "_CHECKPOINT_SHARE", float("inf"))
+    run = projector.statistics.gathering.Gatherer.run
+    seen = []
+
+    def stopped(self: Any, *batch: Any) -> None:
+        seen.append(batch)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        run(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(projector.statistics.gathering.Gatherer, "run", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sampled_fit(model, corpus, 120, monkeypatch, out=tmp_path / "stopped")
+    # The sample is the stopped fit's, whatever room there is by now.
+    again = projector.fit(model, corpus, **OF_LAYER_0, out=tmp_path / "stopped", resume=True)
+    assert again.figures(0, "mlp_post")["n_tokens"] == 120
+    for name in (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE):
+        whole, stopped_one = (tmp_path / folder / name for folder in ("whole", "stopped"))
+        assert whole.read_bytes() == stopped_one.read_bytes(), name
+
+
+@pytest.mark.parametrize("solver", ["smacof", "adamw"])
+def test_several_passes_give_what_one_gives(
+    solver: str, checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+) -> None:
+    model, corpus = str(checkpoint("qwen2")), str(text_file)
+    options: dict[str, Any] = {"max_tokens": 1200, "batch_size": 4, "solver": solver}
+    job = prepare(model, corpus, FitSettings(max_tokens=1200, batch_size=4), job_layout(solver))
+    needs = needs_of(job.widths, method=job.layout.method, n_positions=4 * job.sequence_length)
+    budget = needs.of([[key] for key in job.widths]) + max(needs.sums.values())
+    projector.fit(model, corpus, out=tmp_path / "once", **options)
+    projector.fit(model, corpus, out=tmp_path / "often", memory_budget=budget, **options)
+    for name in (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE):
+        once, often = (tmp_path / folder / name for folder in ("once", "often"))
+        assert once.read_bytes() == often.read_bytes(), name
+
+
+def job_layout(solver: str) -> Any:
+    return projector.layouts.solving.Layout(solver=solver)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+def test_the_peak_stays_within_the_budget(tmp_path: Path) -> None:
+    """A wide model in a process of its own: what it takes beside the loaded model."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--case"]
+    found = subprocess.run(
+        [*command, "1536", "2", "272MiB", str(tmp_path), "--tokens", "6000"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
+        # Beside other tests, threads would wait for one another.
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    case = json.loads(found.stdout.splitlines()[-1])
+    assert case["n_passes"] > 1
+    assert case["peak_bytes"] <= 1.1 * 272 * 2**20
+    # And is no small part of it: the budget is used.
+    assert case["peak_bytes"] > 0.4 * 272 * 2**20

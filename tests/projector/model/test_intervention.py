@@ -1,0 +1,126 @@
+"""Interventions against weights changed by hand, and what must be left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from projector.model.architecture import find_architecture
+from projector.model.architecture.weights import read_weights
+from projector.model.capture import Tap, collect
+from projector.model.intervention import Replacement, intervene
+from tests.families import FAMILIES, build
+
+NEURONS = torch.tensor([3, 17, 30])
+IDS = torch.tensor([[5, 9, 2, 11, 7], [4, 4, 8, 1, 3]])
+
+
+def hidden(model: Any) -> Tensor:
+    trunk = getattr(model, "base_model", model)
+    with torch.no_grad():
+        return trunk(input_ids=IDS).last_hidden_state
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "bloom"])
+def test_zero_neurons_are_as_if_they_had_no_way_out(family: str) -> None:
+    model: Any = build(family).eval()
+    block = find_architecture(model).blocks[1]
+    before = hidden(model)
+    with intervene([Replacement.zero(block.taps["mlp_post"], NEURONS)]):
+        found = hidden(model)
+    assert torch.equal(hidden(model), before)
+    assert block.mlp is not None
+    matrix = block.mlp.output
+    with torch.no_grad():
+        matrix.module.weight.index_fill_(matrix.input_axis, NEURONS, 0.0)  # type: ignore[operator, union-attr]
+    torch.testing.assert_close(found, hidden(model), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(found, before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_a_neuron_held_at_a_value_is_a_shift_of_the_output(family: str) -> None:
+    model: Any = build(family).eval()
+    block = find_architecture(model).blocks[0]
+    assert block.mlp is not None
+    trunk = getattr(model, "base_model", model)
+    values = torch.tensor([0.5, -1.0, 2.0])
+    taps = {"neurons": block.taps["mlp_post"], "out": Tap(block.mlp.output.module, "output")}
+    plain = collect(trunk, taps, {"input_ids": IDS})
+    with intervene([Replacement(block.taps["mlp_post"], NEURONS, values)]):
+        changed = collect(trunk, {"out": taps["out"]}, {"input_ids": IDS})["out"]
+    step = values - plain["neurons"][..., NEURONS]
+    expected = plain["out"] + step @ read_weights(block.mlp).output[:, NEURONS].T
+    torch.testing.assert_close(changed, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("site", ["mlp_out", "attn_out", "attn_z", "resid_pre", "resid_post"])
+def test_every_site_can_be_held(site: str) -> None:
+    model: Any = build("llama").eval()
+    architecture = find_architecture(model)
+    tap = architecture.blocks[0].taps[site]
+    chosen = torch.arange(architecture.blocks[0].widths[site])
+    values = torch.linspace(-1, 1, len(chosen))
+    reader = {"after": architecture.blocks[0].taps["resid_post"]}
+    with intervene([Replacement(tap, chosen, values)]):
+        one = hidden(model)
+        after = collect(model.base_model, reader, {"input_ids": IDS})["after"]
+    assert one.isfinite().all()
+    assert not torch.allclose(one, hidden(model))
+    if site == "resid_post":
+        # The stream is the same at every position from here on.
+        torch.testing.assert_close(after, values.expand_as(after))
+
+
+def test_hooks_are_gone_after_an_error() -> None:
+    model: Any = build("llama").eval()
+    block = find_architecture(model).blocks[0]
+    before = hidden(model)
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        intervene([Replacement.zero(block.taps["mlp_post"], [1])]),
+    ):
+        raise RuntimeError("stop")
+    assert torch.equal(hidden(model), before)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_what_can_not_be_is_refused() -> None:
+    model: Any = build("llama").eval()
+    tap = find_architecture(model).blocks[0].taps["mlp_post"]
+    with (
+        pytest.raises(ValueError, match="twice"),
+        intervene([Replacement.zero(tap, [1, 1])]),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match="one value for each"),
+        intervene([Replacement(tap, torch.tensor([1, 2]), torch.zeros(3))]),
+    ):
+        pass
+    for number in (40, -1):
+        with (
+            pytest.raises(ValueError, match="is not there"),
+            intervene([Replacement.zero(tap, [number])]),
+        ):
+            hidden(model)
+
+
+def test_what_the_model_uses_elsewhere_is_not_changed() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Identity(), nn.Identity()
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.first(x), self.second(x)
+
+    model = Twice()
+    x = torch.ones(2, 4)
+    with intervene([Replacement.zero(Tap(model.first, "input"), [0, 1])]):
+        one, two = model(x)
+    assert one.sum() == 4
+    assert two.sum() == 8
+    assert x.sum() == 8

@@ -1,0 +1,246 @@
+"""The artifact: what is saved is what is loaded, and nothing is half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import projector
+from projector import Projection, UserError
+from projector.layouts.arrangement import ranks_of
+from projector.layouts.costs import arrangement_cost
+from projector.projection.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE, check_out
+
+FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
+
+
+@pytest.fixture(scope="module")
+def fitted(checkpoint: Callable[[str], Path], text_file: Path) -> Projection:
+    return projector.fit(str(checkpoint("qwen2")), str(text_file), max_tokens=2000)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_loads_what_was_saved(fitted: Projection, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "a")
+    loaded = Projection.load(tmp_path / "a")
+    assert loaded.facts == fitted.facts
+    assert (
+        loaded.maps
+        == fitted.maps
+        == [(layer, site) for layer in (0, 1) for site in ("mlp_post", "mlp_out", "attn_out")]
+    )
+    for layer, site in fitted.maps:
+        for what in ("positions", "mean", "covariance", "correlation", "order"):
+            ours, theirs = (getattr(p, what)(layer, site) for p in (fitted, loaded))
+            assert torch.equal(ours, theirs), what
+    loaded.save(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_the_files_are_as_documented(fitted: Projection, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "out")
+    assert sorted(contents(tmp_path / "out")) == sorted(FILES)
+    positions = load_file(tmp_path / "out" / POSITIONS_FILE)
+    assert positions["layers.1.mlp_post"].shape == (40, 3)
+    assert positions["layers.1.mlp_post"].dtype == torch.float32
+    statistics = load_file(tmp_path / "out" / STATISTICS_FILE)
+    assert statistics["layers.0.attn_out.mean"].shape == (24,)
+    assert statistics["layers.0.attn_out.covariance"].shape == (24, 24)
+    for name in (POSITIONS_FILE, STATISTICS_FILE):
+        with safe_open(tmp_path / "out" / name, framework="pt") as file:
+            assert len(file.metadata()) <= 1
+    facts = json.loads((tmp_path / "out" / FACTS_FILE).read_text())
+    assert facts["format_version"] == 1
+    assert set(facts["maps"]["layers.0.mlp_out"]) >= {
+        "n_neurons",
+        "dead_neurons",
+        "stress",
+        "stress_1",
+        "rank_correlation",
+        "neighbour_overlap",
+        "stability",
+    }
+    text = (tmp_path / "out" / FACTS_FILE).read_text()
+    assert str(tmp_path) not in text
+    assert os.sep + "tmp" not in text
+
+
+def test_correlation_comes_from_the_covariance(fitted: Projection) -> None:
+    covariance = fitted.covariance(0, "mlp_post").double()
+    spread = covariance.diagonal().sqrt()
+    expected = covariance / spread[:, None] / spread
+    torch.testing.assert_close(
+        fitted.correlation(0, "mlp_post").double(), expected, atol=1e-5, rtol=0
+    )
+
+
+def test_orders_put_together_what_fires_together(fitted: Projection) -> None:
+    rho = fitted.correlation(1, "mlp_post")
+    costs = {}
+    for by in ("linear", "leaf", "spectral", "index"):
+        order = fitted.order(1, "mlp_post", by)
+        assert sorted(order.tolist()) == list(range(40))
+        costs[by] = arrangement_cost(ranks_of(order), rho)
+    assert costs["linear"] <= min(costs["leaf"], costs["spectral"])
+    assert max(costs["leaf"], costs["spectral"]) < costs["index"]
+    with pytest.raises(UserError, match="alphabetical"):
+        fitted.order(1, "mlp_post", "alphabetical")
+
+
+def test_force_replaces_and_leaves_no_stale_file(fitted: Projection, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fitted.save(out)
+    (out / "picture.html").write_text("mine")
+    with pytest.raises(UserError, match="--force"):
+        fitted.save(out)
+    bare = Projection(fitted.facts | {"layers": [0, 1]}, fitted.position_tensors)
+    bare.save(out, force=True)
+    assert sorted(contents(out)) == sorted((FACTS_FILE, POSITIONS_FILE, "picture.html"))
+    assert not Projection.load(out).has_statistics
+
+
+def test_without_statistics_positions_remain(fitted: Projection, tmp_path: Path) -> None:
+    Projection(fitted.facts, fitted.position_tensors).save(tmp_path / "out")
+    loaded = Projection.load(tmp_path / "out")
+    assert torch.equal(loaded.positions(0, "mlp_out"), fitted.positions(0, "mlp_out"))
+    with pytest.raises(UserError, match="--no-statistics"):
+        loaded.correlation(0, "mlp_out")
+
+
+def test_a_failed_write_leaves_the_old_projection(
+    fitted: Projection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    fitted.save(out)
+    before = contents(out)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("projector.projection.projection.write_tensors", fail)
+    with pytest.raises(UserError, match="no space left"):
+        fitted.save(out, force=True)
+    assert contents(out) == before
+    with pytest.raises(UserError, match="no space left"):
+        fitted.save(tmp_path / "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def test_where_nothing_can_be_written_is_told_at_once(fitted: Projection, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / FACTS_FILE).write_text('{"mine": 1}')
+    for out, words in (
+        ("file", "is a file"),
+        ("file/below", "is a file"),
+        ("link", "link to nothing"),
+        ("foreign", "not the work"),
+    ):
+        with pytest.raises(UserError, match=words):
+            check_out(tmp_path / out, force=True)
+    assert (tmp_path / "foreign" / FACTS_FILE).read_text() == '{"mine": 1}'
+
+
+def test_tensor_files_are_as_readable_as_the_rest(fitted: Projection, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "out")
+    assert len({(tmp_path / "out" / name).stat().st_mode for name in FILES}) == 1
+
+
+def damage_json(out: Path) -> None:
+    (out / FACTS_FILE).write_text('{"format"')
+
+
+def make_foreign(out: Path) -> None:
+    (out / FACTS_FILE).write_text('{"hello": 1}')
+
+
+def make_newer(out: Path) -> None:
+    facts = json.loads((out / FACTS_FILE).read_text())
+    (out / FACTS_FILE).write_text(json.dumps(facts | {"format_version": 99}))
+
+
+def drop_facts(out: Path) -> None:
+    (out / FACTS_FILE).unlink()
+
+
+def drop_positions(out: Path) -> None:
+    (out / POSITIONS_FILE).unlink()
+
+
+def truncate_positions(out: Path) -> None:
+    whole = (out / POSITIONS_FILE).read_bytes()
+    (out / POSITIONS_FILE).write_bytes(whole[: len(whole) // 2])
+
+
+def swap_statistics(out: Path) -> None:
+    save_file({"x": torch.zeros(1)}, out / STATISTICS_FILE, metadata={"projection": "0" * 64})
+
+
+def empty_facts(out: Path) -> None:
+    import hashlib
+
+    facts = json.loads((out / FACTS_FILE).read_text())
+    del facts["layout"]
+    text = json.dumps(facts)
+    (out / FACTS_FILE).write_text(text)
+    tensors = load_file(out / POSITIONS_FILE)
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    save_file(tensors, out / POSITIONS_FILE, metadata={"projection": fingerprint})
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (damage_json, "not JSON"),
+        (make_foreign, "no projection"),
+        (make_newer, "version 99"),
+        (drop_facts, "missing"),
+        (drop_positions, "missing"),
+        (truncate_positions, "damaged"),
+        (swap_statistics, "does not belong"),
+        (empty_facts, "layout"),
+    ],
+)
+def test_a_damaged_or_foreign_folder_is_refused_in_one_line(
+    fitted: Projection, tmp_path: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    out = tmp_path / "out"
+    fitted.save(out)
+    damage(out)
+    with pytest.raises(UserError, match=words) as caught:
+        Projection.load(out)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_layer_and_site_are_named(fitted: Projection) -> None:
+    with pytest.raises(UserError, match="layer 7"):
+        fitted.positions(7, "mlp_post")
+    with pytest.raises(UserError, match="resid_pre"):
+        fitted.positions(0, "resid_pre")
+    with pytest.raises(UserError, match="projector fit"):
+        Projection.load("nowhere-at-all")
+
+
+def test_statistics_that_another_fit_replaced_are_not_taken_for_its_own(
+    fitted: Projection, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    fitted.save(out)
+    opened = Projection.load(out)
+    Projection(
+        fitted.facts | {"sites": ["mlp_out"]}, fitted.position_tensors, fitted.statistics
+    ).save(out, force=True)
+    with pytest.raises(UserError, match="another projection's by now"):
+        opened.covariance(0, "mlp_out")

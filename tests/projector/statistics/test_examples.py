@@ -1,0 +1,276 @@
+"""What drives each neuron, against all activations looked through one by one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from projector.corpus.tokens import Corpus, read_corpus
+from projector.errors import UserError
+from projector.model.architecture import find_architecture
+from projector.statistics.examples import Examples, gather_examples
+from tests.conftest import make_text
+from tests.families import N_NEURONS, build
+
+LAYER, N_EXTREMES, N_SAMPLE = 1, 5, 200
+# Of many lengths, the shortest with no token that counts.
+TEXTS = ["ka", "", *(make_text(n, seed=n) for n in (3, 40, 7, 1, 12, 30, 25, 2, 9, 18, 21))]
+
+
+def corpus_of(tokenizer: Any, *, packed: bool, skip_first: int) -> Corpus:
+    source = [make_text(900)] if packed else TEXTS
+    return read_corpus(source, tokenizer, sequence_length=32, skip_first=skip_first, packed=packed)
+
+
+def module_of(model: Any) -> Any:
+    if hasattr(model, "bert"):
+        return model.bert.encoder.layer[LAYER].output.dense
+    return model.model.layers[LAYER].mlp.down_proj
+
+
+def all_activations(model: Any, corpus: Corpus) -> NDArray[np.float32]:
+    """(T, N), each sequence run alone."""
+    passed: list[Tensor] = []
+    handle = module_of(model).register_forward_pre_hook(lambda _, args: passed.append(args[0][0]))
+    with torch.no_grad():
+        for start, end in zip(corpus.starts[:-1], corpus.starts[1:], strict=True):
+            model(input_ids=torch.from_numpy(corpus.ids[start:end].astype(np.int64))[None])
+    handle.remove()
+    return torch.cat(passed).numpy()
+
+
+def counted(corpus: Corpus) -> list[list[int]]:
+    """Numbers of the tokens that count, sequence by sequence."""
+    return [
+        list(range(int(start) + corpus.skip_first, int(end)))
+        for start, end in zip(corpus.starts[:-1], corpus.starts[1:], strict=True)
+    ]
+
+
+def gather(model: Any, corpus: Corpus, **options: Any) -> Examples:
+    arguments = {"n_extremes": N_EXTREMES, "n_sample": N_SAMPLE} | options
+    return gather_examples(model, find_architecture(model), corpus, LAYER, "mlp_post", **arguments)
+
+
+@pytest.fixture(scope="module", params=["qwen2", "bert"])
+def case(request: pytest.FixtureRequest, tokenizer: Any) -> tuple[Any, Corpus]:
+    is_causal = request.param != "bert"
+    corpus = corpus_of(tokenizer, packed=is_causal, skip_first=int(is_causal))
+    return build(request.param), corpus
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 1000])
+def test_extremes_are_those_of_all_tokens(case: tuple[Any, Corpus], batch_size: int) -> None:
+    model, corpus = case
+    values = all_activations(model, corpus)
+    found = gather(model, corpus, batch_size=batch_size)
+    groups = [group for group in counted(corpus) if group]
+    assert len(groups) > N_EXTREMES
+    for sign, kept, at in (
+        (1, found.highest, found.highest_at),
+        (-1, found.lowest, found.lowest_at),
+    ):
+        assert kept.shape == at.shape == (N_NEURONS, N_EXTREMES)
+        for neuron in range(N_NEURONS):
+            best = sorted(max(sign * values[t, neuron] for t in group) for group in groups)
+            expected = [sign * v for v in best[::-1][:N_EXTREMES]]
+            np.testing.assert_allclose(kept[neuron], expected, rtol=1e-4, atol=1e-5)
+            tokens = at[neuron].tolist()
+            # Each stands where it is said to, at a token that counts, one of a sequence at most.
+            np.testing.assert_allclose(kept[neuron], values[tokens, neuron], rtol=1e-4, atol=1e-5)
+            homes = [next(k for k, group in enumerate(groups) if t in group) for t in tokens]
+            assert len(set(homes)) == N_EXTREMES
+
+
+@pytest.mark.parametrize("batch_size", [3, 1000])
+@pytest.mark.parametrize("n_sample", [1, 50, 10**6])
+def test_the_sample_is_drawn_evenly(
+    case: tuple[Any, Corpus], n_sample: int, batch_size: int
+) -> None:
+    model, corpus = case
+    values = all_activations(model, corpus)
+    found = gather(model, corpus, n_sample=n_sample, batch_size=batch_size)
+    tokens = [t for group in counted(corpus) for t in group]
+    ranks = [tokens.index(t) for t in found.sample_at.tolist()]
+    assert len(ranks) == min(n_sample, len(tokens))
+    if n_sample > 1:
+        assert (ranks[0], ranks[-1]) == (0, len(tokens) - 1)
+        steps = {b - a for a, b in itertools.pairwise(ranks)}
+        assert max(steps) - min(steps) <= 1
+    assert found.sample.dtype == torch.float16
+    np.testing.assert_allclose(
+        found.sample.float(), values[found.sample_at.numpy()], rtol=2e-3, atol=2e-3
+    )
+
+
+def test_tokens_are_the_corpus_s(case: tuple[Any, Corpus]) -> None:
+    model, corpus = case
+    advanced: list[int] = []
+    found = gather(model, corpus, batch_size=4, advance=advanced.append)
+    assert found.ids.tolist() == corpus.ids.tolist()
+    assert found.starts.tolist() == corpus.starts.tolist()
+    assert found.n_neurons == N_NEURONS
+    assert sum(advanced) == corpus.n_sequences
+    assert len(advanced) == -(-corpus.n_sequences // 4)
+
+
+def test_of_few_sequences_there_are_few_extremes(tokenizer: Any) -> None:
+    model = build("qwen2")
+    corpus = read_corpus([make_text(20)], tokenizer, sequence_length=32)
+    found = gather(model, corpus, n_extremes=9)
+    n = corpus.n_sequences
+    assert 1 <= n < 9
+    for kept, at in ((found.highest, found.highest_at), (found.lowest, found.lowest_at)):
+        assert kept.shape == at.shape == (N_NEURONS, 9)
+        assert kept[:, :n].isfinite().all()
+        assert (at[:, :n] >= 0).all()
+        assert (at[:, n:] == -1).all()
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_tokens_on_which_a_neuron_is_not_finite_do_not_count_for_it(
+    tokenizer: Any, broken: float
+) -> None:
+    model = build("qwen2")
+    corpus = corpus_of(tokenizer, packed=True, skip_first=1)
+    counts = np.bincount(corpus.ids)
+    rare = int(np.flatnonzero((counts >= 3) & (counts < 10))[0])
+    with torch.no_grad():
+        model.model.embed_tokens.weight[rare] = broken
+    values = all_activations(model, corpus)
+    is_finite = np.isfinite(values).all(axis=1)
+    assert 0 < is_finite.sum() < len(values)
+    found = gather(model, corpus)
+    for sign, kept, at in (
+        (1, found.highest, found.highest_at),
+        (-1, found.lowest, found.lowest_at),
+    ):
+        groups = [[t for t in group if is_finite[t]] for group in counted(corpus)]
+        for neuron in range(0, N_NEURONS, 7):
+            best = sorted(max(sign * values[t, neuron] for t in group) for group in groups if group)
+            expected = [sign * v for v in best[::-1][:N_EXTREMES]]
+            n = len(expected)
+            np.testing.assert_allclose(kept[neuron, :n], expected, rtol=1e-4, atol=1e-5)
+            assert (at[neuron, n:] == -1).all()
+
+
+def test_a_corpus_in_which_nothing_counts_is_refused(tokenizer: Any) -> None:
+    corpus = corpus_of(tokenizer, packed=True, skip_first=1)
+    empty = Corpus(**{f.name: getattr(corpus, f.name) for f in fields(corpus)} | {"n_tokens": 0})
+    with pytest.raises(UserError, match="no token that counts"):
+        gather(build("qwen2"), empty)
+
+
+def test_work_that_is_stopped_leaves_no_hook(case: tuple[Any, Corpus]) -> None:
+    model, corpus = case
+
+    def stop(n: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gather(model, corpus, advance=stop)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_context_stays_within_the_sequence(case: tuple[Any, Corpus]) -> None:
+    found = gather(*case)
+    ids, starts = found.ids.tolist(), found.starts.tolist()
+    for token in range(len(ids)):
+        sequence = next(list(range(a, b)) for a, b in itertools.pairwise(starts) if a <= token < b)
+        for n_before, n_after in ((0, 0), (2, 3), (1000, 1000)):
+            expected = [t for t in sequence if token - n_before <= t <= token + n_after]
+            around, focus = found.context(token, n_before, n_after)
+            assert around == [ids[t] for t in expected]
+            assert focus == expected.index(token)
+        assert found.before(token, 4) == [ids[t] for t in sequence if token - 4 < t <= token]
+
+
+@pytest.fixture
+def examples(tokenizer: Any) -> Examples:
+    return gather(build("qwen2"), corpus_of(tokenizer, packed=True, skip_first=1))
+
+
+def test_what_is_saved_is_loaded(examples: Examples, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "examples.safetensors"
+    for _ in range(2):
+        examples.save(path)
+        loaded = Examples.load(path)
+        for field in fields(Examples):
+            a, b = getattr(loaded, field.name), getattr(examples, field.name)
+            if field.name == "source":
+                assert a == b is not None
+                continue
+            assert a.dtype == b.dtype
+            assert torch.equal(a, b)
+    first = path.read_bytes()
+    loaded.save(path)
+    assert path.read_bytes() == first
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_of_a_file_that_does_not_name_its_text_it_is_not_known(
+    examples: Examples, tmp_path: Path
+) -> None:
+    path = tmp_path / "examples.safetensors"
+    examples.save(path)
+    metadata = {"format": "transformer-projection-examples", "format_version": "1"}
+    save_file(load_file(path), path, metadata={"examples": json.dumps(metadata)})
+    loaded = Examples.load(path)
+    assert loaded.source is None
+    assert torch.equal(loaded.ids, examples.ids)
+
+
+def without_a_tensor(path: Path) -> None:
+    tensors = load_file(path)
+    del tensors["sample"]
+    metadata = {"format": "transformer-projection-examples", "format_version": "1"}
+    save_file(tensors, path, metadata={"examples": json.dumps(metadata)})
+
+
+def of_another_format(path: Path) -> None:
+    save_file(load_file(path), path, metadata={"examples": json.dumps({"format": "x"})})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "damaged: remove it"),
+        (lambda path: path.write_bytes(b""), "damaged: remove it"),
+        (lambda path: path.write_bytes(b"\xff" * 1000), "damaged: remove it"),
+        (lambda path: path.unlink(), "damaged: remove it"),
+        (lambda path: save_file(load_file(path), path), "no examples of this format: remove it"),
+        (
+            lambda path: save_file(load_file(path), path, metadata={"examples": "{"}),
+            "damaged: remove it",
+        ),
+        (of_another_format, "no examples of this format: remove it"),
+        (without_a_tensor, "damaged: remove it"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_line(
+    change: Callable[[Path], object], says: str, examples: Examples, tmp_path: Path
+) -> None:
+    path = tmp_path / "examples.safetensors"
+    examples.save(path)
+    change(path)
+    with pytest.raises(UserError, match=says) as refused:
+        Examples.load(path)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_place_that_can_not_be_written_is_said(examples: Examples, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UserError):
+        examples.save(tmp_path / "file" / "examples.safetensors")

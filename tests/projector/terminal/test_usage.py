@@ -1,0 +1,112 @@
+"""Command lines that can't be read: one line, status 2, and where to look."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import projector.terminal.cli
+import pruning.terminal.cli
+
+APPS = {"projector": projector.terminal.cli.app, "pruning": pruning.terminal.cli.app}
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("pruning --bogus", "no such option: --bogus; see `pruning --help`"),
+        ("pruning nowhere", "no such command 'nowhere'; see `pruning --help`"),
+        ("pruning sweep", "missing argument 'MODEL'; see `pruning sweep --help`"),
+        ("pruning sweep bundled", "missing option '--out'; see `pruning sweep --help`"),
+        (
+            "pruning sweep --windos 3",
+            "no such option: --windos (did you mean --windows?); see `pruning sweep --help`",
+        ),
+        # The parser itself does not say of which command.
+        (
+            "pruning sweep bundled --out",
+            "option '--out' requires an argument; see `pruning sweep --help`",
+        ),
+        (
+            "pruning sweep bundled --out x --seeds three",
+            "--seeds 'three' can't be: give a whole number; see `pruning sweep --help`",
+        ),
+        (
+            "pruning prune bundled --out x --sparsity=a-third",
+            "--sparsity 'a-third' can't be: give a number; see `pruning prune --help`",
+        ),
+        (
+            "projector fit --out x --dim 2.5",
+            "--dim '2.5' can't be: give a whole number; see `projector fit --help`",
+        ),
+        # What is given twice counts as given last.
+        (
+            "projector fit --out x --dim 2 --dim=x",
+            "--dim 'x' can't be: give a whole number; see `projector fit --help`",
+        ),
+        ("projector info", "missing argument 'DIR'; see `projector info --help`"),
+        ("projector plot [b]x[/b] [b]y[/b] --out z", "extra argument"),
+    ],
+)
+def test_what_can_not_be_read_is_one_line(command: str, says: str) -> None:
+    program, *arguments = command.split()
+    result = CliRunner().invoke(APPS[program], arguments, prog_name=program)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+    result = CliRunner().invoke(APPS[program], [*arguments[:1], "--json", *arguments[1:]])
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"] in result.stderr
+
+
+def test_a_model_of_an_option_s_name_asks_for_no_json() -> None:
+    result = CliRunner().invoke(pruning.terminal.cli.app, ["sweep", "--seeds", "x", "--", "--json"])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("program", APPS)
+def test_help_is_shown_as_ever(program: str) -> None:
+    for arguments, status in (([], 2), (["--help"], 0)):
+        result = CliRunner().invoke(APPS[program], arguments)
+        assert result.exit_code == status
+        assert "Usage" in result.stdout
+        assert result.stderr == ""
+
+
+@pytest.mark.parametrize("program", APPS)
+def test_the_programs_themselves_refuse_so(program: str) -> None:
+    """As a shell starts them, and not as a test calls them."""
+    for arguments in (["--bogus"], ["nowhere", "--json"]):
+        result = subprocess.run(
+            [sys.executable, "-m", program, *arguments], capture_output=True, text=True
+        )
+        assert result.returncode == 2
+        (line,) = result.stderr.splitlines()
+        assert line.endswith(f"; see `python -m {program} --help`")
+        if "--json" in arguments:
+            assert json.loads(result.stdout) == {"error": line.removeprefix("error: ")}
+
+
+def test_what_a_command_ends_with_is_the_status() -> None:
+    from projector.terminal.usage import Commands
+
+    app = typer.Typer(cls=Commands)
+
+    @app.command()
+    def end(status: int) -> None:
+        raise typer.Exit(status)
+
+    @app.command()
+    def leave() -> None:
+        raise typer.Abort
+
+    for arguments, expected in ((["end", "0"], 0), (["end", "3"], 3), (["leave"], 1)):
+        assert CliRunner().invoke(app, arguments).exit_code == expected

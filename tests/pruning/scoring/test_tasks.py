@@ -1,0 +1,115 @@
+"""Benchmark tasks: what lm-evaluation-harness is asked, and what is read from its answer."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from projector.errors import UserError
+from pruning.scoring.tasks import TaskResult, check_installed, run_tasks
+from tests.families import build
+
+ANSWER = {
+    "results": {
+        "hellaswag": {
+            "alias": "hellaswag",
+            "acc,none": 0.25,
+            "acc_stderr,none": 0.01,
+            "acc_norm,none": float("nan"),
+            "acc_norm_stderr,none": "N/A",
+        },
+        "wikitext": {"word_perplexity,none": 37.37, "word_perplexity_stderr,none": "N/A"},
+    },
+    "n-samples": {"hellaswag": {"original": 10042, "effective": 20}},
+}
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A made-up lm_eval that keeps what it was asked; ``answer`` is what it gives or raises."""
+    seen: dict[str, Any] = {"answer": ANSWER}
+    package, models, huggingface = (
+        ModuleType(name) for name in ("lm_eval", "lm_eval.models", "lm_eval.models.huggingface")
+    )
+
+    class HFLM:
+        def __init__(self, **options: Any) -> None:
+            self.options = options
+
+    def simple_evaluate(**options: Any) -> Any:
+        seen.update(options)
+        if isinstance(seen["answer"], Exception):
+            raise seen["answer"]
+        return seen["answer"]
+
+    huggingface.HFLM = HFLM  # type: ignore[attr-defined]
+    package.simple_evaluate = simple_evaluate  # type: ignore[attr-defined]
+    for module in (package, models, huggingface):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return seen
+
+
+def test_the_harness_judges_the_model_in_memory(harness: dict[str, Any], tokenizer: Any) -> None:
+    model = build("qwen2")
+    run_tasks(model, tokenizer, ["hellaswag", "wikitext"], limit=20, batch_size=3)
+    options = harness["model"].options
+    assert options["pretrained"] is model
+    assert options["tokenizer"] is tokenizer
+    assert options["batch_size"] == 3
+    assert harness["tasks"] == ["hellaswag", "wikitext"]
+    assert harness["limit"] == 20
+
+
+def test_all_examples_are_judged_unless_limited(harness: dict[str, Any], tokenizer: Any) -> None:
+    run_tasks(build("qwen2"), tokenizer, ["hellaswag"])
+    assert harness["limit"] is None
+
+
+def test_every_metric_is_a_row(harness: dict[str, Any], tokenizer: Any) -> None:
+    found = run_tasks(build("qwen2"), tokenizer, ["hellaswag", "wikitext"])
+    assert found == (
+        TaskResult("hellaswag", "acc", "none", 0.25, 0.01, 20),
+        TaskResult("hellaswag", "acc_norm", "none", None, None, 20),
+        TaskResult("wikitext", "word_perplexity", "none", 37.37, None, None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (KeyError("no\nsuch task"), "can't run hellaswag: KeyError: 'no"),
+        (ConnectionError("no route\nto host"), "ConnectionError: no route to host"),
+        (None, "gave no result"),
+        ({"results": {}}, "gave no result"),
+    ],
+)
+def test_what_goes_wrong_inside_is_one_line(
+    harness: dict[str, Any], tokenizer: Any, answer: Any, message: str
+) -> None:
+    harness["answer"] = answer
+    with pytest.raises(UserError) as caught:
+        run_tasks(build("qwen2"), tokenizer, ["hellaswag"])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_harness_it_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    for call in (check_installed, lambda: run_tasks(build("qwen2"), tokenizer, ["hellaswag"])):
+        with pytest.raises(UserError, match=r"pip install 'transformer-projector\[tasks\]'"):
+            call()
+
+
+def test_settings_that_can_not_be_are_one_line(harness: dict[str, Any], tokenizer: Any) -> None:
+    model = build("qwen2")
+    with pytest.raises(UserError, match="no task to run"):
+        run_tasks(model, tokenizer, [])
+    with pytest.raises(UserError, match="--limit 0 is too small"):
+        run_tasks(model, tokenizer, ["hellaswag"], limit=0)
+    with pytest.raises(UserError, match="--batch-size 0 is too small"):
+        run_tasks(model, tokenizer, ["hellaswag"], batch_size=0)

@@ -1,0 +1,536 @@
+"""Sweeps on tiny models: every combination once, resumable, the same in any number of processes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from projector.errors import UserError
+from projector.model.loading import load_model
+from projector.progress import Silent
+from pruning.methods.planning import METHODS
+from pruning.pruning import PruneSettings, prune_model
+from pruning.refit.refits import REFITS
+from pruning.scoring.perplexity import find_context, prepare, score
+from pruning.sweep import workers as working
+from pruning.sweep.job import (
+    SweepJob,
+    SweepRequest,
+    SweepSettings,
+    begin_report,
+    prepare_sweep,
+    run_sweep,
+)
+from pruning.sweep.report import CSV_FILE, DENSE, JSON_FILE, NOT_APPLICABLE, OK, PruningReport, Row
+from tests.conftest import make_text
+from tests.families import N_HIDDEN, N_LAYERS
+from tests.pruning.test_preparing import fit
+
+Checkpoint = Callable[[str], Path]
+SPARSITIES = (0.25, 0.5)
+SETTINGS = SweepSettings(
+    sparsities=SPARSITIES, n_seeds=2, n_sequences=20, n_steps=3, methods=METHODS, refits=REFITS
+)
+N_WINDOWS = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    transformers.utils.logging.disable_progress_bar()
+    yield
+    transformers.utils.logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A calibration text and two to score on."""
+    folder = tmp_path_factory.mktemp("texts")
+    paths = []
+    for name, n_words, seed in (("own", 1500, 21), ("like", 250, 22), ("unlike", 240, 23)):
+        paths.append(folder / f"{name}.txt")
+        paths[-1].write_text(make_text(n_words, seed), encoding="utf-8")
+    return paths[0], paths[1], paths[2]
+
+
+@pytest.fixture(scope="module")
+def request_of(
+    tmp_path_factory: pytest.TempPathFactory,
+    checkpoint: Checkpoint,
+    texts: tuple[Path, Path, Path],
+) -> Callable[[str], SweepRequest]:
+    projections = {
+        family: fit(checkpoint(family), texts[0], tmp_path_factory.mktemp("maps") / family)
+        for family in ("llama", "qwen2")
+    }
+
+    def make(family: str) -> SweepRequest:
+        return SweepRequest(
+            str(checkpoint(family)),
+            SETTINGS,
+            str(texts[0]),
+            (str(texts[1]), str(texts[2])),
+            projections[family],
+            n_windows=N_WINDOWS,
+            sequence_length=32,
+            device="cpu",
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def done(
+    request_of: Callable[[str], SweepRequest], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SweepJob, Path]:
+    """A whole sweep of a model whose outputs can have a bias; not to be changed."""
+    job = prepare_sweep(request_of("llama"))
+    out = tmp_path_factory.mktemp("sweeps") / "whole"
+    run_sweep(job, out)
+    return job, out
+
+
+def small(job: SweepJob, **changes: Any) -> SweepJob:
+    """A quick sweep of the same model."""
+    settings = replace(
+        SETTINGS,
+        **({"methods": ("magnitude", "obs"), "refits": ("none", "bias"), "n_seeds": 1} | changes),
+    )
+    return replace(job, settings=settings, request=None)
+
+
+def without_seconds(folder: Path) -> str:
+    values = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
+    for each in values["rows"]:
+        assert each.pop("seconds") >= 0
+    return json.dumps(values, indent=1)
+
+
+def test_every_combination_has_a_row_for_each_text(done: tuple[SweepJob, Path]) -> None:
+    job, out = done
+    report = PruningReport.load(out)
+    rows = [row for row in report.rows if row.windows == "sample"]
+    expected = {(DENSE, "none", 0.0, 0)} | {
+        (method, refit, sparsity, seed)
+        for method in METHODS
+        for refit in REFITS
+        for sparsity in SPARSITIES
+        for seed in (0, 1)
+    }
+    for text in job.samples:
+        own = [row.combination for row in rows if row.evaluation == text.source]
+        assert len(own) == len(set(own))
+        assert set(own) == expected
+    assert {row.evaluation for row in rows} == {"like.txt", "unlike.txt"}
+    for row in rows:
+        assert row.status == OK
+        assert row.perplexity is not None
+        assert math.isfinite(row.perplexity)
+        assert row.bits_per_byte is not None
+        # The first token of each window is predicted from one that is put before it.
+        assert row.n_tokens == N_WINDOWS * 64
+        assert row.seconds >= 0
+    assert {path.name for path in out.iterdir()} == {JSON_FILE, CSV_FILE}
+
+
+def test_all_methods_remove_as_much(done: tuple[SweepJob, Path]) -> None:
+    job, out = done
+    report = PruningReport.load(out)
+    n_dense = report.model["parameters"]
+    assert n_dense == sum(p.numel() for p in job.loaded.model.parameters())
+    for row in report.rows:
+        if row.method == DENSE:
+            assert (row.parameters, row.removed_share, row.sparsity) == (n_dense, 0.0, 0.0)
+            continue
+        # Gate, up and down of 40 neurons; a bias where one is put in.
+        n_gone = N_LAYERS * round(40 * row.sparsity) * 3 * N_HIDDEN
+        n_gone -= 0 if row.refit == "none" else N_LAYERS * N_HIDDEN
+        # The same switch gives gate and up theirs.
+        n_gone -= 0 if row.refit == "none" else N_LAYERS * 2 * (40 - round(40 * row.sparsity))
+        assert row.parameters == n_dense - n_gone
+        assert row.removed_share == pytest.approx(n_gone / n_dense)
+
+
+def test_the_dense_row_is_the_model_s_own_score(done: tuple[SweepJob, Path]) -> None:
+    job, out = done
+    report = PruningReport.load(out)
+    loaded = load_model(job.request.model, device="cpu", with_head=True)  # type: ignore[union-attr]
+    context = find_context(loaded.model, loaded.tokenizer)
+    for source in job.request.evaluations:  # type: ignore[union-attr]
+        for windows, most in (("sample", N_WINDOWS), ("all", None)):
+            found = score(
+                loaded.model, prepare(source, loaded.tokenizer, context, max_windows=most)
+            )
+            (row,) = [
+                r
+                for r in report.rows
+                if (r.method, r.evaluation, r.windows) == (DENSE, Path(source).name, windows)
+            ]
+            assert row.perplexity == pytest.approx(found.perplexity, rel=1e-6)
+            assert row.n_tokens == found.n_tokens
+            assert row.bits_per_byte == pytest.approx(found.bits_per_byte, rel=1e-6)
+
+
+def test_a_row_is_the_score_of_the_checkpoint_that_prune_writes(
+    request_of: Callable[[str], SweepRequest], tmp_path: Path
+) -> None:
+    """Of a checkpoint in bf16: what rounding the refitted weights costs is in the row."""
+    folder = tmp_path / "half"
+    loaded = load_model(request_of("qwen2").model, device="cpu", with_head=True)
+    loaded.model.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[operator]
+    loaded.tokenizer.save_pretrained(folder)
+    request = replace(
+        request_of("qwen2"),
+        model=str(folder),
+        projection=None,
+        settings=replace(
+            SETTINGS, methods=("obs",), refits=("least-squares",), sparsities=(0.5,), n_seeds=1
+        ),
+    )
+    report = run_sweep(prepare_sweep(request), tmp_path / "sweep")
+    made = prune_model(
+        str(folder),
+        PruneSettings(
+            method="obs",
+            sparsity=0.5,
+            refit="least-squares",
+            n_sequences=SETTINGS.n_sequences,
+            n_steps=SETTINGS.n_steps,
+        ),
+        tmp_path / "pruned",
+        calibration=request.calibration,
+        sequence_length=32,
+        device="cpu",
+    )
+    saved = load_model(str(made.saved.folder), device="cpu", with_head=True)
+    assert saved.stored_dtype == torch.bfloat16
+    context = find_context(saved.model, saved.tokenizer)
+    text = prepare(request.evaluations[0], saved.tokenizer, context, max_windows=N_WINDOWS)
+    (row,) = [
+        r
+        for r in report.rows
+        if (r.method, r.evaluation, r.windows) == ("obs", text.source, "sample")
+    ]
+    assert row.perplexity == pytest.approx(score(saved.model, text).perplexity, rel=1e-6)
+
+
+def test_winners_are_scored_on_all_windows(done: tuple[SweepJob, Path]) -> None:
+    job, out = done
+    report = PruningReport.load(out)
+    expected = {(DENSE, "none", 0.0, 0)}
+    for text in job.samples:
+        for winner in report.winners(text.source):
+            expected |= {(winner.method, winner.refit, winner.sparsity, seed) for seed in (0, 1)}
+    again = [row for row in report.rows if row.windows == "all"]
+    for text in job.wholes:
+        own = [row.combination for row in again if row.evaluation == text.source]
+        assert set(own) == expected
+        assert len(own) == len(expected)
+        assert {row.n_tokens for row in again if row.evaluation == text.source} == {text.n_tokens}
+
+
+def test_refits_do_what_they_are_for(done: tuple[SweepJob, Path]) -> None:
+    """Rows are the models': seeds draw other text, and random ones other neurons."""
+    _, out = done
+    rows = {
+        (*row.combination, row.evaluation): row.perplexity
+        for row in PruningReport.load(out).rows
+        if row.windows == "sample"
+    }
+    for method in METHODS:
+        for sparsity in SPARSITIES:
+            values = [rows[method, refit, sparsity, 0, "like.txt"] for refit in REFITS]
+            # Stand-ins are a fit already: least squares may find none that does better.
+            n_distinct = 3 if method == "poles" else 4
+            assert len(set(values)) >= n_distinct, (method, sparsity, values)
+            assert values[3] not in values[:3]
+        assert (
+            rows[method, "least-squares", 0.5, 0, "like.txt"]
+            != (rows[method, "least-squares", 0.5, 1, "like.txt"])
+        )
+    assert (
+        rows["magnitude", "none", 0.5, 0, "like.txt"]
+        == (rows["magnitude", "none", 0.5, 1, "like.txt"])
+    )
+
+
+def test_resuming_gives_the_report_that_was_not_stopped(
+    done: tuple[SweepJob, Path], tmp_path: Path
+) -> None:
+    job, _ = done
+    job = small(job, methods=("random", "folding", "poles"), n_seeds=2, refits=("none", "bias"))
+    run_sweep(job, tmp_path / "whole")
+    whole = without_seconds(tmp_path / "whole")
+
+    class Stop(Silent):
+        n = 0
+
+        def advance(self, n: int) -> None:
+            self.n += n
+            if self.n >= 8:
+                raise KeyboardInterrupt
+
+    out = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(job, out, progress=Stop())
+    stopped = PruningReport.load(out)
+    assert 4 < len(stopped.rows) < len(json.loads(whole)["rows"])
+    run_sweep(job, out, resume=True)
+    assert without_seconds(out) == whole
+    # Rows that are missing here and there, one of two refits too; and the winners'.
+    report = PruningReport.load(out)
+    gone = {("random", "bias", 0.5, 1), ("poles", "none", 0.25, 0), ("folding", "none", 0.5, 0)}
+    report.rows = [
+        row for row in report.rows if row.combination not in gone and row.windows == "sample"
+    ]
+    report.save(out)
+    run_sweep(job, out, resume=True)
+    assert without_seconds(out) == whole
+    # Nothing is left to do, and nothing is done.
+    before = (out / JSON_FILE).read_bytes(), (out / CSV_FILE).read_bytes()
+    run_sweep(job, out, resume=True)
+    assert before == ((out / JSON_FILE).read_bytes(), (out / CSV_FILE).read_bytes())
+
+
+def test_a_report_of_other_settings_is_not_gone_on_with(
+    done: tuple[SweepJob, Path], tmp_path: Path
+) -> None:
+    job, _ = done
+    quick = small(job, refits=("none",), methods=("random",))
+    out = tmp_path / "out"
+    run_sweep(quick, out)
+    before = (out / JSON_FILE).read_bytes()
+    text = quick.calibration
+    others = {
+        "sparsities": small(job, refits=("none",), methods=("random",), sparsities=(0.25,)),
+        "methods": small(job, refits=("none",), methods=("magnitude",)),
+        "n_steps": small(job, refits=("none",), methods=("random",), n_steps=4),
+        "calibration": replace(quick, calibration=replace(text, source="another")),
+        "evaluations": replace(quick, samples=quick.samples[:1]),
+        "projection": replace(quick, projection_sha256="0" * 64),
+        "model sha256": replace(quick, loaded=replace(quick.loaded, weights_sha256="0" * 64)),
+    }
+    for name, other in others.items():
+        with pytest.raises(UserError, match=f"its {name} differs") as refused:
+            run_sweep(other, out, resume=True)
+        assert "\n" not in str(refused.value)
+        assert (out / JSON_FILE).read_bytes() == before
+
+
+def test_a_folder_in_use_is_refused(done: tuple[SweepJob, Path], tmp_path: Path) -> None:
+    job, _ = done
+    quick = small(job, refits=("none",), methods=("random",), sparsities=(0.5,))
+    out = tmp_path / "out"
+    first = run_sweep(quick, out)
+    with pytest.raises(UserError, match=r"add --resume .* --force"):
+        begin_report(quick, out, resume=False, force=False)
+    assert begin_report(quick, out, resume=True, force=False) == first
+    assert begin_report(quick, out, resume=False, force=True).rows == []
+    used = tmp_path / "used"
+    used.mkdir()
+    assert begin_report(quick, used, resume=True, force=False).rows == []
+    (used / "thesis.txt").write_text("mine")
+    for resume, force in ((False, False), (True, False), (False, True)):
+        with pytest.raises(UserError, match="holds other files and no report"):
+            begin_report(quick, used, resume=resume, force=force)
+        with pytest.raises(UserError, match="is a file"):
+            begin_report(quick, used / "thesis.txt", resume=resume, force=force)
+    (used / JSON_FILE).write_text("{}")
+    with pytest.raises(UserError, match="not the work of this program"):
+        begin_report(quick, used, resume=False, force=True)
+    # Replaced: other settings are no hindrance.
+    other = small(job, refits=("none",), methods=("magnitude",), sparsities=(0.25,))
+    report = run_sweep(other, out, force=True)
+    assert {row.method for row in report.rows} == {DENSE, "magnitude"}
+
+
+def test_what_can_not_be_is_a_row_with_the_reason(
+    request_of: Callable[[str], SweepRequest], tmp_path: Path
+) -> None:
+    """No bias in Qwen2's MLPs."""
+    settings = replace(SETTINGS, methods=("obs", "poles"), n_seeds=1, sparsities=(0.5,))
+    request = replace(request_of("qwen2"), settings=settings, with_winners=False)
+    report = run_sweep(prepare_sweep(request), tmp_path / "out")
+    assert PruningReport.load(tmp_path / "out") == report
+    for row in report.rows:
+        if row.refit == "bias":
+            assert (row.status, row.perplexity, row.n_tokens) == (NOT_APPLICABLE, None, 0)
+            assert "Qwen2ForCausalLM has no place for a bias" in row.reason
+        else:
+            assert (row.status, row.reason) == (OK, "")
+            assert row.perplexity is not None
+    assert len(report.rows) == 2 * (1 + 2 * 4)
+    assert {row.windows for row in report.rows} == {"sample"}
+    assert run_sweep(prepare_sweep(request), tmp_path / "out", resume=True) == report
+
+
+def test_several_processes_give_the_same_rows(
+    request_of: Callable[[str], SweepRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(
+        SETTINGS, methods=("obs", "random"), refits=("none", "reconstruct"), n_seeds=1
+    )
+    job = prepare_sweep(replace(request_of("llama"), settings=settings))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    one = run_sweep(job, tmp_path / "one")
+    two = run_sweep(job, tmp_path / "two", n_workers=2)
+    assert one.settings == two.settings
+    assert len(one.rows) == len(two.rows)
+    for a, b in zip(one.rows, two.rows, strict=True):
+        assert a.perplexity == pytest.approx(b.perplexity, rel=1e-6)
+        assert _plain(a) == _plain(b)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    left_out = ("perplexity", "bits_per_byte", "seconds")
+    return {k: v for k, v in asdict(row).items() if k not in left_out}
+
+
+def test_what_stops_a_worker_is_said(
+    request_of: Callable[[str], SweepRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, methods=("random",), refits=("none",), n_seeds=1)
+    job = prepare_sweep(replace(request_of("llama"), settings=settings))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # As if it had gone since.
+    gone = replace(job, request=replace(job.request, calibration="gone.txt"))  # type: ignore[type-var]
+    with pytest.raises(UserError, match=r"unknown corpus 'gone\.txt'"):
+        run_sweep(gone, tmp_path / "out", n_workers=2)
+
+
+def test_workers_are_refused_before_anything_is_written(
+    done: tuple[SweepJob, Path], tmp_path: Path
+) -> None:
+    job, _ = done
+    quick = small(job)
+    for n_workers, says in ((0, "--workers 0 is too small"), (2, "loaded by its name")):
+        with pytest.raises(UserError, match=says):
+            run_sweep(quick, tmp_path / "out", n_workers=n_workers)
+        assert not (tmp_path / "out").exists()
+
+
+def test_too_little_text_is_refused_before_anything_is_written(
+    done: tuple[SweepJob, Path], tmp_path: Path
+) -> None:
+    job, _ = done
+    few = replace(job.calibration, corpus=replace(job.calibration.corpus, skip_first=24))
+    job = replace(small(job, methods=("obs",), n_sequences=5), calibration=few)
+    with pytest.raises(
+        UserError, match=r"32 calibration tokens are too few for 40 .*--sequences 6"
+    ):
+        run_sweep(job, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # As many as are said to be needed.
+    run_sweep(
+        replace(job, settings=replace(job.settings, n_sequences=6, sparsities=(0.5,)), wholes=()),
+        tmp_path / "out",
+    )
+    # And methods that fit nothing need no more than there are.
+    quick = small(job, methods=("magnitude",), n_sequences=5, sparsities=(0.5,))
+    run_sweep(replace(quick, calibration=few, wholes=()), tmp_path / "magnitude")
+
+
+def test_calibration_and_evaluation_share_nothing(
+    request_of: Callable[[str], SweepRequest],
+    texts: tuple[Path, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = request_of("llama")
+    with pytest.raises(UserError, match="are the same text"):
+        replace(request, evaluations=(str(texts[1]), str(texts[0]))).check()
+    # By another name, and among others.
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.txt").write_text(texts[0].read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "b.txt").write_text(texts[1].read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"share 1 document of 2: give other text"):
+        prepare_sweep(replace(request, evaluations=(str(folder),)))
+    monkeypatch.chdir(texts[0].parent)
+    # And what the projection has seen.
+    with pytest.raises(UserError, match=r"was fitted on 'own.txt', and 'own.txt' is the same"):
+        prepare_sweep(replace(request, evaluations=("own.txt",)))
+
+
+def test_two_texts_of_one_name_are_refused(
+    request_of: Callable[[str], SweepRequest], texts: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / texts[1].name
+    other.write_text(make_text(300, 40), encoding="utf-8")
+    for evaluations in ((str(texts[1]), str(other)), (str(texts[1]),) * 2):
+        with pytest.raises(UserError, match=r"named alike, like\.txt, like\.txt"):
+            prepare_sweep(replace(request_of("llama"), evaluations=evaluations))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"methods": ("magic",)}, "unknown method 'magic'"),
+        ({"refits": ("magic",)}, "unknown refit 'magic'"),
+        ({"methods": ()}, "--methods names none"),
+        ({"sparsities": ()}, "--sparsities names none"),
+        ({"refits": ()}, "--refits names none"),
+        ({"methods": ("obs", "obs")}, "--methods names one twice"),
+        ({"sparsities": (0.2, 0.2)}, "--sparsities names one twice"),
+        ({"sparsities": (0.0,)}, "removes nothing"),
+        ({"sparsities": (0.2, 1.0)}, "sparsity 1.0 is impossible"),
+        ({"sparsities": (-0.1,)}, "sparsity -0.1 is impossible"),
+        ({"sparsities": (math.nan,)}, "sparsity nan is impossible"),
+        ({"n_seeds": 0}, "--seeds 0 is too small"),
+        ({"n_steps": 0}, "--steps 0 is too small"),
+        ({"n_sequences": 4}, "--sequences 4 is too small: give 5 or more"),
+        ({"round_to": 0}, "--round-to 0 is impossible"),
+        ({"allocation": "fair"}, "unknown allocation 'fair'"),
+    ],
+)
+def test_settings_that_can_not_be(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        replace(SETTINGS, **changes)
+
+
+def test_poles_need_a_projection(done: tuple[SweepJob, Path], tmp_path: Path) -> None:
+    job, _ = done
+    with pytest.raises(UserError, match="give --projection DIR"):
+        replace(job.request, projection=None).check()  # type: ignore[type-var]
+    with pytest.raises(UserError, match="give --projection DIR"):
+        run_sweep(replace(job, proposals=None), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_model_is_null_with_the_reason(
+    done: tuple[SweepJob, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = done
+    make = working.refit
+
+    def broken(*args: Any, **options: Any) -> Any:
+        model: Any = make(*args, **options)
+        with torch.no_grad():
+            model.lm_head.weight.fill_(math.nan)
+        return model
+
+    monkeypatch.setattr(working, "refit", broken)
+    quick = small(job, refits=("none",), methods=("random",))
+    report = run_sweep(quick, tmp_path / "out")
+    rows = [row for row in report.rows if row.method != DENSE]
+    assert rows
+    for row in rows:
+        assert row.perplexity is row.bits_per_byte is None
+        assert "not finite in 3 of 3 windows" in row.reason
+    assert report.winners("like.txt") == []
+    assert "NaN" not in (tmp_path / "out" / JSON_FILE).read_text(encoding="utf-8")
+
+
+def test_the_model_is_as_it_was(done: tuple[SweepJob, Path]) -> None:
+    job, _ = done
+    fresh = load_model(job.request.model, device="cpu", with_head=True)  # type: ignore[union-attr]
+    theirs = fresh.model.state_dict()
+    for name, tensor in job.loaded.model.state_dict().items():
+        assert torch.equal(tensor, theirs[name])

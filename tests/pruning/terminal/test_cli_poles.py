@@ -1,0 +1,255 @@
+"""``pruning poles``: what it prints, what it writes, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from click.testing import Result
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from projector.terminal.cli import app as projector_app
+from pruning.poles.poles import POLES_FILE, PoleSettings, load_poles
+from pruning.terminal.cli import app
+from tests.families import N_NEURONS
+
+Checkpoint = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet_and_wide() -> Iterator[None]:
+    """As ``main`` sets it, no bars of Transformers; and the columns that a table may take."""
+    transformers.utils.logging.disable_progress_bar()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "100")
+        yield
+    transformers.utils.logging.enable_progress_bar()
+
+
+def invoke(*args: object) -> Result:
+    result = CliRunner().invoke(app, ["poles", *(str(arg) for arg in args)])
+    # What is no exit is a traceback to the user.
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def succeed(*args: object) -> Result:
+    result = invoke(*args)
+    assert result.exit_code == 0, result.output
+    long = [line for line in result.stdout.splitlines() if len(line) > 100]
+    # A path is as long as it is, and JSON is not read by eye.
+    assert all(line.startswith(("Wrote", "{")) for line in long)
+    return result
+
+
+def refuse(*args: object) -> str:
+    """The one line on standard error that a command is refused with, exit code 2."""
+    result = invoke(*args)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def row_of(text: str, layer: int) -> str:
+    """The table's row of a layer."""
+    lines = [line for line in text.splitlines() if line.split()[:2] == [str(layer), "mlp_post"]]
+    (row,) = lines
+    return row
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All that is in a folder, hidden files too."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def fitted(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint, text_file: Path
+) -> Path:
+    """A projection of both layers and two sites; not to be changed."""
+    out = tmp_path_factory.mktemp("fitted") / "out"
+    arguments = ["fit", str(checkpoint("qwen2")), "--corpus", str(text_file), "--out", str(out)]
+    arguments += ["--sites", "mlp_post,attn_out", "--json"]
+    result = CliRunner().invoke(projector_app, arguments)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture
+def folder(fitted: Path, tmp_path: Path) -> Path:
+    """A projection of the test's own."""
+    return Path(shutil.copytree(fitted, tmp_path / "copied"))
+
+
+def test_a_table_of_the_layers_and_one_of_the_poles_of_each(folder: Path) -> None:
+    before = tree(folder)
+    result = succeed(folder, "--min-cluster-size", 2)
+    text = result.stdout
+    for layer in (0, 1):
+        poles = load_poles(folder, layer, settings=PoleSettings(min_cluster_size=2))
+        assert poles is not None
+        assert len(poles.poles) > 1
+        assert poles.labels.shape == (N_NEURONS,)
+        (row,) = [
+            line for line in text.splitlines() if line.split()[:2] == [str(layer), "mlp_post"]
+        ]
+        assert row.split()[2:5] == [str(N_NEURONS), "0", str(len(poles.poles))]
+        assert f" {poles.sizes[0]}, " in row
+        assert f"{poles.noise_share:.0%}" in row
+        assert f"layer {layer} mlp_post\n" in text
+        first = f"{poles.poles[0].within_rho:.3f}".replace("-", "−")
+        assert first in text
+    assert "validity  DBCV" in text
+    assert "mean ρ of a pole's pairs" in text
+    assert str(folder / POLES_FILE) in " ".join(text.split())
+    after = tree(folder)
+    assert set(after) - set(before) == {POLES_FILE}
+    assert all(after[name] == content for name, content in before.items())
+
+
+def test_two_runs_give_equal_bytes_and_other_settings_add(folder: Path) -> None:
+    succeed(folder)
+    once = (folder / POLES_FILE).read_bytes()
+    succeed(folder)
+    assert (folder / POLES_FILE).read_bytes() == once
+    options = ("--space", "abs-correlation", "--min-samples", 2, "--selection", "leaf")
+    result = succeed(folder, *options, "--epsilon", 0.1, "--layer", "1", "--min-cluster-size", 4)
+    assert "mean |ρ| of a pole's pairs" in result.stdout
+    assert load_poles(folder, 0) is not None
+    settings = PoleSettings("abs-correlation", 4, 2, "leaf", 0.1)
+    assert load_poles(folder, 1, settings=settings) is not None
+    assert load_poles(folder, 0, settings=settings) is None
+
+
+def test_json_is_one_object(folder: Path) -> None:
+    result = succeed(folder, "--site", "attn_out,mlp_post", "--layer", "0-1", "--json")
+    assert result.stdout.count("\n") == 1
+    value: dict[str, Any] = json.loads(result.stdout)
+    assert value["saved"] == str(folder / POLES_FILE)
+    assert value["key"] == PoleSettings().key
+    names = [(one["layer"], one["site"]) for one in value["maps"]]
+    assert names == [(0, "attn_out"), (0, "mlp_post"), (1, "attn_out"), (1, "mlp_post")]
+    for one in value["maps"]:
+        poles = load_poles(folder, one["layer"], one["site"])
+        assert poles is not None
+        assert one == json.loads(json.dumps(poles.figures()))
+
+
+def test_many_maps_are_a_row_each(folder: Path) -> None:
+    text = succeed(folder, "--site", "mlp_post,attn_out").stdout
+    assert "exemplars" not in text
+    assert sum(line.split()[1:2] in (["mlp_post"], ["attn_out"]) for line in text.splitlines()) == 4
+    assert "--layer" in text
+
+
+def test_no_poles_is_a_result(folder: Path) -> None:
+    text = succeed(folder, "--min-cluster-size", 1000).stdout
+    row = row_of(text, 0)
+    assert row.split() == ["0", "mlp_post", str(N_NEURONS), "0", "0", "–", "100%", *"––––"]
+    assert "there is no pole" in text
+    poles = load_poles(folder, 1, settings=PoleSettings(min_cluster_size=1000))
+    assert poles is not None
+    assert poles.poles == ()
+
+
+def test_the_command_shows_the_default_of_the_library() -> None:
+    help_text = invoke("--help").stdout
+    assert f"[default: {PoleSettings().min_cluster_size}]" in help_text
+
+
+def test_poles_of_linear_maps_are_told_to_mean_little(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "linear"
+    arguments = ["relayout", str(folder), "--objective", "linear", "--out", str(out)]
+    assert CliRunner().invoke(projector_app, arguments).exit_code == 0
+    assert "linear map" in succeed(out).stdout
+    assert "linear map" not in succeed(out, "--space", "correlation").stdout
+
+
+def test_without_statistics_dashes_stand_for_correlations(folder: Path) -> None:
+    (folder / "statistics.safetensors").unlink()
+    text = succeed(folder, "--layer", 0).stdout
+    assert "saved without statistics" in text
+    before = tree(folder)
+    assert "without statistics" in refuse(folder, "--space", "correlation")
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--epsilon", "-1"), "--epsilon -1.0 "),
+        (("--epsilon", "nan"), "--epsilon nan "),
+        (("--epsilon", "inf"), "--epsilon inf "),
+        (("--min-cluster-size", "1"), "--min-cluster-size 1 "),
+        (("--min-samples", "0"), "--min-samples 0 "),
+        (("--space", "rho"), "positions, correlation, abs-correlation"),
+        (("--selection", "all"), "eom, leaf"),
+        (("--layer", "2"), "layer 2 is not in this projection: it has 0, 1"),
+        (("--layer", "0-"), "layers '0-' can't be read"),
+        (("--layer", ""), "layers '' can't be read"),
+        (("--site", "mlp"), "site 'mlp' is not in this projection: it has mlp_post, attn_out"),
+        (("--site", ""), "site '' is not"),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_written(
+    fitted: Path, options: tuple[str, ...], says: str
+) -> None:
+    before = tree(fitted)
+    assert says in refuse(fitted, *options)
+    assert tree(fitted) == before
+
+
+def test_what_is_no_projection(tmp_path: Path, folder: Path) -> None:
+    assert "there is no folder" in refuse(tmp_path / "nowhere")
+    assert "is no projection" in refuse(tmp_path)
+    (folder / "projection.json").write_text("{")
+    assert "is damaged" in refuse(folder)
+
+
+def test_a_folder_that_can_not_be_written_is_told_before_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(folder)
+    forbidden = SimpleNamespace(access=lambda *_: False, W_OK=os.W_OK, X_OK=os.X_OK)
+    monkeypatch.setattr("pruning.poles.poles.os", forbidden)
+    monkeypatch.setattr(
+        "pruning.poles.poles.find_poles", lambda *_: pytest.fail("it was worked out")
+    )
+    assert "can't be written to" in refuse(folder)
+    assert tree(folder) == before
+
+
+def test_a_damaged_file_is_told_and_left(folder: Path) -> None:
+    (folder / POLES_FILE).write_text("{]")
+    assert "delete it" in refuse(folder)
+    assert (folder / POLES_FILE).read_text() == "{]"
+
+
+def test_an_error_is_json_too(fitted: Path) -> None:
+    result = invoke(fitted, "--space", "rho", "--json")
+    assert result.exit_code == 2
+    assert "--space 'rho'" in json.loads(result.stdout)["error"]
+
+
+def test_dead_neurons_are_counted(folder: Path) -> None:
+    from projector.projection.projection import Projection
+
+    projection = Projection.load(folder)
+    tensors = load_file(folder / "positions.safetensors")
+    tensors["layers.0.mlp_post"][:3] = torch.nan
+    Projection(projection.facts, tensors, dict(projection.statistics)).save(folder, force=True)
+    text = succeed(folder, "--layer", 0).stdout
+    row = row_of(text, 0)
+    assert row.split()[2:4] == [str(N_NEURONS), "3"]
