@@ -35,8 +35,9 @@ from projector.layouts.solving import Layout
 from projector.model.architecture import find_architecture
 from projector.model.loading import load_model
 from projector.projection.faithfulness import Faithfulness
-from projector.projection.projection import Projection, map_name
+from projector.projection.projection import Projection
 from projector.projection.provenance import model_facts, versions
+from projector.sites import map_name
 
 # As many as the bundled model has, and what the targets are for.
 SIZES = (768, 5_000, 20_000)

@@ -15,9 +15,8 @@ from dashboard.prompts import show
 from dashboard.state.model_room import Guest
 from projector.errors import UserError
 from projector.model.architecture.weights import read_weights
-from projector.model.capture import capture
+from projector.model.capture import capture, evaluating
 from projector.statistics.examples import Examples
-from projector.statistics.gathering import evaluating
 
 QUANTILES = (0.99, 0.9, 0.75, 0.5, 0.25, 0.1, 0.01)
 _N_BINS = 60

@@ -23,11 +23,10 @@ from dashboard.drawing.encoding import Frames
 from dashboard.state.model_room import Guest
 from projector.corpus.tokens import special_tokens
 from projector.errors import UserError
-from projector.fitting.budget import size_text
+from projector.memory import size_text
 from projector.model.architecture import longest_sequence
-from projector.model.capture import capture
-from projector.projection.projection import disk_errors
-from projector.statistics.gathering import evaluating
+from projector.model.capture import capture, evaluating
+from projector.storage.places import disk_errors
 
 _ID = re.compile(r"[0-9a-f]{16}")
 MOST_CHARACTERS = 200_000

@@ -17,3 +17,14 @@ def prepare_environment() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
+
+
+def n_on_this_machine() -> int:
+    """How many of the processes share this machine's memory."""
+    n = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, int(n)) if n.isdecimal() else 1
+
+
+def is_told_cpu() -> bool:
+    """Whether Accelerate's launcher was told to leave GPUs alone."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")

@@ -1,8 +1,127 @@
-"""The one error that is meant for a person."""
+"""The one error that is meant for a person.
+
+A message names settings by :func:`named`. What a setting is called depends on where the user set
+it: ``--dim`` on the command line, ``dim`` from Python, a label on a page. So a message holds the
+setting's own name, and each face words it (:meth:`UserError.worded`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+# Private-use characters: no text of a user or a model holds them.
+_BEGIN, _BETWEEN, _END = "\ue000", "\ue001", "\ue002"
+_NAMED = re.compile(f"{_BEGIN}([^{_BETWEEN}]*){_BETWEEN}([^{_END}]*){_END}")
+_UNSET: Any = object()
+
+# How a face calls a setting: its name, and whether it is to have a value (a tuple of one) or not.
+Face = Callable[[str, tuple[Any, ...]], str]
+
+
+def named(setting: str, value: Any = _UNSET) -> str:
+    """A setting within a message, by the name of its field or argument; each face words it.
+
+    Args:
+        value: what it is, or is to be set to, where the message says that too: a text, a number or
+            a truth value.
+    """
+    shown = "" if value is _UNSET else json.dumps([value], ensure_ascii=False)
+    return f"{_BEGIN}{setting}{_BETWEEN}{shown}{_END}"
+
+
+def python_words(setting: str, value: tuple[Any, ...]) -> str:
+    """How Python calls a setting: ``dim``, ``force=True``."""
+    return f"{setting}={value[0]!r}" if value else setting
 
 
 class UserError(Exception):
     """Something the user can mend: the message is one line that says what was wrong and what to do.
 
     The command line prints it without a traceback and exits with status 2.
+
+    Args:
+        message: one line, in which settings stand as :func:`named` gives them.
+
+    Attributes:
+        setting: the setting that was wrong, by the name of its field or argument; None where none
+            was.
+        value: what it was set to.
+        expected: what would be right.
     """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        setting: str | None = None,
+        value: Any = None,
+        expected: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.setting, self.value, self.expected = setting, value, expected
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors of worker processes come back pickled by multiprocessing.
+        return _remade, (type(self), self.args[0], self.setting, self.value, self.expected)
+
+    def worded(self, face: Face) -> str:
+        """The message, every setting called as ``face`` calls it."""
+
+        def word(found: re.Match[str]) -> str:
+            return face(found[1], tuple(json.loads(found[2])) if found[2] else ())
+
+        return _NAMED.sub(word, str(self.args[0]))
+
+    def __str__(self) -> str:
+        """The message in Python's words."""
+        return self.worded(python_words)
+
+
+class SettingError(UserError):
+    """One setting has a value that can't be used: ``--dim 0 is too small: give 1 or more``.
+
+    Args:
+        setting: its name.
+        value: what it was set to.
+        problem: what is wrong with that; a verb and what belongs to it.
+        expected: what would be right, or what to do; it ends the message.
+    """
+
+    def __init__(self, setting: str, value: Any, problem: str, expected: str) -> None:
+        shown = f"'{value}'" if isinstance(value, str) else value
+        if is_number(value):
+            shown = f"{value:,}"
+        super().__init__(
+            f"{named(setting)} {shown} {problem}: {expected}",
+            setting=setting,
+            value=value,
+            expected=expected,
+        )
+
+
+def _remade(
+    kind: type[UserError], message: str, setting: str | None, value: Any, expected: str | None
+) -> UserError:
+    error = kind.__new__(kind, message)
+    UserError.__init__(error, message, setting=setting, value=value, expected=expected)
+    return error
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a number, a truth value being none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_choice(setting: str, value: Any, choices: Any) -> None:
+    """Raise a SettingError unless the value is one of the choices, all of them texts."""
+    if value not in choices:
+        raise SettingError(setting, value, "is not known", f"choose from {', '.join(choices)}")
+
+
+def check_least(setting: str, value: Any, least: float) -> None:
+    """Raise a SettingError if a number is below ``least``; None, an unset setting, passes."""
+    if value is not None and not value >= least:
+        raise SettingError(setting, value, "is too small", f"give {least:,} or more")

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from projector.corpus.sources import Document, read_documents, source_name
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, Batch, Corpus, read_corpus
 from projector.errors import UserError
-from projector.fitting.budget import size_text
+from projector.memory import size_text
 from projector.model.architecture import Architecture, Mlp
-from projector.model.capture import Tap, capture, kept_rows
+from projector.model.capture import Tap, capture, evaluating, kept_rows
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 from projector.statistics.covariance import RunningCovariance, packed_numel
-from projector.statistics.gathering import evaluating
 from pruning.scoring.perplexity import find_context
 from pruning.scoring.windows import hash_documents
 

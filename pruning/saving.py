@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from projector.errors import UserError
+from projector.model.capture import evaluating
 from projector.model.loading import auto_class, hash_checkpoint
-from projector.projection.projection import check_place, disk_errors
-from projector.statistics.gathering import evaluating
+from projector.storage.places import check_place, disk_errors
 from pruning.methods.plan import PruningPlan
 
 PLAN_FILE = "pruning.json"

@@ -18,7 +18,9 @@ class Figure:
 
 
 def trust_figures(figures: dict[str, Any], poles: Poles | None, dim: int) -> list[Figure]:
-    """Stress, neighbours, stability and noise of one map; see :mod:`projector.projection.faithfulness`.
+    """Stress, neighbours, stability and noise of one map.
+
+    See :mod:`projector.projection.faithfulness`.
 
     Args:
         figures: of the map, as in ``projection.json``.

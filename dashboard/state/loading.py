@@ -21,7 +21,8 @@ from dashboard.prompts import Prompt, Run
 from dashboard.state.model_room import ModelRoom
 from dashboard.state.settings import find_folders
 from projector.errors import UserError
-from projector.projection.projection import FACTS_FILE, Projection, map_name
+from projector.projection.projection import FACTS_FILE, Projection
+from projector.sites import map_name
 from projector.statistics.examples import Examples
 from pruning.methods.plan import PruningPlan
 from pruning.poles.poles import Poles, PoleSettings, condensed_tree, find_poles, load_poles
@@ -71,7 +72,7 @@ def model_room(device: str, dtype: str) -> ModelRoom:
 
 @st.cache_data(show_spinner=False, ttl=3)
 def folders_with(roots: tuple[Path, ...], file: str) -> dict[str, Path]:
-    """See :func:`dashboard.state.settings.find_folders`: asked several times in a run, looked for once.
+    """See :func:`dashboard.state.settings.find_folders`: asked often in a run, looked for once.
 
     A folder that is made meanwhile is there seconds later; who makes one calls ``clear``.
     """

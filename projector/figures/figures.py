@@ -14,8 +14,9 @@ from torch import Tensor
 
 from projector.errors import UserError
 from projector.projection.faithfulness import N_NEIGHBOURS
-from projector.projection.projection import Projection, disk_errors
+from projector.projection.projection import Projection
 from projector.statistics.sampling import sample_text
+from projector.storage.places import disk_errors
 
 MOST_CELLS = 1000
 _TEMPLATE = "plotly_white"

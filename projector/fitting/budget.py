@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
 import shutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from projector.errors import UserError
-from projector.fitting.processes import n_on_this_machine
 from projector.layouts.kernels.tiled import buffer_bytes
+from projector.memory import enough_text, size_text
+from projector.sites import MapKey
 from projector.statistics.covariance import packed_numel
 from projector.statistics.sampling import STANDARDIZED_BYTES
 
-# Layer and site.
-Key = tuple[int, str]
 # Of what is free, what a fit takes unasked.
 _SHARE_OF_FREE = 0.9
 # Beside the sums, while one map of N neurons is placed: bytes for each of its N² pairs, and for
@@ -35,21 +29,6 @@ _WITHOUT_MATRIX_BYTES = 400_000_000
 _LIBRARIES_BYTES = {"smacof": 96 << 20, "moves": 128 << 20, "umap": 384 << 20, "adamw": 96 << 20}
 # Correlations of fewer tokens are hardly a map.
 _LEAST_SAMPLE = 1000
-
-
-def size_text(n_bytes: float) -> str:
-    """A number of bytes for a person: ``14.3 MB``."""
-    if n_bytes < 1000:
-        return f"{n_bytes:.0f} B"
-    # Of what rounds to a thousand of a unit, the next.
-    power = min(4, int(math.log(float(f"{n_bytes:.3g}"), 1000) + 1e-9))
-    return f"{n_bytes / 1000**power:.3g} {['B', 'kB', 'MB', 'GB', 'TB'][power]}"
-
-
-def enough_text(n_bytes: float) -> str:
-    """As :func:`size_text`, rounded up: so much suffices."""
-    digit = 10 ** max(0, math.floor(math.log10(max(n_bytes, 1))) - 2)
-    return size_text(math.ceil(n_bytes / digit) * digit)
 
 
 def check_disk(n_bytes: int, folder: Path, *, beside: int = 0) -> None:
@@ -71,22 +50,6 @@ def check_disk(n_bytes: int, folder: Path, *, beside: int = 0) -> None:
         )
 
 
-def free_memory(device: torch.device, *, spread: bool = False) -> int:
-    """Bytes that are free where the sums of a model are kept: this process's share of them.
-
-    Args:
-        device: where the model takes its inputs.
-        spread: whether its layers, and with them their sums, are on all GPUs.
-    """
-    if device.type != "cuda":
-        return int(psutil.virtual_memory().available) // n_on_this_machine()
-    if not spread:
-        return int(torch.cuda.mem_get_info(device)[0])
-    n_devices = torch.cuda.device_count()
-    # The layers are spread evenly, and the fullest of the devices ends a fit.
-    return n_devices * min(int(torch.cuda.mem_get_info(i)[0]) for i in range(n_devices))
-
-
 @dataclass(frozen=True)
 class Needs:
     """What a fit takes of memory beside the loaded model, in bytes.
@@ -101,15 +64,15 @@ class Needs:
         is_on_cuda: whether maps are placed there.
     """
 
-    sums: dict[Key, int]
-    placing: dict[Key, int]
-    results: dict[Key, int]
+    sums: dict[MapKey, int]
+    placing: dict[MapKey, int]
+    results: dict[MapKey, int]
     batch: int
     libraries: int
     may_sample: bool
     is_on_cuda: bool = False
 
-    def of(self, passes: Iterable[Sequence[Key]]) -> int:
+    def of(self, passes: Iterable[Sequence[MapKey]]) -> int:
         """The most at one time, where maps are gathered in these passes."""
         most = 0
         for keys in passes:
@@ -117,7 +80,7 @@ class Needs:
             most = max(most, sum(self.sums[key] for key in keys) + working)
         return most + self.libraries + sum(self.results.values())
 
-    def without_matrix(self, key: Key, n_neurons: int, n_tokens: int, itemsize: int) -> Needs:
+    def without_matrix(self, key: MapKey, n_neurons: int, n_tokens: int, itemsize: int) -> Needs:
         """The same where this map keeps a sample of ``n_tokens``, and no matrix."""
         n_numbers = n_neurons * n_tokens
         placing = STANDARDIZED_BYTES * n_numbers + _WITHOUT_MATRIX_BYTES
@@ -144,8 +107,8 @@ class Plan:
     """
 
     room: int
-    passes: tuple[tuple[Key, ...], ...]
-    samples: dict[Key, int]
+    passes: tuple[tuple[MapKey, ...], ...]
+    samples: dict[MapKey, int]
     n_bytes: int
     sums_bytes: int
 
@@ -166,7 +129,7 @@ class Plan:
 
 
 def reckon_needs(
-    widths: Mapping[Key, int],
+    widths: Mapping[MapKey, int],
     *,
     correlation: str,
     method: str,
@@ -205,7 +168,7 @@ def reckon_needs(
 
 def plan_fit(
     needs: Needs,
-    widths: Mapping[Key, int],
+    widths: Mapping[MapKey, int],
     budget: int | None,
     free: int,
     *,
@@ -227,7 +190,7 @@ def plan_fit(
         UserError: if there is no room for one map.
     """
     room = int(_SHARE_OF_FREE * free) if budget is None else budget
-    samples: dict[Key, int] = {}
+    samples: dict[MapKey, int] = {}
     whole = needs
     # The widest first: what is not kept of it in memory is room for others.
     for key in sorted(widths, key=lambda key: -widths[key]):
@@ -254,7 +217,7 @@ def plan_fit(
     for key, n_drawn in samples.items():
         needs = needs.without_matrix(key, widths[key], n_drawn, itemsize)
     samples = {key: samples[key] for key in widths if key in samples}
-    passes: list[list[Key]] = [[]]
+    passes: list[list[MapKey]] = [[]]
     for key in widths:
         if passes[-1] and needs.of([[*passes[-1], key]]) > room:
             passes.append([])
@@ -266,7 +229,7 @@ def plan_fit(
 
 
 def _too_little(
-    needs: Needs, key: Key, is_sampled: bool, budget: int | None, free: int
+    needs: Needs, key: MapKey, is_sampled: bool, budget: int | None, free: int
 ) -> UserError:
     """What to say where there is no room for a map.
 
@@ -298,38 +261,4 @@ def _too_little(
     return UserError(
         f"out of memory: to fit layer {layer} {site} alone takes {least} "
         f"({', '.join(parts)}), and {what}: {', or '.join(remedies)}"
-    )
-
-
-def give_back() -> None:
-    """Hand freed memory back to the system: glibc keeps what is smaller than 32 MiB for itself."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextmanager
-def out_of_memory(what: str) -> Iterator[None]:
-    """Turn what a full memory raises into one line for the user.
-
-    Args:
-        what: what did not fit, and what to do; follows "out of memory".
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one.
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and (
-            "allocate memory" not in str(error)
-        ):
-            raise
-        raise UserError(f"out of memory{what}") from error
-
-
-def memory_errors(layer: int, site: str, n_neurons: int) -> AbstractContextManager[None]:
-    """The same in a fit; the line names the widest matrix."""
-    return out_of_memory(
-        f": the widest matrix, {n_neurons:,} × {n_neurons:,} of layer {layer} {site}, takes "
-        f"{size_text(8 * n_neurons**2)}: lower --batch-size or --sequence-length, or choose fewer "
-        "with --layers or --sites"
     )

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from projector.fitting.budget import memory_errors
 from projector.fitting.pipeline import make_gatherer
 from projector.fitting.preparing import Job
 from projector.layouts.kernels import Correlations, MatrixFree, guttman_transform
 from projector.layouts.solving import Layout
+from projector.memory import memory_errors
 
 # Passes that smacof takes on maps of trained models, about.
 _USUAL_PASSES = 50

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from projector.corpus.sources import Document
 from projector.corpus.tokens import Batch
 from projector.errors import UserError
-from projector.fitting.budget import Plan, check_disk, give_back, memory_errors
+from projector.fitting.budget import Plan, check_disk
 from projector.fitting.checkpoint import (
     Checkpoint,
     Gathered,
@@ -32,17 +32,14 @@ from projector.fitting.preparing import Job, prepare, split_options
 from projector.fitting.processes import OthersEnded, Processes, join_processes
 from projector.interrupt import DeferredInterrupt
 from projector.layouts.solving import OnlineTrainer
+from projector.memory import give_back, memory_errors
 from projector.model.loading import BUNDLED, LoadedModel, input_device
 from projector.progress import Progress, Silent
-from projector.projection.projection import (
-    FACTS_FILE,
-    Projection,
-    check_out,
-    disk_errors,
-    map_name,
-)
+from projector.projection.projection import FACTS_FILE, Projection, check_out
 from projector.projection.provenance import projection_facts, run_facts
-from projector.statistics.gathering import Gatherer, MapKey, gather
+from projector.sites import MapKey, map_name
+from projector.statistics.gathering import Gatherer, gather
+from projector.storage.places import disk_errors
 from projector.threads import in_threads
 
 # Between two checkpoints: seconds at least, and what share of the time writing them may take.

@@ -12,8 +12,9 @@ from torch import nn
 from projector.corpus.sources import Document, read_documents
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, Corpus, read_corpus
 from projector.errors import UserError
-from projector.fitting.budget import Plan, free_memory, plan_fit, reckon_needs
+from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.layouts.solving import Layout
+from projector.memory import free_memory
 from projector.model.architecture import (
     Architecture,
     check_sites,
@@ -30,7 +31,8 @@ from projector.model.loading import (
     widest_dtype,
 )
 from projector.progress import Progress, Silent
-from projector.statistics.gathering import CORRELATIONS, MapKey
+from projector.sites import MapKey
+from projector.statistics.gathering import CORRELATIONS
 
 LEAST_TOKENS = 100
 

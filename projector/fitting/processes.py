@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from projector.environment import is_told_cpu
 from projector.errors import UserError
 
 # One waits for another that has more to do, but not for ever: what is dead is noticed at once
@@ -123,17 +124,6 @@ def join_processes(device: str = "auto") -> Processes:
         )
     atexit.register(_leave)
     return Processes(state.num_processes, state.process_index)
-
-
-def n_on_this_machine() -> int:
-    """How many of the processes share this machine's memory."""
-    n = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, int(n)) if n.isdecimal() else 1
-
-
-def is_told_cpu() -> bool:
-    """Whether Accelerate's launcher was told to leave GPUs alone."""
-    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
 
 
 def _leave() -> None:

@@ -197,3 +197,15 @@ def _first_tensor(value: Any) -> Tensor | None:
             if isinstance(part, Tensor):
                 return part
     return None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off while open; what was in training is so again afterwards."""
+    in_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in in_training:
+            module.training = True

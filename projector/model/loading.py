@@ -18,8 +18,8 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from projector.environment import is_told_cpu
 from projector.errors import UserError
-from projector.fitting.processes import is_told_cpu
 
 BUNDLED = "bundled"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"

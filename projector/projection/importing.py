@@ -13,8 +13,9 @@ from projector.layouts.solving import Layout
 from projector.model.architecture import find_architecture
 from projector.model.loading import load_model
 from projector.projection.faithfulness import measure
-from projector.projection.projection import FORMAT, FORMAT_VERSION, Projection, map_name
+from projector.projection.projection import FORMAT, FORMAT_VERSION, Projection
 from projector.projection.provenance import model_facts, versions
+from projector.sites import map_name
 
 _KEY = re.compile(r"(?:^|\.)layers\.(\d+)\.(mlp|self_attn)\.neuron_projections$")
 _SITES = {"mlp": "mlp_out", "self_attn": "attn_out"}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,9 @@ from torch import Tensor
 
 from projector.errors import UserError
 from projector.projection.faithfulness import Faithfulness
+from projector.sites import map_name
 from projector.statistics.covariance import correlation_from_covariance
+from projector.storage.places import check_place, disk_errors
 from projector.storage.replacing import STAGED, finish_replacing, replacing_files
 from projector.storage.tensors import TensorFile, read_metadata, write_tensors
 
@@ -45,11 +44,6 @@ _FIGURES = (
 )
 _LESS = " (a fit takes far less with --no-statistics)"
 ORDERS = ("linear", "leaf", "spectral", "index")
-
-
-def map_name(layer: int, site: str) -> str:
-    """The key of one layer and site in every file of a projection."""
-    return f"layers.{layer}.{site}"
 
 
 @dataclass(frozen=True)
@@ -273,40 +267,6 @@ def check_out(out: Path, *, force: bool) -> None:
             f"folder '{out}' holds a projection already: add --force to replace it, "
             "or give another folder"
         )
-
-
-def check_place(out: Path) -> None:
-    """Raise a UserError if no folder can be written at ``out``, whatever it is to hold."""
-    if out.is_symlink() and not out.exists():
-        raise UserError(f"'{out}' is a link to nothing: give another folder for --out")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"'{out}' is a file: give a folder for --out")
-    existing = out.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UserError(f"'{existing}' is a file, and no folder can be made in it: '{out}'")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"'{existing}' can't be written to: give another folder for --out")
-
-
-@contextmanager
-def disk_errors(out: Path, advice: str = "") -> Iterator[None]:
-    """Turn what a full or forbidden disk raises into one line for the user.
-
-    Args:
-        advice: what would take less.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        code = getattr(error, "errno", None)
-        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
-            sign in str(error) for sign in ("No space left", "File too large", "quota")
-        ):
-            raise UserError(f"no space left to write '{out}': free some{advice}") from error
-        text = " ".join(str(error).split())
-        raise UserError(f"'{out}' can't be written: {text}") from error
 
 
 def _read_facts(where: Path) -> tuple[dict[str, Any], bytes]:

@@ -8,13 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.fitting.budget import memory_errors
 from projector.fitting.placing import arrangement_facts
 from projector.layouts.solving import Layout, solve
+from projector.memory import memory_errors
 from projector.progress import Progress, Silent
 from projector.projection.faithfulness import measure
-from projector.projection.projection import Projection, map_name
+from projector.projection.projection import Projection
 from projector.projection.provenance import versions
+from projector.sites import map_name
 
 
 def relayout(

@@ -103,8 +103,8 @@ class MatrixFree:
 
     Attributes:
         rows: Z, (N, T): each neuron's activations on T tokens with mean 0 and mean square 1, as
-            :func:`projector.statistics.sampling.standardize` gives them; any float dtype. The device's matrix
-            units multiply float16 and bfloat16 and add up in float32.
+            :func:`projector.statistics.sampling.standardize` gives them; any float dtype. The
+            device's matrix units multiply float16 and bfloat16 and add up in float32.
         absolute: use |ρ| in place of ρ.
     """
 

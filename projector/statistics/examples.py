@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from projector.corpus.tokens import Corpus
 from projector.errors import UserError
 from projector.model.architecture import Architecture
-from projector.model.capture import capture
-from projector.projection.projection import check_place, disk_errors
-from projector.statistics.gathering import evaluating
+from projector.model.capture import capture, evaluating
+from projector.storage.places import check_place, disk_errors
 
 _FORMAT = {"format": "transformer-projection-examples", "format_version": "1"}
 _TENSORS = (
@@ -45,7 +44,8 @@ class Examples:
         highest_at, lowest_at: (N, k) int64, the tokens where; −1 where there are fewer than k.
         sample_at: (M,) int64, tokens drawn evenly from those that count.
         sample: (M, N) float16, the activations there.
-        source: of the text, as in :class:`projector.corpus.tokens.Corpus`; None where it is not known.
+        source: of the text, as in :class:`projector.corpus.tokens.Corpus`; None where it is not
+            known.
     """
 
     ids: Tensor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +12,13 @@ from torch import Tensor, nn
 from projector.corpus.tokens import Batch, Corpus
 from projector.fitting.processes import Processes
 from projector.layouts.solving import OnlineTrainer
-from projector.model.capture import Tap, capture, token_rows
+from projector.model.capture import Tap, capture, evaluating, token_rows
 from projector.model.loading import input_device, is_spread, widest_dtype
-from projector.projection.projection import map_name
+from projector.sites import MapKey, map_name
 from projector.statistics.covariance import RunningCovariance, SequenceCorrelation, Together
 from projector.statistics.sampling import TokenSample
 
 CORRELATIONS = ("pooled", "per-sequence")
-MapKey = tuple[int, str]
 # Sequences that stand next to each other in the corpus go to the same half, in runs of this many:
 # split singly, the two halves of one document would make a map look more stable than it is.
 _RUN_LENGTH = 8
@@ -76,18 +74,6 @@ class HalfStatistics:
 
 
 Halves = tuple[HalfStatistics, HalfStatistics]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off while open; what was in training is so again afterwards."""
-    in_training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in in_training:
-            module.training = True
 
 
 def _devices_of(

@@ -179,11 +179,11 @@ def fit(
 
         processes = join_processes(device)
         screen.become(processes.rank)
-        from projector.fitting.budget import size_text
         from projector.fitting.checkpoint import beside, check_unfinished, has_checkpoint
         from projector.fitting.estimating import estimate
         from projector.fitting.pipeline import going_on, run
         from projector.fitting.preparing import FitSettings, prepare
+        from projector.memory import size_text
         from projector.model.loading import check_device_map
         from projector.projection.projection import Projection, check_out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from projector.errors import UserError
 
@@ -40,3 +41,29 @@ def parse_size(text: str | None) -> int | None:
         raise UserError(f"size '{text}' can't be read: write for example 8GiB or 500MB")
     unit = found[2].lower()
     return int(float(found[1]) * (_BINARY_UNITS[unit] if found[3] else _UNITS[unit]))
+
+
+# Settings whose option has another name than theirs.
+_OPTIONS = {
+    "p": "--lp",
+    "packed": "--pack",
+    "n_sequences": "--sequences",
+    "n_steps": "--steps",
+    "n_seeds": "--seeds",
+    "n_windows": "--windows",
+    "n_workers": "--workers",
+    "n_repeats": "--repeats",
+    "n_tasks": "--limit",
+}
+# Switches, whose option is named for what it does.
+_SWITCHES = {("keep_statistics", False): "--no-statistics", ("packed", False): "--no-pack"}
+
+
+def option_words(setting: str, value: tuple[Any, ...]) -> str:
+    """How the command line calls a setting: ``--dim``, ``--force``, ``--solver adamw``."""
+    option = _OPTIONS.get(setting, "--" + setting.replace("_", "-"))
+    if not value:
+        return option
+    if isinstance(value[0], bool):
+        return _SWITCHES.get((setting, value[0]), option)
+    return f"{option} {value[0]}"

@@ -26,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from projector.errors import UserError
+from projector.terminal.options import option_words
 
 _LEGEND = """[dim]rank ρ  rank correlation of distance on the map and 1 − ρ
 kept    of a neuron's 10 nearest by ρ, how many are among its 10 nearest on the map
@@ -101,7 +102,7 @@ class Screen:
         try:
             yield
         except UserError as error:
-            self._fail(str(error))
+            self._fail(error.worded(option_words))
         except OSError as error:
             # What a user's paths can do to a system: too long a name, no permission.
             where = f" '{error.filename}'" if error.filename else ""

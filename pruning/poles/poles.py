@@ -34,8 +34,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.fitting.budget import size_text
-from projector.projection.projection import FACTS_FILE, Projection, map_name
+from projector.memory import size_text
+from projector.projection.projection import FACTS_FILE, Projection
+from projector.sites import map_name
 from pruning.poles.tree import CondensedTree
 from pruning.poles.validity import measure_validity
 

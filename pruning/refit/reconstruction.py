@@ -23,9 +23,8 @@ from projector.corpus.tokens import Batch
 from projector.errors import UserError
 from projector.model.architecture import Architecture, Mlp
 from projector.model.architecture.weights import MlpWeights, read_weights
-from projector.model.capture import Call, Tap, capture, kept_rows, record_calls
+from projector.model.capture import Call, Tap, capture, evaluating, kept_rows, record_calls
 from projector.progress import Progress
-from projector.statistics.gathering import evaluating
 from pruning.calibration import Calibration, is_held_out, mlps_of
 from pruning.methods.plan import NotApplicable
 from pruning.refit.refits import Products, fit_output

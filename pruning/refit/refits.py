@@ -2,8 +2,8 @@
 
 ``none`` leaves them; ``bias`` moves the output bias by what the removed neurons gave on average;
 ``least-squares`` fits the output projection anew; ``reconstruct`` goes on from there and fits what
-makes the neurons as well (:mod:`pruning.refit.reconstruction`). Where a bias can be had, moments are
-taken about the mean and the bias absorbs it; else about zero.
+makes the neurons as well (:mod:`pruning.refit.reconstruction`). Where a bias can be had, moments
+are taken about the mean and the bias absorbs it; else about zero.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from projector.errors import UserError
-from projector.fitting.budget import out_of_memory
+from projector.memory import out_of_memory
 from projector.model.architecture import find_architecture, longest_sequence
+from projector.model.capture import evaluating
 from projector.progress import Progress, Silent
-from projector.statistics.gathering import evaluating
 from pruning.scoring.windows import (
     PROTOCOLS,
     EvaluationText,

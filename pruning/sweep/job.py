@@ -12,7 +12,7 @@ from projector.errors import UserError
 from projector.model.architecture import Architecture
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
-from projector.projection.projection import check_place
+from projector.storage.places import check_place
 from pruning.calibration import (
     DEFAULT_SEQUENCES,
     CalibrationText,

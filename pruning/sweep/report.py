@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from projector.errors import UserError
-from projector.projection.projection import disk_errors
+from projector.storage.places import disk_errors
 
 FORMAT = "transformer-pruning-report"
 FORMAT_VERSION = 1

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from projector.errors import UserError
-from projector.fitting.budget import out_of_memory, size_text
+from projector.memory import out_of_memory, size_text
 from projector.model.architecture import Architecture
 from projector.model.architecture.widths import can_have_bias
 from pruning.calibration import calibrate, check_enough, mlps_of

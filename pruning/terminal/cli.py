@@ -695,7 +695,7 @@ def _bench_table(found: Any) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from projector.fitting.budget import size_text
+    from projector.memory import size_text
 
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
     table.add_column("model")

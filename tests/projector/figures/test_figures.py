@@ -14,7 +14,7 @@ import torch
 import projector
 from projector import Projection, UserError
 from projector.figures import figures
-from projector.projection.projection import map_name
+from projector.sites import map_name
 
 
 @pytest.fixture(scope="module")

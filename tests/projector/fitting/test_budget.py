@@ -18,9 +18,10 @@ import torch
 import projector
 from projector import Projection, UserError
 from projector.figures.figures import trust_text, write_pictures
-from projector.fitting.budget import Plan, enough_text, plan_fit, reckon_needs
+from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.fitting.preparing import FitSettings, prepare
 from projector.layouts.solving import Layout
+from projector.memory import enough_text
 from projector.projection.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
 from projector.terminal.options import parse_size
 

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 import projector
 from projector import Projection
-from projector.fitting.budget import free_memory
 from projector.fitting.checkpoint import checkpoint_path, has_checkpoint
 from projector.fitting.pipeline import _rounds
 from projector.fitting.processes import Processes
+from projector.memory import free_memory
 from projector.model.loading import choose_device
 from projector.projection.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
 from projector.statistics.gathering import HalfStatistics

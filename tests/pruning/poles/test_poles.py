@@ -20,7 +20,8 @@ from torch import Tensor
 from projector.errors import UserError
 from projector.layouts.solving import Layout
 from projector.projection.faithfulness import measure
-from projector.projection.projection import Projection, map_name
+from projector.projection.projection import Projection
+from projector.sites import map_name
 from pruning.poles import poles as room
 from pruning.poles.poles import (
     POLES_FILE,

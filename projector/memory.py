@@ -1,0 +1,80 @@
+"""Memory: how much is free, what a full one is turned into, and numbers of bytes for a person."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+
+import psutil
+import torch
+
+from projector.environment import n_on_this_machine
+from projector.errors import UserError
+
+
+def size_text(n_bytes: float) -> str:
+    """A number of bytes for a person: ``14.3 MB``."""
+    if n_bytes < 1000:
+        return f"{n_bytes:.0f} B"
+    # Of what rounds to a thousand of a unit, the next.
+    power = min(4, int(math.log(float(f"{n_bytes:.3g}"), 1000) + 1e-9))
+    return f"{n_bytes / 1000**power:.3g} {['B', 'kB', 'MB', 'GB', 'TB'][power]}"
+
+
+def enough_text(n_bytes: float) -> str:
+    """As :func:`size_text`, rounded up: so much suffices."""
+    digit = 10 ** max(0, math.floor(math.log10(max(n_bytes, 1))) - 2)
+    return size_text(math.ceil(n_bytes / digit) * digit)
+
+
+def free_memory(device: torch.device, *, spread: bool = False) -> int:
+    """Bytes that are free where the sums of a model are kept: this process's share of them.
+
+    Args:
+        device: where the model takes its inputs.
+        spread: whether its layers, and with them their sums, are on all GPUs.
+    """
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available) // n_on_this_machine()
+    if not spread:
+        return int(torch.cuda.mem_get_info(device)[0])
+    n_devices = torch.cuda.device_count()
+    # The layers are spread evenly, and the fullest of the devices ends a fit.
+    return n_devices * min(int(torch.cuda.mem_get_info(i)[0]) for i in range(n_devices))
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system: glibc keeps what is smaller than 32 MiB for itself."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def out_of_memory(what: str) -> Iterator[None]:
+    """Turn what a full memory raises into one line for the user.
+
+    Args:
+        what: what did not fit, and what to do; follows "out of memory".
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one.
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and (
+            "allocate memory" not in str(error)
+        ):
+            raise
+        raise UserError(f"out of memory{what}") from error
+
+
+def memory_errors(layer: int, site: str, n_neurons: int) -> AbstractContextManager[None]:
+    """The same in a fit; the line names the widest matrix."""
+    return out_of_memory(
+        f": the widest matrix, {n_neurons:,} × {n_neurons:,} of layer {layer} {site}, takes "
+        f"{size_text(8 * n_neurons**2)}: lower --batch-size or --sequence-length, or choose fewer "
+        "with --layers or --sites"
+    )

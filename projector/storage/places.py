@@ -1,0 +1,47 @@
+"""Where something may be written, and what a disk that refuses is turned into."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from projector.errors import UserError
+
+
+def check_place(out: Path) -> None:
+    """Raise a UserError if no folder can be written at ``out``, whatever it is to hold."""
+    if out.is_symlink() and not out.exists():
+        raise UserError(f"'{out}' is a link to nothing: give another folder for --out")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"'{out}' is a file: give a folder for --out")
+    existing = out.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"'{existing}' is a file, and no folder can be made in it: '{out}'")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"'{existing}' can't be written to: give another folder for --out")
+
+
+@contextmanager
+def disk_errors(out: Path, advice: str = "") -> Iterator[None]:
+    """Turn what a full or forbidden disk raises into one line for the user.
+
+    Args:
+        advice: what would take less.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        code = getattr(error, "errno", None)
+        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(
+            sign in str(error) for sign in ("No space left", "File too large", "quota")
+        ):
+            raise UserError(f"no space left to write '{out}': free some{advice}") from error
+        text = " ".join(str(error).split())
+        raise UserError(f"'{out}' can't be written: {text}") from error
