@@ -29,10 +29,11 @@ browser:
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends chromium; } \
 		|| { echo 'Chromium is not here and could not be installed: install it by hand'; exit 1; }
 
-# What must hold before a commit: format, lint, types, tests.
+# What must hold before a commit: format, lint, who imports whom, types, tests.
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(MAKE) test
 
