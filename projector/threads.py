@@ -30,7 +30,7 @@ def in_threads(n: int | None) -> Iterator[None]:
     global _n_users, _usual
     within: list[int] = _own.__dict__.setdefault("within", [])
     with _lock:
-        # Asked in any case: a thread that has never asked takes the number set last once it computes.
+        # Asked in any case: a thread that never did takes what was set last once it computes.
         now = torch.get_num_threads()
         if not _n_users:
             _usual = now
