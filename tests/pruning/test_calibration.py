@@ -1,3 +1,5 @@
+"""Text through the model block by block, and the moments of each layer."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

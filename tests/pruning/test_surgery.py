@@ -1,3 +1,5 @@
+"""A plan applied to a model changes what it says and nothing else."""
+
 from __future__ import annotations
 
 from copy import deepcopy

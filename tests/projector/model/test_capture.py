@@ -1,3 +1,5 @@
+"""What is recorded at a site is what the model computes there."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

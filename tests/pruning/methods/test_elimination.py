@@ -1,3 +1,5 @@
+"""Elimination removes what the others can stand in for best."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Folding puts a group of neurons into one."""
+
 from __future__ import annotations
 
 import warnings

@@ -1,3 +1,5 @@
+"""Scores of neurons: what a neuron's removal costs."""
+
 from __future__ import annotations
 
 import math

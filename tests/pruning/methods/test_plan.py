@@ -1,3 +1,5 @@
+"""A plan tells who stays and who stands in, and comes back from disk as it was."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Each method plans as many removals as were asked for, in the layers that it may."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Who stands in for whom, and by what factor."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""A report comes back from disk as it was; its rows and its table are the same."""
+
 from __future__ import annotations
 
 import csv

@@ -1,3 +1,5 @@
+"""Every family's parts are found, and what they compute is what the model computes."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

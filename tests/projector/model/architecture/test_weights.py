@@ -1,3 +1,5 @@
+"""Weights are read in one form, whatever the family stores them in."""
+
 from __future__ import annotations
 
 from functools import cache

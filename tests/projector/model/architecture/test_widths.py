@@ -1,3 +1,5 @@
+"""MLPs of several widths in one model, and what each family can express of them."""
+
 from __future__ import annotations
 
 from copy import deepcopy

@@ -1,0 +1,359 @@
+"""How the house is kept: what every module of the packages holds to, read from their source.
+
+Each table of exceptions tells why.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("projector", "pruning", "dashboard")
+MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_MODULES = 400, 80, 10
+
+# Each: what, and why it may be.
+LEFT = "older than the rule"
+LONG_MODULES: dict[str, str] = {
+    "dashboard/sweeping.py": LEFT,
+    "dashboard/views/poles.py": LEFT,
+    "projector/fitting/pipeline.py": LEFT,
+    "projector/model/architecture/__init__.py": LEFT,
+    "projector/terminal/cli.py": LEFT,
+    "pruning/poles/poles.py": LEFT,
+    "pruning/scoring/windows.py": LEFT,
+    "pruning/sweep/job.py": LEFT,
+    "pruning/terminal/cli.py": LEFT,
+}
+LONG_FUNCTIONS: dict[str, str] = {
+    "projector/corpus/tokens.py:read_corpus": LEFT,
+    "projector/fitting/pipeline.py:run": LEFT,
+    "projector/fitting/preparing.py:prepare": LEFT,
+    "projector/model/loading.py:load_model": LEFT,
+    "projector/projection/faithfulness.py:measure": LEFT,
+    "projector/statistics/examples.py:gather_examples": LEFT,
+    "projector/terminal/cli.py:fit": LEFT,
+    "pruning/pruning.py:prune_model": LEFT,
+    "pruning/scoring/speed.py:compare_speed": LEFT,
+    "pruning/scoring/windows.py:prepare": LEFT,
+    "pruning/terminal/cli.py:perplexity": LEFT,
+    "pruning/terminal/cli.py:poles": LEFT,
+    "pruning/terminal/cli.py:prune": LEFT,
+    "pruning/terminal/cli.py:sweep": LEFT,
+}
+ROOMS_WITH_CODE_IN_INIT = {
+    "projector": "the names of the library, loaded when they are used",
+    "pruning": "the names of the library, loaded when they are used",
+    "dashboard": "prepares the environment before Streamlit loads PyTorch",
+    "benchmarks": "prepares the environment before anything loads PyTorch",
+    "projector/layouts/kernels": LEFT,
+    "projector/model/architecture": LEFT,
+}
+FLAGS_IN_MESSAGES: dict[str, str] = {
+    "dashboard/frame/sidebar.py": LEFT,
+    "dashboard/prompts.py": LEFT,
+    "dashboard/state/model_room.py": LEFT,
+    "dashboard/state/settings.py": LEFT,
+    "dashboard/sweeping.py": LEFT,
+    "projector/bundled/train.py": LEFT,
+    "projector/corpus/tokens.py": LEFT,
+    "projector/fitting/budget.py": LEFT,
+    "projector/fitting/checkpoint.py": LEFT,
+    "projector/fitting/pipeline.py": LEFT,
+    "projector/fitting/preparing.py": LEFT,
+    "projector/fitting/processes.py": LEFT,
+    "projector/layouts/neighbours.py": LEFT,
+    "projector/layouts/solving.py": LEFT,
+    "projector/memory.py": LEFT,
+    "projector/model/architecture/widths.py": LEFT,
+    "projector/model/loading.py": LEFT,
+    "projector/projection/projection.py": LEFT,
+    "projector/projection/relaying.py": LEFT,
+    "projector/storage/places.py": LEFT,
+    "pruning/calibration.py": LEFT,
+    "pruning/methods/plan.py": LEFT,
+    "pruning/methods/planning.py": LEFT,
+    "pruning/poles/poles.py": LEFT,
+    "pruning/pruning.py": LEFT,
+    "pruning/refit/reconstruction.py": LEFT,
+    "pruning/refit/refits.py": LEFT,
+    "pruning/saving.py": LEFT,
+    "pruning/scoring/perplexity.py": LEFT,
+    "pruning/scoring/speed.py": LEFT,
+    "pruning/scoring/tasks.py": LEFT,
+    "pruning/scoring/windows.py": LEFT,
+    "pruning/sweep/job.py": LEFT,
+    "pruning/sweep/workers.py": LEFT,
+}
+KNOWS_FORMS_APART: dict[str, str] = {
+    "projector/fitting/placing.py": LEFT,
+    "projector/layouts/kernels/__init__.py": LEFT,
+    "projector/layouts/kernels/tiled.py": LEFT,
+    "projector/layouts/kernels/triton_forms.py": LEFT,
+}
+WRITES_BY_HAND: dict[str, str] = {
+    "dashboard/prompts.py": LEFT,
+    "dashboard/sweeping.py": LEFT,
+    "projector/bundled/train.py": LEFT,
+    "projector/figures/figures.py": LEFT,
+    "projector/statistics/examples.py": LEFT,
+    "pruning/poles/poles.py": LEFT,
+    "pruning/saving.py": LEFT,
+    "pruning/sweep/report.py": LEFT,
+}
+# Modules that a distribution brings under another name, and what comes with another or is optional.
+MODULE_OF = {
+    "lm-eval": "lm_eval",
+    "markdown-it-py": "markdown_it",
+    "pillow": "PIL",
+    "scikit-learn": "sklearn",
+    "umap-learn": "umap",
+}
+COMES_WITH_ANOTHER = {
+    "triton": "PyTorch brings it where it knows CUDA",
+    "pymde": "installed without its dependencies: benchmarks/README.md",
+}
+
+# The forms that correlations come in: who asks which one it has knows them apart.
+FORMS = {"Correlations", "Distances", "MatrixFree", "TokenSample", "HalfStatistics"}
+# Not a variable of a style sheet, as --st-font.
+FLAG = re.compile(r"(?<![\w-])--(?!st-)[a-z][a-z-]+")
+# A command that is named in full.
+COMMAND = re.compile(r"(projector|pruning|streamlit|pip|python) [^\n]*--[a-z]")
+
+
+@cache
+def modules(*folders: str) -> tuple[Path, ...]:
+    return tuple(sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def check(found: dict[str, str], allowed: dict[str, str]) -> None:
+    """Fail with what was found and isn't allowed."""
+    told = [f"{where}: {what}" for where, what in sorted(found.items()) if where not in allowed]
+    assert not told, "\n" + "\n".join(told)
+
+
+def test_no_module_is_too_long() -> None:
+    found = {}
+    for path in modules(*PACKAGES, "benchmarks"):
+        n_lines = len(path.read_text(encoding="utf-8").splitlines())
+        if n_lines > MOST_LINES:
+            found[name_of(path)] = f"{n_lines} lines"
+    check(found, LONG_MODULES)
+
+
+def test_no_function_is_too_long() -> None:
+    found = {}
+    for path in modules(*PACKAGES, "benchmarks"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert node.end_lineno is not None
+                n_lines = node.end_lineno - node.lineno + 1
+                if n_lines > MOST_LINES_OF_A_FUNCTION:
+                    found[f"{name_of(path)}:{node.name}"] = f"{n_lines} lines"
+    check(found, LONG_FUNCTIONS)
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        name_of(path)
+        for path in modules(*PACKAGES, "benchmarks", "tests")
+        if parsed(path).body and ast.get_docstring(parsed(path)) is None
+    ]
+    assert silent == []
+
+
+def test_rooms_are_small_and_named() -> None:
+    for folder in {path.parent for path in modules(*PACKAGES)}:
+        names = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(names) <= MOST_MODULES, (name_of(folder), names)
+        assert "utils.py" not in names, name_of(folder)
+        assert (folder / "__init__.py").exists(), name_of(folder)
+
+
+def test_importing_a_room_loads_nothing() -> None:
+    found = {
+        name_of(path.parent): "__init__.py holds more than a docstring"
+        for path in modules(*PACKAGES, "benchmarks")
+        if path.name == "__init__.py" and len(parsed(path).body) > 1
+    }
+    check(found, ROOMS_WITH_CODE_IN_INIT)
+
+
+def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Its strings with their lines, but for docstrings, items of lists (arguments of a process),
+    and what a parser of arguments is told; of an f-string the whole, with … for what is put in."""
+    left_out: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            left_out.add(id(node.value))
+        elif isinstance(node, ast.List):
+            left_out |= {id(item) for item in node.elts if _is_flag(item)}
+        elif isinstance(node, ast.Call) and _called(node) == "add_argument":
+            left_out |= {id(item) for item in ast.walk(node)}
+        elif isinstance(node, ast.JoinedStr):
+            left_out |= {id(item) for item in node.values}
+            parts = [item.value if isinstance(item, ast.Constant) else "…" for item in node.values]
+            yield node.lineno, "".join(str(part) for part in parts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in left_out:
+                yield node.lineno, node.value
+
+
+def flags_in(tree: ast.Module) -> list[str]:
+    """Where its messages speak of flags, unless as part of a command that is named in full."""
+    return [
+        f"line {line}, {FLAG.findall(text)[0]}"
+        for line, text in texts(tree)
+        if FLAG.search(text) and not COMMAND.search(text)
+    ]
+
+
+def _is_flag(node: ast.expr) -> bool:
+    if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+        return False
+    return FLAG.match(node.value) is not None and " " not in node.value
+
+
+def _called(node: ast.Call) -> str:
+    """The last name of what is called: ``replace`` of ``path.replace(…)``."""
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr
+    return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def test_only_the_terminal_speaks_of_flags() -> None:
+    found = {}
+    for path in modules(*PACKAGES):
+        if "terminal" in path.parts:
+            continue
+        if flags := flags_in(parsed(path)):
+            found[name_of(path)] = "; ".join(flags)
+    check(found, FLAGS_IN_MESSAGES)
+
+
+def test_only_their_room_tells_forms_of_correlations_apart() -> None:
+    found = {}
+    for path in modules(*PACKAGES):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and _called(node) == "isinstance":
+                names = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
+                if names & FORMS:
+                    found[name_of(path)] = f"line {node.lineno} asks for {', '.join(names)}"
+    check(
+        {where: what for where, what in found.items() if "projector/statistics/" not in where},
+        KNOWS_FORMS_APART,
+    )
+
+
+def test_only_the_state_of_the_dashboard_caches() -> None:
+    for path in modules(*PACKAGES):
+        if path.is_relative_to(ROOT / "dashboard" / "state"):
+            continue
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in ("cache_data", "cache_resource"), name_of(path)
+
+
+def test_only_the_storage_room_replaces_files() -> None:
+    found = {}
+    for path in modules(*PACKAGES):
+        if path.is_relative_to(ROOT / "projector" / "storage"):
+            continue
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and _moves_a_file(node):
+                found[name_of(path)] = f"line {node.lineno} renames a file by hand"
+    check(found, WRITES_BY_HAND)
+
+
+def _moves_a_file(node: ast.Call) -> bool:
+    if not isinstance(node.func, ast.Attribute):
+        return False
+    owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+    if node.func.attr in ("replace", "rename") and owner in ("os", "shutil"):
+        return True
+    # A path's takes one argument; that of text takes two, those of records take names.
+    takes_one = len(node.args) == 1 and not node.keywords
+    return takes_one and node.func.attr in ("replace", "rename")
+
+
+def _declared(*extras: str) -> set[str]:
+    """Modules of what ``pyproject.toml`` asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = list(project["dependencies"])
+    for extra in extras:
+        asked += project["optional-dependencies"][extra]
+    names = [re.split(r"[<>=\[;]", line)[0].strip() for line in asked]
+    return {MODULE_OF.get(name, name.replace("-", "_")) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("folders", "extras"),
+    [
+        (PACKAGES, ("tasks",)),
+        (("benchmarks",), ("benchmarks", "dev")),
+        (("tests",), ("dev", "tensorboard")),
+    ],
+    ids=["packages", "benchmarks", "tests"],
+)
+def test_what_is_imported_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
+    known = _declared(*extras) | set(COMES_WITH_ANOTHER) | set(sys.stdlib_module_names)
+    known |= {*PACKAGES, "benchmarks", "tests"}
+    found = {
+        name: name_of(path)
+        for path in modules(*folders)
+        for name in _imported(parsed(path))
+        if name not in known
+    }
+    assert found == {}
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+# The rules themselves: each on a module that breaks it, and on one that doesn't.
+@pytest.mark.parametrize(
+    ("holds", "source", "is_found"),
+    [
+        ("flags", 'raise ValueError("give --force")', True),
+        ("flags", 'raise ValueError(f"give --force {x}")', True),
+        ("flags", 'for flag in ("--dim", 3): pass', True),
+        ("flags", 'run(["fit", "--force"])', False),
+        ("flags", '"""Text of --force."""', False),
+        ("flags", 'raise ValueError(f"run projector fit {model} --force")', False),
+        ("flags", 'style = "var(--st-font)"', False),
+        ("moves", "partial.replace(path)", True),
+        ("moves", "os.replace(partial, path)", True),
+        ("moves", 'name.replace("a", "b")', False),
+        ("moves", "replace(job, plan=plan)", False),
+    ],
+)
+def test_the_rules_find_what_they_are_for(holds: str, source: str, is_found: bool) -> None:
+    tree = ast.parse(source)
+    if holds == "flags":
+        assert bool(flags_in(tree)) is is_found
+    else:
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        assert any(_moves_a_file(call) for call in calls) is is_found
