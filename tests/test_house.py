@@ -212,9 +212,9 @@ def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
             parts = [item.value if isinstance(item, ast.Constant) else "…" for item in node.values]
             yield node.lineno, "".join(str(part) for part in parts)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in left_out:
-                yield node.lineno, node.value
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in left_out:
+            yield node.lineno, node.value
 
 
 def flags_in(tree: ast.Module) -> list[str]:
