@@ -1,6 +1,15 @@
-"""Where activations are read in a block, and how a layer's site is named in every file."""
+"""Where activations are read in a block: one record a site, and a layer's site in every file.
+
+Command lines, errors and pages read the records. How a site is found in a model is told by
+:mod:`projector.model.architecture.finding`, which is the only other place that knows sites by name.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from projector.errors import check_choice
 
 # Layer and site.
 MapKey = tuple[int, str]
@@ -9,3 +18,104 @@ MapKey = tuple[int, str]
 def map_name(layer: int, site: str) -> str:
     """The key of one layer and site in every file of a projection."""
     return f"layers.{layer}.{site}"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in every block where activations are read.
+
+    Attributes:
+        name: as TransformerLens names its hook point.
+        words: what it holds, for people.
+        help: one sentence about it.
+        short: stands between a layer and a neuron's number, which is said often; None for
+            ``words``.
+        beside: the site whose map is shown beside this one's; None for none.
+        is_default: whether it is read where none is named.
+    """
+
+    name: str
+    words: str
+    help: str
+    short: str | None = None
+    beside: str | None = None
+    is_default: bool = False
+
+
+SITES: dict[str, Site] = {}
+
+
+def register(site: Site) -> None:
+    """Make a site known to commands, errors and pages, behind those that are."""
+    SITES[site.name] = site
+
+
+register(
+    Site(
+        "mlp_post",
+        "MLP neurons",
+        "The MLP's hidden neurons: what its down-projection reads.",
+        short="",
+        beside="attn_out",
+        is_default=True,
+    )
+)
+register(
+    Site(
+        "mlp_out",
+        "MLP output",
+        "What the MLP's output projection gives, before any norm.",
+        short="MLP out",
+        beside="attn_out",
+        is_default=True,
+    )
+)
+register(
+    Site(
+        "attn_out",
+        "attention output",
+        "What the attention's output projection gives, before any norm.",
+        short="attn out",
+        beside="mlp_post",
+        is_default=True,
+    )
+)
+register(
+    Site(
+        "attn_z",
+        "attention heads",
+        "What the heads read, end to end: the input of the attention's output projection.",
+        short="heads",
+        beside="mlp_post",
+    )
+)
+register(Site("resid_pre", "stream before", "The residual stream as the block takes it in."))
+register(Site("resid_mid", "stream between", "The residual stream between attention and MLP."))
+register(Site("resid_post", "stream after", "The residual stream as the block gives it out."))
+
+
+def default_sites() -> tuple[str, ...]:
+    """The sites that are read where none is named."""
+    return tuple(site.name for site in SITES.values() if site.is_default)
+
+
+def site_words(name: str) -> str:
+    """What a site holds, for people; the name of one that has no record."""
+    return SITES[name].words if name in SITES else name
+
+
+def short_words(name: str) -> str:
+    """What stands between a layer and a neuron's number; it may be empty."""
+    short = SITES[name].short if name in SITES else None
+    return site_words(name) if short is None else short
+
+
+def sites_help() -> str:
+    """What may be given for ``sites``, for a command's help."""
+    return f"Comma-separated: {', '.join(SITES)}. By default {', '.join(default_sites())}."
+
+
+def check_sites(sites: Iterable[str] | None) -> None:
+    """Raise a SettingError if a site has no record; None passes."""
+    for site in sites or ():
+        check_choice("sites", site, SITES)

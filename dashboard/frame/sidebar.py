@@ -22,25 +22,7 @@ from dashboard.state.settings import (
 )
 from projector.errors import UserError
 from projector.projection.projection import FACTS_FILE, Projection
-
-SITE_NAMES = {
-    "mlp_post": "MLP neurons",
-    "mlp_out": "MLP output",
-    "attn_out": "attention output",
-    "attn_z": "attention heads",
-    "resid_pre": "stream before",
-    "resid_mid": "stream between",
-    "resid_post": "stream after",
-}
-# What is shown beside a site: MLP and attention side by side.
-BESIDE = {
-    "mlp_post": "attn_out",
-    "mlp_out": "attn_out",
-    "attn_out": "mlp_post",
-    "attn_z": "mlp_post",
-}
-# What stands before a neuron's number: short, since it is said often.
-_SHORT = {"mlp_post": "", "mlp_out": " MLP out", "attn_out": " attn out", "attn_z": " heads"}
+from projector.sites import SITES, short_words, site_words
 
 
 @dataclass(frozen=True)
@@ -105,7 +87,8 @@ def nonfinite_of(figures: Mapping[str, Any]) -> list[int]:
 
 def neuron_name(layer: int, site: str) -> str:
     """What a neuron's number stands behind, such as ``L3``."""
-    return f"L{layer}{_SHORT.get(site, f' {SITE_NAMES.get(site, site)}')}"
+    short = short_words(site)
+    return f"L{layer} {short}" if short else f"L{layer}"
 
 
 def read_settings() -> Settings:
@@ -189,9 +172,10 @@ def _choose_map(projection: Projection) -> tuple[int, str]:
         "Site",
         sites,
         key="choose site",
-        format_func=lambda s: f"{SITE_NAMES.get(s, s)} ({s})",
+        format_func=lambda s: f"{site_words(s)} ({s})",
         on_change=lambda: session.change(site=st.session_state["choose site"]),
-        help="Where in a layer activations are read.",
+        help="Where in a layer activations are read.\n\n"
+        + "\n".join(f"- {SITES[s].words}: {SITES[s].help}" for s in sites if s in SITES),
     )
     if len(layers) > 1:
         session.bind("choose layer", layer)

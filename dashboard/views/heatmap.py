@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from dashboard.drawing.cells import MOST_CELLS, Cells
 from dashboard.frame.exports import offer_figure
-from dashboard.frame.sidebar import SITE_NAMES, Scene, neuron_name
+from dashboard.frame.sidebar import Scene, neuron_name
 from dashboard.state import session
 from dashboard.state.loading import cells_at, order_at, poles_at
 from dashboard.views.map import show_marked
 from projector.errors import UserError
+from projector.sites import site_words
 
 TITLE, ICON, PATH = "Heatmap", ":material/grid_on:", "heatmap"
 ORDERS = {
@@ -33,7 +34,7 @@ _LIMITS: list[str | float] = ["auto", 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]
 
 def show(scene: Scene) -> None:
     """Draw the page."""
-    site = SITE_NAMES.get(scene.site, scene.site)
+    site = site_words(scene.site)
     st.title(session.plain(f"Correlations in layer {scene.layer}: {site}"))
     columns = st.columns([2, 2, 3], vertical_alignment="bottom")
     by = columns[0].selectbox("Order", list(ORDERS), format_func=ORDERS.__getitem__, key="order")

@@ -16,12 +16,13 @@ from dashboard.drawing import coloring, palette
 from dashboard.drawing.text import number
 from dashboard.drawing.trust import trust_figures
 from dashboard.frame import exports
-from dashboard.frame.sidebar import BESIDE, SITE_NAMES, Scene, neuron_name, nonfinite_of
+from dashboard.frame.sidebar import Scene, neuron_name, nonfinite_of
 from dashboard.measures import importance_of
 from dashboard.state import session
 from dashboard.state.loading import extent_at, known_poles, moments_at, points_at, poles_at
 from dashboard.state.selection import parse_neuron
 from projector.errors import UserError
+from projector.sites import SITES, site_words
 from pruning.poles.poles import Poles
 
 TITLE, ICON, PATH = "Map", ":material/scatter_plot:", "map"
@@ -29,7 +30,7 @@ TITLE, ICON, PATH = "Map", ":material/scatter_plot:", "map"
 
 def show(scene: Scene) -> None:
     """Draw the page."""
-    st.title(session.plain(f"Layer {scene.layer}: {SITE_NAMES.get(scene.site, scene.site)}"))
+    st.title(session.plain(f"Layer {scene.layer}: {site_words(scene.site)}"))
     left, middle, right = st.columns([2, 2, 3], vertical_alignment="bottom")
     color = left.selectbox(
         "Colour", list(coloring.COLORS), format_func=coloring.COLORS.__getitem__, key="map colour"
@@ -50,7 +51,7 @@ def show(scene: Scene) -> None:
     if len(sites) > 1:
         other = next(site for site in sites if site != scene.site)
         both = st.toggle(
-            f"{SITE_NAMES[other].capitalize()} beside it", value=True, key="map beside"
+            f"{site_words(other).capitalize()} beside it", value=True, key="map beside"
         )
         sites = sites if both else [scene.site]
     place, trust = st.columns([4, 1])
@@ -100,12 +101,13 @@ def sites_beside(scene: Scene, known: Container[tuple[int, str]]) -> list[str]:
     A click on one of two maps leaves both where they are.
     """
     pair = st.session_state.get("pair of sites", ())
-    beside = BESIDE.get(scene.site)
+    record = SITES.get(scene.site)
+    beside = None if record is None else record.beside
     if scene.site in pair:
         beside = next(site for site in pair if site != scene.site)
     if beside is None or (scene.layer, beside) not in known:
         return [scene.site]
-    found = sorted((scene.site, beside), key=lambda site: site.startswith("attn"))
+    found = sorted((scene.site, beside), key=list(SITES).index)
     st.session_state["pair of sites"] = tuple(found)
     return found
 
@@ -132,7 +134,7 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
             )
         panels.append(
             Panel(
-                title=f"Layer {scene.layer}: {SITE_NAMES.get(site, site)}",
+                title=f"Layer {scene.layer}: {site_words(site)}",
                 name=neuron_name(scene.layer, site),
                 points=points,
                 values=painted.values,

@@ -12,7 +12,7 @@ from dashboard import ablation
 from dashboard.drawing import palette
 from dashboard.drawing.text import number
 from dashboard.frame.exports import offer_figure
-from dashboard.frame.sidebar import SITE_NAMES, Scene, neuron_name, nonfinite_of
+from dashboard.frame.sidebar import Scene, neuron_name, nonfinite_of
 from dashboard.frame.work import Within, working
 from dashboard.prompts import as_it_can, encode, recall
 from dashboard.state import session
@@ -27,6 +27,7 @@ from dashboard.state.loading import (
 )
 from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
 from projector.errors import UserError
+from projector.sites import site_words
 from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings
 from pruning.poles.tree import CondensedTree
 from pruning.scoring.perplexity import find_context
@@ -43,7 +44,7 @@ _N_WINDOWS = 16
 
 def show(scene: Scene) -> None:
     """Draw the page."""
-    site = SITE_NAMES.get(scene.site, scene.site)
+    site = site_words(scene.site)
     st.title(session.plain(f"Poles in layer {scene.layer}: {site}"))
     with session.problems():
         settings = _settings()

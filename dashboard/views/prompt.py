@@ -18,7 +18,7 @@ from dashboard.components.neuron_map import (
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import Frames, frames_of, scale_of
 from dashboard.drawing.text import number
-from dashboard.frame.sidebar import SITE_NAMES, Scene, neuron_name
+from dashboard.frame.sidebar import Scene, neuron_name
 from dashboard.frame.work import working
 from dashboard.prompts import (
     Prompt,
@@ -34,6 +34,7 @@ from dashboard.state import session
 from dashboard.state.loading import extent_at, points_at, prompt_folder, run_of
 from dashboard.views.map import marked_of, show_chosen, show_marked, sites_beside
 from projector.errors import UserError
+from projector.sites import site_words
 
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
 _EXAMPLE = "def mean(values):\n    return sum(values) / len("
@@ -261,7 +262,7 @@ def _panel(
 ) -> Panel:
     chosen, scale = session.current(), frames.scale
     return Panel(
-        title=f"{prefix}Layer {scene.layer}: {SITE_NAMES.get(site, site)}",
+        title=f"{prefix}Layer {scene.layer}: {site_words(site)}",
         name=neuron_name(scene.layer, site),
         points=points_at(scene.path, scene.layer, site),
         values=frames.values,

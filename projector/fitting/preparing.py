@@ -17,7 +17,6 @@ from projector.layouts.solving import Layout
 from projector.memory import free_memory
 from projector.model.architecture import (
     Architecture,
-    check_sites,
     find_architecture,
     longest_sequence,
 )
@@ -31,7 +30,7 @@ from projector.model.loading import (
     widest_dtype,
 )
 from projector.progress import Progress, Silent
-from projector.sites import MapKey
+from projector.sites import MapKey, check_sites
 from projector.statistics.gathering import CORRELATIONS
 
 LEAST_TOKENS = 100

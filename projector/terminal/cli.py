@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from projector.environment import prepare_environment
 from projector.errors import UserError
+from projector.sites import sites_help
 from projector.terminal.options import parse_layers, parse_sites, parse_size
 from projector.terminal.screen import Screen, duration_text
 from projector.terminal.usage import Commands
@@ -79,8 +80,7 @@ def fit(
     sites: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: mlp_post, mlp_out, attn_out, attn_z, resid_pre, resid_mid, "
-            "resid_post. The first three by default.",
+            help=sites_help(),
             show_default=False,
         ),
     ] = None,

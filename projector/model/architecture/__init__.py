@@ -22,11 +22,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from projector.errors import UserError
+from projector.errors import UserError, named
 from projector.model.capture import Tap, capture
+from projector.sites import SITES, check_sites, default_sites
 
-SITES = ("mlp_post", "mlp_out", "attn_out", "attn_z", "resid_pre", "resid_mid", "resid_post")
-DEFAULT_SITES = ("mlp_post", "mlp_out", "attn_out")
 _N_TRIAL_TOKENS = 6
 
 
@@ -105,12 +104,13 @@ class Architecture:
         """The sites to read, and why each that is missing, or is in some layers, is.
 
         Raises:
-            UserError: if a named site is unknown, or no layer of the model has it.
+            SettingError: if a named site is known to no model.
+            UserError: if no layer of this model has it, or has any that would be read.
         """
         check_sites(sites)
         chosen: list[str] = []
         left_out: dict[str, str] = {}
-        for site in DEFAULT_SITES if sites is None else dict.fromkeys(sites):
+        for site in default_sites() if sites is None else dict.fromkeys(sites):
             lacking = [i for i, block in enumerate(self.blocks) if site not in block.taps]
             if len(lacking) < len(self.blocks):
                 chosen.append(site)
@@ -120,25 +120,37 @@ class Architecture:
                 continue
             reason = self.blocks[0].missing[site]
             if sites is not None:
-                raise UserError(f"this model has no site '{site}': {reason}")
+                raise UserError(
+                    f"this model has no site '{site}': {reason}", setting="sites", value=site
+                )
             left_out[site] = reason
         if not chosen:
-            raise UserError(f"no site to read: choose from {', '.join(SITES)}")
+            raise UserError(
+                f"{named('sites')} names no site of this model: choose from {', '.join(SITES)}",
+                setting="sites",
+            )
         return chosen, left_out
 
     def choose_layers(self, layers: Iterable[int] | None) -> list[int]:
         """The layers to read, in order.
 
         Raises:
-            UserError: if a layer does not exist.
+            UserError: if the model lacks a layer, or none is named.
         """
         n_layers = len(self.blocks)
         chosen = sorted(set(range(n_layers) if layers is None else layers))
         for layer in chosen:
             if not 0 <= layer < n_layers:
-                raise UserError(f"unknown layer {layer}: the model has layers 0 to {n_layers - 1}")
+                raise UserError(
+                    f"this model has no layer {layer}: it has layers 0 to {n_layers - 1}",
+                    setting="layers",
+                    value=layer,
+                )
         if not chosen:
-            raise UserError(f"no layer to read: the model has layers 0 to {n_layers - 1}")
+            raise UserError(
+                f"{named('layers')} names no layer: the model has layers 0 to {n_layers - 1}",
+                setting="layers",
+            )
         return chosen
 
     def taps(self, sites: Sequence[str], layers: Sequence[int]) -> dict[tuple[int, str], Tap]:
@@ -149,13 +161,6 @@ class Architecture:
             for site in sites
             if site in self.blocks[layer].taps
         }
-
-
-def check_sites(sites: Sequence[str] | None) -> None:
-    """Raise a UserError if a site is unknown to all models."""
-    for site in sites or ():
-        if site not in SITES:
-            raise UserError(f"unknown site '{site}': choose from {', '.join(SITES)}")
 
 
 @torch.enable_grad()

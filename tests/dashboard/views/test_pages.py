@@ -34,6 +34,7 @@ from dashboard.views import prompt as prompt_view
 from projector.fitting.preparing import FitSettings, prepare
 from projector.projection.importing import import_checkpoint
 from projector.projection.projection import FACTS_FILE, STATISTICS_FILE, Projection
+from projector.sites import SITES
 from projector.statistics.examples import Examples
 from pruning.methods.plan import LayerPlan, PruningPlan
 from pruning.poles.poles import POLES_FILE, PoleSettings, find_poles
@@ -242,6 +243,20 @@ def test_what_is_chosen_at_the_side_is_shown(open_page: Open) -> None:
     at.sidebar.selectbox(key="choose projection").select(GPT2).run()
     assert errors(at) == []
     assert link(at)["projection"] == GPT2
+
+
+def test_pages_take_a_site_s_names_from_its_record(
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = replace(SITES["mlp_post"], words="odd ones", short="odd", help="What is odd.")
+    monkeypatch.setitem(SITES, "mlp_post", replace(record, beside=None))
+    at = open_page("map", neuron=NEURON)
+    assert re.sub(r"\\(.)", r"\1", at.title[0].value) == "Layer 1: odd ones"
+    assert len(maps_of(at)) == 1
+    chosen = at.sidebar.selectbox(key="choose site")
+    assert "odd ones (mlp_post)" in chosen.options
+    assert "- odd ones: What is odd." in chosen.help
+    assert any("L1 odd N3" in each.value for each in at.markdown)
 
 
 def test_the_sidebar_says_what_is_loaded_and_where(open_page: Open) -> None:

@@ -193,7 +193,7 @@ def test_a_wrong_width_is_refused_with_both_numbers(tmp_path: Path, model: Path)
 def test_a_layer_that_the_model_lacks_is_refused(tmp_path: Path, model: Path) -> None:
     path = write(tmp_path, {f"layers.{N_LAYERS}.mlp.neuron_projections": positions()})
     message = refusal(path, model)
-    assert f"unknown layer {N_LAYERS}" in message
+    assert f"no layer {N_LAYERS}" in message
     assert f"layers 0 to {N_LAYERS - 1}" in message
 
 

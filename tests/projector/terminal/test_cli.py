@@ -447,10 +447,10 @@ def test_fit_of_what_is_no_such_model(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--sites", "mlp_post,no_such_site"), "unknown site 'no_such_site': choose from mlp_post"),
-        (("--sites", ""), "unknown site ''"),
-        (("--layers", "2"), "unknown layer 2: the model has layers 0 to 1"),
-        (("--layers", "1-2"), "unknown layer 2"),
+        (("--sites", "mlp_post,no_such_site"), "--sites 'no_such_site' is not known: choose from"),
+        (("--sites", ""), "--sites '' is not known"),
+        (("--layers", "2"), "this model has no layer 2: it has layers 0 to 1"),
+        (("--layers", "1-2"), "this model has no layer 2"),
         *((("--layers", text), f"layers '{text}' can't be read: write for example 0,3-5")
           for text in ("", "1-", "-1", "0,", "a", "0;1", "1.5", "0-1-2")),
         (("--lp", "0.5"), "Lp order 0.5 is not a norm"),

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 import transformers as hf
 from torch import Tensor, nn
 
-from projector.errors import UserError
-from projector.model.architecture import DEFAULT_SITES, SITES, Architecture, find_architecture
+from projector.errors import SettingError, UserError
+from projector.model.architecture import Architecture, find_architecture
 from projector.model.capture import Tap, collect
+from projector.sites import SITES, default_sites
 from tests.families import (
     ENCODERS,
     FAMILIES,
@@ -381,14 +382,16 @@ def test_choosing_sites_of_a_mixture(family: str) -> None:
 
 def test_choosing_sites() -> None:
     _, architecture = found("llama")
-    assert architecture.choose_sites(None) == (list(DEFAULT_SITES), {})
+    assert architecture.choose_sites(None) == (list(default_sites()), {})
     # In the order asked for, each once.
     chosen, left_out = architecture.choose_sites(["resid_post", "attn_z", "resid_post"])
     assert (chosen, left_out) == (["resid_post", "attn_z"], {})
-    with pytest.raises(UserError, match=r"unknown site 'mlp_pre': choose from .*mlp_post"):
+    with pytest.raises(SettingError, match=r"choose from .*mlp_post") as unknown:
         architecture.choose_sites(("mlp_out", "mlp_pre"))
-    with pytest.raises(UserError, match="no site to read"):
+    assert (unknown.value.setting, unknown.value.value) == ("sites", "mlp_pre")
+    with pytest.raises(UserError, match="no site") as none:
         architecture.choose_sites(())
+    assert none.value.setting == "sites"
 
 
 def test_choosing_layers() -> None:
@@ -397,9 +400,9 @@ def test_choosing_layers() -> None:
     assert architecture.choose_layers([1, 0, 1]) == [0, 1]
     assert architecture.choose_layers([1]) == [1]
     for layer in (-1, N_LAYERS):
-        with pytest.raises(UserError, match=f"unknown layer {layer}: .* 0 to 1"):
+        with pytest.raises(UserError, match=f"no layer {layer}: it has layers 0 to 1"):
             architecture.choose_layers([0, layer])
-    with pytest.raises(UserError, match="no layer to read"):
+    with pytest.raises(UserError, match="layers names no layer"):
         architecture.choose_layers([])
 
 
@@ -491,7 +494,7 @@ def test_a_model_with_neither_attention_nor_mlp_has_the_stream_only() -> None:
     architecture = find_architecture(hf.MambaForCausalLM(config))
     assert [set(block.taps) for block in architecture.blocks] == [{"resid_pre", "resid_post"}] * 2
     assert architecture.choose_sites(("resid_post",)) == (["resid_post"], {})
-    with pytest.raises(UserError, match="no site to read"):
+    with pytest.raises(UserError, match="no site of this model"):
         architecture.choose_sites(None)
     with pytest.raises(UserError, match="no site 'mlp_post': no MLP was found"):
         architecture.choose_sites(("mlp_post",))
