@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 READY := $(VENV)/.ready
 
-.PHONY: demo dashboard test check browser format train clean
+.PHONY: demo dashboard test check browser format train gpu clean
 
 # Maps of the bundled model over 200,000 tokens of the standard library.
 demo: $(READY)
@@ -40,6 +40,10 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Everything that a GPU alone can show, in at most 8 minutes; writes runs/gpu.json.
+gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu
 
 # Train the bundled model anew; writes runs/bundled/ and goes on where it stopped.
 train: $(READY)

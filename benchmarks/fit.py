@@ -14,13 +14,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from benchmarks.gpu_rows import FULL, Sizes
 from benchmarks.results import describe_machine, write_results
 from projector.fitting.estimating import estimate
 from projector.fitting.pipeline import run
@@ -93,7 +94,7 @@ def _wait(device: torch.device) -> None:
 
 
 def fit_seconds(
-    load: Callable[[], str | LoadedModel], n_tokens: int
+    load: Callable[[], str | LoadedModel], n_tokens: int, corpus: str | Iterable[str] = CORPUS
 ) -> tuple[Job, dict[str, float]]:
     """What the command does, but for importing its libraries; seconds by stage."""
     stages = Stages()
@@ -101,7 +102,7 @@ def fit_seconds(
     model = load()
     settings = FitSettings(max_tokens=n_tokens)
     with tempfile.TemporaryDirectory() as folder:
-        job = prepare(model, CORPUS, settings, Layout(dim=3), progress=stages)
+        job = prepare(model, corpus, settings, Layout(dim=3), progress=stages)
         stages.begin("Timing a batch", None, "")
         estimate(job)
         run(job, out=Path(folder) / "out", progress=stages)
@@ -154,23 +155,23 @@ def growth(load: Callable[[], str | LoadedModel], sizes: Sequence[int], n_times:
     return Row(BUNDLED, sizes[-1], what, [], slopes, f"≤ {MOST_SLOPE:g}", median <= MOST_SLOPE)
 
 
-def qwen_shaped() -> LoadedModel:
-    """A model of random weights in the shape of Qwen2.5-0.5B, bf16, with the bundled tokenizer."""
+def qwen_shaped(sizes: Sizes, device: torch.device) -> LoadedModel:
+    """A model of random weights in the shape of a Qwen2, bf16, with the bundled tokenizer."""
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=151_936,
-        hidden_size=896,
-        intermediate_size=4_864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
+        vocab_size=sizes.vocabulary,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.neurons,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.groups,
         max_position_embeddings=32_768,
         tie_word_embeddings=True,
         dtype=torch.bfloat16,
     )
-    with torch.device("cuda"):
+    with device:
         model = Qwen2ForCausalLM(config).to(torch.bfloat16).eval()
-    return LoadedModel(model, load_model(device="cpu").tokenizer, "qwen2.5-0.5b-shaped", "0" * 64)
+    return LoadedModel(model, load_model(device="cpu").tokenizer, "qwen2-shaped", "0" * 64)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -205,7 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = [given.tokens // 4, given.tokens // 2, given.tokens]
     rows.append(growth(lambda: load_model(device="cpu"), sizes, given.repeats))
     if torch.cuda.is_available():
-        rows += measure("Qwen2.5-0.5B's shape", qwen_shaped, given.tokens, given.repeats)
+        device = torch.device("cuda")
+        rows += measure(
+            "Qwen2.5-0.5B's shape", lambda: qwen_shaped(FULL, device), given.tokens, given.repeats
+        )
     print(table(rows))
     if not torch.cuda.is_available():
         print("\nQwen2.5-0.5B's shape: not measured: no GPU")

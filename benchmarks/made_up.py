@@ -1,4 +1,4 @@
-"""Correlation matrices like those of trained models, of any size."""
+"""Correlation matrices like those of trained models, of any size; and text of no language."""
 
 from __future__ import annotations
 
@@ -29,3 +29,21 @@ def grouped_activations(n_neurons: int, n_tokens: int, seed: int = 0) -> Tensor:
 def grouped_correlation(n_neurons: int, seed: int = 0) -> Tensor:
     """(n_neurons, n_neurons) float32, over 4,000 tokens of :func:`grouped_activations`."""
     return torch.corrcoef(grouped_activations(n_neurons, 4_000, seed).T).clamp_(-1, 1)
+
+
+def made_up_texts(n_words: int, seed: int = 0, n_words_each: int = 500) -> list[str]:
+    """Texts of ``n_words`` words together, out of some thousand that are made up, a few of them
+    common; at least a token a word, whatever the tokenizer."""
+    generator = torch.Generator().manual_seed(seed)
+    letters = "aeioubdfgklmnprstvz"
+    lengths = torch.randint(2, 9, (1_000,), generator=generator).tolist()
+    words = [
+        "".join(letters[i] for i in torch.randint(len(letters), (n,), generator=generator))
+        for n in lengths
+    ]
+    common = 1 / torch.arange(1, len(words) + 1, dtype=torch.float64)
+    chosen = torch.multinomial(common, n_words, replacement=True, generator=generator).tolist()
+    return [
+        " ".join(words[i] for i in chosen[first : first + n_words_each])
+        for first in range(0, n_words, n_words_each)
+    ]
