@@ -13,6 +13,7 @@ from projector.corpus.sources import Document, read_documents
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, Corpus, read_corpus
 from projector.errors import UserError
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
+from projector.fitting.settings import LEAST_TOKENS, FitSettings
 from projector.layouts.solving import Layout
 from projector.memory import free_memory
 from projector.model.architecture import (
@@ -30,58 +31,7 @@ from projector.model.loading import (
     widest_dtype,
 )
 from projector.progress import Progress, Silent
-from projector.sites import MapKey, check_sites
-from projector.statistics.gathering import CORRELATIONS
-
-LEAST_TOKENS = 100
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """What to fit, apart from how positions are found (:class:`projector.layouts.solving.Layout`).
-
-    Attributes:
-        sites: sites to read; None for the default ones that the model has.
-        layers: layers to read; None for all.
-        correlation: ``pooled`` or ``per-sequence``.
-        max_tokens: most tokens to count, drawn evenly over the corpus; None for all.
-        sequence_length: tokens of a sequence; None for 256, or what the model can take if less.
-        batch_size: sequences at once.
-        skip_first: positions left out at the start of each sequence; None for 1 where the model is
-            causal and 0 where it is not.
-        packed: whether documents stand one after another in a sequence; None where the model is
-            causal.
-        keep_statistics: whether the projection keeps means and covariances.
-        memory_budget: bytes that the fit may take beside the loaded model; None for what is free,
-            less a margin. Where not all maps fit at once, the corpus is passed over more than once.
-    """
-
-    sites: tuple[str, ...] | None = None
-    layers: tuple[int, ...] | None = None
-    correlation: str = "pooled"
-    max_tokens: int | None = None
-    sequence_length: int | None = None
-    batch_size: int = 16
-    skip_first: int | None = None
-    packed: bool | None = None
-    keep_statistics: bool = True
-    memory_budget: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.correlation not in CORRELATIONS:
-            raise UserError(
-                f"unknown correlation '{self.correlation}': choose from {', '.join(CORRELATIONS)}"
-            )
-        check_sites(self.sites)
-        for flag, value, least in (
-            ("--batch-size", self.batch_size, 1),
-            ("--sequence-length", self.sequence_length, 2),
-            ("--skip-first", self.skip_first, 0),
-            ("--max-tokens", self.max_tokens, LEAST_TOKENS),
-            ("--memory-budget", self.memory_budget, 1),
-        ):
-            if value is not None and value < least:
-                raise UserError(f"{flag} {value} is too small: give {least} or more")
+from projector.sites import MapKey
 
 
 @dataclass(frozen=True)

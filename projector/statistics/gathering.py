@@ -18,7 +18,6 @@ from projector.sites import MapKey, map_name
 from projector.statistics.covariance import RunningCovariance, SequenceCorrelation, Together
 from projector.statistics.sampling import TokenSample
 
-CORRELATIONS = ("pooled", "per-sequence")
 # Sequences that stand next to each other in the corpus go to the same half, in runs of this many:
 # split singly, the two halves of one document would make a map look more stable than it is.
 _RUN_LENGTH = 8

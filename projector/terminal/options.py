@@ -1,11 +1,42 @@
-"""What a user writes on a command line, read into what functions take."""
+"""What a user writes on a command line, read into what functions take; options of many commands."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from projector.errors import UserError
+from projector.settings import setting
+
+SavedProjection = Annotated[Path, typer.Argument(metavar="DIR", help="A saved projection.")]
+
+
+@dataclass(frozen=True)
+class OutOptions:
+    """Where a projection is written."""
+
+    out: Path = setting(help="Folder for the new projection.")
+    force: bool = setting(False, help="Replace the projection that OUT holds.")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is loaded; the arguments of :func:`projector.model.loading.load_model`."""
+
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:1, mps.")
+    device_map: str | None = setting(
+        None, help="auto: spread a model that no single device holds over all of them."
+    )
+    dtype: str = setting(
+        "auto", help="auto, float32, bfloat16, float16: what the model computes in."
+    )
+    revision: str | None = setting(None, help="Branch, tag or commit of a hub model.")
+    trust_remote_code: bool = setting(False, help="Run the code that comes with the model.")
+
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}

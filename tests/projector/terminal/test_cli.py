@@ -461,7 +461,7 @@ def test_fit_of_what_is_no_such_model(
         (("--objective", "x"), "unknown objective 'x': choose from stress, linear, neighbours"),
         (("--solver", "x"), "unknown solver 'x': choose from smacof, adamw"),
         (("--start", "x"), "unknown start 'x': choose from classical, single-point"),
-        (("--correlation", "x"), "unknown correlation 'x': choose from pooled, per-sequence"),
+        (("--correlation", "x"), "--correlation 'x' is not known: choose from pooled, per-"),
         (("--dim", "0"), "dimension 0"),
         (("--lr", "0", "--solver", "adamw"), "learning rate 0"),
         (("--accumulate", "0", "--solver", "adamw"), "accumulating 0 batches"),
@@ -726,7 +726,7 @@ def test_without_statistics_positions_are_shown_and_not_remade(
     ("options", "says"),
     [
         (("--kind", "heatmap"), "a heatmap shows one layer: add --layer, one of 0, 1"),
-        (("--kind", "pie"), "unknown kind 'pie': choose from map, heatmap, trust"),
+        (("--kind", "pie"), "--kind 'pie' is not known: choose from map, heatmap, trust"),
         (("--layer", "7"), "layer 7 is not in this projection: it has 0, 1"),
         (("--kind", "heatmap", "--layer", "7"), "layer 7 is not in this projection"),
         (("--site", "mlp_out"), "site 'mlp_out' is not in this projection: it has mlp_post, attn"),

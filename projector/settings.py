@@ -1,0 +1,53 @@
+"""What a field of frozen settings tells of itself, for commands, provenance and the resume check.
+
+A setting is a field of a frozen dataclass, and nothing else knows it by name: commands make an
+option of it, and two runs are told apart by it, unless the field says that they may differ in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, Field, field, fields
+from typing import Any
+
+HELP, MAY_DIFFER, CHOICES, UNIT = "help", "may_differ", "choices", "unit"
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    help: str | Callable[[], str] = "",
+    may_differ: bool = False,
+    choices: Iterable[str] = (),
+    unit: str = "",
+) -> Any:
+    """A field of settings: ``dataclasses.field`` with what faces and checks read of it.
+
+    Args:
+        default: what it is unless it is set; where it is left out, it must be set.
+        help: one or two sentences for a help text; a function where registered parts have a say.
+        may_differ: whether two runs that differ in it are the same run all the same.
+        choices: the values it may have, for faces that offer them.
+        unit: ``bytes`` where a face may take ``8GiB`` for the number.
+    """
+    metadata = {HELP: help, MAY_DIFFER: may_differ, CHOICES: tuple(choices), UNIT: unit}
+    return (
+        field(metadata=metadata)
+        if default is MISSING
+        else field(default=default, metadata=metadata)
+    )
+
+
+def help_of(each: Field[Any]) -> str:
+    """What a field says of itself to a person."""
+    text = each.metadata.get(HELP, "")
+    return str(text() if callable(text) else text)
+
+
+def compared(settings: Any) -> dict[str, Any]:
+    """Name → value of every field of a dataclass that two runs must share to be the same run."""
+    return {
+        each.name: getattr(settings, each.name)
+        for each in fields(settings)
+        if not each.metadata.get(MAY_DIFFER, False)
+    }

@@ -1,0 +1,190 @@
+"""A function of settings becomes a command: options from the fields, errors in one line."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from projector.settings import UNIT, help_of
+from projector.terminal.options import option_words, parse_layers, parse_sites, parse_size
+from projector.terminal.screen import Screen
+
+Kind = TypeVar("Kind")
+_CONTEXT, _AS_JSON = "context", "as_json"
+
+
+@dataclass(frozen=True)
+class Given(Generic[Kind]):
+    """What a command line sets of some settings: fields that it leaves out are not among it."""
+
+    kind: type[Kind]
+    values: dict[str, Any]
+
+    def make(self) -> Kind:
+        """The settings.
+
+        Raises:
+            UserError: as their dataclass does.
+        """
+        return self.kind(**self.values)
+
+
+@dataclass(frozen=True)
+class Without:
+    """Beside an annotation: fields that this command has no option for."""
+
+    names: tuple[str, ...]
+
+
+class Command:
+    """A function as Typer takes it.
+
+    Of its parameters, one that is annotated as a frozen dataclass becomes an option for each of
+    its fields, in the words of :func:`projector.settings.setting`; so does ``Given[Dataclass]``,
+    which is handed over unmade. The :class:`Screen` becomes ``--json``, and what is raised is
+    shown on it. Others are Typer's own.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+        self.__module__ = function.__module__
+
+    # Both are asked for anew each time: a help text may have changed since.
+    @property
+    def __signature__(self) -> inspect.Signature:
+        parameters = [
+            inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        ]
+        for name, parameter, annotation in self._parameters():
+            kind, left_out = _settings_kind(annotation)
+            if annotation is Screen:
+                continue
+            if kind is None:
+                parameters.append(
+                    parameter.replace(
+                        name=name, annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY
+                    )
+                )
+                continue
+            hints = get_type_hints(kind)
+            parameters += [
+                _option(each, hints[each.name])
+                for each in fields(kind)
+                if each.init and each.name not in left_out
+            ]
+        as_json = typer.Option(
+            "--json", help="Print one JSON object on standard output, for scripts."
+        )
+        parameters.append(
+            inspect.Parameter(
+                _AS_JSON,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False,
+                annotation=Annotated[bool, as_json],
+            )
+        )
+        return inspect.Signature(parameters)
+
+    @property
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]
+        return {name: each.annotation for name, each in self.__signature__.parameters.items()}
+
+    def __call__(self, **values: Any) -> None:
+        context, screen = values.pop(_CONTEXT), Screen(values.pop(_AS_JSON))
+        with screen.errors():
+            arguments: dict[str, Any] = {}
+            for name, _, annotation in self._parameters():
+                kind, left_out = _settings_kind(annotation)
+                if annotation is Screen:
+                    arguments[name] = screen
+                elif kind is None:
+                    arguments[name] = values[name]
+                else:
+                    given = _given(kind, left_out, values, context)
+                    unmade = get_origin(_bare(annotation)) is Given
+                    arguments[name] = given if unmade else given.make()
+            self._function(**arguments)
+
+    def _parameters(self) -> list[tuple[str, inspect.Parameter, Any]]:
+        hints = get_type_hints(self._function, include_extras=True)
+        found = inspect.signature(self._function).parameters
+        return [(name, parameter, hints[name]) for name, parameter in found.items()]
+
+
+def command(function: Callable[..., None]) -> Command:
+    """See :class:`Command`."""
+    return Command(function)
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _settings_kind(annotation: Any) -> tuple[Any, tuple[str, ...]]:
+    """The dataclass whose fields are options, if it is one; and those of them that are not."""
+    bare = _bare(annotation)
+    kind = get_args(bare)[0] if get_origin(bare) is Given else bare
+    left_out = [
+        name for each in get_args(annotation) if isinstance(each, Without) for name in each.names
+    ]
+    return (kind if is_dataclass(kind) else None), tuple(left_out)
+
+
+def _reader(each: Field[Any], annotation: Any) -> Callable[[str | None], Any] | None:
+    """What reads the text of an option; None where Typer reads it."""
+    if each.metadata.get(UNIT) == "bytes":
+        return parse_size
+    kinds = {get_args(part)[0] for part in _alternatives(annotation) if get_origin(part) is tuple}
+    return parse_layers if int in kinds else parse_sites if str in kinds else None
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return get_args(annotation) if is_union else (annotation,)
+
+
+def _option(each: Field[Any], annotation: Any) -> inspect.Parameter:
+    """A field as an option."""
+    flag = option_words(each.name, ())
+    if bool in _alternatives(annotation):
+        no = option_words(each.name, (False,))
+        if each.default is None:
+            flag = f"{flag}/{no}"
+        elif each.default:
+            flag = f" /{no}"
+    if _reader(each, annotation) is not None or (annotation is int and each.default is None):
+        annotation = str | None if _reader(each, annotation) else int | None
+    is_needed = each.default is MISSING
+    default = ... if is_needed else each.default
+    shows = not is_needed and default is not None and not isinstance(default, bool)
+    option = typer.Option(flag, help=help_of(each), show_default=shows)
+    return inspect.Parameter(
+        each.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[annotation, option],
+    )
+
+
+def _given(
+    kind: Any, left_out: tuple[str, ...], values: dict[str, Any], context: typer.Context
+) -> Given[Any]:
+    """What the command line sets of the fields of ``kind``."""
+    hints = get_type_hints(kind)
+    found = {}
+    for each in fields(kind):
+        if not each.init or each.name in left_out:
+            continue
+        source = context.get_parameter_source(each.name)
+        if source is None or source.name.startswith("DEFAULT"):
+            continue
+        read = _reader(each, hints[each.name])
+        value = values[each.name]
+        found[each.name] = value if read is None else read(value)
+    return Given(kind, found)

@@ -1,0 +1,71 @@
+"""``projector plot``: a projection becomes a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from projector.errors import SettingError, UserError, check_choice, named
+from projector.settings import setting
+from projector.terminal.commands import command
+from projector.terminal.options import SavedProjection
+from projector.terminal.screen import Screen
+
+KINDS = ("map", "heatmap", "trust")
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """What is drawn, and where it is written."""
+
+    out: Path = setting(help="The HTML file to write.")
+    kind: str = setting(
+        "map",
+        help="[b]map[/b], [b]heatmap[/b] (correlations before and after ordering), or "
+        "[b]trust[/b] (stress and neighbours kept, over layers).",
+        choices=KINDS,
+    )
+    layer: int | None = setting(None, help="A map without it has a slider over all layers.")
+    site: str | None = setting(None, help="The projection's first by default.")
+    order: str = setting(
+        "leaf",
+        help="Of a heatmap: [b]leaf[/b] shows groups as blocks, [b]linear[/b], [b]spectral[/b], "
+        "[b]index[/b].",
+    )
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, KINDS)
+        if self.out.suffix.lower() not in (".html", ".htm"):
+            raise SettingError(
+                "out", str(self.out), "is no .html file", "a picture is written as HTML"
+            )
+
+
+@command
+def plot(screen: Screen, projection_dir: SavedProjection, *, options: PlotOptions) -> None:
+    """Draw a projection as one HTML file that needs no network."""
+    from projector.figures.figures import write_figure
+    from projector.projection.projection import Projection
+
+    write_figure(_figure(Projection.load(projection_dir), options), options.out)
+    screen.result(
+        {"picture": str(options.out)},
+        f"Wrote [b]{escape(str(options.out))}[/b]: open it in a browser.",
+    )
+
+
+def _figure(projection: Any, options: PlotOptions) -> Any:
+    from projector.figures import figures
+
+    site, layer = options.site or projection.sites[0], options.layer
+    if options.kind == "map":
+        return figures.map_figure(projection, site, None if layer is None else [layer])
+    if options.kind == "trust":
+        return figures.stress_figure(projection)
+    if layer is None:
+        layers = ", ".join(str(n) for n in projection.layers)
+        raise UserError(f"a heatmap shows one layer: add {named('layer')}, one of {layers}")
+    return figures.heatmap_figure(projection, layer, site, options.order)

@@ -1,0 +1,52 @@
+"""What commands say of a projection when they are done."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from shlex import quote
+from shutil import which
+from typing import Any
+
+
+def summary(projection: Any, out: Path) -> dict[str, Any]:
+    """The one object of ``--json``."""
+    return {
+        "projection": str(out),
+        "model": projection.facts["model"],
+        "corpus": projection.facts["corpus"],
+        "layout": projection.facts["layout"],
+        "maps": [
+            {"layer": layer, "site": site, **projection.figures(layer, site)}
+            for layer, site in projection.maps
+        ],
+    }
+
+
+def next_command(projection: Any, out: Path, pictures: list[Path]) -> str:
+    """What a user may do next with a projection."""
+    site = projection.sites[0]
+    layers = [layer for layer, s in projection.maps if s == site]
+    layer, program = layers[len(layers) // 2], _program()
+    if pictures:
+        names = ", ".join(path.name for path in pictures)
+        then = f"{program} info {quote(str(out))}"
+        if all(projection.has_statistics_of(*key) for key in projection.maps):
+            is_umap = projection.facts["layout"]["objective"] == "neighbours"
+            objective = "stress" if is_umap else "neighbours"
+            then = (
+                f"{program} relayout {quote(str(out))} --objective {objective} "
+                f"--out {quote(f'{out}-{objective}')}"
+            )
+        return f"open {names} there in a browser; then try\n  {then}"
+    picture = quote(f"{out}-map.html")
+    return f"{program} plot {quote(str(out))} --layer {layer} --site {site} --out {picture}"
+
+
+def _program() -> str:
+    """This program as the user can call it again from here."""
+    called = Path(sys.argv[0])
+    if which("projector") is not None or called.name != "projector":
+        return "projector"
+    return os.path.relpath(called)
