@@ -13,7 +13,8 @@ from projector.corpus.sources import Document, read_documents
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, Corpus, read_corpus
 from projector.errors import UserError
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
-from projector.fitting.settings import LEAST_TOKENS, FitSettings
+from projector.fitting.settings import LEAST_TOKENS
+from projector.fitting.settings import FitSettings as FitSettings
 from projector.layouts.solving import Layout
 from projector.memory import free_memory
 from projector.model.architecture import (

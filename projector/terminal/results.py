@@ -50,3 +50,10 @@ def _program() -> str:
     if which("projector") is not None or called.name != "projector":
         return "projector"
     return os.path.relpath(called)
+
+
+def layout_of(given: Any) -> Any:
+    """The layout that a command line describes."""
+    if given.values.get("objective") == "linear":
+        given.values.setdefault("dim", 1)
+    return given.make()
