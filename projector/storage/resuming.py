@@ -1,0 +1,168 @@
+"""What a run does with what is there: the one meaning of ``resume`` and ``force``.
+
+A run may find nothing where it is to write, the unfinished work of a stopped run, or the finished
+work of one; and either may be this run's own or another's: one of other settings, another model or
+another corpus. ``resume`` is for a queue that starts one command line again and again: it starts
+what was not begun, goes on with what was stopped, and leaves what is finished. ``force`` is for
+what another run left there: it may be replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from projector.errors import UserError, named
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+RESUME_HELP = (
+    "Go on with this run where it was stopped; start it if it was not begun; do nothing if it is "
+    "finished. With --force, replace what another run left."
+)
+FORCE_HELP = "Replace what is there. With --resume, only what another run left."
+
+
+class Step(Enum):
+    """What a run is to do."""
+
+    START = "start from the beginning, and replace what is there"
+    GO_ON = "go on with the unfinished work"
+    LEAVE = "do nothing: the same run is finished"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is there of a run.
+
+    Attributes:
+        where: a path, for a person.
+        difference: how its settings differ from this run's, as :func:`told_difference` tells it;
+            None where it is this run's own.
+        may_replace: whether unfinished work was itself begun with ``force``, and so may replace
+            the finished work of another.
+    """
+
+    where: str
+    difference: str | None = None
+    may_replace: bool = False
+
+
+def decide(
+    unfinished: Work | None, finished: Work | None, *, resume: bool, force: bool, what: str = "run"
+) -> Step:
+    """What to do, from what is there.
+
+    ==================== ============== ====================== ======= ====================
+    there                neither        resume                 force   both
+    ==================== ============== ====================== ======= ====================
+    nothing              start          start                  start   start
+    own, unfinished      refuse         go on                  start   go on
+    own, finished        refuse         leave                  start   leave
+    another run's        refuse         refuse, naming the     start   start
+                                        difference
+    ==================== ============== ====================== ======= ====================
+
+    Unfinished work decides before finished work. Own unfinished work beside the finished work of
+    another goes on only with ``force``, given now or when it was begun.
+
+    Args:
+        what: what a run is called: ``fit``, ``sweep``.
+
+    Raises:
+        UserError: on ``resume`` or ``force``, where it is to refuse.
+    """
+    if force and not resume:
+        return Step.START
+    if not resume:
+        if unfinished is not None:
+            raise UserError(
+                f"'{unfinished.where}' is what a stopped {what} left: add {named('resume', True)} "
+                f"to go on with it, or {named('force', True)} to start over",
+                setting="resume",
+                value=False,
+            )
+        if finished is not None:
+            raise UserError(
+                f"'{finished.where}' holds the result of a {what} already: add "
+                f"{named('force', True)} to replace it, or give another place",
+                setting="force",
+                value=False,
+            )
+        return Step.START
+    if unfinished is not None:
+        if unfinished.difference is not None:
+            return _replace(unfinished, force=force, what=what)
+        if finished is not None and not unfinished.may_replace:
+            _replace(finished, force=force or finished.difference is None, what=what)
+        return Step.GO_ON
+    if finished is not None:
+        return (
+            Step.LEAVE
+            if finished.difference is None
+            else _replace(finished, force=force, what=what)
+        )
+    return Step.START
+
+
+def _replace(other: Work, *, force: bool, what: str) -> Step:
+    """Start over what another run left, or refuse to."""
+    if force:
+        return Step.START
+    raise UserError(
+        f"'{other.where}' belongs to another {what}: {other.difference}; repeat that {what}'s "
+        f"settings, add {named('force', True)} to replace it, or give another place",
+        setting="resume",
+        value=True,
+    )
+
+
+def told_difference(
+    theirs: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    *,
+    settings: Iterable[str] = (),
+    their_words: Mapping[str, str] | None = None,
+    our_words: Mapping[str, str] | None = None,
+) -> str | None:
+    """The first fact in which two runs differ, for a person; None where they are the same run.
+
+    Args:
+        theirs, ours: what makes each the run that it is, by name, mappings among them, as JSON has
+            it. What only one of them knows, differs.
+        settings: names of facts that a user sets, by their fields or arguments.
+        their_words, our_words: name → what a person calls a fact that is a hash.
+    """
+    one, other = _flat(theirs), _flat(ours)
+    users = set(settings)
+    for name in [*other, *(name for name in one if name not in other)]:
+        if name not in one or name not in other or one[name] != other[name]:
+            called = named(name) if name in users else name.replace("_", " ").replace(".", " ")
+            its = _told(one, name, their_words or {})
+            own = _told(other, name, our_words or {})
+            return f"its {called} is {its}, and this one's {own}"
+    return None
+
+
+def _flat(facts: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Facts within facts by their names, so that a difference is told by itself."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{before}{name}.")
+        else:
+            flat[f"{before}{name}"] = value
+    return flat
+
+
+def _told(facts: Mapping[str, Any], name: str, words: Mapping[str, str]) -> str:
+    """A fact for a person: of what is told apart by a hash its name, and the hash's beginning."""
+    if name not in facts:
+        return "not known"
+    value = facts[name]
+    if isinstance(value, str) and _SHA256.fullmatch(value):
+        return f"'{words[name]}' ({value[:12]}…)" if name in words else f"{value[:12]}…"
+    return repr(value)
