@@ -21,11 +21,11 @@ from torch import Tensor
 
 from dashboard.drawing.encoding import Frames
 from dashboard.state.model_room import Guest
-from projector.corpus.tokens import special_tokens
+from projector.corpus.cutting import special_tokens
 from projector.errors import UserError
 from projector.memory import size_text
-from projector.model.architecture import longest_sequence
 from projector.model.capture import capture, evaluating
+from projector.model.context import longest_sequence
 from projector.storage.places import disk_errors
 
 _ID = re.compile(r"[0-9a-f]{16}")

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import psutil
 
 from dashboard.state.settings import Settings, find_folders
+from projector.corpus.sources import sources_hint
 from projector.errors import UserError
 from projector.projection.projection import FACTS_FILE
 from pruning.saving import PLAN_FILE
@@ -332,8 +333,7 @@ def _command(settings: Settings, order: Order, *, resume: bool) -> list[str]:
         parts = [part.strip() for part in text.split(",") if part.strip()]
         if not parts:
             raise UserError(
-                f"no {kind} text is given: write stdlib:train or stdlib:heldout, hf:OWNER/NAME, "
-                f"or a file below {root.name}"
+                f"no {kind} text is given: write {sources_hint()}; files lie below {root.name}"
             )
         texts.append([settings.text_source(part) for part in parts])
     if len(texts[0]) > 1:

@@ -11,17 +11,18 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from projector.corpus.sources import Document, read_documents, source_name
-from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, Batch, Corpus, read_corpus
+from projector.corpus.batches import Batch, Corpus
+from projector.corpus.documents import Document, hash_documents
+from projector.corpus.sources import open_text
+from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import UserError
 from projector.memory import size_text
 from projector.model.architecture import Architecture, Mlp
 from projector.model.capture import Tap, capture, evaluating, kept_rows
+from projector.model.context import find_context
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 from projector.statistics.covariance import RunningCovariance, packed_numel
-from pruning.scoring.perplexity import find_context
-from pruning.scoring.windows import hash_documents
 
 Key = TypeVar("Key", bound=Hashable)
 DEFAULT_SEQUENCES = 256
@@ -37,7 +38,7 @@ class CalibrationText:
     Attributes:
         source: as the user gave it; a file by its name, without its path.
         corpus: all its sequences.
-        document_hashes: see :func:`pruning.scoring.windows.hash_documents`.
+        document_hashes: see :func:`projector.corpus.documents.hash_documents`.
     """
 
     source: str
@@ -168,9 +169,9 @@ def read_calibration(
     """
     progress = progress or Silent()
     length = choose_length(loaded, sequence_length)
-    is_stream = isinstance(source, str) and source.startswith("hf:")
-    documents = read_documents(source) if isinstance(source, str) else iter(source)
-    if is_stream:
+    text = open_text(source)
+    documents = text.documents
+    if text.is_stream:
         documents = _first_characters(documents, 8 * n_sequences * length * _CHARACTERS_A_TOKEN)
     kept: list[Document] = []
 
@@ -189,8 +190,7 @@ def read_calibration(
         advance=progress.advance,
     )
     progress.end()
-    name = source_name(source) if isinstance(source, str) else "texts"
-    return CalibrationText(name, replace(corpus, source=name), hash_documents(kept))
+    return CalibrationText(text.name, replace(corpus, source=text.name), hash_documents(kept))
 
 
 def choose_length(loaded: LoadedModel, asked: int | None) -> int:

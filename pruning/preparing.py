@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from projector.corpus.sources import read_documents, source_name
-from projector.corpus.tokens import hash_source
+from projector.corpus.sources import find_source
 from projector.errors import UserError
 from projector.model.architecture import Architecture, find_architecture
 from projector.model.architecture.widths import can_have_bias, config_with_widths
@@ -118,9 +117,7 @@ def check_unseen(folder: str | Path, evaluations: Sequence[str]) -> None:
     if corpus is None:
         return
     for source in evaluations:
-        is_stream = source.startswith("hf:")
-        theirs = corpus["source"] if is_stream else corpus["sha256"]
-        if theirs == (source_name(source) if is_stream else hash_source(read_documents(source))):
+        if find_source(source).is_of(corpus["source"], corpus["sha256"]):
             raise UserError(
                 f"projection '{folder}' was fitted on '{corpus['source']}', and '{source}' is the "
                 "same text: fit one on other text, or score on other text"

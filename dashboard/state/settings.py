@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from projector.corpus.sources import find_source
 from projector.errors import UserError
+from projector.hub import is_hub_id
 from projector.model.loading import BUNDLED
 
 USUAL_ROOT = Path("runs")
 USUAL_PROJECTION = "demo"
 _MOST_DEPTH = 4
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,10 @@ class Settings:
         Raises:
             UserError: if it is a file anywhere else, or not there.
         """
-        kind, _, rest = source.partition(":")
+        found = find_source(source)
         # A comma would make two sources of it for a command that takes a list.
-        if kind == "stdlib" and "," not in source:
-            return source
-        if kind == "hf" and "," not in source and is_hub_id(rest.partition(":")[0]):
+        has_form = bool(found.reader.prefix) and "," not in source
+        if has_form and found.local_path is None:
             return source
         for root in self.roots if source else ():
             try:
@@ -56,8 +55,11 @@ class Settings:
                 # No file has such a name.
                 continue
         roots = ", ".join(root.name for root in self.roots)
-        if kind == "hf" and "," not in source:
-            raise UserError(f"'{source[:80]}' names no data set of the hub: write hf:OWNER/NAME")
+        if has_form:
+            raise UserError(
+                f"'{source[:80]}' can't be read from a page: write {found.reader.form}, or "
+                f"name a file or folder below {roots}"
+            )
         raise UserError(
             f"there is no text '{source[:80]}' below {roots}: "
             "put it there, or start with --root and its folder"
@@ -69,14 +71,6 @@ class Settings:
             return True
         path = Path(model).resolve()
         return any(path.is_relative_to(root) for root in self.roots)
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name is one of the hub's, and not that of a file or folder here.
-
-    What reads from the hub would take the file.
-    """
-    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -33,10 +33,11 @@ from dashboard.state.loading import (
     poles_at,
     stamp_of,
 )
+from projector.corpus.sources import find_source, sources_hint
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import UserError
+from projector.model.context import find_context
 from projector.statistics.examples import Examples, gather_examples
-from pruning.scoring.perplexity import find_context
 
 TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
 _TOKENS = 50_000
@@ -194,8 +195,8 @@ def _show_examples(scene: Scene, neuron: int) -> None:
         columns = st.columns([3, 1], vertical_alignment="bottom")
         chosen = columns[0].text_input(
             "Text",
-            value=source if source.startswith(("stdlib", "hf:")) else "",
-            placeholder="stdlib, a file, a folder, or hf:NAME",
+            value=source if find_source(source).local_path is None else "",
+            placeholder=sources_hint(),
             key="examples source",
             help="As for `projector fit --corpus`; files and folders below the folders the app was "
             "started with.",
@@ -272,7 +273,7 @@ def _histogram_figure(found: Histogram) -> go.Figure:
 
 def _gather(scene: Scene, source: str) -> Examples:
     if not source.strip():
-        raise UserError("no text is named: write stdlib, or a file's name")
+        raise UserError(f"no text is named: write {sources_hint()}")
     source = scene.settings.text_source(source.strip())
     with working("Reading text") as work, scene.model() as guest:
         work.begin("Reading text", None, "documents")

@@ -26,11 +26,12 @@ from dashboard.state.loading import (
     tree_at,
 )
 from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
+from projector.corpus.sources import sources_hint
 from projector.errors import UserError
+from projector.model.context import find_context
 from projector.sites import site_words
 from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings
 from pruning.poles.tree import CondensedTree
-from pruning.scoring.perplexity import find_context
 from pruning.scoring.windows import EvaluationText, prepare
 
 TITLE, ICON, PATH = "Poles", ":material/bubble_chart:", "poles"
@@ -311,7 +312,7 @@ def _ablate(scene: Scene, found: Poles, pole: int, members: list[int]) -> None:
     source = columns[0].text_input(
         "Text to score on",
         value="stdlib:heldout" if scene.model_name == "bundled" else "",
-        placeholder="stdlib, a file, a folder, or hf:NAME",
+        placeholder=sources_hint(),
         key="ablation text",
     )
     key = (

@@ -14,6 +14,7 @@ from dashboard.frame.exports import offer_figure
 from dashboard.frame.sidebar import Scene, neuron_name
 from dashboard.state import session
 from dashboard.state.loading import extent_at, folders_with, plan_at, points_at, report_at
+from projector.corpus.sources import sources_help
 from projector.errors import UserError
 from projector.model.loading import BUNDLED
 from pruning.calibration import DEFAULT_SEQUENCES
@@ -49,10 +50,7 @@ _SEEDS_HELP = (
     "How often all of it is done, each time with other calibration sequences: with 2 or more the "
     "report gives a standard deviation."
 )
-_TEXT_HELP = (
-    "`stdlib:train`, `stdlib:heldout`, `hf:OWNER/NAME`, or a .txt, .jsonl or .parquet file below "
-    "the folders that the app was started with."
-)
+
 
 TITLE, ICON, PATH = "Pruning", ":material/content_cut:", "pruning"
 
@@ -229,14 +227,15 @@ def _show_sweep(scene: Scene) -> None:
             "Calibration text",
             key=_text_key("calibration", scene),
             placeholder=example,
-            help="What methods decide on, and refits are fitted to. " + _TEXT_HELP,
+            help="What methods decide on, and refits are fitted to. " + _text_help(),
         )
         right.text_input(
             "Evaluation text",
             key=_text_key("evaluation", scene),
             placeholder=example,
             help="What perplexity is measured on: it must share nothing with the calibration text, "
-            "nor be what the projection was fitted on. Several with commas between. " + _TEXT_HELP,
+            "nor be what the projection was fitted on. Several with commas between. "
+            + _text_help(),
         )
         left.text_input(
             "Name of the report",
@@ -269,6 +268,11 @@ def _show_sweep(scene: Scene) -> None:
 def _text_key(kind: str, scene: Scene) -> str:
     """Of the field of a text: each model has its own."""
     return f"sweep {kind} {scene.model_name}"
+
+
+def _text_help() -> str:
+    # In backticks, for Markdown would read brackets and colons.
+    return f"Write `{sources_help()}`. Files lie below the folders that the app was started with."
 
 
 def _keep_fields(scene: Scene) -> None:

@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from projector.corpus.sources import Document
-from projector.corpus.tokens import Batch
+from projector.corpus.batches import Batch
+from projector.corpus.documents import Document
 from projector.errors import UserError
 from projector.fitting.budget import Plan, check_disk
 from projector.fitting.checkpoint import (

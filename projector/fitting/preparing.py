@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from projector.corpus.sources import Document, read_documents
+from projector.corpus.documents import Document
+from projector.corpus.sources import read_documents
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, Corpus, read_corpus
 from projector.errors import UserError
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
@@ -20,8 +21,8 @@ from projector.memory import free_memory
 from projector.model.architecture import (
     Architecture,
     find_architecture,
-    longest_sequence,
 )
+from projector.model.context import find_context
 from projector.model.loading import (
     BUNDLED,
     LoadedModel,
@@ -211,9 +212,7 @@ def _widths(architecture: Architecture, sites: list[str], layers: list[int]) -> 
 
 def _choose_sequence_length(loaded: LoadedModel, asked: int | None) -> int:
     """What was asked for, if the model can take it; else the default or the model's most."""
-    limits = [longest_sequence(loaded.model), loaded.tokenizer.model_max_length]
-    # Tokenizers without a limit of their own say 10^30.
-    most = min((n for n in limits if n and n < 10**9), default=None)
+    most = find_context(loaded.model, loaded.tokenizer)
     if asked is None:
         return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
     if most is not None and asked > most:

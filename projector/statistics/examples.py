@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from projector.corpus.tokens import Corpus
+from projector.corpus.batches import Corpus
 from projector.errors import UserError
 from projector.model.architecture import Architecture
 from projector.model.capture import capture, evaluating

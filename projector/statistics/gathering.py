@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projector.corpus.tokens import Batch, Corpus
+from projector.corpus.batches import Batch, Corpus
 from projector.fitting.processes import Processes
 from projector.layouts.solving import OnlineTrainer
 from projector.model.capture import Tap, capture, evaluating, token_rows

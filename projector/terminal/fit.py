@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from projector.corpus.sources import sources_help
 from projector.fitting.settings import FitSettings
 from projector.layouts.solving import Layout
 from projector.settings import setting
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
 
 
 def _corpus_help() -> str:
-    return (
-        "stdlib[:train|:heldout], a .txt, .jsonl or .parquet file or a folder of them, or "
-        "hf:NAME[:CONFIG][:SPLIT][:COLUMN]."
-    )
+    return f"{sources_help()}."
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projector.corpus.tokens import Batch
+from projector.corpus.batches import Batch
 from projector.errors import UserError
 from projector.model.architecture import Architecture, Mlp
 from projector.model.architecture.weights import MlpWeights, read_weights

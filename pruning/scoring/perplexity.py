@@ -19,15 +19,14 @@ from torch.nn import functional as F
 
 from projector.errors import UserError
 from projector.memory import out_of_memory
-from projector.model.architecture import find_architecture, longest_sequence
+from projector.model.architecture import find_architecture
 from projector.model.capture import evaluating
+from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent
 from pruning.scoring.windows import (
     PROTOCOLS,
     EvaluationText,
     check_disjoint,
-    hash_document,
-    hash_documents,
     prepare,
 )
 
@@ -37,9 +36,6 @@ __all__ = [
     "Score",
     "check_disjoint",
     "check_scorable",
-    "find_context",
-    "hash_document",
-    "hash_documents",
     "prepare",
     "score",
 ]
@@ -117,13 +113,6 @@ class Score:
             "reason": problem
             or (None if bits is not None else "the tokenizer does not say which bytes a token is"),
         }
-
-
-def find_context(model: nn.Module, tokenizer: Any) -> int | None:
-    """The most tokens model and tokenizer take at once; None where neither sets a limit."""
-    limits = [longest_sequence(model), tokenizer.model_max_length]
-    # Tokenizers without a limit of their own say 10^30.
-    return min((n for n in limits if n and n < 10**9), default=None)
 
 
 def score(

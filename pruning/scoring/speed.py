@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from projector.errors import UserError
-from projector.model.architecture import longest_sequence
+from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent
 
 DEFAULT_SEQUENCE_LENGTH = 256

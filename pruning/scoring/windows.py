@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from projector.corpus.sources import Document, read_documents, source_name
-from projector.corpus.tokens import special_tokens
+from projector.corpus.cutting import special_tokens
+from projector.corpus.documents import Document, plain_text
+from projector.corpus.sources import open_text
 from projector.errors import UserError
 from projector.progress import Progress, Silent
 
@@ -50,7 +50,8 @@ class EvaluationText:
             does not tell which they are. Special tokens set between texts count none.
         n_words: words of the text, for ``lm-eval-word``.
         n_documents: documents that were read.
-        document_hashes: of every document, see :func:`hash_document`, and its bytes.
+        document_hashes: of every document, see
+            :func:`projector.corpus.documents.hash_document`, and its bytes.
     """
 
     source: str
@@ -129,7 +130,7 @@ def prepare(
         source: see :func:`projector.corpus.sources.read_documents`; or the documents themselves.
         tokenizer: a Hugging Face tokenizer.
         model_context: most tokens the models take, see
-            :func:`pruning.scoring.perplexity.find_context`; None for 2,048.
+            :func:`projector.model.context.find_context`; None for 2,048.
         stride: for the protocol of that name; by default 1,024, or half a window if that is less.
         max_windows: most windows, drawn evenly among the whole ones; a stream from the hub is
             read only as far as needed. Not for ``lm-eval-word``.
@@ -148,16 +149,15 @@ def prepare(
             f"--protocol gptq-2048 takes windows of 2,048 tokens, and this model at most "
             f"{model_context:,}: take --protocol windows"
         )
-    is_stream = isinstance(source, str) and source.startswith("hf:")
-    name = source_name(source) if isinstance(source, str) else "texts"
-    documents = read_documents(source) if isinstance(source, str) else iter(source)
+    text = open_text(source)
+    name, is_stream = text.name, text.is_stream
     most_tokens = None
     if is_stream and max_windows is not None:
         most_tokens = max_windows * min(LONGEST_WINDOW, context)
 
     progress.begin("Reading the corpus", None, "documents")
     reading = _Reading(tokenizer, protocol, detokenize)
-    while chunk := list(islice(documents, _DOCUMENTS_AT_ONCE)):
+    while chunk := list(islice(text.documents, _DOCUMENTS_AT_ONCE)):
         reading.add(chunk)
         progress.advance(len(chunk))
         if most_tokens is not None and reading.n_tokens_at_least >= most_tokens:
@@ -225,16 +225,6 @@ def prepare(
     )
 
 
-def hash_document(document: Document) -> str:
-    """SHA-256 of a document's text; of a conversation, as JSON with its keys in order."""
-    return hashlib.sha256(_plain(document).encode()).hexdigest()
-
-
-def hash_documents(documents: Iterable[Document]) -> frozenset[str]:
-    """The hashes of all documents, to compare with :attr:`EvaluationText.document_hashes`."""
-    return frozenset(map(hash_document, documents))
-
-
 def check_disjoint(
     calibration_hashes: Collection[str],
     evaluation_hashes: Mapping[str, int],
@@ -247,7 +237,7 @@ def check_disjoint(
     more than a hundredth of the text do they tell.
 
     Args:
-        calibration_hashes: from :func:`hash_documents`.
+        calibration_hashes: from :func:`projector.corpus.documents.hash_documents`.
         evaluation_hashes: :attr:`EvaluationText.document_hashes`.
         calibration: name of the source, for the message.
         evaluation: the same.
@@ -323,7 +313,7 @@ class _Reading:
 
     def add(self, documents: list[Document]) -> None:
         for document in documents:
-            plain = _plain(document).encode()
+            plain = plain_text(document).encode()
             self.hashes[hashlib.sha256(plain).hexdigest()] = len(plain)
         texts = [_written(document, self.tokenizer) for document in documents]
         for text in texts:
@@ -376,10 +366,6 @@ class _Reading:
         """(n,) int64: sums to the length of the texts in UTF-8."""
         known = [counts for counts in self._bytes if counts is not None]
         return np.concatenate(known) if len(known) == len(self._bytes) else None
-
-
-def _plain(document: Document) -> str:
-    return document if isinstance(document, str) else json.dumps(document, sort_keys=True)
 
 
 def _written(document: Document, tokenizer: Any) -> str:

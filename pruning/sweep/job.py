@@ -10,6 +10,7 @@ from typing import Any
 from projector.corpus.sources import read_documents
 from projector.errors import UserError
 from projector.model.architecture import Architecture
+from projector.model.context import find_context
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 from projector.storage.places import check_place
@@ -34,7 +35,7 @@ from pruning.preparing import (
 )
 from pruning.refit.reconstruction import DEFAULT_STEPS, products_in
 from pruning.refit.refits import REFITS, check_refit
-from pruning.scoring.perplexity import check_scorable, find_context
+from pruning.scoring.perplexity import check_scorable
 from pruning.scoring.windows import EvaluationText, check_disjoint, prepare
 from pruning.sweep.report import ALL, DENSE, JSON_FILE, SAMPLE, PruningReport
 from pruning.sweep.workers import Task, Workers, count_parameters

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from projector.corpus.sources import sources_help
 from projector.environment import prepare_environment
 from projector.errors import UserError
 from projector.terminal.options import parse_layers, parse_sites
@@ -135,8 +136,7 @@ def perplexity(
     corpus: Annotated[
         str,
         typer.Option(
-            help="stdlib[:train|:heldout], a .txt, .jsonl or .parquet file or a folder of them, "
-            "or hf:NAME[:CONFIG][:SPLIT][:COLUMN].",
+            help=f"{sources_help()}.",
             show_default=False,
         ),
     ] = ...,  # type: ignore[assignment]
@@ -184,8 +184,9 @@ def perplexity(
     screen = Screen(as_json)
     with screen.errors():
         from projector.corpus.sources import read_documents
+        from projector.model.context import find_context
         from projector.model.loading import load_model
-        from pruning.scoring.perplexity import find_context, prepare, score
+        from pruning.scoring.perplexity import prepare, score
         from pruning.scoring.windows import check_options
 
         # What is wrong with them is told before a model is loaded.

@@ -24,7 +24,8 @@ from dashboard.neuron_facts import (
 )
 from dashboard.prompts import show
 from dashboard.state.model_room import Guest
-from projector.corpus.tokens import Corpus, read_corpus
+from projector.corpus.batches import Corpus
+from projector.corpus.tokens import read_corpus
 from projector.errors import UserError
 from projector.statistics.examples import Examples, gather_examples
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2

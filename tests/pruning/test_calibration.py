@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from projector.corpus.documents import hash_documents
 from projector.errors import UserError
 from projector.model.architecture import Architecture, find_architecture
 from projector.model.loading import LoadedModel
@@ -29,7 +30,6 @@ from pruning.calibration import (
     mlps_of,
     read_calibration,
 )
-from pruning.scoring.windows import hash_documents
 from tests.conftest import make_text
 from tests.families import build
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from projector.errors import UserError, named
 from projector.model.capture import Tap, capture
+from projector.model.context import input_embedding
 from projector.sites import SITES, check_sites, default_sites
 
 _N_TRIAL_TOKENS = 6
@@ -210,26 +211,6 @@ def _describe(name: str, members: list[nn.Module], trial: _Trial) -> Architectur
     )
 
 
-def longest_sequence(model: nn.Module) -> int | None:
-    """The most positions the model has room for; None where it sets no limit.
-
-    RoBERTa and its kind count positions from behind the padding token's id, and so have fewer than
-    their config says.
-    """
-    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit <= 0:
-        return None
-    for module in model.modules():
-        if (
-            isinstance(module, nn.Embedding)
-            and module.num_embeddings == limit
-            and module.padding_idx is not None
-            and module is not _input_embedding(model)
-        ):
-            return limit - module.padding_idx - 1
-    return limit
-
-
 @dataclass
 class _Trial:
     """What passed through the watched modules in one run, in the order of their calls."""
@@ -294,16 +275,8 @@ def _run_trial(model: nn.Module) -> _Trial:
     return trial
 
 
-def _input_embedding(model: nn.Module) -> nn.Module | None:
-    try:
-        embedding: nn.Module | None = model.get_input_embeddings()  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):
-        return None
-    return embedding
-
-
 def _token_embedding(model: nn.Module) -> Tensor:
-    table = getattr(_input_embedding(model), "weight", None)
+    table = getattr(input_embedding(model), "weight", None)
     if not isinstance(table, Tensor):
         raise UserError(
             f"{type(model).__name__} has no token embedding, so it is no transformer language model"

@@ -14,13 +14,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from projector.corpus.sources import (
-    Document,
-    is_held_out,
-    read_documents,
-    source_name,
-    stdlib_modules,
-)
+from projector.corpus.documents import Document
+from projector.corpus.sources import find_source, read_documents
+from projector.corpus.stdlib import is_held_out, stdlib_modules
 from projector.errors import UserError
 
 MESSAGES = [
@@ -453,7 +449,7 @@ def test_an_error_of_any_kind_while_streaming_is_one_line(monkeypatch: pytest.Mo
     ],
 )
 def test_a_source_is_named_without_its_place_on_this_machine(source: str, expected: str) -> None:
-    assert source_name(source) == expected
+    assert find_source(source).name == expected
 
 
 def test_the_folder_one_is_in_has_a_name_too(
@@ -461,5 +457,5 @@ def test_the_folder_one_is_in_has_a_name_too(
 ) -> None:
     (tmp_path / "texts").mkdir()
     monkeypatch.chdir(tmp_path / "texts")
-    assert source_name(".") == source_name("./") == "texts"
-    assert source_name("hf:.") == "hf:texts"
+    assert find_source(".").name == find_source("./").name == "texts"
+    assert find_source("hf:.").name == "hf:texts"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-import projector.corpus.tokens
-from projector.corpus.tokens import Corpus, read_corpus
-from projector.errors import UserError
+from projector.corpus import sources
+from projector.corpus.batches import Corpus
+from projector.corpus.tokens import read_corpus
+from projector.errors import SettingError, UserError
 from tests.conftest import make_text
 
 CHAT_TEMPLATE = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}\n{% endfor %}"
@@ -298,7 +300,7 @@ class Stream:
         self.texts, self.n_read = texts, 0
 
     def __call__(self, source: str) -> Iterator[str]:
-        assert source.startswith("hf:")
+        assert source == "some/name"
         for text in self.texts:
             self.n_read += 1
             yield text
@@ -311,7 +313,7 @@ def test_a_stream_is_read_only_as_far_as_needed(
 ) -> None:
     """Ten tokens a document, of which 10 − skip_first count where documents stand alone."""
     stream = Stream([counting(10)] * 5000)
-    monkeypatch.setattr(projector.corpus.tokens, "read_documents", stream)
+    monkeypatch.setitem(sources.READERS, "hf", replace(sources.READERS["hf"], read=stream))
     corpus = read_corpus(
         "hf:some/name",
         number_tokenizer,
@@ -332,7 +334,7 @@ def test_a_stream_that_ends_before_is_taken_whole(
     number_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = Stream([counting(10)] * 50)
-    monkeypatch.setattr(projector.corpus.tokens, "read_documents", stream)
+    monkeypatch.setitem(sources.READERS, "hf", replace(sources.READERS["hf"], read=stream))
     corpus = read_corpus("hf:some/name", number_tokenizer, skip_first=0, max_tokens=2000)
     assert (corpus.n_tokens, stream.n_read, corpus.notes) == (500, 50, ())
 
@@ -372,7 +374,7 @@ def test_what_is_cut_from_conversations_is_said(chat_tokenizer: Any) -> None:
     (note,) = corpus.notes
     assert "2 of 3 conversations were longer than 40 tokens" in note
     assert f"{n_cut:,} tokens left out" in note
-    assert "--sequence-length" in note
+    assert "longer sequences would keep them" in note
 
 
 def test_conversations_and_texts_together(chat_tokenizer: Any) -> None:
@@ -450,14 +452,16 @@ def test_an_empty_corpus_is_refused_by_name(tokenizer: Any, tmp_path: Path, cont
 def test_sequences_no_longer_than_what_is_skipped_are_refused(
     tokenizer: Any, sequence_length: int, skip_first: int
 ) -> None:
-    with pytest.raises(UserError, match=rf"sequences of {sequence_length} tokens.*--skip-first"):
+    with pytest.raises(SettingError, match="are skipped") as raised:
         read_corpus(["ka lo mi"], tokenizer, sequence_length=sequence_length, skip_first=skip_first)
+    assert (raised.value.setting, raised.value.value) == ("sequence_length", sequence_length)
+    assert raised.value.expected == f"give {skip_first + 1} or more"
 
 
 def test_sequences_without_room_beside_the_special_tokens_are_refused(
     encoder_tokenizer: Any,
 ) -> None:
-    with pytest.raises(UserError, match="no room beside the 2 special ones"):
+    with pytest.raises(UserError, match="no room beside the 2 special tokens"):
         read_corpus(["1 2"], encoder_tokenizer, sequence_length=2, skip_first=0)
     corpus = read_corpus(["1 2"], encoder_tokenizer, sequence_length=3, skip_first=0, packed=False)
     assert windows(corpus) == [[1, 5, 2], [1, 6, 2]]
@@ -470,5 +474,6 @@ def test_documents_that_are_all_skipped_are_refused(number_tokenizer: Any) -> No
 
 @pytest.mark.parametrize("max_tokens", [0, -5])
 def test_a_budget_of_no_token_is_refused(tokenizer: Any, max_tokens: int) -> None:
-    with pytest.raises(UserError, match="--max-tokens"):
+    with pytest.raises(SettingError) as raised:
         read_corpus(["ka lo mi"], tokenizer, max_tokens=max_tokens)
+    assert (raised.value.setting, raised.value.value) == ("max_tokens", max_tokens)

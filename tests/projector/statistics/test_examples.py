@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from projector.corpus.tokens import Corpus, read_corpus
+from projector.corpus.batches import Corpus
+from projector.corpus.tokens import read_corpus
 from projector.errors import UserError
 from projector.model.architecture import find_architecture
 from projector.statistics.examples import Examples, gather_examples

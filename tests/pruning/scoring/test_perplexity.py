@@ -15,8 +15,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from projector.corpus.documents import hash_document, hash_documents
 from projector.corpus.sources import read_documents
 from projector.errors import UserError
+from projector.model.context import find_context
 from projector.model.loading import load_model
 from pruning.scoring import perplexity, windows
 from pruning.scoring.perplexity import (
@@ -24,9 +26,6 @@ from pruning.scoring.perplexity import (
     EvaluationText,
     Score,
     check_disjoint,
-    find_context,
-    hash_document,
-    hash_documents,
     prepare,
     score,
 )

@@ -14,12 +14,13 @@ import torch
 import transformers
 
 from projector.errors import UserError
+from projector.model.context import find_context
 from projector.model.loading import load_model
 from projector.progress import Silent
 from pruning.methods.planning import METHODS
 from pruning.pruning import PruneSettings, prune_model
 from pruning.refit.refits import REFITS
-from pruning.scoring.perplexity import find_context, prepare, score
+from pruning.scoring.perplexity import prepare, score
 from pruning.sweep import workers as working
 from pruning.sweep.job import (
     SweepJob,

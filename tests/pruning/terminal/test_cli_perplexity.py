@@ -17,8 +17,9 @@ import transformers
 from click.testing import Result
 from typer.testing import CliRunner
 
+from projector.model.context import find_context
 from projector.model.loading import load_model
-from pruning.scoring.perplexity import find_context, prepare, score
+from pruning.scoring.perplexity import prepare, score
 from pruning.scoring.tasks import TaskResult
 from pruning.terminal.cli import app
 from tests.conftest import make_text
