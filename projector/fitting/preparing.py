@@ -230,8 +230,6 @@ def split_options(options: dict[str, Any]) -> tuple[FitSettings, Layout]:
             raise UserError(f"{name} is a list, for example {name}=['{options[name]}']")
         if options.get(name) is not None:
             options[name] = tuple(options[name])
-    if options.get("objective") == "linear":
-        options.setdefault("dim", 1)
     names = [{f.name for f in fields(kind)} for kind in (FitSettings, Layout)]
     unknown = set(options) - names[0] - names[1]
     if unknown:

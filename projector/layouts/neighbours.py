@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from projector.errors import SettingError
+from projector.layouts.objective import DEFAULT_SOLVER, Method, Objective
 
-from projector.errors import UserError
-from projector.layouts.start import classical_start
+if TYPE_CHECKING:
+    from torch import Tensor
 
 N_NEIGHBOURS = 15
 # UMAP's spectral start and its neighbour graph need more points than this.
@@ -25,14 +26,21 @@ def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
         target: (N, N) distances wanted, symmetric, at least 0, with a zero diagonal.
 
     Raises:
-        UserError: if there are too many dimensions for so few neurons.
+        SettingError: if there are too many dimensions for so few neurons.
     """
+    import torch
+
+    from projector.layouts.start import classical_start
+
     n = target.shape[0]
     if n < _LEAST_NEURONS:
         return classical_start(target, dim, torch.Generator().manual_seed(seed))
     if dim > n - 3:
-        raise UserError(
-            f"UMAP places {n:,} neurons in at most {n - 3:,} dimensions, not {dim:,}: lower --dim"
+        raise SettingError(
+            "dim",
+            dim,
+            f"is too much for UMAP with {n:,} neurons",
+            f"give at most {n - 3:,}",
         )
     import umap  # compiles its kernels when imported, which takes seconds
 
@@ -48,3 +56,11 @@ def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
         warnings.simplefilter("ignore")
         positions = reducer.fit_transform(target.cpu().double().numpy())
     return torch.from_numpy(positions).to(target.device, torch.float32)
+
+
+NEIGHBOURS = Objective(
+    name="neighbours",
+    help="UMAP, keeps neighbours",
+    methods={DEFAULT_SOLVER: Method(name="umap")},
+    lacks={"distances": "the distances of a neighbours map are not meant to be 1 − ρ"},
+)

@@ -11,18 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from projector.errors import UserError
+from projector.errors import UserError, named
 from projector.layouts.arrangement import Arrangement, arrange, positions_of, ranks_of
 from projector.layouts.costs import dissimilarity
 from projector.layouts.kernels import Correlations, MatrixFree, Target
 from projector.layouts.neighbours import keep_neighbours
 from projector.layouts.online import TRACKERS, OnlineTrainer, train_until_still
+from projector.layouts.registry import OBJECTIVES
+from projector.layouts.settings import STARTS, Layout
 from projector.layouts.smacof import minimize_stresses
-from projector.layouts.start import STARTS, start_positions
+from projector.layouts.start import start_positions
 
 __all__ = [
     "OBJECTIVES",
-    "SOLVERS",
     "STARTS",
     "TRACKERS",
     "Arrangement",
@@ -37,83 +38,10 @@ __all__ = [
     "solve_all",
 ]
 
-OBJECTIVES = ("stress", "linear", "neighbours")
-SOLVERS = ("smacof", "adamw")
-
 # Rows and columns of a matrix that are checked at a time.
 _TILE = 512
 
 Matrix = TypeVar("Matrix", Tensor, np.ndarray)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How positions are found.
-
-    Attributes:
-        objective: ``stress`` (distances match 1 − ρ), ``linear`` (an order), or ``neighbours``.
-        solver: ``smacof`` or ``adamw`` for ``stress``. For ``linear``, ``adamw`` trains the order;
-            otherwise it is found by improving moves. ``neighbours`` is always UMAP.
-        dim: coordinates of a position; 1 for ``linear``.
-        seed: of everything random.
-        start: where ``stress`` starts from.
-        p: order of the norm, at least 1; ``smacof`` takes 2 only.
-        lr: learning rate of ``adamw``.
-        accumulate: batches per step of ``adamw``.
-        absolute: use |ρ| in place of ρ.
-    """
-
-    objective: str = "stress"
-    solver: str = "smacof"
-    dim: int = 3
-    seed: int = 0
-    start: str = "classical"
-    p: float = 2.0
-    lr: float = 3e-3
-    accumulate: int = 1
-    absolute: bool = False
-
-    def __post_init__(self) -> None:
-        for word, value, choices in (
-            ("objective", self.objective, OBJECTIVES),
-            ("solver", self.solver, SOLVERS),
-            ("start", self.start, STARTS),
-        ):
-            if value not in choices:
-                raise UserError(f"unknown {word} '{value}': choose from {', '.join(choices)}")
-        if self.dim < 1:
-            raise UserError(f"dimension {self.dim} is not possible: give 1 or more")
-        if self.objective == "linear" and self.dim != 1:
-            raise UserError(f"a linear map has dimension 1, not {self.dim}: leave --dim out")
-        if not 1 <= self.p < float("inf"):
-            raise UserError(f"Lp order {self.p:g} is not a norm: give a finite order of 1 or more")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed {self.seed} is not possible: give 0 to {2**32 - 1}")
-        if self.p != 2 and (self.objective != "stress"):
-            raise UserError(f"order {self.p:g} is for the objective stress: leave --lp out")
-        if self.solver == "smacof" and self.p != 2:
-            raise UserError(
-                f"smacof knows order 2 only, not {self.p:g}: add --solver adamw, or leave --lp out"
-            )
-        if self.objective == "neighbours" and self.solver == "adamw":
-            raise UserError(
-                "the objective neighbours is solved by UMAP, not adamw: leave --solver out"
-            )
-        if not 0 < self.lr < float("inf"):
-            raise UserError(f"learning rate {self.lr:g} is not possible: give more than 0")
-        if self.accumulate < 1:
-            raise UserError(
-                f"accumulating {self.accumulate} batches is not possible: give 1 or more"
-            )
-
-    @property
-    def method(self) -> str:
-        """The algorithm that does the work: smacof, adamw, moves or umap."""
-        if self.objective == "neighbours":
-            return "umap"
-        if self.objective == "linear" and self.solver == "smacof":
-            return "moves"
-        return self.solver
 
 
 @dataclass(frozen=True)
@@ -130,7 +58,7 @@ class Placement:
 
 def place(
     correlation: Matrix,
-    dim: int = 3,
+    dim: int | None = None,
     objective: str = "stress",
     solver: str = "smacof",
     seed: int = 0,
@@ -141,11 +69,10 @@ def place(
     Args:
         correlation: (N, N), a tensor or an array. A neuron whose own correlation, on the diagonal,
             is NaN is undefined and gets a NaN position.
-        dim, objective, solver, seed, **settings: see :class:`Layout`.
+        dim, objective, solver, seed, **settings: see :class:`projector.layouts.settings.Layout`.
 
     Returns:
-        (N, dim) float32, of the kind that was given, on the same device. A linear map always has
-        dim 1.
+        (N, dim) float32, of the kind that was given, on the same device.
 
     Raises:
         UserError: for a matrix that is not square or not symmetric, values that are no
@@ -154,7 +81,7 @@ def place(
     layout = Layout(
         objective=objective,
         solver=solver,
-        dim=1 if objective == "linear" else dim,
+        dim=dim,  # type: ignore[arg-type]
         seed=seed,
         **settings,  # type: ignore[arg-type]
     )
@@ -293,7 +220,9 @@ def finish_trained(points: Tensor, layout: Layout) -> Tensor:
     """
     # Beyond this their distances' squares leave float32.
     if not bool((points.abs() < 1e18).all()):
-        raise UserError("the training of positions diverged: lower --lr or --lp")
+        raise UserError(
+            f"the training of positions diverged: lower {named('lr')} or {named('p')}"
+        )
     if layout.objective == "linear":
         return positions_of(ranks_of(torch.argsort(points[:, 0], stable=True)))
     return points - points.mean(dim=0)

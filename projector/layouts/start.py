@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from projector.errors import UserError
+from projector.errors import check_choice
 from projector.layouts.costs import row_blocks
 from projector.layouts.kernels import Target, as_target
-
-STARTS = ("classical", "single-point", "uniform", "normal")
+from projector.layouts.settings import STARTS
 
 # Up to here all eigenvectors together cost less than the products that find a few of them.
 _MOST_FOR_DENSE = 128
@@ -83,8 +82,9 @@ def start_positions(
     which no direction would be better than another.
 
     Raises:
-        UserError: if ``start`` is none of these.
+        SettingError: if ``start`` is none of these.
     """
+    check_choice("start", start, STARTS)
     form = as_target(target)
     n = form.n
     if n == 0:
@@ -95,8 +95,6 @@ def start_positions(
         positions = (torch.rand(n, dim, generator=generator) - 0.5) * math.sqrt(n)
     elif start == "normal":
         positions = torch.randn(n, dim, generator=generator) * math.sqrt(n)
-    elif start == "single-point":
-        positions = torch.randn(n, dim, generator=generator) * _SINGLE_POINT_JITTER
     else:
-        raise UserError(f"unknown start '{start}': choose from {', '.join(STARTS)}")
+        positions = torch.randn(n, dim, generator=generator) * _SINGLE_POINT_JITTER
     return positions.to(form.device)

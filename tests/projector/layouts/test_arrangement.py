@@ -18,7 +18,7 @@ from projector.layouts.arrangement import (
     spectral_order,
 )
 from projector.layouts.costs import arrangement_cost
-from projector.layouts.solving import arrangement as room
+from projector.layouts import arrangement as room
 from projector.layouts.solving import place
 
 

@@ -57,7 +57,7 @@ def test_exact_distances_are_recovered_exactly() -> None:
 
 
 def test_classical_start_large_equals_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    from projector.layouts.solving import start
+    from projector.layouts import start
 
     points = torch.randn(200, 4)
     target = torch.cdist(points, points)
@@ -284,31 +284,6 @@ def test_a_matrix_of_nothing_defined() -> None:
 def test_what_is_no_correlation_matrix_is_refused(rho: Tensor, words: str) -> None:
     with pytest.raises(UserError, match=words):
         place(rho)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"objective": "strain"}, "strain"),
-        ({"solver": "sgd"}, "sgd"),
-        ({"start": "middle"}, "middle"),
-        ({"dim": 0}, "0"),
-        ({"objective": "linear", "dim": 2}, "linear"),
-        ({"p": 0.5, "solver": "adamw"}, "0.5"),
-        ({"p": 3.0}, "smacof"),
-        ({"p": float("nan"), "solver": "adamw"}, "nan"),
-        ({"objective": "neighbours", "solver": "adamw"}, "UMAP"),
-        ({"lr": 0.0}, "learning rate"),
-        ({"accumulate": 0}, "0"),
-        ({"seed": -1}, "seed"),
-        ({"seed": 2**32}, "seed"),
-        ({"objective": "neighbours", "p": 3.0}, "--lp"),
-    ],
-    ids=str,
-)
-def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        Layout(**settings)  # type: ignore[arg-type]
 
 
 def test_solve_says_what_a_linear_map_was_improved_from() -> None:

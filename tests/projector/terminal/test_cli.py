@@ -453,6 +453,7 @@ def test_fit_of_what_is_no_such_model(
         (("--layers", "1-2"), "this model has no layer 2"),
         *((("--layers", text), f"layers '{text}' can't be read: write for example 0,3-5")
           for text in ("", "1-", "-1", "0,", "a", "0;1", "1.5", "0-1-2")),
+<<<<<<< HEAD
         (("--lp", "0.5"), "Lp order 0.5 is not a norm"),
         (("--lp", "nan"), "Lp order nan is not a norm"),
         (("--lp", "3"), "smacof knows order 2 only, not 3: add --solver adamw"),
@@ -465,6 +466,20 @@ def test_fit_of_what_is_no_such_model(
         (("--dim", "0"), "dimension 0"),
         (("--lr", "0", "--solver", "adamw"), "learning rate 0"),
         (("--accumulate", "0", "--solver", "adamw"), "accumulating 0 batches"),
+=======
+        (("--lp", "0.5"), "--lp 0.5 is not the order of a norm"),
+        (("--lp", "nan"), "--lp nan is not the order of a norm"),
+        (("--lp", "3"), "--lp 3.0 has no effect on stress by smacof: leave it out, or add --solver adamw"),
+        (("--objective", "linear", "--dim", "2"), "--dim 2 is too much for the objective linear"),
+        (("--objective", "neighbours", "--solver", "adamw"), "--solver 'adamw' does not solve the objective neighbours"),
+        (("--objective", "x"), "--objective 'x' is not known: choose from stress, linear, neighbours"),
+        (("--solver", "x"), "--solver 'x' is not known: choose from smacof, adamw"),
+        (("--start", "x"), "--start 'x' is not known: choose from classical, single-point"),
+        (("--correlation", "x"), "unknown correlation 'x': choose from pooled, per-sequence"),
+        (("--dim", "0"), "--dim 0 is too small"),
+        (("--lr", "0", "--solver", "adamw"), "--lr 0.0 is not possible"),
+        (("--accumulate", "0", "--solver", "adamw"), "--accumulate 0 is too small"),
+>>>>>>> 264a864 (A layout's settings and name have one module, an objective one record; settings without effect are refused)
         (("--log-with", "tensorboard"), "--log-with follows the training of --solver adamw"),
         (("--log-with", "x", "--solver", "adamw", *ONE_MAP), "unknown tracker 'x'"),
         (("--batch-size", "0"), "--batch-size 0 is too small: give 1 or more"),

@@ -1,0 +1,214 @@
+"""How positions are found: the settings of a layout, and its name, which tells them all."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from projector.errors import SettingError, check_choice, check_least, named
+from projector.layouts.objective import DEFAULT_SOLVER, Method, Objective
+from projector.layouts.registry import OBJECTIVES, solvers
+
+STARTS = ("classical", "single-point", "uniform", "normal")
+_MOST_SEED = 2**32 - 1
+# Settings that only some methods read.
+_OPTIONAL = ("start", "p", "lr", "accumulate")
+_NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How positions are found.
+
+    A setting that its method does not read has to keep its default: one that changes nothing would
+    still make two equal layouts look different.
+
+    Attributes:
+        objective: one of :data:`projector.layouts.registry.OBJECTIVES`.
+        solver: what chooses the objective's method: ``smacof`` the first one it has, ``adamw`` to
+            train positions while the model runs.
+        dim: coordinates of a position; None for what the objective has unasked.
+        seed: of everything random, 0 to 2³² − 1.
+        start: where positions start from, one of ``STARTS``.
+        p: order of the norm that distances are measured by, at least 1.
+        lr: learning rate of ``adamw``.
+        accumulate: batches per step of ``adamw``.
+        absolute: use |ρ| in place of ρ.
+
+    Raises:
+        SettingError: for a value that can't be, or one that its method does not read.
+    """
+
+    objective: str = "stress"
+    solver: str = DEFAULT_SOLVER
+    # None is resolved when the layout is made.
+    dim: int = None  # type: ignore[assignment]
+    seed: int = 0
+    start: str = field(default="classical", metadata={"choices": STARTS})
+    p: float = 2.0
+    lr: float = 3e-3
+    accumulate: int = 1
+    absolute: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("solver", self.solver, solvers())
+        check_choice("start", self.start, STARTS)
+        if self.solver not in self.record.methods:
+            raise SettingError(
+                "solver",
+                self.solver,
+                f"does not solve the objective {self.objective}",
+                f"leave it out; {self.record.methods[DEFAULT_SOLVER].name} solves that",
+            )
+        if self.dim is None:
+            object.__setattr__(self, "dim", self.record.dim)
+        check_least("dim", self.dim, 1)
+        if self.record.most_dim is not None and self.dim > self.record.most_dim:
+            raise SettingError(
+                "dim",
+                self.dim,
+                f"is too much for the objective {self.objective}",
+                f"give at most {self.record.most_dim}, or leave it out",
+            )
+        if not 0 <= self.seed <= _MOST_SEED:
+            raise SettingError("seed", self.seed, "is not possible", f"give 0 to {_MOST_SEED}")
+        if not 1 <= self.p < math.inf:
+            raise SettingError("p", self.p, "is not the order of a norm", "give 1 or more")
+        if not 0 < self.lr < math.inf:
+            raise SettingError("lr", self.lr, "is not possible", "give more than 0")
+        check_least("accumulate", self.accumulate, 1)
+        for setting in fields(self):
+            if setting.name in _OPTIONAL and setting.name not in self.how.reads:
+                self._check_unread(setting)
+
+    def _check_unread(self, setting: Field[Any]) -> None:
+        """Raise a SettingError if a setting without effect is other than its default."""
+        value = getattr(self, setting.name)
+        if value == setting.default:
+            return
+        others = [s for s, how in self.record.methods.items() if setting.name in how.reads]
+        remedy = f", or add {named('solver', others[0])}" if others else ""
+        raise SettingError(
+            setting.name,
+            value,
+            f"has no effect on {self.objective} by {self.method}",
+            f"leave it out{remedy}",
+        )
+
+    @property
+    def record(self) -> Objective:
+        """What its objective tells of itself."""
+        return OBJECTIVES[self.objective]
+
+    @property
+    def how(self) -> Method:
+        """What finds its positions."""
+        return self.record.methods[self.solver]
+
+    @property
+    def method(self) -> str:
+        """The name of the algorithm that does the work: smacof, adamw, moves, umap …"""
+        return self.how.name
+
+    @property
+    def name(self) -> str:
+        """Objective and dimension, and what differs from the default: ``stress-3d-absolute``.
+
+        It names the layout's files too: letters, digits, dots, hyphens and plus signs alone.
+        :func:`parse_layout` is the inverse.
+        """
+        parts = [self.objective, f"{self.dim}d"]
+        for setting in _in_name():
+            value = getattr(self, setting.name)
+            if value != setting.default:
+                parts.append(_part(setting, value))
+        return "-".join(parts)
+
+
+def parse_layout(name: str) -> Layout:
+    """The layout of a name: the inverse of :attr:`Layout.name`.
+
+    What differs from the default may stand in any order, and the dimension may be left out where
+    it is the objective's own: ``linear``, ``stress-2d-seed1-absolute``.
+
+    Raises:
+        SettingError: on ``layouts``, for what is no such name; on a setting, for a value of it
+            that can't be.
+    """
+    text = name.strip()
+    # Where the name of one objective begins that of another, the longer one is meant.
+    known = sorted(OBJECTIVES, key=len, reverse=True)
+    objective = next((o for o in known if f"{text}-".startswith(f"{o}-")), None)
+    if objective is None:
+        raise _unknown(name, f"begin with one of {', '.join(OBJECTIVES)}")
+    rest = text[len(objective) :]
+    found: dict[str, Any] = {"objective": objective}
+    if dim := re.match(r"-(\d+)d(?=-|$)", rest):
+        found["dim"] = int(dim[1])
+        rest = rest[dim.end() :]
+    while rest:
+        for setting in _in_name():
+            part = re.match(f"-{_pattern(setting)}(?=-|$)", rest)
+            if part is not None and setting.name not in found:
+                found[setting.name] = _value(setting, part)
+                rest = rest[part.end() :]
+                break
+        else:
+            raise _unknown(
+                name, f"write for example {objective}-{OBJECTIVES[objective].dim}d-seed1"
+            )
+    return Layout(**found)
+
+
+def parse_layouts(text: str) -> tuple[Layout, ...]:
+    """``stress-3d,neighbours-2d`` → its layouts, in order.
+
+    Raises:
+        SettingError: see :func:`parse_layout`; and for a layout that is named twice.
+    """
+    layouts = tuple(parse_layout(part) for part in text.split(","))
+    names = [layout.name for layout in layouts]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingError("layouts", text, f"names {name} twice", "name each layout once")
+    return layouts
+
+
+def _in_name() -> list[Field[Any]]:
+    """Settings that a name tells behind objective and dimension."""
+    return [each for each in fields(Layout) if each.name not in ("objective", "dim")]
+
+
+def _choices(setting: Field[Any]) -> list[str]:
+    return solvers() if setting.name == "solver" else list(setting.metadata["choices"])
+
+
+def _part(setting: Field[Any], value: Any) -> str:
+    """What a name says of a setting: ``absolute``, ``uniform``, ``seed1``."""
+    if isinstance(setting.default, bool):
+        return setting.name
+    if isinstance(setting.default, str):
+        return str(value)
+    number = float(value) if isinstance(setting.default, float) else int(value)
+    return f"{setting.name}{number!r}"
+
+
+def _pattern(setting: Field[Any]) -> str:
+    if isinstance(setting.default, bool):
+        return setting.name
+    if isinstance(setting.default, str):
+        return f"({'|'.join(map(re.escape, _choices(setting)))})"
+    return f"{setting.name}({_NUMBER if isinstance(setting.default, float) else r'[0-9]+'})"
+
+
+def _value(setting: Field[Any], part: re.Match[str]) -> Any:
+    if isinstance(setting.default, bool):
+        return True
+    return type(setting.default)(part[1])
+
+
+def _unknown(name: str, expected: str) -> SettingError:
+    return SettingError("layouts", name, "is not the name of a layout", expected)
