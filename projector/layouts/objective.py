@@ -5,7 +5,7 @@ Nothing heavy is imported here, so that commands can ask for words without loadi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any
 
 from projector.errors import SettingError, check_choice, check_least, named
 from projector.layouts.objective import DEFAULT_SOLVER, Method, Objective
-from projector.layouts.registry import OBJECTIVES, solvers
+from projector.layouts.registry import OBJECTIVES, dim_help, objective_help, solvers
+from projector.settings import CHOICES, setting
 
 STARTS = ("classical", "single-point", "uniform", "normal")
 _MOST_SEED = 2**32 - 1
@@ -41,16 +42,20 @@ class Layout:
         SettingError: for a value that can't be, or one that its method does not read.
     """
 
-    objective: str = "stress"
-    solver: str = DEFAULT_SOLVER
+    objective: str = setting("stress", help=objective_help)
+    solver: str = setting(
+        DEFAULT_SOLVER, help="[b]smacof[/b], or [b]adamw[/b], which learns batch by batch."
+    )
     # None is resolved when the layout is made.
-    dim: int = None  # type: ignore[assignment]
-    seed: int = 0
-    start: str = field(default="classical", metadata={"choices": STARTS})
-    p: float = 2.0
-    lr: float = 3e-3
-    accumulate: int = 1
-    absolute: bool = False
+    dim: int = setting(None, help=dim_help)
+    seed: int = setting(0, help="Seed of everything random.")
+    start: str = setting(
+        "classical", help=f"Where positions start: {', '.join(STARTS)}.", choices=STARTS
+    )
+    p: float = setting(2.0, help="Order of the distance; other than 2 with adamw.")
+    lr: float = setting(3e-3, help="Learning rate of adamw.")
+    accumulate: int = setting(1, help="Batches per step of adamw.")
+    absolute: bool = setting(False, help="Use |ρ| in place of ρ.")
 
     def __post_init__(self) -> None:
         check_choice("objective", self.objective, OBJECTIVES)
@@ -80,19 +85,19 @@ class Layout:
         if not 0 < self.lr < math.inf:
             raise SettingError("lr", self.lr, "is not possible", "give more than 0")
         check_least("accumulate", self.accumulate, 1)
-        for setting in fields(self):
-            if setting.name in _OPTIONAL and setting.name not in self.how.reads:
-                self._check_unread(setting)
+        for each in fields(self):
+            if each.name in _OPTIONAL and each.name not in self.how.reads:
+                self._check_unread(each)
 
-    def _check_unread(self, setting: Field[Any]) -> None:
+    def _check_unread(self, each: Field[Any]) -> None:
         """Raise a SettingError if a setting without effect is other than its default."""
-        value = getattr(self, setting.name)
-        if value == setting.default:
+        value = getattr(self, each.name)
+        if value == each.default:
             return
-        others = [s for s, how in self.record.methods.items() if setting.name in how.reads]
+        others = [s for s, how in self.record.methods.items() if each.name in how.reads]
         remedy = f", or add {named('solver', others[0])}" if others else ""
         raise SettingError(
-            setting.name,
+            each.name,
             value,
             f"has no effect on {self.objective} by {self.method}",
             f"leave it out{remedy}",
@@ -121,10 +126,10 @@ class Layout:
         :func:`parse_layout` is the inverse.
         """
         parts = [self.objective, f"{self.dim}d"]
-        for setting in _in_name():
-            value = getattr(self, setting.name)
-            if value != setting.default:
-                parts.append(_part(setting, value))
+        for each in _in_name():
+            value = getattr(self, each.name)
+            if value != each.default:
+                parts.append(_part(each, value))
         return "-".join(parts)
 
 
@@ -150,10 +155,10 @@ def parse_layout(name: str) -> Layout:
         found["dim"] = int(dim[1])
         rest = rest[dim.end() :]
     while rest:
-        for setting in _in_name():
-            part = re.match(f"-{_pattern(setting)}(?=-|$)", rest)
-            if part is not None and setting.name not in found:
-                found[setting.name] = _value(setting, part)
+        for each in _in_name():
+            part = re.match(f"-{_pattern(each)}(?=-|$)", rest)
+            if part is not None and each.name not in found:
+                found[each.name] = _value(each, part)
                 rest = rest[part.end() :]
                 break
         else:
@@ -182,32 +187,32 @@ def _in_name() -> list[Field[Any]]:
     return [each for each in fields(Layout) if each.name not in ("objective", "dim")]
 
 
-def _choices(setting: Field[Any]) -> list[str]:
-    return solvers() if setting.name == "solver" else list(setting.metadata["choices"])
+def _choices(each: Field[Any]) -> list[str]:
+    return solvers() if each.name == "solver" else list(each.metadata[CHOICES])
 
 
-def _part(setting: Field[Any], value: Any) -> str:
+def _part(each: Field[Any], value: Any) -> str:
     """What a name says of a setting: ``absolute``, ``uniform``, ``seed1``."""
-    if isinstance(setting.default, bool):
-        return setting.name
-    if isinstance(setting.default, str):
+    if isinstance(each.default, bool):
+        return each.name
+    if isinstance(each.default, str):
         return str(value)
-    number = float(value) if isinstance(setting.default, float) else int(value)
-    return f"{setting.name}{number!r}"
+    number = float(value) if isinstance(each.default, float) else int(value)
+    return f"{each.name}{number!r}"
 
 
-def _pattern(setting: Field[Any]) -> str:
-    if isinstance(setting.default, bool):
-        return setting.name
-    if isinstance(setting.default, str):
-        return f"({'|'.join(map(re.escape, _choices(setting)))})"
-    return f"{setting.name}({_NUMBER if isinstance(setting.default, float) else r'[0-9]+'})"
+def _pattern(each: Field[Any]) -> str:
+    if isinstance(each.default, bool):
+        return each.name
+    if isinstance(each.default, str):
+        return f"({'|'.join(map(re.escape, _choices(each)))})"
+    return f"{each.name}({_NUMBER if isinstance(each.default, float) else r'[0-9]+'})"
 
 
-def _value(setting: Field[Any], part: re.Match[str]) -> Any:
-    if isinstance(setting.default, bool):
+def _value(each: Field[Any], part: re.Match[str]) -> Any:
+    if isinstance(each.default, bool):
         return True
-    return type(setting.default)(part[1])
+    return type(each.default)(part[1])
 
 
 def _unknown(name: str, expected: str) -> SettingError:

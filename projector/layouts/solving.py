@@ -220,9 +220,7 @@ def finish_trained(points: Tensor, layout: Layout) -> Tensor:
     """
     # Beyond this their distances' squares leave float32.
     if not bool((points.abs() < 1e18).all()):
-        raise UserError(
-            f"the training of positions diverged: lower {named('lr')} or {named('p')}"
-        )
+        raise UserError(f"the training of positions diverged: lower {named('lr')} or {named('p')}")
     if layout.objective == "linear":
         return positions_of(ranks_of(torch.argsort(points[:, 0], stable=True)))
     return points - points.mean(dim=0)

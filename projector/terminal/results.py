@@ -54,6 +54,4 @@ def _program() -> str:
 
 def layout_of(given: Any) -> Any:
     """The layout that a command line describes."""
-    if given.values.get("objective") == "linear":
-        given.values.setdefault("dim", 1)
     return given.make()

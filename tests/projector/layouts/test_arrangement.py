@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from projector.layouts import arrangement as room
 from projector.layouts.arrangement import (
     arrange,
     improve_order,
@@ -18,7 +19,6 @@ from projector.layouts.arrangement import (
     spectral_order,
 )
 from projector.layouts.costs import arrangement_cost
-from projector.layouts import arrangement as room
 from projector.layouts.solving import place
 
 
