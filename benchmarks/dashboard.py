@@ -21,7 +21,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ from projector import bundled
 from projector.layouts.solving import Layout
 from projector.model.architecture import find_architecture
 from projector.model.loading import load_model
-from projector.projection.faithfulness import Faithfulness
-from projector.projection.projection import Projection
-from projector.projection.provenance import model_facts, versions
+from projector.projection.facts import Facts, MapFacts
+from projector.projection.projection import PlacedLayout, Projection
+from projector.projection.provenance import layout_settings, model_facts, versions
+from projector.projection.trust import FIGURES, Faithfulness, PlacementFigures
 from projector.sites import map_name
 
 # As many as the bundled model has, and what the targets are for.
@@ -100,35 +101,28 @@ def make_projection(folder: Path, n_neurons: int) -> None:
     tokenizer.save_pretrained(folder / "model")
     loaded = load_model(str(folder / "model"), device="cpu")
     layout = Layout(dim=3)
-    unknown = Faithfulness(None, None, None, None, None, None, None, {"stress": "it is made up"})
-    figures = {
-        "n_neurons": n_neurons,
-        "n_tokens": 0,
-        "dead_neurons": [],
-        "nonfinite_neurons": [],
-        "n_tokens_left_out": 0,
-        **unknown.as_dict(),
-    }
+    reasons = dict.fromkeys(FIGURES, "it is made up")
+    figures = PlacementFigures(Faithfulness(**dict.fromkeys(FIGURES), reasons=reasons))
     names = [map_name(layer, SITE) for layer in range(N_LAYERS)]
-    facts = {
-        "format": "transformer-projection",
-        "format_version": 1,
-        "model": model_facts(loaded, find_architecture(loaded.model)),
-        "corpus": None,
-        "sites": [SITE],
-        "layers": list(range(N_LAYERS)),
-        "left_out_sites": {},
-        "correlation": "pooled",
-        "layout": {**asdict(layout), "method": layout.method},
-        "maps": dict.fromkeys(names, figures),
-        "versions": versions(),
-    }
+    facts = Facts(
+        model=model_facts(loaded, find_architecture(loaded.model)),
+        corpus=None,
+        sites=(SITE,),
+        layers=tuple(range(N_LAYERS)),
+        left_out_sites={},
+        correlation="pooled",
+        maps=dict.fromkeys(names, MapFacts(n_neurons, 0, ())),
+        versions=versions(),
+    )
     # A ball, as maps of little structure are.
     positions = {}
     for name in names:
         directions = torch.nn.functional.normalize(torch.randn(n_neurons, 3), dim=1)
         positions[name] = 0.7 * directions * torch.rand(n_neurons, 1) ** (1 / 3)
-    Projection(facts, positions).save(folder / "random")
+    placed = PlacedLayout(
+        layout_settings(layout), dict.fromkeys(names, figures), versions(), positions
+    )
+    Projection(facts, {layout.name: placed}).save(folder / "random")
 
 
 @contextmanager

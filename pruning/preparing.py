@@ -113,13 +113,13 @@ def check_unseen(folder: str | Path, evaluations: Sequence[str]) -> None:
     ``poles`` alone would have had a look at it. Texts are the same if their documents are, under
     whatever names; of a stream from the hub, which a fit may read in part, if its name is.
     """
-    corpus = Projection.load(folder).facts["corpus"]
+    corpus = Projection.load(folder).facts.corpus
     if corpus is None:
         return
     for source in evaluations:
-        if find_source(source).is_of(corpus["source"], corpus["sha256"]):
+        if find_source(source).is_of(corpus.source, corpus.sha256):
             raise UserError(
-                f"projection '{folder}' was fitted on '{corpus['source']}', and '{source}' is the "
+                f"projection '{folder}' was fitted on '{corpus.source}', and '{source}' is the "
                 "same text: fit one on other text, or score on other text"
             )
 
@@ -131,10 +131,10 @@ def load_own(folder: str | Path, loaded: LoadedModel) -> Projection:
         UserError: if there is none in the folder, or it is another model's.
     """
     projection = Projection.load(folder)
-    theirs, ours = projection.facts["model"]["sha256"], loaded.weights_sha256
+    theirs, ours = projection.facts.model.sha256, loaded.weights_sha256
     if theirs != ours:
         raise UserError(
-            f"projection '{folder}' is of another model: its weights are {str(theirs)[:12]}, and "
+            f"projection '{folder}' is of another model: its weights are {theirs[:12]}, and "
             f"those of '{loaded.identifier}' are {ours[:12]}; make one with `projector fit`"
         )
     return projection

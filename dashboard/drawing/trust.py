@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ class Figure:
     meaning: str
 
 
-def trust_figures(figures: dict[str, Any], poles: Poles | None, dim: int) -> list[Figure]:
+def trust_figures(figures: Mapping[str, Any], poles: Poles | None, dim: int) -> list[Figure]:
     """Stress, neighbours, stability and noise of one map.
 
     See :mod:`projector.projection.faithfulness`.

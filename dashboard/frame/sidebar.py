@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,12 +77,7 @@ class Scene:
 
     @property
     def n_neurons(self) -> int:
-        return int(self.projection.figures(self.layer, self.site)["n_neurons"])
-
-
-def nonfinite_of(figures: Mapping[str, Any]) -> list[int]:
-    """Neurons of a map that are not finite on some token; JSON has their numbers as names."""
-    return [int(neuron) for neuron in figures["nonfinite_neurons"]]
+        return self.projection.figures(self.layer, self.site).n_neurons
 
 
 def neuron_name(layer: int, site: str) -> str:
@@ -142,7 +137,7 @@ def choose_scene(settings: Settings) -> Scene | None:
             layer=layer,
             site=site,
             model_name=_choose_model(settings, projection),
-            sha256=projection.facts["model"]["sha256"],
+            sha256=projection.facts.model.sha256,
         )
         if chosen.neuron is not None and chosen.neuron >= scene.n_neurons:
             session.change(neuron=None)
@@ -193,7 +188,7 @@ def _choose_map(projection: Projection) -> tuple[int, str]:
 def _choose_model(settings: Settings, projection: Projection) -> str:
     """What to load for a projection; other folders below the roots can be chosen."""
     folders = folders_with(settings.roots, "config.json")
-    usual = settings.model or model_for(projection.facts["model"]["id"], folders)
+    usual = settings.model or model_for(projection.facts.model.id, folders)
     chosen = session.current().model
     names = [usual, *(name for name in folders if name != usual)]
     name = chosen if chosen in names else usual
@@ -217,9 +212,9 @@ def _choose_model(settings: Settings, projection: Projection) -> str:
 def _tell(scene: Scene) -> None:
     """What is loaded, and where."""
     facts = scene.projection.facts
-    corpus = facts["corpus"]
-    n_tokens = "" if corpus is None else f"{corpus['n_tokens']:,} tokens of {corpus['source']}"
-    model = facts["model"]["id"]
+    corpus = facts.corpus
+    n_tokens = "" if corpus is None else f"{corpus.n_tokens:,} tokens of {corpus.source}"
+    model = facts.model.id
     room = scene.room
     state = (
         f"in memory on {room.device}"

@@ -22,7 +22,6 @@ from dashboard.state.model_room import ModelRoom
 from dashboard.state.settings import find_folders
 from projector.errors import UserError
 from projector.projection.projection import FACTS_FILE, Projection
-from projector.sites import map_name
 from projector.statistics.examples import Examples
 from pruning.methods.plan import PruningPlan
 from pruning.poles.poles import Poles, PoleSettings, condensed_tree, find_poles, load_poles
@@ -86,30 +85,7 @@ def projection_at(path: Path) -> Projection:
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _projection(path: str, stamp: Stamp) -> Projection:
-    projection = Projection.load(path)
-    if not _is_whole(projection):
-        raise UserError(f"'{path}' is damaged: {FACTS_FILE} lacks what the pages read")
-    return projection
-
-
-def _is_whole(projection: Projection) -> bool:
-    """Whether the facts that pages read are there, and are what they should be."""
-    facts = projection.facts
-    try:
-        texts = [facts["model"]["id"], facts["model"]["sha256"], facts["layout"]["objective"]]
-        counts = [] if facts["corpus"] is None else [facts["corpus"]["n_tokens"]]
-        texts += [] if facts["corpus"] is None else [facts["corpus"]["source"]]
-        for layer, site in projection.maps:
-            figures = projection.figures(layer, site)
-            counts += [layer, *figures["dead_neurons"], *map(int, figures["nonfinite_neurons"])]
-            texts.append(site)
-        return (
-            bool(projection.maps)
-            and all(map(_is_text, texts))
-            and all(isinstance(count, int) for count in counts)
-        )
-    except (KeyError, TypeError, ValueError):
-        return False
+    return Projection.load(path)
 
 
 def report_at(path: Path) -> PruningReport:
@@ -165,8 +141,8 @@ def extent_at(path: Path) -> float:
 def _extent(path: str, stamp: Stamp) -> float:
     projection = _projection(path, stamp)
     greatest = 0.0
-    for name in (map_name(*each) for each in projection.maps):
-        finite = projection.position_tensors[name].nan_to_num(0.0)
+    for each in projection.maps:
+        finite = projection.positions(*each).nan_to_num(0.0)
         greatest = max(greatest, float(finite.abs().max()) if finite.numel() else 0.0)
     return greatest or 1.0
 
@@ -294,7 +270,7 @@ def poles_at(path: Path, layer: int, site: str, settings: PoleSettings) -> Poles
 
 def _find_poles(path: Path, layer: int, site: str, settings: PoleSettings) -> Poles:
     projection = projection_at(path)
-    if int(projection.figures(layer, site)["n_neurons"]) <= MOST_AT_ONCE:
+    if projection.figures(layer, site).n_neurons <= MOST_AT_ONCE:
         return find_poles(projection, layer, site, settings)
     place = st.empty()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ from dashboard.drawing import coloring, palette
 from dashboard.drawing.text import number
 from dashboard.drawing.trust import trust_figures
 from dashboard.frame import exports
-from dashboard.frame.sidebar import Scene, neuron_name, nonfinite_of
+from dashboard.frame.sidebar import Scene, neuron_name
 from dashboard.measures import importance_of
 from dashboard.state import session
 from dashboard.state.loading import extent_at, known_poles, moments_at, points_at, poles_at
@@ -75,7 +74,7 @@ def _tell(scene: Scene) -> None:
             "Axes are in units of 1 − ρ, ρ being the correlation of two neurons' activations: two "
             "points are as far apart as that, as well as it can be had. How well, is said beside "
             "the map."
-            if scene.projection.facts["layout"]["objective"] == "stress"
+            if scene.projection.layout().settings.objective == "stress"
             else "Neighbours fire together; far distances mean little."
         )
     )
@@ -258,16 +257,16 @@ def _paint(
     poles: Poles | None,
     measures: dict[str, NDArray[np.floating]],
 ) -> coloring.Coloring:
-    figures: dict[str, Any] = scene.projection.figures(scene.layer, site)
+    figures = scene.projection.figures(scene.layer, site)
     if color == "pole" and poles is not None:
         return coloring.color_by_pole(poles)
     if color in measures:
         return coloring.color_by_measure(color, measures[color])
     if color == "dead":
         return coloring.color_by_state(
-            figures["n_neurons"], figures["dead_neurons"], nonfinite_of(figures)
+            figures.n_neurons, list(figures.dead_neurons), list(figures.nonfinite_neurons)
         )
-    found = coloring.color_alike(figures["n_neurons"])
+    found = coloring.color_alike(figures.n_neurons)
     if color == "pole":
         legend = Legend("Pole", (("not known yet", palette.NO_GROUP),))
         return replace(found, values=np.full_like(found.values, palette.NO_GROUP), legend=legend)
@@ -317,7 +316,7 @@ def _find(scene: Scene) -> None:
         layer = scene.layer if layer is None else layer
         if layer not in layers:
             raise UserError(f"there is no layer {layer} here: give {layers[0]} to {layers[-1]}")
-        n = int(scene.projection.figures(layer, scene.site)["n_neurons"])
+        n = scene.projection.figures(layer, scene.site).n_neurons
         if neuron >= n:
             raise UserError(f"layer {layer} has no neuron {neuron:,}: give 0 to {n - 1:,}")
     except (ValueError, UserError) as error:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.drawing.text import colored_tokens, number
 from dashboard.frame.exports import offer_figure
-from dashboard.frame.sidebar import Scene, neuron_name, nonfinite_of
+from dashboard.frame.sidebar import Scene, neuron_name
 from dashboard.frame.work import working
 from dashboard.neuron_facts import (
     Excerpt,
@@ -57,9 +57,9 @@ def show(scene: Scene) -> None:
     figures = scene.projection.figures(scene.layer, scene.site)
     state = (
         "dead: it never varies over the corpus"
-        if neuron in figures["dead_neurons"]
+        if neuron in figures.dead_neurons
         else "not finite on some token of the corpus"
-        if neuron in nonfinite_of(figures)
+        if neuron in figures.nonfinite_neurons
         else None
     )
     if state:
@@ -147,7 +147,7 @@ def _show_written(scene: Scene, neuron: int) -> None:
         "last norm do is left out.",
     )
 
-    if not scene.projection.facts["model"].get("is_causal", True):
+    if not scene.projection.facts.model.is_causal:
         st.caption(
             "Between an encoder's stream and its vocabulary stands more than a matrix: what one "
             "neuron does to a token can't be told from weights."
@@ -186,8 +186,8 @@ def _show_examples(scene: Scene, neuron: int) -> None:
     examples = examples_at(path)
     asks = f"other text {path.stem}"
     if examples is None or st.session_state.get(asks):
-        corpus = scene.projection.facts["corpus"]
-        source = "stdlib" if corpus is None else corpus["source"]
+        corpus = scene.projection.facts.corpus
+        source = "stdlib" if corpus is None else corpus.source
         st.write(
             f"The model reads {_TOKENS:,} tokens once for all neurons of this layer and site; the "
             "result is kept."

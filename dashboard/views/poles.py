@@ -12,7 +12,7 @@ from dashboard import ablation
 from dashboard.drawing import palette
 from dashboard.drawing.text import number
 from dashboard.frame.exports import offer_figure
-from dashboard.frame.sidebar import Scene, neuron_name, nonfinite_of
+from dashboard.frame.sidebar import Scene, neuron_name
 from dashboard.frame.work import Within, working
 from dashboard.prompts import as_it_can, encode, recall
 from dashboard.state import session
@@ -331,7 +331,7 @@ def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[
     chosen = session.current()
     prompt = None if chosen.prompt is None else recall(chosen.prompt, prompt_folder())
     figures = scene.projection.figures(scene.layer, scene.site)
-    gone = {*figures["dead_neurons"], *nonfinite_of(figures)}
+    gone = {*figures.dead_neurons, *figures.nonfinite_neurons}
     means = None
     if kind == "mean":
         means = moments_at(scene.path, scene.layer, scene.site)[0]

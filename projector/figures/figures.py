@@ -13,9 +13,9 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from projector.errors import UserError
+from projector.projection.facts import MapFigures
 from projector.projection.faithfulness import N_NEIGHBOURS
 from projector.projection.projection import Projection
-from projector.statistics.sampling import sample_text
 from projector.storage.places import disk_errors
 
 MOST_CELLS = 1000
@@ -176,14 +176,15 @@ def stress_figure(projection: Projection) -> go.Figure:
                 projection.figures(layer, site) if (layer, site) in present else None
                 for layer in layers
             ]
-            found = [None if f is None or f[name] is None else f[name] * factor for f in figures]
+            known = [None if f is None else getattr(f, name) for f in figures]
+            found = [None if v is None else v * factor for v in known]
             values.append(found)
             texts.append(["–" if v is None else pattern.format(v) for v in found])
             hovers.append(
                 [
                     "not in this projection"
                     if f is None
-                    else html.escape(f["reasons"].get(name, pattern.format(v or 0)))
+                    else html.escape(f.reasons.get(name, pattern.format(v or 0)))
                     for f, v in zip(figures, found, strict=True)
                 ]
             )
@@ -251,35 +252,34 @@ def _clearest_map(projection: Projection) -> tuple[int, str] | None:
     for site in projection.sites:
         maps = [m for m in projection.maps if m[1] == site and projection.has_statistics_of(*m)]
         if maps:
-            return max(maps, key=lambda m: projection.figures(*m)["rank_correlation"] or -1.0)
+            return max(maps, key=lambda m: projection.figures(*m).rank_correlation or -1.0)
     return None
 
 
-def trust_text(figures: dict[str, Any]) -> str:
+def trust_text(figures: MapFigures) -> str:
     """How far a map can be trusted, in words."""
     parts = []
-    overlap, chance = figures["neighbour_overlap"], figures["chance_overlap"]
+    overlap, chance = figures.neighbour_overlap, figures.chance_overlap
     if overlap is not None:
         parts.append(
             f"{N_NEIGHBOURS * overlap:.1f} of {N_NEIGHBOURS} nearest neighbours are kept "
             f"(by chance {N_NEIGHBOURS * chance:.1f})"
         )
-    if figures["stress"] is not None:
-        parts.append(f"stress {figures['stress']:.3f}")
-    if figures["stress_1"] is not None:
-        parts.append(f"stress-1 {figures['stress_1']:.2f}")
-    if figures["rank_correlation"] is not None:
-        parts.append(f"rank correlation {figures['rank_correlation']:.2f}")
-    if figures["stability"] is not None:
+    if figures.stress is not None:
+        parts.append(f"stress {figures.stress:.3f}")
+    if figures.stress_1 is not None:
+        parts.append(f"stress-1 {figures.stress_1:.2f}")
+    if figures.rank_correlation is not None:
+        parts.append(f"rank correlation {figures.rank_correlation:.2f}")
+    if figures.stability is not None:
         parts.append(
-            f"two halves of the corpus agree on {N_NEIGHBOURS * figures['stability']:.1f} of "
+            f"two halves of the corpus agree on {N_NEIGHBOURS * figures.stability:.1f} of "
             f"{N_NEIGHBOURS} neighbours"
         )
-    sample = figures.get("sample")
-    if sample is not None:
-        parts.append(sample_text(sample))
+    if figures.sample is not None:
+        parts.append(figures.sample.words())
     if not parts:
-        reason = next(iter(figures["reasons"].values()), "nothing was measured")
+        reason = next(iter(figures.reasons.values()), "nothing was measured")
         parts.append(f"how far to trust it is unknown: {reason}")
     return " · ".join(parts)
 
@@ -287,8 +287,8 @@ def trust_text(figures: dict[str, Any]) -> str:
 def map_title(projection: Projection, layer: int, site: str) -> str:
     """A map's title: what it shows, where it is from, how far it can be trusted."""
     figures = projection.figures(layer, site)
-    n_dead = len(figures["dead_neurons"]) + len(figures["nonfinite_neurons"])
-    shown = f"{figures['n_neurons'] - n_dead:,} neurons"
+    n_dead = len(figures.dead_neurons) + len(figures.nonfinite_neurons)
+    shown = f"{figures.n_neurons - n_dead:,} neurons"
     if n_dead:
         shown += f" ({n_dead:,} more are dead or broken and have no position)"
     if projection.dim > 3:
@@ -301,9 +301,9 @@ def map_title(projection: Projection, layer: int, site: str) -> str:
 
 def _origin(projection: Projection) -> str:
     facts = projection.facts
-    text = str(facts["model"]["id"])
-    if facts["corpus"] is not None:
-        text += f" over {facts['corpus']['n_tokens']:,} tokens of {facts['corpus']['source']}"
+    text = facts.model.id
+    if facts.corpus is not None:
+        text += f" over {facts.corpus.n_tokens:,} tokens of {facts.corpus.source}"
     return html.escape(text)
 
 

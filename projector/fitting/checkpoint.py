@@ -18,15 +18,17 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
-from projector.errors import UserError
-from projector.fitting.placing import PlacedMap
-from projector.projection.projection import FACTS_FILE
+from projector.errors import UserError, named
+from projector.fitting.placing import MapPlacement, PlacedMap
+from projector.projection.facts import MapFacts
+from projector.projection.overview import FACTS_FILE
+from projector.projection.trust import PlacementFigures
+from projector.storage.entries import Entry
 from projector.storage.replacing import remove_folder, replacing_file
 from projector.storage.tensors import TensorFile, read_metadata, write_tensors
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _KEY = "checkpoint"
-_POSITIONS = ".positions"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # What a checkpoint consists of, files that are being written among it.
 _OURS = re.compile(r"\.?(gathered|placed)-\d+\.safetensors(\.partial)?")
@@ -90,19 +92,22 @@ def check_unfinished(out: Path, *, force: bool, resume: bool) -> None:
     ):
         raise UserError(
             f"'{path}' is where this fit would keep its checkpoint, and is something else: give "
-            "another folder for --out"
+            f"another folder for {named('out')}"
         )
     if resume and not has_checkpoint(out):
         if (out / FACTS_FILE).exists():
             raise UserError(
                 f"there is nothing to resume: '{out}' holds a finished projection, and no "
-                "checkpoint stands beside it; to fit it anew, put --force in the place of --resume"
+                f"checkpoint is beside it; to fit it anew, put {named('force', True)} in the place "
+                f"of {named('resume', True)}"
             )
-        raise UserError(f"there is no checkpoint '{path}' to resume: leave --resume out")
+        raise UserError(
+            f"there is no checkpoint '{path}' to resume: leave {named('resume', True)} out"
+        )
     if has_checkpoint(out) and not (force or resume):
         raise UserError(
-            f"'{path}' is the checkpoint of a stopped fit: add --resume to go on with it, "
-            "or --force to start over"
+            f"'{path}' is the checkpoint of a stopped fit: add {named('resume', True)} to go on "
+            f"with it, or {named('force', True)} to start over"
         )
 
 
@@ -140,7 +145,7 @@ class Checkpoint:
             {"i_pass": gathered.i_pass, "n_batches": gathered.n_batches},
         )
 
-    def save_placed(self, maps: Sequence[PlacedMap]) -> dict[str, PlacedMap]:
+    def save_placed(self, maps_placed: Sequence[PlacedMap]) -> dict[str, PlacedMap]:
         """Write finished maps beside those written before; the same, their tensors left on disk.
 
         Raises:
@@ -148,10 +153,16 @@ class Checkpoint:
         """
         n_files = len(self._placed_files())
         path = self.folder / f"placed-{n_files:05}.safetensors"
-        tensors = {f"{m.name}{_POSITIONS}": m.positions for m in maps}
-        for placed in maps:
+        tensors: dict[str, Tensor] = {}
+        maps: dict[str, Any] = {}
+        for placed in maps_placed:
             tensors |= placed.statistics
-        self._write(path, tensors, {"maps": {m.name: m.facts for m in maps}})
+            figures = {}
+            for layout, placement in placed.placements.items():
+                tensors[_positions_key(layout, placed.name)] = placement.positions
+                figures[layout] = placement.figures.as_dict()
+            maps[placed.name] = {"facts": placed.facts.as_dict(), "layouts": figures}
+        self._write(path, tensors, {"maps": maps})
         return self._read_placed(path)
 
     def load(self) -> State:
@@ -211,7 +222,7 @@ class Checkpoint:
         except Timeout:
             raise UserError(
                 f"another fit is at work at '{self.folder}': wait for it, or give another folder "
-                "for --out"
+                f"for {named('out')}"
             ) from None
         try:
             yield
@@ -249,19 +260,34 @@ class Checkpoint:
                 what = name.removeprefix("versions.").replace(".", " ").replace("_", " ")
                 raise OtherRun(
                     f"checkpoint '{self.folder}' belongs to another run: its {what} is {one}, and "
-                    f"this one's {other}: repeat that run's command, or put --force in the place "
-                    "of --resume to start over"
+                    f"this one's {other}: repeat that run's command, or put "
+                    f"{named('force', True)} in the place of {named('resume', True)} to start over"
                 )
         return header
 
     def _read_placed(self, path: Path) -> dict[str, PlacedMap]:
         tensors = TensorFile(path)
         found = {}
-        for name, facts in self._header(path)["maps"].items():
-            own = [k for k in tensors if k.startswith(f"{name}.") and not k.endswith(_POSITIONS)]
-            positions = tensors[f"{name}{_POSITIONS}"].clone()
-            found[name] = PlacedMap(name, positions, TensorFile(path, own), facts)
+        maps = Entry(self._header(path)["maps"], "maps")
+        for name in maps:
+            entry = maps.entry(name)
+            figures = entry.entry("layouts")
+            placements = {
+                layout: MapPlacement(
+                    tensors[_positions_key(layout, name)].clone(),
+                    PlacementFigures.from_entry(figures.entry(layout)),
+                )
+                for layout in figures
+            }
+            statistics = TensorFile(path, [k for k in tensors if k.startswith(f"{name}.")])
+            facts = MapFacts.from_entry(entry.entry("facts"))
+            found[name] = PlacedMap(name, facts, placements, statistics)
         return found
+
+
+def _positions_key(layout: str, name: str) -> str:
+    """Of a map's positions among the tensors of a checkpoint; statistics begin with its name."""
+    return f"positions {layout} {name}"
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from projector.corpus.batches import Batch
 from projector.corpus.documents import Document
-from projector.errors import UserError
+from projector.errors import UserError, named
 from projector.fitting.budget import Plan, check_disk
 from projector.fitting.checkpoint import (
     Checkpoint,
@@ -31,12 +30,13 @@ from projector.fitting.placing import PlacedMap, kept_statistics, place_map
 from projector.fitting.preparing import Job, prepare, split_options
 from projector.fitting.processes import OthersEnded, Processes, join_processes
 from projector.interrupt import DeferredInterrupt
-from projector.layouts.solving import OnlineTrainer
+from projector.layouts.solving import Layout, OnlineTrainer
 from projector.memory import give_back, memory_errors
 from projector.model.loading import BUNDLED, LoadedModel, input_device
 from projector.progress import Progress, Silent
-from projector.projection.projection import FACTS_FILE, Projection, check_out
-from projector.projection.provenance import projection_facts, run_facts
+from projector.projection.overview import FACTS_FILE, read_saved
+from projector.projection.projection import PlacedLayout, Projection, check_out
+from projector.projection.provenance import layout_settings, projection_facts, run_facts, versions
 from projector.sites import MapKey, map_name
 from projector.statistics.gathering import Gatherer, gather
 from projector.storage.places import disk_errors
@@ -212,26 +212,33 @@ def _plan_of(choices: Mapping[str, Any]) -> Plan | None:
 
 def _check_own(folder: Path, job: Job, *, force: bool) -> None:
     """Raise a UserError if what a fit is resumed into holds the projection of another."""
-    path = folder / FACTS_FILE
-    if force or not path.exists():
+    if force or not (folder / FACTS_FILE).exists():
         return
     try:
-        theirs = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        theirs = None
-    ours = json.loads(json.dumps(projection_facts(job, {})))
-    if not isinstance(theirs, dict) or {**theirs, "maps": {}} != ours:
+        theirs = read_saved(folder)
+        facts = replace(theirs.facts, maps={})
+        settings = {name: each.settings for name, each in theirs.layouts.items()}
+    except UserError:
+        facts, settings = None, {}
+    ours = {layout.name: layout_settings(layout) for layout in _layouts(job)}
+    # Layouts that were added since are no reason.
+    if facts != projection_facts(job, {}) or not ours.items() <= settings.items():
         raise UserError(
-            f"folder '{folder}' holds a projection already: add --force to replace it, or give "
-            "another folder"
+            f"folder '{folder}' holds a projection already: add {named('force', True)} to replace "
+            "it, or give another folder",
+            setting="force",
+            value=False,
         )
 
 
 def _may_replace(folder: Path, projection: Projection, choices: Mapping[str, Any]) -> bool:
     """Whether a resumed run may replace what it finds: its own work, or what it was told to."""
-    text = projection.facts_text().encode()
-    path = folder / FACTS_FILE
-    return bool(choices.get("force")) or (path.exists() and path.read_bytes() == text)
+    return bool(choices.get("force")) or projection.is_saved_at(folder)
+
+
+def _layouts(job: Job) -> tuple[Layout, ...]:
+    """Those of a fit; the first is the projection's first."""
+    return (job.layout,)
 
 
 def _rounds(
@@ -389,7 +396,10 @@ class _Fit:
             if name not in self.placed:
                 with interrupt.at_once(), memory_errors(*key, self.job.widths[key]):
                     own = place_map(
-                        name, gatherer.gathered[key], self.job.layout, trained=trained.get(name)
+                        name,
+                        gatherer.gathered[key],
+                        _layouts(self.job),
+                        trained={self.job.layout.name: trained[name]} if name in trained else None,
                     )
         found = self.processes.collected(own)
         for key, placed in zip(keys, found, strict=False):
@@ -437,9 +447,18 @@ class _Fit:
         names = [map_name(*key) for key in self.job.widths]
         maps = [self.placed[name] for name in names if name in self.placed]
         statistics = ChainMap(*(cast(dict[str, Tensor], m.statistics) for m in maps))
+        layouts = {
+            layout.name: PlacedLayout(
+                layout_settings(layout),
+                {m.name: m.placements[layout.name].figures for m in maps},
+                versions(),
+                {m.name: m.placements[layout.name].positions for m in maps},
+            )
+            for layout in _layouts(self.job)
+        }
         return Projection(
             projection_facts(self.job, {m.name: m.facts for m in maps}),
-            {m.name: m.positions for m in maps},
+            layouts,
             cast(Mapping[str, Tensor], statistics),
         )
 

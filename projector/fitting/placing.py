@@ -3,78 +3,110 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from projector.layouts.kernels import MatrixFree
 from projector.layouts.solving import Layout, Placement, among_all, finish_trained, solve, solve_all
-from projector.projection.faithfulness import Faithfulness, Sampled, measure
+from projector.projection.facts import MapFacts, SampleFacts
+from projector.projection.faithfulness import Sampled, measure
+from projector.projection.provenance import arrangement_costs
+from projector.projection.trust import PlacementFigures
 from projector.statistics.gathering import HalfStatistics, Halves
-from projector.statistics.sampling import TokenSample, sampling_error, standardize
+from projector.statistics.sampling import (
+    SamplingError,
+    TokenSample,
+    sampling_error,
+    standardize,
+)
+
+
+@dataclass(frozen=True)
+class MapPlacement:
+    """One map in one layout.
+
+    Attributes:
+        positions: (N, d) float32 on the CPU, NaN for undefined neurons.
+        figures: how far they can be trusted.
+    """
+
+    positions: Tensor
+    figures: PlacementFigures
 
 
 @dataclass(frozen=True)
 class PlacedMap:
-    """One layer and site as a projection holds it.
+    """One layer and site as a projection holds it: once, and in each of its layouts.
 
     Attributes:
         name: its key in every file.
-        positions: (N, d) float32, NaN for undefined neurons.
+        facts: what is known of it whatever the layout.
+        placements: layout name → its positions there, in the order of the layouts.
         statistics: what ``statistics.safetensors`` is to hold of it, by tensor name; empty where
             none are kept.
-        facts: its entry in ``projection.json``.
     """
 
     name: str
-    positions: Tensor
-    statistics: Mapping[str, Tensor]
-    facts: dict[str, Any]
+    facts: MapFacts
+    placements: Mapping[str, MapPlacement]
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def place_map(
     name: str,
     gathered: Halves | TokenSample,
-    layout: Layout,
+    layouts: Sequence[Layout],
     *,
-    trained: Tensor | None = None,
+    trained: Mapping[str, Tensor] | None = None,
 ) -> PlacedMap:
-    """Positions of one map, and how far they can be trusted. What was gathered stays as it is.
+    """One map in every layout, and how far each can be trusted. What was gathered stays as it is.
 
     Args:
         gathered: statistics of the two halves of the corpus; or a sample of its tokens.
-        trained: (N, d) positions where they were trained while the model ran.
+        layouts: how to find positions; no two of one name.
+        trained: layout name → (N, d) positions, of layouts whose positions were trained while the
+            model ran.
 
     Returns:
         The map without statistics: see :func:`kept_statistics`.
     """
     if isinstance(gathered, TokenSample):
-        return _place_sampled(name, gathered, layout)
+        return _place_sampled(name, gathered, layouts)
     first, second = gathered
     whole = first.merged(second)
     correlation = whole.correlation()
     parts = (first.correlation(), second.correlation())
-    if trained is None:
-        placement, *of_halves = solve_all([correlation, *parts], layout)
-        half_positions = (of_halves[0].positions, of_halves[1].positions)
-        faithfulness = measure(placement.positions, correlation, layout, parts, half_positions)
-    else:
+    placements = {
+        layout.name: _place_stored(correlation, parts, layout, (trained or {}).get(layout.name))
+        for layout in layouts
+    }
+    return PlacedMap(name, map_facts(whole, correlation), placements)
+
+
+def _place_stored(
+    correlation: Tensor, parts: tuple[Tensor, Tensor], layout: Layout, trained: Tensor | None
+) -> MapPlacement:
+    if trained is not None:
         placement = _placement_of(trained, correlation, layout)
-        faithfulness = measure(
+        trust = measure(
             placement.positions,
             correlation,
             layout,
             parts,
             no_halves="adamw trains one map, over the whole corpus",
         )
-    facts = map_facts(whole, correlation, placement, faithfulness)
-    return PlacedMap(name, placement.positions.cpu(), {}, facts)
+    else:
+        placement, *of_halves = solve_all([correlation, *parts], layout)
+        half_positions = (of_halves[0].positions, of_halves[1].positions)
+        trust = measure(placement.positions, correlation, layout, parts, half_positions)
+    figures = PlacementFigures(trust, arrangement_costs(placement))
+    return MapPlacement(placement.positions.cpu(), figures)
 
 
-def _place_sampled(name: str, sample: TokenSample, layout: Layout) -> PlacedMap:
+def _place_sampled(name: str, sample: TokenSample, layouts: Sequence[Layout]) -> PlacedMap:
     """The same without any matrix: correlations are computed wherever they are read."""
     is_lost, n_nonfinite = sample.undefined()
     whole, *parts = (
@@ -82,22 +114,30 @@ def _place_sampled(name: str, sample: TokenSample, layout: Layout) -> PlacedMap:
         for chosen in (torch.ones_like(is_lost), *sample.halves())
     )
     halves = (parts[0], parts[1])
-    positions, first, second = (_positions_of(found, layout) for found in (whole, *halves))
-    faithfulness = measure(positions, whole, layout, halves, (first, second))
+    placements: dict[str, MapPlacement] = {}
+    for layout in layouts:
+        positions, first, second = (_positions_of(found, layout) for found in (whole, *halves))
+        trust = measure(positions, whole, layout, halves, (first, second))
+        placements[layout.name] = MapPlacement(positions.cpu(), PlacementFigures(trust))
     broken = n_nonfinite.nonzero()[:, 0].tolist()
     dead = (~whole.is_defined).cpu() & (n_nonfinite == 0)
-    error = asdict(sampling_error(whole.sample, sample.n_corpus_tokens))
-    facts = {
-        "n_neurons": sample.n_neurons,
-        "n_tokens": whole.sample.n_tokens,
-        "dead_neurons": dead.nonzero()[:, 0].tolist(),
-        "nonfinite_neurons": {str(i): int(n_nonfinite[i]) for i in broken},
-        "n_tokens_left_out": int(is_lost.sum()),
-        **faithfulness.as_dict(),
-        # JSON has no NaN.
-        "sample": {key: None if math.isnan(value) else value for key, value in error.items()},
-    }
-    return PlacedMap(name, positions.cpu(), {}, facts)
+    facts = MapFacts(
+        n_neurons=sample.n_neurons,
+        n_tokens=whole.sample.n_tokens,
+        dead_neurons=tuple(dead.nonzero()[:, 0].tolist()),
+        nonfinite_neurons={i: int(n_nonfinite[i]) for i in broken},
+        n_tokens_left_out=int(is_lost.sum()),
+        sample=_sample_facts(sampling_error(whole.sample, sample.n_corpus_tokens)),
+    )
+    return PlacedMap(name, facts, placements)
+
+
+def _sample_facts(error: SamplingError) -> SampleFacts:
+    # JSON has no NaN.
+    measured, expected = (
+        None if math.isnan(value) else value for value in (error.measured, error.if_independent)
+    )
+    return SampleFacts(error.n_tokens, error.n_corpus_tokens, error.n_pairs, measured, expected)
 
 
 def _standardized(sample: TokenSample, chosen: Tensor) -> Sampled:
@@ -132,39 +172,16 @@ def _placement_of(points: Tensor, correlation: Tensor, layout: Layout) -> Placem
     return Placement(positions)
 
 
-def map_facts(
-    statistics: HalfStatistics,
-    correlation: Tensor,
-    placement: Placement,
-    faithfulness: Faithfulness,
-) -> dict[str, Any]:
-    """What ``projection.json`` says of one map."""
+def map_facts(statistics: HalfStatistics, correlation: Tensor) -> MapFacts:
+    """What is known of one map whatever the layout."""
     covariance = statistics.covariance
     broken = covariance.is_broken.nonzero()[:, 0].tolist()
     # Without variance; where correlations are per-sequence, without any within a sequence.
     dead = ~correlation.diagonal().isfinite() & ~covariance.is_broken
-    facts: dict[str, Any] = {
-        "n_neurons": covariance.n_neurons,
-        "n_tokens": covariance.n_tokens,
-        "dead_neurons": dead.nonzero()[:, 0].tolist(),
-        # JSON has string keys only: neuron → how often it was NaN or infinite.
-        "nonfinite_neurons": {str(i): int(covariance.n_nonfinite[i]) for i in broken},
-        "n_tokens_left_out": covariance.n_left_out,
-        **faithfulness.as_dict(),
-    }
-    return facts | arrangement_facts(placement)
-
-
-def arrangement_facts(placement: Placement) -> dict[str, Any]:
-    """What a linear map was improved from; nothing for others."""
-    found = placement.arrangement
-    if found is None:
-        return {}
-    return {
-        "arrangement_cost": {
-            "spectral": found.spectral_cost,
-            "leaf": found.leaf_cost,
-            "final": found.cost,
-            "random": found.random_cost,
-        }
-    }
+    return MapFacts(
+        n_neurons=covariance.n_neurons,
+        n_tokens=covariance.n_tokens,
+        dead_neurons=tuple(dead.nonzero()[:, 0].tolist()),
+        nonfinite_neurons={i: int(covariance.n_nonfinite[i]) for i in broken},
+        n_tokens_left_out=covariance.n_left_out,
+    )

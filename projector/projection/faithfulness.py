@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,42 +12,10 @@ from torch import Tensor
 from projector.layouts.costs import EXACT, row_blocks, stress_figures
 from projector.layouts.kernels import Correlations, MatrixFree, Target, as_target
 from projector.layouts.solving import Layout
+from projector.projection.trust import FIGURES, Faithfulness
 
 N_NEIGHBOURS = 10
 _MOST_PAIRS = 500_000
-
-
-@dataclass(frozen=True)
-class Faithfulness:
-    """What a map keeps of the correlations.
-
-    A figure that can't be given is None, and ``reasons`` says why.
-
-    Attributes:
-        stress: mean over pairs of (distance − (1 − ρ))².
-        stress_1: Kruskal's stress-1.
-        rank_correlation: Spearman's, between distance and 1 − ρ over pairs.
-        neighbour_overlap: share of a neuron's 10 nearest by ρ that are among its 10 nearest on the
-            map, mean over neurons.
-        chance_overlap: what ``neighbour_overlap`` is for random positions.
-        stability: share of the 10 nearest on the map that two fits, each on one half of the corpus,
-            agree on.
-        correlation_stability: the same of the 10 nearest by ρ: what the corpus itself allows.
-        reasons: figure → why it is None.
-    """
-
-    stress: float | None
-    stress_1: float | None
-    rank_correlation: float | None
-    neighbour_overlap: float | None
-    chance_overlap: float | None
-    stability: float | None
-    correlation_stability: float | None
-    reasons: dict[str, str]
-
-    def as_dict(self) -> dict[str, object]:
-        """The figures for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -91,16 +59,7 @@ def measure(
     """
     if correlation is None:
         missing = "correlations were not kept"
-        names = (
-            "stress",
-            "stress_1",
-            "rank_correlation",
-            "neighbour_overlap",
-            "chance_overlap",
-            "stability",
-            "correlation_stability",
-        )
-        return Faithfulness(**dict.fromkeys(names), reasons=dict.fromkeys(names, missing))
+        return Faithfulness(**dict.fromkeys(FIGURES), reasons=dict.fromkeys(FIGURES, missing))
     alive = positions.isfinite().all(dim=1) & _is_defined(correlation)
     points, target = positions[alive], _target(correlation, alive, layout)
     n = points.shape[0]

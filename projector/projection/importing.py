@@ -12,9 +12,11 @@ from projector.errors import UserError
 from projector.layouts.solving import Layout
 from projector.model.architecture import find_architecture
 from projector.model.loading import load_model
+from projector.projection.facts import Facts, LayoutSettings, MapFacts
 from projector.projection.faithfulness import measure
-from projector.projection.projection import FORMAT, FORMAT_VERSION, Projection
+from projector.projection.projection import PlacedLayout, Projection
 from projector.projection.provenance import model_facts, versions
+from projector.projection.trust import PlacementFigures
 from projector.sites import map_name
 
 _KEY = re.compile(r"(?:^|\.)layers\.(\d+)\.(mlp|self_attn)\.neuron_projections$")
@@ -55,41 +57,37 @@ def import_checkpoint(
                 f"'{path}' does not fit the model '{model}': layer {layer} {site} has "
                 f"{positions.shape[0]:,} positions, and the model {n_neurons or 0:,} neurons"
             )
-    layout = Layout(dim=dims.pop())
+    dim = dims.pop()
+    layout = Layout(dim=dim)
     tensors = {map_name(*key): positions for key, positions in sorted(found.items())}
-    return Projection(
-        {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "model": model_facts(loaded, architecture),
-            "corpus": None,
-            "sites": sites,
-            "layers": layers,
-            "left_out_sites": {},
-            "correlation": None,
-            # How the positions were trained is not in the file; only their dimension is.
-            "layout": {
-                "objective": "stress",
-                "solver": "imported",
-                "method": "imported",
-                "dim": layout.dim,
-                "absolute": False,
-            },
-            "maps": {
-                name: {
-                    "n_neurons": positions.shape[0],
-                    "n_tokens": None,
-                    "dead_neurons": (~positions.isfinite().all(dim=1)).nonzero()[:, 0].tolist(),
-                    "nonfinite_neurons": {},
-                    "n_tokens_left_out": None,
-                    **measure(positions, None, layout).as_dict(),
-                }
-                for name, positions in tensors.items()
-            },
-            "versions": versions(),
+    facts = Facts(
+        model=model_facts(loaded, architecture),
+        corpus=None,
+        sites=tuple(sites),
+        layers=tuple(layers),
+        left_out_sites={},
+        correlation=None,
+        maps={
+            name: MapFacts(
+                n_neurons=positions.shape[0],
+                n_tokens=None,
+                dead_neurons=tuple((~positions.isfinite().all(dim=1)).nonzero()[:, 0].tolist()),
+            )
+            for name, positions in tensors.items()
         },
-        tensors,
+        versions=versions(),
     )
+    placed = PlacedLayout(
+        # How the positions were trained is not in the file; only their dimension is.
+        settings=LayoutSettings("stress", "imported", "imported", dim, absolute=False),
+        figures={
+            name: PlacementFigures(measure(positions, None, layout))
+            for name, positions in tensors.items()
+        },
+        versions=versions(),
+        positions=tensors,
+    )
+    return Projection(facts, {placed.settings.name: placed})
 
 
 def _read_positions(path: Path) -> dict[tuple[int, str], Tensor]:

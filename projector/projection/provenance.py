@@ -6,15 +6,18 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from torch import nn
 
 from projector.fitting.preparing import Job
+from projector.layouts.solving import Layout, Placement
 from projector.model.architecture import Architecture
 from projector.model.loading import LoadedModel, input_device
-from projector.projection.projection import FORMAT, FORMAT_VERSION
+from projector.projection.facts import CorpusFacts, Facts, LayoutSettings, MapFacts, ModelFacts
+from projector.projection.trust import ArrangementCosts
 
 _VERSIONS_OF = (
     "torch",
@@ -28,32 +31,47 @@ _VERSIONS_OF = (
 )
 
 
-def projection_facts(job: Job, maps: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The content of ``projection.json``; ``maps`` is its part on the single maps."""
+def projection_facts(job: Job, maps: Mapping[str, MapFacts]) -> Facts:
+    """What a projection is of; ``maps`` is what is known of its single maps."""
     corpus = job.corpus
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "model": model_facts(job.loaded, job.architecture),
-        "corpus": {
-            "source": corpus.source,
-            "sha256": corpus.sha256,
-            "n_tokens": corpus.n_tokens,
-            "n_tokens_available": corpus.n_available,
-            "n_sequences": corpus.n_sequences,
-            "sequence_length": job.sequence_length,
-            "packed": job.packed,
-            "skip_first": corpus.skip_first,
-            "notes": list(corpus.notes),
-        },
-        "sites": job.sites,
-        "layers": job.layers,
-        "left_out_sites": job.left_out,
-        "correlation": job.settings.correlation,
-        "layout": {**asdict(job.layout), "method": job.layout.method},
-        "maps": maps,
-        "versions": versions(),
-    }
+    return Facts(
+        model=model_facts(job.loaded, job.architecture),
+        corpus=CorpusFacts(
+            source=corpus.source,
+            sha256=corpus.sha256,
+            n_tokens=corpus.n_tokens,
+            n_tokens_available=corpus.n_available,
+            n_sequences=corpus.n_sequences,
+            sequence_length=job.sequence_length,
+            packed=job.packed,
+            skip_first=corpus.skip_first,
+            notes=tuple(corpus.notes),
+        ),
+        sites=tuple(job.sites),
+        layers=tuple(job.layers),
+        left_out_sites=dict(job.left_out),
+        correlation=job.settings.correlation,
+        maps=dict(maps),
+        versions=versions(),
+    )
+
+
+def layout_settings(layout: Layout) -> LayoutSettings:
+    """How positions are found, as a projection says it."""
+    return LayoutSettings.from_dict({**asdict(layout), "method": layout.method})
+
+
+def arrangement_costs(placement: Placement) -> ArrangementCosts | None:
+    """What a linear map was improved from; None for others."""
+    found = placement.arrangement
+    if found is None:
+        return None
+    return ArrangementCosts(
+        spectral=found.spectral_cost,
+        leaf=found.leaf_cost,
+        final=found.cost,
+        random=found.random_cost,
+    )
 
 
 def run_facts(job: Job, n_processes: int) -> dict[str, Any]:
@@ -101,15 +119,15 @@ def _dtype_name(model: nn.Module) -> str:
     return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
-def model_facts(loaded: LoadedModel, architecture: Architecture) -> dict[str, Any]:
+def model_facts(loaded: LoadedModel, architecture: Architecture) -> ModelFacts:
     """What a projection says of its model."""
-    return {
-        "id": loaded.identifier,
-        "sha256": loaded.weights_sha256,
-        "dtype": _dtype_name(loaded.model),
-        "is_causal": architecture.is_causal,
-        "n_layers": len(architecture.blocks),
-    }
+    return ModelFacts(
+        id=loaded.identifier,
+        sha256=loaded.weights_sha256,
+        dtype=_dtype_name(loaded.model),
+        is_causal=architecture.is_causal,
+        n_layers=len(architecture.blocks),
+    )
 
 
 def versions() -> dict[str, str]:

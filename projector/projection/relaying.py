@@ -2,28 +2,91 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor
 
-from projector.errors import UserError
-from projector.fitting.placing import arrangement_facts
+from projector.errors import UserError, named
 from projector.layouts.solving import Layout, solve
 from projector.memory import memory_errors
 from projector.progress import Progress, Silent
 from projector.projection.faithfulness import measure
-from projector.projection.projection import Projection
-from projector.projection.provenance import versions
+from projector.projection.overview import read_saved
+from projector.projection.projection import PlacedLayout, Projection
+from projector.projection.provenance import arrangement_costs, layout_settings, versions
+from projector.projection.trust import PlacementFigures
+from projector.projection.writing import check_name, write_layout
 from projector.sites import map_name
+from projector.storage.additions import adding
 
 
 def relayout(
     projection: Projection, layout: Layout, *, progress: Progress | None = None
 ) -> Projection:
-    """New positions from a projection's saved correlations, without the model.
+    """A projection of the same neurons with one layout, from saved correlations.
 
     The stability of the new map is unknown: the halves of the corpus were not kept.
+
+    Raises:
+        UserError: if the correlations of a map were not kept.
+    """
+    placed = lay_out(projection, layout, progress=progress)
+    facts = replace(projection.facts, versions=versions())
+    return Projection(facts, {layout.name: placed}, projection.statistics)
+
+
+def add_layout(
+    folder: str | Path,
+    layout: Layout,
+    *,
+    name: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Projection:
+    """Add a layout to a saved projection, in place and without the model.
+
+    Nothing that is there is rewritten. Two that add at once both succeed.
+
+    Args:
+        name: what it is called; None takes the name that tells its settings, ``stress-3d``.
+        force: replace the layout of that name.
+
+    Returns:
+        The projection with the new layout in it; of ``force``, in the place of the old one.
+
+    Raises:
+        UserError: if there is a layout of the name, correlations were not kept, the projection was
+            replaced while the layout was made, or the disk is full.
+    """
+    where = Path(folder)
+    chosen = layout.name if name is None else name
+    check_name(chosen)
+    saved = read_saved(where)
+    _check_new(where, chosen, saved.layouts, force=force)
+    placed = lay_out(Projection.load(where), layout, progress=progress)
+    with adding(where, belongs_to=saved.fingerprint) as addition:
+        # As it is now: others may have added to it meanwhile.
+        known = read_saved(where).layouts
+        _check_new(where, chosen, known, force=force)
+        numbers = [each.number for each in known.values()]
+        number = known[chosen].number if chosen in known else max(numbers) + 1
+        write_layout(
+            lambda path: addition.path(path, force=force),
+            chosen,
+            placed,
+            placed.positions,
+            number,
+            saved.fingerprint,
+        )
+    return Projection.load(where)
+
+
+def lay_out(
+    projection: Projection, layout: Layout, *, progress: Progress | None = None
+) -> PlacedLayout:
+    """Positions of every map by ``layout``, from the projection's correlations.
 
     Raises:
         UserError: if the correlations of a map were not kept.
@@ -37,32 +100,35 @@ def relayout(
     if projection.has_statistics and lacking:
         raise UserError(
             f"there was no room for the correlations of {', '.join(lacking)}, and other positions "
-            "need them: make the projection again with more --memory-budget"
+            f"need them: make the projection again with more {named('memory_budget')}",
+            setting="memory_budget",
         )
     positions: dict[str, Tensor] = {}
-    maps: dict[str, dict[str, Any]] = {}
-    keep = ("n_neurons", "n_tokens", "dead_neurons", "nonfinite_neurons", "n_tokens_left_out")
+    figures: dict[str, PlacementFigures] = {}
     progress.begin("Placing neurons", len(projection.maps), "maps")
     for layer, site in projection.maps:
         name = map_name(layer, site)
         correlation = projection.correlation(layer, site)
         with memory_errors(layer, site, correlation.shape[0]):
             placement = solve(correlation, layout)
-            faithfulness = measure(
+            trust = measure(
                 placement.positions,
                 correlation,
                 layout,
                 no_halves="the halves of the corpus were not kept",
             )
         positions[name] = placement.positions
-        old = projection.figures(layer, site)
-        kept = {k: old[k] for k in keep}
-        maps[name] = kept | faithfulness.as_dict() | arrangement_facts(placement)
+        figures[name] = PlacementFigures(trust, arrangement_costs(placement))
         progress.advance(1)
     progress.end()
-    facts = projection.facts | {
-        "layout": {**asdict(layout), "method": layout.method},
-        "maps": maps,
-        "versions": versions(),
-    }
-    return Projection(facts, positions, projection.statistics)
+    return PlacedLayout(layout_settings(layout), figures, versions(), positions)
+
+
+def _check_new(where: Path, name: str, known: Mapping[str, object], *, force: bool) -> None:
+    if name in known and not force:
+        raise UserError(
+            f"projection '{where}' has a layout '{name}' already: add {named('force', True)} to "
+            f"replace it, or call the new one otherwise by {named('name')}",
+            setting="force",
+            value=False,
+        )

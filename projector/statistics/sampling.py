@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -209,15 +208,3 @@ def evenly_drawn(n_tokens: int, n_drawn: int) -> Tensor:
     begins = torch.arange(n_drawn + 1) * n_tokens // max(n_drawn, 1)
     share = torch.rand(n_drawn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return begins[:-1] + (share * begins.diff()).long()
-
-
-def sample_text(sample: dict[str, Any]) -> str:
-    """What a map without a matrix was placed by, and what that costs, for a person.
-
-    Args:
-        sample: the map's ``sample`` in ``projection.json``.
-    """
-    text = f"placed by a sample of {sample['n_tokens']:,} of {sample['n_corpus_tokens']:,} tokens"
-    if sample["measured"] is None:
-        return text
-    return f"{text}, whose ρ is off by {sample['measured']:.2g} (root mean square)"

@@ -10,22 +10,27 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from projector.errors import UserError
+from projector.errors import UserError, named
 
 
 def check_place(out: Path) -> None:
     """Raise a UserError if no folder can be written at ``out``, whatever it is to hold."""
-    if out.is_symlink() and not out.exists():
-        raise UserError(f"'{out}' is a link to nothing: give another folder for --out")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"'{out}' is a file: give a folder for --out")
     existing = out.absolute()
     while not existing.exists():
         existing = existing.parent
-    if not existing.is_dir():
-        raise UserError(f"'{existing}' is a file, and no folder can be made in it: '{out}'")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"'{existing}' can't be written to: give another folder for --out")
+    if out.is_symlink() and not out.exists():
+        problem = f"'{out}' is a link to nothing"
+    elif out.exists() and not out.is_dir():
+        problem = f"'{out}' is a file"
+    elif not existing.is_dir():
+        problem = f"'{existing}' is a file, and no folder can be made in it"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        problem = f"'{existing}' can't be written to"
+    else:
+        return
+    raise UserError(
+        f"{problem}: give another folder for {named('out')}", setting="out", value=str(out)
+    )
 
 
 @contextmanager

@@ -36,9 +36,10 @@ def replacing_file(path: Path) -> Iterator[Path]:
 def replacing_files(folder: Path) -> Iterator[Path]:
     """A folder to write to; its files take the places of those of the same names in ``folder``.
 
-    All of them do, or none: once all are written, one rename decides, and what it leaves to be
-    moved is moved by whoever opens the folder next (:func:`finish_replacing`). An empty file stands
-    for none: the one of its name is removed. Other files of ``folder`` stay.
+    All of them do, also those in folders within it, or none: once all are written, one rename
+    decides, and what it leaves to be moved is moved by whoever opens the folder next
+    (:func:`finish_replacing`). An empty file stands for none: the one of its name is removed. Other
+    files of ``folder`` stay.
 
     Raises:
         OSError: if they can't be written. ``folder`` is as it was.
@@ -51,8 +52,9 @@ def replacing_files(folder: Path) -> Iterator[Path]:
         make_folder(staging.parent)
         staging.mkdir()
         yield staging
-        for path in staging.iterdir():
-            if is_new and not path.stat().st_size:
+        # What stands deepest comes first: a folder's names are on the disk before its own is.
+        for path in sorted(staging.rglob("*"), reverse=True):
+            if is_new and path.is_file() and not path.stat().st_size:
                 path.unlink()
             else:
                 sync(path)
@@ -60,7 +62,7 @@ def replacing_files(folder: Path) -> Iterator[Path]:
         if is_new:
             staging.replace(folder)
             sync(folder.parent)
-        else:
+        elif any(staging.iterdir()):
             staging.replace(folder / COMMITTED)
             sync(folder)
             finish_replacing(folder)
@@ -73,20 +75,33 @@ def finish_replacing(folder: Path) -> None:
     committed = folder / COMMITTED
     if not committed.is_dir():
         return
+    _move_all(committed, folder)
+    sync(folder)
+
+
+def _move_all(source: Path, target: Path) -> None:
+    """Move the files of one folder into another, and remove the folder that held them."""
     paths: list[Path] = []
     # Two that open the folder at once move the same files.
     with suppress(FileNotFoundError):
-        paths = sorted(committed.iterdir())
+        paths = sorted(source.iterdir())
     for path in paths:
+        there = target / path.name
         with suppress(FileNotFoundError):
-            if path.stat().st_size:
-                path.replace(folder / path.name)
+            if path.is_dir():
+                there.mkdir(exist_ok=True)
+                _move_all(path, there)
+                sync(there)
+                # Where all that it held was removed.
+                with suppress(OSError):
+                    there.rmdir()
+            elif path.stat().st_size:
+                path.replace(there)
             else:
-                (folder / path.name).unlink(missing_ok=True)
+                there.unlink(missing_ok=True)
                 path.unlink()
-    sync(folder)
     with suppress(FileNotFoundError):
-        committed.rmdir()
+        source.rmdir()
 
 
 def make_folder(folder: Path) -> None:

@@ -46,12 +46,12 @@ def relayout(
 @command
 def info(screen: Screen, projection_dir: SavedProjection) -> None:
     """Say what a projection holds, where it is from, and how far each map can be trusted."""
-    from projector.projection.projection import Projection
+    from projector.projection.overview import read_saved
 
-    projection = Projection.load(projection_dir)
+    projection = read_saved(projection_dir)
     screen.describe(projection)
     screen.finish(
-        summary(projection, projection_dir) | {"facts": projection.facts},
+        summary(projection, projection_dir) | {"facts": projection.facts.as_dict()},
         projection,
         every_map=True,
     )

@@ -12,11 +12,19 @@ from typing import Any
 
 def summary(projection: Any, out: Path) -> dict[str, Any]:
     """The one object of ``--json``."""
+    facts = projection.facts.as_dict()
     return {
         "projection": str(out),
-        "model": projection.facts["model"],
-        "corpus": projection.facts["corpus"],
-        "layout": projection.facts["layout"],
+        "model": facts["model"],
+        "corpus": facts["corpus"],
+        "layout": projection.layout().settings.as_dict(),
+        "layouts": {
+            name: {
+                "settings": layout.settings.as_dict(),
+                "maps": {key: figures.as_dict() for key, figures in layout.figures.items()},
+            }
+            for name, layout in projection.layouts.items()
+        },
         "maps": [
             {"layer": layer, "site": site, **projection.figures(layer, site)}
             for layer, site in projection.maps
@@ -33,7 +41,7 @@ def next_command(projection: Any, out: Path, pictures: list[Path]) -> str:
         names = ", ".join(path.name for path in pictures)
         then = f"{program} info {quote(str(out))}"
         if all(projection.has_statistics_of(*key) for key in projection.maps):
-            is_umap = projection.facts["layout"]["objective"] == "neighbours"
+            is_umap = projection.layout().settings.objective == "neighbours"
             objective = "stress" if is_umap else "neighbours"
             then = (
                 f"{program} relayout {quote(str(out))} --objective {objective} "

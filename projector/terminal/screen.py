@@ -165,21 +165,22 @@ class Screen:
     def describe(self, projection: Any) -> None:
         """Where a projection is from."""
         facts = projection.facts
-        model, corpus, layout = facts["model"], facts["corpus"], facts["layout"]
+        model, corpus = facts.model, facts.corpus
         rows = {
-            "model": f"{model['id']} ({model['dtype']}, weights {model['sha256'][:12]})",
+            "model": f"{model.id} ({model.dtype}, weights {model.sha256[:12]})",
             "corpus": "unknown"
             if corpus is None
-            else f"{corpus['source']}, {corpus['n_tokens']:,} of {corpus['n_tokens_available']:,} "
-            f"tokens in sequences of {corpus['sequence_length']}",
-            "maps": f"{layout['objective']} by {layout['method']}, {layout['dim']}-D",
-            "correlation": str(facts["correlation"] or "unknown")
-            + (", |ρ|" if layout["absolute"] else ""),
+            else f"{corpus.source}, {corpus.n_tokens:,} of {corpus.n_tokens_available:,} "
+            f"tokens in sequences of {corpus.sequence_length}",
+            "correlation": facts.correlation or "unknown",
             "statistics": _kept_text(projection),
         }
         for name, text in rows.items():
             self.say(f"[b]{name:<12}[/b] {escape(text)}")
-        for site, reason in facts["left_out_sites"].items():
+        for i, (name, layout) in enumerate(projection.layouts.items()):
+            heading = "" if i else "layouts" if len(projection.layouts) > 1 else "layout"
+            self.say(f"[b]{heading:<12}[/b] {escape(_layout_text(name, layout.settings))}")
+        for site, reason in facts.left_out_sites.items():
             self.say(f"[yellow]without {site}[/yellow]: {escape(reason)}")
 
     def finish(
@@ -195,19 +196,22 @@ class Screen:
             print(json.dumps(value, ensure_ascii=False, allow_nan=False))
             return
         self.out.print(_table(projection, every_map=every_map))
-        if projection.facts["layout"]["objective"] == "linear":
+        if projection.layout().settings.objective == "linear":
             self.say(_LINEAR_LEGEND)
         self.say(_LEGEND)
         for layer, site in projection.maps:
-            sample = projection.figures(layer, site).get("sample")
+            sample = projection.figures(layer, site).sample
             if sample is not None:
-                # Brings torch along, which other commands do without.
-                from projector.statistics.sampling import sample_text
-
-                self.say(f"[yellow]layer {layer} {escape(site)}[/yellow]: {sample_text(sample)}")
+                self.say(f"[yellow]layer {layer} {escape(site)}[/yellow]: {sample.words()}")
         if next_command:
             self.say(f"Wrote [b]{escape(value['projection'])}[/b]")
             self.say(f"Next: {escape(next_command)}")
+
+
+def _layout_text(name: str, settings: Any) -> str:
+    """How the positions of a layout were found."""
+    absolute = ", from |ρ|" if settings.absolute else ""
+    return f"{name}: {settings.objective} by {settings.method}, {settings.dim}-D{absolute}"
 
 
 def _kept_text(projection: Any) -> str:
@@ -219,7 +223,7 @@ def _kept_text(projection: Any) -> str:
 
 def _table(projection: Any, *, every_map: bool) -> Table:
     """A row a map; where they are many, a row a site with the median over layers."""
-    linear = projection.facts["layout"]["objective"] == "linear"
+    linear = projection.layout().settings.objective == "linear"
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 0))
     costs = ("spectral", "leaf", "cost") if linear else ("stress", "stress-1")
     table.add_column("layer", justify="right", no_wrap=True)
@@ -237,7 +241,7 @@ def _table(projection: Any, *, every_map: bool) -> Table:
     return table
 
 
-def _cells(group: list[dict[str, Any]], linear: bool) -> list[str]:
+def _cells(group: list[Any], linear: bool) -> list[str]:
     """Medians over the group, dead neurons summed; a dash where no figure is known."""
 
     def median(pattern: str, values: list[float | None], factor: float = 1.0) -> str:
@@ -245,17 +249,17 @@ def _cells(group: list[dict[str, Any]], linear: bool) -> list[str]:
         return pattern.format(known[len(known) // 2] * factor) if known else "–"
 
     def over(name: str) -> list[float | None]:
-        return [figures[name] for figures in group]
+        return [getattr(figures, name) for figures in group]
 
     cells = [
         median("{:,.0f}", over("n_neurons")),
-        f"{sum(len(f['dead_neurons']) + len(f['nonfinite_neurons']) for f in group):,}",
+        f"{sum(len(f.dead_neurons) + len(f.nonfinite_neurons) for f in group):,}",
     ]
     if linear:
-        costs = [f["arrangement_cost"] for f in group if "arrangement_cost" in f]
+        costs = [f.arrangement_cost for f in group if f.arrangement_cost is not None]
         for name in ("spectral", "leaf", "final"):
             # As a share of what a random order costs: the bare sums grow with N³.
-            cells.append(median("{:.4f}", [c[name] / c["random"] for c in costs if c["random"]]))
+            cells.append(median("{:.4f}", [getattr(c, name) / c.random for c in costs if c.random]))
     else:
         cells += [median("{:.4f}", over("stress")), median("{:.3f}", over("stress_1"))]
     cells.append(median("{:.3f}", over("rank_correlation")))

@@ -120,7 +120,7 @@ def poles(
             screen.say(POLE_LEGEND)
         for reason in dict.fromkeys(text for one in found for text in one.reasons.values()):
             screen.say(f"[dim]–[/dim]         [dim]{escape(reason)}[/dim]")
-        if space == "positions" and projection.facts["layout"]["objective"] == "linear":
+        if space == "positions" and projection.layout().settings.objective == "linear":
             screen.say(
                 "[yellow]linear map[/yellow]: its neurons stand one step apart, no place denser "
                 "than another: take --space correlation"

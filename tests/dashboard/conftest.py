@@ -98,5 +98,5 @@ def make_scene(root: Path, name: str, layer: int = 0, site: str = "mlp_post") ->
         layer=layer,
         site=site,
         model_name=str(root / "models" / name),
-        sha256=projection.facts["model"]["sha256"],
+        sha256=projection.facts.model.sha256,
     )

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,10 @@ HOSTILE = "</script><script>alert(1)</script><!-- <script> &quot; \u2028 \\"
 def projection(root: Path) -> Projection:
     """A projection whose neuron 2 has no place."""
     loaded = Projection.load(root / "qwen2")
-    positions = {name: t.clone() for name, t in loaded.position_tensors.items()}
+    name, layout = next(iter(loaded.layouts.items()))
+    positions = {key: t.clone() for key, t in layout.positions.items()}
     positions["layers.1.mlp_post"][2] = math.nan
-    return Projection(loaded.facts, positions, loaded.statistics)
+    return replace(loaded, layouts={name: replace(layout, positions=positions)})
 
 
 def test_tables_are_read_back_as_they_are_known(projection: Projection) -> None:
@@ -66,7 +68,7 @@ def test_tables_are_read_back_as_they_are_known(projection: Projection) -> None:
 
 
 def test_a_table_has_what_is_known(projection: Projection) -> None:
-    bare = Projection(projection.facts, projection.position_tensors)
+    bare = replace(projection, statistics={})
     table = neuron_table(bare, 0, "attn_out", None)
     assert table.column_names[:3] == ["layer", "site", "neuron"]
     assert all(name.startswith("position_") for name in table.column_names[3:])

@@ -42,6 +42,7 @@ from pruning.saving import PLAN_FILE
 from pruning.sweep.report import PruningReport, Row
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 from tests.families import build
+from tests.projections import Change, edit
 from tests.pruning.test_preparing import fit
 
 FAMILIES = (DECODER, GPT2, ENCODER)
@@ -365,7 +366,7 @@ def test_a_card_reads_text_once_and_keeps_it(family: str, open_page: Open, root:
     at.text_input(key="examples source").set_value("unseen.txt")
     at.button(key="read examples").click().run()
     assert errors(at) == []
-    sha256 = Projection.load(root / family).facts["model"]["sha256"]
+    sha256 = Projection.load(root / family).facts.model.sha256
     examples = Examples.load(examples_path(sha256, 1, "mlp_post"))
     n_excerpts = int((examples.highest_at[NEURON] >= 0).sum())
     assert n_excerpts >= 3
@@ -416,7 +417,7 @@ def test_a_card_without_a_neuron_says_what_to_do(open_page: Open) -> None:
 
 
 def test_damaged_examples_are_said_and_the_rest_is_shown(open_page: Open, root: Path) -> None:
-    sha256 = Projection.load(root / DECODER).facts["model"]["sha256"]
+    sha256 = Projection.load(root / DECODER).facts.model.sha256
     path = examples_path(sha256, 1, "mlp_post")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
@@ -667,7 +668,7 @@ def write_plan(folder: Path, sha256: str, plan: PruningPlan | None) -> None:
 
 def test_who_goes_is_shown_on_the_map(copied: Callable[..., Path], start: Open) -> None:
     own = copied(DECODER)
-    sha256 = Projection.load(own / DECODER).facts["model"]["sha256"]
+    sha256 = Projection.load(own / DECODER).facts.model.sha256
     layers = tuple(
         LayerPlan(40, tuple(j for j in range(40) if j not in gone)) for gone in ((1, 2), (0, 7, 39))
     )
@@ -1040,17 +1041,10 @@ def test_positions_trained_elsewhere_are_shown(
 def damaged(name: str) -> Callable[[Path], object]:
     """What is done to a projection."""
 
-    def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-        def write(folder: Path) -> None:
-            # The tensors name the facts they belong to.
-            loaded = Projection.load(folder)
-            change(loaded.facts)
-            statistics = {key: loaded.statistics[key] for key in loaded.statistics}
-            shutil.rmtree(folder)
-            Projection(loaded.facts, loaded.position_tensors, statistics).save(folder)
+    def edited(**changes: Change) -> Callable[[Path], object]:
+        return lambda folder: edit(folder, **changes)
 
-        return write
-
+    positions = "layouts/stress-3d.safetensors"
     return {
         "not JSON": lambda folder: (folder / FACTS_FILE).write_text("{"),
         "cut short": lambda folder: (folder / FACTS_FILE).write_bytes(
@@ -1059,17 +1053,17 @@ def damaged(name: str) -> Callable[[Path], object]:
         "other facts": lambda folder: (folder / FACTS_FILE).write_text(
             (folder / FACTS_FILE).read_text() + " "
         ),
-        "no positions": lambda folder: (folder / "positions.safetensors").unlink(),
-        "cut positions": lambda folder: (folder / "positions.safetensors").write_bytes(
-            (folder / "positions.safetensors").read_bytes()[:-9]
+        "no positions": lambda folder: (folder / positions).unlink(),
+        "cut positions": lambda folder: (folder / positions).write_bytes(
+            (folder / positions).read_bytes()[:-9]
         ),
-        "no model": edit(lambda facts: facts.update(model=None)),
-        "no hash": edit(lambda facts: facts["model"].pop("sha256")),
-        "no maps": edit(lambda facts: facts.update(layers=[])),
-        "odd corpus": edit(lambda facts: facts.update(corpus={"source": 3})),
-        "no objective": edit(lambda facts: facts["layout"].pop("objective")),
-        "odd neurons": edit(
-            lambda facts: facts["maps"]["layers.1.mlp_post"].update(dead_neurons=None)
+        "no model": edited(facts=lambda facts: facts.update(model=None)),
+        "no hash": edited(facts=lambda facts: facts["model"].pop("sha256")),
+        "no maps": edited(facts=lambda facts: facts.update(layers=[])),
+        "odd corpus": edited(facts=lambda facts: facts.update(corpus={"source": 3})),
+        "no objective": edited(layout=lambda layout: layout["settings"].pop("objective")),
+        "odd neurons": edited(
+            facts=lambda facts: facts["maps"]["layers.1.mlp_post"].update(dead_neurons=None)
         ),
     }[name]
 
@@ -1158,7 +1152,7 @@ def test_the_bundled_model_is_fitted_on_the_spot(
     at.button(key="fit now").click().run()
     assert errors(at) == []
     assert "Layer 0" in at.title[0].value
-    assert Projection.load(root / "demo").facts["corpus"]["n_tokens"] == 2000
+    assert Projection.load(root / "demo").facts.corpus.n_tokens == 2000
 
 
 def test_a_folder_that_is_no_projection_says_what_it_lacks(

@@ -24,18 +24,17 @@ def fitted(checkpoint: Callable[[str], Path], text_file: Path) -> Projection:
 
 def with_dead(projection: Projection, neuron: int) -> Projection:
     name = map_name(0, "mlp_post")
-    positions = projection.position_tensors[name].clone()
+    layout = projection.layouts["stress-3d"]
+    positions = layout.positions[name].clone()
     positions[neuron] = torch.nan
     covariance = projection.statistics[f"{name}.covariance"].clone()
     covariance[neuron] = covariance[:, neuron] = 0
-    facts = projection.facts | {
-        "maps": projection.facts["maps"]
-        | {name: projection.facts["maps"][name] | {"dead_neurons": [neuron]}}
-    }
+    facts = projection.facts
+    dead = replace(facts.maps[name], dead_neurons=(neuron,))
     return replace(
         projection,
-        facts=facts,
-        position_tensors=projection.position_tensors | {name: positions},
+        facts=replace(facts, maps={**facts.maps, name: dead}),
+        layouts={"stress-3d": replace(layout, positions={**layout.positions, name: positions})},
         statistics=dict(projection.statistics) | {f"{name}.covariance": covariance},
     )
 
@@ -137,7 +136,7 @@ def test_null_figures_are_blank_and_tell_why(fitted: Projection) -> None:
 
 def test_html_needs_no_network_and_escapes_names(fitted: Projection, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
-    named = replace(fitted, facts=fitted.facts | {"model": fitted.facts["model"] | {"id": evil}})
+    named = replace(fitted, facts=replace(fitted.facts, model=replace(fitted.facts.model, id=evil)))
     path = tmp_path / "map.html"
     figures.write_figure(figures.map_figure(named, "mlp_out"), path)
     page = path.read_text(encoding="utf-8")

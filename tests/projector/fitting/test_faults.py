@@ -18,11 +18,11 @@ import pytest
 
 from projector import Projection
 from projector.fitting.checkpoint import checkpoint_path, has_checkpoint
-from projector.projection.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
+from projector.projection.projection import STATISTICS_FILE
 from projector.storage.tensors import read_metadata
+from tests.projections import contents
 from tests.projector.fitting.killing import Fits
 
-FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
 SIGKILLED = -signal.SIGKILL
 
 
@@ -53,10 +53,6 @@ def straight(fits: Fits, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(contents(out), report["moments"], report["run"])
 
 
-def contents(out: Path) -> dict[str, bytes]:
-    return {name: (out / name).read_bytes() for name in FILES}
-
-
 def finish(fits: Fits, out: Path, *options: str) -> None:
     """What a user does after a kill: the same command, with --resume where there is something."""
     if has_checkpoint(out):
@@ -73,7 +69,9 @@ def kill_in_writes(fits: Fits, tmp_path: Path, n_kills: int, seed: int, *options
     shutil.copytree(old, straight)
     assert fits.run(straight, "--force", *options) == 0, fits.said
     n_moments, wanted, before = fits.report["moments"], contents(straight), contents(old)
-    assert wanted[POSITIONS_FILE] != before[POSITIONS_FILE]
+    # Another layout of the same statistics, the old one's files gone.
+    assert set(wanted) ^ set(before)
+    assert wanted[STATISTICS_FILE] == before[STATISTICS_FILE]
     # One in each stretch of the run, the last of which is the last write.
     bounds = [1 + n_moments * i // n_kills for i in range(n_kills + 1)]
     generator = random.Random(seed)
@@ -83,9 +81,9 @@ def kill_in_writes(fits: Fits, tmp_path: Path, n_kills: int, seed: int, *options
         kill_at = generator.randrange(low, high)
         assert fits.run(out, "--force", *options, kill_at=kill_at) == SIGKILLED, fits.said
         # Whatever was being written: a reader finds the old projection whole, or the new one.
-        facts = Projection.load(out).facts
+        layouts = list(Projection.load(out).layouts)
         assert contents(out) in (before, wanted), kill_at
-        assert (facts["layout"]["seed"] == 5) == (contents(out) == before)
+        assert layouts[0].endswith("seed5") == (contents(out) == before)
         if contents(out) == before:
             if has_checkpoint(out):
                 assert fits.run(out, "--resume", *options) == 0, fits.said
@@ -254,7 +252,7 @@ def test_another_projection_is_not_replaced_by_a_resumed_fit(
     assert "add --force" in fits.said
     assert contents(out) == contents(other)
     assert fits.run(out, "--resume", "--force") == 0, fits.said
-    assert Projection.load(out).facts["layout"]["seed"] == 0
+    assert Projection.load(out).layout().settings.seed == 0
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(

@@ -26,12 +26,9 @@ from projector.layouts.solving import Layout, place, solve
 from projector.model.architecture import find_architecture
 from projector.model.capture import collect
 from projector.model.loading import is_spread, load_model
-from projector.projection.faithfulness import measure
-from projector.projection.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE
 from projector.statistics.gathering import HalfStatistics, in_first_half
 from tests.families import ENCODERS, FAMILIES, MIXTURES, N_NEURONS_OF, build
-
-FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
+from tests.projections import contents
 
 
 def activations_by_hand(job: Job, layer: int, site: str) -> list[Tensor]:
@@ -55,16 +52,16 @@ def test_any_family_from_a_folder(
     # As long as the model has room for: RoBERTa counts its positions from behind the padding id.
     limit = {"roberta": 62, "bloom": 256}.get(family, 64)
     if family != "falcon":
-        assert projection.facts["corpus"]["sequence_length"] == limit
+        assert projection.facts.corpus.sequence_length == limit
     sites = ["mlp_out", "attn_out"] if family in MIXTURES else ["mlp_post", "mlp_out", "attn_out"]
     assert projection.sites == sites
     if family in MIXTURES:
-        assert "experts" in projection.facts["left_out_sites"]["mlp_post"]
+        assert "experts" in projection.facts.left_out_sites["mlp_post"]
     else:
         n_neurons = projection.positions(0, "mlp_post").shape[0]
         assert n_neurons == N_NEURONS_OF.get(family, 40)
-    assert projection.facts["model"]["is_causal"] == (family not in ENCODERS)
-    assert projection.facts["corpus"]["skip_first"] == (0 if family in ENCODERS else 1)
+    assert projection.facts.model.is_causal == (family not in ENCODERS)
+    assert projection.facts.corpus.skip_first == (0 if family in ENCODERS else 1)
     for layer, site in projection.maps:
         positions, figures = projection.positions(layer, site), projection.figures(layer, site)
         undefined = (~positions.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
@@ -107,7 +104,7 @@ def test_bf16_statistics_are_those_of_the_bf16_activations(
     settings = FitSettings(max_tokens=1200, sequence_length=40, batch_size=1)
     job = prepare(str(checkpoint("llama")), str(text_file), settings, dtype="bfloat16")
     projection = run(job)
-    assert projection.facts["model"]["dtype"] == "bfloat16"
+    assert projection.facts.model.dtype == "bfloat16"
     rows = torch.cat(activations_by_hand(job, 1, "mlp_post"))
     assert rows.dtype == torch.bfloat16
     exact = np.corrcoef(rows.double().numpy().T)
@@ -171,8 +168,7 @@ def test_equal_runs_give_equal_bytes(
         projector.fit(
             str(checkpoint("qwen2")), str(text_file), out=tmp_path / name, max_tokens=1000
         )
-    for name in FILES:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 @pytest.mark.parametrize("solver", ["smacof", "adamw"])
@@ -226,8 +222,7 @@ def test_a_stopped_fit_resumes_to_the_same_bytes(
         projector.fit(model, corpus, out=stopped, resume=True, **{**options, "batch_size": 9})
     projector.fit(model, corpus, out=stopped, resume=True, **options)
     assert not checkpoint_path(stopped).exists()
-    for name in FILES:
-        assert (straight / name).read_bytes() == (stopped / name).read_bytes(), name
+    assert contents(straight) == contents(stopped)
 
 
 def test_an_old_checkpoint_is_not_overwritten_unasked(
@@ -237,7 +232,7 @@ def test_an_old_checkpoint_is_not_overwritten_unasked(
     checkpoint_path(out).mkdir()
     work = checkpoint_path(out) / "gathered-0.safetensors"
     work.write_bytes(b"hours of work")
-    with pytest.raises(UserError, match="--resume"):
+    with pytest.raises(UserError, match="resume=True"):
         projector.fit(str(checkpoint("qwen2")), str(text_file), out=out, max_tokens=500)
     with pytest.raises(UserError, match="damaged"):
         projector.fit(
@@ -283,10 +278,10 @@ def test_relayout_needs_no_model(checkpoint: Callable[[str], Path], text_file: P
     flat = projector.relayout(projection, Layout(dim=2))
     assert flat.positions(1, "attn_out").shape == (24, 2)
     assert flat.dim == 2
-    assert flat.facts["model"] == projection.facts["model"]
+    assert flat.facts.model == projection.facts.model
     assert torch.equal(flat.covariance(0, "mlp_out"), projection.covariance(0, "mlp_out"))
     linear = projector.relayout(projection, Layout(objective="linear", dim=1))
-    costs = linear.facts["maps"]["layers.0.mlp_post"]["arrangement_cost"]
+    costs = linear.figures(0, "mlp_post")["arrangement_cost"]
     assert costs["final"] <= min(costs["spectral"], costs["leaf"]) < costs["random"]
     order = linear.order(0, "mlp_post")
     assert torch.equal(order, torch.argsort(linear.positions(0, "mlp_post")[:, 0], stable=True))
@@ -299,8 +294,8 @@ def test_a_model_in_memory(tokenizer: Any, text: str, checkpoint: Callable[[str]
     projection = projector.fit(
         build("gpt2"), [text, text[:500]], tokenizer=tokenizer, max_tokens=800, sequence_length=32
     )
-    assert projection.facts["corpus"]["source"] == "texts"
-    assert projection.facts["model"]["sha256"] == load_model(str(checkpoint("gpt2"))).weights_sha256
+    assert projection.facts.corpus.source == "texts"
+    assert projection.facts.model.sha256 == load_model(str(checkpoint("gpt2"))).weights_sha256
     with pytest.raises(UserError, match="tokenizer"):
         projector.fit(build("gpt2"), [text])
 
@@ -337,11 +332,10 @@ def test_per_sequence_names_what_varies_in_no_sequence() -> None:
     assert not statistics.covariance.is_dead.any()
     correlation = statistics.correlation()
     placement = solve(correlation, Layout(dim=2))
-    figures = measure(placement.positions, correlation, Layout(dim=2))
     assert placement.positions[1].isnan().all()
-    facts = map_facts(statistics, correlation, placement, figures)
-    assert facts["dead_neurons"] == [1]
-    assert facts["nonfinite_neurons"] == {}
+    facts = map_facts(statistics, correlation)
+    assert facts.dead_neurons == (1,)
+    assert facts.nonfinite_neurons == {}
 
 
 def test_a_model_in_training_stays_so_and_is_read_without_dropout(
@@ -389,8 +383,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_to_the_same_bytes(
     assert signal.getsignal(signal.SIGINT) is handler
     assert checkpoint_path(out).exists()
     projector.fit(model, corpus, out=out, resume=True, **options)
-    for name in FILES:
-        assert (tmp_path / "straight" / name).read_bytes() == (out / name).read_bytes(), name
+    assert contents(tmp_path / "straight") == contents(out)
 
 
 def test_files_that_are_not_there_are_told_of_before_a_model_is_loaded(
@@ -427,7 +420,7 @@ def test_no_statistics_are_kept_where_none_are_wanted(
         max_tokens=600,
         keep_statistics=False,
     )
-    assert not (tmp_path / "out" / STATISTICS_FILE).exists()
+    assert not (tmp_path / "out" / "statistics.safetensors").exists()
     assert projection.figures(0, "mlp_out")["stress"] > 0
 
 
@@ -440,7 +433,7 @@ def test_the_estimate_tells_tokens_disk_and_time(
         needs = estimate(job)
         out = tmp_path / f"{correlation}-{keep}"
         run(job, out=out)
-        on_disk = sum((out / name).stat().st_size for name in FILES[1:] if (out / name).exists())
+        on_disk = sum(path.stat().st_size for path in out.rglob("*.safetensors"))
         assert needs.n_tokens == 1000
         assert needs.seconds > 0
         # Headers come on top of the tensors.
@@ -519,7 +512,7 @@ def test_a_model_spread_by_accelerate_gives_what_it_gives_in_one_place(
     for layer, site in plain.maps:
         assert torch.equal(plain.covariance(layer, site), spread.covariance(layer, site))
     by_map = projector.fit(name, corpus, max_tokens=800, device_map="auto")
-    assert by_map.facts["model"] == plain.facts["model"]
+    assert by_map.facts.model == plain.facts.model
     for options, words in (
         ({"device_map": "auto", "device": "cpu"}, "exclude each other"),
         ({"device_map": "balanced"}, "balanced"),

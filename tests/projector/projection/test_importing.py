@@ -13,6 +13,7 @@ from torch import Tensor
 
 from projector.errors import UserError
 from projector.model.loading import hash_checkpoint
+from projector.projection.facts import ModelFacts
 from projector.projection.importing import import_checkpoint
 from projector.projection.projection import Projection
 from tests.families import N_HIDDEN, N_LAYERS
@@ -86,18 +87,21 @@ def test_positions_come_back_as_they_were(tmp_path: Path, model: Path) -> None:
 
 def test_where_positions_are_from_is_kept(tmp_path: Path, model: Path) -> None:
     path = write(tmp_path, {"layers.1.self_attn.neuron_projections": positions(dim=2)})
-    facts = import_checkpoint(path, str(model)).facts
-    assert facts["model"] == {
-        "id": "qwen2",
-        "sha256": hash_checkpoint(model),
-        "dtype": "float32",
-        "is_causal": True,
-        "n_layers": N_LAYERS,
-    }
-    assert facts["corpus"] is None
-    assert facts["correlation"] is None
-    assert (facts["sites"], facts["layers"]) == (["attn_out"], [1])
-    assert (facts["layout"]["dim"], facts["layout"]["method"]) == (2, "imported")
+    projection = import_checkpoint(path, str(model))
+    facts = projection.facts
+    assert facts.model == ModelFacts(
+        id="qwen2",
+        sha256=hash_checkpoint(model),
+        dtype="float32",
+        is_causal=True,
+        n_layers=N_LAYERS,
+    )
+    assert facts.corpus is None
+    assert facts.correlation is None
+    assert (facts.sites, facts.layers) == (("attn_out",), (1,))
+    assert list(projection.layouts) == ["stress-2d-imported"]
+    settings = projection.layout().settings
+    assert (settings.dim, settings.method) == (2, "imported")
 
 
 def test_what_needs_correlations_is_null_and_says_why(tmp_path: Path, model: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,12 @@ import projector
 from projector import Projection, UserError
 from projector.layouts.arrangement import ranks_of
 from projector.layouts.costs import arrangement_cost
-from projector.projection.projection import FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE, check_out
+from projector.projection.projection import FACTS_FILE, STATISTICS_FILE, check_out
+from tests.projections import contents, edit
 
-FILES = (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE)
+LAYOUT_FILE = "layouts/stress-3d.json"
+POSITIONS_FILE = "layouts/stress-3d.safetensors"
+FILES = (FACTS_FILE, LAYOUT_FILE, POSITIONS_FILE, STATISTICS_FILE)
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +33,14 @@ def fitted(checkpoint: Callable[[str], Path], text_file: Path) -> Projection:
     return projector.fit(str(checkpoint("qwen2")), str(text_file), max_tokens=2000)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
 def test_loads_what_was_saved(fitted: Projection, tmp_path: Path) -> None:
     fitted.save(tmp_path / "a")
     loaded = Projection.load(tmp_path / "a")
     assert loaded.facts == fitted.facts
+    assert list(loaded.layouts) == list(fitted.layouts) == ["stress-3d"]
+    for what in ("settings", "figures", "versions"):
+        ours, theirs = (getattr(p.layout(), what) for p in (fitted, loaded))
+        assert ours == theirs, what
     assert (
         loaded.maps
         == fitted.maps
@@ -57,23 +63,30 @@ def test_the_files_are_as_documented(fitted: Projection, tmp_path: Path) -> None
     statistics = load_file(tmp_path / "out" / STATISTICS_FILE)
     assert statistics["layers.0.attn_out.mean"].shape == (24,)
     assert statistics["layers.0.attn_out.covariance"].shape == (24, 24)
-    for name in (POSITIONS_FILE, STATISTICS_FILE):
-        with safe_open(tmp_path / "out" / name, framework="pt") as file:
-            assert len(file.metadata()) <= 1
-    facts = json.loads((tmp_path / "out" / FACTS_FILE).read_text())
-    assert facts["format_version"] == 1
-    assert set(facts["maps"]["layers.0.mlp_out"]) >= {
-        "n_neurons",
-        "dead_neurons",
+    facts_text = (tmp_path / "out" / FACTS_FILE).read_bytes()
+    layout_text = (tmp_path / "out" / LAYOUT_FILE).read_bytes()
+    own = {"projection": hashlib.sha256(facts_text).hexdigest()}
+    with safe_open(tmp_path / "out" / STATISTICS_FILE, framework="pt") as file:
+        assert file.metadata() == own
+    with safe_open(tmp_path / "out" / POSITIONS_FILE, framework="pt") as file:
+        assert file.metadata() == own | {"layout": hashlib.sha256(layout_text).hexdigest()}
+    facts = json.loads(facts_text)
+    assert facts["format_version"] == 2
+    assert "layout" not in facts
+    assert set(facts["maps"]["layers.0.mlp_out"]) >= {"n_neurons", "n_tokens", "dead_neurons"}
+    layout = json.loads(layout_text)
+    assert layout["projection"] == own["projection"]
+    assert (layout["settings"]["objective"], layout["settings"]["dim"]) == ("stress", 3)
+    assert set(layout["maps"]["layers.0.mlp_out"]) >= {
         "stress",
         "stress_1",
         "rank_correlation",
         "neighbour_overlap",
         "stability",
     }
-    text = (tmp_path / "out" / FACTS_FILE).read_text()
-    assert str(tmp_path) not in text
-    assert os.sep + "tmp" not in text
+    for text in (facts_text.decode(), layout_text.decode()):
+        assert str(tmp_path) not in text
+        assert os.sep + "tmp" not in text
 
 
 def test_correlation_comes_from_the_covariance(fitted: Projection) -> None:
@@ -98,28 +111,42 @@ def test_orders_put_together_what_fires_together(fitted: Projection) -> None:
         fitted.order(1, "mlp_post", "alphabetical")
 
 
-def test_force_replaces_and_leaves_no_stale_file(fitted: Projection, tmp_path: Path) -> None:
+def test_force_replaces_all_that_was_made_of_the_old_one(
+    fitted: Projection, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     fitted.save(out)
-    (out / "picture.html").write_text("mine")
-    with pytest.raises(UserError, match="--force"):
+    (out / "poles").mkdir()
+    made = (
+        "layouts/linear-1d.json", "layouts/linear-1d.safetensors", "poles.json", "poles/a.json",
+        "labels.json", "examples.safetensors", "map-mlp_post.html", "trust.html",
+        "heatmap-layer1-attn_out.html", "positions.safetensors",
+    )  # fmt: skip
+    mine = ("picture.html", "map.html", "notes.txt", "layouts/notes.txt", "projection.json.bak")
+    for name in (*made, *mine):
+        (out / name).write_text("old")
+    with pytest.raises(UserError, match="force=True") as caught:
         fitted.save(out)
-    bare = Projection(fitted.facts | {"layers": [0, 1]}, fitted.position_tensors)
+    assert (caught.value.setting, caught.value.value) == ("force", False)
+    bare = replace(fitted, statistics={})
     bare.save(out, force=True)
-    assert sorted(contents(out)) == sorted((FACTS_FILE, POSITIONS_FILE, "picture.html"))
+    assert sorted(contents(out)) == sorted((FACTS_FILE, LAYOUT_FILE, POSITIONS_FILE, *mine))
+    assert not (out / "poles").exists()
     assert not Projection.load(out).has_statistics
 
 
 def test_without_statistics_positions_remain(fitted: Projection, tmp_path: Path) -> None:
-    Projection(fitted.facts, fitted.position_tensors).save(tmp_path / "out")
+    replace(fitted, statistics={}).save(tmp_path / "out")
     loaded = Projection.load(tmp_path / "out")
     assert torch.equal(loaded.positions(0, "mlp_out"), fitted.positions(0, "mlp_out"))
-    with pytest.raises(UserError, match="--no-statistics"):
+    with pytest.raises(UserError, match="without statistics") as caught:
         loaded.correlation(0, "mlp_out")
+    assert caught.value.setting == "keep_statistics"
 
 
+@pytest.mark.parametrize("module", ["writing", "projection"])
 def test_a_failed_write_leaves_the_old_projection(
-    fitted: Projection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: str, fitted: Projection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     fitted.save(out)
@@ -128,7 +155,7 @@ def test_a_failed_write_leaves_the_old_projection(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("projector.projection.projection.write_tensors", fail)
+    monkeypatch.setattr(f"projector.projection.{module}.write_tensors", fail)
     with pytest.raises(UserError, match="no space left"):
         fitted.save(out, force=True)
     assert contents(out) == before
@@ -146,7 +173,7 @@ def test_where_nothing_can_be_written_is_told_at_once(fitted: Projection, tmp_pa
         ("file", "is a file"),
         ("file/below", "is a file"),
         ("link", "link to nothing"),
-        ("foreign", "not the work"),
+        ("foreign", "not made by this program"),
     ):
         with pytest.raises(UserError, match=words):
             check_out(tmp_path / out, force=True)
@@ -188,29 +215,43 @@ def swap_statistics(out: Path) -> None:
     save_file({"x": torch.zeros(1)}, out / STATISTICS_FILE, metadata={"projection": "0" * 64})
 
 
-def empty_facts(out: Path) -> None:
-    import hashlib
+def drop_figures(out: Path) -> None:
+    edit(out, layout=lambda layout: layout.pop("maps"))
 
-    facts = json.loads((out / FACTS_FILE).read_text())
-    del facts["layout"]
-    text = json.dumps(facts)
-    (out / FACTS_FILE).write_text(text)
-    tensors = load_file(out / POSITIONS_FILE)
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()
-    save_file(tensors, out / POSITIONS_FILE, metadata={"projection": fingerprint})
+
+def drop_corpus_tokens(out: Path) -> None:
+    edit(out, facts=lambda facts: facts["corpus"].pop("n_tokens"))
+
+
+def number_dead_neurons_by_name(out: Path) -> None:
+    name = "layers.0.mlp_out"
+    edit(out, facts=lambda facts: facts["maps"][name].update(dead_neurons=["three"]))
+
+
+def drop_layouts(out: Path) -> None:
+    shutil.rmtree(out / "layouts")
+
+
+def swap_layout_texts(out: Path) -> None:
+    layout = json.loads((out / LAYOUT_FILE).read_text())
+    (out / LAYOUT_FILE).write_text(json.dumps(layout))
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (damage_json, "not JSON"),
-        (make_foreign, "no projection"),
-        (make_newer, "version 99"),
-        (drop_facts, "missing"),
-        (drop_positions, "missing"),
+        (damage_json, "can't be read as JSON"),
+        (make_foreign, "not a file of this program"),
+        (make_newer, "version 99, and this program reads versions up to 2"),
+        (drop_facts, "projection.json is missing"),
+        (drop_positions, "is missing"),
         (truncate_positions, "damaged"),
         (swap_statistics, "does not belong"),
-        (empty_facts, "layout"),
+        (drop_figures, "stress-3d.json' is damaged: maps is missing"),
+        (drop_corpus_tokens, "projection.json' is damaged: corpus.n_tokens is missing"),
+        (number_dead_neurons_by_name, r"mlp_out.dead_neurons is not a whole number"),
+        (drop_layouts, "holds no layout"),
+        (swap_layout_texts, "does not belong to the stress-3d.json"),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_refused_in_one_line(
@@ -239,8 +280,7 @@ def test_statistics_that_another_fit_replaced_are_not_taken_for_its_own(
     out = tmp_path / "out"
     fitted.save(out)
     opened = Projection.load(out)
-    Projection(
-        fitted.facts | {"sites": ["mlp_out"]}, fitted.position_tensors, fitted.statistics
-    ).save(out, force=True)
-    with pytest.raises(UserError, match="another projection's by now"):
+    facts = replace(fitted.facts, correlation="per-sequence")
+    replace(fitted, facts=facts).save(out, force=True)
+    with pytest.raises(UserError, match="was replaced since it was opened"):
         opened.covariance(0, "mlp_out")

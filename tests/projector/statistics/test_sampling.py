@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from projector.fitting.placing import place_map
+from projector.fitting.placing import PlacedMap, place_map
 from projector.layouts.kernels import MatrixFree
 from projector.layouts.solving import Layout
+from projector.projection.trust import Faithfulness
 from projector.statistics.sampling import TokenSample, evenly_drawn, sampling_error, standardize
 from tests.projector.statistics.test_correlations import activations
 
@@ -169,6 +170,13 @@ def test_only_the_chosen_tokens_are_standardized() -> None:
     assert not is_alive.any()
 
 
+LAYOUT = Layout()
+
+
+def trust(placed: PlacedMap) -> Faithfulness:
+    return placed.placements[LAYOUT.name].figures.trust
+
+
 def sample_of(rows: Tensor, is_first: Tensor) -> TokenSample:
     """All in one batch, and all drawn."""
     sample = TokenSample(rows.shape[1], len(rows), len(rows), rows.dtype)
@@ -178,32 +186,36 @@ def sample_of(rows: Tensor, is_first: Tensor) -> TokenSample:
 
 def test_a_map_of_a_sample_with_lost_tokens_and_broken_and_dead_neurons() -> None:
     rows, turns = activations(200, 40), torch.arange(200) % 2 == 0
-    clean = place_map("layers.0.mlp_post", sample_of(rows, turns), Layout())
+    clean = place_map("layers.0.mlp_post", sample_of(rows, turns), [LAYOUT])
     rows[:, 5], rows[7, 9] = 3.25, torch.inf
     rows = torch.cat([rows, torch.full((1, 40), torch.nan)])
-    found = place_map("layers.0.mlp_post", sample_of(rows, torch.cat([turns, turns[:1]])), Layout())
-    assert found.facts["dead_neurons"] == [5]
-    assert found.facts["nonfinite_neurons"] == {"9": 1}
-    assert found.facts["n_tokens_left_out"] == 1
-    assert found.facts["n_tokens"] == 200
-    assert found.positions.isnan().any(dim=1).nonzero()[:, 0].tolist() == [5, 9]
-    assert found.facts["stress"] == pytest.approx(clean.facts["stress"], rel=0.1)
-    assert found.facts["stability"] > 2 * found.facts["chance_overlap"]
+    found = place_map("layers.0.mlp_post", sample_of(rows, torch.cat([turns, turns[:1]])), [LAYOUT])
+    assert found.facts.dead_neurons == (5,)
+    assert found.facts.nonfinite_neurons == {9: 1}
+    assert found.facts.n_tokens_left_out == 1
+    assert found.facts.n_tokens == 200
+    assert found.placements[LAYOUT.name].positions.isnan().any(dim=1).nonzero()[:, 0].tolist() == [
+        5,
+        9,
+    ]
+    assert trust(found).stress == pytest.approx(trust(clean).stress, rel=0.1)
+    assert trust(found).stability > 2 * trust(found).chance_overlap
 
 
 def test_a_map_of_a_sample_without_a_second_half() -> None:
     rows = activations(200, 40)
     found = place_map(
-        "layers.0.mlp_post", sample_of(rows, torch.ones(200, dtype=torch.bool)), Layout()
+        "layers.0.mlp_post", sample_of(rows, torch.ones(200, dtype=torch.bool)), [LAYOUT]
     )
-    assert found.positions.isfinite().all()
-    assert found.facts["stability"] is None
-    assert "halves" in found.facts["reasons"]["stability"]
+    assert found.placements[LAYOUT.name].positions.isfinite().all()
+    assert trust(found).stability is None
+    assert "halves" in trust(found).reasons["stability"]
 
 
 def test_a_sample_of_which_nothing_is_left() -> None:
     rows = torch.full((150, 20), torch.nan)
-    found = place_map("layers.0.mlp_post", sample_of(rows, torch.arange(150) % 2 == 0), Layout())
-    assert found.positions.isnan().all()
-    assert found.facts["n_tokens_left_out"] == 150
-    json.dumps(found.facts, allow_nan=False)
+    found = place_map("layers.0.mlp_post", sample_of(rows, torch.arange(150) % 2 == 0), [LAYOUT])
+    assert found.placements[LAYOUT.name].positions.isnan().all()
+    assert found.facts.n_tokens_left_out == 150
+    figures = found.placements[LAYOUT.name].figures.as_dict()
+    json.dumps(found.facts.as_dict() | figures, allow_nan=False)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from click.testing import Result
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-import projector.projection.projection
+import projector.projection.writing
 from projector.model.loading import hash_checkpoint
 from projector.projection.projection import Projection
 from projector.terminal.cli import app
@@ -140,18 +141,23 @@ def test_fit_json_is_one_object_and_progress_is_elsewhere(
     out, result = fitted
     assert result.stdout.count("\n") == 1
     value = json.loads(result.stdout)
-    assert set(value) == {"projection", "model", "corpus", "layout", "maps", "pictures"}
+    expected = {"projection", "model", "corpus", "layout", "layouts", "maps", "pictures"}
+    assert set(value) == expected
     facts = facts_of(out)
     assert value["projection"] == str(out)
     assert value["pictures"] == []
-    for part in ("model", "corpus", "layout"):
+    for part in ("model", "corpus"):
         assert value[part] == facts[part]
+    layout = json.loads((out / "layouts" / "stress-3d.json").read_text("utf-8"))
+    assert list(value["layouts"]) == ["stress-3d"]
+    assert value["layout"] == value["layouts"]["stress-3d"]["settings"] == layout["settings"]
     assert value["model"]["sha256"] == hash_checkpoint(model)
     assert [(m["layer"], m["site"]) for m in value["maps"]] == [
         (layer, site) for layer in range(N_LAYERS) for site in SITES
     ]
     for entry in value["maps"]:
-        expected = facts["maps"][f"layers.{entry['layer']}.{entry['site']}"]
+        name = f"layers.{entry['layer']}.{entry['site']}"
+        expected = facts["maps"][name] | layout["maps"][name]
         assert {k: v for k, v in entry.items() if k not in ("layer", "site")} == expected
         assert 0 < entry["stress"] < 1
     for stage in ("Loading the model", "Reading the corpus", "Running the model", "Placing neu"):
@@ -163,7 +169,9 @@ def test_fit_writes_a_projection_and_nothing_else(fitted: tuple[Path, Result]) -
     out, _ = fitted
     assert sorted(tree(out.parent)) == [
         "out",
-        "out/positions.safetensors",
+        "out/layouts",
+        "out/layouts/stress-3d.json",
+        "out/layouts/stress-3d.safetensors",
         "out/projection.json",
         "out/statistics.safetensors",
     ]
@@ -186,7 +194,7 @@ def test_fit_says_tokens_time_disk_and_what_is_next(
         r"[\d.]+ [kM]B of memory",
         result.stdout,
     )
-    n_on_disk = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+    n_on_disk = sum(path.stat().st_size for path in out.rglob("*.safetensors"))
     assert n_bytes < n_on_disk < n_bytes + 3000
     assert result.stderr == ""
     lines = result.stdout.strip().splitlines()
@@ -220,8 +228,10 @@ def test_fit_says_what_was_drawn(bare: tuple[Path, Result]) -> None:
 def test_fit_without_statistics_and_with_pictures(bare: tuple[Path, Result]) -> None:
     out, _ = bare
     assert sorted(tree(out)) == [
+        "layouts",
+        "layouts/stress-3d-seed3.json",
+        "layouts/stress-3d-seed3.safetensors",
         "map-attn_out.html",
-        "positions.safetensors",
         "projection.json",
         "trust.html",
     ]
@@ -579,7 +589,12 @@ def test_a_projection_is_replaced_only_by_force(
     assert tree(tmp_path) == before
     succeed(*command, "--force")
     # The statistics of the old one would not be the new one's.
-    assert sorted(tree(copied)) == ["positions.safetensors", "projection.json"]
+    assert sorted(tree(copied)) == [
+        "layouts",
+        "layouts/stress-3d.json",
+        "layouts/stress-3d.safetensors",
+        "projection.json",
+    ]
     assert Projection.load(copied).maps == [(0, "attn_out")]
 
 
@@ -619,11 +634,11 @@ def test_a_folder_of_other_files_is_never_touched(
         "import": (given, "--model", model),
     }
     line = refuse(command, *source[command], "--out", out, *force)
-    assert "holds other files and no projection" in line
+    assert "holds other files, and no projection" in line
     assert str(out) in line
     # And where a file stands in the folder's place.
     line = refuse(command, *source[command], "--out", given, *force)
-    assert "is a file: give a folder for --out" in line
+    assert "is a file: give another folder for --out" in line
     assert tree(tmp_path) == before
 
 
@@ -637,7 +652,7 @@ def test_an_empty_folder_is_taken(model: Path, text_file: Path, tmp_path: Path) 
 
 
 def truncate_positions(folder: Path) -> None:
-    path = folder / "positions.safetensors"
+    path = folder / "layouts" / "stress-3d.safetensors"
     path.write_bytes(path.read_bytes()[:-50])
 
 
@@ -656,7 +671,7 @@ def put_foreign_json(folder: Path) -> None:
 
 
 def make_newer(folder: Path) -> None:
-    (folder / "projection.json").write_text(json.dumps(facts_of(folder) | {"format_version": 2}))
+    (folder / "projection.json").write_text(json.dumps(facts_of(folder) | {"format_version": 3}))
 
 
 def edit_facts(folder: Path) -> None:
@@ -667,19 +682,22 @@ def edit_facts(folder: Path) -> None:
 
 def take_statistics_of_another_run(folder: Path) -> None:
     other = folder.parent / "other"
-    succeed("relayout", folder, "--out", other, "--seed", 9)
+    projection = Projection.load(folder)
+    facts = replace(projection.facts, correlation="per-sequence")
+    replace(projection, facts=facts).save(other)
     shutil.move(other / "statistics.safetensors", folder / "statistics.safetensors")
     shutil.rmtree(other)
 
 
 DAMAGE: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
-    (truncate_positions, ("positions.safetensors' is damaged",)),
+    (truncate_positions, ("stress-3d.safetensors' is damaged",)),
     (truncate_statistics, ("statistics.safetensors' is damaged",)),
-    (lambda folder: (folder / "positions.safetensors").unlink(), ("safetensors is missing",)),
-    (break_json, ("projection.json' is damaged", "not JSON")),
-    (put_foreign_json, ("projection.json' is not the work of this program",)),
-    (make_newer, ("format version 2", "reads 1")),
-    (edit_facts, ("positions.safetensors' does not belong to the projection.json",)),
+    (lambda f: (f / "layouts" / "stress-3d.safetensors").unlink(), ("safetensors' is missing",)),
+    (lambda f: shutil.rmtree(f / "layouts"), ("is damaged", "holds no layout")),
+    (break_json, ("projection.json' is damaged", "JSON")),
+    (put_foreign_json, ("projection.json' is not a file of this program",)),
+    (make_newer, ("format version 3", "up to 2")),
+    (edit_facts, ("stress-3d.json' belongs to another projection",)),
     (
         take_statistics_of_another_run,
         ("statistics.safetensors' does not belong to the projection.json",),
@@ -779,7 +797,7 @@ def fail_at_write(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From write ``number`` on, the disk is full: half of a file is written."""
     n_written = 0
 
-    write_tensors = projector.projection.projection.write_tensors
+    write_tensors = projector.projection.writing.write_tensors
 
     def save(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
         nonlocal n_written
@@ -789,7 +807,8 @@ def fail_at_write(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_tensors(path, tensors, metadata)
 
-    monkeypatch.setattr(projector.projection.projection, "write_tensors", save)
+    for module in ("projection", "writing"):
+        monkeypatch.setattr(f"projector.projection.{module}.write_tensors", save)
 
 
 # The first file is positions, the second statistics.

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from projector.errors import UserError
 from projector.layouts.solving import Layout
+from projector.projection.facts import Facts, LayoutSettings, MapFacts, ModelFacts
 from projector.projection.faithfulness import measure
-from projector.projection.projection import Projection
+from projector.projection.projection import PlacedLayout, Projection
+from projector.projection.trust import PlacementFigures
 from projector.sites import map_name
 from pruning.poles import poles as room
 from pruning.poles.poles import (
@@ -51,12 +53,8 @@ def project(
     """A projection of equal layers, as if it had been fitted."""
     dim = positions.shape[1]
     undefined = (~positions.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
-    figures = {
-        "n_neurons": positions.shape[0],
-        "dead_neurons": undefined,
-        "nonfinite_neurons": {},
-        **measure(positions, None, Layout(dim=dim)).as_dict(),
-    }
+    layout = Layout(dim=dim)
+    figures = PlacementFigures(measure(positions, None, layout))
     names = [map_name(layer, SITE) for layer in range(layers)]
     statistics = {}
     for name in names:
@@ -64,19 +62,23 @@ def project(
             statistics[f"{name}.covariance"] = covariance.clone()
         if correlation is not None:
             statistics[f"{name}.correlation"] = correlation.clone()
-    facts: dict[str, Any] = {
-        "format": "transformer-projection",
-        "format_version": 1,
-        "model": {},
-        "corpus": None,
-        "sites": [SITE],
-        "layers": list(range(layers)),
-        "left_out_sites": {},
-        "correlation": "pooled" if correlation is None else "per-sequence",
-        "layout": {"dim": dim, "objective": "stress", "absolute": False},
-        "maps": dict.fromkeys(names, figures),
-    }
-    return Projection(facts, {name: positions.clone() for name in names}, statistics)
+    facts = Facts(
+        model=ModelFacts("made up", "0" * 64, "float32", is_causal=True, n_layers=layers),
+        corpus=None,
+        sites=(SITE,),
+        layers=tuple(range(layers)),
+        left_out_sites={},
+        correlation="pooled" if correlation is None else "per-sequence",
+        maps=dict.fromkeys(names, MapFacts(positions.shape[0], None, tuple(undefined))),
+        versions={},
+    )
+    placed = PlacedLayout(
+        settings=LayoutSettings("stress", "smacof", "smacof", dim, absolute=False),
+        figures=dict.fromkeys(names, figures),
+        versions={},
+        positions={name: positions.clone() for name in names},
+    )
+    return Projection(facts, {layout.name: placed}, statistics)
 
 
 def planted_map(n_noise: int = 15) -> tuple[Tensor, Tensor]:
@@ -562,8 +564,8 @@ def test_other_settings_add_and_equal_ones_replace(saved: tuple[Path, Projection
     assert (folder / POLES_FILE).read_bytes() == both != alone
     assert str(folder) not in both.decode()
     assert sorted(path.name for path in folder.iterdir()) == [
+        "layouts",
         POLES_FILE,
-        "positions.safetensors",
         "projection.json",
         "statistics.safetensors",
     ]
@@ -573,13 +575,9 @@ def test_poles_of_a_replaced_projection_are_dropped(saved: tuple[Path, Projectio
     folder, projection = saved
     settings = PoleSettings(min_cluster_size=5)
     save_poles(folder, [find_poles(projection, 0), find_poles(projection, 0, settings=settings)])
-    other = Projection(
-        projection.facts | {"corpus": {"source": "other"}},
-        projection.position_tensors,
-        projection.statistics,
-    )
+    other = replace(projection, facts=replace(projection.facts, correlation="per-sequence"))
     other.save(folder, force=True)
-    assert (folder / POLES_FILE).exists()
+    assert not (folder / POLES_FILE).exists()
     assert load_poles(folder, 0) is None
     save_poles(folder, [find_poles(other, 0)])
     assert load_poles(folder, 0) is not None

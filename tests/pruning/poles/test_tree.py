@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def test_of_too_few_neurons_there_is_no_tree(projection: Projection) -> None:
 
 
 def test_without_statistics_only_the_map_has_a_tree(projection: Projection) -> None:
-    bare = Projection(projection.facts, projection.position_tensors)
+    bare = replace(projection, statistics={})
     assert condensed_tree(bare, 0, "mlp_post", PoleSettings("positions", 2)).branches
     with pytest.raises(UserError, match="without statistics"):
         condensed_tree(bare, 0, "mlp_post", PoleSettings("correlation", 2))

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,6 @@ import pytest
 import torch
 import transformers
 from click.testing import Result
-from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from projector.terminal.cli import app as projector_app
@@ -247,9 +247,15 @@ def test_dead_neurons_are_counted(folder: Path) -> None:
     from projector.projection.projection import Projection
 
     projection = Projection.load(folder)
-    tensors = load_file(folder / "positions.safetensors")
+    name, layout = next(iter(projection.layouts.items()))
+    tensors = {key: positions.clone() for key, positions in layout.positions.items()}
     tensors["layers.0.mlp_post"][:3] = torch.nan
-    Projection(projection.facts, tensors, dict(projection.statistics)).save(folder, force=True)
+    changed = replace(
+        projection,
+        layouts={name: replace(layout, positions=tensors)},
+        statistics=dict(projection.statistics),
+    )
+    changed.save(folder, force=True)
     text = succeed(folder, "--layer", 0).stdout
     row = row_of(text, 0)
     assert row.split()[2:4] == [str(N_NEURONS), "3"]

@@ -1,0 +1,367 @@
+"""What a projection says of itself: records that are parsed and checked once, where they are read.
+
+Nothing here needs PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from projector.projection.trust import FIGURES, ArrangementCosts, PlacementFigures
+from projector.storage.entries import Entry
+
+FORMAT = "transformer-projection"
+FORMAT_VERSION = 2
+LAYOUT_FORMAT = "transformer-projection-layout"
+LAYOUT_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The model whose neurons were placed.
+
+    Attributes:
+        id: folder name or hub id.
+        sha256: of its weights.
+        dtype: what it computed in.
+        is_causal: whether a token sees only those before it.
+        n_layers: all of the model's, projected or not.
+    """
+
+    id: str
+    sha256: str
+    dtype: str
+    is_causal: bool
+    n_layers: int
+
+    @classmethod
+    def from_entry(cls, entry: Entry) -> ModelFacts:
+        return cls(
+            id=entry.text("id"),
+            sha256=entry.text("sha256"),
+            dtype=entry.text("dtype"),
+            is_causal=entry.truth("is_causal", default=True),
+            n_layers=entry.count("n_layers"),
+        )
+
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """The text that the model read.
+
+    Attributes:
+        source: what it was called by.
+        sha256: of its documents.
+        n_tokens: tokens that were counted in, of ``n_tokens_available``.
+        skip_first: positions left out at the start of each sequence.
+        notes: what a person should know of it.
+    """
+
+    source: str
+    sha256: str | None
+    n_tokens: int
+    n_tokens_available: int
+    n_sequences: int
+    sequence_length: int
+    packed: bool
+    skip_first: int
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_entry(cls, entry: Entry) -> CorpusFacts:
+        return cls(
+            source=entry.text("source"),
+            sha256=entry.maybe_text("sha256"),
+            n_tokens=entry.count("n_tokens"),
+            n_tokens_available=entry.count("n_tokens_available"),
+            n_sequences=entry.count("n_sequences"),
+            sequence_length=entry.count("sequence_length"),
+            packed=entry.truth("packed"),
+            skip_first=entry.count("skip_first"),
+            notes=entry.texts("notes") if "notes" in entry else (),
+        )
+
+
+@dataclass(frozen=True)
+class SampleFacts:
+    """What a map without a matrix of correlations was placed by.
+
+    Attributes:
+        n_tokens: tokens of the sample, of ``n_corpus_tokens``.
+        n_pairs: pairs of neurons on which the error was measured.
+        measured: standard error of ρ, root mean square; None where it could not be measured.
+        if_independent: what it would be were the tokens drawn independently.
+    """
+
+    n_tokens: int
+    n_corpus_tokens: int
+    n_pairs: int | None = None
+    measured: float | None = None
+    if_independent: float | None = None
+
+    @classmethod
+    def from_entry(cls, entry: Entry) -> SampleFacts:
+        return cls(
+            n_tokens=entry.count("n_tokens"),
+            n_corpus_tokens=entry.count("n_corpus_tokens"),
+            n_pairs=entry.maybe_count("n_pairs"),
+            measured=entry.maybe_number("measured"),
+            if_independent=entry.maybe_number("if_independent"),
+        )
+
+    def words(self) -> str:
+        """What the map was placed by, and what that costs, for a person."""
+        text = f"placed by a sample of {self.n_tokens:,} of {self.n_corpus_tokens:,} tokens"
+        if self.measured is None:
+            return text
+        return f"{text}, whose ρ is off by {self.measured:.2g} (root mean square)"
+
+
+@dataclass(frozen=True)
+class MapFacts:
+    """One layer and site, whatever its layouts.
+
+    Attributes:
+        n_neurons: N.
+        n_tokens: tokens that its statistics hold; None where that is unknown.
+        dead_neurons: without variance over the corpus, ascending: they have no position.
+        nonfinite_neurons: neuron → how often it was NaN or infinite; they have no position either.
+        n_tokens_left_out: tokens at which some neuron was not finite; None where that is unknown.
+        sample: what it was placed by where it has too many neurons for a matrix; else None.
+    """
+
+    n_neurons: int
+    n_tokens: int | None
+    dead_neurons: tuple[int, ...]
+    nonfinite_neurons: Mapping[int, int] = field(default_factory=dict)
+    n_tokens_left_out: int | None = None
+    sample: SampleFacts | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, which has texts for names."""
+        found: dict[str, Any] = {
+            "n_neurons": self.n_neurons,
+            "n_tokens": self.n_tokens,
+            "dead_neurons": list(self.dead_neurons),
+            "nonfinite_neurons": {str(i): n for i, n in self.nonfinite_neurons.items()},
+            "n_tokens_left_out": self.n_tokens_left_out,
+        }
+        return found if self.sample is None else {**found, "sample": asdict(self.sample)}
+
+    @classmethod
+    def from_entry(cls, entry: Entry) -> MapFacts:
+        sample = entry.maybe_entry("sample")
+        broken = entry.entry("nonfinite_neurons")
+        return cls(
+            n_neurons=entry.count("n_neurons"),
+            n_tokens=entry.maybe_count("n_tokens"),
+            dead_neurons=entry.counts("dead_neurons"),
+            nonfinite_neurons={int(i): broken.count(i) for i in broken},
+            n_tokens_left_out=entry.maybe_count("n_tokens_left_out"),
+            sample=None if sample is None else SampleFacts.from_entry(sample),
+        )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a projection is of: its model, corpus and maps. Content of ``projection.json``.
+
+    Attributes:
+        corpus: None where the positions were imported.
+        sites: those that some layer has, in order; ``layers`` likewise.
+        left_out_sites: site that was asked for → why no layer has it.
+        correlation: ``pooled`` or ``per-sequence``; None where that is unknown.
+        maps: map name → what is known of it.
+        versions: of what decides the numbers.
+    """
+
+    model: ModelFacts
+    corpus: CorpusFacts | None
+    sites: tuple[str, ...]
+    layers: tuple[int, ...]
+    left_out_sites: Mapping[str, str]
+    correlation: str | None
+    maps: Mapping[str, MapFacts]
+    versions: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of ``projection.json``."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "model": asdict(self.model),
+            "corpus": None
+            if self.corpus is None
+            else {**asdict(self.corpus), "notes": list(self.corpus.notes)},
+            "sites": list(self.sites),
+            "layers": list(self.layers),
+            "left_out_sites": dict(self.left_out_sites),
+            "correlation": self.correlation,
+            "maps": {name: each.as_dict() for name, each in self.maps.items()},
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_entry(cls, entry: Entry) -> Facts:
+        """Raises ``Wrong`` where something is missing or of another kind."""
+        corpus, maps = entry.maybe_entry("corpus"), entry.entry("maps")
+        return cls(
+            model=ModelFacts.from_entry(entry.entry("model")),
+            corpus=None if corpus is None else CorpusFacts.from_entry(corpus),
+            sites=entry.texts("sites"),
+            layers=entry.counts("layers"),
+            left_out_sites=entry.texts_by_name("left_out_sites"),
+            correlation=entry.maybe_text("correlation"),
+            maps={name: MapFacts.from_entry(maps.entry(name)) for name in maps},
+            versions=entry.texts_by_name("versions"),
+        )
+
+
+@dataclass(frozen=True)
+class LayoutSettings:
+    """How the positions of a layout were found, as they were saved.
+
+    Positions that were trained elsewhere have settings that no solver here takes, and a layout of
+    a later program may have more: so this is a record of its own beside
+    :class:`projector.layouts.settings.Layout`.
+
+    Attributes:
+        objective, solver, dim, absolute: see there.
+        method: the algorithm that did the work: smacof, adamw, moves, umap, imported.
+        others: every other setting by name, as JSON has it: ``seed``, ``start``, ``p`` …
+    """
+
+    objective: str
+    solver: str
+    method: str
+    dim: int
+    absolute: bool
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int | None:
+        """Of everything random; None where that is unknown."""
+        return self.others.get("seed")
+
+    @property
+    def name(self) -> str:
+        """Objective and dimension, and what differs from the usual: ``stress-3d-seed1``.
+
+        For layouts that no name was saved of; :attr:`projector.layouts.settings.Layout.name` is
+        what new ones are called.
+        """
+        words = [self.objective, f"{self.dim}d"]
+        words += [self.solver] if self.solver != "smacof" else []
+        words += [f"seed{self.seed}"] if self.seed else []
+        words += ["absolute"] if self.absolute else []
+        return "-".join(words)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "objective": self.objective,
+            "solver": self.solver,
+            "method": self.method,
+            "dim": self.dim,
+            "absolute": self.absolute,
+            **self.others,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LayoutSettings:
+        """Raises ``Wrong`` where something is missing or of another kind."""
+        entry = Entry(values, "settings")
+        known = ("objective", "solver", "method", "dim", "absolute")
+        return cls(
+            objective=entry.text("objective"),
+            solver=entry.text("solver"),
+            method=entry.text("method"),
+            dim=entry.count("dim"),
+            absolute=entry.truth("absolute", default=False),
+            others={name: value for name, value in values.items() if name not in known},
+        )
+
+
+@dataclass(frozen=True)
+class LayoutFacts:
+    """One layout of a projection: how its positions were found, and how far they can be trusted.
+
+    Attributes:
+        settings: how they were found.
+        figures: map name → how far the map can be trusted.
+        versions: of what decides the numbers.
+    """
+
+    settings: LayoutSettings
+    figures: Mapping[str, PlacementFigures]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class MapFigures(Mapping[str, Any]):
+    """What is known of one map in one layout: its neurons, and its figures of trust.
+
+    Everything is an attribute: ``n_neurons``, ``dead_neurons``, ``sample``, ``stress``,
+    ``reasons`` …; and, for scripts, an item of the same name as it is in the JSON files.
+
+    Attributes:
+        map: neurons, tokens, dead neurons.
+        placement: the figures.
+    """
+
+    map: MapFacts
+    placement: PlacementFigures
+
+    @property
+    def n_neurons(self) -> int:
+        return self.map.n_neurons
+
+    @property
+    def n_tokens(self) -> int | None:
+        return self.map.n_tokens
+
+    @property
+    def dead_neurons(self) -> tuple[int, ...]:
+        return self.map.dead_neurons
+
+    @property
+    def nonfinite_neurons(self) -> Mapping[int, int]:
+        return self.map.nonfinite_neurons
+
+    @property
+    def n_tokens_left_out(self) -> int | None:
+        return self.map.n_tokens_left_out
+
+    @property
+    def sample(self) -> SampleFacts | None:
+        return self.map.sample
+
+    @property
+    def arrangement_cost(self) -> ArrangementCosts | None:
+        return self.placement.arrangement_cost
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Figure → why it is None."""
+        return self.placement.trust.reasons
+
+    def __getattr__(self, name: str) -> Any:
+        # Of the figures of trust alone: a new one needs no line here.
+        if name in FIGURES:
+            return getattr(self.placement.trust, name)
+        raise AttributeError(f"a map has no figure '{name}'")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self.map.as_dict(), **self.placement.as_dict()}
+
+    def __getitem__(self, name: str) -> Any:
+        return self.as_dict()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.as_dict())
+
+    def __len__(self) -> int:
+        return len(self.as_dict())

@@ -1,0 +1,296 @@
+"""What a projection holds, without its tensors; read from JSON files and headers alone.
+
+Nothing here needs PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from projector.errors import SettingError, UserError
+from projector.projection.facts import (
+    FORMAT,
+    FORMAT_VERSION,
+    LAYOUT_FORMAT,
+    LAYOUT_FORMAT_VERSION,
+    Facts,
+    LayoutFacts,
+    LayoutSettings,
+    MapFigures,
+)
+from projector.projection.trust import PlacementFigures
+from projector.projection.upgrades import LAYOUT_UPGRADES, OWN_LAYOUT, UPGRADES
+from projector.sites import map_name
+from projector.storage.entries import Entry, Wrong
+from projector.storage.headers import DamagedFile, Header, read_header
+from projector.storage.places import disk_errors
+from projector.storage.replacing import finish_replacing
+from projector.storage.versions import read_json, upgraded
+
+FACTS_FILE = "projection.json"
+STATISTICS_FILE = "statistics.safetensors"
+LAYOUTS = "layouts"
+# Where version 1 kept the positions of its one layout.
+POSITIONS_FILE = "positions.safetensors"
+_AGAIN = "make the projection again with `projector fit`"
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A projection without its tensors.
+
+    Attributes:
+        facts: what it is of.
+        layouts: name → how its positions were found and how far they can be trusted; the first is
+            the one that is meant where none is named.
+        statistics: names of the tensors of statistics that were kept.
+    """
+
+    facts: Facts
+    layouts: Mapping[str, LayoutFacts]
+    statistics: Collection[str] = ()
+
+    @property
+    def layers(self) -> list[int]:
+        return list(self.facts.layers)
+
+    @property
+    def sites(self) -> list[str]:
+        return list(self.facts.sites)
+
+    @property
+    def maps(self) -> list[tuple[int, str]]:
+        """Every (layer, site) that was projected, layer by layer."""
+        return [
+            (layer, site)
+            for layer in self.layers
+            for site in self.sites
+            if map_name(layer, site) in self.facts.maps
+        ]
+
+    @property
+    def dim(self) -> int:
+        """Coordinates of a position in the first layout."""
+        return self.layout().settings.dim
+
+    def layout(self, name: str | None = None) -> LayoutFacts:
+        """A layout by its name; None is the first.
+
+        Raises:
+            SettingError: if there is none of the name.
+        """
+        return self.layouts[self.layout_name(name)]
+
+    def layout_name(self, name: str | None = None) -> str:
+        """The name of a layout; None is the first's.
+
+        Raises:
+            SettingError: if there is none of the name.
+        """
+        if name is None:
+            return next(iter(self.layouts))
+        if name not in self.layouts:
+            raise SettingError(
+                "layout",
+                name,
+                "is not a layout of this projection",
+                f"choose from {', '.join(self.layouts)}, or add it with `projector layout`",
+            )
+        return name
+
+    def figures(self, layer: int, site: str, layout: str | None = None) -> MapFigures:
+        """What is known of one map: neurons, dead neurons, and how far a layout can be trusted.
+
+        Args:
+            layout: the layout's name; None is the first.
+        """
+        name = self._name(layer, site)
+        return MapFigures(self.facts.maps[name], self.layout(layout).figures[name])
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether means and covariances of some map were kept."""
+        return bool(self.statistics)
+
+    def has_statistics_of(self, layer: int, site: str) -> bool:
+        """Whether means and covariances of this map were kept; of one placed without a matrix,
+        they were not."""
+        return f"{self._name(layer, site)}.covariance" in self.statistics
+
+    def _name(self, layer: int, site: str) -> str:
+        name = map_name(layer, site)
+        if name in self.facts.maps:
+            return name
+        if site not in self.facts.sites:
+            known = ", ".join(self.facts.sites)
+            raise UserError(f"site '{site}' is not in this projection: it has {known}")
+        if layer not in self.facts.layers:
+            known = ", ".join(map(str, self.facts.layers))
+            raise UserError(f"layer {layer} is not in this projection: it has {known}")
+        raise UserError(f"layer {layer} of this model has no site '{site}'")
+
+
+@dataclass(frozen=True)
+class SavedLayout(LayoutFacts):
+    """A layout on disk.
+
+    Attributes:
+        number: layouts come in the order of these numbers.
+        path: the file of its positions, (N, d) float32 by map name.
+        metadata: what that file says of itself.
+    """
+
+    number: int
+    path: Path
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Saved(Overview):
+    """A projection on disk, of whatever version: its JSON files and headers are read and checked.
+
+    Attributes:
+        folder: where it is.
+        fingerprint: SHA-256 of the text of ``projection.json``, which all that is added names.
+        version: the format version of what is on disk.
+    """
+
+    layouts: Mapping[str, SavedLayout]
+    folder: Path = Path()
+    fingerprint: str = ""
+    version: int = FORMAT_VERSION
+
+
+def read_saved(folder: str | Path) -> Saved:
+    """Read what a projection's folder says of itself.
+
+    Raises:
+        UserError: if the folder holds no projection, a damaged one, or one of a newer version.
+    """
+    where = Path(folder)
+    with disk_errors(where):
+        finish_replacing(where)
+    path = where / FACTS_FILE
+    if not where.exists():
+        raise UserError(
+            f"there is no folder '{where}': check its name; `projector fit` makes projections"
+        )
+    if not path.exists():
+        raise UserError(
+            f"folder '{where}' holds no projection ({FACTS_FILE} is missing): give the folder "
+            "that `projector fit` wrote"
+        )
+    content, text = read_json(path)
+    version = content.get("format_version") if isinstance(content, dict) else None
+    content = upgraded(
+        content,
+        path,
+        format_name=FORMAT,
+        newest=FORMAT_VERSION,
+        upgrades=UPGRADES,
+        remedy=_AGAIN,
+    )
+    own = content.pop(OWN_LAYOUT, None)
+    fingerprint = hashlib.sha256(text).hexdigest()
+    try:
+        facts = Facts.from_entry(Entry(content))
+        if not Overview(facts, {}).maps:
+            raise Wrong("it names no map")
+    except ValueError as error:
+        raise UserError(f"'{path}' is damaged: {error}; {_AGAIN}") from error
+    layouts = _read_layouts(where, facts, fingerprint)
+    if own is not None:
+        name, entry = own
+        first = _layout(entry, 0, where / POSITIONS_FILE, path, None, facts, fingerprint)
+        # One of its name that was added since takes its place.
+        layouts = {name: first} | layouts
+    if not layouts:
+        raise UserError(f"'{where}' is damaged: folder {LAYOUTS} holds no layout; {_AGAIN}")
+    statistics: Collection[str] = ()
+    if (where / STATISTICS_FILE).exists():
+        statistics = tuple(checked_header(where / STATISTICS_FILE, fingerprint).shapes)
+    return Saved(facts, layouts, statistics, where, fingerprint, int(version or FORMAT_VERSION))
+
+
+def checked_header(path: Path, fingerprint: str) -> Header:
+    """The header of a tensor file that belongs to the projection of this fingerprint.
+
+    Raises:
+        UserError: if it is missing or damaged, or another projection's.
+    """
+    if not path.exists():
+        raise UserError(f"'{path}' is missing: {_AGAIN}")
+    try:
+        header = read_header(path)
+    except (DamagedFile, OSError) as error:
+        raise UserError(f"'{path}' is damaged: {error}; {_AGAIN}") from error
+    if header.metadata.get("projection") != fingerprint:
+        raise UserError(f"'{path}' does not belong to the {FACTS_FILE} beside it: {_AGAIN}")
+    return header
+
+
+def _read_layouts(where: Path, facts: Facts, fingerprint: str) -> dict[str, SavedLayout]:
+    """Those in files of their own, in order."""
+    found: list[tuple[int, str, SavedLayout]] = []
+    paths = (where / LAYOUTS).glob("*.json") if (where / LAYOUTS).is_dir() else ()
+    for path in sorted(paths):
+        again = f"delete it, and make the layout again with `projector layout {where}`"
+        content, text = read_json(path)
+        content = upgraded(
+            content,
+            path,
+            format_name=LAYOUT_FORMAT,
+            newest=LAYOUT_FORMAT_VERSION,
+            upgrades=LAYOUT_UPGRADES,
+            remedy=again,
+        )
+        if content.get("projection") != fingerprint:
+            raise UserError(f"'{path}' belongs to another projection: {again}")
+        try:
+            number = Entry(content).count("number")
+        except Wrong as error:
+            raise UserError(f"'{path}' is damaged: {error}; {again}") from error
+        own = hashlib.sha256(text).hexdigest()
+        tensors = path.with_suffix(".safetensors")
+        layout = _layout(content, number, tensors, path, own, facts, fingerprint)
+        found.append((number, path.stem, layout))
+    return {name: layout for _, name, layout in sorted(found, key=lambda each: each[:2])}
+
+
+def _layout(
+    content: dict[str, object],
+    number: int,
+    tensors: Path,
+    path: Path,
+    own: str | None,
+    facts: Facts,
+    fingerprint: str,
+) -> SavedLayout:
+    """A layout whose positions have the shapes that its facts say.
+
+    Args:
+        path: the JSON file that ``content`` is from; ``own`` is the SHA-256 of its text, which the
+            tensors name, None where the file is the projection's.
+    """
+    try:
+        entry = Entry(content)
+        settings = LayoutSettings.from_dict(entry.entry("settings").value)
+        maps = entry.entry("maps")
+        figures = {name: PlacementFigures.from_entry(maps.entry(name)) for name in facts.maps}
+        versions = entry.texts_by_name("versions")
+    except ValueError as error:
+        raise UserError(f"'{path}' is damaged: {error}; {_AGAIN}") from error
+    header = checked_header(tensors, fingerprint)
+    if own is not None and header.metadata.get("layout") != own:
+        raise UserError(f"'{tensors}' does not belong to the {path.name} beside it: delete both")
+    for name, each in facts.maps.items():
+        shape, kind = header.shapes.get(name), header.kinds.get(name)
+        if shape != (each.n_neurons, settings.dim) or kind != "F32":
+            raise UserError(
+                f"'{tensors}' is damaged: {name} has shape {shape} and type {kind}, not "
+                f"{(each.n_neurons, settings.dim)} and F32; {_AGAIN}"
+            )
+    return SavedLayout(settings, figures, versions, number, tensors, header.metadata)

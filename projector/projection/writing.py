@@ -1,0 +1,129 @@
+"""How a projection is written: its files, and which files of a folder are its own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from projector.errors import SettingError, UserError, named
+from projector.projection.facts import FORMAT, LAYOUT_FORMAT, LAYOUT_FORMAT_VERSION, LayoutFacts
+from projector.projection.overview import FACTS_FILE, LAYOUTS, POSITIONS_FILE, STATISTICS_FILE
+from projector.storage.additions import LOCK
+from projector.storage.places import check_place, disk_errors
+from projector.storage.replacing import STAGED, finish_replacing
+from projector.storage.tensors import write_tensors
+from projector.storage.versions import json_text, read_json
+
+# What this program puts into a projection's folder: when the projection is replaced, all that
+# belongs to the old one goes. Pictures are those of `projector fit --pictures`.
+_OWN = re.compile(
+    rf"{re.escape(FACTS_FILE)}|{re.escape(POSITIONS_FILE)}|{re.escape(STATISTICS_FILE)}"
+    r"|examples\.safetensors|labels\.json|poles\.json|poles/[^/]+\.json"
+    r"|layouts/[^/]+\.(json|safetensors)"
+    r"|(map-[a-z_]+|trust|heatmap-layer\d+-[a-z_]+)\.html"
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+
+
+def own_files(folder: Path) -> Iterator[str]:
+    """Names, within the folder, of the files there that this program makes."""
+    for path in sorted([*folder.glob("*"), *folder.glob(f"{LAYOUTS}/*"), *folder.glob("poles/*")]):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and _OWN.fullmatch(name):
+            yield name
+
+
+def layout_text(layout: LayoutFacts, number: int, fingerprint: str) -> str:
+    """The text of ``layouts/<name>.json``."""
+    return json_text(
+        {
+            "format": LAYOUT_FORMAT,
+            "format_version": LAYOUT_FORMAT_VERSION,
+            "projection": fingerprint,
+            "number": number,
+            "settings": layout.settings.as_dict(),
+            "maps": {name: figures.as_dict() for name, figures in layout.figures.items()},
+            "versions": dict(layout.versions),
+        }
+    )
+
+
+def write_layout(
+    path_of: Callable[[str], Path],
+    name: str,
+    layout: LayoutFacts,
+    positions: Mapping[str, Tensor],
+    number: int,
+    fingerprint: str,
+) -> None:
+    """Write the two files of a layout.
+
+    Args:
+        path_of: where a file is to be written, by its name within the projection's folder.
+        positions: map name → (N, d) float32.
+        number: layouts come in the order of these.
+        fingerprint: the projection's that it belongs to.
+    """
+    check_name(name)
+    text = layout_text(layout, number, fingerprint)
+    own = hashlib.sha256(text.encode()).hexdigest()
+    path_of(f"{LAYOUTS}/{name}.json").write_text(text, encoding="utf-8")
+    # The tensors name the texts that they belong to, so a mixture of two runs is seen.
+    metadata = {"projection": fingerprint, "layout": own}
+    write_tensors(path_of(f"{LAYOUTS}/{name}.safetensors"), positions, metadata)
+
+
+def check_name(name: str) -> None:
+    """Raise a SettingError if a layout can't be called so: its files have the name."""
+    if not _NAME.fullmatch(name):
+        raise SettingError(
+            "name",
+            name,
+            "can't be the name of a layout",
+            "give letters, digits, dots, hyphens, plus signs and underscores, at most 100, a "
+            "letter or digit first",
+        )
+
+
+def check_out(out: Path, *, force: bool) -> None:
+    """Raise a UserError if a projection may not be written to ``out``."""
+    check_place(out)
+    with disk_errors(out):
+        finish_replacing(out)
+    if not out.exists() or not any(p for p in out.iterdir() if p.name not in (STAGED, LOCK)):
+        return
+    path, elsewhere = out / FACTS_FILE, f"give another folder for {named('out')}"
+    if not path.exists():
+        raise UserError(
+            f"folder '{out}' holds other files, and no projection: {elsewhere}",
+            setting="out",
+            value=str(out),
+        )
+    if not force:
+        raise UserError(
+            f"folder '{out}' holds a projection already: add {named('force', True)} to replace "
+            "it, or give another folder",
+            setting="force",
+            value=False,
+        )
+    try:
+        content, _ = read_json(path)
+    except UserError:
+        content = None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(
+            f"'{path}' was not made by this program, and is not replaced: {elsewhere}",
+            setting="out",
+            value=str(out),
+        )
+    for name in (LAYOUTS, "poles"):
+        if (out / name).is_file():
+            raise UserError(
+                f"'{out / name}' is a file where a projection has a folder: {elsewhere}",
+                setting="out",
+                value=str(out),
+            )

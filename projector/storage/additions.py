@@ -1,0 +1,151 @@
+"""Files added to an artifact's folder: locked, all of them or none, and nothing rewritten.
+
+Whoever adds does the long work first and takes the lock for the writing alone::
+
+    with adding(folder, belongs_to=fingerprint) as addition:
+        known = json.loads(addition.read("poles/a.json") or "{}")
+        addition.write("poles/a.json", json_text(known | found), force=True)
+
+Two that add at once come one after the other, and the later one sees what the earlier one wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from projector.errors import UserError, named
+from projector.storage.places import disk_errors
+from projector.storage.replacing import finish_replacing, replacing_files
+
+# Within the folder, while something is written to it.
+LOCK = ".lock"
+# Writing takes moments: who waits longer waits for something that hangs.
+_PATIENCE_S = 120.0
+
+
+class Addition:
+    """Files that are about to be added to ``folder``."""
+
+    def __init__(self, folder: Path, staging: Path) -> None:
+        self.folder, self._staging = folder, staging
+
+    def has(self, name: str) -> bool:
+        """Whether the folder holds a file of this name, such as ``layouts/stress-3d.json``."""
+        return (self.folder / _checked(name)).exists()
+
+    def read(self, name: str) -> bytes | None:
+        """What the file of this name holds; None where there is none."""
+        with suppress(FileNotFoundError):
+            return (self.folder / _checked(name)).read_bytes()
+        return None
+
+    def names(self, below: str = "") -> list[str]:
+        """Files of a folder within this one, sorted: ``layouts`` gives ``layouts/a.json`` …"""
+        where = self.folder / below
+        if not where.is_dir():
+            return []
+        return sorted(
+            path.relative_to(self.folder).as_posix()
+            for path in where.iterdir()
+            if path.is_file() and not path.name.startswith(".")
+        )
+
+    def path(self, name: str, *, force: bool = False) -> Path:
+        """Where to write the file that is to be added under this name.
+
+        Raises:
+            UserError: if there is one of the name, and not ``force``.
+        """
+        if self.has(name) and not force:
+            raise UserError(
+                f"'{self.folder / name}' exists already: give another name, or add "
+                f"{named('force', True)} to replace it",
+                setting="force",
+                value=False,
+            )
+        path = self._staging / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write(self, name: str, content: str | bytes, *, force: bool = False) -> None:
+        """Add a file of this content, which is not empty.
+
+        Raises:
+            UserError: if there is one of the name, and not ``force``.
+        """
+        data = content.encode() if isinstance(content, str) else content
+        self.path(name, force=force).write_bytes(data)
+
+    def remove(self, name: str) -> None:
+        """Take a file away along with what is added."""
+        if self.has(name):
+            # An empty file stands for none.
+            self.path(name, force=True).touch()
+
+
+@contextmanager
+def adding(
+    folder: Path, *, belongs_to: str | None = None, main_file: str = "projection.json"
+) -> Iterator[Addition]:
+    """Add files to an artifact: at the end of the block all are there, or none where it failed.
+
+    Args:
+        folder: the artifact's.
+        belongs_to: SHA-256 of the text of its ``main_file``, as whoever adds knew it. Where the
+            artifact was replaced since, nothing is added.
+
+    Raises:
+        UserError: if the artifact is gone or was replaced, the disk is full or forbidden, or
+            another program writes to the folder for minutes.
+    """
+    with alone_at(folder), disk_errors(folder):
+        finish_replacing(folder)
+        if belongs_to is not None:
+            main = folder / main_file
+            if not main.exists():
+                raise UserError(f"'{main}' is gone: nothing can be added to '{folder}'")
+            if hashlib.sha256(main.read_bytes()).hexdigest() != belongs_to:
+                raise UserError(
+                    f"'{folder}' was replaced meanwhile, and what was found belongs to what it "
+                    "held before: run the command again"
+                )
+        with replacing_files(folder) as staging:
+            yield Addition(folder, staging)
+
+
+@contextmanager
+def alone_at(folder: Path) -> Iterator[None]:
+    """While open, nobody else adds to the folder or replaces what it holds.
+
+    Raises:
+        UserError: if somebody else does for minutes, or the folder can't be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder / LOCK
+    lock = FileLock(path, timeout=_PATIENCE_S)
+    with disk_errors(folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"another program has been writing to '{folder}' for {_PATIENCE_S:.0f} seconds: "
+                "wait for it, or end it"
+            ) from None
+    try:
+        yield
+    finally:
+        # Before it is let go of: whoever waits for it sees that, and makes one of its own.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _checked(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\\" in name:
+        raise ValueError(f"{name!r} names no file within the folder")
+    return name

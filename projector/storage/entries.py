@@ -1,0 +1,110 @@
+"""What a JSON file holds, checked value by value where it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+class Wrong(ValueError):
+    """A value of a file is missing, or is not what it should be; the text says which."""
+
+
+class Entry:
+    """A JSON object. Every value is checked as it is taken.
+
+    Args:
+        value: what was read.
+        name: what the object is called in its file; empty for the whole of it.
+
+    Raises:
+        Wrong: if ``value`` is not an object; and by every method, if a value is missing or of
+            another kind.
+    """
+
+    def __init__(self, value: Any, name: str = "") -> None:
+        if not isinstance(value, dict):
+            raise Wrong(f"{name or 'the content'} is not an object")
+        self.value: dict[str, Any] = value
+        self.name = name
+
+    def __contains__(self, key: str) -> bool:
+        return self.value.get(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.value)
+
+    def entry(self, key: str) -> Entry:
+        """The object ``key``."""
+        return Entry(self._taken(key), self._named(key))
+
+    def maybe_entry(self, key: str) -> Entry | None:
+        """The object ``key``; None where it is null or missing."""
+        return self.entry(key) if key in self else None
+
+    def text(self, key: str) -> str:
+        """The text ``key``."""
+        return str(self._of(key, str, "a text"))
+
+    def maybe_text(self, key: str) -> str | None:
+        """The text ``key``; None where it is null or missing."""
+        return self.text(key) if key in self else None
+
+    def truth(self, key: str, default: bool | None = None) -> bool:
+        """The truth value ``key``; ``default`` where it is missing and one is given."""
+        if key not in self and default is not None:
+            return default
+        return bool(self._of(key, bool, "true or false"))
+
+    def count(self, key: str) -> int:
+        """The whole number ``key``, 0 or more."""
+        return _count(self._taken(key), self._named(key))
+
+    def maybe_count(self, key: str) -> int | None:
+        """The whole number ``key``; None where it is null or missing."""
+        return self.count(key) if key in self else None
+
+    def maybe_number(self, key: str) -> float | None:
+        """The number ``key``; None where it is null or missing."""
+        if key not in self:
+            return None
+        value = self.value[key]
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise Wrong(f"{self._named(key)} is not a number")
+        return float(value)
+
+    def counts(self, key: str) -> tuple[int, ...]:
+        """The list ``key`` of whole numbers."""
+        return tuple(_count(each, self._named(key)) for each in self._of(key, list, "a list"))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The list ``key`` of texts."""
+        values = self._of(key, list, "a list")
+        if not all(isinstance(each, str) for each in values):
+            raise Wrong(f"{self._named(key)} holds something that is not a text")
+        return tuple(values)
+
+    def texts_by_name(self, key: str) -> dict[str, str]:
+        """The object ``key`` of texts; empty where it is null or missing."""
+        found = self.maybe_entry(key)
+        return {} if found is None else {name: found.text(name) for name in found}
+
+    def _taken(self, key: str) -> Any:
+        if key not in self.value:
+            raise Wrong(f"{self._named(key)} is missing")
+        return self.value[key]
+
+    def _of(self, key: str, kind: type, what: str) -> Any:
+        value = self._taken(key)
+        if not isinstance(value, kind):
+            raise Wrong(f"{self._named(key)} is not {what}")
+        return value
+
+    def _named(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name else key
+
+
+def _count(value: Any, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise Wrong(f"{name} is not a whole number of 0 or more")
+    return value

@@ -1,0 +1,78 @@
+"""Headers of safetensors files: names, shapes and types of tensors, read without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+# Bytes of a number, by what the format calls its type.
+_SIZES = {
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+    "F32": 4,
+    "I32": 4,
+    "U32": 4,
+    "BF16": 2,
+    "F16": 2,
+    "I16": 2,
+    "U16": 2,
+    "U8": 1,
+    "I8": 1,
+    "BOOL": 1,
+}
+# As the format's own library has it.
+_MOST_BYTES = 100_000_000
+
+
+class DamagedFile(ValueError):
+    """A safetensors file is cut, or is none; the text says how that shows."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself.
+
+    Attributes:
+        metadata: its own words.
+        shapes: tensor name → shape.
+        kinds: tensor name → type, as the format calls it: ``F32``.
+    """
+
+    metadata: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    kinds: dict[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file whose tensors are all there.
+
+    Raises:
+        OSError: if the file can't be read.
+        DamagedFile: if it is cut, or is no safetensors file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _MOST_BYTES):
+            raise DamagedFile("it ends before its header does")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        metadata = header.pop("__metadata__", {})
+        shapes, kinds, end = {}, {}, 0
+        for name, entry in header.items():
+            shapes[name], kinds[name] = tuple(entry["shape"]), entry["dtype"]
+            first, last = entry["data_offsets"]
+            if last - first != math.prod(shapes[name]) * _SIZES[kinds[name]]:
+                raise DamagedFile(f"'{name}' has not the size that its shape gives")
+            end = max(end, last)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, DamagedFile):
+            raise
+        raise DamagedFile("its header can't be read") from error
+    if size != 8 + length + end:
+        raise DamagedFile(f"it has {size:,} bytes, and its header says {8 + length + end:,}")
+    return Header(dict(metadata), shapes, kinds)
