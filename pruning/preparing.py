@@ -117,7 +117,7 @@ def check_unseen(folder: str | Path, evaluations: Sequence[str]) -> None:
     if corpus is None:
         return
     for source in evaluations:
-        if find_source(source).is_of(corpus.source, corpus.sha256):
+        if find_source(source).is_of(corpus.source, corpus.sha256 or ""):
             raise UserError(
                 f"projection '{folder}' was fitted on '{corpus.source}', and '{source}' is the "
                 "same text: fit one on other text, or score on other text"
