@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from projector.errors import UserError
+from projector.errors import UserError, named
 from projector.layouts.kernels.tiled import buffer_bytes
+from projector.layouts.settings import Layout
 from projector.memory import enough_text, size_text
 from projector.sites import MapKey
 from projector.statistics.covariance import packed_numel
@@ -19,14 +20,13 @@ from projector.statistics.sampling import STANDARDIZED_BYTES
 
 # Of what is free, what a fit takes unasked.
 _SHARE_OF_FREE = 0.9
-# Beside the sums, while one map of N neurons is placed: bytes for each of its N² pairs, and for
-# its figures so many more, up to so many. Measured.
-_PLACING_BYTES = {"smacof": 34, "moves": 130, "umap": 38, "adamw": 32}
+# While the figures of one map of N neurons are measured: bytes for each of its N² pairs, up to so
+# many. Measured. What placing takes before that, the records of the methods tell.
 _FIGURES_BYTES, _MOST_FIGURES_BYTES = 84, 80_000_000
-# The same without a matrix: blocks of rows, and what is widened of half precision.
+# Of placing without a matrix: blocks of rows, and what is widened of half precision.
 _WITHOUT_MATRIX_BYTES = 400_000_000
-# Token ids, buffers, and what libraries load and compile when they are first used.
-_LIBRARIES_BYTES = {"smacof": 96 << 20, "moves": 128 << 20, "umap": 384 << 20, "adamw": 96 << 20}
+# Token ids, buffers, and what libraries load and compile whatever the method.
+_LIBRARIES_BYTES = 96 << 20
 # Correlations of fewer tokens are hardly a map.
 _LEAST_SAMPLE = 1000
 
@@ -45,8 +45,9 @@ def check_disk(n_bytes: int, folder: Path, *, beside: int = 0) -> None:
         until_done = f" and up to {size_text(beside)} more until it is done" if beside else ""
         raise UserError(
             f"no space left: the projection takes {size_text(n_bytes)}{until_done}, and "
-            f"'{existing}' has {size_text(free)} free: add --no-statistics, or fewer --layers or "
-            "--sites"
+            f"'{existing}' has {size_text(free)} free: add "
+            f"{named('keep_statistics', False)}, or choose fewer {named('layers')} or "
+            f"{named('sites')}"
         )
 
 
@@ -132,7 +133,7 @@ def reckon_needs(
     widths: Mapping[MapKey, int],
     *,
     correlation: str,
-    method: str,
+    layouts: Sequence[Layout],
     device: torch.device,
     n_positions: int,
     widest: int,
@@ -142,28 +143,32 @@ def reckon_needs(
 
     Args:
         widths: neurons of each map.
+        layouts: how each map is placed, one layout after another.
         device: where its sums are kept.
         n_positions: tokens of a batch, padding included.
         widest: neurons of the model's widest site, whether it is fitted or not.
         in_memory: whether what is found stays in memory, for there is no folder to write it to.
     """
+    methods = {layout.method: layout.how for layout in layouts}.values()
+    pair_bytes = max(how.pair_bytes for how in methods)
     n_sums = 3 if correlation == "per-sequence" else 1
     sums, placing = {}, {}
     for key, n in widths.items():
         packed = 8 * packed_numel(n, device)
         sums[key] = 2 * n_sums * packed
-        if method == "adamw":
+        if any(how.trains for how in methods):
             # Each batch's own sums, its correlations in both precisions, and what autograd keeps.
             sums[key] += packed + (8 + 4 + 16) * n * n
-        placing[key] = (_PLACING_BYTES[method] + 12 * (n_sums > 1)) * n * n
+        placing[key] = (pair_bytes + 12 * (n_sums > 1)) * n * n
         placing[key] += min(_FIGURES_BYTES * n * n, _MOST_FIGURES_BYTES)
         placing[key] += buffer_bytes(n) if device.type == "cpu" else 0
     # Of the MLP under way its gate, its neurons before and after; and the rows of a half, twice.
     batch = n_positions * widest * (4 * 4 + 4)
-    results = {key: 4 * n * (n + 8) if in_memory else 0 for key, n in widths.items()}
-    may_sample = method == "smacof" and correlation == "pooled"
+    results = {key: 4 * n * (n + 8 * len(layouts)) if in_memory else 0 for key, n in widths.items()}
+    may_sample = all(how.may_sample for how in methods) and correlation == "pooled"
+    libraries = _LIBRARIES_BYTES + sum(how.library_bytes for how in methods)
     is_on_cuda = device.type == "cuda"
-    return Needs(sums, placing, results, batch, _LIBRARIES_BYTES[method], may_sample, is_on_cuda)
+    return Needs(sums, placing, results, batch, libraries, may_sample, is_on_cuda)
 
 
 def plan_fit(
@@ -245,19 +250,19 @@ def _too_little(
         f"{size_text(needs.libraries)} for libraries",
         f"{size_text(needs.sums[key])} for sums",
     ]
-    remedies = ["choose narrower --sites"]
+    remedies = [f"choose narrower {named('sites')}"]
     if batch > placing:
         parts.append(f"{size_text(batch)} for a batch")
-        remedies.append("lower --batch-size")
+        remedies.append(f"lower {named('batch_size')}")
     else:
         parts.append(f"{size_text(placing)} to place it")
     if results := sum(needs.results.values()):
         parts.append(f"{size_text(results)} for what is found")
-        remedies.append("choose fewer --layers")
+        remedies.append(f"choose fewer {named('layers')}")
     what = f"of {size_text(free)} that are free a fit takes {size_text(_SHARE_OF_FREE * free)}"
     if budget is not None:
         what = f"the budget is {size_text(budget)}"
-        remedies.insert(0, "raise --memory-budget")
+        remedies.insert(0, f"raise {named('memory_budget')}")
     return UserError(
         f"out of memory: to fit layer {layer} {site} alone takes {least} "
         f"({', '.join(parts)}), and {what}: {', or '.join(remedies)}"

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from projector.layouts.kernels import MatrixFree
 from projector.layouts.solving import Layout, Placement, among_all, finish_trained, solve, solve_all
 from projector.projection.facts import MapFacts, SampleFacts
-from projector.projection.faithfulness import Sampled, measure
+from projector.projection.faithfulness import measure
 from projector.projection.provenance import arrangement_costs
 from projector.projection.trust import PlacementFigures
+from projector.statistics.correlations import MatrixFree, Sampled
 from projector.statistics.gathering import HalfStatistics, Halves
 from projector.statistics.sampling import (
     SamplingError,

@@ -174,7 +174,7 @@ def prepare(
     needs = reckon_needs(
         widths,
         correlation=settings.correlation,
-        method=layout.method,
+        layouts=(layout,),
         device=sums_on,
         n_positions=settings.batch_size * min(sequence_length, len(tokens.ids)),
         widest=max(max(block.widths.values()) for block in architecture.blocks),

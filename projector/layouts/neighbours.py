@@ -6,9 +6,17 @@ import warnings
 from typing import TYPE_CHECKING
 
 from projector.errors import SettingError
-from projector.layouts.objective import DEFAULT_SOLVER, Method, Objective
+from projector.layouts.objective import (
+    DEFAULT_SOLVER,
+    Method,
+    Objective,
+    Placement,
+    Settings,
+    each_placed,
+)
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 N_NEIGHBOURS = 15
@@ -58,9 +66,28 @@ def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
     return torch.from_numpy(positions).to(target.device, torch.float32)
 
 
+def _place(correlation: Tensor, layout: Settings) -> Placement:
+    from projector.layouts.costs import dissimilarity
+
+    return Placement(keep_neighbours(dissimilarity(correlation), layout.dim, layout.seed))
+
+
+def _seconds(n: int, layout: Settings, device: torch.device) -> float:
+    """Scaled from 768 neurons on two cores."""
+    return 6 * (n / 768) ** 1.2
+
+
 NEIGHBOURS = Objective(
     name="neighbours",
     help="UMAP, keeps neighbours",
-    methods={DEFAULT_SOLVER: Method(name="umap")},
+    methods={
+        DEFAULT_SOLVER: Method(
+            name="umap",
+            place=each_placed(_place),
+            pair_bytes=38,
+            library_bytes=288 << 20,
+            seconds=_seconds,
+        )
+    },
     lacks={"distances": "the distances of a neighbours map are not meant to be 1 − ρ"},
 )

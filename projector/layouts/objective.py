@@ -5,12 +5,19 @@ Nothing heavy is imported here, so that commands can ask for words without loadi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from projector.statistics.correlations import Correlation
 
 # What chooses the first method of every objective.
 DEFAULT_SOLVER = "smacof"
+STARTS = ("classical", "single-point", "uniform", "normal")
 
 
 class Settings(Protocol):
@@ -37,6 +44,19 @@ class Settings(Protocol):
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Positions (N, d) float32, NaN for undefined neurons, and how they were reached.
+
+    ``arrangement`` is what a linear map was improved from,
+    :class:`projector.layouts.arrangement.Arrangement`; None for other objectives and for
+    ``adamw``.
+    """
+
+    positions: Tensor
+    arrangement: Any = None
+
+
+@dataclass(frozen=True)
 class Method:
     """An algorithm that finds the positions of an objective.
 
@@ -44,12 +64,33 @@ class Method:
         name: ``smacof``, ``adamw``, ``moves``, ``umap``.
         reads: which of the settings ``start``, ``p``, ``lr`` and ``accumulate`` change what it
             finds; ``dim``, ``seed`` and ``absolute`` are for all.
-        trains: whether positions are trained batch by batch while the model runs.
+        place: positions of several maps from their correlations. None where positions are trained,
+            batch by batch while the model runs, by the objective's loss.
+        pair_bytes: what placing a map of N neurons takes of memory for each of its N² pairs,
+            beside what was gathered. Measured.
+        library_bytes: what libraries load and compile when it is first used.
+        seconds: about how long one map takes, from its neurons, the layout and the device.
+        seconds_sampled: the same of a map without a matrix of correlations, from its neurons, the
+            tokens of its sample, and the device; None where it needs the matrix.
     """
 
     name: str
     reads: frozenset[str] = frozenset()
-    trains: bool = False
+    place: Callable[[Sequence[Correlation], Settings], list[Placement]] | None = None
+    pair_bytes: int = 34
+    library_bytes: int = 0
+    seconds: Callable[[int, Settings, torch.device], float] = lambda n, layout, device: 0.0
+    seconds_sampled: Callable[[int, int, torch.device], float] | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether positions are trained batch by batch while the model runs."""
+        return self.place is None
+
+    @property
+    def may_sample(self) -> bool:
+        """Whether it does without a matrix of correlations."""
+        return self.seconds_sampled is not None
 
 
 @dataclass(frozen=True)
@@ -63,9 +104,14 @@ class Objective:
             ``smacof``, the solver of every layout that names no other.
         dim: coordinates of a position unless others are asked for.
         most_dim: the most that it can have; None for any number.
+        loss: for methods that train: points (n, d), their ρ (n, n), and the order of the norm → a
+            scalar to lower, differentiable.
+        finish: for methods that train: trained points (n, d) → positions (n, d).
         lacks: what its positions do not promise, and why a figure of trust that needs it is
             without meaning.
+        is_order: whether positions are places in an order, evenly spaced.
         read: how to read a map of it, for a person who looks at one.
+        then: the objective that a person who has seen this one may try next.
     """
 
     name: str
@@ -73,5 +119,38 @@ class Objective:
     methods: Mapping[str, Method]
     dim: int = 3
     most_dim: int | None = None
+    loss: Callable[[Tensor, Tensor, float], Tensor] | None = None
+    finish: Callable[[Tensor], Tensor] = lambda points: points - points.mean(dim=0)
     lacks: Mapping[str, str] = field(default_factory=dict)
+    is_order: bool = False
     read: str = "Neighbours fire together; far distances mean little."
+    then: str = "stress"
+
+
+def each_placed(
+    place: Callable[[Tensor, Settings], Placement],
+) -> Callable[[Sequence[Correlation], Settings], list[Placement]]:
+    """A method that places one map after another, each from the matrix of its defined neurons.
+
+    Args:
+        place: (n, n) float32 ρ, or |ρ| where the layout asks for that, without NaN, n at least 1 →
+            positions (n, d).
+    """
+
+    def place_all(correlations: Sequence[Correlation], layout: Settings) -> list[Placement]:
+        return [_placed(place, correlation, layout) for correlation in correlations]
+
+    return place_all
+
+
+def _placed(
+    place: Callable[[Tensor, Settings], Placement], correlation: Correlation, layout: Settings
+) -> Placement:
+    from projector.statistics.correlations import among_all
+
+    rho = correlation.matrix()
+    if len(rho) == 0:
+        found = Placement(rho.new_zeros(0, layout.dim))
+    else:
+        found = place(rho.abs() if layout.absolute else rho, layout)
+    return Placement(among_all(found.positions, correlation.is_defined), found.arrangement)

@@ -14,8 +14,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from projector.errors import UserError
-from projector.layouts.costs import EXACT, dissimilarity
+from projector.errors import SettingError, check_choice
+from projector.layouts.costs import dissimilarity
+from projector.layouts.registry import OBJECTIVES
 from projector.layouts.start import start_positions
 
 TRACKERS = ("tensorboard",)
@@ -27,7 +28,7 @@ class _Positions(nn.Module):
     def __init__(self, start: Tensor, objective: str, p: float) -> None:
         super().__init__()
         self.points = nn.Parameter(start)
-        self.objective = objective
+        self.loss = OBJECTIVES[objective].loss
         self.p = p
 
     def forward(self, correlation: Tensor) -> Tensor:
@@ -37,10 +38,8 @@ class _Positions(nn.Module):
         points, rho = self.points[alive], correlation[alive][:, alive]
         if n < 2:
             return points.sum() * 0
-        if self.objective == "linear":
-            return _arrangement_loss(points, rho)
-        distance = torch.cdist(points, points, p=self.p, compute_mode=EXACT)
-        return (distance - dissimilarity(rho)).square().sum() / (n * (n - 1))
+        assert self.loss is not None, "the objective is not trained"
+        return self.loss(points, rho, self.p)
 
 
 class _Maps(nn.Module):
@@ -67,28 +66,12 @@ class _Maps(nn.Module):
         }
 
 
-def _arrangement_loss(points: Tensor, correlation: Tensor) -> Tensor:
-    """Σ|x_i − x_j|(1 + ρ_ij)/2, per pair, on points of mean 0 and the spread of ranks on [0, √N].
-
-    With the spread left free, all points together would cost nothing. With it fixed, |x| itself
-    still draws points into two clumps, whose order within is noise; its kink is rounded over three
-    rank spacings, √(x² + w²) − w, so that points closer than that no longer pull each other in.
-    """
-    n = points.shape[0]
-    centred = points[:, 0] - points[:, 0].mean()
-    spread = math.sqrt(n / 12)
-    x = centred * (spread / centred.square().mean().sqrt().clamp(min=1e-12))
-    width = 3 * math.sqrt(n) / (n - 1)
-    apart = ((x[:, None] - x[None, :]).square() + width**2).sqrt() - width
-    return (apart * (1 + correlation) / 2).sum() / (n * (n - 1))
-
-
 class OnlineTrainer:
     """Trains the positions of several maps at once, one optimizer step a batch.
 
     Args:
         dim: coordinates of each position.
-        objective: ``stress`` or ``linear``.
+        objective: one that has a loss: ``stress`` or ``linear``.
         start: see :func:`projector.layouts.start.start_positions`; ``classical`` uses the first
             batch's correlations.
         lr: AdamW's learning rate.
@@ -121,8 +104,8 @@ class OnlineTrainer:
         self._generator = torch.Generator().manual_seed(seed)
         self._maps: _Maps | None = None
         self._group_is_open = False
-        if log_with is not None and log_with not in TRACKERS:
-            raise UserError(f"unknown tracker '{log_with}': choose from {', '.join(TRACKERS)}")
+        if log_with is not None:
+            check_choice("log_with", log_with, TRACKERS)
         # What Accelerate knows of devices is one state for the whole process: positions are placed
         # here, so that trainers on several devices can follow one another.
         self._accelerator = Accelerator(
@@ -134,9 +117,8 @@ class OnlineTrainer:
         )
         if log_with is not None and not self._accelerator.log_with:
             # Accelerate passes over a tracker whose package is missing without a word.
-            raise UserError(
-                f"tracker '{log_with}' is not installed: pip install {log_with}, or leave "
-                "--log-with out"
+            raise SettingError(
+                "log_with", log_with, "is not installed", f"pip install {log_with}, or leave it out"
             )
         self._logs = log_with is not None
         if self._logs:

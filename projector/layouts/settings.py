@@ -8,11 +8,12 @@ from dataclasses import Field, dataclass, fields
 from typing import Any
 
 from projector.errors import SettingError, check_choice, check_least, named
-from projector.layouts.objective import DEFAULT_SOLVER, Method, Objective
+from projector.layouts.objective import DEFAULT_SOLVER, STARTS, Method, Objective
 from projector.layouts.registry import OBJECTIVES, dim_help, objective_help, solvers
 from projector.settings import CHOICES, setting
 
-STARTS = ("classical", "single-point", "uniform", "normal")
+__all__ = ["STARTS", "Layout", "parse_layout", "parse_layouts"]
+
 _MOST_SEED = 2**32 - 1
 # Settings that only some methods read.
 _OPTIONAL = ("start", "p", "lr", "accumulate")

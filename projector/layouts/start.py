@@ -10,7 +10,7 @@ from torch import Tensor
 from projector.errors import check_choice
 from projector.layouts.costs import row_blocks
 from projector.layouts.kernels import Target, as_target
-from projector.layouts.settings import STARTS
+from projector.layouts.objective import STARTS
 
 # Up to here all eigenvectors together cost less than the products that find a few of them.
 _MOST_FOR_DENSE = 128

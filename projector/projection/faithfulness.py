@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from projector.layouts.costs import EXACT, row_blocks, stress_figures
-from projector.layouts.kernels import Correlations, MatrixFree, Target, as_target
-from projector.layouts.solving import Layout
+from projector.layouts.settings import Layout
 from projector.projection.trust import FIGURES, Faithfulness
+from projector.statistics.correlations import (
+    Correlation,
+    Target,
+    as_correlation,
+    as_target,
+)
 
 N_NEIGHBOURS = 10
 _MOST_PAIRS = 500_000
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """Correlations that are computed from a sample, where a matrix of them would not fit.
-
-    Attributes:
-        sample: of the defined neurons alone.
-        is_defined: (N,) bool, which these are.
-    """
-
-    sample: MatrixFree
-    is_defined: Tensor
-
-    def among(self, chosen: Tensor, absolute: bool) -> MatrixFree:
-        """Of the neurons in ``chosen`` (N,) bool, all of which are defined."""
-        kept = chosen[self.is_defined]
-        rows = self.sample.rows
-        return MatrixFree(rows if bool(kept.all()) else rows[kept], absolute)
-
-
 def measure(
     positions: Tensor,
-    correlation: Tensor | Sampled | None,
+    correlation: Tensor | Correlation | None,
     layout: Layout,
-    half_correlations: tuple[Tensor | Sampled, Tensor | Sampled] | None = None,
+    half_correlations: tuple[Tensor | Correlation, Tensor | Correlation] | None = None,
     half_positions: tuple[Tensor, Tensor] | None = None,
     *,
     no_halves: str = "the corpus was not fitted in halves",
@@ -60,8 +46,9 @@ def measure(
     if correlation is None:
         missing = "correlations were not kept"
         return Faithfulness(**dict.fromkeys(FIGURES), reasons=dict.fromkeys(FIGURES, missing))
-    alive = positions.isfinite().all(dim=1) & _is_defined(correlation)
-    points, target = positions[alive], _target(correlation, alive, layout)
+    form = as_correlation(correlation)
+    alive = positions.isfinite().all(dim=1) & form.is_defined
+    points, target = positions[alive], form.target(layout.absolute, alive)
     n = points.shape[0]
     reasons: dict[str, str] = {}
 
@@ -91,7 +78,10 @@ def measure(
         overlap = overlap_of(nearest_on_map(points, layout.p), nearest_by_target(target))
         chance = N_NEIGHBOURS / (n - 1)
         stability, correlation_stability = _stability(
-            alive, layout, half_correlations, half_positions
+            alive,
+            layout,
+            None if half_correlations is None else [*map(as_correlation, half_correlations)],
+            half_positions,
         )
         for name, value, halves in (
             ("stability", stability, half_positions),
@@ -118,7 +108,7 @@ def measure(
 def _stability(
     alive: Tensor,
     layout: Layout,
-    correlations: tuple[Tensor | Sampled, Tensor | Sampled] | None,
+    correlations: Sequence[Correlation] | None,
     positions: tuple[Tensor, Tensor] | None,
 ) -> tuple[float | None, float | None]:
     """The neighbours on which the two halves agree: on their maps, and by ρ."""
@@ -126,12 +116,12 @@ def _stability(
         return None, None
     both = alive.clone()
     for rho in correlations:
-        both &= _is_defined(rho)
+        both &= rho.is_defined
     for points in positions or ():
         both &= points.isfinite().all(dim=1)
     if int(both.sum()) < N_NEIGHBOURS + 2:
         return None, None
-    by_rho = [nearest_by_target(_target(rho, both, layout)) for rho in correlations]
+    by_rho = [nearest_by_target(rho.target(layout.absolute, both)) for rho in correlations]
     if positions is None:
         return None, overlap_of(*by_rho)
     on_map = [nearest_on_map(points[both], layout.p) for points in positions]
@@ -170,21 +160,6 @@ def overlap_of(a: Tensor, b: Tensor) -> float:
     """Mean over rows of the share of entries that ``a`` and ``b``, both (N, k), have in common."""
     shared = sum(int((a[:, [i]] == b).sum()) for i in range(a.shape[1]))
     return shared / a.numel()
-
-
-def _is_defined(correlation: Tensor | Sampled) -> Tensor:
-    """(N,) bool."""
-    if isinstance(correlation, Sampled):
-        return correlation.is_defined
-    return correlation.diagonal().isfinite()
-
-
-def _target(correlation: Tensor | Sampled, alive: Tensor, layout: Layout) -> Target:
-    """Distances wanted between the neurons that are alive."""
-    if isinstance(correlation, Sampled):
-        return correlation.among(alive, layout.absolute)
-    rho = correlation if bool(alive.all()) else correlation[alive][:, alive]
-    return Correlations(rho.float().clamp(max=1), layout.absolute)
 
 
 def _rank_correlation(positions: Tensor, target: Target, p: float) -> float | None:

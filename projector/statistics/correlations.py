@@ -1,19 +1,26 @@
-"""The distances that positions should have, read block by block.
+"""Correlations of a map's neurons, and the distances that follow from them, read block by block.
 
-Three forms of one thing: stored distances, stored correlations, and correlations that are computed
-from activations where they are needed and never stored.
+A map's :class:`Correlation` is a matrix or a sample of activations, from which they are computed
+where they are needed and never stored. Both answer to one protocol, and nothing outside this
+module asks which it is. The distances wanted between its defined neurons are a :class:`Target`:
+stored distances, stored correlations, or a sample.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations_with_replacement
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from projector.errors import UserError
+
+# Rows and columns of a matrix that are checked at a time.
+_TILE = 512
 _ROWS_FOR_SCALE = 64
 # Numbers of half precision that are widened at a time.
 _WIDENED = 1 << 24
@@ -29,6 +36,22 @@ class Target(Protocol):
     @property
     def device(self) -> torch.device:
         """Where its numbers are."""
+
+    @property
+    def stored(self) -> Tensor | None:
+        """The matrix (N, N) that it is read from; None where it is computed from a sample."""
+
+    @property
+    def is_correlation(self) -> bool:
+        """Whether what it is read from is ρ, from which δ follows; else it is δ."""
+
+    @property
+    def absolute(self) -> bool:
+        """Whether |ρ| stands in the place of ρ."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the sample that it is computed from; 0 where it is stored."""
 
     @property
     def scale(self) -> float:
@@ -58,10 +81,26 @@ class _Stored:
     def device(self) -> torch.device:
         return self.matrix.device
 
+    @property
+    def stored(self) -> Tensor | None:
+        return self.matrix
+
+    @property
+    def n_tokens(self) -> int:
+        return 0
+
 
 @dataclass(frozen=True)
 class Distances(_Stored):
     """Stored distances: ``matrix`` (N, N)."""
+
+    @property
+    def is_correlation(self) -> bool:
+        return False
+
+    @property
+    def absolute(self) -> bool:
+        return False
 
     @cached_property
     def scale(self) -> float:
@@ -82,6 +121,10 @@ class Correlations(_Stored):
     """
 
     absolute: bool = False
+
+    @property
+    def is_correlation(self) -> bool:
+        return True
 
     @cached_property
     def scale(self) -> float:
@@ -114,6 +157,14 @@ class MatrixFree:
     @property
     def n(self) -> int:
         return self.rows.shape[0]
+
+    @property
+    def stored(self) -> Tensor | None:
+        return None
+
+    @property
+    def is_correlation(self) -> bool:
+        return True
 
     @property
     def n_tokens(self) -> int:
@@ -176,3 +227,140 @@ def _apart(correlation: Tensor, absolute: bool, out: Tensor | None = None) -> Te
 def as_target(target: Tensor | Target) -> Target:
     """A plain matrix (N, N) is one of distances."""
     return Distances(target) if isinstance(target, Tensor) else target
+
+
+class Correlation(Protocol):
+    """Correlations of the N neurons of a map, of which some may be undefined."""
+
+    @property
+    def is_defined(self) -> Tensor:
+        """(N,) bool: neurons that have correlations."""
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether there is a matrix of them, so that :meth:`matrix` gives it."""
+
+    def check(self) -> None:
+        """Raise a UserError if these can't be correlations."""
+
+    def matrix(self) -> Tensor:
+        """(n, n) float32 ρ of the n defined neurons, at most 1 and without NaN."""
+
+    def target(self, absolute: bool = False, chosen: Tensor | None = None) -> Target:
+        """Distances wanted between defined neurons.
+
+        Args:
+            absolute: use |ρ| in place of ρ.
+            chosen: (N,) bool, neurons to take, all of them defined; None for every defined one.
+        """
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of correlations.
+
+    Attributes:
+        rho: (N, N); NaN in rows and columns of undefined neurons.
+    """
+
+    rho: Tensor
+
+    @cached_property
+    def is_defined(self) -> Tensor:
+        return self.rho.diagonal().isfinite()
+
+    @property
+    def has_matrix(self) -> bool:
+        return True
+
+    def check(self) -> None:
+        check_correlation(self.rho)
+        if bool(self._whole.isnan().any()):
+            raise UserError("the correlation of some pair is NaN while both neurons are defined")
+
+    def matrix(self) -> Tensor:
+        return self._whole
+
+    def target(self, absolute: bool = False, chosen: Tensor | None = None) -> Target:
+        return Correlations(self._whole if chosen is None else self._of(chosen), absolute)
+
+    @cached_property
+    def _whole(self) -> Tensor:
+        return self._of(self.is_defined)
+
+    def _of(self, chosen: Tensor) -> Tensor:
+        """(n, n) float32, at most 1: a copy only where something has to change."""
+        rho = self.rho if bool(chosen.all()) else self.rho[chosen][:, chosen]
+        rho = rho.float()
+        return rho.clamp(max=1) if rho.numel() and float(rho.max()) > 1 else rho
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Correlations that are computed from a sample, where a matrix of them would not fit.
+
+    Attributes:
+        sample: of the defined neurons alone.
+        is_defined: (N,) bool, which these are.
+    """
+
+    sample: MatrixFree
+    is_defined: Tensor
+
+    @property
+    def has_matrix(self) -> bool:
+        return False
+
+    def check(self) -> None:
+        """A sample that :func:`projector.statistics.sampling.standardize` made has correlations."""
+
+    def matrix(self) -> Tensor:
+        raise UserError("a sample of tokens takes the place of this map's correlation matrix")
+
+    def target(self, absolute: bool = False, chosen: Tensor | None = None) -> Target:
+        if chosen is None:
+            return replace(self.sample, absolute=absolute)
+        kept = chosen[self.is_defined]
+        rows = self.sample.rows
+        return MatrixFree(rows if bool(kept.all()) else rows[kept], absolute)
+
+
+def as_correlation(correlation: Tensor | MatrixFree | Correlation) -> Correlation:
+    """A plain matrix (N, N), or a sample of defined neurons, as a :class:`Correlation`."""
+    if isinstance(correlation, Tensor):
+        return Matrix(correlation)
+    if isinstance(correlation, MatrixFree):
+        everyone = torch.ones(correlation.n, dtype=torch.bool, device=correlation.device)
+        return Sampled(correlation, everyone)
+    return correlation
+
+
+def among_all(found: Tensor, is_defined: Tensor) -> Tensor:
+    """Positions (N, d) of all: those ``found`` (n, d) of the defined, NaN of the others."""
+    positions = torch.full((len(is_defined), found.shape[1]), torch.nan, device=is_defined.device)
+    positions[is_defined] = found.to(is_defined.device)
+    return positions
+
+
+def check_correlation(correlation: Tensor) -> None:
+    """Raise a UserError if this is no correlation matrix (N, N); NaN is left out."""
+    if correlation.ndim != 2 or correlation.shape[0] != correlation.shape[1]:
+        raise UserError(
+            f"a correlation matrix is square, and this has shape {tuple(correlation.shape)}"
+        )
+    if correlation.numel() == 0:
+        raise UserError("the correlation matrix is empty")
+    n = correlation.shape[0]
+    tiles = [slice(first, first + _TILE) for first in range(0, n, _TILE)]
+    is_symmetric = True
+    # In square tiles, of which both the one and its mirror image fit into cache.
+    for rows, columns in combinations_with_replacement(tiles, 2):
+        one, other = correlation[rows, columns], correlation[columns, rows].T
+        if bool(one.isnan().any()) or bool(other.isnan().any()):
+            one, other = one.nan_to_num(0.0), other.nan_to_num(0.0)
+        extreme = max(map(float, torch.aminmax(one)), key=abs)
+        if abs(extreme) > 1 + 1e-3:
+            raise UserError(f"correlations lie between -1 and 1, and this matrix holds {extreme:g}")
+        is_symmetric &= float((one - other).abs_().max()) <= 1e-4
+    if not is_symmetric:
+        raise UserError("a correlation matrix is symmetric, and this one is not")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projector.layouts.kernels import MatrixFree
 from projector.precision import full_float32
+from projector.statistics.correlations import MatrixFree
 from projector.statistics.covariance import Together
 
 # For each number of a sample, what placing its map takes beside it: standardized rows in half

@@ -73,11 +73,10 @@ def guttman_transforms(
         kernels = _kernels() if _has_kernel(points, target) else None
         if kernels is None:
             found[index] = transform_tiled(points, target)
-        elif isinstance(target, MatrixFree):
+        elif target.stored is None:
             found[index] = kernels.transform_matrix_free(points, target)
         else:
-            absolute = isinstance(target, Correlations) and target.absolute
-            key = (type(target), absolute, points.shape[1], points.device)
+            key = (target.is_correlation, target.absolute, points.shape[1], points.device)
             together.setdefault(key, []).append(index)
     for indices in together.values():
         steps = _kernels().transform_stored(
@@ -93,9 +92,8 @@ def _has_kernel(positions: Tensor, target: Target) -> bool:
         return False
     if not 1 <= positions.shape[1] <= _MOST_DIMENSIONS or target.n == 0:
         return False
-    if isinstance(target, (Distances, Correlations)):
-        return target.matrix.dtype == torch.float32 and target.matrix.stride(1) == 1
-    return isinstance(target, MatrixFree)
+    stored = target.stored
+    return stored is None or (stored.dtype == torch.float32 and stored.stride(1) == 1)
 
 
 @cache

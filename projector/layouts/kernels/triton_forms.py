@@ -206,12 +206,14 @@ def transform_stored(
 
     Args:
         positions: (N, d) float32 each, N of any size, one d of at most 8 for all.
-        targets: float32 matrices whose rows lie in one piece; all of one form.
+        targets: stored as float32 matrices whose rows lie in one piece; all of one form.
     """
     dim = positions[0].shape[1]
     device = positions[0].device
     shapes = tuple(
-        (target.matrix.data_ptr(), target.matrix.stride(0), target.n) for target in targets
+        (matrix.data_ptr(), matrix.stride(0), len(matrix))
+        for matrix in (target.stored for target in targets)
+        if matrix is not None
     )
     n_rows = 8 if dim <= 3 else 4
     plan = _plan(shapes, n_rows, device)
@@ -225,14 +227,14 @@ def transform_stored(
     # Triton launches on the current device.
     with torch.cuda.device_of(points):
         _stored_kernel[(len(plan.table), plan.n_splits)](
-            form.matrix,
+            form.stored,
             plan.table,
             points,
             sums,
             n_all,
             plan.n_columns_each,
-            IS_CORRELATION=isinstance(form, Correlations),
-            ABSOLUTE=isinstance(form, Correlations) and form.absolute,
+            IS_CORRELATION=form.is_correlation,
+            ABSOLUTE=form.absolute,
             ALIGNED=is_aligned,
             DIM=dim,
             ROWS=n_rows,

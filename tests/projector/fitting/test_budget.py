@@ -29,7 +29,7 @@ from tests.projections import contents
 def needs_of(widths: dict[tuple[int, str], int], **more: Any) -> Any:
     options: dict[str, Any] = {
         "correlation": "pooled",
-        "method": "smacof",
+        "layouts": (Layout(),),
         "device": torch.device("cpu"),
         "n_positions": 64,
         "widest": max(widths.values()),
@@ -96,18 +96,23 @@ def test_results_that_stay_in_memory_count() -> None:
 def test_a_budget_that_holds_no_map_is_one_clear_line() -> None:
     widths = {(3, "mlp_post"): 5000, (4, "attn_out"): 10}
     # Trained online, so that a sample can't take the matrix's place.
-    needs = needs_of(widths, method="adamw")
+    needs = needs_of(widths, layouts=(Layout(solver="adamw"),))
     with pytest.raises(UserError) as caught:
-        plan_of(widths, 10**8, method="adamw")
+        plan_of(widths, 10**8, layouts=(Layout(solver="adamw"),))
     line = str(caught.value)
     budget = needs.of([[(3, "mlp_post")]])
     least = enough_text(budget)
-    for part in ("the budget is 100 MB", least, "layer 3 mlp_post", "--memory-budget"):
+    for part in ("the budget is 100 MB", least, "layer 3 mlp_post", "memory_budget"):
         assert part in line
     # What the line says helps.
-    assert plan_of(widths, parse_size(least.replace(" ", "")), method="adamw").samples == {}
+    assert (
+        plan_of(
+            widths, parse_size(least.replace(" ", "")), layouts=(Layout(solver="adamw"),)
+        ).samples
+        == {}
+    )
     with pytest.raises(UserError, match="of 100 MB that are free"):
-        plan_of(widths, None, 10**8, method="adamw")
+        plan_of(widths, None, 10**8, layouts=(Layout(solver="adamw"),))
 
 
 def test_a_map_too_wide_for_a_matrix_keeps_a_sample() -> None:
@@ -243,7 +248,7 @@ def test_several_passes_give_what_one_gives(
     model, corpus = str(checkpoint("qwen2")), str(text_file)
     options: dict[str, Any] = {"max_tokens": 1200, "batch_size": 4, "solver": solver}
     job = prepare(model, corpus, FitSettings(max_tokens=1200, batch_size=4), job_layout(solver))
-    needs = needs_of(job.widths, method=job.layout.method, n_positions=4 * job.sequence_length)
+    needs = needs_of(job.widths, layouts=(job.layout,), n_positions=4 * job.sequence_length)
     budget = needs.of([[key] for key in job.widths]) + max(needs.sums.values())
     projector.fit(model, corpus, out=tmp_path / "once", **options)
     projector.fit(model, corpus, out=tmp_path / "often", memory_budget=budget, **options)

@@ -12,9 +12,9 @@ from projector.layouts.kernels import (
     Distances,
     MatrixFree,
     guttman_transform,
-    targets,
 )
 from projector.layouts.solving import Layout, solve
+from projector.statistics import correlations as room
 from projector.statistics.sampling import standardize
 
 
@@ -51,7 +51,7 @@ def test_solving_without_the_matrix_gives_the_same_map() -> None:
 
 def test_half_precision_moves_correlations_little(monkeypatch: pytest.MonkeyPatch) -> None:
     # Widened seven neurons at a time.
-    monkeypatch.setattr(targets, "_WIDENED", 7 * 400)
+    monkeypatch.setattr(room, "_WIDENED", 7 * 400)
     seen = activations(n_tokens=400)
     rows, _ = standardize(seen, torch.float16)
     assert rows.dtype == torch.float16
