@@ -32,7 +32,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from benchmarks.results import describe_machine, write_results
 from projector import bundled
 from projector.layouts.solving import Layout
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from projector.model.loading import load_model
 from projector.projection.facts import Facts, MapFacts
 from projector.projection.projection import PlacedLayout, Projection

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dashboard.frame.sidebar import Scene
 from dashboard.state.loading import moments_at
 from projector.errors import UserError
-from projector.model.architecture import Mlp
+from projector.model.architecture.records import Mlp
 from projector.model.architecture.weights import read_weights
 
 _KEPT = "output norms"

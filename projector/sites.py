@@ -1,7 +1,7 @@
 """Where activations are read in a block: one record a site, and a layer's site in every file.
 
 Command lines, errors and pages read the records. How a site is found in a model is told by
-:mod:`projector.model.architecture.finding`, which is the only other place that knows sites by name.
+:mod:`projector.model.architecture.sites`, which is the only other place that knows sites by name.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from projector.corpus.sources import open_text
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import UserError
 from projector.memory import size_text
-from projector.model.architecture import Architecture, Mlp
+from projector.model.architecture.records import Architecture, Mlp
 from projector.model.capture import Tap, capture, evaluating, kept_rows
 from projector.model.context import find_context
 from projector.model.loading import LoadedModel

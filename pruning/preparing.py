@@ -10,7 +10,8 @@ from pathlib import Path
 
 from projector.corpus.sources import find_source
 from projector.errors import UserError
-from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.architecture.widths import can_have_bias, config_with_widths
 from projector.model.loading import LoadedModel, load_model
 from projector.projection.projection import FACTS_FILE, Projection

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from projector.errors import UserError
-from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, native_tensors, read_weights
 from projector.model.architecture.widths import config_with_widths, has_output_bias, trunk_prefix
 from pruning.calibration import mlps_of

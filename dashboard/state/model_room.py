@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from projector.errors import UserError
-from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.loading import LoadedModel, load_model
 
 # How soon one who waits is heard who does not want to any more.

@@ -18,10 +18,8 @@ from projector.fitting.settings import LEAST_TOKENS
 from projector.fitting.settings import FitSettings as FitSettings
 from projector.layouts.solving import Layout
 from projector.memory import free_memory
-from projector.model.architecture import (
-    Architecture,
-    find_architecture,
-)
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.context import find_context
 from projector.model.loading import (
     BUNDLED,

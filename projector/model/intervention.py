@@ -22,7 +22,7 @@ class Replacement:
     """What some neurons of a tap are made to be, at every position.
 
     Attributes:
-        tap: where they are read; see :attr:`projector.model.architecture.Block.taps`.
+        tap: where they are read; see :attr:`projector.model.architecture.records.Block.taps`.
         neurons: (n,) int64, their numbers.
         values: (n,) float, what they become; one zero each for zero ablation, their means over a
             corpus for mean ablation (Wang et al. 2022, arXiv:2211.00593).

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from projector.errors import UserError
 from projector.layouts.solving import Layout
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from projector.model.loading import load_model
 from projector.projection.facts import Facts, LayoutSettings, MapFacts
 from projector.projection.faithfulness import measure

@@ -14,7 +14,7 @@ from torch import nn
 
 from projector.fitting.preparing import Job
 from projector.layouts.solving import Layout, Placement
-from projector.model.architecture import Architecture
+from projector.model.architecture.records import Architecture
 from projector.model.loading import LoadedModel, input_device
 from projector.projection.facts import CorpusFacts, Facts, LayoutSettings, MapFacts, ModelFacts
 from projector.projection.trust import ArrangementCosts

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from projector.corpus.batches import Corpus
 from projector.errors import UserError
-from projector.model.architecture import Architecture
+from projector.model.architecture.records import Architecture
 from projector.model.capture import capture, evaluating
 from projector.storage.places import check_place, disk_errors
 

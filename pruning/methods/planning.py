@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from projector.errors import UserError
-from projector.model.architecture import Architecture
+from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, read_weights
 from projector.model.architecture.widths import config_with_widths
 from pruning.calibration import Calibration, Moments, check_enough, mlps_of

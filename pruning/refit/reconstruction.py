@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from projector.corpus.batches import Batch
 from projector.errors import UserError
-from projector.model.architecture import Architecture, Mlp
+from projector.model.architecture.records import Architecture, Mlp
 from projector.model.architecture.weights import MlpWeights, read_weights
 from projector.model.capture import Call, Tap, capture, evaluating, kept_rows, record_calls
 from projector.progress import Progress

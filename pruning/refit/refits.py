@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from projector.errors import UserError
-from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, read_weights
 from projector.model.architecture.widths import can_have_bias
 from projector.model.capture import Tap, kept_rows

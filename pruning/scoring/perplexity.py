@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from projector.errors import UserError
 from projector.memory import out_of_memory
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from projector.model.capture import evaluating
 from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent

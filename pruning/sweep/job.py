@@ -9,7 +9,7 @@ from typing import Any
 
 from projector.corpus.sources import read_documents
 from projector.errors import UserError
-from projector.model.architecture import Architecture
+from projector.model.architecture.records import Architecture
 from projector.model.context import find_context
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent

@@ -19,7 +19,7 @@ from torch import nn
 
 from projector.errors import UserError
 from projector.memory import out_of_memory, size_text
-from projector.model.architecture import Architecture
+from projector.model.architecture.records import Architecture
 from projector.model.architecture.widths import can_have_bias
 from pruning.calibration import calibrate, check_enough, mlps_of
 from pruning.methods.plan import NotApplicable, PruningPlan

@@ -13,7 +13,7 @@ import transformers
 from dashboard.frame.sidebar import Scene
 from dashboard.state.model_room import Guest
 from dashboard.state.settings import Settings
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from projector.model.loading import load_model
 from projector.projection.projection import Projection
 from tests.conftest import make_text

@@ -17,7 +17,7 @@ from dashboard import ablation
 from dashboard.ablation import Outcome, ablate
 from dashboard.prompts import Prompt, continue_prompt
 from dashboard.state.model_room import Guest
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from projector.model.intervention import Replacement, intervene
 from pruning.scoring.perplexity import score
 from pruning.scoring.windows import EvaluationText, prepare

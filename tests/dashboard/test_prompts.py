@@ -30,7 +30,7 @@ from dashboard.prompts import (
 )
 from dashboard.state.model_room import Guest
 from projector.errors import UserError
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 from tests.families import ENCODERS, FAMILIES
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from projector.corpus.documents import hash_documents
 from projector.errors import UserError
-from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.loading import LoadedModel
 from pruning import calibration
 from pruning.calibration import (

@@ -13,7 +13,8 @@ import transformers as hf
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, read_weights
 from pruning.methods import folding, standins
 from pruning.methods.plan import LayerPlan, PruningPlan, StandIn

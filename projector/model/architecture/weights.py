@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from projector.model.architecture import Matrix, Mlp
+from projector.model.architecture.records import Matrix, Mlp
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from projector.errors import UserError
-from projector.model.architecture import Architecture, Matrix
+from projector.model.architecture.records import Architecture, Matrix
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -12,7 +12,7 @@ import pytest
 
 from projector.bundled.train import Recipe, bits_per_byte
 from projector.corpus.stdlib import stdlib_modules
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from projector.model.loading import BUNDLED_FOLDER, LoadedModel, load_model
 from projector.threads import in_threads
 

@@ -23,7 +23,7 @@ from projector.fitting.placing import map_facts
 from projector.fitting.preparing import FitSettings, Job, prepare, split_options
 from projector.layouts.costs import dissimilarity, stress_figures
 from projector.layouts.solving import Layout, place, solve
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from projector.model.capture import collect
 from projector.model.loading import is_spread, load_model
 from projector.statistics.gathering import HalfStatistics, in_first_half

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from projector.model.architecture import Architecture, Matrix, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture, Matrix
 from projector.model.capture import Tap, capture, collect, kept_rows
 from projector.sites import SITES
 from tests.families import FAMILIES, MIXTURES, N_LAYERS, N_VOCABULARY, PARALLEL, build

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.weights import read_weights
 from projector.model.capture import Tap, collect
 from projector.model.intervention import Replacement, intervene

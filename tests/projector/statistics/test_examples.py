@@ -19,7 +19,7 @@ from torch import Tensor
 from projector.corpus.batches import Corpus
 from projector.corpus.tokens import read_corpus
 from projector.errors import UserError
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from projector.statistics.examples import Examples, gather_examples
 from tests.conftest import make_text
 from tests.families import N_NEURONS, build

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from projector.errors import UserError
-from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import read_weights
 from projector.model.loading import LoadedModel
 from pruning.calibration import Calibration, calibrate, mlps_of, read_calibration

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from projector.model.architecture import find_architecture
+from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.weights import read_weights
 from projector.model.loading import LoadedModel
 from projector.progress import Silent

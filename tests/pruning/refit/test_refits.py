@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, read_weights
 from projector.model.loading import LoadedModel
 from pruning.calibration import Calibration, Moments, calibrate, mlps_of, read_calibration

@@ -14,7 +14,8 @@ import transformers as hf
 from torch import Tensor, nn
 
 from projector.errors import SettingError, UserError
-from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.capture import Tap, collect
 from projector.sites import SITES, default_sites
 from tests.families import (

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from projector.model.architecture import Architecture, Mlp, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture, Mlp
 from projector.model.architecture.weights import MlpWeights, native_tensors, read_weights
 from projector.model.capture import collect
 from tests.families import FAMILIES, N_HIDDEN, N_NEURONS, N_NEURONS_OF, N_VOCABULARY, build

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from projector.errors import UserError
-from projector.model.architecture import Architecture, find_architecture
+from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.records import Architecture
 from projector.model.architecture.widths import (
     can_have_bias,
     config_with_widths,

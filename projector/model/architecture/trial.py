@@ -1,0 +1,157 @@
+"""One run of a model on a few tokens with autograd on, and what its graph tells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from projector.errors import UserError
+from projector.model.architecture.records import Matrix
+from projector.model.capture import Tap, capture
+from projector.model.context import input_embedding
+
+_N_TRIAL_TOKENS = 6
+
+
+@dataclass
+class Trial:
+    """What passed through the watched modules in one run, in the order of their calls."""
+
+    names: dict[nn.Module, str]
+    inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
+    outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
+    n_calls: Counter[nn.Module] = field(default_factory=Counter)
+
+
+def run_trial(model: nn.Module) -> Trial:
+    """Run the model on six tokens and keep what passes each of its modules.
+
+    Raises:
+        UserError: if it can't be run so, or reads no tokens.
+    """
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    members = {member for each in lists for member in each}
+    names = {module: name for name, module in model.named_modules()}
+    # Leaves, blocks and experts: all that can be a matrix, a norm or a member of the block list,
+    # and the modules between them, of which a mixture of experts is one.
+    trial = Trial(names)
+    taps = {
+        (module, side): Tap(module, side)
+        for module in names
+        if module is not model and (module in members or not isinstance(module, nn.ModuleList))
+        for side in ("input", "output")
+    }
+
+    def keep(key: tuple[nn.Module, str], tensor: Tensor) -> None:
+        module, side = key
+        if side == "input":
+            trial.n_calls[module] += 1
+            # Kept in the order of the calls, which dicts preserve.
+            trial.inputs.setdefault(module, tensor)
+        else:
+            trial.outputs.setdefault(module, tensor)
+
+    table = _token_embedding(model)
+    ids = (torch.arange(_N_TRIAL_TOKENS, device=table.device) * 7 + 11) % table.shape[0]
+    inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
+    # Each module has a flag of its own: part of a model in training may be set to evaluate.
+    were_training = [module for module in model.modules() if module.training]
+    required_grad = table.requires_grad
+    model.eval()
+    table.requires_grad_(True)
+    try:
+        with capture(taps, keep, skip_empty=True):
+            model(**inputs)
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise UserError(
+            f"{type(model).__name__} could not be run on {_N_TRIAL_TOKENS} tokens: "
+            f"{one_line(error)}"
+        ) from error
+    finally:
+        table.requires_grad_(required_grad)
+        for module in were_training:
+            module.training = True
+    return trial
+
+
+def _token_embedding(model: nn.Module) -> Tensor:
+    table = getattr(input_embedding(model), "weight", None)
+    if not isinstance(table, Tensor):
+        raise UserError(
+            f"{type(model).__name__} has no token embedding, so it is no transformer language model"
+        )
+    return table
+
+
+def is_matrix(module: nn.Module) -> bool:
+    """Whether a module multiplies by a weight of two axes, and is no embedding."""
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module has a weight of one axis."""
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 1
+
+
+def describe_matrix(module: nn.Module, trial: Trial) -> Matrix:
+    """A module that :func:`is_matrix` knows, and which axis of its weight runs over inputs."""
+    x, y = trial.inputs[module].detach(), trial.outputs[module].detach()
+    weight, bias = getattr(module, "weight"), getattr(module, "bias", None)  # noqa: B009
+    input_axis = 1 if weight.shape == (y.shape[-1], x.shape[-1]) else 0
+    if weight.shape[0] == weight.shape[1]:
+        # The shape of a square matrix does not tell which axis is which; what it computes does. It
+        # is run again, for the model may have changed in place what it gave in the trial.
+        shift = 0 if bias is None else bias
+        with torch.no_grad():
+            y = module(x)
+            errors = [(y - (x @ w + shift)).float().norm() for w in (weight, weight.T)]
+        input_axis = int(errors[1] < errors[0])
+    return Matrix(trial.names[module], module, x.shape[-1], y.shape[-1], input_axis)
+
+
+def depends_on_positions(tensor: Tensor, stream: Tensor, reader: int) -> bool:
+    """Whether ``tensor`` at position ``reader`` depends on ``stream`` at any other position."""
+    row = tensor.reshape(-1, tensor.shape[-1])[reader]
+    # Random weights, for a plain sum may be constant (a normalised row sums to nothing).
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(row.shape, generator=generator).to(row)
+    (gradient,) = torch.autograd.grad(row @ probe, stream, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        return False
+    by_position = gradient.reshape(-1, gradient.shape[-1]).abs().amax(dim=1)
+    by_position[reader] = 0
+    return bool((by_position > 0).any())
+
+
+def on_which_depends(tensor: Tensor, sources: Sequence[Tensor]) -> list[bool]:
+    """For each source, whether the graph leads from it to ``tensor``."""
+    with_graph = [source for source in sources if source.requires_grad]
+    if not with_graph:
+        return [False] * len(sources)
+    gradients = torch.autograd.grad(
+        tensor.float().sum(), with_graph, retain_graph=True, allow_unused=True
+    )
+    connected = {
+        id(source)
+        for source, gradient in zip(with_graph, gradients, strict=True)
+        if gradient is not None
+    }
+    return [id(source) in connected for source in sources]
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
