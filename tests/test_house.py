@@ -25,7 +25,6 @@ LONG_MODULES: dict[str, str] = {
     "dashboard/sweeping.py": LEFT,
     "dashboard/views/poles.py": LEFT,
     "projector/fitting/pipeline.py": LEFT,
-    "projector/model/architecture/__init__.py": LEFT,
     "projector/terminal/cli.py": LEFT,
     "pruning/poles/poles.py": LEFT,
     "pruning/scoring/windows.py": LEFT,
@@ -33,7 +32,6 @@ LONG_MODULES: dict[str, str] = {
     "pruning/terminal/cli.py": LEFT,
 }
 LONG_FUNCTIONS: dict[str, str] = {
-    "projector/corpus/tokens.py:read_corpus": LEFT,
     "projector/fitting/pipeline.py:run": LEFT,
     "projector/fitting/preparing.py:prepare": LEFT,
     "projector/model/loading.py:load_model": LEFT,
@@ -54,7 +52,6 @@ ROOMS_WITH_CODE_IN_INIT = {
     "dashboard": "prepares the environment before Streamlit loads PyTorch",
     "benchmarks": "prepares the environment before anything loads PyTorch",
     "projector/layouts/kernels": LEFT,
-    "projector/model/architecture": LEFT,
 }
 FLAGS_IN_MESSAGES: dict[str, str] = {
     "dashboard/frame/sidebar.py": LEFT,
@@ -63,7 +60,6 @@ FLAGS_IN_MESSAGES: dict[str, str] = {
     "dashboard/state/settings.py": LEFT,
     "dashboard/sweeping.py": LEFT,
     "projector/bundled/train.py": LEFT,
-    "projector/corpus/tokens.py": LEFT,
     "projector/fitting/budget.py": LEFT,
     "projector/fitting/checkpoint.py": LEFT,
     "projector/fitting/pipeline.py": LEFT,

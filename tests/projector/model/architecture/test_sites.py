@@ -39,7 +39,7 @@ def test_a_new_site_is_one_record_and_one_function() -> None:
     assert taps[0, "mlp_pre"] == Tap(block.mlp.inputs[0].module, "input")
     assert block.widths["mlp_pre"] == N_HIDDEN
     with pytest.raises(UserError, match="no site 'mlp_pre': no MLP reads anything here"):
-        find_architecture(build(MIXTURES[0])).choose_sites(["mlp_pre"])
+        find_architecture(build(next(iter(MIXTURES)))).choose_sites(["mlp_pre"])
 
 
 def test_a_site_that_is_found_nowhere_is_missing_with_a_reason(
