@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from projector.fitting.pipeline import make_gatherer
 from projector.fitting.preparing import Job
+from projector.fitting.training import make_gatherer, make_trainings
 from projector.layouts.settings import Layout
 from projector.memory import memory_errors
 
@@ -31,7 +31,7 @@ def estimate(job: Job) -> Estimate:
     """Time a batch and a pass of the solver, and reckon the whole from them."""
     batch = next(job.corpus.batches(job.settings.batch_size))
     with memory_errors(*job.widest):
-        gatherer = make_gatherer(job, job.plan.passes[0])
+        gatherer = make_gatherer(job, job.plan.passes[0], make_trainings(job))
         # The first run is slower: it allocates, and on a GPU loads kernels. A sequence will do.
         gatherer.run(next(job.corpus.batches(1)), 0)
         device = gatherer.device

@@ -29,10 +29,10 @@ from projector.fitting.pace import Pace
 from projector.fitting.placing import PlacedMap, kept_statistics, place_map
 from projector.fitting.preparing import Job, prepare, split_options
 from projector.fitting.processes import OthersEnded, Processes, join_processes
+from projector.fitting.training import Training, make_gatherer, make_trainings
 from projector.interrupt import DeferredInterrupt
-from projector.layouts.solving import Layout, OnlineTrainer
 from projector.memory import give_back, memory_errors
-from projector.model.loading import BUNDLED, LoadedModel, input_device
+from projector.model.loading import BUNDLED, LoadedModel
 from projector.progress import Progress, Silent
 from projector.projection.overview import FACTS_FILE, read_saved
 from projector.projection.projection import PlacedLayout, Projection, check_out
@@ -220,7 +220,7 @@ def _check_own(folder: Path, job: Job, *, force: bool) -> None:
         settings = {name: each.settings for name, each in theirs.layouts.items()}
     except UserError:
         facts, settings = None, {}
-    ours = {layout.name: layout_settings(layout) for layout in _layouts(job)}
+    ours = {layout.name: layout_settings(layout) for layout in job.layouts}
     # Layouts that were added since are no reason.
     if facts != projection_facts(job, {}) or not ours.items() <= settings.items():
         raise UserError(
@@ -234,11 +234,6 @@ def _check_own(folder: Path, job: Job, *, force: bool) -> None:
 def _may_replace(folder: Path, projection: Projection, choices: Mapping[str, Any]) -> bool:
     """Whether a resumed run may replace what it finds: its own work, or what it was told to."""
     return bool(choices.get("force")) or projection.is_saved_at(folder)
-
-
-def _layouts(job: Job) -> tuple[Layout, ...]:
-    """Those of a fit; the first is the projection's first."""
-    return (job.layout,)
 
 
 def _rounds(
@@ -309,7 +304,8 @@ class _Fit:
             # Maps that are trained side by side draw from one source of randomness.
             together = job.layout.method == "adamw" and n_done < self.n_batches
             give_back()
-            gatherer = make_gatherer(job, keys if together else left, log_with, log_dir)
+            trainings = make_trainings(job, log_with, log_dir)
+            gatherer = make_gatherer(job, keys if together else left, trainings)
             if gathered is not None:
                 gatherer.load_state(gathered.tensors)
                 self._written = (i_pass, n_done)
@@ -319,7 +315,7 @@ class _Fit:
                 # What is added up is no longer a share: it could not be gone on from.
                 self._write(i_pass, self.n_batches, gatherer)
                 gatherer.reduce(self.processes)
-            self._place(i_pass, gatherer, interrupt)
+            self._place(i_pass, gatherer, trainings, interrupt)
 
     def _gather(
         self, i_pass: int, gatherer: Gatherer, n_done: int, interrupt: DeferredInterrupt
@@ -349,17 +345,21 @@ class _Fit:
             job.corpus,
             job.settings.batch_size,
             n_done=n_done,
-            processes=self.processes,
+            is_mine=self.processes.mine,
             after_batch=after_batch,
         )
         progress.end()
-        if gatherer.trainer is not None:
-            gatherer.trainer.close()
 
-    def _place(self, i_pass: int, gatherer: Gatherer, interrupt: DeferredInterrupt) -> None:
+    def _place(
+        self,
+        i_pass: int,
+        gatherer: Gatherer,
+        trainings: Mapping[str, Training],
+        interrupt: DeferredInterrupt,
+    ) -> None:
         # What batches took is room for what maps take.
         give_back()
-        trained = gatherer.trainer.positions() if gatherer.trainer is not None else {}
+        trained = {name: training.finish() for name, training in trainings.items()}
         self.progress.begin("Placing neurons", len(gatherer.gathered), "maps")
         try:
             self._write_if_due(i_pass, gatherer)
@@ -385,7 +385,7 @@ class _Fit:
         self,
         keys: Sequence[MapKey],
         gatherer: Gatherer,
-        trained: Mapping[str, Tensor],
+        trained: Mapping[str, Mapping[str, Tensor]],
         interrupt: DeferredInterrupt,
     ) -> None:
         """Place one map in each process; the first keeps all."""
@@ -398,8 +398,12 @@ class _Fit:
                     own = place_map(
                         name,
                         gatherer.gathered[key],
-                        _layouts(self.job),
-                        trained={self.job.layout.name: trained[name]} if name in trained else None,
+                        self.job.layouts,
+                        trained={
+                            layout: positions[name]
+                            for layout, positions in trained.items()
+                            if name in positions
+                        },
                     )
         found = self.processes.collected(own)
         for key, placed in zip(keys, found, strict=False):
@@ -454,42 +458,10 @@ class _Fit:
                 versions(),
                 {m.name: m.placements[layout.name].positions for m in maps},
             )
-            for layout in _layouts(self.job)
+            for layout in self.job.layouts
         }
         return Projection(
             projection_facts(self.job, {m.name: m.facts for m in maps}),
             layouts,
             cast(Mapping[str, Tensor], statistics),
         )
-
-
-def make_gatherer(
-    job: Job, keys: Sequence[MapKey], log_with: str | None = None, log_dir: Path | None = None
-) -> Gatherer:
-    """A gatherer of some maps, with a trainer where their positions are trained online."""
-    layout = job.layout
-    trainer = None
-    if layout.method == "adamw":
-        trainer = OnlineTrainer(
-            layout.dim,
-            objective=layout.objective,
-            start=layout.start,
-            lr=layout.lr,
-            p=layout.p,
-            accumulate=layout.accumulate,
-            seed=layout.seed,
-            device=input_device(job.trunk),
-            log_with=log_with,
-            log_dir=log_dir,
-        )
-    taps = job.architecture.taps(job.sites, job.layers)
-    return Gatherer(
-        job.trunk,
-        {key: taps[key] for key in keys},
-        {key: job.widths[key] for key in keys},
-        job.corpus,
-        samples=job.plan.samples,
-        correlation=job.settings.correlation,
-        trainer=trainer,
-        absolute=layout.absolute,
-    )

@@ -52,6 +52,11 @@ class Job:
     plan: Plan
 
     @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """How every map is placed; the first is the projection's first."""
+        return (self.layout,)
+
+    @property
     def widths(self) -> dict[MapKey, int]:
         """Neurons of every map."""
         return _widths(self.architecture, self.sites, self.layers)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from projector.corpus.batches import Batch, Corpus
-from projector.fitting.processes import Processes
-from projector.layouts.solving import OnlineTrainer
 from projector.model.capture import Tap, capture, evaluating, token_rows
 from projector.model.loading import input_device, is_spread, widest_dtype
 from projector.sites import MapKey, map_name
@@ -75,6 +73,19 @@ class HalfStatistics:
 Halves = tuple[HalfStatistics, HalfStatistics]
 
 
+class Learner(Protocol):
+    """What learns from each batch's correlations while the model runs."""
+
+    def step(self, correlations: Mapping[str, Tensor]) -> object:
+        """Learn from a batch: map name → its (N, N) float64 correlations, NaN where undefined."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it has learned, exactly."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+
+
 def _devices_of(
     model: nn.Module, taps: Mapping[MapKey, Tap], device: torch.device
 ) -> dict[MapKey, torch.device]:
@@ -100,8 +111,7 @@ class Gatherer:
         samples: of how many tokens to keep the activations, for maps too wide for a matrix.
         corpus: what will be shown.
         correlation: ``pooled`` or ``per-sequence``.
-        trainer: shown each batch's correlations, where positions are trained online.
-        absolute: show the trainer |ρ|.
+        learners: shown each batch's correlations, by a name for each.
     """
 
     def __init__(
@@ -113,11 +123,10 @@ class Gatherer:
         *,
         samples: Mapping[MapKey, int] | None = None,
         correlation: str = "pooled",
-        trainer: OnlineTrainer | None = None,
-        absolute: bool = False,
+        learners: Mapping[str, Learner] | None = None,
     ) -> None:
         self.model, self.taps, self.n_sequences = model, taps, corpus.n_sequences
-        self.correlation, self.trainer, self.absolute = correlation, trainer, absolute
+        self.correlation, self.learners = correlation, dict(learners or {})
         self.device = input_device(model)
         # Sums are kept where activations are: of a model that is spread, on many devices.
         found = _devices_of(model, taps, self.device) if is_spread(model) else {}
@@ -166,7 +175,7 @@ class Gatherer:
                 rows = every.index_select(0, indices[device][i])
                 if half.by_sequence is not None:
                     half.by_sequence.update(rows.split(lengths[i]))
-                if self.trainer is None:
+                if not self.learners:
                     half.covariance.update(rows)
                     continue
                 alone = RunningCovariance(rows.shape[1], half.covariance.mean.device)
@@ -183,15 +192,13 @@ class Gatherer:
         }
         with torch.no_grad(), evaluating(self.model), capture(self.taps, consume):
             self.model(**inputs)
-        if self.trainer is not None:
-            self.trainer.step({map_name(*k): self._shown(s) for k, s in batch_statistics.items()})
-
-    def _shown(self, statistics: RunningCovariance) -> Tensor:
-        rho = statistics.correlation()
-        return rho.abs() if self.absolute else rho
+        if self.learners:
+            shown = {map_name(*key): each.correlation() for key, each in batch_statistics.items()}
+            for learner in self.learners.values():
+                learner.step(shown)
 
     def state(self) -> dict[str, Tensor]:
-        """All sums, and the trainer's state, as tensors, exactly."""
+        """All sums, and what the learners have learned, as tensors, exactly."""
         tensors: dict[str, Tensor] = {}
         for prefix, part in self._parts():
             tensors |= {f"{prefix}/{name}": tensor for name, tensor in part.state().items()}
@@ -223,8 +230,12 @@ class Gatherer:
                 yield f"{name}/{which}/covariance", half.covariance
                 if half.by_sequence is not None:
                     yield f"{name}/{which}/by_sequence", half.by_sequence
-        if self.trainer is not None:
-            yield "trainer", self.trainer
+        for name, learner in self.learners.items():
+            yield f"learner/{name}", learner
+
+
+def _all(number: int) -> bool:
+    return True
 
 
 def gather(
@@ -233,18 +244,19 @@ def gather(
     batch_size: int,
     *,
     n_done: int = 0,
-    processes: Processes = Processes(),  # noqa: B008 — it is frozen
+    is_mine: Callable[[int], bool] = _all,
     after_batch: Callable[[int, Batch], None] = lambda n_batches, batch: None,
 ) -> None:
-    """Run the gatherer over this process's share of the corpus, every so many-th batch.
+    """Run the gatherer over the corpus, or over this process's share of it.
 
     Args:
         n_done: batches of the corpus, counting everyone's, that are left out at the start.
+        is_mine: whether the batch of a number, from 0, is of this process's share.
         after_batch: told how many batches of the corpus are behind, and shown the last.
     """
     n_before = 0
     for number, batch in enumerate(corpus.batches(batch_size)):
-        if number >= n_done and processes.mine(number):
+        if number >= n_done and is_mine(number):
             gatherer.run(batch, n_before)
             after_batch(number + 1, batch)
         n_before += batch.n_tokens
