@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from projector.fitting.preparing import Job
-from projector.layouts.solving import Layout, OnlineTrainer
+from projector.layouts.online import OnlineTrainer
+from projector.layouts.settings import Layout
 from projector.model.loading import input_device
 from projector.sites import MapKey
 from projector.statistics.gathering import Gatherer
@@ -69,9 +70,9 @@ def make_trainings(
     """Layout name → its training, for the layouts of a job that are trained."""
     device = input_device(job.trunk)
     return {
-        layout.method: Training(layout, device, log_with, log_dir)
+        layout.name: Training(layout, device, log_with, log_dir)
         for layout in job.layouts
-        if layout.method == "adamw"
+        if layout.how.trains
     }
 
 

@@ -158,8 +158,11 @@ def _option(each: Field[Any], annotation: Any) -> inspect.Parameter:
             flag = f"{flag}/{no}"
         elif each.default:
             flag = f" /{no}"
-    if _reader(each, annotation) is not None or (annotation is int and each.default is None):
-        annotation = str | None if _reader(each, annotation) else int | None
+    if _reader(each, annotation) is not None:
+        annotation = str | None
+    elif each.default is None:
+        # Also of a field that is given a value when its settings are made.
+        annotation = annotation | None
     is_needed = each.default is MISSING
     default = ... if is_needed else each.default
     shows = not is_needed and default is not None and not isinstance(default, bool)

@@ -12,11 +12,11 @@ from rich.markup import escape
 
 from projector.corpus.sources import sources_help
 from projector.fitting.settings import FitSettings
-from projector.layouts.solving import Layout
+from projector.layouts.settings import Layout
 from projector.settings import setting
 from projector.terminal.commands import Given, command
 from projector.terminal.options import ModelOptions
-from projector.terminal.results import layout_of, next_command, summary
+from projector.terminal.results import next_command, summary
 from projector.terminal.screen import Screen, duration_text
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def fit(
     from projector.fitting.pipeline import run
 
     out = options.out
-    job = _prepared(screen, model, options, settings, layout_of(layout), loading, processes)
+    job = _prepared(screen, model, options, settings, layout.make(), loading, processes)
     screen.can_resume = lambda: has_checkpoint(out)
     with screen.progress() as progress:
         run(

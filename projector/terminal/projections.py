@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from projector.layouts.solving import Layout
+from projector.layouts.settings import Layout
 from projector.settings import setting
 from projector.terminal.commands import Given, Without, command
 from projector.terminal.options import ModelOptions, OutOptions, SavedProjection
-from projector.terminal.results import layout_of, next_command, summary
+from projector.terminal.results import next_command, summary
 from projector.terminal.screen import Screen
 
 
@@ -30,7 +30,7 @@ def relayout(
     from projector.projection.projection import Projection, check_out
     from projector.projection.relaying import relayout as make
 
-    chosen = layout_of(layout)
+    chosen = layout.make()
     old = Projection.load(projection_dir)
     check_out(where.out, force=where.force)
     if where.out.resolve() == projection_dir.resolve():

@@ -58,8 +58,3 @@ def _program() -> str:
     if which("projector") is not None or called.name != "projector":
         return "projector"
     return os.path.relpath(called)
-
-
-def layout_of(given: Any) -> Any:
-    """The layout that a command line describes."""
-    return given.make()
