@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dashboard.sweeping import json_error
 from projector.errors import UserError
-from pruning.poles.poles import Poles, PoleSettings, load_poles
+from pruning.poles.files import load_poles
+from pruning.poles.poles import Poles, PoleSettings
 
 # Up to here they are found in less than starting a process takes.
 MOST_AT_ONCE = 8_000

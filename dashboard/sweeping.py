@@ -23,8 +23,9 @@ from projector.corpus.sources import sources_hint
 from projector.errors import UserError
 from projector.projection.projection import FACTS_FILE
 from pruning.saving import PLAN_FILE
-from pruning.sweep.job import SweepSettings, tasks_of
 from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
+from pruning.sweep.settings import SweepSettings
+from pruning.sweep.tasks import tasks_of
 
 _JOBS = ".jobs"
 # A small sweep: a large one is for the command line.

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pruning.methods.plan import PruningPlan
-    from pruning.poles.poles import Poles, PoleSettings, find_poles
+    from pruning.poles.finding import find_poles
+    from pruning.poles.poles import Poles, PoleSettings
     from pruning.pruning import PruneSettings, prune_model
     from pruning.saving import load_plan
     from pruning.surgery import apply_plan
-    from pruning.sweep.job import SweepRequest, SweepSettings, prepare_sweep, run_sweep
+    from pruning.sweep.job import prepare_sweep
     from pruning.sweep.report import PruningReport
+    from pruning.sweep.running import run_sweep
+    from pruning.sweep.settings import SweepRequest, SweepSettings
 
 _HOMES = {
     "PoleSettings": "pruning.poles.poles",
@@ -19,14 +22,14 @@ _HOMES = {
     "PruneSettings": "pruning.pruning",
     "PruningPlan": "pruning.methods.plan",
     "PruningReport": "pruning.sweep.report",
-    "SweepRequest": "pruning.sweep.job",
-    "SweepSettings": "pruning.sweep.job",
+    "SweepRequest": "pruning.sweep.settings",
+    "SweepSettings": "pruning.sweep.settings",
     "apply_plan": "pruning.surgery",
-    "find_poles": "pruning.poles.poles",
+    "find_poles": "pruning.poles.finding",
     "load_plan": "pruning.saving",
     "prepare_sweep": "pruning.sweep.job",
     "prune_model": "pruning.pruning",
-    "run_sweep": "pruning.sweep.job",
+    "run_sweep": "pruning.sweep.running",
 }
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -15,8 +16,8 @@ from projector.corpus.batches import Batch, Corpus
 from projector.corpus.documents import Document, hash_documents
 from projector.corpus.sources import open_text
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
-from projector.errors import UserError
-from projector.memory import size_text
+from projector.errors import SettingError, UserError, named
+from projector.memory import out_of_memory, size_text
 from projector.model.architecture.records import Architecture, Mlp
 from projector.model.capture import Tap, capture, evaluating, kept_rows
 from projector.model.context import find_context
@@ -28,6 +29,7 @@ Key = TypeVar("Key", bound=Hashable)
 DEFAULT_SEQUENCES = 256
 # Of five sequences, the last tells how well what the others say holds for text they are not.
 _HELD_OUT_EVERY = 5
+LEAST_SEQUENCES = _HELD_OUT_EVERY
 _CHARACTERS_A_TOKEN = 8
 
 
@@ -57,12 +59,14 @@ class CalibrationText:
             UserError: if there are fewer, or none is asked for.
         """
         if n_sequences < 1:
-            raise UserError(f"--sequences {n_sequences:,} leaves no text: give 1 or more")
+            raise SettingError("n_sequences", n_sequences, "leaves no text", "give 1 or more")
         lengths = np.diff(self.corpus.starts)
         if len(lengths) < n_sequences:
             raise UserError(
                 f"calibration text '{self.source}' has {len(lengths):,} sequences, and "
-                f"{n_sequences:,} are asked for: give more text or fewer --sequences"
+                f"{n_sequences:,} are asked for: give more text or fewer {named('n_sequences')}",
+                setting="n_sequences",
+                value=n_sequences,
             )
         whole = np.flatnonzero(lengths == lengths.max())
         usable = whole if len(whole) >= n_sequences else np.arange(len(lengths))
@@ -203,10 +207,11 @@ def choose_length(loaded: LoadedModel, asked: int | None) -> int:
     if asked is None:
         return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
     if asked < 2 or (most is not None and asked > most):
-        raise UserError(
-            f"--sequence-length {asked:,} can't be: give 2 to {most:,}"
-            if most is not None
-            else f"--sequence-length {asked:,} is too small: give 2 or more"
+        raise SettingError(
+            "sequence_length",
+            asked,
+            "is too small" if asked < 2 else "is more than the model takes",
+            "give 2 or more" if most is None else f"give 2 to {most:,}",
         )
     return asked
 
@@ -271,7 +276,7 @@ def calibrate(
         if n_bad:
             raise UserError(
                 f"layer {layer} has {n_bad:,} neurons whose activations are not finite over the "
-                "calibration text: try --dtype float32"
+                f"calibration text: try {named('dtype', 'float32')}"
             )
     layers = tuple(
         LayerMoments(Moments.of(running[layer, False]), Moments.of(running[layer, True]))
@@ -310,7 +315,7 @@ def mlps_of(architecture: Architecture) -> tuple[Mlp, ...]:
 
 
 def check_enough(calibration: Calibration, widths: Sequence[int]) -> None:
-    """Raise a UserError if the moments of the widest layer are singular for want of tokens.
+    """Raise a UserError if too few tokens leave the moments of the widest layer singular.
 
     E[h hᵀ] over T tokens has a rank of at most T.
     """
@@ -334,7 +339,10 @@ def _check_count(n_tokens: int, n_sequences: int, widths: Sequence[int]) -> None
         needed = needed_fit + (needed_fit - 1) // (_HELD_OUT_EVERY - 1)
         raise UserError(
             f"{n_tokens:,} calibration tokens are too few for {widest:,} neurons, whose moments "
-            f"are singular below {widest:,} tokens: give --sequences {needed:,} or more"
+            f"are singular below {widest:,} tokens: give {named('n_sequences', needed)} or more",
+            setting="n_sequences",
+            value=n_sequences,
+            expected=f"{needed} or more",
         )
 
 
@@ -354,6 +362,15 @@ def check_memory(architecture: Architecture, device: torch.device) -> None:
             f"out of memory: the moments of {len(architecture.blocks)} layers of up to {widest:,} "
             f"neurons take {size_text(n_bytes)}, and {size_text(free)} are free"
         )
+
+
+def pruning_memory(architecture: Architecture) -> AbstractContextManager[None]:
+    """Turn what a full memory raises while calibrating, planning or refitting into one line."""
+    widest = max(mlp.n_neurons for mlp in mlps_of(architecture))
+    return out_of_memory(
+        f": one matrix of {widest:,} × {widest:,} neurons takes {size_text(8 * widest**2)}: make "
+        f"memory free, or take fewer {named('n_workers')} or fewer {named('n_sequences')}"
+    )
 
 
 def _sum_bytes(architecture: Architecture, device: torch.device) -> int:

@@ -12,16 +12,18 @@ from projector.corpus.sources import find_source
 from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
-from projector.model.architecture.widths import can_have_bias, config_with_widths
+from projector.model.architecture.widths import config_with_widths
 from projector.model.loading import LoadedModel, load_model
 from projector.projection.projection import FACTS_FILE, Projection
 from projector.projection.provenance import versions
 from pruning.calibration import check_memory, mlps_of
-from pruning.methods.plan import NotApplicable
-from pruning.methods.planning import NO_GLOBAL_FOLDING
-from pruning.methods.standins import Proposals
-from pruning.poles.poles import PoleSettings, find_poles
-from pruning.refit.refits import no_bias
+from pruning.methods.method import Proposals
+from pruning.methods.planning import check_allocates
+from pruning.methods.registry import method_named
+from pruning.poles.finding import find_poles
+from pruning.poles.poles import PoleSettings
+from pruning.refit.refits import check_has_bias
+from pruning.refit.registry import refit_named
 
 # |ρ|, for who fires oppositely can stand in too; leaves, for on ρ one pole would hold nearly all.
 CORRELATION_POLES = PoleSettings(space="abs-correlation", selection="leaf")
@@ -89,14 +91,23 @@ def check_prunable(loaded: LoadedModel, architecture: Architecture) -> None:
 
 
 def check_possible(
-    loaded: LoadedModel, architecture: Architecture, method: str, refit: str, allocation: str
+    loaded: LoadedModel,
+    architecture: Architecture,
+    allocation: str,
+    *,
+    method: str | None = None,
+    refit: str | None = None,
 ) -> None:
-    """Raise a UserError, before any work, for what the architecture has no place for."""
-    if refit == "bias" and not can_have_bias(loaded.model, architecture):
-        raise NotApplicable(no_bias(loaded.model))
+    """Raise a UserError, before any work, for what the architecture has no place for.
+
+    Args:
+        method, refit: None to leave them out of it.
+    """
+    if refit is not None:
+        check_has_bias(refit_named(refit), loaded.model, architecture)
     if allocation == "global":
-        if method == "folding":
-            raise NotApplicable(NO_GLOBAL_FOLDING)
+        if method is not None:
+            check_allocates(method_named(method))
         # Widths of each layer's own: refused here where the config holds one for all.
         own = [mlp.n_neurons for mlp in mlps_of(architecture)]
         uneven = [max(1, n - 1 - i % 2) for i, n in enumerate(own)]

@@ -6,11 +6,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from projector.corpus.sources import read_documents
-from projector.errors import UserError
+from projector.errors import SettingError, check_least
+from projector.model.architecture.records import Architecture
+from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
-from pruning.calibration import DEFAULT_SEQUENCES, calibrate, read_calibration
-from pruning.methods.planning import Planner, check_options
+from pruning.calibration import (
+    DEFAULT_SEQUENCES,
+    LEAST_SEQUENCES,
+    Calibration,
+    CalibrationText,
+    calibrate,
+    pruning_memory,
+    read_calibration,
+)
+from pruning.methods.method import Proposals
+from pruning.methods.plan import PruningPlan
+from pruning.methods.planning import Planner, check_options, check_projection, reads_projection
+from pruning.poles.poles import PoleSettings
 from pruning.preparing import (
     PoleOptions,
     check_possible,
@@ -21,10 +36,10 @@ from pruning.preparing import (
     read_proposals,
 )
 from pruning.refit.reconstruction import DEFAULT_STEPS, products_in
-from pruning.refit.refits import check_refit, refit
+from pruning.refit.refits import make_plan, refit
+from pruning.refit.registry import REFITS, refit_named
 from pruning.saving import Saved, check_out, save_pruned
-from pruning.surgery import round_weights
-from pruning.sweep.workers import count_parameters, make_plan, pruning_memory
+from pruning.surgery import count_parameters, round_weights
 
 # What every generator of random numbers takes, with a layer's number added.
 MOST_SEEDS = 2**31
@@ -35,7 +50,7 @@ class PruneSettings:
     """What to remove, and what to do about it.
 
     Attributes:
-        poles: of method ``poles``, see :func:`pruning.preparing.read_proposals`.
+        poles: for methods that read a projection, see :func:`pruning.preparing.read_proposals`.
     """
 
     method: str = "poles"
@@ -50,16 +65,12 @@ class PruneSettings:
 
     def __post_init__(self) -> None:
         check_options(self.method, self.sparsity, self.allocation, self.round_to)
-        check_refit(self.refit)
-        for flag, value, least in (
-            ("--sequences", self.n_sequences, 5),
-            ("--steps", self.n_steps, 1),
-            ("--seed", self.seed, 0),
-        ):
-            if value < least:
-                raise UserError(f"{flag} {value} is too small: give {least} or more")
+        refit_named(self.refit)
+        check_least("n_sequences", self.n_sequences, LEAST_SEQUENCES)
+        check_least("n_steps", self.n_steps, 1)
+        check_least("seed", self.seed, 0)
         if self.seed >= MOST_SEEDS:
-            raise UserError(f"--seed {self.seed} is too large: give less than {MOST_SEEDS:,}")
+            raise SettingError("seed", self.seed, "is too large", f"give less than {MOST_SEEDS:,}")
 
 
 @dataclass(frozen=True)
@@ -116,8 +127,7 @@ def prune_model(
     """
     progress = progress or Silent()
     read_documents(calibration)
-    if settings.method == "poles" and projection is None:
-        raise UserError("method poles needs the model's projection: give --projection DIR")
+    check_projection((settings.method,), is_given=projection is not None)
     check_out(out, force=force)
     progress.begin("Loading the model", None, "")
     loaded, architecture = load_prunable(
@@ -127,14 +137,10 @@ def prune_model(
         dtype=dtype,
         trust_remote_code=trust_remote_code,
     )
-    check_possible(loaded, architecture, settings.method, settings.refit, settings.allocation)
-    proposals, poles = None, None
-    if projection is not None and settings.method != "poles":
-        # No other method reads it; given by mistake, it is refused nevertheless.
-        load_own(projection, loaded)
-    elif projection is not None:
-        progress.begin("Finding poles", None, "")
-        proposals, poles = read_proposals(projection, loaded, architecture, settings.poles)
+    check_possible(
+        loaded, architecture, settings.allocation, method=settings.method, refit=settings.refit
+    )
+    proposals, poles = _read_projection(projection, settings, loaded, architecture, progress)
     text = read_calibration(
         calibration,
         loaded,
@@ -152,55 +158,14 @@ def prune_model(
             seed=settings.seed,
             progress=progress,
         )
-        planner = Planner(loaded.model, architecture, drawn, proposals, settings.seed)
-        progress.begin("Planning", None, "")
-        plan = make_plan(
-            planner,
-            settings.method,
-            settings.refit,
-            settings.sparsity,
-            settings.allocation,
-            settings.round_to,
-        )
-        if settings.refit == "reconstruct" and not plan.changes_nothing:
-            progress.begin("Refitting", len(plan.layers) * settings.n_steps, "steps")
-        elif settings.refit != "none" and not plan.changes_nothing:
-            progress.begin("Refitting", None, "")
-        pruned = refit(
-            loaded.model,
-            architecture,
-            plan,
-            settings.refit,
-            drawn,
-            n_steps=settings.n_steps,
-            seed=settings.seed,
-            progress=progress,
-        )
-        progress.begin("Saving, and loading again", None, "")
-        training = {
-            "n_steps": settings.n_steps,
-            "products_in": products_in(next(loaded.model.parameters()).device),
-        }
+        plan, pruned = _plan_and_refit(loaded, architecture, drawn, proposals, settings, progress)
+    progress.begin("Saving, and loading again", None, "")
     round_weights(pruned, loaded.stored_dtype)
-    facts = {
-        "refit": {"kind": settings.refit, **(training if settings.refit == "reconstruct" else {})},
-        "model": {"id": loaded.identifier, "sha256": loaded.weights_sha256},
-        "calibration": {
-            "source": text.source,
-            "sha256": text.corpus.sha256,
-            "sequence_length": text.sequence_length,
-            "n_sequences": drawn.corpus.n_sequences,
-            "n_tokens": drawn.corpus.n_tokens,
-        },
-        "projection": None if poles is None or projection is None else fingerprint(projection),
-        "poles": None if poles is None else asdict(poles),
-        "versions": pruning_versions(),
-    }
     saved = save_pruned(
         pruned,
         loaded.tokenizer,
         plan,
-        facts,
+        _facts(loaded, text, drawn, settings, projection, poles),
         out,
         dtype=loaded.stored_dtype,
         force=force,
@@ -214,3 +179,87 @@ def prune_model(
         count_parameters(pruned),
         plan.widths,
     )
+
+
+def _read_projection(
+    projection: Path | None,
+    settings: PruneSettings,
+    loaded: LoadedModel,
+    architecture: Architecture,
+    progress: Progress,
+) -> tuple[tuple[Proposals, ...] | None, PoleSettings | None]:
+    """Who may stand in for whom, and how the poles were found; None where no method asks."""
+    if projection is None:
+        return None, None
+    if not reads_projection((settings.method,)):
+        # Given by mistake, another model's is refused nevertheless.
+        load_own(projection, loaded)
+        return None, None
+    progress.begin("Finding poles", None, "")
+    return read_proposals(projection, loaded, architecture, settings.poles)
+
+
+def _plan_and_refit(
+    loaded: LoadedModel,
+    architecture: Architecture,
+    drawn: Calibration,
+    proposals: tuple[Proposals, ...] | None,
+    settings: PruneSettings,
+    progress: Progress,
+) -> tuple[PruningPlan, nn.Module]:
+    planner = Planner(loaded.model, architecture, drawn, proposals, settings.seed)
+    progress.begin("Planning", None, "")
+    plan = make_plan(
+        planner,
+        settings.method,
+        settings.refit,
+        settings.sparsity,
+        settings.allocation,
+        settings.round_to,
+    )
+    record = REFITS[settings.refit]
+    if record.trains and not plan.changes_nothing:
+        progress.begin("Refitting", len(plan.layers) * settings.n_steps, "steps")
+    elif record.changes_weights and not plan.changes_nothing:
+        progress.begin("Refitting", None, "")
+    pruned = refit(
+        loaded.model,
+        architecture,
+        plan,
+        settings.refit,
+        drawn,
+        n_steps=settings.n_steps,
+        seed=settings.seed,
+        progress=progress,
+    )
+    return plan, pruned
+
+
+def _facts(
+    loaded: LoadedModel,
+    text: CalibrationText,
+    drawn: Calibration,
+    settings: PruneSettings,
+    projection: Path | None,
+    poles: PoleSettings | None,
+) -> dict[str, Any]:
+    """Where a plan is from: every field of the settings, and what came of what they name."""
+    training = {
+        "n_steps": settings.n_steps,
+        "products_in": products_in(next(loaded.model.parameters()).device),
+    }
+    return {
+        "settings": asdict(settings),
+        "refit": {"kind": settings.refit, **(training if REFITS[settings.refit].trains else {})},
+        "model": {"id": loaded.identifier, "sha256": loaded.weights_sha256},
+        "calibration": {
+            "source": text.source,
+            "sha256": text.corpus.sha256,
+            "sequence_length": text.sequence_length,
+            "n_sequences": drawn.corpus.n_sequences,
+            "n_tokens": drawn.corpus.n_tokens,
+        },
+        "projection": None if poles is None or projection is None else fingerprint(projection),
+        "poles": None if poles is None else asdict(poles),
+        "versions": pruning_versions(),
+    }

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from projector.errors import UserError
+from projector.errors import UserError, named
 from projector.model.capture import evaluating
 from projector.model.loading import auto_class, hash_checkpoint
+from projector.storage.folders import replacing_folder
 from projector.storage.places import check_place, disk_errors
-from pruning.methods.plan import PruningPlan
+from pruning.methods.plan import PruningPlan, check_format
 
 PLAN_FILE = "pruning.json"
 _TIMEOUT_S = 1800
@@ -78,26 +77,29 @@ def check_out(out: Path, *, force: bool) -> None:
     """Raise a UserError if a checkpoint may not be written to ``out``."""
     check_place(out)
     if out.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise UserError(f"'{out}' is the folder you are in, or above it: give another for --out")
+        raise UserError(
+            f"'{out}' is the folder you are in, or one above it: give another folder",
+            setting="out",
+        )
     if not out.exists() or not any(out.iterdir()):
         return
     if not (out / PLAN_FILE).exists():
         raise UserError(
-            f"folder '{out}' holds other files and no pruned model: give another folder for --out"
+            f"folder '{out}' holds other files and no pruned model: give another folder",
+            setting="out",
         )
-    if force:
-        load_plan(out)  # raises where the file is not ours to replace
-        _check_own(out)
-    else:
+    if not force:
         raise UserError(
-            f"folder '{out}' holds a pruned model already: add --force to replace it, or give "
-            "another folder"
+            f"folder '{out}' holds a pruned model already: add {named('force', True)} to replace "
+            "it, or give another folder",
+            setting="out",
         )
+    # Of whatever version: it is to go.
+    _check_own(out, _read(out / PLAN_FILE))
 
 
-def _check_own(out: Path) -> None:
+def _check_own(out: Path, values: dict[str, Any]) -> None:
     """Raise a UserError if a folder holds more than the checkpoint that was written there."""
-    values = json.loads((out / PLAN_FILE).read_bytes())
     listed = values.get("files")
     known = set(listed) if isinstance(listed, list) else {PLAN_FILE}
     # Folders too: an empty one may be someone's.
@@ -106,7 +108,8 @@ def _check_own(out: Path) -> None:
     if others:
         raise UserError(
             f"folder '{out}' holds other files beside the pruned model, '{others[0]}' among them, "
-            "and is not replaced: give another folder for --out"
+            "and is not replaced: give another folder",
+            setting="out",
         )
 
 
@@ -142,33 +145,25 @@ def save_pruned(
             # The weights alone: buffers such as rotary frequencies are never stored, and keep
             # the precision that loading gives them.
             parameter.data = parameter.data.to(dtype)
-    parent = out.absolute().parent
-    with disk_errors(out):
-        parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=parent))
-        try:
-            checkpoint = staging / "checkpoint"
-            saver: Any = model
-            saver.save_pretrained(checkpoint)
-            tokenizer.save_pretrained(checkpoint)
-            names = [str(p.relative_to(checkpoint)) for p in checkpoint.rglob("*") if p.is_file()]
-            values = {"plan": plan.to_dict(), **facts, "files": sorted([*names, PLAN_FILE])}
-            text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-            (checkpoint / PLAN_FILE).write_text(text + "\n", encoding="utf-8")
-            # safetensors lets the owner alone read: as readable as the user's files are.
-            mode = (checkpoint / PLAN_FILE).stat().st_mode
-            for path in checkpoint.rglob("*"):
-                if path.is_file():
-                    path.chmod(mode)
-            difference, differs = _compare(
-                model, tokenizer, checkpoint, staging, trust_remote_code=trust_remote_code
-            )
-            sha256 = hash_checkpoint(checkpoint)
-            # A long time has passed: what came there meanwhile must not go.
-            check_out(out, force=force)
-            _replace(checkpoint, out, staging)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with disk_errors(out), replacing_folder(out) as checkpoint:
+        saver: Any = model
+        saver.save_pretrained(checkpoint)
+        tokenizer.save_pretrained(checkpoint)
+        names = [str(p.relative_to(checkpoint)) for p in checkpoint.rglob("*") if p.is_file()]
+        values = {"plan": plan.to_dict(), **facts, "files": sorted([*names, PLAN_FILE])}
+        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+        (checkpoint / PLAN_FILE).write_text(text + "\n", encoding="utf-8")
+        # safetensors lets the owner alone read: as readable as the user's files are.
+        mode = (checkpoint / PLAN_FILE).stat().st_mode
+        for path in checkpoint.rglob("*"):
+            if path.is_file():
+                path.chmod(mode)
+        difference, differs = _compare(
+            model, tokenizer, checkpoint, checkpoint.parent, trust_remote_code=trust_remote_code
+        )
+        sha256 = hash_checkpoint(checkpoint)
+        # A long time has passed: what came there meanwhile must not go.
+        check_out(out, force=force)
     return Saved(out, sha256, difference, differs)
 
 
@@ -179,8 +174,17 @@ def load_plan(folder: str | Path) -> PruningPlan:
         UserError: if there is none, or it is damaged.
     """
     path = Path(folder) / PLAN_FILE
+    return PruningPlan.from_dict(_read(path)["plan"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the file beside a pruned checkpoint holds; its plan may be of any version.
+
+    Raises:
+        UserError: if there is no file, or it holds no plan.
+    """
     if not path.exists():
-        raise UserError(f"'{folder}' holds no {PLAN_FILE}: `pruning prune` writes one")
+        raise UserError(f"'{path.parent}' holds no {PLAN_FILE}: `pruning prune` writes one")
     try:
         values = json.loads(path.read_bytes())
         plan = values["plan"]
@@ -188,21 +192,8 @@ def load_plan(folder: str | Path) -> PruningPlan:
         raise UserError(f"'{path}' is damaged: it holds no plan ({error})") from error
     if not isinstance(plan, dict):
         raise UserError(f"'{path}' is damaged: it holds no plan")
-    return PruningPlan.from_dict(plan)
-
-
-def _replace(checkpoint: Path, out: Path, staging: Path) -> None:
-    """Put the new folder in the old one's place."""
-    old = staging / "old"
-    try:
-        if out.exists():
-            out.replace(old)
-        checkpoint.replace(out)
-    except BaseException:
-        # Ctrl-C too: the model that was there must not go with the staging folder.
-        if old.exists() and not out.exists():
-            old.replace(out)
-        raise
+    check_format(plan)
+    return dict(values)
 
 
 def _compare(

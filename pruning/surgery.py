@@ -77,6 +77,11 @@ def round_weights(model: nn.Module, dtype: torch.dtype | None) -> None:
             parameter.copy_(parameter.to(dtype).to(parameter.dtype))
 
 
+def count_parameters(model: nn.Module) -> int:
+    """Parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def merged(weights: MlpWeights, layer: LayerPlan) -> MlpWeights:
     """The weights of the neurons that stay, with what they take over."""
     if len(layer.kept) == layer.n_neurons:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import plotly.graph_objects as go
@@ -18,8 +19,10 @@ from projector.corpus.sources import sources_help
 from projector.errors import UserError
 from projector.model.loading import BUNDLED
 from pruning.calibration import DEFAULT_SEQUENCES
-from pruning.methods.planning import METHODS
-from pruning.refit.refits import REFITS
+from pruning.methods.method import Method
+from pruning.methods.registry import METHODS
+from pruning.refit.record import Refit
+from pruning.refit.registry import REFITS
 from pruning.saving import PLAN_FILE
 from pruning.sweep.figure import report_figure, seeds_text
 from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
@@ -27,24 +30,13 @@ from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
 _TYPED, _PROBLEM = "sweep typed", "sweep problem"
 # With more, the legend takes all of a figure's height.
 _FEW_LINES = 20
-_METHODS_HELP = """Which neurons go, at equal size:
 
-- `random`: any
-- `magnitude`: small weights
-- `activation`: small activations
-- `wanda`: small weight × activation
-- `flap`: small variance × output weight
-- `folding`: averaged into clusters of like weights
-- `poles`: those that neurons of their pole can stand in for
-- `obs`: greedily, whose loss the others make up for best
-"""
-_REFITS_HELP = """What the neurons that stay do about it:
 
-- `none`: nothing
-- `bias`: the output bias takes the removed neurons' mean, where there is one
-- `least-squares`: the output projection is fitted anew
-- `reconstruct`: then the whole MLP is trained to give what it gave; by far the slowest
-"""
+def _help_of(question: str, records: Iterable[Method] | Iterable[Refit]) -> str:
+    """The question, and what each record answers."""
+    return question + "\n\n" + "".join(f"- `{each.name}`: {each.help}\n" for each in records)
+
+
 _SHARES_HELP = "Of each layer's MLP neurons, with commas between: 0.1, 0.3 or 10%, 30%."
 _SEEDS_HELP = (
     "How often all of it is done, each time with other calibration sequences: with 2 or more the "
@@ -218,8 +210,18 @@ def _show_sweep(scene: Scene) -> None:
     _keep_fields(scene)
     with st.container(border=True):
         left, right = st.columns(2)
-        left.multiselect("Methods", list(METHODS), key="sweep methods", help=_METHODS_HELP)
-        right.multiselect("Refits", list(REFITS), key="sweep refits", help=_REFITS_HELP)
+        left.multiselect(
+            "Methods",
+            list(METHODS),
+            key="sweep methods",
+            help=_help_of("Which neurons go, at equal size:", METHODS.values()),
+        )
+        right.multiselect(
+            "Refits",
+            list(REFITS),
+            key="sweep refits",
+            help=_help_of("What the neurons that stay do about it:", REFITS.values()),
+        )
         left.text_input("Shares to remove", key="sweep sparsities", help=_SHARES_HELP)
         right.number_input("Seeds", 1, sweeping.MOST_SEEDS, key="sweep seeds", help=_SEEDS_HELP)
         example = "my-text.txt"

@@ -85,6 +85,7 @@ _OPTIONS = {
     "n_workers": "--workers",
     "n_repeats": "--repeats",
     "n_tasks": "--limit",
+    "evaluations": "--evaluation",
 }
 # Switches, whose option is named for what it does.
 _SWITCHES = {("keep_statistics", False): "--no-statistics", ("packed", False): "--no-pack"}

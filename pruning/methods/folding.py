@@ -12,6 +12,7 @@ import warnings
 import torch
 
 from projector.model.architecture.weights import MlpWeights
+from pruning.methods.method import Method
 from pruning.methods.plan import LayerPlan
 
 
@@ -59,3 +60,13 @@ def _fill_empty(groups: torch.Tensor, distance: torch.Tensor, n_groups: int) -> 
             continue
         spare = torch.where(counts[groups] > 1, distance, -1.0)
         groups[int(spare.argmax())] = empty
+
+
+FOLDING = Method(
+    name="folding",
+    help="averaged into clusters of like weights",
+    source="Wang et al. 2025 (arXiv:2502.10216)",
+    plan=lambda layer, n_kept: plan_layer(layer.weights, n_kept, layer.seed + layer.index),
+    depends_on_seed=True,
+    averages=True,
+)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from projector.model.architecture.weights import MlpWeights
 from pruning.calibration import Moments
+from pruning.methods.method import Method
 
 
 def random_scores(n_neurons: int, generator: torch.Generator) -> Tensor:
@@ -63,3 +64,39 @@ def standardized(scores: Tensor) -> Tensor:
     """
     spread = scores.std()
     return (scores - scores.mean()) / spread if spread > 0 else scores - scores.mean()
+
+
+RANDOM = Method(
+    name="random",
+    help="any",
+    reads=(),
+    scores=lambda layer: random_scores(layer.n_neurons, layer.generator()),
+    depends_on_seed=True,
+)
+MAGNITUDE = Method(
+    name="magnitude",
+    help="small weights",
+    source="Han et al. 2015 (arXiv:1506.02626), Li et al. 2017 (arXiv:1608.08710)",
+    scores=lambda layer: magnitude(layer.weights),
+)
+ACTIVATION = Method(
+    name="activation",
+    help="small activations",
+    source="Muralidharan et al. 2024 (arXiv:2407.14679)",
+    reads=("activations",),
+    scores=lambda layer: activation(layer.moments),
+)
+WANDA = Method(
+    name="wanda",
+    help="small weight × activation",
+    source="Sun et al. 2023 (arXiv:2306.11695), An et al. 2023 (arXiv:2312.11983)",
+    reads=("weights", "activations"),
+    scores=lambda layer: wanda(layer.moments, layer.weights),
+)
+FLAP = Method(
+    name="flap",
+    help="small variance × output weight",
+    source="An et al. 2023 (arXiv:2312.11983)",
+    reads=("weights", "activations"),
+    scores=lambda layer: flap(layer.moments, layer.weights),
+)

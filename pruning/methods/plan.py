@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from projector.errors import UserError
+from projector.errors import SettingError, UserError
 
 FORMAT = "transformer-pruning-plan"
 FORMAT_VERSION = 1
@@ -82,7 +82,7 @@ class PruningPlan:
     """A plan for every layer of a model, and how it was made.
 
     Attributes:
-        method: what chose the neurons, one of :data:`pruning.methods.planning.METHODS`.
+        method: what chose the neurons, one of :data:`pruning.methods.registry.METHODS`.
         sparsity: the share of each layer's neurons that was asked to go.
         seed: of everything random.
         allocation: ``uniform``, or ``global`` over all layers.
@@ -136,8 +136,7 @@ class PruningPlan:
         Raises:
             UserError: if it is none, of another format version, or does not hold together.
         """
-        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-            raise UserError("this is no pruning plan: its format is not named in it")
+        check_format(values)
         if values.get("format_version") != FORMAT_VERSION:
             raise UserError(
                 f"the plan has format version {values.get('format_version')}, and this program "
@@ -178,6 +177,12 @@ class PruningPlan:
         return plan
 
 
+def check_format(values: Any) -> None:
+    """Raise a UserError unless this is a plan, of whatever version."""
+    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+        raise UserError("this is no pruning plan: its format is not named in it")
+
+
 def kept_width(n_neurons: int, sparsity: float, round_to: int = 1) -> int:
     """Neurons that stay: m · round(N(1 − s)/m), from m to the greatest multiple in N; N at s = 0.
 
@@ -190,8 +195,8 @@ def kept_width(n_neurons: int, sparsity: float, round_to: int = 1) -> int:
     if sparsity == 0:
         return n_neurons
     if round_to > n_neurons:
-        raise UserError(
-            f"--round-to {round_to:,} is more than the {n_neurons:,} neurons of a layer: give less"
+        raise SettingError(
+            "round_to", round_to, f"is more than the {n_neurons:,} neurons of a layer", "give less"
         )
     multiple = round_to * round(n_neurons * (1 - sparsity) / round_to)
     return min(n_neurons // round_to * round_to, max(round_to, multiple))

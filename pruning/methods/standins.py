@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from pruning.methods.elimination import Exchange, damped
+from pruning.methods.method import Layer, Method, Proposals
 from pruning.methods.plan import LayerPlan, StandIn
 
 # Of a neuron's surroundings: how many by the map, and by |ρ| on the calibration text.
@@ -36,21 +37,6 @@ _MOST_ROUNDS = 4
 # Of each neuron's own second moment: what float32 sums leave uncertain.
 _COEFFICIENT_DAMPING = 1e-6
 _ROWS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """Who may stand in for whom, as a projection has it.
-
-    Attributes:
-        labels: pole of every neuron, (N,) int64, −1 for none.
-        opposites: of every pole, the pole opposite to it, or None.
-        positions: (N, d) float32 on the map, NaN for neurons that have none.
-    """
-
-    labels: Tensor
-    opposites: tuple[int | None, ...]
-    positions: Tensor
 
 
 @dataclass(frozen=True)
@@ -205,3 +191,19 @@ def _stand_ins(moments: Tensor, around: Surroundings, kept: Tensor) -> tuple[Sta
             by = int(around.index[j, place])
             result.append(StandIn(j, by, float(coefficients[row, place])))
     return tuple(result)
+
+
+def _plan(layer: Layer, n_kept: int) -> LayerPlan:
+    # A plan of a method that reads a projection is refused without one.
+    assert layer.proposals is not None
+    return plan_layer(layer.matrix, layer.output, layer.proposals, n_kept)
+
+
+POLES = Method(
+    name="poles",
+    help="those that neurons of their pole can stand in for",
+    reads=("weights", "regular moments", "projection"),
+    plan=_plan,
+    costs=Layer.rising_costs,
+    hands_on=True,
+)

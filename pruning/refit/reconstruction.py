@@ -10,24 +10,25 @@ arXiv:2504.02692); layer-wise reconstruction after Hubara et al. 2021 (arXiv:200
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from projector.corpus.batches import Batch
-from projector.errors import UserError
+from projector.errors import UserError, named
 from projector.model.architecture.records import Architecture, Mlp
 from projector.model.architecture.weights import MlpWeights, read_weights
-from projector.model.capture import Call, Tap, capture, evaluating, kept_rows, record_calls
+from projector.model.capture import evaluating, kept_rows
 from projector.progress import Progress
-from pruning.calibration import Calibration, is_held_out, mlps_of
+from pruning.calibration import is_held_out, mlps_of
 from pruning.methods.plan import NotApplicable
-from pruning.refit.refits import Products, fit_output
+from pruning.refit.products import Products, fit_output
+from pruning.refit.record import Refit
+from pruning.refit.streams import DenseBlock, DenseStreams, run_block
 from pruning.surgery import write_weights
 
 DEFAULT_STEPS = 200
@@ -38,7 +39,6 @@ _DRIFT_SHARE = 0.5
 # Times the usual ‖target‖².
 _MOST_POWER = 100.0
 _CHECKED_ROWS = 8192
-_MOST_KEPT_BYTES = 2_000_000_000
 
 
 def check_reconstructable(architecture: Architecture) -> None:
@@ -49,62 +49,6 @@ def check_reconstructable(architecture: Architecture) -> None:
                 f"layer {layer} can't be reconstructed, nor refitted once averaged: its neurons "
                 "are no known function of its MLP's inputs"
             )
-
-
-@dataclass(frozen=True)
-class _DenseBlock:
-    """Of one batch and block, in the dense model: what the MLP gave and the stream behind."""
-
-    out: Tensor
-    after: Tensor
-
-
-class DenseStreams:
-    """What the dense model does with the calibration text, batch by batch and block by block.
-
-    Kept for the next pruned model where that takes at most :data:`_MOST_KEPT_BYTES`; else run anew.
-    """
-
-    def __init__(
-        self, model: nn.Module, architecture: Architecture, calibration: Calibration
-    ) -> None:
-        self.model, self.architecture = model, architecture
-        self.batches = list(calibration.batches())
-        self._starts: list[tuple[dict[int, Call], Tensor]] = []
-        self._blocks: dict[tuple[int, int], _DenseBlock] = {}
-        n_numbers = 2 * len(architecture.blocks) * len(calibration.corpus.ids)
-        self._keeps = 4 * n_numbers * architecture.n_hidden <= _MOST_KEPT_BYTES
-
-    def run(self) -> None:
-        """Run the text through the model now, where what it does is kept."""
-        if not self._keeps or self._blocks:
-            return
-        with evaluating(self.model):
-            for index in range(len(self.batches)):
-                before: Tensor | None = None
-                for layer in range(len(self.architecture.blocks)):
-                    before = self.block(index, layer, before).after
-
-    def start(self, index: int) -> tuple[dict[int, Call], Tensor]:
-        """How a batch's blocks are called, and the stream before the first."""
-        while len(self._starts) <= index:
-            self._starts.append(_begin(self.model, self.architecture, self.batches[index]))
-        return self._starts[index]
-
-    def block(self, index: int, layer: int, before: Tensor | None) -> _DenseBlock:
-        """What a block does with a batch, the stream before it being ``before``."""
-        known = self._blocks.get((index, layer))
-        if known is not None:
-            return known
-        block = self.architecture.blocks[layer]
-        calls, first = self.start(index)
-        assert block.mlp is not None
-        stream = first if before is None else before
-        after, seen = _run_block(calls[layer], block.module, block.mlp, stream)
-        found = _DenseBlock(seen["out"], after)
-        if self._keeps:
-            self._blocks[index, layer] = found
-        return found
 
 
 def reconstruct(
@@ -139,7 +83,7 @@ def reconstruct(
                 call = dense.start(i)[0][layer]
                 was = dense.block(i, layer, befores[i])
                 befores[i] = was.after
-                after, seen = _run_block(call, own.module, own.mlp, streams[i])
+                after, seen = run_block(call, own.module, own.mlp, streams[i])
                 # In float32: in half precision little would be left of differences.
                 rest = after.float() - seen["out"].float() if mlp.adds_to_stream else streams[i]
                 rests.append((rest, seen["x"]))
@@ -154,22 +98,6 @@ def reconstruct(
                         streams[i] = (rest + given.float()).to(given.dtype)
                     else:
                         streams[i] = dense.start(i)[0][layer].again(own.module, rest.clone())
-
-
-def _begin(
-    model: nn.Module, architecture: Architecture, batch: Batch
-) -> tuple[dict[int, Call], Tensor]:
-    trunk: Any = getattr(model, "base_model", model)
-    device = next(model.parameters()).device
-    inputs: dict[str, Any] = {
-        "input_ids": batch.input_ids.to(device),
-        "attention_mask": batch.attention_mask.to(device),
-    }
-    if "use_cache" in inspect.signature(trunk.forward).parameters:
-        inputs["use_cache"] = False
-    blocks = {layer: block.module for layer, block in enumerate(architecture.blocks)}
-    calls, first = record_calls(trunk, blocks, inputs)
-    return calls, first
 
 
 class _LayerData:
@@ -188,9 +116,9 @@ class _LayerData:
         self.products: dict[bool, Products] = {}
 
     def add(
-        self, batch: Batch, was: _DenseBlock, rest: Tensor, seen: dict[str, Tensor], mlp: Mlp
+        self, batch: Batch, was: DenseBlock, rest: Tensor, seen: dict[str, Tensor], mlp: Mlp
     ) -> None:
-        """Add a batch; ``seen`` of the pruned block, see :func:`_run_block`."""
+        """Add a batch; ``seen`` of the pruned block, see :func:`run_block`."""
         keep = batch.keep
         target = kept_rows(was.out, keep).float()
         if mlp.adds_to_stream:
@@ -206,27 +134,6 @@ class _LayerData:
         self.inputs.append(kept_rows(seen["x"], keep))
         self.targets.append(target)
         self.held_out.append(held_out)
-
-
-def _run_block(
-    call: Call, module: nn.Module, mlp: Mlp, hidden: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The stream behind the block; and what its MLP read, its neurons "h", and what it gave."""
-    seen: dict[str, Tensor] = {}
-    taps = {
-        "x": Tap(mlp.inputs[0].module, "input"),
-        "h": Tap(mlp.output.module, "input"),
-        "out": Tap(mlp.output.module, "output"),
-    }
-
-    def keep(key: str, tensor: Tensor) -> None:
-        # Families that flatten their batch give it back in the stream's own shape.
-        seen[key] = tensor.clone().reshape(*hidden.shape[:-1], tensor.shape[-1])
-
-    with torch.no_grad(), capture(taps, keep):
-        # A copy: some blocks change the stream in place.
-        after = call.again(module, hidden.clone())
-    return after, seen
 
 
 def _train(
@@ -252,7 +159,8 @@ def _train(
     best = min((start, trained), key=lambda each: _loss(each, mlp, *checked, limit))
     if not math.isfinite(_loss(best, mlp, *checked, limit)):
         raise UserError(
-            "what an MLP gives over the calibration text is not finite: try --dtype float32"
+            "what an MLP gives over the calibration text is not finite: try "
+            f"{named('dtype', 'float32')}"
         )
     return best.to(kind.dtype)
 
@@ -367,3 +275,13 @@ def products_in(device: torch.device) -> str:
     else:
         own = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if own else "float32"
+
+
+RECONSTRUCT = Refit(
+    name="reconstruct",
+    help="then the whole MLP is trained to give what it gave; by far the slowest",
+    source="Li et al. 2025 (arXiv:2504.02692), Hubara et al. 2021 (arXiv:2006.10518)",
+    train=reconstruct,
+    needs_regular_moments=True,
+    dash="solid",
+)

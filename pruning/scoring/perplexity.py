@@ -17,28 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from projector.errors import UserError
+from projector.errors import UserError, check_least, named
 from projector.memory import out_of_memory
 from projector.model.architecture.finding import find_architecture
 from projector.model.capture import evaluating
 from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent
-from pruning.scoring.windows import (
-    PROTOCOLS,
-    EvaluationText,
-    check_disjoint,
-    prepare,
-)
-
-__all__ = [
-    "PROTOCOLS",
-    "EvaluationText",
-    "Score",
-    "check_disjoint",
-    "check_scorable",
-    "prepare",
-    "score",
-]
+from pruning.scoring.windows import EvaluationText
 
 # Logits of a batch; the part of them that is in float32 at once; tokens of a batch, which on
 # the CPU should stay in its cache.
@@ -137,15 +122,15 @@ def score(
             holds, or takes fewer at once than a window has.
     """
     progress = progress or Silent()
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"--batch-size {batch_size} is too small: give 1 or more")
+    check_least("batch_size", batch_size, 1)
     check_scorable(model, text)
     lengths = text.lengths
     # Those of equal length together, so that little is padded.
     order = np.argsort(-lengths, kind="stable")
     window_nats = torch.zeros(text.n_windows, dtype=torch.float64)
     progress.begin("Scoring", text.n_windows, "windows")
-    what = " while scoring: score fewer windows at once (--batch-size 1), or take shorter ones"
+    fewer = named("batch_size", 1)
+    what = f" while scoring: score fewer windows at once ({fewer}), or take shorter ones"
     with evaluating(model), out_of_memory(what), torch.inference_mode():
         place = 0
         while place < len(order):

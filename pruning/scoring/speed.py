@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from projector.errors import UserError
+from projector.errors import SettingError, check_least
 from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent
 
@@ -127,29 +127,15 @@ def compare_speed(
         UserError: if a setting is too small, or a model takes fewer tokens at once.
     """
     progress = progress or Silent()
-    for flag, value, least in (
-        ("--batch-size", batch_size, 1),
-        ("--sequence-length", sequence_length, 1),
-        ("--repeats", n_repeats, LEAST_REPEATS),
-    ):
-        if value is not None and value < least:
-            raise UserError(f"{flag} {value} is too small: give {least} or more")
-    limits = [n for n in map(longest_sequence, (dense, pruned)) if n is not None]
-    most = min(limits, default=None)
-    if sequence_length is None:
-        sequence_length = min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
-    elif most is not None and sequence_length > most:
-        raise UserError(
-            f"--sequence-length {sequence_length:,} is more than these models take: at most "
-            f"{most:,}"
-        )
+    check_least("batch_size", batch_size, 1)
+    check_least("sequence_length", sequence_length, 1)
+    check_least("n_repeats", n_repeats, LEAST_REPEATS)
     models = (dense, pruned)
+    length = _choose_length(models, sequence_length)
     device = next(dense.parameters()).device
-    vocabularies = [_vocabulary(model) for model in models]
     generator = torch.Generator().manual_seed(0)
-    shape = (batch_size, sequence_length)
-    ids = torch.randint(min(vocabularies), shape, generator=generator).to(device)
-
+    n_known = min(_vocabulary(model) for model in models)
+    ids = torch.randint(n_known, (batch_size, length), generator=generator).to(device)
     progress.begin("Counting operations", 4, "passes")
     operations, peaks = [], []
     for model in models:
@@ -157,27 +143,7 @@ def compare_speed(
         progress.advance(1)
         peaks.append(_peak_bytes(model, ids))
         progress.advance(1)
-    progress.begin("Timing", n_repeats + _N_WARMUPS, "pairs")
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(-_N_WARMUPS, n_repeats):
-        for model, times in zip(models, seconds, strict=True):
-            elapsed = _time(model, ids)
-            if repeat >= 0:
-                times.append(elapsed)
-        progress.advance(1)
-    progress.end()
-
-    dtypes = [str(next(model.parameters()).dtype).removeprefix("torch.") for model in models]
-    notes = []
-    if type(dense) is not type(pruned):
-        notes.append(f"{type(dense).__name__} against {type(pruned).__name__}")
-    if vocabularies[0] != vocabularies[1]:
-        notes.append(
-            f"vocabularies of {vocabularies[0]:,} and {vocabularies[1]:,} tokens: their tokens "
-            "are not the same text"
-        )
-    if dtypes[0] != dtypes[1]:
-        notes.append(f"computed in {dtypes[0]} and {dtypes[1]}")
+    seconds = _time_in_turns(models, ids, n_repeats, progress)
     speeds = [
         Speed(
             name=names[i],
@@ -198,16 +164,63 @@ def compare_speed(
         time_ratio=median(ratios),
         time_ratio_range=(low, high),
         batch_size=batch_size,
-        sequence_length=sequence_length,
+        sequence_length=length,
         n_repeats=n_repeats,
         n_threads=torch.get_num_threads(),
         device=str(device),
-        dtype=dtypes[0],
+        dtype=_dtype(dense),
         memory="weights, and the most that CUDA held of all else"
         if device.type == "cuda"
         else "weights, and the most that tensors of a pass held at once",
-        notes=tuple(notes),
+        notes=_notes(dense, pruned),
     )
+
+
+def _choose_length(models: tuple[nn.Module, nn.Module], asked: int | None) -> int:
+    """Tokens of a sequence that both models take."""
+    most = min((n for n in map(longest_sequence, models) if n is not None), default=None)
+    if asked is None:
+        return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
+    if most is not None and asked > most:
+        raise SettingError(
+            "sequence_length", asked, "is more than these models take", f"give {most:,} or less"
+        )
+    return asked
+
+
+def _time_in_turns(
+    models: tuple[nn.Module, nn.Module], ids: Tensor, n_repeats: int, progress: Progress
+) -> tuple[list[float], list[float]]:
+    """Seconds of each pass of either model, the two taking turns."""
+    progress.begin("Timing", n_repeats + _N_WARMUPS, "pairs")
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(-_N_WARMUPS, n_repeats):
+        for model, times in zip(models, seconds, strict=True):
+            elapsed = _time(model, ids)
+            if repeat >= 0:
+                times.append(elapsed)
+        progress.advance(1)
+    progress.end()
+    return seconds
+
+
+def _notes(dense: nn.Module, pruned: nn.Module) -> tuple[str, ...]:
+    """What makes two models less comparable than they look."""
+    notes = []
+    if type(dense) is not type(pruned):
+        notes.append(f"{type(dense).__name__} against {type(pruned).__name__}")
+    if _vocabulary(dense) != _vocabulary(pruned):
+        notes.append(
+            f"vocabularies of {_vocabulary(dense):,} and {_vocabulary(pruned):,} tokens: their "
+            "tokens are not the same text"
+        )
+    if _dtype(dense) != _dtype(pruned):
+        notes.append(f"computed in {_dtype(dense)} and {_dtype(pruned)}")
+    return tuple(notes)
+
+
+def _dtype(model: nn.Module) -> str:
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def _vocabulary(model: nn.Module) -> int:

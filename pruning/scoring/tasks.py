@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from projector.errors import UserError
+from projector.errors import UserError, check_least, named
 
 INSTALL = "pip install 'transformer-projector[tasks]'"
 # For the standard errors of metrics that have no formula for theirs; the harness's 100,000 take
@@ -59,10 +59,13 @@ def run_tasks(
         UserError: if the harness is not installed, knows no such task, or can't run it.
     """
     if not tasks:
-        raise UserError("no task to run: give --tasks, for example --tasks hellaswag,arc_easy")
-    for flag, value in (("--limit", limit), ("--batch-size", batch_size)):
-        if value is not None and value < 1:
-            raise UserError(f"{flag} {value} is too small: give 1 or more")
+        raise UserError(
+            f"there is no task to run: give {named('tasks')}, for example "
+            f"{named('tasks', 'hellaswag,arc_easy')}",
+            setting="tasks",
+        )
+    check_least("limit", limit, 1)
+    check_least("batch_size", batch_size, 1)
     check_installed()
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from projector.corpus.cutting import special_tokens
-from projector.corpus.documents import Document, plain_text
-from projector.corpus.sources import open_text
-from projector.errors import UserError
+from projector.corpus.documents import Document
+from projector.corpus.sources import OpenText, open_text
+from projector.errors import SettingError, UserError, check_choice, check_least, named
 from projector.progress import Progress, Silent
+from pruning.scoring.reading import Reading
 
 PROTOCOLS = ("windows", "gptq-2048", "stride", "lm-eval-word")
 LONGEST_WINDOW = 2048
 DEFAULT_STRIDE = 1024
 _DOCUMENTS_AT_ONCE = 128
-_BLANK_LINE = "\n\n"
-# Shorter documents recur without being copies of a corpus: two of the standard library's
-# modules that are held out stand, word for word, among the others.
-_LEAST_TELLING_BYTES = 256
-_MOST_SHARED = 0.01
-# More than a token of any text spells: what is read of a stream before it is tokenized.
-_MOST_CHARACTERS_A_TOKEN = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,17 +138,51 @@ def prepare(
     context = model_context or LONGEST_WINDOW
     if protocol == "gptq-2048" and model_context is not None and model_context < LONGEST_WINDOW:
         raise UserError(
-            f"--protocol gptq-2048 takes windows of 2,048 tokens, and this model at most "
-            f"{model_context:,}: take --protocol windows"
+            f"{named('protocol', 'gptq-2048')} takes windows of 2,048 tokens, and this model at "
+            f"most {model_context:,}: take {named('protocol', 'windows')}",
+            setting="protocol",
+            value=protocol,
         )
     text = open_text(source)
-    name, is_stream = text.name, text.is_stream
+    reading = Reading(tokenizer, protocol, detokenize)
     most_tokens = None
-    if is_stream and max_windows is not None:
+    if text.is_stream and max_windows is not None:
         most_tokens = max_windows * min(LONGEST_WINDOW, context)
+    _read(text, reading, most_tokens, progress)
+    cut = _cut(reading, protocol, context, stride, text.name)
+    n_available = cut.windows.shape[1]
+    if not n_available:
+        raise UserError(f"corpus '{text.name}' holds no token that can be scored: give more text")
+    windows = cut.windows
+    is_drawn = max_windows is not None and max_windows < n_available
+    if is_drawn:
+        whole = np.flatnonzero(windows[1] - windows[0] == cut.room)
+        n_drawn = min(int(max_windows or 0), len(whole))
+        places = (np.arange(n_drawn) + 0.5) * len(whole) / n_drawn
+        windows = windows[:, whole[places.astype(np.int64)]]
+    begins, ends, n_scored = windows
+    how = "" if not is_drawn else ", drawn evenly" if not text.is_stream else ", from its start"
+    of = f" of {n_available:,}" if is_drawn and not text.is_stream else ""
+    return EvaluationText(
+        source=text.name,
+        protocol=protocol,
+        description=f"{_describe(protocol, cut.words, reading, detokenize)}; {len(begins):,}{of} "
+        f"window{'s' if n_available > 1 else ''} of {text.name}{how}",
+        ids=reading.ids,
+        prefix=reading.prefix,
+        begins=begins,
+        ends=ends,
+        window_tokens=n_scored,
+        n_bytes=_count_bytes(reading, protocol, ends, n_scored),
+        n_words=reading.n_words if protocol == "lm-eval-word" else None,
+        n_documents=len(reading.hashes),
+        document_hashes=reading.hashes,
+    )
 
+
+def _read(text: OpenText, reading: Reading, most_tokens: int | None, progress: Progress) -> None:
+    """Read all documents, or of a stream as many as give ``most_tokens``."""
     progress.begin("Reading the corpus", None, "documents")
-    reading = _Reading(tokenizer, protocol, detokenize)
     while chunk := list(islice(text.documents, _DOCUMENTS_AT_ONCE)):
         reading.add(chunk)
         progress.advance(len(chunk))
@@ -164,245 +190,89 @@ def prepare(
             break
     progress.end()
     if not reading.hashes:
-        raise UserError(f"corpus '{name}' is empty: it holds no text")
+        raise UserError(f"corpus '{text.name}' is empty: it holds no text")
     reading.finish()
 
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """All windows of a text: begin, end and scored tokens of each, (3, n_windows) int64; tokens of
+    a whole one (0 where they differ); and how they were cut, in words."""
+
+    windows: np.ndarray
+    room: int
+    words: str
+
+
+def _cut(reading: Reading, protocol: str, context: int, stride: int | None, name: str) -> _Cut:
     if protocol == "lm-eval-word":
         windows = _rolling_windows(reading.lengths, context)
-        cut = f"in windows of up to {context:,} tokens"
-    else:
-        n_window = min(LONGEST_WINDOW, context)
-        room = n_window - max(0, len(reading.prefix) - 1)
-        step = room
-        cut = f"windows of {n_window:,} tokens that do not overlap"
-        if protocol == "stride":
-            step = stride or min(DEFAULT_STRIDE, max(1, room // 2))
-            if step > room:
-                raise UserError(f"--stride {step:,} is more than a window holds: at most {room:,}")
-            cut = f"windows of {n_window:,} tokens, one every {step:,}"
-        if reading.n_tokens < room:
-            raise UserError(
-                f"corpus '{name}' has {reading.n_tokens:,} tokens, and one window takes {room:,}: "
-                "give more text"
+        return _Cut(windows, 0, f"in windows of up to {context:,} tokens")
+    n_window = min(LONGEST_WINDOW, context)
+    room = n_window - max(0, len(reading.prefix) - 1)
+    step = room
+    words = f"windows of {n_window:,} tokens that do not overlap"
+    if protocol == "stride":
+        step = stride or min(DEFAULT_STRIDE, max(1, room // 2))
+        if step > room:
+            raise SettingError(
+                "stride", step, "is more than a window holds", f"give {room:,} or less"
             )
-        windows = _even_windows(
-            reading.n_tokens,
-            room,
-            step,
-            first_is_known=not reading.prefix,
-            keep_tail=protocol != "gptq-2048",
-        )
-    n_available = windows.shape[1]
-    if not n_available:
-        raise UserError(f"corpus '{name}' holds no token that can be scored: give more text")
-    is_drawn = max_windows is not None and max_windows < n_available
-    if is_drawn:
-        whole = np.flatnonzero(windows[1] - windows[0] == room)
-        n_drawn = min(int(max_windows or 0), len(whole))
-        places = (np.arange(n_drawn) + 0.5) * len(whole) / n_drawn
-        windows = windows[:, whole[places.astype(np.int64)]]
-    begins, ends, n_scored = windows
-    n_bytes = reading.n_bytes_of_texts if protocol == "lm-eval-word" else None
-    if n_bytes is None and reading.token_bytes is not None:
-        upto = np.concatenate([[0], np.cumsum(reading.token_bytes)])
-        n_bytes = int((upto[ends] - upto[ends - n_scored]).sum())
-    how = "" if not is_drawn else ", drawn evenly" if not is_stream else ", from its start"
-    of = f" of {n_available:,}" if is_drawn and not is_stream else ""
-    return EvaluationText(
-        source=name,
-        protocol=protocol,
-        description=f"{_describe(protocol, cut, reading, detokenize)}; {len(begins):,}{of} "
-        f"window{'s' if n_available > 1 else ''} of {name}{how}",
-        ids=reading.ids,
-        prefix=reading.prefix,
-        begins=begins,
-        ends=ends,
-        window_tokens=n_scored,
-        n_bytes=n_bytes,
-        n_words=reading.n_words if protocol == "lm-eval-word" else None,
-        n_documents=len(reading.hashes),
-        document_hashes=reading.hashes,
-    )
-
-
-def check_disjoint(
-    calibration_hashes: Collection[str],
-    evaluation_hashes: Mapping[str, int],
-    calibration: str = "calibration",
-    evaluation: str = "evaluation",
-) -> None:
-    """Raise a UserError if text that a model is fitted to is text that it is judged by.
-
-    Short documents, such as an empty module's one line, recur by chance: only where they make up
-    more than a hundredth of the text do they tell.
-
-    Args:
-        calibration_hashes: from :func:`projector.corpus.documents.hash_documents`.
-        evaluation_hashes: :attr:`EvaluationText.document_hashes`.
-        calibration: name of the source, for the message.
-        evaluation: the same.
-    """
-    shared = set(calibration_hashes) & set(evaluation_hashes)
-    sizes = [evaluation_hashes[each] for each in shared]
-    n_bytes = sum(evaluation_hashes.values())
-    is_telling = any(n >= _LEAST_TELLING_BYTES for n in sizes)
-    if is_telling or sum(sizes) > _MOST_SHARED * n_bytes:
-        n_shared = len(shared)
+        words = f"windows of {n_window:,} tokens, one every {step:,}"
+    if reading.n_tokens < room:
         raise UserError(
-            f"calibration on '{calibration}' and evaluation on '{evaluation}' share "
-            f"{n_shared:,} document{'s' if n_shared > 1 else ''} of {len(evaluation_hashes):,}: "
-            "give other text"
+            f"corpus '{name}' has {reading.n_tokens:,} tokens, and one window takes {room:,}: "
+            "give more text"
         )
+    windows = _even_windows(
+        reading.n_tokens,
+        room,
+        step,
+        first_is_known=not reading.prefix,
+        keep_tail=protocol != "gptq-2048",
+    )
+    return _Cut(windows, room, words)
+
+
+def _count_bytes(
+    reading: Reading, protocol: str, ends: np.ndarray, n_scored: np.ndarray
+) -> int | None:
+    """Bytes that the scored tokens spell; None where that is unknown."""
+    if protocol == "lm-eval-word":
+        return reading.n_bytes_of_texts
+    if reading.token_bytes is None:
+        return None
+    upto = np.concatenate([[0], np.cumsum(reading.token_bytes)])
+    return int((upto[ends] - upto[ends - n_scored]).sum())
 
 
 def check_options(
     protocol: str, stride: int | None, max_windows: int | None, detokenize: bool
 ) -> None:
     """Raise a UserError for what :func:`prepare` would refuse of any text and model."""
-    if protocol not in PROTOCOLS:
-        raise UserError(f"unknown protocol '{protocol}': choose from {', '.join(PROTOCOLS)}")
+    check_choice("protocol", protocol, PROTOCOLS)
+    check_least("stride", stride, 1)
+    check_least("max_windows", max_windows, 1)
     if stride is not None and protocol != "stride":
-        raise UserError(f"--stride is not for --protocol {protocol}: add --protocol stride")
-    if stride is not None and stride < 1:
-        raise UserError(f"--stride {stride} is too small: give 1 or more")
-    if max_windows is not None and max_windows < 1:
-        raise UserError(f"--max-windows {max_windows} leaves no window: give 1 or more")
+        raise _not_for(protocol, "stride", stride, "stride")
     if max_windows is not None and protocol == "lm-eval-word":
         raise UserError(
-            "--max-windows is not for --protocol lm-eval-word, which scores whole documents"
+            f"{named('max_windows')} is not for {named('protocol', protocol)}, which scores whole "
+            f"documents: leave {named('max_windows')} out",
+            setting="max_windows",
+            value=max_windows,
         )
     if detokenize and protocol != "lm-eval-word":
-        raise UserError(
-            f"--detokenize is not for --protocol {protocol}: add --protocol lm-eval-word"
-        )
+        raise _not_for(protocol, "detokenize", detokenize, "lm-eval-word")
 
 
-class _Reading:
-    """Collects a protocol's stream of token ids, and the bytes that each token spells.
-
-    ``prefix`` stands before every window and not in the stream.
-    """
-
-    def __init__(self, tokenizer: Any, protocol: str, detokenize: bool) -> None:
-        self.tokenizer = tokenizer
-        self.protocol = protocol
-        self.detokenize = detokenize
-        start = tuple(special_tokens(tokenizer)[0])
-        self.prefix = start if protocol in ("windows", "stride") else ()
-        self.before: tuple[int, ...] = ()
-        self.after: tuple[int, ...] = ()
-        if protocol in ("windows", "stride") and tokenizer.eos_token_id is not None:
-            self.after = (tokenizer.eos_token_id,)
-        elif protocol == "gptq-2048":
-            self.before = start
-        elif protocol == "lm-eval-word":
-            begin = tokenizer.bos_token_id
-            self.before = (tokenizer.eos_token_id if begin is None else begin,)
-            if self.before[0] is None:
-                raise UserError(
-                    "--protocol lm-eval-word predicts a document from a beginning-of-text or "
-                    "end-of-text token, and this tokenizer has neither: take --protocol windows"
-                )
-        self.hashes: dict[str, int] = {}
-        self.n_bytes_of_texts = self.n_words = self.n_tokens = 0
-        self.lengths: list[int] = []
-        self._held: list[str] = []
-        self._table = _bytes_of_tokens(tokenizer)
-        self._ids: list[np.ndarray] = []
-        self._bytes: list[np.ndarray | None] = []
-
-    def add(self, documents: list[Document]) -> None:
-        for document in documents:
-            plain = plain_text(document).encode()
-            self.hashes[hashlib.sha256(plain).hexdigest()] = len(plain)
-        texts = [_written(document, self.tokenizer) for document in documents]
-        for text in texts:
-            self.n_bytes_of_texts += len(text.encode())
-            self.n_words += len(re.split(r"\s+", text))
-        if self.protocol == "gptq-2048":
-            self._held += texts
-        else:
-            self._tokenize([_without_spacing(t) for t in texts] if self.detokenize else texts)
-
-    def finish(self) -> None:
-        """After the last document: what is tokenized as one text."""
-        if self._held:
-            self._tokenize([_BLANK_LINE.join(self._held)])
-            self._held = []
-
-    def _tokenize(self, texts: list[str]) -> None:
-        encoded = self.tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
-        )
-        for text, ids in zip(texts, encoded["input_ids"], strict=True):
-            row = np.asarray(ids, dtype=np.int32)
-            counts = self._count_bytes(text, row)
-            self._ids.append(np.asarray([*self.before, *row, *self.after], dtype=np.int32))
-            if counts is not None:
-                counts = np.pad(counts, (len(self.before), len(self.after)))
-            self._bytes.append(counts)
-            self.lengths.append(len(self._ids[-1]))
-            self.n_tokens += len(self._ids[-1])
-
-    def _count_bytes(self, text: str, ids: np.ndarray) -> np.ndarray | None:
-        counts = self._table[ids]
-        if counts.sum() == len(text.encode()):
-            return counts
-        # Tokens that are no bytes: pieces with a mark for a space, or of a text made over first.
-        return _bytes_by_offsets(text, self.tokenizer)
-
-    @property
-    def n_tokens_at_least(self) -> int:
-        """Tokens so far; of texts that wait to be tokenized, fewer than they will give."""
-        n_characters = sum(len(text) for text in self._held)
-        return self.n_tokens + n_characters // _MOST_CHARACTERS_A_TOKEN
-
-    @property
-    def ids(self) -> np.ndarray:
-        return np.concatenate(self._ids)
-
-    @property
-    def token_bytes(self) -> np.ndarray | None:
-        """(n,) int64: sums to the length of the texts in UTF-8."""
-        known = [counts for counts in self._bytes if counts is not None]
-        return np.concatenate(known) if len(known) == len(self._bytes) else None
-
-
-def _written(document: Document, tokenizer: Any) -> str:
-    if isinstance(document, str):
-        return document
-    if not getattr(tokenizer, "chat_template", None):
-        raise UserError(
-            "the corpus holds conversations, and this model has no chat template: give plain "
-            "text, or a chat model"
-        )
-    return str(tokenizer.apply_chat_template(document, tokenize=False))
-
-
-def _bytes_of_tokens(tokenizer: Any) -> np.ndarray:
-    """Bytes of each token of a byte-level vocabulary, in which one character is one byte."""
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    return np.array([len(token or "") for token in tokens])
-
-
-def _bytes_by_offsets(text: str, tokenizer: Any) -> np.ndarray | None:
-    """Bytes from the end of the token before to the end of each token.
-
-    Of tokens that share a character, the first gets its bytes. None where the tokenizer, one
-    written in Python, gives no offsets.
-    """
-    if not getattr(tokenizer, "is_fast", False):
-        return None
-    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ends = np.array([end for _, end in offsets["offset_mapping"]], dtype=np.int64)
-    if not len(ends):
-        return ends
-    ends = np.maximum.accumulate(ends)
-    ends[-1] = len(text)
-    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    sizes = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
-    upto = np.concatenate([[0], np.cumsum(sizes)])
-    return np.diff(upto[ends], prepend=0)
+def _not_for(protocol: str, setting: str, value: Any, its_protocol: str) -> UserError:
+    return UserError(
+        f"{named(setting)} is not for {named('protocol', protocol)}: add "
+        f"{named('protocol', its_protocol)}",
+        setting=setting,
+        value=value,
+    )
 
 
 def _even_windows(
@@ -436,7 +306,7 @@ def _rolling_windows(lengths: list[int], context: int) -> np.ndarray:
     return np.array(rows, dtype=np.int64).reshape(-1, 3).T
 
 
-def _describe(protocol: str, cut: str, reading: _Reading, detokenize: bool) -> str:
+def _describe(protocol: str, cut: str, reading: Reading, detokenize: bool) -> str:
     def shown(ids: tuple[int, ...]) -> str:
         return "".join(str(t) for t in reading.tokenizer.convert_ids_to_tokens(list(ids)))
 
@@ -458,31 +328,3 @@ def _describe(protocol: str, cut: str, reading: _Reading, detokenize: bool) -> s
             f", every window beginning with {shown(reading.prefix)}" if reading.prefix else ""
         )
     return f"{cut}, {first}"
-
-
-def _spacing_rules() -> Iterator[tuple[re.Pattern[str], str]]:
-    """What WikiText's own tokenization did to punctuation, undone rule after rule.
-
-    In the order of the harness's ``wikitext`` task, since a rule sees what those before it left.
-    """
-    yield re.compile("s '"), "s'"
-    for mark in "-,.":
-        yield re.compile(f" @{re.escape(mark)}@ "), mark
-    for mark in ":;.!?,":
-        yield re.compile(f" {re.escape(mark)} "), f"{mark} "
-    for left, right in ("()", "[]", "{}", '""', "''"):
-        inner = rf"\s*([^{re.escape(right)}]*?)\s*"
-        yield re.compile(re.escape(left) + inner + re.escape(right)), rf"{left}\1{right}"
-    for n_marks in (4, 3, 2):
-        yield re.compile(" ".join("=" * n_marks)), "=" * n_marks
-    yield re.compile(" ° "), "°"
-    yield re.compile(" \n"), "\n"
-    yield re.compile("\n "), "\n"
-    yield re.compile(" N "), " 1 "
-    yield re.compile(" 's"), "'s"
-
-
-def _without_spacing(text: str) -> str:
-    for pattern, replacement in _spacing_rules():
-        text = pattern.sub(replacement, text)
-    return text

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import html
 import math
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.colors import qualitative
 
 from projector.errors import UserError
+from projector.figures.figures import write_figure
+from pruning.refit.registry import REFITS
 from pruning.sweep.report import DENSE, PruningReport, Summary
 
-_DASHES = {"none": "dot", "bias": "dashdot", "least-squares": "dash", "reconstruct": "solid"}
 # Above this multiple of the dense perplexity a curve tells little, and flattens the others: one
 # has to zoom out to see it.
 _MOST_RATIO = 4.0
@@ -37,7 +39,9 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
     found = [s for s in report.summaries() if s.evaluation == chosen and s.perplexity is not None]
     dense = next((s.perplexity for s in found if s.method == DENSE), None)
     methods = list(dict.fromkeys(s.method for s in found if s.method != DENSE))
-    refits = [r for r in _DASHES if any(s.refit == r and s.method != DENSE for s in found)]
+    swept = dict.fromkeys(s.refit for s in found if s.method != DENSE)
+    # In the order of the registry; a report of a refit that is gone still has its lines.
+    refits = [*(r for r in REFITS if r in swept), *(r for r in swept if r not in REFITS)]
     figure = go.Figure()
     for i, method in enumerate(methods):
         color = qualitative.D3[i % len(qualitative.D3)]
@@ -85,6 +89,19 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
         updatemenus=[_menu(figure, refits)] if len(refits) > 1 else [],
     )
     return figure
+
+
+def write_figures(report: PruningReport, folder: Path, *, only_missing: bool = False) -> list[Path]:
+    """Write the figure of each text beside the report, and return where they are.
+
+    Args:
+        only_missing: leave those that are there as they are.
+    """
+    paths = [folder / name for name in report.figure_names]
+    for path, evaluation in zip(paths, report.evaluations, strict=True):
+        if not (only_missing and path.exists()):
+            write_figure(report_figure(report, evaluation), path)
+    return paths
 
 
 def _shown(found: list[Summary], dense: float | None) -> tuple[float, float, float] | None:
@@ -143,7 +160,11 @@ def _line(
         name=html.escape(f"{method}, {refit}"),
         legendgroup=method,
         meta=refit,
-        line={"color": color, "dash": _DASHES[refit], "width": 2},
+        line={
+            "color": color,
+            "dash": REFITS[refit].dash if refit in REFITS else "longdash",
+            "width": 2,
+        },
         marker={"size": 6},
         customdata=first_told + [[s.sparsity, _told(s)] for s in points],
         hovertemplate="%{customdata[1]}<extra></extra>",

@@ -14,6 +14,7 @@ from typing import Any
 
 from projector.errors import UserError
 from projector.storage.places import disk_errors
+from projector.storage.replacing import replacing_file
 
 FORMAT = "transformer-pruning-report"
 FORMAT_VERSION = 1
@@ -105,6 +106,17 @@ class PruningReport:
     model: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
 
+    @property
+    def evaluations(self) -> list[str]:
+        """The texts that rows are scored on, as the settings name them."""
+        return [str(text["source"]) for text in self.settings.get("evaluations", [])]
+
+    @property
+    def figure_names(self) -> list[str]:
+        """The file of each text's figure beside the report."""
+        n = len(self.evaluations)
+        return ["report.html"] if n == 1 else [f"report-{i}.html" for i in range(n)]
+
     def has(self, combination: tuple[str, str, float, int], windows: str = SAMPLE) -> bool:
         """Whether a combination has its rows already."""
         return any(r.combination == combination and r.windows == windows for r in self.rows)
@@ -164,8 +176,9 @@ class PruningReport:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             # First what makes the folder ours.
-            write_text(folder / JSON_FILE, text)
-            write_text(folder / CSV_FILE, _csv(self.rows))
+            for name, content in ((JSON_FILE, text), (CSV_FILE, _csv(self.rows))):
+                with replacing_file(folder / name) as path:
+                    path.write_text(content, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> PruningReport:
@@ -175,14 +188,7 @@ class PruningReport:
             UserError: if it is no report, is damaged, or is of another format version.
         """
         path = Path(folder) / JSON_FILE
-        if not path.exists():
-            raise UserError(f"'{folder}' holds no {JSON_FILE}: `pruning sweep` makes one")
-        try:
-            values = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"'{path}' is damaged: it is not JSON ({error})") from error
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise UserError(f"'{path}' is not the work of this program: it is no report")
+        values = _read(path)
         if values.get("format_version") != FORMAT_VERSION:
             raise UserError(
                 f"'{path}' has format version {values.get('format_version')}, and this program "
@@ -193,6 +199,23 @@ class PruningReport:
             return cls(dict(values["settings"]), dict(values["model"]), rows)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"'{path}' is damaged: {error}") from error
+
+
+def check_own(folder: Path) -> None:
+    """Raise a UserError unless the folder's report is one of this program, of any version."""
+    _read(folder / JSON_FILE)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"'{path.parent}' holds no {JSON_FILE}: `pruning sweep` makes one")
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"'{path}' is damaged: it is not JSON ({error})") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(f"'{path}' is not the work of this program: it is no report")
+    return values
 
 
 def _checked(row: Row) -> Row:
@@ -213,16 +236,6 @@ def _checked(row: Row) -> Row:
 def _perplexity(summary: Summary) -> float:
     assert summary.perplexity is not None
     return summary.perplexity
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _csv(rows: Iterable[Row]) -> str:

@@ -9,60 +9,25 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from threading import Thread
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from projector.errors import UserError
-from projector.memory import out_of_memory, size_text
-from projector.model.architecture.records import Architecture
-from projector.model.architecture.widths import can_have_bias
-from pruning.calibration import calibrate, check_enough, mlps_of
-from pruning.methods.plan import NotApplicable, PruningPlan
+from projector.errors import SettingError, UserError, check_least, named
+from pruning.calibration import calibrate, check_enough, mlps_of, pruning_memory
+from pruning.methods.plan import NotApplicable
 from pruning.methods.planning import Planner
-from pruning.refit.reconstruction import DenseStreams
-from pruning.refit.refits import refit
+from pruning.refit.refits import is_centred, make_plan, refit
+from pruning.refit.registry import REFITS
+from pruning.refit.streams import DenseStreams
 from pruning.scoring.perplexity import score
 from pruning.scoring.windows import EvaluationText
-from pruning.surgery import round_weights
+from pruning.surgery import count_parameters, round_weights
+from pruning.sweep.job import SweepJob, prepare_sweep
 from pruning.sweep.report import DENSE, NOT_APPLICABLE, SAMPLE, Row
-
-if TYPE_CHECKING:
-    from pruning.sweep.job import SweepJob
-
-Combination = tuple[str, str, float, int]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One plan, and the refits of it that are to be scored.
-
-    ``windows`` is ``sample`` or ``all``, see :class:`pruning.sweep.report.Row`.
-    """
-
-    method: str
-    sparsity: float
-    seed: int
-    refits: tuple[str, ...]
-    windows: str
-
-    @property
-    def combinations(self) -> list[Combination]:
-        """Method, refit, sparsity and seed of every row."""
-        return [(self.method, kind, self.sparsity, self.seed) for kind in self.refits]
-
-
-def pruning_memory(architecture: Architecture) -> AbstractContextManager[None]:
-    """Turn what a full memory raises while calibrating, planning or refitting into one line."""
-    widest = max(mlp.n_neurons for mlp in mlps_of(architecture))
-    return out_of_memory(
-        f": one matrix of {widest:,} × {widest:,} neurons takes {size_text(8 * widest**2)}: make "
-        "memory free, take fewer --workers, or fewer --sequences"
-    )
+from pruning.sweep.settings import SweepRequest
+from pruning.sweep.tasks import Combination, Task
 
 
 class Workbench:
@@ -86,7 +51,7 @@ class Workbench:
         if task.method != DENSE:
             # Shared by all methods, so that none is charged for it.
             planner = self._planner_of(task.seed)
-            if "reconstruct" in task.refits:
+            if any(REFITS[kind].trains for kind in task.refits):
                 self._streams_of(planner).run()
         for combination in task.combinations:
             try:
@@ -120,7 +85,7 @@ class Workbench:
             planner.calibration,
             n_steps=settings.n_steps,
             seed=seed,
-            streams=self._streams_of(planner) if kind == "reconstruct" else None,
+            streams=self._streams_of(planner) if REFITS[kind].trains else None,
         )
         round_weights(pruned, job.loaded.stored_dtype)
         return pruned, plan_seconds + time.perf_counter() - planned
@@ -150,9 +115,8 @@ class Workbench:
 
 
 def check_workers(n_workers: int) -> None:
-    """Raise a UserError if there can't be so many."""
-    if n_workers < 1:
-        raise UserError(f"--workers {n_workers} is too small: give 1 or more")
+    """Raise a SettingError if there can't be so many."""
+    check_least("n_workers", n_workers, 1)
 
 
 class Workers:
@@ -163,9 +127,7 @@ class Workers:
         if n_workers > 1 and job.request is None:
             raise UserError("several workers need a model that can be loaded by its name")
         if n_workers > 1 and next(job.loaded.model.parameters()).device.type != "cpu":
-            raise UserError(
-                f"--workers {n_workers} is for the CPU: on an accelerator give --workers 1"
-            )
+            raise SettingError("n_workers", n_workers, "is for the CPU", "on an accelerator give 1")
         self._bench = Workbench(job)
         self._pool = None
         # The caller's own processes, which are none of this one's business.
@@ -201,18 +163,17 @@ class Workers:
                 yield future.result()
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process died, perhaps for want of memory: go on with --resume and fewer "
-                "--workers"
+                "a worker process died, perhaps because memory ran out: go on with "
+                f"{named('resume', True)} and fewer {named('n_workers')}"
             ) from error
 
 
 _bench: Workbench | Exception | None = None
 
 
-def _start(request: Any) -> None:
+def _start(request: SweepRequest | None) -> None:
     """What each process does first: load for itself what this one has."""
-    from pruning.sweep.job import prepare_sweep
-
+    assert request is not None
     global _bench
     # Ctrl-C is for the one that has the screen, which ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -238,29 +199,6 @@ def _work(task: Task) -> list[Row]:
         raise _bench
     assert _bench is not None
     return _bench.rows(task)
-
-
-def make_plan(
-    planner: Planner, method: str, kind: str, sparsity: float, allocation: str, round_to: int
-) -> PruningPlan:
-    """The plan for a refit: about the mean where a bias will absorb it, else about zero."""
-    return planner.plan(
-        method,
-        sparsity,
-        allocation=allocation,
-        round_to=round_to,
-        centred=is_centred(planner, kind),
-    )
-
-
-def is_centred(planner: Planner, kind: str) -> bool:
-    """Whether a refit's bias will absorb what removed neurons give on average."""
-    return kind != "none" and can_have_bias(planner.model, planner.architecture)
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Parameters, tied ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _scored(

@@ -9,7 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from projector.memory import size_text
 from pruning.poles.poles import Pole, Poles
+from pruning.scoring.speed import SpeedComparison
+from pruning.scoring.tasks import TaskResult
 from pruning.sweep.report import DENSE, PruningReport
 
 POLES_LEGEND = """[dim]size      neurons of the largest pole and of the median one
@@ -153,4 +156,54 @@ def report_table(report: PruningReport, evaluation: str, width: int | None = Non
                 f"[b]{text}[/b]" if cell is not None and best.get(sparsity) == cell else text
             )
         table.add_row(escape(method), escape(refit), *row)
+    return table
+
+
+def known(value: float | None) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None else f"{value:,.4f}"
+
+
+def bench_table(found: SpeedComparison) -> Table:
+    """A row a model, and one of ratios."""
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("model")
+    for name in ("parameters", "weights", "operations/token", "tokens/s", "peak memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in (found.dense, found.pruned):
+        table.add_row(
+            escape(one.name),
+            f"{one.n_parameters:,}",
+            size_text(one.weight_bytes),
+            f"{one.operations_per_token:,.0f}",
+            f"{one.tokens_per_second:,.0f}",
+            size_text(one.peak_bytes),
+        )
+    table.add_row(
+        "ratio",
+        f"{found.parameters_ratio:.3f}",
+        f"{found.pruned.weight_bytes / found.dense.weight_bytes:.3f}",
+        f"{found.operations_ratio:.3f}",
+        f"{found.pruned.tokens_per_second / found.dense.tokens_per_second:.3f}",
+        f"{found.pruned.peak_bytes / found.dense.peak_bytes:.3f}",
+    )
+    return table
+
+
+def tasks_table(found: Sequence[TaskResult]) -> Table:
+    """A row a metric."""
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
+    for name in ("task", "metric", "filter"):
+        table.add_column(name)
+    for name in ("value", "± error", "examples"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        table.add_row(
+            escape(one.task),
+            escape(one.metric),
+            escape(one.filter),
+            known(one.value),
+            known(one.standard_error),
+            "–" if one.n_samples is None else f"{one.n_samples:,}",
+        )
     return table

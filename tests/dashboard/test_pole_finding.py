@@ -13,7 +13,9 @@ import torch
 from dashboard.pole_finding import find_apart
 from projector.errors import UserError
 from projector.projection.projection import Projection
-from pruning.poles.poles import POLES_FILE, PoleSettings, find_poles
+from pruning.poles.files import POLES_FILE
+from pruning.poles.finding import find_poles
+from pruning.poles.poles import PoleSettings
 from tests.dashboard.conftest import DECODER
 
 Copied = Callable[..., Path]

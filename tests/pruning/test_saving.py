@@ -231,7 +231,7 @@ def test_folders_in_use_are_refused_before_any_work(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="is a file"):
             check_out(used / "thesis.txt", force=force)
     (used / PLAN_FILE).write_text("{}")
-    with pytest.raises(UserError, match="--force"):
+    with pytest.raises(UserError, match="force=True"):
         check_out(used, force=False)
     with pytest.raises(UserError, match="holds no plan"):
         check_out(used, force=True)
@@ -245,7 +245,7 @@ def test_force_replaces_the_checkpoint_and_nothing_else(tokenizer: Any, tmp_path
     out = tmp_path / "out"
     save(out, tokenizer)
     before = contents(out)
-    with pytest.raises(UserError, match="--force"):
+    with pytest.raises(UserError, match="force=True"):
         save(out, tokenizer)
     assert contents(out) == before
     for other in ("extra.txt", "map/projection.json", "empty/"):
@@ -344,7 +344,7 @@ def test_what_can_not_be_moved_in_place_leaves_the_old(
     replace = Path.replace
 
     def refuse(self: Path, target: Any) -> Path:
-        if self.name == "checkpoint":
+        if self.name == "new":
             raise OSError(5, "Input/output error")
         return replace(self, target)
 
@@ -352,6 +352,22 @@ def test_what_can_not_be_moved_in_place_leaves_the_old(
     with pytest.raises(UserError, match="can't be written"):
         save(out, tokenizer, prune("gpt2"), force=True)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("version", [0, 99])
+def test_force_replaces_a_model_whose_plan_is_of_another_version(
+    version: int, tokenizer: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    save(out, tokenizer)
+    values = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
+    values["plan"]["format_version"] = version
+    (out / PLAN_FILE).write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=f"version {version}"):
+        load_plan(out)
+    save(out, tokenizer, force=True)
+    assert load_plan(out).layers
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, read_weights
 from pruning.methods import folding, standins
+from pruning.methods.method import Proposals
 from pruning.methods.plan import LayerPlan, PruningPlan, StandIn
-from pruning.methods.standins import Proposals
 from pruning.surgery import apply_plan, write_weights
 from tests.families import (
     ENCODERS,

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from projector.projection.projection import Projection
-from pruning.poles.poles import find_poles
+from pruning.poles.finding import find_poles
 from tests.dashboard.browser.app import (
     App,
     Watch,

@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from projector.projection.projection import Projection
-from pruning.poles.poles import find_poles
+from pruning.poles.finding import find_poles
 from tests.dashboard.browser.app import (
     App,
     cells,

@@ -22,7 +22,8 @@ from dashboard.components.neuron_map import Legend, Panel, Timeline, Token, View
 from dashboard.drawing import palette
 from dashboard.frame.exports import csv_of, html_of, neuron_table, parquet_of
 from projector.projection.projection import Projection
-from pruning.poles.poles import PoleSettings, find_poles
+from pruning.poles.finding import find_poles
+from pruning.poles.poles import PoleSettings
 
 SETTINGS = PoleSettings("correlation", 2, None, "leaf")
 HOSTILE = "</script><script>alert(1)</script><!-- <script> &quot; \u2028 \\"

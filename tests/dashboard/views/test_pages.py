@@ -37,7 +37,9 @@ from projector.projection.projection import FACTS_FILE, STATISTICS_FILE, Project
 from projector.sites import SITES
 from projector.statistics.examples import Examples
 from pruning.methods.plan import LayerPlan, PruningPlan
-from pruning.poles.poles import POLES_FILE, PoleSettings, find_poles
+from pruning.poles.files import POLES_FILE
+from pruning.poles.finding import find_poles
+from pruning.poles.poles import PoleSettings
 from pruning.saving import PLAN_FILE
 from pruning.sweep.report import PruningReport, Row
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2

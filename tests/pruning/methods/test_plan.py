@@ -10,6 +10,7 @@ import pytest
 
 from projector.errors import UserError
 from pruning.methods.plan import LayerPlan, PruningPlan, StandIn, kept_width
+from tests.pruning.refused import refused
 
 PLAN = PruningPlan(
     "poles",
@@ -137,7 +138,7 @@ def test_kept_width(n_neurons: int, sparsity: float, round_to: int, expected: in
 
 
 def test_a_multiple_above_the_width_is_refused() -> None:
-    with pytest.raises(UserError, match="--round-to 64 is more than the 40 neurons"):
+    with refused("round_to", 64):
         kept_width(40, 0.1, 64)
 
 

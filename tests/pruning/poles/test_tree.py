@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from projector.errors import UserError
 from projector.projection.projection import Projection
-from pruning.poles.poles import PoleSettings, condensed_tree, find_poles
+from pruning.poles.finding import condensed_tree, find_poles
+from pruning.poles.poles import PoleSettings
 from pruning.poles.tree import Branch, CondensedTree
 from tests.pruning.test_preparing import fit
 

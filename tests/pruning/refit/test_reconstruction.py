@@ -17,8 +17,10 @@ from projector.progress import Silent
 from pruning.calibration import Calibration, calibrate, mlps_of
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan
 from pruning.refit import reconstruction
-from pruning.refit.reconstruction import DenseStreams, check_reconstructable
+from pruning.refit import streams as streaming
+from pruning.refit.reconstruction import check_reconstructable
 from pruning.refit.refits import refit
+from pruning.refit.streams import DenseStreams
 from tests.families import FAMILIES, N_LAYERS, N_NEURONS, build
 from tests.projector.model.architecture.test_widths import varied
 from tests.projector.model.test_capture_calls import streams_of
@@ -55,7 +57,7 @@ def test_streams_are_the_model_s_own(
 ) -> None:
     model, architecture, calibration = shared.of(family)
     if not keeps:
-        monkeypatch.setattr(reconstruction, "_MOST_KEPT_BYTES", 0)
+        monkeypatch.setattr(streaming, "_MOST_KEPT_BYTES", 0)
     dense = DenseStreams(model, architecture, calibration)
     batch = dense.batches[-1]
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
@@ -100,7 +102,7 @@ def test_what_is_kept_for_the_next_does_not_matter(
     first, again = run(streams), run(streams)
     assert_same(first, again)
     assert_same(first, run())
-    monkeypatch.setattr(reconstruction, "_MOST_KEPT_BYTES", 0)
+    monkeypatch.setattr(streaming, "_MOST_KEPT_BYTES", 0)
     assert_same(first, run())
 
 

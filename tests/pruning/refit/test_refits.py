@@ -17,10 +17,13 @@ from projector.model.loading import LoadedModel
 from pruning.calibration import Calibration, Moments, calibrate, mlps_of, read_calibration
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan, StandIn
 from pruning.methods.planning import Planner
-from pruning.refit.refits import REFITS, Products, fit_output, refit
+from pruning.refit.products import Products, fit_output
+from pruning.refit.refits import refit
+from pruning.refit.registry import REFITS
 from pruning.surgery import apply_plan
 from tests.conftest import make_text
 from tests.families import ENCODERS, FAMILIES, N_LAYERS, N_NEURONS, N_VOCABULARY, build
+from tests.pruning.refused import refused
 
 LENGTH = 24
 N_SEQUENCES = 45
@@ -298,7 +301,7 @@ def test_every_refit_works_or_has_a_reason(family: str, shared: Shared) -> None:
 
 def test_what_can_not_be_is_refused(shared: Shared) -> None:
     model, architecture, calibration = shared.of("llama")
-    with pytest.raises(UserError, match="unknown refit 'magic': choose from none, bias"):
+    with refused("refit", "magic"):
         refit(model, architecture, spread_plan(), "magic", calibration)
     bloom, its_architecture, its_calibration = shared.of("bloom")
     layer = LayerPlan(96, tuple(range(90)))
@@ -315,7 +318,7 @@ def test_too_little_text_is_refused(kind: str, tokenizer: Any) -> None:
     loaded = LoadedModel(model, tokenizer, "made-up", "0" * 64)
     text = read_calibration(_documents, loaded, architecture, sequence_length=8)
     calibration = calibrate(loaded, architecture, text, n_sequences=5)
-    message = r"32 calibration tokens are too few for 33 neurons.*give --sequences 6 or more"
+    message = r"32 calibration tokens are too few for 33 neurons.*give n_sequences=6 or more"
     with pytest.raises(UserError, match=message):
         # As many as the neurons that stay, and one less.
         refit(model, architecture, spread_plan(7), kind, calibration)

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 
 from projector.model.context import find_context
 from projector.model.loading import load_model
-from pruning.scoring.perplexity import prepare, score
+from pruning.scoring.perplexity import score
 from pruning.scoring.tasks import TaskResult
+from pruning.scoring.windows import prepare
 from pruning.terminal.cli import app
 from tests.conftest import make_text
 
@@ -134,7 +135,7 @@ def test_perplexity_refuses_in_one_line(
     short.write_text("ka lo", encoding="utf-8")
     on = ("--corpus", text_file)
     for args, message in (
-        ((folder, *on, "--protocol", "sliding"), "unknown protocol 'sliding'"),
+        ((folder, *on, "--protocol", "sliding"), "--protocol 'sliding' is not known"),
         ((folder, *on, "--protocol", "gptq-2048"), "this model at most 64"),
         ((folder, *on, "--stride", 3), "--stride is not for --protocol windows"),
         ((folder, *on, "--protocol", "stride", "--stride", 99), "more than a window holds"),
@@ -180,7 +181,7 @@ def test_bench_refuses_in_one_line(tmp_path: Path, checkpoint: Checkpoint) -> No
     assert "holds no model" in error_of("bench", folder, tmp_path)
     assert "unknown model" in error_of("bench", tmp_path / "none", folder)
     assert "--repeats 2" in error_of("bench", folder, folder, "--repeats", 2)
-    assert "at most 64" in error_of("bench", folder, folder, "--sequence-length", 65)
+    assert "give 64 or less" in error_of("bench", folder, folder, "--sequence-length", 65)
 
 
 def test_tasks_shows_what_the_harness_found(

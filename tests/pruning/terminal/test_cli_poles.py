@@ -18,7 +18,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from projector.terminal.cli import app as projector_app
-from pruning.poles.poles import POLES_FILE, PoleSettings, load_poles
+from pruning.poles.files import POLES_FILE, load_poles
+from pruning.poles.poles import PoleSettings
 from pruning.terminal.cli import app
 from tests.families import N_NEURONS
 

@@ -240,16 +240,23 @@ def test_a_sweep_writes_a_report_and_its_figure(commands: Commands, tmp_path: Pa
     assert "poles, none" in page
     assert "<script src" not in page
     # Resumed, there is nothing to do.
-    before = (out / JSON_FILE).read_bytes()
     assert "--resume" in refuse(*commands.sweep(out))
-    succeed(*commands.sweep(out, resume=True))
-    assert (out / JSON_FILE).read_bytes() == before
-    assert "its n_steps differs: 3 there, 4 here" in refuse(
+    files = tree(out)
+    again = " ".join(succeed(*commands.sweep(out, resume=True)).output.split())
+    assert f"The sweep in {out} is finished: nothing is left to do" in again
+    assert tree(out) == files
+    assert "its --steps is 3, and this one's 4" in refuse(
         *commands.sweep(out, resume=True, steps=4)
     )
-    assert (out / JSON_FILE).read_bytes() == before
-    succeed(*commands.sweep(out, force=True, steps=4, seeds=1, sparsities="0.5"))
+    assert tree(out) == files
+    # A queue's one command line starts it too; with --force, what another sweep left is replaced.
+    order = {"resume": True, "force": True, "seeds": 1, "sparsities": "0.5"}
+    again = " ".join(succeed(*commands.sweep(out, **order, steps=4)).output.split())
+    assert f"Nothing of this sweep is in {out}: it starts from the beginning" in again
     assert PruningReport.load(out).settings["n_steps"] == 4
+    files = tree(out)
+    succeed(*commands.sweep(out, **order, steps=4))
+    assert tree(out) == files
 
 
 def test_a_sweep_as_json_is_one_object(commands: Commands, texts: Path, tmp_path: Path) -> None:
@@ -265,6 +272,44 @@ def test_a_sweep_as_json_is_one_object(commands: Commands, texts: Path, tmp_path
     found = {(s["method"], s["refit"], s["evaluation"], s["windows"]) for s in value["summaries"]}
     assert ("random", "none", "like.txt", "sample") in found
     assert (DENSE, "none", "unlike.txt", "all") in found
+
+
+def test_a_sweep_that_replaces_a_report_removes_its_figures_and_no_other_file(
+    commands: Commands, texts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "sweep"
+    order = {"seeds": 1, "sparsities": "0.5", "methods": "random", "projection": None}
+    order |= {"refits": "none"}
+    succeed(
+        *commands.sweep(out, **order, evaluation=f"{texts / 'like.txt'}, {texts / 'unlike.txt'}")
+    )
+    (out / "report-final.html").write_text("mine")
+    succeed(*commands.sweep(out, **order, force=True))
+    names = {path.name for path in out.iterdir()}
+    assert names == {JSON_FILE, CSV_FILE, "report.html", "report-final.html"}
+    assert (out / "report-final.html").read_text() == "mine"
+    # A figure that is missing is drawn, though the sweep is finished.
+    (out / "report.html").unlink()
+    succeed(*commands.sweep(out, **order, resume=True))
+    assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize("version", [0, 99])
+def test_force_replaces_a_report_of_another_version(
+    version: int, commands: Commands, tmp_path: Path
+) -> None:
+    out = tmp_path / "sweep"
+    order = {"seeds": 1, "sparsities": "0.5", "methods": "random", "projection": None}
+    order |= {"refits": "none"}
+    out.mkdir()
+    content = {"format": "transformer-pruning-report", "format_version": version}
+    (out / JSON_FILE).write_text(json.dumps(content))
+    before = tree(out)
+    assert "--force" in refuse(*commands.sweep(out, **order))
+    assert f"format version {version}" in refuse(*commands.sweep(out, **order, resume=True))
+    assert tree(out) == before
+    succeed(*commands.sweep(out, **order, force=True))
+    assert PruningReport.load(out).rows
 
 
 def test_without_winners_all_windows_are_not_scored(commands: Commands, tmp_path: Path) -> None:
@@ -284,11 +329,15 @@ def test_without_winners_all_windows_are_not_scored(commands: Commands, tmp_path
         ("llama", {}, "is of another model: its weights are"),
         ("mixtral", {}, "can't be pruned: a mixture of experts"),
         ("bloom", {}, "BloomForCausalLM can't be pruned"),
-        ("qwen2", {"sparsity": -0.1}, "sparsity -0.1 is impossible: give 0 or more and less"),
-        ("qwen2", {"sparsity": 1}, "sparsity 1.0 is impossible"),
+        ("qwen2", {"sparsity": -0.1}, "--sparsity -0.1 is impossible: give 0 or more and less"),
+        ("qwen2", {"sparsity": 1}, "--sparsity 1.0 is impossible"),
         ("qwen2", {"sparsity": "nan"}, "sparsity nan is impossible"),
-        ("qwen2", {"method": "magic"}, "unknown method 'magic': choose from random, magnitude"),
-        ("qwen2", {"refit": "magic"}, "unknown refit 'magic': choose from none, bias"),
+        (
+            "qwen2",
+            {"method": "magic"},
+            "--method 'magic' is not known: choose from random, magnitude",
+        ),
+        ("qwen2", {"refit": "magic"}, "--refit 'magic' is not known: choose from none, bias"),
         ("qwen2", {"refit": "bias"}, "Qwen2ForCausalLM has no place for a bias"),
         ("qwen2", {"projection": None}, "method poles needs the model's projection"),
         ("qwen2", {"projection": "nowhere"}, "no folder 'nowhere'"),
@@ -302,15 +351,19 @@ def test_without_winners_all_windows_are_not_scored(commands: Commands, tmp_path
         ),
         ("qwen2", {"sequences": 4}, "--sequences 4 is too small: give 5 or more"),
         ("qwen2", {"sequences": 100_000}, "give more text or fewer --sequences"),
-        ("qwen2", {"sequence-length": 65}, "--sequence-length 65 can't be: give 2 to 64"),
+        (
+            "qwen2",
+            {"sequence-length": 65},
+            "--sequence-length 65 is more than the model takes: give 2 to 64",
+        ),
         ("qwen2", {"steps": 0}, "--steps 0 is too small"),
-        ("qwen2", {"round-to": 0}, "--round-to 0 is impossible"),
+        ("qwen2", {"round-to": 0}, "--round-to 0 is too small"),
         ("qwen2", {"allocation": "global"}, "one MLP width for all layers"),
         ("qwen2", {"device": "abacus"}, "unknown device 'abacus'"),
-        ("qwen2", {"space": "moon"}, "unknown --space 'moon': choose from positions"),
+        ("qwen2", {"space": "moon"}, "--space 'moon' is not known: choose from positions"),
         ("qwen2", {"min-cluster-size": 1}, "--min-cluster-size 1 makes no groups"),
         ("qwen2", {"round-to": 64}, "--round-to 64 is more than the 40 neurons of a layer"),
-        ("qwen2", {"seed": 5_000_000_000}, "--seed 5000000000 is too large"),
+        ("qwen2", {"seed": 5_000_000_000}, "--seed 5,000,000,000 is too large"),
         (
             "qwen2",
             {"method": "folding", "allocation": "global"},
@@ -332,15 +385,15 @@ def test_prune_refuses_in_one_line_and_writes_nothing(
         ("mixtral", {}, "a mixture of experts"),
         ("bloom", {}, "BloomForCausalLM can't be pruned"),
         ("bert", {"methods": "random", "projection": None}, "BertForMaskedLM has no perplexity"),
-        ("qwen2", {"sparsities": "0.2,1"}, "sparsity 1.0 is impossible"),
-        ("qwen2", {"sparsities": "-0.1"}, "sparsity -0.1 is impossible"),
-        ("qwen2", {"sparsities": "nan"}, "sparsity nan is impossible"),
+        ("qwen2", {"sparsities": "0.2,1"}, "--sparsities 1.0 is impossible"),
+        ("qwen2", {"sparsities": "-0.1"}, "--sparsities -0.1 is impossible"),
+        ("qwen2", {"sparsities": "nan"}, "--sparsities nan is impossible"),
         ("qwen2", {"sparsities": "0"}, "--sparsities 0 removes nothing"),
         ("qwen2", {"sparsities": "a third"}, "--sparsities 'a third' can't be read"),
         ("qwen2", {"sparsities": ","}, "--sparsities names none"),
         ("qwen2", {"sparsities": "0.2,0.20"}, "--sparsities names one twice"),
-        ("qwen2", {"methods": "poles,magic"}, "unknown method 'magic'"),
-        ("qwen2", {"refits": "none,magic"}, "unknown refit 'magic'"),
+        ("qwen2", {"methods": "poles,magic"}, "--methods 'magic' is not known"),
+        ("qwen2", {"refits": "none,magic"}, "--refits 'magic' is not known"),
         ("qwen2", {"methods": "obs,obs"}, "--methods names one twice"),
         ("qwen2", {"seeds": 0}, "--seeds 0 is too small: give 1 or more"),
         ("qwen2", {"windows": 0}, "--windows 0 is too small"),
@@ -359,7 +412,6 @@ def test_prune_refuses_in_one_line_and_writes_nothing(
         ),
         ("qwen2", {"workers": 0}, "--workers 0 is too small"),
         ("qwen2", {"sequences": 5, "sequence-length": 8}, "give --sequences 6 or more"),
-        ("qwen2", {"resume": True, "force": True}, "give one of them"),
     ],
 )
 def test_a_sweep_refuses_in_one_line_and_writes_nothing(

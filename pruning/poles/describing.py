@@ -1,0 +1,133 @@
+"""What is told of a pole: its size, exemplars, and correlations inside and to others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from projector.memory import size_text
+from projector.projection.projection import Projection
+from pruning.poles.clustering import Floats, Integers
+from pruning.poles.poles import Pole
+
+# Bytes for each entry of an N × N matrix: ρ from the covariance is four float32 matrices at once.
+_CORRELATION_BYTES = 16
+_BLOCK = 256
+
+
+def distance_to_mean(points: Floats, labels: Integers) -> Floats:
+    """Distance of each neuron to the mean position of its pole, (n,); of no meaning for noise."""
+    groups = np.where(labels < 0, labels.max(initial=-1) + 1, labels)
+    n_groups = int(groups.max(initial=0)) + 1
+    counts = np.bincount(groups, minlength=n_groups)
+    means = np.stack(
+        [np.bincount(groups, column, n_groups) / np.maximum(counts, 1) for column in points.T], 1
+    )
+    distance: Floats = np.linalg.norm(points - means[groups], axis=1)
+    return distance
+
+
+def first_least(values: Floats, labels: Integers, n_poles: int) -> NDArray[np.bool_]:
+    """The one neuron of each pole whose value is least."""
+    is_least = np.zeros(labels.size, dtype=bool)
+    for k in range(n_poles):
+        members = (labels == k).nonzero()[0]
+        is_least[members[values[members].argmin()]] = True
+    return is_least
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Mean ρ and |ρ| between poles, (K, K), NaN where unknown; and of each neuron, (n,), the sum
+    over its own pole."""
+
+    mean: Floats
+    mean_absolute: Floats
+    own: Floats
+    own_absolute: Floats
+
+
+def correlations_of(rho: Tensor, order: Tensor, labels: Integers, n_poles: int) -> Correlations:
+    """Group sums in one pass over ρ each, O(N²) whatever the number of poles."""
+    is_known = rho.diagonal()[order].isfinite().numpy()
+    # Those that count nowhere are one more group.
+    groups = torch.from_numpy(np.where((labels >= 0) & is_known, labels, n_poles))
+    counts = torch.bincount(groups, minlength=n_poles + 1)[:n_poles].double()
+    n_pairs = torch.outer(counts, counts) - torch.diag(counts)
+    means: list[Floats] = []
+    owns: list[Floats] = []
+    for absolute in (False, True):
+        sums = torch.zeros(n_poles + 1, order.numel(), dtype=torch.float64)
+        for start in range(0, order.numel(), _BLOCK):
+            rows = rho[order[start : start + _BLOCK]][:, order]
+            sums.index_add_(
+                0, groups[start : start + _BLOCK], (rows.abs() if absolute else rows).double()
+            )
+        totals = torch.zeros(n_poles + 1, n_poles + 1, dtype=torch.float64)
+        totals.index_add_(1, groups, sums)
+        # A neuron's ρ with itself, 1, is no pair's.
+        means.append(((totals[:n_poles, :n_poles] - torch.diag(counts)) / n_pairs).numpy())
+        owns.append(sums[groups, torch.arange(order.numel())].numpy())
+    return Correlations(*means, *owns)
+
+
+def describe(
+    k: int,
+    order: Tensor,
+    labels: Integers,
+    is_exemplar: NDArray[np.bool_],
+    centrality: Floats | None,
+    correlations: Correlations | None,
+) -> Pole:
+    members = labels == k
+    chosen = (members & is_exemplar).nonzero()[0]
+    if centrality is not None:
+        chosen = chosen[np.argsort(centrality[chosen], kind="stable")]
+    size, exemplars = int(members.sum()), tuple(order[torch.from_numpy(chosen)].tolist())
+    if correlations is None:
+        return Pole(size, exemplars)
+    others = np.arange(correlations.mean.shape[0]) != k
+    row = np.where(others, correlations.mean[k], np.nan)
+    row_absolute = np.where(others, correlations.mean_absolute[k], np.nan)
+    lowest = int(np.argmin(np.where(np.isfinite(row), row, np.inf)))
+    is_opposed = bool(row[lowest] < 0)
+    return Pole(
+        size=size,
+        exemplars=exemplars,
+        within_rho=_known(correlations.mean[k, k]),
+        within_absolute_rho=_known(correlations.mean_absolute[k, k]),
+        between_rho=_greatest(row),
+        between_absolute_rho=_greatest(row_absolute),
+        opposite=lowest if is_opposed else None,
+        opposite_rho=float(row[lowest]) if is_opposed else None,
+    )
+
+
+def _greatest(values: Floats) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.max()) if known.size else None
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def correlation_if_possible(
+    projection: Projection, layer: int, site: str
+) -> tuple[Tensor | None, str]:
+    """ρ, or None and why."""
+    if not projection.has_statistics:
+        return None, "the projection was saved without statistics"
+    if not projection.has_statistics_of(layer, site):
+        return None, "the map was placed without a matrix of correlations"
+    n_neurons = projection.positions(layer, site).shape[0]
+    needed, free = _CORRELATION_BYTES * n_neurons**2, psutil.virtual_memory().available
+    if needed > free:
+        return None, f"ρ takes {size_text(needed)} of memory, and {size_text(free)} are free"
+    return projection.correlation(layer, site), ""

@@ -1,0 +1,135 @@
+"""Find poles, the groups of neurons that fire together, by HDBSCAN.
+
+A pole is looked for on the map (``positions``), or in ρ itself, where the distance of two neurons
+is 1 − ρ (``correlation``) or 1 − |ρ| (``abs-correlation``: an anti-correlated neuron is as
+redundant as a correlated one, but lies far away on the map). A neuron in no pole is noise, −1: it
+lies in no dense place, which does not say that no other neuron could stand in for it.
+
+Sources: Campello, Moulavi, Sander (2013), Density-Based Clustering Based on Hierarchical Density
+Estimates; Malzer and Baum (2020), A Hybrid Approach to Hierarchical Density-Based Cluster Selection
+(epsilon).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from projector.projection.projection import Projection
+from pruning.poles.clustering import cluster, fit_tree, renumbered, space_of
+from pruning.poles.describing import (
+    correlation_if_possible,
+    correlations_of,
+    describe,
+    distance_to_mean,
+    first_least,
+)
+from pruning.poles.poles import Poles, PoleSettings
+from pruning.poles.tree import CondensedTree
+from pruning.poles.validity import measure_validity
+
+
+def choose_maps(
+    projection: Projection, layers: Iterable[int] | None, sites: Iterable[str]
+) -> list[tuple[int, str]]:
+    """Every (layer, site) of these layers and sites, each once; of all layers where None.
+
+    Raises:
+        UserError: if the projection lacks one.
+    """
+    maps = []
+    for site in dict.fromkeys(sites):
+        of_site = [layer for layer, s in projection.maps if s == site]
+        # Of a model whose blocks differ, all layers are those that have the site.
+        for layer in of_site or projection.layers if layers is None else layers:
+            projection.positions(layer, site)
+            maps.append((layer, site))
+    return sorted(set(maps))
+
+
+def find_poles(
+    projection: Projection,
+    layer: int,
+    site: str = "mlp_post",
+    settings: PoleSettings | None = None,
+) -> Poles:
+    """The poles of one layer and site.
+
+    On the map it costs O(N log N) time and no N × N matrix but ρ, for the figures; in the other
+    spaces O(N²) time and 28 N² bytes.
+
+    Args:
+        settings: :class:`PoleSettings`' defaults where None.
+
+    Raises:
+        UserError: if the projection has no such layer or site, or the space is one of ρ and it has
+            no statistics, or their matrix does not fit into memory.
+    """
+    settings = settings or PoleSettings()
+    positions = projection.positions(layer, site)
+    on_map = settings.space == "positions"
+    data, order, is_defined, rho = space_of(projection, layer, site, settings)
+    labels, strengths, is_exemplar = cluster(data, settings)
+    n_poles = int(labels.max(initial=-1)) + 1
+
+    reasons: dict[str, str] = {}
+    validity, why = measure_validity(data, labels, projection.dim, is_distance=not on_map)
+    if validity is None:
+        reasons["validity"] = why
+    if n_poles and rho is None:
+        rho, why = correlation_if_possible(projection, layer, site)
+        if rho is None:
+            reasons["rho"] = why
+    centrality = distance_to_mean(data, labels) if on_map else None
+    del data
+    correlations = None
+    if n_poles and rho is not None:
+        correlations = correlations_of(rho, order, labels, n_poles)
+        if centrality is None:
+            # The least mean distance is the greatest sum of ρ.
+            is_absolute = settings.space == "abs-correlation"
+            centrality = -(correlations.own_absolute if is_absolute else correlations.own)
+            is_exemplar = first_least(centrality, labels, n_poles)
+    poles = tuple(
+        describe(k, order, labels, is_exemplar, centrality, correlations) for k in range(n_poles)
+    )
+    if not order.numel():
+        reasons["noise_share"] = "no neuron is defined"
+    return Poles(
+        layer=layer,
+        site=site,
+        settings=settings,
+        labels=_spread(torch.from_numpy(labels), order, positions.shape[0], -1),
+        strengths=_spread(torch.from_numpy(strengths).float(), order, positions.shape[0], 0),
+        poles=poles,
+        undefined=tuple((~is_defined).nonzero()[:, 0].tolist()),
+        noise_share=float((labels < 0).mean()) if order.numel() else None,
+        validity=validity,
+        reasons=reasons,
+    )
+
+
+def condensed_tree(
+    projection: Projection, layer: int, site: str, settings: PoleSettings | None = None
+) -> CondensedTree:
+    """How the groups of one layer and site split as density rises; costs what the poles do.
+
+    Raises:
+        UserError: see :func:`find_poles`.
+    """
+    settings = settings or PoleSettings()
+    data = space_of(projection, layer, site, settings)[0]
+    found = fit_tree(data, settings)
+    if found is None:
+        return CondensedTree(())
+    clusterer, table = found
+    return CondensedTree.of_table(table, renumbered(clusterer.labels_))
+
+
+def _spread(values: Tensor, order: Tensor, n_neurons: int, rest: float) -> Tensor:
+    """Values in canonical order back in the order of the neurons; ``rest`` for undefined ones."""
+    spread = torch.full((n_neurons,), rest, dtype=values.dtype)
+    spread[order] = values
+    return spread

@@ -1,0 +1,166 @@
+"""What a least-squares fit needs to know of some tokens, and the fit itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pruning.calibration import Moments
+from pruning.methods.elimination import usual_moment
+
+_USUAL_DAMPING = 1e-4
+_DAMPINGS = tuple(10.0**k for k in range(-7, 2))
+_CHUNK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Products:
+    """What a least-squares fit of targets t (H,) from neurons k (K,) needs to know of some tokens.
+
+    Attributes:
+        n_tokens: how many.
+        inner: E[k kᵀ], (K, K) float64.
+        cross: E[k tᵀ], (K, H) float64.
+        neuron_mean: E[k], (K,) float64.
+        target_mean: E[t], (H,) float64.
+        power: E‖t‖².
+    """
+
+    n_tokens: int
+    inner: Tensor
+    cross: Tensor
+    neuron_mean: Tensor
+    target_mean: Tensor
+    power: float
+
+    @classmethod
+    def of_rows(cls, neurons: Tensor, targets: Tensor) -> Products:
+        """From rows (n, K) and (n, H): products of some thousands in float32, sums in float64.
+
+        Rows in float64 are multiplied in it.
+        """
+        # MPS has no float64.
+        device = torch.device("cpu") if neurons.device.type == "mps" else neurons.device
+        total = cls.of_none(neurons.shape[1], targets.shape[1], device)
+        for k, t in zip(neurons.split(_CHUNK_ROWS), targets.split(_CHUNK_ROWS), strict=True):
+            if k.dtype != torch.float64:
+                k, t = k.float(), t.float()
+            n = max(1, len(k))
+            sums = (k.T @ k, k.T @ t, k.sum(0), t.sum(0), t.pow(2).sum(0))
+            inner, cross, of_k, of_t, power = (each.to(device).double() / n for each in sums)
+            total = total.joined(cls(len(k), inner, cross, of_k, of_t, float(power.sum())))
+        return total
+
+    @classmethod
+    def of_none(cls, n_neurons: int, n_targets: int, device: torch.device) -> Products:
+        """Over no token."""
+        k, t = (torch.zeros(n, dtype=torch.float64, device=device) for n in (n_neurons, n_targets))
+        return cls(0, torch.outer(k, k), torch.outer(k, t), k, t, 0.0)
+
+    @classmethod
+    def of_moments(cls, moments: Moments, kept: Tensor, output: Tensor) -> Products:
+        """For targets W h from the kept (K,) of the neurons h themselves; W (H, N) float64."""
+        cross = moments.second[kept] @ output.T
+        power = float(((output @ moments.second) * output).sum())
+        return cls(
+            moments.n_tokens,
+            moments.second[kept][:, kept],
+            cross,
+            moments.mean[kept],
+            output @ moments.mean,
+            power,
+        )
+
+    def joined(self, other: Products) -> Products:
+        """Over the tokens of both."""
+        n_tokens = self.n_tokens + other.n_tokens
+        a, b = (each.n_tokens / max(1, n_tokens) for each in (self, other))
+        return Products(
+            n_tokens,
+            a * self.inner + b * other.inner,
+            a * self.cross + b * other.cross,
+            a * self.neuron_mean + b * other.neuron_mean,
+            a * self.target_mean + b * other.target_mean,
+            a * self.power + b * other.power,
+        )
+
+    def about(self, neuron_point: Tensor, target_point: Tensor) -> Products:
+        """The same for k − p and t − q."""
+        k, t, p, q = self.neuron_mean, self.target_mean, neuron_point, target_point
+        cross_inner = torch.outer(k, p)
+        return replace(
+            self,
+            inner=self.inner - cross_inner - cross_inner.T + torch.outer(p, p),
+            cross=self.cross - torch.outer(k, q) - torch.outer(p, t) + torch.outer(p, q),
+            neuron_mean=k - p,
+            target_mean=t - q,
+            power=self.power - 2 * float(t @ q) + float(q @ q),
+        )
+
+    def on_cpu(self) -> Products:
+        """The same, on the CPU."""
+        names = ("inner", "cross", "neuron_mean", "target_mean")
+        return replace(self, **{name: getattr(self, name).cpu() for name in names})
+
+    def loss(self, output: Tensor) -> float:
+        """E‖t − W k‖², W (H, K)."""
+        return (
+            self.power
+            - 2 * float((output.T * self.cross).sum())
+            + float(((output @ self.inner) * output).sum())
+        )
+
+
+def fit_output(
+    fit: Products, held_out: Products, start: Tensor, *, centred: bool, on_all: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """The output projection that gives the targets best, and its bias where ``centred``.
+
+    Ridge regression towards the weights as they are: W = W₀ + (B − W₀ A)(A + λ m I)⁻¹, with
+    A = E[k kᵀ], B = E[t kᵀ] and m the usual one on A's diagonal. λ is the one of nine powers of
+    ten that does best on held-out tokens, or the start itself where none does better; the fit is
+    then made from all tokens.
+
+    Args:
+        fit, held_out: products over disjoint tokens.
+        start: W₀, (H, K) float64.
+        centred: take moments about the mean, and give the bias b = E[t] − W E[k].
+        on_all: make the fit from all tokens; else from ``fit`` alone, so that ``held_out`` can
+            go on to judge it.
+
+    Returns:
+        (H, K) float64, and (H,) float64 or None.
+    """
+    whole = fit.joined(held_out) if on_all else fit
+    points = (fit.neuron_mean, fit.target_mean)
+    near, far = (fit.about(*points), held_out.about(*points)) if centred else (fit, held_out)
+    best: float | None = None
+    candidates: tuple[float, ...] = _DAMPINGS
+    if held_out.n_tokens == 0:
+        # Nothing to choose by: a moderate one.
+        best, candidates = _USUAL_DAMPING, ()
+    best_loss = far.loss(start)
+    for damping in candidates:
+        candidate = _ridge(near, start, damping)
+        loss = far.loss(candidate)
+        if loss < best_loss:
+            best, best_loss = damping, loss
+    points = (whole.neuron_mean, whole.target_mean)
+    final = whole.about(*points) if centred else whole
+    output = start if best is None else _ridge(final, start, best)
+    bias = whole.target_mean - output @ whole.neuron_mean if centred else None
+    return output, bias
+
+
+def _ridge(products: Products, start: Tensor, damping: float) -> Tensor:
+    inner = products.inner
+    level = damping * usual_moment(inner)
+    regular = inner + level * torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
+    missing = products.cross - inner @ start.T
+    step, info = torch.linalg.solve_ex(regular, missing)
+    # Singular for want of damping: the next level is tried.
+    if int(info) or not bool(step.isfinite().all()):
+        return start
+    return start + step.T

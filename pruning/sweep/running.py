@@ -1,0 +1,193 @@
+"""Run a sweep: every combination once, the report written after each plan's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from projector.errors import UserError, named
+from projector.progress import Progress, Silent
+from projector.storage.places import check_place
+from projector.storage.resuming import Step, Work, decide, told_difference
+from pruning.sweep.job import SweepJob
+from pruning.sweep.report import ALL, JSON_FILE, SAMPLE, PruningReport, check_own
+from pruning.sweep.settings import SweepSettings
+from pruning.sweep.tasks import DENSE_TASK, Task, tasks_of
+from pruning.sweep.workers import Workers
+
+# Facts of a report that a user sets, by the names of fields or arguments.
+_SETTINGS = ("device", "dtype", "projection", *(each.name for each in fields(SweepSettings)))
+
+
+def check_report(out: Path, *, resume: bool, force: bool) -> bool:
+    """Whether ``out`` holds a report of this program, of whatever version.
+
+    Raises:
+        UserError: if nothing may be written there.
+    """
+    check_place(out)
+    if not out.exists() or not any(out.iterdir()):
+        return False
+    if not (out / JSON_FILE).exists():
+        raise UserError(
+            f"folder '{out}' holds other files and no report: give another folder", setting="out"
+        )
+    if not (force or resume):
+        raise UserError(
+            f"folder '{out}' holds a report already: add {named('resume', True)} to go on with "
+            f"it, {named('force', True)} to replace it, or give another folder",
+            setting="out",
+        )
+    check_own(out)
+    return True
+
+
+def next_step(job: SweepJob, out: Path, *, resume: bool, force: bool) -> Step:
+    """What a sweep is to do, from what ``out`` holds: see :mod:`projector.storage.resuming`.
+
+    Raises:
+        UserError: if ``out`` is in use, or holds rows of other settings and may not be replaced.
+    """
+    if not check_report(out, resume=resume, force=force) or not resume:
+        return Step.START
+    try:
+        report = PruningReport.load(out)
+        difference = told_difference(
+            {**report.settings, "model": report.model},
+            {**job.facts(), "model": job.model_facts()},
+            settings=_SETTINGS,
+        )
+        if difference is None:
+            _check_rows(job, report, out)
+    except UserError:
+        # Of another version, or damaged.
+        if not force:
+            raise
+        return Step.START
+    work = Work(str(out), difference)
+    is_done = difference is None and is_finished(job, report)
+    unfinished, finished = (None, work) if is_done else (work, None)
+    return decide(unfinished, finished, resume=resume, force=force, what="sweep")
+
+
+def _check_rows(job: SweepJob, report: PruningReport, out: Path) -> None:
+    known = {c for task in tasks_of(job.settings) for c in task.combinations}
+    texts = {text.source for text in job.samples}
+    for row in report.rows:
+        if row.combination not in known or row.evaluation not in texts:
+            raise UserError(f"the report in '{out}' is damaged: it holds a row of another sweep")
+
+
+def begin_report(job: SweepJob, out: Path, *, resume: bool, force: bool) -> PruningReport:
+    """The report to go on with: a new one, or the one that ``out`` holds.
+
+    Raises:
+        UserError: see :func:`next_step`.
+    """
+    if next_step(job, out, resume=resume, force=force) is Step.START:
+        return PruningReport(job.facts(), job.model_facts())
+    return PruningReport.load(out)
+
+
+def is_finished(job: SweepJob, report: PruningReport) -> bool:
+    """Whether nothing is left to do for a report: every row is there, the winners' too."""
+    wanted = tasks_of(job.settings)
+    if job.wholes and all(_without(task, report) is None for task in wanted):
+        wanted = _winners(job, report)
+    return all(_without(task, report) is None for task in wanted)
+
+
+def run_sweep(
+    job: SweepJob,
+    out: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    n_workers: int = 1,
+    progress: Progress | None = None,
+) -> PruningReport:
+    """Plan, prune, refit and score every combination; write the report after each plan's rows.
+
+    The dense model is the row of sparsity 0. A combination that can't be is ``not_applicable``,
+    with the reason. At the end the winner of each sparsity is scored again on all windows. A sweep
+    that is finished is left as it is.
+
+    Args:
+        resume, force: see :func:`projector.storage.resuming.decide`.
+        n_workers: processes that share the combinations, each computing with one thread; 1 for
+            this one alone. Several need a job from :func:`prepare_sweep`.
+    """
+    progress = progress or Silent()
+    job.check()
+    report = begin_report(job, out, resume=resume, force=force)
+    if is_finished(job, report):
+        return report
+    stale = [] if report.rows else _figures_of(out)
+    with Workers(job, n_workers) as workers:
+        report.save(out)
+        for path in stale:
+            # Drawn from the report that was replaced.
+            path.unlink(missing_ok=True)
+        _run(report, tasks_of(job.settings), job, workers, out, progress, "Sweeping")
+        if job.wholes:
+            again = _winners(job, report)
+            _run(report, again, job, workers, out, progress, "Scoring winners on all windows")
+    return report
+
+
+def _winners(job: SweepJob, report: PruningReport) -> list[Task]:
+    """What is scored again on all windows: the dense model, and the best of each sparsity."""
+    chosen = dict.fromkeys(
+        Task(winner.method, winner.sparsity, seed, (winner.refit,), ALL)
+        # Seed by seed, for each has its calibration in memory.
+        for seed in range(job.settings.n_seeds)
+        for text in job.samples
+        for winner in report.winners(text.source)
+    )
+    return [replace(DENSE_TASK, windows=ALL), *chosen]
+
+
+def _figures_of(out: Path) -> list[Path]:
+    """The figures that were drawn from the report in a folder; none where it can't be read."""
+    try:
+        return [out / name for name in PruningReport.load(out).figure_names]
+    except UserError:
+        return []
+
+
+def _run(
+    report: PruningReport,
+    tasks: Sequence[Task],
+    job: SweepJob,
+    workers: Workers,
+    out: Path,
+    progress: Progress,
+    stage: str,
+) -> None:
+    """Do what the report lacks, and keep its rows in the order of the tasks."""
+    place = {c: i for i, c in enumerate(c for task in tasks for c in task.combinations)}
+    texts = {text.source: i for i, text in enumerate(job.samples)}
+    missing = [left for task in tasks if (left := _without(task, report)) is not None]
+    n_models = sum(len(task.refits) for task in tasks)
+    progress.begin(stage, n_models, "models")
+    progress.advance(n_models - sum(len(task.refits) for task in missing))
+    for rows in workers.run(missing):
+        windows = rows[0].windows
+        others = [row for row in report.rows if row.windows != windows]
+        own = [row for row in report.rows if row.windows == windows] + list(rows)
+        own.sort(key=lambda row: (place[row.combination], texts[row.evaluation]))
+        report.rows = own + others if windows == SAMPLE else others + own
+        report.save(out)
+        progress.advance(len({row.combination for row in rows}))
+    progress.end()
+
+
+def _without(task: Task, report: PruningReport) -> Task | None:
+    """What of a task the report does not have; None for nothing."""
+    left = tuple(
+        combination[1]
+        for combination in task.combinations
+        if not report.has(combination, task.windows)
+    )
+    return replace(task, refits=left) if left else None

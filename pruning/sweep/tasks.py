@@ -1,0 +1,47 @@
+"""The plans and refits that a sweep is made of, in the order in which they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pruning.sweep.report import DENSE, SAMPLE
+from pruning.sweep.settings import SweepSettings
+
+# Method, refit, sparsity and seed.
+Combination = tuple[str, str, float, int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One plan, and the refits of it that are to be scored.
+
+    ``windows`` is ``sample`` or ``all``, see :class:`pruning.sweep.report.Row`.
+    """
+
+    method: str
+    sparsity: float
+    seed: int
+    refits: tuple[str, ...]
+    windows: str
+
+    @property
+    def combinations(self) -> list[Combination]:
+        """Method, refit, sparsity and seed of every row."""
+        return [(self.method, kind, self.sparsity, self.seed) for kind in self.refits]
+
+
+DENSE_TASK = Task(DENSE, 0.0, 0, ("none",), SAMPLE)
+
+
+def tasks_of(settings: SweepSettings) -> list[Task]:
+    """Every plan of a sweep and the refits of each, in the order in which they are done."""
+    return [DENSE_TASK, *_tasks(settings)]
+
+
+def _tasks(settings: SweepSettings) -> Iterator[Task]:
+    """Seed by seed; most sparse first, for removals are nested and found once."""
+    for seed in range(settings.n_seeds):
+        for sparsity in sorted((s for s in settings.sparsities if s > 0), reverse=True):
+            for method in settings.methods:
+                yield Task(method, sparsity, seed, settings.refits, SAMPLE)

@@ -1,0 +1,105 @@
+"""Options that several commands share, and what reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from projector.errors import UserError, named
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, for scripts.")
+]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="[b]bundled[/b], a local folder, or a hub id.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[
+    str, typer.Option(help="auto, float32, bfloat16, float16: what the model computes in.")
+]
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of a hub model.", show_default=False)
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the code that comes with the model.")
+]
+
+# What prune and sweep share.
+Sequences = Annotated[int, typer.Option("--sequences", help="Calibration sequences to draw.")]
+SequenceLength = Annotated[
+    int | None,
+    typer.Option(help="Tokens of a sequence. 256, or what the model takes.", show_default=False),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        help="Text to decide and to refit on: a source as for `perplexity --corpus`. For the "
+        "bundled model stdlib:train.",
+        show_default=False,
+    ),
+]
+ProjectionDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--projection",
+        help="The model's projection, for {projection_methods}.",
+        show_default=False,
+    ),
+]
+Allocation = Annotated[
+    str,
+    typer.Option(
+        help="[b]uniform[/b]: as many neurons in every layer. [b]global[/b]: more where they "
+        "count, if the model's config can hold that."
+    ),
+]
+RoundTo = Annotated[int, typer.Option("--round-to", help="Widths are multiples of this.")]
+PoleSpace = Annotated[
+    str | None,
+    typer.Option(
+        "--space",
+        help="Of the poles that {projection_methods} takes, as for `pruning poles`. "
+        "abs-correlation, or positions where the projection keeps no statistics.",
+        show_default=False,
+    ),
+]
+PoleSize = Annotated[
+    int | None, typer.Option("--min-cluster-size", help="Of those poles.", show_default=False)
+]
+PoleSelection = Annotated[
+    str | None,
+    typer.Option(
+        "--selection", help="Of those poles. leaf; eom in space positions.", show_default=False
+    ),
+]
+Steps = Annotated[int, typer.Option("--steps", help="Of {training_refits}, in each layer.")]
+
+
+def calibration_of(given: str | None, model: str) -> str:
+    """The text that is calibrated on: the one given, or the bundled model's own."""
+    if given is not None:
+        return given
+    if model != "bundled":
+        raise UserError(
+            f"calibration text for '{model}' is not given: add {named('calibration', 'SOURCE')}"
+        )
+    return "stdlib:train"
+
+
+def names(text: str) -> tuple[str, ...]:
+    """``random, obs`` → its parts."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def numbers(setting: str, text: str) -> tuple[float, ...]:
+    """``0.1, 0.3`` → its parts."""
+    try:
+        return tuple(float(part) for part in names(text))
+    except ValueError as error:
+        raise UserError(
+            f"{named(setting)} '{text}' can't be read: write for example 0.1,0.3",
+            setting=setting,
+            value=text,
+        ) from error

@@ -1,0 +1,210 @@
+"""``pruning sweep``: methods and refits compared at equal size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from projector.errors import UserError, named
+from projector.storage.resuming import FORCE_HELP, RESUME_HELP
+from projector.terminal.screen import Screen
+from pruning.terminal.options import (
+    Allocation,
+    Calibration,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    PoleSelection,
+    PoleSize,
+    PoleSpace,
+    ProjectionDir,
+    Revision,
+    RoundTo,
+    SequenceLength,
+    Sequences,
+    Steps,
+    TrustRemoteCode,
+    calibration_of,
+    names,
+    numbers,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the report.", show_default=False)]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        help="Comma-separated. All by default: {method_names}; `pruning prune --help` tells what "
+        "each does.",
+        show_default=False,
+    ),
+]
+Sparsities = Annotated[str, typer.Option(help="Comma-separated.")]
+Refits = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated. All by default: {refit_names}.", show_default=False),
+]
+Seeds = Annotated[int, typer.Option(help="How many; each draws its own calibration sequences.")]
+Evaluation = Annotated[
+    str | None,
+    typer.Option(
+        help="Comma-separated texts to score on. For the bundled model stdlib:heldout.",
+        show_default=False,
+    ),
+]
+Windows = Annotated[
+    int, typer.Option(help="Windows that every model is scored on, the same for all.")
+]
+Winners = Annotated[
+    bool,
+    typer.Option(
+        "--winners/--no-winners", help="Score the best of each sparsity again on all windows."
+    ),
+]
+NWorkers = Annotated[
+    int, typer.Option(help="Processes of one thread each, on a CPU; as many as cores at most.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
+Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
+
+
+# What is said of a sweep with --resume, by the name of the step.
+_STEPS = {
+    "START": "Nothing of this sweep is in [b]{out}[/b]: it starts from the beginning",
+    "GO_ON": "Going on with the sweep in [b]{out}[/b]",
+    "LEAVE": "The sweep in [b]{out}[/b] is finished: nothing is left to do",
+}
+
+
+def sweep(
+    model: Model,
+    out: Out = ...,  # type: ignore[assignment]
+    methods: Methods = None,
+    sparsities: Sparsities = "0.1,0.2,0.3,0.5",
+    refits: Refits = None,
+    seeds: Seeds = 3,
+    projection: ProjectionDir = None,
+    space: PoleSpace = None,
+    min_cluster_size: PoleSize = None,
+    selection: PoleSelection = None,
+    calibration: Calibration = None,
+    evaluation: Evaluation = None,
+    windows: Windows = 64,
+    winners: Winners = True,
+    sequences: Sequences = 256,
+    sequence_length: SequenceLength = None,
+    steps: Steps = 200,
+    allocation: Allocation = "uniform",
+    round_to: RoundTo = 1,
+    workers: NWorkers = 1,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Compare methods and refits at equal size: perplexity against what was removed."""
+    screen = Screen(as_json)
+    with screen.errors():
+        from pruning.preparing import PoleOptions
+        from pruning.sweep.settings import SweepRequest, SweepSettings
+
+        chosen = {"methods": methods, "refits": refits}
+        settings = SweepSettings(
+            **{name: names(text) for name, text in chosen.items() if text is not None},
+            sparsities=numbers("sparsities", sparsities),
+            n_seeds=seeds,
+            n_sequences=sequences,
+            n_steps=steps,
+            allocation=allocation,
+            round_to=round_to,
+            poles=PoleOptions(space, min_cluster_size, selection),
+        )
+        request = SweepRequest(
+            model=model,
+            settings=settings,
+            calibration=calibration_of(calibration, model),
+            evaluations=_evaluations(evaluation, model),
+            projection=projection,
+            n_windows=windows,
+            with_winners=winners,
+            sequence_length=sequence_length,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
+        _run(screen, request, out, resume=resume, force=force, n_workers=workers)
+
+
+def _run(
+    screen: Screen, request: Any, out: Path, *, resume: bool, force: bool, n_workers: int
+) -> None:
+    """Sweep, draw, and show."""
+    from projector.storage.resuming import Step
+    from pruning.sweep.figure import write_figures
+    from pruning.sweep.job import prepare_sweep
+    from pruning.sweep.report import JSON_FILE
+    from pruning.sweep.running import check_report, next_step, run_sweep
+    from pruning.sweep.workers import check_workers
+
+    screen.can_resume = (out / JSON_FILE).exists
+    check_report(out, resume=resume, force=force)
+    check_workers(n_workers)
+    with screen.progress() as progress:
+        job = prepare_sweep(request, progress)
+        step = next_step(job, out, resume=resume, force=force)
+        if resume:
+            screen.say(_STEPS[step.name].format(out=escape(str(out))))
+        for text in (*job.samples, *job.wholes):
+            screen.say(f"[b]{escape(text.source)}[/b]: {escape(text.description)}")
+        report = run_sweep(
+            job, out, resume=resume, force=force, n_workers=n_workers, progress=progress
+        )
+    figures = write_figures(report, out, only_missing=step is Step.LEAVE)
+    if screen.as_json:
+        screen.result(
+            {
+                "report": str(out / JSON_FILE),
+                "figures": [str(path) for path in figures],
+                "summaries": [
+                    asdict(each) for each in report.summaries() + report.summaries("all")
+                ],
+            },
+            "",
+        )
+        return
+    _show(screen, report, [text.source for text in job.samples])
+    wrote = "Left" if step is Step.LEAVE else "Wrote"
+    screen.say(f"{wrote} [b]{escape(str(out))}[/b]: open {figures[0].name} there in a browser")
+
+
+def _show(screen: Screen, report: Any, evaluations: list[str]) -> None:
+    """A table of each text, and the winners on all windows."""
+    from pruning.terminal.tables import REPORT_LEGEND, report_table
+
+    for evaluation in evaluations:
+        screen.say(f"[b]{escape(evaluation)}[/b]")
+        screen.out.print(report_table(report, evaluation, screen.out.width))
+    screen.say(REPORT_LEGEND)
+    for each in report.summaries("all"):
+        screen.say(
+            f"on all windows of {escape(each.evaluation)}: {each.sparsity:.0%} {each.method}, "
+            f"{each.refit}: {each.text}"
+        )
+
+
+def _evaluations(given: str | None, model: str) -> tuple[str, ...]:
+    if given is not None:
+        return names(given)
+    if model != "bundled":
+        raise UserError(
+            f"evaluation text for '{model}' is not given: add {named('evaluations', 'SOURCE')}"
+        )
+    return ("stdlib:heldout",)
