@@ -26,10 +26,6 @@ LONG_MODULES: dict[str, str] = {
     "dashboard/views/poles.py": LEFT,
     "projector/fitting/pipeline.py": LEFT,
     "projector/terminal/cli.py": LEFT,
-    "pruning/poles/poles.py": LEFT,
-    "pruning/scoring/windows.py": LEFT,
-    "pruning/sweep/job.py": LEFT,
-    "pruning/terminal/cli.py": LEFT,
 }
 LONG_FUNCTIONS: dict[str, str] = {
     "projector/fitting/pipeline.py:run": LEFT,
@@ -38,13 +34,6 @@ LONG_FUNCTIONS: dict[str, str] = {
     "projector/projection/faithfulness.py:measure": LEFT,
     "projector/statistics/examples.py:gather_examples": LEFT,
     "projector/terminal/cli.py:fit": LEFT,
-    "pruning/pruning.py:prune_model": LEFT,
-    "pruning/scoring/speed.py:compare_speed": LEFT,
-    "pruning/scoring/windows.py:prepare": LEFT,
-    "pruning/terminal/cli.py:perplexity": LEFT,
-    "pruning/terminal/cli.py:poles": LEFT,
-    "pruning/terminal/cli.py:prune": LEFT,
-    "pruning/terminal/cli.py:sweep": LEFT,
 }
 ROOMS_WITH_CODE_IN_INIT = {
     "projector": "the names of the library, loaded when they are used",
@@ -73,20 +62,6 @@ FLAGS_IN_MESSAGES: dict[str, str] = {
     "projector/projection/projection.py": LEFT,
     "projector/projection/relaying.py": LEFT,
     "projector/storage/places.py": LEFT,
-    "pruning/calibration.py": LEFT,
-    "pruning/methods/plan.py": LEFT,
-    "pruning/methods/planning.py": LEFT,
-    "pruning/poles/poles.py": LEFT,
-    "pruning/pruning.py": LEFT,
-    "pruning/refit/reconstruction.py": LEFT,
-    "pruning/refit/refits.py": LEFT,
-    "pruning/saving.py": LEFT,
-    "pruning/scoring/perplexity.py": LEFT,
-    "pruning/scoring/speed.py": LEFT,
-    "pruning/scoring/tasks.py": LEFT,
-    "pruning/scoring/windows.py": LEFT,
-    "pruning/sweep/job.py": LEFT,
-    "pruning/sweep/workers.py": LEFT,
 }
 KNOWS_FORMS_APART: dict[str, str] = {
     "projector/fitting/placing.py": LEFT,
@@ -100,9 +75,6 @@ WRITES_BY_HAND: dict[str, str] = {
     "projector/bundled/train.py": LEFT,
     "projector/figures/figures.py": LEFT,
     "projector/statistics/examples.py": LEFT,
-    "pruning/poles/poles.py": LEFT,
-    "pruning/saving.py": LEFT,
-    "pruning/sweep/report.py": LEFT,
 }
 # Modules that a distribution brings under another name, and what comes with another or is optional.
 MODULE_OF = {

@@ -1,4 +1,21 @@
-"""A text becomes windows of tokens to be predicted, under named protocols."""
+"""A text becomes windows of tokens to be predicted, under named protocols.
+
+- ``windows``: documents one after another, an end-of-text token after each, in windows of
+  min(2,048, context) tokens that do not overlap. Each begins with the special tokens that the
+  tokenizer begins a text with, from which its first token is predicted; without any, that
+  token is not scored. The last window may be shorter.
+- ``stride``: the same, each window beginning ``stride`` tokens after the one before it; only
+  tokens that no earlier window scored are scored, so that each has at least window − stride
+  tokens before it (https://huggingface.co/docs/transformers/perplexity).
+- ``gptq-2048``: documents joined by blank lines and tokenized as one text; windows of 2,048
+  tokens that do not overlap, their first token not scored, the tail left out
+  (https://github.com/IST-DASLab/gptq).
+- ``lm-eval-word``: each document by itself, its first token predicted from the
+  beginning-of-text or else the end-of-text token. A longer document takes several windows of
+  the whole context, each scoring what no earlier one did; the last reaches back to be as long
+  as the others. Perplexity is per word, words being what white space separates
+  (https://github.com/EleutherAI/lm-evaluation-harness, ``loglikelihood_rolling``).
+"""
 
 from __future__ import annotations
 
@@ -100,23 +117,7 @@ def prepare(
 ) -> EvaluationText:
     """Read and tokenize a source, and cut it into the windows of a protocol.
 
-    - ``windows``: documents one after another, an end-of-text token after each, in windows of
-      min(2,048, context) tokens that do not overlap. Each begins with the special tokens that the
-      tokenizer begins a text with, from which its first token is predicted; without any, that
-      token is not scored. The last window may be shorter.
-    - ``stride``: the same, each window beginning ``stride`` tokens after the one before it; only
-      tokens that no earlier window scored are scored, so that each has at least window − stride
-      tokens before it (https://huggingface.co/docs/transformers/perplexity).
-    - ``gptq-2048``: documents joined by blank lines and tokenized as one text; windows of 2,048
-      tokens that do not overlap, their first token not scored, the tail left out
-      (https://github.com/IST-DASLab/gptq).
-    - ``lm-eval-word``: each document by itself, its first token predicted from the
-      beginning-of-text or else the end-of-text token. A longer document takes several windows of
-      the whole context, each scoring what no earlier one did; the last reaches back to be as long
-      as the others. Perplexity is per word, words being what white space separates
-      (https://github.com/EleutherAI/lm-evaluation-harness, ``loglikelihood_rolling``).
-
-    A conversation is written out by the tokenizer's chat template.
+    Protocols are told of above. A conversation is written out by the tokenizer's chat template.
 
     Args:
         source: see :func:`projector.corpus.sources.read_documents`; or the documents themselves.
@@ -136,10 +137,10 @@ def prepare(
     progress = progress or Silent()
     check_options(protocol, stride, max_windows, detokenize)
     context = model_context or LONGEST_WINDOW
-    if protocol == "gptq-2048" and model_context is not None and model_context < LONGEST_WINDOW:
+    if protocol == "gptq-2048" and context < LONGEST_WINDOW:
         raise UserError(
             f"{named('protocol', 'gptq-2048')} takes windows of 2,048 tokens, and this model at "
-            f"most {model_context:,}: take {named('protocol', 'windows')}",
+            f"most {context:,}: take {named('protocol', 'windows')}",
             setting="protocol",
             value=protocol,
         )
@@ -153,14 +154,8 @@ def prepare(
     n_available = cut.windows.shape[1]
     if not n_available:
         raise UserError(f"corpus '{text.name}' holds no token that can be scored: give more text")
-    windows = cut.windows
     is_drawn = max_windows is not None and max_windows < n_available
-    if is_drawn:
-        whole = np.flatnonzero(windows[1] - windows[0] == cut.room)
-        n_drawn = min(int(max_windows or 0), len(whole))
-        places = (np.arange(n_drawn) + 0.5) * len(whole) / n_drawn
-        windows = windows[:, whole[places.astype(np.int64)]]
-    begins, ends, n_scored = windows
+    begins, ends, n_scored = _drawn(cut, max_windows or 0) if is_drawn else cut.windows
     how = "" if not is_drawn else ", drawn evenly" if not text.is_stream else ", from its start"
     of = f" of {n_available:,}" if is_drawn and not text.is_stream else ""
     return EvaluationText(
@@ -232,6 +227,14 @@ def _cut(reading: Reading, protocol: str, context: int, stride: int | None, name
         keep_tail=protocol != "gptq-2048",
     )
     return _Cut(windows, room, words)
+
+
+def _drawn(cut: _Cut, n: int) -> np.ndarray:
+    """Of the whole windows ``n``, evenly; (3, n) int64."""
+    whole = np.flatnonzero(cut.windows[1] - cut.windows[0] == cut.room)
+    n_drawn = min(n, len(whole))
+    places = (np.arange(n_drawn) + 0.5) * len(whole) / n_drawn
+    return cut.windows[:, whole[places.astype(np.int64)]]
 
 
 def _count_bytes(
