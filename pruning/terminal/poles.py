@@ -72,7 +72,7 @@ def poles(
             screen.result({"saved": str(path), "key": settings.key, "maps": maps_found}, "")
             return
         _show(screen, found)
-        if space == "positions" and projection.facts["layout"]["objective"] == "linear":
+        if space == "positions" and projection.layout().settings.objective == "linear":
             screen.say(
                 "[yellow]linear map[/yellow]: its neurons stand one step apart, no place denser "
                 "than another: take --space correlation"

@@ -224,9 +224,9 @@ def test_a_folder_that_can_not_be_written_is_told_before_the_work(
 ) -> None:
     before = tree(folder)
     forbidden = SimpleNamespace(access=lambda *_: False, W_OK=os.W_OK, X_OK=os.X_OK)
-    monkeypatch.setattr("pruning.poles.poles.os", forbidden)
+    monkeypatch.setattr("pruning.poles.files.os", forbidden)
     monkeypatch.setattr(
-        "pruning.poles.poles.find_poles", lambda *_: pytest.fail("it was worked out")
+        "pruning.poles.finding.find_poles", lambda *_: pytest.fail("it was worked out")
     )
     assert "can't be written to" in refuse(folder)
     assert tree(folder) == before
