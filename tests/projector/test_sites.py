@@ -1,3 +1,5 @@
+"""Sites have one table, and what speaks of them reads it."""
+
 from __future__ import annotations
 
 import re
