@@ -35,7 +35,11 @@ def make_text(n_words: int, seed: int = 0) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _fixed_seed() -> None:
+def _fixed_seed_and_threads() -> None:
+    # Whatever the test before left: with two threads, tests of a busy machine take many times as
+    # long.
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import multiprocessing.process
 import os
 import resource
 import signal
@@ -15,16 +15,12 @@ from typing import Any
 
 import torch
 
-# What a fit would import on the way: a process forked from one that has them starts at once.
-import transformers.models.qwen2.modeling_qwen2
-
 import projector.fitting.pipeline
 import projector.statistics.gathering
 import projector.storage.replacing
 import projector.storage.tensors
 import projector.terminal.cli
-
-PRELOAD = ["tests.projector.fitting.killing", transformers.__name__]
+from tests.projector.fitting.forked import server
 
 
 class _Disk:
@@ -141,8 +137,7 @@ class Fits:
 
     def __init__(self, folder: Path, arguments: list[str]) -> None:
         self.folder, self.arguments = folder, arguments
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(PRELOAD)
+        self.context = server()
 
     def start(
         self,

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,7 @@ from projector.model.loading import choose_device
 from projector.statistics.gathering import HalfStatistics
 from projector.terminal.cli import app
 from tests.projections import contents
+from tests.projector.fitting.forked import start
 
 # Each batch is one sequence of at most 50 tokens: five, and the last is short.
 OPTIONS = ("--max-tokens", "220", "--sequence-length", "50", "--batch-size", "1")
@@ -37,34 +39,32 @@ OPTIONS = ("--max-tokens", "220", "--sequence-length", "50", "--batch-size", "1"
 class Group:
     """Processes that find each other as those of a launcher do."""
 
-    def __init__(self, n: int, *arguments: object, code: str = "", device: str = "cpu") -> None:
+    def __init__(self, n: int, *arguments: object, code: str = "") -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        script = f"{code}\nimport projector.terminal.cli\nprojector.cli.main()"
-        command = [sys.executable, "-c", script, "fit", *(str(a) for a in arguments)]
-        self.members = [
-            subprocess.Popen(
-                [*command, "--device", device],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ
-                | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}
+        self.folder = tempfile.TemporaryDirectory()
+        command = ["fit", *(str(a) for a in arguments), "--device", "cpu"]
+        started = [
+            start(
+                Path(self.folder.name),
+                command,
+                code,
+                {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}
                 | {"LOCAL_WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1"}
                 | {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
                 | {"ACCELERATE_USE_CPU": "true"},
+                str(rank),
             )
             for rank in range(n)
         ]
+        self.members = [process for process, _ in started]
+        self.ends = [end for _, end in started]
 
     def end(self) -> list[tuple[int, str, str]]:
         """Exit status, output and errors of each."""
-        found = []
-        for member in self.members:
-            output, errors = member.communicate(timeout=240)
-            found.append((member.returncode, output, errors))
-        return found
+        with self.folder:
+            return [end() for end in self.ends]
 
 
 def lines(text: str) -> list[str]:
@@ -227,7 +227,8 @@ def test_ctrl_c_stops_all_and_all_go_on(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for member in group.members:
-        member.send_signal(signal.SIGINT)
+        assert member.pid is not None
+        os.kill(member.pid, signal.SIGINT)
     first, second = group.end()
     assert first[0] == second[0] == 130, (first, second)
     assert "the same command with --resume goes on from here" in first[2]
