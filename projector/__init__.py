@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from projector.fitting.pipeline import fit
     from projector.layouts.solving import place
     from projector.projection.projection import Projection
+    from projector.projection.relaying import add_layout, relayout
 
-__all__ = ["Projection", "UserError", "fit", "place", "relayout"]
+__all__ = ["Projection", "UserError", "add_layout", "fit", "place", "relayout"]
 
 _HOMES = {
     "Projection": "projector.projection.projection",
     "UserError": "projector.errors",
+    "add_layout": "projector.projection.relaying",
     "fit": "projector.fitting.pipeline",
     "place": "projector.layouts.solving",
     "relayout": "projector.projection.relaying",

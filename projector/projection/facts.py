@@ -6,9 +6,11 @@ Nothing here needs PyTorch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from projector.errors import UserError
+from projector.layouts.settings import Layout
 from projector.projection.trust import FIGURES, ArrangementCosts, PlacementFigures
 from projector.storage.entries import Entry
 
@@ -247,11 +249,16 @@ class LayoutSettings:
 
     @property
     def name(self) -> str:
-        """Objective and dimension, and what differs from the usual: ``stress-3d-seed1``.
+        """What a layout of these settings is called, as :class:`Layout` has it.
 
-        For layouts that no name was saved of; :attr:`projector.layouts.settings.Layout.name` is
-        what new ones are called.
+        Of settings that no solver here takes, such as imported ones, the likes of it.
         """
+        known = {each.name for each in fields(Layout)}
+        try:
+            # Settings that change nothing were once accepted.
+            return Layout(**{k: v for k, v in self.as_dict().items() if k in known}).name
+        except (UserError, TypeError):
+            pass
         words = [self.objective, f"{self.dim}d"]
         words += [self.solver] if self.solver != "smacof" else []
         words += [f"seed{self.seed}"] if self.seed else []

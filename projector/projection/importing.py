@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.layouts.solving import Layout
+from projector.layouts.settings import Layout
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import load_model
 from projector.projection.facts import Facts, LayoutSettings, MapFacts

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from projector.fitting.preparing import Job
-from projector.layouts.solving import Layout, Placement
+from projector.layouts.settings import Layout
+from projector.layouts.solving import Placement
 from projector.model.architecture.records import Architecture
 from projector.model.loading import LoadedModel, input_device
 from projector.projection.facts import CorpusFacts, Facts, LayoutSettings, MapFacts, ModelFacts

@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from projector.errors import UserError, named
-from projector.layouts.solving import Layout, solve
+from projector.layouts.settings import Layout
+from projector.layouts.solving import solve
 from projector.memory import memory_errors
 from projector.progress import Progress, Silent
 from projector.projection.faithfulness import measure
@@ -44,7 +45,7 @@ def add_layout(
     name: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
-) -> Projection:
+) -> tuple[str, Projection]:
     """Add a layout to a saved projection, in place and without the model.
 
     Nothing that is there is rewritten. Two that add at once both succeed.
@@ -54,7 +55,8 @@ def add_layout(
         force: replace the layout of that name.
 
     Returns:
-        The projection with the new layout in it; of ``force``, in the place of the old one.
+        The layout's name, and the projection with it: behind the others, or where the one that
+        ``force`` replaced was.
 
     Raises:
         UserError: if there is a layout of the name, correlations were not kept, the projection was
@@ -80,7 +82,7 @@ def add_layout(
             number,
             saved.fingerprint,
         )
-    return Projection.load(where)
+    return chosen, Projection.load(where)
 
 
 def lay_out(

@@ -121,10 +121,13 @@ def alone_at(folder: Path) -> Iterator[None]:
     """While open, nobody else adds to the folder or replaces what it holds.
 
     Raises:
-        UserError: if somebody else does for minutes, or the folder can't be written to.
+        UserError: if somebody else does for minutes, the folder can't be written to, or there is
+            none.
     """
     from filelock import FileLock, Timeout
 
+    if not folder.is_dir():
+        raise UserError(f"there is no folder '{folder}': check its name")
     path = folder / LOCK
     lock = FileLock(path, timeout=_PATIENCE_S)
     with disk_errors(folder):

@@ -7,7 +7,7 @@ import typer
 from projector.environment import prepare_environment
 from projector.terminal.fit import fit
 from projector.terminal.plot import plot
-from projector.terminal.projections import import_, info, relayout
+from projector.terminal.projections import import_, info, layout, relayout
 from projector.terminal.usage import Commands
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(fit)
+app.command()(layout)
 app.command()(relayout)
 app.command()(info)
 app.command()(plot)

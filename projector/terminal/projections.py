@@ -1,4 +1,4 @@
-"""``projector info``, ``relayout`` and ``import``: what is made of a projection, or becomes one."""
+"""``projector info``, ``layout``, ``relayout`` and ``import``: a projection seen, and changed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from projector.layouts.settings import Layout
 from projector.settings import setting
@@ -14,6 +15,39 @@ from projector.terminal.commands import Given, Without, command
 from projector.terminal.options import ModelOptions, OutOptions, SavedProjection
 from projector.terminal.results import next_command, summary
 from projector.terminal.screen import Screen
+
+
+@dataclass(frozen=True)
+class AdditionOptions:
+    """How a layout is added."""
+
+    name: str | None = setting(
+        None, help="What the layout is called. Its settings by default, such as stress-3d."
+    )
+    force: bool = setting(False, help="Replace the layout of that name.")
+
+
+@command
+def layout(
+    screen: Screen,
+    projection_dir: SavedProjection,
+    *,
+    options: AdditionOptions,
+    # Batches are counted while a model runs.
+    layout: Annotated[Given[Layout], Without(("accumulate",))],
+) -> None:
+    """Add a layout to a projection, in place, from its saved correlations and without the model."""
+    from projector.projection.relaying import add_layout
+
+    chosen = layout_of(layout)
+    with screen.progress() as progress:
+        name, projection = add_layout(
+            projection_dir, chosen, name=options.name, force=options.force, progress=progress
+        )
+    screen.say(f"Added layout [b]{escape(name)}[/b] to [b]{escape(str(projection_dir))}[/b]")
+    screen.finish(
+        {**summary(projection, projection_dir, name), "added": name}, projection, layout=name
+    )
 
 
 @command
@@ -25,7 +59,7 @@ def relayout(
     # Batches are counted while a model runs.
     layout: Annotated[Given[Layout], Without(("accumulate",))],
 ) -> None:
-    """Make new positions from a projection's saved correlations, without the model."""
+    """Make a new projection with other positions from a saved one, without the model."""
     from projector.errors import UserError, named
     from projector.projection.projection import Projection, check_out
     from projector.projection.relaying import relayout as make
@@ -34,7 +68,12 @@ def relayout(
     old = Projection.load(projection_dir)
     check_out(where.out, force=where.force)
     if where.out.resolve() == projection_dir.resolve():
-        raise UserError(f"{named('out')} is the projection itself: give another folder")
+        raise UserError(
+            f"{named('out')} is the projection itself: give another folder, or add the layout to "
+            "it with `projector layout`",
+            setting="out",
+            value=str(where.out),
+        )
     with screen.progress() as progress:
         projection = make(old, chosen, progress=progress)
         projection.save(where.out, force=where.force)
@@ -43,17 +82,28 @@ def relayout(
     )
 
 
+@dataclass(frozen=True)
+class ShownLayout:
+    """Which layout is told of."""
+
+    layout: str | None = setting(
+        None, help="The layout whose maps are told of, by name. The first by default."
+    )
+
+
 @command
-def info(screen: Screen, projection_dir: SavedProjection) -> None:
+def info(screen: Screen, projection_dir: SavedProjection, *, shown: ShownLayout) -> None:
     """Say what a projection holds, where it is from, and how far each map can be trusted."""
     from projector.projection.overview import read_saved
 
     projection = read_saved(projection_dir)
+    value = summary(projection, projection_dir, shown.layout)
     screen.describe(projection)
     screen.finish(
-        summary(projection, projection_dir) | {"facts": projection.facts.as_dict()},
+        value | {"facts": projection.facts.as_dict()},
         projection,
         every_map=True,
+        layout=shown.layout,
     )
 
 

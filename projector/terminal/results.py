@@ -10,23 +10,27 @@ from shutil import which
 from typing import Any
 
 
-def summary(projection: Any, out: Path) -> dict[str, Any]:
-    """The one object of ``--json``."""
+def summary(projection: Any, out: Path, layout: str | None = None) -> dict[str, Any]:
+    """The one object of ``--json``.
+
+    Args:
+        layout: whose maps are told of; None is the first.
+    """
     facts = projection.facts.as_dict()
     return {
         "projection": str(out),
         "model": facts["model"],
         "corpus": facts["corpus"],
-        "layout": projection.layout().settings.as_dict(),
+        "layout": projection.layout(layout).settings.as_dict(),
         "layouts": {
             name: {
-                "settings": layout.settings.as_dict(),
-                "maps": {key: figures.as_dict() for key, figures in layout.figures.items()},
+                "settings": each.settings.as_dict(),
+                "maps": {key: figures.as_dict() for key, figures in each.figures.items()},
             }
-            for name, layout in projection.layouts.items()
+            for name, each in projection.layouts.items()
         },
         "maps": [
-            {"layer": layer, "site": site, **projection.figures(layer, site)}
+            {"layer": layer, "site": site, **projection.figures(layer, site, layout)}
             for layer, site in projection.maps
         ],
     }
@@ -41,12 +45,10 @@ def next_command(projection: Any, out: Path, pictures: list[Path]) -> str:
         names = ", ".join(path.name for path in pictures)
         then = f"{program} info {quote(str(out))}"
         if all(projection.has_statistics_of(*key) for key in projection.maps):
-            is_umap = projection.layout().settings.objective == "neighbours"
-            objective = "stress" if is_umap else "neighbours"
-            then = (
-                f"{program} relayout {quote(str(out))} --objective {objective} "
-                f"--out {quote(f'{out}-{objective}')}"
-            )
+            made = {each.settings.objective for each in projection.layouts.values()}
+            left = [each for each in ("neighbours", "stress", "linear") if each not in made]
+            if left:
+                then = f"{program} layout {quote(str(out))} --objective {left[0]}"
         return f"open {names} there in a browser; then try\n  {then}"
     picture = quote(f"{out}-map.html")
     return f"{program} plot {quote(str(out))} --layer {layer} --site {site} --out {picture}"

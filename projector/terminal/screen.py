@@ -190,13 +190,14 @@ class Screen:
         next_command: str | None = None,
         *,
         every_map: bool = False,
+        layout: str | None = None,
     ) -> None:
-        """The result: JSON, or a table and what to do next."""
+        """The result: JSON, or a table of a layout's maps and what to do next."""
         if self.as_json:
             print(json.dumps(value, ensure_ascii=False, allow_nan=False))
             return
-        self.out.print(_table(projection, every_map=every_map))
-        if projection.layout().settings.objective == "linear":
+        self.out.print(_table(projection, every_map=every_map, layout=layout))
+        if projection.layout(layout).settings.objective == "linear":
             self.say(_LINEAR_LEGEND)
         self.say(_LEGEND)
         for layer, site in projection.maps:
@@ -221,16 +222,16 @@ def _kept_text(projection: Any) -> str:
     return f"kept of {n_kept} of {len(projection.maps)} maps" if n_kept else "not kept"
 
 
-def _table(projection: Any, *, every_map: bool) -> Table:
+def _table(projection: Any, *, every_map: bool, layout: str | None) -> Table:
     """A row a map; where they are many, a row a site with the median over layers."""
-    linear = projection.layout().settings.objective == "linear"
+    linear = projection.layout(layout).settings.objective == "linear"
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 0))
     costs = ("spectral", "leaf", "cost") if linear else ("stress", "stress-1")
     table.add_column("layer", justify="right", no_wrap=True)
     table.add_column("site", no_wrap=True)
     for name in ("neurons", "dead", *costs, "rank ρ", "kept", "chance", "stable"):
         table.add_column(name, justify="right", no_wrap=True)
-    rows = [(layer, site, projection.figures(layer, site)) for layer, site in projection.maps]
+    rows = [(*key, projection.figures(*key, layout)) for key in projection.maps]
     if len(rows) <= _MOST_ROWS or every_map:
         for layer, site, figures in rows:
             table.add_row(str(layer), escape(site), *_cells([figures], linear))

@@ -1,0 +1,161 @@
+"""What is added to an artifact is there whole or not at all, and nothing else changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import threading
+from pathlib import Path
+
+import pytest
+
+from projector.errors import UserError
+from projector.storage.additions import LOCK, adding, alone_at
+from projector.storage.replacing import COMMITTED, STAGED, finish_replacing, replacing_files
+from tests.projections import contents
+
+MAIN = "projection.json"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / MAIN).write_text("{}")
+    return out
+
+
+def test_what_is_added_stands_beside_what_was_there(folder: Path) -> None:
+    before = contents(folder)
+    with adding(folder) as addition:
+        addition.write("poles/a.json", "one")
+        addition.path("layouts/b.safetensors").write_bytes(b"two")
+        # Nobody sees a part of it.
+        assert not (folder / "poles").exists()
+    assert contents(folder) == before | {"poles/a.json": b"one", "layouts/b.safetensors": b"two"}
+    with adding(folder) as addition:
+        assert addition.names("poles") == ["poles/a.json"]
+        assert addition.names("labels") == []
+        assert addition.read("poles/a.json") == b"one"
+        assert addition.read("poles/b.json") is None
+
+
+def test_a_name_that_exists_needs_force(folder: Path) -> None:
+    with adding(folder) as addition:
+        addition.write("poles/a.json", "one")
+    with adding(folder) as addition, pytest.raises(UserError, match="exists already") as caught:
+        addition.write("poles/a.json", "two")
+    assert caught.value.setting == "force"
+    assert contents(folder) == {MAIN: b"{}", "poles/a.json": b"one"}
+    with adding(folder) as addition:
+        addition.write("poles/a.json", "two", force=True)
+    assert contents(folder) == {MAIN: b"{}", "poles/a.json": b"two"}
+    with adding(folder) as addition:
+        addition.remove("poles/a.json")
+        addition.remove("poles/none.json")
+    assert contents(folder) == {MAIN: b"{}"}
+    assert not (folder / "poles").exists()
+
+
+def test_an_error_leaves_the_folder_as_it_was(folder: Path) -> None:
+    before = contents(folder)
+
+    def add_to_a_full_disk() -> None:
+        with adding(folder) as addition:
+            addition.write("a.json", "one")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="no space left"):
+        add_to_a_full_disk()
+    assert contents(folder) == before
+    assert [path.name for path in folder.iterdir()] == [MAIN]
+
+
+def test_nothing_is_added_to_what_was_replaced_meanwhile(folder: Path) -> None:
+    known = hashlib.sha256(b"{}").hexdigest()
+    with adding(folder, belongs_to=known) as addition:
+        addition.write("a.json", "one")
+    (folder / MAIN).write_text("another")
+    with pytest.raises(UserError, match="replaced meanwhile"), adding(folder, belongs_to=known):
+        pass
+    (folder / MAIN).unlink()
+    with pytest.raises(UserError, match="is gone"), adding(folder, belongs_to=known):
+        pass
+    with pytest.raises(UserError, match="there is no folder"), adding(folder / "nowhere"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "", "a/../../b"])
+def test_a_name_stays_within_the_folder(name: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match="names no file"), adding(folder) as addition:
+        addition.write(name, "x")
+
+
+def _count_up(folder: Path, key: str, n: int) -> None:
+    """What whoever finds poles does: read what is known, and write more."""
+    for i in range(n):
+        with adding(folder) as addition:
+            known = json.loads(addition.read("poles/all.json") or b"{}")
+            addition.write("poles/all.json", json.dumps({**known, f"{key}{i}": i}), force=True)
+            addition.write(f"layouts/{key}{i}.json", key)
+
+
+def test_two_processes_that_add_at_once_lose_nothing(folder: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_count_up, args=(folder, key, 20)) for key in "ab"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    found = json.loads((folder / "poles" / "all.json").read_text())
+    assert found == {f"{key}{i}": i for key in "ab" for i in range(20)}
+    assert len(list((folder / "layouts").iterdir())) == 40
+    assert not (folder / LOCK).exists()
+
+
+def test_two_threads_that_add_at_once_lose_nothing(folder: Path) -> None:
+    threads = [threading.Thread(target=_count_up, args=(folder, key, 10)) for key in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    found = json.loads((folder / "poles" / "all.json").read_text())
+    assert found == {f"{key}{i}": i for key in "ab" for i in range(10)}
+
+
+def test_who_waits_too_long_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("projector.storage.additions._PATIENCE_S", 0.1)
+    with (
+        alone_at(folder),
+        pytest.raises(UserError, match="another program has been writing"),
+        adding(folder),
+    ):
+        pass
+    with adding(folder) as addition:
+        addition.write("a.json", "x")
+
+
+def test_a_replacement_reaches_into_folders_and_is_finished_by_the_next(folder: Path) -> None:
+    (folder / "layouts").mkdir()
+    (folder / "layouts" / "old.json").write_text("old")
+    (folder / "layouts" / "mine.txt").write_text("mine")
+    with replacing_files(folder) as staging:
+        (staging / "layouts").mkdir()
+        (staging / "layouts" / "new.json").write_text("new")
+        (staging / "layouts" / "old.json").touch()
+    assert contents(folder) == {
+        MAIN: b"{}",
+        "layouts/mine.txt": b"mine",
+        "layouts/new.json": b"new",
+    }
+    # Killed when all was decided, and half of it moved.
+    committed = folder / COMMITTED / "layouts"
+    committed.mkdir(parents=True)
+    (committed / "new.json").write_text("newer")
+    (committed / "mine.txt").touch()
+    finish_replacing(folder)
+    assert contents(folder) == {MAIN: b"{}", "layouts/new.json": b"newer"}
+    assert not (folder / COMMITTED).exists()
+    assert not (folder / STAGED).exists()

@@ -1,0 +1,118 @@
+"""Files of older versions climb up step by step; others are refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from projector.errors import UserError
+from projector.storage.entries import Entry, Wrong
+from projector.storage.versions import read_json, upgraded
+
+PATH = Path("thing.json")
+
+
+def climb(content: Any, newest: int = 3) -> dict[str, Any]:
+    return upgraded(
+        content,
+        PATH,
+        format_name="thing",
+        newest=newest,
+        upgrades={
+            1: lambda old: {**old, "format_version": 2, "steps": [1]},
+            2: lambda old: {**old, "format_version": 3, "steps": [*old.get("steps", []), 2]},
+        },
+        remedy="make it again",
+    )
+
+
+def test_every_version_climbs_to_the_newest() -> None:
+    assert climb({"format": "thing", "format_version": 1})["steps"] == [1, 2]
+    assert climb({"format": "thing", "format_version": 2})["steps"] == [2]
+    newest = {"format": "thing", "format_version": 3}
+    assert climb(newest) == newest
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"format": "other", "format_version": 1}, "not a file of this program"),
+        (["thing"], "not a file of this program"),
+        ({"format": "thing", "format_version": 9}, "version 9, and this program reads versions up"),
+        ({"format": "thing", "format_version": 0}, "version 0, which this program does not read"),
+        ({"format": "thing", "format_version": "1"}, "format_version is '1'"),
+        ({"format": "thing"}, "format_version is None"),
+    ],
+)
+def test_what_has_no_way_up_is_refused_with_what_to_do(content: Any, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        climb(content)
+    text = str(caught.value)
+    assert says in text
+    assert "'thing.json'" in text
+    assert "\n" not in text
+
+
+def test_an_upgrade_that_misses_something_says_what() -> None:
+    def broken(old: dict[str, Any]) -> dict[str, Any]:
+        raise Wrong("layout is missing")
+
+    with pytest.raises(UserError, match=r"'thing.json' is damaged: layout is missing; make it"):
+        upgraded(
+            {"format": "thing", "format_version": 1},
+            PATH,
+            format_name="thing",
+            newest=2,
+            upgrades={1: broken},
+            remedy="make it again",
+        )
+
+
+@pytest.mark.parametrize("text", ["{", "", "[" * 100_000, "\udcff"])
+def test_what_is_not_json_is_told_in_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=r"is damaged: it can't be read as JSON") as caught:
+        read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+ENTRY = Entry(
+    {"text": "a", "count": 3, "yes": True, "null": None, "list": [1, 2], "object": {"x": "y"}}
+)
+
+
+def test_values_are_taken_as_what_they_are() -> None:
+    assert ENTRY.text("text") == "a"
+    assert ENTRY.count("count") == 3
+    assert ENTRY.truth("yes")
+    assert ENTRY.truth("missing", default=True)
+    assert ENTRY.counts("list") == (1, 2)
+    assert ENTRY.texts_by_name("object") == {"x": "y"}
+    assert ENTRY.texts_by_name("missing") == {}
+    assert ENTRY.maybe_number("count") == 3.0
+    for maybe in (ENTRY.maybe_text, ENTRY.maybe_count, ENTRY.maybe_number, ENTRY.maybe_entry):
+        assert maybe("null") is None
+        assert maybe("missing") is None
+
+
+@pytest.mark.parametrize(
+    ("take", "says"),
+    [
+        (lambda: ENTRY.text("missing"), "^missing is missing$"),
+        (lambda: ENTRY.text("count"), "count is not a text"),
+        (lambda: ENTRY.count("yes"), "yes is not a whole number"),
+        (lambda: Entry({"n": -1}).count("n"), "n is not a whole number of 0 or more"),
+        (lambda: ENTRY.maybe_number("text"), "text is not a number"),
+        (lambda: ENTRY.truth("count"), "count is not true or false"),
+        (lambda: ENTRY.texts("list"), "list holds something that is not a text"),
+        (lambda: ENTRY.entry("list"), "list is not an object"),
+        (lambda: ENTRY.entry("object").count("x"), r"object\.x is not a whole number"),
+        (lambda: Entry([]), "the content is not an object"),
+    ],
+)
+def test_a_wrong_value_is_named(take: Any, says: str) -> None:
+    with pytest.raises(Wrong, match=says):
+        take()
