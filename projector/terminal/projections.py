@@ -39,7 +39,7 @@ def layout(
     """Add a layout to a projection, in place, from its saved correlations and without the model."""
     from projector.projection.relaying import add_layout
 
-    chosen = layout_of(layout)
+    chosen = layout.make()
     with screen.progress() as progress:
         name, projection = add_layout(
             projection_dir, chosen, name=options.name, force=options.force, progress=progress
