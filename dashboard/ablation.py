@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dashboard.guest import Guest
 from dashboard.prompts import Prompt, can_generate, continue_prompt
-from dashboard.state.model_room import Guest
 from projector.model.intervention import Replacement, intervene
 from projector.progress import Progress
 from pruning.scoring.perplexity import score

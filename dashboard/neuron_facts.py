@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dashboard.guest import Guest
 from dashboard.prompts import show
-from dashboard.state.model_room import Guest
 from projector.errors import UserError
 from projector.model.architecture.weights import read_weights
 from projector.model.capture import capture, evaluating
@@ -200,3 +200,28 @@ def written(guest: Guest, layer: int, neuron: int, most: int = 12) -> tuple[list
         return [Written(show(decode([int(i)])), float(effects[i])) for i in chosen]
 
     return of(order[:most]), of(order.flip(0)[:most])
+
+
+def output_norms(guest: Guest) -> dict[int, NDArray[np.floating]]:
+    """Norm of each MLP neuron's output weights, (N,), by layer; of layers whose MLP is known."""
+    found: dict[int, NDArray[np.floating]] = {}
+    for layer, block in enumerate(guest.architecture.blocks):
+        if block.mlp is not None:
+            weights = read_weights(block.mlp).output
+            found[layer] = weights.detach().float().norm(dim=0).cpu().numpy()
+    return found
+
+
+def importance(
+    mean: NDArray[np.floating], spread: NDArray[np.floating], norms: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Root mean square activation × norm of the output weights, (N,); of MLP neurons.
+
+    What a neuron adds to the stream on average, after Wanda (Sun et al. 2023, arXiv:2306.11695)
+    by whole neurons.
+
+    Args:
+        mean, spread: (N,) mean and standard deviation of activations over a corpus.
+        norms: (N,), see :func:`output_norms`.
+    """
+    return np.sqrt(mean**2 + spread**2) * norms

@@ -6,12 +6,12 @@ session could draw anything.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dashboard.sweeping import json_error
 from projector.errors import UserError
 from pruning.poles.files import load_poles
 from pruning.poles.poles import Poles, PoleSettings
@@ -46,12 +46,12 @@ def find_apart(
         "--", str(folder),
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     try:
         while True:
             try:
-                _, said = process.communicate(timeout=_LOOK_EVERY_S)
+                said, _ = process.communicate(timeout=_LOOK_EVERY_S)
                 break
             except subprocess.TimeoutExpired:
                 waiting()
@@ -61,6 +61,13 @@ def find_apart(
             process.communicate()
     found = load_poles(folder, layer, site, settings) if process.returncode == 0 else None
     if found is None:
-        lines = said.decode(errors="replace").strip().splitlines()
-        raise UserError(json_error(lines[-1]) if lines else "finding poles was ended from outside")
+        raise _error(said)
     return found
+
+
+def _error(said: bytes) -> UserError:
+    """The error that the command printed as JSON."""
+    try:
+        return UserError.of_record(json.loads(said))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return UserError("the process that finds poles was ended from outside: is memory short?")

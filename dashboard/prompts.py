@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import threading
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dashboard.drawing.encoding import Frames
-from dashboard.state.model_room import Guest
+from dashboard.guest import Guest
 from projector.corpus.cutting import special_tokens
 from projector.errors import UserError
 from projector.memory import size_text
 from projector.model.capture import capture, evaluating
 from projector.model.context import longest_sequence
+from projector.storage.bounded import BoundedFolder
 from projector.storage.places import disk_errors
 
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -73,7 +70,6 @@ class Run:
         activations: (layer, site) → (T, N) float16.
         n_prompt: tokens of the prompt.
         text: all of it, decoded.
-        frames: what was made of the activations to be drawn, so that it is made once.
     """
 
     prompt: Prompt
@@ -81,13 +77,6 @@ class Run:
     activations: dict[tuple[int, str], NDArray[np.float16]]
     n_prompt: int
     text: str
-    frames: dict[tuple[object, ...], Frames] = field(default_factory=dict, repr=False)
-
-    def drawn(self, key: tuple[object, ...], make: Callable[[], Frames]) -> Frames:
-        """Frames that were made under a key, or are made now."""
-        if key not in self.frames:
-            self.frames[key] = make()
-        return self.frames[key]
 
 
 def clean(text: str) -> str:
@@ -291,39 +280,43 @@ def show(text: str) -> str:
     )
 
 
-# Stored prompts: a link holds an id, and the text is here.
+# A link holds a prompt's id, and the text is here.
+STORED_PROMPTS = "prompts/*.json"
 
 
-def store(prompt: Prompt, folder: Path) -> str:
+def store(prompt: Prompt, folder: BoundedFolder) -> str:
     """Keep a prompt so that a link can name it; its id.
 
     Raises:
         UserError: if the folder can't be written to.
     """
-    path = folder / f"{prompt.id}.json"
-    # Sessions are threads, and may keep the same prompt at once.
-    partial = folder / f".{prompt.id}.{os.getpid()}.{threading.get_ident()}.partial"
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            partial.write_text(json.dumps(asdict(prompt)), encoding="utf-8")
-            partial.replace(path)
+    name = _file_of(prompt.id)
+    with disk_errors(folder.path):
+        if folder.find(name) is None:
+            with folder.writing(name) as path:
+                path.write_text(json.dumps(asdict(prompt)), encoding="utf-8")
     return prompt.id
 
 
-def recall(prompt_id: str, folder: Path) -> Prompt:
+def recall(prompt_id: str, folder: BoundedFolder) -> Prompt:
     """The prompt of an id.
 
     Raises:
         UserError: if there is none.
     """
     if not _ID.fullmatch(prompt_id):
-        raise UserError(f"'{prompt_id[:40]}' is no prompt: type one")
+        raise UserError(f"'{prompt_id[:40]}' names no prompt: type one")
     try:
-        values = json.loads((folder / f"{prompt_id}.json").read_text(encoding="utf-8"))
-        prompt = Prompt(str(values["text"]), int(values["n_new"]), bool(values["as_chat"]))
+        path = folder.find(_file_of(prompt_id))
+        if path is None:
+            raise FileNotFoundError
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Prompt(str(values["text"]), int(values["n_new"]), bool(values["as_chat"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"the prompt {prompt_id} of this link is not on this machine: type it again"
         ) from error
-    return prompt
+
+
+def _file_of(prompt_id: str) -> str:
+    return STORED_PROMPTS.replace("*", prompt_id)

@@ -79,6 +79,41 @@ class UserError(Exception):
         """The message in Python's words."""
         return self.worded(python_words)
 
+    def to_record(self) -> dict[str, Any]:
+        """What JSON can hold of it, for a program that words it in its own terms.
+
+        ``parts`` is the message: texts, and settings as ``[name]`` or ``[name, value]``.
+        """
+        parts: list[str | list[Any]] = []
+        end = 0
+        for found in _NAMED.finditer(self.args[0]):
+            parts += [self.args[0][end : found.start()]] if found.start() > end else []
+            parts.append([found[1], *(json.loads(found[2]) if found[2] else ())])
+            end = found.end()
+        parts += [self.args[0][end:]] if self.args[0][end:] else []
+        is_plain = self.value is None or isinstance(self.value, (str, int, float, bool))
+        return {
+            "setting": self.setting,
+            "value": self.value if is_plain else str(self.value),
+            "expected": self.expected,
+            "parts": parts,
+        }
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> UserError:
+        """The error that :meth:`to_record` was of.
+
+        Raises:
+            KeyError, TypeError, ValueError: if the record is of no error.
+        """
+        parts = [part if isinstance(part, str) else named(*part) for part in record["parts"]]
+        setting, expected = record.get("setting"), record.get("expected")
+        if not isinstance(setting, str | None) or not isinstance(expected, str | None):
+            raise TypeError("setting and expected are texts")
+        return UserError(
+            "".join(parts), setting=setting, value=record.get("value"), expected=expected
+        )
+
 
 class SettingError(UserError):
     """One setting has a value that can't be used: ``--dim 0 is too small: give 1 or more``.

@@ -16,31 +16,11 @@ from numpy.typing import NDArray
 
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import id_of, text_of
+from dashboard.drawing.legend import Hover, Legend
 
 _HERE = Path(__file__).parent
 _SENT = "sent positions"
 AXES = ("axis 1", "axis 2", "axis 3")
-
-
-@dataclass(frozen=True)
-class Hover:
-    """What a point tells when it is pointed at: a number, or one of some names."""
-
-    label: str
-    values: NDArray[np.floating]
-    names: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Legend:
-    """What colours and sizes mean: groups with the index of their colour, if any, or a scale."""
-
-    label: str
-    items: tuple[tuple[str, int | None], ...] | None = None
-    low: str = ""
-    high: str = ""
-    signed: bool = False
-    size: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.components.neuron_map import Hover, Legend
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import bounds, to_bytes
+from dashboard.drawing.legend import Hover, Legend
 from pruning.poles.poles import Poles
 
 MEASURES = {

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+from projector.projection.axes import shown_axes
 
 Floats = NDArray[np.floating]
 
@@ -26,13 +29,17 @@ def id_of(*values: NDArray[np.generic]) -> str:
     return digest.hexdigest()[:16]
 
 
-def in_three(positions: Floats) -> NDArray[np.float32]:
-    """(N, d) → (N, 3) float32, zeros for what is lacking; of more dimensions the first three."""
-    result = np.zeros((len(positions), 3), dtype=np.float32)
-    n = min(3, positions.shape[1])
-    result[:, :n] = positions[:, :n]
+def in_three(positions: Tensor) -> NDArray[np.float32]:
+    """What is drawn of (N, d) positions: (N, 3) float32, zeros for what is lacking, NaN for none.
+
+    Of more than three dimensions these are the principal axes, as in every picture; see
+    :func:`projector.projection.axes.shown_axes`.
+    """
+    shown = shown_axes(positions).numpy()
+    result = np.zeros((len(shown), 3), dtype=np.float32)
+    result[:, : shown.shape[1]] = shown
     # A neuron without a position has none in any dimension.
-    result[~np.isfinite(positions).all(axis=1)] = np.nan
+    result[~np.isfinite(shown).all(axis=1)] = np.nan
     return result
 
 

@@ -6,10 +6,38 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from dashboard.drawing import palette
+from projector.sites import short_words
 
 _LEAST_SHOWN = 0.04
+# What the fields of pages are called, by the settings that they set.
+LABELS = {
+    "methods": "Methods",
+    "method": "Methods",
+    "refits": "Refits",
+    "refit": "Refits",
+    "sparsities": "Shares to remove",
+    "sparsity": "Shares to remove",
+    "n_seeds": "Seeds",
+    "seeds": "Seeds",
+    "n_sequences": "Calibration sequences",
+    "sequences": "Calibration sequences",
+    "calibration": "Calibration text",
+    "evaluation": "Evaluation text",
+    "evaluations": "Evaluation text",
+    "out": "Name of the report",
+    "space": "Space",
+    "min_cluster_size": "Fewest neurons of a pole",
+    "selection": "Selection",
+    "epsilon": "Poles closer than this are one",
+    "layer": "Layer",
+    "site": "Site",
+    "sites": "Site",
+    "layout": "Layout",
+    "by": "Order",
+}
 
 
 def number(value: float, form: str = ".2g") -> str:
@@ -42,3 +70,23 @@ def colored_tokens(
         '<div style="font-family:var(--st-code-font,monospace);font-size:0.85rem;line-height:1.7;'
         f'white-space:pre-wrap;overflow-wrap:anywhere">{"".join(parts)}</div>'
     )
+
+
+def neuron_name(layer: int, site: str) -> str:
+    """What a neuron's number stands behind, such as ``L3``."""
+    short = short_words(site)
+    return f"L{layer} {short}" if short else f"L{layer}"
+
+
+def page_words(setting: str, value: tuple[Any, ...]) -> str:
+    """How pages call a setting: by its field's label, or its name in words.
+
+    Args:
+        value: see :data:`projector.errors.Face`.
+    """
+    label = LABELS.get(setting, setting.replace("_", " "))
+    if not value:
+        return label
+    if isinstance(value[0], bool):
+        return f"{label}: {'yes' if value[0] else 'no'}"
+    return f"{label}: {value[0]}"

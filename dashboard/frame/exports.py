@@ -15,12 +15,17 @@ from projector.projection.projection import Projection
 from pruning.poles.poles import Poles
 
 
-def neuron_table(projection: Projection, layer: int, site: str, poles: Poles | None) -> pa.Table:
+def neuron_table(
+    projection: Projection, layer: int, site: str, layout: str | None, poles: Poles | None
+) -> pa.Table:
     """A row a neuron: its place, its pole and how firmly it belongs there, its mean and variance.
 
     What is not known is null; a neuron in no pole has pole −1.
+
+    Args:
+        layout: whose positions these are; None for the first.
     """
-    positions = projection.positions(layer, site)
+    positions = projection.positions(layer, site, layout)
     columns: dict[str, pa.Array] = {
         "layer": pa.array([layer] * len(positions), pa.int32()),
         "site": pa.array([site] * len(positions)),

@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard.frame.work import Work, working
 from dashboard.state import session
-from dashboard.state.loading import folders_with
+from dashboard.state.loading import forget_folders
 from dashboard.state.settings import USUAL_PROJECTION, Settings
 from projector.fitting.checkpoint import OtherRun, has_checkpoint
 from projector.fitting.pipeline import run
@@ -35,7 +35,7 @@ def show(settings: Settings) -> None:
         return
     with working("Loading the model") as work:
         _fit(settings, work)
-    folders_with.clear()
+    forget_folders()
     session.change(projection=USUAL_PROJECTION)
     st.rerun()
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from dashboard.drawing.text import LABELS
 from dashboard.state import session
-from dashboard.state.loading import folders_with, model_room, projection_at
-from dashboard.state.model_room import Guest, ModelRoom
+from dashboard.state.loading import folders_with, projection_at
+from dashboard.state.scene import Scene
 from dashboard.state.settings import (
     USUAL_PROJECTION,
     Settings,
@@ -21,69 +18,9 @@ from dashboard.state.settings import (
     parse_settings,
 )
 from projector.errors import UserError
+from projector.projection.axes import N_SHOWN
 from projector.projection.projection import FACTS_FILE, Projection
-from projector.sites import SITES, short_words, site_words
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What is looked at: everything a page needs.
-
-    Attributes:
-        path: the projection's folder; ``name``: below the roots.
-        layer, site: of the map that is chosen.
-        model_name: what to load for it; ``sha256``: the weights that it must have.
-    """
-
-    settings: Settings
-    name: str
-    path: Path
-    projection: Projection
-    layer: int
-    site: str
-    model_name: str
-    sha256: str
-
-    @property
-    def room(self) -> ModelRoom:
-        return model_room(self.settings.device, self.settings.dtype)
-
-    @contextmanager
-    def model(self) -> Iterator[Guest]:
-        """The projection's model, ready to work with; says so where that takes a while.
-
-        Raises:
-            UserError: see :meth:`dashboard.state.model_room.ModelRoom.use`.
-        """
-        if not self.settings.may_load(self.model_name):
-            raise UserError(
-                f"'{self.model_name}' is neither a model of the hub nor below the folders that the "
-                "app was started with: start it with --model and the model's folder"
-            )
-        note = st.empty()
-        if self.room.name != self.model_name:
-            note.info(f"Loading {session.plain(self.model_name)} …", icon=":material/hourglass:")
-        waiting = "Someone else is using the model; this page is next …"
-        try:
-            with self.room.use(
-                self.model_name,
-                self.sha256,
-                lambda: note.info(waiting, icon=":material/hourglass:"),
-            ) as guest:
-                note.empty()
-                yield guest
-        finally:
-            note.empty()
-
-    @property
-    def n_neurons(self) -> int:
-        return self.projection.figures(self.layer, self.site).n_neurons
-
-
-def neuron_name(layer: int, site: str) -> str:
-    """What a neuron's number stands behind, such as ``L3``."""
-    short = short_words(site)
-    return f"L{layer} {short}" if short else f"L{layer}"
+from projector.sites import SITES, site_words
 
 
 def read_settings() -> Settings:
@@ -128,6 +65,7 @@ def choose_scene(settings: Settings) -> Scene | None:
             st.caption("Choose another one, or make it again:")
             st.code("projector fit MODEL --corpus SOURCE --out DIR --force", language=None)
             raise
+        layout = _choose_layout(projection)
         layer, site = _choose_map(projection)
         scene = Scene(
             settings=settings,
@@ -136,6 +74,7 @@ def choose_scene(settings: Settings) -> Scene | None:
             projection=projection,
             layer=layer,
             site=site,
+            layout=layout,
             model_name=_choose_model(settings, projection),
             sha256=projection.facts.model.sha256,
         )
@@ -152,8 +91,32 @@ def _fill_in(**shown: Any) -> None:
     chosen = session.current()
     kept = {"neuron": chosen.neuron}
     if all(getattr(chosen, key) in (None, value) for key, value in shown.items()):
-        kept |= {key: getattr(chosen, key) for key in ("model", "pole", "marked")}
+        kept |= {key: getattr(chosen, key) for key in ("model", "layout", "pole", "marked")}
     session.change(**shown, **kept)
+
+
+def _choose_layout(projection: Projection) -> str:
+    """Which positions are shown; a choice where there are several."""
+    names, chosen = list(projection.layouts), session.current().layout
+    if chosen is not None and chosen not in names:
+        session.say(f"This projection has no layout {chosen[:80]}; this is {names[0]}.")
+        session.change(layout=None)
+    name = chosen if chosen in names else names[0]
+    if len(names) > 1:
+        session.bind("choose layout", name)
+        st.selectbox(
+            LABELS["layout"],
+            names,
+            key="choose layout",
+            on_change=lambda: session.change(
+                layout=None
+                if st.session_state["choose layout"] == names[0]
+                else st.session_state["choose layout"]
+            ),
+            help="How neurons were placed: by which objective, in how many dimensions. "
+            "`projector layout` adds more.",
+        )
+    return name
 
 
 def _choose_map(projection: Projection) -> tuple[int, str]:
@@ -215,6 +178,9 @@ def _tell(scene: Scene) -> None:
     corpus = facts.corpus
     n_tokens = "" if corpus is None else f"{corpus.n_tokens:,} tokens of {corpus.source}"
     model = facts.model.id
+    dimensions = "1 dimension" if scene.dim == 1 else f"{scene.dim} dimensions"
+    if scene.dim > N_SHOWN:
+        dimensions += f", of which the {N_SHOWN} widest principal axes are drawn"
     room = scene.room
     state = (
         f"in memory on {room.device}"
@@ -225,7 +191,7 @@ def _tell(scene: Scene) -> None:
         "  \n".join(
             session.plain(line)
             for line in (
-                f"{scene.n_neurons:,} neurons, {scene.projection.dim} dimensions",
+                f"{scene.n_neurons:,} neurons, {dimensions}",
                 n_tokens,
                 f"Model {model}: {state}",
             )

@@ -1,26 +1,26 @@
-"""What is kept between reruns and shared between sessions: the only ``st.cache_*``.
-
-What is cached is shared and must not be changed by who gets it.
-"""
+"""What pages read of saved artifacts, kept on the shelf and read again when a file was replaced."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard.drawing.cells import Cells, cells_of, usual_limit
-from dashboard.drawing.encoding import in_three
+from dashboard.drawing.encoding import Frames, in_three
 from dashboard.pole_finding import MOST_AT_ONCE, find_apart
 from dashboard.prompts import Prompt, Run
-from dashboard.state.model_room import ModelRoom
-from dashboard.state.settings import find_folders
+from dashboard.roots import find_folders
+from dashboard.state.shelf import Key, shelf
+from dashboard.state.store import examples_name, stored
 from projector.errors import UserError
+from projector.projection.overview import LAYOUTS
 from projector.projection.projection import FACTS_FILE, Projection
 from projector.statistics.examples import Examples
 from pruning.methods.plan import PruningPlan
@@ -33,28 +33,9 @@ from pruning.scoring.windows import EvaluationText
 from pruning.sweep.report import JSON_FILE, PruningReport
 
 Stamp = tuple[int, int]
-_MOST_POLES = 256
-_MOST_TEXTS = 8
-_MOST_FACTS = 512
-
-
-def cache_folder() -> Path:
-    """Where what is costly is kept between runs of the app."""
-    given = os.environ.get("TRANSFORMER_PROJECTOR_CACHE")
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "transformer-projector"
-
-
-def prompt_folder() -> Path:
-    """Where prompts are stored, that links name by their ids."""
-    return cache_folder() / "prompts"
-
-
-def examples_path(sha256: str, layer: int, site: str) -> Path:
-    """Where it is kept what drives the neurons of a layer and site."""
-    return cache_folder() / "examples" / f"{sha256[:16]}-{layer}-{site}.safetensors"
+T = TypeVar("T")
+# How old a list of folders may be: one that is made meanwhile is there seconds later.
+_MOST_AGE_S = 3.0
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -66,212 +47,230 @@ def stamp_of(path: Path) -> Stamp:
     return found.st_mtime_ns, found.st_size
 
 
-@st.cache_resource(show_spinner=False)
-def model_room(device: str, dtype: str) -> ModelRoom:
-    return ModelRoom(device, dtype)
+def _kept(key: Key, make: Callable[[], T]) -> T:
+    """What the shelf keeps; while another session makes it, the page says so and can be left."""
+    place: list[st.delta_generator.DeltaGenerator] = []
+
+    def waiting() -> None:
+        if not place:
+            place.append(st.empty())
+        # A sign of life, at which a click ends the wait.
+        place[0].caption("Another session is at this; the page goes on when it is there …")
+
+    try:
+        return shelf().keep(key, make, waiting=waiting)
+    finally:
+        if place:
+            place[0].empty()
 
 
-@st.cache_data(show_spinner=False, ttl=3)
 def folders_with(roots: tuple[Path, ...], file: str) -> dict[str, Path]:
-    """See :func:`dashboard.state.settings.find_folders`: asked often in a run, looked for once.
+    """See :func:`dashboard.roots.find_folders`: asked often in a run, looked for once.
 
-    A folder that is made meanwhile is there seconds later; who makes one calls ``clear``.
+    Who makes a folder calls :func:`forget_folders`.
     """
-    return find_folders(roots, file)
+    key = ("folders", roots, file)
+    return shelf().keep(key, lambda: find_folders(roots, file), most_age_s=_MOST_AGE_S)
+
+
+def forget_folders() -> None:
+    """Look for folders anew: one was made."""
+    shelf().forget("folders")
 
 
 def projection_at(path: Path) -> Projection:
-    """A saved projection; read again when it was replaced."""
-    return _projection(str(path), stamp_of(path / FACTS_FILE))
+    """A saved projection; read again when it was replaced, or a layout was added."""
+    return _kept(("projection", path, _stamp_of_projection(path)), lambda: Projection.load(path))
 
 
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _projection(path: str, stamp: Stamp) -> Projection:
-    return Projection.load(path)
+def _stamp_of_projection(path: Path) -> tuple[object, ...]:
+    layouts = sorted((path / LAYOUTS).glob("*.json")) if (path / LAYOUTS).is_dir() else []
+    found: list[object] = [stamp_of(path / FACTS_FILE)]
+    for each in layouts:
+        with suppress(UserError):
+            # It may go at this moment.
+            found.append((each.name, stamp_of(each)))
+    return tuple(found)
+
+
+def _of_projection(kind: str, path: Path, *key: Any, make: Callable[[Projection], T]) -> T:
+    """What is computed from a saved projection."""
+    stamp = _stamp_of_projection(path)
+    return _kept((kind, path, stamp, *key), lambda: make(projection_at(path)))
 
 
 def report_at(path: Path) -> PruningReport:
     """A sweep's report."""
-    return _report(str(path), stamp_of(path / JSON_FILE))
 
+    def load() -> PruningReport:
+        report = PruningReport.load(path)
+        try:
+            facts, model = report.settings, report.model
+            known = [facts["n_sequences"], facts["n_seeds"], model["parameters"]]
+            texts = [facts["calibration"]["source"], model["id"]]
+            is_whole = all(isinstance(n, int) for n in known) and all(
+                isinstance(text, str) for text in texts
+            )
+        except (KeyError, TypeError):
+            is_whole = False
+        if not is_whole:
+            raise UserError(f"'{path}' is damaged: {JSON_FILE} lacks what the page reads")
+        return report
 
-@st.cache_resource(show_spinner=False, max_entries=8)
-def _report(path: str, stamp: Stamp) -> PruningReport:
-    report = PruningReport.load(path)
-    try:
-        facts, model = report.settings, report.model
-        known = [facts["n_sequences"], facts["n_seeds"], model["parameters"]]
-        texts = [facts["calibration"]["source"], model["id"]]
-        is_whole = all(isinstance(n, int) for n in known) and all(map(_is_text, texts))
-    except (KeyError, TypeError):
-        is_whole = False
-    if not is_whole:
-        raise UserError(f"'{path}' is damaged: {JSON_FILE} lacks what the page reads")
-    return report
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    return _kept(("report", path, stamp_of(path / JSON_FILE)), load)
 
 
 def plan_at(path: Path) -> PruningPlan:
     """The plan beside a pruned model."""
-    return _plan(str(path), stamp_of(path / PLAN_FILE))
+    return _kept(("plan", path, stamp_of(path / PLAN_FILE)), lambda: load_plan(path))
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
-def _plan(path: str, stamp: Stamp) -> PruningPlan:
-    return load_plan(path)
+def points_at(path: Path, layer: int, site: str, layout: str) -> NDArray[np.float32]:
+    """What is drawn of a layout of one map, (N, 3) float32, NaN for none."""
+
+    def make(projection: Projection) -> NDArray[np.float32]:
+        return in_three(projection.positions(layer, site, layout))
+
+    return _of_projection("points", path, layer, site, layout, make=make)
 
 
-def points_at(path: Path, layer: int, site: str) -> NDArray[np.float32]:
-    """Positions of one map, (N, 3) float32, NaN for none."""
-    return _points(str(path), stamp_of(path / FACTS_FILE), layer, site)
+def extent_at(path: Path, layout: str) -> float:
+    """The greatest coordinate that is drawn of all maps of a layout: one scale for all."""
 
+    def make(projection: Projection) -> float:
+        greatest = 0.0
+        for layer, site in projection.maps:
+            points = np.nan_to_num(points_at(path, layer, site, layout))
+            greatest = max(greatest, float(np.abs(points).max()) if points.size else 0.0)
+        return greatest or 1.0
 
-@st.cache_resource(show_spinner=False, max_entries=256)
-def _points(path: str, stamp: Stamp, layer: int, site: str) -> NDArray[np.float32]:
-    return in_three(_projection(path, stamp).positions(layer, site).numpy())
-
-
-def extent_at(path: Path) -> float:
-    """The greatest coordinate of all maps of a projection: one scale for all of them."""
-    return _extent(str(path), stamp_of(path / FACTS_FILE))
-
-
-@st.cache_resource(show_spinner=False, max_entries=8)
-def _extent(path: str, stamp: Stamp) -> float:
-    projection = _projection(path, stamp)
-    greatest = 0.0
-    for each in projection.maps:
-        finite = projection.positions(*each).nan_to_num(0.0)
-        greatest = max(greatest, float(finite.abs().max()) if finite.numel() else 0.0)
-    return greatest or 1.0
+    return _of_projection("extent", path, layout, make=make)
 
 
 def moments_at(path: Path, layer: int, site: str) -> tuple[NDArray[np.float32], ...]:
     """Mean and standard deviation of each neuron, (N,) float32 each."""
-    return _moments(str(path), stamp_of(path / FACTS_FILE), layer, site)
 
+    def make(projection: Projection) -> tuple[NDArray[np.float32], ...]:
+        spread = projection.covariance(layer, site).diagonal().clamp_min(0).sqrt()
+        return projection.mean(layer, site).numpy(), spread.numpy()
 
-@st.cache_resource(show_spinner=False, max_entries=256)
-def _moments(path: str, stamp: Stamp, layer: int, site: str) -> tuple[NDArray[np.float32], ...]:
-    projection = _projection(path, stamp)
-    spread = projection.covariance(layer, site).diagonal().clamp_min(0).sqrt()
-    return projection.mean(layer, site).numpy(), spread.numpy()
+    return _of_projection("moments", path, layer, site, make=make)
 
 
 def correlation_at(path: Path, layer: int, site: str) -> NDArray[np.float32]:
     """ρ between all neurons of one map, (N, N) float32."""
-    return _correlation(str(path), stamp_of(path / FACTS_FILE), layer, site)
+
+    def make(projection: Projection) -> NDArray[np.float32]:
+        return projection.correlation(layer, site).numpy()
+
+    return _of_projection("correlation", path, layer, site, make=make)
 
 
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _correlation(path: str, stamp: Stamp, layer: int, site: str) -> NDArray[np.float32]:
-    return _projection(path, stamp).correlation(layer, site).numpy()
-
-
-def order_at(path: Path, layer: int, site: str, by: str) -> NDArray[np.int64]:
+def order_at(path: Path, layer: int, site: str, by: str, layout: str) -> NDArray[np.int64]:
     """Neurons in order; see :meth:`projector.projection.projection.Projection.order`."""
-    return _order(str(path), stamp_of(path / FACTS_FILE), layer, site, by)
 
+    def make(projection: Projection) -> NDArray[np.int64]:
+        with st.spinner("Ordering neurons …"):
+            return projection.order(layer, site, by, layout).numpy()
 
-@st.cache_resource(show_spinner="Ordering neurons …", max_entries=64)
-def _order(path: str, stamp: Stamp, layer: int, site: str, by: str) -> NDArray[np.int64]:
-    return _projection(path, stamp).order(layer, site, by).numpy()
+    return _of_projection("order", path, layer, site, by, layout, make=make)
 
 
 def cells_at(
     path: Path, layer: int, site: str, name: str, order: NDArray[np.int64]
 ) -> tuple[Cells, float]:
     """Correlations of one map in an order of that name, and the usual limit of their colours."""
-    stamp = stamp_of(path / FACTS_FILE)
-    limit = _limit(str(path), stamp, layer, site)
-    return _cells(str(path), stamp, layer, site, name, order), limit
+
+    def limit(_: Projection) -> float:
+        return usual_limit(correlation_at(path, layer, site))
+
+    def cells(_: Projection) -> Cells:
+        return cells_of(correlation_at(path, layer, site), order)
+
+    return (
+        _of_projection("cells", path, layer, site, name, make=cells),
+        _of_projection("limit", path, layer, site, make=limit),
+    )
 
 
-@st.cache_resource(show_spinner=False, max_entries=16)
-def _cells(
-    path: str, stamp: Stamp, layer: int, site: str, name: str, _order: NDArray[np.int64]
-) -> Cells:
-    return cells_of(_correlation(path, stamp, layer, site), _order)
-
-
-@st.cache_resource(show_spinner=False, max_entries=256)
-def _limit(path: str, stamp: Stamp, layer: int, site: str) -> float:
-    return usual_limit(_correlation(path, stamp, layer, site))
-
-
-def examples_at(path: Path) -> Examples | None:
+def examples_at(sha256: str, layer: int, site: str) -> Examples | None:
     """What drives each neuron; None where that was not gathered yet."""
-    return _examples(str(path), stamp_of(path)) if path.exists() else None
+    path = stored().find(examples_name(sha256, layer, site))
+    if path is None:
+        return None
+    return _kept(("examples", path, stamp_of(path)), lambda: Examples.load(path))
 
 
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _examples(path: str, stamp: Stamp) -> Examples:
-    return Examples.load(Path(path))
+def examples_stamp(sha256: str, layer: int, site: str) -> Stamp | None:
+    """Another one when other text was read; None where none was."""
+    path = stored().find(examples_name(sha256, layer, site))
+    return None if path is None else stamp_of(path)
 
 
 def evaluation_of(source: str, sha256: str, make: Callable[[], EvaluationText]) -> EvaluationText:
     """A text's windows for a model, made once."""
-    texts = _texts()
-    # A file's text is another one when the file is; a folder's is read anew.
     path = Path(source)
-    key = (source, sha256, stamp_of(path) if path.is_file() else None)
-    if path.is_dir() or key not in texts:
-        texts[key] = make()
-        while len(texts) > _MOST_TEXTS:
-            texts.pop(next(iter(texts)), None)
-    return texts[key]
+    if path.is_dir():
+        # Read anew: what is in it may be other text by now.
+        return make()
+    # A file's text is another one when the file is.
+    stamp = stamp_of(path) if path.is_file() else None
+    return _kept(("text", source, sha256, stamp), make)
 
 
-@st.cache_resource(show_spinner=False)
-def _texts() -> dict[tuple[str, str, Stamp | None], EvaluationText]:
-    return {}
-
-
-def fact_of(key: tuple[object, ...], make: Callable[[], Any]) -> Any:
+def fact_of(key: Key, make: Callable[[], T]) -> T:
     """What a model says of a neuron, asked once: the same for all sessions."""
-    facts = _facts()
-    if key not in facts:
-        facts[key] = make()
-        while len(facts) > _MOST_FACTS:
-            facts.pop(next(iter(facts)), None)
-    return facts[key]
+    return _kept(("fact", *key), make)
 
 
-@st.cache_resource(show_spinner=False)
-def _facts() -> dict[tuple[object, ...], Any]:
-    return {}
-
-
-def known_poles(path: Path, layer: int, site: str, settings: PoleSettings) -> Poles | None:
+def known_poles(
+    path: Path, layer: int, site: str, layout: str, settings: PoleSettings
+) -> Poles | None:
     """Poles of one map, if some session has found them."""
-    return _poles().get((str(path), stamp_of(path / FACTS_FILE), layer, site, settings.key))
+    found: Poles | None = shelf().peek(_poles_key(path, layer, site, layout, settings))
+    return found
 
 
-def poles_at(path: Path, layer: int, site: str, settings: PoleSettings) -> Poles:
+def poles_at(path: Path, layer: int, site: str, layout: str, settings: PoleSettings) -> Poles:
     """Poles of one map; found, with a message, where they are not known yet.
+
+    Args:
+        layout: where the settings look for groups on the map, it is this layout's.
 
     Raises:
         UserError: see :func:`pruning.poles.poles.find_poles`.
     """
-    stamp = stamp_of(path / FACTS_FILE)
-    known, key = _poles(), (str(path), stamp, layer, site, settings.key)
-    if key not in known:
+
+    def find() -> Poles:
         with st.spinner("Finding poles …"):
-            found = load_poles(path, layer, site, settings) or _find_poles(
-                path, layer, site, settings
-            )
-        known[key] = found
-        while len(known) > _MOST_POLES:
-            known.pop(next(iter(known)), None)
-        return found
-    return known[key]
+            projection = projection_at(path)
+            if _is_of_layout(settings) and layout != projection.layout_name():
+                # What is kept beside a projection, and what the command finds, is of the first.
+                return find_poles(_seen_by(projection, layout), layer, site, settings)
+            found = load_poles(path, layer, site, settings)
+            return found or _find_poles(path, projection, layer, site, settings)
+
+    return _kept(_poles_key(path, layer, site, layout, settings), find)
 
 
-def _find_poles(path: Path, layer: int, site: str, settings: PoleSettings) -> Poles:
-    projection = projection_at(path)
+def _is_of_layout(settings: PoleSettings) -> bool:
+    """Whether other positions give other poles."""
+    return settings.space == "positions"
+
+
+def _seen_by(projection: Projection, layout: str) -> Projection:
+    """The projection with one layout alone."""
+    return replace(projection, layouts={layout: projection.layouts[layout]})
+
+
+def _poles_key(path: Path, layer: int, site: str, layout: str, settings: PoleSettings) -> Key:
+    own = layout if _is_of_layout(settings) else ""
+    return ("poles", path, _stamp_of_projection(path), layer, site, own, settings.key)
+
+
+def _find_poles(
+    path: Path, projection: Projection, layer: int, site: str, settings: PoleSettings
+) -> Poles:
     if projection.figures(layer, site).n_neurons <= MOST_AT_ONCE:
         return find_poles(projection, layer, site, settings)
     place = st.empty()
@@ -286,29 +285,16 @@ def _find_poles(path: Path, layer: int, site: str, settings: PoleSettings) -> Po
         place.empty()
 
 
-@st.cache_resource(show_spinner=False)
-def _poles() -> dict[tuple[str, Stamp, int, str, str], Poles]:
-    return {}
-
-
-def tree_at(path: Path, layer: int, site: str, settings: PoleSettings) -> CondensedTree:
-    """The condensed tree of one map."""
-    return _tree(str(path), stamp_of(path / FACTS_FILE), layer, site, settings.key, settings)
-
-
-@st.cache_resource(show_spinner=False, max_entries=64)
-def _tree(
-    path: str, stamp: Stamp, layer: int, site: str, key: str, _settings: PoleSettings
+def tree_at(
+    path: Path, layer: int, site: str, layout: str, settings: PoleSettings
 ) -> CondensedTree:
-    return condensed_tree(_projection(path, stamp), layer, site, _settings)
+    """The condensed tree of one map."""
+    own = layout if _is_of_layout(settings) else ""
 
+    def make(projection: Projection) -> CondensedTree:
+        return condensed_tree(_seen_by(projection, layout), layer, site, settings)
 
-@st.cache_resource(show_spinner=False)
-def _runs() -> dict[tuple[str, str, str, str], Run]:
-    return {}
-
-
-_MOST_RUNS = 8
+    return _of_projection("tree", path, layer, site, own, settings.key, make=make)
 
 
 def run_of(
@@ -319,11 +305,13 @@ def run_of(
     make: Callable[[], Run],
 ) -> Run:
     """A prompt's run, made where no session has made it. A run that fails is not kept."""
-    runs = _runs()
-    key = (prompt.id, model, sha256, repr(maps))
-    found = runs.get(key)
-    if found is None:
-        found = runs[key] = make()
-        while len(runs) > _MOST_RUNS:
-            runs.pop(next(iter(runs)), None)
-    return found
+    return _kept(("run", prompt.id, model, sha256, maps), make)
+
+
+def frames_of_run(sha256: str, key: Key, make: Callable[[], Frames]) -> Frames:
+    """What is drawn of runs of one model, made once.
+
+    Args:
+        key: names the prompts, the map, and what of them is drawn.
+    """
+    return _kept(("frames", sha256, *key), make)

@@ -9,25 +9,16 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
+from dashboard.guest import Guest
 from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
-from projector.model.architecture.records import Architecture
-from projector.model.loading import LoadedModel, load_model
+from projector.model.loading import load_model
 
 # How soon one who waits is heard who does not want to any more.
 _WAIT_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Guest:
-    """A model that is ready to be worked with."""
-
-    loaded: LoadedModel
-    architecture: Architecture
 
 
 class ModelRoom:

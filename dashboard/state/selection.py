@@ -12,7 +12,8 @@ from pruning.poles.poles import PoleSettings
 
 # What no longer holds when something else is chosen: neuron 345 of another layer is another neuron.
 _DEPENDS = {
-    "projection": ("model", "layer", "site", "neuron", "pole", "marked"),
+    "projection": ("model", "layout", "layer", "site", "neuron", "pole", "marked"),
+    "layout": ("pole",),
     "grouping": ("pole",),
     "layer": ("neuron", "pole", "marked"),
     "site": ("neuron", "pole", "marked"),
@@ -45,6 +46,7 @@ class Selection:
     Attributes:
         projection: its name below the roots the app was started with.
         model: what to load for it, where that is not what the projection names.
+        layout: the name of the projection's layout that is shown, where that is not its first.
         layer, site, neuron: of a map; ``neuron`` is its number.
         pole: its number among the poles that are found with the settings in use.
         grouping: those settings, see :func:`grouping_text`; None for the usual ones.
@@ -66,6 +68,7 @@ class Selection:
     report: str | None = None
     marked: tuple[int, ...] = ()
     grouping: str | None = None
+    layout: str | None = None
 
     def but(self, **changes: Any) -> Selection:
         """With changes; what depended on what is changed is forgotten, unless given too."""
@@ -157,11 +160,11 @@ def parse_neuron(text: str) -> tuple[int | None, int]:
     """Layer, if named, and neuron of a search such as ``L3 N345``, ``3/345`` or ``345``.
 
     Raises:
-        ValueError: with one line for the user, if it can't be read.
+        UserError: if it can't be read.
     """
     for pattern in _NEURON_NAMES:
         found = pattern.fullmatch(text.strip())
         if found is not None:
             layer = found.groupdict().get("layer")
             return None if layer is None else int(layer), int(found["neuron"])
-    raise ValueError(f"'{text[:80]}' names no neuron: write for example L3 N345")
+    raise UserError(f"'{text[:80]}' names no neuron: write for example L3 N345")

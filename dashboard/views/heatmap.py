@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard.drawing.cells import MOST_CELLS, Cells
+from dashboard.drawing.figures import heatmap_figure
+from dashboard.drawing.text import neuron_name
+from dashboard.frame.chosen import show_marked
 from dashboard.frame.exports import offer_figure
-from dashboard.frame.sidebar import Scene, neuron_name
 from dashboard.state import session
 from dashboard.state.loading import cells_at, order_at, poles_at
-from dashboard.views.map import show_marked
+from dashboard.state.scene import Scene
 from projector.errors import UserError
 from projector.sites import site_words
 
@@ -26,9 +25,6 @@ ORDERS = {
     "spectral": "Spectral",
     "index": "Index",
 }
-# Blue for below zero, orange for above, as on maps; zero is the page: what is there stands out.
-_LIGHT_SCALE = ("#0b4a8f", "#3f8fd6", "#a9cdea", "#fafafa", "#f0c7a0", "#dd7a2c", "#963c05")
-_DARK_SCALE = ("#9bd0ff", "#3f8fd6", "#1c4a75", "#17191d", "#6e3a12", "#dd7a2c", "#ffc999")
 _LIMITS: list[str | float] = ["auto", 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]
 
 
@@ -64,6 +60,7 @@ def show(scene: Scene) -> None:
 
 def _cells(scene: Scene, by: str) -> tuple[Cells, float]:
     name = by if by != "pole" else f"pole {session.pole_settings().key}"
+    name += f" {scene.layout}"
     order = _order(scene, by)
     if not len(order):
         raise UserError("no neuron of this layer varies, so that there is no correlation")
@@ -72,17 +69,17 @@ def _cells(scene: Scene, by: str) -> tuple[Cells, float]:
 
 def _order(scene: Scene, by: str) -> NDArray[np.int64]:
     if by != "pole":
-        return order_at(scene.path, scene.layer, scene.site, by)
-    poles = poles_at(scene.path, scene.layer, scene.site, session.pole_settings())
+        return order_at(scene.path, scene.layer, scene.site, by, scene.layout)
+    poles = poles_at(scene.path, scene.layer, scene.site, scene.layout, session.pole_settings())
     # Inside a pole, and among those in none, as the tree of groups has them.
-    leaf = order_at(scene.path, scene.layer, scene.site, "leaf")
+    leaf = order_at(scene.path, scene.layer, scene.site, "leaf", scene.layout)
     labels = poles.labels.numpy()[leaf]
     rank = np.where(labels < 0, len(poles.poles), labels)
     return leaf[np.argsort(rank, kind="stable")]
 
 
 def _draw(scene: Scene, cells: Cells, name: str, limit: float, *, alone: bool) -> None:
-    figure = heatmap(
+    figure = heatmap_figure(
         cells,
         limit,
         neuron_name(scene.layer, scene.site),
@@ -102,60 +99,3 @@ def _draw(scene: Scene, cells: Cells, name: str, limit: float, *, alone: bool) -
 
     st.plotly_chart(figure, key=key, on_select=select, selection_mode="box")
     offer_figure(figure, f"{scene.name.replace('/', '-')}-heatmap-{name}-layer-{scene.layer}")
-
-
-def heatmap(
-    cells: Cells,
-    limit: float,
-    name: str,
-    marked: Sequence[int] = (),
-    *,
-    dark: bool = False,
-) -> go.Figure:
-    """ρ of neurons in an order, in colours from −``limit`` to ``limit``; ``marked`` ones told."""
-    labels = cells.labels
-    colors = _DARK_SCALE if dark else _LIGHT_SCALE
-    scale = [[k / (len(colors) - 1), color] for k, color in enumerate(colors)]
-    figure = go.Figure(
-        go.Heatmap(
-            z=cells.values,
-            x=labels,
-            y=labels,
-            zmin=-limit,
-            zmax=limit,
-            colorscale=scale,
-            colorbar={"title": "ρ", "thickness": 12, "len": 0.8},
-            hovertemplate=f"{name}: %{{x}}, %{{y}}<br>ρ = %{{z:.3f}}<extra></extra>",
-        )
-    )
-    names = cells.named(marked)
-    if names:
-        figure.add_trace(
-            go.Scatter(
-                x=names,
-                y=names,
-                mode="markers",
-                marker={"symbol": "square-open", "size": 9, "color": "#d0434b", "line_width": 2},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
-    ticks = np.unique(np.linspace(0, len(labels) - 1, 7).astype(int))
-    axis = {
-        "tickmode": "array",
-        "type": "category",
-        "tickvals": [labels[t] for t in ticks],
-        "ticktext": [labels[t].split(",")[0] for t in ticks],
-        "constrain": "domain",
-        "title": "neuron",
-        # Marks would make room for themselves, and the picture narrower under a box being drawn.
-        "range": [-0.5, len(labels) - 0.5],
-    }
-    figure.update_layout(
-        height=560,
-        margin={"l": 10, "r": 10, "t": 40, "b": 10},
-        xaxis=axis,
-        yaxis={**axis, "range": axis["range"][::-1], "scaleanchor": "x"},
-        dragmode="select",
-    )
-    return figure

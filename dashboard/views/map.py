@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import replace
 
 import numpy as np
@@ -10,18 +9,25 @@ import pyarrow as pa
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard.components.neuron_map import Legend, Panel, View, neuron_map, standalone_html
+from dashboard.components.neuron_map import Panel, View, neuron_map, standalone_html
 from dashboard.drawing import coloring, palette
-from dashboard.drawing.text import number
+from dashboard.drawing.legend import Legend
+from dashboard.drawing.text import neuron_name, page_words
 from dashboard.drawing.trust import trust_figures
 from dashboard.frame import exports
-from dashboard.frame.sidebar import Scene, neuron_name
-from dashboard.measures import importance_of
+from dashboard.frame.chosen import (
+    marked_of,
+    poles_shown,
+    show_chosen,
+    show_marked,
+    sites_beside,
+)
 from dashboard.state import session
-from dashboard.state.loading import extent_at, known_poles, moments_at, points_at, poles_at
+from dashboard.state.loading import extent_at, moments_at, points_at, poles_at
+from dashboard.state.scene import Scene
 from dashboard.state.selection import parse_neuron
 from projector.errors import UserError
-from projector.sites import SITES, site_words
+from projector.sites import site_words
 from pruning.poles.poles import Poles
 
 TITLE, ICON, PATH = "Map", ":material/scatter_plot:", "map"
@@ -74,7 +80,7 @@ def _tell(scene: Scene) -> None:
             "Axes are in units of 1 − ρ, ρ being the correlation of two neurons' activations: two "
             "points are as far apart as that, as well as it can be had. How well, is said beside "
             "the map."
-            if scene.projection.layout().settings.objective == "stress"
+            if scene.projection.layout(scene.layout).settings.objective == "stress"
             else "Neighbours fire together; far distances mean little."
         )
     )
@@ -82,33 +88,16 @@ def _tell(scene: Scene) -> None:
 
 def _find_poles(scene: Scene, sites: list[str]) -> None:
     """Poles that are not known yet, once the map is there: points first, their colours after."""
-    missing = [site for site in sites if _poles(scene, site) is None]
+    missing = [site for site in sites if poles_shown(scene, site) is None]
     for site in missing:
         try:
-            poles_at(scene.path, scene.layer, site, session.pole_settings())
+            poles_at(scene.path, scene.layer, site, scene.layout, session.pole_settings())
         except UserError as error:
             # A map without poles is a map still.
-            st.caption(session.plain(f"No poles: {error}"))
+            st.caption(session.plain(f"No poles: {error.worded(page_words)}"))
             return
     if missing:
         session.run_again()
-
-
-def sites_beside(scene: Scene, known: Container[tuple[int, str]]) -> list[str]:
-    """The chosen site and the one that is shown beside it, MLP before attention.
-
-    A click on one of two maps leaves both where they are.
-    """
-    pair = st.session_state.get("pair of sites", ())
-    record = SITES.get(scene.site)
-    beside = None if record is None else record.beside
-    if scene.site in pair:
-        beside = next(site for site in pair if site != scene.site)
-    if beside is None or (scene.layer, beside) not in known:
-        return [scene.site]
-    found = sorted((scene.site, beside), key=list(SITES).index)
-    st.session_state["pair of sites"] = tuple(found)
-    return found
 
 
 def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
@@ -116,8 +105,8 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
     chosen = session.current()
     panels = []
     for site in sites:
-        points = points_at(scene.path, scene.layer, site)
-        poles = _poles(scene, site)
+        points = points_at(scene.path, scene.layer, site, scene.layout)
+        poles = poles_shown(scene, site)
         try:
             measures = _measures(scene, site, {color, size})
             painted = _paint(scene, site, color, poles, measures)
@@ -129,7 +118,7 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
             painted = replace(
                 painted,
                 values=np.full_like(painted.values, palette.NO_GROUP),
-                legend=Legend("", ((str(error), None),)),
+                legend=Legend("", ((error.worded(page_words), None),)),
             )
         panels.append(
             Panel(
@@ -154,8 +143,8 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
 
     view = View(
         panels,
-        dim=scene.projection.dim,
-        extent=extent_at(scene.path),
+        dim=scene.dim,
+        extent=extent_at(scene.path, scene.layout),
         colors=palette.groups(),
         height=480,
         label=f"Map of layer {scene.layer}. Arrow keys turn it, plus and minus zoom.",
@@ -164,60 +153,16 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
     return view
 
 
-def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> None:
-    """The neuron that is chosen, and the way to its card.
-
-    Args:
-        values: (N,) activations that the map shows.
-    """
-    neuron = session.current().neuron
-    if neuron is None:
-        return
-    facts = [f"**{neuron_name(scene.layer, scene.site)} N{neuron}**"]
-    poles = _poles(scene, scene.site)
-    if poles is not None:
-        pole = int(poles.labels[neuron])
-        facts.append("in no pole" if pole < 0 else f"pole {pole}")
-    if scene.projection.has_statistics_of(scene.layer, scene.site):
-        mean, spread = (each[neuron] for each in moments_at(scene.path, scene.layer, scene.site))
-        facts.append(f"over the corpus {number(mean)} ± {number(spread)}")
-    if values is not None:
-        facts.insert(1, f"activation {number(float(values[neuron]), '+.3g')}")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(" · ".join(facts), width="content")
-        if st.button("Open its card", key="open card", icon=":material/radio_button_checked:"):
-            session.go("neuron")
-
-
-def show_marked(scene: Scene) -> None:
-    """Which neurons have a ring, and a button that lets go of them."""
-    chosen = session.current()
-    marked = marked_of(scene)
-    if not marked:
-        return
-    first = ", ".join(f"N{j}" for j in marked[:12])
-    what = "Marked" if chosen.pole is None else f"Pole {chosen.pole} is marked"
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(
-            f"**{what}:** {len(marked):,} neurons, {first}{' …' if len(marked) > 12 else ''}",
-            width="content",
-        )
-        st.button(
-            "Let go",
-            key="let go",
-            icon=":material/close:",
-            on_click=lambda: session.change(pole=None, marked=()),
-        )
-
-
 def _offer(scene: Scene, view: View) -> None:
     """Downloads of this map; what they hold is made when they are asked for."""
     # Found now: what makes a download knows nothing of the session.
-    poles = _poles(scene, scene.site)
+    poles = poles_shown(scene, scene.site)
     stem = f"{scene.name.replace('/', '-')}-layer-{scene.layer}-{scene.site}"
+    if scene.layout != scene.projection.layout_name():
+        stem += f"-{scene.layout}"
 
     def table() -> pa.Table:
-        return exports.neuron_table(scene.projection, scene.layer, scene.site, poles)
+        return exports.neuron_table(scene.projection, scene.layer, scene.site, scene.layout, poles)
 
     icon = ":material/download:"
     with st.container(horizontal=True):
@@ -283,26 +228,14 @@ def _measures(scene: Scene, site: str, asked: set[str]) -> dict[str, NDArray[np.
     mean, spread = moments_at(scene.path, scene.layer, site)
     found: dict[str, NDArray[np.floating]] = {"mean": mean, "spread": spread**2}
     if "importance" in asked:
-        found["importance"] = importance_of(scene, site)
+        found["importance"] = scene.importance(site)
     return found
 
 
-def _poles(scene: Scene, site: str) -> Poles | None:
-    return known_poles(scene.path, scene.layer, site, session.pole_settings())
-
-
-def marked_of(scene: Scene) -> tuple[int, ...]:
-    """The neurons of the chosen map that have a ring: those of a box, or of the chosen pole."""
-    chosen, poles = session.current(), _poles(scene, scene.site)
-    if chosen.marked or poles is None or chosen.pole is None:
-        return tuple(j for j in chosen.marked if j < scene.n_neurons)
-    return tuple((poles.labels == chosen.pole).nonzero()[:, 0].tolist())
-
-
 def _show_trust(scene: Scene) -> None:
-    figures = scene.projection.figures(scene.layer, scene.site)
+    figures = scene.projection.figures(scene.layer, scene.site, scene.layout)
     st.markdown("**Trust this map?**")
-    for each in trust_figures(figures, _poles(scene, scene.site), scene.projection.dim):
+    for each in trust_figures(figures, poles_shown(scene, scene.site), scene.dim):
         st.metric(each.name, each.value, help=each.meaning)
 
 
@@ -319,8 +252,8 @@ def _find(scene: Scene) -> None:
         n = scene.projection.figures(layer, scene.site).n_neurons
         if neuron >= n:
             raise UserError(f"layer {layer} has no neuron {neuron:,}: give 0 to {n - 1:,}")
-    except (ValueError, UserError) as error:
-        st.session_state["find problem"] = str(error)
+    except UserError as error:
+        st.session_state["find problem"] = error.worded(page_words)
         return
     session.change(layer=layer)
     session.change(neuron=neuron)

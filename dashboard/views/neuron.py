@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard.drawing.text import colored_tokens, number
+from dashboard.drawing.figures import histogram_figure
+from dashboard.drawing.text import colored_tokens, neuron_name, number
 from dashboard.frame.exports import offer_figure
-from dashboard.frame.sidebar import Scene, neuron_name
 from dashboard.frame.work import working
 from dashboard.neuron_facts import (
     Excerpt,
-    Histogram,
     Neighbour,
     Written,
     histogram,
@@ -27,17 +24,19 @@ from dashboard.state import session
 from dashboard.state.loading import (
     correlation_at,
     examples_at,
-    examples_path,
+    examples_stamp,
     fact_of,
     moments_at,
     poles_at,
-    stamp_of,
 )
+from dashboard.state.scene import Scene
+from dashboard.state.store import examples_name, stored
 from projector.corpus.sources import find_source, sources_hint
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import UserError
 from projector.model.context import find_context
 from projector.statistics.examples import Examples, gather_examples
+from projector.storage.places import disk_errors
 
 TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
 _TOKENS = 50_000
@@ -54,12 +53,11 @@ def show(scene: Scene) -> None:
         )
         return
     st.title(f"{neuron_name(scene.layer, scene.site)} N{neuron}")
-    figures = scene.projection.figures(scene.layer, scene.site)
     state = (
         "dead: it never varies over the corpus"
-        if neuron in figures.dead_neurons
+        if neuron in scene.dead
         else "not finite on some token of the corpus"
-        if neuron in figures.nonfinite_neurons
+        if neuron in scene.nonfinite
         else None
     )
     if state:
@@ -89,7 +87,7 @@ def _show_figures(scene: Scene, neuron: int) -> None:
         columns[1].metric(
             "Deviation", number(spread[neuron]), help="Standard deviation over the corpus."
         )
-    poles = poles_at(scene.path, scene.layer, scene.site, session.pole_settings())
+    poles = poles_at(scene.path, scene.layer, scene.site, scene.layout, session.pole_settings())
     pole = int(poles.labels[neuron])
     text = "none" if pole < 0 else f"{pole}"
     columns[2].metric(
@@ -182,9 +180,8 @@ def _show_tokens(
 
 def _show_examples(scene: Scene, neuron: int) -> None:
     st.subheader("What drives it")
-    path = examples_path(scene.sha256, scene.layer, scene.site)
-    examples = examples_at(path)
-    asks = f"other text {path.stem}"
+    examples = examples_at(scene.sha256, scene.layer, scene.site)
+    asks = f"other text {scene.sha256} {scene.layer} {scene.site}"
     if examples is None or st.session_state.get(asks):
         corpus = scene.projection.facts.corpus
         source = "stdlib" if corpus is None else corpus.source
@@ -202,13 +199,13 @@ def _show_examples(scene: Scene, neuron: int) -> None:
             "started with.",
         )
         if columns[1].button("Read", type="primary", key="read examples"):
-            _gather(scene, chosen).save(path)
+            _keep(scene, _gather(scene, chosen))
             st.session_state[asks] = False
             st.rerun()
         if examples is None:
             return
     found = histogram(examples, neuron)
-    figure = _histogram_figure(found)
+    figure = histogram_figure(found.counts, found.edges)
     text = "a text" if examples.source is None else f"**{session.plain(examples.source)}**"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
@@ -237,7 +234,8 @@ def _show_examples(scene: Scene, neuron: int) -> None:
                 guest, examples, scene.layer, scene.site, neuron, wanted, advance=work.advance
             )
 
-    key = ("excerpts", scene.sha256, scene.layer, scene.site, neuron, kind, stamp_of(path))
+    stamp = examples_stamp(scene.sha256, scene.layer, scene.site)
+    key = ("excerpts", scene.sha256, scene.layer, scene.site, neuron, kind, stamp)
     _show_excerpts(fact_of(key, make))
 
 
@@ -251,24 +249,13 @@ def _show_excerpts(excerpts: list[Excerpt]) -> None:
         st.html(colored_tokens(each.texts, each.values, scale, each.focus))
 
 
-def _histogram_figure(found: Histogram) -> go.Figure:
-    middles = (found.edges[:-1] + found.edges[1:]) / 2
-    figure = go.Figure(
-        go.Bar(
-            x=middles,
-            y=found.counts,
-            width=np.diff(found.edges),
-            hovertemplate="activation %{x:.3g}<br>%{y:,} tokens<extra></extra>",
-        )
-    )
-    figure.update_layout(
-        height=240,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        xaxis={"title": "activation"},
-        yaxis={"title": "tokens (logarithmic)", "type": "log"},
-        bargap=0,
-    )
-    return figure
+def _keep(scene: Scene, examples: Examples) -> None:
+    folder = stored()
+    with (
+        disk_errors(folder.path),
+        folder.writing(examples_name(scene.sha256, scene.layer, scene.site)) as path,
+    ):
+        examples.save(path)
 
 
 def _gather(scene: Scene, source: str) -> Examples:

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import ablation
-from dashboard.drawing import palette
-from dashboard.drawing.text import number
+from dashboard.drawing.figures import tree_figure
+from dashboard.drawing.text import LABELS, neuron_name, number, page_words
 from dashboard.frame.exports import offer_figure
-from dashboard.frame.sidebar import Scene, neuron_name
 from dashboard.frame.work import Within, working
 from dashboard.prompts import as_it_can, encode, recall
 from dashboard.state import session
 from dashboard.state.loading import (
     evaluation_of,
     examples_at,
-    examples_path,
+    examples_stamp,
+    fact_of,
     moments_at,
     poles_at,
-    prompt_folder,
     tree_at,
 )
+from dashboard.state.scene import Scene
 from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
+from dashboard.state.store import stored
 from projector.corpus.sources import sources_hint
 from projector.errors import UserError
 from projector.model.context import find_context
 from projector.sites import site_words
 from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings
-from pruning.poles.tree import CondensedTree
 from pruning.scoring.windows import EvaluationText, prepare
 
 TITLE, ICON, PATH = "Poles", ":material/bubble_chart:", "poles"
@@ -49,7 +47,7 @@ def show(scene: Scene) -> None:
     st.title(session.plain(f"Poles in layer {scene.layer}: {site}"))
     with session.problems():
         settings = _settings()
-        found = poles_at(scene.path, scene.layer, scene.site, settings)
+        found = poles_at(scene.path, scene.layer, scene.site, scene.layout, settings)
         _show_figures(found)
         if not found.poles:
             st.info(
@@ -60,7 +58,7 @@ def show(scene: Scene) -> None:
         _show_table(scene, found)
         left, right = st.columns([2, 3], gap="large")
         with left, session.problems():
-            tree = _tree(scene, settings)
+            tree = tree_figure(tree_at(scene.path, scene.layer, scene.site, scene.layout, settings))
             st.plotly_chart(tree, key="condensed tree")
             offer_figure(tree, f"condensed-tree-layer-{scene.layer}-{scene.site}")
         with right:
@@ -87,7 +85,7 @@ def _settings() -> PoleSettings:
         session.bind(key, value)
     columns = st.columns([2, 2, 2, 2])
     space = columns[0].selectbox(
-        "Space",
+        LABELS["space"],
         list(SPACES),
         format_func=_SPACE_NAMES.__getitem__,
         key="pole space",
@@ -97,7 +95,7 @@ def _settings() -> PoleSettings:
         "each other are together too.",
     )
     size = columns[1].slider(
-        "Fewest neurons of a pole",
+        LABELS["min_cluster_size"],
         2,
         MOST_CLUSTER_SIZE,
         key="pole size",
@@ -105,7 +103,7 @@ def _settings() -> PoleSettings:
         help="A group of fewer is no pole: smaller numbers find more and smaller poles.",
     )
     selection = columns[2].segmented_control(
-        "Selection",
+        LABELS["selection"],
         list(SELECTIONS),
         key="pole selection",
         on_change=_change_settings,
@@ -113,7 +111,7 @@ def _settings() -> PoleSettings:
         "that last longest, large or small; leaf takes the smallest, at the ends of the tree.",
     )
     epsilon = columns[3].slider(
-        "Poles closer than this are one",
+        LABELS["epsilon"],
         0.0,
         MOST_EPSILON,
         step=0.01,
@@ -226,15 +224,14 @@ def _members(found: Poles, pole: int) -> list[int]:
 
 def _responds(scene: Scene, found: Poles) -> list[str] | None:
     """Of each pole, tokens on which its first exemplar is highest; None where no text was read."""
-    examples = examples_at(examples_path(scene.sha256, scene.layer, scene.site))
+    examples = examples_at(scene.sha256, scene.layer, scene.site)
     if examples is None:
         return None
-    texts = st.session_state.setdefault("exemplar texts", {})
-    key = (scene.sha256, scene.layer, scene.site, found.settings.key)
-    if key not in texts:
+
+    def make() -> list[str]:
         with scene.model() as guest:
             decode = guest.loaded.tokenizer.decode
-            texts[key] = [
+            return [
                 "  ".join(
                     json.dumps(decode(examples.ids[int(at)].tolist()), ensure_ascii=False)
                     for at in examples.highest_at[pole.exemplars[0]][:4]
@@ -242,50 +239,10 @@ def _responds(scene: Scene, found: Poles) -> list[str] | None:
                 )
                 for pole in found.poles
             ]
-    return list(texts[key])
 
-
-def _tree(scene: Scene, settings: PoleSettings) -> go.Figure:
-    """The condensed tree, drawn as bars of what lives at each density."""
-    tree = tree_at(scene.path, scene.layer, scene.site, settings)
-    table = palette.groups()
-    figure = go.Figure()
-    for branch in tree.branches:
-        color = (
-            palette.hex_of(table, int(palette.group_index(np.array([branch.pole]))[0]))
-            if branch.pole is not None
-            else "#b4b8bd"
-        )
-        figure.add_trace(
-            go.Scatter(
-                x=branch.outline_x,
-                y=branch.outline_y,
-                fill="toself",
-                mode="lines",
-                line={"width": 0.5, "color": color},
-                fillcolor=color,
-                name="" if branch.pole is None else f"pole {branch.pole}",
-                hoverinfo="name",
-                showlegend=False,
-            )
-        )
-    figure.update_layout(
-        title={"text": "Condensed tree", "x": 0.02, "font": {"size": 15}},
-        height=360,
-        margin={"l": 10, "r": 10, "t": 40, "b": 10},
-        xaxis={"title": "neurons", "showticklabels": False, "showgrid": False, "zeroline": False},
-        yaxis={"title": "density λ (1 / distance)", "range": _density_range(tree)},
-    )
-    return figure
-
-
-def _density_range(tree: CondensedTree) -> list[float] | None:
-    """From a little before the first split on, downwards."""
-    if len(tree.branches) < 2:
-        return None
-    first = min(min(branch.outline_y) for branch in tree.branches[1:])
-    last = max(max(branch.outline_y) for branch in tree.branches)
-    return [last, first - 0.3 * (last - first)]
+    stamp = examples_stamp(scene.sha256, scene.layer, scene.site)
+    map_key = (scene.path, scene.layer, scene.site, scene.layout)
+    return fact_of(("responds", scene.sha256, *map_key, found.settings.key, stamp), make)
 
 
 def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
@@ -329,9 +286,8 @@ def _ablate(scene: Scene, found: Poles, pole: int, members: list[int]) -> None:
 
 def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[ablation.Outcome]:
     chosen = session.current()
-    prompt = None if chosen.prompt is None else recall(chosen.prompt, prompt_folder())
-    figures = scene.projection.figures(scene.layer, scene.site)
-    gone = {*figures.dead_neurons, *figures.nonfinite_neurons}
+    prompt = None if chosen.prompt is None else recall(chosen.prompt, stored())
+    gone = {*scene.dead, *scene.nonfinite}
     means = None
     if kind == "mean":
         means = moments_at(scene.path, scene.layer, scene.site)[0]
@@ -346,7 +302,11 @@ def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[
                 encode(guest, as_it_can(guest, prompt))
             except UserError as error:
                 # It was chosen on another page, and is no reason not to score the text.
-                st.warning(session.plain(f"Without the prompt of the Prompt page: {error}"))
+                st.warning(
+                    session.plain(
+                        f"Without the prompt of the Prompt page: {error.worded(page_words)}"
+                    )
+                )
                 prompt = None
         text: EvaluationText | None = None
         if source.strip():

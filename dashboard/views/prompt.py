@@ -7,7 +7,6 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard.components.neuron_map import (
-    Legend,
     Panel,
     Timeline,
     Token,
@@ -17,8 +16,9 @@ from dashboard.components.neuron_map import (
 )
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import Frames, frames_of, scale_of
-from dashboard.drawing.text import number
-from dashboard.frame.sidebar import Scene, neuron_name
+from dashboard.drawing.legend import Legend
+from dashboard.drawing.text import neuron_name, number, page_words
+from dashboard.frame.chosen import marked_of, show_chosen, show_marked, sites_beside
 from dashboard.frame.work import working
 from dashboard.prompts import (
     Prompt,
@@ -31,8 +31,9 @@ from dashboard.prompts import (
     store,
 )
 from dashboard.state import session
-from dashboard.state.loading import extent_at, points_at, prompt_folder, run_of
-from dashboard.views.map import marked_of, show_chosen, show_marked, sites_beside
+from dashboard.state.loading import extent_at, frames_of_run, points_at, run_of
+from dashboard.state.scene import Scene
+from dashboard.state.store import stored
 from projector.errors import UserError
 from projector.sites import site_words
 
@@ -99,15 +100,15 @@ def _send() -> None:
     state = st.session_state
     state.pop(_STOPPED, None)
 
-    def stored(key: str) -> str:
+    def send(key: str) -> str:
         typed = Prompt(clean(state[key]), int(state["prompt tokens"]), bool(state["prompt chat"]))
-        return store(typed, prompt_folder())
+        return store(typed, stored())
 
     try:
-        first = stored("prompt text")
-        second = stored("other text") if state.get("compare") else None
+        first = send("prompt text")
+        second = send("other text") if state.get("compare") else None
     except UserError as error:
-        state["prompt problem"] = str(error)
+        state["prompt problem"] = error.worded(page_words)
         return
     session.change(prompt=first, other=second, token=None)
     state["filled prompt"], state["filled other"] = first, second
@@ -116,17 +117,17 @@ def _send() -> None:
 def _fill(prompt_id: str, key: str) -> None:
     """Put a stored prompt's text into its field: a link was opened."""
     try:
-        stored = recall(prompt_id, prompt_folder())
+        prompt = recall(prompt_id, stored())
     except UserError:
         # The page says so, where it would show what the prompt does.
         return
-    st.session_state[key] = stored.text
-    st.session_state["prompt tokens"] = stored.n_new
-    st.session_state["prompt chat"] = stored.as_chat
+    st.session_state[key] = prompt.text
+    st.session_state["prompt tokens"] = prompt.n_new
+    st.session_state["prompt chat"] = prompt.as_chat
 
 
 def _run(scene: Scene, prompt_id: str) -> Run:
-    prompt = recall(prompt_id, prompt_folder())
+    prompt = recall(prompt_id, stored())
     maps = tuple(scene.projection.maps)
     if st.session_state.get(_STOPPED) == prompt_id:
         raise UserError("this was stopped: press Run to run it again")
@@ -176,8 +177,8 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
     shown_id = run.prompt.id if other is None else f"{run.prompt.id}-{other.prompt.id}"
     view = View(
         panels,
-        dim=scene.projection.dim,
-        extent=extent_at(scene.path),
+        dim=scene.dim,
+        extent=extent_at(scene.path, scene.layout),
         colors=palette.diverging(),
         height=440,
         timeline=Timeline(
@@ -242,7 +243,10 @@ def _tokens(run: Run) -> list[Token]:
 
 
 def _frames(scene: Scene, run: Run, site: str) -> Frames:
-    return run.drawn((scene.layer, site), lambda: frames_of(run.activations[scene.layer, site]))
+    def make() -> Frames:
+        return frames_of(run.activations[scene.layer, site])
+
+    return frames_of_run(scene.sha256, (run.prompt.id, scene.layer, site), make)
 
 
 def _frames_of_pair(scene: Scene, run: Run, other: Run, which: str) -> Frames:
@@ -254,7 +258,8 @@ def _frames_of_pair(scene: Scene, run: Run, other: Run, which: str) -> Frames:
         both = [each.activations[scene.layer, scene.site] for each in (run, other)]
         return frames_of(both["AB".index(which)], scale_of(np.concatenate(both)))
 
-    return run.drawn((scene.layer, scene.site, other.prompt.id, which), make)
+    key = (run.prompt.id, other.prompt.id, scene.layer, scene.site, which)
+    return frames_of_run(scene.sha256, key, make)
 
 
 def _panel(
@@ -264,7 +269,7 @@ def _panel(
     return Panel(
         title=f"{prefix}Layer {scene.layer}: {site_words(site)}",
         name=neuron_name(scene.layer, site),
-        points=points_at(scene.path, scene.layer, site),
+        points=points_at(scene.path, scene.layer, site, scene.layout),
         values=frames.values,
         values_id=frames.id,
         scale=scale,

@@ -8,13 +8,23 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard import sweeping
-from dashboard.components.neuron_map import Legend, Panel, View, neuron_map
+from dashboard import jobs, sweeping
+from dashboard.components.neuron_map import Panel, View, neuron_map
 from dashboard.drawing import coloring, palette
+from dashboard.drawing.legend import Legend
+from dashboard.drawing.text import LABELS, neuron_name, page_words
 from dashboard.frame.exports import offer_figure
-from dashboard.frame.sidebar import Scene, neuron_name
+from dashboard.orders import LEAST_SEQUENCES, MOST_SEEDS, MOST_SEQUENCES, Order
 from dashboard.state import session
-from dashboard.state.loading import extent_at, folders_with, plan_at, points_at, report_at
+from dashboard.state.loading import (
+    extent_at,
+    folders_with,
+    forget_folders,
+    plan_at,
+    points_at,
+    report_at,
+)
+from dashboard.state.scene import Scene
 from projector.corpus.sources import sources_help
 from projector.errors import UserError
 from projector.model.loading import BUNDLED
@@ -30,21 +40,17 @@ from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
 _TYPED, _PROBLEM = "sweep typed", "sweep problem"
 # With more, the legend takes all of a figure's height.
 _FEW_LINES = 20
-
-
-def _help_of(question: str, records: Iterable[Method] | Iterable[Refit]) -> str:
-    """The question, and what each record answers."""
-    return question + "\n\n" + "".join(f"- `{each.name}`: {each.help}\n" for each in records)
-
-
 _SHARES_HELP = "Of each layer's MLP neurons, with commas between: 0.1, 0.3 or 10%, 30%."
 _SEEDS_HELP = (
     "How often all of it is done, each time with other calibration sequences: with 2 or more the "
     "report gives a standard deviation."
 )
-
-
 TITLE, ICON, PATH = "Pruning", ":material/content_cut:", "pruning"
+
+
+def _help_of(question: str, records: Iterable[Method] | Iterable[Refit]) -> str:
+    """The question, and what each record answers."""
+    return question + "\n\n" + "".join(f"- `{each.name}`: {each.help}\n" for each in records)
 
 
 def show(scene: Scene) -> None:
@@ -172,7 +178,7 @@ def _show_plan(scene: Scene) -> None:
         st.error("This plan is of a model of another shape.")
         return
     layer = plan.layers[scene.layer]
-    points = points_at(scene.path, scene.layer, scene.site)
+    points = points_at(scene.path, scene.layer, scene.site, scene.layout)
     values = coloring.group_values(scene.n_neurons, layer.removed)
     by = {each.by for each in layer.stand_ins}
     view = View(
@@ -185,8 +191,8 @@ def _show_plan(scene: Scene) -> None:
                 selected=session.current().neuron,
             )
         ],
-        dim=scene.projection.dim,
-        extent=extent_at(scene.path),
+        dim=scene.dim,
+        extent=extent_at(scene.path, scene.layout),
         colors=palette.groups(),
         legend=Legend(
             f"{plan.method}, {plan.sparsity:.0%}",
@@ -203,7 +209,7 @@ def _show_sweep(scene: Scene) -> None:
         "A small comparison in the background: it goes on while you look at other pages, and can "
         "be stopped without loss."
     )
-    for job in sweeping.find(scene.settings.roots[0]):
+    for job in jobs.find(scene.settings.roots[0]):
         # What has ended is looked at no more.
         is_running = job.state().is_running
         st.fragment(_show_job, run_every=2.0 if is_running else None)(scene, job, is_running)
@@ -211,28 +217,28 @@ def _show_sweep(scene: Scene) -> None:
     with st.container(border=True):
         left, right = st.columns(2)
         left.multiselect(
-            "Methods",
+            LABELS["methods"],
             list(METHODS),
             key="sweep methods",
             help=_help_of("Which neurons go, at equal size:", METHODS.values()),
         )
         right.multiselect(
-            "Refits",
+            LABELS["refits"],
             list(REFITS),
             key="sweep refits",
             help=_help_of("What the neurons that stay do about it:", REFITS.values()),
         )
-        left.text_input("Shares to remove", key="sweep sparsities", help=_SHARES_HELP)
-        right.number_input("Seeds", 1, sweeping.MOST_SEEDS, key="sweep seeds", help=_SEEDS_HELP)
+        left.text_input(LABELS["sparsities"], key="sweep sparsities", help=_SHARES_HELP)
+        right.number_input(LABELS["n_seeds"], 1, MOST_SEEDS, key="sweep seeds", help=_SEEDS_HELP)
         example = "my-text.txt"
         left.text_input(
-            "Calibration text",
+            LABELS["calibration"],
             key=_text_key("calibration", scene),
             placeholder=example,
             help="What methods decide on, and refits are fitted to. " + _text_help(),
         )
         right.text_input(
-            "Evaluation text",
+            LABELS["evaluation"],
             key=_text_key("evaluation", scene),
             placeholder=example,
             help="What perplexity is measured on: it must share nothing with the calibration text, "
@@ -240,14 +246,14 @@ def _show_sweep(scene: Scene) -> None:
             + _text_help(),
         )
         left.text_input(
-            "Name of the report",
+            LABELS["out"],
             key="sweep name",
             help="A folder of this name, which is not there yet. The report is under Reports.",
         )
         right.number_input(
-            "Calibration sequences",
-            sweeping.LEAST_SEQUENCES,
-            sweeping.MOST_SEQUENCES,
+            LABELS["n_sequences"],
+            LEAST_SEQUENCES,
+            MOST_SEQUENCES,
             key="sweep sequences",
             help="To draw from the calibration text for each seed: the more, the firmer are "
             "methods and refits, and the longer it takes.",
@@ -262,9 +268,9 @@ def _show_sweep(scene: Scene) -> None:
                 args=(scene,),
             )
             st.caption(_size(scene))
-    problem = st.session_state.pop(_PROBLEM, None)
+    problem: UserError | None = st.session_state.pop(_PROBLEM, None)
     if problem is not None:
-        raise UserError(problem)
+        raise problem
 
 
 def _text_key(kind: str, scene: Scene) -> str:
@@ -300,10 +306,10 @@ def _keep_fields(scene: Scene) -> None:
     kept.update({key: state[key] for key in usual})
 
 
-def _order(scene: Scene) -> sweeping.Order:
+def _order(scene: Scene) -> Order:
     """What stands in the fields."""
     state = st.session_state
-    return sweeping.Order(
+    return Order(
         name=str(state["sweep name"]).strip(),
         projection=scene.name,
         model=scene.model_name,
@@ -331,19 +337,22 @@ def _start(scene: Scene) -> None:
     try:
         sweeping.start(scene.settings, order)
     except UserError as error:
-        st.session_state[_PROBLEM] = str(error)
+        st.session_state[_PROBLEM] = error
         return
     st.session_state["sweep name"] = sweeping.next_name(scene.settings.roots[0], order.name)
 
 
-def _show_job(scene: Scene, job: sweeping.Job, was_running: bool) -> None:
+def _show_job(scene: Scene, job: jobs.Job, was_running: bool) -> None:
     state = job.state()
     if was_running and not state.is_running:
         # The report is whole, or another name is free: all of the page shows it.
-        folders_with.clear()
+        forget_folders()
         st.rerun(scope="app")
     left, right = st.columns([4, 1.4], vertical_alignment="center")
-    text = f"{session.plain(job.name)}: {session.plain(state.text)}"
+    said = state.text
+    if state.error is not None:
+        said += f"; {state.error.worded(page_words)}"
+    text = f"{session.plain(job.name)}: {session.plain(said)}"
     if state.phase == "running":
         left.progress(state.share, text)
     elif state.phase == "done":
@@ -376,7 +385,7 @@ def _show_job(scene: Scene, job: sweeping.Job, was_running: bool) -> None:
         try:
             sweeping.resume(scene.settings, job)
         except UserError as error:
-            st.session_state[_PROBLEM] = str(error)
+            st.session_state[_PROBLEM] = error
         # All of the page, for it is another job now.
         st.rerun(scope="app")
     if buttons.button(

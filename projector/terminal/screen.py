@@ -102,7 +102,7 @@ class Screen:
         try:
             yield
         except UserError as error:
-            self._fail(error.worded(option_words))
+            self._fail(error.worded(option_words), error.to_record())
         except OSError as error:
             # What a user's paths can do to a system: too long a name, no permission.
             where = f" '{error.filename}'" if error.filename else ""
@@ -119,10 +119,10 @@ class Screen:
                 )
             raise typer.Exit(130) from None
 
-    def _fail(self, text: str) -> NoReturn:
+    def _fail(self, text: str, record: dict[str, Any] | None = None) -> NoReturn:
         message = " ".join(text.split())
         if self.as_json and not self.rank:
-            print(json.dumps({"error": message}, ensure_ascii=False))
+            print(json.dumps({"error": message} | (record or {}), ensure_ascii=False))
         where = f" in process {self.rank}" if self.rank else ""
         self.say_aside(f"[red]error{where}:[/red] {escape(message)}")
         raise typer.Exit(2) from None

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 import transformers
+from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
-from dashboard.frame.sidebar import Scene
-from dashboard.state.model_room import Guest
+import dashboard
+from dashboard.guest import Guest
+from dashboard.state.scene import Scene
 from dashboard.state.settings import Settings
+from dashboard.state.shelf import shelf
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import load_model
 from projector.projection.projection import Projection
@@ -20,6 +24,7 @@ from tests.conftest import make_text
 from tests.pruning.test_preparing import fit
 
 Checkpoint = Callable[[str], Path]
+Open = Callable[..., AppTest]
 SITES = ("--sites", "mlp_post,attn_out")
 DECODER, GPT2, ENCODER = "qwen2", "gpt2", "bert"
 
@@ -87,6 +92,44 @@ def copied(root: Path, tmp_path: Path) -> Callable[..., Path]:
     return copy
 
 
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept between runs of the app is kept elsewhere, and no prompt was run yet."""
+    monkeypatch.setenv("TRANSFORMER_PROJECTOR_CACHE", str(tmp_path / "cache"))
+    for kind in ("run", "frames", "text", "fact"):
+        shelf().forget(kind)
+
+
+@pytest.fixture
+def start(alone: None, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """``start(root, page, *arguments, **params)``: the app as a link opens it, not yet run."""
+
+    def make(root: Path, page: str, *arguments: str, **params: object) -> AppTest:
+        given = ["--root", str(root)] if root.is_dir() else []
+        monkeypatch.setattr(sys, "argv", ["app", *given, "--device", "cpu", *arguments])
+        script = Path(dashboard.__file__).parent / "streamlit_app.py"
+        at = AppTest.from_file(script, default_timeout=120)
+        if page != "map":
+            # As the browser asks for a page by its address; a test can't otherwise.
+            at._page_hash = calc_hash(page)
+        for name, value in params.items():
+            at.query_params[name] = str(value)
+        return at
+
+    return make
+
+
+@pytest.fixture
+def open_page(root: Path, start: Open) -> Open:
+    """``open_page(page, **params)``: the same of the usual root, run once."""
+
+    def make(page: str, **params: object) -> AppTest:
+        usual: dict[str, object] = {"projection": DECODER, "layer": 1, "site": "mlp_post"}
+        return start(root, page, **usual | params).run()
+
+    return make
+
+
 def make_scene(root: Path, name: str, layer: int = 0, site: str = "mlp_post") -> Scene:
     """What a page is given when a projection below a root is looked at."""
     projection = Projection.load(root / name)
@@ -97,6 +140,7 @@ def make_scene(root: Path, name: str, layer: int = 0, site: str = "mlp_post") ->
         projection=projection,
         layer=layer,
         site=site,
+        layout=projection.layout_name(),
         model_name=str(root / "models" / name),
         sha256=projection.facts.model.sha256,
     )

@@ -15,8 +15,8 @@ from torch import nn
 
 from dashboard import ablation
 from dashboard.ablation import Outcome, ablate
+from dashboard.guest import Guest
 from dashboard.prompts import Prompt, continue_prompt
-from dashboard.state.model_room import Guest
 from projector.model.architecture.finding import find_architecture
 from projector.model.intervention import Replacement, intervene
 from pruning.scoring.perplexity import score

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dashboard.guest import Guest
 from dashboard.neuron_facts import (
     QUANTILES,
     Place,
@@ -23,7 +24,6 @@ from dashboard.neuron_facts import (
     written,
 )
 from dashboard.prompts import show
-from dashboard.state.model_room import Guest
 from projector.corpus.batches import Corpus
 from projector.corpus.tokens import read_corpus
 from projector.errors import UserError

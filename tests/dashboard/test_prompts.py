@@ -15,8 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dashboard.guest import Guest
 from dashboard.prompts import (
     MOST_CHARACTERS,
+    STORED_PROMPTS,
     Prompt,
     can_generate,
     clean,
@@ -28,9 +30,9 @@ from dashboard.prompts import (
     show,
     store,
 )
-from dashboard.state.model_room import Guest
 from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
+from projector.storage.bounded import BoundedFolder
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 from tests.families import ENCODERS, FAMILIES
 
@@ -295,13 +297,17 @@ PROMPTS = (
 )
 
 
+def prompts_in(folder: Path) -> BoundedFolder:
+    return BoundedFolder(folder, (STORED_PROMPTS,), 10_000_000)
+
+
 def test_a_stored_prompt_is_found_by_its_id(tmp_path: Path) -> None:
-    folder = tmp_path / "not" / "yet"
+    folder = prompts_in(tmp_path / "not" / "yet")
     ids = [store(prompt, folder) for prompt in PROMPTS]
     assert len(set(ids)) == len(PROMPTS)
     assert [store(prompt, folder) for prompt in PROMPTS] == ids
     assert [recall(each, folder) for each in ids] == list(PROMPTS)
-    assert len(list(folder.iterdir())) == len(PROMPTS)
+    assert len(folder.files()) == len(PROMPTS)
 
 
 @pytest.mark.parametrize(
@@ -311,10 +317,9 @@ def test_a_stored_prompt_is_found_by_its_id(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_an_id_that_is_none_reads_no_file(forged: str, tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text(json.dumps({"text": "s", "n_new": 0, "as_chat": False}))
-    folder = tmp_path / "prompts"
-    folder.mkdir()
-    with pytest.raises(UserError, match="is no prompt: type one") as refused:
-        recall(forged, folder)
+    (tmp_path / "prompts").mkdir()
+    with pytest.raises(UserError, match="names no prompt: type one") as refused:
+        recall(forged, prompts_in(tmp_path))
     assert len(str(refused.value)) < 200
 
 
@@ -326,12 +331,14 @@ def test_a_prompt_that_is_not_here_or_damaged_says_so(
 ) -> None:
     name = "0123456789abcdef"
     if content is not None:
-        (tmp_path / f"{name}.json").write_bytes(content)
+        (tmp_path / "prompts").mkdir()
+        (tmp_path / "prompts" / f"{name}.json").write_bytes(content)
     with pytest.raises(UserError, match=f"the prompt {name} of this link is not on this machine"):
-        recall(name, tmp_path)
+        recall(name, prompts_in(tmp_path))
 
 
 def test_many_sessions_keep_the_same_prompt_at_once(tmp_path: Path) -> None:
+    folder = prompts_in(tmp_path)
     n, problems = 16, list[BaseException]()
     for turn in range(20):
         ready = threading.Barrier(n)
@@ -340,7 +347,7 @@ def test_many_sessions_keep_the_same_prompt_at_once(tmp_path: Path) -> None:
         def keep(ready: threading.Barrier = ready, prompt: Prompt = prompt) -> None:
             try:
                 ready.wait()
-                assert recall(store(prompt, tmp_path), tmp_path) == prompt
+                assert recall(store(prompt, folder), folder) == prompt
             except BaseException as error:
                 problems.append(error)
 
@@ -350,10 +357,10 @@ def test_many_sessions_keep_the_same_prompt_at_once(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert problems == []
-    assert not [path for path in tmp_path.iterdir() if path.suffix == ".partial"]
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".partial"]
 
 
 def test_a_place_that_can_not_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="can't be written"):
-        store(PROMPTS[0], tmp_path / "file" / "prompts")
+        store(PROMPTS[0], prompts_in(tmp_path / "file" / "prompts"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
 
-from projector.errors import SettingError, UserError, check_choice, check_least, named
+from projector.errors import SettingError, UserError, check_choice, check_least, named, python_words
 from projector.terminal.options import option_words
 
 
@@ -49,3 +50,33 @@ def test_checks() -> None:
     for value in (0, float("nan")):
         with pytest.raises(SettingError):
             check_least("lr", value, 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("plain"),
+        UserError(f"lower {named('batch_size')}, or add {named('force', True)}"),
+        UserError(named("a") + named("b", 'a "quoted" – text')),
+        SettingError("dim", 1500, "is too much", "give less than 768"),
+    ],
+)
+def test_a_program_that_reads_json_words_it_in_its_own_terms(error: UserError) -> None:
+    record = json.loads(json.dumps(error.to_record()))
+    back = UserError.of_record(record)
+    for face in (python_words, option_words):
+        assert back.worded(face) == error.worded(face)
+    assert (back.setting, back.value, back.expected) == (
+        error.setting,
+        error.value,
+        error.expected,
+    )
+    assert not any("\ue000" in str(part) for part in record["parts"])
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"parts": 3}, {"parts": [3]}, {"parts": [], "setting": 3}, {"parts": [[]]}]
+)
+def test_what_is_of_no_error_is_refused(record: dict[str, object]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        UserError.of_record(record)

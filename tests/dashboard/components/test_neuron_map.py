@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.components.neuron_map import Hover, Legend, Panel, Timeline, Token, View
+from dashboard.components.neuron_map import Panel, Timeline, Token, View
 from dashboard.drawing import palette
+from dashboard.drawing.legend import Hover, Legend
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(size=(7, 3)).astype(np.float32)

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from dashboard.drawing.encoding import (
     bounds,
@@ -18,6 +19,7 @@ from dashboard.drawing.encoding import (
     to_bytes,
     to_signed,
 )
+from projector.projection.axes import shown_axes
 
 NAN, INF = math.nan, math.inf
 
@@ -40,24 +42,38 @@ def test_an_id_is_of_the_numbers() -> None:
     assert len({id_of(a), *others}) == 6
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+@pytest.mark.parametrize("dim", [1, 2, 3])
 def test_points_have_three_coordinates(dim: int) -> None:
     positions = np.random.default_rng(dim).normal(size=(4, dim)).astype(np.float32)
     positions[2] = NAN
-    found = in_three(positions)
+    found = in_three(torch.from_numpy(positions))
     assert found.shape == (4, 3)
     assert found.dtype == np.float32
     for row in (0, 1, 3):
-        expected = [*positions[row].tolist(), 0.0, 0.0][:3]
-        assert found[row].tolist() == expected
+        assert found[row].tolist() == [*positions[row].tolist(), 0.0, 0.0][:3]
     # Not at the origin, where it would be drawn.
     assert np.isnan(found[2]).all()
+
+
+def test_points_of_many_dimensions_are_those_that_every_picture_draws() -> None:
+    """The principal axes: what spreads along a later coordinate is seen."""
+    positions = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)) * 0.01
+    positions[:, 4] += torch.linspace(-1, 1, 40)
+    positions[7] = NAN
+    found = in_three(positions)
+    np.testing.assert_array_equal(found, shown_axes(positions).numpy())
+    assert np.nanstd(found[:, 0]) > 0.5
+    assert np.isnan(found[7]).all()
 
 
 def test_a_neuron_that_lacks_a_coordinate_has_no_place() -> None:
     positions = np.zeros((3, 5))
     positions[1, 4] = NAN
-    assert np.isnan(in_three(positions)).all(axis=1).tolist() == [False, True, False]
+    assert np.isnan(in_three(torch.from_numpy(positions))).all(axis=1).tolist() == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_bounds_leave_out_what_is_extreme() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dashboard.drawing import palette
-from dashboard.drawing.text import colored_tokens, number
+from dashboard.drawing.text import colored_tokens, number, page_words
+from projector.errors import UserError, named
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -104,3 +105,14 @@ def test_numbers_have_a_minus() -> None:
     assert number(-0.5) == "−0.5"
     assert number(-1.25e-7, "+.3g") == "−1.25e−07"
     assert number(2.0, "+.1%") == "+200.0%"
+
+
+def test_a_page_calls_settings_as_its_fields_are_called() -> None:
+    error = UserError(
+        f"{named('n_sequences')} is less than {named('min_cluster_size', 5)}; see "
+        f"{named('memory_budget')} or {named('keep_statistics', True)}"
+    )
+    assert error.worded(page_words) == (
+        "Calibration sequences is less than Fewest neurons of a pole: 5; see memory budget or "
+        "keep statistics: yes"
+    )

@@ -18,8 +18,9 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from dashboard.components.neuron_map import Legend, Panel, Timeline, Token, View, standalone_html
+from dashboard.components.neuron_map import Panel, Timeline, Token, View, standalone_html
 from dashboard.drawing import palette
+from dashboard.drawing.legend import Legend
 from dashboard.frame.exports import csv_of, html_of, neuron_table, parquet_of
 from projector.projection.projection import Projection
 from pruning.poles.finding import find_poles
@@ -42,7 +43,7 @@ def projection(root: Path) -> Projection:
 def test_tables_are_read_back_as_they_are_known(projection: Projection) -> None:
     poles = find_poles(projection, 1, "mlp_post", SETTINGS)
     assert len(poles.poles) > 0
-    table = neuron_table(projection, 1, "mlp_post", poles)
+    table = neuron_table(projection, 1, "mlp_post", None, poles)
     positions = projection.positions(1, "mlp_post")
     expected = {
         "neuron": range(len(positions)),
@@ -70,7 +71,7 @@ def test_tables_are_read_back_as_they_are_known(projection: Projection) -> None:
 
 def test_a_table_has_what_is_known(projection: Projection) -> None:
     bare = replace(projection, statistics={})
-    table = neuron_table(bare, 0, "attn_out", None)
+    table = neuron_table(bare, 0, "attn_out", None, None)
     assert table.column_names[:3] == ["layer", "site", "neuron"]
     assert all(name.startswith("position_") for name in table.column_names[3:])
     assert table.num_rows == len(bare.positions(0, "attn_out"))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.roots import find_folders
 from dashboard.state.settings import (
     USUAL_ROOT,
     Settings,
-    find_folders,
     parse_settings,
 )
 from projector.errors import UserError

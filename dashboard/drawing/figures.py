@@ -1,0 +1,137 @@
+"""Figures of correlations, of groups and of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from dashboard.drawing import palette
+from dashboard.drawing.cells import Cells
+from pruning.poles.tree import CondensedTree
+
+# Blue for below zero, orange for above, as on maps; zero is the page: what is there stands out.
+_LIGHT_SCALE = ("#0b4a8f", "#3f8fd6", "#a9cdea", "#fafafa", "#f0c7a0", "#dd7a2c", "#963c05")
+_DARK_SCALE = ("#9bd0ff", "#3f8fd6", "#1c4a75", "#17191d", "#6e3a12", "#dd7a2c", "#ffc999")
+
+
+def heatmap_figure(
+    cells: Cells,
+    limit: float,
+    name: str,
+    marked: Sequence[int] = (),
+    *,
+    dark: bool = False,
+) -> go.Figure:
+    """ρ of neurons in an order, in colours from −``limit`` to ``limit``; ``marked`` ones told."""
+    labels = cells.labels
+    colors = _DARK_SCALE if dark else _LIGHT_SCALE
+    scale = [[k / (len(colors) - 1), color] for k, color in enumerate(colors)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=cells.values,
+            x=labels,
+            y=labels,
+            zmin=-limit,
+            zmax=limit,
+            colorscale=scale,
+            colorbar={"title": "ρ", "thickness": 12, "len": 0.8},
+            hovertemplate=f"{name}: %{{x}}, %{{y}}<br>ρ = %{{z:.3f}}<extra></extra>",
+        )
+    )
+    names = cells.named(marked)
+    if names:
+        figure.add_trace(
+            go.Scatter(
+                x=names,
+                y=names,
+                mode="markers",
+                marker={"symbol": "square-open", "size": 9, "color": "#d0434b", "line_width": 2},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+    ticks = np.unique(np.linspace(0, len(labels) - 1, 7).astype(int))
+    axis = {
+        "tickmode": "array",
+        "type": "category",
+        "tickvals": [labels[t] for t in ticks],
+        "ticktext": [labels[t].split(",")[0] for t in ticks],
+        "constrain": "domain",
+        "title": "neuron",
+        # Marks would make room for themselves, and the picture narrower under a box being drawn.
+        "range": [-0.5, len(labels) - 0.5],
+    }
+    figure.update_layout(
+        height=560,
+        margin={"l": 10, "r": 10, "t": 40, "b": 10},
+        xaxis=axis,
+        yaxis={**axis, "range": axis["range"][::-1], "scaleanchor": "x"},
+        dragmode="select",
+    )
+    return figure
+
+
+def tree_figure(tree: CondensedTree) -> go.Figure:
+    """The condensed tree, drawn as bars of what lives at each density."""
+    table = palette.groups()
+    figure = go.Figure()
+    for branch in tree.branches:
+        color = (
+            palette.hex_of(table, int(palette.group_index(np.array([branch.pole]))[0]))
+            if branch.pole is not None
+            else "#b4b8bd"
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=branch.outline_x,
+                y=branch.outline_y,
+                fill="toself",
+                mode="lines",
+                line={"width": 0.5, "color": color},
+                fillcolor=color,
+                name="" if branch.pole is None else f"pole {branch.pole}",
+                hoverinfo="name",
+                showlegend=False,
+            )
+        )
+    figure.update_layout(
+        title={"text": "Condensed tree", "x": 0.02, "font": {"size": 15}},
+        height=360,
+        margin={"l": 10, "r": 10, "t": 40, "b": 10},
+        xaxis={"title": "neurons", "showticklabels": False, "showgrid": False, "zeroline": False},
+        yaxis={"title": "density λ (1 / distance)", "range": _density_range(tree)},
+    )
+    return figure
+
+
+def _density_range(tree: CondensedTree) -> list[float] | None:
+    """From a little before the first split on, downwards."""
+    if len(tree.branches) < 2:
+        return None
+    first = min(min(branch.outline_y) for branch in tree.branches[1:])
+    last = max(max(branch.outline_y) for branch in tree.branches)
+    return [last, first - 0.3 * (last - first)]
+
+
+def histogram_figure(counts: NDArray[np.integer], edges: NDArray[np.floating]) -> go.Figure:
+    """How often activations are between edges: (B,) counts and (B + 1,) edges."""
+    middles = (edges[:-1] + edges[1:]) / 2
+    figure = go.Figure(
+        go.Bar(
+            x=middles,
+            y=counts,
+            width=np.diff(edges),
+            hovertemplate="activation %{x:.3g}<br>%{y:,} tokens<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        height=240,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        xaxis={"title": "activation"},
+        yaxis={"title": "tokens (logarithmic)", "type": "log"},
+        bargap=0,
+    )
+    return figure

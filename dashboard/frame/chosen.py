@@ -1,0 +1,92 @@
+"""What several pages show of the selection: the chosen neuron, marked ones, the map beside."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from dashboard.drawing.text import neuron_name, number
+from dashboard.state import session
+from dashboard.state.loading import known_poles, moments_at
+from dashboard.state.scene import Scene
+from projector.sites import SITES
+from pruning.poles.poles import Poles
+
+
+def sites_beside(scene: Scene, known: Container[tuple[int, str]]) -> list[str]:
+    """The chosen site and the one that is shown beside it, MLP before attention.
+
+    A click on one of two maps leaves both where they are.
+    """
+    pair = st.session_state.get("pair of sites", ())
+    record = SITES.get(scene.site)
+    beside = None if record is None else record.beside
+    if scene.site in pair:
+        beside = next(site for site in pair if site != scene.site)
+    if beside is None or (scene.layer, beside) not in known:
+        return [scene.site]
+    found = sorted((scene.site, beside), key=list(SITES).index)
+    st.session_state["pair of sites"] = tuple(found)
+    return found
+
+
+def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> None:
+    """The neuron that is chosen, and the way to its card.
+
+    Args:
+        values: (N,) activations that the map shows.
+    """
+    neuron = session.current().neuron
+    if neuron is None:
+        return
+    facts = [f"**{neuron_name(scene.layer, scene.site)} N{neuron}**"]
+    poles = poles_shown(scene, scene.site)
+    if poles is not None:
+        pole = int(poles.labels[neuron])
+        facts.append("in no pole" if pole < 0 else f"pole {pole}")
+    if scene.projection.has_statistics_of(scene.layer, scene.site):
+        mean, spread = (each[neuron] for each in moments_at(scene.path, scene.layer, scene.site))
+        facts.append(f"over the corpus {number(mean)} ± {number(spread)}")
+    if values is not None:
+        facts.insert(1, f"activation {number(float(values[neuron]), '+.3g')}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(" · ".join(facts), width="content")
+        if st.button("Open its card", key="open card", icon=":material/radio_button_checked:"):
+            session.go("neuron")
+
+
+def show_marked(scene: Scene) -> None:
+    """Which neurons have a ring, and a button that lets go of them."""
+    chosen = session.current()
+    marked = marked_of(scene)
+    if not marked:
+        return
+    first = ", ".join(f"N{j}" for j in marked[:12])
+    what = "Marked" if chosen.pole is None else f"Pole {chosen.pole} is marked"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            f"**{what}:** {len(marked):,} neurons, {first}{' …' if len(marked) > 12 else ''}",
+            width="content",
+        )
+        st.button(
+            "Let go",
+            key="let go",
+            icon=":material/close:",
+            on_click=lambda: session.change(pole=None, marked=()),
+        )
+
+
+def marked_of(scene: Scene) -> tuple[int, ...]:
+    """The neurons of the chosen map that have a ring: those of a box, or of the chosen pole."""
+    chosen, poles = session.current(), poles_shown(scene, scene.site)
+    if chosen.marked or poles is None or chosen.pole is None:
+        return tuple(j for j in chosen.marked if j < scene.n_neurons)
+    return tuple((poles.labels == chosen.pole).nonzero()[:, 0].tolist())
+
+
+def poles_shown(scene: Scene, site: str) -> Poles | None:
+    """Poles of a site of the chosen layer, if some session has found them."""
+    return known_poles(scene.path, scene.layer, site, scene.layout, session.pole_settings())

@@ -1,0 +1,108 @@
+"""What is looked at: everything a page needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from dashboard.guest import Guest
+from dashboard.neuron_facts import importance, output_norms
+from dashboard.state import session
+from dashboard.state.loading import fact_of, moments_at
+from dashboard.state.model_room import ModelRoom
+from dashboard.state.settings import Settings
+from dashboard.state.shelf import model_room
+from projector.errors import UserError
+from projector.projection.projection import Projection
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One map of one projection, and the model behind it.
+
+    Attributes:
+        path: the projection's folder; ``name``: below the roots.
+        layer, site: of the map that is chosen.
+        layout: the name of the layout whose positions are shown.
+        model_name: what to load for it; ``sha256``: the weights that it must have.
+    """
+
+    settings: Settings
+    name: str
+    path: Path
+    projection: Projection
+    layer: int
+    site: str
+    layout: str
+    model_name: str
+    sha256: str
+
+    @property
+    def room(self) -> ModelRoom:
+        return model_room(self.settings.device, self.settings.dtype)
+
+    @contextmanager
+    def model(self) -> Iterator[Guest]:
+        """The projection's model, ready to work with; says so where that takes a while.
+
+        Raises:
+            UserError: see :meth:`dashboard.state.model_room.ModelRoom.use`.
+        """
+        self.settings.check_model(self.model_name)
+        note = st.empty()
+        if self.room.name != self.model_name:
+            note.info(f"Loading {session.plain(self.model_name)} …", icon=":material/hourglass:")
+        waiting = "Someone else is using the model; this page is next …"
+        try:
+            with self.room.use(
+                self.model_name,
+                self.sha256,
+                lambda: note.info(waiting, icon=":material/hourglass:"),
+            ) as guest:
+                note.empty()
+                yield guest
+        finally:
+            note.empty()
+
+    @property
+    def dim(self) -> int:
+        """Coordinates of a position in the layout that is chosen."""
+        return self.projection.layout(self.layout).settings.dim
+
+    @property
+    def n_neurons(self) -> int:
+        return self.projection.figures(self.layer, self.site).n_neurons
+
+    @property
+    def dead(self) -> list[int]:
+        """Neurons of the chosen map that never vary."""
+        return list(self.projection.figures(self.layer, self.site).dead_neurons)
+
+    @property
+    def nonfinite(self) -> list[int]:
+        """Neurons of the chosen map that are not finite on some token."""
+        return list(self.projection.figures(self.layer, self.site).nonfinite_neurons)
+
+    def importance(self, site: str) -> NDArray[np.floating]:
+        """See :func:`dashboard.neuron_facts.importance`, of a site of the chosen layer: (N,).
+
+        Raises:
+            UserError: for another site than MLP neurons, or if the model can't be loaded.
+        """
+        if site != "mlp_post":
+            raise UserError(f"importance is of MLP neurons (mlp_post), and this is {site}")
+
+        def make() -> dict[int, NDArray[np.floating]]:
+            with self.model() as guest:
+                return output_norms(guest)
+
+        norms = fact_of(("norms", self.sha256), make).get(self.layer)
+        if norms is None:
+            raise UserError(f"layer {self.layer} has no MLP whose output weights are known")
+        return importance(*moments_at(self.path, self.layer, site), norms)

@@ -1,0 +1,162 @@
+"""What is chosen at the side, and what stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dashboard.prompts import Prompt, store
+from dashboard.state.shelf import model_room
+from dashboard.state.store import stored
+from projector.projection.axes import shown_axes
+from projector.projection.projection import Projection
+from projector.sites import SITES
+from pruning.poles.finding import find_poles
+from pruning.poles.poles import PoleSettings
+from tests.dashboard.conftest import DECODER, GPT2, Open
+from tests.dashboard.pages import (
+    GROUPING,
+    NEURON,
+    decoded,
+    errors,
+    link,
+    maps_of,
+)
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "projection-v1"
+
+
+def test_what_is_chosen_at_the_side_is_shown(open_page: Open) -> None:
+    at = open_page("map", neuron=NEURON, marked="1-2", token=2)
+    at.sidebar.select_slider(key="choose layer").set_value(0).run()
+    assert errors(at) == []
+    assert "Layer 0" in at.title[0].value
+    # Neuron 3 of another layer is another neuron.
+    assert link(at) == {
+        "projection": DECODER,
+        "layer": "0",
+        "site": "mlp_post",
+        "token": "2",
+    }
+    at.sidebar.selectbox(key="choose site").select("attn_out").run()
+    assert "attention output" in at.title[0].value
+    at.sidebar.selectbox(key="choose projection").select(GPT2).run()
+    assert errors(at) == []
+    assert link(at)["projection"] == GPT2
+
+
+def test_pages_take_a_site_s_names_from_its_record(
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = replace(SITES["mlp_post"], words="odd ones", short="odd", help="What is odd.")
+    monkeypatch.setitem(SITES, "mlp_post", replace(record, beside=None))
+    at = open_page("map", neuron=NEURON)
+    assert re.sub(r"\\(.)", r"\1", at.title[0].value) == "Layer 1: odd ones"
+    assert len(maps_of(at)) == 1
+    chosen = at.sidebar.selectbox(key="choose site")
+    assert "odd ones (mlp_post)" in chosen.options
+    assert "- odd ones: What is odd." in chosen.help
+    assert any("L1 odd N3" in each.value for each in at.markdown)
+
+
+def test_the_sidebar_says_what_is_loaded_and_where(open_page: Open) -> None:
+    model_room.clear()
+    at = open_page("map")
+    assert "loaded when a page needs it" in at.sidebar.caption[0].value
+    at.selectbox(key="map colour").select("importance").run()
+    assert errors(at) == []
+    assert "in memory on cpu" in at.run().sidebar.caption[0].value
+    assert "seen" in at.sidebar.caption[0].value or "made" in at.sidebar.caption[0].value
+
+
+def test_a_local_model_is_found_below_the_roots(open_page: Open) -> None:
+    at = open_page("neuron", neuron=NEURON)
+    assert at.sidebar.selectbox(key="choose model").value == f"models/{DECODER}"
+    assert errors(at) == []
+
+
+def test_what_a_short_link_leaves_out_is_filled_in(root: Path, start: Open) -> None:
+    short = {"projection": DECODER, "layer": 1, "pole": 0, "marked": "2-4", "grouping": GROUPING}
+    at = start(root, "poles", **short).run()
+    assert errors(at) == []
+    assert link(at) == {name: str(value) for name, value in short.items()} | {"site": "mlp_post"}
+    assert any(each.value.startswith("Pole 0:") for each in at.subheader)
+    # Of another map than the link's its pole would be another one.
+    at = start(root, "poles", **short | {"layer": 77}).run()
+    assert errors(at) == []
+    assert link(at) == {"projection": DECODER, "layer": "0", "site": "mlp_post"} | {
+        "grouping": GROUPING
+    }
+
+
+def test_a_layout_is_chosen_and_shown_on_every_page(
+    copied: Callable[..., Path], start: Open
+) -> None:
+    own = copied(DECODER, "models")
+    folder = own / DECODER
+    loaded = Projection.load(folder)
+    first = loaded.layout_name()
+    at = start(own, "map", projection=DECODER, layer=1, site="mlp_post").run()
+    # Where there is one layout, there is nothing to choose.
+    assert not [each for each in at.sidebar.selectbox if each.key == "choose layout"]
+    # Another one, of five dimensions, of which the last is the widest.
+    placed = loaded.layouts[first]
+    positions = {}
+    for name, each in placed.positions.items():
+        generator = torch.Generator().manual_seed(len(positions))
+        positions[name] = torch.randn(len(each), 5, generator=generator) * 0.01
+        positions[name][:, 4] += torch.linspace(-1, 1, len(each))
+    wide = replace(placed, settings=replace(placed.settings, dim=5), positions=positions)
+    replace(loaded, layouts={first: placed, "stress-5d": wide}).save(folder, force=True)
+    at = start(own, "map", projection=DECODER, layer=1, site="mlp_post").run()
+    assert errors(at) == []
+    assert at.sidebar.selectbox(key="choose layout").value == first
+    assert "layout" not in link(at)
+    at.sidebar.selectbox(key="choose layout").select("stress-5d").run()
+    assert errors(at) == []
+    assert link(at)["layout"] == "stress-5d"
+    assert "5 dimensions" in at.sidebar.caption[0].value
+    expected = shown_axes(positions["layers.1.mlp_post"]).numpy()
+    assert expected.std(axis=0)[0] > 0.5
+    prompt = store(Prompt("kalo mi", 0), stored())
+    for page in ("map", "prompt"):
+        at = start(own, page, **link(at) | {"prompt": prompt}).run()
+        assert errors(at) == []
+        (found,) = maps_of(at)
+        points = decoded(found["panels"][0]["positions"], np.float32, 40, 3)
+        np.testing.assert_allclose(points, expected, atol=1e-6)
+        assert found["dim"] == 5
+        assert found["extent"] >= np.abs(expected).max()
+    # Poles of the map are the layout's own.
+    at = start(own, "poles", **link(at) | {"grouping": "positions,2,leaf,0"}).run()
+    assert errors(at) == []
+    seen = replace(loaded, layouts={"stress-5d": wide})
+    poles = find_poles(seen, 1, "mlp_post", PoleSettings("positions", 2, None, "leaf", 0.0))
+    assert at.metric[0].value == str(len(poles.poles))
+    at = start(own, "map", **link(at) | {"layout": "moon"}).run()
+    (error,) = errors(at)
+    assert "no layout moon" in error
+    assert at.sidebar.selectbox(key="choose layout").value == first
+
+
+@pytest.mark.parametrize("name", ["stress", "linear"])
+def test_a_projection_of_version_1_is_shown(name: str, tmp_path: Path, start: Open) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(GOLDEN / name, own / "old")
+    expected = Projection.load(own / "old")
+    layer, site = expected.maps[0]
+    # Its poles are found there, so that the map is drawn once.
+    at = start(own, "poles", projection="old").run()
+    assert errors(at) == []
+    at = start(own, "map", projection="old").run()
+    assert errors(at) == []
+    positions = expected.positions(layer, site).numpy()
+    points = decoded(maps_of(at)[0]["panels"][0]["positions"], np.float32, len(positions), 3)
+    np.testing.assert_array_equal(points[:, : positions.shape[1]], positions)

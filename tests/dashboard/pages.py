@@ -1,0 +1,60 @@
+"""The app without a browser: what tests ask of its pages."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+import numpy as np
+from streamlit.testing.v1 import AppTest
+
+from tests.dashboard.conftest import DECODER, ENCODER, GPT2
+
+FAMILIES = (DECODER, GPT2, ENCODER)
+PAGES = ("map", "neuron", "prompt", "heatmap", "poles", "pruning")
+SCRIPT = "<script>alert(1)</script>"
+NEURON = 3
+# With as few neurons as these models have, the usual settings find no pole.
+GROUPING = "correlation,2,leaf,0"
+
+
+def errors(at: AppTest) -> list[str]:
+    """Messages of the page, without the signs that keep Markdown from reading them."""
+    assert not at.exception, [each.message for each in at.exception]
+    return [re.sub(r"\\(.)", r"\1", each.value) for each in at.error]
+
+
+def link(at: AppTest) -> dict[str, str]:
+    """What stands in the address."""
+    return {name: str(value) for name, value in at.query_params.items()}
+
+
+def maps_of(at: AppTest) -> list[dict[str, Any]]:
+    """What was sent to each map of the page."""
+    return [json.loads(each.proto.bytes) for each in at.get("bidi_component")]  # type: ignore[union-attr]
+
+
+def decoded(text: str, dtype: type, *shape: int) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)
+
+
+def click(at: AppTest, label: str) -> AppTest:
+    (button,) = [each for each in at.button if each.label == label]
+    return button.click().run()
+
+
+def ask(at: AppTest, text: str, *, n_new: int = 4, other: str | None = None) -> AppTest:
+    """Type a prompt, and press Run."""
+    if other is not None:
+        at.toggle(key="compare").set_value(True).run()
+        at.text_area(key="other text").set_value(other)
+    at.text_area(key="prompt text").set_value(text)
+    at.number_input(key="prompt tokens").set_value(n_new)
+    return click(at, "Run")
+
+
+def tokens_of(at: AppTest) -> list[dict[str, Any]]:
+    (found,) = maps_of(at)
+    return list(found["tokens"])

@@ -1,0 +1,190 @@
+"""The page of the map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from dashboard.components.neuron_map import View
+from dashboard.state import loading
+from dashboard.state.shelf import shelf
+from dashboard.views import map as map_view
+from projector.projection.projection import STATISTICS_FILE, Projection
+from pruning.poles.files import POLES_FILE
+from pruning.poles.finding import find_poles
+from pruning.poles.poles import PoleSettings
+from tests.dashboard.conftest import DECODER, Open
+from tests.dashboard.pages import (
+    GROUPING,
+    NEURON,
+    SCRIPT,
+    decoded,
+    errors,
+    link,
+    maps_of,
+)
+from tests.pruning.test_preparing import fit
+
+
+def test_points_are_the_projections(open_page: Open, root: Path) -> None:
+    (found,) = maps_of(open_page("map", neuron=NEURON, marked="5-6"))
+    projection = Projection.load(root / DECODER)
+    assert [panel["name"] for panel in found["panels"]] == ["L1", "L1 attn out"]
+    for panel, site in zip(found["panels"], ("mlp_post", "attn_out"), strict=True):
+        expected = projection.positions(1, site).numpy()
+        points = decoded(panel["positions"], np.float32, len(expected), 3)
+        np.testing.assert_array_equal(points[:, : expected.shape[1]], expected)
+    assert (found["panels"][0]["selected"], found["panels"][0]["marked"]) == (NEURON, [5, 6])
+    assert (found["panels"][1]["selected"], found["panels"][1]["marked"]) == (None, [])
+
+
+def test_a_neuron_on_the_map_leads_to_its_card_and_back(open_page: Open) -> None:
+    at = open_page("map", neuron=NEURON, grouping=GROUPING)
+    at.button(key="open card").click().run()
+    assert errors(at) == []
+    assert at.title[0].value == f"L1 N{NEURON}"
+    poles = [button for button in at.button if button.label == "Show its pole on the map"]
+    if poles:
+        poles[0].click().run()
+        assert errors(at) == []
+        assert "Layer 1" in at.title[0].value
+        assert NEURON in maps_of(at)[0]["panels"][0]["marked"]
+
+
+def test_positions_are_sent_once_in_a_session(open_page: Open) -> None:
+    at = open_page("map")
+    at.selectbox(key="map colour").select("mean").run()
+    (found,) = maps_of(at)
+    assert [panel["positions"] for panel in found["panels"]] == [None, None]
+    assert all(panel["values"] for panel in found["panels"])
+
+
+@pytest.mark.parametrize("color", ["pole", "mean", "spread", "importance", "dead", "none"])
+def test_a_map_has_every_colour_and_size(color: str, open_page: Open) -> None:
+    at = open_page("map", grouping=GROUPING)
+    at.selectbox(key="map colour").select(color).run()
+    assert errors(at) == []
+    values = decoded(maps_of(at)[0]["panels"][0]["values"], np.uint8, -1)
+    assert (len(set(values.tolist())) > 1) == (color not in ("dead", "none"))
+    if color in ("mean", "spread", "importance"):
+        at.selectbox(key="map size").select(color).run()
+        assert errors(at) == []
+        sizes = decoded(maps_of(at)[0]["panels"][0]["sizes"], np.uint8, -1)
+        assert len(set(sizes.tolist())) > 5
+
+
+@pytest.mark.parametrize(
+    ("typed", "layer", "neuron"), [("L0 N39", "0", "39"), ("12", "1", "12"), ("1/0", "1", "0")]
+)
+def test_a_neuron_is_found_by_its_name(
+    typed: str, layer: str, neuron: str, open_page: Open
+) -> None:
+    at = open_page("map")
+    at.text_input(key="find neuron").set_value(typed).run()
+    assert errors(at) == []
+    assert (link(at)["layer"], link(at)["neuron"]) == (layer, neuron)
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("L7 N1", "There is no layer 7 here: give 0 to 1"),
+        ("L1 N40", "Layer 1 has no neuron 40: give 0 to 39"),
+        (SCRIPT, "names no neuron"),
+        ("L1", "names no neuron"),
+    ],
+)
+def test_a_neuron_that_is_not_there_is_said_once(typed: str, says: str, open_page: Open) -> None:
+    at = open_page("map", neuron=NEURON)
+    at.text_input(key="find neuron").set_value(typed).run()
+    (error,) = errors(at)
+    assert says in error
+    assert link(at)["neuron"] == str(NEURON)
+    assert errors(at.run()) == []
+
+
+def test_the_map_is_drawn_before_its_poles_are_found(
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[View] = []
+    monkeypatch.setattr(map_view, "neuron_map", lambda view, **_: drawn.append(view))
+    shelf().forget("poles")
+    at = open_page("map", grouping=GROUPING)
+    assert errors(at) == []
+    before, after = (view.panels[0].legend for view in drawn)
+    assert before is not None
+    assert after is not None
+    assert before.items == (("not known yet", 0),)
+    assert after.items is not None
+    assert after.items[0][0].startswith("pole 0")
+
+
+def test_a_wide_layer_s_poles_are_found_apart(
+    start: Open, copied: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "MOST_AT_ONCE", 10)
+    root = copied(DECODER)
+    at = start(root, "map", projection=DECODER, grouping=GROUPING).run()
+    assert errors(at) == []
+    # In no pole: a share, and not the sign for what is not known.
+    assert at.metric[-1].value.endswith("%")
+    assert (root / DECODER / POLES_FILE).exists()
+
+
+def test_a_table_is_of_the_poles_that_are_shown(
+    open_page: Open, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    made = []
+    monkeypatch.setattr(
+        map_view.exports, "neuron_table", lambda *given: made.append(given[-1]) or pa.table({})
+    )
+    offered = []
+    monkeypatch.setattr(
+        map_view.st, "download_button", lambda label, make, *a, **k: offered.append(make)
+    )
+    open_page("map", grouping=GROUPING)
+    # Without a session, as downloads are made.
+    offered[-3]()
+    expected = find_poles(
+        Projection.load(root / DECODER),
+        1,
+        "mlp_post",
+        PoleSettings("correlation", 2, None, "leaf", 0.0),
+    )
+    assert torch.equal(made[-1].labels, expected.labels)
+
+
+@pytest.mark.parametrize(
+    "options", [("--dim", "1"), ("--dim", "2"), ("--objective", "linear"), ("--absolute",)]
+)
+def test_maps_of_every_form_are_shown(
+    options: tuple[str, ...], copied: Callable[..., Path], start: Open, text_file: Path
+) -> None:
+    own = copied("models")
+    fit(own / "models" / DECODER, text_file, own / DECODER, "--sites", "mlp_post", *options)
+    for page in ("map", "poles", "heatmap"):
+        at = start(own, page, projection=DECODER, layer=1, site="mlp_post", neuron=NEURON).run()
+        assert errors(at) == []
+    at = start(own, "map", projection=DECODER, layer=1, site="mlp_post").run()
+    (found,) = maps_of(at)
+    points = decoded(found["panels"][0]["positions"], np.float32, 40, 3)
+    expected = Projection.load(own / DECODER).positions(1, "mlp_post").numpy()
+    n = min(3, expected.shape[1])
+    np.testing.assert_array_equal(points[:, :n], expected[:, :n])
+    assert not points[:, n:].any()
+    assert np.abs(points).max() <= found["extent"] + 1e-6
+
+
+def test_statistics_that_went_away_are_one_message(
+    start: Open, copied: Callable[..., Path]
+) -> None:
+    root = copied(DECODER)
+    at = start(root, "map", projection=DECODER, layer=0).run()
+    (root / DECODER / STATISTICS_FILE).unlink()
+    at.sidebar.select_slider(key="choose layer").set_value(1).run()
+    assert any("can't be read any more" in error for error in errors(at))
