@@ -39,6 +39,7 @@ def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
     import torch
 
     from projector.layouts.start import classical_start
+    from projector.threads import in_threads
 
     n = target.shape[0]
     if n < _LEAST_NEURONS:
@@ -59,7 +60,8 @@ def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
         random_state=seed,
         n_jobs=1,
     )
-    with warnings.catch_warnings():
+    # Its compiler's threads share OpenMP with PyTorch, and set how many PyTorch computes in.
+    with in_threads(torch.get_num_threads()), warnings.catch_warnings():
         # It warns that inverse transforms need more than distances, and we ask for none.
         warnings.simplefilter("ignore")
         positions = reducer.fit_transform(target.cpu().double().numpy())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -179,15 +181,26 @@ def test_umap_keeps_neighbours_that_stress_loses() -> None:
     # Twelve groups all equally far apart: too many for three dimensions to keep by distance.
     rho = grouped_correlation(n_groups=12, n_each=15)
     near = nearest_by_target(dissimilarity(rho))
-    kept = {
-        objective: overlap_of(near, nearest_on_map(place(rho, objective=objective)))
-        for objective in ("stress", "neighbours")
-    }
+    nearest = {o: nearest_on_map(place(rho, objective=o)) for o in ("stress", "neighbours")}
+    kept = {objective: overlap_of(near, found) for objective, found in nearest.items()}
     groups = torch.arange(len(rho)) // 15
-    positions = place(rho, objective="neighbours")
-    same_group = groups[nearest_on_map(positions)] == groups[:, None]
+    same_group = groups[nearest["neighbours"]] == groups[:, None]
     assert same_group.float().mean() > 0.95
     assert kept["neighbours"] >= kept["stress"]
+
+
+def test_umap_s_threads_are_not_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import umap
+
+    def fit_transform(self: Any, distances: Any) -> Any:
+        # As numba does when it first starts its threads: they share OpenMP with PyTorch.
+        torch.set_num_threads(3)
+        return distances[:, :2]
+
+    monkeypatch.setattr(umap.UMAP, "fit_transform", fit_transform)
+    before = torch.get_num_threads()
+    place(factor_correlation(12), objective="neighbours", dim=2)
+    assert torch.get_num_threads() == before != 3
 
 
 def test_absolute_brings_opposites_together() -> None:
