@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from projector.errors import UserError
+from projector.storage import replacing
 from projector.storage.additions import LOCK, adding, alone_at
 from projector.storage.replacing import COMMITTED, STAGED, finish_replacing, replacing_files
 from tests.projections import contents
@@ -159,3 +162,61 @@ def test_a_replacement_reaches_into_folders_and_is_finished_by_the_next(folder: 
     assert contents(folder) == {MAIN: b"{}", "layouts/new.json": b"newer"}
     assert not (folder / COMMITTED).exists()
     assert not (folder / STAGED).exists()
+
+
+def _add_and_die(folder: Path, die_at: int) -> None:
+    """Add two files, and end without a farewell at a moment of the disk."""
+    moments = 0
+
+    def moment() -> None:
+        nonlocal moments
+        moments += 1
+        if moments == die_at:
+            os._exit(9)
+
+    def watched(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **options: object) -> object:
+            moment()
+            done = function(*args, **options)
+            moment()
+            return done
+
+        return call
+
+    # Of a process of its own, which ends here.
+    replacing.sync = watched(replacing.sync)  # type: ignore[assignment]
+    for name in ("replace", "unlink", "rmdir"):
+        setattr(Path, name, watched(getattr(Path, name)))
+    with adding(folder) as addition:
+        addition.write("layouts/a.json", "new text", force=True)
+        addition.path("layouts/a.safetensors", force=True).write_bytes(b"new tensors")
+    os._exit(0)
+
+
+def test_a_kill_at_any_moment_leaves_the_old_files_or_the_new_ones(folder: Path) -> None:
+    old = {"layouts/a.json": b"old text", "layouts/a.safetensors": b"old tensors"}
+    new = {"layouts/a.json": b"new text", "layouts/a.safetensors": b"new tensors"}
+    found: list[dict[str, bytes]] = []
+    for die_at in range(1, 200):
+        for name, content in old.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+        process = multiprocessing.get_context("fork").Process(
+            target=_add_and_die, args=(folder, die_at)
+        )
+        process.start()
+        process.join(60)
+        # Whoever opens the folder next finishes what was decided.
+        finish_replacing(folder)
+        now = {name: (folder / name).read_bytes() for name in old}
+        assert now in (old, new), die_at
+        found.append(now)
+        # And nothing is in the way of the next one.
+        with adding(folder) as addition:
+            addition.write("layouts/b.json", "b", force=True)
+        if process.exitcode == 0:
+            break
+    assert process.exitcode == 0
+    assert found[0] == old
+    assert found[-1] == new
+    assert sorted(contents(folder)) == sorted([MAIN, "layouts/b.json", *new])

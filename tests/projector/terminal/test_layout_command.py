@@ -1,0 +1,84 @@
+"""``projector layout`` and what other commands say of several layouts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from projector import Projection
+from projector.terminal.cli import app
+from tests.projections import contents
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "projection-v1"
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(GOLDEN / "stress", tmp_path / "saved"))
+
+
+def test_a_layout_is_added_without_the_model(folder: Path) -> None:
+    before = contents(folder)
+    result = invoke("layout", folder, "--objective", "linear")
+    assert result.exit_code == 0, result.output
+    assert "Added layout linear-1d" in result.stdout
+    # The table is of what was added.
+    assert "spectral" in result.stdout
+    after = contents(folder)
+    assert {name: after[name] for name in before} == before
+    assert list(Projection.load(folder).layouts) == ["stress-2d", "linear-1d"]
+    # An existing name needs --force.
+    again = invoke("layout", folder, "--objective", "linear")
+    assert again.exit_code == 2
+    assert "has a layout 'linear-1d' already: add --force" in again.stderr
+    assert contents(folder) == after
+    assert invoke("layout", folder, "--objective", "linear", "--force").exit_code == 0
+    assert contents(folder) == after
+
+
+def test_a_layout_has_the_name_that_is_given(folder: Path) -> None:
+    result = invoke("layout", folder, "--dim", 3, "--seed", 4, "--name", "mine", "--json")
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    assert value["added"] == "mine"
+    assert list(value["layouts"]) == ["stress-2d", "mine"]
+    assert (value["layout"]["dim"], value["layout"]["seed"]) == (3, 4)
+    assert (
+        value["maps"][0]["stress"]
+        == value["layouts"]["mine"]["maps"]["layers.0.mlp_post"]["stress"]
+    )
+    assert "--name '../up'" in invoke("layout", folder, "--name", "../up").stderr
+
+
+def test_info_lists_layouts_by_name_and_tells_of_the_one_that_is_asked_for(folder: Path) -> None:
+    assert invoke("layout", folder, "--objective", "linear").exit_code == 0
+    value = json.loads(invoke("info", folder, "--json").stdout)
+    assert list(value["layouts"]) == ["stress-2d", "linear-1d"]
+    assert value["layout"] == value["layouts"]["stress-2d"]["settings"]
+    text = invoke("info", folder).stdout
+    assert "stress-2d: stress by smacof, 2-D" in text
+    assert "linear-1d: linear by moves, 1-D" in text
+    assert "spectral" not in text
+    assert "spectral" in invoke("info", folder, "--layout", "linear-1d").stdout
+    value = json.loads(invoke("info", folder, "--layout", "linear-1d", "--json").stdout)
+    assert value["layout"]["objective"] == "linear"
+    missing = invoke("info", folder, "--layout", "neighbours-2d")
+    assert missing.exit_code == 2
+    assert "--layout 'neighbours-2d' is not a layout of this projection" in missing.stderr
+
+
+def test_without_statistics_it_says_what_to_do(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "linear", tmp_path / "saved"))
+    result = invoke("layout", folder)
+    assert result.exit_code == 2
+    assert "saved without statistics: make it again with `projector fit`" in result.stderr
+    assert contents(folder) == contents(GOLDEN / "linear")
