@@ -181,6 +181,14 @@ def read_saved(folder: str | Path) -> Saved:
         UserError: if the folder holds no projection, a damaged one, or one of a newer version.
     """
     where = Path(folder)
+    try:
+        return _read(where)
+    except UserError:
+        # What another process replaced meanwhile is read again; what is damaged stays so.
+        return _read(where)
+
+
+def _read(where: Path) -> Saved:
     with disk_errors(where):
         finish_replacing(where)
     path = where / FACTS_FILE

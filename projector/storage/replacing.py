@@ -84,7 +84,8 @@ def _move_all(source: Path, target: Path) -> None:
     paths: list[Path] = []
     # Two that open the folder at once move the same files.
     with suppress(FileNotFoundError):
-        paths = sorted(source.iterdir())
+        # Tensors before the JSON that names them: who finds the one finds the other.
+        paths = sorted(source.iterdir(), reverse=True)
     for path in paths:
         there = target / path.name
         with suppress(FileNotFoundError):

@@ -141,6 +141,28 @@ def test_a_projection_that_is_replaced_meanwhile_gets_no_layout_of_the_old_one(
     assert list(Projection.load(saved).layouts) == ["stress-3d"]
 
 
+def test_what_is_replaced_while_it_is_read_is_read_again(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from projector.projection import overview
+
+    projection = Projection.load(saved)
+    facts = replace(projection.facts, correlation="per-sequence")
+    other = replace(projection, facts=facts, statistics=dict(projection.statistics))
+    read_json, n_read = overview.read_json, 0
+
+    def read_and_replace(path: Path) -> object:
+        nonlocal n_read
+        n_read += 1
+        content = read_json(path)
+        if n_read == 1:
+            other.save(saved, force=True)
+        return content
+
+    monkeypatch.setattr(overview, "read_json", read_and_replace)
+    assert Projection.load(saved).facts == facts
+
+
 def _add(folder: Path, dim: int) -> None:
     torch.set_num_threads(1)
     add_layout(folder, Layout(dim=dim))
