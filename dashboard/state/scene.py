@@ -105,4 +105,5 @@ class Scene:
         norms = fact_of(("norms", self.sha256), make).get(self.layer)
         if norms is None:
             raise UserError(f"layer {self.layer} has no MLP whose output weights are known")
-        return importance(*moments_at(self.path, self.layer, site), norms)
+        mean, spread = moments_at(self.path, self.layer, site)
+        return importance(mean, spread, norms)

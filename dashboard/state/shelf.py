@@ -86,7 +86,7 @@ class Shelf:
             with self._lock:
                 entry = self._find(key, most_age_s)
                 if entry is not None:
-                    return entry.value  # type: ignore[no-any-return]
+                    return entry.value
                 turn = self._turns.get(key)
                 if turn is None:
                     turn = self._turns[key] = _Turn()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from dashboard.pole_finding import find_apart
-from projector.errors import UserError
+from projector.errors import UserError, named
 from projector.projection.projection import Projection
 from pruning.poles.files import POLES_FILE
 from pruning.poles.finding import find_poles
@@ -36,11 +38,36 @@ def test_they_are_those_that_are_found_here(copied: Copied) -> None:
     assert (folder / POLES_FILE).exists()
 
 
-def test_what_can_not_be_is_said(copied: Copied) -> None:
-    folder = copied(DECODER) / DECODER
-    (folder / POLES_FILE).write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"poles\.json.*is damaged"):
-        find_apart(folder, 0, "mlp_post", PoleSettings(), _nothing)
+class Ended:
+    """A process that has printed something, and failed."""
+
+    returncode = 2
+
+    def __init__(self, said: bytes) -> None:
+        self.said = said
+
+    def communicate(self, timeout: float = 0) -> tuple[bytes, None]:
+        return self.said, None
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (json.dumps(UserError(f"{named('epsilon')} is odd").to_record()), "epsilon is odd"),
+        ("", "was ended from outside"),
+        ("Killed", "was ended from outside"),
+        ("[]", "was ended from outside"),
+    ],
+)
+def test_what_can_not_be_is_said(
+    said: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Ended(said.encode()))
+    with pytest.raises(UserError, match=told):
+        find_apart(tmp_path, 0, "mlp_post", PoleSettings(), _nothing)
 
 
 def test_it_ends_when_nobody_waits(copied: Copied) -> None:

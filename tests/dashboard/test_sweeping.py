@@ -90,19 +90,6 @@ def test_a_job_runs_to_its_report(scene: Scene) -> None:
     assert PruningReport.load(root / "tiny").rows == report.rows
 
 
-def test_a_job_that_can_not_be_says_why(scene: Scene) -> None:
-    """The text is too short, which only the sweep sees."""
-    root = scene.settings.roots[0]
-    (root / "short.txt").write_text("kalo mi", encoding="utf-8")
-    job = start(scene.settings, order_of(scene, evaluation="short.txt"))
-    state = wait(job)
-    assert state.phase == "failed"
-    assert state.share == 0.0
-    assert state.text == "0 of 2 models"
-    assert state.error is not None
-    assert "short.txt" in str(state.error)
-
-
 def test_a_job_is_stopped_and_goes_on(scene: Scene) -> None:
     root = scene.settings.roots[0]
     job = start(scene.settings, order_of(scene, n_seeds=2))
@@ -123,9 +110,6 @@ def test_a_job_is_stopped_and_goes_on(scene: Scene) -> None:
     assert wait(again) == State("done", 1.0, "done, 3 of 3 models")
     rows = PruningReport.load(root / "tiny").rows
     assert len(rows) == 3
-    # Done, it does nothing but end well once more.
-    assert wait(resume(scene.settings, again)).phase == "done"
-    assert PruningReport.load(root / "tiny").rows == rows
 
 
 @pytest.fixture

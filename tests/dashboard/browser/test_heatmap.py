@@ -9,7 +9,6 @@ from playwright.sync_api import Locator, Page, expect
 from projector.projection.projection import Projection
 from tests.dashboard.browser.app import (
     App,
-    choose,
     heading,
     params,
     rest,
@@ -97,13 +96,3 @@ def test_a_box_chooses_the_neurons_of_its_rows_and_columns(
     rest(page)
     assert _marked(page) == {1, 2, 3}
     expect(page.get_by_text("Marked: 3 neurons, N1, N2, N3")).to_be_visible()
-
-
-def test_every_order_is_drawn(page: Page, app: App) -> None:
-    _open(page, app)
-    for order in ("Tree of groups", "Pole", "Spectral"):
-        choose(page, "Order", order)
-        expect(page.locator(".js-plotly-plot .gtitle").last).to_have_text(order)
-    choose(page, "Order", "Index")
-    expect(page.locator(".js-plotly-plot")).to_have_count(1)
-    expect(page.get_by_role("alert")).to_have_count(0)

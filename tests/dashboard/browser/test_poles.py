@@ -11,7 +11,6 @@ from pruning.poles.finding import find_poles
 from tests.dashboard.browser.app import (
     App,
     cells,
-    heading,
     params,
     rest,
     run_prompt,
@@ -73,29 +72,3 @@ def test_a_pole_is_chosen_marked_and_ablated(page: Page, app: App, projection: P
     page.get_by_role("button", name="Let go").click()
     until(lambda: not {"pole", "marked"} & set(params(page)))
     expect(page.get_by_text("is marked")).to_have_count(0)
-
-
-def test_settings_are_live_and_stand_in_the_link(
-    page: Page, app: App, projection: Projection
-) -> None:
-    page.goto(app.link("poles"))
-    expect(heading(page)).to_have_text("Poles in layer 0: MLP neurons")
-    rest(page)
-    page.get_by_text("leaf", exact=True).click()
-    until(lambda: params(page).get("grouping") == "positions,3,leaf,0")
-    n_poles = len(find_poles(projection, 0, "mlp_post").poles)
-    page.get_by_role("slider", name="Fewest neurons of a pole").press("ArrowLeft")
-    until(lambda: params(page).get("grouping") == "positions,2,leaf,0")
-    rest(page)
-    assert int(page.get_by_test_id("stMetricValue").first.inner_text()) > n_poles
-
-
-def test_a_pole_is_shown_from_a_neuron_s_card(page: Page, app: App, projection: Projection) -> None:
-    found = find_poles(projection, 1, "mlp_post")
-    neuron = int((found.labels == 0).nonzero()[0, 0])
-    page.goto(app.link("neuron", layer=1, neuron=neuron))
-    expect(heading(page)).to_have_text(f"L1 N{neuron}")
-    page.get_by_role("button", name="Show its pole on the map").click()
-    expect(heading(page)).to_have_text("Layer 1: MLP neurons")
-    until(lambda: params(page).get("pole") == "0")
-    wait_for_map(page)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.dashboard.browser.app import (
@@ -183,39 +182,3 @@ def test_a_mover_is_a_neuron_that_can_be_chosen(page: Page, app: App) -> None:
     until(lambda: f"N{params(page).get('neuron')}" == name)
     page.get_by_role("button", name="Open its card").click()
     expect(heading(page)).to_have_text(f"L0 {name}")
-
-
-@pytest.mark.parametrize(
-    ("typed", "says"),
-    [
-        ("  \n ", "The prompt is empty"),
-        ("\u0007\u0000", "The prompt is empty"),
-        ("kalo " * 200, "the model takes 64: shorten it"),
-    ],
-)
-def test_what_can_not_be_run_is_said(page: Page, app: App, typed: str, says: str) -> None:
-    page.goto(app.link("prompt"))
-    rest(page)
-    run_prompt(page, typed, n_new=2)
-    expect(page.get_by_role("alert").filter(has_text=says)).to_be_visible()
-    # And the app goes on.
-    run_prompt(page, TEXT, n_new=2)
-    wait_for_map(page)
-    expect(page.get_by_role("alert")).to_have_count(0)
-
-
-def test_an_encoder_shows_the_prompt_s_own_tokens(page: Page, app: App) -> None:
-    page.goto(app.link("prompt", projection="bert", model="models/bert"))
-    rest(page)
-    run_prompt(page, TEXT, n_new=5)
-    wait_for_map(page)
-    assert page.locator(".neuron-map .token").count() > 5
-    assert page.locator(".neuron-map .token.made").count() == 0
-
-
-def test_gpt2_generates(page: Page, app: App) -> None:
-    page.goto(app.link("prompt", projection="gpt2", model="models/gpt2"))
-    rest(page)
-    run_prompt(page, TEXT, n_new=5)
-    wait_for_map(page)
-    assert 1 <= page.locator(".neuron-map .token.made").count() <= 5

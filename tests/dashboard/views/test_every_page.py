@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
@@ -17,8 +18,10 @@ from tests.dashboard.pages import (
     NEURON,
     PAGES,
     SCRIPT,
+    decoded,
     errors,
     link,
+    maps_of,
 )
 
 
@@ -41,11 +44,23 @@ def test_every_page_shows_every_kind_of_model(family: str, page: str, open_page:
         "grouping": GROUPING,
     }
     assert at.sidebar.selectbox(key="choose projection").options == sorted(FAMILIES)
+    assert "40 neurons" in at.sidebar.caption[0].value
+    if page == "map":
+        panels = maps_of(at)[0]["panels"]
+        assert [len(decoded(each["values"], np.uint8, -1)) for each in panels] == [40, 24]
 
 
-def test_pages_are_different_ones(open_page: Open) -> None:
-    titles = {page: open_page(page, neuron=NEURON).title[0].value for page in PAGES}
-    assert len(set(titles.values())) == len(PAGES)
+def test_pages_are_told_apart_by_their_titles(open_page: Open) -> None:
+    chosen = {"layer": 1, "site": "attn_out", "neuron": 7, "marked": "2-4"}
+    titles = {page: open_page(page, **chosen).title[0].value.replace("\\", "") for page in PAGES}
+    assert titles == {
+        "map": "Layer 1: attention output",
+        "neuron": "L1 attn out N7",
+        "prompt": "What a prompt lights up",
+        "heatmap": "Correlations in layer 1: attention output",
+        "poles": "Poles in layer 1: attention output",
+        "pruning": "What pruning costs",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dashboard.views.heatmap import ORDERS
 from projector.projection.projection import Projection
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import (
@@ -25,6 +26,8 @@ def test_a_heatmap_has_every_order(by: str, open_page: Open, root: Path) -> None
     rho = Projection.load(root / DECODER).correlation(1, "mlp_post").numpy()
     charts = at.get("plotly_chart")
     assert len(charts) == (1 if by == "index" else 2)
+    titles = [json.loads(chart.proto.spec)["layout"]["title"]["text"] for chart in charts]
+    assert titles == [ORDERS[name] for name in dict.fromkeys(("index", by))]
     for chart in charts:
         figure = json.loads(chart.proto.spec)["data"][0]  # type: ignore[union-attr]
         order = [int(name[1:]) for name in figure["x"]]

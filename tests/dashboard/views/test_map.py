@@ -15,14 +15,14 @@ from dashboard.state import loading
 from dashboard.state.shelf import shelf
 from dashboard.views import map as map_view
 from projector.projection.projection import STATISTICS_FILE, Projection
-from pruning.poles.files import POLES_FILE
 from pruning.poles.finding import find_poles
-from pruning.poles.poles import PoleSettings
+from pruning.poles.poles import Poles, PoleSettings
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import (
     GROUPING,
     NEURON,
     SCRIPT,
+    click,
     decoded,
     errors,
     link,
@@ -43,17 +43,20 @@ def test_points_are_the_projections(open_page: Open, root: Path) -> None:
     assert (found["panels"][1]["selected"], found["panels"][1]["marked"]) == (None, [])
 
 
-def test_a_neuron_on_the_map_leads_to_its_card_and_back(open_page: Open) -> None:
-    at = open_page("map", neuron=NEURON, grouping=GROUPING)
+def test_a_neuron_on_the_map_leads_to_its_card_and_back(open_page: Open, root: Path) -> None:
+    poles = find_poles(
+        Projection.load(root / DECODER), 1, "mlp_post", PoleSettings("correlation", 2, None, "leaf")
+    )
+    members = (poles.labels == 0).nonzero()[:, 0].tolist()
+    at = open_page("map", neuron=members[0], grouping=GROUPING)
     at.button(key="open card").click().run()
     assert errors(at) == []
-    assert at.title[0].value == f"L1 N{NEURON}"
-    poles = [button for button in at.button if button.label == "Show its pole on the map"]
-    if poles:
-        poles[0].click().run()
-        assert errors(at) == []
-        assert "Layer 1" in at.title[0].value
-        assert NEURON in maps_of(at)[0]["panels"][0]["marked"]
+    assert at.title[0].value == f"L1 N{members[0]}"
+    at = click(at, "Show its pole on the map")
+    assert errors(at) == []
+    assert "Layer 1" in at.title[0].value
+    assert link(at)["pole"] == "0"
+    assert maps_of(at)[0]["panels"][0]["marked"] == members
 
 
 def test_positions_are_sent_once_in_a_session(open_page: Open) -> None:
@@ -127,13 +130,24 @@ def test_the_map_is_drawn_before_its_poles_are_found(
 def test_a_wide_layer_s_poles_are_found_apart(
     start: Open, copied: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "MOST_AT_ONCE", 10)
+    apart: list[tuple[int, str]] = []
+
+    def find_apart(
+        folder: Path, layer: int, site: str, settings: PoleSettings, waiting: Callable[[], None]
+    ) -> Poles:
+        apart.append((layer, site))
+        waiting()
+        return find_poles(Projection.load(folder), layer, site, settings)
+
+    monkeypatch.setattr(loading, "MOST_AT_ONCE", 30)
+    monkeypatch.setattr(loading, "find_apart", find_apart)
     root = copied(DECODER)
     at = start(root, "map", projection=DECODER, grouping=GROUPING).run()
     assert errors(at) == []
+    # Of 40 and of 24 neurons.
+    assert apart == [(0, "mlp_post")]
     # In no pole: a share, and not the sign for what is not known.
     assert at.metric[-1].value.endswith("%")
-    assert (root / DECODER / POLES_FILE).exists()
 
 
 def test_a_table_is_of_the_poles_that_are_shown(

@@ -33,6 +33,9 @@ def test_poles_are_those_of_the_settings(open_page: Open, root: Path) -> None:
     )
     assert at.metric[0].value == str(len(expected.poles))
     assert link(at)["grouping"] == "correlation,3,leaf,0"
+    at.segmented_control(key="pole selection").set_value("eom").run()
+    assert link(at)["grouping"] == "correlation,3,eom,0"
+    at.segmented_control(key="pole selection").set_value("leaf").run()
     at.selectbox(key="pole space").select("positions").run()
     assert errors(at) == []
     expected = find_poles(
