@@ -31,13 +31,13 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.results import describe_machine, write_results
 from projector import bundled
-from projector.layouts.solving import Layout
+from projector.layouts.settings import Layout
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import load_model
 from projector.projection.facts import Facts, MapFacts
+from projector.projection.faithfulness import FIGURES, Faithfulness, PlacementFigures
 from projector.projection.projection import PlacedLayout, Projection
 from projector.projection.provenance import layout_settings, model_facts, versions
-from projector.projection.trust import FIGURES, Faithfulness, PlacementFigures
 from projector.sites import map_name
 
 # As many as the bundled model has, and what the targets are for.
@@ -102,7 +102,7 @@ def make_projection(folder: Path, n_neurons: int) -> None:
     loaded = load_model(str(folder / "model"), device="cpu")
     layout = Layout(dim=3)
     reasons = dict.fromkeys(FIGURES, "it is made up")
-    figures = PlacementFigures(Faithfulness(**dict.fromkeys(FIGURES), reasons=reasons))
+    figures = PlacementFigures(Faithfulness(dict.fromkeys(FIGURES), reasons))
     names = [map_name(layer, SITE) for layer in range(N_LAYERS)]
     facts = Facts(
         model=model_facts(loaded, find_architecture(loaded.model)),

@@ -26,7 +26,7 @@ from benchmarks.results import describe_machine, write_results
 from projector.fitting.estimating import estimate
 from projector.fitting.pipeline import run
 from projector.fitting.preparing import FitSettings, Job, prepare
-from projector.layouts.solving import Layout
+from projector.layouts.settings import Layout
 from projector.model.loading import BUNDLED, LoadedModel, load_model
 
 # About as long as what is read of it: what a longer text costs to tokenize is not the fit's.

@@ -24,7 +24,7 @@ from benchmarks.results import describe_machine, write_results
 from projector import bundled
 from projector.fitting.pipeline import run
 from projector.fitting.preparing import FitSettings, prepare
-from projector.layouts.solving import Layout
+from projector.layouts.settings import Layout
 from projector.memory import size_text
 from projector.model.loading import load_model
 from projector.terminal.options import parse_size

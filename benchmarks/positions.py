@@ -33,7 +33,7 @@ from projector.layouts.kernels import (
     guttman_transform,
     guttman_transforms,
 )
-from projector.layouts.smacof import TOLERANCE, minimize_stress
+from projector.layouts.solvers.smacof import TOLERANCE, minimize_stress
 from projector.layouts.start import classical_start
 from projector.statistics.sampling import standardize
 

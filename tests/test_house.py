@@ -63,12 +63,7 @@ FLAGS_IN_MESSAGES: dict[str, str] = {
     "projector/projection/relaying.py": LEFT,
     "projector/storage/places.py": LEFT,
 }
-KNOWS_FORMS_APART: dict[str, str] = {
-    "projector/fitting/placing.py": LEFT,
-    "projector/layouts/kernels/__init__.py": LEFT,
-    "projector/layouts/kernels/tiled.py": LEFT,
-    "projector/layouts/kernels/triton_forms.py": LEFT,
-}
+KNOWS_FORMS_APART: dict[str, str] = {}
 WRITES_BY_HAND: dict[str, str] = {
     "dashboard/prompts.py": LEFT,
     "dashboard/sweeping.py": LEFT,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from projector.projection import faithfulness
+from projector.projection.faithfulness import in_words, told
 from pruning.poles.poles import Poles
 
 
@@ -18,6 +20,15 @@ class Figure:
     meaning: str
 
 
+def _said(each: faithfulness.Figure, figures: Mapping[str, Any], dim: int) -> Figure:
+    """A figure of trust of one map."""
+    number = each.number(figures)
+    if number is None:
+        return Figure(each.title, "–", f"Not known: {each.reason(figures)}.")
+    value = in_words(each.value, figures) or each.pattern.format(number)
+    return Figure(each.title, value, in_words(each.meaning, figures, dim=dim))
+
+
 def trust_figures(figures: Mapping[str, Any], poles: Poles | None, dim: int) -> list[Figure]:
     """Stress, neighbours, stability and noise of one map.
 
@@ -27,60 +38,15 @@ def trust_figures(figures: Mapping[str, Any], poles: Poles | None, dim: int) -> 
         figures: of the map, as in ``projection.json``.
         poles: of the map, where they were found.
     """
-    reasons = figures.get("reasons") or {}
-
-    def of_ten(name: str) -> str:
-        value = figures.get(name)
-        return "–" if value is None else f"{10 * value:.1f} of 10"
-
-    def plain(name: str, digits: int = 3) -> str:
-        value = figures.get(name)
-        return "–" if value is None else f"{value:.{digits}f}"
-
-    def why(name: str, meaning: str) -> str:
-        return (
-            f"Not known: {reasons[name]}."
-            if figures.get(name) is None and name in reasons
-            else meaning
-        )
-
-    chance = figures.get("chance_overlap")
-    by_chance = "" if chance is None else f" By chance it would be {10 * chance:.1f}."
-    found = [
-        Figure(
-            "Neighbours kept",
-            of_ten("neighbour_overlap"),
-            why(
-                "neighbour_overlap",
-                "Of a neuron's 10 nearest by correlation, so many are among its 10 nearest on the "
-                f"map.{by_chance}",
-            ),
-        ),
-        Figure(
-            "Stress",
-            plain("stress"),
-            why(
-                "stress",
-                f"The mean squared difference between distance and 1 − ρ: what {dim} dimensions "
-                "can't hold. 0 would be an exact map.",
-            ),
-        ),
-        Figure(
-            "Stability",
-            of_ten("stability"),
-            why(
-                "stability",
-                "Two fits, each of one half of the corpus, agree on so many of a neuron's 10 "
-                "nearest.",
-            ),
-        ),
+    found = [_said(each, figures, dim) for each in told() if each.title]
+    found.append(
         Figure(
             "In no pole",
             "–" if poles is None or poles.noise_share is None else f"{poles.noise_share:.0%}",
             "Neurons that HDBSCAN puts in no group: noise. On the Poles page its settings can be "
             "changed.",
-        ),
-    ]
+        )
+    )
     sample = figures.get("sample")
     if sample is not None:
         off = sample["measured"]

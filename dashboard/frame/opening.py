@@ -11,7 +11,7 @@ from dashboard.state.settings import USUAL_PROJECTION, Settings
 from projector.fitting.checkpoint import OtherRun, has_checkpoint
 from projector.fitting.pipeline import run
 from projector.fitting.preparing import FitSettings, prepare
-from projector.layouts.solving import Layout
+from projector.layouts.settings import Layout
 
 _TOKENS = 200_000
 

@@ -27,6 +27,7 @@ from dashboard.state.loading import extent_at, moments_at, points_at, poles_at
 from dashboard.state.scene import Scene
 from dashboard.state.selection import parse_neuron
 from projector.errors import UserError
+from projector.layouts.registry import OBJECTIVES
 from projector.sites import site_words
 from pruning.poles.poles import Poles
 
@@ -75,14 +76,7 @@ def show(scene: Scene) -> None:
 def _tell(scene: Scene) -> None:
     st.caption(
         "Drag to turn, wheel to zoom, Shift and drag to move, R for the first view; click a neuron "
-        "to choose it. "
-        + (
-            "Axes are in units of 1 − ρ, ρ being the correlation of two neurons' activations: two "
-            "points are as far apart as that, as well as it can be had. How well, is said beside "
-            "the map."
-            if scene.projection.layout(scene.layout).settings.objective == "stress"
-            else "Neighbours fire together; far distances mean little."
-        )
+        "to choose it. " + OBJECTIVES[scene.projection.layout(scene.layout).settings.objective].read
     )
 
 

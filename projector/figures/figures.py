@@ -14,7 +14,7 @@ from torch import Tensor
 
 from projector.errors import UserError
 from projector.projection.facts import MapFigures
-from projector.projection.faithfulness import N_NEIGHBOURS
+from projector.projection.faithfulness import FIGURES, in_words, told
 from projector.projection.projection import Projection
 from projector.storage.places import disk_errors
 
@@ -147,27 +147,20 @@ def heatmap_figure(projection: Projection, layer: int, site: str, order: str = "
 
 
 def stress_figure(projection: Projection) -> go.Figure:
-    """Two strips over layers, a row a site: stress, and the nearest neighbours kept.
+    """Strips over layers, a row a site, for each figure that has one: stress, neighbours kept.
 
     A figure that is null is left blank, its reason on hover.
     """
     sites, layers = projection.sites, projection.layers
     present = set(projection.maps)
+    strips = [each for each in FIGURES.values() if each.strip]
+    better = {"low": "; lower is better", "high": "; higher is better"}
     figure = make_subplots(
-        rows=2,
-        subplot_titles=[
-            "stress: mean over pairs of (distance − (1 − ρ))²; lower is better",
-            f"of {N_NEIGHBOURS} nearest neighbours by ρ, how many the map keeps; higher is better",
-        ],
-        vertical_spacing=0.25,
+        rows=len(strips),
+        subplot_titles=[each.strip + better.get(each.better, "") for each in strips],
+        vertical_spacing=0.5 / len(strips),
     )
-    for row, (name, scale, pattern, factor) in enumerate(
-        [
-            ("stress", "Viridis_r", "{:.3f}", 1.0),
-            ("neighbour_overlap", "Viridis", "{:.1f}", float(N_NEIGHBOURS)),
-        ],
-        1,
-    ):
+    for row, strip in enumerate(strips, 1):
         values: list[list[float | None]] = []
         texts: list[list[str]] = []
         hovers: list[list[str]] = []
@@ -176,16 +169,16 @@ def stress_figure(projection: Projection) -> go.Figure:
                 projection.figures(layer, site) if (layer, site) in present else None
                 for layer in layers
             ]
-            known = [None if f is None else getattr(f, name) for f in figures]
-            found = [None if v is None else v * factor for v in known]
+            found = [None if f is None else strip.number(f) for f in figures]
+            shown = ["–" if v is None else strip.pattern.format(v) for v in found]
             values.append(found)
-            texts.append(["–" if v is None else pattern.format(v) for v in found])
+            texts.append(shown)
             hovers.append(
                 [
                     "not in this projection"
                     if f is None
-                    else html.escape(f.reasons.get(name, pattern.format(v or 0)))
-                    for f, v in zip(figures, found, strict=True)
+                    else html.escape(strip.reason(f) if v is None else text)
+                    for f, v, text in zip(figures, found, shown, strict=True)
                 ]
             )
         figure.add_trace(
@@ -197,7 +190,7 @@ def stress_figure(projection: Projection) -> go.Figure:
                 texttemplate="%{text}",
                 customdata=hovers,
                 hovertemplate="%{y}, %{x}: %{customdata}<extra></extra>",
-                colorscale=scale,
+                colorscale="Viridis_r" if strip.better == "low" else "Viridis",
                 showscale=False,
                 xgap=2,
                 ygap=2,
@@ -214,7 +207,7 @@ def stress_figure(projection: Projection) -> go.Figure:
             "font": {"size": 15},
         },
         margin={"l": 10, "r": 10, "t": 100, "b": 30},
-        height=240 + 90 * max(2, len(sites)),
+        height=(120 + 45 * max(2, len(sites))) * len(strips),
     )
     return figure
 
@@ -258,24 +251,8 @@ def _clearest_map(projection: Projection) -> tuple[int, str] | None:
 
 def trust_text(figures: MapFigures) -> str:
     """How far a map can be trusted, in words."""
-    parts = []
-    overlap, chance = figures.neighbour_overlap, figures.chance_overlap
-    if overlap is not None:
-        parts.append(
-            f"{N_NEIGHBOURS * overlap:.1f} of {N_NEIGHBOURS} nearest neighbours are kept "
-            f"(by chance {N_NEIGHBOURS * chance:.1f})"
-        )
-    if figures.stress is not None:
-        parts.append(f"stress {figures.stress:.3f}")
-    if figures.stress_1 is not None:
-        parts.append(f"stress-1 {figures.stress_1:.2f}")
-    if figures.rank_correlation is not None:
-        parts.append(f"rank correlation {figures.rank_correlation:.2f}")
-    if figures.stability is not None:
-        parts.append(
-            f"two halves of the corpus agree on {N_NEIGHBOURS * figures.stability:.1f} of "
-            f"{N_NEIGHBOURS} neighbours"
-        )
+    parts = [in_words(each.sentence, figures) for each in told()]
+    parts = [part for part in parts if part]
     if figures.sample is not None:
         parts.append(figures.sample.words())
     if not parts:

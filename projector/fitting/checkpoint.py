@@ -21,8 +21,8 @@ from torch import Tensor
 from projector.errors import UserError, named
 from projector.fitting.placing import MapPlacement, PlacedMap
 from projector.projection.facts import MapFacts
+from projector.projection.faithfulness import PlacementFigures
 from projector.projection.overview import FACTS_FILE
-from projector.projection.trust import PlacementFigures
 from projector.storage.entries import Entry
 from projector.storage.replacing import remove_folder, replacing_file
 from projector.storage.tensors import TensorFile, read_metadata, write_tensors

@@ -131,7 +131,7 @@ def run(
     folder = None if out is None else Path(out)
     if resume and folder is None:
         raise UserError("there is nothing to resume without an output folder")
-    if processes.n > 1 and job.layout.method == "adamw":
+    if processes.n > 1 and job.layout.how.trains:
         raise UserError(
             "adamw learns from one batch after another, in one process: leave --solver out, or "
             "start the fit without a launcher"
@@ -302,7 +302,7 @@ class _Fit:
                 gathered = None
             n_done = 0 if gathered is None else gathered.n_batches
             # Maps that are trained side by side draw from one source of randomness.
-            together = job.layout.method == "adamw" and n_done < self.n_batches
+            together = job.layout.how.trains and n_done < self.n_batches
             give_back()
             trainings = make_trainings(job, log_with, log_dir)
             gatherer = make_gatherer(job, keys if together else left, trainings)

@@ -16,7 +16,7 @@ from projector.errors import UserError
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.fitting.settings import LEAST_TOKENS
 from projector.fitting.settings import FitSettings as FitSettings
-from projector.layouts.solving import Layout
+from projector.layouts.settings import Layout
 from projector.memory import free_memory
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture

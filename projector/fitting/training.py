@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from projector.fitting.preparing import Job
-from projector.layouts.online import OnlineTrainer
 from projector.layouts.settings import Layout
+from projector.layouts.solving import OnlineTrainer, loss_of
 from projector.model.loading import input_device
 from projector.sites import MapKey
 from projector.statistics.gathering import Gatherer
@@ -33,7 +33,7 @@ class Training:
         self.layout = layout
         self._trainer = OnlineTrainer(
             layout.dim,
-            objective=layout.objective,
+            loss=loss_of(layout),
             start=layout.start,
             lr=layout.lr,
             p=layout.p,

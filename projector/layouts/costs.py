@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ EXACT = "donot_use_mm_for_euclid_dist"
 # Entries of a block of rows: 16 MiB in float32, so that a pass over N × N keeps its temporaries in
 # a few such blocks whatever N.
 _BLOCK_ENTRIES = 1 << 22
+_N_NEAREST = 10
+_MOST_PAIRS = 500_000
 
 
 def dissimilarity(correlation: Tensor) -> Tensor:
@@ -49,6 +53,11 @@ def stress(positions: Tensor, target: Tensor, *, p: float = 2.0) -> Tensor:
         return positions.sum() * 0
     distance = torch.cdist(positions, positions, p=p, compute_mode=EXACT)
     return (distance - target).square().sum() / (n * (n - 1))
+
+
+def stress_loss(positions: Tensor, correlation: Tensor, p: float) -> Tensor:
+    """:func:`stress` of positions (n, d) whose correlations (n, n) are these; differentiable."""
+    return stress(positions, dissimilarity(correlation), p=p)
 
 
 def stress_sums(
@@ -95,3 +104,74 @@ def arrangement_cost(ranks: Tensor, correlation: Tensor) -> float:
         apart = (places[rows, None] - places[None, :]).abs()
         total += float((apart * (1 + correlation[rows].double()) / 2).sum())
     return total
+
+
+def nearest_on_map(positions: Tensor, p: float = 2.0, k: int = _N_NEAREST) -> Tensor:
+    """(N, k) indices of each neuron's nearest on the map, itself left out."""
+    found = []
+    for rows in row_blocks(positions.shape[0]):
+        distance = torch.cdist(positions[rows], positions, p=p, compute_mode=EXACT)
+        found.append(_nearest(distance, rows, k))
+    return torch.cat(found)
+
+
+def nearest_by_target(target: Tensor | Target, k: int = _N_NEAREST) -> Tensor:
+    """(N, k) indices of each neuron's nearest by wanted distance, itself left out.
+
+    Args:
+        target: (N, N) distances wanted, or another form of them.
+    """
+    form = as_target(target)
+    everyone = slice(0, form.n)
+    return torch.cat(
+        [_nearest(form.block(rows, everyone).clone(), rows, k) for rows in row_blocks(form.n)]
+    )
+
+
+def _nearest(distance: Tensor, rows: slice, k: int) -> Tensor:
+    own = torch.arange(rows.start, rows.stop, device=distance.device)
+    distance[own - rows.start, own] = torch.inf
+    return distance.topk(k, dim=1, largest=False).indices
+
+
+def overlap_of(a: Tensor, b: Tensor) -> float:
+    """Mean over rows of the share of entries that ``a`` and ``b``, both (N, k), have in common."""
+    shared = sum(int((a[:, [i]] == b).sum()) for i in range(a.shape[1]))
+    return shared / a.numel()
+
+
+def rank_correlation(positions: Tensor, target: Target, p: float) -> float | None:
+    """Spearman's, over all pairs, or half a million drawn at random with replacement where more."""
+    n = positions.shape[0]
+    if n < 3:
+        return None
+    if n * (n - 1) // 2 <= _MOST_PAIRS:
+        first, second = torch.triu_indices(n, n, offset=1, device=positions.device)
+    else:
+        generator = torch.Generator().manual_seed(0)
+        first = torch.randint(n, (_MOST_PAIRS,), generator=generator)
+        second = (first + torch.randint(1, n, (_MOST_PAIRS,), generator=generator)) % n
+        first, second = first.to(positions.device), second.to(positions.device)
+    difference = positions[first] - positions[second]
+    distance = torch.linalg.vector_norm(difference, ord=p, dim=1).cpu().numpy()
+    wanted = target.pairs(first, second).cpu().numpy()
+    # Side by side: sorting is most of the work, and NumPy sorts on one core, without Python's lock.
+    with ThreadPoolExecutor(2) as pool:
+        ranks = list(pool.map(_ranks, (distance, wanted)))
+    if any(np.ptp(r) == 0 for r in ranks):
+        return None
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """(n,) ranks from 0 on of values (n,); equal ones share the mean of theirs.
+
+    As scipy.stats.rankdata, which takes twice as long and half a second to import.
+    """
+    order = np.argsort(values)
+    ordered = values[order]
+    begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    ends = np.append(begins[1:], len(values))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((begins + ends - 1) / 2, ends - begins)
+    return ranks

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from projector.layouts.objective import (
     DEFAULT_SOLVER,
+    Column,
     Method,
     Objective,
     Placement,
@@ -19,11 +21,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# Sums of |πᵢ − πⱼ|·(1 + ρᵢⱼ)/2 over pairs: of the two orders that it began with, of its own, and
+# the mean of random ones.
+_COSTS = "arrangement_cost"
+
+
 def _arrange(correlation: Tensor, layout: Settings) -> Placement:
-    from projector.layouts.arrangement import arrange, positions_of
+    from projector.layouts.solvers.arrangement import arrange, positions_of
 
     arrangement = arrange(correlation)
-    return Placement(positions_of(arrangement.ranks), arrangement)
+    costs = {
+        "spectral": arrangement.spectral_cost,
+        "leaf": arrangement.leaf_cost,
+        "final": arrangement.cost,
+        "random": arrangement.random_cost,
+    }
+    return Placement(positions_of(arrangement.ranks), {_COSTS: costs})
+
+
+def _share_of_random(name: str) -> Callable[[Mapping[str, Any]], float | None]:
+    """A cost as a share of what a random order costs: the bare sums grow with N³."""
+
+    def read(figures: Mapping[str, Any]) -> float | None:
+        costs = figures.get(_COSTS)
+        return costs[name] / costs["random"] if costs and costs["random"] else None
+
+    return read
 
 
 def _loss(points: Tensor, correlation: Tensor, p: float) -> Tensor:
@@ -45,7 +68,7 @@ def _loss(points: Tensor, correlation: Tensor, p: float) -> Tensor:
 def _ranks(points: Tensor) -> Tensor:
     import torch
 
-    from projector.layouts.arrangement import positions_of, ranks_of
+    from projector.layouts.solvers.arrangement import positions_of, ranks_of
 
     return positions_of(ranks_of(torch.argsort(points[:, 0], stable=True)))
 
@@ -75,6 +98,15 @@ LINEAR = Objective(
     loss=_loss,
     finish=_ranks,
     lacks={"distances": "the distances of a linear map are not meant to be 1 − ρ"},
+    own=(_COSTS,),
+    columns=(
+        Column("spectral", _share_of_random("spectral")),
+        Column("leaf", _share_of_random("leaf")),
+        Column("cost", _share_of_random("final")),
+    ),
+    legend="cost of the linear arrangement, as a share of a random order's; spectral and leaf are "
+    "the two orders it was improved from",
     is_order=True,
+    evenly="its neurons stand one step apart, no place denser than another",
     then="neighbours",
 )

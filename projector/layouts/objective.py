@@ -47,13 +47,27 @@ class Settings(Protocol):
 class Placement:
     """Positions (N, d) float32, NaN for undefined neurons, and how they were reached.
 
-    ``arrangement`` is what a linear map was improved from,
-    :class:`projector.layouts.arrangement.Arrangement`; None for other objectives and for
-    ``adamw``.
+    ``own`` is what the objective alone tells of them, under the names of :attr:`Objective.own`:
+    of a linear map, what it was improved from.
     """
 
     positions: Tensor
-    arrangement: Any = None
+    own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that an objective adds to the terminal's table of maps.
+
+    Attributes:
+        title: above it.
+        read: the number of one map, from its figures by name; None where it is unknown.
+        pattern: how the number is written.
+    """
+
+    title: str
+    read: Callable[[Mapping[str, Any]], float | None]
+    pattern: str = "{:.4f}"
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,13 @@ class Objective:
         finish: for methods that train: trained points (n, d) → positions (n, d).
         lacks: what its positions do not promise, and why a figure of trust that needs it is
             without meaning.
+        own: names of what it alone tells of a map: numbers by name, saved beside the figures of
+            trust, as :attr:`Placement.own` gives them.
+        columns: columns of the terminal's table for those.
+        legend: what these columns tell.
         is_order: whether positions are places in an order, evenly spaced.
+        evenly: why its positions are no denser in one place than in another, so that no groups
+            can be found by density; empty where they can.
         read: how to read a map of it, for a person who looks at one.
         then: the objective that a person who has seen this one may try next.
     """
@@ -122,7 +142,11 @@ class Objective:
     loss: Callable[[Tensor, Tensor, float], Tensor] | None = None
     finish: Callable[[Tensor], Tensor] = lambda points: points - points.mean(dim=0)
     lacks: Mapping[str, str] = field(default_factory=dict)
+    own: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    legend: str = ""
     is_order: bool = False
+    evenly: str = ""
     read: str = "Neighbours fire together; far distances mean little."
     then: str = "stress"
 
@@ -153,4 +177,4 @@ def _placed(
         found = Placement(rho.new_zeros(0, layout.dim))
     else:
         found = place(rho.abs() if layout.absolute else rho, layout)
-    return Placement(among_all(found.positions, correlation.is_defined), found.arrangement)
+    return Placement(among_all(found.positions, correlation.is_defined), found.own)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from projector.errors import SettingError, UserError, named
 from projector.layouts.objective import Placement, Settings
-from projector.layouts.online import TRACKERS, OnlineTrainer, train_until_still
 from projector.layouts.registry import OBJECTIVES
 from projector.layouts.settings import STARTS, Layout
+from projector.layouts.solvers.online import TRACKERS, Loss, OnlineTrainer, train_until_still
 from projector.statistics.correlations import Correlation, MatrixFree, among_all, as_correlation
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Placement",
     "among_all",
     "finish_trained",
+    "loss_of",
     "place",
     "solve",
     "solve_all",
@@ -113,7 +114,7 @@ def _trained(correlation: Correlation, layout: Layout) -> Placement:
         return Placement(among_all(rho.new_zeros(0, layout.dim), correlation.is_defined))
     trainer = OnlineTrainer(
         layout.dim,
-        objective=layout.objective,
+        loss=loss_of(layout),
         start=layout.start,
         lr=layout.lr,
         p=layout.p,
@@ -122,6 +123,13 @@ def _trained(correlation: Correlation, layout: Layout) -> Placement:
     )
     points = train_until_still(trainer, rho.abs() if layout.absolute else rho)
     return Placement(among_all(finish_trained(points, layout), correlation.is_defined))
+
+
+def loss_of(layout: Layout) -> Loss:
+    """What the training of a layout lowers."""
+    loss = layout.record.loss
+    assert loss is not None, f"the objective {layout.objective} is not trained"
+    return loss
 
 
 def _needs_matrix(correlation: Correlation, layout: Layout) -> UserError:

@@ -29,7 +29,7 @@ def _place(correlations: Sequence[Correlation], layout: Settings) -> list[Placem
 def _majorize(correlations: Sequence[Correlation], layout: Settings) -> list[Placement]:
     import torch
 
-    from projector.layouts.smacof import minimize_stresses
+    from projector.layouts.solvers.smacof import minimize_stresses
     from projector.layouts.start import start_positions
     from projector.statistics.correlations import among_all
 
@@ -46,14 +46,9 @@ def _majorize(correlations: Sequence[Correlation], layout: Settings) -> list[Pla
 
 
 def _loss(points: Tensor, correlation: Tensor, p: float) -> Tensor:
-    """Stress, mean over pairs of n ≥ 2 neurons."""
-    import torch
+    from projector.layouts.costs import stress_loss
 
-    from projector.layouts.costs import EXACT, dissimilarity
-
-    n = len(points)
-    distance = torch.cdist(points, points, p=p, compute_mode=EXACT)
-    return (distance - dissimilarity(correlation)).square().sum() / (n * (n - 1))
+    return stress_loss(points, correlation, p)
 
 
 def _seconds(n: int, layout: Settings, device: torch.device) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 from projector.errors import UserError
 from projector.layouts.settings import Layout
-from projector.projection.trust import FIGURES, ArrangementCosts, PlacementFigures
+from projector.projection.faithfulness import FIGURES, PlacementFigures
 from projector.storage.entries import Entry
 
 FORMAT = "transformer-projection"
@@ -344,10 +344,6 @@ class MapFigures(Mapping[str, Any]):
     @property
     def sample(self) -> SampleFacts | None:
         return self.map.sample
-
-    @property
-    def arrangement_cost(self) -> ArrangementCosts | None:
-        return self.placement.arrangement_cost
 
     @property
     def reasons(self) -> Mapping[str, str]:

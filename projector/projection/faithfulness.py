@@ -1,34 +1,233 @@
-"""How far a map can be trusted."""
+"""How far a map can be trusted: every figure of it, how it is measured, and its words.
+
+One record and one line here make a figure: commands, JSON, pictures and pages read the record.
+Nothing heavy is imported before a map is measured, so that what was saved can be told without.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from string import Formatter
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
+from projector.layouts.registry import OBJECTIVES
+from projector.storage.entries import Entry
 
-from projector.layouts.costs import EXACT, row_blocks, stress_figures
-from projector.layouts.settings import Layout
-from projector.projection.trust import FIGURES, Faithfulness
-from projector.statistics.correlations import (
-    Correlation,
-    Target,
-    as_correlation,
-    as_target,
-)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from projector.layouts.settings import Layout
+    from projector.statistics.correlations import Correlation, Target
 
 N_NEIGHBOURS = 10
-_MOST_PAIRS = 500_000
+_SENTENCE_END = re.compile(r"(?<=\.) ")
+NOT_MEASURED = "it was not measured yet when this map was made"
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """What a map keeps of the correlations.
+
+    Attributes:
+        values: figure → its number, None where it can't be given.
+        reasons: figure → why it is None.
+    """
+
+    values: Mapping[str, float | None]
+    reasons: Mapping[str, str]
+
+    def __getattr__(self, name: str) -> float | None:
+        # Of figures alone, so that a new one needs no line here.
+        if name in FIGURES:
+            return self.values.get(name)
+        raise AttributeError(f"there is no figure '{name}'")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures for JSON."""
+        return {**self.values, "reasons": dict(self.reasons)}
+
+    @classmethod
+    def from_entry(cls, entry: Entry) -> Faithfulness:
+        """The figures as they were saved; one that the file lacks is None, with that as its reason.
+
+        Raises:
+            Wrong: if a figure is not a number.
+        """
+        values = {name: entry.maybe_number(name) for name in FIGURES}
+        lacking = {name: NOT_MEASURED for name, value in values.items() if value is None}
+        return cls(values, lacking | entry.texts_by_name("reasons"))
+
+
+@dataclass(frozen=True)
+class PlacementFigures:
+    """What is known of one map of a layout.
+
+    Attributes:
+        trust: how far it can be trusted.
+        own: what its objective alone tells of it, by name: see
+            :attr:`projector.layouts.objective.Objective.own`.
+    """
+
+    trust: Faithfulness
+    own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self.trust.as_dict(), **{name: dict(each) for name, each in self.own.items()}}
+
+    @classmethod
+    def from_entry(cls, entry: Entry) -> PlacementFigures:
+        """Raises ``Wrong`` where a figure is not a number."""
+        own = {}
+        for name in (name for record in OBJECTIVES.values() for name in record.own):
+            each = entry.maybe_entry(name)
+            numbers = {} if each is None else {key: each.maybe_number(key) for key in each}
+            known = {key: value for key, value in numbers.items() if value is not None}
+            if known and len(known) == len(numbers):
+                own[name] = known
+        return cls(Faithfulness.from_entry(entry), own)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A map under measurement, of its n live neurons alone.
+
+    Attributes:
+        points: (n, d) positions.
+        target: distances wanted between them.
+        layout: how the positions were found.
+        on_map: share of the nearest on the map that the maps of both halves of the corpus agree
+            on; or why it is unknown.
+        by_rho: the same of the nearest by ρ.
+    """
+
+    points: Tensor
+    target: Target
+    layout: Layout
+    on_map: float | str
+    by_rho: float | str
+
+    @property
+    def n(self) -> int:
+        return len(self.points)
+
+    @cached_property
+    def stress(self) -> tuple[float | str, float | str]:
+        """Stress and stress-1, or why there is none."""
+        from projector.layouts.costs import stress_figures
+
+        if not self.n:
+            return "no neuron is defined", "no neuron is defined"
+        stress, stress_1 = stress_figures(self.points, self.target, p=self.layout.p)
+        return stress, "all positions coincide" if stress_1 is None else stress_1
+
+    @property
+    def too_few(self) -> str | None:
+        """Why neighbours tell nothing, if so."""
+        if self.n >= N_NEIGHBOURS + 2:
+            return None
+        return f"{self.n} defined neurons are too few for {N_NEIGHBOURS} neighbours"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of trust: a number that a map is judged by.
+
+    A face that has no words for it leaves it out. In words, ``{name}`` is the figure of that name,
+    multiplied by its factor, and ``{dim}`` the map's dimension; a format may follow, as
+    ``{stress:.3f}``.
+
+    Attributes:
+        name: its key in every file.
+        measure: a number, or why there is none.
+        better: ``low`` or ``high``; empty where neither is.
+        needs: what an objective may lack, in which case the figure means nothing:
+            :attr:`projector.layouts.objective.Objective.lacks`.
+        factor: by which it is multiplied where people read it.
+        pattern: how it is then written.
+        column: title of its column in the terminal's table.
+        legend: what the column tells.
+        sentence: what it says under a picture.
+        strip: title of its strip in the picture of trust.
+        title: its name on a page.
+        value: how a page writes it; as ``pattern`` does where this is empty.
+        meaning: what a page says that it means.
+        place: where it stands among the others in sentences and on pages.
+    """
+
+    name: str
+    measure: Callable[[Measured], float | str]
+    better: str = ""
+    needs: tuple[str, ...] = ()
+    factor: float = 1.0
+    pattern: str = "{:.3f}"
+    column: str = ""
+    legend: str = ""
+    sentence: str = ""
+    strip: str = ""
+    title: str = ""
+    value: str = ""
+    meaning: str = ""
+    place: int = 100
+
+    def number(self, figures: Mapping[str, Any]) -> float | None:
+        """The number of a map as people read it; None where it is unknown."""
+        found = figures.get(self.name)
+        return None if found is None else float(found * self.factor)
+
+    def reason(self, figures: Mapping[str, Any]) -> str:
+        """Why the number is unknown."""
+        return str((figures.get("reasons") or {}).get(self.name, NOT_MEASURED))
+
+    def lacking(self, objective: str) -> str | None:
+        """Why the figure means nothing for maps of an objective; None where it means something."""
+        lacks = OBJECTIVES[objective].lacks if objective in OBJECTIVES else {}
+        return next((lacks[need] for need in self.needs if need in lacks), None)
+
+
+FIGURES: dict[str, Figure] = {}
+
+
+def register_figure(figure: Figure) -> None:
+    """Make a figure known, by its name, to every measurement, table, picture and page."""
+    FIGURES[figure.name] = figure
+
+
+def in_words(words: str, figures: Mapping[str, Any], **more: Any) -> str:
+    """Words of a :class:`Figure` with the numbers of a map.
+
+    Of several sentences, those are left out of which a number is unknown.
+    """
+    return " ".join(
+        filter(None, (_filled(each, figures, more) for each in _SENTENCE_END.split(words)))
+    )
+
+
+def _filled(words: str, figures: Mapping[str, Any], more: Mapping[str, Any]) -> str:
+    numbers = dict(more)
+    for _, name, _, _ in Formatter().parse(words):
+        if name and name not in numbers:
+            value = figures.get(name)
+            if value is None:
+                return ""
+            numbers[name] = value * FIGURES[name].factor
+    return words.format(**numbers)
+
+
+def told() -> list[Figure]:
+    """All figures, in the order in which sentences and pages tell them."""
+    return sorted(FIGURES.values(), key=lambda figure: figure.place)
 
 
 def measure(
     positions: Tensor,
     correlation: Tensor | Correlation | None,
     layout: Layout,
-    half_correlations: tuple[Tensor | Correlation, Tensor | Correlation] | None = None,
-    half_positions: tuple[Tensor, Tensor] | None = None,
+    half_correlations: Sequence[Tensor | Correlation] | None = None,
+    half_positions: Sequence[Tensor] | None = None,
     *,
     no_halves: str = "the corpus was not fitted in halves",
 ) -> Faithfulness:
@@ -36,164 +235,164 @@ def measure(
 
     Args:
         positions: (N, d), NaN for undefined neurons.
-        correlation: (N, N), NaN for undefined neurons, or a sample to compute it from; None where
-            it was not kept.
+        correlation: of the N neurons; None where it was not kept.
         layout: how the positions were found.
         half_correlations: those of the first and of the second half of the corpus.
         half_positions: the maps of the two halves.
         no_halves: why either is None.
     """
     if correlation is None:
-        missing = "correlations were not kept"
-        return Faithfulness(**dict.fromkeys(FIGURES), reasons=dict.fromkeys(FIGURES, missing))
+        return Faithfulness(
+            dict.fromkeys(FIGURES), dict.fromkeys(FIGURES, "correlations were not kept")
+        )
+    from projector.statistics.correlations import as_correlation
+
     form = as_correlation(correlation)
     alive = positions.isfinite().all(dim=1) & form.is_defined
-    points, target = positions[alive], form.target(layout.absolute, alive)
-    n = points.shape[0]
+    halves = [as_correlation(each) for each in half_correlations or ()]
+    agreed = _agreement(alive, layout, halves, half_positions or (), no_halves)
+    target = form.target(layout.absolute, alive)
+    measured = Measured(positions[alive], target, layout, *agreed)
+    values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
-
-    stress: float | None = None
-    stress_1: float | None = None
-    if n == 0:
-        reasons["stress"] = reasons["stress_1"] = "no neuron is defined"
-    elif layout.objective == "stress":
-        stress, stress_1 = stress_figures(points, target, p=layout.p)
-        if stress_1 is None:
-            reasons["stress_1"] = "all positions coincide"
-    else:
-        why = f"the distances of a {layout.objective} map are not meant to be 1 − ρ"
-        reasons["stress"] = reasons["stress_1"] = why
-
-    rank_correlation = _rank_correlation(points, target, layout.p)
-    if rank_correlation is None:
-        reasons["rank_correlation"] = "all distances are equal"
-
-    overlap = chance = stability = correlation_stability = None
-    if n < N_NEIGHBOURS + 2:
-        why = f"{n} defined neurons are too few for {N_NEIGHBOURS} neighbours"
-        reasons |= dict.fromkeys(
-            ("neighbour_overlap", "chance_overlap", "stability", "correlation_stability"), why
-        )
-    else:
-        overlap = overlap_of(nearest_on_map(points, layout.p), nearest_by_target(target))
-        chance = N_NEIGHBOURS / (n - 1)
-        stability, correlation_stability = _stability(
-            alive,
-            layout,
-            None if half_correlations is None else [*map(as_correlation, half_correlations)],
-            half_positions,
-        )
-        for name, value, halves in (
-            ("stability", stability, half_positions),
-            ("correlation_stability", correlation_stability, half_correlations),
-        ):
-            if value is None:
-                reasons[name] = (
-                    no_halves
-                    if halves is None
-                    else "too few neurons are defined in both halves of the corpus"
-                )
-    return Faithfulness(
-        stress,
-        stress_1,
-        rank_correlation,
-        overlap,
-        chance,
-        stability,
-        correlation_stability,
-        reasons,
-    )
+    for name, figure in FIGURES.items():
+        found = figure.lacking(layout.objective) or figure.measure(measured)
+        if isinstance(found, str):
+            values[name], reasons[name] = None, found
+        else:
+            values[name] = found
+    return Faithfulness(values, reasons)
 
 
-def _stability(
+def _agreement(
     alive: Tensor,
     layout: Layout,
-    correlations: Sequence[Correlation] | None,
-    positions: tuple[Tensor, Tensor] | None,
-) -> tuple[float | None, float | None]:
+    correlations: Sequence[Correlation],
+    positions: Sequence[Tensor],
+    no_halves: str,
+) -> tuple[float | str, float | str]:
     """The neighbours on which the two halves agree: on their maps, and by ρ."""
-    if correlations is None:
-        return None, None
+    from projector.layouts.costs import nearest_by_target, nearest_on_map, overlap_of
+
+    if not correlations:
+        return no_halves, no_halves
     both = alive.clone()
     for rho in correlations:
         both &= rho.is_defined
-    for points in positions or ():
+    for points in positions:
         both &= points.isfinite().all(dim=1)
     if int(both.sum()) < N_NEIGHBOURS + 2:
-        return None, None
-    by_rho = [nearest_by_target(rho.target(layout.absolute, both)) for rho in correlations]
-    if positions is None:
-        return None, overlap_of(*by_rho)
-    on_map = [nearest_on_map(points[both], layout.p) for points in positions]
-    return overlap_of(*on_map), overlap_of(*by_rho)
-
-
-def nearest_on_map(positions: Tensor, p: float = 2.0, k: int = N_NEIGHBOURS) -> Tensor:
-    """(N, k) indices of each neuron's nearest on the map, itself left out."""
-    found = []
-    for rows in row_blocks(positions.shape[0]):
-        distance = torch.cdist(positions[rows], positions, p=p, compute_mode=EXACT)
-        found.append(_nearest(distance, rows, k))
-    return torch.cat(found)
-
-
-def nearest_by_target(target: Tensor | Target, k: int = N_NEIGHBOURS) -> Tensor:
-    """(N, k) indices of each neuron's nearest by wanted distance, itself left out.
-
-    Args:
-        target: (N, N) distances wanted, or another form of them.
-    """
-    form = as_target(target)
-    everyone = slice(0, form.n)
-    return torch.cat(
-        [_nearest(form.block(rows, everyone).clone(), rows, k) for rows in row_blocks(form.n)]
+        few = "too few neurons are defined in both halves of the corpus"
+        return few if positions else no_halves, few
+    first, second = (
+        nearest_by_target(rho.target(layout.absolute, both), N_NEIGHBOURS) for rho in correlations
     )
+    by_rho = overlap_of(first, second)
+    if not positions:
+        return no_halves, by_rho
+    first, second = (nearest_on_map(points[both], layout.p, N_NEIGHBOURS) for points in positions)
+    return overlap_of(first, second), by_rho
 
 
-def _nearest(distance: Tensor, rows: slice, k: int) -> Tensor:
-    own = torch.arange(rows.start, rows.stop, device=distance.device)
-    distance[own - rows.start, own] = torch.inf
-    return distance.topk(k, dim=1, largest=False).indices
+def _rank_correlation(map: Measured) -> float | str:
+    from projector.layouts.costs import rank_correlation
+
+    found = rank_correlation(map.points, map.target, map.layout.p)
+    return "all distances are equal" if found is None else found
 
 
-def overlap_of(a: Tensor, b: Tensor) -> float:
-    """Mean over rows of the share of entries that ``a`` and ``b``, both (N, k), have in common."""
-    shared = sum(int((a[:, [i]] == b).sum()) for i in range(a.shape[1]))
-    return shared / a.numel()
+def _neighbour_overlap(map: Measured) -> float | str:
+    from projector.layouts.costs import nearest_by_target, nearest_on_map, overlap_of
+
+    if map.too_few:
+        return map.too_few
+    near = nearest_on_map(map.points, map.layout.p, N_NEIGHBOURS)
+    return overlap_of(near, nearest_by_target(map.target, N_NEIGHBOURS))
 
 
-def _rank_correlation(positions: Tensor, target: Target, p: float) -> float | None:
-    """Spearman's, over all pairs, or half a million drawn at random with replacement where more."""
-    n = positions.shape[0]
-    if n < 3:
-        return None
-    if n * (n - 1) // 2 <= _MOST_PAIRS:
-        first, second = torch.triu_indices(n, n, offset=1, device=positions.device)
-    else:
-        generator = torch.Generator().manual_seed(0)
-        first = torch.randint(n, (_MOST_PAIRS,), generator=generator)
-        second = (first + torch.randint(1, n, (_MOST_PAIRS,), generator=generator)) % n
-        first, second = first.to(positions.device), second.to(positions.device)
-    difference = positions[first] - positions[second]
-    distance = torch.linalg.vector_norm(difference, ord=p, dim=1).cpu().numpy()
-    wanted = target.pairs(first, second).cpu().numpy()
-    # Side by side: sorting is most of the work, and NumPy sorts on one core, without Python's lock.
-    with ThreadPoolExecutor(2) as pool:
-        ranks = list(pool.map(_ranks, (distance, wanted)))
-    if any(np.ptp(r) == 0 for r in ranks):
-        return None
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """(n,) ranks from 0 on of values (n,); equal ones share the mean of theirs.
-
-    As scipy.stats.rankdata, which takes twice as long and half a second to import.
-    """
-    order = np.argsort(values)
-    ordered = values[order]
-    begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    ends = np.append(begins[1:], len(values))
-    ranks = np.empty(len(values))
-    ranks[order] = np.repeat((begins + ends - 1) / 2, ends - begins)
-    return ranks
+for _figure in (
+    Figure(
+        "stress",
+        lambda map: map.stress[0],
+        better="low",
+        needs=("distances",),
+        pattern="{:.4f}",
+        column="stress",
+        sentence="stress {stress:.3f}",
+        strip="stress: mean over pairs of (distance − (1 − ρ))²",
+        title="Stress",
+        value="{stress:.3f}",
+        meaning="The mean squared difference between distance and 1 − ρ: what {dim} dimensions "
+        "can't hold. 0 would be an exact map.",
+        place=20,
+    ),
+    Figure(
+        "stress_1",
+        lambda map: map.stress[1],
+        better="low",
+        needs=("distances",),
+        column="stress-1",
+        sentence="stress-1 {stress_1:.2f}",
+        place=30,
+    ),
+    Figure(
+        "rank_correlation",
+        _rank_correlation,
+        better="high",
+        column="rank ρ",
+        legend="rank correlation of distance on the map and 1 − ρ",
+        sentence="rank correlation {rank_correlation:.2f}",
+        place=40,
+    ),
+    Figure(
+        "neighbour_overlap",
+        _neighbour_overlap,
+        better="high",
+        factor=N_NEIGHBOURS,
+        pattern="{:.1f}",
+        column="kept",
+        legend=f"of a neuron's {N_NEIGHBOURS} nearest by ρ, how many are among its "
+        f"{N_NEIGHBOURS} nearest on the map",
+        sentence=f"{{neighbour_overlap:.1f}} of {N_NEIGHBOURS} nearest neighbours are kept (by "
+        "chance {chance_overlap:.1f})",
+        strip=f"of {N_NEIGHBOURS} nearest neighbours by ρ, how many the map keeps",
+        title="Neighbours kept",
+        value=f"{{neighbour_overlap:.1f}} of {N_NEIGHBOURS}",
+        meaning=f"Of a neuron's {N_NEIGHBOURS} nearest by correlation, so many are among its "
+        f"{N_NEIGHBOURS} nearest on the map. By chance it would be {{chance_overlap:.1f}}.",
+        place=10,
+    ),
+    Figure(
+        "chance_overlap",
+        lambda map: map.too_few or N_NEIGHBOURS / (map.n - 1),
+        factor=N_NEIGHBOURS,
+        pattern="{:.1f}",
+        column="chance",
+        legend="the same, were positions random",
+    ),
+    Figure(
+        "stability",
+        lambda map: map.too_few or map.on_map,
+        better="high",
+        factor=N_NEIGHBOURS,
+        pattern="{:.1f}",
+        column="stable",
+        legend=f"of its {N_NEIGHBOURS} nearest on the map, how many two halves of the corpus "
+        "agree on",
+        sentence="two halves of the corpus agree on {stability:.1f} of "
+        f"{N_NEIGHBOURS} neighbours",
+        title="Stability",
+        value=f"{{stability:.1f}} of {N_NEIGHBOURS}",
+        meaning="Two fits, each of one half of the corpus, agree on so many of a neuron's "
+        f"{N_NEIGHBOURS} nearest.",
+        place=50,
+    ),
+    Figure(
+        "correlation_stability",
+        lambda map: map.too_few or map.by_rho,
+        better="high",
+        factor=N_NEIGHBOURS,
+        pattern="{:.1f}",
+    ),
+):
+    register_figure(_figure)

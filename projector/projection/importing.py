@@ -13,10 +13,9 @@ from projector.layouts.settings import Layout
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import load_model
 from projector.projection.facts import Facts, LayoutSettings, MapFacts
-from projector.projection.faithfulness import measure
+from projector.projection.faithfulness import PlacementFigures, measure
 from projector.projection.projection import PlacedLayout, Projection
 from projector.projection.provenance import model_facts, versions
-from projector.projection.trust import PlacementFigures
 from projector.sites import map_name
 
 _KEY = re.compile(r"(?:^|\.)layers\.(\d+)\.(mlp|self_attn)\.neuron_projections$")

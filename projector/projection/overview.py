@@ -22,7 +22,7 @@ from projector.projection.facts import (
     LayoutSettings,
     MapFigures,
 )
-from projector.projection.trust import PlacementFigures
+from projector.projection.faithfulness import PlacementFigures
 from projector.sites import map_name
 from projector.storage.entries import Entry, Wrong
 from projector.storage.headers import DamagedFile, Header, read_header

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from projector.errors import UserError, check_choice, named
+from projector.layouts.registry import OBJECTIVES
 from projector.projection.facts import LayoutFacts
 from projector.projection.overview import (
     FACTS_FILE,
@@ -105,7 +106,7 @@ class Projection(Overview):
                 or ``index``.
             layout: the layout's name; None is the first.
         """
-        from projector.layouts.arrangement import arrange, leaf_order, spectral_order
+        from projector.layouts.solvers.arrangement import arrange, leaf_order, spectral_order
 
         check_choice("order", by, ORDERS)
         settings = self.layout(layout).settings
@@ -113,7 +114,8 @@ class Projection(Overview):
         defined = positions.isfinite().all(dim=1).nonzero()[:, 0]
         if by == "index":
             return defined
-        if by == "linear" and settings.objective == "linear":
+        record = OBJECTIVES.get(settings.objective)
+        if by == "linear" and record is not None and record.is_order:
             return defined[torch.argsort(positions[defined, 0], stable=True)]
         rho = self.correlation(layer, site)[defined][:, defined]
         if settings.absolute:

@@ -14,11 +14,9 @@ from torch import nn
 
 from projector.fitting.preparing import Job
 from projector.layouts.settings import Layout
-from projector.layouts.solving import Placement
 from projector.model.architecture.records import Architecture
 from projector.model.loading import LoadedModel, input_device
 from projector.projection.facts import CorpusFacts, Facts, LayoutSettings, MapFacts, ModelFacts
-from projector.projection.trust import ArrangementCosts
 
 _VERSIONS_OF = (
     "torch",
@@ -60,19 +58,6 @@ def projection_facts(job: Job, maps: Mapping[str, MapFacts]) -> Facts:
 def layout_settings(layout: Layout) -> LayoutSettings:
     """How positions are found, as a projection says it."""
     return LayoutSettings.from_dict({**asdict(layout), "method": layout.method})
-
-
-def arrangement_costs(placement: Placement) -> ArrangementCosts | None:
-    """What a linear map was improved from; None for others."""
-    found = placement.arrangement
-    if found is None:
-        return None
-    return ArrangementCosts(
-        spectral=found.spectral_cost,
-        leaf=found.leaf_cost,
-        final=found.cost,
-        random=found.random_cost,
-    )
 
 
 def run_facts(job: Job, n_processes: int) -> dict[str, Any]:

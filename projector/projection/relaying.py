@@ -13,11 +13,10 @@ from projector.layouts.settings import Layout
 from projector.layouts.solving import solve
 from projector.memory import memory_errors
 from projector.progress import Progress, Silent
-from projector.projection.faithfulness import measure
+from projector.projection.faithfulness import PlacementFigures, measure
 from projector.projection.overview import read_saved
 from projector.projection.projection import PlacedLayout, Projection
-from projector.projection.provenance import arrangement_costs, layout_settings, versions
-from projector.projection.trust import PlacementFigures
+from projector.projection.provenance import layout_settings, versions
 from projector.projection.writing import check_name, write_layout
 from projector.sites import map_name
 from projector.storage.additions import adding
@@ -120,7 +119,7 @@ def lay_out(
                 no_halves="the halves of the corpus were not kept",
             )
         positions[name] = placement.positions
-        figures[name] = PlacementFigures(trust, arrangement_costs(placement))
+        figures[name] = PlacementFigures(trust, placement.own)
         progress.advance(1)
     progress.end()
     return PlacedLayout(layout_settings(layout), figures, versions(), positions)

@@ -282,7 +282,9 @@ class Matrix:
         return self._whole
 
     def target(self, absolute: bool = False, chosen: Tensor | None = None) -> Target:
-        return Correlations(self._whole if chosen is None else self._of(chosen), absolute)
+        if chosen is None or torch.equal(chosen, self.is_defined):
+            return Correlations(self._whole, absolute)
+        return Correlations(self._of(chosen), absolute)
 
     @cached_property
     def _whole(self) -> Tensor:

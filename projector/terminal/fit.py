@@ -100,7 +100,7 @@ def _prepared(
     from projector.model.loading import check_device_map
     from projector.projection.projection import check_out
 
-    if options.log_with is not None and layout.method != "adamw":
+    if options.log_with is not None and not layout.how.trains:
         raise UserError(
             f"{named('log_with')} follows the training of {named('solver', 'adamw')}: add that"
         )

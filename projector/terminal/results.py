@@ -9,6 +9,8 @@ from shlex import quote
 from shutil import which
 from typing import Any
 
+from projector.layouts.registry import OBJECTIVES
+
 
 def summary(projection: Any, out: Path, layout: str | None = None) -> dict[str, Any]:
     """The one object of ``--json``.
@@ -45,8 +47,10 @@ def next_command(projection: Any, out: Path, pictures: list[Path]) -> str:
         names = ", ".join(path.name for path in pictures)
         then = f"{program} info {quote(str(out))}"
         if all(projection.has_statistics_of(*key) for key in projection.maps):
+            record = OBJECTIVES.get(projection.layout().settings.objective)
             made = {each.settings.objective for each in projection.layouts.values()}
-            left = [each for each in ("neighbours", "stress", "linear") if each not in made]
+            following = [] if record is None else [record.then]
+            left = [each for each in (*following, *OBJECTIVES) if each not in made]
             if left:
                 then = f"{program} layout {quote(str(out))} --objective {left[0]}"
         return f"open {names} there in a browser; then try\n  {then}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -26,14 +26,11 @@ from rich.table import Table
 from rich.text import Text
 
 from projector.errors import UserError
+from projector.layouts.objective import Column, Objective
+from projector.layouts.registry import OBJECTIVES
+from projector.projection.faithfulness import FIGURES
 from projector.terminal.options import option_words
 
-_LEGEND = """[dim]rank ρ  rank correlation of distance on the map and 1 − ρ
-kept    of a neuron's 10 nearest by ρ, how many are among its 10 nearest on the map
-chance  the same, were positions random
-stable  of its 10 nearest on the map, how many two halves of the corpus agree on[/dim]"""
-_LINEAR_LEGEND = """[dim]cost    of the linear arrangement, as a share of a random order's; spectral
-        and leaf are the two orders it was improved from[/dim]"""
 # Beside these, a table row a map would scroll the summary off the screen.
 _MOST_ROWS = 24
 
@@ -197,9 +194,7 @@ class Screen:
             print(json.dumps(value, ensure_ascii=False, allow_nan=False))
             return
         self.out.print(_table(projection, every_map=every_map, layout=layout))
-        if projection.layout(layout).settings.objective == "linear":
-            self.say(_LINEAR_LEGEND)
-        self.say(_LEGEND)
+        self.say(_legend(projection, layout))
         for layer, site in projection.maps:
             sample = projection.figures(layer, site).sample
             if sample is not None:
@@ -222,48 +217,68 @@ def _kept_text(projection: Any) -> str:
     return f"kept of {n_kept} of {len(projection.maps)} maps" if n_kept else "not kept"
 
 
+def _record(projection: Any, layout: str | None) -> Objective | None:
+    """The objective of what is shown; None where it is not known any more."""
+    return OBJECTIVES.get(projection.layout(layout).settings.objective)
+
+
+def _columns(projection: Any, layout: str | None) -> list[Column]:
+    """What is told of each map: what its objective alone knows, and figures that mean something."""
+    record = _record(projection, layout)
+    found = [] if record is None else list(record.columns)
+    objective = projection.layout(layout).settings.objective
+    for figure in FIGURES.values():
+        if figure.column and figure.lacking(objective) is None:
+            found.append(Column(figure.column, figure.number, figure.pattern))
+    return found
+
+
+def _legend(projection: Any, layout: str | None) -> str:
+    """What the columns of the table tell."""
+    record = _record(projection, layout)
+    lines = [record.legend] if record is not None and record.legend else []
+    shown = {column.title for column in _columns(projection, layout)}
+    lines += [
+        f"{figure.column:<7} {figure.legend}"
+        for figure in FIGURES.values()
+        if figure.legend and figure.column in shown
+    ]
+    return f"[dim]{escape(chr(10).join(lines))}[/dim]"
+
+
 def _table(projection: Any, *, every_map: bool, layout: str | None) -> Table:
     """A row a map; where they are many, a row a site with the median over layers."""
-    linear = projection.layout(layout).settings.objective == "linear"
+    columns = _columns(projection, layout)
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 0))
-    costs = ("spectral", "leaf", "cost") if linear else ("stress", "stress-1")
     table.add_column("layer", justify="right", no_wrap=True)
     table.add_column("site", no_wrap=True)
-    for name in ("neurons", "dead", *costs, "rank ρ", "kept", "chance", "stable"):
-        table.add_column(name, justify="right", no_wrap=True)
-    rows = [(*key, projection.figures(*key, layout)) for key in projection.maps]
+    for title in ("neurons", "dead", *(column.title for column in columns)):
+        table.add_column(title, justify="right", no_wrap=True)
+    rows = [
+        (layer, site, projection.figures(layer, site, layout)) for layer, site in projection.maps
+    ]
     if len(rows) <= _MOST_ROWS or every_map:
         for layer, site, figures in rows:
-            table.add_row(str(layer), escape(site), *_cells([figures], linear))
+            table.add_row(str(layer), escape(site), *_cells([figures], columns))
         return table
     for site in projection.sites:
         group = [figures for _, s, figures in rows if s == site]
-        table.add_row(f"all {len(group)}", escape(site), *_cells(group, linear))
+        table.add_row(f"all {len(group)}", escape(site), *_cells(group, columns))
     return table
 
 
-def _cells(group: list[Any], linear: bool) -> list[str]:
+def _cells(group: list[Any], columns: list[Column]) -> list[str]:
     """Medians over the group, dead neurons summed; a dash where no figure is known."""
 
-    def median(pattern: str, values: list[float | None], factor: float = 1.0) -> str:
+    def median(pattern: str, values: Iterable[float | None]) -> str:
         known = sorted(v for v in values if v is not None)
-        return pattern.format(known[len(known) // 2] * factor) if known else "–"
+        return pattern.format(known[len(known) // 2]) if known else "–"
 
-    def over(name: str) -> list[float | None]:
-        return [getattr(figures, name) for figures in group]
-
-    cells = [
-        median("{:,.0f}", over("n_neurons")),
+    return [
+        median("{:,.0f}", (figures.n_neurons for figures in group)),
         f"{sum(len(f.dead_neurons) + len(f.nonfinite_neurons) for f in group):,}",
+        *(
+            median(column.pattern, (column.read(figures) for figures in group))
+            for column in columns
+        ),
     ]
-    if linear:
-        costs = [f.arrangement_cost for f in group if f.arrangement_cost is not None]
-        for name in ("spectral", "leaf", "final"):
-            # As a share of what a random order costs: the bare sums grow with N³.
-            cells.append(median("{:.4f}", [getattr(c, name) / c.random for c in costs if c.random]))
-    else:
-        cells += [median("{:.4f}", over("stress")), median("{:.3f}", over("stress_1"))]
-    cells.append(median("{:.3f}", over("rank_correlation")))
-    for name in ("neighbour_overlap", "chance_overlap", "stability"):
-        cells.append(median("{:.1f}", over(name), 10))
-    return cells

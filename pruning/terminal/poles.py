@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from projector.layouts.registry import OBJECTIVES
 from projector.terminal.options import parse_layers, parse_sites
 from projector.terminal.screen import Screen
 from pruning.terminal.options import Json
@@ -72,10 +73,11 @@ def poles(
             screen.result({"saved": str(path), "key": settings.key, "maps": maps_found}, "")
             return
         _show(screen, found)
-        if space == "positions" and projection.layout().settings.objective == "linear":
+        record = OBJECTIVES.get(projection.layout().settings.objective)
+        if space == "positions" and record is not None and record.evenly:
             screen.say(
-                "[yellow]linear map[/yellow]: its neurons stand one step apart, no place denser "
-                "than another: take --space correlation"
+                f"[yellow]{escape(record.name)} map[/yellow]: {escape(record.evenly)}: "
+                "take --space correlation"
             )
         screen.say(f"Wrote [b]{escape(str(path))}[/b]")
         if len(found) > 2:

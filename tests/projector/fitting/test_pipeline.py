@@ -19,7 +19,6 @@ from projector import Projection, UserError
 from projector.fitting.checkpoint import checkpoint_path
 from projector.fitting.estimating import estimate
 from projector.fitting.pipeline import run
-from projector.fitting.placing import map_facts
 from projector.fitting.preparing import FitSettings, Job, prepare, split_options
 from projector.layouts.costs import dissimilarity, stress_figures
 from projector.layouts.solving import Layout, place, solve
@@ -27,6 +26,7 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.capture import collect
 from projector.model.loading import is_spread, load_model
 from projector.statistics.gathering import HalfStatistics, in_first_half
+from projector.statistics.summary import summarize
 from tests.families import ENCODERS, FAMILIES, MIXTURES, N_NEURONS_OF, build
 from tests.projections import contents
 
@@ -333,9 +333,10 @@ def test_per_sequence_names_what_varies_in_no_sequence() -> None:
     correlation = statistics.correlation()
     placement = solve(correlation, Layout(dim=2))
     assert placement.positions[1].isnan().all()
-    facts = map_facts(statistics, correlation)
-    assert facts.dead_neurons == (1,)
-    assert facts.nonfinite_neurons == {}
+    nothing = HalfStatistics.empty(3, "per-sequence", torch.device("cpu"))
+    found = summarize((statistics, nothing))
+    assert found.dead == (1,)
+    assert found.nonfinite == {}
 
 
 def test_a_model_in_training_stays_so_and_is_read_without_dropout(

@@ -9,10 +9,10 @@ from scipy.spatial.distance import squareform
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from projector.layouts.costs import dissimilarity
+from projector.layouts import costs as room
+from projector.layouts.costs import dissimilarity, nearest_on_map, overlap_of
 from projector.layouts.solving import Layout, place
-from projector.projection import faithfulness as room
-from projector.projection.faithfulness import N_NEIGHBOURS, measure, nearest_on_map, overlap_of
+from projector.projection.faithfulness import N_NEIGHBOURS, measure
 
 
 def correlation_of(n: int, seed: int = 0) -> Tensor:

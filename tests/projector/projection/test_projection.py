@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import projector
 from projector import Projection, UserError
-from projector.layouts.arrangement import ranks_of
 from projector.layouts.costs import arrangement_cost
+from projector.layouts.solvers.arrangement import ranks_of
 from projector.projection.projection import FACTS_FILE, STATISTICS_FILE, check_out
 from tests.projections import contents, edit
 

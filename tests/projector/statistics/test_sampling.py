@@ -12,7 +12,7 @@ from torch import Tensor
 from projector.fitting.placing import PlacedMap, place_map
 from projector.layouts.kernels import MatrixFree
 from projector.layouts.solving import Layout
-from projector.projection.trust import Faithfulness
+from projector.projection.faithfulness import Faithfulness
 from projector.statistics.sampling import TokenSample, evenly_drawn, sampling_error, standardize
 from tests.projector.statistics.test_correlations import activations
 

@@ -20,9 +20,8 @@ from torch import Tensor
 from projector.errors import UserError
 from projector.layouts.solving import Layout
 from projector.projection.facts import Facts, LayoutSettings, MapFacts, ModelFacts
-from projector.projection.faithfulness import measure
+from projector.projection.faithfulness import PlacementFigures, measure
 from projector.projection.projection import PlacedLayout, Projection
-from projector.projection.trust import PlacementFigures
 from projector.sites import map_name
 from pruning.poles import files as room
 from pruning.poles.files import POLES_FILE, check_poles_file, load_poles, save_poles

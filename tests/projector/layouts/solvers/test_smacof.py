@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from projector.layouts import smacof
 from projector.layouts.costs import dissimilarity, stress_figures
 from projector.layouts.kernels import Correlations, Distances, GuttmanStep, Target, tiled
 from projector.layouts.settings import STARTS, Layout
-from projector.layouts.smacof import minimize_stress, minimize_stresses
+from projector.layouts.solvers import smacof
+from projector.layouts.solvers.smacof import minimize_stress, minimize_stresses
 from projector.layouts.solving import solve, solve_all
 from projector.layouts.start import start_positions
 from projector.threads import in_threads

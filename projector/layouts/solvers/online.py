@@ -7,7 +7,7 @@ together.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,20 +15,21 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from projector.errors import SettingError, check_choice
-from projector.layouts.costs import dissimilarity
-from projector.layouts.registry import OBJECTIVES
+from projector.layouts.costs import dissimilarity, stress_loss
 from projector.layouts.start import start_positions
 
 TRACKERS = ("tensorboard",)
+# Points (n, d), their ρ (n, n) and the order of the norm → a scalar.
+Loss = Callable[[Tensor, Tensor, float], Tensor]
 
 
 class _Positions(nn.Module):
     """Trainable positions of one layer and site, and the loss of a batch's correlations."""
 
-    def __init__(self, start: Tensor, objective: str, p: float) -> None:
+    def __init__(self, start: Tensor, loss: Loss, p: float) -> None:
         super().__init__()
         self.points = nn.Parameter(start)
-        self.loss = OBJECTIVES[objective].loss
+        self.loss = loss
         self.p = p
 
     def forward(self, correlation: Tensor) -> Tensor:
@@ -38,7 +39,6 @@ class _Positions(nn.Module):
         points, rho = self.points[alive], correlation[alive][:, alive]
         if n < 2:
             return points.sum() * 0
-        assert self.loss is not None, "the objective is not trained"
         return self.loss(points, rho, self.p)
 
 
@@ -71,7 +71,7 @@ class OnlineTrainer:
 
     Args:
         dim: coordinates of each position.
-        objective: one that has a loss: ``stress`` or ``linear``.
+        loss: what is lowered: see :attr:`projector.layouts.objective.Objective.loss`.
         start: see :func:`projector.layouts.start.start_positions`; ``classical`` uses the first
             batch's correlations.
         lr: AdamW's learning rate.
@@ -87,7 +87,7 @@ class OnlineTrainer:
         self,
         dim: int,
         *,
-        objective: str = "stress",
+        loss: Loss = stress_loss,
         start: str = "classical",
         lr: float = 3e-3,
         p: float = 2.0,
@@ -97,7 +97,7 @@ class OnlineTrainer:
         log_with: str | None = None,
         log_dir: Path | None = None,
     ) -> None:
-        self.dim, self.objective, self.start, self.lr, self.p = dim, objective, start, lr, p
+        self.dim, self.loss, self.start, self.lr, self.p = dim, loss, start, lr, p
         self.device = torch.device(device)
         self.n_batches = 0
         self.losses: dict[str, float] = {}
@@ -213,9 +213,7 @@ class OnlineTrainer:
         )
 
     def _build(self, starts: Mapping[str, Tensor]) -> None:
-        self._maps = _Maps(
-            {name: _Positions(s, self.objective, self.p) for name, s in starts.items()}
-        )
+        self._maps = _Maps({name: _Positions(s, self.loss, self.p) for name, s in starts.items()})
         optimizer = torch.optim.AdamW(self._maps.parameters(), lr=self.lr, weight_decay=0.0)
         self._model, self._optimizer = self._accelerator.prepare(self._maps, optimizer)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from projector.layouts import arrangement as room
-from projector.layouts.arrangement import (
+from projector.layouts.costs import arrangement_cost
+from projector.layouts.solvers import arrangement as room
+from projector.layouts.solvers.arrangement import (
     arrange,
     improve_order,
     positions_of,
@@ -18,7 +19,6 @@ from projector.layouts.arrangement import (
     ranks_of,
     spectral_order,
 )
-from projector.layouts.costs import arrangement_cost
 from projector.layouts.solving import place
 
 

@@ -1,0 +1,108 @@
+"""What was gathered of one map, told alike whether it is sums or a sample of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from projector.statistics.correlations import Correlation, Matrix, MatrixFree, Sampled
+from projector.statistics.gathering import Halves
+from projector.statistics.sampling import SamplingError, TokenSample, sampling_error, standardize
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Correlations of one map, and what was counted on the way.
+
+    Attributes:
+        whole: over the corpus.
+        halves: over its first half and its second.
+        n_tokens: tokens that the correlations are of.
+        dead: neurons without variance, ascending; where correlations are per-sequence, without any
+            within a sequence.
+        nonfinite: neuron → how often it was NaN or infinite, of those that have no correlations
+            for that.
+        n_left_out: tokens that were left out, since every neuron was NaN or infinite on them.
+        sampling: how far correlations of a sample are from the corpus's; None where all tokens
+            were counted in.
+    """
+
+    whole: Correlation
+    halves: tuple[Correlation, Correlation]
+    n_tokens: int
+    dead: tuple[int, ...]
+    nonfinite: dict[int, int]
+    n_left_out: int
+    sampling: SamplingError | None = None
+
+    @property
+    def n_neurons(self) -> int:
+        """N."""
+        return len(self.whole.is_defined)
+
+
+def summarize(gathered: Halves | TokenSample) -> Summary:
+    """The summary of one map. What was gathered stays as it is.
+
+    Args:
+        gathered: statistics of the two halves of the corpus; or a sample of its tokens.
+    """
+    if isinstance(gathered, TokenSample):
+        return _of_sample(gathered)
+    first, second = gathered
+    merged = first.merged(second)
+    whole, covariance = Matrix(merged.correlation()), merged.covariance
+    is_broken = covariance.is_broken
+    return Summary(
+        whole=whole,
+        halves=(Matrix(first.correlation()), Matrix(second.correlation())),
+        n_tokens=covariance.n_tokens,
+        dead=_indices(~whole.is_defined & ~is_broken),
+        nonfinite={i: int(covariance.n_nonfinite[i]) for i in _indices(is_broken)},
+        n_left_out=covariance.n_left_out,
+    )
+
+
+def _of_sample(sample: TokenSample) -> Summary:
+    is_lost, n_nonfinite = sample.undefined()
+    chosen = (torch.ones_like(is_lost), *sample.halves())
+    whole, first, second = (_standardized(sample, each & ~is_lost) for each in chosen)
+    return Summary(
+        whole=whole,
+        halves=(first, second),
+        n_tokens=whole.sample.n_tokens,
+        dead=_indices((~whole.is_defined).cpu() & (n_nonfinite == 0)),
+        nonfinite={i: int(n_nonfinite[i]) for i in _indices(n_nonfinite)},
+        n_left_out=int(is_lost.sum()),
+        sampling=sampling_error(whole.sample, sample.n_corpus_tokens),
+    )
+
+
+def _standardized(sample: TokenSample, chosen: Tensor) -> Sampled:
+    """Of these tokens, (T,) bool. In half precision: float32 would double what it takes."""
+    rows, is_defined = standardize(sample.rows, torch.float16, chosen)
+    return Sampled(MatrixFree(rows), is_defined)
+
+
+def kept_statistics(name: str, gathered: Halves | TokenSample) -> dict[str, Tensor]:
+    """What a projection keeps of what was gathered of one map, by tensor name; float32.
+
+    Of a sample it keeps nothing.
+    """
+    if isinstance(gathered, TokenSample):
+        return {}
+    whole = gathered[0].merged(gathered[1])
+    statistics = {
+        f"{name}.mean": whole.covariance.mean.float().cpu(),
+        f"{name}.covariance": whole.covariance.covariance(torch.float32).cpu(),
+    }
+    if whole.by_sequence is not None:
+        statistics[f"{name}.correlation"] = whole.correlation().cpu()
+    return statistics
+
+
+def _indices(chosen: Tensor) -> tuple[int, ...]:
+    """Of (N,): where it is true, or not 0; ascending."""
+    return tuple(chosen.nonzero()[:, 0].tolist())
