@@ -9,7 +9,7 @@ from pathlib import Path
 from dashboard.jobs import NAME, Job, find, launch
 from dashboard.orders import Grounds, Order, command_of
 from projector.errors import UserError
-from pruning.saving import PLAN_FILE
+from pruning.methods.plan import PLAN_FILE
 
 
 def next_name(root: Path, like: str = "sweep-1") -> str:

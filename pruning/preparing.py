@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -14,7 +13,8 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.widths import config_with_widths
 from projector.model.loading import LoadedModel, load_model
-from projector.projection.projection import FACTS_FILE, Projection
+from projector.projection.overview import read_saved
+from projector.projection.projection import Projection
 from projector.projection.provenance import versions
 from pruning.calibration import check_memory, mlps_of
 from pruning.methods.method import Proposals
@@ -114,9 +114,34 @@ def check_possible(
         config_with_widths(loaded.model, architecture, uneven)
 
 
-def fingerprint(folder: str | Path) -> str:
-    """SHA-256 of ``projection.json``, which the projection's other files name too."""
-    return hashlib.sha256((Path(folder) / FACTS_FILE).read_bytes()).hexdigest()
+@dataclass(frozen=True)
+class Origin:
+    """Which projection poles are from, and which of its layouts.
+
+    Attributes:
+        sha256: of ``projection.json``, which the projection's other files name too.
+        layout_sha256: of the first layout's facts, from whose positions poles and surroundings are;
+            None where they are the projection's own, of format version 1.
+    """
+
+    sha256: str
+    layout_sha256: str | None = None
+
+    def facts(self) -> dict[str, str]:
+        """For a plan or a report."""
+        layout = {} if self.layout_sha256 is None else {"layout": self.layout_sha256}
+        return {"projection": self.sha256, **layout}
+
+
+def origin_of(folder: str | Path) -> Origin:
+    """Which projection a folder holds.
+
+    Raises:
+        UserError: if it holds none.
+    """
+    saved = read_saved(folder)
+    first = next(iter(saved.layouts.values()))
+    return Origin(saved.fingerprint, first.metadata.get("layout"))
 
 
 def check_unseen(folder: str | Path, evaluations: Sequence[str]) -> None:

@@ -29,9 +29,9 @@ from pruning.poles.poles import PoleSettings
 from pruning.preparing import (
     PoleOptions,
     check_possible,
-    fingerprint,
     load_own,
     load_prunable,
+    origin_of,
     pruning_versions,
     read_proposals,
 )
@@ -248,6 +248,9 @@ def _facts(
         "n_steps": settings.n_steps,
         "products_in": products_in(next(loaded.model.parameters()).device),
     }
+    origin: dict[str, Any] = {"projection": None}
+    if poles is not None and projection is not None:
+        origin = origin_of(projection).facts()
     return {
         "settings": asdict(settings),
         "refit": {"kind": settings.refit, **(training if REFITS[settings.refit].trains else {})},
@@ -259,7 +262,7 @@ def _facts(
             "n_sequences": drawn.corpus.n_sequences,
             "n_tokens": drawn.corpus.n_tokens,
         },
-        "projection": None if poles is None or projection is None else fingerprint(projection),
+        **origin,
         "poles": None if poles is None else asdict(poles),
         "versions": pruning_versions(),
     }

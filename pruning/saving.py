@@ -19,9 +19,8 @@ from projector.model.capture import evaluating
 from projector.model.loading import auto_class, hash_checkpoint
 from projector.storage.folders import replacing_folder
 from projector.storage.places import check_place, disk_errors
-from pruning.methods.plan import PruningPlan, check_format
+from pruning.methods.plan import PLAN_FILE, PruningPlan, check_format
 
-PLAN_FILE = "pruning.json"
 _TIMEOUT_S = 1800
 # What a stranger would run; this project can't be imported there.
 _RELOAD = """
@@ -174,7 +173,7 @@ def load_plan(folder: str | Path) -> PruningPlan:
         UserError: if there is none, or it is damaged.
     """
     path = Path(folder) / PLAN_FILE
-    return PruningPlan.from_dict(_read(path)["plan"])
+    return PruningPlan.from_dict(_read(path)["plan"], path)
 
 
 def _read(path: Path) -> dict[str, Any]:

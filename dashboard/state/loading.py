@@ -23,12 +23,12 @@ from projector.errors import UserError
 from projector.projection.overview import LAYOUTS
 from projector.projection.projection import FACTS_FILE, Projection
 from projector.statistics.examples import Examples
-from pruning.methods.plan import PruningPlan
+from pruning.methods.plan import PLAN_FILE, PruningPlan
 from pruning.poles.files import load_poles
 from pruning.poles.finding import condensed_tree, find_poles
 from pruning.poles.poles import Poles, PoleSettings
 from pruning.poles.tree import CondensedTree
-from pruning.saving import PLAN_FILE, load_plan
+from pruning.saving import load_plan
 from pruning.scoring.windows import EvaluationText
 from pruning.sweep.report import JSON_FILE, PruningReport
 

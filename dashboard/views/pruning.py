@@ -30,10 +30,10 @@ from projector.errors import UserError
 from projector.model.loading import BUNDLED
 from pruning.calibration import DEFAULT_SEQUENCES
 from pruning.methods.method import Method
+from pruning.methods.plan import PLAN_FILE
 from pruning.methods.registry import METHODS
 from pruning.refit.record import Refit
 from pruning.refit.registry import REFITS
-from pruning.saving import PLAN_FILE
 from pruning.sweep.figure import report_figure, seeds_text
 from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from projector.errors import SettingError, UserError
+from projector.storage.versions import Upgrade, upgraded
 
 FORMAT = "transformer-pruning-plan"
 FORMAT_VERSION = 1
+# Version → what turns a plan of it into one of the next.
+UPGRADES: Mapping[int, Upgrade] = {}
+# The file that a plan is kept in, beside the checkpoint.
+PLAN_FILE = "pruning.json"
 
 
 class NotApplicable(UserError):
@@ -130,18 +136,24 @@ class PruningPlan:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PruningPlan:
-        """The plan that :meth:`to_dict` gave.
+    def from_dict(cls, values: Mapping[str, Any], path: Path = Path(PLAN_FILE)) -> PruningPlan:
+        """The plan that :meth:`to_dict` gave, or one of an older format version.
+
+        Args:
+            path: where it is from, for what a person is told.
 
         Raises:
-            UserError: if it is none, of another format version, or does not hold together.
+            UserError: if it is none, of a newer format version, or does not hold together.
         """
         check_format(values)
-        if values.get("format_version") != FORMAT_VERSION:
-            raise UserError(
-                f"the plan has format version {values.get('format_version')}, and this program "
-                f"reads {FORMAT_VERSION}: make it again with `pruning prune`"
-            )
+        values = upgraded(
+            dict(values),
+            path,
+            format_name=FORMAT,
+            newest=FORMAT_VERSION,
+            upgrades=UPGRADES,
+            remedy="make the plan again with `pruning prune`",
+        )
         try:
             layers = tuple(
                 LayerPlan(

@@ -1,11 +1,15 @@
-"""The file that keeps poles beside a projection."""
+"""Files that keep poles beside a projection, one for the settings that they were found with.
+
+A file is ``poles/<name of the settings>.json``. Poles of version 1 stand in one file, poles.json,
+which is read and never written.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,57 +18,62 @@ from typing import Any
 import torch
 
 from projector.errors import UserError
-from projector.projection.projection import FACTS_FILE
+from projector.projection.overview import Saved, read_saved
 from projector.sites import map_name
+from projector.storage.additions import adding
+from projector.storage.versions import read_json, upgraded
 from pruning.poles.poles import Pole, Poles, PoleSettings
 
 FORMAT = "transformer-poles"
-FORMAT_VERSION = 1
-POLES_FILE = "poles.json"
+FORMAT_VERSION = 2
+POLES_FOLDER = "poles"
+# Where version 1 kept the poles of all settings.
+OLD_FILE = "poles.json"
+_WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError)
 
 
-def check_poles_file(folder: str | Path) -> None:
+def poles_file(settings: PoleSettings) -> str:
+    """The file of these settings, within the projection's folder."""
+    return f"{POLES_FOLDER}/{settings.name}.json"
+
+
+def check_poles_file(folder: str | Path, settings: PoleSettings) -> None:
     """Raise a UserError if poles can't be saved in this folder, before they are looked for."""
     where = Path(folder)
-    _read(where)
+    _read(where / poles_file(settings), settings, read_saved(where))
     if not os.access(where, os.W_OK | os.X_OK):
         raise UserError(f"'{where}' can't be written to: copy the projection to another folder")
 
 
-def save_poles(folder: str | Path, poles: Iterable[Poles]) -> Path:
-    """Add poles to the file beside the projection in ``folder``, in one step; returns its path.
+def save_poles(folder: str | Path, poles: Iterable[Poles], belongs_to: str | None = None) -> Path:
+    """Add poles beside the projection in ``folder``; returns the file of the first ones.
 
-    Those of equal settings, layer and site are replaced. Poles of a projection that was replaced
-    since are dropped.
+    Those of equal settings, layer and site are replaced, all others stay, also where two processes
+    add at once.
+
+    Args:
+        belongs_to: SHA-256 of the ``projection.json`` of the projection that they were found in;
+            where another stands there by now, nothing is added.
 
     Raises:
-        UserError: if there is no projection, the file that is there is damaged, or it can't be
-            written: then the old one is left.
+        UserError: if there is no projection, a file that is there is damaged, or it can't be
+            written: then all is as it was.
     """
     where = Path(folder)
-    content = _read(where)
-    results = content["results"]
+    saved = read_saved(where)
+    # Settings that mean the same have one file.
+    groups: dict[str, list[Poles]] = defaultdict(list)
     for one in poles:
-        entry = results.setdefault(one.settings.key, {"settings": _settings_dict(one), "maps": {}})
-        entry["maps"][map_name(one.layer, one.site)] = one.as_dict()
-    content["results"] = {
-        key: results[key]
-        | {"maps": dict(sorted(results[key]["maps"].items(), key=lambda item: _rank(item[1])))}
-        for key in sorted(results)
-    }
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    # A list of numbers on a line.
-    text = re.sub(r"\[[\s\d.,e+-]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
-    path, partial = where / POLES_FILE, where / f".{POLES_FILE}.partial"
-    try:
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"'{path}' can't be written: {error.strerror or error}") from error
-    return path
+        groups[poles_file(one.settings)].append(one)
+    with adding(where, belongs_to=belongs_to or saved.fingerprint) as addition:
+        for name, group in groups.items():
+            settings = group[0].settings
+            maps = dict(_read(where / name, settings, saved)["maps"])
+            maps |= {map_name(one.layer, one.site): one.as_dict() for one in group}
+            text = _text(_content(settings, saved, maps))
+            if addition.read(name) != text.encode():
+                addition.write(name, text, force=True)
+    return where / next(iter(groups), poles_file(PoleSettings()))
 
 
 def load_poles(
@@ -73,17 +82,84 @@ def load_poles(
     """Poles that :func:`save_poles` kept, or None: none were, or for another projection.
 
     Raises:
-        UserError: if there is no projection, or the file is damaged or of another version.
+        UserError: if there is no projection, or the file is damaged or of a newer version.
     """
     where, settings = Path(folder), settings or PoleSettings()
-    entry = _read(where)["results"].get(settings.key)
-    if entry is None:
-        return None
+    saved, name = read_saved(where), map_name(layer, site)
+    for path in (where / poles_file(settings), where / OLD_FILE):
+        kept = _read(path, settings, saved)["maps"].get(name)
+        if kept is not None:
+            try:
+                return _from_dict(kept, settings)
+            except _WRONG as error:
+                raise _damaged(path, name) from error
+    return None
+
+
+def _read(path: Path, settings: PoleSettings, saved: Saved) -> dict[str, Any]:
+    """A file's content; of no map where there is none, or it is of another projection."""
+    empty = _content(settings, saved, {})
+    if not path.exists():
+        return empty
+    content, _ = read_json(path)
+    content = upgraded(
+        content,
+        path,
+        format_name=FORMAT,
+        newest=FORMAT_VERSION,
+        upgrades={1: lambda old: _of_version_1(old, settings)},
+        remedy="delete it, and find the poles again with `pruning poles`",
+    )
+    if any(content.get(name) != empty.get(name) for name in ("projection", "layout")):
+        return empty
     try:
-        kept = entry["maps"].get(map_name(layer, site))
-        return None if kept is None else _from_dict(kept, settings)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise _damaged(where / POLES_FILE, map_name(layer, site)) from error
+        for kept in content["maps"].values():
+            _rank(kept)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"{error} is missing or wrong") from error
+    return content
+
+
+def _of_version_1(content: dict[str, Any], settings: PoleSettings) -> dict[str, Any]:
+    """What a file of version 1 holds of these settings: it held those of all."""
+    try:
+        maps = content["results"].get(settings.key, {"maps": {}})["maps"]
+    except (KeyError, TypeError, AttributeError):
+        # As damage of this version is told.
+        maps = None
+    return {
+        **{name: content.get(name) for name in ("format", "projection")},
+        "format_version": 2,
+        "maps": maps,
+    }
+
+
+def _content(settings: PoleSettings, saved: Saved, maps: dict[str, Any]) -> dict[str, Any]:
+    """A file's content: which projection it belongs to, and of the space of positions, which layout
+    of it; None where the layout is the projection's own of version 1."""
+    layout = None
+    if settings.space == "positions":
+        first = next(iter(saved.layouts.values()))
+        layout = first.metadata.get("layout")
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "projection": saved.fingerprint,
+        "layout": layout,
+        # As their name has them.
+        "settings": asdict(settings)
+        | {
+            "min_samples": settings.effective_min_samples,
+            "epsilon": abs(float(settings.epsilon)),
+        },
+        "maps": dict(sorted(maps.items(), key=lambda item: _rank(item[1]))),
+    }
+
+
+def _text(content: dict[str, Any]) -> str:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    # A list of numbers on a line.
+    return re.sub(r"\[[\s\d.,e+-]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
 def _from_dict(kept: dict[str, Any], settings: PoleSettings) -> Poles:
@@ -111,54 +187,8 @@ def _from_dict(kept: dict[str, Any], settings: PoleSettings) -> Poles:
     )
 
 
-def _settings_dict(poles: Poles) -> dict[str, Any]:
-    settings = asdict(poles.settings)
-    # As the key has them.
-    return settings | {
-        "min_samples": poles.settings.effective_min_samples,
-        "epsilon": abs(float(poles.settings.epsilon)),
-    }
-
-
 def _rank(kept: dict[str, Any]) -> tuple[int, str]:
     return kept["layer"], kept["site"]
-
-
-def _read(where: Path) -> dict[str, Any]:
-    """The file's content; empty where there is none, or it is of another projection."""
-    facts, path = where / FACTS_FILE, where / POLES_FILE
-    if not facts.exists():
-        raise UserError(f"'{where}' is no projection: {FACTS_FILE} is missing")
-    fingerprint = hashlib.sha256(facts.read_bytes()).hexdigest()
-    empty = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "projection": fingerprint,
-        "results": {},
-    }
-    if not path.exists():
-        return empty
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, "it is not JSON") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"'{path}' is not the work of this program: move it away")
-    version = content.get("format_version")
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"'{path}' has format version {version}, and this program reads {FORMAT_VERSION}: "
-            "upgrade the program, or delete it and find the poles again with `pruning poles`"
-        )
-    if content.get("projection") != fingerprint:
-        return empty
-    try:
-        for entry in content["results"].values():
-            for kept in entry["maps"].values():
-                _rank(kept)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"{error} is missing or wrong") from error
-    return content
 
 
 def _damaged(path: Path, what: str) -> UserError:

@@ -53,8 +53,21 @@ class PoleSettings:
         return self.min_cluster_size if self.min_samples is None else self.min_samples
 
     @property
+    def name(self) -> str:
+        """What their file is called: space and size, and what differs from the usual; equal for
+        settings that mean the same."""
+        parts = [self.space, str(self.min_cluster_size)]
+        if self.effective_min_samples != self.min_cluster_size:
+            parts.append(f"samples{self.effective_min_samples}")
+        if self.selection != "eom":
+            parts.append(self.selection)
+        if self.epsilon:
+            parts.append(f"epsilon{float(self.epsilon)!r}")
+        return "-".join(parts)
+
+    @property
     def key(self) -> str:
-        """What results are kept under; equal for settings that mean the same."""
+        """All of them in one text; equal for settings that mean the same."""
         return (
             f"space={self.space},min_cluster_size={self.min_cluster_size},"
             f"min_samples={self.effective_min_samples},selection={self.selection},"

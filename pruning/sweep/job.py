@@ -16,10 +16,11 @@ from pruning.methods.method import Proposals
 from pruning.methods.planning import check_projection
 from pruning.poles.poles import PoleSettings
 from pruning.preparing import (
+    Origin,
     check_possible,
     check_unseen,
-    fingerprint,
     load_prunable,
+    origin_of,
     pruning_versions,
     read_proposals,
 )
@@ -38,6 +39,7 @@ class SweepJob:
     Attributes:
         samples: of each evaluation text, the windows that every row is scored on.
         wholes: of each, all windows, which the winners are scored on again; empty for not at all.
+        origin: the projection that was given.
         request: what it was prepared from, where it was.
     """
 
@@ -49,7 +51,7 @@ class SweepJob:
     proposals: tuple[Proposals, ...] | None
     settings: SweepSettings
     poles: PoleSettings | None = None
-    projection_sha256: str | None = None
+    origin: Origin | None = None
     request: SweepRequest | None = None
 
     def check(self) -> None:
@@ -111,7 +113,7 @@ class SweepJob:
                 }
                 for text in self.samples
             ],
-            "projection": self.projection_sha256,
+            **({"projection": None} if self.origin is None else self.origin.facts()),
             "stored_dtype": str(self.loaded.stored_dtype).removeprefix("torch."),
             "poles": None if self.poles is None else asdict(self.poles),
             "versions": pruning_versions(),
@@ -197,7 +199,7 @@ def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> Sw
         proposals=proposals,
         settings=settings,
         poles=poles,
-        projection_sha256=None if request.projection is None else fingerprint(request.projection),
+        origin=None if request.projection is None else origin_of(request.projection),
         request=request,
     )
     job.check()

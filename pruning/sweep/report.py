@@ -7,7 +7,7 @@ import io
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from typing import Any
 from projector.errors import UserError
 from projector.storage.places import disk_errors
 from projector.storage.replacing import replacing_file
+from projector.storage.versions import Upgrade, read_json, upgraded
 
 FORMAT = "transformer-pruning-report"
 FORMAT_VERSION = 1
+# Version → what turns a report of it into one of the next.
+UPGRADES: Mapping[int, Upgrade] = {}
 JSON_FILE = "report.json"
 CSV_FILE = "report.csv"
 DENSE = "dense"
@@ -188,12 +191,14 @@ class PruningReport:
             UserError: if it is no report, is damaged, or is of another format version.
         """
         path = Path(folder) / JSON_FILE
-        values = _read(path)
-        if values.get("format_version") != FORMAT_VERSION:
-            raise UserError(
-                f"'{path}' has format version {values.get('format_version')}, and this program "
-                f"reads {FORMAT_VERSION}: make it again with `pruning sweep`"
-            )
+        values = upgraded(
+            _read(path),
+            path,
+            format_name=FORMAT,
+            newest=FORMAT_VERSION,
+            upgrades=UPGRADES,
+            remedy="make the report again with `pruning sweep`",
+        )
         try:
             rows = [_checked(Row(**row)) for row in values["rows"]]
             return cls(dict(values["settings"]), dict(values["model"]), rows)
@@ -209,10 +214,7 @@ def check_own(folder: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"'{path.parent}' holds no {JSON_FILE}: `pruning sweep` makes one")
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"'{path}' is damaged: it is not JSON ({error})") from error
+    values, _ = read_json(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"'{path}' is not the work of this program: it is no report")
     return values

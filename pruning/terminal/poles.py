@@ -52,22 +52,24 @@ def poles(
     """Find groups of neurons that fire together, and keep them in DIR, in the folder poles."""
     screen = Screen(as_json)
     with screen.errors():
+        from projector.projection.overview import read_saved
         from projector.projection.projection import Projection
         from pruning.poles.files import check_poles_file, save_poles
         from pruning.poles.finding import choose_maps, find_poles
         from pruning.poles.poles import PoleSettings
 
         settings = PoleSettings(space, min_cluster_size, min_samples, selection, epsilon)
+        belongs_to = read_saved(projection_dir).fingerprint
         projection = Projection.load(projection_dir)
         maps = choose_maps(projection, parse_layers(layer), parse_sites(site) or ())
-        check_poles_file(projection_dir)
+        check_poles_file(projection_dir, settings)
         with screen.progress() as progress:
             progress.begin("Finding poles", len(maps), "maps")
             found = []
             for one_layer, one_site in maps:
                 found.append(find_poles(projection, one_layer, one_site, settings))
                 progress.advance(1)
-        path = save_poles(projection_dir, found)
+        path = save_poles(projection_dir, found, belongs_to)
         if as_json:
             maps_found = [one.figures() for one in found]
             screen.result({"saved": str(path), "key": settings.key, "maps": maps_found}, "")

@@ -15,7 +15,7 @@ import torch
 from dashboard.pole_finding import find_apart
 from projector.errors import UserError, named
 from projector.projection.projection import Projection
-from pruning.poles.files import POLES_FILE
+from pruning.poles.files import poles_file
 from pruning.poles.finding import find_poles
 from pruning.poles.poles import PoleSettings
 from tests.dashboard.conftest import DECODER
@@ -35,7 +35,7 @@ def test_they_are_those_that_are_found_here(copied: Copied) -> None:
     assert torch.equal(found.labels, expected.labels)
     assert found.sizes == expected.sizes
     assert found.settings == settings
-    assert (folder / POLES_FILE).exists()
+    assert (folder / poles_file(settings)).exists()
 
 
 class Ended:
@@ -81,4 +81,4 @@ def test_it_ends_when_nobody_waits(copied: Copied) -> None:
         find_apart(folder, 0, "mlp_post", PoleSettings(), leave)
     time.sleep(0.1)
     assert set(psutil.Process().children(recursive=True)) <= before
-    assert not (folder / POLES_FILE).exists()
+    assert not (folder / poles_file(PoleSettings())).exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,15 +21,17 @@ from pruning.poles.finding import find_poles
 from pruning.preparing import (
     CORRELATION_POLES,
     MAP_POLES,
+    Origin,
     PoleOptions,
     check_unseen,
-    fingerprint,
     load_prunable,
+    origin_of,
     read_proposals,
 )
 from tests.families import ENCODERS, FAMILIES, MIXTURES, N_LAYERS, N_NEURONS
 from tests.pruning.refused import refused
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "projection-v1" / "stress"
 Checkpoint = Callable[[str], Path]
 
 
@@ -170,12 +171,28 @@ def test_other_weights_of_the_same_model_are_another_model(
         read_proposals(projection, changed, architecture)
 
 
-def test_a_fingerprint_is_of_the_facts(projection: Path, tmp_path: Path) -> None:
+def test_poles_are_from_a_projection_and_its_first_layout(projection: Path, tmp_path: Path) -> None:
     content = (projection / "projection.json").read_bytes()
-    assert fingerprint(projection) == hashlib.sha256(content).hexdigest()
+    (layout,) = (projection / "layouts").glob("*.json")
+    own = hashlib.sha256(layout.read_bytes()).hexdigest()
+    assert origin_of(projection) == Origin(hashlib.sha256(content).hexdigest(), own)
     copy = Path(shutil.copytree(projection, tmp_path / "copy"))
-    assert fingerprint(str(copy)) == fingerprint(projection)
-    facts = json.loads(content)
-    facts["corpus"]["n_tokens"] += 1
-    (copy / "projection.json").write_text(json.dumps(facts))
-    assert fingerprint(copy) != fingerprint(projection)
+    assert origin_of(str(copy)) == origin_of(projection)
+    whole = Projection.load(copy)
+    name, placed = next(iter(whole.layouts.items()))
+    whole = replace(
+        whole,
+        layouts={
+            name: replace(placed, versions={}, positions=dict(placed.positions)),
+        },
+        statistics={},
+    )
+    whole.save(copy, force=True)
+    assert origin_of(copy).sha256 == origin_of(projection).sha256
+    assert origin_of(copy) != origin_of(projection)
+
+
+def test_of_version_1_the_projection_alone_is_named() -> None:
+    found = origin_of(GOLDEN)
+    assert found.layout_sha256 is None
+    assert found.facts() == {"projection": found.sha256}

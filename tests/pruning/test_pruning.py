@@ -16,8 +16,9 @@ from projector.errors import UserError
 from projector.model.loading import hash_checkpoint, load_model
 from pruning import pruning as pruning_module
 from pruning import saving
+from pruning.methods.plan import PLAN_FILE
 from pruning.pruning import PruneSettings, prune_model
-from pruning.saving import PLAN_FILE, load_plan
+from pruning.saving import load_plan
 from pruning.surgery import apply_plan
 from tests.conftest import make_text
 from tests.families import N_LAYERS, N_NEURONS, build

@@ -18,8 +18,8 @@ from torch import Tensor
 from projector.errors import UserError
 from projector.model.loading import hash_checkpoint
 from pruning import saving
-from pruning.methods.plan import LayerPlan, PruningPlan, StandIn
-from pruning.saving import PLAN_FILE, check_out, load_plan, save_pruned
+from pruning.methods.plan import PLAN_FILE, LayerPlan, PruningPlan, StandIn
+from pruning.saving import check_out, load_plan, save_pruned
 from pruning.surgery import apply_plan
 from tests.families import ENCODERS, N_LAYERS, N_NEURONS, build
 from tests.pruning.refit.test_refits import logits, spread_plan

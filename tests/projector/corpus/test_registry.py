@@ -25,8 +25,8 @@ from projector.corpus.sources import (
 from projector.errors import UserError
 from projector.terminal.cli import app as projector_app
 from pruning import saving
+from pruning.methods.plan import PLAN_FILE
 from pruning.preparing import check_unseen
-from pruning.saving import PLAN_FILE
 from pruning.terminal.cli import app as pruning_app
 from tests.conftest import make_text
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,6 @@ from projector.projection.facts import Facts, LayoutSettings, MapFacts, ModelFac
 from projector.projection.faithfulness import PlacementFigures, measure
 from projector.projection.projection import PlacedLayout, Projection
 from projector.sites import map_name
-from pruning.poles import files as room
-from pruning.poles.files import POLES_FILE, check_poles_file, load_poles, save_poles
 from pruning.poles.finding import choose_maps, find_poles
 from pruning.poles.poles import SPACES, Pole, Poles, PoleSettings
 from pruning.poles.validity import measure_validity
@@ -445,6 +441,7 @@ def test_settings_that_mean_the_same_have_one_key() -> None:
         PoleSettings(min_cluster_size=5, epsilon=-0.0),
     ]
     assert len({settings.key for settings in same}) == 1
+    assert {settings.name for settings in same} == {"positions-5"}
     others = [
         PoleSettings(min_cluster_size=6),
         PoleSettings(min_cluster_size=5, min_samples=4),
@@ -453,6 +450,7 @@ def test_settings_that_mean_the_same_have_one_key() -> None:
         PoleSettings(min_cluster_size=5, space="correlation"),
     ]
     assert len({settings.key for settings in (*same, *others)}) == 1 + len(others)
+    assert len({settings.name for settings in (*same, *others)}) == 1 + len(others)
 
 
 def test_distances_that_do_not_fit_are_refused_with_their_size(
@@ -495,158 +493,6 @@ def test_what_is_not_in_the_projection() -> None:
         choose_maps(projection, (0, 7), [SITE])
     with pytest.raises(UserError, match="site 'mlp_pots' is not"):
         choose_maps(projection, None, ["mlp_pots"])
-
-
-# the file
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> tuple[Path, Projection]:
-    rows, _ = planted_activations()
-    positions = torch.randn(67, 3, generator=torch.Generator().manual_seed(3))
-    positions[9] = torch.nan
-    projection = project(positions, covariance_of(rows), layers=2)
-    projection.save(tmp_path / "map")
-    return tmp_path / "map", projection
-
-
-@pytest.mark.parametrize("space", SPACES)
-def test_poles_are_read_back_as_they_were(saved: tuple[Path, Projection], space: str) -> None:
-    folder, projection = saved
-    settings = PoleSettings(space=space, epsilon=0.1)
-    poles = find_poles(projection, 1, settings=settings)
-    assert poles.poles
-    assert save_poles(folder, [poles]) == folder / POLES_FILE
-    again = load_poles(folder, 1, settings=settings)
-    assert again is not None
-    assert torch.equal(again.labels, poles.labels)
-    assert again.labels.dtype == torch.int64
-    assert torch.equal(again.strengths, poles.strengths)
-    assert again.strengths.dtype == torch.float32
-    for name in ("layer", "site", "settings", "poles", "undefined", "noise_share", "validity"):
-        assert getattr(again, name) == getattr(poles, name), name
-    assert again.reasons == poles.reasons
-    assert again.as_dict() == poles.as_dict()
-    assert load_poles(folder, 0, settings=settings) is None
-    assert load_poles(folder, 1, "attn_out", settings) is None
-    assert load_poles(folder, 1, settings=replace(settings, epsilon=0.2)) is None
-
-
-def test_other_settings_add_and_equal_ones_replace(saved: tuple[Path, Projection]) -> None:
-    folder, projection = saved
-    first, second = PoleSettings(), PoleSettings(min_cluster_size=5)
-    save_poles(folder, [find_poles(projection, layer, settings=first) for layer in (0, 1)])
-    alone = (folder / POLES_FILE).read_bytes()
-    save_poles(folder, [find_poles(projection, 0, settings=second)])
-    assert all(load_poles(folder, 0, settings=s) is not None for s in (first, second))
-    both = (folder / POLES_FILE).read_bytes()
-    fake = replace(find_poles(projection, 0, settings=first), noise_share=0.125)
-    save_poles(folder, [fake])
-    replaced = load_poles(folder, 0, settings=first)
-    assert replaced is not None
-    assert replaced.noise_share == 0.125
-    assert load_poles(folder, 1, settings=first) is not None
-    # Whatever came first, equal content is equal bytes.
-    save_poles(folder, [find_poles(projection, 0, settings=first)])
-    assert (folder / POLES_FILE).read_bytes() == both
-    (folder / POLES_FILE).unlink()
-    save_poles(folder, [find_poles(projection, 0, settings=second)])
-    save_poles(folder, [find_poles(projection, layer, settings=first) for layer in (1, 0)])
-    assert (folder / POLES_FILE).read_bytes() == both != alone
-    assert str(folder) not in both.decode()
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "layouts",
-        POLES_FILE,
-        "projection.json",
-        "statistics.safetensors",
-    ]
-
-
-def test_poles_of_a_replaced_projection_are_dropped(saved: tuple[Path, Projection]) -> None:
-    folder, projection = saved
-    settings = PoleSettings(min_cluster_size=5)
-    save_poles(folder, [find_poles(projection, 0), find_poles(projection, 0, settings=settings)])
-    other = replace(projection, facts=replace(projection.facts, correlation="per-sequence"))
-    other.save(folder, force=True)
-    assert not (folder / POLES_FILE).exists()
-    assert load_poles(folder, 0) is None
-    save_poles(folder, [find_poles(other, 0)])
-    assert load_poles(folder, 0) is not None
-    assert load_poles(folder, 0, settings=settings) is None
-    assert Projection.load(folder).facts == other.facts
-
-
-def _break(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
-    def broken(text: str) -> str:
-        content = json.loads(text)
-        (entry,) = content["results"].values()
-        change(entry["maps"][NAME])
-        return json.dumps(content)
-
-    return broken
-
-
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (lambda text: text[:-20], "is damaged"),
-        (lambda text: "\x00", "is damaged"),
-        (lambda text: "[" * 100_000, "is damaged"),
-        (lambda text: "[]", "not the work of this program"),
-        (lambda text: "{}", "not the work of this program"),
-        (lambda text: text.replace('version": 1', 'version": 2'), "format version 2"),
-        (lambda text: text.replace('"results"', '"resluts"'), "is damaged"),
-        (lambda text: text.replace('"layer"', '"lyaer"'), "is damaged"),
-        (_break(lambda kept: kept.pop("validity")), "is damaged"),
-        (_break(lambda kept: kept.update(n_neurons=3)), "is damaged"),
-        (_break(lambda kept: kept.update(n_neurons=None)), "is damaged"),
-        (_break(lambda kept: kept["poles"][0].update(size=1)), "is damaged"),
-        (_break(lambda kept: kept["poles"][0].update(colour=1)), "is damaged"),
-        (_break(lambda kept: kept["poles"][0]["neurons"].__setitem__(0, 9 - 67)), "is damaged"),
-        (_break(lambda kept: kept["poles"].append(kept["poles"][0])), "is damaged"),
-        (_break(lambda kept: kept["poles"][0].pop("strengths")), "is damaged"),
-    ],
-)
-def test_a_damaged_file_is_one_line(
-    saved: tuple[Path, Projection], damage: Callable[[str], str], says: str
-) -> None:
-    folder, projection = saved
-    path = save_poles(folder, [find_poles(projection, 0)])
-    path.write_text(damage(path.read_text("utf-8")), encoding="utf-8")
-    with pytest.raises(UserError, match=says) as caught:
-        load_poles(folder, 0)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_write_that_fails_leaves_what_was_there(
-    saved: tuple[Path, Projection], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, projection = saved
-    path = save_poles(folder, [find_poles(projection, 0)])
-    before = path.read_bytes()
-
-    def full(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(UserError, match="No space left"):
-        save_poles(folder, [find_poles(projection, 1)])
-    assert path.read_bytes() == before
-    assert not list(folder.glob(".*"))
-
-
-def test_what_is_no_projection_or_can_not_be_written(
-    saved: tuple[Path, Projection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, _ = saved
-    for ask in (check_poles_file, lambda where: save_poles(where, [])):
-        with pytest.raises(UserError, match="no projection"):
-            ask(tmp_path)
-    check_poles_file(folder)
-    monkeypatch.setattr(room.os, "access", lambda *_: False)
-    with pytest.raises(UserError, match="can't be written to"):
-        check_poles_file(folder)
 
 
 def test_poles_can_be_found_without_names_that_others_rely_on_changing() -> None:

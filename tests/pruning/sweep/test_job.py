@@ -18,6 +18,7 @@ from projector.model.context import find_context
 from projector.model.loading import load_model
 from projector.progress import Silent
 from pruning.methods.registry import METHODS
+from pruning.preparing import Origin
 from pruning.pruning import PruneSettings, prune_model
 from pruning.refit.registry import REFITS
 from pruning.scoring.perplexity import score
@@ -317,7 +318,7 @@ def test_a_report_of_other_settings_is_not_gone_on_with(
         "n_steps": small(job, refits=("none",), methods=("random",), n_steps=4),
         "calibration": replace(quick, calibration=replace(text, source="another")),
         "evaluations": replace(quick, samples=quick.samples[:1]),
-        "projection": replace(quick, projection_sha256="0" * 64),
+        "projection": replace(quick, origin=Origin("0" * 64)),
         "model sha256": replace(quick, loaded=replace(quick.loaded, weights_sha256="0" * 64)),
     }
     for name, other in others.items():

@@ -157,7 +157,7 @@ def test_an_error_as_json(checkpoint: Checkpoint, text_file: Path) -> None:
         "perplexity", checkpoint("qwen2"), "--corpus", text_file, "--protocol", "x", "--json"
     )
     assert result.exit_code == 2
-    assert "unknown protocol 'x'" in json.loads(result.stdout)["error"]
+    assert "--protocol 'x' is not known" in json.loads(result.stdout)["error"]
 
 
 def test_bench_measures_two_folders(checkpoint: Checkpoint) -> None:

@@ -18,7 +18,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from projector.terminal.cli import app as projector_app
-from pruning.poles.files import POLES_FILE, load_poles
+from pruning.poles.files import load_poles, poles_file
 from pruning.poles.poles import PoleSettings
 from pruning.terminal.cli import app
 from tests.families import N_NEURONS
@@ -114,17 +114,18 @@ def test_a_table_of_the_layers_and_one_of_the_poles_of_each(folder: Path) -> Non
         assert first in text
     assert "validity  DBCV" in text
     assert "mean ρ of a pole's pairs" in text
-    assert str(folder / POLES_FILE) in " ".join(text.split())
+    name = poles_file(PoleSettings(min_cluster_size=2))
+    assert str(folder / name) in " ".join(text.split())
     after = tree(folder)
-    assert set(after) - set(before) == {POLES_FILE}
+    assert {key for key in set(after) - set(before) if after[key] is not None} == {name}
     assert all(after[name] == content for name, content in before.items())
 
 
 def test_two_runs_give_equal_bytes_and_other_settings_add(folder: Path) -> None:
     succeed(folder)
-    once = (folder / POLES_FILE).read_bytes()
+    once = (folder / poles_file(PoleSettings())).read_bytes()
     succeed(folder)
-    assert (folder / POLES_FILE).read_bytes() == once
+    assert (folder / poles_file(PoleSettings())).read_bytes() == once
     options = ("--space", "abs-correlation", "--min-samples", 2, "--selection", "leaf")
     result = succeed(folder, *options, "--epsilon", 0.1, "--layer", "1", "--min-cluster-size", 4)
     assert "mean |ρ| of a pole's pairs" in result.stdout
@@ -138,7 +139,7 @@ def test_json_is_one_object(folder: Path) -> None:
     result = succeed(folder, "--site", "attn_out,mlp_post", "--layer", "0-1", "--json")
     assert result.stdout.count("\n") == 1
     value: dict[str, Any] = json.loads(result.stdout)
-    assert value["saved"] == str(folder / POLES_FILE)
+    assert value["saved"] == str(folder / poles_file(PoleSettings()))
     assert value["key"] == PoleSettings().key
     names = [(one["layer"], one["site"]) for one in value["maps"]]
     assert names == [(0, "attn_out"), (0, "mlp_post"), (1, "attn_out"), (1, "mlp_post")]
@@ -233,9 +234,10 @@ def test_a_folder_that_can_not_be_written_is_told_before_the_work(
 
 
 def test_a_damaged_file_is_told_and_left(folder: Path) -> None:
-    (folder / POLES_FILE).write_text("{]")
+    (folder / "poles").mkdir()
+    (folder / poles_file(PoleSettings())).write_text("{]")
     assert "delete it" in refuse(folder)
-    assert (folder / POLES_FILE).read_text() == "{]"
+    assert (folder / poles_file(PoleSettings())).read_text() == "{]"
 
 
 def test_an_error_is_json_too(fitted: Path) -> None:

@@ -14,7 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pruning import saving
-from pruning.saving import PLAN_FILE
+from pruning.methods.plan import PLAN_FILE
 from pruning.sweep.report import CSV_FILE, DENSE, JSON_FILE, PruningReport
 from pruning.terminal.cli import app
 from tests.conftest import make_text

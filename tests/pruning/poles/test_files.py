@@ -1,0 +1,276 @@
+"""The files that keep poles: nothing is lost, nothing that was there is rewritten."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from projector.errors import UserError
+from projector.projection.projection import Projection
+from projector.storage import replacing
+from pruning.poles import files as room
+from pruning.poles.files import (
+    OLD_FILE,
+    check_poles_file,
+    load_poles,
+    poles_file,
+    save_poles,
+)
+from pruning.poles.finding import find_poles
+from pruning.poles.poles import SPACES, PoleSettings
+from tests.pruning.poles.test_poles import NAME, covariance_of, planted_activations, project
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "projection-v1" / "stress"
+LAYERS = 8
+
+
+def made(layers: int = 2) -> Projection:
+    rows, _ = planted_activations()
+    positions: Tensor = torch.randn(67, 3, generator=torch.Generator().manual_seed(3))
+    positions[9] = torch.nan
+    return project(positions, covariance_of(rows), layers=layers)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, Projection]:
+    projection = made()
+    projection.save(tmp_path / "map")
+    return tmp_path / "map", projection
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_poles_are_read_back_as_they_were(saved: tuple[Path, Projection], space: str) -> None:
+    folder, projection = saved
+    settings = PoleSettings(space=space, epsilon=0.1)
+    poles = find_poles(projection, 1, settings=settings)
+    assert poles.poles
+    assert save_poles(folder, [poles]) == folder / "poles" / f"{space}-3-epsilon0.1.json"
+    again = load_poles(folder, 1, settings=settings)
+    assert again is not None
+    assert torch.equal(again.labels, poles.labels)
+    assert again.labels.dtype == torch.int64
+    assert torch.equal(again.strengths, poles.strengths)
+    assert again.strengths.dtype == torch.float32
+    for name in ("layer", "site", "settings", "poles", "undefined", "noise_share", "validity"):
+        assert getattr(again, name) == getattr(poles, name), name
+    assert again.reasons == poles.reasons
+    assert again.as_dict() == poles.as_dict()
+    assert load_poles(folder, 0, settings=settings) is None
+    assert load_poles(folder, 1, "attn_out", settings) is None
+    assert load_poles(folder, 1, settings=replace(settings, epsilon=0.2)) is None
+
+
+def test_other_settings_are_another_file_and_equal_ones_replace(
+    saved: tuple[Path, Projection],
+) -> None:
+    folder, projection = saved
+    before = tree(folder)
+    first, second = PoleSettings(), PoleSettings(min_cluster_size=5)
+    path = save_poles(folder, [find_poles(projection, layer, settings=first) for layer in (0, 1)])
+    alone = path.read_bytes()
+    save_poles(folder, [find_poles(projection, 0, settings=second)])
+    assert all(load_poles(folder, 0, settings=s) is not None for s in (first, second))
+    assert path.read_bytes() == alone
+    fake = replace(find_poles(projection, 0, settings=first), noise_share=0.125)
+    save_poles(folder, [fake])
+    replaced = load_poles(folder, 0, settings=first)
+    assert replaced is not None
+    assert replaced.noise_share == 0.125
+    assert load_poles(folder, 1, settings=first) is not None
+    # Whatever came first, equal content is equal bytes.
+    path.unlink()
+    save_poles(folder, [find_poles(projection, layer, settings=first) for layer in (1, 0)])
+    assert path.read_bytes() == alone
+    assert str(folder) not in alone.decode()
+    after = tree(folder)
+    assert set(after) - set(before) == {poles_file(first), poles_file(second)}
+    assert all(after[name] == content for name, content in before.items())
+
+
+def test_settings_that_mean_the_same_are_one_file(saved: tuple[Path, Projection]) -> None:
+    folder, projection = saved
+    one, other = PoleSettings(min_cluster_size=5), PoleSettings(min_cluster_size=5, min_samples=5)
+    save_poles(
+        folder,
+        [find_poles(projection, 0, settings=one), find_poles(projection, 1, settings=other)],
+    )
+    assert all(load_poles(folder, layer, settings=one) is not None for layer in (0, 1))
+    assert len(list((folder / "poles").iterdir())) == 1
+
+
+def test_all_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
+    projection = made(LAYERS)
+    projection.save(tmp_path / "map")
+    sizes = (3, 4)
+    found = {
+        (layer, size): find_poles(projection, layer, settings=PoleSettings(min_cluster_size=size))
+        for layer in range(LAYERS)
+        for size in sizes
+    }
+    together = Barrier(len(found))
+
+    def add(key: tuple[int, int]) -> None:
+        together.wait()
+        save_poles(tmp_path / "map", [found[key]])
+
+    with ThreadPoolExecutor(len(found)) as pool:
+        list(pool.map(add, found))
+    for (layer, size), poles in found.items():
+        kept = load_poles(tmp_path / "map", layer, settings=PoleSettings(min_cluster_size=size))
+        assert kept is not None, (layer, size)
+        assert kept.as_dict() == poles.as_dict()
+    assert not list((tmp_path / "map").rglob(".*"))
+
+
+def test_poles_of_version_1_are_read_and_new_ones_stand_beside_them(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(GOLDEN, tmp_path / "old"))
+    before = tree(folder)
+    old = json.loads(before[OLD_FILE])["results"]
+    assert old
+    for entry in old.values():
+        settings = PoleSettings(**entry["settings"])
+        for kept in entry["maps"].values():
+            found = load_poles(folder, kept["layer"], kept["site"], settings)
+            assert found is not None
+            assert found.as_dict() == kept
+    projection = Projection.load(folder)
+    layer, site = projection.maps[0]
+    for settings in (PoleSettings(), PoleSettings(selection="leaf")):
+        save_poles(folder, [find_poles(projection, layer, site, settings)])
+        assert load_poles(folder, layer, site, settings) is not None
+    # Those of the other layer are still the old file's.
+    assert load_poles(folder, 1) is not None
+    after = tree(folder)
+    assert set(after) - set(before) == {
+        poles_file(PoleSettings()),
+        poles_file(PoleSettings(selection="leaf")),
+    }
+    assert all(after[name] == content for name, content in before.items())
+
+
+def test_poles_of_a_replaced_projection_are_none_of_the_new_one(
+    saved: tuple[Path, Projection],
+) -> None:
+    folder, projection = saved
+    settings = PoleSettings(min_cluster_size=5)
+    save_poles(folder, [find_poles(projection, 0), find_poles(projection, 0, settings=settings)])
+    kept = (folder / poles_file(settings)).read_bytes()
+    fingerprint = hashlib.sha256((folder / "projection.json").read_bytes()).hexdigest()
+    other = replace(projection, facts=replace(projection.facts, versions={"torch": "another"}))
+    other.save(folder, force=True)
+    # Were it there all the same.
+    (folder / "poles").mkdir(exist_ok=True)
+    (folder / poles_file(settings)).write_bytes(kept)
+    assert load_poles(folder, 0, settings=settings) is None
+    # What was found in the projection that was there before is not added to this one.
+    with pytest.raises(UserError, match="was replaced meanwhile"):
+        save_poles(folder, [find_poles(projection, 0)], belongs_to=fingerprint)
+    save_poles(folder, [find_poles(other, 0)])
+    assert load_poles(folder, 0) is not None
+    assert Projection.load(folder).facts == other.facts
+
+
+def test_poles_on_the_map_belong_to_its_layout(saved: tuple[Path, Projection]) -> None:
+    folder, projection = saved
+    on_map, on_rho = PoleSettings(), PoleSettings(space="correlation")
+    save_poles(folder, [find_poles(projection, 0, settings=s) for s in (on_map, on_rho)])
+    kept = {s: (folder / poles_file(s)).read_bytes() for s in (on_map, on_rho)}
+    name, layout = next(iter(projection.layouts.items()))
+    moved = replace(layout, versions={"torch": "another"})
+    replace(projection, layouts={name: moved}).save(folder, force=True)
+    (folder / "poles").mkdir(exist_ok=True)
+    for settings, content in kept.items():
+        (folder / poles_file(settings)).write_bytes(content)
+    assert load_poles(folder, 0, settings=on_rho) is not None
+    assert load_poles(folder, 0, settings=on_map) is None
+
+
+def _break(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
+    def broken(text: str) -> str:
+        content = json.loads(text)
+        change(content["maps"][NAME])
+        return json.dumps(content)
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda text: text[:-20], "is damaged"),
+        (lambda text: "\x00", "is damaged"),
+        (lambda text: "[" * 100_000, "is damaged"),
+        (lambda text: "[]", "not a file of this program"),
+        (lambda text: "{}", "not a file of this program"),
+        (lambda text: text.replace('version": 2', 'version": 3'), "format version 3"),
+        (lambda text: text.replace('version": 2', 'version": 0'), "format version 0"),
+        (lambda text: text.replace('"maps"', '"mpas"'), "is damaged"),
+        (lambda text: text.replace('"layer"', '"lyaer"'), "is damaged"),
+        (_break(lambda kept: kept.pop("validity")), "is damaged"),
+        (_break(lambda kept: kept.update(n_neurons=3)), "is damaged"),
+        (_break(lambda kept: kept.update(n_neurons=None)), "is damaged"),
+        (_break(lambda kept: kept["poles"][0].update(size=1)), "is damaged"),
+        (_break(lambda kept: kept["poles"][0].update(colour=1)), "is damaged"),
+        (_break(lambda kept: kept["poles"][0]["neurons"].__setitem__(0, 9 - 67)), "is damaged"),
+        (_break(lambda kept: kept["poles"].append(kept["poles"][0])), "is damaged"),
+        (_break(lambda kept: kept["poles"][0].pop("strengths")), "is damaged"),
+    ],
+)
+def test_a_damaged_file_is_one_line(
+    saved: tuple[Path, Projection], damage: Callable[[str], str], says: str
+) -> None:
+    folder, projection = saved
+    path = save_poles(folder, [find_poles(projection, 0)])
+    path.write_text(damage(path.read_text("utf-8")), encoding="utf-8")
+    with pytest.raises(UserError, match=says) as caught:
+        load_poles(folder, 0)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    saved: tuple[Path, Projection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, projection = saved
+    save_poles(folder, [find_poles(projection, 0)])
+    before = tree(folder)
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(replacing, "sync", full)
+    with pytest.raises(UserError, match="no space left"):
+        save_poles(folder, [find_poles(projection, 1)])
+    assert tree(folder) == before
+
+
+def test_what_is_no_projection_or_can_not_be_written(
+    saved: tuple[Path, Projection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = saved
+    for ask in (lambda where: check_poles_file(where, PoleSettings()), lambda w: save_poles(w, [])):
+        with pytest.raises(UserError, match="holds no projection"):
+            ask(tmp_path)
+    check_poles_file(folder, PoleSettings())
+    monkeypatch.setattr(room.os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="can't be written to"):
+        check_poles_file(folder, PoleSettings())
