@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from projector.errors import UserError
@@ -11,6 +11,7 @@ from projector.model.architecture.records import Architecture
 from projector.model.context import find_context
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
+from projector.settings import compared
 from pruning.calibration import CalibrationText, check_draw, mlps_of, read_calibration
 from pruning.methods.method import Proposals
 from pruning.methods.planning import check_projection
@@ -86,16 +87,10 @@ class SweepJob:
         (:data:`_TOLD_BY`), or else as it was given, unless two runs may differ in it.
         """
         device = next(self.loaded.model.parameters()).device
-        given = () if self.request is None else fields(self.request)
+        given = {} if self.request is None else compared(self.request)
         return {
             **_plain(asdict(self.settings)),
-            **_plain(
-                {
-                    each.name: getattr(self.request, each.name)
-                    for each in given
-                    if each.name not in _TOLD_BY and not each.metadata.get("may_differ")
-                }
-            ),
+            **_plain({name: each for name, each in given.items() if name not in _TOLD_BY}),
             "calibration": {
                 "source": self.calibration.source,
                 "sha256": self.calibration.corpus.sha256,

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from projector.corpus.sources import read_documents
 from projector.errors import SettingError, UserError, check_choice, check_least, named
+from projector.settings import setting
 from pruning.calibration import DEFAULT_SEQUENCES, LEAST_SEQUENCES
 from pruning.methods.planning import ALLOCATIONS, check_projection, check_sparsity, reads_projection
 from pruning.methods.registry import METHODS, method_named
 from pruning.preparing import PoleOptions
 from pruning.refit.reconstruction import DEFAULT_STEPS
 from pruning.refit.registry import REFITS, refit_named
-
-# Metadata of a field that two runs of one report may set differently.
-MAY_DIFFER = {"may_differ": True}
 
 
 @dataclass(frozen=True)
@@ -72,16 +70,18 @@ class SweepSettings:
         return reads_projection(self.methods)
 
 
-def _check_each_once(setting: str, values: Collection[object]) -> None:
+def _check_each_once(name: str, values: Collection[object]) -> None:
     if not values:
-        raise UserError(f"{named(setting)} names none: give at least one", setting=setting)
+        raise UserError(f"{named(name)} names none: give at least one", setting=name)
     if len(set(values)) < len(values):
-        raise UserError(f"{named(setting)} names one twice: give each once", setting=setting)
+        raise UserError(f"{named(name)} names one twice: give each once", setting=name)
 
 
 @dataclass(frozen=True)
 class SweepRequest:
     """What a sweep is asked to do, by names alone: a process can be told it.
+
+    Two runs of one report share every field that does not say otherwise.
 
     Attributes:
         model: ``bundled``, a local folder, or a hub id.
@@ -97,12 +97,12 @@ class SweepRequest:
     evaluations: tuple[str, ...]
     projection: Path | None = None
     n_windows: int = 64
-    with_winners: bool = field(default=True, metadata=MAY_DIFFER)
+    with_winners: bool = setting(True, may_differ=True)
     sequence_length: int | None = None
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
-    trust_remote_code: bool = field(default=False, metadata=MAY_DIFFER)
+    trust_remote_code: bool = setting(False, may_differ=True)
 
     def check(self) -> None:
         """Raise a UserError for what is wrong before anything is loaded."""

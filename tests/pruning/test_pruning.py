@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,8 @@ def test_the_plan_gives_the_weights_again(
     assert all(torch.equal(t, theirs[name]) for name, t in again.state_dict().items())
     facts = json.loads((tmp_path / "out" / PLAN_FILE).read_text(encoding="utf-8"))
     assert facts["refit"] == {"kind": "none"}
+    # Every setting, a later one too.
+    assert facts["settings"] == json.loads(json.dumps(asdict(settings)))
     sha256 = hash_checkpoint(folder)
     assert facts["model"] == {"id": "qwen2", "sha256": sha256}
     assert facts["calibration"]["source"] == "own.txt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +326,31 @@ def test_a_report_of_other_settings_is_not_gone_on_with(
             run_sweep(other, out, resume=True)
         assert "\n" not in str(caught.value)
         assert (out / JSON_FILE).read_bytes() == before
+
+
+@dataclass(frozen=True)
+class LaterRequest(SweepRequest):
+    """A request of a later program, which knows one more setting."""
+
+    temperature: float = 1.0
+
+
+def test_a_setting_that_is_new_tells_sweeps_apart_by_itself(
+    done: tuple[SweepJob, Path], tmp_path: Path
+) -> None:
+    job, _ = done
+    assert job.request is not None
+    own = {each.name: getattr(job.request, each.name) for each in fields(SweepRequest)}
+    quick = small(job, refits=("none",), methods=("random",), sparsities=(0.5,))
+    later = replace(quick, request=LaterRequest(**own), wholes=())
+    assert later.facts()["temperature"] == 1.0
+    # Unless it says that two runs may differ in it.
+    assert "with_winners" not in later.facts()
+    run_sweep(later, tmp_path / "out")
+    other = replace(later, request=LaterRequest(**own, temperature=2.0))
+    with pytest.raises(UserError, match=r"its temperature is 1\.0, and this one's 2\.0"):
+        run_sweep(other, tmp_path / "out", resume=True)
+    assert set(asdict(quick.settings)) <= set(quick.facts())
 
 
 def test_a_folder_in_use_is_refused(done: tuple[SweepJob, Path], tmp_path: Path) -> None:
