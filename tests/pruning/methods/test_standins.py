@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from pruning.methods.elimination import damped, eliminate
+from pruning.methods.method import Proposals
 from pruning.methods.plan import LayerPlan
 from pruning.methods.standins import (
     N_BY_CORRELATION,
     N_OF_POLE,
     N_ON_MAP,
-    Proposals,
     Surroundings,
     _hand_over,
     _predict,
