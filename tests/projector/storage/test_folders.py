@@ -48,9 +48,14 @@ def test_what_fails_leaves_the_old_one(
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(KeyboardInterrupt), replacing_folder(out) as new:
-        fill(new)
-        if when == "filling":
-            raise KeyboardInterrupt
+
+    def attempt() -> None:
+        with replacing_folder(out) as new:
+            fill(new)
+            if when == "filling":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt()
     assert tree(tmp_path) == {"out/old.txt": "old"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
