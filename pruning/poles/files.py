@@ -101,7 +101,10 @@ def _read(path: Path, settings: PoleSettings, saved: Saved) -> dict[str, Any]:
     empty = _content(settings, saved, {})
     if not path.exists():
         return empty
-    content, _ = read_json(path)
+    try:
+        content, _ = read_json(path)
+    except UserError as error:
+        raise _damaged(path, "it can't be read as JSON") from error
     content = upgraded(
         content,
         path,

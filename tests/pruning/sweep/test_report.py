@@ -160,9 +160,9 @@ def test_a_report_knows_what_it_has() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "is damaged: it is not JSON"),
-        ("[" * 100_000, "is damaged: it is not JSON"),
-        ("\udcff", "is damaged: it is not JSON"),
+        ("{", "is damaged: it can't be read as JSON"),
+        ("[" * 100_000, "is damaged: it can't be read as JSON"),
+        ("\udcff", "is damaged: it can't be read as JSON"),
         ("[]", "is not the work of this program"),
         ('{"format": "another"}', "is not the work of this program"),
         ("null", "is not the work of this program"),
@@ -184,7 +184,7 @@ def test_a_folder_without_a_report_says_what_makes_one(tmp_path: Path) -> None:
     ("changes", "says"),
     [
         ({"format_version": 0}, "format version 0.*`pruning sweep`"),
-        ({"format_version": None}, "format version None"),
+        ({"format_version": None}, "format_version is None"),
         ({"rows": [{"method": "obs"}]}, "damaged"),
         ({"rows": 3}, "damaged"),
         ({"rows": [3]}, "damaged"),

@@ -72,7 +72,11 @@ def row_of(text: str, layer: int) -> str:
 
 def tree(folder: Path) -> dict[str, bytes]:
     """All that is in a folder, hidden files too."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +121,7 @@ def test_a_table_of_the_layers_and_one_of_the_poles_of_each(folder: Path) -> Non
     name = poles_file(PoleSettings(min_cluster_size=2))
     assert str(folder / name) in " ".join(text.split())
     after = tree(folder)
-    assert {key for key in set(after) - set(before) if after[key] is not None} == {name}
+    assert set(after) - set(before) == {name}
     assert all(after[name] == content for name, content in before.items())
 
 
@@ -215,7 +219,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(
 
 def test_what_is_no_projection(tmp_path: Path, folder: Path) -> None:
     assert "there is no folder" in refuse(tmp_path / "nowhere")
-    assert "is no projection" in refuse(tmp_path)
+    assert "holds no projection" in refuse(tmp_path)
     (folder / "projection.json").write_text("{")
     assert "is damaged" in refuse(folder)
 
