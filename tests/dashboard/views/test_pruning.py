@@ -18,8 +18,7 @@ from streamlit.util import calc_hash
 from dashboard.jobs import Word
 from projector.errors import UserError
 from projector.projection.projection import Projection
-from pruning.methods.plan import LayerPlan, PruningPlan
-from pruning.methods.plan import PLAN_FILE
+from pruning.methods.plan import PLAN_FILE, LayerPlan, PruningPlan
 from pruning.sweep.report import PruningReport, Row
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import (
