@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from projector.environment import n_on_this_machine
-from projector.errors import UserError
+from projector.errors import UserError, named
 
 
 def size_text(n_bytes: float) -> str:
@@ -75,6 +75,6 @@ def memory_errors(layer: int, site: str, n_neurons: int) -> AbstractContextManag
     """The same in a fit; the line names the widest matrix."""
     return out_of_memory(
         f": the widest matrix, {n_neurons:,} × {n_neurons:,} of layer {layer} {site}, takes "
-        f"{size_text(8 * n_neurons**2)}: lower --batch-size or --sequence-length, or choose fewer "
-        "with --layers or --sites"
+        f"{size_text(8 * n_neurons**2)}: lower {named('batch_size')} or "
+        f"{named('sequence_length')}, or choose fewer {named('layers')} or {named('sites')}"
     )

@@ -30,7 +30,6 @@ LONG_MODULES: dict[str, str] = {
 LONG_FUNCTIONS: dict[str, str] = {
     "projector/fitting/pipeline.py:run": LEFT,
     "projector/fitting/preparing.py:prepare": LEFT,
-    "projector/model/loading.py:load_model": LEFT,
     "projector/projection/faithfulness.py:measure": LEFT,
     "projector/statistics/examples.py:gather_examples": LEFT,
     "projector/terminal/cli.py:fit": LEFT,
@@ -56,9 +55,6 @@ FLAGS_IN_MESSAGES: dict[str, str] = {
     "projector/fitting/processes.py": LEFT,
     "projector/layouts/neighbours.py": LEFT,
     "projector/layouts/solving.py": LEFT,
-    "projector/memory.py": LEFT,
-    "projector/model/architecture/widths.py": LEFT,
-    "projector/model/loading.py": LEFT,
     "projector/projection/projection.py": LEFT,
     "projector/projection/relaying.py": LEFT,
     "projector/storage/places.py": LEFT,

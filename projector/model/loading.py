@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from projector.environment import is_told_cpu
-from projector.errors import UserError
+from projector.errors import SettingError, UserError, check_choice, named
 
 BUNDLED = "bundled"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
@@ -84,11 +84,9 @@ def load_model(
             states are all that is computed.
 
     Raises:
+        SettingError: if a device or type is not known, or not here.
         UserError: if there is no such model, or it is in a form that is not read.
     """
-    from transformers import AutoConfig
-    from transformers.utils.hub import cached_file
-
     if device_map is not None:
         check_device_map(device_map, device)
     chosen_device = choose_device(device)
@@ -103,39 +101,22 @@ def load_model(
     }
     if not is_local and not _is_on_hub(name, revision):
         options["local_files_only"] = True
+    placement = {} if device_map is None else {"device_map": device_map}
     try:
-        config = AutoConfig.from_pretrained(where, **options)
-        auto = auto_class(*(getattr(config, "architectures", None) or ())[:1], with_head=with_head)
-        chosen_dtype = _choose_dtype(dtype, chosen_device, config)
-        loading: Any = auto.from_pretrained(
-            where,
-            config=config,
-            dtype=chosen_dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            **({} if device_map is None else {"device_map": device_map}),
-            **options,
+        model, lacking = _read_model(
+            where, options | placement, dtype=dtype, device=chosen_device, with_head=with_head
         )
-        model, report = loading
         tokenizer = _load_tokenizer(where, options)
-        config_file = cached_file(
-            where,
-            "config.json",
-            revision=options["revision"],
-            local_files_only=options.get("local_files_only", False),
-        )
-        checkpoint = Path(str(config_file)).parent
+        checkpoint = _checkpoint_folder(where, options)
         weights_sha256, stored_dtype = hash_checkpoint(checkpoint), stored_type(checkpoint)
     except UserError:
         raise
     except Exception as error:
         # Of any kind: a broken config.json, or code that comes with a model, can raise all.
-        raise UserError(_explain(name, error)) from error
-    # Transformers fills what a checkpoint lacks with random numbers. Nothing here reads a pooler.
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
-    if missing:
+        raise _explained(name, error) from error
+    if lacking:
         raise UserError(
-            f"model '{name}' lacks {len(missing):,} of its weights, {missing[0]} among them: "
+            f"model '{name}' lacks {len(lacking):,} of its weights, {lacking[0]} among them: "
             "its checkpoint is incomplete, or belongs to another model"
         )
     # Where the files are missing, some tokenizers are made anyway, with no word in them.
@@ -150,6 +131,41 @@ def load_model(
         weights_sha256=weights_sha256,
         stored_dtype=stored_dtype,
     )
+
+
+def _read_model(
+    where: str, options: dict[str, Any], *, dtype: str, device: torch.device, with_head: bool
+) -> tuple[Any, list[str]]:
+    """The model as its checkpoint has it, and the names of weights that the checkpoint lacks."""
+    from transformers import AutoConfig
+
+    own = {key: value for key, value in options.items() if key != "device_map"}
+    config = AutoConfig.from_pretrained(where, **own)
+    auto = auto_class(*(getattr(config, "architectures", None) or ())[:1], with_head=with_head)
+    loading: Any = auto.from_pretrained(
+        where,
+        config=config,
+        dtype=_choose_dtype(dtype, device, config),
+        use_safetensors=True,
+        output_loading_info=True,
+        **options,
+    )
+    model, report = loading
+    # Transformers fills what a checkpoint lacks with random numbers. Nothing here reads a pooler.
+    return model, sorted(key for key in report["missing_keys"] if "pooler" not in key)
+
+
+def _checkpoint_folder(where: str, options: dict[str, Any]) -> Path:
+    """The folder that holds a local model's checkpoint, or the hub's in the cache."""
+    from transformers.utils.hub import cached_file
+
+    config_file = cached_file(
+        where,
+        "config.json",
+        revision=options["revision"],
+        local_files_only=options.get("local_files_only", False),
+    )
+    return Path(str(config_file)).parent
 
 
 def auto_class(class_name: str = "", *, with_head: bool = True) -> Any:
@@ -218,12 +234,13 @@ def _load_tokenizer(where: str, options: dict[str, Any]) -> Any:
 
 def check_device_map(device_map: str, device: str = "auto") -> None:
     """Raise a UserError if a model can't be spread over devices like this."""
-    if device_map != "auto":
-        raise UserError(f"unknown device map '{device_map}': the one there is is auto")
+    check_choice("device_map", device_map, ("auto",))
     if device != "auto":
         raise UserError(
-            f"--device {device} and --device-map auto exclude each other: one keeps the model on a "
-            "device, the other spreads it over all; leave one out"
+            f"{named('device', device)} and {named('device_map', device_map)} exclude each other: "
+            "one keeps the model on a device, the other spreads it over all; leave one out",
+            setting="device_map",
+            value=device_map,
         )
 
 
@@ -254,12 +271,14 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise UserError(f"unknown device '{device}': choose from {', '.join(DEVICES)}") from error
+        raise SettingError(
+            "device", device, "is not known", f"choose from {', '.join(DEVICES)}"
+        ) from error
     try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device '{device}' can't be used here: choose from auto, {', '.join(_usable())}"
+        raise SettingError(
+            "device", device, "can't be used here", f"choose from auto, {', '.join(_usable())}"
         ) from error
     return chosen
 
@@ -274,8 +293,7 @@ def _choose_dtype(dtype: str, device: torch.device, config: Any) -> torch.dtype:
     if dtype == "auto":
         own = getattr(config, "dtype", None) or torch.float32
         return torch.float32 if device.type == "cpu" else own
-    if dtype not in _DTYPES:
-        raise UserError(f"unknown dtype '{dtype}': choose from auto, {', '.join(_DTYPES)}")
+    check_choice("dtype", dtype, ("auto", *_DTYPES))
     return _DTYPES[dtype]
 
 
@@ -294,16 +312,21 @@ def _check_folder(folder: Path, name: str) -> None:
     raise UserError(f"folder '{name}' holds no weights: *.safetensors is missing")
 
 
-def _explain(name: str, error: Exception) -> str:
+def _explained(name: str, error: Exception) -> UserError:
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
-        return f"model '{name}' comes with its own code: add --trust-remote-code if you trust it"
+        return UserError(
+            f"model '{name}' comes with its own code: add {named('trust_remote_code', True)} if "
+            "you trust it",
+            setting="trust_remote_code",
+            value=False,
+        )
     if "ignore_mismatched_sizes" in text:
         text = "its weights do not have the shapes that config.json asks for"
     elif not isinstance(error, (OSError, ValueError, RuntimeError)):
         # The text of the rest, a KeyError say, tells nothing alone.
         text = f"{type(error).__name__}: {text}"
-    return f"model '{name}' can't be loaded: {text[:240]}"
+    return UserError(f"model '{name}' can't be loaded: {text[:240]}")
 
 
 def hash_checkpoint(folder: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from projector.errors import UserError
+from projector.errors import UserError, named
 from projector.model.architecture.records import Architecture, Matrix
 
 Shapes = dict[str, tuple[int, ...]]
@@ -44,7 +44,8 @@ def config_with_widths(
     if found is None and len(set(widths)) > 1:
         raise UserError(
             f"the config of {type(model).__name__} holds one MLP width for all layers, and not a "
-            "width for each: choose --allocation uniform"
+            f"width for each: choose {named('allocation', 'uniform')}",
+            setting="allocation",
         )
     if found is None:
         raise UserError(

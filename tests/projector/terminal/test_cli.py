@@ -483,8 +483,8 @@ def test_fit_of_what_is_no_such_model(
         (("--skip-first", "-1"), "--skip-first -1 is too small"),
         (("--skip-first", "64"), "hold none that counts when the first 64 are skipped"),
         (("--max-tokens", "99"), "--max-tokens 99 is too small: give 100 or more"),
-        (("--device", "abacus"), "unknown device 'abacus'"),
-        (("--dtype", "int8"), "unknown dtype 'int8'"),
+        (("--device", "abacus"), "--device 'abacus' is not known"),
+        (("--dtype", "int8"), "--dtype 'int8' is not known"),
         (("--resume",), "there is no checkpoint"),
     ],
 )  # fmt: skip

@@ -142,7 +142,7 @@ def test_perplexity_refuses_in_one_line(
         ((folder, *on, "--max-windows", 0), "--max-windows 0"),
         ((folder, *on, "--batch-size", 0), "--batch-size 0"),
         ((folder, *on, "--detokenize"), "--detokenize is not for"),
-        ((folder, *on, "--dtype", "float8"), "unknown dtype 'float8'"),
+        ((folder, *on, "--dtype", "float8"), "--dtype 'float8' is not known"),
         ((folder, "--corpus", short), "and one window takes 64"),
         ((folder, "--corpus", tmp_path / "none.txt"), "unknown corpus"),
         ((tmp_path, *on), "holds no model"),

@@ -359,7 +359,7 @@ def test_without_winners_all_windows_are_not_scored(commands: Commands, tmp_path
         ("qwen2", {"steps": 0}, "--steps 0 is too small"),
         ("qwen2", {"round-to": 0}, "--round-to 0 is too small"),
         ("qwen2", {"allocation": "global"}, "one MLP width for all layers"),
-        ("qwen2", {"device": "abacus"}, "unknown device 'abacus'"),
+        ("qwen2", {"device": "abacus"}, "--device 'abacus' is not known"),
         ("qwen2", {"space": "moon"}, "--space 'moon' is not known: choose from positions"),
         ("qwen2", {"min-cluster-size": 1}, "--min-cluster-size 1 makes no groups"),
         ("qwen2", {"round-to": 64}, "--round-to 64 is more than the 40 neurons of a layer"),
