@@ -150,7 +150,7 @@ class Job:
         return State("failed", share, f"{text}; it was ended from outside: is memory short?")
 
     def stop(self) -> None:
-        """As Ctrl-C does: what is done stays, and the sweep can be gone on with.
+        """As Ctrl-C does: what is done stays, and the sweep can be resumed.
 
         Told a second time it is ended at once.
         """

@@ -1,4 +1,4 @@
-"""Sweeps in the background: started, and gone on with, from what was asked on the page."""
+"""Sweeps in the background: started and continued from what was asked on the page."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ def choose_scene(settings: Settings) -> Scene | None:
     found = folders_with(settings.roots, FACTS_FILE)
     if settings.projection is not None and settings.projection not in found:
         session.tell(
-            f"'{settings.projection}' holds no {FACTS_FILE}, so that it is no projection: make "
-            f"one with projector fit MODEL --corpus SOURCE --out {settings.projection}"
+            f"'{settings.projection}' holds no projection ({FACTS_FILE} is missing): make one "
+            f"with projector fit MODEL --corpus SOURCE --out {settings.projection}"
         )
     if not found:
         return None

@@ -110,7 +110,8 @@ def _memory_errors() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
         raise UserError(
-            "out of memory on the accelerator: a shorter prompt, or start with --device cpu"
+            "out of memory on the accelerator: shorten the prompt, or start the app with "
+            "--device cpu"
         ) from error
     except MemoryError as error:
         raise UserError("out of memory: a shorter prompt or a smaller model") from error

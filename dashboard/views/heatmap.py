@@ -63,7 +63,9 @@ def _cells(scene: Scene, by: str) -> tuple[Cells, float]:
     name += f" {scene.layout}"
     order = _order(scene, by)
     if not len(order):
-        raise UserError("no neuron of this layer varies, so that there is no correlation")
+        raise UserError(
+            "no neuron of this layer varies, so nothing correlates: choose another layer"
+        )
     return cells_at(scene.path, scene.layer, scene.site, name, order)
 
 

@@ -100,7 +100,7 @@ def _settings() -> PoleSettings:
         MOST_CLUSTER_SIZE,
         key="pole size",
         on_change=_change_settings,
-        help="A group of fewer is no pole: smaller numbers find more and smaller poles.",
+        help="Smaller groups are not poles: a smaller number finds more and smaller poles.",
     )
     selection = columns[2].segmented_control(
         LABELS["selection"],
