@@ -277,3 +277,15 @@ def test_the_peak_stays_within_the_budget(tmp_path: Path) -> None:
     assert case["peak_bytes"] <= 1.1 * 272 * 2**20
     # And is no small part of it: the budget is used.
     assert case["peak_bytes"] > 0.4 * 272 * 2**20
+
+
+def test_several_layouts_are_placed_in_the_memory_of_the_greediest() -> None:
+    widths, key = {(0, "mlp_post"): 500}, (0, "mlp_post")
+    order = Layout(objective="linear")
+    one, other = needs_of(widths), needs_of(widths, layouts=(order,))
+    both = needs_of(widths, layouts=(Layout(), order))
+    assert both.placing[key] == max(one.placing[key], other.placing[key])
+    assert both.libraries == other.libraries > one.libraries
+    # One that needs the matrix decides for all.
+    assert one.may_sample
+    assert not both.may_sample
