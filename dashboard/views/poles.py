@@ -249,7 +249,7 @@ def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
     members = _members(found, pole)
     st.subheader(f"Pole {pole}: {len(members):,} neurons of {neuron_name(scene.layer, scene.site)}")
     st.caption(
-        "Marked on the map, and first in the heatmap's order by pole: "
+        "Marked on the map and in the heatmap: "
         + ", ".join(f"N{j}" for j in members[:20])
         + (" …" if len(members) > 20 else "")
     )
