@@ -8,7 +8,6 @@ from dashboard.frame.work import Work, working
 from dashboard.state import session
 from dashboard.state.loading import forget_folders
 from dashboard.state.settings import USUAL_PROJECTION, Settings
-from projector.fitting.checkpoint import OtherRun, has_checkpoint
 from projector.fitting.pipeline import run
 from projector.fitting.preparing import FitSettings, prepare
 from projector.layouts.settings import Layout
@@ -52,8 +51,5 @@ def _fit(settings: Settings, work: Work) -> None:
         progress=work,
     )
     out = settings.roots[0] / USUAL_PROJECTION
-    try:
-        run(job, out=out, resume=has_checkpoint(out), progress=work)
-    except OtherRun:
-        # As of an older version of a library: it was this page that began it.
-        run(job, out=out, force=True, progress=work)
+    # What is there of another run, as of an older version of a library, this page began too.
+    run(job, out=out, resume=True, force=True, progress=work)

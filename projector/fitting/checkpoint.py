@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,20 +22,32 @@ from projector.errors import UserError, named
 from projector.fitting.placing import MapPlacement, PlacedMap
 from projector.projection.facts import MapFacts
 from projector.projection.faithfulness import PlacementFigures
-from projector.projection.overview import FACTS_FILE
 from projector.storage.entries import Entry
 from projector.storage.replacing import remove_folder, replacing_file
+from projector.storage.resuming import told_difference
 from projector.storage.tensors import TensorFile, read_metadata, write_tensors
 
 FORMAT_VERSION = 4
 _KEY = "checkpoint"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 # What a checkpoint consists of, files that are being written among it.
 _OURS = re.compile(r"\.?(gathered|placed)-\d+\.safetensors(\.partial)?")
 
 
 class OtherRun(UserError):
-    """A checkpoint is that of a run of other settings, or of another model or corpus."""
+    """A checkpoint is that of a run of other settings, or of another model or corpus.
+
+    Attributes:
+        difference: the first thing that they differ in.
+    """
+
+    def __init__(self, folder: Path, difference: str) -> None:
+        super().__init__(
+            f"checkpoint '{folder}' belongs to another run: {difference}: repeat that run's "
+            f"command, or add {named('force', True)} to start over",
+            setting="resume",
+            value=True,
+        )
+        self.difference = difference
 
 
 @dataclass(frozen=True)
@@ -81,33 +93,17 @@ def has_checkpoint(out: Path) -> bool:
     return any(checkpoint_path(out).glob("*.safetensors"))
 
 
-def check_unfinished(out: Path, *, force: bool, resume: bool) -> None:
-    """Raise a UserError if a new fit would overwrite the checkpoint of a stopped one.
-
-    Or if one is to be resumed, and there is none; or if something else stands in its place.
-    """
+def check_checkpoint_place(out: Path) -> None:
+    """Raise a UserError if something else is where a fit into ``out`` keeps its checkpoint."""
     path = checkpoint_path(out)
     if path.exists() and not (
         path.is_dir() and all(_OURS.fullmatch(each.name) for each in path.iterdir())
     ):
         raise UserError(
             f"'{path}' is where this fit would keep its checkpoint, and is something else: give "
-            f"another folder for {named('out')}"
-        )
-    if resume and not has_checkpoint(out):
-        if (out / FACTS_FILE).exists():
-            raise UserError(
-                f"there is nothing to resume: '{out}' holds a finished projection, and no "
-                f"checkpoint is beside it; to fit it anew, put {named('force', True)} in the place "
-                f"of {named('resume', True)}"
-            )
-        raise UserError(
-            f"there is no checkpoint '{path}' to resume: leave {named('resume', True)} out"
-        )
-    if has_checkpoint(out) and not (force or resume):
-        raise UserError(
-            f"'{path}' is the checkpoint of a stopped fit: add {named('resume', True)} to go on "
-            f"with it, or {named('force', True)} to start over"
+            f"another folder for {named('out')}",
+            setting="out",
+            value=str(out),
         )
 
 
@@ -119,6 +115,7 @@ class Checkpoint:
         facts: what two runs must share for one to go on from the other's checkpoint.
         rank: the number of this process.
         names: what a person calls those facts that are hashes.
+        settings: names of those facts that a user sets.
     """
 
     def __init__(
@@ -127,11 +124,17 @@ class Checkpoint:
         facts: Mapping[str, Any],
         rank: int = 0,
         names: Mapping[str, str] | None = None,
+        settings: Collection[str] = (),
     ) -> None:
-        self.folder, self.names = folder, dict(names or {})
+        self.folder, self.names, self.settings = folder, dict(names or {}), settings
         self.facts: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         self.choices: dict[str, Any] = {}
         self._gathered = folder / f"gathered-{rank}.safetensors"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is something to go on from."""
+        return any(self.folder.glob("*.safetensors"))
 
     def save_gathered(self, gathered: Gathered) -> None:
         """Write the sums; a kill at any moment leaves the old ones or these.
@@ -252,17 +255,15 @@ class Checkpoint:
                 f"checkpoint '{self.folder}' has format version {header['version']}, and this "
                 f"program reads {FORMAT_VERSION}: delete it and start again"
             )
-        theirs, ours = _flat(header["facts"]), _flat(self.facts)
-        for name in [*ours, *(name for name in theirs if name not in ours)]:
-            if theirs.get(name) != ours.get(name):
-                one = _told(name, theirs.get(name), header["names"])
-                other = _told(name, ours.get(name), self.names)
-                what = name.removeprefix("versions.").replace(".", " ").replace("_", " ")
-                raise OtherRun(
-                    f"checkpoint '{self.folder}' belongs to another run: its {what} is {one}, and "
-                    f"this one's {other}: repeat that run's command, or put "
-                    f"{named('force', True)} in the place of {named('resume', True)} to start over"
-                )
+        difference = told_difference(
+            header["facts"],
+            self.facts,
+            settings=self.settings,
+            their_words=header["names"],
+            our_words=self.names,
+        )
+        if difference is not None:
+            raise OtherRun(self.folder, difference)
         return header
 
     def _read_placed(self, path: Path) -> dict[str, PlacedMap]:
@@ -288,23 +289,3 @@ class Checkpoint:
 def _positions_key(layout: str, name: str) -> str:
     """Of a map's positions among the tensors of a checkpoint; statistics begin with its name."""
     return f"positions {layout} {name}"
-
-
-def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts within facts by their names, so that a difference is told by itself."""
-    flat: dict[str, Any] = {}
-    for name, value in facts.items():
-        flat |= (
-            {f"{name}.{k}": v for k, v in value.items()}
-            if isinstance(value, dict)
-            else {name: value}
-        )
-    return flat
-
-
-def _told(name: str, value: Any, names: Mapping[str, str]) -> str:
-    """A fact for a person: of what is told apart by a hash its name, and the hash's beginning."""
-    if isinstance(value, str) and _SHA256.fullmatch(value):
-        value = value[:12]
-        return f"'{names[name]}' ({value}…)" if name in names else f"{value}…"
-    return repr(value)

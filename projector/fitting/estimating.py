@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from projector.fitting.preparing import Job
-from projector.fitting.training import make_gatherer, make_trainings
+from projector.fitting.running import make_gatherer, make_trainings
 from projector.layouts.settings import Layout
 from projector.memory import memory_errors
 
@@ -45,7 +45,7 @@ def estimate(job: Job) -> Estimate:
     # Of each size one is timed.
     alike = Counter((n, job.plan.samples.get(key)) for key, n in job.widths.items())
     for (n_neurons, n_drawn), n_maps in alike.items():
-        one = _seconds_to_place(job.layout, n_neurons, n_drawn, device)
+        one = sum(_seconds_to_place(each, n_neurons, n_drawn, device) for each in job.layouts)
         seconds += _FITS_PER_MAP * n_maps * one
     return Estimate(job.corpus.n_tokens, seconds, job.disk_bytes, job.plan.n_bytes)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from projector.corpus.documents import Document
 from projector.corpus.sources import read_documents
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, Corpus, read_corpus
-from projector.errors import UserError
+from projector.errors import SettingError, UserError, named
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.fitting.settings import LEAST_TOKENS
 from projector.fitting.settings import FitSettings as FitSettings
@@ -36,7 +36,11 @@ from projector.sites import MapKey
 
 @dataclass(frozen=True)
 class Job:
-    """A fit that is ready to run."""
+    """A fit that is ready to run.
+
+    Attributes:
+        layouts: how every map is placed; the first is the projection's first.
+    """
 
     loaded: LoadedModel
     trunk: nn.Module
@@ -46,15 +50,27 @@ class Job:
     layers: list[int]
     left_out: dict[str, str]
     settings: FitSettings
-    layout: Layout
+    layouts: tuple[Layout, ...]
     sequence_length: int
     packed: bool
     plan: Plan
 
     @property
-    def layouts(self) -> tuple[Layout, ...]:
-        """How every map is placed; the first is the projection's first."""
-        return (self.layout,)
+    def layout(self) -> Layout:
+        """The first of its layouts."""
+        return self.layouts[0]
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What the settings that were left open came to, by name."""
+        return {
+            "sites": self.sites,
+            "layers": self.layers,
+            "max_tokens": self.corpus.n_tokens,
+            "sequence_length": self.sequence_length,
+            "packed": self.packed,
+            "skip_first": self.corpus.skip_first,
+        }
 
     @property
     def widths(self) -> dict[MapKey, int]:
@@ -71,7 +87,8 @@ class Job:
     @property
     def disk_bytes(self) -> int:
         """Size of the projection on disk, but for a few kilobytes of JSON."""
-        per_map = [4 * n * self.layout.dim for n in self.widths.values()]
+        n_coordinates = sum(layout.dim for layout in self.layouts)
+        per_map = [4 * n * n_coordinates for n in self.widths.values()]
         if self.settings.keep_statistics:
             n_matrices = 2 if self.settings.correlation == "per-sequence" else 1
             kept = [n for key, n in self.widths.items() if key not in self.plan.samples]
@@ -91,59 +108,42 @@ def prepare(
     model: str | nn.Module | LoadedModel = BUNDLED,
     corpus: str | Iterable[Document] = "stdlib",
     settings: FitSettings | None = None,
-    layout: Layout | None = None,
+    layouts: Layout | Sequence[Layout] | None = None,
     *,
     tokenizer: Any = None,
-    revision: str | None = None,
-    device: str = "auto",
-    device_map: str | None = None,
-    dtype: str = "auto",
-    trust_remote_code: bool = False,
     in_memory: bool = False,
     progress: Progress | None = None,
+    **loading: Any,
 ) -> Job:
     """Load the model, find its sites, and tokenize the corpus.
 
     Args:
         model: ``bundled``, a local folder, a hub id; or a model in memory, with its ``tokenizer``.
         corpus: see :func:`projector.corpus.sources.read_documents`, or the documents themselves.
+        layouts: one, or several; ``stress-3d`` where none is given.
         in_memory: what is found will stay in memory, and counts in the budget: there is no folder
             to write it to.
+        **loading: ``revision``, ``device``, ``device_map``, ``dtype`` and ``trust_remote_code`` of
+            :func:`projector.model.loading.load_model`.
 
     Raises:
         UserError: for anything that can't be fitted, before any work is done.
     """
-    settings, layout, progress = settings or FitSettings(), layout or Layout(), progress or Silent()
+    settings, progress = settings or FitSettings(), progress or Silent()
+    chosen = (layouts,) if isinstance(layouts, Layout) else tuple(layouts or (Layout(),))
     if isinstance(corpus, str):
         # Files that are not there are told of before a model is loaded.
         read_documents(corpus)
     progress.begin("Loading the model", None, "")
-    if isinstance(model, LoadedModel):
-        loaded = model
-    elif isinstance(model, nn.Module):
-        if tokenizer is None:
-            raise UserError("a model in memory needs its tokenizer: pass tokenizer=…")
-        name = getattr(model, "name_or_path", "") or type(model).__name__
-        identifier = Path(name).name if Path(name).exists() else name
-        loaded = LoadedModel(model, tokenizer, identifier, hash_module(model))
-    else:
-        loaded = load_model(
-            model,
-            revision=revision,
-            device=device,
-            device_map=device_map,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-        )
+    loaded = _loaded(model, tokenizer, loading)
     # Without the head: no site is past the last block.
     trunk = getattr(loaded.model, "base_model", loaded.model)
     architecture = find_architecture(trunk)
     sites, left_out = architecture.choose_sites(settings.sites)
     layers = architecture.choose_layers(settings.layers)
-    is_causal = architecture.is_causal
     sequence_length = _choose_sequence_length(loaded, settings.sequence_length)
+    is_causal = architecture.is_causal
     packed = is_causal if settings.packed is None else settings.packed
-
     progress.begin("Reading the corpus", None, "documents")
     tokens = read_corpus(
         corpus,
@@ -155,6 +155,50 @@ def prepare(
         advance=progress.advance,
     )
     progress.end()
+    _check_corpus(tokens, trunk)
+    widths = _widths(architecture, sites, layers)
+    _check_dimensions(chosen, widths)
+    sums_on = input_device(trunk)
+    needs = reckon_needs(
+        widths,
+        correlation=settings.correlation,
+        layouts=chosen,
+        device=sums_on,
+        n_positions=settings.batch_size * min(sequence_length, len(tokens.ids)),
+        widest=max(max(block.widths.values()) for block in architecture.blocks),
+        in_memory=in_memory and settings.keep_statistics,
+    )
+    plan = plan_fit(
+        needs,
+        widths,
+        settings.memory_budget,
+        free_memory(sums_on, spread=is_spread(trunk)),
+        n_tokens=tokens.n_tokens,
+        itemsize=widest_dtype(trunk).itemsize,
+    )
+    found = (loaded, trunk, architecture, tokens, sites, layers, left_out)
+    return Job(*found, settings, chosen, sequence_length, packed, plan)
+
+
+def _loaded(
+    model: str | nn.Module | LoadedModel, tokenizer: Any, loading: dict[str, Any]
+) -> LoadedModel:
+    """The model, wherever it is."""
+    if isinstance(model, LoadedModel):
+        return model
+    if not isinstance(model, nn.Module):
+        return load_model(model, **loading)
+    if tokenizer is None:
+        raise UserError(
+            f"a model in memory needs its tokenizer: pass {named('tokenizer')}", setting="tokenizer"
+        )
+    name = getattr(model, "name_or_path", "") or type(model).__name__
+    identifier = Path(name).name if Path(name).exists() else name
+    return LoadedModel(model, tokenizer, identifier, hash_module(model))
+
+
+def _check_corpus(tokens: Corpus, trunk: nn.Module) -> None:
+    """Raise a UserError if a corpus has too few tokens, or tokens that the model does not know."""
     if tokens.n_tokens < LEAST_TOKENS:
         raise UserError(
             f"corpus '{tokens.source}' has {tokens.n_tokens} tokens that count, and correlations "
@@ -166,44 +210,19 @@ def prepare(
             f"the tokenizer gives token {int(tokens.ids.max()):,}, and the model knows "
             f"{vocabulary:,}: they do not belong together"
         )
-    widths = _widths(architecture, sites, layers)
-    narrowest = min(widths.values())
-    if layout.dim >= narrowest:
-        raise UserError(
-            f"--dim {layout.dim:,} is too much: the narrowest map has {narrowest:,} neurons, which "
-            f"{narrowest - 1:,} dimensions always suffice for"
+
+
+def _check_dimensions(layouts: Sequence[Layout], widths: dict[MapKey, int]) -> None:
+    """Raise a SettingError if a layout has more dimensions than the narrowest map can fill."""
+    narrowest, most = min(widths.values()), max(layout.dim for layout in layouts)
+    if most >= narrowest:
+        raise SettingError(
+            "dim",
+            most,
+            "is too much",
+            f"the narrowest map has {narrowest:,} neurons, which {narrowest - 1:,} dimensions "
+            "always suffice for",
         )
-    sums_on = input_device(trunk)
-    needs = reckon_needs(
-        widths,
-        correlation=settings.correlation,
-        layouts=(layout,),
-        device=sums_on,
-        n_positions=settings.batch_size * min(sequence_length, len(tokens.ids)),
-        widest=max(max(block.widths.values()) for block in architecture.blocks),
-        in_memory=in_memory and settings.keep_statistics,
-    )
-    return Job(
-        loaded,
-        trunk,
-        architecture,
-        tokens,
-        sites,
-        layers,
-        left_out,
-        settings,
-        layout,
-        sequence_length,
-        packed,
-        plan_fit(
-            needs,
-            widths,
-            settings.memory_budget,
-            free_memory(sums_on, spread=is_spread(trunk)),
-            n_tokens=tokens.n_tokens,
-            itemsize=widest_dtype(trunk).itemsize,
-        ),
-    )
 
 
 def _widths(architecture: Architecture, sites: list[str], layers: list[int]) -> dict[MapKey, int]:
@@ -219,23 +238,7 @@ def _choose_sequence_length(loaded: LoadedModel, asked: int | None) -> int:
     if asked is None:
         return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
     if most is not None and asked > most:
-        raise UserError(
-            f"--sequence-length {asked:,} is more than this model takes: at most {most:,}"
+        raise SettingError(
+            "sequence_length", asked, "is more than this model takes", f"give at most {most:,}"
         )
     return asked
-
-
-def split_options(options: dict[str, Any]) -> tuple[FitSettings, Layout]:
-    """Sort options by name into the settings of a fit and of its layout."""
-    options = dict(options)
-    for name in ("sites", "layers"):
-        if isinstance(options.get(name), str):
-            raise UserError(f"{name} is a list, for example {name}=['{options[name]}']")
-        if options.get(name) is not None:
-            options[name] = tuple(options[name])
-    names = [{f.name for f in fields(kind)} for kind in (FitSettings, Layout)]
-    unknown = set(options) - names[0] - names[1]
-    if unknown:
-        raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
-    first, second = ({k: v for k, v in options.items() if k in group} for group in names)
-    return FitSettings(**first), Layout(**second)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
-from projector.errors import check_choice, check_least
+from projector.errors import SettingError, check_choice, check_least, named
+from projector.layouts.settings import Layout, parse_layouts
 from projector.settings import setting
 from projector.sites import check_sites, sites_help
 
@@ -76,3 +79,79 @@ class FitSettings:
         check_least("skip_first", self.skip_first, 0)
         check_least("max_tokens", self.max_tokens, LEAST_TOKENS)
         check_least("memory_budget", self.memory_budget, 1)
+
+
+def setting_names() -> set[str]:
+    """What a user sets of a fit, by name."""
+    kinds = (FitSettings, Layout)
+    return {each.name for kind in kinds for each in fields(kind)} | {"layouts", "dtype"}
+
+
+def choose_layouts(
+    layouts: str | Sequence[str | Layout] | None, given: Mapping[str, Any]
+) -> tuple[Layout, ...]:
+    """The layouts of a fit: several by their names, or one by its settings.
+
+    Args:
+        layouts: ``stress-3d,neighbours-2d``; or names and layouts one by one; None for one.
+        given: fields of the one layout that are set.
+
+    Raises:
+        SettingError: where both are given, a layout can't be, two are the same, or more than one
+            is trained while the model runs.
+    """
+    if layouts is None:
+        return (Layout(**given),)
+    if given:
+        name = next(iter(given))
+        raise SettingError(
+            "layouts",
+            layouts if isinstance(layouts, str) else list(layouts),
+            f"and {named(name)} exclude each other",
+            "name every layout in full, for example stress-3d-absolute, or describe a single one",
+        )
+    parts = [layouts] if isinstance(layouts, str) else list(layouts)
+    found = [
+        layout
+        for part in parts
+        for layout in ([part] if isinstance(part, Layout) else parse_layouts(part))
+    ]
+    names = [layout.name for layout in found]
+    text = ",".join(names)
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingError("layouts", text, f"names {name} twice", "name each layout once")
+    if not found:
+        raise SettingError("layouts", text, "names no layout", "name one or more")
+    if sum(layout.how.trains for layout in found) > 1:
+        raise SettingError(
+            "layouts",
+            text,
+            "has more than one that is trained while the model runs",
+            "name one of them, and add the others with `projector layout`",
+        )
+    return tuple(found)
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[FitSettings, tuple[Layout, ...]]:
+    """Sort options by name into the settings of a fit and its layouts.
+
+    Raises:
+        TypeError: for a name that is neither.
+        UserError: for a value that can't be.
+    """
+    options = dict(options)
+    layouts = options.pop("layouts", None)
+    for name in ("sites", "layers"):
+        if isinstance(options.get(name), str):
+            raise SettingError(
+                name, options[name], "is a text", f"give a list: ['{options[name]}']"
+            )
+        if options.get(name) is not None:
+            options[name] = tuple(options[name])
+    names = [{each.name for each in fields(kind)} for kind in (FitSettings, Layout)]
+    unknown = set(options) - names[0] - names[1]
+    if unknown:
+        raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
+    first, second = ({k: v for k, v in options.items() if k in group} for group in names)
+    return FitSettings(**first), choose_layouts(layouts, second)

@@ -177,6 +177,8 @@ class Facts:
         correlation: ``pooled`` or ``per-sequence``; None where that is unknown.
         maps: map name → what is known of it.
         versions: of what decides the numbers.
+        run: the settings of the fit that made it, and the hashes of what it read, by name as JSON
+            has them; None where they are not known.
     """
 
     model: ModelFacts
@@ -187,6 +189,7 @@ class Facts:
     correlation: str | None
     maps: Mapping[str, MapFacts]
     versions: Mapping[str, str]
+    run: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The content of ``projection.json``."""
@@ -203,12 +206,14 @@ class Facts:
             "correlation": self.correlation,
             "maps": {name: each.as_dict() for name, each in self.maps.items()},
             "versions": dict(self.versions),
+            **({} if self.run is None else {"run": dict(self.run)}),
         }
 
     @classmethod
     def from_entry(cls, entry: Entry) -> Facts:
         """Raises ``Wrong`` where something is missing or of another kind."""
         corpus, maps = entry.maybe_entry("corpus"), entry.entry("maps")
+        run = entry.maybe_entry("run")
         return cls(
             model=ModelFacts.from_entry(entry.entry("model")),
             corpus=None if corpus is None else CorpusFacts.from_entry(corpus),
@@ -218,6 +223,7 @@ class Facts:
             correlation=entry.maybe_text("correlation"),
             maps={name: MapFacts.from_entry(maps.entry(name)) for name in maps},
             versions=entry.texts_by_name("versions"),
+            run=None if run is None else run.value,
         )
 
 

@@ -33,7 +33,8 @@ def relayout(
         UserError: if the correlations of a map were not kept.
     """
     placed = lay_out(projection, layout, progress=progress)
-    facts = replace(projection.facts, versions=versions())
+    # No fit made these positions.
+    facts = replace(projection.facts, versions=versions(), run=None)
     return Projection(facts, {layout.name: placed}, projection.statistics)
 
 

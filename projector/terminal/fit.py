@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from projector.corpus.sources import sources_help
-from projector.fitting.settings import FitSettings
+from projector.fitting.settings import FitSettings, choose_layouts
 from projector.layouts.settings import Layout
 from projector.settings import setting
+from projector.storage.resuming import FORCE_HELP, RESUME_HELP
 from projector.terminal.commands import Given, command
 from projector.terminal.options import ModelOptions
 from projector.terminal.results import next_command, summary
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from projector.fitting.estimating import Estimate
     from projector.fitting.preparing import Job
     from projector.fitting.processes import Processes
+    from projector.progress import Progress
+    from projector.storage.resuming import Step
 
 
 def _corpus_help() -> str:
@@ -34,11 +37,16 @@ class FitOptions:
     """What is asked of the command apart from the settings of the fit."""
 
     out: Path = setting(help="Folder for the projection.")
+    layouts: str | None = setting(
+        None,
+        help="Several layouts of every map by name, for example stress-3d,neighbours-2d: in place "
+        "of the options of one layout.",
+    )
     corpus: str = setting("stdlib", help=_corpus_help)
     pictures: bool = setting(False, help="Also write the pictures, as HTML, to OUT.")
     log_with: str | None = setting(None, help="Track adamw with [b]tensorboard[/b], in OUT.logs.")
-    force: bool = setting(False, help="Replace the projection that OUT holds.")
-    resume: bool = setting(False, help="Go on from the checkpoint of a stopped fit.")
+    force: bool = setting(False, help=FORCE_HELP)
+    resume: bool = setting(False, help=RESUME_HELP)
 
 
 @command
@@ -62,67 +70,91 @@ def fit(
     processes = join_processes(loading.device)
     screen.become(processes.rank)
     from projector.fitting.checkpoint import beside, has_checkpoint
-    from projector.fitting.pipeline import run
+    from projector.fitting.pipeline import check_start, next_step, run
+    from projector.storage.resuming import Step
 
-    out = options.out
-    job = _prepared(screen, model, options, settings, layout.make(), loading, processes)
-    screen.can_resume = lambda: has_checkpoint(out)
+    out, again = options.out, {"force": options.force, "resume": options.resume}
+    layouts = choose_layouts(options.layouts, layout.values)
+    _check(options, layouts, loading, processes)
+    check_start(out, **again)
     with screen.progress() as progress:
-        run(
-            job,
-            out=out,
-            force=options.force,
-            resume=options.resume,
-            progress=progress,
-            log_with=options.log_with,
-            log_dir=beside(out, "logs") if options.log_with else None,
-            processes=processes,
-        )
+        job = _prepare(model, options.corpus, settings, layouts, loading, progress)
+    step = next_step(job, out, processes, **again)
+    if step is Step.LEAVE:
+        screen.say(f"[b]{escape(str(out))}[/b] holds this very fit, finished: nothing to do")
+    else:
+        if options.resume and step is Step.START:
+            screen.say("there is nothing to go on from: starting from the beginning")
+        _estimate(screen, job, options, processes, step)
+        screen.can_resume = lambda: has_checkpoint(out)
+        with screen.progress() as progress:
+            run(
+                job,
+                out=out,
+                **again,
+                progress=progress,
+                log_with=options.log_with,
+                log_dir=beside(out, "logs") if options.log_with else None,
+                processes=processes,
+            )
     if processes.is_first:
-        _show(screen, options)
+        _show(screen, options, draws=options.pictures and step is not Step.LEAVE)
 
 
-def _prepared(
-    screen: Screen,
-    model: str,
-    options: FitOptions,
-    settings: FitSettings,
-    layout: Layout,
-    loading: ModelOptions,
-    processes: Processes,
-) -> Job:
-    """The fit, ready to run, after it was told what it takes."""
+def _check(
+    options: FitOptions, layouts: Sequence[Layout], loading: ModelOptions, processes: Processes
+) -> None:
+    """Raise a UserError for options that do not go together."""
     from projector.errors import UserError, named
-    from projector.fitting.checkpoint import check_unfinished
+    from projector.model.loading import check_device_map
+
+    if options.log_with is not None and not any(layout.how.trains for layout in layouts):
+        raise UserError(
+            f"{named('log_with')} follows the training of {named('solver', 'adamw')}: add that",
+            setting="log_with",
+            value=options.log_with,
+        )
+    if loading.device_map is None:
+        return
+    check_device_map(loading.device_map, loading.device)
+    if processes.n > 1:
+        raise UserError(
+            f"{named('device_map', 'auto')} takes all devices for one process: leave it out, or "
+            "start the fit without a launcher",
+            setting="device_map",
+            value=loading.device_map,
+        )
+
+
+def _prepare(
+    model: str,
+    corpus: str,
+    settings: FitSettings,
+    layouts: Sequence[Layout],
+    loading: ModelOptions,
+    progress: Progress,
+) -> Job:
+    """The fit, ready to run."""
+    from projector.fitting.preparing import prepare
+
+    return prepare(model, corpus, settings, layouts, **asdict(loading), progress=progress)
+
+
+def _estimate(
+    screen: Screen, job: Job, options: FitOptions, processes: Processes, step: Step
+) -> None:
+    """Find what the fit takes, and tell it."""
     from projector.fitting.estimating import estimate
     from projector.fitting.pipeline import going_on
-    from projector.fitting.preparing import prepare
-    from projector.model.loading import check_device_map
-    from projector.projection.projection import check_out
+    from projector.storage.resuming import Step
 
-    if options.log_with is not None and not layout.how.trains:
-        raise UserError(
-            f"{named('log_with')} follows the training of {named('solver', 'adamw')}: add that"
-        )
-    if loading.device_map is not None:
-        check_device_map(loading.device_map, loading.device)
-        if processes.n > 1:
-            raise UserError(
-                f"{named('device_map', 'auto')} takes all devices for one process: leave it out, "
-                "or start the fit without a launcher"
-            )
-    check_out(options.out, force=options.force or options.resume)
-    if processes.is_first or not options.resume:
-        check_unfinished(options.out, force=options.force, resume=options.resume)
     with screen.progress() as progress:
-        job = prepare(model, options.corpus, settings, layout, **asdict(loading), progress=progress)
-        if options.resume:
+        if step is Step.GO_ON:
             job = going_on(job, options.out, processes)
         progress.begin("Timing a batch", None, "")
         needs = estimate(job)
         progress.end()
     _tell(screen, job, needs, options, processes.n)
-    return job
 
 
 def _tell(screen: Screen, job: Job, needs: Estimate, options: FitOptions, n_processes: int) -> None:
@@ -160,20 +192,18 @@ def _tell(screen: Screen, job: Job, needs: Estimate, options: FitOptions, n_proc
         )
 
 
-def _show(screen: Screen, options: FitOptions, more: Mapping[str, Any] | None = None) -> None:
+def _show(screen: Screen, options: FitOptions, *, draws: bool) -> None:
     """The projection that was made, and its pictures where they are asked for."""
     from projector.projection.projection import Projection
 
     projection = Projection.load(options.out)
     written: list[Path] = []
-    if options.pictures:
+    if draws:
         from projector.figures.figures import write_pictures
 
         written = write_pictures(projection, options.out)
     screen.finish(
-        summary(projection, options.out)
-        | {"pictures": [str(path) for path in written]}
-        | dict(more or {}),
+        summary(projection, options.out) | {"pictures": [str(path) for path in written]},
         projection,
         next_command=next_command(projection, options.out, written),
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-import projector.fitting.pipeline
+import projector.fitting.running
 import projector.statistics.gathering
 import projector.storage.replacing
 import projector.storage.tensors
@@ -103,7 +103,7 @@ def fit(
     if most_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     torch.set_num_threads(1)
-    fitting: Any = projector.fitting.pipeline
+    fitting: Any = projector.fitting.running
     fitting._CHECKPOINT_EVERY_S, fitting._CHECKPOINT_SHARE = 0.0, float("inf")
     calls = {"run": 0, "place_map": 0}
     for name, module in (("run", projector.statistics.gathering.Gatherer), ("place_map", fitting)):

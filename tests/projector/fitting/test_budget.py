@@ -19,7 +19,8 @@ import projector
 from projector import Projection, UserError
 from projector.figures.figures import trust_text, write_pictures
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
-from projector.fitting.preparing import FitSettings, prepare
+from projector.fitting.preparing import prepare
+from projector.fitting.settings import FitSettings
 from projector.layouts.solving import Layout
 from projector.memory import enough_text
 from projector.terminal.options import parse_size
@@ -219,7 +220,7 @@ def test_a_stopped_fit_without_the_matrix_goes_on_to_the_same_bytes(
 ) -> None:
     model, corpus = str(checkpoint("qwen2")), str(text_file)
     sampled_fit(model, corpus, 120, monkeypatch, out=tmp_path / "whole")
-    fitting: Any = projector.fitting.pipeline
+    fitting: Any = projector.fitting.running
     monkeypatch.setattr(fitting, "_CHECKPOINT_EVERY_S", 0.0)
     monkeypatch.setattr(fitting, "_CHECKPOINT_SHARE", float("inf"))
     run = projector.statistics.gathering.Gatherer.run

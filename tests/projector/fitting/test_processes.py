@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 import projector
 from projector import Projection
 from projector.fitting.checkpoint import checkpoint_path, has_checkpoint
-from projector.fitting.pipeline import _rounds
 from projector.fitting.processes import Processes
+from projector.fitting.running import _rounds
 from projector.memory import free_memory
 from projector.model.loading import choose_device
 from projector.statistics.gathering import HalfStatistics
@@ -137,9 +137,9 @@ def test_one_of_two_processes_may_have_nothing_to_read(
 # A checkpoint after every batch and every map.
 KEEPS_ALL = """
 import os, signal, time
-import projector.fitting.pipeline, projector.statistics.gathering
-projector.fitting.pipeline._CHECKPOINT_EVERY_S = 0.0
-projector.fitting.pipeline._CHECKPOINT_SHARE = float("inf")
+import projector.fitting.running, projector.statistics.gathering
+projector.fitting.running._CHECKPOINT_EVERY_S = 0.0
+projector.fitting.running._CHECKPOINT_SHARE = float("inf")
 """
 # Ends the second process at its ``moment``-th call of ``name``.
 DIES = """
@@ -157,7 +157,7 @@ def dying(*args, **options):
 IN_ITS_FIRST_BATCH = DIES.format(
     owner="projector.statistics.gathering.Gatherer", name="run", moment=3
 )
-WHILE_PLACING = DIES.format(owner="projector.fitting.pipeline", name="place_map", moment=2)
+WHILE_PLACING = DIES.format(owner="projector.fitting.running", name="place_map", moment=2)
 
 
 @pytest.mark.parametrize(

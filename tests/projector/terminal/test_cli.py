@@ -485,7 +485,8 @@ def test_fit_of_what_is_no_such_model(
         (("--max-tokens", "99"), "--max-tokens 99 is too small: give 100 or more"),
         (("--device", "abacus"), "--device 'abacus' is not known"),
         (("--dtype", "int8"), "--dtype 'int8' is not known"),
-        (("--resume",), "there is no checkpoint"),
+        (("--layouts", "stress-3d", "--dim", "2"), "--layouts 'stress-3d' and --dim exclude"),
+        (("--layouts", "stress-3d,x"), "--layouts 'x' is not the name of a layout"),
     ],
 )  # fmt: skip
 def test_fit_with_options_that_can_not_be(
@@ -564,12 +565,12 @@ def test_a_message_is_printed_as_it_is(tmp_path: Path, text_file: Path) -> None:
 def test_ctrl_c_stops_without_a_traceback(
     model: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import projector.fitting.pipeline
+    import projector.fitting.running
 
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(projector.fitting.pipeline, "gather", interrupted)
+    monkeypatch.setattr(projector.fitting.running, "gather", interrupted)
     result = invoke("fit", model, "--corpus", text_file, "--out", tmp_path / "out", *ONE_MAP)
     assert result.exit_code == 130
     assert result.stderr.strip() == "stopped"

@@ -1,0 +1,109 @@
+"""What a fit says of itself: what its projection is of, and what tells its run from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from projector.fitting.preparing import Job
+from projector.fitting.settings import setting_names
+from projector.model.loading import LoadedModel, input_device
+from projector.projection.facts import CorpusFacts, Facts, MapFacts
+from projector.projection.provenance import dtype_name, model_facts, versions
+from projector.settings import compared
+from projector.storage.resuming import told_difference
+
+
+def projection_facts(job: Job, maps: Mapping[str, MapFacts]) -> Facts:
+    """What a projection is of; ``maps`` is what is known of its single maps."""
+    corpus = job.corpus
+    return Facts(
+        model=model_facts(job.loaded, job.architecture),
+        corpus=CorpusFacts(
+            source=corpus.source,
+            sha256=corpus.sha256,
+            n_tokens=corpus.n_tokens,
+            n_tokens_available=corpus.n_available,
+            n_sequences=corpus.n_sequences,
+            sequence_length=job.sequence_length,
+            packed=job.packed,
+            skip_first=corpus.skip_first,
+            notes=tuple(corpus.notes),
+        ),
+        sites=tuple(job.sites),
+        layers=tuple(job.layers),
+        left_out_sites=dict(job.left_out),
+        correlation=job.settings.correlation,
+        maps=dict(maps),
+        run=settings_facts(job),
+        versions=versions(),
+    )
+
+
+def settings_facts(job: Job) -> dict[str, Any]:
+    """What makes a run the one that it is, on whatever machine; as JSON has it.
+
+    Every field of the settings and of the layouts is here, but for those that say that they may
+    differ: of what was left open, what it came to.
+    """
+    facts = {
+        "model": job.loaded.weights_sha256,
+        "corpus": job.corpus.sha256,
+        "dtype": dtype_name(job.trunk),
+        **compared(job.settings),
+        **{name: value for name, value in job.chosen.items() if name in compared(job.settings)},
+        # Their order too: the first is the projection's first.
+        "layouts": ",".join(layout.name for layout in job.layouts),
+        "layout": {layout.name: compared(layout) for layout in job.layouts},
+        # Another tokenizer, or another way to compute with the same weights, is another run.
+        "tokenization": job.corpus.ids_sha256,
+        "config": _config_sha256(job.loaded),
+    }
+    found: dict[str, Any] = json.loads(json.dumps(facts))
+    return found
+
+
+def run_facts(job: Job, n_processes: int) -> dict[str, Any]:
+    """What two runs must share for one to go on from the other's checkpoint."""
+    return {
+        **settings_facts(job),
+        "number_of_processes": n_processes,
+        "device": input_device(job.trunk).type,
+        "version": versions(),
+    }
+
+
+def fact_words(job: Job) -> dict[str, str]:
+    """What a person calls those facts of a run that are hashes."""
+    return {"model": job.loaded.identifier, "corpus": job.corpus.source}
+
+
+def difference_from(job: Job, facts: Facts) -> str | None:
+    """How the run that made a projection differs from this one; None where it does not."""
+    if facts.run is None:
+        return "its projection does not say what settings it was made with"
+    corpus = "unknown" if facts.corpus is None else facts.corpus.source
+    return told_difference(
+        facts.run,
+        settings_facts(job),
+        settings=setting_names(),
+        their_words={"model": facts.model.id, "corpus": corpus},
+        our_words=fact_words(job),
+    )
+
+
+def _config_sha256(loaded: LoadedModel) -> str | None:
+    """Of a model's settings; None where it has none."""
+    config: Any = getattr(loaded.model, "config", None)
+    if not hasattr(config, "to_diff_dict"):
+        return None
+    # Where it was loaded from is no setting, and what it computes in is told by itself.
+    left_out = ("dtype", "torch_dtype", "transformers_version")
+    settings = {
+        key: value
+        for key, value in config.to_diff_dict().items()
+        if not key.startswith("_") and key not in left_out
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,204 @@
+"""One command line again and again: a fit that is begun, gone on with, left alone, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import projector
+from projector.errors import UserError
+from projector.fitting.checkpoint import checkpoint_path
+from projector.fitting.preparing import Job, prepare
+from projector.fitting.provenance import run_facts, settings_facts
+from projector.fitting.settings import FitSettings
+from projector.layouts.settings import Layout
+from projector.projection.overview import read_saved
+from projector.settings import MAY_DIFFER, setting
+from projector.storage.resuming import told_difference
+from tests.conftest import make_text
+
+OPTIONS: dict[str, Any] = {
+    "sites": ["attn_out"],
+    "layers": [0],
+    "max_tokens": 400,
+    "keep_statistics": False,
+}
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file, and when it was written."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def arguments(checkpoint: Callable[[str], Path], text_file: Path) -> tuple[str, str]:
+    return str(checkpoint("qwen2")), str(text_file)
+
+
+@pytest.fixture(scope="module")
+def job(arguments: tuple[str, str]) -> Job:
+    settings = FitSettings(sites=("attn_out",), layers=(0,), max_tokens=400)
+    return prepare(*arguments, settings)
+
+
+# What tells a run from another
+
+
+def test_every_setting_is_compared_or_says_that_it_may_differ(job: Job) -> None:
+    facts = run_facts(job, 1)
+    for each in fields(FitSettings):
+        assert (each.name in facts) != bool(each.metadata.get(MAY_DIFFER)), each.name
+    (layout,) = facts["layout"].values()
+    for each in fields(Layout):
+        assert (each.name in layout) != bool(each.metadata.get(MAY_DIFFER)), each.name
+
+
+@dataclass(frozen=True)
+class MoreSettings(FitSettings):
+    added: int = setting(0)
+    told: int = setting(0, may_differ=True)
+
+
+@dataclass(frozen=True)
+class MoreLayout(Layout):
+    added: float = setting(0.0)
+
+
+def test_an_added_setting_is_seen_by_the_resume_check(job: Job) -> None:
+    one = replace(job, settings=MoreSettings(**OPTIONS, added=1))
+    other = replace(job, settings=MoreSettings(**OPTIONS, added=2))
+    difference = told_difference(run_facts(one, 1), run_facts(other, 1))
+    assert difference == "its added is 1, and this one's 2"
+    one = replace(job, layouts=(MoreLayout(added=0.5),))
+    other = replace(job, layouts=(MoreLayout(added=0.25),))
+    assert told_difference(run_facts(one, 1), run_facts(other, 1)) is not None
+
+
+def test_a_setting_that_may_differ_makes_no_other_run(job: Job) -> None:
+    one = replace(job, settings=MoreSettings(**OPTIONS, told=1))
+    other = replace(job, settings=MoreSettings(**OPTIONS, told=2))
+    assert run_facts(one, 1) == run_facts(other, 1)
+
+
+def test_what_was_left_open_is_compared_by_what_it_came_to(job: Job) -> None:
+    spelled = replace(
+        job,
+        settings=replace(
+            job.settings,
+            sequence_length=job.sequence_length,
+            packed=job.packed,
+            skip_first=job.corpus.skip_first,
+        ),
+    )
+    assert settings_facts(spelled) == settings_facts(job)
+
+
+# One command line again and again
+
+
+def test_a_queue_may_start_one_fit_again_and_again(
+    arguments: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    # Nothing is there: it is begun.
+    projector.fit(*arguments, out=out, resume=True, **OPTIONS)
+    projector.fit(*arguments, out=tmp_path / "plain", **OPTIONS)
+    assert {name: text for name, (text, _) in tree(out).items()} == {
+        name: text for name, (text, _) in tree(tmp_path / "plain").items()
+    }
+    # It is finished: nothing is done, whether another one might be replaced or not.
+    before = tree(tmp_path)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a finished fit is fitted again")
+
+    monkeypatch.setattr("projector.fitting.pipeline.RunningFit", never)
+    for force in (False, True):
+        found = projector.fit(*arguments, out=out, resume=True, force=force, **OPTIONS)
+        assert found.maps == [(0, "attn_out")]
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"batch_size": 8}, "batch_size is 16, and this one's 8"),
+        ({"dim": 2}, "layouts is 'stress-3d', and this one's 'stress-2d'"),
+        ({"max_tokens": 500}, "max_tokens is 400, and this one's 500"),
+        ({"keep_statistics": True}, "keep_statistics is False, and this one's True"),
+    ],
+)
+def test_what_another_fit_finished_is_refused_by_the_difference(
+    arguments: tuple[str, str], finished: Path, changed: dict[str, Any], told: str
+) -> None:
+    before = tree(finished.parent)
+    with pytest.raises(UserError) as refused:
+        projector.fit(*arguments, out=finished, resume=True, **{**OPTIONS, **changed})
+    assert told in str(refused.value)
+    assert refused.value.setting == "resume"
+    assert tree(finished.parent) == before
+
+
+@pytest.fixture
+def finished(arguments: tuple[str, str], tmp_path: Path) -> Path:
+    projector.fit(*arguments, out=tmp_path / "out", **OPTIONS)
+    return tmp_path / "out"
+
+
+def test_another_model_or_corpus_is_named(
+    arguments: tuple[str, str], finished: Path, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "other.txt").write_text(make_text(3000, seed=1), encoding="utf-8")
+    with pytest.raises(UserError, match=r"its corpus is 'made-up.txt' \(.*'other.txt'"):
+        projector.fit(
+            arguments[0], str(tmp_path / "other.txt"), out=finished, resume=True, **OPTIONS
+        )
+    with pytest.raises(UserError, match=r"its model is 'qwen2' \(.*'llama'"):
+        projector.fit(str(checkpoint("llama")), arguments[1], out=finished, resume=True, **OPTIONS)
+
+
+def test_both_start_over_what_another_fit_finished_or_left(
+    arguments: tuple[str, str], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (finished / "map-attn_out.html").write_text("of the old one")
+    with monkeypatch.context() as patch:
+        patch.setattr("projector.fitting.running.place_map", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            projector.fit(*arguments, out=finished, force=True, **OPTIONS, seed=1)
+    assert checkpoint_path(finished).exists()
+    with pytest.raises(UserError, match=r"'stress-3d-seed1', and this one's 'stress-3d-seed2'"):
+        projector.fit(*arguments, out=finished, resume=True, **OPTIONS, seed=2)
+    projector.fit(*arguments, out=finished, resume=True, force=True, **OPTIONS, seed=2)
+    assert not checkpoint_path(finished).exists()
+    assert list(read_saved(finished).layouts) == ["stress-3d-seed2"]
+    # Its pictures are not this one's.
+    assert not list(finished.glob("*.html"))
+
+
+def _interrupted(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_of_an_older_projection_the_settings_are_not_known(
+    arguments: tuple[str, str], tmp_path: Path
+) -> None:
+    made = projector.fit(*arguments, **OPTIONS)
+    replace(made, facts=replace(made.facts, run=None)).save(tmp_path / "old")
+    with pytest.raises(UserError, match="does not say what settings"):
+        projector.fit(*arguments, out=tmp_path / "old", resume=True, **OPTIONS)
+
+
+def test_a_relayout_is_no_finished_fit(arguments: tuple[str, str], tmp_path: Path) -> None:
+    options = {**OPTIONS, "keep_statistics": True}
+    made = projector.fit(*arguments, **options)
+    projector.relayout(made, Layout(dim=2)).save(tmp_path / "other")
+    with pytest.raises(UserError, match="does not say what settings"):
+        projector.fit(*arguments, out=tmp_path / "other", resume=True, dim=2, **options)
