@@ -199,7 +199,7 @@ def _show(screen: Screen, options: FitOptions, *, draws: bool) -> None:
     projection = Projection.load(options.out)
     written: list[Path] = []
     if draws:
-        from projector.figures.figures import write_pictures
+        from projector.figures.html import write_pictures
 
         written = write_pictures(projection, options.out)
     screen.finish(

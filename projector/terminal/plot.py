@@ -30,6 +30,9 @@ class PlotOptions:
     )
     layer: int | None = setting(None, help="A map without it has a slider over all layers.")
     site: str | None = setting(None, help="The projection's first by default.")
+    layout: str | None = setting(
+        None, help="Of a map or trust: the layout, by name. The first by default."
+    )
     order: str = setting(
         "leaf",
         help="Of a heatmap: [b]leaf[/b] shows groups as blocks, [b]linear[/b], [b]spectral[/b], "
@@ -47,7 +50,7 @@ class PlotOptions:
 @command
 def plot(screen: Screen, projection_dir: SavedProjection, *, options: PlotOptions) -> None:
     """Draw a projection as one HTML file that needs no network."""
-    from projector.figures.figures import write_figure
+    from projector.figures.html import write_figure
     from projector.projection.projection import Projection
 
     write_figure(_figure(Projection.load(projection_dir), options), options.out)
@@ -58,14 +61,18 @@ def plot(screen: Screen, projection_dir: SavedProjection, *, options: PlotOption
 
 
 def _figure(projection: Any, options: PlotOptions) -> Any:
-    from projector.figures import figures
+    from projector.figures.heatmap import heatmap_figure
+    from projector.figures.map import map_figure
+    from projector.figures.trust import stress_figure
 
     site, layer = options.site or projection.sites[0], options.layer
     if options.kind == "map":
-        return figures.map_figure(projection, site, None if layer is None else [layer])
+        return map_figure(projection, site, None if layer is None else [layer], options.layout)
     if options.kind == "trust":
-        return figures.stress_figure(projection)
+        return stress_figure(projection, options.layout)
     if layer is None:
         layers = ", ".join(str(n) for n in projection.layers)
-        raise UserError(f"a heatmap shows one layer: add {named('layer')}, one of {layers}")
-    return figures.heatmap_figure(projection, layer, site, options.order)
+        raise UserError(
+            f"a heatmap shows one layer: add {named('layer')}, one of {layers}", setting="layer"
+        )
+    return heatmap_figure(projection, layer, site, options.order)

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 
 from projector.errors import UserError
-from projector.figures.figures import write_figure
+from projector.figures.html import write_figure
 from pruning.refit.registry import REFITS
 from pruning.sweep.report import DENSE, PruningReport, Summary
 

@@ -13,7 +13,12 @@ import torch
 
 import projector
 from projector import Projection, UserError
-from projector.figures import figures
+from projector.figures import heatmap
+from projector.figures.heatmap import heatmap_figure
+from projector.figures.html import write_figure, write_pictures
+from projector.figures.map import map_figure
+from projector.figures.trust import stress_figure
+from projector.layouts.settings import Layout
 from projector.sites import map_name
 
 
@@ -40,7 +45,7 @@ def with_dead(projection: Projection, neuron: int) -> Projection:
 
 
 def test_a_map_shows_every_neuron_where_it_is(fitted: Projection) -> None:
-    figure = figures.map_figure(fitted, "mlp_post", [1])
+    figure = map_figure(fitted, "mlp_post", [1])
     trace = figure.data[0]
     shown = np.stack([trace.x, trace.y, trace.z], axis=1)
     np.testing.assert_array_equal(shown, fitted.positions(1, "mlp_post").numpy())
@@ -53,7 +58,7 @@ def test_a_map_shows_every_neuron_where_it_is(fitted: Projection) -> None:
 
 
 def test_the_slider_shows_one_layer_at_a_time(fitted: Projection) -> None:
-    figure = figures.map_figure(fitted, "attn_out")
+    figure = map_figure(fitted, "attn_out")
     assert [trace.visible for trace in figure.data] == [True, False]
     second = figure.layout.sliders[0].steps[1]
     assert list(second.args[0]["visible"]) == [False, True]
@@ -62,10 +67,8 @@ def test_the_slider_shows_one_layer_at_a_time(fitted: Projection) -> None:
 
 @pytest.mark.parametrize(("dim", "kind"), [(1, "scatter"), (2, "scatter"), (5, "scatter3d")])
 def test_maps_of_other_dimensions(fitted: Projection, dim: int, kind: str) -> None:
-    from projector.layouts.solving import Layout
-
     other = projector.relayout(fitted, Layout(dim=dim))
-    figure = figures.map_figure(other, "mlp_out", [0])
+    figure = map_figure(other, "mlp_out", [0])
     assert figure.data[0].type == kind
     if dim == 5:
         assert "three widest axes of 5" in figure.layout.title.text
@@ -76,17 +79,17 @@ def test_maps_of_other_dimensions(fitted: Projection, dim: int, kind: str) -> No
 
 def test_a_dead_neuron_has_no_point_and_is_said(fitted: Projection) -> None:
     projection = with_dead(fitted, 4)
-    figure = figures.map_figure(projection, "mlp_post", [0])
+    figure = map_figure(projection, "mlp_post", [0])
     assert len(figure.data[0].x) == 39
     assert "L0 N4" not in figure.data[0].text
     assert "1 more" in figure.layout.title.text
-    heat = figures.heatmap_figure(projection, 0, "mlp_post")
+    heat = heatmap_figure(projection, 0, "mlp_post")
     assert np.isfinite(heat.data[1].z).all()
     assert heat.data[0].z.shape == (39, 39)
 
 
 def test_both_heatmaps_hold_the_same_values_on_one_scale(fitted: Projection) -> None:
-    figure = figures.heatmap_figure(fitted, 0, "mlp_post")
+    figure = heatmap_figure(fitted, 0, "mlp_post")
     before, after = figure.data
     assert before.coloraxis == after.coloraxis == "coloraxis"
     rho = fitted.correlation(0, "mlp_post").numpy()
@@ -102,8 +105,8 @@ def test_both_heatmaps_hold_the_same_values_on_one_scale(fitted: Projection) -> 
 
 
 def test_downsampled_cells_are_means(fitted: Projection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "MOST_CELLS", 16)
-    figure = figures.heatmap_figure(fitted, 0, "mlp_post", "linear")
+    monkeypatch.setattr(heatmap, "MOST_CELLS", 16)
+    figure = heatmap_figure(fitted, 0, "mlp_post", "linear")
     rho = fitted.correlation(0, "mlp_post").numpy()
     z = figure.data[0].z
     assert z.shape == (14, 14)  # 40 neurons, three to a cell, one left over
@@ -116,7 +119,7 @@ def test_downsampled_cells_are_means(fitted: Projection, monkeypatch: pytest.Mon
 
 
 def test_trust_strips_hold_the_figures(fitted: Projection) -> None:
-    stress, neighbours = figures.stress_figure(fitted).data
+    stress, neighbours = stress_figure(fitted).data
     sites = list(stress.y)
     row = sites.index("attn_out")
     assert stress.z[row][1] == fitted.figures(1, "attn_out")["stress"]
@@ -126,10 +129,8 @@ def test_trust_strips_hold_the_figures(fitted: Projection) -> None:
 
 
 def test_null_figures_are_blank_and_tell_why(fitted: Projection) -> None:
-    from projector.layouts.solving import Layout
-
     linear = projector.relayout(fitted, Layout(objective="linear", dim=1))
-    stress = figures.stress_figure(linear).data[0]
+    stress = stress_figure(linear).data[0]
     assert stress.z[0][0] is None
     assert "not meant" in stress.customdata[0][0]
 
@@ -138,7 +139,7 @@ def test_html_needs_no_network_and_escapes_names(fitted: Projection, tmp_path: P
     evil = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
     named = replace(fitted, facts=replace(fitted.facts, model=replace(fitted.facts.model, id=evil)))
     path = tmp_path / "map.html"
-    figures.write_figure(figures.map_figure(named, "mlp_out"), path)
+    write_figure(map_figure(named, "mlp_out"), path)
     page = path.read_text(encoding="utf-8")
     assert "<img src=x" not in page
     assert "<script>alert(2)" not in page
@@ -147,7 +148,7 @@ def test_html_needs_no_network_and_escapes_names(fitted: Projection, tmp_path: P
 
 
 def test_pictures_of_a_projection(fitted: Projection, tmp_path: Path) -> None:
-    written = figures.write_pictures(fitted, tmp_path)
+    written = write_pictures(fitted, tmp_path)
     fit_of = [fitted.figures(layer, "mlp_post")["rank_correlation"] for layer in (0, 1)]
     clearest = fit_of.index(max(fit_of))
     assert sorted(path.name for path in written) == [
@@ -162,6 +163,27 @@ def test_pictures_of_a_projection(fitted: Projection, tmp_path: Path) -> None:
 
 def test_unknown_layer_is_refused(fitted: Projection) -> None:
     with pytest.raises(UserError, match="layer 9"):
-        figures.map_figure(fitted, "mlp_out", [9])
+        map_figure(fitted, "mlp_out", [9])
     with pytest.raises(UserError, match="mlp_in"):
-        figures.map_figure(fitted, "mlp_in")
+        map_figure(fitted, "mlp_in")
+
+
+def test_a_map_of_many_dimensions_without_a_live_neuron_is_empty(fitted: Projection) -> None:
+    other = projector.relayout(fitted, Layout(dim=5))
+    layout = other.layouts["stress-5d"]
+    nowhere = {name: torch.full_like(p, torch.nan) for name, p in layout.positions.items()}
+    dead = replace(other, layouts={"stress-5d": replace(layout, positions=nowhere)})
+    (trace,) = map_figure(dead, "mlp_out", [0]).data
+    assert trace.type == "scatter3d"
+    assert len(trace.x) == 0
+
+
+def test_the_layout_that_is_asked_for_is_drawn(fitted: Projection) -> None:
+    flat = projector.relayout(fitted, Layout(dim=2)).layouts["stress-2d"]
+    both = replace(fitted, layouts={**fitted.layouts, "stress-2d": flat})
+    assert map_figure(both, "mlp_out", [0]).data[0].type == "scatter3d"
+    (trace,) = map_figure(both, "mlp_out", [0], "stress-2d").data
+    shown = np.stack([trace.x, trace.y], axis=1)
+    np.testing.assert_array_equal(shown, both.positions(0, "mlp_out", "stress-2d").numpy())
+    drawn = stress_figure(both, "stress-2d").data[0].z
+    assert drawn[both.sites.index("mlp_out")][0] == both.figures(0, "mlp_out", "stress-2d").stress

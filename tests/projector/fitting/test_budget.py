@@ -17,7 +17,8 @@ import torch
 
 import projector
 from projector import Projection, UserError
-from projector.figures.figures import trust_text, write_pictures
+from projector.figures.html import write_pictures
+from projector.figures.words import trust_text
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.fitting.preparing import prepare
 from projector.fitting.settings import FitSettings

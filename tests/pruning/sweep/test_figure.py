@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from projector.errors import UserError
-from projector.figures.figures import write_figure
+from projector.figures.html import write_figure
 from pruning.sweep.figure import report_figure
 from pruning.sweep.report import DENSE, NOT_APPLICABLE, PruningReport
 from pruning.terminal.tables import report_table

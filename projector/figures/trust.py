@@ -1,0 +1,77 @@
+"""How far the maps can be trusted: strips over layers."""
+
+from __future__ import annotations
+
+import html
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from projector.figures.words import TEMPLATE, heading, origin
+from projector.projection.faithfulness import FIGURES
+from projector.projection.projection import Projection
+
+
+def stress_figure(projection: Projection, layout: str | None = None) -> go.Figure:
+    """Strips over layers, a row a site, for each figure that has one: stress, neighbours kept.
+
+    A figure that is null is left blank, its reason on hover.
+
+    Args:
+        layout: the layout's name; None is the first.
+    """
+    sites, layers = projection.sites, projection.layers
+    present = set(projection.maps)
+    strips = [each for each in FIGURES.values() if each.strip]
+    better = {"low": "; lower is better", "high": "; higher is better"}
+    figure = make_subplots(
+        rows=len(strips),
+        subplot_titles=[each.strip + better.get(each.better, "") for each in strips],
+        vertical_spacing=0.5 / len(strips),
+    )
+    for row, strip in enumerate(strips, 1):
+        values: list[list[float | None]] = []
+        texts: list[list[str]] = []
+        hovers: list[list[str]] = []
+        for site in sites:
+            figures = [
+                projection.figures(layer, site, layout) if (layer, site) in present else None
+                for layer in layers
+            ]
+            found = [None if f is None else strip.number(f) for f in figures]
+            shown = ["–" if v is None else strip.pattern.format(v) for v in found]
+            values.append(found)
+            texts.append(shown)
+            hovers.append(
+                [
+                    "not in this projection"
+                    if f is None
+                    else html.escape(strip.reason(f) if v is None else text)
+                    for f, v, text in zip(figures, found, shown, strict=True)
+                ]
+            )
+        figure.add_trace(
+            go.Heatmap(
+                z=values,
+                x=[f"layer {layer}" for layer in layers],
+                y=sites,
+                text=texts,
+                texttemplate="%{text}",
+                customdata=hovers,
+                hovertemplate="%{y}, %{x}: %{customdata}<extra></extra>",
+                colorscale="Viridis_r" if strip.better == "low" else "Viridis",
+                showscale=False,
+                xgap=2,
+                ygap=2,
+            ),
+            row=row,
+            col=1,
+        )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(
+        template=TEMPLATE,
+        title=heading(f"How far the maps can be trusted · {origin(projection)}"),
+        margin={"l": 10, "r": 10, "t": 100, "b": 30},
+        height=(120 + 45 * max(2, len(sites))) * len(strips),
+    )
+    return figure

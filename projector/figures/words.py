@@ -1,0 +1,55 @@
+"""What figures say of a projection: titles, and how far a map can be trusted."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from projector.projection.axes import N_SHOWN
+from projector.projection.facts import MapFigures
+from projector.projection.faithfulness import in_words, told
+from projector.projection.projection import Projection
+
+TEMPLATE = "plotly_white"
+
+
+def trust_text(figures: MapFigures) -> str:
+    """How far a map can be trusted, in words."""
+    parts = [in_words(each.sentence, figures) for each in told()]
+    parts = [part for part in parts if part]
+    if figures.sample is not None:
+        parts.append(figures.sample.words())
+    if not parts:
+        reason = next(iter(figures.reasons.values()), "nothing was measured")
+        parts.append(f"how far to trust it is unknown: {reason}")
+    return " · ".join(parts)
+
+
+def map_title(projection: Projection, layer: int, site: str, layout: str | None = None) -> str:
+    """A map's title: what it shows, where it is from, how far it can be trusted."""
+    figures = projection.figures(layer, site, layout)
+    dim = projection.layout(layout).settings.dim
+    n_dead = len(figures.dead_neurons) + len(figures.nonfinite_neurons)
+    shown = f"{figures.n_neurons - n_dead:,} neurons"
+    if n_dead:
+        shown += f" ({n_dead:,} more are dead or broken and have no position)"
+    if dim > N_SHOWN:
+        shown += f", the three widest axes of {dim}"
+    return (
+        f"<b>Layer {layer} {html.escape(site)}</b> · {shown} · {origin(projection)}"
+        f"<br><sup>{html.escape(trust_text(figures))}</sup>"
+    )
+
+
+def origin(projection: Projection) -> str:
+    """Where a projection is from, for a title; HTML."""
+    facts = projection.facts
+    text = facts.model.id
+    if facts.corpus is not None:
+        text += f" over {facts.corpus.n_tokens:,} tokens of {facts.corpus.source}"
+    return html.escape(text)
+
+
+def heading(text: str, **more: Any) -> dict[str, Any]:
+    """The title of a figure, from HTML."""
+    return {"text": text, "x": 0.01, "font": {"size": 15}, **more}
