@@ -24,15 +24,9 @@ LEFT = "older than the rule"
 LONG_MODULES: dict[str, str] = {
     "dashboard/sweeping.py": LEFT,
     "dashboard/views/poles.py": LEFT,
-    "projector/fitting/pipeline.py": LEFT,
-    "projector/terminal/cli.py": LEFT,
 }
 LONG_FUNCTIONS: dict[str, str] = {
-    "projector/fitting/pipeline.py:run": LEFT,
-    "projector/fitting/preparing.py:prepare": LEFT,
     "projector/projection/faithfulness.py:measure": LEFT,
-    "projector/statistics/examples.py:gather_examples": LEFT,
-    "projector/terminal/cli.py:fit": LEFT,
 }
 ROOMS_WITH_CODE_IN_INIT = {
     "projector": "the names of the library, loaded when they are used",
@@ -49,10 +43,6 @@ FLAGS_IN_MESSAGES: dict[str, str] = {
     "dashboard/sweeping.py": LEFT,
     "projector/bundled/train.py": LEFT,
     "projector/fitting/budget.py": LEFT,
-    "projector/fitting/checkpoint.py": LEFT,
-    "projector/fitting/pipeline.py": LEFT,
-    "projector/fitting/preparing.py": LEFT,
-    "projector/fitting/processes.py": LEFT,
     "projector/layouts/neighbours.py": LEFT,
     "projector/layouts/solving.py": LEFT,
     "projector/projection/projection.py": LEFT,
@@ -64,8 +54,6 @@ WRITES_BY_HAND: dict[str, str] = {
     "dashboard/prompts.py": LEFT,
     "dashboard/sweeping.py": LEFT,
     "projector/bundled/train.py": LEFT,
-    "projector/figures/figures.py": LEFT,
-    "projector/statistics/examples.py": LEFT,
 }
 # Modules that a distribution brings under another name, and what comes with another or is optional.
 MODULE_OF = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from projector.environment import is_told_cpu
-from projector.errors import UserError
+from projector.errors import SettingError, UserError, named
 
 # One waits for another that has more to do, but not for ever: what is dead is noticed at once
 # where its connection breaks, and after this where it does not.
@@ -102,7 +102,9 @@ def join_processes(device: str = "auto") -> Processes:
     """
     world_size = os.environ.get("WORLD_SIZE", "1")
     if not world_size.isdecimal():
-        raise UserError(f"WORLD_SIZE is '{world_size}', and no number: start it by a launcher")
+        raise UserError(
+            f"WORLD_SIZE is '{world_size}', which is not a number: start the fit by a launcher"
+        )
     if int(world_size) < 2:
         return Processes()
     from accelerate import PartialState
@@ -111,9 +113,11 @@ def join_processes(device: str = "auto") -> Processes:
         device == "auto" and (is_told_cpu() or not torch.cuda.is_available())
     )
     if not on_cpu and device not in ("auto", "cuda"):
-        raise UserError(
-            f"--device {device} is for one process: among several each has a device of its own; "
-            "leave --device out"
+        raise SettingError(
+            "device",
+            device,
+            "is for one process",
+            "leave it out: among several each has a device of its own",
         )
     with _speaking("the processes of this fit did not meet"):
         state = PartialState(cpu=on_cpu, timeout=_PATIENCE)
@@ -146,5 +150,5 @@ def _speaking(what: str = "another process of this fit has ended") -> Iterator[N
         reason = " ".join(str(error).split())
         raise OthersEnded(
             f"{what} ({reason[:100].rstrip()}…): see what it said; where a checkpoint was "
-            "written, --resume goes on from there"
+            f"written, {named('resume', True)} goes on from there"
         ) from error

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from projector.corpus.batches import Corpus
+from projector.corpus.batches import Batch, Corpus
 from projector.errors import UserError
 from projector.model.architecture.records import Architecture
 from projector.model.capture import capture, evaluating
 from projector.storage.places import check_place, disk_errors
+from projector.storage.replacing import replacing_file
+from projector.storage.tensors import write_tensors
 
 _FORMAT = {"format": "transformer-projection-examples", "format_version": "1"}
 _TENSORS = (
@@ -74,15 +75,16 @@ class Examples:
         return self.context(token, most - 1, 0)[0]
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file, in one step."""
+        """Write one safetensors file, in one step.
+
+        Raises:
+            UserError: if the place or the disk does not take it.
+        """
         check_place(path.parent)
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
-            facts = json.dumps(_FORMAT | {"source": self.source})
-            save_file(tensors, partial, metadata={"examples": facts})
-            partial.replace(path)
+        facts = json.dumps(_FORMAT | {"source": self.source})
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        with disk_errors(path), replacing_file(path) as partial:
+            write_tensors(partial, tensors, {"examples": facts})
 
     @classmethod
     def load(cls, path: Path) -> Examples:
@@ -96,7 +98,7 @@ class Examples:
                 facts = json.loads((file.metadata() or {}).get("examples", "{}"))
                 source = facts.pop("source", None)
                 if facts != _FORMAT or not isinstance(source, str | None):
-                    raise UserError(f"'{path}' holds no examples of this format: remove it")
+                    raise UserError(f"'{path}' does not hold examples of this format: remove it")
                 return cls(**{name: file.get_tensor(name) for name in _TENSORS}, source=source)
         except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"'{path}' is damaged: remove it ({error})") from error
@@ -127,28 +129,14 @@ def gather_examples(
     Raises:
         UserError: if no token counts.
     """
-    block = architecture.blocks[layer]
-    n_neurons = block.widths[site]
     if corpus.n_tokens == 0:
         raise UserError("the corpus has no token that counts: give more text")
-    shape = (n_extremes, n_neurons)
-    running = {
-        sign: (torch.full(shape, -torch.inf), torch.full(shape, -1, dtype=torch.int64))
-        for sign in (1, -1)
-    }
-    drawn = torch.from_numpy(
-        np.unique(
-            np.linspace(0, corpus.n_tokens - 1, min(n_sample, corpus.n_tokens)).astype("int64")
-        )
-    )
-    sample: list[Tensor] = []
-    sample_at: list[Tensor] = []
-    n_seen = 0
+    block = architecture.blocks[layer]
+    gathering = _Gathering(corpus, block.widths[site], n_extremes, n_sample)
     trunk = getattr(model, "base_model", model)
     device = next(model.parameters()).device
     passed: list[Tensor] = []
     taps = {"neurons": block.taps[site]}
-    starts = torch.from_numpy(corpus.starts.astype("int64"))
     for batch in corpus.batches(batch_size):
         passed.clear()
         with (
@@ -160,30 +148,63 @@ def gather_examples(
                 input_ids=batch.input_ids.to(device),
                 attention_mask=batch.attention_mask.to(device),
             )
-        values = passed[0].reshape(*batch.input_ids.shape, n_neurons).float().cpu()
-        first = starts[batch.first : batch.first + len(batch.input_ids)]
-        for sign in running:
-            running[sign] = _extremes(running[sign], sign * values, batch.keep, first)
+        gathering.count(batch, passed[0])
+        advance(len(batch.input_ids))
+    return gathering.examples(corpus)
+
+
+class _Gathering:
+    """Extremes and samples of N neurons, batch by batch.
+
+    Args:
+        n_extremes: of each neuron, and of each sign.
+        n_sample: tokens drawn evenly from those that count.
+    """
+
+    def __init__(self, corpus: Corpus, n_neurons: int, n_extremes: int, n_sample: int) -> None:
+        self.n_neurons, self._n_seen = n_neurons, 0
+        self._starts = torch.from_numpy(corpus.starts.astype("int64"))
+        # Of each sign, the greatest of each neuron, (k, N), and the tokens where.
+        shape = (n_extremes, n_neurons)
+        self._running = {
+            sign: (torch.full(shape, -torch.inf), torch.full(shape, -1, dtype=torch.int64))
+            for sign in (1, -1)
+        }
+        n_drawn = min(n_sample, corpus.n_tokens)
+        evenly = np.linspace(0, corpus.n_tokens - 1, n_drawn).astype("int64")
+        self._drawn = torch.from_numpy(np.unique(evenly))
+        self._sample: list[Tensor] = []
+        self._sample_at: list[Tensor] = []
+
+    def count(self, batch: Batch, activation: Tensor) -> None:
+        """Count in what the neurons do in a batch."""
+        values = activation.reshape(*batch.input_ids.shape, self.n_neurons).float().cpu()
+        first = self._starts[batch.first : batch.first + len(batch.input_ids)]
+        for sign, before in self._running.items():
+            self._running[sign] = _extremes(before, sign * values, batch.keep, first)
         # Tokens that count, by their number among all that do.
         place = batch.keep.nonzero()
-        here = drawn[(drawn >= n_seen) & (drawn < n_seen + len(place))] - n_seen
+        until = self._n_seen + len(place)
+        here = self._drawn[(self._drawn >= self._n_seen) & (self._drawn < until)] - self._n_seen
         rows, columns = place[here].T
-        sample.append(values[rows, columns].clamp(-6e4, 6e4).half())
-        sample_at.append(first[rows] + columns)
-        n_seen += len(place)
-        advance(len(batch.input_ids))
-    high, low = running[1], running[-1]
-    return Examples(
-        ids=torch.from_numpy(corpus.ids.astype("int32")),
-        starts=starts,
-        highest=high[0].T.contiguous(),
-        highest_at=high[1].T.contiguous(),
-        lowest=-low[0].T.contiguous(),
-        lowest_at=low[1].T.contiguous(),
-        sample_at=torch.cat(sample_at),
-        sample=torch.cat(sample),
-        source=corpus.source,
-    )
+        self._sample.append(values[rows, columns].clamp(-6e4, 6e4).half())
+        self._sample_at.append(first[rows] + columns)
+        self._n_seen = until
+
+    def examples(self, corpus: Corpus) -> Examples:
+        """What was found over the whole corpus."""
+        high, low = self._running[1], self._running[-1]
+        return Examples(
+            ids=torch.from_numpy(corpus.ids.astype("int32")),
+            starts=self._starts,
+            highest=high[0].T.contiguous(),
+            highest_at=high[1].T.contiguous(),
+            lowest=-low[0].T.contiguous(),
+            lowest_at=low[1].T.contiguous(),
+            sample_at=torch.cat(self._sample_at),
+            sample=torch.cat(self._sample),
+            source=corpus.source,
+        )
 
 
 def _extremes(

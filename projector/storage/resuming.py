@@ -20,10 +20,10 @@ from projector.errors import UserError, named
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 RESUME_HELP = (
-    "Go on with this run where it was stopped; start it if it was not begun; do nothing if it is "
-    "finished. With --force, replace what another run left."
+    "Go on with this run where it was stopped, start it where it was not begun, and do nothing "
+    "where it is finished. What another run left is refused."
 )
-FORCE_HELP = "Replace what is there. With --resume, only what another run left."
+FORCE_HELP = "Replace what is there; where a run is resumed, only what another run left."
 
 
 class Step(Enum):

@@ -165,9 +165,10 @@ def _tell(screen: Screen, job: Job, needs: Estimate, options: FitOptions, n_proc
         screen.say(f"[b]{escape(job.corpus.source)}[/b]: {escape(note)}")
     for site, reason in job.left_out.items():
         screen.say(f"[yellow]without {site}[/yellow]: {escape(reason)}")
-    n_maps = len(job.widths)
+    n_maps, n_layouts = len(job.widths), len(job.layouts)
     screen.say(
-        f"{n_maps} map{'s' if n_maps > 1 else ''} from {needs.n_tokens:,} tokens: about "
+        f"{n_maps} map{'s' if n_maps > 1 else ''}"
+        f"{f' in {n_layouts} layouts' if n_layouts > 1 else ''} from {needs.n_tokens:,} tokens: about "
         f"{duration_text(needs.seconds / n_processes)}"
         f"{' less what is done' if options.resume else ''}, "
         f"{size_text(needs.disk_bytes)} on disk{' beside the pictures' if options.pictures else ''}"

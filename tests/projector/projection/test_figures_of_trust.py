@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 import projector
 from dashboard.drawing.trust import trust_figures
-from projector.figures.figures import map_title, stress_figure, trust_text
+from projector.figures.trust import stress_figure
+from projector.figures.words import map_title, trust_text
 from projector.projection.faithfulness import FIGURES, Figure, register_figure
 from projector.terminal.cli import app
 
