@@ -154,7 +154,8 @@ def _estimate(
         progress.begin("Timing a batch", None, "")
         needs = estimate(job)
         progress.end()
-    _tell(screen, job, needs, options, processes.n)
+    less = " less what is done" if step is Step.GO_ON else ""
+    _tell(screen, job, needs, options, processes.n, less)
 
 
 def _tell(screen: Screen, job: Job, needs: Estimate, options: FitOptions, n_processes: int) -> None:
@@ -166,13 +167,15 @@ def _tell(screen: Screen, job: Job, needs: Estimate, options: FitOptions, n_proc
     for site, reason in job.left_out.items():
         screen.say(f"[yellow]without {site}[/yellow]: {escape(reason)}")
     n_maps, n_layouts = len(job.widths), len(job.layouts)
+    what = f"{n_maps} map{'s' if n_maps > 1 else ''}"
+    if n_layouts > 1:
+        what += f" in {n_layouts} layouts"
+    seconds = f"{duration_text(needs.seconds / n_processes)}{less}"
+    disk = f"{size_text(needs.disk_bytes)} on disk"
+    disk += " beside the pictures" if options.pictures else ""
     screen.say(
-        f"{n_maps} map{'s' if n_maps > 1 else ''}"
-        f"{f' in {n_layouts} layouts' if n_layouts > 1 else ''} from {needs.n_tokens:,} tokens: about "
-        f"{duration_text(needs.seconds / n_processes)}"
-        f"{' less what is done' if options.resume else ''}, "
-        f"{size_text(needs.disk_bytes)} on disk{' beside the pictures' if options.pictures else ''}"
-        f", {size_text(needs.memory_bytes)} of memory"
+        f"{what} from {needs.n_tokens:,} tokens: about {seconds}, {disk}, "
+        f"{size_text(needs.memory_bytes)} of memory"
     )
     if len(job.plan.passes) > 1:
         screen.say(
