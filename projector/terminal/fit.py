@@ -158,7 +158,14 @@ def _estimate(
     _tell(screen, job, needs, options, processes.n, less)
 
 
-def _tell(screen: Screen, job: Job, needs: Estimate, options: FitOptions, n_processes: int) -> None:
+def _tell(
+    screen: Screen,
+    job: Job,
+    needs: Estimate,
+    options: FitOptions,
+    n_processes: int,
+    less: str,
+) -> None:
     """What is fitted, and what it takes."""
     from projector.memory import size_text
 
