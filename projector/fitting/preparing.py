@@ -56,11 +56,6 @@ class Job:
     plan: Plan
 
     @property
-    def layout(self) -> Layout:
-        """The first of its layouts."""
-        return self.layouts[0]
-
-    @property
     def chosen(self) -> dict[str, Any]:
         """What the settings that were left open came to, by name."""
         return {

@@ -250,7 +250,7 @@ def test_several_passes_give_what_one_gives(
     model, corpus = str(checkpoint("qwen2")), str(text_file)
     options: dict[str, Any] = {"max_tokens": 1200, "batch_size": 4, "solver": solver}
     job = prepare(model, corpus, FitSettings(max_tokens=1200, batch_size=4), job_layout(solver))
-    needs = needs_of(job.widths, layouts=(job.layout,), n_positions=4 * job.sequence_length)
+    needs = needs_of(job.widths, layouts=job.layouts, n_positions=4 * job.sequence_length)
     budget = needs.of([[key] for key in job.widths]) + max(needs.sums.values())
     projector.fit(model, corpus, out=tmp_path / "once", **options)
     projector.fit(model, corpus, out=tmp_path / "often", memory_budget=budget, **options)
