@@ -23,12 +23,12 @@ from projector.layouts.settings import Layout
 from projector.layouts.solving import OnlineTrainer, loss_of
 from projector.memory import give_back, memory_errors
 from projector.model.loading import input_device
+from projector.pace import Pace
 from projector.progress import Progress
 from projector.projection.projection import PlacedLayout, Projection
 from projector.projection.provenance import layout_settings, versions
 from projector.sites import MapKey, map_name
 from projector.statistics.gathering import Gatherer, gather
-from projector.storage.pace import Pace
 from projector.storage.places import disk_errors
 
 # Between two checkpoints: seconds at least, and what share of the time writing them may take.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,4 +110,4 @@ def test_errors_name_options_in_one_line() -> None:
     assert (result.exit_code, made) == (2, [])
     assert result.stderr == "error: --first 'bad' is not known: give another\n"
     result, _ = run(Settings, "nowhere", "--out", "a", "--json")
-    assert result.stdout == '{"error": "--no-statistics and --is-on"}\n'
+    assert json.loads(result.stdout)["error"] == "--no-statistics and --is-on"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from projector.fitting import pace
-from projector.storage.pace import Pace
+from projector.pace import Pace
 
 
 class Clock:
