@@ -213,7 +213,8 @@ def _pattern(each: Field[Any]) -> str:
 def _value(each: Field[Any], part: re.Match[str]) -> Any:
     if isinstance(each.default, bool):
         return True
-    return type(each.default)(part[1])
+    kind: Any = type(each.default)
+    return kind(part[1])
 
 
 def _unknown(name: str, expected: str) -> SettingError:
