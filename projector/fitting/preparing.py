@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from projector.corpus.batches import Corpus
 from projector.corpus.documents import Document
 from projector.corpus.sources import read_documents
-from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, Corpus, read_corpus
+from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import SettingError, UserError, named
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.fitting.settings import LEAST_TOKENS

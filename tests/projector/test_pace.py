@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from projector.fitting import pace
+from projector import pace
 from projector.pace import Pace
 
 

@@ -238,6 +238,26 @@ def test_fit_without_statistics_and_with_pictures(bare: tuple[Path, Result]) -> 
     assert not Projection.load(out).has_statistics
 
 
+def test_one_command_line_serves_a_queue(model: Path, text_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("fit", model, "--corpus", text_file, "--out", out, *ONE_MAP, "--no-statistics",
+               "--layouts", "stress-3d,stress-2d", "--max-tokens", 300, "--resume")  # fmt: skip
+    begun = succeed(*command).stdout
+    assert "nothing to go on from: starting from the beginning" in begun
+    assert "1 map in 2 layouts from 300 tokens" in begun
+    assert list(Projection.load(out).layouts) == ["stress-3d", "stress-2d"]
+    before = tree(tmp_path)
+    done = succeed(*command).stdout
+    assert "this very fit, finished: nothing to do" in done
+    assert "Running the model" not in done
+    assert json_of(*command, "--pictures")["pictures"] == []
+    line = refuse(*command, "--batch-size", 4)
+    assert "its --batch-size is 16, and this one's 4" in line
+    assert "--force" in line
+    assert tree(tmp_path) == before
+    assert "starting from the beginning" in succeed(*command, "--batch-size", 4, "--force").stdout
+
+
 def test_layers_and_sites_are_read_as_written(model: Path, text_file: Path, tmp_path: Path) -> None:
     options = ("--max-tokens", 200, "--corpus", text_file)
     value = json_of("fit", model, "--out", tmp_path / "a", *options, "--layers", "0-1",
@@ -476,12 +496,12 @@ def test_fit_of_what_is_no_such_model(
         (("--lr", "0", "--solver", "adamw"), "--lr 0.0 is not possible"),
         (("--accumulate", "0", "--solver", "adamw"), "--accumulate 0 is too small"),
         (("--log-with", "tensorboard"), "--log-with follows the training of --solver adamw"),
-        (("--log-with", "x", "--solver", "adamw", *ONE_MAP), "unknown tracker 'x'"),
+        (("--log-with", "x", "--solver", "adamw", *ONE_MAP), "--log-with 'x' is not known"),
         (("--batch-size", "0"), "--batch-size 0 is too small: give 1 or more"),
         (("--sequence-length", "1"), "--sequence-length 1 is too small"),
         (("--sequence-length", "65"), "--sequence-length 65 is more than this model takes: give"),
         (("--skip-first", "-1"), "--skip-first -1 is too small"),
-        (("--skip-first", "64"), "hold none that counts when the first 64 are skipped"),
+        (("--skip-first", "64"), "leaves no token that counts when the first 64 are skipped"),
         (("--max-tokens", "99"), "--max-tokens 99 is too small: give 100 or more"),
         (("--device", "abacus"), "--device 'abacus' is not known"),
         (("--dtype", "int8"), "--dtype 'int8' is not known"),
@@ -546,7 +566,7 @@ def test_fit_with_json_tells_a_script_of_the_error(tmp_path: Path, text_file: Pa
     assert "Traceback" not in result.stderr
     # After the progress, which is on standard error too.
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
-    assert json.loads(result.stdout) == {"error": line.removeprefix("error: ")}
+    assert json.loads(result.stdout)["error"] == line.removeprefix("error: ")
     assert tree(tmp_path) == {}
 
 
