@@ -250,7 +250,10 @@ def of_another_format(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "damaged: remove it"),
         (lambda path: path.write_bytes(b"\xff" * 1000), "damaged: remove it"),
         (lambda path: path.unlink(), "damaged: remove it"),
-        (lambda path: save_file(load_file(path), path), "does not hold examples of this format: remove it"),
+        (
+            lambda path: save_file(load_file(path), path),
+            "does not hold examples of this format: remove it",
+        ),
         (
             lambda path: save_file(load_file(path), path, metadata={"examples": "{"}),
             "damaged: remove it",
