@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from projector.corpus.stdlib import stdlib_modules
 from projector.errors import UserError
@@ -45,7 +45,7 @@ class Recipe:
     n_vocabulary: int = 4096
     n_context: int = 256
     batch_size: int = 16
-    n_steps: int = 4500
+    n_steps: int = 5500
     n_warmup_steps: int = 100
     matrix_lr: float = 3e-3
     embedding_lr: float = 3e-3
@@ -55,10 +55,16 @@ class Recipe:
 
 
 def train_tokenizer(texts: Iterator[str], n_vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that starts every text with ``<|endoftext|>``."""
+    """A byte-level BPE tokenizer that starts every text with ``<|endoftext|>``.
+
+    Text is normalized and cut into words as ``AutoTokenizer`` does for every Qwen2 checkpoint: it
+    takes vocabulary and merges from the checkpoint, and the word pattern from its own class.
+    """
+    qwen2 = Qwen2Tokenizer().backend_tokenizer
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
+    bpe.normalizer = qwen2.normalizer
+    bpe.pre_tokenizer = qwen2.pre_tokenizer
+    bpe.decoder = qwen2.decoder
     bpe.train_from_iterator(
         texts,
         trainers.BpeTrainer(

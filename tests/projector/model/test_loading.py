@@ -13,6 +13,8 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from projector.errors import UserError
 from projector.model.loading import choose_device, hash_checkpoint, hash_module, load_model
@@ -437,11 +439,19 @@ def test_an_error_in_such_code_is_one_line(own_code: tuple[Path, Path]) -> None:
     assert "can't be loaded: AttributeError" in message
 
 
-def test_a_tokenizer_is_what_was_saved(checkpoint: Callable[[str], Path], tokenizer: Any) -> None:
-    # AutoTokenizer would cut these spaces and digits as the first Qwen2 did.
+def test_a_tokenizer_is_what_was_saved(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """AutoTokenizer would cut its words as the first Qwen2 did."""
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint("qwen2"), folder)
     text = "def f(x):\n        return 1234  +  x\n"
-    loaded = load_model(str(checkpoint("qwen2"))).tokenizer
-    assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.train_from_iterator([text] * 3, trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    saved = PreTrainedTokenizerFast(tokenizer_object=inner)
+    saved.save_pretrained(folder)
+    expected = saved(text)["input_ids"]
+    assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] != expected
+    assert load_model(str(folder)).tokenizer(text)["input_ids"] == expected
 
 
 def test_the_hash_is_of_what_is_loaded(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
