@@ -105,6 +105,11 @@ def _read_positions(path: Path) -> dict[tuple[int, str], Tensor]:
                         f"'{path}': {key} has shape {tuple(positions.shape)} and type "
                         f"{positions.dtype}, where (neurons, d) floats belong"
                     )
+                if positions.shape[1] == 0:
+                    raise UserError(
+                        f"'{path}': {key} has shape {tuple(positions.shape)}: a position has at "
+                        "least one coordinate"
+                    )
                 positions = positions.float()
                 positions[~positions.isfinite().all(dim=1)] = float("nan")
                 place = int(match[1]), _SITES[match[2]]

@@ -235,7 +235,7 @@ def test_what_is_no_table_of_floats_is_refused(tmp_path: Path, model: Path, wron
 
 def test_positions_without_coordinates_are_refused(tmp_path: Path, model: Path) -> None:
     path = write(tmp_path, {"layers.0.mlp.neuron_projections": torch.ones(N_HIDDEN, 0)})
-    assert "dimension 0" in refusal(path, model)
+    assert f"has shape ({N_HIDDEN}, 0)" in refusal(path, model)
 
 
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "."])
