@@ -254,9 +254,7 @@ def test_several_passes_give_what_one_gives(
     needs = needs_of(job.widths, layouts=job.layouts, n_positions=4 * job.sequence_length)
     budget = needs.of([[key] for key in job.widths]) + max(needs.sums.values())
     once = projector.fit(model, corpus, out=tmp_path / "once", **options)
-    often = projector.fit(
-        model, corpus, out=tmp_path / "often", memory_budget=budget, **options
-    )
+    often = projector.fit(model, corpus, out=tmp_path / "often", memory_budget=budget, **options)
     # The budget is a setting, which the projection tells; all that was found is the same.
     assert replace(often.facts, run=once.facts.run) == once.facts
     assert dict(often.statistics).keys() == dict(once.statistics).keys()
