@@ -41,6 +41,7 @@ def upgraded(
     newest: int,
     upgrades: Mapping[int, Upgrade],
     remedy: str,
+    if_foreign: str = "give another folder",
 ) -> dict[str, Any]:
     """The content of a file as the newest version of its format has it.
 
@@ -51,6 +52,7 @@ def upgraded(
         newest: the version that this program writes.
         upgrades: version → what turns its content into that of the next; one for each step.
         remedy: what a person can do where the version is newer, or too old to be upgraded.
+        if_foreign: what a person can do where the file is of another format.
 
     Raises:
         UserError: if the file is of another format, or of a version that has no way up.
@@ -58,7 +60,7 @@ def upgraded(
     if not isinstance(content, dict) or content.get("format") != format_name:
         raise UserError(
             f"'{path}' is not a file of this program (its format is not {format_name}): "
-            "give another folder"
+            f"{if_foreign}"
         )
     version = content.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int):

@@ -31,11 +31,17 @@ _BLOCK = 256
 
 
 def space_of(
-    projection: Projection, layer: int, site: str, settings: PoleSettings
+    projection: Projection,
+    layer: int,
+    site: str,
+    settings: PoleSettings,
+    layout: str | None = None,
 ) -> tuple[Floats, Tensor, Tensor, Tensor | None]:
     """What is clustered, points or distances; which neuron each is; who is defined; ρ, if read."""
-    positions = projection.positions(layer, site)
+    projection.layout_name(layout)
     on_map = settings.space == "positions"
+    # In the spaces of ρ positions only rank what else is equal: the same ones for every layout.
+    positions = projection.positions(layer, site, layout if on_map else None)
     rho: Tensor | None = None
     if on_map:
         is_defined = positions.isfinite().all(dim=1)

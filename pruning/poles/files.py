@@ -1,7 +1,8 @@
 """Files that keep poles beside a projection, one for the settings that they were found with.
 
-A file is ``poles/<name of the settings>.json``. Poles of version 1 stand in one file, poles.json,
-which is read and never written.
+A file is ``poles/<name of the settings>.json``; of poles on the map of a layout that is not the
+projection's first, ``poles/<name of the settings>-on-<name of the layout>.json``. Poles of version
+1 are in one file, poles.json, which is read and never written.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any
 import torch
 
 from projector.errors import UserError
-from projector.projection.overview import Saved, read_saved
+from projector.projection.overview import Saved, SavedLayout, read_saved
 from projector.sites import map_name
 from projector.storage.additions import adding
+from projector.storage.entries import Wrong
 from projector.storage.versions import read_json, upgraded
 from pruning.poles.poles import Pole, Poles, PoleSettings
 
@@ -29,65 +31,95 @@ FORMAT_VERSION = 2
 POLES_FOLDER = "poles"
 # Where version 1 kept the poles of all settings.
 OLD_FILE = "poles.json"
+_REMEDY = "delete it, and find the poles again with `pruning poles`"
 _WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError)
 
 
-def poles_file(settings: PoleSettings) -> str:
-    """The file of these settings, within the projection's folder."""
-    return f"{POLES_FOLDER}/{settings.name}.json"
+def poles_file(settings: PoleSettings, layout: str | None = None) -> str:
+    """The file of these settings, within the projection's folder.
+
+    Args:
+        layout: the layout's name, where it is not the projection's first. Poles in the spaces of ρ
+            are those of every layout.
+    """
+    own = f"-on-{layout}" if layout is not None and settings.space == "positions" else ""
+    return f"{POLES_FOLDER}/{settings.name}{own}.json"
 
 
-def check_poles_file(folder: str | Path, settings: PoleSettings) -> None:
+def check_poles_file(folder: str | Path, settings: PoleSettings, layout: str | None = None) -> None:
     """Raise a UserError if poles can't be saved in this folder, before they are looked for."""
     where = Path(folder)
-    _read(where / poles_file(settings), settings, read_saved(where))
+    saved = read_saved(where)
+    saved.layout_name(layout)
+    _read(where / _file_of(settings, saved, layout), settings, saved, layout)
     if not os.access(where, os.W_OK | os.X_OK):
         raise UserError(f"'{where}' can't be written to: copy the projection to another folder")
 
 
-def save_poles(folder: str | Path, poles: Iterable[Poles], belongs_to: str | None = None) -> Path:
+def save_poles(
+    folder: str | Path,
+    poles: Iterable[Poles],
+    belongs_to: Saved | None = None,
+    layout: str | None = None,
+) -> Path:
     """Add poles beside the projection in ``folder``; returns the file of the first ones.
 
     Those of equal settings, layer and site are replaced, all others stay, also where two processes
     add at once.
 
     Args:
-        belongs_to: SHA-256 of the ``projection.json`` of the projection that they were found in;
-            where another stands there by now, nothing is added.
+        belongs_to: what :func:`projector.projection.overview.read_saved` gave before the poles were
+            looked for. Where the folder holds another projection by now, or, for poles on the map,
+            another layout of the name, nothing is added. None is what the folder holds now.
+        layout: the layout on whose maps they were found; None is the projection's first.
 
     Raises:
-        UserError: if there is no projection, a file that is there is damaged, or it can't be
-            written: then all is as it was.
+        UserError: if there is no projection or no such layout, either was replaced, a file that is
+            there is damaged, or it can't be written: then all is as it was.
     """
-    where = Path(folder)
-    saved = read_saved(where)
-    # Settings that mean the same have one file.
-    groups: dict[str, list[Poles]] = defaultdict(list)
-    for one in poles:
-        groups[poles_file(one.settings)].append(one)
-    with adding(where, belongs_to=belongs_to or saved.fingerprint) as addition:
+    where, poles = Path(folder), tuple(poles)
+    fingerprint = None if belongs_to is None else belongs_to.fingerprint
+    with adding(where, belongs_to=fingerprint) as addition:
+        saved = read_saved(where)
+        if belongs_to is not None:
+            layout = belongs_to.layout_name(layout)
+            if any(one.settings.space == "positions" for one in poles):
+                _check_same_layout(belongs_to, saved, layout)
+        # Settings that mean the same have one file.
+        groups: dict[str, list[Poles]] = defaultdict(list)
+        for one in poles:
+            groups[_file_of(one.settings, saved, layout)].append(one)
         for name, group in groups.items():
             settings = group[0].settings
-            maps = dict(_read(where / name, settings, saved)["maps"])
+            maps = dict(_read(where / name, settings, saved, layout)["maps"])
             maps |= {map_name(one.layer, one.site): one.as_dict() for one in group}
-            text = _text(_content(settings, saved, maps))
+            text = _text(_content(settings, saved, layout, maps))
             if addition.read(name) != text.encode():
                 addition.write(name, text, force=True)
     return where / next(iter(groups), poles_file(PoleSettings()))
 
 
 def load_poles(
-    folder: str | Path, layer: int, site: str = "mlp_post", settings: PoleSettings | None = None
+    folder: str | Path,
+    layer: int,
+    site: str = "mlp_post",
+    settings: PoleSettings | None = None,
+    layout: str | None = None,
 ) -> Poles | None:
-    """Poles that :func:`save_poles` kept, or None: none were, or for another projection.
+    """Poles that :func:`save_poles` kept, or None: none were, or for another projection or layout.
+
+    Args:
+        layout: the layout on whose maps they were found; None is the projection's first. It makes
+            no difference in the spaces of ρ.
 
     Raises:
-        UserError: if there is no projection, or the file is damaged or of a newer version.
+        UserError: if there is no projection or no such layout, or the file is damaged or of a newer
+            version.
     """
     where, settings = Path(folder), settings or PoleSettings()
     saved, name = read_saved(where), map_name(layer, site)
-    for path in (where / poles_file(settings), where / OLD_FILE):
-        kept = _read(path, settings, saved)["maps"].get(name)
+    for path in (where / _file_of(settings, saved, layout), where / OLD_FILE):
+        kept = _read(path, settings, saved, layout)["maps"].get(name)
         if kept is not None:
             try:
                 return _from_dict(kept, settings)
@@ -96,9 +128,32 @@ def load_poles(
     return None
 
 
-def _read(path: Path, settings: PoleSettings, saved: Saved) -> dict[str, Any]:
-    """A file's content; of no map where there is none, or it is of another projection."""
-    empty = _content(settings, saved, {})
+def _file_of(settings: PoleSettings, saved: Saved, layout: str | None) -> str:
+    """The file of these settings and this layout, whether or not it is named."""
+    if settings.space != "positions":
+        return poles_file(settings)
+    name = saved.layout_name(layout)
+    return poles_file(settings, None if name == saved.layout_name() else name)
+
+
+def _check_same_layout(before: Saved, now: Saved, name: str) -> None:
+    """Raise a UserError unless the layout that poles were found on is still the one of its name."""
+    there = now.layouts.get(name)
+    if there is None or _hash_of(there) != _hash_of(before.layouts[name]):
+        raise UserError(
+            f"layout '{name}' of '{now.folder}' was replaced meanwhile, and the poles that were "
+            "found belong to the one before: run the command again"
+        )
+
+
+def _hash_of(layout: SavedLayout) -> str | None:
+    """What tells a layout from another of its name; None for a projection's own of version 1."""
+    return layout.metadata.get("layout")
+
+
+def _read(path: Path, settings: PoleSettings, saved: Saved, layout: str | None) -> dict[str, Any]:
+    """A file's content; of no map where there is none, or it is of another projection or layout."""
+    empty = _content(settings, saved, layout, {})
     if not path.exists():
         return empty
     try:
@@ -111,10 +166,13 @@ def _read(path: Path, settings: PoleSettings, saved: Saved) -> dict[str, Any]:
         format_name=FORMAT,
         newest=FORMAT_VERSION,
         upgrades={1: lambda old: _of_version_1(old, settings)},
-        remedy="delete it, and find the poles again with `pruning poles`",
+        remedy=_REMEDY,
+        if_foreign="move it to another folder",
     )
     if any(content.get(name) != empty.get(name) for name in ("projection", "layout")):
         return empty
+    if content.get("settings") != empty["settings"]:
+        raise _damaged(path, "its settings are not those of its name")
     try:
         for kept in content["maps"].values():
             _rank(kept)
@@ -126,36 +184,38 @@ def _read(path: Path, settings: PoleSettings, saved: Saved) -> dict[str, Any]:
 def _of_version_1(content: dict[str, Any], settings: PoleSettings) -> dict[str, Any]:
     """What a file of version 1 holds of these settings: it held those of all."""
     try:
-        maps = content["results"].get(settings.key, {"maps": {}})["maps"]
-    except (KeyError, TypeError, AttributeError):
-        # As damage of this version is told.
-        maps = None
+        maps = dict(content["results"].get(settings.key, {"maps": {}})["maps"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Wrong("results is missing or wrong") from error
     return {
         **{name: content.get(name) for name in ("format", "projection")},
         "format_version": 2,
+        "settings": _plain(settings),
         "maps": maps,
     }
 
 
-def _content(settings: PoleSettings, saved: Saved, maps: dict[str, Any]) -> dict[str, Any]:
+def _content(
+    settings: PoleSettings, saved: Saved, layout: str | None, maps: dict[str, Any]
+) -> dict[str, Any]:
     """A file's content: which projection it belongs to, and of the space of positions, which layout
     of it; None where the layout is the projection's own of version 1."""
-    layout = None
-    if settings.space == "positions":
-        first = next(iter(saved.layouts.values()))
-        layout = first.metadata.get("layout")
+    on_map = settings.space == "positions"
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "projection": saved.fingerprint,
-        "layout": layout,
-        # As their name has them.
-        "settings": asdict(settings)
-        | {
-            "min_samples": settings.effective_min_samples,
-            "epsilon": abs(float(settings.epsilon)),
-        },
+        "layout": _hash_of(saved.layouts[saved.layout_name(layout)]) if on_map else None,
+        "settings": _plain(settings),
         "maps": dict(sorted(maps.items(), key=lambda item: _rank(item[1]))),
+    }
+
+
+def _plain(settings: PoleSettings) -> dict[str, Any]:
+    """Settings as their name has them: equal for those that mean the same."""
+    return asdict(settings) | {
+        "min_samples": settings.effective_min_samples,
+        "epsilon": abs(float(settings.epsilon)),
     }
 
 
@@ -195,6 +255,4 @@ def _rank(kept: dict[str, Any]) -> tuple[int, str]:
 
 
 def _damaged(path: Path, what: str) -> UserError:
-    return UserError(
-        f"'{path}' is damaged ({what}): delete it, and find the poles again with `pruning poles`"
-    )
+    return UserError(f"'{path}' is damaged ({what}): {_REMEDY}")

@@ -54,6 +54,7 @@ def find_poles(
     layer: int,
     site: str = "mlp_post",
     settings: PoleSettings | None = None,
+    layout: str | None = None,
 ) -> Poles:
     """The poles of one layer and site.
 
@@ -62,20 +63,23 @@ def find_poles(
 
     Args:
         settings: :class:`PoleSettings`' defaults where None.
+        layout: the layout on whose map they are looked for; None is the first. It makes no
+            difference in the spaces of ρ.
 
     Raises:
-        UserError: if the projection has no such layer or site, or the space is one of ρ and it has
-            no statistics, or their matrix does not fit into memory.
+        UserError: if the projection has no such layer, site or layout, or the space is one of ρ
+            and it has no statistics, or their matrix does not fit into memory.
     """
     settings = settings or PoleSettings()
-    positions = projection.positions(layer, site)
     on_map = settings.space == "positions"
-    data, order, is_defined, rho = space_of(projection, layer, site, settings)
+    data, order, is_defined, rho = space_of(projection, layer, site, settings, layout)
     labels, strengths, is_exemplar = cluster(data, settings)
+    own_layout = projection.layout(layout if on_map else None)
+    n_neurons = is_defined.numel()
     n_poles = int(labels.max(initial=-1)) + 1
 
     reasons: dict[str, str] = {}
-    validity, why = measure_validity(data, labels, projection.dim, is_distance=not on_map)
+    validity, why = measure_validity(data, labels, own_layout.settings.dim, is_distance=not on_map)
     if validity is None:
         reasons["validity"] = why
     if n_poles and rho is None:
@@ -101,8 +105,8 @@ def find_poles(
         layer=layer,
         site=site,
         settings=settings,
-        labels=_spread(torch.from_numpy(labels), order, positions.shape[0], -1),
-        strengths=_spread(torch.from_numpy(strengths).float(), order, positions.shape[0], 0),
+        labels=_spread(torch.from_numpy(labels), order, n_neurons, -1),
+        strengths=_spread(torch.from_numpy(strengths).float(), order, n_neurons, 0),
         poles=poles,
         undefined=tuple((~is_defined).nonzero()[:, 0].tolist()),
         noise_share=float((labels < 0).mean()) if order.numel() else None,
@@ -112,7 +116,11 @@ def find_poles(
 
 
 def condensed_tree(
-    projection: Projection, layer: int, site: str, settings: PoleSettings | None = None
+    projection: Projection,
+    layer: int,
+    site: str,
+    settings: PoleSettings | None = None,
+    layout: str | None = None,
 ) -> CondensedTree:
     """How the groups of one layer and site split as density rises; costs what the poles do.
 
@@ -120,7 +128,7 @@ def condensed_tree(
         UserError: see :func:`find_poles`.
     """
     settings = settings or PoleSettings()
-    data = space_of(projection, layer, site, settings)[0]
+    data = space_of(projection, layer, site, settings, layout)[0]
     found = fit_tree(data, settings)
     if found is None:
         return CondensedTree(())

@@ -27,8 +27,17 @@ Space = Annotated[
 MinSamples = Annotated[
     int | None,
     typer.Option(
-        help="Neighbours that make a place dense: the more, the more noise. As many as the "
-        "fewest neurons of a pole by default.",
+        help="Neighbours that make a place dense; a higher number leaves more neurons as noise. "
+        "By default as --min-cluster-size.",
+        show_default=False,
+    ),
+]
+LayoutName = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        metavar="NAME",
+        help="The layout whose maps [b]positions[/b] reads. The first by default.",
         show_default=False,
     ),
 ]
@@ -47,6 +56,7 @@ def poles(
     min_samples: MinSamples = None,
     selection: Selection = "eom",
     epsilon: Annotated[float, typer.Option(help="Poles closer than this are one.")] = 0.0,
+    layout: LayoutName = None,
     as_json: Json = False,
 ) -> None:
     """Find groups of neurons that fire together, and keep them in DIR, in the folder poles."""
@@ -59,23 +69,23 @@ def poles(
         from pruning.poles.poles import PoleSettings
 
         settings = PoleSettings(space, min_cluster_size, min_samples, selection, epsilon)
-        belongs_to = read_saved(projection_dir).fingerprint
+        saved = read_saved(projection_dir)
         projection = Projection.load(projection_dir)
         maps = choose_maps(projection, parse_layers(layer), parse_sites(site) or ())
-        check_poles_file(projection_dir, settings)
+        check_poles_file(projection_dir, settings, layout)
         with screen.progress() as progress:
             progress.begin("Finding poles", len(maps), "maps")
             found = []
             for one_layer, one_site in maps:
-                found.append(find_poles(projection, one_layer, one_site, settings))
+                found.append(find_poles(projection, one_layer, one_site, settings, layout))
                 progress.advance(1)
-        path = save_poles(projection_dir, found, belongs_to)
+        path = save_poles(projection_dir, found, saved, layout)
         if as_json:
             maps_found = [one.figures() for one in found]
             screen.result({"saved": str(path), "key": settings.key, "maps": maps_found}, "")
             return
         _show(screen, found)
-        record = OBJECTIVES.get(projection.layout().settings.objective)
+        record = OBJECTIVES.get(projection.layout(layout).settings.objective)
         if space == "positions" and record is not None and record.evenly:
             screen.say(
                 f"[yellow]{escape(record.name)} map[/yellow]: {escape(record.evenly)}: "

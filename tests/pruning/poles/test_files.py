@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from projector.errors import UserError
+from projector.errors import SettingError, UserError
+from projector.projection.overview import read_saved
 from projector.projection.projection import Projection
 from projector.storage import replacing
 from pruning.poles import files as room
@@ -33,6 +33,7 @@ from tests.pruning.poles.test_poles import NAME, covariance_of, planted_activati
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "projection-v1" / "stress"
 LAYERS = 8
+OTHER = "stress-3d-seed1"
 
 
 def made(layers: int = 2) -> Projection:
@@ -174,7 +175,7 @@ def test_poles_of_a_replaced_projection_are_none_of_the_new_one(
     settings = PoleSettings(min_cluster_size=5)
     save_poles(folder, [find_poles(projection, 0), find_poles(projection, 0, settings=settings)])
     kept = (folder / poles_file(settings)).read_bytes()
-    fingerprint = hashlib.sha256((folder / "projection.json").read_bytes()).hexdigest()
+    before = read_saved(folder)
     other = replace(projection, facts=replace(projection.facts, versions={"torch": "another"}))
     other.save(folder, force=True)
     # Were it there all the same.
@@ -183,7 +184,7 @@ def test_poles_of_a_replaced_projection_are_none_of_the_new_one(
     assert load_poles(folder, 0, settings=settings) is None
     # What was found in the projection that was there before is not added to this one.
     with pytest.raises(UserError, match="was replaced meanwhile"):
-        save_poles(folder, [find_poles(projection, 0)], belongs_to=fingerprint)
+        save_poles(folder, [find_poles(projection, 0)], belongs_to=before)
     save_poles(folder, [find_poles(other, 0)])
     assert load_poles(folder, 0) is not None
     assert Projection.load(folder).facts == other.facts
@@ -202,6 +203,109 @@ def test_poles_on_the_map_belong_to_its_layout(saved: tuple[Path, Projection]) -
         (folder / poles_file(settings)).write_bytes(content)
     assert load_poles(folder, 0, settings=on_rho) is not None
     assert load_poles(folder, 0, settings=on_map) is None
+
+
+def with_another_layout(projection: Projection) -> Projection:
+    """The projection with a second layout, in which every neuron is elsewhere."""
+    (layout,) = projection.layouts.values()
+    other: Tensor = torch.randn(67, 3, generator=torch.Generator().manual_seed(4))
+    positions = {name: other.clone() for name in layout.positions}
+    return replace(
+        projection, layouts={**projection.layouts, OTHER: replace(layout, positions=positions)}
+    )
+
+
+def test_each_layout_has_poles_of_its_own(tmp_path: Path) -> None:
+    projection = with_another_layout(made())
+    first = projection.layout_name()
+    projection.save(tmp_path / "map")
+    folder = tmp_path / "map"
+    on_map, on_rho = PoleSettings(), PoleSettings(space="correlation")
+    found = {name: find_poles(projection, 0, layout=name) for name in (first, OTHER)}
+    assert found[first].as_dict() == find_poles(projection, 0).as_dict()
+    assert not torch.equal(found[first].labels, found[OTHER].labels)
+    save_poles(folder, [found[OTHER]], layout=OTHER)
+    assert load_poles(folder, 0) is None
+    save_poles(folder, [found[first]], layout=first)
+    for name in (None, first, OTHER):
+        kept = load_poles(folder, 0, settings=on_map, layout=name)
+        assert kept is not None
+        assert kept.as_dict() == found[name or first].as_dict()
+    # In the spaces of ρ a layout makes no difference.
+    rho = find_poles(projection, 0, settings=on_rho, layout=OTHER)
+    assert rho.as_dict() == find_poles(projection, 0, settings=on_rho).as_dict()
+    save_poles(folder, [rho], layout=OTHER)
+    assert load_poles(folder, 0, settings=on_rho) is not None
+    assert {path.name for path in (folder / "poles").iterdir()} == {
+        "positions-3.json",
+        f"positions-3-on-{OTHER}.json",
+        "correlation-3.json",
+    }
+    for ask in (
+        lambda: find_poles(projection, 0, layout="force-7d"),
+        lambda: load_poles(folder, 0, layout="force-7d"),
+        lambda: check_poles_file(folder, on_rho, "force-7d"),
+    ):
+        with pytest.raises(SettingError) as caught:
+            ask()
+        assert (caught.value.setting, caught.value.value) == ("layout", "force-7d")
+
+
+@pytest.mark.parametrize("name", [None, OTHER])
+def test_poles_of_a_replaced_layout_are_not_saved_as_the_new_ones(
+    tmp_path: Path, name: str | None
+) -> None:
+    projection = with_another_layout(made())
+    folder = tmp_path / "map"
+    projection.save(folder)
+    before = read_saved(folder)
+    on_map = find_poles(projection, 0, layout=name)
+    on_rho = find_poles(projection, 0, settings=PoleSettings(space="correlation"))
+    key = projection.layout_name(name)
+    # Replaced meanwhile, as `projector layout --force` does it.
+    moved = replace(projection.layouts[key], versions={"torch": "another"})
+    replace(projection, layouts={**projection.layouts, key: moved}).save(folder, force=True)
+    assert read_saved(folder).fingerprint == before.fingerprint
+    with pytest.raises(UserError, match=f"layout '{key}' .* was replaced meanwhile"):
+        save_poles(folder, [on_map], before, name)
+    assert not (folder / "poles").exists()
+    save_poles(folder, [on_rho], before, name)
+    assert load_poles(folder, 0, settings=on_rho.settings) is not None
+
+
+def test_a_file_under_the_name_of_other_settings_is_damaged(saved: tuple[Path, Projection]) -> None:
+    folder, projection = saved
+    path = save_poles(folder, [find_poles(projection, 0)])
+    other = PoleSettings(min_cluster_size=7)
+    path.rename(folder / poles_file(other))
+    with pytest.raises(UserError, match="its settings are not those of its name"):
+        load_poles(folder, 0, settings=other)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"format": "of somebody else"}', "move it to another folder"),
+        (
+            '{"format": "transformer-poles", "format_version": 1, "results": null}',
+            "is damaged: results is missing or wrong; delete it",
+        ),
+        (
+            '{"format": "transformer-poles", "format_version": 1, '
+            '"results": {"KEY": {"maps": null}}}',
+            "is damaged: results is missing or wrong; delete it",
+        ),
+    ],
+)
+def test_an_old_file_that_can_not_be_read_says_what_to_do(
+    saved: tuple[Path, Projection], content: str, says: str
+) -> None:
+    folder, _ = saved
+    (folder / OLD_FILE).write_text(content.replace("KEY", PoleSettings().key))
+    with pytest.raises(UserError) as caught:
+        load_poles(folder, 0)
+    assert says in str(caught.value)
+    assert "give another folder" not in str(caught.value)
 
 
 def _break(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:

@@ -183,6 +183,19 @@ def test_poles_of_linear_maps_are_told_to_mean_little(folder: Path, tmp_path: Pa
     assert "linear map" not in succeed(out, "--space", "correlation").stdout
 
 
+def test_a_layout_is_chosen_by_its_name(folder: Path) -> None:
+    arguments = ["layout", str(folder), "--objective", "linear"]
+    assert CliRunner().invoke(projector_app, arguments).exit_code == 0
+    result = succeed(folder, "--layout", "linear-1d", "--json")
+    saved = json.loads(result.stdout)["saved"]
+    assert saved == str(folder / poles_file(PoleSettings(), "linear-1d"))
+    assert load_poles(folder, 0, layout="linear-1d") is not None
+    assert load_poles(folder, 0) is None
+    assert "linear map" in succeed(folder, "--layout", "linear-1d").stdout
+    assert "linear map" not in succeed(folder).stdout
+    assert "--layout 'stress-9d'" in refuse(folder, "--layout", "stress-9d")
+
+
 def test_without_statistics_dashes_stand_for_correlations(folder: Path) -> None:
     (folder / "statistics.safetensors").unlink()
     text = succeed(folder, "--layer", 0).stdout
