@@ -12,6 +12,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from dashboard.ablation import Outcome
 from dashboard.drawing.cells import Cells, cells_of, usual_limit
 from dashboard.drawing.encoding import Frames, in_three
 from dashboard.pole_finding import MOST_AT_ONCE, find_apart
@@ -221,6 +222,22 @@ def evaluation_of(source: str, sha256: str, make: Callable[[], EvaluationText]) 
 def fact_of(key: Key, make: Callable[[], T]) -> T:
     """What a model says of a neuron, asked once: the same for all sessions."""
     return _kept(("fact", *key), make)
+
+
+def make_ablation(key: Key, make: Callable[[], list[Outcome]]) -> list[Outcome]:
+    """What models do without some neurons: made at every call, and kept for all sessions.
+
+    Args:
+        key: names the model, the neurons, and what the models are compared on.
+    """
+    # The text's file may hold other text by now.
+    return shelf().keep(("ablation", *key), make, most_age_s=-1.0)
+
+
+def known_ablation(key: Key) -> list[Outcome] | None:
+    """What :func:`make_ablation` found, if some session has asked for it."""
+    found: list[Outcome] | None = shelf().peek(("ablation", *key))
+    return found
 
 
 def known_poles(

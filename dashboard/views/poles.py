@@ -18,6 +18,8 @@ from dashboard.state.loading import (
     examples_at,
     examples_stamp,
     fact_of,
+    known_ablation,
+    make_ablation,
     moments_at,
     poles_at,
     tree_at,
@@ -191,7 +193,9 @@ def _show_table(scene: Scene, found: Poles) -> None:
     }
     if responds is None:
         del rows["responds"]
-    key = f"poles table {scene.layer} {scene.site} {found.settings.key}"
+    # A table is another one wherever a pole's number is another pole.
+    map_key = f"{scene.name} {scene.layout} {scene.layer} {scene.site}"
+    key = f"poles table {map_key} {found.settings.key}"
 
     def select() -> None:
         chosen = st.session_state[key]["selection"]["rows"]
@@ -240,9 +244,9 @@ def _responds(scene: Scene, found: Poles) -> list[str] | None:
                 for pole in found.poles
             ]
 
+    first = tuple(pole.exemplars[0] for pole in found.poles)
     stamp = examples_stamp(scene.sha256, scene.layer, scene.site)
-    map_key = (scene.path, scene.layer, scene.site, scene.layout)
-    return fact_of(("responds", scene.sha256, *map_key, found.settings.key, stamp), make)
+    return fact_of(("responds", scene.sha256, scene.layer, scene.site, first, stamp), make)
 
 
 def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
@@ -253,10 +257,10 @@ def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
         + ", ".join(f"N{j}" for j in members[:20])
         + (" …" if len(members) > 20 else "")
     )
-    _ablate(scene, found, pole, members)
+    _ablate(scene, members)
 
 
-def _ablate(scene: Scene, found: Poles, pole: int, members: list[int]) -> None:
+def _ablate(scene: Scene, members: list[int]) -> None:
     st.markdown("**Take it away**")
     kind = st.segmented_control(
         "How",
@@ -272,16 +276,17 @@ def _ablate(scene: Scene, found: Poles, pole: int, members: list[int]) -> None:
         placeholder=sources_hint(),
         key="ablation text",
     )
+    # The model without these neurons, and means of this projection, whoever calls them what pole.
     key = (
-        *(scene.sha256, scene.layer, scene.site, found.settings.key, pole, kind, source),
+        *(scene.path, scene.sha256, scene.layer, scene.site, tuple(members), kind, source),
         session.current().prompt,
     )
-    kept = st.session_state.setdefault("ablations", {})
     if columns[1].button("Ablate", type="primary", key="ablate", width="stretch"):
         with session.problems():
-            kept[key] = _outcomes(scene, members, kind or "mean", source)
-    if key in kept:
-        _show_outcomes(kept[key])
+            make_ablation(key, lambda: _outcomes(scene, members, kind or "mean", source))
+    outcomes = known_ablation(key)
+    if outcomes is not None:
+        _show_outcomes(outcomes)
 
 
 def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[ablation.Outcome]:

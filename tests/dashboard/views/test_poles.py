@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoTokenizer
 
 from dashboard.prompts import Prompt, store
-from dashboard.state.store import stored
+from dashboard.state.store import examples_name, stored
 from projector.projection.projection import Projection
+from projector.statistics.examples import Examples
 from pruning.poles.finding import find_poles
 from pruning.poles.poles import PoleSettings
 from tests.dashboard.conftest import DECODER, ENCODER, Open
 from tests.dashboard.pages import (
     GROUPING,
+    NEURON,
     decoded,
     errors,
     link,
     maps_of,
 )
+
+ON_THE_MAP = "positions,2,leaf,0"
 
 
 def test_poles_are_those_of_the_settings(open_page: Open, root: Path) -> None:
@@ -101,3 +110,97 @@ def test_an_ablation_on_text_above_the_roots_is_refused(open_page: Open) -> None
     at.button(key="ablate").click().run()
     (error,) = errors(at)
     assert "There is no text" in error
+
+
+@pytest.fixture
+def layouts(copied: Callable[..., Path]) -> tuple[Path, str, str]:
+    """A root whose projection has two layouts, and their names: in each, neurons lie elsewhere."""
+    own = copied(DECODER, "models", "unseen.txt", "seen.txt")
+    loaded = Projection.load(own / DECODER)
+    first = loaded.layout_name()
+    placed = loaded.layouts[first]
+    positions = {}
+    for name, each in placed.positions.items():
+        order = torch.randperm(len(each), generator=torch.Generator().manual_seed(3))
+        positions[name] = each[order]
+    other = replace(placed, settings=replace(placed.settings, absolute=True), positions=positions)
+    replace(loaded, layouts={first: placed, other.settings.name: other}).save(
+        own / DECODER, force=True
+    )
+    return own, first, other.settings.name
+
+
+def test_what_a_layout_tells_of_a_pole_is_not_told_of_another_s(
+    layouts: tuple[Path, str, str], start: Open
+) -> None:
+    own, first, second = layouts
+    chosen = {"projection": DECODER, "layer": 1, "site": "mlp_post", "grouping": ON_THE_MAP}
+    at = start(own, "poles", **chosen, pole=0, layout=first).run()
+    first_of = dict.fromkeys([first], at.dataframe[0].value["exemplars"][0])
+    at.text_input(key="ablation text").set_value("unseen.txt")
+    at.button(key="ablate").click().run()
+    assert errors(at) == []
+    assert "perplexity" in at.dataframe[-1].value
+    # The same number is another pole there, and nobody has taken it away yet.
+    at.query_params["layout"], at.query_params["pole"] = second, "0"
+    at.run()
+    assert errors(at) == []
+    assert any(each.value.startswith("Pole 0:") for each in at.subheader)
+    first_of[second] = at.dataframe[0].value["exemplars"][0]
+    assert first_of[first] != first_of[second]
+    assert len(at.dataframe) == 1
+    # Back there it is known still, to every session.
+    at = start(own, "poles", **chosen, pole=0, layout=first).run()
+    at.text_input(key="ablation text").set_value("unseen.txt").run()
+    assert "perplexity" in at.dataframe[-1].value
+
+
+def test_tables_of_two_layouts_have_rows_of_their_own(
+    layouts: tuple[Path, str, str], start: Open
+) -> None:
+    """A row that was clicked in one is not the same pole in the other."""
+    own, first, second = layouts
+    found = set()
+    for layout in (first, second):
+        chosen = {"projection": DECODER, "layer": 1, "site": "mlp_post", "grouping": GROUPING}
+        at = start(own, "poles", **chosen, layout=layout).run()
+        found.add(at.dataframe[0].proto.id)
+    assert len(found) == 2
+
+
+def test_what_an_exemplar_responds_to_is_that_neuron_s(
+    layouts: tuple[Path, str, str], start: Open
+) -> None:
+    """Whatever layout, settings or projection put it first."""
+    own, first, _ = layouts
+    chosen = {"projection": DECODER, "layer": 1, "site": "mlp_post"}
+    at = start(own, "neuron", **chosen, neuron=NEURON).run()
+    at.text_input(key="examples source").set_value("unseen.txt")
+    at.button(key="read examples").click().run()
+    assert errors(at) == []
+
+    def told(root: Path) -> dict[str, str]:
+        at = start(root, "poles", **chosen, layout=first, grouping=ON_THE_MAP).run()
+        assert errors(at) == []
+        table = at.dataframe[0].value
+        return dict(zip(table["exemplars"].str.split(",").str[0], table["responds"], strict=True))
+
+    before = told(own)
+    assert len(before) > 1
+    # The file is replaced by one in which neurons lie elsewhere.
+    loaded = Projection.load(own / DECODER)
+    names = list(loaded.layouts)
+    swapped = replace(loaded.layouts[first], positions=loaded.layouts[names[1]].positions)
+    replace(loaded, layouts={first: swapped}).save(own / DECODER, force=True)
+    after = told(own)
+    assert after.keys() != before.keys()
+    table = before | after
+    assert {name: table[name] for name in before} == before
+    examples = Examples.load(
+        stored().path / examples_name(loaded.facts.model.sha256, 1, "mlp_post")
+    )
+    tokenizer = AutoTokenizer.from_pretrained(own / "models" / DECODER)
+    for name, text in after.items():
+        at_token = int(examples.highest_at[int(name[1:])][0])
+        token = tokenizer.decode([int(examples.ids[at_token])])
+        assert text.startswith(json.dumps(token, ensure_ascii=False))
