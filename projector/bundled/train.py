@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from projector.corpus.stdlib import stdlib_modules
+from projector.corpus.readers.stdlib import stdlib_modules
 from projector.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"

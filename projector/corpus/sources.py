@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from projector.corpus import files, hub, stdlib
+from projector.corpus.readers import files, hub, stdlib
 from projector.corpus.documents import Document, hash_corpus
 from projector.corpus.reader import Reader
 from projector.errors import UserError

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from projector.precision import full_float32
+from projector.statistics.precision import full_float32
 
 # Below this a variance can't be told from none in float32.
 _LEAST_VARIANCE = torch.finfo(torch.float32).tiny

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projector.precision import full_float32
+from projector.statistics.precision import full_float32
 from projector.statistics.correlations import MatrixFree
 from projector.statistics.covariance import Together
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from projector.precision import full_float32
+from projector.statistics.precision import full_float32
 from projector.threads import in_threads
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from projector.bundled.train import Recipe, bits_per_byte
-from projector.corpus.stdlib import stdlib_modules
+from projector.corpus.readers.stdlib import stdlib_modules
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import BUNDLED_FOLDER, LoadedModel, load_model
 from projector.threads import in_threads

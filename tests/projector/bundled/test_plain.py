@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from projector.bundled.train import bits_per_byte
-from projector.corpus.stdlib import stdlib_modules
+from projector.corpus.readers.stdlib import stdlib_modules
 from projector.model.loading import BUNDLED_FOLDER, load_model
 from pruning import saving
 from pruning.methods.plan import LayerPlan, PruningPlan

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from projector.corpus.documents import Document
 from projector.corpus.sources import find_source, read_documents
-from projector.corpus.stdlib import is_held_out, stdlib_modules
+from projector.corpus.readers.stdlib import is_held_out, stdlib_modules
 from projector.errors import UserError
 
 MESSAGES = [
@@ -323,7 +323,7 @@ def test_a_folder_is_read_in_sorted_order_with_all_below_it(tmp_path: Path) -> N
 
 def test_a_folder_without_corpus_files_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("no corpus", encoding="utf-8")
-    with pytest.raises(UserError, match=r"holds no \.txt, \.jsonl, \.parquet file"):
+    with pytest.raises(UserError, match=r"holds no file that ends in \.txt, \.jsonl, \.parquet"):
         read_documents(str(tmp_path))
 
 
@@ -336,8 +336,14 @@ def test_a_fault_in_a_folder_names_the_file(tmp_path: Path) -> None:
 def test_an_unknown_suffix_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "made-up.csv"
     path.write_text("ka", encoding="utf-8")
-    with pytest.raises(UserError, match=r"made-up\.csv' is none of \.txt, \.jsonl, \.parquet"):
+    with pytest.raises(UserError, match=r"made-up\.csv' is of a kind that is not read: give \.txt, \.jsonl, \.parquet"):
         read_documents(str(path))
+
+
+@pytest.mark.parametrize("source", ["hf:", "hf::config", "hf:a:b:c:d:e"])
+def test_a_malformed_name_of_a_data_set_is_refused_at_once(source: str) -> None:
+    with pytest.raises(UserError, match=f"unknown corpus '{source}': write hf:NAME"):
+        read_documents(source)
 
 
 @pytest.mark.parametrize("source", ["nowhere/at-all.txt", "stdlib2", ""])

@@ -21,7 +21,7 @@ def _read_text(path: Path) -> Iterator[Document]:
         ) from error
     except OSError as error:
         raise UserError(f"'{path}' can't be read: {error.strerror}") from error
-    # Windows programs write a byte order mark, which is no text.
+    # Windows programs write a byte order mark, which does not belong to the text.
     text = text.removeprefix("\ufeff")
     if text.strip():
         yield text
@@ -54,7 +54,7 @@ def _read_parquet(path: Path) -> Iterator[Document]:
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         # Damage past the footer is an OSError to Arrow.
         text = " ".join(str(error).split())
-        raise UserError(f"'{path}' is no parquet file that can be read: {text}") from error
+        raise UserError(f"'{path}' can't be read as parquet: {text}") from error
 
 
 _READ: dict[str, Callable[[Path], Iterator[Document]]] = {
@@ -69,10 +69,12 @@ def _read(name: str) -> Iterator[Document]:
     if path.is_dir():
         paths = sorted(p for p in path.rglob("*") if p.suffix in _READ and p.is_file())
         if not paths:
-            raise UserError(f"corpus folder '{name}' holds no {', '.join(_READ)} file")
+            raise UserError(f"corpus folder '{name}' holds no file that ends in {', '.join(_READ)}")
         return (document for each in paths for document in _READ[each.suffix](each))
     if path.suffix not in _READ:
-        raise UserError(f"corpus file '{name}' is none of {', '.join(_READ)}")
+        raise UserError(
+            f"corpus file '{name}' is of a kind that is not read: give {', '.join(_READ)}"
+        )
     return _READ[path.suffix](path)
 
 

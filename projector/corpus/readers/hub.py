@@ -14,12 +14,17 @@ _FORM = "hf:NAME[:CONFIG][:SPLIT][:COLUMN]"
 
 
 def _read(rest: str) -> Iterator[Document]:
-    from datasets import load_dataset
-
+    # Not a generator itself: what is wrong with the name is said before anything is read.
     fields = rest.split(":")
     if not fields[0] or len(fields) > 4:
         raise UserError(f"unknown corpus 'hf:{rest}': write {_FORM}")
     name, config, split, column = (*fields, *[""] * (4 - len(fields)))
+    return _rows(rest, name, config, split, column)
+
+
+def _rows(rest: str, name: str, config: str, split: str, column: str) -> Iterator[Document]:
+    from datasets import load_dataset
+
     try:
         rows = load_dataset(name, config or None, split=split or "train", streaming=True)
         for row in rows:
