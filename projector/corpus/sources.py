@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from projector.corpus.readers import files, hub, stdlib
 from projector.corpus.documents import Document, hash_corpus
 from projector.corpus.reader import Reader
+from projector.corpus.readers import files, hub, stdlib
 from projector.errors import UserError
 
 # By prefix, in the order in which help tells them.

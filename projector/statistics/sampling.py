@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projector.statistics.precision import full_float32
 from projector.statistics.correlations import MatrixFree
 from projector.statistics.covariance import Together
+from projector.statistics.precision import full_float32
 
 # For each number of a sample, what placing its map takes beside it: standardized rows in half
 # precision, of the whole and of both halves.

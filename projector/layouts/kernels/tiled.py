@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from projector.statistics.precision import full_float32
 from projector.statistics.correlations import Target
+from projector.statistics.precision import full_float32
 
 # Entries of a strip, of each thread: its temporaries, 2 MiB in float32, stay in cache, and calls
 # cost little beside their work.

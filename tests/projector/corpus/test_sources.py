@@ -15,8 +15,8 @@ import pytest
 from pyarrow import parquet
 
 from projector.corpus.documents import Document
-from projector.corpus.sources import find_source, read_documents
 from projector.corpus.readers.stdlib import is_held_out, stdlib_modules
+from projector.corpus.sources import find_source, read_documents
 from projector.errors import UserError
 
 MESSAGES = [
@@ -336,7 +336,10 @@ def test_a_fault_in_a_folder_names_the_file(tmp_path: Path) -> None:
 def test_an_unknown_suffix_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "made-up.csv"
     path.write_text("ka", encoding="utf-8")
-    with pytest.raises(UserError, match=r"made-up\.csv' is of a kind that is not read: give \.txt, \.jsonl, \.parquet"):
+    with pytest.raises(
+        UserError,
+        match=r"made-up\.csv' is of a kind that is not read: give \.txt, \.jsonl, \.parquet",
+    ):
         read_documents(str(path))
 
 
