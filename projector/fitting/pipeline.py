@@ -113,8 +113,12 @@ def run(
     Args:
         force, resume: see :func:`fit`.
         log_with: tracker of the online solver, with ``log_dir`` for its files.
-        processes: who else runs this job, each with a copy of it. All call this; the first writes,
-            and has the statistics.
+        processes: who else runs this job, each with a copy of it. All call this; the first alone
+            reads and writes ``out``.
+
+    Returns:
+        In the first process, what is at ``out``. In the others, the projection without statistics;
+        of a fit that went on, the maps that were placed since.
 
     Raises:
         UserError: if memory or disk do not suffice, another process has ended, or what is at
@@ -144,7 +148,7 @@ def run(
         step = next_step(job, folder, processes, force=force, resume=resume)
         if step is Step.LEAVE:
             _log.info("The same fit is finished at %s: nothing is done", folder)
-            return Projection.load(folder)
+            return _finished_projection(folder, processes)
         check_disk(job.disk_bytes, folder, beside=job.checkpoint_bytes)
         if resume:
             _log.info("Going on" if step is Step.GO_ON else "Starting from the beginning")
@@ -158,10 +162,10 @@ def run(
         projection = _run(job, checkpoint, processes, progress, log_with, log_dir)
         # Ctrl-C now comes too late: what is left takes no longer than stopping would.
         with DeferredInterrupt():
-            if processes.is_first:
-                # Its own work, or what it was told to replace, now or when it was begun.
-                is_told = bool(checkpoint.choices["force"])
-                projection.save(folder, force=is_told or projection.is_saved_at(folder))
+            # Where it was killed between here and the end, all is there, and maybe more by now.
+            if processes.is_first and not projection.is_saved_at(folder):
+                # What it was told to replace, now or when it was begun.
+                projection.save(folder, force=bool(checkpoint.choices["force"]))
             processes.wait()
             with disk_errors(checkpoint.folder):
                 checkpoint.remove()
@@ -233,6 +237,31 @@ def next_step(job: Job, out: Path, processes: Processes, *, force: bool, resume:
     return found
 
 
+def _finished_projection(folder: Path, processes: Processes) -> Projection:
+    """What is there, in every process; the first alone reads it, and has the statistics.
+
+    Raises:
+        UserError: in all of them, if it can't be read.
+    """
+    read: Projection | None = None
+    found: Projection | UserError | None = None
+    if processes.is_first:
+        try:
+            read = Projection.load(folder)
+            layouts = {
+                name: replace(each, positions=dict(each.positions))
+                for name, each in read.layouts.items()
+            }
+            found = replace(read, layouts=layouts, statistics={})
+        except UserError as error:
+            found = error
+    if processes.n > 1:
+        found = processes.of_the_first(found)
+    if isinstance(found, UserError):
+        raise found
+    return read or found
+
+
 def _unfinished(job: Job, out: Path, processes: Processes, force: bool) -> Work | None:
     """The checkpoint that a stopped fit left."""
     where = str(checkpoint_path(out))
@@ -254,7 +283,7 @@ def _finished(job: Job, out: Path) -> Work | None:
     if not (out / FACTS_FILE).exists():
         return None
     try:
-        return Work(str(out), difference_from(job, read_saved(out).facts))
+        return Work(str(out), difference_from(job, read_saved(out)))
     except UserError as error:
         return Work(str(out), f"it can't be read ({error})")
 

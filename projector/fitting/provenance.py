@@ -11,7 +11,8 @@ from projector.fitting.preparing import Job
 from projector.fitting.settings import setting_names
 from projector.model.loading import LoadedModel, input_device
 from projector.projection.facts import CorpusFacts, Facts, MapFacts
-from projector.projection.provenance import dtype_name, model_facts, versions
+from projector.projection.overview import Overview
+from projector.projection.provenance import dtype_name, layout_settings, model_facts, versions
 from projector.settings import compared
 from projector.storage.resuming import told_difference
 
@@ -80,18 +81,36 @@ def fact_words(job: Job) -> dict[str, str]:
     return {"model": job.loaded.identifier, "corpus": job.corpus.source}
 
 
-def difference_from(job: Job, facts: Facts) -> str | None:
-    """How the run that made a projection differs from this one; None where it does not."""
+def difference_from(job: Job, made: Overview) -> str | None:
+    """How a projection differs from what this run makes; None where it holds all of that.
+
+    Layouts that were added to it make no difference.
+    """
+    facts = made.facts
     if facts.run is None:
         return "its projection does not say what settings it was made with"
     corpus = "unknown" if facts.corpus is None else facts.corpus.source
-    return told_difference(
+    difference = told_difference(
         facts.run,
         settings_facts(job),
         settings=setting_names(),
         their_words={"model": facts.model.id, "corpus": corpus},
         our_words=fact_words(job),
     )
+    return difference or _layouts_difference(job, made)
+
+
+def _layouts_difference(job: Job, made: Overview) -> str | None:
+    """What became of the layouts since: they can be removed, and replaced by name."""
+    for layout in job.layouts:
+        if layout.name not in made.layouts:
+            return f"it lacks layout '{layout.name}'"
+        theirs = made.layouts[layout.name].settings.as_dict()
+        ours: dict[str, Any] = json.loads(json.dumps(layout_settings(layout).as_dict()))
+        difference = told_difference(theirs, ours, settings=setting_names())
+        if difference is not None:
+            return f"layout '{layout.name}' was replaced: {difference}"
+    return None
 
 
 def _config_sha256(loaded: LoadedModel) -> str | None:

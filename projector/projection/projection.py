@@ -148,10 +148,12 @@ class Projection(Overview):
         return json_text(self.facts.as_dict())
 
     def is_saved_at(self, folder: str | Path) -> bool:
-        """Whether the folder holds this very projection, by its JSON files; layouts that were
-        added to it aside."""
+        """Whether the folder holds this very projection, by its JSON files; what was added to it
+        aside."""
         where, text = Path(folder), self.facts_text()
         own = hashlib.sha256(text.encode()).hexdigest()
+        tensors = [f"layouts/{name}.safetensors" for name in self.layouts]
+        tensors += [STATISTICS_FILE] if self.statistics else []
         texts = {FACTS_FILE: text} | {
             f"layouts/{name}.json": layout_text(layout, number, own)
             for number, (name, layout) in enumerate(self.layouts.items())
@@ -159,7 +161,7 @@ class Projection(Overview):
         return all(
             (where / name).is_file() and (where / name).read_bytes() == text.encode()
             for name, text in texts.items()
-        )
+        ) and all((where / name).is_file() for name in tensors)
 
     def save(self, folder: str | Path, *, force: bool = False) -> None:
         """Write the folder. Of what is there, all files are replaced or none.

@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import projector
+from projector import Projection
 from projector.errors import UserError
-from projector.fitting.checkpoint import checkpoint_path
+from projector.figures.html import write_pictures
+from projector.fitting.checkpoint import checkpoint_path, has_checkpoint
+from projector.fitting.pipeline import run
 from projector.fitting.preparing import Job, prepare
+from projector.fitting.processes import Processes
 from projector.fitting.provenance import run_facts, settings_facts
 from projector.fitting.settings import FitSettings
 from projector.layouts.settings import Layout
 from projector.projection.overview import read_saved
 from projector.settings import MAY_DIFFER, setting
+from projector.storage.additions import adding
 from projector.storage.resuming import told_difference
 from tests.conftest import make_text
 
@@ -202,3 +208,121 @@ def test_a_relayout_is_no_finished_fit(arguments: tuple[str, str], tmp_path: Pat
     projector.relayout(made, Layout(dim=2)).save(tmp_path / "other")
     with pytest.raises(UserError, match="does not say what settings"):
         projector.fit(*arguments, out=tmp_path / "other", resume=True, dim=2, **options)
+
+
+# What is added to a fit between a kill and its end
+
+
+def kept_at_the_end(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Projection]:
+    """``projector.fit``, killed when all is saved and the checkpoint is not removed yet."""
+
+    def fit(*arguments: Any, **options: Any) -> Projection:
+        save = Projection.save
+
+        def save_and_die(self: Projection, *where: Any, **how: Any) -> None:
+            save(self, *where, **how)
+            raise _Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr("projector.fitting.running._CHECKPOINT_EVERY_S", 0.0)
+            patch.setattr("projector.fitting.running._CHECKPOINT_SHARE", float("inf"))
+            patch.setattr(Projection, "save", save_and_die)
+            with pytest.raises(_Killed):
+                projector.fit(*arguments, **options)
+        return Projection.load(options["out"])
+
+    return fit
+
+
+class _Killed(BaseException):
+    pass
+
+
+def test_what_was_added_before_a_killed_fit_is_gone_on_with_stays(
+    arguments: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, options = tmp_path / "out", {**OPTIONS, "keep_statistics": True, "force": True}
+    kept_at_the_end(monkeypatch)(*arguments, out=out, **options)
+    assert has_checkpoint(out)
+    projector.add_layout(out, Layout(dim=2))
+    with adding(out) as addition:
+        addition.write("poles/mine.json", "{}")
+    write_pictures(Projection.load(out), out)
+    before = tree(out)
+    for resume in ({"resume": True}, {"resume": True, "force": True}):
+        made = projector.fit(*arguments, out=out, **(options | {"force": False} | resume))
+        assert list(made.layouts) == ["stress-3d", "stress-2d"]
+        assert tree(out) == before
+        assert not has_checkpoint(out)
+
+
+@pytest.mark.parametrize("is_left", [False, True], ids=["finished", "with a checkpoint"])
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+def test_a_fit_is_finished_only_while_its_layouts_are_there(
+    change: str,
+    is_left: bool,
+    arguments: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, options = tmp_path / "out", {**OPTIONS, "keep_statistics": True}
+    options["layouts"] = "stress-3d,stress-2d"
+    fit = kept_at_the_end(monkeypatch) if is_left else projector.fit
+    fit(*arguments, out=out, **options)
+    told = "layout 'stress-2d' was replaced: its seed is 7, and this one's 0"
+    if change == "removed":
+        told = "it lacks layout 'stress-2d'"
+        for path in (out / "layouts").glob("stress-2d.*"):
+            path.unlink()
+    else:
+        projector.add_layout(out, Layout(dim=2, seed=7), name="stress-2d", force=True)
+    before = tree(out)
+    with pytest.raises(UserError) as refused:
+        projector.fit(*arguments, out=out, resume=True, **options)
+    assert told in str(refused.value)
+    assert tree(out) == before
+    made = projector.fit(*arguments, out=out, resume=True, force=True, **options)
+    assert made.layout("stress-2d").settings.seed == 0
+
+
+def test_what_a_stopped_fit_left_is_told_before_the_model_is_loaded(
+    arguments: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_at_the_end(monkeypatch)(*arguments, out=tmp_path / "other", **OPTIONS)
+    out = tmp_path / "out"
+    checkpoint_path(tmp_path / "other").rename(checkpoint_path(out))
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr("projector.fitting.pipeline.prepare", never)
+    with pytest.raises(UserError) as refused:
+        projector.fit(*arguments, out=out, **OPTIONS)
+    assert (refused.value.setting, refused.value.value) == ("resume", False)
+
+
+def test_of_several_processes_the_first_alone_reads_what_is_finished(
+    arguments: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = FitSettings(sites=("attn_out",), layers=(0,), max_tokens=400)
+    job, told = prepare(*arguments, settings), []
+
+    class First(Processes):
+        def of_the_first(self, value: Any) -> Any:
+            told.append(value)
+            return value
+
+    class Second(Processes):
+        def of_the_first(self, value: Any) -> Any:
+            return told.pop(0)
+
+    made = run(job, out=tmp_path / "out")
+    first = run(job, out=tmp_path / "out", resume=True, processes=First(2, 0))
+    assert first.has_statistics
+    monkeypatch.setattr(Projection, "load", None)
+    # On a machine of its own there is no such folder.
+    second = run(job, out=tmp_path / "nowhere", resume=True, processes=Second(2, 1))
+    assert not told
+    assert second.facts == made.facts
+    assert torch.equal(second.positions(0, "attn_out"), made.positions(0, "attn_out"))
+    assert not second.has_statistics
