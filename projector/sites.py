@@ -84,7 +84,7 @@ register(
     Site(
         "attn_z",
         "attention heads",
-        "What the heads read, end to end: the input of the attention's output projection.",
+        "What the heads give, side by side: what the attention's output projection reads.",
         short="heads",
         beside="mlp_post",
     )

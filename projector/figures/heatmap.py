@@ -23,14 +23,29 @@ _ORDER_TITLES = {
 }
 
 
-def heatmap_figure(projection: Projection, layer: int, site: str, order: str = "leaf") -> go.Figure:
+def heatmap_figure(
+    projection: Projection,
+    layer: int,
+    site: str,
+    order: str = "leaf",
+    layout: str | None = None,
+) -> go.Figure:
     """Correlations in index order and ordered, side by side on one colour scale.
 
     Above 1,000 neurons each cell is the mean over a square of pairs, which the title says.
+
+    Args:
+        order: one of :data:`projector.projection.projection.ORDERS`.
+        layout: name of the layout whose neurons are shown, and whose own order ``linear`` is where
+            it is a linear one; None is the first.
+
+    Raises:
+        UserError: if the projection has no such map, order or layout, kept no correlations of the
+            map, or fewer than two of its neurons are defined.
     """
     correlation = projection.correlation(layer, site)
-    defined = projection.positions(layer, site).isfinite().all(dim=1).nonzero()[:, 0]
-    orders = [defined, projection.order(layer, site, order)]
+    defined = projection.positions(layer, site, layout).isfinite().all(dim=1).nonzero()[:, 0]
+    orders = [defined, projection.order(layer, site, order, layout)]
     n = defined.numel()
     if n < 2:
         raise UserError(f"layer {layer} {site} has {n} defined neurons: too few for a heatmap")

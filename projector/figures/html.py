@@ -15,14 +15,27 @@ from projector.storage.replacing import replacing_file
 
 
 def write_figure(figure: go.Figure, path: Path) -> None:
-    """Write HTML that needs no network; replaced in one step."""
+    """Write HTML that needs no network; replaced in one step.
+
+    Raises:
+        UserError: if the disk is full or the file can't be written. What was there is as it was.
+    """
     text = figure.to_html(include_plotlyjs=True, full_html=True)
     with disk_errors(path), replacing_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_pictures(projection: Projection, folder: Path) -> list[Path]:
-    """A map of every site, the trust strips, and the heatmap of one layer of the first site."""
+    """A map of every site, the trust strips, and the heatmap of one layer of the first site.
+
+    They show the first layout. There is no heatmap where no correlations were kept.
+
+    Returns:
+        The files that were written, in ``folder``.
+
+    Raises:
+        UserError: if one can't be written.
+    """
     pictures: dict[str, go.Figure] = {
         f"map-{site}.html": map_figure(projection, site) for site in projection.sites
     }

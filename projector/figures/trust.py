@@ -19,6 +19,9 @@ def stress_figure(projection: Projection, layout: str | None = None) -> go.Figur
 
     Args:
         layout: the layout's name; None is the first.
+
+    Raises:
+        SettingError: if the projection has no such layout.
     """
     sites, layers = projection.sites, projection.layers
     present = set(projection.maps)

@@ -149,7 +149,8 @@ def reckon_needs(
         widest: neurons of the model's widest site, whether it is fitted or not.
         in_memory: whether what is found stays in memory, for there is no folder to write it to.
     """
-    methods = {layout.method: layout.how for layout in layouts}.values()
+    # Methods of two objectives may share a name.
+    methods = {(layout.objective, layout.solver): layout.how for layout in layouts}.values()
     pair_bytes = max(how.pair_bytes for how in methods)
     n_sums = 3 if correlation == "per-sequence" else 1
     sums, placing = {}, {}

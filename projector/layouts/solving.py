@@ -89,6 +89,12 @@ def solve_all(
 
     What is found for each depends on the others by rounding at most. On CUDA they may share the
     launches of a pass.
+
+    Returns:
+        For each map positions (N, dim) float32 on its device, NaN for undefined neurons.
+
+    Raises:
+        UserError: as :func:`solve`, for any of the maps.
     """
     forms = [as_correlation(correlation) for correlation in correlations]
     for form in forms:

@@ -260,7 +260,8 @@ def measure(
         if isinstance(found, str):
             values[name], reasons[name] = None, found
         else:
-            values[name] = found
+            # A tensor or a NumPy number too, which JSON has no place for.
+            values[name] = float(found)
     return Faithfulness(values, reasons)
 
 

@@ -105,6 +105,10 @@ class Projection(Overview):
                 the leaves of the average-linkage tree, which shows groups as blocks; ``spectral``;
                 or ``index``.
             layout: the layout's name; None is the first.
+
+        Raises:
+            UserError: if there is no such map, order or layout, or the order needs correlations
+                that were not kept.
         """
         from projector.layouts.solvers.arrangement import arrange, leaf_order, spectral_order
 

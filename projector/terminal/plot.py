@@ -28,22 +28,27 @@ class PlotOptions:
         "[b]trust[/b] (stress and neighbours kept, over layers).",
         choices=KINDS,
     )
-    layer: int | None = setting(None, help="A map without it has a slider over all layers.")
-    site: str | None = setting(None, help="The projection's first by default.")
+    layer: int | None = setting(
+        None, help="Layer to draw. Without it, a map has a slider over all layers."
+    )
+    site: str | None = setting(None, help="Site to draw. By default the projection's first.")
     layout: str | None = setting(
-        None, help="Of a map or trust: the layout, by name. The first by default."
+        None, help="Layout to draw, by name. By default the projection's first."
     )
     order: str = setting(
         "leaf",
-        help="Of a heatmap: [b]leaf[/b] shows groups as blocks, [b]linear[/b], [b]spectral[/b], "
-        "[b]index[/b].",
+        help="Order of a heatmap's neurons: [b]leaf[/b] shows groups as blocks; [b]linear[/b], "
+        "[b]spectral[/b], [b]index[/b].",
     )
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, KINDS)
         if self.out.suffix.lower() not in (".html", ".htm"):
             raise SettingError(
-                "out", str(self.out), "is no .html file", "a picture is written as HTML"
+                "out",
+                str(self.out),
+                "does not end in .html",
+                "a picture is written as HTML",
             )
 
 
@@ -75,4 +80,4 @@ def _figure(projection: Any, options: PlotOptions) -> Any:
         raise UserError(
             f"a heatmap shows one layer: add {named('layer')}, one of {layers}", setting="layer"
         )
-    return heatmap_figure(projection, layer, site, options.order)
+    return heatmap_figure(projection, layer, site, options.order, options.layout)

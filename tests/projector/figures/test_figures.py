@@ -187,3 +187,24 @@ def test_the_layout_that_is_asked_for_is_drawn(fitted: Projection) -> None:
     np.testing.assert_array_equal(shown, both.positions(0, "mlp_out", "stress-2d").numpy())
     drawn = stress_figure(both, "stress-2d").data[0].z
     assert drawn[both.sites.index("mlp_out")][0] == both.figures(0, "mlp_out", "stress-2d").stress
+
+
+def test_a_heatmap_is_of_the_layout_that_is_named(fitted: Projection) -> None:
+    linear = projector.relayout(fitted, Layout(objective="linear")).layouts["linear-1d"]
+    # An order of its own, and one neuron less.
+    name = map_name(0, "mlp_post")
+    points = torch.arange(len(linear.positions[name]), dtype=torch.float32).flip(0)[:, None]
+    points[3] = torch.nan
+    placed = replace(linear, positions={**linear.positions, name: points})
+    both = replace(fitted, layouts={**fitted.layouts, "linear-1d": placed})
+
+    def shown(layout: str | None) -> list[str]:
+        figure = heatmap_figure(both, 0, "mlp_post", "linear", layout)
+        return list(figure.data[1].x)
+
+    n = len(points)
+    assert shown("linear-1d") == [f"N{i}" for i in reversed(range(n)) if i != 3]
+    assert shown(None) == shown("stress-3d") != shown("linear-1d")
+    assert len(shown(None)) == n
+    with pytest.raises(UserError, match="stress-9d"):
+        shown("stress-9d")

@@ -23,6 +23,7 @@ from projector.figures.words import trust_text
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.fitting.preparing import prepare
 from projector.fitting.settings import FitSettings
+from projector.layouts.registry import OBJECTIVES
 from projector.layouts.solving import Layout
 from projector.memory import enough_text
 from projector.terminal.options import parse_size
@@ -67,6 +68,22 @@ def plan_of(
 ) -> Plan:
     # Enough tokens that a sample of them is no small one.
     return plan_fit(needs_of(widths, **more), widths, budget, free, n_tokens=10**6, itemsize=4)
+
+
+def test_methods_of_one_name_count_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = {(0, "a"): 1000}
+    plain = needs_of(widths)
+    (method,) = OBJECTIVES["neighbours"].methods.values()
+    namesake = replace(method, name=Layout().method, pair_bytes=5000, library_bytes=1 << 30)
+    record = replace(OBJECTIVES["neighbours"], name="other", methods={"smacof": namesake})
+    monkeypatch.setitem(OBJECTIVES, "other", record)
+    layouts = (Layout(objective="other"), Layout())
+    for order in (layouts, layouts[::-1]):
+        both = needs_of(widths, layouts=order)
+        more = both.placing[0, "a"] - plain.placing[0, "a"]
+        assert more == (5000 - Layout().how.pair_bytes) * 1000**2
+        assert both.libraries - plain.libraries == 1 << 30
+        assert not both.may_sample
 
 
 def test_passes_hold_every_map_once_and_stay_within_the_budget() -> None:

@@ -18,7 +18,8 @@ from projector.terminal.cli import app
 
 CROWDING = Figure(
     "crowding",
-    lambda measured: measured.n / 7,
+    # What computes in tensors gives one.
+    lambda measured: measured.points.new_tensor(measured.n / 7),
     better="low",
     factor=7,
     pattern="{:.2f}",

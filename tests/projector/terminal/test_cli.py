@@ -769,8 +769,12 @@ def test_without_statistics_positions_are_shown_and_not_remade(
         (("--layer", "7"), "layer 7 is not in this projection: it has 0, 1"),
         (("--kind", "heatmap", "--layer", "7"), "layer 7 is not in this projection"),
         (("--site", "mlp_out"), "site 'mlp_out' is not in this projection: it has mlp_post, attn"),
-        (("--out", "{folder}/picture.png"), "picture.png' is no .html file"),
-        (("--out", "{folder}/picture"), "is no .html file"),
+        (("--out", "{folder}/picture.png"), "picture.png' does not end in .html"),
+        (("--out", "{folder}/picture"), "does not end in .html"),
+        (
+            ("--kind", "heatmap", "--layer", "0", "--layout", "stress-9d"),
+            "--layout 'stress-9d' is not a layout of this projection",
+        ),
         (("--out", "{folder}/file/picture.html"), "can't be written"),
     ],
 )
