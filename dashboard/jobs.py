@@ -8,7 +8,6 @@ process does it; ``NAME.state``, written by that process (:mod:`dashboard.runnin
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -21,6 +20,7 @@ import psutil
 
 from dashboard.orders import Order, order_of
 from projector.errors import UserError
+from projector.storage.replacing import replacing_file
 from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
 from pruning.sweep.tasks import tasks_of
 
@@ -45,13 +45,10 @@ class Word:
     """What the process of a job says of itself.
 
     Attributes:
-        pid, created: of the process, see :class:`psutil.Process`.
         error: why it failed.
     """
 
     phase: Phase
-    pid: int
-    created: float
     progress: Progress = Progress()
     error: UserError | None = None
 
@@ -59,8 +56,6 @@ class Word:
         """Replace the file in one step."""
         values: dict[str, Any] = {
             "phase": self.phase,
-            "pid": self.pid,
-            "created": self.created,
             "n_done": self.progress.n_done,
             "doing": self.progress.doing,
         }
@@ -76,9 +71,8 @@ class Word:
             if values["phase"] not in _PHASES:
                 return None
             progress = Progress(int(values["n_done"]), str(values["doing"])[:_MOST_CHARACTERS])
-            error = None if "error" not in values else UserError.of_record(values["error"])
-            pid, created = int(values["pid"]), float(values["created"])
-            return cls(values["phase"], pid, created, progress, error)
+            error = None if "error" not in values else UserError.of_record(_cut(values["error"]))
+            return cls(values["phase"], progress, error)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
@@ -128,12 +122,14 @@ class Job:
 
     def state(self) -> State:
         """Read anew each time."""
+        # Asked before its word is read: its last one is written before it ends.
+        is_running = self._process() is not None
         word = Word.read(self.word_path)
         # One that an earlier version of the app started says nothing: its report does.
         progress = progress_of(self.folder, self.order) if word is None else word.progress
         share = min(1.0, progress.n_done / self.n_models)
         text = f"{progress.n_done:,} of {self.n_models:,} models"
-        if self._process() is not None:
+        if is_running:
             doing = "stopping …" if self.is_stopping else progress.doing
             return State("running", share, f"{text}; {doing}" if doing else text)
         if word is not None and word.phase == "finished":
@@ -144,8 +140,8 @@ class Job:
             return State("done", 1.0, f"done, {text}")
         if word is None:
             return State("failed", share, f"{text}; it ended, and how is not known")
-        if word.phase == "failed" and word.error is not None:
-            return State("failed", share, text, word.error)
+        if word.phase == "failed":
+            return State("failed", share, text, word.error or UserError("its log tells why"))
         # It had no time to say so.
         return State("failed", share, f"{text}; it was ended from outside: is memory short?")
 
@@ -279,7 +275,20 @@ def _write(job: Job) -> None:
 
 
 def _replace(path: Path, values: dict[str, Any]) -> None:
-    """Replace a file in one step."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(values), encoding="utf-8")
-    partial.replace(path)
+    """Replace a file in one step; the job, and pages of several sessions, may do so at once."""
+    with replacing_file(path, is_shared=True) as partial:
+        partial.write_text(json.dumps(values), encoding="utf-8")
+
+
+def _cut(record: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of an error, as long as a page has room for."""
+    parts: list[Any] = []
+    left = _MOST_CHARACTERS
+    for part in record["parts"]:
+        n = len(part) if isinstance(part, str) else sum(len(str(each)) for each in part)
+        if n > left:
+            parts.append(f"{str(part)[:left]} …" if isinstance(part, str) else "…")
+            break
+        left -= n
+        parts.append(part)
+    return record | {"parts": parts}

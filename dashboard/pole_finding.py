@@ -61,13 +61,16 @@ def find_apart(
             process.communicate()
     found = load_poles(folder, layer, site, settings) if process.returncode == 0 else None
     if found is None:
-        raise _error(said)
+        raise _error(said, process.returncode)
     return found
 
 
-def _error(said: bytes) -> UserError:
+def _error(said: bytes, status: int) -> UserError:
     """The error that the command printed as JSON."""
     try:
         return UserError.of_record(json.loads(said))
     except (ValueError, KeyError, TypeError, RecursionError):
-        return UserError("the process that finds poles was ended from outside: is memory short?")
+        pass
+    if status > 0:
+        return UserError(f"the command that finds poles ended with status {status}")
+    return UserError("the process that finds poles was ended from outside: is memory short?")

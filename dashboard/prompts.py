@@ -281,7 +281,7 @@ def show(text: str) -> str:
 
 
 # A link holds a prompt's id, and the text is here.
-STORED_PROMPTS = "prompts/*.json"
+STORED_PROMPTS = f"prompts/{'[0-9a-f]' * 16}.json"
 
 
 def store(prompt: Prompt, folder: BoundedFolder) -> str:
@@ -319,4 +319,4 @@ def recall(prompt_id: str, folder: BoundedFolder) -> Prompt:
 
 
 def _file_of(prompt_id: str) -> str:
-    return STORED_PROMPTS.replace("*", prompt_id)
+    return f"prompts/{prompt_id}.json"

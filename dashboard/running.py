@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import runpy
 import signal
 import sys
@@ -16,8 +15,6 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-
-import psutil
 
 from dashboard.jobs import FOLDER, Progress, Word, progress_of, read
 from projector.errors import UserError
@@ -39,7 +36,7 @@ def run_job(root: Path, name: str, command: Callable[[], object]) -> int:
         The status.
     """
     path = root / FOLDER / f"{name}.state"
-    word = Word("begun", os.getpid(), psutil.Process().create_time())
+    word = Word("begun")
     word.write(path)
     told, ended = io.StringIO(), threading.Event()
     watch = threading.Thread(target=_watch, args=(root, name, word, ended), daemon=True)
@@ -63,9 +60,12 @@ def run_job(root: Path, name: str, command: Callable[[], object]) -> int:
     elif status == _STOPPED:
         word = replace(word, phase="stopped", progress=progress)
     else:
-        word = replace(word, phase="failed", progress=progress, error=_error(told.getvalue()))
+        error = _error(told.getvalue()) or UserError(
+            f"the command ended with status {status}: see its log, {FOLDER}/{name}.log"
+        )
+        word = replace(word, phase="failed", progress=progress, error=error)
     if unforeseen is not None:
-        word = replace(word, error=UserError(f"{type(unforeseen).__name__}: {unforeseen}"[:300]))
+        word = replace(word, error=UserError(f"{type(unforeseen).__name__}: {unforeseen}"))
     word.write(path)
     if unforeseen is not None:
         raise unforeseen

@@ -103,10 +103,14 @@ class UserError(Exception):
     def of_record(cls, record: dict[str, Any]) -> UserError:
         """The error that :meth:`to_record` was of.
 
+        What a command printed has the whole message as ``error`` too: it does where there are no
+        ``parts``.
+
         Raises:
             KeyError, TypeError, ValueError: if the record is of no error.
         """
-        parts = [part if isinstance(part, str) else named(*part) for part in record["parts"]]
+        given = record["parts"] if "parts" in record else [record["error"]]
+        parts = [part if isinstance(part, str) else named(*part) for part in given]
         setting, expected = record.get("setting"), record.get("expected")
         if not isinstance(setting, str | None) or not isinstance(expected, str | None):
             raise TypeError("setting and expected are texts")

@@ -42,7 +42,6 @@ FLAGS_IN_MESSAGES = {
 }
 KNOWS_FORMS_APART: dict[str, str] = {}
 WRITES_BY_HAND = {
-    "dashboard/jobs.py": "two processes write one file, each with a name of its own beside it",
     "projector/bundled/train.py": "a program of its own, which keeps its state between two starts",
 }
 # Modules that a distribution brings under another name, and what comes with another or is optional.

@@ -19,7 +19,7 @@ from dashboard.pole_finding import MOST_AT_ONCE, find_apart
 from dashboard.prompts import Prompt, Run
 from dashboard.roots import find_folders
 from dashboard.state.shelf import Key, shelf
-from dashboard.state.store import examples_name, stored
+from dashboard.state.store import examples_name, stored_examples
 from projector.errors import UserError
 from projector.projection.overview import LAYOUTS
 from projector.projection.projection import FACTS_FILE, Projection
@@ -196,7 +196,7 @@ def cells_at(
 
 def examples_at(sha256: str, layer: int, site: str) -> Examples | None:
     """What drives each neuron; None where that was not gathered yet."""
-    path = stored().find(examples_name(sha256, layer, site))
+    path = stored_examples().find(examples_name(sha256, layer, site))
     if path is None:
         return None
     return _kept(("examples", path, stamp_of(path)), lambda: Examples.load(path))
@@ -204,7 +204,7 @@ def examples_at(sha256: str, layer: int, site: str) -> Examples | None:
 
 def examples_stamp(sha256: str, layer: int, site: str) -> Stamp | None:
     """Another one when other text was read; None where none was."""
-    path = stored().find(examples_name(sha256, layer, site))
+    path = stored_examples().find(examples_name(sha256, layer, site))
     return None if path is None else stamp_of(path)
 
 

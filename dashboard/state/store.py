@@ -1,4 +1,4 @@
-"""The one bounded folder on disk: what is costly to make is kept there between runs of the app."""
+"""The bounded folders on disk: what is kept between runs of the app."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ from pathlib import Path
 from dashboard.prompts import STORED_PROMPTS
 from projector.storage.bounded import BoundedFolder
 
-# Of a layer and site of 3,072 neurons, examples take some 27 MB; a prompt takes next to nothing.
-_MOST_BYTES = 4 * 2**30
+# Of a layer and site of 3,072 neurons, examples take some 27 MB.
+_MOST_BYTES_OF_EXAMPLES = 4 * 2**30
+# Some hundred thousand prompts as people type them.
+_MOST_BYTES_OF_PROMPTS = 256 * 2**20
+_STORED_EXAMPLES = f"examples/{'[0-9a-f]' * 16}-[0-9]*-*.safetensors"
 
 
-def stored() -> BoundedFolder:
-    """Where prompts are, which links name by their ids, and what drives neurons."""
-    return BoundedFolder(_place(), (STORED_PROMPTS, "examples/*.safetensors"), _MOST_BYTES)
+def stored_prompts() -> BoundedFolder:
+    """Where prompts are, which links name by their ids.
+
+    They can't be made again: however many examples there are, none of them makes room for those.
+    """
+    return BoundedFolder(_place(), (STORED_PROMPTS,), _MOST_BYTES_OF_PROMPTS)
+
+
+def stored_examples() -> BoundedFolder:
+    """Where what drives neurons is; each layer and site can be gathered again."""
+    return BoundedFolder(_place(), (_STORED_EXAMPLES,), _MOST_BYTES_OF_EXAMPLES)
 
 
 def examples_name(sha256: str, layer: int, site: str) -> str:

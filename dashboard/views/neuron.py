@@ -30,7 +30,7 @@ from dashboard.state.loading import (
     poles_at,
 )
 from dashboard.state.scene import Scene
-from dashboard.state.store import examples_name, stored
+from dashboard.state.store import examples_name, stored_examples
 from projector.corpus.sources import find_source, sources_hint
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import UserError
@@ -250,7 +250,7 @@ def _show_excerpts(excerpts: list[Excerpt]) -> None:
 
 
 def _keep(scene: Scene, examples: Examples) -> None:
-    folder = stored()
+    folder = stored_examples()
     with (
         disk_errors(folder.path),
         folder.writing(examples_name(scene.sha256, scene.layer, scene.site)) as path,

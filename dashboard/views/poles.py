@@ -26,7 +26,7 @@ from dashboard.state.loading import (
 )
 from dashboard.state.scene import Scene
 from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
-from dashboard.state.store import stored
+from dashboard.state.store import stored_prompts
 from projector.corpus.sources import sources_hint
 from projector.errors import UserError
 from projector.model.context import find_context
@@ -291,7 +291,7 @@ def _ablate(scene: Scene, members: list[int]) -> None:
 
 def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[ablation.Outcome]:
     chosen = session.current()
-    prompt = None if chosen.prompt is None else recall(chosen.prompt, stored())
+    prompt = None if chosen.prompt is None else recall(chosen.prompt, stored_prompts())
     gone = {*scene.dead, *scene.nonfinite}
     means = None
     if kind == "mean":

@@ -33,7 +33,7 @@ from dashboard.prompts import (
 from dashboard.state import session
 from dashboard.state.loading import extent_at, frames_of_run, points_at, run_of
 from dashboard.state.scene import Scene
-from dashboard.state.store import stored
+from dashboard.state.store import stored_prompts
 from projector.errors import UserError
 from projector.sites import site_words
 
@@ -102,7 +102,7 @@ def _send() -> None:
 
     def send(key: str) -> str:
         typed = Prompt(clean(state[key]), int(state["prompt tokens"]), bool(state["prompt chat"]))
-        return store(typed, stored())
+        return store(typed, stored_prompts())
 
     try:
         first = send("prompt text")
@@ -117,7 +117,7 @@ def _send() -> None:
 def _fill(prompt_id: str, key: str) -> None:
     """Put a stored prompt's text into its field: a link was opened."""
     try:
-        prompt = recall(prompt_id, stored())
+        prompt = recall(prompt_id, stored_prompts())
     except UserError:
         # The page says so, where it would show what the prompt does.
         return
@@ -127,7 +127,7 @@ def _fill(prompt_id: str, key: str) -> None:
 
 
 def _run(scene: Scene, prompt_id: str) -> Run:
-    prompt = recall(prompt_id, stored())
+    prompt = recall(prompt_id, stored_prompts())
     maps = tuple(scene.projection.maps)
     if st.session_state.get(_STOPPED) == prompt_id:
         raise UserError("this was stopped: press Run to run it again")

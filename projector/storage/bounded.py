@@ -7,16 +7,19 @@ and one that is read by somebody while it goes is read to its end.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from projector.storage.replacing import STAGED, replacing_file
 
 _LOCK = ".lock"
+# Trimming takes moments: a page does not wait for a lock that hangs.
+_PATIENCE_S = 10.0
 # A file that nobody has written to for so long was left by a process that was killed.
 _ABANDONED_AFTER_S = 24 * 3600.0
 
@@ -27,8 +30,9 @@ class BoundedFolder:
 
     Attributes:
         path: the folder; it is made when something is written.
-        patterns: which files are its own, such as ``prompts/*.json``. Nothing else that lies in the
-            folder is counted or removed: a user may have named any folder.
+        patterns: which files are its own, such as ``prompts/[0-9][0-9].json``: as exact as their
+            names are. Nothing else that lies in the folder is counted or removed: a user may have
+            named any folder.
         most_bytes: of all its files together. The file written last stays, however large it is.
     """
 
@@ -45,8 +49,9 @@ class BoundedFolder:
         path = self.path / name
         try:
             found = path.stat()
-            # The time of its last change stays: others tell by it whether it was replaced.
-            with suppress(PermissionError):
+            # The time of its last change stays: others tell by it whether it was replaced. Where
+            # nothing can be written, it is there all the same.
+            with suppress(OSError):
                 os.utime(path, ns=(time.time_ns(), found.st_mtime_ns))
         except (OSError, ValueError):
             return None
@@ -63,37 +68,44 @@ class BoundedFolder:
         if not any(Path(name).match(pattern) for pattern in self.patterns):
             raise ValueError(f"{name} matches none of {', '.join(self.patterns)}")
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Threads of one process may write the same file at once.
-        own = f"{os.getpid()}.{threading.get_ident()}"
-        partial = path.with_name(f".{path.name}.{own}.partial")
-        try:
+        with replacing_file(path, is_shared=True) as partial:
             yield partial
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         self.trim(keep=path)
 
     def trim(self, keep: Path | None = None) -> None:
         """Remove the longest unused files until the others take no more than they may.
+
+        Where another program holds the lock for long, or nothing can be written, they stay: the
+        next call removes them.
 
         Args:
             keep: a file that stays in any case.
         """
         if not self.path.is_dir():
             return
-        with FileLock(self.path / _LOCK):
+        lock = FileLock(self.path / _LOCK, timeout=_PATIENCE_S)
+        try:
+            lock.acquire()
+        except (Timeout, OSError, NotImplementedError):
+            return
+        try:
             self._sweep()
-            found: list[tuple[int, int, Path]] = []
-            for path in self.files():
+            self._remove(keep)
+        finally:
+            lock.release()
+
+    def _remove(self, keep: Path | None) -> None:
+        found: list[tuple[int, int, Path]] = []
+        for path in self.files():
+            with suppress(OSError):
+                stat = path.stat()
+                found.append((max(stat.st_atime_ns, stat.st_mtime_ns), stat.st_size, path))
+        n_bytes = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if n_bytes <= self.most_bytes:
+                break
+            if path != keep:
                 with suppress(OSError):
-                    stat = path.stat()
-                    found.append((max(stat.st_atime_ns, stat.st_mtime_ns), stat.st_size, path))
-            n_bytes = sum(size for _, size, _ in found)
-            for _, size, path in sorted(found):
-                if n_bytes <= self.most_bytes:
-                    break
-                if path != keep:
                     path.unlink(missing_ok=True)
                     n_bytes -= size
 
@@ -108,8 +120,11 @@ class BoundedFolder:
 
     def _sweep(self) -> None:
         """Remove what killed processes had begun to write."""
-        for folder in {(self.path / pattern).parent for pattern in self.patterns}:
-            for path in folder.glob(".*.partial"):
+        for pattern in self.patterns:
+            place = self.path / pattern
+            begun = f".{place.name}.[0-9]*{STAGED}"
+            # What writes there in one step has a partial file of the partial file.
+            for path in (*place.parent.glob(begun), *place.parent.glob(f".{begun}")):
                 with suppress(OSError):
                     if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
                         path.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,14 +16,20 @@ COMMITTED = ".replacing"
 
 
 @contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
+def replacing_file(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
     """A path to write to; what stands there at the end takes the place of ``path``.
+
+    Args:
+        is_shared: whether other threads and processes may replace the file at the same time: then
+            each writes to a place of its own, and the last one's stays. What a kill leaves there
+            is not written over, as it is otherwise.
 
     Raises:
         OSError: if it can't be written. ``path`` is as it was, and nothing is left beside it.
     """
     make_folder(path.parent)
-    partial = path.with_name(f".{path.name}.partial")
+    own = f".{os.getpid()}.{threading.get_ident()}" if is_shared else ""
+    partial = path.with_name(f".{path.name}{own}{STAGED}")
     try:
         yield partial
         sync(partial)

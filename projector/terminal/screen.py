@@ -103,7 +103,8 @@ class Screen:
         except OSError as error:
             # What a user's paths can do to a system: too long a name, no permission.
             where = f" '{error.filename}'" if error.filename else ""
-            self._fail(f"{error.strerror or error}{where}")
+            text = f"{error.strerror or error}{where}"
+            self._fail(text, UserError(text).to_record())
         except KeyboardInterrupt:
             if not self.rank:
                 self.say_aside(
@@ -116,10 +117,10 @@ class Screen:
                 )
             raise typer.Exit(130) from None
 
-    def _fail(self, text: str, record: dict[str, Any] | None = None) -> NoReturn:
+    def _fail(self, text: str, record: dict[str, Any]) -> NoReturn:
         message = " ".join(text.split())
         if self.as_json and not self.rank:
-            print(json.dumps({"error": message} | (record or {}), ensure_ascii=False))
+            print(json.dumps({"error": message} | record, ensure_ascii=False))
         where = f" in process {self.rank}" if self.rank else ""
         self.say_aside(f"[red]error{where}:[/red] {escape(message)}")
         raise typer.Exit(2) from None

@@ -41,10 +41,8 @@ def test_they_are_those_that_are_found_here(copied: Copied) -> None:
 class Ended:
     """A process that has printed something, and failed."""
 
-    returncode = 2
-
-    def __init__(self, said: bytes) -> None:
-        self.said = said
+    def __init__(self, said: bytes, returncode: int) -> None:
+        self.said, self.returncode = said, returncode
 
     def communicate(self, timeout: float = 0) -> tuple[bytes, None]:
         return self.said, None
@@ -54,18 +52,20 @@ class Ended:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "status", "told"),
     [
-        (json.dumps(UserError(f"{named('epsilon')} is odd").to_record()), "epsilon is odd"),
-        ("", "was ended from outside"),
-        ("Killed", "was ended from outside"),
-        ("[]", "was ended from outside"),
+        (json.dumps(UserError(f"{named('epsilon')} is odd").to_record()), 2, "epsilon is odd"),
+        ('{"error": "Permission denied"}', 2, "^Permission denied$"),
+        ("", -9, "was ended from outside"),
+        ("Killed", -9, "was ended from outside"),
+        ("", 3, "ended with status 3"),
+        ("[]", 2, "ended with status 2"),
     ],
 )
 def test_what_can_not_be_is_said(
-    said: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    said: str, status: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Ended(said.encode()))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Ended(said.encode(), status))
     with pytest.raises(UserError, match=told):
         find_apart(tmp_path, 0, "mlp_post", PoleSettings(), _nothing)
 

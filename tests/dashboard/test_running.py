@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import typer
 from dashboard import running
 from dashboard.jobs import FOLDER, Progress, Word
 from dashboard.running import run_job
-from projector.errors import SettingError, UserError
+from projector.errors import SettingError, UserError, named
 from projector.terminal.screen import Screen
 from pruning.sweep.report import PruningReport, Row
 
@@ -89,6 +91,70 @@ def test_an_error_keeps_its_parts(jobs: Path, capsys: pytest.CaptureFixture[str]
     # The log has what the command printed.
     printed = json.loads(capsys.readouterr().out)
     assert printed["error"] == "--seeds 0 is too small: give 1 or more"
+
+
+def test_what_the_system_refuses_is_told(jobs: Path) -> None:
+    def command() -> None:
+        try:
+            with Screen(True).errors():
+                raise PermissionError(errno.EACCES, "Permission denied", "/data/x")
+        except typer.Exit as end:
+            raise SystemExit(end.exit_code) from None
+
+    assert run_job(jobs, "mine", command) == 2
+    assert str(word(jobs).error) == "Permission denied '/data/x'"
+
+
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        ('{"error": "no such thing"}', "no such thing"),
+        ("no JSON", "the command ended with status 3: see its log, .jobs/mine.log"),
+        ('{"report": 3}', "the command ended with status 3: see its log, .jobs/mine.log"),
+        ("", "the command ended with status 3: see its log, .jobs/mine.log"),
+    ],
+)
+def test_a_failure_is_told_though_it_names_no_error(printed: str, told: str, jobs: Path) -> None:
+    def command() -> None:
+        print(printed)
+        raise SystemExit(3)
+
+    assert run_job(jobs, "mine", command) == 3
+    assert str(word(jobs).error) == told
+
+
+def test_a_long_reason_is_cut(jobs: Path) -> None:
+    """A page shows it, whoever wrote the file."""
+    long = UserError(f"{named('n_seeds')} {'x' * 200} {named('epsilon', 'y' * 5_000)} and more")
+    Word("failed", error=long).write(jobs / FOLDER / "mine.state")
+    error = word(jobs).error
+    assert error is not None
+    told = error.worded(lambda name, value: f"<{name}{value}>")
+    assert told.startswith("<n_seeds()> xxx")
+    assert len(told) < 400
+
+
+def test_threads_that_write_one_word_at_once_leave_a_whole_one(jobs: Path) -> None:
+    """Each page that is open writes that a job is to stop."""
+    path, problems = jobs / FOLDER / "mine.state", list[BaseException]()
+    ready = threading.Barrier(8)
+
+    def work() -> None:
+        try:
+            ready.wait()
+            for n in range(20):
+                Word("running", Progress(n)).write(path)
+                word(jobs)
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert [each.name for each in path.parent.iterdir()] == ["mine.state"]
 
 
 def test_what_nobody_foresaw_is_told_and_goes_on(jobs: Path) -> None:

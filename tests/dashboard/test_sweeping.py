@@ -360,17 +360,18 @@ REFUSED = UserError(f"{named('n_sequences')} 4 is too small", setting="n_sequenc
 @pytest.mark.parametrize(
     ("word", "phase", "text"),
     [
-        (Word("finished", 1, 1.0, Progress(3)), "done", "done, 3 of 3 models"),
-        (Word("stopped", 1, 1.0, Progress(2)), "stopped", "stopped, 2 of 3 models"),
-        (Word("failed", 1, 1.0, Progress(2), REFUSED), "failed", "2 of 3 models"),
+        (Word("finished", Progress(3)), "done", "done, 3 of 3 models"),
+        (Word("stopped", Progress(2)), "stopped", "stopped, 2 of 3 models"),
+        (Word("failed", Progress(2), REFUSED), "failed", "2 of 3 models"),
+        (Word("failed", Progress(2)), "failed", "2 of 3 models"),
         # It was killed, and had no time to say so.
         (
-            Word("running", 1, 1.0, Progress(2, "scoring")),
+            Word("running", Progress(2, "scoring")),
             "failed",
             "2 of 3 models; it was ended from outside: is memory short?",
         ),
         (
-            Word("begun", 1, 1.0),
+            Word("begun"),
             "failed",
             "0 of 3 models; it was ended from outside: is memory short?",
         ),
@@ -384,6 +385,8 @@ def test_how_a_job_ended_is_what_its_process_said(
     job.log.write_text('stopped\nKeyboardInterrupt\n{"report": "x"}\n{"error": "y"}\n')
     state = job.state()
     assert (state.phase, state.text) == (phase, text)
+    if word.phase == "failed" and word.error is None:
+        assert str(state.error) == "its log tells why"
     if word.error is not None:
         assert state.error is not None
         assert state.error.worded(page_words) == "Calibration sequences 4 is too small"
@@ -391,6 +394,19 @@ def test_how_a_job_ended_is_what_its_process_said(
     # Whoever pressed Stop is told so, however it ended; but for the end itself.
     stopped = replace(job, is_stopping=True).state()
     assert stopped.phase == ("done" if phase == "done" else "stopped")
+
+
+def test_a_job_that_ends_while_it_is_asked_is_not_taken_for_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ended(tmp_path, Word("running", Progress(2)))
+
+    def end(_: Job) -> None:
+        """Its process says its last word, and is gone."""
+        Word("finished", Progress(3)).write(job.word_path)
+
+    monkeypatch.setattr(Job, "_process", end)
+    assert job.state() == State("done", 1.0, "done, 3 of 3 models")
 
 
 @pytest.mark.parametrize(

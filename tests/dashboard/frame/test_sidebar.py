@@ -14,7 +14,7 @@ import torch
 
 from dashboard.prompts import Prompt, store
 from dashboard.state.shelf import model_room
-from dashboard.state.store import stored
+from dashboard.state.store import stored_prompts
 from projector.projection.axes import shown_axes
 from projector.projection.projection import Projection
 from projector.sites import SITES
@@ -125,7 +125,7 @@ def test_a_layout_is_chosen_and_shown_on_every_page(
     assert "5 dimensions" in at.sidebar.caption[0].value
     expected = shown_axes(positions["layers.1.mlp_post"]).numpy()
     assert expected.std(axis=0)[0] > 0.5
-    prompt = store(Prompt("kalo mi", 0), stored())
+    prompt = store(Prompt("kalo mi", 0), stored_prompts())
     for page in ("map", "prompt"):
         at = start(own, page, **link(at) | {"prompt": prompt}).run()
         assert errors(at) == []

@@ -10,7 +10,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from dashboard.prompts import Prompt, store
-from dashboard.state.store import stored
+from dashboard.state.store import stored_prompts
 from tests.dashboard.conftest import DECODER, GPT2, Open
 from tests.dashboard.pages import (
     FAMILIES,
@@ -28,7 +28,7 @@ from tests.dashboard.pages import (
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_page_shows_every_kind_of_model(family: str, page: str, open_page: Open) -> None:
-    prompt = store(Prompt("kalo mi", 3), stored())
+    prompt = store(Prompt("kalo mi", 3), stored_prompts())
     at = open_page(page, projection=family, neuron=NEURON, prompt=prompt, pole=0, grouping=GROUPING)
     assert errors(at) == []
     assert len(at.title) == 1
@@ -81,7 +81,7 @@ def test_no_link_breaks_a_page(page: str, params: dict[str, object], open_page: 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("family", [DECODER, GPT2])
 def test_every_page_shows_attention_too(family: str, page: str, open_page: Open) -> None:
-    prompt = store(Prompt("kalo mi", 3), stored())
+    prompt = store(Prompt("kalo mi", 3), stored_prompts())
     at = open_page(page, projection=family, site="attn_out", neuron=NEURON, prompt=prompt)
     assert errors(at) == []
     assert link(at)["site"] == "attn_out"

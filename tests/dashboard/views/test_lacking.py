@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from dashboard.prompts import Prompt, store
-from dashboard.state.store import stored
+from dashboard.state.store import stored_prompts
 from projector.projection.importing import import_checkpoint
 from projector.projection.projection import FACTS_FILE, Projection
 from tests.dashboard.conftest import DECODER, GPT2, Open
@@ -34,7 +34,7 @@ def test_a_projection_without_statistics_says_what_it_lacks(
 ) -> None:
     own = copied(DECODER, "models")
     (own / DECODER / "statistics.safetensors").unlink()
-    prompt = store(Prompt("kalo mi", 2), stored())
+    prompt = store(Prompt("kalo mi", 2), stored_prompts())
     at = start(
         own, page, projection=DECODER, layer=1, site="mlp_post", neuron=NEURON, prompt=prompt
     ).run()
@@ -115,7 +115,7 @@ def test_positions_trained_elsewhere_are_shown(
     save_file(tensors, tmp_path / "positions.safetensors")
     model = own / "models" / DECODER
     import_checkpoint(tmp_path / "positions.safetensors", str(model)).save(own / "imported")
-    prompt = store(Prompt("kalo mi", 2), stored())
+    prompt = store(Prompt("kalo mi", 2), stored_prompts())
     for page in PAGES:
         at = start(own, page, projection="imported", neuron=NEURON, prompt=prompt).run()
         expected = 1 if page in ("neuron", "heatmap") else 0
@@ -181,7 +181,7 @@ def test_a_projection_of_another_model_says_so(
     other = tmp_path / "other"
     build(DECODER, seed=1).save_pretrained(other)
     tokenizer.save_pretrained(other)
-    prompt = store(Prompt("kalo mi", 2), stored())
+    prompt = store(Prompt("kalo mi", 2), stored_prompts())
     params = {"projection": DECODER, "layer": 1, "site": "mlp_post", "neuron": NEURON}
     at = start(root, page, "--model", str(other), prompt=prompt, **params).run()
     # Pages that need no model go on without one.
@@ -200,7 +200,7 @@ def test_a_projection_of_another_model_says_so(
 
 def test_a_model_that_is_not_there_is_said(copied: Callable[..., Path], start: Open) -> None:
     own = copied(DECODER)
-    prompt = store(Prompt("kalo mi", 2), stored())
+    prompt = store(Prompt("kalo mi", 2), stored_prompts())
     at = start(own, "prompt", "--model", "no/such", projection=DECODER, prompt=prompt).run()
     (error,) = errors(at)
     assert "no/such" in error

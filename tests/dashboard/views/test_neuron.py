@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.state.store import examples_name, stored
+from dashboard.state.store import examples_name, stored_examples
 from projector.projection.projection import Projection
 from projector.statistics.examples import Examples
 from tests.dashboard.conftest import DECODER, Open
@@ -26,7 +26,7 @@ def test_a_card_reads_text_once_and_keeps_it(family: str, open_page: Open, root:
     at.button(key="read examples").click().run()
     assert errors(at) == []
     sha256 = Projection.load(root / family).facts.model.sha256
-    examples = Examples.load(stored().path / examples_name(sha256, 1, "mlp_post"))
+    examples = Examples.load(stored_examples().path / examples_name(sha256, 1, "mlp_post"))
     n_excerpts = int((examples.highest_at[NEURON] >= 0).sum())
     assert n_excerpts >= 3
     assert sum("border-bottom" in str(each.proto) for each in at.get("html")) == n_excerpts  # type: ignore[union-attr]
@@ -46,7 +46,7 @@ def test_a_card_reads_text_once_and_keeps_it(family: str, open_page: Open, root:
     assert errors(again) == []
     assert any("seen.txt" in each.value for each in again.caption)
     assert not [each for each in again.button if each.key == "read examples"]
-    other = Examples.load(stored().path / examples_name(sha256, 1, "mlp_post"))
+    other = Examples.load(stored_examples().path / examples_name(sha256, 1, "mlp_post"))
     assert other.source == "seen.txt"
 
 
@@ -77,7 +77,7 @@ def test_a_card_without_a_neuron_says_what_to_do(open_page: Open) -> None:
 
 def test_damaged_examples_are_said_and_the_rest_is_shown(open_page: Open, root: Path) -> None:
     sha256 = Projection.load(root / DECODER).facts.model.sha256
-    path = stored().path / examples_name(sha256, 1, "mlp_post")
+    path = stored_examples().path / examples_name(sha256, 1, "mlp_post")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
     at = open_page("neuron", neuron=NEURON)

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 from dashboard.prompts import Prompt, store
-from dashboard.state.store import examples_name, stored
+from dashboard.state.store import examples_name, stored_examples, stored_prompts
 from projector.projection.projection import Projection
 from projector.statistics.examples import Examples
 from pruning.poles.finding import find_poles
@@ -64,7 +64,7 @@ def test_settings_without_a_pole_say_what_to_do(open_page: Open) -> None:
 
 
 def test_a_pole_is_taken_away(open_page: Open, root: Path) -> None:
-    prompt = store(Prompt("kalo mi", 3), stored())
+    prompt = store(Prompt("kalo mi", 3), stored_prompts())
     at = open_page("poles", grouping=GROUPING, pole=0, prompt=prompt)
     at.text_input(key="ablation text").set_value("unseen.txt")
     at.button(key="ablate").click().run()
@@ -80,7 +80,7 @@ def test_a_pole_is_taken_away(open_page: Open, root: Path) -> None:
     )
     assert f"{poles.sizes[0]} random ones" in table["model"][2]
     # Another prompt was not continued by these models.
-    other = store(Prompt("raso ten", 3), stored())
+    other = store(Prompt("raso ten", 3), stored_prompts())
     at.query_params["prompt"] = other
     at.run()
     assert errors(at) == []
@@ -197,7 +197,7 @@ def test_what_an_exemplar_responds_to_is_that_neuron_s(
     table = before | after
     assert {name: table[name] for name in before} == before
     examples = Examples.load(
-        stored().path / examples_name(loaded.facts.model.sha256, 1, "mlp_post")
+        stored_examples().path / examples_name(loaded.facts.model.sha256, 1, "mlp_post")
     )
     tokenizer = AutoTokenizer.from_pretrained(own / "models" / DECODER)
     for name, text in after.items():

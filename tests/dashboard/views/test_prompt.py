@@ -10,7 +10,7 @@ import pytest
 from streamlit.util import calc_hash
 
 from dashboard.prompts import Prompt, store
-from dashboard.state.store import stored
+from dashboard.state.store import stored_prompts
 from dashboard.views import prompt as prompt_view
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2, Open
 from tests.dashboard.pages import (
@@ -87,7 +87,7 @@ def test_control_signs_are_left_out(open_page: Open) -> None:
 @pytest.mark.parametrize("prompt", ["0" * 16, "../../../etc/passwd", SCRIPT, "x" * 150])
 @pytest.mark.parametrize("place", ["prompt", "other"])
 def test_a_prompt_that_is_not_here_is_said_once(place: str, prompt: str, open_page: Open) -> None:
-    params = {"prompt": store(Prompt("kalo", 2), stored())} | {place: prompt}
+    params = {"prompt": store(Prompt("kalo", 2), stored_prompts())} | {place: prompt}
     at = open_page("prompt", **params)
     (error,) = errors(at)
     assert prompt[:20] in error
@@ -153,7 +153,7 @@ def test_a_prompt_that_was_stopped_is_not_run_again_by_itself(
     ran = []
     whole = prompt_view.run_prompt
     monkeypatch.setattr(prompt_view, "run_prompt", lambda *a, **k: ran.append(1) or whole(*a, **k))
-    prompt = store(Prompt("kalo mi", 2), stored())
+    prompt = store(Prompt("kalo mi", 2), stored_prompts())
     at = open_page("heatmap", prompt=prompt)
     # As the button does that stands beside the progress.
     at.session_state["stopped prompt"] = prompt

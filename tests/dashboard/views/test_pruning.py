@@ -257,10 +257,10 @@ def test_jobs_tell_how_they_do_and_can_be_stopped(copied: Callable[..., Path], s
         created = psutil.Process(process.pid).create_time()
         write_job(own, "runs", pid=process.pid, created=created)
         write_job(own, "failed")
-        failed = Word("failed", 1, 1.0, error=UserError(f"no {SCRIPT} here"))
+        failed = Word("failed", error=UserError(f"no {SCRIPT} here"))
         failed.write(own / ".jobs" / "failed.state")
         write_job(own, "done")
-        Word("finished", 1, 1.0).write(own / ".jobs" / "done.state")
+        Word("finished").write(own / ".jobs" / "done.state")
         at = start(own, "pruning", projection=DECODER).run()
         (error,) = errors(at)
         assert error == f"failed: 0 of 4 models; no {SCRIPT} here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from projector.storage import bounded
 from projector.storage.bounded import BoundedFolder
 
 PATTERNS = ("texts/*.json", "tensors/*.bin")
@@ -62,7 +65,14 @@ def test_the_newest_file_stays_however_large_it_is(tmp_path: Path) -> None:
 def test_other_files_of_the_folder_stay(tmp_path: Path) -> None:
     """The folder is whatever a user named: their own files are no business of it."""
     folder = BoundedFolder(tmp_path, PATTERNS, 10)
-    theirs = [tmp_path / "big.json", tmp_path / "texts" / "notes.txt", tmp_path / "texts/x/y.json"]
+    theirs = [
+        tmp_path / "big.json",
+        tmp_path / "texts" / "notes.txt",
+        tmp_path / "texts/x/y.json",
+        tmp_path / "texts" / ".notes.txt.partial",
+        tmp_path / "texts" / ".notes.txt.1.1.partial",
+        tmp_path / "texts" / ".a.json.partial",
+    ]
     for path in theirs:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * 1000)
@@ -105,6 +115,35 @@ def test_names_that_no_file_can_have_are_not_found(tmp_path: Path) -> None:
     assert folder.find("texts/" + "x" * 5_000) is None
     assert folder.find("texts/\0.json") is None
     folder.trim()
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EPERM, errno.EACCES])
+def test_what_can_only_be_read_is_found(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = BoundedFolder(tmp_path, PATTERNS, 100)
+    write(folder, "texts/a.json", 1)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert folder.find("texts/a.json") == tmp_path / "texts/a.json"
+
+
+def test_who_can_not_have_the_lock_writes_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too much goes when somebody writes after that."""
+    folder = BoundedFolder(tmp_path, PATTERNS, 100)
+    write(folder, "texts/a.json", 100)
+    age(folder, "texts/a.json")
+    monkeypatch.setattr(bounded, "_PATIENCE_S", 0.1)
+    with FileLock(tmp_path / ".lock"):
+        write(folder, "texts/b.json", 100)
+    assert held(folder) == {"texts/a.json", "texts/b.json"}
+    write(folder, "texts/b.json", 100)
+    assert held(folder) == {"texts/b.json"}
 
 
 def test_threads_that_write_at_once_keep_the_bound_and_whole_files(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_the_programs_themselves_refuse_so(program: str) -> None:
         (line,) = result.stderr.splitlines()
         assert line.endswith(f"; see `python -m {program} --help`")
         if "--json" in arguments:
-            assert json.loads(result.stdout) == {"error": line.removeprefix("error: ")}
+            assert json.loads(result.stdout)["error"] == line.removeprefix("error: ")
 
 
 def test_what_a_command_ends_with_is_the_status() -> None:
