@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from projector.errors import UserError, named
 from projector.model.capture import evaluating
 from projector.model.loading import auto_class, hash_checkpoint
-from projector.storage.folders import replacing_folder
+from projector.storage.folders import replacing_folder, restore_folder
 from projector.storage.places import check_place, disk_errors
 from pruning.methods.plan import PLAN_FILE, PruningPlan, check_format
 
@@ -74,6 +74,8 @@ class Saved:
 
 def check_out(out: Path, *, force: bool) -> None:
     """Raise a UserError if a checkpoint may not be written to ``out``."""
+    with disk_errors(out):
+        restore_folder(out.resolve())
     check_place(out)
     if out.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise UserError(
@@ -173,6 +175,8 @@ def load_plan(folder: str | Path) -> PruningPlan:
         UserError: if there is none, or it is damaged.
     """
     path = Path(folder) / PLAN_FILE
+    with disk_errors(path.parent):
+        restore_folder(path.parent.resolve())
     return PruningPlan.from_dict(_read(path)["plan"], path)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from projector.fitting.placing import MapPlacement, PlacedMap
 from projector.projection.facts import MapFacts
 from projector.projection.faithfulness import PlacementFigures
 from projector.storage.entries import Entry
+from projector.storage.locks import alone
 from projector.storage.replacing import remove_folder, replacing_file
 from projector.storage.resuming import told_difference
 from projector.storage.tensors import TensorFile, read_metadata, write_tensors
@@ -216,24 +217,13 @@ class Checkpoint:
         Raises:
             UserError: if one does.
         """
-        from filelock import FileLock, Timeout
-
         path = self.folder.with_name(f".{self.folder.name}.lock")
-        lock = FileLock(path, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"another fit is at work at '{self.folder}': wait for it, or give another folder "
-                f"for {named('out')}"
-            ) from None
-        try:
+        told = (
+            f"another fit is at work at '{self.folder}': wait for it, or give another folder for "
+            f"{named('out')}"
+        )
+        with alone(path, patience_s=0, told=told):
             yield
-        finally:
-            # Before it is let go of: whoever comes next makes one of its own.
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-            lock.release()
 
     def remove(self) -> None:
         """The run is done, or begins: nothing is left to go on from."""

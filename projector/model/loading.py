@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from projector.environment import is_told_cpu
 from projector.errors import SettingError, UserError, check_choice, named
+from projector.storage.folders import restore_folder
+from projector.storage.places import disk_errors
 
 BUNDLED = "bundled"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
@@ -91,6 +93,9 @@ def load_model(
         check_device_map(device_map, device)
     chosen_device = choose_device(device)
     folder = BUNDLED_FOLDER if name == BUNDLED else Path(name)
+    if name != BUNDLED:
+        with disk_errors(folder):
+            restore_folder(folder)
     is_local = name == BUNDLED or folder.exists()
     if is_local:
         _check_folder(folder, name)

@@ -24,10 +24,9 @@ from projector.projection.facts import (
 )
 from projector.projection.faithfulness import PlacementFigures
 from projector.sites import map_name
+from projector.storage.additions import finish_additions
 from projector.storage.entries import Entry, Wrong
 from projector.storage.headers import DamagedFile, Header, read_header
-from projector.storage.places import disk_errors
-from projector.storage.replacing import finish_replacing
 from projector.storage.versions import Upgrade, read_json, upgraded
 
 FACTS_FILE = "projection.json"
@@ -189,8 +188,7 @@ def read_saved(folder: str | Path) -> Saved:
 
 
 def _read(where: Path) -> Saved:
-    with disk_errors(where):
-        finish_replacing(where)
+    finish_additions(where)
     path = where / FACTS_FILE
     if not where.exists():
         raise UserError(

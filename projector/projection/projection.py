@@ -27,7 +27,7 @@ from projector.projection.writing import check_out, layout_text, own_files, writ
 from projector.statistics.covariance import correlation_from_covariance
 from projector.storage.additions import alone_at
 from projector.storage.places import disk_errors
-from projector.storage.replacing import replacing_files
+from projector.storage.replacing import finish_replacing, replacing_files
 from projector.storage.tensors import TensorFile, read_metadata, write_tensors
 from projector.storage.versions import json_text
 
@@ -185,6 +185,8 @@ class Projection(Overview):
             until_done.enter_context(disk_errors(out, less))
             if out.exists():
                 until_done.enter_context(alone_at(out))
+                # The lock is taken: whoever was killed since leaves nothing that waits for it.
+                finish_replacing(out)
                 check_out(out, force=force)
             staging = until_done.enter_context(replacing_files(out))
             self._write(staging)

@@ -12,9 +12,9 @@ from torch import Tensor
 from projector.errors import SettingError, UserError, named
 from projector.projection.facts import FORMAT, LAYOUT_FORMAT, LAYOUT_FORMAT_VERSION, LayoutFacts
 from projector.projection.overview import FACTS_FILE, LAYOUTS, POSITIONS_FILE, STATISTICS_FILE
-from projector.storage.additions import LOCK
-from projector.storage.places import check_place, disk_errors
-from projector.storage.replacing import STAGED, finish_replacing
+from projector.storage.additions import LOCK, finish_additions
+from projector.storage.places import check_place
+from projector.storage.replacing import STAGED
 from projector.storage.tensors import write_tensors
 from projector.storage.versions import json_text, read_json
 
@@ -92,8 +92,7 @@ def check_name(name: str) -> None:
 def check_out(out: Path, *, force: bool) -> None:
     """Raise a UserError if a projection may not be written to ``out``."""
     check_place(out)
-    with disk_errors(out):
-        finish_replacing(out)
+    finish_additions(out)
     if not out.exists() or not any(p for p in out.iterdir() if p.name not in (STAGED, LOCK)):
         return
     path, elsewhere = out / FACTS_FILE, f"give another folder for {named('out')}"

@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from projector.errors import UserError, named
+from projector.storage.locks import alone
 from projector.storage.places import disk_errors
-from projector.storage.replacing import finish_replacing, replacing_files
+from projector.storage.replacing import COMMITTED, finish_replacing, replacing_files
 
 # Within the folder, while something is written to it.
 LOCK = ".lock"
@@ -75,8 +76,11 @@ class Addition:
 
         Raises:
             UserError: if there is one of the name, and not ``force``.
+            ValueError: if the content is empty: an empty file stands for none.
         """
         data = content.encode() if isinstance(content, str) else content
+        if not data:
+            raise ValueError(f"{name} would be empty: remove it instead")
         self.path(name, force=force).write_bytes(data)
 
     def remove(self, name: str) -> None:
@@ -124,27 +128,26 @@ def alone_at(folder: Path) -> Iterator[None]:
         UserError: if somebody else does for minutes, the folder can't be written to, or there is
             none.
     """
-    from filelock import FileLock, Timeout
-
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}': check its name")
-    path = folder / LOCK
-    lock = FileLock(path, timeout=_PATIENCE_S)
-    with disk_errors(folder):
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"another program has been writing to '{folder}' for {_PATIENCE_S:.0f} seconds: "
-                "wait for it, or end it"
-            ) from None
-    try:
+    told = (
+        f"another program has been writing to '{folder}' for {_PATIENCE_S:.0f} seconds: wait for "
+        "it, or end it"
+    )
+    with disk_errors(folder), alone(folder / LOCK, patience_s=_PATIENCE_S, told=told):
         yield
-    finally:
-        # Before it is let go of: whoever waits for it sees that, and makes one of its own.
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-        lock.release()
+
+
+def finish_additions(folder: Path) -> None:
+    """Move what somebody who was killed had left to move; else do nothing.
+
+    Raises:
+        UserError: if it can't be moved, or somebody else writes to the folder for minutes.
+    """
+    # Not without the lock: a file that somebody adds meanwhile might be taken for an old one.
+    if (folder / COMMITTED).is_dir():
+        with alone_at(folder), disk_errors(folder):
+            finish_replacing(folder)
 
 
 def _checked(name: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from projector.storage.replacing import make_folder
+from projector.storage.locks import alone
+from projector.storage.replacing import make_folder, sync
+
+# The moment of two renames: whoever waits longer waits for something that hangs.
+_PATIENCE_S = 60.0
 
 
 @contextmanager
@@ -16,24 +19,71 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """A new folder to fill; at the end it stands in the place of ``folder``, with nothing else.
 
     The one that is given does not exist yet, and what stands beside it goes with it: room for what
-    is needed only until the end.
+    is needed only until the end. Killed at any moment, it leaves the old folder or the new one:
+    between the two renames it is the old one, under another name, and :func:`restore_folder`, or
+    the next one that writes, puts it back.
 
     Raises:
         OSError: if it can't be written or moved. ``folder`` is as it was.
+        UserError: if another program is writing the folder.
     """
-    make_folder(folder.absolute().parent)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
-    new, old = staging / "new", staging / "old"
-    try:
-        yield new
+    folder = folder.absolute()
+    make_folder(folder.parent)
+    told = f"another program is writing '{folder}': wait for it, or give another folder"
+    with alone(_beside(folder, "lock"), patience_s=0, told=told):
+        _restore(folder)
+        staging, old = _beside(folder, "partial"), _beside(folder, "replaced")
+        # What a killed one left.
+        for path in (staging, old):
+            shutil.rmtree(path, ignore_errors=True)
+        staging.mkdir()
+        new = staging / "new"
         try:
-            if folder.exists():
-                folder.replace(old)
-            new.replace(folder)
-        except BaseException:
-            # Ctrl-C too: what was there must not go with the staging folder.
-            if old.exists() and not folder.exists():
-                old.replace(folder)
-            raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            yield new
+            # What stands deepest comes first: names are on the disk before their folder's is.
+            for path in sorted(new.rglob("*"), reverse=True):
+                sync(path)
+            sync(new)
+            _put_in_place(new, folder, old)
+        finally:
+            for path in (old, staging):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _put_in_place(new: Path, folder: Path, old: Path) -> None:
+    try:
+        if folder.exists():
+            folder.replace(old)
+        new.replace(folder)
+        sync(folder.parent)
+    except BaseException:
+        # Ctrl-C too: what was there must not be lost.
+        _restore(folder)
+        raise
+
+
+def restore_folder(folder: Path) -> None:
+    """Put back what a :func:`replacing_folder` had moved aside when it was killed; else nothing.
+
+    Raises:
+        OSError: if it can't be moved.
+    """
+    folder = folder.absolute()
+    if _is_aside(folder):
+        told = f"another program is writing '{folder}': wait for it"
+        with alone(_beside(folder, "lock"), patience_s=_PATIENCE_S, told=told):
+            _restore(folder)
+
+
+def _restore(folder: Path) -> None:
+    if _is_aside(folder):
+        _beside(folder, "replaced").replace(folder)
+        sync(folder.parent)
+
+
+def _is_aside(folder: Path) -> bool:
+    return bool(folder.name) and not folder.exists() and _beside(folder, "replaced").is_dir()
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f".{folder.name}.{what}")

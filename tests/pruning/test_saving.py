@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.model.loading import hash_checkpoint
+from projector.model.loading import hash_checkpoint, load_model
 from pruning import saving
 from pruning.methods.plan import PLAN_FILE, LayerPlan, PruningPlan, StandIn
 from pruning.saving import check_out, load_plan, save_pruned
@@ -238,6 +238,25 @@ def test_folders_in_use_are_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="link to nothing"):
         check_out(tmp_path / "link", force=True)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("opener", ["plan", "model", "check"])
+def test_a_model_that_a_killed_one_had_moved_aside_is_found_by_the_next(
+    opener: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    save(out, tokenizer)
+    before = contents(out)
+    out.rename(tmp_path / ".out.replaced")
+    if opener == "plan":
+        load_plan(out)
+    elif opener == "model":
+        load_model(str(out))
+    else:
+        with pytest.raises(UserError, match="holds a pruned model already"):
+            check_out(out, force=False)
+    assert contents(out) == before
 
 
 @pytest.mark.usefixtures("here")

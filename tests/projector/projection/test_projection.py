@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ import projector
 from projector import Projection, UserError
 from projector.layouts.costs import arrangement_cost
 from projector.layouts.solvers.arrangement import ranks_of
-from projector.projection.projection import FACTS_FILE, STATISTICS_FILE, check_out
+from projector.projection.overview import FACTS_FILE, STATISTICS_FILE, read_saved
+from projector.projection.writing import check_out
+from projector.storage.additions import alone_at
+from projector.storage.replacing import COMMITTED
 from tests.projections import contents, edit
 
 LAYOUT_FILE = "layouts/stress-3d.json"
@@ -284,3 +288,41 @@ def test_statistics_that_another_fit_replaced_are_not_taken_for_its_own(
     replace(fitted, facts=facts).save(out, force=True)
     with pytest.raises(UserError, match="was replaced since it was opened"):
         opened.covariance(0, "mlp_out")
+
+
+def test_what_a_killed_one_left_to_move_is_moved_behind_the_lock(
+    fitted: Projection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    fitted.save(out)
+    before = contents(out)
+
+    def leave() -> None:
+        (out / COMMITTED).mkdir()
+        (out / COMMITTED / "notes.json").touch()
+        (out / "notes.json").write_text("old")
+
+    monkeypatch.setattr("projector.storage.additions._PATIENCE_S", 0.1)
+    leave()
+    with alone_at(out):
+        for look in (lambda: read_saved(out), lambda: check_out(out, force=True)):
+            with pytest.raises(UserError, match="another program has been writing"):
+                look()
+        assert (out / "notes.json").exists()
+    read_saved(out)
+    assert contents(out) == before
+    leave()
+    check_out(out, force=True)
+    assert contents(out) == before
+    # Left while the lock was waited for.
+    enter = projector.projection.projection.alone_at
+
+    @contextmanager
+    def alone_and_left(folder: Path) -> Iterator[None]:
+        with enter(folder):
+            leave()
+            yield
+
+    monkeypatch.setattr("projector.projection.projection.alone_at", alone_and_left)
+    fitted.save(out, force=True)
+    assert contents(out) == before

@@ -14,7 +14,8 @@ import pytest
 
 from projector.errors import UserError
 from projector.storage import replacing
-from projector.storage.additions import LOCK, adding, alone_at
+from projector.storage.additions import LOCK, adding, alone_at, finish_additions
+from projector.storage.locks import alone
 from projector.storage.replacing import COMMITTED, STAGED, finish_replacing, replacing_files
 from tests.projections import contents
 
@@ -59,6 +60,49 @@ def test_a_name_that_exists_needs_force(folder: Path) -> None:
         addition.remove("poles/none.json")
     assert contents(folder) == {MAIN: b"{}"}
     assert not (folder / "poles").exists()
+
+
+@pytest.mark.parametrize("content", ["", b""])
+def test_nothing_is_no_content(content: str | bytes, folder: Path) -> None:
+    with adding(folder) as addition, pytest.raises(ValueError, match="would be empty"):
+        addition.write("poles/a.json", content)
+    assert contents(folder) == {MAIN: b"{}"}
+
+
+def test_a_reader_finishes_nothing_while_somebody_writes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it might take what is added meanwhile for what is to be removed."""
+    monkeypatch.setattr("projector.storage.additions._PATIENCE_S", 0.1)
+    (folder / COMMITTED).mkdir()
+    (folder / COMMITTED / "a.json").touch()
+    with alone_at(folder):
+        (folder / "a.json").write_text("added")
+        with pytest.raises(UserError, match="another program has been writing"):
+            finish_additions(folder)
+        assert (folder / "a.json").read_text() == "added"
+    finish_additions(folder)
+    assert contents(folder) == {MAIN: b"{}"}
+
+
+def test_a_lock_that_was_removed_while_one_waits_is_taken_anew(folder: Path) -> None:
+    """Two would have it otherwise: one the file that was removed, one the file of its name."""
+    path, order = folder / LOCK, []
+
+    def wait() -> None:
+        with alone(path, patience_s=60, told=""):
+            order.append("second")
+            assert path.exists()
+            with pytest.raises(UserError), alone(path, patience_s=0, told=""):
+                pass
+
+    with alone(path, patience_s=0, told=""):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        order.append("first")
+    waiting.join(60)
+    assert order == ["first", "second"]
+    assert not path.exists()
 
 
 def test_an_error_leaves_the_folder_as_it_was(folder: Path) -> None:

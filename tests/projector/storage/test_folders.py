@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from projector.storage.folders import replacing_folder
+from projector.errors import UserError
+from projector.storage import folders
+from projector.storage.folders import replacing_folder, restore_folder
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -59,3 +65,74 @@ def test_what_fails_leaves_the_old_one(
         attempt()
     assert tree(tmp_path) == {"out/old.txt": "old"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def _replace_and_die(folder: Path, die_at: int) -> None:
+    """Replace the folder, and end without a farewell at a moment of the disk."""
+    moments = 0
+
+    def moment() -> None:
+        nonlocal moments
+        moments += 1
+        if moments == die_at:
+            os._exit(9)
+
+    def watched(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **options: object) -> object:
+            moment()
+            done = function(*args, **options)
+            moment()
+            return done
+
+        return call
+
+    # Of a process of its own, which ends here.
+    folders.sync = watched(folders.sync)  # type: ignore[assignment]
+    shutil.rmtree = watched(shutil.rmtree)  # type: ignore[assignment]
+    for name in ("replace", "unlink", "mkdir"):
+        setattr(Path, name, watched(getattr(Path, name)))
+    with replacing_folder(folder) as new:
+        fill(new)
+    os._exit(0)
+
+
+def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found, n_restored = [], 0
+    for die_at in range(1, 100):
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        (out / "old.txt").write_text("old")
+        process = multiprocessing.get_context("fork").Process(
+            target=_replace_and_die, args=(out, die_at)
+        )
+        process.start()
+        process.join(60)
+        n_restored += not out.exists()
+        # Whoever opens the folder next puts back what was moved aside.
+        restore_folder(out)
+        found.append(tree(out))
+        assert found[-1] in ({"old.txt": "old"}, {"deep/a.txt": "new"}), die_at
+        # And whoever writes next removes what is left.
+        with replacing_folder(out) as new:
+            fill(new)
+        assert [path.name for path in tmp_path.iterdir()] == ["out"], die_at
+        assert tree(out) == {"deep/a.txt": "new"}
+        if process.exitcode == 0:
+            break
+    assert process.exitcode == 0
+    assert found[0] == {"old.txt": "old"}
+    assert found[-1] == {"deep/a.txt": "new"}
+    # Between the two renames.
+    assert n_restored > 0
+
+
+def test_two_do_not_write_a_folder_at_once(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "out") as new:
+        fill(new)
+        with (
+            pytest.raises(UserError, match="another program is writing"),
+            replacing_folder(tmp_path / "out"),
+        ):
+            pass
+    assert tree(tmp_path) == {"out/deep/a.txt": "new"}
