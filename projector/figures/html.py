@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -10,25 +12,32 @@ from projector.figures.heatmap import heatmap_figure
 from projector.figures.map import map_figure
 from projector.figures.trust import stress_figure
 from projector.projection.projection import Projection
+from projector.projection.writing import PICTURE_MARK
 from projector.storage.places import disk_errors
 from projector.storage.replacing import replacing_file
 
 
 def write_figure(figure: go.Figure, path: Path) -> None:
-    """Write HTML that needs no network; replaced in one step.
+    """Write HTML that needs no network, and says that this program drew it; in one step.
 
     Raises:
         UserError: if the disk is full or the file can't be written. What was there is as it was.
     """
     text = figure.to_html(include_plotlyjs=True, full_html=True)
-    with disk_errors(path), replacing_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    text = text.replace("<head>", f"<head>\n    {PICTURE_MARK}", 1)
+    with disk_errors(path), replacing_file(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
-def write_pictures(projection: Projection, folder: Path) -> list[Path]:
+def write_pictures(
+    projection: Projection, folder: Path, *, only_missing: bool = False
+) -> list[Path]:
     """A map of every site, the trust strips, and the heatmap of one layer of the first site.
 
     They show the first layout. There is no heatmap where no correlations were kept.
+
+    Args:
+        only_missing: leave those that are there as they are.
 
     Returns:
         The files that were written, in ``folder``.
@@ -36,17 +45,21 @@ def write_pictures(projection: Projection, folder: Path) -> list[Path]:
     Raises:
         UserError: if one can't be written.
     """
-    pictures: dict[str, go.Figure] = {
-        f"map-{site}.html": map_figure(projection, site) for site in projection.sites
+    pictures: dict[str, Callable[[], go.Figure]] = {
+        f"map-{site}.html": partial(map_figure, projection, site) for site in projection.sites
     }
-    pictures["trust.html"] = stress_figure(projection)
+    pictures["trust.html"] = partial(stress_figure, projection)
     clearest = _clearest_map(projection)
     if clearest is not None:
         layer, site = clearest
-        pictures[f"heatmap-layer{layer}-{site}.html"] = heatmap_figure(projection, layer, site)
-    for name, figure in pictures.items():
-        write_figure(figure, folder / name)
-    return [folder / name for name in pictures]
+        name = f"heatmap-layer{layer}-{site}.html"
+        pictures[name] = partial(heatmap_figure, projection, layer, site)
+    written: list[Path] = []
+    for name, draw in pictures.items():
+        if not (only_missing and (folder / name).exists()):
+            write_figure(draw(), folder / name)
+            written.append(folder / name)
+    return written
 
 
 def _clearest_map(projection: Projection) -> tuple[int, str] | None:

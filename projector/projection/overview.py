@@ -255,6 +255,9 @@ def _read_layouts(where: Path, facts: Facts, fingerprint: str) -> dict[str, Save
     for path in sorted(paths):
         again = f"delete it, and make the layout again with `projector layout {where}`"
         content, text = read_json(path)
+        if isinstance(content, dict) and content.get("format") != LAYOUT_FORMAT:
+            # Somebody's own file: it stays where it is.
+            continue
         content = upgraded(
             content,
             path,

@@ -18,23 +18,44 @@ from projector.storage.replacing import STAGED
 from projector.storage.tensors import write_tensors
 from projector.storage.versions import json_text, read_json
 
-# What this program puts into a projection's folder: when the projection is replaced, all that
-# belongs to the old one goes. Pictures are those of `projector fit --pictures`.
-_OWN = re.compile(
-    rf"{re.escape(FACTS_FILE)}|{re.escape(POSITIONS_FILE)}|{re.escape(STATISTICS_FILE)}"
-    r"|examples\.safetensors|labels\.json|poles\.json|poles/[^/]+\.json"
-    r"|layouts/[^/]+\.(json|safetensors)"
-    r"|(map-[a-z_]+|trust|heatmap-layer\d+-[a-z_]+)\.html"
-)
+# A line of the HTML of every picture that this program draws.
+PICTURE_MARK = '<meta name="generator" content="transformer-projector">'
+# Formats of the JSON files that are added to a projection; the pruning package's poles among them.
+_ADDED = (LAYOUT_FORMAT, "transformer-poles")
+# How such a file begins, whole or cut.
+_BEGINNING = re.compile(rb'\s*\{\s*"format"\s*:\s*"([^"]*)"')
+_BEGINNING_BYTES = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 def own_files(folder: Path) -> Iterator[str]:
-    """Names, within the folder, of the files there that this program makes."""
-    for path in sorted([*folder.glob("*"), *folder.glob(f"{LAYOUTS}/*"), *folder.glob("poles/*")]):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and _OWN.fullmatch(name):
+    """Names, within a projection's folder, of the files there that this program made: by what they
+    hold, since a person may have given any name to another.
+
+    When the projection is replaced, all of them go.
+    """
+    for name in (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE, "poles.json"):
+        if (folder / name).is_file() and (name != "poles.json" or _is_added(folder / name)):
             yield name
+    for path in sorted(folder.glob("*.html")):
+        if path.is_file() and PICTURE_MARK.encode() in _beginning(path):
+            yield path.name
+    for path in sorted([*folder.glob(f"{LAYOUTS}/*.json"), *folder.glob("poles/*.json")]):
+        if path.is_file() and _is_added(path):
+            yield path.relative_to(folder).as_posix()
+            tensors = path.with_suffix(".safetensors")
+            if tensors.is_file():
+                yield tensors.relative_to(folder).as_posix()
+
+
+def _is_added(path: Path) -> bool:
+    found = _BEGINNING.match(_beginning(path))
+    return found is not None and found[1].decode(errors="replace") in _ADDED
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_BEGINNING_BYTES)
 
 
 def layout_text(layout: LayoutFacts, number: int, fingerprint: str) -> str:

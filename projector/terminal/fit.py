@@ -98,7 +98,7 @@ def fit(
                 processes=processes,
             )
     if processes.is_first:
-        _show(screen, options, draws=options.pictures and step is not Step.LEAVE)
+        _show(screen, options, only_missing=step is Step.LEAVE)
 
 
 def _check(
@@ -203,16 +203,20 @@ def _tell(
         )
 
 
-def _show(screen: Screen, options: FitOptions, *, draws: bool) -> None:
-    """The projection that was made, and its pictures where they are asked for."""
+def _show(screen: Screen, options: FitOptions, *, only_missing: bool) -> None:
+    """The projection that was made, and its pictures where they are asked for.
+
+    Args:
+        only_missing: leave the pictures that are there as they are.
+    """
     from projector.projection.projection import Projection
 
     projection = Projection.load(options.out)
     written: list[Path] = []
-    if draws:
+    if options.pictures:
         from projector.figures.html import write_pictures
 
-        written = write_pictures(projection, options.out)
+        written = write_pictures(projection, options.out, only_missing=only_missing)
     screen.finish(
         summary(projection, options.out) | {"pictures": [str(path) for path in written]},
         projection,

@@ -174,7 +174,7 @@ def test_another_model_or_corpus_is_named(
 def test_both_start_over_what_another_fit_finished_or_left(
     arguments: tuple[str, str], finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (finished / "map-attn_out.html").write_text("of the old one")
+    assert write_pictures(Projection.load(finished), finished)
     with monkeypatch.context() as patch:
         patch.setattr("projector.fitting.running.place_map", _interrupted)
         with pytest.raises(KeyboardInterrupt):

@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 
 import projector
 from projector import Projection, UserError
+from projector.figures.html import write_figure
+from projector.figures.trust import stress_figure
 from projector.layouts.costs import arrangement_cost
 from projector.layouts.solvers.arrangement import ranks_of
 from projector.projection.overview import FACTS_FILE, STATISTICS_FILE, read_saved
@@ -121,22 +123,35 @@ def test_force_replaces_all_that_was_made_of_the_old_one(
     out = tmp_path / "out"
     fitted.save(out)
     (out / "poles").mkdir()
-    made = (
-        "layouts/linear-1d.json", "layouts/linear-1d.safetensors", "poles.json", "poles/a.json",
-        "labels.json", "examples.safetensors", "map-mlp_post.html", "trust.html",
-        "heatmap-layer1-attn_out.html", "positions.safetensors",
+    # Some are cut.
+    poles, layout = '{"format": "transformer-poles", "maps"', (out / LAYOUT_FILE).read_text()
+    made = {
+        "layouts/linear-1d.json": layout, "layouts/linear-1d.safetensors": "tensors",
+        "poles.json": poles, "poles/a.json": poles, "layouts/cut.json": layout[:200],
+        "positions.safetensors": "tensors",
+    }  # fmt: skip
+    mine = (
+        "picture.html", "map-mlp_post.html", "trust.html", "notes.txt", "layouts/notes.txt",
+        "projection.json.bak", "labels.json", "examples.safetensors", "layouts/mine.json",
+        "layouts/mine.safetensors", "layouts/alone.safetensors", "poles/my-notes.json",
     )  # fmt: skip
-    mine = ("picture.html", "map.html", "notes.txt", "layouts/notes.txt", "projection.json.bak")
-    for name in (*made, *mine):
-        (out / name).write_text("old")
+    for name, text in made.items():
+        (out / name).write_text(text)
+    for name in mine:
+        (out / name).write_text('{"mine": "<head>"}')
+    # Whatever their names.
+    for name in ("map-site2.html", "heatmap-layer0-site2.html", "drawn.html"):
+        write_figure(stress_figure(fitted), out / name)
     with pytest.raises(UserError, match="force=True") as caught:
         fitted.save(out)
     assert (caught.value.setting, caught.value.value) == ("force", False)
     bare = replace(fitted, statistics={})
     bare.save(out, force=True)
     assert sorted(contents(out)) == sorted((FACTS_FILE, LAYOUT_FILE, POSITIONS_FILE, *mine))
-    assert not (out / "poles").exists()
+    for name in mine:
+        assert (out / name).read_text() == '{"mine": "<head>"}'
     assert not Projection.load(out).has_statistics
+    assert list(Projection.load(out).layouts) == ["stress-3d"]
 
 
 def test_without_statistics_positions_remain(fitted: Projection, tmp_path: Path) -> None:

@@ -250,7 +250,15 @@ def test_one_command_line_serves_a_queue(model: Path, text_file: Path, tmp_path:
     done = succeed(*command).stdout
     assert "this very fit, finished: nothing to do" in done
     assert "Running the model" not in done
+    # Killed before they were drawn, or not asked for then: those that are missing are drawn.
+    pictures = [str(out / "map-attn_out.html"), str(out / "trust.html")]
+    assert json_of(*command, "--pictures")["pictures"] == pictures
+    (out / "trust.html").unlink()
+    drawn = (out / "map-attn_out.html").stat().st_mtime_ns
+    assert json_of(*command, "--pictures")["pictures"] == pictures[1:]
+    assert (out / "map-attn_out.html").stat().st_mtime_ns == drawn
     assert json_of(*command, "--pictures")["pictures"] == []
+    before |= {name: found for name, found in tree(tmp_path).items() if name.endswith(".html")}
     line = refuse(*command, "--batch-size", 4)
     assert "its --batch-size is 16, and this one's 4" in line
     assert "--force" in line
