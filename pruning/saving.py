@@ -19,7 +19,8 @@ from projector.model.capture import evaluating
 from projector.model.loading import auto_class, hash_checkpoint
 from projector.storage.folders import replacing_folder, restore_folder
 from projector.storage.places import check_place, disk_errors
-from pruning.methods.plan import PLAN_FILE, PruningPlan, check_format
+from projector.storage.versions import check_format, read_json
+from pruning.methods.plan import FORMAT, PLAN_FILE, PruningPlan
 
 _TIMEOUT_S = 1800
 # What a stranger would run; this project can't be imported there.
@@ -188,14 +189,13 @@ def _read(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise UserError(f"'{path.parent}' holds no {PLAN_FILE}: `pruning prune` writes one")
-    try:
-        values = json.loads(path.read_bytes())
-        plan = values["plan"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise UserError(f"'{path}' is damaged: it holds no plan ({error})") from error
+    values, _ = read_json(path)
+    plan = values.get("plan") if isinstance(values, dict) else None
     if not isinstance(plan, dict):
-        raise UserError(f"'{path}' is damaged: it holds no plan")
-    check_format(plan)
+        raise UserError(
+            f"'{path}' is damaged: it holds no plan; make it again with `pruning prune`"
+        )
+    check_format(plan, path, format_name=FORMAT)
     return dict(values)
 
 

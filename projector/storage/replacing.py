@@ -15,6 +15,11 @@ STAGED = ".partial"
 COMMITTED = ".replacing"
 
 
+def is_unfinished(name: str) -> bool:
+    """Whether a name within a folder is one of those here, for what a kill left unfinished."""
+    return name in (STAGED, COMMITTED) or (name.startswith(".") and name.endswith(STAGED))
+
+
 @contextmanager
 def replacing_file(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
     """A path to write to; what stands there at the end takes the place of ``path``.

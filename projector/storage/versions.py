@@ -33,6 +33,25 @@ def read_json(path: Path) -> tuple[Any, bytes]:
         raise UserError(f"'{path}' is damaged: it can't be read as JSON ({reason})") from error
 
 
+def check_format(
+    content: Any, path: Path, *, format_name: str, if_foreign: str = "give another folder"
+) -> dict[str, Any]:
+    """The content of a file, if it is of a format, in whatever version.
+
+    Args:
+        if_foreign: what a person can do where it is not.
+
+    Raises:
+        UserError: if it is of another format, or of none.
+    """
+    if not isinstance(content, dict) or content.get("format") != format_name:
+        raise UserError(
+            f"'{path}' is not a file of this program (its format is not {format_name}): "
+            f"{if_foreign}"
+        )
+    return content
+
+
 def upgraded(
     content: Any,
     path: Path,
@@ -57,11 +76,7 @@ def upgraded(
     Raises:
         UserError: if the file is of another format, or of a version that has no way up.
     """
-    if not isinstance(content, dict) or content.get("format") != format_name:
-        raise UserError(
-            f"'{path}' is not a file of this program (its format is not {format_name}): "
-            f"{if_foreign}"
-        )
+    content = check_format(content, path, format_name=format_name, if_foreign=if_foreign)
     version = content.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int):
         raise UserError(f"'{path}' is damaged: its format_version is {version!r}; {remedy}")

@@ -20,6 +20,7 @@ FORMAT_VERSION = 1
 UPGRADES: Mapping[int, Upgrade] = {}
 # The file that a plan is kept in, beside the checkpoint.
 PLAN_FILE = "pruning.json"
+_REMEDY = "make the plan again with `pruning prune`"
 
 
 class NotApplicable(UserError):
@@ -145,14 +146,13 @@ class PruningPlan:
         Raises:
             UserError: if it is none, of a newer format version, or does not hold together.
         """
-        check_format(values)
         values = upgraded(
-            dict(values),
+            values,
             path,
             format_name=FORMAT,
             newest=FORMAT_VERSION,
             upgrades=UPGRADES,
-            remedy="make the plan again with `pruning prune`",
+            remedy=_REMEDY,
         )
         try:
             layers = tuple(
@@ -181,18 +181,16 @@ class PruningPlan:
                 layers,
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"the pruning plan is damaged: {error} is missing or wrong") from error
+            raise UserError(
+                f"the plan in '{path}' is damaged: {error} is missing or wrong; {_REMEDY}"
+            ) from error
         for i, layer in enumerate(plan.layers):
             problem = layer.problem()
             if problem:
-                raise UserError(f"the pruning plan is damaged: in layer {i} {problem}")
+                raise UserError(
+                    f"the plan in '{path}' is damaged: in layer {i} {problem}; {_REMEDY}"
+                )
         return plan
-
-
-def check_format(values: Any) -> None:
-    """Raise a UserError unless this is a plan, of whatever version."""
-    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-        raise UserError("this is no pruning plan: its format is not named in it")
 
 
 def kept_width(n_neurons: int, sparsity: float, round_to: int = 1) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from projector.errors import UserError
 from projector.storage.places import disk_errors
 from projector.storage.replacing import replacing_file
-from projector.storage.versions import Upgrade, read_json, upgraded
+from projector.storage.versions import Upgrade, check_format, read_json, upgraded
 
 FORMAT = "transformer-pruning-report"
 FORMAT_VERSION = 1
@@ -117,8 +117,7 @@ class PruningReport:
     @property
     def figure_names(self) -> list[str]:
         """The file of each text's figure beside the report."""
-        n = len(self.evaluations)
-        return ["report.html"] if n == 1 else [f"report-{i}.html" for i in range(n)]
+        return _figure_names(len(self.evaluations))
 
     def has(self, combination: tuple[str, str, float, int], windows: str = SAMPLE) -> bool:
         """Whether a combination has its rows already."""
@@ -208,16 +207,32 @@ class PruningReport:
 
 def check_own(folder: Path) -> None:
     """Raise a UserError unless the folder's report is one of this program, of any version."""
-    _read(folder / JSON_FILE)
+    path = folder / JSON_FILE
+    check_format(_read(path), path, format_name=FORMAT)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def figure_names_at(folder: Path) -> list[str]:
+    """The figures beside a folder's report, of whatever version, damaged or not.
+
+    None where there is no report, or it does not say of which texts it is.
+    """
+    try:
+        values = _read(folder / JSON_FILE)
+        return _figure_names(len(values["settings"]["evaluations"]))
+    except (UserError, KeyError, TypeError):
+        return []
+
+
+def _figure_names(n_evaluations: int) -> list[str]:
+    if n_evaluations == 1:
+        return ["report.html"]
+    return [f"report-{i}.html" for i in range(n_evaluations)]
+
+
+def _read(path: Path) -> Any:
     if not path.exists():
         raise UserError(f"'{path.parent}' holds no {JSON_FILE}: `pruning sweep` makes one")
-    values, _ = read_json(path)
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise UserError(f"'{path}' is not the work of this program: it is no report")
-    return values
+    return read_json(path)[0]
 
 
 def _checked(row: Row) -> Row:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
 from projector.errors import UserError, named
 from projector.progress import Progress, Silent
-from projector.storage.places import check_place
+from projector.storage.additions import LOCK
+from projector.storage.locks import alone
+from projector.storage.places import check_place, disk_errors
+from projector.storage.replacing import is_unfinished, make_folder
 from projector.storage.resuming import Step, Work, decide, told_difference
 from pruning.sweep.job import SweepJob
-from pruning.sweep.report import ALL, JSON_FILE, SAMPLE, PruningReport, check_own
+from pruning.sweep.report import ALL, JSON_FILE, SAMPLE, PruningReport, check_own, figure_names_at
 from pruning.sweep.settings import SweepSettings
 from pruning.sweep.tasks import DENSE_TASK, Task, tasks_of
 from pruning.sweep.workers import Workers
@@ -27,11 +31,15 @@ def check_report(out: Path, *, resume: bool, force: bool) -> bool:
         UserError: if nothing may be written there.
     """
     check_place(out)
-    if not out.exists() or not any(out.iterdir()):
+    # What a sweep leaves that is killed before its first report, is nobody's.
+    if not out.exists() or all(
+        path.name == LOCK or is_unfinished(path.name) for path in out.iterdir()
+    ):
         return False
     if not (out / JSON_FILE).exists():
         raise UserError(
-            f"folder '{out}' holds other files and no report: give another folder", setting="out"
+            f"folder '{out}' holds other files and no report: give another folder",
+            setting="out",
         )
     if not (force or resume):
         raise UserError(
@@ -117,14 +125,19 @@ def run_sweep(
         resume, force: see :func:`projector.storage.resuming.decide`.
         n_workers: processes that share the combinations, each computing with one thread; 1 for
             this one alone. Several need a job from :func:`prepare_sweep`.
+
+    Raises:
+        UserError: see :func:`next_step`; or another sweep is at work in ``out``.
     """
     progress = progress or Silent()
     job.check()
     report = begin_report(job, out, resume=resume, force=force)
     if is_finished(job, report):
         return report
-    stale = [] if report.rows else _figures_of(out)
-    with Workers(job, n_workers) as workers:
+    with _alone_in(out), Workers(job, n_workers) as workers:
+        # Another sweep may have written since.
+        report = begin_report(job, out, resume=resume, force=force)
+        stale = [] if report.rows else [out / name for name in figure_names_at(out)]
         report.save(out)
         for path in stale:
             # Drawn from the report that was replaced.
@@ -148,12 +161,24 @@ def _winners(job: SweepJob, report: PruningReport) -> list[Task]:
     return [replace(DENSE_TASK, windows=ALL), *chosen]
 
 
-def _figures_of(out: Path) -> list[Path]:
-    """The figures that were drawn from the report in a folder; none where it can't be read."""
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """While open, no other sweep works in the folder; it is made, and removed if left empty."""
+    is_new = not out.exists()
+    with disk_errors(out):
+        make_folder(out)
     try:
-        return [out / name for name in PruningReport.load(out).figure_names]
-    except UserError:
-        return []
+        told = (
+            f"another sweep is at work in '{out}': wait for it, or give another folder for "
+            f"{named('out')}"
+        )
+        with alone(out / LOCK, patience_s=0, told=told):
+            yield
+    finally:
+        # A folder that holds a report stays.
+        if is_new:
+            with suppress(OSError):
+                out.rmdir()
 
 
 def _run(

@@ -392,11 +392,11 @@ def test_force_replaces_a_model_whose_plan_is_of_another_version(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "damaged: it holds no plan"),
+        ("{", "is damaged: it can't be read as JSON"),
         ("[]", "damaged: it holds no plan"),
         ("{}", "damaged: it holds no plan"),
         ('{"plan": 3}', "damaged: it holds no plan"),
-        ('{"plan": {}}', "no pruning plan"),
+        ('{"plan": {}}', r"pruning\.json' is not a file of this program"),
         ('{"plan": {"format": "transformer-pruning-plan", "format_version": 9}}', "version 9"),
     ],
 )

@@ -64,8 +64,8 @@ def _drop(*path: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_drop("format"), "no pruning plan"),
-        (_set("format", "transformer-projection"), "no pruning plan"),
+        (_drop("format"), "is not a file of this program"),
+        (_set("format", "transformer-projection"), "is not a file of this program"),
         (_set("format_version", 2), "version 2, .* reads versions up to 1: .*pruning prune"),
         (_drop("format_version"), "format_version is None"),
         (_drop("method"), "damaged: 'method'"),
@@ -109,7 +109,7 @@ def test_a_damaged_plan_is_refused_in_one_line(
 
 @pytest.mark.parametrize("values", [[], None, "plan", 3])
 def test_what_is_no_table_is_no_plan(values: Any) -> None:
-    with pytest.raises(UserError, match="no pruning plan"):
+    with pytest.raises(UserError, match=r"'pruning\.json' is not a file of this program"):
         PruningPlan.from_dict(values)
 
 

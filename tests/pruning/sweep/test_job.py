@@ -372,12 +372,72 @@ def test_a_folder_in_use_is_refused(done: tuple[SweepJob, Path], tmp_path: Path)
         with pytest.raises(UserError, match="is a file"):
             begin_report(quick, used / "thesis.txt", resume=resume, force=force)
     (used / JSON_FILE).write_text("{}")
-    with pytest.raises(UserError, match="not the work of this program"):
+    with pytest.raises(UserError, match="is not a file of this program"):
         begin_report(quick, used, resume=False, force=True)
     # Replaced: other settings are no hindrance.
     other = small(job, refits=("none",), methods=("magnitude",), sparsities=(0.25,))
     report = run_sweep(other, out, force=True)
     assert {row.method for row in report.rows} == {DENSE, "magnitude"}
+
+
+def test_a_kill_in_the_first_save_hinders_no_sweep(
+    done: tuple[SweepJob, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = done
+    quick = small(job, refits=("none",), methods=("random",), sparsities=(0.5,))
+    for out, resume in ((tmp_path / "again", False), (tmp_path / "resumed", True)):
+        out.mkdir()
+        # As replacing files and locks name them.
+        for name in (f".{JSON_FILE}.partial", ".lock"):
+            (out / name).write_text("{")
+        run_sweep(quick, out, resume=resume)
+        assert {path.name for path in out.iterdir()} == {JSON_FILE, CSV_FILE}
+    # A stranger's file beside them is one still.
+    (used := tmp_path / "used").mkdir()
+    for name in (f".{JSON_FILE}.partial", "thesis.txt"):
+        (used / name).write_text("{")
+    with pytest.raises(UserError, match="holds other files and no report"):
+        run_sweep(quick, used, resume=True)
+
+
+def test_two_sweeps_do_not_work_in_one_folder(done: tuple[SweepJob, Path], tmp_path: Path) -> None:
+    job, _ = done
+    quick = small(job, refits=("none",), methods=("random",), sparsities=(0.5,))
+    out = tmp_path / "above" / "out"
+    refusals: list[str] = []
+
+    class Second(Silent):
+        """Another sweep begins while the first is at work."""
+
+        def advance(self, n: int) -> None:
+            if not refusals:
+                for resume, force in ((True, False), (False, True)):
+                    with pytest.raises(UserError, match="another sweep is at work") as caught:
+                        run_sweep(quick, out, resume=resume, force=force)
+                    refusals.append(str(caught.value))
+
+    report = run_sweep(quick, out, progress=Second())
+    assert len(refusals) == 2
+    assert PruningReport.load(out) == report
+    assert {path.name for path in out.iterdir()} == {JSON_FILE, CSV_FILE}
+
+
+@pytest.mark.parametrize("damage", [{"format_version": 99}, {"rows": 3}])
+def test_a_report_that_can_not_be_read_is_replaced_with_its_figures(
+    done: tuple[SweepJob, Path], tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    job, _ = done
+    quick = small(job, refits=("none",), methods=("random",), sparsities=(0.5,))
+    out = tmp_path / "out"
+    report = PruningReport(quick.facts(), quick.model_facts())
+    report.save(out)
+    for name in report.figure_names:
+        (out / name).write_text("of the old one")
+    (out / "mine.html").write_text("mine")
+    values = json.loads((out / JSON_FILE).read_text(encoding="utf-8")) | damage
+    (out / JSON_FILE).write_text(json.dumps(values))
+    run_sweep(quick, out, force=True)
+    assert {path.name for path in out.iterdir()} == {JSON_FILE, CSV_FILE, "mine.html"}
 
 
 def test_what_can_not_be_is_a_row_with_the_reason(

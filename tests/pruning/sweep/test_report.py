@@ -163,9 +163,9 @@ def test_a_report_knows_what_it_has() -> None:
         ("{", "is damaged: it can't be read as JSON"),
         ("[" * 100_000, "is damaged: it can't be read as JSON"),
         ("\udcff", "is damaged: it can't be read as JSON"),
-        ("[]", "is not the work of this program"),
-        ('{"format": "another"}', "is not the work of this program"),
-        ("null", "is not the work of this program"),
+        ("[]", "is not a file of this program"),
+        ('{"format": "another"}', "is not a file of this program"),
+        ("null", "is not a file of this program"),
     ],
 )
 def test_what_is_no_report_is_refused(text: str, says: str, tmp_path: Path) -> None:
