@@ -22,11 +22,17 @@ _LOOK_EVERY_S = 0.2
 
 
 def find_apart(
-    folder: Path, layer: int, site: str, settings: PoleSettings, waiting: Callable[[], None]
+    folder: Path,
+    layer: int,
+    site: str,
+    layout: str,
+    settings: PoleSettings,
+    waiting: Callable[[], None],
 ) -> Poles:
     """As ``pruning poles`` finds them, and keeps them beside the projection.
 
     Args:
+        layout: the layout on whose map they are looked for.
         waiting: called again and again meanwhile; raising in it ends the process.
 
     Raises:
@@ -41,6 +47,7 @@ def find_apart(
         "--min-samples", str(settings.effective_min_samples),
         "--selection", settings.selection,
         "--epsilon", str(settings.epsilon),
+        "--layout", layout,
         "--json",
         # A folder's name is no option, whatever it is.
         "--", str(folder),
@@ -59,7 +66,8 @@ def find_apart(
         if process.poll() is None:
             process.kill()
             process.communicate()
-    found = load_poles(folder, layer, site, settings) if process.returncode == 0 else None
+    ended_well = process.returncode == 0
+    found = load_poles(folder, layer, site, settings, layout) if ended_well else None
     if found is None:
         raise _error(said, process.returncode)
     return found

@@ -9,21 +9,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from dashboard.drawing import palette
+from projector.errors import UserError
 from projector.sites import short_words
 
 _LEAST_SHOWN = 0.04
+# What advice no page can follow speaks of.
+_NOT_ON_PAGES = ("force", "resume")
 # What the fields of pages are called, by the settings that they set.
 LABELS = {
     "methods": "Methods",
-    "method": "Methods",
     "refits": "Refits",
-    "refit": "Refits",
     "sparsities": "Shares to remove",
-    "sparsity": "Shares to remove",
     "n_seeds": "Seeds",
-    "seeds": "Seeds",
     "n_sequences": "Calibration sequences",
-    "sequences": "Calibration sequences",
     "calibration": "Calibration text",
     "evaluation": "Evaluation text",
     "evaluations": "Evaluation text",
@@ -32,11 +30,7 @@ LABELS = {
     "min_cluster_size": "Fewest neurons of a pole",
     "selection": "Selection",
     "epsilon": "Poles closer than this are one",
-    "layer": "Layer",
-    "site": "Site",
-    "sites": "Site",
     "layout": "Layout",
-    "by": "Order",
 }
 
 
@@ -90,3 +84,20 @@ def page_words(setting: str, value: tuple[Any, ...]) -> str:
     if isinstance(value[0], bool):
         return f"{label}: {'yes' if value[0] else 'no'}"
     return f"{label}: {value[0]}"
+
+
+def page_text(error: UserError) -> str:
+    """An error's message in the words of pages, which can't replace what another run left there.
+
+    Where the message advises to, a page says what can be done on it.
+    """
+    text = ""
+    for part in error.to_record()["parts"]:
+        if isinstance(part, str):
+            text += part
+        elif part[0] in _NOT_ON_PAGES:
+            problem = text[: max(text.rfind("; "), text.rfind(": "), 0)]
+            return f"{problem}; start another one under another name".removeprefix("; ")
+        else:
+            text += page_words(part[0], tuple(part[1:]))
+    return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -255,41 +254,33 @@ def poles_at(path: Path, layer: int, site: str, layout: str, settings: PoleSetti
         layout: where the settings look for groups on the map, it is this layout's.
 
     Raises:
-        UserError: see :func:`pruning.poles.poles.find_poles`.
+        UserError: see :func:`pruning.poles.finding.find_poles`.
     """
 
     def find() -> Poles:
         with st.spinner("Finding poles …"):
             projection = projection_at(path)
-            if _is_of_layout(settings) and layout != projection.layout_name():
-                # What is kept beside a projection, and what the command finds, is of the first.
-                return find_poles(_seen_by(projection, layout), layer, site, settings)
-            found = load_poles(path, layer, site, settings)
-            return found or _find_poles(path, projection, layer, site, settings)
+            found = load_poles(path, layer, site, settings, layout)
+            return found or _find_poles(path, projection, layer, site, layout, settings)
 
     return _kept(_poles_key(path, layer, site, layout, settings), find)
 
 
-def _is_of_layout(settings: PoleSettings) -> bool:
-    """Whether other positions give other poles."""
-    return settings.space == "positions"
-
-
-def _seen_by(projection: Projection, layout: str) -> Projection:
-    """The projection with one layout alone."""
-    return replace(projection, layouts={layout: projection.layouts[layout]})
+def _own_layout(layout: str, settings: PoleSettings) -> str:
+    """The layout, where other positions give other poles."""
+    return layout if settings.space == "positions" else ""
 
 
 def _poles_key(path: Path, layer: int, site: str, layout: str, settings: PoleSettings) -> Key:
-    own = layout if _is_of_layout(settings) else ""
+    own = _own_layout(layout, settings)
     return ("poles", path, _stamp_of_projection(path), layer, site, own, settings.key)
 
 
 def _find_poles(
-    path: Path, projection: Projection, layer: int, site: str, settings: PoleSettings
+    path: Path, projection: Projection, layer: int, site: str, layout: str, settings: PoleSettings
 ) -> Poles:
     if projection.figures(layer, site).n_neurons <= MOST_AT_ONCE:
-        return find_poles(projection, layer, site, settings)
+        return find_poles(projection, layer, site, settings, layout)
     place = st.empty()
 
     def waiting() -> None:
@@ -297,7 +288,7 @@ def _find_poles(
         place.caption("On a wide layer this takes a while; nothing else has to wait for it.")
 
     try:
-        return find_apart(path, layer, site, settings, waiting)
+        return find_apart(path, layer, site, layout, settings, waiting)
     finally:
         place.empty()
 
@@ -306,10 +297,10 @@ def tree_at(
     path: Path, layer: int, site: str, layout: str, settings: PoleSettings
 ) -> CondensedTree:
     """The condensed tree of one map."""
-    own = layout if _is_of_layout(settings) else ""
+    own = _own_layout(layout, settings)
 
     def make(projection: Projection) -> CondensedTree:
-        return condensed_tree(_seen_by(projection, layout), layer, site, settings)
+        return condensed_tree(projection, layer, site, settings, layout)
 
     return _of_projection("tree", path, layer, site, own, settings.key, make=make)
 

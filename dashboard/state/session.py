@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.navigation.page import StreamlitPage
 
-from dashboard.drawing.text import page_words
+from dashboard.drawing.text import page_text
 from dashboard.state.selection import Selection, parse_grouping
 from projector.errors import UserError
 from pruning.poles.poles import PoleSettings
@@ -144,7 +144,7 @@ def problems() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        tell(error.worded(page_words))
+        tell(page_text(error))
 
 
 def plain(text: str) -> str:

@@ -23,7 +23,7 @@ class Settings:
     Attributes:
         roots: folders below which projections, models and reports are found; nothing else is read.
         projection: name of the one to open first, see :func:`dashboard.roots.find_folders`; None
-            for any. One that is not there goes by its whole path, which is no such name.
+            for any. One that is not there goes by its whole path.
         model: what ``--model`` named; None for the one that the projection names.
         device, dtype: see :func:`projector.model.loading.load_model`.
     """
@@ -77,14 +77,14 @@ def parse_settings(arguments: list[str]) -> Settings:
     roots = [path.resolve() for path in given.root]
     for path in given.root:
         if not path.is_dir():
-            raise UserError(f"--root '{path}' is no folder: check its name")
+            raise UserError(f"--root '{path}' is not a folder: check its name")
     opened = None
     if given.projection is not None and not given.projection.exists():
         # What it would lie in is no root: that may be the whole disk.
         opened = str(given.projection.resolve())
     elif given.projection is not None:
         if not given.projection.is_dir():
-            raise UserError(f"--projection '{given.projection}' is no folder: check its name")
+            raise UserError(f"--projection '{given.projection}' is not a folder: check its name")
         where = given.projection.resolve()
         if not any(where.is_relative_to(root) for root in roots):
             roots.insert(0, where.parent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -38,8 +38,9 @@ class _Entry:
 
 @dataclass
 class _Turn:
-    """Someone makes a value now."""
+    """Someone makes a value now; ``n_forgotten``: how often its kind was forgotten before."""
 
+    n_forgotten: int
     thread: int = field(default_factory=threading.get_ident)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -60,6 +61,7 @@ class Shelf:
         self._lock = threading.Lock()
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._turns: dict[Key, _Turn] = {}
+        self._n_forgotten: Counter[Hashable] = Counter()
         self._n_bytes = 0
 
     @property
@@ -89,7 +91,7 @@ class Shelf:
                     return entry.value
                 turn = self._turns.get(key)
                 if turn is None:
-                    turn = self._turns[key] = _Turn()
+                    turn = self._turns[key] = _Turn(self._n_forgotten[key[0]])
                     break
             if turn.thread == threading.get_ident():
                 raise RuntimeError(f"making {key[0]} asks for itself")
@@ -99,7 +101,8 @@ class Shelf:
             value = make()
             entry = _Entry(value, size_of(value), self._clock())
             with self._lock:
-                self._put(key, entry)
+                if turn.n_forgotten == self._n_forgotten[key[0]]:
+                    self._put(key, entry)
             return value
         finally:
             with self._lock:
@@ -113,8 +116,12 @@ class Shelf:
             return None if entry is None else entry.value
 
     def forget(self, kind: str) -> None:
-        """Drop all values of a kind: those whose keys begin with it."""
+        """Drop all values of a kind: those whose keys begin with it.
+
+        One that is being made is given to who makes it, and not kept: it may be of before.
+        """
         with self._lock:
+            self._n_forgotten[kind] += 1
             for key in [key for key in self._entries if key[0] == kind]:
                 self._n_bytes -= self._entries.pop(key).n_bytes
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dashboard.components.neuron_map import Panel, View, neuron_map, standalone_html
 from dashboard.drawing import coloring, palette
 from dashboard.drawing.legend import Legend
-from dashboard.drawing.text import neuron_name, page_words
+from dashboard.drawing.text import neuron_name, page_text
 from dashboard.drawing.trust import trust_figures
 from dashboard.frame import exports
 from dashboard.frame.chosen import (
@@ -74,9 +74,10 @@ def show(scene: Scene) -> None:
 
 
 def _tell(scene: Scene) -> None:
+    record = OBJECTIVES.get(scene.projection.layout(scene.layout).settings.objective)
     st.caption(
         "Drag to turn, wheel to zoom, Shift and drag to move, R for the first view; click a neuron "
-        "to choose it. " + OBJECTIVES[scene.projection.layout(scene.layout).settings.objective].read
+        "to choose it. " + ("" if record is None else record.read)
     )
 
 
@@ -88,7 +89,7 @@ def _find_poles(scene: Scene, sites: list[str]) -> None:
             poles_at(scene.path, scene.layer, site, scene.layout, session.pole_settings())
         except UserError as error:
             # A map without poles is a map still.
-            st.caption(session.plain(f"No poles: {error.worded(page_words)}"))
+            st.caption(session.plain(f"No poles: {page_text(error)}"))
             return
     if missing:
         session.run_again()
@@ -112,7 +113,7 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
             painted = replace(
                 painted,
                 values=np.full_like(painted.values, palette.NO_GROUP),
-                legend=Legend("", ((error.worded(page_words), None),)),
+                legend=Legend("", ((page_text(error), None),)),
             )
         panels.append(
             Panel(
@@ -247,7 +248,7 @@ def _find(scene: Scene) -> None:
         if neuron >= n:
             raise UserError(f"layer {layer} has no neuron {neuron:,}: give 0 to {n - 1:,}")
     except UserError as error:
-        st.session_state["find problem"] = error.worded(page_words)
+        st.session_state["find problem"] = page_text(error)
         return
     session.change(layer=layer)
     session.change(neuron=neuron)

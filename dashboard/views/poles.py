@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import ablation
 from dashboard.drawing.figures import tree_figure
-from dashboard.drawing.text import LABELS, neuron_name, number, page_words
+from dashboard.drawing.text import LABELS, neuron_name, number, page_text
 from dashboard.frame.exports import offer_figure
 from dashboard.frame.work import Within, working
 from dashboard.prompts import as_it_can, encode, recall
@@ -308,9 +308,7 @@ def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[
             except UserError as error:
                 # It was chosen on another page, and is no reason not to score the text.
                 st.warning(
-                    session.plain(
-                        f"Without the prompt of the Prompt page: {error.worded(page_words)}"
-                    )
+                    session.plain(f"Without the prompt of the Prompt page: {page_text(error)}")
                 )
                 prompt = None
         text: EvaluationText | None = None

@@ -17,7 +17,7 @@ from dashboard.components.neuron_map import (
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import Frames, frames_of, scale_of
 from dashboard.drawing.legend import Legend
-from dashboard.drawing.text import neuron_name, number, page_words
+from dashboard.drawing.text import neuron_name, number, page_text
 from dashboard.frame.chosen import marked_of, show_chosen, show_marked, sites_beside
 from dashboard.frame.work import working
 from dashboard.prompts import (
@@ -108,7 +108,7 @@ def _send() -> None:
         first = send("prompt text")
         second = send("other text") if state.get("compare") else None
     except UserError as error:
-        state["prompt problem"] = error.worded(page_words)
+        state["prompt problem"] = page_text(error)
         return
     session.change(prompt=first, other=second, token=None)
     state["filled prompt"], state["filled other"] = first, second

@@ -12,7 +12,7 @@ from dashboard import jobs, sweeping
 from dashboard.components.neuron_map import Panel, View, neuron_map
 from dashboard.drawing import coloring, palette
 from dashboard.drawing.legend import Legend
-from dashboard.drawing.text import LABELS, neuron_name, page_words
+from dashboard.drawing.text import LABELS, neuron_name, page_text
 from dashboard.frame.exports import offer_figure
 from dashboard.orders import LEAST_SEQUENCES, MOST_SEEDS, MOST_SEQUENCES, Order
 from dashboard.state import session
@@ -351,7 +351,8 @@ def _show_job(scene: Scene, job: jobs.Job, was_running: bool) -> None:
     left, right = st.columns([4, 1.4], vertical_alignment="center")
     said = state.text
     if state.error is not None:
-        said += f"; {state.error.worded(page_words)}"
+        # The page tells names, not where the server's folders lie.
+        said += f"; {page_text(state.error).replace(str(job.folder), job.name)}"
     text = f"{session.plain(job.name)}: {session.plain(said)}"
     if state.phase == "running":
         left.progress(state.share, text)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -30,12 +31,29 @@ def _nothing() -> None:
 def test_they_are_those_that_are_found_here(copied: Copied) -> None:
     folder = copied(DECODER) / DECODER
     settings = PoleSettings("abs-correlation", 2, None, "leaf", 0.125)
-    found = find_apart(folder, 1, "attn_out", settings, _nothing)
+    layout = Projection.load(folder).layout_name()
+    found = find_apart(folder, 1, "attn_out", layout, settings, _nothing)
     expected = find_poles(Projection.load(folder), 1, "attn_out", settings)
     assert torch.equal(found.labels, expected.labels)
     assert found.sizes == expected.sizes
     assert found.settings == settings
     assert (folder / poles_file(settings)).exists()
+
+
+def test_they_are_those_of_the_layout(copied: Copied) -> None:
+    folder = copied(DECODER) / DECODER
+    loaded = Projection.load(folder)
+    first, placed = next(iter(loaded.layouts.items()))
+    positions = {name: each.roll(7, 0) for name, each in placed.positions.items()}
+    other = replace(placed, settings=replace(placed.settings, absolute=True), positions=positions)
+    name = other.settings.name
+    replace(loaded, layouts={first: placed, name: other}).save(folder, force=True)
+    settings = PoleSettings("positions", 2, None, "leaf", 0.0)
+    found = find_apart(folder, 1, "mlp_post", name, settings, _nothing)
+    expected = find_poles(Projection.load(folder), 1, "mlp_post", settings, name)
+    assert torch.equal(found.labels, expected.labels)
+    assert (folder / poles_file(settings, name)).exists()
+    assert not (folder / poles_file(settings)).exists()
 
 
 class Ended:
@@ -67,7 +85,7 @@ def test_what_can_not_be_is_said(
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Ended(said.encode(), status))
     with pytest.raises(UserError, match=told):
-        find_apart(tmp_path, 0, "mlp_post", PoleSettings(), _nothing)
+        find_apart(tmp_path, 0, "mlp_post", "stress-3d", PoleSettings(), _nothing)
 
 
 def test_it_ends_when_nobody_waits(copied: Copied) -> None:
@@ -78,7 +96,7 @@ def test_it_ends_when_nobody_waits(copied: Copied) -> None:
 
     before = set(psutil.Process().children(recursive=True))
     with pytest.raises(KeyboardInterrupt):
-        find_apart(folder, 0, "mlp_post", PoleSettings(), leave)
+        find_apart(folder, 0, "mlp_post", "stress-3d", PoleSettings(), leave)
     time.sleep(0.1)
     assert set(psutil.Process().children(recursive=True)) <= before
     assert not (folder / poles_file(PoleSettings())).exists()

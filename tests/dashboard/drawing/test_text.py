@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from dashboard.drawing import palette
-from dashboard.drawing.text import colored_tokens, number, page_words
+from dashboard.drawing.text import colored_tokens, number, page_text, page_words
 from projector.errors import UserError, named
+from projector.storage.resuming import Work, decide
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -116,3 +117,42 @@ def test_a_page_calls_settings_as_its_fields_are_called() -> None:
         "Calibration sequences is less than Fewest neurons of a pole: 5; see memory budget or "
         "keep statistics: yes"
     )
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "finished", "resume", "told"),
+    [
+        (
+            Work("/data/tiny", "its seeds is 2, and this one's 3"),
+            None,
+            True,
+            "'/data/tiny' belongs to another sweep: its seeds is 2, and this one's 3; "
+            "start another one under another name",
+        ),
+        (
+            Work("/data/tiny"),
+            None,
+            False,
+            "'/data/tiny' is what a stopped sweep left; start another one under another name",
+        ),
+        (
+            None,
+            Work("/data/tiny"),
+            False,
+            "'/data/tiny' holds the result of a sweep already; "
+            "start another one under another name",
+        ),
+    ],
+)
+def test_a_page_gives_no_advice_that_it_can_not_follow(
+    unfinished: Work | None, finished: Work | None, resume: bool, told: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        decide(unfinished, finished, resume=resume, force=False, what="sweep")
+    assert page_text(refused.value) == told
+
+
+def test_a_page_s_text_of_other_errors_is_all_of_them() -> None:
+    error = UserError(f"{named('n_sequences', 4)} is too small: give more, or {named('epsilon')}")
+    assert page_text(error) == error.worded(page_words)
+    assert page_text(UserError(named("force", True))) == "start another one under another name"

@@ -95,7 +95,7 @@ def test_a_projection_that_is_not_there_is_said_and_another_shown(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--root", "nowhere"], "--root 'nowhere' is no folder"),
+        (["--root", "nowhere"], "--root 'nowhere' is not a folder"),
         (["--colour"], "Unrecognized arguments"),
     ],
 )

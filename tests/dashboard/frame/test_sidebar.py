@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +28,6 @@ from tests.dashboard.pages import (
     link,
     maps_of,
 )
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "projection-v1"
 
 
 def test_what_is_chosen_at_the_side_is_shown(open_page: Open) -> None:
@@ -144,19 +141,3 @@ def test_a_layout_is_chosen_and_shown_on_every_page(
     (error,) = errors(at)
     assert "no layout moon" in error
     assert at.sidebar.selectbox(key="choose layout").value == first
-
-
-@pytest.mark.parametrize("name", ["stress", "linear"])
-def test_a_projection_of_version_1_is_shown(name: str, tmp_path: Path, start: Open) -> None:
-    own = tmp_path / "own"
-    shutil.copytree(GOLDEN / name, own / "old")
-    expected = Projection.load(own / "old")
-    layer, site = expected.maps[0]
-    # Its poles are found there, so that the map is drawn once.
-    at = start(own, "poles", projection="old").run()
-    assert errors(at) == []
-    at = start(own, "map", projection="old").run()
-    assert errors(at) == []
-    positions = expected.positions(layer, site).numpy()
-    points = decoded(maps_of(at)[0]["panels"][0]["positions"], np.float32, len(positions), 3)
-    np.testing.assert_array_equal(points[:, : positions.shape[1]], positions)

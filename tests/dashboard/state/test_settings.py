@@ -81,8 +81,8 @@ def test_a_root_may_be_a_projection_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--projection", __file__], "--projection '.*' is no folder"),
-        (["--root", "nowhere"], "--root 'nowhere' is no folder"),
+        (["--projection", __file__], "--projection '.*' is not a folder"),
+        (["--root", "nowhere"], "--root 'nowhere' is not a folder"),
         (["--colour", "red"], "unrecognized arguments: --colour red"),
         (["--model"], "--model: expected one argument"),
     ],
@@ -95,7 +95,7 @@ def test_a_mistake_is_said_in_one_line(arguments: list[str], says: str) -> None:
 
 def test_a_file_is_no_projection(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         parse_settings(["--projection", str(tmp_path / "file")])
 
 

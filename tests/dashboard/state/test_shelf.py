@@ -75,6 +75,24 @@ def test_a_kind_is_forgotten_and_no_other() -> None:
     assert shelf.n_bytes == 10
 
 
+def test_what_is_forgotten_while_it_is_made_is_made_anew() -> None:
+    """A list of folders that was begun before a folder was made lacks that one."""
+    shelf, made = Shelf(1_000), list[int]()
+
+    def interrupted() -> np.ndarray:
+        shelf.forget("a")
+        return make(10, made)
+
+    for key in (("a", 1), ("b", 1)):
+        assert len(shelf.keep(key, interrupted)) == 10
+    assert shelf.peek(("a", 1)) is None
+    assert shelf.peek(("b", 1)) is not None
+    shelf.keep(("a", 1), lambda: make(10, made))
+    assert made == [10, 10, 10]
+    assert shelf.peek(("a", 1)) is not None
+    assert shelf.n_bytes == 20
+
+
 def test_what_fails_is_not_kept() -> None:
     shelf = Shelf(1_000)
 

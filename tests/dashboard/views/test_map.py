@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from dashboard.components.neuron_map import View
 from dashboard.state import loading
 from dashboard.state.shelf import shelf
 from dashboard.views import map as map_view
+from projector.layouts.registry import OBJECTIVES, register
+from projector.layouts.stress import STRESS
 from projector.projection.projection import STATISTICS_FILE, Projection
 from pruning.poles.finding import find_poles
 from pruning.poles.poles import Poles, PoleSettings
@@ -133,11 +136,16 @@ def test_a_wide_layer_s_poles_are_found_apart(
     apart: list[tuple[int, str]] = []
 
     def find_apart(
-        folder: Path, layer: int, site: str, settings: PoleSettings, waiting: Callable[[], None]
+        folder: Path,
+        layer: int,
+        site: str,
+        layout: str,
+        settings: PoleSettings,
+        waiting: Callable[[], None],
     ) -> Poles:
         apart.append((layer, site))
         waiting()
-        return find_poles(Projection.load(folder), layer, site, settings)
+        return find_poles(Projection.load(folder), layer, site, settings, layout)
 
     monkeypatch.setattr(loading, "MOST_AT_ONCE", 30)
     monkeypatch.setattr(loading, "find_apart", find_apart)
@@ -202,3 +210,24 @@ def test_statistics_that_went_away_are_one_message(
     (root / DECODER / STATISTICS_FILE).unlink()
     at.sidebar.select_slider(key="choose layer").set_value(1).run()
     assert any("can't be read any more" in error for error in errors(at))
+
+
+def test_an_objective_that_is_registered_is_shown_as_any_other(
+    copied: Callable[..., Path], start: Open
+) -> None:
+    own = copied(DECODER)
+    fake = replace(STRESS, name="fake", read="Read it with a pinch of salt.")
+    register(fake)
+    try:
+        loaded = Projection.load(own / DECODER)
+        first, placed = next(iter(loaded.layouts.items()))
+        other = replace(placed, settings=replace(placed.settings, objective="fake"))
+        layouts = {first: placed, other.settings.name: other}
+        replace(loaded, layouts=layouts).save(own / DECODER, force=True)
+        at = start(own, "map", projection=DECODER, layout=other.settings.name).run()
+        assert errors(at) == []
+        assert at.sidebar.selectbox(key="choose layout").options == [first, "fake-3d"]
+        assert at.sidebar.selectbox(key="choose layout").value == "fake-3d"
+        assert any(each.value.endswith(fake.read) for each in at.caption)
+    finally:
+        del OBJECTIVES[fake.name]

@@ -13,11 +13,12 @@ import torch
 from transformers import AutoTokenizer
 
 from dashboard.prompts import Prompt, store
+from dashboard.state import loading
 from dashboard.state.store import examples_name, stored_examples, stored_prompts
 from projector.projection.projection import Projection
 from projector.statistics.examples import Examples
 from pruning.poles.finding import find_poles
-from pruning.poles.poles import PoleSettings
+from pruning.poles.poles import Poles, PoleSettings
 from tests.dashboard.conftest import DECODER, ENCODER, Open
 from tests.dashboard.pages import (
     GROUPING,
@@ -204,3 +205,24 @@ def test_what_an_exemplar_responds_to_is_that_neuron_s(
         at_token = int(examples.highest_at[int(name[1:])][0])
         token = tokenizer.decode([int(examples.ids[at_token])])
         assert text.startswith(json.dumps(token, ensure_ascii=False))
+
+
+def test_poles_of_a_wide_map_are_found_apart_for_any_layout(
+    layouts: tuple[Path, str, str], start: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the server nobody else could draw anything meanwhile."""
+    own, *names = layouts
+    asked: list[str] = []
+
+    def find(
+        folder: Path, layer: int, site: str, layout: str, settings: PoleSettings, _: object
+    ) -> Poles:
+        asked.append(layout)
+        return find_poles(Projection.load(folder), layer, site, settings, layout)
+
+    monkeypatch.setattr(loading, "MOST_AT_ONCE", 0)
+    monkeypatch.setattr(loading, "find_apart", find)
+    for name in names:
+        params = {"projection": DECODER, "layer": 1, "site": "mlp_post", "layout": name}
+        assert errors(start(own, "poles", **params, grouping=ON_THE_MAP).run()) == []
+    assert asked == names

@@ -18,7 +18,11 @@ from streamlit.util import calc_hash
 from dashboard.jobs import Word
 from projector.errors import UserError
 from projector.projection.projection import Projection
+from pruning.methods import registry as methods
+from pruning.methods.method import Method
 from pruning.methods.plan import PLAN_FILE, LayerPlan, PruningPlan
+from pruning.refit import registry as refits
+from pruning.refit.record import Refit
 from pruning.sweep.report import PruningReport, Row
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import (
@@ -210,6 +214,36 @@ def test_what_is_wrong_with_a_field_is_one_line(
     assert fields_of(at)[label] == value
     assert errors(at.run()) == []
     assert not (root / ".jobs").exists()
+
+
+def test_a_method_and_a_refit_that_are_registered_can_be_compared(
+    copied: Callable[..., Path], start: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = copied(DECODER, "models", "seen.txt", "unseen.txt")
+    begun = psutil.Process()
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: begun)
+    method = Method("fake-method", "those that a test names", scores=lambda layer: layer.weights)
+    refit = Refit("fake-refit", "what a test says")
+    methods.register(method)
+    refits.register(refit)
+    try:
+        at = start(own, "pruning", projection=DECODER).run()
+        for key, record in (("sweep methods", method), ("sweep refits", refit)):
+            field = at.multiselect(key=key)
+            assert field.options[-1] == record.name
+            assert field.help.endswith(f"- `{record.name}`: {record.help}\n")
+            field.set_value([record.name])
+        type_in(at, Calibration_text="seen.txt", Evaluation_text="unseen.txt")
+        at.run()
+        # Two shares, and the dense model.
+        assert "3 models to score" in [each.value for each in at.caption]
+        at = click(at, "Start")
+        assert errors(at) == []
+        order = json.loads((own / ".jobs" / "sweep-1.json").read_text())["order"]
+        assert (order["methods"], order["refits"]) == (["fake-method"], ["fake-refit"])
+    finally:
+        del methods.METHODS[method.name]
+        del refits.REFITS[refit.name]
 
 
 def test_a_sweep_is_started_and_its_fields_stay(
