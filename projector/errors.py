@@ -132,7 +132,7 @@ class SettingError(UserError):
     def __init__(self, setting: str, value: Any, problem: str, expected: str) -> None:
         shown = f"'{value}'" if isinstance(value, str) else value
         if is_number(value):
-            shown = f"{value:,}"
+            shown = number_text(value)
         super().__init__(
             f"{named(setting)} {shown} {problem}: {expected}",
             setting=setting,
@@ -154,6 +154,12 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def number_text(value: float) -> str:
+    """A number as a person writes it: ``1,500``, ``0.003``; 3 where it is 3.0."""
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return f"{int(value) if is_whole else value:,}"
+
+
 def check_choice(setting: str, value: Any, choices: Any) -> None:
     """Raise a SettingError unless the value is one of the choices, all of them texts."""
     if value not in choices:
@@ -163,4 +169,4 @@ def check_choice(setting: str, value: Any, choices: Any) -> None:
 def check_least(setting: str, value: Any, least: float) -> None:
     """Raise a SettingError if a number is below ``least``; None, an unset setting, passes."""
     if value is not None and not value >= least:
-        raise SettingError(setting, value, "is too small", f"give {least:,} or more")
+        raise SettingError(setting, value, "is too small", f"give {number_text(least)} or more")

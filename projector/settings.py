@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
-HELP, MAY_DIFFER, CHOICES, UNIT = "help", "may_differ", "choices", "unit"
+HELP, MAY_DIFFER, CHOICES, UNIT, BY_SOME = "help", "may_differ", "choices", "unit", "by_some"
 
 
 def setting(
@@ -20,6 +20,7 @@ def setting(
     may_differ: bool = False,
     choices: Iterable[str] = (),
     unit: str = "",
+    by_some: bool = False,
 ) -> Any:
     """A field of settings: ``dataclasses.field`` with what faces and checks read of it.
 
@@ -29,8 +30,16 @@ def setting(
         may_differ: whether two runs that differ in it are the same run all the same.
         choices: the values it may have, for faces that offer them.
         unit: ``bytes`` where a face may take ``8GiB`` for the number.
+        by_some: whether only some methods read it, each of which says so; with any other it has to
+            keep its default.
     """
-    metadata = {HELP: help, MAY_DIFFER: may_differ, CHOICES: tuple(choices), UNIT: unit}
+    metadata = {
+        HELP: help,
+        MAY_DIFFER: may_differ,
+        CHOICES: tuple(choices),
+        UNIT: unit,
+        BY_SOME: by_some,
+    }
     return (
         field(metadata=metadata)
         if default is MISSING

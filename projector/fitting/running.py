@@ -20,7 +20,7 @@ from projector.fitting.processes import OthersEnded, Processes
 from projector.fitting.provenance import projection_facts
 from projector.interrupt import DeferredInterrupt
 from projector.layouts.settings import Layout
-from projector.layouts.solving import OnlineTrainer, loss_of
+from projector.layouts.solving import OnlineTrainer
 from projector.memory import give_back, memory_errors
 from projector.model.loading import input_device
 from projector.pace import Pace
@@ -54,17 +54,8 @@ class Training:
         log_dir: Path | None = None,
     ) -> None:
         self.layout = layout
-        self._trainer = OnlineTrainer(
-            layout.dim,
-            loss=loss_of(layout),
-            start=layout.start,
-            lr=layout.lr,
-            p=layout.p,
-            accumulate=layout.accumulate,
-            seed=layout.seed,
-            device=str(device),
-            log_with=log_with,
-            log_dir=log_dir,
+        self._trainer = OnlineTrainer.of(
+            layout, device=str(device), log_with=log_with, log_dir=log_dir
         )
 
     def step(self, correlations: Mapping[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from projector.errors import SettingError, check_choice, check_least, named
-from projector.layouts.settings import Layout, parse_layouts
+from projector.layouts.settings import Layout, check_distinct, parse_layouts
 from projector.settings import setting
 from projector.sites import check_sites, sites_help
 
@@ -116,11 +116,8 @@ def choose_layouts(
         for part in parts
         for layout in ([part] if isinstance(part, Layout) else parse_layouts(part))
     ]
-    names = [layout.name for layout in found]
-    text = ",".join(names)
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingError("layouts", text, f"names {name} twice", "name each layout once")
+    text = ",".join(layout.name for layout in found)
+    check_distinct(found)
     if not found:
         raise SettingError("layouts", text, "names no layout", "name one or more")
     if sum(layout.how.trains for layout in found) > 1:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from projector.settings import setting
 
 if TYPE_CHECKING:
     import torch
@@ -18,29 +20,6 @@ if TYPE_CHECKING:
 # What chooses the first method of every objective.
 DEFAULT_SOLVER = "smacof"
 STARTS = ("classical", "single-point", "uniform", "normal")
-
-
-class Settings(Protocol):
-    """What a method may read of a layout; see :class:`projector.layouts.settings.Layout`."""
-
-    @property
-    def objective(self) -> str: ...
-    @property
-    def solver(self) -> str: ...
-    @property
-    def dim(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def start(self) -> str: ...
-    @property
-    def p(self) -> float: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def accumulate(self) -> int: ...
-    @property
-    def absolute(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -76,8 +55,7 @@ class Method:
 
     Attributes:
         name: ``smacof``, ``adamw``, ``moves``, ``umap``.
-        reads: which of the settings ``start``, ``p``, ``lr`` and ``accumulate`` change what it
-            finds; ``dim``, ``seed`` and ``absolute`` are for all.
+        reads: which of the settings that only some methods read change what it finds.
         place: positions of several maps from their correlations. None where positions are trained,
             batch by batch while the model runs, by the objective's loss.
         pair_bytes: what placing a map of N neurons takes of memory for each of its N² pairs,
@@ -115,7 +93,7 @@ class Objective:
         name: what a user chooses it by.
         help: one line for a help text, without a full stop.
         methods: what finds its positions, by the solver that chooses it; the first by
-            ``smacof``, the solver of every layout that names no other.
+            ``DEFAULT_SOLVER``, the solver of every layout that names no other.
         dim: coordinates of a position unless others are asked for.
         most_dim: the most that it can have; None for any number.
         loss: for methods that train: points (n, d), their ρ (n, n), and the order of the norm → a
@@ -131,7 +109,7 @@ class Objective:
         evenly: why its positions are no denser in one place than in another, so that no groups
             can be found by density; empty where they can.
         read: how to read a map of it, for a person who looks at one.
-        then: the objective that a person who has seen this one may try next.
+        then: the objective that a person who has seen this one may try next; empty for any other.
     """
 
     name: str
@@ -148,7 +126,115 @@ class Objective:
     is_order: bool = False
     evenly: str = ""
     read: str = "Neighbours fire together; far distances mean little."
-    then: str = "stress"
+    then: str = ""
+
+
+OBJECTIVES: dict[str, Objective] = {}
+
+
+def register(objective: Objective) -> None:
+    """Make an objective known, by its name, to every command, estimate, figure and page."""
+    OBJECTIVES[objective.name] = objective
+
+
+def solvers() -> list[str]:
+    """What chooses a method of some objective."""
+    return list(dict.fromkeys(s for each in OBJECTIVES.values() for s in each.methods))
+
+
+def trained_solvers() -> list[str]:
+    """What chooses a method that trains positions while the model runs."""
+    methods = [item for each in OBJECTIVES.values() for item in each.methods.items()]
+    return list(dict.fromkeys(solver for solver, how in methods if how.trains))
+
+
+def objective_help() -> str:
+    """What a user may choose between, in one line of marked-up text."""
+    return " ".join(f"[b]{each.name}[/b]: {each.help}." for each in OBJECTIVES.values())
+
+
+def dim_help() -> str:
+    """The dimensions that objectives have unasked: ``3, or 1 for linear``."""
+    usual = max(dims := [each.dim for each in OBJECTIVES.values()], key=dims.count)
+    others = [f"{each.dim} for {each.name}" for each in OBJECTIVES.values() if each.dim != usual]
+    return f"Coordinates of a position: {', or '.join([str(usual), *others])}."
+
+
+def solver_help() -> str:
+    """The method that each solver chooses of each objective, in one line of marked-up text."""
+    parts = []
+    for solver in solvers():
+        methods = {
+            each.name: each.methods[solver]
+            for each in OBJECTIVES.values()
+            if solver in each.methods
+        }
+        trained = [name for name, how in methods.items() if how.trains]
+        said = [f"{how.name} for {name}" for name, how in methods.items() if not how.trains]
+        said += [f"learns batch by batch, for {' or '.join(trained)}"] if trained else []
+        parts.append(f"[b]{solver}[/b]: {', '.join(said)}.")
+    return " ".join(parts)
+
+
+def _read_with(name: str) -> str:
+    """The solvers with which some objective reads a setting: ``smacof or adamw``."""
+    methods = [item for each in OBJECTIVES.values() for item in each.methods.items()]
+    return " or ".join(dict.fromkeys(solver for solver, how in methods if name in how.reads))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a method may read of a layout; :class:`projector.layouts.settings.Layout` checks it.
+
+    Attributes:
+        objective: one of :data:`OBJECTIVES`.
+        solver: what chooses the objective's method: ``DEFAULT_SOLVER`` the first one it has,
+            ``adamw`` to train positions while the model runs.
+        dim: coordinates of a position; None for what the objective has unasked.
+        seed: of everything random, 0 to 2³² − 1.
+        start: where positions start from, one of ``STARTS``.
+        p: order of the norm that distances are measured by, at least 1.
+        lr: learning rate of a method that trains.
+        accumulate: batches per step of a method that trains.
+        absolute: use |ρ| in place of ρ.
+    """
+
+    objective: str = setting("stress", help=objective_help)
+    solver: str = setting(DEFAULT_SOLVER, help=solver_help)
+    # None is resolved when the layout is made.
+    dim: int = setting(None, help=dim_help)
+    seed: int = setting(0, help="Seed of everything random.")
+    start: str = setting(
+        "classical",
+        help=f"Where positions start: {', '.join(STARTS)}.",
+        choices=STARTS,
+        by_some=True,
+    )
+    p: float = setting(
+        2.0,
+        help=lambda: f"Order of the Lp distance. Other than 2 only with {_read_with('p')}.",
+        by_some=True,
+    )
+    lr: float = setting(3e-3, help=lambda: f"Learning rate of {_read_with('lr')}.", by_some=True)
+    accumulate: int = setting(
+        1, help=lambda: f"Batches per step of {_read_with('accumulate')}.", by_some=True
+    )
+    absolute: bool = setting(False, help="Use |ρ| in place of ρ.")
+
+    @property
+    def record(self) -> Objective:
+        """What its objective tells of itself."""
+        return OBJECTIVES[self.objective]
+
+    @property
+    def how(self) -> Method:
+        """What finds its positions."""
+        return self.record.methods[self.solver]
+
+    @property
+    def method(self) -> str:
+        """The name of the algorithm that does the work: smacof, adamw, moves, umap …"""
+        return self.how.name
 
 
 def each_placed(

@@ -4,59 +4,38 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import Field, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, asdict, dataclass, fields
 from typing import Any
 
-from projector.errors import SettingError, check_choice, check_least, named
-from projector.layouts.objective import DEFAULT_SOLVER, STARTS, Method, Objective
-from projector.layouts.registry import OBJECTIVES, dim_help, objective_help, solvers
-from projector.settings import CHOICES, setting
+from projector.errors import SettingError, check_choice, check_least, is_number, named
+from projector.layouts.objective import DEFAULT_SOLVER, STARTS, Settings
+from projector.layouts.registry import OBJECTIVES, solvers
+from projector.settings import BY_SOME, CHOICES
 
-__all__ = ["STARTS", "Layout", "parse_layout", "parse_layouts"]
+__all__ = [
+    "STARTS",
+    "Layout",
+    "check_distinct",
+    "layout_name",
+    "parse_layout",
+    "parse_layouts",
+]
 
 _MOST_SEED = 2**32 - 1
-# Settings that only some methods read.
-_OPTIONAL = ("start", "p", "lr", "accumulate")
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How positions are found.
+class Layout(Settings):
+    """How positions are found: :class:`projector.layouts.objective.Settings` that can be used.
 
     A setting that its method does not read has to keep its default: one that changes nothing would
     still make two equal layouts look different.
 
-    Attributes:
-        objective: one of :data:`projector.layouts.registry.OBJECTIVES`.
-        solver: what chooses the objective's method: ``smacof`` the first one it has, ``adamw`` to
-            train positions while the model runs.
-        dim: coordinates of a position; None for what the objective has unasked.
-        seed: of everything random, 0 to 2³² − 1.
-        start: where positions start from, one of ``STARTS``.
-        p: order of the norm that distances are measured by, at least 1.
-        lr: learning rate of ``adamw``.
-        accumulate: batches per step of ``adamw``.
-        absolute: use |ρ| in place of ρ.
-
     Raises:
-        SettingError: for a value that can't be, or one that its method does not read.
+        SettingError: for a value that is not possible, or one that its method does not read.
     """
-
-    objective: str = setting("stress", help=objective_help)
-    solver: str = setting(
-        DEFAULT_SOLVER, help="[b]smacof[/b], or [b]adamw[/b], which learns batch by batch."
-    )
-    # None is resolved when the layout is made.
-    dim: int = setting(None, help=dim_help)
-    seed: int = setting(0, help="Seed of everything random.")
-    start: str = setting(
-        "classical", help=f"Where positions start: {', '.join(STARTS)}.", choices=STARTS
-    )
-    p: float = setting(2.0, help="Order of the distance; other than 2 with adamw.")
-    lr: float = setting(3e-3, help="Learning rate of adamw.")
-    accumulate: int = setting(1, help="Batches per step of adamw.")
-    absolute: bool = setting(False, help="Use |ρ| in place of ρ.")
 
     def __post_init__(self) -> None:
         check_choice("objective", self.objective, OBJECTIVES)
@@ -87,7 +66,7 @@ class Layout:
             raise SettingError("lr", self.lr, "is not possible", "give more than 0")
         check_least("accumulate", self.accumulate, 1)
         for each in fields(self):
-            if each.name in _OPTIONAL and each.name not in self.how.reads:
+            if each.metadata[BY_SOME] and each.name not in self.how.reads:
                 self._check_unread(each)
 
     def _check_unread(self, each: Field[Any]) -> None:
@@ -105,33 +84,30 @@ class Layout:
         )
 
     @property
-    def record(self) -> Objective:
-        """What its objective tells of itself."""
-        return OBJECTIVES[self.objective]
-
-    @property
-    def how(self) -> Method:
-        """What finds its positions."""
-        return self.record.methods[self.solver]
-
-    @property
-    def method(self) -> str:
-        """The name of the algorithm that does the work: smacof, adamw, moves, umap …"""
-        return self.how.name
-
-    @property
     def name(self) -> str:
         """Objective and dimension, and what differs from the default: ``stress-3d-absolute``.
 
         It names the layout's files too: letters, digits, dots, hyphens and plus signs alone.
         :func:`parse_layout` is the inverse.
         """
-        parts = [self.objective, f"{self.dim}d"]
-        for each in _in_name():
-            value = getattr(self, each.name)
-            if value != each.default:
-                parts.append(_part(each, value))
-        return "-".join(parts)
+        return layout_name(asdict(self))
+
+
+def layout_name(settings: Mapping[str, Any]) -> str:
+    """What a layout of these settings, by name, is called: see :attr:`Layout.name`.
+
+    They may be settings that no solver here takes, such as those of imported positions, and
+    settings without effect, which were once accepted: the name leaves these out.
+    """
+    objective, solver = settings["objective"], settings["solver"]
+    how = OBJECTIVES[objective].methods.get(solver) if objective in OBJECTIVES else None
+    parts = [objective, f"{settings['dim']}d"]
+    for each in _in_name():
+        value = settings.get(each.name)
+        is_read = not each.metadata[BY_SOME] or (how is not None and each.name in how.reads)
+        if is_read and value is not None and value != each.default:
+            parts.append(_part(each, value))
+    return "-".join(parts)
 
 
 def parse_layout(name: str) -> Layout:
@@ -141,8 +117,8 @@ def parse_layout(name: str) -> Layout:
     it is the objective's own: ``linear``, ``stress-2d-seed1-absolute``.
 
     Raises:
-        SettingError: on ``layouts``, for what is no such name; on a setting, for a value of it
-            that can't be.
+        SettingError: on ``layouts``, for a text that is not such a name; on a setting, for a value
+            of it that is not possible.
     """
     text = name.strip()
     # Where the name of one objective begins that of another, the longer one is meant.
@@ -176,11 +152,18 @@ def parse_layouts(text: str) -> tuple[Layout, ...]:
         SettingError: see :func:`parse_layout`; and for a layout that is named twice.
     """
     layouts = tuple(parse_layout(part) for part in text.split(","))
+    check_distinct(layouts)
+    return layouts
+
+
+def check_distinct(layouts: Sequence[Layout]) -> None:
+    """Raise a SettingError if two of these layouts are the same."""
     names = [layout.name for layout in layouts]
     for name in names:
         if names.count(name) > 1:
-            raise SettingError("layouts", text, f"names {name} twice", "name each layout once")
-    return layouts
+            raise SettingError(
+                "layouts", ",".join(names), f"names {name} twice", "name each layout once"
+            )
 
 
 def _in_name() -> list[Field[Any]]:
@@ -198,6 +181,8 @@ def _part(each: Field[Any], value: Any) -> str:
         return each.name
     if isinstance(each.default, str):
         return str(value)
+    if not is_number(value):
+        return f"{each.name}{value}"
     number = float(value) if isinstance(each.default, float) else int(value)
     return f"{each.name}{number!r}"
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from projector.errors import SettingError, UserError, named
-from projector.layouts.objective import Placement, Settings
+from projector.layouts.objective import DEFAULT_SOLVER, Placement, Settings
 from projector.layouts.registry import OBJECTIVES
 from projector.layouts.settings import STARTS, Layout
-from projector.layouts.solvers.online import TRACKERS, Loss, OnlineTrainer, train_until_still
+from projector.layouts.solvers.online import TRACKERS, OnlineTrainer, train_until_still
 from projector.statistics.correlations import Correlation, MatrixFree, among_all, as_correlation
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "Placement",
     "among_all",
     "finish_trained",
-    "loss_of",
     "place",
     "solve",
     "solve_all",
@@ -38,7 +37,7 @@ def place(
     correlation: Matrix,
     dim: int | None = None,
     objective: str = "stress",
-    solver: str = "smacof",
+    solver: str = DEFAULT_SOLVER,
     seed: int = 0,
     **settings: object,
 ) -> Matrix:
@@ -118,24 +117,9 @@ def _trained(correlation: Correlation, layout: Layout) -> Placement:
     rho = correlation.matrix()
     if len(rho) == 0:
         return Placement(among_all(rho.new_zeros(0, layout.dim), correlation.is_defined))
-    trainer = OnlineTrainer(
-        layout.dim,
-        loss=loss_of(layout),
-        start=layout.start,
-        lr=layout.lr,
-        p=layout.p,
-        seed=layout.seed,
-        device=rho.device,
-    )
+    trainer = OnlineTrainer.of(layout, device=rho.device)
     points = train_until_still(trainer, rho.abs() if layout.absolute else rho)
     return Placement(among_all(finish_trained(points, layout), correlation.is_defined))
-
-
-def loss_of(layout: Layout) -> Loss:
-    """What the training of a layout lowers."""
-    loss = layout.record.loss
-    assert loss is not None, f"the objective {layout.objective} is not trained"
-    return loss
 
 
 def _needs_matrix(correlation: Correlation, layout: Layout) -> UserError:
@@ -161,4 +145,4 @@ def finish_trained(points: Tensor, layout: Settings) -> Tensor:
     # Beyond this their distances' squares leave float32.
     if not bool((points.abs() < 1e18).all()):
         raise UserError(f"the training of positions diverged: lower {named('lr')} or {named('p')}")
-    return OBJECTIVES[layout.objective].finish(points)
+    return layout.record.finish(points)

@@ -6,11 +6,10 @@ Nothing here needs PyTorch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from projector.errors import UserError
-from projector.layouts.settings import Layout
+from projector.layouts.settings import layout_name
 from projector.projection.faithfulness import FIGURES, PlacementFigures
 from projector.storage.entries import Entry
 
@@ -255,21 +254,8 @@ class LayoutSettings:
 
     @property
     def name(self) -> str:
-        """What a layout of these settings is called, as :class:`Layout` has it.
-
-        Of settings that no solver here takes, such as imported ones, the likes of it.
-        """
-        known = {each.name for each in fields(Layout)}
-        try:
-            # Settings that change nothing were once accepted.
-            return Layout(**{k: v for k, v in self.as_dict().items() if k in known}).name
-        except (UserError, TypeError):
-            pass
-        words = [self.objective, f"{self.dim}d"]
-        words += [self.solver] if self.solver != "smacof" else []
-        words += [f"seed{self.seed}"] if self.seed else []
-        words += ["absolute"] if self.absolute else []
-        return "-".join(words)
+        """What a layout of these settings is called."""
+        return layout_name(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from projector.corpus.sources import sources_help
 from projector.fitting.settings import FitSettings, choose_layouts
+from projector.layouts.registry import trained_solvers
 from projector.layouts.settings import Layout
 from projector.settings import setting
 from projector.storage.resuming import FORCE_HELP, RESUME_HELP
@@ -32,6 +33,10 @@ def _corpus_help() -> str:
     return f"{sources_help()}."
 
 
+def _log_help() -> str:
+    return f"Track {' or '.join(trained_solvers())} with [b]tensorboard[/b], in OUT.logs."
+
+
 @dataclass(frozen=True)
 class FitOptions:
     """What is asked of the command apart from the settings of the fit."""
@@ -44,7 +49,7 @@ class FitOptions:
     )
     corpus: str = setting("stdlib", help=_corpus_help)
     pictures: bool = setting(False, help="Also write the pictures, as HTML, to OUT.")
-    log_with: str | None = setting(None, help="Track adamw with [b]tensorboard[/b], in OUT.logs.")
+    log_with: str | None = setting(None, help=_log_help)
     force: bool = setting(False, help=FORCE_HELP)
     resume: bool = setting(False, help=RESUME_HELP)
 
@@ -110,7 +115,8 @@ def _check(
 
     if options.log_with is not None and not any(layout.how.trains for layout in layouts):
         raise UserError(
-            f"{named('log_with')} follows the training of {named('solver', 'adamw')}: add that",
+            f"{named('log_with')} follows a training, and no layout here is trained: "
+            f"add {' or '.join(named('solver', each) for each in trained_solvers())}",
             setting="log_with",
             value=options.log_with,
         )

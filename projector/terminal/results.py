@@ -49,7 +49,7 @@ def next_command(projection: Any, out: Path, pictures: list[Path]) -> str:
         if all(projection.has_statistics_of(*key) for key in projection.maps):
             record = OBJECTIVES.get(projection.layout().settings.objective)
             made = {each.settings.objective for each in projection.layouts.values()}
-            following = [] if record is None else [record.then]
+            following = [record.then] if record is not None and record.then in OBJECTIVES else []
             left = [each for each in (*following, *OBJECTIVES) if each not in made]
             if left:
                 then = f"{program} layout {quote(str(out))} --objective {left[0]}"

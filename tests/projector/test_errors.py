@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import pytest
 
@@ -28,6 +29,23 @@ def test_a_setting_error_carries_name_value_and_what_would_be_right() -> None:
     error = SettingError("dim", 1500, "is too much", "give less than 768")
     assert (error.setting, error.value, error.expected) == ("dim", 1500, "give less than 768")
     assert error.worded(option_words) == "--dim 1,500 is too much: give less than 768"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (3.0, "3"),
+        (1500.0, "1,500"),
+        (0.003, "0.003"),
+        (1e-07, "1e-07"),
+        (1e30, "1e+30"),
+        (-2, "-2"),
+    ],
+)
+def test_numbers_are_told_as_they_are_given(value: float, shown: str) -> None:
+    assert str(SettingError("p", value, "is wrong", "leave it out")).startswith(f"p {shown} is")
+    with pytest.raises(SettingError, match=re.escape(f"give {shown} or more")):
+        check_least("p", value - 1e31, value)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +18,9 @@ from torch import Tensor, nn
 
 from projector.errors import SettingError, check_choice
 from projector.layouts.costs import dissimilarity, stress_loss
+from projector.layouts.objective import Settings
 from projector.layouts.start import start_positions
+from projector.settings import BY_SOME
 
 TRACKERS = ("tensorboard",)
 # Points (n, d), their ρ (n, n) and the order of the norm → a scalar.
@@ -82,6 +86,29 @@ class OnlineTrainer:
         log_with: name of an Accelerate tracker, or None.
         log_dir: folder the tracker writes to.
     """
+
+    @classmethod
+    def of(cls, layout: Settings, **more: Any) -> OnlineTrainer:
+        """The trainer of a layout.
+
+        It is handed every setting that the layout's method reads, but for ``absolute``, which
+        changes the correlations that it is shown.
+
+        Args:
+            more: ``device``, ``log_with``, ``log_dir``.
+
+        Raises:
+            TypeError: for a setting that trainers know nothing of: it would have no effect.
+        """
+        loss = layout.record.loss
+        assert loss is not None, f"the objective {layout.objective} is not trained"
+        told = {
+            each.name: getattr(layout, each.name)
+            for each in fields(layout)
+            if each.name not in ("objective", "solver", "absolute")
+            and (not each.metadata[BY_SOME] or each.name in layout.how.reads)
+        }
+        return cls(loss=loss, **told, **more)
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from projector.layouts.objective import (
 )
 from projector.layouts.registry import OBJECTIVES, dim_help, objective_help, register
 from projector.layouts.settings import Layout, parse_layout
+from projector.layouts.solvers.online import OnlineTrainer
+from projector.settings import setting
 from projector.terminal.cli import app
 
 Checkpoint = Callable[[str], Path]
@@ -67,6 +70,34 @@ RING = Objective(
     read="Angles alone tell something.",
     then="linear",
 )
+
+
+def _outside(points: Tensor, rho: Tensor, p: float) -> Tensor:
+    return (points.norm(dim=1) - 2).square().mean()
+
+
+def _on_a_sphere(points: Tensor) -> Tensor:
+    return 5 * points / points.norm(dim=1, keepdim=True)
+
+
+SPRING = replace(
+    RING,
+    name="spring",
+    help="trained to a sphere",
+    methods={**RING.methods, "drill": Method(name="drill", reads=frozenset({"lr"}))},
+    loss=_outside,
+    finish=_on_a_sphere,
+    own=(),
+    columns=(),
+    then="",
+)
+
+
+@pytest.fixture
+def spring() -> Iterator[Objective]:
+    register(SPRING)
+    yield SPRING
+    del OBJECTIVES[SPRING.name]
 
 
 @pytest.fixture
@@ -158,17 +189,87 @@ def test_memory_and_time_are_reckoned_by_the_record(
 def test_its_settings_are_checked_and_named_as_any_others(ring: Objective) -> None:
     assert Layout(objective="ring").name == "ring-2d"
     assert parse_layout("ring-1d-absolute") == Layout(objective="ring", dim=1, absolute=True)
-    for settings, setting in (
+    for settings, wrong in (
         ({"dim": 3}, "dim"),
         ({"start": "normal"}, "start"),
         ({"solver": "adamw"}, "solver"),
     ):
         with pytest.raises(SettingError) as caught:
             Layout(objective="ring", **settings)  # type: ignore[arg-type]
-        assert caught.value.setting == setting
+        assert caught.value.setting == wrong
     assert "[b]ring[/b]: all on a circle." in objective_help()
     assert "2 for ring" in dim_help()
     assert projector.place(torch.eye(5), objective="ring").shape == (5, 2)
+
+
+def help_of(*command: str) -> str:
+    return " ".join(run(*command, "--help").replace("│", " ").split())
+
+
+def test_an_objective_may_train_by_a_solver_of_its_own(
+    ring: Objective, spring: Objective, checkpoint: Checkpoint, text_file: Path, tmp_path: Path
+) -> None:
+    for command in ("fit", "layout", "relayout"):
+        words = help_of(command)
+        assert "drill: learns batch by batch, for spring." in words
+        assert "turn for ring, turn for spring." in words
+        assert "Learning rate of adamw or drill." in words
+        assert "Other than 2 only with adamw." in words
+    assert "Track adamw or drill with tensorboard" in help_of("fit")
+
+    fitted = tmp_path / "fitted"
+    names = "ring-2d,spring-2d-drill"
+    said = run(
+        "fit", checkpoint("qwen2"), "--corpus", text_file, *ONE_MAP, "--layouts", names,
+        "--out", fitted,
+    )  # fmt: skip
+    assert "radius" in said
+    run("layout", fitted, "--objective", "spring", "--solver", "drill", "--lr", 0.05)
+    projection = projector.Projection.load(fitted)
+    assert list(projection.layouts) == ["ring-2d", "spring-2d-drill", "spring-2d-drill-lr0.05"]
+    for name in list(projection.layouts)[1:]:
+        norms = projection.positions(0, "mlp_post", name).norm(dim=1)
+        assert torch.allclose(norms, torch.full_like(norms, 5.0), atol=1e-4)
+    assert projection.layout("spring-2d-drill").settings.method == "drill"
+
+
+def test_a_log_is_of_an_objective_that_is_trained(spring: Objective, tmp_path: Path) -> None:
+    options = ("--log-with", "tensorboard", "--out", str(tmp_path / "out"))
+    result = CliRunner().invoke(app, ["fit", *options], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "add --solver adamw or --solver drill" in result.output
+
+
+@dataclass(frozen=True)
+class Stretched(Layout):
+    """A layout with one more setting, which one method reads."""
+
+    stretch: float = setting(1.0, help="How far apart.", by_some=True)
+
+
+class StretchedTrainer(OnlineTrainer):
+    """Takes it."""
+
+    def __init__(self, dim: int, *, stretch: float = 1.0, **settings: Any) -> None:
+        super().__init__(dim, **settings)
+        self.stretch = stretch
+
+
+def test_a_new_setting_is_refused_read_and_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingError, match="has no effect") as caught:
+        Stretched(stretch=2.0)
+    assert caught.value.setting == "stretch"
+    record = OBJECTIVES["stress"]
+    adamw = record.methods["adamw"]
+    reads = replace(adamw, reads=adamw.reads | {"stretch"})
+    changed = replace(record, methods={**record.methods, "adamw": reads})
+    monkeypatch.setitem(OBJECTIVES, "stress", changed)
+    layout = Stretched(solver="adamw", stretch=2.0, lr=0.5, seed=3)
+    trainer = StretchedTrainer.of(layout)
+    assert isinstance(trainer, StretchedTrainer)
+    assert (trainer.stretch, trainer.lr, trainer.dim) == (2.0, 0.5, 3)
+    with pytest.raises(TypeError, match="stretch"):
+        OnlineTrainer.of(layout)
 
 
 def test_nothing_is_known_of_it_afterwards() -> None:

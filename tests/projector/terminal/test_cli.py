@@ -503,7 +503,7 @@ def test_fit_of_what_is_no_such_model(
         (("--dim", "0"), "--dim 0 is too small"),
         (("--lr", "0", "--solver", "adamw"), "--lr 0.0 is not possible"),
         (("--accumulate", "0", "--solver", "adamw"), "--accumulate 0 is too small"),
-        (("--log-with", "tensorboard"), "--log-with follows the training of --solver adamw"),
+        (("--log-with", "tensorboard"), "no layout here is trained: add --solver adamw"),
         (("--log-with", "x", "--solver", "adamw", *ONE_MAP), "--log-with 'x' is not known"),
         (("--batch-size", "0"), "--batch-size 0 is too small: give 1 or more"),
         (("--sequence-length", "1"), "--sequence-length 1 is too small"),
