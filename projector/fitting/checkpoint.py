@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from projector.errors import UserError, named
 from projector.fitting.placing import MapPlacement, PlacedMap
+from projector.fitting.provenance import run_difference
 from projector.projection.facts import MapFacts
 from projector.projection.faithfulness import PlacementFigures
 from projector.storage.entries import Entry
 from projector.storage.locks import alone
 from projector.storage.replacing import remove_folder, replacing_file
-from projector.storage.resuming import told_difference
 from projector.storage.tensors import TensorFile, read_metadata, write_tensors
 
 FORMAT_VERSION = 4
@@ -116,7 +116,6 @@ class Checkpoint:
         facts: what two runs must share for one to go on from the other's checkpoint.
         rank: the number of this process.
         names: what a person calls those facts that are hashes.
-        settings: names of those facts that a user sets.
     """
 
     def __init__(
@@ -125,9 +124,8 @@ class Checkpoint:
         facts: Mapping[str, Any],
         rank: int = 0,
         names: Mapping[str, str] | None = None,
-        settings: Collection[str] = (),
     ) -> None:
-        self.folder, self.names, self.settings = folder, dict(names or {}), settings
+        self.folder, self.names = folder, dict(names or {})
         self.facts: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         self.choices: dict[str, Any] = {}
         self._gathered = folder / f"gathered-{rank}.safetensors"
@@ -245,13 +243,7 @@ class Checkpoint:
                 f"checkpoint '{self.folder}' has format version {header['version']}, and this "
                 f"program reads {FORMAT_VERSION}: delete it and start again"
             )
-        difference = told_difference(
-            header["facts"],
-            self.facts,
-            settings=self.settings,
-            their_words=header["names"],
-            our_words=self.names,
-        )
+        difference = run_difference(header["facts"], self.facts, header["names"], self.names)
         if difference is not None:
             raise OtherRun(self.folder, difference)
         return header

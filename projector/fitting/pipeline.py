@@ -27,7 +27,7 @@ from projector.fitting.preparing import Job, prepare
 from projector.fitting.processes import Processes, join_processes
 from projector.fitting.provenance import difference_from, fact_words, run_facts
 from projector.fitting.running import RunningFit
-from projector.fitting.settings import setting_names, split_options
+from projector.fitting.settings import split_options
 from projector.interrupt import DeferredInterrupt
 from projector.memory import memory_errors
 from projector.model.loading import BUNDLED, LoadedModel
@@ -303,7 +303,7 @@ def going_on(job: Job, out: Path, processes: Processes) -> Job:
 def _checkpoint(out: Path, job: Job, processes: Processes) -> Checkpoint:
     """That of this process, written or not."""
     facts, words = run_facts(job, processes.n), fact_words(job)
-    return Checkpoint(checkpoint_path(out), facts, processes.rank, words, setting_names())
+    return Checkpoint(checkpoint_path(out), facts, processes.rank, words)
 
 
 def _plan_of(choices: Mapping[str, Any]) -> Plan | None:

@@ -81,6 +81,33 @@ def fact_words(job: Job) -> dict[str, str]:
     return {"model": job.loaded.identifier, "corpus": job.corpus.source}
 
 
+def run_difference(
+    theirs: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    their_words: Mapping[str, str],
+    our_words: Mapping[str, str],
+) -> str | None:
+    """The first thing in which two runs differ, for a person; None where they are the same run.
+
+    Args:
+        theirs, ours: see :func:`run_facts`.
+        their_words, our_words: see :func:`fact_words`.
+    """
+    layouts = [facts.get("layout") for facts in (theirs, ours)]
+    if all(isinstance(each, Mapping) and len(each) == 1 for each in layouts):
+        # Of one layout, its settings are those that a person gave.
+        theirs, ours = _with_layout_settings(theirs), _with_layout_settings(ours)
+    return told_difference(
+        theirs, ours, settings=setting_names(), their_words=their_words, our_words=our_words
+    )
+
+
+def _with_layout_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in facts.items() if name not in ("layout", "layouts")}
+    (settings,) = facts["layout"].values()
+    return found | dict(settings)
+
+
 def difference_from(job: Job, made: Overview) -> str | None:
     """How a projection differs from what this run makes; None where it holds all of that.
 
@@ -90,13 +117,8 @@ def difference_from(job: Job, made: Overview) -> str | None:
     if facts.run is None:
         return "its projection does not say what settings it was made with"
     corpus = "unknown" if facts.corpus is None else facts.corpus.source
-    difference = told_difference(
-        facts.run,
-        settings_facts(job),
-        settings=setting_names(),
-        their_words={"model": facts.model.id, "corpus": corpus},
-        our_words=fact_words(job),
-    )
+    their_words = {"model": facts.model.id, "corpus": corpus}
+    difference = run_difference(facts.run, settings_facts(job), their_words, fact_words(job))
     return difference or _layouts_difference(job, made)
 
 

@@ -95,29 +95,26 @@ def decide(
         return Step.START
     if unfinished is not None:
         if unfinished.difference is not None:
-            return _replace(unfinished, force=force, what=what)
-        if finished is not None and not unfinished.may_replace:
-            _replace(finished, force=force or finished.difference is None, what=what)
+            _check_own(unfinished, force, what)
+            return Step.START
+        if finished is not None:
+            _check_own(finished, force or unfinished.may_replace, what)
         return Step.GO_ON
     if finished is not None:
-        return (
-            Step.LEAVE
-            if finished.difference is None
-            else _replace(finished, force=force, what=what)
-        )
+        _check_own(finished, force, what)
+        return Step.LEAVE if finished.difference is None else Step.START
     return Step.START
 
 
-def _replace(other: Work, *, force: bool, what: str) -> Step:
-    """Start over what another run left, or refuse to."""
-    if force:
-        return Step.START
-    raise UserError(
-        f"'{other.where}' belongs to another {what}: {other.difference}; repeat that {what}'s "
-        f"settings, add {named('force', True)} to replace it, or give another place",
-        setting="resume",
-        value=True,
-    )
+def _check_own(found: Work, may_replace: bool, what: str) -> None:
+    """Raise a UserError for what another run left, unless it may be replaced."""
+    if found.difference is not None and not may_replace:
+        raise UserError(
+            f"'{found.where}' belongs to another {what}: {found.difference}; repeat that {what}'s "
+            f"settings, add {named('force', True)} to replace it, or give another place",
+            setting="resume",
+            value=True,
+        )
 
 
 def told_difference(
@@ -140,6 +137,11 @@ def told_difference(
     users = set(settings)
     for name in [*other, *(name for name in one if name not in other)]:
         if name not in one or name not in other or one[name] != other[name]:
+            values = one.get(name), other.get(name)
+            if name in users and all(isinstance(value, bool) for value in values):
+                # Switches have no value to be told: a face says which of them it would be.
+                its, own = (named(name, value) for value in values)
+                return f"it has {its}, and this one {own}"
             called = named(name) if name in users else name.replace("_", " ").replace(".", " ")
             its = _told(one, name, their_words or {})
             own = _told(other, name, our_words or {})

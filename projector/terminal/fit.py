@@ -76,6 +76,7 @@ def fit(
     screen.become(processes.rank)
     from projector.fitting.checkpoint import beside, has_checkpoint
     from projector.fitting.pipeline import check_start, next_step, run
+    from projector.projection.overview import FACTS_FILE
     from projector.storage.resuming import Step
 
     out, again = options.out, {"force": options.force, "resume": options.resume}
@@ -85,11 +86,14 @@ def fit(
     with screen.progress() as progress:
         job = _prepare(model, options.corpus, settings, layouts, loading, progress)
     step = next_step(job, out, processes, **again)
+    why = "there is nothing to go on from"
+    if has_checkpoint(out) or (out / FACTS_FILE).exists():
+        why = "what another fit left is replaced"
     if step is Step.LEAVE:
         screen.say(f"[b]{escape(str(out))}[/b] holds this very fit, finished: nothing to do")
     else:
         if options.resume and step is Step.START:
-            screen.say("there is nothing to go on from: starting from the beginning")
+            screen.say(f"{escape(why)}: starting from the beginning")
         _estimate(screen, job, options, processes, step)
         screen.can_resume = lambda: has_checkpoint(out)
         with screen.progress() as progress:

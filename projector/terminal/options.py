@@ -88,14 +88,23 @@ _OPTIONS = {
     "evaluations": "--evaluation",
 }
 # Switches, whose option is named for what it does.
-_SWITCHES = {("keep_statistics", False): "--no-statistics", ("packed", False): "--no-pack"}
+_SWITCHES = {
+    ("keep_statistics", False): "--no-statistics",
+    ("packed", False): "--no-pack",
+    ("packed", True): "--pack",
+}
 
 
 def option_words(setting: str, value: tuple[Any, ...]) -> str:
-    """How the command line calls a setting: ``--dim``, ``--force``, ``--solver adamw``."""
+    """How the command line calls a setting: ``--dim``, ``--force``, ``--solver adamw``.
+
+    A switch has no option that undoes it: what it would undo is told as ``no --force``.
+    """
     option = _OPTIONS.get(setting, "--" + setting.replace("_", "-"))
     if not value:
         return option
     if isinstance(value[0], bool):
-        return _SWITCHES.get((setting, value[0]), option)
+        opposite = _SWITCHES.get((setting, not value[0]), None if value[0] else option)
+        otherwise = option if opposite is None else f"no {opposite}"
+        return _SWITCHES.get((setting, value[0]), otherwise)
     return f"{option} {value[0]}"

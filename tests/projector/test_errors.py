@@ -25,6 +25,19 @@ def test_a_switch_is_named_for_what_it_does() -> None:
     assert error.worded(option_words) == "--no-statistics"
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("keep_statistics", "no --no-statistics, --no-statistics"),
+        ("packed", "--pack, --no-pack"),
+        ("absolute", "--absolute, no --absolute"),
+    ],
+)
+def test_a_switch_that_is_not_set_has_words_too(setting: str, words: str) -> None:
+    error = UserError(f"{named(setting, True)}, {named(setting, False)}")
+    assert error.worded(option_words) == words
+
+
 def test_a_setting_error_carries_name_value_and_what_would_be_right() -> None:
     error = SettingError("dim", 1500, "is too much", "give less than 768")
     assert (error.setting, error.value, error.expected) == ("dim", 1500, "give less than 768")

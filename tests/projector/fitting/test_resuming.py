@@ -137,9 +137,10 @@ def test_a_queue_may_start_one_fit_again_and_again(
     ("changed", "told"),
     [
         ({"batch_size": 8}, "batch_size is 16, and this one's 8"),
-        ({"dim": 2}, "layouts is 'stress-3d', and this one's 'stress-2d'"),
+        ({"dim": 2}, "its dim is 3, and this one's 2"),
         ({"max_tokens": 500}, "max_tokens is 400, and this one's 500"),
-        ({"keep_statistics": True}, "keep_statistics is False, and this one's True"),
+        ({"layouts": "stress-3d,stress-2d"}, "layouts is 'stress-3d', and this one's 'stress-3d,s"),
+        ({"keep_statistics": True}, "it has keep_statistics=False, and this one keep_statistics=T"),
     ],
 )
 def test_what_another_fit_finished_is_refused_by_the_difference(
@@ -180,7 +181,7 @@ def test_both_start_over_what_another_fit_finished_or_left(
         with pytest.raises(KeyboardInterrupt):
             projector.fit(*arguments, out=finished, force=True, **OPTIONS, seed=1)
     assert checkpoint_path(finished).exists()
-    with pytest.raises(UserError, match=r"'stress-3d-seed1', and this one's 'stress-3d-seed2'"):
+    with pytest.raises(UserError, match="its seed is 1, and this one's 2"):
         projector.fit(*arguments, out=finished, resume=True, **OPTIONS, seed=2)
     projector.fit(*arguments, out=finished, resume=True, force=True, **OPTIONS, seed=2)
     assert not checkpoint_path(finished).exists()
