@@ -60,10 +60,10 @@ def run_job(root: Path, name: str, command: Callable[[], object]) -> int:
     elif status == _STOPPED:
         word = replace(word, phase="stopped", progress=progress)
     else:
-        error = _error(told.getvalue()) or UserError(
+        reason = _error(told.getvalue()) or UserError(
             f"the command ended with status {status}: see its log, {FOLDER}/{name}.log"
         )
-        word = replace(word, phase="failed", progress=progress, error=error)
+        word = replace(word, phase="failed", progress=progress, error=reason)
     if unforeseen is not None:
         word = replace(word, error=UserError(f"{type(unforeseen).__name__}: {unforeseen}"))
     word.write(path)
