@@ -101,7 +101,8 @@ def _cells(correlation: Tensor, n_per_cell: int) -> np.ndarray:
     values = correlation.float().numpy()
     if n_per_cell == 1:
         return values
-    # A neuron's correlation with itself, 1, is no pair: averaged in, it would draw a diagonal.
+    # A neuron's correlation with itself, 1, is not that of a pair: averaged in, it would draw a
+    # diagonal.
     values = values.copy()
     np.fill_diagonal(values, 0)
     edges = np.arange(0, len(values), n_per_cell)

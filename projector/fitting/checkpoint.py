@@ -89,7 +89,7 @@ def beside(out: Path, what: str) -> Path:
 
 
 def has_checkpoint(out: Path) -> bool:
-    """Whether a stopped fit into the folder ``out`` can be gone on with."""
+    """Whether a stopped fit into the folder ``out`` can be resumed."""
     # One that was killed in its first write has left a part of a file only.
     return any(checkpoint_path(out).glob("*.safetensors"))
 

@@ -216,8 +216,7 @@ def _check_dimensions(layouts: Sequence[Layout], widths: dict[MapKey, int]) -> N
             "dim",
             most,
             "is too much",
-            f"the narrowest map has {narrowest:,} neurons, which {narrowest - 1:,} dimensions "
-            "always suffice for",
+            f"give at most {narrowest - 1:,}, for the narrowest map has {narrowest:,} neurons",
         )
 
 

@@ -140,7 +140,7 @@ def _config_sha256(loaded: LoadedModel) -> str | None:
     config: Any = getattr(loaded.model, "config", None)
     if not hasattr(config, "to_diff_dict"):
         return None
-    # Where it was loaded from is no setting, and what it computes in is told by itself.
+    # Where it was loaded from is not a setting, and what it computes in is told by itself.
     left_out = ("dtype", "torch_dtype", "transformers_version")
     settings = {
         key: value

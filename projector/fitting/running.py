@@ -182,7 +182,7 @@ class RunningFit:
             del gathered
             self._gather(i_pass, gatherer, n_done, interrupt)
             if self.processes.n > 1:
-                # What is added up is no longer a share: it could not be gone on from.
+                # Once added up it is no longer this process's share, and could not be resumed.
                 self._write(i_pass, self.n_batches, gatherer)
                 gatherer.reduce(self.processes)
             self._place(i_pass, gatherer, trainings, interrupt)
@@ -209,7 +209,7 @@ class RunningFit:
         ]
         progress.begin(f"Running the model{which}", sum(n_tokens), "tokens")
         progress.advance(sum(n_tokens[:n_done]))
-        # Ctrl-C between two batches, not within one: half a batch counted in can't be gone on from.
+        # Ctrl-C between two batches, not within one: half a counted batch could not be resumed.
         gather(
             gatherer,
             job.corpus,
@@ -316,7 +316,7 @@ class RunningFit:
     def projection(self) -> Projection:
         """What was placed, in the order of the job.
 
-        In a process that is not the first: since the fit was last gone on with.
+        In a process that is not the first: since the fit was last resumed.
         """
         names = [map_name(*key) for key in self.job.widths]
         maps = [self.placed[name] for name in names if name in self.placed]

@@ -38,7 +38,7 @@ class FitSettings:
             less a margin. Where not all maps fit at once, the corpus is passed over more than once.
 
     Raises:
-        SettingError: for a value that can't be.
+        SettingError: for a value that is not possible.
     """
 
     sites: tuple[str, ...] | None = setting(None, help=sites_help)
@@ -63,11 +63,14 @@ class FitSettings:
         None,
         help="Positions left out at the start of each sequence. 1 where the model is causal.",
     )
-    keep_statistics: bool = setting(True, help="Keep positions only: far smaller on disk.")
+    keep_statistics: bool = setting(
+        True, help="Don't save means and covariances: far smaller on disk."
+    )
     memory_budget: int | None = setting(
         None,
-        help="Most memory beside the model, for example 8GiB: where not all maps fit, the model "
-        "runs over the corpus more than once. What is free, less a margin.",
+        help="Most memory to use besides the model's own, for example 8GiB. Where not all maps "
+        "fit, the model runs over the corpus more than once. By default what is free, less a "
+        "margin.",
         unit="bytes",
     )
 
@@ -97,8 +100,8 @@ def choose_layouts(
         given: fields of the one layout that are set.
 
     Raises:
-        SettingError: where both are given, a layout can't be, two are the same, or more than one
-            is trained while the model runs.
+        SettingError: where both are given, a layout is not possible, two are the same, or more
+            than one is trained while the model runs.
     """
     if layouts is None:
         return (Layout(**given),)

@@ -52,7 +52,7 @@ def place(
         (N, dim) float32, of the kind that was given, on the same device.
 
     Raises:
-        UserError: for a matrix that is not square or not symmetric, values that are no
+        UserError: for a matrix that is not square or not symmetric, values that are not
             correlations, or settings that do not fit together.
     """
     layout = Layout(
@@ -76,7 +76,8 @@ def solve(correlation: Tensor | MatrixFree | Correlation, layout: Layout) -> Pla
             neurons too many for a matrix.
 
     Raises:
-        UserError: for what is no correlation matrix, or a layout that needs a matrix and has none.
+        UserError: for what is not a correlation matrix, or a layout that needs a matrix and has
+            none.
     """
     return solve_all([correlation], layout)[0]
 

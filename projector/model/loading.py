@@ -213,8 +213,8 @@ def _is_on_hub(name: str, revision: str | None) -> bool:
             config = None
         if not isinstance(config, str):
             raise UserError(
-                f"unknown model '{name}': it is no local folder, and the hub gave none of that "
-                "name (check the spelling, your connection, or log in)"
+                f"unknown model '{name}': there is no such folder, and the hub gave no model of "
+                "that name (check the spelling, your connection, or log in)"
             ) from error
         return False
     return True

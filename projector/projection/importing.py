@@ -118,7 +118,7 @@ def _read_positions(path: Path) -> dict[tuple[int, str], Tensor]:
                 found[place] = positions
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"'{path}' is no safetensors file that can be read: {' '.join(str(error).split())}"
+            f"'{path}' can't be read as safetensors: {' '.join(str(error).split())}"
         ) from error
     if not found:
         raise UserError(

@@ -135,11 +135,14 @@ class Overview:
             return name
         if site not in self.facts.sites:
             known = ", ".join(self.facts.sites)
-            raise UserError(f"site '{site}' is not in this projection: it has {known}")
+            raise SettingError("site", site, "is not in this projection", f"it has {known}")
         if layer not in self.facts.layers:
             known = ", ".join(map(str, self.facts.layers))
-            raise UserError(f"layer {layer} is not in this projection: it has {known}")
-        raise UserError(f"layer {layer} of this model has no site '{site}'")
+            raise SettingError("layer", layer, "is not in this projection", f"it has {known}")
+        known = ", ".join(s for n, s in self.maps if n == layer)
+        raise SettingError(
+            "site", site, f"is not in layer {layer} of this model", f"it has {known}"
+        )
 
 
 @dataclass(frozen=True)

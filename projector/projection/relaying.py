@@ -130,7 +130,7 @@ def _check_new(where: Path, name: str, known: Mapping[str, object], *, force: bo
     if name in known and not force:
         raise UserError(
             f"projection '{where}' has a layout '{name}' already: add {named('force', True)} to "
-            f"replace it, or call the new one otherwise by {named('name')}",
+            f"replace it, or give another name with {named('name')}",
             setting="force",
             value=False,
         )

@@ -119,7 +119,7 @@ def check_out(out: Path, *, force: bool) -> None:
     path, elsewhere = out / FACTS_FILE, f"give another folder for {named('out')}"
     if not path.exists():
         raise UserError(
-            f"folder '{out}' holds other files, and no projection: {elsewhere}",
+            f"folder '{out}' holds files, but not those of a projection: {elsewhere}",
             setting="out",
             value=str(out),
         )

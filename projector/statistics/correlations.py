@@ -345,7 +345,7 @@ def among_all(found: Tensor, is_defined: Tensor) -> Tensor:
 
 
 def check_correlation(correlation: Tensor) -> None:
-    """Raise a UserError if this is no correlation matrix (N, N); NaN is left out."""
+    """Raise a UserError if this is not a correlation matrix (N, N); NaN is left out."""
     if correlation.ndim != 2 or correlation.shape[0] != correlation.shape[1]:
         raise UserError(
             f"a correlation matrix is square, and this has shape {tuple(correlation.shape)}"

@@ -261,7 +261,7 @@ class RunningCovariance:
         """(N, N) float64, over n_tokens (not n_tokens − 1); NaN for broken neurons."""
         scale = torch.full_like(self.mean, max(self.n_tokens, 1) ** -0.5)
         covariance = self._scatter.full(scale, dtype=dtype)
-        # What rounding left of a neuron that never changed is no variance.
+        # What rounding left of a neuron that never changed is not variance.
         covariance[self.is_dead] = 0
         covariance[:, self.is_dead] = 0
         covariance[self.is_broken] = torch.nan

@@ -134,7 +134,7 @@ def standardize(
     for first in range(0, n_neurons, n_at_once):
         some = activations[:, first : first + n_at_once]
         some = (some if chosen is None else some[chosen]).T.double()
-        # What rounding leaves of a neuron that never changes is no variance.
+        # What rounding leaves of a neuron that never changes is not variance.
         changes = some.amin(dim=1) < some.amax(dim=1)
         some -= some.mean(dim=1, keepdim=True)
         spread = some.square().mean(dim=1).sqrt()

@@ -18,7 +18,7 @@ _PATIENCE_S = 60.0
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A new folder to fill; at the end it stands in the place of ``folder``, with nothing else.
 
-    The one that is given does not exist yet, and what stands beside it goes with it: room for what
+    The one that is given does not exist yet, and what lies beside it goes with it: room for what
     is needed only until the end. Killed at any moment, it leaves the old folder or the new one:
     between the two renames it is the old one, under another name, and :func:`restore_folder`, or
     the next one that writes, puts it back.

@@ -51,7 +51,7 @@ def read_header(path: Path) -> Header:
 
     Raises:
         OSError: if the file can't be read.
-        DamagedFile: if it is cut, or is no safetensors file.
+        DamagedFile: if it is cut, or is not a safetensors file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

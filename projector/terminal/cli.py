@@ -12,7 +12,7 @@ from projector.terminal.usage import Commands
 
 app = typer.Typer(
     name="projector",
-    help="Place a transformer's neurons so that those that fire together stand together.",
+    help="Place a transformer's neurons so that neurons that fire together are placed together.",
     cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -136,7 +136,7 @@ def _settings_kind(annotation: Any) -> tuple[Any, tuple[str, ...]]:
     return (kind if is_dataclass(kind) else None), tuple(left_out)
 
 
-def _reader(each: Field[Any], annotation: Any) -> Callable[[str | None], Any] | None:
+def _reader(each: Field[Any], annotation: Any) -> Callable[[str | None, str], Any] | None:
     """What reads the text of an option; None where Typer reads it."""
     if each.metadata.get(UNIT) == "bytes":
         return parse_size
@@ -189,5 +189,5 @@ def _given(
             continue
         read = _reader(each, hints[each.name])
         value = values[each.name]
-        found[each.name] = value if read is None else read(value)
+        found[each.name] = value if read is None else read(value, each.name)
     return Given(kind, found)

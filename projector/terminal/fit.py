@@ -68,7 +68,8 @@ def fit(
 ) -> None:
     """Fit neuron positions: run MODEL over a corpus, and place each layer's neurons.
 
-    Says first how many tokens, how long and how much disk. Stopped, it goes on with --resume.
+    Says first how many tokens, how long and how much disk. A stopped fit continues with
+    --resume.
     """
     from projector.fitting.processes import join_processes
 
@@ -86,11 +87,13 @@ def fit(
     with screen.progress() as progress:
         job = _prepare(model, options.corpus, settings, layouts, loading, progress)
     step = next_step(job, out, processes, **again)
-    why = "there is nothing to go on from"
+    why = "there is no stopped fit here"
     if has_checkpoint(out) or (out / FACTS_FILE).exists():
         why = "what another fit left is replaced"
     if step is Step.LEAVE:
-        screen.say(f"[b]{escape(str(out))}[/b] holds this very fit, finished: nothing to do")
+        screen.say(
+            f"[b]{escape(str(out))}[/b] already holds this fit, finished. There is nothing to do."
+        )
     else:
         if options.resume and step is Step.START:
             screen.say(f"{escape(why)}: starting from the beginning")

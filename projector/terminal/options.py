@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from projector.errors import UserError
+from projector.errors import SettingError
 from projector.settings import setting
 
 SavedProjection = Annotated[Path, typer.Argument(metavar="DIR", help="A saved projection.")]
@@ -42,8 +42,12 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
-def parse_layers(text: str | None) -> tuple[int, ...] | None:
-    """``0,3-5`` → (0, 3, 4, 5)."""
+def parse_layers(text: str | None, setting: str = "layers") -> tuple[int, ...] | None:
+    """``0,3-5`` → (0, 3, 4, 5).
+
+    Raises:
+        SettingError: on ``setting``, for another text.
+    """
     if text is None:
         return None
     layers: list[int] = []
@@ -53,46 +57,50 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
         if not all(n.isdecimal() and len(n) < 6 for n in numbers) or int(numbers[0]) > int(
             numbers[1]
         ):
-            raise UserError(f"layers '{text}' can't be read: write for example 0,3-5")
+            raise SettingError(setting, text, "can't be read", "write for example 0,3-5")
         layers += range(int(numbers[0]), int(numbers[1]) + 1)
     return tuple(layers)
 
 
-def parse_sites(text: str | None) -> tuple[str, ...] | None:
+def parse_sites(text: str | None, setting: str = "sites") -> tuple[str, ...] | None:
     """``mlp_post,attn_out`` → its parts."""
     return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
-def parse_size(text: str | None) -> int | None:
-    """``8GiB``, ``500 MB`` or ``1.5g`` → bytes."""
+def parse_size(text: str | None, setting: str = "memory_budget") -> int | None:
+    """``8GiB``, ``500 MB`` or ``1.5g`` → bytes.
+
+    Raises:
+        SettingError: on ``setting``, for another text.
+    """
     if text is None:
         return None
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if found is None or (found[3] and not found[2]):
-        raise UserError(f"size '{text}' can't be read: write for example 8GiB or 500MB")
+        raise SettingError(setting, text, "can't be read", "write for example 8GiB or 500MB")
     unit = found[2].lower()
     return int(float(found[1]) * (_BINARY_UNITS[unit] if found[3] else _UNITS[unit]))
 
 
 # Settings whose option has another name than theirs.
-_OPTIONS = {
-    "p": "--lp",
-    "packed": "--pack",
-    "n_sequences": "--sequences",
-    "n_steps": "--steps",
-    "n_seeds": "--seeds",
-    "n_windows": "--windows",
-    "n_workers": "--workers",
-    "n_repeats": "--repeats",
-    "n_tasks": "--limit",
-    "evaluations": "--evaluation",
-}
+_OPTIONS: dict[str, str] = {}
 # Switches, whose option is named for what it does.
 _SWITCHES = {
     ("keep_statistics", False): "--no-statistics",
     ("packed", False): "--no-pack",
     ("packed", True): "--pack",
 }
+
+
+def name_options(**options: str) -> None:
+    """Make known what options are called of settings that go by another name: ``p="--lp"``.
+
+    Each package names those of its own commands.
+    """
+    _OPTIONS.update(options)
+
+
+name_options(p="--lp", packed="--pack")
 
 
 def option_words(setting: str, value: tuple[Any, ...]) -> str:

@@ -22,7 +22,7 @@ class AdditionOptions:
     """How a layout is added."""
 
     name: str | None = setting(
-        None, help="What the layout is called. Its settings by default, such as stress-3d."
+        None, help="Name of the layout. By default its settings, such as stress-3d."
     )
     force: bool = setting(False, help="Replace the layout of that name.")
 

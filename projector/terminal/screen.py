@@ -84,7 +84,7 @@ class Screen:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json, self.rank = as_json, 0
-        # Whether work that is stopped now can be gone on with.
+        # Whether work that is stopped now can be resumed.
         self.can_resume: Callable[[], bool] = lambda: False
         self.out = Console(stderr=as_json, highlight=False)
 
@@ -110,7 +110,7 @@ class Screen:
                 self.say_aside(
                     "stopped"
                     + (
-                        ": the same command with --resume goes on from here"
+                        ": the same command with --resume continues from here"
                         if self.can_resume()
                         else ""
                     )

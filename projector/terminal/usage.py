@@ -71,7 +71,7 @@ def _reason(error: Any, arguments: Sequence[str]) -> str:
         name, equals, value = argument.partition("=")
         if wanted is not None and name in flags:
             given = (value if equals else following)[:80]
-            return f"{name} '{given}' can't be: give {_KINDS[wanted[1]]}"
+            return f"{name} '{given}' is not {_KINDS[wanted[1]]}: give one"
     near = getattr(error, "possibilities", None)
     if near:
         (nearest,) = get_close_matches(error.option_name, near, n=1, cutoff=0)

@@ -47,7 +47,7 @@ def check_reconstructable(architecture: Architecture) -> None:
         if mlp.activation is None:
             raise NotApplicable(
                 f"layer {layer} can't be reconstructed, nor refitted once averaged: its neurons "
-                "are no known function of its MLP's inputs"
+                "are not a known function of its MLP's inputs"
             )
 
 

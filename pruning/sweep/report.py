@@ -187,7 +187,7 @@ class PruningReport:
         """Read what :meth:`save` wrote.
 
         Raises:
-            UserError: if it is no report, is damaged, or is of another format version.
+            UserError: if it is not a report, is damaged, or is of another format version.
         """
         path = Path(folder) / JSON_FILE
         values = upgraded(

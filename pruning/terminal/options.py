@@ -8,6 +8,18 @@ from typing import Annotated
 import typer
 
 from projector.errors import UserError, named
+from projector.terminal.options import name_options
+
+name_options(
+    n_sequences="--sequences",
+    n_steps="--steps",
+    n_seeds="--seeds",
+    n_windows="--windows",
+    n_workers="--workers",
+    n_repeats="--repeats",
+    n_tasks="--limit",
+    evaluations="--evaluation",
+)
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, for scripts.")

@@ -71,7 +71,7 @@ def poles(
         settings = PoleSettings(space, min_cluster_size, min_samples, selection, epsilon)
         saved = read_saved(projection_dir)
         projection = Projection.load(projection_dir)
-        maps = choose_maps(projection, parse_layers(layer), parse_sites(site) or ())
+        maps = choose_maps(projection, parse_layers(layer, "layer"), parse_sites(site) or ())
         check_poles_file(projection_dir, settings, layout)
         with screen.progress() as progress:
             progress.begin("Finding poles", len(maps), "maps")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
 from projector.errors import SettingError, UserError, check_choice, check_least, named, python_words
+from projector.terminal import options
 from projector.terminal.options import option_words
 
 
@@ -36,6 +38,25 @@ def test_a_switch_is_named_for_what_it_does() -> None:
 def test_a_switch_that_is_not_set_has_words_too(setting: str, words: str) -> None:
     error = UserError(f"{named(setting, True)}, {named(setting, False)}")
     assert error.worded(option_words) == words
+
+
+def test_each_package_names_its_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pruning.terminal.options  # noqa: F401  names those of pruning
+
+    assert option_words("p", (3,)) == "--lp 3"
+    assert option_words("n_workers", ()) == "--workers"
+    own = Path(options.__file__).read_text(encoding="utf-8")
+    assert not [name for name in ("n_workers", "n_windows", "evaluations") if name in own]
+    monkeypatch.setattr(options, "_OPTIONS", {})
+    assert option_words("n_things", ()) == "--n-things"
+    options.name_options(n_things="--things")
+    assert option_words("n_things", (2,)) == "--things 2"
+
+
+def test_what_a_command_line_spells_wrongly_is_told_by_its_setting() -> None:
+    with pytest.raises(SettingError) as caught:
+        options.parse_layers("0-", "layer")
+    assert (caught.value.setting, caught.value.value) == ("layer", "0-")
 
 
 def test_a_setting_error_carries_name_value_and_what_would_be_right() -> None:

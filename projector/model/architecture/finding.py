@@ -20,7 +20,7 @@ def find_architecture(model: nn.Module) -> Architecture:
     the model is left as it was.
 
     Raises:
-        UserError: if the model is no transformer over token ids, or is an encoder-decoder one.
+        UserError: if the model is not a transformer over token ids, or is an encoder-decoder one.
     """
     config = getattr(model, "config", None)
     if getattr(model, "main_input_name", "input_ids") != "input_ids":

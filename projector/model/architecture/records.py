@@ -57,7 +57,7 @@ class Mlp:
             ValueError: if the MLP's activation is not known.
         """
         if self.activation is None:
-            raise ValueError("this MLP's neurons are no known function of its inputs")
+            raise ValueError("this MLP's neurons are not a known function of its inputs")
         gated = self.activation(inputs[self.gate])
         return gated if len(inputs) == 1 else gated * inputs[1 - self.gate]
 

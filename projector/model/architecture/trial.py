@@ -90,13 +90,14 @@ def _token_embedding(model: nn.Module) -> Tensor:
     table = getattr(input_embedding(model), "weight", None)
     if not isinstance(table, Tensor):
         raise UserError(
-            f"{type(model).__name__} has no token embedding, so it is no transformer language model"
+            f"{type(model).__name__} has no token embedding, so it is not a transformer language "
+            "model"
         )
     return table
 
 
 def is_matrix(module: nn.Module) -> bool:
-    """Whether a module multiplies by a weight of two axes, and is no embedding."""
+    """Whether a module multiplies by a weight of two axes, and is not an embedding."""
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding)
 

@@ -132,7 +132,7 @@ def _shapes_of(model: nn.Module, config: Any) -> Shapes | None:
         with torch.device("meta"):
             built = type(model)(config)
     except Exception:
-        # Of any kind: a setting that is no width may be checked, or break the model, anyhow.
+        # Of any kind: a setting that is not a width may be checked, or break the model, anyhow.
         return None
     return {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
 

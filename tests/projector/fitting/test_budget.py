@@ -18,6 +18,7 @@ import torch
 
 import projector
 from projector import Projection, UserError
+from projector.errors import SettingError
 from projector.figures.html import write_pictures
 from projector.figures.words import trust_text
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
@@ -59,8 +60,9 @@ def test_sizes_are_read_with_their_units(text: str, n_bytes: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "much", "8 G B", "-3GB", "8iB", "1e9", "8XB"])
 def test_what_is_no_size_is_told(text: str) -> None:
-    with pytest.raises(UserError, match="8GiB"):
-        parse_size(text)
+    with pytest.raises(SettingError, match="8GiB") as caught:
+        parse_size(text, "room")
+    assert (caught.value.setting, caught.value.value) == ("room", text)
 
 
 def plan_of(

@@ -193,7 +193,7 @@ def test_ctrl_c_of_the_command_says_how_to_go_on(
     os.kill(process.pid, signal.SIGINT)
     process.join(100)
     assert process.exitcode == 130
-    assert "the same command with --resume goes on from here" in fits.said
+    assert "the same command with --resume continues from here" in fits.said
     assert not out.exists()
     finish(fits, out)
     assert contents(out) == straight.files

@@ -231,7 +231,7 @@ def test_ctrl_c_stops_all_and_all_go_on(
         os.kill(member.pid, signal.SIGINT)
     first, second = group.end()
     assert first[0] == second[0] == 130, (first, second)
-    assert "the same command with --resume goes on from here" in first[2]
+    assert "the same command with --resume continues from here" in first[2]
     assert "Traceback" not in first[2] + second[2]
     assert not out.exists()
     assert_goes_on(arguments, of_two)

@@ -278,7 +278,7 @@ def test_a_file_in_place_of_a_folder_is_refused(copied: Path) -> None:
 def test_an_unknown_hub_id_is_refused_by_name(name: str) -> None:
     message = refusal(name, device="cpu")
     assert f"unknown model '{name}'" in message
-    assert "no local folder" in message
+    assert "there is no such folder" in message
 
 
 @pytest.mark.parametrize("dtype", ["int8", "double", ""])

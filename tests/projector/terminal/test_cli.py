@@ -243,12 +243,12 @@ def test_one_command_line_serves_a_queue(model: Path, text_file: Path, tmp_path:
     command = ("fit", model, "--corpus", text_file, "--out", out, *ONE_MAP, "--no-statistics",
                "--layouts", "stress-3d,stress-2d", "--max-tokens", 300, "--resume")  # fmt: skip
     begun = succeed(*command).stdout
-    assert "nothing to go on from: starting from the beginning" in begun
+    assert "no stopped fit here: starting from the beginning" in begun
     assert "1 map in 2 layouts from 300 tokens" in begun
     assert list(Projection.load(out).layouts) == ["stress-3d", "stress-2d"]
     before = tree(tmp_path)
     done = succeed(*command).stdout
-    assert "this very fit, finished: nothing to do" in done
+    assert "already holds this fit, finished. There is nothing to do." in done
     assert "Running the model" not in done
     # Killed before they were drawn, or not asked for then: those that are missing are drawn.
     pictures = [str(out / "map-attn_out.html"), str(out / "trust.html")]
@@ -425,7 +425,7 @@ def test_import_of_a_pickled_file_is_refused(model: Path, tmp_path: Path) -> Non
     torch.save({"layers.0.mlp.neuron_projections": torch.ones(2, 2)}, tmp_path / "given.bin")
     before = tree(tmp_path)
     line = refuse("import", tmp_path / "given.bin", "--model", model, "--out", tmp_path / "out")
-    assert "no safetensors file" in line
+    assert "can't be read as safetensors" in line
     assert tree(tmp_path) == before
 
 
@@ -490,11 +490,11 @@ def test_fit_of_what_is_no_such_model(
         (("--sites", ""), "--sites '' is not known"),
         (("--layers", "2"), "this model has no layer 2: it has layers 0 to 1"),
         (("--layers", "1-2"), "this model has no layer 2"),
-        *((("--layers", text), f"layers '{text}' can't be read: write for example 0,3-5")
+        *((("--layers", text), f"--layers '{text}' can't be read: write for example 0,3-5")
           for text in ("", "1-", "-1", "0,", "a", "0;1", "1.5", "0-1-2")),
         (("--lp", "0.5"), "--lp 0.5 is not the order of a norm"),
         (("--lp", "nan"), "--lp nan is not the order of a norm"),
-        (("--lp", "3"), "--lp 3.0 has no effect on stress by smacof: leave it out"),
+        (("--lp", "3"), "--lp 3 has no effect on stress by smacof: leave it out"),
         (("--objective", "linear", "--dim", "2"), "--dim 2 is too much for the objective"),
         (("--objective", "neighbours", "--solver", "adamw"), "--solver 'adamw' does not solve"),
         (("--objective", "x"), "--objective 'x' is not known: choose from stress,"),
@@ -502,7 +502,7 @@ def test_fit_of_what_is_no_such_model(
         (("--start", "x"), "--start 'x' is not known: choose from classical, single-point"),
         (("--correlation", "x"), "--correlation 'x' is not known: choose from pooled, per-"),
         (("--dim", "0"), "--dim 0 is too small"),
-        (("--lr", "0", "--solver", "adamw"), "--lr 0.0 is not possible"),
+        (("--lr", "0", "--solver", "adamw"), "--lr 0 is not possible"),
         (("--accumulate", "0", "--solver", "adamw"), "--accumulate 0 is too small"),
         (("--log-with", "tensorboard"), "no layout here is trained: add --solver adamw"),
         (("--log-with", "x", "--solver", "adamw", *ONE_MAP), "--log-with 'x' is not known"),
@@ -664,7 +664,7 @@ def test_a_folder_of_other_files_is_never_touched(
         "import": (given, "--model", model),
     }
     line = refuse(command, *source[command], "--out", out, *force)
-    assert "holds other files, and no projection" in line
+    assert "holds files, but not those of a projection" in line
     assert str(out) in line
     # And where a file stands in the folder's place.
     line = refuse(command, *source[command], "--out", given, *force)

@@ -34,20 +34,20 @@ APPS = {"projector": projector.terminal.cli.app, "pruning": pruning.terminal.cli
         ),
         (
             "pruning sweep bundled --out x --seeds three",
-            "--seeds 'three' can't be: give a whole number; see `pruning sweep --help`",
+            "--seeds 'three' is not a whole number: give one; see `pruning sweep --help`",
         ),
         (
             "pruning prune bundled --out x --sparsity=a-third",
-            "--sparsity 'a-third' can't be: give a number; see `pruning prune --help`",
+            "--sparsity 'a-third' is not a number: give one; see `pruning prune --help`",
         ),
         (
             "projector fit --out x --dim 2.5",
-            "--dim '2.5' can't be: give a whole number; see `projector fit --help`",
+            "--dim '2.5' is not a whole number: give one; see `projector fit --help`",
         ),
         # What is given twice counts as given last.
         (
             "projector fit --out x --dim 2 --dim=x",
-            "--dim 'x' can't be: give a whole number; see `projector fit --help`",
+            "--dim 'x' is not a whole number: give one; see `projector fit --help`",
         ),
         ("projector info", "missing argument 'DIR'; see `projector info --help`"),
         ("projector plot [b]x[/b] [b]y[/b] --out z", "extra argument"),

@@ -248,7 +248,7 @@ def test_an_unknown_activation_is_not_applicable(tokenizer: Any) -> None:
     unknown = replace(architecture, blocks=blocks)
     with pytest.raises(NotApplicable, match="layer 0 can't be reconstructed"):
         check_reconstructable(unknown)
-    with pytest.raises(NotApplicable, match="no known function of its MLP's inputs"):
+    with pytest.raises(NotApplicable, match="not a known function of its MLP's inputs"):
         refit(model, unknown, spread_plan(), "reconstruct", calibration)
     # Neurons that are averages would have to be computed; those that are real ones need not.
     with pytest.raises(NotApplicable, match="nor refitted once averaged"):

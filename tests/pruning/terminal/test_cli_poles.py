@@ -208,7 +208,7 @@ def test_without_statistics_dashes_stand_for_correlations(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--epsilon", "-1"), "--epsilon -1.0 "),
+        (("--epsilon", "-1"), "--epsilon -1 "),
         (("--epsilon", "nan"), "--epsilon nan "),
         (("--epsilon", "inf"), "--epsilon inf "),
         (("--min-cluster-size", "1"), "--min-cluster-size 1 "),
@@ -216,8 +216,8 @@ def test_without_statistics_dashes_stand_for_correlations(folder: Path) -> None:
         (("--space", "rho"), "positions, correlation, abs-correlation"),
         (("--selection", "all"), "eom, leaf"),
         (("--layer", "2"), "layer 2 is not in this projection: it has 0, 1"),
-        (("--layer", "0-"), "layers '0-' can't be read"),
-        (("--layer", ""), "layers '' can't be read"),
+        (("--layer", "0-"), "--layer '0-' can't be read"),
+        (("--layer", ""), "--layer '' can't be read"),
         (("--site", "mlp"), "site 'mlp' is not in this projection: it has mlp_post, attn_out"),
         (("--site", ""), "site '' is not"),
     ],

@@ -310,5 +310,5 @@ def test_neurons_of_an_unknown_function_are_not_guessed() -> None:
     mlp = find_architecture(_Odd().eval()).blocks[0].mlp
     assert mlp is not None
     assert mlp.activation is None
-    with pytest.raises(ValueError, match="no known function"):
+    with pytest.raises(ValueError, match="not a known function"):
         mlp.neurons([torch.zeros(2, N_NEURONS)])
