@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 HELP, MAY_DIFFER, CHOICES, UNIT, BY_SOME = "help", "may_differ", "choices", "unit", "by_some"
+TOLD_BY = "told_by"
 
 
 def setting(
@@ -21,6 +22,7 @@ def setting(
     choices: Iterable[str] = (),
     unit: str = "",
     by_some: bool = False,
+    told_by: str = "",
 ) -> Any:
     """A field of settings: ``dataclasses.field`` with what faces and checks read of it.
 
@@ -32,6 +34,8 @@ def setting(
         unit: ``bytes`` where a face may take ``8GiB`` for the number.
         by_some: whether only some methods read it, each of which says so; with any other it has to
             keep its default.
+        told_by: the fact of a run that tells what came of the field, and tells runs apart in its
+            place: a name may lead to other text another day, and "auto" to another device.
     """
     metadata = {
         HELP: help,
@@ -39,6 +43,7 @@ def setting(
         CHOICES: tuple(choices),
         UNIT: unit,
         BY_SOME: by_some,
+        TOLD_BY: told_by,
     }
     return (
         field(metadata=metadata)
@@ -54,9 +59,12 @@ def help_of(each: Field[Any]) -> str:
 
 
 def compared(settings: Any) -> dict[str, Any]:
-    """Name → value of every field of a dataclass that two runs must share to be the same run."""
+    """Name → value of every field of a dataclass that two runs must share to be the same run.
+
+    Fields that another fact tells of, are left out.
+    """
     return {
         each.name: getattr(settings, each.name)
         for each in fields(settings)
-        if not each.metadata.get(MAY_DIFFER, False)
+        if not each.metadata.get(MAY_DIFFER, False) and not each.metadata.get(TOLD_BY)
     }

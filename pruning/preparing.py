@@ -12,7 +12,7 @@ from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.widths import config_with_widths
-from projector.model.loading import LoadedModel, load_model
+from projector.model.loading import BUNDLED, LoadedModel, load_model
 from projector.projection.overview import read_saved
 from projector.projection.projection import Projection
 from projector.projection.provenance import versions
@@ -28,6 +28,22 @@ from pruning.refit.registry import refit_named
 # |ρ|, for who fires oppositely can stand in too; leaves, for on ρ one pole would hold nearly all.
 CORRELATION_POLES = PoleSettings(space="abs-correlation", selection="leaf")
 MAP_POLES = PoleSettings()
+
+
+@dataclass(frozen=True)
+class UsualTexts:
+    """The texts, as sources, that a model is calibrated and scored on where none are given."""
+
+    calibration: str
+    evaluation: str
+
+
+BUNDLED_TEXTS = UsualTexts("stdlib:train", "stdlib:heldout")
+
+
+def usual_texts(model: str) -> UsualTexts | None:
+    """The usual texts of a model, by its name; None where it has none, and they must be given."""
+    return BUNDLED_TEXTS if model == BUNDLED else None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from projector.errors import UserError
 from projector.model.context import find_context
 from projector.sites import site_words
 from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings
+from pruning.preparing import usual_texts
 from pruning.scoring.windows import EvaluationText, prepare
 
 TITLE, ICON, PATH = "Poles", ":material/bubble_chart:", "poles"
@@ -270,9 +271,10 @@ def _ablate(scene: Scene, members: list[int]) -> None:
         key="ablation kind",
     )
     columns = st.columns([3, 1], vertical_alignment="bottom")
+    texts = usual_texts(scene.model_name)
     source = columns[0].text_input(
         "Text to score on",
-        value="stdlib:heldout" if scene.model_name == "bundled" else "",
+        value="" if texts is None else texts.evaluation,
         placeholder=sources_hint(),
         key="ablation text",
     )

@@ -27,11 +27,11 @@ from dashboard.state.loading import (
 from dashboard.state.scene import Scene
 from projector.corpus.sources import sources_help
 from projector.errors import UserError
-from projector.model.loading import BUNDLED
 from pruning.calibration import DEFAULT_SEQUENCES
 from pruning.methods.method import Method
 from pruning.methods.plan import PLAN_FILE
 from pruning.methods.registry import METHODS
+from pruning.preparing import usual_texts
 from pruning.refit.record import Refit
 from pruning.refit.registry import REFITS
 from pruning.sweep.figure import report_figure, seeds_text
@@ -285,14 +285,14 @@ def _text_help() -> str:
 
 def _keep_fields(scene: Scene) -> None:
     """Give the fields what was typed: Streamlit forgets it when another page is looked at."""
-    is_bundled = scene.model_name == BUNDLED
+    texts = usual_texts(scene.model_name)
     usual = {
         "sweep methods": ["random", "flap", "poles", "obs"],
         "sweep refits": ["none", "least-squares"],
         "sweep sparsities": "0.1, 0.3",
         "sweep seeds": 1,
-        _text_key("calibration", scene): "stdlib:train" if is_bundled else "",
-        _text_key("evaluation", scene): "stdlib:heldout" if is_bundled else "",
+        _text_key("calibration", scene): "" if texts is None else texts.calibration,
+        _text_key("evaluation", scene): "" if texts is None else texts.evaluation,
         "sweep sequences": DEFAULT_SEQUENCES,
         "sweep name": "",
     }

@@ -15,6 +15,9 @@ METHODS: dict[str, Method] = {}
 def register(method: Method) -> None:
     """Add a method: every command, plan, sweep, help text and page then knows it.
 
+    Processes that share a sweep are the exception: each knows only those of this repository, which
+    are registered when this module is imported. A sweep of others takes one process.
+
     Raises:
         ValueError: if another has its name.
     """

@@ -160,7 +160,7 @@ def _ridge(products: Products, start: Tensor, damping: float) -> Tensor:
     regular = inner + level * torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
     missing = products.cross - inner @ start.T
     step, info = torch.linalg.solve_ex(regular, missing)
-    # Singular for want of damping: the next level is tried.
+    # Too little damping leaves it singular: the next level is tried.
     if int(info) or not bool(step.isfinite().all()):
         return start
     return start + step.T

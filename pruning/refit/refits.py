@@ -1,6 +1,7 @@
 """A pruned copy of a model, the weights that stay refitted.
 
-Where a bias can be had, moments are taken about the mean and the bias absorbs it; else about zero.
+Where a layer can have a bias, moments are taken about the mean and the bias absorbs it; elsewhere
+they are taken about zero.
 """
 
 from __future__ import annotations

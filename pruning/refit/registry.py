@@ -13,6 +13,9 @@ REFITS: dict[str, Refit] = {}
 def register(refit: Refit) -> None:
     """Add a refit: every command, sweep, figure, help text and page then knows it.
 
+    Processes that share a sweep are the exception: each knows only those of this repository, which
+    are registered when this module is imported. A sweep of others takes one process.
+
     Raises:
         ValueError: if another has its name.
     """

@@ -81,7 +81,7 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
             "tickvals": ticks,
             "ticktext": [f"{tick:,.6g}" for tick in ticks],
         },
-        # All of eight methods and four refits, without scrolling.
+        # All lines of a sweep of every method and refit, without scrolling.
         legend={"title": "method, refit", "tracegroupgap": 0, "font": {"size": 11}},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
         height=720,
@@ -192,7 +192,7 @@ def _menu(figure: go.Figure, refits: list[str]) -> dict[str, Any]:
 
     buttons = [{"label": "all refits", "method": "restyle", "args": [{"visible": shown(None)}]}]
     buttons += [
-        {"label": refit, "method": "restyle", "args": [{"visible": shown(refit)}]}
+        {"label": html.escape(refit), "method": "restyle", "args": [{"visible": shown(refit)}]}
         for refit in refits
     ]
     # Below the title, and not where a page has its buttons for figures.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,14 +82,14 @@ class SweepJob:
     def facts(self) -> dict[str, Any]:
         """Everything that decides the rows; a sweep goes on only from rows of the same.
 
-        Every field of the settings is here. A field of the request is here as what came of it
-        (:data:`_TOLD_BY`), or else as it was given, unless two runs may differ in it.
+        Every field of the settings is here. A field of the request is here as what came of it, if
+        it says what tells of that, or else as it was given, unless two runs may differ in it.
         """
         device = next(self.loaded.model.parameters()).device
         given = {} if self.request is None else compared(self.request)
         return {
             **_plain(asdict(self.settings)),
-            **_plain({name: each for name, each in given.items() if name not in _TOLD_BY}),
+            **_plain(given),
             "calibration": {
                 "source": self.calibration.source,
                 "sha256": self.calibration.corpus.sha256,
@@ -124,22 +123,6 @@ class SweepJob:
             "parameters": count_parameters(model),
             "mlp_neurons": [mlp.n_neurons for mlp in mlps_of(self.architecture)],
         }
-
-
-# Of each field of a request, what tells what came of it in a report: a name may lead to other text
-# another day, and "auto" to another device.
-_TOLD_BY: Mapping[str, str] = {
-    "model": "model",
-    "revision": "model",
-    "settings": "settings",
-    "calibration": "calibration",
-    "sequence_length": "calibration",
-    "evaluations": "evaluations",
-    "n_windows": "evaluations",
-    "projection": "projection",
-    "device": "device",
-    "dtype": "dtype",
-}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

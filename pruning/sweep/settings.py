@@ -91,17 +91,17 @@ class SweepRequest:
         with_winners: score the winners on all windows too.
     """
 
-    model: str
-    settings: SweepSettings
-    calibration: str
-    evaluations: tuple[str, ...]
-    projection: Path | None = None
-    n_windows: int = 64
+    model: str = setting(told_by="model")
+    settings: SweepSettings = setting(told_by="settings")
+    calibration: str = setting(told_by="calibration")
+    evaluations: tuple[str, ...] = setting(told_by="evaluations")
+    projection: Path | None = setting(None, told_by="projection")
+    n_windows: int = setting(64, told_by="evaluations")
     with_winners: bool = setting(True, may_differ=True)
-    sequence_length: int | None = None
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
+    sequence_length: int | None = setting(None, told_by="calibration")
+    revision: str | None = setting(None, told_by="model")
+    device: str = setting("auto", told_by="device")
+    dtype: str = setting("auto", told_by="dtype")
     trust_remote_code: bool = setting(False, may_differ=True)
 
     def check(self) -> None:

@@ -42,13 +42,16 @@ TrustRemoteCode = Annotated[
 Sequences = Annotated[int, typer.Option("--sequences", help="Calibration sequences to draw.")]
 SequenceLength = Annotated[
     int | None,
-    typer.Option(help="Tokens of a sequence. 256, or what the model takes.", show_default=False),
+    typer.Option(
+        help="Tokens of a sequence. By default 256, or as many as the model takes.",
+        show_default=False,
+    ),
 ]
 Calibration = Annotated[
     str | None,
     typer.Option(
-        help="Text to decide and to refit on: a source as for `perplexity --corpus`. For the "
-        "bundled model stdlib:train.",
+        help="Text to plan and to refit on, a source as for `perplexity --corpus`. By default, "
+        "for the bundled model, {usual_calibration}.",
         show_default=False,
     ),
 ]
@@ -72,32 +75,45 @@ PoleSpace = Annotated[
     str | None,
     typer.Option(
         "--space",
-        help="Of the poles that {projection_methods} takes, as for `pruning poles`. "
-        "abs-correlation, or positions where the projection keeps no statistics.",
+        help="Where to look for the poles of {projection_methods}, as for `pruning poles`. By "
+        "default abs-correlation, or positions where the projection keeps no statistics.",
         show_default=False,
     ),
 ]
 PoleSize = Annotated[
-    int | None, typer.Option("--min-cluster-size", help="Of those poles.", show_default=False)
+    int | None,
+    typer.Option(
+        "--min-cluster-size",
+        help="Fewest neurons of such a pole, as for `pruning poles`.",
+        show_default=False,
+    ),
 ]
 PoleSelection = Annotated[
     str | None,
     typer.Option(
-        "--selection", help="Of those poles. leaf; eom in space positions.", show_default=False
+        "--selection",
+        help="How such poles are chosen, as for `pruning poles`. By default leaf, and eom in space "
+        "positions.",
+        show_default=False,
     ),
 ]
-Steps = Annotated[int, typer.Option("--steps", help="Of {training_refits}, in each layer.")]
+Steps = Annotated[
+    int, typer.Option("--steps", help="Training steps in each layer, for {training_refits}.")
+]
 
 
 def calibration_of(given: str | None, model: str) -> str:
-    """The text that is calibrated on: the one given, or the bundled model's own."""
+    """The text that is calibrated on: the one given, or the model's usual one."""
+    from pruning.preparing import usual_texts
+
     if given is not None:
         return given
-    if model != "bundled":
+    usual = usual_texts(model)
+    if usual is None:
         raise UserError(
             f"calibration text for '{model}' is not given: add {named('calibration', 'SOURCE')}"
         )
-    return "stdlib:train"
+    return usual.calibration
 
 
 def names(text: str) -> tuple[str, ...]:

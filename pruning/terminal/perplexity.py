@@ -27,8 +27,8 @@ ProtocolName = Annotated[
 Stride = Annotated[
     int | None,
     typer.Option(
-        help="Tokens from one window's start to the next, for --protocol stride. 1,024, or "
-        "half a window.",
+        help="Tokens from one window's start to the next, for --protocol stride. By default "
+        "1,024, or half a window.",
         show_default=False,
     ),
 ]
@@ -47,7 +47,9 @@ Detokenize = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(help="Windows at once. As many as memory is set aside for.", show_default=False),
+    typer.Option(
+        help="Windows at once. By default as many as memory is set aside for.", show_default=False
+    ),
 ]
 
 

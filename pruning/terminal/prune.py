@@ -33,9 +33,9 @@ from pruning.terminal.options import (
 Out = Annotated[
     Path, typer.Option("--out", help="Folder for the pruned model.", show_default=False)
 ]
-MethodName = Annotated[str, typer.Option(help="Who goes. {methods}.")]
+MethodName = Annotated[str, typer.Option(help="How to choose the neurons to remove. {methods}.")]
 Sparsity = Annotated[float, typer.Option(help="Share of each layer's MLP neurons to remove.")]
-RefitName = Annotated[str, typer.Option(help="What the others do about it. {refits}.")]
+RefitName = Annotated[str, typer.Option(help="How to refit the weights that stay. {refits}.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the pruned model that OUT holds.")]
 

@@ -48,11 +48,14 @@ Refits = Annotated[
     str | None,
     typer.Option(help="Comma-separated. All by default: {refit_names}.", show_default=False),
 ]
-Seeds = Annotated[int, typer.Option(help="How many; each draws its own calibration sequences.")]
+Seeds = Annotated[
+    int, typer.Option(help="Number of seeds; each draws its own calibration sequences.")
+]
 Evaluation = Annotated[
     str | None,
     typer.Option(
-        help="Comma-separated texts to score on. For the bundled model stdlib:heldout.",
+        help="Comma-separated texts to score on. By default, for the bundled model, "
+        "{usual_evaluation}.",
         show_default=False,
     ),
 ]
@@ -66,7 +69,10 @@ Winners = Annotated[
     ),
 ]
 NWorkers = Annotated[
-    int, typer.Option(help="Processes of one thread each, on a CPU; as many as cores at most.")
+    int,
+    typer.Option(
+        help="Processes of one thread each, at most as many as cores. More than 1 only on a CPU."
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
@@ -181,7 +187,7 @@ def _run(
         )
         return
     _show(screen, report, [text.source for text in job.samples])
-    wrote = "Left" if step is Step.LEAVE else "Wrote"
+    wrote = "The report is in" if step is Step.LEAVE else "Wrote"
     screen.say(f"{wrote} [b]{escape(str(out))}[/b]: open {figures[0].name} there in a browser")
 
 
@@ -201,10 +207,13 @@ def _show(screen: Screen, report: Any, evaluations: list[str]) -> None:
 
 
 def _evaluations(given: str | None, model: str) -> tuple[str, ...]:
+    from pruning.preparing import usual_texts
+
     if given is not None:
         return names(given)
-    if model != "bundled":
+    usual = usual_texts(model)
+    if usual is None:
         raise UserError(
             f"evaluation text for '{model}' is not given: add {named('evaluations', 'SOURCE')}"
         )
-    return ("stdlib:heldout",)
+    return (usual.evaluation,)

@@ -24,7 +24,7 @@ opposite  mean ρ of the two poles for which that is lowest, where it is below 0
 POLE_LEGEND = """[dim]          of a pole, the other one of the two, and that ρ
 exemplars neurons that stand for the pole, most central first[/dim]"""
 REPORT_LEGEND = """[dim]perplexity at each sparsity: mean ± standard deviation over seeds; bold: the
-least of its column; –: not applicable; broken: for a seed there is no finite one[/dim]"""
+least of its column; –: not applicable; broken: the perplexity of a seed is not finite[/dim]"""
 _MOST_POLES = 12
 # Of method and refit, and of a perplexity with its spread.
 _NAMES_WIDTH, _CELL_WIDTH = 28, 18

@@ -18,11 +18,17 @@ class Told(TyperCommand):
     def format_help(self, *given: Any, **options: Any) -> None:
         """As Typer writes it, the placeholders filled in."""
         words = _words()
-        for each in self.params:
-            text = getattr(each, "help", None)
-            if text and "{" in text:
-                each.help = text.format(**words)  # type: ignore[attr-defined]
-        super().format_help(*given, **options)
+        texts = [(each, getattr(each, "help", None) or "") for each in self.params]
+        try:
+            for each, text in texts:
+                if "{" in text:
+                    each.help = text.format(**words)  # type: ignore[attr-defined]
+            super().format_help(*given, **options)
+        finally:
+            # The next time something else may be registered.
+            for each, text in texts:
+                if "{" in text:
+                    each.help = text  # type: ignore[attr-defined]
 
 
 class _Record(Protocol):
@@ -35,11 +41,14 @@ class _Record(Protocol):
 def _words() -> dict[str, str]:
     from projector.corpus.sources import sources_help
     from pruning.methods.registry import METHODS
+    from pruning.preparing import BUNDLED_TEXTS
     from pruning.refit.registry import REFITS
 
     methods, refits = METHODS.values(), REFITS.values()
     return {
         "sources": sources_help(),
+        "usual_calibration": BUNDLED_TEXTS.calibration,
+        "usual_evaluation": BUNDLED_TEXTS.evaluation,
         "methods": _listed(methods),
         "refits": _listed(refits),
         "method_names": ", ".join(METHODS),

@@ -113,6 +113,13 @@ def test_the_title_counts_its_seeds() -> None:
     assert report_figure(alone).layout.title.text.endswith("; 1 seed</sup>")
 
 
+def test_a_menu_shows_a_refit_s_name_as_it_is() -> None:
+    report = full()
+    report.rows.append(row("obs", "<b>half</b>", 0.2, 0, 8.0))
+    (menu,) = report_figure(report).layout.updatemenus
+    assert "&lt;b&gt;half&lt;/b&gt;" in [button.label for button in menu.buttons]
+
+
 def test_a_menu_chooses_the_refit() -> None:
     report = full()
     report.rows.append(row("poles", "reconstruct", 0.2, 0, 8.0))

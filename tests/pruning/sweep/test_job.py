@@ -17,6 +17,7 @@ from projector.errors import UserError
 from projector.model.context import find_context
 from projector.model.loading import load_model
 from projector.progress import Silent
+from projector.settings import TOLD_BY, setting
 from pruning.methods.registry import METHODS
 from pruning.preparing import Origin
 from pruning.pruning import PruneSettings, prune_model
@@ -333,6 +334,8 @@ class LaterRequest(SweepRequest):
     """A request of a later program, which knows one more setting."""
 
     temperature: float = 1.0
+    # Another day the name may lead to other text.
+    other_text: str = setting("a.txt", told_by="calibration")
 
 
 def test_a_setting_that_is_new_tells_sweeps_apart_by_itself(
@@ -344,8 +347,11 @@ def test_a_setting_that_is_new_tells_sweeps_apart_by_itself(
     quick = small(job, refits=("none",), methods=("random",), sparsities=(0.5,))
     later = replace(quick, request=LaterRequest(**own), wholes=())
     assert later.facts()["temperature"] == 1.0
-    # Unless it says that two runs may differ in it.
+    # Unless it says that two runs may differ in it, or what else tells of it.
     assert "with_winners" not in later.facts()
+    assert "other_text" not in later.facts()
+    told = {each.metadata.get(TOLD_BY) for each in fields(SweepRequest)} - {None, ""}
+    assert told <= {*later.facts(), "model", "settings"}
     run_sweep(later, tmp_path / "out")
     other = replace(later, request=LaterRequest(**own, temperature=2.0))
     with pytest.raises(UserError, match=r"its temperature is 1\.0, and this one's 2\.0"):

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from click.testing import CliRunner as CommandRunner
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from projector.errors import UserError
-from pruning import saving
+from pruning import preparing, saving
 from pruning.methods.method import Layer, Method
 from pruning.methods.registry import METHODS, register
+from pruning.preparing import UsualTexts
 from pruning.refit.products import Products
 from pruning.refit.record import Fit, Refit
 from pruning.refit.registry import REFITS
@@ -25,6 +28,7 @@ from pruning.sweep.figure import report_figure
 from pruning.sweep.report import DENSE, OK, PruningReport
 from pruning.sweep.settings import SweepSettings
 from pruning.terminal.cli import app
+from pruning.terminal.options import calibration_of
 from tests.conftest import make_text
 from tests.families import N_LAYERS, N_NEURONS
 from tests.pruning.refused import refused
@@ -79,6 +83,31 @@ def test_help_tells_what_they_do() -> None:
     shown = " ".join(run("sweep", "--help").output.replace("│", " ").split())
     assert "obs, first-come;" in shown
     assert "reconstruct, half." in shown
+
+
+def test_help_of_a_command_that_is_used_again_tells_what_is_registered_by_then() -> None:
+    command = get_command(app)
+    shown = CommandRunner().invoke(command, ["prune", "--help"]).output
+    assert "first-come" in shown
+    del METHODS[FIRST.name]
+    try:
+        shown = CommandRunner().invoke(command, ["prune", "--help"]).output
+        assert "magnitude" in shown
+        assert "first-come" not in shown
+    finally:
+        register(FIRST)
+
+
+def test_help_names_the_usual_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "BUNDLED_TEXTS", UsualTexts("here.txt", "there.txt"))
+    assert calibration_of(None, "bundled") == "here.txt"
+    assert calibration_of("mine.txt", "bundled") == "mine.txt"
+    with pytest.raises(UserError) as caught:
+        calibration_of(None, "other")
+    assert "calibration" in str(caught.value)
+    shown = " ".join(run("sweep", "--help").output.replace("│", " ").split())
+    assert "for the bundled model, here.txt." in shown
+    assert "for the bundled model, there.txt." in shown
 
 
 def test_prune_plans_and_refits_with_them(
