@@ -47,7 +47,7 @@ def stamp_of(path: Path) -> Stamp:
     return found.st_mtime_ns, found.st_size
 
 
-def _kept(key: Key, make: Callable[[], T]) -> T:
+def _kept(key: Key, make: Callable[[], T], most_age_s: float | None = None) -> T:
     """What the shelf keeps; while another session makes it, the page says so and can be left."""
     place: list[st.delta_generator.DeltaGenerator] = []
 
@@ -58,7 +58,7 @@ def _kept(key: Key, make: Callable[[], T]) -> T:
         place[0].caption("Another session is at this; the page goes on when it is there …")
 
     try:
-        return shelf().keep(key, make, waiting=waiting)
+        return shelf().keep(key, make, most_age_s=most_age_s, waiting=waiting)
     finally:
         if place:
             place[0].empty()
@@ -230,7 +230,7 @@ def make_ablation(key: Key, make: Callable[[], list[Outcome]]) -> list[Outcome]:
         key: names the model, the neurons, and what the models are compared on.
     """
     # The text's file may hold other text by now.
-    return shelf().keep(("ablation", *key), make, most_age_s=-1.0)
+    return _kept(("ablation", *key), make, most_age_s=-1.0)
 
 
 def known_ablation(key: Key) -> list[Outcome] | None:
