@@ -165,7 +165,7 @@ def run(
             # Where it was killed between here and the end, all is there, and maybe more by now.
             if processes.is_first and not projection.is_saved_at(folder):
                 # What it was told to replace, now or when it was begun.
-                projection.save(folder, force=bool(checkpoint.choices["force"]))
+                projection.save(folder, force=bool(checkpoint.choices["force"]), setting="out")
             processes.wait()
             with disk_errors(checkpoint.folder):
                 checkpoint.remove()

@@ -11,7 +11,7 @@ from typing import Any
 
 from projector.layouts.settings import layout_name
 from projector.projection.faithfulness import FIGURES, PlacementFigures
-from projector.storage.entries import Entry
+from projector.storage.entries import Entry, Wrong
 
 FORMAT = "transformer-projection"
 FORMAT_VERSION = 2
@@ -213,6 +213,10 @@ class Facts:
         """Raises ``Wrong`` where something is missing or of another kind."""
         corpus, maps = entry.maybe_entry("corpus"), entry.entry("maps")
         run = entry.maybe_entry("run")
+        layouts = None if run is None else run.maybe_entry("layout")
+        for name in layouts or ():
+            # Settings of each by name.
+            layouts.entry(name)
         return cls(
             model=ModelFacts.from_entry(entry.entry("model")),
             corpus=None if corpus is None else CorpusFacts.from_entry(corpus),
@@ -273,6 +277,12 @@ class LayoutSettings:
         """Raises ``Wrong`` where something is missing or of another kind."""
         entry = Entry(values, "settings")
         known = ("objective", "solver", "method", "dim", "absolute")
+        seed = values.get("seed")
+        if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+            raise Wrong("settings.seed is not a whole number")
+        for name, value in values.items():
+            if not isinstance(value, str | int | float | None):
+                raise Wrong(f"settings.{name} is not a text, a number or a truth value")
         return cls(
             objective=entry.text("objective"),
             solver=entry.text("solver"),

@@ -56,9 +56,12 @@ class Faithfulness:
         Raises:
             Wrong: if a figure is not a number.
         """
-        values = {name: entry.maybe_number(name) for name in FIGURES}
-        lacking = {name: NOT_MEASURED for name, value in values.items() if value is None}
-        return cls(values, lacking | entry.texts_by_name("reasons"))
+        reasons = entry.texts_by_name("reasons")
+        # Figures that are not registered here are kept as they are.
+        numbers = [n for n, v in entry.value.items() if type(v) in (int, float) or n in reasons]
+        values = {name: entry.maybe_number(name) for name in (*FIGURES, *numbers)}
+        lacking = {name: NOT_MEASURED for name in FIGURES if values[name] is None}
+        return cls(values, lacking | reasons)
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,9 @@ class PlacementFigures:
     @classmethod
     def from_entry(cls, entry: Entry) -> PlacementFigures:
         """Raises ``Wrong`` where a figure is not a number."""
-        own = {}
-        for name in (name for record in OBJECTIVES.values() for name in record.own):
-            each = entry.maybe_entry(name)
-            numbers = {} if each is None else {key: each.maybe_number(key) for key in each}
-            known = {key: value for key, value in numbers.items() if value is not None}
-            if known and len(known) == len(numbers):
-                own[name] = known
-        return cls(Faithfulness.from_entry(entry), own)
+        registered = {name for record in OBJECTIVES.values() for name in record.own}
+        found = {n: entry.numbers_by_name(n, is_known=n in registered) for n in entry}
+        return cls(Faithfulness.from_entry(entry), {n: each for n, each in found.items() if each})
 
 
 @dataclass(frozen=True)

@@ -307,7 +307,10 @@ def _layout(
         raise UserError(f"'{path}' is damaged: {error}; {_AGAIN}") from error
     header = checked_header(tensors, fingerprint)
     if own is not None and header.metadata.get("layout") != own:
-        raise UserError(f"'{tensors}' does not belong to the {path.name} beside it: delete both")
+        raise UserError(
+            f"'{tensors}' does not belong to the {path.name} beside it: read the projection again "
+            "if another program is adding to it, or else delete both"
+        )
     for name, each in facts.maps.items():
         shape, kind = header.shapes.get(name), header.kinds.get(name)
         if shape != (each.n_neurons, settings.dim) or kind != "F32":

@@ -167,19 +167,20 @@ class Projection(Overview):
             for name, text in texts.items()
         ) and all((where / name).is_file() for name in tensors)
 
-    def save(self, folder: str | Path, *, force: bool = False) -> None:
+    def save(self, folder: str | Path, *, force: bool = False, setting: str = "folder") -> None:
         """Write the folder. Of what is there, all files are replaced or none.
 
         Args:
             force: replace a projection that is there, with all that was added to it: its layouts,
-                poles, examples, labels and pictures. Files that this program did not make stay.
+                poles and pictures. Files that this program did not make stay.
+            setting: what the caller calls the folder, for errors.
 
         Raises:
             UserError: if the folder holds something else, or the disk is full. What was there is
                 as it was.
         """
         out = Path(folder)
-        check_out(out, force=force)
+        check_out(out, force=force, setting=setting)
         less = f" (a fit takes far less with {named('keep_statistics', False)})"
         with ExitStack() as until_done:
             until_done.enter_context(disk_errors(out, less))
@@ -187,7 +188,7 @@ class Projection(Overview):
                 until_done.enter_context(alone_at(out))
                 # The lock is taken: whoever was killed since leaves nothing that waits for it.
                 finish_replacing(out)
-                check_out(out, force=force)
+                check_out(out, force=force, setting=setting)
             staging = until_done.enter_context(replacing_files(out))
             self._write(staging)
             # An empty file stands for none.

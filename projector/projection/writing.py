@@ -110,17 +110,21 @@ def check_name(name: str) -> None:
         )
 
 
-def check_out(out: Path, *, force: bool) -> None:
-    """Raise a UserError if a projection may not be written to ``out``."""
-    check_place(out)
+def check_out(out: Path, *, force: bool, setting: str = "out") -> None:
+    """Raise a UserError if a projection may not be written to ``out``.
+
+    Args:
+        setting: the setting or argument that the folder was given by.
+    """
+    check_place(out, setting)
     finish_additions(out)
     if not out.exists() or not any(p for p in out.iterdir() if p.name not in (STAGED, LOCK)):
         return
-    path, elsewhere = out / FACTS_FILE, f"give another folder for {named('out')}"
+    path, elsewhere = out / FACTS_FILE, f"give another folder for {named(setting)}"
     if not path.exists():
         raise UserError(
             f"folder '{out}' holds files, but not those of a projection: {elsewhere}",
-            setting="out",
+            setting=setting,
             value=str(out),
         )
     if not force:
@@ -137,13 +141,13 @@ def check_out(out: Path, *, force: bool) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
             f"'{path}' was not made by this program, and is not replaced: {elsewhere}",
-            setting="out",
+            setting=setting,
             value=str(out),
         )
     for name in (LAYOUTS, "poles"):
         if (out / name).is_file():
             raise UserError(
                 f"'{out / name}' is a file where a projection has a folder: {elsewhere}",
-                setting="out",
+                setting=setting,
                 value=str(out),
             )

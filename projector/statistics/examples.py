@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,16 @@ from projector.corpus.batches import Batch, Corpus
 from projector.errors import UserError
 from projector.model.architecture.records import Architecture
 from projector.model.capture import capture, evaluating
+from projector.storage.entries import Entry
 from projector.storage.places import check_place, disk_errors
 from projector.storage.replacing import replacing_file
 from projector.storage.tensors import write_tensors
+from projector.storage.versions import Upgrade, upgraded
 
-_FORMAT = {"format": "transformer-projection-examples", "format_version": "1"}
+FORMAT = "transformer-projection-examples"
+FORMAT_VERSION = 1
+# Version → what turns what a file of it says into what one of the next does.
+UPGRADES: Mapping[int, Upgrade] = {}
 _TENSORS = (
     "ids",
     "starts",
@@ -81,7 +86,10 @@ class Examples:
             UserError: if the place or the disk does not take it.
         """
         check_place(path.parent)
-        facts = json.dumps(_FORMAT | {"source": self.source})
+        # A text: so it was in the first files.
+        facts = json.dumps(
+            {"format": FORMAT, "format_version": str(FORMAT_VERSION), "source": self.source}
+        )
         tensors = {name: getattr(self, name) for name in _TENSORS}
         with disk_errors(path), replacing_file(path) as partial:
             write_tensors(partial, tensors, {"examples": facts})
@@ -91,14 +99,21 @@ class Examples:
         """Read what :meth:`save` wrote.
 
         Raises:
-            UserError: if it is damaged or of another format.
+            UserError: if it is damaged, of another format, or of a newer version.
         """
         try:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads((file.metadata() or {}).get("examples", "{}"))
-                source = facts.pop("source", None)
-                if facts != _FORMAT or not isinstance(source, str | None):
-                    raise UserError(f"'{path}' does not hold examples of this format: remove it")
+                facts = upgraded(
+                    {**facts, "format_version": int(facts.get("format_version", 0))},
+                    path,
+                    format_name=FORMAT,
+                    newest=FORMAT_VERSION,
+                    upgrades=UPGRADES,
+                    remedy="remove it",
+                    if_foreign="remove it",
+                )
+                source = Entry(facts).maybe_text("source")
                 return cls(**{name: file.get_tensor(name) for name in _TENSORS}, source=source)
         except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"'{path}' is damaged: remove it ({error})") from error

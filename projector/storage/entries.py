@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,7 +72,25 @@ class Entry:
         value = self.value[key]
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise Wrong(f"{self._named(key)} is not a number")
+        if not math.isfinite(value):
+            raise Wrong(f"{self._named(key)} is {value}, and no number is meant by that")
         return float(value)
+
+    def numbers_by_name(self, key: str, *, is_known: bool) -> dict[str, float]:
+        """The object ``key`` of numbers; empty where it is missing, or a number in it is null.
+
+        Args:
+            is_known: whether it must be that; else it is empty where it is something else.
+        """
+        value = self.value.get(key)
+        if not is_known and not (
+            isinstance(value, dict) and all(type(each) in (int, float) for each in value.values())
+        ):
+            return {}
+        found = self.maybe_entry(key)
+        numbers = {} if found is None else {name: found.maybe_number(name) for name in found}
+        known = {name: number for name, number in numbers.items() if number is not None}
+        return known if len(known) == len(numbers) else {}
 
     def counts(self, key: str) -> tuple[int, ...]:
         """The list ``key`` of whole numbers."""

@@ -61,7 +61,10 @@ def read_header(path: Path) -> Header:
         text = file.read(length)
     try:
         header = json.loads(text)
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None)
+        metadata = {} if metadata is None else metadata
+        if not all(isinstance(each, str) for each in metadata.values()):
+            raise DamagedFile("its metadata holds something that is not a text")
         shapes, kinds, end = {}, {}, 0
         for name, entry in header.items():
             shapes[name], kinds[name] = tuple(entry["shape"]), entry["dtype"]

@@ -13,8 +13,12 @@ from safetensors import SafetensorError
 from projector.errors import UserError, named
 
 
-def check_place(out: Path) -> None:
-    """Raise a UserError if no folder can be written at ``out``, whatever it is to hold."""
+def check_place(out: Path, setting: str = "out") -> None:
+    """Raise a UserError if no folder can be written at ``out``, whatever it is to hold.
+
+    Args:
+        setting: the setting or argument that the folder was given by.
+    """
     existing = out.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -29,7 +33,7 @@ def check_place(out: Path) -> None:
     else:
         return
     raise UserError(
-        f"{problem}: give another folder for {named('out')}", setting="out", value=str(out)
+        f"{problem}: give another folder for {named(setting)}", setting=setting, value=str(out)
     )
 
 

@@ -23,14 +23,18 @@ def read_json(path: Path) -> tuple[Any, bytes]:
     """What a JSON file holds, and its bytes.
 
     Raises:
-        UserError: if it can't be read, or is not JSON.
+        UserError: if it can't be read, or is not JSON, which has neither NaN nor infinities.
     """
     try:
         text = path.read_bytes()
-        return json.loads(text), text
+        return json.loads(text, parse_constant=_refuse), text
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"'{path}' is damaged: it can't be read as JSON ({reason})") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number of JSON")
 
 
 def check_format(
@@ -94,5 +98,11 @@ def upgraded(
             content = upgrades[version](content)
         except Wrong as error:
             raise UserError(f"'{path}' is damaged: {error}; {remedy}") from error
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"'{path}' is damaged: version {version} has something else there ({reason}); "
+                f"{remedy}"
+            ) from error
         version += 1
     return dict(content)

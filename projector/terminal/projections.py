@@ -76,7 +76,7 @@ def relayout(
         )
     with screen.progress() as progress:
         projection = make(old, chosen, progress=progress)
-        projection.save(where.out, force=where.force)
+        projection.save(where.out, force=where.force, setting="out")
     screen.finish(
         summary(projection, where.out), projection, next_command(projection, where.out, [])
     )
@@ -142,7 +142,7 @@ def import_(
             trust_remote_code=loading.trust_remote_code,
         )
         progress.end()
-    projection.save(where.out, force=where.force)
+    projection.save(where.out, force=where.force, setting="out")
     screen.finish(
         summary(projection, where.out), projection, next_command(projection, where.out, [])
     )

@@ -196,6 +196,9 @@ def test_where_nothing_can_be_written_is_told_at_once(fitted: Projection, tmp_pa
     ):
         with pytest.raises(UserError, match=words):
             check_out(tmp_path / out, force=True)
+        with pytest.raises(UserError, match=r"give another folder for folder$") as caught:
+            fitted.save(tmp_path / out, force=True)
+        assert (caught.value.setting, caught.value.value) == ("folder", str(tmp_path / out))
     assert (tmp_path / "foreign" / FACTS_FILE).read_text() == '{"mine": 1}'
 
 
@@ -270,7 +273,7 @@ def swap_layout_texts(out: Path) -> None:
         (drop_corpus_tokens, "projection.json' is damaged: corpus.n_tokens is missing"),
         (number_dead_neurons_by_name, r"mlp_out.dead_neurons is not a whole number"),
         (drop_layouts, "holds no layout"),
-        (swap_layout_texts, "does not belong to the stress-3d.json"),
+        (swap_layout_texts, "does not belong to the stress-3d.json.*: read the projection ag"),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_refused_in_one_line(
@@ -341,3 +344,41 @@ def test_what_a_killed_one_left_to_move_is_moved_behind_the_lock(
     monkeypatch.setattr("projector.projection.projection.alone_at", alone_and_left)
     fitted.save(out, force=True)
     assert contents(out) == before
+
+
+def test_figures_of_a_later_program_are_kept(fitted: Projection, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "a")
+    later = {"roundness": 0.5, "sharpness": None, "ring_cost": {"start": 2.0, "final": 1.0}}
+    reasons = {"sharpness": "the map is round"}
+
+    def add(layout: dict[str, Any]) -> None:
+        for figures in layout["maps"].values():
+            figures["reasons"] |= reasons
+            figures |= later
+
+    edit(tmp_path / "a", layout=add)
+    loaded = Projection.load(tmp_path / "a")
+    assert loaded.figures(0, "mlp_out")["roundness"] == 0.5
+    loaded.save(tmp_path / "b")
+    for figures in json.loads((tmp_path / "b" / LAYOUT_FILE).read_text())["maps"].values():
+        assert {name: figures[name] for name in later} == later
+        assert figures["reasons"].items() >= reasons.items()
+
+
+@pytest.mark.parametrize(
+    ("facts", "layout", "words"),
+    [
+        (lambda facts: facts["run"].update(layout={"a": 3}), None, r"run\.layout\.a is not an obj"),
+        (lambda facts: facts.update(run=[]), None, "run is not an object"),
+        (None, lambda layout: layout["settings"].update(seed="x"), "settings.seed is not a whole"),
+        (None, lambda layout: layout["settings"].update(p=[2]), "settings.p is not a text, a num"),
+        (None, lambda layout: layout.update(number=float("nan")), "NaN is not a number of JSON"),
+    ],
+)
+def test_what_is_said_of_a_run_and_of_settings_is_checked_where_it_is_read(
+    facts: Any, layout: Any, words: str, fitted: Projection, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "out")
+    edit(tmp_path / "out", facts=facts, layout=layout)
+    with pytest.raises(UserError, match=words):
+        Projection.load(tmp_path / "out")

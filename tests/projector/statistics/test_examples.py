@@ -232,11 +232,29 @@ def test_of_a_file_that_does_not_name_its_text_it_is_not_known(
     assert torch.equal(loaded.ids, examples.ids)
 
 
+def test_an_older_version_is_upgraded_where_it_is_read(
+    examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "examples.safetensors"
+    examples.save(path)
+    monkeypatch.setattr("projector.statistics.examples.FORMAT_VERSION", 2)
+    with pytest.raises(UserError, match="version 1, which this program does not read: remove it"):
+        Examples.load(path)
+    upgrades = {1: lambda facts: facts | {"source": "of version 2"}}
+    monkeypatch.setattr("projector.statistics.examples.UPGRADES", upgrades)
+    assert Examples.load(path).source == "of version 2"
+
+
 def without_a_tensor(path: Path) -> None:
     tensors = load_file(path)
     del tensors["sample"]
     metadata = {"format": "transformer-projection-examples", "format_version": "1"}
     save_file(tensors, path, metadata={"examples": json.dumps(metadata)})
+
+
+def of_a_newer_version(path: Path) -> None:
+    metadata = {"format": "transformer-projection-examples", "format_version": "9"}
+    save_file(load_file(path), path, metadata={"examples": json.dumps(metadata)})
 
 
 def of_another_format(path: Path) -> None:
@@ -252,13 +270,14 @@ def of_another_format(path: Path) -> None:
         (lambda path: path.unlink(), "damaged: remove it"),
         (
             lambda path: save_file(load_file(path), path),
-            "does not hold examples of this format: remove it",
+            "is not a file of this program .*: remove it",
         ),
         (
             lambda path: save_file(load_file(path), path, metadata={"examples": "{"}),
             "damaged: remove it",
         ),
-        (of_another_format, "does not hold examples of this format: remove it"),
+        (of_another_format, "is not a file of this program .*: remove it"),
+        (of_a_newer_version, "has format version 9, .*: upgrade the program, or remove it"),
         (without_a_tensor, "damaged: remove it"),
     ],
 )

@@ -61,6 +61,8 @@ def test_what_is_cut_is_seen_wherever_it_is_cut(tmp_path: Path) -> None:
         b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}',
         b'{"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}',
         b'{"a":3}',
+        b'{"__metadata__":[],"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"__metadata__":{"x":1},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
     ],
 )
 def test_a_header_that_makes_no_sense_is_refused(header: bytes, tmp_path: Path) -> None:
@@ -70,3 +72,12 @@ def test_a_header_that_makes_no_sense_is_refused(header: bytes, tmp_path: Path) 
         read_header(path)
     with pytest.raises(FileNotFoundError):
         read_header(tmp_path / "nowhere")
+
+
+def test_null_metadata_are_none_as_the_library_has_it(tmp_path: Path) -> None:
+    header = b'{"__metadata__":null,"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    path = tmp_path / "x"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
+    assert read_header(path).metadata == {}
+    with safe_open(path, framework="pt") as file:
+        assert not file.metadata()

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from projector.errors import UserError
+from projector.projection import facts, overview
+from projector.statistics import examples
 from projector.storage.entries import Entry, Wrong
 from projector.storage.versions import read_json, upgraded
 
@@ -70,7 +72,42 @@ def test_an_upgrade_that_misses_something_says_what() -> None:
         )
 
 
-@pytest.mark.parametrize("text", ["{", "", "[" * 100_000, "\udcff"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda old: old["layout"],
+        lambda old: {**old, "n": old["format"]["n"]},
+        lambda old: {**old, "n": int(old["format"])},
+        lambda old: old["format_version"].items(),
+    ],
+)
+def test_an_upgrade_that_trips_is_told_in_one_line(broken: Any) -> None:
+    with pytest.raises(UserError, match=r"^'thing.json' is damaged: .*; make it again$") as caught:
+        upgraded(
+            {"format": "thing", "format_version": 1},
+            PATH,
+            format_name="thing",
+            newest=2,
+            upgrades={1: broken},
+            remedy="make it again",
+        )
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("newest", "upgrades"),
+    [
+        (facts.FORMAT_VERSION, overview.UPGRADES),
+        (facts.LAYOUT_FORMAT_VERSION, overview.LAYOUT_UPGRADES),
+        (examples.FORMAT_VERSION, examples.UPGRADES),
+    ],
+    ids=["projection", "layout", "examples"],
+)
+def test_every_older_version_has_a_way_up(newest: int, upgrades: dict[int, Any]) -> None:
+    assert sorted(upgrades) == list(range(1, newest))
+
+
+@pytest.mark.parametrize("text", ["{", "", '{"a": NaN}', "[-Infinity]", "[" * 100_000, "\udcff"])
 def test_what_is_not_json_is_told_in_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -106,6 +143,7 @@ def test_values_are_taken_as_what_they_are() -> None:
         (lambda: ENTRY.count("yes"), "yes is not a whole number"),
         (lambda: Entry({"n": -1}).count("n"), "n is not a whole number of 0 or more"),
         (lambda: ENTRY.maybe_number("text"), "text is not a number"),
+        (lambda: Entry({"n": float("inf")}).maybe_number("n"), "n is inf"),
         (lambda: ENTRY.truth("count"), "count is not true or false"),
         (lambda: ENTRY.texts("list"), "list holds something that is not a text"),
         (lambda: ENTRY.entry("list"), "list is not an object"),
