@@ -244,6 +244,7 @@ def test_a_sweep_writes_a_report_and_its_figure(commands: Commands, tmp_path: Pa
     files = tree(out)
     again = " ".join(succeed(*commands.sweep(out, resume=True)).output.split())
     assert f"The sweep in {out} is finished: nothing is left to do" in again
+    assert f"The report is in {out}: open report.html there in a browser" in again
     assert tree(out) == files
     assert "its --steps is 3, and this one's 4" in refuse(
         *commands.sweep(out, resume=True, steps=4)
