@@ -197,14 +197,24 @@ def test_only_the_terminal_speaks_of_flags() -> None:
     check(found, FLAGS_IN_MESSAGES)
 
 
+def _form_asked(node: ast.AST) -> str:
+    """Which forms of correlations are told apart here by something else than ``has_matrix``."""
+    if isinstance(node, ast.Call) and _called(node) == "isinstance":
+        names = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
+        names |= {n.attr for n in ast.walk(node.args[1]) if isinstance(n, ast.Attribute)}
+        return ", ".join(sorted(names & FORMS))
+    if isinstance(node, ast.Compare) and isinstance(node.left, ast.Attribute):
+        is_none = any(isinstance(c, ast.Constant) and c.value is None for c in node.comparators)
+        return "stored" if is_none and node.left.attr == "stored" else ""
+    return ""
+
+
 def test_only_their_room_tells_forms_of_correlations_apart() -> None:
     found = {}
     for path in modules(*PACKAGES):
         for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Call) and _called(node) == "isinstance":
-                names = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
-                if names & FORMS:
-                    found[name_of(path)] = f"line {node.lineno} asks for {', '.join(names)}"
+            if asked := _form_asked(node):
+                found[name_of(path)] = f"line {node.lineno} asks for {asked}"
     check(
         {where: what for where, what in found.items() if "projector/statistics/" not in where},
         KNOWS_FORMS_APART,
@@ -292,6 +302,12 @@ def _imported(tree: ast.Module) -> Iterator[str]:
         ("flags", '"""Text of --force."""', False),
         ("flags", 'raise ValueError(f"run projector fit {model} --force")', False),
         ("flags", 'style = "var(--st-font)"', False),
+        ("forms", "isinstance(form, MatrixFree)", True),
+        ("forms", "isinstance(form, correlations.MatrixFree)", True),
+        ("forms", "isinstance(form, (Tensor, kernels.Distances))", True),
+        ("forms", "isinstance(form, Tensor)", False),
+        ("forms", "if target.stored is None: pass", True),
+        ("forms", "if target.has_matrix: pass", False),
         ("moves", "partial.replace(path)", True),
         ("moves", "os.replace(partial, path)", True),
         ("moves", 'name.replace("a", "b")', False),
@@ -302,6 +318,8 @@ def test_the_rules_find_what_they_are_for(holds: str, source: str, is_found: boo
     tree = ast.parse(source)
     if holds == "flags":
         assert bool(flags_in(tree)) is is_found
+    elif holds == "forms":
+        assert any(bool(_form_asked(node)) for node in ast.walk(tree)) is is_found
     else:
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         assert any(_moves_a_file(call) for call in calls) is is_found

@@ -1,9 +1,10 @@
 """Correlations of a map's neurons, and the distances that follow from them, read block by block.
 
 A map's :class:`Correlation` is a matrix or a sample of activations, from which they are computed
-where they are needed and never stored. Both answer to one protocol, and nothing outside this
-module asks which it is. The distances wanted between its defined neurons are a :class:`Target`:
-stored distances, stored correlations, or a sample.
+where they are needed and never stored. The distances wanted between its defined neurons are a
+:class:`Target`: stored distances, stored correlations, or a sample. Each answers to one protocol,
+so that few have to know which it is: what needs a matrix, and the kernels, which read it as it is.
+They all ask one question, ``has_matrix``, and none asks for a class.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ class Target(Protocol):
         """Where its numbers are."""
 
     @property
+    def has_matrix(self) -> bool:
+        """Whether it is read from a matrix; else it is computed from a sample."""
+
+    @property
     def stored(self) -> Tensor | None:
-        """The matrix (N, N) that it is read from; None where it is computed from a sample."""
+        """The matrix (N, N) that it is read from; None where it has none."""
 
     @property
     def is_correlation(self) -> bool:
@@ -80,6 +85,10 @@ class _Stored:
     @property
     def device(self) -> torch.device:
         return self.matrix.device
+
+    @property
+    def has_matrix(self) -> bool:
+        return True
 
     @property
     def stored(self) -> Tensor | None:
@@ -157,6 +166,10 @@ class MatrixFree:
     @property
     def n(self) -> int:
         return self.rows.shape[0]
+
+    @property
+    def has_matrix(self) -> bool:
+        return False
 
     @property
     def stored(self) -> Tensor | None:

@@ -73,7 +73,7 @@ def guttman_transforms(
         kernels = _kernels() if _has_kernel(points, target) else None
         if kernels is None:
             found[index] = transform_tiled(points, target)
-        elif target.stored is None:
+        elif not target.has_matrix:
             found[index] = kernels.transform_matrix_free(points, target)
         else:
             key = (target.is_correlation, target.absolute, points.shape[1], points.device)
@@ -92,8 +92,11 @@ def _has_kernel(positions: Tensor, target: Target) -> bool:
         return False
     if not 1 <= positions.shape[1] <= _MOST_DIMENSIONS or target.n == 0:
         return False
+    if not target.has_matrix:
+        return True
     stored = target.stored
-    return stored is None or (stored.dtype == torch.float32 and stored.stride(1) == 1)
+    assert stored is not None
+    return stored.dtype == torch.float32 and stored.stride(1) == 1
 
 
 @cache

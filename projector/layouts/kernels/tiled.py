@@ -52,7 +52,7 @@ def buffer_bytes(n_neurons: int) -> int:
 
 def _strip_entries(n: int, target: Target | None = None) -> int:
     n_entries = _STRIP_ENTRIES * torch.get_num_threads()
-    if target is not None and target.stored is None:
+    if target is not None and not target.has_matrix:
         return max(n_entries, _PRODUCT_ENTRIES)
     # High strips compute much of what symmetry would spare, and would be matrices themselves.
     return min(n_entries, max(_STRIP_ENTRIES, n * n // 4))
@@ -61,7 +61,7 @@ def _strip_entries(n: int, target: Target | None = None) -> int:
 def _transform(positions: Tensor, target: Target, n_entries: int) -> tuple[Tensor, float]:
     n, dim = positions.shape
     most_rows = n
-    if target.stored is None:
+    if not target.has_matrix:
         most_rows = max(1, _WIDENED_ROWS // max(target.n_tokens, 1))
     # Differences are taken of the positions as given: centring them would round the small ones.
     points = positions.T.contiguous()

@@ -40,6 +40,17 @@ def test_it_is_the_stored_matrix_it_never_stores() -> None:
         assert free.raw_stress == pytest.approx(stored.raw_stress, rel=1e-5)
 
 
+def test_a_matrix_and_a_sample_answer_one_question() -> None:
+    rows, is_defined = standardize(activations())
+    rho = torch.corrcoef(activations().T)
+    matrix, sample = room.Matrix(rho), room.Sampled(MatrixFree(rows), is_defined)
+    for form, has_matrix in ((matrix, True), (sample, False)):
+        target = form.target()
+        assert form.has_matrix is target.has_matrix is has_matrix
+        assert (target.stored is not None) is has_matrix
+    assert Distances(1 - rho).has_matrix
+
+
 def test_solving_without_the_matrix_gives_the_same_map() -> None:
     seen = activations()
     rows, _ = standardize(seen)
