@@ -24,7 +24,7 @@ from projector.fitting.provenance import run_difference
 from projector.projection.facts import MapFacts
 from projector.projection.faithfulness import PlacementFigures
 from projector.storage.entries import Entry
-from projector.storage.locks import alone
+from projector.storage.places import alone
 from projector.storage.replacing import remove_folder, replacing_file
 from projector.storage.tensors import TensorFile, read_metadata, write_tensors
 

@@ -17,8 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from projector.errors import UserError, named
-from projector.storage.locks import alone
-from projector.storage.places import disk_errors
+from projector.storage.places import alone, disk_errors
 from projector.storage.replacing import COMMITTED, finish_replacing, replacing_files
 
 # Within the folder, while something is written to it.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from projector.storage.locks import alone
+from projector.storage.places import alone
 from projector.storage.replacing import make_folder, sync
 
 # The moment of two renames: whoever waits longer waits for something that hangs.

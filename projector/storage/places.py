@@ -1,11 +1,11 @@
-"""Where something may be written, and what a disk that refuses is turned into."""
+"""Where something may be written, by one at a time, and what a disk that refuses is turned into."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -54,3 +54,32 @@ def disk_errors(out: Path, advice: str = "") -> Iterator[None]:
             raise UserError(f"no space left to write '{out}': free some{advice}") from error
         text = " ".join(str(error).split())
         raise UserError(f"'{out}' can't be written: {text}") from error
+
+
+@contextmanager
+def alone(path: Path, *, patience_s: float, told: str) -> Iterator[None]:
+    """While open, nobody else has the lock, in this process or another.
+
+    Args:
+        path: the file, in a folder that exists.
+        patience_s: how long to wait for somebody else, in seconds.
+        told: what a person is told where that was too short.
+
+    Raises:
+        UserError: if somebody else has it for that long.
+        OSError: if the file can't be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=patience_s)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(told) from None
+    try:
+        yield
+    finally:
+        # Before it is let go of: whoever waits for it sees that, and makes one of its own.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()

@@ -10,8 +10,7 @@ from pathlib import Path
 from projector.errors import UserError, named
 from projector.progress import Progress, Silent
 from projector.storage.additions import LOCK
-from projector.storage.locks import alone
-from projector.storage.places import check_place, disk_errors
+from projector.storage.places import alone, check_place, disk_errors
 from projector.storage.replacing import is_unfinished, make_folder
 from projector.storage.resuming import Step, Work, decide, told_difference
 from pruning.sweep.job import SweepJob

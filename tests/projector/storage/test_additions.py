@@ -15,7 +15,7 @@ import pytest
 from projector.errors import UserError
 from projector.storage import replacing
 from projector.storage.additions import LOCK, adding, alone_at, finish_additions
-from projector.storage.locks import alone
+from projector.storage.places import alone
 from projector.storage.replacing import COMMITTED, STAGED, finish_replacing, replacing_files
 from tests.projections import contents
 
