@@ -18,9 +18,10 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from projector import Projection
+from projector import Projection, add_layout
 from projector.fitting.checkpoint import checkpoint_path, has_checkpoint
-from projector.projection.projection import STATISTICS_FILE
+from projector.layouts.settings import Layout
+from projector.projection.overview import STATISTICS_FILE
 from projector.storage.tensors import read_metadata
 from tests.projections import contents
 from tests.projector.fitting.killing import Fits
@@ -179,6 +180,31 @@ def test_a_fit_killed_twice_goes_on_to_the_same_bytes(
     assert fits.run(out, "--resume", kill_at=straight.n_moments // 3) == SIGKILLED
     finish(fits, out)
     assert contents(out) == straight.files
+
+
+def test_a_fit_of_several_layouts_that_is_killed_goes_on_to_the_same_bytes(
+    fits: Fits, tmp_path: Path
+) -> None:
+    """While the model runs, while neurons are placed, and once all is saved."""
+    options = ("--sites", "attn_out", "--layouts", "stress-3d,stress-2d,linear-1d")
+    straight = tmp_path / "straight"
+    assert fits.run(straight, *options) == 0, fits.said
+    n_moments, wanted = fits.report["moments"], contents(straight)
+    kept = {"layouts/mine-2d.json", "layouts/mine-2d.safetensors"}
+    n_saved = 0
+    for kill_at in (n_moments // 3, n_moments * 3 // 4, n_moments - 4, n_moments - 1):
+        out = tmp_path / f"out-{kill_at}"
+        assert fits.run(out, *options, kill_at=kill_at) == SIGKILLED, fits.said
+        is_saved = out.exists()
+        if is_saved:
+            n_saved += has_checkpoint(out)
+            add_layout(out, Layout(dim=2, seed=7), name="mine-2d")
+        assert fits.run(out, "--resume", *options) == 0, fits.said
+        found = contents(out)
+        assert {name for name in found if name not in wanted} == (kept if is_saved else set())
+        assert {name: found[name] for name in wanted} == wanted, kill_at
+        assert not checkpoint_path(out).exists()
+    assert n_saved > 0
 
 
 @pytest.mark.parametrize("stage", ["gathered", "placed"])

@@ -118,6 +118,26 @@ def test_two_processes_find_what_one_finds(
     assert_alike(fit_alone(checkpoint("qwen2"), text_file, tmp_path / "one"), of_two)
 
 
+def test_two_processes_find_what_one_finds_in_every_layout(
+    checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+) -> None:
+    model, names = checkpoint("qwen2"), ["stress-3d", "stress-2d", "linear-1d"]
+    more = ("--sites", "attn_out", "--layouts", ",".join(names))
+    many = fit_by(2, model, text_file, tmp_path / "many", *more)
+    one = fit_alone(model, text_file, tmp_path / "one", sites=["attn_out"], layouts=names)
+    assert_alike(one, many)
+    a, b = Projection.load(one), Projection.load(many)
+    assert list(a.layouts) == list(b.layouts) == names
+    for name in names:
+        assert a.layout(name).settings == b.layout(name).settings
+        for key in a.maps:
+            first, second = (p.positions(*key, name) for p in (a, b))
+            assert first.shape == second.shape
+            assert torch.equal(first.isfinite(), second.isfinite())
+    cost, same = (p.figures(*a.maps[0], "linear-1d")["arrangement_cost"] for p in (a, b))
+    assert cost == pytest.approx(same, rel=0.02)
+
+
 def test_three_processes_find_what_one_finds_in_each_sequence(
     checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
 ) -> None:
