@@ -25,7 +25,8 @@ from benchmarks.gpu_rows import FULL, Sizes
 from benchmarks.results import describe_machine, write_results
 from projector.fitting.estimating import estimate
 from projector.fitting.pipeline import run
-from projector.fitting.preparing import FitSettings, Job, prepare
+from projector.fitting.preparing import Job, prepare
+from projector.fitting.settings import FitSettings
 from projector.layouts.settings import Layout
 from projector.model.loading import BUNDLED, LoadedModel, load_model
 

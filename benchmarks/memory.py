@@ -23,7 +23,8 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from benchmarks.results import describe_machine, write_results
 from projector import bundled
 from projector.fitting.pipeline import run
-from projector.fitting.preparing import FitSettings, prepare
+from projector.fitting.preparing import prepare
+from projector.fitting.settings import FitSettings
 from projector.layouts.settings import Layout
 from projector.memory import size_text
 from projector.model.loading import load_model

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from dashboard.roots import find_folders
 from projector.corpus.sources import sources_hint
 from projector.errors import UserError
-from projector.projection.projection import FACTS_FILE
+from projector.projection.overview import FACTS_FILE
 from pruning.sweep.settings import SweepSettings
 from pruning.sweep.tasks import tasks_of
 

@@ -9,7 +9,8 @@ from dashboard.state import session
 from dashboard.state.loading import forget_folders
 from dashboard.state.settings import USUAL_PROJECTION, Settings
 from projector.fitting.pipeline import run
-from projector.fitting.preparing import FitSettings, prepare
+from projector.fitting.preparing import prepare
+from projector.fitting.settings import FitSettings
 from projector.layouts.settings import Layout
 
 _TOKENS = 200_000

@@ -19,7 +19,8 @@ from dashboard.state.settings import (
 )
 from projector.errors import UserError
 from projector.projection.axes import N_SHOWN
-from projector.projection.projection import FACTS_FILE, Projection
+from projector.projection.overview import FACTS_FILE
+from projector.projection.projection import Projection
 from projector.sites import SITES, site_words
 
 

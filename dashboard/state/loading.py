@@ -20,8 +20,8 @@ from dashboard.roots import find_folders
 from dashboard.state.shelf import Key, shelf
 from dashboard.state.store import examples_name, stored_examples
 from projector.errors import UserError
-from projector.projection.overview import LAYOUTS
-from projector.projection.projection import FACTS_FILE, Projection
+from projector.projection.overview import FACTS_FILE, LAYOUTS
+from projector.projection.projection import Projection
 from projector.statistics.examples import Examples
 from pruning.methods.plan import PLAN_FILE, PruningPlan
 from pruning.poles.files import load_poles

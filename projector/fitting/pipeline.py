@@ -33,7 +33,8 @@ from projector.memory import memory_errors
 from projector.model.loading import BUNDLED, LoadedModel
 from projector.progress import Progress, Silent
 from projector.projection.overview import FACTS_FILE, read_saved
-from projector.projection.projection import Projection, check_out
+from projector.projection.projection import Projection
+from projector.projection.writing import check_out
 from projector.storage.places import disk_errors
 from projector.storage.resuming import Step, Work, decide
 from projector.threads import in_threads
@@ -259,7 +260,9 @@ def _finished_projection(folder: Path, processes: Processes) -> Projection:
         found = processes.of_the_first(found)
     if isinstance(found, UserError):
         raise found
-    return read or found
+    made = read or found
+    assert made is not None
+    return made
 
 
 def _unfinished(job: Job, out: Path, processes: Processes, force: bool) -> Work | None:

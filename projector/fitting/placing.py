@@ -15,9 +15,7 @@ from projector.projection.faithfulness import PlacementFigures, measure
 from projector.statistics.correlations import among_all
 from projector.statistics.gathering import Halves
 from projector.statistics.sampling import SamplingError, TokenSample
-from projector.statistics.summary import Summary, kept_statistics, summarize
-
-__all__ = ["MapPlacement", "PlacedMap", "kept_statistics", "map_facts", "place_map"]
+from projector.statistics.summary import Summary, summarize
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,8 @@ def place_map(
             model ran.
 
     Returns:
-        The map without statistics: see :func:`kept_statistics`.
+        The map without statistics: see
+            :func:`projector.statistics.summary.kept_statistics`.
     """
     found = summarize(gathered)
     placements = {

@@ -15,8 +15,7 @@ from projector.corpus.sources import read_documents
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import SettingError, UserError, named
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
-from projector.fitting.settings import LEAST_TOKENS
-from projector.fitting.settings import FitSettings as FitSettings
+from projector.fitting.settings import LEAST_TOKENS, FitSettings
 from projector.layouts.settings import Layout
 from projector.memory import free_memory
 from projector.model.architecture.finding import find_architecture

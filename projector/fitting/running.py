@@ -14,7 +14,7 @@ from torch import Tensor
 from projector.corpus.batches import Batch
 from projector.errors import UserError
 from projector.fitting.checkpoint import Checkpoint, Gathered, State
-from projector.fitting.placing import PlacedMap, kept_statistics, place_map
+from projector.fitting.placing import PlacedMap, place_map
 from projector.fitting.preparing import Job
 from projector.fitting.processes import OthersEnded, Processes
 from projector.fitting.provenance import projection_facts
@@ -29,6 +29,7 @@ from projector.projection.projection import PlacedLayout, Projection
 from projector.projection.provenance import layout_settings, versions
 from projector.sites import MapKey, map_name
 from projector.statistics.gathering import Gatherer, gather
+from projector.statistics.summary import kept_statistics
 from projector.storage.places import disk_errors
 
 # Between two checkpoints: seconds at least, and what share of the time writing them may take.

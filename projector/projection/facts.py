@@ -214,9 +214,9 @@ class Facts:
         corpus, maps = entry.maybe_entry("corpus"), entry.entry("maps")
         run = entry.maybe_entry("run")
         layouts = None if run is None else run.maybe_entry("layout")
-        for name in layouts or ():
+        if layouts is not None:
             # Settings of each by name.
-            layouts.entry(name)
+            _ = [layouts.entry(name) for name in layouts]
         return cls(
             model=ModelFacts.from_entry(entry.entry("model")),
             corpus=None if corpus is None else CorpusFacts.from_entry(corpus),

@@ -115,6 +115,9 @@ class Overview:
 
         Args:
             layout: the layout's name; None is the first.
+
+        Raises:
+            UserError: if there is no such map or layout.
         """
         name = self._name(layer, site)
         return MapFigures(self.facts.maps[name], self.layout(layout).figures[name])

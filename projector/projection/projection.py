@@ -18,7 +18,6 @@ from projector.layouts.registry import OBJECTIVES
 from projector.projection.facts import LayoutFacts
 from projector.projection.overview import (
     FACTS_FILE,
-    POSITIONS_FILE,
     STATISTICS_FILE,
     Overview,
     read_saved,
@@ -30,16 +29,6 @@ from projector.storage.places import disk_errors
 from projector.storage.replacing import finish_replacing, replacing_files
 from projector.storage.tensors import TensorFile, read_metadata, write_tensors
 from projector.storage.versions import json_text
-
-__all__ = [
-    "FACTS_FILE",
-    "ORDERS",
-    "POSITIONS_FILE",
-    "STATISTICS_FILE",
-    "PlacedLayout",
-    "Projection",
-    "check_out",
-]
 
 ORDERS = ("linear", "leaf", "spectral", "index")
 
@@ -83,15 +72,27 @@ class Projection(Overview):
         return self.layouts[self.layout_name(layout)].positions[self._name(layer, site)]
 
     def mean(self, layer: int, site: str) -> Tensor:
-        """Mean activation, (N,) float32."""
+        """Mean activation, (N,) float32.
+
+        Raises:
+            UserError: if there is no such map, or its statistics were not kept.
+        """
         return self._statistic(layer, site, "mean")
 
     def covariance(self, layer: int, site: str) -> Tensor:
-        """Covariance of activations over tokens, (N, N) float32."""
+        """Covariance of activations over tokens, (N, N) float32.
+
+        Raises:
+            UserError: if there is no such map, or its statistics were not kept.
+        """
         return self._statistic(layer, site, "covariance")
 
     def correlation(self, layer: int, site: str) -> Tensor:
-        """Correlation of activations, (N, N) float32; NaN for undefined neurons."""
+        """Correlation of activations, (N, N) float32; NaN for undefined neurons.
+
+        Raises:
+            UserError: if there is no such map, or its statistics were not kept.
+        """
         name = self._name(layer, site)
         if f"{name}.correlation" in self.statistics:
             return self.statistics[f"{name}.correlation"]

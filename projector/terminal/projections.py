@@ -61,8 +61,9 @@ def relayout(
 ) -> None:
     """Make a new projection with other positions from a saved one, without the model."""
     from projector.errors import UserError, named
-    from projector.projection.projection import Projection, check_out
+    from projector.projection.projection import Projection
     from projector.projection.relaying import relayout as make
+    from projector.projection.writing import check_out
 
     chosen = layout.make()
     old = Projection.load(projection_dir)
@@ -130,7 +131,7 @@ def import_(
 ) -> None:
     """Make a projection of positions that were trained elsewhere."""
     from projector.projection.importing import import_checkpoint
-    from projector.projection.projection import check_out
+    from projector.projection.writing import check_out
 
     check_out(where.out, force=where.force)
     with screen.progress() as progress:

@@ -12,8 +12,10 @@ import pytest
 
 from dashboard.frame import opening
 from dashboard.state.loading import forget_folders
-from projector.fitting.preparing import FitSettings, prepare
-from projector.projection.projection import FACTS_FILE, Projection
+from projector.fitting.preparing import prepare
+from projector.fitting.settings import FitSettings
+from projector.projection.overview import FACTS_FILE
+from projector.projection.projection import Projection
 from tests.dashboard.conftest import DECODER, ENCODER, Open
 from tests.dashboard.pages import (
     FAMILIES,

@@ -13,7 +13,7 @@ from dashboard.state.settings import (
     parse_settings,
 )
 from projector.errors import UserError
-from projector.projection.projection import FACTS_FILE
+from projector.projection.overview import FACTS_FILE
 
 
 def hold(folder: Path, file: str = FACTS_FILE) -> Path:

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from dashboard.prompts import Prompt, store
 from dashboard.state.store import stored_prompts
 from projector.projection.importing import import_checkpoint
-from projector.projection.projection import FACTS_FILE, Projection
+from projector.projection.overview import FACTS_FILE
+from projector.projection.projection import Projection
 from tests.dashboard.conftest import DECODER, GPT2, Open
 from tests.dashboard.pages import (
     NEURON,

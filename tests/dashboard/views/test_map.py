@@ -17,7 +17,8 @@ from dashboard.state.shelf import shelf
 from dashboard.views import map as map_view
 from projector.layouts.registry import OBJECTIVES, register
 from projector.layouts.stress import STRESS
-from projector.projection.projection import STATISTICS_FILE, Projection
+from projector.projection.overview import STATISTICS_FILE
+from projector.projection.projection import Projection
 from pruning.poles.finding import find_poles
 from pruning.poles.poles import Poles, PoleSettings
 from tests.dashboard.conftest import DECODER, Open

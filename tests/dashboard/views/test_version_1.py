@@ -12,7 +12,8 @@ import pytest
 
 from dashboard.prompts import Prompt, store
 from dashboard.state.store import stored_prompts
-from projector.projection.projection import FACTS_FILE, Projection
+from projector.projection.overview import FACTS_FILE
+from projector.projection.projection import Projection
 from projector.storage.tensors import TensorFile, write_tensors
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import NEURON, PAGES, decoded, errors, maps_of

@@ -18,7 +18,8 @@ import projector
 from projector.errors import SettingError
 from projector.fitting.budget import reckon_needs
 from projector.fitting.estimating import estimate
-from projector.fitting.preparing import FitSettings, prepare
+from projector.fitting.preparing import prepare
+from projector.fitting.settings import FitSettings
 from projector.layouts.objective import (
     DEFAULT_SOLVER,
     Column,

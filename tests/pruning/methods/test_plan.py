@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from projector.errors import UserError
+from pruning.methods import plan
 from pruning.methods.plan import LayerPlan, PruningPlan, StandIn, kept_width
+from pruning.sweep import report
 from tests.pruning.refused import refused
 
 PLAN = PruningPlan(
@@ -153,3 +155,8 @@ def test_kept_width_falls_with_sparsity_and_is_a_multiple() -> None:
                 abs(width - n * (1 - s / 100)) <= m / 2 + 1e-9 or width in (m, n // m * m)
                 for s, width in enumerate(widths)
             )
+
+
+@pytest.mark.parametrize("module", [plan, report], ids=["plan", "report"])
+def test_every_older_version_has_a_way_up(module: Any) -> None:
+    assert sorted(module.UPGRADES) == list(range(1, module.FORMAT_VERSION))
