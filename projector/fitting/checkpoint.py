@@ -101,7 +101,7 @@ def check_checkpoint_place(out: Path) -> None:
         path.is_dir() and all(_OURS.fullmatch(each.name) for each in path.iterdir())
     ):
         raise UserError(
-            f"'{path}' is where this fit would keep its checkpoint, and is something else: give "
+            f"'{path}' is the place of this fit's checkpoint, and holds something else: give "
             f"another folder for {named('out')}",
             setting="out",
             value=str(out),

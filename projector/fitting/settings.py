@@ -42,7 +42,9 @@ class FitSettings:
     """
 
     sites: tuple[str, ...] | None = setting(None, help=sites_help)
-    layers: tuple[int, ...] | None = setting(None, help="For example 0,3-5. All by default.")
+    layers: tuple[int, ...] | None = setting(
+        None, help="Layers to read, for example 0,3-5. By default all."
+    )
     correlation: str = setting(
         "pooled",
         help="[b]pooled[/b] over all tokens, or [b]per-sequence[/b]: the mean of each sequence's "
@@ -50,10 +52,10 @@ class FitSettings:
         choices=CORRELATIONS,
     )
     max_tokens: int | None = setting(
-        None, help="Most tokens to count, drawn evenly over the corpus. All by default."
+        None, help="Most tokens to count, drawn evenly over the corpus. By default all."
     )
     sequence_length: int | None = setting(
-        None, help="Tokens of a sequence. 256, or what the model takes."
+        None, help="Tokens of a sequence. By default 256, or what the model takes if less."
     )
     batch_size: int = setting(16, help="Sequences at once.")
     packed: bool | None = setting(
@@ -61,7 +63,8 @@ class FitSettings:
     )
     skip_first: int | None = setting(
         None,
-        help="Positions left out at the start of each sequence. 1 where the model is causal.",
+        help="Positions left out at the start of each sequence. By default 1 where the model is "
+        "causal, else 0.",
     )
     keep_statistics: bool = setting(
         True, help="Don't save means and covariances: far smaller on disk."

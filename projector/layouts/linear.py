@@ -1,4 +1,4 @@
-"""The linear arrangement: an order in which neurons that fire together stand together."""
+"""The linear arrangement: an order that places neurons that fire together side by side."""
 
 from __future__ import annotations
 
@@ -107,6 +107,6 @@ LINEAR = Objective(
     legend="cost of the linear arrangement, as a share of a random order's; spectral and leaf are "
     "the two orders it was improved from",
     is_order=True,
-    evenly="its neurons stand one step apart, no place denser than another",
+    evenly="its neurons are one step apart, and no place is denser than another",
     then="neighbours",
 )

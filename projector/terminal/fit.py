@@ -44,8 +44,8 @@ class FitOptions:
     out: Path = setting(help="Folder for the projection.")
     layouts: str | None = setting(
         None,
-        help="Several layouts of every map by name, for example stress-3d,neighbours-2d: in place "
-        "of the options of one layout.",
+        help="Make several layouts of every map, by name, for example stress-3d,neighbours-2d. "
+        "They take the place of the options of one layout.",
     )
     corpus: str = setting("stdlib", help=_corpus_help)
     pictures: bool = setting(False, help="Also write the pictures, as HTML, to OUT.")

@@ -88,7 +88,7 @@ class ShownLayout:
     """Which layout is told of."""
 
     layout: str | None = setting(
-        None, help="The layout whose maps are told of, by name. The first by default."
+        None, help="Layout to describe, by name. By default the projection's first."
     )
 
 

@@ -1,4 +1,4 @@
-"""The 1-D form: an order in which neurons that fire together stand together.
+"""The 1-D form: an order that places neurons that fire together side by side.
 
 Minimum linear arrangement with weights w_ij = (1 + ρ_ij)/2 is NP-hard, so the order is improved
 from good starts: the spectral order (Juvan & Mohar 1992) and the leaves of an average-linkage tree

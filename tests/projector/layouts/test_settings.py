@@ -9,9 +9,17 @@ from typing import Any
 import pytest
 
 from projector.errors import SettingError
+from projector.layouts.objective import DEFAULT_SOLVER
 from projector.layouts.registry import OBJECTIVES
-from projector.layouts.settings import STARTS, Layout, parse_layout, parse_layouts
+from projector.layouts.settings import (
+    STARTS,
+    Layout,
+    layout_name,
+    parse_layout,
+    parse_layouts,
+)
 from projector.layouts.solving import place
+from projector.projection.facts import LayoutSettings
 from tests.projector.layouts.test_solving import factor_correlation
 
 
@@ -35,6 +43,23 @@ def test_a_name_tells_what_differs_from_the_default(settings: dict[str, Any], na
     layout = Layout(**settings)
     assert layout.name == name
     assert parse_layout(name) == layout
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        # Positions that were trained elsewhere, and an objective that is not known here.
+        ({"solver": "imported", "seed": None}, "stress-3d-imported"),
+        ({"objective": "later", "solver": "spin", "seed": 2, "p": 4.0}, "later-3d-spin-seed2"),
+        # Settings without effect were once accepted.
+        ({"objective": "linear", "dim": 1, "p": 3.0, "start": "normal"}, "linear-1d"),
+        ({"solver": "adamw", "p": 3.0, "more": "x"}, "stress-3d-adamw-p3.0"),
+    ],
+)
+def test_settings_that_no_solver_takes_have_a_name(settings: dict[str, Any], name: str) -> None:
+    full = {"objective": "stress", "solver": DEFAULT_SOLVER, "method": "", "dim": 3, **settings}
+    assert layout_name(full) == name
+    assert LayoutSettings.from_dict({"absolute": False, **full}).name == name
 
 
 def test_every_name_is_read_back_to_its_settings() -> None:

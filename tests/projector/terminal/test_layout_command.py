@@ -40,6 +40,7 @@ def test_a_layout_is_added_without_the_model(folder: Path) -> None:
     again = invoke("layout", folder, "--objective", "linear")
     assert again.exit_code == 2
     assert "has a layout 'linear-1d' already: add --force" in again.stderr
+    assert "or give another name with --name" in again.stderr
     assert contents(folder) == after
     assert invoke("layout", folder, "--objective", "linear", "--force").exit_code == 0
     assert contents(folder) == after
