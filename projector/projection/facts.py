@@ -216,7 +216,8 @@ class Facts:
         layouts = None if run is None else run.maybe_entry("layout")
         if layouts is not None:
             # Settings of each by name.
-            _ = [layouts.entry(name) for name in layouts]
+            for name in layouts:
+                layouts.entry(name)
         return cls(
             model=ModelFacts.from_entry(entry.entry("model")),
             corpus=None if corpus is None else CorpusFacts.from_entry(corpus),
