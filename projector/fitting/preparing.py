@@ -16,7 +16,7 @@ from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import SettingError, UserError, named
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.fitting.settings import LEAST_TOKENS, FitSettings
-from projector.layouts.settings import Layout
+from projector.layouts.settings import Layout, check_dimensions
 from projector.memory import free_memory
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
@@ -152,7 +152,7 @@ def prepare(
     progress.end()
     _check_corpus(tokens, trunk)
     widths = _widths(architecture, sites, layers)
-    _check_dimensions(chosen, widths)
+    check_dimensions(chosen, widths.values())
     sums_on = input_device(trunk)
     needs = reckon_needs(
         widths,
@@ -204,18 +204,6 @@ def _check_corpus(tokens: Corpus, trunk: nn.Module) -> None:
         raise UserError(
             f"the tokenizer gives token {int(tokens.ids.max()):,}, and the model knows "
             f"{vocabulary:,}: they do not belong together"
-        )
-
-
-def _check_dimensions(layouts: Sequence[Layout], widths: dict[MapKey, int]) -> None:
-    """Raise a SettingError if a layout has more dimensions than the narrowest map can fill."""
-    narrowest, most = min(widths.values()), max(layout.dim for layout in layouts)
-    if most >= narrowest:
-        raise SettingError(
-            "dim",
-            most,
-            "is too much",
-            f"give at most {narrowest - 1:,}, for the narrowest map has {narrowest:,} neurons",
         )
 
 

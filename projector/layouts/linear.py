@@ -107,6 +107,6 @@ LINEAR = Objective(
     legend="cost of the linear arrangement, as a share of a random order's; spectral and leaf are "
     "the two orders it was improved from",
     is_order=True,
-    evenly="its neurons are one step apart, and no place is denser than another",
+    evenly="its neurons are all one step apart, so no place is denser",
     then="neighbours",
 )

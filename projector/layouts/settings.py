@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, fields
 from typing import Any
 
@@ -204,3 +204,19 @@ def _value(each: Field[Any], part: re.Match[str]) -> Any:
 
 def _unknown(name: str, expected: str) -> SettingError:
     return SettingError("layouts", name, "is not the name of a layout", expected)
+
+
+def check_dimensions(layouts: Iterable[Layout], widths: Iterable[int]) -> None:
+    """Raise a SettingError if a layout has more dimensions than the narrowest map can fill.
+
+    Args:
+        widths: neurons of each map; at least one.
+    """
+    narrowest, most = min(widths), max(layout.dim for layout in layouts)
+    if most >= narrowest:
+        raise SettingError(
+            "dim",
+            most,
+            "is too much",
+            f"give at most {narrowest - 1:,}, for the narrowest map has {narrowest:,} neurons",
+        )

@@ -254,6 +254,14 @@ def checked_header(path: Path, fingerprint: str) -> Header:
     return header
 
 
+def _are_ours(tensors: Path) -> bool:
+    """Whether this is a tensor file that a projection wrote."""
+    try:
+        return "projection" in read_header(tensors).metadata
+    except (DamagedFile, OSError):
+        return False
+
+
 def _read_layouts(where: Path, facts: Facts, fingerprint: str) -> dict[str, SavedLayout]:
     """Those in files of their own, in order."""
     found: list[tuple[int, str, SavedLayout]] = []
@@ -261,7 +269,10 @@ def _read_layouts(where: Path, facts: Facts, fingerprint: str) -> dict[str, Save
     for path in sorted(paths):
         again = f"delete it, and make the layout again with `projector layout {where}`"
         content, text = read_json(path)
+        tensors = path.with_suffix(".safetensors")
         if isinstance(content, dict) and content.get("format") != LAYOUT_FORMAT:
+            if _are_ours(tensors):
+                raise UserError(f"'{path}' is damaged: it does not name its format; {again}")
             # Somebody's own file: it stays where it is.
             continue
         content = upgraded(
@@ -279,7 +290,6 @@ def _read_layouts(where: Path, facts: Facts, fingerprint: str) -> dict[str, Save
         except Wrong as error:
             raise UserError(f"'{path}' is damaged: {error}; {again}") from error
         own = hashlib.sha256(text).hexdigest()
-        tensors = path.with_suffix(".safetensors")
         layout = _layout(content, number, tensors, path, own, facts, fingerprint)
         found.append((number, path.stem, layout))
     return {name: layout for _, name, layout in sorted(found, key=lambda each: each[:2])}

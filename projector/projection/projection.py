@@ -141,8 +141,8 @@ class Projection(Overview):
                     setting="memory_budget",
                 )
             raise UserError(
-                "this projection was saved without statistics: make it again with "
-                f"`projector fit`, without {named('keep_statistics', False)}",
+                "this projection holds no statistics: make it again with `projector fit`, without "
+                f"{named('keep_statistics', False)}",
                 setting="keep_statistics",
                 value=False,
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from projector.errors import UserError, named
-from projector.layouts.settings import Layout
+from projector.layouts.settings import Layout, check_dimensions
 from projector.layouts.solving import solve
 from projector.memory import memory_errors
 from projector.progress import Progress, Silent
@@ -91,9 +91,13 @@ def lay_out(
     """Positions of every map by ``layout``, from the projection's correlations.
 
     Raises:
-        UserError: if the correlations of a map were not kept.
+        UserError: if the correlations of a map were not kept, or it has too few neurons for the
+            layout's dimensions.
     """
     progress = progress or Silent()
+    check_dimensions(
+        [layout], [projection.facts.maps[map_name(*key)].n_neurons for key in projection.maps]
+    )
     lacking = [
         f"layer {layer} {site}"
         for layer, site in projection.maps

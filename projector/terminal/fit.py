@@ -234,4 +234,5 @@ def _show(screen: Screen, options: FitOptions, *, only_missing: bool) -> None:
         summary(projection, options.out) | {"pictures": [str(path) for path in written]},
         projection,
         next_command=next_command(projection, options.out, written),
+        is_written=bool(written) or not only_missing,
     )

@@ -189,11 +189,15 @@ class Screen:
         *,
         every_map: bool = False,
         layout: str | None = None,
+        is_written: bool = True,
     ) -> None:
         """The result: JSON, or a table of a layout's maps and what to do next."""
         if self.as_json:
             print(json.dumps(value, ensure_ascii=False, allow_nan=False))
             return
+        if len(projection.layouts) > 1:
+            shown = next(iter(projection.layouts)) if layout is None else layout
+            self.say(f"[b]{escape(shown)}[/b]")
         self.out.print(_table(projection, every_map=every_map, layout=layout))
         self.say(_legend(projection, layout))
         for layer, site in projection.maps:
@@ -201,7 +205,8 @@ class Screen:
             if sample is not None:
                 self.say(f"[yellow]layer {layer} {escape(site)}[/yellow]: {sample.words()}")
         if next_command:
-            self.say(f"Wrote [b]{escape(value['projection'])}[/b]")
+            if is_written:
+                self.say(f"Wrote [b]{escape(value['projection'])}[/b]")
             self.say(f"Next: {escape(next_command)}")
 
 

@@ -123,7 +123,7 @@ def correlation_if_possible(
 ) -> tuple[Tensor | None, str]:
     """ρ, or None and why."""
     if not projection.has_statistics:
-        return None, "the projection was saved without statistics"
+        return None, "the projection holds no statistics"
     if not projection.has_statistics_of(layer, site):
         return None, "the map was placed without a matrix of correlations"
     n_neurons = projection.positions(layer, site).shape[0]

@@ -338,12 +338,12 @@ def test_what_is_no_checkpoint_is_left_alone(fits: Fits, tmp_path: Path) -> None
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("mine")
         assert fits.run(out, *force) == 2
-        assert "is something else" in fits.said
+        assert "holds something else" in fits.said
         assert mine.read_text() == "mine"
     shutil.rmtree(mine.parent)
     mine.parent.write_text("a file")
     assert fits.run(out) == 2
-    assert "is something else" in fits.said
+    assert "holds something else" in fits.said
 
 
 def test_two_fits_do_not_write_the_same_checkpoint(

@@ -114,7 +114,7 @@ def test_what_needs_correlations_is_null_and_says_why(tmp_path: Path, model: Pat
     for name in FIGURES:
         assert figures[name] is None
         assert "correlations" in figures["reasons"][name]
-    with pytest.raises(UserError, match="without statistics"):
+    with pytest.raises(UserError, match="no statistics"):
         projection.correlation(0, "mlp_out")
 
 

@@ -115,7 +115,7 @@ def test_without_statistics_nothing_can_be_added(saved: Path) -> None:
     bare = replace(Projection.load(saved), statistics={})
     bare.save(saved, force=True)
     before = contents(saved)
-    with pytest.raises(UserError, match="without statistics"):
+    with pytest.raises(UserError, match="no statistics"):
         add_layout(saved, LINEAR)
     assert contents(saved) == before
 

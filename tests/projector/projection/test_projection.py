@@ -158,7 +158,7 @@ def test_without_statistics_positions_remain(fitted: Projection, tmp_path: Path)
     replace(fitted, statistics={}).save(tmp_path / "out")
     loaded = Projection.load(tmp_path / "out")
     assert torch.equal(loaded.positions(0, "mlp_out"), fitted.positions(0, "mlp_out"))
-    with pytest.raises(UserError, match="without statistics") as caught:
+    with pytest.raises(UserError, match="no statistics") as caught:
         loaded.correlation(0, "mlp_out")
     assert caught.value.setting == "keep_statistics"
 

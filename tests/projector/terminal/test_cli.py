@@ -250,6 +250,7 @@ def test_one_command_line_serves_a_queue(model: Path, text_file: Path, tmp_path:
     done = succeed(*command).stdout
     assert "already holds this fit, finished. There is nothing to do." in done
     assert "Running the model" not in done
+    assert "Wrote" not in done
     # Killed before they were drawn, or not asked for then: those that are missing are drawn.
     pictures = [str(out / "map-attn_out.html"), str(out / "trust.html")]
     assert json_of(*command, "--pictures")["pictures"] == pictures
@@ -411,7 +412,7 @@ def test_import_then_info_and_plot(model: Path, tmp_path: Path) -> None:
     for kind in ("map", "trust"):
         succeed("plot", out, "--kind", kind, "--out", tmp_path / f"{kind}.html")
         assert (tmp_path / f"{kind}.html").exists()
-    assert "without statistics" in refuse("relayout", out, "--out", tmp_path / "no")
+    assert "no statistics" in refuse("relayout", out, "--out", tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
 
@@ -764,7 +765,7 @@ def test_without_statistics_positions_are_shown_and_not_remade(
         ("plot", out, "--kind", "heatmap", "--layer", 0, "--out", tmp_path / "heatmap.html"),
     ):
         line = refuse(*command)
-        assert "saved without statistics" in line
+        assert "holds no statistics" in line
         assert "--no-statistics" in line
     assert tree(tmp_path) == {}
     succeed("plot", out, "--out", tmp_path / "map.html")

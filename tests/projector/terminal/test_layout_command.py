@@ -81,5 +81,29 @@ def test_without_statistics_it_says_what_to_do(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(GOLDEN / "linear", tmp_path / "saved"))
     result = invoke("layout", folder)
     assert result.exit_code == 2
-    assert "saved without statistics: make it again with `projector fit`" in result.stderr
+    assert "holds no statistics: make it again with `projector fit`" in result.stderr
     assert contents(folder) == contents(GOLDEN / "linear")
+
+
+def test_more_dimensions_than_the_narrowest_map_can_fill_are_refused(folder: Path) -> None:
+    before = contents(folder)
+    result = invoke("layout", folder, "--dim", "500")
+    assert result.exit_code == 2
+    assert "--dim 500 is too much" in result.stderr
+    assert contents(folder) == before
+
+
+def test_a_layout_that_does_not_name_its_format_is_damaged(folder: Path) -> None:
+    assert invoke("layout", folder, "--objective", "linear").exit_code == 0
+    path = folder / "layouts" / "linear-1d.json"
+    path.write_text("{}")
+    result = invoke("info", folder)
+    assert result.exit_code == 2
+    assert f"'{path}' is damaged" in result.stderr
+
+
+def test_a_table_says_which_of_several_layouts_it_is_of(folder: Path) -> None:
+    assert "\nstress-2d\n" not in invoke("info", folder).stdout
+    assert invoke("layout", folder, "--objective", "linear").exit_code == 0
+    assert "\nstress-2d\n" in invoke("info", folder).stdout
+    assert "\nlinear-1d\n" in invoke("info", folder, "--layout", "linear-1d").stdout

@@ -287,8 +287,8 @@ def test_without_statistics_a_map_has_poles_and_says_what_is_missing() -> None:
     poles = find_poles(project(positions), 0, settings=SETTINGS)
     assert torch.equal(poles.labels, groups)
     assert poles.poles[0] == Pole(40, poles.exemplars[0])
-    assert poles.reasons == {"rho": "the projection was saved without statistics"}
-    with pytest.raises(UserError, match="without statistics"):
+    assert poles.reasons == {"rho": "the projection holds no statistics"}
+    with pytest.raises(UserError, match="no statistics"):
         find_poles(project(positions), 0, settings=replace(SETTINGS, space="correlation"))
 
 

@@ -179,5 +179,5 @@ def test_of_too_few_neurons_there_is_no_tree(projection: Projection) -> None:
 def test_without_statistics_only_the_map_has_a_tree(projection: Projection) -> None:
     bare = replace(projection, statistics={})
     assert condensed_tree(bare, 0, "mlp_post", PoleSettings("positions", 2)).branches
-    with pytest.raises(UserError, match="without statistics"):
+    with pytest.raises(UserError, match="no statistics"):
         condensed_tree(bare, 0, "mlp_post", PoleSettings("correlation", 2))

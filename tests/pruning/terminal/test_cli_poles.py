@@ -199,9 +199,9 @@ def test_a_layout_is_chosen_by_its_name(folder: Path) -> None:
 def test_without_statistics_dashes_stand_for_correlations(folder: Path) -> None:
     (folder / "statistics.safetensors").unlink()
     text = succeed(folder, "--layer", 0).stdout
-    assert "saved without statistics" in text
+    assert "holds no statistics" in text
     before = tree(folder)
-    assert "without statistics" in refuse(folder, "--space", "correlation")
+    assert "no statistics" in refuse(folder, "--space", "correlation")
     assert tree(folder) == before
 
 
