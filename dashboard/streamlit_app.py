@@ -7,7 +7,7 @@ from functools import partial
 import streamlit as st
 
 from dashboard.frame import opening
-from dashboard.frame.sidebar import choose_scene, read_settings
+from dashboard.frame.sidebar import choose_scene, read_settings, tell
 from dashboard.state import session
 from dashboard.views import heatmap, neuron, poles, prompt, pruning
 from dashboard.views import map as map_view
@@ -37,6 +37,8 @@ with session.problems():
     if scene is None:
         opening.show(settings)
     else:
+        about = st.sidebar.empty()
+        tell(scene, about)
         pages = {
             view.PATH: st.Page(
                 partial(view.show, scene), title=view.TITLE, icon=view.ICON, url_path=view.PATH
@@ -48,6 +50,8 @@ with session.problems():
         page = st.navigation(list(pages.values()), position="hidden")
         linked = session.show_menu(menu)
         page.run()
+        # It may have loaded the model.
+        tell(scene, about)
 session.write_url()
 # Links to what was selected before the page selected something else would lead back there.
 if linked not in (None, session.current()):

@@ -83,7 +83,6 @@ def choose_scene(settings: Settings) -> Scene | None:
             session.change(neuron=None)
         if (chosen.projection, chosen.layer, chosen.site) != (name, layer, site):
             _fill_in(projection=name, layer=layer, site=site)
-        _tell(scene)
     return scene
 
 
@@ -173,8 +172,8 @@ def _choose_model(settings: Settings, projection: Projection) -> str:
     return str(folders[name]) if name in folders and not is_given else name
 
 
-def _tell(scene: Scene) -> None:
-    """What is loaded, and where."""
+def tell(scene: Scene, place: st.delta_generator.DeltaGenerator) -> None:
+    """What is loaded, and where: in an empty place of the sidebar."""
     facts = scene.projection.facts
     corpus = facts.corpus
     n_tokens = "" if corpus is None else f"{corpus.n_tokens:,} tokens of {corpus.source}"
@@ -188,7 +187,7 @@ def _tell(scene: Scene) -> None:
         if room.name == scene.model_name
         else "loaded when a page needs it"
     )
-    st.caption(
+    place.caption(
         "  \n".join(
             session.plain(line)
             for line in (

@@ -23,6 +23,7 @@ from tests.dashboard.conftest import DECODER, GPT2, Open
 from tests.dashboard.pages import (
     GROUPING,
     NEURON,
+    ask,
     decoded,
     errors,
     link,
@@ -69,8 +70,17 @@ def test_the_sidebar_says_what_is_loaded_and_where(open_page: Open) -> None:
     assert "loaded when a page needs it" in at.sidebar.caption[0].value
     at.selectbox(key="map colour").select("importance").run()
     assert errors(at) == []
-    assert "in memory on cpu" in at.run().sidebar.caption[0].value
+    assert "in memory on cpu" in at.sidebar.caption[0].value
     assert "seen" in at.sidebar.caption[0].value or "made" in at.sidebar.caption[0].value
+
+
+def test_the_run_that_loads_the_model_says_so_in_the_sidebar(open_page: Open) -> None:
+    model_room.clear()
+    at = open_page("prompt")
+    assert "loaded when a page needs it" in at.sidebar.caption[0].value
+    at = ask(at, "A prompt", n_new=0)
+    assert errors(at) == []
+    assert "in memory on cpu" in at.sidebar.caption[0].value
 
 
 def test_a_local_model_is_found_below_the_roots(open_page: Open) -> None:
