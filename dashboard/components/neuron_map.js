@@ -104,6 +104,15 @@ const projection = (camera, aspect, extent, dim) => {
   return multiply(lens, view);
 };
 
+// The same of what lies about another middle than 0.
+const about = (middle, matrix) => {
+  const [x, y, z] = middle;
+  return multiply(
+    matrix,
+    new Float32Array([1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, -x, -y, -z, 1]),
+  );
+};
+
 const keep = (id, values) => {
   KEPT.delete(id);
   KEPT.set(id, values);
@@ -345,7 +354,8 @@ class NeuronMap {
     });
     this.panels.forEach((panel, i) => {
       const box = this.boxes[i];
-      box.matrix = projection(this.camera, box.width / box.height, this.extent, this.dim);
+      box.middle = panel.middle;
+      box.matrix = this.matrix(panel, box);
       for (const pen of [below, above]) {
         pen.save();
         pen.beginPath();
@@ -392,8 +402,7 @@ class NeuronMap {
       const box = this.boxes[i];
       gl.viewport(box.left * ratio, 0, box.width * ratio, box.height * ratio);
       this.fill(panel);
-      const matrix = projection(this.camera, box.width / box.height, this.extent, this.dim);
-      gl.uniformMatrix4fv(this.at("u_project"), false, matrix);
+      gl.uniformMatrix4fv(this.at("u_project"), false, this.matrix(panel, box));
       gl.uniform1f(this.at("u_signed"), panel.frames ? 1 : 0);
       gl.uniform1f(this.at("u_perspective"), this.dim < 3 ? 0 : 1);
       gl.uniform1f(this.at("u_pixels"), this.pixels(n, box) * ratio);
@@ -482,6 +491,11 @@ class NeuronMap {
   }
 
   // Where a neuron stands on the screen, in CSS pixels; null for nowhere.
+  matrix(panel, box) {
+    const aspect = box.width / box.height;
+    return about(panel.middle, projection(this.camera, aspect, this.extent, this.dim));
+  }
+
   place(panel, box, i) {
     const p = panel.positions;
     return this.placePoint(box, p[3 * i], p[3 * i + 1], p[3 * i + 2]);
@@ -502,19 +516,28 @@ class NeuronMap {
     };
   }
 
-  // The axes: of flat maps two, of others a floor and a pillar, all with ticks.
+  // The axes: of flat maps two, of others a floor and a pillar, all with ticks. Places in here are
+  // told from the middle of the points; what a tick says is the coordinate.
   paintFrame(pen, box) {
     const e = this.extent;
     const step = tickStep(e);
     const digits = Math.max(0, -Math.floor(Math.log10(step)));
-    const ticks = [];
-    for (let k = Math.ceil(-e / step); k * step <= e; k++) ticks.push(k * step);
+    const ticks = box.middle.map((middle) => {
+      const found = [];
+      for (let k = Math.ceil((middle - e) / step); k * step <= middle + e; k++)
+        found.push({ at: k * step - middle, value: k * step });
+      return found;
+    });
+    const place = (x, y, z) => {
+      const [mx, my, mz] = box.middle;
+      return this.placePoint(box, x + mx, y + my, z + mz);
+    };
     pen.strokeStyle = this.colors.text;
     pen.fillStyle = this.colors.text;
     pen.lineWidth = 1;
     pen.textBaseline = "middle";
     const line = (a, b, alpha) => {
-      const [from, to] = [this.placePoint(box, ...a), this.placePoint(box, ...b)];
+      const [from, to] = [place(...a), place(...b)];
       if (!from || !to) return;
       pen.globalAlpha = alpha;
       pen.beginPath();
@@ -523,50 +546,46 @@ class NeuronMap {
       pen.stroke();
     };
     // One axis: `at(t)` on its line, `away` the same a little outside of it.
-    const axis = (name, at, away, align, named = [away(0, 1.36)]) => {
+    const axis = (name, ticks, at, away, align, named = [away(0, 1.36)]) => {
       line(at(-e), at(e), 0.4);
       pen.textAlign = align;
       const say = (text, point, font, alpha) => {
-        const place = this.placePoint(box, ...point);
-        if (!place) return;
+        const found = place(...point);
+        if (!found) return;
         pen.font = font;
         pen.globalAlpha = alpha;
         // Never beyond the left: what stands there is the number of an axis.
-        pen.fillText(text, Math.max(place.x, box.left + (pen.textAlign === "left" ? 8 : 24)), place.y);
+        pen.fillText(text, Math.max(found.x, box.left + (pen.textAlign === "left" ? 8 : 24)), found.y);
       };
-      for (const t of ticks) {
+      for (const { at: t, value } of ticks) {
         line(at(t), away(t, 1.03), 0.4);
-        const text = (Math.abs(t) < step / 2 ? 0 : t).toFixed(digits).replace("-", "−");
+        const text = (Math.abs(value) < step / 2 ? 0 : value).toFixed(digits).replace("-", "−");
         say(text, away(t, 1.11), "11px sans-serif", 0.65);
       }
       say(name, ...named, "12px sans-serif", 0.9);
     };
     const [first, second, third] = this.data.axes;
     if (this.dim < 3) {
-      for (const t of ticks) {
-        line([t, -e, 0], [t, e, 0], 0.1);
-        line([-e, t, 0], [e, t, 0], 0.1);
-      }
-      axis(first, (t) => [t, -e, 0], (t, out) => [t, -e * out, 0], "center");
-      axis(second, (t) => [-e, t, 0], (t, out) => [-e * out, t, 0], "right", [[-e, 1.12 * e, 0]]);
+      for (const { at: t } of ticks[0]) line([t, -e, 0], [t, e, 0], 0.1);
+      for (const { at: t } of ticks[1]) line([-e, t, 0], [e, t, 0], 0.1);
+      axis(first, ticks[0], (t) => [t, -e, 0], (t, out) => [t, -e * out, 0], "center");
+      axis(second, ticks[1], (t) => [-e, t, 0], (t, out) => [-e * out, t, 0], "right", [[-e, 1.12 * e, 0]]);
     } else {
-      for (const t of ticks) {
-        line([t, -e, -e], [t, -e, e], 0.1);
-        line([-e, -e, t], [e, -e, t], 0.1);
-      }
+      for (const { at: t } of ticks[0]) line([t, -e, -e], [t, -e, e], 0.1);
+      for (const { at: t } of ticks[2]) line([-e, -e, t], [e, -e, t], 0.1);
       // Labels stand on the edges next to the eye, and beside the corner at the left.
-      const depth = (x, z) => (this.placePoint(box, x, -e, z) || { depth: 0 }).depth;
+      const depth = (x, z) => (place(x, -e, z) || { depth: 0 }).depth;
       const x = depth(e, 0) < depth(-e, 0) ? e : -e;
       const z = depth(0, e) < depth(0, -e) ? e : -e;
       line([-x, -e, -e], [-x, -e, e], 0.2);
       line([-e, -e, -z], [e, -e, -z], 0.2);
-      const across = (px, pz) => (this.placePoint(box, px, -e, pz) || { x: 0 }).x;
+      const across = (px, pz) => (place(px, -e, pz) || { x: 0 }).x;
       const [px, pz] = across(x, -z) < across(-x, z) ? [x, -z] : [-x, z];
-      axis(first, (t) => [t, -e, z], (t, out) => [t, -e, z * out], "center");
-      axis(third, (t) => [x, -e, t], (t, out) => [x * out, -e, t], "center");
+      axis(first, ticks[0], (t) => [t, -e, z], (t, out) => [t, -e, z * out], "center");
+      axis(third, ticks[2], (t) => [x, -e, t], (t, out) => [x * out, -e, t], "center");
       // Inside, for there is no room at its left.
       const inside = (t, out) => [px * (2 - out), t, pz * (2 - out)];
-      axis(second, (t) => [px, t, pz], inside, "left", [[px, 1.12 * e, pz]]);
+      axis(second, ticks[1], (t) => [px, t, pz], inside, "left", [[px, 1.12 * e, pz]]);
     }
     pen.textAlign = "left";
     pen.textBaseline = "alphabetic";
@@ -648,7 +667,7 @@ class NeuronMap {
       const [dx, dy] = [event.clientX - this.drag.x, event.clientY - this.drag.y];
       Object.assign(this.drag, { x: event.clientX, y: event.clientY });
       this.drag.moved += Math.abs(dx) + Math.abs(dy);
-      if (this.drag.moved > 4) this.turn(dx, dy, this.drag.pan || this.dim < 3);
+      if (this.drag.moved > 4) this.turn(dx, dy, this.drag.pan);
     });
     canvas.addEventListener("pointerup", (event) => {
       const clicked = this.drag && this.drag.moved <= 4;
@@ -679,7 +698,8 @@ class NeuronMap {
 
   turn(dx, dy, pan) {
     const height = this.stage.clientHeight;
-    if (pan) {
+    // What is flat is moved: turned it would look the same.
+    if (pan || this.dim < 3) {
       const reach = this.dim < 3 ? 2 : 2.66 / this.camera.zoom;
       this.camera.x += (dx / height) * reach;
       this.camera.y -= (dy / height) * reach;

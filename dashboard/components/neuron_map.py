@@ -15,7 +15,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard.drawing import palette
-from dashboard.drawing.encoding import id_of, text_of
+from dashboard.drawing.encoding import id_of, middle_of, text_of
 from dashboard.drawing.legend import Hover, Legend
 
 _HERE = Path(__file__).parent
@@ -88,7 +88,7 @@ class View:
 
     Attributes:
         dim: 2 for flat maps.
-        extent: the greatest coordinate that is to be seen.
+        extent: how far from the middle of each map's points is to be seen, along any axis.
         colors: (256, 3) uint8, the palette of ``Panel.values``.
         legend: one for all maps; None where each has its own.
         label: what a screen reader says of it.
@@ -238,6 +238,7 @@ def _panel(panel: Panel, sent: set[str]) -> dict[str, Any]:
         "name": panel.name,
         "positions_id": positions_id,
         "positions": None if has_positions else text_of(panel.points.astype(np.float32)),
+        "middle": middle_of(panel.points).tolist(),
         "values_id": values_id,
         "values": None if has_values else text_of(panel.values),
         "sizes": None if panel.sizes is None else text_of(panel.sizes),

@@ -43,6 +43,15 @@ def in_three(positions: Tensor) -> NDArray[np.float32]:
     return result
 
 
+def middle_of(points: Floats) -> NDArray[np.float64]:
+    """The mean of (N, 3) points, (3,); those without a position do not count, and of none it is 0.
+
+    A map is drawn about it: not every layout is centred.
+    """
+    placed = points[np.isfinite(points).all(axis=1)].astype(np.float64)
+    return placed.mean(axis=0) if len(placed) else np.zeros(points.shape[1])
+
+
 def bounds(values: Floats, low: float = 0.01, high: float = 0.99) -> tuple[float, float]:
     """Quantiles of the finite values, so that a few extreme ones do not wash out the rest."""
     finite = values[np.isfinite(values)]

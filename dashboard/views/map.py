@@ -75,9 +75,14 @@ def show(scene: Scene) -> None:
 
 def _tell(scene: Scene) -> None:
     record = OBJECTIVES.get(scene.projection.layout(scene.layout).settings.objective)
+    drag = (
+        "Drag to move, wheel to zoom"
+        if scene.dim < 3
+        else "Drag to turn, wheel to zoom, Shift and drag to move"
+    )
     st.caption(
-        "Drag to turn, wheel to zoom, Shift and drag to move, R for the first view; click a neuron "
-        "to choose it. " + ("" if record is None else record.read)
+        f"{drag}, R for the first view; click a neuron to choose it. "
+        + ("" if record is None else record.read)
     )
 
 
@@ -142,7 +147,8 @@ def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
         extent=extent_at(scene.path, scene.layout),
         colors=palette.groups(),
         height=480,
-        label=f"Map of layer {scene.layer}. Arrow keys turn it, plus and minus zoom.",
+        label=f"Map of layer {scene.layer}. Arrow keys {'move' if scene.dim < 3 else 'turn'} it, "
+        "plus and minus zoom.",
     )
     neuron_map(view, key="layer map", on_pick=pick)
     return view

@@ -203,8 +203,8 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
         "saves a PNG.",
     )
     st.caption(
-        "Space plays and pauses, ← and → step, Home and End go to the ends; Shift and arrows turn "
-        "the map. Tokens underlined were added by the model."
+        "Space plays and pauses, ← and → step, Home and End go to the ends; Shift and arrows "
+        f"{'move' if scene.dim < 3 else 'turn'} the map. Tokens underlined were added by the model."
         + (
             ""
             if other is None

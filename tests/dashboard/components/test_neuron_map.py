@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from dashboard.components.neuron_map import Panel, Timeline, Token, View
@@ -43,6 +44,7 @@ def test_bytes_are_the_numbers() -> None:
     data = View([panel], dim=2, extent=4.0, colors=palette.groups()).data(set())
     found = data["panels"][0]
     np.testing.assert_array_equal(decoded(found["positions"], np.float32, 7, 3), POINTS)
+    assert found["middle"] == pytest.approx(np.nanmean(POINTS, axis=0), abs=1e-6)
     np.testing.assert_array_equal(decoded(found["values"], np.uint8, 7), panel.values)
     np.testing.assert_array_equal(decoded(found["sizes"], np.uint8, 7), sizes)
     np.testing.assert_array_equal(decoded(data["palette"], np.uint8, 256, 3), palette.groups())

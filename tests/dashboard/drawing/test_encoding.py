@@ -14,6 +14,7 @@ from dashboard.drawing.encoding import (
     frames_of,
     id_of,
     in_three,
+    middle_of,
     scale_of,
     text_of,
     to_bytes,
@@ -74,6 +75,13 @@ def test_a_neuron_that_lacks_a_coordinate_has_no_place() -> None:
         True,
         False,
     ]
+
+
+def test_the_middle_is_that_of_neurons_with_a_position() -> None:
+    points = np.array([[3, -1, 0], [NAN] * 3, [10, 4, 0], [5, 0, 0]], dtype=np.float32)
+    np.testing.assert_allclose(middle_of(points), [6, 1, 0])
+    assert middle_of(points[1:2]).tolist() == [0, 0, 0]
+    assert middle_of(points[:0]).tolist() == [0, 0, 0]
 
 
 def test_bounds_leave_out_what_is_extreme() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from projector.layouts.registry import OBJECTIVES, register
 from projector.layouts.stress import STRESS
 from projector.projection.overview import STATISTICS_FILE
 from projector.projection.projection import Projection
+from projector.sites import map_name
 from pruning.poles.finding import find_poles
 from pruning.poles.poles import Poles, PoleSettings
 from tests.dashboard.conftest import DECODER, Open
@@ -36,6 +38,8 @@ from tests.pruning.test_preparing import fit
 
 
 def test_points_are_the_projections(open_page: Open, root: Path) -> None:
+    # Where poles are not known yet a page is drawn twice, and positions are sent the first time.
+    open_page("map")
     (found,) = maps_of(open_page("map", neuron=NEURON, marked="5-6"))
     projection = Projection.load(root / DECODER)
     assert [panel["name"] for panel in found["panels"]] == ["L1", "L1 attn out"]
@@ -200,7 +204,39 @@ def test_maps_of_every_form_are_shown(
     n = min(3, expected.shape[1])
     np.testing.assert_array_equal(points[:, :n], expected[:, :n])
     assert not points[:, n:].any()
-    assert np.abs(points).max() <= found["extent"] + 1e-6
+    assert np.abs(points - found["panels"][0]["middle"]).max() <= found["extent"] + 1e-6
+    caption = next(each.value for each in at.caption if "R for the first view" in each.value)
+    is_flat = expected.shape[1] < 3
+    assert caption.startswith("Drag to move" if is_flat else "Drag to turn")
+    assert f"Arrow keys {'move' if is_flat else 'turn'} it" in found["label"]
+
+
+def test_a_layout_that_is_not_centred_is_drawn_about_its_middle(
+    copied: Callable[..., Path], start: Open
+) -> None:
+    """Positions keep their numbers; the extent is that of the largest map about its own middle."""
+    own = copied(DECODER)
+    loaded = Projection.load(own / DECODER)
+    name, placed = next(iter(loaded.layouts.items()))
+
+    def maps_drawn() -> list[dict[str, Any]]:
+        at = start(own, "map", projection=DECODER, layer=1, site="mlp_post").run()
+        assert errors(at) == []
+        return maps_of(at)
+
+    (before,) = maps_drawn()
+    away = torch.tensor([60.0, -10.0, 30.0])
+    moved = {
+        map_name(layer, site): loaded.positions(layer, site) + (layer + 1) * away
+        for layer, site in loaded.maps
+    }
+    layouts = {name: replace(placed, positions=moved)}
+    replace(loaded, layouts=layouts).save(own / DECODER, force=True)
+    (found,) = maps_drawn()
+    assert found["extent"] == pytest.approx(before["extent"], rel=1e-4)
+    for panel, old in zip(found["panels"], before["panels"], strict=True):
+        assert panel["middle"] == pytest.approx((2 * away).tolist(), abs=1e-3)
+        assert old["middle"] == pytest.approx([0, 0, 0], abs=1e-5)
 
 
 def test_statistics_that_went_away_are_one_message(
