@@ -279,7 +279,7 @@ def test_relayout_needs_no_model(checkpoint: Callable[[str], Path], text_file: P
     order = linear.order(0, "mlp_post")
     assert torch.equal(order, torch.argsort(linear.positions(0, "mlp_post")[:, 0], stable=True))
     bare = replace(projection, statistics={})
-    with pytest.raises(UserError, match="without statistics"):
+    with pytest.raises(UserError, match="no statistics"):
         projector.relayout(bare, Layout(dim=2))
 
 
