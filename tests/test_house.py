@@ -127,14 +127,6 @@ def test_rooms_are_small_and_named() -> None:
     check(found, LARGE_ROOMS)
 
 
-def test_rooms_that_registries_fill_take_one_more_module() -> None:
-    """One module and one registry line make a source of text, an objective, a method, a refit."""
-    for room in ("projector/corpus/readers", "projector/layouts", "pruning/methods"):
-        names = {path.name for path in (ROOT / room).glob("*.py")} - DOORS
-        assert names
-        assert len(names) < MOST_MODULES, room
-
-
 def test_importing_a_room_loads_nothing() -> None:
     found = {
         name_of(path.parent): "__init__.py holds more than a docstring"
