@@ -138,7 +138,7 @@ def describe_gpu() -> dict[str, Any]:
 
 
 def triton_version() -> str | None:
-    """Of what is installed; it is not imported, for it decides then whether it interprets."""
+    """The installed version. Triton is not imported: it decides then whether to interpret."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

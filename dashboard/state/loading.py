@@ -215,7 +215,7 @@ def evaluation_of(source: str, sha256: str, make: Callable[[], EvaluationText]) 
     """A text's windows for a model, made once."""
     path = Path(source)
     if path.is_dir():
-        # Read anew: what is in it may be other text by now.
+        # Read anew: its files may have changed.
         return make()
     # A file's text is another one when the file is.
     stamp = stamp_of(path) if path.is_file() else None
@@ -233,7 +233,7 @@ def make_ablation(key: Key, make: Callable[[], list[Outcome]]) -> list[Outcome]:
     Args:
         key: names the model, the neurons, and what the models are compared on.
     """
-    # The text's file may hold other text by now.
+    # Made anew: the text's file may have changed.
     return _kept(("ablation", *key), make, most_age_s=-1.0)
 
 

@@ -105,7 +105,7 @@ class Cutter:
 
     @property
     def notes(self) -> list[str]:
-        """What was cut off, for the user."""
+        """Tells the user what was cut off."""
         if not self.n_cut:
             return []
         return [

@@ -93,7 +93,7 @@ def read_corpus(
 
 
 def _notes(drawn: Draw, is_stream: bool) -> list[str]:
-    """What was drawn of a corpus, for the user."""
+    """Tells the user what was drawn of a corpus."""
     if drawn.n_available <= drawn.n_tokens:
         return []
     if is_stream:

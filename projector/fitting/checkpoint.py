@@ -132,7 +132,7 @@ class Checkpoint:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is something to resume."""
         return any(self.folder.glob("*.safetensors"))
 
     def save_gathered(self, gathered: Gathered) -> None:

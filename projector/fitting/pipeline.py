@@ -163,7 +163,7 @@ def run(
         projection = _run(job, checkpoint, processes, progress, log_with, log_dir)
         # Ctrl-C now comes too late: what is left takes no longer than stopping would.
         with DeferredInterrupt():
-            # Where it was killed between here and the end, all is there, and maybe more by now.
+            # A fit that was killed after this had saved everything; more may have been added since.
             if processes.is_first and not projection.is_saved_at(folder):
                 # What it was told to replace, now or when it was begun.
                 projection.save(folder, force=bool(checkpoint.choices["force"]), setting="out")

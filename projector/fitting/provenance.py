@@ -67,7 +67,7 @@ def settings_facts(job: Job) -> dict[str, Any]:
 
 
 def run_facts(job: Job, n_processes: int) -> dict[str, Any]:
-    """What two runs must share for one to go on from the other's checkpoint."""
+    """What two runs must share for one to resume from the other's checkpoint."""
     return {
         **settings_facts(job),
         "number_of_processes": n_processes,

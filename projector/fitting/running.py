@@ -82,7 +82,7 @@ class Training:
 def make_trainings(
     job: Job, log_with: str | None = None, log_dir: Path | None = None
 ) -> dict[str, Training]:
-    """Layout name → its training, for the layouts of a job that are trained."""
+    """Layout name → its training; only trained layouts of the job are in it."""
     device = input_device(job.trunk)
     return {
         layout.name: Training(layout, device, log_with, log_dir)
@@ -121,7 +121,7 @@ class RunningFit:
 
     Args:
         checkpoint: where its state is kept; None where nothing is.
-        state: what it goes on from.
+        state: what it resumes from.
         processes: who else is at it.
     """
 
@@ -296,7 +296,7 @@ class RunningFit:
         """Write the maps that were placed, and the sums of those that are not."""
         if self.checkpoint is None:
             return
-        # First, for the sums of placed maps are gone.
+        # First, because the sums of placed maps are gone.
         self._write_maps()
         if self._written == (i_pass, n_batches) or not gatherer.gathered:
             return

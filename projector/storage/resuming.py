@@ -161,7 +161,7 @@ def _flat(facts: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _told(facts: Mapping[str, Any], name: str, words: Mapping[str, str]) -> str:
-    """A fact for a person: of what is told apart by a hash its name, and the hash's beginning."""
+    """A fact for a person: a hash is shown as its name and its first digits."""
     if name not in facts:
         return "not known"
     value = facts[name]

@@ -40,7 +40,7 @@ def space_of(
     """What is clustered, points or distances; which neuron each is; who is defined; ρ, if read."""
     projection.layout_name(layout)
     on_map = settings.space == "positions"
-    # In the spaces of ρ positions only rank what else is equal: the same ones for every layout.
+    # In the spaces of ρ, positions only break ties: the same ones for every layout.
     positions = projection.positions(layer, site, layout if on_map else None)
     rho: Tensor | None = None
     if on_map:

@@ -115,7 +115,7 @@ def describe_matrix(module: nn.Module, trial: Trial) -> Matrix:
     input_axis = 1 if weight.shape == (y.shape[-1], x.shape[-1]) else 0
     if weight.shape[0] == weight.shape[1]:
         # The shape of a square matrix does not tell which axis is which; what it computes does. It
-        # is run again, for the model may have changed in place what it gave in the trial.
+        # is run again: the model may have changed in place what it gave in the trial.
         shift = 0 if bias is None else bias
         with torch.no_grad():
             y = module(x)

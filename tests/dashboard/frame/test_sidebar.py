@@ -1,4 +1,4 @@
-"""What is chosen at the side, and what stands there."""
+"""What the sidebar shows, and what can be chosen there."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_a_prompt_that_was_stopped_is_not_run_again_by_itself(
     monkeypatch.setattr(prompt_view, "run_prompt", lambda *a, **k: ran.append(1) or whole(*a, **k))
     prompt = store(Prompt("kalo mi", 2), stored_prompts())
     at = open_page("heatmap", prompt=prompt)
-    # As the button does that stands beside the progress.
+    # As the button beside the progress does.
     at.session_state["stopped prompt"] = prompt
     at._page_hash = calc_hash("prompt")
     at.run()

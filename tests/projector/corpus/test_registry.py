@@ -74,7 +74,7 @@ def test_texts_are_the_same_by_their_documents_or_a_stream_s_name() -> None:
     sha256 = hash_corpus(_fake("3"))
     assert find_source("fake:3").is_of("another name", sha256)
     assert not find_source("fake:4").is_of("fake:3", sha256)
-    # Not read, for it may be read in part.
+    # Not read: it may be read in part.
     assert find_source("hf:some/name").is_of("hf:some/name", "")
     assert not find_source("hf:some/name").is_of("hf:some/other", "")
 

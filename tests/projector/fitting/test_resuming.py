@@ -1,4 +1,4 @@
-"""One command line again and again: a fit that is begun, gone on with, left alone, or refused."""
+"""One command line again and again: a fit that is begun, resumed, left as it is, or refused."""
 
 from __future__ import annotations
 
