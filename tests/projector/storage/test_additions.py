@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from projector.storage.additions import LOCK, adding, alone_at, finish_additions
 from projector.storage.places import alone
 from projector.storage.replacing import COMMITTED, STAGED, finish_replacing, replacing_files
 from tests.projections import contents
+from tests.projector.storage.dying import die_in
 
 MAIN = "projection.json"
 
@@ -210,27 +210,8 @@ def test_a_replacement_reaches_into_folders_and_is_finished_by_the_next(folder: 
 
 def _add_and_die(folder: Path, die_at: int) -> None:
     """Add two files, and end without a farewell at a moment of the disk."""
-    moments = 0
-
-    def moment() -> None:
-        nonlocal moments
-        moments += 1
-        if moments == die_at:
-            os._exit(9)
-
-    def watched(function: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **options: object) -> object:
-            moment()
-            done = function(*args, **options)
-            moment()
-            return done
-
-        return call
-
-    # Of a process of its own, which ends here.
-    replacing.sync = watched(replacing.sync)  # type: ignore[assignment]
-    for name in ("replace", "unlink", "rmdir"):
-        setattr(Path, name, watched(getattr(Path, name)))
+    names = ("replace", "unlink", "rmdir")
+    die_in(die_at, (replacing, "sync"), *((Path, name) for name in names))
     with adding(folder) as addition:
         addition.write("layouts/a.json", "new text", force=True)
         addition.path("layouts/a.safetensors", force=True).write_bytes(b"new tensors")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from projector.errors import UserError
 from projector.storage import folders
 from projector.storage.folders import replacing_folder, restore_folder
+from tests.projector.storage.dying import die_in
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -69,28 +69,8 @@ def test_what_fails_leaves_the_old_one(
 
 def _replace_and_die(folder: Path, die_at: int) -> None:
     """Replace the folder, and end without a farewell at a moment of the disk."""
-    moments = 0
-
-    def moment() -> None:
-        nonlocal moments
-        moments += 1
-        if moments == die_at:
-            os._exit(9)
-
-    def watched(function: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **options: object) -> object:
-            moment()
-            done = function(*args, **options)
-            moment()
-            return done
-
-        return call
-
-    # Of a process of its own, which ends here.
-    folders.sync = watched(folders.sync)  # type: ignore[assignment]
-    shutil.rmtree = watched(shutil.rmtree)  # type: ignore[assignment]
-    for name in ("replace", "unlink", "mkdir"):
-        setattr(Path, name, watched(getattr(Path, name)))
+    names = ("replace", "unlink", "mkdir")
+    die_in(die_at, (folders, "sync"), (shutil, "rmtree"), *((Path, name) for name in names))
     with replacing_folder(folder) as new:
         fill(new)
     os._exit(0)
