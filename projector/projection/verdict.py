@@ -1,0 +1,61 @@
+"""What a map may be used for, in one line: the neighbours that it keeps, beside chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from projector.layouts.registry import OBJECTIVES
+from projector.projection.faithfulness import FIGURES, N_NEIGHBOURS
+
+# Shares of the neighbours that chance does not give, from which on a map serves for more. Between
+# random positions and a map of every neighbour there is no sharp border: these are for words.
+_LEAST_SHARES = (0.02, 0.2, 0.5)
+
+
+def kept_words(figures: Mapping[str, Any]) -> str:
+    """``1.2 of 10 neighbours kept; chance 0.1``.
+
+    Args:
+        figures: of a map in a layout, as :meth:`Projection.figures` gives them. Where the figure
+            is unknown, the words say why.
+    """
+    kept, chance = FIGURES["neighbour_overlap"], FIGURES["chance_overlap"]
+    number, by_chance = kept.number(figures), chance.number(figures)
+    if number is None:
+        return f"how many neighbours this map keeps is not known: {kept.reason(figures)}"
+    words = f"{number:.1f} of {N_NEIGHBOURS} neighbours kept"
+    return words if by_chance is None else f"{words}; chance {by_chance:.1f}"
+
+
+def verdict(figures: Mapping[str, Any], objective: str) -> str:
+    """:func:`kept_words` and what follows from them.
+
+    ``1.2 of 10 neighbours kept; chance 0.1: use this map for its large shape only``.
+
+    Args:
+        figures: of a map in a layout.
+        objective: of the layout, ``projection.layout(name).settings.objective``. Where it keeps
+            neighbours and not distances, there is no large shape to use.
+    """
+    words, kept = kept_words(figures), FIGURES["neighbour_overlap"].number(figures)
+    if kept is None:
+        return words
+    chance = FIGURES["chance_overlap"].number(figures) or 0.0
+    # With 11 neurons all are neighbours of all.
+    share = (kept - chance) / (N_NEIGHBOURS - chance) if chance < N_NEIGHBOURS else 1.0
+    return f"{words}: {_use(share, objective)}"
+
+
+def _use(share: float, objective: str) -> str:
+    """What a map is good for that keeps this share of the neighbours beyond chance."""
+    none, few, many = _LEAST_SHARES
+    if share < none:
+        return "this map shows hardly more than chance does"
+    if share < few:
+        lacks = OBJECTIVES[objective].lacks if objective in OBJECTIVES else {}
+        what = "larger groups" if "distances" in lacks else "large shape"
+        return f"use this map for its {what} only"
+    if share < many:
+        return "trust its groups, and check a pair of neurons by ρ"
+    return "most neighbours on this map are neighbours by ρ"
