@@ -905,6 +905,7 @@ class NeuronMap {
       this.slider.max = String(Math.max(0, this.nTokens - 1));
       this.told = [];
       this.served = token;
+      this.colorTokens(prompts);
       this.goTo(token, false);
       // Keys step through the tokens from here on, where they are not needed elsewhere.
       const active = document.activeElement;
@@ -912,11 +913,26 @@ class NeuronMap {
         this.overlay.focus({ preventScroll: true });
       return;
     }
+    this.colorTokens(prompts);
     // The server says again what it was told, when the user may be further on already.
     const echo = this.told.indexOf(token);
     if (echo >= 0) this.told.splice(0, echo + 1);
     else if (token !== this.served && !this.playing) this.goTo(token, false);
     this.served = token;
+  }
+
+  // Backgrounds and titles of the tokens: they change while the tokens stay.
+  colorTokens(prompts) {
+    const given = prompts.filter((tokens) => tokens.length);
+    this.rows.forEach(({ spans }, k) => {
+      spans.forEach((span, i) => {
+        const { color, title } = given[k][i];
+        span.title = title;
+        span.classList.toggle("colored", Boolean(color));
+        if (color) span.style.setProperty("--fill", color);
+        else span.style.removeProperty("--fill");
+      });
+    });
   }
 
   goTo(token, tell) {

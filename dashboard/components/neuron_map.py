@@ -60,11 +60,18 @@ class Panel:
 
 @dataclass(frozen=True)
 class Token:
-    """A token of the timeline."""
+    """A token of the timeline.
+
+    Attributes:
+        title: what is shown when the pointer rests on it.
+        is_made: the model added it.
+        color: of its background, in CSS; empty for none.
+    """
 
     text: str
     title: str
     is_made: bool = False
+    color: str = ""
 
 
 @dataclass(frozen=True)
@@ -221,7 +228,7 @@ def _component() -> Any:
 
 
 def _token(token: Token) -> dict[str, Any]:
-    return {"text": token.text, "title": token.title, "made": token.is_made}
+    return {"text": token.text, "title": token.title, "made": token.is_made, "color": token.color}
 
 
 def _panel(panel: Panel, sent: set[str]) -> dict[str, Any]:
