@@ -209,7 +209,7 @@ class _Spelling:
     def _sniff(self, tokenizer: Any) -> None:
         # One written in Python tells nothing of how it decodes, and its vocabulary does.
         vocabulary = tokenizer.get_vocab()
-        n_marked = {sign: 0 for sign in ("Ġ", "▁", "##", "</w>")}
+        n_marked = dict.fromkeys(("Ġ", "▁", "##", "</w>"), 0)
         for token in vocabulary:
             for sign in n_marked:
                 n_marked[sign] += sign in token

@@ -63,9 +63,7 @@ def sentence_piece(strips: bool) -> Tokenizer:
     before = [normalizers.Prepend("▁")] if strips else []
     tokenizer.normalizer = normalizers.Sequence([*before, normalizers.Replace(" ", "▁")])
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence(
-        [*steps, decoders.Strip(" ", 1, 0)] if strips else steps
-    )
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if strips else steps)
     return tokenizer
 
 
@@ -152,7 +150,8 @@ def test_a_character_split_over_tokens_stands_whole_at_its_last(kind: str) -> No
     texts = pieces.texts(ids)
     smiling = [k for k, text in enumerate(texts) if "🙂" in text]
     assert len(smiling) == 2
-    assert texts[smiling[0] - 1] == "" and "�" not in "".join(texts)
+    assert texts[smiling[0] - 1] == ""
+    assert "�" not in "".join(texts)
     # Cut within the character, both sides say that something is missing.
     cut = smiling[0]
     assert pieces.texts(ids[:cut])[-1].endswith("�")
@@ -189,7 +188,8 @@ def test_ids_that_are_not_known_are_their_numbers() -> None:
     tokenizer = wrapped("gpt2")
     n_tokens = len(tokenizer)
     pieces = Pieces.of_tokenizer(tokenizer, [1, 2, n_tokens + 5])
-    assert n_tokens + 5 not in pieces and 1 in pieces
+    assert n_tokens + 5 not in pieces
+    assert 1 in pieces
     assert pieces.texts([n_tokens + 5]) == [pieces.text(n_tokens + 5)] == [f"⟨{n_tokens + 5}⟩"]
     assert Pieces.of_tokenizer(tokenizer, []).texts([3]) == ["⟨3⟩"]
     assert Pieces.of_tokenizer(tokenizer, []).texts([]) == []
