@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard.frame import opening
 from dashboard.frame.sidebar import choose_scene, read_settings, tell
 from dashboard.state import session
-from dashboard.views import heatmap, neuron, poles, prompt, pruning
+from dashboard.views import heatmap, neuron, overview, poles, prompt, pruning
 from dashboard.views import map as map_view
 
 # Less empty space above: what a page is about is to be seen without scrolling. Numbers stand beside
@@ -24,7 +24,7 @@ _ICON = (
     'fill="#E69F00"/><circle cx="23" cy="23" r="4" fill="#009E73"/><circle cx="12" cy="9" r="4" '
     'fill="#56B4E9"/><circle cx="24" cy="10" r="5" fill="#d0434b"/></svg>'
 )
-VIEWS = (map_view, neuron, prompt, heatmap, poles, pruning)
+VIEWS = (overview, map_view, neuron, prompt, heatmap, poles, pruning)
 
 st.set_page_config("Transformer Projector", _ICON, layout="wide")
 st.html(_STYLE)
@@ -45,9 +45,20 @@ with session.problems():
             )
             for view in VIEWS
         }
-        session.remember_pages(pages)
+        # The first page opens where an address names none. Streamlit takes its own name from it, so
+        # that it stands there a second time: each page can be opened by its name.
+        first = st.Page(
+            partial(VIEWS[0].show, scene),
+            title=VIEWS[0].TITLE,
+            icon=VIEWS[0].ICON,
+            url_path="start",
+            default=True,
+        )
         # Links of ours, since they hold the selection: one step back in the browser is one page.
-        page = st.navigation(list(pages.values()), position="hidden")
+        page = st.navigation([first, *pages.values()], position="hidden")
+        if page is first:
+            pages[VIEWS[0].PATH] = first
+        session.remember_pages(pages)
         linked = session.show_menu(menu)
         page.run()
         # It may have loaded the model.

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard.drawing.text import LABELS
 from dashboard.state import session
 from dashboard.state.loading import folders_with, projection_at
-from dashboard.state.scene import Scene
+from dashboard.state.scene import Scene, usual_layout
 from dashboard.state.settings import (
     USUAL_PROJECTION,
     Settings,
@@ -98,10 +98,11 @@ def _fill_in(**shown: Any) -> None:
 def _choose_layout(projection: Projection) -> str:
     """Which positions are shown; a choice where there are several."""
     names, chosen = list(projection.layouts), session.current().layout
+    usual = usual_layout(projection)
     if chosen is not None and chosen not in names:
-        session.say(f"This projection has no layout {chosen[:80]}; this is {names[0]}.")
+        session.say(f"This projection has no layout {chosen[:80]}; this is {usual}.")
         session.change(layout=None)
-    name = chosen if chosen in names else names[0]
+    name = chosen if chosen in names else usual
     if len(names) > 1:
         session.bind("choose layout", name)
         st.selectbox(
@@ -110,7 +111,7 @@ def _choose_layout(projection: Projection) -> str:
             key="choose layout",
             on_change=lambda: session.change(
                 layout=None
-                if st.session_state["choose layout"] == names[0]
+                if st.session_state["choose layout"] == usual
                 else st.session_state["choose layout"]
             ),
             help="How neurons were placed: by which objective, in how many dimensions. "

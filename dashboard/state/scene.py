@@ -19,6 +19,7 @@ from dashboard.state.model_room import ModelRoom
 from dashboard.state.settings import Settings
 from dashboard.state.shelf import model_room
 from projector.errors import UserError
+from projector.projection.overview import Overview
 from projector.projection.projection import Projection
 
 
@@ -29,7 +30,7 @@ class Scene:
     Attributes:
         path: the projection's folder; ``name``: below the roots.
         layer, site: of the map that is chosen.
-        layout: the name of the layout whose positions are shown.
+        layout: the name of the layout whose positions are shown; see :func:`usual_layout`.
         model_name: what to load for it; ``sha256``: the weights that it must have.
     """
 
@@ -107,3 +108,9 @@ class Scene:
             raise UserError(f"layer {self.layer} has no MLP whose output weights are known")
         mean, spread = moments_at(self.path, self.layer, site)
         return importance(mean, spread, norms)
+
+
+def usual_layout(projection: Overview) -> str:
+    """The layout that pages open with: the first one in two dimensions, or else the first."""
+    flat = (name for name, each in projection.layouts.items() if each.settings.dim == 2)
+    return next(flat, projection.layout_name())

@@ -12,11 +12,11 @@ from pruning.poles.poles import PoleSettings
 
 # What no longer holds when something else is chosen: neuron 345 of another layer is another neuron.
 _DEPENDS = {
-    "projection": ("model", "layout", "layer", "site", "neuron", "pole", "marked"),
+    "projection": ("model", "layout", "layer", "site", "neuron", "pole", "marked", "isolate"),
     "layout": ("pole",),
     "grouping": ("pole",),
-    "layer": ("neuron", "pole", "marked"),
-    "site": ("neuron", "pole", "marked"),
+    "layer": ("neuron", "pole", "marked", "isolate"),
+    "site": ("neuron", "pole", "marked", "isolate"),
     "prompt": ("token",),
 }
 _MOST_CHARACTERS = 200
@@ -46,7 +46,7 @@ class Selection:
     Attributes:
         projection: its name below the roots the app was started with.
         model: what to load for it, where that is not what the projection names.
-        layout: the name of the projection's layout that is shown, where that is not its first.
+        layout: the name of the projection's layout that is shown, where that is not the usual one.
         layer, site, neuron: of a map; ``neuron`` is its number.
         pole: its number among the poles that are found with the settings in use.
         grouping: those settings, see :func:`grouping_text`; None for the usual ones.
@@ -54,6 +54,9 @@ class Selection:
         token: position in prompt A, from 0.
         report: name of a sweep's folder below the roots.
         marked: neurons with a ring, ascending: those of a box on the heatmap, say.
+        color: what the map's points are coloured by; None for the usual.
+        order: of the heatmap's rows and columns; None for the usual.
+        isolate: the neuron whose neighbours alone the map shows.
     """
 
     projection: str | None = None
@@ -69,6 +72,9 @@ class Selection:
     marked: tuple[int, ...] = ()
     grouping: str | None = None
     layout: str | None = None
+    color: str | None = None
+    order: str | None = None
+    isolate: int | None = None
 
     def but(self, **changes: Any) -> Selection:
         """With changes; what depended on what is changed is forgotten, unless given too."""

@@ -23,6 +23,7 @@ _HELD = "held at the end"
 _LAG_S = 1.0
 _SAID, _AGAIN = "said", "runs again"
 _PAGES = "pages"
+_KEPT = "kept fields"
 
 
 def current() -> Selection:
@@ -51,6 +52,7 @@ def read_url() -> None:
     """
     params = st.query_params.to_dict()
     state = st.session_state
+    _keep_fields()
     was_chosen = state.pop(_CHANGED, False)
     is_early = time.monotonic() - state.get(_WROTE_AT, 0.0) < _LAG_S
     is_old = params == state.get(_SENT) and is_early and _was_touched()
@@ -85,8 +87,31 @@ def _held() -> dict[str, str]:
     return {
         str(key): repr(value)
         for key, value in st.session_state.items()
-        if isinstance(value, plain) and key not in (_HELD, _WROTE_AT, _SENT, _WRITTEN, _CHANGED)
+        if isinstance(value, plain) and key not in _OWN
     }
+
+
+_OWN = frozenset((_HELD, _WROTE_AT, _SENT, _WRITTEN, _CHANGED, _KEPT))
+
+
+def keep(key: str, usual: Any) -> None:
+    """Give a widget of key ``key`` what it held when its page was left; called before it is drawn.
+
+    Streamlit forgets what a widget holds as soon as another page is looked at.
+
+    Args:
+        usual: what it holds at first.
+    """
+    kept = st.session_state.setdefault(_KEPT, {})
+    if key not in st.session_state:
+        st.session_state[key] = kept.get(key, usual)
+    kept[key] = st.session_state[key]
+
+
+def _keep_fields() -> None:
+    """What fields hold that :func:`keep` was asked for; a page may be left before it runs again."""
+    kept = st.session_state.get(_KEPT, {})
+    kept.update({key: st.session_state[key] for key in kept if key in st.session_state})
 
 
 def bind(key: str, value: Any) -> None:

@@ -14,7 +14,7 @@ from streamlit.util import calc_hash
 
 import dashboard
 from dashboard.guest import Guest
-from dashboard.state.scene import Scene
+from dashboard.state.scene import Scene, usual_layout
 from dashboard.state.settings import Settings
 from dashboard.state.shelf import shelf
 from projector.model.architecture.finding import find_architecture
@@ -109,9 +109,8 @@ def start(alone: None, monkeypatch: pytest.MonkeyPatch) -> Open:
         monkeypatch.setattr(sys, "argv", ["app", *given, "--device", "cpu", *arguments])
         script = Path(dashboard.__file__).parent / "streamlit_app.py"
         at = AppTest.from_file(script, default_timeout=120)
-        if page != "map":
-            # As the browser asks for a page by its address; a test can't otherwise.
-            at._page_hash = calc_hash(page)
+        # As the browser asks for a page by its address; a test can't otherwise.
+        at._page_hash = calc_hash(page)
         for name, value in params.items():
             at.query_params[name] = str(value)
         return at
@@ -140,7 +139,7 @@ def make_scene(root: Path, name: str, layer: int = 0, site: str = "mlp_post") ->
         projection=projection,
         layer=layer,
         site=site,
-        layout=projection.layout_name(),
+        layout=usual_layout(projection),
         model_name=str(root / "models" / name),
         sha256=projection.facts.model.sha256,
     )

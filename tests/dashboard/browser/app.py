@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from playwright.sync_api import ConsoleMessage, Locator, Page, WebSocket, expect
 
 REPOSITORY = Path(__file__).parents[3]
-PAGES = ("map", "neuron", "prompt", "heatmap", "poles", "pruning")
+PAGES = ("overview", "map", "neuron", "prompt", "heatmap", "poles", "pruning")
 # What a slow machine with other work may take; a page that is right is far faster.
 PATIENCE_S = 30.0
 
@@ -37,10 +37,8 @@ class App:
     log: Path
     pid: int
 
-    def link(self, page: str = "", **params: object) -> str:
-        # The first page has no path of its own.
-        path = "" if page == "map" else page
-        return f"{self.url}/{path}?{urlencode({k: str(v) for k, v in params.items()})}".rstrip("?")
+    def link(self, page: str = "map", **params: object) -> str:
+        return f"{self.url}/{page}?{urlencode({k: str(v) for k, v in params.items()})}".rstrip("?")
 
 
 @contextmanager

@@ -43,8 +43,8 @@ Map.prototype.set = function (key, value) {
 """
 
 
-def test_the_first_screen_is_the_map_of_the_first_layer(page: Page, app: App) -> None:
-    page.goto(app.url)
+def test_the_map_opens_with_the_first_layer(page: Page, app: App) -> None:
+    page.goto(app.link())
     expect(heading(page)).to_have_text("Layer 0: MLP neurons")
     state = wait_for_map(page)
     assert state["renderer"] == "webgl2"

@@ -90,17 +90,8 @@ def test_every_page_is_whole_for_an_encoder(page: Page, app: App) -> None:
 
 
 def _open(page: Page, path: str) -> None:
-    if path == PAGES[0]:
-        expect(heading(page)).to_be_visible()
-        rest(page)
-    else:
-        visit(page, path.capitalize())
-    until(
-        lambda: (
-            urlsplit(str(page.evaluate("location.href"))).path
-            == ("/" if path == PAGES[0] else f"/{path}")
-        )
-    )
+    visit(page, path.capitalize())
+    until(lambda: urlsplit(str(page.evaluate("location.href"))).path == f"/{path}")
 
 
 def test_a_narrow_window_holds_the_map(open_page: Callable[..., Page], app: App) -> None:

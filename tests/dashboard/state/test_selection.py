@@ -32,15 +32,22 @@ FULL = Selection(
     report="sweep-1",
     marked=(3, 4, 5, 12),
     grouping="correlation,5,leaf,0.1",
+    layout="stress-3d",
+    color="mean",
+    order="tree",
+    isolate=345,
 )
 
 
 @pytest.mark.parametrize(
     ("changes", "forgotten"),
     [
-        ({"projection": "else"}, {"model", "layer", "site", "neuron", "pole", "marked"}),
-        ({"layer": 4}, {"neuron", "pole", "marked"}),
-        ({"site": "attn_out"}, {"neuron", "pole", "marked"}),
+        (
+            {"projection": "else"},
+            {"model", "layout", "layer", "site", "neuron", "pole", "marked", "isolate"},
+        ),
+        ({"layer": 4}, {"neuron", "pole", "marked", "isolate"}),
+        ({"site": "attn_out"}, {"neuron", "pole", "marked", "isolate"}),
         ({"grouping": None}, {"pole"}),
         ({"prompt": "1" * 16}, {"token"}),
         ({"neuron": 1}, set()),
@@ -89,8 +96,8 @@ def random_selection(rng: np.random.Generator) -> Selection:
     n_marked = int(rng.integers(0, 60))
     marked = tuple(sorted(set(rng.integers(0, 200, n_marked).tolist())))
     return Selection(
-        **{key: maybe(name()) for key in ("projection", "model", "site", "report")},  # type: ignore[arg-type]
-        **{key: maybe(number()) for key in ("layer", "neuron", "pole", "token")},  # type: ignore[arg-type]
+        **{key: maybe(name()) for key in ("projection", "model", "site", "report", "layout", "color", "order")},  # type: ignore[arg-type]
+        **{key: maybe(number()) for key in ("layer", "neuron", "pole", "token", "isolate")},  # type: ignore[arg-type]
         **{key: maybe(f"{number():016x}") for key in ("prompt", "other")},  # type: ignore[arg-type]
         marked=marked,
         grouping=grouping_text(grouping),

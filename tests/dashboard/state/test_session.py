@@ -131,3 +131,35 @@ def test_the_address_and_the_selection_are_one() -> None:
     at.run()
     assert dict(at.query_params) == {"layer": "3", "neuron": "5"}
     assert not at.exception
+
+
+def two_pages() -> None:
+    import streamlit as st
+
+    from dashboard.state import session
+
+    session.read_url()
+    if not st.session_state.get("elsewhere"):
+        session.keep("typed", "at first")
+        st.text_input("Field", key="typed")
+    session.write_url()
+
+
+def test_a_field_keeps_what_was_typed_while_another_page_is_looked_at() -> None:
+    at = AppTest.from_function(two_pages).run()
+    assert at.text_input[0].value == "at first"
+    at.text_input[0].set_value("of mine").run()
+    at.session_state["elsewhere"] = True
+    at.run()
+    at.run()
+    assert not at.text_input
+    at.session_state["elsewhere"] = False
+    at.run()
+    assert at.text_input[0].value == "of mine"
+    # An emptied field stays empty.
+    at.text_input[0].set_value("").run()
+    at.session_state["elsewhere"] = True
+    at.run()
+    at.session_state["elsewhere"] = False
+    at.run()
+    assert at.text_input[0].value == ""

@@ -54,6 +54,7 @@ def test_pages_are_told_apart_by_their_titles(open_page: Open) -> None:
     chosen = {"layer": 1, "site": "attn_out", "neuron": 7, "marked": "2-4"}
     titles = {page: open_page(page, **chosen).title[0].value.replace("\\", "") for page in PAGES}
     assert titles == {
+        "overview": "Overview",
         "map": "Layer 1: attention output",
         "neuron": "L1 attn out N7",
         "prompt": "What a prompt lights up",
@@ -100,7 +101,7 @@ def test_names_of_folders_are_text(page: str, root: Path, start: Open, tmp_path:
     assert at.sidebar.selectbox(key="choose projection").value == name
     assert at.sidebar.selectbox(key="choose model").value == "models/<b>x"
     shown = [*at.title, *at.caption, *at.markdown, *at.info, *at.warning, *at.subheader]
-    assert len(shown) > 2
+    assert len(shown) >= 2
     for each in shown:
         rendered = MarkdownIt("commonmark").render(each.value)
         assert "alert(1)" not in rendered

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from streamlit.util import calc_hash
 
 from dashboard.components.neuron_map import View
 from dashboard.state import loading
@@ -60,6 +61,7 @@ def test_a_neuron_on_the_map_leads_to_its_card_and_back(open_page: Open, root: P
     at.button(key="open card").click().run()
     assert errors(at) == []
     assert at.title[0].value == f"L1 N{members[0]}"
+    at._page_hash = calc_hash("neuron")
     at = click(at, "Show its pole on the map")
     assert errors(at) == []
     assert "Layer 1" in at.title[0].value
