@@ -19,7 +19,6 @@ from tests.dashboard.browser.app import (
     PATIENCE_S,
     App,
     cells,
-    heading,
     params,
     rest,
     run_prompt,

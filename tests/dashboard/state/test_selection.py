@@ -96,7 +96,10 @@ def random_selection(rng: np.random.Generator) -> Selection:
     n_marked = int(rng.integers(0, 60))
     marked = tuple(sorted(set(rng.integers(0, 200, n_marked).tolist())))
     return Selection(
-        **{key: maybe(name()) for key in ("projection", "model", "site", "report", "layout", "color", "order")},  # type: ignore[arg-type]
+        **{
+            key: maybe(name())
+            for key in ("projection", "model", "site", "report", "layout", "color", "order")
+        },  # type: ignore[arg-type]
         **{key: maybe(number()) for key in ("layer", "neuron", "pole", "token", "isolate")},  # type: ignore[arg-type]
         **{key: maybe(f"{number():016x}") for key in ("prompt", "other")},  # type: ignore[arg-type]
         marked=marked,
