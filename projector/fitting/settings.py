@@ -34,6 +34,7 @@ class FitSettings:
         skip_first: positions left out at the start of each sequence; None for 1 where the model is
             causal and 0 where it is not.
         keep_statistics: whether the projection keeps means and covariances.
+        keep_examples: whether the projection keeps the tokens that drive each neuron most.
         memory_budget: bytes that the fit may take beside the loaded model; None for what is free,
             less a margin. Where not all maps fit at once, the corpus is passed over more than once.
 
@@ -68,6 +69,10 @@ class FitSettings:
     )
     keep_statistics: bool = setting(
         True, help="Don't save means and covariances: far smaller on disk."
+    )
+    keep_examples: bool = setting(
+        True,
+        help="Don't keep what drives each neuron: its highest and lowest tokens, and a sample.",
     )
     memory_budget: int | None = setting(
         None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from projector.errors import SettingError, UserError
+from projector.errors import SettingError, UserError, named
 from projector.projection.facts import (
     FORMAT,
     FORMAT_VERSION,
@@ -24,6 +24,7 @@ from projector.projection.facts import (
 )
 from projector.projection.faithfulness import PlacementFigures
 from projector.sites import map_name
+from projector.statistics.example_facts import EXAMPLES_FILE, ExampleFacts
 from projector.storage.additions import finish_additions
 from projector.storage.entries import Entry, Wrong
 from projector.storage.headers import DamagedFile, Header, read_header
@@ -56,11 +57,17 @@ class Overview:
         layouts: name → how its positions were found and how far they can be trusted; the first is
             the one that is meant where none is named.
         statistics: names of the tensors of statistics that were kept.
+        example_facts: how many examples of what drives each neuron were kept; None where there are
+            none.
+        example_problem: why examples that are on disk can't be read; None where they can, or there
+            are none.
     """
 
     facts: Facts
     layouts: Mapping[str, LayoutFacts]
     statistics: Collection[str] = ()
+    example_facts: ExampleFacts | None = None
+    example_problem: str | None = None
 
     @property
     def layers(self) -> list[int]:
@@ -126,6 +133,25 @@ class Overview:
     def has_statistics(self) -> bool:
         """Whether means and covariances of some map were kept."""
         return bool(self.statistics)
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether examples of what drives each neuron were kept, and can be read."""
+        return self.example_facts is not None
+
+    def check_examples(self) -> ExampleFacts:
+        """How many examples were kept.
+
+        Raises:
+            UserError: if none were, or they can't be read; its setting is ``keep_examples``.
+        """
+        if self.example_facts is not None:
+            return self.example_facts
+        told = self.example_problem or (
+            "this projection holds no examples of what its neurons fire on: make it again with "
+            f"`projector fit`, without {named('keep_examples', False)}"
+        )
+        raise UserError(told, setting="keep_examples", value=False)
 
     def has_statistics_of(self, layer: int, site: str) -> bool:
         """Whether means and covariances of this map were kept; of one placed without a matrix,
@@ -234,7 +260,39 @@ def _read(where: Path) -> Saved:
     statistics: Collection[str] = ()
     if (where / STATISTICS_FILE).exists():
         statistics = tuple(checked_header(where / STATISTICS_FILE, fingerprint).shapes)
-    return Saved(facts, layouts, statistics, where, fingerprint, int(version or FORMAT_VERSION))
+    examples: ExampleFacts | None = None
+    problem: str | None = None
+    if (where / EXAMPLES_FILE).exists():
+        try:
+            examples = _read_examples(where / EXAMPLES_FILE, facts, fingerprint)
+        except UserError as error:
+            # All else can be read without them.
+            problem = str(error)
+    return Saved(
+        facts,
+        layouts,
+        statistics,
+        examples,
+        problem,
+        folder=where,
+        fingerprint=fingerprint,
+        version=int(version or FORMAT_VERSION),
+    )
+
+
+def _read_examples(path: Path, facts: Facts, fingerprint: str) -> ExampleFacts:
+    """What the file of examples says of itself.
+
+    Raises:
+        UserError: if it is damaged, another projection's, or somebody's own.
+    """
+    header = checked_header(path, fingerprint)
+    try:
+        return ExampleFacts.from_header(
+            header, {name: each.n_neurons for name, each in facts.maps.items()}
+        )
+    except Wrong as error:
+        raise UserError(f"'{path}' is damaged: {error}; {_AGAIN}") from error
 
 
 def checked_header(path: Path, fingerprint: str) -> Header:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from projector.corpus.pieces import Pieces
 from projector.errors import UserError, check_choice, named
 from projector.layouts.registry import OBJECTIVES
 from projector.projection.facts import LayoutFacts
@@ -24,6 +26,8 @@ from projector.projection.overview import (
 )
 from projector.projection.writing import check_out, layout_text, own_files, write_layout
 from projector.statistics.covariance import correlation_from_covariance
+from projector.statistics.example_facts import EXAMPLES_FILE
+from projector.statistics.examples import Examples
 from projector.storage.additions import alone_at
 from projector.storage.places import disk_errors
 from projector.storage.replacing import finish_replacing, replacing_files
@@ -55,10 +59,12 @@ class Projection(Overview):
             that is meant where none is named.
         statistics: tensor name → tensor, as in ``statistics.safetensors``; read from disk when
             asked for where the projection was loaded; empty where none were kept.
+        example_tensors: tensor name → tensor, as in ``examples.safetensors``; likewise.
     """
 
     layouts: Mapping[str, PlacedLayout]
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    example_tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def positions(self, layer: int, site: str, layout: str | None = None) -> Tensor:
         """Positions of one layer and site, (N, d) float32; a dead neuron's row is NaN.
@@ -97,6 +103,25 @@ class Projection(Overview):
         if f"{name}.correlation" in self.statistics:
             return self.statistics[f"{name}.correlation"]
         return correlation_from_covariance(self.covariance(layer, site))
+
+    def examples(self, layer: int, site: str) -> Examples:
+        """What drives each neuron of one map, as the fit found it.
+
+        Raises:
+            UserError: if there is no such map, or no examples were kept.
+        """
+        name, facts = self._name(layer, site), self.check_examples()
+        return Examples.of_file(self.example_tensors, name, facts)
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """The text of the tokens that its examples hold.
+
+        Raises:
+            UserError: if no examples were kept.
+        """
+        self.check_examples()
+        return Pieces.of_state(self.example_tensors)
 
     def order(self, layer: int, site: str, by: str = "linear", layout: str | None = None) -> Tensor:
         """Defined neurons in an order that puts together what fires together; (n_defined,) int64.
@@ -159,6 +184,7 @@ class Projection(Overview):
         own = hashlib.sha256(text.encode()).hexdigest()
         tensors = [f"layouts/{name}.safetensors" for name in self.layouts]
         tensors += [STATISTICS_FILE] if self.statistics else []
+        tensors += [EXAMPLES_FILE] if self.has_examples else []
         texts = {FACTS_FILE: text} | {
             f"layouts/{name}.json": layout_text(layout, number, own)
             for number, (name, layout) in enumerate(self.layouts.items())
@@ -209,6 +235,9 @@ class Projection(Overview):
             )
         if self.statistics:
             write_tensors(staging / STATISTICS_FILE, self.statistics, {"projection": fingerprint})
+        if self.example_facts is not None:
+            metadata = {"projection": fingerprint, **self.example_facts.as_metadata()}
+            write_tensors(staging / EXAMPLES_FILE, self.example_tensors, metadata)
 
     @classmethod
     def load(cls, folder: str | Path) -> Projection:
@@ -233,7 +262,18 @@ class Projection(Overview):
         if saved.statistics:
             own = {"projection": saved.fingerprint}
             statistics = _Guarded(saved.folder / STATISTICS_FILE, own)
-        return cls(saved.facts, layouts, statistics)
+        examples: Mapping[str, Tensor] = {}
+        if saved.example_facts is not None:
+            own = {"projection": saved.fingerprint}
+            examples = _Guarded(saved.folder / EXAMPLES_FILE, own)
+        return cls(
+            saved.facts,
+            layouts,
+            statistics,
+            saved.example_facts,
+            saved.example_problem,
+            example_tensors=examples,
+        )
 
 
 class _Guarded(TensorFile):
@@ -249,7 +289,7 @@ class _Guarded(TensorFile):
 
     def __getitem__(self, name: str) -> Tensor:
         try:
-            if read_metadata(self.path) == self._metadata:
+            if self._metadata.items() <= read_metadata(self.path).items():
                 return super().__getitem__(name)
             raise UserError(
                 f"'{self.path}' was replaced since it was opened: open the projection again"

@@ -35,7 +35,7 @@ def relayout(
     placed = lay_out(projection, layout, progress=progress)
     # No fit made these positions.
     facts = replace(projection.facts, versions=versions(), run=None)
-    return Projection(facts, {layout.name: placed}, projection.statistics)
+    return replace(projection, facts=facts, layouts={layout.name: placed})
 
 
 def add_layout(

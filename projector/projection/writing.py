@@ -12,6 +12,8 @@ from torch import Tensor
 from projector.errors import SettingError, UserError, named
 from projector.projection.facts import FORMAT, LAYOUT_FORMAT, LAYOUT_FORMAT_VERSION, LayoutFacts
 from projector.projection.overview import FACTS_FILE, LAYOUTS, POSITIONS_FILE, STATISTICS_FILE
+from projector.statistics.example_facts import EXAMPLES_FILE
+from projector.statistics.example_facts import FORMAT as EXAMPLES_FORMAT
 from projector.storage.additions import LOCK, finish_additions
 from projector.storage.places import check_place
 from projector.storage.replacing import STAGED
@@ -37,6 +39,8 @@ def own_files(folder: Path) -> Iterator[str]:
     for name in (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE, "poles.json"):
         if (folder / name).is_file() and (name != "poles.json" or _is_added(folder / name)):
             yield name
+    if (folder / EXAMPLES_FILE).is_file() and _holds_examples(folder / EXAMPLES_FILE):
+        yield EXAMPLES_FILE
     for path in sorted(folder.glob("*.html")):
         if path.is_file() and PICTURE_MARK.encode() in _beginning(path):
             yield path.name
@@ -51,6 +55,11 @@ def own_files(folder: Path) -> Iterator[str]:
 def _is_added(path: Path) -> bool:
     found = _BEGINNING.match(_beginning(path))
     return found is not None and found[1].decode(errors="replace") in _ADDED
+
+
+def _holds_examples(path: Path) -> bool:
+    """Whether this program wrote it: by its first bytes, for it may be cut."""
+    return f'\\"{EXAMPLES_FORMAT}\\"'.encode() in _beginning(path)
 
 
 def _beginning(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from projector.corpus.batches import Batch, Corpus
 from projector.errors import UserError
 from projector.model.architecture.records import Architecture
 from projector.model.capture import capture, evaluating
+from projector.statistics.example_facts import MAP_TENSORS, SHARED_TENSORS, ExampleFacts
 from projector.storage.entries import Entry
 from projector.storage.places import check_place, disk_errors
 from projector.storage.replacing import replacing_file
@@ -52,6 +53,10 @@ class Examples:
         sample: (M, N) float16, the activations there.
         source: of the text, as in :class:`projector.corpus.tokens.Corpus`; None where it is not
             known.
+        cut: what there was no room for, where a fit kept them.
+
+    Where a fit kept them of a large corpus, T counts the tokens around those that are shown, and
+    each stretch of neighbouring ones is a sequence of its own.
     """
 
     ids: Tensor
@@ -63,10 +68,25 @@ class Examples:
     sample_at: Tensor
     sample: Tensor
     source: str | None = None
+    cut: tuple[str, ...] = ()
 
     @property
     def n_neurons(self) -> int:
         return int(self.sample.shape[1])
+
+    @classmethod
+    def of_file(cls, tensors: Mapping[str, Tensor], name: str, facts: ExampleFacts) -> Examples:
+        """Those of one map, of a file that holds all maps of a projection.
+
+        Args:
+            tensors: tensor name → tensor, as in ``examples.safetensors``.
+            name: the map's.
+        """
+        shared = {each: tensors[each] for each in SHARED_TENSORS}
+        own = {each: tensors[f"{name}.{each}"] for each in MAP_TENSORS}
+        every = shared | own
+        places = {each: every[each].long() for each in ("highest_at", "lowest_at", "sample_at")}
+        return cls(**every | places, source=facts.source, cut=facts.cut)
 
     def context(self, token: int, n_before: int, n_after: int) -> tuple[list[int], int]:
         """Ids of the tokens around one in its sequence, and which of them it is."""

@@ -87,6 +87,7 @@ _OPTIONS: dict[str, str] = {}
 # Switches, whose option is named for what it does.
 _SWITCHES = {
     ("keep_statistics", False): "--no-statistics",
+    ("keep_examples", False): "--no-examples",
     ("packed", False): "--no-pack",
     ("packed", True): "--pack",
 }
