@@ -108,7 +108,12 @@ class Examples:
         check_place(path.parent)
         # A text: so it was in the first files.
         facts = json.dumps(
-            {"format": FORMAT, "format_version": str(FORMAT_VERSION), "source": self.source}
+            {
+                "format": FORMAT,
+                "format_version": str(FORMAT_VERSION),
+                "source": self.source,
+                "cut": list(self.cut),
+            }
         )
         tensors = {name: getattr(self, name) for name in _TENSORS}
         with disk_errors(path), replacing_file(path) as partial:
@@ -133,8 +138,13 @@ class Examples:
                     remedy="remove it",
                     if_foreign="remove it",
                 )
-                source = Entry(facts).maybe_text("source")
-                return cls(**{name: file.get_tensor(name) for name in _TENSORS}, source=source)
+                entry = Entry(facts)
+                return cls(
+                    **{name: file.get_tensor(name) for name in _TENSORS},
+                    source=entry.maybe_text("source"),
+                    # The first files did not say.
+                    cut=entry.texts("cut") if "cut" in entry else (),
+                )
         except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"'{path}' is damaged: remove it ({error})") from error
 

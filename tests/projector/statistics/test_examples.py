@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +204,7 @@ def examples(tokenizer: Any) -> Examples:
 
 def test_what_is_saved_is_loaded(examples: Examples, tmp_path: Path) -> None:
     path = tmp_path / "new" / "examples.safetensors"
+    examples = replace(examples, cut=("64 tokens in the sample, not 1,024",))
     for _ in range(2):
         examples.save(path)
         loaded = Examples.load(path)
@@ -211,6 +212,9 @@ def test_what_is_saved_is_loaded(examples: Examples, tmp_path: Path) -> None:
             a, b = getattr(loaded, field.name), getattr(examples, field.name)
             if field.name == "source":
                 assert a == b is not None
+                continue
+            if field.name == "cut":
+                assert a == b
                 continue
             assert a.dtype == b.dtype
             assert torch.equal(a, b)
