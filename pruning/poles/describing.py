@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import psutil
@@ -14,7 +14,7 @@ from torch import Tensor
 from projector.memory import size_text
 from projector.projection.projection import Projection
 from pruning.poles.clustering import Floats, Integers
-from pruning.poles.poles import Pole
+from pruning.poles.poles import Pole, by_margin
 
 # Bytes for each entry of an N × N matrix: ρ from the covariance is four float32 matrices at once.
 _CORRELATION_BYTES = 16
@@ -75,6 +75,26 @@ def correlations_of(rho: Tensor, order: Tensor, labels: Integers, n_poles: int) 
         means.append(((totals[:n_poles, :n_poles] - torch.diag(counts)) / n_pairs).numpy())
         owns.append(sums[groups, torch.arange(order.numel())].numpy())
     return Correlations(*means, *owns)
+
+
+def number_by_margin(
+    labels: Integers, correlations: Correlations, *, absolute: bool
+) -> tuple[Integers, Correlations]:
+    """Poles that were numbered by size, numbered by their margin; see :class:`Poles`."""
+    mean = correlations.mean_absolute if absolute else correlations.mean
+    others = np.where(np.eye(len(mean), dtype=bool), np.nan, mean)
+    margins = [
+        None if within is None else within - (_greatest(row) or 0.0)
+        for within, row in zip(map(_known, mean.diagonal()), others, strict=True)
+    ]
+    order = np.array(by_margin(margins), dtype=np.int64)
+    numbers = np.append(np.argsort(order), -1)
+    square = np.ix_(order, order)
+    return numbers[labels], replace(
+        correlations,
+        mean=correlations.mean[square],
+        mean_absolute=correlations.mean_absolute[square],
+    )
 
 
 def describe(

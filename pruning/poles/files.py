@@ -24,13 +24,25 @@ from projector.sites import map_name
 from projector.storage.additions import adding
 from projector.storage.entries import Wrong
 from projector.storage.versions import read_json, upgraded
-from pruning.poles.poles import Pole, Poles, PoleSettings
+from pruning.poles.poles import (
+    Control,
+    Controls,
+    Pole,
+    Poles,
+    PoleSettings,
+    by_margin,
+    margin_of,
+)
 
 FORMAT = "transformer-poles"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 POLES_FOLDER = "poles"
 # Where version 1 kept the poles of all settings.
 OLD_FILE = "poles.json"
+# Why figures of poles that version 2 kept are None.
+OLDER = "an older version found these poles"
+_OF_VERSION_3 = ("label", "distinct", "beyond_spectrum", "axis")
+_BOTH = ("shuffled", "same_spectrum")
 _REMEDY = "delete it, and find the poles again with `pruning poles`"
 _WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError)
 
@@ -165,7 +177,7 @@ def _read(path: Path, settings: PoleSettings, saved: Saved, layout: str | None) 
         path,
         format_name=FORMAT,
         newest=FORMAT_VERSION,
-        upgrades={1: lambda old: _of_version_1(old, settings)},
+        upgrades={1: lambda old: _of_version_1(old, settings), 2: _of_version_2},
         remedy=_REMEDY,
         if_foreign="move it to another folder",
     )
@@ -193,6 +205,32 @@ def _of_version_1(content: dict[str, Any], settings: PoleSettings) -> dict[str, 
         "settings": _plain(settings),
         "maps": maps,
     }
+
+
+def _of_version_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 knew neither controls nor labels, and numbered poles by size."""
+    maps = {}
+    for name, kept in content["maps"].items():
+        poles = [pole | dict.fromkeys(_OF_VERSION_3) for pole in kept["poles"]]
+        order = by_margin([margin_of(_figures(pole), content["settings"]["space"]) for pole in poles])
+        number = {old: new for new, old in enumerate(order)}
+        poles = [poles[old] | {"opposite": number.get(poles[old]["opposite"])} for old in order]
+        maps[name] = kept | {
+            "poles": poles,
+            "controls": None,
+            "reasons": kept["reasons"] | dict.fromkeys(("controls", "label"), OLDER),
+        }
+    return content | {"format_version": 3, "maps": maps}
+
+
+def _figures(pole: dict[str, Any]) -> Pole:
+    """A pole without its neurons."""
+    figures = {name: value for name, value in pole.items() if name not in ("neurons", "strengths")}
+    return Pole(**figures | {"exemplars": tuple(pole["exemplars"])})
+
+
+def _controls(kept: dict[str, Any] | None) -> Controls | None:
+    return None if kept is None else Controls(*(Control(**kept[each]) for each in _BOTH))
 
 
 def _content(
@@ -230,12 +268,12 @@ def _from_dict(kept: dict[str, Any], settings: PoleSettings) -> Poles:
     strengths = torch.zeros(kept["n_neurons"])
     poles = []
     for k, pole in enumerate(kept["poles"]):
-        neurons = torch.tensor(pole.pop("neurons"), dtype=torch.int64)
+        neurons = torch.tensor(pole["neurons"], dtype=torch.int64)
         if neurons.numel() != pole["size"] or neurons.min() < 0 or (labels[neurons] >= 0).any():
             raise ValueError("a pole's neurons")
         labels[neurons] = k
-        strengths[neurons] = torch.tensor(pole.pop("strengths"), dtype=torch.float32)
-        poles.append(Pole(**pole | {"exemplars": tuple(pole["exemplars"])}))
+        strengths[neurons] = torch.tensor(pole["strengths"], dtype=torch.float32)
+        poles.append(_figures(pole))
     return Poles(
         layer=kept["layer"],
         site=kept["site"],
@@ -247,6 +285,7 @@ def _from_dict(kept: dict[str, Any], settings: PoleSettings) -> Poles:
         noise_share=kept["noise_share"],
         validity=kept["validity"],
         reasons=dict(kept["reasons"]),
+        controls=_controls(kept["controls"]),
     )
 
 

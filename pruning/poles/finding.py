@@ -25,6 +25,7 @@ from pruning.poles.describing import (
     describe,
     distance_to_mean,
     first_least,
+    number_by_margin,
 )
 from pruning.poles.poles import Poles, PoleSettings
 from pruning.poles.tree import CondensedTree
@@ -71,7 +72,7 @@ def find_poles(
             and it has no statistics, or their matrix does not fit into memory.
     """
     settings = settings or PoleSettings()
-    on_map = settings.space == "positions"
+    on_map, is_absolute = settings.space == "positions", settings.space == "abs-correlation"
     data, order, is_defined, rho = space_of(projection, layer, site, settings, layout)
     labels, strengths, is_exemplar = cluster(data, settings)
     own_layout = projection.layout(layout if on_map else None)
@@ -91,9 +92,9 @@ def find_poles(
     correlations = None
     if n_poles and rho is not None:
         correlations = correlations_of(rho, order, labels, n_poles)
+        labels, correlations = number_by_margin(labels, correlations, absolute=is_absolute)
         if centrality is None:
             # The least mean distance is the greatest sum of ρ.
-            is_absolute = settings.space == "abs-correlation"
             centrality = -(correlations.own_absolute if is_absolute else correlations.own)
             is_exemplar = first_least(centrality, labels, n_poles)
     poles = tuple(
@@ -128,12 +129,20 @@ def condensed_tree(
         UserError: see :func:`find_poles`.
     """
     settings = settings or PoleSettings()
-    data = space_of(projection, layer, site, settings, layout)[0]
+    data, order, _, rho = space_of(projection, layer, site, settings, layout)
     found = fit_tree(data, settings)
     if found is None:
         return CondensedTree(())
     clusterer, table = found
-    return CondensedTree.of_table(table, renumbered(clusterer.labels_))
+    labels = renumbered(clusterer.labels_)
+    if rho is None:
+        rho, _ = correlation_if_possible(projection, layer, site)
+    n_poles = int(labels.max(initial=-1)) + 1
+    if rho is not None and n_poles:
+        correlations = correlations_of(rho, order, labels, n_poles)
+        is_absolute = settings.space == "abs-correlation"
+        labels, _ = number_by_margin(labels, correlations, absolute=is_absolute)
+    return CondensedTree.of_table(table, labels)
 
 
 def _spread(values: Tensor, order: Tensor, n_neurons: int, rest: float) -> Tensor:

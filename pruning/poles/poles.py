@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -90,6 +91,11 @@ class Pole:
         between_absolute_rho: the same of |ρ|.
         opposite: the pole to which its mean ρ is lowest, where that is below 0.
         opposite_rho: that mean ρ.
+        label: what it fires on, by the tokens of its neurons' strongest examples.
+        distinct: whether both halves of the corpus and the shuffled control confirm it; see
+            :mod:`pruning.poles.judging`.
+        beyond_spectrum: whether it is distinct, and the control of the same spectrum confirms it.
+        axis: the pole at the other end, where the two are the ends of the leading axis of ρ.
     """
 
     size: int
@@ -100,14 +106,54 @@ class Pole:
     between_absolute_rho: float | None = None
     opposite: int | None = None
     opposite_rho: float | None = None
+    label: str | None = None
+    distinct: bool | None = None
+    beyond_spectrum: bool | None = None
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the same search finds in draws in which there is nothing to find.
+
+    Attributes:
+        n_draws: how many there were.
+        n_poles: poles of a draw, the mean over draws.
+        n_distinct: of these, the distinct ones; None without halves of the corpus.
+        n_beyond_spectrum: of these, those beyond the spectrum; None without halves.
+        largest_size: neurons of a draw's largest pole, the mean over draws that have one.
+        largest_within: mean ρ inside of that pole (|ρ| in ``abs-correlation``), likewise.
+    """
+
+    n_draws: int
+    n_poles: float
+    n_distinct: float | None = None
+    n_beyond_spectrum: float | None = None
+    largest_size: float | None = None
+    largest_within: float | None = None
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Both controls of one map.
+
+    Attributes:
+        shuffled: of ρ whose entries off the diagonal are exchanged at random.
+        same_spectrum: of ρ with its eigenvalues and random axes.
+    """
+
+    shuffled: Control
+    same_spectrum: Control
 
 
 @dataclass(frozen=True, eq=False)
 class Poles:
-    """The poles of one layer and site, largest first.
+    """The poles of one layer and site, numbered by their margin, the largest first.
 
-    Poles of equal size stand in the order of their first neuron: by position, first coordinate
-    first, and in the spaces of ρ by the sum of a neuron's ρ.
+    The margin is the mean ρ inside a pole minus the mean ρ to the pole where that is highest (|ρ|
+    in ``abs-correlation``). Where ρ is not known, they are numbered by size; equal ones in the
+    order of their first neuron: by position, first coordinate first, and in the spaces of ρ by the
+    sum of a neuron's ρ.
 
     Attributes:
         layer, site, settings: where they were found, and how.
@@ -118,6 +164,7 @@ class Poles:
         noise_share: neurons in no pole, as a share of the defined ones.
         validity: DBCV in [−1, 1]; see :func:`pruning.poles.validity.measure_validity`.
         reasons: figure → why it is None.
+        controls: what the same search finds where there is nothing; None where it was not asked.
     """
 
     layer: int
@@ -130,6 +177,7 @@ class Poles:
     noise_share: float | None
     validity: float | None
     reasons: dict[str, str]
+    controls: Controls | None = None
 
     @property
     def n_neurons(self) -> int:
@@ -149,6 +197,38 @@ class Poles:
         """Of each pole, the pole that is most opposed to it, if any."""
         return tuple(pole.opposite for pole in self.poles)
 
+    @property
+    def labels_of_poles(self) -> tuple[str | None, ...]:
+        """Of each pole, what it fires on."""
+        return tuple(pole.label for pole in self.poles)
+
+    @property
+    def n_distinct(self) -> int | None:
+        """Distinct poles; None where that is not known."""
+        return self._n_of("distinct")
+
+    @property
+    def n_beyond_spectrum(self) -> int | None:
+        """Distinct poles that lie beyond the spectrum; None where that is not known."""
+        return self._n_of("beyond_spectrum")
+
+    @property
+    def distinct_first(self) -> tuple[int, ...]:
+        """The numbers of the poles as lists show them: distinct ones, then the others."""
+        return tuple(sorted(range(len(self.poles)), key=lambda k: not self.poles[k].distinct))
+
+    def margin(self, pole: int) -> float | None:
+        """ρ inside a pole minus ρ to the pole where that is highest, in the space's own terms.
+
+        Of an only pole it is ρ inside; None where ρ is not known.
+        """
+        return margin_of(self.poles[pole], self.settings.space)
+
+    def _n_of(self, name: str) -> int | None:
+        if self.controls is None or self.controls.shuffled.n_distinct is None:
+            return None
+        return sum(bool(getattr(pole, name)) for pole in self.poles)
+
     def figures(self) -> dict[str, Any]:
         """All but the neurons of each pole, for JSON."""
         return {
@@ -159,6 +239,7 @@ class Poles:
             "noise_share": self.noise_share,
             "validity": self.validity,
             "reasons": self.reasons,
+            "controls": None if self.controls is None else asdict(self.controls),
             "poles": [asdict(pole) | {"exemplars": list(pole.exemplars)} for pole in self.poles],
         }
 
@@ -171,3 +252,37 @@ class Poles:
             # The shortest decimals that read back as the same float32.
             pole["strengths"] = [float(str(s)) for s in self.strengths[neurons].numpy()]
         return figures
+
+
+def margin_of(pole: Pole, space: str) -> float | None:
+    """See :meth:`Poles.margin`."""
+    is_absolute = space == "abs-correlation"
+    within = pole.within_absolute_rho if is_absolute else pole.within_rho
+    between = pole.between_absolute_rho if is_absolute else pole.between_rho
+    return None if within is None else within - (between or 0.0)
+
+
+def by_margin(margins: Sequence[float | None]) -> list[int]:
+    """The order in which poles are numbered, from margins in the order of their sizes."""
+    return sorted(range(len(margins)), key=lambda k: (margins[k] is None, -(margins[k] or 0.0)))
+
+
+def finding_words(poles: Poles, pole: int | None = None) -> str:
+    """What the poles of a map are, or one of them: an axis, groups beyond the spectrum, or both.
+
+    Empty where it is not known.
+    """
+    chosen = poles.poles if pole is None else (poles.poles[pole],)
+    group = "groups" if pole is None else "a group"
+    words = []
+    if any(each.axis is not None for each in chosen):
+        words.append("an axis with two ends" if pole is None else "an end of the axis")
+    if any(each.beyond_spectrum for each in chosen):
+        words.append(f"{group} beyond the spectrum")
+    if words or not chosen:
+        return " and ".join(words) or "no group"
+    if all(each.distinct is None for each in chosen):
+        return ""
+    if any(each.distinct for each in chosen):
+        return f"{group} within the spectrum"
+    return "weak groups" if pole is None else "a weak group"

@@ -22,6 +22,7 @@ from projector.storage import replacing
 from pruning.poles import files as room
 from pruning.poles.files import (
     OLD_FILE,
+    OLDER,
     check_poles_file,
     load_poles,
     poles_file,
@@ -142,6 +143,65 @@ def test_all_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "map").rglob(".*"))
 
 
+def assert_upgraded(new: dict[str, Any], old: dict[str, Any]) -> None:
+    """What an older version kept is there as it was, numbered by margin; what it lacks is None."""
+    lacking = ("label", "distinct", "beyond_spectrum", "axis")
+    assert new["controls"] is None
+    assert new["reasons"] == old["reasons"] | {"controls": OLDER, "label": OLDER}
+    assert [[pole[name] for name in lacking] for pole in new["poles"]] == [[None] * 4] * len(
+        new["poles"]
+    )
+    same = ("layer", "site", "n_neurons", "undefined", "noise_share", "validity")
+    assert {name: new[name] for name in same} == {name: old[name] for name in same}
+
+    def facts(poles: list[dict[str, Any]]) -> list[Any]:
+        """Each pole with the neurons of its opposite, whatever the poles' numbers."""
+        return sorted(
+            (
+                [value for name, value in pole.items() if name not in ("opposite", *lacking)],
+                None if pole["opposite"] is None else poles[pole["opposite"]]["neurons"],
+            )
+            for pole in poles
+        )
+
+    assert facts(new["poles"]) == facts(old["poles"])
+    margins = [pole["within_rho"] - (pole["between_rho"] or 0) for pole in new["poles"]]
+    assert margins == sorted(margins, reverse=True)
+
+
+def test_poles_of_version_2_are_read_and_written_as_of_version_3(
+    saved: tuple[Path, Projection],
+) -> None:
+    folder, projection = saved
+    found = [find_poles(projection, layer) for layer in (0, 1)]
+    path = save_poles(folder, found)
+    content = json.loads(path.read_text("utf-8"))
+    content["format_version"] = 2
+    for kept in content["maps"].values():
+        kept.pop("controls")
+        # By size, as it was.
+        sizes = [-pole["size"] for pole in kept["poles"]]
+        order = sorted(range(len(sizes)), key=lambda k: sizes[k])
+        poles = [kept["poles"][k] for k in order]
+        for pole in poles:
+            if pole["opposite"] is not None:
+                pole["opposite"] = order.index(pole["opposite"])
+            for name in ("label", "distinct", "beyond_spectrum", "axis"):
+                pole.pop(name)
+        kept["poles"] = poles
+    path.write_text(json.dumps(content), "utf-8")
+    again = load_poles(folder, 1)
+    assert again is not None
+    assert again.poles == found[1].poles
+    assert torch.equal(again.labels, found[1].labels)
+    assert again.reasons == found[1].reasons | {"controls": OLDER, "label": OLDER}
+    save_poles(folder, [found[0]])
+    assert json.loads(path.read_text("utf-8"))["format_version"] == 3
+    again = load_poles(folder, 1)
+    assert again is not None
+    assert again.poles == found[1].poles
+
+
 def test_poles_of_version_1_are_read_and_new_ones_stand_beside_them(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(GOLDEN, tmp_path / "old"))
     before = tree(folder)
@@ -152,7 +212,7 @@ def test_poles_of_version_1_are_read_and_new_ones_stand_beside_them(tmp_path: Pa
         for kept in entry["maps"].values():
             found = load_poles(folder, kept["layer"], kept["site"], settings)
             assert found is not None
-            assert found.as_dict() == kept
+            assert_upgraded(found.as_dict(), kept)
     projection = Projection.load(folder)
     layer, site = projection.maps[0]
     for settings in (PoleSettings(), PoleSettings(selection="leaf")):
@@ -325,8 +385,8 @@ def _break(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
         (lambda text: "[" * 100_000, "is damaged"),
         (lambda text: "[]", "not a file of this program"),
         (lambda text: "{}", "not a file of this program"),
-        (lambda text: text.replace('version": 2', 'version": 3'), "format version 3"),
-        (lambda text: text.replace('version": 2', 'version": 0'), "format version 0"),
+        (lambda text: text.replace('version": 3', 'version": 4'), "format version 4"),
+        (lambda text: text.replace('version": 3', 'version": 0'), "format version 0"),
         (lambda text: text.replace('"maps"', '"mpas"'), "is damaged"),
         (lambda text: text.replace('"layer"', '"lyaer"'), "is damaged"),
         (_break(lambda kept: kept.pop("validity")), "is damaged"),

@@ -21,7 +21,7 @@ from projector.projection.facts import Facts, LayoutSettings, MapFacts, ModelFac
 from projector.projection.faithfulness import PlacementFigures, measure
 from projector.projection.projection import PlacedLayout, Projection
 from projector.sites import map_name
-from pruning.poles.finding import choose_maps, find_poles
+from pruning.poles.finding import choose_maps, condensed_tree, find_poles
 from pruning.poles.poles import SPACES, Pole, Poles, PoleSettings
 from pruning.poles.validity import measure_validity
 from tests.pruning.refused import refused
@@ -95,6 +95,11 @@ def planted_activations(n_tokens: int = 3000) -> tuple[Tensor, Tensor]:
     return (loudness * (signal + share * noise)).T, kinds
 
 
+def numbers_of(poles: Poles, kinds: Tensor) -> Tensor:
+    """The number that the pole of each planted group has, by its first neuron."""
+    return torch.stack([poles.labels[kinds == kind][0] for kind in range(int(kinds.max()) + 1)])
+
+
 def covariance_of(rows: Tensor) -> Tensor:
     return torch.cov(rows.T.double(), correction=0).float()
 
@@ -132,10 +137,14 @@ def test_planted_groups_of_activations_are_poles_of_their_space(
     # Of those that follow nothing, a few lie by chance nearer to one group than two groups do.
     assert int((poles.labels[~planted] < 0).sum()) >= 15
     if space == "correlation":
-        assert torch.equal(poles.labels[planted], kinds[planted])
-        assert poles.opposites[:2] == (1, 0)
-        assert poles.poles[0].opposite_rho is not None
-        assert poles.poles[0].opposite_rho < -0.8
+        numbers = numbers_of(poles, kinds)
+        assert torch.equal(poles.labels[planted], numbers[kinds[planted]])
+        a, minus_a = numbers[:2].tolist()
+        assert poles.opposites[a] == minus_a
+        assert poles.opposites[minus_a] == a
+        opposed = poles.poles[a].opposite_rho
+        assert opposed is not None
+        assert opposed < -0.8
     else:
         # What fires against a, fires with it: one pole.
         expected = torch.tensor([0, 0, 1])[kinds[planted]]
@@ -168,6 +177,30 @@ def test_figures_equal_those_worked_out_pair_by_pair(
         else:
             assert pole.opposite is None
             assert pole.opposite_rho is None
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_poles_are_numbered_by_how_far_they_stand_apart(
+    correlated: tuple[Projection, Tensor], space: str
+) -> None:
+    projection, _ = correlated
+    settings = PoleSettings(space, 3, None, "leaf")
+    poles = find_poles(projection, 0, settings=settings)
+    margins = [poles.margin(k) for k in range(len(poles.poles))]
+    assert len(margins) > 1
+    assert margins == sorted(margins, key=lambda margin: -(margin or 0))
+    if space == "positions":
+        assert list(poles.sizes) != sorted(poles.sizes, reverse=True)
+    for k, pole in enumerate(poles.poles):
+        assert int((poles.labels == k).sum()) == pole.size
+        members = set((poles.labels == k).nonzero()[:, 0].tolist())
+        assert set(pole.exemplars) <= members
+    # The tree names the same poles.
+    tree = condensed_tree(projection, 0, SITE, settings)
+    sizes = {branch.pole: branch.n_neurons for branch in tree.branches if branch.pole is not None}
+    assert sizes.keys() == set(range(len(poles.poles)))
+    if space != "positions":
+        assert all(sizes[k] >= pole.size for k, pole in enumerate(poles.poles))
 
 
 @pytest.mark.parametrize("absolute", [False, True])
@@ -303,7 +336,8 @@ def test_correlations_per_sequence_are_used_where_they_were_kept(
     )
     settings = replace(SETTINGS, space="correlation")
     poles = find_poles(own, 0, settings=settings)
-    assert torch.equal(poles.labels[kinds >= 0], kinds[kinds >= 0])
+    planted = kinds >= 0
+    assert torch.equal(poles.labels[planted], numbers_of(poles, kinds)[kinds[planted]])
     assert poles.poles == find_poles(projection, 0, settings=settings).poles
 
 
