@@ -212,7 +212,9 @@ def _of_version_2(content: dict[str, Any]) -> dict[str, Any]:
     maps = {}
     for name, kept in content["maps"].items():
         poles = [pole | dict.fromkeys(_OF_VERSION_3) for pole in kept["poles"]]
-        order = by_margin([margin_of(_figures(pole), content["settings"]["space"]) for pole in poles])
+        order = by_margin(
+            [margin_of(_figures(pole), content["settings"]["space"]) for pole in poles]
+        )
         number = {old: new for new, old in enumerate(order)}
         poles = [poles[old] | {"opposite": number.get(poles[old]["opposite"])} for old in order]
         maps[name] = kept | {
