@@ -16,6 +16,7 @@ from projector.layouts.settings import Layout
 from projector.memory import enough_text, size_text
 from projector.sites import MapKey
 from projector.statistics.covariance import packed_numel
+from projector.statistics.halves import BYTES as HALVES_BYTES
 from projector.statistics.sampling import STANDARDIZED_BYTES
 
 # Of what is free, what a fit takes unasked.
@@ -165,7 +166,10 @@ def reckon_needs(
         placing[key] += buffer_bytes(n) if device.type == "cpu" else 0
     # Of the MLP under way its gate, its neurons before and after; and the rows of a half, twice.
     batch = n_positions * widest * (4 * 4 + 4)
-    results = {key: 4 * n * (n + 8 * len(layouts)) if in_memory else 0 for key, n in widths.items()}
+    results = {
+        key: (4 + HALVES_BYTES) * n * n + 32 * n * len(layouts) if in_memory else 0
+        for key, n in widths.items()
+    }
     may_sample = all(how.may_sample for how in methods) and correlation == "pooled"
     libraries = _LIBRARIES_BYTES + sum(how.library_bytes for how in methods)
     is_on_cuda = device.type == "cuda"

@@ -14,6 +14,7 @@ from projector.projection.facts import MapFacts, SampleFacts
 from projector.projection.faithfulness import PlacementFigures, measure
 from projector.statistics.correlations import among_all
 from projector.statistics.gathering import Halves
+from projector.statistics.organisation import NOTHING_DEFINED
 from projector.statistics.sampling import SamplingError, TokenSample
 from projector.statistics.summary import Summary, summarize
 
@@ -95,6 +96,7 @@ def _place(found: Summary, layout: Layout, trained: Tensor | None) -> MapPlaceme
 
 def map_facts(found: Summary) -> MapFacts:
     """What is known of one map whatever the layout."""
+    organisation = found.organisation()
     return MapFacts(
         n_neurons=found.n_neurons,
         n_tokens=found.n_tokens,
@@ -102,6 +104,8 @@ def map_facts(found: Summary) -> MapFacts:
         nonfinite_neurons=found.nonfinite,
         n_tokens_left_out=found.n_left_out,
         sample=None if found.sampling is None else _sample_facts(found.sampling),
+        organisation=organisation,
+        organisation_reason=NOTHING_DEFINED if organisation is None else None,
     )
 
 

@@ -32,6 +32,7 @@ from projector.model.loading import (
 )
 from projector.progress import Progress, Silent
 from projector.sites import MapKey
+from projector.statistics.halves import BYTES as HALVES_BYTES
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Job:
         if self.settings.keep_statistics:
             n_matrices = 2 if self.settings.correlation == "per-sequence" else 1
             kept = [n for key, n in self.widths.items() if key not in self.plan.samples]
-            per_map += [4 * n * (n_matrices * n + 1) for n in kept]
+            per_map += [4 * n * (n_matrices * n + 1) + HALVES_BYTES * n * n for n in kept]
         return sum(per_map)
 
     @property

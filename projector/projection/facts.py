@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from projector.layouts.settings import layout_name
-from projector.projection.faithfulness import FIGURES, PlacementFigures
+from projector.projection.faithfulness import FIGURES, NOT_MEASURED, PlacementFigures
+from projector.statistics.organisation import Organisation
 from projector.storage.entries import Entry, Wrong
 
 FORMAT = "transformer-projection"
@@ -131,6 +132,8 @@ class MapFacts:
         nonfinite_neurons: neuron → how often it was NaN or infinite; they have no position either.
         n_tokens_left_out: tokens at which some neuron was not finite; None where that is unknown.
         sample: what it was placed by where it has too many neurons for a matrix; else None.
+        organisation: how organised its neurons are; None where that is not known.
+        organisation_reason: why it is None.
     """
 
     n_neurons: int
@@ -139,6 +142,8 @@ class MapFacts:
     nonfinite_neurons: Mapping[int, int] = field(default_factory=dict)
     n_tokens_left_out: int | None = None
     sample: SampleFacts | None = None
+    organisation: Organisation | None = None
+    organisation_reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, which has texts for names."""
@@ -148,13 +153,17 @@ class MapFacts:
             "dead_neurons": list(self.dead_neurons),
             "nonfinite_neurons": {str(i): n for i, n in self.nonfinite_neurons.items()},
             "n_tokens_left_out": self.n_tokens_left_out,
+            "organisation": None if self.organisation is None else asdict(self.organisation),
         }
+        if self.organisation is None:
+            found["organisation_reason"] = self.organisation_reason
         return found if self.sample is None else {**found, "sample": asdict(self.sample)}
 
     @classmethod
     def from_entry(cls, entry: Entry) -> MapFacts:
         sample = entry.maybe_entry("sample")
         broken = entry.entry("nonfinite_neurons")
+        organisation = entry.maybe_entry("organisation")
         return cls(
             n_neurons=entry.count("n_neurons"),
             n_tokens=entry.maybe_count("n_tokens"),
@@ -162,6 +171,10 @@ class MapFacts:
             nonfinite_neurons={int(i): broken.count(i) for i in broken},
             n_tokens_left_out=entry.maybe_count("n_tokens_left_out"),
             sample=None if sample is None else SampleFacts.from_entry(sample),
+            organisation=None if organisation is None else Organisation.from_entry(organisation),
+            organisation_reason=None
+            if organisation is not None
+            else entry.maybe_text("organisation_reason") or NOT_MEASURED,
         )
 
 

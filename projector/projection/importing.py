@@ -71,6 +71,7 @@ def import_checkpoint(
                 n_neurons=positions.shape[0],
                 n_tokens=None,
                 dead_neurons=tuple((~positions.isfinite().all(dim=1)).nonzero()[:, 0].tolist()),
+                organisation_reason="imported positions come without correlations",
             )
             for name, positions in tensors.items()
         },

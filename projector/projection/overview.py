@@ -25,6 +25,7 @@ from projector.projection.facts import (
 from projector.projection.faithfulness import PlacementFigures
 from projector.sites import map_name
 from projector.statistics.example_facts import EXAMPLES_FILE, ExampleFacts
+from projector.statistics.organisation import Organisation
 from projector.storage.additions import finish_additions
 from projector.storage.entries import Entry, Wrong
 from projector.storage.headers import DamagedFile, Header, read_header
@@ -128,6 +129,15 @@ class Overview:
         """
         name = self._name(layer, site)
         return MapFigures(self.facts.maps[name], self.layout(layout).figures[name])
+
+    def organisation(self, layer: int, site: str) -> Organisation | None:
+        """How organised a map is; None where that was not saved: ``organisation_reason`` of its
+        facts says why.
+
+        Raises:
+            UserError: if there is no such map.
+        """
+        return self.facts.maps[self._name(layer, site)].organisation
 
     @property
     def has_statistics(self) -> bool:

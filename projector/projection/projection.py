@@ -28,6 +28,12 @@ from projector.projection.writing import check_out, layout_text, own_files, writ
 from projector.statistics.covariance import correlation_from_covariance
 from projector.statistics.example_facts import EXAMPLES_FILE
 from projector.statistics.examples import Examples
+from projector.statistics.halves import HALVES, unpacked_halves
+from projector.statistics.organisation import (
+    Organisation,
+    independent_tokens,
+    measure_organisation,
+)
 from projector.storage.additions import alone_at
 from projector.storage.places import disk_errors
 from projector.storage.replacing import finish_replacing, replacing_files
@@ -122,6 +128,35 @@ class Projection(Overview):
         """
         self.check_examples()
         return Pieces.of_state(self.example_tensors)
+
+    def half_correlations(self, layer: int, site: str) -> tuple[Tensor, Tensor] | None:
+        """Correlations over the first half of the corpus and over the second, (N, N) float32 each,
+        off by at most 2.5e-4; NaN for neurons that are undefined in the half.
+
+        None where they were not kept: without statistics, and by older versions.
+
+        Raises:
+            UserError: if there is no such map.
+        """
+        name = f"{self._name(layer, site)}.{HALVES}"
+        return unpacked_halves(self.statistics[name]) if name in self.statistics else None
+
+    def organisation(self, layer: int, site: str) -> Organisation | None:
+        """How organised a map is: as it was saved, or else measured from its correlations; None
+        where these were not kept either.
+
+        Raises:
+            UserError: if there is no such map.
+        """
+        facts = self.facts.maps[self._name(layer, site)]
+        if facts.organisation is not None or not self.has_statistics_of(layer, site):
+            return facts.organisation
+        corpus, n_sequences = self.facts.corpus, None
+        n_tokens = facts.n_tokens or (corpus.n_tokens if corpus is not None else 0)
+        if self.facts.correlation == "per-sequence" and corpus is not None:
+            n_sequences = corpus.n_sequences
+        rho = self.correlation(layer, site)
+        return measure_organisation(rho, independent_tokens(n_tokens, n_sequences))
 
     def order(self, layer: int, site: str, by: str = "linear", layout: str | None = None) -> Tensor:
         """Defined neurons in an order that puts together what fires together; (n_defined,) int64.

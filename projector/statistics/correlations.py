@@ -259,6 +259,9 @@ class Correlation(Protocol):
     def matrix(self) -> Tensor:
         """(n, n) float32 ρ of the n defined neurons, at most 1 and without NaN."""
 
+    def times(self, vector: Tensor) -> Tensor:
+        """ρ·v of the n defined neurons, whose vector v is (n,) float64; the same shape and type."""
+
     def target(self, absolute: bool = False, chosen: Tensor | None = None) -> Target:
         """Distances wanted between defined neurons.
 
@@ -293,6 +296,9 @@ class Matrix:
 
     def matrix(self) -> Tensor:
         return self._whole
+
+    def times(self, vector: Tensor) -> Tensor:
+        return (self._whole @ vector.float()).double()
 
     def target(self, absolute: bool = False, chosen: Tensor | None = None) -> Target:
         if chosen is None or torch.equal(chosen, self.is_defined):
@@ -331,6 +337,15 @@ class Sampled:
 
     def matrix(self) -> Tensor:
         raise UserError("a sample of tokens takes the place of this map's correlation matrix")
+
+    def times(self, vector: Tensor) -> Tensor:
+        rows = self.sample.rows
+        # Of half precision, some neurons at a time are widened.
+        parts = rows.split(max(1, _WIDENED // max(rows.shape[1], 1)))
+        weights = vector.float().split([len(part) for part in parts])
+        across = torch.stack([w @ part.float() for w, part in zip(weights, parts, strict=True)])
+        over_tokens = across.sum(dim=0) / rows.shape[1]
+        return torch.cat([part.float() @ over_tokens for part in parts]).double()
 
     def target(self, absolute: bool = False, chosen: Tensor | None = None) -> Target:
         if chosen is None:

@@ -308,6 +308,12 @@ class SequenceCorrelation:
         self._total = SymmetricSum(n_neurons, device)
         self._n_sequences = SymmetricSum(n_neurons, device)
 
+    @property
+    def n_sequences(self) -> int:
+        """Sequences that were counted in, of the neuron that varies in the most of them."""
+        counts = self._n_sequences.diagonal()
+        return int(counts.max()) if counts.numel() else 0
+
     def update(self, sequences: Sequence[Tensor]) -> None:
         """Count in each sequence's activations, shape (n_tokens, N), of any float dtype."""
         standard, alive = [], []

@@ -9,6 +9,12 @@ from torch import Tensor
 
 from projector.statistics.correlations import Correlation, Matrix, MatrixFree, Sampled
 from projector.statistics.gathering import Halves
+from projector.statistics.halves import HALVES, packed_halves
+from projector.statistics.organisation import (
+    Organisation,
+    independent_tokens,
+    measure_organisation,
+)
 from projector.statistics.sampling import SamplingError, TokenSample, sampling_error, standardize
 
 
@@ -25,6 +31,8 @@ class Summary:
         nonfinite: neuron → how often it was NaN or infinite, of those that have no correlations
             for that.
         n_left_out: tokens that were left out, since every neuron was NaN or infinite on them.
+        n_sequences: sequences that the correlations are the mean of; None where they are over
+            tokens.
         sampling: how far correlations of a sample are from the corpus's; None where all tokens
             were counted in.
     """
@@ -35,12 +43,18 @@ class Summary:
     dead: tuple[int, ...]
     nonfinite: dict[int, int]
     n_left_out: int
+    n_sequences: int | None = None
     sampling: SamplingError | None = None
 
     @property
     def n_neurons(self) -> int:
         """N."""
         return len(self.whole.is_defined)
+
+    def organisation(self) -> Organisation | None:
+        """How organised the map is; None where no neuron has correlations."""
+        n_tokens = independent_tokens(self.n_tokens, self.n_sequences)
+        return measure_organisation(self.whole, n_tokens)
 
 
 def summarize(gathered: Halves | TokenSample) -> Summary:
@@ -62,6 +76,7 @@ def summarize(gathered: Halves | TokenSample) -> Summary:
         dead=_indices(~whole.is_defined & ~is_broken),
         nonfinite={i: int(covariance.n_nonfinite[i]) for i in _indices(is_broken)},
         n_left_out=covariance.n_left_out,
+        n_sequences=None if merged.by_sequence is None else merged.by_sequence.n_sequences,
     )
 
 
@@ -87,16 +102,21 @@ def _standardized(sample: TokenSample, chosen: Tensor) -> Sampled:
 
 
 def kept_statistics(name: str, gathered: Halves | TokenSample) -> dict[str, Tensor]:
-    """What a projection keeps of what was gathered of one map, by tensor name; float32.
+    """What a projection keeps of what was gathered of one map, by tensor name.
+
+    Mean, covariance and per-sequence correlation are float32; of the two halves' correlations,
+    float16, see :func:`projector.statistics.halves.packed_halves`.
 
     Of a sample it keeps nothing.
     """
     if isinstance(gathered, TokenSample):
         return {}
-    whole = gathered[0].merged(gathered[1])
+    first, second = gathered
+    whole = first.merged(second)
     statistics = {
         f"{name}.mean": whole.covariance.mean.float().cpu(),
         f"{name}.covariance": whole.covariance.covariance(torch.float32).cpu(),
+        f"{name}.{HALVES}": packed_halves(first.correlation(), second.correlation()).cpu(),
     }
     if whole.by_sequence is not None:
         statistics[f"{name}.correlation"] = whole.correlation().cpu()
