@@ -1,7 +1,8 @@
 """Reading activations while a model runs.
 
 Hooks are in place only inside the ``with`` block, are removed even after an error, and return
-nothing, so the model computes exactly what it would compute without them.
+nothing, so the model computes exactly what it would compute without them; or, where a reader asks
+for that, exactly what comes before the last thing that is read, and nothing behind it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ Key = TypeVar("Key", bound=Hashable)
 _FIRST_TENSOR = object()
 
 
+class _AllRead(BaseException):
+    """Everything has passed: what called the model goes on behind its ``with`` block.
+
+    No ``Exception``, so that no model's own code takes it for a mistake.
+    """
+
+
 @dataclass(frozen=True)
 class Tap:
     """Where a tensor is read: what a module takes in, or what it gives out."""
@@ -33,6 +41,7 @@ def capture(
     consume: Callable[[Key, Tensor], None],
     *,
     skip_empty: bool = False,
+    then_stop: bool = False,
 ) -> Iterator[None]:
     """Call ``consume(key, tensor)`` with what passes each tap, as soon as it passes.
 
@@ -44,10 +53,14 @@ def capture(
         taps: what to read. Where a module takes or gives several tensors, the first is read.
         consume: what to do with it. It must not change the tensor.
         skip_empty: pass over a tap where no tensor passes.
+        then_stop: stop the model, and leave the ``with`` block, once something has passed every
+            tap. No block behind the last one that is read computes anything, and the model gives
+            nothing back. Each module that is read must be called once in a run.
 
     Raises:
         TypeError: while the model runs, if no tensor passes a tap and it is not to be skipped.
     """
+    left = set(taps)
 
     def read(key: Key, value: Any) -> None:
         tensor = _first_tensor(value)
@@ -55,6 +68,10 @@ def capture(
             consume(key, tensor)
         elif not skip_empty:
             raise TypeError(f"no tensor passes here, but a {type(value).__name__}")
+        left.discard(key)
+        if then_stop and not left:
+            # Told by what is left, for a reader within a reader stops its own run alone.
+            raise _AllRead(left)
 
     def input_hook(key: Key) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -76,7 +93,11 @@ def capture(
                 else tap.module.register_forward_hook(output_hook(key))
             )
             hooks.callback(handle.remove)
-        yield
+        try:
+            yield
+        except _AllRead as stop:
+            if stop.args[0] is not left:
+                raise
 
 
 def collect(

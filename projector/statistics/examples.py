@@ -187,7 +187,9 @@ def gather_examples(
         with (
             torch.no_grad(),
             evaluating(model),
-            capture(taps, lambda key, tensor: passed.append(tensor.detach().clone())),
+            capture(
+                taps, lambda key, tensor: passed.append(tensor.detach().clone()), then_stop=True
+            ),
         ):
             trunk(
                 input_ids=batch.input_ids.to(device),

@@ -96,7 +96,7 @@ def _devices_of(
         found[key] = activation.device
 
     ids = torch.zeros(1, 2, dtype=torch.int64, device=device)
-    with torch.no_grad(), evaluating(model), capture(taps, note):
+    with torch.no_grad(), evaluating(model), capture(taps, note, then_stop=True):
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
     return found
 
@@ -190,7 +190,8 @@ class Gatherer:
             "input_ids": batch.input_ids.to(self.device),
             "attention_mask": batch.attention_mask.to(self.device),
         }
-        with torch.no_grad(), evaluating(self.model), capture(self.taps, consume):
+        reading = capture(self.taps, consume, then_stop=True)
+        with torch.no_grad(), evaluating(self.model), reading:
             self.model(**inputs)
         if self.learners:
             shown = {map_name(*key): each.correlation() for key, each in batch_statistics.items()}

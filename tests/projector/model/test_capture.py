@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -257,6 +259,76 @@ def test_collect_keeps_no_graph_and_leaves_autograd_on() -> None:
     assert not model.kept_graph
     assert not activations["out"].requires_grad
     assert torch.is_grad_enabled()
+
+
+# Stopping behind the last that is read
+
+
+def read_and_stop(model: Any, tap: Tap, inputs: dict[str, Tensor]) -> Tensor:
+    """What passes a tap first; the model must not come to its end."""
+    read: list[Tensor] = []
+    outputs = []
+    with torch.no_grad(), capture({0: tap}, lambda _, x: read.append(x.clone()), then_stop=True):
+        outputs.append(model(**inputs))
+    assert outputs == []
+    assert len(read) == 1
+    return read[0]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *MIXTURES])
+def test_no_block_behind_the_last_that_is_read_is_run(family: str) -> None:
+    model, architecture = found(family)
+    inputs, _ = padded_batch(model)
+    taps = all_taps(architecture)
+    whole = collect(model, taps, inputs)
+    n_before = n_hooks(model)
+    entered: list[int] = []
+    modules = [*(block.module for block in architecture.blocks), model.get_output_embeddings()]
+    handles = [
+        module.register_forward_pre_hook(lambda *args, i=i: entered.append(i))
+        for i, module in enumerate(modules)
+    ]
+    try:
+        for key, tap in taps.items():
+            entered.clear()
+            assert torch.equal(read_and_stop(model, tap, inputs), whole[key])
+            assert entered == list(range(key[0] + 1))
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert n_hooks(model) == n_before
+    again = collect(model, taps, inputs)
+    assert all(torch.equal(again[key], whole[key]) for key in taps)
+
+
+def test_nothing_that_was_computed_stays_in_memory_after_a_stop() -> None:
+    model, architecture = found("llama")
+    inputs, _ = padded_batch(model)
+    seen: list[weakref.ref[Tensor]] = []
+    taps = {"first": architecture.blocks[0].taps["mlp_post"]}
+    gc.disable()
+    try:
+        with capture(taps, lambda _, x: seen.append(weakref.ref(x)), then_stop=True):
+            model(**inputs)
+        assert seen[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_reader_within_a_reader_stops_its_own_run_alone() -> None:
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    taps = {name: {name: Tap(each, "output")} for name, each in (("a", first), ("b", second))}
+    seen: list[str] = []
+    with capture(taps["b"], lambda key, _: seen.append(key), then_stop=True):
+        with capture(taps["a"], lambda key, _: seen.append(key), then_stop=True):
+            first(torch.ones(1, 2))
+            seen.append("never")
+        seen.append("between")
+        with capture(taps["a"], lambda key, _: seen.append(key), then_stop=True):
+            second(torch.ones(1, 2))
+            seen.append("never")
+        seen.append("never")
+    assert seen == ["a", "between", "b"]
 
 
 # Hooks
