@@ -1,0 +1,1 @@
+"""What neurons and groups of neurons fire on: computed labels, names that a user gave, search."""

@@ -1,0 +1,339 @@
+"""Labels: what a neuron or a group fires on, by the tokens of its strongest examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from projector.corpus.pieces import Pieces
+from projector.naming.words import NONE, Words, listed, on_one_line, shown, words_of
+from projector.statistics.examples import Examples
+
+MOST_SIGNS = 24
+# Of the weight of a neuron's examples: what a token has that the label is, and one beside it.
+_SHARE, _SHARE_BESIDE, _SHARE_OF_FEW, _SHARE_OF_KIND = 0.5, 0.2, 0.7, 0.8
+# A kind of token is told only where less than this of the corpus is of it.
+_MOST_OF_KIND = 0.25
+# Agreement that random tokens reach more often than this is none.
+_MOST_BY_CHANCE = 0.02
+_MOST_TOKENS = 5
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a neuron or a group fires on, computed from its strongest examples.
+
+    Attributes:
+        text: short, in signs that can be seen: ``self``, ``after “.”``, ``mixed: a, b, c``.
+        tokens: tokens of the examples and their share of the weight, the greatest first, at most
+            five; of ``after …`` the tokens before. The spelling is the most frequent one, spaces
+            kept.
+        sign: 1 where the highest activations are told of, −1 for the lowest.
+        n_agreeing: examples whose token is the first of ``tokens``; of a kind such as
+            ``CAPITALS``, those of the kind.
+        n_examples: how many there are. Of a group, places in the corpus, each counted once.
+        by_chance: how often as many tokens, drawn from the corpus at random, agree as often on a
+            word that is no more frequent.
+        is_mixed: the examples agree on no token, no more than chance has it.
+    """
+
+    text: str
+    tokens: tuple[tuple[str, float], ...]
+    sign: int
+    n_agreeing: int
+    n_examples: int
+    by_chance: float = 1.0
+    is_mixed: bool = False
+
+    @property
+    def in_words(self) -> str:
+        """What the label rests on, beside chance, for a help text."""
+        end = "highest" if self.sign > 0 else "lowest"
+        sets = f"1 in {round(1 / self.by_chance):,}" if self.by_chance else "fewer than 1 in 1,000"
+        if self.by_chance > 0.5:
+            sets = "most"
+        return (
+            f"{self.n_agreeing} of {self.n_examples} {end} examples agree; of random sets of as "
+            f"many tokens, {sets} do"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Extremes:
+    """The strongest examples of N neurons, of the sign where they are stronger.
+
+    Attributes:
+        at: (N, k) int64, tokens of the corpus; −1 for none.
+        weights: (N, k) float64, how far each stands beyond the usual, as a share of all of its
+            neuron's; zeros where there is nothing beyond.
+        strength: (N,) float64, mean distance from the usual in units of the neuron's spread.
+        signs: (N,) int64, 1 for the highest and −1 for the lowest.
+    """
+
+    at: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    strength: NDArray[np.float64]
+    signs: NDArray[np.int64]
+
+
+def neuron_labels(examples: Examples, pieces: Pieces) -> tuple[Label | None, ...]:
+    """The label of every neuron, in order; None for one that never varies.
+
+    An example weighs as much as it stands beyond the neuron's usual value, the mean over tokens
+    drawn evenly. The sign is the one whose examples are farther away in units of the neuron's
+    spread. Where a token has half the weight, or two or three have most of it, they are the label;
+    otherwise the token before is tried, and kinds of tokens such as ``CAPITALS``.
+    """
+    extremes = strongest(examples)
+    return _Naming(examples, words_of(pieces)).labels(
+        extremes.at, extremes.weights, extremes.signs.tolist()
+    )
+
+
+def group_label(
+    examples: Examples,
+    pieces: Pieces,
+    neurons: Sequence[int],
+    signs: Sequence[int] | None = None,
+) -> Label | None:
+    """The label of a group: the examples of its members together, each member weighing alike.
+
+    Args:
+        neurons: its members.
+        signs: 1 or −1 for each member, where the group's members fire against each other; None is
+            the one sign whose examples are stronger over all members.
+
+    Returns:
+        None where no member varies.
+    """
+    chosen = np.asarray(neurons, dtype=np.int64)
+    if not len(chosen):
+        return None
+    ends = {sign: strongest(examples, sign, chosen) for sign in (1, -1)}
+    main = 1 if ends[1].strength.mean() >= ends[-1].strength.mean() else -1
+    # Members of one sign; or of both, turned so that most of the group keeps its own.
+    turned = np.full(len(chosen), main) if signs is None else np.asarray(signs, dtype=np.int64)
+    if signs is not None:
+        means = [
+            np.where(sense * turned > 0, ends[1].strength, ends[-1].strength).mean()
+            for sense in (1, -1)
+        ]
+        turned = turned if means[0] >= means[1] else -turned
+    up = turned[:, None] > 0
+    at = np.where(up, ends[1].at, ends[-1].at).ravel()
+    weights = np.where(up, ends[1].weights, ends[-1].weights).ravel()
+    places, inverse = np.unique(at[weights > 0], return_inverse=True)
+    if not len(places):
+        return None
+    sums = np.bincount(inverse, weights[weights > 0]) / len(chosen)
+    order = np.argsort(-sums, kind="stable")
+    sign = 1 if turned.sum() >= 0 else -1
+    naming = _Naming(examples, words_of(pieces))
+    return naming.labels(places[order][None], sums[order][None], [sign])[0]
+
+
+def snippets(examples: Examples, pieces: Pieces, n_before: int, n_after: int) -> list[str]:
+    """Each neuron's strongest example as one line of text, its token in «»; "" where it has none.
+
+    Args:
+        n_before, n_after: tokens of the same sequence that are shown around it, at most.
+    """
+    found = []
+    for at in strongest(examples).at[:, 0].tolist():
+        if at < 0:
+            found.append("")
+            continue
+        ids, focus = examples.context(at, n_before, n_after)
+        found.append(on_one_line(pieces.texts(ids), focus))
+    return found
+
+
+def strongest(
+    examples: Examples, sign: int | None = None, neurons: NDArray[np.int64] | None = None
+) -> Extremes:
+    """The strongest examples of neurons, and how far they stand beyond the usual.
+
+    Args:
+        sign: 1 for the highest, −1 for the lowest; None for the stronger of both of each neuron.
+        neurons: which; None for all.
+    """
+    rows = slice(None) if neurons is None else neurons
+    usual, spread = _usual(examples, rows)
+    ends = []
+    for each in (1, -1) if sign is None else (sign,):
+        values = (examples.highest if each > 0 else examples.lowest).numpy()[rows]
+        at = (examples.highest_at if each > 0 else examples.lowest_at).numpy()[rows]
+        beyond = each * (values.astype(np.float64) - usual[:, None])
+        known = (at >= 0) & np.isfinite(beyond) & (beyond > 0)
+        beyond = np.where(known, beyond, 0.0)
+        sums = beyond.sum(axis=1, keepdims=True)
+        weights = np.divide(beyond, sums, out=np.zeros_like(beyond), where=sums > 0)
+        n_known = np.maximum(known.sum(axis=1), 1)
+        # A spread of nothing over the sample, and examples beyond it: rarer than the sample shows.
+        least = np.maximum(spread, 1e-6 * np.abs(usual) + 1e-12)
+        strength = sums[:, 0] / n_known / least
+        ends.append(Extremes(at, weights, strength, np.full(len(at), each)))
+    if len(ends) == 1:
+        return ends[0]
+    up = ends[0].strength >= ends[1].strength
+    return Extremes(
+        np.where(up[:, None], ends[0].at, ends[1].at),
+        np.where(up[:, None], ends[0].weights, ends[1].weights),
+        np.where(up, ends[0].strength, ends[1].strength),
+        np.where(up, 1, -1),
+    )
+
+
+def _usual(
+    examples: Examples, rows: slice | NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of neurons over the tokens drawn evenly, (N,) each."""
+    sample = examples.sample[:, rows].float()
+    if sample.isfinite().all():
+        variance, mean = torch.var_mean(sample, dim=0, correction=0)
+    else:
+        finite = sample.isfinite()
+        n_finite = finite.sum(dim=0).clamp_min(1)
+        mean = torch.where(finite, sample, 0.0).sum(dim=0) / n_finite
+        variance = torch.where(finite, sample - mean, 0.0).square().sum(dim=0) / n_finite
+    return mean.double().numpy(), variance.double().sqrt().numpy()
+
+
+class _Naming:
+    """Labels over one corpus."""
+
+    def __init__(self, examples: Examples, words: Words) -> None:
+        self._corpus = examples.ids
+        self._starts = examples.starts
+        self._words = words
+        self._frequencies = words.frequencies(examples.ids)
+        self._kind_shares: NDArray[np.float64] | None = None
+
+    def labels(
+        self, at: NDArray[np.int64], weights: NDArray[np.float64], signs: Sequence[int]
+    ) -> tuple[Label | None, ...]:
+        """Of examples at tokens of the corpus, a row a label; (R, k) each, and (R,).
+
+        Args:
+            weights: 0 for none; those of a row sum to 1.
+        """
+        # Words of all at once: each token is looked at once.
+        at = np.where(weights > 0, at, NONE)
+        ids = self._corpus.numpy()
+        here = np.where(at >= 0, ids[at], NONE).astype(np.int64)
+        starts = torch.isin(torch.from_numpy(at), self._starts).numpy()
+        before = np.where((at > 0) & ~starts, ids[at - 1], NONE).astype(np.int64)
+        rows = (here, self._words.numbers(here), before, self._words.numbers(before))
+        rows = (*rows, self._words.kinds(here), weights)
+        return tuple(self._label(*row, sign=sign) for *row, sign in zip(*rows, signs, strict=True))
+
+    def _label(
+        self,
+        ids: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        before_ids: NDArray[np.int64],
+        before_numbers: NDArray[np.int64],
+        kinds: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        *,
+        sign: int,
+    ) -> Label | None:
+        here = _Agreement.of(ids, numbers, weights)
+        n = here.n_examples
+        if not n:
+            return None
+        by_chance = self._frequencies.by_chance
+        chance = by_chance(here.first, here.n_agreeing, n)
+        tokens = self._tokens(here)
+        few = [(text, share) for text, share in tokens if share >= _SHARE_BESIDE]
+        agrees = here.share >= _SHARE or sum(share for _, share in few) >= _SHARE_OF_FEW
+        if agrees and chance <= _MOST_BY_CHANCE:
+            text = listed([shown(text) for text, _ in few or tokens[:1]], MOST_SIGNS)
+            return Label(text, tokens, sign, here.n_agreeing, n, chance)
+        before = _Agreement.of(before_ids, before_numbers, weights)
+        if before.share >= _SHARE and before.share > here.share:
+            chance_before = by_chance(before.first, before.n_agreeing, n)
+            if chance_before <= _MOST_BY_CHANCE:
+                tokens = self._tokens(before)
+                text = f"after “{shown(tokens[0][0], MOST_SIGNS - 8)}”"
+                return Label(text, tokens, sign, before.n_agreeing, n, chance_before)
+        texts = list(dict.fromkeys(shown(text, MOST_SIGNS // 3) for text, _ in tokens))
+        kind = _Agreement.of(ids, kinds, weights)
+        if kind.share >= _SHARE_OF_KIND:
+            usual = self._kind_share(kind.first)
+            if usual <= _MOST_OF_KIND:
+                text = listed(texts, MOST_SIGNS, f"{self._words.kind_name(kind.first)}: ")
+                chance_kind = usual**kind.n_agreeing
+                return Label(text, tokens, sign, kind.n_agreeing, n, chance_kind)
+        text = listed(texts, MOST_SIGNS, "mixed: ")
+        return Label(text, tokens, sign, here.n_agreeing, n, chance, is_mixed=True)
+
+    def _tokens(self, agreement: _Agreement) -> tuple[tuple[str, float], ...]:
+        """The words of most weight in their most frequent spelling, and their shares."""
+        return tuple(
+            (self._words.pieces.text(agreement.spelling(number)), share)
+            for number, share in agreement.ranked[:_MOST_TOKENS]
+        )
+
+    def _kind_share(self, kind: int) -> float:
+        """The share of the corpus' tokens that are of a kind."""
+        if self._kind_shares is None:
+            ids = self._corpus.numpy()
+            evenly = np.linspace(0, len(ids) - 1, min(len(ids), 4096)).astype("int64")
+            kinds = self._words.kinds(ids[evenly].astype(np.int64))
+            self._kind_shares = np.bincount(kinds[kinds >= 0], minlength=3) / len(kinds)
+        return float(self._kind_shares[kind])
+
+
+@dataclass(frozen=True)
+class _Agreement:
+    """How far examples agree.
+
+    Attributes:
+        ranked: numbers of words and their weight, the greatest first.
+        n_agreeing: examples of the first.
+        n_examples: of all.
+        spellings: word's number → token id → weight.
+    """
+
+    ranked: list[tuple[int, float]]
+    n_agreeing: int
+    n_examples: int
+    spellings: dict[int, dict[int, float]]
+
+    @classmethod
+    def of(
+        cls, ids: NDArray[np.int64], numbers: NDArray[np.int64], weights: NDArray[np.float64]
+    ) -> _Agreement:
+        spellings: dict[int, dict[int, float]] = {}
+        counts: dict[int, int] = {}
+        n = 0
+        for i, number, weight in zip(ids.tolist(), numbers.tolist(), weights.tolist(), strict=True):
+            if weight <= 0:
+                continue
+            n += 1
+            if number != NONE:
+                of_it = spellings.setdefault(number, {})
+                of_it[i] = of_it.get(i, 0.0) + weight
+                counts[number] = counts.get(number, 0) + 1
+        sums = ((number, sum(of_it.values())) for number, of_it in spellings.items())
+        # Of equals the one with the stronger example, which came first.
+        ranked = sorted(sums, key=lambda item: -item[1])
+        return cls(ranked, counts[ranked[0][0]] if ranked else 0, n, spellings)
+
+    @property
+    def first(self) -> int:
+        return self.ranked[0][0] if self.ranked else NONE
+
+    @property
+    def share(self) -> float:
+        return self.ranked[0][1] if self.ranked else 0.0
+
+    def spelling(self, number: int) -> int:
+        """The token id of a word that has the most weight; of equals the first."""
+        of_it = self.spellings[number]
+        return max(of_it, key=lambda i: of_it[i])

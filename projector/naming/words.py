@@ -1,0 +1,177 @@
+"""Tokens as words: the spellings of a word, with a space before it or a capital, are one."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betainc
+from torch import Tensor
+
+from projector.corpus.pieces import Pieces, readable
+
+# No token: before the first of a sequence, or where a neuron has fewer examples.
+NONE = -1
+_MOST_SIGNS = 20
+# A repeated sign is written once with its count from here on.
+_MOST_REPEATED = 4
+CAPITALS, CAPITALISED, NUMBERS = "CAPITALS", "Capitalised", "numbers"
+
+
+def word_of(text: str) -> str:
+    """What spellings of a token's text have in common: no spaces around it, no capitals.
+
+    Tokens of blank lines are one word, and so are those of spaces alone.
+    """
+    bare = text.strip(" ")
+    if not bare:
+        return " "
+    if bare.isspace():
+        return "\n" if "\n" in bare or "\r" in bare else bare[0]
+    return bare.casefold()
+
+
+def kind_of(text: str) -> str | None:
+    """How a token is written: ``CAPITALS``, ``Capitalised``, ``numbers``; None for the rest."""
+    bare = text.strip(" ")
+    if bare.isdecimal():
+        return NUMBERS
+    if not bare.isalpha():
+        return None
+    if len(bare) > 1 and bare.isupper():
+        return CAPITALS
+    return CAPITALISED if len(bare) > 1 and bare.istitle() else None
+
+
+def shown(text: str, most: int = _MOST_SIGNS) -> str:
+    """A token's text in a label: no spaces around it, signs for what can't be seen, cut short."""
+    bare = text.strip(" ") or text
+    if len(bare) > _MOST_REPEATED and len(set(bare)) == 1:
+        return f"{readable(bare[0])}×{len(bare)}"
+    found = readable(bare)
+    return found if len(found) <= most else f"{found[: most - 1]}…"
+
+
+class Words:
+    """Words of token ids, by number: the same for ids that spell one word."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces = pieces
+        self._number_of: dict[str, int] = {}
+        self._known: dict[int, int] = {}
+        self._kinds: dict[int, int] = {}
+        self._frequencies: dict[tuple[int, int], Frequencies] = {}
+
+    def numbers(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Word of each id, of any shape; :data:`NONE` stays."""
+        return self._mapped(ids, self._number)
+
+    def kinds(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How each is written, by number; :data:`NONE` for what has no kind."""
+        return self._mapped(ids, self._kind)
+
+    def number_of(self, word: str) -> int | None:
+        """The number of a word that was seen already; None for one that was not."""
+        return self._number_of.get(word)
+
+    @staticmethod
+    def kind_name(number: int) -> str:
+        """What a kind's number stands for."""
+        return (CAPITALS, CAPITALISED, NUMBERS)[number]
+
+    def _mapped(self, ids: NDArray[np.int64], of: Callable[[int], int]) -> NDArray[np.int64]:
+        unique, inverse = np.unique(ids, return_inverse=True)
+        found = [NONE if i < 0 else of(i) for i in unique.tolist()]
+        return np.array(found, dtype=np.int64)[inverse].reshape(ids.shape)
+
+    def _number(self, token: int) -> int:
+        known = self._known.get(token)
+        if known is None:
+            word = word_of(self.pieces.text(token))
+            known = self._number_of.setdefault(word, len(self._number_of))
+            self._known[token] = known
+        return known
+
+    def _kind(self, token: int) -> int:
+        known = self._kinds.get(token)
+        if known is None:
+            kind = kind_of(self.pieces.text(token))
+            known = NONE if kind is None else (CAPITALS, CAPITALISED, NUMBERS).index(kind)
+            self._kinds[token] = known
+        return known
+
+    def frequencies(self, ids: Tensor) -> Frequencies:
+        """How frequent the words of a corpus are.
+
+        Args:
+            ids: (T,) token ids of the corpus.
+        """
+        plain = ids.numpy()
+        key = (len(plain), zlib.crc32(np.ascontiguousarray(plain).data))
+        if key not in self._frequencies:
+            # One corpus is looked at, or two beside each other.
+            if len(self._frequencies) > 1:
+                self._frequencies.pop(next(iter(self._frequencies)))
+            unique, counts = np.unique(plain.astype(np.int64), return_counts=True)
+            of_word = np.bincount(self.numbers(unique), counts)
+            self._frequencies[key] = Frequencies(of_word / max(1, len(plain)))
+        return self._frequencies[key]
+
+
+class Frequencies:
+    """How often tokens of a corpus agree by chance.
+
+    Args:
+        shares: (W,) each word's share of the corpus' tokens, by the word's number.
+    """
+
+    def __init__(self, shares: NDArray[np.float64]) -> None:
+        self._ranked = np.sort(shares[shares > 0])
+        self._shares = shares
+        self._tables: dict[tuple[int, int], NDArray[np.float64]] = {}
+
+    def by_chance(self, word: int, n_agreeing: int, n_drawn: int) -> float:
+        """How often as many tokens, drawn from the corpus at random, agree on a word: at least
+        ``n_agreeing`` of ``n_drawn`` on one that is no more frequent than this one.
+
+        The sum over those words of the binomial tail, which is at most a little too high.
+        """
+        key = (n_agreeing, n_drawn)
+        if key not in self._tables:
+            tails = betainc(n_agreeing, n_drawn - n_agreeing + 1, self._ranked)
+            self._tables[key] = np.cumsum(tails)
+        share = self._shares[word] if word < len(self._shares) else 0.0
+        upto = int(np.searchsorted(self._ranked, share, side="right"))
+        return float(min(1.0, self._tables[key][max(0, upto - 1)])) if len(self._ranked) else 1.0
+
+
+@lru_cache(maxsize=4)
+def words_of(pieces: Pieces) -> Words:
+    """The words of some pieces, kept while they are looked at."""
+    return Words(pieces)
+
+
+def listed(texts: Sequence[str], most: int, prefix: str = "") -> str:
+    """Texts one after another with commas between, as many as fit into ``most`` characters."""
+    text = prefix
+    for k, each in enumerate(texts):
+        more = f"{text}{', ' if k else ''}{each}"
+        if k and len(more) > most:
+            break
+        text = more
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+_SPACES = re.compile(r" {2,}")
+
+
+def on_one_line(texts: Sequence[str], focus: int) -> str:
+    """Tokens in context as one line, the one that counts in «»; an indent is one space."""
+    found = [readable(text, running=True) for text in texts]
+    space = " " if texts[focus].startswith(" ") else ""
+    found[focus] = f"{space}«{shown(texts[focus], 2 * _MOST_SIGNS)}»"
+    return _SPACES.sub(" ", "".join(found).replace("\n", "").replace("\t", " ")).strip(" ")
