@@ -21,13 +21,12 @@ from pruning.methods.method import Proposals
 from pruning.methods.planning import check_allocates
 from pruning.methods.registry import method_named
 from pruning.poles.finding import find_poles
-from pruning.poles.poles import PoleSettings
+from pruning.poles.poles import MAP_POLES, PoleSettings
 from pruning.refit.refits import check_has_bias
 from pruning.refit.registry import refit_named
 
 # |ρ|, for who fires oppositely can stand in too; leaves, for on ρ one pole would hold nearly all.
 CORRELATION_POLES = PoleSettings(space="abs-correlation", selection="leaf")
-MAP_POLES = PoleSettings()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from streamlit.navigation.page import StreamlitPage
 from dashboard.drawing.text import page_text
 from dashboard.state.selection import Selection, parse_grouping
 from projector.errors import UserError
-from pruning.poles.poles import PoleSettings
+from projector.projection.overview import Overview
+from pruning.poles.poles import PoleSettings, usual_settings
 
 _SELECTION = "selection"
 _WRITTEN, _WROTE_AT = "written params", "wrote params at"
@@ -38,9 +39,10 @@ def change(**changes: Any) -> None:
     st.session_state[_CHANGED] = True
 
 
-def pole_settings() -> PoleSettings:
-    """Of the poles that every page shows."""
-    return parse_grouping(current().grouping)
+def pole_settings(projection: Overview, layer: int, site: str) -> PoleSettings:
+    """Of the poles that every page shows: what was chosen, or what is usual for the map."""
+    grouping = current().grouping
+    return parse_grouping(grouping) if grouping else usual_settings(projection, layer, site)
 
 
 def read_url() -> None:

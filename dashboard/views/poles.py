@@ -49,7 +49,7 @@ def show(scene: Scene) -> None:
     site = site_words(scene.site)
     st.title(session.plain(f"Poles in layer {scene.layer}: {site}"))
     with session.problems():
-        settings = _settings()
+        settings = _settings(scene)
         found = poles_at(scene.path, scene.layer, scene.site, scene.layout, settings)
         _show_figures(found)
         if not found.poles:
@@ -76,9 +76,9 @@ def show(scene: Scene) -> None:
                 _show_pole(scene, found, pole)
 
 
-def _settings() -> PoleSettings:
+def _settings(scene: Scene) -> PoleSettings:
     """The settings' widgets; they stand in the link, for other pages and people."""
-    known = session.pole_settings()
+    known = session.pole_settings(scene.projection, scene.layer, scene.site)
     for key, value in (
         ("pole space", known.space),
         ("pole size", known.min_cluster_size),
@@ -122,7 +122,7 @@ def _settings() -> PoleSettings:
         on_change=_change_settings,
         help="Groups that split at a smaller distance than this stay together; 0 splits all.",
     )
-    return PoleSettings(space, size, None, selection or "eom", epsilon)
+    return PoleSettings(space, size, None, selection or known.selection, epsilon)
 
 
 def _change_settings() -> None:
@@ -133,7 +133,7 @@ def _change_settings() -> None:
         int(state["pole size"]),
         None,
         # A segment that is clicked again is let go of.
-        state["pole selection"] or "eom",
+        state["pole selection"] or PoleSettings().selection,
         float(state["pole epsilon"]),
     )
     session.change(grouping=grouping_text(chosen))

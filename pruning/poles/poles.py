@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from projector.errors import SettingError, check_choice, check_least
+from projector.projection.overview import Overview
 
 SPACES = ("positions", "correlation", "abs-correlation")
 SELECTIONS = ("eom", "leaf")
@@ -29,11 +30,11 @@ class PoleSettings:
         epsilon: poles closer than this are one, in the distance of the space.
     """
 
-    space: str = "positions"
+    space: str = "correlation"
     # Of a layer of some hundred neurons, larger ones leave two poles, one of them nearly all.
     min_cluster_size: int = 3
     min_samples: int | None = None
-    selection: str = "eom"
+    selection: str = "leaf"
     epsilon: float = 0.0
 
     def __post_init__(self) -> None:
@@ -55,7 +56,7 @@ class PoleSettings:
 
     @property
     def name(self) -> str:
-        """What their file is called: space and size, and what differs from the usual; equal for
+        """What their file is called: space and size, what differs from ``eom``; equal for
         settings that mean the same."""
         parts = [self.space, str(self.min_cluster_size)]
         if self.effective_min_samples != self.min_cluster_size:
@@ -74,6 +75,21 @@ class PoleSettings:
             f"min_samples={self.effective_min_samples},selection={self.selection},"
             f"epsilon={abs(float(self.epsilon))!r}"
         )
+
+
+# Poles on the map. In ρ `eom` takes a fourth of a layer whose mean ρ is 0 for one pole; a map is
+# evener.
+MAP_POLES = PoleSettings("positions", selection="eom")
+
+
+def usual_settings(projection: Overview, layer: int, site: str) -> PoleSettings:
+    """Poles in ρ, or on the map where the projection keeps no statistics of this layer and site.
+
+    Raises:
+        UserError: if the projection has no such map.
+    """
+    has_statistics = projection.has_statistics_of(layer, site)
+    return PoleSettings() if has_statistics else MAP_POLES
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from projector.model.loading import load_model
 from projector.projection.projection import Projection
 from projector.terminal.cli import app as projector_app
 from pruning.poles.finding import find_poles
+from pruning.poles.poles import MAP_POLES
 from pruning.preparing import (
     CORRELATION_POLES,
-    MAP_POLES,
     Origin,
     PoleOptions,
     check_unseen,
@@ -99,7 +99,7 @@ def test_without_statistics_poles_are_the_map_s(
     (bare / "statistics.safetensors").unlink()
     loaded, architecture = load_prunable(str(checkpoint("qwen2")), device="cpu")
     found, _ = read_proposals(bare, loaded, architecture)
-    poles = find_poles(Projection.load(projection), 0, "mlp_post", MAP_POLES)
+    poles = find_poles(Projection.load(bare), 0, "mlp_post", MAP_POLES)
     assert torch.equal(found[0].labels, poles.labels)
 
 

@@ -29,7 +29,7 @@ from pruning.poles.files import (
     save_poles,
 )
 from pruning.poles.finding import find_poles
-from pruning.poles.poles import SPACES, PoleSettings
+from pruning.poles.poles import MAP_POLES, SPACES, PoleSettings
 from tests.pruning.poles.test_poles import NAME, covariance_of, planted_activations, project
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "projection-v1" / "stress"
@@ -62,7 +62,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("space", SPACES)
 def test_poles_are_read_back_as_they_were(saved: tuple[Path, Projection], space: str) -> None:
     folder, projection = saved
-    settings = PoleSettings(space=space, epsilon=0.1)
+    settings = PoleSettings(space=space, selection="eom", epsilon=0.1)
     poles = find_poles(projection, 1, settings=settings)
     assert poles.poles
     assert save_poles(folder, [poles]) == folder / "poles" / f"{space}-3-epsilon0.1.json"
@@ -215,16 +215,14 @@ def test_poles_of_version_1_are_read_and_new_ones_stand_beside_them(tmp_path: Pa
             assert_upgraded(found.as_dict(), kept)
     projection = Projection.load(folder)
     layer, site = projection.maps[0]
-    for settings in (PoleSettings(), PoleSettings(selection="leaf")):
+    other = replace(MAP_POLES, selection="leaf")
+    for settings in (MAP_POLES, other):
         save_poles(folder, [find_poles(projection, layer, site, settings)])
         assert load_poles(folder, layer, site, settings) is not None
     # Those of the other layer are still the old file's.
-    assert load_poles(folder, 1) is not None
+    assert load_poles(folder, 1, settings=MAP_POLES) is not None
     after = tree(folder)
-    assert set(after) - set(before) == {
-        poles_file(PoleSettings()),
-        poles_file(PoleSettings(selection="leaf")),
-    }
+    assert set(after) - set(before) == {poles_file(MAP_POLES), poles_file(other)}
     assert all(after[name] == content for name, content in before.items())
 
 
@@ -252,7 +250,7 @@ def test_poles_of_a_replaced_projection_are_none_of_the_new_one(
 
 def test_poles_on_the_map_belong_to_its_layout(saved: tuple[Path, Projection]) -> None:
     folder, projection = saved
-    on_map, on_rho = PoleSettings(), PoleSettings(space="correlation")
+    on_map, on_rho = MAP_POLES, PoleSettings()
     save_poles(folder, [find_poles(projection, 0, settings=s) for s in (on_map, on_rho)])
     kept = {s: (folder / poles_file(s)).read_bytes() for s in (on_map, on_rho)}
     name, layout = next(iter(projection.layouts.items()))
@@ -280,12 +278,12 @@ def test_each_layout_has_poles_of_its_own(tmp_path: Path) -> None:
     first = projection.layout_name()
     projection.save(tmp_path / "map")
     folder = tmp_path / "map"
-    on_map, on_rho = PoleSettings(), PoleSettings(space="correlation")
-    found = {name: find_poles(projection, 0, layout=name) for name in (first, OTHER)}
-    assert found[first].as_dict() == find_poles(projection, 0).as_dict()
+    on_map, on_rho = MAP_POLES, PoleSettings()
+    found = {name: find_poles(projection, 0, settings=on_map, layout=name) for name in (first, OTHER)}
+    assert found[first].as_dict() == find_poles(projection, 0, settings=on_map).as_dict()
     assert not torch.equal(found[first].labels, found[OTHER].labels)
     save_poles(folder, [found[OTHER]], layout=OTHER)
-    assert load_poles(folder, 0) is None
+    assert load_poles(folder, 0, settings=on_map) is None
     save_poles(folder, [found[first]], layout=first)
     for name in (None, first, OTHER):
         kept = load_poles(folder, 0, settings=on_map, layout=name)
@@ -299,7 +297,7 @@ def test_each_layout_has_poles_of_its_own(tmp_path: Path) -> None:
     assert {path.name for path in (folder / "poles").iterdir()} == {
         "positions-3.json",
         f"positions-3-on-{OTHER}.json",
-        "correlation-3.json",
+        "correlation-3-leaf.json",
     }
     for ask in (
         lambda: find_poles(projection, 0, layout="force-7d"),
@@ -319,8 +317,8 @@ def test_poles_of_a_replaced_layout_are_not_saved_as_the_new_ones(
     folder = tmp_path / "map"
     projection.save(folder)
     before = read_saved(folder)
-    on_map = find_poles(projection, 0, layout=name)
-    on_rho = find_poles(projection, 0, settings=PoleSettings(space="correlation"))
+    on_map = find_poles(projection, 0, settings=MAP_POLES, layout=name)
+    on_rho = find_poles(projection, 0)
     key = projection.layout_name(name)
     # Replaced meanwhile, as `projector layout --force` does it.
     moved = replace(projection.layouts[key], versions={"torch": "another"})

@@ -22,13 +22,13 @@ from projector.projection.faithfulness import PlacementFigures, measure
 from projector.projection.projection import PlacedLayout, Projection
 from projector.sites import map_name
 from pruning.poles.finding import choose_maps, condensed_tree, find_poles
-from pruning.poles.poles import SPACES, Pole, Poles, PoleSettings
+from pruning.poles.poles import MAP_POLES, SPACES, Pole, Poles, PoleSettings
 from pruning.poles.validity import measure_validity
 from tests.pruning.refused import refused
 
 SITE = "mlp_post"
 NAME = map_name(0, SITE)
-SETTINGS = PoleSettings(min_cluster_size=8)
+SETTINGS = PoleSettings("positions", 8, None, "eom")
 
 
 def project(
@@ -220,7 +220,7 @@ def test_the_medoid_is_the_member_nearest_to_all_others(
 
 def test_exemplars_of_a_map_are_those_of_hdbscan_most_central_first() -> None:
     positions, _ = planted_map()
-    settings = PoleSettings(min_cluster_size=3)
+    settings = MAP_POLES
     poles = find_poles(project(positions), 0, settings=settings)
     order = np.lexsort(positions.numpy().T[::-1])
     fitted = HDBSCAN(min_cluster_size=3, approx_min_span_tree=False).fit(
@@ -372,11 +372,11 @@ def test_neurons_that_coincide_are_poles_and_never_a_crash(
     dim: int, recwarn: pytest.WarningsRecorder
 ) -> None:
     piles = torch.tensor([0.0] * 12 + [1.0] * 10)[:, None].expand(22, dim).contiguous()
-    poles = find_poles(project(piles), 0, settings=PoleSettings(min_cluster_size=5))
+    poles = find_poles(project(piles), 0, settings=replace(SETTINGS, min_cluster_size=5))
     assert poles.sizes == (12, 10)
     assert poles.strengths.tolist() == [1.0] * 22
     json.dumps(poles.as_dict(), allow_nan=False)
-    one = find_poles(project(torch.ones(22, dim)), 0, settings=PoleSettings(min_cluster_size=5))
+    one = find_poles(project(torch.ones(22, dim)), 0, settings=replace(SETTINGS, min_cluster_size=5))
     json.dumps(one.as_dict(), allow_nan=False)
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
@@ -391,7 +391,7 @@ def test_epsilon_joins_and_leaf_divides() -> None:
     generator = torch.Generator().manual_seed(6)
     centres = torch.tensor([[31.0, 0], [1, 0], [30, 0], [0, 0]])
     points = centres.repeat_interleave(20, dim=0) + 0.05 * torch.randn(80, 2, generator=generator)
-    base = PoleSettings(min_cluster_size=8)
+    base = SETTINGS
     leaf = find_poles(project(points), 0, settings=replace(base, selection="leaf"))
     joined = find_poles(project(points), 0, settings=replace(base, selection="leaf", epsilon=5.0))
     # Of equal size: by place.
@@ -475,13 +475,13 @@ def test_settings_that_mean_the_same_have_one_key() -> None:
         PoleSettings(min_cluster_size=5, epsilon=-0.0),
     ]
     assert len({settings.key for settings in same}) == 1
-    assert {settings.name for settings in same} == {"positions-5"}
+    assert {settings.name for settings in same} == {"correlation-5-leaf"}
     others = [
         PoleSettings(min_cluster_size=6),
         PoleSettings(min_cluster_size=5, min_samples=4),
         PoleSettings(min_cluster_size=5, epsilon=0.1),
-        PoleSettings(min_cluster_size=5, selection="leaf"),
-        PoleSettings(min_cluster_size=5, space="correlation"),
+        PoleSettings(min_cluster_size=5, selection="eom"),
+        PoleSettings(min_cluster_size=5, space="positions"),
     ]
     assert len({settings.key for settings in (*same, *others)}) == 1 + len(others)
     assert len({settings.name for settings in (*same, *others)}) == 1 + len(others)
