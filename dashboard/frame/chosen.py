@@ -89,4 +89,10 @@ def marked_of(scene: Scene) -> tuple[int, ...]:
 
 def poles_shown(scene: Scene, site: str) -> Poles | None:
     """Poles of a site of the chosen layer, if some session has found them."""
-    return known_poles(scene.path, scene.layer, site, scene.layout, session.pole_settings(scene.projection, scene.layer, site))
+    return known_poles(
+        scene.path,
+        scene.layer,
+        site,
+        scene.layout,
+        session.pole_settings(scene.projection, scene.layer, site),
+    )

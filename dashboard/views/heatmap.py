@@ -59,7 +59,11 @@ def show(scene: Scene) -> None:
 
 
 def _cells(scene: Scene, by: str) -> tuple[Cells, float]:
-    name = by if by != "pole" else f"pole {session.pole_settings(scene.projection, scene.layer, scene.site).key}"
+    name = (
+        by
+        if by != "pole"
+        else f"pole {session.pole_settings(scene.projection, scene.layer, scene.site).key}"
+    )
     name += f" {scene.layout}"
     order = _order(scene, by)
     if not len(order):
@@ -72,7 +76,13 @@ def _cells(scene: Scene, by: str) -> tuple[Cells, float]:
 def _order(scene: Scene, by: str) -> NDArray[np.int64]:
     if by != "pole":
         return order_at(scene.path, scene.layer, scene.site, by, scene.layout)
-    poles = poles_at(scene.path, scene.layer, scene.site, scene.layout, session.pole_settings(scene.projection, scene.layer, scene.site))
+    poles = poles_at(
+        scene.path,
+        scene.layer,
+        scene.site,
+        scene.layout,
+        session.pole_settings(scene.projection, scene.layer, scene.site),
+    )
     # Inside a pole, and among those in none, as the tree of groups has them.
     leaf = order_at(scene.path, scene.layer, scene.site, "leaf", scene.layout)
     labels = poles.labels.numpy()[leaf]

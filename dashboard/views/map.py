@@ -91,7 +91,13 @@ def _find_poles(scene: Scene, sites: list[str]) -> None:
     missing = [site for site in sites if poles_shown(scene, site) is None]
     for site in missing:
         try:
-            poles_at(scene.path, scene.layer, site, scene.layout, session.pole_settings(scene.projection, scene.layer, site))
+            poles_at(
+                scene.path,
+                scene.layer,
+                site,
+                scene.layout,
+                session.pole_settings(scene.projection, scene.layer, site),
+            )
         except UserError as error:
             # A map without poles is a map still.
             st.caption(session.plain(f"No poles: {page_text(error)}"))

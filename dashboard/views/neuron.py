@@ -87,7 +87,13 @@ def _show_figures(scene: Scene, neuron: int) -> None:
         columns[1].metric(
             "Deviation", number(spread[neuron]), help="Standard deviation over the corpus."
         )
-    poles = poles_at(scene.path, scene.layer, scene.site, scene.layout, session.pole_settings(scene.projection, scene.layer, scene.site))
+    poles = poles_at(
+        scene.path,
+        scene.layer,
+        scene.site,
+        scene.layout,
+        session.pole_settings(scene.projection, scene.layer, scene.site),
+    )
     pole = int(poles.labels[neuron])
     text = "none" if pole < 0 else f"{pole}"
     columns[2].metric(

@@ -279,7 +279,9 @@ def test_each_layout_has_poles_of_its_own(tmp_path: Path) -> None:
     projection.save(tmp_path / "map")
     folder = tmp_path / "map"
     on_map, on_rho = MAP_POLES, PoleSettings()
-    found = {name: find_poles(projection, 0, settings=on_map, layout=name) for name in (first, OTHER)}
+    found = {
+        name: find_poles(projection, 0, settings=on_map, layout=name) for name in (first, OTHER)
+    }
     assert found[first].as_dict() == find_poles(projection, 0, settings=on_map).as_dict()
     assert not torch.equal(found[first].labels, found[OTHER].labels)
     save_poles(folder, [found[OTHER]], layout=OTHER)

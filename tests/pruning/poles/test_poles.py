@@ -376,7 +376,9 @@ def test_neurons_that_coincide_are_poles_and_never_a_crash(
     assert poles.sizes == (12, 10)
     assert poles.strengths.tolist() == [1.0] * 22
     json.dumps(poles.as_dict(), allow_nan=False)
-    one = find_poles(project(torch.ones(22, dim)), 0, settings=replace(SETTINGS, min_cluster_size=5))
+    one = find_poles(
+        project(torch.ones(22, dim)), 0, settings=replace(SETTINGS, min_cluster_size=5)
+    )
     json.dumps(one.as_dict(), allow_nan=False)
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
