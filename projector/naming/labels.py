@@ -19,7 +19,7 @@ _SHARE, _SHARE_BESIDE, _SHARE_OF_FEW, _SHARE_OF_KIND = 0.5, 0.2, 0.7, 0.8
 # A kind of token is told only where less than this of the corpus is of it.
 _MOST_OF_KIND = 0.25
 # Agreement that random tokens reach more often than this is none.
-_MOST_BY_CHANCE = 0.02
+MOST_BY_CHANCE = 0.02
 _MOST_TOKENS = 5
 
 
@@ -227,8 +227,8 @@ class _Naming:
         here = np.where(at >= 0, ids[at], NONE).astype(np.int64)
         starts = torch.isin(torch.from_numpy(at), self._starts).numpy()
         before = np.where((at > 0) & ~starts, ids[at - 1], NONE).astype(np.int64)
-        rows = (here, self._words.numbers(here), before, self._words.numbers(before))
-        rows = (*rows, self._words.kinds(here), weights)
+        numbers, numbers_before = self._words.numbers(here), self._words.numbers(before)
+        rows = (here, numbers, before, numbers_before, self._words.kinds(here), weights)
         return tuple(self._label(*row, sign=sign) for *row, sign in zip(*rows, signs, strict=True))
 
     def _label(
@@ -251,13 +251,13 @@ class _Naming:
         tokens = self._tokens(here)
         few = [(text, share) for text, share in tokens if share >= _SHARE_BESIDE]
         agrees = here.share >= _SHARE or sum(share for _, share in few) >= _SHARE_OF_FEW
-        if agrees and chance <= _MOST_BY_CHANCE:
+        if agrees and chance <= MOST_BY_CHANCE:
             text = listed([shown(text) for text, _ in few or tokens[:1]], MOST_SIGNS)
             return Label(text, tokens, sign, here.n_agreeing, n, chance)
         before = _Agreement.of(before_ids, before_numbers, weights)
         if before.share >= _SHARE and before.share > here.share:
             chance_before = by_chance(before.first, before.n_agreeing, n)
-            if chance_before <= _MOST_BY_CHANCE:
+            if chance_before <= MOST_BY_CHANCE:
                 tokens = self._tokens(before)
                 text = f"after “{shown(tokens[0][0], MOST_SIGNS - 8)}”"
                 return Label(text, tokens, sign, before.n_agreeing, n, chance_before)

@@ -8,6 +8,7 @@ from projector.environment import prepare_environment
 from projector.terminal.fit import fit
 from projector.terminal.plot import plot
 from projector.terminal.projections import import_, info, layout, relayout
+from projector.terminal.searching import search
 from projector.terminal.usage import Commands
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app.command()(layout)
 app.command()(relayout)
 app.command()(info)
 app.command()(plot)
+app.command()(search)
 app.command("import")(import_)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from projector import Projection
 from projector.corpus.pieces import Pieces
+from projector.sites import map_name
+from projector.statistics.example_facts import ExampleFacts
 from projector.statistics.examples import Examples
 
 
@@ -59,3 +63,26 @@ class Words:
             sample_at=torch.tensor(sample_at),
             sample=torch.tensor(activations[sample_at], dtype=torch.float16),
         )
+
+
+def with_examples(
+    projection: Projection, words: Words, activations: Mapping[tuple[int, str], np.ndarray]
+) -> Projection:
+    """A projection whose neurons fire as told.
+
+    Args:
+        activations: (T, N) of each map; neurons of others never fire.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for layer, site in projection.maps:
+        n_neurons = projection.figures(layer, site).n_neurons
+        fires = activations.get((layer, site), np.zeros((len(words.ids), n_neurons)))
+        examples = words.examples(fires)
+        for name in ("highest", "lowest", "sample"):
+            tensors[f"{map_name(layer, site)}.{name}"] = getattr(examples, name).contiguous()
+        for name in ("highest_at", "lowest_at"):
+            tensors[f"{map_name(layer, site)}.{name}"] = getattr(examples, name).int().contiguous()
+        tensors |= {"ids": examples.ids, "starts": examples.starts}
+        tensors["sample_at"] = examples.sample_at.int()
+    facts = ExampleFacts(n_sample=len(tensors["sample_at"]), source="words")
+    return replace(projection, example_tensors=tensors | words.pieces.state(), example_facts=facts)
