@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from projector.errors import UserError, named
 from projector.model.capture import evaluating
-from projector.model.loading import auto_class, hash_checkpoint
+from projector.model.hashing import hash_checkpoint
+from projector.model.loading import auto_class
 from projector.storage.folders import replacing_folder, restore_folder
 from projector.storage.places import check_place, disk_errors
 from projector.storage.versions import check_format, read_json

@@ -21,10 +21,10 @@ from projector.memory import free_memory
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.context import find_context
+from projector.model.hashing import hash_module
 from projector.model.loading import (
     BUNDLED,
     LoadedModel,
-    hash_module,
     input_device,
     is_spread,
     load_model,
@@ -183,7 +183,7 @@ def _loaded(
     if isinstance(model, LoadedModel):
         return model
     if not isinstance(model, nn.Module):
-        return load_model(model, **loading)
+        return load_model(model, keep_bf16=True, **loading)
     if tokenizer is None:
         raise UserError(
             f"a model in memory needs its tokenizer: pass {named('tokenizer')}", setting="tokenizer"

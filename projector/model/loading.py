@@ -6,20 +6,20 @@ imported where a model is loaded.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
+from projector.cpu import multiplies_bf16
 from projector.environment import is_told_cpu
 from projector.errors import SettingError, UserError, check_choice, named
+from projector.model.hashing import hash_checkpoint, stored_type
 from projector.storage.folders import restore_folder
 from projector.storage.places import disk_errors
 
@@ -29,21 +29,6 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-# What safetensors calls the types a checkpoint holds; a hash must not depend on where it was made.
-_TYPE_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
 
 
 @dataclass(frozen=True)
@@ -71,6 +56,7 @@ def load_model(
     dtype: str = "auto",
     trust_remote_code: bool = False,
     with_head: bool = False,
+    keep_bf16: bool = False,
 ) -> LoadedModel:
     """Load ``bundled``, a local folder, or a hub id.
 
@@ -80,10 +66,11 @@ def load_model(
         device_map: ``auto`` lets Accelerate spread the model over all devices, and over memory and
             disk where these do not hold it; None keeps it on ``device``.
         dtype: ``auto`` keeps the checkpoint's type on an accelerator and takes float32 on the CPU,
-            where lower ones are slower.
+            where lower ones are slower or were not asked for.
         trust_remote_code: run Python code that comes with the model.
         with_head: load the head too, as the checkpoint's own class has it; without it the hidden
             states are all that is computed.
+        keep_bf16: with ``auto``, keep bfloat16 on a CPU too, where it has instructions for that.
 
     Raises:
         SettingError: if a device or type is not known, or not here.
@@ -109,7 +96,10 @@ def load_model(
     placement = {} if device_map is None else {"device_map": device_map}
     try:
         model, lacking = _read_model(
-            where, options | placement, dtype=dtype, device=chosen_device, with_head=with_head
+            where,
+            options | placement,
+            choose_dtype=partial(_choose_dtype, dtype, chosen_device, keep_bf16),
+            with_head=with_head,
         )
         tokenizer = _load_tokenizer(where, options)
         checkpoint = _checkpoint_folder(where, options)
@@ -139,7 +129,11 @@ def load_model(
 
 
 def _read_model(
-    where: str, options: dict[str, Any], *, dtype: str, device: torch.device, with_head: bool
+    where: str,
+    options: dict[str, Any],
+    *,
+    choose_dtype: Callable[[Any], torch.dtype],
+    with_head: bool,
 ) -> tuple[Any, list[str]]:
     """The model as its checkpoint has it, and the names of weights that the checkpoint lacks."""
     from transformers import AutoConfig
@@ -150,7 +144,7 @@ def _read_model(
     loading: Any = auto.from_pretrained(
         where,
         config=config,
-        dtype=_choose_dtype(dtype, device, config),
+        dtype=choose_dtype(config),
         use_safetensors=True,
         output_loading_info=True,
         **options,
@@ -294,10 +288,11 @@ def _usable() -> list[str]:
     return ["cpu", *(kind for kind, here in is_here.items() if here)]
 
 
-def _choose_dtype(dtype: str, device: torch.device, config: Any) -> torch.dtype:
+def _choose_dtype(dtype: str, device: torch.device, keep_bf16: bool, config: Any) -> torch.dtype:
     if dtype == "auto":
-        own = getattr(config, "dtype", None) or torch.float32
-        return torch.float32 if device.type == "cpu" else own
+        own: torch.dtype = getattr(config, "dtype", None) or torch.float32
+        is_fast = own == torch.bfloat16 and keep_bf16 and multiplies_bf16()
+        return torch.float32 if device.type == "cpu" and not is_fast else own
     check_choice("dtype", dtype, ("auto", *_DTYPES))
     return _DTYPES[dtype]
 
@@ -332,61 +327,3 @@ def _explained(name: str, error: Exception) -> UserError:
         # The text of the rest, a KeyError say, tells nothing alone.
         text = f"{type(error).__name__}: {text}"
     return UserError(f"model '{name}' can't be loaded: {text[:240]}")
-
-
-def hash_checkpoint(folder: Path) -> str:
-    """SHA-256 over a checkpoint's tensors in name order (name, dtype, shape, bytes)."""
-    index: dict[str, Path] = {}
-    for path in _weight_files(folder):
-        with safe_open(path, framework="pt") as file:
-            index |= dict.fromkeys(file.keys(), path)
-
-    def tensors() -> Iterator[tuple[str, Tensor]]:
-        for name in sorted(index):
-            with safe_open(index[name], framework="pt") as file:
-                yield name, file.get_tensor(name)
-
-    return _hash_tensors(tensors())
-
-
-def stored_type(folder: Path) -> torch.dtype | None:
-    """The type of a checkpoint's floating-point tensors; None where they are of several."""
-    found = set()
-    for path in _weight_files(folder):
-        with safe_open(path, framework="pt") as file:
-            found |= {file.get_slice(name).get_dtype() for name in file.keys()}
-    types = {each for each, name in _TYPE_NAMES.items() if name in found and each.is_floating_point}
-    return types.pop() if len(types) == 1 else None
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold a checkpoint: those of its index, or the one file, or all there are.
-
-    Some folders hold the same weights a second time in another form.
-    """
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return [folder / name for name in sorted(names)]
-    single = folder / "model.safetensors"
-    return [single] if single.exists() else sorted(folder.glob("*.safetensors"))
-
-
-def hash_module(model: nn.Module) -> str:
-    """The same over a model in memory, tied weights counted once.
-
-    Equal to :func:`hash_checkpoint` of its ``save_pretrained`` where saving renames no tensor, as
-    it does for a mixture of experts.
-    """
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    state = model.state_dict()
-    return _hash_tensors((name, state[name]) for name in sorted(state) if name not in tied)
-
-
-def _hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        digest.update(f"{name}\n{_TYPE_NAMES[tensor.dtype]}\n{list(tensor.shape)}\n".encode())
-        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(raw.numpy().data)
-    return digest.hexdigest()

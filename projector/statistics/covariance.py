@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from projector.statistics.precision import full_float32
+from projector.statistics.precision import full_float32, products_of
 
 # Below this a variance can't be told from none in float32.
 _LEAST_VARIANCE = torch.finfo(torch.float32).tiny
@@ -75,9 +75,13 @@ class SymmetricSum:
             end += shape[0] * shape[1]
             yield block, self.packed[begin:end].view(shape)
 
-    def add_gram(self, rows: Tensor) -> None:
-        """Add XᵀX of X (n_rows, N) float32: half the operations of the whole product."""
-        with full_float32():
+    def add_gram(self, rows: Tensor, given_in: torch.dtype = torch.float32) -> None:
+        """Add XᵀX of X (n_rows, N) float32: half the operations of the whole product.
+
+        Args:
+            given_in: what the model gave the numbers in.
+        """
+        with products_of(given_in, rows.device):
             for block, sums in self._parts():
                 sums += rows[:, : block.stop].T @ rows[:, block]
 
@@ -155,6 +159,7 @@ class RunningCovariance:
 
     def update(self, rows: Tensor) -> None:
         """Count in activations of shape (n_tokens, N), of any float dtype."""
+        given_in = rows.dtype
         rows = rows.detach().to(self.mean.device, torch.float32)
         if rows.shape[0] == 0:
             return
@@ -176,7 +181,7 @@ class RunningCovariance:
         second = centred[:-1].sum(dim=0) / n_tokens
         centred[:-1] -= second
         centred[-1] = self._follow(n_tokens, first.double() + second)
-        self._scatter.add_gram(centred)
+        self._scatter.add_gram(centred, given_in)
 
     def _update_with_care(self, rows: Tensor) -> None:
         """The same where some are NaN, infinite, or so large that their squares leave float32."""

@@ -181,6 +181,7 @@ def _tell(
 ) -> None:
     """What is fitted, and what it takes."""
     from projector.memory import size_text
+    from projector.projection.provenance import dtype_name
 
     for note in job.corpus.notes:
         screen.say(f"[b]{escape(job.corpus.source)}[/b]: {escape(note)}")
@@ -197,6 +198,7 @@ def _tell(
         f"{what} from {needs.n_tokens:,} tokens: about {seconds}, {disk}, "
         f"{size_text(needs.memory_bytes)} of memory"
     )
+    screen.say(f"The model computes in {dtype_name(job.trunk)}{_dtype_words(job)}")
     if len(job.plan.passes) > 1:
         screen.say(
             f"[b]{len(job.plan.passes)} passes over the corpus[/b], with at most "
@@ -214,6 +216,16 @@ def _tell(
             f"[yellow]few tokens[/yellow]: {needs.n_tokens:,} for {widest:,} neurons; "
             f"chance alone gives correlations of about ±{needs.n_tokens**-0.5:.2f}"
         )
+
+
+def _dtype_words(job: Job) -> str:
+    """Where that is not what a CPU usually computes in, why it is."""
+    from projector.model.loading import input_device, widest_dtype
+
+    dtype, is_on_cpu = widest_dtype(job.trunk), input_device(job.trunk).type == "cpu"
+    if not is_on_cpu or dtype.itemsize > 2 or dtype != job.loaded.stored_dtype:
+        return ""
+    return ", the type of its weights"
 
 
 def _show(screen: Screen, options: FitOptions, *, only_missing: bool) -> None:

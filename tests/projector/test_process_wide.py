@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from projector.statistics.precision import full_float32
+from projector.statistics import precision
+from projector.statistics.precision import full_float32, products_of
 from projector.threads import in_threads
 
 
@@ -95,3 +96,38 @@ def test_overlapping_uses_of_full_float32_leave_the_setting_before() -> None:
         "in a new thread": "bf16",
         "here": "bf16",
     }
+
+
+def products_of_bf16() -> AbstractContextManager[None]:
+    return products_of(torch.bfloat16, torch.device("cpu"))
+
+
+def test_who_asks_for_full_float32_has_it_whatever_others_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    room: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = room.fp32_precision
+    for one, other in ((products_of_bf16, full_float32), (full_float32, products_of_bf16)):
+        found = overlapping(one, other, lambda: room.fp32_precision)
+        # Where the one has ended, the other has what it asked for.
+        alone = "ieee" if other is full_float32 else "bf16"
+        assert found["first within"] == "ieee"
+        assert found["second within"] == alone
+        assert found["here"] == before
+
+
+def test_products_are_in_bf16_where_the_model_gives_that_and_the_cpu_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    cpu = torch.device("cpu")
+    for can, dtype, device, expected in (
+        (True, torch.bfloat16, cpu, "bf16"),
+        (True, torch.float32, cpu, "ieee"),
+        (True, torch.bfloat16, torch.device("cuda"), "ieee"),
+        (False, torch.bfloat16, cpu, "ieee"),
+    ):
+        monkeypatch.setattr(precision, "multiplies_bf16", lambda can=can: can)
+        with products_of(dtype, device):
+            assert room.fp32_precision == expected

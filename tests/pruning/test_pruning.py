@@ -13,7 +13,8 @@ import torch
 import transformers as hf
 
 from projector.errors import UserError
-from projector.model.loading import hash_checkpoint, load_model
+from projector.model.hashing import hash_checkpoint
+from projector.model.loading import load_model
 from pruning import pruning as pruning_module
 from pruning import saving
 from pruning.methods.plan import PLAN_FILE

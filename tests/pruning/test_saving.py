@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.model.loading import hash_checkpoint, load_model
+from projector.model.hashing import hash_checkpoint
+from projector.model.loading import load_model
 from pruning import saving
 from pruning.methods.plan import PLAN_FILE, LayerPlan, PruningPlan, StandIn
 from pruning.saving import check_out, load_plan, save_pruned

@@ -14,7 +14,8 @@ import torch
 from dashboard.state import model_room
 from dashboard.state.model_room import ModelRoom
 from projector.errors import UserError
-from projector.model.loading import LoadedModel, hash_checkpoint, load_model
+from projector.model.hashing import hash_checkpoint
+from projector.model.loading import LoadedModel, load_model
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 
 Checkpoint = Callable[[str], Path]

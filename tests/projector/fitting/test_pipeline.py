@@ -23,6 +23,7 @@ from projector.fitting.preparing import Job, prepare
 from projector.fitting.settings import FitSettings, split_options
 from projector.layouts.costs import dissimilarity, stress_figures
 from projector.layouts.solving import Layout, place, solve
+from projector.model import loading
 from projector.model.architecture.finding import find_architecture
 from projector.model.capture import collect
 from projector.model.loading import is_spread, load_model
@@ -110,6 +111,24 @@ def test_bf16_statistics_are_those_of_the_bf16_activations(
     assert rows.dtype == torch.bfloat16
     exact = np.corrcoef(rows.double().numpy().T)
     assert np.abs(projection.correlation(1, "mlp_post").numpy() - exact).max() <= 1e-4
+
+
+@pytest.mark.parametrize(("can", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_a_fit_keeps_bf16_where_the_cpu_multiplies_it_and_says_so(
+    can: bool, expected: str, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "multiplies_bf16", lambda: can)
+    settings = FitSettings(max_tokens=300, layers=(0,), sites=("attn_out",))
+    job = prepare("bundled", str(text_file), settings, device="cpu")
+    projection = run(job, out=tmp_path / "out")
+    assert projection.facts.model.dtype == expected
+    assert projection.facts.run is not None
+    assert projection.facts.run["dtype"] == expected
+    # It is finished, or another run: what the CPU can do has changed.
+    monkeypatch.setattr(loading, "multiplies_bf16", lambda: not can)
+    other = prepare("bundled", str(text_file), settings, device="cpu")
+    with pytest.raises(UserError, match="dtype"):
+        run(other, out=tmp_path / "out", resume=True)
 
 
 def test_skip_first_counts_what_it_is_told(

@@ -17,7 +17,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from projector.errors import UserError
-from projector.model.loading import choose_device, hash_checkpoint, hash_module, load_model
+from projector.model import loading
+from projector.model.hashing import hash_checkpoint, hash_module
+from projector.model.loading import choose_device, load_model
 from tests.families import N_HIDDEN, N_NEURONS, build
 
 Checkpoint = Callable[[str], Path]
@@ -168,6 +170,33 @@ def test_auto_takes_float32_on_the_cpu(tmp_path: Path) -> None:
     assert parameter_types(model) == {torch.float32}
     stored = load_file(folder / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
     assert torch.equal(model.layers[0].mlp.up_proj.weight, stored.float())
+
+
+@pytest.mark.parametrize(
+    ("stored", "can", "keep", "expected"),
+    [
+        (torch.bfloat16, True, True, torch.bfloat16),
+        (torch.bfloat16, False, True, torch.float32),
+        (torch.bfloat16, True, False, torch.float32),
+        (torch.float16, True, True, torch.float32),
+        (torch.float32, True, True, torch.float32),
+    ],
+)
+def test_bf16_is_kept_on_a_cpu_that_multiplies_it_where_that_is_asked_for(
+    stored: torch.dtype,
+    can: bool,
+    keep: bool,
+    expected: torch.dtype,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loading, "multiplies_bf16", lambda: can)
+    folder = str(saved_in(stored, tmp_path))
+    loaded = load_model(folder, device="cpu", keep_bf16=keep)
+    assert parameter_types(loaded.model) == {expected}
+    # What is named is taken.
+    loaded = load_model(folder, device="cpu", dtype="float32", keep_bf16=keep)
+    assert parameter_types(loaded.model) == {torch.float32}
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.model.loading import hash_checkpoint
+from projector.model.hashing import hash_checkpoint
 from projector.projection.facts import ModelFacts
 from projector.projection.importing import import_checkpoint
 from projector.projection.projection import Projection

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import projector.projection.writing
-from projector.model.loading import hash_checkpoint
+from projector.model.hashing import hash_checkpoint
 from projector.projection.projection import Projection
 from projector.terminal.cli import app
 from tests.conftest import make_text
