@@ -22,9 +22,10 @@ from dashboard.state.store import examples_name, stored_examples
 from projector.errors import UserError
 from projector.projection.overview import FACTS_FILE, LAYOUTS
 from projector.projection.projection import Projection
+from projector.sites import MapKey
 from projector.statistics.examples import Examples
 from pruning.methods.plan import PLAN_FILE, PruningPlan
-from pruning.poles.files import load_poles
+from pruning.poles.files import OLD_FILE, POLES_FOLDER, load_every_pole
 from pruning.poles.finding import condensed_tree, find_poles
 from pruning.poles.poles import Poles, PoleSettings
 from pruning.poles.tree import CondensedTree
@@ -47,7 +48,7 @@ def stamp_of(path: Path) -> Stamp:
     return found.st_mtime_ns, found.st_size
 
 
-def _kept(key: Key, make: Callable[[], T], most_age_s: float | None = None) -> T:
+def kept(key: Key, make: Callable[[], T], most_age_s: float | None = None) -> T:
     """What the shelf keeps; while another session makes it, the page says so and can be left."""
     place: list[st.delta_generator.DeltaGenerator] = []
 
@@ -80,10 +81,10 @@ def forget_folders() -> None:
 
 def projection_at(path: Path) -> Projection:
     """A saved projection; read again when it was replaced, or a layout was added."""
-    return _kept(("projection", path, _stamp_of_projection(path)), lambda: Projection.load(path))
+    return kept(("projection", path, stamp_of_projection(path)), lambda: Projection.load(path))
 
 
-def _stamp_of_projection(path: Path) -> tuple[object, ...]:
+def stamp_of_projection(path: Path) -> tuple[object, ...]:
     layouts = sorted((path / LAYOUTS).glob("*.json")) if (path / LAYOUTS).is_dir() else []
     found: list[object] = [stamp_of(path / FACTS_FILE)]
     for each in layouts:
@@ -93,10 +94,10 @@ def _stamp_of_projection(path: Path) -> tuple[object, ...]:
     return tuple(found)
 
 
-def _of_projection(kind: str, path: Path, *key: Any, make: Callable[[Projection], T]) -> T:
+def of_projection(kind: str, path: Path, *key: Any, make: Callable[[Projection], T]) -> T:
     """What is computed from a saved projection."""
-    stamp = _stamp_of_projection(path)
-    return _kept((kind, path, stamp, *key), lambda: make(projection_at(path)))
+    stamp = stamp_of_projection(path)
+    return kept((kind, path, stamp, *key), lambda: make(projection_at(path)))
 
 
 def report_at(path: Path) -> PruningReport:
@@ -117,12 +118,12 @@ def report_at(path: Path) -> PruningReport:
             raise UserError(f"'{path}' is damaged: {JSON_FILE} lacks what the page reads")
         return report
 
-    return _kept(("report", path, stamp_of(path / JSON_FILE)), load)
+    return kept(("report", path, stamp_of(path / JSON_FILE)), load)
 
 
 def plan_at(path: Path) -> PruningPlan:
     """The plan beside a pruned model."""
-    return _kept(("plan", path, stamp_of(path / PLAN_FILE)), lambda: load_plan(path))
+    return kept(("plan", path, stamp_of(path / PLAN_FILE)), lambda: load_plan(path))
 
 
 def points_at(path: Path, layer: int, site: str, layout: str) -> NDArray[np.float32]:
@@ -131,7 +132,7 @@ def points_at(path: Path, layer: int, site: str, layout: str) -> NDArray[np.floa
     def make(projection: Projection) -> NDArray[np.float32]:
         return in_three(projection.positions(layer, site, layout))
 
-    return _of_projection("points", path, layer, site, layout, make=make)
+    return of_projection("points", path, layer, site, layout, make=make)
 
 
 def extent_at(path: Path, layout: str) -> float:
@@ -148,7 +149,7 @@ def extent_at(path: Path, layout: str) -> float:
             greatest = max(greatest, float(apart.max(initial=0.0)))
         return greatest or 1.0
 
-    return _of_projection("extent", path, layout, make=make)
+    return of_projection("extent", path, layout, make=make)
 
 
 def moments_at(path: Path, layer: int, site: str) -> tuple[NDArray[np.float32], ...]:
@@ -158,7 +159,7 @@ def moments_at(path: Path, layer: int, site: str) -> tuple[NDArray[np.float32], 
         spread = projection.covariance(layer, site).diagonal().clamp_min(0).sqrt()
         return projection.mean(layer, site).numpy(), spread.numpy()
 
-    return _of_projection("moments", path, layer, site, make=make)
+    return of_projection("moments", path, layer, site, make=make)
 
 
 def correlation_at(path: Path, layer: int, site: str) -> NDArray[np.float32]:
@@ -167,7 +168,7 @@ def correlation_at(path: Path, layer: int, site: str) -> NDArray[np.float32]:
     def make(projection: Projection) -> NDArray[np.float32]:
         return projection.correlation(layer, site).numpy()
 
-    return _of_projection("correlation", path, layer, site, make=make)
+    return of_projection("correlation", path, layer, site, make=make)
 
 
 def order_at(path: Path, layer: int, site: str, by: str, layout: str) -> NDArray[np.int64]:
@@ -177,7 +178,7 @@ def order_at(path: Path, layer: int, site: str, by: str, layout: str) -> NDArray
         with st.spinner("Ordering neurons …"):
             return projection.order(layer, site, by, layout).numpy()
 
-    return _of_projection("order", path, layer, site, by, layout, make=make)
+    return of_projection("order", path, layer, site, by, layout, make=make)
 
 
 def cells_at(
@@ -192,8 +193,8 @@ def cells_at(
         return cells_of(correlation_at(path, layer, site), order)
 
     return (
-        _of_projection("cells", path, layer, site, name, make=cells),
-        _of_projection("limit", path, layer, site, make=limit),
+        of_projection("cells", path, layer, site, name, make=cells),
+        of_projection("limit", path, layer, site, make=limit),
     )
 
 
@@ -202,7 +203,7 @@ def examples_at(sha256: str, layer: int, site: str) -> Examples | None:
     path = stored_examples().find(examples_name(sha256, layer, site))
     if path is None:
         return None
-    return _kept(("examples", path, stamp_of(path)), lambda: Examples.load(path))
+    return kept(("examples", path, stamp_of(path)), lambda: Examples.load(path))
 
 
 def examples_stamp(sha256: str, layer: int, site: str) -> Stamp | None:
@@ -219,12 +220,12 @@ def evaluation_of(source: str, sha256: str, make: Callable[[], EvaluationText]) 
         return make()
     # A file's text is another one when the file is.
     stamp = stamp_of(path) if path.is_file() else None
-    return _kept(("text", source, sha256, stamp), make)
+    return kept(("text", source, sha256, stamp), make)
 
 
 def fact_of(key: Key, make: Callable[[], T]) -> T:
     """What a model says of a neuron, asked once: the same for all sessions."""
-    return _kept(("fact", *key), make)
+    return kept(("fact", *key), make)
 
 
 def make_ablation(key: Key, make: Callable[[], list[Outcome]]) -> list[Outcome]:
@@ -234,7 +235,7 @@ def make_ablation(key: Key, make: Callable[[], list[Outcome]]) -> list[Outcome]:
         key: names the model, the neurons, and what the models are compared on.
     """
     # Made anew: the text's file may have changed.
-    return _kept(("ablation", *key), make, most_age_s=-1.0)
+    return kept(("ablation", *key), make, most_age_s=-1.0)
 
 
 def known_ablation(key: Key) -> list[Outcome] | None:
@@ -243,12 +244,35 @@ def known_ablation(key: Key) -> list[Outcome] | None:
     return found
 
 
+def saved_poles_at(path: Path, layout: str, settings: PoleSettings) -> dict[MapKey, Poles]:
+    """The poles that are kept beside a projection, of all maps for which there are any.
+
+    Raises:
+        UserError: if their file is damaged.
+    """
+    folder = path / POLES_FOLDER
+    stamps = []
+    for file in (*(sorted(folder.glob("*.json")) if folder.is_dir() else ()), path / OLD_FILE):
+        # One may go at this moment, or not be there at all.
+        with suppress(UserError):
+            stamps.append((file.name, stamp_of(file)))
+
+    def make(projection: Projection) -> dict[MapKey, Poles]:
+        return load_every_pole(path, settings, layout)
+
+    own = own_layout(layout, settings)
+    return of_projection("saved poles", path, own, settings.key, tuple(stamps), make=make)
+
+
 def known_poles(
     path: Path, layer: int, site: str, layout: str, settings: PoleSettings
 ) -> Poles | None:
-    """Poles of one map, if some session has found them."""
-    found: Poles | None = shelf().peek(_poles_key(path, layer, site, layout, settings))
-    return found
+    """Poles of one map, if they are kept beside the projection or some session has found them."""
+    found: Poles | None = None
+    # Who asks for the poles themselves is told of a damaged file.
+    with suppress(UserError):
+        found = saved_poles_at(path, layout, settings).get((layer, site))
+    return found or shelf().peek(_poles_key(path, layer, site, layout, settings))
 
 
 def poles_at(path: Path, layer: int, site: str, layout: str, settings: PoleSettings) -> Poles:
@@ -263,21 +287,20 @@ def poles_at(path: Path, layer: int, site: str, layout: str, settings: PoleSetti
 
     def find() -> Poles:
         with st.spinner("Finding poles …"):
-            projection = projection_at(path)
-            found = load_poles(path, layer, site, settings, layout)
-            return found or _find_poles(path, projection, layer, site, layout, settings)
+            return _find_poles(path, projection_at(path), layer, site, layout, settings)
 
-    return _kept(_poles_key(path, layer, site, layout, settings), find)
+    saved = saved_poles_at(path, layout, settings).get((layer, site))
+    return saved or kept(_poles_key(path, layer, site, layout, settings), find)
 
 
-def _own_layout(layout: str, settings: PoleSettings) -> str:
-    """The layout, where other positions give other poles."""
+def own_layout(layout: str, settings: PoleSettings) -> str:
+    """The layout, where other positions give other poles; empty where they don't."""
     return layout if settings.space == "positions" else ""
 
 
 def _poles_key(path: Path, layer: int, site: str, layout: str, settings: PoleSettings) -> Key:
-    own = _own_layout(layout, settings)
-    return ("poles", path, _stamp_of_projection(path), layer, site, own, settings.key)
+    own = own_layout(layout, settings)
+    return ("poles", path, stamp_of_projection(path), layer, site, own, settings.key)
 
 
 def _find_poles(
@@ -301,12 +324,12 @@ def tree_at(
     path: Path, layer: int, site: str, layout: str, settings: PoleSettings
 ) -> CondensedTree:
     """The condensed tree of one map."""
-    own = _own_layout(layout, settings)
+    own = own_layout(layout, settings)
 
     def make(projection: Projection) -> CondensedTree:
         return condensed_tree(projection, layer, site, settings, layout)
 
-    return _of_projection("tree", path, layer, site, own, settings.key, make=make)
+    return of_projection("tree", path, layer, site, own, settings.key, make=make)
 
 
 def run_of(
@@ -317,7 +340,7 @@ def run_of(
     make: Callable[[], Run],
 ) -> Run:
     """A prompt's run, made where no session has made it. A run that fails is not kept."""
-    return _kept(("run", prompt.id, model, sha256, maps), make)
+    return kept(("run", prompt.id, model, sha256, maps), make)
 
 
 def frames_of_run(sha256: str, key: Key, make: Callable[[], Frames]) -> Frames:
@@ -326,4 +349,4 @@ def frames_of_run(sha256: str, key: Key, make: Callable[[], Frames]) -> Frames:
     Args:
         key: names the prompts, the map, and what of them is drawn.
     """
-    return _kept(("frames", sha256, *key), make)
+    return kept(("frames", sha256, *key), make)

@@ -141,6 +141,16 @@ def go(path: str) -> None:
     st.switch_page(st.session_state[_PAGES][path], query_params=current().params())
 
 
+def show_link(path: str, label: str, *, help: str | None = None, **changes: Any) -> None:
+    """A link to another page with something else selected; see :meth:`Selection.but`.
+
+    Args:
+        label: Markdown; what others wrote goes through :func:`plain` first.
+    """
+    params = current().but(**changes).params()
+    st.page_link(st.session_state[_PAGES][path], label=label, help=help, query_params=params)
+
+
 def say(problem: str) -> None:
     """Show a message that is still there when the page runs itself once more."""
     st.session_state[_SAID] = problem

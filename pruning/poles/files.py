@@ -20,7 +20,7 @@ import torch
 
 from projector.errors import UserError
 from projector.projection.overview import Saved, SavedLayout, read_saved
-from projector.sites import map_name
+from projector.sites import MapKey, map_name
 from projector.storage.additions import adding
 from projector.storage.entries import Wrong
 from projector.storage.versions import read_json, upgraded
@@ -138,6 +138,22 @@ def load_poles(
             except _WRONG as error:
                 raise _damaged(path, name) from error
     return None
+
+
+def load_every_pole(
+    folder: str | Path, settings: PoleSettings | None = None, layout: str | None = None
+) -> dict[MapKey, Poles]:
+    """The poles of all maps that were kept; see :func:`load_poles`."""
+    where, settings = Path(folder), settings or PoleSettings()
+    saved = read_saved(where)
+    found: dict[MapKey, Poles] = {}
+    for path in (where / OLD_FILE, where / _file_of(settings, saved, layout)):
+        for name, kept in _read(path, settings, saved, layout)["maps"].items():
+            try:
+                found[_rank(kept)] = _from_dict(kept, settings)
+            except _WRONG as error:
+                raise _damaged(path, name) from error
+    return found
 
 
 def _file_of(settings: PoleSettings, saved: Saved, layout: str | None) -> str:

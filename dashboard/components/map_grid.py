@@ -1,0 +1,96 @@
+"""Many small maps at once, each of which can be clicked: a column a layer, a row a site."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from dashboard.drawing.encoding import text_of
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, eq=False)
+class SmallMap:
+    """One of the maps.
+
+    Attributes:
+        row, column: where it stands.
+        title: what is read out, and shown when it is pointed at.
+        points: (N, 2) uint8, where neurons are from the left and from the bottom; those without a
+            position are left out.
+        colors: (N,) uint8, an index of the palette; 0 is pale and lies below the others.
+        note: a few characters in its corner.
+        is_first: it has a frame.
+    """
+
+    row: int
+    column: int
+    title: str
+    points: NDArray[np.uint8]
+    colors: NDArray[np.uint8]
+    note: str = ""
+    is_first: bool = False
+
+    def data(self) -> dict[str, Any]:
+        """What the browser needs."""
+        return {
+            "row": self.row,
+            "column": self.column,
+            "title": self.title,
+            "points": text_of(self.points),
+            "colors": text_of(self.colors),
+            "note": self.note,
+            "first": self.is_first,
+        }
+
+
+def map_grid(
+    maps: Sequence[SmallMap],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    palette: NDArray[np.uint8],
+    key: str,
+    on_pick: Callable[[int], None],
+) -> None:
+    """Draw the maps; columns that have no room side by side go on below.
+
+    Args:
+        rows, columns: what stands before them and above them.
+        palette: (256, 3) uint8.
+        on_pick: called with the number of the map that was clicked, before the page runs again.
+    """
+
+    def picked() -> None:
+        number = st.session_state[key].get("picked")
+        if number is not None and 0 <= int(number) < len(maps):
+            on_pick(int(number))
+
+    data = {
+        "maps": [each.data() for each in maps],
+        "rows": list(rows),
+        "columns": list(columns),
+        "palette": text_of(palette),
+    }
+    # As bytes, like the map: of anything else Streamlit asks whether it is a table.
+    _component()(key=key, data=json.dumps(data).encode(), on_picked_change=picked)
+
+
+@cache
+def _component() -> Any:
+    # Registered once: a second one of the same name would take the first one's place.
+    return st.components.v2.component(
+        "transformer_projector_grid",
+        html='<div class="map-grid"></div>',
+        css=(_HERE / "map_grid.css").read_text(encoding="utf-8"),
+        js=(_HERE / "map_grid.js").read_text(encoding="utf-8"),
+    )

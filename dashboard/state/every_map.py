@@ -1,0 +1,71 @@
+"""What the landing page reads of all maps of a projection at once, kept on the shelf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dashboard.overview import Flat, flatten
+from dashboard.state.loading import (
+    kept,
+    known_poles,
+    of_projection,
+    projection_at,
+    stamp_of_projection,
+)
+from dashboard.state.shelf import Key, shelf
+from projector.projection.projection import Projection
+from projector.sites import MapKey
+from projector.statistics.organisation import Organisation
+from pruning.poles.poles import Poles, PoleSettings
+
+
+def small_maps_at(path: Path, layout: str) -> dict[MapKey, Flat]:
+    """Every map of a layout as a small picture shows it."""
+
+    def make(projection: Projection) -> dict[MapKey, Flat]:
+        return {key: flatten(projection.positions(*key, layout)) for key in projection.maps}
+
+    return of_projection("small maps", path, layout, make=make)
+
+
+def organisation_known(path: Path) -> dict[MapKey, Organisation]:
+    """How organised the maps are, of those for which it is known: saved, or measured since."""
+    found = {}
+    projection = projection_at(path)
+    for key in projection.maps:
+        known = projection.figures(*key).map.organisation or shelf().peek(
+            _organisation_key(path, key)
+        )
+        if known is not None:
+            found[key] = known
+    return found
+
+
+def measure_organisation_at(path: Path, key: MapKey) -> Organisation | None:
+    """How organised one map is, from its statistics; it takes a matrix of ρ."""
+
+    def make() -> Organisation | None:
+        return projection_at(path).organisation(*key)
+
+    return kept(_organisation_key(path, key), make)
+
+
+def _organisation_key(path: Path, key: MapKey) -> Key:
+    return ("organisation", path, stamp_of_projection(path), *key)
+
+
+def every_pole_at(
+    path: Path, layout: str, settings_of: Callable[[int, str], PoleSettings]
+) -> dict[MapKey, Poles]:
+    """Poles of all maps for which they are known.
+
+    Args:
+        settings_of: of the poles of a layer and site.
+    """
+    found = {}
+    for layer, site in projection_at(path).maps:
+        poles = known_poles(path, layer, site, layout, settings_of(layer, site))
+        if poles is not None:
+            found[layer, site] = poles
+    return found

@@ -1,0 +1,97 @@
+"""The landing page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dashboard.overview import flatten
+from dashboard.state.shelf import shelf
+from projector.projection.overview import STATISTICS_FILE
+from projector.projection.projection import Projection
+from pruning.poles.files import save_poles
+from pruning.poles.finding import find_poles
+from pruning.poles.poles import PoleSettings
+from tests.dashboard.conftest import DECODER, Open
+from tests.dashboard.pages import GROUPING, decoded, errors, maps_of
+from tests.pruning.test_preparing import fit
+
+SETTINGS = PoleSettings("correlation", 2, None, "leaf", 0.0)
+
+
+def grid_of(at: AppTest) -> dict[str, Any]:
+    (found,) = maps_of(at)
+    return found
+
+
+def test_every_map_is_shown_and_the_first_address_opens_it(root: Path, start: Open) -> None:
+    at = start(root, "start", projection=DECODER).run()
+    assert errors(at) == []
+    assert at.title[0].value == "Overview"
+    grid = grid_of(at)
+    projection = Projection.load(root / DECODER)
+    assert grid["columns"] == [f"L{layer}" for layer in projection.layers]
+    assert grid["rows"] == ["MLP neurons", "attention output"]
+    for each, (layer, site) in zip(grid["maps"], projection.maps, strict=True):
+        assert (each["column"], grid["rows"][each["row"]]) == (
+            layer,
+            "MLP neurons" if site == "mlp_post" else "attention output",
+        )
+        flat = flatten(projection.positions(layer, site))
+        points = decoded(each["points"], np.uint8, -1, 2)
+        np.testing.assert_array_equal(points, flat.points)
+        assert f"Layer {layer}" in each["title"]
+    assert [each["first"] for each in grid["maps"]].count(True) == 1
+    # One sentence says what is most organised.
+    assert any("organised" in each.value for each in at.markdown)
+
+
+def test_groups_are_coloured_and_named_once_they_are_known(
+    copied: Callable[..., Path], start: Open
+) -> None:
+    own = copied(DECODER)
+    params = {"projection": DECODER, "grouping": GROUPING}
+    at = start(own, "overview", **params).run()
+    assert all(set(decoded(m["colors"], np.uint8, -1)) == {0} for m in grid_of(at)["maps"])
+    projection = Projection.load(own / DECODER)
+    poles = find_poles(projection, 1, "mlp_post", SETTINGS)
+    save_poles(own / DECODER, [poles])
+    # Another program may have found them meanwhile.
+    at.run()
+    assert errors(at) == []
+    colored = grid_of(at)["maps"][projection.maps.index((1, "mlp_post"))]
+    assert (decoded(colored["colors"], np.uint8, -1) > 0).tolist() == (poles.labels >= 0).tolist()
+    links = [each.proto for each in at.get("page_link") if "Group" in each.proto.label]  # type: ignore[union-attr]
+    assert 0 < len(links) <= 6
+    assert "pole=0" in links[0].query_string
+    assert "layer=1" in links[0].query_string
+
+
+@pytest.mark.parametrize("options", [("--dim", "1"), ("--dim", "2"), ("--objective", "linear")])
+def test_maps_of_every_form_are_small_maps(
+    options: tuple[str, ...], copied: Callable[..., Path], start: Open, text_file: Path
+) -> None:
+    own = copied("models")
+    one = ("--sites", "mlp_post", "--layers", "0")
+    fit(own / "models" / DECODER, text_file, own / DECODER, *one, *options)
+    at = start(own, "overview", projection=DECODER).run()
+    assert errors(at) == []
+    (found,) = grid_of(at)["maps"]
+    assert len(decoded(found["points"], np.uint8, -1, 2)) == 40
+
+
+def test_without_statistics_the_page_says_what_is_missing(
+    copied: Callable[..., Path], start: Open
+) -> None:
+    own = copied(DECODER)
+    (own / DECODER / STATISTICS_FILE).unlink()
+    shelf().forget("projection")
+    at = start(own, "overview", projection=DECODER).run()
+    assert errors(at) == []
+    assert len(grid_of(at)["maps"]) == 4
+    assert any("no statistics" in each.value for each in at.caption)
