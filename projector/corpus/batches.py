@@ -60,6 +60,11 @@ class Corpus:
         return len(self.starts) - 1
 
     @cached_property
+    def n_distinct(self) -> int:
+        """How many different token ids there are."""
+        return int(np.count_nonzero(np.bincount(self.ids)))
+
+    @cached_property
     def ids_sha256(self) -> str:
         """Hash over the tokens, and where sequences start."""
         parts = hashlib.sha256(np.ascontiguousarray(self.ids).data)

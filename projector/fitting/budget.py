@@ -16,6 +16,7 @@ from projector.layouts.settings import Layout
 from projector.memory import enough_text, size_text
 from projector.sites import MapKey
 from projector.statistics.covariance import packed_numel
+from projector.statistics.example_facts import ExampleFacts
 from projector.statistics.halves import BYTES as HALVES_BYTES
 from projector.statistics.sampling import STANDARDIZED_BYTES
 
@@ -59,6 +60,7 @@ class Needs:
     Attributes:
         sums: of every map, while it is gathered.
         placing: of every map, while it is placed.
+        examples: of every map, what drives its neurons, from gathering until it is placed.
         results: what is found of every map, where that is kept in memory.
         batch: a batch under way.
         libraries: at any time.
@@ -72,6 +74,7 @@ class Needs:
     batch: int
     libraries: int
     may_sample: bool
+    examples: dict[MapKey, int]
     is_on_cuda: bool = False
 
     def of(self, passes: Iterable[Sequence[MapKey]]) -> int:
@@ -79,8 +82,12 @@ class Needs:
         most = 0
         for keys in passes:
             working = max(self.batch, *(self.placing[key] for key in keys))
-            most = max(most, sum(self.sums[key] for key in keys) + working)
+            most = max(most, self.gathered(keys) + working)
         return most + self.libraries + sum(self.results.values())
+
+    def gathered(self, keys: Iterable[MapKey]) -> int:
+        """What is held of these maps when the corpus is over, which checkpoints hold."""
+        return sum(self.sums[key] + self.examples[key] for key in keys)
 
     def without_matrix(self, key: MapKey, n_neurons: int, n_tokens: int, itemsize: int) -> Needs:
         """The same where this map keeps a sample of ``n_tokens``, and no matrix."""
@@ -92,7 +99,8 @@ class Needs:
             self,
             sums={**self.sums, key: itemsize * n_numbers},
             placing={**self.placing, key: placing},
-            results={**self.results, key: 0},
+            # Of what it finds its examples alone are kept.
+            results={**self.results, key: min(self.results[key], self.examples[key])},
         )
 
 
@@ -139,6 +147,8 @@ def reckon_needs(
     n_positions: int,
     widest: int,
     in_memory: bool,
+    keeps_statistics: bool = True,
+    examples: ExampleFacts | None = None,
 ) -> Needs:
     """What a fit takes of memory, from the neurons of its maps.
 
@@ -149,6 +159,8 @@ def reckon_needs(
         n_positions: tokens of a batch, padding included.
         widest: neurons of the model's widest site, whether it is fitted or not.
         in_memory: whether what is found stays in memory, for there is no folder to write it to.
+        keeps_statistics: whether statistics are among that.
+        examples: how many examples are gathered of each neuron; None for none.
     """
     # Methods of two objectives may share a name.
     methods = {(layout.objective, layout.solver): layout.how for layout in layouts}.values()
@@ -166,14 +178,18 @@ def reckon_needs(
         placing[key] += buffer_bytes(n) if device.type == "cpu" else 0
     # Of the MLP under way its gate, its neurons before and after; and the rows of a half, twice.
     batch = n_positions * widest * (4 * 4 + 4)
-    results = {
-        key: (4 + HALVES_BYTES) * n * n + 32 * n * len(layouts) if in_memory else 0
-        for key, n in widths.items()
+    of_examples = {
+        key: 0 if examples is None else examples.gathered_bytes(n) for key, n in widths.items()
     }
+    results = dict.fromkeys(widths, 0)
+    for key, n in widths.items() if in_memory else ():
+        statistics = (4 + HALVES_BYTES) * n * n if keeps_statistics else 0
+        results[key] = statistics + 32 * n * len(layouts) + of_examples[key]
     may_sample = all(how.may_sample for how in methods) and correlation == "pooled"
     libraries = _LIBRARIES_BYTES + sum(how.library_bytes for how in methods)
     is_on_cuda = device.type == "cuda"
-    return Needs(sums, placing, results, batch, libraries, may_sample, is_on_cuda)
+    found = (sums, placing, results, batch, libraries, may_sample, of_examples)
+    return Needs(*found, is_on_cuda)
 
 
 def plan_fit(
@@ -209,7 +225,7 @@ def plan_fit(
             needs = needs.without_matrix(key, widths[key], 0, itemsize)
     for key in samples:
         n = widths[key]
-        left = room - needs.libraries - sum(needs.results.values())
+        left = room - needs.libraries - sum(needs.results.values()) - needs.examples[key]
         n_drawn = min(
             # While they are gathered, and while they are placed.
             (left - needs.batch) // (n * itemsize),
@@ -234,7 +250,7 @@ def plan_fit(
         passes[-1].append(key)
         if needs.of(passes[-1:]) > room:
             raise _too_little(needs, key, False, budget, free)
-    sums_bytes = max(sum(needs.sums[key] for key in keys) for keys in passes)
+    sums_bytes = max(needs.gathered(keys) for keys in passes)
     return Plan(room, tuple(map(tuple, passes)), samples, needs.of(passes), sums_bytes)
 
 
@@ -255,6 +271,8 @@ def _too_little(
         f"{size_text(needs.libraries)} for libraries",
         f"{size_text(needs.sums[key])} for sums",
     ]
+    if needs.examples[key]:
+        parts.append(f"{size_text(needs.examples[key])} for examples")
     remedies = [f"choose narrower {named('sites')}"]
     if batch > placing:
         parts.append(f"{size_text(batch)} for a batch")

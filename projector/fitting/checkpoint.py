@@ -23,6 +23,7 @@ from projector.fitting.placing import MapPlacement, PlacedMap
 from projector.fitting.provenance import run_difference
 from projector.projection.facts import MapFacts
 from projector.projection.faithfulness import PlacementFigures
+from projector.statistics.example_facts import MAP_TENSORS
 from projector.storage.entries import Entry
 from projector.storage.places import alone
 from projector.storage.replacing import remove_folder, replacing_file
@@ -158,7 +159,7 @@ class Checkpoint:
         tensors: dict[str, Tensor] = {}
         maps: dict[str, Any] = {}
         for placed in maps_placed:
-            tensors |= placed.statistics
+            tensors |= {**placed.statistics, **placed.examples}
             figures = {}
             for layout, placement in placed.placements.items():
                 tensors[_positions_key(layout, placed.name)] = placement.positions
@@ -262,12 +263,18 @@ class Checkpoint:
                 )
                 for layout in figures
             }
-            statistics = TensorFile(path, [k for k in tensors if k.startswith(f"{name}.")])
-            facts = MapFacts.from_entry(entry.entry("facts"))
-            found[name] = PlacedMap(name, facts, placements, statistics)
+            own = [k for k in tensors if k.startswith(f"{name}.")]
+            of_examples = [k for k in own if k.removeprefix(f"{name}.") in MAP_TENSORS]
+            found[name] = PlacedMap(
+                name,
+                MapFacts.from_entry(entry.entry("facts")),
+                placements,
+                TensorFile(path, [k for k in own if k not in of_examples]),
+                TensorFile(path, of_examples),
+            )
         return found
 
 
 def _positions_key(layout: str, name: str) -> str:
-    """Of a map's positions among the tensors of a checkpoint; statistics begin with its name."""
+    """Of a map's positions among the tensors of a checkpoint; all others begin with its name."""
     return f"positions {layout} {name}"

@@ -253,7 +253,9 @@ def _finished_projection(folder: Path, processes: Processes) -> Projection:
                 name: replace(each, positions=dict(each.positions))
                 for name, each in read.layouts.items()
             }
-            found = replace(read, layouts=layouts, statistics={})
+            found = replace(
+                read, layouts=layouts, statistics={}, example_facts=None, example_tensors={}
+            )
         except UserError as error:
             found = error
     if processes.n > 1:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
+import torch
 from torch import Tensor
 
+from projector.corpus.numbering import KeptTokens, token_numbers
+from projector.corpus.pieces import Pieces
+from projector.fitting.preparing import Job
 from projector.layouts.settings import Layout
 from projector.layouts.solving import Placement, finish_trained, solve_all
 from projector.projection.facts import MapFacts, SampleFacts
 from projector.projection.faithfulness import PlacementFigures, measure
 from projector.statistics.correlations import among_all
+from projector.statistics.examples import RunningExamples
 from projector.statistics.gathering import Halves
 from projector.statistics.organisation import NOTHING_DEFINED
-from projector.statistics.sampling import SamplingError, TokenSample
+from projector.statistics.sampling import SamplingError, TokenSample, evenly_drawn
 from projector.statistics.summary import Summary, summarize
 
 
@@ -42,12 +49,15 @@ class PlacedMap:
         placements: layout name → its positions there, in the order of the layouts.
         statistics: what ``statistics.safetensors`` is to hold of it, by tensor name; empty where
             none are kept.
+        examples: what drives its neurons, by tensor name, tokens by their number in the corpus;
+            empty where none are kept.
     """
 
     name: str
     facts: MapFacts
     placements: Mapping[str, MapPlacement]
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    examples: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def place_map(
@@ -115,3 +125,32 @@ def _sample_facts(error: SamplingError) -> SampleFacts:
         None if math.isnan(value) else value for value in (error.measured, error.if_independent)
     )
     return SampleFacts(error.n_tokens, error.n_corpus_tokens, error.n_pairs, measured, expected)
+
+
+def found_examples(name: str, running: RunningExamples | None) -> dict[str, Tensor]:
+    """What drives the neurons of a map, by tensor name; empty where that was not gathered."""
+    found = {} if running is None else running.found()
+    return {f"{name}.{what}": tensor for what, tensor in found.items()}
+
+
+def example_tensors(job: Job, maps: Sequence[PlacedMap]) -> Mapping[str, Tensor]:
+    """What ``examples.safetensors`` is to hold of a finished fit, with the text of its tokens.
+
+    Of a large corpus only the tokens around those that are shown are kept.
+    """
+    facts, corpus = job.examples, job.corpus
+    assert facts is not None
+    # Single tensors of it may be on disk, and are read when they are asked for.
+    found = ChainMap(*(cast(dict[str, Tensor], each.examples) for each in maps))
+    drawn = evenly_drawn(corpus.n_tokens, facts.n_sample)
+    at = {name: found[name] for name in found if name.endswith("_at")}
+    at["sample_at"] = token_numbers(corpus, drawn)
+    if facts.is_whole:
+        kept = KeptTokens.whole(corpus)
+    else:
+        shown = torch.cat([each.reshape(-1) for each in at.values()])
+        kept = KeptTokens.around(corpus, shown, facts.n_before, facts.n_after)
+    own = {name: kept.moved(tensor) for name, tensor in at.items()}
+    own |= {"ids": kept.ids, "starts": kept.starts}
+    own |= Pieces.of_tokenizer(job.loaded.tokenizer, kept.ids).state()
+    return ChainMap(own, cast(dict[str, Tensor], found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from projector.model.loading import (
 )
 from projector.progress import Progress, Silent
 from projector.sites import MapKey
+from projector.statistics.example_facts import ExampleFacts, what_fits
 from projector.statistics.halves import BYTES as HALVES_BYTES
 
 
@@ -41,6 +42,7 @@ class Job:
 
     Attributes:
         layouts: how every map is placed; the first is the projection's first.
+        examples: how many examples are kept of what drives each neuron; None for none.
     """
 
     loaded: LoadedModel
@@ -55,6 +57,7 @@ class Job:
     sequence_length: int
     packed: bool
     plan: Plan
+    examples: ExampleFacts | None
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -86,9 +89,10 @@ class Job:
         n_coordinates = sum(layout.dim for layout in self.layouts)
         per_map = [4 * n * n_coordinates for n in self.widths.values()]
         if self.settings.keep_statistics:
-            n_matrices = 2 if self.settings.correlation == "per-sequence" else 1
-            kept = [n for key, n in self.widths.items() if key not in self.plan.samples]
-            per_map += [4 * n * (n_matrices * n + 1) + HALVES_BYTES * n * n for n in kept]
+            kept = {key: n for key, n in self.widths.items() if key not in self.plan.samples}
+            per_map.append(_statistics_bytes(kept, self.settings))
+        if self.examples is not None:
+            per_map.append(self.examples.kept_bytes(self.widths, self.corpus))
         return sum(per_map)
 
     @property
@@ -154,6 +158,9 @@ def prepare(
     _check_corpus(tokens, trunk)
     widths = _widths(architecture, sites, layers)
     check_dimensions(chosen, widths.values())
+    # As much as statistics would take of the disk, whether they are kept or not.
+    allowed = _statistics_bytes(widths, settings)
+    examples = what_fits(widths, tokens, allowed) if settings.keep_examples else None
     sums_on = input_device(trunk)
     needs = reckon_needs(
         widths,
@@ -162,7 +169,9 @@ def prepare(
         device=sums_on,
         n_positions=settings.batch_size * min(sequence_length, len(tokens.ids)),
         widest=max(max(block.widths.values()) for block in architecture.blocks),
-        in_memory=in_memory and settings.keep_statistics,
+        in_memory=in_memory,
+        keeps_statistics=settings.keep_statistics,
+        examples=examples,
     )
     plan = plan_fit(
         needs,
@@ -173,7 +182,7 @@ def prepare(
         itemsize=widest_dtype(trunk).itemsize,
     )
     found = (loaded, trunk, architecture, tokens, sites, layers, left_out)
-    return Job(*found, settings, chosen, sequence_length, packed, plan)
+    return Job(*found, settings, chosen, sequence_length, packed, plan, examples)
 
 
 def _loaded(
@@ -213,6 +222,13 @@ def _widths(architecture: Architecture, sites: list[str], layers: list[int]) -> 
         (layer, site): architecture.blocks[layer].widths[site]
         for layer, site in architecture.taps(sites, layers)
     }
+
+
+def _statistics_bytes(widths: Mapping[MapKey, int], settings: FitSettings) -> int:
+    """What means, covariances and halves of these maps take of the disk."""
+    n_matrices = 2 if settings.correlation == "per-sequence" else 1
+    per_map = [4 * n * (n_matrices * n + 1) + HALVES_BYTES * n * n for n in widths.values()]
+    return sum(per_map)
 
 
 def _choose_sequence_length(loaded: LoadedModel, asked: int | None) -> int:

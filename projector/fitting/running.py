@@ -14,7 +14,7 @@ from torch import Tensor
 from projector.corpus.batches import Batch
 from projector.errors import UserError
 from projector.fitting.checkpoint import Checkpoint, Gathered, State
-from projector.fitting.placing import PlacedMap, place_map
+from projector.fitting.placing import PlacedMap, example_tensors, found_examples, place_map
 from projector.fitting.preparing import Job
 from projector.fitting.processes import OthersEnded, Processes
 from projector.fitting.provenance import projection_facts
@@ -103,6 +103,7 @@ def make_gatherer(
         job.corpus,
         samples=job.plan.samples,
         correlation=job.settings.correlation,
+        examples=job.examples,
         learners=trainings,
     )
 
@@ -281,9 +282,10 @@ class RunningFit:
             if placed is not None:
                 keeps = self.processes.is_first and self.job.settings.keep_statistics
                 statistics = kept_statistics(placed.name, gatherer.gathered[key]) if keeps else {}
-                whole = replace(placed, statistics=statistics)
+                examples = found_examples(placed.name, gatherer.examples.get(key))
+                whole = replace(placed, statistics=statistics, examples=examples)
                 self.placed[placed.name] = self._unwritten[placed.name] = whole
-            del gatherer.gathered[key]
+            gatherer.forget(key)
         give_back()
 
     def _write_if_due(self, i_pass: int, gatherer: Gatherer) -> None:
@@ -322,6 +324,8 @@ class RunningFit:
         names = [map_name(*key) for key in self.job.widths]
         maps = [self.placed[name] for name in names if name in self.placed]
         statistics = ChainMap(*(cast(dict[str, Tensor], m.statistics) for m in maps))
+        # The first process alone has them.
+        example_facts = self.job.examples if self.processes.is_first else None
         layouts = {
             layout.name: PlacedLayout(
                 layout_settings(layout),
@@ -335,4 +339,6 @@ class RunningFit:
             projection_facts(self.job, {m.name: m.facts for m in maps}),
             layouts,
             cast(Mapping[str, Tensor], statistics),
+            example_facts,
+            example_tensors=example_tensors(self.job, maps) if example_facts is not None else {},
         )

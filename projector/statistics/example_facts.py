@@ -6,10 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from projector.storage.entries import Entry, Wrong
 from projector.storage.headers import Header
+
+if TYPE_CHECKING:
+    from projector.corpus.batches import Corpus
 
 EXAMPLES_FILE = "examples.safetensors"
 FORMAT, FORMAT_VERSION = "transformer-projection-kept-examples", 1
@@ -38,6 +41,8 @@ _FREE_BYTES = 256 << 10
 _SHARE_OF_IDS = 1 / 16
 _COUNTS = ("n_extremes", "n_sample", "n_before", "n_after")
 _ID_BYTES, _VALUE_BYTES, _PLACE_BYTES, _SAMPLE_BYTES = 4, 4, 4, 2
+# Of one token's text: its id, where it ends, whether it is special, and some seven letters.
+_PIECE_BYTES = 24
 
 
 @dataclass(frozen=True)
@@ -68,30 +73,26 @@ class ExampleFacts:
         """Tokens around each one that is shown."""
         return self.n_before + self.n_after
 
-    def gathered_bytes(self, n_neurons: int, itemsize: int = 4) -> int:
-        """What one map takes of memory while its examples are gathered.
-
-        Args:
-            itemsize: bytes of a number that the model computes.
-        """
-        of_extremes = 2 * self.n_extremes * (itemsize + 8)
+    def gathered_bytes(self, n_neurons: int) -> int:
+        """What one map takes of memory, and of a checkpoint, while its examples are gathered."""
+        of_extremes = 2 * self.n_extremes * (_VALUE_BYTES + 8)
         return n_neurons * (of_extremes + _SAMPLE_BYTES * self.n_sample)
 
-    def kept_bytes(self, widths: Mapping[Any, int], n_ids: int) -> int:
-        """What the file takes of the disk, at most; the text of its tokens aside.
+    def kept_bytes(self, widths: Mapping[Any, int], corpus: Corpus) -> int:
+        """What the file takes of the disk, at most.
 
         Args:
             widths: neurons of each map.
-            n_ids: tokens of the corpus.
         """
-        n_neurons = sum(widths.values())
+        n_neurons, n_ids = sum(widths.values()), len(corpus.ids)
         of_one = 2 * self.n_extremes * (_VALUE_BYTES + _PLACE_BYTES)
         n_kept = n_ids
         if not self.is_whole:
             n_shown = 2 * self.n_extremes * n_neurons + self.n_sample
             n_kept = min(n_ids, n_shown * (1 + self.n_context))
         n_bytes = n_neurons * (of_one + _SAMPLE_BYTES * self.n_sample)
-        return n_bytes + _ID_BYTES * n_kept + _PLACE_BYTES * self.n_sample
+        n_bytes += _ID_BYTES * n_kept + _PLACE_BYTES * self.n_sample
+        return n_bytes + _PIECE_BYTES * min(corpus.n_distinct, n_kept)
 
     def as_metadata(self) -> dict[str, str]:
         """What the file says of itself."""
@@ -141,9 +142,7 @@ class ExampleFacts:
         return facts
 
 
-def what_fits(
-    widths: Mapping[Any, int], n_ids: int, n_tokens: int, allowed: int, source: str | None = None
-) -> ExampleFacts:
+def what_fits(widths: Mapping[Any, int], corpus: Corpus, allowed: int) -> ExampleFacts:
     """How many examples to keep, so that they take no more than ``allowed`` bytes of the disk.
 
     The sample is cut first, then the context, then the extremes, each to a least; files that are
@@ -151,20 +150,17 @@ def what_fits(
 
     Args:
         widths: neurons of each map.
-        n_ids: tokens of the corpus.
-        n_tokens: those of them that count.
-        source: of the corpus.
     """
     allowed = max(allowed, _FREE_BYTES)
     wanted = ExampleFacts(
-        n_sample=min(N_SAMPLE, n_tokens),
-        is_whole=_ID_BYTES * n_ids <= allowed * _SHARE_OF_IDS,
-        source=source,
+        n_sample=min(N_SAMPLE, corpus.n_tokens),
+        is_whole=_ID_BYTES * len(corpus.ids) <= allowed * _SHARE_OF_IDS,
+        source=corpus.source,
     )
     facts = wanted
 
     def is_too_much() -> bool:
-        return facts.kept_bytes(widths, n_ids) > allowed
+        return facts.kept_bytes(widths, corpus) > allowed
 
     while is_too_much() and facts.n_sample > _LEAST_SAMPLE:
         facts = replace(facts, n_sample=max(_LEAST_SAMPLE, facts.n_sample - 16))

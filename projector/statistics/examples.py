@@ -12,10 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from projector.corpus.batches import Batch, Corpus
+from projector.corpus.batches import Corpus
+from projector.corpus.numbering import CountedTokens, KeptTokens, token_numbers
 from projector.errors import UserError
 from projector.model.architecture.records import Architecture
-from projector.model.capture import capture, evaluating
+from projector.model.capture import capture, evaluating, token_rows
+from projector.statistics.covariance import Together
 from projector.statistics.example_facts import MAP_TENSORS, SHARED_TENSORS, ExampleFacts
 from projector.storage.entries import Entry
 from projector.storage.places import check_place, disk_errors
@@ -37,6 +39,13 @@ _TENSORS = (
     "sample_at",
     "sample",
 )
+
+
+# What float16 holds of a number that is too large for it.
+_MOST = 6e4
+# Positions are looked up for single sequences and neurons while there are no more than so many for
+# each neuron; for more, all at once is quicker.
+_LOOKED_UP = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,91 +186,191 @@ def gather_examples(
     if corpus.n_tokens == 0:
         raise UserError("the corpus has no token that counts: give more text")
     block = architecture.blocks[layer]
-    gathering = _Gathering(corpus, block.widths[site], n_extremes, n_sample)
     trunk = getattr(model, "base_model", model)
     device = next(model.parameters()).device
-    passed: list[Tensor] = []
-    taps = {"neurons": block.taps[site]}
+    evenly = np.linspace(0, corpus.n_tokens - 1, min(n_sample, corpus.n_tokens)).astype("int64")
+    drawn, starts = torch.from_numpy(np.unique(evenly)), torch.from_numpy(corpus.starts)
+    running = RunningExamples(block.widths[site], drawn, n_extremes, device)
+    n_before = 0
     for batch in corpus.batches(batch_size):
-        passed.clear()
+        tokens = CountedTokens.of(batch, starts, n_before)
+
+        def count(key: str, activation: Tensor, tokens: CountedTokens = tokens) -> None:
+            rows = token_rows(activation, tokens.shape)
+            running.update(rows, tokens.to(rows.device))
+
         with (
             torch.no_grad(),
             evaluating(model),
-            capture(
-                taps, lambda key, tensor: passed.append(tensor.detach().clone()), then_stop=True
-            ),
+            capture({"neurons": block.taps[site]}, count, then_stop=True),
         ):
             trunk(
                 input_ids=batch.input_ids.to(device),
                 attention_mask=batch.attention_mask.to(device),
             )
-        gathering.count(batch, passed[0])
+        n_before += batch.n_tokens
         advance(len(batch.input_ids))
-    return gathering.examples(corpus)
+    tokens_kept = KeptTokens.whole(corpus)
+    return Examples(
+        ids=tokens_kept.ids,
+        starts=tokens_kept.starts,
+        sample_at=token_numbers(corpus, drawn),
+        source=corpus.source,
+        **running.found(),
+    )
 
 
-class _Gathering:
-    """Extremes and samples of N neurons, batch by batch.
+class RunningExamples:
+    """Extremes of N neurons, at most one from a sequence, and their activations on drawn tokens.
+
+    Of equal activations the one that comes first in the corpus stands first.
 
     Args:
-        n_extremes: of each neuron, and of each sign.
-        n_sample: tokens drawn evenly from those that count.
+        n_neurons: N.
+        drawn: (M,) int64, the tokens to sample, by their number among those that count; ascending.
+        n_extremes: k, of each neuron, highest and lowest.
+        device: where they are kept.
     """
 
-    def __init__(self, corpus: Corpus, n_neurons: int, n_extremes: int, n_sample: int) -> None:
-        self.n_neurons, self._n_seen = n_neurons, 0
-        self._starts = torch.from_numpy(corpus.starts.astype("int64"))
-        # Of each sign, the greatest of each neuron, (k, N), and the tokens where.
-        shape = (n_extremes, n_neurons)
-        self._running = {
-            sign: (torch.full(shape, -torch.inf), torch.full(shape, -1, dtype=torch.int64))
-            for sign in (1, -1)
-        }
-        n_drawn = min(n_sample, corpus.n_tokens)
-        evenly = np.linspace(0, corpus.n_tokens - 1, n_drawn).astype("int64")
-        self._drawn = torch.from_numpy(np.unique(evenly))
-        self._sample: list[Tensor] = []
-        self._sample_at: list[Tensor] = []
+    def __init__(
+        self,
+        n_neurons: int,
+        drawn: Tensor,
+        n_extremes: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.n_neurons, self._drawn = n_neurons, drawn
+        # The highest of each neuron and, behind them, the lowest with their sign turned.
+        shape = (n_extremes, 2 * n_neurons)
+        self.values = torch.full(shape, -torch.inf, device=device)
+        self.at = torch.full(shape, -1, dtype=torch.int64, device=device)
+        # What is not yet seen holds 0, so that the samples of several processes add up.
+        self.sample = torch.zeros(len(drawn), n_neurons, dtype=torch.float16, device=device)
 
-    def count(self, batch: Batch, activation: Tensor) -> None:
-        """Count in what the neurons do in a batch."""
-        values = activation.reshape(*batch.input_ids.shape, self.n_neurons).float().cpu()
-        first = self._starts[batch.first : batch.first + len(batch.input_ids)]
-        for sign, before in self._running.items():
-            self._running[sign] = _extremes(before, sign * values, batch.keep, first)
-        # Tokens that count, by their number among all that do.
-        place = batch.keep.nonzero()
-        until = self._n_seen + len(place)
-        here = self._drawn[(self._drawn >= self._n_seen) & (self._drawn < until)] - self._n_seen
-        rows, columns = place[here].T
-        self._sample.append(values[rows, columns].clamp(-6e4, 6e4).half())
-        self._sample_at.append(first[rows] + columns)
-        self._n_seen = until
+    def update(self, rows: Tensor, tokens: CountedTokens) -> None:
+        """Count a batch in. Batches come in the order of the corpus.
 
-    def examples(self, corpus: Corpus) -> Examples:
-        """What was found over the whole corpus."""
-        high, low = self._running[1], self._running[-1]
-        return Examples(
-            ids=torch.from_numpy(corpus.ids.astype("int32")),
-            starts=self._starts,
-            highest=high[0].T.contiguous(),
-            highest_at=high[1].T.contiguous(),
-            lowest=-low[0].T.contiguous(),
-            lowest_at=low[1].T.contiguous(),
-            sample_at=torch.cat(self._sample_at),
-            sample=torch.cat(self._sample),
-            source=corpus.source,
+        Time: two passes over the activations, and a sort of k + B values a neuron.
+
+        Args:
+            rows: (B·T, N) activations, padding among them.
+            tokens: which of them count, on the same device.
+        """
+        rows = rows.detach()
+        self._draw(rows, tokens)
+        if tokens.stretch is not None:
+            values = rows.view(*tokens.shape, -1)[:, tokens.stretch]
+        else:
+            assert tokens.filled is not None
+            values = rows.index_select(0, tokens.filled).view(*tokens.shape, -1)
+        if rows.device.type == "cpu":
+            high, low = values.amax(dim=1), values.amin(dim=1)
+            if bool((high.isfinite() & low.isfinite()).all()):
+                self._count_some(values, torch.cat([high, -low], dim=1), tokens)
+                return
+        # On a GPU looking for positions that are of no use takes less than asking which are.
+        is_finite = values.isfinite()
+        high, high_at = torch.where(is_finite, values, -torch.inf).max(dim=1)
+        low, low_at = torch.where(is_finite, values, torch.inf).min(dim=1)
+        best = torch.cat([high, -low], dim=1).float()
+        best[tokens.is_empty] = -torch.inf
+        at = self._numbers(torch.cat([high_at, low_at], dim=1), tokens, slice(None))
+        at = at.where(best.isfinite(), -1)
+        self._merge(slice(None), best, at)
+
+    def _draw(self, rows: Tensor, tokens: CountedTokens) -> None:
+        ends = torch.tensor([tokens.n_before, tokens.n_before + len(tokens.kept)])
+        begin, end = torch.searchsorted(self._drawn, ends).tolist()
+        if begin == end:
+            return
+        places = (self._drawn[begin:end] - tokens.n_before).to(tokens.kept.device)
+        chosen = rows.index_select(0, tokens.kept[places]).float().clamp(-_MOST, _MOST)
+        # Of the two zeros the positive one: sums over several processes give no other.
+        self.sample[begin:end] = (chosen.half() + 0).to(self.sample.device)
+
+    def _count_some(self, values: Tensor, best: Tensor, tokens: CountedTokens) -> None:
+        """Of finite activations: positions are found where they are of use alone.
+
+        Args:
+            values: (B, T', N).
+            best: (B, 2N), the greatest of each sequence, and of each with its sign turned.
+        """
+        best[tokens.is_empty] = -torch.inf
+        now = best.float()
+        columns = (now > self.values[-1].to(now.device)).any(dim=0).nonzero()[:, 0]
+        if not len(columns):
+            return
+        n_neurons, n_kept = self.n_neurons, len(self.values)
+        order = torch.cat([self.values[:, columns], now[:, columns]]).sort(
+            dim=0, descending=True, stable=True
         )
+        chosen = order.indices[:n_kept]
+        # Ranks, and columns among those, that this batch takes.
+        rank, column = (chosen >= n_kept).nonzero().T
+        sequence = chosen[rank, column] - n_kept
+        signed = columns[column]
+        if len(rank) > _LOOKED_UP * n_neurons:
+            high, low = values.max(dim=1).indices, values.min(dim=1).indices
+            place = torch.cat([high, low], dim=1)[sequence, signed]
+        else:
+            looked_at = values[sequence, :, signed % n_neurons]
+            greatest = best[sequence, signed]
+            greatest = torch.where(signed < n_neurons, greatest, -greatest)
+            place = (looked_at == greatest[:, None]).to(torch.uint8).argmax(dim=1)
+        at_before = self.at[:, columns]
+        at = at_before.gather(0, chosen.clamp(max=n_kept - 1))
+        at[rank, column] = self._numbers(place, tokens, sequence)
+        self.values[:, columns] = order.values[:n_kept]
+        self.at[:, columns] = at
 
+    @staticmethod
+    def _numbers(place: Tensor, tokens: CountedTokens, sequence: Tensor | slice) -> Tensor:
+        """Numbers of tokens within the corpus, from their positions among those looked at."""
+        first, numbers = tokens.first[sequence], tokens.numbers[sequence]
+        if isinstance(sequence, slice):
+            first, numbers = first[:, None], numbers[:, None]
+        if tokens.stretch is not None:
+            return numbers + place + tokens.stretch.start
+        # What does not count was filled with the first that does.
+        return numbers + torch.maximum(place, first)
 
-def _extremes(
-    before: tuple[Tensor, Tensor], values: Tensor, keep: Tensor, first: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The k greatest of each neuron so far, (k, N), and the tokens where."""
-    counts = keep[:, :, None] & values.isfinite()
-    best, where = torch.where(counts, values, -torch.inf).max(dim=1)
-    # A sequence in which no token counts has none.
-    at = torch.where(best.isfinite(), first[:, None] + where, -1)
-    values_now, at_now = torch.cat([before[0], best]), torch.cat([before[1], at])
-    kept, chosen = values_now.topk(len(before[0]), dim=0)
-    return kept, at_now.gather(0, chosen)
+    def _merge(self, columns: slice, best: Tensor, at: Tensor) -> None:
+        """Take the greatest of what is kept and of (B, 2N) more, which come later."""
+        n_kept = len(self.values)
+        best, at = best.to(self.values.device), at.to(self.at.device)
+        order = torch.cat([self.values, best]).sort(dim=0, descending=True, stable=True)
+        self.values = order.values[:n_kept].contiguous()
+        self.at = torch.cat([self.at, at]).gather(0, order.indices[:n_kept])
+
+    def reduce(self, together: Together) -> None:
+        """Count in what every other process has found, each by all."""
+        n_kept, width = self.values.shape
+        values = together.stacked(self.values).reshape(-1, width)
+        at = together.stacked(self.at).reshape(-1, width)
+        # Those of several processes stand in no order of the corpus.
+        at, order = at.sort(dim=0, stable=True)
+        values, order = values.gather(0, order).sort(dim=0, descending=True, stable=True)
+        self.values, self.at = values[:n_kept].contiguous(), at.gather(0, order[:n_kept])
+        self.sample = together.summed(self.sample)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything found so far as tensors, exactly."""
+        return {"values": self.values, "at": self.at, "sample": self.sample}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+        device = self.values.device
+        self.values, self.at = state["values"].to(device), state["at"].to(device)
+        self.sample = state["sample"].to(device)
+
+    def found(self) -> dict[str, Tensor]:
+        """What was found, on the CPU, as :class:`projector.statistics.examples.Examples` has it."""
+        n = self.n_neurons
+        values, at = self.values.cpu().T, self.at.cpu().T
+        return {
+            "highest": values[:n].contiguous(),
+            "highest_at": at[:n].contiguous(),
+            "lowest": -values[n:],
+            "lowest_at": at[n:].contiguous(),
+            "sample": self.sample.cpu(),
+        }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from projector.corpus.batches import Batch, Corpus
+from projector.corpus.numbering import CountedTokens
 from projector.model.capture import Tap, capture, evaluating, token_rows
 from projector.model.loading import input_device, is_spread, widest_dtype
 from projector.sites import MapKey, map_name
 from projector.statistics.covariance import RunningCovariance, SequenceCorrelation, Together
-from projector.statistics.sampling import TokenSample
+from projector.statistics.example_facts import ExampleFacts
+from projector.statistics.examples import RunningExamples
+from projector.statistics.sampling import TokenSample, evenly_drawn
 
 # Sequences that stand next to each other in the corpus go to the same half, in runs of this many:
 # split singly, the two halves of one document would make a map look more stable than it is.
@@ -73,17 +76,28 @@ class HalfStatistics:
 Halves = tuple[HalfStatistics, HalfStatistics]
 
 
-class Learner(Protocol):
+class Resumable(Protocol):
+    """What gathers something while the model runs, and can be stopped between two batches."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it holds, exactly."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+
+
+class Shared(Resumable, Protocol):
+    """The same where several processes gather a part each."""
+
+    def reduce(self, together: Together) -> None:
+        """Count in what every other process has gathered, each by all."""
+
+
+class Learner(Resumable, Protocol):
     """What learns from each batch's correlations while the model runs."""
 
     def step(self, correlations: Mapping[str, Tensor]) -> object:
         """Learn from a batch: map name → its (N, N) float64 correlations, NaN where undefined."""
-
-    def state(self) -> dict[str, Tensor]:
-        """All that it has learned, exactly."""
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
 
 
 def _devices_of(
@@ -111,6 +125,7 @@ class Gatherer:
         samples: of how many tokens to keep the activations, for maps too wide for a matrix.
         corpus: what will be shown.
         correlation: ``pooled`` or ``per-sequence``.
+        examples: how many examples of what drives each neuron to gather too; None for none.
         learners: shown each batch's correlations, by a name for each.
     """
 
@@ -123,6 +138,7 @@ class Gatherer:
         *,
         samples: Mapping[MapKey, int] | None = None,
         correlation: str = "pooled",
+        examples: ExampleFacts | None = None,
         learners: Mapping[str, Learner] | None = None,
     ) -> None:
         self.model, self.taps, self.n_sequences = model, taps, corpus.n_sequences
@@ -131,12 +147,17 @@ class Gatherer:
         # Sums are kept where activations are: of a model that is spread, on many devices.
         found = _devices_of(model, taps, self.device) if is_spread(model) else {}
         self.gathered: dict[MapKey, Halves | TokenSample] = {}
+        self.examples: dict[MapKey, RunningExamples] = {}
+        self._starts = torch.from_numpy(corpus.starts.astype("int64"))
         dtype = widest_dtype(model)
         for key, n in widths.items():
             device = found.get(key, self.device)
             if device.type == "mps":
                 # MPS has no float64, in which the sums are kept.
                 device = torch.device("cpu")
+            if examples is not None:
+                drawn = evenly_drawn(corpus.n_tokens, examples.n_sample)
+                self.examples[key] = RunningExamples(n, drawn, examples.n_extremes, device)
             if samples and key in samples:
                 self.gathered[key] = TokenSample(n, corpus.n_tokens, samples[key], dtype, device)
                 continue
@@ -161,12 +182,18 @@ class Gatherer:
         lengths = [[n for n in keep.sum(dim=1).tolist() if n] for keep in keeps]
         indices: dict[torch.device, list[Tensor]] = {}
         batch_statistics: dict[MapKey, RunningCovariance] = {}
+        places = CountedTokens.of(batch, self._starts, n_before) if self.examples else None
+        tokens: dict[torch.device, CountedTokens] = {}
 
         def consume(key: MapKey, activation: Tensor) -> None:
             device = activation.device
             if device not in indices:
                 indices[device] = [index.to(device) for index in kept]
             every = token_rows(activation, batch.keep.shape)
+            if places is not None:
+                if device not in tokens:
+                    tokens[device] = places.to(device)
+                self.examples[key].update(every, tokens[device])
             into = self.gathered[key]
             if isinstance(into, TokenSample):
                 into.update(every, all_kept, n_before, in_first)
@@ -217,11 +244,20 @@ class Gatherer:
 
     def reduce(self, together: Together) -> None:
         """Count in what every other process has gathered, each by all."""
-        for parts in self.gathered.values():
-            for part in (parts,) if isinstance(parts, TokenSample) else parts:
-                part.reduce(together)
+        for _, part in self._shared():
+            part.reduce(together)
 
-    def _parts(self) -> Iterator[tuple[str, Any]]:
+    def forget(self, key: MapKey) -> None:
+        """Give up what was gathered of one map: it is placed."""
+        del self.gathered[key]
+        self.examples.pop(key, None)
+
+    def _parts(self) -> Iterator[tuple[str, Resumable]]:
+        yield from self._shared()
+        for name, learner in self.learners.items():
+            yield f"learner/{name}", learner
+
+    def _shared(self) -> Iterator[tuple[str, Shared]]:
         for key, gathered in self.gathered.items():
             name = map_name(*key)
             if isinstance(gathered, TokenSample):
@@ -231,8 +267,8 @@ class Gatherer:
                 yield f"{name}/{which}/covariance", half.covariance
                 if half.by_sequence is not None:
                     yield f"{name}/{which}/by_sequence", half.by_sequence
-        for name, learner in self.learners.items():
-            yield f"learner/{name}", learner
+        for key, examples in self.examples.items():
+            yield f"{map_name(*key)}/examples", examples
 
 
 def _all(number: int) -> bool:
