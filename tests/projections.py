@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 Change = Callable[[dict[str, Any]], object]
@@ -40,11 +41,13 @@ def edit(folder: Path, facts: Change | None = None, layout: Change | None = None
         each.write_text(text)
         own = {"layout": hashlib.sha256(text.encode()).hexdigest()}
         _rename(each.with_suffix(".safetensors"), metadata | own)
-    for name in ("statistics", "positions"):
+    for name in ("statistics", "positions", "examples"):
         if (folder / f"{name}.safetensors").exists():
             _rename(folder / f"{name}.safetensors", metadata)
 
 
 def _rename(path: Path, metadata: dict[str, str]) -> None:
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    save_file(tensors, path, metadata=metadata)
+    with safe_open(path, framework="pt") as file:
+        before = file.metadata()
+    save_file(tensors, path, metadata=before | metadata)

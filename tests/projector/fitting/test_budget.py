@@ -271,7 +271,8 @@ def test_several_passes_give_what_one_gives(
     model, corpus = str(checkpoint("qwen2")), str(text_file)
     options: dict[str, Any] = {"max_tokens": 1200, "batch_size": 4, "solver": solver}
     job = prepare(model, corpus, FitSettings(max_tokens=1200, batch_size=4), job_layout(solver))
-    needs = needs_of(job.widths, layouts=job.layouts, n_positions=4 * job.sequence_length)
+    more = {"layouts": job.layouts, "examples": job.examples}
+    needs = needs_of(job.widths, n_positions=4 * job.sequence_length, **more)
     budget = needs.of([[key] for key in job.widths]) + max(needs.sums.values())
     once = projector.fit(model, corpus, out=tmp_path / "once", **options)
     often = projector.fit(model, corpus, out=tmp_path / "often", memory_budget=budget, **options)
@@ -294,7 +295,7 @@ def test_the_peak_stays_within_the_budget(tmp_path: Path) -> None:
     """A wide model in a process of its own: what it takes beside the loaded model."""
     command = [sys.executable, "-m", "benchmarks.memory", "--case"]
     found = subprocess.run(
-        [*command, "1536", "2", "272MiB", str(tmp_path), "--tokens", "6000"],
+        [*command, "1536", "2", "280MiB", str(tmp_path), "--tokens", "6000"],
         capture_output=True,
         text=True,
         check=True,
@@ -304,9 +305,9 @@ def test_the_peak_stays_within_the_budget(tmp_path: Path) -> None:
     )
     case = json.loads(found.stdout.splitlines()[-1])
     assert case["n_passes"] > 1
-    assert case["peak_bytes"] <= 1.1 * 272 * 2**20
+    assert case["peak_bytes"] <= 1.1 * 280 * 2**20
     # And is no small part of it: the budget is used.
-    assert case["peak_bytes"] > 0.4 * 272 * 2**20
+    assert case["peak_bytes"] > 0.4 * 280 * 2**20
 
 
 def test_several_layouts_are_placed_in_the_memory_of_the_greediest() -> None:

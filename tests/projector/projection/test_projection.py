@@ -25,13 +25,14 @@ from projector.layouts.costs import arrangement_cost
 from projector.layouts.solvers.arrangement import ranks_of
 from projector.projection.overview import FACTS_FILE, STATISTICS_FILE, read_saved
 from projector.projection.writing import check_out
+from projector.statistics.example_facts import EXAMPLES_FILE
 from projector.storage.additions import alone_at
 from projector.storage.replacing import COMMITTED
 from tests.projections import contents, edit
 
 LAYOUT_FILE = "layouts/stress-3d.json"
 POSITIONS_FILE = "layouts/stress-3d.safetensors"
-FILES = (FACTS_FILE, LAYOUT_FILE, POSITIONS_FILE, STATISTICS_FILE)
+FILES = (FACTS_FILE, LAYOUT_FILE, POSITIONS_FILE, STATISTICS_FILE, EXAMPLES_FILE)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_force_replaces_all_that_was_made_of_the_old_one(
     with pytest.raises(UserError, match="force=True") as caught:
         fitted.save(out)
     assert (caught.value.setting, caught.value.value) == ("force", False)
-    bare = replace(fitted, statistics={})
+    bare = replace(fitted, statistics={}, example_facts=None, example_tensors={})
     bare.save(out, force=True)
     assert sorted(contents(out)) == sorted((FACTS_FILE, LAYOUT_FILE, POSITIONS_FILE, *mine))
     for name in mine:
