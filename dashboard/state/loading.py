@@ -100,15 +100,6 @@ def of_projection(kind: str, path: Path, *key: Any, make: Callable[[Projection],
     return kept((kind, path, stamp, *key), lambda: make(projection_at(path)))
 
 
-def kept_of_projection(kind: str, path: Path, *key: Any, make: Callable[[Projection], T]) -> T:
-    """What another module of this room computes from a saved projection, made once.
-
-    Args:
-        kind: of this alone; ``key`` names what else the value depends on.
-    """
-    return _of_projection(kind, path, *key, make=make)
-
-
 def report_at(path: Path) -> PruningReport:
     """A sweep's report."""
 

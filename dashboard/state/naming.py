@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dashboard.state.loading import correlation_at, kept_of_projection, projection_at, stamp_of
+from dashboard.state.loading import correlation_at, of_projection, projection_at, stamp_of
 from projector.errors import UserError
 from projector.naming.labels import Label, group_label, neuron_labels, snippets
 from projector.naming.names import Names, PoleKey, read_names, write_name
@@ -28,7 +28,7 @@ def names_at(path: Path) -> Names:
         except UserError:
             return Names()
 
-    return kept_of_projection("names", path, _stamp(path / NAMES_FILE), make=make)
+    return of_projection("names", path, _stamp(path / NAMES_FILE), make=make)
 
 
 def computed_labels_at(path: Path, layer: int, site: str) -> tuple[Label | None, ...]:
@@ -40,7 +40,7 @@ def computed_labels_at(path: Path, layer: int, site: str) -> tuple[Label | None,
             return ()
         return neuron_labels(projection.examples(layer, site), projection.pieces)
 
-    return kept_of_projection("labels", path, layer, site, make=make)
+    return of_projection("labels", path, layer, site, make=make)
 
 
 def labels_at(path: Path, layer: int, site: str) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def labels_at(path: Path, layer: int, site: str) -> tuple[str, ...]:
         )
 
     key = (layer, site, _stamp(path / NAMES_FILE))
-    return kept_of_projection("names of neurons", path, *key, make=make)
+    return of_projection("names of neurons", path, *key, make=make)
 
 
 def snippets_at(path: Path, layer: int, site: str) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ def snippets_at(path: Path, layer: int, site: str) -> tuple[str, ...]:
         examples = projection.examples(layer, site)
         return tuple(snippets(examples, projection.pieces, _N_BEFORE, _N_AFTER))
 
-    return kept_of_projection("snippets", path, layer, site, make=make)
+    return of_projection("snippets", path, layer, site, make=make)
 
 
 def pole_names(path: Path, poles: Poles, layout: str | None = None) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def _pole_label(path: Path, poles: Poles, number: int) -> str | None:
         label = group_label(examples, projection.pieces, members, signs)
         return None if label is None else label.text
 
-    return kept_of_projection("label of a pole", path, poles.layer, poles.site, members, make=make)
+    return of_projection("label of a pole", path, poles.layer, poles.site, members, make=make)
 
 
 def name_neuron(path: Path, layer: int, site: str, neuron: int, text: str) -> None:
@@ -140,7 +140,7 @@ def found_at(path: Path, text: str) -> Results:
     folder = path / POLES_FOLDER
     poles = tuple((each.name, _stamp(each)) for each in sorted(folder.glob("*.json")))
     key = (text, _stamp(path / NAMES_FILE), poles)
-    return kept_of_projection("found", path, *key, make=lambda p: search(p, path, text))
+    return of_projection("found", path, *key, make=lambda p: search(p, path, text))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
