@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dashboard.guest import Guest
-from dashboard.prompts import show
+from projector.corpus.pieces import Pieces, readable
 from projector.errors import UserError
 from projector.model.architecture.weights import read_weights
 from projector.model.capture import capture, evaluating
@@ -20,7 +20,8 @@ from projector.statistics.examples import Examples
 
 QUANTILES = (0.99, 0.9, 0.75, 0.5, 0.25, 0.1, 0.01)
 _N_BINS = 60
-_N_BEFORE, _N_AFTER = 20, 8
+# Of the 32 tokens that are shown: what stands before a token is what a causal neuron knows.
+_N_BEFORE, _N_AFTER = 23, 8
 # Tokens that the model reads before the one that is shown, at most: what it said in the corpus.
 _MOST_READ = 256
 
@@ -42,7 +43,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Some tokens of the corpus with the neuron's activation on each; ``focus`` is the one."""
+    """Some tokens of the corpus with the neuron's activation on each; ``focus`` is the one.
+
+    Where an activation isn't known it is NaN.
+    """
 
     place: Place
     texts: tuple[str, ...]
@@ -101,6 +105,27 @@ def places(examples: Examples, neuron: int, seed: int = 0) -> list[Place]:
     return found
 
 
+def saved_excerpts(examples: Examples, pieces: Pieces, wanted: Sequence[Place]) -> list[Excerpt]:
+    """What stands around each place, without the model: the activation is known there alone.
+
+    A place whose tokens weren't kept is left out.
+    """
+    found = []
+    for place in wanted:
+        if not 0 <= place.at < len(examples.ids):
+            continue
+        ids, focus = examples.context(place.at, _N_BEFORE, _N_AFTER)
+        values = [np.nan] * len(ids)
+        values[focus] = place.value
+        found.append(Excerpt(place, _in_one_line(pieces.texts(ids)), tuple(values), focus))
+    return found
+
+
+def _in_one_line(texts: Sequence[str]) -> tuple[str, ...]:
+    """Tokens' texts with ⏎ for a new line: an excerpt of code would take a screen otherwise."""
+    return tuple(readable(text, running=True).replace("\n", "").replace("\t", "") for text in texts)
+
+
 def read_excerpts(
     guest: Guest,
     examples: Examples,
@@ -133,16 +158,10 @@ def read_excerpts(
             tensor = torch.tensor([ids], device=device)
             trunk(input_ids=tensor, attention_mask=torch.ones_like(tensor))
         values = passed[0].reshape(len(ids), -1)[:, neuron].float().cpu().tolist()
-        first = max(0, focus - _N_BEFORE)
-        decode = guest.loaded.tokenizer.decode
-        found.append(
-            Excerpt(
-                place,
-                tuple(show(decode([i])) for i in ids[first : focus + _N_AFTER + 1]),
-                tuple(values[first : focus + _N_AFTER + 1]),
-                focus - first,
-            )
-        )
+        first, end = max(0, focus - _N_BEFORE), focus + _N_AFTER + 1
+        shown = ids[first:end]
+        texts = Pieces.of_tokenizer(guest.loaded.tokenizer, shown).texts(shown)
+        found.append(Excerpt(place, _in_one_line(texts), tuple(values[first:end]), focus - first))
         advance(1)
     return found
 
@@ -179,7 +198,10 @@ def written(guest: Guest, layer: int, neuron: int, most: int = 12) -> tuple[list
         UserError: if the model has no unembedding, or the layer no MLP whose weights are known.
     """
     if not guest.architecture.is_causal:
-        raise UserError("between an encoder's stream and its vocabulary stands more than a matrix")
+        raise UserError(
+            "an encoder's head has a layer of its own before the vocabulary: what one neuron "
+            "writes can't be read from its weights"
+        )
     mlp = guest.architecture.blocks[layer].mlp
     model: Any = guest.loaded.model
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -194,12 +216,11 @@ def written(guest: Guest, layer: int, neuron: int, most: int = 12) -> tuple[list
     # Rows beyond the tokenizer's tokens pad the matrix.
     n_tokens = min(len(effects), len(guest.loaded.tokenizer))
     order = effects[:n_tokens].argsort(descending=True)
-    decode = guest.loaded.tokenizer.decode
-
-    def of(chosen: Tensor) -> list[Written]:
-        return [Written(show(decode([int(i)])), float(effects[i])) for i in chosen]
-
-    return of(order[:most]), of(order.flip(0)[:most])
+    ends = order[:most].tolist(), order.flip(0)[:most].tolist()
+    pieces = Pieces.of_tokenizer(guest.loaded.tokenizer, {i for end in ends for i in end})
+    return tuple(
+        [Written(readable(pieces.text(i)), float(effects[i])) for i in end] for end in ends
+    )
 
 
 def output_norms(guest: Guest) -> dict[int, NDArray[np.floating]]:

@@ -1,4 +1,5 @@
-"""A prompt's tokens and what every neuron does at each of them."""
+"""A prompt's tokens, what every neuron does at each of them, and which token the model expects
+next."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from dashboard.guest import Guest
 from projector.corpus.cutting import special_tokens
+from projector.corpus.pieces import Pieces, readable
 from projector.errors import UserError
 from projector.memory import size_text
 from projector.model.capture import capture, evaluating
@@ -29,6 +32,9 @@ _ID = re.compile(r"[0-9a-f]{16}")
 MOST_CHARACTERS = 200_000
 # Of one map over all tokens: three of them are sent at once, and Streamlit's messages have an end.
 _MOST_VALUES = 40_000_000
+# Logits of all tokens, beyond which no next token is told: 1 GiB in float32.
+_MOST_LOGITS = 2**28
+_N_NEXT, _ROWS_AT_ONCE = 5, 64
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,20 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Piece:
-    """One token as it is shown: ``text`` with control signs made visible."""
+    """One token as it is shown: ``text`` in context, with spaces, and signs that can be seen."""
 
     id: int
     text: str
     is_made: bool
     is_special: bool
+
+
+@dataclass(frozen=True)
+class Next:
+    """A token that may come next, and the model's probability of it."""
+
+    text: str
+    probability: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +84,8 @@ class Run:
         activations: (layer, site) → (T, N) float16.
         n_prompt: tokens of the prompt.
         text: all of it, decoded.
+        nexts: of each of the T tokens, what the model expects behind it, the most probable first;
+            empty for an encoder, and for a text too long for the logits of all tokens.
     """
 
     prompt: Prompt
@@ -77,6 +93,12 @@ class Run:
     activations: dict[tuple[int, str], NDArray[np.float16]]
     n_prompt: int
     text: str
+    nexts: tuple[tuple[Next, ...], ...] = ()
+
+
+def is_empty(text: str) -> bool:
+    """Whether nothing of a text is to be seen."""
+    return not _without_control(text[:MOST_CHARACTERS]).strip()
 
 
 def clean(text: str) -> str:
@@ -91,12 +113,16 @@ def clean(text: str) -> str:
         raise UserError(
             f"the prompt has {len(text):,} characters: give {MOST_CHARACTERS:,} at most"
         )
-    kept = "".join(
-        c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Co", "Cn")
-    )
+    kept = _without_control(text)
     if not kept.strip():
         raise UserError("the prompt is empty: type some text")
     return kept
+
+
+def _without_control(text: str) -> str:
+    return "".join(
+        c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Co", "Cn")
+    )
 
 
 def has_chat(guest: Guest) -> bool:
@@ -149,8 +175,10 @@ def encode(guest: Guest, prompt: Prompt) -> list[int]:
     n_new = prompt.n_new if can_generate(guest) else 0
     if most is not None and len(ids) + n_new > most:
         added = f" and {n_new:,} are to be added" if n_new else ""
+        n_over = len(ids) + n_new - most
         raise UserError(
-            f"the prompt has {len(ids):,} tokens{added}, and the model takes {most:,}: shorten it"
+            f"the prompt has {len(ids):,} tokens{added}, and the model takes {most:,}: shorten it "
+            f"by {n_over:,} {'token' if n_over == 1 else 'tokens'}"
         )
     return [int(i) for i in ids]
 
@@ -201,16 +229,54 @@ def run_prompt(
 
     blocks = guest.architecture.blocks
     taps = {(layer, site): blocks[layer].taps[site] for layer, site in maps}
-    trunk: Any = getattr(guest.loaded.model, "base_model", guest.loaded.model)
-    with torch.no_grad(), evaluating(guest.loaded.model), capture(taps, keep):
-        trunk(input_ids=tensor, attention_mask=torch.ones_like(tensor))
+    # Without its head a model runs faster: logits are asked for where they tell the next token.
+    model: Any = guest.loaded.model
+    n_vocabulary = int(getattr(model.config.get_text_config(), "vocab_size", 0) or 0)
+    has_nexts = can_generate(guest) and len(ids) * n_vocabulary <= _MOST_LOGITS
+    runner = model if has_nexts else getattr(model, "base_model", model)
+    with torch.no_grad(), evaluating(model), capture(taps, keep):
+        out = runner(input_ids=tensor, attention_mask=torch.ones_like(tensor))
     tokenizer = guest.loaded.tokenizer
     special = set(tokenizer.all_special_ids)
+    texts = Pieces.of_tokenizer(tokenizer, ids).texts(ids)
     pieces = tuple(
-        Piece(i, show(tokenizer.decode([i])), k >= n_prompt, i in special)
-        for k, i in enumerate(ids)
+        Piece(i, readable(text, running=True), k >= n_prompt, i in special)
+        for k, (i, text) in enumerate(zip(ids, texts, strict=True))
     )
-    return Run(prompt, pieces, found, n_prompt, tokenizer.decode(ids))
+    nexts = _nexts(out.logits[0], tokenizer) if has_nexts else ()
+    return Run(prompt, pieces, found, n_prompt, tokenizer.decode(ids), nexts)
+
+
+def _nexts(logits: Tensor, tokenizer: Any) -> tuple[tuple[Next, ...], ...]:
+    """The most probable next tokens of (T, V) logits."""
+    # Rows beyond the tokenizer's tokens pad the matrix: they are counted in, and not named.
+    n_named = min(logits.shape[1], len(tokenizer))
+    n_told = min(_N_NEXT, n_named)
+    found: list[list[tuple[int, float]]] = []
+    for rows in logits.split(_ROWS_AT_ONCE):
+        values, ids = rows[:, :n_named].float().topk(n_told, dim=1)
+        shares = (values - rows.float().logsumexp(1, keepdim=True)).exp()
+        found += [
+            list(zip(*row, strict=True)) for row in zip(ids.tolist(), shares.tolist(), strict=True)
+        ]
+    pieces = Pieces.of_tokenizer(tokenizer, {i for row in found for i, _ in row})
+    return tuple(tuple(Next(readable(pieces.text(i)), share) for i, share in row) for row in found)
+
+
+def align(a: Sequence[int], b: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two prompts side by side: (R,) places in each, −1 where it has no token in that row.
+
+    What both have in the same order is in the same rows; of what was exchanged, the first token
+    stands beside the first, and the rest of the longer part beside nothing.
+    """
+    rows: list[tuple[int, int]] = []
+    matcher = SequenceMatcher(None, list(a), list(b), autojunk=False)
+    for _, a_first, a_end, b_first, b_end in matcher.get_opcodes():
+        for k in range(max(a_end - a_first, b_end - b_first)):
+            i, j = a_first + k, b_first + k
+            rows.append((i if i < a_end else -1, j if j < b_end else -1))
+    places = np.array(rows, dtype=np.int64).reshape(-1, 2)
+    return places[:, 0], places[:, 1]
 
 
 def _check_size(guest: Guest, n_tokens: int, maps: Sequence[tuple[int, str]]) -> None:
@@ -270,14 +336,6 @@ def _generate(
             # Models without a cache read everything again.
             given = torch.tensor([[token]] if cache is not None else [result], device=device)
     return result
-
-
-def show(text: str) -> str:
-    """A token's text with every sign that is not seen made one that is."""
-    signs = {"\n": "⏎\n", "\t": "⇥\t", "\r": "␍"}
-    return "".join(
-        signs.get(c, c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "�") for c in text
-    )
 
 
 # A link holds a prompt's id, and the text is here.

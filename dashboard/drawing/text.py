@@ -6,13 +6,24 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dashboard.drawing import palette
 from projector.errors import UserError
 from projector.sites import short_words
 
 _LEAST_SHOWN = 0.04
+_BAR_COLOR = "#3f8fd6"
+_TEXT_STYLE = (
+    "font-family:var(--st-code-font,monospace);font-size:0.85rem;line-height:1.7;"
+    "white-space:pre-wrap;overflow-wrap:anywhere;min-width:0"
+)
+_LINES_STYLE = "display:grid;grid-template-columns:max-content 1fr;gap:0.45rem 0.9rem"
+_HEAD_STYLE = "font-size:0.85rem;line-height:1.7;font-variant-numeric:tabular-nums;font-weight:600"
 # What advice no page can follow speaks of.
 _NOT_ON_PAGES = ("force", "resume")
 # What the fields of pages are called, by the settings that they set.
@@ -26,10 +37,10 @@ LABELS = {
     "evaluation": "Evaluation text",
     "evaluations": "Evaluation text",
     "out": "Name of the report",
-    "space": "Space",
-    "min_cluster_size": "Fewest neurons of a pole",
-    "selection": "Selection",
-    "epsilon": "Poles closer than this are one",
+    "space": "Find poles in",
+    "min_cluster_size": "Smallest pole",
+    "selection": "Cluster selection",
+    "epsilon": "Merge poles closer than",
     "layout": "Layout",
 }
 
@@ -39,30 +50,98 @@ def number(value: float, form: str = ".2g") -> str:
     return format(value, form).replace("-", "−")
 
 
+def fills(values: Sequence[float] | NDArray[np.floating], scale: float) -> list[str]:
+    """Backgrounds of tokens, ``#rrggbbaa``: blue below zero, orange above; empty for no number.
+
+    Args:
+        scale: the magnitude that has the full colour.
+    """
+    table = palette.diverging()
+    found = []
+    for value in np.asarray(values, dtype=np.float64).tolist():
+        if math.isnan(value):
+            found.append("")
+            continue
+        share = max(-1.0, min(1.0, value / scale)) if scale > 0 else 0.0
+        share = 0.0 if math.isnan(share) else share
+        # See-through, so that the text's own colour reads on either theme.
+        strength = round(200 * abs(share)) if abs(share) > _LEAST_SHOWN else 0
+        found.append(f"{palette.hex_of(table, 128 + round(127 * share))}{strength:02x}")
+    return found
+
+
 def colored_tokens(
     texts: Sequence[str], values: Sequence[float], scale: float, focus: int | None = None
 ) -> str:
     """One HTML paragraph; each token's background tells its value, its title the number.
 
     Args:
+        values: NaN where nothing is known of a token.
         scale: the magnitude that has the full colour.
         focus: a token to underline.
     """
-    table = palette.diverging()
+    return f'<div style="{_TEXT_STYLE}">{_spans(texts, values, scale, focus)}</div>'
+
+
+@dataclass(frozen=True)
+class Line:
+    """One excerpt: what stands before it, and its tokens; see :func:`colored_tokens`."""
+
+    head: str
+    texts: Sequence[str]
+    values: Sequence[float]
+    focus: int
+
+
+def colored_lines(lines: Sequence[Line], scale: float) -> str:
+    """Excerpts below one another, each behind its head."""
+    rows = "".join(
+        f'<div style="{_HEAD_STYLE}">{html.escape(each.head)}</div>'
+        f'<div style="{_TEXT_STYLE}">{_spans(each.texts, each.values, scale, each.focus)}</div>'
+        for each in lines
+    )
+    return f'<div style="{_LINES_STYLE}">{rows}</div>'
+
+
+def _spans(
+    texts: Sequence[str], values: Sequence[float], scale: float, focus: int | None = None
+) -> str:
     parts = []
-    for k, (text, value) in enumerate(zip(texts, values, strict=True)):
-        share = max(-1.0, min(1.0, value / scale)) if scale > 0 and not math.isnan(value) else 0.0
-        color = palette.hex_of(table, 128 + round(127 * share))
-        # See-through, so that the text's own colour reads on either theme.
-        strength = round(200 * abs(share)) if abs(share) > _LEAST_SHOWN else 0
-        style = f"background:{color}{strength:02x};border-radius:3px;"
+    colors = fills(values, scale)
+    for k, (text, value, color) in enumerate(zip(texts, values, colors, strict=True)):
+        style = f"background:{color};border-radius:3px;" if color else ""
         if k == focus:
             style += "border-bottom:2px solid currentColor;font-weight:600;"
-        title, shown = number(value, ".3g"), html.escape(text, quote=True)
-        parts.append(f'<span style="{style}" title="{title}">{shown}</span>')
+        title = "" if math.isnan(value) else f' title="{number(value, ".3g")}"'
+        shown = html.escape(text, quote=True)
+        parts.append(f'<span style="{style}"{title}>{shown}</span>')
+    return "".join(parts)
+
+
+def color_scale(label: str, scale: float) -> str:
+    """What the colours of tokens mean, as HTML: a bar from −``scale`` to ``scale``."""
+    stops = ",".join(fills(np.linspace(-1, 1, 17), 1.0))
+    low, high = (html.escape(number(value, "+.2g")) for value in (-scale, scale))
     return (
-        '<div style="font-family:var(--st-code-font,monospace);font-size:0.85rem;line-height:1.7;'
-        f'white-space:pre-wrap;overflow-wrap:anywhere">{"".join(parts)}</div>'
+        '<div style="display:flex;flex-wrap:wrap;gap:0.5rem;align-items:center;font-size:0.8rem">'
+        f"<span>{html.escape(label)}</span><span>{low}</span>"
+        '<span style="width:9rem;height:0.7rem;border-radius:4px;'
+        f'background:linear-gradient(to right,{stops})"></span><span>{high}</span></div>'
+    )
+
+
+def shares_list(shares: Sequence[tuple[str, float]]) -> str:
+    """Texts with their probabilities, as HTML: a bar behind each, the whole width for 1."""
+    rows = "".join(
+        f'<code style="background:none;white-space:pre">{html.escape(text)}</code>'
+        f'<div style="height:0.7rem;border-radius:4px;width:{max(share, 0.004):.1%};'
+        f'background:{_BAR_COLOR}"></div><span>{share:.1%}</span>'
+        for text, share in shares
+    )
+    return (
+        '<div style="display:grid;grid-template-columns:minmax(4rem,max-content) 1fr max-content;'
+        "gap:0.35rem 0.8rem;align-items:center;font-size:0.85rem;"
+        f'font-variant-numeric:tabular-nums">{rows}</div>'
     )
 
 

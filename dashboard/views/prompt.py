@@ -1,6 +1,9 @@
-"""A prompt's tokens one by one: which neurons they light up; and another prompt beside it."""
+"""A prompt's tokens one by one: which neurons they activate; and another prompt beside it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
@@ -17,118 +20,104 @@ from dashboard.components.neuron_map import (
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import Frames, frames_of, scale_of
 from dashboard.drawing.legend import Legend
-from dashboard.drawing.text import neuron_name, number, page_text
+from dashboard.drawing.text import color_scale, neuron_name, number, page_text, shares_list
+from dashboard.frame import asking
 from dashboard.frame.chosen import marked_of, show_chosen, show_marked, sites_beside
+from dashboard.frame.text_colors import TextColors, choose_text_colors
 from dashboard.frame.work import working
 from dashboard.prompts import (
     Prompt,
     Run,
+    align,
     as_it_can,
     can_generate,
-    clean,
     recall,
     run_prompt,
     store,
 )
 from dashboard.state import session
-from dashboard.state.loading import extent_at, frames_of_run, points_at, run_of
+from dashboard.state.loading import extent_at, fact_of, frames_of_run, points_at, run_of
 from dashboard.state.scene import Scene
 from dashboard.state.store import stored_prompts
 from projector.errors import UserError
 from projector.sites import site_words
 
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
-_EXAMPLE = "def mean(values):\n    return sum(values) / len("
-_N_MOVERS = 12
+_N_STRONGEST = 12
 _STOPPED = "stopped prompt"
+# In the place of a token that one of two prompts lacks.
+_GAP = "∅"
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two runs, aligned: (R,) places in each, −1 where it has no token in that row."""
+
+    runs: tuple[Run, Run]
+    places: tuple[NDArray[np.int64], NDArray[np.int64]]
+
+    @property
+    def id(self) -> str:
+        return "-".join(run.prompt.id for run in self.runs)
+
+    def values(self, scene: Scene, which: int) -> NDArray[np.float32]:
+        """(R, N) activations of one of the two; 0 where it has no token."""
+        places = self.places[which]
+        found = self.runs[which].activations[scene.layer, scene.site][np.maximum(places, 0)]
+        found = found.astype(np.float32)
+        found[places < 0] = 0
+        return found
+
+    def difference(self, scene: Scene) -> NDArray[np.float32]:
+        """(R, N) activations of A less those of B; 0 where one has no token."""
+        found = self.values(scene, 0) - self.values(scene, 1)
+        found[(self.places[0] < 0) | (self.places[1] < 0)] = 0
+        return found
 
 
 def show(scene: Scene) -> None:
     """Draw the page."""
-    st.title("What a prompt lights up")
-    _ask(scene)
+    st.title("What a prompt activates")
+    asking.show_fields()
+    asked = asking.asked()
+    if asked is not None:
+        with session.problems():
+            _run_asked(scene, asked)
     chosen = session.current()
     if chosen.prompt is None:
         st.info("Type a prompt and press Run.", icon=":material/keyboard:")
         return
     with session.problems():
-        run = _run(scene, chosen.prompt)
-        other = None if chosen.other is None else _run(scene, chosen.other)
-        _show_run(scene, run, other)
+        run = _run_selected(scene, chosen.prompt)
+        if chosen.other is None:
+            _show_one(scene, run)
+        else:
+            _show_pair(scene, _paired(run, _run_selected(scene, chosen.other)))
 
 
-def _ask(scene: Scene) -> None:
-    """The form; what is typed there is stored, and its id selected."""
-    chosen = session.current()
-    # The fields hold what is selected, also when that came from a link or by a step back.
-    for name, key, prompt_id in (
-        ("prompt", "prompt text", chosen.prompt),
-        ("other", "other text", chosen.other),
-    ):
-        if prompt_id != st.session_state.get(f"filled {name}"):
-            st.session_state[f"filled {name}"] = prompt_id
-            if prompt_id is not None:
-                _fill(prompt_id, key)
-            if name == "other":
-                st.session_state["compare"] = prompt_id is not None
-    compare = st.toggle(
-        "Compare with a second prompt",
-        key="compare",
-        on_change=lambda: session.change(other=None),
-    )
-    st.session_state.setdefault("prompt tokens", 24)
-    with st.form("prompt form", border=False):
-        columns = st.columns(2 if compare else 1)
-        columns[0].text_area(
-            "Prompt A" if compare else "Prompt", key="prompt text", placeholder=_EXAMPLE, height=90
-        )
-        if compare:
-            columns[1].text_area("Prompt B", key="other text", placeholder=_EXAMPLE, height=90)
-        left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
-        left.number_input("Tokens to add", 0, 500, key="prompt tokens", help="Greedy; 0 for none.")
-        middle.checkbox(
-            "As a chat", key="prompt chat", help="Through the model's chat template, if it has one."
-        )
-        right.form_submit_button("Run", type="primary", width="stretch", on_click=_send)
-    problem = st.session_state.pop("prompt problem", None)
-    if problem:
-        session.tell(problem)
-
-
-def _send() -> None:
-    """Store what was typed, and select it: before the page runs, which then shows it at once."""
-    state = st.session_state
-    state.pop(_STOPPED, None)
-
-    def send(key: str) -> str:
-        typed = Prompt(clean(state[key]), int(state["prompt tokens"]), bool(state["prompt chat"]))
-        return store(typed, stored_prompts())
-
+def _run_asked(scene: Scene, asked: asking.Asked) -> None:
+    """Run what was typed, and select it. What can't be run leaves all as it was."""
+    given = [asked.prompt] if asked.other is None else [asked.prompt, asked.other]
     try:
-        first = send("prompt text")
-        second = send("other text") if state.get("compare") else None
-    except UserError as error:
-        state["prompt problem"] = page_text(error)
-        return
-    session.change(prompt=first, other=second, token=None)
-    state["filled prompt"], state["filled other"] = first, second
-
-
-def _fill(prompt_id: str, key: str) -> None:
-    """Put a stored prompt's text into its field: a link was opened."""
-    try:
-        prompt = recall(prompt_id, stored_prompts())
+        for k, prompt in enumerate(given):
+            try:
+                _run(scene, prompt, asking.drop)
+            except UserError as error:
+                if len(given) == 1:
+                    raise
+                raise UserError(f"prompt {'AB'[k]}: {page_text(error)}") from error
+        ids = [store(prompt, stored_prompts()) for prompt in given]
     except UserError:
-        # The page says so, where it would show what the prompt does.
-        return
-    st.session_state[key] = prompt.text
-    st.session_state["prompt tokens"] = prompt.n_new
-    st.session_state["prompt chat"] = prompt.as_chat
+        asking.drop()
+        raise
+    st.session_state.pop(_STOPPED, None)
+    asking.select(ids[0], ids[1] if len(ids) > 1 else None)
+    # Links at the side were drawn with what was selected before.
+    session.run_again()
 
 
-def _run(scene: Scene, prompt_id: str) -> Run:
+def _run_selected(scene: Scene, prompt_id: str) -> Run:
     prompt = recall(prompt_id, stored_prompts())
-    maps = tuple(scene.projection.maps)
     if st.session_state.get(_STOPPED) == prompt_id:
         raise UserError("this was stopped: press Run to run it again")
 
@@ -136,36 +125,88 @@ def _run(scene: Scene, prompt_id: str) -> Run:
         # What is selected is run: without this it would begin again at once.
         st.session_state[_STOPPED] = prompt_id
 
-    def make() -> Run:
-        with working("Running the prompt", stop) as work, scene.model() as guest:
-            if prompt.n_new and can_generate(guest):
-                work.begin("Adding tokens", prompt.n_new, "tokens")
-            return run_prompt(guest, as_it_can(guest, prompt), maps, advance=work.advance)
-
-    run = run_of(prompt, scene.model_name, scene.sha256, maps, make)
+    run = _run(scene, prompt, stop)
     if prompt.as_chat and not run.prompt.as_chat:
         st.warning("This model has no chat template: the prompt is sent as plain text.")
     return run
 
 
-def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
-    token = _token_of(run, other)
-    if other is None:
-        sites = sites_beside(scene, run.activations)
-        panels = [_panel(scene, site, "", _frames(scene, run, site)) for site in sites]
+def _run(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Run:
+    maps = tuple(scene.projection.maps)
+
+    def make() -> Run:
+        with working("Running the prompt", on_stop) as work, scene.model() as guest:
+            if prompt.n_new and can_generate(guest):
+                work.begin("Adding tokens", prompt.n_new, "tokens")
+            return run_prompt(guest, as_it_can(guest, prompt), maps, advance=work.advance)
+
+    return run_of(prompt, scene.model_name, scene.sha256, maps, make)
+
+
+def _paired(run: Run, other: Run) -> Pair:
+    ids = [tuple(piece.id for piece in each.pieces) for each in (run, other)]
+    return Pair((run, other), fact_of(("aligned", *ids), lambda: align(*ids)))
+
+
+def _show_one(scene: Scene, run: Run) -> None:
+    # The last token of the prompt has seen all of it, and what comes next is the model's.
+    token = _token(run.n_prompt - 1, len(run.pieces))
+    colors = choose_text_colors(scene, [run])
+    sites = sites_beside(scene, run.activations)
+    panels = [_panel(scene, site, "", _frames(scene, run, site)) for site in sites]
+    tokens = _tokens(run, colors)
+    timeline = Timeline(f"{run.prompt.id}/{scene.sha256[:8]}", tokens, token)
+    _draw(scene, panels, sites, timeline, colors)
+    values = run.activations[scene.layer, scene.site][token].astype(np.float32)
+    show_chosen(scene, values)
+    show_marked(scene)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.subheader(f"Strongest at token {token + 1}")
+        _table(values, "activation")
+    with right:
+        _show_next(run, token)
+
+
+def _show_pair(scene: Scene, pair: Pair) -> None:
+    a = pair.places[0]
+    token = _token(_first_difference(pair), len(a))
+    colors = choose_text_colors(scene, pair.runs)
+    sites = [scene.site] * 3
+    panels = [
+        _panel(scene, scene.site, f"{name} · ", _frames_of_pair(scene, pair, name))
+        for name in ("A", "B")
+    ]
+    difference = _frames_of_pair(scene, pair, "A − B")
+    panels.append(_panel(scene, scene.site, "A − B · ", difference, "difference"))
+    rows = [
+        _rows(_tokens(run, colors, k), places, "BA"[k])
+        for k, (run, places) in enumerate(zip(pair.runs, pair.places, strict=True))
+    ]
+    timeline = Timeline(f"{pair.id}/{scene.sha256[:8]}", rows[0], token, rows[1])
+    _draw(scene, panels, sites, timeline, colors)
+    if a[token] >= 0:
+        show_chosen(scene, pair.runs[0].activations[scene.layer, scene.site][a[token]])
     else:
-        sites = [scene.site] * 3
-        panels = [
-            _panel(scene, scene.site, "A · ", _frames_of_pair(scene, run, other, "A")),
-            _panel(scene, scene.site, "B · ", _frames_of_pair(scene, run, other, "B")),
-            _panel(
-                scene,
-                scene.site,
-                "A − B · ",
-                _frames_of_pair(scene, run, other, "A − B"),
-                "difference",
-            ),
-        ]
+        show_chosen(scene)
+    show_marked(scene)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        _show_movers(scene, pair, token)
+    with right:
+        for name, run, places in zip("AB", pair.runs, pair.places, strict=True):
+            if places[token] >= 0:
+                _show_next(run, int(places[token]), f" in {name}")
+
+
+def _draw(
+    scene: Scene,
+    panels: list[Panel],
+    sites: list[str],
+    timeline: Timeline,
+    colors: TextColors | None,
+) -> None:
+    """The maps with their tokens, and what is said of them."""
 
     def pick(panel: int, neuron: int) -> None:
         session.change(site=sites[panel])
@@ -174,72 +215,102 @@ def _show_run(scene: Scene, run: Run, other: Run | None) -> None:
     def rest(at: int) -> None:
         session.change(token=at)
 
-    shown_id = run.prompt.id if other is None else f"{run.prompt.id}-{other.prompt.id}"
+    if colors is not None:
+        st.html(color_scale(colors.label, colors.scale))
     view = View(
         panels,
         dim=scene.dim,
         extent=extent_at(scene.path, scene.layout),
         colors=palette.diverging(),
         height=440,
-        timeline=Timeline(
-            f"{shown_id}/{scene.sha256[:8]}",
-            _tokens(run),
-            token,
-            () if other is None else _tokens(other),
-        ),
+        timeline=timeline,
         label="Maps of the prompt's neurons. Space plays, left and right step through the tokens.",
     )
     neuron_map(view, key="prompt map", on_pick=pick, on_token=rest)
-    show_chosen(scene, run.activations[scene.layer, scene.site][min(token, len(run.pieces) - 1)])
-    show_marked(scene)
-    st.download_button(
-        "HTML",
-        lambda: standalone_html(view, f"{scene.name}: layer {scene.layer}"),
-        f"prompt-{run.prompt.id}-layer-{scene.layer}.html",
-        "text/html",
-        icon=":material/download:",
-        on_click="ignore",
-        help="This view, tokens and all, as one page that needs no server. The button on the map "
-        "saves a PNG.",
-    )
-    st.caption(
-        "Space plays and pauses, ← and → step, Home and End go to the ends; Shift and arrows "
-        f"{'move' if scene.dim < 3 else 'turn'} the map. Tokens underlined were added by the model."
-        + (
-            ""
-            if other is None
-            else " Tokens are compared by their place: the first of A with the first of B, and so "
-            "on; of the shorter prompt the last one stays."
+    name = timeline.id.partition("/")[0]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(
+            "Space plays and pauses; ← and → step through the tokens; Home and End go to the "
+            f"ends; Shift and the arrow keys {'move' if scene.dim < 3 else 'turn'} the map. "
+            "Underlined tokens were generated by the model."
+            + (
+                f" The two prompts are aligned by the tokens they share; {_GAP} marks a token that "
+                "the other prompt lacks."
+                if timeline.beside
+                else ""
+            ),
+            width="stretch",
         )
-    )
-    if other is None:
-        _show_strongest(scene, run, token)
-    else:
-        _show_movers(scene, run, other, token)
+        st.download_button(
+            "HTML",
+            lambda: standalone_html(view, f"{scene.name}: layer {scene.layer}"),
+            f"prompt-{name}-layer-{scene.layer}.html",
+            "text/html",
+            icon=":material/download:",
+            on_click="ignore",
+            help="This view with its tokens, as one page that needs no server. The button on the "
+            "map saves a PNG.",
+        )
 
 
-def _token_of(run: Run, other: Run | None) -> int:
-    """The token that is chosen; at first the first one, of two prompts the first that differs."""
+def _token(usual: int, n_tokens: int) -> int:
     chosen = session.current().token
-    if other is None:
-        return min(chosen or 0, len(run.pieces) - 1)
-    last = max(len(run.pieces), len(other.pieces)) - 1
-    if chosen is not None:
-        return min(chosen, last)
-    pairs = zip(run.pieces, other.pieces, strict=False)
-    differ = (k for k, (a, b) in enumerate(pairs) if a.id != b.id)
-    return next(differ, min(len(run.pieces), len(other.pieces), last))
+    return max(0, min(usual if chosen is None else chosen, n_tokens - 1))
 
 
-def _tokens(run: Run) -> list[Token]:
+def _first_difference(pair: Pair) -> int:
+    """The first row in which the prompts differ; the last one where they are the same."""
+    ids = [[piece.id for piece in run.pieces] for run in pair.runs]
+    for row, (i, j) in enumerate(zip(*pair.places, strict=True)):
+        if i < 0 or j < 0 or ids[0][i] != ids[1][j]:
+            return row
+    return len(pair.places[0]) - 1
+
+
+def _tokens(run: Run, colors: TextColors | None, which: int = 0) -> list[Token]:
+    n = len(run.pieces)
+    fills = [""] * n if colors is None else colors.fills(which)
+    told = [""] * n if colors is None else colors.titles(which)
     return [
         Token(
             piece.text,
-            f"token {k + 1}" + (", added by the model" if piece.is_made else ""),
+            "\n".join(
+                part
+                for part in (
+                    f"token {k + 1}" + (", generated" if piece.is_made else ""),
+                    told[k],
+                    _next_words(run, k),
+                )
+                if part
+            ),
             piece.is_made,
+            fills[k],
         )
         for k, piece in enumerate(run.pieces)
     ]
+
+
+def _rows(tokens: list[Token], places: NDArray[np.int64], other: str) -> list[Token]:
+    """Tokens in the rows of both prompts."""
+    gap = Token(_GAP, f"only in {other}")
+    return [tokens[place] if place >= 0 else gap for place in places.tolist()]
+
+
+def _next_words(run: Run, token: int) -> str:
+    if not run.nexts:
+        return ""
+    return "next: " + ", ".join(f"{each.text} {each.probability:.0%}" for each in run.nexts[token])
+
+
+def _show_next(run: Run, token: int, where: str = "") -> None:
+    """What the model expects behind a token."""
+    if not run.nexts:
+        return
+    st.subheader(
+        f"Next token after {token + 1}{where}",
+        help="The tokens that the model gives the highest probability here.",
+    )
+    st.html(shares_list([(each.text, each.probability) for each in run.nexts[token]]))
 
 
 def _frames(scene: Scene, run: Run, site: str) -> Frames:
@@ -249,16 +320,16 @@ def _frames(scene: Scene, run: Run, site: str) -> Frames:
     return frames_of_run(scene.sha256, (run.prompt.id, scene.layer, site), make)
 
 
-def _frames_of_pair(scene: Scene, run: Run, other: Run, which: str) -> Frames:
+def _frames_of_pair(scene: Scene, pair: Pair, which: str) -> Frames:
     """One of two prompts, on a scale that both share; or their difference."""
 
     def make() -> Frames:
         if which == "A − B":
-            return frames_of(_difference(scene, run, other))
-        both = [each.activations[scene.layer, scene.site] for each in (run, other)]
-        return frames_of(both["AB".index(which)], scale_of(np.concatenate(both)))
+            return frames_of(pair.difference(scene))
+        both = [run.activations[scene.layer, scene.site] for run in pair.runs]
+        return frames_of(pair.values(scene, "AB".index(which)), scale_of(np.concatenate(both)))
 
-    key = (run.prompt.id, other.prompt.id, scene.layer, scene.site, which)
+    key = (pair.id, scene.layer, scene.site, which)
     return frames_of_run(scene.sha256, key, make)
 
 
@@ -277,8 +348,8 @@ def _panel(
         legend=Legend(
             label.capitalize(),
             None,
-            f"≤ −{scale:.2g}",
-            f"≥ {scale:.2g}",
+            f"≤ {number(-scale)}",
+            f"≥ {number(scale)}",
             signed=True,
             size="larger: further from 0",
         ),
@@ -287,29 +358,19 @@ def _panel(
     )
 
 
-def _difference(scene: Scene, run: Run, other: Run) -> NDArray[np.float32]:
-    """A − B token by token; of the shorter one the last token goes on."""
-    n = max(len(run.pieces), len(other.pieces))
-    return np.stack([_difference_at(scene, run, other, token) for token in range(n)])
-
-
-def _difference_at(scene: Scene, run: Run, other: Run, token: int) -> NDArray[np.float32]:
-    a, b = (
-        each.activations[scene.layer, scene.site][min(token, len(each.pieces) - 1)]
-        for each in (run, other)
+def _show_movers(scene: Scene, pair: Pair, token: int) -> None:
+    st.subheader(
+        f"Largest differences at token {token + 1}", help="Neurons by |A − B|, the largest first."
     )
-    return a.astype(np.float32) - b.astype(np.float32)
-
-
-def _show_strongest(scene: Scene, run: Run, token: int) -> None:
-    values = run.activations[scene.layer, scene.site][token].astype(np.float32)
-    st.subheader(f"Strongest at token {token + 1}")
-    _table(values, "activation")
-
-
-def _show_movers(scene: Scene, run: Run, other: Run, token: int) -> None:
-    difference = _difference_at(scene, run, other, token)
-    st.subheader(f"Top movers at token {token + 1}", help="Largest difference, A − B.")
+    a, b = (int(places[token]) for places in pair.places)
+    if a < 0 or b < 0:
+        st.write(f"Only prompt {'A' if b < 0 else 'B'} has a token here.")
+        return
+    values = [
+        run.activations[scene.layer, scene.site][place].astype(np.float32)
+        for run, place in zip(pair.runs, (a, b), strict=True)
+    ]
+    difference = values[0] - values[1]
     if not difference.any():
         st.write("None: up to this token the prompts are the same.")
         return
@@ -317,10 +378,10 @@ def _show_movers(scene: Scene, run: Run, other: Run, token: int) -> None:
 
 
 def _table(values: NDArray[np.floating], label: str) -> None:
-    order = np.argsort(-np.abs(values), kind="stable")[:_N_MOVERS]
-    columns = st.columns(4)
+    order = np.argsort(-np.abs(values), kind="stable")[:_N_STRONGEST]
+    columns = st.columns(3)
     for k, neuron in enumerate(order):
-        columns[k % 4].button(
+        columns[k % 3].button(
             f"N{neuron}  {number(values[neuron], '+.3g')}",
             key=f"{label} {k}",
             type="tertiary",

@@ -23,8 +23,8 @@ from dashboard.neuron_facts import (
     read_excerpts,
     written,
 )
-from dashboard.prompts import show
 from projector.corpus.batches import Corpus
+from projector.corpus.pieces import Pieces, readable
 from projector.corpus.tokens import read_corpus
 from projector.errors import UserError
 from projector.statistics.examples import Examples, gather_examples
@@ -154,10 +154,10 @@ def test_excerpts_are_what_the_model_does_there(gathered: tuple[Guest, Examples]
         read = ids if guest.architecture.is_causal else examples.ids[first:end].tolist()
         values = hooked(guest, read)[: len(ids), NEURON].tolist()
         n_shown = len(excerpt.texts)
-        assert excerpt.texts == tuple(show(decode([i])) for i in ids[-n_shown:])
+        assert "".join(excerpt.texts) == decode(ids[-n_shown:])
         np.testing.assert_allclose(excerpt.values, values[-n_shown:], rtol=1e-4, atol=1e-5)
         assert len(ids) - n_shown + excerpt.focus == at - first
-        assert excerpt.focus == min(20, at - first)
+        assert excerpt.focus == min(23, at - first)
         # Sequences fit into what is read, so that it is the value that was kept.
         focused = excerpt.values[excerpt.focus]
         assert focused == pytest.approx(excerpt.place.value, rel=2e-3, abs=1e-3)
@@ -200,9 +200,9 @@ def test_what_it_writes_is_its_output_weights_through_the_unembedding(
     effects = (effects - effects.mean()).tolist()[: len(found.loaded.tokenizer)]
     ranked = sorted(range(len(effects)), key=lambda i: effects[i])
     promoted, suppressed = written(found, LAYER, NEURON, most=5)
-    decode = found.loaded.tokenizer.decode
+    pieces = Pieces.of_tokenizer(found.loaded.tokenizer)
     for tokens, expected in ((promoted, ranked[::-1][:5]), (suppressed, ranked[:5])):
-        assert [each.text for each in tokens] == [show(decode([i])) for i in expected]
+        assert [each.text for each in tokens] == [readable(pieces.text(i)) for i in expected]
         np.testing.assert_allclose(
             [each.effect for each in tokens], [effects[i] for i in expected], rtol=1e-4, atol=1e-6
         )
@@ -210,7 +210,7 @@ def test_what_it_writes_is_its_output_weights_through_the_unembedding(
 
 
 def test_what_an_encoder_s_neuron_writes_is_not_told(guest: Guests) -> None:
-    with pytest.raises(UserError, match="more than a matrix"):
+    with pytest.raises(UserError, match="a layer of its own before the vocabulary"):
         written(guest(ENCODER), LAYER, NEURON)
 
 

@@ -15,21 +15,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dashboard import prompts
 from dashboard.guest import Guest
 from dashboard.prompts import (
     MOST_CHARACTERS,
     STORED_PROMPTS,
     Prompt,
+    align,
     can_generate,
     clean,
     continue_prompt,
     encode,
     has_chat,
+    is_empty,
     recall,
     run_prompt,
-    show,
     store,
 )
+from projector.corpus.pieces import Pieces, readable
 from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.storage.bounded import BoundedFolder
@@ -125,7 +128,8 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(family: str, gue
     assert len(encode(found, Prompt(TEXT, room))) == n_tokens
     with pytest.raises(UserError, match=f"has {n_tokens} tokens and {room + 1} are to be added"):
         encode(found, Prompt(TEXT, room + 1))
-    with pytest.raises(UserError, match=r"tokens, and the model takes 64: shorten it"):
+    n_long = len(found.loaded.tokenizer(TEXT * 20)["input_ids"])
+    with pytest.raises(UserError, match=rf"the model takes 64: shorten it by {n_long - 64} tokens"):
         encode(found, Prompt(TEXT * 20))
 
 
@@ -283,10 +287,64 @@ def test_activations_beyond_half_precision_stay_finite(guest: Guests) -> None:
     assert np.abs(values).max() > 5e4
 
 
-def test_signs_that_are_not_seen_are_shown() -> None:
-    assert show("a\nb\tc\r") == "a⏎\nb⇥\tc␍"
-    assert show("a\x00\u202eb\ud800") == "a��b�"
-    assert show("é <b> 漢") == "é <b> 漢"
+@pytest.mark.parametrize("family", [DECODER, GPT2])
+def test_next_tokens_are_the_most_probable_ones_at_each_token(
+    family: str, guest: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = guest(family)
+    model, tokenizer = found.loaded.model, found.loaded.tokenizer
+    run = run_prompt(found, Prompt(TEXT, 3), [(0, "mlp_post")])
+    ids = torch.tensor([[piece.id for piece in run.pieces]])
+    with torch.no_grad():
+        shares = model(input_ids=ids).logits[0].float().softmax(1)[:, : len(tokenizer)]
+    assert len(run.nexts) == len(run.pieces)
+    for told, row in zip(run.nexts, shares, strict=True):
+        values, best = row.topk(5)
+        np.testing.assert_allclose([each.probability for each in told], values, rtol=1e-4)
+        alone = [readable(Pieces.of_tokenizer(tokenizer, [i]).text(i)) for i in best.tolist()]
+        assert [each.text for each in told] == alone
+    # What is generated greedily is what was told first.
+    made = [k for k, piece in enumerate(run.pieces) if piece.is_made]
+    assert made
+    assert all(shares[k - 1].argmax() == run.pieces[k].id for k in made)
+    # A text too long for all its logits is run all the same.
+    monkeypatch.setattr(prompts, "_MOST_LOGITS", 10)
+    without = run_prompt(found, Prompt(TEXT, 3), [(0, "mlp_post")])
+    assert without.nexts == ()
+    np.testing.assert_array_equal(
+        without.activations[0, "mlp_post"], run.activations[0, "mlp_post"]
+    )
+
+
+def test_an_encoder_expects_no_next_token(guest: Guests) -> None:
+    assert run_prompt(guest(ENCODER), Prompt(TEXT), []).nexts == ()
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\x00\x07 "])
+def test_a_text_of_which_nothing_is_seen_is_empty(text: str) -> None:
+    assert is_empty(text)
+    assert not is_empty(text + "x")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "rows"),
+    [
+        ("abc", "abc", [(0, 0), (1, 1), (2, 2)]),
+        ("abc", "axbc", [(0, 0), (-1, 1), (1, 2), (2, 3)]),
+        ("axbc", "abc", [(0, 0), (1, -1), (2, 1), (3, 2)]),
+        ("axc", "ayc", [(0, 0), (1, 1), (2, 2)]),
+        ("axyc", "azc", [(0, 0), (1, 1), (2, -1), (3, 2)]),
+        ("ab", "", [(0, -1), (1, -1)]),
+        ("", "", []),
+    ],
+)
+def test_two_prompts_are_aligned_by_what_they_share(
+    a: str, b: str, rows: list[tuple[int, int]]
+) -> None:
+    first, second = align([ord(c) for c in a], [ord(c) for c in b])
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == rows
+    assert [i for i in first.tolist() if i >= 0] == list(range(len(a)))
+    assert [j for j in second.tolist() if j >= 0] == list(range(len(b)))
 
 
 PROMPTS = (

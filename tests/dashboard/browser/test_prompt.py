@@ -47,7 +47,10 @@ def test_a_prompt_s_tokens_are_stepped_through_with_keys(page: Page, app: App) -
     text = "".join(page.locator(".neuron-map .token").all_inner_texts())
     assert TEXT in text
     assert page.locator(".neuron-map .token.made").count() == 6
-    assert _token(page) == 0
+    # It opens on the prompt's last token.
+    until(lambda: _token(page) == n_tokens - 7)
+    page.keyboard.press("Home")
+    until(lambda: params(page).get("token") == "0")
     # Run was pressed last: the keys are the tokens' from here on.
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -70,10 +73,23 @@ def test_a_prompt_s_tokens_are_stepped_through_with_keys(page: Page, app: App) -
 
 def test_a_click_on_a_token_goes_there(page: Page, app: App) -> None:
     _open(page, app)
-    page.locator(".neuron-map .token").nth(5).click()
+    tokens = page.locator(".neuron-map .token")
+    tokens.nth(5).click()
     until(lambda: _token(page) == 5)
     until(lambda: params(page).get("token") == "5")
     expect(page.get_by_text("Strongest at token 6", exact=True)).to_be_visible()
+    # After a key, the token that was clicked isn't marked any more: one alone is.
+    page.keyboard.press("ArrowRight")
+    until(lambda: _token(page) == 6)
+    outlines = "es => es.map(e => [e.classList.contains('now'), getComputedStyle(e).outlineStyle])"
+    marked = [
+        k
+        for k, (now, outline) in enumerate(tokens.evaluate_all(outlines))
+        if now or outline != "none"
+    ]
+    assert marked == [6]
+    page.keyboard.press("ArrowLeft")
+    until(lambda: _token(page) == 5)
     # The slider too, with the keys that sliders have.
     page.get_by_role("slider", name="Token").press("ArrowLeft")
     until(lambda: _token(page) == 4)
@@ -84,7 +100,9 @@ def test_playback_asks_nothing_of_the_server(page: Page, app: App, watch: Watch)
     n_tokens = _open(page, app, n_new=20)
     page.get_by_label("Tokens per second").select_option("20")
     rest(page)
-    page.locator(".neuron-map .overlay").focus()
+    page.locator(".neuron-map .overlay").press("Home")
+    until(lambda: params(page).get("token") == "0")
+    rest(page)
     n_before, link = watch.n_sent, page.url
     page.keyboard.press(" ")
     until(lambda: _token(page) >= 5)
@@ -111,6 +129,7 @@ def test_playback_asks_nothing_of_the_server(page: Page, app: App, watch: Watch)
 def test_every_token_has_its_own_picture(page: Page, app: App) -> None:
     _open(page, app)
     pictures = set()
+    page.keyboard.press("Home")
     for token in range(4):
         until(lambda token=token: _token(page) == token)
         pictures.add(page.locator(".neuron-map .stage").screenshot())
@@ -130,7 +149,7 @@ def test_layer_and_prompt_change_under_a_camera_that_stays(page: Page, app: App)
     run_prompt(page, "so mi", n_new=0)
     until(lambda: page.locator(".neuron-map .token").count() < n_tokens)
     assert camera(page) == turned
-    assert _token(page) == 0
+    until(lambda: _token(page) == page.locator(".neuron-map .token").count() - 1)
 
 
 def test_two_prompts_stand_side_by_side_with_their_difference(page: Page, app: App) -> None:
@@ -138,13 +157,13 @@ def test_two_prompts_stand_side_by_side_with_their_difference(page: Page, app: A
     rest(page)
     run_prompt(page, TEXT, "esh ti gam", n_new=2)
     # The first token is the same of both, and of no use to begin with.
-    expect(page.get_by_text("Top movers at token 2", exact=True)).to_be_visible()
+    expect(page.get_by_text("Largest differences at token 2", exact=True)).to_be_visible()
     state = wait_for_map(page)
     strips = page.locator(".neuron-map .strip")
     expect(strips).to_have_count(2)
     for strip, name, text in zip(strips.all(), "AB", (TEXT, "esh ti gam"), strict=True):
         expect(strip).to_contain_text(name)
-        assert text in "".join(strip.locator(".token").all_inner_texts())
+        assert text in "".join(strip.locator(".token").all_inner_texts()).replace("∅", "")
         expect(strip.locator(".now")).to_have_count(1)
     # A, B and A − B: the same points, other values.
     shown = [each.split("/") for each in state["shown"].split()]
@@ -158,16 +177,17 @@ def test_two_prompts_stand_side_by_side_with_their_difference(page: Page, app: A
     assert scales[2].startswith("Difference")
     until(lambda: {"prompt", "other"} <= set(params(page)))
     page.keyboard.press("ArrowRight")
-    expect(page.get_by_text("Top movers at token 3", exact=True)).to_be_visible()
+    expect(page.get_by_text("Largest differences at token 3", exact=True)).to_be_visible()
     page.keyboard.press("Home")
     expect(page.get_by_text("up to this token the prompts are the same")).to_be_visible()
-    # Of the shorter one the last token stays.
+    # Each row holds what both have there; a sign stands for a token that one lacks.
     page.keyboard.press("End")
-    n_tokens = [strip.locator(".token").count() for strip in strips.all()]
-    assert len(set(n_tokens)) == 2
-    until(lambda: _token(page) == max(n_tokens) - 1)
-    for strip, n in zip(strips.all(), n_tokens, strict=True):
-        expect(strip.locator(".token").nth(n - 1)).to_have_class(re.compile("now"))
+    texts = [strip.locator(".token").all_inner_texts() for strip in strips.all()]
+    assert len(texts[0]) == len(texts[1])
+    assert any("∅" in row for row in zip(*texts, strict=True))
+    until(lambda: _token(page) == len(texts[0]) - 1)
+    for strip in strips.all():
+        expect(strip.locator(".token").last).to_have_class(re.compile("now"))
     # Alone again.
     page.get_by_text("Compare with a second prompt").click()
     until(lambda: len(drawn(page)["shown"].split()) == 2)

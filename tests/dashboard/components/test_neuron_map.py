@@ -79,8 +79,8 @@ def test_the_values_of_all_tokens_travel_at_once() -> None:
     assert data["tokens_id"] == "id"
     # As they are: it is the browser that makes text of them.
     assert data["tokens"] == [
-        {"text": "<b>", "title": "first", "made": False},
-        {"text": "x", "title": "second", "made": True},
+        {"text": "<b>", "title": "first", "made": False, "color": ""},
+        {"text": "x", "title": "second", "made": True, "color": ""},
     ]
     assert data["tokens_beside"] == data["tokens"][1:]
 

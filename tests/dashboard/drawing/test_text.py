@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from dashboard.drawing import palette
-from dashboard.drawing.text import colored_tokens, number, page_text, page_words
+from dashboard.drawing.text import (
+    Line,
+    color_scale,
+    colored_lines,
+    colored_tokens,
+    number,
+    page_text,
+    page_words,
+    shares_list,
+)
 from projector.errors import UserError, named
 from projector.storage.resuming import Work, decide
 
@@ -91,9 +100,38 @@ def test_only_the_focus_is_underlined() -> None:
 def test_numbers_that_are_none_are_shown_all_the_same(value: float, scale: float) -> None:
     found = read(colored_tokens(["a", "b"], [value, 0.0], scale))
     assert found.texts == ["a", "b"]
-    assert found.elements[1][1]["title"] == f"{value:.3g}".replace("-", "−")
+    first = found.elements[1][1]
     if math.isnan(value):
-        assert background(found.elements[1][1])[1] == 0
+        # Nothing is known of it.
+        assert first == {"style": ""}
+    else:
+        assert first["title"] == f"{value:.3g}".replace("-", "−")
+
+
+def test_excerpts_stand_below_one_another_behind_their_heads() -> None:
+    lines = [
+        Line(f"{HOSTILE[0]} {k}", HOSTILE, [math.nan] * (len(HOSTILE) - 1) + [1.0], 2)
+        for k in range(2)
+    ]
+    found = read(f"<span>{colored_lines(lines, 1.0)}</span>")
+    tags = [tag for tag, _ in found.elements]
+    assert tags.count("span") == 1 + 2 * len(HOSTILE)
+    assert set(tags) == {"div", "span"}
+    # Only what is known has a colour.
+    is_colored = ["background" in str(a.get("style")) for t, a in found.elements if t == "span"]
+    assert sum(is_colored) == 2
+
+
+def test_a_scale_of_colours_names_its_ends() -> None:
+    found = read(color_scale(HOSTILE[0], 0.25))
+    assert found.texts[0] == HOSTILE[0]
+    assert [text for text in found.texts if text][1:] == ["−0.25", "+0.25"]
+
+
+def test_probable_tokens_have_bars_as_long_as_they_are_probable() -> None:
+    page = shares_list([(HOSTILE[0], 0.5), (HOSTILE[1], 0.125)])
+    assert re.findall(r"width:([\d.]+)%", page) == ["50.0", "12.5"]
+    assert "<script" not in page
 
 
 def test_no_tokens_make_an_empty_paragraph() -> None:
@@ -114,7 +152,7 @@ def test_a_page_calls_settings_as_its_fields_are_called() -> None:
         f"{named('memory_budget')} or {named('keep_statistics', True)}"
     )
     assert error.worded(page_words) == (
-        "Calibration sequences is less than Fewest neurons of a pole: 5; see memory budget or "
+        "Calibration sequences is less than Smallest pole: 5; see memory budget or "
         "keep statistics: yes"
     )
 

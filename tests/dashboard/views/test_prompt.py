@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from dashboard.views import prompt as prompt_view
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2, Open
 from tests.dashboard.pages import (
     FAMILIES,
+    GROUPING,
     NEURON,
     SCRIPT,
     ask,
@@ -58,10 +60,7 @@ def test_a_prompt_is_shown_token_by_token(
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ("", "The prompt is empty"),
-        (" \n ", "The prompt is empty"),
-        ("\x00\x1b", "The prompt is empty"),
-        ("kalo " * 100, "and the model takes 64: shorten it"),
+        ("kalo " * 100, "and the model takes 64: shorten it by "),
         ("x" * 200_001, "characters: give 200,000 at most"),
     ],
 )
@@ -69,13 +68,120 @@ def test_a_prompt_is_shown_token_by_token(
 def test_a_prompt_that_can_not_be_run_is_said(
     family: str, typed: str, says: str, open_page: Open
 ) -> None:
-    at = ask(open_page("prompt", projection=family), typed)
+    at = ask(open_page("prompt", projection=family), "kalo mi")
+    before, selected = tokens_of(at), link(at)
+    at = ask(at, typed)
     (error,) = errors(at)
     assert says in error
-    # And the app goes on.
-    at = ask(at, "kalo mi")
+    # What ran before is still there, and what can't be run isn't in the link.
+    assert tokens_of(at) == before
+    assert link(at) == selected
+    assert at.text_area(key="prompt text").value == typed
+    at = ask(at, "kalo")
     assert errors(at) == []
-    assert tokens_of(at)
+    assert len(tokens_of(at)) < len(before)
+
+
+@pytest.mark.parametrize("typed", ["", " \n ", "\x00\x1b"])
+def test_an_emptied_prompt_clears_the_page(typed: str, open_page: Open) -> None:
+    at = ask(open_page("prompt"), "kalo mi", other="raso")
+    assert {"prompt", "other"} <= set(link(at))
+    at = ask(at, typed)
+    assert errors(at) == []
+    assert maps_of(at) == []
+    assert len(at.info) == 1
+    assert not {"prompt", "other", "token"} & set(link(at))
+
+
+def test_a_prompt_opens_on_its_last_token(open_page: Open) -> None:
+    at = ask(open_page("prompt"), "kalo mi ten", n_new=3)
+    (found,) = maps_of(at)
+    n_prompt = sum(not token["made"] for token in found["tokens"])
+    assert found["token"] == n_prompt - 1
+    assert any(each.value == f"Strongest at token {n_prompt}" for each in at.subheader)
+    again = open_page("prompt", **link(at) | {"token": 1})
+    assert maps_of(again)[0]["token"] == 1
+
+
+def to(at: Any, page: str) -> Any:
+    """Another page, as a click in the menu opens it."""
+    at._page_hash = calc_hash(page)
+    return at.run()
+
+
+def test_fields_keep_what_was_typed_while_another_page_is_looked_at(open_page: Open) -> None:
+    at = open_page("prompt")
+    at.toggle(key="compare").set_value(True).run()
+    at.text_area(key="prompt text").set_value("kalo mi")
+    at.text_area(key="other text").set_value("raso")
+    at.number_input(key="prompt tokens").set_value(3)
+    at.checkbox(key="prompt chat").set_value(True)
+    # Nothing was run.
+    assert not to(at.run(), "poles").text_area
+    to(at, "prompt")
+    assert at.text_area(key="prompt text").value == "kalo mi"
+    assert at.text_area(key="other text").value == "raso"
+    assert at.number_input(key="prompt tokens").value == 3
+    assert at.checkbox(key="prompt chat").value
+    assert at.toggle(key="compare").value
+
+
+def test_tokens_are_coloured_by_a_neuron_or_a_pole(open_page: Open) -> None:
+    at = ask(open_page("prompt", neuron=NEURON, grouping=GROUPING), "kalo mi ten", n_new=2)
+
+    def shown() -> tuple[list[str], str]:
+        assert errors(at) == []
+        found = tokens_of(at)
+        (scale,) = [str(each.proto) for each in at.get("html") if "linear" in str(each.proto)]  # type: ignore[union-attr]
+        return [token["color"] for token in found], scale
+
+    by_neuron, scale = shown()
+    assert f"L1 N{NEURON}" in scale
+    assert all(re.fullmatch("#[0-9a-f]{8}", color) for color in by_neuron)
+    assert all(f"L1 N{NEURON}: " in token["title"] for token in tokens_of(at))
+    at.segmented_control(key="color text by").set_value("Pole").run()
+    by_pole, scale = shown()
+    assert "Pole 0, mean of" in scale
+    assert by_pole != by_neuron
+    # The choice stays while another page is looked at.
+    to(to(at, "poles"), "prompt")
+    assert shown()[0] == by_pole
+    at.segmented_control(key="color text by").set_value("Nothing").run()
+    assert {token["color"] for token in tokens_of(at)} == {""}
+
+
+def test_a_prompt_s_tokens_are_coloured_without_a_choice_of_ones_own(open_page: Open) -> None:
+    at = ask(open_page("prompt"), "kalo mi ten", n_new=0)
+    titles = [token["title"].splitlines()[1] for token in tokens_of(at)]
+    assert all("strongest at the prompt's last token" in title for title in titles)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_next_tokens_are_told_at_each_token(family: str, open_page: Open) -> None:
+    at = ask(open_page("prompt", projection=family), "kalo mi ten", n_new=2)
+    assert errors(at) == []
+    titles = [token["title"].splitlines()[-1] for token in tokens_of(at)]
+    is_told = family != ENCODER
+    assert all(title.startswith("next: ") == is_told for title in titles)
+    heads = [each.value for each in at.subheader]
+    assert any(head.startswith("Next token after") for head in heads) == is_told
+
+
+def test_prompts_that_differ_by_an_insertion_are_aligned(open_page: Open) -> None:
+    at = ask(open_page("prompt"), "kalo mi", n_new=0, other="kalo raso mi")
+    assert errors(at) == []
+    (found,) = maps_of(at)
+    rows = [[token["text"] for token in found[name]] for name in ("tokens", "tokens_beside")]
+    assert len(rows[0]) == len(rows[1])
+    pairs = list(zip(*rows, strict=True))
+    assert any(a == "∅" for a, _ in pairs)
+    assert pairs[-1][0] == pairs[-1][1]
+    # It opens on the first difference; where one has no token there is no difference.
+    at_gap = next(k for k, (a, b) in enumerate(pairs) if a != b)
+    assert found["token"] == at_gap
+    difference = decoded(found["panels"][2]["values"], np.int8, len(pairs), 40)
+    for k, (a, b) in enumerate(pairs):
+        assert difference[k].any() == ("∅" not in (a, b) and k > at_gap)
 
 
 def test_control_signs_are_left_out(open_page: Open) -> None:
@@ -102,9 +208,13 @@ def test_two_prompts_stand_side_by_side_on_one_scale(open_page: Open) -> None:
     a, b, difference = found["panels"]
     assert a["scale"] == b["scale"]
     assert a["positions_id"] == b["positions_id"] == difference["positions_id"]
-    n = min(a["frames"], b["frames"])
+    # Where one has no token, nothing is compared.
+    both = [
+        "∅" not in (x["text"], y["text"])
+        for x, y in zip(found["tokens"], found["tokens_beside"], strict=True)
+    ]
     shown = [
-        decoded(p["values"], np.int8, p["frames"], 40)[:n].astype(int) for p in (a, b, difference)
+        decoded(p["values"], np.int8, len(both), 40)[both].astype(int) for p in (a, b, difference)
     ]
     # What is beyond a scale has its end's colour.
     is_told = (np.abs(shown) < 127).all(axis=0)

@@ -1,0 +1,163 @@
+"""The fields of a prompt. What is typed there stays there while other pages are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from dashboard.drawing.text import page_text
+from dashboard.prompts import Prompt, clean, is_empty, recall
+from dashboard.state import session
+from dashboard.state.store import stored_prompts
+from projector.errors import UserError
+
+_EXAMPLE = "def mean(values):\n    return sum(values) / len("
+_USUAL = {"prompt tokens": 24}
+_FIELDS = ("prompt text", "other text", "prompt tokens", "prompt chat", "compare")
+_KEPT, _ASKED, _PROBLEM = "kept fields", "asked prompts", "prompt problem"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be run, and selected once it has run."""
+
+    prompt: Prompt
+    other: Prompt | None = None
+
+
+def keep(*keys: str) -> None:
+    """Hold what widgets of these keys hold: Streamlit forgets them once another page is drawn."""
+    kept = st.session_state.setdefault(_KEPT, {})
+    kept.update({key: st.session_state[key] for key in keys if key in st.session_state})
+
+
+def restore(*keys: str) -> None:
+    """Give widgets of these keys what they held, before they are drawn."""
+    kept = st.session_state.get(_KEPT, {})
+    for key in keys:
+        if key in kept and key not in st.session_state:
+            st.session_state[key] = kept[key]
+
+
+def show_fields() -> None:
+    """Draw the fields, and what could not be understood of them."""
+    state = st.session_state
+    restore(*_FIELDS)
+    _fill_in()
+    for key, value in _USUAL.items():
+        state.setdefault(key, value)
+    compare = st.toggle("Compare with a second prompt", key="compare", on_change=_compared)
+    columns = st.columns(2 if compare else 1)
+    # No form: it would send what was typed only with a click on its button, and lose it otherwise.
+    columns[0].text_area(
+        "Prompt A" if compare else "Prompt",
+        key="prompt text",
+        placeholder=_EXAMPLE,
+        height=90,
+        on_change=lambda: keep(*_FIELDS),
+    )
+    if compare:
+        columns[1].text_area(
+            "Prompt B",
+            key="other text",
+            placeholder=_EXAMPLE,
+            height=90,
+            on_change=lambda: keep(*_FIELDS),
+        )
+    left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
+    left.number_input(
+        "Tokens to add",
+        0,
+        500,
+        key="prompt tokens",
+        help="How many tokens the model generates, greedily; 0 for none.",
+        on_change=lambda: keep(*_FIELDS),
+    )
+    middle.checkbox(
+        "As a chat",
+        key="prompt chat",
+        help="Send the prompt through the model's chat template, where it has one.",
+        on_change=lambda: keep(*_FIELDS),
+    )
+    right.button("Run", type="primary", width="stretch", key="run prompt", on_click=_send)
+    keep(*_FIELDS)
+    problem = state.pop(_PROBLEM, None)
+    if problem:
+        session.tell(problem)
+
+
+def asked() -> Asked | None:
+    """What Run was pressed for and has not run yet."""
+    found = st.session_state.get(_ASKED)
+    return found if isinstance(found, Asked) else None
+
+
+def drop() -> None:
+    """It is not to be run: it can't be, or the user stopped it. What is selected stays."""
+    st.session_state.pop(_ASKED, None)
+
+
+def select(prompt_id: str, other_id: str | None) -> None:
+    """Select what has run."""
+    drop()
+    session.change(prompt=prompt_id, other=other_id, token=None)
+    _remember_filled(prompt_id, other_id)
+
+
+def _send() -> None:
+    """Ask for what was typed, before the page runs. An empty field asks for nothing."""
+    state = st.session_state
+    keep(*_FIELDS)
+    drop()
+    if is_empty(state["prompt text"]):
+        session.change(prompt=None, other=None, token=None)
+        _remember_filled(None, None)
+        return
+
+    def typed(key: str) -> Prompt | None:
+        if is_empty(state.get(key) or ""):
+            return None
+        n_new, as_chat = int(state["prompt tokens"]), bool(state["prompt chat"])
+        return Prompt(clean(state[key]), n_new, as_chat)
+
+    try:
+        first = typed("prompt text")
+        second = typed("other text") if state.get("compare") else None
+    except UserError as error:
+        state[_PROBLEM] = page_text(error)
+        return
+    if first is not None:
+        state[_ASKED] = Asked(first, second)
+
+
+def _compared() -> None:
+    keep(*_FIELDS)
+    session.change(other=None)
+
+
+def _fill_in() -> None:
+    """The fields hold what is selected, also when that came from a link or by a step back."""
+    chosen, state = session.current(), st.session_state
+    for name, key, prompt_id in (
+        ("prompt", "prompt text", chosen.prompt),
+        ("other", "other text", chosen.other),
+    ):
+        if prompt_id == state.get(f"filled {name}"):
+            continue
+        state[f"filled {name}"] = prompt_id
+        if name == "other":
+            state["compare"] = prompt_id is not None
+        if prompt_id is None:
+            continue
+        try:
+            prompt = recall(prompt_id, stored_prompts())
+        except UserError:
+            # The page says so, where it would show what the prompt does.
+            continue
+        state[key] = prompt.text
+        state["prompt tokens"], state["prompt chat"] = prompt.n_new, prompt.as_chat
+
+
+def _remember_filled(prompt_id: str | None, other_id: str | None) -> None:
+    st.session_state["filled prompt"], st.session_state["filled other"] = prompt_id, other_id
