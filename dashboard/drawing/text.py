@@ -145,6 +145,19 @@ def shares_list(shares: Sequence[tuple[str, float]]) -> str:
     )
 
 
+def written_list(effects: Sequence[tuple[str, float]]) -> str:
+    """Texts with signed numbers, as HTML: one a line."""
+    rows = "".join(
+        f'<code style="background:none;white-space:pre-wrap;overflow-wrap:anywhere">'
+        f'{html.escape(text)}</code><span style="text-align:right">{number(value, "+.3f")}</span>'
+        for text, value in effects
+    )
+    return (
+        '<div style="display:grid;grid-template-columns:1fr max-content;gap:0.3rem 0.8rem;'
+        f'font-size:0.85rem;font-variant-numeric:tabular-nums">{rows}</div>'
+    )
+
+
 def neuron_name(layer: int, site: str) -> str:
     """What a neuron's number stands behind, such as ``L3``."""
     short = short_words(site)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import streamlit as st
 
 from dashboard.drawing.text import page_text
-from dashboard.prompts import Prompt, clean, is_empty, recall
+from dashboard.frame.work import working
+from dashboard.prompts import (
+    Prompt,
+    Run,
+    as_it_can,
+    can_generate,
+    clean,
+    is_empty,
+    recall,
+    run_prompt,
+)
 from dashboard.state import session
+from dashboard.state.loading import run_of
+from dashboard.state.scene import Scene
 from dashboard.state.store import stored_prompts
 from projector.errors import UserError
 
@@ -103,6 +116,26 @@ def select(prompt_id: str, other_id: str | None) -> None:
     drop()
     session.change(prompt=prompt_id, other=other_id, token=None)
     _remember_filled(prompt_id, other_id)
+
+
+def run(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Run:
+    """What a prompt does in the model: run now, where no page has run it.
+
+    Args:
+        on_stop: called when the user stops it.
+
+    Raises:
+        UserError: see :func:`dashboard.prompts.run_prompt`.
+    """
+    maps = tuple(scene.projection.maps)
+
+    def make() -> Run:
+        with working("Running the prompt", on_stop) as work, scene.model() as guest:
+            if prompt.n_new and can_generate(guest):
+                work.begin("Generating", prompt.n_new, "tokens")
+            return run_prompt(guest, as_it_can(guest, prompt), maps, advance=work.advance)
+
+    return run_of(prompt, scene.model_name, scene.sha256, maps, make)
 
 
 def _send() -> None:

@@ -9,13 +9,14 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from dashboard.guest import Guest
 from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
-from projector.model.loading import load_model
+from projector.model.loading import BUNDLED, load_model
 
 # How soon one who waits is heard who does not want to any more.
 _WAIT_SECONDS = 0.5
@@ -93,7 +94,16 @@ class ModelRoom:
 
     def _load(self, name: str) -> Guest:
         with _memory_errors():
-            loaded = load_model(name, device=self._device, dtype=self._dtype, with_head=True)
+            try:
+                loaded = load_model(name, device=self._device, dtype=self._dtype, with_head=True)
+            except UserError as error:
+                if Path(name).exists() or name == BUNDLED:
+                    raise
+                # A projection knows a model's folder by its last name alone.
+                raise UserError(
+                    f"{error}; where it is a folder on this machine, start the app with --model "
+                    "and that folder"
+                ) from error
             return Guest(loaded, find_architecture(loaded.model))
 
     def _release(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,19 +23,9 @@ from dashboard.drawing.text import color_scale, neuron_name, number, page_text, 
 from dashboard.frame import asking
 from dashboard.frame.chosen import marked_of, show_chosen, show_marked, sites_beside
 from dashboard.frame.text_colors import TextColors, choose_text_colors
-from dashboard.frame.work import working
-from dashboard.prompts import (
-    Prompt,
-    Run,
-    align,
-    as_it_can,
-    can_generate,
-    recall,
-    run_prompt,
-    store,
-)
+from dashboard.prompts import Run, align, recall, store
 from dashboard.state import session
-from dashboard.state.loading import extent_at, fact_of, frames_of_run, points_at, run_of
+from dashboard.state.loading import extent_at, fact_of, frames_of_run, points_at
 from dashboard.state.scene import Scene
 from dashboard.state.store import stored_prompts
 from projector.errors import UserError
@@ -101,7 +90,7 @@ def _run_asked(scene: Scene, asked: asking.Asked) -> None:
     try:
         for k, prompt in enumerate(given):
             try:
-                _run(scene, prompt, asking.drop)
+                asking.run(scene, prompt, asking.drop)
             except UserError as error:
                 if len(given) == 1:
                     raise
@@ -125,22 +114,10 @@ def _run_selected(scene: Scene, prompt_id: str) -> Run:
         # What is selected is run: without this it would begin again at once.
         st.session_state[_STOPPED] = prompt_id
 
-    run = _run(scene, prompt, stop)
+    run = asking.run(scene, prompt, stop)
     if prompt.as_chat and not run.prompt.as_chat:
         st.warning("This model has no chat template: the prompt is sent as plain text.")
     return run
-
-
-def _run(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Run:
-    maps = tuple(scene.projection.maps)
-
-    def make() -> Run:
-        with working("Running the prompt", on_stop) as work, scene.model() as guest:
-            if prompt.n_new and can_generate(guest):
-                work.begin("Adding tokens", prompt.n_new, "tokens")
-            return run_prompt(guest, as_it_can(guest, prompt), maps, advance=work.advance)
-
-    return run_of(prompt, scene.model_name, scene.sha256, maps, make)
 
 
 def _paired(run: Run, other: Run) -> Pair:

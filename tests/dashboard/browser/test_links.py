@@ -35,7 +35,7 @@ def test_a_copied_link_restores_the_view(open_page: Callable[..., Page], app: Ap
     assert "kalo" not in link
     other = open_page()
     other.goto(link)
-    expect(heading(other)).to_have_text("What a prompt lights up")
+    expect(heading(other)).to_have_text("What a prompt activates")
     wait_for_map(other)
     assert drawn(other)["shown"] == state["shown"]
     assert drawn(other)["token"] == "3"

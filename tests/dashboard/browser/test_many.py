@@ -32,7 +32,7 @@ def test_contexts_never_mix(open_page: Callable[..., Page], app: App) -> None:
     for k, page in enumerate(pages):
         page.goto(app.link("prompt", layer=k % 2, neuron=k), wait_until="commit")
     for k, page in enumerate(pages):
-        expect(heading(page)).to_have_text("What a prompt lights up", timeout=PATIENCE_S * 1000)
+        expect(heading(page)).to_have_text("What a prompt activates", timeout=PATIENCE_S * 1000)
         page.get_by_role("textbox", name="Prompt", exact=True).fill(_prompt(k))
         page.get_by_role("spinbutton", name="Tokens to add").fill(str(k % 3))
     for page in pages:

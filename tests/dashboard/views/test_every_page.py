@@ -57,7 +57,7 @@ def test_pages_are_told_apart_by_their_titles(open_page: Open) -> None:
         "overview": "Overview",
         "map": "Layer 1: attention output",
         "neuron": "L1 attn out N7",
-        "prompt": "What a prompt lights up",
+        "prompt": "What a prompt activates",
         "heatmap": "Correlations in layer 1: attention output",
         "poles": "Poles in layer 1: attention output",
         "pruning": "What pruning costs",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,11 @@ from tests.dashboard.pages import (
 )
 
 
+def n_underlined(at: Any) -> int:
+    """How many excerpts are shown: each has one token that drives the neuron."""
+    return sum(str(each.proto).count("border-bottom") for each in at.get("html"))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_card_reads_text_once_and_keeps_it(family: str, open_page: Open, root: Path) -> None:
     at = open_page("neuron", projection=family, neuron=NEURON)
@@ -29,7 +35,7 @@ def test_a_card_reads_text_once_and_keeps_it(family: str, open_page: Open, root:
     examples = Examples.load(stored_examples().path / examples_name(sha256, 1, "mlp_post"))
     n_excerpts = int((examples.highest_at[NEURON] >= 0).sum())
     assert n_excerpts >= 3
-    assert sum("border-bottom" in str(each.proto) for each in at.get("html")) == n_excerpts  # type: ignore[union-attr]
+    assert n_underlined(at) == n_excerpts
     for kind in ("lowest", "quantiles", "at random"):
         at.segmented_control(key="examples kind").set_value(kind).run()
         assert errors(at) == []

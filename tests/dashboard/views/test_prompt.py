@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from streamlit.util import calc_hash
 
+from dashboard.frame import asking
 from dashboard.prompts import Prompt, store
 from dashboard.state.store import stored_prompts
-from dashboard.views import prompt as prompt_view
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2, Open
 from tests.dashboard.pages import (
     FAMILIES,
@@ -249,7 +249,7 @@ def test_a_model_that_runs_out_of_memory_is_said(
 
     at = open_page("prompt")
     with monkeypatch.context() as patched:
-        patched.setattr(prompt_view, "run_prompt", fail)
+        patched.setattr(asking, "run_prompt", fail)
         (error,) = errors(ask(at, "kalo mi"))
     assert "Out of memory" in error
     # What failed is not kept.
@@ -261,8 +261,8 @@ def test_a_prompt_that_was_stopped_is_not_run_again_by_itself(
     open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = []
-    whole = prompt_view.run_prompt
-    monkeypatch.setattr(prompt_view, "run_prompt", lambda *a, **k: ran.append(1) or whole(*a, **k))
+    whole = asking.run_prompt
+    monkeypatch.setattr(asking, "run_prompt", lambda *a, **k: ran.append(1) or whole(*a, **k))
     prompt = store(Prompt("kalo mi", 2), stored_prompts())
     at = open_page("heatmap", prompt=prompt)
     # As the button beside the progress does.
