@@ -75,7 +75,8 @@ def _by_neuron(scene: Scene, runs: Sequence[Run]) -> TextColors | None:
 
 
 def _by_pole(scene: Scene, runs: Sequence[Run]) -> TextColors | None:
-    poles = poles_at(scene.path, scene.layer, scene.site, scene.layout, session.pole_settings())
+    settings = session.pole_settings(scene.projection, scene.layer, scene.site)
+    poles = poles_at(scene.path, scene.layer, scene.site, scene.layout, settings)
     if not poles.poles:
         st.caption("This map has no pole with the settings in use.")
         return None

@@ -5,7 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.drawing.figures import histogram_figure
-from dashboard.drawing.text import color_scale, colored_tokens, neuron_name, number, written_list
+from dashboard.drawing.text import (
+    color_scale,
+    colored_tokens,
+    neuron_name,
+    number,
+    page_text,
+    written_list,
+)
 from dashboard.frame import asking
 from dashboard.frame.exports import offer_figure
 from dashboard.frame.neuron_text import show_text
@@ -21,6 +28,7 @@ from dashboard.state.loading import (
 )
 from dashboard.state.scene import Scene
 from projector.errors import UserError
+from projector.naming.names import read_names, write_name
 from projector.statistics.examples import Examples
 
 TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
@@ -80,8 +88,11 @@ def _show_head(scene: Scene, neuron: int) -> None:
         )
     labels = labels_of(scene.path, scene.layer, scene.site)
     label = labels[neuron] if labels else None
+    fires, name = st.columns([3, 2], vertical_alignment="center", gap="large")
     if label is not None:
-        st.markdown(f"Fires on **{session.plain(label.text)}**", help=label.in_words)
+        fires.markdown(f"Fires on **{session.plain(label.text)}**", help=label.in_words)
+    with name, session.problems():
+        _show_name(scene, neuron)
     state = (
         "is dead: its activation never varies over the corpus"
         if neuron in scene.dead
@@ -91,6 +102,33 @@ def _show_head(scene: Scene, neuron: int) -> None:
     )
     if state:
         st.warning(f"This neuron {state}.", icon=":material/do_not_disturb_on:")
+
+
+def _show_name(scene: Scene, neuron: int) -> None:
+    """The user's own name for it, which is kept beside the projection."""
+    key = f"name of {scene.layer} {scene.site} {neuron}"
+    problem = st.session_state.pop("name problem", None)
+    known = read_names(scene.path).of_neuron(scene.layer, scene.site, neuron) or ""
+    if problem is None:
+        session.bind(key, known)
+
+    def write() -> None:
+        try:
+            typed = st.session_state[key]
+            write_name(scene.path, typed, scene.layer, scene.site, neuron=neuron)
+        except UserError as error:
+            st.session_state["name problem"] = page_text(error)
+
+    st.text_input(
+        "Your name for it",
+        key=key,
+        placeholder="Your name for it",
+        label_visibility="collapsed",
+        on_change=write,
+        help="Kept beside the projection, and shown in place of its label.",
+    )
+    if problem:
+        session.tell(problem)
 
 
 def _show_figures(scene: Scene, neuron: int) -> None:
@@ -103,7 +141,8 @@ def _show_figures(scene: Scene, neuron: int) -> None:
             number(spread[neuron]),
             help="Standard deviation of its activation over the corpus.",
         )
-    poles = poles_at(scene.path, scene.layer, scene.site, scene.layout, session.pole_settings())
+    settings = session.pole_settings(scene.projection, scene.layer, scene.site)
+    poles = poles_at(scene.path, scene.layer, scene.site, scene.layout, settings)
     pole = int(poles.labels[neuron])
     if pole < 0:
         st.caption("It belongs to no pole with the settings in use.")

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import html
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from dashboard.state.store import examples_name, stored_examples
+from projector.corpus.pieces import Pieces
+from projector.corpus.tokens import read_corpus
+from projector.model.architecture.finding import find_architecture
+from projector.model.loading import load_model
+from projector.naming.names import read_names
 from projector.projection.projection import Projection
-from projector.statistics.examples import Examples
+from projector.sites import map_name
+from projector.statistics.example_facts import (
+    EXAMPLES_FILE,
+    MAP_TENSORS,
+    SHARED_TENSORS,
+    ExampleFacts,
+)
+from projector.statistics.examples import Examples, gather_examples
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import (
     FAMILIES,
@@ -19,14 +36,65 @@ from tests.dashboard.pages import (
 )
 
 
+@pytest.fixture(scope="module")
+def with_examples(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root whose projection holds what drives its neurons, as a fit keeps it, and no model."""
+    own = tmp_path_factory.mktemp("examples")
+    shutil.copytree(root / DECODER, own / DECODER)
+    if not Projection.load(own / DECODER).has_examples:
+        add_examples(own / DECODER, root / "models" / DECODER, root / "seen.txt")
+    return own
+
+
+@pytest.fixture(scope="module")
+def without_examples(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root as older versions left it: no projection holds examples."""
+    own = tmp_path_factory.mktemp("bare") / "root"
+    shutil.copytree(root, own)
+    for path in own.rglob(EXAMPLES_FILE):
+        path.unlink()
+    return own
+
+
+@pytest.fixture
+def open_neuron(without_examples: Path, start: Open) -> Open:
+    """``open_neuron(**params)``: the page where the fit kept no examples."""
+
+    def make(**params: object) -> AppTest:
+        usual: dict[str, object] = {"projection": DECODER, "layer": 1, "site": "mlp_post"}
+        return start(without_examples, "neuron", **usual | params).run()
+
+    return make
+
+
+def add_examples(folder: Path, model: Path, text: Path) -> None:
+    """What a fit keeps, gathered map by map."""
+    loaded = load_model(str(model), device="cpu")
+    architecture = find_architecture(loaded.model)
+    corpus = read_corpus(str(text), loaded.tokenizer, sequence_length=40, max_tokens=1500)
+    projection, tensors = Projection.load(folder), {}
+    for layer, site in projection.maps:
+        found = gather_examples(
+            loaded.model, architecture, corpus, layer, site, n_extremes=10, n_sample=200
+        )
+        shared = {name: getattr(found, name) for name in SHARED_TENSORS}
+        own = {f"{map_name(layer, site)}.{name}": getattr(found, name) for name in MAP_TENSORS}
+        tensors |= shared | own
+    is_place = ("highest_at", "lowest_at", "sample_at")
+    tensors = {k: t.int() if k.split(".")[-1] in is_place else t for k, t in tensors.items()}
+    tensors |= Pieces.of_tokenizer(loaded.tokenizer, tensors["ids"].tolist()).state()
+    facts = ExampleFacts(10, len(tensors["sample_at"]), is_whole=True, source=corpus.source)
+    replace(projection, example_facts=facts, example_tensors=tensors).save(folder, force=True)
+
+
 def n_underlined(at: Any) -> int:
     """How many excerpts are shown: each has one token that drives the neuron."""
     return sum(str(each.proto).count("border-bottom") for each in at.get("html"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_card_reads_text_once_and_keeps_it(family: str, open_page: Open, root: Path) -> None:
-    at = open_page("neuron", projection=family, neuron=NEURON)
+def test_a_card_reads_text_once_and_keeps_it(family: str, open_neuron: Open, root: Path) -> None:
+    at = open_neuron(projection=family, neuron=NEURON)
     assert at.title[0].value == f"L1 N{NEURON}"
     at.text_input(key="examples source").set_value("unseen.txt")
     at.button(key="read examples").click().run()
@@ -40,7 +108,7 @@ def test_a_card_reads_text_once_and_keeps_it(family: str, open_page: Open, root:
         at.segmented_control(key="examples kind").set_value(kind).run()
         assert errors(at) == []
     # Another session reads nothing again, and another neuron has its own.
-    again = open_page("neuron", projection=family, neuron=NEURON + 1)
+    again = open_neuron(projection=family, neuron=NEURON + 1)
     assert errors(again) == []
     assert not [each for each in again.button if each.key == "read examples"]
     assert again.title[0].value == f"L1 N{NEURON + 1}"
@@ -67,8 +135,8 @@ def test_a_card_reads_text_once_and_keeps_it(family: str, open_page: Open, root:
         ("stdlib:moon", "no split 'moon'"),
     ],
 )
-def test_a_text_that_can_not_be_read_is_said(source: str, says: str, open_page: Open) -> None:
-    at = open_page("neuron", neuron=NEURON)
+def test_a_text_that_can_not_be_read_is_said(source: str, says: str, open_neuron: Open) -> None:
+    at = open_neuron(neuron=NEURON)
     at.text_input(key="examples source").set_value(source)
     at.button(key="read examples").click().run()
     (error,) = errors(at)
@@ -90,3 +158,98 @@ def test_damaged_examples_are_said_and_the_rest_is_shown(open_page: Open, root: 
     (error,) = errors(at)
     assert "is damaged: remove it" in error
     assert any("vocabulary" in each.value for each in at.subheader)
+
+
+def open_saved(start: Open, folder: Path, **params: object) -> AppTest:
+    usual: dict[str, object] = {"projection": DECODER, "layer": 1, "site": "mlp_post"}
+    return start(folder, "neuron", **usual | params).run()
+
+
+def test_saved_examples_are_shown_at_once_and_without_the_model(
+    with_examples: Path, start: Open
+) -> None:
+    """There is no model here that could be run."""
+    at = open_saved(start, with_examples, neuron=NEURON)
+    (error,) = errors(at)
+    # Only what weights tell is missing, and it is said how to give them.
+    assert "start the app with --model" in error
+    projection = Projection.load(with_examples / DECODER)
+    examples, pieces = projection.examples(1, "mlp_post"), projection.pieces
+    (page,) = [str(each.proto) for each in at.get("html") if "border-bottom" in str(each.proto)]  # type: ignore[union-attr]
+    assert n_underlined(at) == int((examples.highest_at[NEURON] >= 0).sum())
+    for place in examples.highest_at[NEURON].tolist():
+        (text,) = pieces.texts([int(examples.ids[place])])
+        assert html.escape(text) in page
+    kinds = at.segmented_control(key="examples kind")
+    for kind, n in (("lowest", 10), ("quantiles", 7), ("at random", 8)):
+        kinds.set_value(kind).run()
+        assert n_underlined(at) == n
+    assert any("Fires on" in each.value for each in at.markdown)
+    assert any("seen" in each.value or "made-up" in each.value for each in at.caption)
+    assert not [each for each in at.button if each.key == "read examples"]
+
+
+def test_a_click_on_a_neighbour_or_an_arrow_goes_to_another_neuron(
+    with_examples: Path, start: Open
+) -> None:
+    at = open_saved(start, with_examples, neuron=0)
+    assert at.button(key="neuron Left").disabled
+    at.button(key="neuron Right").click().run()
+    assert at.title[0].value == "L1 N1"
+    assert at.query_params["neuron"] in ("1", ["1"])
+    assert not at.button(key="neuron Left").disabled
+    rho = Projection.load(with_examples / DECODER).correlation(1, "mlp_post")
+    order = [int(j) for j in rho[1].argsort(descending=True) if j != 1][:10]
+    links = [each.proto for each in at.get("page_link")]  # type: ignore[union-attr]
+    named = [link.label.split()[0] for link in links if re.match(r"N\d+ ", link.label)]
+    assert named[:10] == [f"N{j}" for j in order]
+
+
+def test_a_name_of_ones_own_is_kept_beside_the_projection(
+    with_examples: Path, start: Open, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(with_examples, own)
+    at = open_saved(start, own, neuron=NEURON)
+    key = f"name of 1 mlp_post {NEURON}"
+    at.text_input(key=key).set_value(SCRIPT).run()
+    assert read_names(own / DECODER).of_neuron(1, "mlp_post", NEURON) == SCRIPT
+    again = open_saved(start, own, neuron=NEURON)
+    assert again.text_input(key=key).value == SCRIPT
+    assert open_saved(start, own, neuron=NEURON + 1).text_input[0].value != SCRIPT
+    # One that can't be kept is said, and stays in the field.
+    again.text_input(key=key).set_value("x" * 200).run()
+    assert any("too long" in each or "at most" in each for each in errors(again))
+    assert read_names(own / DECODER).of_neuron(1, "mlp_post", NEURON) == SCRIPT
+
+
+def test_a_text_of_ones_own_shows_the_neuron_on_every_token(open_page: Open) -> None:
+    at = open_page("neuron", neuron=NEURON)
+    at.text_area(key="text to try").set_value("kalo <b> mi")
+    at.button(key="try text").click().run()
+    assert errors(at) == []
+    pages = [str(each.proto) for each in at.get("html")]  # type: ignore[union-attr]
+    (page,) = [each for each in pages if "&lt;b" in each or "&lt;" in each]
+    assert page.count("<span") >= 3
+    # It is there for the next neuron too, and an emptied field takes it away.
+    at.button(key="neuron Right").click().run()
+    assert any("&lt;" in str(each.proto) for each in at.get("html"))  # type: ignore[union-attr]
+    at.text_area(key="text to try").set_value(" ")
+    at.button(key="try text").click().run()
+    assert not any("&lt;" in str(each.proto) for each in at.get("html"))  # type: ignore[union-attr]
+    assert errors(at) == []
+
+
+def test_a_projection_without_examples_says_how_to_get_them(
+    without_examples: Path, start: Open, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    for name in (DECODER, "models"):
+        shutil.copytree(without_examples / name, own / name)
+    at = open_saved(start, own, neuron=NEURON)
+    assert errors(at) == []
+    assert any("holds no examples" in each.value for each in at.info)
+    assert at.button(key="read examples").label == "Find examples"
+    # Its text isn't here: the page says how to give it.
+    assert at.text_input(key="examples source").value == ""
+    assert any("`--root`" in each.value for each in at.caption)
