@@ -15,7 +15,7 @@ from dashboard.views import map as map_view
 # Less empty space above: what a page is about is to be seen without scrolling. Numbers stand beside
 # pictures, and are no headlines. Not in config.toml: any theme there would end dark and light.
 _STYLE = """<style>
-[data-testid='stMainBlockContainer'] { padding-top: 3.5rem; }
+[data-testid='stMainBlockContainer'] { padding: 3.5rem 2.5rem 3rem; }
 [data-testid='stMetricValue'] { font-size: 1.5rem; }
 </style>"""
 # Drawn here: an icon by name would be fetched from a server of fonts.

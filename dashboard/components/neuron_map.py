@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from dashboard.components.sources import script, style
 from dashboard.drawing import palette
-from dashboard.drawing.encoding import id_of, middle_of, text_of
+from dashboard.drawing.encoding import frame_of, id_of, text_of
+from dashboard.drawing.groups import Groups
 from dashboard.drawing.legend import Hover, Legend
 
-_HERE = Path(__file__).parent
 _SENT = "sent positions"
 AXES = ("axis 1", "axis 2", "axis 3")
 
@@ -38,8 +39,15 @@ class Panel:
         scale: what 127 stands for.
         value_label: what ``values`` are, with their unit.
         selected: the chosen neuron.
+        near: neurons and their ρ with the chosen one, strongest first: lines lead to them.
+        is_isolated: these and the chosen neuron are shown alone.
         marked: neurons with a ring.
-        colors: (256, 3) uint8, a palette of its own; None for that of the view.
+        groups: named on the map and listed beside it; ``group`` is the number of the chosen one.
+        is_by_group: whether ``values`` are the colours of ``groups``.
+        labels: of each neuron what it fires on, empty where unknown; or nothing at all.
+        snippets: likewise a text that drives it.
+        colors: (256, 3) uint8, a palette of its own; None for that of the view. ``colors_dark`` is
+            that of a dark page, where it is another.
         legend: what its colours and sizes mean, where maps differ in that.
     """
 
@@ -51,9 +59,17 @@ class Panel:
     scale: float = 1.0
     value_label: str = "activation"
     selected: int | None = None
+    near: tuple[tuple[int, float], ...] = ()
+    is_isolated: bool = False
     marked: tuple[int, ...] = ()
+    groups: Groups | None = None
+    group: int | None = None
+    is_by_group: bool = False
+    labels: tuple[str, ...] = ()
+    snippets: tuple[str, ...] = ()
     hover: tuple[Hover, ...] = ()
     colors: NDArray[np.uint8] | None = None
+    colors_dark: NDArray[np.uint8] | None = None
     legend: Legend | None = None
     values_id: str | None = None
 
@@ -91,38 +107,45 @@ class Timeline:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Maps side by side, with one camera: all that is drawn.
+    """Maps side by side, with one camera: all that is drawn. Each is centred and fills its room.
 
     Attributes:
         dim: 2 for flat maps.
-        extent: how far from the middle of each map's points is to be seen, along any axis.
-        colors: (256, 3) uint8, the palette of ``Panel.values``.
+        colors: (256, 3) uint8, the palette of ``Panel.values``; None for that of groups.
         legend: one for all maps; None where each has its own.
         label: what a screen reader says of it.
+        axes: their names; None where positions mean nothing but who is near whom.
+        beside: the map whose chosen neuron and groups are listed beside it, if any.
+        has_lasso: whether neurons of flat maps can be selected by drawing around them.
     """
 
     panels: Sequence[Panel]
     dim: int
-    extent: float
-    colors: NDArray[np.uint8]
+    colors: NDArray[np.uint8] | None = None
     legend: Legend | None = None
     timeline: Timeline | None = None
     height: int = 560
     label: str = "Map of neurons"
+    axes: tuple[str, ...] | None = AXES
+    beside: int | None = None
+    has_lasso: bool = False
 
     def data(self, sent: set[str]) -> dict[str, Any]:
         """What the browser needs, but for what it was ``sent`` already, told by its ids."""
         timeline = self.timeline or Timeline("")
+        light, dark = palette.groups(), palette.groups(dark=True)
         return {
             "dim": self.dim,
-            "extent": self.extent,
             "height": self.height,
             "label": self.label,
-            "axes": list(AXES),
+            "axes": None if self.axes is None else list(self.axes),
             "panels": [_panel(each, sent) for each in self.panels],
-            "palette": text_of(self.colors),
+            "palette": text_of(light if self.colors is None else self.colors),
+            "palette_dark": text_of(dark if self.colors is None else self.colors),
             "diverging": text_of(palette.diverging()),
             "legend": None if self.legend is None else _legend(self.legend),
+            "beside": self.beside,
+            "has_lasso": self.has_lasso,
             "tokens_id": timeline.id,
             "tokens": [_token(each) for each in timeline.tokens],
             "tokens_beside": [_token(each) for each in timeline.beside],
@@ -136,6 +159,9 @@ def neuron_map(
     key: str,
     on_pick: Callable[[int, int], None] | None = None,
     on_token: Callable[[int], None] | None = None,
+    on_choose: Callable[[int, int | None], None] | None = None,
+    on_isolate: Callable[[int, int | None], None] | None = None,
+    on_mark: Callable[[int, tuple[int, ...]], None] | None = None,
 ) -> None:
     """Draw a view.
 
@@ -146,15 +172,41 @@ def neuron_map(
         key: of this place on the page; its camera stays while the key does.
         on_pick: called with the panel and the neuron that was clicked, before the page runs again.
         on_token: called with the token at which the user came to rest.
+        on_choose: called with the panel and the number of the group that was chosen there, or None.
+        on_isolate: called with the panel and the neuron whose neighbours alone are shown, or None.
+        on_mark: called with the panel and the neurons that a lasso caught, ascending.
     """
     sent: set[str] = st.session_state.setdefault(_SENT, set())
 
+    def told(name: str, key_of: str) -> tuple[int, Any] | None:
+        """What the browser told, with the panel that it is of; None for one that is not there."""
+        value = st.session_state[key].get(name)
+        panel = int(value["panel"]) if value else -1
+        return (panel, value[key_of]) if 0 <= panel < len(view.panels) else None
+
+    def is_there(panel: int, neuron: int) -> bool:
+        return 0 <= neuron < len(view.panels[panel].points)
+
     def picked() -> None:
-        value = st.session_state[key].get("picked")
-        if value and on_pick is not None:
-            panel, neuron = int(value["panel"]), int(value["neuron"])
-            if 0 <= panel < len(view.panels) and 0 <= neuron < len(view.panels[panel].points):
-                on_pick(panel, neuron)
+        found = told("picked", "neuron")
+        if found and on_pick is not None and is_there(found[0], int(found[1])):
+            on_pick(found[0], int(found[1]))
+
+    def chose() -> None:
+        found = told("chosen", "pole")
+        if found and on_choose is not None:
+            on_choose(found[0], None if found[1] is None else int(found[1]))
+
+    def isolated() -> None:
+        found = told("isolated", "neuron")
+        if found and on_isolate is not None:
+            on_isolate(found[0], None if found[1] is None else int(found[1]))
+
+    def marked() -> None:
+        found = told("marked", "neurons")
+        if found and on_mark is not None:
+            neurons = sorted({int(each) for each in found[1]})
+            on_mark(found[0], tuple(each for each in neurons if is_there(found[0], each)))
 
     def rested() -> None:
         value = st.session_state[key].get("token")
@@ -174,6 +226,9 @@ def neuron_map(
         on_picked_change=picked,
         on_token_change=rested,
         on_missing_change=missed,
+        on_chosen_change=chose,
+        on_isolated_change=isolated,
+        on_marked_change=marked,
     )
 
 
@@ -181,8 +236,8 @@ def standalone_html(view: View, title: str) -> str:
     """The view as one page that needs no server and no network."""
     # Of any token's text: neither the end of an element nor the beginning of a comment.
     data = json.dumps(view.data(set())).replace("<", "\\u003c")
-    script = _source("js").replace("export default function", "const mount = function", 1)
-    return _PAGE.format(title=html.escape(title), style=_source("css"), script=script, data=data)
+    code = script().replace("export default function", "const mount = function", 1)
+    return _PAGE.format(title=html.escape(title), style=style(), script=code, data=data)
 
 
 _PAGE = """<!doctype html>
@@ -212,18 +267,13 @@ mount({{ parentElement: root, data: document.getElementById("data").textContent,
 
 
 @cache
-def _source(kind: str) -> str:
-    return (_HERE / f"neuron_map.{kind}").read_text(encoding="utf-8")
-
-
-@cache
 def _component() -> Any:
     # Registered once: a second one of the same name would take the first one's place.
     return st.components.v2.component(
         "transformer_projector_map",
         html='<div class="neuron-map"></div>',
-        css=_source("css"),
-        js=_source("js"),
+        css=style(),
+        js=script(),
     )
 
 
@@ -232,30 +282,44 @@ def _token(token: Token) -> dict[str, Any]:
 
 
 def _panel(panel: Panel, sent: set[str]) -> dict[str, Any]:
+    def once(id: str, make: Callable[[], Any]) -> Any:
+        """What is made, where the browser has it not yet."""
+        if id in sent:
+            return None
+        sent.add(id)
+        return make()
+
     positions_id = id_of(panel.points)
     values_id = panel.values_id or id_of(
         panel.values, *([] if panel.sizes is None else [panel.sizes])
     )
     frames = len(panel.values) if panel.values.ndim == 2 else None
-    has_positions = positions_id in sent
-    has_values = frames is not None and values_id in sent
-    sent |= {positions_id} | ({values_id} if frames is not None else set())
+    middle, reach = frame_of(panel.points)
     return {
         "title": panel.title,
         "name": panel.name,
         "positions_id": positions_id,
-        "positions": None if has_positions else text_of(panel.points.astype(np.float32)),
-        "middle": middle_of(panel.points).tolist(),
+        "positions": once(positions_id, lambda: text_of(panel.points.astype(np.float32))),
+        "middle": middle.tolist(),
+        "reach": reach.tolist(),
         "values_id": values_id,
-        "values": None if has_values else text_of(panel.values),
+        "values": text_of(panel.values)
+        if frames is None
+        else once(values_id, lambda: text_of(panel.values)),
         "sizes": None if panel.sizes is None else text_of(panel.sizes),
         "frames": frames,
         "scale": panel.scale,
         "value_label": panel.value_label,
-        "palette": None if panel.colors is None else text_of(panel.colors),
+        "colors": None if panel.colors is None else text_of(panel.colors),
+        "colors_dark": None if panel.colors_dark is None else text_of(panel.colors_dark),
         "legend": None if panel.legend is None else _legend(panel.legend),
         "selected": panel.selected,
+        "near": [list(each) for each in panel.near],
+        "isolated": panel.is_isolated,
         "marked": list(panel.marked),
+        "by_group": panel.is_by_group,
+        **_groups(panel, once),
+        **_texts(panel, once),
         "hover": [
             {
                 "label": each.label,
@@ -264,6 +328,39 @@ def _panel(panel: Panel, sent: set[str]) -> dict[str, Any]:
             }
             for each in panel.hover
         ],
+    }
+
+
+def _groups(panel: Panel, once: Callable[[str, Callable[[], Any]], Any]) -> dict[str, Any]:
+    groups = panel.groups
+    if groups is None:
+        return {"membership_id": None, "groups": [], "group": None}
+    numbers = [each.number for each in groups.items]
+    membership_id = id_of(groups.membership)
+    return {
+        "membership_id": membership_id,
+        "membership": once(membership_id, lambda: text_of(groups.membership)),
+        "groups": [asdict(each) for each in groups.items],
+        "groups_title": groups.title,
+        "groups_note": groups.note,
+        "groups_more": groups.more,
+        # As the browser counts them: in the order of the list.
+        "group": numbers.index(panel.group) if panel.group in numbers else None,
+    }
+
+
+def _texts(panel: Panel, once: Callable[[str, Callable[[], Any]], Any]) -> dict[str, Any]:
+    if not any(panel.labels) and not any(panel.snippets):
+        return {"texts_id": None}
+    # Of the texts themselves: a user may have written another name.
+    both = "\0".join((*panel.labels, "\0", *panel.snippets)).encode("utf-8", "replace")
+    texts_id = hashlib.sha256(both).hexdigest()[:16]
+    return {
+        "texts_id": texts_id,
+        "texts": once(
+            texts_id,
+            lambda: {"labels": list(panel.labels), "snippets": list(panel.snippets) or None},
+        ),
     }
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard.drawing import palette
-from dashboard.drawing.encoding import bounds, to_bytes
+from dashboard.drawing.encoding import bounds, to_bytes, to_signed
+from dashboard.drawing.groups import colors_of
 from dashboard.drawing.legend import Hover, Legend
+from dashboard.drawing.text import number
 from pruning.poles.poles import Poles
 
 MEASURES = {
@@ -25,45 +27,56 @@ COLORS = {
     "none": "None",
 }
 SIZES = {"none": "All alike", **{name: label for name, (label, _) in MEASURES.items()}}
-# Of what has a colour that no other one has.
-_MOST_NAMED = palette.N_GROUPS
 _PLAIN_SIZE = 110
 
 
 @dataclass(frozen=True, eq=False)
 class Coloring:
-    """Colours of N neurons: (N,) uint8 into a (256, 3) palette, and what they mean."""
+    """Colours of N neurons, and what they mean.
+
+    Attributes:
+        values: (N,) uint8, indices of a palette.
+        colors, colors_dark: (256, 3) uint8, that palette on a light and on a dark page; None for
+            that of groups.
+    """
 
     values: NDArray[np.uint8]
-    colors: NDArray[np.uint8]
     legend: Legend
+    colors: NDArray[np.uint8] | None = None
+    colors_dark: NDArray[np.uint8] | None = None
 
 
 def color_by_pole(poles: Poles) -> Coloring:
-    """Poles in colours of their own, the rest grey."""
+    """Poles in colours of their own as far as there are any, the rest grey; see :mod:`.groups`."""
     labels = poles.labels.numpy()
-    items: list[tuple[str, int | None]] = [
-        (f"pole {k} ({pole.size})", int(palette.group_index(np.array([k]))[0]))
-        for k, pole in enumerate(poles.poles[:_MOST_NAMED])
-    ]
-    if len(poles.poles) > _MOST_NAMED:
-        items.append((f"and {len(poles.poles) - _MOST_NAMED} more, in these colours again", None))
+    # Of −1, no pole, the last.
+    colors = np.append(colors_of(poles), np.uint8(palette.NO_GROUP))
+    items: list[tuple[str, int | None]] = []
+    n_others = len(poles.poles) - palette.N_GROUPS
+    if n_others > 0:
+        items.append((f"the other {n_others:,} poles", palette.OTHER_GROUP))
     items.append(("in no pole", palette.NO_GROUP))
-    return Coloring(
-        palette.group_index(labels),
-        palette.groups(),
-        Legend("Pole", tuple(items)),
-    )
+    return Coloring(colors[labels], Legend("", tuple(items)))
 
 
 def color_by_measure(name: str, values: NDArray[np.floating]) -> Coloring:
-    """A number in shades; extremes beyond the outermost hundredth share a shade."""
+    """A number in shades; extremes beyond the outermost hundredth share a shade.
+
+    One with a sign has two hues, of equal reach to both sides of 0.
+    """
     shown, least, most = _scaled(name, values)
+    is_signed = name != "spread" and bool((values[np.isfinite(values)] < 0).any())
+    if is_signed:
+        most = max(abs(least), abs(most)) or 1.0
+        least = -most
     low, high = (10**least, 10**most) if name == "spread" else (least, most)
+    legend = Legend(MEASURES[name][0], None, number(low), number(high))
+    if is_signed:
+        # 128 is zero in that table.
+        painted = (to_signed(shown, most).astype(np.int16) + 128).astype(np.uint8)
+        return Coloring(painted, legend, palette.diverging(), palette.diverging())
     return Coloring(
-        to_bytes(shown, least, most),
-        palette.sequential(),
-        Legend(MEASURES[name][0], None, f"{low:.2g}", f"{high:.2g}"),
+        to_bytes(shown, least, most), legend, palette.sequential(), palette.sequential(dark=True)
     )
 
 
@@ -75,19 +88,18 @@ def color_by_state(n_neurons: int, dead: list[int], nonfinite: list[int]) -> Col
         (f"{n_neurons - len(dead) - len(nonfinite):,} alive", 2),
         (f"{len(dead):,} dead, {len(nonfinite):,} not finite: without a place", palette.NO_GROUP),
     )
-    return Coloring(values, palette.groups(), Legend("Neurons", items))
+    return Coloring(values, Legend("Neurons", items))
 
 
 def color_alike(n_neurons: int) -> Coloring:
     """One colour."""
     return Coloring(
         np.full(n_neurons, 2, dtype=np.uint8),
-        palette.groups(),
         Legend("", ((f"{n_neurons:,} neurons", 2),)),
     )
 
 
-STAYS, GOES = 2, 5
+STAYS, GOES = 2, 1
 
 
 def group_values(n_neurons: int, gone: Sequence[int]) -> NDArray[np.uint8]:
@@ -108,14 +120,14 @@ def plain_sizes(n_neurons: int) -> NDArray[np.uint8]:
     return np.full(n_neurons, _PLAIN_SIZE, dtype=np.uint8)
 
 
-def hover_of(poles: Poles | None, measures: dict[str, NDArray[np.floating]]) -> tuple[Hover, ...]:
-    """What a point tells: its pole and its measures."""
-    found = []
-    if poles is not None:
-        names = ("in no pole", *(f"pole {k}" for k in range(len(poles.poles))))
-        found.append(Hover("", poles.labels.numpy().astype(np.float32) + 1, names))
-    found += [Hover(MEASURES[name][0].lower(), values) for name, values in measures.items()]
-    return tuple(found)
+def size_words(name: str) -> str:
+    """What the legend says of sizes; empty where all are alike."""
+    return f"larger: higher {MEASURES[name][0].lower()}" if name in MEASURES else ""
+
+
+def hover_of(measures: dict[str, NDArray[np.floating]]) -> tuple[Hover, ...]:
+    """What a point tells of its measures."""
+    return tuple(Hover(MEASURES[name][0].lower(), values) for name, values in measures.items())
 
 
 def _scaled(name: str, values: NDArray[np.floating]) -> tuple[NDArray[np.floating], float, float]:

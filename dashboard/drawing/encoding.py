@@ -43,13 +43,16 @@ def in_three(positions: Tensor) -> NDArray[np.float32]:
     return result
 
 
-def middle_of(points: Floats) -> NDArray[np.float64]:
-    """The mean of (N, 3) points, (3,); those without a position do not count, and of none it is 0.
+def frame_of(points: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The middle of the box around (N, 3) points, and how far it reaches from there: (3,) each.
 
-    A map is drawn about it: not every layout is centred.
+    A map is drawn about its own middle and in its own scale: layouts need not be centred.
     """
     placed = points[np.isfinite(points).all(axis=1)].astype(np.float64)
-    return placed.mean(axis=0) if len(placed) else np.zeros(points.shape[1])
+    if not len(placed):
+        return np.zeros(points.shape[1]), np.ones(points.shape[1])
+    least, most = placed.min(axis=0), placed.max(axis=0)
+    return (least + most) / 2, (most - least) / 2
 
 
 def bounds(values: Floats, low: float = 0.01, high: float = 0.99) -> tuple[float, float]:

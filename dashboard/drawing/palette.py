@@ -1,4 +1,7 @@
-"""Colours that people tell apart, also those who see few: tables of 256 for the map."""
+"""Colours that people can distinguish, also those who see few: tables of 256 for the map.
+
+Where a light and a dark page need others, a table has both, in the same order of hues.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +10,38 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 
-# Index 0 is grey, for neurons in no group.
+# Index 0 is for neurons in no group.
 NO_GROUP = 0
-_GREY = "#b4b8bd"
-# Okabe and Ito 2008, without black and yellow, which a page of either theme swallows; then Paul
-# Tol's muted scheme. The first eight and the grey are told apart by those who lack a receptor too.
+_NO_GROUP_COLORS = ("#a3a9b1", "#6d747d")
+# Groups beyond those with a colour of their own.
+_OTHER_COLORS = ("#7b8794", "#8a94a0")
+# Found by search: no two are close, nor one to the page's greys, for those who lack a receptor
+# neither; each has a contrast of 3 to its page. No more than eight do.
 _GROUPS = (
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-    "#882255",
-    "#999933",
-    "#44AA99",
-    "#AA4499",
-    "#88CCEE",
-    "#CC6677",
-    "#6A5ACD",
-    "#117733",
+    ("#e85203", "#ff9119"),
+    ("#0e94f8", "#1184fb"),
+    ("#3d9171", "#12c98e"),
+    ("#a23ea6", "#ee9ff4"),
+    ("#3e41ee", "#9d5bb0"),
+    ("#0b426c", "#85fefa"),
+    ("#5c010f", "#b95803"),
+    ("#5d5303", "#feec5a"),
 )
 N_GROUPS = len(_GROUPS)
-# Cividis, made for colour-blind readers (Nuñez et al. 2018, doi:10.1371/journal.pone.0199239).
+OTHER_GROUP = N_GROUPS + 1
+# Parts of cividis, made for colour-blind readers (Nuñez et al. 2018,
+# doi:10.1371/journal.pone.0199239): on a light page the more the darker, on a dark one the lighter.
 _SEQUENTIAL = (
-    "#00224e",
-    "#123570",
-    "#3b496c",
-    "#575d6d",
-    "#707173",
-    "#8a8678",
-    "#a59c74",
-    "#c3b369",
-    "#e1cc55",
-    "#fee838",
+    ("#d9c45c", "#b3a26d", "#8a8678", "#707173", "#575d6d", "#3b496c", "#123570", "#00224e"),
+    ("#34456b", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"),
 )
 # Blue for below zero, orange for above, grey between: to be seen on white and on black.
 _DIVERGING = ("#0b5fb0", "#3f8fd6", "#86b4dc", "#a9adb3", "#e0a173", "#dd7a2c", "#c2500a")
 
 
-def sequential() -> Bytes:
-    """(256, 3) uint8, dark to light."""
-    return _blend(_SEQUENTIAL)
+def sequential(*, dark: bool = False) -> Bytes:
+    """(256, 3) uint8: the more, the further from the page."""
+    return _blend(_SEQUENTIAL[dark])
 
 
 def diverging() -> Bytes:
@@ -56,17 +49,17 @@ def diverging() -> Bytes:
     return _blend(_DIVERGING)
 
 
-def groups() -> Bytes:
-    """(256, 3) uint8: index 0 is no group; others go round."""
-    colors = np.array([_rgb(color) for color in _GROUPS])
-    table = colors[(np.arange(256) - 1) % len(colors)]
-    table[NO_GROUP] = _rgb(_GREY)
-    return table.astype(np.uint8)
+def groups(*, dark: bool = False) -> Bytes:
+    """(256, 3) uint8: index 0 is no group, 1 to :data:`N_GROUPS` one each, others share a grey."""
+    table = np.tile(np.array(_rgb(_OTHER_COLORS[dark]), dtype=np.uint8), (256, 1))
+    table[NO_GROUP] = _rgb(_NO_GROUP_COLORS[dark])
+    table[1:OTHER_GROUP] = [_rgb(pair[dark]) for pair in _GROUPS]
+    return table
 
 
 def group_index(groups_: NDArray[np.integer]) -> Bytes:
-    """The index of a group's colour: groups 0, 1, … go round, −1 is no group."""
-    index = 1 + groups_ % len(_GROUPS)
+    """The index of a group's colour: the first have their own, −1 is no group."""
+    index = np.minimum(groups_ + 1, OTHER_GROUP)
     return np.where(groups_ < 0, NO_GROUP, index).astype(np.uint8)
 
 

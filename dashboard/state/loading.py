@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dashboard.ablation import Outcome
 from dashboard.drawing.cells import Cells, cells_of, usual_limit
-from dashboard.drawing.encoding import Frames, in_three, middle_of
+from dashboard.drawing.encoding import Frames, in_three
 from dashboard.pole_finding import MOST_AT_ONCE, find_apart
 from dashboard.prompts import Prompt, Run
 from dashboard.roots import find_folders
@@ -134,23 +134,6 @@ def points_at(path: Path, layer: int, site: str, layout: str) -> NDArray[np.floa
         return in_three(projection.positions(layer, site, layout))
 
     return of_projection("points", path, layer, site, layout, make=make)
-
-
-def extent_at(path: Path, layout: str) -> float:
-    """How far points of any map of a layout are from its own middle along an axis, at most.
-
-    One scale for all maps; each is drawn about :func:`dashboard.drawing.encoding.middle_of`.
-    """
-
-    def make(projection: Projection) -> float:
-        greatest = 0.0
-        for layer, site in projection.maps:
-            points = points_at(path, layer, site, layout)
-            apart = np.nan_to_num(np.abs(points - middle_of(points)))
-            greatest = max(greatest, float(apart.max(initial=0.0)))
-        return greatest or 1.0
-
-    return of_projection("extent", path, layout, make=make)
 
 
 def moments_at(path: Path, layer: int, site: str) -> tuple[NDArray[np.float32], ...]:

@@ -9,80 +9,111 @@ import pyarrow as pa
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard.components.neuron_map import Panel, View, neuron_map, standalone_html
+from dashboard.components.neuron_map import AXES, Panel, View, neuron_map, standalone_html
 from dashboard.drawing import coloring, palette
+from dashboard.drawing.groups import groups_of
 from dashboard.drawing.legend import Legend
 from dashboard.drawing.text import neuron_name, page_text
 from dashboard.drawing.trust import trust_figures
 from dashboard.frame import exports
 from dashboard.frame.chosen import (
-    marked_of,
     poles_shown,
     show_chosen,
     show_marked,
     sites_beside,
 )
+from dashboard.neuron_facts import neighbours
 from dashboard.state import session
-from dashboard.state.loading import extent_at, moments_at, points_at, poles_at
-from dashboard.state.scene import Scene
-from dashboard.state.selection import parse_neuron
+from dashboard.state.loading import correlation_at, moments_at, points_at, poles_at
+from dashboard.state.scene import Scene, usual_layout
 from projector.errors import UserError
 from projector.layouts.registry import OBJECTIVES
 from projector.sites import site_words
 from pruning.poles.poles import Poles
 
 TITLE, ICON, PATH = "Map", ":material/scatter_plot:", "map"
+USUAL_COLOR = "pole"
+_HEIGHT = 600
+# What an objective places by, in a word.
+_OBJECTIVES = {"stress": "Distances", "neighbours": "Neighbours", "linear": "Linear order"}
 
 
 def show(scene: Scene) -> None:
     """Draw the page."""
     st.title(session.plain(f"Layer {scene.layer}: {site_words(scene.site)}"))
-    left, middle, right = st.columns([2, 2, 3], vertical_alignment="bottom")
-    color = left.selectbox(
-        "Colour", list(coloring.COLORS), format_func=coloring.COLORS.__getitem__, key="map colour"
-    )
-    size = middle.selectbox(
-        "Size", list(coloring.SIZES), format_func=coloring.SIZES.__getitem__, key="map size"
-    )
-    right.text_input(
-        "Find a neuron",
-        key="find neuron",
-        placeholder="L3 N345",
-        on_change=lambda: _find(scene),
-    )
-    problem = st.session_state.pop("find problem", None)
-    if problem:
-        session.tell(problem, ":material/search_off:")
-    sites = sites_beside(scene, scene.projection.maps)
-    if len(sites) > 1:
-        other = next(site for site in sites if site != scene.site)
-        both = st.toggle(
-            f"{site_words(other).capitalize()} beside it", value=True, key="map beside"
-        )
-        sites = sites if both else [scene.site]
-    place, trust = st.columns([4, 1])
-    with place, session.problems():
+    sites, color, size = _choose(scene)
+    with session.problems():
         view = draw(scene, sites, color, size)
+        _show_trust(scene)
         show_chosen(scene)
         show_marked(scene)
         _offer(scene, view)
-    with trust:
-        _show_trust(scene)
-    _tell(scene)
-    with place:
-        _find_poles(scene, sites)
+    _find_poles(scene, sites)
 
 
-def _tell(scene: Scene) -> None:
-    record = OBJECTIVES.get(scene.projection.layout(scene.layout).settings.objective)
-    drag = (
-        "Drag to move, wheel to zoom"
-        if scene.dim < 3
-        else "Drag to turn, wheel to zoom, Shift and drag to move"
-    )
-    st.caption(
-        f"{drag}, R for the first view; click a neuron to choose it. "
-        + ("" if record is None else record.read)
+def _choose(scene: Scene) -> tuple[list[str], str, str]:
+    """What is drawn, and how: the sites, what colours them and what sizes them."""
+    chosen = session.current()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        layouts = {name: _layout_words(scene, name) for name in scene.projection.layouts}
+        if len(layouts) > 1:
+            session.bind("map layout", scene.layout)
+            st.segmented_control(
+                "Layout",
+                list(layouts),
+                format_func=layouts.__getitem__,
+                key="map layout",
+                on_change=lambda: _change_layout(scene),
+                required=True,
+            )
+        color = chosen.color if chosen.color in coloring.COLORS else USUAL_COLOR
+        session.bind("map colour", color)
+        st.selectbox(
+            "Colour",
+            list(coloring.COLORS),
+            format_func=coloring.COLORS.__getitem__,
+            key="map colour",
+            on_change=lambda: session.change(
+                color=None
+                if st.session_state["map colour"] == USUAL_COLOR
+                else st.session_state["map colour"]
+            ),
+            width=170,
+        )
+        session.keep("map size", "none")
+        size = st.selectbox(
+            "Size",
+            list(coloring.SIZES),
+            format_func=coloring.SIZES.__getitem__,
+            key="map size",
+            width=170,
+        )
+        sites = sites_beside(scene, scene.projection.maps)
+        if len(sites) > 1:
+            other = next(site for site in sites if site != scene.site)
+            session.keep("map beside", False)
+            both = st.toggle(f"Show the {site_words(other)} too", key="map beside")
+            sites = sites if both else [scene.site]
+    return sites, color, size
+
+
+def _layout_words(scene: Scene, name: str) -> str:
+    """A layout in words, such as ``Neighbours, 2-D``; its name where two would read alike."""
+    words = {
+        each: f"{_OBJECTIVES.get(made.settings.objective, made.settings.objective.capitalize())}, "
+        f"{made.settings.dim}-D"
+        for each, made in scene.projection.layouts.items()
+    }
+    return words[name] if list(words.values()).count(words[name]) == 1 else name
+
+
+def _change_layout(scene: Scene) -> None:
+    """Another layout under the same selection: only poles found on a map are of its layout."""
+    name = st.session_state["map layout"]
+    is_of_map = session.pole_settings().space == "positions"
+    session.change(
+        layout=None if name == usual_layout(scene.projection) else name,
+        pole=None if is_of_map else session.current().pole,
     )
 
 
@@ -108,56 +139,102 @@ def _find_poles(scene: Scene, sites: list[str]) -> None:
 
 def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
     """The maps of some sites side by side."""
-    chosen = session.current()
-    panels = []
-    for site in sites:
-        points = points_at(scene.path, scene.layer, site, scene.layout)
-        poles = poles_shown(scene, site)
-        try:
-            measures = _measures(scene, site, {color, size})
-            painted = _paint(scene, site, color, poles, measures)
-        except UserError as error:
-            if site == scene.site:
-                raise
-            # What the map beside it lacks is no reason to show neither.
-            measures, painted = {}, coloring.color_alike(len(points))
-            painted = replace(
-                painted,
-                values=np.full_like(painted.values, palette.NO_GROUP),
-                legend=Legend("", ((page_text(error), None),)),
-            )
-        panels.append(
-            Panel(
-                title=f"Layer {scene.layer}: {site_words(site)}",
-                name=neuron_name(scene.layer, site),
-                points=points,
-                values=painted.values,
-                sizes=coloring.sizes_by(size, measures[size])
-                if size in measures
-                else coloring.plain_sizes(len(points)),
-                selected=chosen.neuron if site == scene.site else None,
-                marked=marked_of(scene) if site == scene.site else (),
-                hover=coloring.hover_of(poles, measures),
-                colors=painted.colors,
-                legend=painted.legend,
-            )
-        )
+    record = OBJECTIVES.get(scene.projection.layout(scene.layout).settings.objective)
+    has_distances = record is None or "distances" not in record.lacks
+    view = View(
+        [_panel(scene, site, color, size) for site in sites],
+        dim=scene.dim,
+        height=_HEIGHT,
+        label=f"Map of layer {scene.layer}. Arrow keys {'move' if scene.dim < 3 else 'turn'} it, "
+        "plus and minus zoom.",
+        axes=AXES if has_distances else None,
+        beside=sites.index(scene.site),
+        has_lasso=True,
+    )
 
     def pick(panel: int, neuron: int) -> None:
         session.change(site=sites[panel])
-        session.change(neuron=neuron)
+        pole = session.current().pole
+        poles = poles_shown(scene, sites[panel])
+        # A pole that is lit stays so while its own neurons are looked at.
+        is_of_it = poles is not None and pole is not None and int(poles.labels[neuron]) == pole
+        session.change(neuron=neuron, isolate=None, pole=pole if is_of_it else None)
 
-    view = View(
-        panels,
-        dim=scene.dim,
-        extent=extent_at(scene.path, scene.layout),
-        colors=palette.groups(),
-        height=480,
-        label=f"Map of layer {scene.layer}. Arrow keys {'move' if scene.dim < 3 else 'turn'} it, "
-        "plus and minus zoom.",
+    def choose(panel: int, pole: int | None) -> None:
+        session.change(site=sites[panel])
+        session.change(pole=pole, marked=())
+
+    def isolate(panel: int, neuron: int | None) -> None:
+        session.change(site=sites[panel])
+        session.change(isolate=neuron)
+
+    def mark(panel: int, neurons: tuple[int, ...]) -> None:
+        session.change(site=sites[panel])
+        session.change(marked=neurons, pole=None)
+
+    neuron_map(
+        view,
+        key="layer map",
+        on_pick=pick,
+        on_choose=choose,
+        on_isolate=isolate,
+        on_mark=mark,
     )
-    neuron_map(view, key="layer map", on_pick=pick)
     return view
+
+
+def _panel(scene: Scene, site: str, color: str, size: str) -> Panel:
+    """The map of one site; what a site beside the chosen one lacks is said in its legend."""
+    chosen = session.current()
+    points = points_at(scene.path, scene.layer, site, scene.layout)
+    poles = poles_shown(scene, site)
+    try:
+        measures = _measures(scene, site, {color, size})
+        painted = _paint(scene, site, color, poles, measures)
+    except UserError as error:
+        if site == scene.site:
+            raise
+        # What the map beside it lacks is no reason to show neither.
+        measures, painted = {}, coloring.color_alike(len(points))
+        painted = replace(
+            painted,
+            values=np.full_like(painted.values, palette.NO_GROUP),
+            legend=Legend("", ((page_text(error), None),)),
+        )
+    panel = Panel(
+        title=f"Layer {scene.layer}: {site_words(site)}",
+        name=neuron_name(scene.layer, site),
+        points=points,
+        values=painted.values,
+        sizes=coloring.sizes_by(size, measures[size])
+        if size in measures
+        else coloring.plain_sizes(len(points)),
+        groups=None if poles is None else groups_of(poles),
+        is_by_group=color == "pole",
+        hover=coloring.hover_of(measures),
+        colors=painted.colors,
+        colors_dark=painted.colors_dark,
+        legend=replace(painted.legend, size=coloring.size_words(size)),
+    )
+    if site != scene.site:
+        return panel
+    neuron = chosen.neuron if chosen.isolate is None else chosen.isolate
+    return replace(
+        panel,
+        selected=neuron,
+        near=() if neuron is None else _near(scene, neuron),
+        is_isolated=chosen.isolate is not None,
+        marked=tuple(j for j in chosen.marked if j < len(points)),
+        group=chosen.pole,
+    )
+
+
+def _near(scene: Scene, neuron: int) -> tuple[tuple[int, float], ...]:
+    """The neurons most correlated with one, and their ρ; none where ρ was not kept."""
+    if neuron >= scene.n_neurons or not scene.projection.has_statistics_of(scene.layer, scene.site):
+        return ()
+    highest, _ = neighbours(correlation_at(scene.path, scene.layer, scene.site), neuron)
+    return tuple((each.neuron, round(each.rho, 4)) for each in highest)
 
 
 def _offer(scene: Scene, view: View) -> None:
@@ -240,29 +317,17 @@ def _measures(scene: Scene, site: str, asked: set[str]) -> dict[str, NDArray[np.
 
 
 def _show_trust(scene: Scene) -> None:
+    """How faithful the map is: one sentence, and the figures behind it."""
+    record = OBJECTIVES.get(scene.projection.layout(scene.layout).settings.objective)
     figures = scene.projection.figures(scene.layer, scene.site, scene.layout)
-    st.markdown("**Trust this map?**")
-    for each in trust_figures(figures, poles_shown(scene, scene.site), scene.dim):
-        st.metric(each.name, each.value, help=each.meaning)
-
-
-def _find(scene: Scene) -> None:
-    text = st.session_state["find neuron"].strip()
-    if not text:
-        return
-    try:
-        layer, neuron = parse_neuron(text)
-        layers = [each for each, site in scene.projection.maps if site == scene.site]
-        layer = scene.layer if layer is None else layer
-        if layer not in layers:
-            raise UserError(f"there is no layer {layer} here: give {layers[0]} to {layers[-1]}")
-        n = scene.projection.figures(layer, scene.site).n_neurons
-        if neuron >= n:
-            raise UserError(f"layer {layer} has no neuron {neuron:,}: give 0 to {n - 1:,}")
-    except UserError as error:
-        st.session_state["find problem"] = page_text(error)
-        return
-    session.change(layer=layer)
-    session.change(neuron=neuron)
-    # What was looked for is what is chosen now, until something else is.
-    st.session_state["find neuron"] = ""
+    with st.expander("How faithful is this map?", icon=":material/straighten:"):
+        found = trust_figures(figures, poles_shown(scene, scene.site), scene.dim)
+        for column, each in zip(st.columns(len(found)), found, strict=True):
+            column.metric(each.name, each.value, help=each.meaning)
+        drag = "Drag to move" if scene.dim < 3 else "Drag to turn, Shift and drag to move"
+        lasso = ", Shift and drag to select" if scene.dim < 3 else ""
+        st.caption(
+            f"{drag}{lasso}, Ctrl and wheel to zoom, double click or R to reset the view; click a "
+            "neuron to see what it is most correlated with. "
+            + ("" if record is None else record.read)
+        )

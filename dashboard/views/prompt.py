@@ -25,7 +25,7 @@ from dashboard.frame.chosen import marked_of, show_chosen, show_marked, sites_be
 from dashboard.frame.text_colors import TextColors, choose_text_colors
 from dashboard.prompts import Run, align, recall, store
 from dashboard.state import session
-from dashboard.state.loading import extent_at, fact_of, frames_of_run, points_at
+from dashboard.state.loading import fact_of, frames_of_run, points_at
 from dashboard.state.scene import Scene
 from dashboard.state.store import stored_prompts
 from projector.errors import UserError
@@ -197,7 +197,6 @@ def _draw(
     view = View(
         panels,
         dim=scene.dim,
-        extent=extent_at(scene.path, scene.layout),
         colors=palette.diverging(),
         height=440,
         timeline=timeline,

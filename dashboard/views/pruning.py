@@ -17,7 +17,6 @@ from dashboard.frame.exports import offer_figure
 from dashboard.orders import LEAST_SEQUENCES, MOST_SEEDS, MOST_SEQUENCES, Order
 from dashboard.state import session
 from dashboard.state.loading import (
-    extent_at,
     folders_with,
     forget_folders,
     plan_at,
@@ -192,7 +191,6 @@ def _show_plan(scene: Scene) -> None:
             )
         ],
         dim=scene.dim,
-        extent=extent_at(scene.path, scene.layout),
         colors=palette.groups(),
         legend=Legend(
             f"{plan.method}, {plan.sparsity:.0%}",

@@ -3,7 +3,8 @@
 export const ACCENT = 254; // Full, and in the colour of the choice instead of its own.
 const NOISE = 105;
 const WEAK = 185;
-const BEHIND = 0.36; // What is left of the rest where something is chosen.
+const BEHIND = 0.45; // What is left of the rest where something is chosen,
+const LEAST = 52; // but never less than this.
 
 // `focus`: the group that is pointed at, if any; else the chosen one counts.
 export const emphasisOf = (panel, n, focus) => {
@@ -32,7 +33,7 @@ export const emphasisOf = (panel, n, focus) => {
   for (let i = 0; i < n; i++) {
     if (hasGroup && membership[i] === group) found[i] = full;
     else if (chosen.has(i)) found[i] = 255;
-    else found[i] = Math.max(1, Math.round(found[i] * BEHIND));
+    else found[i] = Math.max(LEAST, Math.round(found[i] * BEHIND));
   }
   return found;
 };

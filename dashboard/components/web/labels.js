@@ -8,6 +8,8 @@ const MOST_CHARACTERS = 26;
 const AREA = 26_000; // Square pixels of a map for each group's name at first.
 const NEAR_ENOUGH = 2.6; // The zoom from which single neurons are named.
 const MOST_NEURONS = 60;
+const LARGE = 34; // Pixels that half of a large group reaches, at least,
+const MANY = 20; // and neurons that it has.
 const PAD = { x: 7, y: 4 };
 
 export const shorten = (text) =>
@@ -18,7 +20,8 @@ const median = (values) => {
   return values[values.length >> 1];
 };
 
-// The middle of each group's neurons, and how far half of them reach from there; null for none.
+// The neuron in the middle of each group, and how far half of the others are; null for none. A
+// neuron, for the middle of a group that is scattered is a place where none of it is.
 export const middlesOf = (positions, membership, nGroups) => {
   const members = Array.from({ length: nGroups }, () => []);
   for (let i = 0; i < membership.length; i++)
@@ -26,9 +29,11 @@ export const middlesOf = (positions, membership, nGroups) => {
       members[membership[i]].push(i);
   return members.map((each) => {
     if (!each.length) return null;
-    const at = [0, 1, 2].map((axis) => median(each.map((i) => positions[3 * i + axis])));
-    const apart = each.map((i) => Math.hypot(...at.map((x, axis) => positions[3 * i + axis] - x)));
-    return { at, spread: median(apart) };
+    const place = (i) => [positions[3 * i], positions[3 * i + 1], positions[3 * i + 2]];
+    const apart = (a, b) => Math.hypot(...a.map((x, axis) => x - b[axis]));
+    const middle = [0, 1, 2].map((axis) => median(each.map((i) => place(i)[axis])));
+    const at = each.map(place).reduce((a, b) => (apart(b, middle) < apart(a, middle) ? b : a));
+    return { at, spread: median(each.map((i) => apart(place(i), at))) };
   });
 };
 
@@ -120,7 +125,7 @@ export class Labels {
       if (!at) continue;
       // On a large group its name lies in the middle; beside a small one, which it would hide.
       const reach = middle.spread * scale * at.near;
-      const away = reach > 36 ? 0 : reach + 17;
+      const away = reach > LARGE && group.size > MANY ? 0 : Math.min(reach, LARGE) + 17;
       const offsets = away ? [[0, -away], [0, away]] : [[0, 0], [0, -22], [0, 22]];
       const drawn = this.put(box, shorten(group.label), at, {
         font: `600 ${group.state === "weak" ? 11 : 12}px ${this.colors.font}`,

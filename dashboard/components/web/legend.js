@@ -30,12 +30,12 @@ const legendOf = (legend, palette) => {
     bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
     made.append(element("span", "", legend.low), bar, element("span", "", legend.high));
   }
-  if (legend.size) made.append(sizeOf(legend.size));
+  if (legend.size) made.append(threePoints(legend.size));
   return made;
 };
 
 // Three points, from small to large, and what the size is of.
-const sizeOf = (text) => {
+const threePoints = (text) => {
   const made = element("span", "item size");
   for (const width of [5, 8, 12]) {
     const dot = element("span", "dot");

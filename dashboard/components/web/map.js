@@ -317,8 +317,10 @@ class NeuronMap {
     pen.globalAlpha = 1;
     pen.fillStyle = this.colors.text;
     pen.font = `600 13px ${this.colors.font}`;
-    pen.fillText(panel.title, box.left + 12, 22);
-    labels.take({ x: box.left, y: 0, width: pen.measureText(panel.title).width + 20, height: 28 });
+    // Alone, a map is told by the page.
+    const title = this.panels.length > 1 || this.timeline.nTokens || this.saving ? panel.title : "";
+    pen.fillText(title, box.left + 12, 22);
+    labels.take({ x: box.left, y: 0, width: pen.measureText(title).width + 20, height: 28 });
     labels.take({ x: box.left + box.width - 170, y: 0, width: 170, height: 40 });
     if (!panel.positions) {
       pen.font = `13px ${this.colors.font}`;
@@ -354,7 +356,10 @@ class NeuronMap {
 
   savePicture() {
     // Drawn and read in one go: afterwards the browser may have cleared what WebGL drew.
+    Object.assign(this, { saving: true, isStale: true });
     this.paint();
+    this.saving = false;
+    this.draw();
     const picture = element("canvas");
     picture.width = this.overlay.width;
     picture.height = this.overlay.height;

@@ -17,10 +17,12 @@ const sign = (path) => {
   return made;
 };
 
-// A variable: the current token has a colour of its own.
-const shade = (span, token) => {
-  if (token && token.color) span.style.setProperty("--shade", token.color);
-  else span.style.removeProperty("--shade");
+// The background and title of a token: they change while the tokens stay.
+const color = (span, token) => {
+  span.title = token.title;
+  span.classList.toggle("colored", Boolean(token.color));
+  if (token.color) span.style.setProperty("--fill", token.color);
+  else span.style.removeProperty("--fill");
 };
 
 export class Timeline {
@@ -63,9 +65,8 @@ export class Timeline {
       // No button: those are blocks, and a line that ends within one would not end here.
       const span = element("span", each.made ? "token made" : "token", each.text);
       span.setAttribute("role", "button");
-      span.title = each.title;
       span.tabIndex = -1;
-      shade(span, each);
+      color(span, each);
       // The focus stays out of the row: it would mark this token beside the current one.
       span.onmousedown = (event) => event.preventDefault();
       span.onclick = () => {
@@ -97,12 +98,8 @@ export class Timeline {
       if (this.nTokens && active && active.tagName === "BUTTON") this.focus();
       return;
     }
-    this.rows.forEach((row, k) =>
-      row.spans.forEach((span, i) => {
-        const given = prompts.filter((tokens) => tokens.length)[k];
-        shade(span, given && given[i]);
-      }),
-    );
+    const given = prompts.filter((tokens) => tokens.length);
+    this.rows.forEach(({ spans }, k) => spans.forEach((span, i) => color(span, given[k][i])));
     // The server says again what it was told, when the user may be further on already.
     const echo = this.told.indexOf(token);
     if (echo >= 0) this.told.splice(0, echo + 1);
