@@ -22,7 +22,7 @@ from tests.dashboard.browser.app import (
     wait_for_map,
 )
 from tests.dashboard.browser.conftest import NO_WEBGL
-from tests.families import N_HIDDEN, N_NEURONS
+from tests.families import N_NEURONS
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,11 @@ def test_points_are_drawn_turned_and_picked(page: Page, app: App) -> None:
     page.goto(app.link())
     state = wait_for_map(page)
     assert state["renderer"] == "canvas"
-    assert int(state["points"]) == N_NEURONS + N_HIDDEN
+    assert int(state["points"]) == N_NEURONS
     before = camera(page)
     turn(page, 70, 10)
     assert camera(page)["yaw"] != before["yaw"]
-    x, y, told = point_at_one(page, n_panels=2)
+    x, y, told = point_at_one(page)
     page.mouse.move(5, 5)
     assert len(pixels(page, x, y)) > 1
     page.mouse.click(x, y)

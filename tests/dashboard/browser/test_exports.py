@@ -25,7 +25,7 @@ from tests.dashboard.browser.app import (
     until,
     wait_for_map,
 )
-from tests.families import N_HIDDEN, N_NEURONS
+from tests.families import N_NEURONS
 
 
 def _save(page: Page, button: Locator, folder: Path) -> Path:
@@ -79,7 +79,7 @@ def test_the_map_is_saved_as_a_page_of_its_own(
     alone, watch = _open_alone(browser, path)
     state = wait_for_map(alone)
     assert state["shown"] == shown
-    assert int(state["points"]) == N_NEURONS + N_HIDDEN
+    assert int(state["points"]) == N_NEURONS
     assert watch.problems == []
     alone.close()
 

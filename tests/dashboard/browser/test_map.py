@@ -48,8 +48,8 @@ def test_the_map_opens_with_the_first_layer(page: Page, app: App) -> None:
     expect(heading(page)).to_have_text("Layer 0: MLP neurons")
     state = wait_for_map(page)
     assert state["renderer"] == "webgl2"
-    # MLP and attention side by side.
-    assert int(state["points"]) == N_NEURONS + N_HIDDEN
+    assert int(state["points"]) == N_NEURONS
+    page.get_by_text("How faithful is this map?").click()
     trust = page.get_by_test_id("stMetricLabel")
     expect(trust).to_have_text(
         ["Neighbours kept", "Stress", "Stability", "In no pole"], use_inner_text=True
@@ -84,7 +84,7 @@ def test_another_layer_keeps_the_camera_and_the_node(page: Page, app: App) -> No
     state = until(lambda: (now := drawn(page))["shown"] != first["shown"] and now)
     assert camera(page) == turned
     assert the_map(page).evaluate("e => e.mark") == "the same"
-    assert int(state["points"]) == N_NEURONS + N_HIDDEN
+    assert int(state["points"]) == N_NEURONS
     # And colours too are another matter than the camera.
     choose(page, "Colour", "Variance")
     until(lambda: drawn(page)["shown"] != state["shown"])
@@ -120,7 +120,9 @@ def test_keys_and_wheel_move_the_camera(page: Page, app: App) -> None:
     until(lambda: camera(page)["zoom"] > start["zoom"])
     closer = camera(page)["zoom"]
     overlay.hover()
+    page.keyboard.down("Control")
     page.mouse.wheel(0, 300)
+    page.keyboard.up("Control")
     until(lambda: camera(page)["zoom"] < closer)
 
 
@@ -129,7 +131,7 @@ def test_a_click_chooses_the_neuron_and_leads_to_its_card(page: Page, app: App) 
     wait_for_map(page)
     turn(page, 60, 20)
     turned = camera(page)
-    x, y, told = point_at_one(page, panel=0, n_panels=2)
+    x, y, told = point_at_one(page)
     name = told[0]
     assert name.startswith("L0 N")
     assert any(line.startswith("mean activation") for line in told)
@@ -147,9 +149,20 @@ def test_a_click_chooses_the_neuron_and_leads_to_its_card(page: Page, app: App) 
     expect(page.get_by_text("Most anti-correlated")).to_be_visible()
 
 
+def show_attention_too(page: Page) -> dict[str, str]:
+    rest(page)
+    page.get_by_text("Show the attention output too").click()
+    state = until(
+        lambda: (now := drawn(page))["points"] == str(N_NEURONS + N_HIDDEN) and now
+    )
+    rest(page)
+    return state
+
+
 def test_a_click_beside_chooses_the_site_too_and_moves_nothing(page: Page, app: App) -> None:
     page.goto(app.link())
-    before = wait_for_map(page)
+    wait_for_map(page)
+    before = show_attention_too(page)
     x, y, told = point_at_one(page, panel=1, n_panels=2)
     assert told[0].startswith("L0 attn out N")
     page.mouse.click(x, y)
@@ -183,7 +196,8 @@ def test_a_neuron_is_found_by_its_name(page: Page, app: App, projection: Project
 def test_colours_and_sizes_are_drawn_and_told(page: Page, app: App) -> None:
     """Which there are, and what each is made of, tests of the page tell."""
     page.goto(app.link())
-    state = wait_for_map(page)
+    wait_for_map(page)
+    state = show_attention_too(page)
     choose(page, "Colour", "Importance")
     expect(page.locator(".neuron-map .legend").first).to_contain_text("Importance")
     before = drawn(page)["shown"]
@@ -206,7 +220,7 @@ def test_positions_that_were_lost_are_asked_for(page: Page, app: App) -> None:
     page.add_init_script(LOSE_THE_FIRST)
     page.goto(app.link())
     until(lambda: page.evaluate("window.nLost") == 1)
-    until(lambda: drawn(page).get("points") == str(N_NEURONS + N_HIDDEN))
+    until(lambda: drawn(page).get("points") == str(N_NEURONS))
 
 
 def test_the_map_follows_the_theme(open_page: Callable[..., Page], app: App) -> None:
@@ -220,8 +234,9 @@ def test_the_map_follows_the_theme(open_page: Callable[..., Page], app: App) -> 
     assert min(min(color) for color in pixels(page, *corner)) > 200
     page.emulate_media(color_scheme="dark")
     until(lambda: max(max(color) for color in pixels(page, *corner)) < 80)
-    # Text and frame are drawn in the colours of the new theme.
-    until(lambda: any(min(c) > 150 for c in pixels(page, box["x"] + 60, box["y"] + 16, reach=10)))
+    # Lines and text are drawn in the colours of the new theme.
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    until(lambda: any(min(c) > 120 for c in pixels(page, *middle, reach=200)))
 
 
 def test_without_a_projection_there_is_a_way_to_one(

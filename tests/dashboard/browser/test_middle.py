@@ -24,8 +24,7 @@ def show(browser: Browser, folder: Path, dim: int, away: tuple[float, float, flo
     points -= points.mean(axis=0)
     values = np.full(N, COLOR, dtype=np.uint8)
     moved = (points + away).astype(np.float32)
-    colors = palette.groups()
-    view = View([Panel("", "L0", moved, values)], dim, float(np.abs(points).max()), colors)
+    view = View([Panel("", "L0", moved, values)], dim)
     path = folder / "map.html"
     path.write_text(standalone_html(view, "Map"), encoding="utf-8")
     page = browser.new_page(color_scheme="light")

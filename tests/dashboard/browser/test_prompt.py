@@ -28,7 +28,8 @@ def _token(page: Page) -> int:
 
 
 def _is_playing(page: Page) -> bool:
-    return page.get_by_role("button", name="Play or pause (Space)").inner_text() == "⏸"
+    button = page.get_by_role("button", name="Play or pause (Space)")
+    return button.get_attribute("aria-pressed") == "true"
 
 
 def _open(page: Page, app: App, n_new: int = 6) -> int:

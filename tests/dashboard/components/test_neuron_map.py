@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from dashboard.components.neuron_map import Panel, Timeline, Token, View
+from dashboard.components.sources import WEB, script
 from dashboard.drawing import palette
+from dashboard.drawing.groups import Group, Groups
 from dashboard.drawing.legend import Hover, Legend
 
 RNG = np.random.default_rng(0)
@@ -27,7 +31,7 @@ def view(
     *values: NDArray[Any], points: NDArray[np.float32] = POINTS, sizes: NDArray[Any] | None = None
 ) -> View:
     panels = [Panel(f"panel {k}", "L0", points, each, sizes) for k, each in enumerate(values)]
-    return View(panels, dim=3, extent=2.5, colors=palette.groups())
+    return View(panels, dim=3)
 
 
 def colors(seed: int) -> NDArray[np.uint8]:
@@ -41,31 +45,35 @@ def test_bytes_are_the_numbers() -> None:
     panel = Panel(
         "title", "L3", POINTS, colors(1), sizes, selected=2, marked=(1, 5), hover=(hover, named)
     )
-    data = View([panel], dim=2, extent=4.0, colors=palette.groups()).data(set())
+    data = View([panel], dim=2, axes=None).data(set())
     found = data["panels"][0]
     np.testing.assert_array_equal(decoded(found["positions"], np.float32, 7, 3), POINTS)
-    assert found["middle"] == pytest.approx(np.nanmean(POINTS, axis=0), abs=1e-6)
+    least, most = np.nanmin(POINTS, axis=0), np.nanmax(POINTS, axis=0)
+    assert found["middle"] == pytest.approx((least + most) / 2, abs=1e-6)
+    assert found["reach"] == pytest.approx((most - least) / 2, abs=1e-6)
     np.testing.assert_array_equal(decoded(found["values"], np.uint8, 7), panel.values)
     np.testing.assert_array_equal(decoded(found["sizes"], np.uint8, 7), sizes)
     np.testing.assert_array_equal(decoded(data["palette"], np.uint8, 256, 3), palette.groups())
+    np.testing.assert_array_equal(
+        decoded(data["palette_dark"], np.uint8, 256, 3), palette.groups(dark=True)
+    )
     np.testing.assert_array_equal(decoded(data["diverging"], np.uint8, 256, 3), palette.diverging())
     np.testing.assert_array_equal(
         decoded(found["hover"][0]["values"], np.float32, 7), hover.values.astype(np.float32)
     )
     assert [each["names"] for each in found["hover"]] == [None, ["a", "b"]]
     assert (found["selected"], found["marked"], found["frames"]) == (2, [1, 5], None)
-    assert (data["dim"], data["extent"], data["token"], data["tokens"]) == (2, 4.0, 0, [])
+    assert (data["dim"], data["axes"], data["token"], data["tokens"]) == (2, None, 0, [])
     # It is sent as JSON.
     assert json.loads(json.dumps(data, allow_nan=False)) == data
 
 
 def test_the_values_of_all_tokens_travel_at_once() -> None:
     values = RNG.integers(-127, 128, (4, 7)).astype(np.int8)
-    tokens = [Token("<b>", "first"), Token("x", "second", True)]
+    tokens = [Token("<b>", "first"), Token("x", "second", True, "#ff000080")]
     shown = View(
         [Panel("t", "L0", POINTS, values, scale=3.5, values_id="known")],
         dim=3,
-        extent=1.0,
         colors=palette.diverging(),
         timeline=Timeline("id", tokens, 1, tokens[1:]),
     )
@@ -80,7 +88,7 @@ def test_the_values_of_all_tokens_travel_at_once() -> None:
     # As they are: it is the browser that makes text of them.
     assert data["tokens"] == [
         {"text": "<b>", "title": "first", "made": False, "color": ""},
-        {"text": "x", "title": "second", "made": True, "color": ""},
+        {"text": "x", "title": "second", "made": True, "color": "#ff000080"},
     ]
     assert data["tokens_beside"] == data["tokens"][1:]
 
@@ -125,9 +133,51 @@ def test_a_legend_names_groups_or_a_scale() -> None:
     scale = Legend("Mean", None, "−1", "2", signed=True, size="magnitude")
     for legend in (groups, scale):
         panel = Panel("t", "L0", POINTS, colors(1))
-        data = View([panel], 3, 1.0, palette.groups(), legend=legend).data(set())
+        data = View([panel], 3, legend=legend).data(set())
         found = data["legend"]
         expected = None if legend.items is None else [list(item) for item in legend.items]
         assert found["items"] == expected
         for name in ("label", "low", "high", "signed", "size"):
             assert found[name] == getattr(legend, name)
+
+
+def test_groups_and_texts_travel_once() -> None:
+    """Of many neurons these are the most: a click on one sends neither again."""
+    item = Group(4, "self", "pole 4", 3, 0.5, "distinct", 1, False, "")
+    membership = np.array([0, 0, -1, 0, -1, -1, -1], dtype=np.int16)
+    groups = Groups(membership, (item,), "1 pole", "note", "")
+    plain = Panel("t", "L0", POINTS, colors(1), groups=groups, group=4, is_by_group=True)
+    named = replace(plain, labels=("self", *[""] * 6), snippets=("def f(self)", *[""] * 6))
+    sent: set[str] = set()
+    first = View([named], 2, beside=0).data(sent)["panels"][0]
+    np.testing.assert_array_equal(decoded(first["membership"], np.int16, 7), membership)
+    assert first["groups"] == [json.loads(json.dumps(asdict(item)))]
+    # By its place in the list, as the browser counts.
+    assert (first["group"], first["by_group"]) == (0, True)
+    assert first["texts"]["labels"][0] == "self"
+    assert first["texts"]["snippets"][0] == "def f(self)"
+    chosen = replace(named, selected=1, near=((0, 0.5),), is_isolated=True)
+    again = View([chosen], 2, beside=0).data(sent)["panels"][0]
+    assert again["membership"] is None
+    assert again["texts"] is None
+    assert again["texts_id"] == first["texts_id"]
+    assert (again["selected"], again["near"], again["isolated"]) == (1, [[0, 0.5]], True)
+    assert View([plain], 2).data(set())["panels"][0]["texts_id"] is None
+    # A name that a user gave makes other texts.
+    other = View([replace(named, labels=("mine", *[""] * 6))], 2).data(sent)["panels"][0]
+    assert other["texts"]["labels"][0] == "mine"
+
+
+def test_the_scripts_are_one_module_without_imports() -> None:
+    """As the page and a saved page take it; the browser's tests run it."""
+    text = script()
+    assert not re.findall(r"^import ", text, re.MULTILINE)
+    assert re.findall(r"^export .*", text, re.MULTILINE) == [
+        "export default function (component) {"
+    ]
+    # All of them are there, and what they define on the outermost level has a name of its own.
+    assert {path.name for path in WEB.glob("*.js")} == set(
+        re.findall(r"^// (\w+\.js)$", text, re.M)
+    )
+    names = re.findall(r"^(?:const|let|class|function) (\w+)", text, re.MULTILINE)
+    assert len(names) == len(set(names)) > 40

@@ -18,6 +18,7 @@ from dashboard.drawing.coloring import (
     hover_of,
     sizes_by,
 )
+from dashboard.drawing.groups import colors_of
 from pruning.poles.poles import Pole, Poles, PoleSettings
 
 
@@ -38,29 +39,34 @@ def poles(sizes: list[int], n_noise: int) -> Poles:
     )
 
 
-def test_neurons_of_a_pole_share_the_colour_that_the_legend_names() -> None:
+def test_neurons_of_a_pole_share_its_colour() -> None:
     found = poles([9, 7, 4], 5)
     painted = color_by_pole(found)
+    assert painted.values.dtype == np.uint8
     labels = found.labels.numpy()
-    assert painted.legend.items is not None
-    legend = dict(painted.legend.items)
-    for k, size in enumerate((9, 7, 4)):
-        index = legend[f"pole {k} ({size})"]
-        assert set(painted.values[labels == k].tolist()) == {index}
+    for k in range(3):
+        assert set(painted.values[labels == k].tolist()) == {int(colors_of(found)[k])}
     assert set(painted.values[labels < 0].tolist()) == {palette.NO_GROUP}
-    assert len({tuple(painted.colors[v]) for v in painted.values.tolist()}) == 4
+    assert len(set(painted.values.tolist())) == 4
+    assert painted.legend.items == (("in no pole", palette.NO_GROUP),)
 
 
-def test_the_legend_says_how_many_poles_it_leaves_out() -> None:
-    found = poles([3] * 30, 0)
-    items = color_by_pole(found).legend.items
+def test_the_legend_says_how_many_poles_share_a_colour() -> None:
+    items = color_by_pole(poles([3] * 30, 0)).legend.items
     assert items is not None
-    names = [name for name, _ in items]
-    n_named = sum(name.startswith("pole") for name in names)
-    assert any(f"{30 - n_named} more" in name for name in names)
-    # A colour that stands for many poles is not said to be one of them.
-    more = next(index for name, index in items if "more" in name)
-    assert more not in [index for name, index in items if name.startswith("pole")]
+    n = 30 - palette.N_GROUPS
+    assert items[0] == (f"the other {n} poles", palette.OTHER_GROUP)
+
+
+def test_a_signed_number_is_blue_or_orange_about_zero() -> None:
+    values = np.array([-2.0, 0.0, 0.5, 1.0])
+    painted = color_by_measure("mean", values)
+    assert painted.values[1] == 128
+    assert painted.values[0] < 128 < painted.values[2] < painted.values[3]
+    assert painted.colors is not None
+    np.testing.assert_array_equal(painted.colors, palette.diverging())
+    # The same reach to both sides, with a minus that is one.
+    assert painted.legend.low == f"−{painted.legend.high}"
 
 
 @pytest.mark.parametrize("name", ["mean", "spread", "importance"])
@@ -127,12 +133,8 @@ def test_who_goes_differs_from_who_stays() -> None:
     assert len(set(group_values(5, ()).tolist())) == 1
 
 
-def test_a_point_tells_its_pole_and_its_measures() -> None:
-    found = poles([3, 2], 2)
+def test_a_point_tells_its_measures() -> None:
     measures = {"mean": np.arange(7.0), "spread": np.ones(7)}
-    pole, *numbers = hover_of(found, measures)
-    assert pole.names is not None
-    said = [pole.names[int(v)] for v in pole.values]
-    assert said == [f"pole {k}" if k >= 0 else "in no pole" for k in found.labels.tolist()]
-    assert [each.values.tolist() for each in numbers] == [v.tolist() for v in measures.values()]
-    assert hover_of(None, {}) == ()
+    found = hover_of(measures)
+    assert [each.values.tolist() for each in found] == [v.tolist() for v in measures.values()]
+    assert hover_of({}) == ()

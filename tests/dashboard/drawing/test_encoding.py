@@ -11,10 +11,10 @@ import torch
 
 from dashboard.drawing.encoding import (
     bounds,
+    frame_of,
     frames_of,
     id_of,
     in_three,
-    middle_of,
     scale_of,
     text_of,
     to_bytes,
@@ -77,11 +77,15 @@ def test_a_neuron_that_lacks_a_coordinate_has_no_place() -> None:
     ]
 
 
-def test_the_middle_is_that_of_neurons_with_a_position() -> None:
+def test_the_frame_is_that_of_neurons_with_a_position() -> None:
     points = np.array([[3, -1, 0], [NAN] * 3, [10, 4, 0], [5, 0, 0]], dtype=np.float32)
-    np.testing.assert_allclose(middle_of(points), [6, 1, 0])
-    assert middle_of(points[1:2]).tolist() == [0, 0, 0]
-    assert middle_of(points[:0]).tolist() == [0, 0, 0]
+    middle, reach = frame_of(points)
+    np.testing.assert_allclose(middle, [6.5, 1.5, 0])
+    np.testing.assert_allclose(reach, [3.5, 2.5, 0])
+    for none in (points[1:2], points[:0]):
+        middle, reach = frame_of(none)
+        assert middle.tolist() == [0, 0, 0]
+        assert (reach > 0).all()
 
 
 def test_bounds_leave_out_what_is_extreme() -> None:

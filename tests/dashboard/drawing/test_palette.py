@@ -45,14 +45,35 @@ def lab(light: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
-@pytest.mark.parametrize("table", [palette.sequential(), palette.diverging(), palette.groups()])
+# Of Streamlit's own themes.
+PAGES = {False: [255, 255, 255], True: [14, 17, 23]}
+
+
+def contrast(colors: NDArray[np.uint8], *, dark: bool) -> NDArray[np.float64]:
+    """To the page, as WCAG 2 defines it."""
+    found = luminance(colors) + 0.05
+    page = float(luminance(np.array(PAGES[dark], dtype=np.uint8))) + 0.05
+    return np.maximum(found, page) / np.minimum(found, page)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        palette.diverging(),
+        *(make(dark=dark) for make in (palette.groups, palette.sequential) for dark in PAGES),
+    ],
+)
 def test_a_table_has_a_colour_for_every_byte(table: NDArray[np.uint8]) -> None:
     assert table.shape == (256, 3)
     assert table.dtype == np.uint8
 
 
-def test_more_is_lighter() -> None:
-    assert (np.diff(luminance(palette.sequential())[::4]) > 0).all()
+@pytest.mark.parametrize("dark", PAGES)
+def test_more_is_further_from_the_page(dark: bool) -> None:
+    found = contrast(palette.sequential(dark=dark), dark=dark)
+    assert (np.diff(found[::4]) > 0).all()
+    assert found[0] > 1.5
+    assert found[-1] > 10
 
 
 def test_zero_is_grey_and_signs_are_two_hues() -> None:
@@ -79,26 +100,27 @@ def test_signs_are_seen_on_white_and_on_black() -> None:
         assert contrast.min() > 1.7
 
 
-def test_groups_have_colours_of_their_own_that_go_round() -> None:
-    numbers = np.arange(-1, 300)
-    index = palette.group_index(numbers)
+def test_groups_have_colours_of_their_own_as_far_as_there_are_any() -> None:
+    index = palette.group_index(np.arange(-1, 300))
     assert index.dtype == np.uint8
     assert index[0] == palette.NO_GROUP
-    assert (index[1:] != palette.NO_GROUP).all()
-    colors = palette.groups()[index]
-    first = {tuple(color) for color in colors[:9].tolist()}
-    assert len(first) == 9
-    # As the map's table has them: any group's colour is one of the same few, in the same turn.
-    n = len(set(index[1:].tolist()))
-    assert (colors[1 : 1 + n] == colors[1 + n : 1 + 2 * n]).all()
+    n = palette.N_GROUPS
+    assert set(index[n + 1 :].tolist()) == {palette.OTHER_GROUP}
+    for dark in PAGES:
+        colors = palette.groups(dark=dark)[index]
+        assert len({tuple(color) for color in colors.tolist()}) == n + 2
+        assert (contrast(colors[1:], dark=dark) >= 3).all()
 
 
-@pytest.mark.parametrize("lacking", list(WITHOUT))
-def test_the_first_groups_are_told_apart_by_everyone(lacking: str) -> None:
-    colors = palette.groups()[palette.group_index(np.arange(-1, 8))]
-    found = lab(linear(colors) @ np.array(WITHOUT[lacking]).T)
+@pytest.mark.parametrize("lacking", [None, *WITHOUT])
+@pytest.mark.parametrize("dark", PAGES)
+def test_groups_are_told_apart_by_everyone(dark: bool, lacking: str | None) -> None:
+    light = linear(palette.groups(dark=dark)[palette.group_index(np.arange(-1, palette.N_GROUPS))])
+    if lacking is not None:
+        light = light @ np.array(WITHOUT[lacking]).T
+    found = lab(light)
     distance = np.linalg.norm(found[:, None] - found[None], axis=-1)
-    assert distance[np.triu_indices(len(found), 1)].min() > 8
+    assert distance[np.triu_indices(len(found), 1)].min() > 12
 
 
 def test_a_colour_in_hexadecimal() -> None:

@@ -120,7 +120,6 @@ def prompt_view() -> View:
     return View(
         [Panel(HOSTILE, "L0", points, values, scale=2.5, value_label=HOSTILE)],
         dim=3,
-        extent=2.0,
         colors=palette.diverging(),
         legend=Legend(HOSTILE, None, "−1", "1", signed=True),
         timeline=Timeline(HOSTILE, tokens, 1),
@@ -147,7 +146,7 @@ def test_a_page_of_its_own_holds_the_view() -> None:
 def test_nothing_of_a_view_is_markup_of_its_page() -> None:
     hostile = standalone_html(prompt_view(), HOSTILE)
     page = read(hostile)
-    harmless = read(standalone_html(View([], 3, 1.0, palette.groups()), "x"))
+    harmless = read(standalone_html(View([], 3), "x"))
     # As many scripts as of a harmless one, the title whole, and nothing in the data that could
     # begin or end an element, not even where a browser takes a comment for one.
     assert len(page.scripts) == len(harmless.scripts)

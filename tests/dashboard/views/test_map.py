@@ -18,9 +18,11 @@ from dashboard.state import loading
 from dashboard.state.shelf import shelf
 from dashboard.views import map as map_view
 from projector.layouts.registry import OBJECTIVES, register
+from projector.layouts.settings import Layout
 from projector.layouts.stress import STRESS
 from projector.projection.overview import STATISTICS_FILE
 from projector.projection.projection import Projection
+from projector.projection.provenance import layout_settings
 from projector.sites import map_name
 from pruning.poles.finding import find_poles
 from pruning.poles.poles import Poles, PoleSettings
@@ -40,11 +42,13 @@ from tests.pruning.test_preparing import fit
 
 def test_points_are_the_projections(open_page: Open, root: Path) -> None:
     # Where poles are not known yet a page is drawn twice, and positions are sent the first time.
-    open_page("map")
-    (found,) = maps_of(open_page("map", neuron=NEURON, marked="5-6"))
+    open_page("map").toggle(key="map beside").set_value(True).run()
+    at = open_page("map", neuron=NEURON, marked="5-6")
+    (alone,) = maps_of(at)[0]["panels"]
+    (found,) = maps_of(at.toggle(key="map beside").set_value(True).run())
     projection = Projection.load(root / DECODER)
     assert [panel["name"] for panel in found["panels"]] == ["L1", "L1 attn out"]
-    for panel, site in zip(found["panels"], ("mlp_post", "attn_out"), strict=True):
+    for panel, site in ((alone, "mlp_post"), (found["panels"][1], "attn_out")):
         expected = projection.positions(1, site).numpy()
         points = decoded(panel["positions"], np.float32, len(expected), 3)
         np.testing.assert_array_equal(points[:, : expected.shape[1]], expected)
@@ -66,14 +70,17 @@ def test_a_neuron_on_the_map_leads_to_its_card_and_back(open_page: Open, root: P
     assert errors(at) == []
     assert "Layer 1" in at.title[0].value
     assert link(at)["pole"] == "0"
-    assert maps_of(at)[0]["panels"][0]["marked"] == members
+    # Lit as a group, without a ring around each.
+    panel = maps_of(at)[0]["panels"][0]
+    assert panel["groups"][panel["group"]]["number"] == 0
+    assert panel["marked"] == []
 
 
 def test_positions_are_sent_once_in_a_session(open_page: Open) -> None:
     at = open_page("map")
     at.selectbox(key="map colour").select("mean").run()
     (found,) = maps_of(at)
-    assert [panel["positions"] for panel in found["panels"]] == [None, None]
+    assert [panel["positions"] for panel in found["panels"]] == [None]
     assert all(panel["values"] for panel in found["panels"])
 
 
@@ -132,9 +139,9 @@ def test_the_map_is_drawn_before_its_poles_are_found(
     before, after = (view.panels[0].legend for view in drawn)
     assert before is not None
     assert after is not None
-    assert before.items == (("not known yet", 0),)
-    assert after.items is not None
-    assert after.items[0][0].startswith("pole 0")
+    assert before.items == (("poles are not known yet", 0),)
+    assert after.items == (("in no pole", 0),)
+    assert [view.panels[0].groups is None for view in drawn] == [True, False]
 
 
 def test_a_wide_layer_s_poles_are_found_apart(
@@ -206,8 +213,9 @@ def test_maps_of_every_form_are_shown(
     n = min(3, expected.shape[1])
     np.testing.assert_array_equal(points[:, :n], expected[:, :n])
     assert not points[:, n:].any()
-    assert np.abs(points - found["panels"][0]["middle"]).max() <= found["extent"] + 1e-6
-    caption = next(each.value for each in at.caption if "R for the first view" in each.value)
+    panel = found["panels"][0]
+    assert (np.abs(points - panel["middle"]).max(axis=0) <= np.array(panel["reach"]) + 1e-6).all()
+    caption = next(each.value for each in at.caption if "R to reset" in each.value)
     is_flat = expected.shape[1] < 3
     assert caption.startswith("Drag to move" if is_flat else "Drag to turn")
     assert f"Arrow keys {'move' if is_flat else 'turn'} it" in found["label"]
@@ -216,7 +224,7 @@ def test_maps_of_every_form_are_shown(
 def test_a_layout_that_is_not_centred_is_drawn_about_its_middle(
     copied: Callable[..., Path], start: Open
 ) -> None:
-    """Positions keep their numbers; the extent is that of the largest map about its own middle."""
+    """Positions keep their numbers, and its frame is as large as before."""
     own = copied(DECODER)
     loaded = Projection.load(own / DECODER)
     name, placed = next(iter(loaded.layouts.items()))
@@ -235,10 +243,10 @@ def test_a_layout_that_is_not_centred_is_drawn_about_its_middle(
     layouts = {name: replace(placed, positions=moved)}
     replace(loaded, layouts=layouts).save(own / DECODER, force=True)
     (found,) = maps_drawn()
-    assert found["extent"] == pytest.approx(before["extent"], rel=1e-4)
-    for panel, old in zip(found["panels"], before["panels"], strict=True):
-        assert panel["middle"] == pytest.approx((2 * away).tolist(), abs=1e-3)
-        assert old["middle"] == pytest.approx([0, 0, 0], abs=1e-5)
+    (panel,), (old,) = found["panels"], before["panels"]
+    assert panel["reach"] == pytest.approx(old["reach"], rel=1e-3)
+    expected = np.array(old["middle"]) + 2 * away.numpy()
+    assert panel["middle"] == pytest.approx(expected.tolist(), abs=1e-3)
 
 
 def test_statistics_that_went_away_are_one_message(
@@ -270,3 +278,57 @@ def test_an_objective_that_is_registered_is_shown_as_any_other(
         assert any(each.value.endswith(fake.read) for each in at.caption)
     finally:
         del OBJECTIVES[fake.name]
+
+
+def test_the_nearest_by_rho_are_lit_and_can_be_isolated(open_page: Open, root: Path) -> None:
+    """Wherever the map put them; the link tells who is shown alone."""
+    rho = Projection.load(root / DECODER).correlation(1, "mlp_post")[NEURON].clone()
+    rho[NEURON] = -2
+    expected = rho.nan_to_num(-2).argsort(descending=True)[:10].tolist()
+    at = open_page("map", neuron=NEURON, isolate=NEURON)
+    assert errors(at) == []
+    panel = maps_of(at)[0]["panels"][0]
+    assert [neuron for neuron, _ in panel["near"]] == expected
+    assert [value for _, value in panel["near"]] == pytest.approx(rho[expected].tolist(), abs=1e-4)
+    assert panel["isolated"]
+    assert link(at)["isolate"] == str(NEURON)
+    assert not maps_of(open_page("map", neuron=NEURON))[0]["panels"][0]["isolated"]
+
+
+def test_the_colour_is_in_the_link(open_page: Open) -> None:
+    at = open_page("map")
+    at.selectbox(key="map colour").select("mean").run()
+    assert link(at)["color"] == "mean"
+    again = open_page("map", color="mean")
+    assert again.selectbox(key="map colour").value == "mean"
+    assert not maps_of(again)[0]["panels"][0]["by_group"]
+    at.selectbox(key="map colour").select("pole").run()
+    assert "color" not in link(at)
+    # What a link calls a colour need not be one.
+    assert open_page("map", color="sepia").selectbox(key="map colour").value == "pole"
+
+
+def test_another_layout_keeps_the_selection(copied: Callable[..., Path], start: Open) -> None:
+    own = copied(DECODER)
+    loaded = Projection.load(own / DECODER)
+    name, placed = next(iter(loaded.layouts.items()))
+    flat = Layout(objective="stress", dim=2)
+    positions = {
+        map_name(layer, site): loaded.positions(layer, site)[:, :2].clone()
+        for layer, site in loaded.maps
+    }
+    other = replace(placed, settings=layout_settings(flat), positions=positions)
+    layouts = {name: placed, flat.name: other}
+    replace(loaded, layouts=layouts).save(own / DECODER, force=True)
+    chosen = {"neuron": NEURON, "pole": 0, "marked": "5-6", "color": "mean", "grouping": GROUPING}
+    at = start(own, "map", projection=DECODER, layer=1, site="mlp_post", **chosen).run()
+    assert errors(at) == []
+    # The first in two dimensions is the usual one.
+    assert maps_of(at)[0]["dim"] == 2
+    control = at.segmented_control(key="map layout")
+    assert control.options == ["Distances, 3-D", "Distances, 2-D"]
+    control.set_value(name).run()
+    assert errors(at) == []
+    assert maps_of(at)[0]["dim"] == 3
+    assert {key: link(at)[key] for key in chosen} == {k: str(v) for k, v in chosen.items()}
+    assert link(at)["layout"] == name
