@@ -23,7 +23,9 @@ def view(height: int = 480) -> View:
     rng = np.random.default_rng(0)
     angles = np.minimum(np.arange(N_GROUPS), 9) * 2 * np.pi / 10
     middles = np.repeat(3 * np.stack([np.cos(angles), np.sin(angles)], 1), N_EACH, axis=0)
-    flat = np.concatenate([middles + rng.normal(0, 0.12, middles.shape), rng.normal(0, 1, (N_NOISE, 2))])
+    flat = np.concatenate(
+        [middles + rng.normal(0, 0.12, middles.shape), rng.normal(0, 1, (N_NOISE, 2))]
+    )
     points = np.zeros((N, 3), dtype=np.float32)
     points[:, :2] = flat
     membership = np.full(N, -1, dtype=np.int16)

@@ -152,9 +152,7 @@ def test_a_click_chooses_the_neuron_and_leads_to_its_card(page: Page, app: App) 
 def show_attention_too(page: Page) -> dict[str, str]:
     rest(page)
     page.get_by_text("Show the attention output too").click()
-    state = until(
-        lambda: (now := drawn(page))["points"] == str(N_NEURONS + N_HIDDEN) and now
-    )
+    state = until(lambda: (now := drawn(page))["points"] == str(N_NEURONS + N_HIDDEN) and now)
     rest(page)
     return state
 
