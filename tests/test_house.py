@@ -34,6 +34,7 @@ ROOMS_WITH_CODE_IN_INIT = {
     "projector/layouts/kernels": "the one operation; which kernel takes it is decided here",
 }
 FLAGS_IN_MESSAGES = {
+    "dashboard/frame/neuron_text.py": OWN_COMMAND_LINE,
     "dashboard/prompts.py": OWN_COMMAND_LINE,
     "dashboard/roots.py": OWN_COMMAND_LINE,
     "dashboard/state/model_room.py": OWN_COMMAND_LINE,

@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard import ablation
 from dashboard.drawing.figures import tree_figure
+from dashboard.drawing.tables import typeset
 from dashboard.drawing.text import LABELS, neuron_name, number, page_text
 from dashboard.frame.exports import offer_figure
 from dashboard.frame.work import Within, working
@@ -171,11 +172,10 @@ def _show_table(scene: Scene, found: Poles) -> None:
         "pole": rho("Pole", width=60),
         "neurons": rho("Neurons", width=80),
         "within": rho(
-            "ρ inside", format="%.3f", width=90, help="Cohesion: the mean ρ of two of its neurons."
+            "ρ inside", width=90, help="Cohesion: the mean ρ of two of its neurons."
         ),
         "nearest": rho(
             "ρ to nearest pole",
-            format="%.3f",
             width=135,
             help="The mean ρ of one of its neurons and one of another pole, for the pole where "
             "that is highest. A pole stands out where ρ inside is much larger.",
@@ -183,7 +183,7 @@ def _show_table(scene: Scene, found: Poles) -> None:
         "opposite": rho(
             "Opposite pole", width=110, help="The pole for which that mean ρ is lowest."
         ),
-        "opposed": rho("ρ to opposite", format="%.3f", width=115, help="That lowest mean ρ."),
+        "opposed": rho("ρ to opposite", width=115, help="That lowest mean ρ."),
         "exemplars": st.column_config.TextColumn(
             "Exemplars", width=190, help="Neurons that stand for it, most central first."
         ),
@@ -205,7 +205,7 @@ def _show_table(scene: Scene, found: Poles) -> None:
 
     pole = session.current().pole
     st.dataframe(
-        rows,
+        typeset(rows, {"within": ".3f", "nearest": ".3f", "opposite": ".0f", "opposed": ".3f"}),
         column_config=columns,
         hide_index=True,
         height=min(360, 37 + 35 * len(poles)),

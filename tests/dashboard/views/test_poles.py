@@ -177,6 +177,7 @@ def test_what_an_exemplar_responds_to_is_that_neuron_s(
     own, first, _ = layouts
     chosen = {"projection": DECODER, "layer": 1, "site": "mlp_post"}
     at = start(own, "neuron", **chosen, neuron=NEURON).run()
+    at.button(key="read other").click().run()
     at.text_input(key="examples source").set_value("unseen.txt")
     at.button(key="read examples").click().run()
     assert errors(at) == []
