@@ -171,9 +171,7 @@ def _show_table(scene: Scene, found: Poles) -> None:
     columns = {
         "pole": rho("Pole", width=60),
         "neurons": rho("Neurons", width=80),
-        "within": rho(
-            "ρ inside", width=90, help="Cohesion: the mean ρ of two of its neurons."
-        ),
+        "within": rho("ρ inside", width=90, help="Cohesion: the mean ρ of two of its neurons."),
         "nearest": rho(
             "ρ to nearest pole",
             width=135,
