@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from projector.projection.axes import shown_axes
+from projector.figures.axes import shown_axes
 
 Floats = NDArray[np.floating]
 
@@ -33,7 +33,7 @@ def in_three(positions: Tensor) -> NDArray[np.float32]:
     """What is drawn of (N, d) positions: (N, 3) float32, zeros for what is lacking, NaN for none.
 
     Of more than three dimensions these are the principal axes, as in every picture; see
-    :func:`projector.projection.axes.shown_axes`.
+    :func:`projector.figures.axes.shown_axes`.
     """
     shown = shown_axes(positions).numpy()
     result = np.zeros((len(shown), 3), dtype=np.float32)

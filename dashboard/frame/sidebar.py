@@ -18,7 +18,7 @@ from dashboard.state.settings import (
     parse_settings,
 )
 from projector.errors import UserError
-from projector.projection.axes import N_SHOWN
+from projector.figures.axes import N_SHOWN
 from projector.projection.overview import FACTS_FILE
 from projector.projection.projection import Projection
 from projector.sites import SITES, site_words

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from projector.figures.axes import shown_axes
 from projector.figures.words import TEMPLATE, heading, map_title
-from projector.projection.axes import shown_axes
 from projector.projection.projection import Projection
 
 

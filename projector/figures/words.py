@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from projector.projection.axes import N_SHOWN
+from projector.figures.axes import N_SHOWN
 from projector.projection.facts import MapFigures
 from projector.projection.faithfulness import in_words, told
 from projector.projection.projection import Projection

@@ -48,8 +48,8 @@ def check_disk(n_bytes: int, folder: Path, *, beside: int = 0) -> None:
         raise UserError(
             f"no space left: the projection takes {size_text(n_bytes)}{until_done}, and "
             f"'{existing}' has {size_text(free)} free: add "
-            f"{named('keep_statistics', False)}, or choose fewer {named('layers')} or "
-            f"{named('sites')}"
+            f"{named('keep_statistics', False)} or {named('keep_examples', False)}, or choose "
+            f"fewer {named('layers')} or {named('sites')}"
         )
 
 

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from projector.errors import SettingError, UserError, named
 from projector.projection.facts import (
@@ -23,29 +22,20 @@ from projector.projection.facts import (
     MapFigures,
 )
 from projector.projection.faithfulness import PlacementFigures
+from projector.projection.upgrades import LAYOUT_UPGRADES, OWN_LAYOUT, UPGRADES
 from projector.sites import map_name
 from projector.statistics.example_facts import EXAMPLES_FILE, ExampleFacts
 from projector.statistics.organisation import Organisation
 from projector.storage.additions import finish_additions
 from projector.storage.entries import Entry, Wrong
 from projector.storage.headers import DamagedFile, Header, read_header
-from projector.storage.versions import Upgrade, read_json, upgraded
+from projector.storage.versions import read_json, upgraded
 
 FACTS_FILE = "projection.json"
 STATISTICS_FILE = "statistics.safetensors"
 LAYOUTS = "layouts"
 # Where version 1 kept the positions of its one layout.
 POSITIONS_FILE = "positions.safetensors"
-# In the content of projection.json as it is in memory: name and content of a layout of its own.
-OWN_LAYOUT = "own layout"
-_OF_A_MAP = (
-    "n_neurons",
-    "n_tokens",
-    "dead_neurons",
-    "nonfinite_neurons",
-    "n_tokens_left_out",
-    "sample",
-)
 _AGAIN = "make the projection again with `projector fit`"
 
 
@@ -400,36 +390,3 @@ def _layout(
                 f"{(each.n_neurons, settings.dim)} and F32; {_AGAIN}"
             )
     return SavedLayout(settings, figures, versions, number, tensors, header.metadata)
-
-
-# Older versions, upgraded in memory: one function for each step gets the content of a JSON file as
-# its version has it, and returns it as the next one does. What an older version lacks stays away.
-
-
-def v1_to_v2(content: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 had one layout, and kept its settings and figures in ``projection.json``."""
-    facts = {key: value for key, value in content.items() if key != "layout"}
-    entry = Entry(content)
-    settings = entry.entry("layout").value
-    maps = entry.entry("maps")
-    facts["maps"] = {
-        name: {k: v for k, v in maps.entry(name).value.items() if k in _OF_A_MAP} for name in maps
-    }
-    layout = {
-        "settings": settings,
-        "maps": {
-            name: {k: v for k, v in maps.entry(name).value.items() if k not in _OF_A_MAP}
-            for name in maps
-        },
-        "versions": content.get("versions"),
-    }
-    return {
-        **facts,
-        "format_version": 2,
-        OWN_LAYOUT: (LayoutSettings.from_dict(settings).name, layout),
-    }
-
-
-UPGRADES: dict[int, Upgrade] = {1: v1_to_v2}
-# Of layouts/<name>.json there is one version so far.
-LAYOUT_UPGRADES: dict[int, Upgrade] = {}

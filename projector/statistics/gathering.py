@@ -1,4 +1,4 @@
-"""One pass of a model over a corpus: the statistics of every site, in two halves."""
+"""One pass of a model over a corpus: the statistics of every site, in two halves, and examples."""
 
 from __future__ import annotations
 

@@ -210,6 +210,11 @@ def _tell(
             f"{job.widths[layer, site]:,}² correlations: they will be computed from "
             f"{n_drawn:,} of the tokens, evenly drawn, and not kept"
         )
+    if job.examples is not None and job.examples.cut:
+        screen.say(
+            f"[b]examples[/b] take no more disk than statistics do, and so hold "
+            f"{', '.join(job.examples.cut)}"
+        )
     widest = max(job.widths.values())
     if needs.n_tokens < widest:
         screen.say(

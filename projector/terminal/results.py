@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from shutil import which
@@ -18,11 +19,12 @@ def summary(projection: Any, out: Path, layout: str | None = None) -> dict[str, 
     Args:
         layout: whose maps are told of; None is the first.
     """
-    facts = projection.facts.as_dict()
+    facts, kept = projection.facts.as_dict(), projection.example_facts
     return {
         "projection": str(out),
         "model": facts["model"],
         "corpus": facts["corpus"],
+        "examples": None if kept is None else asdict(kept),
         "layout": projection.layout(layout).settings.as_dict(),
         "layouts": {
             name: {

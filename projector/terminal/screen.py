@@ -172,6 +172,7 @@ class Screen:
             f"tokens in sequences of {corpus.sequence_length}",
             "correlation": facts.correlation or "unknown",
             "statistics": _kept_text(projection),
+            "examples": _examples_text(projection),
         }
         for name, text in rows.items():
             self.say(f"[b]{name:<12}[/b] {escape(text)}")
@@ -214,6 +215,19 @@ def _layout_text(name: str, settings: Any) -> str:
     """How the positions of a layout were found."""
     absolute = ", from |ρ|" if settings.absolute else ""
     return f"{name}: {settings.objective} by {settings.method}, {settings.dim}-D{absolute}"
+
+
+def _examples_text(projection: Any) -> str:
+    """What is kept of what drives the neurons."""
+    facts = projection.example_facts
+    if facts is None:
+        return projection.example_problem or "none"
+    context = f", with {facts.n_context} tokens of context"
+    return (
+        f"{facts.n_extremes} highest and {facts.n_extremes} lowest tokens of each neuron"
+        f"{'' if facts.is_whole else context}, and its activation on {facts.n_sample:,} tokens"
+        + (f"; cut to take no more than statistics do: {', '.join(facts.cut)}" if facts.cut else "")
+    )
 
 
 def _kept_text(projection: Any) -> str:

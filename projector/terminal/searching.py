@@ -10,7 +10,6 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from projector.corpus.pieces import readable
 from projector.errors import check_least
 from projector.settings import setting
 from projector.terminal.commands import command
@@ -70,6 +69,8 @@ def search(
 
 
 def _table(shown: tuple[Any, ...]) -> Table:
+    from projector.corpus.pieces import readable
+
     table = Table(box=SIMPLE_HEAD)
     table.add_column("layer", justify="right")
     table.add_column("site")

@@ -20,7 +20,7 @@ from dashboard.drawing.encoding import (
     to_bytes,
     to_signed,
 )
-from projector.projection.axes import shown_axes
+from projector.figures.axes import shown_axes
 
 NAN, INF = math.nan, math.inf
 

@@ -14,7 +14,7 @@ import torch
 from dashboard.prompts import Prompt, store
 from dashboard.state.shelf import model_room
 from dashboard.state.store import stored_prompts
-from projector.projection.axes import shown_axes
+from projector.figures.axes import shown_axes
 from projector.projection.projection import Projection
 from projector.sites import SITES
 from pruning.poles.finding import find_poles

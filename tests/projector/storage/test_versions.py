@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from projector.errors import UserError
-from projector.projection import facts, overview
+from projector.projection import facts
+from projector.projection import upgrades as projections
 from projector.statistics import examples
 from projector.storage.entries import Entry, Wrong
 from projector.storage.versions import read_json, upgraded
@@ -97,8 +98,8 @@ def test_an_upgrade_that_trips_is_told_in_one_line(broken: Any) -> None:
 @pytest.mark.parametrize(
     ("newest", "upgrades"),
     [
-        (facts.FORMAT_VERSION, overview.UPGRADES),
-        (facts.LAYOUT_FORMAT_VERSION, overview.LAYOUT_UPGRADES),
+        (facts.FORMAT_VERSION, projections.UPGRADES),
+        (facts.LAYOUT_FORMAT_VERSION, projections.LAYOUT_UPGRADES),
         (examples.FORMAT_VERSION, examples.UPGRADES),
     ],
     ids=["projection", "layout", "examples"],

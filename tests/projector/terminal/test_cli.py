@@ -121,7 +121,7 @@ def bare(
 ) -> tuple[Path, Result]:
     """One without statistics, with pictures, made without ``--json``; not to be changed."""
     out = tmp_path_factory.mktemp("bare") / "out"
-    options = ("--max-tokens", 500, "--no-statistics", "--pictures", "--seed", 3)
+    options = ("--max-tokens", 500, "--no-statistics", "--no-examples", "--pictures", "--seed", 3)
     result = succeed("fit", model, "--corpus", text_file, "--out", out, *ONE_MAP, *options)
     return out, result
 
@@ -141,8 +141,9 @@ def test_fit_json_is_one_object_and_progress_is_elsewhere(
     out, result = fitted
     assert result.stdout.count("\n") == 1
     value = json.loads(result.stdout)
-    expected = {"projection", "model", "corpus", "layout", "layouts", "maps", "pictures"}
-    assert set(value) == expected
+    expected = {"projection", "model", "corpus", "examples", "layout", "layouts", "maps"}
+    assert set(value) == expected | {"pictures"}
+    assert value["examples"]["n_extremes"] == 10
     facts = facts_of(out)
     assert value["projection"] == str(out)
     assert value["pictures"] == []
@@ -169,6 +170,7 @@ def test_fit_writes_a_projection_and_nothing_else(fitted: tuple[Path, Result]) -
     out, _ = fitted
     assert sorted(tree(out.parent)) == [
         "out",
+        "out/examples.safetensors",
         "out/layouts",
         "out/layouts/stress-3d.json",
         "out/layouts/stress-3d.safetensors",
@@ -185,10 +187,12 @@ def test_fit_says_tokens_time_disk_and_what_is_next(
     bare: tuple[Path, Result], model: Path, text_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    result = succeed("fit", model, "--corpus", text_file, "--out", out, "--sites", ",".join(SITES))
+    command = ("fit", model, "--corpus", text_file, "--out", out, "--sites", ",".join(SITES))
+    result = succeed(*command, "--no-examples")
     n_tokens = facts_of(out)["corpus"]["n_tokens"]
-    # Positions, means and covariances in float32, of the two widths, in two layers.
-    n_bytes = sum(2 * 4 * n * (3 + 1 + n) for n in (N_NEURONS, N_HIDDEN))
+    # Of the two widths, in two layers: positions, means and covariances in float32, and both
+    # halves of ρ in float16, of each pair once.
+    n_bytes = sum(2 * n * (4 * (3 + 1 + n) + 2 * n) for n in (N_NEURONS, N_HIDDEN))
     assert re.search(
         rf"4 maps from {n_tokens:,} tokens: about \d+ (s|min), {n_bytes / 1000:.1f} kB on disk, "
         r"[\d.]+ [kM]B of memory",
@@ -236,6 +240,7 @@ def test_fit_without_statistics_and_with_pictures(bare: tuple[Path, Result]) -> 
         "trust.html",
     ]
     assert not Projection.load(out).has_statistics
+    assert not Projection.load(out).has_examples
 
 
 def test_one_command_line_serves_a_queue(model: Path, text_file: Path, tmp_path: Path) -> None:
@@ -618,8 +623,8 @@ def test_a_projection_is_replaced_only_by_force(
     line = refuse(*command)
     assert "holds a projection already: add --force" in line
     assert tree(tmp_path) == before
-    succeed(*command, "--force")
-    # The statistics of the old one would not be the new one's.
+    succeed(*command, "--no-examples", "--force")
+    # The statistics and examples of the old one would not be the new one's.
     assert sorted(tree(copied)) == [
         "layouts",
         "layouts/stress-3d.json",
@@ -810,15 +815,17 @@ def test_too_little_disk_is_seen_before_any_work(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**6, 10**6 - 20_000, 20_000))
     command = ("fit", model, "--corpus", text_file, "--out", tmp_path / "out", *ONE_MAP)
+    command += ("--no-examples",)
     result = invoke(*command)
     assert result.exit_code == 2
     line = the_error(result.stderr)
-    # 24 neurons: positions, mean and covariance in float32.
+    # 24 neurons: positions, mean and covariance in float32, and both halves of ρ in float16.
     for part in (
         "no space left",
-        "2.69 kB and up to 18.4 kB more",
+        "3.84 kB and up to 18.4 kB more",
         "20 kB free",
         "--no-statistics",
+        "--no-examples",
         "--layers",
     ):
         assert part in line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from projector.projection.axes import shown_axes
+from projector.figures.axes import shown_axes
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
