@@ -32,9 +32,10 @@ def write_figure(figure: go.Figure, path: Path) -> None:
 def write_pictures(
     projection: Projection, folder: Path, *, only_missing: bool = False
 ) -> list[Path]:
-    """A map of every site, the trust strips, and the heatmap of one layer of the first site.
+    """A map of every site and layout, the trust strips, and the heatmap of one layer.
 
-    They show the first layout. There is no heatmap where no correlations were kept.
+    The layer is one of the first site; there is no heatmap where no correlations were kept. A map's
+    file is ``map-<site>.html``; where there are several layouts, ``map-<site>-<layout>.html``.
 
     Args:
         only_missing: leave those that are there as they are.
@@ -45,8 +46,13 @@ def write_pictures(
     Raises:
         UserError: if one can't be written.
     """
+    several = len(projection.layouts) > 1
     pictures: dict[str, Callable[[], go.Figure]] = {
-        f"map-{site}.html": partial(map_figure, projection, site) for site in projection.sites
+        f"map-{site}-{name}.html" if several else f"map-{site}.html": partial(
+            map_figure, projection, site, layout=name
+        )
+        for name in projection.layouts
+        for site in projection.sites
     }
     pictures["trust.html"] = partial(stress_figure, projection)
     clearest = _clearest_map(projection)

@@ -15,30 +15,43 @@ from projector.projection.projection import Projection
 def stress_figure(projection: Projection, layout: str | None = None) -> go.Figure:
     """Strips over layers, a row a site, for each figure that has one: stress, neighbours kept.
 
-    A figure that is null is left blank, its reason on hover.
+    A figure that is null is left blank, its reason on hover. Of several layouts, one has no strip
+    of a figure that means nothing for its objective.
 
     Args:
-        layout: the layout's name; None is the first.
+        layout: the layout's name; None is all of them.
 
     Raises:
         SettingError: if the projection has no such layout.
     """
     sites, layers = projection.sites, projection.layers
     present = set(projection.maps)
-    strips = [each for each in FIGURES.values() if each.strip]
+    names = list(projection.layouts) if layout is None else [layout]
+    strips = [
+        (name, each)
+        for name in names
+        for each in FIGURES.values()
+        if each.strip
+        and (len(names) == 1 or each.lacking(projection.layout(name).settings.objective) is None)
+    ]
     better = {"low": "; lower is better", "high": "; higher is better"}
     figure = make_subplots(
         rows=len(strips),
-        subplot_titles=[each.strip + better.get(each.better, "") for each in strips],
+        subplot_titles=[
+            (f"<b>{html.escape(name)}</b>: " if len(names) > 1 else "")
+            + each.strip
+            + better.get(each.better, "")
+            for name, each in strips
+        ],
         vertical_spacing=0.5 / len(strips),
     )
-    for row, strip in enumerate(strips, 1):
+    for row, (name, strip) in enumerate(strips, 1):
         values: list[list[float | None]] = []
         texts: list[list[str]] = []
         hovers: list[list[str]] = []
         for site in sites:
             figures = [
-                projection.figures(layer, site, layout) if (layer, site) in present else None
+                projection.figures(layer, site, name) if (layer, site) in present else None
                 for layer in layers
             ]
             found = [None if f is None else strip.number(f) for f in figures]

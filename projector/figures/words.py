@@ -9,13 +9,20 @@ from projector.figures.axes import N_SHOWN
 from projector.projection.facts import MapFigures
 from projector.projection.faithfulness import in_words, told
 from projector.projection.projection import Projection
+from projector.projection.verdict import verdict
 
 TEMPLATE = "plotly_white"
 
 
-def trust_text(figures: MapFigures) -> str:
-    """How far a map can be trusted, in words."""
-    parts = [in_words(each.sentence, figures) for each in told()]
+def trust_text(figures: MapFigures, objective: str = "stress") -> str:
+    """How far a map can be trusted, in words.
+
+    Args:
+        objective: of the layout that the map is in.
+    """
+    known = figures.neighbour_overlap is not None
+    parts = [verdict(figures, objective)] if known else []
+    parts += [in_words(each.sentence, figures) for each in told()]
     parts = [part for part in parts if part]
     if figures.sample is not None:
         parts.append(figures.sample.words())
@@ -28,7 +35,8 @@ def trust_text(figures: MapFigures) -> str:
 def map_title(projection: Projection, layer: int, site: str, layout: str | None = None) -> str:
     """A map's title: what it shows, where it is from, how far it can be trusted."""
     figures = projection.figures(layer, site, layout)
-    dim = projection.layout(layout).settings.dim
+    settings = projection.layout(layout).settings
+    dim, objective = settings.dim, settings.objective
     n_dead = len(figures.dead_neurons) + len(figures.nonfinite_neurons)
     shown = f"{figures.n_neurons - n_dead:,} neurons"
     if n_dead:
@@ -37,7 +45,7 @@ def map_title(projection: Projection, layer: int, site: str, layout: str | None 
         shown += f", the three widest axes of {dim}"
     return (
         f"<b>Layer {layer} {html.escape(site)}</b> · {shown} · {origin(projection)}"
-        f"<br><sup>{html.escape(trust_text(figures))}</sup>"
+        f"<br><sup>{html.escape(trust_text(figures, objective))}</sup>"
     )
 
 

@@ -16,7 +16,12 @@ from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import SettingError, UserError, named
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.fitting.settings import LEAST_TOKENS, FitSettings
-from projector.layouts.settings import Layout, check_dimensions
+from projector.layouts.settings import (
+    DEFAULT_LAYOUTS,
+    Layout,
+    check_dimensions,
+    parse_layouts,
+)
 from projector.memory import free_memory
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
@@ -120,7 +125,7 @@ def prepare(
     Args:
         model: ``bundled``, a local folder, a hub id; or a model in memory, with its ``tokenizer``.
         corpus: see :func:`projector.corpus.sources.read_documents`, or the documents themselves.
-        layouts: one, or several; ``stress-3d`` where none is given.
+        layouts: one, or several; ``DEFAULT_LAYOUTS`` where none is given.
         in_memory: what is found will stay in memory, and counts in the budget: there is no folder
             to write it to.
         **loading: ``revision``, ``device``, ``device_map``, ``dtype`` and ``trust_remote_code`` of
@@ -130,7 +135,8 @@ def prepare(
         UserError: for anything that can't be fitted, before any work is done.
     """
     settings, progress = settings or FitSettings(), progress or Silent()
-    chosen = (layouts,) if isinstance(layouts, Layout) else tuple(layouts or (Layout(),))
+    asked = (layouts,) if isinstance(layouts, Layout) else tuple(layouts or ())
+    chosen = asked or parse_layouts(DEFAULT_LAYOUTS)
     if isinstance(corpus, str):
         # Files that are not there are told of before a model is loaded.
         read_documents(corpus)

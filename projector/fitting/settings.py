@@ -100,19 +100,23 @@ def setting_names() -> set[str]:
 
 def choose_layouts(
     layouts: str | Sequence[str | Layout] | None, given: Mapping[str, Any]
-) -> tuple[Layout, ...]:
+) -> tuple[Layout, ...] | None:
     """The layouts of a fit: several by their names, or one by its settings.
 
     Args:
         layouts: ``stress-3d,neighbours-2d``; or names and layouts one by one; None for one.
         given: fields of the one layout that are set.
 
+    Returns:
+        None where none is asked for: :func:`projector.fitting.preparing.prepare` makes the usual
+        ones then.
+
     Raises:
         SettingError: where both are given, a layout is not possible, two are the same, or more
             than one is trained while the model runs.
     """
     if layouts is None:
-        return (Layout(**given),)
+        return (Layout(**given),) if given else None
     if given:
         name = next(iter(given))
         raise SettingError(
@@ -141,7 +145,7 @@ def choose_layouts(
     return tuple(found)
 
 
-def split_options(options: Mapping[str, Any]) -> tuple[FitSettings, tuple[Layout, ...]]:
+def split_options(options: Mapping[str, Any]) -> tuple[FitSettings, tuple[Layout, ...] | None]:
     """Sort options by name into the settings of a fit and its layouts.
 
     Raises:

@@ -14,6 +14,7 @@ from projector.layouts.registry import OBJECTIVES, solvers
 from projector.settings import BY_SOME, CHOICES
 
 __all__ = [
+    "DEFAULT_LAYOUTS",
     "STARTS",
     "Layout",
     "check_distinct",
@@ -22,6 +23,8 @@ __all__ = [
     "parse_layouts",
 ]
 
+# What a fit makes that is asked for no layout: distances, and neighbours.
+DEFAULT_LAYOUTS = "stress-3d,neighbours-2d"
 _MOST_SEED = 2**32 - 1
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 

@@ -352,8 +352,6 @@ for _figure in (
         column="kept",
         legend=f"of a neuron's {N_NEIGHBOURS} nearest by ρ, how many are among its "
         f"{N_NEIGHBOURS} nearest on the map",
-        sentence=f"{{neighbour_overlap:.1f}} of {N_NEIGHBOURS} nearest neighbours are kept (by "
-        "chance {chance_overlap:.1f})",
         strip=f"of {N_NEIGHBOURS} nearest neighbours by ρ, how many the map keeps",
         title="Neighbours kept",
         value=f"{{neighbour_overlap:.1f}} of {N_NEIGHBOURS}",

@@ -13,7 +13,7 @@ from rich.markup import escape
 from projector.corpus.sources import sources_help
 from projector.fitting.settings import FitSettings, choose_layouts
 from projector.layouts.registry import trained_solvers
-from projector.layouts.settings import Layout
+from projector.layouts.settings import DEFAULT_LAYOUTS, Layout
 from projector.settings import setting
 from projector.storage.resuming import FORCE_HELP, RESUME_HELP
 from projector.terminal.commands import Given, command
@@ -45,7 +45,8 @@ class FitOptions:
     layouts: str | None = setting(
         None,
         help="Make several layouts of every map, by name, for example stress-3d,neighbours-2d. "
-        "They take the place of the options of one layout.",
+        "They take the place of the options of one layout. By default "
+        f"{DEFAULT_LAYOUTS}.",
     )
     corpus: str = setting("stdlib", help=_corpus_help)
     pictures: bool = setting(False, help="Also write the pictures, as HTML, to OUT.")
@@ -82,7 +83,7 @@ def fit(
 
     out, again = options.out, {"force": options.force, "resume": options.resume}
     layouts = choose_layouts(options.layouts, layout.values)
-    _check(options, layouts, loading, processes)
+    _check(options, layouts or (), loading, processes)
     check_start(out, **again)
     with screen.progress() as progress:
         job = _prepare(model, options.corpus, settings, layouts, loading, progress)
@@ -143,7 +144,7 @@ def _prepare(
     model: str,
     corpus: str,
     settings: FitSettings,
-    layouts: Sequence[Layout],
+    layouts: Sequence[Layout] | None,
     loading: ModelOptions,
     progress: Progress,
 ) -> Job:

@@ -33,7 +33,9 @@ class PlotOptions:
     )
     site: str | None = setting(None, help="Site to draw. By default the projection's first.")
     layout: str | None = setting(
-        None, help="Layout to draw, by name. By default the projection's first."
+        None,
+        help="Layout to draw, by name. By default the projection's first, and all of them for "
+        "[b]trust[/b].",
     )
     order: str = setting(
         "leaf",

@@ -87,9 +87,7 @@ def relayout(
 class ShownLayout:
     """Which layout is told of."""
 
-    layout: str | None = setting(
-        None, help="Layout to describe, by name. By default the projection's first."
-    )
+    layout: str | None = setting(None, help="Layout to describe, by name. By default all.")
 
 
 @command

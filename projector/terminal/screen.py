@@ -29,6 +29,7 @@ from projector.errors import UserError
 from projector.layouts.objective import Column, Objective
 from projector.layouts.registry import OBJECTIVES
 from projector.projection.faithfulness import FIGURES
+from projector.projection.verdict import site_verdicts
 from projector.terminal.options import option_words
 
 # Beside these, a table row a map would scroll the summary off the screen.
@@ -192,15 +193,17 @@ class Screen:
         layout: str | None = None,
         is_written: bool = True,
     ) -> None:
-        """The result: JSON, or a table of a layout's maps and what to do next."""
+        """The result: JSON, or a table of the maps of one layout or of all; and what to do next."""
         if self.as_json:
             print(json.dumps(value, ensure_ascii=False, allow_nan=False))
             return
-        if len(projection.layouts) > 1:
-            shown = next(iter(projection.layouts)) if layout is None else layout
-            self.say(f"[b]{escape(shown)}[/b]")
-        self.out.print(_table(projection, every_map=every_map, layout=layout))
-        self.say(_legend(projection, layout))
+        for name in projection.layouts if layout is None else (layout,):
+            if len(projection.layouts) > 1:
+                self.say(f"[b]{escape(name)}[/b]")
+            self.out.print(_table(projection, every_map=every_map, layout=name))
+            for line in site_verdicts(projection, name):
+                self.say(escape(line))
+            self.say(_legend(projection, name))
         for layer, site in projection.maps:
             sample = projection.figures(layer, site).sample
             if sample is not None:

@@ -54,7 +54,7 @@ def test_a_map_shows_every_neuron_where_it_is(fitted: Projection) -> None:
     np.testing.assert_allclose(trace.marker.color, np.log10(spread), rtol=1e-5)
     # The title says how far to trust it.
     overlap = fitted.figures(1, "mlp_post")["neighbour_overlap"]
-    assert f"{10 * overlap:.1f} of 10 nearest neighbours are kept" in figure.layout.title.text
+    assert f"{10 * overlap:.1f} of 10 neighbours kept; chance " in figure.layout.title.text
 
 
 def test_the_slider_shows_one_layer_at_a_time(fitted: Projection) -> None:
@@ -119,13 +119,17 @@ def test_downsampled_cells_are_means(fitted: Projection, monkeypatch: pytest.Mon
 
 
 def test_trust_strips_hold_the_figures(fitted: Projection) -> None:
-    stress, neighbours = stress_figure(fitted).data
+    stress, neighbours, of_neighbours = stress_figure(fitted).data
     sites = list(stress.y)
     row = sites.index("attn_out")
     assert stress.z[row][1] == fitted.figures(1, "attn_out")["stress"]
     assert neighbours.z[row][1] == pytest.approx(
         10 * fitted.figures(1, "attn_out")["neighbour_overlap"]
     )
+    assert of_neighbours.z[row][1] == pytest.approx(
+        10 * fitted.figures(1, "attn_out", "neighbours-2d")["neighbour_overlap"]
+    )
+    assert len(stress_figure(fitted, "stress-3d").data) == 2
 
 
 def test_null_figures_are_blank_and_tell_why(fitted: Projection) -> None:
@@ -153,9 +157,11 @@ def test_pictures_of_a_projection(fitted: Projection, tmp_path: Path) -> None:
     clearest = fit_of.index(max(fit_of))
     assert sorted(path.name for path in written) == [
         f"heatmap-layer{clearest}-mlp_post.html",
-        "map-attn_out.html",
-        "map-mlp_out.html",
-        "map-mlp_post.html",
+        *(
+            f"map-{site}-{layout}.html"
+            for site in ("attn_out", "mlp_out", "mlp_post")
+            for layout in ("neighbours-2d", "stress-3d")
+        ),
         "trust.html",
     ]
     assert all(path.exists() for path in written)

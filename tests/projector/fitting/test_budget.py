@@ -198,6 +198,7 @@ OF_LAYER_0: dict[str, Any] = {
     "batch_size": 1,
     "max_tokens": 300,
     "sequence_length": 32,
+    "dim": 3,
 }
 
 

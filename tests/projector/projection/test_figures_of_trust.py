@@ -42,6 +42,7 @@ def projection(
         str(text_file),
         layers=[0],
         sites=["mlp_post"],
+        dim=3,
         device="cpu",
         out=tmp_path / "fitted",
     )

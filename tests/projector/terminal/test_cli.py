@@ -150,7 +150,7 @@ def test_fit_json_is_one_object_and_progress_is_elsewhere(
     for part in ("model", "corpus"):
         assert value[part] == facts[part]
     layout = json.loads((out / "layouts" / "stress-3d.json").read_text("utf-8"))
-    assert list(value["layouts"]) == ["stress-3d"]
+    assert list(value["layouts"]) == ["stress-3d", "neighbours-2d"]
     assert value["layout"] == value["layouts"]["stress-3d"]["settings"] == layout["settings"]
     assert value["model"]["sha256"] == hash_checkpoint(model)
     assert [(m["layer"], m["site"]) for m in value["maps"]] == [
@@ -172,6 +172,8 @@ def test_fit_writes_a_projection_and_nothing_else(fitted: tuple[Path, Result]) -
         "out",
         "out/examples.safetensors",
         "out/layouts",
+        "out/layouts/neighbours-2d.json",
+        "out/layouts/neighbours-2d.safetensors",
         "out/layouts/stress-3d.json",
         "out/layouts/stress-3d.safetensors",
         "out/projection.json",
@@ -181,6 +183,7 @@ def test_fit_writes_a_projection_and_nothing_else(fitted: tuple[Path, Result]) -
     for layer in range(N_LAYERS):
         assert projection.positions(layer, "mlp_post").shape == (N_NEURONS, 3)
         assert projection.positions(layer, "attn_out").shape == (N_HIDDEN, 3)
+        assert projection.positions(layer, "attn_out", "neighbours-2d").shape == (N_HIDDEN, 2)
 
 
 def test_fit_says_tokens_time_disk_and_what_is_next(
@@ -192,10 +195,10 @@ def test_fit_says_tokens_time_disk_and_what_is_next(
     n_tokens = facts_of(out)["corpus"]["n_tokens"]
     # Of the two widths, in two layers: positions, means and covariances in float32, and both
     # halves of ρ in float16, of each pair once.
-    n_bytes = sum(2 * n * (4 * (3 + 1 + n) + 2 * n) for n in (N_NEURONS, N_HIDDEN))
+    n_bytes = sum(2 * n * (4 * (3 + 2 + 1 + n) + 2 * n) for n in (N_NEURONS, N_HIDDEN))
     assert re.search(
-        rf"4 maps from {n_tokens:,} tokens: about \d+ (s|min), {n_bytes / 1000:.1f} kB on disk, "
-        r"[\d.]+ [kM]B of memory",
+        rf"4 maps in 2 layouts from {n_tokens:,} tokens: about \d+ (s|min), "
+        rf"{n_bytes / 1000:.1f} kB on disk, [\d.]+ [kM]B of memory",
         result.stdout,
     )
     n_on_disk = sum(path.stat().st_size for path in out.rglob("*.safetensors"))
@@ -203,6 +206,9 @@ def test_fit_says_tokens_time_disk_and_what_is_next(
     assert result.stderr == ""
     lines = result.stdout.strip().splitlines()
     assert any(re.match(r"\s*1\s+attn_out\s+24\s+0\s+0\.\d+", line) for line in lines)
+    # Every layout has its table, and the words for it.
+    assert {"stress-3d", "neighbours-2d"} <= set(lines)
+    assert sum("neighbours kept; chance" in line for line in lines) == 2 * len(SITES)
     assert f"Wrote {out}" in lines
     assert lines[-1].startswith("Next: projector plot ")
     # Said before the work is begun.
@@ -257,12 +263,13 @@ def test_one_command_line_serves_a_queue(model: Path, text_file: Path, tmp_path:
     assert "Running the model" not in done
     assert "Wrote" not in done
     # Killed before they were drawn, or not asked for then: those that are missing are drawn.
-    pictures = [str(out / "map-attn_out.html"), str(out / "trust.html")]
+    names = ("map-attn_out-stress-3d.html", "map-attn_out-stress-2d.html", "trust.html")
+    pictures = [str(out / name) for name in names]
     assert json_of(*command, "--pictures")["pictures"] == pictures
     (out / "trust.html").unlink()
-    drawn = (out / "map-attn_out.html").stat().st_mtime_ns
-    assert json_of(*command, "--pictures")["pictures"] == pictures[1:]
-    assert (out / "map-attn_out.html").stat().st_mtime_ns == drawn
+    drawn = (out / names[0]).stat().st_mtime_ns
+    assert json_of(*command, "--pictures")["pictures"] == pictures[2:]
+    assert (out / names[0]).stat().st_mtime_ns == drawn
     assert json_of(*command, "--pictures")["pictures"] == []
     before |= {name: found for name, found in tree(tmp_path).items() if name.endswith(".html")}
     line = refuse(*command, "--batch-size", 4)
@@ -627,6 +634,8 @@ def test_a_projection_is_replaced_only_by_force(
     # The statistics and examples of the old one would not be the new one's.
     assert sorted(tree(copied)) == [
         "layouts",
+        "layouts/neighbours-2d.json",
+        "layouts/neighbours-2d.safetensors",
         "layouts/stress-3d.json",
         "layouts/stress-3d.safetensors",
         "projection.json",
@@ -733,7 +742,7 @@ DAMAGE: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
     (break_json, ("projection.json' is damaged", "JSON")),
     (put_foreign_json, ("projection.json' is not a file of this program",)),
     (make_newer, ("format version 3", "up to 2")),
-    (edit_facts, ("stress-3d.json' belongs to another projection",)),
+    (edit_facts, ("neighbours-2d.json' belongs to another projection",)),
     (
         take_statistics_of_another_run,
         ("statistics.safetensors' does not belong to the projection.json",),
@@ -822,7 +831,7 @@ def test_too_little_disk_is_seen_before_any_work(
     # 24 neurons: positions, mean and covariance in float32, and both halves of ρ in float16.
     for part in (
         "no space left",
-        "3.84 kB and up to 18.4 kB more",
+        "4.03 kB and up to 18.4 kB more",
         "20 kB free",
         "--no-statistics",
         "--no-examples",
