@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from projector.figures.words import TEMPLATE, heading, origin
-from projector.projection.faithfulness import FIGURES
+from projector.projection.faithfulness import FIGURES, Figure
 from projector.projection.projection import Projection
 
 
@@ -16,7 +17,7 @@ def stress_figure(projection: Projection, layout: str | None = None) -> go.Figur
     """Strips over layers, a row a site, for each figure that has one: stress, neighbours kept.
 
     A figure that is null is left blank, its reason on hover. Of several layouts, one has no strip
-    of a figure that means nothing for its objective.
+    of a figure that means nothing for its objective: the title says why.
 
     Args:
         layout: the layout's name; None is all of them.
@@ -27,13 +28,15 @@ def stress_figure(projection: Projection, layout: str | None = None) -> go.Figur
     sites, layers = projection.sites, projection.layers
     present = set(projection.maps)
     names = list(projection.layouts) if layout is None else [layout]
-    strips = [
-        (name, each)
-        for name in names
-        for each in FIGURES.values()
-        if each.strip
-        and (len(names) == 1 or each.lacking(projection.layout(name).settings.objective) is None)
-    ]
+    strips: list[tuple[str, Figure]] = []
+    lacking: dict[str, str] = {}
+    for name in names:
+        for each in filter(lambda figure: figure.strip, FIGURES.values()):
+            reason = each.lacking(projection.layout(name).settings.objective)
+            if reason is None or len(names) == 1:
+                strips.append((name, each))
+            else:
+                lacking[f"{name} has no {each.name}"] = reason
     better = {"low": "; lower is better", "high": "; higher is better"}
     figure = make_subplots(
         rows=len(strips),
@@ -86,8 +89,14 @@ def stress_figure(projection: Projection, layout: str | None = None) -> go.Figur
     figure.update_yaxes(autorange="reversed")
     figure.update_layout(
         template=TEMPLATE,
-        title=heading(f"How far the maps can be trusted · {origin(projection)}"),
+        title=heading(f"How far the maps can be trusted · {origin(projection)}{_told(lacking)}"),
         margin={"l": 10, "r": 10, "t": 100, "b": 30},
         height=(120 + 45 * max(2, len(sites))) * len(strips),
     )
     return figure
+
+
+def _told(lacking: Mapping[str, str]) -> str:
+    """Figures that layouts lack and why, as HTML."""
+    text = "; ".join(f"{what}: {reason}" for what, reason in lacking.items())
+    return f"<br><sup>{html.escape(text)}</sup>" if text else ""

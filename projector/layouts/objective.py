@@ -54,7 +54,8 @@ class Method:
     """An algorithm that finds the positions of an objective.
 
     Attributes:
-        name: ``smacof``, ``adamw``, ``moves``, ``umap``.
+        name: ``smacof``, ``adamw``, ``moves``, ``tsne``, ``umap``; as ``solver`` it chooses the
+            method too.
         reads: which of the settings that only some methods read change what it finds.
         place: positions of several maps from their correlations. None where positions are trained,
             batch by batch while the model runs, by the objective's loss.
@@ -160,19 +161,25 @@ def dim_help() -> str:
     return f"Coordinates of a position: {', or '.join([str(usual), *others])}."
 
 
+def solver_names() -> list[str]:
+    """What a user may write for a solver: what chooses a method, or the method's own name."""
+    methods = [how.name for each in OBJECTIVES.values() for how in each.methods.values()]
+    return list(dict.fromkeys([*solvers(), *methods]))
+
+
 def solver_help() -> str:
-    """The method that each solver chooses of each objective, in one line of marked-up text."""
-    parts = []
+    """The method that each objective has unasked, and the others, in one line of marked-up text."""
+    usual = [
+        f"[b]{each.methods[DEFAULT_SOLVER].name}[/b] for {each.name}"
+        for each in OBJECTIVES.values()
+    ]
+    parts = [f"By default {', '.join(usual)}."]
     for solver in solvers():
-        methods = {
-            each.name: each.methods[solver]
-            for each in OBJECTIVES.values()
-            if solver in each.methods
-        }
-        trained = [name for name, how in methods.items() if how.trains]
-        said = [f"{how.name} for {name}" for name, how in methods.items() if not how.trains]
-        said += [f"learns batch by batch, for {' or '.join(trained)}"] if trained else []
-        parts.append(f"[b]{solver}[/b]: {', '.join(said)}.")
+        if solver == DEFAULT_SOLVER:
+            continue
+        having = {o.name: o.methods[solver] for o in OBJECTIVES.values() if solver in o.methods}
+        learns = ", which learns batch by batch," if any(h.trains for h in having.values()) else ""
+        parts.append(f"[b]{solver}[/b]{learns} for {' or '.join(having)}.")
     return " ".join(parts)
 
 
@@ -189,7 +196,8 @@ class Settings:
     Attributes:
         objective: one of :data:`OBJECTIVES`.
         solver: what chooses the objective's method: ``DEFAULT_SOLVER`` the first one it has,
-            ``adamw`` to train positions while the model runs.
+            ``adamw`` to train positions while the model runs. The name of the first method does
+            as well.
         dim: coordinates of a position; None for what the objective has unasked.
         seed: of everything random, 0 to 2³² − 1.
         start: where positions start from, one of ``STARTS``.
@@ -233,7 +241,7 @@ class Settings:
 
     @property
     def method(self) -> str:
-        """The name of the algorithm that does the work: smacof, adamw, moves, umap …"""
+        """The name of the algorithm that does the work: smacof, adamw, moves, tsne …"""
         return self.how.name
 
 

@@ -9,8 +9,8 @@ from dataclasses import Field, asdict, dataclass, fields
 from typing import Any
 
 from projector.errors import SettingError, check_choice, check_least, is_number, named
-from projector.layouts.objective import DEFAULT_SOLVER, STARTS, Settings
-from projector.layouts.registry import OBJECTIVES, solvers
+from projector.layouts.objective import DEFAULT_SOLVER, STARTS, Settings, solver_names
+from projector.layouts.registry import OBJECTIVES
 from projector.settings import BY_SOME, CHOICES
 
 __all__ = [
@@ -42,8 +42,10 @@ class Layout(Settings):
 
     def __post_init__(self) -> None:
         check_choice("objective", self.objective, OBJECTIVES)
-        check_choice("solver", self.solver, solvers())
+        check_choice("solver", self.solver, solver_names())
         check_choice("start", self.start, STARTS)
+        if self.solver == self.record.methods[DEFAULT_SOLVER].name:
+            object.__setattr__(self, "solver", DEFAULT_SOLVER)
         if self.solver not in self.record.methods:
             raise SettingError(
                 "solver",
@@ -175,7 +177,7 @@ def _in_name() -> list[Field[Any]]:
 
 
 def _choices(each: Field[Any]) -> list[str]:
-    return solvers() if each.name == "solver" else list(each.metadata[CHOICES])
+    return solver_names() if each.name == "solver" else list(each.metadata[CHOICES])
 
 
 def _part(each: Field[Any], value: Any) -> str:

@@ -254,7 +254,7 @@ class LayoutSettings:
 
     Attributes:
         objective, solver, dim, absolute: see there.
-        method: the algorithm that did the work: smacof, adamw, moves, umap, imported.
+        method: the algorithm that did the work: smacof, adamw, moves, tsne, umap, imported.
         others: every other setting by name, as JSON has it: ``seed``, ``start``, ``p`` …
     """
 

@@ -17,16 +17,16 @@ from projector.layouts.kernels import Target, as_target
 
 # Neighbours that attract a neuron, and how many of them count. Between neurons most ρ are near 0,
 # so that wider kernels, usual elsewhere, reach neurons that are no neighbours.
-N_NEAR = 20
-PERPLEXITY = 15.0
+N_NEAR = 15
+PERPLEXITY = 12.0
 # A classical start has the large shape already: attraction needs little exaggeration to keep it.
-_EXAGGERATION, _N_EXAGGERATED, _N_STEPS = 1.5, 100, 400
+_EXAGGERATION, _N_EXAGGERATED, N_STEPS = 1.5, 100, 400
 _START_SPREAD, _JITTER = 1e-4, 1e-6
 _MOMENTUM_EXAGGERATED, _MOMENTUM = 0.5, 0.8
 _LEAST_GAIN, _LEAST_RATE = 0.01, 50.0
 _N_HALVINGS = 50
 # Rows of pairs at once: they stay in a core's cache.
-_CACHE_ENTRIES, _GPU_ENTRIES = 1 << 17, 1 << 26
+_CACHE_ENTRIES, _GPU_ENTRIES = 1 << 17, 1 << 24
 
 
 def embed(
@@ -38,7 +38,7 @@ def embed(
     perplexity: float = PERPLEXITY,
     exaggeration: float = _EXAGGERATION,
     n_exaggerated: int = _N_EXAGGERATED,
-    n_steps: int = _N_STEPS,
+    n_steps: int = N_STEPS,
 ) -> Tensor:
     """Positions (N, d) float32, centred, by gradient descent on KL(P‖Q).
 
@@ -127,16 +127,15 @@ class _Attraction:
 
     def __init__(self, rows: Tensor, columns: Tensor, values: Tensor) -> None:
         self._rows, self._columns, self._values = rows, columns, values
+        # Every neuron has neighbours.
+        self._n_of_each = torch.bincount(rows)
 
     def __call__(self, positions: Tensor) -> Tensor:
         apart = positions[self._rows] - positions[self._columns]
         weights = self._values / (1 + apart.square().sum(dim=1))
-        n = len(positions)
-        force = torch.segment_reduce(apart * weights[:, None], "sum", lengths=self._lengths(n), axis=0)
-        return force
-
-    def _lengths(self, n: int) -> Tensor:
-        return torch.bincount(self._rows, minlength=n)
+        return torch.segment_reduce(
+            apart * weights[:, None], "sum", lengths=self._n_of_each, axis=0
+        )
 
 
 def _repulsion(positions: Tensor) -> tuple[Tensor, Tensor]:

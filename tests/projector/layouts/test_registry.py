@@ -212,7 +212,7 @@ def test_an_objective_may_train_by_a_solver_of_its_own(
 ) -> None:
     for command in ("fit", "layout", "relayout"):
         words = help_of(command)
-        assert "drill: learns batch by batch, for spring." in words
+        assert "drill, which learns batch by batch, for spring." in words
         assert "turn for ring, turn for spring." in words
         assert "Learning rate of adamw or drill." in words
         assert "Other than 2 only with adamw." in words

@@ -149,7 +149,7 @@ def test_values_that_can_not_be_are_refused(settings: dict[str, Any], setting: s
         ({"objective": "linear", "start": "normal"}, "start"),
         ({"objective": "linear", "lr": 0.1}, "lr"),
         ({"objective": "linear", "solver": "adamw", "p": 3.0}, "p"),
-        ({"objective": "neighbours", "start": "uniform"}, "start"),
+        ({"objective": "neighbours", "solver": "umap", "start": "normal"}, "start"),
         ({"objective": "neighbours", "p": 3.0}, "p"),
         ({"objective": "neighbours", "accumulate": 2}, "accumulate"),
     ],

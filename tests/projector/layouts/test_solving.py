@@ -182,11 +182,15 @@ def test_tensorboard_records_the_loss(tmp_path: object) -> None:
     assert record.Scalars("map")[-1].value < record.Scalars("map")[0].value
 
 
-def test_umap_keeps_neighbours_that_stress_loses() -> None:
+@pytest.mark.parametrize("solver", ["tsne", "umap"])
+def test_neighbours_are_kept_that_stress_loses(solver: str) -> None:
     # Twelve groups all equally far apart: too many for three dimensions to keep by distance.
     rho = grouped_correlation(n_groups=12, n_each=15)
     near = nearest_by_target(dissimilarity(rho))
-    nearest = {o: nearest_on_map(place(rho, objective=o)) for o in ("stress", "neighbours")}
+    nearest = {
+        "stress": nearest_on_map(place(rho)),
+        "neighbours": nearest_on_map(place(rho, objective="neighbours", solver=solver)),
+    }
     kept = {objective: overlap_of(near, found) for objective, found in nearest.items()}
     groups = torch.arange(len(rho)) // 15
     same_group = groups[nearest["neighbours"]] == groups[:, None]
@@ -204,7 +208,7 @@ def test_umap_s_threads_are_not_left_to_pytorch(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(umap.UMAP, "fit_transform", fit_transform)
     before = torch.get_num_threads()
-    place(factor_correlation(12), objective="neighbours", dim=2)
+    place(factor_correlation(12), objective="neighbours", solver="umap", dim=2)
     assert torch.get_num_threads() == before != 3
 
 
