@@ -260,7 +260,7 @@ def _declared(*extras: str) -> set[str]:
     [
         (PACKAGES, ("tasks",)),
         (("benchmarks",), ("benchmarks", "dev")),
-        (("tests",), ("dev", "tensorboard")),
+        (("tests",), ("dev", "gguf", "tensorboard")),
     ],
     ids=["packages", "benchmarks", "tests"],
 )

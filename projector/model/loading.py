@@ -19,6 +19,13 @@ from torch import nn
 from projector.cpu import multiplies_bf16
 from projector.environment import is_told_cpu
 from projector.errors import SettingError, UserError, check_choice, named
+from projector.model.gguf_files import (
+    check_gguf,
+    explained,
+    forget_quantization,
+    hash_gguf,
+    is_gguf,
+)
 from projector.model.hashing import hash_checkpoint, stored_type
 from projector.storage.folders import restore_folder
 from projector.storage.places import disk_errors
@@ -35,9 +42,9 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 class LoadedModel:
     """A model ready to run: in evaluation mode, on its device.
 
-    ``identifier`` is ``bundled``, a hub id, or the name of a local folder without its path.
-    ``weights_sha256`` is the hash of its checkpoint's tensors, ``stored_dtype`` their type;
-    None where they are of several.
+    ``identifier`` is ``bundled``, a hub id, or the name of a local folder or file without its path.
+    ``weights_sha256`` is the hash of its checkpoint's tensors, or of its ``.gguf`` file;
+    ``stored_dtype`` their type, None where they are of several.
     """
 
     model: nn.Module
@@ -58,7 +65,7 @@ def load_model(
     with_head: bool = False,
     keep_bf16: bool = False,
 ) -> LoadedModel:
-    """Load ``bundled``, a local folder, or a hub id.
+    """Load ``bundled``, a local folder, a ``.gguf`` file, or a hub id.
 
     Args:
         revision: branch, tag or commit, for a hub id.
@@ -80,17 +87,21 @@ def load_model(
         check_device_map(device_map, device)
     chosen_device = choose_device(device)
     folder = BUNDLED_FOLDER if name == BUNDLED else Path(name)
-    if name != BUNDLED:
+    if is_gguf(name):
+        check_gguf(folder)
+    elif name != BUNDLED:
         with disk_errors(folder):
             restore_folder(folder)
     is_local = name == BUNDLED or folder.exists()
-    if is_local:
+    if is_local and not is_gguf(name):
         _check_folder(folder, name)
     where = str(folder) if is_local else name
     options: dict[str, Any] = {
         "revision": None if is_local else revision,
         "trust_remote_code": trust_remote_code,
     }
+    if is_gguf(name):
+        where, options["gguf_file"] = str(folder.parent), folder.name
     if not is_local and not _is_on_hub(name, revision):
         options["local_files_only"] = True
     placement = {} if device_map is None else {"device_map": device_map}
@@ -102,13 +113,13 @@ def load_model(
             with_head=with_head,
         )
         tokenizer = _load_tokenizer(where, options)
-        checkpoint = _checkpoint_folder(where, options)
-        weights_sha256, stored_dtype = hash_checkpoint(checkpoint), stored_type(checkpoint)
+        weights_sha256, stored_dtype = _stored(folder, where, options)
     except UserError:
         raise
     except Exception as error:
         # Of any kind: a broken config.json, or code that comes with a model, can raise all.
-        raise _explained(name, error) from error
+        told = explained(folder, error) if is_gguf(name) else _explained(name, error)
+        raise told from error
     if lacking:
         raise UserError(
             f"model '{name}' lacks {len(lacking):,} of its weights, {lacking[0]} among them: "
@@ -145,13 +156,24 @@ def _read_model(
         where,
         config=config,
         dtype=choose_dtype(config),
-        use_safetensors=True,
+        # A .gguf file is neither safetensors nor pickled.
+        use_safetensors=None if "gguf_file" in options else True,
         output_loading_info=True,
         **options,
     )
     model, report = loading
+    if "gguf_file" in options:
+        forget_quantization(model)
     # Transformers fills what a checkpoint lacks with random numbers. Nothing here reads a pooler.
     return model, sorted(key for key in report["missing_keys"] if "pooler" not in key)
+
+
+def _stored(file: Path, where: str, options: dict[str, Any]) -> tuple[str, torch.dtype | None]:
+    """The hash of a model's stored weights, and their type."""
+    if "gguf_file" in options:
+        return hash_gguf(file), torch.float32
+    checkpoint = _checkpoint_folder(where, options)
+    return hash_checkpoint(checkpoint), stored_type(checkpoint)
 
 
 def _checkpoint_folder(where: str, options: dict[str, Any]) -> Path:
@@ -224,6 +246,8 @@ def _load_tokenizer(where: str, options: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+    if "gguf_file" in options:
+        return AutoTokenizer.from_pretrained(where, **options)
     facts = get_tokenizer_config(where, **options)
     if facts.get("tokenizer_class") in _GENERIC_TOKENIZERS and "auto_map" not in facts:
         own = {key: value for key, value in options.items() if key != "trust_remote_code"}

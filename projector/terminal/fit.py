@@ -59,7 +59,10 @@ class FitOptions:
 def fit(
     screen: Screen,
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="[b]bundled[/b], a local folder, or a hub id.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="[b]bundled[/b], a local folder, a .gguf file, or a hub id."
+        ),
     ] = "bundled",
     *,
     options: FitOptions,

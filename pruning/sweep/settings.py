@@ -84,7 +84,7 @@ class SweepRequest:
     Two runs of one report share every field that does not say otherwise.
 
     Attributes:
-        model: ``bundled``, a local folder, or a hub id.
+        model: ``bundled``, a local folder, a ``.gguf`` file, or a hub id.
         calibration, evaluations: see :func:`projector.corpus.sources.read_documents`.
         projection: the model's, for methods that read it.
         n_windows: windows of each evaluation text that every row is scored on, drawn evenly.

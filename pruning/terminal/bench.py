@@ -15,7 +15,8 @@ def bench(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="The dense model: [b]bundled[/b], a local folder, or a hub id."
+            metavar="MODEL",
+            help="The dense model: [b]bundled[/b], a local folder, a .gguf file, or a hub id.",
         ),
     ],
     pruned: Annotated[str, typer.Argument(metavar="PRUNED", help="The pruned one.")],

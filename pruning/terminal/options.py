@@ -25,7 +25,10 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, for scripts.")
 ]
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="[b]bundled[/b], a local folder, or a hub id.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="[b]bundled[/b], a local folder, a .gguf file, or a hub id."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[

@@ -1,0 +1,85 @@
+"""Models in one ``.gguf`` file: dequantised to float32 by Transformers, with the package gguf.
+
+Where that package is not installed, one line says how to get it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from projector.errors import UserError
+
+SUFFIX = ".gguf"
+_MAGIC = b"GGUF"
+# What llama.cpp calls the parts that it splits a file into.
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+_UNSUPPORTED = re.compile(r"architecture (\S+) is not supported")
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a model of this name is a ``.gguf`` file, be it there or not."""
+    return name.lower().endswith(SUFFIX)
+
+
+def check_gguf(path: Path) -> None:
+    """Raise a UserError if there is no such file, it is of another kind, or gguf is not installed.
+
+    Whether it is whole shows when it is loaded.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no model file '{path}': check its name")
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise UserError(
+                f"model '{path}' is not a GGUF file, whatever its name says: download it again"
+            )
+    if _PART.search(path.name):
+        raise UserError(
+            f"model '{path}' is one part of several: merge them with llama.cpp's "
+            "`llama-gguf-split --merge`, and give the file that it writes"
+        )
+    if find_spec("gguf") is None:
+        raise UserError(
+            f"model '{path}' needs the package gguf: install it with "
+            "`pip install 'transformer-projector[gguf]'`"
+        )
+
+
+def hash_gguf(path: Path) -> str:
+    """SHA-256 of the file, as ``sha256sum`` gives it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def explained(path: Path, error: Exception) -> UserError:
+    """What Transformers or gguf says of a file that they can't load, in one line."""
+    text = " ".join(str(error).split())
+    if found := _UNSUPPORTED.search(text):
+        return UserError(
+            f"model '{path}' is of the architecture {found[1]}, which Transformers does not read "
+            "from GGUF files: give the model as a folder of safetensors"
+        )
+    told = text if isinstance(error, (OSError, ValueError, RuntimeError)) else ""
+    told = f"{type(error).__name__}: {told or text}"
+    return UserError(
+        f"model '{path}' can't be loaded: the file is damaged or cut off, or holds no language "
+        f"model ({told[:200]})"
+    )
+
+
+def forget_quantization(model: Any) -> None:
+    """Leave nothing in a model of what it was dequantised from.
+
+    Its weights are plain float32: saved, it is a plain checkpoint.
+    """
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for name, plain in (("hf_quantizer", None), ("is_quantized", False)):
+        if hasattr(model, name):
+            setattr(model, name, plain)
+    if hasattr(model, "quantization_method"):
+        del model.quantization_method
