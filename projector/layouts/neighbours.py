@@ -33,7 +33,7 @@ _LEAST_NEURONS = 8
 
 
 def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
-    """UMAP on precomputed distances; (N, dim) float32.
+    """UMAP on precomputed distances; (N, dim) float32, centred.
 
     One thread, so that equal seeds give equal positions. Fewer than eight neurons are too few for
     a neighbour graph and are placed by classical scaling.
@@ -73,7 +73,8 @@ def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
         # It warns that inverse transforms need more than distances, and we ask for none.
         warnings.simplefilter("ignore")
         positions = reducer.fit_transform(target.cpu().double().numpy())
-    return torch.from_numpy(positions).to(target.device, torch.float32)
+    found = torch.from_numpy(positions).to(target.device, torch.float32)
+    return found - found.mean(dim=0)
 
 
 def _place_by_umap(correlation: Tensor, layout: Settings) -> Placement:

@@ -20,7 +20,7 @@ from projector.layouts.kernels import Target, as_target
 N_NEAR = 15
 PERPLEXITY = 12.0
 # A classical start has the large shape already: attraction needs little exaggeration to keep it.
-_EXAGGERATION, _N_EXAGGERATED, N_STEPS = 1.5, 100, 400
+_EXAGGERATION, _N_EXAGGERATED, N_STEPS = 1.5, 100, 300
 _START_SPREAD, _JITTER = 1e-4, 1e-6
 _MOMENTUM_EXAGGERATED, _MOMENTUM = 0.5, 0.8
 _LEAST_GAIN, _LEAST_RATE = 0.01, 50.0
