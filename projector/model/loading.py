@@ -87,14 +87,7 @@ def load_model(
         check_device_map(device_map, device)
     chosen_device = choose_device(device)
     folder = BUNDLED_FOLDER if name == BUNDLED else Path(name)
-    if is_gguf(name):
-        check_gguf(folder)
-    elif name != BUNDLED:
-        with disk_errors(folder):
-            restore_folder(folder)
-    is_local = name == BUNDLED or folder.exists()
-    if is_local and not is_gguf(name):
-        _check_folder(folder, name)
+    is_local = _is_local(name, folder)
     where = str(folder) if is_local else name
     options: dict[str, Any] = {
         "revision": None if is_local else revision,
@@ -137,6 +130,20 @@ def load_model(
         weights_sha256=weights_sha256,
         stored_dtype=stored_dtype,
     )
+
+
+def _is_local(name: str, folder: Path) -> bool:
+    """Whether a model is a folder or file here, which is checked, and not one of the hub."""
+    if is_gguf(name):
+        check_gguf(folder)
+        return True
+    if name != BUNDLED:
+        with disk_errors(folder):
+            restore_folder(folder)
+        if not folder.exists():
+            return False
+    _check_folder(folder, name)
+    return True
 
 
 def _read_model(
