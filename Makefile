@@ -10,8 +10,8 @@ READY := $(VENV)/.ready
 
 # Maps of the bundled model over 200,000 tokens of the standard library.
 demo: $(READY)
-	$(BIN)/projector fit bundled --corpus stdlib --max-tokens 200000 \
-		--layouts stress-3d,neighbours-2d --out runs/demo --pictures --force
+	$(BIN)/projector fit bundled --corpus stdlib --max-tokens 200000 --out runs/demo \
+		--pictures --force
 	@echo 'Or look at it in a browser: make dashboard'
 
 # Maps, poles, prompts and pruning in a browser, on this machine alone.

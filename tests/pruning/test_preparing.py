@@ -36,9 +36,13 @@ Checkpoint = Callable[[str], Path]
 
 
 def fit(model: Path, text: Path, out: Path, *options: str) -> Path:
-    """A projection of a model, by the command that users have."""
+    """A projection of a model, by the command that users have; of one layout unless others are
+    asked for."""
     arguments = ["fit", str(model), "--corpus", str(text), "--out", str(out), "--json"]
-    result = CliRunner().invoke(projector_app, [*arguments, *(options or ("--sites", "mlp_post"))])
+    arguments += options or ("--sites", "mlp_post")
+    if not {"--layouts", "--objective", "--dim"} & set(options):
+        arguments += ["--dim", "3"]
+    result = CliRunner().invoke(projector_app, arguments)
     assert result.exit_code == 0, result.output
     return out
 

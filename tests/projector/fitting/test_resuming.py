@@ -32,6 +32,7 @@ OPTIONS: dict[str, Any] = {
     "layers": [0],
     "max_tokens": 400,
     "keep_statistics": False,
+    "dim": 3,
 }
 
 
@@ -148,7 +149,10 @@ def test_what_another_fit_finished_is_refused_by_the_difference(
 ) -> None:
     before = tree(finished.parent)
     with pytest.raises(UserError) as refused:
-        projector.fit(*arguments, out=finished, resume=True, **{**OPTIONS, **changed})
+        options = {**OPTIONS, **changed}
+        if "layouts" in changed:
+            del options["dim"]
+        projector.fit(*arguments, out=finished, resume=True, **options)
     assert told in str(refused.value)
     assert refused.value.setting == "resume"
     assert tree(finished.parent) == before
@@ -208,7 +212,7 @@ def test_a_relayout_is_no_finished_fit(arguments: tuple[str, str], tmp_path: Pat
     made = projector.fit(*arguments, **options)
     projector.relayout(made, Layout(dim=2)).save(tmp_path / "other")
     with pytest.raises(UserError, match="does not say what settings"):
-        projector.fit(*arguments, out=tmp_path / "other", resume=True, dim=2, **options)
+        projector.fit(*arguments, out=tmp_path / "other", resume=True, **{**options, "dim": 2})
 
 
 # What is added to a fit between a kill and its end
@@ -267,6 +271,7 @@ def test_a_fit_is_finished_only_while_its_layouts_are_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, options = tmp_path / "out", {**OPTIONS, "keep_statistics": True}
+    del options["dim"]
     options["layouts"] = "stress-3d,stress-2d"
     fit = kept_at_the_end(monkeypatch) if is_left else projector.fit
     fit(*arguments, out=out, **options)

@@ -86,7 +86,7 @@ def fitted(
     """A projection of both layers and two sites; not to be changed."""
     out = tmp_path_factory.mktemp("fitted") / "out"
     arguments = ["fit", str(checkpoint("qwen2")), "--corpus", str(text_file), "--out", str(out)]
-    arguments += ["--sites", "mlp_post,attn_out", "--json"]
+    arguments += ["--sites", "mlp_post,attn_out", "--dim", "3", "--json"]
     result = CliRunner().invoke(projector_app, arguments)
     assert result.exit_code == 0, result.output
     return out
