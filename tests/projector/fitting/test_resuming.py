@@ -148,10 +148,10 @@ def test_what_another_fit_finished_is_refused_by_the_difference(
     arguments: tuple[str, str], finished: Path, changed: dict[str, Any], told: str
 ) -> None:
     before = tree(finished.parent)
+    options = {**OPTIONS, **changed}
+    if "layouts" in changed:
+        del options["dim"]
     with pytest.raises(UserError) as refused:
-        options = {**OPTIONS, **changed}
-        if "layouts" in changed:
-            del options["dim"]
         projector.fit(*arguments, out=finished, resume=True, **options)
     assert told in str(refused.value)
     assert refused.value.setting == "resume"
