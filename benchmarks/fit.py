@@ -27,13 +27,15 @@ from projector.fitting.estimating import estimate
 from projector.fitting.pipeline import run
 from projector.fitting.preparing import Job, prepare
 from projector.fitting.settings import FitSettings
-from projector.layouts.settings import Layout
+from projector.layouts.settings import DEFAULT_LAYOUTS, Layout, parse_layouts
 from projector.model.loading import BUNDLED, LoadedModel, load_model
 
 # About as long as what is read of it: what a longer text costs to tokenize is not the fit's.
 CORPUS = "stdlib:heldout"
 N_TOKENS = 200_000
 MOST_RATIO = 2.0
+# What examples may add, of a fit without them.
+MOST_OF_EXAMPLES = 0.1
 # Of time against tokens, doubly logarithmic.
 MOST_SLOPE = 1.05
 WRITING = "Writing"
@@ -95,15 +97,24 @@ def _wait(device: torch.device) -> None:
 
 
 def fit_seconds(
-    load: Callable[[], str | LoadedModel], n_tokens: int, corpus: str | Iterable[str] = CORPUS
+    load: Callable[[], str | LoadedModel],
+    n_tokens: int,
+    corpus: str | Iterable[str] = CORPUS,
+    *,
+    layouts: Sequence[Layout] | None = None,
+    keep_examples: bool = True,
 ) -> tuple[Job, dict[str, float]]:
-    """What the command does, but for importing its libraries; seconds by stage."""
+    """What the command does, but for importing its libraries; seconds by stage.
+
+    Args:
+        layouts: None for those of a fit that is asked for none.
+    """
     stages = Stages()
     stages.begin("Loading the model", None, "")
     model = load()
-    settings = FitSettings(max_tokens=n_tokens)
+    settings = FitSettings(max_tokens=n_tokens, keep_examples=keep_examples)
     with tempfile.TemporaryDirectory() as folder:
-        job = prepare(model, corpus, settings, Layout(dim=3), progress=stages)
+        job = prepare(model, corpus, settings, layouts, progress=stages)
         stages.begin("Timing a batch", None, "")
         estimate(job)
         run(job, out=Path(folder) / "out", progress=stages)
@@ -137,6 +148,38 @@ def measure(
         target = f"≤ {MOST_RATIO:g}" if is_whole else ""
         is_met = not is_whole or statistics.median(ratios) <= MOST_RATIO
         rows.append(Row(name, job.corpus.n_tokens, stage, values, ratios, target, is_met))
+    return rows
+
+
+def additions(
+    name: str, load: Callable[[], str | LoadedModel], n_tokens: int, n_times: int
+) -> list[Row]:
+    """What examples and each further layout add to a fit of one layout, without examples.
+
+    Shares are of that fit's time for running the model, placing and writing: loading the model and
+    reading the corpus are the same for all.
+    """
+    (stress, *others) = parse_layouts(DEFAULT_LAYOUTS)
+
+    def seconds(layouts: Sequence[Layout], keep_examples: bool) -> float:
+        _, found = fit_seconds(load, n_tokens, layouts=layouts, keep_examples=keep_examples)
+        before = ("Loading the model", "Reading the corpus", "Timing a batch")
+        return sum(value for stage, value in found.items() if stage not in before)
+
+    plain: list[float] = []
+    wholes: dict[str, list[float]] = {"examples": []} | {each.name: [] for each in others}
+    for _ in range(n_times):
+        plain.append(seconds([stress], False))
+        wholes["examples"].append(seconds([stress], True))
+        for each in others:
+            wholes[each.name].append(seconds([stress, each], False))
+    rows = [Row(name, n_tokens, f"{stress.name} alone, no examples", plain, [1.0] * n_times)]
+    for what, values in wholes.items():
+        added = [value - base for value, base in zip(values, plain, strict=True)]
+        shares = [more / base for more, base in zip(added, plain, strict=True)]
+        is_met = what != "examples" or statistics.median(shares) <= MOST_OF_EXAMPLES
+        target = f"≤ {MOST_OF_EXAMPLES:g}" if what == "examples" else ""
+        rows.append(Row(name, n_tokens, f"{what}: more, of that", added, shares, target, is_met))
     return rows
 
 
@@ -204,6 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     machine = describe_machine()
     rows = measure(BUNDLED, lambda: load_model(device="cpu"), given.tokens, given.repeats)
+    rows += additions(BUNDLED, lambda: load_model(device="cpu"), given.tokens, given.repeats)
     sizes = [given.tokens // 4, given.tokens // 2, given.tokens]
     rows.append(growth(lambda: load_model(device="cpu"), sizes, given.repeats))
     if torch.cuda.is_available():
