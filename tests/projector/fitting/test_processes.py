@@ -84,6 +84,10 @@ def assert_alike(one: Path, many: Path) -> None:
                 assert b.figures(*key)[name] == value, name
         assert a.figures(*key)["stress"] == pytest.approx(b.figures(*key)["stress"], rel=0.02)
     assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in many.iterdir())
+    # Whoever saw a token, the same ones are shown.
+    assert a.example_facts == b.example_facts
+    for name, tensor in a.example_tensors.items():
+        assert torch.equal(tensor, b.example_tensors[name]), name
     assert replace(a.facts, maps={}) == replace(b.facts, maps={})
 
 
