@@ -7,6 +7,7 @@ from functools import partial
 import streamlit as st
 
 from dashboard.frame import opening
+from dashboard.frame.background import find_in_background
 from dashboard.frame.sidebar import choose_scene, read_settings, tell
 from dashboard.state import session
 from dashboard.views import heatmap, neuron, overview, poles, prompt, pruning
@@ -37,7 +38,7 @@ with session.problems():
     if scene is None:
         opening.show(settings)
     else:
-        about = st.sidebar.empty()
+        about, background = st.sidebar.empty(), st.sidebar.container()
         tell(scene, about)
         pages = {
             view.PATH: st.Page(
@@ -61,6 +62,9 @@ with session.problems():
         session.remember_pages(pages)
         linked = session.show_menu(menu)
         page.run()
+        # After the page: points first.
+        with session.problems():
+            find_in_background(scene, background)
         # It may have loaded the model.
         tell(scene, about)
 session.write_url()

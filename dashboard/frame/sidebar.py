@@ -8,6 +8,8 @@ from typing import Any
 import streamlit as st
 
 from dashboard.drawing.text import LABELS
+from dashboard.frame.links import check_details, check_place
+from dashboard.frame.search import show_search
 from dashboard.state import session
 from dashboard.state.loading import folders_with, projection_at
 from dashboard.state.scene import Scene, usual_layout
@@ -66,6 +68,8 @@ def choose_scene(settings: Settings) -> Scene | None:
             st.caption("Choose another one, or make it again:")
             st.code("projector fit MODEL --corpus SOURCE --out DIR --force", language=None)
             raise
+        show_search(found[name], projection)
+        chosen = session.current()
         layout = _choose_layout(projection)
         layer, site = _choose_map(projection)
         scene = Scene(
@@ -79,19 +83,20 @@ def choose_scene(settings: Settings) -> Scene | None:
             model_name=_choose_model(settings, projection),
             sha256=projection.facts.model.sha256,
         )
-        if chosen.neuron is not None and chosen.neuron >= scene.n_neurons:
-            session.change(neuron=None)
         if (chosen.projection, chosen.layer, chosen.site) != (name, layer, site):
             _fill_in(projection=name, layer=layer, site=site)
+    check_place(chosen, scene)
+    check_details(scene)
     return scene
 
 
 def _fill_in(**shown: Any) -> None:
     """Select what is shown; what a link chose besides stays, where it is of that very map."""
     chosen = session.current()
-    kept = {"neuron": chosen.neuron}
+    kept: dict[str, Any] = {}
     if all(getattr(chosen, key) in (None, value) for key, value in shown.items()):
-        kept |= {key: getattr(chosen, key) for key in ("model", "layout", "pole", "marked")}
+        names = ("model", "layout", "neuron", "pole", "marked", "isolate")
+        kept = {name: getattr(chosen, name) for name in names}
     session.change(**shown, **kept)
 
 
@@ -156,6 +161,8 @@ def _choose_model(settings: Settings, projection: Projection) -> str:
     chosen = session.current().model
     names = [usual, *(name for name in folders if name != usual)]
     name = chosen if chosen in names else usual
+    if chosen is not None and chosen not in names:
+        session.change(model=None)
     if len(names) > 1:
         session.bind("choose model", name)
         st.selectbox(

@@ -1,9 +1,13 @@
-"""What the landing page reads of all maps of a projection at once, kept on the shelf."""
+"""What pages read of all maps of a projection at once, kept on the shelf."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+
+import streamlit as st
 
 from dashboard.overview import Flat, flatten
 from dashboard.state.loading import (
@@ -11,13 +15,19 @@ from dashboard.state.loading import (
     known_poles,
     of_projection,
     projection_at,
+    saved_poles_at,
+    stamp_of,
     stamp_of_projection,
 )
 from dashboard.state.shelf import Key, shelf
+from projector.errors import UserError
+from projector.naming.search import Results, search
 from projector.projection.projection import Projection
+from projector.projection.writing import NAMES_FILE
 from projector.sites import MapKey
 from projector.statistics.organisation import Organisation
-from pruning.poles.poles import Poles, PoleSettings
+from pruning.poles.files import POLES_FOLDER
+from pruning.poles.poles import Poles, PoleSettings, usual_settings
 
 
 def small_maps_at(path: Path, layout: str) -> dict[MapKey, Flat]:
@@ -63,9 +73,60 @@ def every_pole_at(
     Args:
         settings_of: of the poles of a layer and site.
     """
-    found = {}
+    found = _saved_poles(path, layout, settings_of)
     for layer, site in projection_at(path).maps:
-        poles = known_poles(path, layer, site, layout, settings_of(layer, site))
-        if poles is not None:
-            found[layer, site] = poles
+        if (layer, site) not in found:
+            poles = known_poles(path, layer, site, layout, settings_of(layer, site))
+            if poles is not None:
+                found[layer, site] = poles
     return found
+
+
+def maps_without_poles(path: Path) -> list[MapKey]:
+    """Maps whose poles, of the usual settings, are not kept yet or were not judged by controls."""
+    projection = projection_at(path)
+    usual = partial(usual_settings, projection)
+    found: dict[MapKey, Poles] = {}
+    # Who asks for the poles is told of a damaged file.
+    with suppress(UserError):
+        found = _saved_poles(path, projection.layout_name(), usual)
+    return [
+        key
+        for key in projection.maps
+        if key not in found
+        or (found[key].controls is None and found[key].settings.space != "positions")
+    ]
+
+
+def _saved_poles(
+    path: Path, layout: str, settings_of: Callable[[int, str], PoleSettings]
+) -> dict[MapKey, Poles]:
+    """Poles that are kept beside the projection, each map's of its own settings."""
+    files: dict[PoleSettings, dict[MapKey, Poles]] = {}
+    found = {}
+    for key in projection_at(path).maps:
+        settings = settings_of(*key)
+        if settings not in files:
+            files[settings] = saved_poles_at(path, layout, settings)
+        if key in files[settings]:
+            found[key] = files[settings][key]
+    return found
+
+
+def search_at(path: Path, text: str) -> Results:
+    """The neurons and poles of all layers that fire on a text, the strongest first.
+
+    Raises:
+        UserError: see :func:`projector.naming.search.search`.
+    """
+    stamps = []
+    for file in (path / NAMES_FILE, *sorted((path / POLES_FOLDER).glob("*.json"))):
+        # One may go at this moment, or not be there at all.
+        with suppress(UserError):
+            stamps.append((file.name, stamp_of(file)))
+
+    def make(projection: Projection) -> Results:
+        with st.spinner("Searching …"):
+            return search(projection, path, text)
+
+    return of_projection("search", path, text, tuple(stamps), make=make)

@@ -32,8 +32,9 @@ _NEURON_NAMES = tuple(
     re.compile(pattern, re.ASCII | re.IGNORECASE)
     for pattern in (
         _NEURON,
-        _LAYER + _BETWEEN + r"(?:n(?:euron)?|#|(?<=[\s/.,:;]))\s*(?P<neuron>\d{1,9})",
-        r"(?P<layer>\d{1,9})\s*[\s/.,:;]\s*" + _NEURON,
+        # A dot between digits is a number's, such as 0.345.
+        _LAYER + _BETWEEN + r"(?:n(?:euron)?|#|(?<=[\s/,:;]))\s*(?P<neuron>\d{1,9})",
+        r"(?P<layer>\d{1,9})\s*[\s/,:;]\s*" + _NEURON,
         r"n(?:euron)?\s*(?P<neuron>\d{1,9})" + _BETWEEN + _LAYER,
     )
 )
@@ -92,6 +93,17 @@ class Selection:
         return {name: str(value) for name, value in values.items() if value is not None}
 
     @classmethod
+    def unreadable(cls, params: Mapping[str, str]) -> dict[str, str]:
+        """What query parameters hold that :meth:`of_params` leaves out, by its name in a link."""
+        found = cls.of_params(params)
+        names = {field.name for field in fields(cls)}
+        return {
+            name: text
+            for name, text in params.items()
+            if name in names and text and getattr(found, name) in (None, ())
+        }
+
+    @classmethod
     def of_params(cls, params: Mapping[str, str]) -> Selection:
         """From query parameters. What can't be read is left out: a URL is no reason to fail."""
         found: dict[str, Any] = {}
@@ -120,15 +132,20 @@ def grouping_text(settings: PoleSettings) -> str | None:
 
 def parse_grouping(text: str | None) -> PoleSettings:
     """What :func:`grouping_text` gave; the usual ones if it can't be read."""
+    return read_grouping(text) or PoleSettings()
+
+
+def read_grouping(text: str | None) -> PoleSettings | None:
+    """What :func:`grouping_text` gave; None if it can't be read."""
     try:
         space, size, selection, epsilon = (text or "").split(",")
         settings = PoleSettings(space, int(size), None, selection, float(epsilon))
     except (ValueError, UserError):
-        return PoleSettings()
+        return None
     can_be_shown = (
         settings.min_cluster_size <= MOST_CLUSTER_SIZE and settings.epsilon <= MOST_EPSILON
     )
-    return settings if can_be_shown else PoleSettings()
+    return settings if can_be_shown else None
 
 
 def runs_text(numbers: tuple[int, ...]) -> str:

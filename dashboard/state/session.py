@@ -22,7 +22,8 @@ _WRITTEN, _WROTE_AT = "written params", "wrote params at"
 _SENT, _CHANGED = "sent params", "was changed"
 _HELD = "held at the end"
 _LAG_S = 1.0
-_SAID, _AGAIN = "said", "runs again"
+_SAID, _NOTED, _AGAIN = "said", "noted", "runs again"
+_UNREAD = "unreadable parts of the link"
 _PAGES = "pages"
 _KEPT = "kept fields"
 
@@ -61,6 +62,13 @@ def read_url() -> None:
     state[_SENT] = params
     if params and params != state.get(_WRITTEN) and not was_chosen and not is_old:
         state[_SELECTION] = Selection.of_params(params)
+        state[_UNREAD] = Selection.unreadable(params)
+
+
+def take_unreadable() -> dict[str, str]:
+    """What the link holds that can't be read, by name; told once."""
+    found: dict[str, str] = st.session_state.pop(_UNREAD, {})
+    return found
 
 
 def write_url() -> None:
@@ -157,11 +165,27 @@ def say(problem: str) -> None:
     tell(problem)
 
 
+def note(line: str) -> None:
+    """Say what of a link can't be shown, and what is shown; kept as :func:`say` is."""
+    noted = st.session_state.setdefault(_NOTED, [])
+    if line not in noted:
+        noted.append(line)
+        _show_note(line)
+
+
+def _show_note(line: str) -> None:
+    st.warning(plain(line), icon=":material/link_off:")
+
+
 def say_again() -> None:
     """What the run before this one said, if that one asked for this."""
-    problem = st.session_state.pop(_SAID, None)
-    if st.session_state.pop(_AGAIN, False) and problem:
-        say(problem)
+    problem, noted = st.session_state.pop(_SAID, None), st.session_state.pop(_NOTED, [])
+    if st.session_state.pop(_AGAIN, False):
+        if problem:
+            say(problem)
+        st.session_state[_NOTED] = noted
+        for line in noted:
+            _show_note(line)
 
 
 def run_again() -> None:

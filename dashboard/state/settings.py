@@ -26,6 +26,7 @@ class Settings:
             for any. One that is not there goes by its whole path.
         model: what ``--model`` named; None for the one that the projection names.
         device, dtype: see :func:`projector.model.loading.load_model`.
+        finds_poles: whether poles of all maps are found in the background where they are missing.
     """
 
     roots: tuple[Path, ...]
@@ -33,6 +34,7 @@ class Settings:
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    finds_poles: bool = True
 
     def text_source(self, source: str) -> str:
         """See :func:`dashboard.roots.text_source`."""
@@ -73,6 +75,7 @@ def parse_settings(arguments: list[str]) -> Settings:
     parser.add_argument("--root", type=Path, action="append", default=[])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--no-poles", action="store_true")
     given = parser.parse_args(arguments)
     roots = [path.resolve() for path in given.root]
     for path in given.root:
@@ -91,7 +94,8 @@ def parse_settings(arguments: list[str]) -> Settings:
         opened = name_of(where, tuple(roots))
     if not roots:
         roots = [USUAL_ROOT.resolve()]
-    return Settings(tuple(roots), opened, given.model, given.device, given.dtype)
+    finds_poles = not given.no_poles
+    return Settings(tuple(roots), opened, given.model, given.device, given.dtype, finds_poles)
 
 
 def model_for(identifier: str, folders: Mapping[str, Path]) -> str:

@@ -106,7 +106,9 @@ def start(alone: None, monkeypatch: pytest.MonkeyPatch) -> Open:
 
     def make(root: Path, page: str, *arguments: str, **params: object) -> AppTest:
         given = ["--root", str(root)] if root.is_dir() else []
-        monkeypatch.setattr(sys, "argv", ["app", *given, "--device", "cpu", *arguments])
+        monkeypatch.setattr(
+            sys, "argv", ["app", *given, "--device", "cpu", "--no-poles", *arguments]
+        )
         script = Path(dashboard.__file__).parent / "streamlit_app.py"
         at = AppTest.from_file(script, default_timeout=120)
         # As the browser asks for a page by its address; a test can't otherwise.

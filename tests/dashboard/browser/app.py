@@ -61,7 +61,15 @@ def serve(root: Path, folder: Path, *arguments: str) -> Iterator[App]:
         "PYTHONPATH": str(REPOSITORY),
     }
     command = [sys.executable, "-m", "streamlit", "run", "dashboard", "--server.port", str(port)]
-    command += ["--server.fileWatcherType", "none", "--", "--root", str(root), *arguments]
+    command += [
+        "--server.fileWatcherType",
+        "none",
+        "--",
+        "--root",
+        str(root),
+        "--no-poles",
+        *arguments,
+    ]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=file, stderr=subprocess.STDOUT

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
 from dashboard.prompts import Prompt, store
 from dashboard.state.shelf import model_room
 from dashboard.state.store import stored_prompts
 from projector.figures.axes import shown_axes
+from projector.naming.search import search
 from projector.projection.projection import Projection
 from projector.sites import SITES
 from pruning.poles.finding import find_poles
@@ -151,3 +153,80 @@ def test_a_layout_is_chosen_and_shown_on_every_page(
     (error,) = errors(at)
     assert "no layout moon" in error
     assert at.sidebar.selectbox(key="choose layout").value == first
+
+
+def notes(at: AppTest) -> list[str]:
+    return [re.sub(r"\\(.)", r"\1", each.value) for each in at.warning]
+
+
+@pytest.mark.parametrize(
+    ("params", "said", "gone"),
+    [
+        ({"layer": 77}, ["no layer 77", "layer 0 is shown"], ("neuron",)),
+        ({"layer": "x"}, ["layer 'x' can't be read", "layer 0"], ()),
+        ({"neuron": 999}, ["no neuron 999"], ("neuron",)),
+        ({"site": "moon"}, ["no site 'moon'", "MLP neurons"], ()),
+        ({"pole": 999, "grouping": GROUPING}, ["no pole 999"], ("pole",)),
+        ({"grouping": "correlation,99"}, ["'correlation,99' can't be read"], ("grouping",)),
+        ({"color": "plaid"}, ["no colouring 'plaid'"], ("color",)),
+        ({"model": "models/moon"}, ["no model 'models/moon'"], ("model",)),
+        ({"marked": "2-99"}, ["60 of the marked"], ()),
+        ({"isolate": 500}, ["no neuron 500"], ("isolate",)),
+    ],
+)
+def test_what_a_link_can_not_show_is_said_in_one_line(
+    params: dict[str, object], said: list[str], gone: tuple[str, ...], open_page: Open
+) -> None:
+    at = open_page("map", **params)
+    assert errors(at) == []
+    (line,) = notes(at)
+    assert all(part in line for part in said), line
+    assert not set(gone) & set(link(at))
+    # It is said once.
+    at.run()
+    assert notes(at) == []
+
+
+def test_a_link_that_is_right_says_nothing(open_page: Open) -> None:
+    at = open_page("map", neuron=NEURON, pole=0, grouping=GROUPING, color="mean", marked="2-4")
+    assert (errors(at), notes(at)) == ([], [])
+    assert link(at)["color"] == "mean"
+
+
+def test_a_neuron_is_found_by_its_name(open_page: Open) -> None:
+    at = open_page("map")
+    at.sidebar.text_input(key="search").set_value("L0 N7").run()
+    assert errors(at) == []
+    assert (link(at)["layer"], link(at)["neuron"]) == ("0", "7")
+    # What is selected later counts.
+    at.sidebar.select_slider(key="choose layer").set_value(1).run()
+    assert link(at)["layer"] == "1"
+    assert "neuron" not in link(at)
+    at.sidebar.text_input(key="search").set_value("L0 N999").run()
+    assert any("no neuron 999" in each.value for each in at.sidebar.caption)
+
+
+def test_a_word_lists_what_fires_on_it(copied: Callable[..., Path], start: Open) -> None:
+    own = copied(DECODER)
+    projection = Projection.load(own / DECODER)
+    at = start(own, "overview", projection=DECODER).run()
+    at.sidebar.text_input(key="search").set_value("0.345").run()
+    assert errors(at) == []
+    assert "neuron" not in link(at)
+    said = [each.value for each in at.sidebar.caption]
+    if not projection.has_examples:
+        assert any("projector fit" in each for each in said)
+        return
+    assert any("0\\.345" in each for each in said)
+    results: list[str] = []
+    for layer, site in projection.maps:
+        examples = projection.examples(layer, site)
+        ids = examples.ids[examples.highest_at[:, 0].long()].tolist()
+        results += [projection.pieces.text(i) for i in ids]
+    word = max(set(results), key=results.count)
+    at.sidebar.text_input(key="search").set_value(word).run()
+    assert errors(at) == []
+    links = [each.proto for each in at.sidebar.get("page_link") if " of 1" in each.proto.label]  # type: ignore[union-attr]
+    expected = search(projection, own / DECODER, word).results
+    assert len(links) == min(len(expected), 8) > 0
+    assert f"layer={expected[0].layer}" in links[0].query_string

@@ -175,6 +175,12 @@ def test_names_that_are_far_too_long_are_left_out() -> None:
     assert Selection.of_params({"projection": "x" * 100_000, "layer": "1"}) == Selection(layer=1)
 
 
+def test_what_a_link_holds_and_can_not_be_read_is_told() -> None:
+    params = {"layer": "-1", "neuron": "3", "marked": "x", "projection": "y" * 999, "evil": "1"}
+    assert set(Selection.unreadable(params)) == {"layer", "marked", "projection"}
+    assert Selection.unreadable(FULL.params()) == {}
+
+
 def test_unknown_parameters_are_left_out() -> None:
     assert Selection.of_params({"evil": "1", "__class__": "x", "layer": "2"}) == Selection(layer=2)
 
@@ -218,7 +224,6 @@ def test_of_too_many_marks_a_link_holds_the_first() -> None:
         ("layer 3 neuron 345", (3, 345)),
         ("Layer 3, neuron 345", (3, 345)),
         ("3/345", (3, 345)),
-        ("3.345", (3, 345)),
         ("3 345", (3, 345)),
         ("3:345", (3, 345)),
         ("N345 L3", (3, 345)),
@@ -238,7 +243,7 @@ def test_a_neuron_is_found_by_the_names_it_goes_by(
 @pytest.mark.parametrize(
     "text",
     ["", "L3", "layer 3", "L3 L4", "N3 N4", "1 2 3", "L3 N", "x", "-5", "L-1 N5", "٣", "9" * 11,
-     "L3 N5 x", "3e2", "L N", "<script>"],
+     "L3 N5 x", "3e2", "0.345", "3.345", "L3.345", "L N", "<script>"],
 )  # fmt: skip
 def test_what_names_no_neuron_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UserError, match="names no neuron") as refused:

@@ -1,0 +1,85 @@
+"""Poles of all maps in the background: started where they are missing, stopped by a button."""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+
+from dashboard.drawing.text import page_text
+from dashboard.frame.chosen import poles_shown
+from dashboard.pole_job import PoleJob, error_of, find_job, start_job, stop_job
+from dashboard.state import session
+from dashboard.state.every_map import maps_without_poles
+from dashboard.state.loading import stamp_of
+from dashboard.state.scene import Scene
+from projector.errors import UserError
+from projector.projection.overview import FACTS_FILE
+
+_EVERY_S = 2.0
+# How soon a page that shows all maps is drawn anew, at the earliest.
+_REDRAW_S = 6.0
+_SEEN, _DRAWN_AT = "poles seen", "drew all maps at"
+
+
+def find_in_background(scene: Scene, place: st.delta_generator.DeltaGenerator) -> None:
+    """Start to find poles where they are missing, and tell in the sidebar how far it is."""
+    missing = maps_without_poles(scene.path)
+    root = scene.settings.roots[0]
+    stamp = str(stamp_of(scene.path / FACTS_FILE))
+    job = find_job(root, scene.path, stamp)
+    if not missing:
+        return
+    with place:
+        try:
+            if job is None and scene.settings.finds_poles:
+                job = start_job(root, scene.path, stamp)
+        except UserError as error:
+            st.caption(session.plain(f"Poles are found one map at a time: {page_text(error)}."))
+            return
+        if job is None:
+            return
+        st.session_state[_SEEN] = len(missing), poles_shown(scene, scene.site) is not None
+        st.session_state.setdefault(_DRAWN_AT, time.monotonic())
+        st.fragment(_show, run_every=_EVERY_S if job.is_running else None)(scene, job)
+
+
+def _show(scene: Scene, job: PoleJob) -> None:
+    root = scene.settings.roots[0]
+    n_maps = len(scene.projection.maps)
+    n_missing = len(maps_without_poles(scene.path))
+    job = find_job(root, scene.path, job.stamp) or job
+    _redraw_if_due(scene, job, n_missing)
+    n_done = n_maps - n_missing
+    if job.is_running:
+        st.progress(n_done / n_maps, f"Finding groups … {n_done:,} of {n_maps:,} maps")
+        if st.button("Stop", key="stop poles", icon=":material/stop_circle:"):
+            stop_job(root, job)
+            st.rerun(scope="app")
+        return
+    if not n_missing:
+        return
+    error = None if job.is_stopped else error_of(root, job)
+    reason = "" if error is None else f": {page_text(error)}"
+    st.caption(
+        session.plain(f"Groups are found in {n_done:,} of {n_maps:,} maps; it stopped{reason}.")
+    )
+    if st.button("Resume", key="resume poles", icon=":material/play_arrow:"):
+        try:
+            start_job(root, scene.path, job.stamp)
+        except UserError as problem:
+            st.caption(session.plain(page_text(problem)))
+            return
+        st.rerun(scope="app")
+
+
+def _redraw_if_due(scene: Scene, job: PoleJob, n_missing: int) -> None:
+    """Draw all of the page anew where it can show more than it does."""
+    n_seen, knew_own = st.session_state.get(_SEEN, (n_missing, True))
+    has_own = poles_shown(scene, scene.site) is not None
+    is_over = n_missing == 0 or not job.is_running
+    is_due = time.monotonic() - st.session_state.get(_DRAWN_AT, 0.0) > _REDRAW_S
+    if n_missing != n_seen and (is_over or is_due or has_own > knew_own):
+        st.session_state[_SEEN] = n_missing, has_own
+        st.session_state[_DRAWN_AT] = time.monotonic()
+        st.rerun(scope="app")

@@ -1,0 +1,81 @@
+"""What of a link can't be shown: said in one line each, with what is shown in its place."""
+
+from __future__ import annotations
+
+from dashboard.drawing import coloring
+from dashboard.frame.chosen import poles_shown
+from dashboard.state import session
+from dashboard.state.scene import Scene
+from dashboard.state.selection import Selection, read_grouping
+from projector.sites import site_words
+
+_MOST_CHARACTERS = 40
+
+
+def check_place(asked: Selection, scene: Scene) -> None:
+    """Say where a link's projection, model, layer and site are not there.
+
+    Args:
+        asked: the selection as the link has it.
+        scene: what is shown.
+    """
+    shown = {
+        "projection": f"projection {scene.name} is shown",
+        "model": f"model {scene.model_name} is used",
+        "layer": f"layer {scene.layer} is shown",
+        "site": f"{site_words(scene.site)} are shown"
+        if site_words(scene.site).endswith("s")
+        else f"{site_words(scene.site)} is shown",
+        "layout": f"layout {scene.layout} is shown",
+        "neuron": "no neuron is selected",
+        "pole": "no pole is selected",
+        "token": "the page shows its usual token",
+        "marked": "no neurons are marked",
+        "isolate": "all neurons are shown",
+    }
+    for name, text in session.take_unreadable().items():
+        fallback = shown.get(name, f"the usual {name} is used")
+        session.note(f"The link's {name} '{_cut(text)}' can't be read: {fallback}.")
+    if asked.site is not None and asked.site not in scene.projection.sites:
+        session.note(f"This projection has no site '{_cut(asked.site)}': {shown['site']}.")
+    if asked.layer is not None and asked.layer != scene.layer:
+        session.note(f"This projection has no layer {asked.layer:,}: {shown['layer']}.")
+    is_known = asked.projection in (None, scene.name)
+    if is_known and asked.model is not None and session.current().model is None:
+        session.note(f"There is no model '{_cut(asked.model)}' here: {shown['model']}.")
+
+
+def check_details(scene: Scene) -> None:
+    """Say what of the selection the chosen map does not have, and let go of it."""
+    chosen, n = session.current(), scene.n_neurons
+    where = f"Layer {scene.layer}, {site_words(scene.site)},"
+    if chosen.neuron is not None and chosen.neuron >= n:
+        session.note(f"{where} has no neuron {chosen.neuron:,}: no neuron is selected.")
+        session.change(neuron=None)
+    if chosen.isolate is not None and chosen.isolate >= n:
+        session.note(f"{where} has no neuron {chosen.isolate:,}: all neurons are shown.")
+        session.change(isolate=None)
+    beyond = sum(neuron >= n for neuron in chosen.marked)
+    if beyond:
+        session.note(f"{where} lacks {beyond:,} of the marked neurons: the others are marked.")
+        session.change(marked=tuple(neuron for neuron in chosen.marked if neuron < n))
+    if chosen.grouping is not None and read_grouping(chosen.grouping) is None:
+        session.note(
+            f"The link's pole settings '{_cut(chosen.grouping)}' can't be read: the usual ones are "
+            "used."
+        )
+        session.change(grouping=None, pole=chosen.pole)
+    if chosen.color is not None and chosen.color not in coloring.COLORS:
+        session.note(
+            f"The map has no colouring '{_cut(chosen.color)}': points are coloured as usual."
+        )
+        session.change(color=None)
+    # Where poles are not known yet, a later run of the page asks again.
+    poles = None if chosen.pole is None else poles_shown(scene, scene.site)
+    if poles is not None and chosen.pole is not None and chosen.pole >= len(poles.poles):
+        session.note(f"{where} has no pole {chosen.pole:,}: no pole is selected.")
+        session.change(pole=None)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} …"

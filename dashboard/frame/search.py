@@ -1,0 +1,124 @@
+"""The search field: neurons and poles of all layers that fire on a text, or one by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard.drawing.text import neuron_name, page_text
+from dashboard.state import session
+from dashboard.state.every_map import search_at
+from dashboard.state.selection import parse_neuron
+from projector.errors import UserError
+from projector.naming.search import Result
+from projector.projection.projection import Projection
+
+_FIELD, _TO = "search", "found neuron"
+_N_SHOWN, _MOST_SHOWN = 8, 40
+_HELP = (
+    "A word, such as `self`, lists the neurons and poles of all layers that fire on it. With a "
+    "space before it, the word alone counts, with that space. `L3 N345` selects a neuron; `345` "
+    "one of this layer."
+)
+
+
+def show_search(folder: Path, projection: Projection) -> None:
+    """The field, and what it found."""
+    session.keep(_FIELD, "")
+    text = st.text_input("Search", key=_FIELD, placeholder="self, or L3 N345", help=_HELP)
+    if not text.strip():
+        st.session_state.pop(_TO, None)
+        return
+    try:
+        found = _neuron_of(text, projection)
+        if found is not None:
+            _select(text, *found)
+            return
+        _show_results(folder, projection, text)
+    except UserError as error:
+        st.caption(session.plain(_sentence(page_text(error))))
+
+
+def _neuron_of(text: str, projection: Projection) -> tuple[int, str, int] | None:
+    """Layer, site and number of a neuron that a text names; None for any other text.
+
+    Raises:
+        UserError: if the neuron is not there.
+    """
+    try:
+        # A space before it makes a token of a number.
+        layer, neuron = parse_neuron(text if text[:1] != " " else "")
+    except UserError:
+        return None
+    chosen = session.current()
+    sites = [site for site in projection.sites if any(s == site for _, s in projection.maps)]
+    site = chosen.site if chosen.site in sites else sites[0]
+    layers = [each for each, s in projection.maps if s == site]
+    if layer is None:
+        layer = chosen.layer if chosen.layer in layers else layers[0]
+    if layer not in layers:
+        raise UserError(f"there is no layer {layer} here: give {layers[0]} to {layers[-1]}")
+    n = projection.figures(layer, site).n_neurons
+    if neuron >= n:
+        raise UserError(f"layer {layer} has no neuron {neuron:,}: give 0 to {n - 1:,}")
+    return layer, site, neuron
+
+
+def _select(text: str, layer: int, site: str, neuron: int) -> None:
+    """Select the neuron that was searched for, once; what is selected later counts."""
+    name = f"{neuron_name(layer, site)} N{neuron}"
+    if st.session_state.get(_TO) != text:
+        st.session_state[_TO] = text
+        session.change(layer=layer, site=site)
+        session.change(neuron=neuron)
+    session.show_link(
+        "neuron", f"Open {session.plain(name)}", layer=layer, site=site, neuron=neuron
+    )
+
+
+def _show_results(folder: Path, projection: Projection, text: str) -> None:
+    if not projection.has_examples:
+        st.caption(
+            "This projection keeps no examples of what its neurons fire on, so that it can't be "
+            "searched by text. Make it again with `projector fit`, which keeps them."
+        )
+        return
+    found = search_at(folder, text)
+    if not found.results:
+        st.caption(session.plain(_sentence(found.message or f"nothing fires on '{text[:40]}'")))
+        return
+    is_all = bool(st.session_state.get("all results"))
+    shown = found.results[: _MOST_SHOWN if is_all else _N_SHOWN]
+    with st.container(gap="xxsmall"):
+        for each in shown:
+            _show_result(each)
+    if len(found.results) > _N_SHOWN:
+        n = min(len(found.results), _MOST_SHOWN)
+        st.toggle(f"Show {n} of {len(found.results):,} results", key="all results")
+
+
+def _show_result(found: Result) -> None:
+    where = neuron_name(found.layer, found.site)
+    name = f"{where} N{found.neuron}" if found.pole is None else f"{where} pole {found.pole}"
+    fires = "" if not found.n_examples else f" · {found.n_agreeing} of {found.n_examples}"
+    changes = {"neuron": found.neuron, "pole": found.pole, "marked": (), "isolate": None}
+    session.show_link(
+        "neuron" if found.pole is None else "poles",
+        f"{session.plain(name)} · **{session.plain(found.label or text_of(found))}**{fires}",
+        help="Of its strongest examples, those that are on this text."
+        if found.n_examples
+        else None,
+        layer=found.layer,
+        site=found.site,
+        **changes,
+    )
+
+
+def text_of(found: Result) -> str:
+    """What stands in the place of a label that is not there."""
+    return "no label" if found.pole is None else f"pole {found.pole}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

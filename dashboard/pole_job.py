@@ -1,0 +1,149 @@
+"""Poles of all maps of a projection, found in the background by ``pruning poles``.
+
+One process for a projection, however many sessions look at it: below the first root,
+``.jobs/poles`` holds a JSON file that tells which process it is, and its log. The command keeps
+what it finds beside the projection as it goes, and continues from there when it is started again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock
+
+from dashboard.jobs import FOLDER
+from projector.errors import UserError
+from projector.storage.replacing import replacing_file
+
+# It shares the machine with the pages.
+_NICE = 10
+
+
+@dataclass(frozen=True)
+class PoleJob:
+    """The process that finds the poles of a projection, or the last one that did.
+
+    Attributes:
+        folder: the projection's.
+        stamp: of the projection; a replaced one has another.
+        pid, created: of the process.
+        is_stopped: the user stopped it.
+    """
+
+    folder: str
+    stamp: str
+    pid: int
+    created: float
+    is_stopped: bool = False
+
+    @property
+    def is_running(self) -> bool:
+        return self._process() is not None
+
+    def _process(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(self.pid)
+            # Numbers of processes are used again.
+            same = abs(process.create_time() - self.created) < 2
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.Error:
+            return None
+
+
+def find_job(root: Path, folder: Path, stamp: str) -> PoleJob | None:
+    """The job of a projection; None where there was none, or it was of another one there."""
+    try:
+        values = json.loads(_place(root, folder).read_text(encoding="utf-8"))
+        job = PoleJob(
+            str(values["folder"]),
+            str(values["stamp"]),
+            int(values["pid"]),
+            float(values["created"]),
+            values.get("is_stopped") is True,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return job if (job.folder, job.stamp) == (str(folder), stamp) else None
+
+
+def start_job(root: Path, folder: Path, stamp: str) -> PoleJob:
+    """Start to find poles, where no process is at it already.
+
+    Raises:
+        UserError: if the folder, or that of the jobs, can't be written to.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"folder '{folder.name}' can't be written to, so that poles can't be kept there: copy "
+            "the projection to another folder"
+        )
+    place = _place(root, folder)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.with_suffix(".lock")):
+            known = find_job(root, folder, stamp)
+            if known is not None and known.is_running:
+                return known
+            job = _launch(place, folder, stamp)
+            _write(place, job)
+            return job
+    except OSError as error:
+        raise UserError(
+            f"folder '{root.name}' can't be written to, so that no work can be done in the "
+            f"background: {error.strerror}"
+        ) from error
+
+
+def stop_job(root: Path, job: PoleJob) -> None:
+    """End the process; what it kept stays, and it can be started again."""
+    process = job._process()
+    _write(_place(root, Path(job.folder)), replace(job, is_stopped=True))
+    if process is not None:
+        process.terminate()
+
+
+def error_of(root: Path, job: PoleJob) -> UserError | None:
+    """Why a process ended early, where it could say so."""
+    try:
+        text = _place(root, Path(job.folder)).with_suffix(".log").read_text(encoding="utf-8")
+        lines = [line for line in text.strip().splitlines() if line.startswith("{")]
+        return UserError.of_record(json.loads(lines[-1])) if lines else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _launch(place: Path, folder: Path, stamp: str) -> PoleJob:
+    with place.with_suffix(".log").open("wb") as log:
+        process = subprocess.Popen(
+            # A folder's name is no option, whatever it is.
+            [sys.executable, "-m", "pruning", "poles", "--json", "--", str(folder)],
+            stdout=log,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            # The app's own Ctrl-C is none of its business.
+            start_new_session=True,
+        )
+    found = psutil.Process(process.pid)
+    created = found.create_time()
+    if hasattr(os, "nice"):
+        found.nice(_NICE)
+    return PoleJob(str(folder), stamp, process.pid, created)
+
+
+def _place(root: Path, folder: Path) -> Path:
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return root / FOLDER / "poles" / f"{name}.json"
+
+
+def _write(path: Path, job: PoleJob) -> None:
+    values: dict[str, Any] = asdict(job)
+    with replacing_file(path, is_shared=True) as partial:
+        partial.write_text(json.dumps(values), encoding="utf-8")
