@@ -217,7 +217,7 @@ def test_a_word_lists_what_fires_on_it(copied: Callable[..., Path], start: Open)
     if not projection.has_examples:
         assert any("projector fit" in each for each in said)
         return
-    assert any("0\\.345" in each for each in said)
+    assert len(said) == 2, said
     results: list[str] = []
     for layer, site in projection.maps:
         examples = projection.examples(layer, site)
