@@ -1,8 +1,9 @@
-"""Correlations as the cells of a picture: in an order, blocks of several pairs where many are."""
+"""Correlations as the cells of a picture: in an order, blocks of several pairs where many are; and
+where groups stand in that order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 
 MOST_CELLS = 512
 _MOST_NAMED = 4
+# Members of a group in its longest stretch, and neurons of the stretch that are members, at least.
+_LEAST_TOGETHER, _LEAST_OF_IT = 0.5, 0.6
+# Neurons of others that a stretch may hold in a row.
+_MOST_BETWEEN = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +53,49 @@ class Cells:
                     found |= {int(j) for j in self.order[first:last]}
         return sorted(found)
 
-    def named(self, neurons: Iterable[int]) -> list[str]:
-        """The labels of the rows in which neurons are, in order."""
+    def rows_of(self, neurons: Iterable[int]) -> list[int]:
+        """The rows in which neurons are, in order."""
         places = np.flatnonzero(np.isin(self.order, list(neurons)))
-        return [self.labels[k] for k in dict.fromkeys(int(p) // self.n_per_cell for p in places)]
+        return list(dict.fromkeys(int(p) // self.n_per_cell for p in places))
+
+    def neurons_of(self, row: int) -> NDArray[np.int64]:
+        """The neurons of a row or column; none where there is no such row."""
+        if not 0 <= row < len(self.labels):
+            return self.order[:0]
+        return self.order[row * self.n_per_cell : (row + 1) * self.n_per_cell]
+
+    def strongest_pair(
+        self, rho: NDArray[np.float32], row: int, column: int
+    ) -> tuple[int, int] | None:
+        """The two neurons of a cell whose |ρ| is greatest; None where it holds no pair.
+
+        Args:
+            rho: (N, N) correlations.
+        """
+        ours, others = self.neurons_of(row), self.neurons_of(column)
+        if not len(ours) or not len(others):
+            return None
+        part = np.abs(rho[ours][:, others])
+        part[ours[:, None] == others[None, :]] = -1.0
+        at = int(np.nanargmax(part)) if np.isfinite(part).any() else 0
+        first, second = int(ours[at // len(others)]), int(others[at % len(others)])
+        return None if first == second else (first, second)
+
+    def called(self, names: Sequence[str]) -> list[str]:
+        """What each row and column is called in a hover text: its neurons, and what they fire on.
+
+        Args:
+            names: of each neuron of the map, "" for none; or none at all.
+        """
+        if not len(names) or not any(names):
+            return list(self.labels)
+        found = []
+        for row in range(len(self.labels)):
+            neurons = self.neurons_of(row).tolist()
+            parts = [f"N{j} {names[j]}".rstrip() for j in neurons[:_MOST_NAMED]]
+            more = len(neurons) - _MOST_NAMED
+            found.append(", ".join(parts) + (f", {more} more" if more > 0 else ""))
+        return found
 
 
 def cells_of(rho: NDArray[np.float32], order: NDArray[np.int64]) -> Cells:
@@ -89,3 +133,56 @@ def _label(neurons: NDArray[np.int64]) -> str:
     named = ", ".join(f"N{j}" for j in neurons[:_MOST_NAMED])
     more = len(neurons) - _MOST_NAMED
     return named if more <= 0 else f"{named}, {more} more"
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """A stretch of an order in which a group stands.
+
+    Attributes:
+        first, last: its rows, of cells.
+        text: what the group is called.
+        group: its number.
+    """
+
+    first: int
+    last: int
+    text: str
+    group: int
+
+
+def brackets_of(
+    order: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    names: Sequence[str],
+    ranked: Iterable[int],
+    n_per_cell: int = 1,
+    most: int = 24,
+) -> tuple[Bracket, ...]:
+    """The groups that stand together in an order, those that overlap with none before them.
+
+    Args:
+        order: (N,) neurons as they are drawn.
+        labels: (all,) the group of each neuron, −1 for none.
+        names: of each group.
+        ranked: numbers of groups, those to be shown first.
+        n_per_cell: neurons of a row.
+    """
+    found: list[Bracket] = []
+    own = labels[order]
+    for group in ranked:
+        places = np.flatnonzero(own == group)
+        if not len(places):
+            continue
+        cuts = np.flatnonzero(np.diff(places) > _MOST_BETWEEN + 1) + 1
+        stretch = max(np.split(places, cuts), key=len)
+        first, last = int(stretch[0]), int(stretch[-1])
+        together = len(stretch) / len(places)
+        if together < _LEAST_TOGETHER or len(stretch) / (last - first + 1) < _LEAST_OF_IT:
+            continue
+        bracket = Bracket(first // n_per_cell, last // n_per_cell, names[group], int(group))
+        if all(bracket.last < each.first or bracket.first > each.last for each in found):
+            found.append(bracket)
+        if len(found) >= most:
+            break
+    return tuple(sorted(found, key=lambda each: each.first))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from dashboard.drawing import palette
-from dashboard.drawing.cells import Cells
+from dashboard.drawing.cells import Bracket, Cells
+from dashboard.drawing.text import number
 from pruning.poles.tree import CondensedTree
 
 # Blue for below zero, orange for above, as on maps; zero is the page: what is there stands out.
 _LIGHT_SCALE = ("#0b4a8f", "#3f8fd6", "#a9cdea", "#fafafa", "#f0c7a0", "#dd7a2c", "#963c05")
 _DARK_SCALE = ("#9bd0ff", "#3f8fd6", "#1c4a75", "#17191d", "#6e3a12", "#dd7a2c", "#ffc999")
+# Pixels at the right for the names of groups, and rows, as a share of all, between two of them.
+_BRACKET_ROOM, _LEAST_APART = 190, 0.03
 
 
 def heatmap_figure(
@@ -23,55 +28,116 @@ def heatmap_figure(
     name: str,
     marked: Sequence[int] = (),
     *,
+    names: Sequence[str] = (),
+    brackets: Sequence[Bracket] = (),
     dark: bool = False,
 ) -> go.Figure:
-    """ρ of neurons in an order, in colours from −``limit`` to ``limit``; ``marked`` ones told."""
-    labels = cells.labels
+    """ρ of neurons in an order, in colours from −``limit`` to ``limit``; ``marked`` ones told.
+
+    Args:
+        name: of the map, such as ``L3``.
+        names: what each neuron fires on, for the hover text; none where it is not known.
+        brackets: groups, drawn at the right with what they are called.
+    """
+    # Plotly reads its own HTML in every text.
+    rows = [html.escape(text) for text in cells.called(names)]
     colors = _DARK_SCALE if dark else _LIGHT_SCALE
     scale = [[k / (len(colors) - 1), color] for k, color in enumerate(colors)]
     figure = go.Figure(
         go.Heatmap(
             z=cells.values,
-            x=labels,
-            y=labels,
+            x=rows,
+            y=rows,
             zmin=-limit,
             zmax=limit,
             colorscale=scale,
-            colorbar={"title": "ρ", "thickness": 12, "len": 0.8},
-            hovertemplate=f"{name}: %{{x}}, %{{y}}<br>ρ = %{{z:.3f}}<extra></extra>",
+            colorbar=_color_bar(limit),
+            hovertemplate=f"{name} %{{y}}<br>{name} %{{x}}<br>ρ = %{{z:.3f}}<extra></extra>",
         )
     )
-    names = cells.named(marked)
-    if names:
+    places = cells.rows_of(marked)
+    if places:
+        at = [rows[k] for k in places]
         figure.add_trace(
             go.Scatter(
-                x=names,
-                y=names,
+                x=at,
+                y=at,
                 mode="markers",
                 marker={"symbol": "square-open", "size": 9, "color": "#d0434b", "line_width": 2},
                 hoverinfo="skip",
                 showlegend=False,
             )
         )
-    ticks = np.unique(np.linspace(0, len(labels) - 1, 7).astype(int))
+    ticks = np.unique(np.linspace(0, len(rows) - 1, 7).astype(int))
     axis = {
         "tickmode": "array",
         "type": "category",
-        "tickvals": [labels[t] for t in ticks],
-        "ticktext": [labels[t].split(",")[0] for t in ticks],
+        "tickvals": [rows[t] for t in ticks],
+        "ticktext": [cells.labels[t].split(",")[0] for t in ticks],
         "constrain": "domain",
         "title": "neuron",
         # Marks would make room for themselves, and the picture narrower under a box being drawn.
-        "range": [-0.5, len(labels) - 0.5],
+        "range": [-0.5, len(rows) - 0.5],
     }
     figure.update_layout(
         height=560,
-        margin={"l": 10, "r": 10, "t": 40, "b": 10},
-        xaxis=axis,
+        margin={"l": 10, "r": _BRACKET_ROOM if brackets else 10, "t": 40, "b": 10},
+        xaxis={**axis, "constraintoward": "left"},
         yaxis={**axis, "range": axis["range"][::-1], "scaleanchor": "x"},
         dragmode="select",
+        # Zoom stays while a click changes what is marked.
+        uirevision=f"{name} {len(rows)}",
     )
+    _draw_brackets(figure, brackets, len(rows))
     return figure
+
+
+def _color_bar(limit: float) -> dict[str, Any]:
+    """Below the picture; numbers with a minus, not a hyphen."""
+    values = [-limit, -limit / 2, 0.0, limit / 2, limit]
+    return {
+        "title": {"text": "ρ", "side": "right"},
+        "orientation": "h",
+        "thickness": 12,
+        "len": 0.6,
+        "x": 0.0,
+        "xanchor": "left",
+        "y": -0.09,
+        "yanchor": "top",
+        "tickvals": values,
+        "ticktext": [number(value) for value in values],
+    }
+
+
+def _draw_brackets(figure: go.Figure, brackets: Sequence[Bracket], n_rows: int) -> None:
+    """Groups at the right of the picture; of names that would lie on one another, the first."""
+    table = palette.groups()
+    free_from = -np.inf
+    for each in brackets:
+        color = palette.hex_of(table, int(palette.group_index(np.array([each.group]))[0]))
+        low, high = each.first - 0.5, each.last + 0.5
+        figure.add_shape(
+            type="path",
+            path=f"M 1.008 {low} L 1.02 {low} L 1.02 {high} L 1.008 {high}",
+            xref="x domain",
+            yref="y",
+            line={"color": color, "width": 2.5},
+        )
+        middle = (low + high) / 2
+        if middle < free_from:
+            continue
+        free_from = middle + _LEAST_APART * n_rows
+        figure.add_annotation(
+            x=1.03,
+            y=middle,
+            xref="x domain",
+            yref="y",
+            xanchor="left",
+            showarrow=False,
+            text=html.escape(each.text),
+            font={"size": 12},
+            align="left",
+        )
 
 
 def tree_figure(tree: CondensedTree) -> go.Figure:

@@ -155,6 +155,18 @@ def correlation_at(path: Path, layer: int, site: str) -> NDArray[np.float32]:
     return of_projection("correlation", path, layer, site, make=make)
 
 
+def half_rho_at(
+    path: Path, layer: int, site: str, pair: tuple[int, int]
+) -> tuple[float, float] | None:
+    """ρ of two neurons in each half of the corpus; None where halves were not kept."""
+
+    def make(projection: Projection) -> tuple[float, float] | None:
+        halves = projection.half_correlations(layer, site)
+        return None if halves is None else (float(halves[0][pair]), float(halves[1][pair]))
+
+    return of_projection("ρ of halves", path, layer, site, pair, make=make)
+
+
 def order_at(path: Path, layer: int, site: str, by: str, layout: str) -> NDArray[np.int64]:
     """Neurons in order; see :meth:`projector.projection.projection.Projection.order`."""
 

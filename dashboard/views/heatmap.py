@@ -1,4 +1,4 @@
-"""Correlations before and after ordering, on one colour scale."""
+"""Correlations in an order that shows groups, on one colour scale; two neurons compared."""
 
 from __future__ import annotations
 
@@ -6,66 +6,103 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard.drawing.cells import MOST_CELLS, Cells
+from dashboard.components.plot_clicks import hear_clicks
+from dashboard.drawing.cells import MOST_CELLS, Bracket, Cells, brackets_of
 from dashboard.drawing.figures import heatmap_figure
-from dashboard.drawing.text import neuron_name
-from dashboard.frame.chosen import show_marked
+from dashboard.drawing.text import neuron_name, number
+from dashboard.frame.chosen import poles_shown, show_marked
 from dashboard.frame.exports import offer_figure
 from dashboard.state import session
-from dashboard.state.loading import cells_at, order_at, poles_at
+from dashboard.state.loading import cells_at, correlation_at, half_rho_at, order_at, poles_at
+from dashboard.state.naming import labels_at, pole_names, snippets_at
 from dashboard.state.scene import Scene
 from projector.errors import UserError
 from projector.sites import site_words
+from pruning.poles.poles import Poles
 
 TITLE, ICON, PATH = "Heatmap", ":material/grid_on:", "heatmap"
 ORDERS = {
-    "linear": "Linear projection",
     "leaf": "Tree of groups",
+    "linear": "Linear projection",
     "pole": "Pole",
     "spectral": "Spectral",
-    "index": "Index",
+    "index": "Unsorted",
 }
+USUAL_ORDER = "leaf"
 _LIMITS: list[str | float] = ["auto", 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]
+_COMPARED = "compared neurons"
 
 
 def show(scene: Scene) -> None:
     """Draw the page."""
     site = site_words(scene.site)
     st.title(session.plain(f"Correlations in layer {scene.layer}: {site}"))
-    columns = st.columns([2, 2, 3], vertical_alignment="bottom")
-    by = columns[0].selectbox("Order", list(ORDERS), format_func=ORDERS.__getitem__, key="order")
-    limit = columns[1].select_slider(
-        "Full colour at |ρ| =",
-        _LIMITS,
-        "auto",
-        key="heatmap limit",
-        help="One scale for both. auto: the |ρ| that one pair in a thousand exceeds.",
-    )
-    before = columns[2].toggle("As they come beside it", value=True, key="heatmap before")
+    by, limit, unsorted_too = _choose()
     with session.problems():
-        shown = ["index", by] if before and by != "index" else [by]
-        found = [_cells(scene, name) for name in shown]
+        poles = _poles(scene, by)
+        shown = ["index", by] if unsorted_too and by != "index" else [by]
+        found = [_cells(scene, name, poles) for name in shown]
         places = st.columns(len(shown))
         for place, name, (cells, usual) in zip(places, shown, found, strict=True):
             with place:
                 most = usual if isinstance(limit, str) else float(limit)
-                _draw(scene, cells, name, most, alone=len(shown) == 1)
+                _draw(scene, cells, name, most, poles, alone=len(shown) == 1)
+        _show_pair(scene)
         show_marked(scene)
     st.caption(
-        "Drag a box to choose neurons: they are marked here, on the map and on a prompt; a double "
-        f"click lets go of them. Where there are more than {MOST_CELLS} neurons, a cell is the "
-        "mean over the pairs of some."
+        "Click a cell to compare its two neurons; double-click to reset the zoom. Drag a box to "
+        "mark neurons here, on the map and on a prompt. "
+        f"With more than {MOST_CELLS} neurons, a cell is the mean over the pairs of several."
     )
 
 
-def _cells(scene: Scene, by: str) -> tuple[Cells, float]:
-    name = (
-        by
-        if by != "pole"
-        else f"pole {session.pole_settings(scene.projection, scene.layer, scene.site).key}"
+def _choose() -> tuple[str, str | float, bool]:
+    """The order, the end of the colours, and whether the unsorted picture is shown too."""
+    chosen = session.current().order
+    if chosen is not None and chosen not in ORDERS:
+        session.say(f"There is no order {chosen[:80]}; this is {ORDERS[USUAL_ORDER]}.")
+        session.change(order=None)
+        chosen = None
+    session.bind("order", chosen or USUAL_ORDER)
+    session.keep("heatmap limit", "auto")
+    session.keep("heatmap unsorted", False)
+    columns = st.columns([2, 2, 2], vertical_alignment="bottom")
+
+    def change() -> None:
+        order = st.session_state["order"]
+        session.change(order=None if order == USUAL_ORDER else order)
+
+    by = columns[0].selectbox(
+        "Order", list(ORDERS), format_func=ORDERS.__getitem__, key="order", on_change=change
     )
+    limit = columns[1].select_slider(
+        "Colour range (±ρ)",
+        _LIMITS,
+        key="heatmap limit",
+        help="Where the colours end, on one scale for all pictures. auto: the |ρ| that one pair in "
+        "a thousand exceeds.",
+    )
+    unsorted_too = columns[2].toggle(
+        "Show unsorted too",
+        key="heatmap unsorted",
+        help="The same neurons in the order of their numbers, beside the ordered picture.",
+    )
+    return by, limit, unsorted_too
+
+
+def _poles(scene: Scene, by: str) -> Poles | None:
+    """The poles that are marked at the side; found where the order is by them."""
+    if by == "pole":
+        settings = session.pole_settings(scene.projection, scene.layer, scene.site)
+        return poles_at(scene.path, scene.layer, scene.site, scene.layout, settings)
+    return poles_shown(scene, scene.site)
+
+
+def _cells(scene: Scene, by: str, poles: Poles | None) -> tuple[Cells, float]:
+    settings = session.pole_settings(scene.projection, scene.layer, scene.site)
+    name = by if by != "pole" else f"pole {settings.key}"
     name += f" {scene.layout}"
-    order = _order(scene, by)
+    order = _order(scene, by, poles)
     if not len(order):
         raise UserError(
             "no neuron of this layer varies, so nothing correlates: choose another layer"
@@ -73,16 +110,9 @@ def _cells(scene: Scene, by: str) -> tuple[Cells, float]:
     return cells_at(scene.path, scene.layer, scene.site, name, order)
 
 
-def _order(scene: Scene, by: str) -> NDArray[np.int64]:
-    if by != "pole":
+def _order(scene: Scene, by: str, poles: Poles | None) -> NDArray[np.int64]:
+    if by != "pole" or poles is None:
         return order_at(scene.path, scene.layer, scene.site, by, scene.layout)
-    poles = poles_at(
-        scene.path,
-        scene.layer,
-        scene.site,
-        scene.layout,
-        session.pole_settings(scene.projection, scene.layer, scene.site),
-    )
     # Inside a pole, and among those in none, as the tree of groups has them.
     leaf = order_at(scene.path, scene.layer, scene.site, "leaf", scene.layout)
     labels = poles.labels.numpy()[leaf]
@@ -90,16 +120,31 @@ def _order(scene: Scene, by: str) -> NDArray[np.int64]:
     return leaf[np.argsort(rank, kind="stable")]
 
 
-def _draw(scene: Scene, cells: Cells, name: str, limit: float, *, alone: bool) -> None:
+def _brackets(scene: Scene, cells: Cells, poles: Poles) -> tuple[Bracket, ...]:
+    names = [
+        f"{k}: {name}" if name else f"pole {k}"
+        for k, name in enumerate(pole_names(scene.path, poles, scene.layout))
+    ]
+    return brackets_of(
+        cells.order, poles.labels.numpy(), names, poles.distinct_first, cells.n_per_cell
+    )
+
+
+def _draw(
+    scene: Scene, cells: Cells, name: str, limit: float, poles: Poles | None, *, alone: bool
+) -> None:
+    is_sorted = name != "index"
     figure = heatmap_figure(
         cells,
         limit,
         neuron_name(scene.layer, scene.site),
         session.current().marked,
+        names=labels_at(scene.path, scene.layer, scene.site),
+        brackets=_brackets(scene, cells, poles) if poles is not None and is_sorted else (),
         dark=st.context.theme.type == "dark",
     )
     figure.update_layout(
-        title={"text": ORDERS[name], "x": 0.02, "font": {"size": 15}}, height=720 if alone else 460
+        title={"text": ORDERS[name], "x": 0.02, "font": {"size": 15}}, height=760 if alone else 560
     )
     key = f"heatmap {name} {scene.layer} {scene.site}"
 
@@ -109,5 +154,45 @@ def _draw(scene: Scene, cells: Cells, name: str, limit: float, *, alone: bool) -
         first = {"neuron": chosen[0]} if chosen else {}
         session.change(marked=tuple(chosen), pole=None, **first)
 
-    st.plotly_chart(figure, key=key, on_select=select, selection_mode="box")
+    def compare(row: int, column: int) -> None:
+        rho = correlation_at(scene.path, scene.layer, scene.site)
+        pair = cells.strongest_pair(rho, row, column)
+        if pair is not None:
+            st.session_state[_COMPARED] = (scene.path, scene.layer, scene.site, pair)
+
+    inside = f"picture_{name}"
+    with st.container(key=inside):
+        st.plotly_chart(figure, key=key, on_select=select, selection_mode="box")
+    hear_clicks(inside, compare)
     offer_figure(figure, f"{scene.name.replace('/', '-')}-heatmap-{name}-layer-{scene.layer}")
+
+
+def _show_pair(scene: Scene) -> None:
+    """The two neurons of the cell that was clicked last."""
+    *where, pair = st.session_state.get(_COMPARED, (None, None))
+    if tuple(where) != (scene.path, scene.layer, scene.site):
+        return
+    name = neuron_name(scene.layer, scene.site)
+    labels = labels_at(scene.path, scene.layer, scene.site)
+    texts = snippets_at(scene.path, scene.layer, scene.site)
+    rho = float(correlation_at(scene.path, scene.layer, scene.site)[pair])
+    halves = half_rho_at(scene.path, scene.layer, scene.site, pair)
+    words = f"ρ = {number(rho, '+.3f')}"
+    if halves is not None:
+        first, second = (number(each, "+.3f") for each in halves)
+        words += f" · first half of the corpus {first}, second half {second}"
+    with st.container(border=True, key="pair"):
+        st.markdown(f"**{name} N{pair[0]} and N{pair[1]}** · {words}")
+        for column, neuron in zip(st.columns(2), pair, strict=True):
+            with column:
+                label = labels[neuron]
+                fires = f"fires on **{session.plain(label)}**" if label else ""
+                st.markdown(f"**N{neuron}** {fires}")
+                if texts[neuron]:
+                    st.caption(session.plain(texts[neuron]))
+                session.show_link("neuron", f"Open N{neuron}", neuron=neuron)
+        if not any(labels[neuron] for neuron in pair) and not scene.projection.has_examples:
+            st.caption(
+                "This projection holds no examples: make it again with `projector fit` to see what "
+                "its neurons fire on."
+            )
