@@ -18,8 +18,8 @@ from pruning.poles.tree import CondensedTree
 # Blue for below zero, orange for above, as on maps; zero is the page: what is there stands out.
 _LIGHT_SCALE = ("#0b4a8f", "#3f8fd6", "#a9cdea", "#fafafa", "#f0c7a0", "#dd7a2c", "#963c05")
 _DARK_SCALE = ("#9bd0ff", "#3f8fd6", "#1c4a75", "#17191d", "#6e3a12", "#dd7a2c", "#ffc999")
-# Pixels at the right for the names of groups, and rows, as a share of all, between two of them.
-_BRACKET_ROOM, _LEAST_APART = 190, 0.03
+# Pixels of a sign of a group's name, and rows, as a share of all, between two names.
+_SIGN_WIDTH, _LEAST_APART = 6, 0.035
 
 
 def heatmap_figure(
@@ -30,6 +30,7 @@ def heatmap_figure(
     *,
     names: Sequence[str] = (),
     brackets: Sequence[Bracket] = (),
+    n_signs: int = 0,
     dark: bool = False,
 ) -> go.Figure:
     """ρ of neurons in an order, in colours from −``limit`` to ``limit``; ``marked`` ones told.
@@ -37,10 +38,11 @@ def heatmap_figure(
     Args:
         name: of the map, such as ``L3``.
         names: what each neuron fires on, for the hover text; none where it is not known.
-        brackets: groups, drawn at the right with what they are called.
+        brackets: groups, drawn at the right.
+        n_signs: of what they are called, as many are written beside them; 0 for none.
     """
     # Plotly reads its own HTML in every text.
-    rows = [html.escape(text) for text in cells.called(names)]
+    rows = [html.escape(text, quote=False) for text in cells.called(names)]
     colors = _DARK_SCALE if dark else _LIGHT_SCALE
     scale = [[k / (len(colors) - 1), color] for k, color in enumerate(colors)]
     figure = go.Figure(
@@ -81,35 +83,42 @@ def heatmap_figure(
     }
     figure.update_layout(
         height=560,
-        margin={"l": 10, "r": _BRACKET_ROOM if brackets else 10, "t": 40, "b": 10},
+        margin={"l": 10, "r": 30 + _SIGN_WIDTH * n_signs, "t": 90, "b": 10},
         xaxis={**axis, "constraintoward": "left"},
-        yaxis={**axis, "range": axis["range"][::-1], "scaleanchor": "x"},
+        yaxis={
+            **axis,
+            "range": axis["range"][::-1],
+            "scaleanchor": "x",
+            "constraintoward": "top",
+        },
         dragmode="select",
         # Zoom stays while a click changes what is marked.
         uirevision=f"{name} {len(rows)}",
     )
-    _draw_brackets(figure, brackets, len(rows))
+    _draw_brackets(figure, brackets, len(rows), n_signs)
     return figure
 
 
 def _color_bar(limit: float) -> dict[str, Any]:
-    """Below the picture; numbers with a minus, not a hyphen."""
+    """Above the picture; numbers with a minus, not a hyphen."""
     values = [-limit, -limit / 2, 0.0, limit / 2, limit]
     return {
-        "title": {"text": "ρ", "side": "right"},
         "orientation": "h",
         "thickness": 12,
-        "len": 0.6,
+        "len": 260,
+        "lenmode": "pixels",
         "x": 0.0,
         "xanchor": "left",
-        "y": -0.09,
-        "yanchor": "top",
+        "y": 1.0,
+        "yanchor": "bottom",
         "tickvals": values,
-        "ticktext": [number(value) for value in values],
+        "ticktext": [number(value) if value else "ρ = 0" for value in values],
     }
 
 
-def _draw_brackets(figure: go.Figure, brackets: Sequence[Bracket], n_rows: int) -> None:
+def _draw_brackets(
+    figure: go.Figure, brackets: Sequence[Bracket], n_rows: int, n_signs: int
+) -> None:
     """Groups at the right of the picture; of names that would lie on one another, the first."""
     table = palette.groups()
     free_from = -np.inf
@@ -124,9 +133,10 @@ def _draw_brackets(figure: go.Figure, brackets: Sequence[Bracket], n_rows: int) 
             line={"color": color, "width": 2.5},
         )
         middle = (low + high) / 2
-        if middle < free_from:
+        if middle < free_from or not n_signs:
             continue
         free_from = middle + _LEAST_APART * n_rows
+        text = each.text if len(each.text) <= n_signs else f"{each.text[: n_signs - 1]}…"
         figure.add_annotation(
             x=1.03,
             y=middle,
@@ -134,7 +144,7 @@ def _draw_brackets(figure: go.Figure, brackets: Sequence[Bracket], n_rows: int) 
             yref="y",
             xanchor="left",
             showarrow=False,
-            text=html.escape(each.text),
+            text=html.escape(text, quote=False),
             font={"size": 12},
             align="left",
         )

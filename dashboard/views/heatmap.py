@@ -31,6 +31,8 @@ ORDERS = {
 USUAL_ORDER = "leaf"
 _LIMITS: list[str | float] = ["auto", 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]
 _COMPARED = "compared neurons"
+# Of a group's name at the side of the picture.
+_N_SIGNS = 24
 
 
 def show(scene: Scene) -> None:
@@ -39,6 +41,8 @@ def show(scene: Scene) -> None:
     st.title(session.plain(f"Correlations in layer {scene.layer}: {site}"))
     by, limit, unsorted_too = _choose()
     with session.problems():
+        # Above the picture, where the answer to a click is seen without scrolling.
+        _show_pair(scene)
         poles = _poles(scene, by)
         shown = ["index", by] if unsorted_too and by != "index" else [by]
         found = [_cells(scene, name, poles) for name in shown]
@@ -47,7 +51,6 @@ def show(scene: Scene) -> None:
             with place:
                 most = usual if isinstance(limit, str) else float(limit)
                 _draw(scene, cells, name, most, poles, alone=len(shown) == 1)
-        _show_pair(scene)
         show_marked(scene)
     st.caption(
         "Click a cell to compare its two neurons; double-click to reset the zoom. Drag a box to "
@@ -141,10 +144,11 @@ def _draw(
         session.current().marked,
         names=labels_at(scene.path, scene.layer, scene.site),
         brackets=_brackets(scene, cells, poles) if poles is not None and is_sorted else (),
+        n_signs=_N_SIGNS if poles is not None and alone else 0,
         dark=st.context.theme.type == "dark",
     )
     figure.update_layout(
-        title={"text": ORDERS[name], "x": 0.02, "font": {"size": 15}}, height=760 if alone else 560
+        title={"text": ORDERS[name], "x": 0.02, "font": {"size": 15}}, height=720 if alone else 560
     )
     key = f"heatmap {name} {scene.layer} {scene.site}"
 

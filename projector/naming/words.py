@@ -156,10 +156,12 @@ def words_of(pieces: Pieces) -> Words:
 
 
 def listed(texts: Sequence[str], most: int, prefix: str = "") -> str:
-    """Texts one after another with commas between, as many as fit into ``most`` characters."""
+    """Texts one after another, as many as fit into ``most`` characters, with commas between; with
+    points between where a text has a comma."""
     text = prefix
+    between = " · " if any("," in each for each in texts) else ", "
     for k, each in enumerate(texts):
-        more = f"{text}{', ' if k else ''}{each}"
+        more = f"{text}{between if k else ''}{each}"
         if k and len(more) > most:
             break
         text = more
