@@ -150,7 +150,7 @@ def _draw_brackets(
         )
 
 
-def tree_figure(tree: CondensedTree) -> go.Figure:
+def tree_figure(tree: CondensedTree, *, dark: bool = False) -> go.Figure:
     """The condensed tree, drawn as bars of what lives at each density."""
     table = palette.groups()
     figure = go.Figure()
@@ -158,7 +158,7 @@ def tree_figure(tree: CondensedTree) -> go.Figure:
         color = (
             palette.hex_of(table, int(palette.group_index(np.array([branch.pole]))[0]))
             if branch.pole is not None
-            else "#b4b8bd"
+            else ("#4a4f57" if dark else "#c6cacf")
         )
         figure.add_trace(
             go.Scatter(

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
-from dashboard import ablation
 from dashboard.drawing.figures import tree_figure
 from dashboard.drawing.tables import typeset
-from dashboard.drawing.text import LABELS, neuron_name, number, page_text
+from dashboard.drawing.text import LABELS, neuron_name, number
+from dashboard.frame.ablating import show_ablation
 from dashboard.frame.exports import offer_figure
-from dashboard.frame.work import Within, working
-from dashboard.prompts import as_it_can, encode, recall
 from dashboard.state import session
 from dashboard.state.loading import (
-    evaluation_of,
-    examples_at,
-    examples_stamp,
-    fact_of,
-    known_ablation,
-    make_ablation,
-    moments_at,
     poles_at,
     tree_at,
 )
+from dashboard.state.naming import name_pole, names_at, pole_key, pole_names, snippets_at
 from dashboard.state.scene import Scene
 from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
-from dashboard.state.store import stored_prompts
-from projector.corpus.sources import sources_hint
-from projector.errors import UserError
-from projector.model.context import find_context
+from projector.naming.names import MOST_CHARACTERS
 from projector.sites import site_words
-from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings
-from pruning.preparing import usual_texts
-from pruning.scoring.windows import EvaluationText, prepare
+from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings, finding_words
 
 TITLE, ICON, PATH = "Poles", ":material/bubble_chart:", "poles"
 _SPACE_NAMES = {
@@ -42,7 +30,21 @@ _SPACE_NAMES = {
     "correlation": "ρ",
     "abs-correlation": "|ρ|: opposite ones too",
 }
-_N_WINDOWS = 16
+# Members whose strongest example is shown.
+_N_SNIPPETS = 3
+_DISTINCT_HELP = (
+    "yes: in each half of the corpus its ρ inside exceeds that to every other pole, and overall "
+    "it exceeds what poles of its size reach in shuffled ρ. weak: it does not."
+)
+_BEYOND_HELP = (
+    "Beyond the spectrum: it also exceeds poles of its size in a ρ with the same eigenvalues and "
+    "random axes. One dominant axis alone looks like two opposite poles."
+)
+_AXIS_HELP = "The pole at the other end, where the two are the ends of the leading axis of ρ."
+_CONTROLS_HELP = (
+    "Both controls go through the same search. Shuffled: the entries of ρ exchanged at random. "
+    "Same spectrum: the eigenvalues of ρ kept, its axes rotated at random."
+)
 
 
 def show(scene: Scene) -> None:
@@ -62,15 +64,18 @@ def show(scene: Scene) -> None:
         _show_table(scene, found)
         left, right = st.columns([2, 3], gap="large")
         with left, session.problems():
-            tree = tree_figure(tree_at(scene.path, scene.layer, scene.site, scene.layout, settings))
+            tree = tree_figure(
+                tree_at(scene.path, scene.layer, scene.site, scene.layout, settings),
+                dark=st.context.theme.type == "dark",
+            )
             st.plotly_chart(tree, key="condensed tree")
             offer_figure(tree, f"condensed-tree-layer-{scene.layer}-{scene.site}")
         with right:
             pole = session.current().pole
             if pole is None or pole >= len(found.poles):
                 st.info(
-                    "Choose a pole in the table: it is marked on every page, and the model can be "
-                    "asked what it says without it.",
+                    "Choose a pole in the table: it is marked on every page, and you can ablate it "
+                    "here.",
                     icon=":material/ads_click:",
                 )
             else:
@@ -151,227 +156,156 @@ def _show_figures(found: Poles) -> None:
         validity,
         help="DBCV, from −1 to 1: how dense poles are inside, and how far apart.",
     )
+    st.markdown(session.plain(_finding(found)), help=_CONTROLS_HELP)
+
+
+def _finding(found: Poles) -> str:
+    """How many poles there are beside both controls, and what they are, in one or two sentences."""
+    n_poles = _counted(len(found.poles), "pole")
+    controls = found.controls
+    if controls is None:
+        why = found.reasons.get("distinct")
+        return f"{n_poles}; the controls are not computed{f': {why}' if why else ' yet'}."
+    shuffled, spectrum = controls.shuffled, controls.same_spectrum
+    if found.n_distinct is None or shuffled.n_distinct is None:
+        return (
+            f"{n_poles}; shuffled ρ gives {number(shuffled.n_poles, '.1f')}, the same spectrum "
+            f"{number(spectrum.n_poles, '.1f')}. Which are distinct is not known: "
+            f"{found.reasons.get('distinct', 'there are no halves of the corpus')}."
+        )
+    of_spectrum = "–" if spectrum.n_distinct is None else number(spectrum.n_distinct, ".1f")
+    words = finding_words(found)
+    return (
+        f"{_counted(found.n_distinct, 'distinct pole')}; shuffled ρ gives "
+        f"{number(shuffled.n_distinct, '.1f')}, the same spectrum {of_spectrum}."
+        + (f" This map holds {words}." if words else "")
+    )
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def _show_table(scene: Scene, found: Poles) -> None:
-    """A row a pole; the one that is chosen is the selection's."""
-    poles = found.poles
-    responds = _responds(scene, found)
-    rho = st.column_config.NumberColumn
-    rows = {
-        "pole": list(range(len(poles))),
-        "neurons": [pole.size for pole in poles],
-        "within": [pole.within_rho for pole in poles],
-        "nearest": [pole.between_rho for pole in poles],
-        "opposite": [pole.opposite for pole in poles],
-        "opposed": [pole.opposite_rho for pole in poles],
-        "exemplars": [", ".join(f"N{j}" for j in pole.exemplars[:4]) for pole in poles],
-        "responds": responds or [],
+    """A row a pole, distinct ones first; the one that is chosen is the selection's."""
+    order, poles = found.distinct_first, found.poles
+    is_absolute = found.settings.space == "abs-correlation"
+    shown = [poles[k] for k in order]
+    names = pole_names(scene.path, found, scene.layout)
+    number_of = st.column_config.NumberColumn
+    text_of = st.column_config.TextColumn
+    rows: dict[str, Sequence[Any]] = {
+        "pole": list(order),
+        "fires on": [names[k] or "–" for k in order],
+        "neurons": [pole.size for pole in shown],
+        "within": [pole.within_absolute_rho if is_absolute else pole.within_rho for pole in shown],
+        "between": [
+            pole.between_absolute_rho if is_absolute else pole.between_rho for pole in shown
+        ],
+        "distinct": [_verdict(pole.distinct, "weak") for pole in shown],
+        "beyond": [_verdict(pole.beyond_spectrum, "no") for pole in shown],
+        "axis": ["–" if pole.axis is None else f"with {pole.axis}" for pole in shown],
     }
+    rho = "|ρ|" if is_absolute else "ρ"
     columns = {
-        "pole": rho("Pole", width=60),
-        "neurons": rho("Neurons", width=80),
-        "within": rho("ρ inside", width=90, help="Cohesion: the mean ρ of two of its neurons."),
-        "nearest": rho(
-            "ρ to nearest pole",
-            width=135,
-            help="The mean ρ of one of its neurons and one of another pole, for the pole where "
-            "that is highest. A pole stands out where ρ inside is much larger.",
+        "pole": number_of("Pole", width=50),
+        "fires on": text_of(
+            "Fires on",
+            width=165,
+            help="The name you gave it, or the tokens of its neurons' strongest examples.",
         ),
-        "opposite": rho(
-            "Opposite pole", width=110, help="The pole for which that mean ρ is lowest."
+        "neurons": number_of("Neurons", width=75),
+        "within": number_of(
+            f"{rho} inside", width=75, help=f"Cohesion: the mean {rho} of two of its neurons."
         ),
-        "opposed": rho("ρ to opposite", width=115, help="That lowest mean ρ."),
-        "exemplars": st.column_config.TextColumn(
-            "Exemplars", width=190, help="Neurons that stand for it, most central first."
+        "between": number_of(
+            f"{rho} between",
+            width=85,
+            help=f"The mean {rho} of one of its neurons and one of another pole, for the pole "
+            f"where that is highest. A pole stands out where {rho} inside is much larger.",
         ),
-        "responds": st.column_config.TextColumn(
-            "Its first exemplar responds to",
-            help="The tokens of the text that was read on which it is highest, in quotes.",
-        ),
+        "distinct": text_of("Distinct", width=70, help=_DISTINCT_HELP),
+        "beyond": text_of("Beyond", width=65, help=_BEYOND_HELP),
+        "axis": text_of("Axis", width=65, help=_AXIS_HELP),
     }
-    if responds is None:
-        del rows["responds"]
     # A table is another one wherever a pole's number is another pole.
     map_key = f"{scene.name} {scene.layout} {scene.layer} {scene.site}"
-    key = f"poles table {map_key} {found.settings.key}"
+    key = f"poles table {map_key} {found.settings.key} {found.controls is not None}"
 
     def select() -> None:
         chosen = st.session_state[key]["selection"]["rows"]
-        pole = int(chosen[0]) if chosen and chosen[0] < len(poles) else None
+        pole = int(order[chosen[0]]) if chosen and chosen[0] < len(order) else None
         session.change(pole=pole, marked=() if pole is None else tuple(_members(found, pole)))
 
     pole = session.current().pole
+    row = [order.index(pole)] if pole is not None and pole < len(poles) else []
     st.dataframe(
-        typeset(rows, {"within": ".3f", "nearest": ".3f", "opposite": ".0f", "opposed": ".3f"}),
+        typeset(rows, {"within": ".3f", "between": ".3f"}),
         column_config=columns,
         hide_index=True,
         height=min(360, 37 + 35 * len(poles)),
         on_select=select,
         selection_mode="single-row",
-        selection_default={
-            "selection": {"rows": [] if pole is None or pole >= len(poles) else [pole]}
-        },
+        selection_default={"selection": {"rows": row}},
         key=key,
     )
-    if responds is None:
+    if not any(names) and not scene.projection.has_examples:
         st.caption(
-            "Once text was read on the card of a neuron of this layer and site, the table tells "
-            "what each pole's exemplar responds to."
+            "This projection holds no examples of what its neurons fire on: make it again with "
+            "`projector fit`."
         )
+
+
+def _verdict(passed: bool | None, failed: str) -> str:
+    return "–" if passed is None else "yes" if passed else failed
 
 
 def _members(found: Poles, pole: int) -> list[int]:
     return [int(j) for j in (found.labels == pole).nonzero()[:, 0]]
 
 
-def _responds(scene: Scene, found: Poles) -> list[str] | None:
-    """Of each pole, tokens on which its first exemplar is highest; None where no text was read."""
-    examples = examples_at(scene.sha256, scene.layer, scene.site)
-    if examples is None:
-        return None
-
-    def make() -> list[str]:
-        with scene.model() as guest:
-            decode = guest.loaded.tokenizer.decode
-            return [
-                "  ".join(
-                    json.dumps(decode(examples.ids[int(at)].tolist()), ensure_ascii=False)
-                    for at in examples.highest_at[pole.exemplars[0]][:4]
-                    if at >= 0
-                )
-                for pole in found.poles
-            ]
-
-    first = tuple(pole.exemplars[0] for pole in found.poles)
-    stamp = examples_stamp(scene.sha256, scene.layer, scene.site)
-    return fact_of(("responds", scene.sha256, scene.layer, scene.site, first, stamp), make)
-
-
 def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
-    members = _members(found, pole)
-    st.subheader(f"Pole {pole}: {len(members):,} neurons of {neuron_name(scene.layer, scene.site)}")
+    members, each = _members(found, pole), found.poles[pole]
+    name = pole_names(scene.path, found, scene.layout)[pole]
+    st.subheader(session.plain(f"Pole {pole}" + (f": {name}" if name else "")))
+    facts = [f"{len(members):,} neurons of {neuron_name(scene.layer, scene.site)}"]
+    words = finding_words(found, pole)
+    if words:
+        facts.append(words)
+    if each.opposite is not None and each.opposite_rho is not None:
+        rho = number(each.opposite_rho, ".2f")
+        facts.append(f"opposite to pole {each.opposite} (ρ {rho})")
+    st.markdown(session.plain(" · ".join(facts)))
+    texts = snippets_at(scene.path, scene.layer, scene.site)
+    firmest = sorted(members, key=lambda j: -float(found.strengths[j]))
+    for j in list(dict.fromkeys((*each.exemplars, *firmest)))[:_N_SNIPPETS]:
+        if texts[j]:
+            st.caption(f"**N{j}** {session.plain(texts[j])}")
     st.caption(
         "Marked on the map and in the heatmap: "
         + ", ".join(f"N{j}" for j in members[:20])
         + (" …" if len(members) > 20 else "")
     )
-    _ablate(scene, members)
+    _rename(scene, found, pole)
+    show_ablation(scene, members)
 
 
-def _ablate(scene: Scene, members: list[int]) -> None:
-    st.markdown("**Take it away**")
-    kind = st.segmented_control(
-        "How",
-        list(ablation.KINDS),
-        format_func=ablation.KINDS.__getitem__,
-        default="mean",
-        key="ablation kind",
-    )
-    columns = st.columns([3, 1], vertical_alignment="bottom")
-    texts = usual_texts(scene.model_name)
-    source = columns[0].text_input(
-        "Text to score on",
-        value="" if texts is None else texts.evaluation,
-        placeholder=sources_hint(),
-        key="ablation text",
-    )
-    # The model without these neurons, and means of this projection, whoever calls them what pole.
-    key = (
-        *(scene.path, scene.sha256, scene.layer, scene.site, tuple(members), kind, source),
-        session.current().prompt,
-    )
-    if columns[1].button("Ablate", type="primary", key="ablate", width="stretch"):
+def _rename(scene: Scene, found: Poles, pole: int) -> None:
+    """A field for the user's own name, kept beside the projection."""
+    key = f"pole name {scene.name} {scene.layer} {scene.site} {found.settings.key} {pole}"
+    known = names_at(scene.path).poles.get(pole_key(scene.path, found, pole, scene.layout), "")
+    session.bind(key, known)
+
+    def write() -> None:
         with session.problems():
-            make_ablation(key, lambda: _outcomes(scene, members, kind or "mean", source))
-    outcomes = known_ablation(key)
-    if outcomes is not None:
-        _show_outcomes(outcomes)
+            name_pole(scene.path, found, pole, st.session_state[key], scene.layout)
 
-
-def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[ablation.Outcome]:
-    chosen = session.current()
-    prompt = None if chosen.prompt is None else recall(chosen.prompt, stored_prompts())
-    gone = {*scene.dead, *scene.nonfinite}
-    means = None
-    if kind == "mean":
-        means = moments_at(scene.path, scene.layer, scene.site)[0]
-    with working("Ablating") as work, scene.model() as guest:
-        if not guest.architecture.is_causal:
-            raise UserError(
-                "an encoder has no perplexity and goes on with no text, and those are what an "
-                "ablation is seen by"
-            )
-        if prompt is not None:
-            try:
-                encode(guest, as_it_can(guest, prompt))
-            except UserError as error:
-                # It was chosen on another page, and is no reason not to score the text.
-                st.warning(
-                    session.plain(f"Without the prompt of the Prompt page: {page_text(error)}")
-                )
-                prompt = None
-        text: EvaluationText | None = None
-        if source.strip():
-            where = scene.settings.text_source(source.strip())
-
-            def make() -> EvaluationText:
-                tokenizer = guest.loaded.tokenizer
-                context = find_context(guest.loaded.model, tokenizer)
-                return prepare(where, tokenizer, context, max_windows=_N_WINDOWS, progress=work)
-
-            text = evaluation_of(where, scene.sha256, make)
-        if text is None and prompt is None:
-            raise UserError(
-                "there is nothing to compare: name a text to score on, or run a prompt first"
-            )
-        work.begin("Ablating", 5, "models")
-
-        return ablation.ablate(
-            guest,
-            text,
-            prompt,
-            scene.layer,
-            scene.site,
-            members,
-            kind=kind,
-            means=means,
-            among=[j for j in range(scene.n_neurons) if j not in gone],
-            advance=work.advance,
-            progress=Within(work),
-        )
-
-
-def _show_outcomes(found: list[ablation.Outcome]) -> None:
-    whole = found[0].perplexity
-
-    def change(value: float | None) -> str:
-        if value is None or whole is None:
-            return "–"
-        return number(value / whole - 1, "+.2%")
-
-    columns: dict[str, list[str | float | None]] = {"model": [each.name for each in found]}
-    if whole is not None:
-        columns["perplexity"] = [each.perplexity for each in found]
-        columns["change"] = [change(each.perplexity) for each in found]
-    asked = any(each.continuation for each in found)
-    if asked:
-        columns["the prompt goes on with"] = [
-            json.dumps(each.continuation or "", ensure_ascii=False) for each in found
-        ]
-    st.dataframe(
-        columns,
-        column_config={"perplexity": st.column_config.NumberColumn(format="%.4f")},
-        hide_index=True,
-    )
-    st.caption(
-        ("" if whole is None else f"Perplexity over {_N_WINDOWS} windows, the same for all. ")
-        + "The random neurons are as many, of the same layer and site: what the pole does beyond "
-        "them is what makes it one."
-        + (
-            ""
-            if asked
-            else " Run a prompt that adds tokens on the Prompt page, and the table tells how each "
-            "model goes on with it."
-        )
+    st.text_input(
+        "Name of your own",
+        key=key,
+        max_chars=MOST_CHARACTERS,
+        on_change=write,
+        placeholder=pole_names(scene.path, found, scene.layout)[pole] or "Not named yet",
+        help="It stands wherever this pole is shown, and is kept beside the projection. Empty the "
+        "field to take it away.",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from streamlit.testing.v1 import AppTest
 
 from dashboard.prompts import Prompt, store
 from dashboard.state import loading
-from dashboard.state.store import examples_name, stored_examples, stored_prompts
+from dashboard.state.store import stored_prompts
+from projector.naming.names import read_names
 from projector.projection.projection import Projection
-from projector.statistics.examples import Examples
+from pruning.poles.files import save_poles
 from pruning.poles.finding import find_poles
-from pruning.poles.poles import Poles, PoleSettings
+from pruning.poles.poles import Control, Controls, Poles, PoleSettings
 from tests.dashboard.conftest import DECODER, ENCODER, Open
 from tests.dashboard.pages import (
     GROUPING,
-    NEURON,
     decoded,
     errors,
     link,
@@ -132,13 +131,19 @@ def layouts(copied: Callable[..., Path]) -> tuple[Path, str, str]:
     return own, first, other.settings.name
 
 
+def _members(at: AppTest) -> str:
+    """The neurons of the pole that is chosen, as the page lists them."""
+    (text,) = [each.value for each in at.caption if each.value.startswith("Marked on the map")]
+    return str(text)
+
+
 def test_what_a_layout_tells_of_a_pole_is_not_told_of_another_s(
     layouts: tuple[Path, str, str], start: Open
 ) -> None:
     own, first, second = layouts
     chosen = {"projection": DECODER, "layer": 1, "site": "mlp_post", "grouping": ON_THE_MAP}
     at = start(own, "poles", **chosen, pole=0, layout=first).run()
-    first_of = dict.fromkeys([first], at.dataframe[0].value["exemplars"][0])
+    first_of = {first: _members(at)}
     at.text_input(key="ablation text").set_value("unseen.txt")
     at.button(key="ablate").click().run()
     assert errors(at) == []
@@ -147,8 +152,8 @@ def test_what_a_layout_tells_of_a_pole_is_not_told_of_another_s(
     at.query_params["layout"], at.query_params["pole"] = second, "0"
     at.run()
     assert errors(at) == []
-    assert any(each.value.startswith("Pole 0:") for each in at.subheader)
-    first_of[second] = at.dataframe[0].value["exemplars"][0]
+    assert any(each.value.startswith("Pole 0") for each in at.subheader)
+    first_of[second] = _members(at)
     assert first_of[first] != first_of[second]
     assert len(at.dataframe) == 1
     # Back there it is known still, to every session.
@@ -170,43 +175,58 @@ def test_tables_of_two_layouts_have_rows_of_their_own(
     assert len(found) == 2
 
 
-def test_what_an_exemplar_responds_to_is_that_neuron_s(
-    layouts: tuple[Path, str, str], start: Open
+def test_a_table_says_what_poles_fire_on_and_how_they_were_judged(
+    copied: Callable[..., Path], start: Open
 ) -> None:
-    """Whatever layout, settings or projection put it first."""
-    own, first, _ = layouts
-    chosen = {"projection": DECODER, "layer": 1, "site": "mlp_post"}
-    at = start(own, "neuron", **chosen, neuron=NEURON).run()
-    at.button(key="read other").click().run()
-    at.text_input(key="examples source").set_value("unseen.txt")
-    at.button(key="read examples").click().run()
+    own = copied(DECODER, "models")
+    chosen = {"projection": DECODER, "layer": 1, "site": "mlp_post", "grouping": GROUPING}
+    at = start(own, "poles", **chosen).run()
     assert errors(at) == []
-
-    def told(root: Path) -> dict[str, str]:
-        at = start(root, "poles", **chosen, layout=first, grouping=ON_THE_MAP).run()
-        assert errors(at) == []
-        table = at.dataframe[0].value
-        return dict(zip(table["exemplars"].str.split(",").str[0], table["responds"], strict=True))
-
-    before = told(own)
-    assert len(before) > 1
-    # The file is replaced by one in which neurons lie elsewhere.
-    loaded = Projection.load(own / DECODER)
-    names = list(loaded.layouts)
-    swapped = replace(loaded.layouts[first], positions=loaded.layouts[names[1]].positions)
-    replace(loaded, layouts={first: swapped}).save(own / DECODER, force=True)
-    after = told(own)
-    assert after.keys() != before.keys()
-    table = before | after
-    assert {name: table[name] for name in before} == before
-    examples = Examples.load(
-        stored_examples().path / examples_name(loaded.facts.model.sha256, 1, "mlp_post")
+    table = at.dataframe[0].value
+    assert list(table.columns[:3]) == ["pole", "fires on", "neurons"]
+    assert (table["fires on"].str.len() > 0).all()
+    assert set(table["distinct"]) == {"–"}
+    assert any("controls are not computed" in each.value for each in at.markdown)
+    # Kept poles that were judged: distinct ones come first, the others are called weak.
+    projection = Projection.load(own / DECODER)
+    settings = PoleSettings("correlation", 2, None, "leaf", 0.0)
+    found = find_poles(projection, 1, "mlp_post", settings)
+    last = len(found.poles) - 1
+    poles = [replace(pole, distinct=False, beyond_spectrum=False) for pole in found.poles]
+    poles[last] = replace(
+        poles[last], distinct=True, beyond_spectrum=True, axis=0, label="mine <b>"
     )
-    tokenizer = AutoTokenizer.from_pretrained(own / "models" / DECODER)
-    for name, text in after.items():
-        at_token = int(examples.highest_at[int(name[1:])][0])
-        token = tokenizer.decode([int(examples.ids[at_token])])
-        assert text.startswith(json.dumps(token, ensure_ascii=False))
+    controls = Controls(Control(5, 3.2, 0.2, 0.0), Control(5, 4.0, 1.4, 0.0))
+    save_poles(own / DECODER, [replace(found, poles=tuple(poles), controls=controls)])
+    at = start(own, "poles", **chosen, pole=last).run()
+    assert errors(at) == []
+    table = at.dataframe[0].value
+    assert list(table["pole"][:2]) == [last, 0]
+    assert table["fires on"][0] == "mine <b>"
+    assert list(table["distinct"]) == ["yes"] + ["weak"] * last
+    assert list(table["beyond"]) == ["yes"] + ["no"] * last
+    assert table["axis"][0] == "with 0"
+    text = " ".join(each.value.replace("\\", "") for each in at.markdown)
+    assert "1 distinct pole; shuffled ρ gives 0.2, the same spectrum 1.4" in text
+    assert "an axis with two ends and groups beyond the spectrum" in text
+
+
+def test_a_pole_is_given_a_name(copied: Callable[..., Path], start: Open) -> None:
+    own = copied(DECODER, "models")
+    chosen = {"projection": DECODER, "layer": 1, "site": "mlp_post", "grouping": GROUPING}
+    at = start(own, "poles", **chosen, pole=1).run()
+    (field,) = [each for each in at.text_input if each.label == "Name of your own"]
+    field.set_value("  my group ").run()
+    assert errors(at) == []
+    assert at.dataframe[0].value["fires on"][1] == "my group"
+    assert any("my group" in each.value for each in at.subheader)
+    (name,) = read_names(own / DECODER).poles.values()
+    assert name == "my group"
+    (field,) = [each for each in at.text_input if each.label == "Name of your own"]
+    field.set_value("").run()
+    assert errors(at) == []
+    assert at.dataframe[0].value["fires on"][1] != "my group"
+    assert not read_names(own / DECODER).poles
 
 
 def test_poles_of_a_wide_map_are_found_apart_for_any_layout(
