@@ -137,6 +137,40 @@ def fit_tree(data: Floats, settings: PoleSettings) -> tuple[Any, NDArray[Any]] |
         return clusterer, clusterer.condensed_tree_.to_numpy()
 
 
+def root_group(data: Floats, settings: PoleSettings) -> Integers:
+    """The group that HDBSCAN's root is, where no group splits off from it: labels 0 and −1.
+
+    Neurons leave the root one by one as density rises. Those are its members that leave at
+    distances below the threshold that divides these best in two (Otsu 1979). All are −1 where
+    groups split off, or fewer than ``min_cluster_size`` are left.
+    """
+    labels = np.full(data.shape[0], -1, dtype=np.int64)
+    fitted = fit_tree(data, settings)
+    if fitted is None:
+        return labels
+    _, tree = fitted
+    if (tree["child_size"] > 1).any():
+        return labels
+    with np.errstate(divide="ignore"):
+        distance = np.empty(data.shape[0])
+        distance[tree["child"]] = 1 / tree["lambda_val"]
+    members = distance <= _otsu(distance)
+    if members.sum() >= settings.min_cluster_size:
+        labels[members] = 0
+    return labels
+
+
+def _otsu(values: Floats) -> float:
+    """The largest value of the lower of two parts whose means are farthest apart for their
+    sizes."""
+    ordered = np.sort(values)
+    n_below = np.arange(1, ordered.size)
+    sums = np.cumsum(ordered)
+    below, above = sums[:-1] / n_below, (sums[-1] - sums[:-1]) / (ordered.size - n_below)
+    spread = n_below * (ordered.size - n_below) * (above - below) ** 2
+    return float(ordered[int(spread.argmax())])
+
+
 def renumbered(found: Integers) -> Integers:
     """Labels by size, the largest first."""
     found = found.astype(np.int64)

@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from projector.errors import UserError, python_words
 from projector.memory import size_text
+from projector.naming.labels import group_label
 from projector.projection.projection import Projection
 from pruning.poles.clustering import Floats, Integers
-from pruning.poles.poles import Pole, by_margin
+from pruning.poles.poles import Pole, Poles, by_margin
 
 # Bytes for each entry of an N × N matrix: ρ from the covariance is four float32 matrices at once.
 _CORRELATION_BYTES = 16
@@ -127,6 +129,35 @@ def describe(
         opposite=lowest if is_opposed else None,
         opposite_rho=float(row[lowest]) if is_opposed else None,
     )
+
+
+def label_poles(projection: Projection, poles: Poles) -> Poles:
+    """The same poles with labels: what each fires on, by its neurons' strongest examples.
+
+    Where the projection keeps no examples, ``reasons`` say so.
+    """
+    if not poles.poles:
+        return poles
+    reasons = {name: text for name, text in poles.reasons.items() if name != "label"}
+    try:
+        examples, pieces = projection.examples(poles.layer, poles.site), projection.pieces
+    except UserError as error:
+        return replace(poles, reasons=reasons | {"label": error.worded(python_words)})
+    rho = None
+    if poles.settings.space == "abs-correlation":
+        rho = projection.correlation(poles.layer, poles.site)
+    labelled = []
+    for k, pole in enumerate(poles.poles):
+        neurons = (poles.labels == k).nonzero()[:, 0]
+        # In |ρ| some fire against the others.
+        signs = None if rho is None else (rho[pole.exemplars[0], neurons] < 0).mul(-2).add(1)
+        label = group_label(
+            examples, pieces, neurons.tolist(), None if signs is None else signs.tolist()
+        )
+        labelled.append(replace(pole, label=None if label is None else label.text))
+    if any(pole.label is None for pole in labelled):
+        reasons["label"] = "the examples of a pole's neurons do not vary"
+    return replace(poles, poles=tuple(labelled), reasons=reasons)
 
 
 def _greatest(values: Floats) -> float | None:

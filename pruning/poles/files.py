@@ -128,16 +128,54 @@ def load_poles(
         UserError: if there is no projection or no such layout, or the file is damaged or of a newer
             version.
     """
-    where, settings = Path(folder), settings or PoleSettings()
-    saved, name = read_saved(where), map_name(layer, site)
+    return _load(Path(folder), settings or PoleSettings(), layout, (layer, site)).get((layer, site))
+
+
+def load_all_poles(
+    folder: str | Path, settings: PoleSettings | None = None, layout: str | None = None
+) -> dict[tuple[int, str], Poles]:
+    """Poles of every map that :func:`save_poles` kept of these settings, by layer and site.
+
+    Args:
+        layout: see :func:`load_poles`.
+
+    Raises:
+        UserError: see :func:`load_poles`.
+    """
+    return _load(Path(folder), settings or PoleSettings(), layout)
+
+
+def _load(
+    where: Path,
+    settings: PoleSettings,
+    layout: str | None,
+    only: tuple[int, str] | None = None,
+) -> dict[tuple[int, str], Poles]:
+    """Poles of these settings and this layout, of one map or of all."""
+    saved = read_saved(where)
+    saved.layout_name(layout)
+    found: dict[tuple[int, str], Poles] = {}
     for path in (where / _file_of(settings, saved, layout), where / OLD_FILE):
-        kept = _read(path, settings, saved, layout)["maps"].get(name)
-        if kept is not None:
+        for name, kept in _read(path, settings, saved, layout)["maps"].items():
+            key = _rank(kept)
+            if key in found or only not in (None, key):
+                continue
             try:
-                return _from_dict(kept, settings)
+                found[key] = _from_dict(kept, settings)
             except _WRONG as error:
                 raise _damaged(path, name) from error
-    return None
+    return found
+
+
+def path_of_poles(
+    folder: str | Path, settings: PoleSettings, saved: Saved, layout: str | None = None
+) -> Path:
+    """Where the poles of these settings and this layout are kept.
+
+    Args:
+        saved: what the folder holds.
+    """
+    return Path(folder) / _file_of(settings, saved, layout)
 
 
 def load_every_pole(

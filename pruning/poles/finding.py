@@ -14,11 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from projector.projection.projection import Projection
-from pruning.poles.clustering import cluster, fit_tree, renumbered, space_of
+from pruning.poles.clustering import (
+    Floats,
+    Integers,
+    cluster,
+    fit_tree,
+    renumbered,
+    space_of,
+)
 from pruning.poles.describing import (
     correlation_if_possible,
     correlations_of,
@@ -72,9 +81,37 @@ def find_poles(
             and it has no statistics, or their matrix does not fit into memory.
     """
     settings = settings or PoleSettings()
+    space = space_of(projection, layer, site, settings, layout)
+    return _told(projection, layer, site, settings, layout, space, cluster(space[0], settings))
+
+
+def poles_of_labels(
+    projection: Projection, layer: int, site: str, settings: PoleSettings, labels: Integers
+) -> Poles:
+    """Groups found in another way, told of as poles are; members all belong to them firmly.
+
+    Args:
+        settings: their space is one of ρ.
+        labels: of the defined neurons, in the order of :func:`pruning.poles.clustering.space_of`.
+    """
+    space, is_member = space_of(projection, layer, site, settings), labels >= 0
+    found = labels, is_member.astype(np.float64), is_member
+    return _told(projection, layer, site, settings, None, space, found)
+
+
+def _told(
+    projection: Projection,
+    layer: int,
+    site: str,
+    settings: PoleSettings,
+    layout: str | None,
+    space: tuple[Floats, Tensor, Tensor, Tensor | None],
+    found: tuple[Integers, Floats, NDArray[np.bool_]],
+) -> Poles:
+    """What there is to tell of groups."""
     on_map, is_absolute = settings.space == "positions", settings.space == "abs-correlation"
-    data, order, is_defined, rho = space_of(projection, layer, site, settings, layout)
-    labels, strengths, is_exemplar = cluster(data, settings)
+    data, order, is_defined, rho = space
+    labels, strengths, is_exemplar = found
     own_layout = projection.layout(layout if on_map else None)
     n_neurons = is_defined.numel()
     n_poles = int(labels.max(initial=-1)) + 1
@@ -88,7 +125,7 @@ def find_poles(
         if rho is None:
             reasons["rho"] = why
     centrality = distance_to_mean(data, labels) if on_map else None
-    del data
+    del data, space
     correlations = None
     if n_poles and rho is not None:
         correlations = correlations_of(rho, order, labels, n_poles)

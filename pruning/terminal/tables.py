@@ -1,4 +1,4 @@
-"""What results look like on a screen, in at most 100 columns."""
+"""What results look like on a screen, at the width that it has."""
 
 from __future__ import annotations
 
@@ -10,89 +10,185 @@ from rich.markup import escape
 from rich.table import Table
 
 from projector.memory import size_text
-from pruning.poles.poles import Pole, Poles
+from pruning.poles.poles import Pole, Poles, finding_words
 from pruning.scoring.speed import SpeedComparison
 from pruning.scoring.tasks import TaskResult
 from pruning.sweep.report import DENSE, PruningReport
 
-POLES_LEGEND = """[dim]size      neurons of the largest pole and of the median one
-noise     neurons in no pole, as a share of those that are not dead
-within    {rho} of a pole's pairs of neurons; of a layer, the median pole's
-between   {rho} to the other pole where that is highest; of a layer, the median pole's
-validity  DBCV, from −1 to 1: how dense poles are and how far apart; noise lowers it
-opposite  mean ρ of the two poles for which that is lowest, where it is below 0[/dim]"""
-POLE_LEGEND = """[dim]          of a pole, the other one of the two, and that ρ
-exemplars neurons that stand for the pole, most central first[/dim]"""
+_POLES_LEGEND = {
+    "poles": "groups found / in the shuffled control / in the one of the same spectrum, a draw",
+    "distinct": "more than in shuffled correlations, in both halves of the corpus / shuffled "
+    "control",
+    "beyond": "of these, more than in a {rho} with the same spectrum / that control",
+    "fires on": "what the poles that stand apart most fire on",
+    "size": "neurons of the largest pole and of the median one",
+    "noise": "neurons in no pole, as a share of those that are not dead",
+    "within": "{mean} of a pole's pairs of neurons; of a layer, the median pole's",
+    "between": "{mean} to the other pole where that is highest; of a layer, the median pole's",
+    "opposite": "mean ρ of the two poles for which that is lowest, where it is below 0",
+    "validity": "DBCV, from −1 to 1: how dense poles are and how far apart; noise lowers it",
+}
+_POLE_LEGEND = {
+    "finding": "see docs/poles.md; weak: no more than chance",
+    "within": "{mean} of a pole's pairs of neurons",
+    "between": "{mean} to the other pole where that is highest",
+    "opposite": "the pole to which its mean ρ is lowest, and that ρ",
+    "exemplars": "neurons that stand for the pole, most central first",
+}
 REPORT_LEGEND = """[dim]perplexity at each sparsity: mean ± standard deviation over seeds; bold: the
 least of its column; –: not applicable; broken: the perplexity of a seed is not finite[/dim]"""
 _MOST_POLES = 12
+# Widths of a screen, in characters, at which tables have more columns.
+_MIDDLING, _WIDE = 100, 140
 # Of method and refit, and of a perplexity with its spread.
 _NAMES_WIDTH, _CELL_WIDTH = 28, 18
 _MOST_EXEMPLARS = 4
 
 
-def poles_table(found: Sequence[Poles]) -> Table:
-    """A row a layer and site."""
+def poles_table(found: Sequence[Poles], width: int) -> Table:
+    """A row a layer and site.
+
+    Args:
+        width: of the screen, in characters: it decides which columns there are.
+    """
+    columns = _columns_of_maps(width)
     table = _table("layer", "site")
-    for name in (
-        "neurons",
-        "dead",
-        "poles",
-        "size",
-        "noise",
-        "within",
-        "between",
-        "opposite",
-        "validity",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in columns:
+        if name == "fires on":
+            table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=1)
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
     for one in found:
-        sizes, poles = one.sizes, one.poles
-        table.add_row(
-            str(one.layer),
-            escape(one.site),
-            f"{one.n_neurons:,}",
-            f"{len(one.undefined):,}",
-            f"{len(poles):,}",
-            f"{max(sizes):,}, {median(sizes):,.0f}" if sizes else "–",
-            "–" if one.noise_share is None else f"{one.noise_share:.0%}",
-            _number(_median([within(one, pole) for pole in poles])),
-            _number(_median([between(one, pole) for pole in poles])),
-            _number(
-                min((p.opposite_rho for p in poles if p.opposite_rho is not None), default=None)
-            ),
-            _number(one.validity),
-        )
+        cells = _cells_of_map(one)
+        table.add_row(str(one.layer), escape(one.site), *(cells[name] for name in columns))
     return table
 
 
-def pole_table(one: Poles) -> Table:
-    """A row a pole, the largest first; the last row counts those that were left out."""
-    table = _table("pole")
-    for name in ("neurons", "within", "between", "opposite"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("exemplars")
-    for k, pole in enumerate(one.poles[:_MOST_POLES]):
-        first = ", ".join(str(neuron) for neuron in pole.exemplars[:_MOST_EXEMPLARS])
-        n_more = len(pole.exemplars) - _MOST_EXEMPLARS
-        table.add_row(
-            str(k),
-            f"{pole.size:,}",
-            _number(within(one, pole)),
-            _number(between(one, pole)),
-            "–" if pole.opposite is None else f"{pole.opposite} ({_number(pole.opposite_rho)})",
-            first + (f" and {n_more:,} more" if n_more > 0 else ""),
-        )
-    if len(one.poles) > _MOST_POLES:
-        rest = one.sizes[_MOST_POLES:]
-        table.add_row("…", f"≤ {rest[0]:,}", "", "", "", f"{len(rest):,} more poles")
-    return table
-
-
-def poles_legend(one: Poles) -> str:
+def legend_of_maps(found: Sequence[Poles], width: int) -> str:
     """What the columns mean, for the space in which poles were found."""
+    columns = _columns_of_maps(width)
+    return _legend({n: text for n, text in _POLES_LEGEND.items() if n in columns}, found[0])
+
+
+def _columns_of_maps(width: int) -> tuple[str, ...]:
+    """Those that fit, what the poles fire on always being among them."""
+    first = ("neurons", "poles", "distinct", "beyond")
+    if width >= _WIDE:
+        more = ("dead", "size", "noise", "within", "between", "opposite", "validity")
+        return (*first, *more, "fires on")
+    if width >= _MIDDLING:
+        return (*first, "size", "within", "fires on")
+    return (*first[1:], "fires on")
+
+
+def _cells_of_map(one: Poles) -> dict[str, str]:
+    sizes, poles = one.sizes, one.poles
+    shuffled = None if one.controls is None else one.controls.shuffled
+    spectrum = None if one.controls is None else one.controls.same_spectrum
+    n_poles = [None if each is None else each.n_poles for each in (shuffled, spectrum)]
+    return {
+        "neurons": f"{one.n_neurons:,}",
+        "dead": f"{len(one.undefined):,}",
+        "poles": _beside(len(poles), *n_poles),
+        "distinct": _beside(one.n_distinct, shuffled and shuffled.n_distinct),
+        "beyond": _beside(one.n_beyond_spectrum, spectrum and spectrum.n_beyond_spectrum),
+        "size": f"{max(sizes):,}, {median(sizes):,.0f}" if sizes else "–",
+        "noise": "–" if one.noise_share is None else f"{one.noise_share:.0%}",
+        "within": _number(_median([within(one, pole) for pole in poles])),
+        "between": _number(_median([between(one, pole) for pole in poles])),
+        "opposite": _number(
+            min((p.opposite_rho for p in poles if p.opposite_rho is not None), default=None)
+        ),
+        "validity": _number(one.validity),
+        "fires on": escape(strongest_labels(one)),
+    }
+
+
+def strongest_labels(one: Poles, n: int = 4) -> str:
+    """What the first poles fire on: the distinct ones, or all where none is known to be."""
+    is_judged = one.n_distinct is not None
+    shown = [k for k in one.distinct_first if one.poles[k].distinct or not is_judged]
+    labels = [one.poles[k].label for k in shown]
+    return " · ".join(list(dict.fromkeys(label for label in labels if label))[:n])
+
+
+def _beside(count: int | None, *controls: float | None) -> str:
+    """A count and those of its controls: ``7 / 0.2``."""
+    if count is None:
+        return "–"
+    return " / ".join([f"{count:,}", *(f"{each:.1f}" for each in controls if each is not None)])
+
+
+def pole_table(one: Poles, width: int) -> Table:
+    """A row a pole, distinct ones first; the last row counts those that were left out.
+
+    Args:
+        width: of the screen, in characters: it decides which columns there are.
+    """
+    columns = _columns_of_poles(width)
+    table = _table("pole")
+    for name in columns:
+        if name in ("fires on", "exemplars"):
+            table.add_column(name, overflow="fold")
+        elif name == "finding":
+            table.add_column(name)
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    order = one.distinct_first
+    for k in order[:_MOST_POLES]:
+        cells = _cells_of_pole(one, k)
+        is_weak = one.poles[k].distinct is False
+        table.add_row(
+            str(k), *(cells[name] for name in columns), style="dim" if is_weak else None
+        )
+    if len(order) > _MOST_POLES:
+        rest = order[_MOST_POLES:]
+        n_distinct = sum(bool(one.poles[k].distinct) for k in rest)
+        text = f"{len(rest):,} more poles"
+        if n_distinct:
+            text += f", {n_distinct:,} of them distinct"
+        table.add_row("…", *(text if name == "fires on" else "" for name in columns))
+    return table
+
+
+def legend_of_poles(one: Poles, width: int) -> str:
+    """What the columns of :func:`pole_table` mean."""
+    columns = _columns_of_poles(width)
+    return _legend({n: text for n, text in _POLE_LEGEND.items() if n in columns}, one)
+
+
+def _columns_of_poles(width: int) -> tuple[str, ...]:
+    first = ("fires on", "neurons", "within", "between")
+    if width >= _MIDDLING:
+        return (*first, "opposite", "finding", "exemplars")
+    return (*first, "opposite", "finding")
+
+
+def _cells_of_pole(one: Poles, k: int) -> dict[str, str]:
+    pole = one.poles[k]
+    first = ", ".join(str(neuron) for neuron in pole.exemplars[:_MOST_EXEMPLARS])
+    n_more = len(pole.exemplars) - _MOST_EXEMPLARS
+    opposite = (
+        "–" if pole.opposite is None else f"{pole.opposite} ({_number(pole.opposite_rho)})"
+    )
+    return {
+        "fires on": escape(pole.label or "–"),
+        "neurons": f"{pole.size:,}",
+        "within": _number(within(one, pole)),
+        "between": _number(between(one, pole)),
+        "opposite": opposite,
+        "finding": finding_words(one, k) or "–",
+        "exemplars": first + (f" and {n_more:,} more" if n_more > 0 else ""),
+    }
+
+
+def _legend(columns: dict[str, str], one: Poles) -> str:
     is_absolute = one.settings.space == "abs-correlation"
-    return POLES_LEGEND.format(rho="mean |ρ|" if is_absolute else "mean ρ")
+    rho = "|ρ|" if is_absolute else "ρ"
+    lines = [
+        f"{name:<9} {text.format(mean=f'mean {rho}', rho='ρ')}" for name, text in columns.items()
+    ]
+    return "[dim]" + "\n".join(lines) + "[/dim]"
 
 
 def within(one: Poles, pole: Pole) -> float | None:

@@ -1,0 +1,213 @@
+"""Poles of all maps of a projection, with controls and labels; kept as they are found.
+
+What is there already is not found again: a run that was stopped continues, and poles that were
+found without controls get them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+
+import psutil
+
+from projector.errors import SettingError
+from projector.progress import Progress, Silent
+from projector.projection.overview import Saved, read_saved
+from projector.projection.projection import Projection
+from projector.threads import in_threads
+from pruning.poles.describing import label_poles
+from pruning.poles.files import check_poles_file, load_all_poles, path_of_poles, save_poles
+from pruning.poles.finding import choose_maps, find_poles
+from pruning.poles.judging import JUDGING_BYTES, judge_poles
+from pruning.poles.poles import MAP_POLES, Poles, PoleSettings, usual_settings
+
+# A file holds all maps of its settings, and is written whole.
+_SAVE_EVERY_S = 2.0
+
+Key = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class PoleRequest:
+    """What is asked of the poles of a projection; None for what is usual for each map.
+
+    Attributes:
+        layers, sites: of which maps; None is all.
+        space, min_cluster_size, min_samples, selection, epsilon: see :class:`PoleSettings`.
+        layout: on whose maps, in space ``positions``; None is the first. Where it is given, that
+            is the space.
+        with_controls: whether poles are judged by controls.
+        force: find anew what is there.
+
+    Raises:
+        UserError: on creation, if a setting can't be, or a layout is given with a space of ρ.
+    """
+
+    layers: tuple[int, ...] | None = None
+    sites: tuple[str, ...] | None = None
+    space: str | None = None
+    min_cluster_size: int | None = None
+    min_samples: int | None = None
+    selection: str | None = None
+    epsilon: float | None = None
+    layout: str | None = None
+    with_controls: bool = True
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        self._of(PoleSettings())
+        if self.layout is not None and self.space not in (None, "positions"):
+            raise SettingError(
+                "layout",
+                self.layout,
+                f"has no poles of its own in space {self.space}",
+                "leave it out, or choose space positions",
+            )
+
+    def settings(self, saved: Saved, layer: int, site: str) -> PoleSettings:
+        """Those of one map."""
+        return self._of(usual_settings(saved, layer, site))
+
+    def _of(self, usual: PoleSettings) -> PoleSettings:
+        space = self.space or ("positions" if self.layout is not None else usual.space)
+        base = MAP_POLES if space == "positions" else PoleSettings(space)
+        names = ("min_cluster_size", "min_samples", "selection", "epsilon")
+        given = {name: getattr(self, name) for name in names}
+        return replace(base, **{name: each for name, each in given.items() if each is not None})
+
+
+@dataclass(frozen=True)
+class PolesFound:
+    """What :func:`find_all` found or what was there.
+
+    Attributes:
+        poles: of each map, layer by layer.
+        path: the file of the first one's settings.
+    """
+
+    poles: tuple[Poles, ...]
+    path: Path
+
+
+def find_all(
+    folder: str | Path, request: PoleRequest | None = None, progress: Progress | None = None
+) -> PolesFound:
+    """Find the poles of maps, judge and label them, and keep them beside the projection.
+
+    Several maps at once, one a core. Every few seconds what is finished is kept, also where the
+    work ends by an error or Ctrl-C.
+
+    Raises:
+        UserError: if there is no such projection, map or layout, memory does not suffice, or the
+            file of the poles is damaged or can't be written.
+    """
+    folder, request, progress = Path(folder), request or PoleRequest(), progress or Silent()
+    saved = read_saved(folder)
+    projection = Projection.load(folder)
+    sites = saved.sites if request.sites is None else request.sites
+    maps = choose_maps(projection, request.layers, sites)
+    settings = {key: request.settings(saved, *key) for key in maps}
+    found = _known(folder, settings, request)
+    progress.begin("Finding poles", len(maps), "maps")
+    pending = [key for key in maps if not _is_complete(found.get(key), projection, request)]
+    progress.advance(len(maps) - len(pending))
+    fresh: list[Poles] = []
+    saved_at = time.monotonic()
+    try:
+        for one in _each(projection, [(key, settings[key], found.get(key)) for key in pending], request):
+            found[one.layer, one.site] = one
+            fresh.append(one)
+            progress.advance(1)
+            if time.monotonic() - saved_at > _SAVE_EVERY_S:
+                save_poles(folder, fresh, saved, request.layout)
+                fresh, saved_at = [], time.monotonic()
+    finally:
+        if fresh:
+            save_poles(folder, fresh, saved, request.layout)
+    first = settings[maps[0]]
+    return PolesFound(
+        tuple(found[key] for key in maps), path_of_poles(folder, first, saved, request.layout)
+    )
+
+
+def _known(
+    folder: Path, settings: dict[Key, PoleSettings], request: PoleRequest
+) -> dict[Key, Poles]:
+    """What is there, by files that are checked in any case."""
+    keys: dict[PoleSettings, list[Key]] = defaultdict(list)
+    for key, each in settings.items():
+        keys[each].append(key)
+    found: dict[Key, Poles] = {}
+    for each, of_file in keys.items():
+        check_poles_file(folder, each, request.layout)
+        if not request.force:
+            there = load_all_poles(folder, each, request.layout)
+            found |= {key: there[key] for key in of_file if key in there}
+    return found
+
+
+def _is_complete(known: Poles | None, projection: Projection, request: PoleRequest) -> bool:
+    return known is not None and not (
+        _lacks_controls(known, request) or _lacks_labels(known, projection)
+    )
+
+
+def _lacks_controls(known: Poles, request: PoleRequest) -> bool:
+    has_none = known.controls is None and known.settings.space != "positions"
+    return request.with_controls and has_none
+
+
+def _lacks_labels(known: Poles, projection: Projection) -> bool:
+    return projection.has_examples and any(pole.label is None for pole in known.poles)
+
+
+def _each(
+    projection: Projection,
+    work: Sequence[tuple[Key, PoleSettings, Poles | None]],
+    request: PoleRequest,
+) -> Iterator[Poles]:
+    """The poles of each map, as they are ready."""
+    if not work:
+        return
+    is_stopped = Event()
+
+    def between_draws() -> None:
+        if is_stopped.is_set():
+            raise InterruptedError
+
+    def one(key: Key, settings: PoleSettings, known: Poles | None) -> Poles:
+        # In one thread each sums are rounded alike, however many work at once.
+        with in_threads(1):
+            between_draws()
+            found = known
+            if found is None:
+                found = find_poles(projection, *key, settings, request.layout)
+            if request.with_controls and found.controls is None:
+                found = judge_poles(projection, found, between_draws)
+            return label_poles(projection, found)
+
+    with ThreadPoolExecutor(_n_at_once(projection, [key for key, *_ in work])) as pool:
+        waiting: set[Future[Poles]] = {pool.submit(one, *each) for each in work}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (each.result() for each in done)
+        except BaseException:
+            is_stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _n_at_once(projection: Projection, maps: Iterable[Key]) -> int:
+    """As many as there are cores, and as have memory."""
+    widest = max(projection.figures(*key).n_neurons for key in maps)
+    n_fitting = int(psutil.virtual_memory().available / max(1, JUDGING_BYTES * widest**2))
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(n_cores or 1, n_fitting))

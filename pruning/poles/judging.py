@@ -1,0 +1,281 @@
+"""Which poles are more than chance and more than one dominant axis, by both controls.
+
+A pole is *distinct* when in each half of the corpus its mean ρ inside exceeds that to every other
+pole (of an only pole: to all other neurons), and over the whole corpus it exceeds the highest of
+the poles of at least half its size in the shuffled draws. Where none is that large, it passes. It
+is *beyond the spectrum* when it is distinct and exceeds those of the same-spectrum draws likewise.
+A draw's own poles are judged in the same way, by the other draws of their control and by all of
+the other control's. In ``abs-correlation`` all of this is of |ρ|.
+
+Two poles are the ends of an *axis* when the signs of ρ's first eigenvector reproduce at least 90 %
+of both: it has one sign in as much of the one, and the other sign in as much of the other. As any
+three neurons have the same sign now and then, each is also the pole most opposed to the other,
+both exceed the shuffled draws, and the axis makes at least half of the ρ inside of each.
+
+Where HDBSCAN finds no pole, its root, the group of all neurons, may be one: its members are those
+that leave it late, at distances below Otsu's threshold. It is a pole only if it is distinct.
+
+Source of the threshold: Otsu (1979), A Threshold Selection Method from Gray-Level Histograms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from projector.memory import size_text
+from projector.projection.projection import Projection
+from projector.threads import in_threads
+from pruning.poles.clustering import Floats, Integers, cluster, root_group, space_of
+from pruning.poles.controls import CONTROLS, DRAWING_BYTES, N_DRAWS
+from pruning.poles.finding import poles_of_labels
+from pruning.poles.poles import Control, Controls, Pole, Poles, PoleSettings
+
+# Bytes of an entry of an N × N matrix: those of a draw, and of HDBSCAN while it works on it.
+JUDGING_BYTES = DRAWING_BYTES + 28
+_AXIS_SHARE, _SHARE_OF_AXIS = 0.9, 0.5
+ON_THE_MAP = "controls are of ρ, and these poles are of a map: find poles in ρ"
+BOTH_ENDS = "in |ρ| both ends of an axis are one pole"
+NO_HALVES = "the projection does not keep ρ of each half of the corpus"
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Groups of one matrix.
+
+    Attributes:
+        sizes: neurons of each.
+        inside: mean ρ inside, of each.
+        agrees: of each, whether ρ inside exceeds ρ to every other one in both halves.
+        is_root: whether the only one is all that HDBSCAN's root holds.
+    """
+
+    sizes: Integers
+    inside: Floats
+    agrees: np.ndarray
+    is_root: bool = False
+
+
+def judge_poles(
+    projection: Projection, poles: Poles, between_draws: Callable[[], None] | None = None
+) -> Poles:
+    """The same poles, with controls and what they confirm.
+
+    Equal projections give equal results, whatever the number of threads. Costs eleven times what
+    finding poles does, two rotations of each matrix and 60 N² bytes.
+
+    Args:
+        poles: of this projection.
+        between_draws: called after each of the draws; raising in it ends the work.
+
+    Returns:
+        Poles that :attr:`Poles.controls` stands in, or whose ``reasons`` say why none do. A group
+        that holds most of the layer, and that HDBSCAN did not count, is added where it is distinct.
+    """
+    settings = poles.settings
+    if settings.space == "positions":
+        return _unjudged(poles, ON_THE_MAP)
+    n_defined = poles.n_neurons - len(poles.undefined)
+    needed, free = JUDGING_BYTES * n_defined**2, psutil.virtual_memory().available
+    if needed > free:
+        return _unjudged(
+            poles,
+            f"the controls take {size_text(needed)} of memory, and {size_text(free)} are free",
+        )
+    # In another number of threads sums are rounded otherwise, and equal distances come apart.
+    with in_threads(1):
+        return _judge(projection, poles, between_draws or (lambda: None))
+
+
+def _judge(projection: Projection, poles: Poles, between_draws: Callable[[], None]) -> Poles:
+    layer, site, settings = poles.layer, poles.site, poles.settings
+    distances, order, _, rho = space_of(projection, layer, site, settings)
+    assert rho is not None
+    halves = projection.half_correlations(layer, site)
+    # A neuron that never varied in one half is correlated with none there.
+    matrices = tuple(each[order][:, order].float().nan_to_num() for each in (rho, *(halves or ())))
+    labels = poles.labels[order].numpy()
+    is_root = not poles.poles
+    if is_root:
+        labels = root_group(distances, settings)
+    del distances, rho, halves
+    own = _groups(matrices, labels, settings, is_root=is_root)
+    drawn = {
+        name: [_drawn(control(matrices, seed), settings, between_draws) for seed in range(N_DRAWS)]
+        for name, control in CONTROLS.items()
+    }
+    has_halves = len(matrices) > 1
+    confirmed = {name: _confirmed(own, drawn[name]) for name in CONTROLS}
+    distinct = confirmed["shuffled"]
+    beyond = distinct & confirmed["same_spectrum"]
+    if is_root and own.sizes.size and has_halves and distinct[0]:
+        poles = poles_of_labels(projection, layer, site, settings, labels)
+        # Its labels are as they were: one pole has one number.
+    controls = Controls(**{name: _told(name, drawn, has_halves) for name in CONTROLS})
+    reasons = {name: text for name, text in poles.reasons.items() if name != "controls"}
+    if not has_halves:
+        reasons["distinct"] = reasons["beyond_spectrum"] = NO_HALVES
+    axes: dict[int, int] = {}
+    if settings.space == "correlation":
+        axes = _axes(matrices[0], labels, poles.poles, _exceeds(own, drawn["shuffled"]))
+    else:
+        reasons["axis"] = BOTH_ENDS
+    return replace(
+        poles,
+        poles=tuple(
+            replace(
+                pole,
+                distinct=bool(distinct[k]) if has_halves else None,
+                beyond_spectrum=bool(beyond[k]) if has_halves else None,
+                axis=axes.get(k),
+            )
+            for k, pole in enumerate(poles.poles)
+        ),
+        controls=controls,
+        reasons=reasons,
+    )
+
+
+def _unjudged(poles: Poles, why: str) -> Poles:
+    return replace(poles, controls=None, reasons=poles.reasons | {"controls": why})
+
+
+def _drawn(
+    matrices: tuple[Tensor, ...], settings: PoleSettings, between_draws: Callable[[], None]
+) -> _Groups:
+    """The groups that the same search finds in a draw."""
+    between_draws()
+    rho = matrices[0].abs() if settings.space == "abs-correlation" else matrices[0]
+    distances = (1 - rho.double()).clamp_min_(0).numpy()
+    labels = cluster(distances, settings)[0]
+    is_root = bool((labels < 0).all())
+    if is_root:
+        labels = root_group(distances, settings)
+    return _groups(matrices, labels, settings, is_root=is_root)
+
+
+def _groups(
+    matrices: tuple[Tensor, ...], labels: Integers, settings: PoleSettings, *, is_root: bool
+) -> _Groups:
+    """Figures of groups, by ρ and its halves."""
+    n_groups = int(labels.max(initial=-1)) + 1
+    sizes = np.bincount(labels[labels >= 0], minlength=n_groups)
+    is_absolute = settings.space == "abs-correlation"
+    means = [_means(each.abs() if is_absolute else each, labels, n_groups) for each in matrices]
+    agrees = np.ones(n_groups, dtype=bool)
+    for mean in means[1:]:
+        own = mean.diagonal()[:n_groups].copy()
+        # An only group has all other neurons beside it, another none of them.
+        others = mean[:n_groups] if n_groups == 1 else mean[:n_groups, :n_groups]
+        others = np.where(np.eye(*others.shape, dtype=bool), -np.inf, others)
+        agrees &= own > np.where(np.isnan(others), -np.inf, others).max(axis=1, initial=-np.inf)
+    return _Groups(sizes, means[0].diagonal()[:n_groups].copy(), agrees, is_root)
+
+
+def _means(matrix: Tensor, labels: Integers, n_groups: int) -> Floats:
+    """Mean entry between groups, (K + 1, K + 1), the last of all that are in none; a neuron with
+    itself is no pair."""
+    groups = torch.from_numpy(np.where(labels < 0, n_groups, labels))
+    member = torch.zeros(labels.size, n_groups + 1)
+    member[torch.arange(labels.size), groups] = 1
+    sums = (member.T @ (matrix @ member)).double()
+    counts = member.double().sum(dim=0)
+    own = torch.zeros(n_groups + 1, dtype=torch.float64)
+    own.index_add_(0, groups, matrix.diagonal().double())
+    n_pairs = torch.outer(counts, counts) - counts.diag()
+    found: Floats = ((sums - own.diag()) / n_pairs).numpy()
+    return found
+
+
+def _confirmed(own: _Groups, draws: Sequence[_Groups]) -> np.ndarray:
+    """Of each group, whether both halves agree, and it exceeds those of its size in all draws."""
+    confirmed: np.ndarray = own.agrees & _exceeds(own, draws)
+    return confirmed
+
+
+def _exceeds(own: _Groups, draws: Sequence[_Groups]) -> np.ndarray:
+    """Of each group, whether ρ inside exceeds that of all groups of at least half its size."""
+    sizes = np.concatenate([each.sizes for each in draws])
+    inside = np.concatenate([each.inside for each in draws])
+    exceeds: np.ndarray = np.array(
+        [
+            each > inside[2 * sizes >= size].max(initial=-np.inf)
+            for size, each in zip(own.sizes.tolist(), own.inside.tolist(), strict=True)
+        ],
+        dtype=bool,
+    )
+    return exceeds
+
+
+def _told(name: str, drawn: dict[str, list[_Groups]], has_halves: bool) -> Control:
+    """The counts of one control."""
+    draws = drawn[name]
+    n_poles, n_distinct, n_beyond = [], [], []
+    for i, one in enumerate(draws):
+        confirmed = {
+            other: _confirmed(one, [d for j, d in enumerate(all_) if other != name or i != j])
+            for other, all_ in drawn.items()
+        }
+        distinct = confirmed["shuffled"]
+        n_distinct.append(int(distinct.sum()))
+        n_beyond.append(int((distinct & confirmed["same_spectrum"]).sum()))
+        # A root counts where it passes, as it does in ρ itself.
+        n_poles.append(n_distinct[-1] * has_halves if one.is_root else one.sizes.size)
+    largest = [(one.sizes.max(), one.inside[one.sizes.argmax()]) for one in draws if one.sizes.size]
+    return Control(
+        n_draws=len(draws),
+        n_poles=float(np.mean(n_poles)),
+        n_distinct=float(np.mean(n_distinct)) if has_halves else None,
+        n_beyond_spectrum=float(np.mean(n_beyond)) if has_halves else None,
+        largest_size=float(np.mean([size for size, _ in largest])) if largest else None,
+        largest_within=float(np.mean([inside for _, inside in largest])) if largest else None,
+    )
+
+
+def _axes(
+    rho: Tensor, labels: Integers, poles: Sequence[Pole], exceeds: np.ndarray
+) -> dict[int, int]:
+    """Of each pole that is an end of the leading axis, the pole at the other end."""
+    if len(poles) < 2:
+        return {}
+    matrix = rho.double().numpy()
+    vector = first_eigenvector(matrix)
+    eigenvalue = float(vector @ matrix @ vector)
+    # Of each pole that lies along the axis, the side that it is on.
+    sides: dict[int, bool] = {}
+    for k, pole in enumerate(poles):
+        own = vector[labels == k]
+        of_axis = eigenvalue * (own.sum() ** 2 - (own**2).sum()) / max(1, own.size * (own.size - 1))
+        is_along = of_axis >= _SHARE_OF_AXIS * (pole.within_rho or np.inf)
+        if exceeds[k] and is_along and max((own > 0).mean(), (own < 0).mean()) >= _AXIS_SHARE:
+            sides[k] = bool(own.sum() > 0)
+    return {
+        k: other
+        for k, pole in enumerate(poles)
+        if (other := pole.opposite) is not None
+        and poles[other].opposite == k
+        and k in sides
+        and other in sides
+        and sides[k] != sides[other]
+    }
+
+
+def first_eigenvector(rho: Floats) -> Floats:
+    """Of the largest eigenvalue of a symmetric matrix (n, n); (n,), its sign undetermined."""
+    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+
+    n = rho.shape[0]
+    with np.errstate(all="ignore"):
+        try:
+            if n > 16:
+                # As far from any one axis as may be, and not at right angles to it but by chance.
+                start = np.cos(np.arange(n, dtype=np.float64))
+                return np.asarray(eigsh(rho, k=1, which="LA", v0=start)[1][:, 0])
+        except ArpackNoConvergence:
+            pass
+    return np.asarray(np.linalg.eigh(rho)[1][:, -1])
