@@ -47,7 +47,8 @@ def find_apart(
         "--min-samples", str(settings.effective_min_samples),
         "--selection", settings.selection,
         "--epsilon", str(settings.epsilon),
-        "--layout", layout,
+        *(["--layout", layout] if settings.space == "positions" else []),
+        "--no-controls",
         "--json",
         # A folder's name is no option, whatever it is.
         "--", str(folder),

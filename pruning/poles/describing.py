@@ -21,6 +21,7 @@ from pruning.poles.poles import Pole, Poles, by_margin
 # Bytes for each entry of an N × N matrix: ρ from the covariance is four float32 matrices at once.
 _CORRELATION_BYTES = 16
 _BLOCK = 256
+NO_EXAMPLES = "the projection holds no examples of what its neurons fire on"
 
 
 def distance_to_mean(points: Floats, labels: Integers) -> Floats:
@@ -139,6 +140,8 @@ def label_poles(projection: Projection, poles: Poles) -> Poles:
     if not poles.poles:
         return poles
     reasons = {name: text for name, text in poles.reasons.items() if name != "label"}
+    if not projection.has_examples:
+        return replace(poles, reasons=reasons | {"label": NO_EXAMPLES})
     try:
         examples, pieces = projection.examples(poles.layer, poles.site), projection.pieces
     except UserError as error:

@@ -131,17 +131,10 @@ def load_poles(
     return _load(Path(folder), settings or PoleSettings(), layout, (layer, site)).get((layer, site))
 
 
-def load_all_poles(
+def load_every_pole(
     folder: str | Path, settings: PoleSettings | None = None, layout: str | None = None
-) -> dict[tuple[int, str], Poles]:
-    """Poles of every map that :func:`save_poles` kept of these settings, by layer and site.
-
-    Args:
-        layout: see :func:`load_poles`.
-
-    Raises:
-        UserError: see :func:`load_poles`.
-    """
+) -> dict[MapKey, Poles]:
+    """The poles of all maps that were kept; see :func:`load_poles`."""
     return _load(Path(folder), settings or PoleSettings(), layout)
 
 
@@ -149,12 +142,12 @@ def _load(
     where: Path,
     settings: PoleSettings,
     layout: str | None,
-    only: tuple[int, str] | None = None,
-) -> dict[tuple[int, str], Poles]:
+    only: MapKey | None = None,
+) -> dict[MapKey, Poles]:
     """Poles of these settings and this layout, of one map or of all."""
     saved = read_saved(where)
     saved.layout_name(layout)
-    found: dict[tuple[int, str], Poles] = {}
+    found: dict[MapKey, Poles] = {}
     for path in (where / _file_of(settings, saved, layout), where / OLD_FILE):
         for name, kept in _read(path, settings, saved, layout)["maps"].items():
             key = _rank(kept)
@@ -176,22 +169,6 @@ def path_of_poles(
         saved: what the folder holds.
     """
     return Path(folder) / _file_of(settings, saved, layout)
-
-
-def load_every_pole(
-    folder: str | Path, settings: PoleSettings | None = None, layout: str | None = None
-) -> dict[MapKey, Poles]:
-    """The poles of all maps that were kept; see :func:`load_poles`."""
-    where, settings = Path(folder), settings or PoleSettings()
-    saved = read_saved(where)
-    found: dict[MapKey, Poles] = {}
-    for path in (where / OLD_FILE, where / _file_of(settings, saved, layout)):
-        for name, kept in _read(path, settings, saved, layout)["maps"].items():
-            try:
-                found[_rank(kept)] = _from_dict(kept, settings)
-            except _WRONG as error:
-                raise _damaged(path, name) from error
-    return found
 
 
 def _file_of(settings: PoleSettings, saved: Saved, layout: str | None) -> str:

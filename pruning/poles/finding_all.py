@@ -21,17 +21,16 @@ from projector.errors import SettingError
 from projector.progress import Progress, Silent
 from projector.projection.overview import Saved, read_saved
 from projector.projection.projection import Projection
+from projector.sites import MapKey
 from projector.threads import in_threads
 from pruning.poles.describing import label_poles
-from pruning.poles.files import check_poles_file, load_all_poles, path_of_poles, save_poles
+from pruning.poles.files import check_poles_file, load_every_pole, path_of_poles, save_poles
 from pruning.poles.finding import choose_maps, find_poles
 from pruning.poles.judging import JUDGING_BYTES, judge_poles
 from pruning.poles.poles import MAP_POLES, Poles, PoleSettings, usual_settings
 
 # A file holds all maps of its settings, and is written whole.
 _SAVE_EVERY_S = 2.0
-
-Key = tuple[int, str]
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,9 @@ def find_all(
     fresh: list[Poles] = []
     saved_at = time.monotonic()
     try:
-        for one in _each(projection, [(key, settings[key], found.get(key)) for key in pending], request):
+        for one in _each(
+            projection, [(key, settings[key], found.get(key)) for key in pending], request
+        ):
             found[one.layer, one.site] = one
             fresh.append(one)
             progress.advance(1)
@@ -138,17 +139,17 @@ def find_all(
 
 
 def _known(
-    folder: Path, settings: dict[Key, PoleSettings], request: PoleRequest
-) -> dict[Key, Poles]:
+    folder: Path, settings: dict[MapKey, PoleSettings], request: PoleRequest
+) -> dict[MapKey, Poles]:
     """What is there, by files that are checked in any case."""
-    keys: dict[PoleSettings, list[Key]] = defaultdict(list)
+    keys: dict[PoleSettings, list[MapKey]] = defaultdict(list)
     for key, each in settings.items():
         keys[each].append(key)
-    found: dict[Key, Poles] = {}
+    found: dict[MapKey, Poles] = {}
     for each, of_file in keys.items():
         check_poles_file(folder, each, request.layout)
         if not request.force:
-            there = load_all_poles(folder, each, request.layout)
+            there = load_every_pole(folder, each, request.layout)
             found |= {key: there[key] for key in of_file if key in there}
     return found
 
@@ -170,7 +171,7 @@ def _lacks_labels(known: Poles, projection: Projection) -> bool:
 
 def _each(
     projection: Projection,
-    work: Sequence[tuple[Key, PoleSettings, Poles | None]],
+    work: Sequence[tuple[MapKey, PoleSettings, Poles | None]],
     request: PoleRequest,
 ) -> Iterator[Poles]:
     """The poles of each map, as they are ready."""
@@ -182,7 +183,7 @@ def _each(
         if is_stopped.is_set():
             raise InterruptedError
 
-    def one(key: Key, settings: PoleSettings, known: Poles | None) -> Poles:
+    def one(key: MapKey, settings: PoleSettings, known: Poles | None) -> Poles:
         # In one thread each sums are rounded alike, however many work at once.
         with in_threads(1):
             between_draws()
@@ -205,7 +206,7 @@ def _each(
             raise
 
 
-def _n_at_once(projection: Projection, maps: Iterable[Key]) -> int:
+def _n_at_once(projection: Projection, maps: Iterable[MapKey]) -> int:
     """As many as there are cores, and as have memory."""
     widest = max(projection.figures(*key).n_neurons for key in maps)
     n_fitting = int(psutil.virtual_memory().available / max(1, JUDGING_BYTES * widest**2))

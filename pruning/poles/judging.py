@@ -172,7 +172,7 @@ def _groups(
         own = mean.diagonal()[:n_groups].copy()
         # An only group has all other neurons beside it, another none of them.
         others = mean[:n_groups] if n_groups == 1 else mean[:n_groups, :n_groups]
-        others = np.where(np.eye(*others.shape, dtype=bool), -np.inf, others)
+        others = np.where(np.eye(*others.shape) > 0, -np.inf, others)
         agrees &= own > np.where(np.isnan(others), -np.inf, others).max(axis=1, initial=-np.inf)
     return _Groups(sizes, means[0].diagonal()[:n_groups].copy(), agrees, is_root)
 

@@ -67,9 +67,7 @@ LayoutName = Annotated[
 ]
 WithControls = Annotated[
     bool,
-    typer.Option(
-        " /--no-controls", help="Leave out the controls, which take most of the time."
-    ),
+    typer.Option(" /--no-controls", help="Leave out the controls, which take most of the time."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Find anew what is there already.")]
 
@@ -152,6 +150,7 @@ def _show(screen: Screen, found: Sequence[Any]) -> None:
     """One table of all maps; of one or two maps, the single poles first."""
     from pruning.poles.poles import finding_words
     from pruning.terminal.tables import (
+        legend,
         legend_of_maps,
         legend_of_poles,
         pole_table,
@@ -161,14 +160,12 @@ def _show(screen: Screen, found: Sequence[Any]) -> None:
     width = screen.out.width
     for one in found if len(found) <= 2 else ():
         words = finding_words(one)
-        screen.say(
-            f"[b]layer {one.layer} {escape(one.site)}[/b]" + (f": {words}" if words else "")
-        )
+        screen.say(f"[b]layer {one.layer} {escape(one.site)}[/b]" + (f": {words}" if words else ""))
         if one.poles:
             screen.out.print(pole_table(one, width))
     if len(found) <= 2:
-        screen.say(legend_of_poles(found[0], width))
+        screen.out.print(legend_of_poles(found[0], width))
     screen.out.print(poles_table(found, width))
-    screen.say(legend_of_maps(found, width))
-    for reason in dict.fromkeys(text for one in found for text in one.reasons.values()):
-        screen.say(f"[dim]–[/dim]         [dim]{escape(reason)}[/dim]")
+    screen.out.print(legend_of_maps(found, width))
+    reasons = dict.fromkeys(text for one in found for text in one.reasons.values())
+    screen.out.print(legend(("–", reason) for reason in reasons))

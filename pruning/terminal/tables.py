@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from rich.box import SIMPLE_HEAD
@@ -16,10 +16,10 @@ from pruning.scoring.tasks import TaskResult
 from pruning.sweep.report import DENSE, PruningReport
 
 _POLES_LEGEND = {
-    "poles": "groups found / in the shuffled control / in the one of the same spectrum, a draw",
-    "distinct": "more than in shuffled correlations, in both halves of the corpus / shuffled "
-    "control",
-    "beyond": "of these, more than in a {rho} with the same spectrum / that control",
+    "poles": "groups found / a draw of the shuffled control has / one of the same spectrum",
+    "distinct": "both halves of the corpus agree, and {mean} inside exceeds the shuffled control's "
+    "/ a draw of that control has",
+    "beyond": "distinct ones that exceed the control of the same spectrum / a draw of that has",
     "fires on": "what the poles that stand apart most fire on",
     "size": "neurons of the largest pole and of the median one",
     "noise": "neurons in no pole, as a share of those that are not dead",
@@ -64,7 +64,7 @@ def poles_table(found: Sequence[Poles], width: int) -> Table:
     return table
 
 
-def legend_of_maps(found: Sequence[Poles], width: int) -> str:
+def legend_of_maps(found: Sequence[Poles], width: int) -> Table:
     """What the columns mean, for the space in which poles were found."""
     columns = _columns_of_maps(width)
     return _legend({n: text for n, text in _POLES_LEGEND.items() if n in columns}, found[0])
@@ -86,12 +86,14 @@ def _cells_of_map(one: Poles) -> dict[str, str]:
     shuffled = None if one.controls is None else one.controls.shuffled
     spectrum = None if one.controls is None else one.controls.same_spectrum
     n_poles = [None if each is None else each.n_poles for each in (shuffled, spectrum)]
+    n_distinct = None if shuffled is None else shuffled.n_distinct
+    n_beyond = None if spectrum is None else spectrum.n_beyond_spectrum
     return {
         "neurons": f"{one.n_neurons:,}",
         "dead": f"{len(one.undefined):,}",
         "poles": _beside(len(poles), *n_poles),
-        "distinct": _beside(one.n_distinct, shuffled and shuffled.n_distinct),
-        "beyond": _beside(one.n_beyond_spectrum, spectrum and spectrum.n_beyond_spectrum),
+        "distinct": _beside(one.n_distinct, n_distinct),
+        "beyond": _beside(one.n_beyond_spectrum, n_beyond),
         "size": f"{max(sizes):,}, {median(sizes):,.0f}" if sizes else "–",
         "noise": "–" if one.noise_share is None else f"{one.noise_share:.0%}",
         "within": _number(_median([within(one, pole) for pole in poles])),
@@ -138,9 +140,7 @@ def pole_table(one: Poles, width: int) -> Table:
     for k in order[:_MOST_POLES]:
         cells = _cells_of_pole(one, k)
         is_weak = one.poles[k].distinct is False
-        table.add_row(
-            str(k), *(cells[name] for name in columns), style="dim" if is_weak else None
-        )
+        table.add_row(str(k), *(cells[name] for name in columns), style="dim" if is_weak else None)
     if len(order) > _MOST_POLES:
         rest = order[_MOST_POLES:]
         n_distinct = sum(bool(one.poles[k].distinct) for k in rest)
@@ -151,7 +151,7 @@ def pole_table(one: Poles, width: int) -> Table:
     return table
 
 
-def legend_of_poles(one: Poles, width: int) -> str:
+def legend_of_poles(one: Poles, width: int) -> Table:
     """What the columns of :func:`pole_table` mean."""
     columns = _columns_of_poles(width)
     return _legend({n: text for n, text in _POLE_LEGEND.items() if n in columns}, one)
@@ -168,9 +168,7 @@ def _cells_of_pole(one: Poles, k: int) -> dict[str, str]:
     pole = one.poles[k]
     first = ", ".join(str(neuron) for neuron in pole.exemplars[:_MOST_EXEMPLARS])
     n_more = len(pole.exemplars) - _MOST_EXEMPLARS
-    opposite = (
-        "–" if pole.opposite is None else f"{pole.opposite} ({_number(pole.opposite_rho)})"
-    )
+    opposite = "–" if pole.opposite is None else f"{pole.opposite} ({_number(pole.opposite_rho)})"
     return {
         "fires on": escape(pole.label or "–"),
         "neurons": f"{pole.size:,}",
@@ -182,13 +180,19 @@ def _cells_of_pole(one: Poles, k: int) -> dict[str, str]:
     }
 
 
-def _legend(columns: dict[str, str], one: Poles) -> str:
-    is_absolute = one.settings.space == "abs-correlation"
-    rho = "|ρ|" if is_absolute else "ρ"
-    lines = [
-        f"{name:<9} {text.format(mean=f'mean {rho}', rho='ρ')}" for name, text in columns.items()
-    ]
-    return "[dim]" + "\n".join(lines) + "[/dim]"
+def _legend(columns: dict[str, str], one: Poles) -> Table:
+    mean = "mean |ρ|" if one.settings.space == "abs-correlation" else "mean ρ"
+    return legend((name, text.format(mean=mean)) for name, text in columns.items())
+
+
+def legend(lines: Iterable[tuple[str, str]]) -> Table:
+    """Names and what they mean, wrapped at the screen's width."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True, min_width=9, style="dim")
+    table.add_column(overflow="fold", style="dim")
+    for name, text in lines:
+        table.add_row(escape(name), escape(text))
+    return table
 
 
 def within(one: Poles, pole: Pole) -> float | None:

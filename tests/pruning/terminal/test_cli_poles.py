@@ -49,7 +49,7 @@ def succeed(*args: object) -> Result:
     assert result.exit_code == 0, result.output
     long = [line for line in result.stdout.splitlines() if len(line) > 100]
     # A path is as long as it is, and JSON is not read by eye.
-    assert all(line.startswith(("Wrote", "{")) for line in long)
+    assert all(line.startswith(("Wrote", "Next", "{")) for line in long)
     return result
 
 
