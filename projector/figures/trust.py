@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -28,15 +28,7 @@ def stress_figure(projection: Projection, layout: str | None = None) -> go.Figur
     sites, layers = projection.sites, projection.layers
     present = set(projection.maps)
     names = list(projection.layouts) if layout is None else [layout]
-    strips: list[tuple[str, Figure]] = []
-    lacking: dict[str, str] = {}
-    for name in names:
-        for each in filter(lambda figure: figure.strip, FIGURES.values()):
-            reason = each.lacking(projection.layout(name).settings.objective)
-            if reason is None or len(names) == 1:
-                strips.append((name, each))
-            else:
-                lacking[f"{name} has no {each.name}"] = reason
+    strips, lacking = _strips(projection, names)
     better = {"low": "; lower is better", "high": "; higher is better"}
     figure = make_subplots(
         rows=len(strips),
@@ -94,6 +86,23 @@ def stress_figure(projection: Projection, layout: str | None = None) -> go.Figur
         height=(120 + 45 * max(2, len(sites))) * len(strips),
     )
     return figure
+
+
+def _strips(
+    projection: Projection, names: Sequence[str]
+) -> tuple[list[tuple[str, Figure]], dict[str, str]]:
+    """Layouts with the figures that are drawn of each; and those that are not, with the reason."""
+    strips: list[tuple[str, Figure]] = []
+    lacking: dict[str, str] = {}
+    for name in names:
+        objective = projection.layout(name).settings.objective
+        for figure in FIGURES.values():
+            reason = figure.lacking(objective)
+            if figure.strip and (reason is None or len(names) == 1):
+                strips.append((name, figure))
+            elif figure.strip:
+                lacking[f"{name} has no {figure.name}"] = str(reason)
+    return strips, lacking
 
 
 def _told(lacking: Mapping[str, str]) -> str:

@@ -129,14 +129,17 @@ def _seconds(n: int, layout: Settings, device: torch.device) -> float:
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(n, layout.dim, generator=generator)
     start, target = points.to(device), torch.cdist(points, points).to(device)
-    n_steps = 5
-    with in_threads(1 if device.type == "cpu" else None):
-        embed(target, start, generator, n_steps=1)
+
+    def seconds(n_steps: int) -> float:
         began = time.monotonic()
         embed(target, start, generator, n_steps=n_steps)
-        one = (time.monotonic() - began) / n_steps
+        return time.monotonic() - began
+
+    with in_threads(1 if device.type == "cpu" else None):
+        seconds(1)
+        few, more = seconds(1), seconds(11)
     n_at_once = min(3, torch.get_num_threads()) if device.type == "cpu" else 1
-    return N_STEPS * one / n_at_once
+    return max(few, few + N_STEPS * (more - few) / 10) / n_at_once
 
 
 def _seconds_sampled(n: int, n_tokens: int, device: torch.device) -> float:

@@ -40,7 +40,7 @@ def check_gguf(path: Path) -> None:
     if _PART.search(path.name):
         raise UserError(
             f"model '{path}' is one part of several: merge them with llama.cpp's "
-            "`llama-gguf-split --merge`, and give the file that it writes"
+            "llama-gguf-split, and give the file that it writes"
         )
     if find_spec("gguf") is None:
         raise UserError(

@@ -75,7 +75,7 @@ def plan_of(
 def test_methods_of_one_name_count_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     widths = {(0, "a"): 1000}
     plain = needs_of(widths)
-    (method,) = OBJECTIVES["neighbours"].methods.values()
+    method = OBJECTIVES["neighbours"].methods["umap"]
     namesake = replace(method, name=Layout().method, pair_bytes=5000, library_bytes=1 << 30)
     record = replace(OBJECTIVES["neighbours"], name="other", methods={"smacof": namesake})
     monkeypatch.setitem(OBJECTIVES, "other", record)
