@@ -27,13 +27,14 @@ from projector.storage.additions import adding
 from projector.storage.resuming import told_difference
 from tests.conftest import make_text
 
-OPTIONS: dict[str, Any] = {
+SETTINGS: dict[str, Any] = {
     "sites": ["attn_out"],
     "layers": [0],
     "max_tokens": 400,
     "keep_statistics": False,
-    "dim": 3,
 }
+# Of one layout.
+OPTIONS = {**SETTINGS, "dim": 3}
 
 
 def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -53,7 +54,7 @@ def arguments(checkpoint: Callable[[str], Path], text_file: Path) -> tuple[str, 
 @pytest.fixture(scope="module")
 def job(arguments: tuple[str, str]) -> Job:
     settings = FitSettings(sites=("attn_out",), layers=(0,), max_tokens=400)
-    return prepare(*arguments, settings)
+    return prepare(*arguments, settings, Layout())
 
 
 # What tells a run from another
@@ -80,8 +81,8 @@ class MoreLayout(Layout):
 
 
 def test_an_added_setting_is_seen_by_the_resume_check(job: Job) -> None:
-    one = replace(job, settings=MoreSettings(**OPTIONS, added=1))
-    other = replace(job, settings=MoreSettings(**OPTIONS, added=2))
+    one = replace(job, settings=MoreSettings(**SETTINGS, added=1))
+    other = replace(job, settings=MoreSettings(**SETTINGS, added=2))
     difference = told_difference(run_facts(one, 1), run_facts(other, 1))
     assert difference == "its added is 1, and this one's 2"
     one = replace(job, layouts=(MoreLayout(added=0.5),))
@@ -90,8 +91,8 @@ def test_an_added_setting_is_seen_by_the_resume_check(job: Job) -> None:
 
 
 def test_a_setting_that_may_differ_makes_no_other_run(job: Job) -> None:
-    one = replace(job, settings=MoreSettings(**OPTIONS, told=1))
-    other = replace(job, settings=MoreSettings(**OPTIONS, told=2))
+    one = replace(job, settings=MoreSettings(**SETTINGS, told=1))
+    other = replace(job, settings=MoreSettings(**SETTINGS, told=2))
     assert run_facts(one, 1) == run_facts(other, 1)
 
 
