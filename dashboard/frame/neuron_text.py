@@ -27,11 +27,15 @@ from projector.storage.places import disk_errors
 _TOKENS = 50_000
 _FIT, _OWN = "the fit's text", "text read here"
 _TEXT, _WAS_READ = "examples text", "examples were read"
+_KIND, _KIND_OF = "examples kind", "examples kind is of"
 _KINDS = ("highest", "lowest", "quantiles", "at random")
 
 
-def show_text(scene: Scene, neuron: int) -> Examples | None:
+def show_text(scene: Scene, neuron: int, sign: int) -> Examples | None:
     """Draw the excerpts, and the way to other text; the examples shown, None where there are none.
+
+    Args:
+        sign: −1 where the lowest activations are told first: those that its label is of.
 
     Raises:
         UserError: if the examples that are there are damaged, or the model can't be run.
@@ -47,12 +51,14 @@ def show_text(scene: Scene, neuron: int) -> Examples | None:
         return None
     examples = _choose(scene, saved, own)
     is_saved = examples is saved
+    state, shown = st.session_state, (scene.sha256, scene.layer, scene.site, neuron)
+    if state.get(_KIND) is None or state.get(_KIND_OF) != shown:
+        state[_KIND], state[_KIND_OF] = _KINDS[0 if sign > 0 else 1], shown
     with st.container(horizontal=True, vertical_alignment="center"):
         kind = st.segmented_control(
             "Tokens",
             _KINDS,
-            default="highest",
-            key="examples kind",
+            key=_KIND,
             format_func=str.capitalize,
             label_visibility="collapsed",
             required=True,
@@ -118,7 +124,7 @@ def _choose(scene: Scene, saved: Examples | None, own: Examples | None) -> Examp
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"From {n_tokens:,} tokens of {source}.", width="stretch")
         if not st.session_state.get(asks) and st.button(
-            "Find examples elsewhere", key="read other"
+            "Find examples in other text", key="read other"
         ):
             st.session_state[asks] = True
             st.rerun()

@@ -28,12 +28,19 @@ from dashboard.state.loading import (
 )
 from dashboard.state.scene import Scene
 from projector.errors import UserError
+from projector.naming.labels import Label
 from projector.naming.names import read_names, write_name
 from projector.statistics.examples import Examples
 
 TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
-_N_NEIGHBOURS = 10
-_MOST_LABEL = 28
+_N_NEIGHBOURS, _N_OPPOSITES = 10, 5
+_MOST_LABEL = 36
+# Links to this very page would be drawn as the one that is open.
+_STYLE = """<style>
+[class*='st-key-neighbours'] a { background: none; padding: 0 0.25rem; margin: 0; }
+[class*='st-key-neighbours'] a [data-testid='stIconMaterial'] { display: none; }
+[class*='st-key-neighbours'] a p { font-weight: 400; }
+</style>"""
 _TYPED, _TRIED = "text to try", "tried text"
 
 
@@ -47,7 +54,9 @@ def show(scene: Scene) -> None:
             icon=":material/touch_app:",
         )
         return
-    _show_head(scene, neuron)
+    labels = labels_of(scene.path, scene.layer, scene.site)
+    label = labels[neuron] if labels else None
+    _show_head(scene, neuron, label)
     left, right = st.columns([3, 2], gap="large")
     with right:
         with session.problems():
@@ -58,7 +67,7 @@ def show(scene: Scene) -> None:
         vocabulary = st.container()
     with left:
         with session.problems():
-            examples = show_text(scene, neuron)
+            examples = show_text(scene, neuron, 1 if label is None else label.sign)
             if examples is not None:
                 _show_histogram(scene, neuron, examples)
         with session.problems():
@@ -67,7 +76,7 @@ def show(scene: Scene) -> None:
         _show_written(scene, neuron)
 
 
-def _show_head(scene: Scene, neuron: int) -> None:
+def _show_head(scene: Scene, neuron: int, label: Label | None) -> None:
     """Its name, what it fires on, and the way to the neurons beside it."""
     title, before, after = st.columns([8, 1, 1], vertical_alignment="center")
     title.title(f"{neuron_name(scene.layer, scene.site)} N{neuron}")
@@ -86,11 +95,10 @@ def _show_head(scene: Scene, neuron: int) -> None:
             on_click=lambda other=other: session.change(neuron=other),
             width="stretch",
         )
-    labels = labels_of(scene.path, scene.layer, scene.site)
-    label = labels[neuron] if labels else None
     fires, name = st.columns([3, 2], vertical_alignment="center", gap="large")
     if label is not None:
-        fires.markdown(f"Fires on **{session.plain(label.text)}**", help=label.in_words)
+        end = "" if label.sign > 0 else ", with negative activation"
+        fires.markdown(f"Fires on **{session.plain(label.text)}**{end}", help=label.in_words)
     with name, session.problems():
         _show_name(scene, neuron)
     state = (
@@ -165,13 +173,14 @@ def _show_neighbours(scene: Scene, neuron: int) -> None:
     rho = correlation_at(scene.path, scene.layer, scene.site)
     highest, lowest = neighbours(rho, neuron, _N_NEIGHBOURS)
     labels = labels_of(scene.path, scene.layer, scene.site)
-    columns = st.columns(2)
-    for column, title, found in (
-        (columns[0], "Most correlated", highest),
-        (columns[1], "Most anti-correlated", lowest),
+    st.subheader("Neighbours", help="By ρ over the corpus, not by distance on the map.")
+    st.html(_STYLE)
+    for title, found in (
+        ("Most correlated", highest),
+        ("Most anti-correlated", lowest[:_N_OPPOSITES]),
     ):
-        with column, st.container(gap=None):
-            st.markdown(f"**{title}**", help="By ρ over the corpus, not by distance on the map.")
+        with st.container(gap=None, key=f"neighbours {title}"):
+            st.markdown(f"**{title}**")
             for each in found:
                 label = labels[each.neuron] if labels else None
                 _show_neighbour(each, "" if label is None else label.text)
