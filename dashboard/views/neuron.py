@@ -38,7 +38,7 @@ _MOST_LABEL = 36
 # Links to this very page would be drawn as the one that is open.
 _STYLE = """<style>
 [class*='st-key-neighbours'] a { background: none; padding: 0 0.25rem; margin: 0; }
-[class*='st-key-neighbours'] a [data-testid='stIconMaterial'] { display: none; }
+[class*='st-key-neighbours'] a > span:has([data-testid='stIconMaterial']) { display: none; }
 [class*='st-key-neighbours'] a p { font-weight: 400; }
 </style>"""
 _TYPED, _TRIED = "text to try", "tried text"

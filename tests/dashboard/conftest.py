@@ -21,6 +21,8 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.loading import load_model
 from projector.projection.projection import Projection
 from tests.conftest import make_text
+from tests.families import build
+from tests.projector.corpus.test_pieces import sentence_piece
 from tests.pruning.test_preparing import fit
 
 Checkpoint = Callable[[str], Path]
@@ -57,6 +59,19 @@ def guest(checkpoint: Checkpoint) -> Callable[[str], Guest]:
         return guests[family]
 
     return load
+
+
+# Words apart by spaces alone, of which a tokenizer like Llama's makes the starts of tokens.
+SPACED = "the method of the self is the other of the method "
+
+
+def save_llama(folder: Path) -> None:
+    """A tiny model whose tokenizer marks the starts of words, as Llama's does."""
+    build("llama").save_pretrained(folder)
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=sentence_piece(True), **special
+    ).save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from projector.projection.projection import Projection
 from pruning.terminal.cli import app as pruning_app
 from tests.conftest import make_text
 from tests.dashboard.browser.app import PATIENCE_S, App, Watch, serve
+from tests.dashboard.conftest import SPACED, save_llama
 from tests.families import build
 from tests.pruning.test_preparing import fit
 
@@ -89,6 +90,9 @@ def folders(
     for family in ("gpt2", "bert"):
         shutil.copytree(checkpoint(family), root / "models" / family)
         fit(root / "models" / family, root / "seen.txt", root / family, *SITES)
+    save_llama(root / "models" / "llama")
+    (root / "spaced.txt").write_text(SPACED * 60, encoding="utf-8")
+    fit(root / "models" / "llama", root / "spaced.txt", root / "llama", "--sites", "mlp_post")
     shutil.copytree(root / "decoder", root / EVIL_NAME)
     common = ("--projection", str(root / "decoder"), "--calibration", str(root / "seen.txt"))
     common += ("--sequences", "8")
