@@ -14,6 +14,7 @@ from dashboard.frame.asking import keep, restore
 from dashboard.prompts import Run
 from dashboard.state import session
 from dashboard.state.loading import moments_at, poles_at
+from dashboard.state.naming import pole_names
 from dashboard.state.scene import Scene
 from pruning.poles.poles import Poles
 
@@ -81,13 +82,14 @@ def _by_pole(scene: Scene, runs: Sequence[Run]) -> TextColors | None:
         st.caption("This map has no pole with the settings in use.")
         return None
     numbers = list(range(len(poles.poles)))
+    names = pole_names(scene.path, poles, scene.layout)
     chosen = session.current().pole
     session.bind(_POLE, chosen if chosen in numbers else numbers[0])
     pole = st.selectbox(
         "Pole",
         numbers,
         key=_POLE,
-        format_func=lambda k: _pole_words(poles, k),
+        format_func=lambda k: _pole_words(poles, k, names[k]),
         on_change=lambda: session.change(pole=st.session_state[_POLE], marked=()),
         width=320,
     )
@@ -105,9 +107,8 @@ def _by_pole(scene: Scene, runs: Sequence[Run]) -> TextColors | None:
     return _colors(label, scene, runs, standardised)
 
 
-def _pole_words(poles: Poles, pole: int) -> str:
-    label = getattr(poles.poles[pole], "label", None)
-    return f"{pole} ({poles.poles[pole].size} neurons)" + (f": {label}" if label else "")
+def _pole_words(poles: Poles, pole: int, name: str) -> str:
+    return f"{pole} ({poles.poles[pole].size} neurons)" + (f": {name}" if name else "")
 
 
 def _mean(values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -20,7 +20,6 @@ from dashboard.roots import find_folders
 from dashboard.state.shelf import Key, shelf
 from dashboard.state.store import examples_name, stored_examples
 from projector.errors import UserError
-from projector.naming.labels import Label, neuron_labels
 from projector.projection.overview import FACTS_FILE, LAYOUTS
 from projector.projection.projection import Projection
 from projector.sites import MapKey
@@ -209,15 +208,6 @@ def saved_examples_at(path: Path, layer: int, site: str) -> Examples | None:
         return None
     key = ("saved examples", path, stamp_of(path / FACTS_FILE), layer, site)
     return fact_of(key, lambda: projection.examples(layer, site))
-
-
-def labels_of(path: Path, layer: int, site: str) -> tuple[Label | None, ...]:
-    """What each neuron fires on; nothing where the fit kept no examples."""
-    examples = saved_examples_at(path, layer, site)
-    if examples is None:
-        return ()
-    key = ("labels", path, stamp_of(path / FACTS_FILE), layer, site)
-    return fact_of(key, lambda: neuron_labels(examples, projection_at(path).pieces))
 
 
 def examples_stamp(sha256: str, layer: int, site: str) -> Stamp | None:

@@ -22,14 +22,19 @@ from dashboard.state import session
 from dashboard.state.loading import (
     correlation_at,
     fact_of,
-    labels_of,
     moments_at,
     poles_at,
+)
+from dashboard.state.naming import (
+    computed_labels_at,
+    labels_at,
+    name_neuron,
+    names_at,
+    pole_names,
 )
 from dashboard.state.scene import Scene
 from projector.errors import UserError
 from projector.naming.labels import Label
-from projector.naming.names import read_names, write_name
 from projector.statistics.examples import Examples
 
 TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
@@ -54,7 +59,7 @@ def show(scene: Scene) -> None:
             icon=":material/touch_app:",
         )
         return
-    labels = labels_of(scene.path, scene.layer, scene.site)
+    labels = computed_labels_at(scene.path, scene.layer, scene.site)
     label = labels[neuron] if labels else None
     _show_head(scene, neuron, label)
     left, right = st.columns([3, 2], gap="large")
@@ -116,14 +121,13 @@ def _show_name(scene: Scene, neuron: int) -> None:
     """The user's own name for it, which is kept beside the projection."""
     key = f"name of {scene.layer} {scene.site} {neuron}"
     problem = st.session_state.pop("name problem", None)
-    known = read_names(scene.path).of_neuron(scene.layer, scene.site, neuron) or ""
+    known = names_at(scene.path).of_neuron(scene.layer, scene.site, neuron) or ""
     if problem is None:
         session.bind(key, known)
 
     def write() -> None:
         try:
-            typed = st.session_state[key]
-            write_name(scene.path, typed, scene.layer, scene.site, neuron=neuron)
+            name_neuron(scene.path, scene.layer, scene.site, neuron, st.session_state[key])
         except UserError as error:
             st.session_state["name problem"] = page_text(error)
 
@@ -155,7 +159,7 @@ def _show_figures(scene: Scene, neuron: int) -> None:
     if pole < 0:
         st.caption("It belongs to no pole with the settings in use.")
         return
-    label = getattr(poles.poles[pole], "label", None)
+    label = pole_names(scene.path, poles, scene.layout)[pole]
     words = f"Pole {pole}: " + (f"**{session.plain(label)}**, " if label else "")
     words += f"{poles.poles[pole].size:,} neurons"
     with st.container(horizontal=True):
@@ -172,7 +176,7 @@ def _show_figures(scene: Scene, neuron: int) -> None:
 def _show_neighbours(scene: Scene, neuron: int) -> None:
     rho = correlation_at(scene.path, scene.layer, scene.site)
     highest, lowest = neighbours(rho, neuron, _N_NEIGHBOURS)
-    labels = labels_of(scene.path, scene.layer, scene.site)
+    names = labels_at(scene.path, scene.layer, scene.site)
     st.subheader("Neighbours", help="By ρ over the corpus, not by distance on the map.")
     st.html(_STYLE)
     for title, found in (
@@ -182,8 +186,7 @@ def _show_neighbours(scene: Scene, neuron: int) -> None:
         with st.container(gap=None, key=f"neighbours {title}"):
             st.markdown(f"**{title}**")
             for each in found:
-                label = labels[each.neuron] if labels else None
-                _show_neighbour(each, "" if label is None else label.text)
+                _show_neighbour(each, names[each.neuron])
             if not found:
                 st.caption("None.")
 

@@ -26,13 +26,14 @@ from dashboard.frame.text_colors import TextColors, choose_text_colors
 from dashboard.prompts import Run, align, recall, store
 from dashboard.state import session
 from dashboard.state.loading import fact_of, frames_of_run, points_at
+from dashboard.state.naming import labels_at
 from dashboard.state.scene import Scene
 from dashboard.state.store import stored_prompts
 from projector.errors import UserError
 from projector.sites import site_words
 
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
-_N_STRONGEST = 12
+_N_STRONGEST, _MOST_NAME = 12, 28
 _STOPPED = "stopped prompt"
 # In the place of a token that one of two prompts lacks.
 _GAP = "∅"
@@ -140,7 +141,7 @@ def _show_one(scene: Scene, run: Run) -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.subheader(f"Strongest at token {token + 1}")
-        _table(values, "activation")
+        _table(scene, values, "activation")
     with right:
         _show_next(run, token)
 
@@ -350,16 +351,20 @@ def _show_movers(scene: Scene, pair: Pair, token: int) -> None:
     if not difference.any():
         st.write("None: up to this token the prompts are the same.")
         return
-    _table(difference, "A − B")
+    _table(scene, difference, "A − B")
 
 
-def _table(values: NDArray[np.floating], label: str) -> None:
+def _table(scene: Scene, values: NDArray[np.floating], label: str) -> None:
     order = np.argsort(-np.abs(values), kind="stable")[:_N_STRONGEST]
-    columns = st.columns(3)
-    for k, neuron in enumerate(order):
-        columns[k % 3].button(
-            f"N{neuron}  {number(values[neuron], '+.3g')}",
+    names = labels_at(scene.path, scene.layer, scene.site)
+    columns = [column.container(gap=None) for column in st.columns(2)]
+    for k, neuron in enumerate(order.tolist()):
+        name = names[neuron][:_MOST_NAME] + ("…" if len(names[neuron]) > _MOST_NAME else "")
+        words = f"N{neuron}  {number(values[neuron], '+.3g')}"
+        # The first half left, the second right: read downwards.
+        columns[2 * k // len(order)].button(
+            f"{words}  :gray[{session.plain(name)}]" if name else words,
             key=f"{label} {k}",
             type="tertiary",
-            on_click=lambda neuron=int(neuron): session.change(neuron=neuron),
+            on_click=lambda neuron=neuron: session.change(neuron=neuron),
         )
