@@ -7,7 +7,7 @@ from functools import partial
 import streamlit as st
 
 from dashboard.frame import opening
-from dashboard.frame.background import find_in_background
+from dashboard.frame.side.background import find_in_background
 from dashboard.frame.sidebar import choose_scene, read_settings, tell
 from dashboard.state import session
 from dashboard.views import heatmap, neuron, overview, poles, prompt, pruning

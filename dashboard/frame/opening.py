@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.frame.side.importing import show_import
 from dashboard.frame.work import Work, working
 from dashboard.state import session
 from dashboard.state.loading import forget_folders
@@ -21,10 +22,11 @@ def show(settings: Settings) -> None:
     root = settings.roots[0]
     st.title("No projection yet")
     st.write(
-        f"Nothing below {session.plain(root.name)}/ is a projection. One is made by "
-        "`projector fit`, or here:"
+        f"There is no projection below {session.plain(root.name)}/. Make one with `projector fit` "
+        "or here; if yours lies in another folder, start the app with `--root` and that folder."
     )
     st.code("projector fit MODEL --corpus SOURCE --out runs/mine", language=None)
+    show_import(settings)
     if not st.button(
         "Fit the bundled model now", type="primary", icon=":material/play_arrow:", key="fit now"
     ):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from dashboard.drawing.text import LABELS
-from dashboard.frame.links import check_details, check_place
-from dashboard.frame.search import show_search
+from dashboard.frame.side.importing import show_import
+from dashboard.frame.side.links import check_details, check_place
+from dashboard.frame.side.search import show_search
 from dashboard.state import session
 from dashboard.state.loading import folders_with, projection_at
 from dashboard.state.scene import Scene, usual_layout
@@ -21,6 +23,7 @@ from dashboard.state.settings import (
 )
 from projector.errors import UserError
 from projector.figures.axes import N_SHOWN
+from projector.model.loading import BUNDLED
 from projector.projection.overview import FACTS_FILE
 from projector.projection.projection import Projection
 from projector.sites import SITES, site_words
@@ -41,8 +44,8 @@ def choose_scene(settings: Settings) -> Scene | None:
     found = folders_with(settings.roots, FACTS_FILE)
     if settings.projection is not None and settings.projection not in found:
         session.tell(
-            f"'{settings.projection}' holds no projection ({FACTS_FILE} is missing): make one "
-            f"with projector fit MODEL --corpus SOURCE --out {settings.projection}"
+            f"'{settings.projection}' holds no projection ({FACTS_FILE} is missing): make one with "
+            f"projector fit MODEL --corpus SOURCE --out {settings.projection}"
         )
     if not found:
         return None
@@ -50,7 +53,10 @@ def choose_scene(settings: Settings) -> Scene | None:
     known = [name for name in (settings.projection, USUAL_PROJECTION, *found) if name in found]
     usual = str(known[0])
     if chosen.projection is not None and chosen.projection not in found:
-        session.say(f"There is no projection {chosen.projection[:80]} here; this is {usual}.")
+        session.say(
+            f"There is no projection {chosen.projection[:80]} here: {usual} is shown. If it lies in "
+            "another folder, start the app with --root and that folder."
+        )
     name = chosen.projection if chosen.projection in found else usual
     with st.sidebar:
         session.bind("choose projection", name)
@@ -85,6 +91,7 @@ def choose_scene(settings: Settings) -> Scene | None:
         )
         if (chosen.projection, chosen.layer, chosen.site) != (name, layer, site):
             _fill_in(projection=name, layer=layer, site=site)
+        show_import(settings)
     check_place(chosen, scene)
     check_details(scene)
     return scene
@@ -105,7 +112,7 @@ def _choose_layout(projection: Projection) -> str:
     names, chosen = list(projection.layouts), session.current().layout
     usual = usual_layout(projection)
     if chosen is not None and chosen not in names:
-        session.say(f"This projection has no layout {chosen[:80]}; this is {usual}.")
+        session.say(f"This projection has no layout {chosen[:80]}: {usual} is shown.")
         session.change(layout=None)
     name = chosen if chosen in names else usual
     if len(names) > 1:
@@ -174,10 +181,20 @@ def _choose_model(settings: Settings, projection: Projection) -> str:
                 if st.session_state["choose model"] == usual
                 else st.session_state["choose model"]
             ),
-            help="Whose weights must be those the projection was fitted with.",
+            help="Its weights must be those that the projection was fitted with. A model in "
+            "another folder: start the app with `--model` and that folder.",
         )
     is_given = name == settings.model
     return str(folders[name]) if name in folders and not is_given else name
+
+
+def _can_be_found(scene: Scene) -> bool:
+    """Whether the model of a projection is one that ships, of the hub, or in a folder here."""
+    name = scene.model_name
+    if name == scene.settings.model or Path(name).is_absolute():
+        return True
+    # A model of one's own goes by its folder's name, which has no owner before it as the hub's do.
+    return name == BUNDLED or "/" in name
 
 
 def tell(scene: Scene, place: st.delta_generator.DeltaGenerator) -> None:
@@ -195,6 +212,8 @@ def tell(scene: Scene, place: st.delta_generator.DeltaGenerator) -> None:
         if room.name == scene.model_name
         else "loaded when a page needs it"
     )
+    if not _can_be_found(scene):
+        state = "not found below the app's folders; start the app with --model and its folder"
     place.caption(
         "  \n".join(
             session.plain(line)

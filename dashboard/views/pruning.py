@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import jobs, sweeping
@@ -13,7 +11,6 @@ from dashboard.components.neuron_map import Panel, View, neuron_map
 from dashboard.drawing import coloring, palette
 from dashboard.drawing.legend import Legend
 from dashboard.drawing.text import LABELS, neuron_name, page_text
-from dashboard.frame.exports import offer_figure
 from dashboard.orders import LEAST_SEQUENCES, MOST_SEEDS, MOST_SEQUENCES, Order
 from dashboard.state import session
 from dashboard.state.loading import (
@@ -21,9 +18,9 @@ from dashboard.state.loading import (
     forget_folders,
     plan_at,
     points_at,
-    report_at,
 )
 from dashboard.state.scene import Scene
+from dashboard.views.reports import show_reports
 from projector.corpus.sources import sources_help
 from projector.errors import UserError
 from pruning.calibration import DEFAULT_SEQUENCES
@@ -33,12 +30,8 @@ from pruning.methods.registry import METHODS
 from pruning.preparing import usual_texts
 from pruning.refit.record import Refit
 from pruning.refit.registry import REFITS
-from pruning.sweep.figure import report_figure, seeds_text
-from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
 
 _TYPED, _PROBLEM = "sweep typed", "sweep problem"
-# With more, the legend takes all of a figure's height.
-_FEW_LINES = 20
 _SHARES_HELP = "Of each layer's MLP neurons, with commas between: 0.1, 0.3 or 10%, 30%."
 _SEEDS_HELP = (
     "How often all of it is done, each time with other calibration sequences: with 2 or more the "
@@ -57,97 +50,11 @@ def show(scene: Scene) -> None:
     st.title("What pruning costs")
     tab_report, tab_plan, tab_sweep = st.tabs(["Reports", "Who goes", "New sweep"])
     with tab_report, session.problems():
-        _show_reports(scene)
+        show_reports(scene)
     with tab_plan, session.problems():
         _show_plan(scene)
     with tab_sweep, session.problems():
         _show_sweep(scene)
-
-
-def _show_reports(scene: Scene) -> None:
-    found = folders_with(scene.settings.roots, JSON_FILE)
-    if not found:
-        st.info(
-            "No report yet: make one under New sweep, or with `pruning sweep`.",
-            icon=":material/content_cut:",
-        )
-        return
-    chosen = session.current().report
-    name = chosen if chosen in found else next(iter(found))
-    session.bind("choose report", name)
-    st.selectbox(
-        "Report",
-        list(found),
-        key="choose report",
-        on_change=lambda: session.change(report=st.session_state["choose report"]),
-    )
-    report = report_at(found[name])
-    if not report.rows:
-        st.info("This sweep has no rows yet.")
-        return
-    texts = list(dict.fromkeys(row.evaluation for row in report.rows))
-    text = st.selectbox("Text", texts, key="report text") if len(texts) > 1 else texts[0]
-    facts = report.settings
-    st.caption(
-        session.plain(
-            f"{report.model['id']}, {report.model['parameters']:,} parameters; calibrated on "
-            f"{facts['n_sequences']:,} sequences of {facts['calibration']['source']}; "
-            f"{seeds_text(facts['n_seeds'])}"
-        )
-    )
-    figure = report_figure(report, text)
-    # What its title says stands above it on the page.
-    shown = go.Figure(figure).update_layout(title={"text": ""}, margin={"t": 50})
-    if len(figure.data) <= _FEW_LINES:
-        # The table below it is to be seen too.
-        shown.update_layout(height=480)
-    st.plotly_chart(shown, key=f"report figure {name} {text}")
-    offer_figure(figure, f"{name.replace('/', '-')}-perplexity")
-    _show_table(report, text)
-
-
-def _show_table(report: PruningReport, text: str) -> None:
-    summaries = [s for s in report.summaries() if s.evaluation == text]
-    pruned = [s for s in summaries if s.method != DENSE]
-    if not pruned:
-        st.caption("No pruned model is scored yet.")
-        return
-    dense = next((s for s in summaries if s.method == DENSE), None)
-    # Of all parameters, at each share of the neurons.
-    removed = {s.sparsity: s.removed_share for s in sorted(pruned, key=lambda s: s.sparsity)}
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for each in pruned:
-        row = rows.setdefault(
-            (each.method, each.refit), {"method": each.method, "refit": each.refit}
-        )
-        row[_percent(each.sparsity)] = each.text
-    columns: dict[str, Any] = {
-        _percent(sparsity): st.column_config.TextColumn(
-            f"{_percent(sparsity)} removed",
-            help=f"Perplexity without {_percent(sparsity)} of the MLP neurons, which is "
-            f"{share:.1%} of all parameters.",
-        )
-        for sparsity, share in removed.items()
-    }
-    st.dataframe(
-        list(rows.values()),
-        hide_index=True,
-        column_order=["method", "refit", *columns],
-        column_config=columns | {"method": "Method", "refit": "Refit"},
-        key=f"report table {text}",
-    )
-    has_spread = any(s.spread is not None for s in pruned)
-    shares = " and ".join(", ".join(f"{each:.1%}" for each in removed.values()).rsplit(", ", 1))
-    st.caption(
-        "Perplexity at each share of MLP neurons removed"
-        + (", mean ± standard deviation over seeds" if has_spread else "")
-        + ("" if dense is None else f"; the dense model has {dense.text}")
-        + f". Of all parameters that is {shares}."
-    )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.4g}%"
 
 
 def _show_plan(scene: Scene) -> None:

@@ -16,6 +16,8 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from dashboard.jobs import Word
+from dashboard.state.loading import forget_folders
+from dashboard.views.reports import SHIPPED
 from projector.errors import UserError
 from projector.projection.projection import Projection
 from pruning.methods import registry as methods
@@ -92,7 +94,7 @@ def test_reports_are_shown_as_far_as_they_go(copied: Callable[..., Path], start:
     report(own / "c-empty", [])
     at = start(own, "pruning", projection=DECODER).run()
     assert errors(at) == []
-    assert at.selectbox(key="choose report").options == ["a-whole", "b-begun", "c-empty"]
+    assert at.selectbox(key="choose report").options == ["a-whole", "b-begun", "c-empty", SHIPPED]
     table = at.dataframe[0].value
     assert table["25%"].tolist() == ["12.500"]
     said = " ".join(each.value for each in at.caption)
@@ -104,6 +106,34 @@ def test_reports_are_shown_as_far_as_they_go(copied: Callable[..., Path], start:
         assert errors(at) == []
         assert all(each.value.strip(". ") for each in at.caption)
     assert "no rows yet" in " ".join(each.value for each in at.info)
+
+
+def test_reports_of_the_model_in_view_come_alone_and_one_ships(
+    copied: Callable[..., Path], start: Open
+) -> None:
+    own = copied(DECODER)
+    at = start(own, "pruning", projection=DECODER).run()
+    assert errors(at) == []
+    # The page is never empty, and says what it shows.
+    assert at.selectbox(key="choose report").options == [SHIPPED]
+    assert any("ships with the program" in each.value for each in at.caption)
+    assert any("No report of this model" in each.value for each in at.info)
+    assert len(at.dataframe[0].value) > 10
+    dense = {"method": "dense", "sparsity": 0.0, "perplexity": 9.0}
+    report(own / "another", [dense])
+    report(own / "mine", [dense])
+    values = json.loads((own / "mine" / "report.json").read_text())
+    values["model"]["sha256"] = Projection.load(own / DECODER).facts.model.sha256
+    (own / "mine" / "report.json").write_text(json.dumps(values))
+    forget_folders()
+    at = start(own, "pruning", projection=DECODER).run()
+    assert errors(at) == []
+    assert at.selectbox(key="choose report").options == ["mine"]
+    at.toggle(key="other reports").set_value(True).run()
+    assert at.selectbox(key="choose report").options == ["mine", "another", SHIPPED]
+    # A link to another model's report shows it.
+    at = start(own, "pruning", projection=DECODER, report="another").run()
+    assert at.selectbox(key="choose report").value == "another"
 
 
 @pytest.mark.parametrize(
