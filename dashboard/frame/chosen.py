@@ -59,7 +59,7 @@ def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> Non
 
 
 def show_marked(scene: Scene) -> None:
-    """Which neurons have a ring, and a button that lets go of them."""
+    """Which neurons are selected, and a button that clears the selection."""
     chosen = session.current()
     marked = marked_of(scene)
     if not marked:
@@ -72,8 +72,8 @@ def show_marked(scene: Scene) -> None:
             width="content",
         )
         st.button(
-            "Let go",
-            key="let go",
+            "Clear selection",
+            key="clear selection",
             icon=":material/close:",
             on_click=lambda: session.change(pole=None, marked=()),
         )

@@ -25,6 +25,7 @@ from dashboard.frame.chosen import (
 from dashboard.neuron_facts import neighbours
 from dashboard.state import session
 from dashboard.state.loading import correlation_at, moments_at, points_at, poles_at
+from dashboard.state.naming import labels_at, pole_names, snippets_at
 from dashboard.state.scene import Scene, usual_layout
 from dashboard.state.selection import parse_neuron
 from projector.errors import UserError
@@ -35,6 +36,8 @@ from pruning.poles.poles import Poles
 TITLE, ICON, PATH = "Map", ":material/scatter_plot:", "map"
 USUAL_COLOR = "pole"
 _HEIGHT = 600
+# Texts of more neurons are longer to send than a map may take to be there.
+_MOST_SNIPPETS = 8_000
 # What an objective places by, in a word.
 _OBJECTIVES = {"stress": "Distances", "neighbours": "Neighbours", "linear": "Linear order"}
 
@@ -221,8 +224,14 @@ def _panel(scene: Scene, site: str, color: str, size: str) -> Panel:
         sizes=coloring.sizes_by(size, measures[size])
         if size in measures
         else coloring.plain_sizes(len(points)),
-        groups=None if poles is None else groups_of(poles),
+        groups=None
+        if poles is None
+        else groups_of(poles, pole_names(scene.path, poles, scene.layout)),
         is_by_group=color == "pole",
+        labels=labels_at(scene.path, scene.layer, site),
+        snippets=snippets_at(scene.path, scene.layer, site)
+        if len(points) <= _MOST_SNIPPETS
+        else (),
         hover=coloring.hover_of(measures),
         colors=painted.colors,
         colors_dark=painted.colors_dark,
@@ -236,7 +245,10 @@ def _panel(scene: Scene, site: str, color: str, size: str) -> Panel:
         selected=neuron,
         near=() if neuron is None else _near(scene, neuron),
         is_isolated=chosen.isolate is not None,
-        marked=tuple(j for j in chosen.marked if j < len(points)),
+        # A chosen pole is lit as a whole, and needs no rings.
+        marked=()
+        if chosen.pole is not None
+        else tuple(j for j in chosen.marked if j < len(points)),
         group=chosen.pole,
     )
 

@@ -1,10 +1,10 @@
 // What is in front and what is pale: one byte a neuron, from hidden (0) to full (255).
 
 export const ACCENT = 254; // Full, and in the colour of the choice instead of its own.
-const NOISE = 105;
+const NOISE = 110;
 const WEAK = 185;
 const BEHIND = 0.45; // What is left of the rest where something is chosen,
-const LEAST = 52; // but never less than this.
+const LEAST = 66; // but never less than this.
 
 // `focus`: the group that is pointed at, if any; else the chosen one counts.
 export const emphasisOf = (panel, n, focus) => {

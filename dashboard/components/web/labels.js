@@ -5,7 +5,7 @@ import { placed, placeOf } from "./camera.js";
 import { nNeurons } from "./points.js";
 
 const MOST_CHARACTERS = 26;
-const AREA = 26_000; // Square pixels of a map for each group's name at first.
+const AREA = 34_000; // Square pixels of a map for each group's name at first.
 const NEAR_ENOUGH = 2.6; // The zoom from which single neurons are named.
 const MOST_NEURONS = 60;
 const LARGE = 34; // Pixels that half of a large group reaches, at least,
@@ -144,7 +144,7 @@ export class Labels {
     let n = 0;
     for (const i of among || Array(nNeurons(panel)).keys()) {
       const said = (texts && texts[i]) || (among ? `N${i}` : "");
-      if (!said || panel.emphasis[i] < 90) continue;
+      if (!said || !panel.emphasis[i]) continue;
       const at = placeOf(panel, box, i);
       if (!at || at.x < box.left || at.x > box.left + box.width || at.y < 0 || at.y > box.height)
         continue;

@@ -283,9 +283,11 @@ class NeuronMap {
   }
 
   colorOf(panel, group, isChosen) {
-    if (isChosen && group.shared) return this.colors.mark;
+    if (isChosen && (group.shared || !panel.byGroup)) return this.colors.mark;
     const own = this.wasDark ? this.palettes.palette_dark : this.palettes.palette;
-    const [r, g, b] = own.subarray(3 * group.color, 3 * group.color + 3);
+    // Where colours mean something else, groups have none.
+    const at = panel.byGroup ? 3 * group.color : 0;
+    const [r, g, b] = own.subarray(at, at + 3);
     return `rgb(${r},${g},${b})`;
   }
 
@@ -390,6 +392,7 @@ class NeuronMap {
     }
     panel.selected = neuron;
     this.redo(panel);
+    this.showBeside();
     this.send.setTriggerValue("picked", { panel: index, neuron });
   }
 

@@ -149,6 +149,26 @@ def test_a_click_chooses_the_neuron_and_leads_to_its_card(page: Page, app: App) 
     expect(page.get_by_text("Most anti-correlated")).to_be_visible()
 
 
+def test_what_is_chosen_beside_the_map_is_in_the_link(page: Page, app: App) -> None:
+    page.goto(app.link(neuron=3, grouping="correlation,2,leaf,0"))
+    wait_for_map(page)
+    rows = page.locator(".neuron-map .row.group")
+    expect(rows.first).to_be_visible()
+    rest(page)
+    rows.nth(1).click()
+    until(lambda: params(page).get("pole") == rows.nth(1).get_attribute("data-pole"))
+    rest(page)
+    page.get_by_role("button", name="Isolate", exact=True).click()
+    until(lambda: params(page).get("isolate") == "3")
+    until(lambda: drawn(page)["seen"] == "11")
+    page.reload()
+    wait_for_map(page)
+    until(lambda: drawn(page)["seen"] == "11")
+    page.get_by_role("button", name="Show all", exact=True).click()
+    until(lambda: "isolate" not in params(page))
+    until(lambda: drawn(page)["seen"] == str(N_NEURONS))
+
+
 def show_attention_too(page: Page) -> dict[str, str]:
     rest(page)
     page.get_by_text("Show the attention output too").click()

@@ -62,13 +62,13 @@ def test_a_pole_is_chosen_marked_and_ablated(page: Page, app: App, projection: P
     for name in ("the whole model", "without them", f"without {len(members)} random ones, draw 3"):
         assert name in text
     assert len(re.findall(r"[+−]\d+\.\d\d%", text)) == 5
-    # It is chosen everywhere, until it is let go of.
+    # It is chosen everywhere, until the selection is cleared.
     visit(page, "Map")
     wait_for_map(page)
     expect(page.get_by_text(f"Pole 1 is marked: {len(members)} neurons")).to_be_visible()
     visit(page, "Poles")
     expect(page.get_by_text(re.compile(r"^Pole 1: "))).to_be_visible()
     visit(page, "Map")
-    page.get_by_role("button", name="Let go").click()
+    page.get_by_role("button", name="Clear selection").click()
     until(lambda: not {"pole", "marked"} & set(params(page)))
     expect(page.get_by_text("is marked")).to_have_count(0)

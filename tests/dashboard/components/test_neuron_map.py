@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dashboard.components import neuron_map as component
 from dashboard.components.neuron_map import Panel, Timeline, Token, View
 from dashboard.components.sources import WEB, script
 from dashboard.drawing import palette
@@ -181,3 +182,37 @@ def test_the_scripts_are_one_module_without_imports() -> None:
     )
     names = re.findall(r"^(?:const|let|class|function) (\w+)", text, re.MULTILINE)
     assert len(names) == len(set(names)) > 40
+
+
+def test_what_the_browser_tells_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page may be of another view than this one: what is not there is not chosen."""
+    mounted: dict[str, Any] = {}
+    heard: list[Any] = []
+    state: dict[str, Any] = {}
+    monkeypatch.setattr(component, "_component", lambda: lambda **given: mounted.update(given))
+    monkeypatch.setattr(component.st, "session_state", state)
+    component.neuron_map(
+        view(colors(1)),
+        key="map",
+        on_pick=lambda *given: heard.append(("pick", *given)),
+        on_choose=lambda *given: heard.append(("choose", *given)),
+        on_isolate=lambda *given: heard.append(("isolate", *given)),
+        on_mark=lambda *given: heard.append(("mark", *given)),
+    )
+
+    def tell(name: str, **value: Any) -> None:
+        state["map"] = {name: value}
+        mounted[f"on_{name}_change"]()
+
+    for panel in (0, 1):
+        tell("picked", panel=panel, neuron=3)
+        tell("chosen", panel=panel, pole=None)
+        tell("isolated", panel=panel, neuron=2)
+        tell("marked", panel=panel, neurons=[5, 2, 2, 99, -1])
+    tell("picked", panel=0, neuron=7)
+    assert heard == [
+        ("pick", 0, 3),
+        ("choose", 0, None),
+        ("isolate", 0, 2),
+        ("mark", 0, (2, 5)),
+    ]

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from streamlit.util import calc_hash
 
 from dashboard.components.neuron_map import View
 from dashboard.state import loading
@@ -31,7 +30,6 @@ from tests.dashboard.pages import (
     GROUPING,
     NEURON,
     SCRIPT,
-    click,
     decoded,
     errors,
     link,
@@ -56,7 +54,7 @@ def test_points_are_the_projections(open_page: Open, root: Path) -> None:
     assert (found["panels"][1]["selected"], found["panels"][1]["marked"]) == (None, [])
 
 
-def test_a_neuron_on_the_map_leads_to_its_card_and_back(open_page: Open, root: Path) -> None:
+def test_a_neuron_leads_to_its_card_and_its_pole_is_lit(open_page: Open, root: Path) -> None:
     poles = find_poles(
         Projection.load(root / DECODER), 1, "mlp_post", PoleSettings("correlation", 2, None, "leaf")
     )
@@ -65,15 +63,15 @@ def test_a_neuron_on_the_map_leads_to_its_card_and_back(open_page: Open, root: P
     at.button(key="open card").click().run()
     assert errors(at) == []
     assert at.title[0].value == f"L1 N{members[0]}"
-    at._page_hash = calc_hash("neuron")
-    at = click(at, "Show its pole on the map")
+    at = open_page("map", pole=0, grouping=GROUPING)
     assert errors(at) == []
     assert "Layer 1" in at.title[0].value
-    assert link(at)["pole"] == "0"
     # Lit as a group, without a ring around each.
     panel = maps_of(at)[0]["panels"][0]
     assert panel["groups"][panel["group"]]["number"] == 0
     assert panel["marked"] == []
+    membership = decoded(panel["membership"], np.int16, -1)
+    assert np.flatnonzero(membership == panel["group"]).tolist() == members
 
 
 def test_positions_are_sent_once_in_a_session(open_page: Open) -> None:
