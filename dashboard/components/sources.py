@@ -1,4 +1,4 @@
-"""The map's scripts, modules of their own, as the one script that a page takes.
+"""The map's scripts, modules of their own in ``web``, as the one script that a page takes.
 
 A page is served one text, and a saved page has no server to ask for another; there is no build.
 """
