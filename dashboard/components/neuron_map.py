@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from dashboard.components.sources import script, style
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import frame_of, id_of, text_of
-from dashboard.drawing.groups import Groups
-from dashboard.drawing.legend import Hover, Legend
+from dashboard.drawing.legend import Groups, Hover, Legend
 
 _SENT = "sent positions"
 AXES = ("axis 1", "axis 2", "axis 3")

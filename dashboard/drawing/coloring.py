@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import bounds, to_bytes, to_signed
-from dashboard.drawing.groups import colors_of
-from dashboard.drawing.legend import Hover, Legend
+from dashboard.drawing.legend import Hover, Legend, colors_of
 from dashboard.drawing.text import number
 from pruning.poles.poles import Poles
 
@@ -47,7 +46,7 @@ class Coloring:
 
 
 def color_by_pole(poles: Poles) -> Coloring:
-    """Poles in colours of their own as far as there are any, the rest grey; see :mod:`.groups`."""
+    """Poles in colours of their own as far as there are any, the rest grey; see :mod:`.legend`."""
     labels = poles.labels.numpy()
     # Of −1, no pole, the last.
     colors = np.append(colors_of(poles), np.uint8(palette.NO_GROUP))

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from dashboard.components.neuron_map import AXES, Panel, View, neuron_map, standalone_html
 from dashboard.drawing import coloring, palette
-from dashboard.drawing.groups import groups_of
-from dashboard.drawing.legend import Legend
+from dashboard.drawing.legend import Legend, groups_of
 from dashboard.drawing.text import neuron_name, page_text
 from dashboard.drawing.trust import trust_figures
 from dashboard.frame import exports
@@ -30,6 +29,7 @@ from dashboard.state.scene import Scene, usual_layout
 from dashboard.state.selection import parse_neuron
 from projector.errors import UserError
 from projector.layouts.registry import OBJECTIVES
+from projector.projection.verdict import verdict
 from projector.sites import site_words
 from pruning.poles.poles import Poles
 
@@ -344,6 +344,8 @@ def _show_trust(scene: Scene) -> None:
     """How faithful the map is: one sentence, and the figures behind it."""
     record = OBJECTIVES.get(scene.projection.layout(scene.layout).settings.objective)
     figures = scene.projection.figures(scene.layer, scene.site, scene.layout)
+    said = verdict(figures, scene.projection.layout(scene.layout).settings.objective)
+    st.caption(session.plain(f"{said[:1].upper()}{said[1:]}."))
     with st.expander("How faithful is this map?", icon=":material/straighten:"):
         found = trust_figures(figures, poles_shown(scene, scene.site), scene.dim)
         for column, each in zip(st.columns(len(found)), found, strict=True):

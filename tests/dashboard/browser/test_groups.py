@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dashboard.components.neuron_map import Panel, View, standalone_html
-from dashboard.drawing.groups import Group, Groups
+from dashboard.drawing.legend import Group, Groups
 from tests.dashboard.browser.app import camera, drawn, until, wait_for_map
 
 N_GROUPS, N_EACH, N_NOISE = 12, 9, 60

@@ -16,8 +16,7 @@ from dashboard.components import neuron_map as component
 from dashboard.components.neuron_map import Panel, Timeline, Token, View
 from dashboard.components.sources import WEB, script
 from dashboard.drawing import palette
-from dashboard.drawing.groups import Group, Groups
-from dashboard.drawing.legend import Hover, Legend
+from dashboard.drawing.legend import Group, Groups, Hover, Legend
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(size=(7, 3)).astype(np.float32)

@@ -18,7 +18,7 @@ from dashboard.drawing.coloring import (
     hover_of,
     sizes_by,
 )
-from dashboard.drawing.groups import colors_of
+from dashboard.drawing.legend import colors_of
 from pruning.poles.poles import Pole, Poles, PoleSettings
 
 

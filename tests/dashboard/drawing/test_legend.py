@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dashboard.drawing import palette
-from dashboard.drawing.groups import colors_of, groups_of
+from dashboard.drawing.legend import colors_of, groups_of
 from pruning.poles.poles import Control, Controls, Pole, Poles, PoleSettings
 
 
