@@ -26,7 +26,6 @@ from dashboard.state import session
 from dashboard.state.loading import correlation_at, moments_at, points_at, poles_at
 from dashboard.state.naming import labels_at, pole_names, snippets_at
 from dashboard.state.scene import Scene, usual_layout
-from dashboard.state.selection import parse_neuron
 from projector.errors import UserError
 from projector.layouts.registry import OBJECTIVES
 from projector.projection.verdict import verdict
@@ -98,16 +97,6 @@ def _choose(scene: Scene) -> tuple[list[str], str, str]:
             session.keep("map beside", False)
             both = st.toggle(f"Show the {site_words(other)} too", key="map beside")
             sites = sites if both else [scene.site]
-        st.text_input(
-            "Find a neuron",
-            key="find neuron",
-            placeholder="L3 N345",
-            on_change=lambda: _find(scene),
-            width=170,
-        )
-    problem = st.session_state.pop("find problem", None)
-    if problem:
-        session.tell(problem, ":material/search_off:")
     return sites, color, size
 
 
@@ -357,25 +346,3 @@ def _show_trust(scene: Scene) -> None:
             "neuron to see what it is most correlated with. "
             + ("" if record is None else record.read)
         )
-
-
-def _find(scene: Scene) -> None:
-    text = st.session_state["find neuron"].strip()
-    if not text:
-        return
-    try:
-        layer, neuron = parse_neuron(text)
-        layers = [each for each, site in scene.projection.maps if site == scene.site]
-        layer = scene.layer if layer is None else layer
-        if layer not in layers:
-            raise UserError(f"there is no layer {layer} here: give {layers[0]} to {layers[-1]}")
-        n = scene.projection.figures(layer, scene.site).n_neurons
-        if neuron >= n:
-            raise UserError(f"layer {layer} has no neuron {neuron:,}: give 0 to {n - 1:,}")
-    except UserError as error:
-        st.session_state["find problem"] = page_text(error)
-        return
-    session.change(layer=layer)
-    session.change(neuron=neuron)
-    # What was looked for is what is chosen now, until something else is.
-    st.session_state["find neuron"] = ""

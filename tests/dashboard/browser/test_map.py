@@ -8,7 +8,6 @@ from pathlib import Path
 import psutil
 from playwright.sync_api import Browser, Page, expect
 
-from projector.projection.projection import Projection
 from tests.dashboard.browser.app import (
     App,
     Watch,
@@ -189,26 +188,6 @@ def test_a_click_beside_chooses_the_site_too_and_moves_nothing(page: Page, app: 
     # The map that was at the right is there still.
     assert drawn(page)["shown"] == before["shown"]
     expect(heading(page)).to_have_text("Layer 0: attention output")
-
-
-def test_a_neuron_is_found_by_its_name(page: Page, app: App, projection: Projection) -> None:
-    page.goto(app.link())
-    wait_for_map(page)
-    field = page.get_by_role("textbox", name="Find a neuron")
-    field.fill("L1 N17")
-    field.press("Enter")
-    expect(heading(page)).to_have_text("Layer 1: MLP neurons")
-    until(lambda: (params(page).get("layer"), params(page).get("neuron")) == ("1", "17"))
-    expect(page.get_by_text("L1 N17 ·")).to_be_visible()
-    for wrong, says in (
-        ("L7 N1", "There is no layer 7 here"),
-        (f"N{N_NEURONS}", f"Layer 1 has no neuron {N_NEURONS}: give 0 to {N_NEURONS - 1}"),
-        ("somewhere", "names no neuron"),
-    ):
-        field.fill(wrong)
-        field.press("Enter")
-        expect(page.get_by_role("alert")).to_contain_text(says)
-    assert params(page)["neuron"] == "17"
 
 
 def test_colours_and_sizes_are_drawn_and_told(page: Page, app: App) -> None:

@@ -29,7 +29,6 @@ from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import (
     GROUPING,
     NEURON,
-    SCRIPT,
     decoded,
     errors,
     link,
@@ -94,36 +93,6 @@ def test_a_map_has_every_colour_and_size(color: str, open_page: Open) -> None:
         assert errors(at) == []
         sizes = decoded(maps_of(at)[0]["panels"][0]["sizes"], np.uint8, -1)
         assert len(set(sizes.tolist())) > 5
-
-
-@pytest.mark.parametrize(
-    ("typed", "layer", "neuron"), [("L0 N39", "0", "39"), ("12", "1", "12"), ("1/0", "1", "0")]
-)
-def test_a_neuron_is_found_by_its_name(
-    typed: str, layer: str, neuron: str, open_page: Open
-) -> None:
-    at = open_page("map")
-    at.text_input(key="find neuron").set_value(typed).run()
-    assert errors(at) == []
-    assert (link(at)["layer"], link(at)["neuron"]) == (layer, neuron)
-
-
-@pytest.mark.parametrize(
-    ("typed", "says"),
-    [
-        ("L7 N1", "There is no layer 7 here: give 0 to 1"),
-        ("L1 N40", "Layer 1 has no neuron 40: give 0 to 39"),
-        (SCRIPT, "names no neuron"),
-        ("L1", "names no neuron"),
-    ],
-)
-def test_a_neuron_that_is_not_there_is_said_once(typed: str, says: str, open_page: Open) -> None:
-    at = open_page("map", neuron=NEURON)
-    at.text_input(key="find neuron").set_value(typed).run()
-    (error,) = errors(at)
-    assert says in error
-    assert link(at)["neuron"] == str(NEURON)
-    assert errors(at.run()) == []
 
 
 def test_the_map_is_drawn_before_its_poles_are_found(
