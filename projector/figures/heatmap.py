@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,7 +12,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.figures.words import TEMPLATE, heading, origin
+from projector.figures.words import TEMPLATE, heading, names_of, origin
 from projector.projection.projection import Projection
 
 MOST_CELLS = 1000
@@ -59,8 +60,9 @@ def heatmap_figure(
         subplot_titles=["in index order", _ORDER_TITLES[order]],
         horizontal_spacing=0.04,
     )
+    names = names_of(projection, layer, site)
     for column, (neurons, values) in enumerate(zip(orders, cells, strict=True), 1):
-        labels = _cell_labels(neurons.tolist(), n_per_cell)
+        labels = _cell_labels(neurons.tolist(), n_per_cell, names)
         figure.add_trace(
             go.Heatmap(
                 z=values.astype(np.float32),
@@ -112,9 +114,9 @@ def _cells(correlation: Tensor, n_per_cell: int) -> np.ndarray:
     return np.where(n_pairs > 0, sums / np.maximum(n_pairs, 1), np.nan)
 
 
-def _cell_labels(order: list[int], n_per_cell: int) -> list[str]:
+def _cell_labels(order: list[int], n_per_cell: int, names: Sequence[str]) -> list[str]:
     if n_per_cell == 1:
-        return [f"N{i}" for i in order]
+        return [f"N{i} {names[i]}".rstrip() for i in order]
     return [
         f"N{order[i]} … N{order[min(i + n_per_cell, len(order)) - 1]} (place {i:,})"
         for i in range(0, len(order), n_per_cell)

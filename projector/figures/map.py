@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from projector.figures.axes import shown_axes
-from projector.figures.words import TEMPLATE, heading, map_title
+from projector.figures.words import TEMPLATE, heading, map_title, names_of
 from projector.projection.projection import Projection
 
 
@@ -88,7 +88,8 @@ def _map_trace(
     positions = projection.positions(layer, site, layout)
     defined = positions.isfinite().all(dim=1).nonzero()[:, 0]
     points = shown_axes(positions)[defined].numpy()
-    names = [f"L{layer} N{i}" for i in defined.tolist()]
+    labels = names_of(projection, layer, site)
+    names = [f"L{layer} N{i} {labels[i]}".rstrip() for i in defined.tolist()]
     marker: dict[str, Any] = {"size": 3, "opacity": 0.85, "color": "#31688e"}
     hover = "%{text}<extra></extra>"
     spread = None

@@ -6,6 +6,7 @@ import html
 from typing import Any
 
 from projector.figures.axes import N_SHOWN
+from projector.naming.labels import neuron_labels
 from projector.projection.facts import MapFigures
 from projector.projection.faithfulness import in_words, told
 from projector.projection.projection import Projection
@@ -47,6 +48,15 @@ def map_title(projection: Projection, layer: int, site: str, layout: str | None 
         f"<b>Layer {layer} {html.escape(site)}</b> · {shown} · {origin(projection)}"
         f"<br><sup>{html.escape(trust_text(figures, objective))}</sup>"
     )
+
+
+def names_of(projection: Projection, layer: int, site: str) -> list[str]:
+    """What each neuron of a map fires on, for hover texts; "" where it is not known. HTML."""
+    n_neurons = projection.figures(layer, site).n_neurons
+    if not projection.has_examples:
+        return [""] * n_neurons
+    labels = neuron_labels(projection.examples(layer, site), projection.pieces)
+    return ["" if label is None else html.escape(label.text, quote=False) for label in labels]
 
 
 def origin(projection: Projection) -> str:

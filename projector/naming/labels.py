@@ -80,15 +80,24 @@ class Extremes:
     signs: NDArray[np.int64]
 
 
-def neuron_labels(examples: Examples, pieces: Pieces) -> tuple[Label | None, ...]:
+def neuron_labels(
+    examples: Examples,
+    pieces: Pieces,
+    sign: int | None = None,
+    neurons: NDArray[np.int64] | None = None,
+) -> tuple[Label | None, ...]:
     """The label of every neuron, in order; None for one that never varies.
 
     An example weighs as much as it stands beyond the neuron's usual value, the mean over tokens
     drawn evenly. The sign is the one whose examples are farther away in units of the neuron's
     spread. Where a token has half the weight, or two or three have most of it, they are the label;
     otherwise the token before is tried, and kinds of tokens such as ``CAPITALS``.
+
+    Args:
+        sign: 1 for labels of the highest activations, −1 of the lowest; None for the stronger ones.
+        neurons: which; None for all.
     """
-    extremes = strongest(examples)
+    extremes = strongest(examples, sign, neurons)
     return _Naming(examples, words_of(pieces)).labels(
         extremes.at, extremes.weights, extremes.signs.tolist()
     )

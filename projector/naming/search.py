@@ -27,6 +27,8 @@ _MOST_NEAR = 8
 _ADDRESS = re.compile(r"\s*L(\d{1,6})[\s/]*N(\d{1,9})\s*", re.ASCII | re.IGNORECASE)
 # A spelling with other capitals counts as half of it, so that the one that was asked for is first.
 _OTHER_SPELLING = 0.5
+# And the weaker end of a neuron less than the one that its label tells of.
+_OTHER_END = 0.75
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def search_map(
         if not len(rows):
             continue
         extremes = strongest(examples, sign, rows)
+        is_own = strongest(examples, None, rows).signs == sign
         tokens = np.where(extremes.at >= 0, examples.ids.numpy()[extremes.at], -1)
         share = (extremes.weights * on_it[rows]).sum(axis=1)
         spelled = (extremes.weights * np.isin(tokens, exact)).sum(axis=1)
@@ -195,6 +198,7 @@ def search_map(
             if chances.by_chance(word, n, int(n_known[k])) > MOST_BY_CHANCE:
                 continue
             rank = float(spelled[k] + _OTHER_SPELLING * (share[k] - spelled[k]))
+            rank *= 1.0 if is_own[k] else _OTHER_END
             if neuron in best and best[neuron][0] >= rank:
                 continue
             # Floats of a sum of shares may stand a little above 1.
@@ -202,27 +206,20 @@ def search_map(
             result = Result(layer, site, neuron, None, "", strength, n, int(n_known[k]), sign)
             best[neuron] = (rank, result)
     found = _pole_results(examples, pieces, names, poles, shares, candidates)
-    if best:
-        chosen = sorted(best)
-        labels = _labels_of(examples, pieces, chosen)
+    for sign in (1, -1):
+        chosen = sorted(j for j, (_, result) in best.items() if result.sign == sign)
+        labels |= _labels_of(examples, pieces, chosen, sign) if chosen else {}
     for neuron, (rank, result) in sorted(best.items()):
         label = names.of_neuron(layer, site, neuron) or labels[neuron]
         found.append((rank, Result(**vars(result) | {"label": label})))
     return found
 
 
-def _labels_of(examples: Examples, pieces: Pieces, neurons: list[int]) -> dict[int, str]:
-    """Texts of the labels of some neurons."""
-    rows = np.array(neurons, dtype=np.int64)
-    some = Examples(
-        **vars(examples)
-        | {
-            name: getattr(examples, name)[rows]
-            for name in ("highest", "highest_at", "lowest", "lowest_at")
-        }
-        | {"sample": examples.sample[:, rows]}
-    )
-    found = neuron_labels(some, pieces)
+def _labels_of(
+    examples: Examples, pieces: Pieces, neurons: list[int], sign: int | None = None
+) -> dict[int, str]:
+    """Texts of the labels of some neurons; of the end that ``sign`` says, None for the stronger."""
+    found = neuron_labels(examples, pieces, sign, np.array(neurons, dtype=np.int64))
     return {
         neuron: "" if label is None else label.text
         for neuron, label in zip(neurons, found, strict=True)

@@ -49,7 +49,7 @@ def test_a_pole_is_chosen_marked_and_ablated(page: Page, app: App, projection: P
     expect(page.get_by_text("Choose a pole in the table")).to_be_visible()
     expect(page.get_by_test_id("stMetricValue").first).to_have_text(str(len(found.poles)))
     _choose_row(page, 1)
-    expect(page.get_by_text(re.compile(rf"^Pole 1: {len(members)} neurons"))).to_be_visible()
+    expect(page.get_by_text(re.compile(rf"^{len(members)} neurons of L0"))).to_be_visible()
     rest(page)
     assert params(page)["pole"] == "1"
     assert _runs(params(page)["marked"]) == members
@@ -67,7 +67,7 @@ def test_a_pole_is_chosen_marked_and_ablated(page: Page, app: App, projection: P
     wait_for_map(page)
     expect(page.get_by_text(f"Pole 1 is marked: {len(members)} neurons")).to_be_visible()
     visit(page, "Poles")
-    expect(page.get_by_text(re.compile(r"^Pole 1: "))).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("^Pole 1"))).to_be_visible()
     visit(page, "Map")
     page.get_by_role("button", name="Clear selection").click()
     until(lambda: not {"pole", "marked"} & set(params(page)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from projector.figures.html import write_figure, write_pictures
 from projector.figures.map import map_figure
 from projector.figures.trust import stress_figure
 from projector.layouts.settings import Layout
+from projector.naming.labels import neuron_labels
 from projector.sites import map_name
 
 
@@ -49,7 +51,12 @@ def test_a_map_shows_every_neuron_where_it_is(fitted: Projection) -> None:
     trace = figure.data[0]
     shown = np.stack([trace.x, trace.y, trace.z], axis=1)
     np.testing.assert_array_equal(shown, fitted.positions(1, "mlp_post").numpy())
-    assert trace.text[5] == "L1 N5"
+    # By its number, and by what it fires on.
+    label = neuron_labels(fitted.examples(1, "mlp_post"), fitted.pieces)[5]
+    assert label is not None
+    assert trace.text[5] == f"L1 N5 {html.escape(label.text, quote=False)}"
+    bare = replace(fitted, example_tensors={}, example_facts=None)
+    assert map_figure(bare, "mlp_post", [1]).data[0].text[5] == "L1 N5"
     spread = fitted.covariance(1, "mlp_post").diagonal().sqrt().numpy()
     np.testing.assert_allclose(trace.marker.color, np.log10(spread), rtol=1e-5)
     # The title says how far to trust it.
@@ -81,7 +88,7 @@ def test_a_dead_neuron_has_no_point_and_is_said(fitted: Projection) -> None:
     projection = with_dead(fitted, 4)
     figure = map_figure(projection, "mlp_post", [0])
     assert len(figure.data[0].x) == 39
-    assert "L0 N4" not in figure.data[0].text
+    assert not any(text.startswith("L0 N4 ") for text in figure.data[0].text)
     assert "1 more" in figure.layout.title.text
     heat = heatmap_figure(projection, 0, "mlp_post")
     assert np.isfinite(heat.data[1].z).all()
@@ -94,7 +101,7 @@ def test_both_heatmaps_hold_the_same_values_on_one_scale(fitted: Projection) -> 
     assert before.coloraxis == after.coloraxis == "coloraxis"
     rho = fitted.correlation(0, "mlp_post").numpy()
     np.testing.assert_array_equal(before.z, rho)
-    order = [int(label[1:]) for label in after.x]
+    order = [int(re.match(r"N(\d+)", label)[1]) for label in after.x]  # type: ignore[index]
     np.testing.assert_array_equal(after.z, rho[np.ix_(order, order)])
     assert order == fitted.order(0, "mlp_post", "leaf").tolist()
 
