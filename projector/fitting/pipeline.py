@@ -31,13 +31,13 @@ from projector.fitting.settings import split_options
 from projector.interrupt import DeferredInterrupt
 from projector.memory import memory_errors
 from projector.model.loading import BUNDLED, LoadedModel
+from projector.processor import in_threads
 from projector.progress import Progress, Silent
 from projector.projection.overview import FACTS_FILE, read_saved
 from projector.projection.projection import Projection
 from projector.projection.writing import check_out
 from projector.storage.places import disk_errors
 from projector.storage.resuming import Step, Work, decide
-from projector.threads import in_threads
 
 _log = logging.getLogger(__name__)
 

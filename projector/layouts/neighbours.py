@@ -47,7 +47,7 @@ def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
     import torch
 
     from projector.layouts.start import classical_start
-    from projector.threads import in_threads
+    from projector.processor import in_threads
 
     n = target.shape[0]
     if n < _LEAST_NEURONS:

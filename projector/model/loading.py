@@ -16,7 +16,6 @@ import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from torch import nn
 
-from projector.cpu import multiplies_bf16
 from projector.environment import is_told_cpu
 from projector.errors import SettingError, UserError, check_choice, named
 from projector.model.gguf_files import (
@@ -27,6 +26,7 @@ from projector.model.gguf_files import (
     is_gguf,
 )
 from projector.model.hashing import hash_checkpoint, stored_type
+from projector.processor import multiplies_bf16
 from projector.storage.folders import restore_folder
 from projector.storage.places import disk_errors
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from projector.cpu import multiplies_bf16
+from projector.processor import multiplies_bf16
 
 # The settings are those of the process: the first use that begins changes them, and the last that
 # ends puts them back.

@@ -13,7 +13,7 @@ from projector.layouts.settings import Layout
 from projector.settings import setting
 from projector.terminal.commands import Given, Without, command
 from projector.terminal.options import ModelOptions, OutOptions, SavedProjection
-from projector.terminal.results import next_command, summary
+from projector.terminal.results import next_command, organisations, summary, with_organisations
 from projector.terminal.screen import Screen
 
 
@@ -96,8 +96,10 @@ def info(screen: Screen, projection_dir: SavedProjection, *, shown: ShownLayout)
     from projector.projection.overview import read_saved
 
     projection = read_saved(projection_dir)
-    value = summary(projection, projection_dir, shown.layout)
+    found = organisations(projection, projection_dir, screen.progress)
+    value = with_organisations(summary(projection, projection_dir, shown.layout), found)
     screen.describe(projection)
+    screen.show_organisation(found)
     screen.finish(
         value | {"facts": projection.facts.as_dict()},
         projection,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
@@ -11,6 +13,10 @@ from shutil import which
 from typing import Any
 
 from projector.layouts.registry import OBJECTIVES
+from projector.progress import Progress
+from projector.projection.overview import Saved
+from projector.sites import MapKey, map_name
+from projector.statistics.organisation import Organisation, most_organised
 
 
 def summary(projection: Any, out: Path, layout: str | None = None) -> dict[str, Any]:
@@ -37,7 +43,48 @@ def summary(projection: Any, out: Path, layout: str | None = None) -> dict[str, 
             {"layer": layer, "site": site, **projection.figures(layer, site, layout)}
             for layer, site in projection.maps
         ],
+        "most_organised": most_organised(
+            {key: projection.facts.maps[map_name(*key)].organisation for key in projection.maps}
+        ),
     }
+
+
+def organisations(
+    projection: Saved, folder: Path, progress: Callable[[], AbstractContextManager[Progress]]
+) -> dict[MapKey, Organisation | None]:
+    """How organised each map is: as it was saved, or else measured from its correlations.
+
+    Args:
+        progress: opened where there is something to measure.
+    """
+    found = {key: projection.organisation(*key) for key in projection.maps}
+    lacking = [key for key in found if found[key] is None and projection.has_statistics_of(*key)]
+    if not lacking:
+        return found
+    from projector.projection.projection import Projection
+
+    loaded = Projection.load(folder)
+    with progress() as bars:
+        bars.begin("Measuring how organised the maps are", len(lacking), "maps")
+        for key in lacking:
+            found[key] = loaded.organisation(*key)
+            bars.advance(1)
+        bars.end()
+    return found
+
+
+def with_organisations(
+    value: dict[str, Any], found: Mapping[MapKey, Organisation | None]
+) -> dict[str, Any]:
+    """What :func:`summary` gave, with these figures of each map, and the sentence of them."""
+    maps = []
+    for each in value["maps"]:
+        known = found[each["layer"], each["site"]]
+        if known is not None:
+            each = {k: v for k, v in each.items() if k != "organisation_reason"}
+            each["organisation"] = asdict(known)
+        maps.append(each)
+    return {**value, "maps": maps, "most_organised": most_organised(found)}
 
 
 def next_command(projection: Any, out: Path, pictures: list[Path]) -> str:

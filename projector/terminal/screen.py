@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -30,8 +30,17 @@ from projector.layouts.objective import Column, Objective
 from projector.layouts.registry import OBJECTIVES
 from projector.projection.faithfulness import FIGURES
 from projector.projection.verdict import site_verdicts
+from projector.sites import MapKey
+from projector.statistics.organisation import PARTNER_RHO, Organisation
 from projector.terminal.options import option_words
 
+_ORGANISATION_LEGEND = (
+    "neurons   those that have correlations\n"
+    "dimension effective dimension, N²/Σρ²: N where no two are correlated, 1 where all are alike\n"
+    "axis      the leading axis' share of all variance\n"
+    f"partner   neurons with |ρ| ≥ {PARTNER_RHO} to some other\n"
+    "chance    the same of independent neurons, over as many tokens"
+)
 # Beside these, a table row a map would scroll the summary off the screen.
 _MOST_ROWS = 24
 
@@ -183,6 +192,23 @@ class Screen:
         for site, reason in facts.left_out_sites.items():
             self.say(f"[yellow]without {site}[/yellow]: {escape(reason)}")
 
+    def show_organisation(self, found: Mapping[MapKey, Organisation | None]) -> None:
+        """How organised each map is, beside what independent neurons would give; nothing where no
+        map's correlations are known."""
+        if not any(found.values()):
+            return
+        table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 0))
+        table.add_column("layer", justify="right", no_wrap=True)
+        table.add_column("site", no_wrap=True)
+        for title in ("neurons", "dimension", "chance", "axis", "chance", "partner", "chance"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for (layer, site), each in found.items():
+            cells = ["–"] * 7 if each is None else _organisation_cells(each)
+            table.add_row(str(layer), escape(site), *cells)
+        self.say("[b]How organised each map is[/b]")
+        self.out.print(table)
+        self.say(f"[dim]{_ORGANISATION_LEGEND}[/dim]")
+
     def finish(
         self,
         value: dict[str, Any],
@@ -208,10 +234,24 @@ class Screen:
             sample = projection.figures(layer, site).sample
             if sample is not None:
                 self.say(f"[yellow]layer {layer} {escape(site)}[/yellow]: {sample.words()}")
+        if value.get("most_organised"):
+            self.say(escape(value["most_organised"]))
         if next_command:
             if is_written:
                 self.say(f"Wrote [b]{escape(value['projection'])}[/b]")
             self.say(f"Next: {escape(next_command)}")
+
+
+def _organisation_cells(each: Organisation) -> list[str]:
+    return [
+        f"{each.n_neurons:,}",
+        f"{each.effective_dimension:,.0f}",
+        f"{each.effective_dimension_by_chance:,.0f}",
+        f"{each.leading_share:.1%}",
+        f"{each.leading_share_by_chance:.1%}",
+        f"{each.partnered_share:.0%}",
+        f"{each.partnered_share_by_chance:.0%}",
+    ]
 
 
 def _layout_text(name: str, settings: Any) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
+
+from projector.statistics.organisation import Organisation
+from tests.projections import edit
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "projection-v1"
 
@@ -19,11 +25,21 @@ def loaded_after(code: str, *libraries: str) -> list[str]:
     return found
 
 
-def test_info_reads_json_and_headers_without_torch() -> None:
+def test_info_reads_json_and_headers_without_torch(tmp_path: Path) -> None:
+    folder = tmp_path / "measured"
+    shutil.copytree(GOLDEN / "stress", folder)
+    # Older projections do not tell how organised their maps are, and that is measured by torch.
+    figures = {each.name: 1.0 for each in fields(Organisation)} | {"n_neurons": 2}
+
+    def measured(facts: dict[str, Any]) -> None:
+        for each in facts["maps"].values():
+            each["organisation"] = figures
+
+    edit(folder, measured)
     code = f"""
 import sys
 from projector.terminal import cli
-sys.argv = ["projector", "info", {str(GOLDEN / "stress")!r}, "--json"]
+sys.argv = ["projector", "info", {str(folder)!r}, "--json"]
 try:
     cli.main()
 except SystemExit as done:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from projector.processor import in_threads
 from projector.statistics import precision
 from projector.statistics.precision import full_float32, products_of
-from projector.threads import in_threads
 
 
 @pytest.fixture

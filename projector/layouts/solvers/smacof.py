@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from projector.layouts.kernels import GuttmanStep, Target, as_target, guttman_transforms
-from projector.threads import in_threads
+from projector.processor import in_threads
 
 # Relative decrease of stress over ten steps at which to stop. On maps of trained models it leaves
 # less than 0.2 % of the stress that could still be taken away.

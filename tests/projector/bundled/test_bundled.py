@@ -14,7 +14,7 @@ from projector.bundled.train import Recipe, bits_per_byte
 from projector.corpus.readers.stdlib import stdlib_modules
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import BUNDLED_FOLDER, LoadedModel, load_model
-from projector.threads import in_threads
+from projector.processor import in_threads
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from projector.layouts.solvers import smacof
 from projector.layouts.solvers.smacof import minimize_stress, minimize_stresses
 from projector.layouts.solving import solve, solve_all
 from projector.layouts.start import start_positions
-from projector.threads import in_threads
+from projector.processor import in_threads
 
 
 def grouped(n: int, seed: int = 0) -> Tensor:

@@ -1,12 +1,17 @@
-"""How many threads PyTorch computes in."""
+"""The processor: in how many threads PyTorch computes, and what instructions it has."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 
 import torch
+
+# Names of the instructions that multiply bfloat16: of x86, and of ARM.
+_BF16 = frozenset({"amx_bf16", "avx512_bf16", "bf16", "sve_bf16", "svebf16"})
 
 # The number is each thread's own; but a thread that computes for the first time takes the number
 # that was set last, in whichever thread. So what was set before all uses is known here, and every
@@ -46,3 +51,25 @@ def in_threads(n: int | None) -> Iterator[None]:
             torch.set_num_threads(_usual)
             if within:
                 torch.set_num_threads(within[-1])
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for products of bfloat16, and PyTorch uses them.
+
+    Without them it widens each number first, and is slower than in float32.
+    """
+    return torch.backends.mkldnn.is_available() and bool(_BF16 & _instructions())
+
+
+@cache
+def _instructions() -> frozenset[str]:
+    known = getattr(torch.cpu, "get_capabilities", None)
+    if known is not None:
+        return frozenset(name for name, has in known().items() if has is True)
+    # Older versions of PyTorch don't say.
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, words = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return frozenset(words.split())
+    return frozenset()

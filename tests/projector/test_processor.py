@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from projector import cpu
+from projector import processor
 
 
 @pytest.fixture(autouse=True)
 def asked_anew() -> Iterator[None]:
-    cpu._instructions.cache_clear()
+    processor._instructions.cache_clear()
     yield
-    cpu._instructions.cache_clear()
+    processor._instructions.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def test_pytorch_is_asked(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    assert cpu.multiplies_bf16() == expected
+    assert processor.multiplies_bf16() == expected
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert not cpu.multiplies_bf16()
+    assert not processor.multiplies_bf16()
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_the_system_is_read_where_pytorch_does_not_say(
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(Path, "read_text", read)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    assert cpu.multiplies_bf16() == expected
+    assert processor.multiplies_bf16() == expected
