@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import projector
 from projector.statistics.organisation import Organisation
 from tests.projections import edit
 
@@ -27,7 +27,7 @@ def loaded_after(code: str, *libraries: str) -> list[str]:
 
 def test_info_reads_json_and_headers_without_torch(tmp_path: Path) -> None:
     folder = tmp_path / "measured"
-    shutil.copytree(GOLDEN / "stress", folder)
+    projector.Projection.load(GOLDEN / "stress").save(folder)
     # Older projections do not tell how organised their maps are, and that is measured by torch.
     figures = {each.name: 1.0 for each in fields(Organisation)} | {"n_neurons": 2}
 

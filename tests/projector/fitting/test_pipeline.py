@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from projector.model import loading
 from projector.model.architecture.finding import find_architecture
 from projector.model.capture import collect
 from projector.model.loading import is_spread, load_model
+from projector.projection.relaying import relayout
 from projector.statistics.gathering import HalfStatistics, in_first_half
 from projector.statistics.summary import summarize
 from tests.families import ENCODERS, FAMILIES, MIXTURES, N_NEURONS_OF, build
@@ -143,6 +144,59 @@ def test_skip_first_counts_what_it_is_told(
         np.testing.assert_allclose(
             projection.mean(0, "mlp_out").numpy(), rows.mean(axis=0), rtol=1e-4, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("correlation", ["pooled", "per-sequence"])
+def test_correlations_of_both_halves_are_kept(
+    correlation: str, checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+) -> None:
+    settings = FitSettings(
+        max_tokens=1200, sequence_length=40, sites=("mlp_post",), correlation=correlation
+    )
+    job = prepare(str(checkpoint("opt")), str(text_file), settings)
+    projection = run(job, out=tmp_path / "out")
+    n_bytes = (tmp_path / "out" / "statistics.safetensors").stat().st_size
+    assert job.disk_bytes >= n_bytes - 2000
+    for layer, site in projection.maps:
+        sequences = activations_by_hand(job, layer, site)
+        is_first = in_first_half(torch.arange(len(sequences)), len(sequences))
+        found = projection.half_correlations(layer, site)
+        assert found is not None
+        for half, chosen in zip(found, (is_first, ~is_first), strict=True):
+            by_hand = HalfStatistics.empty(half.shape[0], correlation, torch.device("cpu"))
+            rows = [each for each, own in zip(sequences, chosen.tolist(), strict=True) if own]
+            by_hand.covariance.update(torch.cat(rows))
+            if by_hand.by_sequence is not None:
+                by_hand.by_sequence.update(rows)
+            exact = by_hand.correlation()
+            assert torch.equal(half.isnan(), exact.isnan())
+            assert float((half - exact).nan_to_num().abs().max()) < 3e-4
+    # They go along with the statistics, and where these are not kept, nor are they.
+    copied = relayout(projection, Layout(objective="linear")).half_correlations(*projection.maps[0])
+    assert copied is not None
+    without = run(prepare(job.loaded, str(text_file), replace(settings, keep_statistics=False)))
+    assert without.half_correlations(*without.maps[0]) is None
+    assert without.organisation(*without.maps[0]) == projection.organisation(*projection.maps[0])
+
+
+@pytest.mark.parametrize("correlation", ["pooled", "per-sequence"])
+def test_how_organised_a_map_is_is_saved_as_it_is_measured_from_what_is_kept(
+    correlation: str, checkpoint: Callable[[str], Path], text_file: Path
+) -> None:
+    settings = FitSettings(max_tokens=1200, sequence_length=40, correlation=correlation)
+    projection = run(prepare(str(checkpoint("qwen2")), str(text_file), settings))
+    names = list(projection.facts.maps)
+    unknown = {name: replace(projection.facts.maps[name], organisation=None) for name in names}
+    older = replace(projection, facts=replace(projection.facts, maps=unknown))
+    for key in projection.maps:
+        saved, measured = projection.organisation(*key), older.organisation(*key)
+        assert saved is not None
+        assert measured is not None
+        assert asdict(measured) == pytest.approx(asdict(saved), rel=1e-3)
+        # Chance is that of all tokens, or of those beside each sequence's own mean.
+        n, n_tokens = saved.n_neurons, 1200 if correlation == "pooled" else 1170
+        by_chance = n / (1 + (n - 1) / n_tokens)
+        assert saved.effective_dimension_by_chance == pytest.approx(by_chance, rel=1e-3)
 
 
 def test_per_sequence_correlation_is_the_mean_of_matrices(

@@ -31,6 +31,7 @@ from projector.projection.projection import Projection
 from projector.terminal.cli import app
 from tests.conftest import make_text
 from tests.families import N_HIDDEN, N_LAYERS, N_NEURONS
+from tests.projections import edit
 
 Checkpoint = Callable[[str], Path]
 SITES = ("mlp_post", "attn_out")
@@ -320,6 +321,41 @@ def test_info_json(fitted: tuple[Path, Result], bare: tuple[Path, Result]) -> No
     assert value["facts"] == facts_of(out)
     assert value["maps"] == json.loads(made.stdout)["maps"]
     assert "not kept" in succeed("info", bare[0]).stdout
+
+
+def test_info_tells_how_organised_each_map_is(
+    fitted: tuple[Path, Result], bare: tuple[Path, Result], tmp_path: Path
+) -> None:
+    out, made = fitted
+    told = json_of("info", out)
+    maps = facts_of(out)["maps"]
+    for each in told["maps"]:
+        assert (
+            each["organisation"] == maps[f"layers.{each['layer']}.{each['site']}"]["organisation"]
+        )
+        assert each["organisation"]["n_neurons"] == each["n_neurons"] - len(each["dead_neurons"])
+    assert told["most_organised"] == json.loads(made.stdout)["most_organised"]
+    shown = succeed("info", out).stdout
+    assert f"{told['maps'][0]['organisation']['leading_share']:.1%}" in shown
+    assert " ".join(told["most_organised"].split()) in " ".join(shown.split())
+    # Of one without statistics too, for they were there while it was made.
+    assert all(each["organisation"] for each in json_of("info", bare[0])["maps"])
+    # Of an older one that kept them, it is measured now; what is on disk stays.
+    older = tmp_path / "older"
+    shutil.copytree(out, older)
+
+    def forget(facts: dict[str, Any]) -> None:
+        for each in facts["maps"].values():
+            del each["organisation"]
+
+    edit(older, forget)
+    before = tree(older)
+    again = json_of("info", older)
+    for new, saved in zip(again["maps"], told["maps"], strict=True):
+        assert new["organisation"] == pytest.approx(saved["organisation"], rel=1e-4)
+        assert "organisation_reason" not in new
+    assert again["most_organised"] == told["most_organised"]
+    assert tree(older) == before
 
 
 def test_relayout_makes_new_positions_and_leaves_the_old(
