@@ -16,13 +16,13 @@ from pathlib import Path
 from threading import Event
 
 import psutil
+from projector.threads import in_threads
 
 from projector.errors import SettingError
 from projector.progress import Progress, Silent
 from projector.projection.overview import Saved, read_saved
 from projector.projection.projection import Projection
 from projector.sites import MapKey
-from projector.threads import in_threads
 from pruning.poles.describing import label_poles
 from pruning.poles.files import check_poles_file, load_every_pole, path_of_poles, save_poles
 from pruning.poles.finding import choose_maps, find_poles

@@ -6,11 +6,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from projector.threads import in_threads
 from torch import Tensor
 
 from projector.projection.projection import Projection
 from projector.statistics.halves import HALVES, packed_halves
-from projector.threads import in_threads
 from pruning.poles.controls import N_DRAWS, random_rotation, rotate, shuffle
 from pruning.poles.finding import find_poles
 from pruning.poles.judging import NO_HALVES, ON_THE_MAP, first_eigenvector, judge_poles

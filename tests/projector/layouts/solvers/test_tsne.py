@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from projector.threads import in_threads
 from torch import Tensor
 
 from projector.layouts.costs import dissimilarity, nearest_by_target, nearest_on_map, overlap_of
@@ -15,7 +16,6 @@ from projector.layouts.solvers.tsne import affinities, embed
 from projector.layouts.solving import place, solve_all
 from projector.layouts.start import classical_start
 from projector.statistics.correlations import MatrixFree
-from projector.threads import in_threads
 
 N_GROUPS, N_EACH = 12, 10
 
