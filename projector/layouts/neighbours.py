@@ -108,8 +108,8 @@ def _embedded(correlation: Correlation, layout: Settings) -> Placement:
 
     from projector.layouts.solvers.tsne import embed
     from projector.layouts.start import start_positions
+    from projector.processor import in_threads
     from projector.statistics.correlations import among_all
-    from projector.threads import in_threads
 
     target = correlation.target(layout.absolute)
     generator = torch.Generator().manual_seed(layout.seed)
@@ -124,7 +124,7 @@ def _seconds(n: int, layout: Settings, device: torch.device) -> float:
     import torch
 
     from projector.layouts.solvers.tsne import N_STEPS, embed
-    from projector.threads import in_threads
+    from projector.processor import in_threads
 
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(n, layout.dim, generator=generator)

@@ -16,9 +16,9 @@ from pathlib import Path
 from threading import Event
 
 import psutil
-from projector.threads import in_threads
 
 from projector.errors import SettingError
+from projector.processor import in_threads
 from projector.progress import Progress, Silent
 from projector.projection.overview import Saved, read_saved
 from projector.projection.projection import Projection

@@ -26,10 +26,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import psutil
 import torch
-from projector.threads import in_threads
 from torch import Tensor
 
 from projector.memory import size_text
+from projector.processor import in_threads
 from projector.projection.projection import Projection
 from pruning.poles.clustering import Floats, Integers, cluster, root_group, space_of
 from pruning.poles.controls import CONTROLS, DRAWING_BYTES, N_DRAWS

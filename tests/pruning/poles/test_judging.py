@@ -6,9 +6,9 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from projector.threads import in_threads
 from torch import Tensor
 
+from projector.processor import in_threads
 from projector.projection.projection import Projection
 from projector.statistics.halves import HALVES, packed_halves
 from pruning.poles.controls import N_DRAWS, random_rotation, rotate, shuffle

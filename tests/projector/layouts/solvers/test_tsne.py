@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from projector.threads import in_threads
 from torch import Tensor
 
 from projector.layouts.costs import dissimilarity, nearest_by_target, nearest_on_map, overlap_of
@@ -15,6 +14,7 @@ from projector.layouts.solvers import tsne
 from projector.layouts.solvers.tsne import affinities, embed
 from projector.layouts.solving import place, solve_all
 from projector.layouts.start import classical_start
+from projector.processor import in_threads
 from projector.statistics.correlations import MatrixFree
 
 N_GROUPS, N_EACH = 12, 10
