@@ -35,6 +35,7 @@ ROOMS_WITH_CODE_IN_INIT = {
 }
 FLAGS_IN_MESSAGES = {
     "dashboard/frame/neuron_text.py": OWN_COMMAND_LINE,
+    "dashboard/frame/sidebar.py": OWN_COMMAND_LINE,
     "dashboard/prompts.py": OWN_COMMAND_LINE,
     "dashboard/roots.py": OWN_COMMAND_LINE,
     "dashboard/state/model_room.py": OWN_COMMAND_LINE,

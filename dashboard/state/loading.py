@@ -12,9 +12,9 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard.ablation import Outcome
+from dashboard.background.pole_finding import MOST_AT_ONCE, find_apart
 from dashboard.drawing.cells import Cells, cells_of, usual_limit
 from dashboard.drawing.encoding import Frames, in_three
-from dashboard.pole_finding import MOST_AT_ONCE, find_apart
 from dashboard.prompts import Prompt, Run
 from dashboard.roots import find_folders
 from dashboard.state.shelf import Key, shelf

@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.components.map_grid import SmallMap, map_grid
 from dashboard.drawing import coloring, palette
-from dashboard.drawing.curves import organisation_figure
+from dashboard.drawing.figures import organisation_figure
 from dashboard.drawing.text import neuron_name, number
 from dashboard.frame.work import working
 from dashboard.overview import Group, strongest_groups

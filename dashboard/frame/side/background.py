@@ -6,9 +6,9 @@ import time
 
 import streamlit as st
 
+from dashboard.background.pole_job import PoleJob, error_of, find_job, start_job, stop_job
 from dashboard.drawing.text import page_text
 from dashboard.frame.chosen import poles_shown
-from dashboard.pole_job import PoleJob, error_of, find_job, start_job, stop_job
 from dashboard.state import session
 from dashboard.state.every_map import maps_without_poles
 from dashboard.state.loading import stamp_of

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from dashboard.pole_finding import find_apart
+from dashboard.background.pole_finding import find_apart
 from projector.errors import UserError, named
 from projector.projection.projection import Projection
 from pruning.poles.files import poles_file

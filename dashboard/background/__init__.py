@@ -1,0 +1,1 @@
+"""Work on poles in processes of their own."""
