@@ -8,11 +8,12 @@ READY := $(VENV)/.ready
 
 .PHONY: demo dashboard test check browser format train gpu clean
 
-# Maps of the bundled model over 200,000 tokens of the standard library.
+# Maps and poles of the bundled model over 200,000 tokens of the standard library.
 demo: $(READY)
 	$(BIN)/projector fit bundled --corpus stdlib --max-tokens 200000 --out runs/demo \
 		--pictures --force
-	@echo 'Or look at it in a browser: make dashboard'
+	$(BIN)/pruning poles runs/demo
+	@echo 'Next: make dashboard shows maps and poles in a browser'
 
 # Maps, poles, prompts and pruning in a browser, on this machine alone.
 dashboard: $(READY)

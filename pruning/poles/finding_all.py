@@ -199,7 +199,11 @@ def _each(
         try:
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (each.result() for each in done)
+                failed = [each for each in done if each.exception() is not None]
+                # What is ready is kept, whatever became of the others.
+                yield from (each.result() for each in done if each not in failed)
+                for each in failed:
+                    each.result()
         except BaseException:
             is_stopped.set()
             pool.shutdown(cancel_futures=True)

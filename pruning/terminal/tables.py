@@ -29,7 +29,7 @@ _POLES_LEGEND = {
     "validity": "DBCV, from −1 to 1: how dense poles are and how far apart; noise lowers it",
 }
 _POLE_LEGEND = {
-    "finding": "see docs/poles.md; weak: no more than chance",
+    "finding": "what the controls say of it; weak: shuffled correlations have as much",
     "within": "{mean} of a pole's pairs of neurons",
     "between": "{mean} to the other pole where that is highest",
     "opposite": "the pole to which its mean ρ is lowest, and that ρ",
@@ -55,7 +55,7 @@ def poles_table(found: Sequence[Poles], width: int) -> Table:
     table = _table("layer", "site")
     for name in columns:
         if name == "fires on":
-            table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=1)
+            table.add_column(name, overflow="fold", min_width=16)
         else:
             table.add_column(name, justify="right", no_wrap=True)
     for one in found:
@@ -106,12 +106,16 @@ def _cells_of_map(one: Poles) -> dict[str, str]:
     }
 
 
-def strongest_labels(one: Poles, n: int = 4) -> str:
-    """What the first poles fire on: the distinct ones, or all where none is known to be."""
+def strongest_labels(one: Poles, n: int = 3) -> str:
+    """What the first poles fire on: the distinct ones, or all where none is known to be.
+
+    Those that fire on one thing; where there are none, the first.
+    """
     is_judged = one.n_distinct is not None
     shown = [k for k in one.distinct_first if one.poles[k].distinct or not is_judged]
-    labels = [one.poles[k].label for k in shown]
-    return " · ".join(list(dict.fromkeys(label for label in labels if label))[:n])
+    labels = list(dict.fromkeys(label for k in shown if (label := one.poles[k].label)))
+    clear = [label for label in labels if not label.startswith("mixed")]
+    return " · ".join(clear[:n] or labels[:1])
 
 
 def _beside(count: int | None, *controls: float | None) -> str:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from projector.terminal.cli import app as projector_app
 from pruning.poles.files import load_poles, poles_file
-from pruning.poles.poles import PoleSettings
+from pruning.poles.poles import MAP_POLES, PoleSettings
 from pruning.terminal.cli import app
 from tests.families import N_NEURONS
 
@@ -100,7 +100,7 @@ def folder(fitted: Path, tmp_path: Path) -> Path:
 
 def test_a_table_of_the_layers_and_one_of_the_poles_of_each(folder: Path) -> None:
     before = tree(folder)
-    result = succeed(folder, "--min-cluster-size", 2)
+    result = succeed(folder, "--min-cluster-size", 2, "--site", "mlp_post")
     text = result.stdout
     for layer in (0, 1):
         poles = load_poles(folder, layer, settings=PoleSettings(min_cluster_size=2))
@@ -110,13 +110,18 @@ def test_a_table_of_the_layers_and_one_of_the_poles_of_each(folder: Path) -> Non
         (row,) = [
             line for line in text.splitlines() if line.split()[:2] == [str(layer), "mlp_post"]
         ]
-        assert row.split()[2:5] == [str(N_NEURONS), "0", str(len(poles.poles))]
-        assert f" {poles.sizes[0]}, " in row
-        assert f"{poles.noise_share:.0%}" in row
-        assert f"layer {layer} mlp_post\n" in text
+        assert row.split()[2:4] == [str(N_NEURONS), str(len(poles.poles))]
+        assert poles.controls is not None
+        shuffled, spectrum = poles.controls.shuffled, poles.controls.same_spectrum
+        assert f"{len(poles.poles)} / {shuffled.n_poles:.1f} / {spectrum.n_poles:.1f}" in row
+        assert f"{poles.n_distinct} / {shuffled.n_distinct:.1f}" in row
+        assert f"{poles.n_beyond_spectrum} / {spectrum.n_beyond_spectrum:.1f}" in row
+        assert f" {max(poles.sizes)}, " in row
+        assert f"layer {layer} mlp_post" in text
+        # What the first pole fires on.
+        assert poles.poles[0].label
         first = f"{poles.poles[0].within_rho:.3f}".replace("-", "−")
         assert first in text
-    assert "validity  DBCV" in text
     assert "mean ρ of a pole's pairs" in text
     name = poles_file(PoleSettings(min_cluster_size=2))
     assert str(folder / name) in " ".join(text.split())
@@ -160,10 +165,24 @@ def test_many_maps_are_a_row_each(folder: Path) -> None:
     assert "--layer" in text
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_tables_are_as_wide_as_the_screen(
+    folder: Path, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for options in ((), ("--layer", "0", "--site", "mlp_post")):
+        result = invoke(folder, "--no-controls", *options)
+        assert result.exit_code == 0
+        lines = result.stdout.splitlines()
+        assert all(len(line) <= width or line.startswith(("Wrote", "Next")) for line in lines)
+        assert not any("…" in line for line in lines if "more poles" not in line)
+        assert any("fires on" in line for line in lines)
+
+
 def test_no_poles_is_a_result(folder: Path) -> None:
     text = succeed(folder, "--min-cluster-size", 1000).stdout
     row = row_of(text, 0)
-    assert row.split() == ["0", "mlp_post", str(N_NEURONS), "0", "0", "–", "100%", *"––––"]
+    assert row.split()[:4] == ["0", "mlp_post", str(N_NEURONS), "0"]
     assert "there is no pole" in text
     poles = load_poles(folder, 1, settings=PoleSettings(min_cluster_size=1000))
     assert poles is not None
@@ -172,15 +191,16 @@ def test_no_poles_is_a_result(folder: Path) -> None:
 
 def test_the_command_shows_the_default_of_the_library() -> None:
     help_text = invoke("--help").stdout
-    assert f"[default: {PoleSettings().min_cluster_size}]" in help_text
+    words = " ".join(help_text.replace("│", " ").split())
+    assert f"Fewest neurons of a pole. By default {PoleSettings().min_cluster_size}." in words
 
 
 def test_poles_of_linear_maps_are_told_to_mean_little(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "linear"
     arguments = ["relayout", str(folder), "--objective", "linear", "--out", str(out)]
     assert CliRunner().invoke(projector_app, arguments).exit_code == 0
-    assert "linear map" in succeed(out).stdout
-    assert "linear map" not in succeed(out, "--space", "correlation").stdout
+    assert "linear map" in succeed(out, "--space", "positions").stdout
+    assert "linear map" not in succeed(out).stdout
 
 
 def test_a_layout_is_chosen_by_its_name(folder: Path) -> None:
@@ -188,12 +208,15 @@ def test_a_layout_is_chosen_by_its_name(folder: Path) -> None:
     assert CliRunner().invoke(projector_app, arguments).exit_code == 0
     result = succeed(folder, "--layout", "linear-1d", "--json")
     saved = json.loads(result.stdout)["saved"]
-    assert saved == str(folder / poles_file(PoleSettings(), "linear-1d"))
-    assert load_poles(folder, 0, layout="linear-1d") is not None
-    assert load_poles(folder, 0) is None
+    assert saved == str(folder / poles_file(MAP_POLES, "linear-1d"))
+    assert load_poles(folder, 0, settings=MAP_POLES, layout="linear-1d") is not None
+    assert load_poles(folder, 0, settings=MAP_POLES) is None
     assert "linear map" in succeed(folder, "--layout", "linear-1d").stdout
     assert "linear map" not in succeed(folder).stdout
     assert "--layout 'stress-9d'" in refuse(folder, "--layout", "stress-9d")
+    # In ρ a layout makes no difference.
+    told = refuse(folder, "--layout", "linear-1d", "--space", "correlation")
+    assert "--layout 'linear-1d'" in told
 
 
 def test_without_statistics_dashes_stand_for_correlations(folder: Path) -> None:
@@ -244,7 +267,7 @@ def test_a_folder_that_can_not_be_written_is_told_before_the_work(
     forbidden = SimpleNamespace(access=lambda *_: False, W_OK=os.W_OK, X_OK=os.X_OK)
     monkeypatch.setattr("pruning.poles.files.os", forbidden)
     monkeypatch.setattr(
-        "pruning.poles.finding.find_poles", lambda *_: pytest.fail("it was worked out")
+        "pruning.poles.finding_all.find_poles", lambda *_: pytest.fail("it was worked out")
     )
     assert "can't be written to" in refuse(folder)
     assert tree(folder) == before

@@ -1,0 +1,124 @@
+"""Poles of all maps: found, judged and labelled; kept as they are found, and found once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from projector.errors import SettingError, UserError
+from projector.projection.projection import Projection
+from pruning.poles import finding_all
+from pruning.poles.files import load_every_pole, load_poles, poles_file
+from pruning.poles.finding import find_poles
+from pruning.poles.finding_all import PoleRequest, find_all
+from pruning.poles.judging import judge_poles
+from pruning.poles.poles import MAP_POLES, Poles, PoleSettings
+from tests.pruning.poles.test_files import made
+from tests.pruning.poles.test_judging import SITE, N, projected, rows_of
+from tests.pruning.poles.test_poles import project
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made(layers=3).save(tmp_path / "map")
+    return tmp_path / "map"
+
+
+def test_all_maps_are_found_and_judged_and_kept(folder: Path) -> None:
+    found = find_all(folder)
+    assert found.path == folder / poles_file(PoleSettings())
+    projection = Projection.load(folder)
+    assert [(one.layer, one.site) for one in found.poles] == projection.maps
+    for one in found.poles:
+        expected = judge_poles(projection, find_poles(projection, one.layer, one.site))
+        assert one.controls is not None
+        assert one.controls == expected.controls
+        assert torch.equal(one.labels, expected.labels)
+        kept = load_poles(folder, one.layer, one.site)
+        assert kept is not None
+        assert kept.as_dict() == one.as_dict()
+        assert "no examples" in kept.reasons["label"]
+    content = found.path.read_bytes()
+    find_all(folder, PoleRequest(force=True))
+    assert found.path.read_bytes() == content
+
+
+def test_what_is_there_is_not_found_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_found, n_judged = [], []
+
+    def finding(*args: object) -> Poles:
+        n_found.append(args)
+        return find_poles(*args)  # type: ignore[arg-type]
+
+    def judging(*args: object) -> Poles:
+        n_judged.append(args)
+        return judge_poles(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finding_all, "find_poles", finding)
+    monkeypatch.setattr(finding_all, "judge_poles", judging)
+    find_all(folder, PoleRequest(layers=(1,), with_controls=False))
+    assert (len(n_found), len(n_judged)) == (1, 0)
+    kept = load_poles(folder, 1)
+    assert kept is not None
+    assert kept.controls is None
+    # What was found without controls gets them.
+    find_all(folder)
+    assert (len(n_found), len(n_judged)) == (3, 3)
+    find_all(folder)
+    find_all(folder, PoleRequest(with_controls=False))
+    assert (len(n_found), len(n_judged)) == (3, 3)
+    assert all(one.controls is not None for one in load_every_pole(folder).values())
+    find_all(folder, PoleRequest(layers=(0,), force=True))
+    assert (len(n_found), len(n_judged)) == (4, 4)
+
+
+def test_what_was_found_before_the_end_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = find_all(folder).path.read_bytes()
+    (folder / poles_file(PoleSettings())).unlink()
+
+    def stopped(*args: object) -> Poles:
+        if args[1] == 2:
+            raise KeyboardInterrupt
+        return find_poles(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finding_all, "find_poles", stopped)
+    monkeypatch.setattr(finding_all, "_n_at_once", lambda *_: 1)
+    with pytest.raises(KeyboardInterrupt):
+        find_all(folder)
+    assert {layer for layer, _ in load_every_pole(folder)} == {0, 1}
+    monkeypatch.setattr(finding_all, "find_poles", find_poles)
+    assert find_all(folder).path.read_bytes() == whole
+
+
+def test_maps_without_statistics_have_the_poles_of_their_map(tmp_path: Path) -> None:
+    positions = torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
+    project(positions).save(tmp_path / "map")
+    found = find_all(tmp_path / "map")
+    assert found.path.name == "positions-3.json"
+    assert found.poles[0].settings == MAP_POLES
+    assert "controls" in found.poles[0].reasons
+
+
+def test_planted_groups_are_distinct_in_the_file(tmp_path: Path) -> None:
+    projected(rows_of(groups=(8, 12))).save(tmp_path / "map")
+    find_all(tmp_path / "map")
+    kept = load_poles(tmp_path / "map", 0, SITE)
+    assert kept is not None
+    assert kept.n_neurons == N
+    assert kept.n_distinct == 2
+
+
+def test_mistakes_are_told_before_the_work(folder: Path) -> None:
+    with pytest.raises(SettingError) as caught:
+        PoleRequest(layout="stress-3d", space="correlation")
+    assert (caught.value.setting, caught.value.value) == ("layout", "stress-3d")
+    with pytest.raises(SettingError) as caught:
+        PoleRequest(min_cluster_size=1)
+    assert caught.value.setting == "min_cluster_size"
+    with pytest.raises(UserError):
+        find_all(folder, PoleRequest(layers=(9,)))
+    assert not (folder / "poles").exists()
