@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 import pyarrow as pa
@@ -40,6 +41,25 @@ def neuron_table(
         columns["mean"] = _floats(projection.mean(layer, site))
         columns["variance"] = _floats(projection.covariance(layer, site).diagonal())
     return pa.table(columns)
+
+
+def with_labels(
+    table: pa.Table, labels: Sequence[str], pole_labels: Sequence[str] = ()
+) -> pa.Table:
+    """The table of a map's neurons with what each, and its pole, is called; null for unknown.
+
+    Args:
+        labels: of each neuron, "" for unknown; see :func:`dashboard.state.naming.labels_at`.
+        pole_labels: of each pole, likewise.
+    """
+    if len(table) != len(labels) or not len(labels):
+        return table
+    table = table.append_column("label", pa.array([each or None for each in labels], pa.string()))
+    if not pole_labels or "pole" not in table.column_names:
+        return table
+    poles = table.column("pole").to_pylist()
+    called = [pole_labels[k] or None if k is not None and k >= 0 else None for k in poles]
+    return table.append_column("pole_label", pa.array(called, pa.string()))
 
 
 def _floats(values: torch.Tensor) -> pa.Array:

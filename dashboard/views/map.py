@@ -259,7 +259,9 @@ def _offer(scene: Scene, view: View) -> None:
         stem += f"-{scene.layout}"
 
     def table() -> pa.Table:
-        return exports.neuron_table(scene.projection, scene.layer, scene.site, scene.layout, poles)
+        found = exports.neuron_table(scene.projection, scene.layer, scene.site, scene.layout, poles)
+        named = () if poles is None else pole_names(scene.path, poles, scene.layout)
+        return exports.with_labels(found, labels_at(scene.path, scene.layer, scene.site), named)
 
     icon = ":material/download:"
     with st.container(horizontal=True):

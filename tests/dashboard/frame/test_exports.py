@@ -21,7 +21,7 @@ import torch
 from dashboard.components.neuron_map import Panel, Timeline, Token, View, standalone_html
 from dashboard.drawing import palette
 from dashboard.drawing.legend import Legend
-from dashboard.frame.exports import csv_of, html_of, neuron_table, parquet_of
+from dashboard.frame.exports import csv_of, html_of, neuron_table, parquet_of, with_labels
 from projector.projection.projection import Projection
 from pruning.poles.finding import find_poles
 from pruning.poles.poles import PoleSettings
@@ -38,6 +38,18 @@ def projection(root: Path) -> Projection:
     positions = {key: t.clone() for key, t in layout.positions.items()}
     positions["layers.1.mlp_post"][2] = math.nan
     return replace(loaded, layouts={name: replace(layout, positions=positions)})
+
+
+def test_names_stand_in_the_tables(projection: Projection) -> None:
+    poles = find_poles(projection, 1, "mlp_post", SETTINGS)
+    table = neuron_table(projection, 1, "mlp_post", None, poles)
+    labels = ["", "mine, \n <b>", *(f"token {j}" for j in range(2, len(table)))]
+    pole_labels = [f"group {k}" for k in range(len(poles.poles))]
+    named = with_labels(table, labels, pole_labels)
+    columns = pyarrow.parquet.read_table(io.BytesIO(parquet_of(named))).to_pydict()
+    assert columns["label"][:3] == [None, "mine, \n <b>", "token 2"]
+    assert columns["pole_label"] == [None if k < 0 else f"group {k}" for k in poles.labels.tolist()]
+    assert "pole_label" not in with_labels(table, labels).column_names
 
 
 def test_tables_are_read_back_as_they_are_known(projection: Projection) -> None:
