@@ -223,13 +223,16 @@ class Screen:
         if self.as_json:
             print(json.dumps(value, ensure_ascii=False, allow_nan=False))
             return
+        legend: dict[str, None] = {}
         for name in projection.layouts if layout is None else (layout,):
             if len(projection.layouts) > 1:
                 self.say(f"[b]{escape(name)}[/b]")
             self.out.print(_table(projection, every_map=every_map, layout=name))
             for line in site_verdicts(projection, name):
                 self.say(escape(line))
-            self.say(_legend(projection, name))
+            self.say("")
+            legend |= dict.fromkeys(_legend(projection, name))
+        self.say(f"[dim]{escape(chr(10).join(legend))}[/dim]")
         for layer, site in projection.maps:
             sample = projection.figures(layer, site).sample
             if sample is not None:
@@ -296,7 +299,7 @@ def _columns(projection: Any, layout: str | None) -> list[Column]:
     return found
 
 
-def _legend(projection: Any, layout: str | None) -> str:
+def _legend(projection: Any, layout: str | None) -> list[str]:
     """What the columns of the table tell."""
     record = _record(projection, layout)
     lines = [record.legend] if record is not None and record.legend else []
@@ -306,7 +309,7 @@ def _legend(projection: Any, layout: str | None) -> str:
         for figure in FIGURES.values()
         if figure.legend and figure.column in shown
     ]
-    return f"[dim]{escape(chr(10).join(lines))}[/dim]"
+    return lines
 
 
 def _table(projection: Any, *, every_map: bool, layout: str | None) -> Table:
