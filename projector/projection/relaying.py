@@ -27,7 +27,7 @@ def relayout(
 ) -> Projection:
     """A projection of the same neurons with one layout, from saved correlations.
 
-    The stability of the new map is unknown: the halves of the corpus were not kept.
+    The stability of the new map is unknown: it is not fitted to each half of the corpus.
 
     Raises:
         UserError: if the correlations of a map were not kept.
@@ -121,7 +121,7 @@ def lay_out(
                 placement.positions,
                 correlation,
                 layout,
-                no_halves="the halves of the corpus were not kept",
+                no_halves="a layout that is added later is not fitted to each half",
             )
         positions[name] = placement.positions
         figures[name] = PlacementFigures(trust, placement.own)
