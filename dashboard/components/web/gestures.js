@@ -181,7 +181,8 @@ export class Gestures {
     const [x, y] = this.at(event);
     const index = map.boxes.indexOf(this.boxAt(x));
     const panel = map.panels[index];
-    if (!panel || !panel.positions) return null;
+    // What came just now is not drawn yet.
+    if (!panel || !panel.positions || !panel.emphasis) return null;
     const box = map.boxes[index];
     const largest = pixels(nNeurons(panel), box, map.camera.zoom);
     let best = null;
@@ -213,7 +214,7 @@ export class Gestures {
     const { map } = this;
     const index = map.boxes.indexOf(this.boxAt(loop[0][0]));
     const panel = map.panels[index];
-    if (!panel || !panel.positions) return;
+    if (!panel || !panel.positions || !panel.emphasis) return;
     const found = [];
     for (let i = 0; i < nNeurons(panel); i++) {
       const at = panel.emphasis[i] && placeOf(panel, map.boxes[index], i);

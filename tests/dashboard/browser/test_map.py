@@ -171,9 +171,10 @@ def test_what_is_chosen_beside_the_map_is_in_the_link(page: Page, app: App) -> N
 def show_attention_too(page: Page) -> dict[str, str]:
     rest(page)
     page.get_by_text("Show the attention output too").click()
-    state = until(lambda: (now := drawn(page))["points"] == str(N_NEURONS + N_HIDDEN) and now)
+    until(lambda: drawn(page)["points"] == str(N_NEURONS + N_HIDDEN))
+    # Points first, their poles after.
     rest(page)
-    return state
+    return drawn(page)
 
 
 def test_a_click_beside_chooses_the_site_too_and_moves_nothing(page: Page, app: App) -> None:
