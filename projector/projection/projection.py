@@ -124,10 +124,18 @@ class Projection(Overview):
         """The text of the tokens that its examples hold.
 
         Raises:
-            UserError: if no examples were kept.
+            UserError: if no examples were kept, or the text is damaged.
         """
         self.check_examples()
-        return Pieces.of_state(self.example_tensors)
+        try:
+            return Pieces.of_state(self.example_tensors)
+        except ValueError as error:
+            raise UserError(
+                f"the examples of this projection are damaged: {error}; make it again with "
+                "`projector fit`",
+                setting="keep_examples",
+                value=False,
+            ) from error
 
     def half_correlations(self, layer: int, site: str) -> tuple[Tensor, Tensor] | None:
         """Correlations over the first half of the corpus and over the second, (N, N) float32 each,

@@ -43,9 +43,8 @@ _TENSORS = (
 
 # What float16 holds of a number that is too large for it.
 _MOST = 6e4
-# Positions are looked up for single sequences and neurons while there are no more than so many for
-# each neuron; for more, all at once is quicker.
-_LOOKED_UP = 3
+# Neighbouring positions whose greatest is kept until it is known where that is to be looked for.
+_STRETCH = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +249,7 @@ class RunningExamples:
     def update(self, rows: Tensor, tokens: CountedTokens) -> None:
         """Count a batch in. Batches come in the order of the corpus.
 
-        Time: two passes over the activations, and a sort of k + B values a neuron.
+        Time: two passes over the activations, and a sort of k + B values for each neuron and sign.
 
         Args:
             rows: (B·T, N) activations, padding among them.
@@ -264,9 +263,10 @@ class RunningExamples:
             assert tokens.filled is not None
             values = rows.index_select(0, tokens.filled).view(*tokens.shape, -1)
         if rows.device.type == "cpu":
-            high, low = values.amax(dim=1), values.amin(dim=1)
-            if bool((high.isfinite() & low.isfinite()).all()):
-                self._count_some(values, torch.cat([high, -low], dim=1), tokens)
+            stretches = _of_stretches(values)
+            best = stretches.amax(dim=1)
+            if bool(best.isfinite().all()):
+                self._count_some(values, stretches, best, tokens)
                 return
         # On a GPU looking for positions that are of no use takes less than asking which are.
         is_finite = values.isfinite()
@@ -288,12 +288,15 @@ class RunningExamples:
         # Of the two zeros the positive one: sums over several processes give no other.
         self.sample[begin:end] = (chosen.half() + 0).to(self.sample.device)
 
-    def _count_some(self, values: Tensor, best: Tensor, tokens: CountedTokens) -> None:
+    def _count_some(
+        self, values: Tensor, stretches: Tensor, best: Tensor, tokens: CountedTokens
+    ) -> None:
         """Of finite activations: positions are found where they are of use alone.
 
         Args:
             values: (B, T', N).
-            best: (B, 2N), the greatest of each sequence, and of each with its sign turned.
+            stretches: (B, T'/16, 2N), see :func:`_of_stretches`.
+            best: (B, 2N), the greatest of each sequence.
         """
         best[tokens.is_empty] = -torch.inf
         now = best.float()
@@ -309,14 +312,14 @@ class RunningExamples:
         rank, column = (chosen >= n_kept).nonzero().T
         sequence = chosen[rank, column] - n_kept
         signed = columns[column]
-        if len(rank) > _LOOKED_UP * n_neurons:
-            high, low = values.max(dim=1).indices, values.min(dim=1).indices
-            place = torch.cat([high, low], dim=1)[sequence, signed]
-        else:
-            looked_at = values[sequence, :, signed % n_neurons]
-            greatest = best[sequence, signed]
-            greatest = torch.where(signed < n_neurons, greatest, -greatest)
-            place = (looked_at == greatest[:, None]).to(torch.uint8).argmax(dim=1)
+        greatest = best[sequence, signed, None]
+        stretch = (stretches[sequence, :, signed] == greatest).to(torch.uint8).argmax(dim=1)
+        # Behind the last there is the last again.
+        near = stretch[:, None] * _STRETCH + torch.arange(_STRETCH)
+        near = near.clamp(max=values.shape[1] - 1)
+        looked_at = values[sequence[:, None], near, signed[:, None] % n_neurons]
+        greatest = torch.where(signed[:, None] < n_neurons, greatest, -greatest)
+        place = near[:, 0] + (looked_at == greatest).to(torch.uint8).argmax(dim=1)
         at_before = self.at[:, columns]
         at = at_before.gather(0, chosen.clamp(max=n_kept - 1))
         at[rank, column] = self._numbers(place, tokens, sequence)
@@ -374,3 +377,22 @@ class RunningExamples:
             "lowest_at": at[n:].contiguous(),
             "sample": self.sample.cpu(),
         }
+
+
+def _of_stretches(values: Tensor) -> Tensor:
+    """The greatest of each stretch of neighbouring positions, and behind it that of the opposites.
+
+    Args:
+        values: (B, T', N).
+
+    Returns:
+        (B, ⌈T'/16⌉, 2N).
+    """
+    n_whole = values.shape[1] // _STRETCH
+    whole = values[:, : n_whole * _STRETCH].unflatten(1, (n_whole, _STRETCH))
+    high, low = [whole.amax(dim=2)], [whole.amin(dim=2)]
+    if n_whole * _STRETCH < values.shape[1]:
+        rest = values[:, n_whole * _STRETCH :]
+        high.append(rest.amax(dim=1, keepdim=True))
+        low.append(rest.amin(dim=1, keepdim=True))
+    return torch.cat([torch.cat(high, dim=1), -torch.cat(low, dim=1)], dim=2)

@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from projector.corpus.batches import Corpus
+from projector.corpus.numbering import CountedTokens, token_numbers
 from projector.corpus.tokens import read_corpus
 from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
-from projector.statistics.examples import Examples, gather_examples
+from projector.statistics.examples import Examples, RunningExamples, gather_examples
 from tests.conftest import make_text
 from tests.families import N_NEURONS, build
 
@@ -301,3 +302,81 @@ def test_a_place_that_can_not_be_written_is_said(examples: Examples, tmp_path: P
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError):
         examples.save(tmp_path / "file" / "examples.safetensors")
+
+
+def found_by_hand(values: Tensor, batch_lengths: list[int], k: int) -> dict[str, list[Any]]:
+    """Of each neuron the k sequences whose greatest is greatest, and where it is first."""
+    found: dict[str, list[Any]] = {"highest": [], "lowest": []}
+    bounds = list(itertools.pairwise(itertools.accumulate(batch_lengths, initial=0)))
+    for name, sign in (("highest", 1), ("lowest", -1)):
+        for neuron in range(values.shape[1]):
+            best = []
+            for a, b in bounds:
+                # The first of each sequence does not count.
+                own = [(sign * float(values[t, neuron]), t) for t in range(a + 1, b)]
+                own = [each for each in own if np.isfinite(each[0])]
+                if own:
+                    best.append(max(own, key=lambda each: (each[0], -each[1])))
+            best.sort(key=lambda each: (-each[0], each[1]))
+            found[name].append([(sign * value, t) for value, t in best[:k]])
+    return found
+
+
+@pytest.mark.parametrize("is_ragged", [False, True])
+@pytest.mark.parametrize("broken", [None, torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_equal_activations_the_first_of_the_corpus_is_shown(
+    is_ragged: bool, broken: float | None, dtype: torch.dtype
+) -> None:
+    """Also where each process has seen every other batch, and after a stop."""
+    k, n_neurons, rng = 3, 6, np.random.default_rng(0)
+    lengths = [1, 9, 4, 2, 12, 7, 7, 3, 1, 8, 5, 6] if is_ragged else [9] * 12
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    # Few values: most are equal to others.
+    values = torch.from_numpy(rng.integers(-2, 3, (starts[-1], n_neurons))).to(dtype)
+    if broken is not None:
+        values[rng.integers(0, starts[-1], 10), rng.integers(0, n_neurons, 10)] = broken
+    n_tokens = sum(n - 1 for n in lengths)
+    ids = np.zeros(starts[-1], dtype=np.int32)
+    corpus = Corpus("made up", "", ids, starts, 1, n_tokens, n_tokens, 0, ())
+    drawn = torch.arange(0, n_tokens, 2)
+
+    def run_over(batches: set[int]) -> RunningExamples:
+        running, n_before = RunningExamples(n_neurons, drawn, k), 0
+        for number, batch in enumerate(corpus.batches(4)):
+            if number in batches:
+                tokens = CountedTokens.of(batch, torch.from_numpy(starts), n_before)
+                rows = torch.full((*batch.keep.shape, n_neurons), 99.0).to(dtype)
+                for i, first in enumerate(starts[batch.first : batch.first + len(batch.keep)]):
+                    length = lengths[batch.first + i]
+                    rows[i, :length] = values[first : first + length]
+                running.update(rows.reshape(-1, n_neurons), tokens)
+                again = RunningExamples(n_neurons, drawn, k)
+                again.load_state(running.state())
+                running = again
+            n_before += batch.n_tokens
+        return running
+
+    class Others:
+        """Two processes, of which this is one."""
+
+        def __init__(self, other: RunningExamples) -> None:
+            self.parts = iter([other.values, other.at, other.sample])
+
+        def stacked(self, tensor: Tensor) -> Tensor:
+            return torch.stack([next(self.parts), tensor])
+
+        def summed(self, tensor: Tensor) -> Tensor:
+            return tensor + next(self.parts)
+
+    expected = found_by_hand(values, lengths, k)
+    alone, shared = run_over({0, 1, 2}), run_over({1})
+    shared.reduce(Others(run_over({0, 2})))
+    for found in (alone.found(), shared.found()):
+        for name in ("highest", "lowest"):
+            for neuron, wanted in enumerate(expected[name]):
+                own = zip(found[name][neuron], found[f"{name}_at"][neuron], strict=True)
+                assert [(float(v), int(t)) for v, t in own][: len(wanted)] == wanted
+        at = token_numbers(corpus, drawn)
+        wanted_sample = values[at].float().clamp(-6e4, 6e4).half()
+        assert torch.equal(found["sample"].nan_to_num(7), wanted_sample.nan_to_num(7))
