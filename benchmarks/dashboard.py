@@ -42,7 +42,7 @@ from projector.sites import map_name
 
 # As many as the bundled model has, and what the targets are for.
 SIZES = (768, 5_000, 20_000)
-N_LAYERS = 10
+N_LAYERS = 30
 SITE = "mlp_post"
 PROMPT = "def mean(values):\n    return sum(values) / len(values)\n\n" * 4
 N_TOKENS_PLAYED = 40
@@ -133,7 +133,14 @@ def serve(folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     environment = os.environ | {"TRANSFORMER_PROJECTOR_CACHE": str(folder / "cache")}
     command = [sys.executable, "-m", "streamlit", "run", "dashboard", "--server.port", str(port)]
-    command += ["--", "--projection", str(folder / "random"), "--model", str(folder / "model")]
+    command += [
+        "--",
+        "--projection",
+        str(folder / "random"),
+        "--model",
+        str(folder / "model"),
+        "--no-poles",
+    ]
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=_REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT
@@ -216,7 +223,7 @@ def time_first_screen(browser: Browser, folder: Path, n_times: int) -> list[floa
         began = time.monotonic()
         with serve(folder) as url:
             page = browser.new_page(viewport={"width": 1440, "height": 1000})
-            page.goto(url)
+            page.goto(f"{url}/map")
             _until(lambda page=page: _has_points(page))
             found.append(time.monotonic() - began)
             page.close()
@@ -229,7 +236,7 @@ def time_page(browser: Browser, url: str, n_times: int) -> list[float]:
     for _ in range(n_times):
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         began = time.monotonic()
-        page.goto(url)
+        page.goto(f"{url}/map")
         _until(lambda page=page: _has_points(page))
         found.append(time.monotonic() - began)
         page.close()
@@ -238,15 +245,33 @@ def time_page(browser: Browser, url: str, n_times: int) -> list[float]:
 
 def time_layers(browser: Browser, url: str, n_times: int) -> tuple[list[float], list[float]]:
     """Seconds to another layer: one that was not looked at before, and one that was."""
-    page = _open(browser, url)
+    page = _open(browser, f"{url}/map")
     slider = page.get_by_role("slider", name="Layer")
-    first = [_press(page, slider, "ArrowRight", "shown") for _ in range(N_LAYERS - 1)]
+    first = [_press(page, slider, "ArrowRight", "shown") for _ in range(9)]
     again = [
         _press(page, slider, "ArrowLeft" if k % 2 == 0 else "ArrowRight", "shown")
         for k in range(n_times)
     ]
     page.close()
     return first, again
+
+
+def time_overview(browser: Browser, url: str, n_times: int) -> list[float]:
+    """Seconds from a click on Overview, in a running app, to all small maps."""
+    found = []
+    page = _open(browser, f"{url}/map")
+    menu = page.get_by_test_id("stSidebar")
+    grid = page.locator(".map-grid[data-drawn]")
+    for _ in range(n_times):
+        began = time.monotonic()
+        menu.get_by_role("link", name="Overview", exact=True).click()
+        _until(lambda: grid.count() > 0)
+        found.append(time.monotonic() - began)
+        menu.get_by_role("link", name="Map", exact=True).click()
+        _until(lambda: _has_points(page))
+        page.wait_for_timeout(1500)
+    page.close()
+    return found
 
 
 def open_prompt(browser: Browser, url: str) -> Page:
@@ -318,6 +343,7 @@ def measure(browser: Browser, n_neurons: int, n_times: int) -> list[Measurement]
             first, again = time_layers(browser, url, n_times)
             add("a layer not seen before", "s", within, first)
             add("a layer seen before", "s", within, again)
+            add("Overview, from the click", "s", 2.0, time_overview(browser, url, n_times))
             page = open_prompt(browser, url)
             add("another token", "s", within, time_tokens(page, n_times))
             add("playback", "tokens/s", 20.0, time_playback(page, n_times), at_least=True)
