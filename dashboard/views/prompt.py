@@ -33,7 +33,7 @@ from projector.errors import UserError
 from projector.sites import site_words
 
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
-_N_STRONGEST, _MOST_NAME = 12, 28
+_N_STRONGEST, _MOST_NAME = 12, 18
 _STOPPED = "stopped prompt"
 # In the place of a token that one of two prompts lacks.
 _GAP = "∅"
@@ -284,8 +284,8 @@ def _show_next(run: Run, token: int, where: str = "") -> None:
     if not run.nexts:
         return
     st.subheader(
-        f"Next token after {token + 1}{where}",
-        help="The tokens that the model gives the highest probability here.",
+        f"Next token{where}",
+        help=f"The tokens that the model gives the highest probability after token {token + 1}.",
     )
     st.html(shares_list([(each.text, each.probability) for each in run.nexts[token]]))
 

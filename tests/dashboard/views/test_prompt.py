@@ -164,7 +164,7 @@ def test_next_tokens_are_told_at_each_token(family: str, open_page: Open) -> Non
     is_told = family != ENCODER
     assert all(title.startswith("next: ") == is_told for title in titles)
     heads = [each.value for each in at.subheader]
-    assert any(head.startswith("Next token after") for head in heads) == is_told
+    assert any(head.startswith("Next token") for head in heads) == is_told
 
 
 def test_prompts_that_differ_by_an_insertion_are_aligned(open_page: Open) -> None:
