@@ -49,7 +49,7 @@ def restore(*keys: str) -> None:
     """Give widgets of these keys what they held, before they are drawn."""
     kept = st.session_state.get(_KEPT, {})
     for key in keys:
-        # A browser that draws a field anew may send it empty; one that the user emptied was kept so.
+        # A browser that draws a field anew may send it empty; what the user emptied was kept so.
         if key in kept and (key not in st.session_state or st.session_state[key] == ""):
             st.session_state[key] = kept[key]
 
