@@ -93,7 +93,7 @@ def _show_maps(
         maps,
         rows=[site_words(site) for site in sites],
         columns=[f"L{layer}" for layer in layers],
-        palette=palette.groups(),
+        palette=palette.groups(dark=st.context.theme.type == "dark"),
         key="every map",
         on_pick=pick,
     )
