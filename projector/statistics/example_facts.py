@@ -133,11 +133,11 @@ class ExampleFacts:
         n_ids = math.prod(header.shapes.get("ids", ()))
         shapes = {"ids": (n_ids,), "starts": (n_starts,), "sample_at": (facts.n_sample,)}
         expected |= {each: (shapes[each], kind) for each, kind in SHARED_TENSORS.items()}
-        for name, (shape, kind) in expected.items():
+        for name, (size, kind) in expected.items():
             found = header.shapes.get(name), header.kinds.get(name)
-            if found != (shape, kind):
+            if found != (size, kind):
                 raise Wrong(
-                    f"{name} has shape {found[0]} and type {found[1]}, not {shape} and {kind}"
+                    f"{name} has shape {found[0]} and type {found[1]}, not {size} and {kind}"
                 )
         return facts
 

@@ -215,6 +215,7 @@ def gather_examples(
         starts=tokens_kept.starts,
         sample_at=token_numbers(corpus, drawn),
         source=corpus.source,
+        cut=(),
         **running.found(),
     )
 
