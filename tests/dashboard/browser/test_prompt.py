@@ -19,6 +19,7 @@ from tests.dashboard.browser.app import (
     until,
     wait_for_map,
 )
+from tests.dashboard.conftest import SPACED
 
 TEXT = "kalo mi tenra so vel du"
 
@@ -224,3 +225,17 @@ def test_what_can_t_be_run_changes_nothing(page: Page, app: App) -> None:
     expect(page.get_by_text("Type a prompt and press Run.")).to_be_visible()
     expect(tokens).to_have_count(0)
     until(lambda: "prompt" not in params(page))
+
+
+def test_a_tokenizer_that_marks_words_keeps_the_spaces(page: Page, app: App) -> None:
+    llama = {"projection": "llama", "model": "models/llama", "layer": 1, "site": "mlp_post"}
+    page.goto(app.link("prompt", **llama))
+    rest(page)
+    run_prompt(page, "the method of the self", n_new=0)
+    wait_for_map(page)
+    shown = "".join(page.locator(".neuron-map .token").all_text_contents())
+    assert shown.removeprefix("<s>").strip() == "the method of the self"
+    page.goto(app.link("neuron", **llama, neuron=3))
+    rest(page)
+    lines = page.get_by_test_id("stHtml").filter(has_text="method").first.inner_text().split("\n")
+    assert any(line.strip(" <s>") and line.strip() in SPACED * 3 for line in lines)
