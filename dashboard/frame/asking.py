@@ -28,7 +28,7 @@ from projector.errors import UserError
 _EXAMPLE = "def mean(values):\n    return sum(values) / len("
 _USUAL = {"prompt tokens": 24}
 _FIELDS = ("prompt text", "other text", "prompt tokens", "prompt chat", "compare")
-_KEPT, _ASKED, _PROBLEM = "kept fields", "asked prompts", "prompt problem"
+_KEPT, _ASKED, _PROBLEM = "typed fields", "asked prompts", "prompt problem"
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ def restore(*keys: str) -> None:
     """Give widgets of these keys what they held, before they are drawn."""
     kept = st.session_state.get(_KEPT, {})
     for key in keys:
-        # A browser that draws a field anew may send it empty; what the user emptied was kept so.
-        if key in kept and (key not in st.session_state or st.session_state[key] == ""):
+        # Said at every run: a field that is drawn anew is empty in the browser, also where the
+        # server still holds what was typed.
+        if key in kept:
             st.session_state[key] = kept[key]
 
 

@@ -17,6 +17,7 @@ from tests.dashboard.browser.app import (
     run_prompt,
     turn,
     until,
+    visit,
     wait_for_map,
 )
 from tests.dashboard.conftest import SPACED
@@ -206,7 +207,7 @@ def test_a_mover_is_a_neuron_that_can_be_chosen(page: Page, app: App) -> None:
     expect(heading(page)).to_have_text(f"L0 {name}")
 
 
-def test_what_can_t_be_run_changes_nothing(page: Page, app: App) -> None:
+def test_what_was_typed_stays_and_what_can_t_be_run_changes_nothing(page: Page, app: App) -> None:
     n_tokens = _open(page, app)
     field = page.get_by_role("textbox", name="Prompt", exact=True)
     tokens, run = page.locator(".neuron-map .token"), page.get_by_role("button", name="Run")
@@ -214,6 +215,12 @@ def test_what_can_t_be_run_changes_nothing(page: Page, app: App) -> None:
     expect(page.locator(".neuron-map .token.colored")).to_have_count(n_tokens)
     fills = tokens.evaluate_all("es => es.map(e => getComputedStyle(e).backgroundColor)")
     assert len(set(fills)) > 3
+    # Typed, not run, and another page looked at.
+    field.fill("raso ten")
+    visit(page, "Heatmap")
+    visit(page, "Prompt")
+    expect(field).to_have_value("raso ten")
+    expect(tokens).to_have_count(n_tokens)
     selected = params(page)["prompt"]
     field.fill("kalo mi " * 100)
     run.click()
