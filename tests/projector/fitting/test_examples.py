@@ -20,11 +20,13 @@ from projector.fitting import preparing
 from projector.fitting.budget import Plan
 from projector.fitting.checkpoint import checkpoint_path
 from projector.fitting.pipeline import run
+from projector.fitting.placing import place_map
 from projector.fitting.preparing import Job, prepare
 from projector.fitting.settings import FitSettings
 from projector.model.capture import collect
 from projector.statistics.example_facts import EXAMPLES_FILE, N_EXTREMES, N_SAMPLE, ExampleFacts
 from projector.statistics.examples import Examples
+from projector.statistics.gathering import Gatherer
 from tests.projections import contents
 
 MAPS = [(0, "mlp_post"), (1, "attn_out")]
@@ -156,13 +158,13 @@ def test_a_stopped_fit_keeps_the_same_bytes(
 
         return stopped
 
-    for where in ("statistics.gathering.Gatherer.run", "fitting.running.place_map"):
-        owner, name = f"projector.{where}".rsplit(".", 1)
+    for where, call in (
+        ("statistics.gathering.Gatherer.run", Gatherer.run),
+        ("fitting.running.place_map", place_map),
+    ):
         with monkeypatch.context() as patch:
-            call = {"run": projector.statistics.gathering.Gatherer.run,
-                    "place_map": projector.fitting.running.place_map}[name]  # fmt: skip
             n_left[0] = 3
-            patch.setattr(f"{owner}.{name}", stopping(call))
+            patch.setattr(f"projector.{where}", stopping(call))
             with pytest.raises(KeyboardInterrupt):
                 projector.fit(model, str(text_file), out=out, resume=True, **OPTIONS)
         assert checkpoint_path(out).exists()
