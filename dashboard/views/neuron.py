@@ -102,7 +102,7 @@ def _show_head(scene: Scene, neuron: int, label: Label | None) -> None:
         )
     fires, name = st.columns([3, 2], vertical_alignment="center", gap="large")
     if label is not None:
-        end = "" if label.sign > 0 else ", with negative activation"
+        end = "" if label.sign > 0 else ", at its lowest activations"
         fires.markdown(f"Fires on **{session.plain(label.text)}**{end}", help=label.in_words)
     with name, session.problems():
         _show_name(scene, neuron)

@@ -10,7 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from projector.corpus.pieces import Pieces
-from projector.naming.words import NONE, Words, listed, on_one_line, shown, words_of
+from projector.naming.words import (
+    NONE,
+    Words,
+    listed,
+    on_one_line,
+    shown,
+    sign_and_name,
+    words_of,
+)
 from projector.statistics.examples import Examples
 
 MOST_SIGNS = 24
@@ -21,6 +29,7 @@ _MOST_OF_KIND = 0.25
 # Agreement that random tokens reach more often than this is none.
 MOST_BY_CHANCE = 0.02
 _MOST_TOKENS = 5
+_MIXED, _LOWEST = " (mixed)", " ↓"
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,8 @@ class Label:
     """What a neuron or a group fires on, computed from its strongest examples.
 
     Attributes:
-        text: short, in signs that can be seen: ``self``, ``after “.”``, ``mixed: a, b, c``.
+        text: short, in signs that can be seen: ``self``, ``after “.”``, ``a · b · c (mixed)``; with
+            a ``↓`` behind it where the lowest activations are told of.
         tokens: tokens of the examples and their share of the weight, the greatest first, at most
             five; of ``after …`` the tokens before. The spelling is the most frequent one, spaces
             kept.
@@ -212,6 +222,12 @@ def _usual(
     return mean.double().numpy(), variance.double().sqrt().numpy()
 
 
+def _ended(text: str, sign: int) -> str:
+    """A label's text with what says that it is of the lowest activations: two ends of an axis fire
+    on the same tokens, one with its highest and one with its lowest."""
+    return text if sign > 0 else f"{text}{_LOWEST}"
+
+
 class _Naming:
     """Labels over one corpus."""
 
@@ -261,14 +277,14 @@ class _Naming:
         few = [(text, share) for text, share in tokens if share >= _SHARE_BESIDE]
         agrees = here.share >= _SHARE or sum(share for _, share in few) >= _SHARE_OF_FEW
         if agrees and chance <= MOST_BY_CHANCE:
-            text = listed([shown(text) for text, _ in few or tokens[:1]], MOST_SIGNS)
-            return Label(text, tokens, sign, here.n_agreeing, n, chance)
+            text = listed([sign_and_name(text) for text, _ in few or tokens[:1]], MOST_SIGNS)
+            return Label(_ended(text, sign), tokens, sign, here.n_agreeing, n, chance)
         before = _Agreement.of(before_ids, before_numbers, weights)
         if before.share >= _SHARE and before.share > here.share:
             chance_before = by_chance(before.first, before.n_agreeing, n)
             if chance_before <= MOST_BY_CHANCE:
                 tokens = self._tokens(before)
-                text = f"after “{shown(tokens[0][0], MOST_SIGNS - 8)}”"
+                text = _ended(f"after “{shown(tokens[0][0], MOST_SIGNS - 8)}”", sign)
                 return Label(text, tokens, sign, before.n_agreeing, n, chance_before)
         texts = list(dict.fromkeys(shown(text, MOST_SIGNS // 3) for text, _ in tokens))
         kind = _Agreement.of(ids, kinds, weights)
@@ -276,9 +292,10 @@ class _Naming:
             usual = self._kind_share(kind.first)
             if usual <= _MOST_OF_KIND:
                 text = listed(texts, MOST_SIGNS, f"{self._words.kind_name(kind.first)}: ")
+                text = _ended(text, sign)
                 chance_kind = usual**kind.n_agreeing
                 return Label(text, tokens, sign, kind.n_agreeing, n, chance_kind)
-        text = listed(texts, MOST_SIGNS, "mixed: ")
+        text = _ended(f"{listed(texts, MOST_SIGNS - len(_MIXED))}{_MIXED}", sign)
         return Label(text, tokens, sign, here.n_agreeing, n, chance, is_mixed=True)
 
     def _tokens(self, agreement: _Agreement) -> tuple[tuple[str, float], ...]:

@@ -19,6 +19,7 @@ NONE = -1
 _MOST_SIGNS = 20
 # A repeated sign is written once with its count from here on.
 _MOST_REPEATED = 4
+_BLANKS = {"␣": "space", "⏎": "new line", "⇥": "tab"}
 CAPITALS, CAPITALISED, NUMBERS = "CAPITALS", "Capitalised", "numbers"
 
 
@@ -54,6 +55,12 @@ def shown(text: str, most: int = _MOST_SIGNS) -> str:
         return f"{readable(bare[0])}×{len(bare)}"
     found = readable(bare)
     return found if len(found) <= most else f"{found[: most - 1]}…"
+
+
+def sign_and_name(text: str) -> str:
+    """A token's text in a label; what is blank by its sign and its name, such as ``␣ space``."""
+    found = shown(text)
+    return f"{found} {_BLANKS[found]}" if found in _BLANKS else found
 
 
 class Words:
@@ -156,10 +163,10 @@ def words_of(pieces: Pieces) -> Words:
 
 
 def listed(texts: Sequence[str], most: int, prefix: str = "") -> str:
-    """Texts one after another, as many as fit into ``most`` characters, with commas between; with
-    points between where a text has a comma."""
+    """Texts one after another, as many as fit into ``most`` characters. Points are between them: a
+    text may be a comma."""
     text = prefix
-    between = " · " if any("," in each for each in texts) else ", "
+    between = " · "
     for k, each in enumerate(texts):
         more = f"{text}{between if k else ''}{each}"
         if k and len(more) > most:

@@ -114,7 +114,7 @@ def strongest_labels(one: Poles, n: int = 3) -> str:
     is_judged = one.n_distinct is not None
     shown = [k for k in one.distinct_first if one.poles[k].distinct or not is_judged]
     labels = list(dict.fromkeys(label for k in shown if (label := one.poles[k].label)))
-    clear = [label for label in labels if not label.startswith("mixed")]
+    clear = [label for label in labels if "(mixed)" not in label]
     return " · ".join(clear[:n] or labels[:1])
 
 

@@ -48,14 +48,14 @@ def test_the_spelling_is_the_most_frequent_one(words: Words) -> None:
 def test_the_label_is_of_the_stronger_end(words: Words) -> None:
     fires = 2.0 * words.where("name") - 9.0 * words.where(" self")
     found = label_of(words, fires)
-    assert (found.text, found.sign) == ("self", -1)
+    assert (found.text, found.sign) == ("self ↓", -1)
     found = label_of(words, -fires)
     assert (found.text, found.sign) == ("self", 1)
 
 
 def test_two_words_are_both_told(words: Words) -> None:
     found = label_of(words, 5.0 * words.where("name", " self"))
-    assert set(found.text.split(", ")) == {"name", "self"}
+    assert set(found.text.split(" · ")) == {"name", "self"}
     assert not found.is_mixed
 
 
@@ -84,7 +84,7 @@ def test_what_does_not_agree_is_mixed(words: Words) -> None:
     fires = np.where(rng.random(len(words.ids)) < 0.02, 5.0, 0.0) * ~words.where(" the")
     found = label_of(words, fires)
     assert found.is_mixed
-    assert found.text.startswith("mixed: ")
+    assert found.text.endswith(" (mixed)")
     assert len(found.text) <= 24
 
 
@@ -112,7 +112,11 @@ def test_stronger_examples_weigh_more(words: Words) -> None:
 
 def test_what_cannot_be_seen_is_written_by_signs(words: Words) -> None:
     assert label_of(words, 5.0 * words.where("        ")).text == "␣×8"
-    assert label_of(words, 5.0 * words.where("\n", "\n\n    ")).text in ("⏎", "⏎⏎␣␣␣␣", "⏎⏎")
+    assert label_of(words, 5.0 * words.where("\n", "\n\n    ")).text in (
+        "⏎ new line",
+        "⏎⏎␣␣␣␣",
+        "⏎⏎",
+    )
     assert word_of("\n") == word_of("\n\n    ") != word_of("    ")
     assert shown("x" * 50) == "x×50"
     assert len(shown("abc" * 20)) == 20
@@ -155,7 +159,7 @@ def test_a_group_has_the_label_of_its_members_together(words: Words) -> None:
     examples = words.examples(fires)
     found = group_label(examples, words.pieces, [0, 1])
     assert found is not None
-    assert found.text.split(", ")[0] == "self"
+    assert found.text.split(" · ")[0] == "self"
     # Places, each once: the second neuron's may be the first's.
     assert 10 <= found.n_examples <= 20
     # Members that fire against each other, turned to one end.
