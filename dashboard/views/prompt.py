@@ -53,8 +53,8 @@ class Pair:
     def values(self, scene: Scene, which: int) -> NDArray[np.float32]:
         """(R, N) activations of one of the two; 0 where it has no token."""
         places = self.places[which]
-        found = self.runs[which].activations[scene.layer, scene.site][np.maximum(places, 0)]
-        found = found.astype(np.float32)
+        values = self.runs[which].activations[scene.layer, scene.site]
+        found = values[np.maximum(places, 0)].astype(np.float32)
         found[places < 0] = 0
         return found
 
