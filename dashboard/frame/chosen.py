@@ -1,4 +1,4 @@
-"""What several pages show of the selection: the chosen neuron, marked ones, the map beside."""
+"""What several pages show of the selection: the layout, the chosen neuron, marked ones."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from dashboard.drawing.text import neuron_name, number
 from dashboard.state import session
 from dashboard.state.loading import known_poles, moments_at
-from dashboard.state.scene import Scene
+from dashboard.state.scene import Scene, usual_layout
 from projector.sites import SITES
 from pruning.poles.poles import Poles
+
+# What an objective places by, in a word.
+_OBJECTIVES = {"stress": "Distances", "neighbours": "Neighbours", "linear": "Linear order"}
 
 
 def sites_beside(scene: Scene, known: Container[tuple[int, str]]) -> list[str]:
@@ -31,6 +34,45 @@ def sites_beside(scene: Scene, known: Container[tuple[int, str]]) -> list[str]:
     found = sorted((scene.site, beside), key=list(SITES).index)
     st.session_state["pair of sites"] = tuple(found)
     return found
+
+
+def choose_layout(scene: Scene) -> None:
+    """Draw the choice of a layout, on pages that show a map; nothing where there is one alone."""
+    names = list(scene.projection.layouts)
+    if len(names) < 2:
+        return
+    session.bind("layout", scene.layout)
+    st.segmented_control(
+        "Layout",
+        names,
+        format_func={name: _layout_words(scene, name) for name in names}.__getitem__,
+        key="layout",
+        on_change=lambda: _change_layout(scene),
+        required=True,
+        help="How neurons were placed: by which objective, in how many dimensions. "
+        "`projector layout` adds more.",
+    )
+
+
+def _layout_words(scene: Scene, name: str) -> str:
+    """A layout in words, such as ``Neighbours, 2-D``; its name where two would read alike."""
+    words = {
+        each: f"{_OBJECTIVES.get(made.settings.objective, made.settings.objective.capitalize())}, "
+        f"{made.settings.dim}-D"
+        for each, made in scene.projection.layouts.items()
+    }
+    return words[name] if list(words.values()).count(words[name]) == 1 else name
+
+
+def _change_layout(scene: Scene) -> None:
+    """Another layout under the same selection: only poles found on a map are of its layout."""
+    name = st.session_state["layout"]
+    settings = session.pole_settings(scene.projection, scene.layer, scene.site)
+    is_of_map = settings.space == "positions"
+    session.change(
+        layout=None if name == usual_layout(scene.projection) else name,
+        pole=None if is_of_map else session.current().pole,
+    )
 
 
 def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.drawing.text import LABELS
 from dashboard.frame.side.importing import show_import
 from dashboard.frame.side.links import check_details, check_place
 from dashboard.frame.side.search import show_search
@@ -76,7 +75,7 @@ def choose_scene(settings: Settings) -> Scene | None:
             raise
         show_search(found[name], projection)
         chosen = session.current()
-        layout = _choose_layout(projection)
+        layout = _layout_of(projection)
         layer, site = _choose_map(projection)
         scene = Scene(
             settings=settings,
@@ -107,29 +106,14 @@ def _fill_in(**shown: Any) -> None:
     session.change(**shown, **kept)
 
 
-def _choose_layout(projection: Projection) -> str:
-    """Which positions are shown; a choice where there are several."""
-    names, chosen = list(projection.layouts), session.current().layout
-    usual = usual_layout(projection)
-    if chosen is not None and chosen not in names:
-        session.say(f"This projection has no layout {chosen[:80]}: {usual} is shown.")
-        session.change(layout=None)
-    name = chosen if chosen in names else usual
-    if len(names) > 1:
-        session.bind("choose layout", name)
-        st.selectbox(
-            LABELS["layout"],
-            names,
-            key="choose layout",
-            on_change=lambda: session.change(
-                layout=None
-                if st.session_state["choose layout"] == usual
-                else st.session_state["choose layout"]
-            ),
-            help="How neurons were placed: by which objective, in how many dimensions. "
-            "`projector layout` adds more.",
-        )
-    return name
+def _layout_of(projection: Projection) -> str:
+    """Which positions are shown; pages that show a map have a choice of it."""
+    chosen, usual = session.current().layout, usual_layout(projection)
+    if chosen is None or chosen in projection.layouts:
+        return chosen or usual
+    session.say(f"This projection has no layout {chosen[:80]}: {usual} is shown.")
+    session.change(layout=None)
+    return usual
 
 
 def _choose_map(projection: Projection) -> tuple[int, str]:

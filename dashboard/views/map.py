@@ -16,6 +16,7 @@ from dashboard.drawing.text import neuron_name, page_text
 from dashboard.drawing.trust import trust_figures
 from dashboard.frame import exports
 from dashboard.frame.chosen import (
+    choose_layout,
     poles_shown,
     show_chosen,
     show_marked,
@@ -25,7 +26,7 @@ from dashboard.neuron_facts import neighbours
 from dashboard.state import session
 from dashboard.state.loading import correlation_at, moments_at, points_at, poles_at
 from dashboard.state.naming import labels_at, pole_names, snippets_at
-from dashboard.state.scene import Scene, usual_layout
+from dashboard.state.scene import Scene
 from projector.errors import UserError
 from projector.layouts.registry import OBJECTIVES
 from projector.projection.verdict import verdict
@@ -37,8 +38,6 @@ USUAL_COLOR = "pole"
 _HEIGHT = 600
 # Texts of more neurons are longer to send than a map may take to be there.
 _MOST_SNIPPETS = 8_000
-# What an objective places by, in a word.
-_OBJECTIVES = {"stress": "Distances", "neighbours": "Neighbours", "linear": "Linear order"}
 
 
 def show(scene: Scene) -> None:
@@ -58,17 +57,7 @@ def _choose(scene: Scene) -> tuple[list[str], str, str]:
     """What is drawn, and how: the sites, what colours them and what sizes them."""
     chosen = session.current()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        layouts = {name: _layout_words(scene, name) for name in scene.projection.layouts}
-        if len(layouts) > 1:
-            session.bind("map layout", scene.layout)
-            st.segmented_control(
-                "Layout",
-                list(layouts),
-                format_func=layouts.__getitem__,
-                key="map layout",
-                on_change=lambda: _change_layout(scene),
-                required=True,
-            )
+        choose_layout(scene)
         color = chosen.color if chosen.color in coloring.COLORS else USUAL_COLOR
         session.bind("map colour", color)
         st.selectbox(
@@ -98,27 +87,6 @@ def _choose(scene: Scene) -> tuple[list[str], str, str]:
             both = st.toggle(f"Show the {site_words(other)} too", key="map beside")
             sites = sites if both else [scene.site]
     return sites, color, size
-
-
-def _layout_words(scene: Scene, name: str) -> str:
-    """A layout in words, such as ``Neighbours, 2-D``; its name where two would read alike."""
-    words = {
-        each: f"{_OBJECTIVES.get(made.settings.objective, made.settings.objective.capitalize())}, "
-        f"{made.settings.dim}-D"
-        for each, made in scene.projection.layouts.items()
-    }
-    return words[name] if list(words.values()).count(words[name]) == 1 else name
-
-
-def _change_layout(scene: Scene) -> None:
-    """Another layout under the same selection: only poles found on a map are of its layout."""
-    name = st.session_state["map layout"]
-    settings = session.pole_settings(scene.projection, scene.layer, scene.site)
-    is_of_map = settings.space == "positions"
-    session.change(
-        layout=None if name == usual_layout(scene.projection) else name,
-        pole=None if is_of_map else session.current().pole,
-    )
 
 
 def _find_poles(scene: Scene, sites: list[str]) -> None:

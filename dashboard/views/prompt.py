@@ -21,7 +21,7 @@ from dashboard.drawing.encoding import Frames, frames_of, scale_of
 from dashboard.drawing.legend import Legend
 from dashboard.drawing.text import color_scale, neuron_name, number, page_text, shares_list
 from dashboard.frame import asking
-from dashboard.frame.chosen import marked_of, show_chosen, show_marked, sites_beside
+from dashboard.frame.chosen import choose_layout, marked_of, show_chosen, show_marked, sites_beside
 from dashboard.frame.text_colors import TextColors, choose_text_colors
 from dashboard.prompts import Run, align, recall, store
 from dashboard.state import session
@@ -193,6 +193,7 @@ def _draw(
     def rest(at: int) -> None:
         session.change(token=at)
 
+    choose_layout(scene)
     if colors is not None:
         st.html(color_scale(colors.label, colors.scale))
     view = View(

@@ -61,6 +61,8 @@ def test_a_prompt_plays(page: Page, app: App) -> None:
     run_prompt(page, "kalo mi tenra", n_new=8)
     assert wait_for_map(page)["renderer"] == "canvas"
     rest(page)
+    page.keyboard.press("Home")
+    until(lambda: drawn(page)["token"] == "0")
     first = page.locator(".neuron-map .stage").screenshot()
     page.keyboard.press("ArrowRight")
     until(lambda: drawn(page)["token"] == "1")

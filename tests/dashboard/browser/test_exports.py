@@ -96,6 +96,11 @@ def test_a_prompt_is_saved_with_its_tokens(
     alone, watch = _open_alone(browser, _save(page, _button(page, "HTML"), tmp_path))
     assert wait_for_map(alone)["shown"] == shown
     assert text in "".join(alone.locator(".neuron-map .token").all_inner_texts())
+    # It opens on the last token, as the page did.
+    last = alone.locator(".neuron-map .token").count() - 1
+    assert drawn(alone)["token"] == str(last)
+    alone.keyboard.press("Home")
+    until(lambda: drawn(alone)["token"] == "0")
     alone.keyboard.press("ArrowRight")
     until(lambda: drawn(alone)["token"] == "1")
     alone.keyboard.press(" ")

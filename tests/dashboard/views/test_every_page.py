@@ -46,6 +46,8 @@ def test_every_page_shows_every_kind_of_model(family: str, page: str, open_page:
     assert at.sidebar.selectbox(key="choose projection").options == sorted(FAMILIES)
     assert "40 neurons" in at.sidebar.caption[0].value
     if page == "map":
+        at.toggle(key="map beside").set_value(True).run()
+        assert errors(at) == []
         panels = maps_of(at)[0]["panels"]
         assert [len(decoded(each["values"], np.uint8, -1)) for each in panels] == [40, 24]
 

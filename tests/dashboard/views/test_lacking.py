@@ -73,7 +73,7 @@ def test_dead_and_broken_neurons_are_told(
     figures = Projection.load(own / DECODER).figures(1, "mlp_post")
     assert list(figures.dead_neurons) == [5]
     assert list(figures.nonfinite_neurons) == [9]
-    for neuron, says in ((5, "dead"), (9, "not finite")):
+    for neuron, says in ((5, "dead"), (9, "isn't finite")):
         params = {"projection": DECODER, "layer": 1, "site": "mlp_post", "neuron": neuron}
         at = start(own, "neuron", **params).run()
         assert errors(at) == []

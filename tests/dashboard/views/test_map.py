@@ -240,8 +240,9 @@ def test_an_objective_that_is_registered_is_shown_as_any_other(
         replace(loaded, layouts=layouts).save(own / DECODER, force=True)
         at = start(own, "map", projection=DECODER, layout=other.settings.name).run()
         assert errors(at) == []
-        assert at.sidebar.selectbox(key="choose layout").options == [first, "fake-3d"]
-        assert at.sidebar.selectbox(key="choose layout").value == "fake-3d"
+        control = at.segmented_control(key="layout")
+        assert control.options == ["Distances, 3-D", "Fake, 3-D"]
+        assert control.value == "fake-3d"
         assert any(each.value.endswith(fake.read) for each in at.caption)
     finally:
         del OBJECTIVES[fake.name]
@@ -292,7 +293,7 @@ def test_another_layout_keeps_the_selection(copied: Callable[..., Path], start: 
     assert errors(at) == []
     # The first in two dimensions is the usual one.
     assert maps_of(at)[0]["dim"] == 2
-    control = at.segmented_control(key="map layout")
+    control = at.segmented_control(key="layout")
     assert control.options == ["Distances, 3-D", "Distances, 2-D"]
     control.set_value(name).run()
     assert errors(at) == []
