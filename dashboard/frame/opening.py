@@ -12,7 +12,6 @@ from dashboard.state.settings import USUAL_PROJECTION, Settings
 from projector.fitting.pipeline import run
 from projector.fitting.preparing import prepare
 from projector.fitting.settings import FitSettings
-from projector.layouts.settings import Layout
 
 _TOKENS = 200_000
 
@@ -43,12 +42,10 @@ def show(settings: Settings) -> None:
 
 
 def _fit(settings: Settings, work: Work) -> None:
-    layout = Layout(dim=3)
     job = prepare(
         "bundled",
         "stdlib",
         FitSettings(max_tokens=_TOKENS),
-        layout,
         device=settings.device,
         dtype=settings.dtype,
         progress=work,

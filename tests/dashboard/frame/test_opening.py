@@ -14,6 +14,7 @@ from dashboard.frame import opening
 from dashboard.state.loading import forget_folders
 from projector.fitting.preparing import prepare
 from projector.fitting.settings import FitSettings
+from projector.layouts.settings import DEFAULT_LAYOUTS, parse_layouts
 from projector.projection.overview import FACTS_FILE
 from projector.projection.projection import Projection
 from tests.dashboard.conftest import DECODER, ENCODER, Open
@@ -55,7 +56,10 @@ def test_the_bundled_model_is_fitted_on_the_spot(
     at.button(key="fit now").click().run()
     assert errors(at) == []
     assert "Layer 0" in at.title[0].value
-    assert Projection.load(root / "demo").facts.corpus.n_tokens == 2000
+    made = Projection.load(root / "demo")
+    assert made.facts.corpus.n_tokens == 2000
+    # The layouts that the command line makes too.
+    assert list(made.layouts) == [each.name for each in parse_layouts(DEFAULT_LAYOUTS)]
 
 
 def test_a_folder_that_is_no_projection_says_what_it_lacks(
