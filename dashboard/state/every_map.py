@@ -126,7 +126,7 @@ def search_at(path: Path, text: str) -> Results:
             stamps.append((file.name, stamp_of(file)))
 
     def make(projection: Projection) -> Results:
-        with st.spinner("Searching …"):
-            return search(projection, path, text)
+        return search(projection, path, text)
 
-    return of_projection("search", path, text, tuple(stamps), make=make)
+    with st.spinner("Searching …"):
+        return of_projection("search", path, text, tuple(stamps), make=make)

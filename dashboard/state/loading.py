@@ -56,7 +56,7 @@ def kept(key: Key, make: Callable[[], T], most_age_s: float | None = None) -> T:
         if not place:
             place.append(st.empty())
         # A sign of life, at which a click ends the wait.
-        place[0].caption("Another session is at this; the page goes on when it is there …")
+        place[0].caption("Another session computes this; it is shown here as soon as it is ready.")
 
     try:
         return shelf().keep(key, make, most_age_s=most_age_s, waiting=waiting)
@@ -170,10 +170,11 @@ def order_at(path: Path, layer: int, site: str, by: str, layout: str) -> NDArray
     """Neurons in order; see :meth:`projector.projection.projection.Projection.order`."""
 
     def make(projection: Projection) -> NDArray[np.int64]:
-        with st.spinner("Ordering neurons …"):
-            return projection.order(layer, site, by, layout).numpy()
+        return projection.order(layer, site, by, layout).numpy()
 
-    return of_projection("order", path, layer, site, by, layout, make=make)
+    # Round the keeping, not in it: what is made is kept though the page is left meanwhile.
+    with st.spinner("Ordering neurons …"):
+        return of_projection("order", path, layer, site, by, layout, make=make)
 
 
 def cells_at(
@@ -290,11 +291,14 @@ def poles_at(path: Path, layer: int, site: str, layout: str, settings: PoleSetti
     """
 
     def find() -> Poles:
-        with st.spinner("Finding poles …"):
-            return _find_poles(path, projection_at(path), layer, site, layout, settings)
+        return _find_poles(path, projection_at(path), layer, site, layout, settings)
 
     saved = saved_poles_at(path, layout, settings).get((layer, site))
-    return saved or kept(_poles_key(path, layer, site, layout, settings), find)
+    if saved is not None:
+        return saved
+    # Round the keeping, not in it: what is found is kept though the page is left meanwhile.
+    with st.spinner("Finding poles …"):
+        return kept(_poles_key(path, layer, site, layout, settings), find)
 
 
 def own_layout(layout: str, settings: PoleSettings) -> str:

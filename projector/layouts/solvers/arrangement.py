@@ -1,8 +1,8 @@
 """The 1-D form: an order that places neurons that fire together side by side.
 
 Minimum linear arrangement with weights w_ij = (1 + ρ_ij)/2 is NP-hard, so the order is improved
-from good starts: the spectral order (Juvan & Mohar 1992) and the leaves of an average-linkage tree
-in their optimal order (Bar-Joseph, Gifford & Jaakkola 2001).
+from good starts: the spectral order (Juvan & Mohar 1992) and the leaves of an average-linkage tree,
+whose branches are turned so that like ends meet (Gruvaeus & Wainer 1972).
 """
 
 from __future__ import annotations
@@ -76,17 +76,39 @@ def spectral_order(correlation: Tensor) -> Tensor:
 
 
 def leaf_order(correlation: Tensor) -> Tensor:
-    """Leaves of the average-linkage tree of 1 − ρ, ordered so that neighbours are closest."""
+    """Leaves of the average-linkage tree of 1 − ρ, its branches turned so that like ends meet.
+
+    Where two branches join, of the four ways to turn them the one is taken whose touching neurons
+    are most correlated (Gruvaeus & Wainer 1972): O(N²) in all, where the optimal order of all
+    leaves (Bar-Joseph, Gifford & Jaakkola 2001) takes minutes on some layers of 1,500 neurons.
+    """
     n = correlation.shape[0]
     if n < 3:
         return torch.arange(n)
-    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
-    apart = dissimilarity(correlation.double().cpu())
-    condensed = squareform(apart.numpy(), checks=False)
-    tree = linkage(condensed, method="average", optimal_ordering=True)
-    return torch.from_numpy(leaves_list(tree).astype(np.int64))
+    apart = dissimilarity(correlation.double().cpu()).numpy()
+    joins = linkage(squareform(apart, checks=False), method="average")[:, :2].astype(np.int64)
+    return torch.from_numpy(_turned_leaves(joins, apart))
+
+
+def _turned_leaves(joins: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """The (N,) leaves of a tree, each join's two branches turned so that the nearest ends touch.
+
+    Args:
+        joins: (N − 1, 2) numbers of the branches that are joined: a leaf, or N + an earlier join.
+        apart: (N, N) distances.
+    """
+    rows = {k: np.array([k]) for k in range(len(apart))}
+    for number, (first, second) in enumerate(joins.tolist(), start=len(apart)):
+        left, right = rows.pop(first), rows.pop(second)
+        ends = apart[np.ix_(left[[0, -1]], right[[0, -1]])]
+        left_end, right_end = divmod(int(ends.argmin()), 2)
+        rows[number] = np.concatenate(
+            [left if left_end else left[::-1], right[::-1] if right_end else right]
+        )
+    return rows[len(apart) + len(joins) - 1]
 
 
 def arrange(correlation: Tensor) -> Arrangement:

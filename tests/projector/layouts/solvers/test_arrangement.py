@@ -7,6 +7,8 @@ import math
 
 import pytest
 import torch
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from projector.layouts.costs import arrangement_cost
@@ -14,6 +16,7 @@ from projector.layouts.solvers import arrangement as room
 from projector.layouts.solvers.arrangement import (
     arrange,
     improve_order,
+    leaf_order,
     positions_of,
     random_order_cost,
     ranks_of,
@@ -45,6 +48,26 @@ def test_a_planted_chain_is_recovered(n: int) -> None:
     rho, shuffle = planted_chain(n)
     assert is_chain(arrange(rho).order, shuffle)
     assert is_chain(improve_order(torch.randperm(12), planted_chain(12)[0]), planted_chain(12)[1])
+
+
+def test_leaves_keep_groups_together() -> None:
+    n, shuffle = 40, torch.randperm(40, generator=torch.Generator().manual_seed(3))
+    group = torch.arange(n) // 10
+    rho = torch.where(group[:, None] == group, 0.8, 0.0).fill_diagonal_(1.0)
+    found = shuffle[leaf_order(rho[shuffle][:, shuffle])]
+    assert sorted(found.tolist()) == list(range(n))
+    assert len(group[found].diff().nonzero()) == 3
+
+
+def test_turned_leaves_are_nearer_than_the_trees_own() -> None:
+    for seed in range(5):
+        rho = random_correlation(60, seed)
+        apart = (1 - rho).fill_diagonal_(0)
+        order = leaf_order(rho)
+        tree = linkage(squareform(apart.numpy(), checks=False), method="average")
+        plain = torch.from_numpy(leaves_list(tree).astype("int64"))
+        assert sorted(order.tolist()) == list(range(60))
+        assert apart[order[:-1], order[1:]].sum() < apart[plain[:-1], plain[1:]].sum()
 
 
 def test_a_planted_chain_is_recovered_by_training() -> None:
