@@ -10,6 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# What rows and columns can be ordered by.
+ORDERS = {
+    "leaf": "Tree of groups",
+    "linear": "Linear projection",
+    "pole": "Pole",
+    "spectral": "Spectral",
+    "index": "Unsorted",
+}
+USUAL_ORDER = "leaf"
 MOST_CELLS = 512
 _MOST_NAMED = 4
 # Members of a group in its longest stretch, and neurons of the stretch that are members, at least.

@@ -40,6 +40,7 @@ def heatmap_figure(
     *,
     names: Sequence[str] = (),
     brackets: Sequence[Bracket] = (),
+    group_colors: Sequence[int] = (),
     n_signs: int = 0,
     dark: bool = False,
 ) -> go.Figure:
@@ -49,6 +50,7 @@ def heatmap_figure(
         name: of the map, such as ``L3``.
         names: what each neuron fires on, for the hover text; none where it is not known.
         brackets: groups, drawn at the right.
+        group_colors: of each group by its number, as for :func:`tree_figure`.
         n_signs: of what they are called, as many are written beside them; 0 for none.
     """
     # Plotly reads its own HTML in every text.
@@ -105,7 +107,9 @@ def heatmap_figure(
         # Zoom stays while a click changes what is marked.
         uirevision=f"{name} {len(rows)}",
     )
-    _draw_brackets(figure, brackets, len(rows), n_signs)
+    table = palette.groups(dark=dark)
+    shades = [palette.hex_of(table, _color_of(each.group, group_colors)) for each in brackets]
+    _draw_brackets(figure, brackets, shades, len(rows), n_signs)
     return figure
 
 
@@ -127,13 +131,15 @@ def _color_bar(limit: float) -> dict[str, Any]:
 
 
 def _draw_brackets(
-    figure: go.Figure, brackets: Sequence[Bracket], n_rows: int, n_signs: int
+    figure: go.Figure,
+    brackets: Sequence[Bracket],
+    colors: Sequence[str],
+    n_rows: int,
+    n_signs: int,
 ) -> None:
     """Groups at the right of the picture; of names that would lie on one another, the first."""
-    table = palette.groups()
     free_from = -np.inf
-    for each in brackets:
-        color = palette.hex_of(table, int(palette.group_index(np.array([each.group]))[0]))
+    for each, color in zip(brackets, colors, strict=True):
         low, high = each.first - 0.5, each.last + 0.5
         figure.add_shape(
             type="path",
@@ -160,13 +166,20 @@ def _draw_brackets(
         )
 
 
-def tree_figure(tree: CondensedTree, *, dark: bool = False) -> go.Figure:
-    """The condensed tree, drawn as bars of what lives at each density."""
-    table = palette.groups()
+def tree_figure(
+    tree: CondensedTree, colors: Sequence[int] = (), *, dark: bool = False
+) -> go.Figure:
+    """The condensed tree, drawn as bars of what lives at each density.
+
+    Args:
+        colors: of each pole by its number, as the map has it: an index of
+            :func:`dashboard.drawing.palette.groups`.
+    """
+    table = palette.groups(dark=dark)
     figure = go.Figure()
     for branch in tree.branches:
         color = (
-            palette.hex_of(table, int(palette.group_index(np.array([branch.pole]))[0]))
+            palette.hex_of(table, _color_of(branch.pole, colors))
             if branch.pole is not None
             else ("#4a4f57" if dark else "#c6cacf")
         )
@@ -193,13 +206,18 @@ def tree_figure(tree: CondensedTree, *, dark: bool = False) -> go.Figure:
     return figure
 
 
+def _color_of(pole: int, colors: Sequence[int]) -> int:
+    """The index of a pole's colour: as given, or by its number."""
+    return colors[pole] if pole < len(colors) else int(palette.group_index(np.array([pole]))[0])
+
+
 def _density_range(tree: CondensedTree) -> list[float] | None:
-    """From a little before the first split on, downwards."""
+    """From a little before the first split on, or from 0, downwards: a density is never below."""
+    last = max((max(branch.outline_y) for branch in tree.branches), default=0.0)
     if len(tree.branches) < 2:
-        return None
+        return [last, 0.0] if last > 0 else None
     first = min(min(branch.outline_y) for branch in tree.branches[1:])
-    last = max(max(branch.outline_y) for branch in tree.branches)
-    return [last, first - 0.3 * (last - first)]
+    return [last, max(0.0, first - 0.3 * (last - first))]
 
 
 def histogram_figure(counts: NDArray[np.integer], edges: NDArray[np.floating]) -> go.Figure:

@@ -7,8 +7,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import streamlit as st
-
 from dashboard.overview import Flat, flatten
 from dashboard.state.loading import (
     kept,
@@ -16,17 +14,13 @@ from dashboard.state.loading import (
     of_projection,
     projection_at,
     saved_poles_at,
-    stamp_of,
     stamp_of_projection,
 )
 from dashboard.state.shelf import Key, shelf
 from projector.errors import UserError
-from projector.naming.search import Results, search
 from projector.projection.projection import Projection
-from projector.projection.writing import NAMES_FILE
 from projector.sites import MapKey
 from projector.statistics.organisation import Organisation
-from pruning.poles.files import POLES_FOLDER
 from pruning.poles.poles import Poles, PoleSettings, usual_settings
 
 
@@ -111,22 +105,3 @@ def _saved_poles(
         if key in files[settings]:
             found[key] = files[settings][key]
     return found
-
-
-def search_at(path: Path, text: str) -> Results:
-    """The neurons and poles of all layers that fire on a text, the strongest first.
-
-    Raises:
-        UserError: see :func:`projector.naming.search.search`.
-    """
-    stamps = []
-    for file in (path / NAMES_FILE, *sorted((path / POLES_FOLDER).glob("*.json"))):
-        # One may go at this moment, or not be there at all.
-        with suppress(UserError):
-            stamps.append((file.name, stamp_of(file)))
-
-    def make(projection: Projection) -> Results:
-        return search(projection, path, text)
-
-    with st.spinner("Searching …"):
-        return of_projection("search", path, text, tuple(stamps), make=make)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import streamlit as st
 
 from dashboard.state.loading import correlation_at, of_projection, projection_at, stamp_of
 from projector.errors import UserError
@@ -78,11 +79,17 @@ def pole_names(path: Path, poles: Poles, layout: str | None = None) -> tuple[str
     Args:
         layout: on whose maps the poles were found; None is the projection's first.
     """
-    names, found = names_at(path), []
-    for k, pole in enumerate(poles.poles):
-        name = names.poles.get(pole_key(path, poles, k, layout)) if names.poles else None
-        found.append(name or pole.label or _pole_label(path, poles, k) or "")
-    return tuple(found)
+    return tuple(
+        saved_pole_name(path, poles, k, layout) or _pole_label(path, poles, k) or ""
+        for k in range(len(poles.poles))
+    )
+
+
+def saved_pole_name(path: Path, poles: Poles, number: int, layout: str | None = None) -> str | None:
+    """What a pole is called by the user, or by the file of the poles; nothing is computed."""
+    names = names_at(path).poles
+    name = names.get(pole_key(path, poles, number, layout)) if names else None
+    return name or poles.poles[number].label
 
 
 def pole_key(path: Path, poles: Poles, number: int, layout: str | None = None) -> PoleKey:
@@ -140,7 +147,8 @@ def found_at(path: Path, text: str) -> Results:
     folder = path / POLES_FOLDER
     poles = tuple((each.name, _stamp(each)) for each in sorted(folder.glob("*.json")))
     key = (text, _stamp(path / NAMES_FILE), poles)
-    return of_projection("found", path, *key, make=lambda p: search(p, path, text))
+    with st.spinner("Searching …"):
+        return of_projection("found", path, *key, make=lambda p: search(p, path, text))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

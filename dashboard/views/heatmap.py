@@ -7,8 +7,9 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard.components.plot_clicks import hear_clicks
-from dashboard.drawing.cells import MOST_CELLS, Bracket, Cells, brackets_of
+from dashboard.drawing.cells import MOST_CELLS, ORDERS, USUAL_ORDER, Bracket, Cells, brackets_of
 from dashboard.drawing.figures import heatmap_figure
+from dashboard.drawing.legend import colors_of
 from dashboard.drawing.text import neuron_name, number
 from dashboard.frame.chosen import poles_shown, show_marked
 from dashboard.frame.exports import offer_figure
@@ -21,14 +22,6 @@ from projector.sites import site_words
 from pruning.poles.poles import Poles
 
 TITLE, ICON, PATH = "Heatmap", ":material/grid_on:", "heatmap"
-ORDERS = {
-    "leaf": "Tree of groups",
-    "linear": "Linear projection",
-    "pole": "Pole",
-    "spectral": "Spectral",
-    "index": "Unsorted",
-}
-USUAL_ORDER = "leaf"
 _LIMITS: list[str | float] = ["auto", 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]
 _COMPARED = "compared neurons"
 # Of a group's name at the side of the picture.
@@ -61,12 +54,7 @@ def show(scene: Scene) -> None:
 
 def _choose() -> tuple[str, str | float, bool]:
     """The order, the end of the colours, and whether the unsorted picture is shown too."""
-    chosen = session.current().order
-    if chosen is not None and chosen not in ORDERS:
-        session.say(f"There is no order {chosen[:80]}; this is {ORDERS[USUAL_ORDER]}.")
-        session.change(order=None)
-        chosen = None
-    session.bind("order", chosen or USUAL_ORDER)
+    session.bind("order", session.current().order or USUAL_ORDER)
     session.keep("heatmap limit", "auto")
     session.keep("heatmap unsorted", False)
     columns = st.columns([2, 2, 2], vertical_alignment="bottom")
@@ -144,6 +132,7 @@ def _draw(
         session.current().marked,
         names=labels_at(scene.path, scene.layer, scene.site),
         brackets=_brackets(scene, cells, poles) if poles is not None and is_sorted else (),
+        group_colors=() if poles is None else colors_of(poles).tolist(),
         n_signs=_N_SIGNS if poles is not None and alone else 0,
         dark=st.context.theme.type == "dark",
     )

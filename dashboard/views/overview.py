@@ -21,6 +21,7 @@ from dashboard.state.every_map import (
     organisation_known,
     small_maps_at,
 )
+from dashboard.state.naming import saved_pole_name
 from dashboard.state.scene import Scene
 from projector.sites import MapKey, site_words
 from projector.statistics.organisation import Organisation, most_organised
@@ -155,16 +156,17 @@ def _show_groups(scene: Scene, found: Mapping[MapKey, Poles]) -> None:
     half = -(-len(shown) // 2)
     for number_, group in enumerate(shown):
         with left if number_ < half else right:
-            _show_group(group)
+            _show_group(scene, group, found[group.layer, group.site])
     if len(groups) > _N_GROUPS:
         st.toggle(f"Show {len(groups)} groups", key="all groups")
     if not any(group.pole.label for group in groups):
         st.caption(_why_no_label(scene))
 
 
-def _show_group(group: Group) -> None:
+def _show_group(scene: Scene, group: Group, poles: Poles) -> None:
     pole = group.pole
-    name = f"Group {group.number}" if pole.label is None else pole.label
+    name = saved_pole_name(scene.path, poles, group.number, scene.layout)
+    name = name or f"Group {group.number}"
     facts = [f"{neuron_name(group.layer, group.site)}, {pole.size} neurons"]
     if pole.within_rho is not None:
         facts.append(f"ρ {number(pole.within_rho, '.2f')}")

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.drawing.figures import tree_figure
+from dashboard.drawing.legend import colors_of
 from dashboard.drawing.tables import typeset
 from dashboard.drawing.text import LABELS, neuron_name, number
 from dashboard.frame.ablating import show_ablation
@@ -66,6 +67,7 @@ def show(scene: Scene) -> None:
         with left, session.problems():
             tree = tree_figure(
                 tree_at(scene.path, scene.layer, scene.site, scene.layout, settings),
+                colors_of(found).tolist(),
                 dark=st.context.theme.type == "dark",
             )
             st.plotly_chart(tree, key="condensed tree")

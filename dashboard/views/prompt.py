@@ -232,8 +232,13 @@ def _draw(
 
 
 def _token(usual: int, n_tokens: int) -> int:
+    """The token that is looked at, from 0; what a link can't mean is said."""
     chosen = session.current().token
-    return max(0, min(usual if chosen is None else chosen, n_tokens - 1))
+    if chosen is not None and chosen >= n_tokens:
+        session.note(f"The prompt has no token {chosen + 1:,}: token {usual + 1:,} is shown.")
+        session.change(token=None)
+        return usual
+    return usual if chosen is None else chosen
 
 
 def _first_difference(pair: Pair) -> int:

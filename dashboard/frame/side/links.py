@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dashboard.drawing import coloring
+from dashboard.drawing.cells import ORDERS, USUAL_ORDER
 from dashboard.frame.chosen import poles_shown
 from dashboard.state import session
 from dashboard.state.scene import Scene
@@ -70,6 +71,11 @@ def check_details(scene: Scene) -> None:
             f"The map has no colouring '{_cut(chosen.color)}': points are coloured as usual."
         )
         session.change(color=None)
+    if chosen.order is not None and chosen.order not in ORDERS:
+        session.note(
+            f"The heatmap has no order '{_cut(chosen.order)}': '{ORDERS[USUAL_ORDER]}' is used."
+        )
+        session.change(order=None)
     # Where poles are not known yet, a later run of the page asks again.
     poles = None if chosen.pole is None else poles_shown(scene, scene.site)
     if poles is not None and chosen.pole is not None and chosen.pole >= len(poles.poles):

@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard.drawing.text import neuron_name, page_text
 from dashboard.state import session
-from dashboard.state.every_map import search_at
+from dashboard.state.naming import found_at
 from dashboard.state.selection import parse_neuron
 from projector.errors import UserError
 from projector.naming.search import Result
@@ -84,7 +84,7 @@ def _show_results(folder: Path, projection: Projection, text: str) -> None:
             "searched by text. Make it again with `projector fit`, which keeps them."
         )
         return
-    found = search_at(folder, text)
+    found = found_at(folder, text)
     if not found.results:
         st.caption(session.plain(_sentence(found.message or f"nothing fires on '{text[:40]}'")))
         return

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.drawing.cells import Cells, cells_of, usual_limit
-from dashboard.drawing.figures import heatmap_figure
+from dashboard.drawing import palette
+from dashboard.drawing.cells import Bracket, Cells, cells_of, usual_limit
+from dashboard.drawing.figures import heatmap_figure, tree_figure
+from pruning.poles.tree import Branch, CondensedTree
 
 
 def correlations(n: int, seed: int = 0) -> np.ndarray:
@@ -101,3 +103,34 @@ def test_a_box_on_cells_of_many_chooses_all_of_their_neurons() -> None:
     # Three to a cell; the last has two.
     assert within(order, [{"x": [1, 2]}]) == sorted(order[3:9].tolist())
     assert within(order, [{"y": [365.9, 900]}]) == sorted(order[1098:].tolist())
+
+
+def condensed(first: float, last: float) -> CondensedTree:
+    """All neurons, then two poles, with densities from the first split to the end."""
+
+    def branch(pole: int | None, low: float, high: float) -> Branch:
+        return Branch(pole, (0.0, 4.0, 4.0, 0.0), (low, low, high, high), 4)
+
+    return CondensedTree(
+        (branch(None, 0.0, first), branch(0, first, last), branch(1, first, last / 2 + first / 2))
+    )
+
+
+@pytest.mark.parametrize("last", [2.0, 70.0])
+def test_the_tree_s_axis_has_no_density_below_zero(last: float) -> None:
+    figure: Any = tree_figure(condensed(1.0, last))
+    bottom, top = figure.layout.yaxis.range
+    assert bottom == last
+    assert 0 <= top < 1
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_groups_have_the_map_s_colours_in_the_tree_and_beside_the_heatmap(dark: bool) -> None:
+    table = palette.groups(dark=dark)
+    expected = [palette.hex_of(table, index) for index in (2, 1)]
+    figure: Any = tree_figure(condensed(1.0, 2.0), (2, 1), dark=dark)
+    assert [trace.fillcolor for trace in figure.data[1:]] == expected
+    cells = cells_of(correlations(6), np.arange(6))
+    brackets = (Bracket(0, 2, "a", 0), Bracket(3, 5, "b", 1))
+    drawn: Any = heatmap_figure(cells, 0.5, "L3", brackets=brackets, group_colors=(2, 1), dark=dark)
+    assert [shape.line.color for shape in drawn.layout.shapes] == expected

@@ -169,6 +169,7 @@ def notes(at: AppTest) -> list[str]:
         ({"pole": 999, "grouping": GROUPING}, ["no pole 999"], ("pole",)),
         ({"grouping": "correlation,99"}, ["'correlation,99' can't be read"], ("grouping",)),
         ({"color": "plaid"}, ["no colouring 'plaid'"], ("color",)),
+        ({"order": "sideways"}, ["no order 'sideways'", "Tree of groups"], ("order",)),
         ({"model": "models/moon"}, ["no model 'models/moon'"], ("model",)),
         ({"marked": "2-99"}, ["60 of the marked"], ()),
         ({"isolate": 500}, ["no neuron 500"], ("isolate",)),

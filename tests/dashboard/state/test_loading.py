@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dashboard.state import every_map, loading
-from dashboard.state.every_map import search_at
+from dashboard.state import loading, naming
 from dashboard.state.loading import order_at, poles_at
+from dashboard.state.naming import found_at
 from projector.projection.projection import Projection
 from pruning.poles.poles import PoleSettings
 from tests.dashboard.conftest import DECODER
@@ -40,7 +40,7 @@ def spinner_of_a_page_that_is_left(text: str) -> Iterator[None]:
                 path, 1, "mlp_post", LAYOUT, PoleSettings("correlation", 4, None, "eom", 0.37)
             ),
         ),
-        (every_map, "search", lambda path: search_at(path, "of")),
+        (naming, "search", lambda path: found_at(path, "of")),
     ],
 )
 def test_what_was_made_is_kept_though_the_page_was_left(

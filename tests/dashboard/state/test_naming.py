@@ -56,7 +56,7 @@ def poles_of(path: Path, *groups: list[int], label: str | None = None) -> Poles:
 
 def test_a_users_name_comes_before_what_examples_say(path: Path) -> None:
     found = labels_at(path, 0, SITE)
-    assert found[3:7] == ("self", "self", "self", "method")
+    assert found[3:7] == ("self", "self", "self ↓", "method")
     label = computed_labels_at(path, 0, SITE)[5]
     assert label is not None
     assert label.sign == -1

@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.overview import flatten
+from dashboard.state.naming import name_pole
 from dashboard.state.shelf import shelf
 from projector.projection.overview import STATISTICS_FILE
 from projector.projection.projection import Projection
@@ -70,6 +71,13 @@ def test_groups_are_coloured_and_named_once_they_are_known(
     assert 0 < len(links) <= 6
     assert "pole=0" in links[0].query_string
     assert "layer=1" in links[0].query_string
+    # The user's own name counts.
+    name_pole(own / DECODER, poles, 0, "mine *")
+    at.run()
+    assert errors(at) == []
+    named = [each.proto for each in at.get("page_link") if "mine" in each.proto.label]  # type: ignore[union-attr]
+    assert ["pole=0" in each.query_string for each in named] == [True]
+    assert "**mine \\***" in named[0].label
 
 
 @pytest.mark.parametrize("options", [("--dim", "1"), ("--dim", "2"), ("--objective", "linear")])

@@ -101,6 +101,14 @@ def test_a_prompt_opens_on_its_last_token(open_page: Open) -> None:
     assert any(each.value == f"Strongest at token {n_prompt}" for each in at.subheader)
     again = open_page("prompt", **link(at) | {"token": 1})
     assert maps_of(again)[0]["token"] == 1
+    # One that the prompt lacks is said, once.
+    again = open_page("prompt", **link(at) | {"token": len(found["tokens"])})
+    assert errors(again) == []
+    (line,) = again.warning
+    assert f"no token {len(found['tokens']) + 1}\\: token {n_prompt} is shown" in line.value
+    assert maps_of(again)[0]["token"] == n_prompt - 1
+    assert "token" not in link(again)
+    assert not again.run().warning
 
 
 def to(at: Any, page: str) -> Any:
