@@ -13,11 +13,10 @@ from dashboard.frame.side.links import check_details, check_place
 from dashboard.frame.side.search import show_search
 from dashboard.state import session
 from dashboard.state.loading import folders_with, projection_at
-from dashboard.state.scene import Scene, usual_layout
+from dashboard.state.scene import Scene, usual_layout, usual_model
 from dashboard.state.settings import (
     USUAL_PROJECTION,
     Settings,
-    model_for,
     parse_settings,
 )
 from projector.errors import UserError
@@ -146,11 +145,12 @@ def _choose_map(projection: Projection) -> tuple[int, str]:
 
 
 def _choose_model(settings: Settings, projection: Projection) -> str:
-    """What to load for a projection; other folders below the roots can be chosen."""
+    """What to load for a projection; ``--model`` and folders below the roots can be chosen."""
     folders = folders_with(settings.roots, "config.json")
-    usual = settings.model or model_for(projection.facts.model.id, folders)
+    usual = usual_model(settings, projection, folders)
     chosen = session.current().model
-    names = [usual, *(name for name in folders if name != usual)]
+    given = () if settings.model is None else (settings.model,)
+    names = list(dict.fromkeys((usual, *given, *folders)))
     name = chosen if chosen in names else usual
     if chosen is not None and chosen not in names:
         session.change(model=None)
@@ -186,7 +186,9 @@ def tell(scene: Scene, place: st.delta_generator.DeltaGenerator) -> None:
     facts = scene.projection.facts
     corpus = facts.corpus
     n_tokens = "" if corpus is None else f"{corpus.n_tokens:,} tokens of {corpus.source}"
-    model = facts.model.id
+    # A folder by its name: where it lies is nothing that others who open the app need to know.
+    path = Path(scene.model_name)
+    model = path.name if path.is_absolute() else scene.model_name
     dimensions = "1 dimension" if scene.dim == 1 else f"{scene.dim} dimensions"
     if scene.dim > N_SHOWN:
         dimensions += f", of which the {N_SHOWN} widest principal axes are drawn"

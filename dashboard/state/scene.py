@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,12 @@ from dashboard.neuron_facts import importance, output_norms
 from dashboard.state import session
 from dashboard.state.loading import fact_of, moments_at
 from dashboard.state.model_room import ModelRoom
-from dashboard.state.settings import Settings
+from dashboard.state.settings import Settings, model_for
 from dashboard.state.shelf import model_room
 from projector.errors import UserError
+from projector.model.gguf_files import hash_gguf
+from projector.model.hashing import hash_checkpoint
+from projector.model.loading import BUNDLED
 from projector.projection.overview import Overview
 from projector.projection.projection import Projection
 
@@ -114,3 +117,38 @@ def usual_layout(projection: Overview) -> str:
     """The layout that pages open with: the first one in two dimensions, or else the first."""
     flat = (name for name, each in projection.layouts.items() if each.settings.dim == 2)
     return next(flat, projection.layout_name())
+
+
+def usual_model(settings: Settings, projection: Overview, folders: Mapping[str, Path]) -> str:
+    """What to load for a projection: what ``--model`` named where that is its model, or its own.
+
+    A model is known by its name; a local copy of a hub's model, which may have another, by its
+    weights. What can't be found in any other way is taken to be the one that was named.
+
+    Args:
+        folders: of models below the roots, by their names there.
+    """
+    facts, given = projection.facts.model, settings.model
+    own = model_for(facts.id, folders)
+    if given is None or given == own:
+        return own
+    path = Path(given)
+    if facts.id in (given, path.resolve().name):
+        return given
+    if own == BUNDLED or own in folders:
+        return own
+    # A model of one's own goes by its folder's name, which has no owner before it as the hub's do.
+    is_other = "/" in own and (not path.exists() or _weights_of(path) != facts.sha256)
+    return own if is_other else given
+
+
+def _weights_of(path: Path) -> str | None:
+    """The hash of a model's weights; None where they can't be read."""
+
+    def make() -> str | None:
+        try:
+            return hash_gguf(path) if path.is_file() else hash_checkpoint(path)
+        except (UserError, OSError, ValueError):
+            return None
+
+    return fact_of(("weights", path.resolve()), make)

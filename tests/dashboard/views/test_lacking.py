@@ -184,7 +184,7 @@ def test_a_projection_of_another_model_says_so(
     tokenizer.save_pretrained(other)
     prompt = store(Prompt("kalo mi", 2), stored_prompts())
     params = {"projection": DECODER, "layer": 1, "site": "mlp_post", "neuron": NEURON}
-    at = start(root, page, "--model", str(other), prompt=prompt, **params).run()
+    at = start(root, page, "--model", str(other), prompt=prompt, **params, model=str(other)).run()
     # Pages that need no model go on without one.
     asks = {"neuron": 1, "prompt": 1}
     assert len(errors(at)) == asks.get(page, 0)
