@@ -9,7 +9,8 @@ import streamlit as st
 
 from dashboard.state.loading import correlation_at, of_projection, projection_at, stamp_of
 from projector.errors import UserError
-from projector.naming.labels import Label, group_label, neuron_labels, snippets
+from projector.naming.groups import group_label
+from projector.naming.labels import Label, neuron_labels, snippets
 from projector.naming.names import Names, PoleKey, read_names, write_name
 from projector.naming.search import Results, search
 from projector.projection.writing import NAMES_FILE

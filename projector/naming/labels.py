@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import betainc
 
 from projector.corpus.pieces import Pieces
 from projector.naming.words import (
@@ -23,13 +24,15 @@ from projector.statistics.examples import Examples
 
 MOST_SIGNS = 24
 # Of the weight of a neuron's examples: what a token has that the label is, and one beside it.
-_SHARE, _SHARE_BESIDE, _SHARE_OF_FEW, _SHARE_OF_KIND = 0.5, 0.2, 0.7, 0.8
+_SHARE, _SHARE_BESIDE, SHARE_OF_FEW, _SHARE_OF_KIND = 0.5, 0.2, 0.7, 0.8
 # A kind of token is told only where less than this of the corpus is of it.
 _MOST_OF_KIND = 0.25
 # Agreement that random tokens reach more often than this is none.
 MOST_BY_CHANCE = 0.02
-_MOST_TOKENS = 5
-_MIXED, _LOWEST = " (mixed)", " ↓"
+MOST_TOKENS = 5
+_MIXED, LOWEST = " (mixed)", " ↓"
+# Of the rules by which labels are made: labels that a file keeps of another are made anew.
+RULES = 2
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class Label:
     """What a neuron or a group fires on, computed from its strongest examples.
 
     Attributes:
-        text: short, in signs that can be seen: ``self``, ``after “.”``, ``a · b · c (mixed)``; with
-            a ``↓`` behind it where the lowest activations are told of.
+        text: short, in signs that can be seen: ``self``, ``after “.”``, ``a · b · c (mixed)``, and
+            of a group ``of · to …``; with a ``↓`` behind it where the lowest activations are told
+            of.
         tokens: tokens of the examples and their share of the weight, the greatest first, at most
             five; of ``after …`` the tokens before. The spelling is the most frequent one, spaces
             kept.
@@ -108,51 +112,9 @@ def neuron_labels(
         neurons: which; None for all.
     """
     extremes = strongest(examples, sign, neurons)
-    return _Naming(examples, words_of(pieces)).labels(
+    return Naming(examples, words_of(pieces)).labels(
         extremes.at, extremes.weights, extremes.signs.tolist()
     )
-
-
-def group_label(
-    examples: Examples,
-    pieces: Pieces,
-    neurons: Sequence[int],
-    signs: Sequence[int] | None = None,
-) -> Label | None:
-    """The label of a group: the examples of its members together, each member weighing alike.
-
-    Args:
-        neurons: its members.
-        signs: 1 or −1 for each member, where the group's members fire against each other; None is
-            the one sign whose examples are stronger over all members.
-
-    Returns:
-        None where no member varies.
-    """
-    chosen = np.asarray(neurons, dtype=np.int64)
-    if not len(chosen):
-        return None
-    ends = {sign: strongest(examples, sign, chosen) for sign in (1, -1)}
-    main = 1 if ends[1].strength.mean() >= ends[-1].strength.mean() else -1
-    # Members of one sign; or of both, turned so that most of the group keeps its own.
-    turned = np.full(len(chosen), main) if signs is None else np.asarray(signs, dtype=np.int64)
-    if signs is not None:
-        means = [
-            np.where(sense * turned > 0, ends[1].strength, ends[-1].strength).mean()
-            for sense in (1, -1)
-        ]
-        turned = turned if means[0] >= means[1] else -turned
-    up = turned[:, None] > 0
-    at = np.where(up, ends[1].at, ends[-1].at).ravel()
-    weights = np.where(up, ends[1].weights, ends[-1].weights).ravel()
-    places, inverse = np.unique(at[weights > 0], return_inverse=True)
-    if not len(places):
-        return None
-    sums = np.bincount(inverse, weights[weights > 0]) / len(chosen)
-    order = np.argsort(-sums, kind="stable")
-    sign = 1 if turned.sum() >= 0 else -1
-    naming = _Naming(examples, words_of(pieces))
-    return naming.labels(places[order][None], sums[order][None], [sign])[0]
 
 
 def snippets(examples: Examples, pieces: Pieces, n_before: int, n_after: int) -> list[str]:
@@ -222,16 +184,22 @@ def _usual(
     return mean.double().numpy(), variance.double().sqrt().numpy()
 
 
-def _ended(text: str, sign: int) -> str:
+def ended(text: str, sign: int) -> str:
     """A label's text with what says that it is of the lowest activations: two ends of an axis fire
     on the same tokens, one with its highest and one with its lowest."""
-    return text if sign > 0 else f"{text}{_LOWEST}"
+    return text if sign > 0 else f"{text}{LOWEST}"
 
 
-class _Naming:
-    """Labels over one corpus."""
+class Naming:
+    """Labels over one corpus.
 
-    def __init__(self, examples: Examples, words: Words) -> None:
+    Args:
+        takes_several: whether two or three words that have most of the weight are a label. Of a
+            group they may be its members' own words, one of each.
+    """
+
+    def __init__(self, examples: Examples, words: Words, *, takes_several: bool = True) -> None:
+        self._takes_several = takes_several
         self._corpus = examples.ids
         self._starts = examples.starts
         self._words = words
@@ -275,34 +243,35 @@ class _Naming:
         chance = by_chance(here.first, here.n_agreeing, n)
         tokens = self._tokens(here)
         few = [(text, share) for text, share in tokens if share >= _SHARE_BESIDE]
-        agrees = here.share >= _SHARE or sum(share for _, share in few) >= _SHARE_OF_FEW
+        has_most = self._takes_several and sum(share for _, share in few) >= SHARE_OF_FEW
+        agrees = here.share >= _SHARE or has_most
         if agrees and chance <= MOST_BY_CHANCE:
             text = listed([sign_and_name(text) for text, _ in few or tokens[:1]], MOST_SIGNS)
-            return Label(_ended(text, sign), tokens, sign, here.n_agreeing, n, chance)
+            return Label(ended(text, sign), tokens, sign, here.n_agreeing, n, chance)
         before = _Agreement.of(before_ids, before_numbers, weights)
         if before.share >= _SHARE and before.share > here.share:
             chance_before = by_chance(before.first, before.n_agreeing, n)
             if chance_before <= MOST_BY_CHANCE:
                 tokens = self._tokens(before)
-                text = _ended(f"after “{shown(tokens[0][0], MOST_SIGNS - 8)}”", sign)
+                text = ended(f"after “{shown(tokens[0][0], MOST_SIGNS - 8)}”", sign)
                 return Label(text, tokens, sign, before.n_agreeing, n, chance_before)
         texts = list(dict.fromkeys(shown(text, MOST_SIGNS // 3) for text, _ in tokens))
         kind = _Agreement.of(ids, kinds, weights)
         if kind.share >= _SHARE_OF_KIND:
             usual = self._kind_share(kind.first)
-            if usual <= _MOST_OF_KIND:
+            chance_kind = float(betainc(kind.n_agreeing, n - kind.n_agreeing + 1, usual))
+            if usual <= _MOST_OF_KIND and chance_kind <= MOST_BY_CHANCE:
                 text = listed(texts, MOST_SIGNS, f"{self._words.kind_name(kind.first)}: ")
-                text = _ended(text, sign)
-                chance_kind = usual**kind.n_agreeing
+                text = ended(text, sign)
                 return Label(text, tokens, sign, kind.n_agreeing, n, chance_kind)
-        text = _ended(f"{listed(texts, MOST_SIGNS - len(_MIXED))}{_MIXED}", sign)
+        text = ended(f"{listed(texts, MOST_SIGNS - len(_MIXED))}{_MIXED}", sign)
         return Label(text, tokens, sign, here.n_agreeing, n, chance, is_mixed=True)
 
     def _tokens(self, agreement: _Agreement) -> tuple[tuple[str, float], ...]:
         """The words of most weight in their most frequent spelling, and their shares."""
         return tuple(
             (self._words.pieces.text(agreement.spelling(number)), share)
-            for number, share in agreement.ranked[:_MOST_TOKENS]
+            for number, share in agreement.ranked[:MOST_TOKENS]
         )
 
     def _kind_share(self, kind: int) -> float:

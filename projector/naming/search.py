@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from projector.corpus.pieces import Pieces, readable
 from projector.errors import SettingError
-from projector.naming.labels import MOST_BY_CHANCE, group_label, neuron_labels, strongest
+from projector.naming.groups import group_label
+from projector.naming.labels import LOWEST, MOST_BY_CHANCE, neuron_labels, strongest
 from projector.naming.names import Names, read_names
 from projector.naming.poles import SavedPole, saved_poles
 from projector.naming.words import shown, word_of, words_of
@@ -244,8 +245,10 @@ def _pole_results(
         if strength < LEAST_STRENGTH:
             continue
         label = names.of_pole(pole.layer, pole.site, pole.file, pole.neurons) or pole.label
-        if label is None:
-            computed = group_label(examples, pieces, pole.neurons)
+        # What is kept may be of the end that was not hit.
+        is_other_end = label == pole.label and (sign < 0) != (label or "").endswith(LOWEST)
+        if label is None or is_other_end:
+            computed = group_label(examples, pieces, pole.neurons, sign=sign)
             label = "" if computed is None else computed.text
         counted = on_it[sign][members]
         found.append(

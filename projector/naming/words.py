@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,8 @@ class Words:
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
         self._number_of: dict[str, int] = {}
+        # Threads that meet new words at once give them numbers of their own.
+        self._next = count()
         self._known: dict[int, int] = {}
         self._kinds: dict[int, int] = {}
         self._frequencies: dict[tuple[int, int], Frequencies] = {}
@@ -80,10 +83,6 @@ class Words:
     def kinds(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """How each is written, by number; :data:`NONE` for what has no kind."""
         return self._mapped(ids, self._kind)
-
-    def number_of(self, word: str) -> int | None:
-        """The number of a word that was seen already; None for one that was not."""
-        return self._number_of.get(word)
 
     @staticmethod
     def kind_name(number: int) -> str:
@@ -99,7 +98,7 @@ class Words:
         known = self._known.get(token)
         if known is None:
             word = word_of(self.pieces.text(token))
-            known = self._number_of.setdefault(word, len(self._number_of))
+            known = self._number_of.setdefault(word, next(self._next))
             self._known[token] = known
         return known
 
@@ -119,14 +118,15 @@ class Words:
         """
         plain = ids.numpy()
         key = (len(plain), zlib.crc32(np.ascontiguousarray(plain).data))
-        if key not in self._frequencies:
+        found = self._frequencies.get(key)
+        if found is None:
             # One corpus is looked at, or two beside each other.
             if len(self._frequencies) > 1:
-                self._frequencies.pop(next(iter(self._frequencies)))
+                self._frequencies.pop(next(iter(self._frequencies)), None)
             unique, counts = np.unique(plain.astype(np.int64), return_counts=True)
             of_word = np.bincount(self.numbers(unique), counts)
-            self._frequencies[key] = Frequencies(of_word / max(1, len(plain)))
-        return self._frequencies[key]
+            found = self._frequencies[key] = Frequencies(of_word / max(1, len(plain)))
+        return found
 
 
 class Frequencies:

@@ -70,6 +70,7 @@ def search(
 
 def _table(shown: tuple[Any, ...]) -> Table:
     from projector.corpus.pieces import readable
+    from projector.naming.labels import LOWEST
 
     table = Table(box=SIMPLE_HEAD)
     table.add_column("layer", justify="right")
@@ -80,7 +81,7 @@ def _table(shown: tuple[Any, ...]) -> Table:
     table.add_column("strength", justify="right")
     for each in shown:
         name = f"N{each.neuron}" if each.pole is None else f"pole {each.pole}"
-        end = "" if each.sign > 0 else " (lowest)"
+        end = "" if each.sign > 0 or each.label.endswith(LOWEST) else " (lowest)"
         known = each.strength is not None
         table.add_row(
             str(each.layer),

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from projector.errors import UserError, python_words
 from projector.memory import size_text
-from projector.naming.labels import group_label
+from projector.naming.groups import group_label
+from projector.naming.labels import RULES
 from projector.projection.projection import Projection
 from pruning.poles.clustering import Floats, Integers
 from pruning.poles.poles import Pole, Poles, by_margin
@@ -21,7 +22,6 @@ from pruning.poles.poles import Pole, Poles, by_margin
 # Bytes for each entry of an N × N matrix: ρ from the covariance is four float32 matrices at once.
 _CORRELATION_BYTES = 16
 _BLOCK = 256
-NO_EXAMPLES = "the projection holds no examples of what its neurons fire on"
 
 
 def distance_to_mean(points: Floats, labels: Integers) -> Floats:
@@ -135,13 +135,12 @@ def describe(
 def label_poles(projection: Projection, poles: Poles) -> Poles:
     """The same poles with labels: what each fires on, by its neurons' strongest examples.
 
+    Of the ends of an axis, the highest activations are told of unless the lowest alone agree.
     Where the projection keeps no examples, ``reasons`` say so.
     """
     if not poles.poles:
         return poles
     reasons = {name: text for name, text in poles.reasons.items() if name != "label"}
-    if not projection.has_examples:
-        return replace(poles, reasons=reasons | {"label": NO_EXAMPLES})
     try:
         examples, pieces = projection.examples(poles.layer, poles.site), projection.pieces
     except UserError as error:
@@ -151,16 +150,20 @@ def label_poles(projection: Projection, poles: Poles) -> Poles:
         rho = projection.correlation(poles.layer, poles.site)
     labelled = []
     for k, pole in enumerate(poles.poles):
-        neurons = (poles.labels == k).nonzero()[:, 0]
+        members = (poles.labels == k).nonzero()[:, 0]
         # In |ρ| some fire against the others.
-        signs = None if rho is None else (rho[pole.exemplars[0], neurons] < 0).mul(-2).add(1)
-        label = group_label(
-            examples, pieces, neurons.tolist(), None if signs is None else signs.tolist()
-        )
+        signs = None if rho is None else (rho[pole.exemplars[0], members] < 0).mul(-2).add(1)
+        neurons = members.tolist()
+        label = group_label(examples, pieces, neurons, None if signs is None else signs.tolist())
+        if label is not None and label.sign < 0 and pole.axis is not None:
+            # The lowest of one end are the highest of the other.
+            highest = group_label(examples, pieces, neurons, sign=1)
+            if highest is not None and (label.is_mixed or not highest.is_mixed):
+                label = highest
         labelled.append(replace(pole, label=None if label is None else label.text))
     if any(pole.label is None for pole in labelled):
         reasons["label"] = "the examples of a pole's neurons do not vary"
-    return replace(poles, poles=tuple(labelled), reasons=reasons)
+    return replace(poles, poles=tuple(labelled), reasons=reasons, label_rules=RULES)
 
 
 def _greatest(values: Floats) -> float | None:

@@ -319,6 +319,7 @@ def _from_dict(kept: dict[str, Any], settings: PoleSettings) -> Poles:
         validity=kept["validity"],
         reasons=dict(kept["reasons"]),
         controls=_controls(kept["controls"]),
+        label_rules=int(kept.get("label_rules", 0)),
     )
 
 

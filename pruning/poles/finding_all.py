@@ -18,6 +18,7 @@ from threading import Event
 import psutil
 
 from projector.errors import SettingError
+from projector.naming.labels import RULES
 from projector.processor import in_threads
 from projector.progress import Progress, Silent
 from projector.projection.overview import Saved, read_saved
@@ -166,7 +167,8 @@ def _lacks_controls(known: Poles, request: PoleRequest) -> bool:
 
 
 def _lacks_labels(known: Poles, projection: Projection) -> bool:
-    return projection.has_examples and any(pole.label is None for pole in known.poles)
+    """Whether there are examples, and no labels were made of them by the rules of now."""
+    return projection.has_examples and bool(known.poles) and known.label_rules != RULES
 
 
 def _each(

@@ -181,6 +181,7 @@ class Poles:
         validity: DBCV in [−1, 1]; see :func:`pruning.poles.validity.measure_validity`.
         reasons: figure → why it is None.
         controls: what the same search finds where there is nothing; None where it was not asked.
+        label_rules: by which rules of :mod:`projector.naming.labels` labels were made; 0 for none.
     """
 
     layer: int
@@ -194,6 +195,7 @@ class Poles:
     validity: float | None
     reasons: dict[str, str]
     controls: Controls | None = None
+    label_rules: int = 0
 
     @property
     def n_neurons(self) -> int:
@@ -212,11 +214,6 @@ class Poles:
     def opposites(self) -> tuple[int | None, ...]:
         """Of each pole, the pole that is most opposed to it, if any."""
         return tuple(pole.opposite for pole in self.poles)
-
-    @property
-    def labels_of_poles(self) -> tuple[str | None, ...]:
-        """Of each pole, what it fires on."""
-        return tuple(pole.label for pole in self.poles)
 
     @property
     def n_distinct(self) -> int | None:
@@ -255,6 +252,7 @@ class Poles:
             "noise_share": self.noise_share,
             "validity": self.validity,
             "reasons": self.reasons,
+            "label_rules": self.label_rules,
             "controls": None if self.controls is None else asdict(self.controls),
             "poles": [asdict(pole) | {"exemplars": list(pole.exemplars)} for pole in self.poles],
         }

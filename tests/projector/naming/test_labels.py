@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from projector.naming.labels import Label, group_label, neuron_labels, snippets
+from projector.naming.groups import group_label
+from projector.naming.labels import Label, neuron_labels, snippets
 from projector.naming.words import kind_of, shown, word_of
 from tests.projector.naming.corpora import Words
 
@@ -190,3 +191,66 @@ def test_a_snippet_is_one_line_with_its_token_marked() -> None:
     assert text == "a⏎ «self».b"
     (text,) = snippets(words.examples(5.0 * words.where("\n")[:, None]), words.pieces, 1, 1)
     assert text == "a«⏎»"
+
+
+def test_a_kind_that_tokens_have_by_chance_is_no_label(words: Words) -> None:
+    activations = 5.0 * words.where(" FOO")[:, None]
+    # One token in fourteen is in capitals: one example that is says nothing, two do.
+    (found,) = neuron_labels(words.examples(activations, k=1), words.pieces)
+    assert found is not None
+    assert found.is_mixed
+    activations = 5.0 * words.where(*VOCABULARY[-10:-2])[:, None]
+    activations[words.length * 20 :] = 0
+    activations += np.random.default_rng(1).normal(0, 0.1, activations.shape)
+    (found,) = neuron_labels(words.examples(activations, k=4), words.pieces)
+    assert found is not None
+    assert found.text.startswith("CAPITALS: ")
+    assert found.by_chance <= 0.02
+
+
+def map_of(words: Words, n_sharing: int) -> np.ndarray:
+    """60 neurons: each fires on three words of its own, the first ones on self too."""
+    rng = np.random.default_rng(4)
+    own = [rng.choice(60, 3, replace=False) for _ in range(60)]
+    fires = np.stack([5.0 * np.isin(words.ids, each) for each in own], axis=1)
+    fires[:, :n_sharing] += 5.0 * words.where(" self")[:, None]
+    found: np.ndarray = fires + rng.normal(0, 0.3, fires.shape)
+    return found
+
+
+def test_what_the_members_of_a_group_share_is_told(words: Words) -> None:
+    examples = words.examples(map_of(words, 12))
+    found = group_label(examples, words.pieces, range(12))
+    assert found is not None
+    assert (found.text, found.is_mixed) == ("self …", False)
+    ((text, weight),) = found.tokens
+    assert text == " self"
+    assert 0.1 < weight < 0.5
+    assert found.n_agreeing < found.n_examples
+    assert found.by_chance <= 0.02
+    # Of the whole map's neurons no more fire on it than of others.
+    examples = words.examples(map_of(words, 60))
+    found = group_label(examples, words.pieces, range(12))
+    assert found is not None
+    assert found.is_mixed
+
+
+def test_groups_by_chance_are_mixed(words: Words) -> None:
+    examples = words.examples(map_of(words, 0))
+    rng = np.random.default_rng(6)
+    labels = [
+        group_label(examples, words.pieces, rng.choice(60, size, replace=False).tolist())
+        for size in (2, 3, 4, 8, 16) * 8
+    ]
+    # Of three neurons, each on a word of its own, no word is the group's.
+    assert sum(label is not None and not label.is_mixed for label in labels) <= 2
+
+
+def test_either_end_of_a_group_can_be_asked_for(words: Words) -> None:
+    fires = 5.0 * words.where(" self") - 2.0 * words.where("name")
+    noise = np.random.default_rng(1).normal(0, 0.1, (len(words.ids), 3))
+    examples = words.examples(fires[:, None] + noise)
+    for sign, text in ((None, "self"), (1, "self"), (-1, "name ↓")):
+        found = group_label(examples, words.pieces, [0, 1, 2], sign=sign)
+        assert found is not None
+        assert (found.text, found.sign) == (text, sign or 1)

@@ -155,6 +155,23 @@ def test_poles_and_names_are_found(made: tuple[Projection, Path], tmp_path: Path
     assert read_names(folder).of_neuron(0, SITE, 5) == "my method neuron"
 
 
+def test_a_pole_is_told_by_the_end_that_was_found(
+    made: tuple[Projection, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "projection"
+    made[0].save(folder)
+    poles = [{"neurons": [5, 6], "label": "filler1"}, {"neurons": [2, 3], "label": "filler2 ↓"}]
+    poles_file(folder, "correlation-3-leaf.json", "correlation", poles)
+    here = (Projection.load(folder), folder)
+    (pole,) = search(*here, "method").poles
+    assert (pole.pole, pole.sign) == (0, -1)
+    assert pole.label.endswith(" ↓")
+    assert "method" in pole.label
+    (pole,) = search(*here, "self").poles
+    assert (pole.pole, pole.sign) == (1, 1)
+    assert pole.label.casefold() == "self"
+
+
 def test_without_examples_it_says_what_is_missing(
     made: tuple[Projection, Path], tmp_path: Path, words: Words
 ) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from projector.errors import SettingError, UserError
 from projector.projection.projection import Projection
 from pruning.poles import finding_all
+from pruning.poles.describing import label_poles
 from pruning.poles.files import load_every_pole, load_poles, poles_file
 from pruning.poles.finding import find_poles
 from pruning.poles.finding_all import PoleRequest, find_all
 from pruning.poles.judging import judge_poles
 from pruning.poles.poles import MAP_POLES, Poles, PoleSettings
+from tests.projector.naming.corpora import Words, with_examples
 from tests.pruning.poles.test_files import made
 from tests.pruning.poles.test_judging import SITE, N, projected, rows_of
 from tests.pruning.poles.test_poles import project
@@ -92,6 +96,40 @@ def test_what_was_found_before_the_end_is_kept(
     assert {layer for layer, _ in load_every_pole(folder)} == {0, 1}
     monkeypatch.setattr(finding_all, "find_poles", find_poles)
     assert find_all(folder).path.read_bytes() == whole
+
+
+def test_labels_of_older_rules_are_made_anew_and_others_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    words = Words([" self", *(f" filler{k}" for k in range(60))], rng.integers(0, 61, 20 * 100))
+    projection = Projection.load(folder)
+    fires = 5.0 * words.where(" self")[:, None] + rng.normal(0, 0.1, (len(words.ids), 500))
+    sizes = {key: projection.figures(*key).n_neurons for key in projection.maps}
+    # Neurons of the other layers never fire: their poles have no label.
+    drawn = {(1, "mlp_post"): fires[:, : sizes[1, "mlp_post"]]}
+    with_examples(projection, words, drawn).save(folder, force=True)
+    labelled = []
+
+    def labelling(*args: object) -> Poles:
+        labelled.append(args)
+        return label_poles(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finding_all, "label_poles", labelling)
+    find_all(folder, PoleRequest(with_controls=False))
+    kept = load_every_pole(folder)
+    assert {pole.label for pole in kept[1, "mlp_post"].poles} == {"self"}
+    assert {pole.label for pole in kept[0, "mlp_post"].poles} == {None}
+    n_labelled = len(labelled)
+    find_all(folder, PoleRequest(with_controls=False))
+    assert len(labelled) == n_labelled
+    # As a file is that another version wrote.
+    path = folder / poles_file(PoleSettings())
+    text = re.sub(r'"label": "self"', '"label": "old"', path.read_text())
+    path.write_text(re.sub(r'\n *"label_rules": \d+,', "", text))
+    assert {pole.label for pole in load_every_pole(folder)[1, "mlp_post"].poles} == {"old"}
+    find_all(folder, PoleRequest(with_controls=False))
+    assert {pole.label for pole in load_every_pole(folder)[1, "mlp_post"].poles} == {"self"}
 
 
 def test_maps_without_statistics_have_the_poles_of_their_map(tmp_path: Path) -> None:
