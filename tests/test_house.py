@@ -181,6 +181,27 @@ def _called(node: ast.Call) -> str:
     return node.func.id if isinstance(node.func, ast.Name) else ""
 
 
+def test_what_is_no_module_is_installed_too() -> None:
+    """Pages of an installed package need their scripts, style sheets, model and report."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    installed: set[Path] = set()
+    for package, patterns in settings["tool"]["setuptools"]["package-data"].items():
+        folder = ROOT / package.replace(".", "/")
+        for pattern in patterns:
+            found = {path for path in folder.glob(pattern) if path.is_file()}
+            if pattern != "*.jinja":
+                assert found, f"{package}: {pattern} finds nothing"
+            installed |= found
+    there = {
+        path
+        for name in PACKAGES
+        for path in (ROOT / name).rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    assert sorted(map(name_of, there - installed)) == []
+    assert (ROOT / "dashboard/shipped/report.json") in installed
+
+
 def test_only_the_terminal_speaks_of_flags() -> None:
     found = {}
     for path in modules(*PACKAGES):
