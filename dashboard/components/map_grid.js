@@ -7,6 +7,8 @@ const MOST = 168;
 const GAP = 4;
 const LABELS = 82; // Pixels of the names of rows.
 const INSTANCES = new WeakMap();
+const KEPT = new Map(); // id → bytes of every map, so that they travel once.
+const MOST_KEPT = 24;
 
 const bytes = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
 
@@ -15,6 +17,16 @@ const element = (name, className, text) => {
   if (className) made.className = className;
   if (text !== undefined) made.textContent = text;
   return made;
+};
+
+// Bytes of every map; nothing where they did not come, and were not there before.
+const find = ({ id, bytes: sent }) => {
+  const found = sent ? sent.map(bytes) : KEPT.get(id);
+  if (!found) return null;
+  KEPT.delete(id);
+  KEPT.set(id, found);
+  if (KEPT.size > MOST_KEPT) KEPT.delete(KEPT.keys().next().value);
+  return found;
 };
 
 class Grid {
@@ -30,12 +42,16 @@ class Grid {
     this.send = send;
     if (raw === this.raw) return;
     this.raw = raw;
-    this.data = JSON.parse(raw);
-    this.palette = bytes(this.data.palette);
-    for (const map of this.data.maps) {
-      map.points = bytes(map.points);
-      map.colors = bytes(map.colors);
+    const data = JSON.parse(raw);
+    const [points, colors] = [find(data.points), find(data.colors)];
+    if (!points || !colors) {
+      const missing = [points ? null : data.points.id, colors ? null : data.colors.id];
+      this.send("missing", missing.filter(Boolean));
+      return;
     }
+    data.maps.forEach((map, k) => Object.assign(map, { points: points[k], colors: colors[k] }));
+    this.data = data;
+    this.palette = bytes(data.palette);
     this.arrange(true);
   }
 

@@ -13,9 +13,10 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard.drawing.encoding import text_of
+from dashboard.drawing.encoding import id_of, text_of
 
 _HERE = Path(__file__).parent
+_SENT = "sent small maps"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +42,11 @@ class SmallMap:
     is_first: bool = False
 
     def data(self) -> dict[str, Any]:
-        """What the browser needs."""
+        """What the browser needs, but for its points and their colours."""
         return {
             "row": self.row,
             "column": self.column,
             "title": self.title,
-            "points": text_of(self.points),
-            "colors": text_of(self.colors),
             "note": self.note,
             "first": self.is_first,
         }
@@ -64,6 +63,8 @@ def map_grid(
 ) -> None:
     """Draw the maps; columns that have no room side by side go on below.
 
+    The points of all maps travel once in a session, and so do their colours.
+
     Args:
         rows, columns: what stands before them and above them.
         palette: (256, 3) uint8.
@@ -75,14 +76,35 @@ def map_grid(
         if number is not None and 0 <= int(number) < len(maps):
             on_pick(int(number))
 
+    sent: set[str] = st.session_state.setdefault(_SENT, set())
+
+    def missed() -> None:
+        # A page that was loaded anew has nothing yet.
+        for each in st.session_state[key].get("missing") or ():
+            sent.discard(str(each))
+
+    def once(of_each: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
+        """Bytes of every map, where the browser has them not yet."""
+        id = id_of(*of_each)
+        is_new = id not in sent
+        sent.add(id)
+        return {"id": id, "bytes": list(map(text_of, of_each)) if is_new else None}
+
     data = {
         "maps": [each.data() for each in maps],
+        "points": once([each.points for each in maps]),
+        "colors": once([each.colors for each in maps]),
         "rows": list(rows),
         "columns": list(columns),
         "palette": text_of(palette),
     }
     # As bytes, like the map: of anything else Streamlit asks whether it is a table.
-    _component()(key=key, data=json.dumps(data).encode(), on_picked_change=picked)
+    _component()(
+        key=key,
+        data=json.dumps(data).encode(),
+        on_picked_change=picked,
+        on_missing_change=missed,
+    )
 
 
 @cache

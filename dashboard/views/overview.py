@@ -1,8 +1,8 @@
-"""The landing page: every layer and site of a projection at once, and the groups that stand out."""
+"""The landing page: every layer and site of a projection at once, and the poles that stand out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -74,7 +74,7 @@ def _show_maps(
         colors = np.full(len(each.neurons), palette.NO_GROUP, dtype=np.uint8)
         if poles is not None:
             colors = coloring.color_by_pole(poles).values[each.neurons]
-        n_groups = None if poles is None else poles.n_distinct
+        n_distinct = None if poles is None else poles.n_distinct
         maps.append(
             SmallMap(
                 row=sites.index(site),
@@ -82,7 +82,7 @@ def _show_maps(
                 title=_title(scene, layer, site, organised.get((layer, site)), poles),
                 points=each.points[every],
                 colors=colors[every],
-                note="" if not n_groups else str(n_groups),
+                note="" if not n_distinct else str(n_distinct),
                 is_first=(layer, site) == first,
             )
         )
@@ -100,12 +100,38 @@ def _show_maps(
     )
     said = [f"A point is a neuron, placed by layout {scene.layout}; click a map to open it."]
     if found:
-        said.append("Colours are groups within a map; neurons in no group are pale.")
-    if any(poles.n_distinct for poles in found.values()):
-        said.append("The number counts distinct groups.")
+        said.append("Colours are poles within a map; neurons in no pole are pale.")
+        said.append(_counts(found))
     if first is not None and len(flat) > 1:
         said.append("The framed map is the most organised.")
     st.caption(session.plain(" ".join(said)))
+
+
+def _counts(found: Mapping[MapKey, Poles]) -> str:
+    """How many poles of all maps are distinct, beside what both controls give."""
+    judged = [poles for poles in found.values() if poles.n_distinct is not None]
+    if not judged:
+        return ""
+    n = sum(poles.n_distinct or 0 for poles in judged)
+    where = "1 map" if len(judged) == 1 else f"{len(judged):,} maps"
+    said = f"The number counts distinct poles: {n:,} in {where}"
+    by_control = _by_control(judged)
+    if by_control is None:
+        return f"{said}."
+    return said + "; in shuffled ρ there are {}, with the same spectrum {}.".format(*by_control)
+
+
+def _by_control(judged: Sequence[Poles]) -> tuple[str, str] | None:
+    """Distinct poles in shuffled ρ and with the same spectrum; None where some lack controls."""
+    sums = [0.0, 0.0]
+    for poles in judged:
+        if poles.controls is None:
+            return None
+        for k, control in enumerate((poles.controls.shuffled, poles.controls.same_spectrum)):
+            if control.n_distinct is None:
+                return None
+            sums[k] += control.n_distinct
+    return f"{sums[0]:,.1f}", f"{sums[1]:,.1f}"
 
 
 def _most_organised_key(organised: Mapping[MapKey, Organisation]) -> MapKey | None:
@@ -131,9 +157,11 @@ def _title(
         )
     if poles is not None:
         n = len(poles.poles)
-        said.append("1 group" if n == 1 else f"{n} groups")
+        said.append("1 pole" if n == 1 else f"{n} poles")
         if poles.n_distinct is not None:
-            said.append(f"{poles.n_distinct} distinct")
+            by_control = _by_control([poles])
+            beside = "" if by_control is None else " (shuffled {}, same spectrum {})"
+            said.append(f"{poles.n_distinct} distinct" + beside.format(*by_control or ()))
     return "; ".join(said)
 
 
@@ -143,13 +171,13 @@ def _show_groups(scene: Scene, found: Mapping[MapKey, Poles]) -> None:
     is_all = bool(st.session_state.get("all groups"))
     groups = strongest_groups(found, _MOST_GROUPS)
     if not groups:
-        st.caption("No map has a group.")
+        st.caption("No map has a pole.")
         return
     st.subheader(
-        "Groups that stand out most",
-        help="Neurons that fire together, found on ρ. The margin is the mean ρ inside a group "
-        "minus the mean ρ to the nearest other group. A group is distinct when both halves of the "
-        "corpus agree on it and shuffled correlations give no such group.",
+        "Poles that stand out most",
+        help="A pole is a group of neurons that fire together, found on ρ. Its margin is the mean "
+        "ρ inside minus the mean ρ to the nearest other pole. A pole is distinct when both halves "
+        "of the corpus agree on it and shuffled correlations give no such pole.",
     )
     left, right = st.columns(2)
     shown = groups if is_all else groups[:_N_GROUPS]
@@ -158,7 +186,7 @@ def _show_groups(scene: Scene, found: Mapping[MapKey, Poles]) -> None:
         with left if number_ < half else right:
             _show_group(scene, group, found[group.layer, group.site])
     if len(groups) > _N_GROUPS:
-        st.toggle(f"Show {len(groups)} groups", key="all groups")
+        st.toggle(f"Show {len(groups)} poles", key="all groups")
     if not any(group.pole.label for group in groups):
         st.caption(_why_no_label(scene))
 
@@ -166,28 +194,31 @@ def _show_groups(scene: Scene, found: Mapping[MapKey, Poles]) -> None:
 def _show_group(scene: Scene, group: Group, poles: Poles) -> None:
     pole = group.pole
     name = saved_pole_name(scene.path, poles, group.number, scene.layout)
-    name = name or f"Group {group.number}"
+    name = name or f"Pole {group.number}"
     facts = [f"{neuron_name(group.layer, group.site)}, {pole.size} neurons"]
     if pole.within_rho is not None:
         facts.append(f"ρ {number(pole.within_rho, '.2f')}")
     if pole.distinct is not None:
         facts.append("distinct" if pole.distinct else "weak")
-    session.show_link(
-        "map",
-        f"**{session.plain(name)}** · {session.plain(' · '.join(facts))}",
-        layer=group.layer,
-        site=group.site,
-        pole=group.number,
-        neuron=None,
-        marked=(),
-    )
+    # On two lines: on one, a narrow page would cut the figures off.
+    with st.container(gap=None):
+        session.show_link(
+            "map",
+            f"**{session.plain(name)}**",
+            layer=group.layer,
+            site=group.site,
+            pole=group.number,
+            neuron=None,
+            marked=(),
+        )
+        st.caption(session.plain(" · ".join(facts)))
 
 
 def _why_no_label(scene: Scene) -> str:
     if scene.projection.has_examples:
-        return "Groups get their labels while poles are compared with controls."
+        return "Poles get their labels while poles are compared with controls."
     return (
-        "Groups have no labels: this projection keeps no examples of what its neurons fire on. "
+        "Poles have no labels: this projection keeps no examples of what its neurons fire on. "
         "`projector fit` keeps them."
     )
 

@@ -89,6 +89,10 @@ class TensorFile(Mapping[str, Tensor]):
             tensor: Tensor = file.get_tensor(name)
             return tensor
 
+    def __contains__(self, name: object) -> bool:
+        # The mapping's own would read the tensor.
+        return name in self._names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 

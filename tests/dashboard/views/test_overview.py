@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from dashboard.state.naming import name_pole
 from dashboard.state.shelf import shelf
 from projector.projection.overview import STATISTICS_FILE
 from projector.projection.projection import Projection
+from projector.statistics.organisation import most_organised
 from pruning.poles.files import save_poles
 from pruning.poles.finding import find_poles
-from pruning.poles.poles import PoleSettings
+from pruning.poles.poles import Control, Controls, PoleSettings
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import GROUPING, decoded, errors, maps_of
 from tests.pruning.test_preparing import fit
@@ -30,6 +33,10 @@ def grid_of(at: AppTest) -> dict[str, Any]:
     return found
 
 
+def unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
 def test_every_map_is_shown_and_the_first_address_opens_it(root: Path, start: Open) -> None:
     at = start(root, "start", projection=DECODER).run()
     assert errors(at) == []
@@ -38,18 +45,47 @@ def test_every_map_is_shown_and_the_first_address_opens_it(root: Path, start: Op
     projection = Projection.load(root / DECODER)
     assert grid["columns"] == [f"L{layer}" for layer in projection.layers]
     assert grid["rows"] == ["MLP neurons", "attention output"]
-    for each, (layer, site) in zip(grid["maps"], projection.maps, strict=True):
+    every = zip(grid["maps"], grid["points"]["bytes"], projection.maps, strict=True)
+    for each, sent, (layer, site) in every:
         assert (each["column"], grid["rows"][each["row"]]) == (
             layer,
             "MLP neurons" if site == "mlp_post" else "attention output",
         )
         flat = flatten(projection.positions(layer, site))
-        points = decoded(each["points"], np.uint8, -1, 2)
+        points = decoded(sent, np.uint8, -1, 2)
         np.testing.assert_array_equal(points, flat.points)
         assert f"Layer {layer}" in each["title"]
     assert [each["first"] for each in grid["maps"]].count(True) == 1
     # One sentence says what is most organised.
-    assert any("organised" in each.value for each in at.markdown)
+    organised = {key: projection.organisation(*key) for key in projection.maps}
+    sentence = most_organised({key: found for key, found in organised.items() if found})
+    assert sentence is not None
+    assert [unescaped(each.value) for each in at.markdown].count(sentence) == 1
+    # What the browser has does not travel again.
+    again = grid_of(at.run())
+    assert again["points"] == {"id": grid["points"]["id"], "bytes": None}
+    assert again["colors"] == {"id": grid["colors"]["id"], "bytes": None}
+
+
+def test_poles_are_counted_beside_what_the_controls_give(
+    copied: Callable[..., Path], start: Open
+) -> None:
+    own = copied(DECODER)
+    projection = Projection.load(own / DECODER)
+    controls = Controls(Control(5, 3.0, 0.4, 0.2), Control(5, 9.0, 1.8, 0.0))
+    judged = []
+    for layer in (0, 1):
+        poles = find_poles(projection, layer, "mlp_post", SETTINGS)
+        marked = tuple(replace(pole, distinct=k == 0) for k, pole in enumerate(poles.poles))
+        judged.append(replace(poles, poles=marked, controls=controls))
+    save_poles(own / DECODER, judged)
+    at = start(own, "overview", projection=DECODER, grouping=GROUPING).run()
+    assert errors(at) == []
+    titles = [each["title"] for each in grid_of(at)["maps"]]
+    assert sum("1 distinct (shuffled 0.4, same spectrum 1.8)" in title for title in titles) == 2
+    said = [unescaped(each.value) for each in at.caption]
+    counted = "2 in 2 maps; in shuffled ρ there are 0.8, with the same spectrum 3.6"
+    assert sum(counted in each for each in said) == 1
 
 
 def test_groups_are_coloured_and_named_once_they_are_known(
@@ -58,16 +94,16 @@ def test_groups_are_coloured_and_named_once_they_are_known(
     own = copied(DECODER)
     params = {"projection": DECODER, "grouping": GROUPING}
     at = start(own, "overview", **params).run()
-    assert all(set(decoded(m["colors"], np.uint8, -1)) == {0} for m in grid_of(at)["maps"])
+    assert all(set(decoded(m, np.uint8, -1)) == {0} for m in grid_of(at)["colors"]["bytes"])
     projection = Projection.load(own / DECODER)
     poles = find_poles(projection, 1, "mlp_post", SETTINGS)
     save_poles(own / DECODER, [poles])
     # Another program may have found them meanwhile.
     at.run()
     assert errors(at) == []
-    colored = grid_of(at)["maps"][projection.maps.index((1, "mlp_post"))]
-    assert (decoded(colored["colors"], np.uint8, -1) > 0).tolist() == (poles.labels >= 0).tolist()
-    links = [each.proto for each in at.get("page_link") if "Group" in each.proto.label]  # type: ignore[union-attr]
+    colored = grid_of(at)["colors"]["bytes"][projection.maps.index((1, "mlp_post"))]
+    assert (decoded(colored, np.uint8, -1) > 0).tolist() == (poles.labels >= 0).tolist()
+    links = [each.proto for each in at.get("page_link") if "Pole 0" in each.proto.label]  # type: ignore[union-attr]
     assert 0 < len(links) <= 6
     assert "pole=0" in links[0].query_string
     assert "layer=1" in links[0].query_string
@@ -89,8 +125,8 @@ def test_maps_of_every_form_are_small_maps(
     fit(own / "models" / DECODER, text_file, own / DECODER, *one, *options)
     at = start(own, "overview", projection=DECODER).run()
     assert errors(at) == []
-    (found,) = grid_of(at)["maps"]
-    assert len(decoded(found["points"], np.uint8, -1, 2)) == 40
+    (found,) = grid_of(at)["points"]["bytes"]
+    assert len(decoded(found, np.uint8, -1, 2)) == 40
 
 
 def test_without_statistics_the_page_says_what_is_missing(
