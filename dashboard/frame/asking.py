@@ -26,9 +26,8 @@ from dashboard.state.store import stored_prompts
 from projector.errors import UserError
 
 _EXAMPLE = "def mean(values):\n    return sum(values) / len("
-_USUAL = {"prompt tokens": 24}
-_FIELDS = ("prompt text", "other text", "prompt tokens", "prompt chat", "compare")
-_KEPT, _ASKED, _PROBLEM = "typed fields", "asked prompts", "prompt problem"
+_USUAL_TOKENS = 24
+_ASKED, _PROBLEM = "asked prompts", "prompt problem"
 
 
 @dataclass(frozen=True)
@@ -39,30 +38,15 @@ class Asked:
     other: Prompt | None = None
 
 
-def keep(*keys: str) -> None:
-    """Hold what widgets of these keys hold: Streamlit forgets them once another page is drawn."""
-    kept = st.session_state.setdefault(_KEPT, {})
-    kept.update({key: st.session_state[key] for key in keys if key in st.session_state})
-
-
-def restore(*keys: str) -> None:
-    """Give widgets of these keys what they held, before they are drawn."""
-    kept = st.session_state.get(_KEPT, {})
-    for key in keys:
-        # Said at every run: a field that is drawn anew is empty in the browser, also where the
-        # server still holds what was typed.
-        if key in kept:
-            st.session_state[key] = kept[key]
-
-
 def show_fields() -> None:
     """Draw the fields, and what could not be understood of them."""
     state = st.session_state
-    restore(*_FIELDS)
     _fill_in()
-    for key, value in _USUAL.items():
-        state.setdefault(key, value)
-    compare = st.toggle("Compare with a second prompt", key="compare", on_change=_compared)
+    compare = st.toggle(
+        "Compare with a second prompt",
+        key="compare",
+        on_change=session.keep("compare", False, _compared),
+    )
     columns = st.columns(2 if compare else 1)
     # No form: it would send what was typed only with a click on its button, and lose it otherwise.
     columns[0].text_area(
@@ -70,7 +54,7 @@ def show_fields() -> None:
         key="prompt text",
         placeholder=_EXAMPLE,
         height=90,
-        on_change=lambda: keep(*_FIELDS),
+        on_change=session.keep("prompt text", ""),
     )
     if compare:
         columns[1].text_area(
@@ -78,7 +62,7 @@ def show_fields() -> None:
             key="other text",
             placeholder=_EXAMPLE,
             height=90,
-            on_change=lambda: keep(*_FIELDS),
+            on_change=session.keep("other text", ""),
         )
     left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
     left.number_input(
@@ -87,16 +71,15 @@ def show_fields() -> None:
         500,
         key="prompt tokens",
         help="How many tokens the model generates, greedily; 0 for none.",
-        on_change=lambda: keep(*_FIELDS),
+        on_change=session.keep("prompt tokens", _USUAL_TOKENS),
     )
     middle.checkbox(
         "As a chat",
         key="prompt chat",
         help="Send the prompt through the model's chat template, where it has one.",
-        on_change=lambda: keep(*_FIELDS),
+        on_change=session.keep("prompt chat", False),
     )
     right.button("Run", type="primary", width="stretch", key="run prompt", on_click=_send)
-    keep(*_FIELDS)
     problem = state.pop(_PROBLEM, None)
     if problem:
         session.tell(problem)
@@ -143,7 +126,6 @@ def run(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Run:
 def _send() -> None:
     """Ask for what was typed, before the page runs. An empty field asks for nothing."""
     state = st.session_state
-    keep(*_FIELDS)
     drop()
     if is_empty(state["prompt text"]):
         session.change(prompt=None, other=None, token=None)
@@ -167,7 +149,6 @@ def _send() -> None:
 
 
 def _compared() -> None:
-    keep(*_FIELDS)
     session.change(other=None)
 
 
@@ -182,7 +163,7 @@ def _fill_in() -> None:
             continue
         state[f"filled {name}"] = prompt_id
         if name == "other":
-            state["compare"] = prompt_id is not None
+            session.fill("compare", prompt_id is not None)
         if prompt_id is None:
             continue
         try:
@@ -190,8 +171,9 @@ def _fill_in() -> None:
         except UserError:
             # The page says so, where it would show what the prompt does.
             continue
-        state[key] = prompt.text
-        state["prompt tokens"], state["prompt chat"] = prompt.n_new, prompt.as_chat
+        session.fill(key, prompt.text)
+        session.fill("prompt tokens", prompt.n_new)
+        session.fill("prompt chat", prompt.as_chat)
 
 
 def _remember_filled(prompt_id: str | None, other_id: str | None) -> None:

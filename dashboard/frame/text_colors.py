@@ -10,7 +10,6 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard.drawing.text import fills, neuron_name, number
-from dashboard.frame.asking import keep, restore
 from dashboard.prompts import Run
 from dashboard.state import session
 from dashboard.state.loading import moments_at, poles_at
@@ -47,15 +46,13 @@ class TextColors:
 
 def choose_text_colors(scene: Scene, runs: Sequence[Run]) -> TextColors | None:
     """Draw the choice, and find what was chosen; None for nothing."""
-    restore(_KIND)
-    st.session_state.setdefault(_KIND, _KINDS[0])
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control(
             "Colour the text by",
             _KINDS,
             key=_KIND,
             required=True,
-            on_change=lambda: keep(_KIND),
+            on_change=session.keep(_KIND, _KINDS[0]),
             help="Neuron: the chosen one, or else the strongest at the prompt's last token. "
             "Pole: the mean of its neurons.",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ _LAG_S = 1.0
 _SAID, _NOTED, _AGAIN = "said", "noted", "runs again"
 _UNREAD = "unreadable parts of the link"
 _PAGES = "pages"
-_KEPT = "kept fields"
+_KEPT, _DRAWN, _DRAWN_BEFORE = "kept fields", "drawn fields", "drawn before"
 
 
 def current() -> Selection:
@@ -55,7 +55,7 @@ def read_url() -> None:
     """
     params = st.query_params.to_dict()
     state = st.session_state
-    _keep_fields()
+    state[_DRAWN_BEFORE] = state.pop(_DRAWN, frozenset())
     was_chosen = state.pop(_CHANGED, False)
     is_early = time.monotonic() - state.get(_WROTE_AT, 0.0) < _LAG_S
     is_old = params == state.get(_SENT) and is_early and _was_touched()
@@ -104,24 +104,39 @@ def _held() -> dict[str, str]:
 _OWN = frozenset((_HELD, _WROTE_AT, _SENT, _WRITTEN, _CHANGED, _KEPT))
 
 
-def keep(key: str, usual: Any) -> None:
+def keep(key: str, usual: Any, then: Callable[[], object] | None = None) -> Callable[[], None]:
     """Give a widget of key ``key`` what it held when its page was left; called before it is drawn.
 
-    Streamlit forgets what a widget holds as soon as another page is looked at.
+    Streamlit forgets what a widget holds as soon as another page is looked at. What the user
+    changes is kept, and nothing else: a field that is drawn anew may send what it never held.
 
     Args:
         usual: what it holds at first.
+        then: called after each change.
+
+    Returns:
+        the widget's ``on_change``.
     """
-    kept = st.session_state.setdefault(_KEPT, {})
-    if key not in st.session_state:
-        st.session_state[key] = kept.get(key, usual)
-    kept[key] = st.session_state[key]
+    state = st.session_state
+    kept = state.setdefault(_KEPT, {})
+    # A field that is drawn anew is empty in the browser, also where the server still holds what
+    # was typed. One that is there is told nothing: what is being typed there would be lost.
+    if key not in state or key not in state.get(_DRAWN_BEFORE, ()):
+        state[key] = kept.get(key, usual)
+    state[_DRAWN] = state.get(_DRAWN, frozenset()) | {key}
+
+    def changed() -> None:
+        kept[key] = state[key]
+        if then is not None:
+            then()
+
+    return changed
 
 
-def _keep_fields() -> None:
-    """What fields hold that :func:`keep` was asked for; a page may be left before it runs again."""
-    kept = st.session_state.get(_KEPT, {})
-    kept.update({key: st.session_state[key] for key in kept if key in st.session_state})
+def fill(key: str, value: Any) -> None:
+    """Put something into a widget that :func:`keep` keeps, before it is drawn."""
+    st.session_state.setdefault(_KEPT, {})[key] = value
+    st.session_state[key] = value
 
 
 def bind(key: str, value: Any) -> None:

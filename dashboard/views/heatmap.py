@@ -55,8 +55,6 @@ def show(scene: Scene) -> None:
 def _choose() -> tuple[str, str | float, bool]:
     """The order, the end of the colours, and whether the unsorted picture is shown too."""
     session.bind("order", session.current().order or USUAL_ORDER)
-    session.keep("heatmap limit", "auto")
-    session.keep("heatmap unsorted", False)
     columns = st.columns([2, 2, 2], vertical_alignment="bottom")
 
     def change() -> None:
@@ -70,12 +68,14 @@ def _choose() -> tuple[str, str | float, bool]:
         "Colour range (±ρ)",
         _LIMITS,
         key="heatmap limit",
+        on_change=session.keep("heatmap limit", "auto"),
         help="Where the colours end, on one scale for all pictures. auto: the |ρ| that one pair in "
         "a thousand exceeds.",
     )
     unsorted_too = columns[2].toggle(
         "Show unsorted too",
         key="heatmap unsorted",
+        on_change=session.keep("heatmap unsorted", False),
         help="The same neurons in the order of their numbers, beside the ordered picture.",
     )
     return by, limit, unsorted_too

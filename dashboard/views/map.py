@@ -72,19 +72,22 @@ def _choose(scene: Scene) -> tuple[list[str], str, str]:
             ),
             width=170,
         )
-        session.keep("map size", "none")
         size = st.selectbox(
             "Size",
             list(coloring.SIZES),
             format_func=coloring.SIZES.__getitem__,
             key="map size",
+            on_change=session.keep("map size", "none"),
             width=170,
         )
         sites = sites_beside(scene, scene.projection.maps)
         if len(sites) > 1:
             other = next(site for site in sites if site != scene.site)
-            session.keep("map beside", False)
-            both = st.toggle(f"Show the {site_words(other)} too", key="map beside")
+            both = st.toggle(
+                f"Show the {site_words(other)} too",
+                key="map beside",
+                on_change=session.keep("map beside", False),
+            )
             sites = sites if both else [scene.site]
     return sites, color, size
 

@@ -210,14 +210,13 @@ def _show_trial(scene: Scene, neuron: int) -> None:
     """A text of one's own, with the neuron's activation on every token."""
     st.subheader("Try your own text")
     state = st.session_state
-    asking.restore(_TYPED)
     field, button = st.columns([4, 1], vertical_alignment="bottom")
     field.text_area(
         "Text",
         key=_TYPED,
         height=80,
         placeholder="Type a text to see the neuron's activation on every token.",
-        on_change=lambda: asking.keep(_TYPED),
+        on_change=session.keep(_TYPED, ""),
         label_visibility="collapsed",
     )
     button.button("Run", key="try text", width="stretch", on_click=_try)
@@ -239,7 +238,6 @@ def _show_trial(scene: Scene, neuron: int) -> None:
 
 
 def _try() -> None:
-    asking.keep(_TYPED)
     typed = st.session_state.get(_TYPED) or ""
     st.session_state[_TRIED] = None if is_empty(typed) else typed
 

@@ -36,10 +36,13 @@ def show_reports(scene: Scene) -> None:
             icon=":material/content_cut:",
         )
     elif others:
-        session.keep("other reports", False)
         if chosen in others:
-            st.session_state["other reports"] = True
-        st.toggle(f"Show reports of other models too ({len(others)})", key="other reports")
+            session.fill("other reports", True)
+        st.toggle(
+            f"Show reports of other models too ({len(others)})",
+            key="other reports",
+            on_change=session.keep("other reports", False),
+        )
     if not found or st.session_state.get("other reports"):
         found = {**found, **others}
     name = chosen if chosen in found else next(iter(found))

@@ -25,8 +25,13 @@ _HELP = (
 
 def show_search(folder: Path, projection: Projection) -> None:
     """The field, and what it found."""
-    session.keep(_FIELD, "")
-    text = st.text_input("Search", key=_FIELD, placeholder="self, or L3 N345", help=_HELP)
+    text = st.text_input(
+        "Search",
+        key=_FIELD,
+        placeholder="self, or L3 N345",
+        help=_HELP,
+        on_change=session.keep(_FIELD, ""),
+    )
     if not text.strip():
         st.session_state.pop(_TO, None)
         return

@@ -215,12 +215,26 @@ def test_what_was_typed_stays_and_what_can_t_be_run_changes_nothing(page: Page, 
     expect(page.locator(".neuron-map .token.colored")).to_have_count(n_tokens)
     fills = tokens.evaluate_all("es => es.map(e => getComputedStyle(e).backgroundColor)")
     assert len(set(fills)) > 3
-    # Typed, not run, and another page looked at.
-    field.fill("raso ten")
-    visit(page, "Heatmap")
-    visit(page, "Prompt")
-    expect(field).to_have_value("raso ten")
-    expect(tokens).to_have_count(n_tokens)
+    # Typed, not run, and another page looked at while the field still has the focus.
+    n_new = page.get_by_role("spinbutton", name="Tokens to add")
+    for typed in ("raso ten", "raso ten so"):
+        field.click()
+        field.press("Control+a")
+        field.press_sequentially(typed)
+        visit(page, "Heatmap")
+        rest(page)
+        visit(page, "Prompt")
+        rest(page)
+        expect(field).to_have_value(typed)
+        expect(n_new).to_have_value("6")
+        expect(page.get_by_role("radio", name="Neuron")).to_be_checked()
+        expect(tokens).to_have_count(n_tokens)
+        assert "colored" in (tokens.first.get_attribute("class") or "")
+    # What stands there is what runs.
+    run.click()
+    until(lambda: "raso ten so" in "".join(tokens.all_text_contents()))
+    rest(page)
+    n_tokens = tokens.count()
     selected = params(page)["prompt"]
     field.fill("kalo mi " * 100)
     run.click()

@@ -140,8 +140,7 @@ def two_pages() -> None:
 
     session.read_url()
     if not st.session_state.get("elsewhere"):
-        session.keep("typed", "at first")
-        st.text_input("Field", key="typed")
+        st.text_input("Field", key="typed", on_change=session.keep("typed", "at first"))
     session.write_url()
 
 
