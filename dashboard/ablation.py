@@ -69,8 +69,11 @@ def ablate(
         sorted(generator.choice(pool, min(len(neurons), len(pool)), replace=False).tolist())
         for _ in range(n_random)
     ]
-    cases: list[tuple[str, Sequence[int]]] = [("the whole model", ()), ("without them", neurons)]
-    cases += [(f"without {len(d):,} random ones, draw {k + 1}", d) for k, d in enumerate(draws)]
+    cases: list[tuple[str, Sequence[int]]] = [
+        ("the whole model", ()),
+        ("without the group", neurons),
+    ]
+    cases += [(f"without {len(d):,} random neurons, draw {k + 1}", d) for k, d in enumerate(draws)]
     outcomes = []
     for name, gone in cases:
         chosen = torch.tensor(list(gone), dtype=torch.int64)

@@ -49,9 +49,9 @@ def heatmap_figure(
     Args:
         name: of the map, such as ``L3``.
         names: what each neuron fires on, for the hover text; none where it is not known.
-        brackets: groups, drawn at the right.
+        brackets: groups, drawn at the right, and named in full when they are pointed at.
         group_colors: of each group by its number, as for :func:`tree_figure`.
-        n_signs: of what they are called, as many are written beside them; 0 for none.
+        n_signs: of what they are called, as many are written beside them; 0 for the number alone.
     """
     # Plotly reads its own HTML in every text.
     rows = [html.escape(text, quote=False) for text in cells.called(names)]
@@ -149,10 +149,12 @@ def _draw_brackets(
             line={"color": color, "width": 2.5},
         )
         middle = (low + high) / 2
-        if middle < free_from or not n_signs:
+        if middle < free_from:
             continue
         free_from = middle + _LEAST_APART * n_rows
-        text = each.text if len(each.text) <= n_signs else f"{each.text[: n_signs - 1]}…"
+        text = each.text if n_signs else str(each.group)
+        if len(text) > n_signs > 0:
+            text = f"{text[: n_signs - 1]}…"
         figure.add_annotation(
             x=1.03,
             y=middle,
@@ -161,6 +163,7 @@ def _draw_brackets(
             xanchor="left",
             showarrow=False,
             text=html.escape(text, quote=False),
+            hovertext=html.escape(each.text, quote=False),
             font={"size": 12},
             align="left",
         )
@@ -278,7 +281,13 @@ def organisation_figure(found: Mapping[MapKey, Organisation], sites: Sequence[st
                     row=1,
                     col=panel + 1,
                 )
-    figure.update_xaxes(title={"text": "layer", "standoff": 4}, dtick=_layer_step(found))
+    layers = [layer for layer, _ in found] or [0]
+    figure.update_xaxes(
+        title={"text": "layer", "standoff": 4},
+        range=[min(layers) - 0.5, max(layers) + 0.5],
+        dtick=_layer_step(max(layers) - min(layers)),
+        tickangle=0,
+    )
     figure.update_yaxes(tickformat=".3~%", rangemode="tozero")
     # Shares from below one percent to all: an even scale would hide the small ones.
     figure.update_yaxes(type="log", tickformat="~%", dtick=1, rangemode="normal", col=1)
@@ -302,7 +311,6 @@ def _shares(each: Organisation) -> tuple[tuple[float, float], ...]:
     )
 
 
-def _layer_step(found: Mapping[MapKey, Organisation]) -> int:
-    """Of the ticks on the axis of layers, which are whole numbers."""
-    layers = [layer for layer, _ in found] or [0]
-    return max(1, (max(layers) - min(layers)) // 10)
+def _layer_step(reach: int) -> int:
+    """Of the ticks on the axis of layers: a round number that gives seven at most."""
+    return next((step for step in (1, 2, 5, 10, 20) if reach <= 6 * step), 50)

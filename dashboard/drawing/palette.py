@@ -14,7 +14,7 @@ Bytes = NDArray[np.uint8]
 NO_GROUP = 0
 _NO_GROUP_COLORS = ("#a3a9b1", "#6d747d")
 # Groups beyond those with a colour of their own.
-_OTHER_COLORS = ("#7b8794", "#8a94a0")
+_OTHER_COLORS = ("#56606b", "#c9d1d9")
 # Found by search: no two are close, nor one to the page's greys, for those who lack a receptor
 # neither; each has a contrast of 3 to its page. No more than eight do.
 _GROUPS = (

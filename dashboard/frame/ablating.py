@@ -74,8 +74,8 @@ def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[
     with working("Ablating") as work, scene.model() as guest:
         if not guest.architecture.is_causal:
             raise UserError(
-                "an encoder has no perplexity and goes on with no text, and those are what an "
-                "ablation is seen by"
+                "an encoder has no perplexity and generates no text, so this page can't show what "
+                "an ablation does to it"
             )
         if prompt is not None:
             try:
@@ -131,7 +131,7 @@ def _show_outcomes(found: list[ablation.Outcome]) -> None:
         columns["change"] = [change(each.perplexity) for each in found]
     asked = any(each.continuation for each in found)
     if asked:
-        columns["the prompt goes on with"] = [
+        columns["continuation of the prompt"] = [
             json.dumps(each.continuation or "", ensure_ascii=False) for each in found
         ]
     st.dataframe(
@@ -141,12 +141,12 @@ def _show_outcomes(found: list[ablation.Outcome]) -> None:
     )
     st.caption(
         ("" if whole is None else f"Perplexity over {_N_WINDOWS} windows, the same for all. ")
-        + "The random neurons are as many, of the same layer and site: what the pole does beyond "
-        "them is what makes it one."
+        + "The random draws take as many neurons of the same layer and site: compare the group "
+        "with them."
         + (
             ""
             if asked
-            else " Run a prompt that adds tokens on the Prompt page, and the table tells how each "
-            "model goes on with it."
+            else " Run a prompt that adds tokens on the Prompt page to see how each model "
+            "continues it."
         )
     )

@@ -38,8 +38,8 @@ _DISTINCT_HELP = (
     "it exceeds what poles of its size reach in shuffled ρ. weak: it does not."
 )
 _BEYOND_HELP = (
-    "Beyond the spectrum: it also exceeds poles of its size in a ρ with the same eigenvalues and "
-    "random axes. One dominant axis alone looks like two opposite poles."
+    "yes: it also exceeds poles of its size in a ρ with the same eigenvalues and random axes. One "
+    "dominant axis alone looks like two opposite poles."
 )
 _AXIS_HELP = "The pole at the other end, where the two are the ends of the leading axis of ρ."
 _CONTROLS_HELP = (
@@ -58,7 +58,7 @@ def show(scene: Scene) -> None:
         _show_figures(found)
         if not found.poles:
             st.info(
-                "No pole with these settings: make the fewest neurons smaller, or choose leaf.",
+                "No pole with these settings: lower *Smallest pole*, or choose leaf.",
                 icon=":material/bubble_chart:",
             )
             return
@@ -227,7 +227,7 @@ def _show_table(scene: Scene, found: Poles) -> None:
             f"where that is highest. A pole stands out where {rho} inside is much larger.",
         ),
         "distinct": text_of("Distinct", width=70, help=_DISTINCT_HELP),
-        "beyond": text_of("Beyond", width=65, help=_BEYOND_HELP),
+        "beyond": text_of("Beyond spectrum", width=120, help=_BEYOND_HELP),
         "axis": text_of("Axis", width=65, help=_AXIS_HELP),
     }
     # A table is another one wherever a pole's number is another pole.

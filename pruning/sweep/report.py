@@ -97,7 +97,8 @@ class Summary:
         """Perplexity and its spread, in words."""
         if self.perplexity is None:
             return "broken"
-        spread = "" if self.spread is None else f" ± {self.spread:.3f}"
+        # Where all seeds choose the same neurons, nothing spreads.
+        spread = f" ± {self.spread:.3f}" if self.spread else ""
         return f"{self.perplexity:.3f}{spread}"
 
 

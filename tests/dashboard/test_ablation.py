@@ -121,8 +121,8 @@ def test_random_neurons_are_as_many_and_others(guest: Guests, gone: list[list[in
         assert len(set(draw)) == len(GONE)
         assert set(draw) <= set(among) - set(GONE)
     assert len({tuple(draw) for draw in gone[2:]}) == 4
-    assert [each.name for each in outcomes][:2] == ["the whole model", "without them"]
-    assert all("4 random ones" in each.name for each in outcomes[2:])
+    assert [each.name for each in outcomes][:2] == ["the whole model", "without the group"]
+    assert all("4 random neurons" in each.name for each in outcomes[2:])
 
 
 def test_draws_are_the_same_again_and_others_for_another_seed(
@@ -147,7 +147,7 @@ def test_of_too_many_neurons_random_ones_may_be_the_same(
     gone.clear()
     outcomes = run(guest(DECODER), None, neurons=most, among=range(12))
     assert [len(draw) for draw in gone[2:]] == [12] * 3
-    assert all("12 random ones" in each.name for each in outcomes[2:])
+    assert all("12 random neurons" in each.name for each in outcomes[2:])
 
 
 def test_each_model_is_told_of(guest: Guests, windows: EvaluationText) -> None:

@@ -32,15 +32,16 @@ export class Beside {
     const head = element("div", "head");
     head.append(element("b", "", `${panel.name} N${panel.selected}`));
     if (texts && texts[panel.selected]) head.append(element("code", "", texts[panel.selected]));
+    head.title = head.textContent;
     made.append(head);
     if (!panel.near.length) return made;
     made.append(element("div", "note", `Its ${panel.near.length} most correlated neurons, with ρ`));
-    const most = Math.max(...panel.near.map(([, value]) => Math.abs(value))) || 1;
     for (const [i, value] of panel.near) {
       const row = element("div", "row near");
       row.append(element("span", "number", `N${i}`), element("span", "what", (texts && texts[i]) || ""));
+      row.title = `N${i}${texts && texts[i] ? `: ${texts[i]}` : ""}`;
       const bar = element("span", "share");
-      bar.style.setProperty("--share", `${Math.round((100 * Math.abs(value)) / most)}%`);
+      bar.style.setProperty("--share", `${Math.round(100 * Math.abs(value))}%`);
       row.append(bar, element("span", "rho", rho(value)));
       this.act(row, () => this.on.pick(index, i), (isOn) => this.on.pointAt(index, isOn ? i : null));
       made.append(row);
@@ -77,7 +78,7 @@ export class Beside {
         element("span", "size", String(group.size)),
         element("span", "rho", rho(group.rho)),
       );
-      row.title = group.note || group.title;
+      row.title = [group.label, group.note || group.title].join("\n");
       row.dataset.pole = String(group.number);
       this.act(row, () => this.on.choose(index, k), (isOn) => this.on.focus(index, isOn ? k : null));
       this.rows.set(k, row);

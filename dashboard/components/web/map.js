@@ -62,7 +62,7 @@ class NeuronMap {
     this.tip.hidden = true;
     this.hint = element("div", "hint");
     this.accent = element("span", "accent");
-    const tools = element("div", "tools");
+    const tools = (this.tools = element("div", "tools"));
     this.lassoButton = button("lasso", "Lasso", "Lasso: draw around neurons to select them (or Shift and drag)", () =>
       this.useLasso(!this.lassoing));
     tools.append(
@@ -284,10 +284,9 @@ class NeuronMap {
 
   colorOf(panel, group, isChosen) {
     if (isChosen && (group.shared || !panel.byGroup)) return this.colors.mark;
+    // Also where points are coloured by something else: it links the list to the names on the map.
     const own = this.wasDark ? this.palettes.palette_dark : this.palettes.palette;
-    // Where colours mean something else, groups have none.
-    const at = panel.byGroup ? 3 * group.color : 0;
-    const [r, g, b] = own.subarray(at, at + 3);
+    const [r, g, b] = own.subarray(3 * group.color, 3 * group.color + 3);
     return `rgb(${r},${g},${b})`;
   }
 
@@ -321,8 +320,11 @@ class NeuronMap {
     pen.font = `600 13px ${this.colors.font}`;
     // Alone, a map is told by the page.
     const title = this.panels.length > 1 || this.timeline.nTokens || this.saving ? panel.title : "";
-    pen.fillText(title, box.left + 12, 22);
-    labels.take({ x: box.left, y: 0, width: pen.measureText(title).width + 20, height: 28 });
+    // The last map has the buttons above it: a title that would lie under them stands below them.
+    const isLast = box.left + box.width > this.stage.clientWidth - 1;
+    const isUnder = isLast && !this.saving && pen.measureText(title).width + 30 + this.tools.offsetWidth > box.width;
+    pen.fillText(title, box.left + 12, isUnder ? 58 : 22, box.width - 20);
+    labels.take({ x: box.left, y: 0, width: pen.measureText(title).width + 20, height: isUnder ? 66 : 28 });
     labels.take({ x: box.left + box.width - 170, y: 0, width: 170, height: 40 });
     if (!panel.positions) {
       pen.font = `13px ${this.colors.font}`;

@@ -58,8 +58,12 @@ def test_a_pole_is_chosen_marked_and_ablated(page: Page, app: App, projection: P
     expect(page.get_by_text("Perplexity over")).to_be_visible(timeout=60_000)
     rows = cells(page.get_by_test_id("stDataFrame").last)
     text = " ".join(rows)
-    # Beside as many random neurons, and with what the prompt goes on with.
-    for name in ("the whole model", "without them", f"without {len(members)} random ones, draw 3"):
+    # Beside as many random neurons, and with how each model continues the prompt.
+    for name in (
+        "the whole model",
+        "without the group",
+        f"without {len(members)} random neurons, draw 3",
+    ):
         assert name in text
     assert len(re.findall(r"[+−]\d+\.\d\d%", text)) == 5
     # It is chosen everywhere, until the selection is cleared.

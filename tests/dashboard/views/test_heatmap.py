@@ -10,10 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from dashboard.drawing.cells import ORDERS
+from dashboard.drawing import palette
+from dashboard.drawing.cells import ORDERS, Bracket, cells_of
+from dashboard.drawing.coloring import color_by_pole
+from dashboard.drawing.figures import heatmap_figure, tree_figure
+from dashboard.drawing.legend import colors_of
 from dashboard.state.naming import labels_at
 from projector.projection.projection import Projection
+from pruning.poles.poles import Pole, Poles, PoleSettings
+from pruning.poles.tree import Branch, CondensedTree
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import (
     GROUPING,
@@ -74,6 +81,31 @@ def test_groups_stand_at_the_side_with_what_they_fire_on(open_page: Open, root: 
     rows = json.loads(at.get("plotly_chart")[0].proto.spec)["data"][0]["x"]
     expected = {html.escape(f"N{j} {text}".rstrip(), quote=False) for j, text in enumerate(labels)}
     assert set(rows) == expected
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_pole_has_one_colour_on_the_map_in_the_heatmap_and_in_the_tree(dark: bool) -> None:
+    n = palette.N_GROUPS + 2
+    labels = torch.arange(n).repeat_interleave(3)
+    # The last numbers are distinct, and so come first in lists and in colours.
+    found = tuple(Pole(size=3, exemplars=(3 * k,), distinct=k >= n - 2) for k in range(n))
+    poles = Poles(
+        1, "mlp_post", PoleSettings(), labels, torch.ones(3 * n), found, (), 0.0, None, {}
+    )
+    colors = colors_of(poles).tolist()
+    painted = palette.groups(dark=dark)[color_by_pole(poles).values]
+    on_map = [palette.hex_of(painted, 3 * k) for k in range(n)]
+    assert len(set(on_map[-2:] + on_map[:-4])) == palette.N_GROUPS
+    brackets = tuple(Bracket(3 * k, 3 * k + 2, f"{k}: name of {k}", k) for k in range(n))
+    cells = cells_of(np.eye(3 * n, dtype=np.float32), np.arange(3 * n))
+    heat = heatmap_figure(cells, 1.0, "L3", brackets=brackets, group_colors=colors, dark=dark)
+    assert [shape.line.color for shape in heat.layout.shapes] == on_map
+    # Numbers alone, where there is no room for names; those are told to who points there.
+    assert [each.text for each in heat.layout.annotations] == [str(k) for k in range(n)]
+    assert heat.layout.annotations[1].hovertext == "1: name of 1"
+    tree = CondensedTree(tuple(Branch(k, (0.0, 1.0), (1.0, 2.0), 3) for k in range(n)))
+    drawn = tree_figure(tree, colors, dark=dark)
+    assert [trace.fillcolor for trace in drawn.data] == on_map
 
 
 def test_a_clicked_cell_compares_its_neurons(open_page: Open, root: Path) -> None:

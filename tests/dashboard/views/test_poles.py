@@ -75,17 +75,17 @@ def test_a_pole_is_taken_away(open_page: Open, root: Path) -> None:
     assert table["perplexity"].notna().all()
     assert table["perplexity"].nunique() == 5
     assert table["change"][0] == "+0.00%"
-    assert (table["the prompt goes on with"].str.len() > 2).all()
+    assert (table["continuation of the prompt"].str.len() > 2).all()
     poles = find_poles(
         Projection.load(root / DECODER), 1, "mlp_post", PoleSettings("correlation", 2, None, "leaf")
     )
-    assert f"{poles.sizes[0]} random ones" in table["model"][2]
+    assert f"{poles.sizes[0]} random neurons" in table["model"][2]
     # Another prompt was not continued by these models.
     other = store(Prompt("raso ten", 3), stored_prompts())
     at.query_params["prompt"] = other
     at.run()
     assert errors(at) == []
-    assert not any("the prompt goes on with" in each.value for each in at.dataframe)
+    assert not any("continuation of the prompt" in each.value for each in at.dataframe)
     # Without a prompt there is no such column, and a word on how to get one.
     del at.query_params["prompt"]
     at.run()

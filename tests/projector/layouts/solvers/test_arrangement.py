@@ -59,6 +59,17 @@ def test_leaves_keep_groups_together() -> None:
     assert len(group[found].diff().nonzero()) == 3
 
 
+def test_leaves_of_a_wide_layer_are_not_brought_into_their_optimal_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("of 1,500 neurons this can take a minute")
+
+    # What scipy's linkage itself would call.
+    monkeypatch.setattr("scipy.cluster.hierarchy.optimal_leaf_ordering", refuse)
+    assert sorted(leaf_order(random_correlation(1500)).tolist()) == list(range(1500))
+
+
 def test_turned_leaves_are_nearer_than_the_trees_own() -> None:
     for seed in range(5):
         rho = random_correlation(60, seed)
