@@ -60,9 +60,14 @@ class Corpus:
         return len(self.starts) - 1
 
     @cached_property
+    def distinct(self) -> np.ndarray:
+        """The different token ids, int64, ascending."""
+        return np.flatnonzero(np.bincount(self.ids))
+
+    @property
     def n_distinct(self) -> int:
         """How many different token ids there are."""
-        return int(np.count_nonzero(np.bincount(self.ids)))
+        return len(self.distinct)
 
     @cached_property
     def ids_sha256(self) -> str:

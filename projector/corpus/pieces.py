@@ -49,12 +49,20 @@ class Pieces:
     def of_tokenizer(cls, tokenizer: Any, ids: Iterable[int] | Tensor | None = None) -> Pieces:
         """The pieces of a Hugging Face tokenizer, fast or slow.
 
+        Where how it spells can't be read from it, a piece is what it decodes the token to alone.
+
         Args:
             ids: which; None for all. Ids that the tokenizer lacks are left out.
         """
         wanted = _distinct(range(len(tokenizer)) if ids is None else ids)
-        tokens: Sequence[str | None] = tokenizer.convert_ids_to_tokens(wanted.tolist())
-        spell = _Spelling(tokenizer)
+        special = _special_of(tokenizer)
+        try:
+            spell = _Spelling(tokenizer)
+            tokens: Sequence[str | bytes | None]
+            tokens = tokenizer.convert_ids_to_tokens(wanted.tolist())
+        except Exception:
+            # Code of others, which may do anything.
+            return cls._of_bytes({i: _decoded(tokenizer, i) for i in wanted.tolist()}, special)
         unknown = getattr(tokenizer, "unk_token", None)
         n_tokens = len(tokenizer)
         found = {
@@ -62,9 +70,6 @@ class Pieces:
             for i, token in zip(wanted.tolist(), tokens, strict=True)
             if token and (0 <= i < n_tokens or token != unknown)
         }
-        special = {int(i) for i in getattr(tokenizer, "all_special_ids", ())}
-        added = getattr(tokenizer, "added_tokens_decoder", None) or {}
-        special |= {int(i) for i, token in added.items() if getattr(token, "special", False)}
         return cls._of_bytes(found, special)
 
     @classmethod
@@ -208,7 +213,7 @@ class _Spelling:
 
     def _sniff(self, tokenizer: Any) -> None:
         # One written in Python tells nothing of how it decodes, and its vocabulary does.
-        vocabulary = tokenizer.get_vocab()
+        vocabulary = {token for token in tokenizer.get_vocab() if isinstance(token, str)}
         n_marked = dict.fromkeys(("Ġ", "▁", "##", "</w>"), 0)
         for token in vocabulary:
             for sign in n_marked:
@@ -225,7 +230,9 @@ class _Spelling:
         else:
             self._suffix = "</w>"
 
-    def __call__(self, token: str) -> bytes:
+    def __call__(self, token: str | bytes) -> bytes:
+        if isinstance(token, bytes):
+            return token
         if self._is_byte_level and all(sign in self._byte_of for sign in token):
             return bytes(self._byte_of[sign] for sign in token)
         for old, new in self._replaced:
@@ -240,6 +247,19 @@ class _Spelling:
         if self._suffix is not None:
             token = token.replace(self._suffix, " ")
         return (f" {token}" if self._joined_by_space else token).encode(errors="replace")
+
+
+def _special_of(tokenizer: Any) -> set[int]:
+    """Ids of control tokens."""
+    special = {int(i) for i in getattr(tokenizer, "all_special_ids", ())}
+    added = getattr(tokenizer, "added_tokens_decoder", None) or {}
+    return special | {int(i) for i, token in added.items() if getattr(token, "special", False)}
+
+
+def _decoded(tokenizer: Any, token_id: int) -> bytes:
+    """What a tokenizer makes of one token alone."""
+    text: str = tokenizer.decode([token_id])
+    return text.encode(errors="replace")
 
 
 def _steps(decoder: dict[str, Any]) -> list[dict[str, Any]]:

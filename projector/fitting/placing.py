@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from projector.corpus.numbering import KeptTokens, token_numbers
-from projector.corpus.pieces import Pieces
 from projector.fitting.preparing import Job
 from projector.layouts.settings import Layout
 from projector.layouts.solving import Placement, finish_trained, solve_all
@@ -140,6 +139,7 @@ def example_tensors(job: Job, maps: Sequence[PlacedMap]) -> Mapping[str, Tensor]
     """
     facts, corpus = job.examples, job.corpus
     assert facts is not None
+    assert job.pieces is not None
     # Single tensors of it may be on disk, and are read when they are asked for.
     found = ChainMap(*(cast(dict[str, Tensor], each.examples) for each in maps))
     drawn = evenly_drawn(corpus.n_tokens, facts.n_sample)
@@ -152,5 +152,5 @@ def example_tensors(job: Job, maps: Sequence[PlacedMap]) -> Mapping[str, Tensor]
         kept = KeptTokens.around(corpus, shown, facts.n_before, facts.n_after)
     own = {name: kept.moved(tensor) for name, tensor in at.items()}
     own |= {"ids": kept.ids, "starts": kept.starts}
-    own |= Pieces.of_tokenizer(job.loaded.tokenizer, kept.ids).state()
+    own |= job.pieces.of_ids(kept.ids).state()
     return ChainMap(own, cast(dict[str, Tensor], found))

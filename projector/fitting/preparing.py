@@ -11,6 +11,7 @@ from torch import nn
 
 from projector.corpus.batches import Corpus
 from projector.corpus.documents import Document
+from projector.corpus.pieces import Pieces
 from projector.corpus.sources import read_documents
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
 from projector.errors import SettingError, UserError, named
@@ -48,6 +49,7 @@ class Job:
     Attributes:
         layouts: how every map is placed; the first is the projection's first.
         examples: how many examples are kept of what drives each neuron; None for none.
+        pieces: the text of the corpus' tokens; None where no examples are kept.
     """
 
     loaded: LoadedModel
@@ -63,6 +65,7 @@ class Job:
     packed: bool
     plan: Plan
     examples: ExampleFacts | None
+    pieces: Pieces | None
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -162,6 +165,8 @@ def prepare(
     )
     progress.end()
     _check_corpus(tokens, trunk)
+    # What can't be read is told of before hours of work.
+    pieces = _pieces_of(tokens, loaded.tokenizer) if settings.keep_examples else None
     widths = _widths(architecture, sites, layers)
     check_dimensions(chosen, widths.values())
     # As much as statistics would take of the disk, whether they are kept or not.
@@ -188,7 +193,7 @@ def prepare(
         itemsize=widest_dtype(trunk).itemsize,
     )
     found = (loaded, trunk, architecture, tokens, sites, layers, left_out)
-    return Job(*found, settings, chosen, sequence_length, packed, plan, examples)
+    return Job(*found, settings, chosen, sequence_length, packed, plan, examples, pieces)
 
 
 def _loaded(
@@ -221,6 +226,24 @@ def _check_corpus(tokens: Corpus, trunk: nn.Module) -> None:
             f"the tokenizer gives token {int(tokens.ids.max()):,}, and the model knows "
             f"{vocabulary:,}: they do not belong together"
         )
+
+
+def _pieces_of(tokens: Corpus, tokenizer: Any) -> Pieces:
+    """The text of a corpus' tokens.
+
+    Raises:
+        UserError: on ``keep_examples``, where the tokenizer does not tell it.
+    """
+    try:
+        return Pieces.of_tokenizer(tokenizer, tokens.distinct)
+    except Exception as error:
+        raise UserError(
+            f"the text of single tokens can't be read from {type(tokenizer).__name__} "
+            f"({type(error).__name__}: {error}), and examples need it: add "
+            f"{named('keep_examples', False)}, or give another tokenizer",
+            setting="keep_examples",
+            value=True,
+        ) from error
 
 
 def _widths(architecture: Architecture, sites: list[str], layers: list[int]) -> dict[MapKey, int]:

@@ -280,10 +280,16 @@ class RunningFit:
         found = self.processes.collected(own)
         for key, placed in zip(keys, found, strict=False):
             if placed is not None:
-                keeps = self.processes.is_first and self.job.settings.keep_statistics
-                statistics = kept_statistics(placed.name, gatherer.gathered[key]) if keeps else {}
-                examples = found_examples(placed.name, gatherer.examples.get(key))
-                whole = replace(placed, statistics=statistics, examples=examples)
+                whole = placed
+                # The first process alone keeps what is large.
+                if self.processes.is_first:
+                    keeps = self.job.settings.keep_statistics
+                    sums = gatherer.gathered[key]
+                    whole = replace(
+                        placed,
+                        statistics=kept_statistics(placed.name, sums) if keeps else {},
+                        examples=found_examples(placed.name, gatherer.examples.get(key)),
+                    )
                 self.placed[placed.name] = self._unwritten[placed.name] = whole
             gatherer.forget(key)
         give_back()

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from projector.errors import SettingError, check_choice, check_least, named
-from projector.layouts.settings import Layout, check_distinct, parse_layouts
+from projector.layouts.settings import (
+    DEFAULT_LAYOUTS,
+    Layout,
+    check_distinct,
+    parse_layouts,
+)
 from projector.settings import setting
 from projector.sites import check_sites, sites_help
 
 CORRELATIONS = ("pooled", "per-sequence")
 LEAST_TOKENS = 100
+# Settings of one layout that all of the usual layouts have: these alone choose no other layout.
+_OF_USUAL = {"seed", "start", "absolute"}
 
 
 @dataclass(frozen=True)
@@ -109,13 +116,15 @@ def choose_layouts(
 
     Returns:
         None where none is asked for: :func:`projector.fitting.preparing.prepare` makes the usual
-        ones then.
+        ones then. Those too where only settings are given that each of them has.
 
     Raises:
         SettingError: where both are given, a layout is not possible, two are the same, or more
             than one is trained while the model runs.
     """
     if layouts is None:
+        if given and given.keys() <= _OF_USUAL:
+            return tuple(replace(usual, **given) for usual in parse_layouts(DEFAULT_LAYOUTS))
         return (Layout(**given),) if given else None
     if given:
         name = next(iter(given))

@@ -161,6 +161,8 @@ NEIGHBOURS = Objective(
             name="tsne",
             reads=frozenset({"start"}),
             place=_place,
+            # With a map and those of its two halves at once.
+            pair_bytes=58,
             seconds=_seconds,
             seconds_sampled=_seconds_sampled,
         ),

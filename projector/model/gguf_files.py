@@ -21,8 +21,8 @@ _UNSUPPORTED = re.compile(r"architecture (\S+) is not supported")
 
 
 def is_gguf(name: str) -> bool:
-    """Whether a model of this name is a ``.gguf`` file, be it there or not."""
-    return name.lower().endswith(SUFFIX)
+    """Whether a model of this name is a ``.gguf`` file, be it there or not; a folder is none."""
+    return name.lower().endswith(SUFFIX) and not Path(name).is_dir()
 
 
 def check_gguf(path: Path) -> None:

@@ -266,6 +266,9 @@ def _read(where: Path) -> Saved:
         try:
             examples = _read_examples(where / EXAMPLES_FILE, facts, fingerprint)
         except UserError as error:
+            if not path.exists() or path.read_bytes() != text:
+                # They are another projection's, which has just taken the place of this one.
+                raise
             # All else can be read without them.
             problem = str(error)
     return Saved(

@@ -69,7 +69,7 @@ def _use(share: float, objective: str) -> str:
     """What a map is good for that keeps this share of the neighbours beyond chance."""
     none, few, many = _LEAST_SHARES
     if share < none:
-        return "this map shows hardly more than chance does"
+        return "a random map would be nearly as good"
     if share < few:
         lacks = OBJECTIVES[objective].lacks if objective in OBJECTIVES else {}
         what = "larger groups" if "distances" in lacks else "large shape"

@@ -18,7 +18,6 @@ EXAMPLES_FILE = "examples.safetensors"
 FORMAT, FORMAT_VERSION = "transformer-projection-kept-examples", 1
 # Of the file's metadata, the one that holds the facts.
 METADATA = "examples"
-# Of one map and of all of them: the names of tensors.
 # Of one map and of all of them: the names of tensors, and their types as the format calls them.
 MAP_TENSORS = {
     "highest": "F32",

@@ -277,7 +277,7 @@ class RunningExamples:
         best[tokens.is_empty] = -torch.inf
         at = self._numbers(torch.cat([high_at, low_at], dim=1), tokens, slice(None))
         at = at.where(best.isfinite(), -1)
-        self._merge(slice(None), best, at)
+        self._merge(best, at)
 
     def _draw(self, rows: Tensor, tokens: CountedTokens) -> None:
         ends = torch.tensor([tokens.n_before, tokens.n_before + len(tokens.kept)])
@@ -338,7 +338,7 @@ class RunningExamples:
         # What does not count was filled with the first that does.
         return numbers + torch.maximum(place, first)
 
-    def _merge(self, columns: slice, best: Tensor, at: Tensor) -> None:
+    def _merge(self, best: Tensor, at: Tensor) -> None:
         """Take the greatest of what is kept and of (B, 2N) more, which come later."""
         n_kept = len(self.values)
         best, at = best.to(self.values.device), at.to(self.at.device)

@@ -110,7 +110,7 @@ def _check_own(found: Work, may_replace: bool, what: str) -> None:
     """Raise a UserError for what another run left, unless it may be replaced."""
     if found.difference is not None and not may_replace:
         raise UserError(
-            f"'{found.where}' belongs to another {what}: {found.difference}; repeat that {what}'s "
+            f"'{found.where}' belongs to another {what}: {found.difference}; give that {what}'s "
             f"settings, add {named('force', True)} to replace it, or give another place",
             setting="resume",
             value=True,
@@ -145,7 +145,10 @@ def told_difference(
             called = named(name) if name in users else name.replace("_", " ").replace(".", " ")
             its = _told(one, name, their_words or {})
             own = _told(other, name, our_words or {})
-            return f"its {called} is {its}, and this one's {own}"
+            told = f"its {called} is {its}, and this one's {own}"
+            if name in users and isinstance(one.get(name), int | float | str):
+                told += f" (give {named(name, one[name])} to resume it)"
+            return told
     return None
 
 

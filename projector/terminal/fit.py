@@ -46,7 +46,7 @@ class FitOptions:
         None,
         help="Make several layouts of every map, by name, for example stress-3d,neighbours-2d. "
         "They take the place of the options of one layout. By default "
-        f"{DEFAULT_LAYOUTS}.",
+        f"{DEFAULT_LAYOUTS}, to which --seed, --start and --absolute apply.",
     )
     corpus: str = setting("stdlib", help=_corpus_help)
     pictures: bool = setting(False, help="Also write the pictures, as HTML, to OUT.")
@@ -216,8 +216,7 @@ def _tell(
         )
     if job.examples is not None and job.examples.cut:
         screen.say(
-            f"[b]examples[/b] take no more disk than statistics do, and so hold "
-            f"{', '.join(job.examples.cut)}"
+            f"Examples were cut to the size of the statistics: {', '.join(job.examples.cut)}"
         )
     widest = max(job.widths.values())
     if needs.n_tokens < widest:

@@ -18,7 +18,7 @@ from projector.layouts.kernels import Target, as_target
 # Neighbours that attract a neuron, and how many of them count. Between neurons most ρ are near 0,
 # so that wider kernels, usual elsewhere, reach neurons that are no neighbours.
 N_NEAR = 15
-PERPLEXITY = 12.0
+PERPLEXITY = 11.25
 # A classical start has the large shape already: attraction needs little exaggeration to keep it.
 _EXAGGERATION, _N_EXAGGERATED, N_STEPS = 1.5, 100, 300
 _START_SPREAD, _JITTER = 1e-4, 1e-6

@@ -232,6 +232,37 @@ def test_a_tokenizer_written_in_python_is_read_by_its_vocabulary() -> None:
         assert "".join(Pieces.of_tokenizer(slow).texts(range(1, len(slow)))) == text
 
 
+class Bytes:
+    """A tokenizer of another's making, whose tokens are bytes."""
+
+    unk_token = None
+    tokens = (b" caf", b"\xc3", b"\xa9", b"!")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def get_vocab(self) -> dict[bytes, int]:
+        return {token: i for i, token in enumerate(self.tokens)}
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[bytes]:
+        return [self.tokens[i] for i in ids]
+
+
+def test_tokens_may_be_bytes() -> None:
+    assert Pieces.of_tokenizer(Bytes()).texts(range(4)) == [" caf", "", "é", "!"]
+
+
+def test_where_a_tokenizer_does_not_say_how_it_spells_it_decodes_each_token() -> None:
+    class Closed(Bytes):
+        def get_vocab(self) -> dict[bytes, int]:
+            raise NotImplementedError
+
+        def decode(self, ids: list[int]) -> str:
+            return "".join(f"<{i}>" for i in ids)
+
+    assert Pieces.of_tokenizer(Closed(), [3, 1]).texts([1, 3]) == ["<1>", "<3>"]
+
+
 def test_readable_shows_what_cannot_be_seen() -> None:
     assert readable(" self") == "␣self"
     assert readable("\n\n\t") == "⏎⏎⇥"

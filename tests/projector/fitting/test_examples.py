@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tokenizers.decoders import Decoder
 from torch import Tensor
 
 import projector
@@ -24,6 +25,7 @@ from projector.fitting.placing import place_map
 from projector.fitting.preparing import Job, prepare
 from projector.fitting.settings import FitSettings
 from projector.model.capture import collect
+from projector.model.loading import load_model
 from projector.statistics.example_facts import EXAMPLES_FILE, N_EXTREMES, N_SAMPLE, ExampleFacts
 from projector.statistics.examples import Examples
 from projector.statistics.gathering import Gatherer
@@ -250,6 +252,38 @@ def test_none_are_kept_where_none_are_wanted(
     assert refused.value.setting == "resume"
     projector.fit(model, str(text_file), out=out, force=True, **OPTIONS)
     assert contents(out) == contents(straight)
+
+
+class _Decoder:
+    """A decoder that is written in Python: how it spells can't be read."""
+
+    def decode_chain(self, tokens: list[str]) -> list[str]:
+        return [f"{token} " for token in tokens]
+
+
+def test_the_text_of_tokens_is_read_before_the_model_runs(
+    checkpoint: Callable[[str], Path],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = load_model(str(checkpoint("qwen2")))
+    backend = loaded.tokenizer.backend_tokenizer
+    backend.decoder = Decoder.custom(_Decoder())
+    found = projector.fit(loaded, str(text_file), **OPTIONS)
+    (first,) = found.examples(*MAPS[0]).ids[:1].tolist()
+    assert found.pieces.text(first) == loaded.tokenizer.decode([first])
+
+    def broken(*_: object, **__: object) -> str:
+        raise TypeError("no text")
+
+    monkeypatch.setattr(type(loaded.tokenizer), "decode", broken)
+    monkeypatch.setattr(Gatherer, "run", broken)
+    with pytest.raises(UserError, match="no text") as refused:
+        projector.fit(loaded, str(text_file), out=tmp_path / "out", **OPTIONS)
+    assert refused.value.setting == "keep_examples"
+    assert not list(tmp_path.iterdir())
+    prepare(loaded, str(text_file), FitSettings(**OPTIONS, keep_examples=False))
 
 
 def test_disk_and_memory_are_reckoned_with_them(

@@ -232,7 +232,8 @@ def test_the_checkpoint_of_another_run_is_refused_with_the_difference(
     assert fits.run(out, kill_at=straight.n_moments // 2) == SIGKILLED
     for options, words in (
         (("--batch-size", "4"), "its --batch-size is 8, and this one's 4"),
-        (("--dim", "2"), "its --dim is 3, and this one's 2"),
+        (("--dim", "2"), "its --layouts is 'stress-3d,neighbours-2d', and this one's 'stress-2d'"),
+        (("--resume", "--max-tokens", "900"), "(give --max-tokens 1200 to resume it)"),
         (("--max-tokens", "900"), "its --max-tokens is 1200, and this one's 900"),
         (("--no-statistics",), "it has no --no-statistics, and this one --no-statistics"),
         (("--dtype", "bfloat16"), "its --dtype is 'float32', and this one's 'bfloat16'"),

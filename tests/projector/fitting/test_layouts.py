@@ -32,6 +32,12 @@ def test_layouts_by_name_or_one_by_its_settings() -> None:
     assert named == (Layout(), Layout(objective="neighbours", dim=2))
     assert choose_layouts(["stress-3d", Layout(dim=2)], {}) == (Layout(), Layout(dim=2))
     assert choose_layouts(None, {"objective": "linear"}) == (Layout(objective="linear"),)
+    # What all usual layouts have, alone, is of all of them.
+    assert choose_layouts(None, {"seed": 1, "start": "normal", "absolute": True}) == tuple(
+        Layout(objective=objective, dim=dim, seed=1, start="normal", absolute=True)
+        for objective, dim in (("stress", 3), ("neighbours", 2))
+    )
+    assert choose_layouts(None, {"seed": 1, "dim": 3}) == (Layout(seed=1),)
     settings, layouts = split_options({"max_tokens": 500, "layouts": ["linear-1d"]})
     assert settings.max_tokens == 500
     assert layouts == (Layout(objective="linear"),)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,13 @@ def test_saved_again_it_is_a_plain_checkpoint(file: Path, tmp_path: Path) -> Non
     assert words("the moth").input_ids == loaded.tokenizer("the moth").input_ids
     # It is a folder like any other.
     assert load_model(str(tmp_path / "saved"), device="cpu").stored_dtype == torch.float32
+
+
+def test_a_folder_may_have_the_name_of_a_gguf_file(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint("qwen2"), tmp_path / "made-up.gguf")
+    assert load_model(str(folder), device="cpu").stored_dtype == torch.float32
 
 
 def test_what_is_no_gguf_model_is_told_in_one_line(file: Path, tmp_path: Path) -> None:

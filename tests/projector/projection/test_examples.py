@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from safetensors.torch import load_file, save_file
 import projector
 from projector import Projection, UserError, add_layout, relayout
 from projector.layouts.settings import Layout
+from projector.projection import overview
 from projector.projection.overview import read_saved
 from projector.statistics.example_facts import EXAMPLES_FILE, METADATA
+from projector.storage.headers import Header
 from tests.projections import contents
 
 KEY = (1, "attn_out")
@@ -119,6 +122,29 @@ def test_a_damaged_file_is_one_line_and_all_else_loads(
     assert refused.value.setting == "keep_examples"
     assert str(refused.value) == found.example_problem
     assert "\n" not in str(refused.value)
+
+
+def test_a_projection_that_is_replaced_while_it_is_read_is_read_again(
+    copied: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, other = Projection.load(fitted), tmp_path / "other"
+    replace(whole, facts=replace(whole.facts, versions={"torch": "another"})).save(other)
+    read, n_read = overview.checked_header, 0
+
+    def late(path: Path, fingerprint: str) -> Header:
+        nonlocal n_read
+        n_read += path.name == EXAMPLES_FILE
+        if path.name == EXAMPLES_FILE and n_read == 1:
+            shutil.rmtree(copied)
+            shutil.copytree(other, copied)
+        return read(path, fingerprint)
+
+    monkeypatch.setattr(overview, "checked_header", late)
+    found = overview.read_saved(copied)
+    assert found.example_problem is None
+    assert found.has_examples
+    assert found.fingerprint == overview.read_saved(other).fingerprint
+    assert n_read == 3
 
 
 def test_what_was_replaced_since_is_not_taken_for_its_own(copied: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_layout_is_added_in_place_and_nothing_else_is_touched(saved: Path) -> 
         assert figures.stress is None
         assert "linear" in figures.reasons["stress"]
         assert figures.stability is None
-        assert "halves" in figures.reasons["stability"]
+        assert "each half" in figures.reasons["stability"]
         assert figures["arrangement_cost"]["final"] <= figures["arrangement_cost"]["spectral"]
         assert projection.figures(0, "mlp_post").stability is not None
         # Of a linear layout, its own order.

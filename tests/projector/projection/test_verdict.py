@@ -19,7 +19,7 @@ def test_words_have_chance_beside_them() -> None:
 @pytest.mark.parametrize(
     ("kept", "objective", "use"),
     [
-        (0.02, "stress", "hardly more than chance"),
+        (0.02, "stress", "a random map"),
         (0.12, "stress", "large shape only"),
         (0.12, "neighbours", "larger groups only"),
         (0.12, "positions of another program", "large shape only"),
@@ -34,7 +34,7 @@ def test_more_neighbours_serve_for_more(kept: float, objective: str, use: str) -
 
 
 def test_what_chance_gives_counts_for_nothing() -> None:
-    assert "hardly more" in verdict(figures(0.5, 0.5), "stress")
+    assert "a random map" in verdict(figures(0.5, 0.5), "stress")
     # Eleven neurons: everyone is a neighbour of everyone.
     assert "most neighbours" in verdict(figures(1.0, 1.0), "stress")
 

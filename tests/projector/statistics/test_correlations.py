@@ -71,9 +71,9 @@ def test_half_precision_moves_correlations_little(monkeypatch: pytest.MonkeyPatc
     assert float((rho - torch.corrcoef(seen.double().T)).abs().max()) < 1e-3
 
 
-def test_only_smacof_does_without_the_matrix() -> None:
+def test_a_method_that_needs_the_matrix_is_refused_without_it() -> None:
     rows, _ = standardize(activations())
-    for layout in (Layout(solver="adamw"), Layout(objective="neighbours")):
+    for layout in (Layout(solver="adamw"), Layout(objective="neighbours", solver="umap")):
         with pytest.raises(UserError, match="90 × 90"):
             solve(MatrixFree(rows), layout)
 

@@ -76,6 +76,10 @@ def test_a_difference_is_told_by_itself() -> None:
     ours = {"model": "a" * 64, "batch_size": 16, "versions": {"torch": "2"}}
     assert told_difference(dict(ours), ours) is None
     assert told_difference({**ours, "batch_size": 8}, ours, settings=["batch_size"]) is not None
+    found = told_difference({**ours, "batch_size": 8}, ours, settings=["batch_size"])
+    assert found is not None
+    told = str(UserError(found))
+    assert told == "its batch_size is 8, and this one's 16 (give batch_size=8 to resume it)"
     found = told_difference({**ours, "versions": {"torch": "1"}}, ours)
     assert found == "its versions torch is '1', and this one's '2'"
     words = {"their_words": {"model": "small"}, "our_words": {"model": "large"}}

@@ -371,7 +371,7 @@ def test_relayout_makes_new_positions_and_leaves_the_old(
     assert value["corpus"] == facts_of(out)["corpus"]
     for entry in value["maps"]:
         assert entry["stability"] is None
-        assert "halves" in entry["reasons"]["stability"]
+        assert "each half" in entry["reasons"]["stability"]
         assert entry["arrangement_cost"]["final"] <= entry["arrangement_cost"]["spectral"]
     projection = Projection.load(new)
     order = projection.order(0, "mlp_post").tolist()

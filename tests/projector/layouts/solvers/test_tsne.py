@@ -32,7 +32,7 @@ def rho() -> Tensor:
     return torch.corrcoef(rows_of().T)
 
 
-def dense(rho: Tensor, n_near: int = 15, perplexity: float = 8.0) -> Tensor:
+def dense(rho: Tensor, n_near: int = 15, perplexity: float = tsne.PERPLEXITY) -> Tensor:
     rows, columns, values = affinities(dissimilarity(rho.clone()), n_near, perplexity)
     found = torch.zeros_like(rho)
     found[rows, columns] = values
@@ -46,8 +46,9 @@ def test_affinities_are_symmetric_and_of_the_perplexity_that_was_asked_for(rho: 
     assert (found.diagonal() == 0).all()
     square = dissimilarity(rho.clone()).double().square().fill_diagonal_(math.inf)
     near = square.topk(15, dim=1, largest=False).values
-    p = tsne._calibrated(near, 8.0)
-    assert torch.allclose((-(p * p.log()).sum(dim=1)).exp(), torch.tensor(8.0).double(), atol=1e-6)
+    p = tsne._calibrated(near, tsne.PERPLEXITY)
+    found = (-(p * p.log()).sum(dim=1)).exp()
+    assert torch.allclose(found, torch.tensor(tsne.PERPLEXITY).double(), atol=1e-6)
     # Nearer ones have more.
     assert (p[:, :-1] >= p[:, 1:]).all()
 
@@ -61,7 +62,7 @@ def test_forces_are_the_gradient_of_the_divergence(rho: Tensor) -> None:
     q = weights / weights.sum()
     is_pair = p > 0
     (p[is_pair] * (p[is_pair] / q[is_pair]).log()).sum().backward()
-    attraction = tsne._Attraction(*affinities(dissimilarity(rho.clone()), 15, 8.0))
+    attraction = tsne._Attraction(*affinities(dissimilarity(rho.clone()), 15, tsne.PERPLEXITY))
     repulsion, total = tsne._repulsion(points)
     found = 4 * (attraction(points) - repulsion / total)
     assert variable.grad is not None
