@@ -47,12 +47,12 @@ with session.problems():
             for view in VIEWS
         }
         # The first page opens where an address names none. Streamlit takes its own name from it, so
-        # that it stands there a second time: each page can be opened by its name.
+        # that it is there a second time: each page can be opened by its name.
         first = st.Page(
             partial(VIEWS[0].show, scene),
             title=VIEWS[0].TITLE,
             icon=VIEWS[0].ICON,
-            url_path="start",
+            url_path="",
             default=True,
         )
         # Links of ours, since they hold the selection: one step back in the browser is one page.
@@ -64,7 +64,7 @@ with session.problems():
         page.run()
         # After the page: points first.
         with session.problems():
-            find_in_background(scene, background)
+            find_in_background(scene, background, shows_all=page.title == VIEWS[0].TITLE)
         # It may have loaded the model.
         tell(scene, about)
 session.write_url()

@@ -1,8 +1,8 @@
 """Poles of all maps of a projection, found in the background by ``pruning poles``.
 
-One process for a projection, however many sessions look at it: below the first root,
-``.jobs/poles`` holds a JSON file that tells which process it is, and its log. The command keeps
-what it finds beside the projection as it goes, and continues from there when it is started again.
+One process for a projection, however many sessions of an app look at it: below the app's first
+root, ``.jobs/poles`` holds a JSON file that tells which process it is, and its log. The command
+keeps what it finds beside the projection, and continues from there when it is started again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from dashboard.jobs import FOLDER
 from projector.errors import UserError
 from projector.storage.replacing import replacing_file
 
+# Seconds that a process is given to end.
+_PATIENCE_S = 5.0
 # It shares the machine with the pages.
 _NICE = 10
 
@@ -48,6 +52,18 @@ class PoleJob:
     def is_running(self) -> bool:
         return self._process() is not None
 
+    def end(self) -> None:
+        """End the process and wait until it has gone; what it kept stays."""
+        process = self._process()
+        if process is None:
+            return
+        with suppress(psutil.Error):
+            process.terminate()
+            try:
+                process.wait(_PATIENCE_S)
+            except psutil.TimeoutExpired:
+                process.kill()
+
     def _process(self) -> psutil.Process | None:
         try:
             process = psutil.Process(self.pid)
@@ -60,8 +76,14 @@ class PoleJob:
 
 def find_job(root: Path, folder: Path, stamp: str) -> PoleJob | None:
     """The job of a projection; None where there was none, or it was of another one there."""
+    job = _read(_place(root, folder), folder)
+    return job if job is not None and job.stamp == stamp else None
+
+
+def _read(place: Path, folder: Path) -> PoleJob | None:
+    """The job of a folder, whatever projection lay there."""
     try:
-        values = json.loads(_place(root, folder).read_text(encoding="utf-8"))
+        values = json.loads(place.read_text(encoding="utf-8"))
         job = PoleJob(
             str(values["folder"]),
             str(values["stamp"]),
@@ -71,11 +93,13 @@ def find_job(root: Path, folder: Path, stamp: str) -> PoleJob | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return job if (job.folder, job.stamp) == (str(folder), stamp) else None
+    return job if job.folder == str(folder) else None
 
 
 def start_job(root: Path, folder: Path, stamp: str) -> PoleJob:
     """Start to find poles, where no process is at it already.
+
+    One that works on what was in the folder before is ended first.
 
     Raises:
         UserError: if the folder, or that of the jobs, can't be written to.
@@ -85,29 +109,31 @@ def start_job(root: Path, folder: Path, stamp: str) -> PoleJob:
             f"folder '{folder.name}' can't be written to, so that poles can't be kept there: copy "
             "the projection to another folder"
         )
-    place = _place(root, folder)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.with_suffix(".lock")):
-            known = find_job(root, folder, stamp)
-            if known is not None and known.is_running:
+    with _alone(root, folder) as place:
+        known = _read(place, folder)
+        if known is not None and known.is_running:
+            if known.stamp == stamp:
                 return known
-            job = _launch(place, folder, stamp)
-            _write(place, job)
-            return job
-    except OSError as error:
-        raise UserError(
-            f"folder '{root.name}' can't be written to, so that no work can be done in the "
-            f"background: {error.strerror}"
-        ) from error
+            known.end()
+        job = _launch(place, folder, stamp)
+        _write(place, job)
+        return job
 
 
 def stop_job(root: Path, job: PoleJob) -> None:
-    """End the process; what it kept stays, and it can be started again."""
-    process = job._process()
-    _write(_place(root, Path(job.folder)), replace(job, is_stopped=True))
-    if process is not None:
-        process.terminate()
+    """End the process; what it kept stays, and it can be started again.
+
+    Raises:
+        UserError: if the folder of the jobs can't be written to; the process is ended even so.
+    """
+    try:
+        with _alone(root, Path(job.folder)) as place:
+            known = _read(place, Path(job.folder))
+            # Another one may have taken its place meanwhile.
+            if known is None or (known.pid, known.created) == (job.pid, job.created):
+                _write(place, replace(job, is_stopped=True))
+    finally:
+        job.end()
 
 
 def error_of(root: Path, job: PoleJob) -> UserError | None:
@@ -118,6 +144,25 @@ def error_of(root: Path, job: PoleJob) -> UserError | None:
         return UserError.of_record(json.loads(lines[-1])) if lines else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+@contextmanager
+def _alone(root: Path, folder: Path) -> Iterator[Path]:
+    """The file of a folder's job, while no other session reads or writes it.
+
+    Raises:
+        UserError: if the folder of the jobs can't be written to.
+    """
+    place = _place(root, folder)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.with_suffix(".lock")):
+            yield place
+    except OSError as error:
+        raise UserError(
+            f"folder '{root.name}' can't be written to, so that no work can be done in the "
+            f"background: {error.strerror}"
+        ) from error
 
 
 def _launch(place: Path, folder: Path, stamp: str) -> PoleJob:

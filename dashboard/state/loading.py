@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +48,20 @@ def stamp_of(path: Path) -> Stamp:
     return found.st_mtime_ns, found.st_size
 
 
+def stamps_of(files: Iterable[Path]) -> tuple[tuple[str, Stamp], ...]:
+    """Of those that are there: one may go at this moment, or not be there at all."""
+    found = []
+    for file in files:
+        with suppress(UserError):
+            found.append((file.name, stamp_of(file)))
+    return tuple(found)
+
+
+def poles_stamp(path: Path) -> tuple[object, ...]:
+    """Another one when poles were kept beside a projection."""
+    return stamps_of((*sorted((path / POLES_FOLDER).glob("*.json")), path / OLD_FILE))
+
+
 def kept(key: Key, make: Callable[[], T], most_age_s: float | None = None) -> T:
     """What the shelf keeps; while another session makes it, the page says so and can be left."""
     place: list[st.delta_generator.DeltaGenerator] = []
@@ -85,13 +99,8 @@ def projection_at(path: Path) -> Projection:
 
 
 def stamp_of_projection(path: Path) -> tuple[object, ...]:
-    layouts = sorted((path / LAYOUTS).glob("*.json")) if (path / LAYOUTS).is_dir() else []
-    found: list[object] = [stamp_of(path / FACTS_FILE)]
-    for each in layouts:
-        with suppress(UserError):
-            # It may go at this moment.
-            found.append((each.name, stamp_of(each)))
-    return tuple(found)
+    layouts = stamps_of(sorted((path / LAYOUTS).glob("*.json")))
+    return (stamp_of(path / FACTS_FILE), *layouts)
 
 
 def of_projection(kind: str, path: Path, *key: Any, make: Callable[[Projection], T]) -> T:
@@ -255,18 +264,12 @@ def saved_poles_at(path: Path, layout: str, settings: PoleSettings) -> dict[MapK
     Raises:
         UserError: if their file is damaged.
     """
-    folder = path / POLES_FOLDER
-    stamps = []
-    for file in (*(sorted(folder.glob("*.json")) if folder.is_dir() else ()), path / OLD_FILE):
-        # One may go at this moment, or not be there at all.
-        with suppress(UserError):
-            stamps.append((file.name, stamp_of(file)))
 
     def make(projection: Projection) -> dict[MapKey, Poles]:
         return load_every_pole(path, settings, layout)
 
     own = own_layout(layout, settings)
-    return of_projection("saved poles", path, own, settings.key, tuple(stamps), make=make)
+    return of_projection("saved poles", path, own, settings.key, poles_stamp(path), make=make)
 
 
 def known_poles(

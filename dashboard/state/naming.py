@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from dashboard.state.loading import correlation_at, of_projection, projection_at, stamp_of
+from dashboard.state.loading import (
+    correlation_at,
+    of_projection,
+    poles_stamp,
+    projection_at,
+    stamps_of,
+)
 from projector.errors import UserError
 from projector.naming.groups import group_label
 from projector.naming.labels import Label, neuron_labels, snippets
 from projector.naming.names import Names, PoleKey, read_names, write_name
 from projector.naming.search import Results, search
 from projector.projection.writing import NAMES_FILE
-from pruning.poles.files import POLES_FOLDER, poles_file
+from pruning.poles.files import poles_file
 from pruning.poles.poles import Poles
 
 # Tokens around the one on which a neuron is strongest, in a hover text.
@@ -30,7 +36,7 @@ def names_at(path: Path) -> Names:
         except UserError:
             return Names()
 
-    return of_projection("names", path, _stamp(path / NAMES_FILE), make=make)
+    return of_projection("names", path, _stamp(path), make=make)
 
 
 def computed_labels_at(path: Path, layer: int, site: str) -> tuple[Label | None, ...]:
@@ -57,7 +63,7 @@ def labels_at(path: Path, layer: int, site: str) -> tuple[str, ...]:
             for j, label in enumerate(computed)
         )
 
-    key = (layer, site, _stamp(path / NAMES_FILE))
+    key = (layer, site, _stamp(path))
     return of_projection("names of neurons", path, *key, make=make)
 
 
@@ -145,15 +151,11 @@ def found_at(path: Path, text: str) -> Results:
     Raises:
         UserError: if the projection holds no examples.
     """
-    folder = path / POLES_FOLDER
-    poles = tuple((each.name, _stamp(each)) for each in sorted(folder.glob("*.json")))
-    key = (text, _stamp(path / NAMES_FILE), poles)
+    key = (text, _stamp(path), poles_stamp(path))
     with st.spinner("Searching …"):
         return of_projection("found", path, *key, make=lambda p: search(p, path, text))
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        return stamp_of(path)
-    except UserError:
-        return None
+def _stamp(path: Path) -> tuple[object, ...]:
+    """Another one when the user wrote a name."""
+    return stamps_of([path / NAMES_FILE])

@@ -22,8 +22,15 @@ _REDRAW_S = 6.0
 _SEEN, _DRAWN_AT = "poles seen", "drew all maps at"
 
 
-def find_in_background(scene: Scene, place: st.delta_generator.DeltaGenerator) -> None:
-    """Start to find poles where they are missing, and tell in the sidebar how far it is."""
+def find_in_background(
+    scene: Scene, place: st.delta_generator.DeltaGenerator, *, shows_all: bool
+) -> None:
+    """Start to find poles where they are missing, and tell in the sidebar how far it is.
+
+    Args:
+        shows_all: whether the page shows all maps: it is drawn anew as poles are found. Other pages
+            are where the poles of their own map have come.
+    """
     missing = maps_without_poles(scene.path)
     root = scene.settings.roots[0]
     stamp = str(stamp_of(scene.path / FACTS_FILE))
@@ -39,22 +46,26 @@ def find_in_background(scene: Scene, place: st.delta_generator.DeltaGenerator) -
             return
         if job is None:
             return
-        st.session_state[_SEEN] = len(missing), poles_shown(scene, scene.site) is not None
+        st.session_state[_SEEN] = len(missing), _known(scene)
         st.session_state.setdefault(_DRAWN_AT, time.monotonic())
-        st.fragment(_show, run_every=_EVERY_S if job.is_running else None)(scene, job)
+        st.fragment(_show, run_every=_EVERY_S if job.is_running else None)(scene, job, shows_all)
 
 
-def _show(scene: Scene, job: PoleJob) -> None:
+def _show(scene: Scene, job: PoleJob, shows_all: bool) -> None:
     root = scene.settings.roots[0]
     n_maps = len(scene.projection.maps)
     n_missing = len(maps_without_poles(scene.path))
     job = find_job(root, scene.path, job.stamp) or job
-    _redraw_if_due(scene, job, n_missing)
+    _redraw_if_due(scene, job, n_missing, shows_all)
     n_done = n_maps - n_missing
     if job.is_running:
-        st.progress(n_done / n_maps, f"Finding groups … {n_done:,} of {n_maps:,} maps")
+        st.progress(n_done / n_maps, f"Finding poles … {n_done:,} of {n_maps:,} maps")
         if st.button("Stop", key="stop poles", icon=":material/stop_circle:"):
-            stop_job(root, job)
+            try:
+                stop_job(root, job)
+            except UserError as problem:
+                st.caption(session.plain(page_text(problem)))
+                return
             st.rerun(scope="app")
         return
     if not n_missing:
@@ -62,7 +73,7 @@ def _show(scene: Scene, job: PoleJob) -> None:
     error = None if job.is_stopped else error_of(root, job)
     reason = "" if error is None else f": {page_text(error)}"
     st.caption(
-        session.plain(f"Groups are found in {n_done:,} of {n_maps:,} maps; it stopped{reason}.")
+        session.plain(f"Poles are found in {n_done:,} of {n_maps:,} maps; it stopped{reason}.")
     )
     if st.button("Resume", key="resume poles", icon=":material/play_arrow:"):
         try:
@@ -73,13 +84,24 @@ def _show(scene: Scene, job: PoleJob) -> None:
         st.rerun(scope="app")
 
 
-def _redraw_if_due(scene: Scene, job: PoleJob, n_missing: int) -> None:
+def _redraw_if_due(scene: Scene, job: PoleJob, n_missing: int, shows_all: bool) -> None:
     """Draw all of the page anew where it can show more than it does."""
-    n_seen, knew_own = st.session_state.get(_SEEN, (n_missing, True))
-    has_own = poles_shown(scene, scene.site) is not None
+    known = _known(scene)
+    n_seen, knew = st.session_state.get(_SEEN, (n_missing, known))
     is_over = n_missing == 0 or not job.is_running
     is_due = time.monotonic() - st.session_state.get(_DRAWN_AT, 0.0) > _REDRAW_S
-    if n_missing != n_seen and (is_over or is_due or has_own > knew_own):
-        st.session_state[_SEEN] = n_missing, has_own
+    if known != knew or (n_missing != n_seen and (is_over or (shows_all and is_due))):
+        st.session_state[_SEEN] = n_missing, known
         st.session_state[_DRAWN_AT] = time.monotonic()
         st.rerun(scope="app")
+
+
+def _known(scene: Scene) -> tuple[tuple[bool, bool], ...]:
+    """Of each site of the chosen layer, whether its poles are known, and the controls'."""
+    sites = [
+        site for site in scene.projection.sites if (scene.layer, site) in scene.projection.maps
+    ]
+    found = [poles_shown(scene, site) for site in sites]
+    return tuple(
+        (each is not None, each is not None and each.controls is not None) for each in found
+    )

@@ -73,10 +73,37 @@ def test_a_projection_has_one_job_whoever_asks(started: Started, tmp_path: Path)
     assert len(started.processes) == 2
 
 
+def test_a_job_of_a_projection_that_was_replaced_is_ended_by_the_next(
+    started: Started, tmp_path: Path
+) -> None:
+    old = start_job(tmp_path, tmp_path, STAMP)
+    new = start_job(tmp_path, tmp_path, "2")
+    assert started.processes[0].poll() is not None
+    assert not old.is_running
+    assert new.is_running
+    # To stop the old one leaves the new one as it is.
+    stop_job(tmp_path, old)
+    assert find_job(tmp_path, tmp_path, "2") == new
+    assert started.processes[1].poll() is None
+
+
+def test_a_job_is_stopped_where_it_can_not_be_written_down(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    job = start_job(tmp_path, tmp_path, STAMP)
+    monkeypatch.setattr(pole_job, "_write", fail)
+    with pytest.raises(UserError, match="can't be written to"):
+        stop_job(tmp_path, job)
+    assert started.processes[0].poll() is not None
+
+
 def test_a_job_is_stopped_and_resumed(started: Started, tmp_path: Path) -> None:
     job = start_job(tmp_path, tmp_path, STAMP)
     stop_job(tmp_path, job)
-    assert started.processes[0].wait(30) != 0
+    assert started.processes[0].poll() is not None
     stopped = find_job(tmp_path, tmp_path, STAMP)
     assert stopped is not None
     assert stopped.is_stopped

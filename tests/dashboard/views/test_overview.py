@@ -38,7 +38,7 @@ def unescaped(text: str) -> str:
 
 
 def test_every_map_is_shown_and_the_first_address_opens_it(root: Path, start: Open) -> None:
-    at = start(root, "start", projection=DECODER).run()
+    at = start(root, "", projection=DECODER).run()
     assert errors(at) == []
     assert at.title[0].value == "Overview"
     grid = grid_of(at)
