@@ -46,7 +46,7 @@ class TextColors:
 
 def choose_text_colors(scene: Scene, runs: Sequence[Run]) -> TextColors | None:
     """Draw the choice, and find what was chosen; None for nothing."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="bottom", width="content"):
         kind = st.segmented_control(
             "Colour the text by",
             _KINDS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,7 +130,7 @@ def _paired(run: Run, other: Run) -> Pair:
 def _show_one(scene: Scene, run: Run) -> None:
     # The last token of the prompt has seen all of it, and what comes next is the model's.
     token = _token(run.n_prompt - 1, len(run.pieces))
-    colors = choose_text_colors(scene, [run])
+    colors = _choose(scene, [run])
     sites = sites_beside(scene, run.activations)
     panels = [_panel(scene, site, "", _frames(scene, run, site)) for site in sites]
     tokens = _tokens(run, colors)
@@ -149,7 +150,7 @@ def _show_one(scene: Scene, run: Run) -> None:
 def _show_pair(scene: Scene, pair: Pair) -> None:
     a = pair.places[0]
     token = _token(_first_difference(pair), len(a))
-    colors = choose_text_colors(scene, pair.runs)
+    colors = _choose(scene, pair.runs)
     sites = [scene.site] * 3
     panels = [
         _panel(scene, scene.site, f"{name} · ", _frames_of_pair(scene, pair, name))
@@ -177,6 +178,13 @@ def _show_pair(scene: Scene, pair: Pair) -> None:
                 _show_next(run, int(places[token]), f" in {name}")
 
 
+def _choose(scene: Scene, runs: Sequence[Run]) -> TextColors | None:
+    """How it is drawn: the layout, and what colours the text."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        choose_layout(scene)
+        return choose_text_colors(scene, runs)
+
+
 def _draw(
     scene: Scene,
     panels: list[Panel],
@@ -193,7 +201,6 @@ def _draw(
     def rest(at: int) -> None:
         session.change(token=at)
 
-    choose_layout(scene)
     if colors is not None:
         st.html(color_scale(colors.label, colors.scale))
     view = View(

@@ -45,6 +45,8 @@ def test_positions_and_poles_are_saved_as_tables(
 ) -> None:
     page.goto(app.link(layer=1))
     wait_for_map(page)
+    # Points first, their poles after.
+    expect(the_map(page)).to_contain_text("in no pole")
     rest(page)
     parquet = pyarrow.parquet.read_table(_save(page, _button(page, "Parquet"), tmp_path))
     csv = pyarrow.csv.read_csv(_save(page, _button(page, "CSV"), tmp_path))
