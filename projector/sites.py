@@ -20,6 +20,18 @@ def map_name(layer: int, site: str) -> str:
     return f"layers.{layer}.{site}"
 
 
+def map_of(name: str) -> MapKey:
+    """Layer and site of such a key.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    start, layer, site = (*name.split(".", 2), "", "")[:3]
+    if start != "layers" or not (layer.isascii() and layer.isdecimal()) or not site:
+        raise ValueError(f"'{name}' names no layer and site")
+    return int(layer), site
+
+
 @dataclass(frozen=True)
 class Site:
     """A place in every block where activations are read.

@@ -23,7 +23,7 @@ from dashboard.state.scene import Scene
 from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
 from projector.naming.names import MOST_CHARACTERS
 from projector.sites import site_words
-from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings, finding_words
+from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings, axes_words, finding_words
 
 TITLE, ICON, PATH = "Poles", ":material/bubble_chart:", "poles"
 _SPACE_NAMES = {
@@ -166,7 +166,7 @@ def _finding(found: Poles) -> str:
     n_poles = _counted(len(found.poles), "pole")
     controls = found.controls
     if controls is None:
-        why = found.reasons.get("distinct")
+        why = found.reasons.get("controls")
         return f"{n_poles}; the controls are not computed{f': {why}' if why else ' yet'}."
     shuffled, spectrum = controls.shuffled, controls.same_spectrum
     if found.n_distinct is None or shuffled.n_distinct is None:
@@ -176,11 +176,11 @@ def _finding(found: Poles) -> str:
             f"{found.reasons.get('distinct', 'there are no halves of the corpus')}."
         )
     of_spectrum = "–" if spectrum.n_distinct is None else number(spectrum.n_distinct, ".1f")
-    words = finding_words(found)
+    words, axes = finding_words(found), axes_words(found)
     return (
         f"{_counted(found.n_distinct, 'distinct pole')}; shuffled ρ gives "
         f"{number(shuffled.n_distinct, '.1f')}, the same spectrum {of_spectrum}."
-        + (f" This map holds {words}." if words else "")
+        + (f" This map holds {words}{f'; {axes}' if axes else ''}." if words else "")
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from projector.errors import SettingError, UserError
 from projector.projection.overview import read_saved
 from projector.projection.writing import NAMES_FILE, NAMES_FORMAT
-from projector.sites import map_name
+from projector.sites import map_name, map_of
 from projector.storage.additions import adding
 from projector.storage.entries import Entry
 from projector.storage.versions import Upgrade, json_text, read_json, upgraded
@@ -197,6 +197,8 @@ def _names(content: dict[str, Any], path: Path) -> Names:
     try:
         entry = Entry(content)
         maps = entry.entry("neurons")
+        for each in (*maps, *(pole["map"] for pole in content["poles"])):
+            map_of(each)
         neurons = {
             key: {int(j): str(maps.entry(key).text(j)) for j in maps.entry(key)} for key in maps
         }
@@ -205,6 +207,6 @@ def _names(content: dict[str, Any], path: Path) -> Names:
             pole = Entry(each)
             members = tuple(int(j) for j in each["neurons"])
             poles[PoleKey(pole.text("map"), pole.text("file"), members)] = pole.text("name")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{path}' is damaged ({error}): remove it") from error
     return Names(neurons, poles)

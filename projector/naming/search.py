@@ -20,6 +20,7 @@ from projector.naming.names import Names, read_names
 from projector.naming.poles import SavedPole, saved_poles
 from projector.naming.words import shown, word_of, words_of
 from projector.projection.projection import Projection
+from projector.sites import map_of
 from projector.statistics.examples import Examples
 
 # Of a neuron's weight and of its examples: what has less does not fire on the token.
@@ -125,7 +126,8 @@ def search(projection: Projection, folder: str | Path, text: str) -> Results:
 
     Raises:
         SettingError: on ``text``, if it is empty.
-        UserError: on ``keep_examples``, if the projection holds no examples.
+        UserError: on ``keep_examples``, if the projection holds no examples, and nothing is so
+            named.
     """
     if not text:
         raise SettingError("text", text, "is empty", "give a word, such as self")
@@ -134,12 +136,15 @@ def search(projection: Projection, folder: str | Path, text: str) -> Results:
     if address := _ADDRESS.fullmatch(text):
         return _at_address(projection, names, text, int(address[1]), int(address[2]))
     named = list(_named(names, saved, text.strip().casefold()))
+    if named and not projection.has_examples:
+        return Results(text, tuple(named))
     pieces = projection.pieces
     wanted = tokens_of(pieces, text)
     found: list[tuple[float, Result]] = []
     for layer, site in projection.maps if wanted.ids else ():
         examples = projection.examples(layer, site)
         own = [each for each in saved if (each.layer, each.site) == (layer, site)]
+        own = [each for each in own if each.is_searched]
         found += search_map(examples, pieces, layer, site, wanted, names, own)
     # Of equals the earlier layer, and a pole before its neurons.
     found.sort(key=lambda item: -item[0])
@@ -304,15 +309,19 @@ def _named(names: Names, poles: tuple[SavedPole, ...], wanted: str) -> Iterator[
         if name is not None and wanted in name.casefold():
             yield Result(pole.layer, pole.site, None, pole.number, name, None, poles_file=pole.file)
     for map_, found in names.neurons.items():
-        _, layer, site = map_.split(".", 2)
+        layer, site = map_of(map_)
         for neuron, name in found.items():
             if wanted in name.casefold():
-                yield Result(int(layer), site, neuron, None, name, None)
+                yield Result(layer, site, neuron, None, name, None)
 
 
 def _is_among(result: Result, others: list[Result]) -> bool:
-    key = (result.layer, result.site, result.neuron, result.pole)
-    return any(key == (each.layer, each.site, each.neuron, each.pole) for each in others)
+    key = _key(result)
+    return any(key == _key(each) for each in others)
+
+
+def _key(result: Result) -> tuple[int, str, int | None, int | None, str | None]:
+    return result.layer, result.site, result.neuron, result.pole, result.poles_file
 
 
 def _near(pieces: Pieces, text: str, wanted: Wanted) -> str:
@@ -334,5 +343,5 @@ def _near(pieces: Pieces, text: str, wanted: Wanted) -> str:
     near += difflib.get_close_matches(word, list(words), n=_MOST_NEAR, cutoff=0.7)
     listed = [words[w] for w in dict.fromkeys(near)][:_MOST_NEAR]
     if not listed:
-        return f"no token of the corpus is “{shown_text}”, and none comes near: try another word"
+        return f"no token of the corpus is like “{shown_text}”: search for another word"
     return f"no token of the corpus is “{shown_text}”; near it: {', '.join(listed)}"

@@ -25,6 +25,7 @@ from projector.storage.additions import adding
 from projector.storage.entries import Wrong
 from projector.storage.versions import read_json, upgraded
 from pruning.poles.poles import (
+    ON_THE_MAP,
     Control,
     Controls,
     Pole,
@@ -40,7 +41,7 @@ POLES_FOLDER = "poles"
 # Where version 1 kept the poles of all settings.
 OLD_FILE = "poles.json"
 # Why figures of poles that version 2 kept are None.
-OLDER = "an older version found these poles"
+OLDER = "an older version found these poles: `pruning poles` completes them"
 _OF_VERSION_3 = ("label", "distinct", "beyond_spectrum", "axis")
 _BOTH = ("shuffled", "same_spectrum")
 _REMEDY = "delete it, and find the poles again with `pruning poles`"
@@ -248,10 +249,12 @@ def _of_version_2(content: dict[str, Any]) -> dict[str, Any]:
         )
         number = {old: new for new, old in enumerate(order)}
         poles = [poles[old] | {"opposite": number.get(poles[old]["opposite"])} for old in order]
+        on_map = content["settings"]["space"] == "positions"
+        reasons = {"controls": ON_THE_MAP if on_map else OLDER, "label": OLDER}
         maps[name] = kept | {
             "poles": poles,
             "controls": None,
-            "reasons": kept["reasons"] | dict.fromkeys(("controls", "label"), OLDER),
+            "reasons": kept["reasons"] | reasons,
         }
     return content | {"format_version": 3, "maps": maps}
 

@@ -28,7 +28,14 @@ from pruning.poles.describing import label_poles
 from pruning.poles.files import check_poles_file, load_every_pole, path_of_poles, save_poles
 from pruning.poles.finding import choose_maps, find_poles
 from pruning.poles.judging import JUDGING_BYTES, judge_poles
-from pruning.poles.poles import MAP_POLES, Poles, PoleSettings, usual_settings
+from pruning.poles.poles import (
+    MAP_POLES,
+    NOT_JUDGED,
+    ON_THE_MAP,
+    Poles,
+    PoleSettings,
+    usual_settings,
+)
 
 # A file holds all maps of its settings, and is written whole.
 _SAVE_EVERY_S = 2.0
@@ -162,8 +169,11 @@ def _is_complete(known: Poles | None, projection: Projection, request: PoleReque
 
 
 def _lacks_controls(known: Poles, request: PoleRequest) -> bool:
-    has_none = known.controls is None and known.settings.space != "positions"
-    return request.with_controls and has_none
+    """Whether poles of ρ were not judged yet, or by a version that counted no axes in draws."""
+    if not request.with_controls or known.settings.space == "positions":
+        return False
+    lacks_axes = known.settings.space == "correlation"
+    return known.controls is None or (lacks_axes and known.controls.same_spectrum.n_axes is None)
 
 
 def _lacks_labels(known: Poles, projection: Projection) -> bool:
@@ -192,8 +202,11 @@ def _each(
             found = known
             if found is None:
                 found = find_poles(projection, *key, settings, request.layout)
-            if request.with_controls and found.controls is None:
+            if _lacks_controls(found, request):
                 found = judge_poles(projection, found, between_draws)
+            if found.controls is None:
+                why = ON_THE_MAP if settings.space == "positions" else NOT_JUDGED
+                found = replace(found, reasons={"controls": why} | found.reasons)
             return label_poles(projection, found)
 
     with ThreadPoolExecutor(_n_at_once(projection, [key for key, *_ in work])) as pool:

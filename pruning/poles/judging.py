@@ -34,14 +34,20 @@ from projector.projection.projection import Projection
 from pruning.poles.clustering import Floats, Integers, cluster, root_group, space_of
 from pruning.poles.controls import CONTROLS, DRAWING_BYTES, N_DRAWS
 from pruning.poles.finding import poles_of_labels
-from pruning.poles.poles import Control, Controls, Pole, Poles, PoleSettings
+from pruning.poles.poles import ON_THE_MAP, Control, Controls, Poles, PoleSettings
 
 # Bytes of an entry of an N × N matrix: those of a draw, and of HDBSCAN while it works on it.
 JUDGING_BYTES = DRAWING_BYTES + 28
 _AXIS_SHARE, _SHARE_OF_AXIS = 0.9, 0.5
-ON_THE_MAP = "controls are of ρ, and these poles are of a map: find poles in ρ"
 BOTH_ENDS = "in |ρ| both ends of an axis are one pole"
-NO_HALVES = "the projection does not keep ρ of each half of the corpus"
+NO_HALVES = (
+    "the projection does not keep ρ of each half of the corpus: fit the model again with statistics"
+)
+EMPTY_HALF = "in one half of the corpus no two neurons vary: fit the model again over more text"
+OF_A_HALF = (
+    "in one half of the corpus fewer than two of the pole's neurons vary: fit the model again over "
+    "more text"
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,16 @@ class _Groups:
         sizes: neurons of each.
         inside: mean ρ inside, of each.
         agrees: of each, whether ρ inside exceeds ρ to every other one in both halves.
+        is_known: of each, whether both halves have a pair of its neurons.
+        ends: group → the group at the other end of the leading axis, but for what draws say.
         is_root: whether the only one is all that HDBSCAN's root holds.
     """
 
     sizes: Integers
     inside: Floats
     agrees: np.ndarray
+    is_known: np.ndarray
+    ends: dict[int, int]
     is_root: bool = False
 
 
@@ -97,32 +107,41 @@ def _judge(projection: Projection, poles: Poles, between_draws: Callable[[], Non
     distances, order, _, rho = space_of(projection, layer, site, settings)
     assert rho is not None
     halves = projection.half_correlations(layer, site)
+    every = [each[order][:, order].float() for each in (rho, *(halves or ()))]
     # A neuron that never varied in one half is correlated with none there.
-    matrices = tuple(each[order][:, order].float().nan_to_num() for each in (rho, *(halves or ())))
+    is_defined = [each.diagonal().isfinite() for each in every]
+    has_halves = halves is not None and all(int(each.sum()) > 1 for each in is_defined)
+    matrices = tuple(each.nan_to_num_() for each in every[: 3 if has_halves else 1])
     labels = poles.labels[order].numpy()
     is_root = not poles.poles
     if is_root:
         labels = root_group(distances, settings)
-    del distances, rho, halves
-    own = _groups(matrices, labels, settings, is_root=is_root)
+    no_halves = NO_HALVES if halves is None else EMPTY_HALF
+    del distances, rho, halves, every
+    own = _groups(matrices, labels, settings, is_defined, is_root=is_root)
     drawn = {
         name: [_drawn(control(matrices, seed), settings, between_draws) for seed in range(N_DRAWS)]
         for name, control in CONTROLS.items()
     }
-    has_halves = len(matrices) > 1
     confirmed = {name: _confirmed(own, drawn[name]) for name in CONTROLS}
     distinct = confirmed["shuffled"]
     beyond = distinct & confirmed["same_spectrum"]
     if is_root and own.sizes.size and has_halves and distinct[0]:
         poles = poles_of_labels(projection, layer, site, settings, labels)
         # Its labels are as they were: one pole has one number.
-    controls = Controls(**{name: _told(name, drawn, has_halves) for name in CONTROLS})
-    reasons = {name: text for name, text in poles.reasons.items() if name != "controls"}
-    if not has_halves:
-        reasons["distinct"] = reasons["beyond_spectrum"] = NO_HALVES
+    has_axes = settings.space == "correlation"
+    controls = Controls(
+        **{name: _told(name, drawn, has_halves=has_halves, has_axes=has_axes) for name in CONTROLS}
+    )
+    told = ("controls", "distinct", "beyond_spectrum", "axis")
+    reasons = {name: text for name, text in poles.reasons.items() if name not in told}
+    is_known = own.is_known & has_halves
+    if not is_known.all() or not has_halves:
+        why = OF_A_HALF if has_halves else no_halves
+        reasons["distinct"] = reasons["beyond_spectrum"] = why
     axes: dict[int, int] = {}
     if settings.space == "correlation":
-        axes = _axes(matrices[0], labels, poles.poles, _exceeds(own, drawn["shuffled"]))
+        axes = _axes(own, drawn["shuffled"])
     else:
         reasons["axis"] = BOTH_ENDS
     return replace(
@@ -130,8 +149,8 @@ def _judge(projection: Projection, poles: Poles, between_draws: Callable[[], Non
         poles=tuple(
             replace(
                 pole,
-                distinct=bool(distinct[k]) if has_halves else None,
-                beyond_spectrum=bool(beyond[k]) if has_halves else None,
+                distinct=bool(distinct[k]) if is_known[k] else None,
+                beyond_spectrum=bool(beyond[k]) if is_known[k] else None,
                 axis=axes.get(k),
             )
             for k, pole in enumerate(poles.poles)
@@ -160,33 +179,55 @@ def _drawn(
 
 
 def _groups(
-    matrices: tuple[Tensor, ...], labels: Integers, settings: PoleSettings, *, is_root: bool
+    matrices: tuple[Tensor, ...],
+    labels: Integers,
+    settings: PoleSettings,
+    is_defined: Sequence[Tensor] = (),
+    *,
+    is_root: bool,
 ) -> _Groups:
-    """Figures of groups, by ρ and its halves."""
+    """Figures of groups, by ρ and its halves.
+
+    Args:
+        is_defined: of each matrix, the neurons that have a ρ in it, (n,) bool; all where empty.
+    """
     n_groups = int(labels.max(initial=-1)) + 1
     sizes = np.bincount(labels[labels >= 0], minlength=n_groups)
     is_absolute = settings.space == "abs-correlation"
-    means = [_means(each.abs() if is_absolute else each, labels, n_groups) for each in matrices]
-    agrees = np.ones(n_groups, dtype=bool)
+    everyone = torch.ones(labels.size, dtype=torch.bool)
+    means = [
+        _means(
+            each.abs() if is_absolute else each,
+            labels,
+            n_groups,
+            is_defined[k] if is_defined else everyone,
+        )
+        for k, each in enumerate(matrices)
+    ]
+    agrees, is_known = np.ones(n_groups, dtype=bool), np.ones(n_groups, dtype=bool)
     for mean in means[1:]:
         own = mean.diagonal()[:n_groups].copy()
+        is_known &= np.isfinite(own)
         # An only group has all other neurons beside it, another none of them.
         others = mean[:n_groups] if n_groups == 1 else mean[:n_groups, :n_groups]
         others = np.where(np.eye(*others.shape) > 0, -np.inf, others)
         agrees &= own > np.where(np.isnan(others), -np.inf, others).max(axis=1, initial=-np.inf)
-    return _Groups(sizes, means[0].diagonal()[:n_groups].copy(), agrees, is_root)
+    ends = {}
+    if settings.space == "correlation" and n_groups > 1:
+        ends = _ends(matrices[0], labels, means[0][:n_groups, :n_groups])
+    return _Groups(sizes, means[0].diagonal()[:n_groups].copy(), agrees, is_known, ends, is_root)
 
 
-def _means(matrix: Tensor, labels: Integers, n_groups: int) -> Floats:
+def _means(matrix: Tensor, labels: Integers, n_groups: int, is_defined: Tensor) -> Floats:
     """Mean entry between groups, (K + 1, K + 1), the last of all that are in none; a neuron with
-    itself is no pair."""
+    itself is no pair. NaN where there is no pair of defined neurons."""
     groups = torch.from_numpy(np.where(labels < 0, n_groups, labels))
     member = torch.zeros(labels.size, n_groups + 1)
-    member[torch.arange(labels.size), groups] = 1
+    member[torch.arange(labels.size), groups] = is_defined.float()
     sums = (member.T @ (matrix @ member)).double()
     counts = member.double().sum(dim=0)
     own = torch.zeros(n_groups + 1, dtype=torch.float64)
-    own.index_add_(0, groups, matrix.diagonal().double())
+    own.index_add_(0, groups, matrix.diagonal().double() * is_defined)
     n_pairs = torch.outer(counts, counts) - counts.diag()
     found: Floats = ((sums - own.diag()) / n_pairs).numpy()
     return found
@@ -212,15 +253,19 @@ def _exceeds(own: _Groups, draws: Sequence[_Groups]) -> np.ndarray:
     return exceeds
 
 
-def _told(name: str, drawn: dict[str, list[_Groups]], has_halves: bool) -> Control:
+def _told(
+    name: str, drawn: dict[str, list[_Groups]], *, has_halves: bool, has_axes: bool
+) -> Control:
     """The counts of one control."""
     draws = drawn[name]
-    n_poles, n_distinct, n_beyond = [], [], []
+    n_poles, n_distinct, n_beyond, n_axes = [], [], [], []
     for i, one in enumerate(draws):
-        confirmed = {
-            other: _confirmed(one, [d for j, d in enumerate(all_) if other != name or i != j])
+        beside = {
+            other: [d for j, d in enumerate(all_) if other != name or i != j]
             for other, all_ in drawn.items()
         }
+        confirmed = {other: _confirmed(one, others) for other, others in beside.items()}
+        n_axes.append(len(_axes(one, beside["shuffled"])) // 2)
         distinct = confirmed["shuffled"]
         n_distinct.append(int(distinct.sum()))
         n_beyond.append(int((distinct & confirmed["same_spectrum"]).sum()))
@@ -234,31 +279,42 @@ def _told(name: str, drawn: dict[str, list[_Groups]], has_halves: bool) -> Contr
         n_beyond_spectrum=float(np.mean(n_beyond)) if has_halves else None,
         largest_size=float(np.mean([size for size, _ in largest])) if largest else None,
         largest_within=float(np.mean([inside for _, inside in largest])) if largest else None,
+        n_axes=float(np.mean(n_axes)) if has_axes else None,
     )
 
 
-def _axes(
-    rho: Tensor, labels: Integers, poles: Sequence[Pole], exceeds: np.ndarray
-) -> dict[int, int]:
-    """Of each pole that is an end of the leading axis, the pole at the other end."""
-    if len(poles) < 2:
-        return {}
+def _axes(own: _Groups, draws: Sequence[_Groups]) -> dict[int, int]:
+    """Of each group that is an end of the leading axis, the group at the other end: where both
+    exceed those of their size in all draws."""
+    exceeds = _exceeds(own, draws)
+    return {k: other for k, other in own.ends.items() if exceeds[k] and exceeds[other]}
+
+
+def _ends(rho: Tensor, labels: Integers, means: Floats) -> dict[int, int]:
+    """Of each group that lies along the leading axis, the one at the other end, both being most
+    opposed to one another.
+
+    Args:
+        means: mean ρ between groups, (K, K).
+    """
     matrix = rho.double().numpy()
     vector = first_eigenvector(matrix)
     eigenvalue = float(vector @ matrix @ vector)
-    # Of each pole that lies along the axis, the side that it is on.
+    # Of each group that lies along the axis, the side that it is on.
     sides: dict[int, bool] = {}
-    for k, pole in enumerate(poles):
+    for k, within in enumerate(means.diagonal().tolist()):
         own = vector[labels == k]
         of_axis = eigenvalue * (own.sum() ** 2 - (own**2).sum()) / max(1, own.size * (own.size - 1))
-        is_along = of_axis >= _SHARE_OF_AXIS * (pole.within_rho or np.inf)
-        if exceeds[k] and is_along and max((own > 0).mean(), (own < 0).mean()) >= _AXIS_SHARE:
+        is_along = of_axis >= _SHARE_OF_AXIS * (within or np.inf)
+        if is_along and max((own > 0).mean(), (own < 0).mean()) >= _AXIS_SHARE:
             sides[k] = bool(own.sum() > 0)
+    others = np.where(np.eye(len(means), dtype=bool), np.inf, means)
+    most_opposed = others.argmin(axis=1).tolist()
     return {
         k: other
-        for k, pole in enumerate(poles)
-        if (other := pole.opposite) is not None
-        and poles[other].opposite == k
+        for k, other in enumerate(most_opposed)
+        if others[k, other] < 0
+        and most_opposed[other] == k
         and k in sides
         and other in sides
         and sides[k] != sides[other]

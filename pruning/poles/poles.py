@@ -14,6 +14,12 @@ from projector.projection.overview import Overview
 
 SPACES = ("positions", "correlation", "abs-correlation")
 SELECTIONS = ("eom", "leaf")
+# Why there are no controls.
+ON_THE_MAP = (
+    "controls are of ρ, and these poles are of a map: find poles in the space correlation, which "
+    "needs a fit with statistics"
+)
+NOT_JUDGED = "these poles were not judged: `pruning poles` with controls judges them"
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,8 @@ class Control:
         n_beyond_spectrum: of these, those beyond the spectrum; None without halves.
         largest_size: neurons of a draw's largest pole, the mean over draws that have one.
         largest_within: mean ρ inside of that pole (|ρ| in ``abs-correlation``), likewise.
+        n_axes: pairs of poles that are the ends of an axis, the mean over draws; None in
+            ``abs-correlation``, and of poles that an older version judged.
     """
 
     n_draws: int
@@ -147,6 +155,7 @@ class Control:
     n_beyond_spectrum: float | None = None
     largest_size: float | None = None
     largest_within: float | None = None
+    n_axes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -226,6 +235,13 @@ class Poles:
         return self._n_of("beyond_spectrum")
 
     @property
+    def n_axes(self) -> int | None:
+        """Pairs of poles that are the ends of an axis; None where that is not known."""
+        if self.controls is None or self.settings.space != "correlation":
+            return None
+        return sum(pole.axis is not None for pole in self.poles) // 2
+
+    @property
     def distinct_first(self) -> tuple[int, ...]:
         """The numbers of the poles as lists show them: distinct ones, then the others."""
         return tuple(sorted(range(len(self.poles)), key=lambda k: not self.poles[k].distinct))
@@ -300,3 +316,13 @@ def finding_words(poles: Poles, pole: int | None = None) -> str:
     if any(each.distinct for each in chosen):
         return f"{group} within the spectrum"
     return "weak groups" if pole is None else "a weak group"
+
+
+def axes_words(poles: Poles) -> str:
+    """How many axes with two ends the controls have, where the map has one; else empty."""
+    if not poles.n_axes or poles.controls is None:
+        return ""
+    both = poles.controls.shuffled.n_axes, poles.controls.same_spectrum.n_axes
+    if None in both:
+        return ""
+    return "shuffled ρ gives {:.1f} axes, the same spectrum {:.1f}".format(*both)

@@ -96,6 +96,19 @@ def test_a_file_of_somebody_else_stays(folder: Path) -> None:
     assert (folder / "labels.json").read_text() == '{"mine": 1}'
 
 
+@pytest.mark.parametrize("damage", ["neurons", "poles"])
+def test_names_of_no_map_are_damage(folder: Path, damage: str) -> None:
+    write_name(folder, "mine", 0, "mlp_post", neuron=3)
+    content = json.loads((folder / "labels.json").read_text())
+    if damage == "neurons":
+        content["neurons"]["foo"] = {"1": "a"}
+    else:
+        content["poles"].append({"map": "layers.x.y", "file": "f", "neurons": [1], "name": "a"})
+    (folder / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"labels\.json"):
+        read_names(folder)
+
+
 def test_what_cannot_be_named_is_refused(folder: Path) -> None:
     before = contents(folder)
     with pytest.raises(SettingError) as refused:

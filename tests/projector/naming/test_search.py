@@ -112,12 +112,19 @@ def test_no_match_says_what_comes_near(made: tuple[Projection, Path]) -> None:
     assert refused.value.setting == "text"
 
 
-def poles_file(folder: Path, name: str, space: str, poles: list[dict[str, object]]) -> None:
+def poles_file(
+    folder: Path, name: str, space: str, poles: list[dict[str, object]], **more: object
+) -> None:
+    saved = read_saved(folder)
+    settings = {"space": space, "min_cluster_size": more.pop("size", 3)}
+    layout = saved.layouts[saved.layout_name()].metadata.get("layout")
     content = {
         "format": "transformer-poles",
         "format_version": 3,
-        "projection": read_saved(folder).fingerprint,
-        "settings": {"space": space},
+        "projection": saved.fingerprint,
+        "layout": layout if space == "positions" else None,
+        "settings": settings,
+        **more,
         "maps": {f"layers.0.{SITE}": {"layer": 0, "site": SITE, "poles": poles}},
     }
     (folder / "poles").mkdir(exist_ok=True)
@@ -155,6 +162,34 @@ def test_poles_and_names_are_found(made: tuple[Projection, Path], tmp_path: Path
     assert read_names(folder).of_neuron(0, SITE, 5) == "my method neuron"
 
 
+def test_the_poles_of_the_usual_settings_are_searched(
+    made: tuple[Projection, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "projection"
+    made[0].save(folder)
+    here = (Projection.load(folder), folder)
+
+    def files_found() -> list[str | None]:
+        return [pole.poles_file for pole in search(*here, "self").poles]
+
+    on_self: list[dict[str, object]] = [{"neurons": [2, 3], "label": "self"}]
+    # Of an older version, whose numbers are others, and of a layout that was replaced: neither.
+    poles_file(folder, "correlation-3-leaf.json", "correlation", on_self, format_version=2)
+    poles_file(folder, "positions-3.json", "positions", on_self, layout="0" * 64)
+    assert files_found() == []
+    poles_file(folder, "positions-3.json", "positions", on_self)
+    assert files_found() == ["poles/positions-3.json"]
+    poles_file(folder, "correlation-10-leaf.json", "correlation", on_self, size=10)
+    assert files_found() == ["poles/correlation-10-leaf.json"]
+    poles_file(folder, "correlation-3-leaf.json", "correlation", on_self)
+    assert files_found() == ["poles/correlation-3-leaf.json"]
+    # Names that were given poles of other settings are found too.
+    key = PoleKey.of(0, SITE, "poles/correlation-10-leaf.json", [3, 2])
+    write_name(folder, "of ten", 0, SITE, pole=key)
+    (result,) = search(*here, "of ten").results
+    assert (result.label, result.poles_file) == ("of ten", "poles/correlation-10-leaf.json")
+
+
 def test_a_pole_is_told_by_the_end_that_was_found(
     made: tuple[Projection, Path], tmp_path: Path
 ) -> None:
@@ -185,3 +220,7 @@ def test_without_examples_it_says_what_is_missing(
     assert refused.value.setting == "keep_examples"
     (result,) = search(bare, tmp_path / "bare", "L1 N7").results
     assert (result.neuron, result.label) == (7, "")
+    # Names need no examples.
+    write_name(tmp_path / "bare", "my self neuron", 1, SITE, neuron=7)
+    (result,) = search(bare, tmp_path / "bare", "self").results
+    assert (result.layer, result.neuron, result.label) == (1, 7, "my self neuron")

@@ -29,7 +29,7 @@ from pruning.poles.files import (
     save_poles,
 )
 from pruning.poles.finding import find_poles
-from pruning.poles.poles import MAP_POLES, SPACES, PoleSettings
+from pruning.poles.poles import MAP_POLES, ON_THE_MAP, SPACES, PoleSettings
 from tests.pruning.poles.test_poles import NAME, covariance_of, planted_activations, project
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "projection-v1" / "stress"
@@ -143,11 +143,13 @@ def test_all_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "map").rglob(".*"))
 
 
-def assert_upgraded(new: dict[str, Any], old: dict[str, Any]) -> None:
+def assert_upgraded(new: dict[str, Any], old: dict[str, Any], space: str) -> None:
     """What an older version kept is there as it was, numbered by margin; what it lacks is None."""
     lacking = ("label", "distinct", "beyond_spectrum", "axis")
     assert new["controls"] is None
-    assert new["reasons"] == old["reasons"] | {"controls": OLDER, "label": OLDER}
+    # Those of a map never get controls.
+    why = ON_THE_MAP if space == "positions" else OLDER
+    assert new["reasons"] == old["reasons"] | {"controls": why, "label": OLDER}
     assert [[pole[name] for name in lacking] for pole in new["poles"]] == [[None] * 4] * len(
         new["poles"]
     )
@@ -212,7 +214,7 @@ def test_poles_of_version_1_are_read_and_new_ones_stand_beside_them(tmp_path: Pa
         for kept in entry["maps"].values():
             found = load_poles(folder, kept["layer"], kept["site"], settings)
             assert found is not None
-            assert_upgraded(found.as_dict(), kept)
+            assert_upgraded(found.as_dict(), kept, settings.space)
     projection = Projection.load(folder)
     layer, site = projection.maps[0]
     other = replace(MAP_POLES, selection="leaf")

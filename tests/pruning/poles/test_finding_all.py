@@ -67,6 +67,7 @@ def test_what_is_there_is_not_found_again(folder: Path, monkeypatch: pytest.Monk
     kept = load_poles(folder, 1)
     assert kept is not None
     assert kept.controls is None
+    assert set(kept.reasons) >= {"controls"}
     # What was found without controls gets them.
     find_all(folder)
     assert (len(n_found), len(n_judged)) == (3, 3)
@@ -74,8 +75,18 @@ def test_what_is_there_is_not_found_again(folder: Path, monkeypatch: pytest.Monk
     find_all(folder, PoleRequest(with_controls=False))
     assert (len(n_found), len(n_judged)) == (3, 3)
     assert all(one.controls is not None for one in load_every_pole(folder).values())
+    assert all("controls" not in one.reasons for one in load_every_pole(folder).values())
+    # So does what a version judged that counted no axes in draws.
+    path = folder / poles_file(PoleSettings())
+    path.write_text(re.sub(r',\n *"n_axes": [\d.]+', "", path.read_text()))
+    older = load_every_pole(folder).values()
+    assert {one.controls and one.controls.shuffled.n_axes for one in older} == {None}
+    find_all(folder, PoleRequest(with_controls=False))
+    assert (len(n_found), len(n_judged)) == (3, 3)
+    find_all(folder)
+    assert (len(n_found), len(n_judged)) == (3, 6)
     find_all(folder, PoleRequest(layers=(0,), force=True))
-    assert (len(n_found), len(n_judged)) == (4, 4)
+    assert (len(n_found), len(n_judged)) == (4, 7)
 
 
 def test_what_was_found_before_the_end_is_kept(

@@ -13,8 +13,21 @@ from projector.projection.projection import Projection
 from projector.statistics.halves import HALVES, packed_halves
 from pruning.poles.controls import N_DRAWS, random_rotation, rotate, shuffle
 from pruning.poles.finding import find_poles
-from pruning.poles.judging import NO_HALVES, ON_THE_MAP, first_eigenvector, judge_poles
-from pruning.poles.poles import MAP_POLES, Poles, PoleSettings, finding_words
+from pruning.poles.judging import (
+    EMPTY_HALF,
+    NO_HALVES,
+    OF_A_HALF,
+    first_eigenvector,
+    judge_poles,
+)
+from pruning.poles.poles import (
+    MAP_POLES,
+    ON_THE_MAP,
+    Poles,
+    PoleSettings,
+    axes_words,
+    finding_words,
+)
 from tests.pruning.poles.test_poles import NAME, SITE, covariance_of, project
 
 N = 120
@@ -80,11 +93,17 @@ def test_planted_groups_are_distinct_and_beyond_the_spectrum() -> None:
 def test_noise_has_next_to_no_distinct_pole(seed: int) -> None:
     poles = judged(projected(rows_of(seed=seed)))
     assert poles.poles
-    assert (poles.n_distinct or 0) <= 1
+    assert poles.n_distinct is not None
+    assert poles.n_distinct <= 1
     controls = poles.controls
     assert controls is not None
-    assert (controls.shuffled.n_distinct or 0) <= 1
-    assert (controls.same_spectrum.n_distinct or 0) <= 1
+    for control in (controls.shuffled, controls.same_spectrum):
+        assert control.n_distinct is not None
+        assert control.n_distinct <= 1
+        # Nor is there an axis.
+        assert control.n_axes == 0
+    assert poles.n_axes == 0
+    assert axes_words(poles) == ""
 
 
 def test_one_axis_alone_is_an_axis_and_nothing_beyond_the_spectrum() -> None:
@@ -103,7 +122,13 @@ def test_one_axis_alone_is_an_axis_and_nothing_beyond_the_spectrum() -> None:
     controls = poles.controls
     assert controls is not None
     assert (controls.same_spectrum.largest_size or 0) > 0.25 * N
-    assert (controls.shuffled.n_distinct or 0) <= 1
+    assert controls.shuffled.n_distinct is not None
+    assert controls.shuffled.n_distinct <= 1
+    assert poles.n_axes == 1
+    assert controls.shuffled.n_axes == 0
+    assert controls.same_spectrum.n_axes is not None
+    assert controls.same_spectrum.n_axes > 0.5
+    assert "axes" in axes_words(poles)
 
 
 def test_an_axis_and_groups_are_both() -> None:
@@ -185,6 +210,25 @@ def test_without_halves_what_needs_them_is_none_and_says_why() -> None:
     assert poles.controls is not None
     assert poles.controls.shuffled.n_poles > 0
     assert poles.controls.shuffled.n_distinct is None
+
+
+def test_where_a_half_is_empty_it_is_not_known_what_is_distinct() -> None:
+    rows = rows_of(groups=(8, 12, 10))
+    nothing = torch.zeros(10, N)
+    poles = judged(projected(rows, nothing))
+    assert poles.poles
+    assert {(pole.distinct, pole.beyond_spectrum) for pole in poles.poles} == {(None, None)}
+    assert poles.n_distinct is None
+    assert poles.reasons["distinct"] == poles.reasons["beyond_spectrum"] == EMPTY_HALF
+    # The neurons of one group never vary there: of the others it is known.
+    second = rows_of(groups=(8, 12, 10), seed=1)
+    second[:, :8] = 0
+    poles = judged(projected(rows, second))
+    (of_one,) = {int(poles.labels[i]) for i in range(8)}
+    (of_other,) = {int(poles.labels[i]) for i in range(8, 20)}
+    assert poles.poles[of_one].distinct is None
+    assert poles.poles[of_other].distinct is True
+    assert poles.reasons["distinct"] == OF_A_HALF
 
 
 def test_poles_of_a_map_are_not_judged_and_say_why() -> None:
