@@ -123,6 +123,8 @@ def bare(
     """One without statistics, with pictures, made without ``--json``; not to be changed."""
     out = tmp_path_factory.mktemp("bare") / "out"
     options = ("--max-tokens", 500, "--no-statistics", "--no-examples", "--pictures", "--seed", 3)
+    # One layout: the seed alone would be of both usual ones.
+    options += ("--dim", 3)
     result = succeed("fit", model, "--corpus", text_file, "--out", out, *ONE_MAP, *options)
     return out, result
 
