@@ -98,13 +98,13 @@ def color_alike(n_neurons: int) -> Coloring:
     )
 
 
-STAYS, GOES = 2, 1
+KEPT, REMOVED = 2, 1
 
 
 def group_values(n_neurons: int, gone: Sequence[int]) -> NDArray[np.uint8]:
-    """Two colours of :func:`dashboard.drawing.palette.groups`: who stays, and who goes."""
-    values = np.full(n_neurons, STAYS, dtype=np.uint8)
-    values[list(gone)] = GOES
+    """Two colours of :func:`dashboard.drawing.palette.groups`: neurons that are kept, and removed."""
+    values = np.full(n_neurons, KEPT, dtype=np.uint8)
+    values[list(gone)] = REMOVED
     return values
 
 

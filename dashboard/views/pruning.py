@@ -1,4 +1,4 @@
-"""Reports of sweeps: what pruning costs; whom a plan removes; and small sweeps from here."""
+"""Reports of sweeps: what pruning costs; which neurons a plan removes; and small sweeps."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _help_of(question: str, records: Iterable[Method] | Iterable[Refit]) -> str:
 def show(scene: Scene) -> None:
     """Draw the page."""
     st.title("What pruning costs")
-    tab_report, tab_plan, tab_sweep = st.tabs(["Reports", "Who goes", "New sweep"])
+    tab_report, tab_plan, tab_sweep = st.tabs(["Reports", "Removed neurons", "New sweep"])
     with tab_report, session.problems():
         show_reports(scene)
     with tab_plan, session.problems():
@@ -69,8 +69,8 @@ def _show_plan(scene: Scene) -> None:
         return
     if not found:
         st.info(
-            "No pruned model of this one is here. `pruning prune` makes one; this page shows whom "
-            "it left out.",
+            "There is no pruned copy of this model here. `pruning prune` makes one; this page then "
+            "shows which neurons it removed.",
             icon=":material/content_cut:",
         )
         st.code(
@@ -90,7 +90,7 @@ def _show_plan(scene: Scene) -> None:
     view = View(
         [
             Panel(
-                title=f"Layer {scene.layer}: {len(layer.removed):,} of {scene.n_neurons:,} go",
+                title=f"Layer {scene.layer}: {len(layer.removed):,} of {scene.n_neurons:,} removed",
                 name=neuron_name(scene.layer, scene.site),
                 points=points,
                 values=values,
@@ -101,7 +101,7 @@ def _show_plan(scene: Scene) -> None:
         colors=palette.groups(),
         legend=Legend(
             f"{plan.method}, {plan.sparsity:.0%}",
-            (("stays", coloring.STAYS), ("goes", coloring.GOES)),
+            (("kept", coloring.KEPT), ("removed", coloring.REMOVED)),
             size=f"{len(by):,} stand in for others" if by else "",
         ),
         label="Map of the neurons that a plan removes",
@@ -111,8 +111,8 @@ def _show_plan(scene: Scene) -> None:
 
 def _show_sweep(scene: Scene) -> None:
     st.write(
-        "A small comparison in the background: it goes on while you look at other pages, and can "
-        "be stopped without loss."
+        "A small comparison in the background: it runs while you look at other pages, and can be "
+        "stopped and resumed."
     )
     for job in jobs.find(scene.settings.roots[0]):
         # What has ended is looked at no more.
@@ -125,13 +125,13 @@ def _show_sweep(scene: Scene) -> None:
             LABELS["methods"],
             list(METHODS),
             key="sweep methods",
-            help=_help_of("Which neurons go, at equal size:", METHODS.values()),
+            help=_help_of("Which neurons are removed, at equal size:", METHODS.values()),
         )
         right.multiselect(
             LABELS["refits"],
             list(REFITS),
             key="sweep refits",
-            help=_help_of("What the neurons that stay do about it:", REFITS.values()),
+            help=_help_of("How the kept neurons make up for it:", REFITS.values()),
         )
         left.text_input(LABELS["sparsities"], key="sweep sparsities", help=_SHARES_HELP)
         right.number_input(LABELS["n_seeds"], 1, MOST_SEEDS, key="sweep seeds", help=_SEEDS_HELP)
@@ -285,14 +285,14 @@ def _show_job(scene: Scene, job: jobs.Job, was_running: bool) -> None:
             "Resume",
             key=f"resume {job.name}",
             icon=":material/play_arrow:",
-            help="Go on from the models that are scored.",
+            help="Continue after the models that are scored.",
         )
     ):
         try:
             sweeping.resume(scene.settings, job)
         except UserError as error:
             st.session_state[_PROBLEM] = error
-        # All of the page, for it is another job now.
+        # All of the page: it is another job now.
         st.rerun(scope="app")
     if buttons.button(
         "Remove",

@@ -108,10 +108,10 @@ def test_a_report_and_a_plan_are_shown(page: Page, app: App) -> None:
     text = " ".join(cells(page.get_by_test_id("stDataFrame").first))
     assert "flap" in text
     assert "±" in text
-    page.get_by_role("tab", name="Who goes").click()
+    page.get_by_role("tab", name="Removed neurons").click()
     state = wait_for_map(page)
     assert int(state["points"]) == N_NEURONS
-    expect(the_map(page)).to_contain_text("goes")
+    expect(the_map(page)).to_contain_text("removed")
 
 
 def test_a_sweep_is_followed_to_its_end(page: Page, app: App) -> None:

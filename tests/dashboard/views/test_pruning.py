@@ -42,7 +42,7 @@ def write_plan(folder: Path, sha256: str, plan: PruningPlan | None) -> None:
     (folder / PLAN_FILE).write_text(json.dumps(values), encoding="utf-8")
 
 
-def test_who_goes_is_shown_on_the_map(copied: Callable[..., Path], start: Open) -> None:
+def test_removed_neurons_are_shown_on_the_map(copied: Callable[..., Path], start: Open) -> None:
     own = copied(DECODER)
     sha256 = Projection.load(own / DECODER).facts.model.sha256
     layers = tuple(
@@ -63,7 +63,7 @@ def test_who_goes_is_shown_on_the_map(copied: Callable[..., Path], start: Open) 
     gone = values[0]
     assert np.flatnonzero(values == gone).tolist() == [0, 7, 39]
     legend = {index: name for name, index in found["legend"]["items"]}
-    assert legend[int(gone)] == "goes"
+    assert legend[int(gone)] == "removed"
     for name in ("b-small", "c-damaged"):
         at.selectbox(key="choose plan").select(name).run()
         assert len(errors(at)) == 1
