@@ -110,7 +110,6 @@ def _layout_of(projection: Projection) -> str:
     chosen, usual = session.current().layout, usual_layout(projection)
     if chosen is None or chosen in projection.layouts:
         return chosen or usual
-    session.say(f"This projection has no layout {chosen[:80]}: {usual} is shown.")
     session.change(layout=None)
     return usual
 

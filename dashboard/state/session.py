@@ -22,7 +22,7 @@ _WRITTEN, _WROTE_AT = "written params", "wrote params at"
 _SENT, _CHANGED = "sent params", "was changed"
 _HELD = "held at the end"
 _LAG_S = 1.0
-_SAID, _NOTED, _AGAIN = "said", "noted", "runs again"
+_SAID, _NOTED, _NOTE_PLACE, _AGAIN = "said", "noted", "place of notes", "runs again"
 _UNREAD = "unreadable parts of the link"
 _PAGES = "pages"
 _KEPT, _DRAWN, _DRAWN_BEFORE = "kept fields", "drawn fields", "drawn before"
@@ -181,26 +181,31 @@ def say(problem: str) -> None:
 
 
 def note(line: str) -> None:
-    """Say what of a link can't be shown, and what is shown; kept as :func:`say` is."""
+    """Say what of a link can't be shown, and what is shown; kept as :func:`say` is.
+
+    All of it stands in one box.
+    """
     noted = st.session_state.setdefault(_NOTED, [])
     if line not in noted:
         noted.append(line)
-        _show_note(line)
+        _show_notes(noted)
 
 
-def _show_note(line: str) -> None:
-    st.warning(plain(line), icon=":material/link_off:")
+def _show_notes(noted: list[str]) -> None:
+    place: DeltaGenerator = st.session_state[_NOTE_PLACE]
+    place.warning("  \n".join(map(plain, noted)), icon=":material/link_off:")
 
 
 def say_again() -> None:
     """What the run before this one said, if that one asked for this."""
+    st.session_state[_NOTE_PLACE] = st.empty()
     problem, noted = st.session_state.pop(_SAID, None), st.session_state.pop(_NOTED, [])
     if st.session_state.pop(_AGAIN, False):
         if problem:
             say(problem)
         st.session_state[_NOTED] = noted
-        for line in noted:
-            _show_note(line)
+        if noted:
+            _show_notes(noted)
 
 
 def run_again() -> None:

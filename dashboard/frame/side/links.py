@@ -1,4 +1,4 @@
-"""What of a link can't be shown: said in one line each, with what is shown in its place."""
+"""What of a link can't be shown: said in one note, with what is shown in its place."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from dashboard.state.selection import Selection, read_grouping
 from projector.sites import site_words
 
 _MOST_CHARACTERS = 40
+# What a selection says of one map alone.
+_OF_A_MAP = ("neuron", "pole", "marked", "isolate")
 
 
 def check_place(asked: Selection, scene: Scene) -> None:
-    """Say where a link's projection, model, layer and site are not there.
+    """Say where a link's projection, model, layout, layer and site are not there.
 
     Args:
         asked: the selection as the link has it.
         scene: what is shown.
     """
+    current = session.current()
     shown = {
         "projection": f"projection {scene.name} is shown",
         "model": f"model {scene.model_name} is used",
@@ -42,7 +45,13 @@ def check_place(asked: Selection, scene: Scene) -> None:
     if asked.layer is not None and asked.layer != scene.layer:
         session.note(f"This projection has no layer {asked.layer:,}: {shown['layer']}.")
     is_known = asked.projection in (None, scene.name)
-    if is_known and asked.model is not None and session.current().model is None:
+    lost = [name for name in _OF_A_MAP if getattr(asked, name) and not getattr(current, name)]
+    if is_known and lost:
+        names = " and ".join(filter(None, (", ".join(lost[:-1]), lost[-1])))
+        session.note(f"What the link says of {names} is of that map, and is left out.")
+    if is_known and asked.layout not in (None, *scene.projection.layouts):
+        session.note(f"This projection has no layout '{_cut(asked.layout)}': {shown['layout']}.")
+    if is_known and asked.model is not None and current.model is None:
         session.note(f"There is no model '{_cut(asked.model)}' here: {shown['model']}.")
 
 

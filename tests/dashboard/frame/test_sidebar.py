@@ -150,8 +150,9 @@ def test_a_layout_is_chosen_and_shown_on_every_page(
     poles = find_poles(seen, 1, "mlp_post", PoleSettings("positions", 2, None, "leaf", 0.0))
     assert at.metric[0].value == str(len(poles.poles))
     at = start(own, "map", **link(at) | {"layout": "moon"}).run()
-    (error,) = errors(at)
-    assert "no layout moon" in error
+    (line,) = notes(at)
+    assert "no layout 'moon'" in line
+    assert "layout" not in link(at)
     assert at.segmented_control(key="layout").value == first
 
 
@@ -173,6 +174,12 @@ def notes(at: AppTest) -> list[str]:
         ({"model": "models/moon"}, ["no model 'models/moon'"], ("model",)),
         ({"marked": "2-99"}, ["60 of the marked"], ()),
         ({"isolate": 500}, ["no neuron 500"], ("isolate",)),
+        ({"layout": "moon"}, ["no layout 'moon'"], ("layout",)),
+        (
+            {"layer": 99, "neuron": 99999, "pole": 77, "color": "plaid"},
+            ["no layer 99", "of neuron and pole is of that map", "no colouring 'plaid'"],
+            ("neuron", "pole", "color"),
+        ),
     ],
 )
 def test_what_a_link_can_not_show_is_said_in_one_line(
