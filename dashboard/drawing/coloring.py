@@ -102,7 +102,7 @@ KEPT, REMOVED = 2, 1
 
 
 def group_values(n_neurons: int, gone: Sequence[int]) -> NDArray[np.uint8]:
-    """Two colours of :func:`dashboard.drawing.palette.groups`: neurons that are kept, and removed."""
+    """Two colours of :func:`dashboard.drawing.palette.groups`: kept neurons, and removed ones."""
     values = np.full(n_neurons, KEPT, dtype=np.uint8)
     values[list(gone)] = REMOVED
     return values
