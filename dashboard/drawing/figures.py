@@ -53,6 +53,7 @@ def heatmap_figure(
         group_colors: of each group by its number, as for :func:`tree_figure`.
         n_signs: of what they are called, as many are written beside them; 0 for the number alone.
     """
+    n_signs = min(n_signs, max((len(each.text) for each in brackets), default=0))
     # Plotly reads its own HTML in every text.
     rows = [html.escape(text, quote=False) for text in cells.called(names)]
     colors = _DARK_SCALE if dark else _LIGHT_SCALE

@@ -26,6 +26,9 @@ _LIMITS: list[str | float] = ["auto", 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]
 _COMPARED = "compared neurons"
 # Of a group's name at the side of the picture.
 _N_SIGNS = 24
+# Pixels of a picture: what its title, colours and axes take of its height more than of its width,
+# and the most that it is high.
+_AROUND, _MOST_HEIGHT = 80, 760
 
 
 def show(scene: Scene) -> None:
@@ -136,9 +139,7 @@ def _draw(
         n_signs=_N_SIGNS if poles is not None and alone else 0,
         dark=st.context.theme.type == "dark",
     )
-    figure.update_layout(
-        title={"text": ORDERS[name], "x": 0.02, "font": {"size": 15}}, height=720 if alone else 560
-    )
+    figure.update_layout(title={"text": ORDERS[name], "x": 0.02, "font": {"size": 15}}, height=None)
     key = f"heatmap {name} {scene.layer} {scene.site}"
 
     def select() -> None:
@@ -154,10 +155,21 @@ def _draw(
             st.session_state[_COMPARED] = (scene.path, scene.layer, scene.site, pair)
 
     inside = f"picture_{name}"
+    st.html(_style(inside, figure.layout.margin.r))
     with st.container(key=inside):
-        st.plotly_chart(figure, key=key, on_select=select, selection_mode="box")
+        st.plotly_chart(figure, key=key, height="stretch", on_select=select, selection_mode="box")
     hear_clicks(inside, compare)
     offer_figure(figure, f"{scene.name.replace('/', '-')}-heatmap-{name}-layer-{scene.layer}")
+
+
+def _style(inside: str, right: int) -> str:
+    """As high as the square picture needs where it fills the width, but for the sides' room."""
+    block = f".st-key-{inside}"
+    height = f"clamp(280px, 100cqw - {right}px + {_AROUND}px, {_MOST_HEIGHT}px)"
+    return (
+        f"<style>{block} {{ container-type: inline-size; }} "
+        f"{block} > :has([data-testid='stPlotlyChart']) {{ flex: none; height: {height}; }}</style>"
+    )
 
 
 def _show_pair(scene: Scene) -> None:

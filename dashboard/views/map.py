@@ -56,7 +56,7 @@ def show(scene: Scene) -> None:
 def _choose(scene: Scene) -> tuple[list[str], str, str]:
     """What is drawn, and how: the sites, what colours them and what sizes them."""
     chosen = session.current()
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         choose_layout(scene)
         color = chosen.color if chosen.color in coloring.COLORS else USUAL_COLOR
         session.bind("map colour", color)
@@ -70,7 +70,7 @@ def _choose(scene: Scene) -> tuple[list[str], str, str]:
                 if st.session_state["map colour"] == USUAL_COLOR
                 else st.session_state["map colour"]
             ),
-            width=170,
+            width=165,
         )
         size = st.selectbox(
             "Size",
@@ -78,13 +78,12 @@ def _choose(scene: Scene) -> tuple[list[str], str, str]:
             format_func=coloring.SIZES.__getitem__,
             key="map size",
             on_change=session.keep("map size", "none"),
-            width=170,
+            width=145,
         )
         sites = sites_beside(scene, scene.projection.maps)
         if len(sites) > 1:
-            other = next(site for site in sites if site != scene.site)
             both = st.toggle(
-                f"Show the {site_words(other)} too",
+                "Both sites",
                 key="map beside",
                 on_change=session.keep("map beside", False),
             )

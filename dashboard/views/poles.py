@@ -213,10 +213,10 @@ def _show_table(scene: Scene, found: Poles) -> None:
         "pole": number_of("Pole", width=50),
         "fires on": text_of(
             "Fires on",
-            width=165,
+            width=150,
             help="The name you gave it, or the tokens of its neurons' strongest examples.",
         ),
-        "neurons": number_of("Neurons", width=75),
+        "neurons": number_of("Neurons", width=72),
         "within": number_of(
             f"{rho} inside", width=75, help=f"Cohesion: the mean {rho} of two of its neurons."
         ),
@@ -284,7 +284,7 @@ def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
         if texts[j]:
             st.caption(f"**N{j}** {session.plain(texts[j])}")
     st.caption(
-        "Marked on the map and in the heatmap: "
+        "Neurons, marked on the map and in the heatmap: "
         + ", ".join(f"N{j}" for j in members[:20])
         + (" …" if len(members) > 20 else "")
     )

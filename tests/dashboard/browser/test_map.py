@@ -170,7 +170,7 @@ def test_what_is_chosen_beside_the_map_is_in_the_link(page: Page, app: App) -> N
 
 def show_attention_too(page: Page) -> dict[str, str]:
     rest(page)
-    page.get_by_text("Show the attention output too").click()
+    page.get_by_text("Both sites").click()
     until(lambda: drawn(page)["points"] == str(N_NEURONS + N_HIDDEN))
     # Points first, their poles after.
     rest(page)
