@@ -150,8 +150,8 @@ def _choose_model(settings: Settings, projection: Projection) -> str:
     chosen = session.current().model
     given = () if settings.model is None else (settings.model,)
     names = list(dict.fromkeys((usual, *given, *folders)))
-    name = chosen if chosen in names else usual
-    if chosen is not None and chosen not in names:
+    name = usual if chosen is None or chosen not in names else chosen
+    if chosen not in (None, name):
         session.change(model=None)
     if len(names) > 1:
         session.bind("choose model", name)

@@ -138,8 +138,7 @@ def prepare(
         UserError: for anything that can't be fitted, before any work is done.
     """
     settings, progress = settings or FitSettings(), progress or Silent()
-    asked = (layouts,) if isinstance(layouts, Layout) else tuple(layouts or ())
-    chosen = asked or parse_layouts(DEFAULT_LAYOUTS)
+    chosen = _chosen(layouts)
     if isinstance(corpus, str):
         # Files that are not there are told of before a model is loaded.
         read_documents(corpus)
@@ -151,15 +150,14 @@ def prepare(
     sites, left_out = architecture.choose_sites(settings.sites)
     layers = architecture.choose_layers(settings.layers)
     sequence_length = _choose_sequence_length(loaded, settings.sequence_length)
-    is_causal = architecture.is_causal
-    packed = is_causal if settings.packed is None else settings.packed
+    packed = architecture.is_causal if settings.packed is None else settings.packed
     progress.begin("Reading the corpus", None, "documents")
     tokens = read_corpus(
         corpus,
         loaded.tokenizer,
         sequence_length=sequence_length,
         max_tokens=settings.max_tokens,
-        skip_first=int(is_causal) if settings.skip_first is None else settings.skip_first,
+        skip_first=int(architecture.is_causal) if settings.skip_first is None else settings.skip_first,
         packed=packed,
         advance=progress.advance,
     )
@@ -194,6 +192,12 @@ def prepare(
     )
     found = (loaded, trunk, architecture, tokens, sites, layers, left_out)
     return Job(*found, settings, chosen, sequence_length, packed, plan, examples, pieces)
+
+
+def _chosen(layouts: Layout | Sequence[Layout] | None) -> tuple[Layout, ...]:
+    """What was asked for, or the usual ones."""
+    asked = (layouts,) if isinstance(layouts, Layout) else tuple(layouts or ())
+    return asked or parse_layouts(DEFAULT_LAYOUTS)
 
 
 def _loaded(
