@@ -157,7 +157,9 @@ def prepare(
         loaded.tokenizer,
         sequence_length=sequence_length,
         max_tokens=settings.max_tokens,
-        skip_first=int(architecture.is_causal) if settings.skip_first is None else settings.skip_first,
+        skip_first=int(architecture.is_causal)
+        if settings.skip_first is None
+        else settings.skip_first,
         packed=packed,
         advance=progress.advance,
     )
