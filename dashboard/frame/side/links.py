@@ -49,7 +49,8 @@ def check_place(asked: Selection, scene: Scene) -> None:
     if is_known and lost:
         names = " and ".join(filter(None, (", ".join(lost[:-1]), lost[-1])))
         session.note(f"What the link says of {names} is of that map, and is left out.")
-    if is_known and asked.layout not in (None, *scene.projection.layouts):
+    layouts = scene.projection.layouts
+    if is_known and asked.layout is not None and asked.layout not in layouts:
         session.note(f"This projection has no layout '{_cut(asked.layout)}': {shown['layout']}.")
     if is_known and asked.model is not None and current.model is None:
         session.note(f"There is no model '{_cut(asked.model)}' here: {shown['model']}.")
