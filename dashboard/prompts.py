@@ -138,7 +138,7 @@ def as_it_can(guest: Guest, prompt: Prompt) -> Prompt:
 
 
 def can_generate(guest: Guest) -> bool:
-    """Whether it is a model that goes on with a text."""
+    """Whether the model can continue a text."""
     return guest.architecture.is_causal and hasattr(guest.loaded.model, "generate")
 
 

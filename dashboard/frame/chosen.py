@@ -8,10 +8,12 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from dashboard.components.neuron_map import AXES
 from dashboard.drawing.text import neuron_name, number
 from dashboard.state import session
 from dashboard.state.loading import known_poles, moments_at
 from dashboard.state.scene import Scene, usual_layout
+from projector.layouts.registry import OBJECTIVES
 from projector.sites import SITES
 from pruning.poles.poles import Poles
 
@@ -75,6 +77,12 @@ def _change_layout(scene: Scene) -> None:
     )
 
 
+def axes_of(scene: Scene) -> tuple[str, ...] | None:
+    """The axes of the layout shown; none where only who is near whom means something."""
+    record = OBJECTIVES.get(scene.projection.layout(scene.layout).settings.objective)
+    return None if record is not None and "distances" in record.lacks else AXES
+
+
 def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> None:
     """The neuron that is chosen, and the way to its card.
 
@@ -88,10 +96,10 @@ def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> Non
     poles = poles_shown(scene, scene.site)
     if poles is not None:
         pole = int(poles.labels[neuron])
-        facts.append("in no pole" if pole < 0 else f"pole {pole}")
+        facts.append("in no pole" if pole < 0 else f"in pole {pole}")
     if scene.projection.has_statistics_of(scene.layer, scene.site):
         mean, spread = (each[neuron] for each in moments_at(scene.path, scene.layer, scene.site))
-        facts.append(f"over the corpus {number(mean)} ± {number(spread)}")
+        facts.append(f"mean over the corpus {number(mean)}, std. dev. {number(spread)}")
     if values is not None:
         facts.insert(1, f"activation {number(float(values[neuron]), '+.3g')}")
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -107,7 +115,7 @@ def show_marked(scene: Scene) -> None:
     if not marked:
         return
     first = ", ".join(f"N{j}" for j in marked[:12])
-    what = "Marked" if chosen.pole is None else f"Pole {chosen.pole} is marked"
+    what = "Selected" if chosen.pole is None else f"Pole {chosen.pole} is selected"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
             f"**{what}:** {len(marked):,} neurons, {first}{' …' if len(marked) > 12 else ''}",

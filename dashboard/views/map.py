@@ -9,13 +9,14 @@ import pyarrow as pa
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard.components.neuron_map import AXES, Panel, View, neuron_map, standalone_html
+from dashboard.components.neuron_map import Panel, View, neuron_map, standalone_html
 from dashboard.drawing import coloring, palette
 from dashboard.drawing.legend import Legend, groups_of
 from dashboard.drawing.text import neuron_name, page_text
 from dashboard.drawing.trust import trust_figures
 from dashboard.frame import exports
 from dashboard.frame.chosen import (
+    axes_of,
     choose_layout,
     poles_shown,
     show_chosen,
@@ -113,15 +114,13 @@ def _find_poles(scene: Scene, sites: list[str]) -> None:
 
 def draw(scene: Scene, sites: list[str], color: str, size: str) -> View:
     """The maps of some sites side by side."""
-    record = OBJECTIVES.get(scene.projection.layout(scene.layout).settings.objective)
-    has_distances = record is None or "distances" not in record.lacks
     view = View(
         [_panel(scene, site, color, size) for site in sites],
         dim=scene.dim,
         height=_HEIGHT,
         label=f"Map of layer {scene.layer}. Arrow keys {'move' if scene.dim < 3 else 'turn'} it, "
         "plus and minus zoom.",
-        axes=AXES if has_distances else None,
+        axes=axes_of(scene),
         beside=sites.index(scene.site),
         has_lasso=True,
     )

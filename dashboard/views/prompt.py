@@ -22,7 +22,14 @@ from dashboard.drawing.encoding import Frames, frames_of, scale_of
 from dashboard.drawing.legend import Legend
 from dashboard.drawing.text import color_scale, neuron_name, number, page_text, shares_list
 from dashboard.frame import asking
-from dashboard.frame.chosen import choose_layout, marked_of, show_chosen, show_marked, sites_beside
+from dashboard.frame.chosen import (
+    axes_of,
+    choose_layout,
+    marked_of,
+    show_chosen,
+    show_marked,
+    sites_beside,
+)
 from dashboard.frame.text_colors import TextColors, choose_text_colors
 from dashboard.prompts import Run, align, recall, store
 from dashboard.state import session
@@ -209,6 +216,7 @@ def _draw(
         colors=palette.diverging(),
         height=440,
         timeline=timeline,
+        axes=axes_of(scene),
         label="Maps of the prompt's neurons. Space plays, left and right step through the tokens.",
     )
     neuron_map(view, key="prompt map", on_pick=pick, on_token=rest)

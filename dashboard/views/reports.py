@@ -56,8 +56,8 @@ def show_reports(scene: Scene) -> None:
     report = report_at(found[name])
     if name == SHIPPED:
         st.caption(
-            "This report ships with the program: `pruning sweep` made it, of the bundled model, "
-            "as docs/pruning.md tells."
+            "This report comes with the program. `pruning sweep` made it with the bundled model; "
+            "docs/pruning.md describes how."
         )
     if not report.rows:
         st.info("This sweep has no rows yet.")

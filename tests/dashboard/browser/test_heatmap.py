@@ -81,7 +81,7 @@ def test_a_box_chooses_the_neurons_of_its_rows_and_columns(
     _drag(page, _place(plot, 4, 20), _place(plot, 9, 22))
     expected = {*order[4:10], *order[20:23]}
     until(lambda: _marked(page) == expected)
-    expect(page.get_by_text(f"Marked: {len(expected)} neurons")).to_be_visible()
+    expect(page.get_by_text(f"Selected: {len(expected)} neurons")).to_be_visible()
     assert params(page)["neuron"] == str(min(expected))
     rest(page)
     # Then another on the other picture: the first is forgotten, and does not come back.
@@ -97,7 +97,7 @@ def test_a_box_chooses_the_neurons_of_its_rows_and_columns(
     visit(page, "Heatmap")
     rest(page)
     assert _marked(page) == {1, 2, 3}
-    expect(page.get_by_text("Marked: 3 neurons, N1, N2, N3")).to_be_visible()
+    expect(page.get_by_text("Selected: 3 neurons, N1, N2, N3")).to_be_visible()
 
 
 def test_a_click_compares_two_neurons_and_a_double_click_resets_the_zoom(
