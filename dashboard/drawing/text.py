@@ -22,8 +22,13 @@ _TEXT_STYLE = (
     "font-family:var(--st-code-font,monospace);font-size:0.85rem;line-height:1.7;"
     "white-space:pre-wrap;overflow-wrap:anywhere;min-width:0"
 )
+# A longer token may be broken over lines, since it may be wider than its column.
+_MOST_UNBROKEN = 24
 _LINES_STYLE = "display:grid;grid-template-columns:max-content 1fr;gap:0.45rem 0.9rem"
-_HEAD_STYLE = "font-size:0.85rem;line-height:1.7;font-variant-numeric:tabular-nums;font-weight:600"
+_HEAD_STYLE = (
+    "font-size:0.85rem;line-height:1.7;font-variant-numeric:tabular-nums;font-weight:600;"
+    "text-align:right"
+)
 # What advice no page can follow speaks of.
 _NOT_ON_PAGES = ("force", "resume")
 # What the fields of pages are called, by the settings that they set.
@@ -48,6 +53,17 @@ LABELS = {
 def number(value: float, form: str = ".2g") -> str:
     """A number as it is set: with a minus, not a hyphen."""
     return format(value, form).replace("-", "−")
+
+
+def numbers(values: Sequence[float], digits: int = 3) -> list[str]:
+    """Signed numbers below one another: as many decimals for all as give the largest ``digits``."""
+    most = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    if not 1e-5 <= most < 1e7:
+        return [number(value, f"+.{digits}g") for value in values]
+    decimals = max(0, digits - 1 - math.floor(math.log10(most)))
+    found = [number(round(value, decimals), f"+.{decimals}f") for value in values]
+    # What rounds to 0 has no sign.
+    return [each if each.strip("+−0.") else each[1:] for each in found]
 
 
 def fills(values: Sequence[float] | NDArray[np.floating], scale: float) -> list[str]:
@@ -112,6 +128,8 @@ def _spans(
         style = f"background:{color};border-radius:3px;" if color else ""
         if k == focus:
             style += "border-bottom:2px solid currentColor;font-weight:600;"
+            # Its space stays with it: at the end of the line before, it would split the mark.
+            style += "white-space:pre;" if len(text) <= _MOST_UNBROKEN else ""
         title = "" if math.isnan(value) else f' title="{number(value, ".3g")}"'
         shown = html.escape(text, quote=True)
         parts.append(f'<span style="{style}"{title}>{shown}</span>')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.drawing.text import Line, colored_lines, number
+from dashboard.drawing.text import Line, colored_lines, numbers
 from dashboard.frame.work import working
 from dashboard.neuron_facts import Excerpt, Place, places, read_excerpts, saved_excerpts
 from dashboard.state import session
@@ -81,7 +81,10 @@ def show_text(scene: Scene, neuron: int, sign: int) -> Examples | None:
         found = _read(scene, neuron, examples, wanted, (kind, is_saved))
     if found:
         scale = max((abs(v) for each in found for v in each.values if v == v), default=1.0)
-        st.html(colored_lines([_line(each) for each in found], scale))
+        # At random most values are far below the largest.
+        heads = numbers([each.place.value for each in found], 3 if kind in _KINDS[:2] else 4)
+        lines = [_line(each, head) for each, head in zip(found, heads, strict=True)]
+        st.html(colored_lines(lines, scale))
     else:
         st.caption("No token of this kind was kept.")
     for cut in examples.cut if is_saved else ():
@@ -89,8 +92,7 @@ def show_text(scene: Scene, neuron: int, sign: int) -> Examples | None:
     return examples
 
 
-def _line(each: Excerpt) -> Line:
-    head = number(each.place.value, "+.3g")
+def _line(each: Excerpt, head: str) -> Line:
     if each.place.group.endswith("quantile"):
         head += f" ({each.place.group.removesuffix(' quantile')})"
     return Line(head, each.texts, each.values, each.focus)
@@ -148,7 +150,7 @@ def _show_finding(scene: Scene) -> None:
     source = "stdlib" if corpus is None else corpus.source
     is_file = find_source(source).local_path is not None
     usual = source if not is_file or _is_here(scene, source) else ""
-    columns = st.columns([3, 1], vertical_alignment="bottom")
+    columns = st.columns([2, 1], vertical_alignment="bottom")
     chosen = columns[0].text_input(
         "Text to read",
         value=usual,

@@ -10,11 +10,11 @@ from dashboard.drawing.text import (
     colored_tokens,
     neuron_name,
     number,
-    page_text,
     written_list,
 )
 from dashboard.frame import asking
 from dashboard.frame.exports import offer_figure
+from dashboard.frame.naming_field import show_name_field
 from dashboard.frame.neuron_text import show_text
 from dashboard.neuron_facts import Neighbour, Written, histogram, neighbours, written
 from dashboard.prompts import Prompt, clean, is_empty
@@ -62,6 +62,8 @@ def show(scene: Scene) -> None:
     labels = computed_labels_at(scene.path, scene.layer, scene.site)
     label = labels[neuron] if labels else None
     _show_head(scene, neuron, label)
+    with session.problems():
+        _show_trial(scene, neuron)
     left, right = st.columns([3, 2], gap="large")
     with right:
         with session.problems():
@@ -70,13 +72,10 @@ def show(scene: Scene) -> None:
             _show_neighbours(scene, neuron)
         # Filled last: for it the model is loaded, and all else is there before.
         vocabulary = st.container()
-    with left:
-        with session.problems():
-            examples = show_text(scene, neuron, 1 if label is None else label.sign)
-            if examples is not None:
-                _show_histogram(scene, neuron, examples)
-        with session.problems():
-            _show_trial(scene, neuron)
+    with left, session.problems():
+        examples = show_text(scene, neuron, 1 if label is None else label.sign)
+        if examples is not None:
+            _show_histogram(scene, neuron, examples)
     with vocabulary, session.problems():
         _show_written(scene, neuron)
 
@@ -118,29 +117,12 @@ def _show_head(scene: Scene, neuron: int, label: Label | None) -> None:
 
 
 def _show_name(scene: Scene, neuron: int) -> None:
-    """The user's own name for it, which is kept beside the projection."""
-    key = f"name of {scene.layer} {scene.site} {neuron}"
-    problem = st.session_state.pop("name problem", None)
-    known = names_at(scene.path).of_neuron(scene.layer, scene.site, neuron) or ""
-    if problem is None:
-        session.bind(key, known)
-
-    def write() -> None:
-        try:
-            name_neuron(scene.path, scene.layer, scene.site, neuron, st.session_state[key])
-        except UserError as error:
-            st.session_state["name problem"] = page_text(error)
-
-    st.text_input(
-        "Your name for it",
-        key=key,
-        placeholder="Your name for it",
-        label_visibility="collapsed",
-        on_change=write,
-        help="Kept beside the projection, and shown in place of its label.",
+    """The user's own name for it."""
+    show_name_field(
+        f"name of {scene.layer} {scene.site} {neuron}",
+        names_at(scene.path).of_neuron(scene.layer, scene.site, neuron) or "",
+        lambda name: name_neuron(scene.path, scene.layer, scene.site, neuron, name),
     )
-    if problem:
-        session.tell(problem)
 
 
 def _show_figures(scene: Scene, neuron: int) -> None:
@@ -149,7 +131,7 @@ def _show_figures(scene: Scene, neuron: int) -> None:
         mean, spread = moments_at(scene.path, scene.layer, scene.site)
         columns[0].metric("Mean", number(mean[neuron]), help="Mean activation over the corpus.")
         columns[1].metric(
-            "Standard deviation",
+            "Std. dev.",
             number(spread[neuron]),
             help="Standard deviation of its activation over the corpus.",
         )
@@ -208,16 +190,14 @@ def _show_histogram(scene: Scene, neuron: int, examples: Examples) -> None:
 
 def _show_trial(scene: Scene, neuron: int) -> None:
     """A text of one's own, with the neuron's activation on every token."""
-    st.subheader("Try your own text")
     state = st.session_state
-    field, button = st.columns([4, 1], vertical_alignment="bottom")
+    field, button = st.columns([6, 1], vertical_alignment="bottom")
     field.text_area(
-        "Text",
+        "Try your own text",
         key=_TYPED,
-        height=80,
-        placeholder="Type a text to see the neuron's activation on every token.",
+        height=68,
+        placeholder="Type a text to see this neuron's activation on each of its tokens.",
         on_change=session.keep(_TYPED, ""),
-        label_visibility="collapsed",
     )
     button.button("Run", key="try text", width="stretch", on_click=_try)
     tried = state.get(_TRIED)

@@ -13,6 +13,7 @@ from dashboard.drawing.tables import typeset
 from dashboard.drawing.text import LABELS, neuron_name, number
 from dashboard.frame.ablating import show_ablation
 from dashboard.frame.exports import offer_figure
+from dashboard.frame.naming_field import show_name_field
 from dashboard.state import session
 from dashboard.state.loading import (
     poles_at,
@@ -21,7 +22,6 @@ from dashboard.state.loading import (
 from dashboard.state.naming import name_pole, names_at, pole_key, pole_names, snippets_at
 from dashboard.state.scene import Scene
 from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
-from projector.naming.names import MOST_CHARACTERS
 from projector.sites import site_words
 from pruning.poles.poles import SELECTIONS, SPACES, Poles, PoleSettings, axes_words, finding_words
 
@@ -293,21 +293,9 @@ def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
 
 
 def _rename(scene: Scene, found: Poles, pole: int) -> None:
-    """A field for the user's own name, kept beside the projection."""
-    key = f"pole name {scene.name} {scene.layer} {scene.site} {found.settings.key} {pole}"
-    known = names_at(scene.path).poles.get(pole_key(scene.path, found, pole, scene.layout), "")
-    session.bind(key, known)
-
-    def write() -> None:
-        with session.problems():
-            name_pole(scene.path, found, pole, st.session_state[key], scene.layout)
-
-    st.text_input(
-        "Name of your own",
-        key=key,
-        max_chars=MOST_CHARACTERS,
-        on_change=write,
-        placeholder=pole_names(scene.path, found, scene.layout)[pole] or "Not named yet",
-        help="It stands wherever this pole is shown, and is kept beside the projection. Empty the "
-        "field to take it away.",
+    """A field for the user's own name."""
+    show_name_field(
+        f"pole name {scene.name} {scene.layer} {scene.site} {found.settings.key} {pole}",
+        names_at(scene.path).poles.get(pole_key(scene.path, found, pole, scene.layout), ""),
+        lambda name: name_pole(scene.path, found, pole, name, scene.layout),
     )

@@ -118,6 +118,9 @@ class NeuronMap {
     this.data = data;
     this.focused = null;
     this.stage.style.height = `${data.height}px`;
+    // Maps beside one another are about as high as wide: higher, they would stand in empty room.
+    const n = data.panels.length;
+    this.stage.style.maxHeight = n > 1 ? `max(220px, ${Math.round(110 / n)}cqw)` : "";
     this.host.style.setProperty("--height", `${data.height}px`);
     this.overlay.setAttribute("aria-label", data.label);
     this.lassoButton.hidden = this.dim > 2 || !data.has_lasso;

@@ -16,6 +16,7 @@ from dashboard.drawing.text import (
     colored_lines,
     colored_tokens,
     number,
+    numbers,
     page_text,
     page_words,
     shares_list,
@@ -93,6 +94,32 @@ def test_only_the_focus_is_underlined() -> None:
     found = read(colored_tokens("abc", [1.0, 2.0, 3.0], 3.0, focus=2))
     styles = [str(attributes["style"]) for tag, attributes in found.elements if tag == "span"]
     assert ["border-bottom" in style for style in styles] == [False, False, True]
+
+
+def test_the_focus_keeps_its_space() -> None:
+    found = read(colored_tokens([" a", " b", " " + "c" * 60], [1.0, 2.0, 3.0], 3.0, focus=1))
+    styles = [str(attributes["style"]) for tag, attributes in found.elements if tag == "span"]
+    assert ["white-space:pre;" in style for style in styles] == [False, True, False]
+    # One that may be wider than its column is broken all the same.
+    wide = read(colored_tokens([" " + "c" * 60], [1.0], 3.0, focus=0))
+    assert "white-space:pre;" not in str(wide.elements[1][1]["style"])
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.23, -0.71, 1.234], ["+0.23", "−0.71", "+1.23"]),
+        ([0.23, -0.0001], ["+0.230", "0.000"]),
+        ([1234.0, -5.2], ["+1234", "−5"]),
+        ([math.nan, 12.34], ["+nan", "+12.3"]),
+        ([1e-9, -3e-9], ["+1e−09", "−3e−09"]),
+        ([], []),
+    ],
+)
+def test_numbers_below_one_another_have_the_same_decimals(
+    values: list[float], shown: list[str]
+) -> None:
+    assert numbers(values) == shown
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -215,14 +215,14 @@ def test_a_pole_is_given_a_name(copied: Callable[..., Path], start: Open) -> Non
     own = copied(DECODER, "models")
     chosen = {"projection": DECODER, "layer": 1, "site": "mlp_post", "grouping": GROUPING}
     at = start(own, "poles", **chosen, pole=1).run()
-    (field,) = [each for each in at.text_input if each.label == "Name of your own"]
+    (field,) = [each for each in at.text_input if each.label == "Your name for it"]
     field.set_value("  my group ").run()
     assert errors(at) == []
     assert at.dataframe[0].value["fires on"][1] == "my group"
     assert any("my group" in each.value for each in at.subheader)
     (name,) = read_names(own / DECODER).poles.values()
     assert name == "my group"
-    (field,) = [each for each in at.text_input if each.label == "Name of your own"]
+    (field,) = [each for each in at.text_input if each.label == "Your name for it"]
     field.set_value("").run()
     assert errors(at) == []
     assert at.dataframe[0].value["fires on"][1] != "my group"

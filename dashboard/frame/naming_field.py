@@ -1,0 +1,48 @@
+"""The field for a name of the user's own: of a neuron, or of a pole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from dashboard.drawing.text import page_text
+from dashboard.state import session
+from projector.errors import UserError
+from projector.naming.names import MOST_CHARACTERS
+
+_PROBLEM = "name problem"
+
+
+def show_name_field(key: str, known: str, write: Callable[[str], object]) -> None:
+    """Draw the field; what is typed is kept at once, and said below it where that can't be.
+
+    Args:
+        known: the name that is kept; empty for none.
+        write: keeps a name, and may raise a UserError.
+    """
+    state = st.session_state
+    found_key, problem = state.pop(_PROBLEM, ("", ""))
+    problem = problem if found_key == key else ""
+    # A name that could not be kept stays in the field, to be mended there.
+    if not problem:
+        session.bind(key, known)
+
+    def changed() -> None:
+        try:
+            write(state[key])
+        except UserError as error:
+            state[_PROBLEM] = (key, page_text(error))
+
+    st.text_input(
+        "Your name for it",
+        key=key,
+        max_chars=MOST_CHARACTERS,
+        placeholder="Your name for it",
+        label_visibility="collapsed",
+        on_change=changed,
+        help="Shown on every page in place of the computed label, and kept beside the projection. "
+        "Empty the field to remove it.",
+    )
+    if problem:
+        session.tell(problem)
