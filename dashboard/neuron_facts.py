@@ -199,8 +199,8 @@ def written(guest: Guest, layer: int, neuron: int, most: int = 12) -> tuple[list
     """
     if not guest.architecture.is_causal:
         raise UserError(
-            "an encoder's head has a layer of its own before the vocabulary: what one neuron "
-            "writes can't be read from its weights"
+            "an encoder has another layer between its neurons and the vocabulary, so the effect "
+            "of one neuron can't be read from its weights"
         )
     mlp = guest.architecture.blocks[layer].mlp
     model: Any = guest.loaded.model

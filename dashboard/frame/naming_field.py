@@ -9,7 +9,6 @@ import streamlit as st
 from dashboard.drawing.text import page_text
 from dashboard.state import session
 from projector.errors import UserError
-from projector.naming.names import MOST_CHARACTERS
 
 _PROBLEM = "name problem"
 
@@ -37,7 +36,6 @@ def show_name_field(key: str, known: str, write: Callable[[str], object]) -> Non
     st.text_input(
         "Your name for it",
         key=key,
-        max_chars=MOST_CHARACTERS,
         placeholder="Your name for it",
         label_visibility="collapsed",
         on_change=changed,

@@ -62,13 +62,14 @@ def show_text(scene: Scene, neuron: int, sign: int) -> Examples | None:
             format_func=str.capitalize,
             label_visibility="collapsed",
             required=True,
-            help="Quantiles and random tokens are of the sample in the histogram.",
+            help="Quantiles and random tokens come from the sample that the histogram shows.",
         )
         on_all = is_saved and st.toggle(
             "Activation on every token",
             key="color every token",
-            help="Saved examples hold the activation on the underlined token. For the others the "
-            "model is run on the text that is shown, and what stood before it is not read.",
+            help="The projection keeps only the activation on the underlined token. This runs the "
+            "model on the excerpt to get the others. The model does not see the text before the "
+            "excerpt, so values can differ a little.",
         )
     wanted = [
         each
@@ -137,8 +138,8 @@ def _choose(scene: Scene, saved: Examples | None, own: Examples | None) -> Examp
 
 def _tell_of_none(scene: Scene) -> None:
     st.info(
-        "This projection holds no examples: it was fitted without them, or before they were kept. "
-        "Find some here, or fit it again to have them for every layer.",
+        "This projection holds no examples: it was fitted without them, or with an older version. "
+        "Find some here, or fit it again to get them for every layer.",
         icon=":material/manage_search:",
     )
 
@@ -156,15 +157,15 @@ def _show_finding(scene: Scene) -> None:
         value=usual,
         placeholder=sources_hint(),
         key="examples source",
-        help="As for `projector fit --corpus`. Files are found below the folders that the app was "
-        "started with; `--root FOLDER` adds one.",
+        help="Whatever `projector fit --corpus` accepts. Files must lie below the folders that the "
+        "app was started with; `--root FOLDER` adds one.",
     )
     clicked = columns[1].button(
         "Find examples", type="primary", key="read examples", width="stretch"
     )
     st.caption(
-        f"The model reads {_TOKENS:,} tokens once for all neurons of this layer and site; the "
-        "result is kept."
+        f"The model reads {_TOKENS:,} tokens once for all neurons of this layer and site. The "
+        "result is saved."
     )
     if is_file and not usual:
         st.caption(

@@ -34,7 +34,7 @@ from dashboard.state.naming import (
 )
 from dashboard.state.scene import Scene
 from projector.errors import UserError
-from projector.naming.labels import Label
+from projector.naming.labels import LOWEST, Label
 from projector.statistics.examples import Examples
 
 TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
@@ -55,7 +55,7 @@ def show(scene: Scene) -> None:
     if neuron is None:
         st.title("No neuron chosen")
         st.info(
-            "Click a point on the map, or search at the side for a neuron, such as L3 N345.",
+            "Click a point on the map, or type a neuron such as L3 N345 into the search field.",
             icon=":material/touch_app:",
         )
         return
@@ -101,8 +101,11 @@ def _show_head(scene: Scene, neuron: int, label: Label | None) -> None:
         )
     fires, name = st.columns([3, 2], vertical_alignment="center", gap="large")
     if label is not None:
-        end = "" if label.sign > 0 else ", at its lowest activations"
-        fires.markdown(f"Fires on **{session.plain(label.text)}**{end}", help=label.in_words)
+        text, end = (
+            label.text.removesuffix(LOWEST),
+            "" if label.sign > 0 else " with its lowest activations",
+        )
+        fires.markdown(f"Fires on **{session.plain(text)}**{end}", help=label.in_words)
     with name, session.problems():
         _show_name(scene, neuron)
     state = (
@@ -139,7 +142,7 @@ def _show_figures(scene: Scene, neuron: int) -> None:
     poles = poles_at(scene.path, scene.layer, scene.site, scene.layout, settings)
     pole = int(poles.labels[neuron])
     if pole < 0:
-        st.caption("It belongs to no pole with the settings in use.")
+        st.caption("In no pole with the current settings.")
         return
     label = pole_names(scene.path, poles, scene.layout)[pole]
     words = f"Pole {pole}: " + (f"**{session.plain(label)}**, " if label else "")
@@ -150,7 +153,7 @@ def _show_figures(scene: Scene, neuron: int) -> None:
             words,
             pole=pole,
             marked=(),
-            help=f"The neuron belongs to it with a strength of {poles.strengths[neuron]:.0%}.",
+            help=f"How firmly the neuron belongs to it: {poles.strengths[neuron]:.0%}.",
         )
         session.show_link("map", "Show on the map", pole=pole, marked=())
 
@@ -183,7 +186,7 @@ def _show_histogram(scene: Scene, neuron: int, examples: Examples) -> None:
     found = histogram(examples, neuron)
     figure = histogram_figure(found.counts, found.edges)
     st.subheader("Distribution of its activation")
-    st.caption(f"On {len(examples.sample_at):,} tokens, drawn evenly from the text.")
+    st.caption(f"Over {len(examples.sample_at):,} tokens, sampled evenly from the text.")
     st.plotly_chart(figure, key="histogram")
     offer_figure(figure, f"histogram-{scene.layer}-{scene.site}-{neuron}")
 
@@ -227,14 +230,14 @@ def _show_written(scene: Scene, neuron: int) -> None:
         return
     st.subheader(
         "Effect on the vocabulary",
-        help="What one unit of its activation adds to each token's logit: its output weights "
-        "times the unembedding, less the mean over tokens. Later layers and the final norm are "
-        "left out.",
+        help="How much one unit of its activation adds to each token's logit: its output weights "
+        "times the unembedding, minus the mean over all tokens. Later layers and the final norm "
+        "are ignored.",
     )
     if not scene.projection.facts.model.is_causal:
         st.caption(
-            "An encoder's head has a layer of its own before the vocabulary: what one neuron "
-            "writes can't be read from its weights."
+            "An encoder has another layer between its neurons and the vocabulary, so the effect "
+            "of one neuron can't be read from its weights."
         )
         return
 

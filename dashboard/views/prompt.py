@@ -20,7 +20,7 @@ from dashboard.components.neuron_map import (
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import Frames, frames_of, scale_of
 from dashboard.drawing.legend import Legend
-from dashboard.drawing.text import color_scale, neuron_name, number, page_text, shares_list
+from dashboard.drawing.text import color_scale, neuron_name, number, numbers, page_text, shares_list
 from dashboard.frame import asking
 from dashboard.frame.chosen import (
     axes_of,
@@ -336,7 +336,10 @@ def _panel(
 ) -> Panel:
     chosen, scale = session.current(), frames.scale
     return Panel(
-        title=f"{prefix}Layer {scene.layer}: {site_words(site)}",
+        # One of three has less room.
+        title=prefix + neuron_name(scene.layer, site)
+        if prefix
+        else f"Layer {scene.layer}: {site_words(site)}",
         name=neuron_name(scene.layer, site),
         points=points_at(scene.path, scene.layer, site, scene.layout),
         values=frames.values,
@@ -375,13 +378,22 @@ def _show_movers(scene: Scene, pair: Pair, token: int) -> None:
     _table(scene, difference, "A − B")
 
 
+def _short(name: str) -> str:
+    """A neuron's label as two columns have room for it."""
+    if len(name) <= _MOST_NAME:
+        return name
+    end = " (mixed)" if name.endswith(" (mixed)") else ""
+    return name[: _MOST_NAME - len(end)].rstrip(" ·") + "…" + end
+
+
 def _table(scene: Scene, values: NDArray[np.floating], label: str) -> None:
     order = np.argsort(-np.abs(values), kind="stable")[:_N_STRONGEST]
     names = labels_at(scene.path, scene.layer, scene.site)
     columns = [column.container(gap=None) for column in st.columns(2)]
+    shown = numbers(values[order].tolist())
     for k, neuron in enumerate(order.tolist()):
-        name = names[neuron][:_MOST_NAME] + ("…" if len(names[neuron]) > _MOST_NAME else "")
-        words = f"N{neuron}  {number(values[neuron], '+.3g')}"
+        name = _short(names[neuron])
+        words = f"N{neuron}  {shown[k]}"
         # The first half left, the second right: read downwards.
         columns[2 * k // len(order)].button(
             f"{words}  :gray[{session.plain(name)}]" if name else words,
