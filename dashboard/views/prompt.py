@@ -38,6 +38,7 @@ from dashboard.state.naming import labels_at
 from dashboard.state.scene import Scene
 from dashboard.state.store import stored_prompts
 from projector.errors import UserError
+from projector.naming.labels import LOWEST
 from projector.sites import site_words
 
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
@@ -382,7 +383,9 @@ def _short(name: str) -> str:
     """A neuron's label as two columns have room for it."""
     if len(name) <= _MOST_NAME:
         return name
-    end = " (mixed)" if name.endswith(" (mixed)") else ""
+    # What qualifies it stays.
+    end = name[name.index(" (mixed)") :] if " (mixed)" in name else ""
+    end = end or (LOWEST if name.endswith(LOWEST) else "")
     return name[: _MOST_NAME - len(end)].rstrip(" ·") + "…" + end
 
 

@@ -133,7 +133,7 @@ def layouts(copied: Callable[..., Path]) -> tuple[Path, str, str]:
 
 def _members(at: AppTest) -> str:
     """The neurons of the pole that is chosen, as the page lists them."""
-    (text,) = [each.value for each in at.caption if each.value.startswith("Selected on the map")]
+    (text,) = [each.value for each in at.caption if each.value.startswith("Neurons, marked on")]
     return str(text)
 
 
