@@ -13,6 +13,7 @@ from torch import Tensor
 
 from projector.errors import UserError
 from projector.figures.words import TEMPLATE, heading, names_of, origin
+from projector.naming.names import Names
 from projector.projection.projection import Projection
 
 MOST_CELLS = 1000
@@ -30,6 +31,7 @@ def heatmap_figure(
     site: str,
     order: str = "leaf",
     layout: str | None = None,
+    names: Names | None = None,
 ) -> go.Figure:
     """Correlations in index order and ordered, side by side on one colour scale.
 
@@ -39,6 +41,7 @@ def heatmap_figure(
         order: one of :data:`projector.projection.projection.ORDERS`.
         layout: name of the layout whose neurons are shown, and whose own order ``linear`` is where
             it is a linear one; None is the first.
+        names: those that the user gave.
 
     Raises:
         UserError: if the projection has no such map, order or layout, kept no correlations of the
@@ -60,9 +63,9 @@ def heatmap_figure(
         subplot_titles=["in index order", _ORDER_TITLES[order]],
         horizontal_spacing=0.04,
     )
-    names = names_of(projection, layer, site)
+    called = names_of(projection, layer, site, names)
     for column, (neurons, values) in enumerate(zip(orders, cells, strict=True), 1):
-        labels = _cell_labels(neurons.tolist(), n_per_cell, names)
+        labels = _cell_labels(neurons.tolist(), n_per_cell, called)
         figure.add_trace(
             go.Heatmap(
                 z=values.astype(np.float32),

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from projector.figures.axes import shown_axes
 from projector.figures.words import TEMPLATE, heading, map_title, names_of
+from projector.naming.names import Names
 from projector.projection.projection import Projection
 
 
@@ -17,6 +18,7 @@ def map_figure(
     site: str,
     layers: list[int] | None = None,
     layout: str | None = None,
+    names: Names | None = None,
 ) -> go.Figure:
     """The map of a site: 3-D, 2-D or 1-D, with a slider where there are several layers.
 
@@ -26,6 +28,7 @@ def map_figure(
     Args:
         layers: None for all.
         layout: the layout's name; None is the first.
+        names: those that the user gave.
 
     Raises:
         UserError: if the projection has no such map or layout.
@@ -33,7 +36,7 @@ def map_figure(
     chosen = [n for n, s in projection.maps if s == site and (layers is None or n in layers)]
     if not chosen:
         projection.positions((layers or projection.layers)[0], site)  # raises, naming what is wrong
-    figure = go.Figure([_map_trace(projection, layer, site, layout) for layer in chosen])
+    figure = go.Figure([_map_trace(projection, layer, site, layout, names) for layer in chosen])
     for i, trace in enumerate(figure.data):
         trace.visible = i == 0
     titles = [map_title(projection, layer, site, layout) for layer in chosen]
@@ -82,13 +85,13 @@ def _slider(layers: list[int], titles: list[str]) -> dict[str, Any]:
 
 
 def _map_trace(
-    projection: Projection, layer: int, site: str, layout: str | None
+    projection: Projection, layer: int, site: str, layout: str | None, given: Names | None
 ) -> go.Scatter3d | go.Scatter:
     """A point for each neuron that has a position."""
     positions = projection.positions(layer, site, layout)
     defined = positions.isfinite().all(dim=1).nonzero()[:, 0]
     points = shown_axes(positions)[defined].numpy()
-    labels = names_of(projection, layer, site)
+    labels = names_of(projection, layer, site, given)
     names = [f"L{layer} N{i} {labels[i]}".rstrip() for i in defined.tolist()]
     marker: dict[str, Any] = {"size": 3, "opacity": 0.85, "color": "#31688e"}
     hover = "%{text}<extra></extra>"

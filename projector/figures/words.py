@@ -7,6 +7,7 @@ from typing import Any
 
 from projector.figures.axes import N_SHOWN
 from projector.naming.labels import neuron_labels
+from projector.naming.names import Names
 from projector.projection.facts import MapFigures
 from projector.projection.faithfulness import in_words, told
 from projector.projection.projection import Projection
@@ -50,13 +51,19 @@ def map_title(projection: Projection, layer: int, site: str, layout: str | None 
     )
 
 
-def names_of(projection: Projection, layer: int, site: str) -> list[str]:
-    """What each neuron of a map fires on, for hover texts; "" where it is not known. HTML."""
+def names_of(
+    projection: Projection, layer: int, site: str, names: Names | None = None
+) -> list[str]:
+    """What each neuron of a map is called, for hover texts: the user's name, or what it fires on;
+    "" where neither is known. HTML."""
     n_neurons = projection.figures(layer, site).n_neurons
-    if not projection.has_examples:
-        return [""] * n_neurons
-    labels = neuron_labels(projection.examples(layer, site), projection.pieces)
-    return ["" if label is None else html.escape(label.text, quote=False) for label in labels]
+    found = [""] * n_neurons
+    if projection.has_examples:
+        labels = neuron_labels(projection.examples(layer, site), projection.pieces)
+        found = ["" if label is None else label.text for label in labels]
+    if names is not None:
+        found = [names.of_neuron(layer, site, j) or text for j, text in enumerate(found)]
+    return [html.escape(text, quote=False) for text in found]
 
 
 def origin(projection: Projection) -> str:

@@ -58,28 +58,31 @@ class PlotOptions:
 def plot(screen: Screen, projection_dir: SavedProjection, *, options: PlotOptions) -> None:
     """Draw a projection as one HTML file that needs no network."""
     from projector.figures.html import write_figure
+    from projector.naming.names import read_names
     from projector.projection.projection import Projection
 
-    write_figure(_figure(Projection.load(projection_dir), options), options.out)
+    projection = Projection.load(projection_dir)
+    write_figure(_figure(projection, read_names(projection_dir), options), options.out)
     screen.result(
         {"picture": str(options.out)},
         f"Wrote [b]{escape(str(options.out))}[/b]: open it in a browser.",
     )
 
 
-def _figure(projection: Any, options: PlotOptions) -> Any:
+def _figure(projection: Any, names: Any, options: PlotOptions) -> Any:
     from projector.figures.heatmap import heatmap_figure
     from projector.figures.map import map_figure
     from projector.figures.trust import stress_figure
 
     site, layer = options.site or projection.sites[0], options.layer
     if options.kind == "map":
-        return map_figure(projection, site, None if layer is None else [layer], options.layout)
+        layers = None if layer is None else [layer]
+        return map_figure(projection, site, layers, options.layout, names)
     if options.kind == "trust":
         return stress_figure(projection, options.layout)
     if layer is None:
-        layers = ", ".join(str(n) for n in projection.layers)
+        known = ", ".join(str(n) for n in projection.layers)
         raise UserError(
-            f"a heatmap shows one layer: add {named('layer')}, one of {layers}", setting="layer"
+            f"a heatmap shows one layer: add {named('layer')}, one of {known}", setting="layer"
         )
-    return heatmap_figure(projection, layer, site, options.order, options.layout)
+    return heatmap_figure(projection, layer, site, options.order, options.layout, names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -110,17 +111,42 @@ def poles(
             with screen.progress() as progress:
                 found = find_all(projection_dir, request, progress)
         except KeyboardInterrupt:
-            screen.say_aside("what was found is kept: the same command finds the rest")
+            screen.say_aside("Stopped. Run the command again to find the rest.")
             raise
         first = found.poles[0].settings
+        names = _names(projection_dir, found.poles, layout)
         if as_json:
-            maps_found = [one.figures() for one in found.poles]
+            maps_found = [
+                _with_names(one.figures(), of_map)
+                for one, of_map in zip(found.poles, names, strict=True)
+            ]
             screen.result({"saved": str(found.path), "key": first.key, "maps": maps_found}, "")
             return
-        _show(screen, found.poles)
+        _show(screen, found.poles, names)
         _warn(screen, projection_dir, first.space, layout)
         screen.say(f"Wrote [b]{escape(str(found.path))}[/b]")
         screen.say(f"Next: {escape(_next_command(projection_dir, found.poles))}")
+
+
+def _names(folder: Path, found: Sequence[Any], layout: str | None) -> list[list[str | None]]:
+    """Of each map the names that the user gave its poles."""
+    from projector.naming.names import read_names
+    from projector.projection.overview import read_saved
+    from pruning.poles.files import path_of_poles
+
+    names, saved = read_names(folder), read_saved(folder)
+    named = []
+    for one in found:
+        file = path_of_poles(folder, one.settings, saved, layout).relative_to(folder).as_posix()
+        members = [(one.labels == k).nonzero()[:, 0].tolist() for k in range(len(one.poles))]
+        named.append([names.of_pole(one.layer, one.site, file, each) for each in members])
+    return named
+
+
+def _with_names(figures: dict[str, Any], names: Sequence[str | None]) -> dict[str, Any]:
+    """What a map's poles are, each with the user's name, None where it was given none."""
+    poles = zip(figures["poles"], names, strict=True)
+    return figures | {"poles": [pole | {"name": name} for pole, name in poles]}
 
 
 def _warn(screen: Screen, folder: Path, space: str, layout: str | None) -> None:
@@ -138,17 +164,17 @@ def _warn(screen: Screen, folder: Path, space: str, layout: str | None) -> None:
 def _next_command(folder: Path, found: Sequence[Any]) -> str:
     """What one would look at next."""
     if len(found) <= 2:
-        return f"streamlit run dashboard -- --projection {folder}"
+        return f"streamlit run dashboard -- --projection {quote(str(folder))}"
     best = max(found, key=lambda one: (one.n_distinct or 0, len(one.poles)))
     return (
-        f"pruning poles {folder} --layer {best.layer} --site {best.site} "
+        f"pruning poles {quote(str(folder))} --layer {best.layer} --site {best.site} "
         "lists the poles of that map"
     )
 
 
-def _show(screen: Screen, found: Sequence[Any]) -> None:
+def _show(screen: Screen, found: Sequence[Any], names: Sequence[Sequence[str | None]]) -> None:
     """One table of all maps; of one or two maps, the single poles first."""
-    from pruning.poles.poles import finding_words
+    from pruning.poles.poles import axes_words, finding_words
     from pruning.terminal.tables import (
         legend,
         legend_of_maps,
@@ -158,14 +184,14 @@ def _show(screen: Screen, found: Sequence[Any]) -> None:
     )
 
     width = screen.out.width
-    for one in found if len(found) <= 2 else ():
-        words = finding_words(one)
+    for one, of_map in zip(found, names, strict=True) if len(found) <= 2 else ():
+        words = "; ".join(filter(None, (finding_words(one), axes_words(one))))
         screen.say(f"[b]layer {one.layer} {escape(one.site)}[/b]" + (f": {words}" if words else ""))
         if one.poles:
-            screen.out.print(pole_table(one, width))
+            screen.out.print(pole_table(one, width, of_map))
     if len(found) <= 2:
         screen.out.print(legend_of_poles(found[0], width))
-    screen.out.print(poles_table(found, width))
+    screen.out.print(poles_table(found, width, names))
     screen.out.print(legend_of_maps(found, width))
     reasons = dict.fromkeys(text for one in found for text in one.reasons.values())
     screen.out.print(legend(("–", reason) for reason in reasons))

@@ -16,11 +16,12 @@ from pruning.scoring.tasks import TaskResult
 from pruning.sweep.report import DENSE, PruningReport
 
 _POLES_LEGEND = {
-    "poles": "groups found / a draw of the shuffled control has / one of the same spectrum",
-    "distinct": "both halves of the corpus agree, and {mean} inside exceeds the shuffled control's "
-    "/ a draw of that control has",
-    "beyond": "distinct ones that exceed the control of the same spectrum / a draw of that has",
-    "fires on": "what the poles that stand apart most fire on",
+    "poles": "how many the map has / shuffled ρ has / ρ of the same spectrum has, on average",
+    "distinct": "poles that both halves of the corpus confirm, and whose {mean} inside is higher "
+    "than shuffled ρ gives / how many shuffled ρ has",
+    "beyond": "distinct poles whose {mean} inside is higher than the same spectrum gives / how "
+    "many that has",
+    "fires on": "what the poles that stand apart most fire on, or the names that you gave them",
     "size": "neurons of the largest pole and of the median one",
     "noise": "neurons in no pole, as a share of those that are not dead",
     "within": "{mean} of a pole's pairs of neurons; of a layer, the median pole's",
@@ -29,7 +30,7 @@ _POLES_LEGEND = {
     "validity": "DBCV, from −1 to 1: how dense poles are and how far apart; noise lowers it",
 }
 _POLE_LEGEND = {
-    "finding": "what the controls say of it; weak: shuffled correlations have as much",
+    "finding": "what the controls say; weak: shuffled ρ has as much",
     "within": "{mean} of a pole's pairs of neurons",
     "between": "{mean} to the other pole where that is highest",
     "opposite": "the pole to which its mean ρ is lowest, and that ρ",
@@ -42,24 +43,29 @@ _MOST_POLES = 12
 _MIDDLING, _WIDE = 100, 140
 # Of method and refit, and of a perplexity with its spread.
 _NAMES_WIDTH, _CELL_WIDTH = 28, 18
-_MOST_EXEMPLARS = 4
+_MOST_EXEMPLARS, _WIDEST_TEXT = 4, 80
 
 
-def poles_table(found: Sequence[Poles], width: int) -> Table:
+def poles_table(
+    found: Sequence[Poles], width: int, names: Sequence[Sequence[str | None]] = ()
+) -> Table:
     """A row a layer and site.
 
     Args:
         width: of the screen, in characters: it decides which columns there are.
+        names: those that the user gave the poles of each map; none where empty.
     """
     columns = _columns_of_maps(width)
     table = _table("layer", "site")
+    rows = [_cells_of_map(one, names[k] if names else ()) for k, one in enumerate(found)]
     for name in columns:
         if name == "fires on":
-            table.add_column(name, overflow="fold", min_width=16)
+            table.add_column(name, overflow="fold", max_width=_WIDEST_TEXT)
         else:
-            table.add_column(name, justify="right", no_wrap=True)
-    for one in found:
-        cells = _cells_of_map(one)
+            # No number is cut, whatever the others take.
+            longest = max((len(cells[name]) for cells in rows), default=0)
+            table.add_column(name, justify="right", no_wrap=True, min_width=longest)
+    for one, cells in zip(found, rows, strict=True):
         table.add_row(str(one.layer), escape(one.site), *(cells[name] for name in columns))
     return table
 
@@ -81,7 +87,7 @@ def _columns_of_maps(width: int) -> tuple[str, ...]:
     return (*first[1:], "fires on")
 
 
-def _cells_of_map(one: Poles) -> dict[str, str]:
+def _cells_of_map(one: Poles, names: Sequence[str | None]) -> dict[str, str]:
     sizes, poles = one.sizes, one.poles
     shuffled = None if one.controls is None else one.controls.shuffled
     spectrum = None if one.controls is None else one.controls.same_spectrum
@@ -102,20 +108,25 @@ def _cells_of_map(one: Poles) -> dict[str, str]:
             min((p.opposite_rho for p in poles if p.opposite_rho is not None), default=None)
         ),
         "validity": _number(one.validity),
-        "fires on": escape(strongest_labels(one)),
+        "fires on": escape(strongest_labels(one, names=names)),
     }
 
 
-def strongest_labels(one: Poles, n: int = 3) -> str:
+def strongest_labels(one: Poles, n: int = 3, names: Sequence[str | None] = ()) -> str:
     """What the first poles fire on: the distinct ones, or all where none is known to be.
 
     Those that fire on one thing; where there are none, the first.
+
+    Args:
+        names: those that the user gave the poles, which are told instead; none where empty.
     """
     is_judged = one.n_distinct is not None
     shown = [k for k in one.distinct_first if one.poles[k].distinct or not is_judged]
-    labels = list(dict.fromkeys(label for k in shown if (label := one.poles[k].label)))
+    called = [(names[k] if names else None) or one.poles[k].label for k in shown]
+    labels = list(dict.fromkeys(label for label in called if label))
     clear = [label for label in labels if "(mixed)" not in label]
-    return " · ".join(clear[:n] or labels[:1])
+    # A label may hold points.
+    return " | ".join(clear[:n] or labels[:1])
 
 
 def _beside(count: int | None, *controls: float | None) -> str:
@@ -125,24 +136,26 @@ def _beside(count: int | None, *controls: float | None) -> str:
     return " / ".join([f"{count:,}", *(f"{each:.1f}" for each in controls if each is not None)])
 
 
-def pole_table(one: Poles, width: int) -> Table:
+def pole_table(one: Poles, width: int, names: Sequence[str | None] = ()) -> Table:
     """A row a pole, distinct ones first; the last row counts those that were left out.
 
     Args:
         width: of the screen, in characters: it decides which columns there are.
+        names: those that the user gave the poles; none where empty.
     """
     columns = _columns_of_poles(width)
     table = _table("pole")
+    order = one.distinct_first
+    rows = {k: _cells_of_pole(one, k, names[k] if names else None) for k in order[:_MOST_POLES]}
     for name in columns:
         if name in ("fires on", "exemplars"):
             table.add_column(name, overflow="fold")
         elif name == "finding":
             table.add_column(name)
         else:
-            table.add_column(name, justify="right", no_wrap=True)
-    order = one.distinct_first
-    for k in order[:_MOST_POLES]:
-        cells = _cells_of_pole(one, k)
+            longest = max((len(cells[name]) for cells in rows.values()), default=0)
+            table.add_column(name, justify="right", no_wrap=True, min_width=longest)
+    for k, cells in rows.items():
         is_weak = one.poles[k].distinct is False
         table.add_row(str(k), *(cells[name] for name in columns), style="dim" if is_weak else None)
     if len(order) > _MOST_POLES:
@@ -168,13 +181,13 @@ def _columns_of_poles(width: int) -> tuple[str, ...]:
     return (*first, "opposite", "finding")
 
 
-def _cells_of_pole(one: Poles, k: int) -> dict[str, str]:
+def _cells_of_pole(one: Poles, k: int, called: str | None) -> dict[str, str]:
     pole = one.poles[k]
     first = ", ".join(str(neuron) for neuron in pole.exemplars[:_MOST_EXEMPLARS])
     n_more = len(pole.exemplars) - _MOST_EXEMPLARS
     opposite = "–" if pole.opposite is None else f"{pole.opposite} ({_number(pole.opposite_rho)})"
     return {
-        "fires on": escape(pole.label or "–"),
+        "fires on": escape(called or pole.label or "–"),
         "neurons": f"{pole.size:,}",
         "within": _number(within(one, pole)),
         "between": _number(between(one, pole)),

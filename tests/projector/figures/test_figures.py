@@ -21,6 +21,7 @@ from projector.figures.map import map_figure
 from projector.figures.trust import stress_figure
 from projector.layouts.settings import Layout
 from projector.naming.labels import neuron_labels
+from projector.naming.names import Names
 from projector.sites import map_name
 
 
@@ -55,6 +56,11 @@ def test_a_map_shows_every_neuron_where_it_is(fitted: Projection) -> None:
     label = neuron_labels(fitted.examples(1, "mlp_post"), fitted.pieces)[5]
     assert label is not None
     assert trace.text[5] == f"L1 N5 {html.escape(label.text, quote=False)}"
+    # A name that the user gave it comes first.
+    named = Names({map_name(1, "mlp_post"): {5: "<mine>"}})
+    assert map_figure(fitted, "mlp_post", [1], names=named).data[0].text[5] == "L1 N5 &lt;mine&gt;"
+    heat = heatmap_figure(fitted, 1, "mlp_post", names=named)
+    assert "N5 &lt;mine&gt;" in heat.data[0].x
     bare = replace(fitted, example_tensors={}, example_facts=None)
     assert map_figure(bare, "mlp_post", [1]).data[0].text[5] == "L1 N5"
     spread = fitted.covariance(1, "mlp_post").diagonal().sqrt().numpy()

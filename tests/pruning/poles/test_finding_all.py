@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from projector.errors import SettingError, UserError
+from projector.progress import Silent
 from projector.projection.projection import Projection
 from pruning.poles import finding_all
 from pruning.poles.describing import label_poles
@@ -107,6 +108,21 @@ def test_what_was_found_before_the_end_is_kept(
     assert {layer for layer, _ in load_every_pole(folder)} == {0, 1}
     monkeypatch.setattr(finding_all, "find_poles", find_poles)
     assert find_all(folder).path.read_bytes() == whole
+
+
+def test_ctrl_c_while_maps_are_found_keeps_those_that_are_ready(folder: Path) -> None:
+    class Stopping(Silent):
+        n_ready = 0
+
+        def advance(self, n: int) -> None:
+            self.n_ready += n
+            if self.n_ready == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_all(folder, PoleRequest(with_controls=False), Stopping())
+    assert len(load_every_pole(folder)) == 2
+    assert len(find_all(folder, PoleRequest(with_controls=False)).poles) == 3
 
 
 def test_labels_of_older_rules_are_made_anew_and_others_once(

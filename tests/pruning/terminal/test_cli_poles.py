@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,12 +17,15 @@ import pytest
 import torch
 import transformers
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
+from projector.naming.names import PoleKey, write_name
 from projector.terminal.cli import app as projector_app
 from pruning.poles.files import load_poles, poles_file
-from pruning.poles.poles import MAP_POLES, PoleSettings
+from pruning.poles.poles import MAP_POLES, Controls, PoleSettings
 from pruning.terminal.cli import app
+from pruning.terminal.tables import pole_table, poles_table
 from tests.families import N_NEURONS
 
 Checkpoint = Callable[[str], Path]
@@ -155,7 +160,46 @@ def test_json_is_one_object(folder: Path) -> None:
     for one in value["maps"]:
         poles = load_poles(folder, one["layer"], one["site"])
         assert poles is not None
+        for pole in one["poles"]:
+            assert pole.pop("name") is None
         assert one == json.loads(json.dumps(poles.figures()))
+
+
+def test_poles_have_the_names_that_the_user_gave(folder: Path) -> None:
+    succeed(folder, "--layer", "0", "--site", "mlp_post", "--no-controls")
+    poles = load_poles(folder, 0, "mlp_post")
+    assert poles is not None
+    members = (poles.labels == 0).nonzero()[:, 0].tolist()
+    key = PoleKey.of(0, "mlp_post", poles_file(PoleSettings()), members)
+    write_name(folder, "my group", 0, "mlp_post", pole=key)
+    given = (folder, "--layer", "0", "--site", "mlp_post", "--no-controls")
+    # Of the pole, and of the map.
+    assert succeed(*given).stdout.count("my group") == 2
+    (one,) = json.loads(succeed(*given, "--json").stdout)["maps"]
+    assert [pole["name"] for pole in one["poles"]][:2] == ["my group", None][: len(one["poles"])]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_number_is_cut(folder: Path, width: int) -> None:
+    succeed(folder, "--layer", "0", "--site", "mlp_post")
+    poles = load_poles(folder, 0, "mlp_post")
+    assert poles is not None
+    assert poles.controls is not None
+    many = replace(poles.controls.shuffled, n_poles=157.2, n_distinct=10.2, n_beyond_spectrum=10.4)
+    long = replace(poles.poles[0], label="a" * 24, distinct=True, size=10_000)
+    large = replace(
+        poles, controls=Controls(many, many), poles=(long,) * 105, layer=11, site="mlp_post"
+    )
+    out = io.StringIO()
+    console = Console(file=out, width=width)
+    console.print(poles_table([large], width))
+    console.print(pole_table(large, width))
+    text = out.getvalue()
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "105 / 157.2 / 157.2" in text
+    assert "105 / 10.2" in text
+    assert "10,000" in text
+    assert not re.search(r"[\d/]…", text)
 
 
 def test_many_maps_are_a_row_each(folder: Path) -> None:
@@ -175,7 +219,8 @@ def test_tables_are_as_wide_as_the_screen(
         assert result.exit_code == 0
         lines = result.stdout.splitlines()
         assert all(len(line) <= width or line.startswith(("Wrote", "Next")) for line in lines)
-        assert not any("…" in line for line in lines if "more poles" not in line)
+        # No number is cut; of a label that a word is cut off is said by its "…".
+        assert not re.search(r"[\d/]…", result.stdout)
         assert any("fires on" in line for line in lines)
 
 
