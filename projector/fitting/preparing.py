@@ -129,8 +129,7 @@ def prepare(
         model: ``bundled``, a local folder, a hub id; or a model in memory, with its ``tokenizer``.
         corpus: see :func:`projector.corpus.sources.read_documents`, or the documents themselves.
         layouts: one, or several; ``DEFAULT_LAYOUTS`` where none is given.
-        in_memory: what is found will stay in memory, and counts in the budget: there is no folder
-            to write it to.
+        in_memory: what is found stays in memory, where it counts in the budget.
         **loading: ``revision``, ``device``, ``device_map``, ``dtype`` and ``trust_remote_code`` of
             :func:`projector.model.loading.load_model`.
 
@@ -150,16 +149,15 @@ def prepare(
     sites, left_out = architecture.choose_sites(settings.sites)
     layers = architecture.choose_layers(settings.layers)
     sequence_length = _choose_sequence_length(loaded, settings.sequence_length)
-    packed = architecture.is_causal if settings.packed is None else settings.packed
+    is_causal = architecture.is_causal
+    packed = is_causal if settings.packed is None else settings.packed
     progress.begin("Reading the corpus", None, "documents")
     tokens = read_corpus(
         corpus,
         loaded.tokenizer,
         sequence_length=sequence_length,
         max_tokens=settings.max_tokens,
-        skip_first=int(architecture.is_causal)
-        if settings.skip_first is None
-        else settings.skip_first,
+        skip_first=int(is_causal) if settings.skip_first is None else settings.skip_first,
         packed=packed,
         advance=progress.advance,
     )
