@@ -163,19 +163,17 @@ def prepare(
     )
     progress.end()
     _check_corpus(tokens, trunk)
-    # What can't be read is told of before hours of work.
     pieces = _pieces_of(tokens, loaded.tokenizer) if settings.keep_examples else None
     widths = _widths(architecture, sites, layers)
     check_dimensions(chosen, widths.values())
     # As much as statistics would take of the disk, whether they are kept or not.
     allowed = _statistics_bytes(widths, settings)
     examples = what_fits(widths, tokens, allowed) if settings.keep_examples else None
-    sums_on = input_device(trunk)
     needs = reckon_needs(
         widths,
         correlation=settings.correlation,
         layouts=chosen,
-        device=sums_on,
+        device=input_device(trunk),
         n_positions=settings.batch_size * min(sequence_length, len(tokens.ids)),
         widest=max(max(block.widths.values()) for block in architecture.blocks),
         in_memory=in_memory,
@@ -186,12 +184,12 @@ def prepare(
         needs,
         widths,
         settings.memory_budget,
-        free_memory(sums_on, spread=is_spread(trunk)),
+        free_memory(input_device(trunk), spread=is_spread(trunk)),
         n_tokens=tokens.n_tokens,
         itemsize=widest_dtype(trunk).itemsize,
     )
-    found = (loaded, trunk, architecture, tokens, sites, layers, left_out)
-    return Job(*found, settings, chosen, sequence_length, packed, plan, examples, pieces)
+    found = (loaded, trunk, architecture, tokens, sites, layers, left_out, settings)
+    return Job(*found, chosen, sequence_length, packed, plan, examples, pieces)
 
 
 def _chosen(layouts: Layout | Sequence[Layout] | None) -> tuple[Layout, ...]:
