@@ -56,10 +56,17 @@ with session.problems():
             url_path="",
             default=True,
         )
+        # Links that older versions gave name it so.
+        start = st.Page(
+            partial(VIEWS[0].show, scene),
+            title=VIEWS[0].TITLE,
+            icon=VIEWS[0].ICON,
+            url_path="start",
+        )
         # Links of ours, since they hold the selection: one step back in the browser is one page.
-        page = st.navigation([first, *pages.values()], position="hidden")
-        if page is first:
-            pages[VIEWS[0].PATH] = first
+        page = st.navigation([first, start, *pages.values()], position="hidden")
+        if page in (first, start):
+            pages[VIEWS[0].PATH] = page
         session.remember_pages(pages)
         linked = session.show_menu(menu)
         page.run()

@@ -28,6 +28,10 @@ def test_from_the_landing_page_to_a_map_and_a_card(page: Page, app: App) -> None
     assert urlsplit(str(page.evaluate("location.href"))).path == "/overview"
     expect(page.get_by_test_id("stAlert")).to_contain_text("no colouring 'plaid'")
     rest(page)
+    page.goto(app.link("start", layer=1))
+    expect(heading(page)).to_have_text("Overview")
+    expect(page.get_by_text("Page not found")).to_have_count(0)
+    rest(page)
     # A neuron by its name, and its card by a link.
     field = page.get_by_role("textbox", name="Search")
     field.fill("L0 N3")
