@@ -11,6 +11,7 @@ import pytest
 
 from dashboard.state import loading, naming
 from dashboard.state.loading import order_at, poles_at
+from dashboard.state.shelf import shelf
 from dashboard.state.naming import found_at
 from projector.projection.projection import Projection
 from pruning.poles.poles import PoleSettings
@@ -58,7 +59,7 @@ def test_what_was_made_is_kept_though_the_page_was_left(
         n_made += 1
         return make(*args)
 
-    loading.shelf.clear()
+    shelf.clear()
     monkeypatch.setattr(room, name, counted)
     with monkeypatch.context() as patch:
         patch.setattr("streamlit.spinner", spinner_of_a_page_that_is_left)

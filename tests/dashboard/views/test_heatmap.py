@@ -44,7 +44,7 @@ def test_a_heatmap_has_every_order(by: str, open_page: Open, root: Path) -> None
     titles = [json.loads(chart.proto.spec)["layout"]["title"]["text"] for chart in charts]
     assert titles == [ORDERS[name] for name in dict.fromkeys(("index", by))]
     for chart in charts:
-        figure = json.loads(chart.proto.spec)["data"][0]  # type: ignore[union-attr]
+        figure = json.loads(chart.proto.spec)["data"][0]
         order = [int(re.match(r"N(\d+)", name)[1]) for name in figure["x"]]  # type: ignore[index]
         assert sorted(order) == list(range(40))
         z = figure["z"]
