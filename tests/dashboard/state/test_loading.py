@@ -11,8 +11,8 @@ import pytest
 
 from dashboard.state import loading, naming
 from dashboard.state.loading import order_at, poles_at
-from dashboard.state.shelf import shelf
 from dashboard.state.naming import found_at
+from dashboard.state.shelf import shelf
 from projector.projection.projection import Projection
 from pruning.poles.poles import PoleSettings
 from tests.dashboard.conftest import DECODER
