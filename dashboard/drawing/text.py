@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dashboard.drawing import palette
 from projector.errors import UserError
+from projector.naming.labels import LOWEST
 from projector.sites import short_words
 
 _LEAST_SHOWN = 0.04
@@ -64,6 +65,16 @@ def numbers(values: Sequence[float], digits: int = 3) -> list[str]:
     found = [number(round(value, decimals), f"+.{decimals}f") for value in values]
     # What rounds to 0 has no sign.
     return [each if each.strip("+−0.") else each[1:] for each in found]
+
+
+def cut_label(name: str, most: int) -> str:
+    """A neuron's label of at most ``most`` signs and an ellipsis."""
+    if len(name) <= most:
+        return name
+    # What qualifies it stays.
+    end = name[name.index(" (mixed)") :] if " (mixed)" in name else ""
+    end = end or (LOWEST if name.endswith(LOWEST) else "")
+    return name[: most - len(end)].rstrip(" ·") + "…" + end
 
 
 def fills(values: Sequence[float] | NDArray[np.floating], scale: float) -> list[str]:

@@ -20,7 +20,15 @@ from dashboard.components.neuron_map import (
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import Frames, frames_of, scale_of
 from dashboard.drawing.legend import Legend
-from dashboard.drawing.text import color_scale, neuron_name, number, numbers, page_text, shares_list
+from dashboard.drawing.text import (
+    color_scale,
+    cut_label,
+    neuron_name,
+    number,
+    numbers,
+    page_text,
+    shares_list,
+)
 from dashboard.frame import asking
 from dashboard.frame.chosen import (
     axes_of,
@@ -38,7 +46,6 @@ from dashboard.state.naming import labels_at
 from dashboard.state.scene import Scene
 from dashboard.state.store import stored_prompts
 from projector.errors import UserError
-from projector.naming.labels import LOWEST
 from projector.sites import site_words
 
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
@@ -335,13 +342,11 @@ def _frames_of_pair(scene: Scene, pair: Pair, which: str) -> Frames:
 def _panel(
     scene: Scene, site: str, prefix: str, frames: Frames, label: str = "activation"
 ) -> Panel:
-    chosen, scale = session.current(), frames.scale
+    chosen, scale, name = session.current(), frames.scale, neuron_name(scene.layer, site)
     return Panel(
         # One of three has less room.
-        title=prefix + neuron_name(scene.layer, site)
-        if prefix
-        else f"Layer {scene.layer}: {site_words(site)}",
-        name=neuron_name(scene.layer, site),
+        title=prefix + name if prefix else f"Layer {scene.layer}: {site_words(site)}",
+        name=name,
         points=points_at(scene.path, scene.layer, site, scene.layout),
         values=frames.values,
         values_id=frames.id,
@@ -379,27 +384,18 @@ def _show_movers(scene: Scene, pair: Pair, token: int) -> None:
     _table(scene, difference, "A − B")
 
 
-def _short(name: str) -> str:
-    """A neuron's label as two columns have room for it."""
-    if len(name) <= _MOST_NAME:
-        return name
-    # What qualifies it stays.
-    end = name[name.index(" (mixed)") :] if " (mixed)" in name else ""
-    end = end or (LOWEST if name.endswith(LOWEST) else "")
-    return name[: _MOST_NAME - len(end)].rstrip(" ·") + "…" + end
-
-
 def _table(scene: Scene, values: NDArray[np.floating], label: str) -> None:
     order = np.argsort(-np.abs(values), kind="stable")[:_N_STRONGEST]
     names = labels_at(scene.path, scene.layer, scene.site)
     columns = [column.container(gap=None) for column in st.columns(2)]
     shown = numbers(values[order].tolist())
     for k, neuron in enumerate(order.tolist()):
-        name = _short(names[neuron])
         words = f"N{neuron}  {shown[k]}"
+        if names[neuron]:
+            words += f"  :gray[{session.plain(cut_label(names[neuron], _MOST_NAME))}]"
         # The first half left, the second right: read downwards.
         columns[2 * k // len(order)].button(
-            f"{words}  :gray[{session.plain(name)}]" if name else words,
+            words,
             key=f"{label} {k}",
             type="tertiary",
             on_click=lambda neuron=neuron: session.change(neuron=neuron),

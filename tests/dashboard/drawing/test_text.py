@@ -15,6 +15,7 @@ from dashboard.drawing.text import (
     color_scale,
     colored_lines,
     colored_tokens,
+    cut_label,
     number,
     numbers,
     page_text,
@@ -94,6 +95,19 @@ def test_only_the_focus_is_underlined() -> None:
     found = read(colored_tokens("abc", [1.0, 2.0, 3.0], 3.0, focus=2))
     styles = [str(attributes["style"]) for tag, attributes in found.elements if tag == "span"]
     assert ["border-bottom" in style for style in styles] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("self", "self"),
+        ("a longer label than that", "a longer label tha…"),
+        ("and · unknown · < (mixed)", "and · unkn… (mixed)"),
+        ("after a longer label than that ↓", "after a longer l… ↓"),
+    ],
+)
+def test_what_qualifies_a_label_stays_where_it_is_cut(label: str, shown: str) -> None:
+    assert cut_label(label, 18) == shown
 
 
 def test_the_focus_keeps_its_space() -> None:
