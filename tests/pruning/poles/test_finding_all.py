@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,25 @@ def test_labels_of_older_rules_are_made_anew_and_others_once(
     assert {pole.label for pole in load_every_pole(folder)[1, "mlp_post"].poles} == {"old"}
     find_all(folder, PoleRequest(with_controls=False))
     assert {pole.label for pole in load_every_pole(folder)[1, "mlp_post"].poles} == {"self"}
+
+
+def test_ends_of_an_axis_are_told_by_their_highest_activations() -> None:
+    projection = projected(rows_of(axis=0.5))
+    poles = judge_poles(projection, find_poles(projection, 0, SITE))
+    ends = [k for k, pole in enumerate(poles.poles) if pole.axis is not None]
+    assert len(ends) == 2
+    rng = np.random.default_rng(0)
+    words = Words(["one", "other", *(f" f{k}" for k in range(60))], rng.integers(0, 62, 2000))
+    # One end fires on a word, and more so against another; its other end the other way round.
+    signal = 5.0 * words.where("one") - 9.0 * words.where("other")
+    sides = [1.0 if k == ends[0] else -1.0 for k in poles.labels.tolist()]
+    fires = signal[:, None] * np.array(sides) + rng.normal(0, 0.1, (2000, N))
+    labelled = label_poles(with_examples(projection, words, {(0, SITE): fires}), poles)
+    assert [labelled.poles[k].label for k in ends] == ["one", "other"]
+    # What is no end is told by the stronger one.
+    bare = replace(poles, poles=tuple(replace(pole, axis=None) for pole in poles.poles))
+    labelled = label_poles(with_examples(projection, words, {(0, SITE): fires}), bare)
+    assert [labelled.poles[k].label for k in ends] == ["other ↓", "other"]
 
 
 def test_maps_without_statistics_have_the_poles_of_their_map(tmp_path: Path) -> None:
