@@ -303,9 +303,8 @@ def _rows(tokens: list[Token], places: NDArray[np.int64], other: str) -> list[To
 
 
 def _next_words(run: Run, token: int) -> str:
-    if not run.nexts:
-        return ""
-    return "next: " + ", ".join(f"{each.text} {each.probability:.0%}" for each in run.nexts[token])
+    nexts = run.nexts[token] if run.nexts else ()
+    return "next: " * bool(nexts) + ", ".join(f"{e.text} {e.probability:.0%}" for e in nexts)
 
 
 def _show_next(run: Run, token: int, where: str = "") -> None:
@@ -344,7 +343,6 @@ def _panel(
 ) -> Panel:
     chosen, scale, name = session.current(), frames.scale, neuron_name(scene.layer, site)
     return Panel(
-        # One of three has less room.
         title=prefix + name if prefix else f"Layer {scene.layer}: {site_words(site)}",
         name=name,
         points=points_at(scene.path, scene.layer, site, scene.layout),
