@@ -22,8 +22,8 @@ from pruning.poles.judging import judge_poles
 from pruning.poles.poles import MAP_POLES, Poles, PoleSettings
 from tests.projector.naming.corpora import Words, with_examples
 from tests.pruning.poles.test_files import made
-from tests.pruning.poles.test_judging import SITE, N, projected, rows_of
-from tests.pruning.poles.test_poles import project
+from tests.pruning.poles.test_judging import N, projected, rows_of
+from tests.pruning.poles.test_poles import SITE, project
 
 
 @pytest.fixture
