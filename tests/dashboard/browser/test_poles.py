@@ -69,10 +69,10 @@ def test_a_pole_is_chosen_marked_and_ablated(page: Page, app: App, projection: P
     # It is chosen everywhere, until the selection is cleared.
     visit(page, "Map")
     wait_for_map(page)
-    expect(page.get_by_text(f"Pole 1 is marked: {len(members)} neurons")).to_be_visible()
+    expect(page.get_by_text(f"Pole 1 is selected: {len(members)} neurons")).to_be_visible()
     visit(page, "Poles")
     expect(page.get_by_role("heading", name=re.compile("^Pole 1"))).to_be_visible()
     visit(page, "Map")
     page.get_by_role("button", name="Clear selection").click()
     until(lambda: not {"pole", "marked"} & set(params(page)))
-    expect(page.get_by_text("is marked")).to_have_count(0)
+    expect(page.get_by_text("is selected")).to_have_count(0)
