@@ -42,6 +42,7 @@ def show(scene: Scene) -> None:
         session.change(layer=layer, site=site)
         session.go("map")
     st.title("Overview")
+    st.caption(session.plain(_about(scene)))
     organised = organisation_known(scene.path)
     sentence = most_organised(organised)
     if sentence is not None:
@@ -57,6 +58,18 @@ def show(scene: Scene) -> None:
         _show_maps(scene, organised, found)
     with session.problems():
         _show_curves(scene, organised)
+
+
+def _about(scene: Scene) -> str:
+    """What is looked at, for those who see it for the first time."""
+    facts = scene.projection.facts
+    over = ""
+    if facts.corpus is not None:
+        over = f" over {facts.corpus.n_tokens:,} tokens of {facts.corpus.source}"
+    return (
+        f"How the neurons of {facts.model.id} are organised{over}. A point is a neuron; neurons "
+        "that fire together are near one another. A pole is a group of correlated neurons."
+    )
 
 
 def _show_maps(
@@ -98,7 +111,7 @@ def _show_maps(
         key="every map",
         on_pick=pick,
     )
-    said = [f"A point is a neuron, placed by layout {scene.layout}; click a map to open it."]
+    said = [f"Placed by layout {scene.layout}; click a map to open it."]
     if found:
         said.append("Colours are poles within a map; neurons in no pole are pale.")
         said.append(_counts(found))

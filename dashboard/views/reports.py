@@ -19,7 +19,7 @@ from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
 
 # With more, the legend takes all of a figure's height.
 _FEW_LINES = 20
-SHIPPED = "the README's sweep (ships with the program)"
+SHIPPED = "bundled model, all methods (included)"
 
 
 def show_reports(scene: Scene) -> None:

@@ -15,7 +15,7 @@ from projector.naming.search import Result
 from projector.projection.projection import Projection
 
 _FIELD, _TO = "search", "found neuron"
-_N_SHOWN, _MOST_SHOWN = 8, 40
+_N_POLES, _N_SHOWN, _MOST_SHOWN = 3, 8, 40
 _HELP = (
     "A word, such as `self`, lists the neurons and poles of all layers that fire on it. With a "
     "space before it, the word alone counts, with that space. `L3 N345` selects a neuron; `345` "
@@ -94,7 +94,10 @@ def _show_results(folder: Path, projection: Projection, text: str) -> None:
         st.caption(session.plain(_sentence(found.message or f"nothing fires on '{text[:40]}'")))
         return
     is_all = bool(st.session_state.get("all results"))
-    shown = found.results[: _MOST_SHOWN if is_all else _N_SHOWN]
+    # Single neurons are many, and stronger than groups: the best poles would never be seen.
+    poles = [each for each in found.results if each.pole is not None][:_N_POLES]
+    ordered = [*poles, *(each for each in found.results if each not in poles)]
+    shown = ordered[: _MOST_SHOWN if is_all else _N_SHOWN]
     with st.container(gap="xxsmall"):
         for each in shown:
             _show_result(each)
