@@ -210,7 +210,7 @@ def test_what_it_writes_is_its_output_weights_through_the_unembedding(
 
 
 def test_what_an_encoder_s_neuron_writes_is_not_told(guest: Guests) -> None:
-    with pytest.raises(UserError, match="a layer of its own before the vocabulary"):
+    with pytest.raises(UserError, match="another layer between its neurons and the vocabulary"):
         written(guest(ENCODER), LAYER, NEURON)
 
 

@@ -101,6 +101,7 @@ def _show_results(folder: Path, projection: Projection, text: str) -> None:
     with st.container(gap="xxsmall"):
         for each in shown:
             _show_result(each)
+        st.caption("10 of 10: so many of its strongest examples are on this text.")
     if len(found.results) > _N_SHOWN:
         n = min(len(found.results), _MOST_SHOWN)
         st.toggle(f"Show {n} of {len(found.results):,} results", key="all results")
@@ -114,9 +115,6 @@ def _show_result(found: Result) -> None:
     session.show_link(
         "neuron" if found.pole is None else "poles",
         f"{session.plain(name)} · **{session.plain(found.label or text_of(found))}**{fires}",
-        help="Of its strongest examples, those that are on this text."
-        if found.n_examples
-        else None,
         layer=found.layer,
         site=found.site,
         **changes,
