@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from projector.errors import UserError
     from projector.fitting.pipeline import fit
     from projector.layouts.solving import place
+    from projector.naming.search import search
     from projector.projection.projection import Projection
     from projector.projection.relaying import add_layout, relayout
 
-__all__ = ["Projection", "UserError", "add_layout", "fit", "place", "relayout"]
+__all__ = ["Projection", "UserError", "add_layout", "fit", "place", "relayout", "search"]
 
 _HOMES = {
     "Projection": "projector.projection.projection",
@@ -20,6 +21,7 @@ _HOMES = {
     "fit": "projector.fitting.pipeline",
     "place": "projector.layouts.solving",
     "relayout": "projector.projection.relaying",
+    "search": "projector.naming.search",
 }
 
 

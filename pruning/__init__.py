@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pruning.methods.plan import PruningPlan
     from pruning.poles.finding import find_poles
+    from pruning.poles.judging import judge_poles
     from pruning.poles.poles import Poles, PoleSettings
     from pruning.pruning import PruneSettings, prune_model
     from pruning.saving import load_plan
@@ -26,6 +27,7 @@ _HOMES = {
     "SweepSettings": "pruning.sweep.settings",
     "apply_plan": "pruning.surgery",
     "find_poles": "pruning.poles.finding",
+    "judge_poles": "pruning.poles.judging",
     "load_plan": "pruning.saving",
     "prepare_sweep": "pruning.sweep.job",
     "prune_model": "pruning.pruning",
@@ -42,6 +44,7 @@ __all__ = [
     "SweepSettings",
     "apply_plan",
     "find_poles",
+    "judge_poles",
     "load_plan",
     "prepare_sweep",
     "prune_model",
