@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/projector fit bundled --corpus stdlib --max-tokens 200000 --out runs/demo \
 		--pictures --force
 	$(BIN)/pruning poles runs/demo
-	@echo 'Next: make dashboard shows maps and poles in a browser'
+	@echo 'All of it in a browser: make dashboard'
 
 # Maps, poles, prompts and pruning in a browser, on this machine alone.
 dashboard: $(READY)

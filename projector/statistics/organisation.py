@@ -159,13 +159,14 @@ def most_organised(organisations: Mapping[MapKey, Organisation | None]) -> str |
             f"one, layer {layer} {site_words(site)}, has an effective dimension of "
             f"{found.effective_dimension:,.0f} (chance {found.effective_dimension_by_chance:,.0f})."
         )
-    verb = "are" if where.endswith("s") else "is"
-    own = "their" if verb == "are" else "its"
+    is_plural = where.endswith("s")
+    verb, subject = ("are", "they vary") if is_plural else ("is", f"its {found.n_neurons:,} neurons vary")
+    n_axes = f"{found.effective_dimension:,.0f}"
     return (
-        f"{where} {verb} the most organised: the effective dimension of {own} "
-        f"{found.n_neurons:,} neurons is {found.effective_dimension:,.0f} "
-        f"(chance {found.effective_dimension_by_chance:,.0f}), and one axis carries "
-        f"{_percent(found.leading_share)} of {own} variance "
+        f"{where} {verb} the most organised: {subject} along about {n_axes} "
+        f"direction{'' if n_axes == '1' else 's'} (independent neurons along "
+        f"{found.effective_dimension_by_chance:,.0f}), and one axis carries "
+        f"{_percent(found.leading_share)} of the variance "
         f"(chance {_percent(found.leading_share_by_chance)})."
     )
 

@@ -93,7 +93,8 @@ def next_command(projection: Any, out: Path, pictures: list[Path]) -> str:
     layers = [layer for layer, s in projection.maps if s == site]
     layer, program = layers[len(layers) // 2], _program()
     if pictures:
-        names = ", ".join(path.name for path in pictures)
+        few = len(pictures) <= 3
+        names = ", ".join(path.name for path in pictures) if few else "the pictures (.html)"
         then = f"{program} info {quote(str(out))}"
         if all(projection.has_statistics_of(*key) for key in projection.maps):
             record = OBJECTIVES.get(projection.layout().settings.objective)

@@ -164,6 +164,7 @@ def pole_table(one: Poles, width: int, names: Sequence[str | None] = ()) -> Tabl
         text = f"{len(rest):,} more poles"
         if n_distinct:
             text += f", {n_distinct:,} of them distinct"
+        text += ": --json lists all"
         table.add_row("…", *(text if name == "fires on" else "" for name in columns))
     return table
 
