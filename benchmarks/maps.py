@@ -1,4 +1,4 @@
-"""How organised the maps of a projection are, and what its layouts keep: ``python -m benchmarks.maps DIR``.
+"""What maps hold and what layouts keep: ``python -m benchmarks.maps DIR``.
 
 Prints Markdown, a row a layer and site, every figure beside what chance gives.
 """

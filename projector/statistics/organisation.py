@@ -160,7 +160,9 @@ def most_organised(organisations: Mapping[MapKey, Organisation | None]) -> str |
             f"{found.effective_dimension:,.0f} (chance {found.effective_dimension_by_chance:,.0f})."
         )
     is_plural = where.endswith("s")
-    verb, subject = ("are", "they vary") if is_plural else ("is", f"its {found.n_neurons:,} neurons vary")
+    verb, subject = (
+        ("are", "they vary") if is_plural else ("is", f"its {found.n_neurons:,} neurons vary")
+    )
     n_axes = f"{found.effective_dimension:,.0f}"
     return (
         f"{where} {verb} the most organised: {subject} along about {n_axes} "

@@ -30,5 +30,5 @@ def test_a_row_a_map_with_its_figures(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_folder_without_a_projection_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="^error: "):
+    with pytest.raises(SystemExit, match=r"^error: "):
         main([str(tmp_path)])
