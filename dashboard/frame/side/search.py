@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -111,7 +112,12 @@ def _show_result(found: Result) -> None:
     where = neuron_name(found.layer, found.site)
     name = f"{where} N{found.neuron}" if found.pole is None else f"{where} pole {found.pole}"
     fires = "" if not found.n_examples else f" · {found.n_agreeing} of {found.n_examples}"
-    changes = {"neuron": found.neuron, "pole": found.pole, "marked": (), "isolate": None}
+    changes: dict[str, Any] = {
+        "neuron": found.neuron,
+        "pole": found.pole,
+        "marked": (),
+        "isolate": None,
+    }
     session.show_link(
         "neuron" if found.pole is None else "poles",
         f"{session.plain(name)} · **{session.plain(found.label or text_of(found))}**{fires}",
