@@ -266,8 +266,8 @@ def _nexts(logits: Tensor, tokenizer: Any) -> tuple[tuple[Next, ...], ...]:
 def align(a: Sequence[int], b: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Two prompts side by side: (R,) places in each, −1 where it has no token in that row.
 
-    What both have in the same order is in the same rows; of what was exchanged, the first token
-    stands beside the first, and the rest of the longer part beside nothing.
+    What both have in the same order is in the same rows; of what was exchanged, tokens
+    are paired from the first on, and the rest of the longer part has no partner.
     """
     rows: list[tuple[int, int]] = []
     matcher = SequenceMatcher(None, list(a), list(b), autojunk=False)

@@ -81,7 +81,7 @@ def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[
             try:
                 encode(guest, as_it_can(guest, prompt))
             except UserError as error:
-                # It was chosen on another page, and is no reason not to score the text.
+                # The prompt was chosen on another page; the text can be scored without it.
                 st.warning(
                     session.plain(f"Without the prompt of the Prompt page: {page_text(error)}")
                 )

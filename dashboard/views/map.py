@@ -167,7 +167,7 @@ def _panel(scene: Scene, site: str, color: str, size: str) -> Panel:
     except UserError as error:
         if site == scene.site:
             raise
-        # What the map beside it lacks is no reason to show neither.
+        # This map is shown even where the other one lacks what was asked for.
         measures, painted = {}, coloring.color_alike(len(points))
         painted = replace(
             painted,

@@ -223,8 +223,8 @@ def _show_table(scene: Scene, found: Poles) -> None:
         "between": number_of(
             f"{rho} between",
             width=85,
-            help=f"The mean {rho} of one of its neurons and one of another pole, for the pole "
-            f"where that is highest. A pole stands out where {rho} inside is much larger.",
+            help=f"The highest mean {rho} between its neurons and those of another pole. "
+            f"A pole stands out where {rho} inside is much larger.",
         ),
         "distinct": text_of("Distinct", width=70, help=_DISTINCT_HELP),
         "beyond": text_of("Beyond spectrum", width=120, help=_BEYOND_HELP),

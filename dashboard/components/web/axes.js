@@ -79,7 +79,7 @@ const paintFloor = (pen, box, { e, ticks, axes, place, line, text }) => {
       if (!found) return;
       pen.font = font;
       pen.globalAlpha = alpha;
-      // Never beyond the left: what stands there is the number of an axis.
+      // Never farther left: the numbers of an axis are there.
       pen.fillText(said, Math.max(found.x, box.left + (pen.textAlign === "left" ? 8 : 24)), found.y);
     };
     for (const { at: t, value } of ticks) {

@@ -21,7 +21,7 @@ const median = (values) => {
 };
 
 // The neuron in the middle of each group, and how far half of the others are; null for none. A
-// neuron, for the middle of a group that is scattered is a place where none of it is.
+// neuron, since the mean position of a scattered group may lie far from all of its members.
 export const middlesOf = (positions, membership, nGroups) => {
   const members = Array.from({ length: nGroups }, () => []);
   for (let i = 0; i < membership.length; i++)
