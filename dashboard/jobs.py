@@ -166,13 +166,21 @@ class Job:
                 path.unlink(missing_ok=True)
 
     def _process(self) -> psutil.Process | None:
-        try:
-            process = psutil.Process(self.pid)
-            # Numbers of processes are used again.
-            same = abs(process.create_time() - self.created) < 2
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.Error:
-            return None
+        return living_process(self.pid, self.created)
+
+
+def living_process(pid: int, created: float) -> psutil.Process | None:
+    """The process of a job, if it still runs.
+
+    Args:
+        created: when it was started, in seconds since 1970: numbers of processes are used again.
+    """
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - created) < 2
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
 
 
 def progress_of(folder: Path, order: Order | None) -> Progress:

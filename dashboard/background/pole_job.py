@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
-from dashboard.jobs import FOLDER
+from dashboard.jobs import FOLDER, living_process
 from projector.errors import UserError
 from projector.storage.replacing import replacing_file
 
@@ -65,13 +65,7 @@ class PoleJob:
                 process.kill()
 
     def _process(self) -> psutil.Process | None:
-        try:
-            process = psutil.Process(self.pid)
-            # Numbers of processes are used again.
-            same = abs(process.create_time() - self.created) < 2
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.Error:
-            return None
+        return living_process(self.pid, self.created)
 
 
 def find_job(root: Path, folder: Path, stamp: str) -> PoleJob | None:
