@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import errno
 import json
 import signal
@@ -73,6 +74,8 @@ def test_it_tells_of_its_work_before_the_end(jobs: Path) -> None:
 
 def test_an_error_keeps_its_parts(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """So that a page can word it in its own terms."""
+    # Names its options, whichever tests ran before.
+    importlib.import_module("pruning.terminal.options")
 
     def command() -> None:
         try:
@@ -88,7 +91,7 @@ def test_an_error_keeps_its_parts(jobs: Path, capsys: pytest.CaptureFixture[str]
         error.worded(lambda name, value: f"<{name}>") == "<n_seeds> 0 is too small: give 1 or more"
     )
     assert (error.setting, error.value, error.expected) == ("n_seeds", 0, "give 1 or more")
-    # The log has what the command printed.
+    # The log has what the command printed, with the option as pruning names it.
     printed = json.loads(capsys.readouterr().out)
     assert printed["error"] == "--seeds 0 is too small: give 1 or more"
 
