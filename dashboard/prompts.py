@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
@@ -19,17 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dashboard.guest import Guest
-from projector.corpus.cutting import special_tokens
 from projector.corpus.pieces import Pieces, readable
 from projector.errors import UserError
 from projector.memory import size_text
+from projector.model import prompting
 from projector.model.capture import capture, evaluating
-from projector.model.context import longest_sequence
 from projector.storage.bounded import BoundedFolder
 from projector.storage.places import disk_errors
 
 _ID = re.compile(r"[0-9a-f]{16}")
-MOST_CHARACTERS = 200_000
 # Of one map over all tokens: three of them are sent at once, and Streamlit's messages have an end.
 _MOST_VALUES = 40_000_000
 # Logits of all tokens, beyond which no next token is told: 1 GiB in float32.
@@ -96,38 +93,9 @@ class Run:
     nexts: tuple[tuple[Next, ...], ...] = ()
 
 
-def is_empty(text: str) -> bool:
-    """Whether nothing of a text is to be seen."""
-    return not _without_control(text[:MOST_CHARACTERS]).strip()
-
-
-def clean(text: str) -> str:
-    """Text without what no keyboard types: control signs, half surrogates, signs without a meaning.
-
-    Signs that join others, as in emoji and in Persian, stay.
-
-    Raises:
-        UserError: if nothing is left, or it is far too long.
-    """
-    if len(text) > MOST_CHARACTERS:
-        raise UserError(
-            f"the prompt has {len(text):,} characters: give {MOST_CHARACTERS:,} at most"
-        )
-    kept = _without_control(text)
-    if not kept.strip():
-        raise UserError("the prompt is empty: type some text")
-    return kept
-
-
-def _without_control(text: str) -> str:
-    return "".join(
-        c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Co", "Cn")
-    )
-
-
 def has_chat(guest: Guest) -> bool:
     """Whether the model's tokenizer has a chat template."""
-    return bool(getattr(guest.loaded.tokenizer, "chat_template", None))
+    return prompting.has_chat(guest.loaded.tokenizer)
 
 
 def as_it_can(guest: Guest, prompt: Prompt) -> Prompt:
@@ -143,53 +111,14 @@ def can_generate(guest: Guest) -> bool:
 
 
 def encode(guest: Guest, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt.
-
-    Raises:
-        UserError: if it is empty, or longer than the model's context with what is to be added.
-    """
-    text = clean(prompt.text)
-    tokenizer = guest.loaded.tokenizer
-    if prompt.as_chat:
-        if not has_chat(guest):
-            raise UserError("this model has no chat template: send the prompt as plain text")
-        try:
-            ids = tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-            )["input_ids"]
-        except Exception as error:
-            # A template is a program that comes with the model, and may refuse in any way.
-            raise UserError(
-                f"the model's chat template refuses this: {str(error)[:200]}; send the prompt as "
-                "plain text"
-            ) from error
-    else:
-        ids = tokenizer(text, verbose=False)["input_ids"]
-        ids = _with_beginning(list(ids), guest)
-    if not ids:
-        raise UserError("the prompt has no token this model knows: type other text")
-    most = longest_sequence(guest.loaded.model)
-    n_new = prompt.n_new if can_generate(guest) else 0
-    if most is not None and len(ids) + n_new > most:
-        added = f" and {n_new:,} are to be added" if n_new else ""
-        n_over = len(ids) + n_new - most
-        raise UserError(
-            f"the prompt has {len(ids):,} tokens{added}, and the model takes {most:,}: shorten it "
-            f"by {n_over:,} {'token' if n_over == 1 else 'tokens'}"
-        )
-    return [int(i) for i in ids]
-
-
-def _with_beginning(ids: list[int], guest: Guest) -> list[int]:
-    """With a first token where a causal model's tokenizer adds none: a document follows one."""
-    tokenizer = guest.loaded.tokenizer
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    if not guest.architecture.is_causal or first is None or special_tokens(tokenizer)[0]:
-        return ids
-    return [first, *ids]
+    """Token ids of a prompt; see :func:`projector.model.prompting.encode`."""
+    return prompting.encode(
+        guest.loaded,
+        prompt.text,
+        is_causal=guest.architecture.is_causal,
+        as_chat=prompt.as_chat,
+        n_new=prompt.n_new if can_generate(guest) else 0,
+    )
 
 
 def run_prompt(

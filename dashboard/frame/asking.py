@@ -14,8 +14,6 @@ from dashboard.prompts import (
     Run,
     as_it_can,
     can_generate,
-    clean,
-    is_empty,
     recall,
     run_prompt,
 )
@@ -24,6 +22,7 @@ from dashboard.state.loading import run_of
 from dashboard.state.scene import Scene
 from dashboard.state.store import stored_prompts
 from projector.errors import UserError
+from projector.model.prompting import clean, is_empty
 
 _EXAMPLE = "def mean(values):\n    return sum(values) / len("
 _USUAL_TOKENS = 24

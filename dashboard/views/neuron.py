@@ -17,7 +17,7 @@ from dashboard.frame.exports import offer_figure
 from dashboard.frame.naming_field import show_name_field
 from dashboard.frame.neuron_text import show_text
 from dashboard.neuron_facts import Neighbour, Written, histogram, neighbours, written
-from dashboard.prompts import Prompt, clean, is_empty
+from dashboard.prompts import Prompt
 from dashboard.state import session
 from dashboard.state.loading import (
     correlation_at,
@@ -34,6 +34,7 @@ from dashboard.state.naming import (
 )
 from dashboard.state.scene import Scene
 from projector.errors import UserError
+from projector.model.prompting import clean, is_empty
 from projector.naming.labels import LOWEST, Label
 from projector.statistics.examples import Examples
 

@@ -18,16 +18,13 @@ from torch import Tensor, nn
 from dashboard import prompts
 from dashboard.guest import Guest
 from dashboard.prompts import (
-    MOST_CHARACTERS,
     STORED_PROMPTS,
     Prompt,
     align,
     can_generate,
-    clean,
     continue_prompt,
     encode,
     has_chat,
-    is_empty,
     recall,
     run_prompt,
     store,
@@ -35,6 +32,7 @@ from dashboard.prompts import (
 from projector.corpus.pieces import Pieces, readable
 from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
+from projector.model.prompting import MOST_CHARACTERS, clean, is_empty
 from projector.storage.bounded import BoundedFolder
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 from tests.families import ENCODERS, FAMILIES

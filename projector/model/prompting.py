@@ -1,0 +1,104 @@
+"""What a user types becomes token ids that the model can take."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from projector.corpus.cutting import special_tokens
+from projector.errors import UserError
+from projector.model.context import longest_sequence
+from projector.model.loading import LoadedModel
+
+MOST_CHARACTERS = 200_000
+
+
+def is_empty(text: str) -> bool:
+    """Whether nothing of a text is to be seen."""
+    return not _without_control(text[:MOST_CHARACTERS]).strip()
+
+
+def clean(text: str) -> str:
+    """Text without what no keyboard types: control signs, half surrogates, signs without a meaning.
+
+    Signs that join others, as in emoji and in Persian, stay.
+
+    Raises:
+        UserError: if nothing is left, or it is far too long.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise UserError(
+            f"the prompt has {len(text):,} characters: give {MOST_CHARACTERS:,} at most"
+        )
+    kept = _without_control(text)
+    if not kept.strip():
+        raise UserError("the prompt is empty: type some text")
+    return kept
+
+
+def _without_control(text: str) -> str:
+    return "".join(
+        c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Co", "Cn")
+    )
+
+
+def has_chat(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a chat template."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def encode(
+    loaded: LoadedModel, text: str, *, is_causal: bool, as_chat: bool = False, n_new: int = 0
+) -> list[int]:
+    """Token ids of a prompt, with the tokens that the tokenizer puts around a text.
+
+    Where a causal model's tokenizer puts none before it, its first special token comes first: a
+    document follows one in training.
+
+    Args:
+        as_chat: put the text through the model's chat template, as the user's turn.
+        n_new: tokens that are to be added behind it.
+
+    Raises:
+        UserError: if it is empty, or longer than the model's context with what is to be added; or
+            there is no chat template, or it refuses the text.
+    """
+    text = clean(text)
+    tokenizer = loaded.tokenizer
+    if as_chat:
+        if not has_chat(tokenizer):
+            raise UserError("this model has no chat template: send the prompt as plain text")
+        try:
+            ids = tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+            )["input_ids"]
+        except Exception as error:
+            # A template is a program that comes with the model, and may refuse in any way.
+            raise UserError(
+                f"the model's chat template refuses this: {str(error)[:200]}; send the prompt as "
+                "plain text"
+            ) from error
+    else:
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        ids = _with_beginning(list(ids), tokenizer) if is_causal else list(ids)
+    if not ids:
+        raise UserError("the prompt has no token this model knows: type other text")
+    most = longest_sequence(loaded.model)
+    if most is not None and len(ids) + n_new > most:
+        added = f" and {n_new:,} are to be added" if n_new else ""
+        n_over = len(ids) + n_new - most
+        raise UserError(
+            f"the prompt has {len(ids):,} tokens{added}, and the model takes {most:,}: shorten it "
+            f"by {n_over:,} {'token' if n_over == 1 else 'tokens'}"
+        )
+    return [int(i) for i in ids]
+
+
+def _with_beginning(ids: list[int], tokenizer: Any) -> list[int]:
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if first is None or special_tokens(tokenizer)[0]:
+        return ids
+    return [first, *ids]

@@ -1,0 +1,41 @@
+"""A model that is looked at: its weights, its parts, how it writes to its stream and reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from projector.corpus.pieces import Pieces
+from projector.model.architecture.finding import find_architecture
+from projector.model.loading import LoadedModel, input_device
+from projector.model.prompting import encode
+
+if TYPE_CHECKING:
+    from projector.model.architecture.records import Architecture
+
+
+class Subject:
+    """A loaded model and what is found of it, each found once, when it is first asked for."""
+
+    def __init__(self, loaded: LoadedModel, architecture: Architecture | None = None) -> None:
+        self.loaded = loaded
+        self.architecture = architecture or find_architecture(loaded.model)
+
+    @property
+    def model(self) -> Any:
+        """The model, in evaluation mode."""
+        return self.loaded.model
+
+    def encode(self, text: str, *, as_chat: bool = False) -> list[int]:
+        """Token ids of a prompt; see :func:`projector.model.prompting.encode`."""
+        return encode(self.loaded, text, is_causal=self.architecture.is_causal, as_chat=as_chat)
+
+    def inputs(self, ids: list[int]) -> dict[str, torch.Tensor]:
+        """What the model takes for one sequence: ids and mask, (1, T) each, on its device."""
+        tensor = torch.tensor([ids], device=input_device(self.loaded.model))
+        return {"input_ids": tensor, "attention_mask": torch.ones_like(tensor)}
+
+    def pieces(self, ids: list[int] | None = None) -> Pieces:
+        """The text of tokens; of the whole vocabulary where none are named."""
+        return Pieces.of_tokenizer(self.loaded.tokenizer, ids)

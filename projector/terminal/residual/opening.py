@@ -1,0 +1,84 @@
+"""What the commands about the residual stream share: a model and a prompt, and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from projector.settings import setting
+from projector.terminal.options import ModelOptions
+from projector.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from projector.residual.subject import Subject
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="[b]bundled[/b], a local folder, a .gguf file, or a hub id."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Where a report is written, if anywhere."""
+
+    out: Path | None = setting(None, help="Also write report.json and report.html to this folder.")
+    force: bool = setting(False, help="Replace the report that OUT holds.")
+
+    def check(self) -> None:
+        """Raise a UserError if the report could not be written in the end."""
+        from projector.figures.report import check_report_place
+
+        if self.out is not None:
+            check_report_place(self.out, force=self.force)
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """A text for the model."""
+
+    prompt: str = setting(help="The text. The model's first special token is put before it.")
+    chat: bool = setting(False, help="Put it through the model's chat template, as a user's turn.")
+
+
+def open_subject(screen: Screen, model: str, loading: ModelOptions) -> Subject:
+    """The model with its head, ready to be looked at."""
+    from dataclasses import asdict
+
+    from projector.model.loading import load_model
+    from projector.residual.subject import Subject
+
+    with screen.progress() as progress:
+        progress.begin("Loading", None, "")
+        return Subject(load_model(model, **asdict(loading), with_head=True))
+
+
+def finish(
+    screen: Screen,
+    report: ReportOptions,
+    content: Mapping[str, Any],
+    page: Callable[[], str],
+    text: str,
+) -> None:
+    """Write the report where one is asked for, and show the result.
+
+    Args:
+        content: what ``report.json`` and ``--json`` hold.
+        page: makes the HTML; called only where a report is written.
+        text: the result for a person, in Rich's markup; "" where it was shown.
+    """
+    if report.out is not None:
+        from projector.figures.report import write_report
+
+        write_report(report.out, content, page(), force=report.force)
+    if screen.as_json or text:
+        screen.result(dict(content), text)
+    if report.out is not None and not screen.as_json:
+        screen.say(f"Wrote [b]{escape(str(report.out))}[/b]: open report.html in it.")
