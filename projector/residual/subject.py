@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from projector.corpus.pieces import Pieces
 from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.stream.readout import Readout, find_readout
 from projector.model.loading import LoadedModel, input_device
 from projector.model.prompting import encode
 
@@ -26,6 +28,11 @@ class Subject:
     def model(self) -> Any:
         """The model, in evaluation mode."""
         return self.loaded.model
+
+    @cached_property
+    def readout(self) -> Readout:
+        """The model's final norm and head; see :func:`find_readout` for what it raises."""
+        return find_readout(self.model, self.architecture)
 
     def encode(self, text: str, *, as_chat: bool = False) -> list[int]:
         """Token ids of a prompt; see :func:`projector.model.prompting.encode`."""
