@@ -1,0 +1,121 @@
+"""Matrices of low rank, held as two factors, and the product that a head is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def apply_product(positions: Tensor, features: Tensor, x: Tensor) -> Tensor:
+    """``(A ⊗ B) x = A x Bᵀ``: A mixes positions, B turns the features of each.
+
+    Flattened row by row, x (T × H) is a vector of T·H numbers and A ⊗ B their Kronecker product;
+    this gives the same without building it.
+
+    Args:
+        positions: A, (…, T, S).
+        features: B, (…, K, H).
+        x: (…, S, H), one row a position.
+
+    Returns:
+        (…, T, K).
+    """
+    return positions @ x @ features.transpose(-1, -2)
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A stack of matrices ``left @ right`` of rank d at most, never multiplied out.
+
+    A head's W_OV (H × H) has rank d_head: ``left`` is W_O (H × d) and ``right`` W_V (d × H). Its
+    W_QK has ``left`` W_Qᵀ and ``right`` W_K.
+
+    Attributes:
+        left: (…, M, d) floating point.
+        right: (…, d, N) of the same type.
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def __len__(self) -> int:
+        """How many matrices the first axis stacks."""
+        return len(self.left)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Factors:
+        """Some of the stack, by its first axis."""
+        return Factors(self.left[index], self.right[index])
+
+    @property
+    def rank(self) -> int:
+        """d, the most that the rank can be."""
+        return self.left.shape[-1]
+
+    @property
+    def transposed(self) -> Factors:
+        """``(left @ right)ᵀ``."""
+        return Factors(self.right.transpose(-1, -2), self.left.transpose(-1, -2))
+
+    def to(self, *args: torch.device | torch.dtype | str) -> Factors:
+        """Both factors, on a device or of a type."""
+        return Factors(self.left.to(*args), self.right.to(*args))
+
+    def then(self, after: Factors) -> Factors:
+        """``after @ self``: what is read by ``after`` once this matrix has acted."""
+        return Factors(after.left, (after.right @ self.left) @ self.right)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``M x`` for every row of ``x`` (…, n, N): (…, n, M)."""
+        return (x @ self.right.transpose(-1, -2)) @ self.left.transpose(-1, -2)
+
+    def dense(self) -> Tensor:
+        """The matrices multiplied out, (…, M, N): for small ones."""
+        return self.left @ self.right
+
+    def norms(self) -> Tensor:
+        """Frobenius norms, (…): ‖LR‖² = tr(LᵀL RRᵀ)."""
+        left = self.left.transpose(-1, -2) @ self.left
+        right = self.right @ self.right.transpose(-1, -2)
+        return (left * right).sum((-1, -2)).clamp_min(0).sqrt()
+
+    def singular_values(self) -> Tensor:
+        """(…, d), largest first: those of the d × d core between orthonormal bases."""
+        core = _triangle(self.left) @ _triangle(self.right.transpose(-1, -2)).transpose(-1, -2)
+        return torch.linalg.svdvals(core)
+
+    def eigenvalues(self) -> Tensor:
+        """(…, d) complex: all eigenvalues of a square M × M matrix that are not zero.
+
+        Those of ``right @ left``, since AB and BA have the same ones, zeros aside.
+        """
+        # On the CPU: a GPU's solver for matrices without symmetry is slower on many small ones.
+        return torch.linalg.eigvals((self.right @ self.left).cpu())
+
+
+def random_like(factors: Factors, generator: torch.Generator) -> Factors:
+    """Random matrices with the same singular values: a head with nothing to find in it.
+
+    The axes are orthonormal and uniform over all directions (Haar), on either side.
+
+    Args:
+        factors: (…, M, d) and (…, d, N).
+        generator: of the CPU.
+    """
+    values = factors.singular_values()
+    left = random_axes(factors.left.shape, generator).to(factors.left)
+    right = random_axes(factors.right.transpose(-1, -2).shape, generator).to(factors.right)
+    return Factors(left * values[..., None, :], right.transpose(-1, -2))
+
+
+def random_axes(shape: torch.Size | tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """(…, M, d) float32: d orthonormal columns, uniform over all directions."""
+    axes, triangle = torch.linalg.qr(torch.randn(shape, generator=generator))
+    # QR alone favours some signs; with those of its diagonal the columns are uniform.
+    return axes * torch.diagonal(triangle, dim1=-2, dim2=-1).sign()[..., None, :]
+
+
+def _triangle(tall: Tensor) -> Tensor:
+    """R of the QR decomposition, (…, min(M, d), d)."""
+    return torch.linalg.qr(tall, mode="r").R
