@@ -65,6 +65,26 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """A prompt as a model reads it.
+
+    Attributes:
+        prompt: as it was sent.
+        pieces: T tokens, those of the prompt and those the model added.
+        n_prompt: tokens of the prompt.
+    """
+
+    prompt: Prompt
+    pieces: tuple[Piece, ...]
+    n_prompt: int
+
+    @property
+    def ids(self) -> list[int]:
+        """(T,) ids of all tokens."""
+        return [piece.id for piece in self.pieces]
+
+
+@dataclass(frozen=True)
 class Next:
     """A token that may come next, and the model's probability of it."""
 
@@ -121,11 +141,37 @@ def encode(guest: Guest, prompt: Prompt) -> list[int]:
     )
 
 
+def read_prompt(
+    guest: Guest, prompt: Prompt, *, advance: Callable[[int], None] = lambda n: None
+) -> Tokens:
+    """A prompt's tokens, and those that the model adds to it, greedily.
+
+    Args:
+        advance: called for each token that is added; raising in it stops the work.
+
+    Raises:
+        UserError: see :func:`encode`.
+    """
+    ids = encode(guest, prompt)
+    n_prompt = len(ids)
+    if prompt.n_new and can_generate(guest):
+        ids = _generate(guest, ids, prompt.n_new, advance)
+    tokenizer = guest.loaded.tokenizer
+    special = set(tokenizer.all_special_ids)
+    texts = Pieces.of_tokenizer(tokenizer, ids).texts(ids)
+    pieces = tuple(
+        Piece(i, readable(text, running=True), k >= n_prompt, i in special)
+        for k, (i, text) in enumerate(zip(ids, texts, strict=True))
+    )
+    return Tokens(prompt, pieces, n_prompt)
+
+
 def run_prompt(
     guest: Guest,
     prompt: Prompt,
     maps: Sequence[tuple[int, str]],
     *,
+    tokens: Tokens | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Run:
     """Generate, then run all tokens once more, and keep what each neuron of ``maps`` does.
@@ -133,15 +179,14 @@ def run_prompt(
     Generation is greedy, so that a prompt gives the same text again.
 
     Args:
+        tokens: what :func:`read_prompt` gave, where it was asked before.
         advance: called for each token that is added; raising in it stops the work.
 
     Raises:
         UserError: see :func:`encode`; or if the model gives no finite activations.
     """
-    ids = encode(guest, prompt)
-    n_prompt = len(ids)
-    if prompt.n_new and can_generate(guest):
-        ids = _generate(guest, ids, prompt.n_new, advance)
+    tokens = tokens or read_prompt(guest, prompt, advance=advance)
+    ids = tokens.ids
     _check_size(guest, len(ids), maps)
     tensor = torch.tensor([ids], device=next(guest.loaded.model.parameters()).device)
     found: dict[tuple[int, str], NDArray[np.float16]] = {}
@@ -166,14 +211,8 @@ def run_prompt(
     with torch.no_grad(), evaluating(model), capture(taps, keep):
         out = runner(input_ids=tensor, attention_mask=torch.ones_like(tensor))
     tokenizer = guest.loaded.tokenizer
-    special = set(tokenizer.all_special_ids)
-    texts = Pieces.of_tokenizer(tokenizer, ids).texts(ids)
-    pieces = tuple(
-        Piece(i, readable(text, running=True), k >= n_prompt, i in special)
-        for k, (i, text) in enumerate(zip(ids, texts, strict=True))
-    )
     nexts = _nexts(out.logits[0], tokenizer) if has_nexts else ()
-    return Run(prompt, pieces, found, n_prompt, tokenizer.decode(ids), nexts)
+    return Run(prompt, tokens.pieces, found, tokens.n_prompt, tokenizer.decode(ids), nexts)
 
 
 def _nexts(logits: Tensor, tokenizer: Any) -> tuple[tuple[Next, ...], ...]:

@@ -19,6 +19,8 @@ from projector.sites import short_words
 
 _LEAST_SHOWN = 0.04
 _BAR_COLOR = "#3f8fd6"
+# Of cells, and how strong it may be for the text to read: a contrast of 4.5 on both themes.
+_TINT, _MOST_TINT = "#dd7a2c", 176
 _TEXT_STYLE = (
     "font-family:var(--st-code-font,monospace);font-size:0.85rem;line-height:1.7;"
     "white-space:pre-wrap;overflow-wrap:anywhere;min-width:0"
@@ -97,6 +99,21 @@ def fills(values: Sequence[float] | NDArray[np.floating], scale: float) -> list[
     return found
 
 
+def tints(shares: Sequence[float] | NDArray[np.floating], color: str = _TINT) -> list[str]:
+    """Backgrounds of cells, ``#rrggbbaa``: the more, the stronger; empty for no number.
+
+    Args:
+        shares: from 0 to 1.
+        color: ``#rrggbb``.
+    """
+    found = []
+    for share in np.asarray(shares, dtype=np.float64).tolist():
+        # See-through, so that the text's own colour reads on either theme.
+        strength = 0 if math.isnan(share) else round(_MOST_TINT * max(0.0, min(1.0, share)))
+        found.append(f"{color}{strength:02x}" if strength else "")
+    return found
+
+
 def colored_tokens(
     texts: Sequence[str], values: Sequence[float], scale: float, focus: int | None = None
 ) -> str:
@@ -156,6 +173,18 @@ def color_scale(label: str, scale: float) -> str:
         f"<span>{html.escape(label)}</span><span>{low}</span>"
         '<span style="width:9rem;height:0.7rem;border-radius:4px;'
         f'background:linear-gradient(to right,{stops})"></span><span>{high}</span></div>'
+    )
+
+
+def tint_scale(label: str, low: str, high: str) -> str:
+    """What the backgrounds of cells mean, as HTML: a bar from ``low`` to ``high``."""
+    stops = ",".join(each or "transparent" for each in tints(np.linspace(0, 1, 9)))
+    words, first, last = map(html.escape, (label, low, high))
+    return (
+        '<div style="display:flex;flex-wrap:wrap;gap:0.5rem;align-items:center;font-size:0.8rem">'
+        f"<span>{words}</span><span>{first}</span>"
+        '<span style="width:9rem;height:0.7rem;border-radius:4px;border:1px solid #8886;'
+        f'background:linear-gradient(to right,{stops})"></span><span>{last}</span></div>'
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import streamlit as st
 
@@ -12,13 +13,16 @@ from dashboard.frame.work import working
 from dashboard.prompts import (
     Prompt,
     Run,
+    Tokens,
     as_it_can,
     can_generate,
+    read_prompt,
     recall,
     run_prompt,
+    store,
 )
 from dashboard.state import session
-from dashboard.state.loading import run_of
+from dashboard.state.loading import run_of, tokens_of
 from dashboard.state.scene import Scene
 from dashboard.state.store import stored_prompts
 from projector.errors import UserError
@@ -27,6 +31,10 @@ from projector.model.prompting import clean, is_empty
 _EXAMPLE = "def mean(values):\n    return sum(values) / len("
 _USUAL_TOKENS = 24
 _ASKED, _PROBLEM = "asked prompts", "prompt problem"
+_STOPPED, _ALONE = "stopped prompt", "one prompt alone"
+
+T = TypeVar("T", Run, Tokens)
+Runner = Callable[[Scene, Prompt, Callable[[], None]], T]
 
 
 @dataclass(frozen=True)
@@ -37,11 +45,16 @@ class Asked:
     other: Prompt | None = None
 
 
-def show_fields() -> None:
-    """Draw the fields, and what could not be understood of them."""
+def show_fields(*, alone: bool = False) -> None:
+    """Draw the fields, and what could not be understood of them.
+
+    Args:
+        alone: whether the page shows one prompt, and never a second one beside it.
+    """
     state = st.session_state
+    state[_ALONE] = alone
     _fill_in()
-    compare = st.toggle(
+    compare = not alone and st.toggle(
         "Compare with a second prompt",
         key="compare",
         on_change=session.keep("compare", False, _compared),
@@ -102,6 +115,73 @@ def select(prompt_id: str, other_id: str | None) -> None:
     _remember_filled(prompt_id, other_id)
 
 
+def run_asked(scene: Scene, asked: Asked, runner: Runner[T]) -> None:
+    """Run what was typed, and select it. What can't be run leaves all as it was.
+
+    Args:
+        runner: :func:`run` or :func:`read`.
+    """
+    given = [asked.prompt] if asked.other is None else [asked.prompt, asked.other]
+    try:
+        for k, prompt in enumerate(given):
+            try:
+                runner(scene, prompt, drop)
+            except UserError as error:
+                if len(given) == 1:
+                    raise
+                raise UserError(f"prompt {'AB'[k]}: {page_text(error)}") from error
+        ids = [store(prompt, stored_prompts()) for prompt in given]
+    except UserError:
+        drop()
+        raise
+    st.session_state.pop(_STOPPED, None)
+    select(ids[0], ids[1] if len(ids) > 1 else None)
+    # Links at the side were drawn with what was selected before.
+    session.run_again()
+
+
+def run_selected(scene: Scene, prompt_id: str, runner: Runner[T]) -> T:
+    """What was selected, run where that has not been done yet.
+
+    Args:
+        runner: :func:`run` or :func:`read`.
+
+    Raises:
+        UserError: if it can't be run, or the user stopped it.
+    """
+    prompt = recall(prompt_id, stored_prompts())
+    if st.session_state.get(_STOPPED) == prompt_id:
+        raise UserError("this was stopped: press Run to run it again")
+
+    def stop() -> None:
+        # What is selected is run: without this it would begin again at once.
+        st.session_state[_STOPPED] = prompt_id
+
+    found = runner(scene, prompt, stop)
+    if prompt.as_chat and not found.prompt.as_chat:
+        st.warning("This model has no chat template: the prompt is sent as plain text.")
+    return found
+
+
+def read(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Tokens:
+    """A prompt's tokens with those the model adds, which takes no activations.
+
+    Args:
+        on_stop: called when the user stops it.
+
+    Raises:
+        UserError: see :func:`dashboard.prompts.read_prompt`.
+    """
+
+    def make() -> Tokens:
+        with working("Reading the prompt", on_stop) as work, scene.model() as guest:
+            if prompt.n_new and can_generate(guest):
+                work.begin("Generating", prompt.n_new, "tokens")
+            return read_prompt(guest, as_it_can(guest, prompt), advance=work.advance)
+
+    return tokens_of(prompt, scene.model_name, scene.sha256, make)
+
+
 def run(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Run:
     """What a prompt does in the model: run now, where no page has run it.
 
@@ -114,10 +194,12 @@ def run(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Run:
     maps = tuple(scene.projection.maps)
 
     def make() -> Run:
+        # What the model adds is the same for every page.
+        tokens = read(scene, prompt, on_stop)
         with working("Running the prompt", on_stop) as work, scene.model() as guest:
-            if prompt.n_new and can_generate(guest):
-                work.begin("Generating", prompt.n_new, "tokens")
-            return run_prompt(guest, as_it_can(guest, prompt), maps, advance=work.advance)
+            return run_prompt(
+                guest, as_it_can(guest, prompt), maps, tokens=tokens, advance=work.advance
+            )
 
     return run_of(prompt, scene.model_name, scene.sha256, maps, make)
 
@@ -139,7 +221,7 @@ def _send() -> None:
 
     try:
         first = typed("prompt text")
-        second = typed("other text") if state.get("compare") else None
+        second = typed("other text") if state.get("compare") and not state[_ALONE] else None
     except UserError as error:
         state[_PROBLEM] = page_text(error)
         return

@@ -15,7 +15,7 @@ from dashboard.ablation import Outcome
 from dashboard.background.pole_finding import MOST_AT_ONCE, find_apart
 from dashboard.drawing.cells import Cells, cells_of, usual_limit
 from dashboard.drawing.encoding import Frames, in_three
-from dashboard.prompts import Prompt, Run
+from dashboard.prompts import Prompt, Run, Tokens
 from dashboard.roots import find_folders
 from dashboard.state.shelf import Key, shelf
 from dashboard.state.store import examples_name, stored_examples
@@ -352,6 +352,11 @@ def run_of(
 ) -> Run:
     """A prompt's run, made where no session has made it. A run that fails is not kept."""
     return kept(("run", prompt.id, model, sha256, maps), make)
+
+
+def tokens_of(prompt: Prompt, model: str, sha256: str, make: Callable[[], Tokens]) -> Tokens:
+    """A prompt's tokens with those the model adds, made where no session has made them."""
+    return kept(("tokens", prompt.id, model, sha256), make)
 
 
 def frames_of_run(sha256: str, key: Key, make: Callable[[], Frames]) -> Frames:

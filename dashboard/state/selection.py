@@ -12,12 +12,16 @@ from pruning.poles.poles import PoleSettings
 
 # What no longer holds when something else is chosen: neuron 345 of another layer is another neuron.
 _DEPENDS = {
-    "projection": ("model", "layout", "layer", "site", "neuron", "pole", "marked", "isolate"),
+    "projection": (
+        *("model", "layout", "layer", "site", "neuron", "head", "pole", "marked", "isolate"),
+        *("target", "against", "reading"),
+    ),
+    "model": ("target", "against", "reading"),
     "layout": ("pole",),
     "grouping": ("pole",),
-    "layer": ("neuron", "pole", "marked", "isolate"),
+    "layer": ("neuron", "head", "pole", "marked", "isolate"),
     "site": ("neuron", "pole", "marked", "isolate"),
-    "prompt": ("token",),
+    "prompt": ("token", "target", "against", "reading"),
 }
 _MOST_CHARACTERS = 200
 # Of neurons that are marked: their runs, such as 3-7,12. More than that makes no link.
@@ -49,6 +53,7 @@ class Selection:
         model: what to load for it, where that is not what the projection names.
         layout: the name of the projection's layout that is shown, where that is not the usual one.
         layer, site, neuron: of a map; ``neuron`` is its number.
+        head: the number of an attention head of that layer, whatever the site.
         pole: its number among the poles that are found with the settings in use.
         grouping: those settings, see :func:`grouping_text`; None for the usual ones.
         prompt, other: ids of stored prompts A and B.
@@ -58,6 +63,9 @@ class Selection:
         color: what the map's points are coloured by; None for the usual.
         order: of the heatmap's rows and columns; None for the usual.
         isolate: the neuron whose neighbours alone the map shows.
+        target, against: ids of the tokens whose logits are attributed: of the first, or of the
+            first less the second; None for the model's own next token, and for no second one.
+        reading: the row of the lens that was clicked, from 0, counted from the embedding on.
     """
 
     projection: str | None = None
@@ -76,6 +84,10 @@ class Selection:
     color: str | None = None
     order: str | None = None
     isolate: int | None = None
+    head: int | None = None
+    target: int | None = None
+    against: int | None = None
+    reading: int | None = None
 
     def but(self, **changes: Any) -> Selection:
         """With changes; what depended on what is changed is forgotten, unless given too."""

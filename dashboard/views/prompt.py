@@ -26,7 +26,6 @@ from dashboard.drawing.text import (
     neuron_name,
     number,
     numbers,
-    page_text,
     shares_list,
 )
 from dashboard.frame import asking
@@ -39,18 +38,15 @@ from dashboard.frame.chosen import (
     sites_beside,
 )
 from dashboard.frame.text_colors import TextColors, choose_text_colors
-from dashboard.prompts import Run, align, recall, store
+from dashboard.prompts import Run, align
 from dashboard.state import session
 from dashboard.state.loading import fact_of, frames_of_run, points_at
 from dashboard.state.naming import labels_at
 from dashboard.state.scene import Scene
-from dashboard.state.store import stored_prompts
-from projector.errors import UserError
 from projector.sites import site_words
 
 TITLE, ICON, PATH = "Prompt", ":material/keyboard:", "prompt"
 _N_STRONGEST, _MOST_NAME = 12, 18
-_STOPPED = "stopped prompt"
 # In the place of a token that one of two prompts lacks.
 _GAP = "∅"
 
@@ -88,53 +84,18 @@ def show(scene: Scene) -> None:
     asked = asking.asked()
     if asked is not None:
         with session.problems():
-            _run_asked(scene, asked)
+            asking.run_asked(scene, asked, asking.run)
     chosen = session.current()
     if chosen.prompt is None:
         st.info("Type a prompt and press Run.", icon=":material/keyboard:")
         return
     with session.problems():
-        run = _run_selected(scene, chosen.prompt)
+        run = asking.run_selected(scene, chosen.prompt, asking.run)
         if chosen.other is None:
             _show_one(scene, run)
         else:
-            _show_pair(scene, _paired(run, _run_selected(scene, chosen.other)))
-
-
-def _run_asked(scene: Scene, asked: asking.Asked) -> None:
-    """Run what was typed, and select it. What can't be run leaves all as it was."""
-    given = [asked.prompt] if asked.other is None else [asked.prompt, asked.other]
-    try:
-        for k, prompt in enumerate(given):
-            try:
-                asking.run(scene, prompt, asking.drop)
-            except UserError as error:
-                if len(given) == 1:
-                    raise
-                raise UserError(f"prompt {'AB'[k]}: {page_text(error)}") from error
-        ids = [store(prompt, stored_prompts()) for prompt in given]
-    except UserError:
-        asking.drop()
-        raise
-    st.session_state.pop(_STOPPED, None)
-    asking.select(ids[0], ids[1] if len(ids) > 1 else None)
-    # Links at the side were drawn with what was selected before.
-    session.run_again()
-
-
-def _run_selected(scene: Scene, prompt_id: str) -> Run:
-    prompt = recall(prompt_id, stored_prompts())
-    if st.session_state.get(_STOPPED) == prompt_id:
-        raise UserError("this was stopped: press Run to run it again")
-
-    def stop() -> None:
-        # What is selected is run: without this it would begin again at once.
-        st.session_state[_STOPPED] = prompt_id
-
-    run = asking.run(scene, prompt, stop)
-    if prompt.as_chat and not run.prompt.as_chat:
-        st.warning("This model has no chat template: the prompt is sent as plain text.")
-    return run
+            other = asking.run_selected(scene, chosen.other, asking.run)
+            _show_pair(scene, _paired(run, other))
 
 
 def _paired(run: Run, other: Run) -> Pair:

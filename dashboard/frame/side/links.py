@@ -12,7 +12,7 @@ from projector.sites import site_words
 
 _MOST_CHARACTERS = 40
 # What a selection says of one map alone.
-_OF_A_MAP = ("neuron", "pole", "marked", "isolate")
+_OF_A_MAP = ("neuron", "head", "pole", "marked", "isolate")
 
 
 def check_place(asked: Selection, scene: Scene) -> None:
@@ -32,6 +32,10 @@ def check_place(asked: Selection, scene: Scene) -> None:
         else f"{site_words(scene.site)} is shown",
         "layout": f"layout {scene.layout} is shown",
         "neuron": "no neuron is selected",
+        "head": "no head is selected",
+        "target": "the model's own next token is attributed",
+        "against": "no second token is compared",
+        "reading": "no cell of the lens is selected",
         "pole": "no pole is selected",
         "token": "the page shows its usual token",
         "marked": "no neurons are marked",

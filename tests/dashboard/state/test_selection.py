@@ -36,6 +36,10 @@ FULL = Selection(
     color="mean",
     order="tree",
     isolate=345,
+    head=5,
+    target=1234,
+    against=0,
+    reading=7,
 )
 
 
@@ -44,15 +48,18 @@ FULL = Selection(
     [
         (
             {"projection": "else"},
-            {"model", "layout", "layer", "site", "neuron", "pole", "marked", "isolate"},
+            {"model", "layout", "layer", "site", "neuron", "head", "pole", "marked", "isolate"}
+            | {"target", "against", "reading"},
         ),
-        ({"layer": 4}, {"neuron", "pole", "marked", "isolate"}),
+        ({"layer": 4}, {"neuron", "head", "pole", "marked", "isolate"}),
         ({"site": "attn_out"}, {"neuron", "pole", "marked", "isolate"}),
         ({"grouping": None}, {"pole"}),
-        ({"prompt": "1" * 16}, {"token"}),
+        ({"prompt": "1" * 16}, {"token", "target", "against", "reading"}),
         ({"neuron": 1}, set()),
         ({"pole": 1}, set()),
-        ({"model": None}, set()),
+        ({"model": None}, {"target", "against", "reading"}),
+        ({"token": 3}, set()),
+        ({"head": 1}, set()),
         ({"report": None}, set()),
         ({"marked": ()}, set()),
     ],
@@ -100,7 +107,13 @@ def random_selection(rng: np.random.Generator) -> Selection:
             key: maybe(name())
             for key in ("projection", "model", "site", "report", "layout", "color", "order")
         },  # type: ignore[arg-type]
-        **{key: maybe(number()) for key in ("layer", "neuron", "pole", "token", "isolate")},  # type: ignore[arg-type]
+        **{
+            key: maybe(number())
+            for key in (
+                *("layer", "neuron", "pole", "token", "isolate"),
+                *("head", "target", "against", "reading"),
+            )
+        },  # type: ignore[arg-type]
         **{key: maybe(f"{number():016x}") for key in ("prompt", "other")},  # type: ignore[arg-type]
         marked=marked,
         grouping=grouping_text(grouping),

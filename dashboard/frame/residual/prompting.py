@@ -1,0 +1,45 @@
+"""The prompt whose residual stream is looked at: the Prompt page's own, by the same rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from dashboard.frame import asking
+from dashboard.prompts import Piece, Tokens
+from dashboard.state import session
+from dashboard.state.scene import Scene
+
+
+def choose_prompt(scene: Scene) -> Tokens | None:
+    """Draw the fields; the tokens of the prompt that is selected, None where there is none.
+
+    Raises:
+        UserError: see :func:`dashboard.frame.asking.run_selected`.
+    """
+    asking.show_fields(alone=True)
+    asked = asking.asked()
+    if asked is not None:
+        with session.problems():
+            asking.run_asked(scene, asked, asking.read)
+    prompt = session.current().prompt
+    if prompt is None:
+        st.info("Type a prompt and press Run.", icon=":material/keyboard:")
+        return None
+    return asking.run_selected(scene, prompt, asking.read)
+
+
+def position_of(tokens: Tokens) -> int:
+    """The token that is looked at, from 0: the prompt's last one, where none is chosen."""
+    chosen, usual = session.current().token, tokens.n_prompt - 1
+    if chosen is not None and chosen >= len(tokens.pieces):
+        session.note(f"The prompt has no token {chosen + 1:,}: token {usual + 1:,} is shown.")
+        session.change(token=None)
+        return usual
+    return usual if chosen is None else chosen
+
+
+def in_one_line(pieces: Sequence[Piece]) -> list[str]:
+    """Texts of tokens, with a sign for what would break the line or could not be seen."""
+    return [piece.text.replace("\n", "").replace("\t", "") or "∅" for piece in pieces]
