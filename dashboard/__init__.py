@@ -9,8 +9,8 @@ Rooms, and who may import whom: each one those below it.
 4. ``state``: the selection, the session, settings, the shelf, the folder on disk, the one model.
 5. ``components``: the map, the only JavaScript.
 6. What pages compute, free of Streamlit: ``running``, ``sweeping``, ``jobs``, ``orders``,
-   ``ablation``, ``neuron_facts``, ``prompts``, ``overview``, ``residual``, ``background``, ``guest``,
-   ``roots``.
+   ``ablation``, ``neuron_facts``, ``prompts``, ``overview``, ``residual``, ``background``,
+   ``guest``, ``roots``.
 7. ``drawing``: numbers become colours, cells, bytes, figures, words.
 """
 

@@ -1,1 +1,1 @@
-"""What the pages of the residual stream share: a prompt's tokens, its lens, parts of logits, heads."""
+"""What the pages of the residual stream share: prompt, lens, parts of logits, heads."""
