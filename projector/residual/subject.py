@@ -10,7 +10,7 @@ import torch
 from projector.corpus.pieces import Pieces
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.readout import Readout, find_readout
-from projector.model.loading import LoadedModel, input_device
+from projector.model.loading import LoadedModel, input_device, load_model
 from projector.model.prompting import encode
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ class Subject:
     def __init__(self, loaded: LoadedModel, architecture: Architecture | None = None) -> None:
         self.loaded = loaded
         self.architecture = architecture or find_architecture(loaded.model)
+
+    @classmethod
+    def of(cls, model: Subject | str) -> Subject:
+        """A subject as it is; or the model of a name, loaded with its head."""
+        return model if isinstance(model, Subject) else cls(load_model(model, with_head=True))
 
     @property
     def model(self) -> Any:
