@@ -116,3 +116,11 @@ def build(family: str, seed: int = 0) -> Any:
             elif "embed" not in name and "wte" not in name:
                 parameter.mul_(5)
     return model
+
+
+def subject_of(family: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A model of ``family`` as the rooms that look at its stream take it; it has no tokenizer."""
+    from projector.model.loading import LoadedModel
+    from projector.residual.subject import Subject
+
+    return Subject(LoadedModel(build(family).to(dtype), None, family, ""))

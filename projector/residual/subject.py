@@ -10,11 +10,13 @@ import torch
 from projector.corpus.pieces import Pieces
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.readout import Readout, find_readout
+from projector.model.architecture.stream.writers import find_stream
 from projector.model.loading import LoadedModel, input_device, load_model
 from projector.model.prompting import encode
 
 if TYPE_CHECKING:
     from projector.model.architecture.records import Architecture
+    from projector.model.architecture.stream.records import StreamLayout
 
 
 class Subject:
@@ -38,6 +40,11 @@ class Subject:
     def readout(self) -> Readout:
         """The model's final norm and head; see :func:`find_readout` for what it raises."""
         return find_readout(self.model, self.architecture)
+
+    @cached_property
+    def layout(self) -> StreamLayout:
+        """How it writes to its residual stream; see :func:`find_stream` for what it raises."""
+        return find_stream(self.model, self.architecture)
 
     def encode(self, text: str, *, as_chat: bool = False) -> list[int]:
         """Token ids of a prompt; see :func:`projector.model.prompting.encode`."""

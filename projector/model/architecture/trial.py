@@ -25,10 +25,15 @@ class Trial:
     inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     n_calls: Counter[nn.Module] = field(default_factory=Counter)
+    # What passed at the time, by module and side: a model may change its tensors in place.
+    copies: dict[tuple[nn.Module, str], Tensor] = field(default_factory=dict)
 
 
-def run_trial(model: nn.Module) -> Trial:
+def run_trial(model: nn.Module, *, with_copies: bool = False) -> Trial:
     """Run the model on six tokens and keep what passes each of its modules.
+
+    Args:
+        with_copies: keep what passed also as it was at the time.
 
     Raises:
         UserError: if it can't be run so, or reads no tokens.
@@ -48,6 +53,8 @@ def run_trial(model: nn.Module) -> Trial:
 
     def keep(key: tuple[nn.Module, str], tensor: Tensor) -> None:
         module, side = key
+        if with_copies and (module, side) not in trial.copies:
+            trial.copies[module, side] = tensor.detach().clone()
         if side == "input":
             trial.n_calls[module] += 1
             # Kept in the order of the calls, which dicts preserve.

@@ -1,0 +1,111 @@
+"""A norm in one form, whatever its class: linear, once each token's scale is frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+# A token whose vector is all zeros has no scale: whatever it is multiplied by stays zero.
+_TINY = 1e-30
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class NormForm:
+    """What LayerNorm, RMSNorm and their kin compute: y = s · weight · (x − c · mean x) + bias.
+
+    ``s`` is the token's scale, one over the root mean square of what it multiplies. Frozen at its
+    value for a token, it makes the norm linear there, so that a sum goes through part by part.
+
+    Attributes:
+        weight: (H,) float32, on the norm's device; Gemma's 1 + w is here what multiplies.
+        bias: (H,) float32; zeros where the norm has none.
+        centres: c: whether the mean over the H coordinates is taken off, as LayerNorm does.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    centres: bool
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, module: nn.Module, width: int) -> NormForm | None:
+        """The form of a module that reads vectors of ``width``; None if it is not of this form.
+
+        The module is run on a few vectors: zeros give the bias, ones tell whether it centres, and
+        ±1 give the weight. What is found must give what the module gives on random vectors.
+        """
+        parameters = list(chain(module.named_parameters(), module.named_buffers()))
+        if any(tensor.ndim > 1 or tensor.is_meta for _, tensor in parameters):
+            return None
+        device = parameters[0][1].device if parameters else torch.device("cpu")
+        # In float32, whatever the model's type: bfloat16 would round the weights found here.
+        wide = {
+            name: tensor.float() if tensor.is_floating_point() else tensor
+            for name, tensor in parameters
+        }
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.ones(width)
+        signs[1::2] = -1
+        # An odd width has one coordinate over, which is 0 here, and the first one once more.
+        shifted = signs.clone()
+        if width % 2:
+            signs[-1], shifted[0] = 0, 0
+        probes = torch.stack(
+            [torch.zeros(width), torch.ones(width), signs, shifted]
+            + [torch.randn(width, generator=generator) + 0.5 for _ in range(3)]
+        ).to(device)
+        try:
+            given = torch.func.functional_call(module, wide, (probes[None],))
+        except Exception:
+            # No function of one tensor, so not what is looked for.
+            return None
+        if not isinstance(given, Tensor) or given.numel() != probes.numel():
+            return None
+        given = given.float().reshape(probes.shape)
+        bias = given[0]
+        centres = bool((given[1] - bias).norm() <= _TOLERANCE * (given[2] - bias).norm())
+        weight = (given[2] - bias) * probes[2]
+        if width % 2:
+            weight[-1] = (given[3, -1] - bias[-1]) * probes[3, -1]
+        form = cls(weight, bias, centres)
+        x, y = probes[4:], given[4:]
+        again = form.apply(x, form.scale(x, y)) + bias
+        return form if bool((again - y).norm() <= _TOLERANCE * y.norm()) else None
+
+    def scale(self, x: Tensor, y: Tensor) -> Tensor:
+        """Each token's scale, (…, 1) float32, from what the norm took and gave, (…, H) each.
+
+        By least squares over the coordinates, which averages what a lower type rounds off.
+        """
+        unscaled = self._unscaled(x.float())
+        given = y.float() - self.bias
+        square = (unscaled * unscaled).sum(dim=-1, keepdim=True)
+        return (given * unscaled).sum(dim=-1, keepdim=True) / square.clamp_min(_TINY)
+
+    def apply(self, part: Tensor, scale: Tensor) -> Tensor:
+        """What the norm makes of a part of its input, (…, H) float32, without the bias.
+
+        Args:
+            part: (…, H), on any device.
+            scale: (…, 1), of :meth:`scale`.
+        """
+        return self._unscaled(part.to(self.weight)) * scale
+
+    def pull(self, directions: Tensor) -> Tensor:
+        """Directions behind the norm as directions before it: the transpose, without the scale.
+
+        Args:
+            directions: (…, H).
+
+        Returns:
+            (…, H) float32 d′ with ⟨d′, x⟩ · s = ⟨d, apply(x, s)⟩.
+        """
+        weighted = directions.to(self.weight) * self.weight
+        return weighted - weighted.mean(dim=-1, keepdim=True) if self.centres else weighted
+
+    def _unscaled(self, x: Tensor) -> Tensor:
+        return self.weight * (x - x.mean(dim=-1, keepdim=True) if self.centres else x)

@@ -1,0 +1,335 @@
+"""What every part of a model adds to its residual stream in one run, and whether it sums up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from projector.errors import UserError
+from projector.model.architecture.stream.embeddings import spread
+from projector.model.architecture.stream.records import Addition, FrozenPath
+from projector.model.capture import Tap, capture, token_rows
+from projector.residual.parts import (
+    BlockContributions,
+    EmbeddingContributions,
+    Part,
+    Written,
+)
+from projector.residual.subject import Subject
+
+__all__ = [
+    "BlockContributions",
+    "Contributions",
+    "EmbeddingContributions",
+    "Part",
+    "StreamError",
+    "SumCheck",
+    "Written",
+    "check_additivity",
+    "collect_contributions",
+    "watch_contributions",
+]
+
+# What is read before the first block, among the layers.
+_BEFORE = -1
+_SIDES: tuple[Literal["input", "output"], ...] = ("input", "output")
+_WORDS = {"attention": "attention", "mlp": "MLP"}
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class StreamError:
+    """How far the parts are from one stream, relative to it, at the token where they are farthest.
+
+    Attributes:
+        stream: "pre", "mid" or "post" of a layer.
+        part: what was added last before it, such as "L3 MLP".
+        error: ‖Σ parts − stream‖ / ‖stream‖, of all parts so far; of this sum alone where no
+            running sum goes through the model.
+        step: the same of this one sum, from the stream before it.
+    """
+
+    layer: int
+    stream: str
+    part: str
+    error: float
+    step: float
+
+
+@dataclass(frozen=True)
+class SumCheck:
+    """The errors of one run, in the order of the streams, and the largest that is allowed."""
+
+    errors: tuple[StreamError, ...]
+    tolerance: float
+
+    @property
+    def additivity_error(self) -> float:
+        """The largest error over tokens and streams."""
+        return max((each.error for each in self.errors), default=0.0, key=_or_infinity)
+
+    @property
+    def worst(self) -> str:
+        """The part whose own sum is farthest off."""
+        return max(self.errors, key=lambda each: _or_infinity(each.step)).part
+
+    @property
+    def closes(self) -> bool:
+        return self.additivity_error <= self.tolerance
+
+
+def check_additivity(check: SumCheck) -> None:
+    """Refuse to go on where the parts do not sum to the stream.
+
+    Raises:
+        UserError: which part does not add up, and by how much.
+    """
+    if not check.closes:
+        raise UserError(
+            f"the parts of this model's stream do not sum to it: at {check.worst} the sum is off "
+            f"by {check.additivity_error:.1e} of the stream, and {check.tolerance:.0e} is the most "
+            "that rounding explains; so nothing is attributed to parts"
+        )
+
+
+def allowed_error(dtype: torch.dtype) -> float:
+    """The largest additivity error of a model of ``dtype``: 1e-5, or 2e-2 of half precision."""
+    return 1e-5 if dtype in (torch.float32, torch.float64) else 2e-2
+
+
+def relative_error(total: Tensor, stream: Tensor) -> Tensor:
+    """The largest over tokens of ‖total − stream‖ / ‖stream‖; (T, H) float32 each; a scalar."""
+    off = torch.linalg.vector_norm(total - stream, dim=-1)
+    return (off / torch.linalg.vector_norm(stream, dim=-1).clamp_min(_TINY)).max()
+
+
+def _or_infinity(error: float) -> float:
+    """NaN counts as the worst."""
+    return error if error == error else float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """Every part of one run, at some positions.
+
+    Attributes:
+        positions: (P,) int64, which tokens the rows are of.
+        check: the errors of the sums, over all tokens.
+        closes_per_block: whether no running sum goes through the model.
+    """
+
+    embedding: EmbeddingContributions
+    blocks: tuple[BlockContributions, ...]
+    positions: Tensor
+    check: SumCheck
+    closes_per_block: bool
+
+    @property
+    def additivity_error(self) -> float:
+        """The largest over tokens and streams of ‖sum − stream‖ / ‖stream‖."""
+        return self.check.additivity_error
+
+    @property
+    def worst(self) -> str:
+        """The part that adds up worst."""
+        return self.check.worst
+
+    def parts(self, *, by_head: bool = False) -> list[Part]:
+        """All terms, in the order in which they are added; they sum to the last block's output."""
+        found = list(self.embedding.parts)
+        for block in self.blocks:
+            found += block.parts(by_head=by_head)
+        return found
+
+
+def watch_contributions(
+    subject: Subject,
+    inputs: Mapping[str, Any],
+    consume: Callable[[BlockContributions | EmbeddingContributions], None],
+    *,
+    on_logits: Callable[[Tensor], None] | None = None,
+) -> SumCheck:
+    """Run the model once, and hand over each block's contributions as soon as it has run.
+
+    The embedding comes first. One block's are held at a time. The rows are the tokens that the
+    attention mask keeps, in the order of the batch. The sums are checked, but not asserted: see
+    :func:`check_additivity`. The model stops behind its last block unless its logits are wanted.
+
+    Args:
+        inputs: what the model takes: ids and mask, (B, T) each.
+        on_logits: called in the end with the logits, (B, T, V), as the model gives them.
+
+    Raises:
+        UserError: if how a block writes to the stream was not found: which block, and why.
+    """
+    for layer, block in enumerate(subject.layout.blocks):
+        if block.reason is not None:
+            raise UserError(f"layer {layer} can't be written as a sum: {block.reason}")
+    watch = _Watch(subject, inputs, consume)
+    with torch.no_grad(), capture(watch.taps, watch.read, then_stop=on_logits is None):
+        output = subject.model(**inputs)
+        if on_logits is not None:
+            on_logits(output.logits)
+    return watch.check()
+
+
+def collect_contributions(
+    subject: Subject,
+    ids: Sequence[int],
+    positions: Sequence[int] | None = None,
+    *,
+    neurons: bool = False,
+) -> Contributions:
+    """Every part of one run over ``ids``, kept at some positions.
+
+    The sums are checked at all positions, but not asserted: see :func:`check_additivity`.
+
+    Args:
+        positions: which tokens, negative ones from the end; None for all.
+        neurons: keep each MLP's neurons too, for ``project_neurons``.
+
+    Raises:
+        UserError: as :func:`watch_contributions` does.
+    """
+    everywhere = range(len(ids))
+    chosen = everywhere if positions is None else positions
+    rows = torch.tensor([everywhere[position] for position in chosen], dtype=torch.int64)
+    embeddings: list[EmbeddingContributions] = []
+    blocks: list[BlockContributions] = []
+
+    def keep(each: BlockContributions | EmbeddingContributions) -> None:
+        if isinstance(each, BlockContributions):
+            blocks.append(each.take(rows, neurons=neurons))
+        else:
+            embeddings.append(each.take(rows))
+
+    check = watch_contributions(subject, subject.inputs(list(ids)), keep)
+    per_block = subject.layout.closes_per_block
+    return Contributions(embeddings[0], tuple(blocks), rows, check, per_block)
+
+
+class _Watch:
+    """What passes while the model runs, until its block is complete."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        inputs: Mapping[str, Any],
+        consume: Callable[[BlockContributions | EmbeddingContributions], None],
+    ) -> None:
+        self.layout, self.consume = subject.layout, consume
+        mask = inputs.get("attention_mask")
+        self.shape = inputs["input_ids"].shape
+        # None where every token is kept, which spares a copy.
+        self.kept = None if mask is None or bool(mask.all()) else mask.reshape(-1).bool()
+        self.done = [Tap(block.module, "output") for block in subject.architecture.blocks]
+        embedding = self.layout.embedding
+        before = [each.tap for each in embedding.sources]
+        before += [Tap(norm, side) for norm, _ in embedding.norms for side in _SIDES]
+        chosen = [(_BEFORE, tap) for tap in (*before, embedding.stream)]
+        for layer, block in enumerate(self.layout.blocks):
+            for each in block.additions().values():
+                chosen.append((layer, each.tap))
+                chosen += [(layer, Tap(norm, "output")) for norm, _ in each.norms]
+                chosen += [] if each.reads is None else [(layer, each.reads)]
+            for total in block.sums:
+                chosen += [(layer, total.base), (layer, total.end)]
+            chosen.append((layer, self.done[layer]))
+        self.taps = {key: key[1] for key in chosen}
+        self.values: dict[Tap, Tensor] = {}
+        self.total: Tensor | None = None
+        self.errors: list[tuple[int, str, str, Tensor, Tensor]] = []
+        self.tolerance = 0.0
+
+    def read(self, key: tuple[int, Tap], tensor: Tensor) -> None:
+        layer, tap = key
+        self.values[tap] = self._rows(tensor.detach())
+        if layer == _BEFORE and tap == self.layout.embedding.stream:
+            self._finish_embedding()
+        elif layer != _BEFORE and tap == self.done[layer]:
+            self._finish_block(layer)
+
+    def check(self) -> SumCheck:
+        errors = [
+            StreamError(layer, stream, part, float(error), float(step))
+            for layer, stream, part, error, step in self.errors
+        ]
+        return SumCheck(tuple(errors), self.tolerance)
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        """A copy of the rows of the tokens that are kept: the model may change its own in place."""
+        if tensor.shape[:-1].numel() == self.shape.numel():
+            rows = token_rows(tensor, self.shape)
+        else:
+            # Positions are looked up once for the whole batch.
+            rows = spread(tensor, self.shape.numel())
+        return rows.clone() if self.kept is None else rows[self.kept.to(rows.device)]
+
+    def _finish_embedding(self) -> None:
+        embedding = self.layout.embedding
+        stream = self.values[embedding.stream]
+        self.tolerance = allowed_error(stream.dtype)
+        scales = tuple(
+            form.scale(self.values[Tap(norm, "input")], self.values[Tap(norm, "output")])
+            for norm, form in embedding.norms
+        )
+        path = FrozenPath(tuple(form for _, form in embedding.norms), scales, 1.0)
+        parts = [
+            Part(
+                each.name,
+                "embedding",
+                None,
+                None,
+                path.apply(self.values[each.tap].float() * each.factor),
+            )
+            for each in embedding.sources
+        ]
+        bias = path.bias(None)
+        if bias is not None:
+            values = bias.expand_as(parts[0].values)
+            parts.append(Part("embedding norm bias", "bias", None, None, values))
+        total = torch.stack([part.values for part in parts]).sum(dim=0)
+        error = relative_error(total, stream.float())
+        self.errors.append((0, "pre", "the embedding", error, error))
+        self.total = total
+        self.values = {}
+        self.consume(EmbeddingContributions(tuple(parts), stream.float()))
+
+    def _finish_block(self, layer: int) -> None:
+        block = self.layout.blocks[layer]
+        values, self.values = self.values, {}
+        written = {name: self._written(each, values) for name, each in block.additions().items()}
+        streams = [values[each.end].float() for each in block.sums]
+        for i, (each, end) in enumerate(zip(block.sums, streams, strict=True)):
+            base = values[each.base].float()
+            added = [part for name in each.parts for part in written[name].terms()]
+            running = base if self.layout.closes_per_block or self.total is None else self.total
+            step = base
+            running = running.to(base.device)
+            for part in added:
+                step, running = step + part, running + part
+            self.total = running
+            name = f"L{layer} " + " and ".join(_WORDS[part] for part in each.parts)
+            stream = "post" if i == len(streams) - 1 else "mid"
+            errors = relative_error(running, end), relative_error(step, end)
+            self.errors.append((layer, stream, name, *errors))
+        self.consume(
+            BlockContributions(
+                layer,
+                values[block.sums[0].base].float(),
+                streams[0] if block.has_mid else None,
+                streams[-1],
+                written.get("attention"),
+                written.get("mlp"),
+                block.n_heads,
+            )
+        )
+
+    def _written(self, addition: Addition, values: Mapping[Tap, Tensor]) -> Written:
+        normed = tuple(values[Tap(norm, "output")] for norm, _ in addition.norms)
+        reads = None if addition.reads is None else values[addition.reads]
+        return Written.of(addition, values[addition.tap], normed, reads)

@@ -1,0 +1,232 @@
+"""The parts of a residual stream: what the embedding, each block, head and neuron adds to it.
+
+A part's contribution is what is added, after the norms and factors behind it. A norm's scale is
+frozen at its value for each token; then heads and neurons add up too. Biases are parts of their
+own. All sums are float32, whatever the model's type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from projector.errors import UserError
+from projector.model.architecture.stream.records import Addition, FrozenPath
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One term of the sum.
+
+    Attributes:
+        name: "embedding", "position", "L3 attention", "L3 H5", "L3 MLP", "L3 MLP bias" and so on.
+        kind: "embedding", "attention", "head", "mlp" or "bias".
+        layer: None for what goes before the first block.
+        values: (T, H) float32.
+    """
+
+    name: str
+    kind: str
+    layer: int | None
+    head: int | None
+    values: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingContributions:
+    """What the first block reads, as parts.
+
+    Attributes:
+        parts: they sum to ``stream``.
+        stream: (T, H) float32, the first block's input.
+    """
+
+    parts: tuple[Part, ...]
+    stream: Tensor
+
+    def take(self, rows: Tensor) -> EmbeddingContributions:
+        """The same of some tokens, (P,) int64."""
+        at = rows.to(self.stream.device)
+        parts = tuple(replace(part, values=part.values[at]) for part in self.parts)
+        return EmbeddingContributions(parts, self.stream[at])
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What one sublayer added to the stream.
+
+    Attributes:
+        values: (T, H) float32, without biases.
+        bias: (T, H) float32, what its biases add, those of norms included; None for none.
+        path: from its output projection to the stream.
+        reads: (T, n) in the model's type: what the output projection read, heads side by side or
+            neurons; None where it is no single matrix.
+    """
+
+    addition: Addition
+    path: FrozenPath
+    values: Tensor
+    bias: Tensor | None
+    reads: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        addition: Addition,
+        tapped: Tensor,
+        normed: tuple[Tensor, ...],
+        reads: Tensor | None,
+    ) -> Written:
+        """From what was tapped and what the norms gave, (T, H) each."""
+        tapped = tapped.float()
+        path = addition.freeze(tapped, normed)
+        own = addition.bias()
+        values = path.apply(tapped if own is None else tapped - own.to(tapped))
+        bias = path.bias(None if own is None else own.to(tapped))
+        return cls(addition, path, values, None if bias is None else bias.expand_as(values), reads)
+
+    def terms(self) -> list[Tensor]:
+        """What sums to all that is added: the values, and the bias if there is one."""
+        return [self.values] if self.bias is None else [self.values, self.bias]
+
+    def project_slices(self, directions: Tensor, n_slices: int) -> Tensor:
+        """How much each of ``n_slices`` equal slices of what was read adds along ``directions``.
+
+        Args:
+            directions: (D, H).
+
+        Returns:
+            (T, n_slices, D) float32. Costs T · n · D products, for no slice's vector is made.
+        """
+        reads, weight = self._read(), self.addition.weight()
+        pulled = self.path.pull(directions.to(weight)) @ weight
+        sliced = pulled.reshape(len(directions), n_slices, -1).permute(1, 2, 0)
+        given = reads.float().reshape(len(reads), n_slices, -1).transpose(0, 1) @ sliced
+        scale = self.path.scale()
+        return (given if scale is None else given * scale).transpose(0, 1)
+
+    def _read(self) -> Tensor:
+        if self.reads is None:
+            raise UserError("no single matrix writes this to the stream, so it has no parts")
+        return self.reads
+
+    def take(self, rows: Tensor) -> Written:
+        """The same of some tokens, (P,) int64."""
+        chosen = [
+            None if each is None else each[rows.to(each.device)]
+            for each in (self.values, self.bias, self.reads)
+        ]
+        assert chosen[0] is not None
+        return Written(self.addition, self.path.take(rows), chosen[0], chosen[1], chosen[2])
+
+
+@dataclass(frozen=True, eq=False)
+class BlockContributions:
+    """What one block read and added; T tokens, H wide, float32.
+
+    Attributes:
+        pre: (T, H), the stream that it starts from.
+        mid: (T, H), between attention and MLP; None where both read the same stream.
+        post: (T, H), the stream after its last sum: what it gives, or, where a norm stands behind
+            that sum as in BERT, what this norm reads.
+        attention_written: what its attention added; None where it has none. Its ``reads`` are the
+            heads side by side.
+        mlp_written: likewise of the MLP, whose ``reads`` are the neurons.
+    """
+
+    layer: int
+    pre: Tensor
+    mid: Tensor | None
+    post: Tensor
+    attention_written: Written | None
+    mlp_written: Written | None
+    n_heads: int | None
+
+    @property
+    def attention(self) -> Tensor | None:
+        """(T, H), what attention adds, without its biases."""
+        return None if self.attention_written is None else self.attention_written.values
+
+    @property
+    def attention_bias(self) -> Tensor | None:
+        return None if self.attention_written is None else self.attention_written.bias
+
+    @property
+    def mlp(self) -> Tensor | None:
+        """(T, H), what the MLP or mixture of experts adds, without its biases."""
+        return None if self.mlp_written is None else self.mlp_written.values
+
+    @property
+    def mlp_bias(self) -> Tensor | None:
+        return None if self.mlp_written is None else self.mlp_written.bias
+
+    def heads(self) -> Tensor:
+        """(T, n_heads, H): what each head adds; the sum over heads is ``attention``.
+
+        Raises:
+            UserError: if the block has no heads that can be told from each other.
+        """
+        written, n_heads = self._heads()
+        reads, weight = written._read(), written.addition.weight()
+        z = reads.float().reshape(len(reads), n_heads, -1).transpose(0, 1)
+        by_head = weight.reshape(len(weight), n_heads, -1).permute(1, 2, 0)
+        return written.path.apply(z @ by_head).transpose(0, 1)
+
+    def project_heads(self, directions: Tensor) -> Tensor:
+        """(T, n_heads, D): what each head adds along ``directions`` (D, H), as inner products.
+
+        Raises:
+            UserError: if the block has no heads that can be told from each other.
+        """
+        written, n_heads = self._heads()
+        return written.project_slices(directions, n_heads)
+
+    def project_neurons(self, directions: Tensor) -> Tensor:
+        """(T, N, D): what each MLP neuron adds along ``directions`` (D, H), as inner products.
+
+        Raises:
+            UserError: if the block's MLP has no neurons that are computed for every token.
+        """
+        written = self.mlp_written
+        if written is None or written.reads is None:
+            raise UserError(f"no neurons of layer {self.layer} write to the stream for every token")
+        return written.project_slices(directions, written.reads.shape[-1])
+
+    def parts(self, *, by_head: bool = False) -> list[Part]:
+        """The block's terms of the sum; each head by itself if ``by_head``."""
+        layer = self.layer
+        found: list[Part] = []
+        if by_head and self.attention is not None and self.n_heads is not None:
+            for head, values in enumerate(self.heads().unbind(1)):
+                found.append(Part(f"L{layer} H{head}", "head", layer, head, values))
+        elif self.attention is not None:
+            found.append(Part(f"L{layer} attention", "attention", layer, None, self.attention))
+        for name, kind, values in (
+            ("attention bias", "bias", self.attention_bias),
+            ("MLP", "mlp", self.mlp),
+            ("MLP bias", "bias", self.mlp_bias),
+        ):
+            if values is not None:
+                found.append(Part(f"L{layer} {name}", kind, layer, None, values))
+        return found
+
+    def take(self, rows: Tensor, *, neurons: bool = True) -> BlockContributions:
+        """The same of some tokens, (P,) int64; without the neurons unless they are wanted."""
+        attention, mlp = self.attention_written, self.mlp_written
+        if mlp is not None and not neurons:
+            mlp = replace(mlp, reads=None)
+        return replace(
+            self,
+            pre=self.pre[rows.to(self.pre.device)],
+            mid=None if self.mid is None else self.mid[rows.to(self.mid.device)],
+            post=self.post[rows.to(self.post.device)],
+            attention_written=None if attention is None else attention.take(rows),
+            mlp_written=None if mlp is None else mlp.take(rows),
+        )
+
+    def _heads(self) -> tuple[Written, int]:
+        written = self.attention_written
+        if written is None or written.reads is None or self.n_heads is None:
+            raise UserError(f"the attention of layer {self.layer} has no heads that can be split")
+        return written, self.n_heads
