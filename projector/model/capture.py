@@ -121,19 +121,22 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
+    def filled(self, tensor: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What a module is to be called with, ``tensor`` in the first tensor's place."""
+
+        def fill(value: Any) -> Any:
+            return tensor if value is _FIRST_TENSOR else value
+
+        return tuple(map(fill, self.args)), {k: fill(v) for k, v in self.kwargs.items()}
+
     def again(self, module: nn.Module, tensor: Tensor) -> Tensor:
         """Call a module with ``tensor`` in the first tensor's place; the first tensor it gives.
 
         Raises:
             TypeError: if it gives none.
         """
-
-        def fill(value: Any) -> Any:
-            return tensor if value is _FIRST_TENSOR else value
-
-        given = _first_tensor(
-            module(*map(fill, self.args), **{k: fill(v) for k, v in self.kwargs.items()})
-        )
+        args, kwargs = self.filled(tensor)
+        given = _first_tensor(module(*args, **kwargs))
         if given is None:
             raise TypeError(f"{type(module).__name__} gives no tensor")
         return given
@@ -154,13 +157,9 @@ def record_calls(
             first = _first_tensor((*args, *kwargs.values()))
             if first is None:
                 raise TypeError(f"no tensor is given to {type(module).__name__}")
-
-            def blank(value: Any) -> Any:
-                return _FIRST_TENSOR if value is first else None if _is_cache(value) else value
-
             if not first_given:
                 first_given.append(first.detach().clone())
-            calls[key] = Call(tuple(map(blank, args)), {k: blank(v) for k, v in kwargs.items()})
+            calls[key] = _call_of(args, kwargs, first)
 
         return record
 
@@ -171,6 +170,48 @@ def record_calls(
         with torch.no_grad():
             model(**inputs)
     return calls, first_given[0]
+
+
+@contextmanager
+def watch_calls(
+    modules: Mapping[Key, nn.Module], consume: Callable[[Key, Call, Tensor, Any], None]
+) -> Iterator[None]:
+    """Call ``consume(key, call, first, output)`` each time one of ``modules`` was called.
+
+    ``first`` is the first tensor that it was given, ``call`` all else that it was called with, and
+    ``output`` whatever it gave; nothing is kept here. A consumer may call the module again: it is
+    told of no call that it makes itself.
+    """
+    is_consuming = False
+
+    def hook(key: Key) -> Callable[..., None]:
+        def read(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        ) -> None:
+            nonlocal is_consuming
+            first = _first_tensor((*args, *kwargs.values()))
+            if is_consuming or first is None:
+                return
+            is_consuming = True
+            try:
+                consume(key, _call_of(args, kwargs, first), first, output)
+            finally:
+                is_consuming = False
+
+        return read
+
+    with ExitStack() as hooks:
+        for key, module in modules.items():
+            handle = module.register_forward_hook(hook(key), with_kwargs=True)
+            hooks.callback(handle.remove)
+        yield
+
+
+def _call_of(args: tuple[Any, ...], kwargs: dict[str, Any], first: Tensor) -> Call:
+    def blank(value: Any) -> Any:
+        return _FIRST_TENSOR if value is first else None if _is_cache(value) else value
+
+    return Call(tuple(map(blank, args)), {k: blank(v) for k, v in kwargs.items()})
 
 
 def _is_cache(value: Any) -> bool:

@@ -9,6 +9,8 @@ import torch
 
 from projector.corpus.pieces import Pieces
 from projector.model.architecture.finding import find_architecture
+from projector.model.architecture.stream.attention import HeadWeights, find_attentions
+from projector.model.architecture.stream.patterns import PatternTaps, find_patterns
 from projector.model.architecture.stream.readout import Readout, find_readout
 from projector.model.architecture.stream.writers import find_stream
 from projector.model.loading import LoadedModel, input_device, load_model
@@ -54,6 +56,16 @@ class Subject:
         """What the model takes for one sequence: ids and mask, (1, T) each, on its device."""
         tensor = torch.tensor([ids], device=input_device(self.loaded.model))
         return {"input_ids": tensor, "attention_mask": torch.ones_like(tensor)}
+
+    @cached_property
+    def patterns(self) -> PatternTaps:
+        """Where the attention pattern of each block is read."""
+        return find_patterns(self.model, self.architecture)
+
+    @cached_property
+    def attentions(self) -> dict[int, HeadWeights | str]:
+        """The heads of each block, or why they can't be taken apart."""
+        return find_attentions(self.model, self.architecture, taps=self.patterns)
 
     def pieces(self, ids: list[int] | None = None) -> Pieces:
         """The text of tokens; of the whole vocabulary where none are named."""

@@ -1,0 +1,199 @@
+"""Attention patterns: which module gives a block's, and all of them streamed, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projector.errors import UserError
+from projector.model.architecture.records import Architecture
+from projector.model.architecture.trial import one_line
+from projector.model.capture import Call, evaluating, watch_calls
+from projector.model.context import input_embedding
+
+# Neither is likely to be a count of heads, and they differ.
+_N_SEQUENCES, _N_TOKENS = 3, 7
+
+
+@dataclass(frozen=True)
+class PatternTap:
+    """The module whose output holds a block's attention probabilities, and where in it."""
+
+    module: nn.Module
+    index: int
+    n_heads: int
+
+    def read(self, output: Any) -> Tensor:
+        """The probabilities, (B, A, T, T), from what the module gave.
+
+        Raises:
+            UserError: if it gave none.
+        """
+        pattern = output[self.index] if len(output) > self.index else None
+        if not isinstance(pattern, Tensor):
+            raise UserError(f"{type(self.module).__name__} gave no attention pattern")
+        return pattern
+
+
+@dataclass(frozen=True)
+class PatternTaps:
+    """Where the patterns of each block are read; of a block without, why it has none.
+
+    ``needs_asking`` tells whether the model computes them only when it is told to give them all.
+    """
+
+    blocks: tuple[PatternTap | str, ...]
+    needs_asking: bool
+
+    def block(self, layer: int) -> PatternTap:
+        """Where a block's pattern is read.
+
+        Raises:
+            UserError: if it has none, with the reason.
+        """
+        found = self.blocks[layer]
+        if isinstance(found, str):
+            raise UserError(f"layer {layer} has no attention pattern: {found}")
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        """What the model is called with besides its inputs, so that the patterns pass."""
+        return {"output_attentions": True} if self.needs_asking else {}
+
+
+@contextmanager
+def eager_attention(model: nn.Module) -> Iterator[None]:
+    """Attention computed step by step while open, so that its probabilities exist as a tensor.
+
+    Fused kernels never hold them. The model's own settings are restored, even after an error.
+    """
+    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    before = [
+        (config, config._attn_implementation)
+        for config in configs.values()
+        if hasattr(config, "_attn_implementation")
+    ]
+    try:
+        for config, _ in before:
+            config._attn_implementation = "eager"
+        yield
+    finally:
+        for config, value in before:
+            # A config passes what it is set to on to its parts, which come after it.
+            config._attn_implementation = value
+
+
+@contextmanager
+def plain_run(model: nn.Module) -> Iterator[None]:
+    """No gradients, no dropout, and attention computed step by step while open."""
+    with torch.no_grad(), evaluating(model), eager_attention(model):
+        yield
+
+
+def find_patterns(model: nn.Module, architecture: Architecture) -> PatternTaps:
+    """Which module of each block gives its attention pattern, found from a run on a few tokens.
+
+    It is the innermost module whose output holds a tensor (B, A, T, T) of which every row is a
+    distribution. Costs one or two forward passes over 21 tokens.
+    """
+    quiet = _find(model, architecture, {})
+    if any(isinstance(tap, PatternTap) for tap in quiet):
+        return PatternTaps(tuple(quiet), needs_asking=False)
+    asked = _find(model, architecture, {"output_attentions": True})
+    return PatternTaps(tuple(asked), needs_asking=True)
+
+
+def _find(
+    model: nn.Module, architecture: Architecture, settings: Mapping[str, Any]
+) -> list[PatternTap | str]:
+    inputs = trial_inputs(model, _N_SEQUENCES, _N_TOKENS)
+    found: dict[int, PatternTap] = {}
+
+    def look(key: tuple[int, nn.Module], call: Call, first: Tensor, output: Any) -> None:
+        layer, module = key
+        if layer in found or not isinstance(output, (tuple, list)):
+            return
+        for index, value in enumerate(output):
+            if _is_pattern(value):
+                found[layer] = PatternTap(module, index, value.shape[1])
+                return
+
+    modules = {
+        (layer, module): module
+        for layer, block in enumerate(architecture.blocks)
+        for module in block.module.modules()
+        if next(module.children(), None) is not None
+    }
+    reason = f"no module of {type(model).__name__} gives its attention probabilities"
+    try:
+        with plain_run(model), watch_calls(modules, look):
+            model(**inputs, **settings)
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        reason = f"{type(model).__name__} can't be run with plain attention: {one_line(error)}"
+    none = "no attention was found in its blocks"
+    return [
+        none if block.attention_output is None else found.get(layer, reason)
+        for layer, block in enumerate(architecture.blocks)
+    ]
+
+
+def _is_pattern(value: Any) -> bool:
+    if not isinstance(value, Tensor) or value.ndim != 4 or not value.is_floating_point():
+        return False
+    if value.shape[0] != _N_SEQUENCES or value.shape[2:] != (_N_TOKENS, _N_TOKENS):
+        return False
+    sums = value.detach().float().sum(-1)
+    is_mix = bool((value >= 0).all())
+    return is_mix and bool(((sums - 1).abs() < 16 * torch.finfo(value.dtype).eps).all())
+
+
+def watch_patterns(
+    model: nn.Module,
+    architecture: Architecture,
+    inputs: Mapping[str, Any],
+    consume: Callable[[int, Tensor], None],
+    *,
+    taps: PatternTaps | None = None,
+    layers: Sequence[int] | None = None,
+) -> None:
+    """Run the model once and hand over each block's attention probabilities as they are computed.
+
+    The model's attention is computed step by step while this runs, without fused kernels, and set
+    back as it was, even after an error. Nothing is kept here: one layer's pattern is held at a
+    time, unless the model itself keeps them (:attr:`PatternTaps.needs_asking`).
+
+    Args:
+        inputs: what the model takes, ids and mask of (B, T).
+        consume: is given a layer's number and its pattern, (B, A, T, T) in the model's dtype: how
+            much each of A heads takes at position t (third axis) from position s (fourth axis).
+        taps: what :func:`find_patterns` gives, if it was called before.
+        layers: those to hand over; all by default.
+
+    Raises:
+        UserError: if one of the layers gives no pattern, with the reason.
+    """
+    taps = taps or find_patterns(model, architecture)
+    chosen = range(len(architecture.blocks)) if layers is None else layers
+    places = {layer: taps.block(layer) for layer in chosen}
+    modules = {layer: place.module for layer, place in places.items()}
+
+    def hand_over(layer: int, call: Call, first: Tensor, output: Any) -> None:
+        consume(layer, places[layer].read(output).detach())
+
+    with plain_run(model), watch_calls(modules, hand_over):
+        model(**inputs, **taps.settings())
+
+
+def trial_inputs(model: nn.Module, n_sequences: int, n_tokens: int) -> dict[str, Tensor]:
+    """Ids of some ordinary tokens and a mask that keeps them all, (B, T) each, on the model's
+    device."""
+    table: Any = input_embedding(model)
+    n_vocabulary, device = table.weight.shape[0], table.weight.device
+    ids = torch.arange(n_sequences * n_tokens, device=device) * 7 + 11
+    ids = (ids % n_vocabulary).reshape(n_sequences, n_tokens)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
