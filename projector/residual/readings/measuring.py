@@ -1,0 +1,127 @@
+"""What is measured of a lens' distribution over the vocabulary, a few positions at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from projector.model.architecture.stream.readout import Readout
+from projector.residual.readings.records import finite
+
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a lens says at c positions: (c,) each, and (c, n_top)."""
+
+    top_ids: Tensor
+    top_probabilities: Tensor
+    entropy: Tensor
+    probability: Tensor
+    rank: Tensor
+    kl: Tensor
+
+
+class Reader:
+    """Reads streams of c positions beside the model's own prediction there.
+
+    Holds three arrays (c, V): the final distribution, one lens' logits, and room to work.
+    """
+
+    def __init__(self, readout: Readout, final: Tensor, target: Tensor, n_top: int) -> None:
+        self._readout, self._n_top = readout, n_top
+        self._target = target.clamp(min=0)[:, None]
+        logits = self._logits(final)
+        self.final_probabilities = torch.empty_like(logits)
+        self._work = torch.empty_like(logits)
+        self.final = self._measure(logits, is_final=True)
+
+    def read(self, stream: Tensor) -> Chunk:
+        """What the lens says of a stream (c, H)."""
+        return self._measure(self._logits(stream), is_final=False)
+
+    def _logits(self, stream: Tensor) -> Tensor:
+        return self._readout.finish_(self._readout.raw(stream))
+
+    def _measure(self, logits: Tensor, *, is_final: bool) -> Chunk:
+        """Each line but the first few passes over (c, V) once."""
+        highest, top_ids = find_highest(logits, self._n_top)
+        # Near 0, sums over the vocabulary lose less.
+        logits.sub_(highest[:, :1])
+        target = logits.gather(1, self._target)
+        shares = self.final_probabilities if is_final else self._work
+        torch.softmax(logits, dim=-1, out=shares)
+        top_probabilities = shares.gather(1, top_ids)
+        log_sum = -top_probabilities[:, 0].log()
+        entropy = log_sum - torch.linalg.vecdot(shares, logits)
+        if is_final:
+            self._final_entropy, kl = entropy, torch.zeros_like(entropy)
+        else:
+            cross = log_sum - torch.linalg.vecdot(self.final_probabilities, logits)
+            # Rounding alone can make it negative.
+            kl = (cross - self._final_entropy).clamp_(min=0)
+        probability = (target[:, 0] - log_sum).exp()
+        torch.gt(logits, target, out=self._work)
+        rank = self._work.sum(dim=-1).long() + 1
+        return Chunk(top_ids, top_probabilities, entropy, probability, rank, kl)
+
+
+def find_highest(logits: Tensor, n_top: int) -> tuple[Tensor, Tensor]:
+    """The ``n_top`` highest of each row (c, V), the highest first, and where they are.
+
+    They are within the ``n_top`` columns of highest maxima, if the row is laid out as a table:
+    maxima are one quick pass, and a search over the whole row is several slow ones.
+    """
+    n_rows, width = logits.shape
+    n_columns = width // _BLOCK
+    if n_columns < 2 * n_top:
+        return logits.topk(n_top, dim=-1)
+    n_whole = n_columns * _BLOCK
+    maxima = logits[:, :n_whole].reshape(n_rows, _BLOCK, n_columns).amax(dim=1)
+    columns = maxima.topk(n_top, dim=-1).indices
+    step = torch.arange(_BLOCK, device=logits.device) * n_columns
+    candidates = (step[None, :, None] + columns[:, None]).reshape(n_rows, -1)
+    rest = torch.arange(n_whole, width, device=logits.device).expand(n_rows, -1)
+    candidates = torch.cat([candidates, rest], dim=1)
+    values, found = logits.gather(1, candidates).topk(n_top, dim=-1)
+    return values, candidates.gather(1, found)
+
+
+class Measured:
+    """What is kept of S readings at P positions, on the CPU; see :class:`Lens` for the arrays."""
+
+    def __init__(self, n_readings: int, n_positions: int, n_top: int, n_vocabulary: int) -> None:
+        shape = (n_readings, n_positions)
+        self.kl, self.entropy, self.probability = (torch.empty(shape) for _ in range(3))
+        self.rank = torch.empty(shape, dtype=torch.int64)
+        self.top_ids = torch.empty((*shape, n_top), dtype=torch.int64)
+        self.top_probabilities = torch.empty((*shape, n_top))
+        self._mean = torch.zeros(n_vocabulary, dtype=torch.float64)
+        self._entropy, self._n = 0.0, 0
+
+    def add(self, s: int, rows: slice, chunk: Chunk) -> None:
+        for name, values in vars(chunk).items():
+            getattr(self, name)[s, rows] = values.cpu()
+
+    def add_final(self, reader: Reader, is_counted: Tensor) -> None:
+        counted = is_counted.to(reader.final_probabilities.device)
+        weights = counted.to(reader.final_probabilities.dtype)
+        self._mean += (weights @ reader.final_probabilities).double().cpu()
+        self._entropy += float(reader.final.entropy[counted].double().sum())
+        self._n += int(counted.sum())
+
+    def baseline(self) -> float | None:
+        if self._n < 2:
+            return None
+        mean = self._mean / self._mean.sum()
+        entropy = -torch.special.xlogy(mean, mean).sum()
+        return finite((entropy - self._entropy / self._n).clamp(min=0))
+
+    def mark_last(self, following: list[int]) -> None:
+        """The prompt's last token has no next one."""
+        is_last = torch.tensor(following) < 0
+        self.probability[:, is_last] = torch.nan
+        self.rank[:, is_last] = 0

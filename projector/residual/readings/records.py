@@ -1,0 +1,206 @@
+"""What a lens says of a prompt: the records of its readings, rows and averages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projector.corpus.pieces import Pieces, readable
+from projector.residual.outliers import Outlier
+
+STREAMS = ("resid_pre", "resid_mid", "resid_post")
+
+
+@dataclass(frozen=True, order=True)
+class Reading:
+    """Where the stream is read: a layer, and a stream of :data:`STREAMS`."""
+
+    layer: int
+    stream: str
+
+    @property
+    def label(self) -> str:
+        """For a table's row: ``3 mid``."""
+        return f"{self.layer} {self.stream.removeprefix('resid_')}"
+
+
+@dataclass(frozen=True)
+class LensRow:
+    """What the lens says at one reading and position.
+
+    Attributes:
+        token: the token at the position, so that its signs can all be seen.
+        top: the tokens of the highest probability, with it, the highest first.
+        probability: of the prompt's next token; None at its last position.
+        rank: of the same token, 1 for the highest logit; None at the last position.
+        entropy: of the lens' distribution, in nats.
+        kl: KL(final ‖ lens), in nats: what is lost by taking the lens' distribution for the
+            model's own.
+    """
+
+    layer: int
+    stream: str
+    position: int
+    token: str
+    top: tuple[tuple[str, float], ...]
+    probability: float | None
+    rank: int | None
+    entropy: float | None
+    kl: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One reading, averaged over positions; those with outlying norms are left out.
+
+    Attributes:
+        kl: mean KL(final ‖ lens), in nats.
+        entropy: mean entropy, in nats.
+        loss: mean −log probability of the next token, in nats; None for a prompt of one token.
+        agreement: share of positions at which the lens' top token is the model's.
+    """
+
+    layer: int
+    stream: str
+    kl: float | None
+    entropy: float | None
+    loss: float | None
+    agreement: float
+
+
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """A prompt read at S readings and P positions.
+
+    Attributes:
+        model: its identifier.
+        lens: ``logit lens``, or ``tuned lens``.
+        ids: the prompt's T token ids.
+        positions: those that were read, ascending.
+        readings: in the order of the stream; the last is the model's own prediction.
+        kl, entropy, probability: (S, P) float32; NaN where there is none.
+        rank: (S, P) int64; 0 where there is none.
+        top_ids: (S, P, n_top) int64. top_probabilities: the same, float32.
+        baseline: mean KL(final ‖ mean final) over positions, in nats: what is lost by a guess that
+            is the same at every position, the best there is. None for fewer than two positions.
+        outliers: tokens with outlying norms, which averages leave out, by position.
+        missing: why there is no reading between attention and MLP; None where there is one.
+    """
+
+    model: str
+    lens: str
+    ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    readings: tuple[Reading, ...]
+    kl: Tensor
+    entropy: Tensor
+    probability: Tensor
+    rank: Tensor
+    top_ids: Tensor
+    top_probabilities: Tensor
+    baseline: float | None
+    outliers: tuple[Outlier, ...]
+    missing: str | None
+    pieces: Pieces
+
+    def text(self, token_id: int) -> str:
+        """A token of the prompt or of the tops, so that its signs can all be seen."""
+        return readable(self.pieces.text(token_id))
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """The prompt's tokens, all T of them."""
+        return tuple(self.text(i) for i in self.ids)
+
+    def top(self, reading: int, place: int) -> tuple[tuple[str, float], ...]:
+        """The highest tokens at a reading and a place among ``positions``, by their numbers."""
+        ids, shares = self.top_ids[reading, place], self.top_probabilities[reading, place]
+        return tuple((self.text(i), p) for i, p in zip(ids.tolist(), shares.tolist(), strict=True))
+
+    @property
+    def rows(self) -> Iterator[LensRow]:
+        """One a reading and position, made as they are asked for."""
+        for s, reading in enumerate(self.readings):
+            for k, position in enumerate(self.positions):
+                rank = int(self.rank[s, k])
+                yield LensRow(
+                    layer=reading.layer,
+                    stream=reading.stream,
+                    position=position,
+                    token=self.tokens[position],
+                    top=self.top(s, k),
+                    probability=finite(self.probability[s, k]),
+                    rank=rank or None,
+                    entropy=finite(self.entropy[s, k]),
+                    kl=finite(self.kl[s, k]),
+                )
+
+    @cached_property
+    def counted(self) -> Tensor:
+        """(P,) bool: positions that averages are over; all of them where all are outliers."""
+        out = {each.position for each in self.outliers}
+        counted = torch.tensor([position not in out for position in self.positions])
+        return counted if bool(counted.any()) else torch.ones_like(counted)
+
+    @cached_property
+    def summaries(self) -> tuple[Summary, ...]:
+        """One a reading."""
+        same = self.top_ids[:, :, 0] == self.top_ids[-1:, :, 0]
+        loss = -self.probability.double().log()
+        return tuple(
+            Summary(
+                layer=reading.layer,
+                stream=reading.stream,
+                kl=_mean(self.kl[s][self.counted]),
+                entropy=_mean(self.entropy[s][self.counted]),
+                loss=_mean(loss[s][self.counted & ~self.probability[s].isnan()]),
+                agreement=float(same[s][self.counted].double().mean()),
+            )
+            for s, reading in enumerate(self.readings)
+        )
+
+    def settled(self, place: int = -1) -> Reading:
+        """The first reading from which on the model's own top token stays the lens' top token.
+
+        Args:
+            place: among ``positions``.
+        """
+        tops = self.top_ids[:, place, 0].tolist()
+        first = len(tops) - 1
+        while first and tops[first - 1] == tops[-1]:
+            first -= 1
+        return self.readings[first]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "model": self.model,
+            "lens": self.lens,
+            "token_ids": list(self.ids),
+            "tokens": list(self.tokens),
+            "summaries": [vars(each) for each in self.summaries],
+            "baseline_kl": self.baseline,
+            "settled": [
+                {"position": position, **vars(self.settled(k))}
+                for k, position in enumerate(self.positions)
+            ],
+            "outliers": [each.as_dict() for each in self.outliers],
+            "missing": self.missing,
+            "rows": [vars(row) | {"top": [list(each) for each in row.top]} for row in self.rows],
+        }
+
+
+def finite(value: Tensor) -> float | None:
+    """A number; None where it is none that JSON can hold."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _mean(values: Tensor) -> float | None:
+    return finite(values.double().mean()) if len(values) else None
