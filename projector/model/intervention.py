@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from projector.errors import UserError
+from projector.model.architecture.stream.records import BlockStream
 from projector.model.capture import Tap
 
 
@@ -37,6 +39,42 @@ class Replacement:
         """Zero ablation of some neurons."""
         chosen = torch.as_tensor(neurons, dtype=torch.int64)
         return cls(tap, chosen, torch.zeros(len(chosen)))
+
+    @classmethod
+    def heads(
+        cls, block: BlockStream, heads: Sequence[int], values: Tensor | None = None
+    ) -> Replacement:
+        """Ablation of attention heads: their slices of what the output projection reads.
+
+        Args:
+            block: the layer's; see :attr:`projector.residual.subject.Subject.layout`.
+            heads: their numbers; one named twice counts once.
+            values: (n_heads · d_head,), what stands in for all heads, of which the chosen ones'
+                slices are taken: the mean over a corpus for mean ablation; None for zeros.
+
+        Raises:
+            UserError: if the layer has no such head, or none that can be split.
+            ValueError: if there is not one value for each coordinate of the heads.
+        """
+        attention, n_heads = block.attention, block.n_heads
+        if attention is None or attention.reads is None or attention.matrix is None or not n_heads:
+            why = block.reason or "no attention that can be split into heads was found"
+            raise UserError(f"this layer has no heads: {why}", setting="heads", value=list(heads))
+        width = attention.matrix.n_inputs
+        for head in heads:
+            if not 0 <= head < n_heads:
+                raise UserError(
+                    f"this layer has no head {head}: it has heads 0 to {n_heads - 1}",
+                    setting="heads",
+                    value=head,
+                )
+        if values is not None and values.shape != (width,):
+            raise ValueError(f"{tuple(values.shape)} values for heads of {width:,} coordinates")
+        every = torch.arange(width).reshape(n_heads, -1)
+        chosen = every[sorted(set(heads))].reshape(-1)
+        if values is None:
+            return cls.zero(attention.reads, chosen)
+        return cls(attention.reads, chosen, values[chosen.to(values.device)])
 
 
 @contextmanager

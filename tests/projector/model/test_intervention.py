@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.weights import read_weights
 from projector.model.capture import Tap, collect
 from projector.model.intervention import Replacement, intervene
-from tests.families import FAMILIES, build
+from tests.families import FAMILIES, build, subject_of
 
 NEURONS = torch.tensor([3, 17, 30])
 IDS = torch.tensor([[5, 9, 2, 11, 7], [4, 4, 8, 1, 3]])
@@ -124,3 +125,44 @@ def test_what_the_model_uses_elsewhere_is_not_changed() -> None:
     assert one.sum() == 4
     assert two.sum() == 8
     assert x.sum() == 8
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma2", "gpt_neox"])
+def test_ablated_heads_add_nothing(family: str) -> None:
+    """The logits are those of a model whose output projection has zeros for these heads."""
+    subject = subject_of(family)
+    inputs = subject.inputs([5, 9, 2, 7])
+    stream = subject.layout.blocks[1]
+    assert stream.attention is not None
+    assert stream.attention.matrix is not None
+    n_inputs = stream.attention.matrix.n_inputs
+    weight = stream.attention.matrix.module.weight
+    untouched = subject.model(**inputs).logits
+    with intervene([Replacement.heads(stream, [1, 3, 3])]):
+        given = subject.model(**inputs).logits
+    with torch.no_grad():
+        kept = weight.clone()
+        for head in (1, 3):
+            weight[:, head * n_inputs // 4 : (head + 1) * n_inputs // 4] = 0
+        expected = subject.model(**inputs).logits
+        weight.copy_(kept)
+    assert torch.allclose(given, expected, atol=1e-5)
+    assert not torch.allclose(given, untouched, atol=1e-3)
+
+
+def test_heads_take_their_slice_of_the_values() -> None:
+    stream = subject_of("llama").layout.blocks[0]
+    means = torch.arange(24.0)
+    replacement = Replacement.heads(stream, [2], means)
+    assert replacement.neurons.tolist() == [12, 13, 14, 15, 16, 17]
+    assert replacement.values.tolist() == [12, 13, 14, 15, 16, 17]
+    with pytest.raises(ValueError, match="values"):
+        Replacement.heads(stream, [2], means[:3])
+
+
+@pytest.mark.parametrize("head", [-1, 4])
+def test_a_head_that_is_not_there_is_named(head: int) -> None:
+    stream = subject_of("llama").layout.blocks[0]
+    with pytest.raises(UserError) as raised:
+        Replacement.heads(stream, [0, head])
+    assert (raised.value.setting, raised.value.value) == ("heads", head)
