@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from projector.errors import UserError
 from projector.model.architecture.records import Architecture
+from projector.model.architecture.stream.norms import NormForm
 from projector.model.architecture.trial import is_matrix
 from projector.model.capture import Tap, capture, evaluating
 from projector.model.context import input_embedding
@@ -56,7 +57,7 @@ class Readout:
     """
 
     norm: nn.Module | None
-    form: Any
+    form: NormForm | None
     between: tuple[nn.Module, ...]
     head: nn.Module
     input_axis: int
@@ -198,7 +199,7 @@ def find_readout(model: nn.Module, architecture: Architecture) -> Readout:
             norm = None
         readout = Readout(
             norm=norm,
-            form=_form_of(norm, stream.shape[-1]),
+            form=None if norm is None else NormForm.of(norm, stream.shape[-1]),
             between=tuple(between[norm is not None :]),
             head=head,
             input_axis=_input_axis(head, passed),
@@ -214,10 +215,6 @@ def find_readout(model: nn.Module, architecture: Architecture) -> Readout:
                 "it does behind its last block is not known here"
             )
     return readout
-
-
-def _form_of(norm: nn.Module | None, width: int) -> Any:
-    return None
 
 
 def _without_head(name: str, reason: str) -> UserError:

@@ -119,6 +119,7 @@ def test_gives_the_logits_of_every_decoder(family: str) -> None:
     found = _check(model)
     assert found.head is model.get_output_embeddings()
     assert found.norm is not None
+    assert found.form is not None
 
 
 @pytest.mark.parametrize("name", sorted(SCALED))
