@@ -9,14 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from projector.errors import UserError
-from projector.model.architecture.stream.records import BlockStream
 from projector.model.capture import Tap
+
+
+class SplitsIntoHeads(Protocol):
+    """A layer whose attention may split into heads, as the architecture tells it."""
+
+    @property
+    def heads_tap(self) -> Tap | None:
+        """Where the heads lie side by side; None where they can't be split."""
+
+    @property
+    def heads_width(self) -> int:
+        """How many coordinates pass there."""
+
+    @property
+    def n_heads(self) -> int | None: ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why nothing is known of this layer's attention."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +60,7 @@ class Replacement:
 
     @classmethod
     def heads(
-        cls, block: BlockStream, heads: Sequence[int], values: Tensor | None = None
+        cls, block: SplitsIntoHeads, heads: Sequence[int], values: Tensor | None = None
     ) -> Replacement:
         """Ablation of attention heads: their slices of what the output projection reads.
 
@@ -56,11 +74,10 @@ class Replacement:
             UserError: if the layer has no such head, or none that can be split.
             ValueError: if there is not one value for each coordinate of the heads.
         """
-        attention, n_heads = block.attention, block.n_heads
-        if attention is None or attention.reads is None or attention.matrix is None or not n_heads:
+        tap, n_heads, width = block.heads_tap, block.n_heads, block.heads_width
+        if tap is None or n_heads is None:
             why = block.reason or "no attention that can be split into heads was found"
             raise UserError(f"this layer has no heads: {why}", setting="heads", value=list(heads))
-        width = attention.matrix.n_inputs
         for head in heads:
             if not 0 <= head < n_heads:
                 raise UserError(
@@ -73,8 +90,8 @@ class Replacement:
         every = torch.arange(width).reshape(n_heads, -1)
         chosen = every[sorted(set(heads))].reshape(-1)
         if values is None:
-            return cls.zero(attention.reads, chosen)
-        return cls(attention.reads, chosen, values[chosen.to(values.device)])
+            return cls.zero(tap, chosen)
+        return cls(tap, chosen, values[chosen.to(values.device)])
 
 
 @contextmanager

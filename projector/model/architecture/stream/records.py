@@ -159,6 +159,17 @@ class BlockStream:
         """Whether there is a stream between attention and MLP."""
         return len(self.sums) == 2
 
+    @property
+    def heads_tap(self) -> Tap | None:
+        """Where the heads lie side by side; None where they can't be split."""
+        return None if self.attention is None or not self.n_heads else self.attention.reads
+
+    @property
+    def heads_width(self) -> int:
+        """How many coordinates the heads have together; 0 where they can't be split."""
+        matrix = None if self.attention is None else self.attention.matrix
+        return 0 if matrix is None else matrix.n_inputs
+
     def is_running(self, module: nn.Module) -> bool:
         """Whether the sums lead from what ``module``, the block, takes to what it gives."""
         taps = [Tap(module, "input"), *(each.end for each in self.sums)]
