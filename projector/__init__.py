@@ -11,17 +11,31 @@ if TYPE_CHECKING:
     from projector.naming.search import search
     from projector.projection.projection import Projection
     from projector.projection.relaying import add_layout, relayout
+    from projector.residual.flow.stream import stream
+    from projector.residual.neuron import neuron
 
-__all__ = ["Projection", "UserError", "add_layout", "fit", "place", "relayout", "search"]
+__all__ = [
+    "Projection",
+    "UserError",
+    "add_layout",
+    "fit",
+    "neuron",
+    "place",
+    "relayout",
+    "search",
+    "stream",
+]
 
 _HOMES = {
     "Projection": "projector.projection.projection",
     "UserError": "projector.errors",
     "add_layout": "projector.projection.relaying",
     "fit": "projector.fitting.pipeline",
+    "neuron": "projector.residual.neuron",
     "place": "projector.layouts.solving",
     "relayout": "projector.projection.relaying",
     "search": "projector.naming.search",
+    "stream": "projector.residual.flow.stream",
 }
 
 

@@ -11,6 +11,7 @@ from projector.corpus.pieces import Pieces
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.attention import HeadWeights, find_attentions
 from projector.model.architecture.stream.patterns import PatternTaps, find_patterns
+from projector.model.architecture.stream.readers import find_reads
 from projector.model.architecture.stream.readout import Readout, find_readout
 from projector.model.architecture.stream.writers import find_stream
 from projector.model.loading import LoadedModel, input_device, load_model
@@ -18,6 +19,7 @@ from projector.model.prompting import encode
 
 if TYPE_CHECKING:
     from projector.model.architecture.records import Architecture
+    from projector.model.architecture.stream.readers import BlockReads
     from projector.model.architecture.stream.records import StreamLayout
 
 
@@ -47,6 +49,11 @@ class Subject:
     def layout(self) -> StreamLayout:
         """How it writes to its residual stream; see :func:`find_stream` for what it raises."""
         return find_stream(self.model, self.architecture)
+
+    @cached_property
+    def reads(self) -> tuple[BlockReads, ...]:
+        """How each block's MLP reads the stream; see :func:`find_reads`."""
+        return find_reads(self.model, self.architecture)
 
     def encode(self, text: str, *, as_chat: bool = False) -> list[int]:
         """Token ids of a prompt; see :func:`projector.model.prompting.encode`."""

@@ -1,0 +1,1 @@
+"""How the residual stream grows over the layers."""

@@ -1,0 +1,207 @@
+"""Everything ``projector stream`` tells of a model on a prompt or a corpus."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from projector.corpus.batches import Corpus
+from projector.corpus.sources import read_documents
+from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
+from projector.errors import SettingError, UserError, check_least, named
+from projector.model.context import find_context, input_embedding
+from projector.progress import Progress, Silent
+from projector.residual.bigrams.paths import (
+    N_SHUFFLES,
+    AloneToken,
+    ZeroLayer,
+    predict_alone,
+    score_zero_layer,
+)
+from projector.residual.flow.measuring import (
+    N_DRAWS,
+    batch_size_for,
+    measure_flow,
+    prompt_batch,
+)
+from projector.residual.flow.records import Flow
+from projector.residual.subject import Subject
+
+MAX_TOKENS = 20_000
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How a model's stream grows, and what it predicts without attention.
+
+    Attributes:
+        model: its name.
+        text: the prompt's tokens, in order; None of a corpus.
+        corpus: the corpus' name; None of a prompt.
+        corpus_sha256: hash of its documents.
+        notes: what was drawn or cut of the corpus; for people.
+        zero_layer: of a corpus; None of a prompt, or where ``zero_layer_reason`` says why.
+        alone: of a prompt: what each of its tokens predicts alone; empty where that can't be.
+        zero_layer_reason: why the model has no zero-layer paths to logits; None where it has.
+    """
+
+    model: str
+    text: tuple[str, ...] | None
+    corpus: str | None
+    corpus_sha256: str | None
+    notes: tuple[str, ...]
+    flow: Flow
+    zero_layer: ZeroLayer | None
+    alone: tuple[AloneToken, ...]
+    zero_layer_reason: str | None
+
+    @property
+    def additivity_error(self) -> float:
+        """The largest relative error of any sum; see :class:`Flow`."""
+        return self.flow.additivity_error
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return asdict(self) | {"additivity_error": self.additivity_error}
+
+
+def check_text(prompt: str | None, corpus: str | None) -> None:
+    """Raise a UserError unless there is either a prompt or a corpus, and it can be opened."""
+    if (prompt is None) == (corpus is None):
+        both = f"{named('prompt')} or {named('corpus')}"
+        problem = "no text is given" if prompt is None else "two texts are given"
+        raise UserError(f"{problem}: give {both}, one of them", setting="prompt", value=prompt)
+    if corpus is not None:
+        # Files that are not there are told of before a model is loaded.
+        read_documents(corpus)
+
+
+def stream(
+    model: Subject | str,
+    *,
+    prompt: str | None = None,
+    corpus: str | None = None,
+    chat: bool = False,
+    max_tokens: int | None = MAX_TOKENS,
+    sequence_length: int | None = None,
+    leave_outliers_out: bool = False,
+    n_shuffles: int = N_SHUFFLES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Stream:
+    """How the stream grows over a prompt or a corpus, and its zero-layer paths.
+
+    Args:
+        model: a model's name, or a subject.
+        prompt: a text; or
+        corpus: see :func:`projector.corpus.sources.read_documents`.
+        chat: put the prompt through the model's chat template.
+        max_tokens: most tokens of the corpus; None for all.
+        sequence_length: tokens of the corpus that the model reads at once.
+        leave_outliers_out: take means without tokens of outlying norm.
+        n_shuffles: how often a corpus' second tokens are shuffled, for the control.
+
+    Raises:
+        UserError: for anything that can't be done, such as a model whose sums do not close.
+    """
+    check_text(prompt, corpus)
+    check_least("n_shuffles", n_shuffles, 1)
+    progress, subject = progress or Silent(), Subject.of(model)
+    options: dict[str, Any] = {"leave_outliers_out": leave_outliers_out, "seed": seed}
+    if prompt is not None:
+        return _of_prompt(subject, subject.encode(prompt, as_chat=chat), options)
+    assert corpus is not None
+    tokens = _read(subject, corpus, max_tokens, sequence_length, progress)
+    longest = int((tokens.starts[1:] - tokens.starts[:-1]).max())
+    batch_size = batch_size_for(subject, longest)
+    progress.begin("Running the model", tokens.n_sequences, "sequences")
+
+    def batches() -> Any:
+        for batch in tokens.batches(batch_size):
+            yield batch
+            progress.advance(len(batch.keep))
+
+    flow = measure_flow(subject, batches(), n_draws=N_DRAWS, **options)
+    progress.end()
+    zero_layer, reason = None, _why_no_logits(subject)
+    if reason is None:
+        zero_layer = score_zero_layer(
+            subject, tokens, n_shuffles=n_shuffles, seed=seed, progress=progress
+        )
+    return Stream(
+        model=subject.loaded.identifier,
+        text=None,
+        corpus=tokens.source,
+        corpus_sha256=tokens.sha256,
+        notes=tokens.notes,
+        flow=flow,
+        zero_layer=zero_layer,
+        alone=(),
+        zero_layer_reason=reason,
+    )
+
+
+def _of_prompt(subject: Subject, ids: list[int], options: dict[str, Any]) -> Stream:
+    reason = _why_no_logits(subject)
+    return Stream(
+        model=subject.loaded.identifier,
+        text=tuple(subject.pieces(ids).texts(ids)),
+        corpus=None,
+        corpus_sha256=None,
+        notes=(),
+        flow=measure_flow(subject, [prompt_batch(subject, ids)], **options),
+        zero_layer=None,
+        alone=() if reason is not None else predict_alone(subject, ids),
+        zero_layer_reason=reason,
+    )
+
+
+def _why_no_logits(subject: Subject) -> str | None:
+    try:
+        _ = subject.readout
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _read(
+    subject: Subject,
+    source: str,
+    max_tokens: int | None,
+    sequence_length: int | None,
+    progress: Progress,
+) -> Corpus:
+    """The tokens of a corpus.
+
+    Raises:
+        UserError: if it can't be read, or its tokens are none of this model's.
+    """
+    loaded = subject.loaded
+    most = find_context(loaded.model, loaded.tokenizer)
+    if sequence_length is not None and most is not None and sequence_length > most:
+        raise SettingError(
+            "sequence_length",
+            sequence_length,
+            "is more than this model takes",
+            f"give at most {most:,}",
+        )
+    is_causal = subject.architecture.is_causal
+    usual = min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
+    progress.begin("Reading the corpus", None, "documents")
+    tokens = read_corpus(
+        source,
+        loaded.tokenizer,
+        sequence_length=sequence_length if sequence_length is not None else usual,
+        max_tokens=max_tokens,
+        skip_first=int(is_causal),
+        packed=is_causal,
+        advance=progress.advance,
+    )
+    progress.end()
+    table: Any = input_embedding(loaded.model)
+    if int(tokens.ids.max()) >= table.weight.shape[0]:
+        raise UserError(
+            f"the tokenizer gives token {int(tokens.ids.max()):,}, and the model knows "
+            f"{table.weight.shape[0]:,}: they do not belong together"
+        )
+    return tokens

@@ -1,0 +1,366 @@
+"""What one MLP neuron reads from the stream and writes to it, by its weights alone.
+
+With the scale of a norm frozen, a neuron's input is a dot product with the stream: its input
+weights times the norm's weight are the direction that it reads. Its output weights, through
+whatever norm and factor the model puts behind the MLP, are the direction that it writes. Both are
+compared with the tokens' embeddings and unembeddings, and with the directions that neurons of later
+layers read (Geva et al. 2022, arXiv:2203.14680; Gurnee et al. 2024, arXiv:2401.12181).
+
+Every comparison has a control: the same weights with their coordinates shuffled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projector.errors import SettingError, UserError, check_least
+from projector.model.architecture.records import Mlp
+from projector.model.architecture.stream.norms import NormForm
+from projector.model.architecture.stream.readers import BlockReads
+from projector.model.architecture.weights import read_weights
+from projector.model.context import input_embedding
+from projector.residual.bigrams.alone import token_streams
+from projector.residual.subject import Subject
+
+N_TOP, N_SHUFFLES = 10, 20
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class TokenValue:
+    """A token and how much a neuron favours it; see :class:`FavouredTokens`."""
+
+    token: int
+    text: str
+    value: float
+
+
+@dataclass(frozen=True)
+class FavouredTokens:
+    """The tokens that weights of a neuron favour most, and least.
+
+    Attributes:
+        part: ``input``, ``gate``, ``up`` or ``output``.
+        most: largest value first.
+        least: smallest value first.
+        n_tokens: tokens that were compared.
+        shuffled_mean: mean over the shuffles of the largest |value| of any token.
+        shuffled_most: the largest of all shuffles.
+        n_beyond: tokens whose |value| is larger than that.
+    """
+
+    part: str
+    most: tuple[TokenValue, ...]
+    least: tuple[TokenValue, ...]
+    n_tokens: int
+    shuffled_mean: float
+    shuffled_most: float
+    n_beyond: int
+
+
+@dataclass(frozen=True)
+class Reader:
+    """An input of a neuron of a later layer, and its cosine with what is written, which is centred
+    where the norm before that layer's MLP centres."""
+
+    layer: int
+    neuron: int
+    part: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Readers:
+    """The inputs of later neurons that read what a neuron writes.
+
+    Attributes:
+        strongest: largest |cosine| first.
+        n_inputs: inputs that were compared; a gated neuron has two.
+        shuffled_mean: mean over the shuffles of the largest |cosine| of any input.
+        shuffled_most: the largest of all shuffles.
+        n_beyond: inputs whose |cosine| is larger than that.
+    """
+
+    strongest: tuple[Reader, ...]
+    n_inputs: int
+    shuffled_mean: float
+    shuffled_most: float
+    n_beyond: int
+
+
+@dataclass(frozen=True)
+class NeuronWeights:
+    """What a neuron reads and writes.
+
+    Attributes:
+        reads: one for each input of the neuron. A value is the cosine of the direction that the
+            input reads and the token's embedding, centred where the norm before the MLP centres.
+        writes: a value is what one unit of the neuron's activation adds to the token's logit, less
+            the mean over all tokens, with the final norm's scale taken as 1. None where the model
+            has no head for the next token; ``writes_reason`` says so.
+        readers: None in the last layer.
+        n_shuffles: how often weights were shuffled for each control.
+        notes: what was left out, and why; for people.
+    """
+
+    layer: int
+    neuron: int
+    n_neurons: int
+    gated: bool
+    reads: tuple[FavouredTokens, ...]
+    writes: FavouredTokens | None
+    writes_reason: str | None
+    readers: Readers | None
+    n_shuffles: int
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON holds of it."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def neuron_weights(
+    subject: Subject,
+    layer: int,
+    neuron: int,
+    *,
+    n_top: int = N_TOP,
+    n_shuffles: int = N_SHUFFLES,
+    seed: int = 0,
+) -> NeuronWeights:
+    """What a neuron of a layer's MLP reads and writes.
+
+    Costs products of the vocabulary and of all later input weights with 1 + ``n_shuffles`` vectors;
+    no forward pass behind the embedding.
+
+    Args:
+        n_top: how many tokens and later neurons are named.
+        n_shuffles: how many times weights are shuffled for the controls.
+
+    Raises:
+        SettingError: on ``layer``, ``neuron``, ``n_top`` or ``n_shuffles``, where there is no such.
+        UserError: if the layer has no MLP of its own, as in a mixture of experts, or it is not
+            known how it reads or writes the stream.
+    """
+    check_least("n_top", n_top, 1)
+    check_least("n_shuffles", n_shuffles, 1)
+    mlp = _checked(subject, layer, neuron)
+    weights = read_weights(mlp)
+    generator = torch.Generator().manual_seed(seed)
+    reads = subject.reads
+    names = _input_names(len(weights.inputs), mlp.gate)
+    favoured = []
+    for name, weight in zip(names, weights.inputs, strict=True):
+        read = _fold(weight[neuron].float(), reads[layer].mlp)
+        rows = _with_shuffles(read, n_shuffles, generator)
+        favoured.append(_read_tokens(subject, name, rows, reads[layer].mlp, n_top))
+    written = _written(subject, layer, weights.output[:, neuron].float())
+    rows = _with_shuffles(written, n_shuffles, generator)
+    writes, reason, notes = _write_tokens(subject, layer, rows, n_top)
+    return NeuronWeights(
+        layer=layer,
+        neuron=neuron,
+        n_neurons=mlp.n_neurons,
+        gated=len(weights.inputs) == 2,
+        reads=tuple(favoured),
+        writes=writes,
+        writes_reason=reason,
+        readers=_find_readers(subject, layer, rows, n_top),
+        n_shuffles=n_shuffles,
+        notes=notes,
+    )
+
+
+def neuron(model: Subject | str, layer: int, neuron: int, **options: int) -> NeuronWeights:
+    """What a neuron reads and writes; see :func:`neuron_weights` for its options.
+
+    Args:
+        model: a model's name, or a subject.
+    """
+    return neuron_weights(Subject.of(model), layer, neuron, **options)
+
+
+def _checked(subject: Subject, layer: int, neuron: int) -> Mlp:
+    """The MLP that has the neuron; raise a UserError where there is none."""
+    blocks = subject.architecture.blocks
+    if not 0 <= layer < len(blocks):
+        raise SettingError(
+            "layer", layer, "is no layer of this model", f"give 0 to {len(blocks) - 1}"
+        )
+    mlp = blocks[layer].mlp
+    if mlp is None:
+        reason = blocks[layer].missing.get("mlp_post", "it has no MLP")
+        raise UserError(
+            f"layer {layer} has no MLP neurons to look at: {reason}", setting="layer", value=layer
+        )
+    if not 0 <= neuron < mlp.n_neurons:
+        raise SettingError(
+            "neuron", neuron, f"is not in layer {layer}", f"give 0 to {mlp.n_neurons - 1:,}"
+        )
+    reason = subject.reads[layer].reason or (
+        subject.layout.blocks[layer].reason if subject.layout.blocks[layer].mlp is None else None
+    )
+    if reason is not None:
+        raise UserError(f"what neurons of layer {layer} read and write is not known: {reason}")
+    return mlp
+
+
+def _input_names(n_inputs: int, gate: int) -> tuple[str, ...]:
+    if n_inputs == 1:
+        return ("input",)
+    return ("gate", "up") if gate == 0 else ("up", "gate")
+
+
+def _fold(directions: Tensor, form: NormForm | None) -> Tensor:
+    """What is read of the stream before a norm, (…, H), by what reads ``directions`` behind it."""
+    return directions if form is None else form.pull(directions)
+
+
+def _push(direction: Tensor, form: NormForm | None) -> Tensor:
+    """A direction (…, H) of the stream behind a norm, its scale taken as 1."""
+    return direction if form is None else form.apply(direction, torch.ones_like(form.weight[:1]))
+
+
+def _centred(vectors: Tensor, form: NormForm | None) -> Tensor:
+    """What a norm lets through of vectors of the stream, (…, H): all but their mean, if any."""
+    if form is None or not form.centres:
+        return vectors
+    return vectors - vectors.mean(dim=-1, keepdim=True)
+
+
+def _through_block(direction: Tensor, reads: BlockReads) -> Tensor:
+    """A direction of the stream before a block, as it is behind it: the same, but in models whose
+    stream itself goes through the norms."""
+    return direction if reads.behind is None else _push(_push(direction, reads.mlp), reads.behind)
+
+
+def _written(subject: Subject, layer: int, output: Tensor) -> Tensor:
+    """(H,) float32: what a unit of activation adds to the stream, each norm's scale taken as 1."""
+    addition = subject.layout.blocks[layer].mlp
+    assert addition is not None
+    for _, form in addition.norms:
+        output = _push(output, form)
+    return _push(output * addition.factor, subject.reads[layer].behind)
+
+
+def _with_shuffles(direction: Tensor, n_shuffles: int, generator: torch.Generator) -> Tensor:
+    """(1 + n_shuffles, H): a direction, and the same with its coordinates in random orders."""
+    orders = [torch.randperm(len(direction), generator=generator) for _ in range(n_shuffles)]
+    return torch.stack([direction, *(direction[order.to(direction.device)] for order in orders)])
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of length 1; rows of nothing stay so."""
+    return torch.nn.functional.normalize(rows, dim=-1, eps=1e-30)
+
+
+def _read_tokens(
+    subject: Subject, part: str, rows: Tensor, form: NormForm | None, n_top: int
+) -> FavouredTokens:
+    """Tokens by the cosine between their embedding and what is read; ``rows`` (1 + S, H)."""
+    table: Any = input_embedding(subject.model)
+    n_tokens = min(table.weight.shape[0], len(subject.loaded.tokenizer))
+    directions = _unit(rows)
+    found = []
+    for chunk in torch.arange(n_tokens).split(_ROWS_AT_ONCE):
+        embedded = token_streams(subject, chunk).to(directions)
+        found.append((_unit(_centred(embedded, form)) @ directions.T).cpu())
+    return _favoured(subject, part, torch.cat(found), n_top)
+
+
+def _write_tokens(
+    subject: Subject, layer: int, rows: Tensor, n_top: int
+) -> tuple[FavouredTokens | None, str | None, tuple[str, ...]]:
+    """Tokens by what a unit of activation adds to their logits; why there are none; notes."""
+    try:
+        readout = subject.readout
+    except UserError as error:
+        return None, str(error), ()
+    notes: tuple[str, ...] = ()
+    for reads in subject.reads[layer + 1 :]:
+        rows = _through_block(rows, reads)
+    if readout.form is not None:
+        rows = _push(rows, readout.form)
+    elif readout.norm is not None:
+        notes = ("The final norm is not linear even with its scale fixed, so it was left out.",)
+    found = []
+    # A table of embeddings may have rows to spare, which no token has.
+    n_tokens = min(readout.n_vocabulary, len(subject.loaded.tokenizer))
+    for chunk in torch.arange(n_tokens).split(_ROWS_AT_ONCE):
+        unembedded = readout.unembedding(chunk).float()
+        found.append((unembedded @ rows.to(unembedded.device).T).cpu() * readout.scale)
+    values = torch.cat(found)
+    return _favoured(subject, "output", values - values.mean(dim=0), n_top), None, notes
+
+
+def _favoured(subject: Subject, part: str, values: Tensor, n_top: int) -> FavouredTokens:
+    """The tokens that stand out among ``values`` (V, 1 + S), of which the first column is real."""
+    real, shuffled = values[:, 0], values[:, 1:].abs().amax(dim=0)
+    n = min(n_top, len(real))
+    most, least = real.topk(n), real.topk(n, largest=False)
+    pieces = subject.pieces([*most.indices.tolist(), *least.indices.tolist()])
+
+    def tokens(top: Any) -> tuple[TokenValue, ...]:
+        found = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return tuple(TokenValue(i, pieces.text(i), value) for i, value in found)
+
+    return FavouredTokens(
+        part=part,
+        most=tokens(most),
+        least=tokens(least),
+        n_tokens=len(real),
+        shuffled_mean=float(shuffled.mean()),
+        shuffled_most=float(shuffled.max()),
+        n_beyond=int((real.abs() > shuffled.max()).sum()),
+    )
+
+
+def _later_inputs(subject: Subject, layer: int) -> Iterator[tuple[int, str, BlockReads, Tensor]]:
+    """Layer, input and its weights (N, H) of every MLP behind a layer."""
+    for k, block in enumerate(subject.architecture.blocks[layer + 1 :], layer + 1):
+        reads = subject.reads[k]
+        if block.mlp is None or reads.reason is not None:
+            continue
+        inputs = read_weights(block.mlp).inputs
+        for part, weight in zip(_input_names(len(inputs), block.mlp.gate), inputs, strict=True):
+            yield k, part, reads, weight
+
+
+def _find_readers(subject: Subject, layer: int, rows: Tensor, n_top: int) -> Readers | None:
+    """Inputs of later neurons by their cosine with what is written, ``rows`` (1 + S, H)."""
+    directions, at = rows, layer + 1
+    largest = torch.zeros(len(rows) - 1)
+    cosines: list[Tensor] = []
+    best: list[Reader] = []
+    for k, part, reads, weight in _later_inputs(subject, layer):
+        for between in subject.reads[at:k]:
+            directions = _through_block(directions, between)
+        at = k
+        units = _unit(_centred(directions, reads.mlp))
+        found = torch.cat(
+            [
+                (_unit(_fold(chunk.float(), reads.mlp)) @ units.to(chunk.device).T).cpu()
+                for chunk in weight.split(_ROWS_AT_ONCE)
+            ]
+        )
+        largest = torch.maximum(largest, found[:, 1:].abs().amax(dim=0))
+        cosines.append(found[:, 0])
+        top = found[:, 0].abs().topk(min(n_top, len(found))).indices.tolist()
+        best += [Reader(k, i, part, float(found[i, 0])) for i in top]
+    if not cosines:
+        return None
+    every = torch.cat(cosines)
+    best.sort(key=lambda reader: -abs(reader.cosine))
+    return Readers(
+        strongest=tuple(best[:n_top]),
+        n_inputs=len(every),
+        shuffled_mean=float(largest.mean()),
+        shuffled_most=float(largest.max()),
+        n_beyond=int((every.abs() > largest.max()).sum()),
+    )
