@@ -137,14 +137,14 @@ def compose_heads(
         for head in range(sizes[layer]):
             pairs += [(starts[layer] + head, below) for below in range(starts[layer])]
     if not blocks:
-        empty = torch.zeros(len(KINDS), 0)
-        return Compositions(
-            *[torch.zeros(0, 2, dtype=torch.int64)] * 2, empty, empty, empty, empty, n_random
-        )
-    found = [torch.cat([b[k].flatten(1) for b in blocks], 1) for k in range(4)]
+        nowhere, none = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(len(KINDS), 0)
+        return Compositions(nowhere, nowhere, none, none, none, none, n_random)
+    strength, mean, std, percentile = (
+        torch.cat([block[k].flatten(1) for block in blocks], 1) for k in range(4)
+    )
+    later, earlier = torch.tensor(pairs).T
     at = torch.tensor(names)
-    which = torch.tensor(pairs)
-    return Compositions(at[which[:, 1]], at[which[:, 0]], *found, n_random)
+    return Compositions(at[earlier], at[later], strength, mean, std, percentile, n_random)
 
 
 class _Null:

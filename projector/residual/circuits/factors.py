@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class Factors:
         """``(left @ right)ᵀ``."""
         return Factors(self.right.transpose(-1, -2), self.left.transpose(-1, -2))
 
-    def to(self, *args: torch.device | torch.dtype | str) -> Factors:
+    def to(self, *args: Any) -> Factors:
         """Both factors, on a device or of a type."""
         return Factors(self.left.to(*args), self.right.to(*args))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +36,11 @@ class TopPairs:
     scores: Tensor
     spread: float
     control: float
+
+    def with_ids(self, ids: Sequence[int]) -> TopPairs:
+        """The same, with the ids of the rows in place of their numbers."""
+        named = torch.tensor(ids)
+        return replace(self, from_ids=named[self.from_ids], to_ids=named[self.to_ids])
 
     def as_rows(self) -> list[dict[str, object]]:
         """One record a source or query token, for JSON."""

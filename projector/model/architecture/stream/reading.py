@@ -1,0 +1,150 @@
+"""What a part of a block reads of its stream: the stream through the block's own norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from projector.errors import UserError
+from projector.model.architecture.records import Architecture
+from projector.model.architecture.stream.norms import NormForm
+from projector.model.architecture.stream.records import FrozenPath
+from projector.model.capture import Tap, capture, evaluating
+from projector.model.context import input_embedding
+
+_N_TRIAL_TOKENS = 6
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The way from the stream to what matrices of a block read.
+
+    Attributes:
+        stream: the stream that is read, (…, H).
+        norms: what it goes through, in order; none where the stream is read as it is.
+        read: where what is read passes.
+    """
+
+    stream: Tap
+    norms: tuple[tuple[nn.Module, NormForm], ...]
+    read: Tap
+
+    def freeze(self, stream: Tensor, normed: tuple[Tensor, ...]) -> FrozenPath:
+        """The way as a linear map of each token.
+
+        Args:
+            stream: (T, H), what passed :attr:`stream`.
+            normed: (T, H) each, what each norm gave.
+        """
+        scales = []
+        for (_, form), given in zip(self.norms, normed, strict=True):
+            scales.append(form.scale(stream, given))
+            stream = given
+        return FrozenPath(tuple(form for _, form in self.norms), tuple(scales), 1.0)
+
+    @torch.no_grad()
+    def scaled(self, vectors: Tensor) -> Tensor:
+        """Vectors alone, each times the scale that the norms have for it.
+
+        Args:
+            vectors: (n, H) of the model's type, on its device.
+
+        Returns:
+            (n, H) float32: with weights of :meth:`fold` they give what the weights themselves give
+            of the normed vectors, biases aside.
+        """
+        given, normed = vectors, []
+        for module, _ in self.norms:
+            given = module(given[None])[0]
+            normed.append(given)
+        scale = self.freeze(vectors, tuple(normed)).scale()
+        return vectors.float() if scale is None else vectors.float() * scale
+
+    def fold(self, weights: Tensor) -> Tensor:
+        """Weights on what is read, (…, H), as float32 weights on the stream: all but scales and
+        biases."""
+        weights = weights.float()
+        for _, form in reversed(self.norms):
+            weights = form.pull(weights)
+        return weights
+
+
+def find_readings(
+    model: nn.Module,
+    architecture: Architecture,
+    read: Mapping[int, Tap],
+    streams: Mapping[int, Tap] | None = None,
+) -> dict[int, Reading | str]:
+    """How blocks read their stream, or why that is not known of a block.
+
+    What passes the block's modules in one short run is followed back from what is read to the
+    stream.
+
+    Args:
+        read: for each layer, where what is read passes.
+        streams: for each layer, the stream it is read of; the block's input by default.
+
+    Raises:
+        UserError: if the model names no table of its tokens.
+    """
+    table = getattr(input_embedding(model), "weight", None)
+    if not isinstance(table, Tensor):
+        raise UserError(f"{type(model).__name__} has no token embedding")
+    ids = (torch.arange(_N_TRIAL_TOKENS, device=table.device) * 7 + 11) % table.shape[0]
+    passed: dict[tuple[nn.Module, str], Tensor] = {}
+
+    def keep(key: tuple[nn.Module, str], tensor: Tensor) -> None:
+        passed[key] = torch.atleast_2d(tensor.detach()).flatten(0, -2).clone()
+
+    blocks = {layer: architecture.blocks[layer].module for layer in read}
+    bases = {
+        layer: Tap(block, "input") if streams is None else streams[layer]
+        for layer, block in blocks.items()
+    }
+    taps = {
+        (module, side): Tap(module, side)
+        for block in blocks.values()
+        for module in block.modules()
+        for side in ("input", "output")
+    }
+    with torch.no_grad(), evaluating(model), capture(taps, keep, skip_empty=True):
+        model(input_ids=ids[None], attention_mask=torch.ones_like(ids[None]))
+    found: dict[int, Reading | str] = {}
+    for layer, block in blocks.items():
+        target, base = passed[read[layer].module, read[layer].side], bases[layer]
+        norms = _follow_back(target, passed[base.module, base.side], block, passed)
+        found[layer] = (
+            Reading(base, norms, read[layer])
+            if norms is not None
+            else "more than norms lies between the stream and what is read of it"
+        )
+    return found
+
+
+def _follow_back(
+    target: Tensor,
+    stream: Tensor,
+    block: nn.Module,
+    passed: Mapping[tuple[nn.Module, str], Tensor],
+) -> tuple[tuple[nn.Module, NormForm], ...] | None:
+    """The norms that turn the stream to the target; None where others do."""
+    if _same(target, stream):
+        return ()
+    for module in block.modules():
+        given, taken = passed.get((module, "output")), passed.get((module, "input"))
+        if given is None or taken is None or not _same(given, target):
+            continue
+        if taken.shape != target.shape or _same(taken, target):
+            continue
+        form = NormForm.of(module, target.shape[-1])
+        before = None if form is None else _follow_back(taken, stream, block, passed)
+        if form is not None and before is not None:
+            return (*before, (module, form))
+    return None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a, b))

@@ -1,0 +1,377 @@
+"""What each head passes on to a logit, by the parts of what it reads.
+
+A head at position p adds ⟨u, f(W_O Σ_s A[p, s] (W_V n(x_s) + b_V))⟩ to the logit of a token, where
+u is what the logit reads of the stream, n the norm before the head, and f what stands behind it.
+With the norms' scales frozen at their values, all of it is linear in the stream x_s; and x_s is a
+sum of parts. So is what the head adds, and each part's term is a path: part → head → logit. A part
+that is a head of an earlier layer makes a *virtual head* of the two.
+
+Only vectors as wide as the stream are taken back through a head: one for each head, whatever the
+number of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from projector.errors import UserError
+from projector.model.architecture.stream.attention import HeadWeights
+from projector.model.architecture.stream.patterns import watch_patterns
+from projector.model.capture import Tap, capture
+from projector.residual.circuits.vocabulary import token_ids, unembeddings
+from projector.residual.circuits.weights import Circuits, LayerCircuits
+from projector.residual.contributions import (
+    BlockContributions,
+    EmbeddingContributions,
+    watch_contributions,
+)
+from projector.residual.subject import Subject
+
+# Inner products held at once: 16 MiB of float32.
+_MOST_PRODUCTS = 1 << 22
+_CLOSES_IN_FLOAT32, _CLOSES_IN_SHORT_TYPES = 1e-4, 5e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What paths lead to: a logit, or the difference of two, at the last position of a sequence.
+
+    Attributes:
+        ids: the sequence, cut behind the position.
+        token, against: whose logit; minus whose, if any.
+        direction: (H,) float32, what the logit reads of the last position's stream, the final
+            norm's scale and the model's logit scale in it.
+        stream: (1, H) in the model's type: the last position's.
+        logit: before any softcap, and without the head's bias and the final norm's bias: the sum
+            of what all parts of the stream add.
+    """
+
+    ids: list[int]
+    token: int
+    against: int | None
+    direction: Tensor
+    stream: Tensor
+    logit: float
+
+
+@dataclass(frozen=True, eq=False)
+class Readers:
+    """All heads of a layer as readers of the stream: what each passes on to the goal.
+
+    Attributes:
+        layer: number of the block.
+        directions: (A, H) float32: what a head passes on of a vector in the stream, but for the
+            token's scale.
+        weights: (A, T) float32: each token's attention from the last position, times the scale of
+            the norm there.
+        bias: (A,) float32: what biases on the way add whatever the stream is.
+    """
+
+    layer: int
+    directions: Tensor
+    weights: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class HeadInputs:
+    """What every head adds to a logit, by what it reads.
+
+    Attributes:
+        goal: the logit.
+        heads: layer and head of the n readers.
+        parts: names of the m parts, in the order in which they are added.
+        part_heads: layer and head of each part that is a head; None for the others.
+        values: (m, n) float32: what a part adds through a head; 0 where it comes later.
+        own: (n,) float32: what the head adds in all, taken from its own output.
+        closure_error: the largest |Σ parts − own| of a head, over the mean of Σ |parts| of all.
+    """
+
+    goal: Goal
+    heads: list[tuple[int, int]]
+    parts: list[str]
+    part_heads: list[tuple[int, int] | None]
+    values: Tensor
+    own: Tensor
+    closure_error: float
+
+    def through_two(self) -> Tensor:
+        """(m₁, n): what each part that is a head adds through each head, in the order of parts."""
+        return self.values[[row for row, head in enumerate(self.part_heads) if head is not None]]
+
+
+def find_goal(
+    subject: Subject,
+    ids: Sequence[int],
+    *,
+    token: int | None = None,
+    against: int | None = None,
+    position: int = -1,
+) -> Goal:
+    """The logit of a token at a position, as a direction in the stream there.
+
+    Args:
+        token: the model's top next token by default.
+        against: a token whose logit is subtracted.
+
+    Raises:
+        UserError: if the model has no causal head, or its final norm is not linear once its scale
+            is frozen.
+    """
+    readout = subject.readout
+    if readout.norm is not None and readout.form is None:
+        raise UserError(
+            f"the final norm of {type(subject.model).__name__} is not linear once its scale is "
+            "frozen, so a logit is no sum of paths"
+        )
+    kept = list(ids)[: range(len(ids))[position] + 1]
+    last = subject.architecture.blocks[-1].module
+    found: list[Tensor] = []
+    with (
+        torch.no_grad(),
+        capture({"": Tap(last, "output")}, lambda _, x: found.append(x), then_stop=True),
+    ):
+        subject.model(**subject.inputs(kept))
+    stream = found[0].reshape(-1, found[0].shape[-1])[-1:]
+    if token is None:
+        with torch.no_grad():
+            token = int(readout.logits(stream).argmax())
+    return _goal_of(subject, kept, stream, token, against)
+
+
+def control_goals(subject: Subject, goal: Goal, n_goals: int, seed: int = 0) -> list[Goal]:
+    """The logits of random tokens at the same place: what paths there add whatever the token."""
+    ids = [i for i in token_ids(subject) if i not in (goal.token, goal.against)]
+    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = [ids[i] for i in order[:n_goals]]
+    return [_goal_of(subject, goal.ids, goal.stream, token, goal.against) for token in chosen]
+
+
+@torch.no_grad()
+def _goal_of(
+    subject: Subject, ids: list[int], stream: Tensor, token: int, against: int | None
+) -> Goal:
+    readout = subject.readout
+    rows = unembeddings(subject, [token] if against is None else [token, against])
+    direction = rows[0] if against is None else rows[0] - rows[1]
+    if readout.norm is not None:
+        assert readout.form is not None
+        direction = direction * readout.form.scale(stream, readout.norm(stream))[0]
+    direction = direction * readout.scale
+    logit = float(direction @ stream[0].float())
+    return Goal(ids, token, against, direction, stream, logit)
+
+
+def find_readers(
+    subject: Subject, circuits: Circuits, goals: Sequence[Goal]
+) -> list[list[Readers]]:
+    """For each goal, every head as a reader of the stream on the way to it, layer by layer.
+
+    From one run of the model.
+
+    Args:
+        goals: of the same sequence.
+
+    Raises:
+        UserError: if the model gives no attention patterns.
+    """
+    at_end: dict[int, Tensor] = {}
+    passed: dict[tuple[int, str, int], Tensor] = {}
+    taps: dict[tuple[int, str, int], Tap] = {}
+    for each in circuits.layers:
+        taps[each.layer, "stream", 0] = each.reading.stream
+        taps[each.layer, "added", 0] = each.addition.tap
+        for name, norms in (("reading", each.reading.norms), ("addition", each.addition.norms)):
+            taps |= {
+                (each.layer, name, i): Tap(module, "output") for i, (module, _) in enumerate(norms)
+            }
+
+    def keep(key: tuple[int, str, int], tensor: Tensor) -> None:
+        rows = tensor.detach().reshape(-1, tensor.shape[-1])
+        passed[key] = (rows[-1:] if key[1] in ("added", "addition") else rows).clone()
+
+    def consume(layer: int, pattern: Tensor) -> None:
+        at_end[layer] = pattern[0, :, -1].float().clone()
+
+    with capture(taps, keep):
+        watch_patterns(
+            subject.model,
+            subject.architecture,
+            subject.inputs(goals[0].ids),
+            consume,
+            taps=subject.patterns,
+            layers=[each.layer for each in circuits.layers],
+        )
+    return [
+        [_readers_of(each, goal, at_end[each.layer], passed) for each in circuits.layers]
+        for goal in goals
+    ]
+
+
+@torch.no_grad()
+def _readers_of(
+    circuits: LayerCircuits,
+    goal: Goal,
+    attention: Tensor,
+    passed: dict[tuple[int, str, int], Tensor],
+) -> Readers:
+    layer, weights = circuits.layer, circuits.weights
+    reading = circuits.reading.freeze(
+        passed[layer, "stream", 0],
+        tuple(passed[layer, "reading", i] for i in range(len(circuits.reading.norms))),
+    )
+    addition = circuits.addition.freeze(
+        passed[layer, "added", 0].float(),
+        tuple(passed[layer, "addition", i] for i in range(len(circuits.addition.norms))),
+    )
+    behind = addition.scale()
+    # ov.left is W_O with what stands behind it, but for the scale at the last position.
+    heads = goal.direction @ circuits.ov.left
+    if behind is not None:
+        heads = heads * behind[0, 0]
+    directions = (heads[:, None] @ circuits.ov.right)[:, 0]
+    scale = reading.scale()
+    weighted = attention if scale is None else attention * scale[:, 0]
+    return Readers(
+        layer, directions, weighted, _bias_of(weights, heads, reading.bias(None), attention)
+    )
+
+
+def _bias_of(
+    weights: HeadWeights, heads: Tensor, read_bias: Tensor | None, attention: Tensor
+) -> Tensor:
+    """(A,): what the norm's bias and the values' bias add through each head."""
+    group = torch.tensor(weights.group, device=heads.device)
+    total = torch.zeros_like(heads[:, 0])
+    if read_bias is not None:
+        values = torch.einsum("ad,adh,th->at", heads, weights.v.float()[group], read_bias)
+        total = total + (values * attention).sum(1)
+    if weights.v_bias is not None:
+        total = total + (heads * weights.v_bias.float()[group]).sum(1) * attention.sum(1)
+    return total
+
+
+@dataclass
+class _Sums:
+    """Terms as they come, block by block."""
+
+    readers: list[Readers]
+    goal: Goal
+    names: list[str] = field(default_factory=list)
+    part_heads: list[tuple[int, int] | None] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)
+    own: list[Tensor] = field(default_factory=list)
+
+    def take(self, each: BlockContributions | EmbeddingContributions) -> None:
+        """Add what the embedding, or a block, passes on to the heads behind it."""
+        if isinstance(each, EmbeddingContributions):
+            for part in each.parts:
+                self._add(part.name, None, self._through(part.values, -1))
+            return
+        layer = each.layer
+        if layer in [readers.layer for readers in self.readers]:
+            self.own.append(each.project_heads(self.goal.direction[None])[-1, :, 0])
+        if each.attention is not None and each.n_heads is not None:
+            for head, row in enumerate(self._through_heads(each)):
+                self._add(f"L{layer} H{head}", (layer, head), row)
+        elif each.attention is not None:
+            self._add(f"L{layer} attention", None, self._through(each.attention, layer))
+        for name, values in (
+            ("attention bias", each.attention_bias),
+            ("MLP", each.mlp),
+            ("MLP bias", each.mlp_bias),
+        ):
+            if values is not None:
+                self._add(f"L{layer} {name}", None, self._through(values, layer))
+
+    def finish(self) -> HeadInputs:
+        """What was added up, with the biases on the way as the last part."""
+        self._add("biases on the way", None, torch.cat([each.bias for each in self.readers]))
+        values, own = torch.stack(self.rows).cpu(), torch.cat(self.own).cpu()
+        # Of all heads: a head whose parts are close to nothing is off by what rounding leaves.
+        size = values.abs().sum(0).mean().clamp_min(torch.finfo(values.dtype).tiny)
+        return HeadInputs(
+            self.goal,
+            [(each.layer, head) for each in self.readers for head in range(len(each.bias))],
+            self.names,
+            self.part_heads,
+            values,
+            own,
+            closure_error=float(((values.sum(0) - own).abs() / size).max()),
+        )
+
+    def _add(self, name: str, head: tuple[int, int] | None, row: Tensor) -> None:
+        self.names.append(name)
+        self.part_heads.append(head)
+        self.rows.append(row)
+
+    def _through(self, values: Tensor, layer: int) -> Tensor:
+        """(n,): what a part (T, H) of a layer adds through every head behind it."""
+        return torch.cat(
+            [
+                (readers.weights * (readers.directions @ values.T)).sum(1)
+                if readers.layer > layer
+                else torch.zeros_like(readers.bias)
+                for readers in self.readers
+            ]
+        )
+
+    def _through_heads(self, block: BlockContributions) -> Tensor:
+        """(A, n): what each head of a block adds through every head behind it."""
+        n_heads = block.n_heads or 0
+        found = []
+        for readers in self.readers:
+            if readers.layer <= block.layer:
+                found.append(readers.bias.new_zeros(n_heads, len(readers.bias)))
+                continue
+            n_at_once = max(1, _MOST_PRODUCTS // (n_heads * readers.weights.shape[1]))
+            for directions, weights in zip(
+                readers.directions.split(n_at_once), readers.weights.split(n_at_once), strict=True
+            ):
+                products = block.project_heads(directions)
+                found.append(torch.einsum("tan,nt->an", products, weights))
+        return torch.cat(found, 1)
+
+
+def find_head_inputs(
+    subject: Subject, readers: Sequence[list[Readers]], goals: Sequence[Goal]
+) -> list[HeadInputs]:
+    """What every head adds to each goal, by the parts of the stream that it reads; from one run.
+
+    Args:
+        readers: for each goal, of :func:`find_readers`.
+        goals: of the same sequence.
+
+    Raises:
+        UserError: if the model has no running sum, or a head's parts do not add up to what it adds.
+    """
+    if subject.layout.closes_per_block:
+        raise UserError(
+            "this model's stream is no running sum of what its parts add, so no path leads from "
+            f"one head to another: {subject.layout.reason}"
+        )
+    sums = [_Sums(each, goal) for each, goal in zip(readers, goals, strict=True)]
+
+    def take(each: BlockContributions | EmbeddingContributions) -> None:
+        for one in sums:
+            one.take(each)
+
+    with torch.no_grad():
+        watch_contributions(subject, subject.inputs(goals[0].ids), take)
+    found = [each.finish() for each in sums]
+    _check(max(each.closure_error for each in found), subject)
+    return found
+
+
+def _check(error: float, subject: Subject) -> None:
+    dtype = next(subject.model.parameters()).dtype
+    limit = _CLOSES_IN_FLOAT32 if dtype == torch.float32 else _CLOSES_IN_SHORT_TYPES
+    if not error <= limit:
+        raise UserError(
+            f"what a head reads does not add up to what it writes: they differ by {error:.1e} of "
+            f"all its parts, and {limit:.0e} is the most that rounding explains"
+        )

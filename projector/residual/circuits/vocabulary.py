@@ -1,0 +1,95 @@
+"""The two ends of a model's paths: what tokens write to the stream, and what logits read of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from projector.model.capture import capture, evaluating
+from projector.model.loading import input_device
+from projector.residual.subject import Subject
+
+# Tokens that are embedded at once, and how long the sequences are that they are put in.
+_BLOCK, _LENGTH = 8192, 32
+
+
+def token_ids(subject: Subject, most: int | None = None) -> list[int]:
+    """The ids of the vocabulary, or its first ``most``, control tokens left out.
+
+    The first tokens of a byte-pair vocabulary are its bytes and the pairs that were most frequent
+    in the text it was made of.
+    """
+    n_tokens = min(subject.readout.n_vocabulary, len(embedding_table(subject)))
+    if subject.loaded.tokenizer is None:
+        return list(range(n_tokens))[:most]
+    pieces = subject.pieces()
+    known = [i for i in pieces.piece_ids.tolist() if i < n_tokens]
+    chosen = [i for i, s in zip(known, pieces.is_special(known), strict=True) if not s]
+    return chosen if most is None else chosen[:most]
+
+
+def embedding_table(subject: Subject) -> Tensor:
+    """W_E as the model holds it, (V, H)."""
+    table: Tensor = subject.model.get_input_embeddings().weight.detach()
+    return table
+
+
+@torch.no_grad()
+def token_embeddings(subject: Subject, ids: Sequence[int]) -> Tensor:
+    """What tokens alone write to the stream, (n, H) in the model's type, whatever their position.
+
+    That is the embedding with the model's scale and embedding norm, without a position's part.
+    Where the first block's input could not be taken apart, it is that input at the first position.
+    """
+    parts = subject.layout.embedding
+    source = parts.sources[0]
+    is_whole = source.tap == parts.stream
+    model, device = subject.model, input_device(subject.model)
+    passed: list[Tensor] = []
+
+    def keep(key: str, tensor: Tensor) -> None:
+        passed.append(tensor.detach().flatten(0, -2))
+
+    found = []
+    length = 1 if is_whole else _LENGTH
+    for start in range(0, len(ids), _BLOCK):
+        block = torch.tensor(ids[start : start + _BLOCK], device=device)
+        padded = torch.nn.functional.pad(block, (0, -len(block) % length)).view(-1, length)
+        with evaluating(model), capture({"": source.tap}, keep, then_stop=True):
+            model(input_ids=padded, attention_mask=torch.ones_like(padded))
+        rows = passed.pop()[: len(block)]
+        rows = rows if source.factor == 1 else rows * source.factor
+        for module, _ in parts.norms:
+            rows = module(rows[None])[0]
+        found.append(rows)
+    return torch.cat(found)
+
+
+def unembeddings(subject: Subject, ids: Sequence[int]) -> Tensor:
+    """What the logits of tokens read of the stream, (n, H) float32: rows of W_U with the final
+    norm's weight folded; its scale, which varies by position, and its bias are left out.
+
+    Raises:
+        UserError: if the model has no causal head.
+    """
+    readout = subject.readout
+    rows = readout.unembedding(ids)
+    return rows.float() if readout.form is None else readout.form.pull(rows)
+
+
+def model_gram(subject: Subject) -> Tensor:
+    """``W_Eᵀ W_U`` of a model's whole vocabulary, (H, H) float32, block by block; see
+    :func:`projector.residual.circuits.copying.vocabulary_gram`."""
+    ids = token_ids(subject)
+    gram: Tensor | float = 0.0
+    for block in _blocks(ids):
+        gram = gram + token_embeddings(subject, block).float().T @ unembeddings(subject, block)
+    assert isinstance(gram, Tensor)
+    return gram
+
+
+def _blocks(ids: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(ids), _BLOCK):
+        yield ids[start : start + _BLOCK]
