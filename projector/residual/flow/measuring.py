@@ -49,13 +49,20 @@ def shuffled_successive(
 ) -> SuccessiveUpdates | None:
     """The mean cosine of neighbours in (L, L) ``cosines``, beside that of random orders.
 
-    Only the order changes: the updates are the same. None where L < 3.
+    Only the order changes: the updates are the same. The model's own order, forwards or backwards,
+    has the same neighbours, and is not drawn. None where L < 3: there is no other.
     """
     n = len(cosines)
     if n < 3:
         return None
     generator = torch.Generator().manual_seed(seed)
-    orders = torch.stack([torch.randperm(n, generator=generator) for _ in range(n_draws)])
+    own_order = torch.arange(n)
+    drawn: list[Tensor] = []
+    while len(drawn) < n_draws:
+        order = torch.randperm(n, generator=generator)
+        if not order.equal(own_order) and not order.equal(own_order.flip(0)):
+            drawn.append(order)
+    orders = torch.stack(drawn)
     shuffled = cosines.double()[orders[:, :-1], orders[:, 1:]].mean(dim=1)
     own = cosines.double().diagonal(1).mean()
     return SuccessiveUpdates(
