@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from projector.naming.search import search
     from projector.projection.projection import Projection
     from projector.projection.relaying import add_layout, relayout
+    from projector.residual.attribution import attribute
     from projector.residual.flow.stream import stream
     from projector.residual.neuron import neuron
 
@@ -18,6 +19,7 @@ __all__ = [
     "Projection",
     "UserError",
     "add_layout",
+    "attribute",
     "fit",
     "neuron",
     "place",
@@ -30,6 +32,7 @@ _HOMES = {
     "Projection": "projector.projection.projection",
     "UserError": "projector.errors",
     "add_layout": "projector.projection.relaying",
+    "attribute": "projector.residual.attribution",
     "fit": "projector.fitting.pipeline",
     "neuron": "projector.residual.neuron",
     "place": "projector.layouts.solving",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,11 +27,14 @@ th { font-weight: 600; } td.number, th.number { text-align: right;
   body { color: #e4e7eb; background: #14181d; } .note { color: #9aa5b1; }
   th, td { border-color: #323f4b; } }
 """
+# A number as a report writes it: +1.50, −3 %, 0.10 ± 0.02, 1.2e-07.
+_NUMBER_TEXT = re.compile(r"[+−]?\d[\d,]*(\.\d+)?(e[-−+]?\d+)?( %)?( ± [\d.]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of text and numbers; a column of numbers is set to the right.
+    """Columns and rows of text and numbers; a column of numbers is set to the right, also where
+    they are texts.
 
     Attributes:
         columns: titles.
@@ -95,10 +99,7 @@ def _paragraphs(text: str) -> str:
 
 
 def _table(table: Table) -> str:
-    are_numbers = [
-        any(isinstance(row[k], int | float) for row in table.rows)
-        for k in range(len(table.columns))
-    ]
+    are_numbers = [_is_number([row[k] for row in table.rows]) for k in range(len(table.columns))]
 
     def cell(tag: str, value: str | int | float | None, is_number: bool) -> str:
         kind = ' class="number"' if is_number else ""
@@ -114,3 +115,11 @@ def _table(table: Table) -> str:
     return (
         f'<div class="scroll"><table><thead>{head}</thead><tbody>\n{rows}\n</tbody></table></div>'
     )
+
+
+def _is_number(column: Sequence[str | int | float | None]) -> bool:
+    """Whether a column is of numbers, or of texts of which each is one."""
+    known = [value for value in column if value is not None]
+    texts = [value for value in known if isinstance(value, str) and value != "–"]
+    are_texts = bool(texts) and all(_NUMBER_TEXT.fullmatch(text) for text in texts)
+    return are_texts or any(isinstance(value, int | float) for value in known)

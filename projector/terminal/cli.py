@@ -8,6 +8,7 @@ from projector.environment import prepare_environment
 from projector.terminal.fit import fit
 from projector.terminal.plot import plot
 from projector.terminal.projections import import_, info, layout, relayout
+from projector.terminal.residual.attribute import attribute
 from projector.terminal.searching import search
 from projector.terminal.usage import Commands
 
@@ -26,6 +27,7 @@ app.command()(relayout)
 app.command()(info)
 app.command()(plot)
 app.command()(search)
+app.command()(attribute)
 app.command("import")(import_)
 
 

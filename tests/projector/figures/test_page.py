@@ -28,3 +28,20 @@ def test_figures_are_drawn_without_a_network() -> None:
     # Plotly itself is there once, and both figures are drawn.
     assert page.count("Plotly.newPlot(") >= 2
     assert len(page) < 8_000_000
+
+
+def test_columns_of_numbers_are_set_to_the_right_also_as_text() -> None:
+    rows = (
+        ("L0", "+1.50", "−3.0 %", "2 ms"),
+        ("7", "–", "0.10 ± 0.02", "1.2e-07"),
+        ("x", None, "4,000", "1"),
+    )
+    page = page_html("t", "", [Section("s", table=Table(("a", "b", "c", "d"), rows))])
+    assert re.findall(r'<td class="number">([^<]*)</td>', page) == [
+        "+1.50",
+        "−3.0 %",
+        "–",
+        "0.10 ± 0.02",
+        "–",
+        "4,000",
+    ]

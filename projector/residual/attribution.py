@@ -1,0 +1,300 @@
+"""Direct logit attribution: what each part of the stream adds to the logit of a token.
+
+The stream at the last position x = Σ c_i is a sum of contributions, and with the scale s of the
+final norm frozen at its value for this token the logit is linear in it:
+
+    logit_t = α·(W_U[t]·(w ⊙ center(x)·s + b) + β_t),   so part i adds α·s·(W_U[t] ⊙ w)·center(c_i)
+
+with the norm's weight w and bias b, the head's bias β and the logit scale α; ``center`` subtracts
+the mean where the norm does (Elhage et al. 2021, "A Mathematical Framework for Transformer
+Circuits"; Wang et al. 2022). A part that changes the scale of the norm is not credited for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+
+import torch
+from torch import Tensor
+
+from projector.errors import SettingError, UserError, check_least
+from projector.model.architecture.stream.readout import Readout
+from projector.residual.contributions import (
+    BlockContributions,
+    EmbeddingContributions,
+    Part,
+    SumCheck,
+    check_additivity,
+    watch_contributions,
+)
+from projector.residual.logits.directions import Reading
+from projector.residual.logits.records import (
+    FINAL_NORM_BIAS,
+    HEAD_BIAS,
+    READOUT_KINDS,
+    SOFTCAP,
+    AttributedPart,
+    Attribution,
+    Step,
+)
+from projector.residual.subject import Subject
+from projector.residual.tokens import find_position, find_token
+
+_N_TOP = 5
+# Largest closure errors: of float32, and of types of 16 bits, whose own rounding is 4e-3.
+CLOSURE_BOUND, SHORT_CLOSURE_BOUND = 1e-5, 2e-2
+
+
+@torch.no_grad()
+def attribute(
+    model: Subject | str,
+    prompt: str | Sequence[int],
+    *,
+    token: int | str | None = None,
+    against: int | str | None = None,
+    position: int = -1,
+    n_neurons: int = 20,
+) -> Attribution:
+    """Attribute the logit of a token, or the difference of two tokens' logits, to parts.
+
+    One forward pass. With a softcap, the parts attribute the logit before it, and the cap is a part
+    of its own: what it takes away from that.
+
+    Args:
+        model: a subject with its head, or the name of a model to load.
+        prompt: text, or token ids as the model takes them.
+        token: whose logit, an id or a text as :func:`find_token` takes it; None is the model's top
+            next token.
+        against: the token whose logit is subtracted.
+        position: where the prediction is read, from the end where negative.
+        n_neurons: how many neurons are told apart.
+
+    Raises:
+        SettingError: on ``token``, ``against``, ``position`` or ``n_neurons``.
+        UserError: if the model has no causal head, its stream does not add up, or the parts do not
+            close to the model's own logit.
+    """
+    subject = Subject.of(model)
+    readout = subject.readout
+    check_least("n_neurons", n_neurons, 0)
+    ids = subject.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+    at = find_position(len(ids), position)
+    wanted = None if token is None else find_token(subject, token)
+    other = None if against is None else find_token(subject, against, setting="against")
+    if subject.layout.closes_per_block:
+        raise UserError(
+            f"the stream of {type(subject.model).__name__} is no running sum, so its logits can't "
+            f"be attributed to parts: {subject.layout.reason}"
+        )
+    run = _run(subject, ids, at)
+    check_additivity(run.check)
+    logits, stream = run.logits, run.stream
+    if wanted is None:
+        wanted = int(logits.argmax())
+    if wanted == other:
+        raise SettingError(
+            "against", against, "is the attributed token itself", "give another token"
+        )
+    reading = Reading.of(subject, stream, wanted, other)
+    parts = _parts(run, reading)
+    raw = readout.raw(stream.to(subject.model.dtype))[0].float().cpu() * readout.scale
+    parts += _readout_parts(reading, raw, logits, readout)
+    neurons, left_out = _neurons(run, reading, n_neurons)
+    logit = reading.own(logits)
+    total, size = sum(p.value for p in parts), sum(abs(p.value) for p in parts)
+    pieces = subject.pieces()
+    probabilities = logits.softmax(dim=0)
+    shares, likeliest = probabilities.topk(min(_N_TOP, len(logits)))
+    is_short = subject.model.dtype != torch.float32
+    found = Attribution(
+        model=subject.loaded.identifier,
+        ids=tuple(ids),
+        texts=tuple(pieces.texts(ids)),
+        position=at,
+        token=wanted,
+        token_text=pieces.text(wanted),
+        against=other,
+        against_text=None if other is None else pieces.text(other),
+        logit=logit,
+        probability=float(probabilities[wanted]),
+        top=tuple(
+            (pieces.text(i), i, float(share))
+            for i, share in zip(likeliest.tolist(), shares.tolist(), strict=True)
+        ),
+        parts=tuple(parts),
+        neurons=tuple(neurons),
+        neurons_left_out=left_out,
+        steps=_steps(parts),
+        scale=readout.scale,
+        softcap=readout.softcap,
+        n_controls=reading.n_controls,
+        additivity_error=run.check.additivity_error,
+        closure_error=abs(total - logit) / size if size else abs(logit),
+        closure_bound=SHORT_CLOSURE_BOUND if is_short else CLOSURE_BOUND,
+    )
+    check_closure(found)
+    return found
+
+
+def check_closure(found: Attribution) -> None:
+    """Raise a UserError if the parts do not sum to the model's logit within the bound."""
+    if not found.closure_error <= found.closure_bound:
+        raise UserError(
+            f"the parts of {found.model} do not sum to its logit: they differ by "
+            f"{found.closure_error:.1e} of their sizes' sum, and at most "
+            f"{found.closure_bound:.0e} is accepted, so nothing is attributed"
+        )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one forward pass gave at the position that is read: (1, H) tensors.
+
+    Attributes:
+        embedding: the parts before the first block.
+        logits: (V,) float32, the model's own.
+    """
+
+    embedding: tuple[Part, ...]
+    blocks: tuple[BlockContributions, ...]
+    check: SumCheck
+    logits: Tensor
+
+    @property
+    def stream(self) -> Tensor:
+        """(1, H), what the readout reads."""
+        return self.blocks[-1].post
+
+    def parts(self) -> list[Part]:
+        """All terms of the sum, in order, attention as a whole."""
+        return [*self.embedding, *(part for block in self.blocks for part in block.parts())]
+
+
+def _run(subject: Subject, ids: list[int], at: int) -> _Run:
+    row = torch.tensor([at])
+    embedding: list[Part] = []
+    blocks: list[BlockContributions] = []
+    logits: list[Tensor] = []
+
+    def keep(each: BlockContributions | EmbeddingContributions) -> None:
+        if isinstance(each, BlockContributions):
+            blocks.append(each.take(row))
+        else:
+            embedding.extend(each.take(row).parts)
+
+    def keep_logits(given: Tensor) -> None:
+        logits.append(given[0, at if given.shape[1] == len(ids) else 0].float().cpu())
+
+    inputs = subject.inputs(ids)
+    if "logits_to_keep" in signature(subject.model.forward).parameters:
+        # Logits of the other positions would take as much room as all else together.
+        inputs["logits_to_keep"] = row.to(inputs["input_ids"].device)
+    check = watch_contributions(subject, inputs, keep, on_logits=keep_logits)
+    return _Run(tuple(embedding), tuple(blocks), check, logits[-1])
+
+
+def _parts(run: _Run, reading: Reading) -> list[AttributedPart]:
+    """What every part of the stream adds, heads one by one."""
+    splits = {
+        block.layer: block
+        for block in run.blocks
+        if block.n_heads is not None
+        and block.attention_written is not None
+        and block.attention_written.reads is not None
+    }
+    found: list[AttributedPart] = []
+    for part in run.parts():
+        if part.kind == "attention" and part.layer in splits:
+            found += _heads(splits[part.layer], reading)
+            continue
+        values = (part.values.float() @ reading.directions.to(part.values.device).T)[0]
+        found.append(reading.part(values, part.name, _kind(part), part.layer))
+    return found
+
+
+def _kind(part: Part) -> str:
+    """Biases are of the kind of what they belong to: ``mlp bias``."""
+    if part.kind != "bias":
+        return part.kind if part.layer is not None else part.name
+    return part.name.removeprefix(f"L{part.layer} ").replace("MLP", "mlp")
+
+
+def _heads(block: BlockContributions, reading: Reading) -> list[AttributedPart]:
+    values = block.project_heads(reading.directions)[0]
+    return [
+        reading.part(each, f"L{block.layer} H{head}", "head", block.layer, head)
+        for head, each in enumerate(values)
+    ]
+
+
+def _readout_parts(
+    reading: Reading, raw: Tensor, logits: Tensor, readout: Readout
+) -> list[AttributedPart]:
+    """What norm and head add whatever the stream is, and the softcap; those that are there."""
+    found = []
+    if bool(reading.norm_bias.any()):
+        found.append(reading.part(reading.norm_bias, FINAL_NORM_BIAS, FINAL_NORM_BIAS))
+    if bool(reading.head_bias.any()):
+        found.append(reading.part(reading.head_bias, HEAD_BIAS, HEAD_BIAS))
+    if readout.softcap is not None:
+        # By the model's own logits before and behind the cap, so that it hides no error of the sum.
+        value = reading.own(logits) - reading.own(raw)
+        found.append(AttributedPart(SOFTCAP, SOFTCAP, None, None, None, value))
+    return found
+
+
+def _neurons(
+    run: _Run, reading: Reading, n_neurons: int
+) -> tuple[list[AttributedPart], str | None]:
+    """The neurons that add most, in order of size, then all others together; and which layers have
+    none."""
+    own: list[tuple[BlockContributions, Tensor]] = []
+    without: list[str] = []
+    for block in run.blocks:
+        written = block.mlp_written
+        if written is not None and written.reads is not None:
+            own.append((block, block.project_neurons(reading.directions[:1])[0, :, 0].cpu()))
+        elif written is not None:
+            without.append(str(block.layer))
+    left_out = None
+    if without:
+        left_out = f"no single matrix reads the MLP's neurons in layers {', '.join(without)}"
+    if not own or not n_neurons:
+        return [], left_out
+    sizes = torch.cat([values for _, values in own])
+    chosen = sizes.abs().topk(min(n_neurons, len(sizes))).indices.tolist()
+    starts = [0]
+    for _, values in own:
+        starts.append(starts[-1] + len(values))
+    by_block: dict[int, list[int]] = {}
+    for index in chosen:
+        k = next(k for k in range(len(own)) if index < starts[k + 1])
+        by_block.setdefault(k, []).append(index - starts[k])
+    found = []
+    for k, neurons in by_block.items():
+        block = own[k][0]
+        values = block.project_neurons(reading.directions)[0]
+        for j in neurons:
+            name = f"L{block.layer} N{j}"
+            found.append(
+                reading.part(values[j], name, "neuron", block.layer, neuron=j, part_of="mlp")
+            )
+    found.sort(key=lambda part: -abs(part.value))
+    others = float(sizes.double().sum()) - sum(part.value for part in found)
+    if len(found) < len(sizes):
+        name = f"{len(sizes) - len(found):,} other neurons"
+        found.append(AttributedPart(name, "other neurons", None, None, None, others, part_of="mlp"))
+    return found, left_out
+
+
+def _steps(parts: Sequence[AttributedPart]) -> tuple[Step, ...]:
+    """The parts of the stream together, then what norm, head and cap add."""
+    total = sum(part.value for part in parts if part.kind not in READOUT_KINDS)
+    steps = [Step("parts of the stream", total, total)]
+    for part in parts:
+        if part.kind in READOUT_KINDS:
+            total += part.value
+            steps.append(Step(part.name, part.value, total))
+    return tuple(steps)

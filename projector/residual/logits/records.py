@@ -1,0 +1,127 @@
+"""An attribution: a logit and the parts that sum to it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+FINAL_NORM_BIAS, HEAD_BIAS, SOFTCAP = "final norm bias", "head bias", "softcap"
+# Kinds of part that are no addition to the stream.
+READOUT_KINDS = (FINAL_NORM_BIAS, HEAD_BIAS, SOFTCAP)
+
+
+@dataclass(frozen=True)
+class AttributedPart:
+    """What one part adds to the logit, or to the difference of two.
+
+    Attributes:
+        name: such as ``L3 H5`` or ``L3 MLP``.
+        kind: embedding, position, head, attention, attention bias, mlp, mlp bias, neuron, other
+            neurons, final norm bias, head bias, softcap.
+        layer, head, neuron: where it is, None where that does not apply.
+        value: what it adds, in logits.
+        control_mean, control_sd: mean and standard deviation of what it adds to other tokens drawn
+            from the vocabulary (for a difference, to differences of two such tokens); None where
+            that is not known.
+        part_of: the kind of part that this is a share of, and which is counted in its place: a
+            neuron's is ``mlp``. None for the parts that add up to the logit.
+    """
+
+    name: str
+    kind: str
+    layer: int | None
+    head: int | None
+    neuron: int | None
+    value: float
+    control_mean: float | None = None
+    control_sd: float | None = None
+    part_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step on the way from nothing to the logit: what is added, and the sum so far."""
+
+    name: str
+    adds: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The logit of a token as a sum.
+
+    Attributes:
+        model: the model's identifier.
+        ids, texts: the prompt's tokens.
+        position: where the logit is read; it is of the token behind this one.
+        token, token_text: whose logit this is.
+        against, against_text: the token whose logit is subtracted; None where there is none.
+        logit: the model's own logit, or difference of two.
+        probability: of the token, in [0, 1].
+        top: the likeliest tokens there, (text, id, probability) each.
+        parts: what adds up to the logit, the softcap's step too; nothing is counted twice.
+        neurons: the MLP neurons that add most, in size, and ``other neurons``: all others together.
+            They are shares of the MLPs in ``parts``.
+        neurons_left_out: why neurons of some layers are not among these; None where all are.
+        steps: from the sum over the stream to the logit.
+        scale, softcap: what the model multiplies its logits by, and their bound, None for none.
+        n_controls: tokens that the controls are over.
+        additivity_error: largest relative error of the stream's sum.
+        closure_error: |Σ parts − logit| / Σ |parts|.
+        closure_bound: what that may be in the model's type.
+    """
+
+    model: str
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    position: int
+    token: int
+    token_text: str
+    against: int | None
+    against_text: str | None
+    logit: float
+    probability: float
+    top: tuple[tuple[str, int, float], ...]
+    parts: tuple[AttributedPart, ...]
+    neurons: tuple[AttributedPart, ...]
+    neurons_left_out: str | None
+    steps: tuple[Step, ...]
+    scale: float
+    softcap: float | None
+    n_controls: int
+    additivity_error: float
+    closure_error: float
+    closure_bound: float
+
+    @property
+    def total_size(self) -> float:
+        """Σ |parts|: what a share is of."""
+        return sum(abs(part.value) for part in self.parts)
+
+    def share(self, part: AttributedPart) -> float:
+        """A part's value divided by Σ |parts|, in [−1, 1]."""
+        return part.value / self.total_size if self.total_size else 0.0
+
+    def by_kind(self) -> dict[str, float]:
+        """The parts' values summed by kind, in the order of the parts."""
+        sums: dict[str, float] = {}
+        for part in self.parts:
+            sums[part.kind] = sums.get(part.kind, 0.0) + part.value
+        return sums
+
+    def strongest(self, n: int | None = None) -> tuple[AttributedPart, ...]:
+        """The parts in order of |value|, ``n`` at most."""
+        return tuple(sorted(self.parts, key=lambda part: -abs(part.value))[:n])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the values of ``parts`` sum to ``logit``."""
+        found = asdict(self)
+        found["top"] = [
+            {"token": text, "id": i, "probability": share} for text, i, share in self.top
+        ]
+        for rows, parts in ((found["parts"], self.parts), (found["neurons"], self.neurons)):
+            for row, part in zip(rows, parts, strict=True):
+                row["share"] = self.share(part)
+        found["by_kind"] = self.by_kind()
+        return found

@@ -1,0 +1,132 @@
+"""``projector attribute``: what each part of the stream adds to a token's logit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from projector.errors import check_least
+from projector.settings import setting
+from projector.terminal.commands import command
+from projector.terminal.options import ModelOptions
+from projector.terminal.residual.opening import (
+    ModelArgument,
+    PromptOptions,
+    ReportOptions,
+    finish,
+    open_subject,
+)
+from projector.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from projector.residual.logits.records import AttributedPart, Attribution
+
+_N_SHOWN, _N_NEURONS_SHOWN = 12, 8
+
+
+@dataclass(frozen=True)
+class AttributionOptions:
+    """Whose logit is attributed, and where."""
+
+    token: str | None = setting(
+        None,
+        help="The token, as the vocabulary has it: ' the' with its space; or its id: #262. By "
+        "default the model's likeliest next token.",
+    )
+    against: str | None = setting(
+        None, help="A token whose logit is subtracted: what tells the two apart is attributed."
+    )
+    position: int = setting(
+        -1, help="Where the prediction is read: the token's place, from 0; -1 is the last."
+    )
+    n_neurons: int = setting(20, help="How many MLP neurons are told apart.")
+
+    def __post_init__(self) -> None:
+        check_least("n_neurons", self.n_neurons, 0)
+
+
+@command
+def attribute(
+    screen: Screen,
+    model: ModelArgument,
+    *,
+    text: PromptOptions,
+    options: AttributionOptions,
+    report: ReportOptions,
+    loading: ModelOptions,
+) -> None:
+    """Split a token's logit, or the difference of two, into what each part of the model adds.
+
+    Parts are the embedding, each head, each MLP, its strongest neurons, and biases. They sum to
+    the model's own logit, or the command refuses.
+    """
+    from projector.residual.attribution import attribute as attribute_logit
+
+    report.check()
+    subject = open_subject(screen, model, loading)
+    found = attribute_logit(
+        subject,
+        subject.encode(text.prompt, as_chat=text.chat),
+        token=options.token,
+        against=options.against,
+        position=options.position,
+        n_neurons=options.n_neurons,
+    )
+
+    def page() -> str:
+        from projector.figures.residual.attribution import attribution_page
+
+        return attribution_page(found)
+
+    if not screen.as_json:
+        _show(screen, found)
+    finish(screen, report, found.as_dict(), page, "")
+
+
+def _show(screen: Screen, found: Attribution) -> None:
+    """The result for a person."""
+    from projector.corpus.pieces import readable
+    from projector.figures.residual import attribution as words
+
+    likely = ", ".join(f"{readable(text)} {share:.1%}" for text, _, share in found.top)
+    before = readable("".join(found.texts[: found.position + 1]))
+    screen.say(f"[b]after[/b]  {escape(before if len(before) < 200 else '…' + before[-200:])}")
+    screen.say(f"[b]next[/b]   {escape(likely)}")
+    screen.say(f"[b]value[/b]  {escape(words.what(found))}: {words.signed(found.logit)}")
+    if told := words.readout_text(found):
+        screen.say(escape(told))
+    parts = found.strongest()
+    raising = [part for part in parts if part.value > 0][:_N_SHOWN]
+    lowering = [part for part in parts if part.value < 0][:_N_SHOWN]
+    screen.out.print(_table(found, "raise it most", raising))
+    screen.out.print(_table(found, "lower it most", lowering))
+    if found.neurons:
+        neurons = [part for part in found.neurons if part.kind == "neuron"][:_N_NEURONS_SHOWN]
+        screen.out.print(_table(found, "neurons, shares of the MLPs", neurons))
+    kinds = " · ".join(
+        f"{words.kind_text(kind)} {words.signed(v, 2)}" for kind, v in found.by_kind().items()
+    )
+    screen.say(f"[b]sums[/b]   {escape(kinds)}")
+    steps = [f"{step.name} {words.signed(step.adds)}" for step in found.steps]
+    end = f"{words.signed(found.steps[-1].total)}, the model's own is {words.signed(found.logit)}"
+    screen.say(f"[b]steps[/b]  {escape(' · '.join(steps))} = {end}")
+    screen.say(escape(words.errors_text(found)))
+
+
+def _table(found: Attribution, title: str, parts: Sequence[AttributedPart]) -> Table:
+    from projector.figures.residual import attribution as words
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column(title, min_width=22, no_wrap=True)
+    for column in ("adds", "share", "to random tokens"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for part in parts:
+        cells: list[Any] = [part.name, words.signed(part.value)]
+        cells += [words.share_text(found, part), words.control_cell(part)]
+        table.add_row(*cells)
+    return table

@@ -1,0 +1,92 @@
+"""``projector attribute``: for a person, as one JSON object, and as a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from projector.terminal.cli import app
+
+PROMPT = "kalo miten raso"
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Callable[[str], Path]) -> Path:
+    return checkpoint("llama")
+
+
+def invoke(model: object, *args: object) -> Result:
+    return CliRunner().invoke(app, ["attribute", str(model), *map(str, args)])
+
+
+def read(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    value: dict[str, Any] = json.loads(result.stdout)
+    return value
+
+
+def error_of(result: Result) -> str:
+    """The one line that says what was wrong; bars of the loading library come before it."""
+    assert result.exit_code == 2
+    (line,) = (each for each in result.stderr.splitlines() if each and "Loading" not in each)
+    return str(line)
+
+
+def test_one_object_for_a_script_and_a_report(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    value = read(invoke(model, "--prompt", PROMPT, "--json", "--out", out))
+    assert value["position"] == len(value["ids"]) - 1
+    total = sum(part["value"] for part in value["parts"])
+    size = sum(abs(part["value"]) for part in value["parts"])
+    assert abs(total - value["logit"]) / size <= 1e-5
+    assert value["closure_error"] <= 1e-5
+    assert value["additivity_error"] <= 1e-5
+    assert value["token"] == value["top"][0]["id"]
+    assert json.loads((out / "report.json").read_text(encoding="utf-8")) == value
+    assert value["parts"][0]["name"] in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_difference_at_a_position(model: Path) -> None:
+    args = ("--prompt", PROMPT, "--position", -2, "--token", "#40", "--against", "#50")
+    value = read(invoke(model, *args, "--n-neurons", 2, "--json"))
+    assert (value["token"], value["against"]) == (40, 50)
+    assert value["position"] == len(value["ids"]) - 2
+    assert [part["kind"] for part in value["neurons"]] == ["neuron", "neuron", "other neurons"]
+
+
+def test_a_person_reads_parts_sums_and_errors(model: Path) -> None:
+    result = invoke(model, "--prompt", PROMPT)
+    assert result.exit_code == 0, result.output
+    for text in ("raise it most", "lower it most", "L1 MLP", "−", "embedding", "accepted"):
+        assert text in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("--token", "kalozzqx"), "--token 'kalozzqx'"),
+        (("--against", "#9999"), "--against '#9999'"),
+        (("--position", 99), "--position 99"),
+        (("--position", -99), "--position -99"),
+        (("--n-neurons", -1), "--n-neurons -1"),
+    ],
+)
+def test_bad_input_is_one_line(model: Path, args: tuple[object, ...], named: str) -> None:
+    result = invoke(model, "--prompt", PROMPT, *args)
+    assert named in error_of(result)
+
+
+@pytest.mark.parametrize("prompt", ["", "kalo " * 200])
+def test_a_prompt_that_is_empty_or_too_long(model: Path, prompt: str) -> None:
+    result = invoke(model, "--prompt", prompt)
+    assert error_of(result)
+
+
+def test_an_encoder_is_refused(checkpoint: Callable[[str], Path]) -> None:
+    result = invoke(checkpoint("bert"), "--prompt", PROMPT)
+    assert "encoder" in error_of(result)
