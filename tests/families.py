@@ -101,6 +101,74 @@ MIXTURES: dict[str, Callable[[], Any]] = {
     ),
 }
 
+# Models that are looked at for their stream and head alone: norms behind the sublayers, multipliers,
+# softcaps and scales of values that matter.
+STREAMS: dict[str, Callable[[], Any]] = {
+    "granite": lambda: hf.GraniteForCausalLM(
+        hf.GraniteConfig(
+            **_LLAMA_LIKE,
+            embedding_multiplier=5.0,
+            residual_multiplier=0.3,
+            attention_multiplier=0.2,
+            logits_scaling=3.0,
+            mlp_bias=True,
+        )
+    ),
+    "cohere": lambda: hf.CohereForCausalLM(hf.CohereConfig(**_LLAMA_LIKE, logit_scale=0.2)),
+    "gptj": lambda: hf.GPTJForCausalLM(
+        hf.GPTJConfig(
+            vocab_size=N_VOCABULARY,
+            n_embd=N_HIDDEN,
+            n_inner=N_NEURONS,
+            n_layer=N_LAYERS,
+            n_head=4,
+            n_positions=64,
+            rotary_dim=4,
+            **_SPECIAL,
+        )
+    ),
+    "stablelm": lambda: hf.StableLmForCausalLM(hf.StableLmConfig(**_LLAMA_LIKE)),
+    "stablelm_parallel": lambda: hf.StableLmForCausalLM(
+        hf.StableLmConfig(**_LLAMA_LIKE, use_parallel_residual=True)
+    ),
+    "phi": lambda: hf.PhiForCausalLM(hf.PhiConfig(**_LLAMA_LIKE, partial_rotary_factor=0.67)),
+    "glm4": lambda: hf.Glm4ForCausalLM(hf.Glm4Config(**_LLAMA_LIKE, head_dim=8)),
+    "gemma2_capped": lambda: hf.Gemma2ForCausalLM(
+        hf.Gemma2Config(
+            **_LLAMA_LIKE, head_dim=8, final_logit_softcapping=2.0, attn_logit_softcapping=1.0
+        )
+    ),
+    "falcon_in_turn": lambda: hf.FalconForCausalLM(
+        hf.FalconConfig(
+            vocab_size=N_VOCABULARY,
+            hidden_size=N_HIDDEN,
+            num_hidden_layers=N_LAYERS,
+            num_attention_heads=4,
+            alibi=True,
+            parallel_attn=False,
+            bias=True,
+            **_SPECIAL,
+        )
+    ),
+    # As OPT-350m: norms of the whole stream behind each sum, and a narrower table.
+    "opt_350m": lambda: hf.OPTForCausalLM(
+        hf.OPTConfig(
+            vocab_size=N_VOCABULARY,
+            hidden_size=N_HIDDEN,
+            word_embed_proj_dim=16,
+            ffn_dim=N_NEURONS,
+            num_hidden_layers=N_LAYERS,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            do_layer_norm_before=False,
+            pad_token_id=1,
+            **_SPECIAL,
+        )
+    ),
+}
+# No running sum goes through them.
+CLOSE_PER_BLOCK = (*ENCODERS, "opt_350m")
+
 
 def build(family: str, seed: int = 0) -> Any:
     """A model of ``family`` with weights of ``seed``, in evaluation mode.
@@ -108,7 +176,7 @@ def build(family: str, seed: int = 0) -> Any:
     Biases and norms are random too: left at 0 and 1, they would hide a mix-up.
     """
     torch.manual_seed(seed)
-    model = {**FAMILIES, **MIXTURES}[family]().eval()
+    model = {**FAMILIES, **MIXTURES, **STREAMS}[family]().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:

@@ -48,9 +48,11 @@ class StreamError:
     Attributes:
         stream: "pre", "mid" or "post" of a layer.
         part: what was added last before it, such as "L3 MLP".
-        error: ‖Σ parts − stream‖ / ‖stream‖, of all parts so far; of this sum alone where no
-            running sum goes through the model.
+        error: ‖Σ parts − stream‖ / ‖stream‖, of all parts so far. In half precision what was
+            rounded off in earlier sums is one of these parts; where no running sum goes through
+            the model, this sum alone counts.
         step: the same of this one sum, from the stream before it.
+        rounding: ‖what was rounded off so far‖ / ‖stream‖; 0 in float32.
     """
 
     layer: int
@@ -58,6 +60,7 @@ class StreamError:
     part: str
     error: float
     step: float
+    rounding: float
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class SumCheck:
     def additivity_error(self) -> float:
         """The largest error over tokens and streams."""
         return max((each.error for each in self.errors), default=0.0, key=_or_infinity)
+
+    @property
+    def rounding(self) -> float:
+        """The largest share of a stream that half precision rounded off; 0 in float32."""
+        return max((each.rounding for each in self.errors), default=0.0, key=_or_infinity)
 
     @property
     def worst(self) -> str:
@@ -101,10 +109,10 @@ def allowed_error(dtype: torch.dtype) -> float:
     return 1e-5 if dtype in (torch.float32, torch.float64) else 2e-2
 
 
-def relative_error(total: Tensor, stream: Tensor) -> Tensor:
-    """The largest over tokens of ‖total − stream‖ / ‖stream‖; (T, H) float32 each; a scalar."""
-    off = torch.linalg.vector_norm(total - stream, dim=-1)
-    return (off / torch.linalg.vector_norm(stream, dim=-1).clamp_min(_TINY)).max()
+def relative_error(off: Tensor, stream: Tensor) -> Tensor:
+    """The largest over tokens of ‖off‖ / ‖stream‖; (T, H) float32 each; a scalar."""
+    size = torch.linalg.vector_norm(off, dim=-1)
+    return (size / torch.linalg.vector_norm(stream, dim=-1).clamp_min(_TINY)).max()
 
 
 def _or_infinity(error: float) -> float:
@@ -241,8 +249,11 @@ class _Watch:
             chosen.append((layer, self.done[layer]))
         self.taps = {key: key[1] for key in chosen}
         self.values: dict[Tap, Tensor] = {}
-        self.total: Tensor | None = None
-        self.errors: list[tuple[int, str, str, Tensor, Tensor]] = []
+        # The parts so far, (T, H), and what half precision rounded off so far.
+        self.total = torch.zeros(())
+        self.rounded: Tensor | None = None
+        self.is_rounded = False
+        self.errors: list[tuple[int, str, str, Tensor, Tensor, Tensor]] = []
         self.tolerance = 0.0
 
     def read(self, key: tuple[int, Tap], tensor: Tensor) -> None:
@@ -255,8 +266,8 @@ class _Watch:
 
     def check(self) -> SumCheck:
         errors = [
-            StreamError(layer, stream, part, float(error), float(step))
-            for layer, stream, part, error, step in self.errors
+            StreamError(layer, stream, part, float(error), float(step), float(rounding))
+            for layer, stream, part, error, step, rounding in self.errors
         ]
         return SumCheck(tuple(errors), self.tolerance)
 
@@ -272,6 +283,7 @@ class _Watch:
     def _finish_embedding(self) -> None:
         embedding = self.layout.embedding
         stream = self.values[embedding.stream]
+        self.is_rounded = stream.dtype not in (torch.float32, torch.float64)
         self.tolerance = allowed_error(stream.dtype)
         scales = tuple(
             form.scale(self.values[Tap(norm, "input")], self.values[Tap(norm, "output")])
@@ -293,30 +305,37 @@ class _Watch:
             values = bias.expand_as(parts[0].values)
             parts.append(Part("embedding norm bias", "bias", None, None, values))
         total = torch.stack([part.values for part in parts]).sum(dim=0)
-        error = relative_error(total, stream.float())
-        self.errors.append((0, "pre", "the embedding", error, error))
-        self.total = total
+        end = stream.float()
+        error = relative_error(end - total, end)
+        self._note(0, "pre", "the embedding", error, error, end - total, end)
+        if self.is_rounded:
+            parts.append(Part("embedding rounding", "rounding", None, None, end - total))
+        self.total = end if self.is_rounded else total
         self.values = {}
-        self.consume(EmbeddingContributions(tuple(parts), stream.float()))
+        self.consume(EmbeddingContributions(tuple(parts), end))
 
     def _finish_block(self, layer: int) -> None:
         block = self.layout.blocks[layer]
         values, self.values = self.values, {}
         written = {name: self._written(each, values) for name, each in block.additions().items()}
-        streams = [values[each.end].float() for each in block.sums]
-        for i, (each, end) in enumerate(zip(block.sums, streams, strict=True)):
-            base = values[each.base].float()
+        rounding: Tensor | None = None
+        streams = []
+        for i, each in enumerate(block.sums):
+            base, end = values[each.base].float(), values[each.end].float()
             added = [part for name in each.parts for part in written[name].terms()]
-            running = base if self.layout.closes_per_block or self.total is None else self.total
-            step = base
-            running = running.to(base.device)
+            off = end - base
             for part in added:
-                step, running = step + part, running + part
-            self.total = running
+                off = off - part
+            step = relative_error(off, end)
+            running = step
+            if not self.is_rounded and not self.layout.closes_per_block:
+                self.total = sum(added, start=self.total.to(end.device))
+                running = relative_error(end - self.total, end)
             name = f"L{layer} " + " and ".join(_WORDS[part] for part in each.parts)
-            stream = "post" if i == len(streams) - 1 else "mid"
-            errors = relative_error(running, end), relative_error(step, end)
-            self.errors.append((layer, stream, name, *errors))
+            stream = "post" if i == len(block.sums) - 1 else "mid"
+            self._note(layer, stream, name, running, step, off, end)
+            rounding = off if rounding is None else rounding + off
+            streams.append(end)
         self.consume(
             BlockContributions(
                 layer,
@@ -326,8 +345,28 @@ class _Watch:
                 written.get("attention"),
                 written.get("mlp"),
                 block.n_heads,
+                rounding if self.is_rounded else None,
             )
         )
+
+    def _note(
+        self,
+        layer: int,
+        stream: str,
+        part: str,
+        error: Tensor,
+        step: Tensor,
+        off: Tensor,
+        end: Tensor,
+    ) -> None:
+        """Keep a stream's errors, as scalars on their device: to read them would wait for it."""
+        rounding = torch.zeros(())
+        if self.is_rounded:
+            if self.rounded is not None and not self.layout.closes_per_block:
+                off = off + self.rounded.to(off.device)
+            self.rounded = off
+            rounding = relative_error(off, end)
+        self.errors.append((layer, stream, part, error, step, rounding))
 
     def _written(self, addition: Addition, values: Mapping[Tap, Tensor]) -> Written:
         normed = tuple(values[Tap(norm, "output")] for norm, _ in addition.norms)

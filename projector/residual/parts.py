@@ -21,7 +21,7 @@ class Part:
 
     Attributes:
         name: "embedding", "position", "L3 attention", "L3 H5", "L3 MLP", "L3 MLP bias" and so on.
-        kind: "embedding", "attention", "head", "mlp" or "bias".
+        kind: "embedding", "attention", "head", "mlp", "bias" or "rounding".
         layer: None for what goes before the first block.
         values: (T, H) float32.
     """
@@ -113,12 +113,13 @@ class Written:
 
     def take(self, rows: Tensor) -> Written:
         """The same of some tokens, (P,) int64."""
-        chosen = [
-            None if each is None else each[rows.to(each.device)]
-            for each in (self.values, self.bias, self.reads)
-        ]
-        assert chosen[0] is not None
-        return Written(self.addition, self.path.take(rows), chosen[0], chosen[1], chosen[2])
+        return replace(
+            self,
+            path=self.path.take(rows),
+            values=self.values[rows.to(self.values.device)],
+            bias=None if self.bias is None else self.bias[rows.to(self.bias.device)],
+            reads=None if self.reads is None else self.reads[rows.to(self.reads.device)],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +134,8 @@ class BlockContributions:
         attention_written: what its attention added; None where it has none. Its ``reads`` are the
             heads side by side.
         mlp_written: likewise of the MLP, whose ``reads`` are the neurons.
+        rounding: (T, H), what a model in half precision rounds off as it adds; it accumulates over
+            the layers, so it is a part of the sum. None for a model in float32.
     """
 
     layer: int
@@ -142,6 +145,7 @@ class BlockContributions:
     attention_written: Written | None
     mlp_written: Written | None
     n_heads: int | None
+    rounding: Tensor | None = None
 
     @property
     def attention(self) -> Tensor | None:
@@ -195,10 +199,14 @@ class BlockContributions:
 
     def parts(self, *, by_head: bool = False) -> list[Part]:
         """The block's terms of the sum; each head by itself if ``by_head``."""
-        layer = self.layer
+        layer, rounding = self.layer, self.rounding
         found: list[Part] = []
         if by_head and self.attention is not None and self.n_heads is not None:
-            for head, values in enumerate(self.heads().unbind(1)):
+            heads = self.heads()
+            if rounding is not None:
+                # The output projection's sum over the heads was rounded too.
+                rounding = rounding + self.attention - heads.sum(dim=1)
+            for head, values in enumerate(heads.unbind(1)):
                 found.append(Part(f"L{layer} H{head}", "head", layer, head, values))
         elif self.attention is not None:
             found.append(Part(f"L{layer} attention", "attention", layer, None, self.attention))
@@ -206,6 +214,7 @@ class BlockContributions:
             ("attention bias", "bias", self.attention_bias),
             ("MLP", "mlp", self.mlp),
             ("MLP bias", "bias", self.mlp_bias),
+            ("rounding", "rounding", rounding),
         ):
             if values is not None:
                 found.append(Part(f"L{layer} {name}", kind, layer, None, values))
@@ -223,6 +232,7 @@ class BlockContributions:
             post=self.post[rows.to(self.post.device)],
             attention_written=None if attention is None else attention.take(rows),
             mlp_written=None if mlp is None else mlp.take(rows),
+            rounding=None if self.rounding is None else self.rounding[rows.to(self.pre.device)],
         )
 
     def _heads(self) -> tuple[Written, int]:

@@ -9,7 +9,7 @@ import torch
 
 from projector.residual.contributions import Contributions, collect_contributions
 from projector.residual.subject import Subject
-from tests.families import FAMILIES, MIXTURES, subject_of
+from tests.families import CLOSE_PER_BLOCK, FAMILIES, MIXTURES, STREAMS, subject_of
 
 IDS = [(13 * i + 5) % 300 for i in range(20)]
 
@@ -20,11 +20,11 @@ def found(family: str) -> tuple[Subject, Contributions]:
     return subject, collect_contributions(subject, IDS, neurons=True)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *MIXTURES])
+@pytest.mark.parametrize("family", [*FAMILIES, *MIXTURES, *STREAMS])
 def test_the_parts_sum_to_the_stream(family: str) -> None:
-    subject, given = found(family)
+    _, given = found(family)
     assert given.additivity_error <= 1e-5
-    assert given.closes_per_block == (not subject.architecture.is_causal)
+    assert given.closes_per_block == (family in CLOSE_PER_BLOCK)
     if given.closes_per_block:
         return
     for by_head in (False, True):
