@@ -101,8 +101,8 @@ MIXTURES: dict[str, Callable[[], Any]] = {
     ),
 }
 
-# Models that are looked at for their stream and head alone: norms behind the sublayers, multipliers,
-# softcaps and scales of values that matter.
+# Models that are looked at for their stream and head alone: norms behind the sublayers,
+# multipliers, softcaps and scales of values that matter.
 STREAMS: dict[str, Callable[[], Any]] = {
     "granite": lambda: hf.GraniteForCausalLM(
         hf.GraniteConfig(

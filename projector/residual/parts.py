@@ -210,14 +210,14 @@ class BlockContributions:
                 found.append(Part(f"L{layer} H{head}", "head", layer, head, values))
         elif self.attention is not None:
             found.append(Part(f"L{layer} attention", "attention", layer, None, self.attention))
-        for name, kind, values in (
+        for name, kind, each in (
             ("attention bias", "bias", self.attention_bias),
             ("MLP", "mlp", self.mlp),
             ("MLP bias", "bias", self.mlp_bias),
             ("rounding", "rounding", rounding),
         ):
-            if values is not None:
-                found.append(Part(f"L{layer} {name}", kind, layer, None, values))
+            if each is not None:
+                found.append(Part(f"L{layer} {name}", kind, layer, None, each))
         return found
 
     def take(self, rows: Tensor, *, neurons: bool = True) -> BlockContributions:
