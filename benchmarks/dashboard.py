@@ -289,11 +289,12 @@ def open_prompt(browser: Browser, url: str) -> Page:
 
 
 def time_tokens(page: Page, n_times: int) -> list[float]:
-    """Seconds to the next token."""
-    return [
-        _press(page, page.locator(".neuron-map .overlay"), "ArrowRight", "token")
-        for _ in range(n_times)
-    ]
+    """Seconds to the next token, from the first one on: the page opens on the last."""
+    overlay = page.locator(".neuron-map .overlay")
+    overlay.press("Home")
+    _until(lambda: _drawn(page)["token"] == "0")
+    page.wait_for_timeout(600)
+    return [_press(page, overlay, "ArrowRight", "token") for _ in range(n_times)]
 
 
 def time_playback(page: Page, n_times: int, rate: int = 30) -> list[float]:

@@ -1,13 +1,12 @@
 """Poles of all maps of a projection, found in the background by ``pruning poles``.
 
-One process for a projection, however many sessions of an app look at it: below the app's first
-root, ``.jobs/poles`` holds a JSON file that tells which process it is, and its log. The command
-keeps what it finds beside the projection, and continues from there when it is started again.
+One process for a projection, however many apps and sessions look at it: within the projection's
+folder, ``.jobs`` holds a JSON file that tells which process it is, and its log. The command keeps
+what it finds beside the projection, and continues from there when it is started again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -68,9 +67,9 @@ class PoleJob:
         return living_process(self.pid, self.created)
 
 
-def find_job(root: Path, folder: Path, stamp: str) -> PoleJob | None:
+def find_job(folder: Path, stamp: str) -> PoleJob | None:
     """The job of a projection; None where there was none, or it was of another one there."""
-    job = _read(_place(root, folder), folder)
+    job = _read(_place(folder), folder)
     return job if job is not None and job.stamp == stamp else None
 
 
@@ -90,20 +89,20 @@ def _read(place: Path, folder: Path) -> PoleJob | None:
     return job if job.folder == str(folder) else None
 
 
-def start_job(root: Path, folder: Path, stamp: str) -> PoleJob:
+def start_job(folder: Path, stamp: str) -> PoleJob:
     """Start to find poles, where no process is at it already.
 
     One that works on what was in the folder before is ended first.
 
     Raises:
-        UserError: if the folder, or that of the jobs, can't be written to.
+        UserError: if the folder can't be written to.
     """
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(
             f"folder '{folder.name}' can't be written to, so that poles can't be kept there: copy "
             "the projection to another folder"
         )
-    with _alone(root, folder) as place:
+    with _alone(folder) as place:
         known = _read(place, folder)
         if known is not None and known.is_running:
             if known.stamp == stamp:
@@ -114,14 +113,14 @@ def start_job(root: Path, folder: Path, stamp: str) -> PoleJob:
         return job
 
 
-def stop_job(root: Path, job: PoleJob) -> None:
+def stop_job(job: PoleJob) -> None:
     """End the process; what it kept stays, and it can be started again.
 
     Raises:
-        UserError: if the folder of the jobs can't be written to; the process is ended even so.
+        UserError: if the folder can't be written to; the process is ended even so.
     """
     try:
-        with _alone(root, Path(job.folder)) as place:
+        with _alone(Path(job.folder)) as place:
             known = _read(place, Path(job.folder))
             # Another one may have taken its place meanwhile.
             if known is None or (known.pid, known.created) == (job.pid, job.created):
@@ -130,10 +129,10 @@ def stop_job(root: Path, job: PoleJob) -> None:
         job.end()
 
 
-def error_of(root: Path, job: PoleJob) -> UserError | None:
+def error_of(job: PoleJob) -> UserError | None:
     """Why a process ended early, where it could say so."""
     try:
-        text = _place(root, Path(job.folder)).with_suffix(".log").read_text(encoding="utf-8")
+        text = _place(Path(job.folder)).with_suffix(".log").read_text(encoding="utf-8")
         lines = [line for line in text.strip().splitlines() if line.startswith("{")]
         return UserError.of_record(json.loads(lines[-1])) if lines else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -141,20 +140,20 @@ def error_of(root: Path, job: PoleJob) -> UserError | None:
 
 
 @contextmanager
-def _alone(root: Path, folder: Path) -> Iterator[Path]:
-    """The file of a folder's job, while no other session reads or writes it.
+def _alone(folder: Path) -> Iterator[Path]:
+    """The file of a folder's job, while no other session and no other app reads or writes it.
 
     Raises:
-        UserError: if the folder of the jobs can't be written to.
+        UserError: if the folder can't be written to.
     """
-    place = _place(root, folder)
+    place = _place(folder)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_suffix(".lock")):
             yield place
     except OSError as error:
         raise UserError(
-            f"folder '{root.name}' can't be written to, so that no work can be done in the "
+            f"folder '{folder.name}' can't be written to, so that no work can be done in the "
             f"background: {error.strerror}"
         ) from error
 
@@ -177,9 +176,8 @@ def _launch(place: Path, folder: Path, stamp: str) -> PoleJob:
     return PoleJob(str(folder), stamp, process.pid, created)
 
 
-def _place(root: Path, folder: Path) -> Path:
-    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    return root / FOLDER / "poles" / f"{name}.json"
+def _place(folder: Path) -> Path:
+    return folder / FOLDER / "poles.json"
 
 
 def _write(path: Path, job: PoleJob) -> None:

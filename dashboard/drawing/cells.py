@@ -1,5 +1,4 @@
-"""Correlations as the cells of a picture: in an order, blocks of several pairs where many are; and
-where groups stand in that order."""
+"""Correlations as the cells of a picture: in an order, blocks of several pairs where many are."""
 
 from __future__ import annotations
 
@@ -21,10 +20,6 @@ ORDERS = {
 USUAL_ORDER = "leaf"
 MOST_CELLS = 512
 _MOST_NAMED = 4
-# Members of a group in its longest stretch, and neurons of the stretch that are members, at least.
-_LEAST_TOGETHER, _LEAST_OF_IT = 0.5, 0.6
-# Neurons of others that a stretch may hold in a row.
-_MOST_BETWEEN = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,56 +137,3 @@ def _label(neurons: NDArray[np.int64]) -> str:
     named = ", ".join(f"N{j}" for j in neurons[:_MOST_NAMED])
     more = len(neurons) - _MOST_NAMED
     return named if more <= 0 else f"{named}, {more} more"
-
-
-@dataclass(frozen=True)
-class Bracket:
-    """A stretch of an order in which a group stands.
-
-    Attributes:
-        first, last: its rows, of cells.
-        text: what the group is called.
-        group: its number.
-    """
-
-    first: int
-    last: int
-    text: str
-    group: int
-
-
-def brackets_of(
-    order: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    names: Sequence[str],
-    ranked: Iterable[int],
-    n_per_cell: int = 1,
-    most: int = 24,
-) -> tuple[Bracket, ...]:
-    """The groups that stand together in an order, those that overlap with none before them.
-
-    Args:
-        order: (N,) neurons as they are drawn.
-        labels: (all,) the group of each neuron, −1 for none.
-        names: of each group.
-        ranked: numbers of groups, those to be shown first.
-        n_per_cell: neurons of a row.
-    """
-    found: list[Bracket] = []
-    own = labels[order]
-    for group in ranked:
-        places = np.flatnonzero(own == group)
-        if not len(places):
-            continue
-        cuts = np.flatnonzero(np.diff(places) > _MOST_BETWEEN + 1) + 1
-        stretch = max(np.split(places, cuts), key=len)
-        first, last = int(stretch[0]), int(stretch[-1])
-        together = len(stretch) / len(places)
-        if together < _LEAST_TOGETHER or len(stretch) / (last - first + 1) < _LEAST_OF_IT:
-            continue
-        bracket = Bracket(first // n_per_cell, last // n_per_cell, names[group], int(group))
-        if all(bracket.last < each.first or bracket.first > each.last for each in found):
-            found.append(bracket)
-        if len(found) >= most:
-            break
-    return tuple(sorted(found, key=lambda each: each.first))

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from dashboard.drawing import palette
-from dashboard.drawing.cells import Bracket, Cells
+from dashboard.drawing.cells import Cells
 from dashboard.drawing.text import number
+from projector.figures.brackets import Bracket
 from projector.sites import MapKey, site_words
 from projector.statistics.organisation import PARTNER_RHO, Organisation
 from pruning.poles.tree import CondensedTree

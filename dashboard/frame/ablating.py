@@ -40,16 +40,17 @@ def show_ablation(scene: Scene, members: list[int]) -> None:
         "How",
         list(ablation.KINDS),
         format_func=ablation.KINDS.__getitem__,
-        default="mean",
         key="ablation kind",
+        on_change=session.keep("ablation kind", "mean"),
+        required=True,
     )
     columns = st.columns([3, 1], vertical_alignment="bottom")
     texts = usual_texts(scene.model_name)
     source = columns[0].text_input(
         "Text to score on",
-        value="" if texts is None else texts.evaluation,
         placeholder=sources_hint(),
         key="ablation text",
+        on_change=session.keep("ablation text", "" if texts is None else texts.evaluation),
     )
     # The model without these neurons, and means of this projection, whoever calls them what pole.
     key = (
@@ -58,7 +59,7 @@ def show_ablation(scene: Scene, members: list[int]) -> None:
     )
     if columns[1].button("Ablate", type="primary", key="ablate", width="stretch"):
         with session.problems():
-            make_ablation(key, lambda: _outcomes(scene, members, kind or "mean", source))
+            make_ablation(key, lambda: _outcomes(scene, members, kind, source))
     outcomes = known_ablation(key)
     if outcomes is not None:
         _show_outcomes(outcomes)

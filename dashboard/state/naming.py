@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -12,10 +17,12 @@ from dashboard.state.loading import (
     of_projection,
     poles_stamp,
     projection_at,
+    stamp_of_projection,
     stamps_of,
 )
+from dashboard.state.shelf import Key, shelf
 from projector.errors import UserError
-from projector.naming.groups import group_label
+from projector.naming.groups import group_label, members_on_label
 from projector.naming.labels import Label, neuron_labels, snippets
 from projector.naming.names import Names, PoleKey, read_names, write_name
 from projector.naming.search import Results, search
@@ -25,6 +32,11 @@ from pruning.poles.poles import Poles
 
 # Tokens around the one on which a neuron is strongest, in a hover text.
 _N_BEFORE, _N_AFTER = 12, 4
+# Searches at once, in threads; how often a page that waits for one looks, and how long one waits
+# where there is an older answer.
+_N_SEARCHES, _LOOK_EVERY_S, _AT_ONCE_S = 2, 0.15, 0.3
+_searching: dict[Key, Future[Any]] = {}
+_LOCK = threading.Lock()
 
 
 def names_at(path: Path) -> Names:
@@ -87,7 +99,7 @@ def pole_names(path: Path, poles: Poles, layout: str | None = None) -> tuple[str
         layout: on whose maps the poles were found; None is the projection's first.
     """
     return tuple(
-        saved_pole_name(path, poles, k, layout) or _pole_label(path, poles, k) or ""
+        saved_pole_name(path, poles, k, layout) or _label_text(path, poles, k)
         for k in range(len(poles.poles))
     )
 
@@ -107,24 +119,45 @@ def pole_key(path: Path, poles: Poles, number: int, layout: str | None = None) -
     return PoleKey.of(poles.layer, poles.site, poles_file(poles.settings, own), members)
 
 
-def _pole_label(path: Path, poles: Poles, number: int) -> str | None:
-    """What a pole's members fire on, computed where its file does not say."""
+def _label_text(path: Path, poles: Poles, number: int) -> str:
+    label = pole_label(path, poles, number)
+    return "" if label is None else label.text
+
+
+def members_firing(path: Path, poles: Poles, number: int) -> tuple[int, ...]:
+    """A pole's neurons whose strongest example is on what its label names, ascending."""
+    label = pole_label(path, poles, number)
+    projection = projection_at(path)
+    members = tuple((poles.labels == number).nonzero()[:, 0].tolist())
+    if label is None or label.is_mixed:
+        return ()
+
+    def make(_: object) -> tuple[int, ...]:
+        examples = projection.examples(poles.layer, poles.site)
+        return members_on_label(examples, projection.pieces, members, label)
+
+    key = (poles.layer, poles.site, poles.settings.space, members)
+    return of_projection("members that fire", path, *key, make=make)
+
+
+def pole_label(path: Path, poles: Poles, number: int) -> Label | None:
+    """What a pole's members fire on, computed; None where no examples were kept."""
     projection = projection_at(path)
     if not projection.has_examples:
         return None
     members = tuple((poles.labels == number).nonzero()[:, 0].tolist())
 
-    def make(_: object) -> str | None:
+    def make(_: object) -> Label | None:
         examples = projection.examples(poles.layer, poles.site)
         signs = None
         if poles.settings.space == "abs-correlation":
             # Of neurons that fire against each other, those of one end are turned.
             rho = correlation_at(path, poles.layer, poles.site)[members[0], list(members)]
             signs = np.where(rho < 0, -1, 1).tolist()
-        label = group_label(examples, projection.pieces, members, signs)
-        return None if label is None else label.text
+        return group_label(examples, projection.pieces, members, signs)
 
-    return of_projection("label of a pole", path, poles.layer, poles.site, members, make=make)
+    key = (poles.layer, poles.site, poles.settings.space, members)
+    return of_projection("label of a pole", path, *key, make=make)
 
 
 def name_neuron(path: Path, layer: int, site: str, neuron: int, text: str) -> None:
@@ -145,15 +178,64 @@ def name_pole(path: Path, poles: Poles, number: int, text: str, layout: str | No
     write_name(path, text, poles.layer, poles.site, pole=pole_key(path, poles, number, layout))
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What a search found, and which poles there were then."""
+
+    results: Results
+    poles: tuple[object, ...]
+
+
 def found_at(path: Path, text: str) -> Results:
     """What fires on a text; see :func:`projector.naming.search.search`.
+
+    A search of a large model takes seconds: it is done apart, and a click ends the wait for it.
+    Where poles were found since, what was found before them is given, and the search is done anew
+    for the next time.
 
     Raises:
         UserError: if the projection holds no examples.
     """
-    key = (text, _stamp(path), poles_stamp(path))
+    key = ("found", path, stamp_of_projection(path), text, _stamp(path))
+    known: _Found | None = shelf().peek(key)
+    if known is not None and known.poles == poles_stamp(path):
+        return known.results
+    searching = _search_apart(key, path, text)
+    if known is not None:
+        # Of a small model it is done at once.
+        wait([searching], _AT_ONCE_S)
+        return searching.result().results if searching.done() else known.results
+    place = st.empty()
     with st.spinner("Searching …"):
-        return of_projection("found", path, *key, make=lambda p: search(p, path, text))
+        while not wait([searching], _LOOK_EVERY_S).done:
+            # A sign of life, at which a click ends the wait.
+            place.empty()
+    return searching.result().results
+
+
+def _search_apart(key: Key, path: Path, text: str) -> Future[_Found]:
+    """Search in a thread of its own; who asks for the same meanwhile gets the same."""
+    kept_on, projection = shelf(), projection_at(path)
+
+    def work() -> _Found:
+        try:
+            # Asked before: poles that come meanwhile are looked for the next time.
+            poles = poles_stamp(path)
+            found = _Found(search(projection, path, text), poles)
+            return kept_on.keep(key, lambda: found, most_age_s=-1.0)
+        finally:
+            with _LOCK:
+                _searching.pop(key, None)
+
+    with _LOCK:
+        if key not in _searching:
+            _searching[key] = _threads().submit(work)
+        return _searching[key]
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_N_SEARCHES, "search")
 
 
 def _stamp(path: Path) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard.components.plot_clicks import hear_clicks
-from dashboard.drawing.cells import MOST_CELLS, ORDERS, USUAL_ORDER, Bracket, Cells, brackets_of
+from dashboard.drawing.cells import MOST_CELLS, ORDERS, USUAL_ORDER, Cells
 from dashboard.drawing.figures import heatmap_figure
 from dashboard.drawing.legend import colors_of
 from dashboard.drawing.text import neuron_name, number
@@ -18,11 +18,23 @@ from dashboard.state.loading import cells_at, correlation_at, half_rho_at, order
 from dashboard.state.naming import labels_at, pole_names, snippets_at
 from dashboard.state.scene import Scene
 from projector.errors import UserError
+from projector.figures.brackets import Bracket, brackets_of
 from projector.sites import site_words
 from pruning.poles.poles import Poles
 
 TITLE, ICON, PATH = "Heatmap", ":material/grid_on:", "heatmap"
 _LIMITS: list[str | float] = ["auto", 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0]
+_ORDER_HELP = (
+    "How rows and columns are ordered.\n\n"
+    "- Tree of groups: the leaves of a tree that joins the most alike neurons first (average "
+    "linkage of 1 − ρ), its branches turned so that neurons that touch are most alike. Groups are "
+    "blocks along the diagonal.\n"
+    "- Linear projection: the linear arrangement, in which neurons that fire together stand close "
+    "to one another.\n"
+    "- Pole: one pole after another, then the neurons in none.\n"
+    "- Spectral: by the Fiedler vector of the graph whose weights are (1 + ρ)/2.\n"
+    "- Unsorted: by the neurons' numbers."
+)
 _COMPARED = "compared neurons"
 # Of a group's name at the side of the picture.
 _N_SIGNS = 24
@@ -65,7 +77,12 @@ def _choose() -> tuple[str, str | float, bool]:
         session.change(order=None if order == USUAL_ORDER else order)
 
     by = columns[0].selectbox(
-        "Order", list(ORDERS), format_func=ORDERS.__getitem__, key="order", on_change=change
+        "Order",
+        list(ORDERS),
+        format_func=ORDERS.__getitem__,
+        key="order",
+        on_change=change,
+        help=_ORDER_HELP,
     )
     limit = columns[1].select_slider(
         "Colour range (±ρ)",

@@ -19,7 +19,15 @@ from dashboard.state.loading import (
     poles_at,
     tree_at,
 )
-from dashboard.state.naming import name_pole, names_at, pole_key, pole_names, snippets_at
+from dashboard.state.naming import (
+    members_firing,
+    name_pole,
+    names_at,
+    pole_key,
+    pole_label,
+    pole_names,
+    snippets_at,
+)
 from dashboard.state.scene import Scene
 from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
 from projector.sites import site_words
@@ -64,15 +72,8 @@ def show(scene: Scene) -> None:
             return
         _show_table(scene, found)
         left, right = st.columns([2, 3], gap="large")
-        with left, session.problems():
-            tree = tree_figure(
-                tree_at(scene.path, scene.layer, scene.site, scene.layout, settings),
-                colors_of(found).tolist(),
-                dark=st.context.theme.type == "dark",
-            )
-            st.plotly_chart(tree, key="condensed tree")
-            offer_figure(tree, f"condensed-tree-layer-{scene.layer}-{scene.site}")
-        with right:
+        # The tree last, since it may take a moment: the pole is what was asked for.
+        with right, session.problems():
             pole = session.current().pole
             if pole is None or pole >= len(found.poles):
                 st.info(
@@ -82,6 +83,16 @@ def show(scene: Scene) -> None:
                 )
             else:
                 _show_pole(scene, found, pole)
+        with left, session.problems():
+            _show_tree(scene, found)
+
+
+def _show_tree(scene: Scene, found: Poles) -> None:
+    with st.spinner("Drawing the condensed tree …"):
+        branches = tree_at(scene.path, scene.layer, scene.site, scene.layout, found.settings)
+    tree = tree_figure(branches, colors_of(found).tolist(), dark=st.context.theme.type == "dark")
+    st.plotly_chart(tree, key="condensed tree")
+    offer_figure(tree, f"condensed-tree-layer-{scene.layer}-{scene.site}")
 
 
 def _settings(scene: Scene) -> PoleSettings:
@@ -278,11 +289,7 @@ def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
         rho = number(each.opposite_rho, ".2f")
         facts.append(f"opposite to pole {each.opposite} (ρ {rho})")
     st.markdown(session.plain(" · ".join(facts)))
-    texts = snippets_at(scene.path, scene.layer, scene.site)
-    firmest = sorted(members, key=lambda j: -float(found.strengths[j]))
-    for j in list(dict.fromkeys((*each.exemplars, *firmest)))[:_N_SNIPPETS]:
-        if texts[j]:
-            st.caption(f"**N{j}** {session.plain(texts[j])}")
+    _show_snippets(scene, found, pole, members)
     st.caption(
         "Neurons, marked on the map and in the heatmap: "
         + ", ".join(f"N{j}" for j in members[:20])
@@ -290,6 +297,24 @@ def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
     )
     _rename(scene, found, pole)
     show_ablation(scene, members)
+
+
+def _show_snippets(scene: Scene, found: Poles, pole: int, members: list[int]) -> None:
+    """Strongest examples of some neurons: first those that fire on what the pole's label names."""
+    texts = snippets_at(scene.path, scene.layer, scene.site)
+    firing = members_firing(scene.path, found, pole)
+    label = pole_label(scene.path, found, pole)
+    if label is not None and not label.is_mixed:
+        named = session.plain(label.text)
+        st.caption(
+            f"{len(firing):,} of {len(members):,} neurons have their strongest example on "
+            f"**{named}**" + ("; the others share it with weaker ones." if not firing else ".")
+        )
+    firmest = sorted(members, key=lambda j: -float(found.strengths[j]))
+    typical = list(dict.fromkeys((*found.poles[pole].exemplars, *firmest)))
+    for j in sorted(typical, key=lambda j: j not in firing)[:_N_SNIPPETS]:
+        if texts[j]:
+            st.caption(f"**N{j}** {session.plain(texts[j])}")
 
 
 def _rename(scene: Scene, found: Poles, pole: int) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import jobs, sweeping
 from dashboard.components.neuron_map import Panel, View, neuron_map
-from dashboard.drawing import coloring, palette
+from dashboard.drawing import coloring
 from dashboard.drawing.legend import Legend
 from dashboard.drawing.text import LABELS, neuron_name, page_text
 from dashboard.orders import LEAST_SEQUENCES, MOST_SEEDS, MOST_SEQUENCES, Order
@@ -98,7 +98,6 @@ def _show_plan(scene: Scene) -> None:
             )
         ],
         dim=scene.dim,
-        colors=palette.groups(),
         legend=Legend(
             f"{plan.method}, {plan.sparsity:.0%}",
             (("kept", coloring.KEPT), ("removed", coloring.REMOVED)),

@@ -12,11 +12,16 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from projector.errors import UserError
+from projector.figures.brackets import Bracket, brackets_of
 from projector.figures.words import TEMPLATE, heading, names_of, origin
 from projector.naming.names import Names
+from projector.naming.poles import SavedPole
 from projector.projection.projection import Projection
 
 MOST_CELLS = 1000
+# Of a pole's name beside the picture: its signs and their width in pixels, the room for the scale
+# of colours, and rows, as a share of all, between two names.
+_MOST_SIGNS, _SIGN_WIDTH, _AROUND_NAMES, _LEAST_APART = 24, 6, 100, 0.025
 _ORDER_TITLES = {
     "leaf": "ordered by the tree of average linkage",
     "linear": "in linear arrangement",
@@ -32,16 +37,20 @@ def heatmap_figure(
     order: str = "leaf",
     layout: str | None = None,
     names: Names | None = None,
+    poles: Sequence[SavedPole] = (),
 ) -> go.Figure:
     """Correlations in index order and ordered, side by side on one colour scale.
 
-    Above 1,000 neurons each cell is the mean over a square of pairs, which the title says.
+    Above 1,000 neurons each cell is the mean over a square of pairs, which the title says. Brackets
+    at the right of the ordered picture are poles whose neurons stand together in its order.
 
     Args:
         order: one of :data:`projector.projection.projection.ORDERS`.
         layout: name of the layout whose neurons are shown, and whose own order ``linear`` is where
             it is a linear one; None is the first.
         names: those that the user gave.
+        poles: of any maps, as :func:`projector.naming.poles.saved_poles` gives them; those of this
+            map that are searched are drawn.
 
     Raises:
         UserError: if the projection has no such map, order or layout, kept no correlations of the
@@ -99,7 +108,68 @@ def heatmap_figure(
         margin={"l": 10, "r": 10, "t": 110, "b": 10},
         height=720,
     )
+    own = [each for each in poles if (each.layer, each.site) == (layer, site) and each.is_searched]
+    if own and order != "index":
+        _draw_brackets(figure, _brackets(own, orders[1], called, n_per_cell, names), len(cells[1]))
     return figure
+
+
+def _brackets(
+    poles: Sequence[SavedPole],
+    order: Tensor,
+    called: Sequence[str],
+    n_per_cell: int,
+    names: Names | None,
+) -> tuple[Bracket, ...]:
+    """Where poles stand in an order, distinct ones first where two overlap."""
+    labels = np.full(len(called), -1, dtype=np.int64)
+    texts = {}
+    for pole in poles:
+        labels[[j for j in pole.neurons if 0 <= j < len(called)]] = pole.number
+        name = pole.label
+        if names is not None:
+            name = names.of_pole(pole.layer, pole.site, pole.file, pole.neurons) or name
+        texts[pole.number] = f"{pole.number}: {name}" if name else f"pole {pole.number}"
+    ranked = [pole.number for pole in sorted(poles, key=lambda each: not each.is_distinct)]
+    listed = [texts.get(k, "") for k in range(max(texts) + 1)]
+    return brackets_of(order.numpy(), labels, listed, ranked, n_per_cell)
+
+
+def _draw_brackets(figure: go.Figure, brackets: Sequence[Bracket], n_rows: int) -> None:
+    """At the right of the second picture; of names that would lie on one another, the first."""
+    free_from = -np.inf
+    for each in brackets:
+        low, high = each.first - 0.5, each.last + 0.5
+        figure.add_shape(
+            type="path",
+            path=f"M 1.006 {low} L 1.016 {low} L 1.016 {high} L 1.006 {high}",
+            xref="x2 domain",
+            yref="y2",
+            line={"color": "#56606b", "width": 2},
+        )
+        middle = (low + high) / 2
+        if middle < free_from:
+            continue
+        free_from = middle + _LEAST_APART * n_rows
+        text = each.text if len(each.text) <= _MOST_SIGNS else f"{each.text[: _MOST_SIGNS - 1]}…"
+        figure.add_annotation(
+            x=1.022,
+            y=middle,
+            xref="x2 domain",
+            yref="y2",
+            xanchor="left",
+            showarrow=False,
+            text=html.escape(text, quote=False),
+            hovertext=html.escape(each.text, quote=False),
+            font={"size": 11},
+        )
+    if brackets:
+        widest = max(min(_MOST_SIGNS, len(each.text)) for each in brackets)
+        room = _AROUND_NAMES + _SIGN_WIDTH * widest
+        figure.update_layout(
+            margin_r=room,
+            coloraxis_colorbar={"x": 1.0, "xref": "container", "xanchor": "right"},
+        )
 
 
 def _cells(correlation: Tensor, n_per_cell: int) -> np.ndarray:

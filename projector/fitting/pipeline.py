@@ -32,7 +32,7 @@ from projector.interrupt import DeferredInterrupt
 from projector.memory import memory_errors
 from projector.model.loading import BUNDLED, LoadedModel
 from projector.processor import in_threads
-from projector.progress import Progress, Silent
+from projector.progress import Progress, Silent, shown_on_terminal
 from projector.projection.overview import FACTS_FILE, read_saved
 from projector.projection.projection import Projection
 from projector.projection.writing import check_out
@@ -69,6 +69,9 @@ def fit(
         resume: go on with this very run where it was stopped, begin it where it was not begun, and
             do nothing where it is finished: see :func:`projector.storage.resuming.decide`. Which
             of them it was is logged.
+        progress: told of each stage and how far it is. None writes a line on standard error where
+            that is a terminal, and nothing elsewhere; :class:`projector.progress.Silent` nothing
+            anywhere.
         **options: fields of :class:`projector.fitting.settings.FitSettings`, by name: ``sites``,
             ``layers``, ``max_tokens`` …; and either ``layouts``, several by name
             (``"stress-3d,neighbours-2d"``, or a list), or fields of the one
@@ -79,6 +82,7 @@ def fit(
     """
     settings, layouts = split_options(options)
     processes = join_processes(device)
+    progress = shown_on_terminal(progress) if processes.is_first else Silent()
     if out is not None:
         check_start(Path(out), force=force, resume=resume)
     job = prepare(

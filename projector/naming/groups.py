@@ -21,13 +21,23 @@ from projector.naming.labels import (
     ended,
     strongest,
 )
-from projector.naming.words import NONE, Frequencies, listed, shown, sign_and_name, words_of
+from projector.naming.words import (
+    KINDS,
+    NONE,
+    Frequencies,
+    kind_of,
+    listed,
+    shown,
+    sign_and_name,
+    word_of,
+    words_of,
+)
 from projector.statistics.examples import Examples
 
 # A neuron fires on a word where so many of its examples are on it; a group shares it where so many
 # of its neurons do, and so much of the weight of its examples is on the words that it shares.
 _LEAST_OF_NEURON, _LEAST_NEURONS, _LEAST_SHARE = 2, 2, 0.1
-_AMONG_OTHERS = " …"
+_AMONG_OTHERS, _AFTER = " …", "after “"
 
 
 def group_label(
@@ -69,6 +79,36 @@ def group_label(
         ]
         turned = turned if means[0] >= means[1] else -turned
     return on_map.label(chosen, turned)
+
+
+def members_on_label(
+    examples: Examples, pieces: Pieces, neurons: Sequence[int], label: Label
+) -> tuple[int, ...]:
+    """Members of a group whose strongest example is on what its label names, in their order.
+
+    Args:
+        neurons: its members.
+        label: what :func:`group_label` gave for them.
+    """
+    chosen = np.asarray(neurons, dtype=np.int64)
+    if not len(chosen):
+        return ()
+    at = strongest(examples, None, chosen).at[:, 0]
+    kind = next((each for each in KINDS if label.text.startswith(f"{each}: ")), None)
+    named = [text for text, _ in label.tokens if shown(text) in label.text]
+    wanted = {word_of(text) for text in named or [text for text, _ in label.tokens[:1]]}
+    starts = set(examples.starts.tolist())
+    found = []
+    for neuron, place in zip(chosen.tolist(), at.tolist(), strict=True):
+        if label.text.startswith(_AFTER):
+            # At the start of a sequence there is no token before.
+            place = -1 if place in starts else place - 1
+        if place < 0:
+            continue
+        text = pieces.text(int(examples.ids[place]))
+        if (kind_of(text) == kind) if kind else (word_of(text) in wanted):
+            found.append(neuron)
+    return tuple(found)
 
 
 class _OnMap:
@@ -168,7 +208,7 @@ class _OnMap:
             return None
         texts = [sign_and_name(text) for text, *_ in told]
         text = listed(texts, MOST_SIGNS - len(_AMONG_OTHERS)) if which == 0 else ""
-        text = text or f"after “{shown(told[0][0], MOST_SIGNS - 10)}”"
+        text = text or f"{_AFTER}{shown(told[0][0], MOST_SIGNS - 10)}”"
         return Label(
             ended(text if whole >= SHARE_OF_FEW else f"{text}{_AMONG_OTHERS}", sign),
             tuple((text, weight) for text, weight, _ in told),

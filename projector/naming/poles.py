@@ -30,6 +30,7 @@ class SavedPole:
     """A pole as a file beside the projection has it.
 
     Attributes:
+        is_distinct: whether it was judged to be distinct; None where it was not judged.
         is_searched: whether its file is the one of its map whose poles are searched: that of the
             usual settings, or the first.
     """
@@ -40,6 +41,7 @@ class SavedPole:
     file: str
     neurons: tuple[int, ...]
     label: str | None
+    is_distinct: bool | None
     is_searched: bool
 
 
@@ -95,6 +97,7 @@ def _poles_of(kept: Mapping[str, Any], file: str, *, is_searched: bool) -> list[
             file,
             tuple(int(j) for j in pole["neurons"]),
             str(pole["label"]) if pole.get("label") else None,
+            pole.get("distinct") if isinstance(pole.get("distinct"), bool) else None,
             is_searched,
         )
         for number, pole in enumerate(kept["poles"])

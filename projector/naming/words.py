@@ -22,6 +22,7 @@ _MOST_SIGNS = 20
 _MOST_REPEATED = 4
 _BLANKS = {"␣": "space", "⏎": "new line", "⇥": "tab"}
 CAPITALS, CAPITALISED, NUMBERS = "CAPITALS", "Capitalised", "numbers"
+KINDS = (CAPITALS, CAPITALISED, NUMBERS)
 
 
 def word_of(text: str) -> str:
@@ -87,7 +88,7 @@ class Words:
     @staticmethod
     def kind_name(number: int) -> str:
         """What a kind's number stands for."""
-        return (CAPITALS, CAPITALISED, NUMBERS)[number]
+        return KINDS[number]
 
     def _mapped(self, ids: NDArray[np.int64], of: Callable[[int], int]) -> NDArray[np.int64]:
         unique, inverse = np.unique(ids, return_inverse=True)
@@ -106,7 +107,7 @@ class Words:
         known = self._kinds.get(token)
         if known is None:
             kind = kind_of(self.pieces.text(token))
-            known = NONE if kind is None else (CAPITALS, CAPITALISED, NUMBERS).index(kind)
+            known = NONE if kind is None else KINDS.index(kind)
             self._kinds[token] = known
         return known
 

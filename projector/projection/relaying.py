@@ -12,7 +12,7 @@ from projector.errors import UserError, named
 from projector.layouts.settings import Layout, check_dimensions
 from projector.layouts.solving import solve
 from projector.memory import memory_errors
-from projector.progress import Progress, Silent
+from projector.progress import Progress, shown_on_terminal
 from projector.projection.faithfulness import PlacementFigures, measure
 from projector.projection.overview import read_saved
 from projector.projection.projection import PlacedLayout, Projection
@@ -28,6 +28,9 @@ def relayout(
     """A projection of the same neurons with one layout, from saved correlations.
 
     The stability of the new map is unknown: it is not fitted to each half of the corpus.
+
+    Args:
+        progress: see :func:`projector.fitting.pipeline.fit`.
 
     Raises:
         UserError: if the correlations of a map were not kept.
@@ -53,6 +56,7 @@ def add_layout(
     Args:
         name: what it is called; None takes the name that tells its settings, ``stress-3d``.
         force: replace the layout of that name.
+        progress: see :func:`projector.fitting.pipeline.fit`.
 
     Returns:
         The layout's name, and the projection with it: behind the others, or where the one that
@@ -94,7 +98,7 @@ def lay_out(
         UserError: if the correlations of a map were not kept, or it has too few neurons for the
             layout's dimensions.
     """
-    progress = progress or Silent()
+    progress = shown_on_terminal(progress)
     check_dimensions(
         [layout], [projection.facts.maps[map_name(*key)].n_neurons for key in projection.maps]
     )

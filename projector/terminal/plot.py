@@ -24,8 +24,9 @@ class PlotOptions:
     out: Path = setting(help="The HTML file to write.")
     kind: str = setting(
         "map",
-        help="[b]map[/b], [b]heatmap[/b] (correlations before and after ordering), or "
-        "[b]trust[/b] (stress and neighbours kept, over layers).",
+        help="[b]map[/b], [b]heatmap[/b] (correlations before and after ordering, with the poles "
+        "that [b]pruning poles[/b] kept), or [b]trust[/b] (stress and neighbours kept, over "
+        "layers).",
         choices=KINDS,
     )
     layer: int | None = setting(
@@ -59,17 +60,21 @@ def plot(screen: Screen, projection_dir: SavedProjection, *, options: PlotOption
     """Draw a projection as one HTML file that needs no network."""
     from projector.figures.html import write_figure
     from projector.naming.names import read_names
+    from projector.naming.poles import saved_poles
     from projector.projection.projection import Projection
 
     projection = Projection.load(projection_dir)
-    write_figure(_figure(projection, read_names(projection_dir), options), options.out)
+    names, poles = read_names(projection_dir), ()
+    if options.kind == "heatmap":
+        poles = tuple(saved_poles(projection_dir))
+    write_figure(_figure(projection, names, poles, options), options.out)
     screen.result(
         {"picture": str(options.out)},
         f"Wrote [b]{escape(str(options.out))}[/b]: open it in a browser.",
     )
 
 
-def _figure(projection: Any, names: Any, options: PlotOptions) -> Any:
+def _figure(projection: Any, names: Any, poles: Any, options: PlotOptions) -> Any:
     from projector.figures.heatmap import heatmap_figure
     from projector.figures.map import map_figure
     from projector.figures.trust import stress_figure
@@ -85,4 +90,4 @@ def _figure(projection: Any, names: Any, options: PlotOptions) -> Any:
         raise UserError(
             f"a heatmap shows one layer: add {named('layer')}, one of {known}", setting="layer"
         )
-    return heatmap_figure(projection, layer, site, options.order, options.layout, names)
+    return heatmap_figure(projection, layer, site, options.order, options.layout, names, poles)

@@ -16,11 +16,13 @@ from pruning.scoring.tasks import TaskResult
 from pruning.sweep.report import DENSE, PruningReport
 
 _POLES_LEGEND = {
-    "poles": "how many the map has / shuffled ρ has / ρ of the same spectrum has, on average",
+    "poles": "how many groups the map has",
+    "by chance": "how many poles shuffled ρ and ρ of the same spectrum have, on average",
     "distinct": "poles that both halves of the corpus confirm, and whose {mean} inside is higher "
-    "than shuffled ρ gives / how many shuffled ρ has",
-    "beyond": "distinct poles whose {mean} inside is higher than the same spectrum gives / how "
-    "many that has",
+    "than shuffled ρ gives",
+    "shuffled": "how many distinct poles shuffled ρ has, on average",
+    "beyond": "distinct poles whose {mean} inside is higher than ρ of the same spectrum gives",
+    "spectrum": "how many such poles ρ of the same spectrum has, on average",
     "fires on": "what the poles that stand apart most fire on, or the names that you gave them",
     "size": "neurons of the largest pole and of the median one",
     "noise": "neurons in no pole, as a share of those that are not dead",
@@ -39,8 +41,8 @@ _POLE_LEGEND = {
 REPORT_LEGEND = """[dim]perplexity at each sparsity: mean ± standard deviation over seeds; bold: the
 least of its column; –: not applicable; broken: the perplexity of a seed is not finite[/dim]"""
 _MOST_POLES = 12
-# Widths of a screen, in characters, at which tables have more columns.
-_MIDDLING, _WIDE = 100, 140
+# Widths of a screen, in characters, from which tables have more columns.
+_NARROW, _MIDDLING, _WIDE, _WIDEST = 72, 100, 140, 160
 # Of method and refit, and of a perplexity with its spread.
 _NAMES_WIDTH, _CELL_WIDTH = 28, 18
 _MOST_EXEMPLARS, _WIDEST_TEXT = 4, 80
@@ -78,13 +80,15 @@ def legend_of_maps(found: Sequence[Poles], width: int) -> Table:
 
 def _columns_of_maps(width: int) -> tuple[str, ...]:
     """Those that fit, what the poles fire on always being among them."""
-    first = ("neurons", "poles", "distinct", "beyond")
+    # A count, and beside it the one of its control.
+    judged = ("distinct", "shuffled", "beyond", "spectrum")
     if width >= _WIDE:
-        more = ("dead", "size", "noise", "within", "between", "opposite", "validity")
-        return (*first, *more, "fires on")
+        more = ("size", "noise", "within", "between", "opposite", "validity", "fires on")
+        dead = ("dead",) if width >= _WIDEST else ()
+        return ("neurons", *dead, "poles", "by chance", *judged, *more)
     if width >= _MIDDLING:
-        return (*first, "size", "within", "fires on")
-    return (*first[1:], "fires on")
+        return ("poles", "by chance", *judged, "within", "fires on")
+    return ("poles", *(judged if width >= _NARROW else judged[:2]), "fires on")
 
 
 def _cells_of_map(one: Poles, names: Sequence[str | None]) -> dict[str, str]:
@@ -97,9 +101,12 @@ def _cells_of_map(one: Poles, names: Sequence[str | None]) -> dict[str, str]:
     return {
         "neurons": f"{one.n_neurons:,}",
         "dead": f"{len(one.undefined):,}",
-        "poles": _beside(len(poles), *n_poles),
-        "distinct": _beside(one.n_distinct, n_distinct),
-        "beyond": _beside(one.n_beyond_spectrum, n_beyond),
+        "poles": f"{len(poles):,}",
+        "by chance": " and ".join(f"{n:.1f}" for n in n_poles if n is not None) or "–",
+        "distinct": _count(one.n_distinct),
+        "shuffled": _mean(n_distinct),
+        "beyond": _count(one.n_beyond_spectrum),
+        "spectrum": _mean(n_beyond),
         "size": f"{max(sizes):,}, {median(sizes):,.0f}" if sizes else "–",
         "noise": "–" if one.noise_share is None else f"{one.noise_share:.0%}",
         "within": _number(_median([within(one, pole) for pole in poles])),
@@ -129,11 +136,12 @@ def strongest_labels(one: Poles, n: int = 3, names: Sequence[str | None] = ()) -
     return " | ".join(clear[:n] or labels[:1])
 
 
-def _beside(count: int | None, *controls: float | None) -> str:
-    """A count and those of its controls: ``7 / 0.2``."""
-    if count is None:
-        return "–"
-    return " / ".join([f"{count:,}", *(f"{each:.1f}" for each in controls if each is not None)])
+def _count(count: int | None) -> str:
+    return "–" if count is None else f"{count:,}"
+
+
+def _mean(of_draws: float | None) -> str:
+    return "–" if of_draws is None else f"{of_draws:.1f}"
 
 
 def pole_table(one: Poles, width: int, names: Sequence[str | None] = ()) -> Table:

@@ -32,15 +32,14 @@ def find_in_background(
             are where the poles of their own map have come.
     """
     missing = maps_without_poles(scene.path)
-    root = scene.settings.roots[0]
     stamp = str(stamp_of(scene.path / FACTS_FILE))
-    job = find_job(root, scene.path, stamp)
+    job = find_job(scene.path, stamp)
     if not missing:
         return
     with place:
         try:
             if job is None and scene.settings.finds_poles:
-                job = start_job(root, scene.path, stamp)
+                job = start_job(scene.path, stamp)
         except UserError as error:
             st.caption(session.plain(f"Poles are found one map at a time: {page_text(error)}."))
             return
@@ -52,17 +51,16 @@ def find_in_background(
 
 
 def _show(scene: Scene, job: PoleJob, shows_all: bool) -> None:
-    root = scene.settings.roots[0]
     n_maps = len(scene.projection.maps)
     n_missing = len(maps_without_poles(scene.path))
-    job = find_job(root, scene.path, job.stamp) or job
+    job = find_job(scene.path, job.stamp) or job
     _redraw_if_due(scene, job, n_missing, shows_all)
     n_done = n_maps - n_missing
     if job.is_running:
         st.progress(n_done / n_maps, f"Finding poles … {n_done:,} of {n_maps:,} maps")
         if st.button("Stop", key="stop poles", icon=":material/stop_circle:"):
             try:
-                stop_job(root, job)
+                stop_job(job)
             except UserError as problem:
                 st.caption(session.plain(page_text(problem)))
                 return
@@ -70,14 +68,14 @@ def _show(scene: Scene, job: PoleJob, shows_all: bool) -> None:
         return
     if not n_missing:
         return
-    error = None if job.is_stopped else error_of(root, job)
+    error = None if job.is_stopped else error_of(job)
     reason = "" if error is None else f": {page_text(error)}"
     st.caption(
         session.plain(f"Poles are found in {n_done:,} of {n_maps:,} maps; it stopped{reason}.")
     )
     if st.button("Resume", key="resume poles", icon=":material/play_arrow:"):
         try:
-            start_job(root, scene.path, job.stamp)
+            start_job(scene.path, job.stamp)
         except UserError as problem:
             st.caption(session.plain(page_text(problem)))
             return

@@ -56,34 +56,34 @@ def test_a_projection_has_one_job_whoever_asks(started: Started, tmp_path: Path)
     folder, other = tmp_path / "a", tmp_path / "b"
     folder.mkdir()
     other.mkdir()
-    assert find_job(tmp_path, folder, STAMP) is None
+    assert find_job(folder, STAMP) is None
     with ThreadPoolExecutor(4) as pool:
-        jobs = list(pool.map(lambda _: start_job(tmp_path, folder, STAMP), range(4)))
+        jobs = list(pool.map(lambda _: start_job(folder, STAMP), range(4)))
     assert len(started.processes) == 1
     assert {job.pid for job in jobs} == {started.processes[0].pid}
     assert started.commands[0][-2:] == ["--", str(folder)]
-    job = find_job(tmp_path, folder, STAMP)
+    job = find_job(folder, STAMP)
     assert job == jobs[0]
     assert job is not None
     assert job.is_running
     # Another projection, and another one in its place, have none.
-    assert find_job(tmp_path, other, STAMP) is None
-    assert find_job(tmp_path, folder, "2") is None
-    start_job(tmp_path, other, STAMP)
+    assert find_job(other, STAMP) is None
+    assert find_job(folder, "2") is None
+    start_job(other, STAMP)
     assert len(started.processes) == 2
 
 
 def test_a_job_of_a_projection_that_was_replaced_is_ended_by_the_next(
     started: Started, tmp_path: Path
 ) -> None:
-    old = start_job(tmp_path, tmp_path, STAMP)
-    new = start_job(tmp_path, tmp_path, "2")
+    old = start_job(tmp_path, STAMP)
+    new = start_job(tmp_path, "2")
     assert started.processes[0].poll() is not None
     assert not old.is_running
     assert new.is_running
     # To stop the old one leaves the new one as it is.
-    stop_job(tmp_path, old)
-    assert find_job(tmp_path, tmp_path, "2") == new
+    stop_job(old)
+    assert find_job(tmp_path, "2") == new
     assert started.processes[1].poll() is None
 
 
@@ -93,76 +93,74 @@ def test_a_job_is_stopped_where_it_can_not_be_written_down(
     def fail(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    job = start_job(tmp_path, tmp_path, STAMP)
+    job = start_job(tmp_path, STAMP)
     monkeypatch.setattr(pole_job, "_write", fail)
     with pytest.raises(UserError, match="can't be written to"):
-        stop_job(tmp_path, job)
+        stop_job(job)
     assert started.processes[0].poll() is not None
 
 
 def test_a_job_is_stopped_and_resumed(started: Started, tmp_path: Path) -> None:
-    job = start_job(tmp_path, tmp_path, STAMP)
-    stop_job(tmp_path, job)
+    job = start_job(tmp_path, STAMP)
+    stop_job(job)
     assert started.processes[0].poll() is not None
-    stopped = find_job(tmp_path, tmp_path, STAMP)
+    stopped = find_job(tmp_path, STAMP)
     assert stopped is not None
     assert stopped.is_stopped
     assert not stopped.is_running
     # To stop it once more does no harm.
-    stop_job(tmp_path, stopped)
-    again = start_job(tmp_path, tmp_path, STAMP)
+    stop_job(stopped)
+    again = start_job(tmp_path, STAMP)
     assert again.is_running
     assert not again.is_stopped
     assert again.pid == started.processes[1].pid
-    assert find_job(tmp_path, tmp_path, STAMP) == again
+    assert find_job(tmp_path, STAMP) == again
 
 
 def test_another_process_of_the_same_number_is_not_the_job(
     started: Started, tmp_path: Path
 ) -> None:
-    job = start_job(tmp_path, tmp_path, STAMP)
-    (file,) = (tmp_path / FOLDER / "poles").glob("*.json")
+    job = start_job(tmp_path, STAMP)
+    file = tmp_path / FOLDER / "poles.json"
     values = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(values | {"created": job.created - 100}), encoding="utf-8")
-    found = find_job(tmp_path, tmp_path, STAMP)
+    found = find_job(tmp_path, STAMP)
     assert found is not None
     assert not found.is_running
-    stop_job(tmp_path, found)
+    stop_job(found)
     assert started.processes[0].poll() is None
     file.write_text("[1", encoding="utf-8")
-    assert find_job(tmp_path, tmp_path, STAMP) is None
+    assert find_job(tmp_path, STAMP) is None
 
 
 def test_what_the_command_says_of_its_end_is_told(started: Started, tmp_path: Path) -> None:
     said = SettingError("layout", "moon", "is not there", "choose another")
     started.says = json.dumps(said.to_record())
-    job = start_job(tmp_path, tmp_path, STAMP)
+    job = start_job(tmp_path, STAMP)
     started.processes[0].wait(30)
-    found = error_of(tmp_path, job)
+    found = error_of(job)
     assert found is not None
     assert (found.setting, found.value) == ("layout", "moon")
     started.says = "nothing that can be read"
-    job = start_job(tmp_path, tmp_path, STAMP)
+    job = start_job(tmp_path, STAMP)
     started.processes[1].wait(30)
-    assert error_of(tmp_path, job) is None
+    assert error_of(job) is None
 
 
 def test_a_folder_that_can_not_be_written_to_starts_nothing(
     started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, root = tmp_path / "projection", tmp_path / "root"
+    folder = tmp_path / "projection"
     folder.mkdir()
-    root.mkdir()
     # A file is in the way of the jobs' folder.
-    (root / FOLDER).write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match="'root' can't be written to"):
-        start_job(root, folder, STAMP)
+    (folder / FOLDER).write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="'projection' can't be written to"):
+        start_job(folder, STAMP)
     # Who may do everything can write to every folder.
     monkeypatch.setattr(pole_job.os, "access", lambda *_: False)
     with pytest.raises(UserError, match="'projection' can't be written to"):
-        start_job(tmp_path, folder, STAMP)
+        start_job(folder, STAMP)
     assert not started.processes
-    assert not (tmp_path / FOLDER).exists()
 
 
 @pytest.fixture

@@ -72,6 +72,9 @@ def test_a_pole_is_chosen_marked_and_ablated(page: Page, app: App, projection: P
     expect(page.get_by_text(f"Pole 1 is selected: {len(members)} neurons")).to_be_visible()
     visit(page, "Poles")
     expect(page.get_by_role("heading", name=re.compile("^Pole 1"))).to_be_visible()
+    # What was asked for is there still, and what came of it.
+    expect(page.get_by_role("textbox", name="Text to score on")).to_have_value("unseen.txt")
+    expect(page.get_by_text("Perplexity over")).to_be_visible()
     visit(page, "Map")
     page.get_by_role("button", name="Clear selection").click()
     until(lambda: not {"pole", "marked"} & set(params(page)))

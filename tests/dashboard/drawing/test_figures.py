@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dashboard.drawing import palette
-from dashboard.drawing.cells import Bracket, Cells, cells_of, usual_limit
+from dashboard.drawing.cells import Cells, cells_of, usual_limit
 from dashboard.drawing.figures import heatmap_figure, tree_figure
+from projector.figures.brackets import Bracket
 from pruning.poles.tree import Branch, CondensedTree
 
 

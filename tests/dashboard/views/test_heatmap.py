@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from dashboard.drawing import palette
-from dashboard.drawing.cells import ORDERS, Bracket, cells_of
+from dashboard.drawing.cells import ORDERS, cells_of
 from dashboard.drawing.coloring import color_by_pole
 from dashboard.drawing.figures import heatmap_figure, tree_figure
 from dashboard.drawing.legend import colors_of
 from dashboard.state.naming import labels_at
+from projector.figures.brackets import Bracket
 from projector.projection.projection import Projection
 from pruning.poles.poles import Pole, Poles, PoleSettings
 from pruning.poles.tree import Branch, CondensedTree

@@ -15,6 +15,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
+from dashboard.drawing import palette
+from dashboard.drawing.encoding import text_of
 from dashboard.jobs import Word
 from dashboard.state.loading import forget_folders
 from dashboard.views.reports import SHIPPED
@@ -62,6 +64,9 @@ def test_removed_neurons_are_shown_on_the_map(copied: Callable[..., Path], start
     values = decoded(found["panels"][0]["values"], np.uint8, 40)
     gone = values[0]
     assert np.flatnonzero(values == gone).tolist() == [0, 7, 39]
+    # Either theme has its own colours.
+    assert found["palette"] == text_of(palette.groups())
+    assert found["palette_dark"] == text_of(palette.groups(dark=True))
     legend = {index: name for name, index in found["legend"]["items"]}
     assert legend[int(gone)] == "removed"
     for name in ("b-small", "c-damaged"):

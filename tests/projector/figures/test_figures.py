@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from projector.figures.map import map_figure
 from projector.figures.trust import stress_figure
 from projector.layouts.settings import Layout
 from projector.naming.labels import neuron_labels
-from projector.naming.names import Names
+from projector.naming.names import Names, PoleKey
+from projector.naming.poles import SavedPole
 from projector.sites import map_name
 
 
@@ -115,6 +117,38 @@ def test_both_heatmaps_hold_the_same_values_on_one_scale(fitted: Projection) -> 
         return float(np.mean(np.diagonal(z, 1)))
 
     assert beside_diagonal(after.z) > beside_diagonal(before.z) + 0.1
+
+
+def test_poles_are_named_beside_the_ordered_heatmap(fitted: Projection) -> None:
+    order = fitted.order(0, "mlp_post", "leaf").tolist()
+
+    def pole(number: int, neurons: list[int], label: str | None, **other: Any) -> SavedPole:
+        usual = {"is_distinct": None, "is_searched": True, "layer": 0, "site": "mlp_post"}
+        given = usual | other
+        return SavedPole(
+            number=number, file="poles/a.json", neurons=tuple(neurons), label=label, **given
+        )
+
+    poles = [
+        pole(0, order[3:8], "<self>"),
+        # It overlaps with a distinct one, which comes first.
+        pole(1, [*order[20:23], order[24]], "weak", is_distinct=False),
+        pole(2, [order[23], *order[25:28]], None, is_distinct=True),
+        # Its neurons stand apart.
+        pole(3, order[9:36:9], "scattered"),
+        pole(4, order[10:15], "of another map", layer=1),
+        pole(5, order[10:15], "of other settings", is_searched=False),
+    ]
+    figure = heatmap_figure(fitted, 0, "mlp_post", poles=poles)
+    told = [each.text for each in figure.layout.annotations if each.xref == "x2 domain"]
+    assert [text for text in told if ":" in text or "pole" in text] == ["0: &lt;self&gt;", "pole 2"]
+    assert len(figure.layout.shapes) == 2
+    assert figure.layout.shapes[0].path == "M 1.006 2.5 L 1.016 2.5 L 1.016 7.5 L 1.006 7.5"
+    # A name that the user gave comes first; in the order of numbers nothing stands together.
+    key = PoleKey.of(0, "mlp_post", "poles/a.json", order[3:8])
+    figure = heatmap_figure(fitted, 0, "mlp_post", names=Names({}, {key: "mine"}), poles=poles)
+    assert "0: mine" in [each.text for each in figure.layout.annotations]
+    assert not heatmap_figure(fitted, 0, "mlp_post", "index", poles=poles).layout.shapes
 
 
 def test_downsampled_cells_are_means(fitted: Projection, monkeypatch: pytest.MonkeyPatch) -> None:

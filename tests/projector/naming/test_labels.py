@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from projector.naming.groups import group_label
+from projector.naming.groups import group_label, members_on_label
 from projector.naming.labels import Label, neuron_labels, snippets
 from projector.naming.words import kind_of, shown, word_of
 from tests.projector.naming.corpora import Words
@@ -233,6 +233,32 @@ def test_what_the_members_of_a_group_share_is_told(words: Words) -> None:
     found = group_label(examples, words.pieces, range(12))
     assert found is not None
     assert found.is_mixed
+
+
+def test_members_that_fire_on_the_label_are_known(words: Words) -> None:
+    examples = words.examples(map_of(words, 12))
+    found = group_label(examples, words.pieces, range(12))
+    assert found is not None
+    shown_on = ["«self»" in text for text in snippets(examples, words.pieces, 2, 2)]
+    expected = tuple(j for j in range(12) if shown_on[j])
+    assert 0 < len(expected) < 12
+    assert members_on_label(examples, words.pieces, range(12), found) == expected
+    # In the order in which they are asked for.
+    backwards = members_on_label(examples, words.pieces, range(11, -1, -1), found)
+    assert backwards == expected[::-1]
+    assert members_on_label(examples, words.pieces, [], found) == ()
+
+
+def test_members_that_fire_after_the_label_s_token_are_known(words: Words) -> None:
+    after = np.roll(words.where(" self"), 1)
+    after[:: words.length] = False
+    noise = np.random.default_rng(3).normal(0, 0.1, (len(words.ids), 3))
+    fires = 5.0 * np.stack([after, after, words.where(" self")], axis=1)
+    examples = words.examples(fires + noise)
+    found = group_label(examples, words.pieces, [0, 1])
+    assert found is not None
+    assert found.text == "after “self”"
+    assert members_on_label(examples, words.pieces, [0, 1, 2], found) == (0, 1)
 
 
 def test_groups_by_chance_are_mixed(words: Words) -> None:
