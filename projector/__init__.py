@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from projector.projection.relaying import add_layout, relayout
     from projector.residual.attribution import attribute
     from projector.residual.flow.stream import stream
+    from projector.residual.lens import lens
     from projector.residual.neuron import neuron
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "add_layout",
     "attribute",
     "fit",
+    "lens",
     "neuron",
     "place",
     "relayout",
@@ -34,6 +36,7 @@ _HOMES = {
     "add_layout": "projector.projection.relaying",
     "attribute": "projector.residual.attribution",
     "fit": "projector.fitting.pipeline",
+    "lens": "projector.residual.lens",
     "neuron": "projector.residual.neuron",
     "place": "projector.layouts.solving",
     "relayout": "projector.projection.relaying",

@@ -8,23 +8,22 @@ block (``resid_post``). The last reading is the model's own prediction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from projector.errors import SettingError, UserError, check_choice, check_least
-from projector.model.architecture.records import Architecture
-from projector.model.capture import Tap, capture, evaluating, token_rows
 from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent
 from projector.residual.outliers import describe_outliers
 from projector.residual.readings.measuring import Measured, Reader
 from projector.residual.readings.records import STREAMS, Lens, LensRow, Reading, Summary
+from projector.residual.readings.streams import find_readings, last_reading, read_streams
+from projector.residual.readings.tuned_lens import TunedLens
 from projector.residual.subject import Subject
 from projector.residual.tokens import find_position
 
-__all__ = ["STREAMS", "Lens", "LensRow", "Reading", "Summary", "Translator", "run_lens"]
+__all__ = ["STREAMS", "Lens", "LensRow", "Reading", "Summary", "lens", "run_lens"]
 
 # Of positions × vocabulary, at once. Three arrays of this size exist at a time, four where the
 # model computes in half precision.
@@ -32,16 +31,37 @@ BUFFER_BYTES = 32 * 2**20
 _LEAST_AT_ONCE = 16
 
 
-class Translator(Protocol):
-    """What is done to a stream before it is read; a tuned lens answers to it."""
+def lens(
+    model: Subject | str,
+    prompt: str,
+    *,
+    chat: bool = False,
+    n_top: int = 5,
+    n_last: int | None = None,
+    tuned: TunedLens | Path | str | None = None,
+    progress: Progress | None = None,
+) -> Lens:
+    """Read a prompt at every layer through the model's own final norm and head.
 
-    name: str
+    Args:
+        model: a name that :func:`projector.model.loading.load_model` takes, or a subject.
+        prompt: the text; the model's first special token is put before it.
+        chat: put it through the model's chat template, as a user's turn.
+        n_top: tokens told at each layer and position.
+        n_last: how many tokens are read, the last ones of the prompt; None for all.
+        tuned: a tuned lens, or the folder of one, through which it is read.
 
-    def has(self, reading: Reading) -> bool:
-        """Whether it knows this reading."""
-
-    def translate(self, reading: Reading, stream: Tensor) -> Tensor:
-        """(P, H) → (P, H), both of the model's type."""
+    Raises:
+        UserError: as :func:`run_lens`; also for a model or prompt that can't be read, or a tuned
+            lens of other weights.
+    """
+    check_least("n_last", n_last, 1)
+    subject = Subject.of(model)
+    ids = subject.encode(prompt, as_chat=chat)
+    positions = None if n_last is None else range(max(0, len(ids) - n_last), len(ids))
+    if tuned is not None and not isinstance(tuned, TunedLens):
+        tuned = TunedLens.load(tuned)
+    return run_lens(subject, ids, n_top=n_top, positions=positions, tuned=tuned, progress=progress)
 
 
 @torch.no_grad()
@@ -52,7 +72,7 @@ def run_lens(
     n_top: int = 5,
     positions: Sequence[int] | None = None,
     streams: Sequence[str] = STREAMS,
-    tuned: Translator | None = None,
+    tuned: TunedLens | None = None,
     n_at_once: int | None = None,
     progress: Progress | None = None,
 ) -> Lens:
@@ -68,7 +88,7 @@ def run_lens(
         positions: which are read, counted from the end where negative; None for all.
         streams: of :data:`STREAMS`. ``resid_pre`` is read of layer 0 alone: that of a later layer
             is the ``resid_post`` before it.
-        tuned: translates each stream before it is read; readings that it does not know are left
+        tuned: translates each stream before it is read; readings that it has no map for are left
             out. The last reading is read as it is.
         n_at_once: positions read at a time; None for as many as :data:`BUFFER_BYTES` hold.
 
@@ -81,15 +101,21 @@ def run_lens(
     readout = subject.readout
     check_least("n_top", n_top, 1)
     check_least("n_at_once", n_at_once, 1)
-    for stream in streams:
-        check_choice("streams", stream, STREAMS)
+    for each in streams:
+        check_choice("streams", each, STREAMS)
     _check_prompt(subject, ids)
     chosen = sorted({find_position(len(ids), p) for p in positions or range(len(ids))})
-    readings, missing = _choose_readings(subject.architecture, streams, tuned)
-    last = Reading(len(subject.architecture.blocks) - 1, "resid_post")
+    readings, missing = find_readings(subject.architecture, streams)
+    last = last_reading(subject.architecture)
+    if tuned is not None:
+        tuned.check(subject)
+        readings = [each for each in readings if each == last or each in tuned.maps]
     if not readings:
         raise SettingError("streams", ", ".join(streams), "has nothing to read", missing or "")
-    kept, norms = _read_streams(subject, list(ids), chosen, [*readings, last])
+    inputs = subject.inputs(list(ids))
+    kept, norms = read_streams(
+        subject, inputs, [*readings, *({last} - {*readings})], torch.tensor(chosen)
+    )
     outliers = describe_outliers(norms)
     left_out = {each.position for each in outliers}
     is_counted = torch.tensor([position not in left_out for position in chosen])
@@ -105,20 +131,17 @@ def run_lens(
         reader = Reader(readout, kept[last][rows], target, size)
         sums.add_final(reader, is_counted[rows])
         for s, reading in enumerate(readings):
-            if reading == last:
-                sums.add(s, rows, reader.final)
-                continue
-            read = kept[reading][rows]
-            if tuned is not None:
-                read = tuned.translate(reading, read)
-            sums.add(s, rows, reader.read(read))
+            stream = kept[reading][rows]
+            if tuned is not None and reading != last:
+                stream = tuned.translate(reading, stream)
+            sums.add(s, rows, reader.final if reading == last else reader.read(stream))
         progress.advance(rows.stop - rows.start)
     progress.end()
     sums.mark_last(following)
     wanted = torch.cat([sums.top_ids.reshape(-1), torch.tensor(list(ids))]).unique()
     return Lens(
         model=subject.loaded.identifier,
-        lens="logit lens" if tuned is None else tuned.name,
+        lens="logit lens" if tuned is None else "tuned lens",
         ids=tuple(int(i) for i in ids),
         positions=tuple(chosen),
         readings=tuple(readings),
@@ -143,48 +166,3 @@ def _check_prompt(subject: Subject, ids: Sequence[int]) -> None:
         raise UserError(
             f"the prompt has {len(ids):,} tokens, and the model takes {most:,}: shorten it"
         )
-
-
-def _choose_readings(
-    architecture: Architecture, streams: Sequence[str], tuned: Translator | None
-) -> tuple[list[Reading], str | None]:
-    """What is read, in the order of the stream; and why ``resid_mid`` is not, where it is asked
-    for."""
-    found, missing = [], None
-    for layer, block in enumerate(architecture.blocks):
-        for stream in STREAMS:
-            if stream not in streams or (stream == "resid_pre" and layer):
-                continue
-            if stream not in block.taps:
-                missing = missing or block.missing[stream]
-                continue
-            reading = Reading(layer, stream)
-            is_last = layer == len(architecture.blocks) - 1 and stream == "resid_post"
-            if is_last or tuned is None or tuned.has(reading):
-                found.append(reading)
-    return found, missing
-
-
-def _read_streams(
-    subject: Subject, ids: list[int], positions: list[int], readings: Sequence[Reading]
-) -> tuple[dict[Reading, Tensor], Tensor]:
-    """The streams (P, H) of the positions, of the model's type; and norms (n, T) of whole streams.
-
-    The model is stopped behind its last block: its own head would give T × V numbers at once.
-    """
-    inputs = subject.inputs(ids)
-    shape = inputs["input_ids"].shape
-    taps: dict[Reading, Tap] = {
-        each: subject.architecture.blocks[each.layer].taps[each.stream] for each in readings
-    }
-    kept: dict[Reading, Tensor] = {}
-    norms: dict[Reading, Tensor] = {}
-
-    def keep(reading: Reading, tensor: Tensor) -> None:
-        rows = token_rows(tensor, shape)
-        norms[reading] = rows.float().norm(dim=-1).cpu()
-        kept[reading] = rows[torch.tensor(positions, device=rows.device)]
-
-    with evaluating(subject.model), capture(taps, keep, then_stop=True):
-        subject.model(**inputs)
-    return kept, torch.stack([norms[each] for each in kept])

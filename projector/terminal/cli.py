@@ -9,6 +9,7 @@ from projector.terminal.fit import fit
 from projector.terminal.plot import plot
 from projector.terminal.projections import import_, info, layout, relayout
 from projector.terminal.residual.attribute import attribute
+from projector.terminal.residual.lens import lens
 from projector.terminal.searching import search
 from projector.terminal.usage import Commands
 
@@ -29,6 +30,7 @@ app.command()(plot)
 app.command()(search)
 app.command()(attribute)
 app.command("import")(import_)
+app.command()(lens)
 
 
 def main() -> None:

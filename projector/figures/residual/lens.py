@@ -1,0 +1,247 @@
+"""A lens as a page: a grid of readings by tokens, and curves of KL and entropy over the layers."""
+
+from __future__ import annotations
+
+import html
+import math
+
+import plotly.graph_objects as go
+import torch
+
+from projector.figures.page import Section, Table, page_html
+from projector.figures.words import TEMPLATE
+from projector.residual.lens import Lens
+from projector.residual.readings.words import (
+    baseline_words,
+    outlier_words,
+    percent,
+    reading_words,
+    settled_words,
+)
+
+MOST_TOKENS = 256
+_BLUE, _ORANGE, _GREY = "#2166ac", "#b35806", "#52606d"
+_STYLE = """<style>
+.lens { max-height: 80vh; overflow: auto; border: 1px solid #cbd2d9; }
+.lens table { border-collapse: separate; border-spacing: 1px; font: .8rem ui-monospace, monospace; }
+.lens th, .lens td { border: 0; padding: .15rem .4rem; max-width: 8rem; overflow: hidden;
+  text-overflow: ellipsis; }
+.lens th { position: sticky; background: #fff; text-align: left; z-index: 1; }
+.lens thead th { top: 0; } .lens tfoot th { bottom: 0; }
+.lens th:first-child { left: 0; z-index: 2; text-align: right; }
+.lens td { background: rgb(33 102 172 / calc(var(--s) * .55)); cursor: default; }
+.lens td.own { font-weight: 700; }
+.lens td:hover { outline: 2px solid #b35806; }
+#tip { position: fixed; display: none; white-space: pre; pointer-events: none; z-index: 9;
+  padding: .5rem .7rem; border-radius: .3rem; font: .85rem/1.45 ui-monospace, monospace;
+  background: #1f2933; color: #f5f7fa; max-width: 28rem; overflow: hidden; }
+@media (prefers-color-scheme: dark) { .lens th { background: #14181d; }
+  .lens { border-color: #323f4b; } #tip { background: #e4e7eb; color: #14181d; } }
+</style>"""
+_SCRIPT = """<div id="tip"></div><script>
+(() => {
+  const tip = document.getElementById("tip");
+  const grid = document.querySelector(".lens");
+  grid.addEventListener("mousemove", (event) => {
+    const cell = event.target.closest("[data-tip]");
+    tip.style.display = cell ? "block" : "none";
+    if (!cell) return;
+    tip.textContent = cell.dataset.tip;
+    const x = event.clientX + 16, y = event.clientY + 16;
+    tip.style.left = Math.max(4, Math.min(x, innerWidth - tip.offsetWidth - 8)) + "px";
+    tip.style.top = (y + tip.offsetHeight > innerHeight ? y - tip.offsetHeight - 32 : y) + "px";
+  });
+  grid.addEventListener("mouseleave", () => { tip.style.display = "none"; });
+  const corner = grid.querySelector("thead th");
+  grid.scrollLeft = corner ? grid.scrollWidth : 0;
+})();
+</script>"""
+
+
+def lens_page(found: Lens, plain: Lens | None = None) -> str:
+    """The whole report as HTML.
+
+    Args:
+        plain: the logit lens of the same prompt, where ``found`` is a tuned one.
+    """
+    n_shown = min(MOST_TOKENS, len(found.positions))
+    cut = "" if n_shown == len(found.positions) else f" The last {n_shown} tokens are shown."
+    grid = (
+        f"Each row is a reading of the stream, the first at the top; each column a token of the "
+        f"prompt. A cell shows the {found.lens}' top token for what comes next: bold where it is "
+        "the model's own top token, the bluer the closer the whole distribution is to the model's "
+        f"own (exp(−KL)). Point at a cell for its top tokens.{cut}"
+    )
+    sections = [
+        Section("Layers and tokens", grid, trusted_html=_STYLE + _grid(found, n_shown) + _SCRIPT),
+        Section(
+            "How far each layer is from the prediction",
+            "KL(final ‖ lens) in nats: what is lost by taking the lens' distribution for the "
+            "model's own. The line is the mean over tokens, the band the middle half of them. "
+            f"{baseline_words(found)} {_missing(found)}\n\n{outlier_words(found)}",
+            kl_figure(found, plain),
+        ),
+        Section(
+            "How sure the lens is, and how right",
+            "Entropy of the lens' distribution, and its loss: −log of the probability of the "
+            "prompt's next token; both in nats, mean over tokens. A lens whose loss is far above "
+            "its entropy is sure and wrong.",
+            entropy_figure(found),
+        ),
+        Section("Averages", table=_averages(found, plain)),
+    ]
+    return page_html(title(found), _lead(found), sections)
+
+
+def title(found: Lens) -> str:
+    """What is shown, in a few words."""
+    return f"{found.lens.capitalize()} of {found.model}"
+
+
+def _lead(found: Lens) -> str:
+    how = (
+        "through the model's own final norm and head"
+        if found.lens == "logit lens"
+        else "through one trained affine map a layer, then the model's own final norm and head"
+    )
+    return (
+        f"The stream of {len(found.ids):,} tokens, read at {len(found.readings)} places {how}. "
+        f"The last row is the model's own prediction.\n\n{settled_words(found)}"
+    )
+
+
+def _missing(found: Lens) -> str:
+    if found.missing is None:
+        return ""
+    return f"There is no reading between attention and MLP: {found.missing}."
+
+
+def _grid(found: Lens, n_shown: int) -> str:
+    places = range(len(found.positions))[-n_shown:]
+    heads = "".join(
+        f'<th title="position {found.positions[k]}">'
+        f"{html.escape(found.tokens[found.positions[k]])}</th>"
+        for k in places
+    )
+    lines = []
+    for s, reading in enumerate(found.readings):
+        cells = "".join(_cell(found, s, k) for k in places)
+        name = (
+            f'<th title="{html.escape(reading_words(reading))}">{html.escape(reading.label)}</th>'
+        )
+        lines.append(f"<tr>{name}{cells}</tr>")
+    return (
+        f'<div class="lens"><table><thead><tr><th>prompt</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _cell(found: Lens, reading: int, place: int) -> str:
+    top = found.top(reading, place)
+    kl, rank = float(found.kl[reading, place]), int(found.rank[reading, place])
+    share = math.exp(-kl) if math.isfinite(kl) else 0.0
+    position = found.positions[place]
+    told = [
+        f"{reading_words(found.readings[reading])}, after {found.tokens[position]}",
+        *(f"{percent(each):>7}  {token}" for token, each in top),
+    ]
+    if rank:
+        true = percent(float(found.probability[reading, place]))
+        told.append(f"next: {found.tokens[position + 1]}  {true}, rank {rank:,}")
+    told.append(f"entropy {float(found.entropy[reading, place]):.2f}, KL {kl:.2f} nats")
+    is_own = bool(found.top_ids[reading, place, 0] == found.top_ids[-1, place, 0])
+    kind = ' class="own"' if is_own else ""
+    tip = html.escape("\n".join(told)).replace("\n", "&#10;")
+    return f'<td{kind} style="--s:{share:.2f}" data-tip="{tip}">{html.escape(top[0][0])}</td>'
+
+
+def kl_figure(found: Lens, plain: Lens | None = None) -> go.Figure:
+    """KL over readings: mean, middle half of the tokens, and the baseline."""
+    figure = go.Figure()
+    labels = [reading.label for reading in found.readings]
+    kl = found.kl[:, found.counted].double()
+    if kl.shape[1] > 3:
+        low, high = (torch.quantile(kl, q, dim=1).tolist() for q in (0.25, 0.75))
+        figure.add_scatter(
+            x=labels + labels[::-1],
+            y=high + low[::-1],
+            fill="toself",
+            fillcolor="rgba(33,102,172,.15)",
+            line={"width": 0},
+            hoverinfo="skip",
+            name="middle half of the tokens",
+        )
+    _line(figure, labels, [each.kl for each in found.summaries], found.lens, _BLUE)
+    if plain is not None:
+        names = [reading.label for reading in plain.readings]
+        known = {n: each.kl for n, each in zip(names, plain.summaries, strict=True)}
+        _line(figure, labels, [known.get(label) for label in labels], plain.lens, _ORANGE)
+    if found.baseline is not None:
+        figure.add_scatter(
+            x=[labels[0], labels[-1]],
+            y=[found.baseline] * 2,
+            mode="lines",
+            line={"dash": "dash", "color": _GREY},
+            name="best guess that is the same at every token",
+        )
+    return _laid_out(figure, labels, "KL(final ‖ lens), nats")
+
+
+def entropy_figure(found: Lens) -> go.Figure:
+    """Entropy and loss over readings."""
+    figure = go.Figure()
+    labels = [reading.label for reading in found.readings]
+    _line(figure, labels, [each.entropy for each in found.summaries], "entropy", _BLUE)
+    _line(figure, labels, [each.loss for each in found.summaries], "loss", _ORANGE)
+    return _laid_out(figure, labels, "nats")
+
+
+def _line(
+    figure: go.Figure, labels: list[str], values: list[float | None], name: str, color: str
+) -> None:
+    is_mid = [label.endswith("mid") for label in labels]
+    figure.add_scatter(
+        x=labels,
+        y=values,
+        mode="lines+markers",
+        name=name,
+        line={"color": color},
+        marker={"symbol": ["circle-open" if mid else "circle" for mid in is_mid], "size": 8},
+        hovertemplate="%{x}: %{y:.3f}<extra>" + name + "</extra>",
+    )
+
+
+def _laid_out(figure: go.Figure, labels: list[str], title: str) -> go.Figure:
+    figure.update_layout(
+        template=TEMPLATE,
+        height=380,
+        margin={"l": 60, "r": 20, "t": 20, "b": 60},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        xaxis={
+            "title": "layer and place: before it, after its attention (mid), after its MLP (post)",
+            "categoryorder": "array",
+            "categoryarray": labels,
+        },
+        yaxis={"title": title, "rangemode": "tozero"},
+    )
+    return figure
+
+
+def _averages(found: Lens, plain: Lens | None) -> Table:
+    columns = ["layer", "stream", "KL", "entropy", "loss", "top token is the model's own"]
+    known: dict[tuple[int, str], float | None] = {}
+    if plain is not None:
+        columns.insert(3, f"KL of the {plain.lens}")
+        known = {(each.layer, each.stream): each.kl for each in plain.summaries}
+    rows = []
+    for each in found.summaries:
+        cells: list[str | None] = [f"{each.layer}", each.stream, _number(each.kl)]
+        if plain is not None:
+            cells.append(_number(known.get((each.layer, each.stream))))
+        cells += [_number(each.entropy), _number(each.loss), percent(each.agreement)]
+        rows.append(tuple(cells))
+    return Table(tuple(columns), tuple(rows))
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"

@@ -1,0 +1,179 @@
+"""The tuned lens: one affine map a layer, through which a stream is read with the model's own head.
+
+Belrose et al. 2023, "Eliciting Latent Predictions from Transformers with the Tuned Lens"
+(arXiv:2303.08112): a layer's stream h becomes h + A h + b before the final norm; A and b are
+trained so that what the head then says is near what the model says in the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from projector.errors import UserError, named
+from projector.residual.readings.records import Reading
+from projector.residual.subject import Subject
+from projector.storage.folders import replacing_folder, restore_folder
+from projector.storage.places import check_place, disk_errors
+from projector.storage.tensors import TensorFile, write_tensors
+from projector.storage.versions import json_text, read_json, upgraded
+
+JSON_FILE, TENSOR_FILE = "tuned_lens.json", "tuned_lens.safetensors"
+FORMAT, VERSION = "tuned-lens", 1
+_NAME = re.compile(r"layers\.(\d+)\.(resid_\w+)\.(weight|bias)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """An affine map of the stream: h becomes ``h + weight h + bias``.
+
+    Attributes:
+        weight: (H, H) float32. bias: (H,) float32. Zeros leave the stream as it is.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def apply(self, stream: Tensor) -> Tensor:
+        """(P, H) → (P, H) float32, on the stream's device."""
+        weight, bias = self.weight.to(stream.device), self.bias.to(stream.device)
+        wide = stream.float()
+        return torch.addmm(wide + bias, wide, weight.T)
+
+
+@dataclass(frozen=True, eq=False)
+class TunedLens:
+    """A tuned lens of one model.
+
+    Attributes:
+        maps: of every reading but the last.
+        facts: what it is of, as its JSON has it: ``model``, ``corpus``, ``settings``,
+            ``held_out`` and ``versions``.
+    """
+
+    maps: Mapping[Reading, Translation]
+    facts: Mapping[str, Any]
+
+    def translate(self, reading: Reading, stream: Tensor) -> Tensor:
+        """(P, H) → (P, H), both of the model's type."""
+        return self.maps[reading].apply(stream).to(stream.dtype)
+
+    def check(self, subject: Subject) -> None:
+        """Raise a UserError if this is the lens of other weights than the subject's."""
+        model = self.facts["model"]
+        if model["sha256"] != subject.loaded.weights_sha256:
+            raise UserError(
+                f"{named('tuned')} is a lens of '{model['id']}' (weights {model['sha256'][:12]}), "
+                f"and this model is '{subject.loaded.identifier}' (weights "
+                f"{subject.loaded.weights_sha256[:12]}): give a lens that was trained on it",
+                setting="tuned",
+                value=model["id"],
+            )
+
+    def save(self, folder: Path, *, force: bool = False) -> None:
+        """Write both files in one step.
+
+        Raises:
+            UserError: if the folder may not be replaced (:func:`check_tuned_place`), or the disk
+                refuses.
+        """
+        check_tuned_place(folder, force=force)
+        tensors: dict[str, Tensor] = {}
+        for reading, each in self.maps.items():
+            name = f"layers.{reading.layer}.{reading.stream}"
+            tensors |= {f"{name}.weight": each.weight, f"{name}.bias": each.bias}
+        content = {"format": FORMAT, "format_version": VERSION, **self.facts}
+        with disk_errors(folder), replacing_folder(folder) as new:
+            new.mkdir()
+            write_tensors(new / TENSOR_FILE, tensors, {"model": self.facts["model"]["sha256"]})
+            (new / JSON_FILE).write_text(json_text(content), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> TunedLens:
+        """Read a lens.
+
+        Raises:
+            UserError: on ``tuned``, if the folder holds none, or one that is damaged or newer.
+        """
+        folder = Path(folder)
+        with disk_errors(folder):
+            restore_folder(folder)
+        if not (folder / JSON_FILE).is_file():
+            raise UserError(
+                f"'{folder}' holds no tuned lens: give a folder that `projector tune-lens` wrote",
+                setting="tuned",
+                value=str(folder),
+            )
+        content, _ = read_json(folder / JSON_FILE)
+        content = upgraded(
+            content,
+            folder / JSON_FILE,
+            format_name=FORMAT,
+            newest=VERSION,
+            upgrades={},
+            remedy="train the lens again",
+        )
+        facts = {k: v for k, v in content.items() if k not in ("format", "format_version")}
+        try:
+            tensors = TensorFile(folder / TENSOR_FILE)
+            return cls(_maps_of(tensors, int(facts["model"]["n_hidden"])), _checked(facts))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"'{folder}' holds a damaged tuned lens ({' '.join(str(error).split())}): train "
+                "the lens again",
+                setting="tuned",
+                value=str(folder),
+            ) from error
+
+
+def check_tuned_place(folder: Path, *, force: bool) -> None:
+    """Raise a UserError if no tuned lens may be written there.
+
+    What is there is replaced only where it is a tuned lens, and ``force`` is given.
+    """
+    check_place(folder)
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / JSON_FILE).is_file():
+        raise UserError(
+            f"'{folder}' holds other files: give another folder for {named('out')}",
+            setting="out",
+            value=str(folder),
+        )
+    if not force:
+        raise UserError(
+            f"'{folder}' already holds a tuned lens: add {named('force', True)} to replace it, or "
+            f"give another folder for {named('out')}",
+            setting="force",
+            value=False,
+        )
+
+
+def _checked(facts: dict[str, Any]) -> dict[str, Any]:
+    if not all(isinstance(facts["model"][name], str) for name in ("id", "sha256")):
+        raise ValueError("it does not say which model it is of")
+    return facts
+
+
+def _maps_of(tensors: Mapping[str, Tensor], n_hidden: int) -> dict[Reading, Translation]:
+    parts: dict[Reading, dict[str, Tensor]] = {}
+    shapes = {"weight": (n_hidden, n_hidden), "bias": (n_hidden,)}
+    for name in tensors:
+        found = _NAME.fullmatch(name)
+        if found is None:
+            raise ValueError(f"tensor '{name}' is not known")
+        tensor = tensors[name]
+        if tuple(tensor.shape) != shapes[found[3]] or tensor.dtype != torch.float32:
+            raise ValueError(f"tensor '{name}' is {tensor.dtype} {tuple(tensor.shape)}")
+        parts.setdefault(Reading(int(found[1]), found[2]), {})[found[3]] = tensor
+    return {
+        reading: Translation(found["weight"], found["bias"])
+        for reading, found in sorted(parts.items(), key=lambda item: item[0].layer)
+    }

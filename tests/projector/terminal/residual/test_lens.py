@@ -1,0 +1,99 @@
+"""``projector lens``: a table for a person, rows for scripts, a report in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import projector
+from projector.residual.subject import Subject
+from projector.terminal.cli import app
+
+PROMPT = "kalo mi ten. rasovel du"
+
+
+def invoke(*args: object) -> Result:
+    return CliRunner().invoke(app, ["lens", *map(str, args)])
+
+
+def test_rows_for_scripts_and_a_report(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    given = ("--prompt", PROMPT, "--top", 3, "--json", "--out", out)
+    result = invoke(checkpoint("llama"), *given)
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    n_tokens, n_readings = len(value["tokens"]), 5
+    assert len(value["rows"]) == n_tokens * n_readings
+    first = value["rows"][0]
+    assert set(first) == {
+        "layer",
+        "stream",
+        "position",
+        "token",
+        "top",
+        "probability",
+        "rank",
+        "entropy",
+        "kl",
+    }
+    assert (first["layer"], first["stream"], len(first["top"])) == (0, "resid_pre", 3)
+    assert value["rows"][-1]["kl"] == 0
+    assert value["rows"][-1]["probability"] is None
+    assert json.loads((out / "report.json").read_text()) == value
+    page = (out / "report.html").read_text()
+    assert page.count("data-tip=") == n_tokens * n_readings
+
+    # A report is not replaced unasked, and that is told before any work.
+    again = invoke(checkpoint("llama"), *given)
+    assert again.exit_code == 2
+    assert json.loads(again.stdout)["setting"] == "force"
+
+
+def test_a_person_reads_a_table_and_where_the_prediction_settles(
+    checkpoint: Callable[[str], Path],
+) -> None:
+    result = invoke(checkpoint("llama"), "--prompt", PROMPT, "--last", 2)
+    assert result.exit_code == 0, result.output
+    found = projector.lens(str(checkpoint("llama")), PROMPT, n_last=2)
+    assert found.positions == (len(found.ids) - 2, len(found.ids) - 1)
+    told = " ".join(result.stdout.split())
+    top, _ = found.top(-1, -1)[0]
+    assert f"the model's top token is {top}" in told
+    for title in ("embedding", "KL", found.tokens[-1]):
+        assert title in told
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt", "words"),
+    [
+        ("bert", PROMPT, "encoder"),
+        ("llama", " ", "empty"),
+        ("llama", "kalo " * 100, "tokens"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(
+    checkpoint: Callable[[str], Path], family: str, prompt: str, words: str
+) -> None:
+    result = invoke(checkpoint(family), "--prompt", prompt, "--json")
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["error"]
+    assert words in error
+    assert "\n" not in error
+    assert result.stderr.count(error) == 1
+    assert "Traceback" not in result.output
+
+
+def test_bad_numbers_are_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    for option, setting in (("--top", "n_top"), ("--last", "n_last")):
+        result = invoke(tmp_path / "none", "--prompt", "a", option, 0, "--json")
+        assert result.exit_code == 2
+        assert json.loads(result.stdout)["setting"] == setting
+
+
+def test_the_python_door_takes_a_subject(checkpoint: Callable[[str], Path]) -> None:
+    subject = Subject.of(str(checkpoint("llama")))
+    assert projector.lens(subject, PROMPT).ids == tuple(subject.encode(PROMPT))
