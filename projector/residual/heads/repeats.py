@@ -1,0 +1,112 @@
+"""Random tokens that are repeated, and what attention patterns on them score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projector.corpus.cutting import special_tokens
+from projector.errors import SettingError, UserError, check_least
+from projector.model.context import input_embedding, longest_sequence
+from projector.residual.subject import Subject
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Sequences of random tokens, each followed by the same tokens once more.
+
+    Nothing but the order of tokens tells what comes next in the second half, so a head that finds
+    it there has found it by induction (Olsson et al. 2022, arXiv:2209.11895).
+
+    Attributes:
+        ids: (B, T) int64: the model's beginning of text, where it has one, and 2·length tokens,
+            of which no two in one half are the same.
+        n_before: tokens of the beginning.
+        length: tokens of each half.
+    """
+
+    ids: Tensor
+    n_before: int
+    length: int
+
+    @classmethod
+    def draw(cls, subject: Subject, n_sequences: int, length: int, seed: int) -> Repeats:
+        """Draw the tokens, each ordinary token of the vocabulary as likely as another.
+
+        Raises:
+            SettingError: if there are too few sequences or tokens, or they exceed the model's
+                context.
+            UserError: if its vocabulary has too few tokens.
+        """
+        check_least("n_sequences", n_sequences, 1)
+        check_least("length", length, 4)
+        before = _beginning(subject)
+        most = longest_sequence(subject.model)
+        if most is not None and len(before) + 2 * length > most:
+            raise SettingError(
+                "length",
+                length,
+                f"is too long, as the model takes {most:,} tokens",
+                f"give {(most - len(before)) // 2:,} or less",
+            )
+        ordinary = _ordinary_tokens(subject)
+        if len(ordinary) < length:
+            raise UserError(
+                f"the vocabulary has {len(ordinary):,} ordinary tokens: give {len(ordinary):,} or "
+                "less for the length"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        rows = []
+        for _ in range(n_sequences):
+            half = ordinary[torch.randperm(len(ordinary), generator=generator)[:length]]
+            rows.append(torch.cat([torch.tensor(before, dtype=torch.int64), half, half]))
+        return cls(torch.stack(rows), len(before), length)
+
+    def score(self, pattern: Tensor) -> Tensor:
+        """How much heads attend to four places, means over tokens and sequences.
+
+        In the order of :data:`projector.residual.heads.kinds.PATTERN_KINDS`: to the token before
+        (of all tokens from the third on), to the same token in the first half and to what followed
+        it there (of tokens of the second half), and to the first position (of all tokens from the
+        third on).
+
+        Args:
+            pattern: (B, A, T, T), of any type.
+
+        Returns:
+            (4, A) float32 on the CPU.
+        """
+        start, n = self.n_before + self.length, self.length
+        diagonals = {
+            back: pattern.diagonal(-back, 2, 3).float() for back in (1, n, n - 1) if back > 0
+        }
+        scores = [
+            # The diagonal that is `back` below the main one begins at query `back`.
+            diagonals[1][..., 1:].mean((0, 2)),
+            diagonals[n][..., start - n :].mean((0, 2)),
+            diagonals[n - 1][..., start - n + 1 :].mean((0, 2)),
+            pattern[:, :, 2:, 0].float().mean((0, 2)),
+        ]
+        return torch.stack(scores).cpu()
+
+
+def _beginning(subject: Subject) -> list[int]:
+    """What stands before a text, as :func:`projector.model.prompting.encode` puts it there."""
+    tokenizer = subject.loaded.tokenizer
+    before = special_tokens(tokenizer)[0]
+    if before:
+        return before
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return [] if first is None else [int(first)]
+
+
+def _ordinary_tokens(subject: Subject) -> Tensor:
+    """(n,) ids of tokens that are no control tokens."""
+    pieces = subject.pieces()
+    table: Any = input_embedding(subject.model)
+    n_rows = int(table.weight.shape[0])
+    ids = pieces.piece_ids[~pieces.piece_special]
+    return ids[ids < n_rows]

@@ -1,0 +1,237 @@
+"""Every head scored on repeated random tokens and by its weights, beside random heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projector.errors import UserError, check_least
+from projector.model.architecture.stream.attention import HeadWeights
+from projector.model.architecture.stream.norms import NormForm
+from projector.model.architecture.stream.patterns import plain_run
+from projector.model.capture import Call, watch_calls
+from projector.model.context import input_embedding
+from projector.model.loading import input_device
+from projector.progress import Progress, Silent
+from projector.residual.circuits.copying import copying_scores, vocabulary_gram
+from projector.residual.circuits.factors import Factors
+from projector.residual.heads.kinds import (
+    COPYING,
+    KINDS,
+    LEAST_PERCENTILE,
+    PATTERN_KINDS,
+    HeadRow,
+    Heads,
+    Kind,
+    is_kind,
+)
+from projector.residual.heads.nulls import (
+    Axes,
+    RandomHeads,
+    expected_count,
+    percentiles,
+    random_copying,
+)
+from projector.residual.heads.repeats import Repeats
+from projector.residual.subject import Subject
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Some kinds' scores of a layer's heads, (n_kinds, A), and of random ones, (n_draws, …)."""
+
+    scores: Tensor
+    random: Tensor | None
+
+
+def score_heads(
+    subject: Subject,
+    *,
+    n_sequences: int = 4,
+    length: int = 50,
+    n_random: int = 100,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Heads:
+    """Score every head of a model as each kind, and beside it random heads with the same spectra.
+
+    Costs one forward pass, and for each layer ``n_random`` calls of its attention on
+    ``n_sequences`` × (1 + 2·``length``) tokens; for copying, ``n_random`` eigenvalue problems d × d
+    for each head. One layer's patterns are held at a time.
+
+    Args:
+        n_sequences: sequences of random tokens.
+        length: tokens of each, which then come once more.
+        n_random: random heads for each head; at least 100 for a percentile of 99 to mean something.
+            0 leaves out percentiles, and with them the kinds.
+        seed: of the tokens and the random heads.
+
+    Raises:
+        SettingError: if a number is too small or too large.
+        UserError: if the model is an encoder, for these kinds are of causal attention; or no layer
+            has heads that can be looked at, with the reason.
+    """
+    check_least("n_random", n_random, 0)
+    progress = progress or Silent()
+    if not subject.architecture.is_causal:
+        raise UserError(
+            "this model reads text in both directions: kinds of heads are known for models that "
+            "read from left to right"
+        )
+    repeats = Repeats.draw(subject, n_sequences, length, seed)
+    axes = Axes(n_random, seed)
+    reasons: list[str] = []
+    patterns = _score_patterns(subject, repeats, axes, progress, reasons)
+    copying = _score_copying(subject, axes, progress, reasons)
+    progress.end()
+    rows: list[HeadRow] = []
+    expected: dict[str, float | None] = {}
+    for layer, found in patterns.items():
+        rows += _rows(subject, layer, found, copying.get(layer))
+        for kind, at, scored in (
+            *((kind, at, found) for at, kind in enumerate(PATTERN_KINDS)),
+            (COPYING, 0, copying.get(layer)),
+        ):
+            if scored is not None and scored.random is not None:
+                count = expected_count(scored.random[:, at], kind.least, LEAST_PERCENTILE)
+                expected[kind.name] = (expected.get(kind.name) or 0.0) + count
+    return Heads(
+        rows=tuple(rows),
+        expected={kind.name: expected.get(kind.name) for kind in KINDS},
+        n_sequences=n_sequences,
+        length=length,
+        seed=seed,
+        n_random=n_random,
+        left_out={
+            layer: weights.left_out
+            for layer, weights in subject.attentions.items()
+            if isinstance(weights, HeadWeights)
+        },
+        reasons=tuple(dict.fromkeys(reasons)),
+    )
+
+
+def _score_patterns(
+    subject: Subject, repeats: Repeats, axes: Axes, progress: Progress, reasons: list[str]
+) -> dict[int, _Scored]:
+    """The four kinds that patterns show, layer by layer, in one run of the model."""
+    taps = subject.patterns
+    places = {n: tap for n, tap in enumerate(taps.blocks) if not isinstance(tap, str)}
+    missing = [tap for tap in taps.blocks if isinstance(tap, str)]
+    reasons += [f"some layers have no scores: {reason}" for reason in dict.fromkeys(missing)]
+    if not places:
+        raise UserError(f"no head can be scored: {missing[0] if missing else 'no blocks'}")
+    found: dict[int, _Scored] = {}
+    progress.begin("Comparing patterns", len(places) * axes.n_draws, "random layer")
+
+    def score(layer: int, call: Call, first: Tensor, output: Any) -> None:
+        place, weights = places[layer], subject.attentions[layer]
+        scores = repeats.score(place.read(output))
+        random = None
+        try:
+            if isinstance(weights, str):
+                raise UserError(weights)
+            drawn = RandomHeads(weights, place, axes)
+        except UserError as error:
+            reasons.append(f"some scores have no percentile: {error}")
+            progress.advance(axes.n_draws)
+        else:
+            if axes.n_draws:
+                each = []
+                for pattern in drawn.patterns(call, first):
+                    each.append(repeats.score(pattern))
+                    progress.advance(1)
+                random = torch.stack(each)
+        found[layer] = _Scored(scores, random)
+
+    ids = repeats.ids.to(input_device(subject.model))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    # Found before hooks are set: it runs the model itself.
+    _ = subject.attentions
+    modules = {layer: place.module for layer, place in places.items()}
+    with plain_run(subject.model), watch_calls(modules, score):
+        subject.model(**inputs, **taps.settings(), use_cache=False)
+    return found
+
+
+def _score_copying(
+    subject: Subject, axes: Axes, progress: Progress, reasons: list[str]
+) -> dict[int, _Scored]:
+    """Copying by the weights, layer by layer."""
+    heads = {n: w for n, w in subject.attentions.items() if isinstance(w, HeadWeights)}
+    try:
+        gram = _gram(subject)
+        circuits = {layer: _ov(subject, weights) for layer, weights in heads.items()}
+    except UserError as error:
+        reasons.append(f"copying has no score: {error}")
+        return {}
+    progress.begin("Comparing copying", len(heads) * axes.n_draws, "random layer")
+    found = {}
+    for layer, ov in circuits.items():
+        random = random_copying(ov, gram, axes, progress.advance)[:, None] if axes.n_draws else None
+        found[layer] = _Scored(copying_scores(ov, gram).cpu()[None], random)
+    return found
+
+
+def _gram(subject: Subject) -> Tensor:
+    """W_Eᵀ W_U with the final norm folded into W_U, (H, H)."""
+    table: Any = input_embedding(subject.model)
+    embedding = table.weight.detach()
+    readout = subject.readout
+    unembedding = readout.unembedding()
+    if embedding.shape[1] != unembedding.shape[1]:
+        raise UserError(
+            f"its embedding has {embedding.shape[1]:,} numbers a token, and its stream "
+            f"{unembedding.shape[1]:,}"
+        )
+    form = readout.form
+    if readout.norm is not None and form is None:
+        form = NormForm.of(readout.norm, readout.n_hidden)
+        if form is None:
+            raise UserError("its final norm is not linear, even with each token's scale frozen")
+    n_tokens = min(len(embedding), len(unembedding))
+    gram = vocabulary_gram(embedding[:n_tokens], unembedding[:n_tokens].to(embedding.device))
+    return gram if form is None else form.pull(gram)
+
+
+def _ov(subject: Subject, weights: HeadWeights) -> Factors:
+    """W_OV of a layer's heads, (A, H, d) and (A, d, H), with the norms around them folded in."""
+    written = weights.o.float()
+    addition = subject.layout.blocks[weights.layer].attention
+    for _, form in () if addition is None else addition.norms:
+        ones = torch.ones(1, device=form.weight.device)
+        written = form.apply(written.transpose(1, 2), ones).transpose(1, 2)
+    read = weights.v.float()
+    if weights.input_form is not None:
+        read = weights.input_form.pull(read)
+    return Factors(written, read[list(weights.group)].to(written.device))
+
+
+def _rows(subject: Subject, layer: int, found: _Scored, copying: _Scored | None) -> list[HeadRow]:
+    weights = subject.attentions[layer]
+    rows = []
+    for head in range(found.scores.shape[1]):
+        values: dict[str, float | None] = {}
+        kinds: list[str] = []
+        for at, kind in enumerate(PATTERN_KINDS):
+            kinds += _score(values, kind, found, at, head)
+        kinds += _score(values, COPYING, copying, 0, head)
+        group = weights.group[head] if isinstance(weights, HeadWeights) else None
+        rows.append(HeadRow(layer, head, group, kinds=tuple(kinds), **values))  # type: ignore[arg-type]
+    return rows
+
+
+def _score(
+    values: dict[str, float | None], kind: Kind, found: _Scored | None, at: int, head: int
+) -> list[str]:
+    """Enter one score and its percentile; the kind's name where the head is of it."""
+    score, percentile = None, None
+    if found is not None:
+        score = float(found.scores[at, head])
+        if found.random is not None:
+            percentile = float(percentiles(found.scores[at, head], found.random[:, at, head]))
+    values |= {kind.name: score, f"{kind.name}_percentile": percentile}
+    return [kind.name] if is_kind(kind, score, percentile) else []
