@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,13 +82,21 @@ def unembeddings(subject: Subject, ids: Sequence[int]) -> Tensor:
 
 def model_gram(subject: Subject) -> Tensor:
     """``W_Eᵀ W_U`` of a model's whole vocabulary, (H, H) float32, block by block; see
-    :func:`projector.residual.circuits.copying.vocabulary_gram`."""
+    :func:`projector.residual.circuits.copying.vocabulary_gram`.
+
+    W_U is taken above its mean over the tokens, which adds the same to all logits and so changes no
+    probability. With it, a head that writes the direction that all tokens share would seem to copy.
+    """
     ids = token_ids(subject)
-    gram: Tensor | float = 0.0
+    gram: Any = 0.0
+    embedded: Any = 0.0
+    unembedded: Any = 0.0
     for block in _blocks(ids):
-        gram = gram + token_embeddings(subject, block).float().T @ unembeddings(subject, block)
-    assert isinstance(gram, Tensor)
-    return gram
+        rows, reads = token_embeddings(subject, block).float(), unembeddings(subject, block)
+        gram = gram + rows.T @ reads
+        embedded, unembedded = embedded + rows.sum(0), unembedded + reads.sum(0)
+    found: Tensor = gram - torch.outer(embedded, unembedded) / len(ids)
+    return found
 
 
 def _blocks(ids: list[int]) -> Iterator[list[int]]:

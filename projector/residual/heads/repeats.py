@@ -96,6 +96,8 @@ class Repeats:
 def _beginning(subject: Subject) -> list[int]:
     """What stands before a text, as :func:`projector.model.prompting.encode` puts it there."""
     tokenizer = subject.loaded.tokenizer
+    if tokenizer is None:
+        return []
     before = special_tokens(tokenizer)[0]
     if before:
         return before
@@ -104,9 +106,11 @@ def _beginning(subject: Subject) -> list[int]:
 
 
 def _ordinary_tokens(subject: Subject) -> Tensor:
-    """(n,) ids of tokens that are no control tokens."""
-    pieces = subject.pieces()
+    """(n,) ids of tokens that are no control tokens; of all where there is no tokenizer."""
     table: Any = input_embedding(subject.model)
     n_rows = int(table.weight.shape[0])
+    if subject.loaded.tokenizer is None:
+        return torch.arange(n_rows)
+    pieces = subject.pieces()
     ids = pieces.piece_ids[~pieces.piece_special]
     return ids[ids < n_rows]

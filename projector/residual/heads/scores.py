@@ -10,14 +10,13 @@ from torch import Tensor
 
 from projector.errors import UserError, check_least
 from projector.model.architecture.stream.attention import HeadWeights
-from projector.model.architecture.stream.norms import NormForm
 from projector.model.architecture.stream.patterns import plain_run
 from projector.model.capture import Call, watch_calls
-from projector.model.context import input_embedding
 from projector.model.loading import input_device
 from projector.progress import Progress, Silent
-from projector.residual.circuits.copying import copying_scores, vocabulary_gram
-from projector.residual.circuits.factors import Factors
+from projector.residual.circuits.copying import copying_scores
+from projector.residual.circuits.vocabulary import model_gram
+from projector.residual.circuits.weights import find_circuits
 from projector.residual.heads.kinds import (
     COPYING,
     KINDS,
@@ -161,53 +160,23 @@ def _score_copying(
     subject: Subject, axes: Axes, progress: Progress, reasons: list[str]
 ) -> dict[int, _Scored]:
     """Copying by the weights, layer by layer."""
-    heads = {n: w for n, w in subject.attentions.items() if isinstance(w, HeadWeights)}
+    layers = [n for n, each in subject.attentions.items() if isinstance(each, HeadWeights)]
+    progress.begin("Comparing copying", len(layers) * axes.n_draws, "random layer")
+    found: dict[int, _Scored] = {}
     try:
-        gram = _gram(subject)
-        circuits = {layer: _ov(subject, weights) for layer, weights in heads.items()}
+        gram = model_gram(subject)
+        for layer in layers:
+            circuits = find_circuits(subject, [layer])
+            reasons += [f"copying has no score: {each}" for each in circuits.reasons.values()]
+            for each in circuits.layers:
+                scores = copying_scores(each.ov, gram)[None]
+                random = None
+                if axes.n_draws:
+                    random = random_copying(each.ov, gram, axes, progress.advance)[:, None]
+                found[layer] = _Scored(scores, random)
     except UserError as error:
         reasons.append(f"copying has no score: {error}")
-        return {}
-    progress.begin("Comparing copying", len(heads) * axes.n_draws, "random layer")
-    found = {}
-    for layer, ov in circuits.items():
-        random = random_copying(ov, gram, axes, progress.advance)[:, None] if axes.n_draws else None
-        found[layer] = _Scored(copying_scores(ov, gram).cpu()[None], random)
     return found
-
-
-def _gram(subject: Subject) -> Tensor:
-    """W_Eᵀ W_U with the final norm folded into W_U, (H, H)."""
-    table: Any = input_embedding(subject.model)
-    embedding = table.weight.detach()
-    readout = subject.readout
-    unembedding = readout.unembedding()
-    if embedding.shape[1] != unembedding.shape[1]:
-        raise UserError(
-            f"its embedding has {embedding.shape[1]:,} numbers a token, and its stream "
-            f"{unembedding.shape[1]:,}"
-        )
-    form = readout.form
-    if readout.norm is not None and form is None:
-        form = NormForm.of(readout.norm, readout.n_hidden)
-        if form is None:
-            raise UserError("its final norm is not linear, even with each token's scale frozen")
-    n_tokens = min(len(embedding), len(unembedding))
-    gram = vocabulary_gram(embedding[:n_tokens], unembedding[:n_tokens].to(embedding.device))
-    return gram if form is None else form.pull(gram)
-
-
-def _ov(subject: Subject, weights: HeadWeights) -> Factors:
-    """W_OV of a layer's heads, (A, H, d) and (A, d, H), with the norms around them folded in."""
-    written = weights.o.float()
-    addition = subject.layout.blocks[weights.layer].attention
-    for _, form in () if addition is None else addition.norms:
-        ones = torch.ones(1, device=form.weight.device)
-        written = form.apply(written.transpose(1, 2), ones).transpose(1, 2)
-    read = weights.v.float()
-    if weights.input_form is not None:
-        read = weights.input_form.pull(read)
-    return Factors(written, read[list(weights.group)].to(written.device))
 
 
 def _rows(subject: Subject, layer: int, found: _Scored, copying: _Scored | None) -> list[HeadRow]:

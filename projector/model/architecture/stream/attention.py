@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from projector.errors import UserError
 from projector.model.architecture.records import Architecture, Matrix
-from projector.model.architecture.stream.norms import NormForm
 from projector.model.architecture.stream.patterns import PatternTaps, find_patterns
 from projector.model.architecture.stream.probing import Probe, record_attention
 from projector.model.capture import Tap
@@ -98,8 +97,6 @@ class HeadWeights:
         left_out: what else shapes the attention logits, which q kᵀ from the weights alone leaves
             out; each a name, such as "rotary position embedding".
         input: where x passes.
-        input_norm, input_form: the norm of the stream that gives x; None where the matrices read
-            the stream as it is, or no such norm was found.
     """
 
     layer: int
@@ -110,8 +107,6 @@ class HeadWeights:
     group: tuple[int, ...]
     left_out: tuple[str, ...]
     input: Tap
-    input_norm: nn.Module | None = None
-    input_form: NormForm | None = None
 
     @property
     def n_heads(self) -> int:
@@ -216,7 +211,6 @@ def find_attentions(
 
 def _find_heads(layer: int, probe: Probe) -> HeadWeights:
     value_of, v_indices = _find_values(probe)
-    n_hidden = probe.matrices[value_of].n_inputs
     n_heads = probe.tap.n_heads
     sets = list(dict.fromkeys(v_indices))
     group = tuple(sets.index(each) for each in v_indices)
@@ -236,8 +230,6 @@ def _find_heads(layer: int, probe: Probe) -> HeadWeights:
         group=group,
         left_out=(),
         input=Tap(probe.matrices[value_of].module, "input"),
-        input_norm=probe.norm,
-        input_form=None if probe.norm is None else NormForm.of(probe.norm, n_hidden),
     )
     probe.check_values(weights.v_rows.matrix.module, weights.v_rows.index, group)
     return weights

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +23,6 @@ from projector.model.architecture.trial import (
     Trial,
     describe_matrix,
     is_matrix,
-    is_norm,
     one_line,
 )
 from projector.model.capture import Call, Tap, capture, evaluating, watch_calls
@@ -73,8 +71,6 @@ class Probe:
             where the model can be told positions, with several that all stand at position 0
             (``still``).
         like: for each call, an example of the first tensor given: shape, dtype and device count.
-        norm: the module that reads the stream and gives what the matrices read; None where there
-            is none.
     """
 
     tap: PatternTap
@@ -83,7 +79,6 @@ class Probe:
     calls: dict[str, Call]
     like: dict[str, Tensor]
     model: nn.Module
-    norm: nn.Module | None = None
 
     def run_single(self) -> Run:
         """With one token, and random weights."""
@@ -168,7 +163,6 @@ def record_attention(
     several, single = trial_inputs(model, _N_SEQUENCES, _N_TOKENS), trial_inputs(model, 1, 1)
     still = several | {"position_ids": torch.zeros_like(several["input_ids"])}
     recorded: dict[int, dict[str, tuple[Call, Tensor]]] = {layer: {} for layer in layers}
-    norms = _Norms(architecture, layers)
     modules = {layer: taps.block(layer).module for layer in layers}
     for kind, inputs in {"several": several, "single": single, "still": still}.items():
 
@@ -176,7 +170,7 @@ def record_attention(
             recorded[layer][kind] = (call, first.detach())
 
         try:
-            with plain_run(model), norms.watching(), watch_calls(modules, keep):
+            with plain_run(model), watch_calls(modules, keep):
                 model(**inputs, **taps.settings(), use_cache=False)
         except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
             if kind != "still":
@@ -185,56 +179,9 @@ def record_attention(
                 ) from error
     names = {module: name for name, module in model.named_modules()}
     return {
-        layer: replace(
-            _probe(model, architecture, layer, taps.block(layer), recorded[layer], names),
-            norm=norms.find(layer, recorded[layer]["several"][1]),
-        )
+        layer: _probe(model, architecture, layer, taps.block(layer), recorded[layer], names)
         for layer in layers
     }
-
-
-class _Norms:
-    """The modules of blocks that read the stream itself, and what they gave in the first run."""
-
-    def __init__(self, architecture: Architecture, layers: Sequence[int]) -> None:
-        self._blocks = {layer: architecture.blocks[layer].module for layer in layers}
-        self._given: dict[int, list[tuple[nn.Module, Tensor]]] = {}
-        self._streams: dict[int, Tensor] = {}
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Keep what passes, once."""
-        if self._given:
-            yield
-            return
-        taps: dict[tuple[int, nn.Module, str], Tap] = {}
-        for layer, block in self._blocks.items():
-            taps[layer, block, "stream"] = Tap(block, "input")
-            for module in block.modules():
-                if is_norm(module):
-                    taps |= {(layer, module, s): Tap(module, s) for s in ("input", "output")}
-        inputs: dict[nn.Module, Tensor] = {}
-
-        def keep(key: tuple[int, nn.Module, str], tensor: Tensor) -> None:
-            layer, module, side = key
-            if side == "stream":
-                self._streams[layer] = tensor.detach().clone()
-            elif side == "input":
-                inputs[module] = tensor.detach().clone()
-            elif inputs[module].numel() == self._streams[layer].numel() and torch.equal(
-                inputs[module].flatten(), self._streams[layer].flatten()
-            ):
-                self._given.setdefault(layer, []).append((module, tensor.detach().clone()))
-
-        with capture(taps, keep, skip_empty=True):
-            yield
-
-    def find(self, layer: int, read: Tensor) -> nn.Module | None:
-        """The one that gave what the attention read."""
-        for module, given in self._given.get(layer, ()):
-            if given.numel() == read.numel() and torch.equal(given.flatten(), read.flatten()):
-                return module
-        return None
 
 
 def _probe(

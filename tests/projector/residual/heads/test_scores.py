@@ -1,0 +1,67 @@
+"""Heads are called by a kind only where their scores are high and beyond chance."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from projector.errors import SettingError, UserError
+from projector.residual.heads.kinds import KINDS, LEAST_PERCENTILE
+from projector.residual.heads.scores import score_heads
+from tests.families import subject_of
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_random_models_have_no_kinds_of_heads(family: str) -> None:
+    for seed in range(2):
+        heads = score_heads(subject_of(family), n_sequences=2, length=20, n_random=100, seed=seed)
+        assert heads.kinds["induction"] == []
+        assert heads.kinds["previous_token"] == []
+        assert heads.kinds["duplicate_token"] == []
+        assert len(heads.rows) == 8
+        for row in heads.rows:
+            assert row.induction_percentile is not None
+            assert -1 <= (row.copying or 0) <= 1
+
+
+def test_a_result_tells_what_its_kinds_rest_on() -> None:
+    heads = score_heads(subject_of("llama"), n_sequences=1, length=8, n_random=4)
+    value = heads.as_dict()
+    assert [(row["layer"], row["head"]) for row in value["rows"]] == [
+        (layer, head) for layer in range(2) for head in range(4)
+    ]
+    assert [row["kv_group"] for row in value["rows"]] == [0, 0, 1, 1] * 2
+    for kind in KINDS:
+        assert {kind.name, f"{kind.name}_percentile"} <= set(value["rows"][0])
+        assert value["kinds"][kind.name]["least_percentile"] == LEAST_PERCENTILE
+    assert value["n_random"] == 4
+
+
+def test_the_same_seed_gives_the_same_scores_and_leaves_the_model_as_it_was() -> None:
+    subject = subject_of("llama")
+    before = {name: each.clone() for name, each in subject.model.state_dict().items()}
+    first = score_heads(subject, n_sequences=1, length=8, n_random=4, seed=3)
+    again = score_heads(subject, n_sequences=1, length=8, n_random=4, seed=3)
+    assert first == again
+    assert all(torch.equal(before[n], each) for n, each in subject.model.state_dict().items())
+    assert subject.model.config._attn_implementation == "sdpa"
+
+
+def test_without_random_heads_no_head_is_called_anything() -> None:
+    heads = score_heads(subject_of("llama"), n_sequences=1, length=8, n_random=0)
+    assert all(row.kinds == () and row.induction_percentile is None for row in heads.rows)
+    assert heads.expected["induction"] is None
+
+
+def test_encoders_have_no_such_kinds() -> None:
+    with pytest.raises(UserError):
+        score_heads(subject_of("bert"), n_sequences=1, length=8, n_random=4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("length", 3), ("length", 40), ("n_sequences", 0), ("n_random", -1)]
+)
+def test_bad_numbers_are_named(setting: str, value: int) -> None:
+    with pytest.raises(SettingError) as caught:
+        score_heads(subject_of("llama"), **{setting: value})
+    assert (caught.value.setting, caught.value.value) == (setting, value)
