@@ -10,6 +10,7 @@ from projector.terminal.plot import plot
 from projector.terminal.projections import import_, info, layout, relayout
 from projector.terminal.residual.attribute import attribute
 from projector.terminal.residual.lens import lens
+from projector.terminal.residual.stream import stream
 from projector.terminal.searching import search
 from projector.terminal.usage import Commands
 
@@ -31,6 +32,7 @@ app.command()(search)
 app.command()(attribute)
 app.command("import")(import_)
 app.command()(lens)
+app.command()(stream)
 
 
 def main() -> None:

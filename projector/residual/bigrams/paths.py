@@ -99,6 +99,7 @@ class ZeroLayer:
         asymmetry: ‖M − Mᵀ‖ / ‖M + Mᵀ‖ of the direct path's logits between two tokens, the scale
             of each row's norm left out: 0 where the logit of b behind a is that of a behind b.
         asymmetry_shuffled: the same with the head's rows shuffled.
+        itself: by name of a path, the share of bigrams whose first token it predicts to come again.
         positions: what was done about positional embeddings; "" where the model has none.
         paths: see :class:`PathScore`.
         examples: see :class:`Example`; most frequent first.
@@ -111,6 +112,7 @@ class ZeroLayer:
     tied: bool
     asymmetry: float
     asymmetry_shuffled: float
+    itself: dict[str, float]
     positions: str
     paths: tuple[PathScore, ...]
     examples: tuple[Example, ...]
@@ -166,6 +168,10 @@ def score_zero_layer(
         tied=tied,
         asymmetry=asymmetry,
         asymmetry_shuffled=shuffled,
+        itself={
+            name: float(real.first_counts[each.top == real.first].sum() / real.n)
+            for name, each in found.items()
+        },
         positions=_LEFT_OUT if any(positions(subject)) else "",
         paths=(*scores, *count_scores(targets)),
         examples=_examples(subject, real, found, n_examples),

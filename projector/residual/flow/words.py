@@ -1,0 +1,132 @@
+"""What is found of a stream, in sentences: the same on the terminal and in a report."""
+
+from __future__ import annotations
+
+from projector.corpus.pieces import readable
+from projector.residual.bigrams.paths import ATTENTION_FREE, DIRECT, ZeroLayer
+from projector.residual.bigrams.scores import BIGRAM, UNIGRAM, PathScore
+from projector.residual.flow.records import Flow, OutlyingToken
+
+# What each prediction is called, and what it is.
+PATHS = {
+    DIRECT: ("direct path", "W_U W_E: a token's embedding through the final norm and the head"),
+    ATTENTION_FREE: (
+        "attention-free path",
+        "a token's embedding through the MLPs of all blocks, as if attention had written nothing",
+    ),
+    UNIGRAM: ("most frequent token", "how often each token occurs, whatever comes before it"),
+    BIGRAM: ("the counts themselves", "the most that the token before can tell about this text"),
+}
+_MOST_NAMED = 6
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """A number with a minus as it is printed; a dash where there is none."""
+    return "–" if value is None else format(value, form).replace("-", "−")
+
+
+def tokens_words(flow: Flow) -> str:
+    """Over which tokens means are taken."""
+    text = f"Means over {flow.n_tokens:,} {_plural(flow.n_tokens, 'token')}"
+    if flow.n_sequences > 1:
+        text += f" of {flow.n_sequences:,} sequences"
+    if flow.n_skipped:
+        which = "each sequence's first token" if flow.n_sequences > 1 else "the first token"
+        text += f"; {which} is not among them"
+    if flow.outliers_left_out and flow.n_outlying:
+        text += f"; the {flow.n_outlying:,} with an outlying norm are left out"
+    return f"{text}. A norm is the length of one token's vector, ‖x‖."
+
+
+def closing_words(flow: Flow) -> str:
+    """How well the sums close."""
+    if flow.per_block_reason is None:
+        what = "The parts sum to the stream behind every block: the largest relative error is"
+    else:
+        what = f"In this model {flow.per_block_reason}. The largest relative error is"
+    if not flow.additivity_error:
+        return f"{what} 0."
+    return f"{what} {number(flow.additivity_error, '.1e')}, at {flow.worst}."
+
+
+def successive_words(flow: Flow) -> str:
+    """How alike the updates of neighbouring layers are; "" for too few layers."""
+    found = flow.successive
+    if found is None:
+        return "The model has too few layers to put them in another order."
+    share = f"{found.percentile:.1%} of the orders give less"
+    if found.percentile == 1:
+        share = "every order gives less"
+    return (
+        f"Cosine of successive updates: {number(found.mean)} on average. With the layers in random "
+        f"order: {number(found.shuffled_mean)}, from {number(found.shuffled_least)} to "
+        f"{number(found.shuffled_most)} in {found.n_draws:,} orders; {share}."
+    )
+
+
+def outlier_words(flow: Flow) -> str:
+    """Which tokens have an outlying norm, and what was done about them."""
+    if not flow.n_outlying:
+        return "No token's norm is many times the usual one."
+    named = ", ".join(_outlier(each) for each in flow.outliers[:_MOST_NAMED])
+    more = len(flow.outliers) - _MOST_NAMED
+    named += f", and {more} more" if more > 0 else ""
+    done = "left out of" if flow.outliers_left_out else "part of"
+    counted = f"{flow.n_outlying:,} {_plural(flow.n_outlying, 'token')}"
+    has = "has" if flow.n_outlying == 1 else "have"
+    skipped = " (a skipped first token is in no mean)" if flow.n_skipped else ""
+    return (
+        f"{counted} {has} a norm many times the median: {named}. Outlying tokens are {done} all "
+        f"means{skipped}."
+    )
+
+
+def _outlier(each: OutlyingToken) -> str:
+    where = "before layer 0" if each.layer < 0 else f"behind layer {each.layer}"
+    times = "not finite" if each.times_usual is None else f"{each.times_usual:,.0f} times"
+    first = " as the first token" if each.is_first else ""
+    count = f"{each.n:,} × " if each.n > 1 else ""
+    return f"{count}'{readable(each.text)}'{first} ({times}, {where})"
+
+
+def zero_layer_words(found: ZeroLayer) -> tuple[str, ...]:
+    """What the scores say, a sentence or two each."""
+    lines = [
+        f"{found.n_bigrams:,} bigrams of the text, with {found.n_first:,} different first tokens. "
+        f"What follows a token is uncertain by {number(found.entropy)} nats on average.",
+        *(_path_words(found.path(name), found.path(UNIGRAM)) for name in (DIRECT, ATTENTION_FREE)),
+        symmetry_words(found),
+    ]
+    return (*lines, found.positions) if found.positions else tuple(lines)
+
+
+def _path_words(path: PathScore, unigram: PathScore) -> str:
+    name = PATHS[path.name][0]
+    return (
+        f"The {name} agrees with the most frequent next token for {path.score.agreement:.1%} of "
+        f"bigrams; always saying the most frequent token does for {unigram.score.agreement:.1%}, "
+        f"and of shuffled bigrams the path agrees with {path.shuffled.agreement:.1%}."
+    )
+
+
+def symmetry_words(found: ZeroLayer) -> str:
+    """What the direct path can hold of which token comes second."""
+    measured = (
+        f"measured asymmetry {number(found.asymmetry, '.1g')}, and "
+        f"{number(found.asymmetry_shuffled, '.2f')} with the head's rows shuffled"
+    )
+    if found.tied:
+        return (
+            "The head's rows are the token embeddings (tied). So the direct path is symmetric: it "
+            "gives b behind a the logit of a behind b, up to the scale of the norm "
+            f"({measured}). It can't hold which of two tokens comes second. For "
+            f"{found.itself[DIRECT]:.0%} of bigrams its top prediction is the first token again."
+        )
+    return (
+        "The head's rows are not the token embeddings, so the direct path may hold an order "
+        f"({measured})."
+    )
+
+
+def _plural(n: int, noun: str) -> str:
+    return noun if n == 1 else f"{noun}s"

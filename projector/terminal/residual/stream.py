@@ -1,0 +1,188 @@
+"""``projector stream``: how the residual stream grows, and what needs no attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from projector.corpus.sources import sources_help
+from projector.settings import setting
+from projector.terminal.commands import command
+from projector.terminal.options import ModelOptions, name_options
+from projector.terminal.residual.opening import (
+    ModelArgument,
+    ReportOptions,
+    finish,
+    open_subject,
+)
+from projector.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from projector.residual.flow.records import Flow
+    from projector.residual.flow.stream import Stream
+
+name_options(n_shuffles="--shuffles")
+
+
+def _corpus_help() -> str:
+    return f"Or a corpus: {sources_help()}. Bigrams are scored over a corpus alone."
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """The text, and how means over it are taken."""
+
+    prompt: str | None = setting(
+        None, help="A text. The model's first special token is put before it."
+    )
+    chat: bool = setting(False, help="Put the prompt through the model's chat template.")
+    corpus: str | None = setting(None, help=_corpus_help)
+    max_tokens: int = setting(20_000, help="Most tokens of the corpus, drawn evenly over it.")
+    sequence_length: int | None = setting(
+        None, help="Tokens of the corpus that the model reads at once. By default 256 at most."
+    )
+    leave_outliers_out: bool = setting(
+        False, help="Take means without tokens whose norm is many times the usual one."
+    )
+    n_shuffles: int = setting(10, help="How often bigrams are shuffled for the control.")
+    seed: int = setting(0, help="Seed of the controls.")
+
+
+@command
+def stream(
+    screen: Screen,
+    model: ModelArgument,
+    *,
+    options: StreamOptions,
+    loading: ModelOptions,
+    report: ReportOptions,
+) -> None:
+    """Tell how the residual stream grows, layer by layer, and what its parts add to it.
+
+    Over a corpus also how well the zero-layer paths, which use no attention, predict its bigrams.
+    """
+    from projector.residual.flow.stream import check_text
+    from projector.residual.flow.stream import stream as measure
+
+    check_text(options.prompt, options.corpus)
+    report.check()
+    subject = open_subject(screen, model, loading)
+    with screen.progress() as progress:
+        found = measure(subject, **vars(options), progress=progress)
+
+    def page() -> str:
+        from projector.figures.residual.stream import stream_page
+
+        return stream_page(found)
+
+    if not screen.as_json:
+        _show(screen, found)
+    finish(screen, report, found.as_dict(), page, "")
+
+
+def _show(screen: Screen, found: Stream) -> None:
+    """The result for a person."""
+    from projector.residual.flow import words
+
+    flow = found.flow
+    for note in found.notes:
+        screen.say(f"[b]{escape(found.corpus or '')}[/b]: {escape(note)}")
+    screen.out.print(_layers(flow))
+    screen.say(
+        "[dim]before, update: norms of the stream that the layer reads and of all that it adds; "
+        "share: how much of the update the part makes up; along: cosine of the update and the "
+        "stream; next: cosine of the update and the next layer's[/dim]"
+    )
+    parts = ", ".join(f"{each.name} {words.number(each.norm)}" for each in flow.embedding)
+    lines = [
+        words.tokens_words(flow),
+        f"Norms of what the first layer reads: {parts}.",
+        words.successive_words(flow),
+        words.closing_words(flow),
+        words.outlier_words(flow),
+    ]
+    for line in lines:
+        screen.say(escape(line))
+    if found.zero_layer is not None:
+        screen.out.print(_scores(found))
+        screen.say(
+            "[dim]agrees: share of bigrams whose first token's top prediction is a token that "
+            "follows it most often; right: share whose second token is the top prediction; log p: "
+            "mean of the second token's, KL: from the counts to the prediction, in nats; shuffled: "
+            "where second tokens are drawn at random from all of the text's[/dim]"
+        )
+        for line in words.zero_layer_words(found.zero_layer):
+            screen.say(escape(line))
+    elif found.alone:
+        screen.out.print(_alone(found))
+        screen.say(
+            "[dim]What each token alone predicts, and how probable that is: by its embedding, and "
+            "through the MLPs without attention[/dim]"
+        )
+    if found.zero_layer_reason is not None:
+        screen.say(f"[yellow]without zero-layer paths[/yellow]: {escape(found.zero_layer_reason)}")
+
+
+def _layers(flow: Flow) -> Table:
+    from projector.residual.flow.words import number
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), header_style="bold")
+    has_bias = any(row.bias_share is not None for row in flow.rows)
+    titles = ["layer", "before", "update", "attention", "share", "MLP", "share"]
+    titles += ["biases", "along", "next"] if has_bias else ["along", "next"]
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in flow.rows:
+        cells = [
+            str(row.layer),
+            number(row.before),
+            number(row.update),
+            number(row.attention),
+            number(row.attention_share, ".0%"),
+            number(row.mlp),
+            number(row.mlp_share, ".0%"),
+        ]
+        cells += [number(row.bias_share, ".0%")] if has_bias else []
+        table.add_row(*cells, number(row.along_stream), number(row.next_cosine))
+    return table
+
+
+def _scores(found: Stream) -> Table:
+    from projector.residual.flow.words import PATHS, number
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), header_style="bold")
+    table.add_column("prediction", no_wrap=True)
+    for title in ("agrees", "shuffled", "right", "log p", "KL", "shuffled"):
+        table.add_column(title, justify="right", no_wrap=True)
+    assert found.zero_layer is not None
+    for path in found.zero_layer.paths:
+        table.add_row(
+            PATHS[path.name][0],
+            f"{path.score.agreement:.1%}",
+            f"{path.shuffled.agreement:.1%}",
+            f"{path.score.accuracy:.1%}",
+            number(path.score.log_probability),
+            number(path.score.kl),
+            number(path.shuffled.kl),
+        )
+    return table
+
+
+def _alone(found: Stream) -> Table:
+    from projector.corpus.pieces import readable
+    from projector.residual.flow.words import PATHS
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), header_style="bold")
+    table.add_column("token", no_wrap=True)
+    names = list(found.alone[0].guesses)
+    for name in names:
+        table.add_column(PATHS[name][0], no_wrap=True)
+    for each in found.alone:
+        guesses = [each.guesses[name] for name in names]
+        cells = [f"{readable(g.text)} {g.probability:.0%}" for g in guesses]
+        table.add_row(escape(readable(each.text)), *map(escape, cells))
+    return table
