@@ -11,6 +11,8 @@ from torch import Tensor
 from projector.residual.circuits.factors import Factors, random_axes
 
 KINDS = ("Q", "K", "V")
+# Entries of matrices that are held at once: 64 MiB of float32.
+_MOST_ENTRIES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -86,25 +88,35 @@ class Compositions:
         )
 
 
-def compose(later: Factors, earlier: Factors) -> Tensor:
+def compose(later: Sequence[Factors], earlier: Sequence[Factors]) -> Tensor:
     """‖W₂ W₁‖ / (‖W₂‖ ‖W₁‖), Frobenius norms, for each later W₂ and each earlier W₁.
 
-    By products of d × H and H × d matrices: W₂ W₁ (H × H) is never built.
+    W₂ W₁ is never built. With X a d × H matrix that has the norms of W₂ and Y an H × d one that has
+    those of W₁, ‖W₂ W₁‖² = Σ (XᵀX)ᵢⱼ (YYᵀ)ᵢⱼ: for all pairs of heads one product of two matrices
+    A × H². It is summed by rows i and for j ≥ i, so that 64 MiB are held of either.
 
     Args:
-        later: (A₂, M, d₂) and (A₂, d₂, H).
-        earlier: (A₁, H, d₁) and (A₁, d₁, N).
+        later: stacks (A₂, M, d₂) and (A₂, d₂, H).
+        earlier: stacks (A₁, H, d₁) and (A₁, d₁, N).
 
     Returns:
-        (A₂, A₁) of their type; 0 where a matrix is zero.
+        (ΣA₂, ΣA₁) of their type; 0 where a matrix is zero.
     """
-    reading, writing = _reading(later), _writing(earlier)
-    # ‖L₂R₂L₁R₁‖ = ‖(T₂R₂)(L₁T₁ᵀ)‖ with the triangles T of L₂ and R₁ᵀ: their bases are orthonormal.
-    n_later, n_earlier = len(later), len(earlier)
-    products = reading.flatten(0, 1) @ writing.transpose(0, 1).flatten(1)
-    squares = products.square().view(n_later, reading.shape[1], n_earlier, -1).sum((1, 3))
-    sizes = reading.flatten(1).norm(dim=1)[:, None] * writing.flatten(1).norm(dim=1)
-    return squares.sqrt() / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
+    reading, writing = [_reading(each) for each in later], [_writing(each) for each in earlier]
+    width, n_most = reading[0].shape[-1], max(sum(map(len, later)), sum(map(len, earlier)))
+    squares: Tensor | float = 0.0
+    n_rows = max(1, _MOST_ENTRIES // (n_most * width))
+    for start in range(0, width, n_rows):
+        rows, columns = slice(start, start + n_rows), slice(start, None)
+        grams = torch.cat([x[..., rows].transpose(1, 2) @ x[..., columns] for x in reading])
+        # The matrices are symmetric: what is right of the diagonal counts for what is left of it.
+        counted = torch.ones(grams.shape[1:], dtype=grams.dtype, device=grams.device)
+        grams *= counted.triu() + counted.triu(1)
+        others = torch.cat([y[:, rows] @ y[:, columns].transpose(1, 2) for y in writing])
+        squares = squares + grams.flatten(1) @ others.flatten(1).T
+    assert isinstance(squares, Tensor)
+    sizes = torch.cat([_size(x) for x in reading])[:, None] * torch.cat([_size(y) for y in writing])
+    return squares.clamp_min(0).sqrt() / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
 
 
 def compose_heads(
@@ -120,81 +132,60 @@ def compose_heads(
         n_random: how many random pairs each null draws. They are the same for all pairs, but for
             the singular values.
     """
-    n_layers = len(ov)
-    sizes = [len(each) for each in ov]
-    starts = [sum(sizes[:layer]) for layer in range(n_layers)]
-    names = [(layer, head) for layer, size in enumerate(sizes) for head in range(size)]
-    blocks: list[list[Tensor]] = []
-    spectra = _Null(qk, ov, n_random, seed)
-    pairs: list[tuple[int, int]] = []
-    for layer in range(1, n_layers):
-        # The queries of W_QK stand on its left: what they read is read by its transpose.
-        readers = (qk[layer].transposed, qk[layer], ov[layer])
-        strength = torch.stack(
-            [torch.cat([compose(each, ov[below]) for below in range(layer)], 1) for each in readers]
-        ).cpu()
-        blocks.append([strength, *spectra.of(layer, strength)])
-        for head in range(sizes[layer]):
-            pairs += [(starts[layer] + head, below) for below in range(starts[layer])]
-    if not blocks:
+    names = torch.tensor([(n, head) for n, each in enumerate(ov) for head in range(len(each))])
+    is_pair = names[:, None, 0] > names[None, :, 0]
+    later, earlier = is_pair.nonzero().T
+    if not len(later):
         nowhere, none = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(len(KINDS), 0)
         return Compositions(nowhere, nowhere, none, none, none, none, n_random)
-    strength, mean, std, percentile = (
-        torch.cat([block[k].flatten(1) for block in blocks], 1) for k in range(4)
-    )
-    later, earlier = torch.tensor(pairs).T
-    at = torch.tensor(names)
-    return Compositions(at[earlier], at[later], strength, mean, std, percentile, n_random)
+    # The queries of W_QK stand on its left: what they read is read by its transpose.
+    readers = ([each.transposed for each in qk], qk, ov)
+    strength = torch.stack([compose(each, ov).cpu().float() for each in readers])
+    null = _draw_null(qk, ov, strength, n_random, seed)
+    values, mean, std, percentile = (each[:, later, earlier] for each in (strength, *null))
+    return Compositions(names[earlier], names[later], values, mean, std, percentile, n_random)
 
 
-class _Null:
-    """Composition of random matrices with the singular values of given ones.
+def _draw_null(
+    qk: Sequence[Factors], ov: Sequence[Factors], strength: Tensor, n_random: int, seed: int
+) -> list[Tensor]:
+    """Mean, standard deviation and percentile, (3, A, A) each, of random matrices' strengths.
 
     With random axes, ‖W₂ W₁‖² = Σ s₂ᵢ² Qᵢⱼ² s₁ⱼ², where Q (d × d) is the corner of a random
     orthogonal H × H matrix: whatever the singular values, its mean is ‖W₂‖² ‖W₁‖² / H.
     """
-
-    def __init__(
-        self, qk: Sequence[Factors], ov: Sequence[Factors], n_random: int, seed: int
-    ) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        width, rank = ov[0].left.shape[-2], max(each.rank for each in (*qk, *ov))
-        corners = [
-            random_axes((width, min(rank, width)), generator)[:rank].square()
-            for _ in range(n_random)
-        ]
-        self._squares = torch.stack(corners)
-        self._qk = [_shares(each) for each in qk]
-        self._ov = [_shares(each) for each in ov]
-
-    def of(self, layer: int, strength: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, standard deviation and percentile for (3, A₂, A₁) strengths of a layer's heads."""
-        found = []
-        for later, given in zip(
-            (self._qk[layer], self._qk[layer], self._ov[layer]), strength, strict=True
-        ):
-            drawn = torch.cat(
-                [
-                    (later @ self._squares[:, : later.shape[1], : below.shape[1]] @ below.T)
-                    for below in self._ov[:layer]
-                ],
-                2,
-            ).sqrt()
-            weaker = (drawn < given).float().mean(0) * 100
-            found.append((drawn.mean(0), drawn.std(0), weaker))
-        mean, std, percentile = (torch.stack(each) for each in zip(*found, strict=True))
-        return mean, std, percentile
+    generator = torch.Generator().manual_seed(seed)
+    rank = max(each.rank for each in (*qk, *ov))
+    width = max(ov[0].left.shape[-2], rank)
+    both = [torch.cat([_shares(each, rank) for each in stack]) for stack in (qk, ov)]
+    # Queries and keys have the same singular values, so the same null.
+    kinds = (0, 0, 1)
+    total, square, weaker = (torch.zeros_like(strength) for _ in range(3))
+    for _ in range(n_random):
+        corner = random_axes((width, rank), generator)[:rank].square() @ both[1].T
+        drawn = torch.stack([(each @ corner).sqrt() for each in both])[kinds, :]
+        total, square = total + drawn, square + drawn.square()
+        weaker += drawn < strength
+    mean = total / max(n_random, 1)
+    spread = (square / max(n_random, 1) - mean.square()).clamp_min(0).sqrt()
+    return [mean, spread, weaker * 100 / max(n_random, 1)]
 
 
-def _shares(factors: Factors) -> Tensor:
-    """(A, d): each squared singular value over their sum."""
+def _shares(factors: Factors, rank: int) -> Tensor:
+    """(A, rank): each squared singular value over their sum, and zeros behind."""
     squares = factors.singular_values().square().cpu().float()
-    return squares / squares.sum(1, keepdim=True).clamp_min(torch.finfo(squares.dtype).tiny)
+    squares = squares / squares.sum(1, keepdim=True).clamp_min(torch.finfo(squares.dtype).tiny)
+    return torch.nn.functional.pad(squares, (0, rank - squares.shape[1]))
 
 
 def _reading(factors: Factors) -> Tensor:
     """(A, d, H) with the norms of ``left @ right`` times anything on the right."""
     return torch.linalg.qr(factors.left, mode="r").R @ factors.right
+
+
+def _size(matrices: Tensor) -> Tensor:
+    """(A,): Frobenius norms."""
+    return matrices.flatten(1).norm(dim=1)
 
 
 def _writing(factors: Factors) -> Tensor:

@@ -12,6 +12,8 @@ from projector.residual.circuits.factors import Factors, random_axes
 
 # Scores held at once: 64 MiB of float32.
 _MOST_SCORES = 1 << 24
+# Rows that are tried first: their scores tell which others need not be.
+_FIRST_ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +103,10 @@ def strongest_pairs(
 ) -> TopPairs:
     """The rows of ``from_`` with the greatest scores, and the rows of ``to`` they have them with.
 
-    The score of a pair is the product of the two rows, above its mean over all of ``to``. Costs
-    2·n·m·d products twice, the second time for the control, and holds 64 MiB of scores at most.
+    The score of a pair is the product of the two rows, above its mean over all of ``to``. A pair
+    can't exceed the product of the rows' lengths, so pairs that are too short to be among the
+    strongest are left out, and none that counts is missed. Costs 2·n·m·d products twice at most,
+    the second time for the control; on trained heads a small part of that. Holds 64 MiB of scores.
 
     Args:
         from_: (n, d) float32.
@@ -110,10 +114,13 @@ def strongest_pairs(
         seed: of the control's rotation.
     """
     to = to - to.mean(0)
-    best = _best_of_each(from_, to)
-    chosen = best.argsort(descending=True, stable=True)[:n_pairs]
+    chosen = _strongest_rows(from_, to, n_pairs)
     scores, targets = (from_[chosen] @ to.T).topk(min(n_to, len(to)), dim=1)
-    turned = random_axes((to.shape[1],) * 2, torch.Generator().manual_seed(seed)).to(to)
+    # Rows come in the order of their scores as they are shown: the last digit may differ above.
+    order = scores[:, 0].argsort(descending=True, stable=True)
+    chosen, scores, targets = chosen[order], scores[order], targets[order]
+    turned = from_ @ random_axes((to.shape[1],) * 2, torch.Generator().manual_seed(seed)).to(to)
+    control = turned[_strongest_rows(turned, to, 1)] @ to.T
     # Σ of all squared scores, by the d × d moments of either side; the mean over `to` is zero.
     square = ((from_.T @ from_) * (to.T @ to)).sum().clamp_min(0) / max(len(from_) * len(to), 1)
     return TopPairs(
@@ -121,15 +128,30 @@ def strongest_pairs(
         to_ids=targets.cpu(),
         scores=scores.cpu(),
         spread=float(square.sqrt()),
-        control=float(_best_of_each(from_ @ turned, to).max()),
+        control=float(control.max()),
     )
 
 
-def _best_of_each(from_: Tensor, to: Tensor) -> Tensor:
-    """(n,): the greatest score of each row of ``from_``, block by block."""
-    n_rows = max(1, _MOST_SCORES // max(len(to), 1))
-    columns = to.T.contiguous()
-    return torch.cat([(block @ columns).amax(1) for block in from_.split(n_rows)])
+def _strongest_rows(from_: Tensor, to: Tensor, n: int) -> Tensor:
+    """The numbers of the ``n`` rows of ``from_`` whose greatest score with any of ``to`` is
+    greatest."""
+    lengths, order = from_.norm(dim=1).sort(descending=True, stable=True)
+    to_lengths, to_order = to.norm(dim=1).sort(descending=True, stable=True)
+    to = to[to_order]
+    n_rows = min(_FIRST_ROWS, max(1, _MOST_SCORES // max(len(to), 1)))
+    best, start = torch.full((len(from_),), -torch.inf, device=to.device), 0
+    while start < len(from_):
+        rows = slice(start, start + n_rows)
+        # No row from here on is longer than this: it needs a partner of at least that length.
+        least = best[:start].topk(n).values[-1] if start >= n else -torch.inf
+        needed = float(least) / max(float(lengths[start]), 1e-30)
+        n_long = int((to_lengths >= needed * (1 - 1e-5)).sum())
+        if n_long == 0:
+            break
+        best[rows] = (from_[order[rows]] @ to[:n_long].T).amax(1)
+        start += n_rows
+        n_rows = min(4 * _FIRST_ROWS, max(1, _MOST_SCORES // n_long))
+    return order[best.topk(min(n, len(best))).indices]
 
 
 def _times(rows: Tensor, matrix: Tensor) -> Tensor:

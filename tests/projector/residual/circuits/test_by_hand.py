@@ -90,7 +90,7 @@ def test_eigenvalues_tell_copying(
 def test_a_head_that_does_nothing_neither_copies_nor_composes() -> None:
     nothing = head([0.0, 0.0], [1.0, 0.0])
     assert float(copying_scores(nothing, torch.eye(2))) == 0.0
-    assert float(compose(nothing, head([1.0, 0.0], [1.0, 0.0]))) == 0.0
+    assert float(compose([nothing], [head([1.0, 0.0], [1.0, 0.0])])) == 0.0
 
 
 def test_composition_is_how_much_of_what_is_written_is_read() -> None:
@@ -103,7 +103,7 @@ def test_composition_is_how_much_of_what_is_written_is_read() -> None:
         torch.cat([each.right for each in (reads_0, reads_1, reads_between)]),
     )
     # All, nothing, and the cosine of (3, 4) and (1, 0).
-    assert compose(later, writes_along_0)[:, 0].tolist() == pytest.approx([1.0, 0.0, 0.6])
+    assert compose([later], [writes_along_0])[:, 0].tolist() == pytest.approx([1.0, 0.0, 0.6])
 
 
 def test_two_heads_multiply_position_by_position_and_feature_by_feature() -> None:

@@ -57,11 +57,15 @@ def test_copying_agrees_with_the_eigenvalues_of_the_whole_circuit() -> None:
     assert copying_scores(symmetric, vocabulary_gram(embedding, embedding)).min() > 0.9
 
 
-def test_composition_agrees_with_the_products_multiplied_out() -> None:
+def test_composition_agrees_with_the_products_multiplied_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("projector.residual.circuits.composition._MOST_ENTRIES", 5 * WIDTH * 7)
     later, earlier = random_factors(3, 4), random_factors(5, 5)
+    stacks = [later[:1], later[1:]]
     products = later.dense()[:, None] @ earlier.dense()[None]
     sizes = frobenius(later.dense())[:, None] * frobenius(earlier.dense())
-    assert torch.allclose(compose(later, earlier), frobenius(products) / sizes, rtol=1e-4)
+    assert torch.allclose(compose(stacks, [earlier]), frobenius(products) / sizes, rtol=1e-4)
 
 
 def test_each_kind_of_composition_is_found_and_random_heads_are_typical_of_their_null() -> None:
@@ -104,6 +108,7 @@ def test_one_layer_has_no_composition() -> None:
 
 def test_strongest_pairs_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("projector.residual.circuits.pairs._MOST_SCORES", 150)
+    monkeypatch.setattr("projector.residual.circuits.pairs._FIRST_ROWS", 2)
     generator = torch.Generator().manual_seed(6)
     from_, to = torch.randn(40, RANK, generator=generator), torch.randn(50, RANK) + 3
     scores = from_ @ to.T
@@ -114,6 +119,11 @@ def test_strongest_pairs_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch)
     assert torch.allclose(found.scores[:, 0], best.values, atol=1e-4)
     assert found.to_ids.tolist() == scores[best.indices].topk(3).indices.tolist()
     assert found.spread == pytest.approx(float(scores.square().mean().sqrt()), rel=1e-4)
+    # Rows too short to count are left out; those that count, short or long, are not.
+    lengths = torch.linspace(0.01, 3, 40)[:, None]
+    scores = (from_ * lengths) @ (to - to.mean(0)).T
+    few = strongest_pairs(from_ * lengths, to, n_pairs=3, n_to=1)
+    assert few.from_ids.tolist() == scores.amax(1).topk(3).indices.tolist()
     # Something that joins tokens exceeds what a random turn of the same tokens joins.
     joined = strongest_pairs(from_, from_, n_pairs=1, n_to=1)
     assert float(joined.scores.max()) >= joined.control
