@@ -216,6 +216,8 @@ def _parts(run: _Run, reading: Reading) -> list[AttributedPart]:
 
 def _kind(part: Part) -> str:
     """Biases are of the kind of what they belong to: ``mlp bias``."""
+    if part.kind == "rounding":
+        return part.kind
     if part.kind != "bias":
         return part.kind if part.layer is not None else part.name
     return part.name.removeprefix(f"L{part.layer} ").replace("MLP", "mlp")

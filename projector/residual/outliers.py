@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# In the bundled model and in SmolLM2-135M ordinary tokens stay below 1.7 times their layer's median,
-# and the first token reaches 7 and 190 times.
+# In the bundled model and in SmolLM2-135M ordinary tokens stay below 1.7 times their layer's
+# median, and the first token reaches 7 and 190 times.
 TIMES_USUAL = 4.0
 
 

@@ -15,7 +15,7 @@ from projector.residual.logits.records import AttributedPart, Attribution
 _POSITIVE, _NEGATIVE, _CONTROL = "#d6604d", "#4393c3", "#1f2933"
 _N_BARS, _N_NEURON_BARS, _N_ROWS = 24, 20, 60
 # Kinds with a column of their own in the grid, behind the heads.
-_COLUMNS = ("attention", "attention bias", "mlp", "mlp bias")
+_COLUMNS = ("attention", "attention bias", "mlp", "mlp bias", "rounding")
 
 
 def attribution_page(found: Attribution) -> str:

@@ -17,7 +17,7 @@ class AttributedPart:
     Attributes:
         name: such as ``L3 H5`` or ``L3 MLP``.
         kind: embedding, position, head, attention, attention bias, mlp, mlp bias, neuron, other
-            neurons, final norm bias, head bias, softcap.
+            neurons, rounding (of half precision), final norm bias, head bias, softcap.
         layer, head, neuron: where it is, None where that does not apply.
         value: what it adds, in logits.
         control_mean, control_sd: mean and standard deviation of what it adds to other tokens drawn

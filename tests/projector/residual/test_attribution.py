@@ -16,10 +16,10 @@ from projector.model.loading import LoadedModel
 from projector.residual.attribution import attribute, check_closure
 from projector.residual.logits.records import Attribution
 from projector.residual.subject import Subject
-from tests.families import ENCODERS, FAMILIES, build
+from tests.families import CLOSE_PER_BLOCK, FAMILIES, MIXTURES, STREAMS, build
 
 IDS = [0, 17, 204, 33, 9, 161, 250, 33, 9]
-DECODERS = [family for family in FAMILIES if family not in ENCODERS]
+DECODERS = [f for f in {**FAMILIES, **MIXTURES, **STREAMS} if f not in CLOSE_PER_BLOCK]
 
 
 def subject_of(model: Any, tokenizer: Any) -> Subject:
@@ -214,11 +214,10 @@ def test_a_case_worked_by_hand(tokenizer: Any) -> None:
     assert neurons == pytest.approx({"L0 N0": 2 + 1, "L0 N1": -2 - 18}, abs=1e-5)
 
 
-def test_softcap_and_scale_are_steps_of_their_own(tokenizer: Any) -> None:
+def test_a_softcap_is_a_step_of_its_own(tokenizer: Any) -> None:
     model = build("gemma2")
     model.config.final_logit_softcapping = 0.3
-    subject = subject_of(model, tokenizer)
-    found = attribute(subject, IDS)
+    found = attribute(subject_of(model, tokenizer), IDS)
     assert found.softcap == pytest.approx(0.3)
     before = sum(p.value for p in found.parts if p.kind != "softcap")
     cap = value_of(found, "softcap")
@@ -229,10 +228,26 @@ def test_softcap_and_scale_are_steps_of_their_own(tokenizer: Any) -> None:
     assert [step.name for step in found.steps][-1] == "softcap"
 
 
+def test_a_logit_scale_multiplies_every_part(tokenizer: Any) -> None:
+    model = build("cohere")
+    before = attribute(subject_of(model, tokenizer), IDS, token=7)
+    assert before.scale == pytest.approx(model.logit_scale)
+    model.logit_scale *= 3
+    after = attribute(subject_of(model, tokenizer), IDS, token=7)
+    assert after.scale == pytest.approx(3 * before.scale)
+    assert after.logit == pytest.approx(3 * before.logit, rel=1e-4)
+    for one, two in zip(before.parts, after.parts, strict=True):
+        assert two.value == pytest.approx(3 * one.value, abs=1e-5)
+
+
 def test_short_types_close_within_their_own_bound(tokenizer: Any) -> None:
-    found = attribute(subject_of(build("llama").to(torch.bfloat16), tokenizer), IDS)
+    found = attribute(subject_of(build("llama").to(torch.bfloat16), tokenizer), IDS, token=5)
     assert 1e-5 < found.closure_bound <= 2e-2
     assert found.closure_error <= found.closure_bound
+    exact = attribute(subject_of(build("llama"), tokenizer), IDS, token=5)
+    assert value_of(found, "L1 MLP") == pytest.approx(value_of(exact, "L1 MLP"), abs=0.02)
+    rounded = sum(abs(p.value) for p in found.parts if p.kind == "rounding")
+    assert 0 < rounded < 0.02 * found.total_size
 
 
 def test_controls_are_what_a_part_adds_to_other_tokens(llama: Subject) -> None:
@@ -267,9 +282,12 @@ def test_a_sum_that_misses_the_logit_is_refused(llama: Subject) -> None:
             check_closure(replace(found, closure_error=error))
 
 
-def test_an_encoder_has_no_logit_to_attribute(tokenizer: Any) -> None:
+@pytest.mark.parametrize("family", CLOSE_PER_BLOCK)
+def test_without_a_running_sum_or_a_causal_head_nothing_is_attributed(
+    family: str, tokenizer: Any
+) -> None:
     with pytest.raises(UserError):
-        attribute(subject_of(build("bert"), tokenizer), IDS)
+        attribute(subject_of(build(family), tokenizer), IDS)
 
 
 @pytest.mark.parametrize(
