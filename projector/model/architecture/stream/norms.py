@@ -71,6 +71,8 @@ class NormForm:
         weight = (given[2] - bias) * probes[2]
         if width % 2:
             weight[-1] = (given[3, -1] - bias[-1]) * probes[3, -1]
+        # So that a scale is one over a root mean square, also of the probe with one coordinate 0.
+        weight = weight * probes[2].pow(2).mean().sqrt()
         form = cls(weight, bias, centres)
         x, y = probes[4:], given[4:]
         again = form.apply(x, form.scale(x, y)) + bias
