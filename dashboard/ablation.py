@@ -1,4 +1,4 @@
-"""What a model says, and how well, without some of its neurons; beside as many random ones."""
+"""What a model says, and how well, without some neurons or heads; beside as many random ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dashboard.guest import Guest
 from dashboard.prompts import Prompt, can_generate, continue_prompt
+from projector.errors import UserError
 from projector.model.intervention import Replacement, intervene
 from projector.progress import Progress
 from pruning.scoring.perplexity import score
@@ -21,7 +22,7 @@ KINDS = {"mean": "held at their means", "zero": "set to zero"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """The model as it is, or without some neurons.
+    """The model as it is, or without some neurons or heads.
 
     Attributes:
         name: what is missing.
@@ -69,18 +70,91 @@ def ablate(
         sorted(generator.choice(pool, min(len(neurons), len(pool)), replace=False).tolist())
         for _ in range(n_random)
     ]
-    cases: list[tuple[str, Sequence[int]]] = [
-        ("the whole model", ()),
-        ("without the group", neurons),
-    ]
-    cases += [(f"without {len(d):,} random neurons, draw {k + 1}", d) for k, d in enumerate(draws)]
-    outcomes = []
-    for name, gone in cases:
+
+    def without(gone: Sequence[int]) -> list[Replacement]:
         chosen = torch.tensor(list(gone), dtype=torch.int64)
         values = torch.zeros(len(chosen))
         if kind == "mean" and means is not None:
             values = torch.from_numpy(np.asarray(means, dtype=np.float32))[chosen]
-        with intervene([Replacement(tap, chosen, values)] if len(chosen) else []):
+        return [Replacement(tap, chosen, values)] if len(chosen) else []
+
+    cases = [("the whole model", without(())), ("without the group", without(neurons))]
+    cases += [
+        (f"without {len(d):,} random neurons, draw {k + 1}", without(d))
+        for k, d in enumerate(draws)
+    ]
+    return _compare(guest, text, prompt, cases, advance, progress)
+
+
+def ablate_heads(
+    guest: Guest,
+    text: EvaluationText | None,
+    prompt: Prompt | None,
+    heads: Sequence[tuple[int, int]],
+    *,
+    n_random: int = 3,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda n: None,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """The whole model, the one without some heads, and ones without as many random heads.
+
+    What a head gives to the output projection is set to zero.
+
+    Args:
+        text: scored; None for no score.
+        heads: layer and head of each.
+        n_random: how many draws, each of as many heads of the same layers as are ablated there;
+            a layer that has too few others is drawn from as a whole.
+        advance: called after each, and with 0 for each token that is added.
+        progress: told of the windows that are scored.
+
+    Raises:
+        UserError: if a layer has no attention whose heads are known, or no such head.
+    """
+    blocks = guest.subject.layout.blocks
+    by_layer: dict[int, list[int]] = {}
+    for layer, head in sorted(set(heads)):
+        if layer >= len(blocks):
+            raise UserError(f"the model has no layer {layer}: give 0 to {len(blocks) - 1}")
+        by_layer.setdefault(layer, []).append(head)
+    whole = [Replacement.heads(blocks[layer], gone) for layer, gone in by_layer.items()]
+    generator = np.random.default_rng(seed)
+
+    def draw() -> dict[int, list[int]]:
+        found = {}
+        for layer, gone in by_layer.items():
+            everyone = range(blocks[layer].n_heads or 0)
+            others = [head for head in everyone if head not in gone]
+            pool = others if len(others) >= len(gone) else list(everyone)
+            found[layer] = sorted(generator.choice(pool, len(gone), replace=False).tolist())
+        return found
+
+    n_heads = sum(map(len, by_layer.values()))
+    name = "head" if n_heads == 1 else "heads"
+    shown = ", ".join(f"L{layer} H{head}" for layer, gone in by_layer.items() for head in gone)
+    none: list[Replacement] = []
+    cases = [("the whole model", none), (f"without {shown}", whole)]
+    for k in range(n_random):
+        drawn = draw()
+        names = ", ".join(f"L{layer} H{head}" for layer, gone in drawn.items() for head in gone)
+        replacements = [Replacement.heads(blocks[layer], gone) for layer, gone in drawn.items()]
+        cases.append((f"without {n_heads:,} random {name}, draw {k + 1}: {names}", replacements))
+    return _compare(guest, text, prompt, cases, advance, progress)
+
+
+def _compare(
+    guest: Guest,
+    text: EvaluationText | None,
+    prompt: Prompt | None,
+    cases: Sequence[tuple[str, Sequence[Replacement]]],
+    advance: Callable[[int], None],
+    progress: Progress | None,
+) -> list[Outcome]:
+    """The model with each case's replacements, by its name."""
+    outcomes = []
+    for name, replacements in cases:
+        with intervene(replacements):
             perplexity = None
             if text is not None:
                 found = score(guest.loaded.model, text, progress=progress)

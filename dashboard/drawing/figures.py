@@ -31,6 +31,8 @@ _LIGHT_SCALE = ("#0b4a8f", "#3f8fd6", "#a9cdea", "#fafafa", "#f0c7a0", "#dd7a2c"
 _DARK_SCALE = ("#9bd0ff", "#3f8fd6", "#1c4a75", "#17191d", "#6e3a12", "#dd7a2c", "#ffc999")
 # Pixels of a sign of a group's name, and rows, as a share of all, between two names.
 _SIGN_WIDTH, _LEAST_APART = 6, 0.035
+# Of an axis of tokens, and of one token's name there.
+_MOST_TICKS, _MOST_TICK = 32, 10
 
 
 def heatmap_figure(
@@ -169,6 +171,65 @@ def _draw_brackets(
             font={"size": 12},
             align="left",
         )
+
+
+def pattern_figure(
+    pattern: NDArray[np.floating], tokens: Sequence[str], selected: int, *, dark: bool = False
+) -> go.Figure:
+    """How much each token (rows) takes from each other one (columns).
+
+    Args:
+        pattern: (T, T), each row a distribution.
+        tokens: (T,) texts.
+        selected: the row that has a frame.
+    """
+    names = [f"{k + 1} {html.escape(text, quote=False)}" for k, text in enumerate(tokens)]
+    colors = (_DARK_SCALE if dark else _LIGHT_SCALE)[3:]
+    # Most weights are small: what is a tenth of all already stands out.
+    scale = [[at, color] for at, color in zip((0.0, 0.12, 0.5, 1.0), colors, strict=True)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=pattern,
+            x=names,
+            y=names,
+            zmin=0,
+            zmax=1,
+            colorscale=scale,
+            colorbar={"thickness": 12, "tickformat": ".0%", "outlinewidth": 0},
+            hovertemplate="%{y}<br>takes %{z:.1%}<br>from %{x}<extra></extra>",
+        )
+    )
+    n, step = len(names), max(1, -(-len(names) // _MOST_TICKS))
+    axis = {
+        "type": "category",
+        "tickmode": "array",
+        "tickvals": names[::step],
+        "ticktext": [html.escape(_tick(text), quote=False) for text in tokens[::step]],
+        "range": [-0.5, n - 0.5],
+        "showgrid": False,
+        "tickfont": {"size": 11},
+    }
+    figure.add_shape(
+        type="rect",
+        x0=-0.5,
+        x1=n - 0.5,
+        y0=selected - 0.5,
+        y1=selected + 0.5,
+        line={"color": "#d0434b", "width": 1.5},
+    )
+    figure.update_layout(
+        height=460,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        xaxis={**axis, "title": "from", "tickangle": -60},
+        yaxis={**axis, "title": "token", "range": [n - 0.5, -0.5]},
+        dragmode="zoom",
+        uirevision=f"pattern {n}",
+    )
+    return figure
+
+
+def _tick(text: str) -> str:
+    return text if len(text) <= _MOST_TICK else f"{text[: _MOST_TICK - 1]}…"
 
 
 def tree_figure(

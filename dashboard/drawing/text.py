@@ -188,6 +188,23 @@ def tint_scale(label: str, low: str, high: str) -> str:
     )
 
 
+def swatches(colors: Sequence[tuple[str, str]]) -> str:
+    """What backgrounds mean, as HTML: each name behind a field of its colour.
+
+    Args:
+        colors: name and ``#rrggbbaa`` of each.
+    """
+    parts = "".join(
+        '<span style="display:flex;gap:0.35rem;align-items:center">'
+        f'<span style="width:1rem;height:0.8rem;border-radius:3px;background:{color}"></span>'
+        f"{html.escape(name)}</span>"
+        for name, color in colors
+    )
+    return (
+        f'<div style="display:flex;flex-wrap:wrap;gap:0.3rem 1.1rem;font-size:0.8rem">{parts}</div>'
+    )
+
+
 def shares_list(shares: Sequence[tuple[str, float]]) -> str:
     """Texts with their probabilities, as HTML: a bar behind each, the whole width for 1."""
     rows = "".join(
@@ -200,6 +217,25 @@ def shares_list(shares: Sequence[tuple[str, float]]) -> str:
         '<div style="display:grid;grid-template-columns:minmax(4rem,max-content) 1fr max-content;'
         "gap:0.35rem 0.8rem;align-items:center;font-size:0.85rem;"
         f'font-variant-numeric:tabular-nums">{rows}</div>'
+    )
+
+
+def joined_list(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
+    """Texts, and the texts that each is joined to, as HTML: one a line, scores as titles."""
+    code = "background:none;white-space:pre-wrap;overflow-wrap:anywhere;padding:0"
+    lines = "".join(
+        f'<code style="{code}">{html.escape(text)}</code><span style="opacity:0.6">→</span>'
+        '<span style="display:flex;flex-wrap:wrap;gap:0.1rem 0.9rem">'
+        + "".join(
+            f'<code style="{code}" title="{number(score, ".3g")}">{html.escape(each)}</code>'
+            for each, score in joined
+        )
+        + "</span>"
+        for text, joined in rows
+    )
+    return (
+        '<div style="display:grid;grid-template-columns:minmax(3rem,max-content) max-content 1fr;'
+        f'gap:0.3rem 0.7rem;font-size:0.85rem;align-items:baseline">{lines}</div>'
     )
 
 

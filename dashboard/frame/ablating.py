@@ -1,4 +1,4 @@
-"""A group of neurons taken away on a page: fields, and what the model says without it."""
+"""Neurons or heads taken away on a page: fields, and what the model says without them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import streamlit as st
 
 from dashboard import ablation
 from dashboard.drawing.text import number, page_text
-from dashboard.frame.work import Within, working
-from dashboard.prompts import as_it_can, encode, recall
+from dashboard.frame.work import Within, Work, working
+from dashboard.guest import Guest
+from dashboard.prompts import Prompt, as_it_can, encode, recall
 from dashboard.state import session
 from dashboard.state.loading import (
     evaluation_of,
@@ -44,6 +45,46 @@ def show_ablation(scene: Scene, members: list[int]) -> None:
         on_change=session.keep("ablation kind", "mean"),
         required=True,
     )
+    source, is_asked = _ask(scene)
+    # The model without these neurons, and means of this projection, whoever calls them what pole.
+    key = (
+        *(scene.path, scene.sha256, scene.layer, scene.site, tuple(members), kind, source),
+        session.current().prompt,
+    )
+    if is_asked:
+        with session.problems():
+            make_ablation(key, lambda: _outcomes(scene, members, kind, source))
+    outcomes = known_ablation(key)
+    if outcomes is not None:
+        _show_outcomes(
+            outcomes,
+            "The random draws take as many neurons of the same layer and site: compare the group "
+            "with them.",
+        )
+
+
+def show_ablation_of_heads(scene: Scene, heads: list[tuple[int, int]]) -> None:
+    """What the model says, and how well, without some heads: fields, and what was found.
+
+    Args:
+        heads: layer and head of each, ascending.
+    """
+    source, is_asked = _ask(scene)
+    key = ("heads", scene.model_name, scene.sha256, *heads, source, session.current().prompt)
+    if is_asked:
+        with session.problems():
+            make_ablation(key, lambda: _outcomes_of_heads(scene, heads, source))
+    outcomes = known_ablation(key)
+    if outcomes is not None:
+        _show_outcomes(
+            outcomes,
+            "What an ablated head gives is set to zero. The random draws take as many heads of the "
+            "same layers: compare with them.",
+        )
+
+
+def _ask(scene: Scene) -> tuple[str, bool]:
+    """The text to score on, and whether the button was pressed."""
     columns = st.columns([3, 1], vertical_alignment="bottom")
     texts = usual_texts(scene.model_name)
     source = columns[0].text_input(
@@ -52,57 +93,17 @@ def show_ablation(scene: Scene, members: list[int]) -> None:
         key="ablation text",
         on_change=session.keep("ablation text", "" if texts is None else texts.evaluation),
     )
-    # The model without these neurons, and means of this projection, whoever calls them what pole.
-    key = (
-        *(scene.path, scene.sha256, scene.layer, scene.site, tuple(members), kind, source),
-        session.current().prompt,
-    )
-    if columns[1].button("Ablate", type="primary", key="ablate", width="stretch"):
-        with session.problems():
-            make_ablation(key, lambda: _outcomes(scene, members, kind, source))
-    outcomes = known_ablation(key)
-    if outcomes is not None:
-        _show_outcomes(outcomes)
+    is_asked = columns[1].button("Ablate", type="primary", key="ablate", width="stretch")
+    return source, is_asked
 
 
 def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[ablation.Outcome]:
-    chosen = session.current()
-    prompt = None if chosen.prompt is None else recall(chosen.prompt, stored_prompts())
     gone = {*scene.dead, *scene.nonfinite}
     means = None
     if kind == "mean":
         means = moments_at(scene.path, scene.layer, scene.site)[0]
     with working("Ablating") as work, scene.model() as guest:
-        if not guest.architecture.is_causal:
-            raise UserError(
-                "an encoder has no perplexity and generates no text, so this page can't show what "
-                "an ablation does to it"
-            )
-        if prompt is not None:
-            try:
-                encode(guest, as_it_can(guest, prompt))
-            except UserError as error:
-                # The prompt was chosen on another page; the text can be scored without it.
-                st.warning(
-                    session.plain(f"Without the prompt of the Prompt page: {page_text(error)}")
-                )
-                prompt = None
-        text: EvaluationText | None = None
-        if source.strip():
-            where = scene.settings.text_source(source.strip())
-
-            def make() -> EvaluationText:
-                tokenizer = guest.loaded.tokenizer
-                context = find_context(guest.loaded.model, tokenizer)
-                return prepare(where, tokenizer, context, max_windows=_N_WINDOWS, progress=work)
-
-            text = evaluation_of(where, scene.sha256, make)
-        if text is None and prompt is None:
-            raise UserError(
-                "there is nothing to compare: name a text to score on, or run a prompt first"
-            )
-        work.begin("Ablating", 5, "models")
-
+        text, prompt = _compared_on(scene, guest, source, work)
         return ablation.ablate(
             guest,
             text,
@@ -118,7 +119,57 @@ def _outcomes(scene: Scene, members: list[int], kind: str, source: str) -> list[
         )
 
 
-def _show_outcomes(found: list[ablation.Outcome]) -> None:
+def _outcomes_of_heads(
+    scene: Scene, heads: list[tuple[int, int]], source: str
+) -> list[ablation.Outcome]:
+    with working("Ablating") as work, scene.model() as guest:
+        text, prompt = _compared_on(scene, guest, source, work)
+        return ablation.ablate_heads(
+            guest, text, prompt, heads, advance=work.advance, progress=Within(work)
+        )
+
+
+def _compared_on(
+    scene: Scene, guest: Guest, source: str, work: Work
+) -> tuple[EvaluationText | None, Prompt | None]:
+    """The text and the prompt that models are compared on.
+
+    Raises:
+        UserError: if there is neither, or the model is an encoder.
+    """
+    if not guest.architecture.is_causal:
+        raise UserError(
+            "an encoder has no perplexity and generates no text, so this page can't show what "
+            "an ablation does to it"
+        )
+    chosen = session.current()
+    prompt = None if chosen.prompt is None else recall(chosen.prompt, stored_prompts())
+    if prompt is not None:
+        try:
+            encode(guest, as_it_can(guest, prompt))
+        except UserError as error:
+            # The prompt was chosen on another page; the text can be scored without it.
+            st.warning(session.plain(f"Without the prompt of the Prompt page: {page_text(error)}"))
+            prompt = None
+    text: EvaluationText | None = None
+    if source.strip():
+        where = scene.settings.text_source(source.strip())
+
+        def make() -> EvaluationText:
+            tokenizer = guest.loaded.tokenizer
+            context = find_context(guest.loaded.model, tokenizer)
+            return prepare(where, tokenizer, context, max_windows=_N_WINDOWS, progress=work)
+
+        text = evaluation_of(where, scene.sha256, make)
+    if text is None and prompt is None:
+        raise UserError(
+            "there is nothing to compare: name a text to score on, or run a prompt first"
+        )
+    work.begin("Ablating", 5, "models")
+    return text, prompt
+
+
+def _show_outcomes(found: list[ablation.Outcome], control: str) -> None:
     whole = found[0].perplexity
 
     def change(value: float | None) -> str:
@@ -142,8 +193,7 @@ def _show_outcomes(found: list[ablation.Outcome]) -> None:
     )
     st.caption(
         ("" if whole is None else f"Perplexity over {_N_WINDOWS} windows, the same for all. ")
-        + "The random draws take as many neurons of the same layer and site: compare the group "
-        "with them."
+        + control
         + (
             ""
             if asked

@@ -12,6 +12,9 @@ from projector.storage.bounded import BoundedFolder
 _MOST_BYTES_OF_EXAMPLES = 4 * 2**30
 # Some hundred thousand prompts as people type them.
 _MOST_BYTES_OF_PROMPTS = 256 * 2**20
+# Of a model of 1,000 heads, scores take half a MB.
+_MOST_BYTES_OF_HEADS = 64 * 2**20
+_STORED_HEADS = f"heads/{'[0-9a-f]' * 16}.json"
 _STORED_EXAMPLES = f"examples/{'[0-9a-f]' * 16}-[0-9]*-*.safetensors"
 
 
@@ -31,6 +34,16 @@ def stored_examples() -> BoundedFolder:
 def examples_name(sha256: str, layer: int, site: str) -> str:
     """The file that holds what drives the neurons of a layer and site of a model."""
     return f"examples/{sha256[:16]}-{layer}-{site}.safetensors"
+
+
+def stored_heads() -> BoundedFolder:
+    """Where scores of heads are; each model's can be computed again."""
+    return BoundedFolder(_place(), (_STORED_HEADS,), _MOST_BYTES_OF_HEADS)
+
+
+def heads_name(sha256: str) -> str:
+    """The file that holds the scores of a model's heads."""
+    return f"heads/{sha256[:16]}.json"
 
 
 def _place() -> Path:

@@ -111,7 +111,8 @@ def copied(root: Path, tmp_path: Path) -> Callable[..., Path]:
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept between runs of the app is kept elsewhere, and no prompt was run yet."""
     monkeypatch.setenv("TRANSFORMER_PROJECTOR_CACHE", str(tmp_path / "cache"))
-    for kind in ("run", "tokens", "frames", "text", "fact", "ablation"):
+    kinds = ("run", "tokens", "frames", "text", "fact", "ablation")
+    for kind in (*kinds, "lens", "attribution", "patterns", "heads", "pairs of a head"):
         shelf().forget(kind)
 
 

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 
 FAMILIES = (DECODER, GPT2, ENCODER)
-PAGES = ("overview", "map", "neuron", "prompt", "heatmap", "poles", "pruning")
+PAGES = ("overview", "map", "neuron", "prompt", "lens", "heatmap", "poles", "pruning")
 SCRIPT = "<script>alert(1)</script>"
 NEURON = 3
 # With as few neurons as these models have, the usual settings find no pole.

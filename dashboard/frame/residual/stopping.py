@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import streamlit as st
@@ -10,11 +11,10 @@ import streamlit as st
 from dashboard.frame.work import Work, working
 
 T = TypeVar("T")
+Begin = Callable[[], AbstractContextManager[Work]]
 
 
-def unless_stopped(
-    name: str, key: Hashable, title: str, find: Callable[[Callable[[], Work]], T]
-) -> T | None:
+def unless_stopped(name: str, key: Hashable, title: str, find: Callable[[Begin], T]) -> T | None:
     """What ``find`` gives; None, with a button that asks for it again, where the user stopped it.
 
     Args:

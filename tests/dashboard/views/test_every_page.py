@@ -60,6 +60,7 @@ def test_pages_are_told_apart_by_their_titles(open_page: Open) -> None:
         "map": "Layer 1: attention output",
         "neuron": "L1 attn out N7",
         "prompt": "What a prompt activates",
+        "lens": "How a prediction forms",
         "heatmap": "Correlations in layer 1: attention output",
         "poles": "Poles in layer 1: attention output",
         "pruning": "What pruning costs",

@@ -1,0 +1,42 @@
+"""Heads taken away from the model, on the pages that select them."""
+
+from __future__ import annotations
+
+import re
+
+import streamlit as st
+
+from dashboard.frame.ablating import show_ablation_of_heads
+from dashboard.frame.residual.places import head_name
+from dashboard.state import session
+from dashboard.state.scene import Scene
+
+_KEY = "heads to ablate"
+_NAME = re.compile(r"L(\d{1,5})\s*H(\d{1,5})", re.ASCII | re.IGNORECASE)
+
+
+def show_head_ablation(scene: Scene) -> None:
+    """Fields, and what the model says without the head that is selected, and others beside it."""
+    head = session.current().head
+    if head is None:
+        return
+    own = head_name(scene.layer, head)
+    with st.expander(f"Ablate {own}", icon=":material/content_cut:", expanded=_is_open(own)):
+        others = st.text_input(
+            "Together with",
+            key=_KEY,
+            placeholder="L1 H3, L4 H0",
+            on_change=session.keep(_KEY, ""),
+            help="Other heads that are ablated at the same time; none where it is empty.",
+        )
+        named = [(int(layer), int(number)) for layer, number in _NAME.findall(others or "")]
+        left_over = _NAME.sub("", others or "").strip(" ,;")
+        if left_over:
+            session.tell(f"'{left_over[:60]}' names no head: write for example L1 H3, L4 H0")
+            return
+        show_ablation_of_heads(scene, sorted({(scene.layer, head), *named}))
+
+
+def _is_open(own: str) -> bool:
+    """Whether the part was open for this head: Streamlit closes one whose name changes."""
+    return bool(st.session_state.get("ablate")) and own is not None

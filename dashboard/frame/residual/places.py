@@ -1,0 +1,91 @@
+"""Heads and neurons of any layer as the selection of every page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from dashboard.state import session
+from dashboard.state.scene import Scene
+from projector.residual.logits.records import AttributedPart
+
+_NEURONS = "mlp_post"
+
+
+def _site_for_head(scene: Scene, layer: int) -> str | None:
+    """The site that stays chosen with a head of a layer: a selection is of a map there is."""
+    maps = scene.projection.maps
+    if (layer, scene.site) in maps:
+        return scene.site
+    return next((site for each, site in maps if each == layer), None)
+
+
+def can_choose_head(scene: Scene, layer: int) -> bool:
+    """Whether the projection has a map of that layer, so that it can be selected."""
+    return _site_for_head(scene, layer) is not None
+
+
+def can_choose_neuron(scene: Scene, layer: int) -> bool:
+    """Whether the projection has a map of that layer's MLP neurons."""
+    return (layer, _NEURONS) in scene.projection.maps
+
+
+def choose_head(scene: Scene, layer: int, head: int) -> None:
+    """Select a head on every page."""
+    site = _site_for_head(scene, layer)
+    if site is not None:
+        session.change(layer=layer, site=site, head=head)
+
+
+def choose_part(scene: Scene, part: AttributedPart) -> None:
+    """Select the head or the neuron that a part of a logit is."""
+    if part.layer is None:
+        return
+    if part.head is not None:
+        choose_head(scene, part.layer, part.head)
+    elif part.neuron is not None and can_choose_neuron(scene, part.layer):
+        # The head that is chosen stays where it is of the same layer.
+        session.change(layer=part.layer, site=_NEURONS, neuron=part.neuron)
+
+
+def is_part(part: AttributedPart) -> bool:
+    """Whether a part of a logit is the head or the neuron that is selected."""
+    chosen = session.current()
+    if part.layer is None or part.layer != chosen.layer:
+        return False
+    if part.head is not None:
+        return part.head == chosen.head
+    return part.neuron is not None and (part.neuron, chosen.site) == (chosen.neuron, _NEURONS)
+
+
+def head_name(layer: int, head: int) -> str:
+    """A head as it is called everywhere, such as ``L3 H5``."""
+    return f"L{layer} H{head}"
+
+
+def show_chosen_part(scene: Scene, *, on_heads: bool = False) -> dict[str, Any]:
+    """The head and the neuron that are selected, with the way to their pages.
+
+    Args:
+        on_heads: whether this is the page of heads itself.
+
+    Returns:
+        ``head`` and ``neuron``, those that are selected.
+    """
+    chosen = session.current()
+    found: dict[str, Any] = {}
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if chosen.head is not None:
+            found["head"] = chosen.head
+            st.markdown(f"**{head_name(scene.layer, chosen.head)}** is selected", width="content")
+            if not on_heads and st.button(
+                "Open it on Heads", key="open head", icon=":material/account_tree:"
+            ):
+                session.go("heads")
+        if chosen.neuron is not None and scene.site == _NEURONS:
+            found["neuron"] = chosen.neuron
+            st.markdown(f"**L{scene.layer} N{chosen.neuron}** is selected", width="content")
+            if st.button("Open its card", key="open card", icon=":material/radio_button_checked:"):
+                session.go("neuron")
+    return found

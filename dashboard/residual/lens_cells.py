@@ -1,0 +1,259 @@
+"""A lens as a table of cells: a row a reading, a column a token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dashboard.drawing.grids import Cell, CellGrid
+from dashboard.drawing.text import number, tints
+from projector.progress import Progress
+from projector.residual.lens import run_lens
+from projector.residual.subject import Subject
+
+N_TOP = 5
+# Of a table that is drawn; of work that takes some seconds on a laptop; and of a sign of life.
+_MOST_CELLS, _MOST_PRODUCTS, _PRODUCTS_BETWEEN_SIGNS = 8_192, 3 * 10**11, 6 * 10**10
+# What is read after attention, after the MLP, and before the first block.
+_STREAMS = {"resid_pre": "embedding", "resid_mid": "attention", "resid_post": "MLP"}
+_LONG = {
+    "resid_pre": "the embedding",
+    "resid_mid": "the stream after attention",
+    "resid_post": "the stream after the MLP",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LensTable:
+    """What a lens reads at S places of the stream for T tokens of a prompt.
+
+    Attributes:
+        readings: layer and stream of each row, in the order of the model.
+        first: the position of the first of the T tokens.
+        texts: of each id in ``top_ids``, as it is shown.
+        top_ids, top_probabilities: (S, T, n), the most probable first.
+        probability, rank, entropy, kl: (S, T); NaN where the next token is not known.
+        n_vocabulary: how many tokens the model tells apart.
+        outliers: positions whose stream is many times as long as usual.
+        missing: why nothing is read between attention and MLP; None where it is.
+    """
+
+    readings: tuple[tuple[int, str], ...]
+    first: int
+    texts: dict[int, str]
+    top_ids: NDArray[np.int64]
+    top_probabilities: NDArray[np.floating]
+    probability: NDArray[np.floating]
+    rank: NDArray[np.floating]
+    entropy: NDArray[np.floating]
+    kl: NDArray[np.floating]
+    n_vocabulary: int
+    outliers: tuple[int, ...] = ()
+    missing: str | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """T."""
+        return int(self.kl.shape[1])
+
+    def top(self, reading: int, position: int) -> list[tuple[int, str, float]]:
+        """Id, text and probability of the most probable tokens of one cell."""
+        at = position - self.first
+        ids, shares = self.top_ids[reading, at].tolist(), self.top_probabilities[reading, at]
+        return [(i, self.texts[i], float(p)) for i, p in zip(ids, shares.tolist(), strict=True)]
+
+
+def most_at_once(subject: Subject) -> int:
+    """How many tokens of a prompt a page reads at once: what takes some seconds, and can be drawn.
+
+    Raises:
+        UserError: if the model has no head that tells the next token.
+    """
+    return max(8, min(_MOST_CELLS // _n_readings(subject), _MOST_PRODUCTS // _products(subject)))
+
+
+def _n_readings(subject: Subject) -> int:
+    return 2 * len(subject.architecture.blocks) + 1
+
+
+def _products(subject: Subject) -> int:
+    """Multiplications and additions that reading one token takes."""
+    readout = subject.readout
+    return 2 * _n_readings(subject) * readout.n_hidden * readout.n_vocabulary
+
+
+def read_lens(
+    subject: Subject,
+    ids: Sequence[int],
+    first: int,
+    end: int,
+    *,
+    progress: Progress | None = None,
+) -> LensTable:
+    """Run the lens over a prompt, and keep what it reads at positions from ``first`` to ``end``.
+
+    Raises:
+        UserError: see :func:`projector.residual.lens.run_lens`.
+    """
+    lens = run_lens(
+        subject,
+        ids,
+        n_top=N_TOP,
+        positions=range(first, end),
+        n_at_once=max(4, _PRODUCTS_BETWEEN_SIGNS // _products(subject)),
+        progress=progress,
+    )
+    rank = lens.rank.float()
+    rank[rank == 0] = float("nan")
+    return LensTable(
+        readings=tuple((each.layer, each.stream) for each in lens.readings),
+        first=first,
+        texts={i: lens.text(i) for i in lens.top_ids.unique().tolist()},
+        top_ids=lens.top_ids.numpy(),
+        top_probabilities=lens.top_probabilities.numpy(),
+        probability=lens.probability.numpy(),
+        rank=rank.numpy(),
+        entropy=lens.entropy.numpy(),
+        kl=lens.kl.numpy(),
+        n_vocabulary=subject.readout.n_vocabulary,
+        outliers=tuple(each.position for each in lens.outliers),
+        missing=lens.missing,
+    )
+
+
+def reading_name(layer: int, stream: str) -> str:
+    """The name of a row, such as ``L3 MLP``."""
+    words = _STREAMS.get(stream, stream)
+    return words if stream == "resid_pre" and layer == 0 else f"L{layer} {words}"
+
+
+def reading_words(layer: int, stream: str) -> str:
+    """A row in a sentence, such as ``the stream after the MLP of layer 3``."""
+    words = _LONG.get(stream, stream)
+    return words if stream == "resid_pre" and layer == 0 else f"{words} of layer {layer}"
+
+
+@dataclass(frozen=True)
+class Coloring:
+    """One way to colour the cells.
+
+    Attributes:
+        words: what the page calls it; ``low`` and ``high``: what the ends of its colours are.
+        shares: (S, T) from 0 to 1, of a table.
+    """
+
+    words: str
+    low: Callable[[LensTable], str]
+    high: Callable[[LensTable], str]
+    shares: Callable[[LensTable], NDArray[np.floating]]
+    help: str
+
+
+def _most(values: NDArray[np.floating]) -> float:
+    """The end of the colours: what one cell in fifty exceeds."""
+    known = values[np.isfinite(values)]
+    return float(np.quantile(known, 0.98)) if known.size else 1.0
+
+
+def _of_most(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    return values / (_most(values) or 1.0)
+
+
+def _rank_shares(table: LensTable) -> NDArray[np.floating]:
+    """First place has the full colour, the last one none; a place is worth less the later it is."""
+    return 1 - np.log(np.maximum(table.rank, 1)) / np.log(max(2, table.n_vocabulary))
+
+
+COLORINGS = {
+    "probability": Coloring(
+        "Top token's probability",
+        lambda _: "0 %",
+        lambda _: "100 %",
+        lambda table: table.top_probabilities[:, :, 0],
+        "How sure the reading is of the token that stands in the cell.",
+    ),
+    "next": Coloring(
+        "Next token's probability",
+        lambda _: "0 %",
+        lambda _: "100 %",
+        lambda table: table.probability,
+        "What the reading gives the token that comes next in the prompt. The last token has none.",
+    ),
+    "rank": Coloring(
+        "Next token's rank",
+        lambda table: f"{table.n_vocabulary:,}",
+        lambda _: "1",
+        _rank_shares,
+        "The place of the token that comes next in the prompt among all tokens, on a logarithmic "
+        "scale. The last token has none.",
+    ),
+    "kl": Coloring(
+        "KL to the final",
+        lambda _: "0 nats",
+        lambda table: f"≥ {number(_most(table.kl))} nats",
+        lambda table: _of_most(table.kl),
+        "How far the reading is from what the model says in the end: KL(final ‖ reading).",
+    ),
+    "entropy": Coloring(
+        "Entropy",
+        lambda _: "0 nats",
+        lambda table: f"≥ {number(_most(table.entropy))} nats",
+        lambda table: _of_most(table.entropy),
+        "How undecided the reading is: 0 where it is sure of one token.",
+    ),
+}
+
+
+def row_of(table: LensTable, reading: int) -> int:
+    """The row of a reading: the model's end is on top."""
+    return len(table.readings) - 1 - reading
+
+
+def lens_grid(
+    table: LensTable, tokens: Sequence[str], color: str, reading: int | None, position: int
+) -> CellGrid:
+    """The cells of a lens, the model's end on top.
+
+    Args:
+        tokens: (T,) texts of the prompt's tokens that the table has.
+        color: a name of :data:`COLORINGS`.
+        reading, position: of the cell that is chosen.
+    """
+    shares = COLORINGS[color].shares(table)
+    cells = [
+        [
+            Cell(_short(table, s, t), fill, _tip(table, s, t, tokens[t]))
+            for t, fill in enumerate(tints(shares[s]))
+        ]
+        for s in range(len(table.readings))
+    ]
+    at = position - table.first
+    is_shown = 0 <= at < table.n_tokens
+    chosen = None if reading is None else row_of(table, reading)
+    return CellGrid(
+        rows=[reading_name(*each) for each in reversed(table.readings)],
+        columns=list(tokens),
+        cells=cells[::-1],
+        selected=(chosen, at) if is_shown else (None, None),
+        label="What each layer expects behind each token",
+    )
+
+
+def _short(table: LensTable, s: int, t: int) -> str:
+    return table.texts[int(table.top_ids[s, t, 0])]
+
+
+def _tip(table: LensTable, s: int, t: int, token: str) -> str:
+    position = table.first + t
+    lines = [f"{reading_name(*table.readings[s])}, behind token {position + 1} ‘{token}’"]
+    lines += [f"{text}\t{number(share, '.1%')}" for _, text, share in table.top(s, position)]
+    if np.isfinite(table.probability[s, t]):
+        rank = int(table.rank[s, t])
+        lines.append(f"the token that comes\t{number(float(table.probability[s, t]), '.1%')}")
+        lines.append(f"its rank\t{rank:,}")
+    lines.append(f"entropy\t{number(float(table.entropy[s, t]), '.2f')} nats")
+    lines.append(f"KL to the final\t{number(float(table.kl[s, t]), '.2f')} nats")
+    return "\n".join(lines)

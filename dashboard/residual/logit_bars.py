@@ -1,0 +1,100 @@
+"""What parts add to a logit, as signed bars; and the sum in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dashboard.drawing.grids import Bar
+from dashboard.drawing.text import number, numbers
+from projector.corpus.pieces import readable
+from projector.residual.logits.records import AttributedPart, Attribution
+
+N_SHOWN = 14
+# What stands for all parts that have no bar of their own.
+REST = "all others"
+
+
+@dataclass(frozen=True)
+class PartBar:
+    """A bar, and the part that it stands for; None for :data:`REST`."""
+
+    bar: Bar
+    part: AttributedPart | None
+
+
+def part_bars_of(
+    parts: Sequence[AttributedPart],
+    *,
+    is_chosen: Callable[[AttributedPart], bool] = lambda part: False,
+    can_pick: Callable[[AttributedPart], bool] = lambda part: False,
+    n_shown: int = N_SHOWN,
+) -> list[PartBar]:
+    """The largest parts, the most positive first, and the sum of all others last.
+
+    Args:
+        is_chosen: whether a part is the one that is selected: it is shown however small it is.
+        can_pick: whether a click on its bar may select it.
+    """
+    # What is no part of its own, such as all other neurons, goes with the rest.
+    named = [part for part in parts if not part.kind.startswith("other ")]
+    by_size = sorted(named, key=lambda part: -abs(part.value))
+    shown = by_size[:n_shown] + [part for part in by_size[n_shown:] if is_chosen(part)]
+    shown.sort(key=lambda part: -part.value)
+    n_others = len(parts) - len(shown)
+    others = sum(part.value for part in parts) - sum(part.value for part in shown)
+    values = [part.value for part in shown] + ([others] if n_others else [])
+    most = max((abs(value) for value in values), default=0.0) or 1.0
+    words = numbers(values)
+    found = [
+        PartBar(
+            Bar(
+                part.name,
+                part.value / most,
+                words[k],
+                _tip(part, words[k]),
+                can_pick(part),
+                is_chosen(part),
+            ),
+            part,
+        )
+        for k, part in enumerate(shown)
+    ]
+    if n_others:
+        is_counted = len(named) == len(parts)
+        name = f"{n_others:,} others" if is_counted else REST
+        found.append(PartBar(Bar(name, others / most, words[-1], "together"), None))
+    return found
+
+
+def _tip(part: AttributedPart, value: str) -> str:
+    text = f"{part.name} adds {value} to the logit"
+    if part.control_mean is not None and part.control_sd is not None:
+        text += (
+            f"; to other tokens drawn from the vocabulary it adds "
+            f"{number(part.control_mean, '+.2g')} ± {number(part.control_sd, '.2g')}"
+        )
+    return text
+
+
+def attributed_words(found: Attribution) -> str:
+    """What is attributed, such as ``the logit of ‘ self’``; texts are as anyone wrote them."""
+    first = f"‘{readable(found.token_text)}’"
+    if found.against_text is None:
+        return f"the logit of {first}"
+    return f"the logit of {first} less that of ‘{readable(found.against_text)}’"
+
+
+def sum_words(found: Attribution) -> str:
+    """How the parts close to the model's own logit, in one sentence."""
+    n_parts = len(found.parts)
+    return (
+        f"{n_parts:,} parts add up to {number(sum(part.value for part in found.parts), '+.4f')}; "
+        f"the model's own is {number(found.logit, '+.4f')}. "
+        f"They differ by {_error(found.closure_error)} of the sizes' sum (closure error), and the "
+        f"stream's own sum by {_error(found.additivity_error)} of its length (additivity error)."
+    )
+
+
+def _error(value: float) -> str:
+    return number(value, ".1e") if value else "0"
