@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from projector.projection.relaying import add_layout, relayout
     from projector.residual.attribution import attribute
     from projector.residual.flow.stream import stream
+    from projector.residual.heads.report import heads
     from projector.residual.lens import lens
     from projector.residual.neuron import neuron
 
@@ -22,6 +23,7 @@ __all__ = [
     "add_layout",
     "attribute",
     "fit",
+    "heads",
     "lens",
     "neuron",
     "place",
@@ -36,6 +38,7 @@ _HOMES = {
     "add_layout": "projector.projection.relaying",
     "attribute": "projector.residual.attribution",
     "fit": "projector.fitting.pipeline",
+    "heads": "projector.residual.heads.report",
     "lens": "projector.residual.lens",
     "neuron": "projector.residual.neuron",
     "place": "projector.layouts.solving",

@@ -9,6 +9,7 @@ from projector.terminal.fit import fit
 from projector.terminal.plot import plot
 from projector.terminal.projections import import_, info, layout, relayout
 from projector.terminal.residual.attribute import attribute
+from projector.terminal.residual.heads import heads
 from projector.terminal.residual.lens import lens
 from projector.terminal.residual.stream import stream
 from projector.terminal.searching import search
@@ -30,6 +31,7 @@ app.command()(info)
 app.command()(plot)
 app.command()(search)
 app.command()(attribute)
+app.command()(heads)
 app.command("import")(import_)
 app.command()(lens)
 app.command()(stream)

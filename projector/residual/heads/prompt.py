@@ -1,0 +1,132 @@
+"""What heads attend to on a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from projector.errors import UserError, named
+from projector.model.architecture.stream.patterns import watch_patterns
+from projector.residual.subject import Subject
+
+# What is less than this is left out of JSON.
+_LEAST_SHARE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class PromptPatterns:
+    """Attention patterns of some heads on a prompt.
+
+    Attributes:
+        ids: T token ids.
+        texts: the text of each.
+        patterns: for each head, (layer, head), its pattern (T, T) float32 on the CPU: how much the
+            token of a row takes from that of a column. Rows sum to 1.
+    """
+
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    patterns: Mapping[tuple[int, int], Tensor]
+
+    def strongest(self, head: tuple[int, int], n: int = 8) -> list[tuple[int, int, float]]:
+        """Where a head attends most: (from row, to column, share), the first position left out.
+
+        Most heads rest on the first position where they find nothing, so it tells little of them.
+        """
+        pattern = self.patterns[head].clone()
+        pattern[:, 0] = -1
+        shares, places = pattern.flatten().topk(min(n, pattern.numel()))
+        return [
+            (place // len(self.ids), place % len(self.ids), share)
+            for place, share in zip(places.tolist(), shares.tolist(), strict=True)
+            if share > 0
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON holds: for each token of each head, all it takes at least 1 % from."""
+        return {
+            "ids": list(self.ids),
+            "tokens": list(self.texts),
+            "least_share": _LEAST_SHARE,
+            "patterns": [
+                {
+                    "layer": layer,
+                    "head": head,
+                    "attends": [
+                        [[at, round(share, 4)] for at, share in enumerate(row) if share >= 0.01]
+                        for row in pattern.tolist()
+                    ],
+                }
+                for (layer, head), pattern in self.patterns.items()
+            ],
+        }
+
+
+def read_patterns(
+    subject: Subject, ids: Sequence[int], heads: Sequence[tuple[int, int]] | None = None
+) -> PromptPatterns:
+    """The patterns of some heads on a prompt, in one forward pass.
+
+    Args:
+        ids: the prompt's T tokens.
+        heads: (layer, head) of each; all by default. Each takes T × T numbers.
+
+    Raises:
+        UserError: if the model has no such head, or a layer gives no pattern.
+    """
+    taps = subject.patterns
+    if heads is None:
+        heads = [
+            (layer, head)
+            for layer, tap in enumerate(taps.blocks)
+            if not isinstance(tap, str)
+            for head in range(tap.n_heads)
+        ]
+    check_heads(subject, heads)
+    found: dict[tuple[int, int], Tensor] = {}
+
+    def keep(layer: int, pattern: Tensor) -> None:
+        for head in heads:
+            if head[0] == layer:
+                found[head] = pattern[0, head[1]].float().cpu()
+
+    layers = sorted({layer for layer, _ in heads})
+    if layers:
+        watch_patterns(
+            subject.model,
+            subject.architecture,
+            subject.inputs(list(ids)),
+            keep,
+            taps=taps,
+            layers=layers,
+        )
+    return PromptPatterns(tuple(ids), _texts(subject, ids), {head: found[head] for head in heads})
+
+
+def check_heads(subject: Subject, heads: Sequence[tuple[int, int]]) -> None:
+    """Raise a UserError if the model lacks one of these heads."""
+    for layer, head in heads:
+        n_layers = len(subject.patterns.blocks)
+        if not 0 <= layer < n_layers:
+            raise UserError(
+                f"{named('show')} names layer {layer}: the model has layers 0 to {n_layers - 1}",
+                setting="show",
+                value=layer,
+            )
+        n_heads = subject.patterns.block(layer).n_heads
+        if not 0 <= head < n_heads:
+            raise UserError(
+                f"{named('show')} names head {head} of layer {layer}, which has heads 0 to "
+                f"{n_heads - 1}",
+                setting="show",
+                value=head,
+            )
+
+
+def _texts(subject: Subject, ids: Sequence[int]) -> tuple[str, ...]:
+    if subject.loaded.tokenizer is None:
+        return tuple(f"#{i}" for i in ids)
+    return tuple(subject.pieces(list(ids)).texts(list(ids)))

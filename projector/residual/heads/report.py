@@ -1,0 +1,238 @@
+"""All that is known of a model's heads in one result: the Python door of ``projector heads``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from projector.corpus.pieces import Pieces
+from projector.errors import SettingError, UserError, check_least
+from projector.progress import Progress, Silent
+from projector.residual.circuits.composition import Compositions, compose_heads
+from projector.residual.circuits.pairs import TopPairs
+from projector.residual.circuits.virtual import VirtualHeads, find_virtual_heads
+from projector.residual.circuits.weights import Circuits, HeadPairs, find_circuits, find_pairs
+from projector.residual.heads.kinds import KINDS, Heads
+from projector.residual.heads.prompt import PromptPatterns, check_heads, read_patterns
+from projector.residual.heads.scores import score_heads
+from projector.residual.subject import Subject
+from projector.residual.tokens import find_position, find_token
+
+# Heads of each kind that are shown where none are named.
+_N_OF_EACH_KIND = 2
+_N_COMPOSITIONS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class HeadsReport:
+    """A model's heads: scores, circuits of some, and what they do on a prompt.
+
+    Attributes:
+        model: the model's name.
+        scores: every head's, with kinds and random heads.
+        shown: the heads that are looked at closely, (layer, head) each.
+        compositions: how strongly each head reads each earlier one, by the weights; None where that
+            can't be computed.
+        pairs: tokens that the shown heads join most strongly, by the weights.
+        texts: the text of tokens that ``pairs`` name.
+        prompt: what the shown heads attend to on the prompt; None without one.
+        virtual: the strongest paths through two heads to a logit of the prompt; None without one.
+        reasons: for what is missing, why.
+    """
+
+    model: str
+    scores: Heads
+    shown: tuple[tuple[int, int], ...]
+    compositions: Compositions | None
+    pairs: tuple[HeadPairs, ...]
+    texts: Pieces | None
+    prompt: PromptPatterns | None
+    virtual: VirtualHeads | None
+    reasons: tuple[str, ...]
+
+    def text(self, token: int) -> str:
+        """The text of a token that is named here."""
+        known = self.texts is not None and token in self.texts
+        return self.texts.text(token) if known and self.texts is not None else f"#{token}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What JSON holds: the scores, and what else was found beside them."""
+        composed = [] if self.compositions is None else self.compositions.strongest(_N_COMPOSITIONS)
+        return {
+            "model": self.model,
+            **self.scores.as_dict(),
+            "reasons": list(self.reasons),
+            "shown": [list(head) for head in self.shown],
+            "composition": [asdict(each) for each in composed],
+            "pairs": [
+                {
+                    "layer": each.layer,
+                    "head": each.head,
+                    "n_tokens": each.n_tokens,
+                    "n_vocabulary": each.n_vocabulary,
+                    "left_out": list(each.left_out),
+                    "ov": self._pairs_dict(each.ov),
+                    "qk": self._pairs_dict(each.qk),
+                }
+                for each in self.pairs
+            ],
+            "prompt": None if self.prompt is None else self.prompt.as_dict(),
+            "virtual_heads": None if self.virtual is None else self.virtual.as_dict(),
+        }
+
+    def _pairs_dict(self, found: TopPairs) -> dict[str, Any]:
+        rows = [
+            {
+                "from": source,
+                "from_text": self.text(source),
+                "to": targets,
+                "to_texts": [self.text(each) for each in targets],
+                "scores": scores,
+            }
+            for source, targets, scores in zip(
+                found.from_ids.tolist(), found.to_ids.tolist(), found.scores.tolist(), strict=True
+            )
+        ]
+        return {"rows": rows, "spread": found.spread, "control": found.control}
+
+
+def heads(
+    model: Subject | str,
+    prompt: str | Sequence[int] | None = None,
+    *,
+    show: str | Sequence[tuple[int, int]] | None = None,
+    n_sequences: int = 4,
+    length: int = 50,
+    n_random: int = 100,
+    n_pair_tokens: int = 4096,
+    seed: int = 0,
+    token: int | str | None = None,
+    against: int | str | None = None,
+    position: int = -1,
+    progress: Progress | None = None,
+) -> HeadsReport:
+    """Look at a model's attention heads: their kinds, circuits, and what they do on a prompt.
+
+    Args:
+        model: a subject with its head, or the name of a model to load.
+        prompt: text, or token ids as the model takes them; None for the weights and scores alone.
+        show: heads to look at closely, as ``3.2,4.3`` (layer.head) or pairs; by default the
+            strongest two of each kind.
+        n_sequences, length, n_random, seed: as :func:`score_heads` takes them.
+        n_pair_tokens: how many tokens of the vocabulary are tried for pairs, the first ones.
+        token, against, position: the logit that virtual heads lead to, tokens as
+            :func:`~projector.residual.tokens.find_token` takes them; by default the model's top
+            next token at the last position.
+
+    Raises:
+        SettingError: on one of these.
+        UserError: if the model's heads can't be looked at, or what is named in ``show`` is missing.
+    """
+    check_least("n_pair_tokens", n_pair_tokens, 1)
+    subject, progress = Subject.of(model), progress or Silent()
+    chosen = parse_heads(show) if isinstance(show, str) else show
+    if chosen is not None:
+        check_heads(subject, chosen)
+    ids: list[int] | None = None
+    if prompt is not None:
+        ids = subject.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+    wanted = None if token is None else find_token(subject, token)
+    other = None if against is None else find_token(subject, against, setting="against")
+    if ids is not None:
+        find_position(len(ids), position)
+    scores = score_heads(
+        subject,
+        n_sequences=n_sequences,
+        length=length,
+        n_random=n_random,
+        seed=seed,
+        progress=progress,
+    )
+    shown = tuple(strongest_heads(scores) if chosen is None else dict.fromkeys(chosen))
+    reasons = list(scores.reasons)
+    progress.begin("Taking circuits apart", None, "")
+    circuits, compositions, pairs = None, None, ()
+    try:
+        circuits = find_circuits(subject)
+        reasons += circuits.reasons.values()
+        compositions = _compose(circuits, seed)
+        pairs = _pairs(subject, circuits, shown, n_pair_tokens)
+    except UserError as error:
+        reasons.append(str(error))
+    patterns, virtual = None, None
+    if ids is not None:
+        progress.begin("Reading the prompt", None, "")
+        patterns = read_patterns(subject, ids, shown)
+        try:
+            virtual = find_virtual_heads(
+                subject, ids, token=wanted, against=other, position=position, circuits=circuits
+            )
+        except UserError as error:
+            reasons.append(f"no paths through two heads: {error}")
+    progress.end()
+    return HeadsReport(
+        model=subject.loaded.identifier,
+        scores=scores,
+        shown=shown,
+        compositions=compositions,
+        pairs=pairs,
+        texts=_texts(subject, pairs),
+        prompt=patterns,
+        virtual=virtual,
+        reasons=tuple(dict.fromkeys(reasons)),
+    )
+
+
+def strongest_heads(scores: Heads, n_each: int = _N_OF_EACH_KIND) -> list[tuple[int, int]]:
+    """The strongest heads of each kind; where a model has none of a kind, none of it."""
+    found = [head for kind in KINDS for head in scores.kinds[kind.name][:n_each]]
+    return sorted(dict.fromkeys(found))
+
+
+def parse_heads(text: str) -> list[tuple[int, int]]:
+    """``3.2,4.3`` or ``L3H2,L4H3`` → (3, 2), (4, 3).
+
+    Raises:
+        SettingError: on ``show``, for another text.
+    """
+    found = []
+    for part in text.split(","):
+        numbers = re.fullmatch(r"\s*L?(\d+)\s*(?:\.|H|\s)\s*(\d+)\s*", part, re.IGNORECASE)
+        if numbers is None:
+            raise SettingError(
+                "show", text, "can't be read", "write layers and heads, for example 3.2,4.3"
+            )
+        found.append((int(numbers[1]), int(numbers[2])))
+    return found
+
+
+def _compose(circuits: Circuits, seed: int) -> Compositions | None:
+    layers = circuits.layers
+    if len(layers) < 2:
+        return None
+    return compose_heads([each.qk for each in layers], [each.ov for each in layers], seed=seed)
+
+
+def _pairs(
+    subject: Subject, circuits: Circuits, shown: Sequence[tuple[int, int]], n_tokens: int
+) -> tuple[HeadPairs, ...]:
+    known = {each.layer: each for each in circuits.layers}
+    found: list[HeadPairs] = []
+    for layer in dict.fromkeys(layer for layer, _ in shown if layer in known):
+        of_layer = [head for at, head in shown if at == layer]
+        found += find_pairs(subject, known[layer], of_layer, most_tokens=n_tokens)
+    return tuple(found)
+
+
+def _texts(subject: Subject, pairs: Sequence[HeadPairs]) -> Pieces | None:
+    if subject.loaded.tokenizer is None:
+        return None
+    named = {
+        int(token)
+        for each in pairs
+        for found in (each.ov, each.qk)
+        for token in (*found.from_ids.flatten().tolist(), *found.to_ids.flatten().tolist())
+    }
+    return subject.pieces(sorted(named))

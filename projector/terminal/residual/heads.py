@@ -1,0 +1,193 @@
+"""``projector heads``: kinds of attention heads, and what heads do on a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from projector.errors import check_least
+from projector.settings import setting
+from projector.terminal.commands import command
+from projector.terminal.options import ModelOptions
+from projector.terminal.residual.opening import (
+    ModelArgument,
+    ReportOptions,
+    finish,
+    open_subject,
+)
+from projector.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from projector.residual.heads.report import HeadsReport
+
+_N_HEADS, _N_PLACES, _N_PATHS = 6, 6, 8
+
+
+@dataclass(frozen=True)
+class HeadsOptions:
+    """What is looked at, and beside how many random heads."""
+
+    prompt: str | None = setting(
+        None, help="Also show what heads do on this text: patterns, and paths through two heads."
+    )
+    chat: bool = setting(
+        False, help="Put the prompt through the model's chat template, as a user's turn."
+    )
+    show: str | None = setting(
+        None,
+        help="Heads to look at closely, as layer.head: 3.2,4.3. By default the strongest two of "
+        "each kind.",
+    )
+    token: str | None = setting(
+        None,
+        help="The token whose logit paths through two heads lead to, by default the model's "
+        "likeliest next one. Or its id: #262.",
+    )
+    against: str | None = setting(None, help="A token whose logit is subtracted.")
+    position: int = setting(
+        -1, help="Where the prediction is read: the token's place, from 0; -1 is the last."
+    )
+    n_sequences: int = setting(4, help="Sequences of random tokens that heads are scored on.")
+    length: int = setting(50, help="Random tokens of each, which then come once more.")
+    n_random: int = setting(
+        100, help="Random heads that each head is compared with; 0 for none, and no kinds."
+    )
+    seed: int = setting(0, help="Of the random tokens and the random heads.")
+
+    def __post_init__(self) -> None:
+        check_least("n_sequences", self.n_sequences, 1)
+        check_least("length", self.length, 4)
+        check_least("n_random", self.n_random, 0)
+
+
+@command
+def heads(
+    screen: Screen,
+    model: ModelArgument,
+    *,
+    options: HeadsOptions,
+    report: ReportOptions,
+    loading: ModelOptions,
+) -> None:
+    """Find previous-token, duplicate-token, induction, beginning-of-text and copying heads.
+
+    Each score stands beside those of random heads with the same spectra in the same place, and a
+    head is called by a kind only where its score is high and beyond theirs.
+    """
+    from projector.residual.heads.report import heads as look
+
+    report.check()
+    subject = open_subject(screen, model, loading)
+    ids = None
+    if options.prompt is not None:
+        ids = subject.encode(options.prompt, as_chat=options.chat)
+    with screen.progress() as progress:
+        found = look(
+            subject,
+            ids,
+            show=options.show,
+            n_sequences=options.n_sequences,
+            length=options.length,
+            n_random=options.n_random,
+            seed=options.seed,
+            token=options.token,
+            against=options.against,
+            position=options.position,
+            progress=progress,
+        )
+
+    def page() -> str:
+        from projector.figures.residual.heads import heads_page
+
+        return heads_page(found)
+
+    if not screen.as_json:
+        _show(screen, found)
+    finish(screen, report, found.as_dict(), page, "")
+
+
+def _show(screen: Screen, found: HeadsReport) -> None:
+    """The result for a person."""
+    from projector.residual.heads.kinds import KINDS, LEAST_PERCENTILE
+
+    scores = found.scores
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("kind of head", no_wrap=True)
+    table.add_column("found", justify="right")
+    table.add_column("by chance", justify="right")
+    table.add_column("strongest: score, and share of random heads below it")
+    for kind in KINDS:
+        chance = scores.expected.get(kind.name)
+        rows = scores.of_kind(kind.name) or scores.strongest(kind.name, 1)
+        cells = []
+        for row in rows[:_N_HEADS]:
+            beside = row.percentile(kind.name)
+            share = "" if beside is None else f" ({beside:.0f} %)"
+            cells.append(f"L{row.layer} H{row.head} {_number(row.score(kind.name))}{share}")
+        more = len(rows) - _N_HEADS
+        cells += [f"and {more} more"] if more > 0 else []
+        text = "  ".join(cells)
+        n_found = len(scores.of_kind(kind.name))
+        table.add_row(
+            kind.title,
+            f"{n_found} of {len(scores.rows)}",
+            "–" if chance is None else f"{chance:.1f}",
+            text if n_found else f"[dim]{text}[/dim]",
+        )
+    screen.out.print(table)
+    for kind in KINDS:
+        screen.say(
+            f"[dim]{kind.title}: {kind.shown_by}; from {kind.least} on, and at least "
+            f"{LEAST_PERCENTILE:.0f} % of random heads lower[/dim]"
+        )
+    _show_composition(screen, found)
+    _show_prompt(screen, found)
+    for reason in found.reasons:
+        screen.say(f"[yellow]missing[/yellow] {escape(reason)}")
+
+
+def _show_composition(screen: Screen, found: HeadsReport) -> None:
+    if found.compositions is None:
+        return
+    cells = [
+        f"{each.kind} L{each.later[0]} H{each.later[1]} ← L{each.earlier[0]} H{each.earlier[1]} "
+        f"{each.strength:.2f} (random {each.null_mean:.2f})"
+        for each in found.compositions.strongest(_N_PLACES)
+    ]
+    screen.say(f"[b]composition[/b]  {'  '.join(cells)}")
+
+
+def _show_prompt(screen: Screen, found: HeadsReport) -> None:
+    from projector.corpus.pieces import readable
+
+    prompt = found.prompt
+    if prompt is None:
+        return
+    names = {(row.layer, row.head): row.kinds for row in found.scores.rows}
+
+    for head in prompt.patterns:
+        kinds = ", ".join(name.replace("_", " ") for name in names.get(head, ())) or "no kind"
+        text = "  ".join(
+            f"{escape(readable(prompt.texts[row]))}[dim]{row}[/dim] → "
+            f"{escape(readable(prompt.texts[column]))}[dim]{column}[/dim] {share:.2f}"
+            for row, column, share in prompt.strongest(head, _N_PLACES)
+        )
+        screen.say(f"[b]L{head[0]} H{head[1]}[/b] ({kinds}) attends  {text}")
+    if found.virtual is None:
+        return
+    goal = found.virtual.inputs.goal
+    screen.say(f"[b]paths through two heads[/b] to a logit of {_number(goal.logit)}")
+    for each in found.virtual.rows[:_N_PATHS]:
+        start = ", ".join(escape(readable(prompt.texts[at])) for at, _ in each.from_positions)
+        screen.say(
+            f"  L{each.first[0]} H{each.first[1]} then L{each.second[0]} H{each.second[1]}  "
+            f"{_number(each.value)} ({_number(100 * each.share)} %) from {start}"
+        )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}".replace("-", "−")
