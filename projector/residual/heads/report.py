@@ -153,7 +153,8 @@ def heads(
     shown = tuple(strongest_heads(scores) if chosen is None else dict.fromkeys(chosen))
     reasons = list(scores.reasons)
     progress.begin("Taking circuits apart", None, "")
-    circuits, compositions, pairs = None, None, ()
+    circuits, compositions = None, None
+    pairs: tuple[HeadPairs, ...] = ()
     try:
         circuits = find_circuits(subject)
         reasons += circuits.reasons.values()

@@ -127,7 +127,9 @@ def _show(screen: Screen, found: HeadsReport) -> None:
         for row in rows[:_N_HEADS]:
             beside = row.percentile(kind.name)
             share = "" if beside is None else f" ({beside:.0f} %)"
-            cells.append(f"L{row.layer} H{row.head} {_number(row.score(kind.name))}{share}")
+            cell = f"L{row.layer} H{row.head} {_number(row.score(kind.name))}{share}"
+            # A line breaks between heads, not within one.
+            cells.append(cell.replace(" ", "\u00a0"))
         more = len(rows) - _N_HEADS
         cells += [f"and {more} more"] if more > 0 else []
         text = "  ".join(cells)
