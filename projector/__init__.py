@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from projector.residual.heads.report import heads
     from projector.residual.lens import lens
     from projector.residual.neuron import neuron
+    from projector.residual.readings.tuning import tune_lens
 
 __all__ = [
     "Projection",
@@ -30,6 +31,7 @@ __all__ = [
     "relayout",
     "search",
     "stream",
+    "tune_lens",
 ]
 
 _HOMES = {
@@ -45,6 +47,7 @@ _HOMES = {
     "relayout": "projector.projection.relaying",
     "search": "projector.naming.search",
     "stream": "projector.residual.flow.stream",
+    "tune_lens": "projector.residual.readings.tuning",
 }
 
 

@@ -16,7 +16,8 @@ from projector.errors import SettingError, UserError, check_choice, check_least
 from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent
 from projector.residual.outliers import describe_outliers
-from projector.residual.readings.measuring import Measured, Reader
+from projector.residual.readings import measuring
+from projector.residual.readings.measuring import ConstantGuess, Measured, Reader
 from projector.residual.readings.records import STREAMS, Lens, LensRow, Reading, Summary
 from projector.residual.readings.streams import find_readings, last_reading, read_streams
 from projector.residual.readings.tuned_lens import TunedLens
@@ -24,11 +25,6 @@ from projector.residual.subject import Subject
 from projector.residual.tokens import find_position
 
 __all__ = ["STREAMS", "Lens", "LensRow", "Reading", "Summary", "lens", "run_lens"]
-
-# Of positions × vocabulary, at once. Three arrays of this size exist at a time, four where the
-# model computes in half precision.
-BUFFER_BYTES = 32 * 2**20
-_LEAST_AT_ONCE = 16
 
 
 def lens(
@@ -90,7 +86,8 @@ def run_lens(
             is the ``resid_post`` before it.
         tuned: translates each stream before it is read; readings that it has no map for are left
             out. The last reading is read as it is.
-        n_at_once: positions read at a time; None for as many as :data:`BUFFER_BYTES` hold.
+        n_at_once: positions read at a time; None for as many as ``BUFFER_BYTES`` of
+            :mod:`projector.residual.readings.measuring` hold.
 
     Raises:
         UserError: for an encoder or a model without a head, an empty prompt or one beyond the
@@ -121,15 +118,15 @@ def run_lens(
     is_counted = torch.tensor([position not in left_out for position in chosen])
     following = [ids[p + 1] if p + 1 < len(ids) else -1 for p in chosen]
     size = min(n_top, readout.n_vocabulary)
-    sums = Measured(len(readings), len(chosen), size, readout.n_vocabulary)
-    if n_at_once is None:
-        n_at_once = max(_LEAST_AT_ONCE, BUFFER_BYTES // (4 * readout.n_vocabulary))
+    sums = Measured(len(readings), len(chosen), size)
+    constant = ConstantGuess(readout.n_vocabulary)
+    n_rows = n_at_once or measuring.n_at_once(readout.n_vocabulary)
     progress.begin("Reading", len(chosen), "positions")
-    for start in range(0, len(chosen), n_at_once):
-        rows = slice(start, min(start + n_at_once, len(chosen)))
+    for start in range(0, len(chosen), n_rows):
+        rows = slice(start, min(start + n_rows, len(chosen)))
         target = torch.tensor(following[rows], device=kept[last].device)
         reader = Reader(readout, kept[last][rows], target, size)
-        sums.add_final(reader, is_counted[rows])
+        constant.add(reader, is_counted[rows])
         for s, reading in enumerate(readings):
             stream = kept[reading][rows]
             if tuned is not None and reading != last:
@@ -151,7 +148,7 @@ def run_lens(
         rank=sums.rank,
         top_ids=sums.top_ids,
         top_probabilities=sums.top_probabilities,
-        baseline=sums.baseline(),
+        baseline=constant.kl(),
         outliers=outliers,
         missing=missing,
         pieces=subject.pieces(wanted.tolist()),

@@ -12,6 +12,7 @@ from projector.terminal.residual.attribute import attribute
 from projector.terminal.residual.heads import heads
 from projector.terminal.residual.lens import lens
 from projector.terminal.residual.stream import stream
+from projector.terminal.residual.tune_lens import tune_lens
 from projector.terminal.searching import search
 from projector.terminal.usage import Commands
 
@@ -35,6 +36,7 @@ app.command()(heads)
 app.command("import")(import_)
 app.command()(lens)
 app.command()(stream)
+app.command("tune-lens")(tune_lens)
 
 
 def main() -> None:

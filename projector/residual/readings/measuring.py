@@ -10,7 +10,16 @@ from torch import Tensor
 from projector.model.architecture.stream.readout import Readout
 from projector.residual.readings.records import finite
 
+# Of positions × vocabulary, at once. Three arrays of this size exist at a time, four where the
+# model computes in half precision.
+BUFFER_BYTES = 32 * 2**20
+_LEAST_AT_ONCE = 16
 _BLOCK = 64
+
+
+def n_at_once(n_vocabulary: int) -> int:
+    """How many positions are read at a time."""
+    return max(_LEAST_AT_ONCE, BUFFER_BYTES // (4 * n_vocabulary))
 
 
 @dataclass(frozen=True)
@@ -93,35 +102,47 @@ def find_highest(logits: Tensor, n_top: int) -> tuple[Tensor, Tensor]:
 class Measured:
     """What is kept of S readings at P positions, on the CPU; see :class:`Lens` for the arrays."""
 
-    def __init__(self, n_readings: int, n_positions: int, n_top: int, n_vocabulary: int) -> None:
+    def __init__(self, n_readings: int, n_positions: int, n_top: int) -> None:
         shape = (n_readings, n_positions)
         self.kl, self.entropy, self.probability = (torch.empty(shape) for _ in range(3))
         self.rank = torch.empty(shape, dtype=torch.int64)
         self.top_ids = torch.empty((*shape, n_top), dtype=torch.int64)
         self.top_probabilities = torch.empty((*shape, n_top))
-        self._mean = torch.zeros(n_vocabulary, dtype=torch.float64)
-        self._entropy, self._n = 0.0, 0
 
     def add(self, s: int, rows: slice, chunk: Chunk) -> None:
         for name, values in vars(chunk).items():
             getattr(self, name)[s, rows] = values.cpu()
-
-    def add_final(self, reader: Reader, is_counted: Tensor) -> None:
-        counted = is_counted.to(reader.final_probabilities.device)
-        weights = counted.to(reader.final_probabilities.dtype)
-        self._mean += (weights @ reader.final_probabilities).double().cpu()
-        self._entropy += float(reader.final.entropy[counted].double().sum())
-        self._n += int(counted.sum())
-
-    def baseline(self) -> float | None:
-        if self._n < 2:
-            return None
-        mean = self._mean / self._mean.sum()
-        entropy = -torch.special.xlogy(mean, mean).sum()
-        return finite((entropy - self._entropy / self._n).clamp(min=0))
 
     def mark_last(self, following: list[int]) -> None:
         """The prompt's last token has no next one."""
         is_last = torch.tensor(following) < 0
         self.probability[:, is_last] = torch.nan
         self.rank[:, is_last] = 0
+
+
+class ConstantGuess:
+    """The best guess that is the same at every position: the mean of the final distributions.
+
+    A lens that is no better tells nothing of the position that it is read at. Its KL to the final
+    distributions is the entropy of their mean less the mean of their entropies.
+    """
+
+    def __init__(self, n_vocabulary: int) -> None:
+        self._sum = torch.zeros(n_vocabulary, dtype=torch.float64)
+        self._entropy, self._n = 0.0, 0
+
+    def add(self, reader: Reader, is_counted: Tensor) -> None:
+        """Count some of a reader's positions, (c,) bool."""
+        shares = reader.final_probabilities
+        counted = is_counted.to(shares.device)
+        self._sum += (counted.to(shares.dtype) @ shares).double().cpu()
+        self._entropy += float(reader.final.entropy[counted].double().sum())
+        self._n += int(counted.sum())
+
+    def kl(self) -> float | None:
+        """Mean KL(final ‖ guess) in nats; None for fewer than two positions."""
+        if self._n < 2:
+            return None
+        mean = self._sum / self._sum.sum()
+        entropy = -torch.special.xlogy(mean, mean).sum()
+        return finite((entropy - self._entropy / self._n).clamp(min=0))

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from projector.errors import UserError, named
-from projector.residual.readings.records import Reading
+from projector.residual.readings.records import STREAMS, Reading
 from projector.residual.subject import Subject
 from projector.storage.folders import replacing_folder, restore_folder
 from projector.storage.places import check_place, disk_errors
@@ -173,7 +173,5 @@ def _maps_of(tensors: Mapping[str, Tensor], n_hidden: int) -> dict[Reading, Tran
         if tuple(tensor.shape) != shapes[found[3]] or tensor.dtype != torch.float32:
             raise ValueError(f"tensor '{name}' is {tensor.dtype} {tuple(tensor.shape)}")
         parts.setdefault(Reading(int(found[1]), found[2]), {})[found[3]] = tensor
-    return {
-        reading: Translation(found["weight"], found["bias"])
-        for reading, found in sorted(parts.items(), key=lambda item: item[0].layer)
-    }
+    order = sorted(parts, key=lambda each: (each.layer, STREAMS.index(each.stream)))
+    return {each: Translation(parts[each]["weight"], parts[each]["bias"]) for each in order}

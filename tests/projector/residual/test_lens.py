@@ -11,8 +11,8 @@ from torch import Tensor
 from projector.errors import SettingError, UserError
 from projector.model.capture import collect
 from projector.model.loading import LoadedModel
-from projector.residual import lens as lens_module
 from projector.residual.lens import Lens, Reading, run_lens
+from projector.residual.readings import measuring
 from projector.residual.readings.measuring import find_highest
 from projector.residual.subject import Subject
 from tests.families import ENCODERS, FAMILIES, MIXTURES, PARALLEL, build
@@ -110,7 +110,7 @@ def test_nothing_is_as_large_as_tokens_times_vocabulary(
                 largest = max(largest, out.numel())
             return out
 
-    monkeypatch.setattr(lens_module, "BUFFER_BYTES", 4 * 320 * 16)
+    monkeypatch.setattr(measuring, "BUFFER_BYTES", 4 * 320 * 16)
     ids, _ = _ids(60), subject.readout
     with Watch():
         run_lens(subject, ids)

@@ -84,11 +84,11 @@ class Readout:
         if self.scale != 1:
             logits = logits * self.scale
         if self.softcap is not None:
-            logits = (logits / self.softcap).tanh_().mul_(self.softcap)
+            logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
 
     def finish_(self, raw: Tensor) -> Tensor:
-        """The same, in the place of ``raw`` where that is float32 already."""
+        """The same without gradients, in the place of ``raw`` where that is float32 already."""
         logits = raw.float()
         if self.scale != 1:
             logits.mul_(self.scale)

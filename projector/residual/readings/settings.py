@@ -1,0 +1,45 @@
+"""How a tuned lens is trained: settings. Nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from projector.errors import SettingError, check_least
+from projector.settings import setting
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """How a tuned lens is trained.
+
+    Attributes:
+        n_steps: steps of Adam, whose rate falls linearly to 0.
+        tokens_per_step: about how many tokens each step reads: whole sequences, at least one.
+        sequence_length: tokens of a sequence; None for 256, or what the model takes if less.
+        learning_rate: of the first step.
+        seed: of the order in which sequences are read.
+
+    Raises:
+        SettingError: for a value that is not possible.
+    """
+
+    n_steps: int = setting(250, help="Steps of training.")
+    tokens_per_step: int = setting(1024, help="About how many tokens a step reads.")
+    sequence_length: int | None = setting(
+        None, help="Tokens of a sequence. By default 256, or what the model takes if less."
+    )
+    learning_rate: float = setting(
+        1e-3, help="Rate of the first step; it falls to 0 by the last one."
+    )
+    seed: int = setting(0, help="Of the order in which sequences are read.")
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "tokens_per_step"):
+            check_least(name, getattr(self, name), 1)
+        check_least("sequence_length", self.sequence_length, 2)
+        check_least("seed", self.seed, 0)
+        if not 0 < self.learning_rate < math.inf:
+            raise SettingError(
+                "learning_rate", self.learning_rate, "is not possible", "give more than 0"
+            )
