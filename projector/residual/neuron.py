@@ -20,11 +20,11 @@ from torch import Tensor
 
 from projector.errors import SettingError, UserError, check_least
 from projector.model.architecture.records import Mlp
-from projector.model.architecture.stream.norms import NormForm
-from projector.model.architecture.stream.readers import BlockReads
+from projector.model.architecture.stream.readers import push
+from projector.model.architecture.stream.reading import Reading
 from projector.model.architecture.weights import read_weights
 from projector.model.context import input_embedding
-from projector.residual.bigrams.alone import token_streams
+from projector.residual.circuits.vocabulary import token_embeddings, unembeddings
 from projector.residual.subject import Subject
 
 N_TOP, N_SHUFFLES = 10, 20
@@ -153,13 +153,13 @@ def neuron_weights(
     mlp = _checked(subject, layer, neuron)
     weights = read_weights(mlp)
     generator = torch.Generator().manual_seed(seed)
-    reads = subject.reads
+    reading = subject.reads[layer].mlp
+    assert reading is not None
     names = _input_names(len(weights.inputs), mlp.gate)
     favoured = []
     for name, weight in zip(names, weights.inputs, strict=True):
-        read = _fold(weight[neuron].float(), reads[layer].mlp)
-        rows = _with_shuffles(read, n_shuffles, generator)
-        favoured.append(_read_tokens(subject, name, rows, reads[layer].mlp, n_top))
+        rows = _with_shuffles(reading.fold(weight[neuron]), n_shuffles, generator)
+        favoured.append(_read_tokens(subject, name, rows, reading, n_top))
     written = _written(subject, layer, weights.output[:, neuron].float())
     rows = _with_shuffles(written, n_shuffles, generator)
     writes, reason, notes = _write_tokens(subject, layer, rows, n_top)
@@ -203,11 +203,9 @@ def _checked(subject: Subject, layer: int, neuron: int) -> Mlp:
         raise SettingError(
             "neuron", neuron, f"is not in layer {layer}", f"give 0 to {mlp.n_neurons - 1:,}"
         )
-    reason = subject.reads[layer].reason or (
-        subject.layout.blocks[layer].reason if subject.layout.blocks[layer].mlp is None else None
-    )
-    if reason is not None:
-        raise UserError(f"what neurons of layer {layer} read and write is not known: {reason}")
+    unknown = subject.reads[layer].reason
+    if unknown is not None:
+        raise UserError(f"what neurons of layer {layer} read and write is not known: {unknown}")
     return mlp
 
 
@@ -217,36 +215,19 @@ def _input_names(n_inputs: int, gate: int) -> tuple[str, ...]:
     return ("gate", "up") if gate == 0 else ("up", "gate")
 
 
-def _fold(directions: Tensor, form: NormForm | None) -> Tensor:
-    """What is read of the stream before a norm, (…, H), by what reads ``directions`` behind it."""
-    return directions if form is None else form.pull(directions)
-
-
-def _push(direction: Tensor, form: NormForm | None) -> Tensor:
-    """A direction (…, H) of the stream behind a norm, its scale taken as 1."""
-    return direction if form is None else form.apply(direction, torch.ones_like(form.weight[:1]))
-
-
-def _centred(vectors: Tensor, form: NormForm | None) -> Tensor:
+def _centred(vectors: Tensor, reading: Reading) -> Tensor:
     """What a norm lets through of vectors of the stream, (…, H): all but their mean, if any."""
-    if form is None or not form.centres:
+    if not any(form.centres for _, form in reading.norms):
         return vectors
     return vectors - vectors.mean(dim=-1, keepdim=True)
-
-
-def _through_block(direction: Tensor, reads: BlockReads) -> Tensor:
-    """A direction of the stream before a block, as it is behind it: the same, but in models whose
-    stream itself goes through the norms."""
-    return direction if reads.behind is None else _push(_push(direction, reads.mlp), reads.behind)
 
 
 def _written(subject: Subject, layer: int, output: Tensor) -> Tensor:
     """(H,) float32: what a unit of activation adds to the stream, each norm's scale taken as 1."""
     addition = subject.layout.blocks[layer].mlp
     assert addition is not None
-    for _, form in addition.norms:
-        output = _push(output, form)
-    return _push(output * addition.factor, subject.reads[layer].behind)
+    added = push(output, tuple(form for _, form in addition.norms)) * addition.factor
+    return push(added, subject.reads[layer].behind_mlp)
 
 
 def _with_shuffles(direction: Tensor, n_shuffles: int, generator: torch.Generator) -> Tensor:
@@ -261,7 +242,7 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _read_tokens(
-    subject: Subject, part: str, rows: Tensor, form: NormForm | None, n_top: int
+    subject: Subject, part: str, rows: Tensor, reading: Reading, n_top: int
 ) -> FavouredTokens:
     """Tokens by the cosine between their embedding and what is read; ``rows`` (1 + S, H)."""
     table: Any = input_embedding(subject.model)
@@ -269,8 +250,8 @@ def _read_tokens(
     directions = _unit(rows)
     found = []
     for chunk in torch.arange(n_tokens).split(_ROWS_AT_ONCE):
-        embedded = token_streams(subject, chunk).to(directions)
-        found.append((_unit(_centred(embedded, form)) @ directions.T).cpu())
+        embedded = token_embeddings(subject, chunk.tolist()).to(directions)
+        found.append((_unit(_centred(embedded, reading)) @ directions.T).cpu())
     return _favoured(subject, part, torch.cat(found), n_top)
 
 
@@ -284,16 +265,14 @@ def _write_tokens(
         return None, str(error), ()
     notes: tuple[str, ...] = ()
     for reads in subject.reads[layer + 1 :]:
-        rows = _through_block(rows, reads)
-    if readout.form is not None:
-        rows = _push(rows, readout.form)
-    elif readout.norm is not None:
+        rows = push(rows, reads.on_the_way)
+    if readout.form is None and readout.norm is not None:
         notes = ("The final norm is not linear even with its scale fixed, so it was left out.",)
     found = []
     # A table of embeddings may have rows to spare, which no token has.
     n_tokens = min(readout.n_vocabulary, len(subject.loaded.tokenizer))
     for chunk in torch.arange(n_tokens).split(_ROWS_AT_ONCE):
-        unembedded = readout.unembedding(chunk).float()
+        unembedded = unembeddings(subject, chunk.tolist())
         found.append((unembedded @ rows.to(unembedded.device).T).cpu() * readout.scale)
     values = torch.cat(found)
     return _favoured(subject, "output", values - values.mean(dim=0), n_top), None, notes
@@ -321,15 +300,14 @@ def _favoured(subject: Subject, part: str, values: Tensor, n_top: int) -> Favour
     )
 
 
-def _later_inputs(subject: Subject, layer: int) -> Iterator[tuple[int, str, BlockReads, Tensor]]:
+def _later_inputs(subject: Subject, layer: int) -> Iterator[tuple[int, str, Tensor]]:
     """Layer, input and its weights (N, H) of every MLP behind a layer."""
     for k, block in enumerate(subject.architecture.blocks[layer + 1 :], layer + 1):
-        reads = subject.reads[k]
-        if block.mlp is None or reads.reason is not None:
+        if block.mlp is None or subject.reads[k].mlp is None:
             continue
         inputs = read_weights(block.mlp).inputs
         for part, weight in zip(_input_names(len(inputs), block.mlp.gate), inputs, strict=True):
-            yield k, part, reads, weight
+            yield k, part, weight
 
 
 def _find_readers(subject: Subject, layer: int, rows: Tensor, n_top: int) -> Readers | None:
@@ -338,14 +316,15 @@ def _find_readers(subject: Subject, layer: int, rows: Tensor, n_top: int) -> Rea
     largest = torch.zeros(len(rows) - 1)
     cosines: list[Tensor] = []
     best: list[Reader] = []
-    for k, part, reads, weight in _later_inputs(subject, layer):
+    for k, part, weight in _later_inputs(subject, layer):
         for between in subject.reads[at:k]:
-            directions = _through_block(directions, between)
-        at = k
-        units = _unit(_centred(directions, reads.mlp))
+            directions = push(directions, between.on_the_way)
+        at, reads = k, subject.reads[k]
+        assert reads.mlp is not None
+        units = _unit(_centred(push(directions, reads.before_mlp), reads.mlp))
         found = torch.cat(
             [
-                (_unit(_fold(chunk.float(), reads.mlp)) @ units.to(chunk.device).T).cpu()
+                (_unit(reads.mlp.fold(chunk)) @ units.to(chunk.device).T).cpu()
                 for chunk in weight.split(_ROWS_AT_ONCE)
             ]
         )

@@ -53,7 +53,7 @@ class Subject:
     @cached_property
     def reads(self) -> tuple[BlockReads, ...]:
         """How each block's MLP reads the stream; see :func:`find_reads`."""
-        return find_reads(self.model, self.architecture)
+        return find_reads(self.model, self.architecture, self.layout)
 
     def encode(self, text: str, *, as_chat: bool = False) -> list[int]:
         """Token ids of a prompt; see :func:`projector.model.prompting.encode`."""

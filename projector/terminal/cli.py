@@ -11,6 +11,7 @@ from projector.terminal.projections import import_, info, layout, relayout
 from projector.terminal.residual.attribute import attribute
 from projector.terminal.residual.heads import heads
 from projector.terminal.residual.lens import lens
+from projector.terminal.residual.neuron import neuron
 from projector.terminal.residual.stream import stream
 from projector.terminal.residual.tune_lens import tune_lens
 from projector.terminal.searching import search
@@ -35,6 +36,7 @@ app.command()(attribute)
 app.command()(heads)
 app.command("import")(import_)
 app.command()(lens)
+app.command()(neuron)
 app.command()(stream)
 app.command("tune-lens")(tune_lens)
 

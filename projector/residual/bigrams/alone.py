@@ -15,27 +15,19 @@ if TYPE_CHECKING:
     from projector.residual.subject import Subject
 
 
-@torch.no_grad()
-def token_streams(subject: Subject, ids: Tensor) -> Tensor:
-    """The stream of single tokens before the first block, (n, H): what their embedding is there.
+def run_alone(subject: Subject, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The streams of single tokens, (n, H) each: before the first block, and behind the last one
+    with nothing written by attention.
 
     Positional embeddings that are added to the stream are left out.
 
     Args:
         ids: (n,) int64.
     """
-    return run_alone(subject, ids, attention_free=False)[0]
-
-
-def run_alone(subject: Subject, ids: Tensor, *, attention_free: bool) -> list[Tensor]:
-    """The stream of single tokens, (n, H), before the first block; and behind the last one, with
-    nothing written by attention, if that is asked for."""
     blocks = subject.architecture.blocks
-    taps = {"pre": blocks[0].taps["resid_pre"]}
-    silent = list(positions(subject))
-    if attention_free:
-        taps["post"] = blocks[-1].taps["resid_post"]
-        silent += [block.taps["attn_out"] for block in blocks if "attn_out" in block.taps]
+    taps = {"pre": blocks[0].taps["resid_pre"], "post": blocks[-1].taps["resid_post"]}
+    silent = positions(subject)
+    silent += [block.taps["attn_out"] for block in blocks if "attn_out" in block.taps]
     found: dict[str, Tensor] = {}
 
     def keep(key: str, tensor: Tensor) -> None:
@@ -49,7 +41,7 @@ def run_alone(subject: Subject, ids: Tensor, *, attention_free: bool) -> list[Te
         capture(taps, keep, then_stop=True),
     ):
         subject.model(input_ids=column, attention_mask=torch.ones_like(column))
-    return [found[key] for key in taps]
+    return found["pre"], found["post"]
 
 
 def positions(subject: Subject) -> list[Tap]:

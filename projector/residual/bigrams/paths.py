@@ -205,7 +205,7 @@ def _streams_of(subject: Subject, ids: np.ndarray, progress: Progress) -> tuple[
     progress.begin("Running the MLPs alone", len(ids), "tokens")
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     for chunk in torch.from_numpy(ids).split(_TOKENS_AT_ONCE):
-        for into, stream in zip(found, run_alone(subject, chunk, attention_free=True), strict=True):
+        for into, stream in zip(found, run_alone(subject, chunk), strict=True):
             into.append(stream)
         progress.advance(len(chunk))
     return torch.cat(found[0]), torch.cat(found[1])

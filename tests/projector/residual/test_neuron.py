@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from projector.errors import SettingError, UserError
+from projector.model.architecture.stream.reading import Reading
 from projector.model.loading import LoadedModel
-from projector.residual.bigrams.alone import token_streams
+from projector.residual.circuits.vocabulary import token_embeddings
 from projector.residual.neuron import neuron_weights
 from projector.residual.subject import Subject
 from tests.families import ENCODERS, FAMILIES, MIXTURES, N_NEURONS, N_VOCABULARY, build
@@ -28,6 +29,11 @@ def set_row(matrix: Any, row: int, values: torch.Tensor) -> None:
     (weight if matrix.input_axis == 1 else weight.T)[row] = values
 
 
+def weight_of(reading: Reading) -> torch.Tensor:
+    """The weight of the norm before an MLP; 1 where there is none."""
+    return torch.ones(()) if not reading.norms else reading.norms[0][1].weight
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_set_by_hand_are_found(family: str, tokenizer: Any) -> None:
     """A neuron reads one token and writes another, and a later neuron reads what it writes."""
@@ -35,10 +41,12 @@ def test_weights_set_by_hand_are_found(family: str, tokenizer: Any) -> None:
     first, last = subject.architecture.blocks
     assert first.mlp is not None
     assert last.mlp is not None
-    streams = token_streams(subject, torch.arange(N_VOCABULARY))
+    streams = token_embeddings(subject, range(N_VOCABULARY)).detach()
     reads, addition = subject.reads, subject.layout.blocks[0].mlp
     assert addition is not None
-    weight = torch.ones(()) if reads[0].mlp is None else reads[0].mlp.weight
+    assert reads[0].mlp is not None
+    assert reads[1].mlp is not None
+    weight = weight_of(reads[0].mlp)
     set_row(first.mlp.inputs[0], NEURON, streams[READ] / weight)
     is_causal = family not in ENCODERS
     if is_causal:
@@ -46,12 +54,11 @@ def test_weights_set_by_hand_are_found(family: str, tokenizer: Any) -> None:
         on_the_way = [subject.readout.form, *(form for _, form in addition.norms)]
         for form in on_the_way:
             wanted = wanted if form is None else wanted / form.weight
-        output = first.mlp.output.module.weight.data
+        output = first.mlp.output.module.get_parameter("weight").data
         (output if first.mlp.output.input_axis == 1 else output.T)[:, NEURON] = wanted
         for _, form in addition.norms:
             wanted = wanted * form.weight
-        later = torch.ones(()) if reads[1].mlp is None else reads[1].mlp.weight
-        set_row(last.mlp.inputs[-1], READER, wanted / later)
+        set_row(last.mlp.inputs[-1], READER, wanted / weight_of(reads[1].mlp))
 
     found = neuron_weights(subject, 0, NEURON)
     # The first input of a fused matrix is the gate, or what stands in its half.
@@ -74,6 +81,20 @@ def test_weights_set_by_hand_are_found(family: str, tokenizer: Any) -> None:
     assert strongest.cosine == pytest.approx(1, abs=1e-4)
     assert found.readers.n_beyond >= 1
     json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_in_a_post_norm_model_the_stream_goes_through_the_norms(tokenizer: Any) -> None:
+    """What is written passes the norm behind its block, and the next one's before the MLP."""
+    subject = subject_of("bert", tokenizer)
+    layers = subject.model.bert.encoder.layer
+    direction = layers[0].output.dense.weight.detach()[:, NEURON]
+    for norm in (layers[0].output.LayerNorm, layers[1].attention.output.LayerNorm):
+        direction = (direction - direction.mean()) * norm.weight.detach()
+    layers[1].intermediate.dense.weight.data[READER] = direction
+    found = neuron_weights(subject, 0, NEURON).readers
+    assert found is not None
+    assert found.strongest[0].neuron == READER
+    assert found.strongest[0].cosine == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -107,15 +128,6 @@ def test_gate_and_up_are_named_by_which_the_activation_acts_on(tokenizer: Any) -
         found = neuron_weights(subject_of(family, tokenizer), 0, 0)
         assert [table.part for table in found.reads] == names
         assert found.gated == (len(names) == 2)
-
-
-def test_positions_are_no_part_of_a_tokens_stream(tokenizer: Any) -> None:
-    subject = subject_of("gpt2", tokenizer)
-    table = subject.model.transformer.wte.weight
-    assert torch.allclose(token_streams(subject, torch.tensor([5, 9])), table[[5, 9]])
-    scaled = subject_of("gemma2", tokenizer)
-    rows = scaled.model.get_input_embeddings().weight[[5, 9]]
-    assert torch.allclose(token_streams(scaled, torch.tensor([5, 9])), rows * 24**0.5, rtol=1e-4)
 
 
 def test_equal_seeds_give_equal_controls(tokenizer: Any) -> None:

@@ -1,106 +1,104 @@
-"""How parts of a block read the stream: which norm stands before them, if any.
-
-Found from one run on six tokens, by numbers: the norm before a part is the one that gave what the
-part reads.
-"""
+"""How MLPs read the stream, and what becomes of the stream itself on its way through a block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from projector.errors import UserError
-from projector.model.architecture.records import Architecture, Block
+from projector.model.architecture.records import Architecture
 from projector.model.architecture.stream.norms import NormForm
-from projector.model.capture import Tap, capture, evaluating
-from projector.model.context import input_embedding
-
-_N_TRIAL_TOKENS = 6
+from projector.model.architecture.stream.reading import Reading, find_readings
+from projector.model.architecture.stream.records import BlockStream, StreamLayout
+from projector.model.capture import Tap
 
 
 @dataclass(frozen=True)
 class BlockReads:
-    """How a block reads its stream.
+    """How a block's MLP reads the stream, and which norms the stream itself goes through.
 
     Attributes:
-        mlp: the norm before the MLP; None where it reads the stream as it is.
-        behind: the norm that the block's output comes from, as in post-norm models: what is added
-            to the stream goes through it before the next block reads it. None where there is none.
+        mlp: from the stream between attention and MLP, or the block's input, to what the MLP reads;
+            None where ``reason`` says why.
+        before_mlp: the norms that the stream itself goes through before its MLP adds to it: none
+            but in post-norm models.
+        behind_mlp: those that it goes through after that, up to the block's output.
         reason: why it is not known how the MLP reads the stream; None where it is.
     """
 
-    mlp: NormForm | None
-    behind: NormForm | None
+    mlp: Reading | None
+    before_mlp: tuple[NormForm, ...]
+    behind_mlp: tuple[NormForm, ...]
     reason: str | None = None
 
+    @property
+    def on_the_way(self) -> tuple[NormForm, ...]:
+        """All norms that change the stream itself between the block's input and its output."""
+        return (*self.before_mlp, *self.behind_mlp)
 
-@torch.no_grad()
-def find_reads(model: nn.Module, architecture: Architecture) -> tuple[BlockReads, ...]:
-    """How each block's MLP reads the stream. Costs one forward pass over six tokens."""
-    passed: dict[tuple[nn.Module, str], Tensor] = {}
 
-    def keep(key: tuple[nn.Module, str], tensor: Tensor) -> None:
-        # A copy, for what is added in place later.
-        passed.setdefault(key, tensor.detach().clone())
+def push(direction: Tensor, forms: tuple[NormForm, ...]) -> Tensor:
+    """Directions (…, H) float32 of the stream behind norms whose scales are taken as 1."""
+    for form in forms:
+        direction = form.apply(direction, torch.ones_like(direction[..., :1]))
+    return direction
 
-    taps = {
-        (module, side): Tap(module, side)
-        for block in architecture.blocks
-        for module in _watched(block)
-        for side in ("input", "output")
+
+def find_reads(
+    model: nn.Module, architecture: Architecture, layout: StreamLayout
+) -> tuple[BlockReads, ...]:
+    """How each block's MLP reads the stream. Costs three forward passes over six tokens."""
+    blocks = {
+        layer: (block, layout.blocks[layer])
+        for layer, block in enumerate(architecture.blocks)
+        if block.mlp is not None and layout.blocks[layer].mlp is not None
     }
-    table = getattr(input_embedding(model), "weight", None)
-    if not isinstance(table, Tensor):
-        raise UserError(f"{type(model).__name__} has no token embedding")
-    ids = (torch.arange(_N_TRIAL_TOKENS, device=table.device) * 7 + 11) % table.shape[0]
-    with evaluating(model), capture(taps, keep, skip_empty=True):
-        model(input_ids=ids[None], attention_mask=torch.ones_like(ids[None]))
-    return tuple(_reads(block, architecture.n_hidden, passed) for block in architecture.blocks)
+
+    def ways(read: Mapping[int, Tap], streams: Mapping[int, Tap]) -> dict[int, Reading | str]:
+        return find_readings(model, architecture, read, streams) if read else {}
+
+    inputs = {
+        layer: Tap(block.mlp.inputs[0].module, "input")
+        for layer, (block, _) in blocks.items()
+        if block.mlp is not None
+    }
+    read = ways(inputs, {layer: _mlp_sum(stream) for layer, (_, stream) in blocks.items()})
+    turned = {layer: stream for layer, (_, stream) in blocks.items() if stream.has_mid}
+    before = ways(
+        {layer: stream.sums[1].base for layer, stream in turned.items()},
+        {layer: stream.sums[0].end for layer, stream in turned.items()},
+    )
+    behind = ways(
+        {layer: Tap(block.module, "output") for layer, (block, _) in blocks.items()},
+        {layer: stream.sums[-1].end for layer, (_, stream) in blocks.items()},
+    )
+    return tuple(
+        _reads(layout.blocks[layer], read.get(layer), before.get(layer), behind.get(layer))
+        for layer in range(len(architecture.blocks))
+    )
 
 
-def _watched(block: Block) -> Iterator[nn.Module]:
-    """Modules without parts, of which norms are some, the block, and what reads its middle."""
-    yield block.module
-    if "resid_mid" in block.taps:
-        yield block.taps["resid_mid"].module
-    yield from (m for m in block.module.modules() if not any(True for _ in m.children()))
+def _mlp_sum(stream: BlockStream) -> Tap:
+    """The stream that the MLP reads: what its sum starts from."""
+    return next(each.base for each in stream.sums if "mlp" in each.parts)
 
 
-def _reads(block: Block, n_hidden: int, passed: dict[tuple[nn.Module, str], Tensor]) -> BlockReads:
-    behind = _norm_that_gave(passed[block.module, "output"], block, n_hidden, passed)
-    if block.mlp is None:
-        return BlockReads(None, behind, "no MLP was found in its blocks")
-    read = passed[block.mlp.inputs[0].module, "input"]
-    norm = _norm_that_gave(read, block, n_hidden, passed)
-    if norm is not None:
-        return BlockReads(norm, behind)
-    streams = [passed[block.module, "input"]]
-    if "resid_mid" in block.taps:
-        tap = block.taps["resid_mid"]
-        streams.append(passed[tap.module, tap.side])
-    if any(_same(stream, read) for stream in streams):
-        return BlockReads(None, behind)
-    return BlockReads(None, behind, "what stands between the stream and its MLP is no known norm")
+def _reads(
+    stream: BlockStream,
+    read: Reading | str | None,
+    before: Reading | str | None,
+    behind: Reading | str | None,
+) -> BlockReads:
+    if read is None:
+        return BlockReads(None, (), (), stream.reason or "no MLP was found in its blocks")
+    for way in (read, before, behind):
+        if isinstance(way, str):
+            return BlockReads(None, (), (), way)
+    assert isinstance(read, Reading)
+    return BlockReads(read, _forms(before), _forms(behind))
 
 
-def _norm_that_gave(
-    tensor: Tensor, block: Block, n_hidden: int, passed: dict[tuple[nn.Module, str], Tensor]
-) -> NormForm | None:
-    """The norm of a block whose output this is."""
-    for module in block.module.modules():
-        key = (module, "output")
-        if key not in passed or module is block.module or any(True for _ in module.children()):
-            continue
-        if not _same(passed[key], tensor) or _same(passed[module, "input"], tensor):
-            continue
-        form = NormForm.of(module, n_hidden)
-        if form is not None:
-            return form
-    return None
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.numel() == b.numel() and torch.equal(a.reshape(-1), b.reshape(-1))
+def _forms(way: Reading | str | None) -> tuple[NormForm, ...]:
+    return tuple(form for _, form in way.norms) if isinstance(way, Reading) else ()

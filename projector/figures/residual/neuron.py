@@ -1,0 +1,172 @@
+"""What a neuron reads and writes, as a page and in sentences."""
+
+from __future__ import annotations
+
+import html
+
+import plotly.graph_objects as go
+
+from projector.corpus.pieces import readable
+from projector.figures.page import Section, Table, page_html
+from projector.figures.words import TEMPLATE
+from projector.residual.flow.words import number
+from projector.residual.neuron import FavouredTokens, NeuronWeights, Readers
+
+_RAISES, _LOWERS, _BAND = "#d6604d", "#4393c3", "#cbd2d9"
+# What each part's values are, and what it is called.
+_TITLES = {
+    "input": "What it reads",
+    "gate": "What its gate reads",
+    "up": "What its up-projection reads",
+    "output": "What it writes",
+}
+
+
+def neuron_page(found: NeuronWeights, model: str) -> str:
+    """The whole report as HTML."""
+    name = f"L{found.layer} N{found.neuron}"
+    sections = []
+    for tokens in found.reads:
+        text = f"{reads_words(tokens)} {control_words(tokens, found.n_shuffles)}"
+        sections.append(
+            Section(_TITLES[tokens.part], text, tokens_figure(tokens), _tokens_table(tokens))
+        )
+    if found.writes is not None:
+        text = f"{writes_words()} {control_words(found.writes, found.n_shuffles)}"
+        sections.append(
+            Section(
+                _TITLES["output"], text, tokens_figure(found.writes), _tokens_table(found.writes)
+            )
+        )
+    else:
+        sections.append(Section(_TITLES["output"], f"Not told: {found.writes_reason}"))
+    if found.readers is not None:
+        readers = found.readers
+        sections.append(
+            Section(
+                "Who reads it",
+                readers_words(readers, found.n_shuffles),
+                readers_figure(readers),
+                _readers_table(readers),
+            )
+        )
+    lead = [
+        f"Neuron {found.neuron} of layer {found.layer}, one of {found.n_neurons:,}, by its weights "
+        f"alone: no text was run. {gated_words(found)}",
+        *found.notes,
+    ]
+    return page_html(f"{name} of {model}", "\n\n".join(lead), sections)
+
+
+def gated_words(found: NeuronWeights) -> str:
+    """What a neuron's inputs make of it."""
+    if not found.gated:
+        return "Its activation is a function of one input."
+    return (
+        "It is gated: its activation is a function of the gate's input times the up-projection's. "
+        "So the gate tells when it fires, and the sign of the up-projection's input its sign."
+    )
+
+
+def reads_words(tokens: FavouredTokens) -> str:
+    """What a value of an input is."""
+    return (
+        "Cosine of each token's embedding and the direction that the input reads, the weight of "
+        "the norm before the MLP folded in."
+    )
+
+
+def writes_words() -> str:
+    """What a value of the output is."""
+    return (
+        "What one unit of its activation adds to each token's logit, less the mean over all "
+        "tokens, if all later layers let it pass; the final norm's scale is taken as 1."
+    )
+
+
+def control_words(tokens: FavouredTokens, n_shuffles: int) -> str:
+    """How the values compare with those of shuffled weights."""
+    return (
+        f"With the same weights in a random order the largest of any token is "
+        f"±{tokens.shuffled_mean:.2f} on average, and ±{tokens.shuffled_most:.2f} at most in "
+        f"{n_shuffles} orders: {_beyond(tokens.n_beyond, tokens.n_tokens, 'token')}."
+    )
+
+
+def readers_words(readers: Readers, n_shuffles: int) -> str:
+    """Which later neurons read what is written, and how that compares with chance."""
+    return (
+        "Cosine of the direction that the neuron writes and the direction that each input of each "
+        "later neuron reads, norms folded in. With what is written in a random order the largest "
+        f"of any input is ±{readers.shuffled_mean:.2f} on average, and "
+        f"±{readers.shuffled_most:.2f} at most in {n_shuffles} orders: "
+        f"{_beyond(readers.n_beyond, readers.n_inputs, 'input')}."
+    )
+
+
+def _beyond(n: int, n_all: int, noun: str) -> str:
+    if not n:
+        return f"none of the {n_all:,} {noun}s is beyond that, so none stands out"
+    is_one = n == 1
+    return f"{n:,} of the {n_all:,} {noun}s {'is' if is_one else 'are'} beyond that"
+
+
+def _bars(names: list[str], values: list[float], bound: float, title: str) -> go.Figure:
+    """Bars, the first at the top, over the range that shuffled weights reach."""
+    figure = go.Figure(
+        go.Bar(
+            x=values,
+            y=list(range(len(values))),
+            orientation="h",
+            marker={"color": [_RAISES if value > 0 else _LOWERS for value in values]},
+            customdata=names,
+            hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
+        )
+    )
+    figure.add_vrect(x0=-bound, x1=bound, fillcolor=_BAND, opacity=0.5, line_width=0, layer="below")
+    figure.update_layout(
+        template=TEMPLATE,
+        height=90 + 20 * len(values),
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        xaxis={"title": f"{title}; grey: what shuffled weights reach"},
+        yaxis={
+            "tickvals": list(range(len(names))),
+            "ticktext": names,
+            "autorange": "reversed",
+            "automargin": True,
+        },
+        showlegend=False,
+    )
+    return figure
+
+
+def tokens_figure(tokens: FavouredTokens) -> go.Figure:
+    """The tokens that are favoured most, and below them those that are favoured least."""
+    shown = [*tokens.most, *reversed(tokens.least)]
+    names = [html.escape(readable(each.text), quote=False) for each in shown]
+    title = "logits for one unit of activation" if tokens.part == "output" else "cosine"
+    return _bars(names, [each.value for each in shown], tokens.shuffled_most, title)
+
+
+def readers_figure(readers: Readers) -> go.Figure:
+    """The later inputs that read what is written."""
+    shown = readers.strongest
+    names = [f"L{each.layer} N{each.neuron} {each.part}" for each in shown]
+    return _bars(names, [each.cosine for each in shown], readers.shuffled_most, "cosine")
+
+
+def _tokens_table(tokens: FavouredTokens) -> Table:
+    pairs = zip(tokens.most, tokens.least, strict=True)
+    rows = tuple(
+        (readable(high.text), number(high.value), readable(low.text), number(low.value))
+        for high, low in pairs
+    )
+    return Table(("most", "", "least", ""), rows)
+
+
+def _readers_table(readers: Readers) -> Table:
+    rows = tuple(
+        (f"L{each.layer} N{each.neuron}", each.part, number(each.cosine))
+        for each in readers.strongest
+    )
+    return Table(("neuron", "input", "cosine"), rows)
