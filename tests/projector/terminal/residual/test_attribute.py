@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import projector
 from projector.terminal.cli import app
 
 PROMPT = "kalo miten raso"
@@ -90,3 +91,9 @@ def test_a_prompt_that_is_empty_or_too_long(model: Path, prompt: str) -> None:
 def test_an_encoder_is_refused(checkpoint: Callable[[str], Path]) -> None:
     result = invoke(checkpoint("bert"), "--prompt", PROMPT)
     assert "encoder" in error_of(result)
+
+
+def test_python_gives_the_same(model: Path) -> None:
+    value = read(invoke(model, "--prompt", PROMPT, "--token", "#40", "--json"))
+    found = projector.attribute(str(model), PROMPT, token="#40")
+    assert json.loads(json.dumps(found.as_dict())) == value
