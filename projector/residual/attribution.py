@@ -77,65 +77,75 @@ def attribute(
             close to the model's own logit.
     """
     subject = Subject.of(model)
-    readout = subject.readout
     check_least("n_neurons", n_neurons, 0)
-    ids = subject.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+    ids = subject.ids_of(prompt)
     at = find_position(len(ids), position)
     wanted = None if token is None else find_token(subject, token)
     other = None if against is None else find_token(subject, against, setting="against")
-    if subject.layout.closes_per_block:
+    readout, layout = subject.readout, subject.layout
+    if layout.closes_per_block:
         raise UserError(
             f"the stream of {type(subject.model).__name__} is no running sum, so its logits can't "
-            f"be attributed to parts: {subject.layout.reason}"
+            f"be attributed to parts: {layout.reason}"
         )
     run = _run(subject, ids, at)
     check_additivity(run.check)
-    logits, stream = run.logits, run.stream
     if wanted is None:
-        wanted = int(logits.argmax())
+        wanted = int(run.logits.argmax())
     if wanted == other:
         raise SettingError(
             "against", against, "is the attributed token itself", "give another token"
         )
-    reading = Reading.of(subject, stream, wanted, other)
+    reading = Reading.of(subject, run.stream, wanted, other)
     parts = _parts(run, reading)
-    raw = readout.raw(stream.to(subject.model.dtype))[0].float().cpu() * readout.scale
-    parts += _readout_parts(reading, raw, logits, readout)
-    neurons, left_out = _neurons(run, reading, n_neurons)
-    logit = reading.own(logits)
+    raw = readout.raw(run.stream.to(subject.model.dtype))[0].float().cpu() * readout.scale
+    parts += _readout_parts(reading, raw, run.logits, readout)
+    found = _result(subject, ids, at, run, reading, parts, _neurons(run, reading, n_neurons))
+    check_closure(found)
+    return found
+
+
+def _result(
+    subject: Subject,
+    ids: list[int],
+    at: int,
+    run: _Run,
+    reading: Reading,
+    parts: list[AttributedPart],
+    neurons: tuple[list[AttributedPart], str | None],
+) -> Attribution:
+    logit = reading.own(run.logits)
     total, size = sum(p.value for p in parts), sum(abs(p.value) for p in parts)
     pieces = subject.pieces()
-    probabilities = logits.softmax(dim=0)
-    shares, likeliest = probabilities.topk(min(_N_TOP, len(logits)))
-    is_short = subject.model.dtype != torch.float32
-    found = Attribution(
+    probabilities = run.logits.softmax(dim=0)
+    shares, likeliest = probabilities.topk(min(_N_TOP, len(probabilities)))
+    is_wide = subject.model.dtype in (torch.float32, torch.float64)
+    return Attribution(
         model=subject.loaded.identifier,
         ids=tuple(ids),
         texts=tuple(pieces.texts(ids)),
         position=at,
-        token=wanted,
-        token_text=pieces.text(wanted),
-        against=other,
-        against_text=None if other is None else pieces.text(other),
+        token=reading.token,
+        token_text=pieces.text(reading.token),
+        against=reading.against,
+        against_text=None if reading.against is None else pieces.text(reading.against),
         logit=logit,
-        probability=float(probabilities[wanted]),
+        probability=float(probabilities[reading.token]),
         top=tuple(
             (pieces.text(i), i, float(share))
             for i, share in zip(likeliest.tolist(), shares.tolist(), strict=True)
         ),
         parts=tuple(parts),
-        neurons=tuple(neurons),
-        neurons_left_out=left_out,
+        neurons=tuple(neurons[0]),
+        neurons_left_out=neurons[1],
         steps=_steps(parts),
-        scale=readout.scale,
-        softcap=readout.softcap,
+        scale=subject.readout.scale,
+        softcap=subject.readout.softcap,
         n_controls=reading.n_controls,
         additivity_error=run.check.additivity_error,
         closure_error=abs(total - logit) / size if size else abs(logit),
-        closure_bound=SHORT_CLOSURE_BOUND if is_short else CLOSURE_BOUND,
+        closure_bound=CLOSURE_BOUND if is_wide else SHORT_CLOSURE_BOUND,
     )
-    check_closure(found)
-    return found
 
 
 def check_closure(found: Attribution) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from projector.corpus.pieces import Pieces
+from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.attention import HeadWeights, find_attentions
 from projector.model.architecture.stream.patterns import PatternTaps, find_patterns
 from projector.model.architecture.stream.readers import find_reads
 from projector.model.architecture.stream.readout import Readout, find_readout
 from projector.model.architecture.stream.writers import find_stream
+from projector.model.context import input_embedding, longest_sequence
 from projector.model.loading import LoadedModel, input_device, load_model
 from projector.model.prompting import encode
 
@@ -59,6 +63,29 @@ class Subject:
         """Token ids of a prompt; see :func:`projector.model.prompting.encode`."""
         return encode(self.loaded, text, is_causal=self.architecture.is_causal, as_chat=as_chat)
 
+    def ids_of(self, prompt: str | Sequence[int]) -> list[int]:
+        """Token ids of a prompt that is a text, or ids as the model takes them.
+
+        Raises:
+            UserError: if there are none, more than the model takes, or one that it does not have.
+        """
+        if isinstance(prompt, str):
+            return self.encode(prompt)
+        ids = [int(i) for i in prompt]
+        most, table = longest_sequence(self.model), input_embedding(self.model)
+        if not ids:
+            raise UserError("the prompt is empty: give at least one token")
+        if most is not None and len(ids) > most:
+            raise UserError(
+                f"the prompt has {len(ids):,} tokens, and the model takes {most:,}: shorten it"
+            )
+        n_tokens = len(table.weight) if isinstance(table, nn.Embedding) else max(ids) + 1
+        if wrong := [i for i in ids if not 0 <= i < n_tokens]:
+            raise UserError(
+                f"the prompt has a token of id {wrong[0]}, and the model's are 0 to {n_tokens - 1}"
+            )
+        return ids
+
     def inputs(self, ids: list[int]) -> dict[str, torch.Tensor]:
         """What the model takes for one sequence: ids and mask, (1, T) each, on its device."""
         tensor = torch.tensor([ids], device=input_device(self.loaded.model))
@@ -76,4 +103,8 @@ class Subject:
 
     def pieces(self, ids: list[int] | None = None) -> Pieces:
         """The text of tokens; of the whole vocabulary where none are named."""
-        return Pieces.of_tokenizer(self.loaded.tokenizer, ids)
+        return self._all_pieces if ids is None else Pieces.of_tokenizer(self.loaded.tokenizer, ids)
+
+    @cached_property
+    def _all_pieces(self) -> Pieces:
+        return Pieces.of_tokenizer(self.loaded.tokenizer)

@@ -317,3 +317,9 @@ def test_as_json(llama: Subject) -> None:
     assert {"name", "layer", "value", "kind", "head", "neuron"} <= set(value["parts"][0])
     assert value["closure_error"] == found.closure_error
     assert sum(abs(part["share"]) for part in value["parts"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ids", [[], [0, 320], [0, -1], [5] * 65])
+def test_ids_that_the_model_cannot_take(ids: list[int], llama: Subject) -> None:
+    with pytest.raises(UserError):
+        attribute(llama, ids)
