@@ -31,8 +31,19 @@ _LIGHT_SCALE = ("#0b4a8f", "#3f8fd6", "#a9cdea", "#fafafa", "#f0c7a0", "#dd7a2c"
 _DARK_SCALE = ("#9bd0ff", "#3f8fd6", "#1c4a75", "#17191d", "#6e3a12", "#dd7a2c", "#ffc999")
 # Pixels of a sign of a group's name, and rows, as a share of all, between two names.
 _SIGN_WIDTH, _LEAST_APART = 6, 0.035
+# Above a picture, at its left.
+_COLOR_BAR = {
+    "orientation": "h",
+    "thickness": 12,
+    "len": 260,
+    "lenmode": "pixels",
+    "x": 0.0,
+    "xanchor": "left",
+    "y": 1.0,
+    "yanchor": "bottom",
+}
 # Of an axis of tokens, and of one token's name there.
-_MOST_TICKS, _MOST_TICK = 32, 10
+_MOST_TICKS, _MOST_TICK = 28, 10
 
 
 def heatmap_figure(
@@ -120,15 +131,7 @@ def heatmap_figure(
 def _color_bar(limit: float) -> dict[str, Any]:
     """Above the picture; numbers with a minus, not a hyphen."""
     values = [-limit, -limit / 2, 0.0, limit / 2, limit]
-    return {
-        "orientation": "h",
-        "thickness": 12,
-        "len": 260,
-        "lenmode": "pixels",
-        "x": 0.0,
-        "xanchor": "left",
-        "y": 1.0,
-        "yanchor": "bottom",
+    return _COLOR_BAR | {
         "tickvals": values,
         "ticktext": [number(value) if value else "ρ = 0" for value in values],
     }
@@ -195,20 +198,24 @@ def pattern_figure(
             zmin=0,
             zmax=1,
             colorscale=scale,
-            colorbar={"thickness": 12, "tickformat": ".0%", "outlinewidth": 0},
+            colorbar=_COLOR_BAR | {"tickvals": [0, 0.5, 1], "ticktext": ["0 %", "50 %", "100 %"]},
             hovertemplate="%{y}<br>takes %{z:.1%}<br>from %{x}<extra></extra>",
         )
     )
-    n, step = len(names), max(1, -(-len(names) // _MOST_TICKS))
-    axis = {
-        "type": "category",
-        "tickmode": "array",
-        "tickvals": names[::step],
-        "ticktext": [html.escape(_tick(text), quote=False) for text in tokens[::step]],
-        "range": [-0.5, n - 0.5],
-        "showgrid": False,
-        "tickfont": {"size": 11},
-    }
+    n = len(names)
+
+    def axis(most_ticks: int) -> dict[str, Any]:
+        step = max(1, -(-n // most_ticks))
+        return {
+            "type": "category",
+            "tickmode": "array",
+            "tickvals": names[::step],
+            "ticktext": [html.escape(_tick(text), quote=False) for text in tokens[::step]],
+            "range": [-0.5, n - 0.5],
+            "showgrid": False,
+            "tickfont": {"size": 11},
+        }
+
     figure.add_shape(
         type="rect",
         x0=-0.5,
@@ -219,9 +226,9 @@ def pattern_figure(
     )
     figure.update_layout(
         height=460,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        xaxis={**axis, "title": "from", "tickangle": -60},
-        yaxis={**axis, "title": "token", "range": [n - 0.5, -0.5]},
+        margin={"l": 10, "r": 10, "t": 60, "b": 10},
+        xaxis=axis(_MOST_TICKS // 2) | {"title": {"text": "from", "standoff": 4}, "tickangle": -90},
+        yaxis=axis(_MOST_TICKS) | {"title": "token", "range": [n - 0.5, -0.5]},
         dragmode="zoom",
         uirevision=f"pattern {n}",
     )

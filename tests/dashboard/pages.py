@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 
 FAMILIES = (DECODER, GPT2, ENCODER)
-PAGES = ("overview", "map", "neuron", "prompt", "lens", "heatmap", "poles", "pruning")
+PAGES = ("overview", "map", "neuron", "prompt", "lens", "heads", "heatmap", "poles", "pruning")
 SCRIPT = "<script>alert(1)</script>"
 NEURON = 3
 # With as few neurons as these models have, the usual settings find no pole.
@@ -58,3 +58,21 @@ def ask(at: AppTest, text: str, *, n_new: int = 4, other: str | None = None) -> 
 def tokens_of(at: AppTest) -> list[dict[str, Any]]:
     (found,) = maps_of(at)
     return list(found["tokens"])
+
+
+def parts_of(at: AppTest, name: str) -> list[dict[str, Any]]:
+    """What was sent to the page's own tables and bars: those that hold ``name``."""
+    sent = [
+        json.loads(each.proto.bytes) for each in at.get("bidi_component") if each.proto.bytes
+    ]
+    return [each for each in sent if name in each]
+
+
+def grid_of(at: AppTest) -> dict[str, Any]:
+    (found,) = parts_of(at, "cells")
+    return found
+
+
+def cell(grid: dict[str, Any], row: int, column: int) -> list[str]:
+    """Text, background and tip."""
+    return [grid["words"][k] for k in grid["cells"][row][column]]

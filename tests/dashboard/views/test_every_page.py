@@ -61,6 +61,7 @@ def test_pages_are_told_apart_by_their_titles(open_page: Open) -> None:
         "neuron": "L1 attn out N7",
         "prompt": "What a prompt activates",
         "lens": "How a prediction forms",
+        "heads": "What attention heads do",
         "heatmap": "Correlations in layer 1: attention output",
         "poles": "Poles in layer 1: attention output",
         "pruning": "What pruning costs",

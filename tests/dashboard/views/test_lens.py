@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from streamlit.testing.v1 import AppTest
 
 from dashboard.frame.residual import lensing
 from dashboard.guest import Guest
@@ -17,27 +14,10 @@ from dashboard.prompts import Prompt, read_prompt, store
 from dashboard.state.store import stored_prompts
 from projector.corpus.pieces import readable
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2, Open
-from tests.dashboard.pages import SCRIPT, ask, errors, link
+from tests.dashboard.pages import SCRIPT, ask, cell, errors, grid_of, link, parts_of
 
 Guests = Callable[[str], Guest]
 PROMPT = Prompt("kalo mi tenra so", 3)
-N_LAYERS = 3
-
-
-def parts_of(at: AppTest, name: str) -> list[dict[str, Any]]:
-    """What was sent to the page's own tables and bars: those that hold ``name``."""
-    sent = [json.loads(each.proto.bytes) for each in at.get("bidi_component")]
-    return [each for each in sent if name in each]
-
-
-def grid_of(at: AppTest) -> dict[str, Any]:
-    (found,) = parts_of(at, "cells")
-    return found
-
-
-def cell(grid: dict[str, Any], row: int, column: int) -> list[str]:
-    """Text, background and tip."""
-    return [grid["words"][k] for k in grid["cells"][row][column]]
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""What a head joins by its weights alone: tokens that it moves, and tokens that it attends to."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.drawing.text import joined_list, number
+from dashboard.frame.residual.places import head_name
+from dashboard.frame.residual.stopping import Begin, unless_stopped
+from dashboard.residual.joined import Joined, Pairs, read_pairs
+from dashboard.state import session
+from dashboard.state.loading import kept
+from dashboard.state.scene import Scene
+
+_OV_HELP = (
+    "The head reads the token's embedding alone: where it attends to the token at the left, it "
+    "raises the logits of those at the right (W_U W_OV W_E, norms folded)."
+)
+_QK_HELP = (
+    "The head reads tokens' embeddings alone: at the token at the left it attends most to those at "
+    "the right (W_E W_QK W_E, norms folded). Scores are above the mean over all tokens."
+)
+
+
+def show_pairs(scene: Scene, head: int) -> None:
+    """Draw the pairs of tokens of a head of the chosen layer."""
+    name = head_name(scene.layer, head)
+    st.subheader(
+        f"{name} by its weights",
+        help="What the head would join if each token's embedding were all that it reads. For later "
+        "layers that is one path among many.",
+    )
+    if not scene.projection.facts.model.is_causal:
+        st.caption("This model is an encoder: it has no logits that a head could raise.")
+        return
+    found = _pairs(scene, head)
+    if found is None:
+        return
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("**OV: reads → raises**", help=_OV_HELP)
+        _show(found.ov)
+    with right:
+        st.markdown("**QK: at → attends to**", help=_QK_HELP)
+        _show(found.qk)
+        left_out = ", ".join(found.left_out)
+        if left_out:
+            st.caption(session.plain(f"What the weights alone leave out: {left_out}."))
+    # Control tokens, which are left out, are few.
+    if found.n_tokens < 0.9 * found.n_vocabulary:
+        st.caption(
+            f"The first {found.n_tokens:,} tokens of {found.n_vocabulary:,} were tried: these are "
+            "the most frequent ones, and all would take long."
+        )
+
+
+def _pairs(scene: Scene, head: int) -> Joined | None:
+    key = ("pairs of a head", scene.model_name, scene.sha256, scene.layer, head)
+
+    def find(begin: Begin) -> Joined:
+        def make() -> Joined:
+            with begin(), scene.model() as guest:
+                return read_pairs(guest.subject, scene.layer, head)
+
+        return kept(key, make)
+
+    return unless_stopped("pairs", key, "Find its pairs", find)
+
+
+def _show(pairs: Pairs) -> None:
+    st.html(joined_list([(row.token, row.to) for row in pairs.rows]))
+    highest = max((score for row in pairs.rows for _, score in row.to), default=0.0)
+    st.caption(
+        f"Highest score {number(highest, '.3g')}; with the head's coordinates turned at random "
+        f"{number(pairs.control, '.3g')}. Standard deviation of all pairs {number(pairs.spread)}."
+    )

@@ -1,0 +1,199 @@
+"""All heads of a model with their scores: kept as JSON, and drawn as a table of cells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dashboard.drawing import palette
+from dashboard.drawing.grids import Cell, CellGrid
+from dashboard.drawing.text import number, tints
+from projector.errors import UserError
+from projector.residual.heads.kinds import KINDS
+
+# Of what is kept on disk: raised when other scores are computed.
+VERSION = 1
+KIND = "kind"
+# What the page may colour by, and its words.
+COLORS = {KIND: "Kind", **{kind.name: kind.title.capitalize() for kind in KINDS}}
+# Of a kind's colour behind a cell's text.
+_STRENGTH = "88"
+_SHORT = {"previous_token": "previous", "duplicate_token": "duplicate"}
+_COLUMN_WIDTH = 98
+
+
+@dataclass(frozen=True)
+class HeadTable:
+    """What the page shows of all heads.
+
+    Attributes:
+        rows: one a head; see :class:`projector.residual.heads.kinds.HeadRow`, as JSON holds it.
+        kinds: of each kind, how many heads are of it, how many would be by chance, and more.
+        reasons: why something is missing, for people.
+        left_out: of each layer by its number, what shapes attention besides W_QK.
+        n_random: random heads that each head is compared with.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    kinds: Mapping[str, Mapping[str, Any]]
+    reasons: tuple[str, ...] = ()
+    left_out: Mapping[str, tuple[str, ...]] | None = None
+    n_random: int = 0
+
+    @classmethod
+    def of_dict(cls, found: Mapping[str, Any]) -> HeadTable:
+        """From what :meth:`projector.residual.heads.kinds.Heads.as_dict` gives."""
+        return cls(
+            rows=tuple(found["rows"]),
+            kinds=found["kinds"],
+            reasons=tuple(found["reasons"]),
+            left_out={str(k): tuple(v) for k, v in found["left_out_of_qk"].items()},
+            n_random=int(found["n_random"]),
+        )
+
+    @classmethod
+    def without_scores(cls, n_heads: Sequence[int], reason: str) -> HeadTable:
+        """Heads of which nothing is known but that they are there.
+
+        Args:
+            n_heads: of each layer.
+        """
+        rows = tuple(
+            {"layer": layer, "head": head, "kv_group": None, "kinds": []}
+            for layer, n in enumerate(n_heads)
+            for head in range(n)
+        )
+        return cls(rows, {}, (reason,))
+
+    @property
+    def layers(self) -> list[int]:
+        """Those that have heads, ascending."""
+        return sorted({row["layer"] for row in self.rows})
+
+    def row(self, layer: int, head: int) -> Mapping[str, Any] | None:
+        """Of one head; None where there is no such head."""
+        found = (row for row in self.rows if (row["layer"], row["head"]) == (layer, head))
+        return next(found, None)
+
+
+def heads_text(found: Mapping[str, Any]) -> str:
+    """What is kept on disk of :meth:`projector.residual.heads.kinds.Heads.as_dict`."""
+    return json.dumps({"version": VERSION, "heads": found}, allow_nan=False)
+
+
+def read_heads(text: str) -> HeadTable | None:
+    """What :func:`heads_text` gave; None if it can't be read or is of another version."""
+    try:
+        values = json.loads(text)
+        if values["version"] != VERSION:
+            return None
+        table = HeadTable.of_dict(values["heads"])
+        head_grid(table, KIND, None)
+        return table
+    except (ValueError, KeyError, TypeError, AttributeError, UserError):
+        return None
+
+
+def kind_color(place: int, *, dark: bool = False) -> str:
+    """The background of heads of a kind, ``#rrggbbaa``, by its place among all kinds."""
+    return palette.hex_of(palette.groups(dark=dark), place + 1) + _STRENGTH
+
+
+def own_kind(row: Mapping[str, Any]) -> int | None:
+    """The kind that a head is coloured as, by its place: of several, that of the highest score."""
+    places = [k for k, kind in enumerate(KINDS) if kind.name in row["kinds"]]
+    return max(places, key=lambda k: row[KINDS[k].name], default=None)
+
+
+def head_grid(
+    table: HeadTable, color: str, selected: tuple[int, int] | None, *, dark: bool = False
+) -> CellGrid:
+    """A row a layer, the last one on top, and a column a head.
+
+    Args:
+        color: a name of :data:`COLORS`.
+        selected: layer and head.
+    """
+    layers = table.layers[::-1]
+    if not layers:
+        raise UserError("no layer of this model has attention whose heads are known")
+    n_columns = 1 + max(row["head"] for row in table.rows)
+    cells = []
+    for layer in layers:
+        rows = [table.row(layer, head) for head in range(n_columns)]
+        cells.append([Cell("") if row is None else _cell(table, row, color, dark) for row in rows])
+    place = (None, None) if selected is None else (_index(layers, selected[0]), selected[1])
+    return CellGrid(
+        rows=[f"layer {layer}" for layer in layers],
+        columns=[f"H{head}" for head in range(n_columns)],
+        cells=cells,
+        selected=place if place[0] is not None else (None, None),
+        label="All attention heads",
+        column_width=_COLUMN_WIDTH,
+        most_height=420,
+    )
+
+
+def layer_of(table: HeadTable, row: int) -> int:
+    """The layer that a row of :func:`head_grid` stands for."""
+    return table.layers[::-1][row]
+
+
+def _index(layers: Sequence[int], layer: int) -> int | None:
+    return layers.index(layer) if layer in layers else None
+
+
+def _cell(table: HeadTable, row: Mapping[str, Any], color: str, dark: bool) -> Cell:
+    tip = _tip(table, row)
+    if color != KIND:
+        value = row.get(color)
+        if value is None:
+            return Cell("–", "", tip)
+        return Cell(number(value, ".2f"), tints(np.array([value]))[0], tip)
+    place = own_kind(row)
+    if place is None:
+        return Cell("", "", tip)
+    name = KINDS[place].name
+    text = _SHORT.get(name, name)
+    more = len(row["kinds"]) - 1
+    return Cell(text + (f" +{more}" if more else ""), kind_color(place, dark=dark), tip)
+
+
+def _tip(table: HeadTable, row: Mapping[str, Any]) -> str:
+    name = f"L{row['layer']} H{row['head']}"
+    group = row["kv_group"]
+    lines = [name if group is None else f"{name}, key-value group {group}"]
+    titles = [kind.title for kind in KINDS if kind.name in row["kinds"]]
+    if titles:
+        lines.append("is of the kind: " + ", ".join(titles))
+    for kind in KINDS:
+        value = row.get(kind.name)
+        if value is not None:
+            lines.append(f"{kind.title}\t{score_words(row, kind.name)}")
+    return "\n".join(lines)
+
+
+def score_words(row: Mapping[str, Any], name: str) -> str:
+    """A score with its percentile, such as ``0.62, above 100 % of random heads``."""
+    value, share = row.get(name), row.get(f"{name}_percentile")
+    if value is None:
+        return "–"
+    words = number(value, ".2f")
+    return words if share is None else f"{words}, above {number(share, '.0f')} % of random"
+
+
+def found_words(table: HeadTable) -> str:
+    """How many heads of each kind there are, beside what chance gives, in one sentence."""
+    parts = []
+    for kind in KINDS:
+        found = table.kinds.get(kind.name)
+        if found is None:
+            continue
+        by_chance = found["n_expected_by_chance"]
+        chance = "" if by_chance is None else f" (by chance {number(by_chance, '.1f')})"
+        parts.append(f"{kind.title} {found['n_found']:,}{chance}")
+    return "; ".join(parts)

@@ -1,0 +1,96 @@
+"""Tokens that a head joins by its weights alone, as they are shown."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from projector.corpus.pieces import Pieces, readable
+from projector.residual.circuits.pairs import TopPairs
+from projector.residual.circuits.weights import find_circuits, find_pairs
+from projector.residual.subject import Subject
+
+N_PAIRS, N_TO = 8, 4
+# Products that finding the pairs of one head may take: some seconds on a laptop.
+_MOST_PRODUCTS = 2 * 10**11
+
+
+@dataclass(frozen=True)
+class Row:
+    """One token, and those that a circuit joins it to, each with its score."""
+
+    token: str
+    to: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The strongest pairs of one circuit.
+
+    Attributes:
+        spread: standard deviation of the scores of all pairs.
+        control: the greatest score where the head's coordinates are turned at random.
+    """
+
+    rows: tuple[Row, ...]
+    spread: float
+    control: float
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a head joins by its weights.
+
+    Attributes:
+        ov: source token → tokens whose logits rise.
+        qk: query token → tokens that are attended to.
+        n_tokens: how many tokens of the vocabulary's ``n_vocabulary`` were tried, the first ones.
+        left_out: what else shapes attention, which the weights alone leave out.
+    """
+
+    ov: Pairs
+    qk: Pairs
+    n_tokens: int
+    n_vocabulary: int
+    left_out: tuple[str, ...]
+
+
+def read_pairs(subject: Subject, layer: int, head: int) -> Joined:
+    """The pairs of one head; see :func:`projector.residual.circuits.weights.find_pairs`.
+
+    Raises:
+        UserError: if the heads of the layer can't be taken apart, or the model has no causal head.
+    """
+    circuits = find_circuits(subject, [layer]).layer(layer)
+    most = math.isqrt(_MOST_PRODUCTS // (8 * circuits.ov.rank))
+    (found,) = find_pairs(subject, circuits, [head], most_tokens=most, n_pairs=N_PAIRS, n_to=N_TO)
+    ids = {
+        int(i)
+        for pairs in (found.ov, found.qk)
+        for ends in (pairs.from_ids, pairs.to_ids)
+        for i in ends.flatten().tolist()
+    }
+    pieces = subject.pieces(sorted(ids))
+    return Joined(
+        ov=_shown(found.ov, pieces),
+        qk=_shown(found.qk, pieces),
+        n_tokens=found.n_tokens,
+        n_vocabulary=found.n_vocabulary,
+        left_out=found.left_out,
+    )
+
+
+def _shown(found: TopPairs, pieces: Pieces) -> Pairs:
+    def text(token: int) -> str:
+        return readable(pieces.text(token))
+
+    rows = tuple(
+        Row(
+            text(source),
+            tuple((text(i), score) for i, score in zip(targets, scores, strict=True)),
+        )
+        for source, targets, scores in zip(
+            found.from_ids.tolist(), found.to_ids.tolist(), found.scores.tolist(), strict=True
+        )
+    )
+    return Pairs(rows, found.spread, found.control)
