@@ -62,9 +62,7 @@ def tokens_of(at: AppTest) -> list[dict[str, Any]]:
 
 def parts_of(at: AppTest, name: str) -> list[dict[str, Any]]:
     """What was sent to the page's own tables and bars: those that hold ``name``."""
-    sent = [
-        json.loads(each.proto.bytes) for each in at.get("bidi_component") if each.proto.bytes
-    ]
+    sent = [json.loads(each.proto.bytes) for each in at.get("bidi_component") if each.proto.bytes]
     return [each for each in sent if name in each]
 
 
