@@ -111,11 +111,8 @@ def allowed_error(dtype: torch.dtype) -> float:
 
 def relative_error(off: Tensor, stream: Tensor) -> Tensor:
     """The largest over tokens of ‖off‖ / ‖stream‖; (T, H) float32 each; a scalar."""
-    return _relative(off, torch.linalg.vector_norm(stream, dim=-1))
-
-
-def _relative(off: Tensor, sizes: Tensor) -> Tensor:
-    return (torch.linalg.vector_norm(off, dim=-1) / sizes.clamp_min(_TINY)).max()
+    size = torch.linalg.vector_norm(off, dim=-1)
+    return (size / torch.linalg.vector_norm(stream, dim=-1).clamp_min(_TINY)).max()
 
 
 def _or_infinity(error: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from projector.model.architecture.blocks import Parts
 from projector.model.architecture.mlps import Mixture, find_mixture, find_mlp
@@ -137,13 +137,15 @@ def describe_block(parts: Parts, trial: Trial) -> Block:
 def _find_middle(parts: Parts, trial: Trial) -> nn.Module | None:
     """The module that reads the stream between attention and MLP, before any norm of it.
 
-    What attention adds to the stream is what its output projection gives, or a norm of that, times
-    one factor. A norm need not have a weight, so any module may be the one that reads the stream.
+    What attention adds to the stream is what its output projection gives, or a norm of that. A norm
+    need not have a weight, so any module may be the one that reads the stream.
     """
     if parts.attention_output is None:
         return None
     attention = parts.attention_output.module
     start = parts.stream.detach().float().reshape(-1, parts.stream.shape[-1])
+    # What the model's own type rounds off a sum: of a wide stream, more than attention adds to it.
+    rounding = torch.finfo(parts.stream.dtype).eps
     within = set(parts.module.modules())
     order = [m for m in trial.inputs if m in within]
     later = order[order.index(attention) + 1 :]
@@ -155,29 +157,11 @@ def _find_middle(parts: Parts, trial: Trial) -> nn.Module | None:
         tensor = tensor.float().reshape(start.shape)
         for term in added:
             term = term.detach().float().reshape(start.shape)
-            if _is_sum(tensor, start, term, torch.finfo(parts.stream.dtype).eps):
+            expected = start + term
+            tolerance = 1e-2 * term.abs().max() + 1e-2 * term.abs() + rounding * expected.abs()
+            # The stream itself, read beside attention, may be within the tolerance.
+            if bool(((tensor - expected).abs() <= tolerance).all()) and not tensor.equal(start):
                 return module
         if is_norm(module) and trial.inputs[module] is trial.outputs[attention]:
             added.append(trial.outputs[module])
     return None
-
-
-def _is_sum(tensor: Tensor, start: Tensor, term: Tensor, rounding: float) -> bool:
-    """Whether a tensor is ``start`` and ``term`` times a factor, such as Granite's.
-
-    Args:
-        rounding: what the model's own type rounds off a sum: of a wide stream, it is more than
-            attention adds to it.
-    """
-    # The stream itself, read beside attention, may be within the tolerance.
-    if tensor.equal(start):
-        return False
-    change = tensor - start
-    factor = float((change * term).sum() / (term * term).sum().clamp_min(1e-30))
-    # A factor next to none would make a sum of whatever differs little from the stream.
-    for scaled in (term, factor * term) if abs(factor) > 0.01 else (term,):
-        expected = start + scaled
-        tolerance = 1e-2 * scaled.abs().max() + 1e-2 * scaled.abs() + rounding * expected.abs()
-        if bool(((tensor - expected).abs() <= tolerance).all()):
-            return True
-    return False

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from projector.errors import UserError
 from projector.model.architecture.records import Matrix
-from projector.model.architecture.weights import resident
 from projector.model.capture import Tap, capture
 from projector.model.context import input_embedding
 
@@ -119,13 +118,11 @@ def is_norm(module: nn.Module) -> bool:
 def describe_matrix(module: nn.Module, trial: Trial) -> Matrix:
     """A module that :func:`is_matrix` knows, and which axis of its weight runs over inputs."""
     x, y = trial.inputs[module].detach(), trial.outputs[module].detach()
-    weight = getattr(module, "weight")  # noqa: B009
+    weight, bias = getattr(module, "weight"), getattr(module, "bias", None)  # noqa: B009
     input_axis = 1 if weight.shape == (y.shape[-1], x.shape[-1]) else 0
     if weight.shape[0] == weight.shape[1]:
         # The shape of a square matrix does not tell which axis is which; what it computes does. It
         # is run again: the model may have changed in place what it gave in the trial.
-        with resident(module):
-            weight, bias = getattr(module, "weight"), getattr(module, "bias", None)  # noqa: B009
         shift = 0 if bias is None else bias
         with torch.no_grad():
             y = module(x)

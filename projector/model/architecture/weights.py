@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from projector.model.architecture.records import Matrix, Mlp
-
-
-@contextmanager
-def resident(module: nn.Module) -> Iterator[None]:
-    """A module's own weights can be read while open, also where Accelerate keeps them elsewhere.
-
-    What is read of them stays after it; the module's own go back to where they were.
-    """
-    if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):
-        from accelerate.utils import align_module_device
-
-        with align_module_device(module):
-            yield
-    else:
-        yield
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,12 @@ def compose(later: Sequence[Factors], earlier: Sequence[Factors]) -> Tensor:
 
 
 def compose_heads(
-    qk: Sequence[Factors], ov: Sequence[Factors], *, n_random: int = 256, seed: int = 0
+    qk: Sequence[Factors],
+    ov: Sequence[Factors],
+    *,
+    layers: Sequence[int] | None = None,
+    n_random: int = 256,
+    seed: int = 0,
 ) -> Compositions:
     """Composition of every head with every head of an earlier layer, through Q, K and V.
 
@@ -129,10 +134,14 @@ def compose_heads(
 
     Args:
         qk, ov: one stack of heads a layer, on the stream's width; W_QK has queries on the left.
+        layers: the number of each; counted from 0 by default.
         n_random: how many random pairs each null draws. They are the same for all pairs, but for
             the singular values.
     """
-    names = torch.tensor([(n, head) for n, each in enumerate(ov) for head in range(len(each))])
+    numbers = range(len(ov)) if layers is None else layers
+    names = torch.tensor(
+        [(n, head) for n, each in zip(numbers, ov, strict=True) for head in range(len(each))]
+    )
     is_pair = names[:, None, 0] > names[None, :, 0]
     later, earlier = is_pair.nonzero().T
     if not len(later):

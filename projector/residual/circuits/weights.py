@@ -132,7 +132,8 @@ class HeadPairs:
         layer, head: which.
         ov: source token → tokens whose logits rise.
         qk: query token → tokens that are attended to.
-        n_tokens: how many tokens were tried, on either side, of ``n_vocabulary``; the first ones.
+        n_tokens: how many tokens were tried, on either side; the first ones.
+        n_vocabulary: how many there are, control tokens left out.
         left_out: what else shapes attention.
     """
 
@@ -168,7 +169,8 @@ def find_pairs(
     Raises:
         UserError: if the model has no causal head.
     """
-    ids = token_ids(subject, most_tokens)
+    known = token_ids(subject)
+    ids = known[:most_tokens]
     read = circuits.reading.scaled(token_embeddings(subject, ids))
     rows = unembeddings(subject, ids)
     found = []
@@ -182,7 +184,7 @@ def find_pairs(
                 ov=ov.with_ids(ids),
                 qk=qk.with_ids(ids),
                 n_tokens=len(ids),
-                n_vocabulary=subject.readout.n_vocabulary,
+                n_vocabulary=len(known),
                 left_out=circuits.left_out,
             )
         )

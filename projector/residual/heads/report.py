@@ -36,7 +36,7 @@ class HeadsReport:
         compositions: how strongly each head reads each earlier one, by the weights; None where that
             can't be computed.
         pairs: tokens that the shown heads join most strongly, by the weights.
-        texts: the text of tokens that ``pairs`` name.
+        texts: the text of tokens that ``pairs`` and ``virtual`` name.
         prompt: what the shown heads attend to on the prompt; None without one.
         virtual: the strongest paths through two heads to a logit of the prompt; None without one.
         reasons: for what is missing, why.
@@ -179,7 +179,7 @@ def heads(
         shown=shown,
         compositions=compositions,
         pairs=pairs,
-        texts=_texts(subject, pairs),
+        texts=_texts(subject, pairs, virtual),
         prompt=patterns,
         virtual=virtual,
         reasons=tuple(dict.fromkeys(reasons)),
@@ -213,7 +213,12 @@ def _compose(circuits: Circuits, seed: int) -> Compositions | None:
     layers = circuits.layers
     if len(layers) < 2:
         return None
-    return compose_heads([each.qk for each in layers], [each.ov for each in layers], seed=seed)
+    return compose_heads(
+        [each.qk for each in layers],
+        [each.ov for each in layers],
+        layers=[each.layer for each in layers],
+        seed=seed,
+    )
 
 
 def _pairs(
@@ -227,7 +232,9 @@ def _pairs(
     return tuple(found)
 
 
-def _texts(subject: Subject, pairs: Sequence[HeadPairs]) -> Pieces | None:
+def _texts(
+    subject: Subject, pairs: Sequence[HeadPairs], virtual: VirtualHeads | None
+) -> Pieces | None:
     if subject.loaded.tokenizer is None:
         return None
     named = {
@@ -236,4 +243,7 @@ def _texts(subject: Subject, pairs: Sequence[HeadPairs]) -> Pieces | None:
         for found in (each.ov, each.qk)
         for token in (*found.from_ids.flatten().tolist(), *found.to_ids.flatten().tolist())
     }
+    if virtual is not None:
+        goal = virtual.inputs.goal
+        named |= {goal.token} if goal.against is None else {goal.token, goal.against}
     return subject.pieces(sorted(named))

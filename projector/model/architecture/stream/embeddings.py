@@ -74,30 +74,26 @@ def _lookups(
 
     A table narrower than the stream is followed by a matrix that widens it, which stands for it.
     """
-
-    def given(module: nn.Module) -> Tensor | None:
-        return trial.copies.get((module, "output"))
-
-    lookups = []
-    for module in before:
-        output = given(module)
-        if output is None or not output.is_floating_point():
-            continue
-        if not trial.copies[module, "input"].is_floating_point():
-            lookups.append(module)
-    # A module around others also takes whole numbers: only the innermost look something up.
-    inner = [m for m in lookups if not any(o is not m and o in set(m.modules()) for o in lookups)]
-    table = input_embedding(model)
     found: list[nn.Module] = []
-    for module in sorted(inner, key=lambda m: m is not table):
-        own = trial.copies[module, "output"]
-        if own.shape[-1] != width:
-            wider = (m for m in before if is_matrix(m) and _same(trial.copies[m, "input"], own))
+    for module in before:
+        read, given = trial.copies[module, "input"], trial.copies.get((module, "output"))
+        if read.is_floating_point() or given is None or not given.is_floating_point():
+            continue
+        if given.shape[-1] != width:
+            wider = (
+                m
+                for m in before
+                if is_matrix(m)
+                and trial.copies[m, "output"].shape[-1] == width
+                and _same(trial.copies[m, "input"], given)
+            )
             module = next(wider, module)
-        output = given(module)
-        if output is not None and output.shape[-1] == width:
+        if trial.copies[module, "output"].shape[-1] == width:
             found.append(module)
-    return found
+    # A module around others also takes whole numbers: only the innermost look something up.
+    inner = [m for m in found if not any(o is not m and o in set(m.modules()) for o in found)]
+    table = input_embedding(model)
+    return sorted(inner, key=lambda m: m is not table and not is_matrix(m))
 
 
 def spread(tensor: Tensor, n_rows: int) -> Tensor:

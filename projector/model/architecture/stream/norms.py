@@ -8,8 +8,6 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from projector.model.architecture.weights import resident
-
 # A token whose vector is all zeros has no scale: whatever it is multiplied by stays zero.
 _TINY = 1e-30
 _TOLERANCE = 1e-3
@@ -40,21 +38,14 @@ class NormForm:
         The module is run on a few vectors: zeros give the bias, ones tell whether it centres, and
         ±1 give the weight. What is found must give what the module gives on random vectors.
         """
-        with resident(module):
-            parameters = list(chain(module.named_parameters(), module.named_buffers()))
-            if any(tensor.ndim > 1 or tensor.is_meta for _, tensor in parameters):
-                return None
-            return cls._probed(module, dict(parameters), width)
-
-    @classmethod
-    def _probed(
-        cls, module: nn.Module, parameters: dict[str, Tensor], width: int
-    ) -> NormForm | None:
-        device = next((tensor.device for tensor in parameters.values()), torch.device("cpu"))
+        parameters = list(chain(module.named_parameters(), module.named_buffers()))
+        if any(tensor.ndim > 1 or tensor.is_meta for _, tensor in parameters):
+            return None
+        device = parameters[0][1].device if parameters else torch.device("cpu")
         # In float32, whatever the model's type: bfloat16 would round the weights found here.
         wide = {
             name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in parameters.items()
+            for name, tensor in parameters
         }
         generator = torch.Generator().manual_seed(0)
         signs = torch.ones(width)

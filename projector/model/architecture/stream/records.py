@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from projector.model.architecture.records import Matrix
 from projector.model.architecture.stream.norms import NormForm
-from projector.model.architecture.weights import resident
 from projector.model.capture import Tap
 
 __all__ = [
@@ -114,16 +113,13 @@ class Addition:
         """
         if self.matrix is None:
             raise ValueError("no single matrix writes this to the stream")
-        with resident(self.matrix.module):
-            weight = self.matrix.module.get_parameter("weight").detach().float()
+        weight: Tensor = self.matrix.module.get_parameter("weight").detach().float()
         return weight if self.matrix.input_axis == 1 else weight.T
 
     def bias(self) -> Tensor | None:
         """The output projection's bias, (H,); None where it has none."""
-        if self.matrix is None or not isinstance(getattr(self.matrix.module, "bias", None), Tensor):
-            return None
-        with resident(self.matrix.module):
-            return self.matrix.module.get_parameter("bias").detach()
+        bias = None if self.matrix is None else getattr(self.matrix.module, "bias", None)
+        return bias.detach() if isinstance(bias, Tensor) else None
 
 
 @dataclass(frozen=True)
