@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from projector.errors import UserError
 from projector.model.architecture.records import Architecture, Matrix
+from projector.model.architecture.stream.attention_logits import describe_logits
 from projector.model.architecture.stream.patterns import PatternTaps, find_patterns
 from projector.model.architecture.stream.probing import Probe, record_attention
 from projector.model.capture import Tap
@@ -94,6 +95,7 @@ class HeadWeights:
         v_rows: (G, d_v) outputs that are values.
         output: the output projection; it reads the heads one after the other.
         group: for each head, which keys and values it uses.
+        scale: what q kᵀ is multiplied by, 1/√d in most models; None where that was not found.
         left_out: what else shapes the attention logits, which q kᵀ from the weights alone leaves
             out; each a name, such as "rotary position embedding".
         input: where x passes.
@@ -105,6 +107,7 @@ class HeadWeights:
     v_rows: Rows
     output: Matrix
     group: tuple[int, ...]
+    scale: float | None
     left_out: tuple[str, ...]
     input: Tap
 
@@ -221,6 +224,7 @@ def _find_heads(layer: int, probe: Probe) -> HeadWeights:
         raise UserError(
             f"its queries have {q_index.shape[1]} numbers a head, and its keys {k_index.shape[1]}"
         )
+    form = describe_logits(probe, (q_matrix, q_index), (k_matrix, k_index), group)
     weights = HeadWeights(
         layer=layer,
         q_rows=Rows(probe.matrices[q_matrix], q_index),
@@ -228,7 +232,8 @@ def _find_heads(layer: int, probe: Probe) -> HeadWeights:
         v_rows=Rows(probe.matrices[value_of], torch.tensor(sets)),
         output=probe.output,
         group=group,
-        left_out=(),
+        scale=form.scale,
+        left_out=form.left_out,
         input=Tap(probe.matrices[value_of].module, "input"),
     )
     probe.check_values(weights.v_rows.matrix.module, weights.v_rows.index, group)

@@ -28,8 +28,6 @@ from projector.model.architecture.trial import (
 from projector.model.capture import Call, Tap, capture, evaluating, watch_calls
 
 _N_SEQUENCES, _N_TOKENS = 2, 7
-# Queries and keys of about this size give patterns that are neither flat nor all on one token.
-_SIZE = 0.7
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,8 @@ class Probe:
             where the model can be told positions, with several that all stand at position 0
             (``still``).
         like: for each call, an example of the first tensor given: shape, dtype and device count.
+        size: of queries and keys, about: with random ones of this size, patterns are neither flat
+            nor all on one token.
     """
 
     tap: PatternTap
@@ -79,6 +79,7 @@ class Probe:
     calls: dict[str, Call]
     like: dict[str, Tensor]
     model: nn.Module
+    size: float = 0.7
 
     def run_single(self) -> Run:
         """With one token, and random weights."""
@@ -88,17 +89,17 @@ class Probe:
         """With several tokens, and random weights."""
         return self.run("several")
 
-    def run(self, kind: str, *, size: float = _SIZE, own_weights: bool = False) -> Run:
+    def run(self, kind: str, *, size: float | None = None, own_weights: bool = False) -> Run:
         """Call the module with a random input.
 
         Args:
-            size: what queries, keys and values are in size, about.
+            size: what queries, keys and values are in size, about; :attr:`size` by default.
             own_weights: keep the model's weights, where else matrices have random ones.
         """
         generator = torch.Generator().manual_seed(0)
         like = self.like[kind]
         first = torch.randn(like.shape, generator=generator).to(like).requires_grad_(True)
-        weights = {} if own_weights else self._random_weights(generator, size)
+        weights = {} if own_weights else self._random_weights(generator, size or self.size)
         args, kwargs = self.calls[kind].filled(first)
         within = {
             m: Tap(m, "output") for m in self.tap.module.modules() if m is not self.tap.module
