@@ -127,9 +127,11 @@ STREAMS: dict[str, Callable[[], Any]] = {
             **_SPECIAL,
         )
     ),
-    "stablelm": lambda: hf.StableLmForCausalLM(hf.StableLmConfig(**_LLAMA_LIKE)),
+    "stablelm": lambda: hf.StableLmForCausalLM(
+        hf.StableLmConfig(**_LLAMA_LIKE, partial_rotary_factor=0.67)
+    ),
     "stablelm_parallel": lambda: hf.StableLmForCausalLM(
-        hf.StableLmConfig(**_LLAMA_LIKE, use_parallel_residual=True)
+        hf.StableLmConfig(**_LLAMA_LIKE, partial_rotary_factor=0.67, use_parallel_residual=True)
     ),
     "phi": lambda: hf.PhiForCausalLM(hf.PhiConfig(**_LLAMA_LIKE, partial_rotary_factor=0.67)),
     "glm4": lambda: hf.Glm4ForCausalLM(hf.Glm4Config(**_LLAMA_LIKE, head_dim=8)),

@@ -20,8 +20,8 @@ UNKNOWN = "something that was not recognised"
 # Patterns hold no more of a logit than this, and what is this small of the largest is noise.
 _LEAST_SHARE = 1e-25
 _TOLERANCE = 1e-3
-# Logits this large show a cap.
-_LARGE = 25.0
+# Queries and keys of this size give logits that no cap changes, and logits this large show one.
+_SMALL, _LARGE = 0.2, 25.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def describe_logits(
     """
     places = _Places(q, k, group)
     names: list[str] = []
-    run = probe.run_several()
+    run = probe.run("several", size=_SMALL)
     dots, is_normed = places.dots(run)
     if is_normed:
         names.append(QK_NORM)
@@ -82,15 +82,15 @@ def describe_logits(
         names += [ALIBI] if by_distance else []
     if scale is None and "still" in probe.calls:
         kind = "still"
-        run = probe.run(kind)
+        run = probe.run(kind, size=_SMALL)
         dots, _ = places.dots(run)
         scale = _fit(run.pattern, dots, by_distance=False)
         names += [] if scale is None else [ROTARY]
     if scale is None:
         names.append(UNKNOWN)
-    elif not is_normed and run.pattern.dtype != torch.float16:
+    elif not is_normed:
         growth = (_LARGE / (scale * dots.float().std().clamp(min=1e-6))).sqrt()
-        large = probe.run(kind, size=probe.size * float(growth))
+        large = probe.run(kind, size=_SMALL * float(growth))
         if _fit(large.pattern, places.dots(large)[0], by_distance=by_distance) is None:
             names.append(SOFTCAP)
     modules = (probe.matrices[number].module for number, _ in (q, k))
@@ -144,7 +144,6 @@ def _fit(pattern: Tensor, dots: Tensor, *, by_distance: bool) -> float | None:
     Args:
         by_distance: let each head have a bias for each position of distance too.
     """
-    precision = torch.finfo(pattern.dtype).eps
     pattern, dots = pattern.detach().double(), dots.detach().double()
     allowed = pattern > _LEAST_SHARE
     n_tokens = pattern.shape[-1]
@@ -163,7 +162,6 @@ def _fit(pattern: Tensor, dots: Tensor, *, by_distance: bool) -> float | None:
     solution = torch.linalg.lstsq(design.cpu(), logs.cpu()[..., None]).solution
     left = (logs.cpu()[..., None] - design.cpu() @ solution).norm()
     scales = solution[:, 0, 0]
-    tolerance = max(_TOLERANCE, 8 * precision)
-    agree = (scales - scales.mean()).abs().max() <= 10 * tolerance * scales.mean().abs()
-    fits = left <= tolerance * logs.norm()
+    agree = (scales - scales.mean()).abs().max() <= 10 * _TOLERANCE * scales.mean().abs()
+    fits = left <= _TOLERANCE * logs.norm()
     return float(scales.mean()) if bool(agree) and bool(fits) else None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from projector.errors import UserError
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.trial import one_line
-from projector.model.capture import Call, evaluating, watch_calls
+from projector.model.capture import Call, Tap, collect, evaluating, watch_calls
 from projector.model.context import input_embedding
 
 # Neither is likely to be a count of heads, and they differ.
@@ -99,13 +99,40 @@ def find_patterns(model: nn.Module, architecture: Architecture) -> PatternTaps:
     """Which module of each block gives its attention pattern, found from a run on a few tokens.
 
     It is the innermost module whose output holds a tensor (B, A, T, T) of which every row is a
-    distribution. Costs one or two forward passes over 21 tokens.
+    distribution. A block that computes otherwise with plain attention than with the model's own
+    has none. Costs three or four forward passes over 21 tokens.
     """
-    quiet = _find(model, architecture, {})
-    if any(isinstance(tap, PatternTap) for tap in quiet):
-        return PatternTaps(tuple(quiet), needs_asking=False)
-    asked = _find(model, architecture, {"output_attentions": True})
-    return PatternTaps(tuple(asked), needs_asking=True)
+    needs_asking = False
+    found = _find(model, architecture, {})
+    if not any(isinstance(tap, PatternTap) for tap in found):
+        needs_asking, found = True, _find(model, architecture, {"output_attentions": True})
+    for layer, error in _differences(model, architecture).items():
+        if isinstance(found[layer], PatternTap):
+            found[layer] = (
+                f"{type(model).__name__} computes otherwise when its attention is computed step by "
+                f"step, by {error:.1%}, so the pattern would not be its own"
+            )
+    return PatternTaps(tuple(found), needs_asking)
+
+
+def _differences(model: nn.Module, architecture: Architecture) -> dict[int, float]:
+    """The blocks that give something else with plain attention than with the model's own, and how
+    far off they are."""
+    inputs = trial_inputs(model, _N_SEQUENCES, _N_TOKENS)
+    taps = {n: Tap(block.module, "output") for n, block in enumerate(architecture.blocks)}
+    with evaluating(model):
+        own = collect(model, taps, inputs)
+        with eager_attention(model):
+            plain = collect(model, taps, inputs)
+    errors = {
+        layer: float((plain[layer].float() - each.float()).norm() / each.float().norm())
+        for layer, each in own.items()
+    }
+    return {
+        layer: error
+        for layer, error in errors.items()
+        if error > max(1e-3, 16 * torch.finfo(own[layer].dtype).eps)
+    }
 
 
 def _find(

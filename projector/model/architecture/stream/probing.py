@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,7 +90,7 @@ class Probe:
         return self.run("several")
 
     def run(self, kind: str, *, size: float | None = None, own_weights: bool = False) -> Run:
-        """Call the module with a random input.
+        """Call the module with a random input, in float32 whatever the model's type is.
 
         Args:
             size: what queries, keys and values are in size, about; :attr:`size` by default.
@@ -98,9 +98,11 @@ class Probe:
         """
         generator = torch.Generator().manual_seed(0)
         like = self.like[kind]
-        first = torch.randn(like.shape, generator=generator).to(like).requires_grad_(True)
-        weights = {} if own_weights else self._random_weights(generator, size or self.size)
-        args, kwargs = self.calls[kind].filled(first)
+        first = torch.randn(like.shape, generator=generator).to(like.device).requires_grad_(True)
+        weights = _wide(dict(_tensors(self.tap.module)))
+        if not own_weights:
+            weights |= self._random_weights(generator, size or self.size)
+        args, kwargs = _wide(self.calls[kind].filled(first))
         within = {
             m: Tap(m, "output") for m in self.tap.module.modules() if m is not self.tap.module
         }
@@ -128,7 +130,7 @@ class Probe:
             for name, parameter in each.module.named_parameters(recurse=False):
                 scale = size / each.n_inputs**0.5 if parameter.ndim > 1 else size / 4
                 values = torch.randn(parameter.shape, generator=generator) * scale
-                weights[f"{names[each.module]}.{name}"] = values.to(parameter)
+                weights[f"{names[each.module]}.{name}"] = values.to(parameter.device)
         return weights
 
     def check_values(self, module: nn.Module, index: Tensor, group: Sequence[int]) -> None:
@@ -144,11 +146,28 @@ class Probe:
         v = run.outputs[number].detach().float()[..., index[list(group)].to(run.z.device)]
         expected = torch.einsum("bats,bsad->btad", run.pattern.detach().float(), v).flatten(2)
         error = (run.z.detach().float() - expected).norm() / expected.norm().clamp(min=1e-30)
-        if not float(error) < 1e-4 + 8 * torch.finfo(run.z.dtype).eps:
+        if not float(error) < 1e-4:
             raise UserError(
                 f"patterns times values differ from what its output projection reads by "
                 f"{float(error):.1%}"
             )
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _wide(value: Any) -> Any:
+    """Floating point tensors in float32, however they are nested."""
+    if isinstance(value, Tensor):
+        is_number = value.is_floating_point() and value.dtype != torch.float64
+        return value.float() if is_number else value
+    if isinstance(value, dict):
+        return {name: _wide(each) for name, each in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_wide(each) for each in value)
+    return value
 
 
 def record_attention(

@@ -9,9 +9,17 @@ import torch
 
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.attention import HeadWeights, find_attentions
+from projector.model.architecture.stream.attention_logits import (
+    ALIBI,
+    BIASES,
+    QK_NORM,
+    ROTARY,
+    SOFTCAP,
+    UNKNOWN,
+)
 from projector.model.architecture.stream.patterns import trial_inputs, watch_patterns
 from projector.model.capture import Tap, collect
-from tests.families import FAMILIES, build
+from tests.families import FAMILIES, MIXTURES, STREAMS, build
 
 
 def _heads(model: Any) -> tuple[Any, dict[int, HeadWeights]]:
@@ -22,7 +30,57 @@ def _heads(model: Any) -> tuple[Any, dict[int, HeadWeights]]:
     return architecture, weights
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Falcon with ALiBi has no patterns: see test_patterns.py.
+EVERY_FAMILY = sorted({*FAMILIES, *MIXTURES, *STREAMS} - {"falcon_in_turn"})
+# What shapes attention besides W_QK, by what each family's authors say of it; rotary positions and
+# no biases elsewhere.
+LEFT_OUT = {
+    "qwen2": {ROTARY, BIASES},
+    "qwen2_moe": {ROTARY, BIASES},
+    "qwen3": {ROTARY, QK_NORM},
+    "gemma2": {ROTARY, SOFTCAP},
+    "gemma2_capped": {ROTARY, SOFTCAP},
+    "gemma3": {ROTARY, QK_NORM},
+    "olmo2": {ROTARY, QK_NORM},
+    "gpt2": {BIASES},
+    "gpt_neox": {ROTARY, BIASES},
+    "opt": {BIASES},
+    "opt_350m": {BIASES},
+    "bloom": {ALIBI, BIASES},
+    "phi": {ROTARY, BIASES},
+    "glm4": {ROTARY, BIASES},
+    "bert": {BIASES},
+    "roberta": {BIASES},
+}
+# Logits are divided by something else than √d: the setting of the config that says so.
+SCALES = {"granite": lambda config: config.attention_multiplier}
+SCALES |= dict.fromkeys(
+    ("gemma2", "gemma2_capped", "gemma3"), lambda config: config.query_pre_attn_scalar**-0.5
+)
+
+
+@pytest.mark.parametrize("family", EVERY_FAMILY)
+def test_what_a_weights_only_circuit_leaves_out_is_named(family: str) -> None:
+    model = build(family)
+    _, weights = _heads(model)
+    scale_of = SCALES.get(family, lambda _: weights[0].q.shape[1] ** -0.5)
+    for each in weights.values():
+        assert set(each.left_out) == LEFT_OUT.get(family, {ROTARY})
+        assert each.scale == pytest.approx(scale_of(model.config), rel=1e-3)
+
+
+def test_attention_that_is_not_understood_is_said_to_be() -> None:
+    """Where queries are stretched on their way, q kᵀ does not give the pattern."""
+    model = build("llama")
+    model.model.rotary_emb.register_forward_hook(
+        lambda module, args, given: (given[0] * torch.arange(1, 7), given[1])
+    )
+    _, weights = _heads(model)
+    assert UNKNOWN in weights[0].left_out
+    assert weights[0].scale is None
+
+
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_patterns_and_weights_give_the_attention_output(family: str) -> None:
     """(A ⊗ W_O W_V) x, summed over heads, and biases, is what attention gives."""
     model = build(family)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.patterns import (
     eager_attention,
@@ -14,7 +15,7 @@ from projector.model.architecture.stream.patterns import (
     trial_inputs,
     watch_patterns,
 )
-from tests.families import ENCODERS, FAMILIES, N_LAYERS, build
+from tests.families import ENCODERS, FAMILIES, MIXTURES, N_LAYERS, STREAMS, build
 
 
 def _own_patterns(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -23,7 +24,7 @@ def _own_patterns(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Te
     return attentions
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted({*FAMILIES, *MIXTURES, *STREAMS} - {"falcon_in_turn"}))
 def test_patterns_are_those_the_model_gives(family: str) -> None:
     model = build(family)
     architecture = find_architecture(model)
@@ -73,3 +74,13 @@ def test_the_models_own_attention_is_set_back_after_an_error(family: str) -> Non
         watch_patterns(model, architecture, trial_inputs(model, 1, 5), fail, taps=taps)
     assert model.config._attn_implementation == before == "sdpa"
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
+
+
+def test_a_model_that_computes_otherwise_with_plain_attention_has_no_pattern() -> None:
+    """Falcon with ALiBi adds its bias twice where attention is computed step by step."""
+    model = build("falcon_in_turn")
+    architecture = find_architecture(model)
+    taps = find_patterns(model, architecture)
+    assert all(isinstance(tap, str) for tap in taps.blocks)
+    with pytest.raises(UserError):
+        watch_patterns(model, architecture, trial_inputs(model, 1, 5), lambda n, p: None)
