@@ -237,4 +237,8 @@ def _probe(
         run.z.float().sum(), [trial.outputs[m] for m in reading], allow_unused=True
     )
     matrices = [m for m, gradient in zip(reading, feeds, strict=True) if gradient is not None]
+    for module in matrices:
+        # As the model itself calls it: the probe computes in float32.
+        weight = module.get_parameter("weight")
+        trial.inputs[module] = trial.inputs[module].to(weight.dtype)
     return replace(probe, matrices=tuple(describe_matrix(m, trial) for m in matrices))

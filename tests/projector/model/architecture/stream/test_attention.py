@@ -143,3 +143,16 @@ def test_weights_of_zero_change_nothing_of_what_is_found() -> None:
     for name in ("q_rows", "k_rows", "v_rows"):
         assert getattr(found, name).index.equal(getattr(expected, name).index)
         assert getattr(found, name).matrix.name == getattr(expected, name).matrix.name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox", "bloom", "olmo2", "falcon"])
+def test_lower_types_change_nothing_of_what_is_found(family: str, dtype: torch.dtype) -> None:
+    _, wide = _heads(build(family))
+    _, narrow = _heads(build(family).to(dtype))
+    for layer, each in narrow.items():
+        assert each.q.dtype == dtype
+        assert each.group == wide[layer].group
+        assert each.left_out == wide[layer].left_out
+        for name in ("q_rows", "k_rows", "v_rows"):
+            assert getattr(each, name).index.equal(getattr(wide[layer], name).index)
