@@ -10,10 +10,12 @@ from torch import Tensor
 from projector.model.architecture.stream.readout import Readout
 from projector.residual.readings.records import finite
 
-# Of positions × vocabulary, at once. Three arrays of this size exist at a time, four where the
-# model computes in half precision.
+# Of positions × vocabulary, at once: as many as the head multiplies fast. Two arrays of this size
+# exist at a time, three where the model computes in half precision.
 BUFFER_BYTES = 32 * 2**20
 _LEAST_AT_ONCE = 16
+# Numbers that passes over the vocabulary go through at once: as many as a cache holds.
+_CACHED = 2**18
 _BLOCK = 64
 
 
@@ -37,44 +39,62 @@ class Chunk:
 class Reader:
     """Reads streams of c positions beside the model's own prediction there.
 
-    Holds three arrays (c, V): the final distribution, one lens' logits, and room to work.
+    Holds two arrays (c, V): the final distribution, and one lens' logits.
     """
 
     def __init__(self, readout: Readout, final: Tensor, target: Tensor, n_top: int) -> None:
+        """
+        Args:
+            final: (c, H), the last block's output.
+            target: (c,) int64, the tokens that come next; negative where none does.
+            n_top: how many of the highest tokens are told.
+        """
         self._readout, self._n_top = readout, n_top
         self._target = target.clamp(min=0)[:, None]
         logits = self._logits(final)
         self.final_probabilities = torch.empty_like(logits)
-        self._work = torch.empty_like(logits)
-        self.final = self._measure(logits, is_final=True)
+        self._final_entropy: Tensor | None = None
+        n_rows = max(torch.get_num_threads(), _CACHED // logits.shape[1])
+        self._work = torch.empty_like(logits[:n_rows])
+        self.final = self._measure(logits)
+        self._final_entropy = self.final.entropy
 
     def read(self, stream: Tensor) -> Chunk:
         """What the lens says of a stream (c, H)."""
-        return self._measure(self._logits(stream), is_final=False)
+        return self._measure(self._logits(stream))
 
     def _logits(self, stream: Tensor) -> Tensor:
         return self._readout.finish_(self._readout.raw(stream))
 
-    def _measure(self, logits: Tensor, *, is_final: bool) -> Chunk:
-        """Each line but the first few passes over (c, V) once."""
+    def _measure(self, logits: Tensor) -> Chunk:
+        n = len(self._work)
+        parts = [
+            self._measure_rows(logits[start : start + n], slice(start, start + n))
+            for start in range(0, len(logits), n)
+        ]
+        fields = zip(*(vars(part).values() for part in parts), strict=True)
+        return Chunk(*map(torch.cat, fields))
+
+    def _measure_rows(self, logits: Tensor, rows: slice) -> Chunk:
+        """Each line but the first few passes over the vocabulary once."""
+        work, final = self._work[: len(logits)], self.final_probabilities[rows]
+        is_final = self._final_entropy is None
         highest, top_ids = find_highest(logits, self._n_top)
         # Near 0, sums over the vocabulary lose less.
         logits.sub_(highest[:, :1])
-        target = logits.gather(1, self._target)
-        shares = self.final_probabilities if is_final else self._work
-        torch.softmax(logits, dim=-1, out=shares)
+        target = logits.gather(1, self._target[rows])
+        shares = torch.softmax(logits, dim=-1, out=final if is_final else work)
         top_probabilities = shares.gather(1, top_ids)
         log_sum = -top_probabilities[:, 0].log()
-        entropy = log_sum - torch.linalg.vecdot(shares, logits)
-        if is_final:
-            self._final_entropy, kl = entropy, torch.zeros_like(entropy)
+        entropy = log_sum - torch.mul(shares, logits, out=work).sum(dim=-1)
+        if self._final_entropy is None:
+            kl = torch.zeros_like(entropy)
         else:
-            cross = log_sum - torch.linalg.vecdot(self.final_probabilities, logits)
+            cross = log_sum - torch.mul(final, logits, out=work).sum(dim=-1)
             # Rounding alone can make it negative.
-            kl = (cross - self._final_entropy).clamp_(min=0)
+            kl = (cross - self._final_entropy[rows]).clamp_(min=0)
         probability = (target[:, 0] - log_sum).exp()
-        torch.gt(logits, target, out=self._work)
-        rank = self._work.sum(dim=-1).long() + 1
+        rank = torch.gt(logits, target, out=work).sum(dim=-1).long() + 1
         return Chunk(top_ids, top_probabilities, entropy, probability, rank, kl)
 
 
