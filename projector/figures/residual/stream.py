@@ -19,6 +19,7 @@ from projector.residual.flow.words import PATHS, number
 _GREY, _BLUE, _ORANGE, _GREEN, _BAND = "#52606d", "#2166ac", "#b35806", "#1b7837", "#cbd2d9"
 _HEIGHT = 380
 _MOST_TOKENS = 512
+_Row = tuple[str | int | float | None, ...]
 
 
 def stream_page(found: Stream) -> str:
@@ -85,7 +86,11 @@ def _layout(figure: go.Figure, y: str, **more: object) -> go.Figure:
         template=TEMPLATE,
         height=_HEIGHT,
         margin={"l": 10, "r": 10, "t": 30, "b": 10},
-        xaxis={"title": "layer", "dtick": max(1, len(figure.data[0].x) // 16)},
+        xaxis={
+            "title": "layer",
+            "dtick": max(1, len(figure.data[0].x) // 16),
+            "range": [-0.5, len(figure.data[0].x) - 0.5],
+        },
         yaxis={"title": y},
         legend={"orientation": "h", "y": 1.1},
     )
@@ -177,7 +182,8 @@ def successive_figure(flow: Flow) -> go.Figure:
             line = {"color": colour, "dash": dash}
             ends = [names[0], names[-1]]
             figure.add_scatter(x=ends, y=[y, y], name=name, mode="lines", line=line)
-    return _layout(figure, "cosine", xaxis={"title": "layers", "type": "category"})
+    xaxis = {"title": "layers", "type": "category", "range": None}
+    return _layout(figure, "cosine", xaxis=xaxis)
 
 
 def cosines_figure(flow: Flow) -> go.Figure:
@@ -243,7 +249,7 @@ def _zero_layer_sections(found: Stream) -> list[Section]:
     if found.zero_layer_reason is not None:
         return [Section("Zero-layer paths", f"None: {found.zero_layer_reason}")]
     names = list(found.alone[0].guesses)
-    rows = tuple(
+    rows: tuple[_Row, ...] = tuple(
         (each.position, readable(each.text), *(_guess(each.guesses[name]) for name in names))
         for each in found.alone
     )
@@ -318,7 +324,7 @@ def _guess(guess: Guess) -> str:
 
 
 def _layer_table(flow: Flow) -> Table:
-    columns = {
+    columns: dict[str, list[float | None]] = {
         "stream before": [row.before for row in flow.rows],
         "behind": [row.after for row in flow.rows],
         "update": [row.update for row in flow.rows],
@@ -330,7 +336,7 @@ def _layer_table(flow: Flow) -> Table:
         "with the next update": [row.next_cosine for row in flow.rows],
     }
     shown = {k: v for k, v in columns.items() if any(value is not None for value in v)}
-    rows = tuple(
+    rows: tuple[_Row, ...] = tuple(
         (row.layer, *(number(values[i]) for values in shown.values()))
         for i, row in enumerate(flow.rows)
     )

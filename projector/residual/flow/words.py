@@ -22,7 +22,11 @@ _MOST_NAMED = 6
 
 def number(value: float | None, form: str = ".2f") -> str:
     """A number with a minus as it is printed; a dash where there is none."""
-    return "–" if value is None else format(value, form).replace("-", "−")
+    if value is None:
+        return "–"
+    text = format(value, form)
+    is_zero = not any(digit in text for digit in "123456789")
+    return text.lstrip("-") if is_zero else text.replace("-", "−")
 
 
 def tokens_words(flow: Flow) -> str:

@@ -67,6 +67,7 @@ def neuron(
 
 def _show(screen: Screen, found: NeuronWeights) -> None:
     from projector.figures.residual import neuron as words
+    from projector.residual.flow.words import number
 
     screen.say(
         f"[b]L{found.layer} N{found.neuron}[/b], one of {found.n_neurons:,}. "
@@ -88,8 +89,7 @@ def _show(screen: Screen, found: NeuronWeights) -> None:
             table.add_column(title, no_wrap=True)
         table.add_column("cosine", justify="right", no_wrap=True)
         for each in found.readers.strongest:
-            cosine = format(each.cosine, ".2f").replace("-", "−")
-            table.add_row(f"L{each.layer} N{each.neuron}", each.part, cosine)
+            table.add_row(f"L{each.layer} N{each.neuron}", each.part, number(each.cosine))
         screen.out.print(table)
         screen.say(escape(words.readers_words(found.readers, found.n_shuffles)))
     for note in found.notes:
@@ -98,9 +98,7 @@ def _show(screen: Screen, found: NeuronWeights) -> None:
 
 def _tokens(title: str, tokens: FavouredTokens) -> Table:
     from projector.corpus.pieces import readable
-
-    def value(number: float) -> str:
-        return format(number, ".2f").replace("-", "−")
+    from projector.residual.flow.words import number
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), header_style="bold")
     table.add_column(title, min_width=20, no_wrap=True)
@@ -110,8 +108,8 @@ def _tokens(title: str, tokens: FavouredTokens) -> Table:
     for high, low in zip(tokens.most, tokens.least, strict=True):
         table.add_row(
             escape(readable(high.text)),
-            value(high.value),
+            number(high.value),
             escape(readable(low.text)),
-            value(low.value),
+            number(low.value),
         )
     return table

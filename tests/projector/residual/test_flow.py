@@ -59,7 +59,7 @@ def test_cosines_between_updates(tokenizer: Any) -> None:
     taps = subject.architecture.taps(["resid_pre", "resid_post"], [0, 1])
     streams = collect(subject.model, taps, subject.inputs(IDS))
     updates = [(streams[k, "resid_post"] - streams[k, "resid_pre"])[0, 1:] for k in range(2)]
-    expected = torch.nn.functional.cosine_similarity(*updates, dim=-1).mean()
+    expected = torch.nn.functional.cosine_similarity(updates[0], updates[1], dim=-1).mean()
     assert flow.rows[0].next_cosine == pytest.approx(float(expected), abs=1e-4)
     assert flow.rows[1].next_cosine is None
     assert flow.cosines[0][0] == pytest.approx(1, abs=1e-4)
@@ -191,9 +191,9 @@ def test_an_encoder_has_contributions_and_no_zero_layer_paths(
 
 def test_what_can_not_be_read_is_refused(tokenizer: Any, text_file: Path) -> None:
     subject = subject_of("gpt2", tokenizer)
-    for arguments in ({}, {"prompt": "a", "corpus": "b"}):
+    for prompt, source in ((None, None), ("a", "b")):
         with pytest.raises(UserError) as error:
-            stream(subject, **arguments)
+            stream(subject, prompt=prompt, corpus=source)
         assert error.value.setting == "prompt"
     with pytest.raises(UserError):
         stream(subject, corpus="nowhere.txt")
