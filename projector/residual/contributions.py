@@ -109,10 +109,9 @@ def allowed_error(dtype: torch.dtype) -> float:
     return 1e-5 if dtype in (torch.float32, torch.float64) else 2e-2
 
 
-def relative_error(off: Tensor, stream: Tensor) -> Tensor:
-    """The largest over tokens of ‖off‖ / ‖stream‖; (T, H) float32 each; a scalar."""
-    size = torch.linalg.vector_norm(off, dim=-1)
-    return (size / torch.linalg.vector_norm(stream, dim=-1).clamp_min(_TINY)).max()
+def relative_error(off: Tensor, size: Tensor) -> Tensor:
+    """The largest over tokens of ‖off‖ / size; (T, H) and (T,) float32; a scalar."""
+    return (torch.linalg.vector_norm(off, dim=-1) / size.clamp_min(_TINY)).max()
 
 
 def _or_infinity(error: float) -> float:
@@ -248,6 +247,9 @@ class _Watch:
                 chosen += [(layer, total.base), (layer, total.end)]
             chosen.append((layer, self.done[layer]))
         self.taps = {key: key[1] for key in chosen}
+        self.reads = {
+            each.reads for block in self.layout.blocks for each in block.additions().values()
+        }
         self.values: dict[Tap, Tensor] = {}
         # The parts so far, (T, H), and what half precision rounded off so far.
         self.total = torch.zeros(())
@@ -258,7 +260,11 @@ class _Watch:
 
     def read(self, key: tuple[int, Tap], tensor: Tensor) -> None:
         layer, tap = key
-        self.values[tap] = self._rows(tensor.detach())
+        rows = self._rows(tensor.detach())
+        # The model may change its own tensors in place; but nothing goes on to change what a
+        # projection has read.
+        is_own = self.kept is not None or tap in self.reads
+        self.values[tap] = rows if is_own else rows.clone()
         if layer == _BEFORE and tap == self.layout.embedding.stream:
             self._finish_embedding()
         elif layer != _BEFORE and tap == self.done[layer]:
@@ -272,13 +278,13 @@ class _Watch:
         return SumCheck(tuple(errors), self.tolerance)
 
     def _rows(self, tensor: Tensor) -> Tensor:
-        """A copy of the rows of the tokens that are kept: the model may change its own in place."""
+        """The rows of the tokens that are kept: the model's own tensor if all are, else a copy."""
         if tensor.shape[:-1].numel() == self.shape.numel():
             rows = token_rows(tensor, self.shape)
         else:
             # Positions are looked up once for the whole batch.
             rows = spread(tensor, self.shape.numel())
-        return rows.clone() if self.kept is None else rows[self.kept.to(rows.device)]
+        return rows if self.kept is None else rows[self.kept.to(rows.device)]
 
     def _finish_embedding(self) -> None:
         embedding = self.layout.embedding
@@ -306,8 +312,9 @@ class _Watch:
             parts.append(Part("embedding norm bias", "bias", None, None, values))
         total = torch.stack([part.values for part in parts]).sum(dim=0)
         end = stream.float()
-        error = relative_error(end - total, end)
-        self._note(0, "pre", "the embedding", error, error, end - total, end)
+        size = torch.linalg.vector_norm(end, dim=-1)
+        error = relative_error(end - total, size)
+        self._note(0, "pre", "the embedding", error, error, end - total, size)
         if self.is_rounded:
             parts.append(Part("embedding rounding", "rounding", None, None, end - total))
         self.total = end if self.is_rounded else total
@@ -326,14 +333,14 @@ class _Watch:
             off = end - base
             for part in added:
                 off = off - part
-            step = relative_error(off, end)
-            running = step
+            size = torch.linalg.vector_norm(end, dim=-1)
+            step = running = relative_error(off, size)
             if not self.is_rounded and not self.layout.closes_per_block:
                 self.total = sum(added, start=self.total.to(end.device))
-                running = relative_error(end - self.total, end)
+                running = relative_error(end - self.total, size)
             name = f"L{layer} " + " and ".join(_WORDS[part] for part in each.parts)
             stream = "post" if i == len(block.sums) - 1 else "mid"
-            self._note(layer, stream, name, running, step, off, end)
+            self._note(layer, stream, name, running, step, off, size)
             rounding = off if rounding is None else rounding + off
             streams.append(end)
         self.consume(
@@ -357,7 +364,7 @@ class _Watch:
         error: Tensor,
         step: Tensor,
         off: Tensor,
-        end: Tensor,
+        size: Tensor,
     ) -> None:
         """Keep a stream's errors, as scalars on their device: to read them would wait for it."""
         rounding = torch.zeros(())
@@ -365,7 +372,7 @@ class _Watch:
             if self.rounded is not None and not self.layout.closes_per_block:
                 off = off + self.rounded.to(off.device)
             self.rounded = off
-            rounding = relative_error(off, end)
+            rounding = relative_error(off, size)
         self.errors.append((layer, stream, part, error, step, rounding))
 
     def _written(self, addition: Addition, values: Mapping[Tap, Tensor]) -> Written:

@@ -267,9 +267,15 @@ def _proportion(goal: Tensor, source: Tensor) -> float | None:
     return factor if factor and bool(is_proportional) else None
 
 
+def _config(model: nn.Module) -> Any:
+    """The settings of the model's text part; None where it has none."""
+    config: Any = getattr(model, "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def _constants(model: nn.Module, architecture: Architecture) -> list[float]:
     """Numbers of the config that a factor may be, and the root of the width, as Gemma has it."""
-    config: Any = getattr(model, "config", None)
+    config = _config(model)
     values = [] if config is None else list(config.to_dict().values())
     numbers = {float(v) for v in values if isinstance(v, (int, float)) and v and v is not True}
     return [*sorted(n for n in numbers if math.isfinite(n)), math.sqrt(architecture.n_hidden)]
@@ -279,8 +285,7 @@ def _n_heads(model: nn.Module, layer: int, block: Block) -> int | None:
     """How many equal slices the attention's output projection reads; None where none fit."""
     if block.attention_output is None:
         return None
-    config: Any = getattr(model, "config", None)
-    n_heads = getattr(config, "num_attention_heads", None)
+    n_heads = getattr(_config(model), "num_attention_heads", None)
     if isinstance(n_heads, (list, tuple)) and layer < len(n_heads):
         n_heads = n_heads[layer]
     if not isinstance(n_heads, int) or n_heads < 1:
