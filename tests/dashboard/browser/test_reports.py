@@ -1,0 +1,51 @@
+"""Reports as a browser opens them: offline pages, whose scripts show what they were given."""
+
+from __future__ import annotations
+
+import torch
+from playwright.sync_api import Browser, expect
+
+from projector.figures.residual.patterns import (
+    PATTERN_SCRIPT,
+    PATTERN_STYLE,
+    pattern_html,
+    texts_html,
+)
+
+TEXTS = ["first", "\n", "</script><img src=x onerror='window.ran=1'>"]
+PATTERN = torch.tensor([[1.0, 0, 0], [0.25, 0.75, 0], [0.5, 0.3, 0.2]])
+
+
+def test_a_pattern_is_shown_as_text_and_as_a_matrix(browser: Browser) -> None:
+    page = browser.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    drawn = pattern_html(PATTERN, 2, "a pattern")
+    page.set_content(
+        f"<body>{PATTERN_STYLE}{texts_html(TEXTS)}{drawn}{drawn}{PATTERN_SCRIPT}</body>"
+    )
+    box = page.locator(".pattern").first
+    tokens, said = box.locator(".words span"), box.locator(".said")
+    # What stands there is the text itself, and nothing of it ran.
+    expect(tokens.nth(2)).to_have_text(TEXTS[2])
+    assert page.evaluate("window.ran") is None
+    expect(said).to_contain_text("takes 0.50 from token 0 “first”, the most of all.")
+    tokens.nth(1).hover()
+    expect(said).to_contain_text("Token 1 “⏎” takes 0.75 from token 1")
+    shades = [tokens.nth(k).evaluate("(s) => s.style.background") for k in range(3)]
+    assert "0.749" in shades[1]
+    assert shades[2].endswith("/ 0)")
+    # The last row's middle cell: 0.3, rounded to a byte.
+    canvas = box.locator("canvas")
+    area = canvas.bounding_box()
+    assert area is not None
+    cell = 16
+    canvas.hover(position={"x": area["width"] - 2 - 1.5 * cell, "y": area["height"] - 2 - cell / 2})
+    expect(said).to_contain_text("Token 2")
+    expect(said).to_contain_text("takes 0.30 from token 1 “⏎”.")
+    ink = canvas.evaluate(
+        "(c) => [...c.getContext('2d').getImageData(c.width - 24, c.height - 8, 1, 1).data]"
+    )
+    assert abs(ink[3] - 0.3 * 255) <= 2
+    assert problems == []
+    page.close()
