@@ -1,8 +1,9 @@
 """What commands about the residual stream cost beside the model: ``python -m benchmarks.residual``.
 
 The lens of a prompt is timed by turns with the model's forward pass and with the head's own
-products at every reading, in one run; what is told is the ratio of medians. Models: the bundled
-one, and those whose folders are given.
+products at every reading, and what every part adds to the stream with the forward pass up to the
+last block, in one run; what is told is the ratio of medians. Models: the bundled one, and those
+whose folders are given.
 """
 
 from __future__ import annotations
@@ -19,14 +20,21 @@ import torch
 
 from benchmarks.results import describe_machine, write_results
 from projector.errors import UserError
-from projector.model.capture import evaluating
+from projector.model.capture import Tap, capture, evaluating
 from projector.model.loading import BUNDLED, load_model
+from projector.residual.contributions import (
+    BlockContributions,
+    EmbeddingContributions,
+    check_additivity,
+    watch_contributions,
+)
 from projector.residual.lens import run_lens
 from projector.residual.readings.streams import find_readings, read_streams
 from projector.residual.subject import Subject
 
 N_TOKENS = 256
 MOST_OF_LENS = 2.0
+MOST_OF_CONTRIBUTIONS = 1.5
 # After loading, for the bundled model.
 MOST_LENS_SECONDS = 1.0
 
@@ -117,8 +125,47 @@ def measure_lens(subject: Subject, ids: Sequence[int], n_times: int) -> Row:
     )
 
 
+@torch.no_grad()
+def measure_contributions(subject: Subject, ids: Sequence[int], n_times: int) -> Row:
+    """What every head, MLP, bias and embedding adds at every token, beside the forward pass.
+
+    Both stop behind the last block: the head of the vocabulary has no part in them, and would only
+    make the ratio smaller.
+    """
+    inputs = subject.inputs(list(ids))
+    last = subject.architecture.blocks[-1].module
+    # Found once a model, and not timed.
+    n_layers = len(subject.layout.blocks)
+
+    def forward() -> None:
+        with capture({"last": Tap(last, "output")}, lambda _key, _stream: None, then_stop=True):
+            subject.model(**inputs)
+
+    def each(found: BlockContributions | EmbeddingContributions) -> None:
+        if isinstance(found, BlockContributions):
+            found.parts(by_head=True)
+
+    def whole() -> None:
+        check_additivity(watch_contributions(subject, inputs, each))
+
+    with evaluating(subject.model):
+        seconds = time_by_turns({"forward": forward, "whole": whole}, n_times)
+    return Row(
+        subject.loaded.identifier,
+        len(ids),
+        "contributions of all heads",
+        seconds,
+        ("forward",),
+        MOST_OF_CONTRIBUTIONS,
+        note=f"{n_layers} layers, each head's vector at each token",
+    )
+
+
 # Each: a subject, token ids and a number of repeats → a row.
-PARTS: dict[str, Callable[[Subject, Sequence[int], int], Row]] = {"lens": measure_lens}
+PARTS: dict[str, Callable[[Subject, Sequence[int], int], Row]] = {
+    "lens": measure_lens,
+    "contributions": measure_contributions,
+}
 
 
 def table(rows: Sequence[Row]) -> str:
