@@ -206,7 +206,7 @@ def find_attentions(
     probes = record_attention(model, architecture, [n for n in chosen if n not in found], taps)
     for layer, probe in probes.items():
         try:
-            found[layer] = _find_heads(layer, probe)
+            found[layer] = probe if isinstance(probe, str) else _find_heads(layer, probe)
         except UserError as error:
             found[layer] = str(error)
     return {layer: found[layer] for layer in chosen}

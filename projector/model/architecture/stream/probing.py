@@ -28,6 +28,8 @@ from projector.model.architecture.trial import (
 from projector.model.capture import Call, Tap, capture, evaluating, watch_calls
 
 _N_SEQUENCES, _N_TOKENS = 2, 7
+# What a module of any family may raise on numbers that it does not expect.
+_CALL_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,9 @@ def _wide(value: Any) -> Any:
 
 def record_attention(
     model: nn.Module, architecture: Architecture, layers: Sequence[int], taps: PatternTaps
-) -> dict[int, Probe]:
-    """How the model calls the attention module of each of these layers.
+) -> dict[int, Probe | str]:
+    """How the model calls the attention module of each of these layers, or why one can't be called
+    alone.
 
     Costs three forward passes over a few tokens.
 
@@ -192,16 +195,21 @@ def record_attention(
         try:
             with plain_run(model), watch_calls(modules, keep):
                 model(**inputs, **taps.settings(), use_cache=False)
-        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except _CALL_ERRORS as error:
             if kind != "still":
                 raise UserError(
                     f"{type(model).__name__} could not be run on a few tokens: {one_line(error)}"
                 ) from error
     names = {module: name for name, module in model.named_modules()}
-    return {
-        layer: _probe(model, architecture, layer, taps.block(layer), recorded[layer], names)
-        for layer in layers
-    }
+    found: dict[int, Probe | str] = {}
+    for layer in layers:
+        try:
+            found[layer] = _probe(
+                model, architecture, layer, taps.block(layer), recorded[layer], names
+            )
+        except _CALL_ERRORS as error:
+            found[layer] = f"its attention can't be called alone: {one_line(error)}"
+    return found
 
 
 def _probe(
