@@ -124,7 +124,7 @@ def _score_patterns(
     if not places:
         raise UserError(f"no head can be scored: {missing[0] if missing else 'no blocks'}")
     found: dict[int, _Scored] = {}
-    progress.begin("Comparing patterns", len(places) * axes.n_draws, "random layer")
+    progress.begin("Comparing patterns", len(places) * axes.n_draws, "draw")
 
     def score(layer: int, call: Call, first: Tensor, output: Any) -> None:
         place, weights = places[layer], subject.attentions[layer]
@@ -161,7 +161,7 @@ def _score_copying(
 ) -> dict[int, _Scored]:
     """Copying by the weights, layer by layer."""
     layers = [n for n, each in subject.attentions.items() if isinstance(each, HeadWeights)]
-    progress.begin("Comparing copying", len(layers) * axes.n_draws, "random layer")
+    progress.begin("Comparing copying", len(layers) * axes.n_draws, "draw")
     found: dict[int, _Scored] = {}
     try:
         gram = model_gram(subject)
