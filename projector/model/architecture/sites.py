@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from projector.model.architecture.blocks import Parts
 from projector.model.architecture.mlps import Mixture, find_mixture, find_mlp
@@ -137,8 +137,9 @@ def describe_block(parts: Parts, trial: Trial) -> Block:
 def _find_middle(parts: Parts, trial: Trial) -> nn.Module | None:
     """The module that reads the stream between attention and MLP, before any norm of it.
 
-    What attention adds to the stream is what its output projection gives, or a norm of that. A norm
-    need not have a weight, so any module may be the one that reads the stream.
+    What attention adds to the stream is what its output projection gives, or a norm of that, or a
+    multiple of either. A norm need not have a weight, so any module may be the one that reads the
+    stream.
     """
     if parts.attention_output is None:
         return None
@@ -157,11 +158,26 @@ def _find_middle(parts: Parts, trial: Trial) -> nn.Module | None:
         tensor = tensor.float().reshape(start.shape)
         for term in added:
             term = term.detach().float().reshape(start.shape)
-            expected = start + term
-            tolerance = 1e-2 * term.abs().max() + 1e-2 * term.abs() + rounding * expected.abs()
             # The stream itself, read beside attention, may be within the tolerance.
-            if bool(((tensor - expected).abs() <= tolerance).all()) and not tensor.equal(start):
+            if not tensor.equal(start) and any(
+                _is_sum(tensor, start, part, rounding)
+                for part in (term, _nearest_multiple(term, tensor - start))
+            ):
                 return module
         if is_norm(module) and trial.inputs[module] is trial.outputs[attention]:
             added.append(trial.outputs[module])
     return None
+
+
+def _is_sum(tensor: Tensor, start: Tensor, term: Tensor, rounding: float) -> bool:
+    expected = start + term
+    tolerance = 1e-2 * term.abs().max() + 1e-2 * term.abs() + rounding * expected.abs()
+    return bool(((tensor - expected).abs() <= tolerance).all())
+
+
+def _nearest_multiple(term: Tensor, added: Tensor) -> Tensor:
+    """The multiple of what attention gives that is nearest to what was added."""
+    size = float(term.flatten() @ term.flatten())
+    factor = float(term.flatten() @ added.flatten()) / size if size else 0.0
+    # Next to nothing is what rounding leaves where nothing was added.
+    return factor * term if abs(factor) > 1e-3 else term

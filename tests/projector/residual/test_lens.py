@@ -15,7 +15,7 @@ from projector.residual.lens import Lens, Reading, run_lens
 from projector.residual.readings import measuring
 from projector.residual.readings.measuring import find_highest
 from projector.residual.subject import Subject
-from tests.families import ENCODERS, FAMILIES, MIXTURES, PARALLEL, build
+from tests.families import ENCODERS, FAMILIES, MIXTURES, PARALLEL, STREAMS, build
 
 N_TOKENS = 9
 
@@ -65,15 +65,16 @@ def _check(subject: Subject, found: Lens, ids: list[int]) -> None:
     assert torch.equal(found.top_ids[-1, :, 0], logits.argmax(-1))
 
 
-@pytest.mark.parametrize("family", sorted(({*FAMILIES} - {*ENCODERS}) | {*MIXTURES}))
+@pytest.mark.parametrize("family", sorted(({*FAMILIES} - {*ENCODERS}) | {*MIXTURES} | {*STREAMS}))
 def test_reads_every_decoder_with_its_own_norm_and_head(family: str, tokenizer: Any) -> None:
     subject = _subject(build(family), tokenizer)
     ids = _ids()
     found = run_lens(subject, ids)
     _check(subject, found, ids)
     streams = {reading.stream for reading in found.readings}
-    assert ("resid_mid" in streams) == (family not in PARALLEL)
-    assert (found.missing is None) == (family not in PARALLEL)
+    has_middle = family not in (*PARALLEL, "cohere", "gptj", "phi", "stablelm_parallel")
+    assert ("resid_mid" in streams) == has_middle
+    assert (found.missing is None) == has_middle
     assert found.readings[0] == Reading(0, "resid_pre")
     assert [r for r in found.readings if r.stream == "resid_pre"] == [found.readings[0]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,76 +13,13 @@ from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.readout import Factor, Readout, find_readout
 from projector.model.capture import collect
-from tests.families import ENCODERS, FAMILIES, MIXTURES, build
+from tests.families import ENCODERS, FAMILIES, MIXTURES, STREAMS, build
 
-_SMALL: dict[str, Any] = {
-    "vocab_size": 320,
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
-}
-
-
-def _opt_of_350m() -> Any:
-    """A stream wider than the embedding, and no final norm."""
-    return hf.OPTForCausalLM(
-        hf.OPTConfig(
-            vocab_size=320,
-            hidden_size=24,
-            word_embed_proj_dim=16,
-            do_layer_norm_before=False,
-            ffn_dim=40,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=64,
-            bos_token_id=0,
-            eos_token_id=0,
-            pad_token_id=1,
-        )
-    )
-
-
-# Name → how it is made, its scale and its cap.
-SCALED: dict[str, tuple[Callable[[], Any], float, float | None]] = {
-    "granite": (
-        lambda: hf.GraniteForCausalLM(hf.GraniteConfig(**_SMALL, logits_scaling=6.0)),
-        1 / 6,
-        None,
-    ),
-    "cohere": (
-        lambda: hf.CohereForCausalLM(hf.CohereConfig(**_SMALL, logit_scale=0.07)),
-        0.07,
-        None,
-    ),
-    "gemma2": (
-        lambda: hf.Gemma2ForCausalLM(
-            hf.Gemma2Config(**_SMALL, head_dim=8, final_logit_softcapping=2.5)
-        ),
-        1.0,
-        2.5,
-    ),
-    "phi": (
-        lambda: hf.PhiForCausalLM(
-            hf.PhiConfig(**_SMALL | {"num_attention_heads": 6, "num_key_value_heads": 6})
-        ),
-        1.0,
-        None,
-    ),
-    "opt without a final norm": (_opt_of_350m, 1.0, None),
-}
-
-
-def _random(model: Any) -> Any:
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.eval()
+DECODERS = sorted(({*FAMILIES} - {*ENCODERS}) | {*MIXTURES} | {*STREAMS})
+# What raw logits are multiplied by, and their cap, where a model has either.
+SCALES = {"granite": 1 / 3, "cohere": 0.2}
+CAPS = {"gemma2": 30.0, "gemma2_capped": 2.0}
+WITHOUT_NORM = ("opt_350m",)
 
 
 def _streams(model: Any, ids: Tensor) -> tuple[Readout, Tensor, Tensor]:
@@ -113,29 +49,21 @@ def _check(model: Any) -> Readout:
     return readout
 
 
-@pytest.mark.parametrize("family", sorted(({*FAMILIES} - {*ENCODERS}) | {*MIXTURES}))
+@pytest.mark.parametrize("family", DECODERS)
 def test_gives_the_logits_of_every_decoder(family: str) -> None:
     model = build(family)
     found = _check(model)
     assert found.head is model.get_output_embeddings()
-    assert found.norm is not None
-    assert found.form is not None
-
-
-@pytest.mark.parametrize("name", sorted(SCALED))
-def test_finds_scale_and_cap(name: str) -> None:
-    make, scale, softcap = SCALED[name]
-    found = _check(_random(make()))
-    assert found.scale == pytest.approx(scale, rel=1e-6)
-    assert found.softcap == softcap
-    assert (found.norm is None) == (name == "opt without a final norm")
+    assert (found.norm is None) == (found.form is None) == (family in WITHOUT_NORM)
+    assert found.scale == pytest.approx(SCALES.get(family, 1.0), rel=1e-6)
+    assert found.softcap == CAPS.get(family)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_finds_them_in_half_precision(dtype: torch.dtype) -> None:
-    make, _, softcap = SCALED["gemma2"]
-    readout, stream, logits = _streams(_random(make()).to(dtype), torch.randint(2, 320, (1, 9)))
-    assert (readout.scale, readout.softcap) == (1.0, softcap)
+    model = build("gemma2_capped").to(dtype)
+    readout, stream, logits = _streams(model, torch.randint(2, 320, (1, 9)))
+    assert (readout.scale, readout.softcap) == (1.0, 2.0)
     with torch.no_grad():
         torch.testing.assert_close(readout.logits(stream), logits, rtol=3e-2, atol=3e-2)
 
@@ -146,10 +74,6 @@ class _Narrowed(nn.Module):
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
-
-    @property
-    def weight(self) -> Any:
-        return None
 
     def forward(self, x: Tensor) -> Tensor:
         given: Tensor = self.head(x / 4)
