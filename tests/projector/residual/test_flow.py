@@ -16,7 +16,7 @@ from projector.model.loading import LoadedModel
 from projector.residual.flow.measuring import measure_flow, prompt_batch, shuffled_successive
 from projector.residual.flow.stream import stream
 from projector.residual.subject import Subject
-from tests.families import ENCODERS, FAMILIES, N_VOCABULARY, PARALLEL, build
+from tests.families import CLOSE_PER_BLOCK, FAMILIES, N_VOCABULARY, PARALLEL, STREAMS, build
 
 IDS = [0, 5, 9, 33, 71, 5, 120, 8, 44, 9]
 
@@ -25,7 +25,7 @@ def subject_of(family: str, tokenizer: Any) -> Subject:
     return Subject(LoadedModel(build(family), tokenizer, family, ""))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *STREAMS])
 def test_norms_are_those_of_the_stream(family: str, tokenizer: Any) -> None:
     subject = subject_of(family, tokenizer)
     flow = measure_flow(subject, [prompt_batch(subject, IDS)])
@@ -41,14 +41,14 @@ def test_norms_are_those_of_the_stream(family: str, tokenizer: Any) -> None:
         assert row.before == pytest.approx(float(before.norm(dim=-1).mean()), rel=1e-4)
         shares = (row.attention_share, row.mlp_share, row.bias_share)
         assert sum(s for s in shares if s is not None) == pytest.approx(1, abs=1e-4)
-        if family in ENCODERS:
+        if family in CLOSE_PER_BLOCK:
             continue
         assert row.after == pytest.approx(float(after.norm(dim=-1).mean()), rel=1e-4)
         update = after - before
         assert row.update == pytest.approx(float(update.norm(dim=-1).mean()), rel=1e-3)
         along = torch.nn.functional.cosine_similarity(update, before, dim=-1).mean()
         assert row.along_stream == pytest.approx(float(along), abs=1e-3)
-    assert (flow.per_block_reason is not None) == (family in ENCODERS)
+    assert (flow.per_block_reason is not None) == (family in CLOSE_PER_BLOCK)
     assert flow.additivity_error <= 1e-5
     json.dumps(flow.as_dict(), allow_nan=False)
 

@@ -14,7 +14,16 @@ from projector.model.loading import LoadedModel
 from projector.residual.circuits.vocabulary import token_embeddings
 from projector.residual.neuron import neuron_weights
 from projector.residual.subject import Subject
-from tests.families import ENCODERS, FAMILIES, MIXTURES, N_NEURONS, N_VOCABULARY, build
+from tests.families import (
+    CLOSE_PER_BLOCK,
+    ENCODERS,
+    FAMILIES,
+    MIXTURES,
+    N_NEURONS,
+    N_VOCABULARY,
+    STREAMS,
+    build,
+)
 
 READ, WRITTEN, NEURON, READER = 17, 41, 3, 11
 
@@ -34,7 +43,7 @@ def weight_of(reading: Reading) -> torch.Tensor:
     return torch.ones(()) if not reading.norms else reading.norms[0][1].weight
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *STREAMS])
 def test_weights_set_by_hand_are_found(family: str, tokenizer: Any) -> None:
     """A neuron reads one token and writes another, and a later neuron reads what it writes."""
     subject = subject_of(family, tokenizer)
@@ -48,8 +57,8 @@ def test_weights_set_by_hand_are_found(family: str, tokenizer: Any) -> None:
     assert reads[1].mlp is not None
     weight = weight_of(reads[0].mlp)
     set_row(first.mlp.inputs[0], NEURON, streams[READ] / weight)
-    is_causal = family not in ENCODERS
-    if is_causal:
+    is_running = family not in CLOSE_PER_BLOCK
+    if is_running:
         wanted = subject.readout.unembedding([WRITTEN])[0].float()
         on_the_way = [subject.readout.form, *(form for _, form in addition.norms)]
         for form in on_the_way:
@@ -69,9 +78,8 @@ def test_weights_set_by_hand_are_found(family: str, tokenizer: Any) -> None:
     for table in found.reads[1:]:
         assert table.n_beyond <= N_VOCABULARY // 20
     assert found.readers is not None
-    if not is_causal:
-        assert found.writes is None
-        assert found.writes_reason
+    assert (found.writes is None) == (family in ENCODERS) == (found.writes_reason is not None)
+    if not is_running:
         return
     assert found.writes is not None
     assert found.writes.most[0].token == WRITTEN

@@ -17,7 +17,7 @@ from projector.residual.bigrams.paths import (
     score_zero_layer,
 )
 from projector.residual.subject import Subject
-from tests.families import ENCODERS, FAMILIES, N_VOCABULARY, build
+from tests.families import ENCODERS, FAMILIES, N_VOCABULARY, STREAMS, build
 from tests.projector.residual.test_bigrams import corpus
 
 
@@ -83,7 +83,7 @@ def test_with_tied_embeddings_the_direct_path_is_symmetric(tokenizer: Any) -> No
     assert sum(each.guesses[DIRECT].token == each.token for each in tops) > 30
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ENCODERS])
+@pytest.mark.parametrize("family", [name for name in (*FAMILIES, *STREAMS) if name not in ENCODERS])
 def test_the_attention_free_path_is_the_model_without_attention(
     family: str, tokenizer: Any
 ) -> None:
