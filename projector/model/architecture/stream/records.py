@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from projector.model.architecture.records import Matrix
@@ -228,8 +227,3 @@ class StreamLayout:
     embedding: EmbeddingParts
     closes_per_block: bool
     reason: str | None = None
-
-
-def rows_of(tensor: Tensor) -> Tensor:
-    """(…, H) as (T, H), without a copy where that is possible."""
-    return torch.atleast_2d(tensor).reshape(-1, tensor.shape[-1])

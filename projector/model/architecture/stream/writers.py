@@ -61,8 +61,8 @@ def find_stream(model: nn.Module, architecture: Architecture) -> StreamLayout:
         blocks,
         embedding,
         per_block,
-        "its norms change the whole stream behind each sum, so no running sum goes through the "
-        "model: each block's sums before these norms are what closes"
+        "its norms change the whole stream after each sum, so no running sum goes through the "
+        "model: what closes is each block's sums before these norms"
         if per_block
         else None,
     )
