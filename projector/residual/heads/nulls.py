@@ -19,6 +19,8 @@ heads of a draw: that correlates heads within a draw, not the draws of one head.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +60,12 @@ class Axes:
 class RandomHeads:
     """A block's attention with its heads' axes drawn at random, draw by draw.
 
+    With W = C Qᵀ, C (d × d) and Q orthonormal, a random head's queries are C (Fᵀ x). So the block's
+    module is called with Fᵀ x of queries and keys in place of x, and with C in place of W: it gives
+    the pattern that W' = C Fᵀ and x give, and multiplies by d columns and not by H. The first draw
+    is computed in both ways, and where they differ, or the module does not take it, all draws are
+    computed with W' and x.
+
     Args:
         weights: the block's heads.
         tap: its attention module.
@@ -70,62 +78,149 @@ class RandomHeads:
     def __init__(self, weights: HeadWeights, tap: PatternTap, axes: Axes) -> None:
         self._tap, self._axes = tap, axes
         names = {module: name for name, module in tap.module.named_modules()}
-        self._parts: list[_Part] = []
-        self._new: dict[str, Tensor] = {}
-        for which, rows in {"queries": weights.q_rows, "keys": weights.k_rows}.items():
-            module = rows.matrix.module
-            for name, parameter in module.named_parameters(recurse=False):
-                if not parameter.is_floating_point() or parameter.is_meta:
-                    raise UserError(
-                        f"weights of type {parameter.dtype} can't be replaced by random ones"
-                    )
-                self._new.setdefault(f"{names[module]}.{name}", parameter.detach().clone())
-            self._parts.append(_Part(rows, names[module], which))
+        self._queries = _Part(weights.q_rows, names, axes, "queries")
+        self._keys = _Part(weights.k_rows, names, axes, "keys")
+        self._values, self._output = weights.v_rows.matrix, weights.output
+        self._names = names
 
     def patterns(self, call: Call, first: Tensor) -> Iterator[Tensor]:
-        """(B, A, T, T) of each draw: one call of the attention module each.
+        """(B, A, T, T) of each draw; within :func:`plain_run`, as the call was made.
 
         Args:
-            call: how the model called it.
-            first: what it was given.
+            call: how the model called the module.
+            first: what it was given, (B, T, H).
         """
-        args, kwargs = call.filled(first)
+        wide, narrow = self._wide(), self._narrow(first)
+        is_same = self._axes.n_draws > 0 and self._agree(call, first, wide, narrow)
         for number in range(self._axes.n_draws):
-            for part in self._parts:
-                part.fill(self._new, self._axes, number)
-            with torch.no_grad():
-                given = functional_call(self._tap.module, self._new, args, kwargs, strict=False)
-            yield self._tap.read(given)
+            if is_same:
+                yield self._run(call, self._projected(first, number), narrow)
+            else:
+                self._draw(wide, number)
+                yield self._run(call, first, wide)
+
+    def _agree(
+        self, call: Call, first: Tensor, wide: dict[str, Tensor], narrow: dict[str, Tensor]
+    ) -> bool:
+        """Whether both ways give the same pattern of the first draw."""
+        self._draw(wide, 0)
+        expected = self._run(call, first, wide).float()
+        try:
+            found = self._run(call, self._projected(first, 0), narrow).float()
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
+            return False
+        rounding = max(1e-4, 16 * torch.finfo(first.dtype).eps)
+        return found.shape == expected.shape and bool(
+            (found - expected).abs().sum(-1).mean() < rounding
+        )
+
+    def _run(self, call: Call, first: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        args, kwargs = call.filled(first)
+        with torch.no_grad():
+            given = functional_call(self._tap.module, weights, args, kwargs, strict=False)
+        return self._tap.read(given)
+
+    def _wide(self) -> dict[str, Tensor]:
+        """Copies of the weights, to be drawn."""
+        return {
+            name: parameter.detach().clone()
+            for part in (self._queries, self._keys)
+            for name, parameter in part.parameters()
+        }
+
+    def _draw(self, weights: dict[str, Tensor], number: int) -> None:
+        for part in (self._queries, self._keys):
+            drawn = part.coordinates @ part.axes(number).T
+            bias = drawn[..., -1] if part.has_bias else None
+            part.write(weights, drawn[..., : part.n_inputs], bias)
+
+    def _projected(self, first: Tensor, number: int) -> Tensor:
+        """(B, T, 2d): what random queries and keys read of the stream."""
+        wide = first.float()
+        return torch.cat(
+            [part.project(wide, number) for part in (self._queries, self._keys)], dim=-1
+        ).to(first)
+
+    def _narrow(self, first: Tensor) -> dict[str, Tensor]:
+        """Weights that take :meth:`_projected`: C for queries and keys, zeros for values."""
+        parts = (self._queries, self._keys)
+        width = sum(part.rank for part in parts)
+        weights: dict[str, Tensor] = {}
+        matrices = (self._values, *(part.rows.matrix for part in parts))
+        for matrix in {each.module: each for each in matrices}.values():
+            shape = (matrix.n_outputs, width)
+            for name, parameter in matrix.module.named_parameters(recurse=False):
+                zeros = shape if matrix.input_axis == 1 else shape[::-1]
+                weights[f"{self._names[matrix.module]}.{name}"] = parameter.new_zeros(
+                    zeros if parameter.ndim > 1 else parameter.shape
+                )
+        start = 0
+        for part in parts:
+            padded = part.coordinates.new_zeros(*part.coordinates.shape[:2], width)
+            padded[..., start : start + part.rank] = part.coordinates
+            part.write(weights, padded, None)
+            start += part.rank
+        # Nobody looks at what the output projection gives, so one number of it is enough.
+        if self._output.input_axis == 1 and self._output.module in self._names:
+            for name, parameter in self._output.module.named_parameters(recurse=False):
+                weights[f"{self._names[self._output.module]}.{name}"] = parameter.detach()[:1]
+        return weights
 
 
 class _Part:
-    """The rows of the queries or keys, and their spectra."""
+    """The rows that give queries or keys, and C of each head.
 
-    def __init__(self, rows: Rows, name: str, which: str) -> None:
-        self._rows, self._name, self._which = rows, name, which
+    Attributes:
+        coordinates: (n, d, r) float32, C: W's singular values, and how heads hold them.
+        n_inputs: H; ``has_bias`` tells whether the bias is one more input, that is 1.
+    """
+
+    def __init__(self, rows: Rows, names: dict[Any, str], axes: Axes, which: str) -> None:
+        self.rows, self._name = rows, names[rows.matrix.module]
+        self._axes, self._which = axes, which
+        for _, parameter in self.parameters():
+            if not parameter.is_floating_point() or parameter.is_meta:
+                raise UserError(
+                    f"weights of type {parameter.dtype} can't be replaced by random ones"
+                )
         weight, bias = rows.weight.float(), rows.bias
-        self._has_bias = bias is not None
+        self.has_bias, self.n_inputs = bias is not None, weight.shape[2]
         if bias is not None:
             weight = torch.cat([weight, bias.float()[..., None]], dim=2)
-        # W = C Qᵀ with orthonormal Q: C (n, d, d) has W's singular values, and Q is what is drawn.
-        self._coordinates = torch.linalg.qr(weight.transpose(1, 2), mode="r").R.transpose(1, 2)
-        self._width = weight.shape[2]
+        self.coordinates = torch.linalg.qr(weight.transpose(1, 2), mode="r").R.transpose(1, 2)
 
-    def fill(self, new: dict[str, Tensor], axes: Axes, number: int) -> None:
-        """Write draw ``number`` to the parameters."""
-        drawn = axes.draw(self._width, self._coordinates.shape[2], self._which)[number]
-        weight = self._coordinates @ drawn.T.to(self._coordinates)
-        index = self._rows.index.flatten().to(weight.device)
-        flat = weight.flatten(0, 1)
-        target = new[f"{self._name}.weight"]
-        if self._has_bias:
-            bias = new[f"{self._name}.bias"]
-            bias[index] = flat[:, -1].to(bias)
-            flat = flat[:, :-1]
-        if self._rows.matrix.input_axis == 1:
-            target[index] = flat.to(target)
+    @property
+    def rank(self) -> int:
+        return self.coordinates.shape[2]
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """The matrix' own, by their names within the attention module."""
+        for name, parameter in self.rows.matrix.module.named_parameters(recurse=False):
+            yield f"{self._name}.{name}", parameter
+
+    def axes(self, number: int) -> Tensor:
+        """F of a draw, (H, or H + 1 with a bias, r)."""
+        width = self.n_inputs + self.has_bias
+        return self._axes.draw(width, self.rank, self._which)[number].to(self.coordinates)
+
+    def project(self, first: Tensor, number: int) -> Tensor:
+        """Fᵀ x, (…, r) float32."""
+        axes = self.axes(number)
+        found = first @ axes[: self.n_inputs]
+        return found + axes[-1] if self.has_bias else found
+
+    def write(self, weights: dict[str, Tensor], rows: Tensor, bias: Tensor | None) -> None:
+        """Put (n, d, inputs) rows, and (n, d) biases, in their places among parameters."""
+        target = weights[f"{self._name}.weight"]
+        index = self.rows.index.flatten().to(target.device)
+        flat = rows.flatten(0, 1).to(target)
+        if self.rows.matrix.input_axis == 1:
+            target[index] = flat
         else:
-            target[:, index] = flat.T.to(target)
+            target[:, index] = flat.T
+        if bias is not None:
+            at = weights[f"{self._name}.bias"]
+            at[index] = bias.flatten().to(at)
 
 
 def random_copying(ov: Factors, gram: Tensor, axes: Axes, advance: Callable[[int], None]) -> Tensor:
@@ -143,11 +238,18 @@ def random_copying(ov: Factors, gram: Tensor, axes: Axes, advance: Callable[[int
     width, rank = ov.left.shape[-2], values.shape[-1]
     writing, reading = (axes.draw(width, rank, which) for which in ("writing", "reading"))
     eye = torch.eye(rank)
+    gram = gram.cpu()
+
+    def score(left: Tensor, right: Tensor) -> Tensor:
+        core = right.T @ (gram @ left)
+        return copying_scores(Factors(core * values[:, None, :], eye), eye)
+
     scores = []
-    for left, right in zip(writing, reading, strict=True):
-        core = right.T @ (gram.cpu() @ left)
-        scores.append(copying_scores(Factors(core * values[:, None, :], eye), eye))
-        advance(1)
+    # Eigenvalues of small matrices keep one core busy each.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for each in pool.map(score, writing, reading):
+            scores.append(each)
+            advance(1)
     return torch.stack(scores)
 
 
@@ -163,11 +265,12 @@ def percentiles(scores: Tensor, random: Tensor) -> Tensor:
 
 
 def expected_count(random: Tensor, least: float, least_percentile: float) -> float:
-    """How many heads of a draw are at least this high, and beyond all draws of the same head.
+    """How many heads of a draw would be called by a kind: each compared with the other draws.
 
     Args:
         random: (n_draws, A).
     """
-    ranks = torch.stack([percentiles(each, random) for each in random])
+    # A draw ties with itself, which counts as half a draw that is not lower.
+    ranks = torch.stack([percentiles(each, random) for each in random]) + 50 / len(random)
     beyond = (random >= least) & (ranks >= least_percentile)
     return float(beyond.float().sum(1).mean())
