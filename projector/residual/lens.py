@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from projector.errors import SettingError, UserError, check_choice, check_least
+from projector.errors import SettingError, UserError, check_choice, check_least, named
 from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent
+from projector.projection.provenance import dtype_name
 from projector.residual.outliers import describe_outliers
 from projector.residual.readings import measuring
 from projector.residual.readings.measuring import ConstantGuess, Measured, Reader
@@ -91,7 +92,7 @@ def run_lens(
 
     Raises:
         UserError: for an encoder or a model without a head, an empty prompt or one beyond the
-            model's context.
+            model's context; a tuned lens of other weights; or logits that are not finite.
         SettingError: on ``n_top``, ``streams`` or ``positions``.
     """
     progress = progress or Silent()
@@ -134,6 +135,7 @@ def run_lens(
             sums.add(s, rows, reader.final if reading == last else reader.read(stream))
         progress.advance(rows.stop - rows.start)
     progress.end()
+    _check_finite(sums, readings, subject)
     sums.mark_last(following)
     wanted = torch.cat([sums.top_ids.reshape(-1), torch.tensor(list(ids))]).unique()
     return Lens(
@@ -144,7 +146,7 @@ def run_lens(
         readings=tuple(readings),
         kl=sums.kl,
         entropy=sums.entropy,
-        probability=sums.probability,
+        log_probability=sums.log_probability,
         rank=sums.rank,
         top_ids=sums.top_ids,
         top_probabilities=sums.top_probabilities,
@@ -163,3 +165,16 @@ def _check_prompt(subject: Subject, ids: Sequence[int]) -> None:
         raise UserError(
             f"the prompt has {len(ids):,} tokens, and the model takes {most:,}: shorten it"
         )
+
+
+def _check_finite(sums: Measured, readings: Sequence[Reading], subject: Subject) -> None:
+    is_finite = (sums.top_probabilities.isfinite().all(dim=-1) & sums.kl.isfinite()).all(dim=-1)
+    if bool(is_finite.all()):
+        return
+    reading = readings[int((~is_finite).nonzero()[0, 0])]
+    raise UserError(
+        f"the logits of layer {reading.layer} ({reading.stream}) are not finite in "
+        f"{dtype_name(subject.model)}: try {named('dtype', 'float32')}",
+        setting="dtype",
+        value=dtype_name(subject.model),
+    )

@@ -31,7 +31,7 @@ class Chunk:
     top_ids: Tensor
     top_probabilities: Tensor
     entropy: Tensor
-    probability: Tensor
+    log_probability: Tensor
     rank: Tensor
     kl: Tensor
 
@@ -93,9 +93,9 @@ class Reader:
             cross = log_sum - torch.mul(final, logits, out=work).sum(dim=-1)
             # Rounding alone can make it negative.
             kl = (cross - self._final_entropy[rows]).clamp_(min=0)
-        probability = (target[:, 0] - log_sum).exp()
+        log_probability = target[:, 0] - log_sum
         rank = torch.gt(logits, target, out=work).sum(dim=-1).long() + 1
-        return Chunk(top_ids, top_probabilities, entropy, probability, rank, kl)
+        return Chunk(top_ids, top_probabilities, entropy, log_probability, rank, kl)
 
 
 def find_highest(logits: Tensor, n_top: int) -> tuple[Tensor, Tensor]:
@@ -124,7 +124,7 @@ class Measured:
 
     def __init__(self, n_readings: int, n_positions: int, n_top: int) -> None:
         shape = (n_readings, n_positions)
-        self.kl, self.entropy, self.probability = (torch.empty(shape) for _ in range(3))
+        self.kl, self.entropy, self.log_probability = (torch.empty(shape) for _ in range(3))
         self.rank = torch.empty(shape, dtype=torch.int64)
         self.top_ids = torch.empty((*shape, n_top), dtype=torch.int64)
         self.top_probabilities = torch.empty((*shape, n_top))
@@ -136,7 +136,7 @@ class Measured:
     def mark_last(self, following: list[int]) -> None:
         """The prompt's last token has no next one."""
         is_last = torch.tensor(following) < 0
-        self.probability[:, is_last] = torch.nan
+        self.log_probability[:, is_last] = torch.nan
         self.rank[:, is_last] = 0
 
 

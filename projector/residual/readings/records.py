@@ -84,7 +84,8 @@ class Lens:
         ids: the prompt's T token ids.
         positions: those that were read, ascending.
         readings: in the order of the stream; the last is the model's own prediction.
-        kl, entropy, probability: (S, P) float32; NaN where there is none.
+        kl, entropy: (S, P) float32, in nats.
+        log_probability: (S, P) float32, of the next token; NaN where there is none.
         rank: (S, P) int64; 0 where there is none.
         top_ids: (S, P, n_top) int64. top_probabilities: the same, float32.
         baseline: mean KL(final ‖ mean final) over positions, in nats: what is lost by a guess that
@@ -100,7 +101,7 @@ class Lens:
     readings: tuple[Reading, ...]
     kl: Tensor
     entropy: Tensor
-    probability: Tensor
+    log_probability: Tensor
     rank: Tensor
     top_ids: Tensor
     top_probabilities: Tensor
@@ -108,6 +109,11 @@ class Lens:
     outliers: tuple[Outlier, ...]
     missing: str | None
     pieces: Pieces
+
+    @cached_property
+    def probability(self) -> Tensor:
+        """Of the next token, (S, P) float32; NaN where there is none, and 0 below 1e-38."""
+        return self.log_probability.exp()
 
     def text(self, token_id: int) -> str:
         """A token of the prompt or of the tops, so that its signs can all be seen."""
@@ -152,14 +158,15 @@ class Lens:
     def summaries(self) -> tuple[Summary, ...]:
         """One a reading."""
         same = self.top_ids[:, :, 0] == self.top_ids[-1:, :, 0]
-        loss = -self.probability.double().log()
         return tuple(
             Summary(
                 layer=reading.layer,
                 stream=reading.stream,
                 kl=_mean(self.kl[s][self.counted]),
                 entropy=_mean(self.entropy[s][self.counted]),
-                loss=_mean(loss[s][self.counted & ~self.probability[s].isnan()]),
+                loss=_mean(
+                    -self.log_probability[s][self.counted & ~self.log_probability[s].isnan()]
+                ),
                 agreement=float(same[s][self.counted].double().mean()),
             )
             for s, reading in enumerate(self.readings)

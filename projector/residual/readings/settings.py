@@ -25,7 +25,7 @@ class TuningSettings:
     """
 
     n_steps: int = setting(250, help="Steps of training.")
-    tokens_per_step: int = setting(1024, help="About how many tokens a step reads.")
+    tokens_per_step: int = setting(512, help="About how many tokens a step reads.")
     sequence_length: int | None = setting(
         None, help="Tokens of a sequence. By default 256, or what the model takes if less."
     )

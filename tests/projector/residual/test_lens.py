@@ -50,7 +50,7 @@ def _check(subject: Subject, found: Lens, ids: list[int]) -> None:
         entropy = -(own.exp() * own).sum(-1)
         torch.testing.assert_close(found.entropy[s].double(), entropy, **close)
         true = own[:-1].gather(1, target[:, None])
-        torch.testing.assert_close(found.probability[s, :-1].double(), true.exp()[:, 0], **close)
+        torch.testing.assert_close(found.log_probability[s, :-1].double(), true[:, 0], **close)
         ranks = (own[:-1] > true).sum(-1) + 1
         # Rounding can swap neighbours.
         assert (found.rank[s, :-1] - ranks).abs().max() <= 1
@@ -83,7 +83,7 @@ def test_a_few_positions_at_a_time_give_the_same(tokenizer: Any) -> None:
     subject = _subject(build("gemma2"), tokenizer)
     ids = _ids()
     whole, small = run_lens(subject, ids), run_lens(subject, ids, n_at_once=2)
-    for name in ("kl", "entropy", "probability", "top_probabilities"):
+    for name in ("kl", "entropy", "log_probability", "top_probabilities"):
         torch.testing.assert_close(
             getattr(whole, name), getattr(small, name), equal_nan=True, rtol=1e-4, atol=1e-6
         )
@@ -178,6 +178,17 @@ def test_averages_leave_out_tokens_with_outlying_norms(tokenizer: Any) -> None:
     assert 0 in out
     kept = [k for k in range(N_TOKENS) if k not in out]
     assert found.summaries[1].kl == pytest.approx(float(found.kl[1, kept].double().mean()))
+
+
+def test_a_loss_is_known_where_the_probability_is_too_small_for_a_number(tokenizer: Any) -> None:
+    model = build("llama")
+    with torch.no_grad():
+        model.lm_head.weight *= 1000
+    found = run_lens(_subject(model, tokenizer), _ids())
+    assert not found.probability[:, :-1].all()
+    own = _reference(_subject(model, tokenizer), list(found.ids), found.readings[0])[:-1]
+    loss = -own.gather(1, torch.tensor(found.ids[1:])[:, None])[:, 0][found.counted[:-1]].mean()
+    assert found.summaries[0].loss == pytest.approx(float(loss), rel=1e-4)
 
 
 @pytest.mark.parametrize("family", ENCODERS)

@@ -140,6 +140,15 @@ def test_what_is_no_tuned_lens_is_refused(
     refused(folder)
 
 
+def test_logits_that_are_not_finite_are_told(tokenizer: Any) -> None:
+    subject = _subject(build("llama"), tokenizer)
+    nan = Translation(torch.full((24, 24), torch.nan), torch.zeros(24))
+    tuned = TunedLens({Reading(0, "resid_pre"): nan}, {"model": {"id": "", "sha256": "a" * 64}})
+    with pytest.raises(UserError, match="layer 0") as caught:
+        projector.lens(subject, PROMPT, tuned=tuned)
+    assert caught.value.setting == "dtype"
+
+
 def test_what_cannot_be_trained_is_refused(tokenizer: Any) -> None:
     with pytest.raises(UserError, match="encoder"):
         tune_lens(_subject(build("bert"), tokenizer), [PROMPT])
