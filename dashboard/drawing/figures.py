@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from dashboard.drawing import palette
 from dashboard.drawing.cells import Cells
 from dashboard.drawing.text import number
-from projector.figures.brackets import Bracket
+from projector.figures.brackets import Bracket, named_brackets
 from projector.sites import MapKey, site_words
 from projector.statistics.organisation import PARTNER_RHO, Organisation
 from pruning.poles.tree import CondensedTree
@@ -144,8 +144,8 @@ def _draw_brackets(
     n_rows: int,
     n_signs: int,
 ) -> None:
-    """Groups at the right of the picture; of names that would lie on one another, the first."""
-    free_from = -np.inf
+    """Groups at the right of the picture, with the names that have room."""
+    named = named_brackets(brackets, _LEAST_APART * n_rows)
     for each, color in zip(brackets, colors, strict=True):
         low, high = each.first - 0.5, each.last + 0.5
         figure.add_shape(
@@ -155,16 +155,14 @@ def _draw_brackets(
             yref="y",
             line={"color": color, "width": 2.5},
         )
-        middle = (low + high) / 2
-        if middle < free_from:
+        if each not in named:
             continue
-        free_from = middle + _LEAST_APART * n_rows
         text = each.text if n_signs else str(each.group)
         if len(text) > n_signs > 0:
             text = f"{text[: n_signs - 1]}…"
         figure.add_annotation(
             x=1.03,
-            y=middle,
+            y=(low + high) / 2,
             xref="x domain",
             yref="y",
             xanchor="left",

@@ -23,7 +23,7 @@ from dashboard.state.loading import (
 from dashboard.state.shelf import Key, shelf
 from projector.errors import UserError
 from projector.naming.groups import group_label, members_on_label
-from projector.naming.labels import Label, neuron_labels, snippets
+from projector.naming.labels import Label, neuron_labels, snippet, snippets
 from projector.naming.names import Names, PoleKey, read_names, write_name
 from projector.naming.search import Results, search
 from projector.projection.writing import NAMES_FILE
@@ -124,20 +124,23 @@ def _label_text(path: Path, poles: Poles, number: int) -> str:
     return "" if label is None else label.text
 
 
-def members_firing(path: Path, poles: Poles, number: int) -> tuple[int, ...]:
-    """A pole's neurons whose strongest example is on what its label names, ascending."""
+def snippets_on_label(path: Path, poles: Poles, number: int) -> dict[int, str]:
+    """Of a pole's neurons that fire on what its label names, the strongest example on that."""
     label = pole_label(path, poles, number)
     projection = projection_at(path)
     members = tuple((poles.labels == number).nonzero()[:, 0].tolist())
     if label is None or label.is_mixed:
-        return ()
+        return {}
 
-    def make(_: object) -> tuple[int, ...]:
-        examples = projection.examples(poles.layer, poles.site)
-        return members_on_label(examples, projection.pieces, members, label)
+    def make(_: object) -> dict[int, str]:
+        examples, pieces = projection.examples(poles.layer, poles.site), projection.pieces
+        return {
+            neuron: snippet(examples, pieces, at, _N_BEFORE, _N_AFTER)
+            for neuron, at in members_on_label(examples, pieces, members, label).items()
+        }
 
     key = (poles.layer, poles.site, poles.settings.space, members)
-    return of_projection("members that fire", path, *key, make=make)
+    return of_projection("snippets on a label", path, *key, make=make)
 
 
 def pole_label(path: Path, poles: Poles, number: int) -> Label | None:

@@ -20,13 +20,13 @@ from dashboard.state.loading import (
     tree_at,
 )
 from dashboard.state.naming import (
-    members_firing,
     name_pole,
     names_at,
     pole_key,
     pole_label,
     pole_names,
     snippets_at,
+    snippets_on_label,
 )
 from dashboard.state.scene import Scene
 from dashboard.state.selection import MOST_CLUSTER_SIZE, MOST_EPSILON, grouping_text
@@ -221,13 +221,13 @@ def _show_table(scene: Scene, found: Poles) -> None:
     }
     rho = "|ρ|" if is_absolute else "ρ"
     columns = {
-        "pole": number_of("Pole", width=50),
+        "pole": number_of("Pole", width=48),
         "fires on": text_of(
             "Fires on",
-            width=150,
+            width=168,
             help="The name you gave it, or the tokens of its neurons' strongest examples.",
         ),
-        "neurons": number_of("Neurons", width=72),
+        "neurons": number_of("Neurons", width=68),
         "within": number_of(
             f"{rho} inside", width=75, help=f"Cohesion: the mean {rho} of two of its neurons."
         ),
@@ -237,9 +237,9 @@ def _show_table(scene: Scene, found: Poles) -> None:
             help=f"The highest mean {rho} between its neurons and those of another pole. "
             f"A pole stands out where {rho} inside is much larger.",
         ),
-        "distinct": text_of("Distinct", width=70, help=_DISTINCT_HELP),
+        "distinct": text_of("Distinct", width=64, help=_DISTINCT_HELP),
         "beyond": text_of("Beyond spectrum", width=120, help=_BEYOND_HELP),
-        "axis": text_of("Axis", width=65, help=_AXIS_HELP),
+        "axis": text_of("Axis", width=60, help=_AXIS_HELP),
     }
     # A table is another one wherever a pole's number is another pole.
     map_key = f"{scene.name} {scene.layout} {scene.layer} {scene.site}"
@@ -302,19 +302,19 @@ def _show_pole(scene: Scene, found: Poles, pole: int) -> None:
 def _show_snippets(scene: Scene, found: Poles, pole: int, members: list[int]) -> None:
     """Strongest examples of some neurons: first those that fire on what the pole's label names."""
     texts = snippets_at(scene.path, scene.layer, scene.site)
-    firing = members_firing(scene.path, found, pole)
+    firing = snippets_on_label(scene.path, found, pole)
     label = pole_label(scene.path, found, pole)
     if label is not None and not label.is_mixed:
         named = session.plain(label.text)
         st.caption(
-            f"{len(firing):,} of {len(members):,} neurons have their strongest example on "
-            f"**{named}**" + ("; the others share it with weaker ones." if not firing else ".")
+            f"On **{named}** are two or more of the strongest examples of {len(firing):,} of its "
+            f"{len(members):,} neurons" + ("; they come first." if firing else ".")
         )
     firmest = sorted(members, key=lambda j: -float(found.strengths[j]))
     typical = list(dict.fromkeys((*found.poles[pole].exemplars, *firmest)))
     for j in sorted(typical, key=lambda j: j not in firing)[:_N_SNIPPETS]:
-        if texts[j]:
-            st.caption(f"**N{j}** {session.plain(texts[j])}")
+        if text := firing.get(j, texts[j]):
+            st.caption(f"**N{j}** {session.plain(text)}")
 
 
 def _rename(scene: Scene, found: Poles, pole: int) -> None:

@@ -22,12 +22,14 @@ class Bracket:
         first, last: its rows, of cells.
         text: what the group is called.
         group: its number.
+        rank: its place among those to be shown first.
     """
 
     first: int
     last: int
     text: str
     group: int
+    rank: int = 0
 
 
 def brackets_of(
@@ -49,7 +51,7 @@ def brackets_of(
     """
     found: list[Bracket] = []
     own = labels[order]
-    for group in ranked:
+    for rank, group in enumerate(ranked):
         places = np.flatnonzero(own == group)
         if not len(places):
             continue
@@ -59,9 +61,24 @@ def brackets_of(
         together = len(stretch) / len(places)
         if together < _LEAST_TOGETHER or len(stretch) / (last - first + 1) < _LEAST_OF_IT:
             continue
-        bracket = Bracket(first // n_per_cell, last // n_per_cell, names[group], int(group))
+        bracket = Bracket(first // n_per_cell, last // n_per_cell, names[group], int(group), rank)
         if all(bracket.last < each.first or bracket.first > each.last for each in found):
             found.append(bracket)
         if len(found) >= most:
             break
     return tuple(sorted(found, key=lambda each: each.first))
+
+
+def named_brackets(brackets: Iterable[Bracket], least_apart: float) -> tuple[Bracket, ...]:
+    """Those whose names have room beside the picture: of two that would lie on each other, the one
+    of the lower rank.
+
+    Args:
+        least_apart: rows between the middles of two.
+    """
+    found: list[Bracket] = []
+    for each in sorted(brackets, key=lambda each: each.rank):
+        middle = each.first + each.last
+        if all(abs(middle - known.first - known.last) >= 2 * least_apart for known in found):
+            found.append(each)
+    return tuple(found)

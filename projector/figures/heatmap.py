@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from projector.errors import UserError
-from projector.figures.brackets import Bracket, brackets_of
+from projector.figures.brackets import Bracket, brackets_of, named_brackets
 from projector.figures.words import TEMPLATE, heading, names_of, origin
 from projector.naming.names import Names
 from projector.naming.poles import SavedPole
@@ -136,8 +136,8 @@ def _brackets(
 
 
 def _draw_brackets(figure: go.Figure, brackets: Sequence[Bracket], n_rows: int) -> None:
-    """At the right of the second picture; of names that would lie on one another, the first."""
-    free_from = -np.inf
+    """At the right of the second picture, with the names that have room."""
+    named = named_brackets(brackets, _LEAST_APART * n_rows)
     for each in brackets:
         low, high = each.first - 0.5, each.last + 0.5
         figure.add_shape(
@@ -147,14 +147,12 @@ def _draw_brackets(figure: go.Figure, brackets: Sequence[Bracket], n_rows: int) 
             yref="y2",
             line={"color": "#56606b", "width": 2},
         )
-        middle = (low + high) / 2
-        if middle < free_from:
+        if each not in named:
             continue
-        free_from = middle + _LEAST_APART * n_rows
         text = each.text if len(each.text) <= _MOST_SIGNS else f"{each.text[: _MOST_SIGNS - 1]}…"
         figure.add_annotation(
             x=1.022,
-            y=middle,
+            y=(low + high) / 2,
             xref="x2 domain",
             yref="y2",
             xanchor="left",

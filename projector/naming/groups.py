@@ -83,32 +83,40 @@ def group_label(
 
 def members_on_label(
     examples: Examples, pieces: Pieces, neurons: Sequence[int], label: Label
-) -> tuple[int, ...]:
-    """Members of a group whose strongest example is on what its label names, in their order.
+) -> dict[int, int]:
+    """Members of a group that fire on what its label names: two of their examples or more are.
 
     Args:
         neurons: its members.
         label: what :func:`group_label` gave for them.
+
+    Returns:
+        Of each such member, in the order of ``neurons``, the token of the corpus at which it is the
+        strongest of those examples.
     """
     chosen = np.asarray(neurons, dtype=np.int64)
     if not len(chosen):
-        return ()
-    at = strongest(examples, None, chosen).at[:, 0]
+        return {}
     kind = next((each for each in KINDS if label.text.startswith(f"{each}: ")), None)
     named = [text for text, _ in label.tokens if shown(text) in label.text]
     wanted = {word_of(text) for text in named or [text for text, _ in label.tokens[:1]]}
+    is_after = label.text.startswith(_AFTER)
     starts = set(examples.starts.tolist())
-    found = []
-    for neuron, place in zip(chosen.tolist(), at.tolist(), strict=True):
-        if label.text.startswith(_AFTER):
-            # At the start of a sequence there is no token before.
-            place = -1 if place in starts else place - 1
-        if place < 0:
-            continue
-        text = pieces.text(int(examples.ids[place]))
-        if (kind_of(text) == kind) if kind else (word_of(text) in wanted):
-            found.append(neuron)
-    return tuple(found)
+    ends = strongest(examples, None, chosen)
+
+    def is_on_it(at: int) -> bool:
+        # At the start of a sequence there is no token before.
+        if at < 0 or (is_after and at in starts):
+            return False
+        text = pieces.text(int(examples.ids[at - is_after]))
+        return kind_of(text) == kind if kind else word_of(text) in wanted
+
+    found = {}
+    for neuron, places, weights in zip(chosen.tolist(), ends.at, ends.weights, strict=True):
+        on_it = [at for at in places[weights > 0].tolist() if is_on_it(at)]
+        if len(on_it) >= _LEAST_OF_NEURON:
+            found[neuron] = on_it[0]
+    return found
 
 
 class _OnMap:

@@ -125,12 +125,14 @@ def snippets(examples: Examples, pieces: Pieces, n_before: int, n_after: int) ->
     """
     found = []
     for at in strongest(examples).at[:, 0].tolist():
-        if at < 0:
-            found.append("")
-            continue
-        ids, focus = examples.context(at, n_before, n_after)
-        found.append(on_one_line(pieces.texts(ids), focus))
+        found.append("" if at < 0 else snippet(examples, pieces, at, n_before, n_after))
     return found
+
+
+def snippet(examples: Examples, pieces: Pieces, at: int, n_before: int, n_after: int) -> str:
+    """The text around a token of the corpus as one line, the token in «»; see :func:`snippets`."""
+    ids, focus = examples.context(at, n_before, n_after)
+    return on_one_line(pieces.texts(ids), focus)
 
 
 def strongest(

@@ -118,6 +118,9 @@ def _show_result(found: Result) -> None:
         "marked": (),
         "isolate": None,
     }
+    if found.pole is not None:
+        # Its number is among the poles of the usual settings.
+        changes["grouping"] = None
     session.show_link(
         "neuron" if found.pole is None else "poles",
         f"{session.plain(name)} · **{session.plain(found.label or text_of(found))}**{fires}",

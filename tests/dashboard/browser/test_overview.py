@@ -1,11 +1,16 @@
-"""From the landing page to a neuron's card by clicks alone."""
+"""From the landing page to a neuron's card by clicks alone; and by a search to a pole."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, expect
 
+from projector.naming.search import search
+from projector.projection.projection import Projection
+from pruning.poles.finding_all import PoleRequest, find_all
 from tests.dashboard.browser.app import App, heading, params, rest, until, visit, wait_for_map
 
 
@@ -39,3 +44,35 @@ def test_from_the_landing_page_to_a_map_and_a_card(page: Page, app: App) -> None
     page.get_by_role("link", name="Open L0 N3").click()
     expect(heading(page)).to_contain_text("L0 N3")
     assert params(page)["neuron"] == "3"
+
+
+def test_a_result_of_a_search_opens_its_pole_or_its_neuron(
+    page: Page, app: App, folders: Path
+) -> None:
+    folder = folders / "llama"
+    find_all(folder, PoleRequest(with_controls=False))
+    found = search(Projection.load(folder), folder, "the")
+    pole, neuron = found.poles[0], found.neurons[0]
+    # Other poles are looked at: a result's are those of the usual settings.
+    page.goto(app.link("poles", projection="llama", grouping="correlation,2,eom,0"))
+    rest(page)
+    side = page.get_by_test_id("stSidebar")
+    field = side.get_by_role("textbox", name="Search")
+    field.fill("the")
+    field.press("Enter")
+    link = side.get_by_role("link", name=re.compile(rf"^L{pole.layer}\b.* pole {pole.pole}\b"))
+    expect(link).to_contain_text(pole.label)
+    link.click()
+    expect(heading(page)).to_have_text(re.compile(f"^Poles in layer {pole.layer}: "))
+    name = page.get_by_role("heading", name=re.compile(rf"^Pole {pole.pole}: .*the\b"))
+    expect(name).to_be_visible()
+    rest(page)
+    assert "grouping" not in params(page)
+    # What was searched for is listed still.
+    link = side.get_by_role("link", name=re.compile(rf"^L{neuron.layer}\b.* N{neuron.neuron}\b"))
+    link.click()
+    expect(heading(page)).to_have_text(re.compile(rf"^L{neuron.layer} N{neuron.neuron}\b"))
+    expect(page.get_by_test_id("stMainBlockContainer")).to_contain_text(neuron.label)
+    rest(page)
+    assert params(page)["neuron"] == str(neuron.neuron)
+    assert params(page)["layer"] == str(neuron.layer)
