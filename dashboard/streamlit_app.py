@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard.frame import opening
 from dashboard.frame.side.background import find_in_background
+from dashboard.frame.side.search import show_found
 from dashboard.frame.sidebar import choose_scene, read_settings, tell
 from dashboard.state import session
 from dashboard.views import heads, heatmap, lens, neuron, overview, poles, prompt, pruning
@@ -68,7 +69,9 @@ with session.problems():
         page = st.navigation([first, start, *pages.values()], position="hidden")
         if page in (first, start):
             pages[VIEWS[0].PATH] = page
-        session.remember_pages(pages)
+        session.remember_pages(pages, page)
+        with session.problems():
+            show_found(scene.path, scene.projection)
         linked = session.show_menu(menu)
         page.run()
         # After the page: points first.

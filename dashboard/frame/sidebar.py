@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.frame.side.importing import show_import
 from dashboard.frame.side.links import check_details, check_place
-from dashboard.frame.side.search import show_search
+from dashboard.frame.side.search import ask_search
 from dashboard.state import session
 from dashboard.state.loading import folders_with, projection_at
 from dashboard.state.scene import Scene, usual_layout, usual_model
@@ -72,7 +72,7 @@ def choose_scene(settings: Settings) -> Scene | None:
             st.caption("Choose another one, or make it again:")
             st.code("projector fit MODEL --corpus SOURCE --out DIR --force", language=None)
             raise
-        show_search(found[name], projection)
+        ask_search(projection)
         chosen = session.current()
         layout = _layout_of(projection)
         layer, site = _choose_map(projection)

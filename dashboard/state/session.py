@@ -24,7 +24,9 @@ _HELD = "held at the end"
 _LAG_S = 1.0
 _SAID, _NOTED, _NOTE_PLACE, _AGAIN = "said", "noted", "place of notes", "runs again"
 _UNREAD = "unreadable parts of the link"
-_PAGES = "pages"
+_PAGES, _SHOWN = "pages", "page shown"
+# In a link from a page to itself.
+_OWN_LINK = "here"
 _KEPT, _DRAWN, _DRAWN_BEFORE = "kept fields", "drawn fields", "drawn before"
 
 
@@ -54,15 +56,21 @@ def read_url() -> None:
     before it wrote at all. Then what was just chosen counts. A step back comes without a click.
     """
     params = st.query_params.to_dict()
+    is_own_link = params.pop(_OWN_LINK, None) is not None
     state = st.session_state
     state[_DRAWN_BEFORE] = state.pop(_DRAWN, frozenset())
     was_chosen = state.pop(_CHANGED, False)
     is_early = time.monotonic() - state.get(_WROTE_AT, 0.0) < _LAG_S
-    is_old = params == state.get(_SENT) and is_early and _was_touched()
+    is_old = params == state.get(_SENT) and is_early and _was_touched() and not is_own_link
     state[_SENT] = params
-    if params and params != state.get(_WRITTEN) and not was_chosen and not is_old:
+    is_chosen = was_chosen and not is_own_link
+    if params and params != state.get(_WRITTEN) and not is_chosen and not is_old:
         state[_SELECTION] = Selection.of_params(params)
         state[_UNREAD] = Selection.unreadable(params)
+    if is_own_link:
+        # At once: the page may take long to be drawn.
+        st.query_params.from_dict(params)
+        state[_WRITTEN], state[_WROTE_AT] = params, time.monotonic()
 
 
 def take_unreadable() -> dict[str, str]:
@@ -145,9 +153,10 @@ def bind(key: str, value: Any) -> None:
         st.session_state[key] = value
 
 
-def remember_pages(pages: dict[str, StreamlitPage]) -> None:
+def remember_pages(pages: dict[str, StreamlitPage], shown: StreamlitPage) -> None:
     """Keep the pages of this run by their paths, so that one page can open another."""
     st.session_state[_PAGES] = pages
+    st.session_state[_SHOWN] = next(path for path, page in pages.items() if page == shown)
 
 
 def show_menu(place: DeltaGenerator) -> Selection:
@@ -171,6 +180,9 @@ def show_link(path: str, label: str, *, help: str | None = None, **changes: Any)
         label: Markdown; what others wrote goes through :func:`plain` first.
     """
     params = current().but(**changes).params()
+    if path == st.session_state[_SHOWN]:
+        # The browser changes the address with the page alone: of this page we write it ourselves.
+        params[_OWN_LINK] = "1"
     st.page_link(st.session_state[_PAGES][path], label=label, help=help, query_params=params)
 
 

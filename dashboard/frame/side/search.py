@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from projector.errors import UserError
 from projector.naming.search import Result
 from projector.projection.projection import Projection
 
-_FIELD, _TO = "search", "found neuron"
+_FIELD, _TO, _PLACE = "search", "found neuron", "place of results"
 _N_POLES, _N_SHOWN, _MOST_SHOWN = 3, 8, 40
 _HELP = (
     "A word, such as `self`, lists the neurons and poles of all layers that fire on it. With a "
@@ -24,8 +25,8 @@ _HELP = (
 )
 
 
-def show_search(folder: Path, projection: Projection) -> None:
-    """The field, and what it found."""
+def ask_search(projection: Projection) -> None:
+    """The field, and room for what it finds; a neuron that is named in it is selected."""
     text = st.text_input(
         "Search",
         key=_FIELD,
@@ -33,17 +34,34 @@ def show_search(folder: Path, projection: Projection) -> None:
         help=_HELP,
         on_change=session.keep(_FIELD, ""),
     )
+    st.session_state[_PLACE] = st.container()
     if not text.strip():
         st.session_state.pop(_TO, None)
         return
-    try:
+    with suppress(UserError):
         found = _neuron_of(text, projection)
         if found is not None:
             _select(text, *found)
-            return
-        _show_results(folder, projection, text)
-    except UserError as error:
-        st.caption(session.plain(_sentence(page_text(error))))
+
+
+def show_found(folder: Path, projection: Projection) -> None:
+    """What the field found; once the page's own place is known, so that no search delays it."""
+    text = st.session_state.get(_FIELD) or ""
+    if not text.strip():
+        return
+    with st.session_state[_PLACE]:
+        try:
+            found = _neuron_of(text, projection)
+            if found is None:
+                _show_results(folder, projection, text)
+                return
+            layer, site, neuron = found
+            name = f"{neuron_name(layer, site)} N{neuron}"
+            session.show_link(
+                "neuron", f"Open {session.plain(name)}", layer=layer, site=site, neuron=neuron
+            )
+        except UserError as error:
+            st.caption(session.plain(_sentence(page_text(error))))
 
 
 def _neuron_of(text: str, projection: Projection) -> tuple[int, str, int] | None:
@@ -73,14 +91,10 @@ def _neuron_of(text: str, projection: Projection) -> tuple[int, str, int] | None
 
 def _select(text: str, layer: int, site: str, neuron: int) -> None:
     """Select the neuron that was searched for, once; what is selected later counts."""
-    name = f"{neuron_name(layer, site)} N{neuron}"
     if st.session_state.get(_TO) != text:
         st.session_state[_TO] = text
         session.change(layer=layer, site=site)
         session.change(neuron=neuron)
-    session.show_link(
-        "neuron", f"Open {session.plain(name)}", layer=layer, site=site, neuron=neuron
-    )
 
 
 def _show_results(folder: Path, projection: Projection, text: str) -> None:

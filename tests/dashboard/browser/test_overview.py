@@ -76,3 +76,13 @@ def test_a_result_of_a_search_opens_its_pole_or_its_neuron(
     rest(page)
     assert params(page)["neuron"] == str(neuron.neuron)
     assert params(page)["layer"] == str(neuron.layer)
+    # A link from a page to itself is in the address too, and one step back leads before it.
+    near = page.get_by_test_id("stMainBlockContainer").get_by_role("link", name=re.compile(r"^N\d"))
+    number = near.first.inner_text().split()[0]
+    near.first.click()
+    expect(heading(page)).to_have_text(re.compile(rf"^L{neuron.layer} {number}\b"))
+    rest(page)
+    assert params(page)["neuron"] == number[1:]
+    assert "here" not in params(page)
+    page.go_back()
+    expect(heading(page)).to_have_text(re.compile(rf"^L{neuron.layer} N{neuron.neuron}\b"))
