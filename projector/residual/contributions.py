@@ -146,7 +146,10 @@ class Contributions:
         return self.check.worst
 
     def parts(self, *, by_head: bool = False) -> list[Part]:
-        """All terms, in the order in which they are added; they sum to the last block's output."""
+        """All terms, in the order in which they are added; each head by itself if ``by_head``.
+
+        They sum to the last block's output, but for a model that ``closes_per_block``.
+        """
         found = list(self.embedding.parts)
         for block in self.blocks:
             found += block.parts(by_head=by_head)

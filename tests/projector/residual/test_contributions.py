@@ -188,10 +188,13 @@ def test_an_encoder_closes_before_the_norm_of_each_sum() -> None:
     assert off_by(block.pre + block.attention + block.attention_bias, block.mid) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("layer", "name"), [(0, "mlp"), (1, "mlp"), (1, "self_attn")])
-def test_a_sum_that_does_not_close_is_refused_and_its_part_named(layer: int, name: str) -> None:
+def test_a_sum_that_does_not_close_is_refused_and_its_part_named(
+    layer: int, name: str, dtype: torch.dtype
+) -> None:
     """The model changes behind our back: its layout was found before."""
-    subject = subject_of("llama")
+    subject = subject_of("llama", dtype)
     assert subject.layout.blocks[layer].reason is None
 
     def bend(module: nn.Module, args: Any, output: Any) -> Any:
@@ -202,7 +205,7 @@ def test_a_sum_that_does_not_close_is_refused_and_its_part_named(layer: int, nam
     module = subject.model.model.layers[layer].get_submodule(name)
     with module.register_forward_hook(bend):
         given = collect_contributions(subject, IDS)
-    assert given.additivity_error > 1e-3
+    assert given.additivity_error > given.check.tolerance
     part = f"L{layer} {'MLP' if name == 'mlp' else 'attention'}"
     assert given.worst == part
     with pytest.raises(UserError, match=part):

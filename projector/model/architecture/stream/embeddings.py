@@ -53,7 +53,8 @@ def find_embedding(
         return whole
     flat = target.reshape(-1, target.shape[-1])
     rows = [spread(trial.copies[m, "output"], len(flat)).double().cpu() for m in sources]
-    factors = fit_factors(rows, flat.double().cpu(), constants)
+    tolerance = 1e-5 if target.dtype in (torch.float32, torch.float64) else 2e-2
+    factors = fit_factors(rows, flat.double().cpu(), constants, tolerance)
     if factors is None:
         return whole
     names = [_name(i, row) for i, row in enumerate(rows)]
@@ -103,17 +104,19 @@ def spread(tensor: Tensor, n_rows: int) -> Tensor:
 
 
 def fit_factors(
-    sources: list[Tensor], target: Tensor, constants: list[float]
+    sources: list[Tensor], target: Tensor, constants: list[float], tolerance: float
 ) -> list[float] | None:
     """Factors with which the sources, (T, H) each, sum to the target; None if none do.
 
     The simplest are preferred: all 1; one of ``constants`` for the first source and 1 for the
     others; those of least squares.
+
+    Args:
+        tolerance: how far the sum may be off, relative to the target.
     """
     stacked = torch.stack([source.reshape(-1) for source in sources], dim=1)
     flat = target.reshape(-1, 1)
     solved = torch.linalg.lstsq(stacked, flat).solution[:, 0]
-    tolerance = _tolerance(target)
 
     def error(factors: list[float]) -> float:
         given = stacked @ torch.tensor(factors, dtype=stacked.dtype)
@@ -127,11 +130,6 @@ def fit_factors(
         if error([first, *others]) <= max(1.5 * least, 1e-7):
             return [first, *others]
     return [float(factor) for factor in solved]
-
-
-def _tolerance(target: Tensor) -> float:
-    # Values of a lower type are whole multiples of its step, which shows how they were rounded.
-    return 1e-5 if not torch.equal(target, target.bfloat16().to(target)) else 2e-2
 
 
 def _name(index: int, rows: Tensor) -> str:

@@ -156,9 +156,10 @@ def test_the_model_is_left_as_it_was() -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-@pytest.mark.parametrize("family", ["gemma2", "granite", "gpt_neox", "bloom"])
-def test_the_layout_in_bfloat16_is_that_in_float32(family: str) -> None:
-    model = build(family).bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["gemma2", "granite", "gpt2", "gpt_neox", "bloom"])
+def test_the_layout_in_half_precision_is_that_in_float32(family: str, dtype: torch.dtype) -> None:
+    model = build(family).to(dtype)
     layout = find_stream(model, find_architecture(model))
     _, expected = found(family)
     for given, wanted in zip(layout.blocks, expected.blocks, strict=True):
