@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from projector.corpus.pieces import Pieces, readable
 from projector.residual.circuits.pairs import TopPairs
-from projector.residual.circuits.weights import find_circuits, find_pairs
+from projector.residual.circuits.tokens import find_pairs
+from projector.residual.circuits.weights import find_circuits
 from projector.residual.subject import Subject
 
 N_PAIRS, N_TO = 8, 4
-# Products that finding the pairs of one head may take: some seconds on a laptop.
-_MOST_PRODUCTS = 2 * 10**11
+# Each goes through the MLPs before the head: some seconds on a laptop.
+_MOST_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -44,36 +44,43 @@ class Joined:
     Attributes:
         ov: source token → tokens whose logits rise.
         qk: query token → tokens that are attended to.
+        through_mlps: whether the head reads what the MLPs before it make of tokens; in the first
+            layer there are none, and it reads their embeddings.
         n_tokens: how many tokens of the vocabulary's ``n_vocabulary`` were tried, the first ones.
         left_out: what else shapes attention, which the weights alone leave out.
     """
 
     ov: Pairs
     qk: Pairs
+    through_mlps: bool
     n_tokens: int
     n_vocabulary: int
     left_out: tuple[str, ...]
 
 
 def read_pairs(subject: Subject, layer: int, head: int) -> Joined:
-    """The pairs of one head; see :func:`projector.residual.circuits.weights.find_pairs`.
+    """The pairs of one head; see :func:`projector.residual.circuits.tokens.find_pairs`.
 
     Raises:
         UserError: if the heads of the layer can't be taken apart, or the model has no causal head.
     """
-    circuits = find_circuits(subject, [layer]).layer(layer)
-    most = math.isqrt(_MOST_PRODUCTS // (8 * circuits.ov.rank))
-    (found,) = find_pairs(subject, circuits, [head], most_tokens=most, n_pairs=N_PAIRS, n_to=N_TO)
+    circuits = find_circuits(subject, [layer])
+    circuits.layer(layer)
+    (found,) = find_pairs(
+        subject, circuits, [(layer, head)], most_tokens=_MOST_TOKENS, n_pairs=N_PAIRS, n_to=N_TO
+    )
+    ov, qk = found.mlp_ov or found.ov, found.mlp_qk or found.qk
     ids = {
         int(i)
-        for pairs in (found.ov, found.qk)
+        for pairs in (ov, qk)
         for ends in (pairs.from_ids, pairs.to_ids)
         for i in ends.flatten().tolist()
     }
     pieces = subject.pieces(sorted(ids))
     return Joined(
-        ov=_shown(found.ov, pieces),
-        qk=_shown(found.qk, pieces),
+        ov=_shown(ov, pieces),
+        qk=_shown(qk, pieces),
+        through_mlps=found.mlp_ov is not None,
         n_tokens=found.n_tokens,
         n_vocabulary=found.n_vocabulary,
         left_out=found.left_out,

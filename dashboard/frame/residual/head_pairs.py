@@ -13,12 +13,12 @@ from dashboard.state.loading import kept
 from dashboard.state.scene import Scene
 
 _OV_HELP = (
-    "The head reads the token's embedding alone: where it attends to the token at the left, it "
-    "raises the logits of those at the right (W_U W_OV W_E, norms folded)."
+    "Where the head attends to the token at the left, it raises the logits of those at the right "
+    "(W_U W_OV, norms folded). Scores are above the mean over all tokens."
 )
 _QK_HELP = (
-    "The head reads tokens' embeddings alone: at the token at the left it attends most to those at "
-    "the right (W_E W_QK W_E, norms folded). Scores are above the mean over all tokens."
+    "At the token at the left the head attends most to those at the right (W_QK, norms folded). "
+    "Scores are above the mean over all tokens."
 )
 
 
@@ -27,8 +27,8 @@ def show_pairs(scene: Scene, head: int) -> None:
     name = head_name(scene.layer, head)
     st.subheader(
         f"{name} by its weights",
-        help="What the head would join if each token's embedding were all that it reads. For later "
-        "layers that is one path among many.",
+        help="What the head joins if each token is alone: it reads the token's embedding, and what "
+        "the MLPs before it add to that. What attention brings there is left out.",
     )
     if not scene.projection.facts.model.is_causal:
         st.caption("This model is an encoder: it has no logits that a head could raise.")

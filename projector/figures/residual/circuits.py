@@ -10,11 +10,11 @@ from projector.figures.page import Section, Table
 from projector.figures.residual.attribution import signed
 from projector.residual.circuits.composition import KINDS as COMPOSITION_KINDS
 from projector.residual.circuits.pairs import TopPairs
+from projector.residual.circuits.tokens import HeadPairs
 from projector.residual.circuits.virtual import VirtualHeads
-from projector.residual.circuits.weights import HeadPairs
 from projector.residual.heads.report import HeadsReport
 
-_N_COMPOSITIONS, _N_READERS = 8, 8
+_N_COMPOSITIONS, _N_READERS, _N_PLACES = 8, 8, 2
 
 
 def head_name(head: Sequence[int]) -> str:
@@ -37,11 +37,16 @@ def pairs_html(found: HeadsReport, pairs: HeadPairs) -> str:
     left = ", ".join(pairs.left_out)
     without = f" QK leaves out: {left}." if left else ""
     note = f'<p class="note">{html.escape(f"Among {tried}.{without}")}</p>'
-    return (
-        f'{note}<div style="display:flex;flex-wrap:wrap;gap:1rem 2.5rem">'
-        f"{_pair_table(found, 'OV: source', 'raises the logits of', pairs.ov)}"
-        f"{_pair_table(found, 'QK: query', 'attends to', pairs.qk)}</div>"
-    )
+    found_pairs = [("embedding", pairs.ov, pairs.qk)]
+    if pairs.mlp_ov is not None and pairs.mlp_qk is not None:
+        found_pairs.insert(0, ("embedding and MLPs", pairs.mlp_ov, pairs.mlp_qk))
+    tables = [
+        _pair_table(found, f"OV: {what}", "raises the logits of", ov)
+        + _pair_table(found, f"QK: {what}", "attends to", qk)
+        for what, ov, qk in found_pairs
+    ]
+    style = "display:flex;flex-wrap:wrap;gap:1rem 2.5rem"
+    return note + "".join(f'<div style="{style}">{each}</div>' for each in tables)
 
 
 def _pair_table(found: HeadsReport, first: str, second: str, pairs: TopPairs) -> str:
@@ -116,9 +121,9 @@ def _paths_section(found: HeadsReport, virtual: VirtualHeads, texts: Sequence[st
             signed(each.value, 3),
             f"{signed(100 * each.share, 1)} %",
             f"{signed(100 * each.share_of_second, 0)} %",
+            None if each.token_percentile is None else f"{each.token_percentile:.1f}",
             _places(each.from_positions, texts),
             _places(each.via_positions, texts),
-            None if each.token_percentile is None else f"{each.token_percentile:.1f}",
         )
         for each in virtual.rows
     )
@@ -134,10 +139,10 @@ def _paths_section(found: HeadsReport, virtual: VirtualHeads, texts: Sequence[st
         "this prompt; biases are parts of their own."
         f"\n\nThe stream gives this {'logit' if goal.against is None else 'difference'} "
         f"{signed(goal.logit, 2)}; all paths through two heads together "
-        f"{signed(virtual.through_two, 2)}. {_control_text(virtual)} The last column is the share "
-        "of the vocabulary whose logits the path raises less than this token's, in percent.",
+        f"{signed(virtual.through_two, 2)}. {_control_text(virtual)} The percentile is the share "
+        "of the vocabulary whose logits the path raises less than this token's.",
         table=Table(
-            ("path", "adds", "of the logit", "of the second head", "from", "via", "percentile"),
+            ("path", "adds", "of logit", "of 2nd head", "percentile", "from", "via"),
             rows,
         ),
     )

@@ -236,11 +236,13 @@ def _shown_sections(found: HeadsReport) -> Iterator[Section]:
     prompt, pairs = found.prompt, {(each.layer, each.head): each for each in found.pairs}
     rows = {(row.layer, row.head): row for row in found.scores.rows}
     text = (
-        "Tokens that a head joins by its weights alone, if it reads each token's embedding and "
-        "nothing else. OV: a source token, and the tokens whose logits it raises where the head "
-        "attends to it. QK: a query token, and the tokens it attends to. Scores are above the mean "
-        "over all tokens on the right. “Random” is the highest score if the head's coordinates are "
-        "turned at random between its two halves."
+        "Tokens that a head joins by its weights alone. OV: a source token, and the tokens whose "
+        "logits the head raises where it attends to it. QK: a query token, and the tokens it "
+        "attends to. The head reads each token's embedding and what the MLPs before it add to "
+        "that, attention writing nothing; or the embedding alone, of which heads behind the first "
+        "MLPs read little in many models. Scores are above the mean over all tokens on the right. "
+        "“Random” is the highest score if the head's coordinates are turned at random between its "
+        "two halves."
     )
     if prompt is not None:
         text += (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from projector.model.loading import input_device
 
 if TYPE_CHECKING:
     from projector.residual.subject import Subject
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def run_alone(subject: Subject, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,11 +29,26 @@ def run_alone(subject: Subject, ids: Tensor) -> tuple[Tensor, Tensor]:
     """
     blocks = subject.architecture.blocks
     taps = {"pre": blocks[0].taps["resid_pre"], "post": blocks[-1].taps["resid_post"]}
-    silent = positions(subject)
-    silent += [block.taps["attn_out"] for block in blocks if "attn_out" in block.taps]
-    found: dict[str, Tensor] = {}
+    found = streams_alone(subject, ids, taps)
+    return found["pre"], found["post"]
 
-    def keep(key: str, tensor: Tensor) -> None:
+
+def streams_alone(subject: Subject, ids: Tensor, taps: Mapping[Key, Tap]) -> dict[Key, Tensor]:
+    """What passes each tap, (n, …), with single tokens; attention writes nothing.
+
+    Positional embeddings that are added to the stream are left out. The model stops behind the last
+    tap.
+
+    Args:
+        ids: (n,) int64.
+    """
+    silent = positions(subject)
+    silent += [
+        block.taps["attn_out"] for block in subject.architecture.blocks if "attn_out" in block.taps
+    ]
+    found: dict[Key, Tensor] = {}
+
+    def keep(key: Key, tensor: Tensor) -> None:
         found[key] = tensor.detach().reshape(len(ids), -1).clone()
 
     column = ids.reshape(-1, 1).to(input_device(subject.model))
@@ -41,7 +59,7 @@ def run_alone(subject: Subject, ids: Tensor) -> tuple[Tensor, Tensor]:
         capture(taps, keep, then_stop=True),
     ):
         subject.model(input_ids=column, attention_mask=torch.ones_like(column))
-    return found["pre"], found["post"]
+    return found
 
 
 def positions(subject: Subject) -> list[Tap]:

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from projector.model.capture import capture, evaluating
 from projector.model.loading import input_device
+from projector.residual.bigrams.alone import streams_alone
 from projector.residual.subject import Subject
 
 # Tokens that are embedded at once, and how long the sequences are that they are put in.
 _BLOCK, _LENGTH = 8192, 32
+# Tokens that go through MLPs at once.
+_AT_ONCE = 1024
 
 
 def token_ids(subject: Subject, most: int | None = None) -> list[int]:
@@ -66,6 +69,26 @@ def token_embeddings(subject: Subject, ids: Sequence[int]) -> Tensor:
             rows = module(rows[None])[0]
         found.append(rows)
     return torch.cat(found)
+
+
+def token_streams(
+    subject: Subject, ids: Sequence[int], layers: Sequence[int]
+) -> Iterator[tuple[list[int], dict[int, Tensor]]]:
+    """What tokens alone bring to layers: their embedding and what the MLPs before add to it, as if
+    attention wrote nothing.
+
+    That is what a later layer finds in the stream where a token stands, as far as the token alone
+    decides it. Costs the MLPs up to the last layer for each token.
+
+    Yields:
+        For some tokens at a time, their ids, and for each layer the stream before it, (n, H) in
+        the model's type.
+    """
+    blocks = subject.architecture.blocks
+    taps = {layer: blocks[layer].taps["resid_pre"] for layer in layers}
+    for start in range(0, len(ids), _AT_ONCE):
+        some = list(ids[start : start + _AT_ONCE])
+        yield some, streams_alone(subject, torch.tensor(some), taps)
 
 
 def unembeddings(subject: Subject, ids: Sequence[int]) -> Tensor:

@@ -12,12 +12,6 @@ from projector.model.architecture.stream.attention import HeadWeights
 from projector.model.architecture.stream.reading import Reading, find_readings
 from projector.model.architecture.stream.records import Addition
 from projector.residual.circuits.factors import Factors
-from projector.residual.circuits.pairs import TopPairs, ov_pairs, qk_pairs
-from projector.residual.circuits.vocabulary import (
-    token_embeddings,
-    token_ids,
-    unembeddings,
-)
 from projector.residual.subject import Subject
 
 
@@ -122,70 +116,3 @@ def _circuits_of(weights: HeadWeights, reading: Reading, addition: Addition) -> 
         reading=reading,
         addition=addition,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class HeadPairs:
-    """What a head joins by its weights, in token ids.
-
-    Attributes:
-        layer, head: which.
-        ov: source token → tokens whose logits rise.
-        qk: query token → tokens that are attended to.
-        n_tokens: how many tokens were tried, on either side; the first ones.
-        n_vocabulary: how many there are, control tokens left out.
-        left_out: what else shapes attention.
-    """
-
-    layer: int
-    head: int
-    ov: TopPairs
-    qk: TopPairs
-    n_tokens: int
-    n_vocabulary: int
-    left_out: tuple[str, ...]
-
-
-def find_pairs(
-    subject: Subject,
-    circuits: LayerCircuits,
-    heads: Sequence[int] | None = None,
-    *,
-    most_tokens: int | None = None,
-    n_pairs: int = 10,
-    n_to: int = 5,
-) -> list[HeadPairs]:
-    """The pairs of tokens that heads of a layer join most strongly, by their weights alone.
-
-    The head reads each token's embedding alone, through its norm with that token's own scale: what
-    it would read if nothing stood between them. For heads of the first layer of a model without
-    position embeddings that is what they read; for later ones it is a path among many.
-
-    Args:
-        heads: which; all of the layer by default.
-        most_tokens: how many tokens of the vocabulary to try, the first ones; None for all. Each
-            head costs 8·n²·d products for n tokens.
-
-    Raises:
-        UserError: if the model has no causal head.
-    """
-    known = token_ids(subject)
-    ids = known[:most_tokens]
-    read = circuits.reading.scaled(token_embeddings(subject, ids))
-    rows = unembeddings(subject, ids)
-    found = []
-    for head in range(circuits.n_heads) if heads is None else heads:
-        ov = ov_pairs(circuits.ov[head], read, rows, n_pairs=n_pairs, n_to=n_to)
-        qk = qk_pairs(circuits.qk[head], read, n_pairs=n_pairs, n_to=n_to)
-        found.append(
-            HeadPairs(
-                layer=circuits.layer,
-                head=head,
-                ov=ov.with_ids(ids),
-                qk=qk.with_ids(ids),
-                n_tokens=len(ids),
-                n_vocabulary=len(known),
-                left_out=circuits.left_out,
-            )
-        )
-    return found

@@ -12,8 +12,9 @@ from projector.errors import SettingError, UserError, check_least
 from projector.progress import Progress, Silent
 from projector.residual.circuits.composition import Compositions, compose_heads
 from projector.residual.circuits.pairs import TopPairs
+from projector.residual.circuits.tokens import HeadPairs, find_pairs
 from projector.residual.circuits.virtual import VirtualHeads, find_virtual_heads
-from projector.residual.circuits.weights import Circuits, HeadPairs, find_circuits, find_pairs
+from projector.residual.circuits.weights import Circuits, find_circuits
 from projector.residual.heads.kinds import KINDS, Heads
 from projector.residual.heads.prompt import PromptPatterns, check_heads, read_patterns
 from projector.residual.heads.scores import score_heads
@@ -75,6 +76,8 @@ class HeadsReport:
                     "left_out": list(each.left_out),
                     "ov": self._pairs_dict(each.ov),
                     "qk": self._pairs_dict(each.qk),
+                    "ov_through_mlps": self._pairs_dict(each.mlp_ov),
+                    "qk_through_mlps": self._pairs_dict(each.mlp_qk),
                 }
                 for each in self.pairs
             ],
@@ -82,7 +85,9 @@ class HeadsReport:
             "virtual_heads": None if self.virtual is None else self.virtual.as_dict(),
         }
 
-    def _pairs_dict(self, found: TopPairs) -> dict[str, Any]:
+    def _pairs_dict(self, found: TopPairs | None) -> dict[str, Any] | None:
+        if found is None:
+            return None
         rows = [
             {
                 "from": source,
@@ -159,7 +164,7 @@ def heads(
         circuits = find_circuits(subject)
         reasons += circuits.reasons.values()
         compositions = _compose(circuits, seed)
-        pairs = _pairs(subject, circuits, shown, n_pair_tokens)
+        pairs = tuple(find_pairs(subject, circuits, shown, most_tokens=n_pair_tokens))
     except UserError as error:
         reasons.append(str(error))
     patterns, virtual = None, None
@@ -221,17 +226,6 @@ def _compose(circuits: Circuits, seed: int) -> Compositions | None:
     )
 
 
-def _pairs(
-    subject: Subject, circuits: Circuits, shown: Sequence[tuple[int, int]], n_tokens: int
-) -> tuple[HeadPairs, ...]:
-    known = {each.layer: each for each in circuits.layers}
-    found: list[HeadPairs] = []
-    for layer in dict.fromkeys(layer for layer, _ in shown if layer in known):
-        of_layer = [head for at, head in shown if at == layer]
-        found += find_pairs(subject, known[layer], of_layer, most_tokens=n_tokens)
-    return tuple(found)
-
-
 def _texts(
     subject: Subject, pairs: Sequence[HeadPairs], virtual: VirtualHeads | None
 ) -> Pieces | None:
@@ -240,7 +234,8 @@ def _texts(
     named = {
         int(token)
         for each in pairs
-        for found in (each.ov, each.qk)
+        for found in (each.ov, each.qk, each.mlp_ov, each.mlp_qk)
+        if found is not None
         for token in (*found.from_ids.flatten().tolist(), *found.to_ids.flatten().tolist())
     }
     if virtual is not None:

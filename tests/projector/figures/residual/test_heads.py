@@ -61,7 +61,8 @@ def test_every_part_is_on_the_page_beside_its_control() -> None:
     # A cell of the grid for each of 2 × 4 heads, a pattern for each of the two shown.
     assert page.count("<td title=") + page.count("<td style=") == 8
     assert page.count('<div class="pattern"') == 2
-    assert page.count("Random: ") == 4
+    # OV and QK of both heads, and of the second also through the MLPs before it.
+    assert page.count("Random: ") == 6
     for each in report.virtual.rows:
         name = f"L{each.first[0]} H{each.first[1]} → L{each.second[0]} H{each.second[1]}"
         assert name in page

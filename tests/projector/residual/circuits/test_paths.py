@@ -14,7 +14,7 @@ from projector.model.architecture.stream.patterns import watch_patterns
 from projector.model.capture import Tap, collect
 from projector.residual.circuits.factors import apply_product
 from projector.residual.circuits.virtual import VirtualHeads, find_virtual_heads
-from projector.residual.circuits.weights import Circuits, find_circuits, find_pairs
+from projector.residual.circuits.weights import Circuits, find_circuits
 from projector.residual.contributions import collect_contributions
 from projector.residual.subject import Subject
 from tests.families import ENCODERS, FAMILIES, subject_of
@@ -118,30 +118,6 @@ def test_shorter_types_close_as_well_as_they_round() -> None:
 def test_an_encoder_has_no_logit_to_follow() -> None:
     with pytest.raises(UserError):
         find_virtual_heads(subject_of("bert"), IDS)
-
-
-def test_pairs_are_those_of_the_models_own_weights() -> None:
-    """In the first layer, what a head of a lone token gives is what the pairs say."""
-    subject, circuits, _ = found("llama")
-    first = circuits.layer(0)
-    (pairs,) = find_pairs(subject, first, [2], n_pairs=3, n_to=2)
-    assert pairs.n_tokens == pairs.n_vocabulary == 320
-    assert pairs.left_out == first.weights.left_out
-    for source, targets, scores in zip(
-        pairs.ov.from_ids.tolist(), pairs.ov.to_ids.tolist(), pairs.ov.scores, strict=True
-    ):
-        given = collect_contributions(subject, [source]).blocks[0].heads()[0, 2]
-        assert subject.readout.form is not None
-        rows = subject.readout.form.pull(subject.readout.unembedding(range(320)))
-        logits = rows @ given
-        expected = logits[targets] - logits.mean()
-        assert torch.allclose(scores, expected, rtol=1e-3, atol=1e-4)
-        assert targets == logits.topk(2).indices.tolist()
-    # The first tokens alone, as rows and as columns.
-    (few,) = find_pairs(subject, first, [2], most_tokens=50, n_pairs=50, n_to=2)
-    assert few.n_tokens == 50
-    assert sorted(few.qk.from_ids.tolist()) == list(range(50))
-    assert int(few.qk.to_ids.max()) < 50
 
 
 def test_a_layer_without_heads_says_why() -> None:

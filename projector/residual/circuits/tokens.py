@@ -1,0 +1,132 @@
+"""What heads join and copy of a model's own tokens, by their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projector.residual.circuits.pairs import TopPairs, ov_pairs, qk_pairs
+from projector.residual.circuits.vocabulary import (
+    token_embeddings,
+    token_ids,
+    token_streams,
+    unembeddings,
+)
+from projector.residual.circuits.weights import Circuits, LayerCircuits
+from projector.residual.subject import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPairs:
+    """What a head joins by its weights, in token ids.
+
+    Attributes:
+        layer, head: which.
+        ov: source token → tokens whose logits rise, the head reading the embedding alone.
+        qk: query token → tokens that are attended to, likewise.
+        mlp_ov, mlp_qk: the same where the head reads what the MLPs before it make of a token's
+            embedding, attention writing nothing; None where there is no MLP before it.
+        n_tokens: how many tokens were tried, on either side; the first ones.
+        n_vocabulary: how many there are, control tokens left out.
+        left_out: what else shapes attention.
+    """
+
+    layer: int
+    head: int
+    ov: TopPairs
+    qk: TopPairs
+    mlp_ov: TopPairs | None
+    mlp_qk: TopPairs | None
+    n_tokens: int
+    n_vocabulary: int
+    left_out: tuple[str, ...]
+
+
+def find_pairs(
+    subject: Subject,
+    circuits: Circuits,
+    heads: Sequence[tuple[int, int]],
+    *,
+    most_tokens: int | None = None,
+    n_pairs: int = 10,
+    n_to: int = 5,
+) -> list[HeadPairs]:
+    """The pairs of tokens that heads join most strongly, by their weights alone.
+
+    A head reads each token through its norm, with the scale that the norm has for it. What it reads
+    is the token's embedding; and, beside that, what the MLPs before the head make of it: in trained
+    models heads of later layers read little of the bare embedding.
+
+    Args:
+        heads: layer and head of each; those that could not be taken apart are passed over.
+        most_tokens: how many tokens of the vocabulary to try, the first ones; None for all. Each
+            head costs 16·n²·d products for n tokens at most.
+
+    Raises:
+        UserError: if the model has no causal head.
+    """
+    layers = {each.layer: each for each in circuits.layers}
+    known = token_ids(subject)
+    ids = known[:most_tokens]
+    embedded, rows = token_embeddings(subject, ids), unembeddings(subject, ids)
+    wanted = sorted({layer for layer, _ in heads if layer in layers and layer > 0})
+    streams: dict[int, list[Tensor]] = {layer: [] for layer in wanted}
+    if wanted:
+        for _, given in token_streams(subject, ids, wanted):
+            for layer, stream in given.items():
+                streams[layer].append(layers[layer].reading.scaled(stream))
+    found = []
+    for layer, head in heads:
+        if layer not in layers:
+            continue
+        each = layers[layer]
+
+        def joined(read: Tensor, each: LayerCircuits = each, head: int = head) -> list[TopPairs]:
+            size = {"n_pairs": n_pairs, "n_to": n_to}
+            ov = ov_pairs(each.ov[head], read, rows, **size)
+            return [ov.with_ids(ids), qk_pairs(each.qk[head], read, **size).with_ids(ids)]
+
+        ov, qk = joined(each.reading.scaled(embedded))
+        mlp_ov, mlp_qk = joined(torch.cat(streams[layer])) if layer in streams else (None, None)
+        left_out, n = each.left_out, len(ids)
+        found.append(HeadPairs(layer, head, ov, qk, mlp_ov, mlp_qk, n, len(known), left_out))
+    return found
+
+
+def grams_through_mlps(
+    subject: Subject, circuits: Circuits, *, most_tokens: int | None = 4096
+) -> Mapping[int, Tensor]:
+    """For each layer, W_E'ᵀ W_U (H, H) float32, where W_E' is what tokens alone bring to the layer:
+    embeddings through the MLPs before it and through its norm, each with its own scale.
+
+    With it, :func:`projector.residual.circuits.copying.copying_scores` tells whether a head raises
+    the token at the place that it reads, also where MLPs have rewritten the embedding. W_E' and W_U
+    are taken above their means over the tokens, so what all tokens share is left out.
+
+    Args:
+        most_tokens: how many tokens to take, the first ones; None for all.
+
+    Raises:
+        UserError: if the model has no causal head.
+    """
+    readings = {each.layer: each.reading for each in circuits.layers}
+    grams: dict[int, Any] = dict.fromkeys(readings, 0.0)
+    sums: dict[int, Any] = dict.fromkeys(readings, 0.0)
+    total: Any = 0.0
+    ids = token_ids(subject)[:most_tokens]
+    if not readings:
+        return {}
+    for some, given in token_streams(subject, ids, list(readings)):
+        rows = unembeddings(subject, some)
+        total = total + rows.sum(0)
+        for layer, stream in given.items():
+            read = readings[layer].scaled(stream)
+            grams[layer] = grams[layer] + read.T @ rows
+            sums[layer] = sums[layer] + read.sum(0)
+    return {
+        layer: gram - torch.outer(sums[layer], total) / len(ids) for layer, gram in grams.items()
+    }
