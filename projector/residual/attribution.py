@@ -69,7 +69,7 @@ def attribute(
             next token.
         against: the token whose logit is subtracted.
         position: where the prediction is read, from the end where negative.
-        n_neurons: how many neurons are told apart.
+        n_neurons: how many neurons are listed, the strongest first.
 
     Raises:
         SettingError: on ``token``, ``against``, ``position`` or ``n_neurons``.

@@ -71,7 +71,7 @@ def find_position(n_tokens: int, position: int) -> int:
 
 
 def vocabulary_size(subject: Subject) -> int:
-    """How many tokens the model tells apart: rows of its head, or else of its embedding."""
+    """How many tokens the model has a logit for: rows of its head, or else of its embedding."""
     head = subject.model.get_output_embeddings()
     module: Any = input_embedding(subject.model) if head is None else head
     return int(module.weight.shape[0]) if module is not None else len(subject.loaded.tokenizer)

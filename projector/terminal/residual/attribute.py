@@ -39,12 +39,12 @@ class AttributionOptions:
         "default the model's likeliest next token.",
     )
     against: str | None = setting(
-        None, help="A token whose logit is subtracted: what tells the two apart is attributed."
+        None, help="A token whose logit is subtracted, to see what favours one over the other."
     )
     position: int = setting(
         -1, help="Where the prediction is read: the token's place, from 0; -1 is the last."
     )
-    n_neurons: int = setting(20, help="How many MLP neurons are told apart.")
+    n_neurons: int = setting(20, help="How many MLP neurons are listed, the strongest first.")
 
     def __post_init__(self) -> None:
         check_least("n_neurons", self.n_neurons, 0)
@@ -113,8 +113,8 @@ def _show(screen: Screen, found: Attribution) -> None:
     )
     screen.say(f"[b]sums[/b]   {escape(kinds)}")
     steps = [f"{step.name} {words.signed(step.adds)}" for step in found.steps]
-    end = f"{words.signed(found.steps[-1].total)}, the model's own is {words.signed(found.logit)}"
-    screen.say(f"[b]steps[/b]  {escape(' · '.join(steps))} = {end}")
+    own = f"the model's own is {words.signed(found.logit)}"
+    screen.say(f"[b]steps[/b]  {escape(' · '.join(steps))}; {own}")
     screen.say(escape(words.errors_text(found)))
 
 
