@@ -20,10 +20,11 @@ VERSION = 1
 KIND = "kind"
 # What the page may colour by, and its words.
 COLORS = {KIND: "Kind", **{kind.name: kind.title.capitalize() for kind in KINDS}}
-# Of a kind's colour behind a cell's text.
-_STRENGTH = "88"
+# Of each kind, a colour of the map's groups: far from one another on both themes; and how strong it
+# is behind a cell's text.
+_PLACES, _STRENGTH = (1, 2, 3, 4, 8), "66"
 _SHORT = {"previous_token": "previous", "duplicate_token": "duplicate"}
-_COLUMN_WIDTH = 98
+_COLUMN_WIDTH = 106
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def read_heads(text: str) -> HeadTable | None:
 
 def kind_color(place: int, *, dark: bool = False) -> str:
     """The background of heads of a kind, ``#rrggbbaa``, by its place among all kinds."""
-    return palette.hex_of(palette.groups(dark=dark), place + 1) + _STRENGTH
+    return palette.hex_of(palette.groups(dark=dark), _PLACES[place]) + _STRENGTH
 
 
 def own_kind(row: Mapping[str, Any]) -> int | None:

@@ -242,6 +242,11 @@ def fact_of(key: Key, make: Callable[[], T]) -> T:
     return kept(("fact", *key), make)
 
 
+def known_fact(key: Key) -> Any:
+    """What :func:`fact_of` has made, if some session has asked for it."""
+    return shelf().peek(("fact", *key))
+
+
 def make_ablation(key: Key, make: Callable[[], list[Outcome]]) -> list[Outcome]:
     """What models do without some neurons: made at every call, and kept for all sessions.
 

@@ -16,6 +16,7 @@ from dashboard.frame import asking
 from dashboard.frame.exports import offer_figure
 from dashboard.frame.naming_field import show_name_field
 from dashboard.frame.neuron_text import show_text
+from dashboard.frame.residual.neuron_weights import show_reads_and_writes
 from dashboard.neuron_facts import Neighbour, Written, histogram, neighbours, written
 from dashboard.prompts import Prompt
 from dashboard.state import session
@@ -43,9 +44,11 @@ _N_NEIGHBOURS, _N_OPPOSITES = 10, 5
 _MOST_LABEL = 36
 # Links to this very page would be drawn as the one that is open.
 _STYLE = """<style>
-[class*='st-key-neighbours'] a { background: none; padding: 0 0.25rem; margin: 0; }
-[class*='st-key-neighbours'] a > span:has([data-testid='stIconMaterial']) { display: none; }
-[class*='st-key-neighbours'] a p { font-weight: 400; }
+:is([class*='st-key-neighbours'], .st-key-later-readers) {
+  a { background: none; padding: 0 0.25rem; margin: 0; }
+  a > span:has([data-testid='stIconMaterial']) { display: none; }
+  a p { font-weight: 400; }
+}
 </style>"""
 _TYPED, _TRIED = "text to try", "tried text"
 
@@ -79,6 +82,8 @@ def show(scene: Scene) -> None:
             _show_histogram(scene, neuron, examples)
     with vocabulary, session.problems():
         _show_written(scene, neuron)
+    with session.problems():
+        show_reads_and_writes(scene, neuron)
 
 
 def _show_head(scene: Scene, neuron: int, label: Label | None) -> None:

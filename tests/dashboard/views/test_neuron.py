@@ -266,3 +266,24 @@ def test_a_projection_without_examples_says_how_to_get_them(
     # Its text isn't here: the page says how to give it.
     assert at.text_input(key="examples source").value == ""
     assert any("`--root`" in each.value for each in at.caption)
+
+
+def test_what_a_neuron_reads_and_writes_stands_beside_shuffled_weights(
+    open_page: Open, root: Path
+) -> None:
+    at = open_page("neuron", neuron=3, layer=0)
+    assert errors(at) == []
+    assert "Reads and writes" in [each.value for each in at.subheader]
+    shown = [each.value for each in at.markdown]
+    # A gated MLP has two inputs.
+    assert {"**Gate reads**", "**Input reads**", "**Writes**"} <= set(shown)
+    controls = [each.value for each in at.caption if each.value.startswith("Shuffled")]
+    assert len(controls) == 4
+    # Later neurons that read it are links to their cards.
+    assert "**Later neurons that read it**" in shown
+    links = [each.proto for each in at.get("page_link")]  # type: ignore[union-attr]
+    later = [each for each in links if each.label.startswith("L1 N")]
+    assert later
+    # Attention has no neurons of its own.
+    at = open_page("neuron", neuron=3, layer=0, site="attn_out")
+    assert "Reads and writes" not in [each.value for each in at.subheader]

@@ -1,0 +1,108 @@
+"""What a neuron reads from the stream and writes to it, by its weights; on the Neuron page."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.drawing.text import number, written_list
+from dashboard.frame.residual.places import can_choose_neuron
+from dashboard.frame.work import working
+from dashboard.state import session
+from dashboard.state.loading import fact_of, known_fact
+from dashboard.state.scene import Scene
+from projector.errors import UserError
+from projector.residual.neuron import FavouredTokens, NeuronWeights, Readers, neuron_weights
+
+_N_MOST, _N_LEAST = 7, 3
+_NAMES = {"input": "Reads", "gate": "Gate reads", "up": "Input reads", "output": "Writes"}
+_READS_HELP = (
+    "The tokens whose embeddings the weights are closest to, and furthest from, by their cosine; "
+    "the norm before the MLP counts. In later layers the stream holds more than tokens."
+)
+_WRITES_HELP = (
+    "What one unit of activation adds to the logits of tokens, less the mean over all tokens. "
+    "Unlike in *Effect on the vocabulary*, the weights of norms behind it count."
+)
+_READERS_HELP = (
+    "Neurons of later layers whose input weights point along what it writes, or against it: the "
+    "cosine of the two directions, the strongest first."
+)
+
+
+def show_reads_and_writes(scene: Scene, neuron: int) -> None:
+    """Draw it, where the model is in memory; else a button that asks for it."""
+    if scene.site != "mlp_post":
+        return
+    st.subheader(
+        "Reads and writes",
+        help="By the neuron's weights alone, beside the same weights in shuffled order.",
+    )
+    found = _find(scene, neuron)
+    if isinstance(found, str):
+        st.caption(session.plain(found[:1].upper() + found[1:] + "."))
+    elif found is not None:
+        _show(scene, found)
+
+
+def _find(scene: Scene, neuron: int) -> NeuronWeights | str | None:
+    """What it reads and writes, or why that is not known; None where it is to be asked for."""
+    key = ("reads and writes", scene.model_name, scene.sha256, scene.layer, neuron)
+    known: NeuronWeights | str | None = known_fact(key)
+    if known is not None:
+        return known
+    is_loaded = scene.room.name == scene.model_name
+    if not is_loaded and not st.button("Compute", key="compute reads", help="Loads the model."):
+        return None
+
+    def make() -> NeuronWeights | str:
+        with working("Comparing weights") as work, scene.model() as guest:
+            work.advance(0)
+            try:
+                return neuron_weights(guest.subject, scene.layer, neuron)
+            except UserError as error:
+                return str(error)
+
+    return fact_of(key, make)
+
+
+def _show(scene: Scene, found: NeuronWeights) -> None:
+    favoured = [*found.reads, *([] if found.writes is None else [found.writes])]
+    columns = st.columns(3, gap="large")
+    for column, each in zip(columns, favoured, strict=False):
+        with column:
+            help_ = _WRITES_HELP if each.part == "output" else _READS_HELP
+            st.markdown(f"**{_NAMES.get(each.part, each.part)}**", help=help_)
+            _show_tokens(each)
+    if found.writes_reason is not None:
+        st.caption(session.plain(f"What it writes: {found.writes_reason}."))
+    if found.readers is None:
+        st.caption("No layer comes after this one.")
+    else:
+        _show_readers(scene, found.readers)
+    for note in found.notes:
+        st.caption(session.plain(note[:1].upper() + note[1:] + "."))
+
+
+def _show_tokens(each: FavouredTokens) -> None:
+    shown = [*each.most[:_N_MOST], *each.least[:_N_LEAST][::-1]]
+    st.html(written_list([(token.text, token.value) for token in shown]))
+    st.caption(
+        f"Shuffled: at most {number(each.shuffled_most, '.3f')}. "
+        f"{each.n_beyond:,} of {each.n_tokens:,} tokens are beyond that."
+    )
+
+
+def _show_readers(scene: Scene, readers: Readers) -> None:
+    st.markdown("**Later neurons that read it**", help=_READERS_HELP)
+    with st.container(horizontal=True, gap="small", key="later readers"):
+        for each in readers.strongest:
+            part = {"gate": " gate", "up": " input"}.get(each.part, "")
+            words = f"L{each.layer} N{each.neuron}{part} :gray[{number(each.cosine, '+.2f')}]"
+            if can_choose_neuron(scene, each.layer):
+                session.show_link("neuron", words, layer=each.layer, neuron=each.neuron)
+            else:
+                st.markdown(words, width="content")
+    st.caption(
+        f"Shuffled: at most {number(readers.shuffled_most, '.3f')}. {readers.n_beyond:,} of "
+        f"{readers.n_inputs:,} inputs are beyond that."
+    )
