@@ -161,7 +161,8 @@ def _control_text(virtual: VirtualHeads) -> str:
 
 def _places(places: Sequence[tuple[int, float]], texts: Sequence[str]) -> str:
     return "  ".join(
-        f"{readable(texts[position])} [{position}] {signed(value, 2)}" for position, value in places
+        f"{readable(texts[position])} [{position}] {signed(value, 2)}"
+        for position, value in places[:_N_PLACES]
     )
 
 

@@ -33,7 +33,9 @@ _COLOURS = {
     "induction": "#c8513a",
     "beginning": "#7b8794",
     "copying": "#8a5fa8",
+    "copying_through_mlps": "#b0528a",
 }
+_LETTERS = {"copying_through_mlps": "M"}
 _N_STRONGEST = 4
 _GRID_STYLE = """<style>
 .kinds { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: .4rem 0 .8rem;
@@ -121,7 +123,7 @@ def _null_note(scores: Heads) -> str:
 
 
 def _grid_section(scores: Heads) -> Section:
-    letters = {kind.name: kind.title[0].upper() for kind in KINDS}
+    letters = {kind.name: _LETTERS.get(kind.name, kind.title[0].upper()) for kind in KINDS}
     legend = "".join(
         f'<span><i style="background:{_COLOURS[kind.name]}">{letters[kind.name]}</i>'
         f"{html.escape(kind.title)}: {len(scores.of_kind(kind.name))}</span>"

@@ -34,16 +34,24 @@ PATTERN_KINDS = (
     Kind("beginning", "beginning of text", 0.5, "attention to the first position"),
 )
 COPYING = Kind("copying", "copying", 0.5, "Σ λ / Σ |λ| of the eigenvalues of W_U W_OV W_E")
-KINDS = (*PATTERN_KINDS, COPYING)
+MLP_COPYING = Kind(
+    "copying_through_mlps",
+    "copying through MLPs",
+    0.5,
+    "the same where the head reads what the MLPs before it make of a token's embedding",
+)
+# By the weights.
+COPYING_KINDS = (COPYING, MLP_COPYING)
+KINDS = (*PATTERN_KINDS, *COPYING_KINDS)
 
 
 @dataclass(frozen=True)
 class HeadRow:
     """One head's scores, each with the share of random heads that score lower, in percent.
 
-    Scores of attention are means over tokens, from 0 to 1; ``copying`` is from −1 to 1. None where
-    one can't be computed; :attr:`Heads.reasons` tells why. ``kinds`` holds the names of all kinds
-    that the head is of.
+    Scores of attention are means over tokens, from 0 to 1; those of copying are from −1 to 1. None
+    where one can't be computed; :attr:`Heads.reasons` tells why. ``kinds`` holds the names of all
+    kinds that the head is of.
     """
 
     layer: int
@@ -59,6 +67,8 @@ class HeadRow:
     beginning_percentile: float | None
     copying: float | None
     copying_percentile: float | None
+    copying_through_mlps: float | None
+    copying_through_mlps_percentile: float | None
     kinds: tuple[str, ...]
 
     def score(self, kind: str) -> float | None:

@@ -15,10 +15,11 @@ from projector.model.capture import Call, watch_calls
 from projector.model.loading import input_device
 from projector.progress import Progress, Silent
 from projector.residual.circuits.copying import copying_scores
+from projector.residual.circuits.tokens import grams_through_mlps
 from projector.residual.circuits.vocabulary import model_gram
 from projector.residual.circuits.weights import find_circuits
 from projector.residual.heads.kinds import (
-    COPYING,
+    COPYING_KINDS,
     KINDS,
     LEAST_PERCENTILE,
     PATTERN_KINDS,
@@ -59,7 +60,7 @@ def score_heads(
 
     Costs one forward pass, and for each layer ``n_random`` calls of its attention on
     ``n_sequences`` × (1 + 2·``length``) tokens; for copying, ``n_random`` eigenvalue problems d × d
-    for each head. One layer's patterns are held at a time.
+    for each head, twice. One layer's patterns are held at a time.
 
     Args:
         n_sequences: sequences of random tokens.
@@ -92,7 +93,7 @@ def score_heads(
         rows += _rows(subject, layer, found, copying.get(layer))
         for kind, at, scored in (
             *((kind, at, found) for at, kind in enumerate(PATTERN_KINDS)),
-            (COPYING, 0, copying.get(layer)),
+            *((kind, at, copying.get(layer)) for at, kind in enumerate(COPYING_KINDS)),
         ):
             if scored is not None and scored.random is not None:
                 count = expected_count(scored.random[:, at], kind.least, LEAST_PERCENTILE)
@@ -161,19 +162,22 @@ def _score_copying(
 ) -> dict[int, _Scored]:
     """Copying by the weights, layer by layer."""
     layers = [n for n, each in subject.attentions.items() if isinstance(each, HeadWeights)]
-    progress.begin("Comparing copying", len(layers) * axes.n_draws, "draw")
+    n_steps = len(layers) * len(COPYING_KINDS) * axes.n_draws
+    progress.begin("Comparing copying", n_steps, "draw")
     found: dict[int, _Scored] = {}
     try:
         gram = model_gram(subject)
-        for layer in layers:
-            circuits = find_circuits(subject, [layer])
-            reasons += [f"copying has no score: {each}" for each in circuits.reasons.values()]
-            for each in circuits.layers:
-                scores = copying_scores(each.ov, gram)[None]
-                random = None
-                if axes.n_draws:
-                    random = random_copying(each.ov, gram, axes, progress.advance)[:, None]
-                found[layer] = _Scored(scores, random)
+        circuits = find_circuits(subject, layers)
+        reasons += [f"copying has no score: {each}" for each in circuits.reasons.values()]
+        through_mlps = grams_through_mlps(subject, circuits)
+        for each in circuits.layers:
+            both = (gram, through_mlps[each.layer])
+            random = None
+            if axes.n_draws:
+                draws = [random_copying(each.ov, one, axes, progress.advance) for one in both]
+                random = torch.stack(draws, 1)
+            scores = torch.stack([copying_scores(each.ov, one) for one in both])
+            found[each.layer] = _Scored(scores, random)
     except UserError as error:
         reasons.append(f"copying has no score: {error}")
     return found
@@ -187,7 +191,8 @@ def _rows(subject: Subject, layer: int, found: _Scored, copying: _Scored | None)
         kinds: list[str] = []
         for at, kind in enumerate(PATTERN_KINDS):
             kinds += _score(values, kind, found, at, head)
-        kinds += _score(values, COPYING, copying, 0, head)
+        for at, kind in enumerate(COPYING_KINDS):
+            kinds += _score(values, kind, copying, at, head)
         group = weights.group[head] if isinstance(weights, HeadWeights) else None
         rows.append(HeadRow(layer, head, group, kinds=tuple(kinds), **values))  # type: ignore[arg-type]
     return rows

@@ -83,7 +83,7 @@ def test_a_page_without_a_prompt_has_no_patterns_and_no_paths() -> None:
 def test_scores_have_a_grid_a_kind() -> None:
     report = found()
     figure = scores_figure(report.scores)
-    assert len(figure.data) == 5
+    assert len(figure.data) == 6
     induction = figure.data[2].z
     assert induction.shape == (2, 4)
     assert induction[1, 3] == report.scores.rows[7].induction

@@ -90,6 +90,7 @@ def test_heads_that_are_built_by_hand_are_found() -> None:
         "induction": [(1, 0)],
         "beginning": [(1, 1)],
         "copying": [(1, 0)],
+        "copying_through_mlps": [(1, 0)],
     }
     assert found.rows[0].previous_token > 0.9
     assert found.rows[2].induction > 0.7
