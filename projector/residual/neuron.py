@@ -25,6 +25,7 @@ from projector.model.architecture.stream.reading import Reading
 from projector.model.architecture.weights import read_weights
 from projector.model.context import input_embedding
 from projector.residual.circuits.vocabulary import token_embeddings, unembeddings
+from projector.residual.neuron_heads import HeadReaders, find_head_readers
 from projector.residual.subject import Subject
 
 N_TOP, N_SHUFFLES = 10, 20
@@ -104,6 +105,7 @@ class NeuronWeights:
             the mean over all tokens, with the final norm's scale taken as 1. None where the model
             has no head for the next token; ``writes_reason`` says so.
         readers: None in the last layer.
+        heads: None where they were not asked for, or no later heads could be taken apart.
         n_shuffles: how often weights were shuffled for each control.
         notes: what was left out, and why; for people.
     """
@@ -116,6 +118,7 @@ class NeuronWeights:
     writes: FavouredTokens | None
     writes_reason: str | None
     readers: Readers | None
+    heads: HeadReaders | None
     n_shuffles: int
     notes: tuple[str, ...]
 
@@ -133,6 +136,7 @@ def neuron_weights(
     n_top: int = N_TOP,
     n_shuffles: int = N_SHUFFLES,
     seed: int = 0,
+    heads: bool = False,
 ) -> NeuronWeights:
     """What a neuron of a layer's MLP reads and writes.
 
@@ -142,6 +146,8 @@ def neuron_weights(
     Args:
         n_top: how many tokens and later neurons are named.
         n_shuffles: how many times weights are shuffled for the controls.
+        heads: also find heads of later layers that read it; see :func:`find_head_readers` for what
+            that costs.
 
     Raises:
         SettingError: on ``layer``, ``neuron``, ``n_top`` or ``n_shuffles``, where there is no such.
@@ -172,6 +178,7 @@ def neuron_weights(
         writes=writes,
         writes_reason=reason,
         readers=_find_readers(subject, layer, rows, n_top),
+        heads=find_head_readers(subject, layer, rows, n_top) if heads else None,
         n_shuffles=n_shuffles,
         notes=notes,
     )

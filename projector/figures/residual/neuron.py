@@ -11,6 +11,7 @@ from projector.figures.page import Section, Table, page_html
 from projector.figures.words import TEMPLATE
 from projector.residual.flow.words import number
 from projector.residual.neuron import FavouredTokens, NeuronWeights, Readers
+from projector.residual.neuron_heads import HeadReaders
 
 _RAISES, _LOWERS, _BAND = "#d6604d", "#4393c3", "#cbd2d9"
 # What each part's values are, and what it is called.
@@ -48,6 +49,19 @@ def neuron_page(found: NeuronWeights, model: str) -> str:
                 readers_words(readers, found.n_shuffles),
                 readers_figure(readers),
                 _readers_table(readers),
+            )
+        )
+    if found.heads is not None:
+        heads = found.heads
+        rows = tuple(
+            (f"L{each.layer} H{each.head}", each.part, number(each.strength))
+            for each in heads.strongest
+        )
+        sections.append(
+            Section(
+                "Heads that read it",
+                heads_words(heads, found.n_shuffles),
+                table=Table(("head", "part", "strength"), rows),
             )
         )
     lead = [
@@ -89,7 +103,7 @@ def control_words(tokens: FavouredTokens, n_shuffles: int) -> str:
     return (
         f"With the same weights in a random order the largest of any token is "
         f"±{tokens.shuffled_mean:.2f} on average, and ±{tokens.shuffled_most:.2f} at most in "
-        f"{n_shuffles} orders: {_beyond(tokens.n_beyond, tokens.n_tokens, 'token')}."
+        f"{n_shuffles} orders: {_beyond(tokens.n_beyond, tokens.n_tokens, 'token', n_shuffles)}."
     )
 
 
@@ -100,15 +114,31 @@ def readers_words(readers: Readers, n_shuffles: int) -> str:
         "later neuron reads, norms folded in. With what is written in a random order the largest "
         f"of any input is ±{readers.shuffled_mean:.2f} on average, and "
         f"±{readers.shuffled_most:.2f} at most in {n_shuffles} orders: "
-        f"{_beyond(readers.n_beyond, readers.n_inputs, 'input')}."
+        f"{_beyond(readers.n_beyond, readers.n_inputs, 'input', n_shuffles)}."
     )
 
 
-def _beyond(n: int, n_all: int, noun: str) -> str:
+def heads_words(heads: HeadReaders, n_shuffles: int) -> str:
+    """Which later heads read what is written, and how that compares with chance."""
+    left_out = "; ".join(f"layer {layer}: {reason}" for layer, reason in heads.reasons.items())
+    return (
+        "How strongly each later head's queries, keys and values read the direction that the "
+        "neuron writes: ‖W d‖ / ‖W‖ · √H, 1 for a random direction. With what is written in a "
+        f"random order the largest is {heads.shuffled_mean:.2f} on average, and "
+        f"{heads.shuffled_most:.2f} at most in {n_shuffles} orders: "
+        f"{_beyond(heads.n_beyond, heads.n_parts, 'part', n_shuffles)}."
+        + (f" Left out: {left_out}." if left_out else "")
+    )
+
+
+def _beyond(n: int, n_all: int, noun: str, n_shuffles: int) -> str:
     if not n:
         return f"none of the {n_all:,} {noun}s is beyond that, so none stands out"
     is_one = n == 1
-    return f"{n:,} of the {n_all:,} {noun}s {'is' if is_one else 'are'} beyond that"
+    return (
+        f"{n:,} of the {n_all:,} {noun}s {'is' if is_one else 'are'} beyond that, as by chance "
+        f"happens to one neuron in {n_shuffles + 1}"
+    )
 
 
 def _bars(names: list[str], values: list[float], bound: float, title: str) -> go.Figure:

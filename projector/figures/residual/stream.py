@@ -251,7 +251,7 @@ def _zero_layer_sections(found: Stream) -> list[Section]:
     names = list(found.alone[0].guesses)
     rows: tuple[_Row, ...] = tuple(
         (each.position, readable(each.text), *(_guess(each.guesses[name]) for name in names))
-        for each in found.alone
+        for each in found.alone[:_MOST_TOKENS]
     )
     return [
         Section(

@@ -172,10 +172,17 @@ def score_zero_layer(
             name: float(real.first_counts[each.top == real.first].sum() / real.n)
             for name, each in found.items()
         },
-        positions=_LEFT_OUT if any(positions(subject)) else "",
+        positions=_position_words(subject),
         paths=(*scores, *count_scores(targets)),
         examples=_examples(subject, real, found, n_examples),
     )
+
+
+def _position_words(subject: Subject) -> str:
+    reason = subject.layout.embedding.reason
+    if reason is not None:
+        return f"Each token stands at the first position: {reason}."
+    return _LEFT_OUT if positions(subject) else ""
 
 
 def _predictions(

@@ -22,6 +22,7 @@ from projector.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from projector.residual.neuron import FavouredTokens, NeuronWeights
+    from projector.residual.neuron_heads import HeadReaders
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class NeuronOptions:
     layer: int = setting(help="Its layer, from 0.")
     neuron: int = setting(help="Its number among the layer's MLP neurons, from 0.")
     n_top: int = setting(10, help="How many tokens and later neurons are told.")
+    heads: bool = setting(
+        False, help="Also tell the heads of later layers that read it; takes longer."
+    )
     n_shuffles: int = setting(20, help="How often weights are shuffled for the control.")
     seed: int = setting(0, help="Seed of the control.")
 
@@ -92,8 +96,23 @@ def _show(screen: Screen, found: NeuronWeights) -> None:
             table.add_row(f"L{each.layer} N{each.neuron}", each.part, number(each.cosine))
         screen.out.print(table)
         screen.say(escape(words.readers_words(found.readers, found.n_shuffles)))
+    if found.heads is not None:
+        screen.out.print(_heads(found.heads))
+        screen.say(escape(words.heads_words(found.heads, found.n_shuffles)))
     for note in found.notes:
         screen.say(escape(note))
+
+
+def _heads(heads: HeadReaders) -> Table:
+    from projector.residual.flow.words import number
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), header_style="bold")
+    for title in ("read by", "part"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("strength", justify="right", no_wrap=True)
+    for each in heads.strongest:
+        table.add_row(f"L{each.layer} H{each.head}", each.part, number(each.strength))
+    return table
 
 
 def _tokens(title: str, tokens: FavouredTokens) -> Table:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from projector.residual.flow.stream import Stream
 
 name_options(n_shuffles="--shuffles")
+# Tokens of a prompt that are shown, the last ones; a report shows more.
+_MOST_ALONE = 24
 
 
 def _corpus_help() -> str:
@@ -181,7 +183,7 @@ def _alone(found: Stream) -> Table:
     names = list(found.alone[0].guesses)
     for name in names:
         table.add_column(PATHS[name][0], no_wrap=True)
-    for each in found.alone:
+    for each in found.alone[-_MOST_ALONE:]:
         guesses = [each.guesses[name] for name in names]
         cells = [f"{readable(g.text)} {g.probability:.0%}" for g in guesses]
         table.add_row(escape(readable(each.text)), *map(escape, cells))

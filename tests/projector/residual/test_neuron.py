@@ -12,6 +12,7 @@ from projector.errors import SettingError, UserError
 from projector.model.architecture.stream.reading import Reading
 from projector.model.loading import LoadedModel
 from projector.residual.circuits.vocabulary import token_embeddings
+from projector.residual.circuits.weights import find_circuits
 from projector.residual.neuron import neuron_weights
 from projector.residual.subject import Subject
 from tests.families import (
@@ -103,6 +104,35 @@ def test_in_a_post_norm_model_the_stream_goes_through_the_norms(tokenizer: Any) 
     assert found is not None
     assert found.strongest[0].neuron == READER
     assert found.strongest[0].cosine == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "olmo2"])
+def test_a_head_whose_values_read_it_is_found(family: str, tokenizer: Any) -> None:
+    subject = subject_of(family, tokenizer)
+    block = subject.architecture.blocks[0]
+    assert block.mlp is not None
+    values = find_circuits(subject, [1]).layer(1).ov.right
+    # What the second head's values read most, and the norm behind the MLP makes of it.
+    direction = torch.linalg.svd(values[1]).Vh[0]
+    addition = subject.layout.blocks[0].mlp
+    assert addition is not None
+    for _, form in addition.norms:
+        direction = direction / form.weight
+    output = block.mlp.output.module.get_parameter("weight").data
+    (output if block.mlp.output.input_axis == 1 else output.T)[:, NEURON] = direction
+    # Of a subject whose heads were not looked for yet: gradients tell which are which.
+    again = Subject(subject.loaded, subject.architecture)
+    found = neuron_weights(again, 0, NEURON, heads=True).heads
+    assert found is not None
+    strongest = found.strongest[0]
+    assert (strongest.layer, strongest.part) == (1, "value")
+    sharing = [h for h in range(4) if torch.equal(values[h], values[1])]
+    assert strongest.head in sharing
+    expected = torch.linalg.svdvals(values[1])[0] / values[1].norm() * 24**0.5
+    assert strongest.strength == pytest.approx(float(expected), rel=1e-3)
+    assert found.n_parts == 3 * 4
+    assert neuron_weights(subject, 0, NEURON).heads is None
+    assert neuron_weights(subject, 1, NEURON, heads=True).heads is None
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -18,16 +18,17 @@ def invoke(*args: object) -> Result:
 
 def test_a_neuron_is_told_and_written(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     model, out = checkpoint("qwen2"), tmp_path / "report"
-    args = (model, "--layer", 0, "--neuron", 7, "--top", 4)
+    args = (model, "--layer", 0, "--neuron", 7, "--top", 4, "--heads")
     result = invoke(*args, "--out", out)
     assert result.exit_code == 0, result.output
     for words in ("L0 N7", "gate reads", "up reads", "output raises", "read by"):
         assert words in result.stdout
     content = json.loads((out / "report.json").read_text())
+    assert {each["part"] for each in content["heads"]["strongest"]} <= {"query", "key", "value"}
     assert [len(each["most"]) for each in content["reads"]] == [4, 4]
     assert (out / "report.html").read_text().count("Plotly.newPlot(") >= 4
     assert json.loads(invoke(*args, "--json").stdout) == content
-    found = projector.neuron(str(model), 0, 7, n_top=4).as_dict()
+    found = projector.neuron(str(model), 0, 7, n_top=4, heads=True).as_dict()
     assert json.loads(json.dumps(found)).items() <= content.items()
 
 

@@ -177,6 +177,7 @@ def find_attention(
     return found
 
 
+@torch.enable_grad()
 def find_attentions(
     model: nn.Module,
     architecture: Architecture,
