@@ -7,12 +7,14 @@ block (``resid_post``). The last reading is the model's own prediction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from projector.errors import SettingError, UserError, check_choice, check_least, named
+from projector.model.architecture.stream.readout import Readout
 from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent
 from projector.projection.provenance import dtype_name
@@ -84,7 +86,7 @@ def run_lens(
         n_top: tokens told at each reading and position.
         positions: which are read, counted from the end where negative; None for all.
         streams: of :data:`STREAMS`. ``resid_pre`` is read of layer 0 alone: that of a later layer
-            is the ``resid_post`` before it.
+            is the ``resid_post`` before it. The model's own prediction is always read.
         tuned: translates each stream before it is read; readings that it has no map for are left
             out. The last reading is read as it is.
         n_at_once: positions read at a time; None for as many as ``BUFFER_BYTES`` of
@@ -95,66 +97,93 @@ def run_lens(
             model's context; a tuned lens of other weights; or logits that are not finite.
         SettingError: on ``n_top``, ``streams`` or ``positions``.
     """
-    progress = progress or Silent()
-    readout = subject.readout
     check_least("n_top", n_top, 1)
     check_least("n_at_once", n_at_once, 1)
-    for each in streams:
-        check_choice("streams", each, STREAMS)
+    readout = subject.readout
     _check_prompt(subject, ids)
-    chosen = sorted({find_position(len(ids), p) for p in positions or range(len(ids))})
-    readings, missing = find_readings(subject.architecture, streams)
-    last = last_reading(subject.architecture)
-    if tuned is not None:
-        tuned.check(subject)
-        readings = [each for each in readings if each == last or each in tuned.maps]
-    if not readings:
-        raise SettingError("streams", ", ".join(streams), "has nothing to read", missing or "")
-    inputs = subject.inputs(list(ids))
-    kept, norms = read_streams(
-        subject, inputs, [*readings, *({last} - {*readings})], torch.tensor(chosen)
-    )
+    chosen = range(len(ids)) if positions is None else positions
+    chosen = sorted({find_position(len(ids), position) for position in chosen})
+    readings, missing = _choose_readings(subject, streams, tuned)
+    kept, norms = read_streams(subject, subject.inputs(list(ids)), readings, torch.tensor(chosen))
     outliers = describe_outliers(norms)
     left_out = {each.position for each in outliers}
-    is_counted = torch.tensor([position not in left_out for position in chosen])
     following = [ids[p + 1] if p + 1 < len(ids) else -1 for p in chosen]
-    size = min(n_top, readout.n_vocabulary)
-    sums = Measured(len(readings), len(chosen), size)
-    constant = ConstantGuess(readout.n_vocabulary)
-    n_rows = n_at_once or measuring.n_at_once(readout.n_vocabulary)
-    progress.begin("Reading", len(chosen), "positions")
-    for start in range(0, len(chosen), n_rows):
-        rows = slice(start, min(start + n_rows, len(chosen)))
-        target = torch.tensor(following[rows], device=kept[last].device)
-        reader = Reader(readout, kept[last][rows], target, size)
-        constant.add(reader, is_counted[rows])
-        for s, reading in enumerate(readings):
-            stream = kept[reading][rows]
-            if tuned is not None and reading != last:
-                stream = tuned.translate(reading, stream)
-            sums.add(s, rows, reader.final if reading == last else reader.read(stream))
-        progress.advance(rows.stop - rows.start)
-    progress.end()
-    _check_finite(sums, readings, subject)
-    sums.mark_last(following)
-    wanted = torch.cat([sums.top_ids.reshape(-1), torch.tensor(list(ids))]).unique()
+    found, baseline = _measure(
+        readout,
+        kept,
+        torch.tensor(following),
+        torch.tensor([position not in left_out for position in chosen]),
+        n_top=min(n_top, readout.n_vocabulary),
+        tuned=tuned,
+        n_at_once=n_at_once or measuring.n_at_once(readout.n_vocabulary),
+        progress=progress or Silent(),
+    )
+    _check_finite(found, readings, subject)
+    wanted = torch.cat([found.top_ids.reshape(-1), torch.tensor(list(ids))]).unique()
     return Lens(
         model=subject.loaded.identifier,
         lens="logit lens" if tuned is None else "tuned lens",
         ids=tuple(int(i) for i in ids),
         positions=tuple(chosen),
         readings=tuple(readings),
-        kl=sums.kl,
-        entropy=sums.entropy,
-        log_probability=sums.log_probability,
-        rank=sums.rank,
-        top_ids=sums.top_ids,
-        top_probabilities=sums.top_probabilities,
-        baseline=constant.kl(),
+        **vars(found),
+        baseline=baseline,
         outliers=outliers,
         missing=missing,
         pieces=subject.pieces(wanted.tolist()),
     )
+
+
+def _choose_readings(
+    subject: Subject, streams: Sequence[str], tuned: TunedLens | None
+) -> tuple[list[Reading], str | None]:
+    """What is read, the model's own prediction last; and why a stream is missing."""
+    for each in streams:
+        check_choice("streams", each, STREAMS)
+    found, missing = find_readings(subject.architecture, streams)
+    last = last_reading(subject.architecture)
+    if tuned is not None:
+        tuned.check(subject)
+        found = [each for each in found if each in tuned.maps]
+    readings = [each for each in found if each != last]
+    if not readings and "resid_post" not in streams:
+        raise SettingError("streams", ", ".join(streams), "has nothing to read", missing or "")
+    return [*readings, last], missing
+
+
+def _measure(
+    readout: Readout,
+    kept: Mapping[Reading, Tensor],
+    following: Tensor,
+    is_counted: Tensor,
+    *,
+    n_top: int,
+    tuned: TunedLens | None,
+    n_at_once: int,
+    progress: Progress,
+) -> tuple[Measured, float | None]:
+    """What is measured of streams (P, H), the last one the model's own; and the baseline of KL.
+
+    Args:
+        following: (P,) int64, the tokens that come next; −1 where none does.
+        is_counted: (P,) bool, positions that averages are over.
+    """
+    *before, final = kept.values()
+    found = Measured.empty(len(kept), len(final), n_top)
+    constant = ConstantGuess(readout.n_vocabulary)
+    progress.begin("Reading", len(final), "positions")
+    for start in range(0, len(final), n_at_once):
+        rows = slice(start, min(start + n_at_once, len(final)))
+        reader = Reader(readout, final[rows], following[rows].to(final.device), n_top)
+        constant.add(reader, is_counted[rows])
+        found.add(len(before), rows, reader.final)
+        for s, (reading, stream) in enumerate(zip(kept, before, strict=False)):
+            read = stream[rows] if tuned is None else tuned.translate(reading, stream[rows])
+            found.add(s, rows, reader.read(read))
+        progress.advance(rows.stop - rows.start)
+    progress.end()
+    found.mark_last(following < 0)
+    return found, constant.kl()
 
 
 def _check_prompt(subject: Subject, ids: Sequence[int]) -> None:
@@ -167,8 +196,8 @@ def _check_prompt(subject: Subject, ids: Sequence[int]) -> None:
         )
 
 
-def _check_finite(sums: Measured, readings: Sequence[Reading], subject: Subject) -> None:
-    is_finite = (sums.top_probabilities.isfinite().all(dim=-1) & sums.kl.isfinite()).all(dim=-1)
+def _check_finite(found: Measured, readings: Sequence[Reading], subject: Subject) -> None:
+    is_finite = (found.top_probabilities.isfinite().all(dim=-1) & found.kl.isfinite()).all(dim=-1)
     if bool(is_finite.all()):
         return
     reading = readings[int((~is_finite).nonzero()[0, 0])]

@@ -119,23 +119,36 @@ def find_highest(logits: Tensor, n_top: int) -> tuple[Tensor, Tensor]:
     return values, candidates.gather(1, found)
 
 
+@dataclass(frozen=True)
 class Measured:
-    """What is kept of S readings at P positions, on the CPU; see :class:`Lens` for the arrays."""
+    """What is kept of S readings at P positions, on the CPU: the arrays of :class:`Lens`."""
 
-    def __init__(self, n_readings: int, n_positions: int, n_top: int) -> None:
+    top_ids: Tensor
+    top_probabilities: Tensor
+    entropy: Tensor
+    log_probability: Tensor
+    rank: Tensor
+    kl: Tensor
+
+    @classmethod
+    def empty(cls, n_readings: int, n_positions: int, n_top: int) -> Measured:
         shape = (n_readings, n_positions)
-        self.kl, self.entropy, self.log_probability = (torch.empty(shape) for _ in range(3))
-        self.rank = torch.empty(shape, dtype=torch.int64)
-        self.top_ids = torch.empty((*shape, n_top), dtype=torch.int64)
-        self.top_probabilities = torch.empty((*shape, n_top))
+        return cls(
+            top_ids=torch.empty((*shape, n_top), dtype=torch.int64),
+            top_probabilities=torch.empty((*shape, n_top)),
+            entropy=torch.empty(shape),
+            log_probability=torch.empty(shape),
+            rank=torch.empty(shape, dtype=torch.int64),
+            kl=torch.empty(shape),
+        )
 
     def add(self, s: int, rows: slice, chunk: Chunk) -> None:
+        """Put in what reading ``s`` says at some positions."""
         for name, values in vars(chunk).items():
             getattr(self, name)[s, rows] = values.cpu()
 
-    def mark_last(self, following: list[int]) -> None:
-        """The prompt's last token has no next one."""
-        is_last = torch.tensor(following) < 0
+    def mark_last(self, is_last: Tensor) -> None:
+        """Of positions (P,) bool that no token follows, none is probable or has a rank."""
         self.log_probability[:, is_last] = torch.nan
         self.rank[:, is_last] = 0
 

@@ -146,6 +146,14 @@ def test_reads_some_positions_alone(tokenizer: Any) -> None:
     assert rows[0].rank == int(whole.rank[0, 2])
 
 
+def test_the_models_own_prediction_is_read_whatever_streams_are(tokenizer: Any) -> None:
+    subject = _subject(build("llama"), tokenizer)
+    found = run_lens(subject, _ids(), streams=("resid_mid",))
+    streams = [reading.stream for reading in found.readings]
+    assert streams == ["resid_mid", "resid_mid", "resid_post"]
+    assert found.summaries[-1].agreement == 1
+
+
 def test_a_guess_that_is_the_same_everywhere_is_the_baseline(tokenizer: Any) -> None:
     subject = _subject(build("llama"), tokenizer)
     ids = _ids()
