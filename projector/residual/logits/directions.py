@@ -54,7 +54,7 @@ class Reading:
                 )
             form, x = readout.form, stream.to(subject.model.dtype)
             norm_bias = rows @ form.bias.to(rows)
-            directions = form.pull(rows) * form.scale(x, readout.norm(x)).to(rows)
+            directions = form.pull(rows).to(rows) * form.scale(x, readout.norm(x)).to(rows)
         scale = readout.scale
         return cls(token, against, directions * scale, norm_bias * scale, bias * scale)
 
