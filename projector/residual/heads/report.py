@@ -158,25 +158,12 @@ def heads(
     shown = tuple(strongest_heads(scores) if chosen is None else dict.fromkeys(chosen))
     reasons = list(scores.reasons)
     progress.begin("Taking circuits apart", None, "")
-    circuits, compositions = None, None
-    pairs: tuple[HeadPairs, ...] = ()
-    try:
-        circuits = find_circuits(subject)
-        reasons += circuits.reasons.values()
-        compositions = _compose(circuits, seed)
-        pairs = tuple(find_pairs(subject, circuits, shown, most_tokens=n_pair_tokens))
-    except UserError as error:
-        reasons.append(str(error))
+    circuits, compositions, pairs = _circuits(subject, shown, n_pair_tokens, seed, reasons)
     patterns, virtual = None, None
     if ids is not None:
         progress.begin("Reading the prompt", None, "")
         patterns = read_patterns(subject, ids, shown)
-        try:
-            virtual = find_virtual_heads(
-                subject, ids, token=wanted, against=other, position=position, circuits=circuits
-            )
-        except UserError as error:
-            reasons.append(f"no paths through two heads: {error}")
+        virtual = _virtual(subject, ids, (wanted, other, position), circuits, reasons)
     progress.end()
     return HeadsReport(
         model=subject.loaded.identifier,
@@ -212,6 +199,43 @@ def parse_heads(text: str) -> list[tuple[int, int]]:
             )
         found.append((int(numbers[1]), int(numbers[2])))
     return found
+
+
+def _circuits(
+    subject: Subject,
+    shown: Sequence[tuple[int, int]],
+    n_tokens: int,
+    seed: int,
+    reasons: list[str],
+) -> tuple[Circuits | None, Compositions | None, tuple[HeadPairs, ...]]:
+    """What weights alone tell; what can't be computed is missing, with a reason."""
+    try:
+        circuits = find_circuits(subject)
+        reasons += circuits.reasons.values()
+        compositions = _compose(circuits, seed)
+        pairs = tuple(find_pairs(subject, circuits, shown, most_tokens=n_tokens))
+        return circuits, compositions, pairs
+    except UserError as error:
+        reasons.append(str(error))
+        return None, None, ()
+
+
+def _virtual(
+    subject: Subject,
+    ids: Sequence[int],
+    goal: tuple[int | None, int | None, int],
+    circuits: Circuits | None,
+    reasons: list[str],
+) -> VirtualHeads | None:
+    """Paths to the logit of a token, against another, at a position; None with a reason."""
+    token, against, position = goal
+    try:
+        return find_virtual_heads(
+            subject, ids, token=token, against=against, position=position, circuits=circuits
+        )
+    except UserError as error:
+        reasons.append(f"no paths through two heads: {error}")
+        return None
 
 
 def _compose(circuits: Circuits, seed: int) -> Compositions | None:

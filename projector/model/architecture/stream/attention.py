@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from projector.errors import UserError
 from projector.model.architecture.records import Architecture, Matrix
-from projector.model.architecture.stream.attention_logits import describe_logits
 from projector.model.architecture.stream.patterns import PatternTaps, find_patterns
-from projector.model.architecture.stream.probing import Probe, record_attention
+from projector.model.architecture.stream.probing.calls import Probe, record_attention
+from projector.model.architecture.stream.probing.logits import describe_logits
 from projector.model.capture import Tap
 
 

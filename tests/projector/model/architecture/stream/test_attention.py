@@ -9,7 +9,8 @@ import torch
 
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.attention import HeadWeights, find_attentions
-from projector.model.architecture.stream.attention_logits import (
+from projector.model.architecture.stream.patterns import trial_inputs, watch_patterns
+from projector.model.architecture.stream.probing.logits import (
     ALIBI,
     BIASES,
     QK_NORM,
@@ -17,7 +18,6 @@ from projector.model.architecture.stream.attention_logits import (
     SOFTCAP,
     UNKNOWN,
 )
-from projector.model.architecture.stream.patterns import trial_inputs, watch_patterns
 from projector.model.capture import Tap, collect
 from tests.families import FAMILIES, MIXTURES, STREAMS, build
 

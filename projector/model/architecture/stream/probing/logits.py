@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projector.model.architecture.stream.probing import Probe, Run
+from projector.model.architecture.stream.probing.calls import Probe, Run
 
 ROTARY = "rotary position embedding"
 ALIBI = "ALiBi, a bias by distance"
