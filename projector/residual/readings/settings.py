@@ -30,7 +30,7 @@ class TuningSettings:
         None, help="Tokens of a sequence. By default 256, or what the model takes if less."
     )
     learning_rate: float = setting(
-        1e-3, help="Rate of the first step; it falls to 0 by the last one."
+        3e-3, help="Rate of the first step; it falls to 0 by the last one."
     )
     seed: int = setting(0, help="Of the order in which sequences are read.")
 
