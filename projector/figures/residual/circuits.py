@@ -37,16 +37,17 @@ def pairs_html(found: HeadsReport, pairs: HeadPairs) -> str:
     left = ", ".join(pairs.left_out)
     without = f" QK leaves out: {left}." if left else ""
     note = f'<p class="note">{html.escape(f"Among {tried}.{without}")}</p>'
-    found_pairs = [("embedding", pairs.ov, pairs.qk)]
+    shown = [("Reading the embedding alone:", pairs.ov, pairs.qk)]
     if pairs.mlp_ov is not None and pairs.mlp_qk is not None:
-        found_pairs.insert(0, ("embedding and MLPs", pairs.mlp_ov, pairs.mlp_qk))
-    tables = [
-        _pair_table(found, f"OV: {what}", "raises the logits of", ov)
-        + _pair_table(found, f"QK: {what}", "attends to", qk)
-        for what, ov, qk in found_pairs
-    ]
+        through = "Reading the embedding and what the MLPs before the head add to it:"
+        shown.insert(0, (through, pairs.mlp_ov, pairs.mlp_qk))
     style = "display:flex;flex-wrap:wrap;gap:1rem 2.5rem"
-    return note + "".join(f'<div style="{style}">{each}</div>' for each in tables)
+    return note + "".join(
+        f'<p class="note">{what}</p><div style="{style}">'
+        f"{_pair_table(found, 'OV: source', 'raises the logits of', ov)}"
+        f"{_pair_table(found, 'QK: query', 'attends to', qk)}</div>"
+        for what, ov, qk in shown
+    )
 
 
 def _pair_table(found: HeadsReport, first: str, second: str, pairs: TopPairs) -> str:

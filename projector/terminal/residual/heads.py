@@ -165,14 +165,16 @@ def _show_composition(screen: Screen, found: HeadsReport) -> None:
 
 def _show_prompt(screen: Screen, found: HeadsReport) -> None:
     from projector.corpus.pieces import readable
+    from projector.residual.heads.kinds import KINDS
 
     prompt = found.prompt
     if prompt is None:
         return
     names = {(row.layer, row.head): row.kinds for row in found.scores.rows}
+    titles = {kind.name: kind.title for kind in KINDS}
 
     for head in prompt.patterns:
-        kinds = ", ".join(name.replace("_", " ") for name in names.get(head, ())) or "no kind"
+        kinds = ", ".join(titles[name] for name in names.get(head, ())) or "no kind"
         text = "  ".join(
             f"{escape(readable(prompt.texts[row]))}[dim]{row}[/dim] → "
             f"{escape(readable(prompt.texts[column]))}[dim]{column}[/dim] {share:.2f}"
