@@ -20,8 +20,7 @@ from torch import Tensor
 
 from projector.errors import SettingError, UserError, check_least
 from projector.model.architecture.records import Mlp
-from projector.model.architecture.stream.readers import push
-from projector.model.architecture.stream.reading import Reading
+from projector.model.architecture.stream.reading import Reading, push
 from projector.model.architecture.weights import read_weights
 from projector.model.context import input_embedding
 from projector.residual.circuits.vocabulary import token_embeddings, unembeddings
@@ -184,7 +183,7 @@ def neuron_weights(
     )
 
 
-def neuron(model: Subject | str, layer: int, neuron: int, **options: int) -> NeuronWeights:
+def neuron(model: Subject | str, layer: int, neuron: int, **options: Any) -> NeuronWeights:
     """What a neuron reads and writes; see :func:`neuron_weights` for its options.
 
     Args:

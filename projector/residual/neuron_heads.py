@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projector.model.architecture.stream.readers import push
+from projector.model.architecture.stream.reading import push
 from projector.residual.circuits.weights import LayerCircuits, find_circuits
 from projector.residual.subject import Subject
 

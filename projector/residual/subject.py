@@ -14,7 +14,7 @@ from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.attention import HeadWeights, find_attentions
 from projector.model.architecture.stream.patterns import PatternTaps, find_patterns
-from projector.model.architecture.stream.readers import find_reads
+from projector.model.architecture.stream.reading import find_reads
 from projector.model.architecture.stream.readout import Readout, find_readout
 from projector.model.architecture.stream.writers import find_stream
 from projector.model.context import input_embedding, longest_sequence
@@ -23,7 +23,7 @@ from projector.model.prompting import encode
 
 if TYPE_CHECKING:
     from projector.model.architecture.records import Architecture
-    from projector.model.architecture.stream.readers import BlockReads
+    from projector.model.architecture.stream.reading import BlockReads
     from projector.model.architecture.stream.records import StreamLayout
 
 
