@@ -165,6 +165,7 @@ def kl_figure(found: Lens, plain: Lens | None = None) -> go.Figure:
         figure.add_scatter(
             x=labels + labels[::-1],
             y=high + low[::-1],
+            mode="lines",
             fill="toself",
             fillcolor="rgba(33,102,172,.15)",
             line={"width": 0},

@@ -22,7 +22,7 @@ def settled_words(lens: Lens, place: int = -1) -> str:
     position = lens.positions[place]
     top, share = lens.top(len(lens.readings) - 1, place)[0]
     settled = lens.settled(place)
-    told = f"After {lens.tokens[position]} the model's top token is {top} ({percent(share)})"
+    told = f"After ‘{lens.tokens[position]}’ the model's top token is ‘{top}’ ({percent(share)})"
     if settled == lens.readings[-1]:
         return f"{told}; only the last layer makes it the {lens.lens}' top token."
     return f"{told}; it is the {lens.lens}' top token from {reading_words(settled)} on."
@@ -33,7 +33,7 @@ def outlier_words(lens: Lens) -> str:
     if not lens.outliers:
         return ""
     told = [
-        f"{lens.tokens[each.position]} at position {each.position}"
+        f"‘{lens.tokens[each.position]}’ at position {each.position}"
         + ("" if each.times_usual is None else f" ({each.times_usual:.0f} × the median)")
         for each in lens.outliers[:5]
     ]

@@ -62,7 +62,7 @@ def test_a_person_reads_a_table_and_where_the_prediction_settles(
     assert found.positions == (len(found.ids) - 2, len(found.ids) - 1)
     told = " ".join(result.stdout.split())
     top, _ = found.top(-1, -1)[0]
-    assert f"the model's top token is {top}" in told
+    assert f"the model's top token is ‘{top}’" in told
     for title in ("embedding", "KL", found.tokens[-1]):
         assert title in told
 
