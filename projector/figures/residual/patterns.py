@@ -14,14 +14,14 @@ from projector.corpus.pieces import readable
 
 # What the styles and the script of all patterns of a page are; once a page.
 PATTERN_STYLE = """<style>
-.pattern { --ink: 33 102 172; margin: .6rem 0 1.2rem; }
+.pattern { --i: 33 102 172; margin: .6rem 0 1.2rem; }
 .pattern .words { font: .9rem/1.9 ui-monospace, monospace; white-space: pre-wrap;
   max-width: 60rem; }
 .pattern .words span { border-radius: .2rem; padding: .1rem 0; cursor: default; }
 .pattern .words span.from { outline: 2px solid #b35806; }
 .pattern .said { color: #52606d; font-size: .85rem; min-height: 1.3em; margin: .2rem 0; }
 .pattern canvas { display: block; margin-top: .4rem; max-width: 100%; }
-@media (prefers-color-scheme: dark) { .pattern { --ink: 111 177 232; }
+@media (prefers-color-scheme: dark) { .pattern { --i: 111 177 232; }
   .pattern .said { color: #9aa5b1; } .pattern .words span.from { outline-color: #f1a340; } }
 </style>"""
 PATTERN_SCRIPT = """<script>
@@ -46,7 +46,7 @@ PATTERN_SCRIPT = """<script>
     const size = margin + cell * count + 2;
     const draw = (row) => {
       const style = getComputedStyle(box);
-      const ink = style.getPropertyValue("--ink").trim().split(" ").join(",");
+      const ink = style.getPropertyValue("--i").trim().split(" ").join(",");
       canvas.width = canvas.height = size * ratio;
       canvas.style.width = size + "px";
       canvas.style.aspectRatio = "1";
@@ -85,7 +85,7 @@ PATTERN_SCRIPT = """<script>
         if (column === undefined && (best === undefined || share > bytes[row * count + best])) {
           best = j;
         }
-        span.style.background = `rgb(var(--ink) / ${share / 255})`;
+        span.style.background = `rgb(var(--i) / ${share / 255})`;
         span.classList.toggle("from", j === row);
       });
       said.textContent = `Token ${row} “${texts[row].trim()}” takes ` +
