@@ -63,7 +63,7 @@ class HeadTable:
         Args:
             n_heads: of each layer.
         """
-        rows = tuple(
+        rows: tuple[Mapping[str, Any], ...] = tuple(
             {"layer": layer, "head": head, "kv_group": None, "kinds": []}
             for layer, n in enumerate(n_heads)
             for head in range(n)
@@ -125,8 +125,8 @@ def head_grid(
     n_columns = 1 + max(row["head"] for row in table.rows)
     cells = []
     for layer in layers:
-        rows = [table.row(layer, head) for head in range(n_columns)]
-        cells.append([Cell("") if row is None else _cell(table, row, color, dark) for row in rows])
+        found = [table.row(layer, head) for head in range(n_columns)]
+        cells.append([Cell("") if row is None else _cell(table, row, color, dark) for row in found])
     place = (None, None) if selected is None else (_index(layers, selected[0]), selected[1])
     return CellGrid(
         rows=[f"layer {layer}" for layer in layers],

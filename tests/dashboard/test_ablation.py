@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from dashboard import ablation
-from dashboard.ablation import Outcome, ablate
+from dashboard.ablation import Outcome, ablate, ablate_heads
 from dashboard.guest import Guest
 from dashboard.prompts import Prompt, continue_prompt
+from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.intervention import Replacement, intervene
 from pruning.scoring.perplexity import score
@@ -176,3 +177,35 @@ def test_a_perplexity_that_is_no_number_is_none(guest: Guests, windows: Evaluati
     whole, without, *_ = run(found, windows, prompt=None, kind="mean", means=means)
     assert whole.perplexity is not None
     assert without.perplexity is None
+
+
+@pytest.mark.parametrize("family", [DECODER, GPT2])
+def test_without_heads_a_model_is_as_if_they_wrote_nothing(
+    family: str, guest: Guests, windows: EvaluationText
+) -> None:
+    found = guest(family)
+    whole, without, *random = ablate_heads(found, windows, PROMPT, [(LAYER, 1)])
+    model: Any = copy.deepcopy(found.loaded.model)
+    n_heads = found.subject.layout.blocks[LAYER].n_heads
+    assert n_heads
+    with torch.no_grad():
+        if family == GPT2:
+            weight = model.transformer.h[LAYER].attn.c_proj.weight
+            weight.view(n_heads, -1, weight.shape[1])[1] = 0
+        else:
+            weight = model.model.layers[LAYER].self_attn.o_proj.weight
+            weight.view(weight.shape[0], n_heads, -1)[:, 1] = 0
+    expected = Guest(replace(found.loaded, model=model), find_architecture(model))
+    assert whole.perplexity == score(found.loaded.model, windows).perplexity
+    assert without.perplexity == pytest.approx(score(model, windows).perplexity, rel=1e-5)
+    assert without.continuation == continue_prompt(expected, PROMPT)
+    assert without.perplexity != pytest.approx(whole.perplexity, rel=1e-6)
+    # The controls are other heads of the same layer, one each.
+    assert len(random) == 3
+    assert all(f"L{LAYER} H" in each.name and "H1" not in each.name for each in random)
+
+
+def test_heads_that_are_not_there_are_refused(guest: Guests, windows: EvaluationText) -> None:
+    for head in ((LAYER, 99), (99, 0)):
+        with pytest.raises(UserError, match="99"):
+            ablate_heads(guest(DECODER), windows, None, [head])

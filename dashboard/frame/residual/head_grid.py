@@ -64,8 +64,8 @@ def show_heads(scene: Scene) -> HeadTable | None:
     for reason in table.reasons:
         st.caption(session.plain(reason[:1].upper() + reason[1:] + "."))
     if lacks:
-        names = ", ".join(map(str, lacks))
-        st.caption(f"This projection has no map of layers {names}: their heads can't be selected.")
+        layers = ", ".join(map(str, lacks))
+        st.caption(f"This projection has no map of layers {layers}: their heads can't be selected.")
     return table
 
 

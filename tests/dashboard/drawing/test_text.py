@@ -16,11 +16,15 @@ from dashboard.drawing.text import (
     colored_lines,
     colored_tokens,
     cut_label,
+    joined_list,
     number,
     numbers,
     page_text,
     page_words,
     shares_list,
+    swatches,
+    tint_scale,
+    tints,
 )
 from projector.errors import UserError, named
 from projector.storage.resuming import Work, decide
@@ -235,3 +239,23 @@ def test_a_page_s_text_of_other_errors_is_all_of_them() -> None:
     error = UserError(f"{named('n_sequences', 4)} is too small: give more, or {named('epsilon')}")
     assert page_text(error) == error.worded(page_words)
     assert page_text(UserError(named("force", True))) == "start another one under another name"
+
+
+def test_tints_are_the_stronger_the_more_and_none_for_no_number() -> None:
+    found = tints([0.0, 0.25, 1.0, 7.0, -1.0, math.nan])
+    assert [each == "" for each in found] == [True, False, False, False, True, True]
+    assert found[2] == found[3]
+    strengths = [int(each[-2:], 16) for each in found[1:3]]
+    assert strengths[0] < strengths[1] < 255
+
+
+def test_names_of_colours_and_joined_tokens_are_text() -> None:
+    evil = HOSTILE[0]
+    for page in (
+        tint_scale(evil, evil, evil),
+        swatches([(evil, "#aabbccdd")]),
+        joined_list([(evil, [(evil, -1.5)])]),
+    ):
+        assert "<script" not in page
+        assert "alert(1)" in page
+    assert 'title="−1.5"' in joined_list([("a", [("b", -1.5)])])

@@ -13,16 +13,17 @@ import torch
 from dashboard.frame.residual import head_grid
 from dashboard.guest import Guest
 from dashboard.prompts import Prompt, read_prompt, store
+from dashboard.state.shelf import shelf
 from dashboard.state.store import heads_name, stored_heads, stored_prompts
 from projector.errors import UserError
 from projector.model.architecture.stream.patterns import watch_patterns
 from projector.residual.heads.kinds import KINDS, Heads
+from projector.residual.heads.scores import score_heads
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2, Open
 from tests.dashboard.pages import cell, errors, grid_of, link, parts_of
 
 Guests = Callable[[str], Guest]
 PROMPT = Prompt("kalo mi tenra so", 2)
-score_heads = head_grid.score_heads
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +66,7 @@ def test_all_heads_are_scored_once_and_kept(
 
     # What is on disk is enough for another run of the app.
     monkeypatch.setattr(head_grid, "score_heads", fail)
-    head_grid.kept.__globals__["shelf"]().forget("heads")
+    shelf().forget("heads")
     at = open_page("heads", projection=family, head=1)
     assert errors(at) == []
     assert grid_of(at) == grid

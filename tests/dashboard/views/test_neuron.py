@@ -268,9 +268,7 @@ def test_a_projection_without_examples_says_how_to_get_them(
     assert any("`--root`" in each.value for each in at.caption)
 
 
-def test_what_a_neuron_reads_and_writes_stands_beside_shuffled_weights(
-    open_page: Open, root: Path
-) -> None:
+def test_what_a_neuron_reads_and_writes_stands_beside_shuffled_weights(open_page: Open) -> None:
     at = open_page("neuron", neuron=3, layer=0)
     assert errors(at) == []
     assert "Reads and writes" in [each.value for each in at.subheader]
