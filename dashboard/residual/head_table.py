@@ -22,8 +22,12 @@ KIND = "kind"
 COLORS = {KIND: "Kind", **{kind.name: kind.title.capitalize() for kind in KINDS}}
 # Of each kind, a colour of the map's groups: far from one another on both themes; and how strong it
 # is behind a cell's text.
-_PLACES, _STRENGTH = (1, 2, 3, 4, 8), "66"
-_SHORT = {"previous_token": "previous", "duplicate_token": "duplicate"}
+_PLACES, _STRENGTH = (1, 2, 3, 4, 8, 6, 5, 7), "66"
+_SHORT = {
+    "previous_token": "previous",
+    "duplicate_token": "duplicate",
+    "copying_through_mlps": "MLP copying",
+}
 _COLUMN_WIDTH = 106
 
 
@@ -101,7 +105,7 @@ def read_heads(text: str) -> HeadTable | None:
 
 def kind_color(place: int, *, dark: bool = False) -> str:
     """The background of heads of a kind, ``#rrggbbaa``, by its place among all kinds."""
-    return palette.hex_of(palette.groups(dark=dark), _PLACES[place]) + _STRENGTH
+    return palette.hex_of(palette.groups(dark=dark), _PLACES[place % len(_PLACES)]) + _STRENGTH
 
 
 def own_kind(row: Mapping[str, Any]) -> int | None:
