@@ -15,7 +15,7 @@ PATHS = {
         "a token's embedding through the MLPs of all blocks, as if attention had written nothing",
     ),
     UNIGRAM: ("most frequent token", "how often each token occurs, whatever comes before it"),
-    BIGRAM: ("the counts themselves", "the most that the token before can tell about this text"),
+    BIGRAM: ("bigram counts", "the most that the token before can tell about this text"),
 }
 _MOST_NAMED = 6
 
