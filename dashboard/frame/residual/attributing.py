@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard.components.part_bars import part_bars
 from dashboard.drawing.text import page_text, shares_list
 from dashboard.frame.residual.places import can_choose_head, can_choose_neuron, choose_part, is_part
+from dashboard.frame.residual.prompting import in_one_line
 from dashboard.frame.residual.stopping import Begin, unless_stopped
 from dashboard.prompts import Tokens
 from dashboard.residual.lens_cells import LensTable, reading_words
@@ -29,9 +30,9 @@ _N_NEURONS = 20
 
 def show_attribution(scene: Scene, tokens: Tokens, position: int, table: LensTable) -> None:
     """Attribute what the model says behind a token, and draw it."""
-    piece = tokens.pieces[position]
+    (text,) = in_one_line(tokens.pieces[position : position + 1])
     st.subheader(
-        session.plain(f"Behind token {position + 1} ‘{readable(piece.text.strip(chr(10)))}’"),
+        session.plain(f"Behind token {position + 1} ‘{readable(text)}’"),
         help="What each part of the model adds to the logit of a token, with the final norm's "
         "scale held as it is (direct logit attribution).",
     )
