@@ -89,16 +89,28 @@ def heatmap_figure(
     note = f"colours end at ρ = ±{limit:.2f}"
     if n_per_cell > 1:
         note += f"; each cell is the mean over {n_per_cell} × {n_per_cell} pairs"
+    _lay_out(
+        figure,
+        f"Correlation of {n:,} neurons · layer {layer} {html.escape(site)} · {origin(projection)}"
+        f"<br><sup>{note}</sup>",
+        limit,
+    )
+    own = [each for each in poles if (each.layer, each.site) == (layer, site) and each.is_searched]
+    if own and order != "index":
+        _draw_brackets(figure, _brackets(own, orders[1], called, n_per_cell, names), len(cells[1]))
+    return figure
+
+
+def _lay_out(figure: go.Figure, title: str, limit: float) -> None:
+    """Square pictures without ticks, on one colour scale that ends at ±``limit``; ``title`` is
+    HTML."""
     figure.update_xaxes(showticklabels=False, constrain="domain")
     figure.update_yaxes(showticklabels=False, autorange="reversed", constrain="domain")
     figure.update_yaxes(scaleanchor="x", row=1, col=1)
     figure.update_yaxes(scaleanchor="x2", row=1, col=2)
     figure.update_layout(
         template=TEMPLATE,
-        title=heading(
-            f"Correlation of {n:,} neurons · layer {layer} {html.escape(site)} · "
-            f"{origin(projection)}<br><sup>{note}</sup>"
-        ),
+        title=heading(title),
         coloraxis={
             "colorscale": "RdBu_r",
             "cmin": -limit,
@@ -108,10 +120,6 @@ def heatmap_figure(
         margin={"l": 10, "r": 10, "t": 110, "b": 10},
         height=720,
     )
-    own = [each for each in poles if (each.layer, each.site) == (layer, site) and each.is_searched]
-    if own and order != "index":
-        _draw_brackets(figure, _brackets(own, orders[1], called, n_per_cell, names), len(cells[1]))
-    return figure
 
 
 def _brackets(
