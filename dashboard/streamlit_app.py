@@ -20,7 +20,8 @@ _STYLE = """<style>
 [data-testid='stMainBlockContainer'] { padding: 3.5rem 2.5rem 3rem; }
 [data-testid='stMetricValue'] { font-size: 1.5rem; }
 /* Not the sign of its help. */
-.st-key-layout [data-testid='stButtonGroup'] > div button { min-height: 2.5rem; }
+.st-key-layout [data-testid='stButtonGroup'] > div button,
+.st-key-color-text-by [data-testid='stButtonGroup'] > div button { min-height: 2.5rem; }
 </style>"""
 # Drawn here: an icon by name would be fetched from a server of fonts.
 _ICON = (

@@ -40,6 +40,8 @@ from projector.naming.labels import LOWEST, Label
 from projector.statistics.examples import Examples
 
 TITLE, ICON, PATH = "Neuron", ":material/radio_button_checked:", "neuron"
+# Pixels of a list of tokens with numbers.
+_LIST_WIDTH = 180
 _N_NEIGHBOURS, _N_OPPOSITES = 10, 5
 _MOST_LABEL = 36
 # Links to this very page would be drawn as the one that is open.
@@ -252,8 +254,9 @@ def _show_written(scene: Scene, neuron: int) -> None:
             return written(guest, scene.layer, neuron)
 
     promoted, suppressed = fact_of(("written", scene.sha256, scene.layer, neuron), make)
-    for column, title, found in zip(
-        st.columns(2), ("Promotes", "Suppresses"), (promoted, suppressed), strict=True
-    ):
-        column.markdown(f"**{title}**")
-        column.html(written_list([(each.text, each.effect) for each in found]))
+    # One below the other where the page is narrow: tokens are cut nowhere.
+    with st.container(horizontal=True):
+        for title, found in (("Promotes", promoted), ("Suppresses", suppressed)):
+            with st.container(width=_LIST_WIDTH):
+                st.markdown(f"**{title}**")
+                st.html(written_list([(each.text, each.effect) for each in found]))

@@ -307,8 +307,8 @@ def _show_snippets(scene: Scene, found: Poles, pole: int, members: list[int]) ->
     if label is not None and not label.is_mixed:
         named = session.plain(label.text)
         st.caption(
-            f"On **{named}** are two or more of the strongest examples of {len(firing):,} of its "
-            f"{len(members):,} neurons" + ("; they come first." if firing else ".")
+            f"{len(firing):,} of its {len(members):,} neurons fire on **{named}** in two or more "
+            "of their strongest examples" + ("; they come first." if firing else ".")
         )
     firmest = sorted(members, key=lambda j: -float(found.strengths[j]))
     typical = list(dict.fromkeys((*found.poles[pole].exemplars, *firmest)))
