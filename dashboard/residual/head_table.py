@@ -16,10 +16,10 @@ from projector.errors import UserError
 from projector.residual.heads.kinds import KINDS
 
 # Of what is kept on disk: raised when other scores are computed.
-VERSION = 1
+VERSION = 2
 KIND = "kind"
 # What the page may colour by, and its words.
-COLORS = {KIND: "Kind", **{kind.name: kind.title.capitalize() for kind in KINDS}}
+COLORS = {KIND: "Kind", **{kind.name: kind.title[:1].upper() + kind.title[1:] for kind in KINDS}}
 # Of each kind, a colour of the map's groups: far from one another on both themes; and how strong it
 # is behind a cell's text.
 _PLACES, _STRENGTH = (1, 2, 3, 4, 8, 6, 5, 7), "66"
@@ -28,7 +28,7 @@ _SHORT = {
     "duplicate_token": "duplicate",
     "copying_through_mlps": "MLP copying",
 }
-_COLUMN_WIDTH = 106
+_COLUMN_WIDTH = 100
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_what_is_kept_comes_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"version": 0}', json.dumps({"version": 1, "heads": {"rows": 3}})]
+    "text", ["", "{", "[]", '{"version": 0}', json.dumps({"version": 2, "heads": {"rows": 3}})]
 )
 def test_what_can_not_be_read_is_computed_again(text: str) -> None:
     assert read_heads(text) is None

@@ -78,7 +78,7 @@ def test_all_heads_are_scored_once_and_kept(
 def test_a_damaged_file_is_computed_again(open_page: Open, guest: Guests) -> None:
     folder, name = stored_heads(), heads_name(guest(DECODER).loaded.weights_sha256)
     with folder.writing(name) as path:
-        path.write_text('{"version": 1, "heads": {"rows": 3}}', encoding="utf-8")
+        path.write_text('{"version": 2, "heads": {"rows": 3}}', encoding="utf-8")
     at = open_page("heads")
     assert errors(at) == []
     assert grid_of(at)["rows"]
