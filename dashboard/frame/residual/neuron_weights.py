@@ -10,6 +10,7 @@ from dashboard.frame.work import working
 from dashboard.state import session
 from dashboard.state.loading import fact_of, known_fact
 from dashboard.state.scene import Scene
+from projector.corpus.pieces import readable
 from projector.errors import UserError
 from projector.residual.neuron import FavouredTokens, NeuronWeights, Readers, neuron_weights
 
@@ -85,7 +86,7 @@ def _show(scene: Scene, found: NeuronWeights) -> None:
 
 def _show_tokens(each: FavouredTokens) -> None:
     shown = [*each.most[:_N_MOST], *each.least[:_N_LEAST][::-1]]
-    st.html(written_list([(token.text, token.value) for token in shown]))
+    st.html(written_list([(readable(token.text), token.value) for token in shown]))
     st.caption(
         f"Shuffled: at most {number(each.shuffled_most, '.3f')}. "
         f"{each.n_beyond:,} of {each.n_tokens:,} tokens are beyond that."
