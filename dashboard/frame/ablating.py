@@ -53,7 +53,7 @@ def show_ablation(scene: Scene, members: list[int]) -> None:
     )
     if is_asked:
         with session.problems():
-            make_ablation(key, lambda: _outcomes(scene, members, kind, source))
+            make_ablation(key, lambda: _outcomes(scene, members, kind or "mean", source))
     outcomes = known_ablation(key)
     if outcomes is not None:
         _show_outcomes(

@@ -100,9 +100,8 @@ def _fill_in(**shown: Any) -> None:
     chosen = session.current()
     kept: dict[str, Any] = {}
     if all(getattr(chosen, key) in (None, value) for key, value in shown.items()):
-        names = ("model", "layout", "neuron", "head", "pole", "marked", "isolate")
-        names += ("target", "against", "reading")
-        kept = {name: getattr(chosen, name) for name in names}
+        own = ("model", "layout", "neuron", "head", "pole", "marked", "isolate")
+        kept = {name: getattr(chosen, name) for name in (*own, "target", "against", "reading")}
     session.change(**shown, **kept)
 
 

@@ -64,9 +64,8 @@ def plot(screen: Screen, projection_dir: SavedProjection, *, options: PlotOption
     from projector.projection.projection import Projection
 
     projection = Projection.load(projection_dir)
-    names, poles = read_names(projection_dir), ()
-    if options.kind == "heatmap":
-        poles = tuple(saved_poles(projection_dir))
+    names = read_names(projection_dir)
+    poles = tuple(saved_poles(projection_dir)) if options.kind == "heatmap" else ()
     write_figure(_figure(projection, names, poles, options), options.out)
     screen.result(
         {"picture": str(options.out)},
