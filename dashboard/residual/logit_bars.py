@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dashboard.drawing.grids import Bar
 from dashboard.drawing.text import number, numbers
 from projector.corpus.pieces import readable
-from projector.residual.logits.records import AttributedPart, Attribution
+from projector.residual.logits.records import ROUNDING, AttributedPart, Attribution
 
 N_SHOWN = 14
 # What stands for all parts that have no bar of their own.
@@ -88,11 +88,18 @@ def attributed_words(found: Attribution) -> str:
 def sum_words(found: Attribution) -> str:
     """How the parts close to the model's own logit, in one sentence."""
     n_parts = len(found.parts)
+    rounded = ""
+    if any(part.kind == ROUNDING for part in found.parts):
+        rounded = (
+            " Both errors leave out what half precision rounded off, a part of its own: "
+            f"{number(found.rounding, '+.4f')}, {found.rounding_share:.1%} of the sizes' sum."
+        )
     return (
         f"{n_parts:,} parts add up to {number(sum(part.value for part in found.parts), '+.4f')}; "
         f"the model's own is {number(found.logit, '+.4f')}. "
         f"They differ by {_error(found.closure_error)} of the sizes' sum (closure error), and the "
         f"stream's own sum by {_error(found.additivity_error)} of its length (additivity error)."
+        f"{rounded}"
     )
 
 

@@ -34,6 +34,7 @@ from projector.residual.logits.records import (
     FINAL_NORM_BIAS,
     HEAD_BIAS,
     READOUT_KINDS,
+    ROUNDING,
     SOFTCAP,
     AttributedPart,
     Attribution,
@@ -115,7 +116,6 @@ def _result(
     neurons: tuple[list[AttributedPart], str | None],
 ) -> Attribution:
     logit = reading.own(run.logits)
-    total, size = sum(p.value for p in parts), sum(abs(p.value) for p in parts)
     pieces = subject.pieces()
     probabilities = run.logits.softmax(dim=0)
     shares, likeliest = probabilities.topk(min(_N_TOP, len(probabilities)))
@@ -143,9 +143,18 @@ def _result(
         softcap=subject.readout.softcap,
         n_controls=reading.n_controls,
         additivity_error=run.check.additivity_error,
-        closure_error=abs(total - logit) / size if size else abs(logit),
+        step_error=run.check.step_error,
+        closure_error=closure_error(parts, logit),
         closure_bound=CLOSURE_BOUND if is_wide else SHORT_CLOSURE_BOUND,
     )
+
+
+def closure_error(parts: Sequence[AttributedPart], logit: float) -> float:
+    """|Σ parts − logit| / Σ |parts|, without what half precision rounded off: such parts are
+    whatever the others miss."""
+    values = [part.value for part in parts if part.kind != ROUNDING]
+    size = sum(abs(value) for value in values)
+    return abs(sum(values) - logit) / size if size else abs(logit)
 
 
 def check_closure(found: Attribution) -> None:
@@ -226,7 +235,7 @@ def _parts(run: _Run, reading: Reading) -> list[AttributedPart]:
 
 def _kind(part: Part) -> str:
     """Biases are of the kind of what they belong to: ``mlp bias``."""
-    if part.kind == "rounding":
+    if part.kind == ROUNDING:
         return part.kind
     if part.kind != "bias":
         return part.kind if part.layer is not None else part.name

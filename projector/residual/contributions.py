@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from projector.errors import UserError
+from projector.errors import UserError, named
 from projector.model.architecture.stream.embeddings import spread
 from projector.model.architecture.stream.records import Addition, FrozenPath
 from projector.model.capture import Tap, capture, token_rows
@@ -48,11 +48,9 @@ class StreamError:
     Attributes:
         stream: "pre", "mid" or "post" of a layer.
         part: what was added last before it, such as "L3 MLP".
-        error: ‖Σ parts − stream‖ / ‖stream‖, of all parts so far. In half precision what was
-            rounded off in earlier sums is one of these parts; where no running sum goes through
-            the model, this sum alone counts.
+        error: ‖Σ parts − stream‖ / ‖stream‖, of all parts so far; what half precision rounded off
+            is not among them. Where no running sum goes through the model, of this sum alone.
         step: the same of this one sum, from the stream before it.
-        rounding: ‖what was rounded off so far‖ / ‖stream‖; 0 in float32.
     """
 
     layer: int
@@ -60,25 +58,30 @@ class StreamError:
     part: str
     error: float
     step: float
-    rounding: float
 
 
 @dataclass(frozen=True)
 class SumCheck:
-    """The errors of one run, in the order of the streams, and the largest that is allowed."""
+    """The errors of one run, in the order of the streams, and the largest that is allowed.
+
+    Attributes:
+        is_rounded: whether the model adds in half precision.
+    """
 
     errors: tuple[StreamError, ...]
     tolerance: float
+    is_rounded: bool = False
 
     @property
     def additivity_error(self) -> float:
-        """The largest error over tokens and streams."""
+        """The largest over tokens and streams of ‖Σ parts − stream‖ / ‖stream‖, all parts so far
+        and no rounding among them."""
         return max((each.error for each in self.errors), default=0.0, key=_or_infinity)
 
     @property
-    def rounding(self) -> float:
-        """The largest share of a stream that half precision rounded off; 0 in float32."""
-        return max((each.rounding for each in self.errors), default=0.0, key=_or_infinity)
+    def step_error(self) -> float:
+        """The largest error of a single sum, from the stream before it."""
+        return max((each.step for each in self.errors), default=0.0, key=_or_infinity)
 
     @property
     def worst(self) -> str:
@@ -87,21 +90,31 @@ class SumCheck:
 
     @property
     def closes(self) -> bool:
-        return self.additivity_error <= self.tolerance
+        return self.additivity_error <= self.tolerance and self.step_error <= self.tolerance
 
 
 def check_additivity(check: SumCheck) -> None:
     """Refuse to go on where the parts do not sum to the stream.
 
     Raises:
-        UserError: which part does not add up, and by how much.
+        UserError: which part does not add up, and by how much; or, where every single sum is
+            within the bound, that half precision rounds too much off.
     """
-    if not check.closes:
+    if check.closes:
+        return
+    if check.is_rounded and check.step_error <= check.tolerance:
         raise UserError(
-            f"the parts of this model's stream do not sum to it: at {check.worst} the sum is off "
-            f"by {check.additivity_error:.1e} of the stream, and {check.tolerance:.0e} is the most "
-            "that rounding explains; so nothing is attributed to parts"
+            "rounding adds up over the layers: the sum of all parts is off by "
+            f"{check.additivity_error:.1e} of the stream, and {check.tolerance:.0e} is the most "
+            f"that is accepted; choose {named('dtype', 'float32')}",
+            setting="dtype",
         )
+    error = check.step_error if check.is_rounded else check.additivity_error
+    raise UserError(
+        f"the parts of this model's stream do not sum to it: at {check.worst} the sum is off by "
+        f"{error:.1e} of the stream, and {check.tolerance:.0e} is the most that rounding explains; "
+        "so nothing is attributed to parts"
+    )
 
 
 def allowed_error(dtype: torch.dtype) -> float:
@@ -137,7 +150,8 @@ class Contributions:
 
     @property
     def additivity_error(self) -> float:
-        """The largest over tokens and streams of ‖sum − stream‖ / ‖stream‖."""
+        """The largest over tokens and streams of ‖Σ parts − stream‖ / ‖stream‖, without
+        ``rounding`` parts."""
         return self.check.additivity_error
 
     @property
@@ -148,7 +162,8 @@ class Contributions:
     def parts(self, *, by_head: bool = False) -> list[Part]:
         """All terms, in the order in which they are added; each head by itself if ``by_head``.
 
-        They sum to the last block's output, but for a model that ``closes_per_block``.
+        They sum to the last block's output, but for a model that ``closes_per_block``; in half
+        precision only with what it rounded off, the parts of kind ``rounding``.
         """
         found = list(self.embedding.parts)
         for block in self.blocks:
@@ -254,11 +269,11 @@ class _Watch:
             each.reads for block in self.layout.blocks for each in block.additions().values()
         }
         self.values: dict[Tap, Tensor] = {}
-        # The parts so far, (T, H), and what half precision rounded off so far.
+        # The parts so far, (T, H).
         self.total = torch.zeros(())
-        self.rounded: Tensor | None = None
         self.is_rounded = False
-        self.errors: list[tuple[int, str, str, Tensor, Tensor, Tensor]] = []
+        # As scalars on their device: to read them would wait for it.
+        self.errors: list[tuple[int, str, str, Tensor, Tensor]] = []
         self.tolerance = 0.0
 
     def read(self, key: tuple[int, Tap], tensor: Tensor) -> None:
@@ -275,10 +290,10 @@ class _Watch:
 
     def check(self) -> SumCheck:
         errors = [
-            StreamError(layer, stream, part, float(error), float(step), float(rounding))
-            for layer, stream, part, error, step, rounding in self.errors
+            StreamError(layer, stream, part, float(error), float(step))
+            for layer, stream, part, error, step in self.errors
         ]
-        return SumCheck(tuple(errors), self.tolerance)
+        return SumCheck(tuple(errors), self.tolerance, self.is_rounded)
 
     def _rows(self, tensor: Tensor) -> Tensor:
         """The rows of the tokens that are kept: the model's own tensor if all are, else a copy."""
@@ -313,14 +328,13 @@ class _Watch:
         if bias is not None:
             values = bias.expand_as(parts[0].values)
             parts.append(Part("embedding norm bias", "bias", None, None, values))
-        total = torch.stack([part.values for part in parts]).sum(dim=0)
+        self.total = torch.stack([part.values for part in parts]).sum(dim=0)
         end = stream.float()
-        size = torch.linalg.vector_norm(end, dim=-1)
-        error = relative_error(end - total, size)
-        self._note(0, "pre", "the embedding", error, error, end - total, size)
+        off = end - self.total
+        error = relative_error(off, torch.linalg.vector_norm(end, dim=-1))
+        self.errors.append((0, "pre", "the embedding", error, error))
         if self.is_rounded:
-            parts.append(Part("embedding rounding", "rounding", None, None, end - total))
-        self.total = end if self.is_rounded else total
+            parts.append(Part("embedding rounding", "rounding", None, None, off))
         self.values = {}
         self.consume(EmbeddingContributions(tuple(parts), end))
 
@@ -338,12 +352,12 @@ class _Watch:
                 off = off - part
             size = torch.linalg.vector_norm(end, dim=-1)
             step = running = relative_error(off, size)
-            if not self.is_rounded and not self.layout.closes_per_block:
+            if not self.layout.closes_per_block:
                 self.total = sum(added, start=self.total.to(end.device))
                 running = relative_error(end - self.total, size)
             name = f"L{layer} " + " and ".join(_WORDS[part] for part in each.parts)
             stream = "post" if i == len(block.sums) - 1 else "mid"
-            self._note(layer, stream, name, running, step, off, size)
+            self.errors.append((layer, stream, name, running, step))
             rounding = off if rounding is None else rounding + off
             streams.append(end)
         self.consume(
@@ -358,25 +372,6 @@ class _Watch:
                 rounding if self.is_rounded else None,
             )
         )
-
-    def _note(
-        self,
-        layer: int,
-        stream: str,
-        part: str,
-        error: Tensor,
-        step: Tensor,
-        off: Tensor,
-        size: Tensor,
-    ) -> None:
-        """Keep a stream's errors, as scalars on their device: to read them would wait for it."""
-        rounding = torch.zeros(())
-        if self.is_rounded:
-            if self.rounded is not None and not self.layout.closes_per_block:
-                off = off + self.rounded.to(off.device)
-            self.rounded = off
-            rounding = relative_error(off, size)
-        self.errors.append((layer, stream, part, error, step, rounding))
 
     def _written(self, addition: Addition, values: Mapping[Tap, Tensor]) -> Written:
         normed = tuple(values[Tap(norm, "output")] for norm, _ in addition.norms)

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from projector.corpus.pieces import readable
 from projector.figures.page import Section, Table, page_html
 from projector.figures.words import TEMPLATE
-from projector.residual.logits.records import AttributedPart, Attribution
+from projector.residual.logits.records import ROUNDING, AttributedPart, Attribution
 
 _POSITIVE, _NEGATIVE, _CONTROL = "#d6604d", "#4393c3", "#1f2933"
 _N_BARS, _N_NEURON_BARS, _N_ROWS = 24, 20, 60
@@ -119,11 +119,18 @@ def control_text(found: Attribution) -> str:
 
 def errors_text(found: Attribution) -> str:
     """How well the sums close."""
-    return (
+    text = (
         f"Relative error of the stream's sum: {found.additivity_error:.1e}. Error of the parts' "
         f"sum, relative to their sizes' sum: {found.closure_error:.1e} (at most "
         f"{found.closure_bound:.0e} is accepted)."
     )
+    if any(part.kind == ROUNDING for part in found.parts):
+        text += (
+            " Both are without what half precision rounded off; that is a part of its own, "
+            f"{signed(found.rounding)} of the logit and {found.rounding_share:.1%} of the sizes' "
+            "sum."
+        )
+    return text
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -85,7 +85,7 @@ class _Sums:
         self.cosines = torch.zeros(n_layers, n_layers, dtype=torch.float64)
         self.n_tokens = self.n_cosines = self.n_outlying = self.n_skipped = self.n_sequences = 0
         self.outliers: dict[tuple[int, bool], OutlyingToken] = {}
-        self.error, self.worst = 0.0, ""
+        self.error, self.step, self.worst = 0.0, 0.0, ""
 
 
 class _BatchReader:
@@ -189,6 +189,7 @@ def measure_flow(
         if norms is None or sums.n_sequences > 1
         else tuple(tuple(row) for row in norms.tolist()),
         additivity_error=sums.error,
+        step_error=sums.step,
         worst=sums.worst,
         per_block_reason=layout.reason if layout.closes_per_block else None,
     )
@@ -231,8 +232,9 @@ def _add_batch(subject: Subject, batch: Batch, sums: _Sums, leave_outliers_out: 
     }
     check = watch_contributions(subject, inputs, reader.read)
     check_additivity(check)
-    if check.additivity_error >= sums.error:
-        sums.error, sums.worst = check.additivity_error, check.worst
+    sums.error = max(sums.error, check.additivity_error)
+    if check.step_error >= sums.step:
+        sums.step, sums.worst = check.step_error, check.worst
     norms = torch.stack(
         [reader.values[0, "before"], *(reader.values[k, "after"] for k in range(n_layers))]
     )

@@ -104,7 +104,9 @@ class Flow:
         outliers_left_out: whether they are left out of all means.
         norms: (L + 1, T) norms of the stream before and behind each layer; of a single sequence
             alone, else None.
-        additivity_error: the largest relative error of any sum.
+        additivity_error: the largest relative error of the sum of all parts so far, over all
+            tokens and streams, without what half precision rounds off.
+        step_error: the largest of a single sum, from the stream before it.
         worst: where that is.
         per_block_reason: why no running sum goes through the model; None where one does.
     """
@@ -121,6 +123,7 @@ class Flow:
     outliers_left_out: bool
     norms: tuple[tuple[float, ...], ...] | None
     additivity_error: float
+    step_error: float
     worst: str
     per_block_reason: str | None
 

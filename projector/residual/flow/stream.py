@@ -57,7 +57,7 @@ class Stream:
 
     @property
     def additivity_error(self) -> float:
-        """The largest relative error of any sum; see :class:`Flow`."""
+        """The largest relative error of the sum of all parts; see :class:`Flow`."""
         return self.flow.additivity_error
 
     def as_dict(self) -> dict[str, Any]:

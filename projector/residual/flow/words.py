@@ -50,7 +50,10 @@ def closing_words(flow: Flow) -> str:
         what = f"In this model {flow.per_block_reason}. The largest relative error is"
     if not flow.additivity_error:
         return f"{what} 0."
-    return f"{what} {number(flow.additivity_error, '.1e')}, at {flow.worst}."
+    whole, step = (number(each, ".1e") for each in (flow.additivity_error, flow.step_error))
+    if flow.per_block_reason is not None:
+        return f"{what} {whole}, at {flow.worst}."
+    return f"{what} {whole}; that of a single sum is {step}, at {flow.worst}."
 
 
 def successive_words(flow: Flow) -> str:

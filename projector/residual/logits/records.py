@@ -8,6 +8,8 @@ from typing import Any
 FINAL_NORM_BIAS, HEAD_BIAS, SOFTCAP = "final norm bias", "head bias", "softcap"
 # Kinds of part that are no addition to the stream.
 READOUT_KINDS = (FINAL_NORM_BIAS, HEAD_BIAS, SOFTCAP)
+# The kind of what half precision rounds off as it adds.
+ROUNDING = "rounding"
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,10 @@ class Attribution:
         steps: from the sum over the stream to the logit.
         scale, softcap: what the model multiplies its logits by, and their bound, None for none.
         n_controls: tokens that the controls are over.
-        additivity_error: largest relative error of the stream's sum.
-        closure_error: |Σ parts − logit| / Σ |parts|.
+        additivity_error: largest relative error of the stream's sum over all tokens and streams,
+            without what half precision rounded off.
+        step_error: the same of a single sum, from the stream before it.
+        closure_error: |Σ parts − logit| / Σ |parts|, without parts of kind ``rounding``.
         closure_bound: what that may be in the model's type.
     """
 
@@ -91,6 +95,7 @@ class Attribution:
     softcap: float | None
     n_controls: int
     additivity_error: float
+    step_error: float
     closure_error: float
     closure_bound: float
 
@@ -98,6 +103,16 @@ class Attribution:
     def total_size(self) -> float:
         """Σ |parts|: what a share is of."""
         return sum(abs(part.value) for part in self.parts)
+
+    @property
+    def rounding(self) -> float:
+        """What half precision rounded off, in logits; 0 in float32."""
+        return sum((part.value for part in self.parts if part.kind == ROUNDING), start=0.0)
+
+    @property
+    def rounding_share(self) -> float:
+        """|what was rounded off| / Σ |parts|, in [0, 1]."""
+        return abs(self.rounding) / self.total_size if self.total_size else 0.0
 
     def share(self, part: AttributedPart) -> float:
         """A part's value divided by Σ |parts|, in [−1, 1]."""
@@ -124,4 +139,5 @@ class Attribution:
             for row, part in zip(rows, parts, strict=True):
                 row["share"] = self.share(part)
         found["by_kind"] = self.by_kind()
+        found["rounding"], found["rounding_share"] = self.rounding, self.rounding_share
         return found

@@ -246,8 +246,34 @@ def test_short_types_close_within_their_own_bound(tokenizer: Any) -> None:
     assert found.closure_error <= found.closure_bound
     exact = attribute(subject_of(build("llama"), tokenizer), IDS, token=5)
     assert value_of(found, "L1 MLP") == pytest.approx(value_of(exact, "L1 MLP"), abs=0.02)
-    rounded = sum(abs(p.value) for p in found.parts if p.kind == "rounding")
-    assert 0 < rounded < 0.02 * found.total_size
+    rounded = [p.value for p in found.parts if p.kind == "rounding"]
+    assert 0 < sum(abs(value) for value in rounded) < 0.02 * found.total_size
+    assert found.rounding == pytest.approx(sum(rounded))
+    assert found.as_dict()["rounding_share"] == pytest.approx(abs(sum(rounded)) / found.total_size)
+    # Rounding is whatever the other parts miss: it must not make the error small.
+    others = [p.value for p in found.parts if p.kind != "rounding"]
+    error = abs(sum(others) - found.logit) / sum(abs(value) for value in others)
+    assert found.closure_error == pytest.approx(error)
+    assert 0 < found.step_error <= found.additivity_error <= 2e-2
+    assert (exact.rounding, exact.rounding_share) == (0, 0)
+
+
+def test_factors_that_are_off_show_in_half_precision(tokenizer: Any) -> None:
+    model = build("llama")
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight *= 8
+            layer.mlp.down_proj.weight *= 8
+    subject = subject_of(model.to(torch.bfloat16), tokenizer)
+    usual = [attribute(subject, IDS, token=token) for token in range(5, 17)]
+    blocks = tuple(
+        replace(block, **{k: replace(a, factor=1.015) for k, a in block.additions().items()})
+        for block in subject.layout.blocks
+    )
+    vars(subject)["layout"] = replace(subject.layout, blocks=blocks)
+    found = [attribute(subject, IDS, token=token) for token in range(5, 17)]
+    assert found[0].additivity_error > 3 * usual[0].additivity_error
+    assert sum(e.closure_error for e in found) > 2 * sum(e.closure_error for e in usual)
 
 
 def test_controls_are_what_a_part_adds_to_other_tokens(llama: Subject) -> None:

@@ -49,6 +49,7 @@ def found() -> Attribution:
         softcap=30.0,
         n_controls=64,
         additivity_error=2e-7,
+        step_error=2e-7,
         closure_error=3e-7,
         closure_bound=1e-5,
     )
