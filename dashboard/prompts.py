@@ -131,10 +131,15 @@ def can_generate(guest: Guest) -> bool:
 
 
 def encode(guest: Guest, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt; see :func:`projector.model.prompting.encode`."""
+    """Token ids of a prompt, cleaned of what no keyboard types.
+
+    Raises:
+        UserError: see :func:`projector.model.prompting.clean` and
+            :func:`projector.model.prompting.encode`.
+    """
     return prompting.encode(
         guest.loaded,
-        prompt.text,
+        prompting.clean(prompt.text),
         is_causal=guest.architecture.is_causal,
         as_chat=prompt.as_chat,
         n_new=prompt.n_new if can_generate(guest) else 0,

@@ -16,6 +16,8 @@ from typing import Any
 _BEGIN, _BETWEEN, _END = "\ue000", "\ue001", "\ue002"
 _NAMED = re.compile(f"{_BEGIN}([^{_BETWEEN}]*){_BETWEEN}([^{_END}]*){_END}")
 _UNSET: Any = object()
+# The largest seed: NumPy's older generators take 32 bits.
+MOST_SEED = 2**32 - 1
 
 # How a face calls a setting: its name, and whether it is to have a value (a tuple of one) or not.
 Face = Callable[[str, tuple[Any, ...]], str]
@@ -133,8 +135,11 @@ class SettingError(UserError):
         shown = f"'{value}'" if isinstance(value, str) else value
         if is_number(value):
             shown = number_text(value)
+        # A switch is called by what it is set to.
+        is_switch = isinstance(value, bool)
+        subject = named(setting, value) if is_switch else f"{named(setting)} {shown}"
         super().__init__(
-            f"{named(setting)} {shown} {problem}: {expected}",
+            f"{subject} {problem}: {expected}",
             setting=setting,
             value=value,
             expected=expected,
@@ -170,3 +175,28 @@ def check_least(setting: str, value: Any, least: float) -> None:
     """Raise a SettingError if a number is below ``least``; None, an unset setting, passes."""
     if value is not None and not value >= least:
         raise SettingError(setting, value, "is too small", f"give {number_text(least)} or more")
+
+
+def check_seed(setting: str, value: Any) -> None:
+    """Raise a SettingError unless a seed is one that every generator of random numbers takes."""
+    check_least(setting, value, 0)
+    if value > MOST_SEED:
+        raise SettingError(setting, value, "is too large", f"give {number_text(MOST_SEED)} or less")
+
+
+def check_text(setting: str, text: str | None) -> None:
+    """Raise a SettingError if a text is empty or no tokenizer can take it; None passes."""
+    if text is None:
+        return
+    if not text:
+        raise SettingError(setting, text, "is empty", "give some text")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        raise SettingError(
+            setting,
+            shown,
+            f"has no UTF-8 form, because of its character {error.start + 1}",
+            "leave that character out",
+        ) from error

@@ -6,7 +6,7 @@ import unicodedata
 from typing import Any
 
 from projector.corpus.cutting import special_tokens
-from projector.errors import UserError
+from projector.errors import UserError, check_text
 from projector.model.context import longest_sequence
 from projector.model.loading import LoadedModel
 
@@ -50,20 +50,21 @@ def has_chat(tokenizer: Any) -> bool:
 def encode(
     loaded: LoadedModel, text: str, *, is_causal: bool, as_chat: bool = False, n_new: int = 0
 ) -> list[int]:
-    """Token ids of a prompt, with the tokens that the tokenizer puts around a text.
+    """Token ids of a prompt, as it is, with the tokens that the tokenizer puts around a text.
 
     Where a causal model's tokenizer puts none before it, its first special token comes first: a
     document follows one in training.
 
     Args:
         as_chat: put the text through the model's chat template, as the user's turn.
-        n_new: tokens that are to be added behind it.
+        n_new: how many tokens will be added after it.
 
     Raises:
-        UserError: if it is empty, or longer than the model's context with what is to be added; or
-            there is no chat template, or it refuses the text.
+        SettingError: on ``prompt``, if it is empty or has no UTF-8 form.
+        UserError: if it is longer than the model's context with what is to be added; or there is
+            no chat template, or it refuses the text.
     """
-    text = clean(text)
+    check_text("prompt", text)
     tokenizer = loaded.tokenizer
     if as_chat:
         if not has_chat(tokenizer):
@@ -83,7 +84,9 @@ def encode(
             ) from error
     else:
         ids = tokenizer(text, verbose=False)["input_ids"]
-        ids = _with_beginning(list(ids), tokenizer) if is_causal else list(ids)
+        # What the tokenizer itself puts before a text is there already.
+        is_begun = not is_causal or bool(special_tokens(tokenizer)[0])
+        ids = list(ids) if is_begun else [*beginning(tokenizer), *ids]
     if not ids:
         raise UserError("the prompt has no token this model knows: type other text")
     most = longest_sequence(loaded.model)
@@ -97,8 +100,10 @@ def encode(
     return [int(i) for i in ids]
 
 
-def _with_beginning(ids: list[int], tokenizer: Any) -> list[int]:
+def beginning(tokenizer: Any) -> list[int]:
+    """The tokens before a causal model's text: those that its tokenizer puts there, or else its
+    first special token, which a document follows in training."""
+    if before := special_tokens(tokenizer)[0]:
+        return before
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    if first is None or special_tokens(tokenizer)[0]:
-        return ids
-    return [first, *ids]
+    return [] if first is None else [int(first)]

@@ -19,7 +19,7 @@ from inspect import signature
 import torch
 from torch import Tensor
 
-from projector.errors import SettingError, UserError, check_least
+from projector.errors import SettingError, UserError, check_text
 from projector.model.architecture.stream.readout import Readout
 from projector.residual.contributions import (
     BlockContributions,
@@ -40,6 +40,7 @@ from projector.residual.logits.records import (
     Attribution,
     Step,
 )
+from projector.residual.settings import check_numbers
 from projector.residual.subject import Subject
 from projector.residual.tokens import find_position, find_token
 
@@ -77,8 +78,9 @@ def attribute(
         UserError: if the model has no causal head, its stream does not add up, or the parts do not
             close to the model's own logit.
     """
+    check_numbers(n_neurons=n_neurons)
+    check_text("prompt", prompt if isinstance(prompt, str) else None)
     subject = Subject.of(model)
-    check_least("n_neurons", n_neurons, 0)
     ids = subject.ids_of(prompt)
     at = find_position(len(ids), position)
     wanted = None if token is None else find_token(subject, token)

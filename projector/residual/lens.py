@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from projector.errors import SettingError, UserError, check_choice, check_least, named
+from projector.errors import SettingError, UserError, check_choice, check_least, check_text, named
 from projector.model.architecture.stream.readout import Readout
-from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent
 from projector.projection.provenance import dtype_name
 from projector.residual.outliers import describe_outliers
@@ -24,6 +23,7 @@ from projector.residual.readings.measuring import ConstantGuess, Measured, Reade
 from projector.residual.readings.records import STREAMS, Lens, LensRow, Reading, Summary
 from projector.residual.readings.streams import find_readings, last_reading, read_streams
 from projector.residual.readings.tuned_lens import TunedLens
+from projector.residual.settings import check_numbers
 from projector.residual.subject import Subject
 from projector.residual.tokens import find_position
 
@@ -32,7 +32,7 @@ __all__ = ["STREAMS", "Lens", "LensRow", "Reading", "Summary", "lens", "run_lens
 
 def lens(
     model: Subject | str,
-    prompt: str,
+    prompt: str | Sequence[int],
     *,
     chat: bool = False,
     n_top: int = 5,
@@ -44,7 +44,8 @@ def lens(
 
     Args:
         model: a name that :func:`projector.model.loading.load_model` takes, or a subject.
-        prompt: the text; the model's first special token is put before it.
+        prompt: text, before which the model's first special token is put; or token ids as the
+            model takes them.
         chat: put it through the model's chat template, as a user's turn.
         n_top: tokens told at each layer and position.
         n_last: how many tokens are read, the last ones of the prompt; None for all.
@@ -54,9 +55,10 @@ def lens(
         UserError: as :func:`run_lens`; also for a model or prompt that can't be read, or a tuned
             lens of other weights.
     """
-    check_least("n_last", n_last, 1)
+    check_numbers(n_top=n_top, n_last=n_last)
+    check_text("prompt", prompt if isinstance(prompt, str) else None)
     subject = Subject.of(model)
-    ids = subject.encode(prompt, as_chat=chat)
+    ids = subject.ids_of(prompt, as_chat=chat)
     positions = None if n_last is None else range(max(0, len(ids) - n_last), len(ids))
     if tuned is not None and not isinstance(tuned, TunedLens):
         tuned = TunedLens.load(tuned)
@@ -97,10 +99,10 @@ def run_lens(
             model's context; a tuned lens of other weights; or logits that are not finite.
         SettingError: on ``n_top``, ``streams`` or ``positions``.
     """
-    check_least("n_top", n_top, 1)
+    check_numbers(n_top=n_top)
     check_least("n_at_once", n_at_once, 1)
     readout = subject.readout
-    _check_prompt(subject, ids)
+    ids = subject.ids_of(ids)
     chosen = range(len(ids)) if positions is None else positions
     chosen = sorted({find_position(len(ids), position) for position in chosen})
     readings, missing = _choose_readings(subject, streams, tuned)
@@ -184,16 +186,6 @@ def _measure(
     progress.end()
     found.mark_last(following < 0)
     return found, constant.kl()
-
-
-def _check_prompt(subject: Subject, ids: Sequence[int]) -> None:
-    if not ids:
-        raise UserError("the prompt is empty: give at least one token")
-    most = longest_sequence(subject.model)
-    if most is not None and len(ids) > most:
-        raise UserError(
-            f"the prompt has {len(ids):,} tokens, and the model takes {most:,}: shorten it"
-        )
 
 
 def _check_finite(found: Measured, readings: Sequence[Reading], subject: Subject) -> None:

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from projector.errors import SettingError, UserError, check_least
+from projector.errors import SettingError, UserError
 from projector.model.architecture.records import Mlp
 from projector.model.architecture.stream.reading import Reading, push
 from projector.model.architecture.weights import read_weights
 from projector.model.context import input_embedding
 from projector.residual.circuits.vocabulary import token_embeddings, unembeddings
 from projector.residual.neuron_heads import HeadReaders, find_head_readers
+from projector.residual.settings import check_numbers
 from projector.residual.subject import Subject
 
 N_TOP, N_SHUFFLES = 10, 20
@@ -153,8 +154,7 @@ def neuron_weights(
         UserError: if the layer has no MLP of its own, as in a mixture of experts, or it is not
             known how it reads or writes the stream.
     """
-    check_least("n_top", n_top, 1)
-    check_least("n_shuffles", n_shuffles, 1)
+    check_numbers(layer=layer, neuron=neuron, n_top=n_top, n_shuffles=n_shuffles, seed=seed)
     mlp = _checked(subject, layer, neuron)
     weights = read_weights(mlp)
     generator = torch.Generator().manual_seed(seed)
@@ -189,6 +189,8 @@ def neuron(model: Subject | str, layer: int, neuron: int, **options: Any) -> Neu
     Args:
         model: a model's name, or a subject.
     """
+    numbers = {name: value for name, value in options.items() if name != "heads"}
+    check_numbers(layer=layer, neuron=neuron, **numbers)
     return neuron_weights(Subject.of(model), layer, neuron, **options)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from projector.corpus.pieces import Pieces
-from projector.errors import UserError
+from projector.errors import SettingError, UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.attention import HeadWeights, find_attentions
 from projector.model.architecture.stream.patterns import PatternTaps, find_patterns
@@ -63,14 +63,26 @@ class Subject:
         """Token ids of a prompt; see :func:`projector.model.prompting.encode`."""
         return encode(self.loaded, text, is_causal=self.architecture.is_causal, as_chat=as_chat)
 
-    def ids_of(self, prompt: str | Sequence[int]) -> list[int]:
+    def ids_of(self, prompt: str | Sequence[int], *, as_chat: bool = False) -> list[int]:
         """Token ids of a prompt that is a text, or ids as the model takes them.
 
+        Args:
+            as_chat: put a text through the model's chat template, as the user's turn.
+
         Raises:
-            UserError: if there are none, more than the model takes, or one that it does not have.
+            UserError: if there are none, more than the model takes, or one that it does not have;
+                see also :func:`projector.model.prompting.encode`.
+            SettingError: on ``chat``, where it is asked for with ids.
         """
         if isinstance(prompt, str):
-            return self.encode(prompt)
+            return self.encode(prompt, as_chat=as_chat)
+        if as_chat:
+            raise SettingError(
+                "chat",
+                True,
+                "has no effect on token ids",
+                "give the prompt's text, or leave it out",
+            )
         ids = [int(i) for i in prompt]
         most, table = longest_sequence(self.model), input_embedding(self.model)
         if not ids:

@@ -102,6 +102,17 @@ def name_options(**options: str) -> None:
 
 
 name_options(p="--lp", packed="--pack")
+# An option for a count is called by what it counts.
+name_options(
+    length="--repeat-length",
+    n_last="--last",
+    n_neurons="--neurons",
+    n_random="--random-heads",
+    n_sequences="--sequences",
+    n_shuffles="--shuffles",
+    n_steps="--steps",
+    n_top="--top",
+)
 
 
 def option_words(setting: str, value: tuple[Any, ...]) -> str:

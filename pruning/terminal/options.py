@@ -11,8 +11,6 @@ from projector.errors import UserError, named
 from projector.terminal.options import name_options
 
 name_options(
-    n_sequences="--sequences",
-    n_steps="--steps",
     n_seeds="--seeds",
     n_windows="--windows",
     n_workers="--workers",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from projector.corpus.batches import Corpus
 from projector.corpus.sources import read_documents
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
-from projector.errors import SettingError, UserError, check_least, named
+from projector.errors import SettingError, UserError, check_text, named
 from projector.model.context import find_context, input_embedding
 from projector.progress import Progress, Silent
 from projector.residual.bigrams.paths import (
@@ -25,6 +26,7 @@ from projector.residual.flow.measuring import (
     prompt_batch,
 )
 from projector.residual.flow.records import Flow
+from projector.residual.settings import check_numbers
 from projector.residual.subject import Subject
 
 MAX_TOKENS = 20_000
@@ -65,12 +67,13 @@ class Stream:
         return asdict(self) | {"additivity_error": self.additivity_error}
 
 
-def check_text(prompt: str | None, corpus: str | None) -> None:
+def check_source(prompt: str | Sequence[int] | None, corpus: str | None) -> None:
     """Raise a UserError unless there is either a prompt or a corpus, and it can be opened."""
     if (prompt is None) == (corpus is None):
         both = f"{named('prompt')} or {named('corpus')}"
         problem = "no text is given" if prompt is None else "two texts are given"
         raise UserError(f"{problem}: give {both}, one of them", setting="prompt", value=prompt)
+    check_text("prompt", prompt if isinstance(prompt, str) else None)
     if corpus is not None:
         # Files that are not there are told of before a model is loaded.
         read_documents(corpus)
@@ -79,7 +82,7 @@ def check_text(prompt: str | None, corpus: str | None) -> None:
 def stream(
     model: Subject | str,
     *,
-    prompt: str | None = None,
+    prompt: str | Sequence[int] | None = None,
     corpus: str | None = None,
     chat: bool = False,
     max_tokens: int | None = MAX_TOKENS,
@@ -93,7 +96,7 @@ def stream(
 
     Args:
         model: a model's name, or a subject.
-        prompt: a text; or
+        prompt: a text, or token ids as the model takes them; or
         corpus: see :func:`projector.corpus.sources.read_documents`.
         chat: put the prompt through the model's chat template.
         max_tokens: most tokens of the corpus; None for all.
@@ -104,12 +107,14 @@ def stream(
     Raises:
         UserError: for anything that can't be done, such as a model whose sums do not close.
     """
-    check_text(prompt, corpus)
-    check_least("n_shuffles", n_shuffles, 1)
+    check_source(prompt, corpus)
+    check_numbers(
+        max_tokens=max_tokens, sequence_length=sequence_length, n_shuffles=n_shuffles, seed=seed
+    )
     progress, subject = progress or Silent(), Subject.of(model)
     options: dict[str, Any] = {"leave_outliers_out": leave_outliers_out, "seed": seed}
     if prompt is not None:
-        return _of_prompt(subject, subject.encode(prompt, as_chat=chat), options)
+        return _of_prompt(subject, subject.ids_of(prompt, as_chat=chat), options)
     assert corpus is not None
     tokens = _read(subject, corpus, max_tokens, sequence_length, progress)
     longest = int((tokens.starts[1:] - tokens.starts[:-1]).max())

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from projector.corpus.cutting import special_tokens
-from projector.errors import SettingError, UserError, check_least
+from projector.errors import SettingError, UserError
 from projector.model.context import input_embedding, longest_sequence
+from projector.model.prompting import beginning
+from projector.residual.settings import check_numbers
 from projector.residual.subject import Subject
 
 
@@ -41,9 +42,9 @@ class Repeats:
                 context.
             UserError: if its vocabulary has too few tokens.
         """
-        check_least("n_sequences", n_sequences, 1)
-        check_least("length", length, 4)
-        before = _beginning(subject)
+        check_numbers(n_sequences=n_sequences, length=length, seed=seed)
+        tokenizer = subject.loaded.tokenizer
+        before = [] if tokenizer is None else beginning(tokenizer)
         most = longest_sequence(subject.model)
         if most is not None and len(before) + 2 * length > most:
             raise SettingError(
@@ -91,18 +92,6 @@ class Repeats:
             pattern[:, :, 2:, 0].float().mean((0, 2)),
         ]
         return torch.stack(scores).cpu()
-
-
-def _beginning(subject: Subject) -> list[int]:
-    """What stands before a text, as :func:`projector.model.prompting.encode` puts it there."""
-    tokenizer = subject.loaded.tokenizer
-    if tokenizer is None:
-        return []
-    before = special_tokens(tokenizer)[0]
-    if before:
-        return before
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return [] if first is None else [int(first)]
 
 
 def _ordinary_tokens(subject: Subject) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from projector.corpus.pieces import Pieces
-from projector.errors import SettingError, UserError, check_least
+from projector.errors import UserError, check_text
 from projector.progress import Progress, Silent
 from projector.residual.circuits.composition import Compositions, compose_heads
 from projector.residual.circuits.pairs import TopPairs
@@ -18,6 +17,7 @@ from projector.residual.circuits.weights import Circuits, find_circuits
 from projector.residual.heads.kinds import KINDS, Heads
 from projector.residual.heads.prompt import PromptPatterns, check_heads, read_patterns
 from projector.residual.heads.scores import score_heads
+from projector.residual.settings import check_numbers, parse_heads
 from projector.residual.subject import Subject
 from projector.residual.tokens import find_position, find_token
 
@@ -135,14 +135,19 @@ def heads(
         SettingError: on one of these.
         UserError: if the model's heads can't be looked at, or what is named in ``show`` is missing.
     """
-    check_least("n_pair_tokens", n_pair_tokens, 1)
-    subject, progress = Subject.of(model), progress or Silent()
+    check_numbers(
+        n_sequences=n_sequences,
+        length=length,
+        n_random=n_random,
+        n_pair_tokens=n_pair_tokens,
+        seed=seed,
+    )
+    check_text("prompt", prompt if isinstance(prompt, str) else None)
     chosen = parse_heads(show) if isinstance(show, str) else show
+    subject, progress = Subject.of(model), progress or Silent()
     if chosen is not None:
         check_heads(subject, chosen)
-    ids: list[int] | None = None
-    if prompt is not None:
-        ids = subject.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+    ids = None if prompt is None else subject.ids_of(prompt)
     wanted = None if token is None else find_token(subject, token)
     other = None if against is None else find_token(subject, against, setting="against")
     if ids is not None:
@@ -182,23 +187,6 @@ def strongest_heads(scores: Heads, n_each: int = _N_OF_EACH_KIND) -> list[tuple[
     """The strongest heads of each kind; where a model has none of a kind, none of it."""
     found = [head for kind in KINDS for head in scores.kinds[kind.name][:n_each]]
     return sorted(dict.fromkeys(found))
-
-
-def parse_heads(text: str) -> list[tuple[int, int]]:
-    """``3.2,4.3`` or ``L3H2,L4H3`` → (3, 2), (4, 3).
-
-    Raises:
-        SettingError: on ``show``, for another text.
-    """
-    found = []
-    for part in text.split(","):
-        numbers = re.fullmatch(r"\s*L?(\d+)\s*(?:\.|H|\s)\s*(\d+)\s*", part, re.IGNORECASE)
-        if numbers is None:
-            raise SettingError(
-                "show", text, "can't be read", "write layers and heads, for example 3.2,4.3"
-            )
-        found.append((int(numbers[1]), int(numbers[2])))
-    return found
 
 
 def _circuits(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from projector.errors import UserError, check_least
+from projector.errors import UserError
 from projector.model.architecture.stream.attention import HeadWeights
 from projector.model.architecture.stream.patterns import plain_run
 from projector.model.capture import Call, watch_calls
@@ -36,6 +36,7 @@ from projector.residual.heads.nulls import (
     random_copying,
 )
 from projector.residual.heads.repeats import Repeats
+from projector.residual.settings import check_numbers
 from projector.residual.subject import Subject
 
 
@@ -74,7 +75,7 @@ def score_heads(
         UserError: if the model is an encoder, for these kinds are of causal attention; or no layer
             has heads that can be looked at, with the reason.
     """
-    check_least("n_random", n_random, 0)
+    check_numbers(n_sequences=n_sequences, length=length, n_random=n_random, seed=seed)
     progress = progress or Silent()
     if not subject.architecture.is_causal:
         raise UserError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from projector.errors import SettingError, check_least
+from projector.errors import SettingError
+from projector.residual.settings import check_numbers
 from projector.settings import setting
 
 
@@ -24,21 +25,26 @@ class TuningSettings:
         SettingError: for a value that is not possible.
     """
 
-    n_steps: int = setting(250, help="Steps of training.")
-    tokens_per_step: int = setting(512, help="About how many tokens a step reads.")
+    n_steps: int = setting(250, help="How many steps of training are taken.")
+    tokens_per_step: int = setting(
+        512, help="How many tokens a step reads, about: whole sequences."
+    )
     sequence_length: int | None = setting(
-        None, help="Tokens of a sequence. By default 256, or what the model takes if less."
+        None,
+        help="How many tokens a sequence has. By default 256, or what the model takes if less.",
     )
     learning_rate: float = setting(
         3e-3, help="Rate of the first step; it falls to 0 by the last one."
     )
-    seed: int = setting(0, help="Of the order in which sequences are read.")
+    seed: int = setting(0, help="Seed of the order in which sequences are read.")
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "tokens_per_step"):
-            check_least(name, getattr(self, name), 1)
-        check_least("sequence_length", self.sequence_length, 2)
-        check_least("seed", self.seed, 0)
+        check_numbers(
+            n_steps=self.n_steps,
+            tokens_per_step=self.tokens_per_step,
+            sequence_length=self.sequence_length,
+            seed=self.seed,
+        )
         if not 0 < self.learning_rate < math.inf:
             raise SettingError(
                 "learning_rate", self.learning_rate, "is not possible", "give more than 0"

@@ -10,7 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from projector.errors import check_least
+from projector.errors import check_text
+from projector.residual.settings import check_numbers
 from projector.settings import setting
 from projector.terminal.commands import command
 from projector.terminal.options import ModelOptions
@@ -35,19 +36,21 @@ class AttributionOptions:
 
     token: str | None = setting(
         None,
-        help="The token, as the vocabulary has it: ' the' with its space; or its id: #262. By "
-        "default the model's likeliest next token.",
+        help="The token whose logit is split, given by its text (' the' with its space) or its "
+        "id (#262). By default the model's likeliest next token.",
     )
     against: str | None = setting(
-        None, help="A token whose logit is subtracted, to see what favours one over the other."
+        None, help="Subtract this token's logit, to see what favours one token over the other."
     )
     position: int = setting(
-        -1, help="Where the prediction is read: the token's place, from 0; -1 is the last."
+        -1, help="After which token the prediction is read, counted from 0; -1 is the last."
     )
     n_neurons: int = setting(20, help="How many MLP neurons are listed, the strongest first.")
 
     def __post_init__(self) -> None:
-        check_least("n_neurons", self.n_neurons, 0)
+        check_numbers(n_neurons=self.n_neurons)
+        check_text("token", self.token)
+        check_text("against", self.against)
 
 
 @command

@@ -9,11 +9,13 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from projector.errors import check_least
+from projector.errors import check_text
+from projector.residual.settings import check_effect, check_numbers, parse_heads
 from projector.settings import setting
 from projector.terminal.commands import command
 from projector.terminal.options import ModelOptions
 from projector.terminal.residual.opening import (
+    CHAT_HELP,
     ModelArgument,
     ReportOptions,
     finish,
@@ -34,34 +36,41 @@ class HeadsOptions:
     prompt: str | None = setting(
         None, help="Also show what heads do on this text: patterns, and paths through two heads."
     )
-    chat: bool = setting(
-        False, help="Put the prompt through the model's chat template, as a user's turn."
-    )
+    chat: bool = setting(False, help=CHAT_HELP)
     show: str | None = setting(
         None,
-        help="Heads to look at closely, as layer.head: 3.2,4.3. By default the strongest two of "
-        "each kind.",
+        help="The heads to look at closely, as layer.head: 3.2,4.3. By default the two "
+        "strongest of each kind.",
     )
     token: str | None = setting(
         None,
-        help="The token whose logit paths through two heads lead to, by default the model's "
-        "likeliest next one. Or its id: #262.",
+        help="Trace paths through two heads to this token's logit, given by its text (' the' "
+        "with its space) or its id (#262). By default the model's likeliest next token.",
     )
-    against: str | None = setting(None, help="A token whose logit is subtracted.")
+    against: str | None = setting(
+        None, help="Subtract this token's logit, to see what favours one token over the other."
+    )
     position: int = setting(
-        -1, help="Where the prediction is read: the token's place, from 0; -1 is the last."
+        -1, help="After which token the prediction is read, counted from 0; -1 is the last."
     )
-    n_sequences: int = setting(4, help="Sequences of random tokens that heads are scored on.")
-    length: int = setting(50, help="Random tokens of each, which then come once more.")
+    n_sequences: int = setting(4, help="How many sequences of random tokens heads are scored on.")
+    length: int = setting(50, help="How many random tokens a sequence has before it repeats them.")
     n_random: int = setting(
-        100, help="Random heads that each head is compared with; 0 for none, and no kinds."
+        100,
+        help="How many random heads each head is compared with. Kinds need at least 100; 0 skips "
+        "the comparison.",
     )
-    seed: int = setting(0, help="Of the random tokens and the random heads.")
+    seed: int = setting(0, help="Seed of the random tokens and the random heads.")
 
     def __post_init__(self) -> None:
-        check_least("n_sequences", self.n_sequences, 1)
-        check_least("length", self.length, 4)
-        check_least("n_random", self.n_random, 0)
+        check_numbers(
+            n_sequences=self.n_sequences, length=self.length, n_random=self.n_random, seed=self.seed
+        )
+        for name in ("prompt", "show", "token", "against"):
+            check_text(name, getattr(self, name))
+        check_effect(self, ["chat", "token", "against", "position"], "prompt")
+        if self.show is not None:
+            parse_heads(self.show)
 
 
 @command

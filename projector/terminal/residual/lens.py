@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from projector.errors import check_least
+from projector.residual.settings import check_numbers
 from projector.settings import setting
 from projector.terminal.commands import command
-from projector.terminal.options import ModelOptions, name_options
+from projector.terminal.options import ModelOptions
 from projector.terminal.residual.opening import (
     ModelArgument,
     PromptOptions,
@@ -27,7 +27,6 @@ from projector.terminal.screen import Screen
 if TYPE_CHECKING:
     from projector.residual.lens import Lens
 
-name_options(n_top="--top", n_last="--last")
 _CELL = 15
 _MOST_COLUMNS = 6
 
@@ -36,17 +35,16 @@ _MOST_COLUMNS = 6
 class LensOptions:
     """What is read of a prompt."""
 
-    n_top: int = setting(5, help="Tokens told at each layer and position.")
+    n_top: int = setting(5, help="How many tokens are listed at each layer and position.")
     n_last: int | None = setting(
-        None, help="Read only this many tokens, the last ones. By default all."
+        None, help="Show only the last tokens of the prompt, this many. By default all."
     )
     tuned: Path | None = setting(
-        None, help="Read through the tuned lens that [b]projector tune-lens[/b] wrote there."
+        None, help="Read with the tuned lens that [b]projector tune-lens[/b] wrote to this folder."
     )
 
     def __post_init__(self) -> None:
-        check_least("n_top", self.n_top, 1)
-        check_least("n_last", self.n_last, 1)
+        check_numbers(n_top=self.n_top, n_last=self.n_last)
 
 
 @command

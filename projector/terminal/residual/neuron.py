@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from projector.residual.settings import check_numbers
 from projector.settings import setting
 from projector.terminal.commands import command
 from projector.terminal.options import ModelOptions
@@ -27,16 +28,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NeuronOptions:
-    """Which neuron, and how much is told of it."""
+    """Which neuron, and how much is shown of it."""
 
     layer: int = setting(help="Its layer, from 0.")
     neuron: int = setting(help="Its number among the layer's MLP neurons, from 0.")
-    n_top: int = setting(10, help="How many tokens and later neurons are told.")
+    n_top: int = setting(10, help="How many tokens and later neurons are listed.")
     heads: bool = setting(
-        False, help="Also tell the heads of later layers that read it; takes longer."
+        False, help="Also list the heads of later layers that read it; this takes longer."
     )
     n_shuffles: int = setting(20, help="How often weights are shuffled for the control.")
     seed: int = setting(0, help="Seed of the control.")
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            layer=self.layer,
+            neuron=self.neuron,
+            n_top=self.n_top,
+            n_shuffles=self.n_shuffles,
+            seed=self.seed,
+        )
 
 
 @command
@@ -48,9 +58,9 @@ def neuron(
     loading: ModelOptions,
     report: ReportOptions,
 ) -> None:
-    """Tell what one MLP neuron reads and writes: the tokens and later neurons its weights favour.
+    """Show what one MLP neuron reads and writes: the tokens and later neurons its weights favour.
 
-    No text is run. Each number comes with that of shuffled weights.
+    The model runs on no text. Beside each number stands the same for shuffled weights.
     """
     from projector.residual.neuron import neuron_weights
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from projector.errors import check_text
+from projector.residual.settings import check_effect
 from projector.settings import setting
 from projector.terminal.options import ModelOptions
 from projector.terminal.screen import Screen
@@ -25,12 +27,19 @@ ModelArgument = Annotated[
 ]
 
 
+PROMPT_HELP = "The text to look at. The model's first special token is put before it."
+CHAT_HELP = "Put the prompt through the model's chat template, as a user's turn."
+
+
 @dataclass(frozen=True)
 class ReportOptions:
     """Where a report is written, if anywhere."""
 
     out: Path | None = setting(None, help="Also write report.json and report.html to this folder.")
     force: bool = setting(False, help="Replace the report that OUT holds.")
+
+    def __post_init__(self) -> None:
+        check_effect(self, ["force"], "out")
 
     def check(self) -> None:
         """Raise a UserError if the report could not be written in the end."""
@@ -44,8 +53,11 @@ class ReportOptions:
 class PromptOptions:
     """A text for the model."""
 
-    prompt: str = setting(help="The text. The model's first special token is put before it.")
-    chat: bool = setting(False, help="Put it through the model's chat template, as a user's turn.")
+    prompt: str = setting(help=PROMPT_HELP)
+    chat: bool = setting(False, help=CHAT_HELP)
+
+    def __post_init__(self) -> None:
+        check_text("prompt", self.prompt)
 
 
 def open_subject(screen: Screen, model: str, loading: ModelOptions) -> Subject:

@@ -10,10 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from projector.corpus.sources import sources_help
+from projector.errors import check_text
+from projector.residual.settings import check_effect, check_numbers
 from projector.settings import setting
 from projector.terminal.commands import command
-from projector.terminal.options import ModelOptions, name_options
+from projector.terminal.options import ModelOptions
 from projector.terminal.residual.opening import (
+    CHAT_HELP,
+    PROMPT_HELP,
     ModelArgument,
     ReportOptions,
     finish,
@@ -25,7 +29,6 @@ if TYPE_CHECKING:
     from projector.residual.flow.records import Flow
     from projector.residual.flow.stream import Stream
 
-name_options(n_shuffles="--shuffles")
 # Tokens of a prompt that are shown, the last ones; a report shows more.
 _MOST_ALONE = 24
 
@@ -38,20 +41,34 @@ def _corpus_help() -> str:
 class StreamOptions:
     """The text, and how means over it are taken."""
 
-    prompt: str | None = setting(
-        None, help="A text. The model's first special token is put before it."
-    )
-    chat: bool = setting(False, help="Put the prompt through the model's chat template.")
+    prompt: str | None = setting(None, help=PROMPT_HELP)
+    chat: bool = setting(False, help=CHAT_HELP)
     corpus: str | None = setting(None, help=_corpus_help)
-    max_tokens: int = setting(20_000, help="Most tokens of the corpus, drawn evenly over it.")
+    max_tokens: int = setting(
+        20_000, help="How many tokens of the corpus are read at most, drawn evenly over it."
+    )
     sequence_length: int | None = setting(
-        None, help="Tokens of the corpus that the model reads at once. By default 256 at most."
+        None, help="How many tokens the model reads at once. By default at most 256."
     )
     leave_outliers_out: bool = setting(
         False, help="Take means without tokens whose norm is many times the usual one."
     )
-    n_shuffles: int = setting(10, help="How often bigrams are shuffled for the control.")
+    n_shuffles: int = setting(
+        10, help="How often the corpus' bigrams are shuffled for the control."
+    )
     seed: int = setting(0, help="Seed of the controls.")
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            max_tokens=self.max_tokens,
+            sequence_length=self.sequence_length,
+            n_shuffles=self.n_shuffles,
+            seed=self.seed,
+        )
+        check_text("prompt", self.prompt)
+        if self.prompt is not None or self.corpus is not None:
+            check_effect(self, ["chat"], "prompt")
+            check_effect(self, ["max_tokens", "sequence_length", "n_shuffles"], "corpus")
 
 
 @command
@@ -67,10 +84,10 @@ def stream(
 
     Over a corpus also how well the zero-layer paths, which use no attention, predict its bigrams.
     """
-    from projector.residual.flow.stream import check_text
+    from projector.residual.flow.stream import check_source
     from projector.residual.flow.stream import stream as measure
 
-    check_text(options.prompt, options.corpus)
+    check_source(options.prompt, options.corpus)
     report.check()
     subject = open_subject(screen, model, loading)
     with screen.progress() as progress:

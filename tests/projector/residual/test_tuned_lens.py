@@ -171,7 +171,7 @@ def test_from_the_command_line(
         return result.exit_code, json.loads(result.stdout)
 
     out = tmp_path / "tuned"
-    training = ("--corpus", text_file, "--n-steps", 4, "--tokens-per-step", 64, "--out", out)
+    training = ("--corpus", text_file, "--steps", 4, "--tokens-per-step", 64, "--out", out)
     code, facts = run("tune-lens", checkpoint("llama"), *training, "--sequence-length", 32)
     assert code == 0
     assert facts["settings"]["n_steps"] == 4

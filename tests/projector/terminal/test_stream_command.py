@@ -75,7 +75,7 @@ def test_what_can_not_be_done_is_one_line(model: Path, text_file: Path, tmp_path
     for args in (
         (model,),
         (model, "--prompt", "a", "--corpus", text_file),
-        (model, "--prompt", " "),
+        (model, "--prompt", ""),
         (model, "--corpus", tmp_path / "none.txt"),
         (model, "--corpus", text_file, "--max-tokens", 0),
         (model, "--corpus", text_file, "--sequence-length", 1000),

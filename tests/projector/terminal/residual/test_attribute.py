@@ -54,7 +54,7 @@ def test_one_object_for_a_script_and_a_report(model: Path, tmp_path: Path) -> No
 
 def test_a_difference_at_a_position(model: Path) -> None:
     args = ("--prompt", PROMPT, "--position", -2, "--token", "#40", "--against", "#50")
-    value = read(invoke(model, *args, "--n-neurons", 2, "--json"))
+    value = read(invoke(model, *args, "--neurons", 2, "--json"))
     assert (value["token"], value["against"]) == (40, 50)
     assert value["position"] == len(value["ids"]) - 2
     assert [part["kind"] for part in value["neurons"]] == ["neuron", "neuron", "other neurons"]
@@ -74,7 +74,7 @@ def test_a_person_reads_parts_sums_and_errors(model: Path) -> None:
         (("--against", "#9999"), "--against '#9999'"),
         (("--position", 99), "--position 99"),
         (("--position", -99), "--position -99"),
-        (("--n-neurons", -1), "--n-neurons -1"),
+        (("--neurons", -1), "--neurons -1"),
     ],
 )
 def test_bad_input_is_one_line(model: Path, args: tuple[object, ...], named: str) -> None:

@@ -11,11 +11,12 @@ from typer.testing import CliRunner, Result
 
 import projector
 from projector.errors import SettingError, UserError
-from projector.residual.heads.report import heads, parse_heads
+from projector.residual.heads.report import heads
+from projector.residual.settings import parse_heads
 from projector.terminal.cli import app
 
 PROMPT = "kalo mi ten. rasovel du"
-QUICK = ("--n-sequences", 1, "--length", 8, "--n-random", 8)
+QUICK = ("--sequences", 1, "--repeat-length", 8, "--random-heads", 8)
 
 
 def invoke(*args: object) -> Result:
@@ -60,8 +61,8 @@ def test_a_person_reads_kinds_beside_chance(checkpoint: Callable[[str], Path]) -
 @pytest.mark.parametrize(
     ("options", "setting"),
     [
-        (("--n-random", -1), "n_random"),
-        (("--length", 400), "length"),
+        (("--random-heads", -1), "n_random"),
+        (("--repeat-length", 400), "length"),
         (("--show", "three"), "show"),
         (("--show", "7.0"), "show"),
         (("--show", "0.9"), "show"),

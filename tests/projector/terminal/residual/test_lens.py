@@ -71,7 +71,7 @@ def test_a_person_reads_a_table_and_where_the_prediction_settles(
     ("family", "prompt", "words"),
     [
         ("bert", PROMPT, "encoder"),
-        ("llama", " ", "empty"),
+        ("llama", "", "empty"),
         ("llama", "kalo " * 100, "tokens"),
     ],
 )
