@@ -44,6 +44,12 @@ class ModelRoom:
         guest = self._guest
         return None if guest is None else str(next(guest.loaded.model.parameters()).device)
 
+    def is_ready(self, name: str, sha256: str | None) -> bool:
+        """Whether the model in memory is this one, with these weights."""
+        guest = self._guest
+        same = guest is not None and sha256 in (None, guest.loaded.weights_sha256)
+        return same and self._name == name
+
     @contextmanager
     def use(
         self, name: str, sha256: str | None = None, waiting: Callable[[], object] = lambda: None

@@ -51,8 +51,8 @@ def _find(scene: Scene, neuron: int) -> NeuronWeights | str | None:
     known: NeuronWeights | str | None = known_fact(key)
     if known is not None:
         return known
-    is_loaded = scene.room.name == scene.model_name
-    if not is_loaded and not st.button("Compute", key="compute reads", help="Loads the model."):
+    is_ready = scene.room.is_ready(scene.model_name, scene.sha256)
+    if not is_ready and not st.button("Compute", key="compute reads", help="Loads the model."):
         return None
 
     def make() -> NeuronWeights | str:

@@ -186,13 +186,13 @@ def test_a_projection_of_another_model_says_so(
     params = {"projection": DECODER, "layer": 1, "site": "mlp_post", "neuron": NEURON}
     at = start(root, page, "--model", str(other), prompt=prompt, **params, model=str(other)).run()
     # Pages that need no model go on without one.
-    asks = {"neuron": 1, "prompt": 1}
+    asks = {"neuron": 1, "prompt": 1, "lens": 1, "heads": 1}
     assert len(errors(at)) == asks.get(page, 0)
     if page == "map":
         at.selectbox(key="map colour").select("importance").run()
     for error in errors(at):
         assert "is not the one of this projection: its weights are" in error
-    if page in ("map", "neuron", "prompt"):
+    if page in ("map", *asks):
         assert len(errors(at)) == 1
         # The right one can be chosen at the side.
         at.sidebar.selectbox(key="choose model").select(f"models/{DECODER}").run()
