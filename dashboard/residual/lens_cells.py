@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dashboard.drawing.grids import Cell, CellGrid
 from dashboard.drawing.text import number, tints
+from projector.corpus.pieces import readable
 from projector.progress import Progress
 from projector.residual.lens import run_lens
 from projector.residual.subject import Subject
@@ -111,7 +112,7 @@ def read_lens(
     return LensTable(
         readings=tuple((each.layer, each.stream) for each in lens.readings),
         first=first,
-        texts={i: lens.text(i) for i in lens.top_ids.unique().tolist()},
+        texts={i: readable(lens.text(i)) for i in lens.top_ids.unique().tolist()},
         top_ids=lens.top_ids.numpy(),
         top_probabilities=lens.top_probabilities.numpy(),
         probability=lens.probability.numpy(),

@@ -1,7 +1,7 @@
 """The logit lens: what the model's own final norm and head say of the stream at every layer.
 
 nostalgebraist 2020, "interpreting GPT: the logit lens". A reading is a layer and a place in its
-block: before the first block (``resid_pre``), between attention and MLP (``resid_mid``), behind the
+block: before the first block (``resid_pre``), between attention and MLP (``resid_mid``), after the
 block (``resid_post``). The last reading is the model's own prediction.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from projector.residual.settings import check_numbers
 from projector.residual.subject import Subject
 from projector.residual.tokens import find_position
 
-__all__ = ["STREAMS", "Lens", "LensRow", "Reading", "Summary", "lens", "run_lens"]
+__all__ = ["STREAMS", "Lens", "LensRow", "Reading", "Summary", "lens", "run_lens", "run_lenses"]
 
 
 def lens(
@@ -37,6 +38,7 @@ def lens(
     chat: bool = False,
     n_top: int = 5,
     n_last: int | None = None,
+    keep_outliers: bool = False,
     tuned: TunedLens | Path | str | None = None,
     progress: Progress | None = None,
 ) -> Lens:
@@ -47,9 +49,10 @@ def lens(
         prompt: text, before which the model's first special token is put; or token ids as the
             model takes them.
         chat: put it through the model's chat template, as a user's turn.
-        n_top: tokens told at each layer and position.
+        n_top: how many tokens are listed at each layer and position.
         n_last: how many tokens are read, the last ones of the prompt; None for all.
-        tuned: a tuned lens, or the folder of one, through which it is read.
+        keep_outliers: count tokens with an outlying norm in averages too.
+        tuned: a tuned lens, or the folder of one, with which the prompt is read.
 
     Raises:
         UserError: as :func:`run_lens`; also for a model or prompt that can't be read, or a tuned
@@ -57,83 +60,114 @@ def lens(
     """
     check_numbers(n_top=n_top, n_last=n_last)
     check_text("prompt", prompt if isinstance(prompt, str) else None)
-    subject = Subject.of(model)
-    ids = subject.ids_of(prompt, as_chat=chat)
-    positions = None if n_last is None else range(max(0, len(ids) - n_last), len(ids))
     if tuned is not None and not isinstance(tuned, TunedLens):
         tuned = TunedLens.load(tuned)
-    return run_lens(subject, ids, n_top=n_top, positions=positions, tuned=tuned, progress=progress)
+    subject = Subject.of(model)
+    (found,) = run_lenses(
+        subject,
+        subject.ids_of(prompt, as_chat=chat),
+        [tuned],
+        n_top=n_top,
+        n_last=n_last,
+        keep_outliers=keep_outliers,
+        progress=progress,
+    )
+    return found
+
+
+def run_lens(
+    subject: Subject, ids: Sequence[int], *, tuned: TunedLens | None = None, **options: Any
+) -> Lens:
+    """Read a prompt with one lens; see :func:`run_lenses` for its options."""
+    (found,) = run_lenses(subject, ids, [tuned], **options)
+    return found
 
 
 @torch.no_grad()
-def run_lens(
+def run_lenses(
     subject: Subject,
     ids: Sequence[int],
+    lenses: Sequence[TunedLens | None],
     *,
     n_top: int = 5,
+    n_last: int | None = None,
     positions: Sequence[int] | None = None,
     streams: Sequence[str] = STREAMS,
-    tuned: TunedLens | None = None,
+    keep_outliers: bool = False,
     n_at_once: int | None = None,
     progress: Progress | None = None,
-) -> Lens:
-    """Read a prompt at every layer through the model's final norm and head.
+) -> list[Lens]:
+    """Read a prompt at every layer through the model's final norm and head, with several lenses.
 
-    Costs one forward pass, and one product with the head for each reading and position. The streams
-    are held, readings × positions × H; of what is as wide as the vocabulary, no more than
-    ``n_at_once`` positions of one reading.
+    Costs one forward pass, and for each lens one product with the head for each reading and
+    position. The streams are held, readings × positions × H; of what is as wide as the vocabulary,
+    no more than ``n_at_once`` positions of one reading.
 
     Args:
-        ids: token ids of the prompt, see :meth:`Subject.encode`.
-        n_top: tokens told at each reading and position.
+        ids: token ids of the prompt, see :meth:`Subject.ids_of`.
+        lenses: None for the logit lens. A tuned lens translates each stream before it is read;
+            readings that it has no map for are left out. The last reading is read as it is.
+        n_top: how many tokens are listed at each reading and position.
+        n_last: how many positions are read, the last ones, where ``positions`` is None.
         positions: which are read, counted from the end where negative; None for all.
         streams: of :data:`STREAMS`. ``resid_pre`` is read of layer 0 alone: that of a later layer
             is the ``resid_post`` before it. The model's own prediction is always read.
-        tuned: translates each stream before it is read; readings that it has no map for are left
-            out. The last reading is read as it is.
+        keep_outliers: count tokens with an outlying norm in averages too.
         n_at_once: positions read at a time; None for as many as ``BUFFER_BYTES`` of
             :mod:`projector.residual.readings.measuring` hold.
 
     Raises:
         UserError: for an encoder or a model without a head, an empty prompt or one beyond the
             model's context; a tuned lens of other weights; or logits that are not finite.
-        SettingError: on ``n_top``, ``streams`` or ``positions``.
+        SettingError: on ``n_top``, ``n_last``, ``streams`` or ``positions``.
     """
-    check_numbers(n_top=n_top)
+    check_numbers(n_top=n_top, n_last=n_last)
     check_least("n_at_once", n_at_once, 1)
     readout = subject.readout
     ids = subject.ids_of(ids)
-    chosen = range(len(ids)) if positions is None else positions
-    chosen = sorted({find_position(len(ids), position) for position in chosen})
-    readings, missing = _choose_readings(subject, streams, tuned)
-    kept, norms = read_streams(subject, subject.inputs(list(ids)), readings, torch.tensor(chosen))
-    outliers = describe_outliers(norms)
-    left_out = {each.position for each in outliers}
-    following = [ids[p + 1] if p + 1 < len(ids) else -1 for p in chosen]
-    found, baseline = _measure(
-        readout,
-        kept,
-        torch.tensor(following),
-        torch.tensor([position not in left_out for position in chosen]),
-        n_top=min(n_top, readout.n_vocabulary),
-        tuned=tuned,
-        n_at_once=n_at_once or measuring.n_at_once(readout.n_vocabulary),
-        progress=progress or Silent(),
+    if positions is None:
+        positions = range(0 if n_last is None else max(0, len(ids) - n_last), len(ids))
+    chosen = sorted({find_position(len(ids), position) for position in positions})
+    plans = [(tuned, *_choose_readings(subject, streams, tuned)) for tuned in lenses]
+    # Each once, in the order of the stream: the last reading of all is the model's own.
+    union = sorted(
+        {each for _, readings, _ in plans for each in readings},
+        key=lambda each: (each.layer, STREAMS.index(each.stream)),
     )
-    _check_finite(found, readings, subject)
-    wanted = torch.cat([found.top_ids.reshape(-1), torch.tensor(list(ids))]).unique()
-    return Lens(
-        model=subject.loaded.identifier,
-        lens="logit lens" if tuned is None else "tuned lens",
-        ids=tuple(int(i) for i in ids),
-        positions=tuple(chosen),
-        readings=tuple(readings),
-        **vars(found),
-        baseline=baseline,
-        outliers=outliers,
-        missing=missing,
-        pieces=subject.pieces(wanted.tolist()),
-    )
+    kept, norms = read_streams(subject, subject.inputs(ids), union, torch.tensor(chosen))
+    following = torch.tensor([ids[p + 1] if p + 1 < len(ids) else -1 for p in chosen])
+    results = []
+    for tuned, readings, missing in plans:
+        outliers = describe_outliers(norms[[union.index(each) for each in readings]])
+        left_out = set() if keep_outliers else {each.position for each in outliers}
+        found, baseline = _measure(
+            readout,
+            {each: kept[each] for each in readings},
+            following,
+            torch.tensor([position not in left_out for position in chosen]),
+            n_top=min(n_top, readout.n_vocabulary),
+            tuned=tuned,
+            n_at_once=n_at_once or measuring.n_at_once(readout.n_vocabulary),
+            progress=progress or Silent(),
+        )
+        _check_finite(found, readings, subject)
+        wanted = torch.cat([found.top_ids.reshape(-1), torch.tensor(ids)]).unique()
+        results.append(
+            Lens(
+                model=subject.loaded.identifier,
+                lens="logit lens" if tuned is None else "tuned lens",
+                ids=tuple(ids),
+                positions=tuple(chosen),
+                readings=tuple(readings),
+                **vars(found),
+                baseline=baseline,
+                outliers=outliers,
+                outliers_left_out=not keep_outliers,
+                missing=missing,
+                pieces=subject.pieces(wanted.tolist()),
+            )
+        )
+    return results
 
 
 def _choose_readings(

@@ -8,6 +8,7 @@ import math
 import plotly.graph_objects as go
 import torch
 
+from projector.corpus.pieces import readable
 from projector.figures.page import Section, Table, page_html
 from projector.figures.words import TEMPLATE
 from projector.residual.lens import Lens
@@ -120,7 +121,7 @@ def _grid(found: Lens, n_shown: int) -> str:
     places = range(len(found.positions))[-n_shown:]
     heads = "".join(
         f'<th title="position {found.positions[k]}">'
-        f"{html.escape(found.tokens[found.positions[k]])}</th>"
+        f"{html.escape(readable(found.tokens[found.positions[k]]))}</th>"
         for k in places
     )
     lines = []
@@ -142,17 +143,18 @@ def _cell(found: Lens, reading: int, place: int) -> str:
     share = math.exp(-kl) if math.isfinite(kl) else 0.0
     position = found.positions[place]
     told = [
-        f"{reading_words(found.readings[reading])}, after {found.tokens[position]}",
-        *(f"{percent(each):>7}  {token}" for token, each in top),
+        f"{reading_words(found.readings[reading])}, after {readable(found.tokens[position])}",
+        *(f"{percent(each):>7}  {readable(token)}" for token, _, each in top),
     ]
     if rank:
         true = percent(float(found.probability[reading, place]))
-        told.append(f"next: {found.tokens[position + 1]}  {true}, rank {rank:,}")
+        told.append(f"next: {readable(found.tokens[position + 1])}  {true}, rank {rank:,}")
     told.append(f"entropy {float(found.entropy[reading, place]):.2f}, KL {kl:.2f} nats")
     is_own = bool(found.top_ids[reading, place, 0] == found.top_ids[-1, place, 0])
     kind = ' class="own"' if is_own else ""
     tip = html.escape("\n".join(told)).replace("\n", "&#10;")
-    return f'<td{kind} style="--s:{share:.2f}" data-tip="{tip}">{html.escape(top[0][0])}</td>'
+    shown = html.escape(readable(top[0][0]))
+    return f'<td{kind} style="--s:{share:.2f}" data-tip="{tip}">{shown}</td>'
 
 
 def kl_figure(found: Lens, plain: Lens | None = None) -> go.Figure:

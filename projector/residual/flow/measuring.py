@@ -85,6 +85,7 @@ class _Sums:
         self.cosines = torch.zeros(n_layers, n_layers, dtype=torch.float64)
         self.n_tokens = self.n_cosines = self.n_outlying = self.n_skipped = self.n_sequences = 0
         self.outliers: dict[tuple[int, bool], OutlyingToken] = {}
+        self.keeps_outliers = False
         self.error, self.step, self.worst = 0.0, 0.0, ""
 
 
@@ -184,7 +185,7 @@ def measure_flow(
         n_skipped=sums.n_skipped,
         n_outlying=sums.n_outlying,
         outliers=_furthest(subject, sums.outliers.values()),
-        outliers_left_out=leave_outliers_out,
+        outliers_left_out=leave_outliers_out and not sums.keeps_outliers,
         norms=None
         if norms is None or sums.n_sequences > 1
         else tuple(tuple(row) for row in norms.tolist()),
@@ -240,6 +241,9 @@ def _add_batch(subject: Subject, batch: Batch, sums: _Sums, leave_outliers_out: 
     )
     out = _note_outliers(batch, real, norms, sums)
     counted = keep & ~out if leave_outliers_out else keep
+    if leave_outliers_out and not bool(counted.any()):
+        # All where none would be left.
+        counted, sums.keeps_outliers = keep, True
     for key, values in reader.values.items():
         sums.totals[key] = sums.totals.get(key, 0.0) + float(values[counted].sum())
     for name, values in reader.embedding.items():

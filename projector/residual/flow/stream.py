@@ -87,7 +87,7 @@ def stream(
     chat: bool = False,
     max_tokens: int | None = MAX_TOKENS,
     sequence_length: int | None = None,
-    leave_outliers_out: bool = False,
+    keep_outliers: bool = False,
     n_shuffles: int = N_SHUFFLES,
     seed: int = 0,
     progress: Progress | None = None,
@@ -101,7 +101,7 @@ def stream(
         chat: put the prompt through the model's chat template.
         max_tokens: most tokens of the corpus; None for all.
         sequence_length: tokens of the corpus that the model reads at once.
-        leave_outliers_out: take means without tokens of outlying norm.
+        keep_outliers: count tokens with an outlying norm in means too.
         n_shuffles: how often a corpus' second tokens are shuffled, for the control.
 
     Raises:
@@ -112,7 +112,7 @@ def stream(
         max_tokens=max_tokens, sequence_length=sequence_length, n_shuffles=n_shuffles, seed=seed
     )
     progress, subject = progress or Silent(), Subject.of(model)
-    options: dict[str, Any] = {"leave_outliers_out": leave_outliers_out, "seed": seed}
+    options: dict[str, Any] = {"leave_outliers_out": not keep_outliers, "seed": seed}
     if prompt is not None:
         return _of_prompt(subject, subject.ids_of(prompt, as_chat=chat), options)
     assert corpus is not None

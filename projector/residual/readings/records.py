@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from projector.corpus.pieces import Pieces, readable
+from projector.corpus.pieces import Pieces
 from projector.residual.outliers import Outlier
 
 STREAMS = ("resid_pre", "resid_mid", "resid_post")
@@ -35,8 +35,8 @@ class LensRow:
     """What the lens says at one reading and position.
 
     Attributes:
-        token: the token at the position, so that its signs can all be seen.
-        top: the tokens of the highest probability, with it, the highest first.
+        token: the text of the token at the position. id: its id.
+        top: the tokens of the highest probability, (text, id, probability) each, the highest first.
         probability: of the prompt's next token; None at its last position.
         rank: of the same token, 1 for the highest logit; None at the last position.
         entropy: of the lens' distribution, in nats.
@@ -48,7 +48,8 @@ class LensRow:
     stream: str
     position: int
     token: str
-    top: tuple[tuple[str, float], ...]
+    id: int
+    top: tuple[tuple[str, int, float], ...]
     probability: float | None
     rank: int | None
     entropy: float | None
@@ -57,7 +58,7 @@ class LensRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """One reading, averaged over positions; those with outlying norms are left out.
+    """One reading, averaged over the positions that are counted, see :class:`Lens`.
 
     Attributes:
         kl: mean KL(final ‖ lens), in nats.
@@ -90,7 +91,8 @@ class Lens:
         top_ids: (S, P, n_top) int64. top_probabilities: the same, float32.
         baseline: mean KL(final ‖ mean final) over positions, in nats: what is lost by a guess that
             is the same at every position, the best there is. None for fewer than two positions.
-        outliers: tokens with outlying norms, which averages leave out, by position.
+        outliers: tokens with outlying norms, by position.
+        outliers_left_out: whether averages leave them out.
         missing: why there is no reading between attention and MLP; None where there is one.
     """
 
@@ -107,6 +109,7 @@ class Lens:
     top_probabilities: Tensor
     baseline: float | None
     outliers: tuple[Outlier, ...]
+    outliers_left_out: bool
     missing: str | None
     pieces: Pieces
 
@@ -116,18 +119,24 @@ class Lens:
         return self.log_probability.exp()
 
     def text(self, token_id: int) -> str:
-        """A token of the prompt or of the tops, so that its signs can all be seen."""
-        return readable(self.pieces.text(token_id))
+        """The text of a token of the prompt or of the tops, as it is."""
+        return self.pieces.text(token_id)
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
-        """The prompt's tokens, all T of them."""
+        """The texts of the prompt's tokens, all T of them, as they are."""
         return tuple(self.text(i) for i in self.ids)
 
-    def top(self, reading: int, place: int) -> tuple[tuple[str, float], ...]:
-        """The highest tokens at a reading and a place among ``positions``, by their numbers."""
+    def top(self, reading: int, place: int) -> tuple[tuple[str, int, float], ...]:
+        """The likeliest tokens, (text, id, probability) each, the likeliest first.
+
+        Args:
+            reading: its number among ``readings``. place: the number among ``positions``.
+        """
         ids, shares = self.top_ids[reading, place], self.top_probabilities[reading, place]
-        return tuple((self.text(i), p) for i, p in zip(ids.tolist(), shares.tolist(), strict=True))
+        return tuple(
+            (self.text(i), i, p) for i, p in zip(ids.tolist(), shares.tolist(), strict=True)
+        )
 
     @property
     def rows(self) -> Iterator[LensRow]:
@@ -140,6 +149,7 @@ class Lens:
                     stream=reading.stream,
                     position=position,
                     token=self.tokens[position],
+                    id=self.ids[position],
                     top=self.top(s, k),
                     probability=finite(self.probability[s, k]),
                     rank=rank or None,
@@ -149,8 +159,8 @@ class Lens:
 
     @cached_property
     def counted(self) -> Tensor:
-        """(P,) bool: positions that averages are over; all of them where all are outliers."""
-        out = {each.position for each in self.outliers}
+        """(P,) bool: positions that averages are over; all where none would be left."""
+        out = {each.position for each in self.outliers if self.outliers_left_out}
         counted = torch.tensor([position not in out for position in self.positions])
         return counted if bool(counted.any()) else torch.ones_like(counted)
 
@@ -198,8 +208,17 @@ class Lens:
                 for k, position in enumerate(self.positions)
             ],
             "outliers": [each.as_dict() for each in self.outliers],
+            "outliers_left_out": self.outliers_left_out,
             "missing": self.missing,
-            "rows": [vars(row) | {"top": [list(each) for each in row.top]} for row in self.rows],
+            "rows": [
+                vars(row)
+                | {
+                    "top": [
+                        {"token": text, "id": i, "probability": share} for text, i, share in row.top
+                    ]
+                }
+                for row in self.rows
+            ],
         }
 
 

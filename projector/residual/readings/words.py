@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from projector.corpus.pieces import readable
 from projector.residual.readings.records import Lens, Reading
 
 
 def reading_words(reading: Reading) -> str:
     """Where a reading is: ``layer 3 after its attention``."""
     if reading.stream == "resid_pre":
-        return "the embedding" if not reading.layer else f"layer {reading.layer} before its parts"
+        return (
+            "the embedding" if not reading.layer else f"layer {reading.layer} before its attention"
+        )
     place = " after its attention" if reading.stream == "resid_mid" else ""
     return f"layer {reading.layer}{place}"
 
@@ -20,26 +23,33 @@ def settled_words(lens: Lens, place: int = -1) -> str:
         place: among the lens' positions.
     """
     position = lens.positions[place]
-    top, share = lens.top(len(lens.readings) - 1, place)[0]
+    text, _, share = lens.top(len(lens.readings) - 1, place)[0]
     settled = lens.settled(place)
-    told = f"After ‘{lens.tokens[position]}’ the model's top token is ‘{top}’ ({percent(share)})"
+    before, top = readable(lens.tokens[position]), readable(text)
+    told = f"After ‘{before}’ the model's top token is ‘{top}’ ({percent(share)})"
     if settled == lens.readings[-1]:
         return f"{told}; only the last layer makes it the {lens.lens}' top token."
     return f"{told}; it is the {lens.lens}' top token from {reading_words(settled)} on."
 
 
 def outlier_words(lens: Lens) -> str:
-    """Which tokens averages leave out; "" where there are none."""
+    """Which tokens have outlying norms, and whether averages count them; "" where none have."""
     if not lens.outliers:
         return ""
     told = [
-        f"‘{lens.tokens[each.position]}’ at position {each.position}"
+        f"‘{readable(lens.tokens[each.position])}’ at position {each.position}"
         + ("" if each.times_usual is None else f" ({each.times_usual:.0f} × the median)")
         for each in lens.outliers[:5]
     ]
     n_more = len(lens.outliers) - len(told)
     more = f" and {n_more} more" if n_more else ""
-    return f"Averages leave out tokens with outlying norms: {', '.join(told)}{more}."
+    if not lens.outliers_left_out:
+        done = "Averages count tokens with outlying norms"
+    elif len(lens.outliers) == len(lens.positions):
+        done = "All tokens have outlying norms, so averages count them"
+    else:
+        done = "Averages leave out tokens with outlying norms"
+    return f"{done}: {', '.join(told)}{more}."
 
 
 def baseline_words(lens: Lens) -> str:

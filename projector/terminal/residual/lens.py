@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from projector.settings import setting
 from projector.terminal.commands import command
 from projector.terminal.options import ModelOptions
 from projector.terminal.residual.opening import (
+    OUTLIERS_HELP,
     ModelArgument,
     PromptOptions,
     ReportOptions,
@@ -39,6 +39,7 @@ class LensOptions:
     n_last: int | None = setting(
         None, help="Show only the last tokens of the prompt, this many. By default all."
     )
+    keep_outliers: bool = setting(False, help=OUTLIERS_HELP)
     tuned: Path | None = setting(
         None, help="Read with the tuned lens that [b]projector tune-lens[/b] wrote to this folder."
     )
@@ -58,25 +59,24 @@ def lens(
     report: ReportOptions,
 ) -> None:
     """Read a prompt at every layer with the model's own final norm and head: the logit lens."""
-    from projector.residual.lens import lens as read
+    from projector.residual.lens import run_lenses as read
     from projector.residual.readings.tuned_lens import TunedLens
 
     report.check()
     tuned = None if options.tuned is None else TunedLens.load(options.tuned)
     subject = open_subject(screen, model, loading)
     with screen.progress() as progress:
-        read_with = partial(
-            read,
+        # Beside a tuned lens, what the logit lens says.
+        found, *others = read(
             subject,
-            prompt.prompt,
-            chat=prompt.chat,
+            subject.ids_of(prompt.prompt, as_chat=prompt.chat),
+            [None] if tuned is None else [tuned, None],
             n_top=options.n_top,
             n_last=options.n_last,
+            keep_outliers=options.keep_outliers,
             progress=progress,
         )
-        found = read_with(tuned=tuned)
-        # Beside a tuned lens, what the logit lens says.
-        plain = None if tuned is None else read_with()
+    plain = others[0] if others else None
 
     def page() -> str:
         from projector.figures.residual.lens import lens_page
@@ -95,6 +95,7 @@ def lens(
 
 def _show(screen: Screen, found: Lens) -> None:
     """A row a layer, the last tokens as columns; and what it says in words."""
+    from projector.corpus.pieces import readable
     from projector.residual.readings.words import baseline_words, outlier_words, settled_words
 
     n_columns = max(1, min(_MOST_COLUMNS, (screen.out.width - 24) // (_CELL + 2)))
@@ -103,7 +104,7 @@ def _show(screen: Screen, found: Lens) -> None:
     table.add_column("layer", justify="right", no_wrap=True)
     table.add_column("KL", justify="right", no_wrap=True)
     for place in places:
-        title = found.tokens[found.positions[place]]
+        title = readable(found.tokens[found.positions[place]])
         table.add_column(escape(_cut(title, _CELL)), no_wrap=True)
     for s, (reading, summary) in enumerate(zip(found.readings, found.summaries, strict=True)):
         if reading.stream == "resid_mid":
@@ -114,8 +115,8 @@ def _show(screen: Screen, found: Lens) -> None:
     screen.out.print(table)
     screen.say(
         f"[dim]Below each token of the prompt: the top token of the {found.lens} and its "
-        "probability; bold where it is the model's own. KL: from the lens to the model's own "
-        "prediction, in nats, mean over tokens.[/dim]"
+        "probability; bold where it is the model's own. KL: KL(model ‖ lens) in nats, mean over "
+        "tokens.[/dim]"
     )
     for text in (baseline_words(found), outlier_words(found)):
         if text:
@@ -124,9 +125,11 @@ def _show(screen: Screen, found: Lens) -> None:
 
 
 def _cell(found: Lens, reading: int, place: int) -> str:
-    token, share = found.top(reading, place)[0]
+    from projector.corpus.pieces import readable
+
+    token, _, share = found.top(reading, place)[0]
     number = f"{share:.0%}"
-    text = f"{escape(_cut(token, _CELL - 4))} [dim]{number}[/dim]"
+    text = f"{escape(_cut(readable(token), _CELL - 4))} [dim]{number}[/dim]"
     is_own = bool(found.top_ids[reading, place, 0] == found.top_ids[-1, place, 0])
     return f"[b]{text}[/b]" if is_own else text
 

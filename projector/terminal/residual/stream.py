@@ -17,6 +17,7 @@ from projector.terminal.commands import command
 from projector.terminal.options import ModelOptions
 from projector.terminal.residual.opening import (
     CHAT_HELP,
+    OUTLIERS_HELP,
     PROMPT_HELP,
     ModelArgument,
     ReportOptions,
@@ -50,9 +51,7 @@ class StreamOptions:
     sequence_length: int | None = setting(
         None, help="How many tokens the model reads at once. By default at most 256."
     )
-    leave_outliers_out: bool = setting(
-        False, help="Take means without tokens whose norm is many times the usual one."
-    )
+    keep_outliers: bool = setting(False, help=OUTLIERS_HELP)
     n_shuffles: int = setting(
         10, help="How often the corpus' bigrams are shuffled for the control."
     )

@@ -119,6 +119,12 @@ def test_outlying_tokens_are_listed_and_left_out_on_request(tokenizer: Any) -> N
     rest = measure_flow(subject, [batch], leave_outliers_out=True)
     assert (rest.n_tokens, rest.outliers_left_out) == (8, True)
     assert rest.rows[0].before < every.rows[0].before / 10
+    # The command leaves them out unless it is asked to keep them, as the lens does.
+    assert stream(subject, prompt=IDS).flow.rows == rest.rows
+    assert stream(subject, prompt=IDS, keep_outliers=True).flow.rows == every.rows
+    # All where none would be left: of two tokens the first doesn't count.
+    alone = measure_flow(subject, [prompt_batch(subject, [IDS[0], 33])], leave_outliers_out=True)
+    assert (alone.n_tokens, alone.n_outlying, alone.outliers_left_out) == (1, 1, False)
 
 
 def test_layers_in_order_against_shuffled_ones() -> None:

@@ -14,6 +14,7 @@ from projector.model.loading import LoadedModel
 from projector.residual.lens import Lens, Reading, run_lens
 from projector.residual.readings import measuring
 from projector.residual.readings.measuring import find_highest
+from projector.residual.readings.words import outlier_words
 from projector.residual.subject import Subject
 from tests.families import ENCODERS, FAMILIES, MIXTURES, PARALLEL, STREAMS, build
 
@@ -186,6 +187,13 @@ def test_averages_leave_out_tokens_with_outlying_norms(tokenizer: Any) -> None:
     assert 0 in out
     kept = [k for k in range(N_TOKENS) if k not in out]
     assert found.summaries[1].kl == pytest.approx(float(found.kl[1, kept].double().mean()))
+    assert found.outliers_left_out
+    assert "leave out" in outlier_words(found)
+    kept_all = run_lens(_subject(model, tokenizer), ids, keep_outliers=True)
+    assert kept_all.outliers == found.outliers
+    assert kept_all.summaries[1].kl == pytest.approx(float(found.kl[1].double().mean()))
+    assert not kept_all.as_dict()["outliers_left_out"]
+    assert "count tokens with outlying norms" in outlier_words(kept_all)
 
 
 def test_a_loss_is_known_where_the_probability_is_too_small_for_a_number(tokenizer: Any) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import projector
 from projector.errors import SettingError, UserError
 from projector.model.loading import LoadedModel
-from projector.residual.lens import Reading, run_lens
+from projector.residual.lens import Reading, run_lens, run_lenses
 from projector.residual.readings.settings import TuningSettings
 from projector.residual.readings.tuned_lens import (
     JSON_FILE,
@@ -71,6 +71,15 @@ def test_maps_of_zeros_are_the_logit_lens(tokenizer: Any) -> None:
     # What it has no map for, it doesn't read.
     assert found.readings == plain.readings
     torch.testing.assert_close(found.kl, plain.kl)
+    # Both from one run, and as each alone.
+    runs: list[int] = []
+    hook = subject.model.register_forward_pre_hook(lambda *_: runs.append(1))
+    both = run_lenses(subject, ids, [tuned, None])
+    hook.remove()
+    assert len(runs) == 1
+    assert [each.lens for each in both] == ["tuned lens", "logit lens"]
+    assert both[0].as_dict() == found.as_dict()
+    assert both[1].as_dict() == run_lens(subject, ids).as_dict()
     # A map is h + A h + b.
     shift = Translation(torch.diag(torch.arange(24.0)), torch.ones(24))
     h = torch.randn(3, 24)

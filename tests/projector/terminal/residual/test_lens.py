@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import projector
+from projector.corpus.pieces import readable
 from projector.residual.subject import Subject
 from projector.terminal.cli import app
 
@@ -34,6 +35,7 @@ def test_rows_for_scripts_and_a_report(checkpoint: Callable[[str], Path], tmp_pa
         "stream",
         "position",
         "token",
+        "id",
         "top",
         "probability",
         "rank",
@@ -41,6 +43,15 @@ def test_rows_for_scripts_and_a_report(checkpoint: Callable[[str], Path], tmp_pa
         "kl",
     }
     assert (first["layer"], first["stream"], len(first["top"])) == (0, "resid_pre", 3)
+    # Texts as they are, with ids, as `attribute` has them.
+    texts = Subject.of(str(checkpoint("llama"))).pieces()
+    for row in value["rows"]:
+        assert row["token"] == texts.text(row["id"])
+        for top in row["top"]:
+            assert set(top) == {"token", "id", "probability"}
+            assert top["token"] == texts.text(top["id"])
+    assert any(" " in row["token"] for row in value["rows"])
+    assert value["tokens"] == [texts.text(i) for i in value["token_ids"]]
     assert value["rows"][-1]["kl"] == 0
     assert value["rows"][-1]["probability"] is None
     assert json.loads((out / "report.json").read_text()) == value
@@ -61,9 +72,9 @@ def test_a_person_reads_a_table_and_where_the_prediction_settles(
     found = projector.lens(str(checkpoint("llama")), PROMPT, n_last=2)
     assert found.positions == (len(found.ids) - 2, len(found.ids) - 1)
     told = " ".join(result.stdout.split())
-    top, _ = found.top(-1, -1)[0]
-    assert f"the model's top token is ‘{top}’" in told
-    for title in ("embedding", "KL", found.tokens[-1]):
+    top = found.top(-1, -1)[0][0]
+    assert f"the model's top token is ‘{readable(top)}’" in told
+    for title in ("embedding", "KL", readable(found.tokens[-1])):
         assert title in told
 
 

@@ -120,7 +120,7 @@ def test_every_python_door_takes_a_text_or_ids(checkpoint: Callable[[str], Path]
     ids = subject.encode("kalo mi ten")
     assert projector.lens(subject, ids).ids == tuple(ids)
     assert projector.attribute(subject, ids).ids == tuple(ids)
-    quick = {"n_sequences": 1, "length": 8, "n_random": 0, "show": "0.0"}
+    quick: dict[str, Any] = {"n_sequences": 1, "length": 8, "n_random": 0, "show": "0.0"}
     prompt = projector.heads(subject, ids, **quick).prompt
     assert prompt is not None
     assert tuple(prompt.ids) == tuple(ids)
