@@ -12,7 +12,7 @@ from torch import Tensor
 from projector.errors import UserError, named
 from projector.model.architecture.stream.embeddings import spread
 from projector.model.architecture.stream.records import Addition, FrozenPath
-from projector.model.capture import Tap, capture, token_rows
+from projector.model.capture import Tap, capture, evaluating, token_rows
 from projector.residual.parts import (
     BlockContributions,
     EmbeddingContributions,
@@ -195,7 +195,11 @@ def watch_contributions(
         if block.reason is not None:
             raise UserError(f"layer {layer} can't be written as a sum: {block.reason}")
     watch = _Watch(subject, inputs, consume)
-    with torch.no_grad(), capture(watch.taps, watch.read, then_stop=on_logits is None):
+    with (
+        torch.no_grad(),
+        evaluating(subject.model),
+        capture(watch.taps, watch.read, then_stop=on_logits is None),
+    ):
         output = subject.model(**inputs)
         if on_logits is not None:
             on_logits(output.logits)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from projector.model.capture import Tap, capture
+from projector.model.capture import Tap, capture, evaluating
 from projector.model.intervention import Replacement, intervene
 from projector.model.loading import input_device
 
@@ -55,6 +55,7 @@ def streams_alone(subject: Subject, ids: Tensor, taps: Mapping[Key, Tap]) -> dic
     width = subject.architecture.n_hidden
     with (
         torch.no_grad(),
+        evaluating(subject.model),
         intervene([Replacement.zero(tap, range(width)) for tap in silent]),
         capture(taps, keep, then_stop=True),
     ):

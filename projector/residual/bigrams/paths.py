@@ -33,6 +33,7 @@ from projector.residual.bigrams.scores import (
     path_score,
     predict,
 )
+from projector.residual.bigrams.symmetry import measure_symmetry
 
 if TYPE_CHECKING:
     from projector.residual.subject import Subject
@@ -95,10 +96,9 @@ class ZeroLayer:
         n_bigrams: pairs of neighbours, each as often as it occurs.
         n_first: different first tokens.
         entropy: H(b | a) of the corpus, nats a token.
-        tied: whether the head's rows are the embeddings, up to a factor.
-        asymmetry: ‖M − Mᵀ‖ / ‖M + Mᵀ‖ of the direct path's logits between two tokens, the scale
-            of each row's norm left out: 0 where the logit of b behind a is that of a behind b.
-        asymmetry_shuffled: the same with the head's rows shuffled.
+        tied, asymmetry, symmetric, broken_by: of the direct path's logits between two tokens; see
+            :class:`~projector.residual.bigrams.symmetry.Symmetry`.
+        asymmetry_shuffled: the asymmetry with the head's rows shuffled.
         itself: by name of a path, the share of bigrams whose first token it predicts to come again.
         positions: what was done about positional embeddings; "" where the model has none.
         paths: see :class:`PathScore`.
@@ -112,6 +112,8 @@ class ZeroLayer:
     tied: bool
     asymmetry: float
     asymmetry_shuffled: float
+    symmetric: bool
+    broken_by: dict[str, float]
     itself: dict[str, float]
     positions: str
     paths: tuple[PathScore, ...]
@@ -159,15 +161,19 @@ def score_zero_layer(
         path_score(name, targets, each.top, each.log_probabilities) for name, each in found.items()
     ]
     compared = generator.permutation(len(real.first))[:_N_COMPARED]
-    asymmetry, shuffled, tied = _symmetry(subject, real.first[compared], streams[0][compared])
+    symmetry = measure_symmetry(
+        subject, torch.from_numpy(real.first[compared]), streams[0][compared]
+    )
     return ZeroLayer(
         n_bigrams=real.n,
         n_first=len(real.first),
         n_shuffles=n_shuffles,
         entropy=real.entropy,
-        tied=tied,
-        asymmetry=asymmetry,
-        asymmetry_shuffled=shuffled,
+        tied=symmetry.tied,
+        asymmetry=symmetry.asymmetry,
+        asymmetry_shuffled=symmetry.shuffled,
+        symmetric=symmetry.symmetric,
+        broken_by=symmetry.broken_by,
         itself={
             name: float(real.first_counts[each.top == real.first].sum() / real.n)
             for name, each in found.items()
@@ -216,32 +222,6 @@ def _streams_of(subject: Subject, ids: np.ndarray, progress: Progress) -> tuple[
             into.append(stream)
         progress.advance(len(chunk))
     return torch.cat(found[0]), torch.cat(found[1])
-
-
-@torch.no_grad()
-def _symmetry(subject: Subject, ids: np.ndarray, embedded: Tensor) -> tuple[float, float, bool]:
-    """How asymmetric the direct path's logits between tokens are, the same with the head's rows
-    shuffled, and whether those rows are the embeddings."""
-    readout = subject.readout
-    rows = readout.unembedding(torch.from_numpy(ids)).float()
-    form = readout.form
-    read = embedded.float().to(rows.device)
-    normed = read if form is None else form.apply(read, torch.ones_like(read[:, :1]))
-    logits = normed.to(rows.device) @ rows.T
-    order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))
-    cosines = torch.nn.functional.cosine_similarity(read, rows, dim=-1)
-    return (
-        _asymmetry(logits),
-        _asymmetry(logits[:, order.to(logits.device)]),
-        bool((cosines > 1 - 1e-4).all()),
-    )
-
-
-def _asymmetry(matrix: Tensor) -> float:
-    """‖M − Mᵀ‖ / ‖M + Mᵀ‖ off the diagonal: 0 for a symmetric matrix, about 1 for a random one."""
-    off = matrix - matrix.diag().diag()
-    whole = float((off + off.T).norm())
-    return float((off - off.T).norm()) / whole if whole else 0.0
 
 
 def _examples(

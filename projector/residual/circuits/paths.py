@@ -21,7 +21,7 @@ from torch import Tensor
 from projector.errors import UserError
 from projector.model.architecture.stream.attention import HeadWeights
 from projector.model.architecture.stream.patterns import watch_patterns
-from projector.model.capture import Tap, capture
+from projector.model.capture import Tap, capture, evaluating
 from projector.residual.circuits.vocabulary import token_ids, unembeddings
 from projector.residual.circuits.weights import Circuits, LayerCircuits
 from projector.residual.contributions import (
@@ -133,6 +133,7 @@ def find_goal(
     found: list[Tensor] = []
     with (
         torch.no_grad(),
+        evaluating(subject.model),
         capture({"": Tap(last, "output")}, lambda _, x: found.append(x), then_stop=True),
     ):
         subject.model(**subject.inputs(kept))

@@ -122,16 +122,28 @@ def symmetry_words(found: ZeroLayer) -> str:
         f"measured asymmetry {number(found.asymmetry, '.1g')}, and "
         f"{number(found.asymmetry_shuffled, '.2f')} with the head's rows shuffled"
     )
-    if found.tied:
+    again = (
+        f"For {found.itself[DIRECT]:.0%} of bigrams its top prediction is the first token again."
+    )
+    tied = "The head's rows are the token embeddings (tied)" if found.tied else ""
+    if found.symmetric:
         return (
-            "The head's rows are the token embeddings (tied). So the direct path is symmetric: it "
-            "gives b behind a the logit of a behind b, up to the scale of the norm "
-            f"({measured}). It can't hold which of two tokens comes second. For "
-            f"{found.itself[DIRECT]:.0%} of bigrams its top prediction is the first token again."
+            f"{tied + '. So the' if tied else 'The'} direct path is symmetric: it gives b behind a "
+            f"the logit of a behind b, up to the scale of the norm ({measured}). It can't hold "
+            f"which of two tokens comes second. {again}"
         )
+    if not tied:
+        return (
+            "The head's rows are not the token embeddings, so the direct path may hold an order "
+            f"({measured})."
+        )
+    if not found.broken_by:
+        return f"{tied}, yet the direct path is not symmetric ({measured}). {again}"
+    parts = [f"{what} ({number(value)} alone)" for what, value in found.broken_by.items()]
+    verb = "makes" if len(parts) == 1 else "make"
     return (
-        "The head's rows are not the token embeddings, so the direct path may hold an order "
-        f"({measured})."
+        f"{tied}. By themselves they would give b behind a the logit of a behind b, but "
+        f"{' and '.join(parts)} {verb} the direct path asymmetric ({measured}). {again}"
     )
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from projector.errors import UserError, named
 from projector.model.capture import Tap, collect
 from projector.model.intervention import Replacement, intervene
+from projector.residual.bigrams.alone import streams_alone
+from projector.residual.circuits.paths import find_goal
 from projector.residual.contributions import (
     BlockContributions,
     Contributions,
@@ -357,6 +359,31 @@ def test_rounding_that_adds_up_over_layers_is_refused() -> None:
     with pytest.raises(UserError, match="L5 MLP") as caught:
         check_additivity(SumCheck((replace(steps[5], step=0.021),), 2e-2, is_rounded=True))
     assert caught.value.setting is None
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_a_table_of_positions_that_is_zero_is_one_of_positions(family: str) -> None:
+    subject = subject_of(family)
+    with torch.no_grad():
+        for name, parameter in subject.model.named_parameters():
+            if "wpe" in name or "embed_positions" in name:
+                parameter.zero_()
+    assert [each.name for each in subject.layout.embedding.sources] == ["embedding", "position"]
+
+
+def test_a_model_in_training_is_run_without_dropout_and_goes_on_training() -> None:
+    subject, given = found("gpt2")
+    training = subject_of("gpt2").model.train()
+    assert any(isinstance(m, nn.Dropout) and m.p > 0 for m in training.modules())
+    other = type(subject)(replace(subject.loaded, model=training))
+    again = collect_contributions(other, IDS)
+    torch.testing.assert_close(again.blocks[-1].post, given.blocks[-1].post)
+    taps = {"post": other.architecture.blocks[-1].taps["resid_post"]}
+    one, two = (streams_alone(other, torch.tensor(IDS), taps)["post"] for _ in range(2))
+    assert torch.equal(one, two)
+    goals = [find_goal(each, IDS, token=7).logit for each in (other, subject)]
+    assert goals[0] == pytest.approx(goals[1], abs=1e-4)
+    assert all(module.training for module in training.modules())
 
 
 def test_the_model_is_left_as_it_was() -> None:

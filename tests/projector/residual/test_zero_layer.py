@@ -10,12 +10,20 @@ import torch
 
 from projector.errors import UserError
 from projector.model.loading import LoadedModel
+from projector.residual.bigrams.alone import run_alone
 from projector.residual.bigrams.paths import (
     ATTENTION_FREE,
     DIRECT,
     predict_alone,
     score_zero_layer,
 )
+from projector.residual.bigrams.symmetry import (
+    CENTRING,
+    EMBEDDING,
+    NORM_BIAS,
+    asymmetry,
+)
+from projector.residual.flow.words import symmetry_words
 from projector.residual.subject import Subject
 from tests.families import ENCODERS, FAMILIES, N_VOCABULARY, STREAMS, build
 from tests.projector.residual.test_bigrams import corpus
@@ -78,9 +86,50 @@ def test_with_tied_embeddings_the_direct_path_is_symmetric(tokenizer: Any) -> No
     found = score_zero_layer(subject, walk(7))
     assert found.tied
     assert found.asymmetry < 1e-4 < found.asymmetry_shuffled
+    assert found.symmetric
     # It can't tell which of two tokens comes second: its top token is most often the token itself.
     tops = predict_alone(subject, list(range(1, 40)))
     assert sum(each.guesses[DIRECT].token == each.token for each in tops) > 30
+
+
+def norm_with_a_bias(subject: Subject) -> None:
+    """Let the final norm's bias matter as much as its weight."""
+    norm = subject.readout.norm
+    assert norm is not None
+    with torch.no_grad():
+        weight, bias = norm.get_parameter("weight"), norm.get_parameter("bias")
+        weight.mul_(1 + 0.5 * torch.randn_like(weight))
+        bias.copy_(torch.randn_like(bias))
+    # What was found of the old weights.
+    del subject.readout
+
+
+@pytest.mark.parametrize(
+    ("family", "breaks"),
+    [("gpt2", {CENTRING, NORM_BIAS}), ("bloom", {EMBEDDING, CENTRING, NORM_BIAS})],
+)
+def test_a_tied_direct_path_is_not_called_symmetric_where_norms_break_it(
+    family: str, breaks: set[str], tokenizer: Any
+) -> None:
+    subject = subject_of(family, tokenizer)
+    norm_with_a_bias(subject)
+    found = score_zero_layer(subject, walk(7))
+    assert found.tied
+    assert not found.symmetric
+    assert found.asymmetry > 0.1
+    assert set(found.broken_by) == breaks
+    # Of the logits that are scored, each row over its token's scale of the norm.
+    ids = np.random.default_rng(0).permutation(np.arange(1, 61))
+    with torch.no_grad():
+        stream = run_alone(subject, torch.from_numpy(ids))[0]
+        form, norm = subject.readout.form, subject.readout.norm
+        assert form is not None
+        assert norm is not None
+        logits = subject.readout.logits(stream)[:, ids] / form.scale(stream, norm(stream))
+    assert found.asymmetry == pytest.approx(asymmetry(logits), rel=1e-3)
+    words = symmetry_words(found)
+    assert all(what in words for what in breaks)
+    assert "is symmetric" not in words
 
 
 @pytest.mark.parametrize("family", [name for name in (*FAMILIES, *STREAMS) if name not in ENCODERS])

@@ -57,7 +57,8 @@ def find_embedding(
     factors = fit_factors(rows, flat.double().cpu(), constants, tolerance)
     if factors is None:
         return whole
-    names = [_name(i, row) for i, row in enumerate(rows)]
+    tables = zip(rows, sources.values(), strict=True)
+    names = [_name(i, row, looked_up) for i, (row, looked_up) in enumerate(tables)]
     return EmbeddingParts(
         stream,
         tuple(
@@ -70,12 +71,13 @@ def find_embedding(
 
 def _lookups(
     model: nn.Module, before: list[nn.Module], trial: Trial, width: int
-) -> list[nn.Module]:
-    """The modules whose outputs are looked up by whole numbers; the tokens' comes first.
+) -> dict[nn.Module, Tensor]:
+    """The modules whose outputs are looked up by whole numbers, and these numbers; the tokens'
+    comes first.
 
     A table narrower than the stream is followed by a matrix that widens it, which stands for it.
     """
-    found: list[nn.Module] = []
+    found: dict[nn.Module, Tensor] = {}
     for module in before:
         read, given = trial.copies[module, "input"], trial.copies.get((module, "output"))
         if read.is_floating_point() or given is None or not given.is_floating_point():
@@ -90,11 +92,12 @@ def _lookups(
             )
             module = next(wider, module)
         if trial.copies[module, "output"].shape[-1] == width:
-            found.append(module)
+            found.setdefault(module, read)
     # A module around others also takes whole numbers: only the innermost look something up.
     inner = [m for m in found if not any(o is not m and o in set(m.modules()) for o in found)]
     table = input_embedding(model)
-    return sorted(inner, key=lambda m: m is not table and not is_matrix(m))
+    inner.sort(key=lambda m: m is not table and not is_matrix(m))
+    return {module: found[module] for module in inner}
 
 
 def spread(tensor: Tensor, n_rows: int) -> Tensor:
@@ -132,10 +135,13 @@ def fit_factors(
     return [float(factor) for factor in solved]
 
 
-def _name(index: int, rows: Tensor) -> str:
+def _name(index: int, rows: Tensor, looked_up: Tensor) -> str:
+    """What a table is of. All tokens of one text are of the same type, 0; positions differ, or are
+    counted from the mask, which is all 1."""
     if index == 0:
         return "embedding"
-    return "token type" if bool((rows == rows[:1]).all()) else "position"
+    is_one_row = bool((rows == rows[:1]).all())
+    return "token type" if is_one_row and not bool(looked_up.any()) else "position"
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

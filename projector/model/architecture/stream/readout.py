@@ -111,7 +111,7 @@ class Readout:
         Raises:
             UserError: if what stands between norm and head is not linear.
         """
-        rows = self._rows(ids)
+        rows = self.head_rows(ids)
         return rows if self._linear is None else rows @ self._linear[0].to(rows)
 
     def head_bias(self, ids: Iterable[int] | Tensor | None = None) -> Tensor:
@@ -120,12 +120,13 @@ class Readout:
         Raises:
             UserError: as :meth:`unembedding`.
         """
-        rows = self._rows(ids)
+        rows = self.head_rows(ids)
         bias: Any = getattr(self.head, "bias", None)
         found = rows.new_zeros(len(rows)) if bias is None else _taken(bias.detach(), ids)
         return found if self._linear is None else found + rows @ self._linear[1].to(rows)
 
-    def _rows(self, ids: Iterable[int] | Tensor | None) -> Tensor:
+    def head_rows(self, ids: Iterable[int] | Tensor | None = None) -> Tensor:
+        """The head's own rows, (n, H'), of tokens; what stands before it is not multiplied in."""
         weight: Any = self.head.weight
         by_token: Tensor = weight.detach() if self.input_axis == 1 else weight.detach().T
         return _taken(by_token, ids)
