@@ -218,13 +218,7 @@ def _run(subject: Subject, ids: list[int], at: int) -> _Run:
 
 def _parts(run: _Run, reading: Reading) -> list[AttributedPart]:
     """What every part of the stream adds, heads one by one."""
-    splits = {
-        block.layer: block
-        for block in run.blocks
-        if block.n_heads is not None
-        and block.attention_written is not None
-        and block.attention_written.reads is not None
-    }
+    splits = {block.layer: block for block in run.blocks if block.has_heads}
     found: list[AttributedPart] = []
     for part in run.parts():
         if part.kind == "attention" and part.layer in splits:

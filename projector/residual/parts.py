@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from projector.errors import UserError
@@ -176,6 +177,33 @@ class BlockContributions:
         z = reads.float().reshape(len(reads), n_heads, -1).transpose(0, 1)
         by_head = weight.reshape(len(weight), n_heads, -1).permute(1, 2, 0)
         return written.path.apply(z @ by_head).transpose(0, 1)
+
+    def measure_heads(self) -> tuple[Tensor, Tensor]:
+        """The norm of what each head adds, (T, n_heads) float32, and how far all of them and the
+        bias are from what attention adds: (T,), ‖Σ heads + bias − attention‖ / (Σ ‖heads‖ +
+        ‖bias‖). One head's vectors are held at a time.
+
+        Raises:
+            UserError: if the block has no heads that can be told from each other.
+        """
+        written, n_heads = self._heads()
+        off, norms = written.values.clone(), []
+        z = written._read().reshape(len(off), n_heads, -1)
+        by_head = written.addition.weight().reshape(off.shape[-1], n_heads, -1)
+        for head in range(n_heads):
+            values = written.path.apply(z[:, head].float() @ by_head[:, head].T)
+            off -= values
+            norms.append(values.norm(dim=-1))
+        found = torch.stack(norms, dim=-1)
+        size = found.sum(dim=-1)
+        size = size if written.bias is None else size + written.bias.norm(dim=-1)
+        return found, off.norm(dim=-1) / size.clamp_min(1e-30)
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether what its attention adds can be split into heads."""
+        written = self.attention_written
+        return written is not None and written.reads is not None and self.n_heads is not None
 
     def project_heads(self, directions: Tensor) -> Tensor:
         """(T, n_heads, D): what each head adds along ``directions`` (D, H), as inner products.

@@ -40,6 +40,7 @@ def stream_page(found: Stream) -> str:
             "the others has a negative one.",
             shares_figure(flow),
         ),
+        *_heads_sections(flow),
         Section(
             "Successive updates",
             f"{words.successive_words(flow)}\n\nThe bars are the cosines of each layer's update "
@@ -147,6 +148,38 @@ def shares_figure(flow: Flow) -> go.Figure:
             )
     yaxis = {"title": "share of the update", "tickformat": ".0%"}
     return _layout(figure, "", barmode="relative", yaxis=yaxis)
+
+
+def _heads_sections(flow: Flow) -> list[Section]:
+    said = words.heads_words(flow)
+    if not said:
+        return []
+    text = f"The norm of what each head adds to the stream, a mean over tokens. {said}"
+    return [Section("What each head adds", text, heads_figure(flow))]
+
+
+def heads_figure(flow: Flow) -> go.Figure:
+    """The norm of what each head adds: layers down, heads across."""
+    n_heads = max(len(row.heads or ()) for row in flow.rows)
+    blank: tuple[float | None, ...] = (None,) * n_heads
+    figure = go.Figure(
+        go.Heatmap(
+            z=[((*(row.heads or ()), *blank))[:n_heads] for row in flow.rows],
+            x=list(range(n_heads)),
+            y=[row.layer for row in flow.rows],
+            zmin=0,
+            colorscale="Viridis",
+            xgap=1,
+            ygap=1,
+            hoverongaps=False,
+            hovertemplate="L%{y} H%{x}: %{z:.3g}<extra></extra>",
+            colorbar={"title": "norm"},
+        )
+    )
+    xaxis = {"title": "head", "dtick": max(1, n_heads // 16)}
+    yaxis = {"title": "layer", "dtick": max(1, len(flow.rows) // 16), "autorange": "reversed"}
+    height = max(_HEIGHT, 160 + 14 * len(flow.rows))
+    return _layout(figure, "", height=height, xaxis=xaxis, yaxis=yaxis)
 
 
 def successive_figure(flow: Flow) -> go.Figure:
@@ -288,8 +321,8 @@ def _scores_section(found: ZeroLayer) -> Section:
     legend = (
         "agrees: share of bigrams whose first token has, as its top prediction, a token that "
         "follows it most often. right: share of bigrams whose second token is the top prediction. "
-        "mean log p: of the second token, in nats. KL: from the text's own counts to the "
-        "prediction, mean over first tokens, in nats. shuffled: the same where second tokens are "
+        "mean log p: of the second token, in nats. KL: KL(text's own counts ‖ "
+        "prediction), mean over first tokens, in nats. shuffled: the same where second tokens are "
         f"drawn at random from all of the text's, a mean of {found.n_shuffles} times."
     )
     text = "\n\n".join([*words.zero_layer_words(found), _path_legend(list(PATHS)), legend])

@@ -70,7 +70,7 @@ def shuffled_successive(
         shuffled_mean=float(shuffled.mean()),
         shuffled_least=float(shuffled.min()),
         shuffled_most=float(shuffled.max()),
-        percentile=float((shuffled < own).double().mean()),
+        percentile=100 * float((shuffled < own).double().mean()),
         n_draws=n_draws,
     )
 
@@ -87,6 +87,8 @@ class _Sums:
         self.outliers: dict[tuple[int, bool], OutlyingToken] = {}
         self.keeps_outliers = False
         self.error, self.step, self.worst = 0.0, 0.0, ""
+        self.heads: dict[int, Tensor] = {}
+        self.heads_error: float | None = None
 
 
 class _BatchReader:
@@ -103,6 +105,8 @@ class _BatchReader:
         self.values: dict[tuple[int, str], Tensor] = {}
         self.embedding: dict[str, Tensor] = {}
         self.units: list[Tensor] = []
+        self.heads: dict[int, Tensor] = {}
+        self.heads_errors: dict[int, float] = {}
 
     def read(self, part: BlockContributions | EmbeddingContributions) -> None:
         if isinstance(part, BlockContributions):
@@ -141,6 +145,10 @@ class _BatchReader:
             shares[kind] = shares[kind] + share if kind in shares else share
         for name, values in (found | shares).items():
             self.values[block.layer, name] = values.double().cpu()
+        if block.has_heads:
+            norms, errors = block.measure_heads()
+            self.heads[block.layer] = norms.double().cpu()
+            self.heads_errors[block.layer] = float(errors.max())
         unit = torch.nn.functional.normalize(update[self.chosen.to(update.device)], dim=-1)
         self.units.append(unit.cpu())
 
@@ -192,6 +200,7 @@ def measure_flow(
         additivity_error=sums.error,
         step_error=sums.step,
         worst=sums.worst,
+        heads_error=sums.heads_error,
         per_block_reason=layout.reason if layout.closes_per_block else None,
     )
 
@@ -233,6 +242,7 @@ def _add_batch(subject: Subject, batch: Batch, sums: _Sums, leave_outliers_out: 
     }
     check = watch_contributions(subject, inputs, reader.read)
     check_additivity(check)
+    _check_heads(reader.heads_errors, check.tolerance, sums)
     sums.error = max(sums.error, check.additivity_error)
     if check.step_error >= sums.step:
         sums.step, sums.worst = check.step_error, check.worst
@@ -246,6 +256,8 @@ def _add_batch(subject: Subject, batch: Batch, sums: _Sums, leave_outliers_out: 
         counted, sums.keeps_outliers = keep, True
     for key, values in reader.values.items():
         sums.totals[key] = sums.totals.get(key, 0.0) + float(values[counted].sum())
+    for layer, values in reader.heads.items():
+        sums.heads[layer] = sums.heads.get(layer, 0.0) + values[counted].sum(dim=0)
     for name, values in reader.embedding.items():
         sums.embedding[name] = sums.embedding.get(name, 0.0) + float(values[counted].sum())
     units = torch.stack(reader.units)[:, counted[at]].flatten(1)
@@ -255,6 +267,22 @@ def _add_batch(subject: Subject, batch: Batch, sums: _Sums, leave_outliers_out: 
     sums.n_skipped += int((~keep).sum())
     sums.n_sequences += len(batch.keep)
     return norms
+
+
+def _check_heads(errors: dict[int, float], tolerance: float, sums: _Sums) -> None:
+    """Note how well heads and biases sum to attention.
+
+    Raises:
+        UserError: in which layer they do not.
+    """
+    for layer, error in errors.items():
+        if not error <= tolerance:
+            raise UserError(
+                f"the heads of layer {layer} do not sum to what its attention adds: they are off "
+                f"by {error:.1e} of their norms' sum, and {tolerance:.0e} is the most that "
+                "rounding explains"
+            )
+        sums.heads_error = max(error, sums.heads_error or 0.0)
 
 
 def _note_outliers(batch: Batch, real: Tensor, norms: Tensor, sums: _Sums) -> Tensor:
@@ -295,4 +323,6 @@ def _layer(sums: _Sums, layer: int, cosines: Tensor) -> LayerFlow:
     values: dict[str, Any] = {name: mean(name) for name in (*_NORMS, *_SHARES)}
     is_last = layer == sums.n_layers - 1
     following = None if is_last else float(cosines[layer, layer + 1])
-    return LayerFlow(layer=layer, next_cosine=following, **values)
+    heads = sums.heads.get(layer)
+    norms = None if heads is None else tuple((heads / sums.n_tokens).tolist())
+    return LayerFlow(layer=layer, next_cosine=following, heads=norms, **values)

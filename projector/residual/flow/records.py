@@ -21,6 +21,7 @@ class LayerFlow:
         along_stream: cosine of the update and the stream before it: above 0 where it adds to what
             is there, below 0 where it takes away.
         next_cosine: cosine of this update and the next layer's; None in the last.
+        heads: norm of what each head adds; None where attention can't be split into heads.
     """
 
     layer: int
@@ -36,6 +37,7 @@ class LayerFlow:
     bias_share: float | None
     along_stream: float
     next_cosine: float | None
+    heads: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class SuccessiveUpdates:
         mean: over pairs of neighbours, in the model's order.
         shuffled_mean, shuffled_least, shuffled_most: of the same mean, over ``n_draws`` random
             orders of the layers.
-        percentile: share of random orders whose mean is below the model's own.
+        percentile: how many of 100 random orders have a mean below the model's own, in [0, 100].
     """
 
     mean: float
@@ -108,6 +110,8 @@ class Flow:
             tokens and streams, without what half precision rounds off.
         step_error: the largest of a single sum, from the stream before it.
         worst: where that is.
+        heads_error: the largest ‖Σ heads + bias − attention‖ / (Σ ‖heads‖ + ‖bias‖) over tokens and
+            layers; None where no layer has heads that can be split.
         per_block_reason: why no running sum goes through the model; None where one does.
     """
 
@@ -125,6 +129,7 @@ class Flow:
     additivity_error: float
     step_error: float
     worst: str
+    heads_error: float | None
     per_block_reason: str | None
 
     def as_dict(self) -> dict[str, Any]:

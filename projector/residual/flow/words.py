@@ -56,13 +56,29 @@ def closing_words(flow: Flow) -> str:
     return f"{what} {whole}; that of a single sum is {step}, at {flow.worst}."
 
 
+def heads_words(flow: Flow) -> str:
+    """Which heads add most, and how well heads sum to attention; "" for no heads."""
+    norms = [(v, row.layer, i) for row in flow.rows for i, v in enumerate(row.heads or ())]
+    if not norms or flow.heads_error is None:
+        return ""
+    strongest = sorted(norms, key=lambda each: -each[0])[:_MOST_NAMED]
+    named = ", ".join(f"L{layer} H{head} {number(norm)}" for norm, layer, head in strongest)
+    error = number(flow.heads_error, ".1e") if flow.heads_error else "0"
+    without = [str(row.layer) for row in flow.rows if row.heads is None]
+    more = f" The attention of layers {', '.join(without)} can't be split." if without else ""
+    return (
+        f"Heads that add most, by norm: {named}. A layer's heads and bias sum to its attention: "
+        f"the largest error is {error} of the sum of their norms.{more}"
+    )
+
+
 def successive_words(flow: Flow) -> str:
     """How alike the updates of neighbouring layers are; "" for too few layers."""
     found = flow.successive
     if found is None:
         return "The model has too few layers to put them in another order."
-    share = f"{found.percentile:.1%} of the orders give less"
-    if found.percentile == 1:
+    share = f"{found.percentile:.1f} % of the orders give less"
+    if found.percentile == 100:
         share = "every order gives less"
     return (
         f"Cosine of successive updates: {number(found.mean)} on average. With the layers in random "

@@ -119,18 +119,19 @@ def _show(screen: Screen, found: Stream) -> None:
     lines = [
         words.tokens_words(flow),
         f"Norms of what the first layer reads: {parts}.",
+        words.heads_words(flow),
         words.successive_words(flow),
         words.closing_words(flow),
         words.outlier_words(flow),
     ]
-    for line in lines:
+    for line in filter(None, lines):
         screen.say(escape(line))
     if found.zero_layer is not None:
         screen.out.print(_scores(found))
         screen.say(
             "[dim]agrees: share of bigrams whose first token's top prediction is a token that "
             "follows it most often; right: share whose second token is the top prediction; log p: "
-            "mean of the second token's, KL: from the counts to the prediction, in nats; shuffled: "
+            "mean of the second token's, KL: KL(counts ‖ prediction), in nats; shuffled: "
             "where second tokens are drawn at random from all of the text's[/dim]"
         )
         for line in words.zero_layer_words(found.zero_layer):

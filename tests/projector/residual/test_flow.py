@@ -13,6 +13,7 @@ from projector.corpus.batches import Batch
 from projector.errors import SettingError, UserError
 from projector.model.capture import collect
 from projector.model.loading import LoadedModel
+from projector.residual.contributions import collect_contributions
 from projector.residual.flow.measuring import measure_flow, prompt_batch, shuffled_successive
 from projector.residual.flow.stream import stream
 from projector.residual.subject import Subject
@@ -51,6 +52,30 @@ def test_norms_are_those_of_the_stream(family: str, tokenizer: Any) -> None:
     assert (flow.per_block_reason is not None) == (family in CLOSE_PER_BLOCK)
     assert flow.additivity_error <= 1e-5
     json.dumps(flow.as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "bloom", "granite"])
+def test_norms_of_heads(family: str, tokenizer: Any) -> None:
+    subject = subject_of(family, tokenizer)
+    flow = measure_flow(subject, [prompt_batch(subject, IDS)])
+    blocks = collect_contributions(subject, IDS).blocks
+    for row, block in zip(flow.rows, blocks, strict=True):
+        expected = block.heads()[1:].norm(dim=-1).mean(dim=0)
+        assert row.heads == pytest.approx(expected.tolist(), rel=1e-4)
+    assert flow.heads_error is not None
+    assert flow.heads_error <= 1e-5
+    assert "heads_error" in flow.as_dict()
+
+
+def test_heads_that_do_not_sum_to_attention_are_refused(tokenizer: Any) -> None:
+    """A tenth of what attention adds comes from no head."""
+    subject = subject_of("llama", tokenizer)
+    assert not subject.layout.closes_per_block
+    projection = subject.model.model.layers[1].self_attn.o_proj
+    projection.register_forward_hook(lambda _m, _a, output: 1.1 * output)
+    assert collect_contributions(subject, IDS).additivity_error <= 1e-5
+    with pytest.raises(UserError, match="heads of layer 1"):
+        measure_flow(subject, [prompt_batch(subject, IDS)])
 
 
 def test_cosines_between_updates(tokenizer: Any) -> None:
@@ -135,14 +160,14 @@ def test_layers_in_order_against_shuffled_ones() -> None:
     found = shuffled_successive(near)
     assert found is not None
     assert found.mean == pytest.approx(0.5)
-    assert found.percentile == 1
+    assert found.percentile == 100
     # Of two layers, drawn at random, one in six are neighbours.
     assert found.shuffled_mean == pytest.approx(0.5 / 6, abs=0.02)
     assert found.shuffled_most < 0.5
     flat = shuffled_successive(torch.full((n, n), 0.3, dtype=torch.float64))
     assert flat is not None
     assert flat.mean == pytest.approx(flat.shuffled_mean)
-    assert flat.percentile < 0.95
+    assert flat.percentile < 95
     assert shuffled_successive(torch.eye(2)) is None
 
 
@@ -204,7 +229,7 @@ def test_what_can_not_be_read_is_refused(tokenizer: Any, text_file: Path) -> Non
     with pytest.raises(UserError):
         stream(subject, corpus="nowhere.txt")
     with pytest.raises(UserError):
-        stream(subject, prompt="  ")
+        stream(subject, prompt="")
     with pytest.raises(SettingError) as too_long:
         stream(subject, corpus=str(text_file), sequence_length=65)
     assert (too_long.value.setting, too_long.value.value) == ("sequence_length", 65)
