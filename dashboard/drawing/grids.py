@@ -13,7 +13,7 @@ class Cell:
 
     Attributes:
         text: what stands in it.
-        fill: its background, ``#rrggbbaa``; empty for none.
+        fill: its background, ``#rrggbbaa`` or other CSS; empty for none.
         tip: what is shown when it is pointed at, lines below one another; what stands behind a tab
             is set at the right.
     """
@@ -34,6 +34,7 @@ class CellGrid:
         label: what a screen reader calls the table.
         column_width: pixels.
         most_height: pixels, beyond which the rows scroll.
+        ink: of texts in cells, ``#rrggbb``; empty for the page's.
     """
 
     rows: Sequence[str]
@@ -43,6 +44,7 @@ class CellGrid:
     label: str = ""
     column_width: int = 78
     most_height: int = 560
+    ink: str = ""
 
     def data(self) -> dict[str, Any]:
         """What the browser needs. Texts and tips that come again travel once."""
@@ -64,6 +66,7 @@ class CellGrid:
             "label": self.label,
             "width": self.column_width,
             "height": self.most_height,
+            "ink": self.ink,
         }
 
 

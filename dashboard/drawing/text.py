@@ -188,17 +188,18 @@ def tint_scale(label: str, low: str, high: str) -> str:
     )
 
 
-def swatches(colors: Sequence[tuple[str, str]]) -> str:
-    """What backgrounds mean, as HTML: each name behind a field of its colour.
+def lettered_swatches(items: Sequence[tuple[str, str, str]], ink: str) -> str:
+    """What backgrounds and the letters on them mean, as HTML: each name after its field.
 
     Args:
-        colors: name and ``#rrggbbaa`` of each.
+        items: letter, name and ``#rrggbb`` of each.
+        ink: of the letters.
     """
     parts = "".join(
         '<span style="display:flex;gap:0.35rem;align-items:center">'
-        f'<span style="width:1rem;height:0.8rem;border-radius:3px;background:{color}"></span>'
-        f"{html.escape(name)}</span>"
-        for name, color in colors
+        f'<span style="min-width:1.3rem;text-align:center;border-radius:3px;color:{ink};'
+        f'background:{color}">{html.escape(letter)}</span>{html.escape(name)}</span>'
+        for letter, name, color in items
     )
     return (
         f'<div style="display:flex;flex-wrap:wrap;gap:0.3rem 1.1rem;font-size:0.8rem">{parts}</div>'

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.drawing import palette
 from dashboard.drawing.grids import Cell, CellGrid
 from dashboard.drawing.text import number, tints
 from projector.errors import UserError
+from projector.figures.residual.kinds import INK, background_of, letters_of
 from projector.residual.heads.kinds import KINDS
 
 # Of what is kept on disk: raised when other scores are computed.
@@ -20,15 +20,7 @@ VERSION = 2
 KIND = "kind"
 # What the page may colour by, and its words.
 COLORS = {KIND: "Kind", **{kind.name: kind.title[:1].upper() + kind.title[1:] for kind in KINDS}}
-# Of each kind, a colour of the map's groups: far from one another on both themes; and how strong it
-# is behind a cell's text.
-_PLACES, _STRENGTH = (1, 2, 3, 4, 8, 6, 5, 7), "66"
-_SHORT = {
-    "previous_token": "previous",
-    "duplicate_token": "duplicate",
-    "copying_through_mlps": "MLP copying",
-}
-_COLUMN_WIDTH = 100
+_COLUMN_WIDTH = 56
 
 
 @dataclass(frozen=True)
@@ -103,20 +95,7 @@ def read_heads(text: str) -> HeadTable | None:
         return None
 
 
-def kind_color(place: int, *, dark: bool = False) -> str:
-    """The background of heads of a kind, ``#rrggbbaa``, by its place among all kinds."""
-    return palette.hex_of(palette.groups(dark=dark), _PLACES[place % len(_PLACES)]) + _STRENGTH
-
-
-def own_kind(row: Mapping[str, Any]) -> int | None:
-    """The kind that a head is coloured as, by its place: of several, that of the highest score."""
-    places = [k for k, kind in enumerate(KINDS) if kind.name in row["kinds"]]
-    return max(places, key=lambda k: row[KINDS[k].name], default=None)
-
-
-def head_grid(
-    table: HeadTable, color: str, selected: tuple[int, int] | None, *, dark: bool = False
-) -> CellGrid:
+def head_grid(table: HeadTable, color: str, selected: tuple[int, int] | None) -> CellGrid:
     """A row a layer, the last one on top, and a column a head.
 
     Args:
@@ -130,7 +109,7 @@ def head_grid(
     cells = []
     for layer in layers:
         found = [table.row(layer, head) for head in range(n_columns)]
-        cells.append([Cell("") if row is None else _cell(table, row, color, dark) for row in found])
+        cells.append([Cell("") if row is None else _cell(row, color) for row in found])
     place = (None, None) if selected is None else (_index(layers, selected[0]), selected[1])
     return CellGrid(
         rows=[f"layer {layer}" for layer in layers],
@@ -139,6 +118,7 @@ def head_grid(
         selected=place if place[0] is not None else (None, None),
         label="All attention heads",
         column_width=_COLUMN_WIDTH,
+        ink=INK if color == KIND else "",
         most_height=420,
     )
 
@@ -152,23 +132,17 @@ def _index(layers: Sequence[int], layer: int) -> int | None:
     return layers.index(layer) if layer in layers else None
 
 
-def _cell(table: HeadTable, row: Mapping[str, Any], color: str, dark: bool) -> Cell:
-    tip = _tip(table, row)
+def _cell(row: Mapping[str, Any], color: str) -> Cell:
+    tip = _tip(row)
     if color != KIND:
         value = row.get(color)
         if value is None:
             return Cell("–", "", tip)
         return Cell(number(value, ".2f"), tints(np.array([value]))[0], tip)
-    place = own_kind(row)
-    if place is None:
-        return Cell("", "", tip)
-    name = KINDS[place].name
-    text = _SHORT.get(name, name)
-    more = len(row["kinds"]) - 1
-    return Cell(text + (f" +{more}" if more else ""), kind_color(place, dark=dark), tip)
+    return Cell(letters_of(row["kinds"]), background_of(row["kinds"]), tip)
 
 
-def _tip(table: HeadTable, row: Mapping[str, Any]) -> str:
+def _tip(row: Mapping[str, Any]) -> str:
     name = f"L{row['layer']} H{row['head']}"
     group = row["kv_group"]
     lines = [name if group is None else f"{name}, key-value group {group}"]
@@ -199,6 +173,6 @@ def found_words(table: HeadTable) -> str:
         if found is None:
             continue
         by_chance = found["n_expected_by_chance"]
-        chance = "" if by_chance is None else f" (by chance {number(by_chance, '.1f')})"
+        chance = "" if by_chance is None else f" ({number(by_chance, '.1f')} expected by chance)"
         parts.append(f"{kind.title} {found['n_found']:,}{chance}")
     return "; ".join(parts)

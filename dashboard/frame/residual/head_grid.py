@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.components.cell_grid import cell_grid
-from dashboard.drawing.text import swatches, tint_scale
+from dashboard.drawing.text import lettered_swatches, tint_scale
 from dashboard.frame.residual.places import can_choose_head, choose_head
 from dashboard.frame.residual.stopping import Begin, unless_stopped
 from dashboard.residual.head_table import (
@@ -15,7 +15,6 @@ from dashboard.residual.head_table import (
     found_words,
     head_grid,
     heads_text,
-    kind_color,
     layer_of,
     read_heads,
 )
@@ -24,6 +23,7 @@ from dashboard.state.loading import kept
 from dashboard.state.scene import Scene
 from dashboard.state.store import heads_name, stored_heads
 from projector.errors import UserError
+from projector.figures.residual.kinds import COLOURS, INK, LETTERS
 from projector.residual.heads.kinds import KINDS
 from projector.residual.heads.scores import score_heads
 from projector.storage.places import disk_errors
@@ -37,12 +37,11 @@ def show_heads(scene: Scene) -> HeadTable | None:
     if table is None:
         return None
     color = _choose_color(table)
-    dark = st.context.theme.type == "dark"
     if not table.kinds:
         pass
     elif color == KIND:
-        names = [(kind.title, kind_color(k, dark=dark)) for k, kind in enumerate(KINDS)]
-        st.html(swatches(names))
+        items = [(LETTERS[kind.name], kind.title, COLOURS[kind.name]) for kind in KINDS]
+        st.html(lettered_swatches(items, INK))
     else:
         st.html(tint_scale(COLORS[color], "0", "1"))
     chosen = session.current()
@@ -53,7 +52,7 @@ def show_heads(scene: Scene) -> HeadTable | None:
         if table.row(layer, column) is not None and can_choose_head(scene, layer):
             choose_head(scene, layer, column)
 
-    cell_grid(head_grid(table, color, selected, dark=dark), key="heads grid", on_pick=pick)
+    cell_grid(head_grid(table, color, selected), key="heads grid", on_pick=pick)
     lacks = [layer for layer in table.layers if not can_choose_head(scene, layer)]
     if table.kinds:
         st.caption(

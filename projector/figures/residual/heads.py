@@ -17,6 +17,7 @@ from projector.figures.residual.circuits import (
     signed_low,
     virtual_sections,
 )
+from projector.figures.residual.kinds import COLOURS, LETTERS, background_of, letters_of
 from projector.figures.residual.patterns import (
     PATTERN_SCRIPT,
     PATTERN_STYLE,
@@ -27,15 +28,6 @@ from projector.figures.words import TEMPLATE
 from projector.residual.heads.kinds import KINDS, LEAST_PERCENTILE, HeadRow, Heads
 from projector.residual.heads.report import HeadsReport
 
-_COLOURS = {
-    "previous_token": "#3d7fb5",
-    "duplicate_token": "#2f8f83",
-    "induction": "#c8513a",
-    "beginning": "#7b8794",
-    "copying": "#8a5fa8",
-    "copying_through_mlps": "#b0528a",
-}
-_LETTERS = {"copying_through_mlps": "M"}
 _N_STRONGEST = 4
 _GRID_STYLE = """<style>
 .kinds { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: .4rem 0 .8rem;
@@ -123,9 +115,8 @@ def _null_note(scores: Heads) -> str:
 
 
 def _grid_section(scores: Heads) -> Section:
-    letters = {kind.name: _LETTERS.get(kind.name, kind.title[0].upper()) for kind in KINDS}
     legend = "".join(
-        f'<span><i style="background:{_COLOURS[kind.name]}">{letters[kind.name]}</i>'
+        f'<span><i style="background:{COLOURS[kind.name]}">{LETTERS[kind.name]}</i>'
         f"{html.escape(kind.title)}: {len(scores.of_kind(kind.name))}</span>"
         for kind in KINDS
     )
@@ -135,7 +126,7 @@ def _grid_section(scores: Heads) -> Section:
     n_heads = max((row.head + 1 for row in scores.rows), default=0)
     head = "".join(f"<th>H{number}</th>" for number in range(n_heads))
     body = "".join(
-        f"<tr><th>L{layer}</th>{''.join(_grid_cell(row, letters) for row in of_layer)}</tr>"
+        f"<tr><th>L{layer}</th>{''.join(_grid_cell(row) for row in of_layer)}</tr>"
         for layer, of_layer in rows.items()
     )
     return Section(
@@ -148,14 +139,9 @@ def _grid_section(scores: Heads) -> Section:
     )
 
 
-def _grid_cell(row: HeadRow, letters: dict[str, str]) -> str:
-    colours = [_COLOURS[name] for name in row.kinds]
-    n = len(colours)
-    stops = ", ".join(
-        f"{colour} {100 * k / n:.0f}% {100 * (k + 1) / n:.0f}%" for k, colour in enumerate(colours)
-    )
-    style = f' style="background:linear-gradient(90deg, {stops})"' if n else ""
-    text = "".join(letters[name] for name in row.kinds)
+def _grid_cell(row: HeadRow) -> str:
+    style = f' style="background:{background_of(row.kinds)}"' if row.kinds else ""
+    text = letters_of(row.kinds)
     tip = "\n".join([_group_text(row), *(f"{k.title}: {_tip(row, k.name)}" for k in KINDS)])
     return f'<td{style} title="{html.escape(tip, quote=True)}">{text}</td>'
 

@@ -17,12 +17,12 @@ from dashboard.drawing.text import (
     colored_tokens,
     cut_label,
     joined_list,
+    lettered_swatches,
     number,
     numbers,
     page_text,
     page_words,
     shares_list,
-    swatches,
     tint_scale,
     tints,
 )
@@ -253,7 +253,7 @@ def test_names_of_colours_and_joined_tokens_are_text() -> None:
     evil = HOSTILE[0]
     for page in (
         tint_scale(evil, evil, evil),
-        swatches([(evil, "#aabbccdd")]),
+        lettered_swatches([(evil, evil, "#aabbcc")], "#ffffff"),
         joined_list([(evil, [(evil, -1.5)])]),
     ):
         assert "<script" not in page

@@ -13,12 +13,11 @@ from dashboard.residual.head_table import (
     found_words,
     head_grid,
     heads_text,
-    kind_color,
     layer_of,
-    own_kind,
     read_heads,
 )
 from projector.errors import UserError
+from projector.figures.residual.kinds import COLOURS, LETTERS
 from projector.residual.heads.kinds import KINDS
 
 
@@ -34,7 +33,7 @@ FOUND: dict[str, Any] = {
     "rows": [
         row(0, 0, "previous_token", previous_token=0.9),
         row(0, 1),
-        row(2, 0, "induction", "copying", induction=0.4, copying=0.7),
+        row(2, 0, "copying_through_mlps", "induction", induction=0.4, copying_through_mlps=0.99),
     ],
     "kinds": {
         kind.name: {"n_found": 1, "n_expected_by_chance": 0.02, "heads": []} for kind in KINDS
@@ -65,13 +64,15 @@ def test_the_last_layer_is_on_top_and_a_missing_head_is_an_empty_cell() -> None:
     assert list(grid.rows) == ["layer 2", "layer 0"]
     assert layer_of(table, 0) == 2
     assert grid.selected == (0, 0)
-    # Of two kinds, that of the higher score, and how many more there are.
-    assert [cell.text for cell in grid.cells[0]] == ["copying +1", ""]
-    assert [cell.text for cell in grid.cells[1]] == ["previous", ""]
-    assert grid.cells[0][0].fill == kind_color(4)
+    # A head of two kinds shows both, whichever score is the higher.
+    assert [cell.text for cell in grid.cells[0]] == ["IM", ""]
+    assert [cell.text for cell in grid.cells[1]] == ["P", ""]
+    fill = grid.cells[0][0].fill
+    assert 0 < fill.index(COLOURS["induction"]) < fill.index(COLOURS["copying_through_mlps"])
+    assert COLOURS["previous_token"] in grid.cells[1][0].fill
     assert grid.cells[1][1].fill == ""
+    assert "induction, copying through MLPs" in grid.cells[0][0].tip
     assert "0.40, above 100 % of random" in grid.cells[0][0].tip
-    assert own_kind(FOUND["rows"][1]) is None
 
 
 def test_a_score_stands_in_its_cell() -> None:
@@ -81,7 +82,7 @@ def test_a_score_stands_in_its_cell() -> None:
 
 
 def test_kinds_stand_beside_what_chance_gives() -> None:
-    assert "induction 1 (by chance 0.0)" in found_words(HeadTable.of_dict(FOUND))
+    assert "induction 1 (0.0 expected by chance)" in found_words(HeadTable.of_dict(FOUND))
 
 
 def test_heads_without_scores_can_be_chosen_all_the_same() -> None:
@@ -94,6 +95,7 @@ def test_heads_without_scores_can_be_chosen_all_the_same() -> None:
         head_grid(HeadTable.without_scores([0], "none"), KIND, None)
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_each_kind_has_a_colour_of_its_own(dark: bool) -> None:
-    assert len({kind_color(k, dark=dark) for k in range(len(KINDS))}) == len(KINDS)
+def test_each_kind_has_a_letter_and_a_colour_of_its_own() -> None:
+    names = [kind.name for kind in KINDS]
+    assert len({LETTERS[name] for name in names}) == len(names)
+    assert len({COLOURS[name] for name in names}) == len(names)
