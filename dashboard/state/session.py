@@ -28,6 +28,8 @@ _PAGES, _SHOWN = "pages", "page shown"
 # In a link from a page to itself.
 _OWN_LINK = "here"
 _KEPT, _DRAWN, _DRAWN_BEFORE = "kept fields", "drawn fields", "drawn before"
+# The page that is being drawn; None before it, at the side.
+_WITHIN = "within page"
 
 
 def current() -> Selection:
@@ -59,6 +61,7 @@ def read_url() -> None:
     is_own_link = params.pop(_OWN_LINK, None) is not None
     state = st.session_state
     state[_DRAWN_BEFORE] = state.pop(_DRAWN, frozenset())
+    state[_WITHIN] = None
     was_chosen = state.pop(_CHANGED, False)
     is_early = time.monotonic() - state.get(_WROTE_AT, 0.0) < _LAG_S
     is_old = params == state.get(_SENT) and is_early and _was_touched() and not is_own_link
@@ -109,7 +112,7 @@ def _held() -> dict[str, str]:
     }
 
 
-_OWN = frozenset((_HELD, _WROTE_AT, _SENT, _WRITTEN, _CHANGED, _KEPT))
+_OWN = frozenset((_HELD, _WROTE_AT, _SENT, _WRITTEN, _CHANGED, _KEPT, _WITHIN))
 
 
 def keep(key: str, usual: Any, then: Callable[[], object] | None = None) -> Callable[[], None]:
@@ -129,9 +132,11 @@ def keep(key: str, usual: Any, then: Callable[[], object] | None = None) -> Call
     kept = state.setdefault(_KEPT, {})
     # A field that is drawn anew is empty in the browser, also where the server still holds what
     # was typed. One that is there is told nothing: what is being typed there would be lost.
-    if key not in state or key not in state.get(_DRAWN_BEFORE, ()):
+    # The same key on another page is another field to Streamlit, and empty too.
+    place = (state.get(_WITHIN), key)
+    if key not in state or place not in state.get(_DRAWN_BEFORE, ()):
         state[key] = kept.get(key, usual)
-    state[_DRAWN] = state.get(_DRAWN, frozenset()) | {key}
+    state[_DRAWN] = state.get(_DRAWN, frozenset()) | {place}
 
     def changed() -> None:
         kept[key] = state[key]
@@ -156,7 +161,8 @@ def bind(key: str, value: Any) -> None:
 def remember_pages(pages: dict[str, StreamlitPage], shown: StreamlitPage) -> None:
     """Keep the pages of this run by their paths, so that one page can open another."""
     st.session_state[_PAGES] = pages
-    st.session_state[_SHOWN] = next(path for path, page in pages.items() if page == shown)
+    path = next(path for path, page in pages.items() if page == shown)
+    st.session_state[_SHOWN] = st.session_state[_WITHIN] = path
 
 
 def show_menu(place: DeltaGenerator) -> Selection:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
 from dashboard.state.selection import Selection
 from dashboard.state.session import plain
@@ -162,3 +163,47 @@ def test_a_field_keeps_what_was_typed_while_another_page_is_looked_at() -> None:
     at.session_state["elsewhere"] = False
     at.run()
     assert at.text_input[0].value == ""
+
+
+def three_pages() -> None:
+    import streamlit as st
+
+    from dashboard.state import session
+
+    session.read_url()
+
+    def draw() -> None:
+        st.text_area("Field", key="typed", on_change=session.keep("typed", ""))
+
+    def draw_lower() -> None:
+        st.title("One more, as fields of pages have other things above them")
+        draw()
+
+    pages = {
+        "one": st.Page(draw, url_path="one", default=True),
+        "two": st.Page(draw_lower, url_path="two"),
+        "three": st.Page(lambda: draw_lower(), url_path="three", title="Three"),
+    }
+    shown = st.navigation([*pages.values()])
+    session.remember_pages(pages, shown)
+    shown.run()
+    session.write_url()
+
+
+def test_a_field_that_pages_share_goes_with_the_user_from_page_to_page() -> None:
+    at = AppTest.from_function(three_pages).run()
+
+    def visit(path: str) -> None:
+        at._page_hash = calc_hash(path)
+        at.run()
+
+    visit("two")
+    at.text_area[0].set_value("of mine").run()
+    for path in ("three", "two", "one", "two", "three", "one"):
+        visit(path)
+        assert at.text_area[0].value == "of mine", path
+    at.text_area[0].set_value("other").run()
+    for path in ("two", "three"):
+        visit(path)
+        at.run()
+        assert at.text_area[0].value == "other", path
