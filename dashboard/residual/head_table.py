@@ -71,6 +71,10 @@ class HeadTable:
         """Those that have heads, ascending."""
         return sorted({row["layer"] for row in self.rows})
 
+    def n_heads(self, layer: int) -> int:
+        """Of one layer."""
+        return sum(row["layer"] == layer for row in self.rows)
+
     def row(self, layer: int, head: int) -> Mapping[str, Any] | None:
         """Of one head; None where there is no such head."""
         found = (row for row in self.rows if (row["layer"], row["head"]) == (layer, head))

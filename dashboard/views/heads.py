@@ -8,9 +8,8 @@ from dashboard.frame.residual.head_ablation import show_head_ablation
 from dashboard.frame.residual.head_grid import show_heads
 from dashboard.frame.residual.head_pairs import show_pairs
 from dashboard.frame.residual.patterns import show_pattern
-from dashboard.frame.residual.places import head_name
+from dashboard.frame.residual.places import check_head, head_name
 from dashboard.frame.residual.prompting import choose_prompt, position_of
-from dashboard.residual.head_table import HeadTable
 from dashboard.state import session
 from dashboard.state.scene import Scene
 
@@ -20,9 +19,14 @@ TITLE, ICON, PATH = "Heads", ":material/account_tree:", "heads"
 def show(scene: Scene) -> None:
     """Draw the page."""
     st.title("What attention heads do")
+    is_known = False
     with session.problems():
         table = show_heads(scene)
-        _check_head(scene, table)
+        check_head(scene, None if table is None else table.n_heads(scene.layer))
+        is_known = True
+    if not is_known:
+        # What keeps the table from being made, such as a model that is not there, keeps the rest.
+        return
     head = session.current().head
     if head is None:
         st.info("Click a head to see what it attends to.", icon=":material/touch_app:")
@@ -37,11 +41,3 @@ def show(scene: Scene) -> None:
         show_pairs(scene, head)
     with session.problems():
         show_head_ablation(scene)
-
-
-def _check_head(scene: Scene, table: HeadTable | None) -> None:
-    """Say where a link's head is not there, and let go of it."""
-    head = session.current().head
-    if table is not None and head is not None and table.row(scene.layer, head) is None:
-        session.note(f"Layer {scene.layer} has no head {head:,}: no head is selected.")
-        session.change(head=None)

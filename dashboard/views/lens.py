@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard.frame.residual.attributing import show_attribution
 from dashboard.frame.residual.head_ablation import show_head_ablation
 from dashboard.frame.residual.lensing import show_lens, why_no_lens
-from dashboard.frame.residual.places import show_chosen_part
+from dashboard.frame.residual.places import check_head, show_chosen_part
 from dashboard.frame.residual.prompting import choose_prompt, position_of
 from dashboard.state import session
 from dashboard.state.scene import Scene
@@ -28,6 +28,7 @@ def show(scene: Scene) -> None:
         if tokens is None or why is not None:
             return
         position = position_of(tokens)
+        check_head(scene)
         table = show_lens(scene, tokens, position)
         if table is None:
             return

@@ -11,7 +11,7 @@ from dashboard.frame.residual.places import head_name
 from dashboard.state import session
 from dashboard.state.scene import Scene
 
-_KEY = "heads to ablate"
+_KEY, _OPEN = "heads to ablate", "head ablation open"
 _NAME = re.compile(r"L(\d{1,5})\s*H(\d{1,5})", re.ASCII | re.IGNORECASE)
 
 
@@ -21,7 +21,12 @@ def show_head_ablation(scene: Scene) -> None:
     if head is None:
         return
     own = head_name(scene.layer, head)
-    with st.expander(f"Ablate {own}", icon=":material/content_cut:", expanded=_is_open(own)):
+    part = f"Ablate {own}"
+    if st.session_state.get("ablate"):
+        # Streamlit draws the part anew at every run: it stays open for the head it was used for.
+        st.session_state[_OPEN] = part
+    is_open = st.session_state.get(_OPEN) == part
+    with st.expander(part, icon=":material/content_cut:", expanded=is_open):
         others = st.text_input(
             "Together with",
             key=_KEY,
@@ -35,8 +40,3 @@ def show_head_ablation(scene: Scene) -> None:
             session.tell(f"'{left_over[:60]}' names no head: write for example L1 H3, L4 H0")
             return
         show_ablation_of_heads(scene, sorted({(scene.layer, head), *named}))
-
-
-def _is_open(own: str) -> bool:
-    """Whether the part was open for this head: Streamlit closes one whose name changes."""
-    return bool(st.session_state.get("ablate")) and own is not None

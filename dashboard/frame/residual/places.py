@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.state import session
+from dashboard.state.loading import fact_of
 from dashboard.state.scene import Scene
 from projector.residual.logits.records import AttributedPart
 
@@ -64,11 +65,35 @@ def head_name(layer: int, head: int) -> str:
     return f"L{layer} H{head}"
 
 
-def show_chosen_part(scene: Scene, *, on_heads: bool = False) -> dict[str, Any]:
-    """The head and the neuron that are selected, with the way to their pages.
+def check_head(scene: Scene, known: int | None = None) -> None:
+    """Say where a link's head is not there, and let go of it.
 
     Args:
-        on_heads: whether this is the page of heads itself.
+        known: how many heads the chosen layer has; the model is asked where it is not known.
+
+    Raises:
+        UserError: if the model can't be loaded.
+    """
+    head = session.current().head
+    if head is None:
+        return
+    layer = scene.layer
+
+    def make() -> int:
+        with scene.model() as guest:
+            blocks = guest.subject.patterns.blocks
+            tap = blocks[layer] if layer < len(blocks) else ""
+            return 0 if isinstance(tap, str) else tap.n_heads
+
+    if known is None:
+        known = fact_of(("number of heads", scene.model_name, scene.sha256, layer), make)
+    if head >= known:
+        session.note(f"Layer {layer} has no head {head:,}: no head is selected.")
+        session.change(head=None)
+
+
+def show_chosen_part(scene: Scene) -> dict[str, Any]:
+    """The head and the neuron that are selected, with the way to their pages.
 
     Returns:
         ``head`` and ``neuron``, those that are selected.
@@ -79,9 +104,7 @@ def show_chosen_part(scene: Scene, *, on_heads: bool = False) -> dict[str, Any]:
         if chosen.head is not None:
             found["head"] = chosen.head
             st.markdown(f"**{head_name(scene.layer, chosen.head)}** is selected", width="content")
-            if not on_heads and st.button(
-                "Open it on Heads", key="open head", icon=":material/account_tree:"
-            ):
+            if st.button("Open it on Heads", key="open head", icon=":material/account_tree:"):
                 session.go("heads")
         if chosen.neuron is not None and scene.site == _NEURONS:
             found["neuron"] = chosen.neuron

@@ -59,7 +59,7 @@ def test_all_heads_are_scored_once_and_kept(
         assert f"{kind.title}\t" in tip
     assert "of random" in tip
     (said,) = [each.value for each in at.caption if each.value.startswith("Heads found")]
-    assert "by chance" in said
+    assert "expected by chance" in said
 
     def fail(subject: object, **options: object) -> Heads:
         raise AssertionError("scored again")
@@ -156,6 +156,24 @@ def test_a_head_that_is_not_there_is_said(open_page: Open, prompt: str) -> None:
     assert any("Click a head" in each.value for each in at.info)
 
 
+def test_a_head_that_is_not_there_is_said_where_scoring_was_stopped(
+    open_page: Open, prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_grid, "unless_stopped", lambda *_: None)
+    at = open_page("heads", head=999, prompt=prompt)
+    assert errors(at) == []
+    assert any("no head 999" in each.value for each in at.warning)
+    assert "head" not in link(at)
+
+
+def test_a_model_that_can_not_be_loaded_is_said_once(
+    copied: Callable[..., Path], start: Open, prompt: str
+) -> None:
+    own = copied(DECODER)
+    at = start(own, "heads", projection=DECODER, layer=1, head=1, prompt=prompt).run()
+    assert len(errors(at)) == 1
+
+
 def test_heads_are_ablated_beside_random_ones(open_page: Open, prompt: str, root: Path) -> None:
     at = open_page("heads", head=1, layer=1, prompt=prompt)
     at.text_input(key="heads to ablate").set_value("L0 H1").run()
@@ -165,6 +183,9 @@ def test_heads_are_ablated_beside_random_ones(open_page: Open, prompt: str, root
     table = at.dataframe[0].value
     assert table["model"][1] == "without L0 H1, L1 H1"
     assert sum("2 random heads" in name for name in table["model"]) == 3
+    # What was found stays in sight when something else is chosen.
+    at.segmented_control(key="attention way").set_value("to").run()
+    assert [each.proto.expanded for each in at.expander if "Ablate" in each.label] == [True]
     # Another link, or the other page, names the same heads: nothing is computed again.
     at = open_page("lens", head=1, layer=1, prompt=prompt)
     at.text_input(key="heads to ablate").set_value("L0 H1")
