@@ -192,11 +192,11 @@ COLORINGS = {
         "scale. The last token has none.",
     ),
     "kl": Coloring(
-        "KL to the final",
+        "KL(final ‖ lens)",
         lambda _: "0 nats",
         lambda table: f"≥ {number(_most(table.kl))} nats",
         lambda table: _of_most(table.kl),
-        "How far the reading is from what the model says in the end: KL(final ‖ reading).",
+        "How far the reading is from what the model says in the end: KL(final ‖ lens).",
     ),
     "entropy": Coloring(
         "Entropy",
@@ -256,5 +256,5 @@ def _tip(table: LensTable, s: int, t: int, token: str) -> str:
         lines.append(f"the token that comes\t{number(float(table.probability[s, t]), '.1%')}")
         lines.append(f"its rank\t{rank:,}")
     lines.append(f"entropy\t{number(float(table.entropy[s, t]), '.2f')} nats")
-    lines.append(f"KL to the final\t{number(float(table.kl[s, t]), '.2f')} nats")
+    lines.append(f"KL(final ‖ lens)\t{number(float(table.kl[s, t]), '.2f')} nats")
     return "\n".join(lines)

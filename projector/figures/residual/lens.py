@@ -231,10 +231,10 @@ def _laid_out(figure: go.Figure, labels: list[str], title: str) -> go.Figure:
 
 
 def _averages(found: Lens, plain: Lens | None) -> Table:
-    columns = ["layer", "stream", "KL", "entropy", "loss", "top token is the model's own"]
+    columns = ["layer", "stream", "KL(final ‖ lens)", "entropy", "loss", "top token is the model's own"]
     known: dict[tuple[int, str], float | None] = {}
     if plain is not None:
-        columns.insert(3, f"KL of the {plain.lens}")
+        columns.insert(3, f"KL(final ‖ {plain.lens})")
         known = {(each.layer, each.stream): each.kl for each in plain.summaries}
     rows = []
     for each in found.summaries:

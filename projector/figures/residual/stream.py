@@ -321,7 +321,7 @@ def _scores_section(found: ZeroLayer) -> Section:
     legend = (
         "agrees: share of bigrams whose first token has, as its top prediction, a token that "
         "follows it most often. right: share of bigrams whose second token is the top prediction. "
-        "mean log p: of the second token, in nats. KL: KL(text's own counts ‖ "
+        "mean log p: of the second token, in nats. KL is KL(text's own counts ‖ "
         "prediction), mean over first tokens, in nats. shuffled: the same where second tokens are "
         f"drawn at random from all of the text's, a mean of {found.n_shuffles} times."
     )

@@ -57,8 +57,8 @@ def baseline_words(lens: Lens) -> str:
     if lens.baseline is None:
         return ""
     return (
-        f"For comparison: the best guess that is the same at every token has a KL of "
-        f"{lens.baseline:.2f} nats."
+        f"For comparison: the best guess that is the same at every token has KL(final ‖ guess) "
+        f"of {lens.baseline:.2f} nats."
     )
 
 

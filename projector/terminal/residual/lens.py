@@ -115,7 +115,7 @@ def _show(screen: Screen, found: Lens) -> None:
     screen.out.print(table)
     screen.say(
         f"[dim]Below each token of the prompt: the top token of the {found.lens} and its "
-        "probability; bold where it is the model's own. KL: KL(model ‖ lens) in nats, mean over "
+        "probability; bold where it is the model's own. KL is KL(final ‖ lens) in nats, mean over "
         "tokens.[/dim]"
     )
     for text in (baseline_words(found), outlier_words(found)):

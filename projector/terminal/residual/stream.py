@@ -131,7 +131,7 @@ def _show(screen: Screen, found: Stream) -> None:
         screen.say(
             "[dim]agrees: share of bigrams whose first token's top prediction is a token that "
             "follows it most often; right: share whose second token is the top prediction; log p: "
-            "mean of the second token's, KL: KL(counts ‖ prediction), in nats; shuffled: "
+            "mean of the second token's, KL is KL(counts ‖ prediction) in nats; shuffled: "
             "where second tokens are drawn at random from all of the text's[/dim]"
         )
         for line in words.zero_layer_words(found.zero_layer):

@@ -82,6 +82,6 @@ def _show(screen: Screen, tuned: TunedLens) -> None:
         f"; the best guess that is the same at every token has {baseline:.3f}" if baseline else ""
     )
     screen.say(
-        f"[dim]KL from each lens to the model's own prediction, in nats, mean over "
+        f"[dim]KL(final ‖ lens), final being the model's own prediction, in nats, mean over "
         f"{found['n_tokens']:,} tokens that were held out{beside}.[/dim]"
     )

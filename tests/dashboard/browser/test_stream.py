@@ -38,7 +38,7 @@ def test_a_prompt_s_logit_leads_to_a_head_and_to_the_model_without_it(
     place = grid.locator('[data-row="1"][data-column="2"]')
     place.hover()
     tip = page.locator(".cell-grid .tip")
-    expect(tip).to_contain_text("KL to the final")
+    expect(tip).to_contain_text("KL(final ‖ lens)")
     expect(tip.locator(".left")).to_have_count(9)
     place.click()
     until(lambda: params(page).get("token") == "2")
