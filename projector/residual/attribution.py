@@ -30,6 +30,7 @@ from projector.residual.contributions import (
     watch_contributions,
 )
 from projector.residual.logits.directions import Reading
+from projector.residual.logits.highest import find_highest, highest
 from projector.residual.logits.records import (
     FINAL_NORM_BIAS,
     HEAD_BIAS,
@@ -94,7 +95,7 @@ def attribute(
     run = _run(subject, ids, at)
     check_additivity(run.check)
     if wanted is None:
-        wanted = int(run.logits.argmax())
+        wanted = highest(run.logits)
     if wanted == other:
         raise SettingError(
             "against", against, "is the attributed token itself", "give another token"
@@ -120,7 +121,7 @@ def _result(
     logit = reading.own(run.logits)
     pieces = subject.pieces()
     probabilities = run.logits.softmax(dim=0)
-    shares, likeliest = probabilities.topk(min(_N_TOP, len(probabilities)))
+    likeliest = find_highest(run.logits[None], min(_N_TOP, len(run.logits)))[1][0]
     is_wide = subject.model.dtype in (torch.float32, torch.float64)
     return Attribution(
         model=subject.loaded.identifier,
@@ -133,10 +134,7 @@ def _result(
         against_text=None if reading.against is None else pieces.text(reading.against),
         logit=logit,
         probability=float(probabilities[reading.token]),
-        top=tuple(
-            (pieces.text(i), i, float(share))
-            for i, share in zip(likeliest.tolist(), shares.tolist(), strict=True)
-        ),
+        top=tuple((pieces.text(i), i, float(probabilities[i])) for i in likeliest.tolist()),
         parts=tuple(parts),
         neurons=tuple(neurons[0]),
         neurons_left_out=neurons[1],

@@ -231,7 +231,14 @@ def _laid_out(figure: go.Figure, labels: list[str], title: str) -> go.Figure:
 
 
 def _averages(found: Lens, plain: Lens | None) -> Table:
-    columns = ["layer", "stream", "KL(final ‖ lens)", "entropy", "loss", "top token is the model's own"]
+    columns = [
+        "layer",
+        "stream",
+        "KL(final ‖ lens)",
+        "entropy",
+        "loss",
+        "top token is the model's own",
+    ]
     known: dict[tuple[int, str], float | None] = {}
     if plain is not None:
         columns.insert(3, f"KL(final ‖ {plain.lens})")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from projector.residual.bigrams.counts import Bigrams
+from projector.residual.logits.highest import find_highest
 
 UNIGRAM, BIGRAM = "unigram", "bigram"
 
@@ -85,9 +86,10 @@ def predict(
     found = [np.zeros(len(each.second)) for each in targets]
     for start in range(0, n, n_rows):
         rows = np.arange(start, min(start + n_rows, n))
-        log_p = logits(rows).log_softmax(dim=-1)
-        best = log_p.max(dim=-1)
-        top[rows], top_log[rows] = best.indices.cpu().numpy(), best.values.cpu().numpy()
+        given = logits(rows)
+        best, log_p = find_highest(given, 1)[1], given.log_softmax(dim=-1)
+        top[rows] = best[:, 0].cpu().numpy()
+        top_log[rows] = log_p.gather(1, best)[:, 0].cpu().numpy()
         for each, into in zip(targets, found, strict=True):
             pairs = slice(each.starts[rows[0]], each.starts[rows[-1] + 1])
             row = torch.from_numpy(each.rows[pairs] - start).to(log_p.device)

@@ -29,6 +29,7 @@ from projector.residual.contributions import (
     EmbeddingContributions,
     watch_contributions,
 )
+from projector.residual.logits.highest import highest
 from projector.residual.subject import Subject
 
 # Inner products held at once: 16 MiB of float32.
@@ -140,7 +141,7 @@ def find_goal(
     stream = found[0].reshape(-1, found[0].shape[-1])[-1:]
     if token is None:
         with torch.no_grad():
-            token = int(readout.logits(stream).argmax())
+            token = highest(readout.logits(stream)[0])
     return _goal_of(subject, kept, stream, token, against)
 
 

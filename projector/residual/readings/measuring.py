@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from projector.model.architecture.stream.readout import Readout
+from projector.residual.logits.highest import find_highest
 from projector.residual.readings.records import finite
 
 # Of positions × vocabulary, at once: as many as the head multiplies fast. Two arrays of this size
@@ -16,7 +17,6 @@ BUFFER_BYTES = 32 * 2**20
 _LEAST_AT_ONCE = 16
 # Numbers that passes over the vocabulary go through at once: as many as a cache holds.
 _CACHED = 2**18
-_BLOCK = 64
 
 
 def n_at_once(n_vocabulary: int) -> int:
@@ -96,27 +96,6 @@ class Reader:
         log_probability = target[:, 0] - log_sum
         rank = torch.gt(logits, target, out=work).sum(dim=-1).long() + 1
         return Chunk(top_ids, top_probabilities, entropy, log_probability, rank, kl)
-
-
-def find_highest(logits: Tensor, n_top: int) -> tuple[Tensor, Tensor]:
-    """The ``n_top`` highest of each row (c, V), the highest first, and where they are.
-
-    They are within the ``n_top`` columns of highest maxima, if the row is laid out as a table:
-    maxima are one quick pass, and a search over the whole row is several slow ones.
-    """
-    n_rows, width = logits.shape
-    n_columns = width // _BLOCK
-    if n_columns < 2 * n_top:
-        return logits.topk(n_top, dim=-1)
-    n_whole = n_columns * _BLOCK
-    maxima = logits[:, :n_whole].reshape(n_rows, _BLOCK, n_columns).amax(dim=1)
-    columns = maxima.topk(n_top, dim=-1).indices
-    step = torch.arange(_BLOCK, device=logits.device) * n_columns
-    candidates = (step[None, :, None] + columns[:, None]).reshape(n_rows, -1)
-    rest = torch.arange(n_whole, width, device=logits.device).expand(n_rows, -1)
-    candidates = torch.cat([candidates, rest], dim=1)
-    values, found = logits.gather(1, candidates).topk(n_top, dim=-1)
-    return values, candidates.gather(1, found)
 
 
 @dataclass(frozen=True)
