@@ -8,12 +8,15 @@ final norm frozen at its value for this token the logit is linear in it:
 with the norm's weight w and bias b, the head's bias β and the logit scale α; ``center`` subtracts
 the mean where the norm does (Elhage et al. 2021, "A Mathematical Framework for Transformer
 Circuits"; Wang et al. 2022). A part that changes the scale of the norm is not credited for that.
+
+The logit lens reads the stream of an earlier layer in the same way, so what it reads is a sum too:
+of the parts that are written by then, with the scale that the final norm has for that stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 
 import torch
@@ -41,6 +44,8 @@ from projector.residual.logits.records import (
     Attribution,
     Step,
 )
+from projector.residual.readings.records import Reading as Place
+from projector.residual.readings.streams import find_reading
 from projector.residual.settings import check_numbers
 from projector.residual.subject import Subject
 from projector.residual.tokens import find_position, find_token
@@ -59,6 +64,7 @@ def attribute(
     against: int | str | None = None,
     position: int = -1,
     n_neurons: int = 20,
+    until: tuple[int, str] | str | None = None,
 ) -> Attribution:
     """Attribute the logit of a token, or the difference of two tokens' logits, to parts.
 
@@ -73,9 +79,12 @@ def attribute(
         against: the token whose logit is subtracted.
         position: where the prediction is read, from the end where negative.
         n_neurons: how many neurons are listed, the strongest first.
+        until: attribute what the logit lens reads there instead of the model's own logit: a layer
+            and a stream of :data:`projector.residual.readings.records.STREAMS`, such as
+            ``(3, "resid_mid")`` or ``"3 mid"``. Parts are those that are written by then.
 
     Raises:
-        SettingError: on ``token``, ``against``, ``position`` or ``n_neurons``.
+        SettingError: on ``token``, ``against``, ``position``, ``n_neurons`` or ``until``.
         UserError: if the model has no causal head, its stream does not add up, or the parts do not
             close to the model's own logit.
     """
@@ -86,13 +95,14 @@ def attribute(
     at = find_position(len(ids), position)
     wanted = None if token is None else find_token(subject, token)
     other = None if against is None else find_token(subject, against, setting="against")
+    end = None if until is None else find_reading(subject.architecture, until)
     readout, layout = subject.readout, subject.layout
     if layout.closes_per_block:
         raise UserError(
             f"the stream of {type(subject.model).__name__} is no running sum, so its logits can't "
             f"be attributed to parts: {layout.reason}"
         )
-    run = _run(subject, ids, at)
+    run = _run(subject, ids, at, end)
     check_additivity(run.check)
     if wanted is None:
         wanted = highest(run.logits)
@@ -105,6 +115,8 @@ def attribute(
     raw = readout.raw(run.stream.to(subject.model.dtype))[0].float().cpu() * readout.scale
     parts += _readout_parts(reading, raw, run.logits, readout)
     found = _result(subject, ids, at, run, reading, parts, _neurons(run, reading, n_neurons))
+    if end is not None:
+        found = replace(found, until=(end.layer, end.stream))
     check_closure(found)
     return found
 
@@ -173,45 +185,51 @@ class _Run:
 
     Attributes:
         embedding: the parts before the first block.
-        logits: (V,) float32, the model's own.
+        blocks: what is written by the time the stream is read.
+        stream: (1, H), what the readout reads.
+        logits: (V,) float32: the model's own, or what the readout makes of an earlier stream.
     """
 
     embedding: tuple[Part, ...]
     blocks: tuple[BlockContributions, ...]
     check: SumCheck
+    stream: Tensor
     logits: Tensor
-
-    @property
-    def stream(self) -> Tensor:
-        """(1, H), what the readout reads."""
-        return self.blocks[-1].post
 
     def parts(self) -> list[Part]:
         """All terms of the sum, in order, attention as a whole."""
         return [*self.embedding, *(part for block in self.blocks for part in block.parts())]
 
 
-def _run(subject: Subject, ids: list[int], at: int) -> _Run:
+def _run(subject: Subject, ids: list[int], at: int, end: Place | None) -> _Run:
     row = torch.tensor([at])
-    embedding: list[Part] = []
+    before: list[EmbeddingContributions] = []
     blocks: list[BlockContributions] = []
     logits: list[Tensor] = []
 
     def keep(each: BlockContributions | EmbeddingContributions) -> None:
-        if isinstance(each, BlockContributions):
+        if isinstance(each, EmbeddingContributions):
+            before.append(each.take(row))
+        elif end is None or each.layer < end.layer:
             blocks.append(each.take(row))
-        else:
-            embedding.extend(each.take(row).parts)
+        elif each.layer == end.layer and end.stream != "resid_pre":
+            own = each.take(row)
+            blocks.append(own.until_mid() if end.stream == "resid_mid" else own)
 
     def keep_logits(given: Tensor) -> None:
         logits.append(given[0, at if given.shape[1] == len(ids) else 0].float().cpu())
 
     inputs = subject.inputs(ids)
-    if "logits_to_keep" in signature(subject.model.forward).parameters:
+    if end is None and "logits_to_keep" in signature(subject.model.forward).parameters:
         # Logits of the other positions would take as much room as all else together.
         inputs["logits_to_keep"] = row.to(inputs["input_ids"].device)
-    check = watch_contributions(subject, inputs, keep, on_logits=keep_logits)
-    return _Run(tuple(embedding), tuple(blocks), check, logits[-1])
+    check = watch_contributions(
+        subject, inputs, keep, on_logits=keep_logits if end is None else None
+    )
+    stream = blocks[-1].post if blocks else before[0].stream
+    if end is not None:
+        logits.append(subject.readout.logits(stream.to(subject.model.dtype))[0].cpu())
+    return _Run(before[0].parts, tuple(blocks), check, stream, logits[-1])
 
 
 def _parts(run: _Run, reading: Reading) -> list[AttributedPart]:

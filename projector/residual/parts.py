@@ -248,6 +248,20 @@ class BlockContributions:
                 found.append(Part(f"L{layer} {name}", kind, layer, None, each))
         return found
 
+    def until_mid(self) -> BlockContributions:
+        """What is written by the time the stream is between attention and MLP.
+
+        Raises:
+            UserError: if both read the same stream, so that there is no such place.
+        """
+        if self.mid is None:
+            raise UserError(f"attention and MLP of layer {self.layer} read the same stream")
+        rounding = self.rounding
+        if rounding is not None:
+            terms = [] if self.attention_written is None else self.attention_written.terms()
+            rounding = self.mid - sum(terms, start=self.pre)
+        return replace(self, mid=None, post=self.mid, mlp_written=None, rounding=rounding)
+
     def take(self, rows: Tensor, *, neurons: bool = True) -> BlockContributions:
         """The same of some tokens, (P,) int64; without the neurons unless they are wanted."""
         attention, mlp = self.attention_written, self.mlp_written

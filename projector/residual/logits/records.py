@@ -59,7 +59,8 @@ class Attribution:
         position: where the logit is read; it is of the token behind this one.
         token, token_text: whose logit this is.
         against, against_text: the token whose logit is subtracted; None where there is none.
-        logit: the model's own logit, or difference of two.
+        logit: the model's own logit, or difference of two; of an earlier stream, what the lens
+            reads there, as ``probability`` and ``top`` are.
         probability: of the token, in [0, 1].
         top: the likeliest tokens there, (text, id, probability) each.
         parts: what adds up to the logit, the softcap's step too; nothing is counted twice.
@@ -74,6 +75,7 @@ class Attribution:
         step_error: the same of a single sum, from the stream before it.
         closure_error: |Σ parts − logit| / Σ |parts|, without parts of kind ``rounding``.
         closure_bound: what that may be in the model's type.
+        until: layer and stream where the logit is read; None for the model's own.
     """
 
     model: str
@@ -98,6 +100,7 @@ class Attribution:
     step_error: float
     closure_error: float
     closure_bound: float
+    until: tuple[int, str] | None = None
 
     @property
     def total_size(self) -> float:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from projector.errors import SettingError
 from projector.model.architecture.records import Architecture
 from projector.model.capture import Tap, capture, evaluating, token_rows
 from projector.residual.readings.records import STREAMS, Reading
 from projector.residual.subject import Subject
+
+_BY_NAME = re.compile(r"L?(\d{1,6})[ ,:](?:resid_)?(pre|mid|post)", re.ASCII | re.IGNORECASE)
 
 
 def last_reading(architecture: Architecture) -> Reading:
@@ -36,6 +40,34 @@ def find_readings(
             else:
                 missing = missing or block.missing[stream]
     return found, missing
+
+
+def find_reading(architecture: Architecture, until: tuple[int, str] | str) -> Reading:
+    """A place where a lens reads the stream, by layer and stream or as text, such as ``3 mid``.
+
+    ``resid_pre`` is a place in every layer: in a later one it is the ``resid_post`` before it.
+
+    Raises:
+        SettingError: on ``until``, if the model has no such place.
+    """
+    n_layers = len(architecture.blocks)
+    if isinstance(until, str):
+        shown, parts = until, _BY_NAME.fullmatch(until.strip())
+        layer, stream = (-1, "") if parts is None else (int(parts[1]), f"resid_{parts[2]}")
+    else:
+        shown, (layer, stream) = f"{until[0]} {until[1]}", until
+    if not 0 <= layer < n_layers or stream not in STREAMS:
+        raise SettingError(
+            "until",
+            shown,
+            "is no place in the stream",
+            f"give a layer from 0 to {n_layers - 1:,} and pre, mid or post, such as "
+            f"'{n_layers // 2} mid'",
+        )
+    block = architecture.blocks[layer]
+    if stream not in block.taps:
+        raise SettingError("until", shown, "can't be read", block.missing[stream])
+    return Reading(layer, stream)
 
 
 @torch.no_grad()

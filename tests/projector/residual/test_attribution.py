@@ -14,6 +14,7 @@ from projector.errors import SettingError, UserError
 from projector.model.capture import Tap, collect
 from projector.model.loading import LoadedModel
 from projector.residual.attribution import attribute, check_closure
+from projector.residual.lens import run_lens
 from projector.residual.logits.records import Attribution
 from projector.residual.subject import Subject
 from tests.families import CLOSE_PER_BLOCK, FAMILIES, MIXTURES, STREAMS, build
@@ -349,3 +350,65 @@ def test_as_json(llama: Subject) -> None:
 def test_ids_that_the_model_cannot_take(ids: list[int], llama: Subject) -> None:
     with pytest.raises(UserError):
         attribute(llama, ids)
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2", "gpt2", "granite", "cohere", "opt", "stablelm_parallel"]
+)
+def test_the_parts_written_by_then_close_to_what_the_lens_reads(
+    family: str, tokenizer: Any
+) -> None:
+    subject = subject_of(build(family), tokenizer)
+    read = run_lens(subject, IDS, n_top=3)
+    own = attribute(subject, IDS, position=4)
+    places = [(each.layer, each.stream) for each in read.readings]
+    for number, (layer, stream) in enumerate(places):
+        found = attribute(subject, IDS, position=4, until=(layer, stream))
+        assert found.until == (layer, stream)
+        top = [(i, share) for _, i, share in read.top(number, 4)]
+        assert [i for _, i, _ in found.top[:3]] == [i for i, _ in top]
+        assert found.token == top[0][0]
+        assert found.probability == pytest.approx(top[0][1], abs=1e-6)
+        total, size = sum(p.value for p in found.parts), sum(abs(p.value) for p in found.parts)
+        assert abs(total - found.logit) / size <= 1e-5
+        # What is written later is no part of it.
+        layers = {p.layer for p in found.parts if p.layer is not None}
+        assert layers == set(range(layer + (stream != "resid_pre")))
+        mlps = {p.layer for p in (*found.parts, *found.neurons) if p.kind in ("mlp", "neuron")}
+        assert mlps == set(range(layer + (stream == "resid_post")))
+    # The last place of all is the model's own logit.
+    assert found.logit == pytest.approx(own.logit, abs=1e-5)
+    names = [part.name for part in own.parts]
+    assert [part.name for part in found.parts] == names
+    # Against another token, as a difference.
+    one, other = (attribute(subject, IDS, token=t, until=places[1]) for t in (40, 77))
+    both = attribute(subject, IDS, token=40, against=77, until=places[1])
+    assert both.logit == pytest.approx(one.logit - other.logit, abs=1e-5)
+
+
+def test_the_lens_of_a_model_in_half_precision_closes_too(tokenizer: Any) -> None:
+    subject = subject_of(build("llama").to(torch.bfloat16), tokenizer)
+    for until in ((0, "resid_pre"), (0, "resid_mid"), (1, "resid_mid"), (1, "resid_pre")):
+        found = attribute(subject, IDS, until=until)
+        total, size = sum(p.value for p in found.parts), sum(abs(p.value) for p in found.parts)
+        assert abs(total - found.logit) / size <= 2e-2
+
+
+def test_a_place_is_given_by_its_name_too(llama: Subject) -> None:
+    assert attribute(llama, IDS, until="1 mid") == attribute(llama, IDS, until=(1, "resid_mid"))
+    assert attribute(llama, IDS, until="L1 resid_post").until == (1, "resid_post")
+    assert attribute(llama, IDS).until is None
+
+
+@pytest.mark.parametrize("until", [(2, "resid_mid"), (-1, "resid_post"), (0, "mlp"), "1", "2 mid"])
+def test_a_place_that_is_not_there_is_refused(llama: Subject, until: Any) -> None:
+    with pytest.raises(SettingError) as error:
+        attribute(llama, IDS, until=until)
+    assert error.value.setting == "until"
+
+
+def test_a_parallel_block_has_no_place_between(tokenizer: Any) -> None:
+    subject = subject_of(build("stablelm_parallel"), tokenizer)
+    with pytest.raises(SettingError) as error:
+        attribute(subject, IDS, until=(0, "resid_mid"))
+    assert error.value.setting == "until"
