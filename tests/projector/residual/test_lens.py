@@ -46,7 +46,7 @@ def _check(subject: Subject, found: Lens, ids: list[int]) -> None:
     for s, reading in enumerate(found.readings):
         own = _reference(subject, ids, reading)
         kl = (final.exp() * (final - own)).sum(-1)
-        close = {"rtol": 1e-4, "atol": 1e-5}
+        close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
         torch.testing.assert_close(found.kl[s].double(), kl, **close)
         entropy = -(own.exp() * own).sum(-1)
         torch.testing.assert_close(found.entropy[s].double(), entropy, **close)
