@@ -239,7 +239,7 @@ def lens_grid(
         columns=list(tokens),
         cells=cells[::-1],
         selected=(chosen, at) if is_shown else (None, None),
-        label="What each layer expects behind each token",
+        label="What each layer expects after each token",
     )
 
 
@@ -249,7 +249,7 @@ def _short(table: LensTable, s: int, t: int) -> str:
 
 def _tip(table: LensTable, s: int, t: int, token: str) -> str:
     position = table.first + t
-    lines = [f"{reading_name(*table.readings[s])}, behind token {position + 1} ‘{token}’"]
+    lines = [f"{reading_name(*table.readings[s])}, after token {position + 1} ‘{token}’"]
     lines += [f"{text}\t{number(share, '.1%')}" for _, text, share in table.top(s, position)]
     if np.isfinite(table.probability[s, t]):
         rank = int(table.rank[s, t])

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from projector.errors import UserError, named
 from projector.storage.folders import replacing_folder
-from projector.storage.places import check_place, disk_errors
+from projector.storage.places import check_replaceable, disk_errors
 from projector.storage.versions import json_text
 
 JSON_FILE, PAGE_FILE = "report.json", "report.html"
@@ -19,22 +18,7 @@ def check_report_place(out: Path, *, force: bool) -> None:
 
     What is there is replaced only where it is a report, and ``force`` is given.
     """
-    check_place(out)
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not (out / JSON_FILE).is_file():
-        raise UserError(
-            f"'{out}' holds other files: give another folder for {named('out')}",
-            setting="out",
-            value=str(out),
-        )
-    if not force:
-        raise UserError(
-            f"'{out}' already holds a report: add {named('force', True)} to replace it, or give "
-            f"another folder for {named('out')}",
-            setting="force",
-            value=False,
-        )
+    check_replaceable(out, JSON_FILE, "a report", force=force)
 
 
 def write_report(out: Path, content: Mapping[str, Any], page: str, *, force: bool = False) -> None:

@@ -99,8 +99,8 @@ def attribute(
     readout, layout = subject.readout, subject.layout
     if layout.closes_per_block:
         raise UserError(
-            f"the stream of {type(subject.model).__name__} is no running sum, so its logits can't "
-            f"be attributed to parts: {layout.reason}"
+            f"the stream of {type(subject.model).__name__} is not a running sum, so its logits "
+            f"can't be attributed to parts: {layout.reason}"
         )
     run = _run(subject, ids, at, end)
     check_additivity(run.check)

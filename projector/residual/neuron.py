@@ -2,7 +2,7 @@
 
 With the scale of a norm frozen, a neuron's input is a dot product with the stream: its input
 weights times the norm's weight are the direction that it reads. Its output weights, through
-whatever norm and factor the model puts behind the MLP, are the direction that it writes. Both are
+whatever norm and factor the model puts after the MLP, are the direction that it writes. Both are
 compared with the tokens' embeddings and unembeddings, and with the directions that neurons of later
 layers read (Geva et al. 2022, arXiv:2203.14680; Gurnee et al. 2024, arXiv:2401.12181).
 
@@ -141,7 +141,7 @@ def neuron_weights(
     """What a neuron of a layer's MLP reads and writes.
 
     Costs products of the vocabulary and of all later input weights with 1 + ``n_shuffles`` vectors;
-    no forward pass behind the embedding.
+    no forward pass beyond the embedding.
 
     Args:
         n_top: how many tokens and later neurons are named.
@@ -199,7 +199,7 @@ def _checked(subject: Subject, layer: int, neuron: int) -> Mlp:
     blocks = subject.architecture.blocks
     if not 0 <= layer < len(blocks):
         raise SettingError(
-            "layer", layer, "is no layer of this model", f"give 0 to {len(blocks) - 1}"
+            "layer", layer, "is not a layer of this model", f"give 0 to {len(blocks) - 1}"
         )
     mlp = blocks[layer].mlp
     if mlp is None:

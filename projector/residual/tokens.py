@@ -88,7 +88,7 @@ def _checked(subject: Subject, token: int, setting: str, shown: str | int) -> in
     most = vocabulary_size(subject) - 1
     if not 0 <= token <= most:
         raise SettingError(
-            setting, shown, "is no token of this model", f"give an id from #0 to #{most}"
+            setting, shown, "is not a token of this model", f"give an id from #0 to #{most}"
         )
     return token
 
@@ -118,7 +118,7 @@ def _not_one(
     if len(ids) < 2 or (unknown is not None and unknown in ids):
         near = others or _near(pieces, text)
         offer = f"near it: {', '.join(near)}" if near else "give a token's id, such as #262"
-        return SettingError(setting, shown, "is no token of the vocabulary", offer)
+        return SettingError(setting, shown, "is not a token of the vocabulary", offer)
     listed = [_named(pieces, i) for i in ids[:_MOST_PIECES]]
     more = ", …" if len(ids) > _MOST_PIECES else ""
     offer = f"give one of {', '.join(listed)}{more}"

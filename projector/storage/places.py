@@ -37,6 +37,33 @@ def check_place(out: Path, setting: str = "out") -> None:
     )
 
 
+def check_replaceable(out: Path, mark: str, kind: str, *, force: bool) -> None:
+    """Raise a UserError if a folder of some kind may not be written at ``out``.
+
+    What is there is replaced only where it is of the same kind, and ``force`` is given.
+
+    Args:
+        mark: the file that every folder of the kind has.
+        kind: what the folder is, for a person: ``a report``.
+    """
+    check_place(out)
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / mark).is_file():
+        raise UserError(
+            f"'{out}' holds other files: give another folder for {named('out')}",
+            setting="out",
+            value=str(out),
+        )
+    if not force:
+        raise UserError(
+            f"'{out}' already holds {kind}: add {named('force', True)} to replace it, or give "
+            f"another folder for {named('out')}",
+            setting="force",
+            value=False,
+        )
+
+
 @contextmanager
 def disk_errors(out: Path, advice: str = "") -> Iterator[None]:
     """Turn what a full or forbidden disk raises into one line for the user.

@@ -29,7 +29,7 @@ _N_NEURONS = 20
 
 
 def show_attribution(scene: Scene, tokens: Tokens, position: int, table: LensTable) -> None:
-    """Attribute what the model says behind a token, and draw it."""
+    """Attribute what the model says after a token, and draw it."""
     (text,) = in_one_line(tokens.pieces[position : position + 1])
     st.subheader(
         session.plain(f"Behind token {position + 1} ‘{readable(text)}’"),

@@ -29,7 +29,7 @@ def why_no_lens(scene: Scene) -> str | None:
     """Why this model has no lens, in one line; None where it has one."""
     if not scene.projection.facts.model.is_causal:
         return (
-            "This model is an encoder: it has no head that tells the next token, so its stream "
+            "This model is an encoder: it has no head that predicts the next token, so its stream "
             "can't be read by one."
         )
 
@@ -68,7 +68,7 @@ def show_lens(scene: Scene, tokens: Tokens, position: int) -> LensTable | None:
     st.caption(
         f"{_shown(first, end, n_tokens)} Each cell holds the token that the model's own final norm "
         "and head read there as the next one; the model's end is on top. Click a cell, or press "
-        "Enter on it, to attribute what the model says behind its token. Arrow keys go from cell "
+        "Enter on it, to attribute what the model says after its token. Arrow keys go from cell "
         "to cell."
     )
     return table

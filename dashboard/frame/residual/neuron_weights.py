@@ -22,7 +22,7 @@ _READS_HELP = (
 )
 _WRITES_HELP = (
     "What one unit of activation adds to the logits of tokens, less the mean over all tokens. "
-    "Unlike in *Effect on the vocabulary*, the weights of norms behind it count."
+    "Unlike in *Effect on the vocabulary*, the weights of norms after it count."
 )
 _READERS_HELP = (
     "Neurons of later layers whose input weights point along what it writes, or against it: the "
@@ -89,7 +89,7 @@ def _show_tokens(each: FavouredTokens) -> None:
     st.html(written_list([(readable(token.text), token.value) for token in shown]))
     st.caption(
         f"Shuffled: at most {number(each.shuffled_most, '.3f')}. "
-        f"{each.n_beyond:,} of {each.n_tokens:,} tokens are beyond that."
+        f"{each.n_beyond:,} of {each.n_tokens:,} tokens exceed that."
     )
 
 
@@ -105,5 +105,5 @@ def _show_readers(scene: Scene, readers: Readers) -> None:
                 st.markdown(words, width="content")
     st.caption(
         f"Shuffled: at most {number(readers.shuffled_most, '.3f')}. {readers.n_beyond:,} of "
-        f"{readers.n_inputs:,} inputs are beyond that."
+        f"{readers.n_inputs:,} inputs exceed that."
     )

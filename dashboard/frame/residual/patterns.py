@@ -71,7 +71,7 @@ def _show_matrix(
 
     hear_clicks("pattern", pick)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("Each row tells where a token takes from. Click a row to choose its token.")
+        st.caption("Each row shows where a token takes from. Click a row to choose its token.")
         offer_figure(figure, f"pattern-{name.replace(' ', '-')}")
 
 

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from projector.corpus.pieces import readable
 from projector.figures.page import Section, Table, page_html
 from projector.figures.words import TEMPLATE
+from projector.residual.flow.words import number
 from projector.residual.logits.records import ROUNDING, AttributedPart, Attribution
 
 _POSITIVE, _NEGATIVE, _CONTROL = "#d6604d", "#4393c3", "#1f2933"
@@ -135,10 +136,7 @@ def errors_text(found: Attribution) -> str:
 
 def signed(value: float, digits: int = 3) -> str:
     """A number with its sign, minus as it is printed."""
-    text = f"{value:+.{digits}f}"
-    if not any(sign in "123456789" for sign in text):
-        return text[1:]
-    return text.replace("-", "−")
+    return number(value, f"+.{digits}f")
 
 
 def kind_text(kind: str) -> str:

@@ -12,6 +12,7 @@ from projector.residual.circuits.composition import KINDS as COMPOSITION_KINDS
 from projector.residual.circuits.pairs import TopPairs
 from projector.residual.circuits.tokens import HeadPairs
 from projector.residual.circuits.virtual import VirtualHeads
+from projector.residual.flow.words import number
 from projector.residual.heads.report import HeadsReport
 
 _N_COMPOSITIONS, _N_READERS, _N_PLACES = 8, 8, 2
@@ -24,7 +25,7 @@ def head_name(head: Sequence[int]) -> str:
 
 def signed_low(value: float, digits: int = 2) -> str:
     """A number with a minus as it is printed, and no plus."""
-    return signed(value, digits).removeprefix("+")
+    return number(value, f".{digits}f")
 
 
 def pairs_html(found: HeadsReport, pairs: HeadPairs) -> str:

@@ -131,7 +131,7 @@ def _grid_section(scores: Heads) -> Section:
     )
     return Section(
         "All heads",
-        "Each row is a layer, each column a head; letters and colours tell the kinds a head is of. "
+        "Each row is a layer, each column a head; letters and colours show its kinds. "
         "Point at a head for its scores, and the share of random heads that score lower.",
         trusted_html=f'{_GRID_STYLE}<div class="kinds">{legend}</div><div class="scroll">'
         f'<table class="grid"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -261,7 +261,7 @@ def _shown_sections(found: HeadsReport) -> Iterator[Section]:
 def _kinds_text(row: HeadRow | None) -> str:
     titles = {kind.name: kind.title for kind in KINDS}
     named = [] if row is None else [titles[name] for name in row.kinds]
-    return ", ".join(named) or "of no kind"
+    return ", ".join(named) or "no kind found"
 
 
 def _scores_text(row: HeadRow) -> str:

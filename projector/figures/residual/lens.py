@@ -11,6 +11,7 @@ import torch
 from projector.corpus.pieces import readable
 from projector.figures.page import Section, Table, page_html
 from projector.figures.words import TEMPLATE
+from projector.residual.flow.words import number
 from projector.residual.lens import Lens
 from projector.residual.readings.words import (
     baseline_words,
@@ -185,7 +186,7 @@ def kl_figure(found: Lens, plain: Lens | None = None) -> go.Figure:
             y=[found.baseline] * 2,
             mode="lines",
             line={"dash": "dash", "color": _GREY},
-            name="best guess that is the same at every token",
+            name="best fixed guess, the same at every token",
         )
     return _laid_out(figure, labels, "KL(final ‖ lens), nats")
 
@@ -245,13 +246,9 @@ def _averages(found: Lens, plain: Lens | None) -> Table:
         known = {(each.layer, each.stream): each.kl for each in plain.summaries}
     rows = []
     for each in found.summaries:
-        cells: list[str | None] = [f"{each.layer}", each.stream, _number(each.kl)]
+        cells: list[str | None] = [f"{each.layer}", each.stream, number(each.kl, ".3f")]
         if plain is not None:
-            cells.append(_number(known.get((each.layer, each.stream))))
-        cells += [_number(each.entropy), _number(each.loss), percent(each.agreement)]
+            cells.append(number(known.get((each.layer, each.stream)), ".3f"))
+        cells += [number(each.entropy, ".3f"), number(each.loss, ".3f"), percent(each.agreement)]
         rows.append(tuple(cells))
     return Table(tuple(columns), tuple(rows))
-
-
-def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3f}"

@@ -40,7 +40,7 @@ def neuron_page(found: NeuronWeights, model: str) -> str:
             )
         )
     else:
-        sections.append(Section(_TITLES["output"], f"Not told: {found.writes_reason}"))
+        sections.append(Section(_TITLES["output"], f"This is not known: {found.writes_reason}"))
     if found.readers is not None:
         readers = found.readers
         sections.append(
@@ -78,7 +78,7 @@ def gated_words(found: NeuronWeights) -> str:
         return "Its activation is a function of one input."
     return (
         "It is gated: its activation is a function of the gate's input times the up-projection's. "
-        "So the gate tells when it fires, and the sign of the up-projection's input its sign."
+        "So the gate decides when it fires, and the up-projection's input decides the sign."
     )
 
 
@@ -133,11 +133,11 @@ def heads_words(heads: HeadReaders, n_shuffles: int) -> str:
 
 def _beyond(n: int, n_all: int, noun: str, n_shuffles: int) -> str:
     if not n:
-        return f"none of the {n_all:,} {noun}s is beyond that, so none stands out"
+        return f"none of the {n_all:,} {noun}s exceeds that, so none stands out"
     is_one = n == 1
     return (
-        f"{n:,} of the {n_all:,} {noun}s {'is' if is_one else 'are'} beyond that, as by chance "
-        f"happens to one neuron in {n_shuffles + 1}"
+        f"{n:,} of the {n_all:,} {noun}s {'exceeds' if is_one else 'exceed'} that, which by "
+        f"chance happens to one neuron in {n_shuffles + 1}"
     )
 
 

@@ -28,7 +28,7 @@ def stream_page(found: Stream) -> str:
     sections = [
         Section(
             "Norms by layer",
-            "The stream before each layer and behind the last one, all that each layer adds (its "
+            "The stream before each layer and after the last one, all that each layer adds (its "
             "update), and what its attention and its MLP add without biases. The axis is "
             f"logarithmic.\n\n{words.tokens_words(flow)} {words.outlier_words(flow)}",
             norms_figure(flow),
@@ -56,7 +56,7 @@ def stream_page(found: Stream) -> str:
         sections.append(
             Section(
                 "Norms by token",
-                "The norm of each token's vector before the first layer and behind each one.",
+                "The norm of each token's vector before the first layer and after each one.",
                 tokens_figure(flow, found.text),
             )
         )
@@ -76,7 +76,7 @@ def _lead(found: Stream) -> str:
         what = f"Corpus: {found.corpus}{notes}"
     parts = ", ".join(f"{each.name} {number(each.norm)}" for each in found.flow.embedding)
     return (
-        f"{what}\n\nEvery part of a transformer adds to the residual stream; this page tells how "
+        f"{what}\n\nEvery part of a transformer adds to the residual stream; this page shows how "
         f"much each layer adds, and how. {words.closing_words(found.flow)}\n\nNorms of what the "
         f"first layer reads: {parts}."
     )
@@ -302,7 +302,7 @@ def _scores_section(found: ZeroLayer) -> Section:
         "agrees",
         "agrees, shuffled",
         "right",
-        "mean log p",
+        "log p",
         "KL",
         "KL, shuffled",
     )
@@ -318,14 +318,13 @@ def _scores_section(found: ZeroLayer) -> Section:
         )
         for path in found.paths
     )
-    legend = (
-        "agrees: share of bigrams whose first token has, as its top prediction, a token that "
-        "follows it most often. right: share of bigrams whose second token is the top prediction. "
-        "mean log p: of the second token, in nats. KL is KL(text's own counts ‖ "
-        "prediction), mean over first tokens, in nats. shuffled: the same where second tokens are "
-        f"drawn at random from all of the text's, a mean of {found.n_shuffles} times."
+    text = "\n\n".join(
+        [
+            *words.zero_layer_words(found),
+            _path_legend(list(PATHS)),
+            f"{words.scores_legend(found)}.",
+        ]
     )
-    text = "\n\n".join([*words.zero_layer_words(found), _path_legend(list(PATHS)), legend])
     return Section("Zero-layer paths against bigrams", text, table=Table(columns, rows))
 
 
@@ -359,7 +358,7 @@ def _guess(guess: Guess) -> str:
 def _layer_table(flow: Flow) -> Table:
     columns: dict[str, list[float | None]] = {
         "stream before": [row.before for row in flow.rows],
-        "behind": [row.after for row in flow.rows],
+        "after": [row.after for row in flow.rows],
         "update": [row.update for row in flow.rows],
         "attention": [row.attention for row in flow.rows],
         "attention bias": [row.attention_bias for row in flow.rows],
@@ -382,7 +381,7 @@ def _outlier_section(flow: Flow) -> Section:
             readable(each.text),
             "first of a sequence" if each.is_first else "",
             f"{each.n:,}",
-            "before layer 0" if each.layer < 0 else f"behind layer {each.layer}",
+            "before layer 0" if each.layer < 0 else f"after layer {each.layer}",
             "not finite" if each.times_usual is None else f"{each.times_usual:,.1f}",
         )
         for each in flow.outliers

@@ -353,7 +353,7 @@ def find_head_inputs(
     """
     if subject.layout.closes_per_block:
         raise UserError(
-            "this model's stream is no running sum of what its parts add, so no path leads from "
+            "this model's stream is not a running sum of what its parts add, so no path leads from "
             f"one head to another: {subject.layout.reason}"
         )
     sums = [_Sums(each, goal) for each, goal in zip(readers, goals, strict=True)]

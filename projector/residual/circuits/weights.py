@@ -69,7 +69,7 @@ class Circuits:
             if each.layer == layer:
                 return each
         reason = self.reasons.get(layer, "the model has no such layer")
-        raise UserError(f"the heads of layer {layer} can't be taken apart: {reason}")
+        raise UserError(f"the heads of layer {layer} can't be found: {reason}")
 
 
 def find_circuits(subject: Subject, layers: Sequence[int] | None = None) -> Circuits:

@@ -83,7 +83,9 @@ class _Sums:
         self.totals: dict[tuple[int, str], float] = {}
         self.embedding: dict[str, float] = {}
         self.cosines = torch.zeros(n_layers, n_layers, dtype=torch.float64)
-        self.n_tokens = self.n_cosines = self.n_outlying = self.n_skipped = self.n_sequences = 0
+        self.n_tokens = self.n_cosines = self.n_outlying = self.n_left_out = self.n_skipped = (
+            self.n_sequences
+        ) = 0
         self.outliers: dict[tuple[int, bool], OutlyingToken] = {}
         self.keeps_outliers = False
         self.error, self.step, self.worst = 0.0, 0.0, ""
@@ -192,6 +194,7 @@ def measure_flow(
         n_sequences=sums.n_sequences,
         n_skipped=sums.n_skipped,
         n_outlying=sums.n_outlying,
+        n_left_out=sums.n_left_out,
         outliers=_furthest(subject, sums.outliers.values()),
         outliers_left_out=leave_outliers_out and not sums.keeps_outliers,
         norms=None
@@ -264,6 +267,7 @@ def _add_batch(subject: Subject, batch: Batch, sums: _Sums, leave_outliers_out: 
     sums.cosines += (units @ units.T).double()
     sums.n_cosines += int(counted[at].sum())
     sums.n_tokens += int(counted.sum())
+    sums.n_left_out += int((keep & ~counted).sum())
     sums.n_skipped += int((~keep).sum())
     sums.n_sequences += len(batch.keep)
     return norms

@@ -1,4 +1,4 @@
-"""What is told of how the stream grows."""
+"""Records of how the stream grows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class LayerFlow:
 
     Attributes:
         before: norm of the stream that the block reads.
-        after: norm of the stream behind it.
+        after: norm of the stream after it.
         update: norm of all that its parts add.
         attention, mlp: norms of what these add, without biases.
         attention_bias, mlp_bias: norms of what output biases add.
@@ -75,7 +75,7 @@ class OutlyingToken:
         token: its id.
         text: what it spells.
         is_first: whether it is the first of its sequence.
-        layer: the layer behind which it is furthest out; −1 stands for before the first.
+        layer: the layer after which it is furthest out; −1 stands for before the first.
         times_usual: its norm there, divided by the median over tokens of its batch; None where it
             is not finite.
         n: how many outlying tokens have this id, and are or are not the first.
@@ -102,9 +102,10 @@ class Flow:
         n_sequences: how many sequences they come from.
         n_skipped: tokens at the start of sequences that are not among them.
         n_outlying: tokens with an outlying norm, the skipped ones included.
+        n_left_out: those of them that means leave out and would count otherwise.
         outliers: the furthest out of them, one for each token id, first tokens apart.
         outliers_left_out: whether they are left out of all means.
-        norms: (L + 1, T) norms of the stream before and behind each layer; of a single sequence
+        norms: (L + 1, T) norms of the stream before and after each layer; of a single sequence
             alone, else None.
         additivity_error: the largest relative error of the sum of all parts so far, over all
             tokens and streams, without what half precision rounds off.
@@ -123,6 +124,7 @@ class Flow:
     n_sequences: int
     n_skipped: int
     n_outlying: int
+    n_left_out: int
     outliers: tuple[OutlyingToken, ...]
     outliers_left_out: bool
     norms: tuple[tuple[float, ...], ...] | None

@@ -15,18 +15,21 @@ PATHS = {
         "a token's embedding through the MLPs of all blocks, as if attention had written nothing",
     ),
     UNIGRAM: ("most frequent token", "how often each token occurs, whatever comes before it"),
-    BIGRAM: ("bigram counts", "the most that the token before can tell about this text"),
+    BIGRAM: (
+        "bigram counts",
+        "how often each token follows the one before: no prediction from it can be better",
+    ),
 }
 _MOST_NAMED = 6
 
 
 def number(value: float | None, form: str = ".2f") -> str:
-    """A number with a minus as it is printed; a dash where there is none."""
+    """A number with a minus as it is printed, and 0 without a sign; a dash where there is none."""
     if value is None:
         return "–"
     text = format(value, form)
     is_zero = not any(digit in text for digit in "123456789")
-    return text.lstrip("-") if is_zero else text.replace("-", "−")
+    return text.lstrip("+-") if is_zero else text.replace("-", "−")
 
 
 def tokens_words(flow: Flow) -> str:
@@ -36,16 +39,17 @@ def tokens_words(flow: Flow) -> str:
         text += f" of {flow.n_sequences:,} sequences"
     if flow.n_skipped:
         which = "each sequence's first token" if flow.n_sequences > 1 else "the first token"
-        text += f"; {which} is not among them"
-    if flow.outliers_left_out and flow.n_outlying:
-        text += f"; the {flow.n_outlying:,} with an outlying norm are left out"
+        text += f"; {which} does not count"
+    if flow.n_left_out:
+        are = "is" if flow.n_left_out == 1 else "are"
+        text += f"; {flow.n_left_out:,} with an outlying norm {are} left out"
     return f"{text}. A norm is the length of one token's vector, ‖x‖."
 
 
 def closing_words(flow: Flow) -> str:
     """How well the sums close."""
     if flow.per_block_reason is None:
-        what = "The parts sum to the stream behind every block: the largest relative error is"
+        what = "The parts sum to the stream after every block; the largest relative error is"
     else:
         what = f"In this model {flow.per_block_reason}. The largest relative error is"
     if not flow.additivity_error:
@@ -94,18 +98,17 @@ def outlier_words(flow: Flow) -> str:
     named = ", ".join(_outlier(each) for each in flow.outliers[:_MOST_NAMED])
     more = len(flow.outliers) - _MOST_NAMED
     named += f", and {more} more" if more > 0 else ""
-    done = "left out of" if flow.outliers_left_out else "part of"
+    them = "it" if flow.n_outlying == 1 else "them"
+    done = f"Means leave {them} out" if flow.outliers_left_out else f"Means count {them}"
     counted = f"{flow.n_outlying:,} {_plural(flow.n_outlying, 'token')}"
     has = "has" if flow.n_outlying == 1 else "have"
-    skipped = " (a skipped first token is in no mean)" if flow.n_skipped else ""
-    return (
-        f"{counted} {has} a norm many times the median: {named}. Outlying tokens are {done} all "
-        f"means{skipped}."
-    )
+    if not flow.outliers_left_out and flow.n_skipped and any(e.is_first for e in flow.outliers):
+        done += ", except first tokens"
+    return f"{counted} {has} a norm many times the median: {named}. {done}."
 
 
 def _outlier(each: OutlyingToken) -> str:
-    where = "before layer 0" if each.layer < 0 else f"behind layer {each.layer}"
+    where = "before layer 0" if each.layer < 0 else f"after layer {each.layer}"
     times = "not finite" if each.times_usual is None else f"{each.times_usual:,.0f} times"
     first = " as the first token" if each.is_first else ""
     count = f"{each.n:,} × " if each.n > 1 else ""
@@ -116,7 +119,7 @@ def zero_layer_words(found: ZeroLayer) -> tuple[str, ...]:
     """What the scores say, a sentence or two each."""
     lines = [
         f"{found.n_bigrams:,} bigrams of the text, with {found.n_first:,} different first tokens. "
-        f"What follows a token is uncertain by {number(found.entropy)} nats on average.",
+        f"The entropy of what follows a token is {number(found.entropy)} nats on average.",
         *(_path_words(found.path(name), found.path(UNIGRAM)) for name in (DIRECT, ATTENTION_FREE)),
         symmetry_words(found),
     ]
@@ -127,9 +130,34 @@ def _path_words(path: PathScore, unigram: PathScore) -> str:
     name = PATHS[path.name][0]
     return (
         f"The {name} agrees with the most frequent next token for {path.score.agreement:.1%} of "
-        f"bigrams; always saying the most frequent token does for {unigram.score.agreement:.1%}, "
-        f"and of shuffled bigrams the path agrees with {path.shuffled.agreement:.1%}."
+        f"bigrams; the text's most frequent token alone does for {unigram.score.agreement:.1%}, "
+        f"and for shuffled bigrams the path agrees with {path.shuffled.agreement:.1%}."
     )
+
+
+def layers_legend() -> str:
+    """What the columns of the table of layers are."""
+    return (
+        "before, update: norms of the stream that the layer reads and of all that it adds; share: "
+        "how much of the update the part makes up; along: cosine of the update and the stream; "
+        "next: cosine of the update and the next layer's"
+    )
+
+
+def scores_legend(found: ZeroLayer) -> str:
+    """What the columns of the table of zero-layer paths are."""
+    return (
+        "agrees: share of bigrams whose first token has, as its top prediction, a token that "
+        "follows it most often; right: share of bigrams whose second token is the top prediction; "
+        "log p: mean log probability of the second token, in nats; KL is KL(counts ‖ prediction), "
+        "mean over first tokens, in nats; shuffled: the same with second tokens drawn at random "
+        f"from all of the text's, mean of {found.n_shuffles} draws"
+    )
+
+
+def alone_legend() -> str:
+    """What the table of tokens alone shows."""
+    return "Each token's top prediction from that token alone, and its probability."
 
 
 def symmetry_words(found: ZeroLayer) -> str:
@@ -144,8 +172,8 @@ def symmetry_words(found: ZeroLayer) -> str:
     tied = "The head's rows are the token embeddings (tied)" if found.tied else ""
     if found.symmetric:
         return (
-            f"{tied + '. So the' if tied else 'The'} direct path is symmetric: it gives b behind a "
-            f"the logit of a behind b, up to the scale of the norm ({measured}). It can't hold "
+            f"{tied + '. So the' if tied else 'The'} direct path is symmetric: it gives b after a "
+            f"the logit of a after b, up to the scale of the norm ({measured}). It can't hold "
             f"which of two tokens comes second. {again}"
         )
     if not tied:
@@ -158,7 +186,7 @@ def symmetry_words(found: ZeroLayer) -> str:
     parts = [f"{what} ({number(value)} alone)" for what, value in found.broken_by.items()]
     verb = "makes" if len(parts) == 1 else "make"
     return (
-        f"{tied}. By themselves they would give b behind a the logit of a behind b, but "
+        f"{tied}. By themselves they would give b after a the logit of a after b, but "
         f"{' and '.join(parts)} {verb} the direct path asymmetric ({measured}). {again}"
     )
 

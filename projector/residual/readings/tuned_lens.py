@@ -21,7 +21,7 @@ from projector.errors import UserError, named
 from projector.residual.readings.records import STREAMS, Reading
 from projector.residual.subject import Subject
 from projector.storage.folders import replacing_folder, restore_folder
-from projector.storage.places import check_place, disk_errors
+from projector.storage.places import check_replaceable, disk_errors
 from projector.storage.tensors import TensorFile, write_tensors
 from projector.storage.versions import json_text, read_json, upgraded
 
@@ -138,22 +138,7 @@ def check_tuned_place(folder: Path, *, force: bool) -> None:
 
     What is there is replaced only where it is a tuned lens, and ``force`` is given.
     """
-    check_place(folder)
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / JSON_FILE).is_file():
-        raise UserError(
-            f"'{folder}' holds other files: give another folder for {named('out')}",
-            setting="out",
-            value=str(folder),
-        )
-    if not force:
-        raise UserError(
-            f"'{folder}' already holds a tuned lens: add {named('force', True)} to replace it, or "
-            f"give another folder for {named('out')}",
-            setting="force",
-            value=False,
-        )
+    check_replaceable(folder, JSON_FILE, "a tuned lens", force=force)
 
 
 def _checked(facts: dict[str, Any]) -> dict[str, Any]:

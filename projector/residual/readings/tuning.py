@@ -1,4 +1,4 @@
-"""Training of a tuned lens: what each layer's head says is drawn to what the model says in the end.
+"""Training of a tuned lens: each layer's prediction is drawn towards the model's own.
 
 Belrose et al. 2023 (arXiv:2303.08112): the maps start as the identity, and minimise KL(final ‖
 lens) over a corpus. Each layer's map is trained apart from the others'. The last sequences of the
@@ -17,7 +17,7 @@ from torch import Tensor
 from projector.corpus.batches import Batch, Corpus
 from projector.corpus.documents import Document
 from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
-from projector.errors import SettingError, UserError
+from projector.errors import SettingError, UserError, named
 from projector.model.architecture.stream.readout import Readout
 from projector.model.context import find_context
 from projector.model.loading import input_device
@@ -71,8 +71,10 @@ def tune_lens(
     )
     if tokens.n_sequences < 2:
         raise UserError(
-            f"corpus '{tokens.source}' has a single sequence of {length} tokens, and one is to be "
-            "held out: give more text, or a smaller sequence_length"
+            f"corpus '{tokens.source}' has only one sequence of {length} tokens, and training "
+            f"needs two: give more text, or a smaller {named('sequence_length')}",
+            setting="sequence_length",
+            value=length,
         )
     n_held_out = max(1, min(_MOST_HELD_OUT // length, int(_HELD_OUT_SHARE * tokens.n_sequences)))
     n_train = tokens.n_sequences - n_held_out

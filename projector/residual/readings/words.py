@@ -26,10 +26,10 @@ def settled_words(lens: Lens, place: int = -1) -> str:
     text, _, share = lens.top(len(lens.readings) - 1, place)[0]
     settled = lens.settled(place)
     before, top = readable(lens.tokens[position]), readable(text)
-    told = f"After ‘{before}’ the model's top token is ‘{top}’ ({percent(share)})"
+    said = f"After ‘{before}’ the model's top token is ‘{top}’ ({percent(share)})"
     if settled == lens.readings[-1]:
-        return f"{told}; only the last layer makes it the {lens.lens}' top token."
-    return f"{told}; it is the {lens.lens}' top token from {reading_words(settled)} on."
+        return f"{said}; before the last layer it is not the {lens.lens}' top token."
+    return f"{said}; it is the {lens.lens}' top token from {reading_words(settled)} on."
 
 
 def outlier_words(lens: Lens) -> str:
@@ -57,7 +57,7 @@ def baseline_words(lens: Lens) -> str:
     if lens.baseline is None:
         return ""
     return (
-        f"For comparison: the best guess that is the same at every token has KL(final ‖ guess) "
+        f"For comparison: the best fixed guess, the same at every token, has KL(final ‖ guess) "
         f"of {lens.baseline:.2f} nats."
     )
 

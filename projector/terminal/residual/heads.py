@@ -84,8 +84,8 @@ def heads(
 ) -> None:
     """Find previous-token, duplicate-token, induction, beginning-of-text and copying heads.
 
-    Each score stands beside those of random heads with the same spectra in the same place, and a
-    head is called by a kind only where its score is high and beyond theirs.
+    Each score is compared with those of random heads that have the same singular values in the
+    same place. A head is of a kind only if its score is high and exceeds theirs.
     """
     from projector.residual.heads.report import heads as look
 
@@ -203,4 +203,6 @@ def _show_prompt(screen: Screen, found: HeadsReport) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}".replace("-", "−")
+    from projector.residual.flow.words import number
+
+    return number(value)

@@ -35,7 +35,7 @@ _MOST_ALONE = 24
 
 
 def _corpus_help() -> str:
-    return f"Or a corpus: {sources_help()}. Bigrams are scored over a corpus alone."
+    return f"Look at a corpus instead of a prompt: {sources_help()}. Only then are bigrams scored."
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def stream(
     loading: ModelOptions,
     report: ReportOptions,
 ) -> None:
-    """Tell how the residual stream grows, layer by layer, and what its parts add to it.
+    """Show how the residual stream grows, layer by layer, and what its parts add to it.
 
-    Over a corpus also how well the zero-layer paths, which use no attention, predict its bigrams.
+    On a corpus, also score how well zero-layer paths, which use no attention, predict bigrams.
     """
     from projector.residual.flow.stream import check_source
     from projector.residual.flow.stream import stream as measure
@@ -110,11 +110,7 @@ def _show(screen: Screen, found: Stream) -> None:
     for note in found.notes:
         screen.say(f"[b]{escape(found.corpus or '')}[/b]: {escape(note)}")
     screen.out.print(_layers(flow))
-    screen.say(
-        "[dim]before, update: norms of the stream that the layer reads and of all that it adds; "
-        "share: how much of the update the part makes up; along: cosine of the update and the "
-        "stream; next: cosine of the update and the next layer's[/dim]"
-    )
+    screen.say(f"[dim]{escape(words.layers_legend())}[/dim]")
     parts = ", ".join(f"{each.name} {words.number(each.norm)}" for each in flow.embedding)
     lines = [
         words.tokens_words(flow),
@@ -128,20 +124,12 @@ def _show(screen: Screen, found: Stream) -> None:
         screen.say(escape(line))
     if found.zero_layer is not None:
         screen.out.print(_scores(found))
-        screen.say(
-            "[dim]agrees: share of bigrams whose first token's top prediction is a token that "
-            "follows it most often; right: share whose second token is the top prediction; log p: "
-            "mean of the second token's, KL is KL(counts ‖ prediction) in nats; shuffled: "
-            "where second tokens are drawn at random from all of the text's[/dim]"
-        )
+        screen.say(f"[dim]{escape(words.scores_legend(found.zero_layer))}[/dim]")
         for line in words.zero_layer_words(found.zero_layer):
             screen.say(escape(line))
     elif found.alone:
         screen.out.print(_alone(found))
-        screen.say(
-            "[dim]What each token alone predicts, and how probable that is: by its embedding, and "
-            "through the MLPs without attention[/dim]"
-        )
+        screen.say(f"[dim]{escape(words.alone_legend())}[/dim]")
     if found.zero_layer_reason is not None:
         screen.say(f"[yellow]without zero-layer paths[/yellow]: {escape(found.zero_layer_reason)}")
 

@@ -44,15 +44,15 @@ def tune_lens(
     settings: TuningSettings,
     loading: ModelOptions,
 ) -> None:
-    """Train a tuned lens for [b]projector lens --tuned[/b]: one affine map a layer.
+    """Train a tuned lens for [b]projector lens --tuned[/b]: one affine map for each layer.
 
-    Shows how far both lenses are from the model's own predictions, on text that was held out.
+    It also shows how far both lenses are from the model's own predictions on held-out text.
     """
     from projector.residual.readings.tuned_lens import check_tuned_place
     from projector.residual.readings.tuning import tune_lens as train
 
     check_tuned_place(options.out, force=options.force)
-    # A file that is not there is told of before a model is loaded.
+    # A file that is missing is reported before a model is loaded.
     read_documents(options.corpus)
     subject = open_subject(screen, model, loading)
     with screen.progress() as progress:
@@ -79,7 +79,7 @@ def _show(screen: Screen, tuned: TunedLens) -> None:
     screen.out.print(table)
     baseline = found["baseline_kl"]
     beside = (
-        f"; the best guess that is the same at every token has {baseline:.3f}" if baseline else ""
+        f"; the best fixed guess, the same at every token, has {baseline:.3f}" if baseline else ""
     )
     screen.say(
         f"[dim]KL(final ‖ lens), final being the model's own prediction, in nats, mean over "

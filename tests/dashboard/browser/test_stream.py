@@ -28,7 +28,7 @@ def test_a_prompt_s_logit_leads_to_a_head_and_to_the_model_without_it(
     page.goto(app.link("lens"))
     expect(page.get_by_text("Type a prompt and press Run.")).to_be_visible()
     run_prompt(page, TEXT, n_new=3)
-    grid = page.get_by_role("grid", name="What each layer expects behind each token")
+    grid = page.get_by_role("grid", name="What each layer expects after each token")
     expect(grid).to_be_visible(timeout=2 * PATIENCE_S * 1000)
     rest(page)
     # The last token of the prompt is looked at, and nothing is chosen yet.
@@ -112,7 +112,7 @@ def test_a_prompt_s_logit_leads_to_a_head_and_to_the_model_without_it(
         other.get_by_role("grid", name="All attention heads").locator("button.selected")
     ).to_have_attribute("aria-label", re.compile(f"{name}"))
     visit(other, "Lens")
-    again = other.get_by_role("grid", name="What each layer expects behind each token")
+    again = other.get_by_role("grid", name="What each layer expects after each token")
     expect(again.locator("button.selected")).to_have_attribute("data-column", str(row))
     expect(other.locator(".part-bars button.selected .name").first).to_have_text(name)
     assert params(other) == link

@@ -16,6 +16,7 @@ from projector.model.loading import LoadedModel
 from projector.residual.contributions import collect_contributions
 from projector.residual.flow.measuring import measure_flow, prompt_batch, shuffled_successive
 from projector.residual.flow.stream import stream
+from projector.residual.flow.words import number, tokens_words
 from projector.residual.subject import Subject
 from tests.families import CLOSE_PER_BLOCK, FAMILIES, N_VOCABULARY, PARALLEL, STREAMS, build
 
@@ -142,7 +143,8 @@ def test_outlying_tokens_are_listed_and_left_out_on_request(tokenizer: Any) -> N
     assert every.outliers[0].times_usual > 100
     assert (every.n_outlying, every.n_tokens, every.outliers_left_out) == (1, 9, False)
     rest = measure_flow(subject, [batch], leave_outliers_out=True)
-    assert (rest.n_tokens, rest.outliers_left_out) == (8, True)
+    assert (rest.n_tokens, rest.n_left_out, rest.outliers_left_out) == (8, 1, True)
+    assert every.n_left_out == 0
     assert rest.rows[0].before < every.rows[0].before / 10
     # The command leaves them out unless it is asked to keep them, as the lens does.
     assert stream(subject, prompt=IDS).flow.rows == rest.rows
@@ -150,6 +152,25 @@ def test_outlying_tokens_are_listed_and_left_out_on_request(tokenizer: Any) -> N
     # All where none would be left: of two tokens the first doesn't count.
     alone = measure_flow(subject, [prompt_batch(subject, [IDS[0], 33])], leave_outliers_out=True)
     assert (alone.n_tokens, alone.n_outlying, alone.outliers_left_out) == (1, 1, False)
+
+
+def test_a_skipped_token_is_not_counted_as_left_out(tokenizer: Any) -> None:
+    subject = subject_of("llama", tokenizer)
+    with torch.no_grad():
+        subject.model.get_input_embeddings().weight[33] *= 1e3
+    flow = measure_flow(subject, [prompt_batch(subject, [33, *IDS[:3]])], leave_outliers_out=True)
+    assert (flow.n_skipped, flow.n_outlying, flow.n_left_out) == (1, 1, 0)
+    assert "left out" not in tokens_words(flow)
+
+
+def test_numbers_have_a_printed_minus_and_zero_has_no_sign() -> None:
+    assert [number(value, "+.1f") for value in (-1.25, -0.01, 0.01, 2)] == [
+        "−1.2",
+        "0.0",
+        "0.0",
+        "+2.0",
+    ]
+    assert number(None) == "–"
 
 
 def test_layers_in_order_against_shuffled_ones() -> None:

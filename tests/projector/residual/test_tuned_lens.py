@@ -161,7 +161,7 @@ def test_logits_that_are_not_finite_are_told(tokenizer: Any) -> None:
 def test_what_cannot_be_trained_is_refused(tokenizer: Any) -> None:
     with pytest.raises(UserError, match="encoder"):
         tune_lens(_subject(build("bert"), tokenizer), [PROMPT])
-    with pytest.raises(UserError, match="single sequence"):
+    with pytest.raises(UserError, match="only one sequence"):
         tune_lens(_subject(build("llama"), tokenizer), [PROMPT])
     with pytest.raises(SettingError) as caught:
         tune_lens(_subject(build("llama"), tokenizer), [PROMPT], TuningSettings(sequence_length=65))

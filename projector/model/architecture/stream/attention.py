@@ -173,7 +173,7 @@ def find_attention(
     """
     found = find_attentions(model, architecture, [layer], taps=taps)[layer]
     if isinstance(found, str):
-        raise UserError(f"the heads of layer {layer} can't be taken apart: {found}")
+        raise UserError(f"the heads of layer {layer} can't be found: {found}")
     return found
 
 
