@@ -100,12 +100,13 @@ class Written:
         Returns:
             (T, n_slices, D) float32. Costs T · n · D products, for no slice's vector is made.
         """
-        reads, weight = self._read(), self.addition.weight()
-        pulled = self.path.pull(directions.to(weight)) @ weight
+        reads = self._read()
+        weight = self.addition.weight().to(reads.device)
+        pulled = self.path.pull(directions.to(weight)).to(weight) @ weight
         sliced = pulled.reshape(len(directions), n_slices, -1).permute(1, 2, 0)
         given = reads.float().reshape(len(reads), n_slices, -1).transpose(0, 1) @ sliced
         scale = self.path.scale()
-        return (given if scale is None else given * scale).transpose(0, 1)
+        return (given if scale is None else given * scale.to(given)).transpose(0, 1)
 
     def _read(self) -> Tensor:
         if self.reads is None:
@@ -173,7 +174,8 @@ class BlockContributions:
             UserError: if the block has no heads that can be told from each other.
         """
         written, n_heads = self._heads()
-        reads, weight = written._read(), written.addition.weight()
+        reads = written._read()
+        weight = written.addition.weight().to(reads.device)
         z = reads.float().reshape(len(reads), n_heads, -1).transpose(0, 1)
         by_head = weight.reshape(len(weight), n_heads, -1).permute(1, 2, 0)
         return written.path.apply(z @ by_head).transpose(0, 1)

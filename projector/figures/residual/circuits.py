@@ -140,11 +140,13 @@ def _paths_section(found: HeadsReport, virtual: VirtualHeads, texts: Sequence[st
         f"{len(rows)} paths that change {what} most. Norms' scales are held at their values on "
         "this prompt; biases are parts of their own."
         f"\n\nThe stream gives this {'logit' if goal.against is None else 'difference'} "
-        f"{signed(goal.logit, 2)}; all paths through two heads together "
-        f"{signed(virtual.through_two, 2)}. {_control_text(virtual)} The percentile is the share "
-        "of the vocabulary whose logits the path raises less than this token's.",
+        f"{signed(goal.from_stream, 2)}, and the model's own is {signed(goal.logit, 2)}; all paths "
+        "through two heads together "
+        f"{signed(virtual.through_two, 2)}. {_control_text(virtual)} “Of all paths” is a path's "
+        "share of Σ |value| over all paths through two heads. The percentile is the share of "
+        "the vocabulary whose logits the path raises less than this token's.",
         table=Table(
-            ("path", "adds", "of logit", "of 2nd head", "percentile", "from", "via"),
+            ("path", "adds", "of all paths", "of 2nd head", "percentile", "from", "via"),
             rows,
         ),
     )

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from projector.errors import UserError
 from projector.model.architecture.records import Matrix
+from projector.model.architecture.weights import resident
 from projector.model.capture import Tap, capture
 from projector.model.context import input_embedding
+from projector.model.loading import input_device
 
 _N_TRIAL_TOKENS = 6
 
@@ -63,8 +65,7 @@ def run_trial(model: nn.Module, *, with_copies: bool = False) -> Trial:
             trial.outputs.setdefault(module, tensor)
 
     table = _token_embedding(model)
-    ids = (torch.arange(_N_TRIAL_TOKENS, device=table.device) * 7 + 11) % table.shape[0]
-    inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
+    inputs = trial_inputs(model, 1, _N_TRIAL_TOKENS)
     # Each module has a flag of its own: part of a model in training may be set to evaluate.
     were_training = [module for module in model.modules() if module.training]
     required_grad = table.requires_grad
@@ -93,6 +94,18 @@ def run_trial(model: nn.Module, *, with_copies: bool = False) -> Trial:
     return trial
 
 
+def trial_inputs(model: nn.Module, n_sequences: int, n_tokens: int) -> dict[str, Tensor]:
+    """Ids of some ordinary tokens and a mask that keeps them all, (B, T) each, where the model
+    takes its inputs.
+
+    Raises:
+        UserError: if the model names no table of its tokens.
+    """
+    ids = torch.arange(n_sequences * n_tokens, device=input_device(model)) * 7 + 11
+    ids = (ids % _token_embedding(model).shape[0]).reshape(n_sequences, n_tokens)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
 def _token_embedding(model: nn.Module) -> Tensor:
     table = getattr(input_embedding(model), "weight", None)
     if not isinstance(table, Tensor):
@@ -118,14 +131,16 @@ def is_norm(module: nn.Module) -> bool:
 def describe_matrix(module: nn.Module, trial: Trial) -> Matrix:
     """A module that :func:`is_matrix` knows, and which axis of its weight runs over inputs."""
     x, y = trial.inputs[module].detach(), trial.outputs[module].detach()
-    weight, bias = getattr(module, "weight"), getattr(module, "bias", None)  # noqa: B009
+    weight, bias = resident(module), resident(module, "bias")
+    assert weight is not None  # what makes it a matrix
     input_axis = 1 if weight.shape == (y.shape[-1], x.shape[-1]) else 0
     if weight.shape[0] == weight.shape[1]:
         # The shape of a square matrix does not tell which axis is which; what it computes does. It
         # is run again: the model may have changed in place what it gave in the trial.
-        shift = 0 if bias is None else bias
+        shift: Tensor | int = 0 if bias is None else bias
         with torch.no_grad():
-            y = module(x)
+            y = module(x).to(weight.device)
+            x = x.to(weight.device)
             errors = [(y - (x @ w + shift)).float().norm() for w in (weight, weight.T)]
         input_axis = int(errors[1] < errors[0])
     return Matrix(trial.names[module], module, x.shape[-1], y.shape[-1], input_axis)

@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from projector.model.architecture.records import Matrix, Mlp
+
+
+def resident(module: nn.Module, name: str = "weight") -> Tensor | None:
+    """A parameter or buffer of a module itself, detached; None where it has none of this name.
+
+    Where Accelerate has offloaded it, the module holds an empty one between its calls, and this
+    reads what is put in its place in a call, on the device that it is kept on.
+    """
+    tensor = getattr(module, name, None)
+    if not isinstance(tensor, Tensor):
+        return None
+    if tensor.is_meta:
+        hook: Any = getattr(module, "_hf_hook", None)
+        for each in getattr(hook, "hooks", [hook]):
+            kept = getattr(each, "weights_map", None)
+            if kept is not None:
+                found: Tensor = kept[name].detach()
+                return found.to(tensor.dtype)
+    return tensor.detach()
+
+
+def resident_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and :func:`resident` tensor of all that a module and those within it hold."""
+    for prefix, each in module.named_modules():
+        for name in (*each._parameters, *each._buffers):
+            tensor = resident(each, name)
+            if tensor is not None:
+                yield f"{prefix}.{name}" if prefix else name, tensor
+
+
+def is_offloaded(module: nn.Module) -> bool:
+    """Whether a module, or one within it, holds nothing between its calls."""
+    return any(parameter.is_meta for parameter in module.parameters())
+
+
+@contextmanager
+def replaceable(module: nn.Module) -> Iterator[None]:
+    """While open, an offloaded module computes with the tensors that it is called with by
+    ``functional_call``: Accelerate does not put its own in their place."""
+    with ExitStack() as stack:
+        for each in module.modules() if is_offloaded(module) else ():
+            own: Any = getattr(each, "_old_forward", None)
+            if own is not None:
+                stack.callback(setattr, each, "forward", each.forward)
+                each.forward = own
+        yield
 
 
 @dataclass(frozen=True)
@@ -98,11 +146,10 @@ def native_tensors(mlp: Mlp, weights: MlpWeights) -> dict[str, Tensor]:
 
 def _by_output(matrix: Matrix) -> Tensor:
     """The weight as (outputs, inputs)."""
-    weight: Any = matrix.module.weight
-    detached: Tensor = weight.detach()
-    return detached if matrix.input_axis == 1 else detached.T
+    weight = resident(matrix.module)
+    assert weight is not None  # what makes it a matrix
+    return weight if matrix.input_axis == 1 else weight.T
 
 
 def _bias(matrix: Matrix) -> Tensor | None:
-    bias: Any = getattr(matrix.module, "bias", None)
-    return None if bias is None else bias.detach()
+    return resident(matrix.module, "bias")

@@ -100,9 +100,12 @@ def compose(later: Sequence[Factors], earlier: Sequence[Factors]) -> Tensor:
         earlier: stacks (A₁, H, d₁) and (A₁, d₁, N).
 
     Returns:
-        (ΣA₂, ΣA₁) of their type; 0 where a matrix is zero.
+        (ΣA₂, ΣA₁) of their type, where the first layer's are; 0 where a matrix is zero.
     """
-    reading, writing = [_reading(each) for each in later], [_writing(each) for each in earlier]
+    # A model may be spread over devices: layers meet where the first one is.
+    home = later[0].left.device
+    reading = [_reading(each).to(home) for each in later]
+    writing = [_writing(each).to(home) for each in earlier]
     width, n_most = reading[0].shape[-1], max(sum(map(len, later)), sum(map(len, earlier)))
     squares: Tensor | float = 0.0
     n_rows = max(1, _MOST_ENTRIES // (n_most * width))

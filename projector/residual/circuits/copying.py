@@ -7,26 +7,6 @@ from torch import Tensor
 
 from projector.residual.circuits.factors import Factors
 
-# Rows of the vocabulary that are turned to float32 at once.
-_BLOCK = 16_384
-
-
-def vocabulary_gram(embedding: Tensor, unembedding: Tensor) -> Tensor:
-    """``W_Eᵀ W_U``, (H, H) float32: all that eigenvalues need of the vocabulary.
-
-    Made once for all heads, block by block: V·H² products.
-
-    Args:
-        embedding: W_E, (V, H), one row a token.
-        unembedding: W_U, (V, H), one row a token.
-    """
-    width = embedding.shape[1]
-    gram = torch.zeros(width, unembedding.shape[1], device=embedding.device)
-    for start in range(0, len(embedding), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        gram += embedding[rows].float().T @ unembedding[rows].float()
-    return gram
-
 
 def copying_scores(ov: Factors, gram: Tensor) -> Tensor:
     """How much heads copy: Σ Re λ / Σ |λ| over the eigenvalues λ of ``W_U W_OV W_Eᵀ``.
@@ -38,7 +18,7 @@ def copying_scores(ov: Factors, gram: Tensor) -> Tensor:
 
     Args:
         ov: a stack of heads' W_OV, (…, H, d) and (…, d, H).
-        gram: (H, H), of :func:`vocabulary_gram`.
+        gram: (H, H), W_Eᵀ W_U; see :class:`~projector.residual.circuits.vocabulary.Grams`.
 
     Returns:
         (…) float32 on the CPU, from −1 to 1; 0 for a head whose eigenvalues are all zero.

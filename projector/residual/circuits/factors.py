@@ -1,4 +1,4 @@
-"""Matrices of low rank, held as two factors, and the product that a head is."""
+"""Matrices of low rank, held as two factors."""
 
 from __future__ import annotations
 
@@ -7,23 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-
-def apply_product(positions: Tensor, features: Tensor, x: Tensor) -> Tensor:
-    """``(A ⊗ B) x = A x Bᵀ``: A mixes positions, B turns the features of each.
-
-    Flattened row by row, x (T × H) is a vector of T·H numbers and A ⊗ B their Kronecker product;
-    this gives the same without building it.
-
-    Args:
-        positions: A, (…, T, S).
-        features: B, (…, K, H).
-        x: (…, S, H), one row a position.
-
-    Returns:
-        (…, T, K).
-    """
-    return positions @ x @ features.transpose(-1, -2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +46,9 @@ class Factors:
         """Both factors, on a device or of a type."""
         return Factors(self.left.to(*args), self.right.to(*args))
 
-    def then(self, after: Factors) -> Factors:
-        """``after @ self``: what is read by ``after`` once this matrix has acted."""
-        return Factors(after.left, (after.right @ self.left) @ self.right)
-
     def apply(self, x: Tensor) -> Tensor:
         """``M x`` for every row of ``x`` (…, n, N): (…, n, M)."""
         return (x @ self.right.transpose(-1, -2)) @ self.left.transpose(-1, -2)
-
-    def dense(self) -> Tensor:
-        """The matrices multiplied out, (…, M, N): for small ones."""
-        return self.left @ self.right
 
     def norms(self) -> Tensor:
         """Frobenius norms, (…): ‖LR‖² = tr(LᵀL RRᵀ)."""
@@ -93,21 +68,6 @@ class Factors:
         """
         # On the CPU: a GPU's solver for matrices without symmetry is slower on many small ones.
         return torch.linalg.eigvals((self.right @ self.left).cpu())
-
-
-def random_like(factors: Factors, generator: torch.Generator) -> Factors:
-    """Random matrices with the same singular values: a head with nothing to find in it.
-
-    The axes are orthonormal and uniform over all directions (Haar), on either side.
-
-    Args:
-        factors: (…, M, d) and (…, d, N).
-        generator: of the CPU.
-    """
-    values = factors.singular_values()
-    left = random_axes(factors.left.shape, generator).to(factors.left)
-    right = random_axes(factors.right.transpose(-1, -2).shape, generator).to(factors.right)
-    return Factors(left * values[..., None, :], right.transpose(-1, -2))
 
 
 def random_axes(shape: torch.Size | tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -44,15 +44,6 @@ class TopPairs:
         named = torch.tensor(ids)
         return replace(self, from_ids=named[self.from_ids], to_ids=named[self.to_ids])
 
-    def as_rows(self) -> list[dict[str, object]]:
-        """One record a source or query token, for JSON."""
-        return [
-            {"from": source, "to": targets, "scores": scores}
-            for source, targets, scores in zip(
-                self.from_ids.tolist(), self.to_ids.tolist(), self.scores.tolist(), strict=True
-            )
-        ]
-
 
 def ov_pairs(
     ov: Factors,
@@ -156,4 +147,4 @@ def _strongest_rows(from_: Tensor, to: Tensor, n: int) -> Tensor:
 
 def _times(rows: Tensor, matrix: Tensor) -> Tensor:
     """``rows @ matrix`` in float32, block by block, whatever type the rows are of."""
-    return torch.cat([block.float() @ matrix.float() for block in rows.split(16_384)])
+    return torch.cat([block.to(matrix.device).float() @ matrix for block in rows.split(16_384)])

@@ -12,13 +12,13 @@ number of pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from projector.errors import UserError
+from projector.errors import SettingError, UserError
 from projector.model.architecture.stream.attention import HeadWeights
 from projector.model.architecture.stream.patterns import watch_patterns
 from projector.model.capture import Tap, capture, evaluating
@@ -27,6 +27,7 @@ from projector.residual.circuits.weights import Circuits, LayerCircuits
 from projector.residual.contributions import (
     BlockContributions,
     EmbeddingContributions,
+    check_additivity,
     watch_contributions,
 )
 from projector.residual.logits.highest import highest
@@ -47,8 +48,9 @@ class Goal:
         direction: (H,) float32, what the logit reads of the last position's stream, the final
             norm's scale and the model's logit scale in it.
         stream: (1, H) in the model's type: the last position's.
-        logit: before any softcap, and without the head's bias and the final norm's bias: the sum
-            of what all parts of the stream add.
+        from_stream: what the stream adds to the logit: the sum of what all its parts add. Biases
+            of the final norm and the head are not in it, nor is a softcap.
+        logit: the model's own.
     """
 
     ids: list[int]
@@ -56,6 +58,7 @@ class Goal:
     against: int | None
     direction: Tensor
     stream: Tensor
+    from_stream: float
     logit: float
 
 
@@ -70,6 +73,8 @@ class Readers:
         weights: (A, T) float32: each token's attention from the last position, times the scale of
             the norm there.
         bias: (A,) float32: what biases on the way add whatever the stream is.
+
+    All are where the goal's direction is, whatever device the layer is on.
     """
 
     layer: int
@@ -89,7 +94,11 @@ class HeadInputs:
         part_heads: layer and head of each part that is a head; None for the others.
         values: (m, n) float32: what a part adds through a head; 0 where it comes later.
         own: (n,) float32: what the head adds in all, taken from its own output.
-        closure_error: the largest |Σ parts − own| of a head, over the mean of Σ |parts| of all.
+        closure_error: the largest |Σ parts − own| of a head, over its Σ |parts|. Rounding weighs
+            more in a head that adds next to nothing: one whose Σ |parts| is less than a hundredth
+            of the mean of all heads is measured by that hundredth.
+        additivity_error: of the run's sums; see
+            :class:`~projector.residual.contributions.SumCheck`.
     """
 
     goal: Goal
@@ -99,6 +108,7 @@ class HeadInputs:
     values: Tensor
     own: Tensor
     closure_error: float
+    additivity_error: float
 
     def through_two(self) -> Tensor:
         """(m₁, n): what each part that is a head adds through each head, in the order of parts."""
@@ -120,6 +130,7 @@ def find_goal(
         against: a token whose logit is subtracted.
 
     Raises:
+        SettingError: on ``against``, if it is the token itself.
         UserError: if the model has no causal head, or its final norm is not linear once its scale
             is frozen.
     """
@@ -142,6 +153,10 @@ def find_goal(
     if token is None:
         with torch.no_grad():
             token = highest(readout.logits(stream)[0])
+    if token == against:
+        raise SettingError(
+            "against", f"#{against}", "is the token itself", "give another token to subtract"
+        )
     return _goal_of(subject, kept, stream, token, against)
 
 
@@ -158,18 +173,23 @@ def _goal_of(
     subject: Subject, ids: list[int], stream: Tensor, token: int, against: int | None
 ) -> Goal:
     readout = subject.readout
-    rows = unembeddings(subject, [token] if against is None else [token, against])
+    chosen = [token] if against is None else [token, against]
+    rows = unembeddings(subject, chosen)
     direction = rows[0] if against is None else rows[0] - rows[1]
     if readout.norm is not None:
         assert readout.form is not None
         direction = direction * readout.form.scale(stream, readout.norm(stream))[0]
     direction = direction * readout.scale
-    logit = float(direction @ stream[0].float())
-    return Goal(ids, token, against, direction, stream, logit)
+    from_stream = float(direction @ stream[0].to(direction))
+    own = readout.logits(stream)[0, chosen].tolist()
+    return Goal(ids, token, against, direction, stream, from_stream, own[0] - sum(own[1:]))
 
 
 def find_readers(
-    subject: Subject, circuits: Circuits, goals: Sequence[Goal]
+    subject: Subject,
+    circuits: Circuits,
+    goals: Sequence[Goal],
+    also: Callable[[int, Tensor], None] | None = None,
 ) -> list[list[Readers]]:
     """For each goal, every head as a reader of the stream on the way to it, layer by layer.
 
@@ -177,6 +197,8 @@ def find_readers(
 
     Args:
         goals: of the same sequence.
+        also: is given each layer's number and pattern too, as
+            :func:`~projector.model.architecture.stream.patterns.watch_patterns` gives them.
 
     Raises:
         UserError: if the model gives no attention patterns.
@@ -198,6 +220,8 @@ def find_readers(
 
     def consume(layer: int, pattern: Tensor) -> None:
         at_end[layer] = pattern[0, :, -1].float().clone()
+        if also is not None:
+            also(layer, pattern)
 
     with capture(taps, keep):
         watch_patterns(
@@ -230,17 +254,16 @@ def _readers_of(
         passed[layer, "added", 0].float(),
         tuple(passed[layer, "addition", i] for i in range(len(circuits.addition.norms))),
     )
-    behind = addition.scale()
+    behind, home = addition.scale(), goal.direction.device
     # ov.left is W_O with what stands behind it, but for the scale at the last position.
-    heads = goal.direction @ circuits.ov.left
+    heads = goal.direction.to(circuits.ov.left) @ circuits.ov.left
     if behind is not None:
-        heads = heads * behind[0, 0]
+        heads = heads * behind[0, 0].to(heads)
     directions = (heads[:, None] @ circuits.ov.right)[:, 0]
-    scale = reading.scale()
-    weighted = attention if scale is None else attention * scale[:, 0]
-    return Readers(
-        layer, directions, weighted, _bias_of(weights, heads, reading.bias(None), attention)
-    )
+    scale, attention = reading.scale(), attention.to(heads)
+    weighted = attention if scale is None else attention * scale[:, 0].to(heads)
+    bias = _bias_of(weights, heads, reading.bias(None), attention)
+    return Readers(layer, directions.to(home), weighted.to(home), bias.to(home))
 
 
 def _bias_of(
@@ -250,10 +273,12 @@ def _bias_of(
     group = torch.tensor(weights.group, device=heads.device)
     total = torch.zeros_like(heads[:, 0])
     if read_bias is not None:
-        values = torch.einsum("ad,adh,th->at", heads, weights.v.float()[group], read_bias)
+        values = torch.einsum(
+            "ad,adh,th->at", heads, weights.v.to(heads)[group], read_bias.to(heads)
+        )
         total = total + (values * attention).sum(1)
     if weights.v_bias is not None:
-        total = total + (heads * weights.v_bias.float()[group]).sum(1) * attention.sum(1)
+        total = total + (heads * weights.v_bias.to(heads)[group]).sum(1) * attention.sum(1)
     return total
 
 
@@ -276,7 +301,8 @@ class _Sums:
             return
         layer = each.layer
         if layer in [readers.layer for readers in self.readers]:
-            self.own.append(each.project_heads(self.goal.direction[None])[-1, :, 0])
+            own = each.project_heads(self.goal.direction[None])[-1, :, 0]
+            self.own.append(own.to(self.goal.direction.device))
         if each.attention is not None and each.n_heads is not None:
             for head, row in enumerate(self._through_heads(each)):
                 self._add(f"L{layer} H{head}", (layer, head), row)
@@ -290,12 +316,12 @@ class _Sums:
             if values is not None:
                 self._add(f"L{layer} {name}", None, self._through(values, layer))
 
-    def finish(self) -> HeadInputs:
+    def finish(self, additivity_error: float) -> HeadInputs:
         """What was added up, with the biases on the way as the last part."""
         self._add("biases on the way", None, torch.cat([each.bias for each in self.readers]))
         values, own = torch.stack(self.rows).cpu(), torch.cat(self.own).cpu()
-        # Of all heads: a head whose parts are close to nothing is off by what rounding leaves.
-        size = values.abs().sum(0).mean().clamp_min(torch.finfo(values.dtype).tiny)
+        size = values.abs().sum(0)
+        least = (size.mean() / 100).clamp_min(torch.finfo(values.dtype).tiny)
         return HeadInputs(
             self.goal,
             [(each.layer, head) for each in self.readers for head in range(len(each.bias))],
@@ -303,7 +329,8 @@ class _Sums:
             self.part_heads,
             values,
             own,
-            closure_error=float(((values.sum(0) - own).abs() / size).max()),
+            closure_error=float(((values.sum(0) - own).abs() / size.clamp_min(least)).max()),
+            additivity_error=additivity_error,
         )
 
     def _add(self, name: str, head: tuple[int, int] | None, row: Tensor) -> None:
@@ -313,6 +340,7 @@ class _Sums:
 
     def _through(self, values: Tensor, layer: int) -> Tensor:
         """(n,): what a part (T, H) of a layer adds through every head behind it."""
+        values = values.to(self.goal.direction.device)
         return torch.cat(
             [
                 (readers.weights * (readers.directions @ values.T)).sum(1)
@@ -334,7 +362,7 @@ class _Sums:
             for directions, weights in zip(
                 readers.directions.split(n_at_once), readers.weights.split(n_at_once), strict=True
             ):
-                products = block.project_heads(directions)
+                products = block.project_heads(directions).to(weights.device)
                 found.append(torch.einsum("tan,nt->an", products, weights))
         return torch.cat(found, 1)
 
@@ -363,8 +391,9 @@ def find_head_inputs(
             one.take(each)
 
     with torch.no_grad():
-        watch_contributions(subject, subject.inputs(goals[0].ids), take)
-    found = [each.finish() for each in sums]
+        check = watch_contributions(subject, subject.inputs(goals[0].ids), take)
+    check_additivity(check)
+    found = [each.finish(check.additivity_error) for each in sums]
     _check(max(each.closure_error for each in found), subject)
     return found
 

@@ -98,7 +98,7 @@ def find_pairs(
 
 
 def grams_through_mlps(
-    subject: Subject, circuits: Circuits, *, most_tokens: int | None = 4096
+    subject: Subject, circuits: Circuits, *, most_tokens: int | None = None
 ) -> Mapping[int, Tensor]:
     """For each layer, W_E'ᵀ W_U (H, H) float32, where W_E' is what tokens alone bring to the layer:
     embeddings through the MLPs before it and through its norm, each with its own scale.
@@ -125,8 +125,9 @@ def grams_through_mlps(
         total = total + rows.sum(0)
         for layer, stream in given.items():
             read = readings[layer].scaled(stream)
-            grams[layer] = grams[layer] + read.T @ rows
+            grams[layer] = grams[layer] + read.T @ rows.to(read)
             sums[layer] = sums[layer] + read.sum(0)
     return {
-        layer: gram - torch.outer(sums[layer], total) / len(ids) for layer, gram in grams.items()
+        layer: gram - torch.outer(sums[layer], total.to(gram)) / len(ids)
+        for layer, gram in grams.items()
     }

@@ -7,7 +7,7 @@ norms on the way as they are on the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,8 @@ class VirtualHead:
     Attributes:
         first, second: layer and head of each.
         value: what the path adds to the logit.
-        share: of the logit; negative where it works against it.
+        share: of Σ |value| over all paths through two heads; negative where it works against the
+            logit.
         share_of_second: of what the second head adds in all.
         from_positions: the source tokens that add most, and what each adds.
         via_positions: likewise the tokens where the first head writes and the second reads.
@@ -88,7 +89,9 @@ class VirtualHeads:
             "against": goal.against,
             "position": self.position,
             "logit": goal.logit,
+            "from_stream": goal.from_stream,
             "closure_error": self.inputs.closure_error,
+            "additivity_error": self.inputs.additivity_error,
             "through_two": self.through_two,
             "control": list(self.control),
             "left_out": {str(layer): reason for layer, reason in self.reasons.items()},
@@ -119,6 +122,7 @@ def find_virtual_heads(
     n_positions: int = 3,
     n_control: int = 8,
     circuits: Circuits | None = None,
+    also: Callable[[int, Tensor], None] | None = None,
 ) -> VirtualHeads:
     """The strongest paths of a prompt through two heads.
 
@@ -131,6 +135,9 @@ def find_virtual_heads(
         n_control: how many random tokens' logits are followed too.
         circuits: what :func:`~projector.residual.circuits.weights.find_circuits` gives, if it was
             called before.
+        also: is given the patterns of each layer in ``circuits`` on the way, as
+            :func:`~projector.model.architecture.stream.patterns.watch_patterns` gives them, of the
+            prompt up to ``position``.
 
     Raises:
         UserError: if the model has no causal head or no running sum, or sums do not close.
@@ -138,12 +145,12 @@ def find_virtual_heads(
     circuits = find_circuits(subject) if circuits is None else circuits
     goal = find_goal(subject, ids, token=token, against=against, position=position)
     goals = [goal, *control_goals(subject, goal, n_control)]
-    readers = find_readers(subject, circuits, goals)
+    readers = find_readers(subject, circuits, goals, also)
     inputs, *others = find_head_inputs(subject, readers, goals)
     is_head = [row for row, head in enumerate(inputs.part_heads) if head is not None]
     between = inputs.through_two()
     order = between.flatten().abs().argsort(descending=True, stable=True)[:n_paths].tolist()
-    n = len(inputs.heads)
+    n, size = len(inputs.heads), float(between.abs().sum())
     chosen = [(is_head[i // n], i % n) for i in order if between.flatten()[i] != 0]
     pairs = [_Pair.of(inputs, readers[0], circuits, row, column) for row, column in chosen]
     _follow(subject, circuits, goal, pairs)
@@ -153,7 +160,7 @@ def find_virtual_heads(
             first=each.first,
             second=each.second,
             value=each.value,
-            share=each.value / goal.logit if goal.logit else 0.0,
+            share=each.value / size if size else 0.0,
             share_of_second=each.value / each.own if each.own else 0.0,
             from_positions=_largest(each.flow.sum(0), n_positions),
             via_positions=_largest(each.flow.sum(1), n_positions),
@@ -259,17 +266,18 @@ def _follow_one(
 ) -> None:
     layer, head = pair.first
     weights, addition = circuits.weights, circuits.addition
-    group = weights.group[head]
-    values = passed[layer, "read", 0].float() @ weights.v[group].float().T
+    group, left = weights.group[head], circuits.ov.left[head]
+    values = passed[layer, "read", 0].to(left) @ weights.v[group].to(left).T
     if weights.v_bias is not None:
-        values = values + weights.v_bias[group].float()
+        values = values + weights.v_bias[group].to(left)
     behind = addition.freeze(
         passed[layer, "added", 0].float(),
         tuple(passed[layer, "addition", i] for i in range(len(addition.norms))),
     ).scale()
-    along = pair.weights if behind is None else pair.weights * behind[:, 0]
-    left = circuits.ov.left[head]
-    pair.flow = (along[:, None] * pattern * (values @ (pair.direction @ left))).cpu()
+    along, pattern = pair.weights.to(left), pattern.to(left)
+    if behind is not None:
+        along = along * behind[:, 0].to(left)
+    pair.flow = (along[:, None] * pattern * (values @ (pair.direction.to(left) @ left))).cpu()
     pair.written = left @ (along @ pattern @ values)
 
 
@@ -279,8 +287,15 @@ def _percentiles(subject: Subject, goal: Goal, pairs: Sequence[_Pair]) -> list[f
     followed = [pair for pair in pairs if pair.written is not None]
     if goal.against is not None or not followed:
         return [None] * len(pairs)
-    written = torch.stack([p.second_ov.apply(p.written) for p in followed if p.written is not None])
-    at_token = unembeddings(subject, [goal.token]) @ written.T
+    at_token = unembeddings(subject, [goal.token])
+    written = torch.stack(
+        [
+            p.second_ov.apply(p.written.to(p.second_ov.left)).to(at_token)
+            for p in followed
+            if p.written is not None
+        ]
+    )
+    at_token = at_token @ written.T
     ids, n_less = token_ids(subject), torch.zeros(len(followed), device=written.device)
     for start in range(0, len(ids), _BLOCK):
         logits = unembeddings(subject, ids[start : start + _BLOCK]) @ written.T

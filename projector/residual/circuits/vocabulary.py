@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -103,23 +104,42 @@ def unembeddings(subject: Subject, ids: Sequence[int]) -> Tensor:
     return rows.float() if readout.form is None else readout.form.pull(rows)
 
 
-def model_gram(subject: Subject) -> Tensor:
-    """``W_Eᵀ W_U`` of a model's whole vocabulary, (H, H) float32, block by block; see
-    :func:`projector.residual.circuits.copying.vocabulary_gram`.
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """``W_Eᵀ W_U`` of a vocabulary, (H, H) float32 each: all that eigenvalues need of it.
 
-    W_U is taken above its mean over the tokens, which adds the same to all logits and so changes no
-    probability. With it, a head that writes the direction that all tokens share would seem to copy.
+    Attributes:
+        centred: W_U taken above its mean over the tokens. What all tokens' rows share adds the same
+            to all logits and changes no probability; with it in, a head that writes it would seem
+            to copy.
+        plain: W_U as it is.
     """
+
+    centred: Tensor
+    plain: Tensor
+
+
+def model_grams(subject: Subject) -> Grams:
+    """``W_Eᵀ W_U`` of a model's whole vocabulary, made once for all heads, block by block."""
     ids = token_ids(subject)
+    return grams_of(
+        (token_embeddings(subject, block), unembeddings(subject, block)) for block in _blocks(ids)
+    )
+
+
+def grams_of(blocks: Iterable[tuple[Tensor, Tensor]]) -> Grams:
+    """The grams of a vocabulary from rows of W_E and of W_U, (n, H) each, for some tokens at a
+    time; V·H² products."""
     gram: Any = 0.0
     embedded: Any = 0.0
     unembedded: Any = 0.0
-    for block in _blocks(ids):
-        rows, reads = token_embeddings(subject, block).float(), unembeddings(subject, block)
-        gram = gram + rows.T @ reads
-        embedded, unembedded = embedded + rows.sum(0), unembedded + reads.sum(0)
-    found: Tensor = gram - torch.outer(embedded, unembedded) / len(ids)
-    return found
+    n_tokens = 0
+    for rows, reads in blocks:
+        wide = rows.to(reads)
+        gram = gram + wide.T @ reads
+        embedded, unembedded = embedded + wide.sum(0), unembedded + reads.sum(0)
+        n_tokens += len(rows)
+    return Grams(gram - torch.outer(embedded, unembedded) / n_tokens, gram)
 
 
 def _blocks(ids: list[int]) -> Iterator[list[int]]:

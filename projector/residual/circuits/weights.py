@@ -99,13 +99,13 @@ def find_circuits(subject: Subject, layers: Sequence[int] | None = None) -> Circ
 
 @torch.no_grad()
 def _circuits_of(weights: HeadWeights, reading: Reading, addition: Addition) -> LayerCircuits:
-    group = torch.tensor(weights.group)
-    q, k, v = (reading.fold(each) for each in (weights.q, weights.k, weights.v))
     output = weights.o.float().transpose(-1, -2)
     for _, form in addition.norms:
-        output = form.apply(output, torch.ones_like(output[..., :1]))
+        output = form.apply(output, torch.ones_like(output[..., :1]).to(form.weight))
     output = (output * addition.factor).transpose(-1, -2)
-    at = group.to(k.device)
+    # All on one device: where norms and matrices are kept apart, on that of the output.
+    q, k, v = (reading.fold(each).to(output) for each in (weights.q, weights.k, weights.v))
+    at = torch.tensor(weights.group, device=output.device)
     return LayerCircuits(
         layer=weights.layer,
         ov=Factors(output, v[at]),

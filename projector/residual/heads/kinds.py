@@ -8,6 +8,10 @@ from typing import Any
 
 # A head is of a kind only if this share of random heads, in percent, has a lower score too.
 LEAST_PERCENTILE = 99.0
+# Of fewer random heads no percentile of 99 can be told.
+LEAST_RANDOM = 100
+# Tokens that go through the MLPs for the score of copying through them.
+MLP_COPYING_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,19 @@ PATTERN_KINDS = (
     Kind("induction", "induction", 0.3, "attention to what followed the same token, further back"),
     Kind("beginning", "beginning of text", 0.5, "attention to the first position"),
 )
-COPYING = Kind("copying", "copying", 0.5, "Σ λ / Σ |λ| of the eigenvalues of W_U W_OV W_E")
+COPYING = Kind(
+    "copying",
+    "copying",
+    0.5,
+    "Σ λ / Σ |λ| of the eigenvalues of W_U W_OV W_E, W_U above its mean over tokens, since what "
+    "raises all logits alike copies nothing",
+)
 MLP_COPYING = Kind(
     "copying_through_mlps",
     "copying through MLPs",
     0.5,
-    "the same where the head reads what the MLPs before it make of a token's embedding",
+    "the same where the head reads what the MLPs before it make of a token's embedding, of the "
+    f"first {MLP_COPYING_TOKENS:,} tokens",
 )
 # By the weights.
 COPYING_KINDS = (COPYING, MLP_COPYING)
@@ -50,8 +61,9 @@ class HeadRow:
     """One head's scores, each with the share of random heads that score lower, in percent.
 
     Scores of attention are means over tokens, from 0 to 1; those of copying are from −1 to 1. None
-    where one can't be computed; :attr:`Heads.reasons` tells why. ``kinds`` holds the names of all
-    kinds that the head is of.
+    where one can't be computed; :attr:`Heads.reasons` tells why. ``copying`` takes W_U above its
+    mean over the tokens; ``copying_plain`` is the same score of W_U as it is, without a null.
+    ``kinds`` holds the names of all kinds that the head is of.
     """
 
     layer: int
@@ -67,6 +79,7 @@ class HeadRow:
     beginning_percentile: float | None
     copying: float | None
     copying_percentile: float | None
+    copying_plain: float | None
     copying_through_mlps: float | None
     copying_through_mlps_percentile: float | None
     kinds: tuple[str, ...]
@@ -99,7 +112,7 @@ class Heads:
     Attributes:
         rows: one a head, by layer and head.
         expected: for each kind, how many heads of a model would be called so if all its heads were
-            random ones: the mean over the draws, None where there are none.
+            random ones: the mean over the draws, None where there are fewer than 100.
         n_sequences, length, seed: of the random tokens: each sequence is ``length`` tokens, and
             the same once more.
         n_random: random heads that each head is compared with.

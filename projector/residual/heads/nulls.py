@@ -29,6 +29,12 @@ from torch.func import functional_call
 from projector.errors import UserError
 from projector.model.architecture.stream.attention import HeadWeights, Rows
 from projector.model.architecture.stream.patterns import PatternTap
+from projector.model.architecture.weights import (
+    is_offloaded,
+    replaceable,
+    resident,
+    resident_tensors,
+)
 from projector.model.capture import Call
 from projector.residual.circuits.copying import copying_scores
 from projector.residual.circuits.factors import Factors, random_axes
@@ -115,8 +121,11 @@ class RandomHeads:
         )
 
     def _run(self, call: Call, first: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        if is_offloaded(self._tap.module):
+            weights = dict(resident_tensors(self._tap.module)) | weights
+            weights = {name: tensor.to(first.device) for name, tensor in weights.items()}
         args, kwargs = call.filled(first)
-        with torch.no_grad():
+        with torch.no_grad(), replaceable(self._tap.module):
             given = functional_call(self._tap.module, weights, args, kwargs, strict=False)
         return self._tap.read(given)
 
@@ -149,7 +158,9 @@ class RandomHeads:
         matrices = (self._values, *(part.rows.matrix for part in parts))
         for matrix in {each.module: each for each in matrices}.values():
             shape = (matrix.n_outputs, width)
-            for name, parameter in matrix.module.named_parameters(recurse=False):
+            for name, _ in matrix.module.named_parameters(recurse=False):
+                parameter = resident(matrix.module, name)
+                assert parameter is not None
                 zeros = shape if matrix.input_axis == 1 else shape[::-1]
                 weights[f"{self._names[matrix.module]}.{name}"] = parameter.new_zeros(
                     zeros if parameter.ndim > 1 else parameter.shape
@@ -162,8 +173,10 @@ class RandomHeads:
             start += part.rank
         # Nobody looks at what the output projection gives, so one number of it is enough.
         if self._output.input_axis == 1 and self._output.module in self._names:
-            for name, parameter in self._output.module.named_parameters(recurse=False):
-                weights[f"{self._names[self._output.module]}.{name}"] = parameter.detach()[:1]
+            for name, _ in self._output.module.named_parameters(recurse=False):
+                parameter = resident(self._output.module, name)
+                assert parameter is not None
+                weights[f"{self._names[self._output.module]}.{name}"] = parameter[:1]
         return weights
 
 
@@ -179,7 +192,7 @@ class _Part:
         self.rows, self._name = rows, names[rows.matrix.module]
         self._axes, self._which = axes, which
         for _, parameter in self.parameters():
-            if not parameter.is_floating_point() or parameter.is_meta:
+            if not parameter.is_floating_point():
                 raise UserError(
                     f"weights of type {parameter.dtype} can't be replaced by random ones"
                 )
@@ -195,7 +208,9 @@ class _Part:
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """The matrix' own, by their names within the attention module."""
-        for name, parameter in self.rows.matrix.module.named_parameters(recurse=False):
+        for name, _ in self.rows.matrix.module.named_parameters(recurse=False):
+            parameter = resident(self.rows.matrix.module, name)
+            assert parameter is not None
             yield f"{self._name}.{name}", parameter
 
     def axes(self, number: int) -> Tensor:
@@ -231,7 +246,7 @@ def random_copying(ov: Factors, gram: Tensor, axes: Axes, advance: Callable[[int
 
     Args:
         ov: the heads' W_OV.
-        gram: of :func:`projector.residual.circuits.copying.vocabulary_gram`.
+        gram: (H, H), W_Eᵀ W_U, of the vocabulary.
         advance: is told of each draw.
     """
     values = ov.singular_values().cpu().float()
@@ -270,7 +285,11 @@ def expected_count(random: Tensor, least: float, least_percentile: float) -> flo
     Args:
         random: (n_draws, A).
     """
-    # A draw ties with itself, which counts as half a draw that is not lower.
-    ranks = torch.stack([percentiles(each, random) for each in random]) + 50 / len(random)
+    n_others = len(random) - 1
+    if n_others < 1:
+        return 0.0
+    # A draw ties with itself, which percentiles count as half a lower one.
+    lower = torch.stack([percentiles(each, random) for each in random]) * len(random) / 100 - 0.5
+    ranks = 100 * lower / n_others
     beyond = (random >= least) & (ranks >= least_percentile)
     return float(beyond.float().sum(1).mean())

@@ -65,14 +65,36 @@ class PromptPatterns:
         }
 
 
+class KeptPatterns:
+    """Patterns of some heads as they pass in a run.
+
+    Attributes:
+        found: for each head that has passed, (layer, head), its pattern (T, T) float32 on the CPU.
+    """
+
+    def __init__(self, heads: Sequence[tuple[int, int]]) -> None:
+        self._heads = tuple(heads)
+        self.found: dict[tuple[int, int], Tensor] = {}
+
+    def keep(self, layer: int, pattern: Tensor) -> None:
+        """Take what passed of a layer, (B, A, T, T); the first sequence counts."""
+        for head in self._heads:
+            if head[0] == layer:
+                self.found[head] = pattern[0, head[1]].float().cpu()
+
+
 def read_patterns(
-    subject: Subject, ids: Sequence[int], heads: Sequence[tuple[int, int]] | None = None
+    subject: Subject,
+    ids: Sequence[int],
+    heads: Sequence[tuple[int, int]] | None = None,
+    kept: KeptPatterns | None = None,
 ) -> PromptPatterns:
     """The patterns of some heads on a prompt, in one forward pass.
 
     Args:
         ids: the prompt's T tokens.
         heads: (layer, head) of each; all by default. Each takes T × T numbers.
+        kept: what passed in another run of the same prompt. The model is run for what is not there.
 
     Raises:
         UserError: if the model has no such head, or a layer gives no pattern.
@@ -86,24 +108,20 @@ def read_patterns(
             for head in range(tap.n_heads)
         ]
     check_heads(subject, heads)
-    found: dict[tuple[int, int], Tensor] = {}
-
-    def keep(layer: int, pattern: Tensor) -> None:
-        for head in heads:
-            if head[0] == layer:
-                found[head] = pattern[0, head[1]].float().cpu()
-
-    layers = sorted({layer for layer, _ in heads})
+    kept = kept or KeptPatterns(heads)
+    layers = sorted({head[0] for head in heads if head not in kept.found})
     if layers:
         watch_patterns(
             subject.model,
             subject.architecture,
             subject.inputs(list(ids)),
-            keep,
+            kept.keep,
             taps=taps,
             layers=layers,
         )
-    return PromptPatterns(tuple(ids), _texts(subject, ids), {head: found[head] for head in heads})
+    return PromptPatterns(
+        tuple(ids), _texts(subject, ids), {head: kept.found[head] for head in heads}
+    )
 
 
 def check_heads(subject: Subject, heads: Sequence[tuple[int, int]]) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
 from projector.corpus.pieces import Pieces
-from projector.errors import UserError, check_text
+from projector.errors import SettingError, UserError, check_text
 from projector.progress import Progress, Silent
 from projector.residual.circuits.composition import Compositions, compose_heads
 from projector.residual.circuits.pairs import TopPairs
 from projector.residual.circuits.tokens import HeadPairs, find_pairs
 from projector.residual.circuits.virtual import VirtualHeads, find_virtual_heads
-from projector.residual.circuits.weights import Circuits, find_circuits
+from projector.residual.circuits.weights import Circuits
 from projector.residual.heads.kinds import KINDS, Heads
-from projector.residual.heads.prompt import PromptPatterns, check_heads, read_patterns
-from projector.residual.heads.scores import score_heads
+from projector.residual.heads.prompt import KeptPatterns, PromptPatterns, check_heads, read_patterns
+from projector.residual.heads.scores import reason_of, score_with_circuits
 from projector.residual.settings import check_numbers, parse_heads
 from projector.residual.subject import Subject
 from projector.residual.tokens import find_position, find_token
@@ -125,7 +127,8 @@ def heads(
         prompt: text, or token ids as the model takes them; None for the weights and scores alone.
         show: heads to look at closely, as ``3.2,4.3`` (layer.head) or pairs; by default the
             strongest two of each kind.
-        n_sequences, length, n_random, seed: as :func:`score_heads` takes them.
+        n_sequences, length, n_random, seed: as
+            :func:`~projector.residual.heads.scores.score_heads` takes them.
         n_pair_tokens: how many tokens of the vocabulary are tried for pairs, the first ones.
         token, against, position: the logit that virtual heads lead to, tokens as
             :func:`~projector.residual.tokens.find_token` takes them; by default the model's top
@@ -150,9 +153,13 @@ def heads(
     ids = None if prompt is None else subject.ids_of(prompt)
     wanted = None if token is None else find_token(subject, token)
     other = None if against is None else find_token(subject, against, setting="against")
+    if wanted is not None and wanted == other:
+        raise SettingError(
+            "against", against, "is the token itself", "give another token to subtract"
+        )
     if ids is not None:
-        find_position(len(ids), position)
-    scores = score_heads(
+        position = find_position(len(ids), position)
+    scores, circuits = score_with_circuits(
         subject,
         n_sequences=n_sequences,
         length=length,
@@ -163,12 +170,15 @@ def heads(
     shown = tuple(strongest_heads(scores) if chosen is None else dict.fromkeys(chosen))
     reasons = list(scores.reasons)
     progress.begin("Taking circuits apart", None, "")
-    circuits, compositions, pairs = _circuits(subject, shown, n_pair_tokens, seed, reasons)
+    compositions, pairs = _circuits(subject, circuits, shown, (n_pair_tokens, seed), reasons)
     patterns, virtual = None, None
     if ids is not None:
         progress.begin("Reading the prompt", None, "")
-        patterns = read_patterns(subject, ids, shown)
-        virtual = _virtual(subject, ids, (wanted, other, position), circuits, reasons)
+        kept = KeptPatterns(shown)
+        # Patterns of the whole prompt pass on the way to a logit at its last token.
+        also = kept.keep if position == len(ids) - 1 else None
+        virtual = _virtual(subject, ids, (wanted, other, position), circuits, reasons, also)
+        patterns = read_patterns(subject, ids, shown, kept)
     progress.end()
     return HeadsReport(
         model=subject.loaded.identifier,
@@ -191,21 +201,28 @@ def strongest_heads(scores: Heads, n_each: int = _N_OF_EACH_KIND) -> list[tuple[
 
 def _circuits(
     subject: Subject,
+    circuits: Circuits | None,
     shown: Sequence[tuple[int, int]],
-    n_tokens: int,
-    seed: int,
+    settings: tuple[int, int],
     reasons: list[str],
-) -> tuple[Circuits | None, Compositions | None, tuple[HeadPairs, ...]]:
+) -> tuple[Compositions | None, tuple[HeadPairs, ...]]:
     """What weights alone tell; what can't be computed is missing, with a reason."""
+    if circuits is None:
+        return None, ()
+    n_tokens, seed = settings
+    reasons += circuits.reasons.values()
+    compositions: Compositions | None = None
+    pairs: tuple[HeadPairs, ...] = ()
+    # Scores that took minutes are not lost, whatever fails here.
     try:
-        circuits = find_circuits(subject)
-        reasons += circuits.reasons.values()
         compositions = _compose(circuits, seed)
+    except (UserError, RuntimeError) as error:
+        reasons.append(f"no composition of heads: {reason_of(error)}")
+    try:
         pairs = tuple(find_pairs(subject, circuits, shown, most_tokens=n_tokens))
-        return circuits, compositions, pairs
-    except UserError as error:
-        reasons.append(str(error))
-        return None, None, ()
+    except (UserError, RuntimeError) as error:
+        reasons.append(f"no pairs of tokens: {reason_of(error)}")
+    return compositions, pairs
 
 
 def _virtual(
@@ -214,15 +231,26 @@ def _virtual(
     goal: tuple[int | None, int | None, int],
     circuits: Circuits | None,
     reasons: list[str],
+    also: Callable[[int, Tensor], None] | None,
 ) -> VirtualHeads | None:
     """Paths to the logit of a token, against another, at a position; None with a reason."""
+    if circuits is None:
+        return None
     token, against, position = goal
     try:
         return find_virtual_heads(
-            subject, ids, token=token, against=against, position=position, circuits=circuits
+            subject,
+            ids,
+            token=token,
+            against=against,
+            position=position,
+            circuits=circuits,
+            also=also,
         )
-    except UserError as error:
-        reasons.append(f"no paths through two heads: {error}")
+    except SettingError:
+        raise
+    except (UserError, RuntimeError) as error:
+        reasons.append(f"no paths through two heads: {reason_of(error)}")
         return None
 
 

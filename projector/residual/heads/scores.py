@@ -11,17 +11,20 @@ from torch import Tensor
 from projector.errors import UserError
 from projector.model.architecture.stream.attention import HeadWeights
 from projector.model.architecture.stream.patterns import plain_run
-from projector.model.capture import Call, watch_calls
+from projector.model.architecture.trial import one_line
+from projector.model.capture import Call, Tap, capture, watch_calls
 from projector.model.loading import input_device
 from projector.progress import Progress, Silent
 from projector.residual.circuits.copying import copying_scores
 from projector.residual.circuits.tokens import grams_through_mlps
-from projector.residual.circuits.vocabulary import model_gram
-from projector.residual.circuits.weights import find_circuits
+from projector.residual.circuits.vocabulary import model_grams
+from projector.residual.circuits.weights import Circuits, find_circuits
 from projector.residual.heads.kinds import (
     COPYING_KINDS,
     KINDS,
     LEAST_PERCENTILE,
+    LEAST_RANDOM,
+    MLP_COPYING_TOKENS,
     PATTERN_KINDS,
     HeadRow,
     Heads,
@@ -42,10 +45,12 @@ from projector.residual.subject import Subject
 
 @dataclass(frozen=True)
 class _Scored:
-    """Some kinds' scores of a layer's heads, (n_kinds, A), and of random ones, (n_draws, …)."""
+    """Some kinds' scores of a layer's heads, (n_kinds, A), and of random ones, (n_draws, …); and
+    copying's with W_U as it is, (A,)."""
 
     scores: Tensor
     random: Tensor | None
+    plain: Tensor | None = None
 
 
 def score_heads(
@@ -66,8 +71,8 @@ def score_heads(
     Args:
         n_sequences: sequences of random tokens.
         length: tokens of each, which then come once more.
-        n_random: random heads for each head; at least 100 for a percentile of 99 to mean something.
-            0 leaves out percentiles, and with them the kinds.
+        n_random: random heads for each head. With fewer than 100, no percentile of 99 can be told,
+            so no head is called by a kind; 0 leaves out percentiles too.
         seed: of the tokens and the random heads.
 
     Raises:
@@ -75,6 +80,27 @@ def score_heads(
         UserError: if the model is an encoder, for these kinds are of causal attention; or no layer
             has heads that can be looked at, with the reason.
     """
+    return score_with_circuits(
+        subject,
+        n_sequences=n_sequences,
+        length=length,
+        n_random=n_random,
+        seed=seed,
+        progress=progress,
+    )[0]
+
+
+def score_with_circuits(
+    subject: Subject,
+    *,
+    n_sequences: int,
+    length: int,
+    n_random: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> tuple[Heads, Circuits | None]:
+    """As :func:`score_heads`, and the circuits that were taken apart for it; None where they could
+    not be."""
     check_numbers(n_sequences=n_sequences, length=length, n_random=n_random, seed=seed)
     progress = progress or Silent()
     if not subject.architecture.is_causal:
@@ -86,8 +112,13 @@ def score_heads(
     axes = Axes(n_random, seed)
     reasons: list[str] = []
     patterns = _score_patterns(subject, repeats, axes, progress, reasons)
-    copying = _score_copying(subject, axes, progress, reasons)
+    copying, circuits = _score_copying(subject, axes, progress, reasons)
     progress.end()
+    if 0 < n_random < LEAST_RANDOM:
+        reasons.append(
+            f"no head is called by a kind: {n_random} random heads can't tell a percentile of "
+            f"{LEAST_PERCENTILE:.0f}; give at least {LEAST_RANDOM}"
+        )
     rows: list[HeadRow] = []
     expected: dict[str, float | None] = {}
     for layer, found in patterns.items():
@@ -96,10 +127,10 @@ def score_heads(
             *((kind, at, found) for at, kind in enumerate(PATTERN_KINDS)),
             *((kind, at, copying.get(layer)) for at, kind in enumerate(COPYING_KINDS)),
         ):
-            if scored is not None and scored.random is not None:
+            if scored is not None and scored.random is not None and n_random >= LEAST_RANDOM:
                 count = expected_count(scored.random[:, at], kind.least, LEAST_PERCENTILE)
                 expected[kind.name] = (expected.get(kind.name) or 0.0) + count
-    return Heads(
+    heads = Heads(
         rows=tuple(rows),
         expected={kind.name: expected.get(kind.name) for kind in KINDS},
         n_sequences=n_sequences,
@@ -113,6 +144,12 @@ def score_heads(
         },
         reasons=tuple(dict.fromkeys(reasons)),
     )
+    return heads, circuits
+
+
+def reason_of(error: Exception) -> str:
+    """What to say of an error that leaves something out, in one line."""
+    return str(error) if isinstance(error, UserError) else one_line(error)
 
 
 def _score_patterns(
@@ -153,35 +190,42 @@ def _score_patterns(
     # Found before hooks are set: it runs the model itself.
     _ = subject.attentions
     modules = {layer: place.module for layer, place in places.items()}
-    with plain_run(subject.model), watch_calls(modules, score):
+    last = {"": Tap(subject.architecture.blocks[max(places)].module, "output")}
+    with (
+        plain_run(subject.model),
+        watch_calls(modules, score),
+        capture(last, lambda _, output: None, then_stop=True),
+    ):
         subject.model(**inputs, **taps.settings(), use_cache=False)
     return found
 
 
 def _score_copying(
     subject: Subject, axes: Axes, progress: Progress, reasons: list[str]
-) -> dict[int, _Scored]:
-    """Copying by the weights, layer by layer."""
+) -> tuple[dict[int, _Scored], Circuits | None]:
+    """Copying by the weights, layer by layer, and the circuits."""
     layers = [n for n, each in subject.attentions.items() if isinstance(each, HeadWeights)]
     n_steps = len(layers) * len(COPYING_KINDS) * axes.n_draws
     progress.begin("Comparing copying", n_steps, "draw")
     found: dict[int, _Scored] = {}
+    circuits: Circuits | None = None
     try:
-        gram = model_gram(subject)
-        circuits = find_circuits(subject, layers)
+        circuits = find_circuits(subject)
         reasons += [f"copying has no score: {each}" for each in circuits.reasons.values()]
-        through_mlps = grams_through_mlps(subject, circuits)
+        grams = model_grams(subject)
+        through_mlps = grams_through_mlps(subject, circuits, most_tokens=MLP_COPYING_TOKENS)
         for each in circuits.layers:
-            both = (gram, through_mlps[each.layer])
+            both = (grams.centred, through_mlps[each.layer])
             random = None
             if axes.n_draws:
                 draws = [random_copying(each.ov, one, axes, progress.advance) for one in both]
                 random = torch.stack(draws, 1)
             scores = torch.stack([copying_scores(each.ov, one) for one in both])
-            found[each.layer] = _Scored(scores, random)
-    except UserError as error:
-        reasons.append(f"copying has no score: {error}")
-    return found
+            found[each.layer] = _Scored(scores, random, copying_scores(each.ov, grams.plain))
+    except (UserError, RuntimeError) as error:
+        # What was scored before took minutes: it is kept, whatever fails here.
+        reasons.append(f"copying has no score: {reason_of(error)}")
+    return found, circuits
 
 
 def _rows(subject: Subject, layer: int, found: _Scored, copying: _Scored | None) -> list[HeadRow]:
@@ -194,6 +238,8 @@ def _rows(subject: Subject, layer: int, found: _Scored, copying: _Scored | None)
             kinds += _score(values, kind, found, at, head)
         for at, kind in enumerate(COPYING_KINDS):
             kinds += _score(values, kind, copying, at, head)
+        plain = None if copying is None else copying.plain
+        values["copying_plain"] = None if plain is None else float(plain[head])
         group = weights.group[head] if isinstance(weights, HeadWeights) else None
         rows.append(HeadRow(layer, head, group, kinds=tuple(kinds), **values))  # type: ignore[arg-type]
     return rows
@@ -209,4 +255,6 @@ def _score(
         if found.random is not None:
             percentile = float(percentiles(found.scores[at, head], found.random[:, at, head]))
     values |= {kind.name: score, f"{kind.name}_percentile": percentile}
+    if found is None or found.random is None or len(found.random) < LEAST_RANDOM:
+        return []
     return [kind.name] if is_kind(kind, score, percentile) else []

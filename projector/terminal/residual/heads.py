@@ -193,7 +193,11 @@ def _show_prompt(screen: Screen, found: HeadsReport) -> None:
     if found.virtual is None:
         return
     goal = found.virtual.inputs.goal
-    screen.say(f"[b]paths through two heads[/b] to a logit of {_number(goal.logit)}")
+    what = "logit" if goal.against is None else "difference of logits"
+    screen.say(
+        f"[b]paths through two heads[/b] to a {what}; the stream adds {_number(goal.from_stream)}, "
+        f"the model's own is {_number(goal.logit)}; in brackets the share of Σ |value| of all paths"
+    )
     for each in found.virtual.rows[:_N_PATHS]:
         start = ", ".join(escape(readable(prompt.texts[at])) for at, _ in each.from_positions)
         screen.say(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from projector.model.architecture.records import Architecture, Matrix
 from projector.model.architecture.stream.patterns import PatternTaps, find_patterns
 from projector.model.architecture.stream.probing.calls import Probe, record_attention
 from projector.model.architecture.stream.probing.logits import describe_logits
+from projector.model.architecture.weights import resident
 from projector.model.capture import Tap
 
 
@@ -45,8 +45,8 @@ class Rows:
     @property
     def bias(self) -> Tensor | None:
         """(n_heads, d); None where the matrix has none."""
-        whole = getattr(self.matrix.module, "bias", None)
-        return None if whole is None else whole.detach()[self.index.to(whole.device)]
+        whole = resident(self.matrix.module, "bias")
+        return None if whole is None else whole[self.index.to(whole.device)]
 
     def of(self, outputs: Tensor) -> Tensor:
         """What the matrix gave, (…, n_outputs), by heads: (…, n_heads, d)."""
@@ -55,9 +55,9 @@ class Rows:
 
 def _by_output(matrix: Matrix) -> Tensor:
     """The weight as (outputs, inputs)."""
-    weight: Any = matrix.module.weight
-    detached: Tensor = weight.detach()
-    return detached if matrix.input_axis == 1 else detached.T
+    weight = resident(matrix.module)
+    assert weight is not None  # what makes it a matrix
+    return weight if matrix.input_axis == 1 else weight.T
 
 
 def _take(weight: Tensor, index: Tensor) -> Tensor:
@@ -159,22 +159,7 @@ class HeadWeights:
     @property
     def o_bias(self) -> Tensor | None:
         """(H,)."""
-        bias = getattr(self.output.module, "bias", None)
-        return None if bias is None else bias.detach()
-
-
-def find_attention(
-    model: nn.Module, architecture: Architecture, layer: int, *, taps: PatternTaps | None = None
-) -> HeadWeights:
-    """The heads of one block; see :func:`find_attentions`.
-
-    Raises:
-        UserError: if they can't be found, with the reason.
-    """
-    found = find_attentions(model, architecture, [layer], taps=taps)[layer]
-    if isinstance(found, str):
-        raise UserError(f"the heads of layer {layer} can't be found: {found}")
-    return found
+        return resident(self.output.module, "bias")
 
 
 @torch.enable_grad()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
+
+from projector.model.architecture.weights import replaceable, resident_tensors
 
 # A token whose vector is all zeros has no scale: whatever it is multiplied by stays zero.
 _TINY = 1e-30
@@ -38,7 +39,7 @@ class NormForm:
         The module is run on a few vectors: zeros give the bias, ones tell whether it centres, and
         ±1 give the weight. What is found must give what the module gives on random vectors.
         """
-        parameters = list(chain(module.named_parameters(), module.named_buffers()))
+        parameters = list(resident_tensors(module))
         if any(tensor.ndim > 1 or tensor.is_meta for _, tensor in parameters):
             return None
         device = parameters[0][1].device if parameters else torch.device("cpu")
@@ -59,7 +60,8 @@ class NormForm:
             + [torch.randn(width, generator=generator) + 0.5 for _ in range(3)]
         ).to(device)
         try:
-            given = torch.func.functional_call(module, wide, (probes[None],))
+            with replaceable(module):
+                given = torch.func.functional_call(module, wide, (probes[None],))
         except Exception:
             # No function of one tensor, so not what is looked for.
             return None
@@ -83,8 +85,8 @@ class NormForm:
 
         By least squares over the coordinates, which averages what a lower type rounds off.
         """
-        unscaled = self._unscaled(x.float())
-        given = y.float() - self.bias
+        unscaled = self._unscaled(x.to(self.weight))
+        given = y.to(self.weight) - self.bias
         square = (unscaled * unscaled).sum(dim=-1, keepdim=True)
         return (given * unscaled).sum(dim=-1, keepdim=True) / square.clamp_min(_TINY)
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from projector.errors import UserError
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.stream.norms import NormForm
 from projector.model.architecture.stream.records import BlockStream, FrozenPath, StreamLayout
+from projector.model.architecture.trial import trial_inputs
 from projector.model.capture import Tap, capture, evaluating
-from projector.model.context import input_embedding
 
 _N_TRIAL_TOKENS = 6
 
@@ -61,7 +60,7 @@ class Reading:
             given = module(given[None])[0]
             normed.append(given)
         scale = self.freeze(vectors, tuple(normed)).scale()
-        return vectors.float() if scale is None else vectors.float() * scale
+        return vectors.float() if scale is None else vectors.to(scale) * scale
 
     def fold(self, weights: Tensor) -> Tensor:
         """Weights on what is read, (…, H), as float32 weights on the stream: all but scales and
@@ -90,10 +89,7 @@ def find_readings(
     Raises:
         UserError: if the model names no table of its tokens.
     """
-    table = getattr(input_embedding(model), "weight", None)
-    if not isinstance(table, Tensor):
-        raise UserError(f"{type(model).__name__} has no token embedding")
-    ids = (torch.arange(_N_TRIAL_TOKENS, device=table.device) * 7 + 11) % table.shape[0]
+    inputs = trial_inputs(model, 1, _N_TRIAL_TOKENS)
     passed: dict[tuple[nn.Module, str], Tensor] = {}
 
     def keep(key: tuple[nn.Module, str], tensor: Tensor) -> None:
@@ -111,7 +107,7 @@ def find_readings(
         for side in ("input", "output")
     }
     with torch.no_grad(), evaluating(model), capture(taps, keep, skip_empty=True):
-        model(input_ids=ids[None], attention_mask=torch.ones_like(ids[None]))
+        model(**inputs)
     found: dict[int, Reading | str] = {}
     for layer, block in blocks.items():
         target, base = passed[read[layer].module, read[layer].side], bases[layer]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from projector.errors import UserError
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.stream.norms import NormForm
-from projector.model.architecture.trial import is_matrix
+from projector.model.architecture.trial import is_matrix, trial_inputs
+from projector.model.architecture.weights import resident
 from projector.model.capture import Tap, capture, evaluating
 from projector.model.context import input_embedding
 from projector.model.intervention import Replacement, intervene
@@ -121,14 +122,15 @@ class Readout:
             UserError: as :meth:`unembedding`.
         """
         rows = self.head_rows(ids)
-        bias: Any = getattr(self.head, "bias", None)
-        found = rows.new_zeros(len(rows)) if bias is None else _taken(bias.detach(), ids)
+        bias = resident(self.head, "bias")
+        found = rows.new_zeros(len(rows)) if bias is None else _taken(bias, ids)
         return found if self._linear is None else found + rows @ self._linear[1].to(rows)
 
     def head_rows(self, ids: Iterable[int] | Tensor | None = None) -> Tensor:
         """The head's own rows, (n, H'), of tokens; what stands before it is not multiplied in."""
-        weight: Any = self.head.weight
-        by_token: Tensor = weight.detach() if self.input_axis == 1 else weight.detach().T
+        weight = resident(self.head)
+        assert weight is not None  # what makes it a matrix
+        by_token = weight if self.input_axis == 1 else weight.T
         return _taken(by_token, ids)
 
     @cached_property
@@ -136,7 +138,7 @@ class Readout:
         """The matrix (H', H) and shift (H',) of what stands between norm and head."""
         if not self.between:
             return None
-        weight: Any = self.head.weight
+        weight: Any = resident(self.head)
         eye = torch.eye(self.n_hidden, dtype=weight.dtype, device=weight.device)
         probe = torch.randn(4, self.n_hidden, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -173,8 +175,8 @@ def find_readout(model: nn.Module, architecture: Architecture) -> Readout:
         )
     embedding: Any = input_embedding(model)
     table: Tensor = embedding.weight
-    ids = (torch.arange(_N_TRIAL_TOKENS, device=table.device) * 7 + 11) % table.shape[0]
-    inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
+    inputs = trial_inputs(model, 1, _N_TRIAL_TOKENS)
+    ids = inputs["input_ids"][0]
     last = architecture.blocks[-1].module
     with evaluating(model):
         passed, order, logits = _run(model, architecture, inputs)
@@ -303,12 +305,12 @@ def _rounded(value: float, precision: float) -> float:
 
 
 def _input_axis(head: nn.Module, passed: dict[tuple[nn.Module, str], Tensor]) -> int:
-    weight: Any = head.weight
+    weight: Any = resident(head)
     x, y = passed[head, "input"], passed[head, "output"]
     if x.shape[-1] != y.shape[-1]:
         return 1 if weight.shape == (y.shape[-1], x.shape[-1]) else 0
-    bias: Any = getattr(head, "bias", None)
-    shift = 0 if bias is None else bias
+    bias = resident(head, "bias")
+    shift: Any = 0 if bias is None else bias
     errors = [(y - (x @ w + shift)).float().norm() for w in (weight, weight.T)]
     return int(errors[1] < errors[0])
 

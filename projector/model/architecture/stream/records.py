@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from projector.model.architecture.records import Matrix
 from projector.model.architecture.stream.norms import NormForm
+from projector.model.architecture.weights import resident
 from projector.model.capture import Tap
 
 __all__ = [
@@ -112,13 +113,14 @@ class Addition:
         """
         if self.matrix is None:
             raise ValueError("no single matrix writes this to the stream")
-        weight: Tensor = self.matrix.module.get_parameter("weight").detach().float()
+        given = resident(self.matrix.module)
+        assert given is not None  # what makes it a matrix
+        weight = given.float()
         return weight if self.matrix.input_axis == 1 else weight.T
 
     def bias(self) -> Tensor | None:
         """The output projection's bias, (H,); None where it has none."""
-        bias = None if self.matrix is None else getattr(self.matrix.module, "bias", None)
-        return bias.detach() if isinstance(bias, Tensor) else None
+        return None if self.matrix is None else resident(self.matrix.module, "bias")
 
 
 @dataclass(frozen=True)

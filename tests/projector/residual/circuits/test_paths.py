@@ -12,7 +12,6 @@ from torch import Tensor
 from projector.errors import UserError
 from projector.model.architecture.stream.patterns import watch_patterns
 from projector.model.capture import Tap, collect
-from projector.residual.circuits.factors import apply_product
 from projector.residual.circuits.virtual import VirtualHeads, find_virtual_heads
 from projector.residual.circuits.weights import Circuits, find_circuits
 from projector.residual.contributions import collect_contributions
@@ -49,9 +48,10 @@ def test_what_a_head_reads_adds_up_to_what_it_adds(family: str) -> None:
     rest = float(readout.head_bias([inputs.goal.token]))
     if readout.form is not None:
         rest += float(readout.unembedding([inputs.goal.token])[0] @ readout.form.bias)
-    own = float(readout.finish(torch.tensor(inputs.goal.logit + rest * readout.scale)))
-    if readout.softcap is None and readout.scale == 1:
-        assert own == pytest.approx(float(logits.max()), rel=1e-3, abs=1e-4)
+    assert inputs.goal.logit == pytest.approx(float(logits.max()), rel=1e-5, abs=1e-5)
+    raw = inputs.goal.from_stream / readout.scale + rest
+    own = float(readout.finish(torch.tensor(raw)))
+    assert own == pytest.approx(float(logits.max()), rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2", "gemma2", "olmo2"])
@@ -76,11 +76,13 @@ def test_a_virtual_head_is_the_product_of_its_two_heads(family: str) -> None:
         path = reading.freeze(block.pre, tuple(normed[i][0] for i in range(len(taps))))
         weights = later.weights
         w_ov = weights.o[head_2] @ weights.v[weights.group[head_2]]
-        moved = apply_product(patterns[layer_2][head_2], w_ov, path.apply(written))
+        # (A ⊗ B) x = A x Bᵀ
+        moved = patterns[layer_2][head_2] @ path.apply(written) @ w_ov.T
         assert block.attention_written is not None
         value = block.attention_written.path.apply(moved)[-1] @ paths.inputs.goal.direction
         assert row.value == pytest.approx(float(value), rel=1e-3)
-        assert row.share == pytest.approx(row.value / paths.inputs.goal.logit)
+        size = float(paths.inputs.through_two().abs().sum())
+        assert row.share == pytest.approx(row.value / size)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2", "gemma2"])
@@ -106,7 +108,9 @@ def test_paths_to_a_difference_are_the_difference_of_paths() -> None:
         for token, against in ((7, None), (11, None), (7, 11))
     ]
     assert torch.allclose(values[0].values - values[1].values, values[2].values, atol=1e-5)
-    assert values[2].goal.logit == pytest.approx(values[0].goal.logit - values[1].goal.logit, 1e-4)
+    for name in ("logit", "from_stream"):
+        one, other, both = (getattr(each.goal, name) for each in values)
+        assert both == pytest.approx(one - other, 1e-4)
 
 
 def test_shorter_types_close_as_well_as_they_round() -> None:

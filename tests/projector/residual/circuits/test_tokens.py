@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from projector.residual.circuits.copying import copying_scores, vocabulary_gram
+from projector.residual.circuits.copying import copying_scores
 from projector.residual.circuits.tokens import find_pairs, grams_through_mlps
-from projector.residual.circuits.vocabulary import model_gram, token_embeddings, token_streams
+from projector.residual.circuits.vocabulary import (
+    model_grams,
+    token_embeddings,
+    token_streams,
+    unembeddings,
+)
 from projector.residual.circuits.weights import find_circuits
 from projector.residual.contributions import collect_contributions
 from tests.families import subject_of
@@ -72,7 +77,7 @@ def test_copying_through_mlps_is_of_what_a_head_reads() -> None:
     read = layer.reading.scaled(alone[1])
     assert subject.readout.form is not None
     rows = subject.readout.form.pull(subject.readout.unembedding(ids))
-    expected = vocabulary_gram(read - read.mean(0), rows - rows.mean(0))
+    expected = (read - read.mean(0)).T @ (rows - rows.mean(0))
     assert torch.allclose(grams[1], expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
     # A head that writes what it read of a token back to that token's logit copies.
     values = torch.linalg.pinv(rows - rows.mean(0)) @ torch.linalg.pinv((read - read.mean(0)).T)
@@ -80,4 +85,16 @@ def test_copying_through_mlps_is_of_what_a_head_reads() -> None:
     copier = layer.ov[:1]
     copier = type(copier)((u[:, :4] * s[:4])[None], v[:4][None])
     assert float(copying_scores(copier, grams[1])) > 0.5
-    assert model_gram(subject).shape == grams[0].shape
+
+
+def test_grams_of_the_vocabulary_are_of_all_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("projector.residual.circuits.vocabulary._BLOCK", 100)
+    subject, ids = subject_of("gpt2"), list(range(320))
+    with torch.no_grad():
+        # All tokens' rows share a direction, as in trained models.
+        subject.readout.head.weight.add_(1 + torch.arange(24) / 24)
+    found = model_grams(subject)
+    embedded, rows = token_embeddings(subject, ids), unembeddings(subject, ids)
+    assert torch.allclose(found.plain, embedded.T @ rows, atol=1e-3)
+    assert torch.allclose(found.centred, embedded.T @ (rows - rows.mean(0)), atol=1e-3)
+    assert not torch.allclose(found.centred, found.plain, atol=1e-2)

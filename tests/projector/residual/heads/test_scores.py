@@ -53,6 +53,14 @@ def test_without_random_heads_no_head_is_called_anything() -> None:
     assert heads.expected["induction"] is None
 
 
+def test_few_random_heads_make_no_kinds() -> None:
+    heads = score_heads(subject_of("llama"), n_sequences=1, length=8, n_random=2)
+    assert all(row.kinds == () for row in heads.rows)
+    assert any(row.beginning_percentile == 100 for row in heads.rows)
+    assert set(heads.expected.values()) == {None}
+    assert any("100" in reason for reason in heads.reasons)
+
+
 def test_encoders_have_no_such_kinds() -> None:
     with pytest.raises(UserError):
         score_heads(subject_of("bert"), n_sequences=1, length=8, n_random=4)

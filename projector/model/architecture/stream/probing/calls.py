@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,14 +17,15 @@ from projector.model.architecture.stream.patterns import (
     PatternTaps,
     eager_attention,
     plain_run,
-    trial_inputs,
 )
 from projector.model.architecture.trial import (
     Trial,
     describe_matrix,
     is_matrix,
     one_line,
+    trial_inputs,
 )
+from projector.model.architecture.weights import is_offloaded, replaceable, resident_tensors
 from projector.model.capture import Call, Tap, capture, evaluating, watch_calls
 
 _N_SEQUENCES, _N_TOKENS = 2, 7
@@ -101,9 +102,11 @@ class Probe:
         generator = torch.Generator().manual_seed(0)
         like = self.like[kind]
         first = torch.randn(like.shape, generator=generator).to(like.device).requires_grad_(True)
-        weights = _wide(dict(_tensors(self.tap.module)))
+        weights = _wide(dict(resident_tensors(self.tap.module)))
         if not own_weights:
             weights |= self._random_weights(generator, size or self.size)
+        if is_offloaded(self.tap.module):
+            weights = {name: tensor.to(first.device) for name, tensor in weights.items()}
         args, kwargs = _wide(self.calls[kind].filled(first))
         within = {
             m: Tap(m, "output") for m in self.tap.module.modules() if m is not self.tap.module
@@ -115,6 +118,7 @@ class Probe:
             torch.enable_grad(),
             evaluating(self.model),
             eager_attention(self.model),
+            replaceable(self.tap.module),
             capture(within, passed.__setitem__, skip_empty=True),
             capture(z_tap, lambda _, tensor: read.append(tensor)),
         ):
@@ -132,7 +136,9 @@ class Probe:
             for name, parameter in each.module.named_parameters(recurse=False):
                 scale = size / each.n_inputs**0.5 if parameter.ndim > 1 else size / 4
                 values = torch.randn(parameter.shape, generator=generator) * scale
-                weights[f"{names[each.module]}.{name}"] = values.to(parameter.device)
+                weights[f"{names[each.module]}.{name}"] = (
+                    values if parameter.is_meta else values.to(parameter.device)
+                )
         return weights
 
     def check_values(self, module: nn.Module, index: Tensor, group: Sequence[int]) -> None:
@@ -153,11 +159,6 @@ class Probe:
                 f"patterns times values differ from what its output projection reads by "
                 f"{float(error):.1%}"
             )
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
 
 
 def _wide(value: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.attention import HeadWeights, find_attentions
-from projector.model.architecture.stream.patterns import trial_inputs, watch_patterns
+from projector.model.architecture.stream.patterns import watch_patterns
 from projector.model.architecture.stream.probing.logits import (
     ALIBI,
     BIASES,
@@ -18,6 +18,7 @@ from projector.model.architecture.stream.probing.logits import (
     SOFTCAP,
     UNKNOWN,
 )
+from projector.model.architecture.trial import trial_inputs
 from projector.model.capture import Tap, collect
 from tests.families import FAMILIES, MIXTURES, STREAMS, build
 

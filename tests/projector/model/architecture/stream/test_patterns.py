@@ -12,9 +12,9 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.stream.patterns import (
     eager_attention,
     find_patterns,
-    trial_inputs,
     watch_patterns,
 )
+from projector.model.architecture.trial import trial_inputs
 from tests.families import ENCODERS, FAMILIES, MIXTURES, N_LAYERS, STREAMS, build
 
 
@@ -76,9 +76,12 @@ def test_the_models_own_attention_is_set_back_after_an_error(family: str) -> Non
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
 
 
-def test_a_model_that_computes_otherwise_with_plain_attention_has_no_pattern() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_model_that_computes_otherwise_with_plain_attention_has_no_pattern(
+    dtype: torch.dtype,
+) -> None:
     """Falcon with ALiBi adds its bias twice where attention is computed step by step."""
-    model = build("falcon_in_turn")
+    model = build("falcon_in_turn").to(dtype)
     architecture = find_architecture(model)
     taps = find_patterns(model, architecture)
     assert all(isinstance(tap, str) for tap in taps.blocks)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from projector.model.architecture.finding import find_architecture
-from projector.model.architecture.stream.attention import find_attention
+from projector.model.architecture.stream.attention import find_attentions
 from projector.model.architecture.stream.records import StreamLayout
 from projector.model.architecture.stream.writers import find_stream
 from tests.families import CLOSE_PER_BLOCK, FAMILIES, MIXTURES, PARALLEL, STREAMS, build
@@ -176,5 +176,6 @@ def test_the_layout_in_half_precision_is_that_in_float32(family: str, dtype: tor
 @pytest.mark.parametrize("family", ["qwen3", "gpt2", "bloom", "gptj", "gemma2_capped"])
 def test_the_heads_counted_are_those_whose_patterns_the_model_gives(family: str) -> None:
     model, layout = found(family)
-    weights = find_attention(model, find_architecture(model), 1)
+    weights = find_attentions(model, find_architecture(model), [1])[1]
+    assert not isinstance(weights, str)
     assert layout.blocks[1].n_heads == weights.n_heads
