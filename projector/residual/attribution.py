@@ -32,7 +32,7 @@ from projector.residual.contributions import (
     check_additivity,
     watch_contributions,
 )
-from projector.residual.logits.directions import Reading
+from projector.residual.logits.directions import LogitDirections
 from projector.residual.logits.highest import find_highest, highest
 from projector.residual.logits.records import (
     FINAL_NORM_BIAS,
@@ -44,7 +44,7 @@ from projector.residual.logits.records import (
     Attribution,
     Step,
 )
-from projector.residual.readings.records import Reading as Place
+from projector.residual.readings.records import Reading
 from projector.residual.readings.streams import find_reading
 from projector.residual.settings import check_numbers
 from projector.residual.subject import Subject
@@ -110,11 +110,11 @@ def attribute(
         raise SettingError(
             "against", against, "is the attributed token itself", "give another token"
         )
-    reading = Reading.of(subject, run.stream, wanted, other)
-    parts = _parts(run, reading)
+    directions = LogitDirections.of(subject, run.stream, wanted, other)
+    parts = _parts(run, directions)
     raw = readout.raw(run.stream.to(subject.model.dtype))[0].float().cpu() * readout.scale
-    parts += _readout_parts(reading, raw, run.logits, readout)
-    found = _result(subject, ids, at, run, reading, parts, _neurons(run, reading, n_neurons))
+    parts += _readout_parts(directions, raw, run.logits, readout)
+    found = _result(subject, ids, at, run, directions, parts, _neurons(run, directions, n_neurons))
     if end is not None:
         found = replace(found, until=(end.layer, end.stream))
     check_closure(found)
@@ -126,11 +126,11 @@ def _result(
     ids: list[int],
     at: int,
     run: _Run,
-    reading: Reading,
+    directions: LogitDirections,
     parts: list[AttributedPart],
     neurons: tuple[list[AttributedPart], str | None],
 ) -> Attribution:
-    logit = reading.own(run.logits)
+    logit = directions.own(run.logits)
     pieces = subject.pieces()
     probabilities = run.logits.softmax(dim=0)
     likeliest = find_highest(run.logits[None], min(_N_TOP, len(run.logits)))[1][0]
@@ -140,12 +140,12 @@ def _result(
         ids=tuple(ids),
         texts=tuple(pieces.texts(ids)),
         position=at,
-        token=reading.token,
-        token_text=pieces.text(reading.token),
-        against=reading.against,
-        against_text=None if reading.against is None else pieces.text(reading.against),
+        token=directions.token,
+        token_text=pieces.text(directions.token),
+        against=directions.against,
+        against_text=None if directions.against is None else pieces.text(directions.against),
         logit=logit,
-        probability=float(probabilities[reading.token]),
+        probability=float(probabilities[directions.token]),
         top=tuple((pieces.text(i), i, float(probabilities[i])) for i in likeliest.tolist()),
         parts=tuple(parts),
         neurons=tuple(neurons[0]),
@@ -153,7 +153,7 @@ def _result(
         steps=_steps(parts),
         scale=subject.readout.scale,
         softcap=subject.readout.softcap,
-        n_controls=reading.n_controls,
+        n_controls=directions.n_controls,
         additivity_error=run.check.additivity_error,
         step_error=run.check.step_error,
         closure_error=closure_error(parts, logit),
@@ -201,7 +201,7 @@ class _Run:
         return [*self.embedding, *(part for block in self.blocks for part in block.parts())]
 
 
-def _run(subject: Subject, ids: list[int], at: int, end: Place | None) -> _Run:
+def _run(subject: Subject, ids: list[int], at: int, end: Reading | None) -> _Run:
     row = torch.tensor([at])
     before: list[EmbeddingContributions] = []
     blocks: list[BlockContributions] = []
@@ -232,16 +232,16 @@ def _run(subject: Subject, ids: list[int], at: int, end: Place | None) -> _Run:
     return _Run(before[0].parts, tuple(blocks), check, stream, logits[-1])
 
 
-def _parts(run: _Run, reading: Reading) -> list[AttributedPart]:
+def _parts(run: _Run, directions: LogitDirections) -> list[AttributedPart]:
     """What every part of the stream adds, heads one by one."""
     splits = {block.layer: block for block in run.blocks if block.has_heads}
     found: list[AttributedPart] = []
     for part in run.parts():
         if part.kind == "attention" and part.layer in splits:
-            found += _heads(splits[part.layer], reading)
+            found += _heads(splits[part.layer], directions)
             continue
-        values = (part.values.float() @ reading.directions.to(part.values.device).T)[0]
-        found.append(reading.part(values, part.name, _kind(part), part.layer))
+        values = (part.values.float() @ directions.vectors.to(part.values.device).T)[0]
+        found.append(directions.part(values, part.name, _kind(part), part.layer))
     return found
 
 
@@ -254,32 +254,32 @@ def _kind(part: Part) -> str:
     return part.name.removeprefix(f"L{part.layer} ").replace("MLP", "mlp")
 
 
-def _heads(block: BlockContributions, reading: Reading) -> list[AttributedPart]:
-    values = block.project_heads(reading.directions)[0]
+def _heads(block: BlockContributions, directions: LogitDirections) -> list[AttributedPart]:
+    values = block.project_heads(directions.vectors)[0]
     return [
-        reading.part(each, f"L{block.layer} H{head}", "head", block.layer, head)
+        directions.part(each, f"L{block.layer} H{head}", "head", block.layer, head)
         for head, each in enumerate(values)
     ]
 
 
 def _readout_parts(
-    reading: Reading, raw: Tensor, logits: Tensor, readout: Readout
+    directions: LogitDirections, raw: Tensor, logits: Tensor, readout: Readout
 ) -> list[AttributedPart]:
     """What norm and head add whatever the stream is, and the softcap; those that are there."""
     found = []
-    if bool(reading.norm_bias.any()):
-        found.append(reading.part(reading.norm_bias, FINAL_NORM_BIAS, FINAL_NORM_BIAS))
-    if bool(reading.head_bias.any()):
-        found.append(reading.part(reading.head_bias, HEAD_BIAS, HEAD_BIAS))
+    if bool(directions.norm_bias.any()):
+        found.append(directions.part(directions.norm_bias, FINAL_NORM_BIAS, FINAL_NORM_BIAS))
+    if bool(directions.head_bias.any()):
+        found.append(directions.part(directions.head_bias, HEAD_BIAS, HEAD_BIAS))
     if readout.softcap is not None:
         # By the model's own logits before and behind the cap, so that it hides no error of the sum.
-        value = reading.own(logits) - reading.own(raw)
+        value = directions.own(logits) - directions.own(raw)
         found.append(AttributedPart(SOFTCAP, SOFTCAP, None, None, None, value))
     return found
 
 
 def _neurons(
-    run: _Run, reading: Reading, n_neurons: int
+    run: _Run, directions: LogitDirections, n_neurons: int
 ) -> tuple[list[AttributedPart], str | None]:
     """The neurons that add most, in order of size, then all others together; and which layers have
     none."""
@@ -288,7 +288,7 @@ def _neurons(
     for block in run.blocks:
         written = block.mlp_written
         if written is not None and written.reads is not None:
-            own.append((block, block.project_neurons(reading.directions[:1])[0, :, 0].cpu()))
+            own.append((block, block.project_neurons(directions.vectors[:1])[0, :, 0].cpu()))
         elif written is not None:
             without.append(str(block.layer))
     left_out = None
@@ -308,11 +308,11 @@ def _neurons(
     found = []
     for k, neurons in by_block.items():
         block = own[k][0]
-        values = block.project_neurons(reading.directions)[0]
+        values = block.project_neurons(directions.vectors)[0]
         for j in neurons:
             name = f"L{block.layer} N{j}"
             found.append(
-                reading.part(values[j], name, "neuron", block.layer, neuron=j, part_of="mlp")
+                directions.part(values[j], name, "neuron", block.layer, neuron=j, part_of="mlp")
             )
     found.sort(key=lambda part: -abs(part.value))
     others = float(sizes.double().sum()) - sum(part.value for part in found)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from projector.errors import SettingError, UserError
 from projector.model.architecture.records import Mlp
-from projector.model.architecture.stream.reading import Reading, push
+from projector.model.architecture.stream.reading import NormPath, push
 from projector.model.architecture.weights import read_weights
 from projector.model.context import input_embedding
 from projector.residual.circuits.vocabulary import token_embeddings, unembeddings
@@ -223,7 +223,7 @@ def _input_names(n_inputs: int, gate: int) -> tuple[str, ...]:
     return ("gate", "up") if gate == 0 else ("up", "gate")
 
 
-def _centred(vectors: Tensor, reading: Reading) -> Tensor:
+def _centred(vectors: Tensor, reading: NormPath) -> Tensor:
     """What a norm lets through of vectors of the stream, (…, H): all but their mean, if any."""
     if not any(form.centres for _, form in reading.norms):
         return vectors
@@ -250,7 +250,7 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _read_tokens(
-    subject: Subject, part: str, rows: Tensor, reading: Reading, n_top: int
+    subject: Subject, part: str, rows: Tensor, reading: NormPath, n_top: int
 ) -> FavouredTokens:
     """Tokens by the cosine between their embedding and what is read; ``rows`` (1 + S, H)."""
     table: Any = input_embedding(subject.model)

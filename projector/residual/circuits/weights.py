@@ -9,7 +9,7 @@ import torch
 
 from projector.errors import UserError
 from projector.model.architecture.stream.attention import HeadWeights
-from projector.model.architecture.stream.reading import Reading, find_readings
+from projector.model.architecture.stream.reading import NormPath, find_norm_paths
 from projector.model.architecture.stream.records import Addition
 from projector.residual.circuits.factors import Factors
 from projector.residual.subject import Subject
@@ -39,7 +39,7 @@ class LayerCircuits:
     group: tuple[int, ...]
     left_out: tuple[str, ...]
     weights: HeadWeights
-    reading: Reading
+    reading: NormPath
     addition: Addition
 
     @property
@@ -82,7 +82,7 @@ def find_circuits(subject: Subject, layers: Sequence[int] | None = None) -> Circ
     found = {layer: subject.attentions[layer] for layer in chosen}
     reasons = {layer: each for layer, each in found.items() if isinstance(each, str)}
     heads = {layer: each for layer, each in found.items() if not isinstance(each, str)}
-    readings = find_readings(
+    readings = find_norm_paths(
         subject.model, subject.architecture, {layer: each.input for layer, each in heads.items()}
     )
     circuits = []
@@ -98,7 +98,7 @@ def find_circuits(subject: Subject, layers: Sequence[int] | None = None) -> Circ
 
 
 @torch.no_grad()
-def _circuits_of(weights: HeadWeights, reading: Reading, addition: Addition) -> LayerCircuits:
+def _circuits_of(weights: HeadWeights, reading: NormPath, addition: Addition) -> LayerCircuits:
     output = weights.o.float().transpose(-1, -2)
     for _, form in addition.norms:
         output = form.apply(output, torch.ones_like(output[..., :1]).to(form.weight))

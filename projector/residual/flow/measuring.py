@@ -28,7 +28,7 @@ from projector.residual.flow.records import (
     EmbeddingFlow,
     Flow,
     LayerFlow,
-    OutlyingToken,
+    OutlierToken,
     SuccessiveUpdates,
 )
 from projector.residual.outliers import describe_outliers
@@ -86,7 +86,7 @@ class _Sums:
         self.n_tokens = self.n_cosines = self.n_outlying = self.n_left_out = self.n_skipped = (
             self.n_sequences
         ) = 0
-        self.outliers: dict[tuple[int, bool], OutlyingToken] = {}
+        self.outliers: dict[tuple[int, bool], OutlierToken] = {}
         self.keeps_outliers = False
         self.error, self.step, self.worst = 0.0, 0.0, ""
         self.heads: dict[int, Tensor] = {}
@@ -300,7 +300,7 @@ def _note_outliers(batch: Batch, real: Tensor, norms: Tensor, sums: _Sums) -> Te
         before = sums.outliers.get(key)
         n = 1 if before is None else before.n + 1
         if before is None or _times(before.times_usual) < _times(each.times_usual):
-            sums.outliers[key] = OutlyingToken(
+            sums.outliers[key] = OutlierToken(
                 key[0], "", key[1], each.reading - 1, each.times_usual, n
             )
         else:
@@ -313,7 +313,7 @@ def _times(times_usual: float | None) -> float:
     return math.inf if times_usual is None else times_usual
 
 
-def _furthest(subject: Subject, found: Iterable[OutlyingToken]) -> tuple[OutlyingToken, ...]:
+def _furthest(subject: Subject, found: Iterable[OutlierToken]) -> tuple[OutlierToken, ...]:
     chosen = sorted(found, key=lambda each: -_times(each.times_usual))[:_MOST_OUTLIERS]
     pieces = subject.pieces([each.token for each in chosen])
     return tuple(replace(each, text=pieces.text(each.token)) for each in chosen)

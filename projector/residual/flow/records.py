@@ -68,7 +68,7 @@ class SuccessiveUpdates:
 
 
 @dataclass(frozen=True)
-class OutlyingToken:
+class OutlierToken:
     """A token whose norm is many times the usual one.
 
     Attributes:
@@ -125,7 +125,7 @@ class Flow:
     n_skipped: int
     n_outlying: int
     n_left_out: int
-    outliers: tuple[OutlyingToken, ...]
+    outliers: tuple[OutlierToken, ...]
     outliers_left_out: bool
     norms: tuple[tuple[float, ...], ...] | None
     additivity_error: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from projector.corpus.pieces import readable
 from projector.residual.bigrams.paths import ATTENTION_FREE, DIRECT, ZeroLayer
 from projector.residual.bigrams.scores import BIGRAM, UNIGRAM, PathScore
-from projector.residual.flow.records import Flow, OutlyingToken
+from projector.residual.flow.records import Flow, OutlierToken
 
 # What each prediction is called, and what it is.
 PATHS = {
@@ -107,7 +107,7 @@ def outlier_words(flow: Flow) -> str:
     return f"{counted} {has} a norm many times the median: {named}. {done}."
 
 
-def _outlier(each: OutlyingToken) -> str:
+def _outlier(each: OutlierToken) -> str:
     where = "before layer 0" if each.layer < 0 else f"after layer {each.layer}"
     times = "not finite" if each.times_usual is None else f"{each.times_usual:,.0f} times"
     first = " as the first token" if each.is_first else ""

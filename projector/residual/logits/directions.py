@@ -16,23 +16,25 @@ N_CONTROLS = 64
 
 
 @dataclass(frozen=True)
-class Reading:
+class LogitDirections:
     """How the logit reads the stream: one direction a token, the first of them the attributed one.
 
     Attributes:
         token, against: the attributed tokens.
-        directions: (D, H) float32: a contribution times one is what it adds to the logit.
+        vectors: (D, H) float32: a contribution times one is what it adds to the logit.
         norm_bias, head_bias: (D,) float32: what these add.
     """
 
     token: int
     against: int | None
-    directions: Tensor
+    vectors: Tensor
     norm_bias: Tensor
     head_bias: Tensor
 
     @classmethod
-    def of(cls, subject: Subject, stream: Tensor, token: int, against: int | None) -> Reading:
+    def of(
+        cls, subject: Subject, stream: Tensor, token: int, against: int | None
+    ) -> LogitDirections:
         """The directions for the token whose last stream is (1, H)."""
         readout = subject.readout
         controls = _control_tokens(subject, readout.n_vocabulary, {token, against})
@@ -60,7 +62,7 @@ class Reading:
 
     @property
     def n_controls(self) -> int:
-        return len(self.directions) - 1
+        return len(self.vectors) - 1
 
     def own(self, logits: Tensor) -> float:
         """The attributed logit or difference among logits (V,)."""

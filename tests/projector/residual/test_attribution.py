@@ -267,11 +267,13 @@ def test_factors_that_are_off_show_in_half_precision(tokenizer: Any) -> None:
             layer.mlp.down_proj.weight *= 8
     subject = subject_of(model.to(torch.bfloat16), tokenizer)
     usual = [attribute(subject, IDS, token=token) for token in range(5, 17)]
-    blocks = tuple(
-        replace(block, **{k: replace(a, factor=1.015) for k, a in block.additions().items()})
-        for block in subject.layout.blocks
-    )
-    vars(subject)["layout"] = replace(subject.layout, blocks=blocks)
+    blocks = []
+    for block in subject.layout.blocks:
+        wrong: dict[str, Any] = {
+            name: replace(each, factor=1.015) for name, each in block.additions().items()
+        }
+        blocks.append(replace(block, **wrong))
+    vars(subject)["layout"] = replace(subject.layout, blocks=tuple(blocks))
     found = [attribute(subject, IDS, token=token) for token in range(5, 17)]
     assert found[0].additivity_error > 3 * usual[0].additivity_error
     assert sum(e.closure_error for e in found) > 2 * sum(e.closure_error for e in usual)

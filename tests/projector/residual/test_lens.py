@@ -12,8 +12,8 @@ from projector.errors import SettingError, UserError
 from projector.model.capture import collect
 from projector.model.loading import LoadedModel
 from projector.residual.lens import Lens, Reading, run_lens
+from projector.residual.logits.highest import find_highest
 from projector.residual.readings import measuring
-from projector.residual.readings.measuring import find_highest
 from projector.residual.readings.words import outlier_words
 from projector.residual.subject import Subject
 from tests.families import ENCODERS, FAMILIES, MIXTURES, PARALLEL, STREAMS, build

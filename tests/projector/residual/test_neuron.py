@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from projector.errors import SettingError, UserError
-from projector.model.architecture.stream.reading import Reading
+from projector.model.architecture.stream.reading import NormPath
 from projector.model.loading import LoadedModel
 from projector.residual.circuits.vocabulary import token_embeddings
 from projector.residual.circuits.weights import find_circuits
@@ -39,7 +39,7 @@ def set_row(matrix: Any, row: int, values: torch.Tensor) -> None:
     (weight if matrix.input_axis == 1 else weight.T)[row] = values
 
 
-def weight_of(reading: Reading) -> torch.Tensor:
+def weight_of(reading: NormPath) -> torch.Tensor:
     """The weight of the norm before an MLP; 1 where there is none."""
     return torch.ones(()) if not reading.norms else reading.norms[0][1].weight
 

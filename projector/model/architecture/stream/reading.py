@@ -18,7 +18,7 @@ _N_TRIAL_TOKENS = 6
 
 
 @dataclass(frozen=True)
-class Reading:
+class NormPath:
     """The way from the stream to what matrices of a block read.
 
     Attributes:
@@ -71,12 +71,12 @@ class Reading:
         return weights
 
 
-def find_readings(
+def find_norm_paths(
     model: nn.Module,
     architecture: Architecture,
     read: Mapping[int, Tap],
     streams: Mapping[int, Tap] | None = None,
-) -> dict[int, Reading | str]:
+) -> dict[int, NormPath | str]:
     """How blocks read their stream, or why that is not known of a block.
 
     What passes the block's modules in one short run is followed back from what is read to the
@@ -108,12 +108,12 @@ def find_readings(
     }
     with torch.no_grad(), evaluating(model), capture(taps, keep, skip_empty=True):
         model(**inputs)
-    found: dict[int, Reading | str] = {}
+    found: dict[int, NormPath | str] = {}
     for layer, block in blocks.items():
         target, base = passed[read[layer].module, read[layer].side], bases[layer]
         norms = _follow_back(target, passed[base.module, base.side], block, passed)
         found[layer] = (
-            Reading(base, norms, read[layer])
+            NormPath(base, norms, read[layer])
             if norms is not None
             else "more than norms lies between the stream and what is read of it"
         )
@@ -159,7 +159,7 @@ class BlockReads:
         reason: why it is not known how the MLP reads the stream; None where it is.
     """
 
-    mlp: Reading | None
+    mlp: NormPath | None
     before_mlp: tuple[NormForm, ...]
     behind_mlp: tuple[NormForm, ...]
     reason: str | None = None
@@ -187,8 +187,8 @@ def find_reads(
         if block.mlp is not None and layout.blocks[layer].mlp is not None
     }
 
-    def ways(read: Mapping[int, Tap], streams: Mapping[int, Tap]) -> dict[int, Reading | str]:
-        return find_readings(model, architecture, read, streams) if read else {}
+    def ways(read: Mapping[int, Tap], streams: Mapping[int, Tap]) -> dict[int, NormPath | str]:
+        return find_norm_paths(model, architecture, read, streams) if read else {}
 
     inputs = {
         layer: Tap(block.mlp.inputs[0].module, "input")
@@ -218,18 +218,18 @@ def _mlp_sum(stream: BlockStream) -> Tap:
 
 def _reads(
     stream: BlockStream,
-    read: Reading | str | None,
-    before: Reading | str | None,
-    behind: Reading | str | None,
+    read: NormPath | str | None,
+    before: NormPath | str | None,
+    behind: NormPath | str | None,
 ) -> BlockReads:
     if read is None:
         return BlockReads(None, (), (), stream.reason or "no MLP was found in its blocks")
     for way in (read, before, behind):
         if isinstance(way, str):
             return BlockReads(None, (), (), way)
-    assert isinstance(read, Reading)
+    assert isinstance(read, NormPath)
     return BlockReads(read, _forms(before), _forms(behind))
 
 
-def _forms(way: Reading | str | None) -> tuple[NormForm, ...]:
-    return tuple(form for _, form in way.norms) if isinstance(way, Reading) else ()
+def _forms(way: NormPath | str | None) -> tuple[NormForm, ...]:
+    return tuple(form for _, form in way.norms) if isinstance(way, NormPath) else ()
