@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from projector.corpus.pieces import Pieces, readable
+from projector.progress import Progress
 from projector.residual.circuits.pairs import TopPairs
-from projector.residual.circuits.tokens import find_pairs
+from projector.residual.circuits.tokens import find_pairs, read_alone
 from projector.residual.circuits.weights import find_circuits
 from projector.residual.subject import Subject
 
@@ -58,8 +62,25 @@ class Joined:
     left_out: tuple[str, ...]
 
 
-def read_pairs(subject: Subject, layer: int, head: int) -> Joined:
+def read_tokens(subject: Subject, layer: int, progress: Progress) -> dict[int, Tensor]:
+    """What all heads of a layer read of tokens alone, for :func:`read_pairs` of each of them.
+
+    Raises:
+        UserError: if the heads of the layer can't be taken apart.
+    """
+    circuits = find_circuits(subject, [layer])
+    circuits.layer(layer)
+    layers = [layer] if layer else []
+    return read_alone(subject, circuits, layers, most_tokens=_MOST_TOKENS, progress=progress)
+
+
+def read_pairs(
+    subject: Subject, layer: int, head: int, streams: Mapping[int, Tensor] | None = None
+) -> Joined:
     """The pairs of one head; see :func:`projector.residual.circuits.tokens.find_pairs`.
+
+    Args:
+        streams: what :func:`read_tokens` gave of the layer, if it was called before.
 
     Raises:
         UserError: if the heads of the layer can't be taken apart, or the model has no causal head.
@@ -67,7 +88,13 @@ def read_pairs(subject: Subject, layer: int, head: int) -> Joined:
     circuits = find_circuits(subject, [layer])
     circuits.layer(layer)
     (found,) = find_pairs(
-        subject, circuits, [(layer, head)], most_tokens=_MOST_TOKENS, n_pairs=N_PAIRS, n_to=N_TO
+        subject,
+        circuits,
+        [(layer, head)],
+        most_tokens=_MOST_TOKENS,
+        n_pairs=N_PAIRS,
+        n_to=N_TO,
+        streams=streams,
     )
     ov, qk = found.mlp_ov or found.ov, found.mlp_qk or found.qk
     ids = {

@@ -62,6 +62,7 @@ class Scene:
         note = st.empty()
         if self.room.name != self.model_name:
             note.info(f"Loading {session.plain(self.model_name)} …", icon=":material/hourglass:")
+        is_lent = False
         waiting = "Someone else is using the model; this page is next …"
         try:
             with self.room.use(
@@ -70,9 +71,13 @@ class Scene:
                 lambda: note.info(waiting, icon=":material/hourglass:"),
             ) as guest:
                 note.empty()
+                is_lent = True
                 yield guest
         finally:
-            note.empty()
+            # Nothing is drawn when the model is given back: a page that is left ends where it
+            # draws, and what was made with the model would be lost.
+            if not is_lent:
+                note.empty()
 
     @property
     def dim(self) -> int:

@@ -112,7 +112,15 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept between runs of the app is kept elsewhere, and no prompt was run yet."""
     monkeypatch.setenv("TRANSFORMER_PROJECTOR_CACHE", str(tmp_path / "cache"))
     kinds = ("run", "tokens", "frames", "text", "fact", "ablation")
-    for kind in (*kinds, "lens", "attribution", "patterns", "heads", "pairs of a head"):
+    for kind in (
+        *kinds,
+        "lens",
+        "attribution",
+        "patterns",
+        "heads",
+        "pairs of a head",
+        "token streams",
+    ):
         shelf().forget(kind)
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard.drawing.text import joined_list, number
 from dashboard.frame.residual.places import head_name
 from dashboard.frame.residual.stopping import Begin, unless_stopped
-from dashboard.residual.joined import Joined, Pairs, read_pairs
+from dashboard.residual.joined import Joined, Pairs, read_pairs, read_tokens
 from dashboard.state import session
 from dashboard.state.loading import kept
 from dashboard.state.scene import Scene
@@ -57,10 +57,16 @@ def show_pairs(scene: Scene, head: int) -> None:
 def _pairs(scene: Scene, head: int) -> Joined | None:
     key = ("pairs of a head", scene.model_name, scene.sha256, scene.layer, head)
 
+    of_layer = ("token streams", scene.model_name, scene.sha256, scene.layer)
+
     def find(begin: Begin) -> Joined:
         def make() -> Joined:
-            with begin(), scene.model() as guest:
-                return read_pairs(guest.subject, scene.layer, head)
+            with begin() as work, scene.model() as guest:
+                subject = guest.subject
+                # The same for all heads of a layer, and most of the work.
+                streams = kept(of_layer, lambda: read_tokens(subject, scene.layer, work))
+                work.advance(0)
+                return read_pairs(subject, scene.layer, head, streams)
 
         return kept(key, make)
 

@@ -125,19 +125,26 @@ def _patterns(scene: Scene, tokens: Tokens, first: int, end: int) -> NDArray[np.
         def make() -> NDArray[np.float16]:
             found: list[NDArray[np.float16]] = []
 
-            def keep(layer: int, pattern: Tensor) -> None:
-                own = pattern[0, :, first:end, first:end]
-                found.append(own.float().cpu().numpy().astype(np.float16))
-
-            with begin(), scene.model() as guest:
+            with begin() as work, scene.model() as guest:
                 subject = guest.subject
+                blocks = subject.patterns.blocks[: scene.layer]
+                before = [k for k, tap in enumerate(blocks) if not isinstance(tap, str)]
+
+                def keep(layer: int, pattern: Tensor) -> None:
+                    if layer == scene.layer:
+                        own = pattern[0, :, first:end, first:end]
+                        found.append(own.float().cpu().numpy().astype(np.float16))
+                    work.advance(1)
+
+                work.begin("Running the prompt", len(before) + 1, "layers")
                 watch_patterns(
                     subject.model,
                     subject.architecture,
                     subject.inputs(tokens.ids),
                     keep,
                     taps=subject.patterns,
-                    layers=[scene.layer],
+                    # Those before only tell how far it is.
+                    layers=[*before, scene.layer],
                 )
             return found[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TypeVar
 
 import streamlit as st
@@ -31,4 +31,11 @@ def unless_stopped(name: str, key: Hashable, title: str, find: Callable[[Begin],
             title, key=f"again {name}", width="stretch", on_click=lambda: state.pop(flag, None)
         )
         return None
-    return find(lambda: working(title, lambda: state.__setitem__(flag, key)))
+    with ExitStack() as stack:
+
+        def begin() -> AbstractContextManager[Work]:
+            bar = working(title, lambda: state.__setitem__(flag, key))
+            # The bar goes when what was made is kept: a page that is left then ends at the bar.
+            return nullcontext(stack.enter_context(bar))
+
+        return find(begin)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from projector.progress import Progress, Silent
 from projector.residual.circuits.pairs import TopPairs, ov_pairs, qk_pairs
 from projector.residual.circuits.vocabulary import (
     token_embeddings,
@@ -54,6 +55,8 @@ def find_pairs(
     most_tokens: int | None = None,
     n_pairs: int = 10,
     n_to: int = 5,
+    streams: Mapping[int, Tensor] | None = None,
+    progress: Progress | None = None,
 ) -> list[HeadPairs]:
     """The pairs of tokens that heads join most strongly, by their weights alone.
 
@@ -65,20 +68,23 @@ def find_pairs(
         heads: layer and head of each; those that could not be taken apart are passed over.
         most_tokens: how many tokens of the vocabulary to try, the first ones; None for all. Each
             head costs 16·n²·d products for n tokens at most.
+        streams: what :func:`read_alone` gave for as many tokens, if it was called before: most of
+            the time goes into it.
+        progress: told of the tokens that go through MLPs.
 
     Raises:
         UserError: if the model has no causal head.
+        ValueError: if ``streams`` are of another number of tokens.
     """
     layers = {each.layer: each for each in circuits.layers}
     known = token_ids(subject)
     ids = known[:most_tokens]
     embedded, rows = token_embeddings(subject, ids), unembeddings(subject, ids)
     wanted = sorted({layer for layer, _ in heads if layer in layers and layer > 0})
-    streams: dict[int, list[Tensor]] = {layer: [] for layer in wanted}
-    if wanted:
-        for _, given in token_streams(subject, ids, wanted):
-            for layer, stream in given.items():
-                streams[layer].append(layers[layer].reading.scaled(stream))
+    if streams is None:
+        streams = read_alone(subject, circuits, wanted, most_tokens=most_tokens, progress=progress)
+    if any(len(streams[layer]) != len(ids) for layer in wanted):
+        raise ValueError("streams are of another number of tokens than most_tokens")
     found = []
     for layer, head in heads:
         if layer not in layers:
@@ -91,10 +97,39 @@ def find_pairs(
             return [ov.with_ids(ids), qk_pairs(each.qk[head], read, **size).with_ids(ids)]
 
         ov, qk = joined(each.reading.scaled(embedded))
-        mlp_ov, mlp_qk = joined(torch.cat(streams[layer])) if layer in streams else (None, None)
+        mlp_ov, mlp_qk = joined(streams[layer]) if layer in wanted else (None, None)
         left_out, n = each.left_out, len(ids)
         found.append(HeadPairs(layer, head, ov, qk, mlp_ov, mlp_qk, n, len(known), left_out))
     return found
+
+
+def read_alone(
+    subject: Subject,
+    circuits: Circuits,
+    layers: Sequence[int],
+    *,
+    most_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> dict[int, Tensor]:
+    """What heads of layers read of tokens alone: embeddings through the MLPs before the layer and
+    through its norm, (n, H) float32 each. The same for all heads of a layer.
+
+    Args:
+        most_tokens: how many tokens of the vocabulary to take, the first ones; None for all.
+    """
+    if not layers:
+        return {}
+    work = progress or Silent()
+    readings = {each.layer: each.reading for each in circuits.layers}
+    ids = token_ids(subject)[:most_tokens]
+    found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    work.begin("Reading tokens alone", len(ids), "tokens")
+    for some, given in token_streams(subject, ids, layers):
+        for layer, stream in given.items():
+            found[layer].append(readings[layer].scaled(stream))
+        work.advance(len(some))
+    work.end()
+    return {layer: torch.cat(parts) for layer, parts in found.items()}
 
 
 def grams_through_mlps(

@@ -3,22 +3,26 @@ none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dashboard.frame.residual import head_grid
+from dashboard.frame.residual import head_grid, head_pairs, stopping
 from dashboard.guest import Guest
 from dashboard.prompts import Prompt, read_prompt, store
+from dashboard.residual.joined import read_tokens
 from dashboard.state.shelf import shelf
 from dashboard.state.store import heads_name, stored_heads, stored_prompts
 from projector.errors import UserError
 from projector.model.architecture.stream.patterns import watch_patterns
+from projector.progress import Progress, Silent
 from projector.residual.heads.kinds import KINDS, Heads
 from projector.residual.heads.scores import score_heads
+from projector.residual.subject import Subject
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2, Open
 from tests.dashboard.pages import cell, errors, grid_of, link, parts_of
 
@@ -126,6 +130,39 @@ def test_a_head_s_pairs_stand_beside_their_control(open_page: Open, guest: Guest
     assert not isinstance(heads, str)
     captions = " ".join(each.value.replace("\\", "") for each in at.caption)
     assert all(name in captions for name in heads.left_out)
+
+
+def test_heads_of_a_layer_share_what_they_read_and_work_can_be_stopped(
+    open_page: Open, prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, int] = {}
+    read: list[int] = []
+
+    class Told(Silent):
+        def __init__(self, title: str) -> None:
+            self.title = title
+
+        def advance(self, n: int) -> None:
+            told[self.title] = told.get(self.title, 0) + n
+
+    @contextmanager
+    def working(title: str, on_stop: object) -> Iterator[Told]:
+        yield Told(title)
+
+    def counted(subject: Subject, layer: int, progress: Progress) -> dict[int, torch.Tensor]:
+        read.append(layer)
+        return read_tokens(subject, layer, progress)
+
+    monkeypatch.setattr(stopping, "working", working)
+    monkeypatch.setattr(head_pairs, "read_tokens", counted)
+    at = open_page("heads", head=0, prompt=prompt)
+    assert errors(at) == []
+    assert told["Find its pairs"] > 8
+    # Each layer up to this one is a sign of life.
+    assert told["Run the prompt"] == 2
+    at = open_page("heads", head=1, prompt=prompt)
+    assert errors(at) == []
+    assert read == [1]
 
 
 def test_an_encoder_has_heads_and_no_kinds(open_page: Open) -> None:

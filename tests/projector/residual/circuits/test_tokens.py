@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from projector.progress import Silent
 from projector.residual.circuits.copying import copying_scores
-from projector.residual.circuits.tokens import find_pairs, grams_through_mlps
+from projector.residual.circuits.tokens import find_pairs, grams_through_mlps, read_alone
 from projector.residual.circuits.vocabulary import (
     model_grams,
     token_embeddings,
@@ -98,3 +99,28 @@ def test_grams_of_the_vocabulary_are_of_all_its_tokens(monkeypatch: pytest.Monke
     assert torch.allclose(found.plain, embedded.T @ rows, atol=1e-3)
     assert torch.allclose(found.centred, embedded.T @ (rows - rows.mean(0)), atol=1e-3)
     assert not torch.allclose(found.centred, found.plain, atol=1e-2)
+
+
+def test_what_a_layer_reads_serves_all_its_heads() -> None:
+    subject = subject_of("llama")
+    circuits = find_circuits(subject)
+    expected = find_pairs(subject, circuits, [(1, 0), (1, 1)], most_tokens=60, n_pairs=3)
+    told: list[int] = []
+
+    class Told(Silent):
+        def advance(self, n: int) -> None:
+            told.append(n)
+
+    streams = read_alone(subject, circuits, [1], most_tokens=60, progress=Told())
+    assert sum(told) == len(streams[1]) == 60
+
+    for head, whole in enumerate(expected):
+        (found,) = find_pairs(
+            subject, circuits, [(1, head)], most_tokens=60, n_pairs=3, streams=streams
+        )
+        assert found.mlp_ov is not None
+        assert whole.mlp_ov is not None
+        assert torch.equal(found.mlp_ov.to_ids, whole.mlp_ov.to_ids)
+        assert torch.equal(found.mlp_ov.scores, whole.mlp_ov.scores)
+    with pytest.raises(ValueError, match="most_tokens"):
+        find_pairs(subject, circuits, [(1, 0)], most_tokens=50, streams=streams)
