@@ -12,6 +12,8 @@ from projector.figures.page import Section, Table, page_html
 from projector.figures.words import TEMPLATE
 from projector.residual.flow.words import number
 from projector.residual.logits.records import ROUNDING, AttributedPart, Attribution
+from projector.residual.readings.records import Reading
+from projector.residual.readings.words import reading_words
 
 _POSITIVE, _NEGATIVE, _CONTROL = "#d6604d", "#4393c3", "#1f2933"
 _N_BARS, _N_NEURON_BARS, _N_ROWS = 24, 20, 60
@@ -66,11 +68,21 @@ def title(found: Attribution) -> str:
 
 
 def what(found: Attribution) -> str:
-    """What the parts add to: a logit, or the difference of two."""
+    """What the parts add to: a logit, or the difference of two, and where it is read."""
     token = _quoted(found.token_text)
+    place = "" if found.until is None else f" that the lens reads at {_place(found.until)}"
     if found.against_text is None:
-        return f"the logit of {token}"
-    return f"the logit of {token} minus that of {_quoted(found.against_text)}"
+        return f"the logit of {token}{place}"
+    return f"the logit of {token} minus that of {_quoted(found.against_text)}{place}"
+
+
+def owner(found: Attribution) -> str:
+    """Whose logit it is: ``the model's own``, or what the lens reads."""
+    return "the model's own" if found.until is None else "the lens' own"
+
+
+def _place(until: tuple[int, str]) -> str:
+    return reading_words(Reading(*until))
 
 
 def lead(found: Attribution) -> str:
@@ -82,7 +94,8 @@ def lead(found: Attribution) -> str:
     likely = ", ".join(f"{_quoted(text)} {share:.1%}" for text, _, share in found.top)
     sentences = [
         f"Prompt up to position {found.position}: {shown}",
-        f"The model's likeliest next tokens: {likely}. T{what(found)[1:]} is "
+        f"{'The model' if found.until is None else 'The lens'}'s likeliest next tokens: {likely}. "
+        f"T{what(found)[1:]} is "
         f"{signed(found.logit)}.",
         "Each part's value is what it adds to that, with the scale of the final norm held at its "
         f"value for this position. {readout_text(found)}".strip(),
@@ -255,7 +268,7 @@ def _steps_section(found: Attribution) -> Section:
     return Section(
         f"From the stream to the {kind}",
         "The parts of the stream together, then what the model's readout adds to them. The last "
-        f"sum is the model's own {kind}, {signed(found.logit, 4)}.",
+        f"sum is {owner(found)} {kind}, {signed(found.logit, 4)}.",
         table=Table(("step", "adds", "sum so far"), rows),
     )
 

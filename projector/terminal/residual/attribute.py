@@ -46,11 +46,17 @@ class AttributionOptions:
         -1, help="After which token the prediction is read, counted from 0; -1 is the last."
     )
     n_neurons: int = setting(20, help="How many MLP neurons are listed, the strongest first.")
+    until: str | None = setting(
+        None,
+        help="Attribute what the logit lens reads at a layer instead of the model's own logit, "
+        "such as '3 mid' or '3 post'.",
+    )
 
     def __post_init__(self) -> None:
         check_numbers(n_neurons=self.n_neurons)
         check_text("token", self.token)
         check_text("against", self.against)
+        check_text("until", self.until)
 
 
 @command
@@ -66,7 +72,7 @@ def attribute(
     """Split a token's logit, or the difference of two, into what each part of the model adds.
 
     Parts are the embedding, each head, each MLP, its strongest neurons, and biases. They sum to
-    the model's own logit, or the command refuses.
+    the model's own logit, or to that of the lens with --until, or the command refuses.
     """
     from projector.residual.attribution import attribute as attribute_logit
 
@@ -79,6 +85,7 @@ def attribute(
         against=options.against,
         position=options.position,
         n_neurons=options.n_neurons,
+        until=options.until,
     )
 
     def page() -> str:
@@ -116,7 +123,7 @@ def _show(screen: Screen, found: Attribution) -> None:
     )
     screen.say(f"[b]sums[/b]   {escape(kinds)}")
     steps = [f"{step.name} {words.signed(step.adds)}" for step in found.steps]
-    own = f"the model's own is {words.signed(found.logit)}"
+    own = f"{words.owner(found)} is {words.signed(found.logit)}"
     screen.say(f"[b]steps[/b]  {escape(' · '.join(steps))}; {own}")
     screen.say(escape(words.errors_text(found)))
 

@@ -60,6 +60,20 @@ def test_a_difference_at_a_position(model: Path) -> None:
     assert [part["kind"] for part in value["neurons"]] == ["neuron", "neuron", "other neurons"]
 
 
+def test_what_the_lens_reads_at_a_layer(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    args = ("--prompt", PROMPT, "--until", "0 mid", "--json", "--out", out)
+    value = read(invoke(model, *args))
+    assert value["until"] == [0, "resid_mid"]
+    kinds = {part["kind"] for part in value["parts"]}
+    assert "head" in kinds and "mlp" not in kinds
+    assert abs(sum(part["value"] for part in value["parts"]) - value["logit"]) < 1e-4
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "that the lens reads at layer 0 after its attention" in page
+    assert "the model's own" not in page.lower().replace("&#x27;", "'")
+    assert "until" in error_of(invoke(model, "--prompt", PROMPT, "--until", "7 mid"))
+
+
 def test_a_person_reads_parts_sums_and_errors(model: Path) -> None:
     result = invoke(model, "--prompt", PROMPT)
     assert result.exit_code == 0, result.output
