@@ -66,7 +66,8 @@ def test_what_the_lens_reads_at_a_layer(model: Path, tmp_path: Path) -> None:
     value = read(invoke(model, *args))
     assert value["until"] == [0, "resid_mid"]
     kinds = {part["kind"] for part in value["parts"]}
-    assert "head" in kinds and "mlp" not in kinds
+    assert "head" in kinds
+    assert "mlp" not in kinds
     assert abs(sum(part["value"] for part in value["parts"]) - value["logit"]) < 1e-4
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "that the lens reads at layer 0 after its attention" in page
