@@ -129,11 +129,7 @@ def run_lenses(
         positions = range(0 if n_last is None else max(0, len(ids) - n_last), len(ids))
     chosen = sorted({find_position(len(ids), position) for position in positions})
     plans = [(tuned, *_choose_readings(subject, streams, tuned)) for tuned in lenses]
-    # Each once, in the order of the stream: the last reading of all is the model's own.
-    union = sorted(
-        {each for _, readings, _ in plans for each in readings},
-        key=lambda each: (each.layer, STREAMS.index(each.stream)),
-    )
+    union = _union([readings for _, readings, _ in plans])
     kept, norms = read_streams(subject, subject.inputs(ids), union, torch.tensor(chosen))
     following = torch.tensor([ids[p + 1] if p + 1 < len(ids) else -1 for p in chosen])
     results = []
@@ -168,6 +164,14 @@ def run_lenses(
             )
         )
     return results
+
+
+def _union(several: Sequence[Sequence[Reading]]) -> list[Reading]:
+    """Each reading once, in the order of the stream."""
+    return sorted(
+        {each for readings in several for each in readings},
+        key=lambda each: (each.layer, STREAMS.index(each.stream)),
+    )
 
 
 def _choose_readings(

@@ -69,13 +69,7 @@ def tune_lens(
         max_tokens=n_wanted + min(_MOST_HELD_OUT, n_wanted),
         advance=progress.advance,
     )
-    if tokens.n_sequences < 2:
-        raise UserError(
-            f"corpus '{tokens.source}' has only one sequence of {length} tokens, and training "
-            f"needs two: give more text, or a smaller {named('sequence_length')}",
-            setting="sequence_length",
-            value=length,
-        )
+    _check_sequences(tokens, length)
     n_held_out = max(1, min(_MOST_HELD_OUT // length, int(_HELD_OUT_SHARE * tokens.n_sequences)))
     n_train = tokens.n_sequences - n_held_out
     last = last_reading(subject.architecture)
@@ -116,6 +110,17 @@ def tune_lens(
         "versions": versions(),
     }
     return TunedLens(maps, facts)
+
+
+def _check_sequences(tokens: Corpus, length: int) -> None:
+    """Raise a UserError unless one sequence can be held out."""
+    if tokens.n_sequences < 2:
+        raise UserError(
+            f"corpus '{tokens.source}' has only one sequence of {length} tokens, and training "
+            f"needs two: give more text, or a smaller {named('sequence_length')}",
+            setting="sequence_length",
+            value=length,
+        )
 
 
 def _choose_length(subject: Subject, asked: int | None) -> int:

@@ -191,7 +191,7 @@ def test_from_the_command_line(
     assert {row["stream"] for row in value["rows"]} == {"resid_pre", "resid_post"}
     # Beside it, what the logit lens says.
     assert len(value["logit_lens"]) == 5
-    assert "KL of the logit lens" in (tmp_path / "report" / "report.html").read_text()
+    assert "KL(final ‖ logit lens)" in (tmp_path / "report" / "report.html").read_text()
 
     code, error = run("lens", checkpoint("qwen2"), "--prompt", PROMPT, "--tuned", out)
     assert (code, error["setting"]) == (2, "tuned")
