@@ -10,7 +10,7 @@ and on keys before it too. Heads that use the same keys and values are a group.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from projector.model.architecture.records import Architecture, Matrix
 from projector.model.architecture.stream.patterns import PatternTaps, find_patterns
 from projector.model.architecture.stream.probing.calls import Probe, record_attention
 from projector.model.architecture.stream.probing.logits import describe_logits
+from projector.model.architecture.stream.probing.windows import find_windows
 from projector.model.architecture.weights import resident
 from projector.model.capture import Tap
 
@@ -195,6 +196,11 @@ def find_attentions(
             found[layer] = probe if isinstance(probe, str) else _find_heads(layer, probe)
         except UserError as error:
             found[layer] = str(error)
+    windows = find_windows(model, architecture, list(probes))
+    for layer, window in windows.items():
+        each = found[layer]
+        if isinstance(each, HeadWeights):
+            found[layer] = replace(each, left_out=(*each.left_out, window))
     return {layer: found[layer] for layer in chosen}
 
 
