@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 
 from projector.errors import SettingError, UserError
+from projector.model.loading import LoadedModel
 from projector.residual.heads.kinds import KINDS, LEAST_PERCENTILE
 from projector.residual.heads.scores import score_heads
-from tests.families import subject_of
+from projector.residual.subject import Subject
+from tests.families import _LLAMA_LIKE, subject_of
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -24,6 +27,19 @@ def test_random_models_have_no_kinds_of_heads(family: str) -> None:
         for row in heads.rows:
             assert row.induction_percentile is not None
             assert -1 <= (row.copying or 0) <= 1
+
+
+def test_what_the_mask_alone_gives_makes_no_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where heads see two tokens, all attend to the one before; so do random heads."""
+    torch.manual_seed(0)
+    config = hf.MistralConfig(**_LLAMA_LIKE, sliding_window=2)
+    subject = Subject(LoadedModel(hf.MistralForCausalLM(config).eval(), None, "mistral", ""))
+    heads = score_heads(subject, n_sequences=2, length=20)
+    assert all(row.previous_token > 0.3 for row in heads.rows)
+    assert heads.kinds["previous_token"] == []
+    # Were their scores not compared with random heads', all would be called so.
+    monkeypatch.setattr("projector.residual.heads.kinds.LEAST_PERCENTILE", 0.0)
+    assert len(score_heads(subject, n_sequences=2, length=20).kinds["previous_token"]) == 8
 
 
 def test_a_result_tells_what_its_kinds_rest_on() -> None:
