@@ -177,7 +177,7 @@ def _draw_brackets(
 def pattern_figure(
     pattern: NDArray[np.floating], tokens: Sequence[str], selected: int, *, dark: bool = False
 ) -> go.Figure:
-    """How much each token (rows) takes from each other one (columns).
+    """How much each token (rows) attends to each other one (columns).
 
     Args:
         pattern: (T, T), each row a distribution.
@@ -197,7 +197,7 @@ def pattern_figure(
             zmax=1,
             colorscale=scale,
             colorbar=_COLOR_BAR | {"tickvals": [0, 0.5, 1], "ticktext": ["0 %", "50 %", "100 %"]},
-            hovertemplate="%{y}<br>takes %{z:.1%}<br>from %{x}<extra></extra>",
+            hovertemplate="%{y}<br>attends by %{z:.1%}<br>to %{x}<extra></extra>",
         )
     )
     n = len(names)
@@ -225,7 +225,8 @@ def pattern_figure(
     figure.update_layout(
         height=460,
         margin={"l": 10, "r": 10, "t": 60, "b": 10},
-        xaxis=axis(_MOST_TICKS // 2) | {"title": {"text": "from", "standoff": 4}, "tickangle": -90},
+        xaxis=axis(_MOST_TICKS // 2)
+        | {"title": {"text": "attends to", "standoff": 4}, "tickangle": -90},
         yaxis=axis(_MOST_TICKS) | {"title": "token", "range": [n - 0.5, -0.5]},
         dragmode="zoom",
         uirevision=f"pattern {n}",

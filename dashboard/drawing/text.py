@@ -221,8 +221,14 @@ def shares_list(shares: Sequence[tuple[str, float]]) -> str:
     )
 
 
-def joined_list(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
-    """Texts, and the texts that each is joined to, as HTML: one a line, scores as titles."""
+def joined_list(
+    rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, is_faint: bool = False
+) -> str:
+    """Texts, and the texts that each is joined to, as HTML: one a line, scores as titles.
+
+    Args:
+        is_faint: whether they are set back, as what chance gives.
+    """
     code = "background:none;white-space:pre-wrap;overflow-wrap:anywhere;padding:0"
     lines = "".join(
         f'<code style="{code}">{html.escape(text)}</code><span style="opacity:0.6">→</span>'
@@ -236,7 +242,8 @@ def joined_list(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
     )
     return (
         '<div style="display:grid;grid-template-columns:minmax(3rem,max-content) max-content 1fr;'
-        f'gap:0.3rem 0.7rem;font-size:0.85rem;align-items:baseline">{lines}</div>'
+        f"opacity:{0.6 if is_faint else 1};gap:0.3rem 0.7rem;font-size:0.85rem;"
+        f'align-items:baseline">{lines}</div>'
     )
 
 

@@ -149,7 +149,7 @@ def _cell(row: Mapping[str, Any], color: str) -> Cell:
 def _tip(row: Mapping[str, Any]) -> str:
     name = f"L{row['layer']} H{row['head']}"
     group = row["kv_group"]
-    lines = [name if group is None else f"{name}, key-value group {group}"]
+    lines = [name if group is None else f"{name}, with the keys and values of group {group}"]
     titles = [kind.title for kind in KINDS if kind.name in row["kinds"]]
     if titles:
         lines.append("is of the kind: " + ", ".join(titles))
@@ -180,3 +180,18 @@ def found_words(table: HeadTable) -> str:
         chance = "" if by_chance is None else f" ({number(by_chance, '.1f')} expected by chance)"
         parts.append(f"{kind.title} {found['n_found']:,}{chance}")
     return "; ".join(parts)
+
+
+def left_out_words(table: HeadTable) -> list[str]:
+    """What shapes attention besides the weights, one line for layers that have the same."""
+    layers: dict[tuple[str, ...], list[str]] = {}
+    for layer, names in (table.left_out or {}).items():
+        if names:
+            layers.setdefault(names, []).append(layer)
+    n_layers = len(table.layers)
+    return [
+        "What shapes attention besides W_QK"
+        + ("" if len(own) == n_layers else f" in layers {', '.join(own)}")
+        + f": {', '.join(names)}."
+        for names, own in layers.items()
+    ]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from projector.corpus.pieces import Pieces, readable
+from projector.corpus.pieces import Pieces
+from projector.naming.words import compact
 from projector.progress import Progress
 from projector.residual.circuits.pairs import TopPairs
 from projector.residual.circuits.tokens import find_pairs, read_alone
@@ -39,6 +40,16 @@ class Pairs:
     rows: tuple[Row, ...]
     spread: float
     control: float
+
+    @property
+    def highest(self) -> float:
+        """The greatest score."""
+        return max((score for row in self.rows for _, score in row.to), default=0.0)
+
+    @property
+    def is_chance(self) -> bool:
+        """Whether the greatest score is within one standard deviation of its control's."""
+        return self.highest <= self.control + self.spread
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ def read_pairs(
 
 def _shown(found: TopPairs, pieces: Pieces) -> Pairs:
     def text(token: int) -> str:
-        return readable(pieces.text(token))
+        return compact(pieces.text(token))
 
     rows = tuple(
         Row(

@@ -21,6 +21,7 @@ _MOST_SIGNS = 20
 # A repeated sign is written once with its count from here on.
 _MOST_REPEATED = 4
 _BLANKS = {"␣": "space", "⏎": "new line", "⇥": "tab"}
+_BLANKS_IN_A_ROW = re.compile(rf"([␣⏎⇥])\1{{{_MOST_REPEATED},}}")
 CAPITALS, CAPITALISED, NUMBERS = "CAPITALS", "Capitalised", "numbers"
 KINDS = (CAPITALS, CAPITALISED, NUMBERS)
 
@@ -57,6 +58,11 @@ def shown(text: str, most: int = _MOST_SIGNS) -> str:
         return f"{readable(bare[0])}×{len(bare)}"
     found = readable(bare)
     return found if len(found) <= most else f"{found[: most - 1]}…"
+
+
+def compact(text: str) -> str:
+    """A token's text on one line, whole and with its spaces: blanks in a row as ``␣×12``."""
+    return _BLANKS_IN_A_ROW.sub(lambda run: f"{run[1]}×{len(run[0])}", readable(text)) or "∅"
 
 
 def sign_and_name(text: str) -> str:

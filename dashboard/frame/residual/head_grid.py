@@ -16,6 +16,7 @@ from dashboard.residual.head_table import (
     head_grid,
     heads_text,
     layer_of,
+    left_out_words,
     read_heads,
 )
 from dashboard.state import session
@@ -60,6 +61,8 @@ def show_heads(scene: Scene) -> HeadTable | None:
             f"itself and above those of 99 % of {table.n_random:,} random heads with the same "
             "spectra, in the same model. Point at a head for its scores."
         )
+    for words in left_out_words(table):
+        st.caption(session.plain(words))
     for reason in table.reasons:
         st.caption(session.plain(reason[:1].upper() + reason[1:] + "."))
     if lacks:

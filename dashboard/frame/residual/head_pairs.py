@@ -39,10 +39,10 @@ def show_pairs(scene: Scene, head: int) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**OV: reads → raises**", help=_OV_HELP)
-        _show(found.ov)
+        _show(found.ov, name)
     with right:
         st.markdown("**QK: at → attends to**", help=_QK_HELP)
-        _show(found.qk)
+        _show(found.qk, name)
         left_out = ", ".join(found.left_out)
         if left_out:
             st.caption(session.plain(f"What the weights alone leave out: {left_out}."))
@@ -73,10 +73,16 @@ def _pairs(scene: Scene, head: int) -> Joined | None:
     return unless_stopped("pairs", key, "Find its pairs", find)
 
 
-def _show(pairs: Pairs) -> None:
-    st.html(joined_list([(row.token, row.to) for row in pairs.rows]))
-    highest = max((score for row in pairs.rows for _, score in row.to), default=0.0)
+def _show(pairs: Pairs, name: str) -> None:
+    if pairs.is_chance:
+        st.markdown(
+            f":gray[**No more than chance:** {name} joins no tokens more strongly than it would with "
+            "its coordinates turned at random.]"
+        )
+    rows = [(row.token, row.to) for row in pairs.rows]
+    st.html(joined_list(rows, is_faint=pairs.is_chance))
     st.caption(
-        f"Highest score {number(highest, '.3g')}; with the head's coordinates turned at random "
-        f"{number(pairs.control, '.3g')}. Standard deviation of all pairs {number(pairs.spread)}."
+        f"Highest score {number(pairs.highest, '.3g')}; with the head's coordinates turned at "
+        f"random {number(pairs.control, '.3g')}. Standard deviation of all pairs "
+        f"{number(pairs.spread)}."
     )

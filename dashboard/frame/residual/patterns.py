@@ -25,7 +25,7 @@ from projector.model.architecture.stream.patterns import watch_patterns
 # Tokens of a matrix: more cells than that are too small to be pointed at.
 _MOST = 160
 _WAY = "attention way"
-_WAYS = {"from": "It attends to", "to": "Attends to it"}
+_WAYS = {"from": "Attention from the chosen token", "to": "Attention to the chosen token"}
 
 
 def show_pattern(scene: Scene, tokens: Tokens, position: int, head: int) -> None:
@@ -45,7 +45,7 @@ def show_pattern(scene: Scene, tokens: Tokens, position: int, head: int) -> None
         _show_text(tokens, pattern, first, at)
     if end - first < n_tokens:
         st.caption(
-            f"Tokens {first + 1:,} to {end:,} of {n_tokens:,}. What goes to earlier tokens is left "
+            f"Tokens {first + 1:,} to {end:,} of {n_tokens:,}. Attention to earlier tokens is left "
             "out of the picture."
         )
 
@@ -71,7 +71,7 @@ def _show_matrix(
 
     hear_clicks("pattern", pick)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("Each row shows where a token takes from. Click a row to choose its token.")
+        st.caption("Each row shows what one token attends to. Click a row to choose its token.")
         offer_figure(figure, f"pattern-{name.replace(' ', '-')}")
 
 

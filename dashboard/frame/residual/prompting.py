@@ -10,6 +10,7 @@ from dashboard.frame import asking
 from dashboard.prompts import Piece, Tokens
 from dashboard.state import session
 from dashboard.state.scene import Scene
+from projector.naming.words import compact
 
 
 def choose_prompt(scene: Scene) -> Tokens | None:
@@ -41,5 +42,5 @@ def position_of(tokens: Tokens) -> int:
 
 
 def in_one_line(pieces: Sequence[Piece]) -> list[str]:
-    """Texts of tokens, with a sign for what would break the line or could not be seen."""
-    return [piece.text.replace("\n", "").replace("\t", "") or "∅" for piece in pieces]
+    """Texts of tokens, with signs for blanks; "∅" for none."""
+    return [compact(piece.text) for piece in pieces]

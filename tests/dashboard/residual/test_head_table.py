@@ -14,6 +14,7 @@ from dashboard.residual.head_table import (
     head_grid,
     heads_text,
     layer_of,
+    left_out_words,
     read_heads,
 )
 from projector.errors import UserError
@@ -99,3 +100,13 @@ def test_each_kind_has_a_letter_and_a_colour_of_its_own() -> None:
     names = [kind.name for kind in KINDS]
     assert len({LETTERS[name] for name in names}) == len(names)
     assert len({COLOURS[name] for name in names}) == len(names)
+
+
+def test_what_shapes_attention_besides_the_weights_is_said_once_for_all_layers() -> None:
+    same = {"0": ("RoPE",), "2": ("RoPE",)}
+    table = HeadTable.of_dict(FOUND | {"left_out_of_qk": same})
+    assert left_out_words(table) == ["What shapes attention besides W_QK: RoPE."]
+    table = HeadTable.of_dict(FOUND | {"left_out_of_qk": {"0": ("RoPE", "a bias"), "2": ()}})
+    (line,) = left_out_words(table)
+    assert line == "What shapes attention besides W_QK in layers 0: RoPE, a bias."
+    assert left_out_words(HeadTable.without_scores([2], "none")) == []

@@ -63,7 +63,9 @@ def test_all_heads_are_scored_once_and_kept(
         assert f"{kind.title}\t" in tip
     assert "of random" in tip
     (said,) = [each.value for each in at.caption if each.value.startswith("Heads found")]
-    assert "expected by chance" in said
+    # So few random heads tell no kind, and that is said.
+    assert "induction 0;" in said
+    assert any("No head is called by a kind" in each.value for each in at.caption)
 
     def fail(subject: object, **options: object) -> Heads:
         raise AssertionError("scored again")
@@ -126,6 +128,8 @@ def test_a_head_s_pairs_stand_beside_their_control(open_page: Open, guest: Guest
     assert any(text.startswith("**QK") for text in shown)
     said = [each.value for each in at.caption if "turned at random" in each.value]
     assert len(said) == 2
+    # Random weights join nothing.
+    assert any("No more than chance" in text for text in shown)
     heads = guest(DECODER).subject.attentions[0]
     assert not isinstance(heads, str)
     captions = " ".join(each.value.replace("\\", "") for each in at.caption)

@@ -8,7 +8,7 @@ import torch
 
 from projector.naming.groups import group_label, members_on_label
 from projector.naming.labels import Label, neuron_labels, snippets
-from projector.naming.words import kind_of, shown, word_of
+from projector.naming.words import compact, kind_of, shown, word_of
 from tests.projector.naming.corpora import Words
 
 FILLER = [f" word{chr(97 + k % 26)}{k}" for k in range(60)]
@@ -286,3 +286,18 @@ def test_either_end_of_a_group_can_be_asked_for(words: Words) -> None:
         found = group_label(examples, words.pieces, [0, 1, 2], sign=sign)
         assert found is not None
         assert (found.text, found.sign) == (text, sign or 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" of", "␣of"),
+        (" " * 12, "␣×12"),
+        (" " * 8 + "return", "␣×8return"),
+        ("):\n", "):⏎"),
+        ("   ", "␣␣␣"),
+        ("", "∅"),
+    ],
+)
+def test_a_token_in_a_table_keeps_its_blanks_and_counts_them(text: str, expected: str) -> None:
+    assert compact(text) == expected
