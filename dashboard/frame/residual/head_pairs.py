@@ -76,8 +76,8 @@ def _pairs(scene: Scene, head: int) -> Joined | None:
 def _show(pairs: Pairs, name: str) -> None:
     if pairs.is_chance:
         st.markdown(
-            f":gray[**No more than chance:** {name} joins no tokens more strongly than it would with "
-            "its coordinates turned at random.]"
+            f":gray[**No more than chance:** {name} joins no tokens more strongly than it would "
+            "with its coordinates turned at random.]"
         )
     rows = [(row.token, row.to) for row in pairs.rows]
     st.html(joined_list(rows, is_faint=pairs.is_chance))
