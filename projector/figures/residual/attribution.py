@@ -134,9 +134,9 @@ def control_text(found: Attribution) -> str:
 def errors_text(found: Attribution) -> str:
     """How well the sums close."""
     text = (
-        f"Relative error of the stream's sum: {found.additivity_error:.1e}. Error of the parts' "
-        f"sum, relative to their sizes' sum: {found.closure_error:.1e} (at most "
-        f"{found.closure_bound:.0e} is accepted)."
+        f"Relative error of the stream's sum: {number(found.additivity_error, '.1e')}. Error of the "
+        f"parts' sum, relative to their sizes' sum: {number(found.closure_error, '.1e')} (at most "
+        f"{number(found.closure_bound, '.0e')} is accepted)."
     )
     if any(part.kind == ROUNDING for part in found.parts):
         text += (
