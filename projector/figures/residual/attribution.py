@@ -133,10 +133,10 @@ def control_text(found: Attribution) -> str:
 
 def errors_text(found: Attribution) -> str:
     """How well the sums close."""
+    stream, parts = number(found.additivity_error, ".1e"), number(found.closure_error, ".1e")
     text = (
-        f"Relative error of the stream's sum: {number(found.additivity_error, '.1e')}. Error of the "
-        f"parts' sum, relative to their sizes' sum: {number(found.closure_error, '.1e')} (at most "
-        f"{number(found.closure_bound, '.0e')} is accepted)."
+        f"Relative error of the stream's sum: {stream}. Error of the parts' sum, relative to their "
+        f"sizes' sum: {parts} (at most {number(found.closure_bound, '.0e')} is accepted)."
     )
     if any(part.kind == ROUNDING for part in found.parts):
         text += (
