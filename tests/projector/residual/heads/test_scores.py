@@ -32,7 +32,8 @@ def test_random_models_have_no_kinds_of_heads(family: str) -> None:
 def test_what_the_mask_alone_gives_makes_no_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where heads see two tokens, all attend to the one before; so do random heads."""
     torch.manual_seed(0)
-    config = hf.MistralConfig(**_LLAMA_LIKE, sliding_window=2)
+    settings: dict[str, Any] = {**_LLAMA_LIKE, "sliding_window": 2}
+    config = hf.MistralConfig(**settings)
     subject = Subject(LoadedModel(hf.MistralForCausalLM(config).eval(), None, "mistral", ""))
     heads = score_heads(subject, n_sequences=2, length=20)
     assert all(row.previous_token > 0.3 for row in heads.rows)

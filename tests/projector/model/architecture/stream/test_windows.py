@@ -45,7 +45,7 @@ def test_a_window_is_named_where_there_is_one(family: str) -> None:
 
 
 def test_a_window_too_long_to_try_is_said_to_be() -> None:
-    long = _LLAMA_LIKE | {"max_position_embeddings": 20_000}
+    long: dict[str, Any] = _LLAMA_LIKE | {"max_position_embeddings": 20_000}
     model = hf.MistralForCausalLM(hf.MistralConfig(**long, sliding_window=10_000)).eval()
     assert named(model) == [(UNTRIED,), (UNTRIED,)]
 
