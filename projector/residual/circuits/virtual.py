@@ -17,12 +17,10 @@ from torch import Tensor
 from projector.model.architecture.stream.patterns import watch_patterns
 from projector.model.capture import Tap, capture
 from projector.residual.circuits.factors import Factors
+from projector.residual.circuits.goals import Goal, control_goals, find_goal
 from projector.residual.circuits.paths import (
-    Goal,
     HeadInputs,
     Readers,
-    control_goals,
-    find_goal,
     find_head_inputs,
     find_readers,
 )

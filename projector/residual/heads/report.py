@@ -12,6 +12,7 @@ from projector.corpus.pieces import Pieces
 from projector.errors import SettingError, UserError, check_text
 from projector.progress import Progress, Silent
 from projector.residual.circuits.composition import Compositions, compose_heads
+from projector.residual.circuits.goals import check_against
 from projector.residual.circuits.pairs import TopPairs
 from projector.residual.circuits.tokens import HeadPairs, find_pairs
 from projector.residual.circuits.virtual import VirtualHeads, find_virtual_heads
@@ -153,10 +154,7 @@ def heads(
     ids = None if prompt is None else subject.ids_of(prompt)
     wanted = None if token is None else find_token(subject, token)
     other = None if against is None else find_token(subject, against, setting="against")
-    if wanted is not None and wanted == other:
-        raise SettingError(
-            "against", against, "is the token itself", "give another token to subtract"
-        )
+    check_against(wanted, other)
     if ids is not None:
         position = find_position(len(ids), position)
     scores, circuits = score_with_circuits(
@@ -174,11 +172,8 @@ def heads(
     patterns, virtual = None, None
     if ids is not None:
         progress.begin("Reading the prompt", None, "")
-        kept = KeptPatterns(shown)
-        # Patterns of the whole prompt pass on the way to a logit at its last token.
-        also = kept.keep if position == len(ids) - 1 else None
-        virtual = _virtual(subject, ids, (wanted, other, position), circuits, reasons, also)
-        patterns = read_patterns(subject, ids, shown, kept)
+        goal = (wanted, other, position)
+        patterns, virtual = _on_prompt(subject, ids, shown, goal, circuits, reasons)
     progress.end()
     return HeadsReport(
         model=subject.loaded.identifier,
@@ -223,6 +218,22 @@ def _circuits(
     except (UserError, RuntimeError) as error:
         reasons.append(f"no pairs of tokens: {reason_of(error)}")
     return compositions, pairs
+
+
+def _on_prompt(
+    subject: Subject,
+    ids: Sequence[int],
+    shown: Sequence[tuple[int, int]],
+    goal: tuple[int | None, int | None, int],
+    circuits: Circuits | None,
+    reasons: list[str],
+) -> tuple[PromptPatterns, VirtualHeads | None]:
+    """What heads attend to on a prompt, and paths through two heads."""
+    kept = KeptPatterns(shown)
+    # Patterns of the whole prompt pass on the way to a logit at its last token.
+    also = kept.keep if goal[2] == len(ids) - 1 else None
+    virtual = _virtual(subject, ids, goal, circuits, reasons, also)
+    return read_patterns(subject, ids, shown, kept), virtual
 
 
 def _virtual(

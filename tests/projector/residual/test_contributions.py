@@ -15,7 +15,7 @@ from projector.errors import UserError, named
 from projector.model.capture import Tap, collect
 from projector.model.intervention import Replacement, intervene
 from projector.residual.bigrams.alone import streams_alone
-from projector.residual.circuits.paths import find_goal
+from projector.residual.circuits.goals import find_goal
 from projector.residual.contributions import (
     BlockContributions,
     Contributions,

@@ -7,7 +7,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from projector.residual.circuits.composition import compose
 from projector.residual.circuits.factors import Factors
-from projector.residual.circuits.paths import Goal, Readers, _Sums
+from projector.residual.circuits.goals import Goal
+from projector.residual.circuits.paths import Readers, _Sums
 from projector.residual.circuits.vocabulary import grams_of
 from projector.residual.parts import EmbeddingContributions, Part
 

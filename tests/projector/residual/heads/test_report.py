@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from projector.errors import SettingError, UserError
-from projector.residual.circuits.paths import find_goal
+from projector.residual.circuits.goals import find_goal
 from projector.residual.heads.report import heads
 from projector.residual.subject import Subject
 from tests.families import subject_of

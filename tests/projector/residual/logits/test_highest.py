@@ -12,7 +12,7 @@ from torch import Tensor
 from projector.model.loading import LoadedModel
 from projector.residual.attribution import attribute
 from projector.residual.bigrams.paths import DIRECT, predict_alone
-from projector.residual.circuits.paths import find_goal
+from projector.residual.circuits.goals import find_goal
 from projector.residual.lens import run_lens
 from projector.residual.logits.highest import find_highest, highest
 from projector.residual.subject import Subject
