@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page, expect
 
+from dashboard.residual.head_table import heads_text
+from dashboard.state.store import heads_name, stored_heads
+from projector.model.loading import load_model
+from projector.residual.heads.scores import score_heads
+from projector.residual.subject import Subject
 from tests.dashboard.browser.app import (
     PATIENCE_S,
     App,
@@ -22,9 +27,18 @@ from tests.dashboard.browser.app import (
 TEXT = "kalo mi tenra so vel du"
 
 
-def test_a_prompt_s_logit_leads_to_a_head_and_to_the_model_without_it(
-    page: Page, app: App, open_page: Callable[..., Page]
-) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _scored(app: App) -> None:
+    """Scores of the model's heads where the app keeps them: few random heads, so no kinds."""
+    loaded = load_model(str(app.root / "models" / "decoder"), device="cpu", with_head=True)
+    found = score_heads(Subject(loaded), n_random=4, length=8).as_dict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRANSFORMER_PROJECTOR_CACHE", str(app.log.parent / "cache"))
+        with stored_heads().writing(heads_name(loaded.weights_sha256)) as path:
+            path.write_text(heads_text(found), encoding="utf-8")
+
+
+def test_a_prompt_s_logit_leads_to_a_head_and_to_the_model_without_it(page: Page, app: App) -> None:
     page.goto(app.link("lens"))
     expect(page.get_by_text("Type a prompt and press Run.")).to_be_visible()
     run_prompt(page, TEXT, n_new=3)
@@ -105,17 +119,16 @@ def test_a_prompt_s_logit_leads_to_a_head_and_to_the_model_without_it(
     assert sum("random head" in each for each in shown) == 3
     # The link brings all of it back, on both pages.
     link = params(page)
-    other = open_page(color_scheme="dark")
-    other.goto(page.url)
-    expect(other.locator(".token-text span.selected")).to_have_attribute("data-number", str(row))
+    page.goto(page.url)
+    expect(page.locator(".token-text span.selected")).to_have_attribute("data-number", str(row))
     expect(
-        other.get_by_role("grid", name="All attention heads").locator("button.selected")
+        page.get_by_role("grid", name="All attention heads").locator("button.selected")
     ).to_have_attribute("aria-label", re.compile(f"{name}"))
-    visit(other, "Lens")
-    again = other.get_by_role("grid", name="What each layer expects after each token")
+    visit(page, "Lens")
+    again = page.get_by_role("grid", name="What each layer expects after each token")
     expect(again.locator("button.selected")).to_have_attribute("data-column", str(row))
-    expect(other.locator(".part-bars button.selected .name").first).to_have_text(name)
-    assert params(other) == link
+    expect(page.locator(".part-bars button.selected .name").first).to_have_text(name)
+    assert params(page) == link
 
 
 def test_an_encoder_says_why_it_has_no_lens(page: Page, app: App) -> None:
