@@ -13,8 +13,8 @@ from projector.corpus.batches import Corpus
 from projector.corpus.documents import Document
 from projector.corpus.pieces import Pieces
 from projector.corpus.sources import read_documents
-from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
-from projector.errors import SettingError, UserError, named
+from projector.corpus.tokens import read_corpus
+from projector.errors import UserError, named
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.fitting.settings import LEAST_TOKENS, FitSettings
 from projector.layouts.settings import (
@@ -26,7 +26,7 @@ from projector.layouts.settings import (
 from projector.memory import free_memory
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
-from projector.model.context import find_context
+from projector.model.context import choose_sequence_length
 from projector.model.hashing import hash_module
 from projector.model.loading import (
     BUNDLED,
@@ -148,7 +148,9 @@ def prepare(
     architecture = find_architecture(trunk)
     sites, left_out = architecture.choose_sites(settings.sites)
     layers = architecture.choose_layers(settings.layers)
-    sequence_length = _choose_sequence_length(loaded, settings.sequence_length)
+    sequence_length = choose_sequence_length(
+        loaded.model, loaded.tokenizer, settings.sequence_length
+    )
     is_causal = architecture.is_causal
     packed = is_causal if settings.packed is None else settings.packed
     progress.begin("Reading the corpus", None, "documents")
@@ -260,15 +262,3 @@ def _statistics_bytes(widths: Mapping[MapKey, int], settings: FitSettings) -> in
     n_matrices = 2 if settings.correlation == "per-sequence" else 1
     per_map = [4 * n * (n_matrices * n + 1) + HALVES_BYTES * n * n for n in widths.values()]
     return sum(per_map)
-
-
-def _choose_sequence_length(loaded: LoadedModel, asked: int | None) -> int:
-    """What was asked for, if the model can take it; else the default or the model's most."""
-    most = find_context(loaded.model, loaded.tokenizer)
-    if asked is None:
-        return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
-    if most is not None and asked > most:
-        raise SettingError(
-            "sequence_length", asked, "is more than this model takes", f"give at most {most:,}"
-        )
-    return asked

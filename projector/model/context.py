@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH
+from projector.errors import SettingError
+
 
 def input_embedding(model: nn.Module) -> nn.Module | None:
     """The module that turns token ids to vectors; None where the model names none."""
@@ -42,3 +45,20 @@ def find_context(model: nn.Module, tokenizer: Any) -> int | None:
     limits = [longest_sequence(model), tokenizer.model_max_length]
     # Tokenizers without a limit of their own say 10^30.
     return min((n for n in limits if n and n < 10**9), default=None)
+
+
+def choose_sequence_length(model: nn.Module, tokenizer: Any, asked: int | None) -> int:
+    """How many tokens of a corpus a model reads at once: what was asked for, or else the default,
+    or what model and tokenizer take if that is less.
+
+    Raises:
+        SettingError: on ``sequence_length``, if they do not take as many as were asked for.
+    """
+    most = find_context(model, tokenizer)
+    if asked is None:
+        return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
+    if most is not None and asked > most:
+        raise SettingError(
+            "sequence_length", asked, "is more than this model takes", f"give at most {most:,}"
+        )
+    return asked

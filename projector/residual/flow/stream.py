@@ -8,9 +8,9 @@ from typing import Any
 
 from projector.corpus.batches import Corpus
 from projector.corpus.sources import read_documents
-from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
-from projector.errors import SettingError, UserError, check_text, named
-from projector.model.context import find_context, input_embedding
+from projector.corpus.tokens import read_corpus
+from projector.errors import UserError, check_text, named
+from projector.model.context import choose_sequence_length, input_embedding
 from projector.progress import Progress, Silent
 from projector.residual.bigrams.paths import (
     N_SHUFFLES,
@@ -182,21 +182,12 @@ def _read(
         UserError: if it can't be read, or its tokens are none of this model's.
     """
     loaded = subject.loaded
-    most = find_context(loaded.model, loaded.tokenizer)
-    if sequence_length is not None and most is not None and sequence_length > most:
-        raise SettingError(
-            "sequence_length",
-            sequence_length,
-            "is more than this model takes",
-            f"give at most {most:,}",
-        )
     is_causal = subject.architecture.is_causal
-    usual = min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
     progress.begin("Reading the corpus", None, "documents")
     tokens = read_corpus(
         source,
         loaded.tokenizer,
-        sequence_length=sequence_length if sequence_length is not None else usual,
+        sequence_length=choose_sequence_length(loaded.model, loaded.tokenizer, sequence_length),
         max_tokens=max_tokens,
         skip_first=int(is_causal),
         packed=is_causal,

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from projector.corpus.batches import Batch, Corpus
 from projector.corpus.documents import Document
-from projector.corpus.tokens import DEFAULT_SEQUENCE_LENGTH, read_corpus
-from projector.errors import SettingError, UserError, named
+from projector.corpus.tokens import read_corpus
+from projector.errors import UserError, named
 from projector.model.architecture.stream.readout import Readout
-from projector.model.context import find_context
+from projector.model.context import choose_sequence_length
 from projector.model.loading import input_device
 from projector.progress import Progress, Silent
 from projector.projection.provenance import model_facts, versions
@@ -58,7 +58,9 @@ def tune_lens(
     subject, settings = Subject.of(subject), settings or TuningSettings()
     progress = progress or Silent()
     readout = subject.readout
-    length = _choose_length(subject, settings.sequence_length)
+    length = choose_sequence_length(
+        subject.model, subject.loaded.tokenizer, settings.sequence_length
+    )
     n_sequences = max(1, settings.tokens_per_step // length)
     n_wanted = settings.n_steps * n_sequences * length
     progress.begin("Reading the corpus", None, "documents")
@@ -121,17 +123,6 @@ def _check_sequences(tokens: Corpus, length: int) -> None:
             setting="sequence_length",
             value=length,
         )
-
-
-def _choose_length(subject: Subject, asked: int | None) -> int:
-    most = find_context(subject.model, subject.loaded.tokenizer)
-    if asked is None:
-        return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
-    if most is not None and asked > most:
-        raise SettingError(
-            "sequence_length", asked, "is more than this model takes", f"give at most {most:,}"
-        )
-    return asked
 
 
 def _cycled(generator: np.random.Generator, n: int) -> Iterator[int]:
