@@ -28,6 +28,18 @@ export default function (component) {
     drawn.className = bar.share < 0 ? "bar negative" : "bar positive";
     drawn.style.width = `${Math.min(1, Math.abs(bar.share)) * 50}%`;
     parts[1].append(drawn);
+    if (bar.control.length) {
+      // From −1 to 1, as the bars are: the middle of the lane is 0.
+      const [low, high] = bar.control;
+      const band = document.createElement("span");
+      band.className = "control";
+      band.style.left = `${50 + 50 * low}%`;
+      band.style.width = `${Math.max(0.5, 50 * (high - low))}%`;
+      parts[1].append(band);
+    }
+    if (bar.tip) row.setAttribute("aria-label", `${bar.name}: ${bar.tip}`);
+    if (bar.can_pick) row.setAttribute("aria-pressed", String(bar.is_selected));
+    else row.setAttribute("role", "img");
     row.append(...parts);
     if (bar.can_pick) row.addEventListener("click", () => SEND.get(root)("picked", number));
     root.append(row);

@@ -81,6 +81,8 @@ class Bar:
         tip: what is shown when it is pointed at.
         can_pick: whether it can be clicked.
         is_selected: whether it has a frame.
+        control: ends of what it adds where there is nothing to find, on the scale of ``share``;
+            empty where that is not known.
     """
 
     name: str
@@ -89,3 +91,4 @@ class Bar:
     tip: str = ""
     can_pick: bool = False
     is_selected: bool = False
+    control: tuple[float, ...] = ()

@@ -50,6 +50,8 @@ LABELS = {
     "selection": "Cluster selection",
     "epsilon": "Merge poles closer than",
     "layout": "Layout",
+    "target": "‘Token’:",
+    "against": "‘Against’:",
 }
 
 

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from dashboard.drawing.grids import Cell, CellGrid
 from dashboard.drawing.text import number, tints
-from projector.corpus.pieces import readable
+from projector.naming.words import compact
 from projector.progress import Progress
 from projector.residual.lens import run_lens
 from projector.residual.subject import Subject
 
 N_TOP = 5
+_MOST_OUTLIERS = 5
 # Of a table that is drawn; of work that takes some seconds on a laptop; and of a sign of life.
 _MOST_CELLS, _MOST_PRODUCTS, _PRODUCTS_BETWEEN_SIGNS = 8_192, 3 * 10**11, 6 * 10**10
 # What is read after attention, after the MLP, and before the first block.
@@ -38,7 +39,10 @@ class LensTable:
         top_ids, top_probabilities: (S, T, n), the most probable first.
         probability, rank, entropy, kl: (S, T); NaN where the next token is not known.
         n_vocabulary: how many tokens the model tells apart.
-        outliers: positions whose stream is many times as long as usual.
+        outliers: positions whose stream is many times as long as usual, and how many times;
+            None where it is not finite.
+        baseline: KL of the best guess that is the same after each of the T tokens, in nats; None
+            where that is not known.
         missing: why nothing is read between attention and MLP; None where it is.
     """
 
@@ -52,8 +56,9 @@ class LensTable:
     entropy: NDArray[np.floating]
     kl: NDArray[np.floating]
     n_vocabulary: int
-    outliers: tuple[int, ...] = ()
+    outliers: tuple[tuple[int, float | None], ...] = ()
     missing: str | None = None
+    baseline: float | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -112,7 +117,7 @@ def read_lens(
     return LensTable(
         readings=tuple((each.layer, each.stream) for each in lens.readings),
         first=first,
-        texts={i: readable(lens.text(i)) for i in lens.top_ids.unique().tolist()},
+        texts={i: compact(lens.text(i)) for i in lens.top_ids.unique().tolist()},
         top_ids=lens.top_ids.numpy(),
         top_probabilities=lens.top_probabilities.numpy(),
         probability=lens.probability.numpy(),
@@ -120,8 +125,9 @@ def read_lens(
         entropy=lens.entropy.numpy(),
         kl=lens.kl.numpy(),
         n_vocabulary=subject.readout.n_vocabulary,
-        outliers=tuple(each.position for each in lens.outliers),
+        outliers=tuple((each.position, each.times_usual) for each in lens.outliers),
         missing=lens.missing,
+        baseline=lens.baseline,
     )
 
 
@@ -174,7 +180,7 @@ COLORINGS = {
         lambda _: "0 %",
         lambda _: "100 %",
         lambda table: table.top_probabilities[:, :, 0],
-        "How sure the reading is of the token that stands in the cell.",
+        "How sure the reading is of the token in the cell.",
     ),
     "next": Coloring(
         "Next token's probability",
@@ -196,7 +202,7 @@ COLORINGS = {
         lambda _: "0 nats",
         lambda table: f"≥ {number(_most(table.kl))} nats",
         lambda table: _of_most(table.kl),
-        "How far the reading is from what the model says in the end: KL(final ‖ lens).",
+        "How far the reading is from what the model predicts in the end: KL(final ‖ lens).",
     ),
     "entropy": Coloring(
         "Entropy",
@@ -209,14 +215,42 @@ COLORINGS = {
 
 
 def row_of(table: LensTable, reading: int) -> int:
-    """The row of a reading: the model's end is on top."""
+    """The row of a reading: the last layer is on top."""
     return len(table.readings) - 1 - reading
+
+
+def outlier_words(table: LensTable, tokens: Sequence[str]) -> str:
+    """Which tokens have a stream that is many times as long as usual, in a sentence; "" for none.
+
+    Args:
+        tokens: texts of all of the prompt's tokens.
+    """
+    told = [
+        f"token {position + 1:,} ‘{tokens[position]}’"
+        + (" (not finite)" if times is None else f" ({times:,.0f} times)")
+        for position, times in table.outliers[:_MOST_OUTLIERS]
+    ]
+    if not told:
+        return ""
+    n_more = len(table.outliers) - len(told)
+    more = f" and {n_more:,} more" if n_more else ""
+    return f"The stream is many times as long as is usual at {', '.join(told)}{more}."
+
+
+def baseline_words(table: LensTable) -> str:
+    """What the readings' KL is to be compared with, in a sentence; "" where that is not known."""
+    if table.baseline is None:
+        return ""
+    return (
+        "For comparison: the best guess that is the same after every token has a "
+        f"KL(final ‖ guess) of {number(table.baseline, '.2f')} nats on average."
+    )
 
 
 def lens_grid(
     table: LensTable, tokens: Sequence[str], color: str, reading: int | None, position: int
 ) -> CellGrid:
-    """The cells of a lens, the model's end on top.
+    """The cells of a lens, the last layer on top.
 
     Args:
         tokens: (T,) texts of the prompt's tokens that the table has.

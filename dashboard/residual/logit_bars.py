@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from dashboard.drawing.grids import Bar
 from dashboard.drawing.text import number, numbers
-from projector.corpus.pieces import readable
+from dashboard.residual.lens_cells import reading_words
+from projector.naming.words import compact
 from projector.residual.logits.records import ROUNDING, AttributedPart, Attribution
 
 N_SHOWN = 14
@@ -55,6 +56,7 @@ def part_bars_of(
                 _tip(part, words[k]),
                 can_pick(part),
                 is_chosen(part),
+                _control(part, most),
             ),
             part,
         )
@@ -77,16 +79,47 @@ def _tip(part: AttributedPart, value: str) -> str:
     return text
 
 
+def _control(part: AttributedPart, most: float) -> tuple[float, ...]:
+    """Mean ± standard deviation of what it adds to other tokens, of ``most``."""
+    if part.control_mean is None or part.control_sd is None:
+        return ()
+    ends = (part.control_mean - part.control_sd, part.control_mean + part.control_sd)
+    return tuple(max(-1.0, min(1.0, end / most)) for end in ends)
+
+
 def attributed_words(found: Attribution) -> str:
-    """What is attributed, such as ``the logit of ‘ self’``; texts are as anyone wrote them."""
-    first = f"‘{readable(found.token_text)}’"
-    if found.against_text is None:
-        return f"the logit of {first}"
-    return f"the logit of {first} less that of ‘{readable(found.against_text)}’"
+    """What is attributed, such as ``the model's logit of ‘ self’``; texts are as anyone wrote
+    them."""
+    first = f"‘{compact(found.token_text)}’"
+    words = f"the logit of {first}" if found.until else f"the model's logit of {first}"
+    if found.against_text is not None:
+        words += f" less that of ‘{compact(found.against_text)}’"
+    return f"{words}, read from {reading_words(*found.until)}" if found.until else words
+
+
+def control_words(found: Attribution) -> str:
+    """What the grey bands are; "" where there are none."""
+    if not any(part.control_mean is not None for part in found.parts):
+        return ""
+    others = "tokens" if found.against is None else "pairs of tokens"
+    return (
+        f"Grey bands: what the part adds to {found.n_controls:,} other {others} drawn from the "
+        "vocabulary, mean ± standard deviation. A bar that ends within its band says nothing of "
+        "this token."
+    )
+
+
+# What the two errors below the bars are.
+ERRORS_HELP = (
+    "The closure error is the difference between the parts' sum and the logit, divided by the sum "
+    "of the parts' sizes. The additivity error is the difference between the sum of all that is "
+    "added to the stream and the stream itself, divided by its length. Beyond a bound nothing is "
+    "attributed."
+)
 
 
 def sum_words(found: Attribution) -> str:
-    """How the parts close to the model's own logit, in one sentence."""
+    """How the parts close to the logit that is attributed."""
     n_parts = len(found.parts)
     rounded = ""
     if any(part.kind == ROUNDING for part in found.parts):
@@ -96,10 +129,9 @@ def sum_words(found: Attribution) -> str:
         )
     return (
         f"{n_parts:,} parts add up to {number(sum(part.value for part in found.parts), '+.4f')}; "
-        f"the model's own is {number(found.logit, '+.4f')}. "
-        f"They differ by {_error(found.closure_error)} of the sizes' sum (closure error), and the "
-        f"stream's own sum by {_error(found.additivity_error)} of its length (additivity error)."
-        f"{rounded}"
+        f"{'the lens reads' if found.until else 'the model gives'} "
+        f"{number(found.logit, '+.4f')}. Closure error {_error(found.closure_error)}, additivity "
+        f"error {_error(found.additivity_error)}.{rounded}"
     )
 
 

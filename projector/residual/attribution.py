@@ -24,6 +24,7 @@ from torch import Tensor
 
 from projector.errors import SettingError, UserError, check_text
 from projector.model.architecture.stream.readout import Readout
+from projector.progress import Progress, Silent
 from projector.residual.contributions import (
     BlockContributions,
     EmbeddingContributions,
@@ -65,6 +66,7 @@ def attribute(
     position: int = -1,
     n_neurons: int = 20,
     until: tuple[int, str] | str | None = None,
+    progress: Progress | None = None,
 ) -> Attribution:
     """Attribute the logit of a token, or the difference of two tokens' logits, to parts.
 
@@ -102,7 +104,10 @@ def attribute(
             f"the stream of {type(subject.model).__name__} is not a running sum, so its logits "
             f"can't be attributed to parts: {layout.reason}"
         )
-    run = _run(subject, ids, at, end)
+    progress = progress or Silent()
+    progress.begin("Running the prompt", len(subject.architecture.blocks), "layers")
+    run = _run(subject, ids, at, end, progress)
+    progress.end()
     check_additivity(run.check)
     if wanted is None:
         wanted = highest(run.logits)
@@ -201,7 +206,9 @@ class _Run:
         return [*self.embedding, *(part for block in self.blocks for part in block.parts())]
 
 
-def _run(subject: Subject, ids: list[int], at: int, end: Reading | None) -> _Run:
+def _run(
+    subject: Subject, ids: list[int], at: int, end: Reading | None, progress: Progress
+) -> _Run:
     row = torch.tensor([at])
     before: list[EmbeddingContributions] = []
     blocks: list[BlockContributions] = []
@@ -210,7 +217,9 @@ def _run(subject: Subject, ids: list[int], at: int, end: Reading | None) -> _Run
     def keep(each: BlockContributions | EmbeddingContributions) -> None:
         if isinstance(each, EmbeddingContributions):
             before.append(each.take(row))
-        elif end is None or each.layer < end.layer:
+            return
+        progress.advance(1)
+        if end is None or each.layer < end.layer:
             blocks.append(each.take(row))
         elif each.layer == end.layer and end.stream != "resid_pre":
             own = each.take(row)

@@ -2,89 +2,119 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import streamlit as st
 
 from dashboard.components.part_bars import part_bars
-from dashboard.drawing.text import page_text, shares_list
+from dashboard.drawing.text import shares_list
 from dashboard.frame.residual.places import can_choose_head, can_choose_neuron, choose_part, is_part
 from dashboard.frame.residual.prompting import in_one_line
 from dashboard.frame.residual.stopping import Begin, unless_stopped
 from dashboard.prompts import Tokens
 from dashboard.residual.lens_cells import LensTable, reading_words
-from dashboard.residual.logit_bars import PartBar, attributed_words, part_bars_of, sum_words
+from dashboard.residual.logit_bars import (
+    ERRORS_HELP,
+    PartBar,
+    attributed_words,
+    control_words,
+    part_bars_of,
+    sum_words,
+)
 from dashboard.state import session
-from dashboard.state.loading import kept
+from dashboard.state.loading import fact_of, kept
 from dashboard.state.scene import Scene
-from projector.corpus.pieces import readable
-from projector.errors import UserError
+from projector.naming.words import compact
 from projector.residual.attribution import attribute
 from projector.residual.logits.records import AttributedPart, Attribution
 from projector.residual.tokens import find_token
 
-_TARGET, _AGAINST, _PROBLEM = "lens target", "lens against", "lens target problem"
-_TOP, _NONE = "the model's top token", "no other token"
+_TARGET, _AGAINST, _TYPED = "lens target", "lens against", "lens typed token"
+_TOP, _CELL_TOP, _NONE = "the model's top token", "the cell's top token", "no other token"
+# Of a token that the field offers, also where the list is no longer the one that was offered.
+_BY_ID = re.compile(r"  \(#(\d{1,9})\)$", re.ASCII)
 _N_NEURONS = 20
 
 
 def show_attribution(scene: Scene, tokens: Tokens, position: int, table: LensTable) -> None:
-    """Attribute what the model says after a token, and draw it."""
+    """Attribute what is read after a token, and draw it: by the model in the end, or by the lens
+    at the cell that is chosen."""
     (text,) = in_one_line(tokens.pieces[position : position + 1])
     st.subheader(
-        session.plain(f"Behind token {position + 1} ‘{readable(text)}’"),
+        session.plain(f"After token {position + 1} ‘{text}’"),
         help="What each part of the model adds to the logit of a token, with the final norm's "
-        "scale held as it is (direct logit attribution).",
+        "scale held as it is (direct logit attribution). Of a cell below the top row it is the "
+        "logit that the lens reads there: the parts are those that are written by then.",
     )
-    _show_fields(scene, position, table)
-    found = _attribution(scene, tokens, position)
+    _take_typed(scene)
+    until = _until(position, table)
+    _show_fields(scene, position, table, until)
+    found = _attribution(scene, tokens, position, until)
     if found is None:
         return
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.markdown(f"**What adds to {session.plain(attributed_words(found))}**")
         _draw(scene, found.parts, "parts")
-        _show_reading(position, table)
+        if until is not None:
+            _show_reading(position, table)
     with right:
         if found.neurons:
             st.markdown("**MLP neurons**", help="Shares of the MLPs at the left.")
             _draw(scene, found.neurons, "neurons")
         if found.neurons_left_out:
             st.caption(session.plain(f"Without {found.neurons_left_out}."))
-    st.caption(session.plain(sum_words(found)) + " A click on a head or a neuron selects it.")
+    told = f"{control_words(found)} Click a head or a neuron to select it."
+    st.caption(session.plain(told.strip()))
+    st.caption(session.plain(sum_words(found)), help=ERRORS_HELP)
 
 
-def _show_fields(scene: Scene, position: int, table: LensTable) -> None:
+def _until(position: int, table: LensTable) -> tuple[int, str] | None:
+    """Layer and stream of the cell that is chosen; None where the model's own logit is."""
+    reading = session.current().reading
+    if reading is None or reading == len(table.readings) - 1 or not _has(table, position):
+        return None
+    return table.readings[reading]
+
+
+def _show_fields(
+    scene: Scene, position: int, table: LensTable, until: tuple[int, str] | None
+) -> None:
     """The token whose logit is attributed, and one whose logit is taken away from it."""
     chosen, state = session.current(), st.session_state
     likely = table.top(len(table.readings) - 1, position) if _has(table, position) else []
     if chosen.reading is not None and _has(table, position):
-        likely += table.top(chosen.reading, position)
+        likely = table.top(chosen.reading, position) + likely
     texts = {i: f"{text}  (#{i})" for i, text, _ in likely}
     names = {value: i for i, value in texts.items()}
+    top = _TOP if until is None else _CELL_TOP
 
     def options(selected: int | None, usual: str) -> tuple[list[str], str]:
         """What a list offers, and what is chosen in it."""
         if selected is None:
             return [usual, *names], usual
-        own = texts.get(selected, f"#{selected}")
+        own = texts.get(selected) or f"{_text_of(scene, selected)}  (#{selected})"
         return list(dict.fromkeys([usual, *names, own])), own
 
     def change(key: str, field: str, usual: str) -> Callable[[], None]:
         def take() -> None:
             text = state[key]
-            if text is None or text == usual:
+            if text is None or text in (usual, _TOP, _CELL_TOP):
                 session.change(**{field: None})
             elif text in names:
                 session.change(**{field: names[text]})
+            elif by_id := _BY_ID.search(text):
+                session.change(**{field: int(by_id[1])})
             else:
-                _find(scene, text, field)
+                # The model that knows it is asked in the run: it may have to be waited for.
+                state[_TYPED] = (field, text)
 
         return take
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         for key, field, label, usual in (
-            (_TARGET, "target", "Token", _TOP),
+            (_TARGET, "target", "Token", top),
             (_AGAINST, "against", "Against", _NONE),
         ):
             offered, own = options(getattr(chosen, field), usual)
@@ -102,36 +132,45 @@ def _show_fields(scene: Scene, position: int, table: LensTable) -> None:
                 else "The parts then add up to the difference of the two logits: what speaks for "
                 "the first token rather than this one.",
             )
-    problem = state.pop(_PROBLEM, None)
-    if problem:
-        session.tell(problem)
 
 
 def _has(table: LensTable, position: int) -> bool:
     return table.first <= position < table.first + table.n_tokens
 
 
-def _find(scene: Scene, text: str, field: str) -> None:
-    """Select the token that was typed; what is wrong with it is said where the fields are."""
-    try:
-        with scene.room.use(scene.model_name, scene.sha256) as guest:
-            found = find_token(guest.subject, text, setting="token")
-    except UserError as error:
-        st.session_state[_PROBLEM] = page_text(error)
+def _text_of(scene: Scene, token: int) -> str:
+    """The text of a token."""
+
+    def make() -> str:
+        with scene.model() as guest:
+            return compact(guest.subject.pieces([token]).text(token))
+
+    return fact_of(("token text", scene.model_name, scene.sha256, token), make)
+
+
+def _take_typed(scene: Scene) -> None:
+    """Select the token that was typed, or say what is wrong with it."""
+    field, text = st.session_state.pop(_TYPED, (None, ""))
+    if field is None:
         return
-    session.change(**{field: found})
+    with session.problems():
+        with scene.model() as guest:
+            found = find_token(guest.subject, text, setting=field)
+        session.change(**{field: found})
 
 
-def _attribution(scene: Scene, tokens: Tokens, position: int) -> Attribution | None:
+def _attribution(
+    scene: Scene, tokens: Tokens, position: int, until: tuple[int, str] | None
+) -> Attribution | None:
     chosen = session.current()
     key = (
         *("attribution", tokens.prompt.id, scene.model_name, scene.sha256, position),
-        *(chosen.target, chosen.against),
+        *(chosen.target, chosen.against, until),
     )
 
     def find(begin: Begin) -> Attribution:
         def make() -> Attribution:
-            with begin(), scene.model() as guest:
+            with begin() as work, scene.model() as guest:
                 return attribute(
                     guest.subject,
                     tokens.ids,
@@ -139,6 +178,8 @@ def _attribution(scene: Scene, tokens: Tokens, position: int) -> Attribution | N
                     against=chosen.against,
                     position=position,
                     n_neurons=_N_NEURONS,
+                    until=until,
+                    progress=work,
                 )
 
         return kept(key, make)
@@ -165,10 +206,9 @@ def _draw(scene: Scene, parts: tuple[AttributedPart, ...], name: str) -> None:
 
 
 def _show_reading(position: int, table: LensTable) -> None:
-    """What the cell that was clicked reads."""
+    """The likeliest tokens of the cell that is chosen."""
     reading = session.current().reading
-    if reading is None or not _has(table, position):
-        return
+    assert reading is not None
     words = reading_words(*table.readings[reading])
     st.markdown(f"**Read from {words}**")
     top = table.top(reading, position)

@@ -12,8 +12,10 @@ from dashboard.prompts import Tokens
 from dashboard.residual.lens_cells import (
     COLORINGS,
     LensTable,
+    baseline_words,
     lens_grid,
     most_at_once,
+    outlier_words,
     read_lens,
     row_of,
 )
@@ -55,10 +57,10 @@ def show_lens(scene: Scene, tokens: Tokens, position: int) -> LensTable | None:
     chosen = COLORINGS[color]
     st.html(tint_scale(chosen.words, chosen.low(table), chosen.high(table)))
     texts = in_one_line(tokens.pieces[first:end])
+    if color == "kl" and (told := baseline_words(table)):
+        st.caption(told)
+    _check(table)
     reading = session.current().reading
-    if reading is not None and reading >= len(table.readings):
-        session.change(reading=None)
-        reading = None
 
     def pick(row: int, column: int) -> None:
         session.change(token=first + column, reading=row_of(table, row))
@@ -67,11 +69,36 @@ def show_lens(scene: Scene, tokens: Tokens, position: int) -> LensTable | None:
     n_tokens = len(tokens.pieces)
     st.caption(
         f"{_shown(first, end, n_tokens)} Each cell holds the token that the model's own final norm "
-        "and head read there as the next one; the model's end is on top. Click a cell, or press "
-        "Enter on it, to attribute what the model says after its token. Arrow keys go from cell "
-        "to cell."
+        "and head read there as the next one; the last layer is on top. Click a cell, or press "
+        "Enter on it, to see which parts make what it reads. Arrow keys go from cell to cell."
     )
+    if told := outlier_words(table, in_one_line(tokens.pieces)):
+        st.caption(session.plain(told))
+    if table.missing is not None:
+        st.caption(session.plain(f"Nothing is read after attention: {table.missing}."))
     return table
+
+
+def _check(table: LensTable) -> None:
+    """Say what of a link this model does not have, and let go of it."""
+    chosen, n_readings = session.current(), len(table.readings)
+    if chosen.reading is not None and chosen.reading >= n_readings:
+        session.note(
+            f"The table has no row {chosen.reading:,}: its rows are 0 to {n_readings - 1:,}, and "
+            "what the model predicts is attributed."
+        )
+        session.change(reading=None)
+    for name, usual in (
+        ("target", "the top token's logit is attributed"),
+        ("against", "no logit is subtracted"),
+    ):
+        token: int | None = getattr(chosen, name)
+        if token is not None and token >= table.n_vocabulary:
+            session.note(
+                f"The model has no token #{token}: its tokens are #0 to "
+                f"#{table.n_vocabulary - 1}, and {usual}."
+            )
+            session.change(**{name: None})
 
 
 def _shown(first: int, end: int, n_tokens: int) -> str:

@@ -21,12 +21,17 @@ def choose_prompt(scene: Scene) -> Tokens | None:
     """
     asking.show_fields(alone=True)
     asked = asking.asked()
+    can_run = True
     if asked is not None:
+        can_run = False
         with session.problems():
             asking.run_asked(scene, asked, asking.read)
+            can_run = True
     prompt = session.current().prompt
     if prompt is None:
-        st.info("Type a prompt and press Run.", icon=":material/keyboard:")
+        # What is wrong with the prompt that was typed is said: nobody is asked to type one.
+        if can_run:
+            st.info("Type a prompt and press Run.", icon=":material/keyboard:")
         return None
     return asking.run_selected(scene, prompt, asking.read)
 
@@ -43,4 +48,5 @@ def position_of(tokens: Tokens) -> int:
 
 def in_one_line(pieces: Sequence[Piece]) -> list[str]:
     """Texts of tokens, with signs for blanks; "∅" for none."""
-    return [compact(piece.text) for piece in pieces]
+    # A piece breaks the line after its sign for that.
+    return [compact(piece.text.replace("\n", "").replace("\t", "")) for piece in pieces]

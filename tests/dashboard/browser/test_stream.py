@@ -64,13 +64,13 @@ def test_a_prompt_s_logit_leads_to_a_head_and_to_the_model_without_it(page: Page
     page.keyboard.press("Enter")
     until(lambda: params(page).get("token") == "3")
     rest(page)
-    expect(page.get_by_role("heading", name="Behind token 4")).to_be_visible()
+    expect(page.get_by_role("heading", name="After token 4")).to_be_visible()
     # What adds to the logit: negative to the left, positive to the right, and all of it in words.
     bars = page.locator(".part-bars").first
     values = bars.locator(".value").all_inner_texts()
     numbers = [float(text.replace("−", "-")) for text in values[:-1]]
     assert numbers == sorted(numbers, reverse=True)
-    expect(page.get_by_text("closure error")).to_be_visible()
+    expect(page.get_by_text("Closure error")).to_be_visible()
     head = bars.locator("button.row").filter(has_text=re.compile(r"^L\d+ H\d+")).first
     name = head.locator(".name").inner_text()
     layer, number = (int(each) for each in re.findall(r"\d+", name))

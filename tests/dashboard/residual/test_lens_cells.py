@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from dashboard.guest import Guest
 from dashboard.residual.lens_cells import (
     COLORINGS,
     LensTable,
+    baseline_words,
     lens_grid,
     most_at_once,
+    outlier_words,
     read_lens,
     reading_name,
     row_of,
@@ -78,6 +81,16 @@ def test_nats_are_coloured_up_to_the_largest_but_few(color: str) -> None:
     values = getattr(table(), color)
     assert (np.argsort(shares.ravel()) == np.argsort(values.ravel())).all()
     assert 1 <= shares.max() < 1.1
+
+
+def test_tokens_far_out_and_the_constant_guess_are_told() -> None:
+    told = replace(table(), outliers=((0, 40.4), (2, None)), baseline=4.276)
+    words = outlier_words(told, ["<|endoftext|>", "x", "y"])
+    assert "token 1 ‘<|endoftext|>’ (40 times)" in words
+    assert "token 3 ‘y’ (not finite)" in words
+    assert outlier_words(table(), ["x"] * 6) == ""
+    assert "4.28 nats" in baseline_words(told)
+    assert baseline_words(table()) == ""
 
 
 def test_what_is_not_known_has_no_colour() -> None:

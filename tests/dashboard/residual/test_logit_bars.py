@@ -44,6 +44,9 @@ def test_a_bar_tells_what_the_part_adds_to_other_tokens() -> None:
     controlled = replace(part("a", 1.0), control_mean=-0.1, control_sd=0.3)
     (found,) = part_bars_of([controlled])
     assert "−0.1 ± 0.3" in found.bar.tip
+    # And without pointing at it: its ends on the scale of the bars.
+    assert found.bar.control == pytest.approx((-0.4, 0.2))
+    assert part_bars_of([part("b", 1.0)])[0].bar.control == ()
 
 
 def test_no_parts_are_no_bars() -> None:

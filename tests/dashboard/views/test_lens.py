@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from dashboard.drawing.text import number
 from dashboard.frame.residual import lensing
 from dashboard.guest import Guest
 from dashboard.prompts import Prompt, read_prompt, store
+from dashboard.state.session import plain
 from dashboard.state.store import stored_prompts
 from projector.corpus.pieces import readable
+from projector.naming.words import compact
+from projector.residual.attribution import attribute
+from projector.residual.lens import run_lens
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2, Open
 from tests.dashboard.pages import SCRIPT, ask, cell, errors, grid_of, link, parts_of
 
@@ -29,7 +34,7 @@ def prompt(start: Open) -> str:
 def test_each_layer_is_read_and_the_end_is_what_the_model_says(
     family: str, open_page: Open, prompt: str, guest: Guests
 ) -> None:
-    at = open_page("lens", projection=family, prompt=prompt, token=2, reading=1)
+    at = open_page("lens", projection=family, prompt=prompt, token=2, reading=3)
     assert errors(at) == []
     found = guest(family)
     tokens = read_prompt(found, PROMPT)
@@ -45,12 +50,12 @@ def test_each_layer_is_read_and_the_end_is_what_the_model_says(
         top = int(logits[column].argmax())
         assert cell(grid, 0, column)[0] == readable(found.subject.pieces([top]).text(top))
     # The row is counted from the model's end, the cell is the link's.
-    assert grid["selected"] == [2 * n_layers - 1, 2]
+    assert grid["selected"] == [2 * n_layers - 3, 2]
     parts, neurons = parts_of(at, "bars")
     assert len(parts["bars"]) > 5
     assert all(bar["can_pick"] for bar in neurons["bars"][:-1])
     said = " ".join(each.value for each in at.caption)
-    assert "closure error" in said
+    assert "closure error" in said.lower()
     assert "additivity error" in said
     assert f"All {len(tokens.ids)} tokens" in said
 
@@ -86,9 +91,10 @@ def test_a_link_says_whose_logit_it_is(open_page: Open, prompt: str, guest: Gues
     at = open_page("lens", prompt=prompt, token=1, target=target, against=against)
     assert errors(at) == []
     shown = " ".join(each.value.replace("\\", "") for each in at.markdown)
-    assert f"the logit of ‘{texts[0]}’ less that of ‘{texts[1]}’" in shown
-    assert f"#{target}" in str(at.selectbox(key="lens target").value)
-    assert f"#{against}" in str(at.selectbox(key="lens against").value)
+    assert f"the model's logit of ‘{texts[0]}’ less that of ‘{texts[1]}’" in shown
+    # By their texts too, whether or not they are likely there.
+    assert at.selectbox(key="lens target").value == f"{texts[0]}  (#{target})"
+    assert at.selectbox(key="lens against").value == f"{texts[1]}  (#{against})"
     # The usual ones again.
     at.selectbox(key="lens against").set_value("no other token").run()
     assert "against" not in link(at)
@@ -106,11 +112,77 @@ def test_a_token_that_is_none_is_said_and_changes_nothing(open_page: Open, promp
     assert "token" in problem.lower()
     assert "alert(1)" in problem
     assert link(at) == before
-    # A link that names no token of the model.
-    at = open_page("lens", prompt=prompt, target=10**8)
+    assert problem.startswith("‘Token’:")
+
+
+def test_what_of_a_link_is_not_there_is_said_and_let_go(open_page: Open, prompt: str) -> None:
+    at = open_page("lens", prompt=prompt, target=10**8, against=10**7, reading=77)
+    assert errors(at) == []
+    (note,) = (each.value.replace("\\", "") for each in at.warning)
+    for told in ("#100000000", "#10000000", "no row 77"):
+        assert told in note
+    assert {"target", "against", "reading"}.isdisjoint(link(at))
+    # What is there is shown.
+    assert grid_of(at)["selected"][0] is None
+    assert len(parts_of(at, "bars")) == 2
+
+
+@pytest.mark.parametrize("family", [DECODER, GPT2])
+def test_a_cell_s_own_logit_is_attributed_to_what_is_written_by_then(
+    family: str, open_page: Open, prompt: str, guest: Guests
+) -> None:
+    found = guest(family)
+    ids = read_prompt(found, PROMPT).ids
+    read = run_lens(found.subject, ids)
+    shown = {}
+    for reading in (0, 1, 2, 4):
+        at = open_page("lens", projection=family, prompt=prompt, token=2, reading=reading)
+        assert errors(at) == []
+        text, token, _ = read.top(reading, 2)[0]
+        place = read.readings[reading]
+        own = attribute(
+            found.subject, ids, token=token, position=2, until=(place.layer, place.stream)
+        )
+        said = " ".join(each.value for each in (*at.markdown, *at.caption))
+        whose = "model's logit" if reading == 4 else "logit"
+        assert f"What adds to {plain(f'the {whose} of ‘{compact(text)}’')}" in said
+        assert plain(number(own.logit, "+.4f")) in said
+        values = [bar["value"].replace("−", "-") for bar in parts_of(at, "bars")[0]["bars"]]
+        assert sum(map(float, values)) == pytest.approx(own.logit, abs=0.01 * len(values))
+        assert ("read from" in said.lower()) == (reading < 4)
+        shown[reading] = {bar["name"] for each in parts_of(at, "bars") for bar in each["bars"]}
+    assert not any(name.startswith("L") for name in shown[0])
+    assert "L0 MLP" not in shown[1]
+    assert "L0 MLP" in shown[2]
+    assert not any(name.startswith("L1") for name in shown[2])
+
+
+def test_what_adds_to_random_tokens_is_drawn_beside_each_bar(open_page: Open, prompt: str) -> None:
+    at = open_page("lens", prompt=prompt, token=2)
+    bars = [bar for each in parts_of(at, "bars") for bar in each["bars"]]
+    controlled = [bar for bar in bars if bar["control"]]
+    assert len(controlled) > 5
+    assert all(-1 <= low < high <= 1 for low, high in (bar["control"] for bar in controlled))
+    assert any("Grey bands" in each.value for each in at.caption)
+
+
+def test_kl_has_the_best_constant_guess_beside_it(
+    open_page: Open, prompt: str, guest: Guests
+) -> None:
+    at = open_page("lens", prompt=prompt)
+    assert not any("comparison" in each.value for each in at.caption)
+    at.segmented_control(key="lens color").set_value("kl").run()
+    found = guest(DECODER)
+    baseline = run_lens(found.subject, read_prompt(found, PROMPT).ids).baseline
+    assert baseline is not None
+    assert any(f"of {baseline:.2f} nats" in each.value for each in at.caption)
+
+
+def test_a_prompt_that_is_too_long_asks_for_no_other(open_page: Open) -> None:
+    at = ask(open_page("lens"), "kalo " * 3000, n_new=0)
     (problem,) = errors(at)
-    assert "100000000" in problem or "100,000,000" in problem
-    assert grid_of(at)["columns"]
+    assert "shorten" in problem
+    assert not at.info
 
 
 def test_a_long_prompt_is_read_in_parts(
