@@ -69,7 +69,10 @@ def heads_words(flow: Flow) -> str:
     named = ", ".join(f"L{layer} H{head} {number(norm)}" for norm, layer, head in strongest)
     error = number(flow.heads_error, ".1e") if flow.heads_error else "0"
     without = [str(row.layer) for row in flow.rows if row.heads is None]
-    more = f" The attention of layers {', '.join(without)} can't be split." if without else ""
+    more = ""
+    if without:
+        layers = f"{_plural(len(without), 'layer')} {', '.join(without)}"
+        more = f" The attention of {layers} can't be split into heads."
     return (
         f"Heads that add most, by norm: {named}. A layer's heads and bias sum to its attention: "
         f"the largest error is {error} of the sum of their norms.{more}"
