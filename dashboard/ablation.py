@@ -19,6 +19,9 @@ from pruning.scoring.windows import EvaluationText
 
 KINDS = {"mean": "held at their means", "zero": "set to zero"}
 
+# Draws of random heads until they are other ones than before.
+_MOST_TRIES = 50
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -104,8 +107,9 @@ def ablate_heads(
     Args:
         text: scored; None for no score.
         heads: layer and head of each.
-        n_random: how many draws, each of as many heads of the same layers as are ablated there;
-            a layer that has too few others is drawn from as a whole.
+        n_random: how many draws, each of as many heads of the same layers as are ablated there, and
+            of other ones than before where there are any left; a layer that has too few others is
+            drawn from as a whole.
         advance: called after each, and with 0 for each token that is added.
         progress: told of the windows that are scored.
 
@@ -122,7 +126,7 @@ def ablate_heads(
     generator = np.random.default_rng(seed)
 
     def draw() -> dict[int, list[int]]:
-        found = {}
+        found: dict[int, list[int]] = {}
         for layer, gone in by_layer.items():
             everyone = range(blocks[layer].n_heads or 0)
             others = [head for head in everyone if head not in gone]
@@ -135,8 +139,12 @@ def ablate_heads(
     shown = ", ".join(f"L{layer} H{head}" for layer, gone in by_layer.items() for head in gone)
     none: list[Replacement] = []
     cases = [("the whole model", none), (f"without {shown}", whole)]
+    drawn_before: list[dict[int, list[int]]] = []
     for k in range(n_random):
-        drawn = draw()
+        # A layer may have few other heads: the same ones are drawn twice only where all were drawn.
+        tries = (draw() for _ in range(_MOST_TRIES))
+        drawn = next((each for each in tries if each not in drawn_before), None) or draw()
+        drawn_before.append(drawn)
         names = ", ".join(f"L{layer} H{head}" for layer, gone in drawn.items() for head in gone)
         replacements = [Replacement.heads(blocks[layer], gone) for layer, gone in drawn.items()]
         cases.append((f"without {n_heads:,} random {name}, draw {k + 1}: {names}", replacements))

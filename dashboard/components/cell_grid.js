@@ -66,6 +66,7 @@ class Cells {
       names.append(made);
     });
     this.body = element("div", "");
+    this.body.className = data.ink ? "inked" : "";
     this.body.style.color = data.ink;
     sheet.append(this.head, names, this.body);
     this.built = new Map();

@@ -40,12 +40,18 @@ export default function (component) {
       made.title = tip;
       made.dataset.number = number;
       made.setAttribute("role", "button");
+      made.setAttribute("aria-label", `${shown}: ${tip}`);
+      made.setAttribute("aria-pressed", String(number === selected));
       made.tabIndex = number === selected ? 0 : -1;
       if (fill) made.style.background = fill;
       if (number === selected) made.className = "selected";
       return made;
     }),
   );
+  const chosen = root.querySelector(".selected");
+  const y = chosen ? chosen.offsetTop : root.scrollTop;
+  if (y < root.scrollTop || y > root.scrollTop + root.clientHeight - 24)
+    root.scrollTop = Math.max(0, y - root.clientHeight / 2);
   if (held !== undefined) root.querySelector(`[data-number="${held}"]`)?.focus();
   root.dataset.paintedAt = String(performance.timeOrigin + performance.now());
 }

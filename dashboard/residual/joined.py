@@ -62,7 +62,6 @@ class Joined:
         through_mlps: whether the head reads what the MLPs before it make of tokens; in the first
             layer there are none, and it reads their embeddings.
         n_tokens: how many tokens of the vocabulary's ``n_vocabulary`` were tried, the first ones.
-        left_out: what else shapes attention, which the weights alone leave out.
     """
 
     ov: Pairs
@@ -70,7 +69,6 @@ class Joined:
     through_mlps: bool
     n_tokens: int
     n_vocabulary: int
-    left_out: tuple[str, ...]
 
 
 def read_tokens(subject: Subject, layer: int, progress: Progress) -> dict[int, Tensor]:
@@ -121,7 +119,6 @@ def read_pairs(
         through_mlps=found.mlp_ov is not None,
         n_tokens=found.n_tokens,
         n_vocabulary=found.n_vocabulary,
-        left_out=found.left_out,
     )
 
 

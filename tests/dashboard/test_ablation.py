@@ -203,6 +203,8 @@ def test_without_heads_a_model_is_as_if_they_wrote_nothing(
     # The controls are other heads of the same layer, one each.
     assert len(random) == 3
     assert all(f"L{LAYER} H" in each.name and "H1" not in each.name for each in random)
+    # No head is drawn twice while there are others.
+    assert len({each.name.split(": ")[1] for each in random}) == min(3, n_heads - 1)
 
 
 def test_heads_that_are_not_there_are_refused(guest: Guests, windows: EvaluationText) -> None:

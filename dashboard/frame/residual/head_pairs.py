@@ -8,7 +8,6 @@ from dashboard.drawing.text import joined_list, number
 from dashboard.frame.residual.places import head_name
 from dashboard.frame.residual.stopping import Begin, unless_stopped
 from dashboard.residual.joined import Joined, Pairs, read_pairs, read_tokens
-from dashboard.state import session
 from dashboard.state.loading import kept
 from dashboard.state.scene import Scene
 
@@ -39,13 +38,10 @@ def show_pairs(scene: Scene, head: int) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**OV: reads → raises**", help=_OV_HELP)
-        _show(found.ov, name)
+        _show(found.ov)
     with right:
         st.markdown("**QK: at → attends to**", help=_QK_HELP)
-        _show(found.qk, name)
-        left_out = ", ".join(found.left_out)
-        if left_out:
-            st.caption(session.plain(f"What the weights alone leave out: {left_out}."))
+        _show(found.qk)
     # Control tokens, which are left out, are few.
     if found.n_tokens < 0.9 * found.n_vocabulary:
         st.caption(
@@ -73,11 +69,11 @@ def _pairs(scene: Scene, head: int) -> Joined | None:
     return unless_stopped("pairs", key, "Find its pairs", find)
 
 
-def _show(pairs: Pairs, name: str) -> None:
+def _show(pairs: Pairs) -> None:
     if pairs.is_chance:
         st.markdown(
-            f":gray[**No more than chance:** {name} joins no tokens more strongly than it would "
-            "with its coordinates turned at random.]"
+            ":gray[**No more than chance:** the highest score lies within one standard deviation "
+            "of what random coordinates give.]"
         )
     rows = [(row.token, row.to) for row in pairs.rows]
     st.html(joined_list(rows, is_faint=pairs.is_chance))

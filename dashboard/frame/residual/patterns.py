@@ -25,7 +25,7 @@ from projector.model.architecture.stream.patterns import watch_patterns
 # Tokens of a matrix: more cells than that are too small to be pointed at.
 _MOST = 160
 _WAY = "attention way"
-_WAYS = {"from": "Attention from the chosen token", "to": "Attention to the chosen token"}
+_WAYS = {"from": "From the chosen token", "to": "To it"}
 
 
 def show_pattern(scene: Scene, tokens: Tokens, position: int, head: int) -> None:
@@ -77,7 +77,7 @@ def _show_matrix(
 
 def _show_text(tokens: Tokens, pattern: NDArray[np.float32], first: int, at: int) -> None:
     way = st.segmented_control(
-        "Colour the text by",
+        "Colour the text by attention",
         list(_WAYS),
         format_func=_WAYS.__getitem__,
         key=_WAY,
