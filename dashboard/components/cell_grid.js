@@ -6,6 +6,8 @@ const NAMES = 86; // Pixels of the names of rows.
 const GAP = 2;
 const BEYOND = 4; // Columns that are built beyond those in sight.
 const INSTANCES = new WeakMap();
+const GRIDS = new Map(); // id → what a table shows: it travels once, then only what is selected.
+const MOST_GRIDS = 12;
 
 const element = (name, className, text) => {
   const made = document.createElement(name);
@@ -29,6 +31,9 @@ class Cells {
     this.scroller.addEventListener("focusin", (event) => this.point(event.target));
     this.scroller.addEventListener("mouseleave", () => (this.tip.hidden = true));
     this.scroller.addEventListener("focusout", () => (this.tip.hidden = true));
+    this.scroller.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.tip.hidden = true;
+    });
     this.observer = new ResizeObserver(() => this.fill());
     this.observer.observe(this.scroller);
   }
@@ -37,7 +42,20 @@ class Cells {
     this.send = send;
     if (raw === this.raw) return;
     this.raw = raw;
-    const data = JSON.parse(raw);
+    const sent = JSON.parse(raw);
+    const known = GRIDS.get(sent.id);
+    if (!sent.cells && !known) {
+      send("missing", [sent.id]);
+      return;
+    }
+    GRIDS.delete(sent.id);
+    GRIDS.set(sent.id, sent.cells ? sent : known);
+    if (GRIDS.size > MOST_GRIDS) GRIDS.delete(GRIDS.keys().next().value);
+    const data = { ...GRIDS.get(sent.id), selected: sent.selected };
+    if (this.data?.id === data.id) {
+      this.select(data);
+      return;
+    }
     const shape = (found) => JSON.stringify([found.rows, found.columns]);
     const isSame = this.data && shape(this.data) === shape(data);
     const held = this.root.getRootNode().activeElement?.dataset;
@@ -49,15 +67,22 @@ class Cells {
     this.scroller.style.maxHeight = `${data.height}px`;
     this.scroller.setAttribute("role", "grid");
     this.scroller.setAttribute("aria-label", data.label);
+    this.scroller.setAttribute("aria-rowcount", rows.length + 1);
+    this.scroller.setAttribute("aria-colcount", columns.length);
     const sheet = element("div", "sheet");
     sheet.style.width = `${NAMES + columns.length * this.width}px`;
     sheet.style.height = `${(rows.length + 1) * ROW}px`;
     this.head = element("div", "head");
     this.head.style.height = `${ROW}px`;
+    this.head.setAttribute("role", "row");
+    this.head.setAttribute("aria-rowindex", 1);
     const corner = element("div", "corner");
+    corner.setAttribute("aria-hidden", "true");
     corner.style.cssText = `width: ${NAMES}px; height: ${ROW}px;`;
     this.head.append(corner);
+    // Each cell's own label names its row.
     const names = element("div", "names");
+    names.setAttribute("aria-hidden", "true");
     names.style.cssText = `width: ${NAMES}px; height: ${rows.length * ROW}px;`;
     rows.forEach((name, row) => {
       const made = element("div", "", name);
@@ -67,6 +92,13 @@ class Cells {
     });
     this.body = element("div", "");
     this.body.className = data.ink ? "inked" : "";
+    this.lines = rows.map((_, row) => {
+      const line = element("div", "");
+      line.setAttribute("role", "row");
+      line.setAttribute("aria-rowindex", row + 2);
+      this.body.append(line);
+      return line;
+    });
     this.body.style.color = data.ink;
     sheet.append(this.head, names, this.body);
     this.built = new Map();
@@ -77,6 +109,38 @@ class Cells {
     this.fill();
     if (focused) this.button(...focused)?.focus({ preventScroll: true });
     this.root.dataset.paintedAt = String(performance.timeOrigin + performance.now());
+  }
+
+  // The same table with another cell chosen: nothing is built anew.
+  select(data) {
+    this.data = data;
+    const [row, column] = data.selected;
+    for (const [at, [name, ...buttons]] of this.built) {
+      name.classList.toggle("selected", at === column);
+      buttons.forEach((button, k) => this.mark(button, k === row && at === column));
+    }
+    const isHeld = this.root.getRootNode().activeElement?.dataset?.row !== undefined;
+    if (row !== null && column !== null && !isHeld) {
+      this.show(row, column);
+      this.move(row, column);
+    }
+    this.root.dataset.paintedAt = String(performance.timeOrigin + performance.now());
+  }
+
+  mark(button, isChosen) {
+    button.classList.toggle("selected", isChosen);
+    button.setAttribute("aria-selected", String(isChosen));
+  }
+
+  // The cell that the tab key leads to; its column is built wherever it is.
+  move(row, column) {
+    const before = this.button(...this.at);
+    if (before) before.tabIndex = -1;
+    this.at = [row, column];
+    this.fill();
+    const next = this.button(row, column);
+    if (next) next.tabIndex = 0;
+    return next;
   }
 
   first() {
@@ -102,13 +166,16 @@ class Cells {
     const { scrollLeft, clientWidth } = this.scroller;
     const low = Math.max(0, Math.floor(scrollLeft / this.width) - BEYOND);
     const high = Math.min(columns.length, Math.ceil((scrollLeft + clientWidth) / this.width) + BEYOND);
+    const isWanted = (column) => (column >= low && column < high) || column === this.at[1];
     for (const [column, parts] of this.built)
-      if (column < low || column >= high) {
+      if (!isWanted(column)) {
         parts.forEach((part) => part.remove());
         this.built.delete(column);
       }
-    for (let column = low; column < high; column++)
-      if (!this.built.has(column)) this.built.set(column, this.build(column));
+    const wanted = [this.at[1]];
+    for (let column = low; column < high; column++) wanted.push(column);
+    for (const column of wanted)
+      if (column < columns.length && !this.built.has(column)) this.built.set(column, this.build(column));
     this.root.dataset.columns = `${low}-${high} of ${columns.length}`;
   }
 
@@ -117,25 +184,26 @@ class Cells {
     const left = NAMES + column * this.width;
     const name = element("div", column === selected[1] ? "selected" : "", columns[column]);
     name.title = columns[column];
+    name.setAttribute("role", "columnheader");
+    name.setAttribute("aria-colindex", column + 1);
     name.style.cssText = `left: ${left}px; top: 0; height: ${ROW - 2}px; width: ${this.width - GAP}px; line-height: ${ROW - 4}px;`;
     this.head.append(name);
     const made = [name];
-    const part = element("div", "");
     rows.forEach((_, row) => {
       const [text, fill, tip] = cells[row][column].map((k) => words[k]);
       const button = element("button", "", text);
       const isChosen = row === selected[0] && column === selected[1];
-      button.classList.toggle("selected", isChosen);
+      this.mark(button, isChosen);
       button.dataset.row = row;
       button.dataset.column = column;
       button.tabIndex = row === this.at[0] && column === this.at[1] ? 0 : -1;
       button.setAttribute("role", "gridcell");
+      button.setAttribute("aria-colindex", column + 1);
       button.setAttribute("aria-label", `${this.data.rows[row]}, ${columns[column]}: ${tip || text}`);
       button.style.cssText = `left: ${left}px; top: ${(row + 1) * ROW}px; width: ${this.width - GAP}px; height: ${ROW - GAP}px; background: ${fill || "transparent"};`;
-      part.append(button);
+      this.lines[row].append(button);
+      made.push(button);
     });
-    this.body.append(part);
-    made.push(part);
     return made;
   }
 
@@ -146,7 +214,7 @@ class Cells {
   pick(target) {
     const { row, column } = target.dataset ?? {};
     if (row === undefined) return;
-    this.at = [Number(row), Number(column)];
+    this.move(Number(row), Number(column));
     this.send("picked", this.at);
   }
 
@@ -164,13 +232,8 @@ class Cells {
     event.preventDefault();
     event.stopPropagation();
     if (to[0] < 0 || to[1] < 0 || to[0] >= rows.length || to[1] >= columns.length) return;
-    event.target.tabIndex = -1;
-    this.at = to;
     this.show(...to);
-    this.fill();
-    const next = this.button(...to);
-    next.tabIndex = 0;
-    next.focus({ preventScroll: true });
+    this.move(...to).focus({ preventScroll: true });
   }
 
   point(target) {

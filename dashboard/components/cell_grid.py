@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from functools import cache
@@ -13,12 +14,14 @@ import streamlit as st
 from dashboard.drawing.grids import CellGrid
 
 _HERE = Path(__file__).parent
+_SENT = "tables sent"
 
 
 def cell_grid(grid: CellGrid, *, key: str, on_pick: Callable[[int, int], None]) -> None:
     """Draw the table. Columns out of sight are not built, so that thousands may stand there.
 
-    Arrow keys move between cells, Enter picks one.
+    Arrow keys move between cells, Enter picks one. What the table shows travels once in a session;
+    after that only which cell is selected.
 
     Args:
         on_pick: called with row and column of the cell that was picked, before the page runs again.
@@ -32,8 +35,26 @@ def cell_grid(grid: CellGrid, *, key: str, on_pick: Callable[[int, int], None]) 
         if 0 <= row < len(grid.rows) and 0 <= column < len(grid.columns):
             on_pick(row, column)
 
+    sent: set[str] = st.session_state.setdefault(_SENT, set())
+
+    def missed() -> None:
+        # A page that was loaded anew has nothing yet.
+        for each in st.session_state[key].get("missing") or ():
+            sent.discard(str(each))
+
+    shown = grid.data()
+    data = {"selected": shown.pop("selected")}
+    data["id"] = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+    if data["id"] not in sent:
+        data |= shown
+    sent.add(data["id"])
     # As bytes, like the map: of anything else Streamlit asks whether it is a table.
-    _component()(key=key, data=json.dumps(grid.data()).encode(), on_picked_change=picked)
+    _component()(
+        key=key,
+        data=json.dumps(data).encode(),
+        on_picked_change=picked,
+        on_missing_change=missed,
+    )
 
 
 @cache

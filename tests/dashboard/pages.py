@@ -61,9 +61,20 @@ def tokens_of(at: AppTest) -> list[dict[str, Any]]:
 
 
 def parts_of(at: AppTest, name: str) -> list[dict[str, Any]]:
-    """What was sent to the page's own tables and bars: those that hold ``name``."""
-    sent = [json.loads(each.proto.bytes) for each in at.get("bidi_component") if each.proto.bytes]
-    return [each for each in sent if name in each]
+    """What was sent to the page's own tables and bars: those that hold ``name``.
+
+    As a browser does it, which keeps what is sent once.
+    """
+    found = [json.loads(each.proto.bytes) for each in at.get("bidi_component") if each.proto.bytes]
+    for each in found:
+        if "cells" in each:
+            _TABLES[each["id"]] = each
+    found = [{**_TABLES.get(each.get("id", ""), {}), **each} for each in found]
+    return [each for each in found if name in each]
+
+
+# Tables by their ids.
+_TABLES: dict[str, dict[str, Any]] = {}
 
 
 def grid_of(at: AppTest) -> dict[str, Any]:

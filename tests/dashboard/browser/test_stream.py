@@ -58,6 +58,14 @@ def test_a_prompt_s_logit_leads_to_a_head_and_to_the_model_without_it(page: Page
     until(lambda: params(page).get("token") == "2")
     rest(page)
     expect(grid.locator("button.selected")).to_have_count(1)
+    # To a screen reader it is a table: rows of cells, one of which is selected.
+    expect(grid.locator('[aria-selected="true"]')).to_have_count(1)
+    n_rows = grid.locator(".names div").count()
+    expect(grid.get_by_role("row")).to_have_count(n_rows + 1)
+    expect(grid.get_by_role("columnheader")).to_have_count(n_tokens)
+    expect(grid.get_by_role("row").nth(1).get_by_role("gridcell")).to_have_count(n_tokens)
+    # The tab key leads to one cell.
+    expect(grid.locator('[tabindex="0"]')).to_have_count(1)
     assert params(page)["reading"] == str(grid.locator(".names div").count() - 2)
     # By the keys too: the cell to the right, then back.
     grid.locator("button.selected").press("ArrowRight")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
 from dashboard.drawing.text import number
 from dashboard.frame.residual import lensing
@@ -155,6 +156,27 @@ def test_a_cell_s_own_logit_is_attributed_to_what_is_written_by_then(
     assert "L0 MLP" not in shown[1]
     assert "L0 MLP" in shown[2]
     assert not any(name.startswith("L1") for name in shown[2])
+
+
+def test_a_table_travels_once_and_then_what_is_selected(open_page: Open, prompt: str) -> None:
+    def sent(at: AppTest) -> bytes:
+        (found,) = (
+            each.proto.bytes
+            for each in at.get("bidi_component")
+            if b'"selected": [' in each.proto.bytes
+        )
+        return bytes(found)
+
+    at = open_page("lens", prompt=prompt, token=2)
+    assert b'"cells"' in sent(at)
+    assert grid_of(at)["selected"] == [None, 2]
+    at.query_params["token"] = "3"
+    at.run()
+    assert grid_of(at)["selected"] == [None, 3]
+    assert b'"cells"' not in sent(at)
+    # Other colours are another table.
+    at.segmented_control(key="lens color").set_value("entropy").run()
+    assert b'"cells"' in sent(at)
 
 
 def test_what_adds_to_random_tokens_is_drawn_beside_each_bar(open_page: Open, prompt: str) -> None:
