@@ -10,8 +10,8 @@ from dashboard.frame.work import working
 from dashboard.state import session
 from dashboard.state.loading import fact_of, known_fact
 from dashboard.state.scene import Scene
-from projector.corpus.pieces import readable
 from projector.errors import UserError
+from projector.naming.words import compact
 from projector.residual.neuron import FavouredTokens, NeuronWeights, Readers, neuron_weights
 
 _N_MOST, _N_LEAST = 7, 3
@@ -21,8 +21,8 @@ _READS_HELP = (
     "the norm before the MLP counts. In later layers the stream holds more than tokens."
 )
 _WRITES_HELP = (
-    "What one unit of activation adds to the logits of tokens, less the mean over all tokens. "
-    "Unlike in *Effect on the vocabulary*, the weights of norms after it count."
+    "What one unit of activation adds to the logits of tokens, less the mean over all tokens, as "
+    "in *Effect on the vocabulary*; but here the weights of norms after it count."
 )
 _READERS_HELP = (
     "Neurons of later layers whose input weights point along what it writes, or against it: the "
@@ -86,11 +86,8 @@ def _show(scene: Scene, found: NeuronWeights) -> None:
 
 def _show_tokens(each: FavouredTokens) -> None:
     shown = [*each.most[:_N_MOST], *each.least[:_N_LEAST][::-1]]
-    st.html(written_list([(readable(token.text), token.value) for token in shown]))
-    st.caption(
-        f"Shuffled: at most {number(each.shuffled_most, '.3f')}. "
-        f"{each.n_beyond:,} of {each.n_tokens:,} tokens exceed that."
-    )
+    st.html(written_list([(compact(token.text), token.value) for token in shown]))
+    st.caption(_beside_shuffled(each.shuffled_most, each.n_beyond, each.n_tokens, "tokens"))
 
 
 def _show_readers(scene: Scene, readers: Readers) -> None:
@@ -104,6 +101,14 @@ def _show_readers(scene: Scene, readers: Readers) -> None:
             else:
                 st.markdown(words, width="content")
     st.caption(
-        f"Shuffled: at most {number(readers.shuffled_most, '.3f')}. {readers.n_beyond:,} of "
-        f"{readers.n_inputs:,} inputs exceed that."
+        _beside_shuffled(readers.shuffled_most, readers.n_beyond, readers.n_inputs, "inputs")
     )
+
+
+def _beside_shuffled(most: float, n_beyond: int, n: int, what: str) -> str:
+    """What shuffled weights reach, and how much of what is shown is beyond that."""
+    reach = f"Shuffled weights reach {number(most, '.3f')}"
+    if not n_beyond:
+        return f"**No more than chance.** {reach}, and none of the {n:,} {what} exceeds that."
+    exceed = "exceeds" if n_beyond == 1 else "exceed"
+    return f"{reach}; {n_beyond:,} of {n:,} {what} {exceed} that."

@@ -275,7 +275,7 @@ def test_what_a_neuron_reads_and_writes_stands_beside_shuffled_weights(open_page
     shown = [each.value for each in at.markdown]
     # A gated MLP has two inputs.
     assert {"**Gate reads**", "**Input reads**", "**Writes**"} <= set(shown)
-    controls = [each.value for each in at.caption if each.value.startswith("Shuffled")]
+    controls = [each.value for each in at.caption if "Shuffled weights reach" in each.value]
     assert len(controls) == 4
     # Later neurons that read it are links to their cards.
     assert "**Later neurons that read it**" in shown
