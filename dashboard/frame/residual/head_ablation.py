@@ -12,7 +12,7 @@ from dashboard.state import session
 from dashboard.state.scene import Scene
 
 _KEY, _OPEN = "heads to ablate", "head ablation open"
-_NAME = re.compile(r"L(\d{1,5})\s*H(\d{1,5})", re.ASCII | re.IGNORECASE)
+_NAME = re.compile(r"L(\d{1,5})\s*H(\d{1,5})(?!\w)", re.ASCII | re.IGNORECASE)
 
 
 def show_head_ablation(scene: Scene) -> None:

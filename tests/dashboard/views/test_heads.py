@@ -235,5 +235,6 @@ def test_heads_are_ablated_beside_random_ones(open_page: Open, prompt: str, root
     at.text_input(key="heads to ablate").set_value("L0 H99").run()
     at.button(key="ablate").click().run()
     assert any("99" in problem for problem in errors(at))
-    at.text_input(key="heads to ablate").set_value("all of them").run()
-    assert any("all of them" in problem for problem in errors(at))
+    for text in ("all of them", "L1 H1L0 H0"):
+        at.text_input(key="heads to ablate").set_value(text).run()
+        assert any("names no head" in problem for problem in errors(at))
