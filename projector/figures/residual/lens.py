@@ -22,14 +22,14 @@ from projector.residual.readings.words import (
 )
 
 MOST_TOKENS = 256
+_MOST_LABELS = 40
 _BLUE, _ORANGE, _GREY = "#2166ac", "#b35806", "#52606d"
 _STYLE = """<style>
-.lens { max-height: 80vh; overflow: auto; border: 1px solid #cbd2d9; }
+.lens { overflow-x: auto; border: 1px solid #cbd2d9; }
 .lens table { border-collapse: separate; border-spacing: 1px; font: .8rem ui-monospace, monospace; }
 .lens th, .lens td { border: 0; padding: .15rem .4rem; max-width: 8rem; overflow: hidden;
   text-overflow: ellipsis; }
 .lens th { position: sticky; background: #fff; text-align: left; z-index: 1; }
-.lens thead th { top: 0; } .lens tfoot th { bottom: 0; }
 .lens th:first-child { left: 0; z-index: 2; text-align: right; }
 .lens td { background: rgb(33 102 172 / calc(var(--s) * .55)); cursor: default; }
 .lens td.own { font-weight: 700; }
@@ -80,7 +80,8 @@ def lens_page(found: Lens, plain: Lens | None = None) -> str:
             "How far each layer is from the prediction",
             "KL(final ‖ lens) in nats: what is lost by taking the lens' distribution for the "
             "model's own. The line is the mean over tokens, the band the middle half of them. "
-            f"{baseline_words(found)} {_missing(found)}\n\n{outlier_words(found)}",
+            f"{_clip_words(found)}{baseline_words(found)} {_missing(found)}\n\n"
+            f"{outlier_words(found)}",
             kl_figure(found, plain),
         ),
         Section(
@@ -188,7 +189,30 @@ def kl_figure(found: Lens, plain: Lens | None = None) -> go.Figure:
             line={"dash": "dash", "color": _GREY},
             name="best fixed guess, the same at every token",
         )
-    return _laid_out(figure, labels, "KL(final ‖ lens), nats")
+    _laid_out(figure, labels, "KL(final ‖ lens), nats")
+    top = _clip(found)
+    if top is not None:
+        figure.update_yaxes(range=[0, top])
+    return figure
+
+
+def _clip(found: Lens) -> float | None:
+    """Where the axis of KL ends, where the first reading would flatten all others; else None."""
+    values = [each.kl for each in found.summaries if each.kl is not None]
+    if len(values) < 3:
+        return None
+    highest = max(values[1:])
+    return 1.25 * highest if values[0] > 2 * highest > 0 else None
+
+
+def _clip_words(found: Lens) -> str:
+    if _clip(found) is None:
+        return ""
+    first = found.summaries[0]
+    return (
+        f"The first reading, {found.readings[0].label}, has {number(first.kl, '.1f')} nats and "
+        "lies above the axis, which is cut so that the others can be seen. "
+    )
 
 
 def entropy_figure(found: Lens) -> go.Figure:
@@ -225,10 +249,17 @@ def _laid_out(figure: go.Figure, labels: list[str], title: str) -> go.Figure:
             "title": "layer and place: before it, after its attention (mid), after its MLP (post)",
             "categoryorder": "array",
             "categoryarray": labels,
+            # More names than that touch each other.
+            "tickvals": labels if len(labels) <= _MOST_LABELS else _ends(labels),
         },
         yaxis={"title": title, "rangemode": "tozero"},
     )
     return figure
+
+
+def _ends(labels: list[str]) -> list[str]:
+    """The first reading and each block's last."""
+    return [label for k, label in enumerate(labels) if k == 0 or label.endswith("post")]
 
 
 def _averages(found: Lens, plain: Lens | None) -> Table:
