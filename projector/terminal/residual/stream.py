@@ -134,10 +134,24 @@ def _show(screen: Screen, found: Stream) -> None:
         screen.say(f"[yellow]without zero-layer paths[/yellow]: {escape(found.zero_layer_reason)}")
 
 
+def _narrow_table() -> Table:
+    """A table whose columns of numbers fit a terminal of 80 columns."""
+    return Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, header_style="bold")
+
+
+def _norm(value: float | None) -> str:
+    """A norm in at most seven characters."""
+    from projector.residual.flow.words import number
+
+    large = value is not None and value >= 999.995
+    huge = value is not None and value >= 999_999.5
+    return number(value, ".1e" if huge else ",.0f" if large else ".2f")
+
+
 def _layers(flow: Flow) -> Table:
     from projector.residual.flow.words import number
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), header_style="bold")
+    table = _narrow_table()
     has_bias = any(row.bias_share is not None for row in flow.rows)
     titles = ["layer", "before", "update", "attention", "share", "MLP", "share"]
     titles += ["biases", "along", "next"] if has_bias else ["along", "next"]
@@ -146,11 +160,11 @@ def _layers(flow: Flow) -> Table:
     for row in flow.rows:
         cells = [
             str(row.layer),
-            number(row.before),
-            number(row.update),
-            number(row.attention),
+            _norm(row.before),
+            _norm(row.update),
+            _norm(row.attention),
             number(row.attention_share, ".0%"),
-            number(row.mlp),
+            _norm(row.mlp),
             number(row.mlp_share, ".0%"),
         ]
         cells += [number(row.bias_share, ".0%")] if has_bias else []
@@ -161,7 +175,7 @@ def _layers(flow: Flow) -> Table:
 def _scores(found: Stream) -> Table:
     from projector.residual.flow.words import PATHS, number
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), header_style="bold")
+    table = _narrow_table()
     table.add_column("prediction", no_wrap=True)
     for title in ("agrees", "shuffled", "right", "log p", "KL", "shuffled"):
         table.add_column(title, justify="right", no_wrap=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import projector
 from projector.terminal.cli import app
+from projector.terminal.residual.stream import _layers
 
 
 def invoke(*args: object) -> Result:
@@ -89,3 +92,25 @@ def test_what_can_not_be_done_is_one_line(model: Path, text_file: Path, tmp_path
         error = json.loads(invoke(*args, "--json").stdout)
         assert error["error"]
     assert json.loads(invoke(model, "--json").stdout)["setting"] == "prompt"
+
+
+def test_numbers_are_whole_in_80_columns_with_biases_and_large_norms(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = invoke(model, "--prompt", "kalo mi")
+    assert result.exit_code == 0, result.output
+    assert "biases" in result.stdout
+    assert "…" not in result.stdout.split("before, update")[0]
+
+    found = projector.stream(str(model), prompt="kalo mi")
+    large = [
+        replace(row, before=large, update=large, attention=large, mlp=large, along_stream=-0.5)
+        for row, large in zip(found.flow.rows, (12345.678, 7654321.0), strict=True)
+    ]
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(_layers(replace(found.flow, rows=tuple(large))))
+    assert "…" not in captured.get()
+    assert captured.get().count(" 12,346 ") == 4
+    assert captured.get().count(" 7.7e+06 ") == 4
