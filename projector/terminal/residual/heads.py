@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from projector.residual.heads.report import HeadsReport
 
 _N_HEADS, _N_PLACES, _N_PATHS = 6, 6, 8
+# Smaller shares of a token's attention are not listed.
+_LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -184,12 +187,19 @@ def _show_prompt(screen: Screen, found: HeadsReport) -> None:
 
     for head in prompt.patterns:
         kinds = ", ".join(titles[name] for name in names.get(head, ())) or "no kind"
-        text = "  ".join(
-            f"{escape(readable(prompt.texts[row]))}[dim]{row}[/dim] → "
-            f"{escape(readable(prompt.texts[column]))}[dim]{column}[/dim] {share:.2f}"
+        text = ";  ".join(
+            f"{_token(prompt.texts, row)} → {_token(prompt.texts, column)} {share:.2f}"
             for row, column, share in prompt.strongest(head, _N_PLACES)
+            if share >= _LEAST_SHARE
         )
+        text = text or f"none but the first token by {_LEAST_SHARE} or more"
         screen.say(f"[b]L{head[0]} H{head[1]}[/b] ({kinds}) attends  {text}")
+    if prompt.patterns:
+        screen.say(
+            "[dim]each token with its position, counted from 0 → the token that it attends to, "
+            "and the share of its attention that goes there. The first token is left out, since "
+            "most heads attend to it where they find nothing else.[/dim]"
+        )
     if found.virtual is None:
         return
     goal = found.virtual.inputs.goal
@@ -204,6 +214,13 @@ def _show_prompt(screen: Screen, found: HeadsReport) -> None:
             f"  L{each.first[0]} H{each.first[1]} then L{each.second[0]} H{each.second[1]}  "
             f"{_number(each.value)} ({_number(100 * each.share)} %) from {start}"
         )
+
+
+def _token(texts: Sequence[str], at: int) -> str:
+    """A token and its position, told from each other: ‘return’ 1."""
+    from projector.corpus.pieces import readable
+
+    return f"‘{escape(readable(texts[at]))}’ [dim]{at}[/dim]"
 
 
 def _number(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from projector.errors import SettingError, UserError
 from projector.residual.heads.report import heads
 from projector.residual.settings import parse_heads
 from projector.terminal.cli import app
+from projector.terminal.residual.heads import _show_prompt
+from projector.terminal.screen import Screen
 
 PROMPT = "kalo mi ten. rasovel du"
 QUICK = ("--sequences", 1, "--repeat-length", 8, "--random-heads", 8)
@@ -56,6 +59,22 @@ def test_a_person_reads_kinds_beside_chance(checkpoint: Callable[[str], Path]) -
     assert result.exit_code == 0, result.output
     for words in ("induction", "by chance", "0 of 8", "L1 H2", "composition"):
         assert words in result.output
+    # Tokens are told from their positions, and the list is explained.
+    text = " ".join(result.output.split())
+    found = re.search(r"attends (.*?) each token with its position", text)
+    assert found is not None
+    places = re.findall(r"‘[^’]+’ (\d+) → ‘[^’]+’ (\d+) (0\.\d\d|1\.00)", found[1])
+    assert len(places) == 6
+    assert all(0 < int(column) <= int(row) for row, column, _ in places)
+    assert "The first token is left out" in text
+
+
+def test_a_head_on_the_first_token_alone_is_told(
+    checkpoint: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = heads(str(checkpoint("gpt2")), [5], show="0.1", n_sequences=1, length=8, n_random=0)
+    _show_prompt(Screen(as_json=False), found)
+    assert "none but the first token" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
