@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -224,8 +225,10 @@ def _is_on_hub(name: str, revision: str | None) -> bool:
     Asked once, for loading would ask again and again for half a minute.
 
     Raises:
-        UserError: if neither.
+        UserError: if neither, or if the name is nearly that of the bundled model.
     """
+    if get_close_matches(name, [BUNDLED], cutoff=0.8):
+        raise UserError(f"unknown model '{name}' (did you mean {BUNDLED}?)")
     try:
         HfApi().model_info(name, revision=revision, timeout=10)
     except Exception as error:

@@ -310,6 +310,17 @@ def test_an_unknown_hub_id_is_refused_by_name(name: str) -> None:
     assert "there is no such folder" in message
 
 
+def test_a_misspelt_bundled_is_told_before_the_hub_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked(*args: object, **options: object) -> None:
+        pytest.fail("the hub was asked")
+
+    monkeypatch.setattr("projector.model.loading.HfApi", asked)
+    for name in ("bundeld", "Bundled"):
+        assert refusal(name, device="cpu") == f"unknown model '{name}' (did you mean bundled?)"
+
+
 @pytest.mark.parametrize("dtype", ["int8", "double", ""])
 def test_an_unknown_type_is_refused_with_the_choices(checkpoint: Checkpoint, dtype: str) -> None:
     message = refusal(checkpoint("qwen2"), device="cpu", dtype=dtype)
