@@ -27,7 +27,7 @@ from projector.terminal.screen import Screen
 if TYPE_CHECKING:
     from projector.residual.logits.records import AttributedPart, Attribution
 
-_N_SHOWN, _N_NEURONS_SHOWN = 12, 8
+_N_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,14 @@ def _show(screen: Screen, found: Attribution) -> None:
     if told := words.readout_text(found):
         screen.say(escape(told))
     parts = found.strongest()
-    raising = [part for part in parts if part.value > 0][:_N_SHOWN]
-    lowering = [part for part in parts if part.value < 0][:_N_SHOWN]
-    screen.out.print(_table(found, "raise it most", raising))
-    screen.out.print(_table(found, "lower it most", lowering))
-    if found.neurons:
-        neurons = [part for part in found.neurons if part.kind == "neuron"][:_N_NEURONS_SHOWN]
+    raising = [part for part in parts if part.value > 0]
+    lowering = [part for part in parts if part.value < 0]
+    for title, listed in (("raise it most", raising), ("lower it most", lowering)):
+        screen.out.print(_table(found, title, listed[:_N_SHOWN]))
+        if (n_more := len(listed) - _N_SHOWN) > 0:
+            more = "1 more part" if n_more == 1 else f"{n_more:,} more parts"
+            screen.say(f"and {more}: --json or --out shows all")
+    if neurons := [part for part in found.neurons if part.kind == "neuron"]:
         screen.out.print(_table(found, "neurons, shares of the MLPs", neurons))
     kinds = " · ".join(
         f"{words.kind_text(kind)} {words.signed(v, 2)}" for kind, v in found.by_kind().items()

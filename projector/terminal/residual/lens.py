@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from projector.residual.settings import check_numbers
 from projector.settings import setting
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from projector.residual.lens import Lens
 
 _CELL = 15
-_MOST_COLUMNS = 6
+# Of a column of the table: a blank at either side, and one between it and the next.
+_BETWEEN = 3
 
 
 @dataclass(frozen=True)
@@ -89,30 +92,33 @@ def lens(
         if plain is not None:
             content["logit_lens"] = [vars(each) for each in plain.summaries]
     if not screen.as_json:
-        _show(screen, found)
+        _show(screen, found, shown_by="--out DIR" if report.out is None else "the report")
     finish(screen, report, content, page, "")
 
 
-def _show(screen: Screen, found: Lens) -> None:
-    """A row a layer, the last tokens as columns; and what it says in words."""
-    from projector.corpus.pieces import readable
+def _show(screen: Screen, found: Lens, *, shown_by: str) -> None:
+    """A row a layer, the last tokens as columns, as many as fit; and what it says in words."""
     from projector.residual.readings.words import baseline_words, outlier_words, settled_words
 
-    n_columns = max(1, min(_MOST_COLUMNS, (screen.out.width - 24) // (_CELL + 2)))
-    places = range(len(found.positions))[-n_columns:]
+    names, averages = ["layer"], ["KL"]
+    readings = [s for s, each in enumerate(found.readings) if each.stream != "resid_mid"]
+    for s in readings:
+        reading, kl = found.readings[s], found.summaries[s].kl
+        names.append("embedding" if reading.stream == "resid_pre" else str(reading.layer))
+        averages.append("–" if kl is None else f"{kl:.2f}")
+    columns = _columns_that_fit(found, readings, screen.out.width - _width(names, averages) - 1)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), header_style="bold")
-    table.add_column("layer", justify="right", no_wrap=True)
-    table.add_column("KL", justify="right", no_wrap=True)
-    for place in places:
-        title = readable(found.tokens[found.positions[place]])
-        table.add_column(escape(_cut(title, _CELL)), no_wrap=True)
-    for s, (reading, summary) in enumerate(zip(found.readings, found.summaries, strict=True)):
-        if reading.stream == "resid_mid":
-            continue
-        name = "embedding" if reading.stream == "resid_pre" else str(reading.layer)
-        kl = "–" if summary.kl is None else f"{summary.kl:.2f}"
-        table.add_row(name, kl, *(_cell(found, s, place) for place in places))
+    for title in ("layer", "KL"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for title, *_ in columns:
+        table.add_column(title, no_wrap=True)
+    for row in zip(names[1:], averages[1:], *(cells for _, *cells in columns), strict=True):
+        table.add_row(*row)
     screen.out.print(table)
+    if n_left_out := len(found.positions) - len(columns):
+        first, last = found.positions[0], found.positions[n_left_out - 1]
+        which = f"token ({first}) doesn't" if n_left_out == 1 else f"tokens ({first}–{last}) don't"
+        screen.say(f"{n_left_out} earlier {which} fit: widen the terminal, or {shown_by} shows all")
     screen.say(
         f"[dim]Below each token of the prompt: the top token of the {found.lens} and its "
         "probability; bold where it is the model's own. KL is KL(final ‖ lens) in nats, mean over "
@@ -122,6 +128,27 @@ def _show(screen: Screen, found: Lens) -> None:
         if text:
             screen.say(f"[dim]{escape(text)}[/dim]")
     screen.say(escape(settled_words(found)))
+
+
+def _columns_that_fit(found: Lens, readings: list[int], width: int) -> list[list[str]]:
+    """A title and cells for each of the last tokens, as many as ``width`` holds, at least one."""
+    from projector.corpus.pieces import readable
+
+    columns: list[list[str]] = []
+    for place in reversed(range(len(found.positions))):
+        title = escape(_cut(readable(found.tokens[found.positions[place]]), _CELL))
+        column = [title, *(_cell(found, s, place) for s in readings)]
+        width -= _width(column)
+        if columns and width < 0:
+            break
+        columns.insert(0, column)
+    return columns
+
+
+def _width(*columns: list[str]) -> int:
+    """How many signs columns of marked-up cells take in the table."""
+    widest = (max(cell_len(Text.from_markup(cell).plain) for cell in each) for each in columns)
+    return sum(each + _BETWEEN for each in widest)
 
 
 def _cell(found: Lens, reading: int, place: int) -> str:

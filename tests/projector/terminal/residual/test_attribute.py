@@ -82,6 +82,26 @@ def test_a_person_reads_parts_sums_and_errors(model: Path) -> None:
         assert text in result.stdout
 
 
+def test_all_neurons_asked_for_are_listed_and_parts_left_out_are_counted(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("projector.terminal.residual.attribute._N_SHOWN", 1)
+    found = projector.attribute(str(model), PROMPT, n_neurons=11)
+    result = invoke(model, "--prompt", PROMPT, "--neurons", 11)
+    assert result.exit_code == 0, result.output
+    names = [part.name for part in found.neurons if part.kind == "neuron"]
+    assert len(names) == 11
+    listed = result.stdout[result.stdout.index("neurons, shares") :]
+    assert [line.strip().split("  ")[0] for line in listed.splitlines()[2:13]] == names
+    for sign in (1, -1):
+        n_more = sum(part.value * sign > 0 for part in found.parts) - 1
+        more = "1 more part" if n_more == 1 else f"{n_more} more parts"
+        assert n_more > 0
+        assert f"and {more}: --json or --out shows all" in result.stdout
+    assert "neurons, shares" not in invoke(model, "--prompt", PROMPT, "--neurons", 0).stdout
+
+
 @pytest.mark.parametrize(
     ("args", "named"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,40 @@ def test_a_person_reads_a_table_and_where_the_prediction_settles(
     assert f"the model's top token is ‘{readable(top)}’" in told
     for title in ("embedding", "KL", readable(found.tokens[-1])):
         assert title in told
+
+
+@pytest.mark.parametrize("last", [None, 6])
+def test_tokens_that_do_not_fit_are_told(
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    last: int | None,
+) -> None:
+    args = ["--prompt", PROMPT, *(() if last is None else ("--last", last))]
+    tokens = projector.lens(str(checkpoint("llama")), PROMPT).tokens
+    first = 0 if last is None else len(tokens) - last
+    n_shown = {}
+    for columns in (30, 60, 80, 500):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        result = invoke(checkpoint("llama"), *args)
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        told = re.search(r"(\d+) earlier tokens? \((\d+).*?\)", " ".join(result.stdout.split()))
+        n_left_out = int(told[1]) if told else 0
+        n_shown[columns] = len(tokens) - first - n_left_out
+        if told:
+            assert int(told[2]) == first
+            assert "--out DIR" in " ".join(result.stdout.split())
+        if columns >= 60:
+            (title,) = (line for line in lines if "layer" in line and "KL" in line)
+            names = [readable(text) for text in tokens[first + n_left_out :]]
+            assert title.split() == ["layer", "KL", *names]
+    assert 1 <= n_shown[30] < n_shown[60] <= n_shown[80] <= n_shown[500] == len(tokens) - first
+
+    # Where a report is written, it is the report that has them.
+    monkeypatch.setenv("COLUMNS", "60")
+    result = invoke(checkpoint("llama"), *args, "--out", tmp_path / "report")
+    assert "the report shows all" in " ".join(result.stdout.split())
 
 
 @pytest.mark.parametrize(
