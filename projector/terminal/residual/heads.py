@@ -192,7 +192,7 @@ def _show_prompt(screen: Screen, found: HeadsReport) -> None:
             for row, column, share in prompt.strongest(head, _N_PLACES)
             if share >= _LEAST_SHARE
         )
-        text = text or f"none but the first token by {_LEAST_SHARE} or more"
+        text = text or f"only to the first token; every other share is below {_LEAST_SHARE}"
         screen.say(f"[b]L{head[0]} H{head[1]}[/b] ({kinds}) attends  {text}")
     if prompt.patterns:
         screen.say(

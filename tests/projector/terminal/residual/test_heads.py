@@ -74,7 +74,7 @@ def test_a_head_on_the_first_token_alone_is_told(
 ) -> None:
     found = heads(str(checkpoint("gpt2")), [5], show="0.1", n_sequences=1, length=8, n_random=0)
     _show_prompt(Screen(as_json=False), found)
-    assert "none but the first token" in " ".join(capsys.readouterr().out.split())
+    assert "attends only to the first token" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
