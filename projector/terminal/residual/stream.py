@@ -109,7 +109,7 @@ def _show(screen: Screen, found: Stream) -> None:
     flow = found.flow
     for note in found.notes:
         screen.say(f"[b]{escape(found.corpus or '')}[/b]: {escape(note)}")
-    screen.out.print(_layers(flow))
+    screen.out.print(_layers(flow), "", sep="\n")
     screen.say(f"[dim]{escape(words.layers_legend())}[/dim]")
     parts = ", ".join(f"{each.name} {words.number(each.norm)}" for each in flow.embedding)
     lines = [
@@ -123,7 +123,7 @@ def _show(screen: Screen, found: Stream) -> None:
     for line in filter(None, lines):
         screen.say(escape(line))
     if found.zero_layer is not None:
-        screen.out.print(_scores(found))
+        screen.out.print("", _scores(found), "", sep="\n")
         screen.say(f"[dim]{escape(words.scores_legend(found.zero_layer))}[/dim]")
         for line in words.zero_layer_words(found.zero_layer):
             screen.say(escape(line))
