@@ -74,13 +74,15 @@ def lens_page(found: Lens, plain: Lens | None = None) -> str:
         "the model's own top token, the bluer the closer the whole distribution is to the model's "
         f"own (exp(−KL)). Point at a cell for its top tokens.{cut}"
     )
+    kl = [each.kl for each in found.summaries]
+    loss = [each.loss for each in found.summaries]
     sections = [
         Section("Layers and tokens", grid, trusted_html=_STYLE + _grid(found, n_shown) + _SCRIPT),
         Section(
             "How far each layer is from the prediction",
             "KL(final ‖ lens) in nats: what is lost by taking the lens' distribution for the "
             "model's own. The line is the mean over tokens, the band the middle half of them. "
-            f"{_clip_words(found)}{baseline_words(found)} {_missing(found)}\n\n"
+            f"{_clip_words(found, 'the mean', kl)}{baseline_words(found)} {_missing(found)}\n\n"
             f"{outlier_words(found)}",
             kl_figure(found, plain),
         ),
@@ -88,7 +90,7 @@ def lens_page(found: Lens, plain: Lens | None = None) -> str:
             "How sure the lens is, and how right",
             "Entropy of the lens' distribution, and its loss: −log of the probability of the "
             "prompt's next token; both in nats, mean over tokens. A lens whose loss is far above "
-            "its entropy is sure and wrong.",
+            f"its entropy is sure and wrong. {_clip_words(found, 'the loss', loss)}",
             entropy_figure(found),
         ),
         Section("Averages", table=_averages(found, plain)),
@@ -189,29 +191,38 @@ def kl_figure(found: Lens, plain: Lens | None = None) -> go.Figure:
             line={"dash": "dash", "color": _GREY},
             name="best fixed guess, the same at every token",
         )
-    _laid_out(figure, labels, "KL(final ‖ lens), nats")
-    top = _clip(found)
-    if top is not None:
-        figure.update_yaxes(range=[0, top])
-    return figure
+    return _laid_out(
+        figure,
+        labels,
+        "KL(final ‖ lens), nats",
+        _clip(found, [each.kl for each in found.summaries]),
+    )
 
 
-def _clip(found: Lens) -> float | None:
-    """Where the axis of KL ends, where the first reading would flatten all others; else None."""
-    values = [each.kl for each in found.summaries if each.kl is not None]
-    if len(values) < 3:
-        return None
-    highest = max(values[1:])
-    return 1.25 * highest if values[0] > 2 * highest > 0 else None
+def _clip(found: Lens, values: list[float | None]) -> float | None:
+    """Where an axis ends, where readings before the first block's end would flatten all others;
+    None where they would not."""
+    n_first = _n_first(found)
+    first = [value for value in values[:n_first] if value is not None]
+    highest = max((value for value in values[n_first:] if value is not None), default=0.0)
+    return 1.25 * highest if first and max(first) > 2 * highest > 0 else None
 
 
-def _clip_words(found: Lens) -> str:
-    if _clip(found) is None:
+def _n_first(found: Lens) -> int:
+    """Readings before the first block's end."""
+    are_ends = [reading.stream == "resid_post" for reading in found.readings]
+    return are_ends.index(True) if True in are_ends else 0
+
+
+def _clip_words(found: Lens, what: str, values: list[float | None]) -> str:
+    if _clip(found, values) is None:
         return ""
-    first = found.summaries[0]
+    first = [
+        f"{number(value, '.1f')} at {reading.label}"
+        for reading, value in zip(found.readings, values, strict=True)
+    ][: _n_first(found)]
     return (
-        f"The first reading, {found.readings[0].label}, has {number(first.kl, '.1f')} nats and "
-        "lies above the axis, which is cut so that the others can be seen. "
+        f"The axis is cut so that later layers can be seen: {what} begins at {', '.join(first)}. "
     )
 
 
@@ -221,7 +232,8 @@ def entropy_figure(found: Lens) -> go.Figure:
     labels = [reading.label for reading in found.readings]
     _line(figure, labels, [each.entropy for each in found.summaries], "entropy", _BLUE)
     _line(figure, labels, [each.loss for each in found.summaries], "loss", _ORANGE)
-    return _laid_out(figure, labels, "nats")
+    end = _clip(found, [each.loss for each in found.summaries])
+    return _laid_out(figure, labels, "nats", end)
 
 
 def _line(
@@ -239,7 +251,7 @@ def _line(
     )
 
 
-def _laid_out(figure: go.Figure, labels: list[str], title: str) -> go.Figure:
+def _laid_out(figure: go.Figure, labels: list[str], title: str, end: float | None) -> go.Figure:
     figure.update_layout(
         template=TEMPLATE,
         height=380,
@@ -252,7 +264,7 @@ def _laid_out(figure: go.Figure, labels: list[str], title: str) -> go.Figure:
             # More names than that touch each other.
             "tickvals": labels if len(labels) <= _MOST_LABELS else _ends(labels),
         },
-        yaxis={"title": title, "rangemode": "tozero"},
+        yaxis={"title": title, "rangemode": "tozero", "range": None if end is None else [0, end]},
     )
     return figure
 

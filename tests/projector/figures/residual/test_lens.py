@@ -57,14 +57,14 @@ def test_curves_have_the_averages_and_the_baseline(tokenizer: Any) -> None:
 
 def test_a_first_reading_far_above_the_others_does_not_flatten_them(tokenizer: Any) -> None:
     found = _lens(tokenizer)
-    highest = max(each.kl for each in found.summaries[1:] if each.kl is not None)
+    highest = max(each.kl for each in found.summaries[2:] if each.kl is not None)
     for factor, is_cut in ((1.5, False), (60, True)):
         kl = found.kl.clone()
-        kl[0] = factor * highest
+        kl[:2] = factor * highest
         changed = replace(found, kl=kl)
         ends = kl_figure(changed).layout.yaxis.range
         assert (ends is not None) == is_cut
-        assert ("lies above the axis" in lens_page(changed)) == is_cut
+        assert ("The axis is cut" in lens_page(changed)) == is_cut
         if is_cut:
             assert highest < ends[1] < 2 * highest
 
