@@ -49,7 +49,8 @@ def show_fields(*, alone: bool = False) -> None:
     """Draw the fields, and what could not be understood of them.
 
     Args:
-        alone: whether the page shows one prompt, and never a second one beside it.
+        alone: whether the page shows one prompt, and never a second one beside it. Such a page
+            looks at what was typed: nothing is added to it until the user asks for that.
     """
     state = st.session_state
     state[_ALONE] = alone
@@ -83,7 +84,7 @@ def show_fields(*, alone: bool = False) -> None:
         500,
         key="prompt tokens",
         help="How many tokens the model generates, greedily; 0 for none.",
-        on_change=session.keep("prompt tokens", _USUAL_TOKENS),
+        on_change=session.keep("prompt tokens", 0 if alone else _USUAL_TOKENS),
     )
     middle.checkbox(
         "As a chat",
@@ -226,6 +227,8 @@ def _send() -> None:
         state[_PROBLEM] = page_text(error)
         return
     if first is not None:
+        # From here on it is chosen, and the other pages' fields say the same.
+        session.fill("prompt tokens", first.n_new)
         state[_ASKED] = Asked(first, second)
 
 

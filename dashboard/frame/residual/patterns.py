@@ -85,9 +85,8 @@ def _show_text(tokens: Tokens, pattern: NDArray[np.float32], first: int, at: int
         on_change=session.keep(_WAY, "from"),
     )
     shares = pattern[at] if way == "from" else pattern[:, at]
-    # Many heads give the first token most of what they have: the others would look alike.
-    most = float((shares[1:] if len(shares) > 1 and first == 0 else shares).max(initial=0)) or 1.0
-    st.html(tint_scale("Attention", "0", ("≥ " if shares.max() > most else "") + _percent(most)))
+    # The matrix's own scale: a text scaled to its largest value would look like another pattern.
+    st.html(tint_scale("Attention, as in the matrix", "0", "100 %"))
     pieces = tokens.pieces[first : first + len(pattern)]
     verb = "attends to this" if way == "from" else "attends to the chosen one"
 
@@ -97,7 +96,7 @@ def _show_text(tokens: Tokens, pattern: NDArray[np.float32], first: int, at: int
 
     cells = [
         Cell(piece.text, fill, tip(k))
-        for k, (piece, fill) in enumerate(zip(pieces, tints(shares / most), strict=True))
+        for k, (piece, fill) in enumerate(zip(pieces, tints(shares), strict=True))
     ]
     token_text(cells, at, key="pattern text", on_pick=lambda k: session.change(token=first + k))
     strongest = np.argsort(-shares, kind="stable")[:5].tolist()

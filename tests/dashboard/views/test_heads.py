@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dashboard.frame.residual import head_grid, head_pairs, stopping
+from dashboard.drawing.text import tints
 from dashboard.guest import Guest
 from dashboard.prompts import Prompt, read_prompt, store
 from dashboard.residual.joined import read_tokens
@@ -113,6 +114,10 @@ def test_the_pattern_is_the_model_s_own(
     assert text["selected"] == 2
     shown = [float(tip.split(": ")[1].removesuffix(" %")) / 100 for _, _, tip in text["tokens"]]
     assert np.allclose(shown, expected, atol=0.01)
+    # Colours have the matrix's scale, 0 to 1, whatever the row's largest share.
+    assert [fill for _, fill, _ in text["tokens"]] == tints(
+        patterns[1][1][2].half().float().numpy()
+    )
     # The other way round: who attends to it.
     at.segmented_control(key="attention way").set_value("to").run()
     (text,) = parts_of(at, "tokens")

@@ -117,6 +117,27 @@ def to(at: Any, page: str) -> Any:
     return at.run()
 
 
+def test_the_pages_of_the_stream_add_nothing_until_it_is_asked_for(open_page: Open) -> None:
+    at = open_page("lens")
+    assert at.number_input(key="prompt tokens").value == 0
+    to(at, "prompt")
+    assert at.number_input(key="prompt tokens").value > 0
+    # What was run is chosen, on each page.
+    at.text_area(key="prompt text").set_value("kalo mi")
+    at.number_input(key="prompt tokens").set_value(3)
+    at.button(key="run prompt").click().run()
+    to(at, "lens")
+    assert at.number_input(key="prompt tokens").value == 3
+
+
+def test_a_number_that_was_left_as_it_was_is_run_and_stays(open_page: Open) -> None:
+    at = open_page("lens")
+    at.text_area(key="prompt text").set_value("kalo mi")
+    at.button(key="run prompt").click().run()
+    to(at, "prompt")
+    assert at.number_input(key="prompt tokens").value == 0
+
+
 def test_fields_keep_what_was_typed_while_another_page_is_looked_at(open_page: Open) -> None:
     at = open_page("prompt")
     at.toggle(key="compare").set_value(True).run()
