@@ -23,7 +23,8 @@ th, td { padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #e4e7e
 th { font-weight: 600; } td.number, th.number { text-align: right;
   font-variant-numeric: tabular-nums; }
 .tokens { font: .95rem/2 ui-monospace, monospace; white-space: pre-wrap; }
-@media (prefers-color-scheme: dark) { .figure { background: #fff; padding: .3rem; }
+@media (prefers-color-scheme: dark) {
+  .figure { background: #fff; padding: .6rem; border-radius: .5rem; }
   body { color: #e4e7eb; background: #14181d; } .note { color: #9aa5b1; }
   th, td { border-color: #323f4b; } }
 """

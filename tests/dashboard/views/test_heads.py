@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from dashboard.frame.residual import head_grid, head_pairs, stopping
 from dashboard.drawing.text import tints
+from dashboard.frame.residual import head_grid, head_pairs, stopping
 from dashboard.guest import Guest
 from dashboard.prompts import Prompt, read_prompt, store
 from dashboard.residual.joined import read_tokens
