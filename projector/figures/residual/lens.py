@@ -205,7 +205,8 @@ def _clip(found: Lens, values: list[float | None]) -> float | None:
     n_first = _n_first(found)
     first = [value for value in values[:n_first] if value is not None]
     highest = max((value for value in values[n_first:] if value is not None), default=0.0)
-    return 1.25 * highest if first and max(first) > 2 * highest > 0 else None
+    # Room for the band around the mean.
+    return 1.6 * highest if first and max(first) > 2 * highest > 0 else None
 
 
 def _n_first(found: Lens) -> int:
