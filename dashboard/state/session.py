@@ -28,6 +28,7 @@ _PAGES, _SHOWN = "pages", "page shown"
 # In a link from a page to itself.
 _OWN_LINK = "here"
 _KEPT, _DRAWN, _DRAWN_BEFORE = "kept fields", "drawn fields", "drawn before"
+_ENDED = "ran to its end"
 # The page that is being drawn; None before it, at the side.
 _WITHIN = "within page"
 
@@ -60,7 +61,10 @@ def read_url() -> None:
     params = st.query_params.to_dict()
     is_own_link = params.pop(_OWN_LINK, None) is not None
     state = st.session_state
-    state[_DRAWN_BEFORE] = state.pop(_DRAWN, frozenset())
+    drawn = state.pop(_DRAWN, frozenset())
+    # What a run drew that was broken off may never have reached the browser.
+    is_whole = state.pop(_ENDED, False)
+    state[_DRAWN_BEFORE] = drawn if is_whole else drawn & state.get(_DRAWN_BEFORE, frozenset())
     state[_WITHIN] = None
     was_chosen = state.pop(_CHANGED, False)
     is_early = time.monotonic() - state.get(_WROTE_AT, 0.0) < _LAG_S
@@ -90,6 +94,7 @@ def write_url() -> None:
         st.session_state[_WROTE_AT] = time.monotonic()
     st.session_state[_WRITTEN] = params
     st.session_state.pop(_CHANGED, None)
+    st.session_state[_ENDED] = True
     st.session_state[_HELD] = _held()
 
 
@@ -112,7 +117,7 @@ def _held() -> dict[str, str]:
     }
 
 
-_OWN = frozenset((_HELD, _WROTE_AT, _SENT, _WRITTEN, _CHANGED, _KEPT, _WITHIN))
+_OWN = frozenset((_HELD, _WROTE_AT, _SENT, _WRITTEN, _CHANGED, _KEPT, _WITHIN, _ENDED))
 
 
 def keep(key: str, usual: Any, then: Callable[[], object] | None = None) -> Callable[[], None]:
@@ -229,6 +234,7 @@ def say_again() -> None:
 def run_again() -> None:
     """Run the page once more, with what was found meanwhile."""
     st.session_state[_AGAIN] = True
+    st.session_state.pop(_ENDED, None)
     st.rerun()
 
 

@@ -165,6 +165,35 @@ def test_a_field_keeps_what_was_typed_while_another_page_is_looked_at() -> None:
     assert at.text_input[0].value == ""
 
 
+def page_that_runs_again() -> None:
+    import streamlit as st
+
+    from dashboard.state import session
+
+    session.read_url()
+    state = st.session_state
+    if not state.get("elsewhere"):
+        if state.pop("again", False):
+            # What the browser, which was told nothing of the first run, has.
+            state["typed"] = ""
+        st.text_input("Field", key="typed", on_change=session.keep("typed", ""))
+        if state.pop("breaks off", False):
+            state["again"] = True
+            session.run_again()
+    session.write_url()
+
+
+def test_a_field_is_filled_again_where_the_run_that_filled_it_was_broken_off() -> None:
+    at = AppTest.from_function(page_that_runs_again).run()
+    at.text_input[0].set_value("of mine").run()
+    at.session_state["elsewhere"] = True
+    at.run()
+    at.session_state["elsewhere"] = False
+    at.session_state["breaks off"] = True
+    at.run()
+    assert at.text_input[0].value == "of mine"
+
+
 def three_pages() -> None:
     import streamlit as st
 
