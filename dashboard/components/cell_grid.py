@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
+from dashboard.components.registering import component
 from dashboard.drawing.grids import CellGrid
 
-_HERE = Path(__file__).parent
 _SENT = "tables sent"
 
 
@@ -49,20 +46,9 @@ def cell_grid(grid: CellGrid, *, key: str, on_pick: Callable[[int, int], None]) 
         data |= shown
     sent.add(data["id"])
     # As bytes, like the map: of anything else Streamlit asks whether it is a table.
-    _component()(
+    component("cell_grid")(
         key=key,
         data=json.dumps(data).encode(),
         on_picked_change=picked,
         on_missing_change=missed,
-    )
-
-
-@cache
-def _component() -> Any:
-    # Registered once: a second one of the same name would take the first one's place.
-    return st.components.v2.component(
-        "transformer_projector_cells",
-        html='<div class="cell-grid"></div>',
-        css=(_HERE / "cell_grid.css").read_text(encoding="utf-8"),
-        js=(_HERE / "cell_grid.js").read_text(encoding="utf-8"),
     )

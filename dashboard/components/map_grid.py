@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from dashboard.components.registering import component
 from dashboard.drawing.encoding import id_of, text_of
 
-_HERE = Path(__file__).parent
 _SENT = "sent small maps"
 
 
@@ -99,20 +97,9 @@ def map_grid(
         "palette": text_of(palette),
     }
     # As bytes, like the map: of anything else Streamlit asks whether it is a table.
-    _component()(
+    component("map_grid")(
         key=key,
         data=json.dumps(data).encode(),
         on_picked_change=picked,
         on_missing_change=missed,
-    )
-
-
-@cache
-def _component() -> Any:
-    # Registered once: a second one of the same name would take the first one's place.
-    return st.components.v2.component(
-        "transformer_projector_grid",
-        html='<div class="map-grid"></div>',
-        css=(_HERE / "map_grid.css").read_text(encoding="utf-8"),
-        js=(_HERE / "map_grid.js").read_text(encoding="utf-8"),
     )

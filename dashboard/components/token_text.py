@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
+from dashboard.components.registering import component
 from dashboard.drawing.grids import Cell
-
-_HERE = Path(__file__).parent
 
 
 def token_text(
@@ -35,15 +31,4 @@ def token_text(
         "tokens": [[each.text, each.fill, each.tip] for each in tokens],
         "selected": selected,
     }
-    _component()(key=key, data=json.dumps(data).encode(), on_picked_change=picked)
-
-
-@cache
-def _component() -> Any:
-    # Registered once: a second one of the same name would take the first one's place.
-    return st.components.v2.component(
-        "transformer_projector_token_text",
-        html='<div class="token-text"></div>',
-        css=(_HERE / "token_text.css").read_text(encoding="utf-8"),
-        js=(_HERE / "token_text.js").read_text(encoding="utf-8"),
-    )
+    component("token_text")(key=key, data=json.dumps(data).encode(), on_picked_change=picked)
