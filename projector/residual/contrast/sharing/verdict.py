@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from projector.residual.contrast.sharing.records import Measured, Verdict
 
-__all__ = ["MUCH", "LITTLE", "describe", "judge"]
+__all__ = ["LITTLE", "MUCH", "describe", "judge"]
 
 # Of 1, which identical directions give, with random ones at 0.
 MUCH, LITTLE = 0.5, 0.1
