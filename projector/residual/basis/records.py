@@ -41,6 +41,13 @@ orthant_before      share of points in the positive orthant before, None without
 orthant_after       the same after
 notes               sentences that go with the picture
 ==================  ============================================================================
+
+What makes them, in this room: ``maps.list_maps(subject, layer)`` and ``maps.read_map(subject,
+layer, name, head)``; ``planes.read_points(subject, map, ids)``, ``planes.view_map(map, points,
+labels, same_plane=)`` and ``planes.view_matrix(matrix, points)``;
+``activations.view_activations(subject, ids, layer=, neurons=)``;
+``attention.view_attention(subject, ids, layer, head)``; ``skip.view_skip(subject, ids, layer,
+position, head=)``.
 """
 
 from __future__ import annotations
