@@ -75,9 +75,7 @@ def share_in_subspace(name: str, vector: Tensor, axes: Tensor) -> Share:
     return Share(name, value, rank / n_wide, float(low), float(high), control)
 
 
-def random_matrix_share(
-    n_outputs: int, n_inputs: int, k: int = 2, *, seed: int = 0
-) -> Tensor:
+def random_matrix_share(n_outputs: int, n_inputs: int, k: int = 2, *, seed: int = 0) -> Tensor:
     """Shares of the squared norm that the top ``k`` singular values of Gaussian matrices carry.
 
     The singular values of a Gaussian matrix are those of a bidiagonal one whose entries are

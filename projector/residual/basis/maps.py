@@ -227,7 +227,15 @@ def _read_values(heads: HeadWeights, head: int | None) -> LinearMap:
     weight = heads.v.flatten(0, 1) if head is None else heads.v[heads.group[head]]
     space = VALUES if head is None else "values of the head"
     return LinearMap(
-        heads.layer, "W_V", head, weight.float(), None, "what attention reads", space, False, heads.input
+        heads.layer,
+        "W_V",
+        head,
+        weight.float(),
+        None,
+        "what attention reads",
+        space,
+        False,
+        heads.input,
     )
 
 
@@ -258,14 +266,20 @@ def _read_mlp(mlp: Mlp, layer: int, name: str) -> LinearMap:
     if name == "MLP out":
         tap = Tap(mlp.output.module, "input")
         output = weights.output.float()
-        return LinearMap(
-            layer, name, None, output, None, NEURONS, "what the MLP gives", False, tap
-        )
+        return LinearMap(layer, name, None, output, None, NEURONS, "what the MLP gives", False, tap)
     inputs = _inputs_of(mlp)
     at = mlp.gate if name == "MLP gate" or len(inputs) == 1 else 1 - mlp.gate
     tap = Tap(mlp.inputs[0].module, "input")
     return LinearMap(
-        layer, name, None, weights.inputs[at].float(), None, "what the MLP reads", NEURONS, False, tap
+        layer,
+        name,
+        None,
+        weights.inputs[at].float(),
+        None,
+        "what the MLP reads",
+        NEURONS,
+        False,
+        tap,
     )
 
 

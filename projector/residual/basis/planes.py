@@ -266,16 +266,18 @@ def _draw_points(
     y = given.apply(x)
     shares = (
         share_in_plane(
-            "squared length of the tokens in the plane before", x, before, n_draws=n_draws, seed=seed
+            "squared length of the tokens in the plane before",
+            x,
+            before,
+            n_draws=n_draws,
+            seed=seed,
         ),
         _share_after(given, y, after, n_draws, seed),
     )
     return place_points(x @ before, y @ after, shares)
 
 
-def _share_after(
-    given: LinearMap, y: Tensor, after: Tensor, n_draws: int, seed: int
-) -> Share:
+def _share_after(given: LinearMap, y: Tensor, after: Tensor, n_draws: int, seed: int) -> Share:
     """Beside random vectors through the same map, for its directions favour what they stretch."""
     name, control = "squared length of the tokens in the plane after", "random vectors, same map"
     value = share_in(y, after)
