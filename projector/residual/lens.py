@@ -20,7 +20,7 @@ from projector.progress import Progress, Silent
 from projector.projection.provenance import dtype_name
 from projector.residual.outliers import describe_outliers
 from projector.residual.readings import measuring
-from projector.residual.readings.measuring import ConstantGuess, Measured, Reader
+from projector.residual.readings.measuring import ConstantGuess, LensMeter, Measured
 from projector.residual.readings.records import STREAMS, Lens, LensRow, Reading, Summary
 from projector.residual.readings.streams import find_readings, last_reading, read_streams
 from projector.residual.readings.tuned_lens import TunedLens
@@ -214,7 +214,7 @@ def _measure(
     progress.begin("Reading", len(final), "positions")
     for start in range(0, len(final), n_at_once):
         rows = slice(start, min(start + n_at_once, len(final)))
-        reader = Reader(readout, final[rows], following[rows].to(final.device), n_top)
+        reader = LensMeter(readout, final[rows], following[rows].to(final.device), n_top)
         constant.add(reader, is_counted[rows])
         found.add(len(before), rows, reader.final)
         for s, (reading, stream) in enumerate(zip(kept, before, strict=False)):

@@ -65,7 +65,7 @@ class FavouredTokens:
 
 
 @dataclass(frozen=True)
-class Reader:
+class ReadingInput:
     """An input of a neuron of a later layer, and its cosine with what is written, which is centred
     where the norm before that layer's MLP centres."""
 
@@ -76,7 +76,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Readers:
+class NeuronReaders:
     """The inputs of later neurons that read what a neuron writes.
 
     Attributes:
@@ -87,7 +87,7 @@ class Readers:
         n_beyond: inputs whose |cosine| is larger than that.
     """
 
-    strongest: tuple[Reader, ...]
+    strongest: tuple[ReadingInput, ...]
     n_inputs: int
     shuffled_mean: float
     shuffled_most: float
@@ -117,7 +117,7 @@ class NeuronWeights:
     reads: tuple[FavouredTokens, ...]
     writes: FavouredTokens | None
     writes_reason: str | None
-    readers: Readers | None
+    readers: NeuronReaders | None
     heads: HeadReaders | None
     n_shuffles: int
     notes: tuple[str, ...]
@@ -318,12 +318,12 @@ def _later_inputs(subject: Subject, layer: int) -> Iterator[tuple[int, str, Tens
             yield k, part, weight
 
 
-def _find_readers(subject: Subject, layer: int, rows: Tensor, n_top: int) -> Readers | None:
+def _find_readers(subject: Subject, layer: int, rows: Tensor, n_top: int) -> NeuronReaders | None:
     """Inputs of later neurons by their cosine with what is written, ``rows`` (1 + S, H)."""
     directions, at = rows, layer + 1
     largest = torch.zeros(len(rows) - 1)
     cosines: list[Tensor] = []
-    best: list[Reader] = []
+    best: list[ReadingInput] = []
     for k, part, weight in _later_inputs(subject, layer):
         for between in subject.reads[at:k]:
             directions = push(directions, between.on_the_way)
@@ -339,12 +339,12 @@ def _find_readers(subject: Subject, layer: int, rows: Tensor, n_top: int) -> Rea
         largest = torch.maximum(largest, found[:, 1:].abs().amax(dim=0))
         cosines.append(found[:, 0])
         top = found[:, 0].abs().topk(min(n_top, len(found))).indices.tolist()
-        best += [Reader(k, i, part, float(found[i, 0])) for i in top]
+        best += [ReadingInput(k, i, part, float(found[i, 0])) for i in top]
     if not cosines:
         return None
     every = torch.cat(cosines)
     best.sort(key=lambda reader: -abs(reader.cosine))
-    return Readers(
+    return NeuronReaders(
         strongest=tuple(best[:n_top]),
         n_inputs=len(every),
         shuffled_mean=float(largest.mean()),

@@ -12,7 +12,7 @@ from dashboard.state.loading import fact_of, known_fact
 from dashboard.state.scene import Scene
 from projector.errors import UserError
 from projector.naming.words import compact
-from projector.residual.neuron import FavouredTokens, NeuronWeights, Readers, neuron_weights
+from projector.residual.neuron import FavouredTokens, NeuronReaders, NeuronWeights, neuron_weights
 
 _N_MOST, _N_LEAST = 7, 3
 _NAMES = {"input": "Reads", "gate": "Gate reads", "up": "Input reads", "output": "Writes"}
@@ -90,7 +90,7 @@ def _show_tokens(each: FavouredTokens) -> None:
     st.caption(_beside_shuffled(each.shuffled_most, each.n_beyond, each.n_tokens, "tokens"))
 
 
-def _show_readers(scene: Scene, readers: Readers) -> None:
+def _show_readers(scene: Scene, readers: NeuronReaders) -> None:
     st.markdown("**Later neurons that read it**", help=_READERS_HELP)
     with st.container(horizontal=True, gap="small", key="later readers"):
         for each in readers.strongest:

@@ -10,7 +10,7 @@ from projector.corpus.pieces import readable
 from projector.figures.page import Section, Table, page_html
 from projector.figures.words import TEMPLATE
 from projector.residual.flow.words import number
-from projector.residual.neuron import FavouredTokens, NeuronWeights, Readers
+from projector.residual.neuron import FavouredTokens, NeuronReaders, NeuronWeights
 from projector.residual.neuron_heads import HeadReaders
 
 _RAISES, _LOWERS, _BAND = "#d6604d", "#4393c3", "#cbd2d9"
@@ -107,7 +107,7 @@ def control_words(tokens: FavouredTokens, n_shuffles: int) -> str:
     )
 
 
-def readers_words(readers: Readers, n_shuffles: int) -> str:
+def readers_words(readers: NeuronReaders, n_shuffles: int) -> str:
     """Which later neurons read what is written, and how that compares with chance."""
     return (
         "Cosine of the direction that the neuron writes and the direction that each input of each "
@@ -178,7 +178,7 @@ def tokens_figure(tokens: FavouredTokens) -> go.Figure:
     return _bars(names, [each.value for each in shown], tokens.shuffled_most, title)
 
 
-def readers_figure(readers: Readers) -> go.Figure:
+def readers_figure(readers: NeuronReaders) -> go.Figure:
     """The later inputs that read what is written."""
     shown = readers.strongest
     names = [f"L{each.layer} N{each.neuron} {each.part}" for each in shown]
@@ -194,7 +194,7 @@ def _tokens_table(tokens: FavouredTokens) -> Table:
     return Table(("most", "", "least", ""), rows)
 
 
-def _readers_table(readers: Readers) -> Table:
+def _readers_table(readers: NeuronReaders) -> Table:
     rows = tuple(
         (f"L{each.layer} N{each.neuron}", each.part, number(each.cosine))
         for each in readers.strongest

@@ -38,7 +38,7 @@ _CLOSES_IN_FLOAT32, _CLOSES_IN_SHORT_TYPES = 1e-4, 5e-2
 
 
 @dataclass(frozen=True, eq=False)
-class Readers:
+class LayerReads:
     """All heads of a layer as readers of the stream: what each passes on to the goal.
 
     Attributes:
@@ -95,7 +95,7 @@ def find_readers(
     circuits: Circuits,
     goals: Sequence[Goal],
     also: Callable[[int, Tensor], None] | None = None,
-) -> list[list[Readers]]:
+) -> list[list[LayerReads]]:
     """For each goal, every head as a reader of the stream on the way to it, layer by layer.
 
     From one run of the model.
@@ -149,7 +149,7 @@ def _readers_of(
     goal: Goal,
     attention: Tensor,
     passed: dict[tuple[int, str, int], Tensor],
-) -> Readers:
+) -> LayerReads:
     layer, weights = circuits.layer, circuits.weights
     reading = circuits.reading.freeze(
         passed[layer, "stream", 0],
@@ -168,7 +168,7 @@ def _readers_of(
     scale, attention = reading.scale(), attention.to(heads)
     weighted = attention if scale is None else attention * scale[:, 0].to(heads)
     bias = _bias_of(weights, heads, reading.bias(None), attention)
-    return Readers(layer, directions.to(home), weighted.to(home), bias.to(home))
+    return LayerReads(layer, directions.to(home), weighted.to(home), bias.to(home))
 
 
 def _bias_of(
@@ -191,7 +191,7 @@ def _bias_of(
 class _Sums:
     """Terms as they come, block by block."""
 
-    readers: list[Readers]
+    readers: list[LayerReads]
     goal: Goal
     names: list[str] = field(default_factory=list)
     part_heads: list[tuple[int, int] | None] = field(default_factory=list)
@@ -273,7 +273,7 @@ class _Sums:
 
 
 def find_head_inputs(
-    subject: Subject, readers: Sequence[list[Readers]], goals: Sequence[Goal]
+    subject: Subject, readers: Sequence[list[LayerReads]], goals: Sequence[Goal]
 ) -> list[HeadInputs]:
     """What every head adds to each goal, by the parts of the stream that it reads; from one run.
 

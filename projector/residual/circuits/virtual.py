@@ -20,7 +20,7 @@ from projector.residual.circuits.factors import Factors
 from projector.residual.circuits.goals import Goal, control_goals, find_goal
 from projector.residual.circuits.paths import (
     HeadInputs,
-    Readers,
+    LayerReads,
     find_head_inputs,
     find_readers,
 )
@@ -197,7 +197,7 @@ class _Pair:
     def of(
         cls,
         inputs: HeadInputs,
-        readers: Sequence[Readers],
+        readers: Sequence[LayerReads],
         circuits: Circuits,
         row: int,
         column: int,

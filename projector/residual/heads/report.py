@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from projector.corpus.pieces import Pieces
-from projector.errors import SettingError, UserError, check_text
+from projector.errors import SettingError, UserError, check_text, named
 from projector.progress import Progress, Silent
 from projector.residual.circuits.composition import Compositions, compose_heads
 from projector.residual.circuits.goals import check_against
@@ -147,6 +147,7 @@ def heads(
         seed=seed,
     )
     check_text("prompt", prompt if isinstance(prompt, str) else None)
+    _check_goal(prompt, token=token, against=against)
     chosen = parse_heads(show) if isinstance(show, str) else show
     subject, progress = Subject.of(model), progress or Silent()
     if chosen is not None:
@@ -155,8 +156,7 @@ def heads(
     wanted = None if token is None else find_token(subject, token)
     other = None if against is None else find_token(subject, against, setting="against")
     check_against(wanted, other)
-    if ids is not None:
-        position = find_position(len(ids), position)
+    position = position if ids is None else find_position(len(ids), position)
     scores, circuits = score_with_circuits(
         subject,
         n_sequences=n_sequences,
@@ -186,6 +186,18 @@ def heads(
         virtual=virtual,
         reasons=tuple(dict.fromkeys(reasons)),
     )
+
+
+def _check_goal(prompt: str | Sequence[int] | None, **tokens: int | str | None) -> None:
+    """Raise a SettingError if a logit is named, but no prompt to read it on."""
+    for name, value in tokens.items():
+        if prompt is None and value is not None:
+            raise SettingError(
+                name,
+                value,
+                f"has no effect without {named('prompt')}",
+                f"give {named('prompt')} too, or leave it out",
+            )
 
 
 def strongest_heads(scores: Heads, n_each: int = _N_OF_EACH_KIND) -> list[tuple[int, int]]:

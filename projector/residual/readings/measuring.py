@@ -36,7 +36,7 @@ class Chunk:
     kl: Tensor
 
 
-class Reader:
+class LensMeter:
     """Reads streams of c positions beside the model's own prediction there.
 
     Holds two arrays (c, V): the final distribution, and one lens' logits.
@@ -143,7 +143,7 @@ class ConstantGuess:
         self._sum = torch.zeros(n_vocabulary, dtype=torch.float64)
         self._entropy, self._n = 0.0, 0
 
-    def add(self, reader: Reader, is_counted: Tensor) -> None:
+    def add(self, reader: LensMeter, is_counted: Tensor) -> None:
         """Count some of a reader's positions, (c,) bool."""
         shares = reader.final_probabilities
         counted = is_counted.to(shares.device)

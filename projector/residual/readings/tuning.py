@@ -23,7 +23,7 @@ from projector.model.context import choose_sequence_length
 from projector.model.loading import input_device
 from projector.progress import Progress, Silent
 from projector.projection.provenance import model_facts, versions
-from projector.residual.readings.measuring import ConstantGuess, Reader, n_at_once
+from projector.residual.readings.measuring import ConstantGuess, LensMeter, n_at_once
 from projector.residual.readings.records import Reading
 from projector.residual.readings.settings import TuningSettings
 from projector.residual.readings.streams import find_readings, last_reading, read_streams
@@ -233,7 +233,7 @@ def _compare(
         for start in range(0, len(final), size):
             rows = slice(start, start + size)
             nowhere = torch.full((len(final[rows]),), -1, device=final.device)
-            reader = Reader(readout, final[rows], nowhere, 1)
+            reader = LensMeter(readout, final[rows], nowhere, 1)
             baseline.add(reader, torch.ones(len(nowhere), dtype=torch.bool))
             for s, reading in enumerate(readings):
                 stream = kept[reading][rows]

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from projector.residual.circuits.composition import compose
 from projector.residual.circuits.factors import Factors
 from projector.residual.circuits.goals import Goal
-from projector.residual.circuits.paths import Readers, _Sums
+from projector.residual.circuits.paths import LayerReads, _Sums
 from projector.residual.circuits.vocabulary import grams_of
 from projector.residual.parts import EmbeddingContributions, Part
 
@@ -33,7 +33,7 @@ def test_rows_of_the_vocabulary_meet_on_the_heads_device() -> None:
 def test_what_layers_add_meets_where_the_goal_is() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         goal = Goal([0, 1], 0, None, torch.empty(8), torch.empty(1, 8), 0.0, 0.0)
-        readers = Readers(1, torch.empty(3, 8), torch.empty(3, 2), torch.empty(3))
+        readers = LayerReads(1, torch.empty(3, 8), torch.empty(3, 2), torch.empty(3))
         sums = _Sums([readers], goal)
         values = torch.empty(2, 8, device="cuda")
         part = Part("embedding", "embedding", None, None, values)

@@ -23,6 +23,13 @@ def test_ids_that_the_model_does_not_take_are_refused(ids: list[int]) -> None:
         heads(subject_of("llama"), ids, **QUICK)
 
 
+@pytest.mark.parametrize("name", ["token", "against"])
+def test_a_goal_without_a_prompt_is_refused(name: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        heads(subject_of("llama"), **{name: 5})
+    assert (caught.value.setting, caught.value.value) == (name, 5)
+
+
 def test_a_token_against_itself_is_refused() -> None:
     subject = subject_of("llama")
     with pytest.raises(SettingError) as caught:
