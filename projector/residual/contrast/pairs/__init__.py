@@ -1,0 +1,1 @@
+"""Pairs of prompt sets that the project makes itself."""

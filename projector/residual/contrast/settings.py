@@ -1,0 +1,98 @@
+"""What is asked of a contrast, checked before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from projector.errors import SettingError, check_choice, check_least, check_seed, named
+from projector.residual.contrast.pairs.registry import DEFAULT_PAIR, PAIRS, find_pair
+from projector.settings import setting
+
+AT = ("last", "mean")
+# Fewer draws have no 5th and 95th percentile.
+LEAST_DRAWS = 20
+
+
+def _pair_help() -> str:
+    holds = "; ".join(f"{each.name}: {each.holds}" for each in PAIRS.values())
+    return f"A pair of sets made by the project, in place of files. {holds}. By default " + (
+        DEFAULT_PAIR
+    )
+
+
+@dataclass(frozen=True)
+class ContrastSettings:
+    """Two sets of prompts, where they are read, and how often nulls are drawn.
+
+    Attributes:
+        positive: the file of the first set; see :func:`read_sets`. None where a pair is drawn.
+        negative: the file of the second set.
+        pair: a name of :data:`PAIRS`; None for the first where there are no files.
+        at: "last", the last token's state; "mean", the mean over a prompt's tokens.
+        layers: where the direction is tested; None for a third, a half and two thirds of the depth.
+        n_draws: how many random halves, permutations and bootstrap samples are drawn.
+        seed: of every draw.
+        keep_outliers: whether means over tokens include those of an outlying norm.
+
+    Raises:
+        SettingError: on the field that can't be used.
+    """
+
+    positive: Path | None = setting(
+        None, help="File of the first set: one prompt a line, or .jsonl with a text or prompt each."
+    )
+    negative: Path | None = setting(None, help="File of the second set.")
+    pair: str | None = setting(None, help=_pair_help)
+    at: str = setting(
+        "last", help="last: read each prompt's last token; mean: the mean over its tokens."
+    )
+    layers: tuple[int, ...] | None = setting(
+        None,
+        help="The layers at which the direction is tested: 2,4-5. By default a third, a half and "
+        "two thirds of the depth.",
+    )
+    n_draws: int = setting(
+        100, help="How many random halves and permutations each figure is compared with."
+    )
+    seed: int = setting(0, help="Seed of the prompts that are drawn and of every null.")
+    keep_outliers: bool = setting(
+        False,
+        help="Count tokens in means whose norm is many times the median; else they are left out.",
+    )
+
+    def __post_init__(self) -> None:
+        check_choice("at", self.at, AT)
+        check_least("n_draws", self.n_draws, LEAST_DRAWS)
+        check_seed("seed", self.seed)
+        if self.layers is not None and (not self.layers or min(self.layers) < 0):
+            raise SettingError(
+                "layers", str(self.layers), "can't be tested", "give layers, counted from 0"
+            )
+        given = {"positive": self.positive, "negative": self.negative}
+        files = {name: path for name, path in given.items() if path is not None}
+        for name, path in files.items():
+            if self.pair is not None:
+                raise SettingError(
+                    "pair",
+                    self.pair,
+                    f"can't be combined with {named(name)}",
+                    "give files or a pair, not both",
+                )
+            if len(files) == 1:
+                other = "negative" if name == "positive" else "positive"
+                raise SettingError(
+                    name, str(path), f"needs {named(other)} too", "give a file for each set"
+                )
+        if self.pair is not None:
+            find_pair(self.pair)
+
+
+def check_models(names: Sequence[str]) -> None:
+    """Raise a SettingError on ``models`` if no model is named, or one of them twice."""
+    if not names:
+        raise SettingError("models", "", "is empty", "name at least one model")
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise SettingError("models", name, "is named twice", "name each model once")
