@@ -66,7 +66,8 @@ class Share:
 
     Attributes:
         name: what it is, such as "squared length of the tokens inside the plane".
-        value: in [0, 1]; None where ``reason`` says why.
+        value: in [0, 1], but for a ratio of two lengths, which may be above 1; None where
+            ``reason`` says why.
         control: the control's mean; None where there is none.
         control_low, control_high: its 5th and 95th percentile; None where it is one number.
         control_name: such as "a random plane".

@@ -1,0 +1,261 @@
+"""What the activation functions of a model keep: the positive side for a ReLU, less for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from projector.errors import SettingError
+from projector.model.architecture.records import Mlp
+from projector.model.architecture.weights import MlpWeights, read_weights
+from projector.model.capture import Tap, collect
+from projector.residual.basis.maps import check_layer
+from projector.residual.basis.planes import first_kept, place_points, token_texts
+from projector.residual.basis.records import (
+    IDENTITY,
+    ActivationView,
+    LayerActivations,
+    Pair,
+    PlaneView,
+)
+from projector.residual.subject import Subject
+
+_REACH, _N_STEPS = 6.0, 121
+_SAME = 1e-6
+# A smooth function's neuron is active where its output is above this share of the root mean square.
+THRESHOLD = 0.1
+
+
+@dataclass(frozen=True)
+class FunctionForm:
+    """What an activation function is, told by its values over −6 to 6.
+
+    Attributes:
+        name: "ReLU", "identity" or "smooth".
+        curve: rows [x, f(x)].
+        relu_distance: largest |f(x) − max(x, 0)|.
+    """
+
+    name: str
+    curve: tuple[Pair, ...]
+    relu_distance: float
+
+
+@torch.no_grad()
+def probe_function(function: Callable[[Tensor], Tensor]) -> FunctionForm:
+    """Run a function on a grid and tell whether it is max(x, 0) exactly, x, or another."""
+    x = torch.linspace(-_REACH, _REACH, _N_STEPS)
+    # A copy: some activations work in place.
+    y = function(x.clone()).float()
+    distance = float((y - x.clamp_min(0)).abs().max())
+    is_identity = float((y - x).abs().max()) <= _SAME
+    name = "ReLU" if distance <= _SAME else "identity" if is_identity else "smooth"
+    curve = tuple(zip(x.tolist(), y.tolist(), strict=True))
+    return FunctionForm(name, curve, distance)
+
+
+@torch.no_grad()
+def view_activations(
+    subject: Subject,
+    ids: Sequence[int],
+    *,
+    layer: int | None = None,
+    neurons: tuple[int, int] | None = None,
+    seed: int = 0,
+) -> ActivationView:
+    """What every layer's activation keeps on a prompt, and two neurons of one layer in a plane.
+
+    One forward pass, and one product with each layer's input weights for the control: the same
+    vectors with their coordinates shuffled.
+
+    Args:
+        layer: whose neurons the plane shows; the middle layer by default.
+        neurons: the two; by default those whose inputs vary most over the prompt.
+
+    Raises:
+        SettingError: on ``layer`` or ``neurons``.
+    """
+    blocks = subject.architecture.blocks
+    chosen = len(blocks) // 2 if layer is None else layer
+    check_layer(subject, chosen)
+    taps = {
+        number: Tap(block.mlp.inputs[0].module, "input")
+        for number, block in enumerate(blocks)
+        if block.mlp is not None
+    }
+    inputs = collect(subject.model, taps, subject.inputs(list(ids)))
+    generator = torch.Generator().manual_seed(seed)
+    rows, forms, plane = [], {}, None
+    for number, block in enumerate(blocks):
+        if block.mlp is None or block.mlp.activation is None:
+            rows.append(_without(number, block.mlp, block.missing))
+            continue
+        x = inputs[number]
+        x = x.reshape(-1, x.shape[-1])
+        weights = read_weights(block.mlp)
+        forms[number] = probe_function(block.mlp.activation)
+        before = _before(block.mlp, weights, x)
+        rows.append(_row(number, block.mlp, weights, forms[number], x, before, generator))
+        if number == chosen:
+            start = first_kept(subject, ids)
+            texts = token_texts(subject, ids)[start:]
+            plane = view_neurons(
+                before[start:].float().cpu(),
+                block.mlp.activation(before[start:].clone()).float().cpu(),
+                texts,
+                chosen,
+                forms[number],
+                is_gated=len(weights.inputs) > 1,
+                neurons=neurons,
+            )
+    first = next(iter(forms.values()), None)
+    return ActivationView(
+        token_texts(subject, ids),
+        tuple(rows),
+        first.curve if first else (),
+        first.relu_distance if first else None,
+        _sentence(rows),
+        plane,
+    )
+
+
+def _before(mlp: Mlp, weights: MlpWeights, x: Tensor) -> Tensor:
+    """(T, N): what the activation acts on."""
+    return torch.nn.functional.linear(
+        x, weights.inputs[mlp.gate].to(x), _to(weights.input_biases[mlp.gate], x)
+    )
+
+
+def _to(bias: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if bias is None else bias.to(x)
+
+
+def _row(
+    number: int,
+    mlp: Mlp,
+    weights: MlpWeights,
+    form: FunctionForm,
+    x: Tensor,
+    before: Tensor,
+    generator: torch.Generator,
+) -> LayerActivations:
+    assert mlp.activation is not None  # asked before
+    order = torch.stack([torch.randperm(x.shape[1], generator=generator) for _ in x])
+    other = _before(mlp, weights, x.gather(1, order.to(x.device)))
+    out = mlp.activation(before.clone()).float()
+    is_relu = form.name == "ReLU"
+    threshold = 0.0 if is_relu else THRESHOLD * float(out.square().mean().sqrt())
+
+    def active(given: Tensor) -> tuple[float, ...]:
+        # A ReLU's output is above 0 just where its input is.
+        return tuple((given.abs() > threshold).double().mean(1).tolist())
+
+    return LayerActivations(
+        layer=number,
+        function=form.name,
+        is_gated=len(weights.inputs) > 1,
+        active=active(out),
+        shuffled=active(mlp.activation(other.clone()).float()),
+        positive=tuple((before > 0).double().mean(1).tolist()),
+        threshold=threshold,
+        n_neurons=weights.n_neurons,
+    )
+
+
+def _without(number: int, mlp: Mlp | None, missing: dict[str, str]) -> LayerActivations:
+    reason = (
+        missing.get("mlp_post", "no MLP was found in its blocks")
+        if mlp is None
+        else "no function of the MLP's inputs alone was found to give its neurons"
+    )
+    n_neurons = 0 if mlp is None else mlp.n_neurons
+    return LayerActivations(number, "unknown", False, (), (), (), 0.0, n_neurons, reason)
+
+
+def view_neurons(
+    before: Tensor,
+    after: Tensor,
+    labels: tuple[str, ...],
+    layer: int,
+    form: FunctionForm,
+    *,
+    is_gated: bool = False,
+    neurons: tuple[int, int] | None = None,
+) -> PlaneView:
+    """Two neurons as the axes of a plane: inputs before, outputs of the activation after.
+
+    Args:
+        before, after: (n, N) float32, what the function acts on and gives.
+        neurons: the two; by default those whose inputs vary most.
+
+    Raises:
+        SettingError: on ``neurons``, where they are one or the layer does not have them.
+    """
+    n_neurons = before.shape[1]
+    if neurons is None:
+        varies = before.double().var(0, unbiased=False)
+        first, second = (*varies.topk(min(2, n_neurons)).indices.tolist(), 0)[:2]
+    else:
+        first, second = neurons
+        if first == second or not all(0 <= each < n_neurons for each in neurons):
+            raise SettingError(
+                "neurons",
+                neurons,
+                f"are not two neurons of layer {layer}",
+                f"give two different numbers from 0 to {n_neurons - 1}",
+            )
+    pair = torch.tensor([first, second])
+    drawn = place_points(before[:, pair], after[:, pair], ())
+    notes = [_RELU if form.name == "ReLU" else _NOT_RELU]
+    if is_gated:
+        notes.append("The result then multiplies a second input, which may turn its sign.")
+    return PlaneView(
+        kind="neurons",
+        title=f"layer {layer} · neurons {first} and {second}",
+        matrix=IDENTITY,
+        space_before="inputs of two neurons",
+        space_after="what the activation function gives",
+        axes_before=(f"neuron {first}", f"neuron {second}"),
+        axes_after=(f"neuron {first}", f"neuron {second}"),
+        is_same_plane=True,
+        follows_matrix=False,
+        singular_values=(),
+        points_before=drawn.before,
+        points_after=drawn.after,
+        labels=labels,
+        point_unit=drawn.unit,
+        orthant_before=drawn.orthant_before,
+        orthant_after=drawn.orthant_after,
+        notes=tuple(notes),
+    )
+
+
+_RELU = (
+    "A ReLU keeps the positive orthant as it is, and moves every other point to its edge or to 0."
+)
+_NOT_RELU = (
+    "This function is not a ReLU: negative inputs are made small and not 0, so the positive "
+    "orthant is a picture for ReLU only."
+)
+
+
+def _sentence(rows: Sequence[LayerActivations]) -> str:
+    known = [row for row in rows if row.reason is None]
+    if not known:
+        return f"No activation function was found: {rows[0].reason}."
+    names = {row.function for row in known}
+    gated = " Its result multiplies a second input." if any(row.is_gated for row in known) else ""
+    if names == {"ReLU"}:
+        return (
+            "The activation is a ReLU exactly: a neuron is active where its input is above 0."
+            + gated
+        )
+    if names == {"identity"}:
+        return "The activation changes nothing: every neuron passes its input on." + gated
+    return (
+        "The activation is not a ReLU. A neuron counts as active where the size of the activation "
+        f"is above {THRESHOLD:.0%} of its root mean square in the layer." + gated
+    )
