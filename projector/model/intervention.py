@@ -6,6 +6,7 @@ the model computes what it always did. To read activations, see :mod:`projector.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,20 @@ class SplitsIntoHeads(Protocol):
     @property
     def reason(self) -> str | None:
         """Why nothing is known of this layer's attention."""
+
+
+class Intervention(Protocol):
+    """A change to what passes a tap."""
+
+    @property
+    def tap(self) -> Tap:
+        """Where it is made."""
+
+    def check(self) -> None:
+        """Raise a ValueError if it can't be made to any tensor."""
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """What becomes of a tensor, which is left as it is; a ValueError if it does not fit."""
 
 
 @dataclass(frozen=True)
@@ -93,71 +108,153 @@ class Replacement:
             return cls.zero(tap, chosen)
         return cls(tap, chosen, values[chosen.to(values.device)])
 
+    def check(self) -> None:
+        """Raise a ValueError if a neuron is named twice, or has not one value."""
+        if self.neurons.shape != self.values.shape or self.neurons.ndim != 1:
+            raise ValueError(
+                f"{tuple(self.neurons.shape)} neurons and {tuple(self.values.shape)} values: one "
+                "value for each is needed"
+            )
+        if len(self.neurons.unique()) < len(self.neurons):
+            raise ValueError("a neuron is replaced twice at one place")
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """(…, N) → (…, N), a copy; a ValueError if a neuron is not there."""
+        width = tensor.shape[-1]
+        if (
+            len(self.neurons)
+            and not 0 <= int(self.neurons.min()) <= int(self.neurons.max()) < width
+        ):
+            raise ValueError(f"neuron {int(self.neurons.max()):,} of {width:,} is not there")
+        changed = tensor.clone()
+        changed[..., self.neurons.to(tensor.device)] = self.values.to(tensor)
+        return changed
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A vector added to what passes a tap, at every position: x becomes x + scale · vector.
+
+    Added to the residual stream this is activation addition (Turner et al. 2023,
+    arXiv:2308.10248).
+
+    Attributes:
+        tap: where it is added; that of ``resid_post`` or ``resid_pre`` for the stream itself.
+        vector: (N,) float.
+        scale: what multiplies it; negative to go the other way.
+    """
+
+    tap: Tap
+    vector: Tensor
+    scale: float = 1.0
+
+    def check(self) -> None:
+        """Raise a ValueError unless this is one finite vector and a finite scale."""
+        _check_vector(self.vector, "shift")
+        if not math.isfinite(self.scale):
+            raise ValueError(f"a shift's scale is a finite number, and this is {self.scale}")
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """(…, N) → (…, N), of the same type; added in float32 at least."""
+        _check_width(self.vector, tensor)
+        wide = _wide(tensor)
+        return (wide + self.scale * self.vector.to(wide)).to(tensor.dtype)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What passes a tap without its component along a direction, at every position.
+
+    x becomes x − ⟨x, d⟩ d with d = direction / ‖direction‖: directional ablation (Arditi et al.
+    2024, arXiv:2406.11717).
+
+    Attributes:
+        tap: where it is projected out.
+        direction: (N,) float, of any length above 0.
+    """
+
+    tap: Tap
+    direction: Tensor
+
+    def check(self) -> None:
+        """Raise a ValueError unless this is one finite vector that is not 0."""
+        _check_vector(self.direction, "ablation")
+        if not bool(self.direction.any()):
+            raise ValueError("a vector of zeros is no direction to project out")
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """(…, N) → (…, N), of the same type; projected in float32 at least."""
+        _check_width(self.direction, tensor)
+        wide = _wide(tensor)
+        # In float64, and so a unit vector to the last digit of what it is applied to.
+        exact = self.direction.double()
+        unit = (exact / exact.norm()).to(wide)
+        return (wide - (wide @ unit)[..., None] * unit).to(tensor.dtype)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _check_vector(vector: Tensor, kind: str) -> None:
+    if vector.ndim != 1 or not bool(vector.isfinite().all()):
+        raise ValueError(f"the vector of a {kind} has one axis and finite numbers")
+
+
+def _check_width(vector: Tensor, tensor: Tensor) -> None:
+    if len(vector) != tensor.shape[-1]:
+        raise ValueError(
+            f"a vector of {len(vector):,} numbers does not fit {tensor.shape[-1]:,} that pass here"
+        )
+
 
 @contextmanager
-def intervene(replacements: Sequence[Replacement]) -> Iterator[None]:
-    """Run the model with neurons replaced.
+def intervene(interventions: Sequence[Intervention]) -> Iterator[None]:
+    """Run the model with what passes some taps changed; at one tap, in the order of the sequence.
 
     The tensor that passes a tap is copied before it is changed: the model may use it elsewhere too.
 
     Raises:
-        ValueError: if a replacement names a neuron twice, or has not one value each; and, while the
-            model runs, if it names one that is not there, or no tensor passes its tap.
+        ValueError: if an intervention can't be made (its ``check``); and, while the model runs, if
+            it does not fit what passes its tap, or no tensor passes there.
     """
-    for each in replacements:
-        if each.neurons.shape != each.values.shape or each.neurons.ndim != 1:
-            raise ValueError(
-                f"{tuple(each.neurons.shape)} neurons and {tuple(each.values.shape)} values: one "
-                "value for each is needed"
-            )
-        if len(each.neurons.unique()) < len(each.neurons):
-            raise ValueError("a neuron is replaced twice at one place")
+    for each in interventions:
+        each.check()
 
-    def replaced(each: Replacement, tensor: Tensor) -> Tensor:
-        width = tensor.shape[-1]
-        if (
-            len(each.neurons)
-            and not 0 <= int(each.neurons.min()) <= int(each.neurons.max()) < width
-        ):
-            raise ValueError(f"neuron {int(each.neurons.max()):,} of {width:,} is not there")
-        changed = tensor.clone()
-        changed[..., each.neurons.to(tensor.device)] = each.values.to(tensor)
-        return changed
-
-    def input_hook(each: Replacement) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    def input_hook(each: Intervention) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
         def hook(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             for i, value in enumerate(args):
                 if isinstance(value, Tensor):
-                    return (*args[:i], replaced(each, value), *args[i + 1 :]), kwargs
+                    return (*args[:i], each.apply(value), *args[i + 1 :]), kwargs
             for name, value in kwargs.items():
                 if isinstance(value, Tensor):
-                    return args, {**kwargs, name: replaced(each, value)}
+                    return args, {**kwargs, name: each.apply(value)}
             raise ValueError(f"no tensor is given to {type(module).__name__}")
 
         return hook
 
-    def output_hook(each: Replacement) -> Callable[..., Any]:
+    def output_hook(each: Intervention) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if isinstance(output, Tensor):
-                return replaced(each, output)
+                return each.apply(output)
             if isinstance(output, Mapping):
                 for name, value in output.items():
                     if isinstance(value, Tensor):
                         # Outputs of models are mappings with a class of their own, which is kept.
-                        output[name] = replaced(each, value)  # type: ignore[index]
+                        output[name] = each.apply(value)  # type: ignore[index]
                         return output
             if isinstance(output, (tuple, list)):
                 for i, value in enumerate(output):
                     if isinstance(value, Tensor):
-                        return type(output)((*output[:i], replaced(each, value), *output[i + 1 :]))
+                        return type(output)((*output[:i], each.apply(value), *output[i + 1 :]))
             raise ValueError(f"{type(module).__name__} gives no tensor")
 
         return hook
 
     with ExitStack() as hooks:
-        for each in replacements:
+        for each in interventions:
             handle = (
                 each.tap.module.register_forward_pre_hook(input_hook(each), with_kwargs=True)
                 if each.tap.side == "input"

@@ -12,8 +12,8 @@ from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.weights import read_weights
 from projector.model.capture import Tap, collect
-from projector.model.intervention import Replacement, intervene
-from tests.families import FAMILIES, build, subject_of
+from projector.model.intervention import Ablation, Replacement, Shift, intervene
+from tests.families import FAMILIES, N_HIDDEN, build, subject_of
 
 NEURONS = torch.tensor([3, 17, 30])
 IDS = torch.tensor([[5, 9, 2, 11, 7], [4, 4, 8, 1, 3]])
@@ -166,3 +166,64 @@ def test_a_head_that_is_not_there_is_named(head: int) -> None:
     with pytest.raises(UserError) as raised:
         Replacement.heads(stream, [0, head])
     assert (raised.value.setting, raised.value.value) == ("heads", head)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shift_is_added_to_the_stream_itself(family: str) -> None:
+    """The next block reads the stream and the vector, at every position; nothing before it."""
+    model: Any = build(family).eval()
+    blocks = find_architecture(model).blocks
+    trunk = getattr(model, "base_model", model)
+    vector = torch.linspace(-2, 3, N_HIDDEN)
+    taps = {"before": blocks[0].taps["resid_pre"], "behind": blocks[1].taps["resid_pre"]}
+    plain = collect(trunk, taps, {"input_ids": IDS})
+    with intervene([Shift(blocks[0].taps["resid_post"], vector, -0.5)]):
+        found = collect(trunk, taps, {"input_ids": IDS})
+    assert torch.equal(found["before"], plain["before"])
+    torch.testing.assert_close(found["behind"], plain["behind"] - 0.5 * vector)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_is_left_along_an_ablated_direction(family: str) -> None:
+    model: Any = build(family).eval()
+    blocks = find_architecture(model).blocks
+    trunk = getattr(model, "base_model", model)
+    direction = 7 * torch.randn(N_HIDDEN)
+    unit = direction / direction.norm()
+    taps = {"behind": blocks[1].taps["resid_pre"]}
+    plain = collect(trunk, taps, {"input_ids": IDS})["behind"]
+    with intervene([Ablation(blocks[0].taps["resid_post"], direction)]):
+        found = collect(trunk, taps, {"input_ids": IDS})["behind"]
+    assert (found @ unit).abs().max() < 1e-5 * plain.norm(dim=-1).max()
+    assert (plain @ unit).abs().max() > 0.1
+    # Whatever stands at right angles to it is as it was.
+    torch.testing.assert_close(found, plain - (plain @ unit)[..., None] * unit)
+
+
+def test_interventions_at_one_place_follow_one_another() -> None:
+    model: Any = build("llama").eval()
+    blocks = find_architecture(model).blocks
+    tap, vector = blocks[0].taps["resid_post"], torch.ones(N_HIDDEN)
+    taps = {"behind": blocks[1].taps["resid_pre"]}
+    for order, left in (((0, 1), 0.0), ((1, 0), 2.0 * N_HIDDEN)):
+        steps = [Shift(tap, vector, 2.0), Ablation(tap, vector)]
+        with intervene([steps[i] for i in order]):
+            found = collect(model.base_model, taps, {"input_ids": IDS})["behind"]
+        torch.testing.assert_close((found @ vector), torch.full(IDS.shape, left), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda tap: Shift(tap, torch.ones(2, 3)),
+        lambda tap: Shift(tap, torch.tensor([1.0, float("nan")])),
+        lambda tap: Shift(tap, torch.ones(N_HIDDEN), float("inf")),
+        lambda tap: Ablation(tap, torch.zeros(N_HIDDEN)),
+        lambda tap: Ablation(tap, torch.ones(N_HIDDEN - 1)),
+    ],
+)
+def test_a_vector_that_can_not_be_added_is_refused(wrong: Any) -> None:
+    model: Any = build("llama").eval()
+    block = find_architecture(model).blocks[0]
+    with pytest.raises(ValueError), intervene([wrong(block.taps["resid_post"])]):
+        hidden(model)
