@@ -12,7 +12,7 @@ from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.weights import read_weights
 from projector.model.capture import Tap, collect
-from projector.model.intervention import Ablation, Replacement, Shift, intervene
+from projector.model.intervention import Ablation, Intervention, Replacement, Shift, intervene
 from tests.families import FAMILIES, N_HIDDEN, build, subject_of
 
 NEURONS = torch.tensor([3, 17, 30])
@@ -206,7 +206,7 @@ def test_interventions_at_one_place_follow_one_another() -> None:
     tap, vector = blocks[0].taps["resid_post"], torch.ones(N_HIDDEN)
     taps = {"behind": blocks[1].taps["resid_pre"]}
     for order, left in (((0, 1), 0.0), ((1, 0), 2.0 * N_HIDDEN)):
-        steps = [Shift(tap, vector, 2.0), Ablation(tap, vector)]
+        steps: list[Intervention] = [Shift(tap, vector, 2.0), Ablation(tap, vector)]
         with intervene([steps[i] for i in order]):
             found = collect(model.base_model, taps, {"input_ids": IDS})["behind"]
         torch.testing.assert_close((found @ vector), torch.full(IDS.shape, left), atol=1e-4, rtol=0)
@@ -225,5 +225,8 @@ def test_interventions_at_one_place_follow_one_another() -> None:
 def test_a_vector_that_can_not_be_added_is_refused(wrong: Any) -> None:
     model: Any = build("llama").eval()
     block = find_architecture(model).blocks[0]
-    with pytest.raises(ValueError), intervene([wrong(block.taps["resid_post"])]):
+    with (
+        pytest.raises(ValueError, match="vector|scale"),
+        intervene([wrong(block.taps["resid_post"])]),
+    ):
         hidden(model)
