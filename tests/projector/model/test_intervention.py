@@ -226,7 +226,7 @@ def test_a_vector_that_can_not_be_added_is_refused(wrong: Any) -> None:
     model: Any = build("llama").eval()
     block = find_architecture(model).blocks[0]
     with (
-        pytest.raises(ValueError, match="vector|scale"),
+        pytest.raises(ValueError, match=r"vector|scale"),
         intervene([wrong(block.taps["resid_post"])]),
     ):
         hidden(model)
