@@ -1,8 +1,10 @@
-"""A folder with a report: ``report.json``, and the same as one page for people."""
+"""A folder with a report: ``report.json``, the same as one page for people, and its rows as CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from projector.storage.folders import replacing_folder
 from projector.storage.places import check_replaceable, disk_errors
 from projector.storage.versions import json_text
 
-JSON_FILE, PAGE_FILE = "report.json", "report.html"
+JSON_FILE, PAGE_FILE, CSV_FILE = "report.json", "report.html", "report.csv"
 
 
 def check_report_place(out: Path, *, force: bool) -> None:
@@ -21,12 +23,22 @@ def check_report_place(out: Path, *, force: bool) -> None:
     check_replaceable(out, JSON_FILE, "a report", force=force)
 
 
-def write_report(out: Path, content: Mapping[str, Any], page: str, *, force: bool = False) -> None:
+def write_report(
+    out: Path,
+    content: Mapping[str, Any],
+    page: str,
+    *,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    beside: Callable[[Path], None] | None = None,
+    force: bool = False,
+) -> None:
     """Write a report in one step; see :func:`check_report_place` for what it replaces.
 
     Args:
         content: what ``report.json`` holds; no NaN and no infinity.
         page: HTML, see :func:`projector.figures.page.page_html`.
+        rows: what ``report.csv`` holds, all of the same columns; None for no such file.
+        beside: writes what else belongs to the report into the folder that it is given.
 
     Raises:
         UserError: if it may not be written there, or the disk refuses.
@@ -36,3 +48,16 @@ def write_report(out: Path, content: Mapping[str, Any], page: str, *, force: boo
         new.mkdir()
         (new / JSON_FILE).write_text(json_text(content), encoding="utf-8")
         (new / PAGE_FILE).write_text(page, encoding="utf-8")
+        if rows is not None:
+            (new / CSV_FILE).write_text(_csv(rows), encoding="utf-8", newline="")
+        if beside is not None:
+            beside(new)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV under a line of titles; a cell is empty where the value is None."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()

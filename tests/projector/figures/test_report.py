@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
 from projector.errors import UserError
-from projector.figures.report import JSON_FILE, PAGE_FILE, write_report
+from projector.figures.report import CSV_FILE, JSON_FILE, PAGE_FILE, write_report
 
 
 def test_a_report_is_replaced_only_when_asked(tmp_path: Path) -> None:
@@ -36,3 +37,27 @@ def test_what_json_lacks_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_report(tmp_path / "r", {"x": float("nan")}, "")
     assert list(tmp_path.glob("*")) in ([], [tmp_path / ".r.lock"])
+
+
+def test_rows_and_what_lies_beside_are_written_with_it(tmp_path: Path) -> None:
+    rows = [{"model": 'a, "b"', "cosine": 0.5}, {"model": "é", "cosine": None}]
+
+    def beside(folder: Path) -> None:
+        (folder / "more").mkdir()
+        (folder / "more" / "x.txt").write_text("x")
+
+    write_report(tmp_path / "r", {}, "", rows=rows, beside=beside)
+    with (tmp_path / "r" / CSV_FILE).open(encoding="utf-8", newline="") as file:
+        assert [*csv.DictReader(file)] == [
+            {"model": 'a, "b"', "cosine": "0.5"},
+            {"model": "é", "cosine": ""},
+        ]
+    assert (tmp_path / "r" / "more" / "x.txt").read_text() == "x"
+
+    def fail(folder: Path) -> None:
+        raise OSError("the disk is gone")
+
+    with pytest.raises(UserError):
+        write_report(tmp_path / "r", {"new": 1}, "", beside=fail, force=True)
+    assert json.loads((tmp_path / "r" / JSON_FILE).read_text()) == {}
+    assert not list(tmp_path.glob(".r.partial"))
