@@ -1,0 +1,150 @@
+"""What a report of two sets holds, read for drawing: a model's rows in the order of the stream."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from projector.errors import UserError
+
+Facts = Mapping[str, Any]
+_STEPS = {"resid_pre": 0.0, "resid_mid": 0.5, "resid_post": 1.0}
+
+
+class Found(Protocol):
+    """A result that gives the content of its ``report.json``."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content."""
+
+
+def facts_of(found: Found | Facts) -> Facts:
+    """The content of a report, of a result or as it was read.
+
+    Raises:
+        UserError: if it is no report of two sets.
+    """
+    facts = found if isinstance(found, Mapping) else found.as_dict()
+    rows = facts.get("rows")
+    if not isinstance(rows, Sequence) or not rows or not all(map(_is_row, rows)):
+        raise UserError(
+            "this is no report of two sets of prompts: it lacks rows of model, layer and stream"
+        )
+    return facts
+
+
+def _is_row(row: Any) -> bool:
+    return (
+        isinstance(row, Mapping)
+        and isinstance(row.get("model"), str)
+        and isinstance(row.get("layer"), int)
+        and row.get("stream") in _STEPS
+        and "cosine" in row
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place of the stream.
+
+    Attributes:
+        layer: from 0.
+        stream: ``resid_pre``, ``resid_mid`` or ``resid_post``.
+    """
+
+    layer: int
+    stream: str
+
+    @property
+    def depth(self) -> float:
+        """Where it is drawn: block L reaches from L to L + 1."""
+        return self.layer + _STEPS[self.stream]
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether no block has written yet."""
+        return self.depth == 0
+
+    @property
+    def words(self) -> str:
+        """In words."""
+        if self.is_embedding:
+            return "embedding"
+        if self.stream == "resid_pre":
+            return f"after layer {self.layer - 1}"
+        return f"after layer {self.layer}{'’s attention' if self.stream == 'resid_mid' else ''}"
+
+
+@dataclass(frozen=True)
+class ModelRows:
+    """One model's rows, ascending in depth, each place of the stream once.
+
+    Attributes:
+        model: its name.
+        places: where each row is from.
+        rows: as the report has them.
+    """
+
+    model: str
+    places: tuple[Place, ...]
+    rows: tuple[Facts, ...]
+
+    def column(self, name: str) -> list[float | None]:
+        """A figure at each place; None where it is not known."""
+        return [number_of(row, name) for row in self.rows]
+
+    @property
+    def n_layers(self) -> int:
+        """Of the model, as far as the report goes."""
+        return 1 + max(place.layer for place in self.places)
+
+
+def number_of(row: Facts, name: str) -> float | None:
+    """A figure of a row; None where it is null, not there, or no finite number."""
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def read_models(facts: Facts) -> tuple[ModelRows, ...]:
+    """The rows of each model, in the order of the report."""
+    by_model: dict[str, dict[float, tuple[Place, Facts]]] = {}
+    for row in facts["rows"]:
+        place = Place(row["layer"], row["stream"])
+        # A layer's resid_pre is the resid_post of the layer before: it is drawn once.
+        by_model.setdefault(row["model"], {}).setdefault(place.depth, (place, row))
+        if place.stream == "resid_post":
+            by_model[row["model"]][place.depth] = (place, row)
+    found = []
+    for model, rows in by_model.items():
+        ordered = [rows[depth] for depth in sorted(rows)]
+        found.append(ModelRows(model, tuple(p for p, _ in ordered), tuple(r for _, r in ordered)))
+    return tuple(found)
+
+
+def entries_of(facts: Facts, part: str, model: str) -> list[Facts]:
+    """The entries of a part of the report, such as ``growth``, that are of a model."""
+    found = facts.get(part)
+    entries = found if isinstance(found, list | tuple) else []
+    return [each for each in entries if isinstance(each, Mapping) and each.get("model") == model]
+
+
+def set_names(facts: Facts) -> tuple[str, str]:
+    """What the two sets are called; HTML, as Plotly reads it."""
+    names = (facts.get("positive_name") or "positive", facts.get("negative_name") or "negative")
+    return shown(str(names[0])), shown(str(names[1]))
+
+
+def shown(text: str, most: int = 40) -> str:
+    """A text as a figure shows it: no longer than that, and escaped."""
+    cut = text if len(text) <= most else f"{text[: most - 1]}…"
+    return html.escape(cut, quote=False)
+
+
+def known(values: Iterable[float | None]) -> list[float]:
+    """Those that are known."""
+    return [value for value in values if value is not None]

@@ -1,0 +1,166 @@
+"""What figures of two sets show, in sentences: made of the numbers that are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from projector.figures.contrast.growth import blocks_of
+from projector.figures.contrast.series import (
+    Facts,
+    ModelRows,
+    Place,
+    entries_of,
+    known,
+    number_of,
+)
+from projector.residual.flow.words import number
+
+HOW_PANELS = (
+    "The cosine is that of the mean vectors of the two sets, with the interval that holds 95 % of "
+    "bootstrap draws of the prompts. Two controls stand beside it: the cosine of random halves of "
+    "one set, and that of two groups after the labels were permuted; their bands hold 90 % of the "
+    "draws. Variances are over the samples of a set: their mean over the features, and their "
+    "maximum. The embedding is drawn apart, as a diamond; open circles are after a layer’s "
+    "attention, filled ones after its MLP."
+)
+HOW_GROWTH = (
+    "A block adds an update to the stream, so that Var(post) = Var(pre) + Var(update) + "
+    "2 Cov(pre, update). The bars are these three as shares of Var(post), the mean of both sets; "
+    "they sum to 1. If layers shared directions, the covariance would carry the growth. The "
+    "correlation of the stream and the update, Cov(pre, update) / √(Var(pre) Var(update)), stands "
+    "beside the band that holds 95 % of those of randomly rotated updates."
+)
+HOW_SHARING = (
+    "What each layer adds is compared with what the layer before it adds: the cosine of a "
+    "sample’s two updates; the principal angles between the spans of their top directions, how far "
+    "these spans overlap, and how much variance one captures of the other; and the overlap of the "
+    "top singular directions of their output weights. Dashed lines are the medians of random "
+    "rotations, and bands hold 90 % of them."
+)
+
+
+def cosine_words(model: ModelRows) -> str:
+    """How the cosine of the sets' means goes, and whether controls go with it."""
+    inside = _inside(model)
+    cosines = [(place, value) for place, row in inside if (value := number_of(row, "cosine"))]
+    if not cosines:
+        return "The cosine of the sets’ means is not known at any layer."
+    (first, start), (last, end) = cosines[0], cosines[-1]
+    lowest, least = min(cosines, key=lambda each: each[1])
+    text = (
+        f"The cosine of the two sets’ means goes from {number(start)} {first.words} to "
+        f"{number(end)} {last.words}"
+    )
+    if least < min(start, end) - 0.02:
+        text += f", with its lowest value, {number(least)}, {lowest.words}"
+    parts = [text + ". " + _embedding_words(model)]
+    for name, words in (
+        ("cosine_split_half", "random halves of one set"),
+        ("cosine_permuted", "permuted labels"),
+    ):
+        values = known(number_of(row, name) for _, row in inside)
+        if values:
+            parts.append(f"The cosine of {words} {_range_words(values)}.")
+    parts.append(_parting_words(inside))
+    return " ".join(part.strip() for part in parts if part.strip())
+
+
+def _range_words(values: Sequence[float]) -> str:
+    low, high = number(min(values)), number(max(values))
+    return f"is {low} throughout" if low == high else f"stays between {low} and {high}"
+
+
+def _embedding_words(model: ModelRows) -> str:
+    place, row = model.places[0], model.rows[0]
+    value = number_of(row, "cosine") if place.is_embedding else None
+    return (
+        "" if value is None else f"At the embedding, which is drawn apart, it is {number(value)}."
+    )
+
+
+def _parting_words(inside: Sequence[tuple[Place, Facts]]) -> str:
+    """At how many places the cosine is below what permuted labels give."""
+    compared = []
+    for place, row in inside:
+        high, null = number_of(row, "cosine_high"), number_of(row, "cosine_permuted_low")
+        null = number_of(row, "cosine_permuted") if null is None else null
+        if high is not None and null is not None:
+            compared.append((place, high < null))
+    if not compared:
+        return ""
+    below = [place for place, is_below in compared if is_below]
+    if not below:
+        return (
+            "Nowhere is its whole interval below what permuted labels give: the sets do not part "
+            "by more than chance."
+        )
+    if len(below) == len(compared):
+        return "At every place its whole interval is below what permuted labels give."
+    return (
+        f"At {len(below)} of {len(compared)} places, first {below[0].words}, its whole interval is "
+        "below what permuted labels give."
+    )
+
+
+def variance_words(model: ModelRows, names: tuple[str, str]) -> str:
+    """How many times variance grows, and where there is none."""
+    inside, parts = _inside(model), []
+    for what in ("mean", "max"):
+        grown = []
+        for side, name in zip(("positive", "negative"), names, strict=True):
+            column = f"variance_{what}_{side}"
+            values = [v for _, row in inside if (v := number_of(row, column))]
+            if len(values) > 1:
+                grown.append((values[-1] / values[0], name))
+        if grown:
+            title = "mean" if what == "mean" else "maximum"
+            times = [f"{number(ratio, '.3g')} times for {name}" for ratio, name in grown]
+            parts.append(
+                f"The {title} variance {inside[-1][0].words} is that {inside[0][0].words} "
+                f"{' and '.join(times)}."
+            )
+    for side, name in zip(("positive", "negative"), names, strict=True):
+        first = number_of(model.rows[0], f"variance_mean_{side}")
+        if model.places[0].is_embedding and first == 0:
+            parts.append(
+                f"All prompts of {name} have the same vector at the embedding: its variance is 0 "
+                "there, for which a logarithmic axis has no place."
+            )
+    return " ".join(parts)
+
+
+def growth_words(facts: Facts, model: ModelRows) -> str:
+    """What the growth of variance is made of, averaged over blocks, beside rotated updates."""
+    blocks = [row for row in blocks_of(model) if number_of(row, "growth_pre") is not None]
+    if not blocks:
+        return "What the variance is made of is not known of any block."
+    shares = [
+        sum(known(number_of(row, f"growth_{part}") for row in blocks)) / len(blocks)
+        for part in ("pre", "update", "covariance")
+    ]
+    of_blocks = "the one block" if len(blocks) == 1 else f"the {len(blocks)} blocks"
+    pre, update, both = (f"{number(100 * share, '.0f')} %" for share in shares)
+    text = (
+        f"On average over {of_blocks}, {pre} of the variance after a block was there before it, "
+        f"{update} is the update’s own, and {both} is their covariance."
+    )
+    compared = [
+        (covariance, rotated)
+        for each in entries_of(facts, "growth", model.model)
+        if (covariance := number_of(each, "covariance")) is not None
+        and (rotated := number_of(each, "covariance_rotated")) is not None
+    ]
+    if compared:
+        n_above = sum(value > rotated for value, rotated in compared)
+        n_below = sum(value < -rotated for value, rotated in compared)
+        text += (
+            f" The covariance is above what randomly rotated updates give in {n_above} of "
+            f"{len(compared)} steps, and below it in {n_below}."
+        )
+    return text
+
+
+def _inside(model: ModelRows) -> list[tuple[Place, Facts]]:
+    """All places but the embedding."""
+    pairs = zip(model.places, model.rows, strict=True)
+    return [(place, row) for place, row in pairs if not place.is_embedding]

@@ -1,0 +1,116 @@
+"""The page of a contrast and its figures: drawn of a report alone, nulls beside every curve."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from projector.errors import UserError
+from projector.figures.contrast.growth import growth_figure
+from projector.figures.contrast.page import contrast_page
+from projector.figures.contrast.panels import panels
+from projector.figures.contrast.series import facts_of, read_models
+from projector.figures.contrast.sharing import sharing_figure
+from projector.figures.contrast.words import cosine_words, growth_words
+from tests.projector.figures.contrast.made import made
+
+ATTACK = "<script>alert('x')</script>"
+
+
+def _traces(figure: go.Figure, name: str) -> list[Any]:
+    return [each for each in figure.data if each.name == name and each.fill is None]
+
+
+def test_a_report_that_was_saved_is_drawn_again() -> None:
+    saved = json.loads(json.dumps(made("one", "two")))
+    page = contrast_page(saved)
+    assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="http', page)
+    for words in ("How the sets part", "Why variance grows", "share directions: two"):
+        assert words in page
+    # In the order of the stream, each place once.
+    (first, _) = read_models(facts_of(saved))
+    assert [place.depth for place in first.places] == [k / 2 for k in range(9)]
+
+
+def test_names_of_sets_and_models_are_text() -> None:
+    page = contrast_page(made(ATTACK, "two", positive=ATTACK))
+    assert ATTACK not in page
+    figures = [panels(made(ATTACK, "b", positive=ATTACK)), growth_figure(made(ATTACK, "b"))]
+    assert not any("<script" in figure.to_json() for figure in figures)
+
+
+@pytest.mark.parametrize("has_mid", [True, False])
+def test_the_panels_hold_every_place_and_the_nulls(has_mid: bool) -> None:
+    found = made(has_mid=has_mid)
+    figure = panels(found, layer=2)
+    n_inside = 8 if has_mid else 4
+    for name in ("cosine of the two sets’ means", "random halves of one set", "permuted labels"):
+        embedding, inside = _traces(figure, name)
+        assert (len(embedding.x), len(inside.x)) == (1, n_inside)
+        assert embedding.x == (0.0,)
+        # A band each, apart for the embedding.
+        bands = [each for each in figure.data if each.name == name and each.fill is not None]
+        assert [len(each.x) for each in bands] == [2, 2 * n_inside]
+    # No variance at the embedding has no place on a logarithmic axis, and is told in words.
+    assert [len(each.x) for each in _traces(figure, "code")] == [n_inside, n_inside]
+    assert [len(each.x) for each in _traces(figure, "docstrings")] == [1, n_inside, 1, n_inside]
+    assert "its variance is 0 there" in contrast_page(found)
+    assert {shape.x0 for shape in figure.layout.shapes} == {2}
+    assert [figure.layout[f"yaxis{k}"].type for k in (2, 3)] == ["log", "log"]
+    assert len(panels(made("a", "b", "c")).layout.annotations) == 3
+
+
+def test_captions_say_whether_the_sets_part_by_more_than_chance() -> None:
+    found = made()
+    (model,) = read_models(found)
+    assert "At every place its whole interval is below" in cosine_words(model)
+    assert "from 0.90 after layer 0’s attention to 0.34 after layer 3" in cosine_words(model)
+    for row in found["rows"]:
+        row["cosine_high"] = 0.99
+    (model,) = read_models(found)
+    assert "do not part by more than chance" in cosine_words(model)
+    # Nothing is known: said, and drawn without.
+    for row in found["rows"]:
+        row.update({name: None for name in row if name.startswith(("cos", "var", "growth"))})
+    (model,) = read_models(found)
+    assert "not known" in cosine_words(model)
+    assert "not known" in growth_words(found, model)
+    assert contrast_page(found)
+
+
+def test_bars_of_growth_are_the_shares_and_sum_to_one() -> None:
+    figure = growth_figure(made())
+    for column in ("x", "x2"):
+        bars = [each for each in figure.data if each.type == "bar" and each.xaxis == column]
+        assert len(bars) == (3 if column == "x" else 6)
+        for layer in range(4):
+            assert sum(bar.y[layer] for bar in bars) == pytest.approx(1)
+    (band,) = [each for each in figure.data if each.type == "scatter" and each.fill]
+    assert set(band.y) == {0.018, -0.018}
+    # A family whose attention and MLP can't be told apart has no bars of them.
+    whole = growth_figure(made(has_mid=False))
+    assert len([each for each in whole.data if each.type == "bar"]) == 3
+
+
+def test_every_figure_of_sharing_has_random_rotations_beside_it() -> None:
+    found = made()
+    figure = sharing_figure(found, "tiny")
+    assert figure is not None
+    shown = [each for each in figure.data if each.mode == "lines+markers"]
+    nulls = [each for each in figure.data if each.line.dash == "dash"]
+    assert len(shown) == len(nulls) == 7
+    assert len([each for each in figure.data if each.fill == "toself"]) == 5
+    (cosine,) = _traces(figure, "updates")
+    assert cosine.y == pytest.approx((-0.1, 0.0, 0.1))
+    assert sharing_figure(found, "another") is None
+    assert "Successive layers do not share directions." in contrast_page(found)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"rows": []}, {"rows": [{"model": 1}]}, {"rows": "x"}])
+def test_another_report_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="no report of two sets"):
+        contrast_page(wrong)
