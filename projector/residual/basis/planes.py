@@ -220,6 +220,7 @@ def view_matrix(matrix: Matrix2, points: Sequence[Pair] = ()) -> PlaneView:
         labels=("",) * len(before),
         orthant_before=orthant_share(ORTHANT, before) if len(before) else None,
         orthant_after=orthant_share(ORTHANT, after) if len(before) else None,
+        is_toy=True,
     )
 
 

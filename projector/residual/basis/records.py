@@ -40,6 +40,7 @@ shares              what the plane keeps, each beside its control
 orthant_before      share of points in the positive orthant before, None without points
 orthant_after       the same after
 notes               sentences that go with the picture
+is_toy              whether the matrix can be dragged: it is no model's own
 ==================  ============================================================================
 
 What makes them, in this room: ``maps.list_maps(subject, layer)`` and ``maps.read_map(subject,
@@ -121,6 +122,7 @@ class PlaneView:
     orthant_before: Share | None = None
     orthant_after: Share | None = None
     notes: tuple[str, ...] = ()
+    is_toy: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """What JSON holds."""
