@@ -72,14 +72,12 @@ def measure_sharing(
     means = {name: _mean(name, rows, draws) for name in _FIGURES}
     cosine, captured = means["cosine"], means["captured"]
     verdict = judge(cosine, captured)
-    k = max((row.n_directions or 0 for row in rows), default=0)
-    weights = means["attention_weights"], means["mlp_weights"]
     return Sharing(
         rows=tuple(rows),
         **means,
         overlap_apart=_overlap_apart(spans),
         verdict=verdict,
-        sentence=describe(verdict, cosine, captured, *weights, k),
+        sentence=describe(verdict, rows, means),
         notes=notes_on_weights(subject),
         n_draws=n_draws,
     )
@@ -145,15 +143,16 @@ def _compare(
             continue
         n_weights = one.shape[1]
         values[name] = float(mean_overlap(one, other))
-        drawn[name] = mean_overlap(one, random_spans(width, n_weights, n_draws, seed).double())
+        random = random_spans(len(one), n_weights, n_draws, seed).double()
+        drawn[name] = mean_overlap(one, random)
     if n_weights is None:
         reasons["n_weight_directions"] = reasons["attention_weights"]
     figures: dict[str, Any] = {name: Measured.of(v, drawn[name]) for name, v in values.items()}
+    figures |= angles
     row = SharingRow(
         layer,
         layer + 1,
         **figures,
-        **angles,
         n_directions=k or None,
         n_weight_directions=n_weights,
         reasons=reasons,

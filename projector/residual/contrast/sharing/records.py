@@ -44,7 +44,8 @@ class Measured:
     @property
     def beyond_random(self) -> float:
         """On the scale on which random rotations give 0 and identical directions 1."""
-        return (self.value - self.random_median) / (1 - self.random_median)
+        left = 1 - self.random_median
+        return (self.value - self.random_median) / left if left > 0 else 0.0
 
 
 @dataclass(frozen=True)

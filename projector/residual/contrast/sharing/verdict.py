@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from projector.residual.contrast.sharing.records import Measured, Verdict
+from collections.abc import Mapping, Sequence
+
+from projector.residual.contrast.sharing.records import Measured, SharingRow, Verdict
 
 __all__ = ["LITTLE", "MUCH", "describe", "judge"]
 
 # Of 1, which identical directions give, with random ones at 0.
-MUCH, LITTLE = 0.5, 0.1
+LITTLE, MUCH = 0.1, 0.5
 
 
 def judge(cosine: Measured | None, captured: Measured | None) -> Verdict | None:
     """The verdict, from two figures of the updates, each on the scale from 0 (random) to 1 (same).
 
     ``cosine`` tells whether successive updates point the same way, or the opposite way, sample by
-    sample; ``captured`` whether they vary in the same directions, whatever their signs.
+    sample; ``captured`` whether they vary in the same directions, whatever their signs. A figure
+    that 90 % of random rotations hold counts as 0, and so does a ``captured`` below theirs.
 
-    - "shared": one of them is 0.5 or more, and random rotations give less.
-    - "not shared": neither is 0.1 or more beyond what random rotations give.
+    - "shared": one of them is 0.5 or more.
+    - "not shared": both are less than 0.1.
     - "in part": all between.
 
     The output weights do not count here: they tell where a layer could write most, not where it
     writes on these texts.
     """
-    given = [each for each in (cosine, captured) if each is not None]
-    if not given:
+    sizes = []
+    if cosine is not None:
+        sizes.append(0.0 if cosine.is_random else abs(cosine.beyond_random))
+    if captured is not None:
+        sizes.append(0.0 if captured.is_random else captured.beyond_random)
+    if not sizes:
         return None
-    sizes = [0.0 if each.is_random else abs(each.beyond_random) for each in given]
     if max(sizes) >= MUCH:
         return "shared"
     return "not shared" if max(sizes) < LITTLE else "in part"
@@ -37,40 +43,29 @@ _VERDICTS: dict[Verdict, str] = {
     "in part": "Successive layers share their directions in part",
     "not shared": "Successive layers do not share their directions",
 }
+_WAYS = (("attention", "attention_weights"), ("the MLP", "mlp_weights"))
 
 
 def describe(
-    verdict: Verdict | None,
-    cosine: Measured | None,
-    captured: Measured | None,
-    attention_weights: Measured | None,
-    mlp_weights: Measured | None,
-    n_directions: int | None,
+    verdict: Verdict | None, rows: Sequence[SharingRow], means: Mapping[str, Measured | None]
 ) -> str:
-    """What was found, in one to three sentences."""
+    """What was found, in a few sentences.
+
+    Args:
+        means: of the rows, by the name of the figure.
+    """
     if verdict is None:
-        return (
+        text = (
             "Whether successive layers share their directions can't be told: this takes two layers "
             "whose updates differ from sample to sample."
         )
-    facts = []
-    if captured is not None:
-        top = "top direction" if n_directions == 1 else f"top {n_directions} directions"
-        facts.append(
-            f"an update's {top} hold{'s' if n_directions == 1 else ''} "
-            f"{captured.value:.0%} of the variance that the next update's own would hold "
-            f"(random directions: {captured.random_median:.0%})"
-        )
-    if cosine is not None:
-        facts.append(
-            f"the cosine of successive updates is {_number(cosine.value)} on average "
-            f"(random rotations: {_number(cosine.random_low)} to {_number(cosine.random_high)})"
-        )
-    text = f"{_VERDICTS[verdict]}: {', and '.join(facts)}."
+    else:
+        facts = [*_captured(means["captured"], rows), *_cosine(means["cosine"])]
+        text = f"{_VERDICTS[verdict]}: {', and '.join(facts)}.{_spread(rows)}"
     weights = [
         f"{_number(each.value)} for {name} (random: {_number(each.random_median)})"
-        for name, each in (("attention", attention_weights), ("the MLP", mlp_weights))
-        if each is not None
+        for name, field in _WAYS
+        if (each := means[field]) is not None
     ]
     if weights:
         text += (
@@ -80,6 +75,42 @@ def describe(
     return text
 
 
-def _number(value: float) -> str:
-    text = f"{value:.2f}"
-    return "0.00" if text == "-0.00" else text.replace("-", "−")
+def _captured(found: Measured | None, rows: Sequence[SharingRow]) -> list[str]:
+    if found is None:
+        return []
+    k = max(row.n_directions or 0 for row in rows)
+    top = "top direction holds" if k == 1 else f"top {k} directions hold"
+    return [
+        f"an update's {top} {found.value:.0%} of the variance that the next update's own hold "
+        f"(random directions: {found.random_median:.0%})"
+    ]
+
+
+def _cosine(found: Measured | None) -> list[str]:
+    if found is None:
+        return []
+    # As many decimals as the band needs to be seen.
+    places = 2 if max(abs(found.random_low), abs(found.random_high)) >= 0.005 else 3
+    low, value, high = (
+        _number(each, places) for each in (found.random_low, found.value, found.random_high)
+    )
+    return [f"the cosine of successive updates is {value} on average (random: {low} to {high})"]
+
+
+def _spread(rows: Sequence[SharingRow]) -> str:
+    """In how many pairs of layers what is shared is much, and in how many it is little."""
+    verdicts = [each for row in rows if (each := judge(row.cosine, row.captured)) is not None]
+    if len(verdicts) < 2:
+        return ""
+    much, little = verdicts.count("shared"), verdicts.count("not shared")
+    return (
+        f" Taken by themselves, {much} of {len(verdicts)} pairs of layers share their directions, "
+        f"{len(verdicts) - much - little} do in part and {little} do not."
+    )
+
+
+def _number(value: float, places: int = 2) -> str:
+    text = f"{value:.{places}f}"
+    return (text if any(digit in text for digit in "123456789") else text.lstrip("-")).replace(
+        "-", "−"
+    )
