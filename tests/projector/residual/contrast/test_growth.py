@@ -1,4 +1,4 @@
-"""Growth of variance: its parts sum to it, a shared direction shows, and chance stays in its band."""
+"""Growth of variance: its parts sum to it, and a direction that is shared shows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def total(growth: Growth) -> float:
-    assert growth.pre is not None and growth.update is not None and growth.covariance is not None
+    assert growth.pre is not None
+    assert growth.update is not None
+    assert growth.covariance is not None
     return growth.pre + growth.update + growth.covariance
 
 
@@ -79,12 +81,12 @@ def test_a_direction_that_the_update_shares_is_its_covariance() -> None:
     assert found.update == pytest.approx(0.25 / 2.25, abs=1e-5)
     assert found.covariance == pytest.approx(1 / 2.25, abs=1e-5)
     assert found.correlation == pytest.approx(1, abs=1e-5)
-    assert found.correlation_rotated is not None and found.correlation_rotated < 0.3
+    assert found.correlation_rotated is not None
+    assert found.correlation_rotated < 0.3
     against = measure_growth(x, None, None, x - u)
     assert against.correlation == pytest.approx(-1, abs=1e-5)
-    assert (
-        against.covariance_of_growth is None and "grow" in against.reasons["covariance_of_growth"]
-    )
+    assert against.covariance_of_growth is None
+    assert "grow" in against.reasons["covariance_of_growth"]
 
 
 def test_the_band_holds_95_percent_of_rotations() -> None:
@@ -93,7 +95,8 @@ def test_the_band_holds_95_percent_of_rotations() -> None:
     shared = normal(30, 48, seed=1)
     x, u = shared * scales, (shared + normal(30, 48, seed=2)) * scales
     found = measure_growth(x, None, None, x + u)
-    assert found.correlation is not None and found.correlation_rotated is not None
+    assert found.correlation is not None
+    assert found.correlation_rotated is not None
     assert found.correlation > 3 * found.correlation_rotated
     generator = torch.Generator().manual_seed(0)
     turned = [
@@ -102,7 +105,8 @@ def test_the_band_holds_95_percent_of_rotations() -> None:
     ]
     inside = [abs(each) <= found.correlation_rotated for each in turned if each is not None]
     assert 0.90 <= np.mean(inside) <= 0.99
-    assert found.covariance_rotated is not None and found.covariance is not None
+    assert found.covariance_rotated is not None
+    assert found.covariance is not None
     # The same figure on another scale.
     assert found.covariance_rotated / found.covariance == pytest.approx(
         found.correlation_rotated / found.correlation
@@ -149,13 +153,15 @@ def test_every_family(family: str) -> None:
             assert set(SPLIT) <= set(found.reasons)
             continue
         assert found.rest == pytest.approx(0, abs=1e-5)
-        assert found.attention_variance is not None and found.attention_variance > 0
+        assert found.attention_variance is not None
+        assert found.attention_variance > 0
         assert (block.mid is None) == (family in PARALLEL)
         if block.mid is not None:
             step = measure_growth(block.pre, parts[0], None, block.mid)
             assert step.attention_variance == pytest.approx(step.update, abs=1e-5)
             assert step.covariance_pre_attention == pytest.approx(step.covariance, abs=1e-5)
-            assert step.mlp_variance is None and "mlp_variance" in step.reasons
+            assert step.mlp_variance is None
+            assert "mlp_variance" in step.reasons
     json.dumps(found.as_dict(), allow_nan=False)
 
 
@@ -164,7 +170,8 @@ def test_half_precision_leaves_what_it_rounds_off() -> None:
     post = ((x.bfloat16() + a.bfloat16()) + m.bfloat16()).float()
     found = measure_growth(x.bfloat16().float(), a.bfloat16().float(), m.bfloat16().float(), post)
     assert total(found) == pytest.approx(1, abs=1e-6)
-    assert found.rest is not None and 0 < abs(found.rest) < 1e-2
+    assert found.rest is not None
+    assert 0 < abs(found.rest) < 1e-2
 
 
 def test_samples_that_do_not_differ() -> None:
@@ -172,13 +179,16 @@ def test_samples_that_do_not_differ() -> None:
     starts = measure_growth(x, u, None, x + u)
     assert (starts.pre, starts.covariance) == (0, 0)
     assert starts.update == pytest.approx(1)
-    assert starts.ratio is None and "before" in starts.reasons["ratio"]
-    assert starts.correlation is None and "correlation" in starts.reasons
+    assert starts.ratio is None
+    assert "before" in starts.reasons["ratio"]
+    assert starts.correlation is None
+    assert "correlation" in starts.reasons
     still = measure_growth(x, None, None, x + 1)
     assert still.pre is still.update is still.covariance is still.ratio is None
     assert set(SPLIT) | {"pre", "update", "covariance", "ratio"} <= set(still.reasons)
     alone = measure_growth(u[:1], None, None, u[:1] + 1)
-    assert alone.variance_pre is None and "two samples" in alone.reasons["variance_pre"]
+    assert alone.variance_pre is None
+    assert "two samples" in alone.reasons["variance_pre"]
     for each in (starts, still, alone):
         json.dumps(each.as_dict(), allow_nan=False)
 
@@ -202,9 +212,11 @@ def test_the_average_of_two_sets() -> None:
     x, u = normal(20, 8, seed=1), normal(20, 8, seed=2)
     one, other = measure_growth(x, u, None, x + u), measure_growth(u, x, None, x + u)
     both = average_growth([one, other])
-    assert one.pre is not None and other.pre is not None
+    assert one.pre is not None
+    assert other.pre is not None
     assert (both.n, both.pre) == (40, pytest.approx((one.pre + other.pre) / 2))
     assert total(both) == pytest.approx(1, abs=1e-6)
     still = measure_growth(x[:1].expand(20, 8), None, None, x[:1].expand(20, 8) + 1)
     lacking = average_growth([one, still])
-    assert lacking.pre is None and lacking.reasons["pre"] == still.reasons["pre"]
+    assert lacking.pre is None
+    assert lacking.reasons["pre"] == still.reasons["pre"]

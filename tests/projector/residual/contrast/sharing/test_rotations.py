@@ -1,4 +1,4 @@
-"""Top directions are those of the SVD; what random rotations give is drawn as they would give it."""
+"""Top directions are those of the SVD; what rotations give is drawn as they give it."""
 
 from __future__ import annotations
 

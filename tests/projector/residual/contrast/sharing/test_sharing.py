@@ -31,7 +31,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 def llama(n_layers: int) -> Subject:
     torch.manual_seed(0)
-    settings = _LLAMA_LIKE | {"num_hidden_layers": n_layers, "hidden_size": WIDTH}
+    settings: dict[str, Any] = _LLAMA_LIKE | {"num_hidden_layers": n_layers, "hidden_size": WIDTH}
     model = hf.LlamaForCausalLM(hf.LlamaConfig(**settings)).eval()
     return Subject(LoadedModel(model, None, "llama", ""))
 
@@ -49,7 +49,9 @@ def measure(subject: Subject, updates: Any) -> Sharing:
     found = measure_sharing(subject, updates)
     json.dumps(found.as_dict(), allow_nan=False)
     assert [(row.layer, row.following) for row in found.rows] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert found.cosine is not None and found.captured is not None and found.overlap is not None
+    assert found.cosine is not None
+    assert found.captured is not None
+    assert found.overlap is not None
     return found
 
 
@@ -59,11 +61,15 @@ def test_a_direction_that_all_updates_share(subject: Subject) -> None:
     assert found.verdict == "shared"
     assert found.sentence.startswith("Successive layers share their directions:")
     # Less than 1, for the noise outweighs the direction where a sample's size is near 0.
-    assert found.cosine is not None and 0.5 < found.cosine.value < 0.9
-    assert found.captured is not None and found.captured.value > 0.8
+    assert found.cosine is not None
+    assert 0.5 < found.cosine.value < 0.9
+    assert found.captured is not None
+    assert found.captured.value > 0.8
     for row in found.rows:
-        assert row.cosine is not None and row.cosine.value > 2 * row.cosine.random_high
-        assert row.angles is not None and row.angles_random is not None
+        assert row.cosine is not None
+        assert row.cosine.value > 2 * row.cosine.random_high
+        assert row.angles is not None
+        assert row.angles_random is not None
         assert row.angles[0] < 10 < row.angles_random[0]
 
 
@@ -71,7 +77,8 @@ def test_updates_that_undo_each_other_share_their_direction(subject: Subject) ->
     own = noise(0)
     found = measure(subject, lambda layer: own if layer % 2 else -own)
     assert found.verdict == "shared"
-    assert found.cosine is not None and found.cosine.value == pytest.approx(-1)
+    assert found.cosine is not None
+    assert found.cosine.value == pytest.approx(-1)
     assert "−1.00" in found.sentence
 
 
@@ -79,8 +86,10 @@ def test_the_same_directions_with_sizes_of_their_own(subject: Subject) -> None:
     span = normal(3, WIDTH, seed=7)
     found = measure(subject, lambda layer: noise(layer)[:, :3] @ span + 0.05 * noise(layer, 1))
     assert found.verdict == "shared"
-    assert found.captured is not None and found.captured.value > 0.9
-    assert found.cosine is not None and abs(found.cosine.value) < 0.2
+    assert found.captured is not None
+    assert found.captured.value > 0.9
+    assert found.cosine is not None
+    assert abs(found.cosine.value) < 0.2
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -95,14 +104,16 @@ def test_independent_updates_share_nothing(subject: Subject, seed: int) -> None:
     found = measure(subject, turned.__getitem__)
     assert found.verdict == "not shared"
     assert found.sentence.startswith("Successive layers do not share their directions:")
-    assert found.overlap is not None and found.overlap.beyond_random < 0.05
+    assert found.overlap is not None
+    assert found.overlap.beyond_random < 0.05
 
 
 def test_a_mixture_is_shared_in_part(subject: Subject) -> None:
     common = noise(50)
     found = measure(subject, lambda layer: 0.3**0.5 * common + 0.7**0.5 * noise(layer))
     assert found.verdict == "in part"
-    assert found.cosine is not None and found.cosine.value == pytest.approx(0.3, abs=0.05)
+    assert found.cosine is not None
+    assert found.cosine.value == pytest.approx(0.3, abs=0.05)
 
 
 def test_layers_far_apart_stand_beside_those_that_follow_each_other(subject: Subject) -> None:
@@ -110,7 +121,8 @@ def test_layers_far_apart_stand_beside_those_that_follow_each_other(subject: Sub
     # Layers 0 and 1 write in one span, 2 in another, 3 and 4 in a third.
     of = [0, 0, 1, 2, 2]
     found = measure(subject, lambda layer: noise(layer)[:, :8] @ spans[of[layer]])
-    assert found.overlap is not None and found.overlap_apart is not None
+    assert found.overlap is not None
+    assert found.overlap_apart is not None
     assert found.overlap_apart < 0.25 < found.overlap.value
     same = measure(subject, lambda layer: noise(layer)[:, :8] @ spans[0])
     assert same.overlap_apart == pytest.approx(1)
@@ -131,7 +143,8 @@ def test_equal_seeds_give_equal_results(subject: Subject) -> None:
     one, same = (measure_sharing(subject, noise, n_draws=20, seed=3) for _ in range(2))
     other = measure_sharing(subject, noise, n_draws=20, seed=4)
     assert one == same
-    assert one.cosine is not None and other.cosine is not None
+    assert one.cosine is not None
+    assert other.cosine is not None
     assert one.cosine.value == other.cosine.value
     assert one.cosine.random_high != other.cosine.random_high
 
@@ -146,7 +159,8 @@ def test_updates_that_do_not_differ_between_samples(subject: Subject) -> None:
         assert row.mlp_weights is not None
     assert found.verdict == "not shared"
     nothing = measure_sharing(subject, lambda layer: still)
-    assert nothing.verdict is None and "can't be told" in nothing.sentence
+    assert nothing.verdict is None
+    assert "can't be told" in nothing.sentence
     json.dumps(nothing.as_dict(), allow_nan=False)
 
 
@@ -193,7 +207,8 @@ def test_output_weights_write_where_the_model_writes(family: str) -> None:
     for block in run.blocks:
         for name, values in (("attention", block.attention), ("mlp", block.mlp)):
             found = output_directions(subject, block.layer, name, 1)
-            assert isinstance(found, Tensor) and values is not None
+            assert isinstance(found, Tensor)
+            assert values is not None
             cosines = torch.nn.functional.normalize(values.double(), dim=1) @ found
             assert cosines.abs().min() > 1 - 1e-3, name
 
@@ -203,8 +218,10 @@ def test_weights_that_agree_overlap(family: str) -> None:
     subject = subject_of(family)
     first, second = subject.layout.blocks
     independent = measure_sharing(subject, lambda layer: noise(layer)[:, :24])
-    assert first.mlp is not None and second.mlp is not None
-    assert first.mlp.matrix is not None and second.mlp.matrix is not None
+    assert first.mlp is not None
+    assert second.mlp is not None
+    assert first.mlp.matrix is not None
+    assert second.mlp.matrix is not None
     with torch.no_grad():
         # The norms' weights behind them, where there are any, are made equal too.
         for (one, _), (other, _) in zip(first.mlp.norms, second.mlp.norms, strict=True):
@@ -212,10 +229,12 @@ def test_weights_that_agree_overlap(family: str) -> None:
         second.mlp.matrix.module.weight.copy_(first.mlp.matrix.module.weight)
     agreeing = Subject(subject.loaded)
     found = measure_sharing(agreeing, lambda layer: noise(layer)[:, :24])
-    assert found.mlp_weights is not None and found.attention_weights is not None
+    assert found.mlp_weights is not None
+    assert found.attention_weights is not None
     assert found.mlp_weights.value == pytest.approx(1, abs=1e-4)
     assert found.mlp_weights.random_high < 0.6
-    assert independent.mlp_weights is not None and independent.mlp_weights.value < 0.7
+    assert independent.mlp_weights is not None
+    assert independent.mlp_weights.value < 0.7
     assert independent.attention_weights == found.attention_weights
     # What the layers write counts for the verdict, and not where they could.
     assert found.verdict == independent.verdict
@@ -225,5 +244,6 @@ def test_weights_that_agree_overlap(family: str) -> None:
 
 def test_a_mixture_of_experts_has_no_single_output_weight() -> None:
     found = measure_sharing(subject_of("mixtral"), lambda layer: noise(layer)[:, :24])
-    assert found.mlp_weights is None and "mlp_weights" in found.rows[0].reasons
+    assert found.mlp_weights is None
+    assert "mlp_weights" in found.rows[0].reasons
     assert found.attention_weights is not None
