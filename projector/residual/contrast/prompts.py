@@ -40,7 +40,7 @@ class PromptSets:
         positive_groups: a number for each text of the first set. Texts of the same number belong
             together, also across the sets, and never lie on both sides of a cross-validation split.
         negative_groups: the same for the second set.
-        notes: what was left out and why, one sentence each; no path.
+        notes: what was left out and why, a sentence each; no path.
         sha256: of all texts, in order.
         positive_places: where each text of the first set comes from, for errors: its file and line;
             empty for a pair.
@@ -97,7 +97,7 @@ def read_sets(positive: Path, negative: Path) -> PromptSets:
     shared = read["positive"].prompts.keys() & read["negative"].prompts.keys()
     if shared:
         left_out = "1 prompt is" if len(shared) == 1 else f"{len(shared):,} prompts are"
-        notes.append(f"{left_out} in both sets, and left out of both")
+        notes.append(f"{left_out} in both sets and left out of both.")
     kept = {
         setting: {text: place for text, place in each.prompts.items() if text not in shared}
         for setting, each in read.items()
@@ -168,10 +168,10 @@ def draw_pair(
         which = (
             "1 couple of prompts is" if n_passed == 1 else f"{n_passed:,} couples of prompts are"
         )
-        notes.append(f"{which} longer than the model's context, and left out")
+        notes.append(f"{which} longer than the model's context and left out.")
     if len(couples) < n:
         notes.append(
-            f"the pair {name} has {len(couples):,} prompts a set, and {n:,} were asked for"
+            f"The pair {name} has {len(couples):,} prompts a set, and {n:,} were asked for."
         )
     numbers = {group: i for i, group in enumerate(dict.fromkeys(each.group for each in couples))}
     groups = tuple(numbers[each.group] for each in couples)
@@ -237,7 +237,7 @@ def tokenizer_note(subjects: Sequence[Subject], sets: PromptSets) -> str | None:
     read = {tuple(tuple(each.encode(text)) for text in texts) for each in subjects}
     if len(read) < 2:
         return None
-    return "the models have different tokenizers, and each reads the prompts as its own tokens"
+    return "The models have different tokenizers, and each reads the prompts as its own tokens."
 
 
 @dataclass(frozen=True)
@@ -275,11 +275,9 @@ def _read(path: Path, setting: str, name: str) -> _Read:
 
 
 def _left_out(name: str, n_blank: int, n_repeated: int) -> Iterator[str]:
-    if n_blank:
-        yield f"{name}: {n_blank:,} empty {'line is' if n_blank == 1 else 'lines are'} left out"
-    if n_repeated:
-        which = "repeated prompt is" if n_repeated == 1 else "repeated prompts are"
-        yield f"{name}: {n_repeated:,} {which} left out"
+    for n, what in ((n_blank, "empty line"), (n_repeated, "repeated prompt")):
+        if n:
+            yield f"{n:,} {what}{'' if n == 1 else 's'} of {name} {'is' if n == 1 else 'are'} left out."
 
 
 def _text(path: Path, setting: str) -> str:

@@ -40,7 +40,10 @@ def test_what_json_lacks_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_rows_and_what_lies_beside_are_written_with_it(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [{"model": 'a, "b"', "cosine": 0.5}, {"model": "é", "cosine": None}]
+    rows: list[dict[str, object]] = [
+        {"model": 'a, "b"', "cosine": 0.5},
+        {"model": "é", "cosine": None},
+    ]
 
     def beside(folder: Path) -> None:
         (folder / "more").mkdir()

@@ -41,9 +41,9 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert found.negative == tuple(OTHER[2:])
     assert found.name == "one against other"
     assert found.notes == (
-        "one: 2 empty lines are left out",
-        "one: 1 repeated prompt is left out",
-        "2 prompts are in both sets, and left out of both",
+        "2 empty lines of one are left out.",
+        "1 repeated prompt of one is left out.",
+        "2 prompts are in both sets and left out of both.",
     )
     # Each prompt is alone in its group, and its place is the line of the file.
     groups = (*found.positive_groups, *found.negative_groups)
