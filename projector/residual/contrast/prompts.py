@@ -75,6 +75,14 @@ def choose_sets(settings: ContrastSettings, fits: Fits | None = None) -> PromptS
     return draw_pair(settings.pair or DEFAULT_PAIR, seed=settings.seed, fits=fits)
 
 
+def check_files(settings: ContrastSettings) -> None:
+    """Raise what :func:`read_sets` would, before a model is loaded; a pipe is not read twice."""
+    positive, negative = settings.positive, settings.negative
+    if positive is None or negative is None or positive.is_fifo() or negative.is_fifo():
+        return
+    read_sets(positive, negative)
+
+
 def read_sets(positive: Path, negative: Path) -> PromptSets:
     """Two sets from two files.
 
@@ -276,8 +284,10 @@ def _read(path: Path, setting: str, name: str) -> _Read:
 
 def _left_out(name: str, n_blank: int, n_repeated: int) -> Iterator[str]:
     for n, what in ((n_blank, "empty line"), (n_repeated, "repeated prompt")):
-        if n:
-            yield f"{n:,} {what}{'' if n == 1 else 's'} of {name} {'is' if n == 1 else 'are'} left out."
+        if n == 1:
+            yield f"1 {what} of {name} is left out."
+        elif n:
+            yield f"{n:,} {what}s of {name} are left out."
 
 
 def _text(path: Path, setting: str) -> str:

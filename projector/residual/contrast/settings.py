@@ -16,10 +16,8 @@ LEAST_DRAWS = 20
 
 
 def _pair_help() -> str:
-    holds = "; ".join(f"{each.name}: {each.holds}" for each in PAIRS.values())
-    return f"A pair of sets made by the project, in place of files. {holds}. By default " + (
-        DEFAULT_PAIR
-    )
+    holds = "; ".join(f"{each.name}, {each.holds}" for each in PAIRS.values())
+    return f"Sets made by the project, in place of files: {holds}. By default {DEFAULT_PAIR}."
 
 
 @dataclass(frozen=True)
