@@ -1,0 +1,290 @@
+"""Directions of a model's stream, saved: the difference of two sets' means, layer by layer.
+
+The difference of means d = mean(positive) − mean(negative) points from the negative set to the
+positive one (Marks and Tegmark 2023, arXiv:2310.06824; Rimsky et al. 2023, arXiv:2312.06681).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from projector.errors import SettingError, UserError, named
+from projector.residual.subject import Subject
+from projector.storage.folders import replacing_folder, restore_folder
+from projector.storage.places import check_replaceable, disk_errors
+from projector.storage.tensors import TensorFile, write_tensors
+from projector.storage.versions import json_text, read_json, upgraded
+
+JSON_FILE, TENSOR_FILE = "directions.json", "directions.safetensors"
+FORMAT, VERSION = "directions", 1
+# Where a report about one model, or several, holds them.
+FOLDER = "directions"
+# The only streams that an intervention at one tap changes whole.
+STREAMS = ("resid_pre", "resid_post")
+_NAME = re.compile(r"layers\.(\d+)\.(resid_pre|resid_post)", re.ASCII)
+_REMEDY = "run the contrast again"
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """One direction a layer and stream, of one model and one pair of sets.
+
+    Attributes:
+        model_name: the model's identifier.
+        model_sha256: of its weights: directions belong to no other weights.
+        pair: the name of the two sets.
+        positive_name, negative_name: what the sets are called; adding a direction goes towards
+            the positive one.
+        sets_sha256: of the prompts.
+        at: what of a prompt was read, ``last`` (its last token) or ``mean`` (of its tokens).
+        n_fit_positive, n_fit_negative: how many prompts the means are of. Prompts that effects are
+            tested on are not among them.
+        n_tested_positive, n_tested_negative: how many these are.
+        vectors: (layer, stream) → (H,) float32, mean(positive) − mean(negative), in the units of
+            the stream.
+        seed: which prompts are tested was drawn with it.
+        versions: of what decides the numbers.
+    """
+
+    model_name: str
+    model_sha256: str
+    pair: str
+    positive_name: str
+    negative_name: str
+    sets_sha256: str
+    at: str
+    n_fit_positive: int
+    n_fit_negative: int
+    n_tested_positive: int
+    n_tested_negative: int
+    vectors: Mapping[tuple[int, str], Tensor]
+    seed: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that have a direction behind them, in ``resid_post``."""
+        return tuple(sorted(layer for layer, stream in self.vectors if stream == "resid_post"))
+
+    def at_layer(self, layer: int, stream: str = "resid_post") -> Tensor:
+        """(H,) float32.
+
+        Raises:
+            SettingError: on ``layer``, if there is none.
+        """
+        found = self.vectors.get((layer, stream))
+        if found is None:
+            raise SettingError(
+                "layer", layer, "has no direction here", f"give one of {_ranges(self.layers)}"
+            )
+        return found
+
+    def check(self, subject: Subject) -> None:
+        """Raise a UserError if these are directions of other weights than the subject's."""
+        if self.model_sha256 != subject.loaded.weights_sha256:
+            raise _of_another(self, subject)
+
+    def facts(self) -> dict[str, Any]:
+        """What the JSON file holds, and a report: no path, no time."""
+        return {
+            "format": FORMAT,
+            "format_version": VERSION,
+            "model": {"id": self.model_name, "sha256": self.model_sha256},
+            "sets": {
+                "pair": self.pair,
+                "positive_name": self.positive_name,
+                "negative_name": self.negative_name,
+                "sha256": self.sets_sha256,
+                "n_fit_positive": self.n_fit_positive,
+                "n_fit_negative": self.n_fit_negative,
+                "n_tested_positive": self.n_tested_positive,
+                "n_tested_negative": self.n_tested_negative,
+            },
+            "at": self.at,
+            "seed": self.seed,
+            "directions": [
+                {
+                    "layer": layer,
+                    "stream": stream,
+                    "norm": float(self.vectors[layer, stream].norm()),
+                }
+                for layer, stream in self._order()
+            ],
+            "versions": dict(self.versions),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write both files into a folder, which is made; for who writes a report around them.
+
+        Raises:
+            OSError: if the disk refuses.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"layers.{i}.{s}": self.vectors[i, s] for i, s in self._order()}
+        write_tensors(folder / TENSOR_FILE, tensors, {"model": self.model_sha256})
+        (folder / JSON_FILE).write_text(json_text(self.facts()), encoding="utf-8")
+
+    def save(self, folder: Path, *, force: bool = False) -> None:
+        """Write both files in one step.
+
+        Raises:
+            UserError: if the folder may not be replaced (it holds something else; or directions,
+                and not ``force``), or the disk refuses.
+        """
+        check_replaceable(folder, JSON_FILE, "directions", force=force)
+        with disk_errors(folder), replacing_folder(folder) as new:
+            self.write(new)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Directions:
+        """Read the directions of one model.
+
+        Raises:
+            UserError: on ``direction``, if the folder holds none, or damaged or newer ones.
+        """
+        folder = Path(folder)
+        with disk_errors(folder):
+            restore_folder(folder)
+        if not (folder / JSON_FILE).is_file():
+            raise _none_in(folder)
+        content, _ = read_json(folder / JSON_FILE)
+        content = upgraded(
+            content,
+            folder / JSON_FILE,
+            format_name=FORMAT,
+            newest=VERSION,
+            upgrades={},
+            remedy=_REMEDY,
+        )
+        try:
+            tensors = TensorFile(folder / TENSOR_FILE)
+            return _read(content, tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"'{folder}' holds damaged directions ({' '.join(str(error).split())}): {_REMEDY}",
+                setting="direction",
+                value=str(folder),
+            ) from error
+
+    def _order(self) -> list[tuple[int, str]]:
+        return sorted(self.vectors, key=lambda key: (key[0], STREAMS.index(key[1])))
+
+
+def find_directions(folder: Path | str, subject: Subject) -> Directions:
+    """The directions of a model in a folder: its own, or those in the report that it holds.
+
+    A report about one model holds them in ``directions/``, one about several in a folder of
+    ``directions/`` for each; the one whose weights are the subject's is read.
+
+    Raises:
+        UserError: on ``direction``, if there are none, or none of these weights; see also
+            :meth:`Directions.load`.
+    """
+    folder = Path(folder)
+    with disk_errors(folder):
+        restore_folder(folder)
+    places = [folder, folder / FOLDER]
+    for parent in (folder / FOLDER, folder):
+        if parent.is_dir():
+            places += sorted(each for each in parent.iterdir() if each.is_dir())
+    found = [place for place in dict.fromkeys(places) if (place / JSON_FILE).is_file()]
+    if not found:
+        raise _none_in(folder)
+    loaded = [Directions.load(place) for place in found]
+    for each in loaded:
+        if each.model_sha256 == subject.loaded.weights_sha256:
+            return each
+    if len(loaded) == 1:
+        raise _of_another(loaded[0], subject)
+    names = ", ".join(f"'{each.model_name}'" for each in loaded)
+    raise UserError(
+        f"{named('direction')} holds directions of {names}, and none of '{_words(subject)}: "
+        "contrast the sets on this model first",
+        setting="direction",
+        value=str(folder),
+    )
+
+
+def _read(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Directions:
+    """Raises KeyError, TypeError or ValueError for content that is not directions'."""
+    model, sets = content["model"], content["sets"]
+    texts = {
+        "model_name": model["id"],
+        "model_sha256": model["sha256"],
+        "pair": sets["pair"],
+        "positive_name": sets["positive_name"],
+        "negative_name": sets["negative_name"],
+        "sets_sha256": sets["sha256"],
+        "at": content["at"],
+    }
+    counts = {
+        name: sets[name]
+        for name in ("n_fit_positive", "n_fit_negative", "n_tested_positive", "n_tested_negative")
+    }
+    counts["seed"] = content["seed"]
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is not a text")
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise TypeError(f"{name} is not a count")
+    listed = {(int(each["layer"]), str(each["stream"])) for each in content["directions"]}
+    vectors = _vectors(tensors)
+    if listed != set(vectors):
+        raise ValueError("its two files list different layers")
+    return Directions(**texts, **counts, vectors=vectors, versions=dict(content["versions"]))
+
+
+def _vectors(tensors: Mapping[str, Tensor]) -> dict[tuple[int, str], Tensor]:
+    vectors: dict[tuple[int, str], Tensor] = {}
+    for name in tensors:
+        parts, tensor = _NAME.fullmatch(name), tensors[name]
+        if parts is None:
+            raise ValueError(f"tensor '{name}' is not known")
+        if tensor.ndim != 1 or tensor.dtype != torch.float32:
+            raise ValueError(f"tensor '{name}' is {tensor.dtype} {tuple(tensor.shape)}")
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"tensor '{name}' has a number that is not finite")
+        vectors[int(parts[1]), parts[2]] = tensor
+    if len({len(each) for each in vectors.values()}) != 1:
+        raise ValueError("it has no directions, or some of different widths")
+    return vectors
+
+
+def _none_in(folder: Path) -> UserError:
+    why = "is not a folder" if not folder.is_dir() else "holds no directions"
+    return UserError(
+        f"'{folder}' {why}: give a folder that `projector contrast` wrote",
+        setting="direction",
+        value=str(folder),
+    )
+
+
+def _words(subject: Subject) -> str:
+    """The end of a sentence, behind a quotation mark: ``bundled' (weights 0123…)``."""
+    return f"{subject.loaded.identifier}' (weights {subject.loaded.weights_sha256[:12]})"
+
+
+def _of_another(directions: Directions, subject: Subject) -> UserError:
+    return UserError(
+        f"{named('direction')} holds directions of '{directions.model_name}' (weights "
+        f"{directions.model_sha256[:12]}), and this model is '{_words(subject)}: contrast the sets "
+        "on this model first",
+        setting="direction",
+        value=directions.model_name,
+    )
+
+
+def _ranges(layers: tuple[int, ...]) -> str:
+    """``0 to 5``, or the numbers where some are missing between them."""
+    if len(layers) > 2 and layers == tuple(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]} to {layers[-1]}"
+    return ", ".join(str(layer) for layer in layers)

@@ -1,0 +1,148 @@
+"""What the causal test of a direction finds, and which prompts it is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+# Of each set, the largest share and number of prompts that are held out.
+_MOST_SHARE, _MOST_PROMPTS = 0.25, 32
+
+
+class Sets(Protocol):
+    """Two sets of prompts, as :mod:`projector.residual.contrast.prompts` makes them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def positive(self) -> tuple[str, ...]: ...
+    @property
+    def negative(self) -> tuple[str, ...]: ...
+    @property
+    def positive_name(self) -> str: ...
+    @property
+    def negative_name(self) -> str: ...
+    @property
+    def positive_groups(self) -> tuple[int, ...]: ...
+    @property
+    def negative_groups(self) -> tuple[int, ...]: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one change to the stream does to one set's held-out prompts.
+
+    Attributes:
+        layer, stream: where the direction was measured, and the stream is changed.
+        change: ``added`` or ``ablated`` (projected out), at every position.
+        scale: what multiplied the difference of means that was added; None where it was ablated.
+        norm: ‖difference of means‖, that of the random directions too.
+        set: ``positive``, ``negative``; or ``difference``, the negative set's figure minus the
+            positive set's: above 0, the change favours the positive set.
+        measure: ``log-perplexity``, in nats a token; or ``log-probability`` of ``continuation``
+            after each prompt, in nats.
+        continuation: the text whose probability is measured; None for perplexity.
+        plain: the measure with the stream as it is. value: with the change.
+        effect: ``value`` − ``plain``. effect_low, effect_high: its 95 % bootstrap interval over
+            prompts; None for fewer than two.
+        random: the effect of each random direction.
+        n_prompts, n_tokens: how many the measure is of.
+        reason: why there is none; None where there is one.
+    """
+
+    layer: int
+    stream: str
+    change: str
+    scale: float | None
+    norm: float
+    set: str
+    measure: str
+    continuation: str | None = None
+    plain: float | None = None
+    value: float | None = None
+    effect: float | None = None
+    effect_low: float | None = None
+    effect_high: float | None = None
+    random: tuple[float, ...] = ()
+    n_prompts: int = 0
+    n_tokens: int = 0
+    reason: str | None = None
+
+    @property
+    def random_mean(self) -> float | None:
+        """The mean effect of the random directions."""
+        return float(np.mean(self.random)) if self.random else None
+
+    @property
+    def exceeds_random(self) -> bool | None:
+        """Whether the effect is larger in size than that of every random direction."""
+        if self.effect is None or not self.random:
+            return None
+        return bool(abs(self.effect) > max(abs(each) for each in self.random))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {
+            "random": list(self.random),
+            "random_mean": self.random_mean,
+            "exceeds_random": self.exceeds_random,
+        }
+
+
+@dataclass(frozen=True)
+class Split:
+    """Numbers of the prompts that are tested, and of those that make the direction, by set."""
+
+    tested_positive: tuple[int, ...]
+    tested_negative: tuple[int, ...]
+    fit_positive: tuple[int, ...]
+    fit_negative: tuple[int, ...]
+
+
+def split_prompts(
+    sets: Sets,
+    n_tokens: tuple[Sequence[int], Sequence[int]],
+    *,
+    n_prompts: int,
+    max_tokens: int,
+    seed: int,
+) -> Split:
+    """Hold prompts out, whole groups at a time: at most a quarter of each set, and 32.
+
+    Args:
+        n_tokens: how many tokens of each prompt are tested, of the positive and the negative set.
+        n_prompts: the most that are held out of both sets together.
+        max_tokens: the most tokens that are tested, of both sets together; a set is tested on at
+            least one prompt, whatever its length.
+    """
+    groups = (sets.positive_groups, sets.negative_groups)
+    limits = [min(int(_MOST_SHARE * len(each)), _MOST_PROMPTS, n_prompts // 2) for each in groups]
+    chosen: tuple[list[int], list[int]] = ([], [])
+    used = [0, 0]
+    every = sorted({*groups[0], *groups[1]})
+    members: dict[int, tuple[list[int], list[int]]] = {group: ([], []) for group in every}
+    for side in (0, 1):
+        for number, group in enumerate(groups[side]):
+            members[group][side].append(number)
+    for i in np.random.default_rng(seed).permutation(len(every)):
+        both = members[every[i]]
+        tokens = [sum(n_tokens[side][k] for k in both[side]) for side in (0, 1)]
+        fits = all(
+            len(chosen[side]) + len(both[side]) <= limits[side]
+            and (not both[side] or not used[side] or used[side] + tokens[side] <= max_tokens // 2)
+            for side in (0, 1)
+        )
+        if fits:
+            for side in (0, 1):
+                chosen[side].extend(both[side])
+                used[side] += tokens[side]
+    tested = [tuple(sorted(each)) for each in chosen]
+    fit = [
+        tuple(k for k in range(len(groups[side])) if k not in set(chosen[side])) for side in (0, 1)
+    ]
+    return Split(tested[0], tested[1], fit[0], fit[1])
