@@ -1,0 +1,73 @@
+"""Which samples are held out together, and labels permuted so that nothing else changes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["deal_folds", "groups_of_each", "permute_labels"]
+
+Groups = NDArray[np.int64]
+Labels = NDArray[np.bool_]
+
+
+def groups_of_each(labels: Labels, groups: Groups) -> tuple[int, int]:
+    """How many groups have a sample of the first set, and how many one of the second."""
+    return len(np.unique(groups[labels])), len(np.unique(groups[~labels]))
+
+
+def deal_folds(
+    labels: Labels, groups: Groups, n_folds: int, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """A fold for each sample: a group is in one fold, and each fold has its share of both sets.
+
+    Groups are dealt out one after the other, those of equal make-up and size in random order.
+
+    Args:
+        labels: (N,) whether a sample is of the first set.
+        groups: (N,) the group of each.
+
+    Returns:
+        (N,) numbers from 0 to ``n_folds`` − 1.
+    """
+    _, of_sample, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    shares = np.bincount(of_sample, labels) / sizes
+    order = np.lexsort((random.random(len(sizes)), sizes, shares))
+    folds = np.empty(len(sizes), dtype=np.int64)
+    folds[order] = np.arange(len(sizes)) % n_folds
+    return folds[of_sample]
+
+
+def permute_labels(
+    labels: Labels, groups: Groups, n_permutations: int, random: np.random.Generator
+) -> Labels:
+    """Labels that could as well have been, if the sets did not differ.
+
+    Groups stay what they are: the share of the first set in each is dealt to the groups anew, and
+    the labels inside a group are drawn by its new share. So a statement and its negation stay one
+    of each set, a group of one set alone stays of one set alone, and single samples are permuted
+    freely.
+
+    Args:
+        labels: (N,) whether a sample is of the first set; both sets have samples.
+        groups: (N,) the group of each.
+
+    Returns:
+        (N, ``n_permutations``); each column has samples of both sets.
+    """
+    _, of_sample, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    shares = np.bincount(of_sample, labels) / sizes
+    # Where each sample stands in its group, once samples are in a random order.
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    found = np.empty((len(labels), n_permutations), dtype=np.bool_)
+    column = 0
+    while column < n_permutations:
+        n_first = np.floor(random.permutation(shares) * sizes + random.random(len(sizes)))
+        order = np.lexsort((random.random(len(labels)), of_sample))
+        rank = np.empty(len(labels), dtype=np.int64)
+        rank[order] = np.arange(len(labels)) - starts[of_sample[order]]
+        drawn = rank < n_first[of_sample]
+        if drawn.any() and not drawn.all():
+            found[:, column] = drawn
+            column += 1
+    return found
