@@ -11,7 +11,13 @@ from projector.errors import UserError
 from projector.model.architecture.stream.attention import HeadWeights
 from projector.model.architecture.stream.patterns import watch_patterns
 from projector.model.capture import Tap, capture
-from projector.residual.basis.controls import N_DRAWS, beside, share_in, share_in_plane
+from projector.residual.basis.controls import (
+    N_DRAWS,
+    beside,
+    random_matrix_share,
+    share_in,
+    share_in_plane,
+)
 from projector.residual.basis.maps import check_head, check_layer
 from projector.residual.basis.planes import place_points, token_texts
 from projector.residual.basis.records import IDENTITY, AttentionView, PlaneView, Share
@@ -115,6 +121,7 @@ def describe_mixing(
                 n_draws=n_draws,
                 seed=seed,
             ),
+            _beside_random(values, axes),
             _beside_shuffled(
                 "squared length of the mixtures in the plane",
                 share_in(mixed, axes),
@@ -222,6 +229,16 @@ def _ratio(name: str, value: Tensor, whole: Tensor, draws: Tensor) -> Share:
     if float(whole) <= 1e-24:
         return Share(name, None, None, None, None, _SHUFFLED, 0, "the values are all alike")
     return beside(name, float(value / whole), draws / whole, _SHUFFLED)
+
+
+def _beside_random(values: Tensor, axes: Tensor) -> Share:
+    """Beside random values in a plane chosen as this one: the top two directions of anything hold
+    more than a random plane."""
+    name, control = "squared length of the values in their top two directions", "random values"
+    value = share_in(values, axes)
+    if value is None:
+        return Share(name, None, None, None, None, control, 0, "every value is zero")
+    return beside(name, value, random_matrix_share(*values.shape), control)
 
 
 def _beside_shuffled(name: str, value: float | None, draws: Tensor) -> Share:

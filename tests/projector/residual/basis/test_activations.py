@@ -1,0 +1,99 @@
+"""A ReLU is told from other functions by its values, and what it keeps is counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from projector.errors import SettingError
+from projector.model.capture import collect
+from projector.residual.basis.activations import THRESHOLD, probe_function, view_activations
+from tests.families import subject_of
+
+IDS = [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "distance"),
+    [
+        (nn.ReLU(), "ReLU", 0.0),
+        (nn.ReLU(inplace=True), "ReLU", 0.0),
+        # Not by its class: the same values from anything.
+        (lambda x: (x + x.abs()) / 2, "ReLU", 0.0),
+        (nn.Identity(), "identity", 6.0),
+        (nn.SiLU(), "smooth", 0.2784),
+        (nn.GELU(), "smooth", 0.17),
+        (nn.LeakyReLU(0.01), "smooth", 0.06),
+        (lambda x: x.relu().square(), "smooth", 30.0),
+    ],
+)
+def test_functions(function: Callable[[Tensor], Tensor], name: str, distance: float) -> None:
+    form = probe_function(function)
+    assert form.name == name
+    assert form.relu_distance == pytest.approx(distance, abs=1e-3)
+    assert (form.curve[0][0], form.curve[-1][0]) == (-6, 6)
+
+
+def test_a_relu_keeps_what_is_above_zero() -> None:
+    subject = subject_of("opt")
+    view = view_activations(subject, IDS)
+    taps = {
+        layer: block.taps["mlp_post"] for layer, block in enumerate(subject.architecture.blocks)
+    }
+    neurons = collect(subject.model, taps, subject.inputs(IDS))
+    for row in view.layers:
+        expected = (neurons[row.layer].reshape(len(IDS), -1) > 0).double().mean(1)
+        assert row.function == "ReLU"
+        assert row.active == pytest.approx(expected.tolist())
+        assert row.active == row.positive
+        assert row.threshold == 0
+        assert len(row.shuffled) == len(IDS)
+        assert row.shuffled != row.active
+    assert view.relu_distance == 0
+    assert view.plane is not None
+    after = torch.tensor(view.plane.points_after)
+    assert torch.equal(after, torch.tensor(view.plane.points_before).clamp_min(0))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2", "bert", "phi3"])
+def test_a_smooth_function_is_counted_by_its_size(family: str) -> None:
+    subject = subject_of(family)
+    view = view_activations(subject, IDS, layer=0, neurons=(3, 7))
+    is_gated = family in ("llama", "gemma2", "phi3")
+    for row in view.layers:
+        assert (row.function, row.is_gated) == ("smooth", is_gated)
+        # The threshold is small: more is active than is above 0.
+        assert row.threshold > 0
+        assert sum(row.active) > sum(row.positive)
+    if not is_gated:
+        tap = subject.architecture.blocks[1].taps["mlp_post"]
+        out = collect(subject.model, {0: tap}, subject.inputs(IDS))[0].reshape(len(IDS), -1)
+        least = THRESHOLD * out.square().mean().sqrt()
+        expected = (out.abs() > least).double().mean(1).tolist()
+        assert view.layers[1].active == pytest.approx(expected)
+    plane = view.plane
+    assert plane is not None
+    assert plane.axes_before == ("neuron 3", "neuron 7")
+    assert "picture" in plane.notes[0]
+    x = plane.points_before[0][0] * plane.point_unit
+    y = plane.points_after[0][0] * plane.point_unit
+    if family in ("llama", "phi3"):
+        assert y == pytest.approx(x / (1 + math.exp(-x)), abs=1e-5)
+
+
+def test_what_has_no_neurons_says_why() -> None:
+    view = view_activations(subject_of("mixtral"), IDS)
+    assert view.plane is None
+    assert all(row.reason and not row.active for row in view.layers)
+    assert view.curve == ()
+
+
+@pytest.mark.parametrize("neurons", [(3, 3), (0, 40), (-1, 2)])
+def test_wrong_neurons(neurons: tuple[int, int]) -> None:
+    with pytest.raises(SettingError) as raised:
+        view_activations(subject_of("gpt2"), IDS, neurons=neurons)
+    assert (raised.value.setting, raised.value.value) == ("neurons", neurons)
