@@ -142,11 +142,11 @@ def test_every_family(family: str) -> None:
     subject = subject_of(family)
     run = collect_contributions(subject, IDS)
     for block in run.blocks:
-        parts = [
+        attention, mlp = (
             None if each is None else sum(each.terms(), start=torch.zeros(()))
             for each in (block.attention_written, block.mlp_written)
-        ]
-        found = measure_growth(block.pre, *parts, block.post)
+        )
+        found = measure_growth(block.pre, attention, mlp, block.post)
         assert total(found) == pytest.approx(1, abs=1e-6)
         if family in CLOSE_PER_BLOCK:
             assert all(getattr(found, name) is None for name in SPLIT)
@@ -157,7 +157,7 @@ def test_every_family(family: str) -> None:
         assert found.attention_variance > 0
         assert (block.mid is None) == (family in PARALLEL)
         if block.mid is not None:
-            step = measure_growth(block.pre, parts[0], None, block.mid)
+            step = measure_growth(block.pre, attention, None, block.mid)
             assert step.attention_variance == pytest.approx(step.update, abs=1e-5)
             assert step.covariance_pre_attention == pytest.approx(step.covariance, abs=1e-5)
             assert step.mlp_variance is None
@@ -214,7 +214,8 @@ def test_the_average_of_two_sets() -> None:
     both = average_growth([one, other])
     assert one.pre is not None
     assert other.pre is not None
-    assert (both.n, both.pre) == (40, pytest.approx((one.pre + other.pre) / 2))
+    assert both.n == 40
+    assert both.pre == pytest.approx((one.pre + other.pre) / 2)
     assert total(both) == pytest.approx(1, abs=1e-6)
     still = measure_growth(x[:1].expand(20, 8), None, None, x[:1].expand(20, 8) + 1)
     lacking = average_growth([one, still])
