@@ -13,6 +13,7 @@ from projector.figures.contrast.series import (
     known,
     number_of,
 )
+from projector.residual.contrast.words import growth_sentence
 from projector.residual.flow.words import number
 
 HOW_PANELS = (
@@ -157,7 +158,8 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
             f" The covariance is above what randomly rotated updates give in {n_above} of "
             f"{len(compared)} steps, and below it in {n_below}."
         )
-    return text
+    carried = growth_sentence(entries_of(facts, "growth", model.model))
+    return f"{text} {carried}".rstrip()
 
 
 def _inside(model: ModelRows) -> list[tuple[Place, Facts]]:

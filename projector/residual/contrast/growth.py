@@ -27,6 +27,7 @@ _LEAST = 1e-12
 _MOST_LEFT_OVER = 1e-2
 # How many standard deviations hold 95 % of a normal distribution.
 _BAND = 1.959964
+_NO_GROWTH = "variance does not grow in this step"
 _SPLIT = (
     "attention_variance",
     "mlp_variance",
@@ -41,13 +42,15 @@ _SPLIT = (
 class Growth:
     """The variance over n samples before and after one step, and what it is made of.
 
-    All but the first four and ``correlation`` are shares of Var(post), and covariances are counted
+    All but the first five and the correlations are shares of Var(post), and covariances are counted
     twice, as in the identity. A figure that can't be given is None, and ``reasons`` says why.
 
     Attributes:
         n: samples.
         variance_pre: before the step, mean over features of the unbiased variance over samples.
         variance_post: the same after it.
+        gain_covariance: 2 Cov(pre, update), mean over features, so that it sums over steps as
+            variance does: Var at the end = Var at the start + Σ Var(update) + Σ 2 Cov(pre, update).
         ratio: Var(post) / Var(pre).
         pre: Var(pre); with ``update`` and ``covariance`` it sums to 1.
         update: Var(post − pre).
@@ -65,13 +68,15 @@ class Growth:
         covariance_pre_mlp: 2 Cov(pre, the MLP's update).
         covariance_attention_mlp: 2 Cov of both updates.
         rest: what is left of 1 after ``pre`` and these five: rounding.
-        covariance_of_growth: 2 Cov(pre, update) / (Var(post) − Var(pre)), where variance grows.
+        covariance_of_growth: 2 Cov(pre, update) / (Var(post) − Var(pre)), where variance grows; it
+            is not bounded, for a small growth may be the difference of large terms.
         reasons: why a figure is None, by its name.
     """
 
     n: int
     variance_pre: float | None
     variance_post: float | None
+    gain_covariance: float | None = None
     ratio: float | None = None
     pre: float | None = None
     update: float | None = None
@@ -126,7 +131,7 @@ def measure_growth(
     cross = _sum(x, u)
     shares = {"pre": var_x / var_y, "update": var_u / var_y, "covariance": 2 * cross / var_y}
     _check_sum(shares)
-    found: dict[str, float] = {**shares}
+    found = {**shares, "gain_covariance": 2 * cross / per_feature}
     reasons: dict[str, str] = {}
     # ‖Xᵀ U‖²_F, from the n × n products where these are fewer.
     rotated = _BAND * math.sqrt(_square_of_product(x, u) / x.shape[1])
@@ -145,7 +150,7 @@ def measure_growth(
     if var_y > var_x:
         found["covariance_of_growth"] = 2 * cross / (var_y - var_x)
     else:
-        reasons["covariance_of_growth"] = "variance does not grow in this step"
+        reasons["covariance_of_growth"] = _NO_GROWTH
     split = _split(x, u, attention, mlp, var_y)
     if isinstance(split, str):
         reasons |= dict.fromkeys(_SPLIT, split)
@@ -161,7 +166,8 @@ def measure_growth(
 def average_growth(each: Sequence[Growth]) -> Growth:
     """The mean of every figure over several sets; None where a set lacks it, with its reason.
 
-    Shares still sum to 1. ``n`` is the samples of all sets.
+    Shares still sum to 1. ``n`` is the samples of all sets, and ``covariance_of_growth`` that of
+    their growth together.
     """
     reasons: dict[str, str] = {}
     for one in reversed(each):
@@ -171,6 +177,14 @@ def average_growth(each: Sequence[Growth]) -> Growth:
         values = [getattr(one, name) for one in each]
         given = [value for value in values if value is not None]
         means[name] = sum(given) / len(given) if given and len(given) == len(values) else None
+    # A ratio of sums: the mean of ratios would be that of the set that hardly grows.
+    pre, post, gain = (means[x] for x in ("variance_pre", "variance_post", "gain_covariance"))
+    if pre is not None and post is not None and gain is not None:
+        grows = post > pre
+        means["covariance_of_growth"] = gain / (post - pre) if grows else None
+        reasons.pop("covariance_of_growth", None)
+        if not grows:
+            reasons["covariance_of_growth"] = _NO_GROWTH
     return Growth(sum(one.n for one in each), **means, reasons=reasons)
 
 

@@ -1,0 +1,40 @@
+"""What is found of the growth of variance, in a sentence: the same in the command and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from projector.residual.flow.words import number
+
+__all__ = ["growth_sentence"]
+
+
+def growth_sentence(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """How much of the growth over all blocks is covariance; "" where that is not known.
+
+    Var behind the last block − Var before the first = Σ Var(update) + Σ 2 Cov(pre, update).
+
+    Args:
+        blocks: one :meth:`~projector.residual.contrast.growth.Growth.as_dict` a block, in order, of
+            one model; the mean of both sets.
+    """
+    gains = [block.get("gain_covariance") for block in blocks]
+    start = blocks[0].get("variance_pre") if blocks else None
+    end = blocks[-1].get("variance_post") if blocks else None
+    covariance = sum(gain for gain in gains if gain is not None)
+    if start is None or end is None or None in gains:
+        return ""
+    over = f"Over all blocks, the mean variance goes from {number(start, '.3g')} to "
+    over += number(end, ".3g")
+    if not end > start:
+        return f"{over}: it does not grow."
+    share = covariance / (end - start)
+    return (
+        f"{over}; {_percent(share)} of this growth is covariance with the stream, "
+        f"and {_percent(1 - share)} the updates’ own variance."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{number(100 * share, '.0f')} %"
