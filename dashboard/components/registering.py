@@ -12,14 +12,19 @@ _HERE = Path(__file__).parent
 
 
 @cache
-def component(stem: str) -> Any:
+def component(stem: str, script: str = "", style: str = "") -> Any:
     """The component of ``<stem>.js`` and ``<stem>.css``, which draws into an element of that class.
 
     Registered once: a second one of the same name would take the first one's place.
+
+    Args:
+        script: a module that stands before ``<stem>.js``, where it is kept elsewhere.
+        style: the style sheet, where there is no ``<stem>.css``.
     """
+    own = (_HERE / f"{stem}.js").read_text(encoding="utf-8")
     return st.components.v2.component(
         f"transformer_projector_{stem}",
         html=f'<div class="{stem.replace("_", "-")}"></div>',
-        css=(_HERE / f"{stem}.css").read_text(encoding="utf-8"),
-        js=(_HERE / f"{stem}.js").read_text(encoding="utf-8"),
+        css=style or (_HERE / f"{stem}.css").read_text(encoding="utf-8"),
+        js=f"{script}\n{own}" if script else own,
     )

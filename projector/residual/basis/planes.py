@@ -205,7 +205,7 @@ def view_matrix(matrix: Matrix2, points: Sequence[Pair] = ()) -> PlaneView:
     before = torch.tensor(list(points), dtype=torch.float64).reshape(-1, 2)
     after = before @ own.T
     return PlaneView(
-        kind="map",
+        kind="toy",
         title="a 2 × 2 matrix",
         matrix=_matrix(own),
         space_before="plane",

@@ -21,7 +21,7 @@ A plane's fields:
 ==================  ============================================================================
 field               meaning
 ==================  ============================================================================
-kind                "map", "attention", "skip" or "neurons"
+kind                "map", "toy" (a matrix to drag), "attention", "skip" or "neurons"
 title               such as "layer 3 · W_O of head 2"
 matrix              2 × 2, [[a, b], [c, d]]: (x, y) goes to (a x + b y, c x + d y)
 space_before        what the plane before lies in, such as "residual stream"
