@@ -1,4 +1,4 @@
-"""A plane before and after a linear map, animated between the two; a toy's matrix can be dragged."""
+"""A plane before and after a linear map, animated between the two; a toy can be dragged."""
 
 from __future__ import annotations
 
