@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from projector.figures.contrast.effects import effects_figure, effects_of
 from projector.figures.contrast.growth import growth_figure
 from projector.figures.contrast.panels import panels
 from projector.figures.contrast.series import Facts, Found, ModelRows, facts_of, read_models
 from projector.figures.contrast.sharing import sharing_figure, sharing_of
+from projector.figures.contrast.untangling import untangling_figure, untangling_of
 from projector.figures.contrast.words import (
+    HOW_EFFECTS,
     HOW_GROWTH,
     HOW_PANELS,
     HOW_SHARING,
+    HOW_UNTANGLING,
     cosine_words,
+    effects_words,
     growth_words,
+    untangling_words,
     variance_words,
 )
 from projector.figures.page import Section, Table, page_html
@@ -87,6 +93,17 @@ def _sections(facts: Facts, models: Sequence[ModelRows]) -> Iterator[Section]:
         notes = [str(note) for note in found.get("notes") or ()]
         text = "\n\n".join([sentence, *notes, HOW_SHARING])
         yield Section(_title("Whether layers share directions", model, models), text, figure)
+    for model in models:
+        rows, drawn = untangling_of(facts, model.model), untangling_figure(facts, model.model)
+        if rows is not None:
+            text = f"{untangling_words(rows)}\n\n{HOW_UNTANGLING}"
+            yield Section(_title("How the samples lie", model, models), text, drawn)
+    for model in models:
+        effects = effects_of(facts, model.model)
+        if effects:
+            text = f"{effects_words(effects)}\n\n{HOW_EFFECTS}"
+            drawn = effects_figure(facts, model.model)
+            yield Section(_title("What the direction does", model, models), text, drawn)
     for model in models:
         yield Section(_title("Numbers", model, models), table=rows_table(model))
 

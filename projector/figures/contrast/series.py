@@ -112,18 +112,25 @@ def number_of(row: Facts, name: str) -> float | None:
 
 def read_models(facts: Facts) -> tuple[ModelRows, ...]:
     """The rows of each model, in the order of the report."""
-    by_model: dict[str, dict[float, tuple[Place, Facts]]] = {}
-    for row in facts["rows"]:
+    names = dict.fromkeys(row["model"] for row in facts["rows"])
+    each = (as_model(name, [r for r in facts["rows"] if r["model"] == name]) for name in names)
+    return tuple(model for model in each if model is not None)
+
+
+def as_model(model: str, rows: Iterable[Facts]) -> ModelRows | None:
+    """Rows of layer and stream in the order of the stream; None where there is none."""
+    by_depth: dict[float, tuple[Place, Facts]] = {}
+    for row in rows:
+        if not isinstance(row.get("layer"), int) or row.get("stream") not in _STEPS:
+            continue
         place = Place(row["layer"], row["stream"])
         # A layer's resid_pre is the resid_post of the layer before: it is drawn once.
-        by_model.setdefault(row["model"], {}).setdefault(place.depth, (place, row))
-        if place.stream == "resid_post":
-            by_model[row["model"]][place.depth] = (place, row)
-    found = []
-    for model, rows in by_model.items():
-        ordered = [rows[depth] for depth in sorted(rows)]
-        found.append(ModelRows(model, tuple(p for p, _ in ordered), tuple(r for _, r in ordered)))
-    return tuple(found)
+        if place.depth not in by_depth or place.stream == "resid_post":
+            by_depth[place.depth] = (place, row)
+    ordered = [by_depth[depth] for depth in sorted(by_depth)]
+    if not ordered:
+        return None
+    return ModelRows(model, tuple(p for p, _ in ordered), tuple(r for _, r in ordered))
 
 
 def entries_of(facts: Facts, part: str, model: str) -> list[Facts]:

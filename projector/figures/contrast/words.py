@@ -38,6 +38,20 @@ HOW_SHARING = (
     "top singular directions of their output weights. Dashed lines are the medians of random "
     "rotations, and bands hold 90 % of them."
 )
+HOW_UNTANGLING = (
+    "Solid curves are what was measured, dashed ones their controls. The cosine of two samples is "
+    "the mean over pairs of different prompts. The linear probe is scored on prompts that it was "
+    "not fitted on; beside it are the same probe with permuted labels, whose band reaches to what "
+    "5 % of the draws exceed, and the probe of the embedding alone. The effective dimension is the "
+    "participation ratio of a set’s covariance, beside that of as many samples of an isotropic "
+    "Gaussian. The last panel shows how much of the sets’ difference lies along one direction."
+)
+HOW_EFFECTS = (
+    "The difference of the sets’ means is added to the stream, taken away from it, and projected "
+    "out of it, at every position. Dots are the change that this makes on prompts that the "
+    "direction was not computed from; a rise of the log-perplexity means that the model predicts "
+    "the text less well. Crosses are random directions of the same norm."
+)
 
 
 def cosine_words(model: ModelRows) -> str:
@@ -160,6 +174,60 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
         )
     carried = growth_sentence(entries_of(facts, "growth", model.model))
     return f"{text} {carried}".rstrip()
+
+
+def untangling_words(model: ModelRows) -> str:
+    """How well a probe does, and how the samples lie at the start and at the end."""
+    parts = []
+    inside = _inside(model)
+    scored = [(p, v) for p, row in inside if (v := number_of(row, "probe_accuracy")) is not None]
+    if scored:
+        place, best = max(scored, key=lambda each: each[1])
+        nulls = known(number_of(row, "probe_permuted") for _, row in inside)
+        text = f"The probe is right on {_percent(best)} at best, {place.words}"
+        if nulls:
+            text += f"; with permuted labels it is right on {_percent(sum(nulls) / len(nulls))}"
+        embedding = number_of(model.rows[0], "probe_accuracy")
+        if model.places[0].is_embedding and embedding is not None:
+            text += f", and on the embedding alone on {_percent(embedding)}"
+        parts.append(f"{text}.")
+    for name, words in (
+        ("within_cosine_positive", "The mean cosine of two samples of the first set"),
+        ("within_cosine_negative", "That of the second set"),
+    ):
+        values = known(number_of(row, name) for _, row in inside)
+        if values:
+            parts.append(f"{words} goes from {number(values[0])} to {number(values[-1])}.")
+    shares = known(number_of(row, "one_direction") for _, row in inside)
+    nulls = known(number_of(row, "one_direction_permuted") for _, row in inside)
+    if shares and nulls:
+        share, null = (_percent(sum(each) / len(each)) for each in (shares, nulls))
+        parts.append(
+            f"One direction holds {share} of the sets’ difference on average over the places; with "
+            f"permuted labels it is {null}."
+        )
+    return " ".join(parts)
+
+
+def effects_words(effects: Sequence[Facts]) -> str:
+    """How many changes do more than every random direction."""
+    told = [each for each in effects if isinstance(each.get("exceeds_random"), bool)]
+    if not told:
+        return "No effect was measured beside random directions."
+    n_more = sum(each["exceeds_random"] for each in told)
+    if not n_more:
+        return (
+            f"None of the {len(told)} effects is larger than that of every random direction of the "
+            "same norm: this direction does no more than any other."
+        )
+    return (
+        f"{n_more} of {len(told)} effects are larger than that of every random direction of the "
+        "same norm."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{number(100 * share, '.0f')} %"
 
 
 def _inside(model: ModelRows) -> list[tuple[Place, Facts]]:

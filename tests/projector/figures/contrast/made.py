@@ -41,6 +41,14 @@ def made(
             }
             for name in names
         ],
+        "untangling": [_lie(row) for row in rows],
+        "directions": [
+            _effect(name, layer, scale, which)
+            for name in names
+            for layer in (1, 2)
+            for scale in (1.0, -1.0, None)
+            for which in ("positive", "negative", "difference")
+        ],
         "reasons": {},
     }
 
@@ -116,4 +124,47 @@ def _pair(layer: int) -> dict[str, Any]:
         "angles_random": [70.0, 80.0, 88.0],
         "attention_weights": measured(0.3),
         "mlp_weights": measured(0.25),
+    }
+
+
+def _lie(row: dict[str, Any]) -> dict[str, Any]:
+    depth = row["layer"] + STREAMS.index(row["stream"]) / 2
+    return {
+        "model": row["model"],
+        "layer": row["layer"],
+        "stream": row["stream"],
+        "within_cosine_positive": 0.9 - 0.1 * depth,
+        "within_cosine_negative": 0.8 - 0.1 * depth,
+        "between_cosine": 0.6 - 0.1 * depth,
+        "within_cosine_permuted": 0.7 - 0.1 * depth,
+        "probe_accuracy": 0.7 if depth == 0 else 0.97,
+        "probe_permuted": 0.51,
+        "probe_permuted_high": 0.58,
+        "effective_dimension_positive": 8.0 + depth,
+        "effective_dimension_negative": 6.0 + depth,
+        "effective_dimension_isotropic_positive": 40.0,
+        "effective_dimension_isotropic_negative": 38.0,
+        "one_direction": 0.8,
+        "one_direction_permuted": 0.01,
+        "one_direction_permuted_high": 0.05,
+        "pair_direction": None,
+        "between_share": 0.2,
+    }
+
+
+def _effect(model: str, layer: int, scale: float | None, which: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "layer": layer,
+        "stream": "resid_post",
+        "change": "ablated" if scale is None else "added",
+        "scale": scale,
+        "set": which,
+        "measure": "log-perplexity",
+        "continuation": None,
+        "effect": 0.4 * (scale or 0.5),
+        "effect_low": 0.4 * (scale or 0.5) - 0.1,
+        "effect_high": 0.4 * (scale or 0.5) + 0.05,
+        "random": [0.01, -0.02, 0.05],
+        "exceeds_random": scale is not None,
     }

@@ -10,11 +10,13 @@ import plotly.graph_objects as go
 import pytest
 
 from projector.errors import UserError
+from projector.figures.contrast.effects import effects_figure
 from projector.figures.contrast.growth import growth_figure
 from projector.figures.contrast.page import contrast_page
 from projector.figures.contrast.panels import panels
 from projector.figures.contrast.series import facts_of, read_models
 from projector.figures.contrast.sharing import sharing_figure
+from projector.figures.contrast.untangling import untangling_figure
 from projector.figures.contrast.words import cosine_words, growth_words
 from tests.projector.figures.contrast.made import made
 
@@ -108,6 +110,41 @@ def test_every_figure_of_sharing_has_random_rotations_beside_it() -> None:
     assert cosine.y == pytest.approx((-0.1, 0.0, 0.1))
     assert sharing_figure(found, "another") is None
     assert "Successive layers do not share directions." in contrast_page(found)
+
+
+def test_untangling_stands_beside_permuted_labels_and_the_embedding_alone() -> None:
+    found = made()
+    figure = untangling_figure(found, "tiny", layer=1)
+    assert figure is not None
+    assert len(_traces(figure, "permuted labels")) == 6
+    assert len([each for each in figure.data if each.name == "permuted labels" and each.fill]) == 4
+    (alone,) = _traces(figure, "probe of the embedding alone")
+    assert set(alone.y) == {0.7}
+    # What is null has no curve.
+    assert not _traces(figure, "of a prompt and its counterpart")
+    page = contrast_page(found)
+    assert "right on 97 % at best" in page
+    assert "on the embedding alone on 70 %" in page
+    del found["untangling"]
+    assert untangling_figure(found, "tiny") is None
+    assert "How the samples lie" not in contrast_page(found)
+
+
+def test_effects_stand_beside_random_directions() -> None:
+    found = made()
+    figure = effects_figure(found, "tiny", layer=2)
+    assert figure is not None
+    random = _traces(figure, "random directions of the same norm")
+    own = _traces(figure, "difference of means (95 % interval)")
+    assert [len(each.x) for each in random] == [18, 18, 18]
+    assert [len(each.x) for each in own] == [6, 6, 6]
+    assert own[0].y == pytest.approx((0.4, -0.4, 0.2) * 2)
+    assert own[0].error_y.arrayminus == pytest.approx((0.1,) * 6)
+    assert "added × −1" in figure.layout.xaxis.ticktext
+    assert "12 of 18 effects are larger" in contrast_page(found)
+    for each in found["directions"]:
+        each["exceeds_random"] = False
+    assert "does no more than any other" in contrast_page(found)
 
 
 @pytest.mark.parametrize("wrong", [{}, {"rows": []}, {"rows": [{"model": 1}]}, {"rows": "x"}])

@@ -1,0 +1,167 @@
+"""How two sets lie at each place of the stream, and how far they can be told from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from projector.figures.contrast.series import (
+    Facts,
+    Found,
+    ModelRows,
+    as_model,
+    entries_of,
+    facts_of,
+    number_of,
+    set_names,
+)
+from projector.figures.contrast.style import (
+    FOURTH,
+    NEGATIVE,
+    NULL,
+    POSITIVE,
+    THIRD,
+    add_places,
+    clear,
+    depth_axis,
+    lay_out,
+)
+from projector.residual.flow.words import number
+
+
+@dataclass(frozen=True)
+class _Curve:
+    name: str
+    words: str
+    color: str
+    dash: str = "solid"
+
+
+_TITLES = (
+    "Cosine of two samples",
+    "Linear probe, accuracy",
+    "Effective dimension",
+    "One direction, share",
+)
+
+
+def untangling_of(found: Found | Facts, model: str) -> ModelRows | None:
+    """What the report holds of a model, place by place; None where it holds nothing."""
+    return as_model(model, entries_of(facts_of(found), "untangling", model))
+
+
+def untangling_figure(
+    found: Found | Facts, model: str, *, layer: int | None = None
+) -> go.Figure | None:
+    """Four panels over the depth of a model, each curve with its control dashed; None where nothing
+    was measured.
+
+    Args:
+        model: its name in the report.
+        layer: one that is marked.
+
+    Raises:
+        UserError: if this is no report of two sets.
+    """
+    facts = facts_of(found)
+    rows = untangling_of(facts, model)
+    if rows is None:
+        return None
+    figure = make_subplots(
+        rows=2, cols=2, subplot_titles=_TITLES, horizontal_spacing=0.1, vertical_spacing=0.17
+    )
+    for place, curves in _panels(set_names(facts)).items():
+        _add_curves(figure, rows, curves, *place)
+    baseline = number_of(rows.rows[0], "embedding_accuracy")
+    if baseline is None and rows.places[0].is_embedding:
+        baseline = number_of(rows.rows[0], "probe_accuracy")
+    if baseline is not None:
+        _add_baseline(figure, rows, baseline)
+    figure.update_xaxes(**depth_axis(rows.places))
+    figure.update_xaxes(title={"text": "layers passed"}, row=2)
+    figure.update_yaxes(zeroline=True, zerolinecolor=clear(NULL, 0.5))
+    figure.update_yaxes(range=[0.35, 1.03], tickformat=".0%", row=1, col=2)
+    figure.update_yaxes(rangemode="tozero", row=2)
+    if layer is not None and layer < rows.n_layers:
+        mark = {"fillcolor": clear(NULL, 0.18), "line_width": 0, "layer": "below"}
+        figure.add_vrect(x0=layer, x1=layer + 1, row="all", col="all", **mark)
+    return lay_out(figure, 700, top=116)
+
+
+def _panels(names: tuple[str, str]) -> dict[tuple[int, int], tuple[_Curve, ...]]:
+    """The curves of each panel by its row and column."""
+    sets = (("positive", names[0], POSITIVE), ("negative", names[1], NEGATIVE))
+    return {
+        (1, 1): (
+            *(_Curve(f"within_cosine_{side}", name, color) for side, name, color in sets),
+            _Curve("between_cosine", "one of each set", THIRD),
+            _Curve("within_cosine_permuted", "permuted labels", NULL, "dash"),
+        ),
+        (1, 2): (
+            _Curve("probe_accuracy", "probe", FOURTH),
+            _Curve("probe_permuted", "permuted labels", NULL, "dash"),
+        ),
+        (2, 1): (
+            *(_Curve(f"effective_dimension_{side}", name, color) for side, name, color in sets),
+            *(
+                _Curve(
+                    f"effective_dimension_isotropic_{side}",
+                    f"{name}: Gaussian, same number",
+                    color,
+                    "dash",
+                )
+                for side, name, color in sets
+            ),
+        ),
+        (2, 2): (
+            _Curve("one_direction", "of the difference of means", THIRD),
+            _Curve("pair_direction", "of a prompt and its counterpart", FOURTH),
+            _Curve("between_share", "of all variance, between sets", POSITIVE),
+            _Curve("one_direction_permuted", "permuted labels", NULL, "dash"),
+        ),
+    }
+
+
+def _add_curves(
+    figure: go.Figure, rows: ModelRows, curves: Sequence[_Curve], row: int, column: int
+) -> None:
+    where: dict[str, Any] = {"row": row, "col": column}
+    named = {trace.name for trace in figure.data if trace.showlegend is not False}
+    for curve in curves:
+        values = rows.column(curve.name)
+        high = rows.column(f"{curve.name}_high") if curve.dash != "solid" else []
+        add_places(
+            figure,
+            rows.places,
+            values,
+            curve.color,
+            curve.words,
+            dash=curve.dash,
+            band=(values, high) if high else None,
+            customdata=["" if v is None else f"<br>5 % of draws above {v:.3f}" for v in high]
+            or None,
+            legend=curve.words not in named,
+            **where,
+        )
+
+
+def _above(value: float | None) -> str:
+    return "" if value is None else f"<br>5 % of draws are above {number(value, '.3f')}"
+
+
+def _add_baseline(figure: go.Figure, rows: ModelRows, accuracy: float) -> None:
+    """The probe on the embedding alone, as a line over all places."""
+    figure.add_scatter(
+        x=[rows.places[0].depth, rows.places[-1].depth],
+        y=[accuracy, accuracy],
+        mode="lines",
+        line={"color": FOURTH, "dash": "dot", "width": 1.5},
+        name="probe of the embedding alone",
+        hovertemplate="%{y:.3f}<extra>probe of the embedding alone</extra>",
+        row=1,
+        col=2,
+    )
