@@ -99,6 +99,10 @@ def test_the_template_of_a_pair_pushes_nothing_off_chance() -> None:
     assert found.probe_permuted == pytest.approx(0.5, abs=0.05)
     assert found.pair_direction == pytest.approx(1 / H, abs=0.03)
     assert found.pair_direction_permuted == pytest.approx(1 / H, abs=0.03)
+    # The direction is not fitted on the pairs that are scored: it would hold 1 / 20 of each.
+    few = measure_point(normal(1, 20, 400), normal(2, 20, 400), range(20), range(20))
+    assert few.pair_direction == pytest.approx(1 / 400, abs=0.003)
+    assert few.one_direction == pytest.approx(1 / 400, abs=0.01)
 
 
 def test_a_pure_shift_is_one_direction_and_shifts_of_their_own_are_not() -> None:
