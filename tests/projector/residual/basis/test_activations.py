@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from projector.errors import SettingError
-from projector.model.capture import collect
+from projector.model.capture import Tap, collect
 from projector.residual.basis.activations import THRESHOLD, probe_function, view_activations
 from tests.families import subject_of
 
@@ -81,6 +81,11 @@ def test_a_smooth_function_is_counted_by_its_size(family: str) -> None:
     assert "picture" in plane.notes[0]
     x = plane.points_before[0][0] * plane.point_unit
     y = plane.points_after[0][0] * plane.point_unit
+    if family == "llama":
+        # It is the gate that the function acts on.
+        gate = Tap(subject.model.model.layers[0].mlp.gate_proj, "output")
+        own = collect(subject.model, {0: gate}, subject.inputs(IDS))[0]
+        assert x == pytest.approx(float(own[0, 1, 3]), abs=1e-5)
     if family in ("llama", "phi3"):
         assert y == pytest.approx(x / (1 + math.exp(-x)), abs=1e-5)
 

@@ -55,7 +55,7 @@ def test_values_that_are_alike_have_no_spread() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2", "opt", "bert", "phi3"])
 def test_mixtures_are_what_the_head_gives(family: str) -> None:
     subject = subject_of(family)
-    view = view_attention(subject, [5, 6, 7, 8, 9], 1, 3)
+    view = view_attention(subject, [5, 6, 7, 8, 9], 1, 2)
     assert view.closure_error < 1e-5
     pattern = torch.tensor(view.pattern, dtype=torch.float64)
     before = torch.tensor(view.plane.points_before, dtype=torch.float64)

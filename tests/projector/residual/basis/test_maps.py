@@ -21,7 +21,7 @@ def test_maps_of_llama_are_its_weights() -> None:
     assert torch.equal(read_map(subject, 1, "W_O").left, layer.self_attn.o_proj.weight)
     assert torch.equal(read_map(subject, 1, "W_O", 2).left, layer.self_attn.o_proj.weight[:, 12:18])
     # Two heads use the same values.
-    assert torch.equal(read_map(subject, 1, "W_V", 3).left, layer.self_attn.v_proj.weight[6:])
+    assert torch.equal(read_map(subject, 1, "W_V", 2).left, layer.self_attn.v_proj.weight[6:])
     assert torch.equal(read_map(subject, 1, "MLP in").left, layer.mlp.up_proj.weight)
     assert torch.equal(read_map(subject, 1, "MLP gate").left, layer.mlp.gate_proj.weight)
     assert torch.equal(read_map(subject, 1, "MLP out").left, layer.mlp.down_proj.weight)
