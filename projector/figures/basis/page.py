@@ -57,10 +57,7 @@ def write_basis_page(view: View, path: Path) -> None:
 def map_page(view: PlaneView) -> str:
     """A linear map: its plane before and after, and what the plane keeps."""
     lead = f"From {view.space_before} to {view.space_after}."
-    sections = [_plane_section(view)]
-    if view.shares:
-        sections.append(share_section(view.shares))
-    return page_html(f"Change of basis: {view.title}", lead, sections)
+    return page_html(f"Change of basis: {view.title}", lead, [_plane_section(view)])
 
 
 def attention_page(view: AttentionView) -> str:
@@ -75,7 +72,7 @@ def attention_page(view: AttentionView) -> str:
     sections = [
         _plane_section(view.plane),
         Section("Pattern", "Point at a token to see what it takes from each.", trusted_html=whole),
-        share_section((*view.shares, *view.plane.shares)),
+        share_section(view.shares),
     ]
     return page_html(f"Attention as a change of basis: {view.plane.title}", lead, sections)
 
@@ -84,10 +81,7 @@ def skip_page(view: SkipView) -> str:
     """A skip connection: the stream, what is added, and their sum."""
     token = readable(view.tokens[view.position])
     lead = f"Token {view.position} “{token}”. {_sum_words(view)}"
-    sections = [_plane_section(view.plane)]
-    if view.shares:
-        sections.append(share_section(view.shares))
-    return page_html(f"{_upper(view.plane.title)}", lead, sections)
+    return page_html(_upper(view.plane.title), lead, [_plane_section(view.plane)])
 
 
 def activation_page(view: ActivationView) -> str:
@@ -98,8 +92,8 @@ def activation_page(view: ActivationView) -> str:
     known = [row for row in view.layers if row.reason is None]
     if known:
         text = (
-            "Share of neurons that are active, by layer and token. In the table, the control is "
-            "the same weights on the same vectors with their coordinates shuffled."
+            "Share of neurons that are active, by layer and token. In the table, each control "
+            "is the same weights on the same vectors with their coordinates shuffled."
         )
         sections.append(Section("Active neurons", text, active_figure(view), _active_table(view)))
     if view.plane is not None:
@@ -147,7 +141,9 @@ def share_table(shares: Sequence[Share]) -> Table:
 def share_section(shares: Sequence[Share]) -> Section:
     """The table under its heading."""
     return Section(
-        "What is kept", "Each share stands next to that of its control.", table=share_table(shares)
+        "What mixing keeps",
+        "Each share stands next to that of its control.",
+        table=share_table(shares),
     )
 
 
@@ -160,7 +156,7 @@ def curve_figure(view: ActivationView) -> go.Figure:
     )
     figure.add_scatter(x=x, y=y, name="this model", line={"color": "#2166ac"})
     figure.update_layout(
-        template=TEMPLATE, xaxis_title="input", yaxis_title="output", height=320, separators=".,"
+        template=TEMPLATE, xaxis_title="input", yaxis_title="output", height=320, margin={"t": 20}
     )
     return figure
 
@@ -185,6 +181,7 @@ def active_figure(view: ActivationView) -> go.Figure:
     figure.update_layout(
         template=TEMPLATE,
         height=max(260, 90 + 22 * len(known)),
+        margin={"t": 20},
         xaxis={"title": "token", "tickvals": list(range(len(texts))), "ticktext": _ticks(texts)},
         yaxis={"title": "layer", "dtick": 1 if len(known) < 16 else 5},
     )
@@ -204,12 +201,13 @@ def _active_table(view: ActivationView) -> Table:
             percent(_mean(row.active)),
             percent(_mean(row.shuffled)),
             percent(_mean(row.positive)),
+            percent(_mean(row.positive_shuffled)),
             row.function + (", gated" if row.is_gated else ""),
         )
         for row in view.layers
         if row.reason is None
     )
-    return Table(("layer", "active", "control", "input above 0", "function"), rows)
+    return Table(("layer", "active", "control", "input above 0", "its control", "function"), rows)
 
 
 def _plane_section(view: PlaneView) -> Section:
@@ -241,7 +239,7 @@ def percent(share: float | None) -> str:
 
 
 def _small(error: float) -> str:
-    return f"{error:.0e}".replace("-", "−")
+    return "0" if error == 0 else f"{error:.0e}".replace("-", "−")
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -160,6 +160,7 @@ def _row(
         active=active(out),
         shuffled=active(mlp.activation(other.clone()).float()),
         positive=tuple((before > 0).double().mean(1).tolist()),
+        positive_shuffled=tuple((other > 0).double().mean(1).tolist()),
         threshold=threshold,
         n_neurons=weights.n_neurons,
     )
@@ -172,7 +173,7 @@ def _without(number: int, mlp: Mlp | None, missing: dict[str, str]) -> LayerActi
         else "no function of the MLP's inputs alone was found to give its neurons"
     )
     n_neurons = 0 if mlp is None else mlp.n_neurons
-    return LayerActivations(number, "unknown", False, (), (), (), 0.0, n_neurons, reason)
+    return LayerActivations(number, "unknown", False, (), (), (), (), 0.0, n_neurons, reason)
 
 
 def view_neurons(
@@ -257,5 +258,5 @@ def _sentence(rows: Sequence[LayerActivations]) -> str:
         return "The activation changes nothing: every neuron passes its input on." + gated
     return (
         "The activation is not a ReLU. A neuron counts as active where the size of the activation "
-        f"is above {THRESHOLD:.0%} of its root mean square in the layer." + gated
+        f"is above {100 * THRESHOLD:.0f} % of its root mean square in the layer." + gated
     )

@@ -199,6 +199,7 @@ class LayerActivations:
             above ``threshold`` elsewhere; empty where ``reason`` says why.
         shuffled: T shares, of the same weights on the same input with its coordinates shuffled.
         positive: T shares of neurons whose input is above 0, whatever the function.
+        positive_shuffled: the same of the shuffled input.
         threshold: a tenth of the layer's root mean square output; 0 for a ReLU.
         n_neurons: how many there are.
         reason: why nothing is known of the layer.
@@ -210,6 +211,7 @@ class LayerActivations:
     active: tuple[float, ...]
     shuffled: tuple[float, ...]
     positive: tuple[float, ...]
+    positive_shuffled: tuple[float, ...]
     threshold: float
     n_neurons: int
     reason: str | None = None

@@ -52,6 +52,7 @@ def test_a_relu_keeps_what_is_above_zero() -> None:
         assert row.active == row.positive
         assert row.threshold == 0
         assert len(row.shuffled) == len(IDS)
+        assert row.shuffled == row.positive_shuffled
         assert row.shuffled != row.active
     assert view.relu_distance == 0
     assert view.plane is not None
