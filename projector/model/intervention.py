@@ -133,7 +133,7 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Shift:
-    """A vector added to what passes a tap, at every position: x becomes x + scale · vector.
+    """A vector added to what passes a tap, at each position: x becomes x + scale · vector.
 
     Added to the residual stream this is activation addition (Turner et al. 2023,
     arXiv:2308.10248).
@@ -142,11 +142,15 @@ class Shift:
         tap: where it is added; that of ``resid_post`` or ``resid_pre`` for the stream itself.
         vector: (N,) float.
         scale: what multiplies it; negative to go the other way.
+        most_norm: positions whose x is longer stay as they are; None for no limit. A model's first
+            token can be a hundred times as long as others and serve all of them as a place to rest
+            (Sun et al. 2024, arXiv:2402.17762); a change to it is a change to all.
     """
 
     tap: Tap
     vector: Tensor
     scale: float = 1.0
+    most_norm: float | None = None
 
     def check(self) -> None:
         """Raise a ValueError unless this is one finite vector and a finite scale."""
@@ -158,12 +162,13 @@ class Shift:
         """(…, N) → (…, N), of the same type; added in float32 at least."""
         _check_width(self.vector, tensor)
         wide = _wide(tensor)
-        return (wide + self.scale * self.vector.to(wide)).to(tensor.dtype)
+        changed = wide + self.scale * self.vector.to(wide)
+        return _spared(wide, changed, self.most_norm).to(tensor.dtype)
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What passes a tap without its component along a direction, at every position.
+    """What passes a tap without its component along a direction, at each position.
 
     x becomes x − ⟨x, d⟩ d with d = direction / ‖direction‖: directional ablation (Arditi et al.
     2024, arXiv:2406.11717).
@@ -171,10 +176,12 @@ class Ablation:
     Attributes:
         tap: where it is projected out.
         direction: (N,) float, of any length above 0.
+        most_norm: positions whose x is longer stay as they are; see :class:`Shift`.
     """
 
     tap: Tap
     direction: Tensor
+    most_norm: float | None = None
 
     def check(self) -> None:
         """Raise a ValueError unless this is one finite vector that is not 0."""
@@ -189,11 +196,20 @@ class Ablation:
         # In float64, and so a unit vector to the last digit of what it is applied to.
         exact = self.direction.double()
         unit = (exact / exact.norm()).to(wide)
-        return (wide - (wide @ unit)[..., None] * unit).to(tensor.dtype)
+        changed = wide - (wide @ unit)[..., None] * unit
+        return _spared(wide, changed, self.most_norm).to(tensor.dtype)
 
 
 def _wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _spared(plain: Tensor, changed: Tensor, most_norm: float | None) -> Tensor:
+    """``changed``, but ``plain`` at positions whose norm exceeds ``most_norm``."""
+    if most_norm is None:
+        return changed
+    is_long = torch.linalg.vector_norm(plain, dim=-1, keepdim=True) > most_norm
+    return torch.where(is_long, plain, changed)
 
 
 def _check_vector(vector: Tensor, kind: str) -> None:

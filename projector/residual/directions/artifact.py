@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from projector.errors import SettingError, UserError, named
+from projector.residual.outliers import TIMES_USUAL
 from projector.residual.subject import Subject
 from projector.storage.folders import replacing_folder, restore_folder
 from projector.storage.places import check_replaceable, disk_errors
@@ -50,6 +51,8 @@ class Directions:
         n_tested_positive, n_tested_negative: how many these are.
         vectors: (layer, stream) → (H,) float32, mean(positive) − mean(negative), in the units of
             the stream.
+        usual_norms: (layer, stream) → the median norm of tokens there, in the units of the stream.
+        keep_outliers: whether tokens of outlying norms count in the means, and are changed too.
         seed: which prompts are tested was drawn with it.
         versions: of what decides the numbers.
     """
@@ -66,6 +69,8 @@ class Directions:
     n_tested_positive: int
     n_tested_negative: int
     vectors: Mapping[tuple[int, str], Tensor]
+    usual_norms: Mapping[tuple[int, str], float]
+    keep_outliers: bool = False
     seed: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -86,6 +91,11 @@ class Directions:
                 "layer", layer, "has no direction here", f"give one of {_ranges(self.layers)}"
             )
         return found
+
+    def most_norm(self, layer: int, stream: str = "resid_post") -> float | None:
+        """The norm above which a token is an outlier, which changes to the stream leave as it is;
+        None where outliers are kept."""
+        return None if self.keep_outliers else TIMES_USUAL * self.usual_norms[layer, stream]
 
     def check(self, subject: Subject) -> None:
         """Raise a UserError if these are directions of other weights than the subject's."""
@@ -109,14 +119,16 @@ class Directions:
                 "n_tested_negative": self.n_tested_negative,
             },
             "at": self.at,
+            "keep_outliers": self.keep_outliers,
             "seed": self.seed,
             "directions": [
                 {
-                    "layer": layer,
-                    "stream": stream,
-                    "norm": float(self.vectors[layer, stream].norm()),
+                    "layer": key[0],
+                    "stream": key[1],
+                    "norm": float(self.vectors[key].norm()),
+                    "usual_norm": self.usual_norms[key],
                 }
-                for layer, stream in self._order()
+                for key in self._order()
             ],
             "versions": dict(self.versions),
         }
@@ -236,11 +248,23 @@ def _read(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Directio
     for name, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise TypeError(f"{name} is not a count")
-    listed = {(int(each["layer"]), str(each["stream"])) for each in content["directions"]}
+    norms = {
+        (int(each["layer"]), str(each["stream"])): float(each["usual_norm"])
+        for each in content["directions"]
+    }
+    if not isinstance(content["keep_outliers"], bool):
+        raise TypeError("keep_outliers is not true or false")
     vectors = _vectors(tensors)
-    if listed != set(vectors):
+    if set(norms) != set(vectors):
         raise ValueError("its two files list different layers")
-    return Directions(**texts, **counts, vectors=vectors, versions=dict(content["versions"]))
+    return Directions(
+        **texts,
+        **counts,
+        vectors=vectors,
+        usual_norms=norms,
+        keep_outliers=content["keep_outliers"],
+        versions=dict(content["versions"]),
+    )
 
 
 def _vectors(tensors: Mapping[str, Tensor]) -> dict[tuple[int, str], Tensor]:

@@ -1,6 +1,7 @@
 """The causal test: a direction is added to the stream and projected out of it, beside random ones.
 
-Both are done at every position, at the place where the direction was measured.
+Both are done at every position, at the place where the direction was measured; tokens whose norm
+there is many times the median are left as they are.
 """
 
 # ruff: noqa: PT028 - no test of this program, but of a direction
@@ -25,6 +26,7 @@ from projector.residual.directions.finding import (
     measure_directions,
     random_directions,
     read_rows,
+    read_usual_norms,
 )
 from projector.residual.directions.records import Effect, Sets, Split, split_prompts
 from projector.residual.directions.running import Rerunner, Text
@@ -59,6 +61,7 @@ def test_directions(
     n_prompts: int = 64,
     n_random: int = 3,
     max_tokens: int = 1024,
+    keep_outliers: bool = False,
     seed: int = 0,
     rows_of: RowsOf | None = None,
     progress: Progress | None = None,
@@ -66,24 +69,27 @@ def test_directions(
     """Find the direction of every layer, and test that of some on prompts it was not made of.
 
     The difference of means is added once and taken away once (scale 1 and −1), and projected out;
-    so are random directions of the same norm, drawn evenly over all directions. The effect is on
+    so are random directions of the same norm, drawn evenly over all directions; the opposite of a
+    random direction is as random, so one run of each stands for both signs. The effect is on
     the log-perplexity of each set's held-out prompts, of whose tokens the first 32 are read; or on
     the log-probability of given continuations after them.
 
-    Costs about (3 + 2 · ``n_random``) runs of ``max_tokens`` tokens through the blocks behind each
+    Costs 3 + 2 · ``n_random`` runs of ``max_tokens`` tokens through the blocks behind each
     of ``layers``.
 
     Args:
         sets: see :class:`projector.residual.contrast.prompts.PromptSets`.
         layers: whose direction is tested; behind a third, a half and two thirds of the depth by
             default.
-        at: what of a prompt the direction is of: its ``last`` token, or the ``mean`` of its tokens,
-            tokens with outlying norms left out.
+        at: what of a prompt the direction is of: its ``last`` token, or the ``mean`` of its tokens.
         continuations: texts that may follow each prompt, each with its space.
         n_prompts: the most that are held out: half of them of each set, at most 32 and at most a
             quarter of the set, whole groups at a time.
         n_random: how many random directions there are.
         max_tokens: the most tokens that are tested, of both sets together.
+        keep_outliers: count tokens with outlying norms in the means, and change the stream there
+            too. A direction that is projected out of a model's first token may change what every
+            other token rests on, whatever the direction.
         rows_of: gives the prompts' vectors where they were collected before; without it the model
             reads all prompts.
 
@@ -107,8 +113,19 @@ def test_directions(
     split = split_prompts(
         sets, (lengths[0], lengths[1]), n_prompts=n_prompts, max_tokens=max_tokens, seed=seed
     )
-    rows_of = rows_of or read_rows(subject, ids, at, progress)
-    directions = measure_directions(subject, sets, rows_of, split, at=at, seed=seed)
+    rows_of = rows_of or read_rows(
+        subject, ids, at=at, keep_outliers=keep_outliers, progress=progress
+    )
+    directions = measure_directions(
+        subject,
+        sets,
+        rows_of,
+        split,
+        read_usual_norms(subject, ids),
+        at=at,
+        keep_outliers=keep_outliers,
+        seed=seed,
+    )
     texts = _texts(ids, split, tails)
     tested = [layer for layer in chosen if (layer, _STREAM) in directions.vectors]
     norms = [(i, _norm(directions, i)) for i in chosen]
@@ -122,12 +139,16 @@ def test_directions(
         return directions, tuple(_without(norms, tails, str(error)))
     plans = list(_plans(subject, directions, tested, n_random, seed))
     generator = np.random.default_rng(seed)
-    progress.begin("Testing the direction", sum(len(plan.runs) for plan in plans), "runs")
+    # Each random direction is added once, whatever the sign of the direction beside it.
+    done: dict[tuple[int, str, float | None, int], Tensor] = {}
+    progress.begin("Testing the direction", (3 + 2 * n_random) * len(tested), "runs")
     for plan in plans:
-        found = []
-        for run in plan.runs:
-            found.append(runner.run(plan.layer, [run]))
-            progress.advance(1)
+        for i, run in enumerate(plan.runs):
+            key = plan.key(i)
+            if key not in done:
+                done[key] = runner.run(plan.layer, [run])
+                progress.advance(1)
+        found = [done[plan.key(i)] for i in range(len(plan.runs))]
         effects += _effects(plan, texts, runner.plain, found, tails, generator)
     progress.end()
     return directions, tuple(sorted(effects, key=lambda each: chosen.index(each.layer)))
@@ -163,6 +184,10 @@ class _Plan:
     scale: float | None
     norm: float
     runs: tuple[Intervention, ...]
+
+    def key(self, i: int) -> tuple[int, str, float | None, int]:
+        """What the i-th run is told by: a random direction is added with one sign only."""
+        return (self.layer, self.change, None if i else self.scale, i)
 
 
 def _checked_layers(architecture: Architecture, layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -226,12 +251,12 @@ def _plans(
     for layer in layers:
         tap = subject.architecture.blocks[layer].taps[_STREAM]
         vector = directions.at_layer(layer)
-        norm = float(vector.norm())
+        norm, most = float(vector.norm()), directions.most_norm(layer)
         drawn = random_directions(vector, n_random, seed + layer)
         for scale in _SCALES:
-            shifts = tuple(Shift(tap, each, scale) for each in (vector, *drawn))
-            yield _Plan(layer, "added", scale, norm, shifts)
-        ablations = tuple(Ablation(tap, each) for each in (vector, *drawn))
+            shifts = [Shift(tap, vector, scale, most), *(Shift(tap, r, 1.0, most) for r in drawn)]
+            yield _Plan(layer, "added", scale, norm, tuple(shifts))
+        ablations = tuple(Ablation(tap, each, most) for each in (vector, *drawn))
         yield _Plan(layer, "ablated", None, norm, ablations)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,20 +11,31 @@ from projector.progress import Progress
 from projector.projection.provenance import versions
 from projector.residual.directions.artifact import Directions
 from projector.residual.directions.records import Sets, Split
-from projector.residual.outliers import find_outliers
+from projector.residual.outliers import TIMES_USUAL, find_outliers
 from projector.residual.readings.records import Reading
 from projector.residual.readings.streams import read_streams
 from projector.residual.subject import Subject
 
 _STREAM = "resid_post"
+# Of each set, so many prompts and first tokens of each tell how long tokens usually are.
+_N_PROMPTS, _MOST_TOKENS = 8, 32
 # The rows (n_positive, H) and (n_negative, H) of a layer and stream, in the order of the prompts.
 RowsOf = Callable[[int, str], tuple[Tensor, Tensor]]
 
 
 def read_rows(
-    subject: Subject, ids: Sequence[Sequence[tuple[int, ...]]], at: str, progress: Progress
+    subject: Subject,
+    ids: Sequence[Sequence[tuple[int, ...]]],
+    *,
+    at: str,
+    keep_outliers: bool,
+    progress: Progress,
 ) -> RowsOf:
-    """Run all prompts, one at a time, and keep one vector of each layer's output."""
+    """Run all prompts, one at a time, and keep one vector of each layer's output.
+
+    Args:
+        ids: the prompts of each set.
+    """
     n_layers = len(subject.architecture.blocks)
     readings = [Reading(layer, _STREAM) for layer in range(n_layers)]
     kept: list[dict[int, list[Tensor]]] = [{i: [] for i in range(n_layers)} for _ in ids]
@@ -34,7 +45,7 @@ def read_rows(
             rows = torch.arange(len(prompt)) if at == "mean" else torch.tensor([len(prompt) - 1])
             streams, norms = read_streams(subject, subject.inputs(list(prompt)), readings, rows)
             if at == "mean":
-                out = set(find_outliers(norms))
+                out = set() if keep_outliers else set(find_outliers(norms))
                 rows = torch.tensor([i for i in range(len(prompt)) if i not in out] or [*rows])
             for reading, values in streams.items():
                 wide = values[rows.to(values.device)] if at == "mean" else values
@@ -48,18 +59,43 @@ def read_rows(
     return rows_of
 
 
+def read_usual_norms(
+    subject: Subject, ids: Sequence[Sequence[tuple[int, ...]]]
+) -> dict[tuple[int, str], float]:
+    """The median norm of tokens behind each layer, of the first prompts of each set."""
+    readings = [Reading(layer, _STREAM) for layer in range(len(subject.architecture.blocks))]
+    norms: list[Tensor] = []
+    nothing = torch.zeros(0, dtype=torch.int64)
+    for prompts in ids:
+        for prompt in prompts[:_N_PROMPTS]:
+            inputs = subject.inputs(list(prompt[:_MOST_TOKENS]))
+            norms.append(read_streams(subject, inputs, readings, nothing)[1])
+    medians = torch.cat(norms, dim=1).double().nanmedian(dim=1).values
+    return {(each.layer, each.stream): float(m) for each, m in zip(readings, medians, strict=True)}
+
+
 def measure_directions(
-    subject: Subject, sets: Sets, rows_of: RowsOf, split: Split, *, at: str, seed: int
+    subject: Subject,
+    sets: Sets,
+    rows_of: RowsOf,
+    split: Split,
+    usual_norms: Mapping[tuple[int, str], float],
+    *,
+    at: str,
+    keep_outliers: bool,
+    seed: int,
 ) -> Directions:
     """The directions of every layer's output, of the prompts that are not held out.
 
-    A layer where both sets have the same mean has none. Means are taken in float64.
+    A layer where both sets have the same mean has none. Means are taken in float64; rows of
+    outlying norms are left out of them unless ``keep_outliers``, or a set has no others.
     """
     vectors: dict[tuple[int, str], Tensor] = {}
     for layer in range(len(subject.architecture.blocks)):
         positive, negative = rows_of(layer, _STREAM)
+        most = None if keep_outliers else TIMES_USUAL * usual_norms[layer, _STREAM]
         means = [
-            rows[torch.tensor(numbers)].double().mean(dim=0).cpu()
+            _mean(rows[torch.tensor(numbers)].double().cpu(), most)
             for rows, numbers in ((positive, split.fit_positive), (negative, split.fit_negative))
         ]
         vector = (means[0] - means[1]).float()
@@ -78,9 +114,19 @@ def measure_directions(
         n_tested_positive=len(split.tested_positive),
         n_tested_negative=len(split.tested_negative),
         vectors=vectors,
+        usual_norms={key: usual_norms[key] for key in vectors},
+        keep_outliers=keep_outliers,
         seed=seed,
         versions=versions(),
     )
+
+
+def _mean(rows: Tensor, most_norm: float | None) -> Tensor:
+    """(n, H) → (H,), of the rows that are no longer than ``most_norm``; of all if none are."""
+    if most_norm is not None:
+        usual = rows[rows.norm(dim=1) <= most_norm]
+        rows = usual if len(usual) else rows
+    return rows.mean(dim=0)
 
 
 def random_directions(vector: Tensor, n: int, seed: int) -> Tensor:
