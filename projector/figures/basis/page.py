@@ -56,8 +56,13 @@ def write_basis_page(view: View, path: Path) -> None:
 
 def map_page(view: PlaneView) -> str:
     """A linear map: its plane before and after, and what the plane keeps."""
-    lead = f"From {view.space_before} to {view.space_after}."
-    return page_html(f"Change of basis: {view.title}", lead, [_plane_section(view)])
+    lead = f"Before: {view.space_before}. After: {view.space_after}."
+    if view.space_before == view.space_after:
+        lead = f"Before and after: {view.space_before}."
+    if view.is_toy:
+        lead = "Drag the tips of the two vectors to change the matrix."
+    section = _plane_section(view, "Before and after")
+    return page_html(f"Change of basis: {view.title}", lead, [section])
 
 
 def attention_page(view: AttentionView) -> str:
@@ -70,7 +75,7 @@ def attention_page(view: AttentionView) -> str:
         f"pattern A. A V differs from what the head gives by {_small(view.closure_error)} of it."
     )
     sections = [
-        _plane_section(view.plane),
+        _plane_section(view.plane, "Values before, their mixtures after"),
         Section("Pattern", "Point at a token to see what it takes from each.", trusted_html=whole),
         share_section(view.shares),
     ]
@@ -81,7 +86,7 @@ def skip_page(view: SkipView) -> str:
     """A skip connection: the stream, what is added, and their sum."""
     token = readable(view.tokens[view.position])
     lead = f"Token {view.position} “{token}”. {_sum_words(view)}"
-    return page_html(_upper(view.plane.title), lead, [_plane_section(view.plane)])
+    return page_html(_upper(view.plane.title), lead, [_plane_section(view.plane, "One plane")])
 
 
 def activation_page(view: ActivationView) -> str:
@@ -97,7 +102,7 @@ def activation_page(view: ActivationView) -> str:
         )
         sections.append(Section("Active neurons", text, active_figure(view), _active_table(view)))
     if view.plane is not None:
-        sections.append(_plane_section(view.plane))
+        sections.append(_plane_section(view.plane, _upper(view.plane.title)))
     reasons = dict.fromkeys(row.reason for row in view.layers if row.reason is not None)
     for reason in reasons:
         layers = ", ".join(str(row.layer) for row in view.layers if row.reason == reason)
@@ -210,8 +215,8 @@ def _active_table(view: ActivationView) -> Table:
     return Table(("layer", "active", "control", "input above 0", "its control", "function"), rows)
 
 
-def _plane_section(view: PlaneView) -> Section:
-    return Section(_upper(view.title), trusted_html=plane_html(view))
+def _plane_section(view: PlaneView, title: str) -> Section:
+    return Section(title, trusted_html=plane_html(view))
 
 
 def _sum_words(view: SkipView) -> str:
@@ -219,7 +224,9 @@ def _sum_words(view: SkipView) -> str:
     if view.cosine is not None:
         cosine = f"{view.cosine:.2f}".replace("-", "−")
         words += f" The cosine of x and what is added is {cosine}."
-    if view.closure_error is not None:
+    if view.closure_error == 0:
+        words += " x plus all that attention adds is the model's next stream exactly."
+    elif view.closure_error is not None:
         words += (
             " x and all that attention adds differ from the model's next stream by "
             f"{_small(view.closure_error)} of it."
@@ -239,7 +246,7 @@ def percent(share: float | None) -> str:
 
 
 def _small(error: float) -> str:
-    return "0" if error == 0 else f"{error:.0e}".replace("-", "−")
+    return f"{error:.0e}".replace("-", "−")
 
 
 def _mean(values: Sequence[float]) -> float | None:

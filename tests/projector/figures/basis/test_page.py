@@ -46,6 +46,9 @@ def test_a_map() -> None:
     data = data_of(page)
     assert data["matrix"] == [[1, 1], [0, 1]]
     assert data["labels"] == [ATTACK]
+    assert "Drag" in page
+    own = basis_page(replace(view, is_toy=False, space_before="plane", space_after="line"))
+    assert "Before: plane. After: line." in own
     assert plane_script() in page
     assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="http', page)
 
@@ -68,6 +71,8 @@ def test_a_skip_connection() -> None:
     assert ATTACK not in page
     assert "−0.71" in page
     assert len(data_of(page)["arrows"]) == 3  # type: ignore[arg-type]
+    assert "stream exactly" in basis_page(replace(view, closure_error=0.0))
+    assert "3e−07" in basis_page(replace(view, closure_error=3e-7))
     assert "column space of head 1" in basis_page(view_skip(subject_of("gpt2"), [5, 6], 1, head=1))
 
 
