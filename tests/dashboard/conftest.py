@@ -120,6 +120,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "heads",
         "pairs of a head",
         "token streams",
+        "basis",
     ):
         shelf().forget(kind)
 

@@ -13,7 +13,18 @@ from streamlit.testing.v1 import AppTest
 from tests.dashboard.conftest import DECODER, ENCODER, GPT2
 
 FAMILIES = (DECODER, GPT2, ENCODER)
-PAGES = ("overview", "map", "neuron", "prompt", "lens", "heads", "heatmap", "poles", "pruning")
+PAGES = (
+    "overview",
+    "map",
+    "neuron",
+    "prompt",
+    "lens",
+    "heads",
+    "basis",
+    "heatmap",
+    "poles",
+    "pruning",
+)
 SCRIPT = "<script>alert(1)</script>"
 NEURON = 3
 # With as few neurons as these models have, the usual settings find no pole.

@@ -76,7 +76,7 @@ class Plane {
     if (!isSame) {
       this.stop();
       this.t = data.kind === "skip" ? 1 : 0;
-      this.hasReLU = data.kind === "neurons";
+      this.hasReLU = data.kind === "neurons" || Boolean(data.relu);
     }
     this.build();
     this.follow();
@@ -227,11 +227,12 @@ class Plane {
 
   shareLine(share) {
     const line = make("p", "share");
+    const name = share.name.slice(0, 1).toUpperCase() + share.name.slice(1);
     if (share.value === null) {
-      line.textContent = `${share.name}: not given, because ${share.reason}`;
+      line.textContent = `${name}: not given, because ${share.reason}`;
       return line;
     }
-    line.append(make("span", "", `${share.name}: `), make("b", "", percent(share.value)));
+    line.append(make("span", "", `${name}: `), make("b", "", percent(share.value)));
     if (share.control !== null) {
       const has = share.control_low !== null && share.control_high !== null;
       const band = has ? ` (5–95 %: ${percent(share.control_low)} to ${percent(share.control_high)})` : "";
@@ -296,7 +297,9 @@ class Plane {
       const shown = make("dd");
       if (Array.isArray(value)) this.bars(shown, value);
       else shown.textContent = value;
-      this.facts.append(make("dt", "", name), shown);
+      const line = make("div");
+      line.append(make("dt", "", name), shown);
+      this.facts.append(line);
     }
   }
 
@@ -431,7 +434,6 @@ class Plane {
 
   extent() {
     const { data } = this;
-    if (data.kind === "skip") return 1.25;
     const points = [...data.points_before, ...this.pointsAfter.map((p) => this.scaled(p))];
     const far = points.reduce((most, [x, y]) => Math.max(most, Math.abs(x), Math.abs(y)), 0);
     const least = data.kind === "toy" ? 2.2 : 1.3;
@@ -443,9 +445,24 @@ class Plane {
     return ["map", "toy"].includes(this.data.kind);
   }
 
+  // The arrows by the longest of them.
+  get arrows() {
+    const { arrows } = this.data;
+    const most = arrows.reduce((far, each) => Math.max(far, Math.hypot(each.x, each.y)), 0) || 1;
+    return arrows.map((each) => [each.x / most, each.y / most]);
+  }
+
+  frameNow(size) {
+    if (this.data.kind !== "skip") return { size, reach: this.extent(), centre: [0, 0] };
+    const points = [[0, 0], ...this.arrows];
+    const ends = [0, 1].map((axis) => points.map((p) => p[axis])).map((all) => [Math.min(...all), Math.max(...all)]);
+    const reach = 0.62 * Math.max(...ends.map(([low, high]) => high - low));
+    return { size, reach, centre: ends.map(([low, high]) => (low + high) / 2) };
+  }
+
   toScreen([x, y]) {
-    const { size, reach } = this.view;
-    return [size / 2 + (x / reach) * (size / 2), size / 2 - (y / reach) * (size / 2)];
+    const { size, reach, centre } = this.view;
+    return [size / 2 + ((x - centre[0]) / reach) * (size / 2), size / 2 - ((y - centre[1]) / reach) * (size / 2)];
   }
 
   placeOf(x, y) {
@@ -463,7 +480,7 @@ class Plane {
     if (this.canvas.width !== Math.round(size * ratio)) {
       this.canvas.width = this.canvas.height = Math.round(size * ratio);
     }
-    this.view = { size, reach: this.held?.reach ?? this.extent() };
+    this.view = this.held ? { ...this.held, size } : this.frameNow(size);
     this.ink = style.color;
     const [r, g, b] = (this.ink.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number);
     const isDark = 0.3 * r + 0.59 * g + 0.11 * b > (this.ink.startsWith("color(") ? 0.5 : 128);
@@ -507,7 +524,7 @@ class Plane {
 
   drawGrid() {
     const { reach } = this.view;
-    const far = reach * 1.02;
+    const far = reach * 1.02 + Math.hypot(...this.view.centre);
     const n = Math.min(24, Math.ceil(far));
     for (let k = -n; k <= n; k++) {
       const [width, alpha] = k === 0 ? [1.2, 0.55] : [1, 0.1];
@@ -631,9 +648,7 @@ class Plane {
 
   // x stays; what is added slides to its tip, and the sum leads there.
   drawArrows() {
-    const { arrows } = this.data;
-    const most = arrows.reduce((far, each) => Math.max(far, Math.hypot(each.x, each.y)), 0) || 1;
-    const [x, added, sum] = arrows.map((each) => [each.x / most, each.y / most]);
+    const [x, added, sum] = this.arrows;
     const { first, second, circle } = this.colours;
     const t = Math.min(1, this.t);
     const from = mix([0, 0], x, t);
@@ -643,13 +658,14 @@ class Plane {
     this.pen.globalAlpha = 1;
     this.arrow([0, 0], x, second);
     this.arrow(from, to, first);
-    const half = (p, q) => [(p[0] + q[0]) / 2, (p[1] + q[1]) / 2];
-    const rows = [[arrows[0].name, half([0, 0], x), second, 14], [arrows[1].name, half(from, to), first, -14]];
-    if (t > 0.5) rows.push([arrows[2].name, mix([0, 0], sum, 0.8), circle, -14]);
-    for (const [name, at, colour, down] of rows) {
+    const names = this.data.arrows.map((each) => each.name);
+    const rows = [[names[0], mix([0, 0], x, 0.5), second, 0, 16], [names[1], mix(from, to, 0.5), first, 10, 0]];
+    if (t > 0.5) rows.push([names[2], mix([0, 0], sum, 0.5), circle, 0, -16]);
+    for (const [name, at, colour, right, down] of rows) {
       const [left, top] = this.toScreen(at);
-      const own = this.pen.measureText(name).width / 2 + 6;
-      this.words(name, [clamp(left, own, this.view.size - own), top + down], colour, "center");
+      const own = this.pen.measureText(name).width + 8;
+      const start = right ? left + right : left - own / 2;
+      this.words(name, [clamp(start, 6, this.view.size - own), top + down], colour, "left");
     }
   }
 
@@ -677,8 +693,9 @@ class Plane {
       this.words(by, [10, view.size - 14], this.ink, "left");
     }
     const [across, up] = isBefore ? data.axes_before : data.axes_after;
-    this.words(across, [view.size - 8, view.size / 2 + 12], this.ink, "right");
-    this.words(up, [view.size / 2 + 8, 32], this.ink, "left");
+    const [x, y] = this.toScreen([0, 0]);
+    this.words(across, [view.size - 8, y + 12], this.ink, "right");
+    this.words(up, [x + 8, 32], this.ink, "left");
   }
 
   showState() {
@@ -742,8 +759,8 @@ class Plane {
 const SHOWN = new WeakMap(); // root → what is drawn in it.
 
 // Draws `data`, a PlaneView as JSON, into `root`, or shows new data there; gives a function that takes
-// it down. Beyond a PlaneView's fields data may hold `selected` (a point) and `weights` (one a point:
-// lines to the selected one). The matrix of a "toy" can be dragged.
+// it down. Beyond a PlaneView's fields data may hold `relu` (whether it is on at first), `selected` (a point)
+// and `weights` (one a point: lines to the selected one). The matrix of a "toy" can be dragged.
 // `onEvent(name, value)` tells of "matrix" (what was dragged).
 export function mount(root, data, onEvent) {
   const shown = SHOWN.get(root) ?? new Plane(root, onEvent);

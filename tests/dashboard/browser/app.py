@@ -20,7 +20,18 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from playwright.sync_api import ConsoleMessage, Locator, Page, WebSocket, expect
 
 REPOSITORY = Path(__file__).parents[3]
-PAGES = ("overview", "map", "neuron", "prompt", "lens", "heads", "heatmap", "poles", "pruning")
+PAGES = (
+    "overview",
+    "map",
+    "neuron",
+    "prompt",
+    "lens",
+    "heads",
+    "basis",
+    "heatmap",
+    "poles",
+    "pruning",
+)
 # What a slow machine with other work may take; a page that is right is far faster.
 PATIENCE_S = 30.0
 

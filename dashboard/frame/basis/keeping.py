@@ -1,0 +1,119 @@
+"""What a ReLU keeps of a plane, and what the model's own activation keeps of a prompt."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.components.cell_grid import cell_grid
+from dashboard.components.plane import plane
+from dashboard.drawing.grids import Cell, CellGrid
+from dashboard.drawing.text import number, tint_scale, tints
+from dashboard.frame.basis.choosing import offer_page, view_of
+from dashboard.frame.basis.matrix import show_toy
+from dashboard.frame.residual.prompting import choose_prompt, in_one_line, position_of
+from dashboard.prompts import Tokens
+from dashboard.state import session
+from dashboard.state.scene import Scene
+from projector.figures.basis.page import curve_figure
+from projector.residual.basis.activations import view_activations
+from projector.residual.basis.records import ActivationView, LayerActivations
+
+
+def show_activations(scene: Scene) -> None:
+    """The part of the page on activation functions."""
+    st.caption(
+        "A ReLU sets every negative coordinate to 0. It keeps the points of the positive orthant, "
+        "in a plane the quarter where both coordinates are positive, and moves all others onto its "
+        "edge. A matrix before it decides which points are kept."
+    )
+    show_toy(has_relu=True)
+    st.subheader("In the model")
+    tokens = choose_prompt(scene)
+    if tokens is None:
+        return
+    view = _view(scene, tokens)
+    if view is None:
+        return
+    st.markdown(session.plain(view.sentence))
+    _show_grid(view, tokens)
+    if view.curve:
+        _show_curve(view)
+    if view.plane is not None:
+        st.markdown(f"**{session.plain(view.plane.title[:1].upper() + view.plane.title[1:])}**")
+        labels = in_one_line(tokens.pieces)[-len(view.plane.points_before) :]
+        plane(view.plane.as_dict() | {"labels": labels}, key="plane of neurons")
+    offer_page(view, "activations")
+
+
+def _view(scene: Scene, tokens: Tokens) -> ActivationView | None:
+    return view_of(
+        scene,
+        "activations",
+        (tokens.prompt.id,),
+        "Run the prompt",
+        lambda subject: view_activations(subject, tokens.ids, layer=scene.layer),
+    )
+
+
+def _show_grid(view: ActivationView, tokens: Tokens) -> None:
+    """A row a layer, the last on top; a column a token."""
+    known = [row for row in reversed(view.layers) if row.reason is None]
+    if not known:
+        return
+    position = position_of(tokens)
+    st.html(tint_scale("Share of neurons that are active", "0", "100 %"))
+    grid = CellGrid(
+        rows=[f"layer {row.layer}" for row in known],
+        columns=in_one_line(tokens.pieces),
+        cells=[_cells(row) for row in known],
+        selected=(None, position),
+        label="Share of active neurons by layer and token",
+        column_width=64,
+        most_height=420,
+    )
+    cell_grid(grid, key="active grid", on_pick=lambda _, column: session.change(token=column))
+    shares = [share for row in known for share in row.active]
+    shuffled = [share for row in known for share in row.shuffled]
+    st.caption(
+        f"{_percent(_mean(shares))} of neurons are active on average, and "
+        f"{_percent(_mean(shuffled))} where the coordinates of what the MLP reads are shuffled. "
+        "Point at a cell for its numbers."
+    )
+    missing = [str(row.layer) for row in view.layers if row.reason is not None]
+    if missing:
+        reason = next(row.reason for row in view.layers if row.reason is not None)
+        st.caption(session.plain(f"Without layers {', '.join(missing)}: {reason}."))
+
+
+def _cells(row: LayerActivations) -> list[Cell]:
+    def tip(k: int) -> str:
+        return (
+            f"active\t{_percent(row.active[k])}\n"
+            f"coordinates shuffled\t{_percent(row.shuffled[k])}\n"
+            f"input above 0\t{_percent(row.positive[k])}"
+        )
+
+    return [
+        Cell(_percent(share), fill, tip(k))
+        for k, (share, fill) in enumerate(zip(row.active, tints(row.active), strict=True))
+    ]
+
+
+def _show_curve(view: ActivationView) -> None:
+    left, right = st.columns([3, 2], vertical_alignment="center", gap="large")
+    figure = curve_figure(view)
+    figure.update_layout(height=280, margin={"t": 10, "b": 40})
+    left.plotly_chart(figure, key="activation curve")
+    distance = number(view.relu_distance or 0.0, ".3f")
+    right.caption(
+        f"What the function gives for an input from −6 to 6. Its largest distance from a ReLU is "
+        f"{distance}."
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _percent(share: float) -> str:
+    return number(100 * share, ".0f" if share >= 0.0995 else ".2g") + " %"

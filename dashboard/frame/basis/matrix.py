@@ -1,0 +1,131 @@
+"""What a matrix does to a plane: one of two rows and columns to drag, or a map of the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from dashboard.components.plane import plane
+from dashboard.frame.basis.choosing import choose_head_of, maps_of, offer_page, view_of
+from dashboard.frame.residual.prompting import choose_prompt, in_one_line
+from dashboard.prompts import Tokens
+from dashboard.state import session
+from dashboard.state.scene import Scene
+from projector.errors import UserError
+from projector.residual.basis.maps import NAMES, MapFact, read_map
+from projector.residual.basis.planes import first_kept, read_points, view_map, view_matrix
+from projector.residual.basis.records import Matrix2, PlaneView
+from projector.residual.subject import Subject
+
+_MAP, _SAME, _DRAGGED = "basis map", "basis same plane", "basis matrix"
+_TOY = "A 2 × 2 matrix to drag"
+_FIRST: Matrix2 = ((1.4, 0.6), (0.2, 0.8))
+_N_POINTS = 60
+_WORDS = {
+    "W_O": "W_O: from the heads' values to what attention gives",
+    "W_V": "W_V: from what attention reads to the heads' values",
+    "W_OV": "W_OV of a head: from the stream to the stream",
+    "MLP in": "MLP in: from what the MLP reads to its neurons",
+    "MLP gate": "MLP gate: the same for the gate",
+    "MLP out": "MLP out: from the neurons to what the MLP gives",
+}
+
+
+def show_matrix(scene: Scene) -> None:
+    """The part of the page on a matrix."""
+    st.caption(
+        "The columns of a matrix say where the two basis vectors e₁ and e₂ go. Everything else "
+        "follows: the grid, the circle, which becomes an ellipse whose half axes are as long as "
+        "the singular values, and every point."
+    )
+    name = st.selectbox(
+        "Matrix",
+        [_TOY, *NAMES],
+        format_func=lambda each: _WORDS.get(each, each),
+        key=_MAP,
+        on_change=session.keep(_MAP, _TOY),
+        width=460,
+    )
+    if name == _TOY:
+        show_toy(has_relu=False)
+    else:
+        _show_map(scene, str(name))
+
+
+def show_toy(*, has_relu: bool) -> None:
+    """The matrix to drag; a ReLU behind it is switched on at first where that is asked for."""
+    matrix: Matrix2 = st.session_state.get(_DRAGGED, _FIRST)
+    view = view_matrix(matrix, _cloud())
+
+    def keep(found: Matrix2) -> None:
+        st.session_state[_DRAGGED] = found
+
+    key = "plane of a ReLU" if has_relu else "plane of a matrix"
+    plane(view.as_dict() | {"relu": has_relu}, key=key, on_matrix=keep)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(
+            "Drag the tips of e₁ and e₂, or press arrow keys on them. Space plays. "
+            "The determinant is the factor by which areas grow."
+        )
+        offer_page(view, "change-of-basis-relu" if has_relu else "change-of-basis")
+
+
+def _cloud() -> list[tuple[float, float]]:
+    """Points drawn once, the same for everyone: (60, 2), standard normal about (0.3, 0.1)."""
+    drawn = np.random.default_rng(0).standard_normal((_N_POINTS, 2)) + np.array((0.3, 0.1))
+    return [(round(x, 3), round(y, 3)) for x, y in drawn.tolist()]
+
+
+def _show_map(scene: Scene, name: str) -> None:
+    fact = maps_of(scene)[name]
+    if fact.reason is not None:
+        raise UserError(f"layer {scene.layer} has no map {name}: {fact.reason}")
+    head, is_same = _choose(scene, fact)
+    tokens = choose_prompt(scene)
+    view = _view(scene, name, head, is_same, tokens)
+    if view is None:
+        return
+    st.subheader(session.plain(view.title[:1].upper() + view.title[1:]))
+    plane(view.as_dict(), key="plane of a map")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(
+            "The plane is that of the map's top two singular directions."
+            + (" Points are the tokens of the prompt." if tokens is not None else "")
+        )
+        offer_page(view, "-".join(view.title.replace("·", "").split()))
+
+
+def _choose(scene: Scene, fact: MapFact) -> tuple[int | None, bool]:
+    """The head, and whether one plane is looked at from both sides."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        head = None
+        if fact.n_heads:
+            whole = None if fact.needs_head else "all heads side by side"
+            head = choose_head_of(scene, fact.n_heads, whole)
+        if fact.name != "W_OV":
+            return head, False
+        is_same = st.toggle(
+            "The same plane after",
+            key=_SAME,
+            on_change=session.keep(_SAME, False),
+            help="W_OV leads from the stream to the stream. Off: the plane after is the one that "
+            "the top two directions are taken to, and the map only stretches. On: the plane stays, "
+            "the matrix is VᵀWV, and turns and shears are seen.",
+        )
+    return head, bool(is_same)
+
+
+def _view(
+    scene: Scene, name: str, head: int | None, is_same: bool, tokens: Tokens | None
+) -> PlaneView | None:
+    prompt = None if tokens is None else tokens.prompt.id
+
+    def make(subject: Subject) -> PlaneView:
+        found = read_map(subject, scene.layer, name, head)
+        if tokens is None:
+            return view_map(found, same_plane=is_same)
+        points, _ = read_points(subject, found, tokens.ids)
+        labels = in_one_line(tokens.pieces)[first_kept(subject, tokens.ids) :]
+        return view_map(found, points, labels, same_plane=is_same)
+
+    return view_of(scene, "map", (name, head, is_same, prompt), "Compute the plane", make)

@@ -1,0 +1,73 @@
+"""The skip connection as a sum: the stream, what attention adds to it, and both together."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.components.plane import plane
+from dashboard.drawing.text import number
+from dashboard.frame.basis.choosing import (
+    choose_head_of,
+    choose_token,
+    maps_of,
+    offer_page,
+    view_of,
+)
+from dashboard.frame.residual.prompting import choose_prompt, in_one_line, position_of
+from dashboard.prompts import Tokens
+from dashboard.state import session
+from dashboard.state.scene import Scene
+from projector.residual.basis.records import SkipView
+from projector.residual.basis.skip import view_skip
+
+
+def show_skip(scene: Scene) -> None:
+    """The part of the page on the skip connection."""
+    st.caption(
+        "Attention does not replace the stream x: what it gives, which lies in the column space "
+        "of W_O, is added to x. Three vectors of which one is the sum of the others lie in one "
+        "plane exactly, so nothing is lost in this picture."
+    )
+    tokens = choose_prompt(scene)
+    if tokens is None:
+        return
+    position = position_of(tokens)
+    fact = maps_of(scene)["W_V"]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        head = None
+        if fact.reason is None and fact.n_heads:
+            head = choose_head_of(scene, fact.n_heads, "all of attention")
+        choose_token(tokens, position)
+    view = _view(scene, tokens, position, head)
+    if view is None:
+        return
+    (text,) = in_one_line(tokens.pieces[position : position + 1])
+    st.subheader(session.plain(f"Token {position + 1} ‘{text}’ in layer {scene.layer}"))
+    plane(view.plane.as_dict(), key="plane of the skip")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(_words(view))
+        offer_page(view, f"skip-layer-{scene.layer}-token-{position + 1}")
+
+
+def _words(view: SkipView) -> str:
+    words = []
+    if view.cosine is not None:
+        words.append(f"The cosine of x and what is added is {number(view.cosine, '.2f')}.")
+    if view.closure_error == 0:
+        words.append("x and all that attention adds are the model's next stream exactly.")
+    elif view.closure_error is not None:
+        error = number(view.closure_error, ".0e")
+        words.append(
+            f"x and all that attention adds differ from the model's next stream by {error} of it."
+        )
+    return " ".join(words)
+
+
+def _view(scene: Scene, tokens: Tokens, position: int, head: int | None) -> SkipView | None:
+    return view_of(
+        scene,
+        "skip",
+        (tokens.prompt.id, position, head),
+        "Run the prompt",
+        lambda subject: view_skip(subject, tokens.ids, scene.layer, position, head=head),
+    )
