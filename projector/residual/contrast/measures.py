@@ -1,0 +1,211 @@
+"""Means and variances of two sets of vectors, each beside what chance gives.
+
+All draws of one kind are weights over prompts, (D, n), so that one product of matrices gives every
+draw's mean. Sums are float64.
+
+A mean over few prompts holds noise, which lowers every cosine, that of a null as well; a bootstrap
+sample holds it twice. So intervals have the spread of the bootstrap, and are centred on the figure
+itself: they hold what other prompts, as many, would give, which is what the nulls tell too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from projector.residual.contrast.records import Interval, PointMeasures
+from projector.residual.contrast.untangling.labels import permute_labels
+
+__all__ = [
+    "Draws",
+    "cosine_of_means",
+    "measure_means",
+]
+
+# Fewer have no 2.5th percentile worth the name.
+_LEAST_RESAMPLED = 1000
+# A variance below this part of the mean square is what float32 rounds, not a difference of prompts.
+_LEAST = 1e-12
+_SAME = "all prompts of this set have the same vector here"
+_NO_LENGTH = "a set's mean is zero here"
+_NOT_FINITE = "the stream has numbers that are not finite"
+_SIDES = ("positive", "negative")
+Weights = NDArray[np.float64]
+
+
+def cosine_of_means(a: Tensor, b: Tensor) -> float | None:
+    """The cosine of the means of (n, H) and (m, H); None where one of them has no length."""
+    first, second = a.double().mean(dim=0), b.double().mean(dim=0)
+    found = float(_cosines(first[None], second[None])[0])
+    return found if found == found else None
+
+
+class Draws:
+    """Every draw of prompts that figures are compared with, the same at each place of a stream.
+
+    Attributes:
+        resampled: (B, n) and (B, m) weights of bootstrap samples, of whole groups.
+        halves: (D, n) and (D, m) whether a prompt is in the first half.
+        permuted: (D, n + m) labels.
+
+    Args:
+        positive_groups: a number for each prompt of the first set; prompts of the same number are
+            drawn together.
+        negative_groups: likewise of the second set.
+    """
+
+    def __init__(
+        self,
+        positive_groups: Sequence[int],
+        negative_groups: Sequence[int],
+        *,
+        n_draws: int = 100,
+        seed: int = 0,
+    ) -> None:
+        random = np.random.default_rng(seed)
+        n = len(positive_groups)
+        groups = np.asarray([*positive_groups, *negative_groups], dtype=np.int64)
+        labels = np.arange(len(groups)) < n
+        weights = _resample(labels, groups, max(_LEAST_RESAMPLED, n_draws), random)
+        self.resampled = tuple(_scaled(w) for w in (weights[:, :n], weights[:, n:]))
+        self.halves = tuple(_halves(size, n_draws, random) for size in (n, len(groups) - n))
+        self.permuted = permute_labels(labels, groups, n_draws, random).T
+
+
+def measure_means(positive: Tensor, negative: Tensor, draws: Draws) -> PointMeasures:
+    """Cosine, norms and variances of two sets at one place, beside intervals and nulls.
+
+    Args:
+        positive: (n, H), the first set's vectors.
+        negative: (m, H), the second set's.
+        draws: of n and m prompts.
+    """
+    sides = positive.double(), negative.double()
+    if not all(bool(torch.isfinite(each).all()) for each in sides):
+        return PointMeasures(reasons={"cosine": _NOT_FINITE, "variance": _NOT_FINITE})
+    reasons: dict[str, str] = {}
+    means = [each.mean(dim=0) for each in sides]
+    cosine = split_half = permuted = None
+    value = float(_cosines(means[0][None], means[1][None])[0])
+    resampled = [torch.from_numpy(w) @ each for w, each in zip(draws.resampled, sides, strict=True)]
+    if value == value:
+        cosine = _centred(value, _cosines(resampled[0], resampled[1]))
+        split_half = _null(
+            torch.cat([_half_cosines(x, h) for x, h in zip(sides, draws.halves, strict=True)])
+        )
+    else:
+        reasons["cosine"] = _NO_LENGTH
+    labels = torch.from_numpy(draws.permuted).double()
+    both = torch.cat(sides)
+    first, second = (w @ both / w.sum(dim=1, keepdim=True) for w in (labels, 1 - labels))
+    if value == value:
+        permuted = _null(_cosines(first, second))
+    figures: dict[str, Interval] = {}
+    for name, x, mean, weights, drawn in zip(
+        _SIDES, sides, means, draws.resampled, resampled, strict=True
+    ):
+        variances = _variances(x, mean, torch.from_numpy(weights), drawn)
+        if variances is None:
+            zero = Interval(0.0, 0.0, 0.0)
+            variances = zero, zero
+            reasons[f"variance_mean_{name}"] = reasons[f"variance_max_{name}"] = _SAME
+        figures[f"variance_mean_{name}"], figures[f"variance_max_{name}"] = variances
+    return PointMeasures(
+        cosine=cosine,
+        split_half=split_half,
+        permuted=permuted,
+        mean_norm_positive=float(means[0].norm()),
+        mean_norm_negative=float(means[1].norm()),
+        difference_norm=float((means[0] - means[1]).norm()),
+        difference_permuted=_null((first - second).norm(dim=1)),
+        reasons=reasons,
+        **figures,
+    )
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    """(D,) cosines of rows; NaN where one has no length."""
+    sizes = a.norm(dim=1) * b.norm(dim=1)
+    return ((a * b).sum(dim=1) / sizes.where(sizes > 0, torch.nan)).clamp(-1, 1)
+
+
+def _half_cosines(x: Tensor, halves: NDArray[np.bool_]) -> Tensor:
+    weights = torch.from_numpy(halves).double()
+    first, second = (w @ x / w.sum(dim=1, keepdim=True) for w in (weights, 1 - weights))
+    return _cosines(first, second)
+
+
+def _variances(
+    x: Tensor, mean: Tensor, weights: Tensor, drawn: Tensor
+) -> tuple[Interval, Interval] | None:
+    """Mean and largest variance over features, with intervals; None where there is none."""
+    n = len(x)
+    centred = x - mean
+    variance = centred.square().sum(dim=0) / max(1, n - 1)
+    if float(variance.sum()) <= _LEAST * float(x.square().sum()) / n:
+        return None
+    # Var over a bootstrap sample, of the centred vectors, so that nothing large cancels out.
+    resampled = weights @ centred.square() - (drawn - mean).square()
+    resampled = resampled.clamp_min(0) * n / max(1, n - 1)
+    return (
+        _scaled_interval(float(variance.mean()), resampled.mean(dim=1)),
+        _scaled_interval(float(variance.max()), resampled.amax(dim=1)),
+    )
+
+
+def _centred(value: float, drawn: Tensor) -> Interval:
+    """A cosine with the spread of its draws about itself; within −1 and 1."""
+    known = drawn[~drawn.isnan()].numpy()
+    if not len(known):
+        return Interval(value, value, value)
+    low, middle, high = np.quantile(known, [0.025, 0.5, 0.975])
+    return Interval(value, max(-1.0, value + low - middle), min(1.0, value + high - middle))
+
+
+def _scaled_interval(value: float, drawn: Tensor) -> Interval:
+    """A variance with the spread of its draws about itself, as a factor: it stays above 0."""
+    low, middle, high = np.quantile(drawn.numpy(), [0.025, 0.5, 0.975])
+    if not middle > 0:
+        return Interval(value, min(value, float(low)), max(value, float(high)))
+    return Interval(value, float(value * low / middle), float(value * high / middle))
+
+
+def _null(drawn: Tensor) -> Interval | None:
+    known = drawn[~drawn.isnan()].numpy()
+    if not len(known):
+        return None
+    low, middle, high = np.quantile(known, [0.05, 0.5, 0.95])
+    return Interval(float(middle), float(low), float(high))
+
+
+def _resample(
+    labels: NDArray[np.bool_], groups: NDArray[np.int64], n_draws: int, random: np.random.Generator
+) -> Weights:
+    """(n_draws, N): how often each prompt is drawn, groups of equal make-up among themselves."""
+    _, of_sample, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    n_first = np.bincount(of_sample, labels)
+    # 0, 1 or 2: groups of the second set alone, of both, of the first alone.
+    kinds = (n_first > 0).astype(np.int64) + (n_first == sizes)
+    counts = np.zeros((n_draws, len(sizes)))
+    for kind in range(3):
+        own = np.flatnonzero(kinds == kind)
+        if len(own):
+            shares = np.full(len(own), 1 / len(own))
+            counts[:, own] = random.multinomial(len(own), shares, size=n_draws)
+    return counts[:, of_sample]
+
+
+def _scaled(weights: Weights) -> Weights:
+    return np.ascontiguousarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _halves(n: int, n_draws: int, random: np.random.Generator) -> NDArray[np.bool_]:
+    """(n_draws, n) whether a prompt is in the first half, of n // 2."""
+    ranks = np.argsort(random.random((n_draws, n)), axis=1)
+    found = np.zeros((n_draws, n), dtype=np.bool_)
+    np.put_along_axis(found, ranks[:, : n // 2], True, axis=1)
+    return found
