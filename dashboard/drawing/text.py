@@ -52,6 +52,8 @@ LABELS = {
     "layout": "Layout",
     "target": "‘Token’:",
     "against": "‘Against’:",
+    "positive": "Set A",
+    "negative": "Set B",
 }
 
 

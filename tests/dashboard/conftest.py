@@ -121,6 +121,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "pairs of a head",
         "token streams",
         "basis",
+        "contrast",
+        "contrast report",
     ):
         shelf().forget(kind)
 

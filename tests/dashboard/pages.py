@@ -20,6 +20,7 @@ PAGES = (
     "prompt",
     "lens",
     "heads",
+    "contrast",
     "basis",
     "heatmap",
     "poles",

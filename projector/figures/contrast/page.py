@@ -51,7 +51,7 @@ def contrast_page(found: Found | Facts) -> str:
     """
     facts = facts_of(found)
     models = read_models(facts)
-    return page_html(title(facts), _lead(facts), list(_sections(facts, models)))
+    return page_html(title(facts), lead(facts), list(_sections(facts, models)))
 
 
 def title(facts: Facts) -> str:
@@ -67,7 +67,8 @@ def names_of(facts: Facts) -> tuple[str, str]:
     )
 
 
-def _lead(facts: Facts) -> str:
+def lead(facts: Facts) -> str:
+    """How many prompts of what were read, where, and what is to be known of them."""
     positive, negative = names_of(facts)
     models = ", ".join(each.model for each in read_models(facts))
     where = "the last token" if facts.get("at") == "last" else "the mean of its tokens"

@@ -176,8 +176,11 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
     return f"{text} {carried}".rstrip()
 
 
-def untangling_words(model: ModelRows) -> str:
-    """How well a probe does, and how the samples lie at the start and at the end."""
+def untangling_words(model: ModelRows | None) -> str:
+    """How well a probe does, and how the samples lie at the start and at the end; nothing where
+    nothing was measured."""
+    if model is None:
+        return ""
     parts = []
     inside = _inside(model)
     scored = [(p, v) for p, row in inside if (v := number_of(row, "probe_accuracy")) is not None]

@@ -27,6 +27,7 @@ PAGES = (
     "prompt",
     "lens",
     "heads",
+    "contrast",
     "basis",
     "heatmap",
     "poles",

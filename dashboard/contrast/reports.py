@@ -1,0 +1,40 @@
+"""Reports of contrasts that the command wrote: which folders hold one, and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from projector.errors import UserError
+from projector.figures.contrast.series import Facts, facts_of
+from projector.figures.report import JSON_FILE
+from projector.storage.versions import read_json
+
+# A report of thirty layers takes half a MB.
+_MOST_BYTES = 64 * 2**20
+
+
+def read_report(folder: Path) -> Facts:
+    """The report of a contrast in a folder.
+
+    Raises:
+        UserError: if there is none, or it is damaged.
+    """
+    path = folder / JSON_FILE
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"'{path.name}' can't be read: {error.strerror}") from error
+    if size > _MOST_BYTES:
+        raise UserError(f"'{path.name}' is too large for a report: {size / 2**20:,.0f} MB")
+    content, _ = read_json(path)
+    if not isinstance(content, Mapping):
+        raise UserError(f"'{path.name}' holds no report")
+    return facts_of(content)
+
+
+def rows_of(facts: Facts) -> pa.Table:
+    """The rows of a report as a table: one a model, layer and stream; null for what is unknown."""
+    return pa.Table.from_pylist([dict(row) for row in facts["rows"]])
