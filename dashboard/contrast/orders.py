@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from projector.errors import UserError
 from projector.progress import Progress
+from projector.residual.contrast.prompts import check_files
 from projector.residual.contrast.settings import ContrastSettings
 from projector.residual.subject import Subject
 
@@ -59,24 +62,35 @@ class ContrastOrder:
     keep_outliers: bool = False
 
 
+def check_order(order: ContrastOrder) -> None:
+    """Raise a UserError if the sets can't be used, whatever the model: none has to be loaded."""
+    with _as_settings(order) as settings:
+        check_files(settings)
+
+
 def run_order(subject: Subject, order: ContrastOrder, progress: Progress) -> dict[str, Any]:
     """The report of a contrast, as ``report.json`` holds it.
 
     Raises:
-        UserError: see :func:`projector.residual.contrast.report.contrast`; no message names the
-            folder in which sets are written for the while of the run.
+        UserError: see :func:`projector.residual.contrast.report.contrast`.
     """
     # Takes SciPy and scikit-learn with it, which no other page needs.
     from projector.residual.contrast.report import contrast
 
+    with _as_settings(order) as settings:
+        return contrast([subject], **vars(settings), progress=progress).as_dict()
+
+
+@contextmanager
+def _as_settings(order: ContrastOrder) -> Iterator[ContrastSettings]:
+    """The order as settings of the library; sets are files for a while, which errors call by their
+    names alone."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            settings = _settings(order, folder)
-            found = contrast([subject], **vars(settings), progress=progress)
+            yield _settings(order, folder)
         except UserError as error:
             raise _without_folder(error, folder) from error
-    return found.as_dict()
 
 
 def _settings(order: ContrastOrder, folder: Path) -> ContrastSettings:

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.contrast.orders import ContrastOrder, run_order
+from dashboard.contrast.orders import ContrastOrder, check_order, run_order
 from dashboard.frame.contrast import asking
 from dashboard.frame.work import working
 from dashboard.state.loading import kept
@@ -32,6 +32,7 @@ def run_asked(scene: Scene) -> None:
     if order is None:
         return
     try:
+        check_order(order)
         facts = _run(scene, order)
     except UserError:
         asking.drop()

@@ -62,6 +62,7 @@ def effects_figure(
         where: dict[str, Any] = {"row": 1 + number_ // n_columns, "col": 1 + number_ % n_columns}
         own = [each for each in effects if _panel_of(each) == panel]
         _add_effects(figure, own, layers, changes, is_first=number_ == 0, **where)
+        figure.update_yaxes(range=_reach(own), **where)
         figure.update_xaxes(
             tickvals=list(range(len(layers) * (len(changes) + 1))),
             ticktext=[text for _ in layers for text in (*changes, "")],
@@ -156,6 +157,16 @@ def _add_effects(
         hovertemplate="%{text}: %{y:.3f} nats<extra>difference of means</extra>",
         **where,
     )
+
+
+def _reach(effects: Sequence[Facts]) -> list[float]:
+    """Of a panel's axis: all that is drawn, with room for the layers' names above it."""
+    ends = ("effect", "effect_low", "effect_high")
+    values = [v for each in effects for end in ends if (v := number_of(each, end)) is not None]
+    values += [float(v) for each in effects for v in each.get("random") or ()]
+    low, high = min(0.0, *values), max(0.0, *values)
+    size = high - low or 1.0
+    return [low - 0.06 * size, high + 0.18 * size]
 
 
 def _name_layer(

@@ -22,6 +22,7 @@ from projector.figures.contrast.style import (
     FOURTH,
     NEGATIVE,
     NULL,
+    OTHER_NULL,
     POSITIVE,
     THIRD,
     add_band,
@@ -42,9 +43,9 @@ _WHOLE: tuple[_Part, ...] = (
 )
 _SPLIT: tuple[_Part, ...] = (
     ("pre", "Var(pre): brought along", NULL, ""),
-    ("attention_variance", "Var(attention)", POSITIVE, ""),
+    ("attention_variance", "Var(attention)", OTHER_NULL, ""),
     ("mlp_variance", "Var(MLP)", THIRD, ""),
-    ("covariance_pre_attention", "2 Cov(pre, attention)", POSITIVE, "/"),
+    ("covariance_pre_attention", "2 Cov(pre, attention)", OTHER_NULL, "/"),
     ("covariance_pre_mlp", "2 Cov(pre, MLP)", THIRD, "/"),
     ("covariance_attention_mlp", "2 Cov(attention, MLP)", FOURTH, "/"),
 )

@@ -45,7 +45,7 @@ _TITLES = (
     "Cosine of two samples",
     "Linear probe, accuracy",
     "Effective dimension",
-    "One direction, share",
+    "Shares of the difference and of variance",
 )
 
 
@@ -118,9 +118,9 @@ def _panels(names: tuple[str, str]) -> dict[tuple[int, int], tuple[_Curve, ...]]
             ),
         ),
         (2, 2): (
-            _Curve("one_direction", "of the difference of means", THIRD),
-            _Curve("pair_direction", "of a prompt and its counterpart", FOURTH),
-            _Curve("between_share", "of all variance, between sets", POSITIVE),
+            _Curve("one_direction", "sets’ difference on one direction", THIRD),
+            _Curve("pair_direction", "pairs’ difference on one direction", FOURTH),
+            _Curve("between_share", "variance between the sets", POSITIVE),
             _Curve("one_direction_permuted", "permuted labels", NULL, "dash"),
         ),
     }

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from dashboard.contrast.orders import ContrastOrder, Typed, run_order
+from dashboard.contrast.orders import ContrastOrder, Typed, check_order
 from projector.errors import UserError
-from projector.progress import Silent
 
 
 def _lines(word: str, n: int = 12) -> str:
@@ -33,7 +30,7 @@ def test_names_of_sets_are_names_of_files() -> None:
 def test_an_error_names_the_set_and_no_folder(positive: str, problem: str) -> None:
     order = ContrastOrder(positive=Typed("Set A", positive), negative=Typed("Set B", _lines("b")))
     with pytest.raises(UserError) as caught:
-        run_order(_no_model(), order, Silent())
+        check_order(order)
     assert caught.value.setting == "positive"
     assert problem in str(caught.value)
     assert "/" not in str(caught.value)
@@ -44,9 +41,5 @@ def test_a_line_that_is_no_json_is_named() -> None:
         positive=Typed("given", '"a"\n{', is_json=True), negative=Typed("Set B", _lines("b"))
     )
     with pytest.raises(UserError, match=r"given\.jsonl' line 2 is not JSON") as caught:
-        run_order(_no_model(), order, Silent())
+        check_order(order)
     assert caught.value.setting == "positive"
-
-
-def _no_model() -> Any:
-    return None

@@ -1,4 +1,4 @@
-"""The Contrast page: a pair or own prompts are run, a saved report is shown, wrong input is told."""
+"""The Contrast page: sets are run, a saved report is shown, wrong input is one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.contrast.orders import ContrastOrder
 from dashboard.frame.contrast import running
-from projector.errors import UserError
 from projector.figures.contrast.panels import panels
 from projector.figures.report import JSON_FILE
 from tests.dashboard.conftest import DECODER, ENCODER, Open
@@ -31,8 +30,6 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> Ordered:
         progress.begin("Reading prompts", 2, "prompts")
         progress.advance(2)
         found.append(order)
-        if order.positive is not None and not order.positive.text:
-            raise UserError("Set A holds no prompt: give at least 10")
         return made(DECODER, n_layers=2)
 
     monkeypatch.setattr(running, "run_order", run)
@@ -92,21 +89,25 @@ def test_own_prompts_are_run_and_what_is_wrong_is_one_line(
     at = open_page("contrast")
     at.segmented_control(key="contrast source").set_value("own").run()
     click(at, "Run")
-    assert errors(at) == ["Set A holds no prompt: give at least 10"]
-    at.text_area(key="contrast positive").set_value(SCRIPT)
-    at.text_area(key="contrast negative").set_value("b")
+    (error,) = errors(at)
+    assert error.startswith("Set A 'Set A.txt' holds no prompt")
+    assert not ordered
+    first, second = ("\n".join(f"{word} {k}" for k in range(10)) for word in (SCRIPT, "b"))
+    at.text_area(key="contrast positive").set_value(first)
+    at.text_area(key="contrast negative").set_value(second)
     click(at, "Run")
     assert errors(at) == []
     order = ordered[-1]
     assert order.pair is None
     assert order.positive is not None
     assert order.negative is not None
-    assert (order.positive.text, order.negative.text) == (SCRIPT, "b")
+    assert (order.positive.text, order.negative.text) == (first, second)
     assert len(_figures(at)) == 5
     # What can't be run leaves what was there.
-    at.text_area(key="contrast positive").set_value("")
+    at.text_area(key="contrast negative").set_value(f"{second}\n{first}")
     click(at, "Run")
-    assert len(errors(at)) == 1
+    (error,) = errors(at)
+    assert "10 that are in both sets" in error
     assert len(_figures(at)) == 5
 
 

@@ -121,7 +121,7 @@ def test_untangling_stands_beside_permuted_labels_and_the_embedding_alone() -> N
     (alone,) = _traces(figure, "probe of the embedding alone")
     assert set(alone.y) == {0.7}
     # What is null has no curve.
-    assert not _traces(figure, "of a prompt and its counterpart")
+    assert not _traces(figure, "pairs’ difference on one direction")
     page = contrast_page(found)
     assert "right on 97 % at best" in page
     assert "on the embedding alone on 70 %" in page
