@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from projector.projection.projection import Projection
     from projector.projection.relaying import add_layout, relayout
     from projector.residual.attribution import attribute
+    from projector.residual.directions.steering import steer
     from projector.residual.flow.stream import stream
     from projector.residual.heads.report import heads
     from projector.residual.lens import lens
@@ -30,6 +31,7 @@ __all__ = [
     "place",
     "relayout",
     "search",
+    "steer",
     "stream",
     "tune_lens",
 ]
@@ -46,6 +48,7 @@ _HOMES = {
     "place": "projector.layouts.solving",
     "relayout": "projector.projection.relaying",
     "search": "projector.naming.search",
+    "steer": "projector.residual.directions.steering",
     "stream": "projector.residual.flow.stream",
     "tune_lens": "projector.residual.readings.tuning",
 }

@@ -12,6 +12,7 @@ from projector.terminal.residual.attribute import attribute
 from projector.terminal.residual.heads import heads
 from projector.terminal.residual.lens import lens
 from projector.terminal.residual.neuron import neuron
+from projector.terminal.residual.steer import steer
 from projector.terminal.residual.stream import stream
 from projector.terminal.residual.tune_lens import tune_lens
 from projector.terminal.searching import search
@@ -37,6 +38,7 @@ app.command()(heads)
 app.command("import")(import_)
 app.command()(lens)
 app.command()(neuron)
+app.command()(steer)
 app.command()(stream)
 app.command("tune-lens")(tune_lens)
 

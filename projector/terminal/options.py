@@ -107,6 +107,7 @@ name_options(
     length="--repeat-length",
     n_last="--last",
     n_neurons="--neurons",
+    n_new="--new-tokens",
     n_random="--random-heads",
     n_sequences="--sequences",
     n_shuffles="--shuffles",

@@ -190,15 +190,14 @@ class Directions:
         return sorted(self.vectors, key=lambda key: (key[0], STREAMS.index(key[1])))
 
 
-def find_directions(folder: Path | str, subject: Subject) -> Directions:
-    """The directions of a model in a folder: its own, or those in the report that it holds.
+def list_directions(folder: Path | str) -> list[Directions]:
+    """The directions of every model in a folder: its own, or those in the report that it holds.
 
     A report about one model holds them in ``directions/``, one about several in a folder of
-    ``directions/`` for each; the one whose weights are the subject's is read.
+    ``directions/`` for each.
 
     Raises:
-        UserError: on ``direction``, if there are none, or none of these weights; see also
-            :meth:`Directions.load`.
+        UserError: on ``direction``, if there are none; see also :meth:`Directions.load`.
     """
     folder = Path(folder)
     with disk_errors(folder):
@@ -210,7 +209,16 @@ def find_directions(folder: Path | str, subject: Subject) -> Directions:
     found = [place for place in dict.fromkeys(places) if (place / JSON_FILE).is_file()]
     if not found:
         raise _none_in(folder)
-    loaded = [Directions.load(place) for place in found]
+    return [Directions.load(place) for place in found]
+
+
+def find_directions(folder: Path | str, subject: Subject) -> Directions:
+    """Those of :func:`list_directions` whose weights are the subject's.
+
+    Raises:
+        UserError: on ``direction``, if there are none, or none of these weights.
+    """
+    loaded = list_directions(folder)
     for each in loaded:
         if each.model_sha256 == subject.loaded.weights_sha256:
             return each

@@ -41,7 +41,7 @@ _DEPTHS = (1 / 3, 1 / 2, 2 / 3)
 _SCALES = (1.0, -1.0)
 _N_RESAMPLED = 1000
 _STREAM = "resid_post"
-# The third is the difference of the other two.
+# The third is the difference of the other two, of perplexity alone.
 SETS = ("positive", "negative", "difference")
 
 
@@ -270,7 +270,7 @@ def _without(
         for layer, norm in plans
         for change, scale in changes
         for tail in tails
-        for name in SETS
+        for name in (SETS if tail.text is None else SETS[:2])
     ]
 
 
@@ -350,21 +350,20 @@ def _effects_of(
         n_tokens = each.counts.sum() if tail.text is None else len(each.counts) * len(tail.ids)
         filled = replace(empty, n_prompts=len(each.counts), n_tokens=int(n_tokens))
         found.append(_filled(filled, each.values(), drawn[-1]))
-    # Towards the positive set: its perplexity falls beside the negative set's; so with the
-    # probability of a continuation, which rises beside it.
+    if tail.text is not None:
+        return found
     empty = Effect(*head, "difference", *_measure(tail))
     reasons = [each for each in figures if isinstance(each, str)]
     if reasons:
         return [*found, replace(empty, reason=reasons[0])]
     positive, negative = [each for each in figures if not isinstance(each, str)]
-    sign = 1.0 if tail.text is None else -1.0
-    values = sign * (negative.values() - positive.values())
+    values = negative.values() - positive.values()
     filled = replace(
         empty,
         n_prompts=sum(each.n_prompts for each in found),
         n_tokens=sum(each.n_tokens for each in found),
     )
-    return [*found, _filled(filled, values, sign * (drawn[1] - drawn[0]))]
+    return [*found, _filled(filled, values, drawn[1] - drawn[0])]
 
 
 def _filled(effect: Effect, values: NDArray[np.float64], resampled: NDArray[np.float64]) -> Effect:

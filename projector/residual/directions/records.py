@@ -42,8 +42,9 @@ class Effect:
         change: ``added`` or ``ablated`` (projected out), at every position.
         scale: what multiplied the difference of means that was added; None where it was ablated.
         norm: ‖difference of means‖, that of the random directions too.
-        set: ``positive``, ``negative``; or ``difference``, the negative set's figure minus the
-            positive set's: above 0, the change favours the positive set.
+        set: ``positive``, ``negative``; or ``difference``, the negative set's
+            log-perplexity minus the positive set's. Where its effect is above 0, the change favours
+            the positive set.
         measure: ``log-perplexity``, in nats a token; or ``log-probability`` of ``continuation``
             after each prompt, in nats.
         continuation: the text whose probability is measured; None for perplexity.

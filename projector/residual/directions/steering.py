@@ -1,0 +1,273 @@
+"""Generation with a direction added to the stream, beside generation without it and a random one.
+
+Activation addition (Turner et al. 2023, arXiv:2308.10248): at each token, of the prompt and of what
+follows, a multiple of the direction is added where it was measured. Generation is greedy, so that
+the same prompt gives the same text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from projector.corpus.pieces import Pieces
+from projector.errors import SettingError, UserError, check_least, check_seed, check_text, is_number
+from projector.model.capture import evaluating
+from projector.model.context import longest_sequence
+from projector.model.intervention import Intervention, Shift, intervene
+from projector.model.loading import input_device
+from projector.progress import Progress, Silent
+from projector.residual.directions.artifact import Directions, find_directions
+from projector.residual.directions.finding import random_directions
+from projector.residual.subject import Subject
+
+_STREAM = "resid_post"
+_ONE_TOKEN = "the prompt has one token, and nothing predicts it"
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model adds to a prompt, greedily.
+
+    Attributes:
+        change: ``none``, ``direction`` or ``random``: what is added to the stream.
+        ids: the tokens that follow the prompt; the last may be the one that ends a text.
+        text: theirs, special tokens left out.
+        log_perplexity: of the prompt itself, in nats a token; None for a prompt of one token.
+    """
+
+    change: str
+    ids: tuple[int, ...]
+    text: str
+    log_perplexity: float | None
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A prompt continued without a direction, with it, and with a random one of the same norm.
+
+    Attributes:
+        model: its identifier.
+        prompt: the text of the prompt's tokens. prompt_ids: the tokens.
+        layer, stream: where the direction is added.
+        scale: what multiplies it.
+        norm: ‖direction‖. usual_norm: the median norm of tokens there.
+        pair: the sets that the direction is of. positive_name, negative_name: theirs.
+        continuations: the three, in this order.
+        reason: why there is no perplexity of the prompt; None where there is one.
+    """
+
+    model: str
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    layer: int
+    stream: str
+    scale: float
+    norm: float
+    usual_norm: float
+    pair: str
+    positive_name: str
+    negative_name: str
+    continuations: tuple[Continuation, Continuation, Continuation]
+    reason: str | None
+
+    @property
+    def plain(self) -> Continuation:
+        """Without the direction."""
+        return self.continuations[0]
+
+    @property
+    def steered(self) -> Continuation:
+        """With the direction."""
+        return self.continuations[1]
+
+    @property
+    def random(self) -> Continuation:
+        """With a random direction of the same norm."""
+        return self.continuations[2]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **vars(self),
+            "prompt_ids": list(self.prompt_ids),
+            "continuations": [{**vars(each), "ids": list(each.ids)} for each in self.continuations],
+        }
+
+
+def steer(
+    model: Subject | str,
+    prompt: str | Sequence[int],
+    direction: Directions | Path | str,
+    *,
+    layer: int,
+    scale: float = 1.0,
+    chat: bool = False,
+    n_new: int = 40,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Steered:
+    """Continue a prompt with a saved direction added to the stream behind a layer.
+
+    Tokens whose norm there is many times the median, such as a model's first, are left as they are
+    (:meth:`Directions.most_norm`), in the prompt and in what follows.
+
+    Args:
+        model: a name that :func:`projector.model.loading.load_model` takes, or a subject.
+        prompt: text, before which the model's first special token is put; or token ids as the
+            model takes them.
+        direction: directions, or a folder that holds some; see :func:`find_directions`.
+        layer: whose direction, and behind which it is added.
+        scale: how many times the difference of means is added; negative to go towards the negative
+            set.
+        chat: put the prompt through the model's chat template, as a user's turn.
+        n_new: how many tokens are added at most.
+        seed: of the random direction.
+
+    Raises:
+        SettingError: on ``scale``, if it is not a finite number; on ``layer``, if there is no
+            direction of it; on ``n_new`` or ``seed``; on ``direction``, if it is none, or another
+            model's.
+        UserError: for an encoder, a prompt that with what is added is longer than the context, or
+            a chat without a template.
+    """
+    check_steering(scale=scale, n_new=n_new, seed=seed)
+    check_text("prompt", prompt if isinstance(prompt, str) else None)
+    subject, progress = Subject.of(model), progress or Silent()
+    if isinstance(direction, Directions):
+        direction.check(subject)
+    else:
+        direction = find_directions(direction, subject)
+    vector = direction.at_layer(layer, _STREAM)
+    _check_generates(subject)
+    ids = subject.ids_of(prompt, as_chat=chat)
+    _check_room(subject, len(ids), n_new)
+    tap = subject.architecture.blocks[layer].taps[_STREAM]
+    most = direction.most_norm(layer, _STREAM)
+    (drawn,) = random_directions(vector, 1, seed)
+    changes: dict[str, list[Intervention]] = {
+        "none": [],
+        "direction": [Shift(tap, vector, float(scale), most)],
+        "random": [Shift(tap, drawn, float(scale), most)],
+    }
+    progress.begin("Generating", len(changes) * n_new, "tokens")
+    found = []
+    for name, interventions in changes.items():
+        made, nats = generate(subject, ids, n_new, interventions)
+        progress.advance(n_new)
+        text = str(subject.loaded.tokenizer.decode(made, skip_special_tokens=True))
+        found.append(Continuation(name, tuple(made), text, nats))
+    progress.end()
+    pieces = Pieces.of_tokenizer(subject.loaded.tokenizer, ids)
+    return Steered(
+        model=subject.loaded.identifier,
+        prompt="".join(pieces.texts(ids)),
+        prompt_ids=tuple(ids),
+        layer=layer,
+        stream=_STREAM,
+        scale=float(scale),
+        norm=float(vector.norm()),
+        usual_norm=direction.usual_norms[layer, _STREAM],
+        pair=direction.pair,
+        positive_name=direction.positive_name,
+        negative_name=direction.negative_name,
+        continuations=(found[0], found[1], found[2]),
+        reason=_ONE_TOKEN if len(ids) == 1 else None,
+    )
+
+
+def check_steering(*, scale: float, n_new: int, seed: int) -> None:
+    """Raise a SettingError on one of these that no model can be steered with."""
+    if not is_number(scale) or not math.isfinite(scale):
+        raise SettingError("scale", scale, "is not a finite number", "give one such as 1 or -0.5")
+    check_least("n_new", n_new, 1)
+    check_seed("seed", seed)
+
+
+def generate(
+    subject: Subject,
+    ids: Sequence[int],
+    n_new: int,
+    interventions: Sequence[Intervention] = (),
+    *,
+    use_cache: bool = True,
+) -> tuple[list[int], float | None]:
+    """Continue a prompt greedily while its stream is changed.
+
+    Args:
+        use_cache: keep keys and values of what was read; without it, all is read for each token.
+
+    Returns:
+        The tokens that are added, until one that ends a text; and −log probability of the
+        prompt's tokens from the second on, in nats a token, None where there is no second.
+    """
+    model: Any = subject.model
+    ends = _ending_tokens(model)
+    device = input_device(model)
+    result, cache = list(ids), None
+    given, nats = list(ids), None
+    with torch.no_grad(), evaluating(model), intervene(interventions):
+        for step in range(n_new):
+            mask = torch.ones(1, len(result), dtype=torch.int64, device=device)
+            out = model(
+                input_ids=torch.tensor([given], device=device),
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=use_cache,
+            )
+            if not step:
+                nats = _mean_nats(out.logits[0], given)
+            token = int(out.logits[0, -1].argmax())
+            result.append(token)
+            if token in ends:
+                break
+            cache = getattr(out, "past_key_values", None) if use_cache else None
+            # Models without a cache read everything again.
+            given = [token] if cache is not None else result
+    return result[len(ids) :], nats
+
+
+def _mean_nats(logits: Tensor, ids: Sequence[int]) -> float | None:
+    if len(ids) < 2:
+        return None
+    targets = torch.tensor(ids[1:], device=logits.device)
+    nats = float(functional.cross_entropy(logits[:-1].float(), targets))
+    return nats if math.isfinite(nats) else None
+
+
+def _ending_tokens(model: Any) -> set[int]:
+    stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    listed = stops if isinstance(stops, (list, tuple)) else [stops]
+    return {int(each) for each in listed if each is not None}
+
+
+def _check_generates(subject: Subject) -> None:
+    name = type(subject.model).__name__
+    if not subject.architecture.is_causal:
+        raise UserError(
+            f"{name} is an encoder: it predicts no next token, so it continues no prompt; give a "
+            "causal model"
+        )
+    if not hasattr(subject.model, "generate"):
+        raise UserError(
+            f"{name} was loaded without a head, so it continues no prompt; load it with its head"
+        )
+
+
+def _check_room(subject: Subject, n_tokens: int, n_new: int) -> None:
+    most = longest_sequence(subject.model)
+    if most is not None and n_tokens + n_new > most:
+        raise SettingError(
+            "n_new",
+            n_new,
+            f"is more than the context has room for: the prompt has {n_tokens:,} tokens, and the "
+            f"model takes {most:,}",
+            f"give {most - n_tokens:,} at most" if n_tokens < most else "shorten the prompt",
+        )
