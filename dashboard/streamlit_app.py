@@ -11,19 +11,9 @@ from dashboard.frame.side.background import find_in_background
 from dashboard.frame.side.search import show_found
 from dashboard.frame.sidebar import choose_scene, read_settings, tell
 from dashboard.state import session
-from dashboard.views import (
-    basis,
-    contrast,
-    heads,
-    heatmap,
-    lens,
-    neuron,
-    overview,
-    poles,
-    prompt,
-    pruning,
-)
+from dashboard.views import heatmap, neuron, overview, poles, prompt, pruning
 from dashboard.views import map as map_view
+from dashboard.views.residual import basis, contrast, heads, lens
 
 # Less empty space above: what a page is about is to be seen without scrolling. Numbers stand beside
 # pictures, and are no headlines. Not in config.toml: any theme there would end dark and light.
