@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from projector.projection.relaying import add_layout, relayout
     from projector.residual.attribution import attribute
     from projector.residual.directions.steering import steer
+    from projector.residual.contrast.report import contrast
     from projector.residual.flow.stream import stream
     from projector.residual.heads.report import heads
     from projector.residual.lens import lens
@@ -24,6 +25,7 @@ __all__ = [
     "UserError",
     "add_layout",
     "attribute",
+    "contrast",
     "fit",
     "heads",
     "lens",
@@ -41,6 +43,7 @@ _HOMES = {
     "UserError": "projector.errors",
     "add_layout": "projector.projection.relaying",
     "attribute": "projector.residual.attribution",
+    "contrast": "projector.residual.contrast.report",
     "fit": "projector.fitting.pipeline",
     "heads": "projector.residual.heads.report",
     "lens": "projector.residual.lens",
