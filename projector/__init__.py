@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from projector.projection.projection import Projection
     from projector.projection.relaying import add_layout, relayout
     from projector.residual.attribution import attribute
-    from projector.residual.directions.steering import steer
     from projector.residual.contrast.report import contrast
+    from projector.residual.directions.steering import steer
     from projector.residual.flow.stream import stream
     from projector.residual.heads.report import heads
     from projector.residual.lens import lens

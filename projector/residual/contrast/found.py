@@ -1,0 +1,213 @@
+"""What is found of two sets of prompts in one or several models, and the report of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from projector.residual.contrast.growth import Growth
+from projector.residual.contrast.prompts import PromptSets
+from projector.residual.contrast.records import Interval, Point, PointMeasures
+from projector.residual.contrast.sharing.records import Sharing
+from projector.residual.contrast.states import States
+from projector.residual.contrast.untangling.records import Untangling
+from projector.residual.directions.artifact import Directions
+from projector.residual.directions.records import Effect
+
+__all__ = ["Averaged", "Contrast", "ModelContrast"]
+
+# The mean of both sets, the first and the second.
+Averaged = tuple[Growth, Growth, Growth]
+_AT_EMBEDDING = "no block has written to the stream yet"
+_EMPTY = "there is none"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelContrast:
+    """What was found of one model.
+
+    Attributes:
+        name: the model's identifier; no two of a contrast are the same.
+        weights_sha256: of its weights.
+        states: one vector a prompt at every place of the stream.
+        measures: of each of ``states.points``.
+        block_growth: of each layer's whole block: the mean of both sets, the first and the second.
+        attention_growth: likewise of the step to ``resid_mid``; of the layers that have one.
+        sharing: whether successive layers write in the same directions; None with ``reasons``.
+        untangling: of each of ``states.points``.
+        directions: None with ``reasons``.
+        effects: of the directions, by layer.
+        reasons: why a part is missing, by its name.
+    """
+
+    name: str
+    weights_sha256: str
+    states: States
+    measures: Mapping[Point, PointMeasures]
+    block_growth: Mapping[int, Averaged]
+    attention_growth: Mapping[int, Averaged]
+    sharing: Sharing | None
+    untangling: Mapping[Point, Untangling]
+    directions: Directions | None
+    effects: tuple[Effect, ...]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def growth_before(self, point: Point) -> Growth | None:
+        """The growth of the step that leads to a place; None at the embedding."""
+        if point.stream == "resid_mid":
+            return self.attention_growth[point.layer][0]
+        layer = point.layer - (point.stream == "resid_pre")
+        return None if layer < 0 else self.block_growth[layer][0]
+
+    def row(self, point: Point) -> dict[str, Any]:
+        """The row of ``report.json`` of a place."""
+        found, growth = self.measures[point], self.growth_before(point)
+        untangling = self.untangling[point]
+        parts = ("pre", "update", "covariance")
+        shares = {f"growth_{part}": getattr(growth, part, None) for part in parts}
+        variances = [
+            f"variance_{what}_{side}"
+            for what in ("mean", "max")
+            for side in ("positive", "negative")
+        ]
+        nulls = {"cosine_split_half": found.split_half, "cosine_permuted": found.permuted}
+        return {
+            "model": self.name,
+            "layer": point.layer,
+            "stream": point.stream,
+            "cosine": _value(found.cosine),
+            **_ends("cosine", found.cosine),
+            **{name: _value(null) for name, null in nulls.items()},
+            **{name: _value(getattr(found, name)) for name in variances},
+            **shares,
+            "probe_accuracy": untangling.probe_accuracy,
+            "probe_permuted": untangling.probe_permuted,
+            **{k: v for name, null in nulls.items() for k, v in _ends(name, null).items()},
+            **{k: v for name in variances for k, v in _ends(name, getattr(found, name)).items()},
+            "mean_norm_positive": found.mean_norm_positive,
+            "mean_norm_negative": found.mean_norm_negative,
+            "difference_norm": found.difference_norm,
+            "difference_norm_permuted": _value(found.difference_permuted),
+            "probe_permuted_high": untangling.probe_permuted_high,
+            "probe_embedding": self._embedding_accuracy(),
+        }
+
+    def growth_entries(self) -> list[dict[str, Any]]:
+        """A whole block each: the mean of both sets, and each set apart."""
+        found = []
+        for layer, (mean, positive, negative) in self.block_growth.items():
+            sets = {"positive": positive.as_dict(), "negative": negative.as_dict()}
+            found.append({"model": self.name, "layer": layer, **mean.as_dict(), **sets})
+        return found
+
+    def untangling_entries(self) -> list[dict[str, Any]]:
+        """A place each, with the accuracy of a probe of the embedding alone beside it."""
+        baseline = {"embedding_accuracy": self._embedding_accuracy()}
+        return [
+            {"model": self.name, **asdict(point), **found.as_dict(), **baseline}
+            for point, found in self.untangling.items()
+        ]
+
+    def direction_entries(self) -> list[dict[str, Any]]:
+        """An effect each; one entry with the reason where there are none."""
+        if self.effects:
+            return [{"model": self.name, **each.as_dict()} for each in self.effects]
+        return [{"model": self.name, "reason": self.reasons.get("directions", _EMPTY)}]
+
+    def sharing_entry(self) -> dict[str, Any]:
+        """What :class:`Sharing` holds; or the reason."""
+        if self.sharing is None:
+            return {"model": self.name, "reason": self.reasons["sharing"]}
+        return {"model": self.name, **self.sharing.as_dict()}
+
+    def why_missing(self) -> dict[str, dict[str, str]]:
+        """Why figures of a row are null (or a variance 0), by place; and why places are missing."""
+        found = {name: {"rows": why} for name, why in self.states.missing.items()}
+        if self.reasons:
+            found["all"] = dict(self.reasons)
+        for point, measures in self.measures.items():
+            reasons = dict(measures.reasons)
+            growth = self.growth_before(point)
+            for part in ("pre", "update", "covariance"):
+                if growth is None:
+                    reasons[f"growth_{part}"] = _AT_EMBEDDING
+                elif getattr(growth, part) is None:
+                    reasons[f"growth_{part}"] = growth.reasons.get(part, _EMPTY)
+            given = self.untangling[point].reasons
+            names = ("probe_accuracy", "probe_permuted")
+            reasons |= {name: given[name] for name in names if name in given}
+            if reasons:
+                found[f"layer {point.layer} {point.stream}"] = reasons
+        return found
+
+    def _embedding_accuracy(self) -> float | None:
+        found = self.untangling.get(Point(0, "resid_pre"))
+        return None if found is None else found.probe_accuracy
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """What was found of two sets of prompts in one or several models.
+
+    Attributes:
+        sets: the prompts.
+        at: "last" or "mean".
+        seed: of every draw.
+        n_draws: of each null.
+        models: what was found of each.
+        notes: what to know about the prompts and tokens, a sentence each.
+    """
+
+    sets: PromptSets
+    at: str
+    seed: int
+    n_draws: int
+    models: tuple[ModelContrast, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def directions(self) -> tuple[Directions, ...]:
+        """Of each model that has them."""
+        return tuple(each.directions for each in self.models if each.directions is not None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of ``report.json``."""
+        each = self.models
+        return {
+            "models": [model.name for model in each],
+            "weights_sha256": {model.name: model.weights_sha256 for model in each},
+            "pair": self.sets.name,
+            "sets_sha256": self.sets.sha256,
+            "positive_name": self.sets.positive_name,
+            "negative_name": self.sets.negative_name,
+            "n_positive": len(self.sets.positive),
+            "n_negative": len(self.sets.negative),
+            "at": self.at,
+            "notes": list(self.notes),
+            "seed": self.seed,
+            "n_draws": self.n_draws,
+            "outliers": [
+                {"model": model.name, **token.as_dict()}
+                for model in each
+                for token in model.states.outliers
+            ],
+            "additivity_error": {model.name: model.states.additivity_error for model in each},
+            "rows": [model.row(point) for model in each for point in model.states.points],
+            "growth": [entry for model in each for entry in model.growth_entries()],
+            "sharing": [model.sharing_entry() for model in each],
+            "untangling": [entry for model in each for entry in model.untangling_entries()],
+            "directions": [entry for model in each for entry in model.direction_entries()],
+            "reasons": {model.name: model.why_missing() for model in each},
+        }
+
+
+def _value(found: Interval | None) -> float | None:
+    return None if found is None else found.value
+
+
+def _ends(name: str, found: Interval | None) -> dict[str, float | None]:
+    return {
+        f"{name}_low": None if found is None else found.low,
+        f"{name}_high": None if found is None else found.high,
+    }
