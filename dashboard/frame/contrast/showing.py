@@ -13,7 +13,7 @@ from dashboard.contrast.reports import rows_of
 from dashboard.frame.exports import csv_of
 from dashboard.state import session
 from dashboard.state.scene import Scene
-from projector.figures.contrast.effects import effects_figure, effects_of
+from projector.figures.contrast.effects import effects_figure, effects_of, why_no_effects
 from projector.figures.contrast.growth import growth_figure
 from projector.figures.contrast.page import contrast_page, lead, title
 from projector.figures.contrast.panels import panels
@@ -64,7 +64,9 @@ def _show_sharing(scene: Scene, facts: Facts, model: ModelRows) -> None:
     figure = sharing_figure(facts, model.model, layer=scene.layer)
     found = sharing_of(facts, model.model)
     if figure is None or found is None:
-        st.caption("Successive layers of this model were not compared.")
+        reason = str((found or {}).get("reason") or "").rstrip(".")
+        why = f": {reason}" if reason else ""
+        st.caption(session.plain(f"Successive layers of this model were not compared{why}."))
         return
     _draw(scene, facts, f"sharing {model.model}", figure, _layer_of_number)
     notes = " ".join(str(note) for note in found.get("notes") or ())
@@ -83,9 +85,7 @@ def _show_samples(scene: Scene, facts: Facts, model: ModelRows) -> None:
 def _show_effects(scene: Scene, facts: Facts, model: ModelRows) -> None:
     figure = effects_figure(facts, model.model, layer=scene.layer)
     if figure is None:
-        reasons = facts.get("reasons")
-        reason = reasons.get("directions") if isinstance(reasons, dict) else None
-        st.caption(session.plain(str(reason or "The direction was not tested on this model.")))
+        st.caption(session.plain(why_no_effects(facts, model.model)))
         return
     _draw(scene, facts, f"direction {model.model}", figure, None)
     _say([(model, effects_words(effects_of(facts, model.model)))], HOW_EFFECTS)

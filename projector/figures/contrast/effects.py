@@ -29,6 +29,15 @@ def effects_of(found: Found | Facts, model: str) -> list[Facts]:
     return [each for each in entries if number_of(each, "effect") is not None]
 
 
+def why_no_effects(found: Found | Facts, model: str) -> str:
+    """Why the report holds no effects on a model, as a sentence."""
+    entries = entries_of(facts_of(found), "directions", model)
+    reasons = list(dict.fromkeys(str(each["reason"]) for each in entries if each.get("reason")))
+    if not reasons:
+        return "The direction was not tested on this model."
+    return f"The direction was not tested on this model: {'; '.join(reasons)}."
+
+
 def effects_figure(
     found: Found | Facts, model: str, *, layer: int | None = None
 ) -> go.Figure | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from projector.figures.contrast.effects import effects_figure, effects_of
+from projector.figures.contrast.effects import effects_figure, effects_of, why_no_effects
 from projector.figures.contrast.growth import growth_figure
 from projector.figures.contrast.panels import panels
 from projector.figures.contrast.series import Facts, Found, ModelRows, facts_of, read_models
@@ -90,9 +90,9 @@ def _sections(facts: Facts, models: Sequence[ModelRows]) -> Iterator[Section]:
         found, figure = sharing_of(facts, model.model), sharing_figure(facts, model.model)
         if found is None:
             continue
-        sentence = str(found.get("sentence") or "")
+        sentence = str(found.get("sentence") or found.get("reason") or "")
         notes = [str(note) for note in found.get("notes") or ()]
-        text = "\n\n".join([sentence, *notes, HOW_SHARING])
+        text = "\n\n".join([sentence, *notes, HOW_SHARING if figure is not None else ""])
         yield Section(_title("Whether layers share directions", model, models), text, figure)
     for model in models:
         rows, drawn = untangling_of(facts, model.model), untangling_figure(facts, model.model)
@@ -100,11 +100,11 @@ def _sections(facts: Facts, models: Sequence[ModelRows]) -> Iterator[Section]:
             text = f"{untangling_words(rows)}\n\n{HOW_UNTANGLING}"
             yield Section(_title("How the samples lie", model, models), text, drawn)
     for model in models:
-        effects = effects_of(facts, model.model)
-        if effects:
-            text = f"{effects_words(effects)}\n\n{HOW_EFFECTS}"
-            drawn = effects_figure(facts, model.model)
-            yield Section(_title("What the direction does", model, models), text, drawn)
+        drawn = effects_figure(facts, model.model)
+        text = f"{effects_words(effects_of(facts, model.model))}\n\n{HOW_EFFECTS}"
+        if drawn is None:
+            text = why_no_effects(facts, model.model)
+        yield Section(_title("What the direction does", model, models), text, drawn)
     for model in models:
         yield Section(_title("Numbers", model, models), table=rows_table(model))
 

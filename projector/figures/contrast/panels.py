@@ -124,9 +124,11 @@ def _add_cosines(figure: go.Figure, model: ModelRows, column: int) -> None:
     )
 
 
-def _ranges(low: Sequence[float | None], high: Sequence[float | None], what: str) -> list[str]:
+def _ranges(
+    low: Sequence[float | None], high: Sequence[float | None], what: str, form: str = ".3f"
+) -> list[str]:
     return [
-        "" if a is None or b is None else f"<br>{what}: {number(a, '.3f')} to {number(b, '.3f')}"
+        "" if a is None or b is None else f"<br>{what}: {number(a, form)} to {number(b, form)}"
         for a, b in zip(low, high, strict=True)
     ]
 
@@ -141,7 +143,10 @@ def _add_variances(
 ) -> None:
     for side, words, color in (("positive", names[0], POSITIVE), ("negative", names[1], NEGATIVE)):
         # A logarithmic axis has no place for 0.
-        values = [value or None for value in model.column(f"{name}_{side}")]
+        values, low, high = (
+            [value or None for value in model.column(f"{name}_{side}{end}")]
+            for end in ("", "_low", "_high")
+        )
         add_places(
             figure,
             model.places,
@@ -149,6 +154,8 @@ def _add_variances(
             color,
             words,
             form=".3g",
+            band=(low, high),
+            customdata=_ranges(low, high, "95 % interval", ".3g"),
             legend=row == 2 and column == 1,
             row=row,
             col=column,

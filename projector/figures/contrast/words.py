@@ -19,7 +19,7 @@ from projector.residual.flow.words import number
 HOW_PANELS = (
     "The cosine is that of the mean vectors of the two sets, with the interval that holds 95 % of "
     "bootstrap draws of the prompts. Two controls stand beside it: the cosine of random halves of "
-    "one set, and that of two groups after the labels were permuted; their bands hold 90 % of the "
+    "one set, for both sets together, and that of two groups after the labels were permuted; their bands hold 90 % of the "
     "draws. Variances are over the samples of a set: their mean over the features, and their "
     "maximum. The embedding is drawn apart, as a diamond; open circles are after a layer’s "
     "attention, filled ones after its MLP."
@@ -159,9 +159,12 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
         f"On average over {of_blocks}, {pre} of the variance after a block was there before it, "
         f"{update} is the update’s own, and {both} is their covariance."
     )
+    steps = entries_of(facts, "growth", model.model)
+    sentence = growth_sentence(steps)
+    text = f"{text} {sentence}".strip()
     compared = [
         (covariance, rotated)
-        for each in entries_of(facts, "growth", model.model)
+        for each in steps
         if (covariance := number_of(each, "covariance")) is not None
         and (rotated := number_of(each, "covariance_rotated")) is not None
     ]
@@ -224,7 +227,7 @@ def effects_words(effects: Sequence[Facts]) -> str:
             "same norm: this direction does no more than any other."
         )
     return (
-        f"{n_more} of {len(told)} effects are larger than that of every random direction of the "
+        f"Of {len(told)} effects, {n_more} are larger than that of every random direction of the "
         "same norm."
     )
 

@@ -65,7 +65,7 @@ def test_a_pair_is_run_and_kept_for_the_session(open_page: Open, ordered: Ordere
     for words in (
         "At every place its whole interval is below what permuted labels give",
         "Successive layers do not share directions.",
-        "effects are larger than that of every random direction",
+        "are larger than that of every random direction",
         "on the embedding alone on 70 %",
     ):
         assert words in _text(at)

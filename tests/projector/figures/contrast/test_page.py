@@ -141,10 +141,13 @@ def test_effects_stand_beside_random_directions() -> None:
     assert own[0].y == pytest.approx((0.4, -0.4, 0.2) * 2)
     assert own[0].error_y.arrayminus == pytest.approx((0.1,) * 6)
     assert "added × −1" in figure.layout.xaxis.ticktext
-    assert "12 of 18 effects are larger" in contrast_page(found)
+    assert "Of 18 effects, 12 are larger" in contrast_page(found)
     for each in found["directions"]:
         each["exceeds_random"] = False
     assert "does no more than any other" in contrast_page(found)
+    found["directions"] = [{"model": "tiny", "reason": "it is too small"}]
+    assert effects_figure(found, "tiny") is None
+    assert "not tested on this model: it is too small." in contrast_page(found)
 
 
 @pytest.mark.parametrize("wrong", [{}, {"rows": []}, {"rows": [{"model": 1}]}, {"rows": "x"}])
