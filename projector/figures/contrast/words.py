@@ -19,10 +19,10 @@ from projector.residual.flow.words import number
 HOW_PANELS = (
     "The cosine is that of the mean vectors of the two sets, with the interval that holds 95 % of "
     "bootstrap draws of the prompts. Two controls stand beside it: the cosine of random halves of "
-    "one set, for both sets together, and that of two groups after the labels were permuted; their bands hold 90 % of the "
-    "draws. Variances are over the samples of a set: their mean over the features, and their "
-    "maximum. The embedding is drawn apart, as a diamond; open circles are after a layer’s "
-    "attention, filled ones after its MLP."
+    "one set, for both sets together, and that of two groups after the labels were permuted; their "
+    "bands hold 90 % of the draws. Variances are over the samples of a set: their mean "
+    "over the features, and their maximum. The embedding is drawn apart, as a diamond; open "
+    "circles are after a layer’s attention, filled ones after its MLP."
 )
 HOW_GROWTH = (
     "A block adds an update to the stream, so that Var(post) = Var(pre) + Var(update) + "
