@@ -83,7 +83,7 @@ def _show(screen: Screen, found: Steered) -> None:
     share = abs(found.scale) * found.norm / found.usual_norm
     screen.say(
         f"[b]direction[/b]  {escape(found.negative_name)} → {escape(found.positive_name)} of "
-        f"layer {found.layer}, {_signed(found.scale)} times: towards {escape(towards)}, by "
+        f"layer {found.layer}, scale {_signed(found.scale)}: towards {escape(towards)}, by "
         f"{share:.2g} times the median norm of tokens there"
     )
     titles = ("without the direction", "with the direction", "with a random one of the same norm")
@@ -106,4 +106,4 @@ def _text(each: Continuation) -> str:
 
     lines = [readable(line, running=True) for line in each.text.split("\n")]
     shown = "\n".join(line.replace("⇥\t", "\t") for line in lines)
-    return shown if shown.strip() else "(the text ends here)"
+    return shown.rstrip() if shown.strip() else "(the text ends here)"

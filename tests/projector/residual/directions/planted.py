@@ -1,30 +1,29 @@
-"""A tiny model with a direction planted in it, and two sets that lie along it."""
+"""A tiny model whose head hears one direction of the stream, and plain sets of prompts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from projector.model.loading import LoadedModel
 from projector.residual.subject import Subject
 from tests.families import N_HIDDEN, build
 
-LAYER = 0
-
 
 @dataclass(frozen=True)
 class Plain:
-    """Sets as the rooms of directions take them."""
+    """Sets as the rooms of directions take them; texts of the same number are a group."""
 
     positive: tuple[str, ...]
     negative: tuple[str, ...]
     name: str = "planted"
     positive_name: str = "up"
     negative_name: str = "down"
-    sha256: str = "s" * 64
+    sha256: str = "5" * 64
 
     @property
     def positive_groups(self) -> tuple[int, ...]:
@@ -32,7 +31,6 @@ class Plain:
 
     @property
     def negative_groups(self) -> tuple[int, ...]:
-        """Each is the partner of the positive one of its number."""
         return tuple(range(len(self.negative)))
 
 
@@ -43,26 +41,36 @@ def sets_of(text: str, n: int = 16) -> Plain:
     return Plain(tuple(prompts[:n]), tuple(prompts[n:]))
 
 
+def unit(seed: int = 5) -> Tensor:
+    """(H,), of length 1."""
+    vector = torch.randn(N_HIDDEN, generator=torch.Generator().manual_seed(seed))
+    return vector / vector.norm()
+
+
 def plant(tokenizer: Any, direction: Tensor) -> Subject:
-    """A model whose head alone hears ``direction`` (H,), a unit vector: along it, one half of the
-    vocabulary rises and the other falls; everything else of the stream hardly counts."""
+    """A model that hears ``direction`` (H,) alone: along it the logits of one half of the
+    vocabulary rise and those of the other fall."""
     model = build("llama")
-    assert isinstance(model, nn.Module)
     with torch.no_grad():
-        for parameter in (model.model.norm.weight,):
-            parameter.fill_(1.0)
-        head = model.lm_head.weight
-        head.mul_(0.02)
-        signs = torch.ones(len(head))
+        model.model.norm.weight.fill_(1.0)
+        signs = torch.ones(len(model.lm_head.weight))
         signs[::2] = -1
-        head.add_(0.7 * signs[:, None] * direction)
-        # The last block passes on what it reads, and adds little.
-        for name, parameter in model.model.layers[1].named_parameters():
-            if "o_proj" in name or "down_proj" in name:
-                parameter.mul_(0.01)
+        model.lm_head.weight.copy_(0.5 * signs[:, None] * direction)
+        # The last block adds next to nothing to what it reads.
+        model.model.layers[1].self_attn.o_proj.weight.mul_(0.001)
+        model.model.layers[1].mlp.down_proj.weight.mul_(0.001)
     return Subject(LoadedModel(model, tokenizer, "planted", "a" * 64))
 
 
-def unit() -> Tensor:
-    vector = torch.randn(N_HIDDEN, generator=torch.Generator().manual_seed(5))
-    return vector / vector.norm()
+def rows_along(
+    direction: Tensor, n: int, length: float
+) -> Callable[[int, str], tuple[Tensor, Tensor]]:
+    """Rows of two sets of ``n``, whose means are ``length`` apart along ``direction``."""
+    generator = torch.Generator().manual_seed(3)
+    noise = 0.01 * torch.randn(2, n, N_HIDDEN, generator=generator)
+    half = 0.5 * length * direction
+
+    def rows_of(layer: int, stream: str) -> tuple[Tensor, Tensor]:
+        return noise[0] + half, noise[1] - half
+
+    return rows_of

@@ -1,0 +1,70 @@
+"""``projector steer``: what it prints, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from projector.model.hashing import hash_checkpoint
+from projector.terminal.cli import app
+from tests.projector.residual.directions.test_artifact import made
+
+run = CliRunner().invoke
+
+
+def _saved(checkpoint: Callable[[str], Path], folder: Path, family: str = "llama") -> list[str]:
+    model = checkpoint(family)
+    replace(made(), model_sha256=hash_checkpoint(model)).save(folder / "directions")
+    return ["steer", str(model), "--direction", str(folder), "--device", "cpu"]
+
+
+def test_three_continuations_are_shown(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    options = ["--layer", "1", "--scale", "-0.5", "--prompt", "kalo [b]mi", "--new-tokens", "5"]
+    asked = [*_saved(checkpoint, tmp_path), *options]
+    result = run(app, asked)
+    assert result.exit_code == 0, result.output
+    for words in ("without the direction", "with the direction", "same norm", "kalo [b]mi", "−0.5"):
+        assert words in result.output
+    found = json.loads(run(app, [*asked, "--json"]).stdout)
+    assert [each["change"] for each in found["continuations"]] == ["none", "direction", "random"]
+    assert (found["layer"], found["scale"], found["pair"]) == (1, -0.5, "planted")
+    assert all(1 <= len(each["ids"]) <= 5 for each in found["continuations"])
+    assert found["reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "setting", "value"),
+    [
+        (["--layer", "7"], "layer", 7),
+        (["--layer", "0", "--scale", "nan"], "scale", None),
+        (["--layer", "0", "--new-tokens", "500"], "n_new", 500),
+        (["--layer", "0", "--chat"], None, None),
+        (["--layer", "0", "--direction", "nowhere"], "direction", "nowhere"),
+    ],
+)
+def test_wrong_inputs_have_one_line_each(
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+    options: list[str],
+    setting: str | None,
+    value: object,
+) -> None:
+    asked = [*_saved(checkpoint, tmp_path), "--prompt", "kalo mi", *options]
+    result = run(app, [*asked, "--json"])
+    assert result.exit_code == 2
+    found = json.loads(result.stdout)
+    assert found["setting"] == setting
+    assert value is None or found["value"] == value
+    assert "\n" not in found["error"]
+
+
+def test_an_encoder_continues_nothing(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    asked = _saved(checkpoint, tmp_path, "bert")
+    result = run(app, [*asked, "--layer", "0", "--prompt", "kalo", "--json"])
+    assert result.exit_code == 2
+    assert "encoder" in json.loads(result.stdout)["error"]
