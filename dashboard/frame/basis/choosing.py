@@ -8,7 +8,7 @@ from typing import TypeVar
 import streamlit as st
 
 from dashboard.drawing.text import cut_label
-from dashboard.frame.residual.places import can_choose_head, choose_head
+from dashboard.frame.residual.places import can_choose_head, check_head, choose_head
 from dashboard.frame.residual.prompting import in_one_line
 from dashboard.frame.residual.stopping import Begin, unless_stopped
 from dashboard.prompts import Tokens
@@ -46,6 +46,7 @@ def choose_head_of(scene: Scene, n_heads: int, whole: str | None) -> int | None:
         whole: what is looked at where no head is chosen; None where there must be one, and the
             first stands in.
     """
+    check_head(scene, n_heads)
     chosen = session.current().head
     options = [*([] if whole is None else [_WHOLE]), *range(n_heads)]
     session.bind(_HEAD, chosen if chosen in options else options[0])

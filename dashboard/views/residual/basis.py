@@ -8,7 +8,6 @@ from dashboard.frame.basis.keeping import show_activations
 from dashboard.frame.basis.matrix import show_matrix
 from dashboard.frame.basis.mixing import show_attention
 from dashboard.frame.basis.summing import show_skip
-from dashboard.frame.residual.places import check_head
 from dashboard.state import session
 from dashboard.state.scene import Scene
 
@@ -35,6 +34,4 @@ def show(scene: Scene) -> None:
         label_visibility="collapsed",
     )
     with session.problems():
-        if session.current().head is not None and part != "What a ReLU keeps":
-            check_head(scene)
         _PARTS[str(part)](scene)

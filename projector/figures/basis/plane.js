@@ -23,7 +23,7 @@ const fixed = (value, digits = 2) => {
   const text = Math.abs(value) >= 1e4 ? value.toExponential(1) : value.toFixed(digits);
   return (Number(text) === 0 ? text.replace("-", "") : text).replaceAll("-", "−");
 };
-const percent = (share) => `${fixed(100 * share, 100 * share < 9.95 ? 1 : 0)} %`;
+const percent = (share) => `${fixed(100 * share, 100 * share < 9.95 ? 1 : 0)}\u00a0%`;
 const make = (name, className, text) => {
   const made = document.createElement(name);
   if (className) made.className = className;
