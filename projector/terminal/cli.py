@@ -9,6 +9,7 @@ from projector.terminal.fit import fit
 from projector.terminal.plot import plot
 from projector.terminal.projections import import_, info, layout, relayout
 from projector.terminal.residual.attribute import attribute
+from projector.terminal.residual.contrast import contrast
 from projector.terminal.residual.heads import heads
 from projector.terminal.residual.lens import lens
 from projector.terminal.residual.neuron import neuron
@@ -34,6 +35,7 @@ app.command()(info)
 app.command()(plot)
 app.command()(search)
 app.command()(attribute)
+app.command()(contrast)
 app.command()(heads)
 app.command("import")(import_)
 app.command()(lens)

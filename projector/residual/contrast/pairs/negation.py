@@ -6,6 +6,9 @@ violin is not an instrument"). So both sets have the same subjects, the same num
 the same last words: at the embedding of the last token the sets can't be told apart, and whatever
 parts them later was carried there by the model.
 
+Words are balanced, and tokens where the vocabulary has these words as tokens: in a small vocabulary
+"indeed" is two or three, and statements are longer by as many.
+
 Half of the statements are true and half are false, and so are half of the negations: a direction
 that parts the sets is about the word "not", and not about what is true. Statements end without a
 stop: with one, all prompts would end with the same token.

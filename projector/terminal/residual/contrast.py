@@ -1,0 +1,190 @@
+"""``projector contrast``: how two sets of prompts part over the layers of one or several models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from projector.residual.contrast.settings import ContrastSettings, check_models
+from projector.settings import setting
+from projector.terminal.commands import command
+from projector.terminal.options import ModelOptions, name_options
+from projector.terminal.residual.opening import open_subject
+from projector.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from projector.figures.contrast.series import ModelRows
+    from projector.residual.contrast.report import Contrast
+
+ModelArguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL",
+        help="One or several of [b]bundled[/b], a local folder, a .gguf file, or a hub id.",
+    ),
+]
+name_options(n_draws="--draws", models="MODEL")
+
+
+@dataclass(frozen=True)
+class OutOptions:
+    """Where the report is written."""
+
+    out: Path = setting(
+        help="Folder for report.json, report.csv, report.html and the directions found."
+    )
+    force: bool = setting(False, help="Replace the report that OUT holds.")
+
+
+@command
+def contrast(
+    screen: Screen,
+    models: ModelArguments,
+    *,
+    settings: ContrastSettings,
+    report: OutOptions,
+    loading: ModelOptions,
+) -> None:
+    """Show how two sets of prompts part over the layers, beside what chance gives.
+
+    The direction from one set's mean to the other's is saved and tested by adding it to the stream.
+    """
+    from projector.figures.contrast.page import contrast_page
+    from projector.figures.report import check_report_place, write_report
+    from projector.residual.contrast.prompts import check_files
+    from projector.residual.contrast.report import contrast as measure
+
+    check_models(models)
+    check_report_place(report.out, force=report.force)
+    check_files(settings)
+    subjects = [open_subject(screen, model, loading) for model in models]
+    with screen.progress() as progress:
+        found = measure(subjects, **vars(settings), progress=progress)
+    content = found.as_dict()
+
+    def beside(folder: Path) -> None:
+        _write_directions(found, folder)
+
+    write_report(
+        report.out,
+        content,
+        contrast_page(content),
+        rows=content["rows"],
+        beside=beside,
+        force=report.force,
+    )
+    if screen.as_json:
+        screen.result(content, "")
+        return
+    _show(screen, content)
+    where = escape(str(report.out))
+    screen.say(f"Wrote [b]{where}[/b]: open report.html in it.")
+    _say_next(screen, found, models, where)
+
+
+def _write_directions(found: Contrast, folder: Path) -> None:
+    """One model's directions into ``directions/``, those of several into a folder each of it."""
+    from projector.residual.directions.artifact import FOLDER
+
+    names = _folder_names([each.model_name for each in found.directions])
+    for name, each in zip(names, found.directions, strict=True):
+        each.write(folder / FOLDER / name if len(names) > 1 else folder / FOLDER)
+
+
+def _folder_names(models: Sequence[str]) -> list[str]:
+    """A short name for each model, which any system takes for a folder; no two are the same."""
+    names: list[str] = []
+    for model in models:
+        short = re.sub(r"[^\w.-]+", "-", Path(model).name).strip(".-") or "model"
+        taken = {each.lower() for each in names}
+        name, number = short, 2
+        while name.lower() in taken:
+            name, number = f"{short}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _show(screen: Screen, content: Mapping[str, Any]) -> None:
+    """The result for a person: a table a model, and what it says in words."""
+    from projector.figures.contrast.page import names_of
+    from projector.figures.contrast.series import entries_of, read_models
+    from projector.figures.contrast.words import cosine_words, growth_words, variance_words
+
+    names = names_of(content)
+    at = "the last token" if content["at"] == "last" else "the mean of the tokens"
+    screen.say(
+        f"[b]{escape(names[0])}[/b] ({content['n_positive']:,} prompts) against "
+        f"[b]{escape(names[1])}[/b] ({content['n_negative']:,}), read at {at}"
+    )
+    for note in content["notes"]:
+        screen.say(escape(note))
+    for model in read_models(content):
+        screen.out.print("", f"[b]{escape(model.model)}[/b]", _rows(model), "", sep="\n")
+        sharing = [
+            str(each.get("sentence") or "") for each in entries_of(content, "sharing", model.model)
+        ]
+        for line in (
+            cosine_words(model),
+            variance_words(model, names),
+            growth_words(content, model),
+            *sharing,
+        ):
+            if line:
+                screen.say(escape(line))
+    screen.say(f"[dim]{escape(_legend(names))}[/dim]")
+
+
+def _legend(names: tuple[str, str]) -> str:
+    return (
+        "cosine: of the two sets' means behind each layer, with its 95 % interval over prompts; "
+        "halves: the same of random halves of one set; permuted: of two sets with permuted labels "
+        "(medians). Var: mean variance of the features over prompts, + of "
+        f"{names[0]}, − of {names[1]}. probe: share of held-out prompts that a linear probe gets "
+        "right; chance: the same with permuted labels. report.html has all streams and figures."
+    )
+
+
+def _rows(model: ModelRows) -> Table:
+    """A row behind each layer, and one at the embedding."""
+    from projector.residual.flow.words import number
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, header_style="bold")
+    titles = ("layer", "cosine", "95 %", "halves", "permuted", "Var +", "Var −", "probe", "chance")
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    for place, row in zip(model.places, model.rows, strict=True):
+        if not place.is_embedding and place.stream == "resid_mid":
+            continue
+        low, high = (number(row.get(f"cosine_{end}")) for end in ("low", "high"))
+        table.add_row(
+            "embedding" if place.is_embedding else str(place.layer),
+            number(row["cosine"]),
+            "–" if "–" in (low, high) else f"{low} to {high}",
+            number(row.get("cosine_split_half")),
+            number(row.get("cosine_permuted")),
+            number(row.get("variance_mean_positive"), ".2g"),
+            number(row.get("variance_mean_negative"), ".2g"),
+            number(row.get("probe_accuracy")),
+            number(row.get("probe_permuted")),
+        )
+    return table
+
+
+def _say_next(screen: Screen, found: Contrast, models: Sequence[str], where: str) -> None:
+    """How to go on with the directions."""
+    if not found.directions:
+        return
+    layers = found.directions[0].layers
+    layer = layers[len(layers) // 2]
+    screen.say(
+        f"Next: projector steer {escape(models[0])} --direction {where} --layer {layer} "
+        "--scale 1 --prompt '…'"
+    )

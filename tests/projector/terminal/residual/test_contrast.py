@@ -1,0 +1,154 @@
+"""``projector contrast``: a report written whole or not at all, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from projector.residual.directions.artifact import Directions
+from projector.terminal.cli import app
+from projector.terminal.residual.contrast import _folder_names
+
+FAMILIES = ("llama", "gpt2", "gpt_neox", "gemma2")
+QUICK = ("--draws", 20, "--seed", 1)
+COLUMNS = {"model", "layer", "stream", "cosine", "cosine_low", "cosine_high", "cosine_split_half", "cosine_permuted", "variance_mean_positive", "variance_mean_negative", "variance_max_positive", "variance_max_negative", "growth_pre", "growth_update", "growth_covariance", "probe_accuracy", "probe_permuted",}
+
+
+def invoke(*args: object) -> Result:
+    return CliRunner().invoke(app, ["contrast", *map(str, args)])
+
+
+def write(path: Path, lines: list[str]) -> Path:
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[object, ...]:
+    """Options that name two files of prompts about different things, of two subjects each."""
+    words = ("ka", "lo", "mi", "ten", "ra", "so", "vel", "du")
+    one = [f"{a} {b} 1" for i, a in enumerate(words) for b in words[:3]]
+    other = [f"{a} so {b} vel" for a in words for b in words[3:6]]
+    a, b = write(tmp_path / "one.txt", one), write(tmp_path / "other.txt", other)
+    return "--positive", a, "--negative", b
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "bert"])
+def test_every_family_is_reported(
+    family: str, checkpoint: Callable[[str], Path], files: tuple[object, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    model = checkpoint(family)
+    at = "mean" if family == "bert" else "last"
+    result = invoke(model, *files, *QUICK, "--at", at, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "permuted" in result.stdout
+    content = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    rows = content["rows"]
+    assert set(rows[0]) >= COLUMNS
+    streams = {row["stream"] for row in rows}
+    assert streams == {"resid_pre", "resid_post"} | (
+        set() if family == "gpt_neox" else {"resid_mid"}
+    )
+    assert {row["layer"] for row in rows} == {0, 1}
+    for row in rows:
+        assert -1 <= row["cosine_low"] <= row["cosine_high"] <= 1.0001
+        shares = [row[f"growth_{part}"] for part in ("pre", "update", "covariance")]
+        is_embedding = (row["layer"], row["stream"]) == (0, "resid_pre")
+        if is_embedding:
+            assert shares == [None] * 3
+        elif None not in shares:
+            assert sum(shares) == pytest.approx(1, abs=1e-6)
+    with (out / "report.csv").open(encoding="utf-8", newline="") as file:
+        assert [*csv.DictReader(file)] == [
+            {name: "" if value is None else str(value) for name, value in row.items()}
+            for row in rows
+        ]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Plotly.newPlot(" in page
+    assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="http', page)
+    assert Directions.load(out / "directions").layers == (0, 1)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".report")]
+
+
+def test_several_models_and_the_same_again(
+    checkpoint: Callable[[str], Path], files: tuple[object, ...], tmp_path: Path
+) -> None:
+    models = [checkpoint("llama"), checkpoint("gpt2")]
+    out = tmp_path / "report"
+    assert invoke(*models, *files, *QUICK, "--out", out).exit_code == 0
+    content = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert len({row["model"] for row in content["rows"]}) == 2
+    assert sorted(path.name for path in (out / "directions").iterdir()) == ["gpt2", "llama"]
+    # Nothing is replaced unasked; asked, it is the same again.
+    refused = invoke(*models, *files, *QUICK, "--out", out, "--json")
+    assert (refused.exit_code, json.loads(refused.stdout)["setting"]) == (2, "force")
+    again = invoke(*models, *files, *QUICK, "--out", out, "--force", "--json")
+    assert json.loads(again.stdout) == content
+    assert json.loads((out / "report.json").read_text(encoding="utf-8")) == content
+
+
+def test_what_is_wrong_is_one_line_and_writes_nothing(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = checkpoint("llama")
+    good = write(tmp_path / "good.txt", [f"ka {i}" for i in range(12)])
+    other = write(tmp_path / "other.txt", [f"mi {i}" for i in range(12)])
+    long = write(tmp_path / "long.txt", [*(f"lo {i}" for i in range(12)), "", "ka " * 90])
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes(b"caf\xe9\n")
+    broken = write(tmp_path / "broken.jsonl", ['"ka"', "{"])
+    single = write(tmp_path / "single.txt", ["", "ka", ""])
+    copy = write(tmp_path / "copy.txt", [f"ka {i}" for i in range(12)])
+    blocked = tmp_path / "good.txt" / "report"
+    given: list[tuple[tuple[object, ...], str, object, str]] = [
+        (("--positive", single, "--negative", other), "positive", str(single), ""),
+        (("--positive", good, "--negative", copy), "positive", str(good), "12 "),
+        (("--positive", good, "--negative", long), "negative", None, "line 14"),
+        (("--positive", tmp_path / "none", "--negative", other), "positive", None, ""),
+        (("--positive", good, "--negative", tmp_path), "negative", str(tmp_path), ""),
+        (("--positive", latin, "--negative", other), "positive", str(latin), "UTF-8"),
+        (("--positive", good, "--negative", broken), "negative", "{", "line 2"),
+        (("--positive", good), "positive", str(good), "--negative"),
+        (("--negative", good), "negative", str(good), "--positive"),
+        (("--pair", "nothing"), "pair", "nothing", "negation"),
+        (("--pair", "negation", "--positive", good), "pair", "negation", ""),
+        (("--pair", "negation", "--at", "first"), "at", "first", ""),
+        (("--pair", "negation", "--draws", 1), "n_draws", 1, ""),
+        (("--pair", "negation", "--layers", "x"), "layers", "x", ""),
+        ((model, "--pair", "negation"), "models", str(model), ""),
+    ]
+    out = tmp_path / "report"
+    before = sorted(tmp_path.iterdir())
+    for args, setting, value, says in given:
+        error = failed(model, *args, "--out", out)
+        assert error["setting"] == setting, error
+        assert value is None or error["value"] == value, error
+        assert says in error["error"]
+    failed(tmp_path / "no-model", "--pair", "negation", "--out", out)
+    assert failed(model, "--pair", "negation", "--out", blocked)["setting"] == "out"
+    assert failed(model, "--pair", "negation", "--out", tmp_path)["setting"] == "out"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def failed(*args: object) -> dict[str, Any]:
+    """What a command that fails tells a script; a person has one line of it."""
+    result = invoke(*args, "--json")
+    assert result.exit_code == 2, (args, result.output)
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "Traceback" not in result.output
+    error: dict[str, Any] = json.loads(result.stdout)
+    return error
+
+
+def test_models_have_folders_of_their_own() -> None:
+    names = _folder_names(["/a/tiny", "org/Tiny", "../..", "a b/c:d"])
+    assert names == ["tiny", "Tiny-2", "model", "c-d"]
