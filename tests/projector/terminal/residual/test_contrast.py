@@ -18,7 +18,25 @@ from projector.terminal.residual.contrast import _folder_names
 
 FAMILIES = ("llama", "gpt2", "gpt_neox", "gemma2")
 QUICK = ("--draws", 20, "--seed", 1)
-COLUMNS = {"model", "layer", "stream", "cosine", "cosine_low", "cosine_high", "cosine_split_half", "cosine_permuted", "variance_mean_positive", "variance_mean_negative", "variance_max_positive", "variance_max_negative", "growth_pre", "growth_update", "growth_covariance", "probe_accuracy", "probe_permuted",}
+COLUMNS = {
+    "model",
+    "layer",
+    "stream",
+    "cosine",
+    "cosine_low",
+    "cosine_high",
+    "cosine_split_half",
+    "cosine_permuted",
+    "variance_mean_positive",
+    "variance_mean_negative",
+    "variance_max_positive",
+    "variance_max_negative",
+    "growth_pre",
+    "growth_update",
+    "growth_covariance",
+    "probe_accuracy",
+    "probe_permuted",
+}
 
 
 def invoke(*args: object) -> Result:
