@@ -156,26 +156,34 @@ def _rows(model: ModelRows) -> Table:
     """A row behind each layer, and one at the embedding."""
     from projector.residual.flow.words import number
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, header_style="bold")
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False, header_style="bold")
     titles = ("layer", "cosine", "95 %", "halves", "permuted", "Var +", "Var −", "probe", "chance")
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for place, row in zip(model.places, model.rows, strict=True):
         if not place.is_embedding and place.stream == "resid_mid":
             continue
-        low, high = (number(row.get(f"cosine_{end}")) for end in ("low", "high"))
+        low, high = (number(row.get(f"cosine_{end}"), ".3f") for end in ("low", "high"))
         table.add_row(
             "embedding" if place.is_embedding else str(place.layer),
-            number(row["cosine"]),
+            number(row["cosine"], ".3f"),
             "–" if "–" in (low, high) else f"{low} to {high}",
-            number(row.get("cosine_split_half")),
-            number(row.get("cosine_permuted")),
-            number(row.get("variance_mean_positive"), ".2g"),
-            number(row.get("variance_mean_negative"), ".2g"),
+            number(row.get("cosine_split_half"), ".3f"),
+            number(row.get("cosine_permuted"), ".3f"),
+            _variance(row.get("variance_mean_positive")),
+            _variance(row.get("variance_mean_negative")),
             number(row.get("probe_accuracy")),
             number(row.get("probe_permuted")),
         )
     return table
+
+
+def _variance(value: float | None) -> str:
+    """A variance in at most seven characters."""
+    from projector.residual.flow.words import number
+
+    is_large = value is not None and 99.5 <= value < 999_999.5
+    return number(value, ",.0f" if is_large else ".2g")
 
 
 def _say_next(screen: Screen, found: Contrast, models: Sequence[str], where: str) -> None:

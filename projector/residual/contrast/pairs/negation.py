@@ -48,6 +48,7 @@ _ALSO = {
     "a fish": {"a dish"},
     "an instrument": {"a tool"},
     "a tool": {"an instrument"},
+    "a vehicle": {"a tool"},
 }
 _PLACES = {
     "Paris": "France",
