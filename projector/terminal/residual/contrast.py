@@ -113,10 +113,9 @@ def _folder_names(models: Sequence[str]) -> list[str]:
 
 
 def _show(screen: Screen, content: Mapping[str, Any]) -> None:
-    """The result for a person: a table a model, and what it says in words."""
+    """The result for a person."""
     from projector.figures.contrast.page import names_of
-    from projector.figures.contrast.series import entries_of, read_models
-    from projector.figures.contrast.words import cosine_words, growth_words, variance_words
+    from projector.figures.contrast.series import read_models
 
     names = names_of(content)
     at = "the last token" if content["at"] == "last" else "the mean of the tokens"
@@ -127,28 +126,64 @@ def _show(screen: Screen, content: Mapping[str, Any]) -> None:
     for note in content["notes"]:
         screen.say(escape(note))
     for model in read_models(content):
-        screen.out.print("", f"[b]{escape(model.model)}[/b]", _rows(model), "", sep="\n")
-        sharing = [
-            str(each.get("sentence") or "") for each in entries_of(content, "sharing", model.model)
-        ]
-        for line in (
-            cosine_words(model),
-            variance_words(model, names),
-            growth_words(content, model),
-            *sharing,
-        ):
-            if line:
-                screen.say(escape(line))
-    screen.say(f"[dim]{escape(_legend(names))}[/dim]")
+        _show_model(screen, content, model, names)
+    screen.out.print()
+    for line in _legend(names):
+        screen.say(f"[dim]{escape(line)}[/dim]")
 
 
-def _legend(names: tuple[str, str]) -> str:
+def _show_model(
+    screen: Screen, content: Mapping[str, Any], model: ModelRows, names: tuple[str, str]
+) -> None:
+    """Tables of one model, and what they say in words."""
+    from projector.figures.contrast.effects import effects_of
+    from projector.figures.contrast.series import entries_of
+    from projector.figures.contrast.untangling import untangling_of
+    from projector.figures.contrast.words import (
+        cosine_words,
+        effects_words,
+        growth_words,
+        untangling_words,
+        variance_words,
+    )
+
+    screen.out.print("", f"[b]{escape(model.model)}[/b]", _rows(model), "", sep="\n")
+    sharing = [
+        str(each.get("sentence") or "") for each in entries_of(content, "sharing", model.model)
+    ]
+    untangled = untangling_of(content, model.model)
+    for line in (
+        cosine_words(model),
+        variance_words(model, names),
+        growth_words(content, model),
+        *sharing,
+        "" if untangled is None else untangling_words(untangled),
+    ):
+        if line:
+            screen.say(escape(line))
+    effects = effects_of(content, model.model)
+    if effects:
+        screen.out.print("", _effects(effects), "", sep="\n")
+        screen.say(escape(effects_words(effects)))
+        return
+    for reason in dict.fromkeys(
+        str(each["reason"])
+        for each in entries_of(content, "directions", model.model)
+        if each.get("reason")
+    ):
+        screen.say(f"[yellow]direction not tested[/yellow]: {escape(reason)}")
+
+
+def _legend(names: tuple[str, str]) -> tuple[str, ...]:
     return (
-        "cosine: of the two sets' means behind each layer, with its 95 % interval over prompts; "
-        "halves: the same of random halves of one set; permuted: of two sets with permuted labels "
-        "(medians). Var: mean variance of the features over prompts, + of "
-        f"{names[0]}, − of {names[1]}. probe: share of held-out prompts that a linear probe gets "
-        "right; chance: the same with permuted labels. report.html has all streams and figures."
+        f"+ is {names[0]}, − is {names[1]}; report.html has all streams and figures.",
+        "cosine: of the two sets' means after each layer, with its 95 % interval over prompts. "
+        "halves: the same of random halves of one set. permuted: the same with permuted labels. "
+        "Var: variance over prompts, mean over features.",
+        "probe: accuracy of a linear probe on held-out prompts. chance: the same with permuted "
+        "labels.",
+        "effect: on the log-perplexity of held-out prompts, in nats a token. random: the mean "
+        "effect of random directions of the same norm.",
     )
 
 
@@ -175,6 +210,26 @@ def _rows(model: ModelRows) -> Table:
             number(row.get("probe_accuracy")),
             number(row.get("probe_permuted")),
         )
+    return table
+
+
+def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each layer and change: its effect on both sets, beside random directions."""
+    from projector.figures.contrast.effects import change_words
+    from projector.residual.flow.words import number
+
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False, header_style="bold")
+    for title in ("layer", "direction", "effect on +", "random", "effect on −", "random"):
+        table.add_column(title, justify="right", no_wrap=True)
+    rows: dict[tuple[int, str], dict[str, Mapping[str, Any]]] = {}
+    for each in effects:
+        rows.setdefault((each["layer"], change_words(each)), {})[each["set"]] = each
+    for (layer, change), by_set in rows.items():
+        cells = []
+        for which in ("positive", "negative"):
+            found = by_set.get(which, {})
+            cells += [number(found.get(name), "+.3f") for name in ("effect", "random_mean")]
+        table.add_row(str(layer), change, *cells)
     return table
 
 
