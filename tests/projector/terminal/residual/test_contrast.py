@@ -160,8 +160,10 @@ def failed(*args: object) -> dict[str, Any]:
     """What a command that fails tells a script; a person has one line of it."""
     result = invoke(*args, "--json")
     assert result.exit_code == 2, (args, result.output)
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: ")
+    # What loading draws stands above it.
+    lines = result.stderr.strip().splitlines()
+    assert [line.startswith("error: ") for line in lines][-1:] == [True]
+    assert sum("error" in line for line in lines) == 1
     assert "Traceback" not in result.output
     error: dict[str, Any] = json.loads(result.stdout)
     return error

@@ -37,6 +37,7 @@ def refused(command: str, *args: object) -> dict[str, Any]:
         ("heads",),
         ("neuron", *NEURON),
         ("tune-lens", "--out", "/tmp/none"),
+        ("contrast", "--out", "/tmp/none"),
     ],
 )
 def test_a_seed_is_one_that_generators_take(args: tuple[str, ...], seed: int) -> None:
