@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,15 +60,18 @@ def contrast(
     """
     from projector.figures.contrast.page import contrast_page
     from projector.figures.report import check_report_place, write_report
-    from projector.residual.contrast.prompts import check_files
+    from projector.residual.contrast.prompts import read_sets
     from projector.residual.contrast.report import contrast as measure
 
     check_models(models)
     check_report_place(report.out, force=report.force)
-    check_files(settings)
+    asked, sets = dict(vars(settings)), None
+    if settings.positive is not None and settings.negative is not None:
+        # What is wrong with a file is told before a model is loaded, and a pipe is read once.
+        sets = read_sets(asked.pop("positive"), asked.pop("negative"))
     subjects = [open_subject(screen, model, loading) for model in models]
     with screen.progress() as progress:
-        found = measure(subjects, **vars(settings), progress=progress)
+        found = measure(subjects, sets=sets, **asked, progress=progress)
     content = found.as_dict()
 
     def beside(folder: Path) -> None:
@@ -85,9 +89,8 @@ def contrast(
         screen.result(content, "")
         return
     _show(screen, content)
-    where = escape(str(report.out))
-    screen.say(f"Wrote [b]{where}[/b]: open report.html in it.")
-    _say_next(screen, found, models, where)
+    screen.say(f"Wrote [b]{escape(str(report.out))}[/b]: open report.html in it.")
+    _say_next(screen, found, models[0], report.out)
 
 
 def _write_directions(found: Contrast, folder: Path) -> None:
@@ -128,7 +131,8 @@ def _show(screen: Screen, content: Mapping[str, Any]) -> None:
     for model in read_models(content):
         _show_model(screen, content, model, names)
     screen.out.print()
-    for line in _legend(names):
+    has_effects = any(each.get("effect") is not None for each in content["directions"])
+    for line in _legend(names)[: 4 if has_effects else 3]:
         screen.say(f"[dim]{escape(line)}[/dim]")
 
 
@@ -241,13 +245,11 @@ def _variance(value: float | None) -> str:
     return number(value, ",.0f" if is_large else ".2g")
 
 
-def _say_next(screen: Screen, found: Contrast, models: Sequence[str], where: str) -> None:
-    """How to go on with the directions."""
-    if not found.directions:
-        return
-    layers = found.directions[0].layers
-    layer = layers[len(layers) // 2]
-    screen.say(
-        f"Next: projector steer {escape(models[0])} --direction {where} --layer {layer} "
-        "--scale 1 --prompt '…'"
-    )
+def _say_next(screen: Screen, found: Contrast, model: str, out: Path) -> None:
+    """How to go on with the directions of the first model, if it can be steered."""
+    first = found.models[0]
+    if first.directions is not None and any(each.effect is not None for each in first.effects):
+        layers = first.directions.layers
+        then = f"projector steer {quote(model)} --direction {quote(str(out))}"
+        then += f" --layer {layers[len(layers) // 2]} --scale 1 --prompt '…'"
+        screen.say(f"Next: {escape(then)}")

@@ -50,7 +50,7 @@ def write(path: Path, lines: list[str]) -> Path:
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[object, ...]:
-    """Options that name two files of prompts about different things, of two subjects each."""
+    """Options that name two files of prompts whose last words are one and the same in each."""
     words = ("ka", "lo", "mi", "ten", "ra", "so", "vel", "du")
     one = [f"{a} {b} 1" for i, a in enumerate(words) for b in words[:3]]
     other = [f"{a} so {b} vel" for a in words for b in words[3:6]]
@@ -68,6 +68,7 @@ def test_every_family_is_reported(
     result = invoke(model, *files, *QUICK, "--at", at, "--out", out)
     assert result.exit_code == 0, result.output
     assert "permuted" in result.stdout
+    assert "nan" not in result.stdout.lower()
     content = json.loads((out / "report.json").read_text(encoding="utf-8"))
     rows = content["rows"]
     assert set(rows[0]) >= COLUMNS
@@ -82,8 +83,12 @@ def test_every_family_is_reported(
         is_embedding = (row["layer"], row["stream"]) == (0, "resid_pre")
         if is_embedding:
             assert shares == [None] * 3
+            # All prompts of a set end in the same token.
+            assert (row["variance_mean_positive"] == 0) is (at == "last")
         elif None not in shares:
             assert sum(shares) == pytest.approx(1, abs=1e-6)
+    assert at == "mean" or any("same token" in note for note in content["notes"])
+    assert ("projector steer" in result.stdout) is (at == "last")
     with (out / "report.csv").open(encoding="utf-8", newline="") as file:
         assert [*csv.DictReader(file)] == [
             {name: "" if value is None else str(value) for name, value in row.items()}
