@@ -33,6 +33,8 @@ PAGES = (
     "poles",
     "pruning",
 )
+# In the menu, where that is not the path with a capital.
+NAMES = {"basis": "Change of basis"}
 # What a slow machine with other work may take; a page that is right is far faster.
 PATIENCE_S = 30.0
 

@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.dashboard.browser.app import (
+    NAMES,
     PAGES,
     PATIENCE_S,
     App,
@@ -89,7 +90,7 @@ def test_every_page_is_whole_for_an_encoder(page: Page, app: App) -> None:
 
 
 def _open(page: Page, path: str) -> None:
-    visit(page, path.capitalize())
+    visit(page, NAMES.get(path, path.capitalize()))
     until(lambda: urlsplit(str(page.evaluate("location.href"))).path == f"/{path}")
 
 

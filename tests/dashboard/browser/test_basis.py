@@ -1,0 +1,147 @@
+"""The page Change of basis: a matrix is dragged, planes are played, saved, and drawn of a model."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from projector.model.loading import load_model
+from projector.residual.basis.maps import read_map
+from projector.residual.subject import Subject
+from tests.dashboard.browser.app import App, Watch, choose, params, rest, run_prompt, until, visit
+from tests.dashboard.browser.conftest import EVIL_TOKEN
+
+
+def _state(place: Page | Locator) -> dict[str, str]:
+    found: dict[str, str] = place.locator(".plane").first.evaluate("e => ({ ...e.dataset })")
+    return found
+
+
+def _matrix(page: Page) -> np.ndarray:
+    return np.array(json.loads(_state(page)["matrix"]))
+
+
+def _facts(page: Page) -> dict[str, list[float]]:
+    """What the page says beside the picture: numbers by their names."""
+    lines = page.locator(".plane .facts > div").evaluate_all(
+        "all => all.map((line) => [...line.children].map((e) => e.textContent))"
+    )
+    return {
+        name: [float(n.replace("−", "-")) for n in re.findall(r"−?\d+\.?\d*", text)]
+        for name, text in lines
+    }
+
+
+def _save(page: Page, button: Locator, folder: Path) -> Path:
+    with page.expect_download() as waiting:
+        button.click()
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def test_a_matrix_is_dragged_played_and_saved(
+    page: Page, app: App, browser: Browser, tmp_path: Path
+) -> None:
+    page.goto(app.link("basis"))
+    expect(page.locator(".plane canvas")).to_be_visible()
+    rest(page)
+    before = _matrix(page)
+    tip = page.locator(".plane .handle.first")
+    box, stage = tip.bounding_box(), page.locator(".plane canvas").bounding_box()
+    assert box is not None
+    assert stage is not None
+    page.mouse.move(box["x"] + 13, box["y"] + 13)
+    page.mouse.down()
+    page.mouse.move(stage["x"] + 0.62 * stage["width"], stage["y"] + 0.7 * stage["height"], steps=3)
+    page.mouse.up()
+    rest(page)
+    matrix = _matrix(page)
+    # The first column follows the tip, downwards here, and the second stays.
+    assert matrix[1, 0] < 0 < matrix[0, 0]
+    assert (matrix[:, 1] == before[:, 1]).all()
+    facts = _facts(page)
+    assert abs(facts["Determinant"][0] - np.linalg.det(matrix)) < 0.006
+    np.testing.assert_allclose(facts["Singular values"], np.linalg.svd(matrix)[1], atol=0.006)
+    tip.press("ArrowUp")
+    until(lambda: abs(_matrix(page)[1, 0] - matrix[1, 0] - 0.1) < 1e-6)
+    page.get_by_role("spinbutton", name="Row 2, column 2").fill("-2")
+    page.keyboard.press("Tab")
+    until(lambda: _matrix(page)[1, 1] == -2)
+    rest(page)
+    # It plays, and the keys stop it and move it.
+    canvas = page.locator(".plane canvas")
+    page.get_by_role("button", name="Play").click()
+    until(lambda: 0 < float(_state(page)["t"]) < 1)
+    canvas.press(" ")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+    at = float(_state(page)["t"])
+    canvas.press("ArrowRight")
+    assert 0 < abs(float(_state(page)["t"]) - at) < 0.08 or at > 0.97
+    # What a ReLU keeps of the cloud, which does not change.
+    page.get_by_text("ReLU after the matrix").click()
+    points = np.random.default_rng(0).standard_normal((60, 2)) + np.array((0.3, 0.1))
+    after = points @ _matrix(page).T
+    shares = [100 * (p > 0).all(1).mean() for p in (points, after)]
+    facts = _facts(page)
+    for when, share in zip(("before", "after"), shares, strict=True):
+        assert abs(facts[f"Points in the positive orthant {when}"][0] - share) < 0.6
+    page.get_by_role("slider", name="From before to after").fill("2")
+    assert _state(page)["t"] == "2.000"
+    picture = _save(page, page.get_by_role("button", name="Save as PNG"), tmp_path).read_bytes()
+    colours = Image.open(io.BytesIO(picture)).convert("RGB").getcolors(1 << 20)
+    assert colours is not None
+    assert len(colours) > 50
+    # It is kept while another page is looked at.
+    matrix = _matrix(page)
+    visit(page, "Lens")
+    visit(page, "Change of basis")
+    expect(page.locator(".plane canvas")).to_be_visible()
+    assert (_matrix(page) == matrix).all()
+    path = _save(page, page.get_by_role("button", name="HTML"), tmp_path)
+    alone, watch = browser.new_page(reduced_motion="reduce", color_scheme="dark"), Watch()
+    watch.follow(alone, "file://")
+    alone.goto(path.as_uri())
+    assert (_matrix(alone) == matrix).all()
+    # Who wants no motion sees the end at once.
+    alone.get_by_role("button", name="Play").click()
+    assert _state(alone)["t"] == "1.000"
+    alone.locator(".plane .handle.second").press("ArrowUp")
+    assert abs(_matrix(alone)[1, 1] - matrix[1, 1] - 0.1) < 1e-6
+    assert watch.problems == []
+    alone.close()
+
+
+def test_planes_of_the_model_follow_the_prompt(page: Page, app: App) -> None:
+    page.goto(app.link("basis", layer=1))
+    rest(page)
+    choose(page, "Matrix", "W_O: from the heads' values to what attention gives")
+    expect(page.get_by_role("heading", name="Layer 1 · W_O")).to_be_visible()
+    loaded = load_model(str(app.root / "models" / "decoder"), device="cpu", with_head=True)
+    values = np.linalg.svd(read_map(Subject(loaded), 1, "W_O").left.numpy())[1]
+    shown = _facts(page)["Top singular values"]
+    np.testing.assert_allclose(shown, values[: len(shown)], atol=0.006)
+    run_prompt(page, f"kalo {EVIL_TOKEN} mi tenra", n_new=0)
+    until(lambda: int(_state(page)["points"]) > 4)
+    rest(page)
+    page.get_by_text("Attention", exact=True).click()
+    rest(page)
+    expect(page.get_by_role("heading", name="L1 H0 on the prompt")).to_be_visible()
+    choose(page, "Head", "head 1")
+    assert params(page)["head"] == "1"
+    expect(page.get_by_role("heading", name="L1 H1 on the prompt")).to_be_visible()
+    page.get_by_text("Skip connection", exact=True).click()
+    rest(page)
+    facts = _facts(page)
+    assert {"Length: x", "Length: added by head 1", "Length: their sum"} <= set(facts)
+    page.get_by_text("What a ReLU keeps", exact=True).click()
+    rest(page)
+    expect(page.locator(".plane canvas")).to_have_count(2)
+    page.get_by_role("gridcell").nth(1).click()
+    until(lambda: "token" in params(page))
