@@ -94,7 +94,12 @@ def contrast(
     _check_layers(subjects, settings.layers)
     chosen = choose_sets(settings, fits_all(subjects)) if sets is None else sets
     draws = Draws(chosen.positive_groups, chosen.negative_groups, n_draws=n_draws, seed=seed)
-    tested = {"layers": settings.layers, "continuations": continuations, "n_prompts": n_prompts}
+    tested = {
+        "layers": settings.layers,
+        "continuations": continuations,
+        "n_prompts": n_prompts,
+        "keep_outliers": settings.keep_outliers,
+    }
     found = [
         _of_model(subject, name, chosen, settings, draws, tested, progress)
         for subject, name in zip(subjects, _names(subjects), strict=True)
