@@ -149,9 +149,7 @@ def _test(
     """The effects at some layers, or why there are none."""
     norms = [(layer, _norm(directions, layer)) for layer in layers]
     none = [(layer, norm) for layer, norm in norms if not norm]
-    effects = effects_without(
-        none, tails, "both sets have the same mean: no direction"
-    )
+    effects = effects_without(none, tails, "both sets have the same mean: no direction")
     tested = [layer for layer, norm in norms if norm]
     if not tested:
         return effects
