@@ -129,7 +129,7 @@ def variance_words(model: ModelRows, names: tuple[str, str]) -> str:
                 grown.append((values[-1] / values[0], name))
         if grown:
             title = "mean" if what == "mean" else "maximum"
-            times = [f"{number(ratio, '.3g')} times for {name}" for ratio, name in grown]
+            times = [f"{_times(ratio)} times for {name}" for ratio, name in grown]
             parts.append(
                 f"The {title} variance {inside[-1][0].words} is that {inside[0][0].words} "
                 f"{' and '.join(times)}."
@@ -160,8 +160,6 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
         f"{update} is the update’s own, and {both} is their covariance."
     )
     steps = entries_of(facts, "growth", model.model)
-    sentence = growth_sentence(steps)
-    text = f"{text} {sentence}".strip()
     compared = [
         (covariance, rotated)
         for each in steps
@@ -175,7 +173,7 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
             f" The covariance is above what randomly rotated updates give in {n_above} of "
             f"{len(compared)} steps, and below it in {n_below}."
         )
-    carried = growth_sentence(entries_of(facts, "growth", model.model))
+    carried = growth_sentence(steps)
     return f"{text} {carried}".rstrip()
 
 
@@ -230,6 +228,10 @@ def effects_words(effects: Sequence[Facts]) -> str:
         f"Of {len(told)} effects, {n_more} are larger than that of every random direction of the "
         "same norm."
     )
+
+
+def _times(ratio: float) -> str:
+    return number(ratio, ",.0f" if ratio >= 99.5 else ".3g")
 
 
 def _percent(share: float) -> str:
