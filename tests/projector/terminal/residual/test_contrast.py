@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from projector.bundled.train import train_tokenizer
 from projector.residual.directions.artifact import Directions
 from projector.terminal.cli import app
 from projector.terminal.residual.contrast import _folder_names
+from tests.families import N_VOCABULARY
 
 FAMILIES = ("llama", "gpt2", "gpt_neox", "gemma2")
 QUICK = ("--draws", 20, "--seed", 1)
@@ -101,14 +104,18 @@ def test_every_family_is_reported(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".report")]
 
 
-def test_several_models_and_the_same_again(
+def test_several_models_of_different_tokenizers_and_the_same_again(
     checkpoint: Callable[[str], Path], files: tuple[object, ...], tmp_path: Path
 ) -> None:
-    models = [checkpoint("llama"), checkpoint("gpt2")]
+    other = tmp_path / "gpt2"
+    shutil.copytree(checkpoint("gpt2"), other)
+    train_tokenizer(iter(["ka lo 1 so vel " * 50]), N_VOCABULARY).save_pretrained(other)
+    models = [checkpoint("llama"), other]
     out = tmp_path / "report"
     assert invoke(*models, *files, *QUICK, "--out", out).exit_code == 0
     content = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert len({row["model"] for row in content["rows"]}) == 2
+    assert any("different tokenizers" in note for note in content["notes"])
     assert sorted(path.name for path in (out / "directions").iterdir()) == ["gpt2", "llama"]
     # Nothing is replaced unasked; asked, it is the same again.
     refused = invoke(*models, *files, *QUICK, "--out", out, "--json")
