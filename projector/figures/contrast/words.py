@@ -219,6 +219,8 @@ def effects_words(effects: Sequence[Facts]) -> str:
     if not told:
         return "No effect was measured beside random directions."
     n_more = sum(each["exceeds_random"] for each in told)
+    # By chance, each of k + 1 equal directions is as likely to have the largest effect.
+    by_chance = number(sum(1 / (len(each.get("random") or ()) + 1) for each in told), ".0f")
     if not n_more:
         return (
             f"None of the {len(told)} effects is larger than that of every random direction of the "
@@ -226,7 +228,7 @@ def effects_words(effects: Sequence[Facts]) -> str:
         )
     return (
         f"Of {len(told)} effects, {n_more} are larger than that of every random direction of the "
-        "same norm."
+        f"same norm; one more random direction would give about {by_chance}."
     )
 
 
@@ -235,7 +237,9 @@ def _times(ratio: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{number(100 * share, '.0f')} %"
+    # 99.8 % is not all.
+    form = ".1f" if 0.99 <= share < 1 else ".0f"
+    return f"{number(100 * share, form)} %"
 
 
 def _inside(model: ModelRows) -> list[tuple[Place, Facts]]:

@@ -17,7 +17,7 @@ from projector.figures.contrast.panels import panels
 from projector.figures.contrast.series import facts_of, read_models
 from projector.figures.contrast.sharing import sharing_figure
 from projector.figures.contrast.untangling import untangling_figure
-from projector.figures.contrast.words import cosine_words, growth_words
+from projector.figures.contrast.words import cosine_words, effects_words, growth_words
 from tests.projector.figures.contrast.made import made
 
 ATTACK = "<script>alert('x')</script>"
@@ -154,3 +154,11 @@ def test_effects_stand_beside_random_directions() -> None:
 def test_another_report_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="no report of two sets"):
         contrast_page(wrong)
+
+
+def test_effects_beyond_random_directions_stand_beside_what_chance_gives() -> None:
+    effects = [{"exceeds_random": i < 6, "random": [0.1, 0.2, 0.3]} for i in range(8)]
+    assert "Of 8 effects, 6" in effects_words(effects)
+    assert "would give about 2." in effects_words(effects)
+    none = [{"exceeds_random": False, "random": [0.1]}]
+    assert "no more than any other" in effects_words(none)
