@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -75,7 +75,14 @@ def attention_page(view: AttentionView) -> str:
         f"pattern A. A V differs from what the head gives by {_small(view.closure_error)} of it."
     )
     sections = [
-        _plane_section(view.plane, "Values before, their mixtures after"),
+        Section(
+            "Values before, their mixtures after",
+            "Lines lead from the values to the mixture of the last token, or of the one that was "
+            "pointed at last. The thicker a line, the larger the coefficient.",
+            trusted_html=plane_html(
+                view.plane, {"pattern": view.pattern, "selected": len(view.tokens) - 1}
+            ),
+        ),
         Section("Pattern", "Point at a token to see what it takes from each.", trusted_html=whole),
         share_section(view.shares),
     ]
@@ -110,13 +117,16 @@ def activation_page(view: ActivationView) -> str:
     return page_html("What the activation keeps", view.sentence, sections)
 
 
-def plane_html(view: PlaneView) -> str:
+def plane_html(view: PlaneView, beyond: Mapping[str, object] | None = None) -> str:
     """The plane alone: style, script and data; once a page.
+
+    Args:
+        beyond: what ``mount`` of ``plane.js`` takes beyond a view's fields.
 
     Every text of the data reaches the page as data, and the script sets it as text.
     """
     # Within a script only "<" could end it.
-    data = json.dumps(view.as_dict(), allow_nan=False).replace("<", "\\u003c")
+    data = json.dumps(view.as_dict() | dict(beyond or {}), allow_nan=False).replace("<", "\\u003c")
     return (
         f'<style>{plane_style()}</style><div id="plane"></div>'
         f'<script type="application/json" id="plane-data">{data}</script>'

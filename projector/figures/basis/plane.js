@@ -595,8 +595,7 @@ class Plane {
   drawPoints() {
     const { data, colours, pen } = this;
     const now = (this.shown = this.pointsNow());
-    const weights = data.weights ?? [];
-    const chosen = data.selected ?? -1;
+    const [chosen, weights] = this.mixture();
     const kept = this.hasReLU ? (data.kind === "toy" ? this.pointsAfter : data.points_before) : null;
     const { reach } = this.view;
     now.forEach((p, k) => {
@@ -623,6 +622,13 @@ class Plane {
     this.drawLabels(now, chosen);
   }
 
+  // The point whose combination is drawn, and its coefficients: the one pointed at where all are known.
+  mixture() {
+    const { pattern, weights, selected } = this.data;
+    const chosen = (pattern ? this.pointed : null) ?? selected ?? -1;
+    return [chosen, (pattern ? pattern[chosen] : weights) ?? []];
+  }
+
   drawLabels(now, chosen) {
     const labels = this.data.labels ?? [];
     const taken = [];
@@ -642,7 +648,7 @@ class Plane {
   }
 
   labelOf(text) {
-    const shown = String(text).replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "·");
+    const shown = String(text).replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "␣");
     return shown.length > 16 ? `${shown.slice(0, 15)}…` : shown;
   }
 
@@ -729,9 +735,13 @@ class Plane {
   point(event) {
     const k = this.data.kind === "skip" ? -1 : this.nearest(event);
     const label = k >= 0 ? this.data.labels?.[k] : "";
+    if (this.data.pattern && k >= 0 && k !== this.pointed) {
+      this.pointed = k;
+      this.draw();
+    }
     this.tip.hidden = !label;
     if (!label) return;
-    const weight = this.data.weights?.[k];
+    const weight = this.mixture()[1][k];
     const share = weight === undefined || weight === null ? "" : ` · coefficient ${fixed(weight, 3)}`;
     this.tip.textContent = `${this.labelOf(label)}${share}`;
     const [x, y] = this.toScreen(this.shown[k]);
@@ -760,7 +770,7 @@ const SHOWN = new WeakMap(); // root → what is drawn in it.
 
 // Draws `data`, a PlaneView as JSON, into `root`, or shows new data there; gives a function that takes
 // it down. Beyond a PlaneView's fields data may hold `relu` (whether it is on at first), `selected` (a point)
-// and `weights` (one a point: lines to the selected one). The matrix of a "toy" can be dragged.
+// and `weights` (one a point: lines to the selected one) or a `pattern` of them (a row a point). The matrix of a "toy" can be dragged.
 // `onEvent(name, value)` tells of "matrix" (what was dragged).
 export function mount(root, data, onEvent) {
   const shown = SHOWN.get(root) ?? new Plane(root, onEvent);
