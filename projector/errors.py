@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 # Private-use characters: no text of a user or a model holds them.
@@ -94,6 +95,8 @@ class UserError(Exception):
             end = found.end()
         parts += [self.args[0][end:]] if self.args[0][end:] else []
         is_plain = self.value is None or isinstance(self.value, (str, int, float, bool))
+        # JSON has no word for NaN and infinity.
+        is_plain = is_plain and not (isinstance(self.value, float) and not isfinite(self.value))
         return {
             "setting": self.setting,
             "value": self.value if is_plain else str(self.value),

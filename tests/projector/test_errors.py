@@ -132,3 +132,9 @@ def test_a_program_that_reads_json_words_it_in_its_own_terms(error: UserError) -
 def test_what_is_of_no_error_is_refused(record: dict[str, object]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         UserError.of_record(record)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_json_has_no_word_for_is_told_as_text(value: float) -> None:
+    record = SettingError("scale", value, "is no number", "give a number").to_record()
+    assert json.loads(json.dumps(record, allow_nan=False))["value"] == str(value)
