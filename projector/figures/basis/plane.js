@@ -715,6 +715,7 @@ class Plane {
     root.dataset.t = t.toFixed(3);
     root.dataset.playing = String(this.isPlaying);
     root.dataset.points = String((this.data.points_before ?? []).length);
+    root.dataset.chosen = String(this.mixture()[0]);
     root.dataset.matrix = JSON.stringify(this.matrix);
     root.dataset.paintedAt = String(performance.timeOrigin + performance.now());
   }

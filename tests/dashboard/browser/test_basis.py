@@ -18,6 +18,18 @@ from tests.dashboard.browser.app import App, Watch, choose, params, rest, run_pr
 from tests.dashboard.browser.conftest import EVIL_TOKEN
 
 
+# Points at places of the picture, a row below another, until another point is chosen.
+_POINT_ABOUT = """(canvas) => {
+  const box = canvas.getBoundingClientRect();
+  const root = canvas.closest(".plane");
+  const first = root.dataset.chosen;
+  for (let y = 0; y < box.height && root.dataset.chosen === first; y += 8)
+    for (let x = 0; x < box.width && root.dataset.chosen === first; x += 8)
+      canvas.dispatchEvent(
+        new PointerEvent("pointermove", { clientX: box.left + x, clientY: box.top + y }));
+}"""
+
+
 def _state(place: Page | Locator) -> dict[str, str]:
     found: dict[str, str] = place.locator(".plane").first.evaluate("e => ({ ...e.dataset })")
     return found
@@ -118,7 +130,9 @@ def test_a_matrix_is_dragged_played_and_saved(
     alone.close()
 
 
-def test_planes_of_the_model_follow_the_prompt(page: Page, app: App) -> None:
+def test_planes_of_the_model_follow_the_prompt(
+    page: Page, app: App, browser: Browser, tmp_path: Path
+) -> None:
     page.goto(app.link("basis", layer=1))
     rest(page)
     choose(page, "Matrix", "W_O: from the heads' values to what attention gives")
@@ -136,6 +150,18 @@ def test_planes_of_the_model_follow_the_prompt(page: Page, app: App) -> None:
     choose(page, "Head", "head 1")
     assert params(page)["head"] == "1"
     expect(page.get_by_role("heading", name="L1 H1 on the prompt")).to_be_visible()
+    path = _save(page, page.get_by_role("button", name="HTML"), tmp_path)
+    alone, watch = browser.new_page(), Watch()
+    watch.follow(alone, "file://")
+    alone.goto(path.as_uri())
+    # The last token's mixture is drawn, then that of the point that is pointed at.
+    last = int(_state(alone)["points"]) - 1
+    assert _state(alone)["chosen"] == str(last)
+    alone.locator(".plane canvas").evaluate(_POINT_ABOUT)
+    assert _state(alone)["chosen"] != str(last)
+    expect(alone.get_by_text(EVIL_TOKEN).first).to_be_visible()
+    assert watch.problems == []
+    alone.close()
     page.get_by_text("Skip connection", exact=True).click()
     rest(page)
     facts = _facts(page)
