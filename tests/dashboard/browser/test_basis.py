@@ -17,7 +17,6 @@ from projector.residual.subject import Subject
 from tests.dashboard.browser.app import App, Watch, choose, params, rest, run_prompt, until, visit
 from tests.dashboard.browser.conftest import EVIL_TOKEN
 
-
 # Points at places of the picture, a row below another, until another point is chosen.
 _POINT_ABOUT = """(canvas) => {
   const box = canvas.getBoundingClientRect();
