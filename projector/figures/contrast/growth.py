@@ -75,12 +75,12 @@ def growth_figure(found: Found | Facts, *, layer: int | None = None) -> go.Figur
         rows=len(models),
         cols=len(drawn),
         subplot_titles=[
-            f"{shown(model.model, 24)}: {title}" if len(models) > 1 else title
+            f"{shown(model.model, 24)}<br>{title}" if len(models) > 1 else title
             for model in models
             for title in drawn
         ],
         horizontal_spacing=0.09,
-        vertical_spacing=0.24 / len(models),
+        vertical_spacing=0.36 / len(models),
     )
     for row, model in enumerate(models, 1):
         for column, title in enumerate(drawn, 1):
@@ -97,7 +97,7 @@ def growth_figure(found: Found | Facts, *, layer: int | None = None) -> go.Figur
             mark = {"fillcolor": clear(NULL, 0.18), "line_width": 0, "layer": "below"}
             figure.add_vrect(x0=layer - 0.5, x1=layer + 0.5, row=row, col="all", **mark)
     figure.update_yaxes(zeroline=True, zerolinecolor=NULL)
-    return lay_out(figure, 150 + 300 * len(models), top=110, barmode="relative", bargap=0.25)
+    return lay_out(figure, 150 + 320 * len(models), top=110, barmode="relative", bargap=0.25)
 
 
 def _add_bars(

@@ -1,1 +1,1 @@
-"""How far two sets of samples can be told from each other at one place of the stream, and how."""
+"""How well two sets of samples are distinguished at one place of the stream, and by what."""

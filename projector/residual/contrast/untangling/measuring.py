@@ -67,7 +67,7 @@ def measure_point(
     n_permutations: int = 20,
     seed: int = 0,
 ) -> Untangling:
-    """How the samples of two sets lie at one place, and how far the sets can be told apart there.
+    """How the samples of two sets lie at one place, and how well the sets are distinguished there.
 
     Equal arguments give equal figures. It is computed in float64; about 0.6 s on one core for
     2 × 256 samples of 576 features.

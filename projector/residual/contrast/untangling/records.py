@@ -11,7 +11,7 @@ __all__ = ["Untangling"]
 
 @dataclass(frozen=True)
 class Untangling:
-    """How the samples of two sets lie, and how far the sets can be told from each other.
+    """How the samples of two sets lie, and how well the sets are distinguished.
 
     A figure that can't be given is None, and ``reasons`` says why. "Permuted" is the same figure
     with the sets' labels permuted (see

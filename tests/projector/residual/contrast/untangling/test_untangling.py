@@ -234,7 +234,7 @@ def test_what_can_not_be_given_is_none_with_its_reason() -> None:
         nothing.as_dict()
     )
     assert nothing.within_cosine_positive == pytest.approx(1)
-    # One vector in each set: nothing varies, and the sets are told apart all the same.
+    # One vector in each set: nothing varies, and the sets are distinguished all the same.
     two = measure_point(same, 2 * same, range(20), range(20, 40))
     assert two.probe_accuracy == 1
     assert {"alignment_negative", "one_direction_permuted"} <= lacking(two.as_dict())
