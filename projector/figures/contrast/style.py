@@ -106,8 +106,10 @@ def add_places(
 def depth_axis(places: Sequence[Place]) -> dict[str, Any]:
     """The axis of depth: block L reaches from L to L + 1."""
     n_blocks = 1 + max((place.layer for place in places), default=0)
+    # The embedding's mark is as wide in a deep model.
+    margin = max(0.35, n_blocks / 40)
     return {
-        "range": [-0.35, n_blocks + 0.35],
+        "range": [-margin, n_blocks + margin],
         "tickvals": list(range(0, n_blocks + 1, _step(n_blocks))),
         "zeroline": False,
     }
