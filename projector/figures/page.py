@@ -30,6 +30,7 @@ th { font-weight: 600; } td.number, th.number { text-align: right;
 """
 # A number as a report writes it: +1.50, −3 %, 0.10 ± 0.02, 1.2e-07.
 _NUMBER_TEXT = re.compile(r"[+−]?\d[\d,]*(\.\d+)?(e[-−+]?\d+)?( %)?( ± [\d.]+)?", re.ASCII)
+_NOT_NAMED = re.compile(r"[^\w]+")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ def page_html(title: str, lead: str, sections: Sequence[Section]) -> str:
 def _section(section: Section) -> str:
     parts = [f"<h2>{html.escape(section.title)}</h2>", _paragraphs(section.text)]
     if section.figure is not None:
-        drawn = section.figure.to_html(full_html=False, include_plotlyjs=False)
+        # What its menu saves is named after its section.
+        name = _NOT_NAMED.sub("-", section.title.lower()).strip("-") or "figure"
+        config = {"toImageButtonOptions": {"filename": name, "scale": 2}}
+        drawn = section.figure.to_html(full_html=False, include_plotlyjs=False, config=config)
         parts.append(f'<div class="figure">{drawn}</div>')
     if section.table is not None:
         parts.append(_table(section.table))

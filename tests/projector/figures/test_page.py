@@ -27,6 +27,8 @@ def test_figures_are_drawn_without_a_network() -> None:
     assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="http', page)
     # Plotly itself is there once, and both figures are drawn.
     assert page.count("Plotly.newPlot(") >= 2
+    # What the menu of each saves is named after its section.
+    assert re.findall(r'"filename": ?"([^"]*)"', page)[-2:] == ["s0", "s1"]
     assert len(page) < 8_000_000
 
 
