@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from projector.residual.contrast.records import Interval, PointMeasures
-from projector.residual.contrast.untangling.labels import permute_labels
+from projector.residual.sampling.bootstrap import resample_groups
+from projector.residual.sampling.labels import permute_labels
 
 __all__ = [
     "Draws",
@@ -70,7 +71,7 @@ class Draws:
         n = len(positive_groups)
         groups = np.asarray([*positive_groups, *negative_groups], dtype=np.int64)
         labels = np.arange(len(groups)) < n
-        weights = _resample(labels, groups, max(_LEAST_RESAMPLED, n_draws), random)
+        weights = resample_groups(labels, groups, max(_LEAST_RESAMPLED, n_draws), random)
         self.resampled = tuple(_scaled(w) for w in (weights[:, :n], weights[:, n:]))
         self.halves = tuple(_halves(size, n_draws, random) for size in (n, len(groups) - n))
         self.permuted = permute_labels(labels, groups, n_draws, random).T
@@ -180,23 +181,6 @@ def _null(drawn: Tensor) -> Interval | None:
         return None
     low, middle, high = np.quantile(known, [0.05, 0.5, 0.95])
     return Interval(float(middle), float(low), float(high))
-
-
-def _resample(
-    labels: NDArray[np.bool_], groups: NDArray[np.int64], n_draws: int, random: np.random.Generator
-) -> Weights:
-    """(n_draws, N): how often each prompt is drawn, groups of equal make-up among themselves."""
-    _, of_sample, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    n_first = np.bincount(of_sample, labels)
-    # 0, 1 or 2: groups of the second set alone, of both, of the first alone.
-    kinds = (n_first > 0).astype(np.int64) + (n_first == sizes)
-    counts = np.zeros((n_draws, len(sizes)))
-    for kind in range(3):
-        own = np.flatnonzero(kinds == kind)
-        if len(own):
-            shares = np.full(len(own), 1 / len(own))
-            counts[:, own] = random.multinomial(len(own), shares, size=n_draws)
-    return counts[:, of_sample]
 
 
 def _scaled(weights: Weights) -> Weights:

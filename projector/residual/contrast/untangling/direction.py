@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from projector.residual.contrast.untangling.labels import Groups, Labels
+from projector.residual.sampling.labels import Groups, Labels
 
 __all__ = ["between_shares", "one_direction_shares", "pair_direction_shares"]
 

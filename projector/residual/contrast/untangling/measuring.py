@@ -24,15 +24,15 @@ from projector.residual.contrast.untangling.direction import (
     one_direction_shares,
     pair_direction_shares,
 )
-from projector.residual.contrast.untangling.labels import (
+from projector.residual.contrast.untangling.probes import probe_accuracies
+from projector.residual.contrast.untangling.records import Untangling
+from projector.residual.sampling.labels import (
     Groups,
     Labels,
     deal_folds,
     groups_of_each,
     permute_labels,
 )
-from projector.residual.contrast.untangling.probes import probe_accuracies
-from projector.residual.contrast.untangling.records import Untangling
 
 __all__ = ["N_FOLDS", "measure_point"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from projector.residual.contrast.untangling.labels import Groups, Labels, deal_folds
+from projector.residual.sampling.labels import Groups, Labels, deal_folds
 
 __all__ = ["balanced_accuracy", "probe_accuracies"]
 

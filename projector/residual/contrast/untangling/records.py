@@ -15,7 +15,7 @@ class Untangling:
 
     A figure that can't be given is None, and ``reasons`` says why. "Permuted" is the same figure
     with the sets' labels permuted (see
-    :func:`~projector.residual.contrast.untangling.labels.permute_labels`): the mean of
+    :func:`~projector.residual.sampling.labels.permute_labels`): the mean of
     ``n_permutations`` draws, and ``_high`` their 95th percentile.
 
     Attributes:

@@ -21,9 +21,9 @@ from projector.residual.contrast.untangling.dimension import (
     isotropic_dimension,
     participation_ratio,
 )
-from projector.residual.contrast.untangling.labels import deal_folds, permute_labels
 from projector.residual.contrast.untangling.measuring import measure_point
 from projector.residual.contrast.untangling.probes import balanced_accuracy
+from projector.residual.sampling.labels import deal_folds, permute_labels
 
 N, H = 80, 40
 ONES = range(N)
