@@ -19,7 +19,7 @@ from projector.model.capture import evaluating
 from projector.model.hashing import hash_checkpoint
 from projector.model.loading import auto_class
 from projector.storage.folders import replacing_folder, restore_folder
-from projector.storage.places import check_place, disk_errors
+from projector.storage.places import check_beside, check_place, disk_errors
 from projector.storage.versions import check_format, read_json
 from pruning.methods.plan import FORMAT, PLAN_FILE, PruningPlan
 
@@ -84,6 +84,7 @@ def check_out(out: Path, *, force: bool) -> None:
             f"'{out}' is the folder you are in, or one above it: give another folder",
             setting="out",
         )
+    check_beside(out.resolve())
     if not out.exists() or not any(out.iterdir()):
         return
     if not (out / PLAN_FILE).exists():

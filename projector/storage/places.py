@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,22 +21,57 @@ def check_place(out: Path, setting: str = "out") -> None:
     Args:
         setting: the setting or argument that the folder was given by.
     """
-    existing = out.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if out.is_symlink() and not out.exists():
+    existing = _existing(out)
+    # Unlike those of a path, these take a name that is too long for one that does not exist.
+    if os.path.islink(out) and not os.path.exists(out):  # noqa: PTH110, PTH114
         problem = f"'{out}' is a link to nothing"
-    elif out.exists() and not out.is_dir():
+    elif existing == out.absolute() and not out.is_dir():
         problem = f"'{out}' is a file"
     elif not existing.is_dir():
         problem = f"'{existing}' is a file, and no folder can be made in it"
     elif not os.access(existing, os.W_OK | os.X_OK):
         problem = f"'{existing}' can't be written to"
     else:
-        return
+        why = _why_refused(existing, [] if existing == out.absolute() else [out.name])
+        if why is None:
+            return
+        problem = f"'{out}' can't be written: {why}"
     raise UserError(
         f"{problem}: give another folder for {named(setting)}", setting=setting, value=str(out)
     )
+
+
+def _existing(out: Path) -> Path:
+    """The folder itself, or the nearest one above it that there is."""
+    existing = out.absolute()
+    while not os.path.exists(existing):  # noqa: PTH110
+        existing = existing.parent
+    return existing
+
+
+def _why_refused(folder: Path, names: Sequence[str]) -> str | None:
+    """Why no folder of these names can be made in a folder; None where it can, as a try shows.
+
+    A system may refuse where rights allow it: on a medium that is read only, or under ``/proc``.
+    """
+    try:
+        trial = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=folder))
+    except OSError as error:
+        return f"no folder can be made in '{folder}' ({reason_of(error)})"
+    try:
+        for name in names:
+            # As long as the longest of the names that stand beside a folder while it is written.
+            (trial / f".{name}.replaced").mkdir()
+    except OSError as error:
+        return reason_of(error)
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+    return None
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says, without the names of files that nobody gave."""
+    return error.strerror or " ".join(str(error).split())
 
 
 def check_replaceable(out: Path, mark: str, kind: str, *, force: bool) -> None:
@@ -47,20 +84,37 @@ def check_replaceable(out: Path, mark: str, kind: str, *, force: bool) -> None:
         kind: what the folder is, for a person: ``a report``.
     """
     check_place(out)
-    if not out.exists() or not any(out.iterdir()):
+    if out.exists() and any(out.iterdir()):
+        if not (out / mark).is_file():
+            raise UserError(
+                f"'{out}' holds other files: give another folder for {named('out')}",
+                setting="out",
+                value=str(out),
+            )
+        if not force:
+            raise UserError(
+                f"'{out}' already holds {kind}: add {named('force', True)} to replace it, or give "
+                f"another folder for {named('out')}",
+                setting="force",
+                value=False,
+            )
+    check_beside(out)
+
+
+def check_beside(out: Path) -> None:
+    """Raise a UserError if a folder that exists can't be replaced whole, from beside it."""
+    own = out.absolute()
+    if not own.exists():
         return
-    if not (out / mark).is_file():
+    if own.is_mount():
+        problem: str | None = "it is a mount point, which can't be moved"
+    else:
+        problem = _why_refused(own.parent, [own.name])
+    if problem is not None:
         raise UserError(
-            f"'{out}' holds other files: give another folder for {named('out')}",
+            f"'{out}' can't be replaced: {problem}: give another folder for {named('out')}",
             setting="out",
             value=str(out),
-        )
-    if not force:
-        raise UserError(
-            f"'{out}' already holds {kind}: add {named('force', True)} to replace it, or give "
-            f"another folder for {named('out')}",
-            setting="force",
-            value=False,
         )
 
 
@@ -79,7 +133,7 @@ def disk_errors(out: Path, advice: str = "") -> Iterator[None]:
             sign in str(error) for sign in ("No space left", "File too large", "quota")
         ):
             raise UserError(f"no space left to write '{out}': free some{advice}") from error
-        text = " ".join(str(error).split())
+        text = reason_of(error) if isinstance(error, OSError) else " ".join(str(error).split())
         raise UserError(f"'{out}' can't be written: {text}") from error
 
 
@@ -102,6 +156,9 @@ def alone(path: Path, *, patience_s: float, told: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
+        # Where the system refuses to make the file, the lock waits too, and for nobody.
+        if not path.exists():
+            tempfile.NamedTemporaryFile(prefix=".", dir=path.parent).close()
         raise UserError(told) from None
     try:
         yield
