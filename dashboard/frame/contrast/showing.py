@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -13,100 +12,53 @@ from dashboard.contrast.reports import rows_of
 from dashboard.frame.exports import csv_of
 from dashboard.state import session
 from dashboard.state.scene import Scene
-from projector.figures.contrast.effects import effects_figure, effects_of, why_no_effects
-from projector.figures.contrast.growth import growth_figure
 from projector.figures.contrast.page import contrast_page, lead, title
-from projector.figures.contrast.panels import panels
-from projector.figures.contrast.series import Facts, ModelRows, read_models
-from projector.figures.contrast.sharing import sharing_figure, sharing_of
-from projector.figures.contrast.untangling import untangling_figure, untangling_of
-from projector.figures.contrast.words import (
-    HOW_EFFECTS,
-    HOW_GROWTH,
-    HOW_PANELS,
-    HOW_SHARING,
-    HOW_UNTANGLING,
-    cosine_words,
-    effects_words,
-    growth_words,
-    untangling_words,
-    variance_words,
-)
+from projector.figures.contrast.sections import Part, sections
+from projector.figures.contrast.series import Facts, read_models
 from projector.storage.versions import json_text
 
-_TABS = ("How they part", "Why variance grows", "Shared directions", "Samples", "The direction")
 _NOT_NAMED = re.compile(r"[^\w-]+")
 
 
 def show_report(scene: Scene, facts: Facts) -> None:
     """Draw all that a report holds, the selection's layer marked."""
-    models = read_models(facts)
     st.subheader(session.plain(title(facts)))
     st.caption(session.plain(lead(facts).replace("\n\n", " ")))
     _show_exports(facts)
-    tabs = st.tabs(list(_TABS))
-    with tabs[0]:
-        names = (str(facts.get("positive_name")), str(facts.get("negative_name")))
-        _draw(scene, facts, "panels", panels(facts, layer=scene.layer), _layer_of_depth)
-        _say([(m, f"{cosine_words(m)} {variance_words(m, names)}") for m in models], HOW_PANELS)
-    with tabs[1]:
-        _draw(scene, facts, "growth", growth_figure(facts, layer=scene.layer), _layer_of_number)
-        _say([(m, growth_words(facts, m)) for m in models], HOW_GROWTH)
-    for tab, show in zip(tabs[2:], (_show_sharing, _show_samples, _show_effects), strict=True):
+    parts = sections(facts, layer=scene.layer)
+    titles = list(dict.fromkeys(part.title for part in parts))
+    is_of_several = len(read_models(facts)) > 1
+    for tab, name in zip(st.tabs(titles), titles, strict=True):
         with tab:
-            for model in models:
-                if len(models) > 1:
-                    st.markdown(f"**{session.plain(model.model)}**")
-                show(scene, facts, model)
+            for part in parts:
+                if part.title == name:
+                    _show_part(scene, facts, part, is_named=is_of_several)
 
 
-def _show_sharing(scene: Scene, facts: Facts, model: ModelRows) -> None:
-    figure = sharing_figure(facts, model.model, layer=scene.layer)
-    found = sharing_of(facts, model.model)
-    if figure is None or found is None:
-        reason = str((found or {}).get("reason") or "").rstrip(".")
-        why = f": {reason}" if reason else ""
-        st.caption(session.plain(f"Successive layers of this model were not compared{why}."))
-        return
-    _draw(scene, facts, f"sharing {model.model}", figure, _layer_of_number)
-    notes = " ".join(str(note) for note in found.get("notes") or ())
-    _say([(model, f"{found.get('sentence') or ''} {notes}".strip())], HOW_SHARING)
+def _show_part(scene: Scene, facts: Facts, part: Part, *, is_named: bool) -> None:
+    """A figure, what was found and how to read it."""
+    if part.model is not None and is_named:
+        st.markdown(f"**{session.plain(part.model)}**")
+    if part.figure is not None:
+        _draw(scene, facts, part, part.figure)
+    for paragraph in part.found.split("\n\n"):
+        st.markdown(session.plain(paragraph))
+    if part.how:
+        st.caption(session.plain(part.how))
 
 
-def _show_samples(scene: Scene, facts: Facts, model: ModelRows) -> None:
-    figure = untangling_figure(facts, model.model, layer=scene.layer)
-    if figure is None:
-        st.caption("No probe was fitted on this model.")
-        return
-    _draw(scene, facts, f"samples {model.model}", figure, _layer_of_depth)
-    _say([(model, untangling_words(untangling_of(facts, model.model)))], HOW_UNTANGLING)
-
-
-def _show_effects(scene: Scene, facts: Facts, model: ModelRows) -> None:
-    figure = effects_figure(facts, model.model, layer=scene.layer)
-    if figure is None:
-        st.caption(session.plain(why_no_effects(facts, model.model)))
-        return
-    _draw(scene, facts, f"direction {model.model}", figure, None)
-    _say([(model, effects_words(effects_of(facts, model.model)))], HOW_EFFECTS)
-
-
-def _draw(
-    scene: Scene,
-    facts: Facts,
-    name: str,
-    figure: go.Figure,
-    layer_at: Callable[[float], int] | None,
-) -> None:
+def _draw(scene: Scene, facts: Facts, part: Part, figure: go.Figure) -> None:
     """A figure whose menu saves it as PNG; a click on a mark selects its layer."""
+    name = part.name if part.model is None else f"{part.name} {part.model}"
     key = f"contrast {name}"
     config = {
         "displaylogo": False,
         "toImageButtonOptions": {"format": "png", "scale": 2, "filename": _stem(facts, name)},
     }
-    if layer_at is None:
+    if part.axis is None:
         st.plotly_chart(figure, key=key, config=config)
         return
+    layer_at = _layer_of_depth if part.axis == "depth" else _layer_of_number
     # What is clicked is a layer, and no choice among the marks.
     figure.update_traces(selector={"type": "scatter"}, unselected={"marker": {"opacity": 1}})
     figure.update_traces(selector={"type": "bar"}, unselected={"marker": {"opacity": 1}})
@@ -133,15 +85,6 @@ def _choose_layer(scene: Scene, layer: int) -> None:
     sites = [site for each, site in scene.projection.maps if each == layer]
     if sites:
         session.change(layer=layer, site=scene.site if scene.site in sites else sites[0])
-
-
-def _say(said: list[tuple[ModelRows, str]], how: str) -> None:
-    """What was found, and how to read the figure."""
-    for model, text in said:
-        shown = text if len(said) == 1 else f"{model.model}: {text}"
-        if shown:
-            st.markdown(session.plain(shown))
-    st.caption(session.plain(how))
 
 
 def _show_exports(facts: Facts) -> None:

@@ -140,10 +140,16 @@ def entries_of(facts: Facts, part: str, model: str) -> list[Facts]:
     return [each for each in entries if isinstance(each, Mapping) and each.get("model") == model]
 
 
+def plain_names(facts: Facts) -> tuple[str, str]:
+    """What the two sets are called, as text."""
+    positive = facts.get("positive_name") or "positive"
+    return str(positive), str(facts.get("negative_name") or "negative")
+
+
 def set_names(facts: Facts) -> tuple[str, str]:
     """What the two sets are called; HTML, as Plotly reads it."""
-    names = (facts.get("positive_name") or "positive", facts.get("negative_name") or "negative")
-    return shown(str(names[0])), shown(str(names[1]))
+    positive, negative = plain_names(facts)
+    return shown(positive), shown(negative)
 
 
 def shown(text: str, most: int = 40) -> str:

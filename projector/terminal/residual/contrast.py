@@ -117,10 +117,9 @@ def _folder_names(models: Sequence[str]) -> list[str]:
 
 def _show(screen: Screen, content: Mapping[str, Any]) -> None:
     """The result for a person."""
-    from projector.figures.contrast.page import names_of
-    from projector.figures.contrast.series import read_models
+    from projector.figures.contrast.series import plain_names, read_models
 
-    names = names_of(content)
+    names = plain_names(content)
     at = "the last token" if content["at"] == "last" else "the mean of the tokens"
     screen.say(
         f"[b]{escape(names[0])}[/b] ({content['n_positive']:,} prompts) against "

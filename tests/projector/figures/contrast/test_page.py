@@ -31,7 +31,7 @@ def test_a_report_that_was_saved_is_drawn_again() -> None:
     saved = json.loads(json.dumps(made("one", "two")))
     page = contrast_page(saved)
     assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="http', page)
-    for words in ("How the sets part", "Why variance grows", "share directions: two"):
+    for words in ("How the sets part", "Why variance grows", "Shared directions: two"):
         assert words in page
     # In the order of the stream, each place once.
     (first, _) = read_models(facts_of(saved))
@@ -127,7 +127,7 @@ def test_untangling_stands_beside_permuted_labels_and_the_embedding_alone() -> N
     assert "on the embedding alone on 70 %" in page
     del found["untangling"]
     assert untangling_figure(found, "tiny") is None
-    assert "How the samples lie" not in contrast_page(found)
+    assert "How the samples lie was not measured." in contrast_page(found)
 
 
 def test_effects_stand_beside_random_directions() -> None:
