@@ -1,8 +1,8 @@
 """Records of plain numbers: what a plane, a head, a skip connection and an activation look like.
 
-Each record has ``as_dict()``, whose JSON the canvas script (``projector/figures/basis/plane.js``)
-and the dashboard draw. All numbers are Python's own, every list is a list of rows, and nothing is
-NaN: what can't be given is None, beside its reason.
+Each record has ``as_dict()``, whose JSON the canvas script in ``projector/figures/basis/web`` and
+the dashboard draw. All numbers are Python's own, every list is a list of rows, and nothing is NaN:
+what can't be given is None, beside its reason.
 
 ====================  ==========================================================================
 record                drawn as

@@ -12,7 +12,7 @@ import torch
 
 from projector.errors import UserError
 from projector.figures.basis.page import basis_page, write_basis_page
-from projector.figures.basis.script import plane_script, plane_style
+from projector.figures.basis.script import WEB, plane_script, plane_style
 from projector.residual.basis.activations import view_activations
 from projector.residual.basis.attention import describe_mixing
 from projector.residual.basis.planes import view_matrix
@@ -31,7 +31,12 @@ def data_of(page: str) -> dict[str, object]:
 
 def test_the_script_can_be_inlined() -> None:
     script = plane_script()
-    assert re.search(r"^export (function|const) mount\b", script, re.MULTILINE)
+    assert re.findall(r"^export .*", script, re.M) == [
+        "export function mount(root, data, onEvent) {"
+    ]
+    assert {path.name for path in WEB.glob("*.js")} == set(
+        re.findall(r"^// (\w+\.js)$", script, re.M)
+    )
     # It stands alone: nothing that is imported, and nothing that ends a script or a style early.
     assert not re.search(r"^\s*import\b", script, re.MULTILINE)
     assert "</script" not in script.lower()

@@ -1,0 +1,50 @@
+// The plane itself: its grid, the circle and the two basis vectors, where the map has taken them.
+
+import { times } from "./geometry.js";
+
+const LINES = 5; // Of the grid on each side of the origin, at least.
+
+export function drawGrid(pen, scene) {
+  const { reach, centre } = pen.view;
+  const { first, second, circle } = pen.colours;
+  const far = reach * 1.02 + Math.hypot(...centre);
+  const n = Math.min(24, Math.ceil(far));
+  for (let k = -n; k <= n; k++) {
+    const [width, alpha] = k === 0 ? [1.2, 0.55] : [1, 0.1];
+    pen.line([[k, -far], [k, far]], pen.ink, width, alpha);
+    pen.line([[-far, k], [far, k]], pen.ink, width, alpha);
+  }
+  if (!scene.hasMatrix) return;
+  const now = scene.matrixNow;
+  const ends = Math.max(LINES, Math.ceil(reach * 1.6));
+  const steps = scene.t > 1 ? 48 : 1;
+  const along = (at) =>
+    Array.from({ length: steps + 1 }, (_, i) => scene.fold(times(now, at(ends * ((2 * i) / steps - 1)))));
+  for (let k = -ends; k <= ends; k++) {
+    const [width, alpha] = k === 0 ? [1.4, 0.75] : [1, 0.3];
+    pen.line(along((s) => [k, s]), second, width, alpha);
+    pen.line(along((s) => [s, k]), first, width, alpha);
+  }
+  const angles = Array.from({ length: 91 }, (_, i) => (i * Math.PI) / 45);
+  const round = angles.map((a) => [Math.cos(a), Math.sin(a)]);
+  pen.line(round, circle, 1, 0.3);
+  pen.line(round.map((p) => scene.fold(times(now, p))), circle, 2.2);
+}
+
+// `room`: pixels from a tip to its name.
+export function drawBasis(pen, scene, room) {
+  const { first, second } = pen.colours;
+  tipsNow(scene).forEach((tip, k) => {
+    const colour = [first, second][k];
+    pen.arrow([0, 0], tip, colour);
+    const beyond = Math.hypot(...tip) || 1;
+    const away = room / pen.view.pixels;
+    const at = tip.map((value) => value * (1 + away / beyond));
+    pen.words(`e${"₁₂"[k]}`, pen.view.toScreen(at), colour, "center");
+  });
+}
+
+export function tipsNow(scene) {
+  const now = scene.matrixNow;
+  return [[1, 0], [0, 1]].map((p) => scene.fold(times(now, p)));
+}
