@@ -25,6 +25,7 @@ from projector.residual.contrast.states import States, collect_states
 from projector.residual.contrast.untangling.measuring import measure_point
 from projector.residual.contrast.untangling.records import Untangling
 from projector.residual.directions.artifact import Directions
+from projector.residual.directions.effects import check_room
 from projector.residual.directions.effects import test_directions as measure_effects
 from projector.residual.directions.records import Effect
 from projector.residual.subject import Subject
@@ -93,6 +94,8 @@ def contrast(
     subjects = _open(models)
     _check_layers(subjects, settings.layers)
     chosen = choose_sets(settings, fits_all(subjects)) if sets is None else sets
+    for subject in subjects:
+        check_room(subject, chosen, continuations)
     draws = Draws(chosen.positive_groups, chosen.negative_groups, n_draws=n_draws, seed=seed)
     tested = {
         "layers": settings.layers,
@@ -181,9 +184,9 @@ def _of_model(
         directions, effects = measure_effects(
             subject,
             sets,
+            lambda layer, stream: states.at(Point(layer, stream)),
             at=at,
             seed=seed,
-            rows_of=lambda layer, stream: states.at(Point(layer, stream)),
             progress=progress,
             **tested,
         )
@@ -265,7 +268,10 @@ def _notes_on(found: ModelContrast, sets: PromptSets, settings: ContrastSettings
     if settings.at == "last" and states.n_outlying_last:
         n = states.n_outlying_last
         whose = "1 prompt has" if n == 1 else f"{n:,} prompts have"
-        notes.append(f"{whose} a last token of outlying norm, which counts.")
+        notes.append(
+            f"{whose} a last token of outlying norm, which counts in every figure, and "
+            "in the direction."
+        )
     if settings.at == "mean" and states.n_outlying:
         n, out = states.n_outlying, states.n_left_out
         have = "1 token has" if n == 1 else f"{n:,} tokens have"

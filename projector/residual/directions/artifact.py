@@ -52,9 +52,12 @@ class Directions:
         vectors: (layer, stream) → (H,) float32, mean(positive) − mean(negative), in the units of
             the stream.
         usual_norms: (layer, stream) → the median norm of tokens there, in the units of the stream.
-        keep_outliers: whether tokens of outlying norms count in the means, and are changed too.
+        keep_outliers: whether tokens of outlying norms count in means over a prompt's tokens, and
+            are changed too. A last token always counts.
         seed: which prompts are tested was drawn with it.
         versions: of what decides the numbers.
+        n_outlying_positive, n_outlying_negative: of how many prompts that the means are of the
+            vector is, behind some layer, many times as long as is usual there.
     """
 
     model_name: str
@@ -73,6 +76,8 @@ class Directions:
     keep_outliers: bool = False
     seed: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
+    n_outlying_positive: int = 0
+    n_outlying_negative: int = 0
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -117,6 +122,8 @@ class Directions:
                 "n_fit_negative": self.n_fit_negative,
                 "n_tested_positive": self.n_tested_positive,
                 "n_tested_negative": self.n_tested_negative,
+                "n_outlying_positive": self.n_outlying_positive,
+                "n_outlying_negative": self.n_outlying_negative,
             },
             "at": self.at,
             "keep_outliers": self.keep_outliers,
@@ -250,6 +257,9 @@ def _read(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Directio
         for name in ("n_fit_positive", "n_fit_negative", "n_tested_positive", "n_tested_negative")
     }
     counts["seed"] = content["seed"]
+    # Directions that were saved before these were counted have none.
+    for name in ("n_outlying_positive", "n_outlying_negative"):
+        counts[name] = sets.get(name, 0)
     for name, value in texts.items():
         if not isinstance(value, str):
             raise TypeError(f"{name} is not a text")

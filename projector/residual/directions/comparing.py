@@ -13,6 +13,7 @@ from torch import Tensor
 from projector.model.intervention import Intervention
 from projector.residual.directions.records import Effect
 from projector.residual.directions.running import Text
+from projector.residual.sampling.bootstrap import resample_groups
 
 SCALES = (1.0, -1.0)
 # The third is the difference of the other two, of perplexity alone.
@@ -31,25 +32,27 @@ class Tail:
 
 @dataclass(frozen=True)
 class Tested:
-    """A text that is run, the set it is of, and the number of its continuation."""
+    """A text that is run, the set and group it is of, and the number of its continuation."""
 
     text: Text
     side: int
     tail: int
+    group: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One change, by the direction and then by random ones."""
+    """One change, by the direction, then by random ones, then by those of permuted labels."""
 
     layer: int
     change: str
     scale: float | None
     norm: float
     runs: tuple[Intervention, ...]
+    n_random: int
 
     def key(self, i: int) -> tuple[int, str, float | None, int]:
-        """What the i-th run is told by: a random direction is added with one sign only."""
+        """What the i-th run is told by: only the direction itself is added with both signs."""
         return (self.layer, self.change, None if i else self.scale, i)
 
 
@@ -72,25 +75,26 @@ class _Figures:
     """A measure on some texts: of the stream as it is, (n,), and of each run, (n_runs, n).
 
     −log probabilities, in nats; ``counts`` is what their sum is divided by: tokens or texts.
+    ``weights`` (n_resampled, n) is how often each bootstrap sample holds a text, and ``groups``
+    those that texts are of.
     """
 
     plain: NDArray[np.float64]
     runs: NDArray[np.float64]
     counts: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    groups: frozenset[int]
     sign: float
 
-    def values(self, chosen: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float64]:
-        """(1 + n_runs,) the measure over some texts, of the stream as it is first."""
-        total = self.counts[chosen].sum()
-        sums = np.concatenate([self.plain[None], self.runs])[:, chosen].sum(axis=1)
-        return self.sign * sums / total
+    def values(self) -> NDArray[np.float64]:
+        """(1 + n_runs,) the measure over the texts, of the stream as it is first."""
+        sums = np.concatenate([self.plain[None], self.runs]).sum(axis=1)
+        return self.sign * sums / self.counts.sum()
 
-    def resampled(self, generator: np.random.Generator) -> NDArray[np.float64]:
-        """(n_resampled,) the first run's effect, over texts drawn with replacement."""
-        n = len(self.counts)
-        drawn = generator.integers(0, n, (_N_RESAMPLED, n))
-        off = (self.runs[0] - self.plain)[drawn].sum(axis=1)
-        return self.sign * off / self.counts[drawn].sum(axis=1)
+    def resampled(self) -> NDArray[np.float64]:
+        """(n_resampled,) the first run's effect, over each bootstrap sample."""
+        off = self.weights @ (self.runs[0] - self.plain)
+        return self.sign * off / (self.weights @ self.counts)
 
 
 def effects_of(
@@ -99,35 +103,46 @@ def effects_of(
     plain: Tensor,
     runs: Sequence[Tensor],
     tails: Sequence[Tail],
-    generator: np.random.Generator,
+    seed: int,
 ) -> list[Effect]:
+    """The effects of one change on both sets, for each continuation.
+
+    Args:
+        plain: (n_texts,) float64, −log probability of each with the stream as it is.
+        runs: likewise of each run of the plan.
+        seed: of the bootstrap: equal seeds draw the same groups for every change.
+    """
     found = []
     for i, tail in enumerate(tails):
+        counted = [k for k, t in enumerate(texts) if t.tail == i and t.text.n_predicted]
+        sides = np.array([texts[k].side for k in counted], dtype=np.int64)
+        groups = np.array([texts[k].group for k in counted], dtype=np.int64)
+        drawn = resample_groups(sides == 0, groups, _N_RESAMPLED, np.random.default_rng(seed))
         figures: list[_Figures | str] = []
         for side in (0, 1):
-            numbers = [k for k, t in enumerate(texts) if (t.side, t.tail) == (side, i)]
-            counted = [k for k in numbers if texts[k].text.n_predicted]
-            if not counted:
-                figures.append(_why_none(SETS[side], bool(numbers)))
+            own = [k for k in counted if texts[k].side == side]
+            if not own:
+                has_prompts = any((t.side, t.tail) == (side, i) for t in texts)
+                figures.append(_why_none(SETS[side], has_prompts))
                 continue
-            n_predicted = [texts[k].text.n_predicted for k in counted]
+            n_predicted = [texts[k].text.n_predicted for k in own]
             # The probability of a continuation is that of all its tokens together.
-            counts = n_predicted if tail.text is None else [1] * len(counted)
+            counts = n_predicted if tail.text is None else [1] * len(own)
             figures.append(
                 _Figures(
-                    plain[counted].numpy(),
-                    torch.stack([run[counted] for run in runs]).numpy(),
+                    plain[own].numpy(),
+                    torch.stack([run[own] for run in runs]).numpy(),
                     np.array(counts, dtype=np.float64),
+                    drawn[:, sides == side],
+                    frozenset(groups[sides == side].tolist()),
                     1.0 if tail.text is None else -1.0,
                 )
             )
-        found += _effects_of_tail(plan, tail, figures, generator)
+        found += _effects_of_tail(plan, tail, figures)
     return found
 
 
-def _effects_of_tail(
-    plan: Plan, tail: Tail, figures: Sequence[_Figures | str], generator: np.random.Generator
-) -> list[Effect]:
+def _effects_of_tail(plan: Plan, tail: Tail, figures: Sequence[_Figures | str]) -> list[Effect]:
     head = (plan.layer, STREAM, plan.change, plan.scale, plan.norm)
     found, drawn = [], []
     for name, each in zip(SETS, figures, strict=False):
@@ -135,10 +150,15 @@ def _effects_of_tail(
         if isinstance(each, str):
             found.append(replace(empty, reason=each))
             continue
-        drawn.append(each.resampled(generator))
+        drawn.append(each.resampled() if len(each.groups) > 1 else None)
         n_tokens = each.counts.sum() if tail.text is None else len(each.counts) * len(tail.ids)
-        filled = replace(empty, n_prompts=len(each.counts), n_tokens=int(n_tokens))
-        found.append(_filled(filled, each.values(), drawn[-1]))
+        filled = replace(
+            empty,
+            n_prompts=len(each.counts),
+            n_tokens=int(n_tokens),
+            n_groups=len(each.groups),
+        )
+        found.append(_filled(filled, each.values(), drawn[-1], plan.n_random))
     if tail.text is not None:
         return found
     empty = Effect(*head, "difference", *_measure(tail))
@@ -146,22 +166,31 @@ def _effects_of_tail(
     if reasons:
         return [*found, replace(empty, reason=reasons[0])]
     positive, negative = [each for each in figures if not isinstance(each, str)]
-    values = negative.values() - positive.values()
     filled = replace(
         empty,
         n_prompts=sum(each.n_prompts for each in found),
         n_tokens=sum(each.n_tokens for each in found),
+        n_groups=len(positive.groups | negative.groups),
     )
-    return [*found, _filled(filled, values, drawn[1] - drawn[0])]
+    # The same groups are drawn for both, so what a group does to both sets cancels here too.
+    both = None if drawn[0] is None or drawn[1] is None else drawn[1] - drawn[0]
+    return [*found, _filled(filled, negative.values() - positive.values(), both, plan.n_random)]
 
 
-def _filled(effect: Effect, values: NDArray[np.float64], resampled: NDArray[np.float64]) -> Effect:
-    """An effect with its figures: values of the stream as it is, of the change, of random ones."""
+def _filled(
+    effect: Effect,
+    values: NDArray[np.float64],
+    resampled: NDArray[np.float64] | None,
+    n_random: int,
+) -> Effect:
+    """An effect with its figures: values of the stream as it is, of the change, of random ones and
+    of those of permuted labels."""
     if not np.isfinite(values).all():
         return replace(effect, reason="the model gives a probability that is not finite")
     low, high = (None, None)
-    if effect.n_prompts > (2 if effect.set == "difference" else 1):
+    if resampled is not None:
         low, high = (float(each) for each in np.quantile(resampled, (0.025, 0.975)))
+    others = [float(each - values[0]) for each in values[2:]]
     return replace(
         effect,
         plain=float(values[0]),
@@ -169,7 +198,8 @@ def _filled(effect: Effect, values: NDArray[np.float64], resampled: NDArray[np.f
         effect=float(values[1] - values[0]),
         effect_low=low,
         effect_high=high,
-        random=tuple(float(each - values[0]) for each in values[2:]),
+        random=tuple(others[:n_random]),
+        permuted=tuple(others[n_random:]),
     )
 
 

@@ -2,19 +2,24 @@
 
 Both are done at every position, at the place where the direction was measured; tokens whose norm
 there is many times the median are left as they are.
+
+Two kinds of control have the direction's norm. Random directions are drawn evenly over the whole
+space, and lie almost wholly outside of what the stream varies along. Differences of means under
+permuted labels lie where it does vary, and know nothing of the sets.
 """
 
 # ruff: noqa: PT028 - no test of this program, but of a direction
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from projector.errors import SettingError, UserError, check_choice, check_least, check_seed
 from projector.model.architecture.records import Architecture
+from projector.model.context import longest_sequence
 from projector.model.intervention import Ablation, Shift
 from projector.progress import Progress, Silent
 from projector.residual.directions.artifact import Directions
@@ -29,16 +34,17 @@ from projector.residual.directions.comparing import (
 )
 from projector.residual.directions.finding import (
     RowsOf,
+    fit_rows,
     measure_directions,
+    permuted_directions,
     random_directions,
-    read_rows,
     read_usual_norms,
 )
 from projector.residual.directions.records import Effect, Sets, Split, split_prompts
 from projector.residual.directions.running import Rerunner, Text
 from projector.residual.subject import Subject
 
-__all__ = ["Effect", "choose_layers", "test_directions"]
+__all__ = ["Effect", "check_room", "choose_layers", "test_directions"]
 
 # Of each held-out prompt, as many tokens are tested at most.
 _MOST_TOKENS_A_PROMPT = 32
@@ -55,67 +61,69 @@ def choose_layers(architecture: Architecture) -> tuple[int, ...]:
 def test_directions(
     subject: Subject,
     sets: Sets,
+    rows_of: RowsOf,
     *,
     layers: Sequence[int] | None = None,
     at: str = "last",
     continuations: Sequence[str] | None = None,
     n_prompts: int = 64,
     n_random: int = 3,
+    n_permuted: int = 3,
     max_tokens: int = 1024,
     keep_outliers: bool = False,
     seed: int = 0,
-    rows_of: RowsOf | None = None,
     progress: Progress | None = None,
 ) -> tuple[Directions, tuple[Effect, ...]]:
     """Find the direction of every layer, and test that of some on prompts it was not made of.
 
     The difference of means is added once and taken away once (scale 1 and −1), and projected out;
-    so are random directions of the same norm, drawn evenly over all directions; the opposite of a
-    random direction is as random, so one run of each stands for both signs. The effect is on
+    so are two kinds of control of the same norm: random directions, drawn evenly over all, and the
+    difference of means under permuted labels. The opposite of such a direction is as likely, so one
+    run of each stands for both signs. The effect is on
     the log-perplexity of each set's held-out prompts, of whose tokens the first 32 are read; or on
     the log-probability of given continuations after them.
 
-    Costs 3 + 2 · ``n_random`` runs of ``max_tokens`` tokens through the blocks behind each
-    of ``layers``.
+    Costs 3 + 2 · (``n_random`` + ``n_permuted``) runs of ``max_tokens`` tokens through the blocks
+    behind each of ``layers``.
 
     Args:
         sets: see :class:`projector.residual.contrast.prompts.PromptSets`.
+        rows_of: gives the prompts' vectors behind a layer, (n_positive, H) and (n_negative, H); see
+            :func:`projector.residual.contrast.states.collect_states`.
         layers: whose direction is tested; behind a third, a half and two thirds of the depth by
             default.
-        at: what of a prompt the direction is of: its ``last`` token, or the ``mean`` of its tokens.
+        at: what of a prompt the rows are: its ``last`` token, or the ``mean`` of its tokens.
         continuations: texts that may follow each prompt, each with its space.
         n_prompts: the most that are held out: half of them of each set, at most 32 and at most a
             quarter of the set, whole groups at a time.
-        n_random: how many random directions there are.
+        n_random: how many random directions there are. n_permuted: how many of permuted labels.
         max_tokens: the most tokens that are tested, of both sets together.
-        keep_outliers: count tokens with outlying norms in the means, and change the stream there
-            too. A direction that is projected out of a model's first token may change what every
-            other token rests on, whatever the direction.
-        rows_of: gives the prompts' vectors where they were collected before; without it the model
-            reads all prompts.
+        keep_outliers: change the stream at tokens with outlying norms too. A direction that is
+            projected out of a model's first token may change what every other token rests on,
+            whatever the direction.
 
     Returns:
         The directions, (H,) each, of the prompts that are not held out: these are tested. And the
         effects, by layer; where there can be none, their ``reason`` says why.
 
     Raises:
-        SettingError: on ``at``, ``layers``, ``n_prompts``, ``n_random`` or ``seed``.
+        SettingError: on ``at``, ``layers``, ``n_prompts``, ``n_random``, ``n_permuted`` or
+            ``seed``; on ``continuations``, see :func:`check_room`.
         UserError: if a prompt can't be read.
     """
     check_choice("at", at, ("last", "mean"))
     check_least("n_prompts", n_prompts, 2)
     check_least("n_random", n_random, 1)
+    check_least("n_permuted", n_permuted, 0)
     check_seed("seed", seed)
     progress = progress or Silent()
     chosen = _checked_layers(subject.architecture, layers)
     ids = tuple([tuple(subject.encode(p)) for p in each] for each in (sets.positive, sets.negative))
     tails = _tails(subject, continuations)
+    _check_length(subject, ids, tails)
     lengths = tuple([_n_read(each, tails) for each in side] for side in ids)
     split = split_prompts(
         sets, (lengths[0], lengths[1]), n_prompts=n_prompts, max_tokens=max_tokens, seed=seed
-    )
-    rows_of = rows_of or read_rows(
-        subject, ids, at=at, keep_outliers=keep_outliers, progress=progress
     )
     directions = measure_directions(
         subject,
@@ -127,8 +135,14 @@ def test_directions(
         keep_outliers=keep_outliers,
         seed=seed,
     )
-    texts = _texts(ids, split, tails)
-    effects = _test(subject, directions, chosen, texts, tails, n_random, seed, progress)
+    groups = sets.positive_groups, sets.negative_groups
+    drawn = {
+        layer: _controls(directions, layer, rows_of, split, groups, (n_random, n_permuted), seed)
+        for layer in chosen
+        if (layer, STREAM) in directions.vectors
+    }
+    texts = _texts(ids, groups, split, tails)
+    effects = _test(subject, directions, chosen, texts, tails, drawn, seed, progress)
     return directions, tuple(sorted(effects, key=lambda each: chosen.index(each.layer)))
 
 
@@ -142,11 +156,15 @@ def _test(
     layers: Sequence[int],
     texts: Sequence[Tested],
     tails: Sequence[Tail],
-    n_random: int,
+    controls: Mapping[int, tuple[Tensor, Tensor]],
     seed: int,
     progress: Progress,
 ) -> list[Effect]:
-    """The effects at some layers, or why there are none."""
+    """The effects at some layers, or why there are none.
+
+    Args:
+        controls: of each layer, the random directions and those of permuted labels.
+    """
     norms = [(layer, _norm(directions, layer)) for layer in layers]
     none = [(layer, norm) for layer, norm in norms if not norm]
     effects = effects_without(none, tails, "both sets have the same mean: no direction")
@@ -157,18 +175,18 @@ def _test(
         runner = Rerunner(subject, [each.text for each in texts], tested)
     except UserError as error:
         return effects_without(norms, tails, str(error))
-    generator = np.random.default_rng(seed)
-    # Each random direction is added once, whatever the sign of the direction beside it.
+    # Each control is added once, whatever the sign of the direction beside it.
     done: dict[tuple[int, str, float | None, int], Tensor] = {}
-    progress.begin("Testing the direction", (3 + 2 * n_random) * len(tested), "runs")
-    for plan in _plans(subject, directions, tested, n_random, seed):
+    n_runs = sum(3 + 2 * sum(map(len, controls[layer])) for layer in tested)
+    progress.begin("Testing the direction", n_runs, "runs")
+    for plan in _plans(subject, directions, tested, controls):
         for i, run in enumerate(plan.runs):
             key = plan.key(i)
             if key not in done:
                 done[key] = runner.run(plan.layer, [run])
                 progress.advance(1)
         found = [done[plan.key(i)] for i in range(len(plan.runs))]
-        effects += effects_of(plan, texts, runner.plain, found, tails, generator)
+        effects += effects_of(plan, texts, runner.plain, found, tails, seed)
     progress.end()
     return effects
 
@@ -199,6 +217,36 @@ def _tails(subject: Subject, continuations: Sequence[str] | None) -> list[Tail]:
     return found
 
 
+def check_room(subject: Subject, sets: Sets, continuations: Sequence[str] | None) -> None:
+    """Raise an error if a continuation can't follow every prompt; nothing is run.
+
+    Raises:
+        SettingError: on ``continuations``, if there is none, one has no token, or one behind the
+            longest prompt is beyond the model's context.
+        UserError: if a prompt can't be read.
+    """
+    if continuations is None:
+        return
+    ids = [[subject.encode(prompt) for prompt in each] for each in (sets.positive, sets.negative)]
+    _check_length(subject, ids, _tails(subject, continuations))
+
+
+def _check_length(
+    subject: Subject, ids: Sequence[Sequence[Sequence[int]]], tails: Sequence[Tail]
+) -> None:
+    most = longest_sequence(subject.model)
+    longest = max(len(prompt) for side in ids for prompt in side)
+    tail = max(tails, key=lambda each: len(each.ids))
+    if most is not None and tail.text is not None and longest + len(tail.ids) > most:
+        raise SettingError(
+            "continuations",
+            tail.text,
+            f"does not fit behind every prompt: it has {len(tail.ids):,} tokens, the longest "
+            f"prompt {longest:,}, and the model takes {most:,}",
+            "give a shorter one, or leave out long prompts",
+        )
+
+
 def _norm(directions: Directions, layer: int) -> float:
     """Of a layer's direction; 0 where it has none."""
     vector = directions.vectors.get((layer, STREAM))
@@ -212,7 +260,10 @@ def _n_read(ids: Sequence[int], tails: Sequence[Tail]) -> int:
 
 
 def _texts(
-    ids: Sequence[Sequence[tuple[int, ...]]], split: Split, tails: Sequence[Tail]
+    ids: Sequence[Sequence[tuple[int, ...]]],
+    groups: tuple[Sequence[int], Sequence[int]],
+    split: Split,
+    tails: Sequence[Tail],
 ) -> list[Tested]:
     found = []
     for side, numbers in enumerate((split.tested_positive, split.tested_negative)):
@@ -224,20 +275,42 @@ def _texts(
                     if tail.text is None
                     else Text((*prompt, *tail.ids), len(prompt))
                 )
-                found.append(Tested(text, side, i))
+                found.append(Tested(text, side, i, groups[side][number]))
     return found
 
 
+def _controls(
+    directions: Directions,
+    layer: int,
+    rows_of: RowsOf,
+    split: Split,
+    groups: tuple[Sequence[int], Sequence[int]],
+    n: tuple[int, int],
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """(n_random, H) random directions and (n_permuted, H) of permuted labels, for one layer."""
+    vector, numbers = directions.at_layer(layer), (split.fit_positive, split.fit_negative)
+    of_rows = [[groups[side][k] for k in numbers[side]] for side in (0, 1)]
+    rows = fit_rows(rows_of, layer, split)
+    return (
+        random_directions(vector, n[0], seed + layer),
+        permuted_directions(rows, (of_rows[0], of_rows[1]), vector, n[1], seed + layer),
+    )
+
+
 def _plans(
-    subject: Subject, directions: Directions, layers: Sequence[int], n_random: int, seed: int
+    subject: Subject,
+    directions: Directions,
+    layers: Sequence[int],
+    controls: Mapping[int, tuple[Tensor, Tensor]],
 ) -> Iterator[Plan]:
     for layer in layers:
         tap = subject.architecture.blocks[layer].taps[STREAM]
         vector = directions.at_layer(layer)
         norm, most = float(vector.norm()), directions.most_norm(layer)
-        drawn = random_directions(vector, n_random, seed + layer)
+        n_random, drawn = len(controls[layer][0]), torch.cat(controls[layer])
         for scale in SCALES:
             shifts = [Shift(tap, vector, scale, most), *(Shift(tap, r, 1.0, most) for r in drawn)]
-            yield Plan(layer, "added", scale, norm, tuple(shifts))
+            yield Plan(layer, "added", scale, norm, tuple(shifts), n_random)
         ablations = tuple(Ablation(tap, each, most) for each in (vector, *drawn))
-        yield Plan(layer, "ablated", None, norm, ablations)
+        yield Plan(layer, "ablated", None, norm, ablations, n_random)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from projector.progress import Progress
 from projector.projection.provenance import versions
 from projector.residual.directions.artifact import Directions
 from projector.residual.directions.records import Sets, Split
-from projector.residual.outliers import TIMES_USUAL, find_outliers
+from projector.residual.outliers import TIMES_USUAL
 from projector.residual.readings.records import Reading
 from projector.residual.readings.streams import read_streams
+from projector.residual.sampling.labels import permute_labels
 from projector.residual.subject import Subject
 
 _STREAM = "resid_post"
@@ -21,42 +22,6 @@ _STREAM = "resid_post"
 _N_PROMPTS, _MOST_TOKENS = 8, 32
 # The rows (n_positive, H) and (n_negative, H) of a layer and stream, in the order of the prompts.
 RowsOf = Callable[[int, str], tuple[Tensor, Tensor]]
-
-
-def read_rows(
-    subject: Subject,
-    ids: Sequence[Sequence[tuple[int, ...]]],
-    *,
-    at: str,
-    keep_outliers: bool,
-    progress: Progress,
-) -> RowsOf:
-    """Run all prompts, one at a time, and keep one vector of each layer's output.
-
-    Args:
-        ids: the prompts of each set.
-    """
-    n_layers = len(subject.architecture.blocks)
-    readings = [Reading(layer, _STREAM) for layer in range(n_layers)]
-    kept: list[dict[int, list[Tensor]]] = [{i: [] for i in range(n_layers)} for _ in ids]
-    progress.begin("Reading prompts", sum(map(len, ids)), "prompts")
-    for side, prompts in enumerate(ids):
-        for prompt in prompts:
-            rows = torch.arange(len(prompt)) if at == "mean" else torch.tensor([len(prompt) - 1])
-            streams, norms = read_streams(subject, subject.inputs(list(prompt)), readings, rows)
-            if at == "mean":
-                out = set() if keep_outliers else set(find_outliers(norms))
-                rows = torch.tensor([i for i in range(len(prompt)) if i not in out] or [*rows])
-            for reading, values in streams.items():
-                wide = values[rows.to(values.device)] if at == "mean" else values
-                kept[side][reading.layer].append(wide.double().mean(dim=0).cpu())
-            progress.advance(1)
-    progress.end()
-
-    def rows_of(layer: int, stream: str) -> tuple[Tensor, Tensor]:
-        return torch.stack(kept[0][layer]), torch.stack(kept[1][layer])
-
-    return rows_of
 
 
 def read_usual_norms(
@@ -87,17 +52,17 @@ def measure_directions(
 ) -> Directions:
     """The directions of every layer's output, of the prompts that are not held out.
 
-    A layer where both sets have the same mean has none. Means are taken in float64; rows of
-    outlying norms are left out of them unless ``keep_outliers``, or a set has no others.
+    A layer where both sets have the same mean has none. Means are taken in float64, over the same
+    rows as every other figure of the sets: one of outlying norm counts, and is counted.
     """
     vectors: dict[tuple[int, str], Tensor] = {}
+    is_long = [torch.zeros(len(each), dtype=torch.bool) for each in _fit(split)]
     for layer in range(len(subject.architecture.blocks)):
-        positive, negative = rows_of(layer, _STREAM)
-        most = None if keep_outliers else TIMES_USUAL * usual_norms[layer, _STREAM]
-        means = [
-            _mean(rows[torch.tensor(numbers)].double().cpu(), most)
-            for rows, numbers in ((positive, split.fit_positive), (negative, split.fit_negative))
-        ]
+        means = []
+        most = TIMES_USUAL * usual_norms[layer, _STREAM]
+        for side, rows in enumerate(fit_rows(rows_of, layer, split)):
+            is_long[side] |= rows.norm(dim=1) > most
+            means.append(rows.mean(dim=0))
         vector = (means[0] - means[1]).float()
         if bool(vector.any()) and bool(vector.isfinite().all()):
             vectors[layer, _STREAM] = vector
@@ -113,6 +78,8 @@ def measure_directions(
         n_fit_negative=len(split.fit_negative),
         n_tested_positive=len(split.tested_positive),
         n_tested_negative=len(split.tested_negative),
+        n_outlying_positive=int(is_long[0].sum()),
+        n_outlying_negative=int(is_long[1].sum()),
         vectors=vectors,
         usual_norms={key: usual_norms[key] for key in vectors},
         keep_outliers=keep_outliers,
@@ -121,12 +88,18 @@ def measure_directions(
     )
 
 
-def _mean(rows: Tensor, most_norm: float | None) -> Tensor:
-    """(n, H) → (H,), of the rows that are no longer than ``most_norm``; of all if none are."""
-    if most_norm is not None:
-        usual = rows[rows.norm(dim=1) <= most_norm]
-        rows = usual if len(usual) else rows
-    return rows.mean(dim=0)
+def fit_rows(rows_of: RowsOf, layer: int, split: Split) -> tuple[Tensor, Tensor]:
+    """(n_fit_positive, H) and (n_fit_negative, H) float64 on the CPU, of a layer's output."""
+    rows = rows_of(layer, _STREAM)
+    positive, negative = (
+        each[torch.tensor(numbers)].double().cpu()
+        for each, numbers in zip(rows, _fit(split), strict=True)
+    )
+    return positive, negative
+
+
+def _fit(split: Split) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return split.fit_positive, split.fit_negative
 
 
 def random_directions(vector: Tensor, n: int, seed: int) -> Tensor:
@@ -135,3 +108,36 @@ def random_directions(vector: Tensor, n: int, seed: int) -> Tensor:
     drawn = torch.randn(n, len(vector), generator=generator, dtype=torch.float64)
     norm = vector.double().norm()
     return (drawn / drawn.norm(dim=1, keepdim=True) * norm).float()
+
+
+def permuted_directions(
+    rows: tuple[Tensor, Tensor],
+    groups: tuple[Sequence[int], Sequence[int]],
+    vector: Tensor,
+    n: int,
+    seed: int,
+) -> Tensor:
+    """Differences of means under permuted labels, of the norm of ``vector``.
+
+    What is permuted is each row less its set's mean (Freedman and Lane 1983, doi:10.2307/1391660):
+    the rows themselves would bring a part of the difference of means into each draw, which their
+    new length would make large.
+
+    Args:
+        rows: (n_positive, H) and (n_negative, H).
+        groups: of the rows: those of one group are permuted together.
+        vector: (H,).
+
+    Returns:
+        (n, H) float32; (0, H) where the rows of a set do not differ.
+    """
+    both = torch.cat([each.double().cpu() - each.double().cpu().mean(dim=0) for each in rows])
+    labels = np.arange(len(both)) < len(rows[0])
+    together = np.asarray([*groups[0], *groups[1]], dtype=np.int64)
+    drawn = permute_labels(labels, together, n, np.random.default_rng(seed)).T
+    first = torch.from_numpy(drawn).double()
+    means = [w @ both / w.sum(dim=1, keepdim=True) for w in (first, 1 - first)]
+    found = means[0] - means[1]
+    lengths = found.norm(dim=1, keepdim=True)
+    found, lengths = found[lengths[:, 0] > 0], lengths[lengths[:, 0] > 0]
+    return (found / lengths * vector.double().norm()).float()

@@ -50,10 +50,14 @@ class Effect:
         continuation: the text whose probability is measured; None for perplexity.
         plain: the measure with the stream as it is. value: with the change.
         effect: ``value`` − ``plain``. effect_low, effect_high: its 95 % bootstrap interval over
-            prompts; None for fewer than two.
-        random: the effect of each random direction.
+            groups of prompts, which are drawn once for both sets; None for fewer than two.
+        random: the effect of each random direction, drawn evenly over all.
         n_prompts, n_tokens: how many the measure is of.
         reason: why there is none; None where there is one.
+        permuted: the effect of each direction of permuted labels: what the difference of means
+            becomes where the prompts' deviations from their set's mean are dealt to the sets at
+            random, of the same norm.
+        n_groups: how many groups the prompts are of.
     """
 
     layer: int
@@ -73,6 +77,8 @@ class Effect:
     n_prompts: int = 0
     n_tokens: int = 0
     reason: str | None = None
+    permuted: tuple[float, ...] = ()
+    n_groups: int = 0
 
     @property
     def random_mean(self) -> float | None:
@@ -81,10 +87,32 @@ class Effect:
 
     @property
     def exceeds_random(self) -> bool | None:
-        """Whether the effect is larger in size than that of every random direction."""
-        if self.effect is None or not self.random:
+        """Whether the effect is larger in size than that of every random direction.
+
+        This tells the direction from those of the whole space. The stream varies along few of
+        them, and a random one lies almost wholly outside, so that projecting it out changes
+        little: any direction along which prompts differ may do more, whatever the sets.
+        ``exceeds_permuted`` tells it from those.
+        """
+        return self._exceeds(self.random)
+
+    @property
+    def permuted_mean(self) -> float | None:
+        """The mean effect of the directions of permuted labels."""
+        return float(np.mean(self.permuted)) if self.permuted else None
+
+    @property
+    def exceeds_permuted(self) -> bool | None:
+        """Whether the effect is larger in size than that of every direction of permuted labels.
+
+        These lie where the stream varies from prompt to prompt, and know nothing of the sets.
+        """
+        return self._exceeds(self.permuted)
+
+    def _exceeds(self, others: Sequence[float]) -> bool | None:
+        if self.effect is None or not others:
             return None
-        return bool(abs(self.effect) > max(abs(each) for each in self.random))
+        return bool(abs(self.effect) > max(abs(each) for each in others))
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -92,6 +120,9 @@ class Effect:
             "random": list(self.random),
             "random_mean": self.random_mean,
             "exceeds_random": self.exceeds_random,
+            "permuted": list(self.permuted),
+            "permuted_mean": self.permuted_mean,
+            "exceeds_permuted": self.exceeds_permuted,
         }
 
 

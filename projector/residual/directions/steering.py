@@ -26,6 +26,7 @@ from projector.model.loading import input_device
 from projector.progress import Progress, Silent
 from projector.residual.directions.artifact import Directions, find_directions
 from projector.residual.directions.finding import random_directions
+from projector.residual.outliers import TIMES_USUAL
 from projector.residual.subject import Subject
 
 _STREAM = "resid_post"
@@ -62,6 +63,7 @@ class Steered:
         pair: the sets that the direction is of. positive_name, negative_name: theirs.
         continuations: the three, in this order.
         reason: why there is no perplexity of the prompt; None where there is one.
+        notes: what to know before the texts are believed.
     """
 
     model: str
@@ -77,6 +79,7 @@ class Steered:
     negative_name: str
     continuations: tuple[Continuation, Continuation, Continuation]
     reason: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def plain(self) -> Continuation:
@@ -98,6 +101,7 @@ class Steered:
         return {
             **vars(self),
             "prompt_ids": list(self.prompt_ids),
+            "notes": list(self.notes),
             "continuations": [{**vars(each), "ids": list(each.ids)} for each in self.continuations],
         }
 
@@ -132,11 +136,12 @@ def steer(
         seed: of the random direction.
 
     Raises:
-        SettingError: on ``scale``, if it is not a finite number; on ``layer``, if there is no
+        SettingError: on ``scale``, if it is not a finite number, or so large that the model gives
+            logits that are not finite; on ``layer``, if there is no
             direction of it; on ``n_new`` or ``seed``; on ``direction``, if it is none, or another
             model's.
-        UserError: for an encoder, a prompt that with what is added is longer than the context, or
-            a chat without a template.
+        UserError: for an encoder, a prompt that with what is added is longer than the context, a
+            chat without a template, or a model whose logits are not finite as it is.
     """
     check_steering(scale=scale, n_new=n_new, seed=seed)
     check_text("prompt", prompt if isinstance(prompt, str) else None)
@@ -160,7 +165,10 @@ def steer(
     progress.begin("Generating", len(changes) * n_new, "tokens")
     found = []
     for name, interventions in changes.items():
-        made, nats = generate(subject, ids, n_new, interventions)
+        try:
+            made, nats = generate(subject, ids, n_new, interventions)
+        except ArithmeticError as error:
+            raise _not_finite(subject, scale if interventions else None) from error
         progress.advance(n_new)
         text = str(subject.loaded.tokenizer.decode(made, skip_special_tokens=True))
         found.append(Continuation(name, tuple(made), text, nats))
@@ -180,6 +188,31 @@ def steer(
         negative_name=direction.negative_name,
         continuations=(found[0], found[1], found[2]),
         reason=_ONE_TOKEN if len(ids) == 1 else None,
+        notes=_notes(abs(scale) * float(vector.norm()), direction.usual_norms[layer, _STREAM]),
+    )
+
+
+def _notes(added: float, usual: float) -> tuple[str, ...]:
+    """A sentence where what is added is itself of outlying norm."""
+    if added <= TIMES_USUAL * usual:
+        return ()
+    times = f"{added / usual:.3g}" if usual else "infinitely many"
+    return (
+        f"What is added is {times} times as long as tokens usually are there, so little is left of "
+        "the prompt: the text tells what the model makes of the direction alone. Give a smaller "
+        "scale.",
+    )
+
+
+def _not_finite(subject: Subject, scale: float | None) -> UserError:
+    if scale is None:
+        name = subject.loaded.identifier
+        return UserError(
+            f"'{name}' gives logits that are not finite, without any direction: load it in another "
+            "data type"
+        )
+    return SettingError(
+        "scale", scale, "makes the model's logits not finite", "give one closer to 0"
     )
 
 
@@ -207,6 +240,9 @@ def generate(
     Returns:
         The tokens that are added, until one that ends a text; and −log probability of the
         prompt's tokens from the second on, in nats a token, None where there is no second.
+
+    Raises:
+        ArithmeticError: if a logit is not finite.
     """
     model: Any = subject.model
     ends = _ending_tokens(model)
@@ -222,6 +258,8 @@ def generate(
                 past_key_values=cache,
                 use_cache=use_cache,
             )
+            if not bool(out.logits.isfinite().all()):
+                raise ArithmeticError("a logit is not finite")
             if not step:
                 nats = _mean_nats(out.logits[0], given)
             token = int(out.logits[0, -1].argmax())
@@ -238,8 +276,7 @@ def _mean_nats(logits: Tensor, ids: Sequence[int]) -> float | None:
     if len(ids) < 2:
         return None
     targets = torch.tensor(ids[1:], device=logits.device)
-    nats = float(functional.cross_entropy(logits[:-1].float(), targets))
-    return nats if math.isfinite(nats) else None
+    return float(functional.cross_entropy(logits[:-1].float(), targets))
 
 
 def _ending_tokens(model: Any) -> set[int]:

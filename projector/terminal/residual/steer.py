@@ -92,6 +92,8 @@ def _show(screen: Screen, found: Steered) -> None:
         told = "" if nats is None else f"   [dim]prompt: {nats:.2f} nats a token[/dim]"
         screen.say(f"\n[b]{title}[/b]{told}")
         screen.say(escape(_text(each)))
+    for note in found.notes:
+        screen.say(f"\n[yellow]{escape(note)}[/yellow]")
     if found.reason is not None:
         screen.say(f"\n[dim]There is no perplexity of the prompt: {found.reason}.[/dim]")
 

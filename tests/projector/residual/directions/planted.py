@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,9 @@ import torch
 from torch import Tensor
 
 from projector.model.loading import LoadedModel
+from projector.residual.contrast.records import Point
+from projector.residual.contrast.states import collect_states
+from projector.residual.directions.finding import RowsOf
 from projector.residual.subject import Subject
 from tests.families import N_HIDDEN, build
 
@@ -24,14 +26,18 @@ class Plain:
     positive_name: str = "up"
     negative_name: str = "down"
     sha256: str = "5" * 64
+    # How many prompts in a row of each set are a group.
+    of_group: int = 1
+    positive_places: tuple[str, ...] = ()
+    negative_places: tuple[str, ...] = ()
 
     @property
     def positive_groups(self) -> tuple[int, ...]:
-        return tuple(range(len(self.positive)))
+        return tuple(i // self.of_group for i in range(len(self.positive)))
 
     @property
     def negative_groups(self) -> tuple[int, ...]:
-        return tuple(range(len(self.negative)))
+        return tuple(i // self.of_group for i in range(len(self.negative)))
 
 
 def sets_of(text: str, n: int = 16) -> Plain:
@@ -39,6 +45,14 @@ def sets_of(text: str, n: int = 16) -> Plain:
     words = text.split()
     prompts = [" ".join(words[6 * i : 6 * i + 6]) for i in range(2 * n)]
     return Plain(tuple(prompts[:n]), tuple(prompts[n:]))
+
+
+def rows_from(
+    subject: Subject, sets: Plain, *, at: str = "last", keep_outliers: bool = False
+) -> RowsOf:
+    """The rows that a contrast of the sets hands over."""
+    states = collect_states(subject, sets, at=at, keep_outliers=keep_outliers)  # type: ignore[arg-type]
+    return lambda layer, stream: states.at(Point(layer, stream))
 
 
 def unit(seed: int = 5) -> Tensor:
@@ -62,9 +76,7 @@ def plant(tokenizer: Any, direction: Tensor) -> Subject:
     return Subject(LoadedModel(model, tokenizer, "planted", "a" * 64))
 
 
-def rows_along(
-    direction: Tensor, n: int, length: float
-) -> Callable[[int, str], tuple[Tensor, Tensor]]:
+def rows_along(direction: Tensor, n: int, length: float) -> RowsOf:
     """Rows of two sets of ``n``, whose means are ``length`` apart along ``direction``."""
     generator = torch.Generator().manual_seed(3)
     noise = 0.01 * torch.randn(2, n, N_HIDDEN, generator=generator)

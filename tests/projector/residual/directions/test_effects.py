@@ -17,7 +17,14 @@ from projector.residual.directions.records import split_prompts
 from projector.residual.directions.running import Rerunner, Text
 from projector.residual.subject import Subject
 from tests.families import N_HIDDEN, build, subject_of
-from tests.projector.residual.directions.planted import Plain, plant, rows_along, sets_of, unit
+from tests.projector.residual.directions.planted import (
+    Plain,
+    plant,
+    rows_along,
+    rows_from,
+    sets_of,
+    unit,
+)
 
 TEXTS = [Text((5, 9, 2, 11, 7)), Text((4, 8, 1)), Text((3, 17, 12, 9, 9, 2, 30), 4), Text((6,))]
 
@@ -32,7 +39,7 @@ def test_a_planted_direction_has_an_effect_that_random_ones_have_not(
     direction = unit()
     subject, sets = plant(tokenizer, direction), sets_of(text)
     found, effects = test_directions(
-        subject, sets, layers=[0], rows_of=rows_along(direction, 16, 20.0), n_random=5
+        subject, sets, rows_along(direction, 16, 20.0), layers=[0], n_random=5
     )
     vector = found.at_layer(0)
     assert torch.nn.functional.cosine_similarity(vector, direction, dim=0) > 0.999
@@ -58,9 +65,7 @@ def test_a_planted_direction_has_an_effect_that_random_ones_have_not(
     # A direction that nothing hears is as weak as random ones are.
     other = unit(8)
     other = other - (other @ direction) * direction
-    _, effects = test_directions(
-        subject, sets, layers=[0], rows_of=rows_along(other, 16, 20.0), n_random=5
-    )
+    _, effects = test_directions(subject, sets, rows_along(other, 16, 20.0), layers=[0], n_random=5)
     assert not any(
         e.exceeds_random for e in effects if e.change == "ablated" and e.set != "difference"
     )
@@ -68,7 +73,9 @@ def test_a_planted_direction_has_an_effect_that_random_ones_have_not(
 
 def test_figures_are_those_of_whole_runs_of_the_model(tokenizer: Any, text: str) -> None:
     subject, sets = _subject(tokenizer), sets_of(text, 12)
-    found, effects = test_directions(subject, sets, layers=[0], seed=4, n_random=2)
+    found, effects = test_directions(
+        subject, sets, rows_from(subject, sets), layers=[0], seed=4, n_random=2
+    )
     each = next(e for e in effects if e.set == "positive" and e.change == "added" and e.scale == 1)
     ids = [subject.encode(prompt)[:32] for prompt in sets.positive]
     split = split_prompts(
@@ -107,7 +114,9 @@ def test_figures_are_those_of_whole_runs_of_the_model(tokenizer: Any, text: str)
 def test_the_direction_is_of_the_prompts_that_are_not_tested(tokenizer: Any, text: str) -> None:
     """It is read where it is added: what the next block reads, of these prompts' last tokens."""
     subject, sets = _subject(tokenizer), sets_of(text, 12)
-    found, _ = test_directions(subject, sets, layers=[0], keep_outliers=True)
+    found, _ = test_directions(
+        subject, sets, rows_from(subject, sets), layers=[0], keep_outliers=True
+    )
     n_tokens = tuple(
         [len(subject.encode(p)[:32]) for p in s] for s in (sets.positive, sets.negative)
     )
@@ -227,7 +236,7 @@ def test_prompts_of_one_token_have_no_perplexity(tokenizer: Any) -> None:
 
     subject = OneToken(LoadedModel(build("llama"), tokenizer, "llama", "b" * 64))
     sets = Plain(tuple("a" * i for i in range(1, 13)), tuple("a" * i for i in range(20, 32)))
-    _, effects = test_directions(subject, sets, layers=[0])
+    _, effects = test_directions(subject, sets, rows_from(subject, sets), layers=[0])
     assert len(effects) == 9
     for each in effects:
         assert each.effect is None
@@ -237,7 +246,9 @@ def test_prompts_of_one_token_have_no_perplexity(tokenizer: Any) -> None:
 
 
 def test_encoders_have_directions_and_a_reason(tokenizer: Any, text: str) -> None:
-    found, effects = test_directions(_subject(tokenizer, "bert"), sets_of(text, 12), at="mean")
+    subject, sets = _subject(tokenizer, "bert"), sets_of(text, 12)
+    rows = rows_from(subject, sets, at="mean")
+    found, effects = test_directions(subject, sets, rows, at="mean")
     assert found.layers == (0, 1)
     assert {each.layer for each in effects} == set(choose_layers(build_architecture("bert")))
     assert all(each.effect is None and "encoder" in str(each.reason) for each in effects)
@@ -252,8 +263,8 @@ def test_sets_with_the_same_mean_have_no_direction(tokenizer: Any, text: str) ->
     found, effects = test_directions(
         _subject(tokenizer),
         sets_of(text, 12),
+        lambda layer, stream: (same, same),
         layers=[1],
-        rows_of=lambda layer, stream: (same, same),
     )
     assert not found.vectors
     assert {each.layer for each in effects} == {1}
@@ -262,7 +273,9 @@ def test_sets_with_the_same_mean_have_no_direction(tokenizer: Any, text: str) ->
 
 def test_continuations_are_measured_instead(tokenizer: Any, text: str) -> None:
     subject, sets = _subject(tokenizer), sets_of(text, 12)
-    _, effects = test_directions(subject, sets, layers=[1], continuations=[" kalo", " ten ra"])
+    _, effects = test_directions(
+        subject, sets, rows_from(subject, sets), layers=[1], continuations=[" kalo", " ten ra"]
+    )
     assert {(e.measure, e.continuation) for e in effects} == {
         ("log-probability", " kalo"),
         ("log-probability", " ten ra"),
@@ -299,7 +312,9 @@ def test_wrong_settings_are_named(
     tokenizer: Any, text: str, options: Any, setting: str, value: Any
 ) -> None:
     with pytest.raises(SettingError) as raised:
-        test_directions(_subject(tokenizer), sets_of(text, 12), **options)
+        test_directions(
+            _subject(tokenizer), sets_of(text, 12), rows_along(unit(), 12, 1), **options
+        )
     assert (raised.value.setting, raised.value.value) == (setting, value)
 
 
