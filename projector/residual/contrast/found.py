@@ -21,6 +21,25 @@ __all__ = ["Averaged", "Contrast", "ModelContrast"]
 Averaged = tuple[Growth, Growth, Growth]
 _AT_EMBEDDING = "no block has written to the stream yet"
 _EMPTY = "there is none"
+_EMBEDDING = Point(0, "resid_pre")
+# Columns of a row, and what they are of the measures of a place; each has a low and a high end.
+_NULLS = {
+    "cosine_split_half": "split_half",
+    "cosine_across_halves": "across_halves",
+    "cosine_permuted": "permuted",
+}
+_VARIANCES = tuple(
+    f"variance_{what}_{side}" for what in ("mean", "max") for side in ("positive", "negative")
+)
+_SIZES = ("mean_norm_positive", "mean_norm_negative", "difference_norm")
+_SHARES = ("pre", "update", "covariance")
+_PROBES = ("probe_accuracy", "probe_permuted", "probe_permuted_high")
+_SOURCES = {
+    "cosine": "cosine",
+    **_NULLS,
+    **{name: name for name in (*_VARIANCES, *_SIZES)},
+    "difference_norm_permuted": "difference_permuted",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,37 +80,53 @@ class ModelContrast:
         return None if layer < 0 else self.block_growth[layer][0]
 
     def row(self, point: Point) -> dict[str, Any]:
-        """The row of ``report.json`` of a place."""
+        """The row of ``report.json`` of a place; its ``reasons`` say why a figure is null."""
         found, growth = self.measures[point], self.growth_before(point)
         untangling = self.untangling[point]
-        parts = ("pre", "update", "covariance")
-        shares = {f"growth_{part}": getattr(growth, part, None) for part in parts}
-        variances = [
-            f"variance_{what}_{side}"
-            for what in ("mean", "max")
-            for side in ("positive", "negative")
-        ]
-        nulls = {"cosine_split_half": found.split_half, "cosine_permuted": found.permuted}
-        return {
-            "model": self.name,
-            "layer": point.layer,
-            "stream": point.stream,
+        nulls = {name: getattr(found, source) for name, source in _NULLS.items()}
+        variances = {name: getattr(found, name) for name in _VARIANCES}
+        figures = {
             "cosine": _value(found.cosine),
             **_ends("cosine", found.cosine),
-            **{name: _value(null) for name, null in nulls.items()},
-            **{name: _value(getattr(found, name)) for name in variances},
-            **shares,
+            "cosine_split_half": _value(found.split_half),
+            "cosine_permuted": _value(found.permuted),
+            **{name: _value(each) for name, each in variances.items()},
+            **{f"growth_{part}": getattr(growth, part, None) for part in _SHARES},
             "probe_accuracy": untangling.probe_accuracy,
             "probe_permuted": untangling.probe_permuted,
-            **{k: v for name, null in nulls.items() for k, v in _ends(name, null).items()},
-            **{k: v for name in variances for k, v in _ends(name, getattr(found, name)).items()},
-            "mean_norm_positive": found.mean_norm_positive,
-            "mean_norm_negative": found.mean_norm_negative,
-            "difference_norm": found.difference_norm,
+            "cosine_across_halves": _value(found.across_halves),
+            **{k: v for name, each in nulls.items() for k, v in _ends(name, each).items()},
+            **{k: v for name, each in variances.items() for k, v in _ends(name, each).items()},
+            **{name: getattr(found, name) for name in _SIZES},
             "difference_norm_permuted": _value(found.difference_permuted),
             "probe_permuted_high": untangling.probe_permuted_high,
             "probe_embedding": self._embedding_accuracy(),
         }
+        given = self._given_reasons(point, growth)
+        reasons = {
+            name: given.get(name) or given.get(_stem(name)) or _EMPTY
+            for name, value in figures.items()
+            if value is None
+        }
+        place = {"model": self.name, "layer": point.layer, "stream": point.stream}
+        return {**place, **figures, "reasons": reasons}
+
+    def _given_reasons(self, point: Point, growth: Growth | None) -> dict[str, str]:
+        """Why figures of a row are missing, by column; an end of an interval has its figure's."""
+        measured, untangled = self.measures[point].reasons, self.untangling[point].reasons
+        found = {name: measured[source] for name, source in _SOURCES.items() if source in measured}
+        for part in _SHARES:
+            if growth is None:
+                found[f"growth_{part}"] = _AT_EMBEDDING
+            elif part in growth.reasons:
+                found[f"growth_{part}"] = growth.reasons[part]
+        found |= {name: untangled[name] for name in _PROBES if name in untangled}
+        embedding = self.untangling.get(_EMBEDDING)
+        if embedding is None:
+            found["probe_embedding"] = self.states.missing.get(_EMBEDDING.stream, _EMPTY)
+        elif "probe_accuracy" in embedding.reasons:
+            found["probe_embedding"] = embedding.reasons["probe_accuracy"]
+        return found
 
     def growth_entries(self) -> list[dict[str, Any]]:
         """A whole block each: the mean of both sets, and each set apart."""
@@ -122,27 +157,17 @@ class ModelContrast:
         return {"model": self.name, **self.sharing.as_dict()}
 
     def why_missing(self) -> dict[str, dict[str, str]]:
-        """Why figures of a row are null (or a variance 0), by place; and why places are missing."""
+        """Why figures are null, by place as rows say it; and why places and parts are missing."""
         found = {name: {"rows": why} for name, why in self.states.missing.items()}
         if self.reasons:
             found["all"] = dict(self.reasons)
-        for point, measures in self.measures.items():
-            reasons = dict(measures.reasons)
-            growth = self.growth_before(point)
-            for part in ("pre", "update", "covariance"):
-                if growth is None:
-                    reasons[f"growth_{part}"] = _AT_EMBEDDING
-                elif getattr(growth, part) is None:
-                    reasons[f"growth_{part}"] = growth.reasons.get(part, _EMPTY)
-            given = self.untangling[point].reasons
-            names = ("probe_accuracy", "probe_permuted")
-            reasons |= {name: given[name] for name in names if name in given}
-            if reasons:
+        for point in self.measures:
+            if reasons := self.row(point)["reasons"]:
                 found[f"layer {point.layer} {point.stream}"] = reasons
         return found
 
     def _embedding_accuracy(self) -> float | None:
-        found = self.untangling.get(Point(0, "resid_pre"))
+        found = self.untangling.get(_EMBEDDING)
         return None if found is None else found.probe_accuracy
 
 
@@ -211,3 +236,8 @@ def _ends(name: str, found: Interval | None) -> dict[str, float | None]:
         f"{name}_low": None if found is None else found.low,
         f"{name}_high": None if found is None else found.high,
     }
+
+
+def _stem(column: str) -> str:
+    """The figure whose interval or null's band ends in this column."""
+    return column.removesuffix("_low").removesuffix("_high")

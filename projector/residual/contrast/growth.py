@@ -16,13 +16,12 @@ from typing import Any
 from torch import Tensor
 
 from projector.errors import UserError
+from projector.residual.contrast.records import ROUNDING
 
 __all__ = ["CLOSES_TO", "Growth", "average_growth", "measure_growth"]
 
 # How near to 1 the shares must sum.
 CLOSES_TO = 1e-6
-# A variance below this part of the mean square is what float32 rounds, not a difference of samples.
-_LEAST = 1e-12
 # What a split leaves over, of Var(update): more than half precision rounds off is not rounding.
 _MOST_LEFT_OVER = 1e-2
 # How many standard deviations hold 95 % of a normal distribution.
@@ -126,7 +125,7 @@ def measure_growth(
         raise UserError("the variance of the stream is not finite: the model gives NaN or infinity")
     per_feature = x.shape[1] * (n - 1)
     sizes = (var_x / per_feature, var_y / per_feature)
-    if var_y <= _LEAST * float(after.square().sum()):
+    if var_y <= ROUNDING * float(after.square().sum()):
         return _without(n, *sizes, "all samples have the same vector behind this step")
     cross = _sum(x, u)
     shares = {"pre": var_x / var_y, "update": var_u / var_y, "covariance": 2 * cross / var_y}
@@ -136,7 +135,7 @@ def measure_growth(
     # ‖Xᵀ U‖²_F, from the n × n products where these are fewer.
     rotated = _BAND * math.sqrt(_square_of_product(x, u) / x.shape[1])
     found["covariance_rotated"] = 2 * rotated / var_y
-    if var_x <= _LEAST * float(before.square().sum()):
+    if var_x <= ROUNDING * float(before.square().sum()):
         same = "all samples have the same vector before this step"
         reasons |= dict.fromkeys(("ratio", "correlation", "correlation_rotated"), same)
     else:
@@ -231,7 +230,7 @@ def _split(
     left = u
     for each in (a, m):
         left = left if each is None else left - each
-    if _sum(left, left) > max(_MOST_LEFT_OVER * _sum(u, u), _LEAST * var_y):
+    if _sum(left, left) > max(_MOST_LEFT_OVER * _sum(u, u), ROUNDING * var_y):
         return "what attention and the MLP add does not sum to what the stream gains in this step"
     found = {}
     if a is not None:

@@ -4,22 +4,29 @@ All draws of one kind are weights over prompts, (D, n), so that one product of m
 draw's mean. Sums are float64.
 
 A mean over few prompts holds noise, which lowers every cosine, that of a null as well; a bootstrap
-sample holds it twice. So intervals have the spread of the bootstrap, and are centred on the figure
-itself: they hold what other prompts, as many, would give, which is what the nulls tell too.
+sample holds it twice. So an interval has the spread of the bootstrap, and is centred on the figure
+itself. It tells how far the figure would vary from draw to draw at this number of prompts. It does
+not correct a bias: noise lowers the cosine of the true means, and the largest of many sample
+variances is above the largest true one.
+
+Random halves have half the prompts, and so more noise than the sets. What compares with two halves
+of one set is therefore a half of one set against a half of the other, of the same split, and no
+group of prompts is on both sides of either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from projector.residual.contrast.records import Interval, PointMeasures
+from projector.residual.contrast.records import ROUNDING, Interval, PointMeasures
 from projector.residual.sampling.bootstrap import resample_groups
-from projector.residual.sampling.labels import permute_labels
+from projector.residual.sampling.labels import halve_groups, permute_labels
 
 __all__ = [
     "Draws",
@@ -29,10 +36,10 @@ __all__ = [
 
 # Fewer have no 2.5th percentile worth the name.
 _LEAST_RESAMPLED = 1000
-# A variance below this part of the mean square is what float32 rounds, not a difference of prompts.
-_LEAST = 1e-12
-_SAME = "all prompts of this set have the same vector here"
 _NO_LENGTH = "a set's mean is zero here"
+_NO_HALVES = "all prompts of a set belong together, so that it has no two halves"
+_NO_HALF_LENGTH = "the mean of each half is zero here"
+_NO_PERMUTED = "the mean of each permuted set is zero here"
 _NOT_FINITE = "the stream has numbers that are not finite"
 _SIDES = ("positive", "negative")
 Weights = NDArray[np.float64]
@@ -50,7 +57,10 @@ class Draws:
 
     Attributes:
         resampled: (B, n) and (B, m) weights of bootstrap samples, of whole groups.
-        halves: (D, n) and (D, m) whether a prompt is in the first half.
+        halves: (D, n) and (D, m) whether a prompt is in the first half. One split of whole groups
+            deals both sets, so that the first half of one shares no group with the second half of
+            the other.
+        has_halves: whether both sets have two halves: more than one group each.
         permuted: (D, n + m) labels.
 
     Args:
@@ -73,7 +83,9 @@ class Draws:
         labels = np.arange(len(groups)) < n
         weights = resample_groups(labels, groups, max(_LEAST_RESAMPLED, n_draws), random)
         self.resampled = tuple(_scaled(w) for w in (weights[:, :n], weights[:, n:]))
-        self.halves = tuple(_halves(size, n_draws, random) for size in (n, len(groups) - n))
+        halves = halve_groups(labels, groups, n_draws, random)
+        self.halves = halves[:, :n], halves[:, n:]
+        self.has_halves = all(bool(each.any()) for each in self.halves)
         self.permuted = permute_labels(labels, groups, n_draws, random).T
 
 
@@ -87,24 +99,31 @@ def measure_means(positive: Tensor, negative: Tensor, draws: Draws) -> PointMeas
     """
     sides = positive.double(), negative.double()
     if not all(bool(torch.isfinite(each).all()) for each in sides):
-        return PointMeasures(reasons={"cosine": _NOT_FINITE, "variance": _NOT_FINITE})
+        names = (each.name for each in fields(PointMeasures) if each.name != "reasons")
+        return PointMeasures(reasons=dict.fromkeys(names, _NOT_FINITE))
     reasons: dict[str, str] = {}
     means = [each.mean(dim=0) for each in sides]
-    cosine = split_half = permuted = None
+    cosine = split_half = across = permuted = None
     value = float(_cosines(means[0][None], means[1][None])[0])
     resampled = [torch.from_numpy(w) @ each for w, each in zip(draws.resampled, sides, strict=True)]
     if value == value:
         cosine = _centred(value, _cosines(resampled[0], resampled[1]))
-        split_half = _null(
-            torch.cat([_half_cosines(x, h) for x, h in zip(sides, draws.halves, strict=True)])
-        )
+        halves = [_half_means(x, h) for x, h in zip(sides, draws.halves, strict=True)]
+        (a, b), (c, d) = halves
+        split_half = _null(torch.cat([_cosines(a, b), _cosines(c, d)]))
+        across = _null(torch.cat([_cosines(a, d), _cosines(b, c)]))
+        why = _NO_HALF_LENGTH if draws.has_halves else _NO_HALVES
+        missing = {"split_half": split_half, "across_halves": across}
+        reasons |= {name: why for name, null in missing.items() if null is None}
     else:
-        reasons["cosine"] = _NO_LENGTH
+        reasons |= dict.fromkeys(("cosine", "split_half", "across_halves", "permuted"), _NO_LENGTH)
     labels = torch.from_numpy(draws.permuted).double()
     both = torch.cat(sides)
     first, second = (w @ both / w.sum(dim=1, keepdim=True) for w in (labels, 1 - labels))
     if value == value:
         permuted = _null(_cosines(first, second))
+        if permuted is None:
+            reasons["permuted"] = _NO_PERMUTED
     figures: dict[str, Interval] = {}
     for name, x, mean, weights, drawn in zip(
         _SIDES, sides, means, draws.resampled, resampled, strict=True
@@ -113,11 +132,11 @@ def measure_means(positive: Tensor, negative: Tensor, draws: Draws) -> PointMeas
         if variances is None:
             zero = Interval(0.0, 0.0, 0.0)
             variances = zero, zero
-            reasons[f"variance_mean_{name}"] = reasons[f"variance_max_{name}"] = _SAME
         figures[f"variance_mean_{name}"], figures[f"variance_max_{name}"] = variances
     return PointMeasures(
         cosine=cosine,
         split_half=split_half,
+        across_halves=across,
         permuted=permuted,
         mean_norm_positive=float(means[0].norm()),
         mean_norm_negative=float(means[1].norm()),
@@ -134,10 +153,12 @@ def _cosines(a: Tensor, b: Tensor) -> Tensor:
     return ((a * b).sum(dim=1) / sizes.where(sizes > 0, torch.nan)).clamp(-1, 1)
 
 
-def _half_cosines(x: Tensor, halves: NDArray[np.bool_]) -> Tensor:
+def _half_means(x: Tensor, halves: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    """(D, H) means of both halves; NaN for both where the first is empty."""
     weights = torch.from_numpy(halves).double()
+    weights = weights.where(weights.any(dim=1, keepdim=True), torch.nan)
     first, second = (w @ x / w.sum(dim=1, keepdim=True) for w in (weights, 1 - weights))
-    return _cosines(first, second)
+    return first, second
 
 
 def _variances(
@@ -147,7 +168,7 @@ def _variances(
     n = len(x)
     centred = x - mean
     variance = centred.square().sum(dim=0) / max(1, n - 1)
-    if float(variance.sum()) <= _LEAST * float(x.square().sum()) / n:
+    if float(variance.sum()) <= ROUNDING * float(x.square().sum()) / n:
         return None
     # Var over a bootstrap sample, of the centred vectors, so that nothing large cancels out.
     resampled = weights @ centred.square() - (drawn - mean).square()
@@ -163,7 +184,7 @@ def _centred(value: float, drawn: Tensor) -> Interval:
     known = drawn[~drawn.isnan()].numpy()
     if not len(known):
         return Interval(value, value, value)
-    low, middle, high = np.quantile(known, [0.025, 0.5, 0.975])
+    low, middle, high = (float(each) for each in np.quantile(known, [0.025, 0.5, 0.975]))
     return Interval(value, max(-1.0, value + low - middle), min(1.0, value + high - middle))
 
 
@@ -185,11 +206,3 @@ def _null(drawn: Tensor) -> Interval | None:
 
 def _scaled(weights: Weights) -> Weights:
     return np.ascontiguousarray(weights / weights.sum(axis=1, keepdims=True))
-
-
-def _halves(n: int, n_draws: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """(n_draws, n) whether a prompt is in the first half, of n // 2."""
-    ranks = np.argsort(random.random((n_draws, n)), axis=1)
-    found = np.zeros((n_draws, n), dtype=np.bool_)
-    np.put_along_axis(found, ranks[:, : n // 2], True, axis=1)
-    return found

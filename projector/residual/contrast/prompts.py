@@ -40,7 +40,7 @@ class PromptSets:
         positive_groups: a number for each text of the first set. Texts of the same number belong
             together, also across the sets, and never lie on both sides of a cross-validation split.
         negative_groups: the same for the second set.
-        notes: what was left out and why, a sentence each; no path.
+        notes: what was left out and why, and what a pair does not control; no path.
         sha256: of all texts, in order.
         positive_places: where each text of the first set comes from, for errors: its file and line;
             empty for a pair.
@@ -181,6 +181,8 @@ def draw_pair(
         notes.append(
             f"The pair {name} has {len(couples):,} prompts a set, and {n:,} were asked for."
         )
+    if pair.caution:
+        notes.append(pair.caution)
     numbers = {group: i for i, group in enumerate(dict.fromkeys(each.group for each in couples))}
     groups = tuple(numbers[each.group] for each in couples)
     first = tuple(each.positive for each in couples)

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["STREAMS", "Interval", "OutlierToken", "Point", "PointMeasures", "Updates"]
+__all__ = ["ROUNDING", "STREAMS", "Interval", "OutlierToken", "Point", "PointMeasures", "Updates"]
 
 STREAMS = ("resid_pre", "resid_mid", "resid_post")
+# Of a sum of squares: what float32 leaves of differences that are none.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, order=True)
@@ -78,7 +80,12 @@ class OutlierToken:
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval; or a null's median with its 5th and 95th percentile."""
+    """A figure with its spread; or a null's median with its 5th and 95th percentile.
+
+    The spread is as wide as what holds 95 % of bootstrap draws of the prompts, about the figure:
+    how far the figure varies at this number of prompts. A biased figure, such as the largest of
+    many variances, may have a true value outside of it.
+    """
 
     value: float
     low: float
@@ -90,23 +97,28 @@ class PointMeasures:
     """Means and variances of two sets at one place. What can't be given is None, with a reason.
 
     Attributes:
-        cosine: of the two sets' means, and its bootstrap interval over prompts.
-        split_half: the same of random halves of one set, both sets pooled.
+        cosine: of the two sets' means, and its bootstrap spread over prompts.
+        split_half: the same of random halves of one set, of whole groups, both sets pooled. With
+            half the prompts it holds more noise than ``cosine``.
+        across_halves: the same of a half of one set and a half of the other that share no group:
+            as noisy as ``split_half``, and so what compares with it.
         permuted: the same of two groups with permuted labels.
         mean_norm_positive: ‖mean of the first set‖.
         mean_norm_negative: likewise of the second set.
         difference_norm: ‖difference of the means‖.
         difference_permuted: the same with permuted labels.
         variance_mean_positive: mean over features of the unbiased variance over the first set's
-            prompts, with its interval.
+            prompts, with its spread.
         variance_mean_negative: likewise of the second set.
-        variance_max_positive: the largest feature's variance.
+        variance_max_positive: the largest feature's variance in these prompts, which is as a rule
+            above the largest true one.
         variance_max_negative: likewise of the second set.
-        reasons: why a figure is None, or why it is 0, by its name.
+        reasons: why a figure is None, by its name; there is one for each.
     """
 
     cosine: Interval | None = None
     split_half: Interval | None = None
+    across_halves: Interval | None = None
     permuted: Interval | None = None
     mean_norm_positive: float | None = None
     mean_norm_negative: float | None = None

@@ -65,7 +65,8 @@ def contrast(
         at: "last", each prompt's last token; "mean", the mean over its tokens.
         layers: where the direction is tested; a third, a half and two thirds of the depth by
             default.
-        n_draws: how often nulls are drawn.
+        n_draws: how many random halves, permutations and rotations each null is drawn from; of a
+            bootstrap at least 1,000 samples are drawn.
         seed: of every draw.
         keep_outliers: whether means over tokens count those of an outlying norm.
         continuations: texts whose probability tells what the direction does; the perplexity of
@@ -163,7 +164,7 @@ def _of_model(
             pair = states.at(held)
             measures[held] = measure_means(*pair, draws)
             groups = sets.positive_groups, sets.negative_groups
-            untangling[held] = measure_point(*pair, *groups, seed=seed)
+            untangling[held] = measure_point(*pair, *groups, n_permutations=n_draws, seed=seed)
         measures[point], untangling[point] = measures[held], untangling[held]
         progress.advance(1)
     progress.end()
@@ -262,7 +263,8 @@ def _notes_on(found: ModelContrast, sets: PromptSets, settings: ContrastSettings
     states = found.states
     measured = found.measures.get(Point(0, "resid_pre"))
     for side, name in (("positive", sets.positive_name), ("negative", sets.negative_name)):
-        if measured is not None and f"variance_mean_{side}" in measured.reasons:
+        variance = None if measured is None else getattr(measured, f"variance_mean_{side}")
+        if variance is not None and variance.value == 0:
             where = "end in the same token" if settings.at == "last" else "have the same tokens"
             notes.append(f"All prompts of {name} {where}: they have no variance at the embedding.")
     if settings.at == "last" and states.n_outlying_last:

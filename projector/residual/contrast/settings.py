@@ -30,7 +30,7 @@ class ContrastSettings:
         pair: a name of :data:`PAIRS`; None for the first where there are no files.
         at: "last", the last token's state; "mean", the mean over a prompt's tokens.
         layers: where the direction is tested; None for a third, a half and two thirds of the depth.
-        n_draws: how many random halves, permutations and bootstrap samples are drawn.
+        n_draws: how many random halves, permutations and rotations are drawn of each null.
         seed: of every draw.
         keep_outliers: whether means over tokens include those of an outlying norm.
 

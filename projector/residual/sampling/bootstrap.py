@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from projector.residual.sampling.labels import Groups, Labels
+from projector.residual.sampling.labels import Groups, Labels, group_kinds
 
 __all__ = ["resample_groups"]
 
@@ -25,10 +25,7 @@ def resample_groups(
     Returns:
         (``n_draws``, N) counts.
     """
-    _, of_sample, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    n_first = np.bincount(of_sample, labels)
-    # 0, 1 or 2: groups of the second set alone, of both, of the first alone.
-    kinds = (n_first > 0).astype(np.int64) + (n_first == sizes)
+    of_sample, sizes, kinds = group_kinds(labels, groups)
     counts = np.zeros((n_draws, len(sizes)))
     for kind in range(3):
         own = np.flatnonzero(kinds == kind)

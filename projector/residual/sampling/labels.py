@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["deal_folds", "groups_of_each", "permute_labels"]
+__all__ = ["deal_folds", "group_kinds", "groups_of_each", "halve_groups", "permute_labels"]
 
 Groups = NDArray[np.int64]
 Labels = NDArray[np.bool_]
@@ -36,6 +36,45 @@ def deal_folds(
     folds = np.empty(len(sizes), dtype=np.int64)
     folds[order] = np.arange(len(sizes)) % n_folds
     return folds[of_sample]
+
+
+def halve_groups(
+    labels: Labels, groups: Groups, n_draws: int, random: np.random.Generator
+) -> Labels:
+    """Random halves of both sets, of like size: a group is in one half, in both sets in the same.
+
+    Groups of the first set alone, of the second alone and of both are halved among themselves. Two
+    of the same or the next size are a pair, one for each half; of an odd number the largest is in
+    the second half, as halves have no order.
+
+    Args:
+        labels: (N,) whether a sample is of the first set.
+        groups: (N,) the group of each.
+
+    Returns:
+        (``n_draws``, N) whether a sample is in the first half.
+    """
+    of_sample, sizes, kinds = group_kinds(labels, groups)
+    found = np.zeros((n_draws, len(sizes)), dtype=np.bool_)
+    for row in found:
+        for kind in range(3):
+            own = np.flatnonzero(kinds == kind)
+            own = own[np.lexsort((random.random(len(own)), sizes[own]))]
+            pairs = own[: len(own) // 2 * 2].reshape(-1, 2)
+            row[pairs[np.arange(len(pairs)), random.integers(0, 2, len(pairs))]] = True
+    return np.asarray(found[:, of_sample])
+
+
+def group_kinds(
+    labels: Labels, groups: Groups
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The group of each sample, counted from 0 (N,); each group's size; and its kind.
+
+    The kind is 0 for a group of the second set alone, 1 for one of both, 2 for the first alone.
+    """
+    _, of_sample, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    n_first = np.bincount(of_sample, labels)
+    return of_sample, sizes, (n_first > 0).astype(np.int64) + (n_first == sizes)
 
 
 def permute_labels(

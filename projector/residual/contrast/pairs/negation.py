@@ -1,17 +1,22 @@
 """Statements against their negations, made from templates of our own.
 
 The two prompts of a couple differ in one word at the same place: ``indeed``, ``really``, ``surely``
-or ``truly`` in the statement, ``not`` in its negation ("a violin is indeed an instrument", "a
-violin is not an instrument"). So both sets have the same subjects, the same numbers of words, and
-the same last words: at the embedding of the last token the sets can't be told apart, and whatever
-parts them later was carried there by the model.
+or ``truly`` in the statement, ``not``, ``never``, ``hardly`` or ``scarcely`` in its negation ("a
+violin is indeed an instrument", "a violin is never an instrument"). So both sets have the same
+subjects, the same numbers of words, and the same last words: at the embedding of the last token the
+sets can't be told apart, and whatever parts them later was carried there by the model.
+
+What the sets don't control: no single token marks a set, but one of four does, always at the place
+after the verb. A head that attends to that word carries its set to the last token, so a probe that
+is right in an early layer shows that the word was copied, and not that a meaning was untangled.
 
 Words are balanced, and tokens where the vocabulary has these words as tokens: in a small vocabulary
-"indeed" is two or three, and statements are longer by as many.
+"indeed" or "scarcely" is two or three, and the prompt is longer by as many.
 
-Half of the statements are true and half are false, and so are half of the negations: a direction
-that parts the sets is about the word "not", and not about what is true. Statements end without a
-stop: with one, all prompts would end with the same token.
+Half of the statements are true and half are false, and so are half of the negations, where hardly
+and scarcely count as negations: a direction that parts the sets is about the negating word, and not
+about what is true. Statements end without a stop: with one, all prompts would end with the same
+token.
 
 There are five forms: what a thing is, where a city lies, what is larger, what an animal, a plant or
 a vehicle has, and which of two numbers is greater. All statements about one thing, or one pair of
@@ -26,7 +31,7 @@ from random import Random
 from projector.residual.contrast.pairs.pair import Couple, Pair
 
 _AFFIRMING = ("indeed", "really", "surely", "truly")
-_NEGATING = "not"
+_NEGATING = ("not", "never", "hardly", "scarcely")
 
 _KINDS = {
     "a fish": "trout salmon herring carp pike tuna",
@@ -139,8 +144,8 @@ def _couples(random: Random) -> Iterator[Couple]:
     random.shuffle(false)
     for one, other in zip(true, false, strict=False):
         for before, after, group in (one, other):
-            word = random.choice(_AFFIRMING)
-            yield Couple(f"{before} {word} {after}", f"{before} {_NEGATING} {after}", group)
+            texts = [f"{before} {random.choice(w)} {after}" for w in (_AFFIRMING, _NEGATING)]
+            yield Couple(*texts, group)
 
 
 def _with_article(noun: str) -> str:
@@ -184,7 +189,9 @@ def _having(random: Random, *, is_true: bool = True) -> list[Statement]:
     for part, animals in _HAVE.items():
         for animal in animals.split():
             shown = part if is_true else _other(random, _HAVE, part)
-            found.append((f"{_with_article(animal)} does", f"have {shown}", f"having {animal}"))
+            found.append(
+                (f"{_with_article(animal)} is", f"equipped with {shown}", f"having {animal}")
+            )
     return found
 
 
@@ -203,4 +210,7 @@ NEGATION = Pair(
     negative_name="negations",
     holds="short statements, half of them false, against their negations",
     couples=_couples,
+    caution="One of four words marks each prompt of a set (not, never, hardly and scarcely mark "
+    "negations). Attention to that word is enough for a probe at the last token: a high accuracy "
+    "alone does not show that a meaning is untangled.",
 )

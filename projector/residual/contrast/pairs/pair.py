@@ -34,6 +34,7 @@ class Pair:
         holds: one sentence on both sets, for help texts and reports.
         couples: yields couples without end or until there are no more, in an order that the
             generator decides; no couple comes twice.
+        caution: what the sets do not control, a sentence or two for reports; empty for nothing.
     """
 
     name: str
@@ -41,3 +42,4 @@ class Pair:
     negative_name: str
     holds: str
     couples: Callable[[Random], Iterator[Couple]]
+    caution: str = ""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from projector.errors import UserError, check_least
+from projector.residual.contrast.records import ROUNDING
 from projector.residual.contrast.sharing.directions import (
     angles_between,
     mean_overlap,
@@ -30,8 +31,6 @@ __all__ = ["measure_sharing"]
 
 _MOST_DIRECTIONS = 10
 _FIGURES = ("cosine", "captured", "overlap", "attention_weights", "mlp_weights")
-# A variance below this part of the mean square is what float32 rounds, not a difference of samples.
-_LEAST = 1e-12
 
 
 def measure_sharing(
@@ -99,7 +98,7 @@ class _Layer:
         if not bool(torch.isfinite(whole).all()):
             raise UserError(f"what layer {layer} adds to the stream is not finite: NaN or infinity")
         centred = torch.cat([each.double() - each.double().mean(dim=0) for each in sets])
-        if float(centred.square().sum()) <= _LEAST * float(whole.square().sum()):
+        if float(centred.square().sum()) <= ROUNDING * float(whole.square().sum()):
             centred = torch.zeros_like(centred)
         n, width = centred.shape
         k = min(_MOST_DIRECTIONS, max(1, width // 8))

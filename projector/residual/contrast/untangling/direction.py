@@ -9,14 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from projector.residual.contrast.records import ROUNDING
 from projector.residual.sampling.labels import Groups, Labels
 
 __all__ = ["between_shares", "one_direction_shares", "pair_direction_shares"]
 
 Products = NDArray[np.float64]
 Folds = NDArray[np.int64]
-# Of the largest square: what rounding leaves of a difference that is none.
-_LEAST = 1e-12
 
 
 def one_direction_shares(products: Products, columns: Labels, folds: Folds) -> NDArray[np.float64]:
@@ -143,5 +142,5 @@ def _ratio(
     part: NDArray[np.float64], whole: NDArray[np.float64], products: Products
 ) -> NDArray[np.float64]:
     """NaN where the whole is no more than what rounding leaves of these products."""
-    least = _LEAST * float(np.abs(np.diag(products)).max(initial=0.0))
+    least = ROUNDING * float(np.abs(np.diag(products)).max(initial=0.0))
     return np.where(whole > least, part / np.where(whole > least, whole, 1.0), np.nan)

@@ -24,8 +24,9 @@ class Untangling:
         within_cosine_positive: mean cosine of two different samples of the first set.
         within_cosine_negative: likewise of the second set.
         between_cosine: mean cosine of a sample of one set and a sample of the other.
-        within_cosine_permuted: mean cosine of two different samples of both sets together, which is
-            exactly what permuted labels give on average.
+        within_cosine_permuted: mean cosine of two different samples of both sets together: what
+            labels that are permuted freely give on average. A prompt and its counterpart count
+            here too, though the permutations of the other figures never put both in one set.
         within_cosine_centred_positive: as ``within_cosine_positive``, with the set's mean removed.
             What is centred sums to 0, so this is near −1 / (n − 1) whatever the samples do; how far
             they lie along common axes shows in ``alignment_positive``.
@@ -42,7 +43,9 @@ class Untangling:
             less than the number of features, and the most that so few samples can show.
         effective_dimension_isotropic_negative: likewise for the second set.
         probe_accuracy: of a linear probe on samples that it was not fitted on, the mean of its
-            accuracies on both sets, so that guessing gives 0.5 whatever their sizes.
+            accuracies on both sets, so that guessing gives 0.5 whatever their sizes. A high one
+            says that the sets are distinguished here and not by what: where a word earlier in the
+            prompt marks a set, as a negator marks negations, attention to that word is enough.
         probe_permuted: of the same probe with permuted labels.
         probe_permuted_high: 5 % of the permutations give more.
         between_share: the share of all variance that lies between the sets' means, the sets

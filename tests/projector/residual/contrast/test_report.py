@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,12 @@ import torch
 import projector
 from projector.errors import SettingError
 from projector.model.loading import LoadedModel
+from projector.residual.contrast.growth import average_growth, measure_growth
+from projector.residual.contrast.measures import Draws, measure_means
 from projector.residual.contrast.prompts import PromptSets
+from projector.residual.contrast.records import Point
 from projector.residual.contrast.report import Contrast, contrast
+from projector.residual.contrast.untangling.measuring import measure_point
 from projector.residual.subject import Subject
 from tests.families import build
 
@@ -54,6 +59,51 @@ def measured(*subjects: Subject, **options: Any) -> Contrast:
     return contrast(list(subjects), sets=sets(), n_draws=20, n_prompts=4, **options)
 
 
+def check_reasons(row: dict[str, Any]) -> None:
+    """Every figure is a plain number, or null with its own reason; nothing else has a reason."""
+    figures = {k: v for k, v in row.items() if k not in ("model", "layer", "stream", "reasons")}
+    assert {name for name, value in figures.items() if value is None} == set(row["reasons"])
+    assert all(type(value) is float for value in figures.values() if value is not None)
+    assert all(isinstance(why, str) and len(why) > 20 for why in row["reasons"].values())
+
+
+def test_every_null_figure_of_a_row_has_its_reason(tokenizer: Any) -> None:
+    subject = subject_of("llama", tokenizer)
+    found = measured(subject).models[0]
+    point = Point(1, "resid_post")
+    check_reasons(found.row(point))
+    n, width = len(POSITIVE), 4
+    ones, others = range(n), range(n, 2 * n)
+    random = torch.randn(2, n, width, generator=torch.Generator().manual_seed(0))
+    broken = random.clone()
+    broken[0, 0, 0] = torch.nan
+    zero = torch.zeros(n, width)
+    still = average_growth([measure_growth(zero, None, None, zero)])
+    alike = Draws([0] * n, [1] * n)
+    for (a, b), draws in (
+        (random, alike),
+        ((zero, zero), Draws(ones, others)),
+        (broken, Draws(ones, others)),
+    ):
+        measures, untangling = measure_means(a, b, draws), measure_point(a, b, ones, others)
+        changed = replace(
+            found,
+            measures={point: measures},
+            untangling={point: untangling, Point(0, "resid_pre"): untangling},
+            block_growth={1: (still, still, still)},
+        )
+        check_reasons(changed.row(point))
+        assert changed.row(point)["reasons"]
+
+
+def test_draws_reach_every_null(tokenizer: Any) -> None:
+    found = contrast(subject_of("gpt2", tokenizer), sets=sets(), n_draws=23, n_prompts=4)
+    content = found.as_dict()
+    assert {each["n_permutations"] for each in content["untangling"]} == {23}
+    assert {each["n_draws"] for each in content["sharing"]} == {23}
+    assert content["n_draws"] == 23
+
+
 def test_sets_part_at_the_layer_where_they_were_made_to(tokenizer: Any) -> None:
     subject = subject_of("llama", tokenizer)
     first = subject.model.model.layers[0]
@@ -70,8 +120,8 @@ def test_sets_part_at_the_layer_where_they_were_made_to(tokenizer: Any) -> None:
         assert row["cosine"] == pytest.approx(1)
         assert row["variance_mean_positive"] == row["variance_max_negative"] == 0
         assert row["growth_pre"] is None
-        reasons = content["reasons"]["llama"]["layer {} {}".format(*place)]
-        assert {"growth_pre", "variance_mean_positive", "probe_accuracy"} <= set(reasons)
+        assert {"growth_pre", "probe_accuracy", "probe_embedding"} <= set(row["reasons"])
+        assert content["reasons"]["llama"]["layer {} {}".format(*place)] == row["reasons"]
     for place in ((1, "resid_mid"), (1, "resid_post")):
         row = rows[place]
         assert row["cosine"] < 0.999
@@ -81,6 +131,8 @@ def test_sets_part_at_the_layer_where_they_were_made_to(tokenizer: Any) -> None:
         assert sum(shares) == pytest.approx(1, abs=1e-6)
         # All variance is of this layer's update.
         assert shares[1] == pytest.approx(1, abs=1e-6)
+    for row in content["rows"]:
+        check_reasons(row)
     # One name more for the same stream.
     same_stream = [{**rows[place], "layer": 0, "stream": ""} for place in same[2:]]
     assert same_stream[0] == same_stream[1]

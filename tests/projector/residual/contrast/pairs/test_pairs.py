@@ -41,11 +41,18 @@ def test_code_has_no_docstring_and_docstrings_are_prose() -> None:
 
 def test_a_negation_differs_in_one_word_and_ends_the_same() -> None:
     found = draw_pair("negation")
+    negators: Counter[str] = Counter()
     for statement, negation in zip(found.positive, found.negative, strict=True):
         one, other = statement.split(), negation.split()
         (differing,) = [i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
-        assert other[differing] == "not"
+        negators[other[differing]] += 1
         assert differing < len(one) - 1
+    # No single word marks a set, and what marks it nevertheless is said.
+    assert len(negators) == 4
+    assert max(negators.values()) < 0.4 * len(found.negative)
+    assert len({*found.positive_groups}) > 100
+    (note,) = found.notes
+    assert all(word in note for word in negators)
     assert len({text.split()[-1] for text in found.positive}) > 40
 
 
