@@ -41,8 +41,8 @@ def test_what_json_lacks_leaves_nothing(tmp_path: Path) -> None:
 
 def test_rows_and_what_lies_beside_are_written_with_it(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
-        {"model": 'a, "b"', "cosine": 0.5},
-        {"model": "é", "cosine": None},
+        {"model": 'a, "b"', "cosine": 0.5, "reasons": {}},
+        {"model": "é", "cosine": None, "reasons": {"cosine": 'a "é", b'}},
     ]
 
     def beside(folder: Path) -> None:
@@ -51,10 +51,10 @@ def test_rows_and_what_lies_beside_are_written_with_it(tmp_path: Path) -> None:
 
     write_report(tmp_path / "r", {}, "", rows=rows, beside=beside)
     with (tmp_path / "r" / CSV_FILE).open(encoding="utf-8", newline="") as file:
-        assert [*csv.DictReader(file)] == [
-            {"model": 'a, "b"', "cosine": "0.5"},
-            {"model": "é", "cosine": ""},
-        ]
+        first, second = csv.DictReader(file)
+    assert first == {"model": 'a, "b"', "cosine": "0.5", "reasons": "{}"}
+    assert json.loads(second.pop("reasons")) == rows[1]["reasons"]
+    assert second == {"model": "é", "cosine": ""}
     assert (tmp_path / "r" / "more" / "x.txt").read_text() == "x"
 
     def fail(folder: Path) -> None:

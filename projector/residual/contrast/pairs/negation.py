@@ -144,8 +144,8 @@ def _couples(random: Random) -> Iterator[Couple]:
     random.shuffle(false)
     for one, other in zip(true, false, strict=False):
         for before, after, group in (one, other):
-            texts = [f"{before} {random.choice(w)} {after}" for w in (_AFFIRMING, _NEGATING)]
-            yield Couple(*texts, group)
+            yes, no = random.choice(_AFFIRMING), random.choice(_NEGATING)
+            yield Couple(f"{before} {yes} {after}", f"{before} {no} {after}", group)
 
 
 def _with_article(noun: str) -> str:
