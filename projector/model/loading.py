@@ -133,6 +133,38 @@ def load_model(
     )
 
 
+def count_layers(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> int | None:
+    """How many layers a model's config says that it has; no weight is read.
+
+    None where the config does not say it plainly, and for a ``.gguf`` file.
+
+    Raises:
+        UserError: if there is no such model.
+    """
+    from transformers import AutoConfig
+
+    folder = BUNDLED_FOLDER if name == BUNDLED else Path(name)
+    is_local = _is_local(name, folder)
+    if is_gguf(name):
+        return None
+    try:
+        config = AutoConfig.from_pretrained(
+            str(folder) if is_local else name,
+            revision=None if is_local else revision,
+            trust_remote_code=trust_remote_code,
+            local_files_only=is_local or not _is_on_hub(name, revision),
+        )
+        found = None if config.is_encoder_decoder else config.get_text_config().num_hidden_layers
+    except UserError:
+        raise
+    except Exception:
+        # Of any kind, as for loading, which says what is wrong.
+        return None
+    return found if isinstance(found, int) and found > 0 else None
+
+
 def _is_local(name: str, folder: Path) -> bool:
     """Whether a model is a folder or file here, which is checked, and not one of the hub."""
     if is_gguf(name):

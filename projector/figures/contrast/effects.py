@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from projector.corpus.pieces import readable
 from projector.figures.contrast.series import (
     Facts,
     Found,
@@ -19,8 +20,6 @@ from projector.figures.contrast.series import (
 )
 from projector.figures.contrast.style import NULL, POSITIVE, clear, lay_out
 from projector.residual.flow.words import number
-
-_MOST_PANELS = 6
 
 
 def effects_of(found: Found | Facts, model: str) -> list[Facts]:
@@ -53,10 +52,11 @@ def effects_figure(
     """
     facts = facts_of(found)
     effects = effects_of(facts, model)
-    panels = list(dict.fromkeys(map(_panel_of, effects)))[:_MOST_PANELS]
+    panels = list(dict.fromkeys(map(_panel_of, effects)))
     if not panels:
         return None
-    n_columns = min(len(panels), 3)
+    # A row for the perplexity, or for each continuation.
+    n_columns = len({which for _, _, which in panels})
     n_rows = -(-len(panels) // n_columns)
     changes = list(dict.fromkeys(map(change_words, effects)))
     layers = sorted({int(each.get("layer", 0)) for each in effects})
@@ -101,7 +101,7 @@ def _title(panel: tuple[str, str, str], names: tuple[str, str]) -> str:
         "negative": names[1],
         "difference": f"{names[1]} less {names[0]}",
     }
-    after = f" of ‘{shown(continuation, 16)}’" if continuation else ""
+    after = f" of ‘{shown(readable(continuation), 24)}’" if continuation else ""
     return f"{shown(measure)}{after}: {sets.get(which, shown(which))}"
 
 

@@ -22,7 +22,6 @@ from projector.figures.contrast.series import (
 from projector.figures.contrast.sharing import sharing_figure, sharing_of
 from projector.figures.contrast.untangling import untangling_figure, untangling_of
 from projector.figures.contrast.words import (
-    HOW_EFFECTS,
     HOW_GROWTH,
     HOW_PANELS,
     HOW_SHARING,
@@ -30,6 +29,7 @@ from projector.figures.contrast.words import (
     cosine_words,
     effects_words,
     growth_words,
+    how_effects,
     untangling_words,
     variance_words,
 )
@@ -123,10 +123,11 @@ def _samples(facts: Facts, model: ModelRows, layer: int | None) -> Part:
 
 def _direction(facts: Facts, model: ModelRows, layer: int | None) -> Part:
     figure = effects_figure(facts, model.model, layer=layer)
+    effects = effects_of(facts, model.model)
     text = why_no_effects(facts, model.model)
     if figure is not None:
-        text = effects_words(effects_of(facts, model.model))
-    return _part("direction", "The direction", model, figure, [text], HOW_EFFECTS, None)
+        text = effects_words(effects)
+    return _part("direction", "The direction", model, figure, [text], how_effects(effects), None)
 
 
 def _part(

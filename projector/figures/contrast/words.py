@@ -46,12 +46,6 @@ HOW_UNTANGLING = (
     "participation ratio of a set’s covariance, beside that of as many samples of an isotropic "
     "Gaussian. The last panel shows how much of the sets’ difference lies along one direction."
 )
-HOW_EFFECTS = (
-    "The difference of the sets’ means is added to the stream, taken away from it, and projected "
-    "out of it, at every position. Dots are the change that this makes on prompts that the "
-    "direction was not computed from; a rise of the log-perplexity means that the model predicts "
-    "the text less well. Crosses are random directions of the same norm."
-)
 
 
 def cosine_words(model: ModelRows) -> str:
@@ -211,6 +205,22 @@ def untangling_words(model: ModelRows | None) -> str:
             f"permuted labels it is {null}."
         )
     return " ".join(parts)
+
+
+def how_effects(effects: Sequence[Facts]) -> str:
+    """How to read the figure of effects, by what was measured."""
+    rise = (
+        "a rise of the log-perplexity means that the model predicts the text less well"
+        if all(each.get("continuation") is None for each in effects)
+        else "the effect is on the log-probability of the continuation, all its tokens together, "
+        "and a rise means that the model finds it more likely"
+    )
+    return (
+        "The difference of the sets’ means is added to the stream, taken away from it, and "
+        "projected out of it, at every position. Dots are the change that this makes on prompts "
+        f"that the direction was not computed from; {rise}. Crosses are random directions of the "
+        "same norm."
+    )
 
 
 def effects_words(effects: Sequence[Facts]) -> str:

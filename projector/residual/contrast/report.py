@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from projector.errors import SettingError, UserError
+from projector.model.loading import count_layers
 from projector.progress import Progress, Silent
 from projector.residual.contrast.found import Averaged, Contrast, ModelContrast
 from projector.residual.contrast.growth import Growth, average_growth, measure_growth
@@ -18,7 +19,12 @@ from projector.residual.contrast.prompts import (
     tokenizer_note,
 )
 from projector.residual.contrast.records import Point, PointMeasures
-from projector.residual.contrast.settings import ContrastSettings, check_models
+from projector.residual.contrast.settings import (
+    ContrastSettings,
+    check_continuations,
+    check_layers,
+    check_models,
+)
 from projector.residual.contrast.sharing.measuring import measure_sharing
 from projector.residual.contrast.sharing.records import Sharing
 from projector.residual.contrast.states import States, collect_states
@@ -92,8 +98,9 @@ def contrast(
             "sets", sets.name, "can't be combined with files or a pair", "give one of them"
         )
     progress = progress or Silent()
-    subjects = _open(models)
-    _check_layers(subjects, settings.layers)
+    check_continuations(continuations)
+    subjects = _open(models, settings.layers)
+    check_layers(settings.layers, [len(each.architecture.blocks) for each in subjects])
     chosen = choose_sets(settings, fits_all(subjects)) if sets is None else sets
     for subject in subjects:
         check_room(subject, chosen, continuations)
@@ -114,21 +121,16 @@ def contrast(
 
 def _open(
     models: Sequence[Subject | LoadedModel | str] | Subject | LoadedModel | str,
+    layers: Sequence[int] | None,
 ) -> list[Subject]:
     is_one = isinstance(models, str) or not isinstance(models, Sequence)
     given: Sequence[Any] = [models] if is_one else models  # type: ignore[assignment]
     if not given or any(isinstance(each, str) for each in given):
-        check_models([each for each in given if isinstance(each, str)])
+        names = [each for each in given if isinstance(each, str)]
+        check_models(names)
+        if layers is not None:
+            check_layers(layers, [count_layers(name) for name in names])
     return [Subject.of(each) for each in given]
-
-
-def _check_layers(subjects: Sequence[Subject], layers: Sequence[int] | None) -> None:
-    n = min(len(each.architecture.blocks) for each in subjects)
-    for layer in layers or ():
-        if layer >= n:
-            raise SettingError(
-                "layers", layer, "is not a layer of every model", f"give 0 to {n - 1}"
-            )
 
 
 def _names(subjects: Sequence[Subject]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from projector.errors import SettingError, check_choice, check_least, check_seed, named
+from projector.errors import SettingError, check_choice, check_least, check_seed, check_text, named
 from projector.residual.contrast.pairs.registry import DEFAULT_PAIR, PAIRS, find_pair
 from projector.settings import setting
 
@@ -85,6 +85,33 @@ class ContrastSettings:
                 )
         if self.pair is not None:
             find_pair(self.pair)
+
+
+def check_layers(layers: Sequence[int] | None, counts: Sequence[int | None]) -> None:
+    """Raise a SettingError on ``layers`` if a model does not have one of them.
+
+    Args:
+        counts: how many layers each model has; None where it is not known yet.
+    """
+    n = min((each for each in counts if each is not None), default=None)
+    for layer in layers or ():
+        if n is not None and layer >= n:
+            problem = "is not a layer of the model"
+            if len(counts) > 1:
+                problem = "is not a layer of every model"
+            raise SettingError("layers", layer, problem, f"give 0 to {n - 1}")
+
+
+def check_continuations(texts: Sequence[str] | None) -> None:
+    """Raise a SettingError on ``continuations`` if there is none, or one can't be used."""
+    if texts is None:
+        return
+    if not texts:
+        raise SettingError("continuations", [], "is empty", "give at least one text")
+    for i, text in enumerate(texts):
+        check_text("continuations", text)
+        if text in texts[:i]:
+            raise SettingError("continuations", text, "is given twice", "give each text once")
 
 
 def check_models(names: Sequence[str]) -> None:

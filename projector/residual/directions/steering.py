@@ -24,7 +24,7 @@ from projector.model.context import longest_sequence
 from projector.model.intervention import Intervention, Shift, intervene
 from projector.model.loading import input_device
 from projector.progress import Progress, Silent
-from projector.residual.directions.artifact import Directions, find_directions
+from projector.residual.directions.artifact import Directions, find_directions, list_directions
 from projector.residual.directions.finding import random_directions
 from projector.residual.outliers import TIMES_USUAL
 from projector.residual.subject import Subject
@@ -145,6 +145,7 @@ def steer(
     """
     check_steering(scale=scale, n_new=n_new, seed=seed)
     check_text("prompt", prompt if isinstance(prompt, str) else None)
+    check_direction(direction, layer)
     subject, progress = Subject.of(model), progress or Silent()
     if isinstance(direction, Directions):
         direction.check(subject)
@@ -214,6 +215,16 @@ def _not_finite(subject: Subject, scale: float | None) -> UserError:
     return SettingError(
         "scale", scale, "makes the model's logits not finite", "give one closer to 0"
     )
+
+
+def check_direction(direction: Directions | Path | str, layer: int) -> None:
+    """Raise a UserError on ``direction`` if a folder holds none, or on ``layer`` if none is of it.
+
+    No model is needed for that.
+    """
+    found = [direction] if isinstance(direction, Directions) else list_directions(direction)
+    if not any((layer, _STREAM) in each.vectors for each in found):
+        max(found, key=lambda each: len(each.layers)).at_layer(layer, _STREAM)
 
 
 def check_steering(*, scale: float, n_new: int, seed: int) -> None:

@@ -14,7 +14,12 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from projector.residual.contrast.settings import ContrastSettings, check_models
+from projector.residual.contrast.settings import (
+    ContrastSettings,
+    check_continuations,
+    check_layers,
+    check_models,
+)
 from projector.settings import setting
 from projector.terminal.commands import command
 from projector.terminal.options import ModelOptions, name_options
@@ -32,7 +37,17 @@ ModelArguments = Annotated[
         help="One or several of [b]bundled[/b], a local folder, a .gguf file, or a hub id.",
     ),
 ]
-name_options(n_draws="--draws", models="MODEL")
+Continuations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--continuation",
+        help="A text that may follow each prompt, with its space: the direction's effect on its "
+        "probability is measured, in place of that on the prompts' perplexity. Give one or "
+        "several.",
+        show_default=False,
+    ),
+]
+name_options(n_draws="--draws", models="MODEL", continuations="--continuation")
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,7 @@ def contrast(
     models: ModelArguments,
     *,
     settings: ContrastSettings,
+    continuation: Continuations = None,
     report: OutOptions,
     loading: ModelOptions,
 ) -> None:
@@ -64,14 +80,19 @@ def contrast(
     from projector.residual.contrast.report import contrast as measure
 
     check_models(models)
+    check_continuations(continuation or None)
     check_report_place(report.out, force=report.force)
     asked, sets = dict(vars(settings)), None
     if settings.positive is not None and settings.negative is not None:
         # What is wrong with a file is told before a model is loaded, and a pipe is read once.
         sets = read_sets(asked.pop("positive"), asked.pop("negative"))
+    if settings.layers is not None:
+        check_layers(settings.layers, [_count(model, loading) for model in models])
     subjects = [open_subject(screen, model, loading) for model in models]
     with screen.progress() as progress:
-        found = measure(subjects, sets=sets, **asked, progress=progress)
+        found = measure(
+            subjects, sets=sets, **asked, continuations=continuation or None, progress=progress
+        )
     content = found.as_dict()
 
     def beside(folder: Path) -> None:
@@ -91,6 +112,15 @@ def contrast(
     _show(screen, content)
     screen.say(f"Wrote [b]{escape(str(report.out))}[/b]: open report.html in it.")
     _say_next(screen, found, models[0], report.out)
+
+
+def _count(model: str, loading: ModelOptions) -> int | None:
+    """How many layers a model's config says that it has."""
+    from projector.model.loading import count_layers
+
+    return count_layers(
+        model, revision=loading.revision, trust_remote_code=loading.trust_remote_code
+    )
 
 
 def _write_directions(found: Contrast, folder: Path) -> None:
@@ -130,8 +160,7 @@ def _show(screen: Screen, content: Mapping[str, Any]) -> None:
     for model in read_models(content):
         _show_model(screen, content, model, names)
     screen.out.print()
-    has_effects = any(each.get("effect") is not None for each in content["directions"])
-    for line in _legend(names)[: 4 if has_effects else 3]:
+    for line in (*_legend(names), *_effects_legend(content["directions"])):
         screen.say(f"[dim]{escape(line)}[/dim]")
 
 
@@ -139,6 +168,7 @@ def _show_model(
     screen: Screen, content: Mapping[str, Any], model: ModelRows, names: tuple[str, str]
 ) -> None:
     """Tables of one model, and what they say in words."""
+    from projector.corpus.pieces import readable
     from projector.figures.contrast.effects import effects_of
     from projector.figures.contrast.series import entries_of
     from projector.figures.contrast.untangling import untangling_of
@@ -166,7 +196,10 @@ def _show_model(
             screen.say(escape(line))
     effects = effects_of(content, model.model)
     if effects:
-        screen.out.print("", _effects(effects), "", sep="\n")
+        for text in dict.fromkeys(each.get("continuation") for each in effects):
+            own = [each for each in effects if each.get("continuation") == text]
+            title = [] if text is None else [f"continuation ‘{escape(readable(text))}’"]
+            screen.out.print("", *title, _effects(own), "", sep="\n")
         screen.say(escape(effects_words(effects)))
         return
     for reason in dict.fromkeys(
@@ -185,9 +218,18 @@ def _legend(names: tuple[str, str]) -> tuple[str, ...]:
         "Var: variance over prompts, mean over features.",
         "probe: accuracy of a linear probe on held-out prompts. chance: the same with permuted "
         "labels.",
-        "effect: on the log-perplexity of held-out prompts, in nats a token. random: the mean "
-        "effect of random directions of the same norm.",
     )
+
+
+def _effects_legend(entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What the figures of effects are; nothing where there are none."""
+    tested = [each for each in entries if each.get("effect") is not None]
+    if not tested:
+        return ()
+    on = "the log-perplexity of held-out prompts, in nats a token"
+    if any(each.get("continuation") is not None for each in tested):
+        on = "the log-probability of the continuation after held-out prompts, in nats"
+    return (f"effect: on {on}. random: the mean effect of random directions of the same norm.",)
 
 
 def _rows(model: ModelRows) -> Table:

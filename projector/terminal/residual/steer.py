@@ -48,13 +48,12 @@ def steer(
 
     It also shows the continuation without it, and with a random direction of the same norm.
     """
-    from projector.residual.directions.artifact import list_directions
-    from projector.residual.directions.steering import check_steering
+    from projector.residual.directions.steering import check_direction, check_steering
     from projector.residual.directions.steering import steer as steer_model
 
     check_steering(scale=options.scale, n_new=options.n_new, seed=options.seed)
-    # A folder that holds none is reported before a model is loaded.
-    list_directions(options.direction)
+    # A folder that holds none, or none of the layer, is reported before a model is loaded.
+    check_direction(options.direction, options.layer)
     subject = open_subject(screen, model, loading)
     with screen.progress() as progress:
         found = steer_model(

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from projector.errors import UserError
 from projector.model import loading
+from projector.model.architecture.finding import find_architecture
 from projector.model.hashing import hash_checkpoint, hash_module
 from projector.model.loading import choose_device, load_model
 from tests.families import N_HIDDEN, N_NEURONS, build
@@ -253,6 +254,17 @@ def test_a_missing_pooler_is_no_fault(checkpoint: Checkpoint) -> None:
 
 
 # Refusals
+
+
+def test_layers_are_counted_from_the_config(copied: Path) -> None:
+    n = len(find_architecture(load_model(str(copied)).model).blocks)
+    for path in copied.glob("*.safetensors"):
+        path.write_bytes(b"")
+    assert loading.count_layers(str(copied)) == n
+    assert loading.count_layers(loading.BUNDLED) == 6
+    edit_config(copied, num_hidden_layers="many")
+    # Loading tells what is wrong.
+    assert loading.count_layers(str(copied)) is None
 
 
 def test_pickled_weights_are_never_loaded(copied: Path, tmp_path: Path) -> None:

@@ -145,6 +145,7 @@ def test_effects_stand_beside_random_directions() -> None:
     for each in found["directions"]:
         each["exceeds_random"] = False
     assert "does no more than any other" in contrast_page(found)
+    _check_continuations(found)
     found["directions"] = [{"model": "tiny", "reason": "it is too small"}]
     assert effects_figure(found, "tiny") is None
     assert "not tested on this model: it is too small." in contrast_page(found)
@@ -154,6 +155,26 @@ def test_effects_stand_beside_random_directions() -> None:
 def test_another_report_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="no report of two sets"):
         contrast_page(wrong)
+
+
+def _check_continuations(found: dict[str, Any]) -> None:
+    """Each of many has panels of its own."""
+    texts = [f" <b>{i}" for i in range(5)]
+    own = [each for each in found["directions"] if each["set"] != "difference"]
+    changed = {**found}
+    changed["directions"] = [
+        {**each, "measure": "log-probability", "continuation": text}
+        for text in texts
+        for each in own
+    ]
+    figure = effects_figure(changed, "tiny")
+    assert figure is not None
+    titles = [each.text for each in figure.layout.annotations]
+    assert all(any(f"‘␣&lt;b&gt;{i}’" in title for title in titles) for i in range(5))
+    assert len(_traces(figure, "random directions of the same norm")) == 2 * len(texts)
+    page = contrast_page(changed)
+    assert "rise means that the model finds it more likely" in page
+    assert "predicts the text less well" not in page
 
 
 def test_effects_beyond_random_directions_stand_beside_what_chance_gives() -> None:

@@ -14,7 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from projector.bundled.train import train_tokenizer
+from projector.errors import SettingError
+from projector.residual.contrast.report import contrast
 from projector.residual.directions.artifact import Directions
+from projector.residual.flow.words import number
 from projector.terminal.cli import app
 from projector.terminal.residual.contrast import _folder_names
 from tests.families import N_VOCABULARY
@@ -123,6 +126,57 @@ def test_several_models_of_different_tokenizers_and_the_same_again(
     again = invoke(*models, *files, *QUICK, "--out", out, "--force", "--json")
     assert json.loads(again.stdout) == content
     assert json.loads((out / "report.json").read_text(encoding="utf-8")) == content
+
+
+def test_each_continuation_has_a_table_and_panels_of_its_own(
+    checkpoint: Callable[[str], Path], files: tuple[object, ...], tmp_path: Path
+) -> None:
+    out, texts = tmp_path / "report", [" ka", " [b]lo"]
+    given = [each for text in texts for each in ("--continuation", text)]
+    result = invoke(checkpoint("llama"), *files, *QUICK, *given, "--layers", "1", "--out", out)
+    assert result.exit_code == 0, result.output
+    effects = json.loads((out / "report.json").read_text(encoding="utf-8"))["directions"]
+    assert {each["continuation"] for each in effects} == set(texts)
+    for text in texts:
+        table = result.stdout.partition(f"continuation ‘␣{text[1:]}’")[2].splitlines()[3:6]
+        own = [each for each in effects if each["continuation"] == text]
+        for line, (one, other) in zip(table, batched(own), strict=True):
+            wanted = [number(each["effect"], "+.3f") for each in (one, other)]
+            assert [cell for cell in line.split() if cell in wanted] == wanted, line
+    assert "log-perplexity" not in result.stdout
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "log-probability of the continuation" in page
+    assert "[b]lo" in page
+
+
+def batched(each: list[Any]) -> list[list[Any]]:
+    return [each[i : i + 2] for i in range(0, len(each), 2)]
+
+
+def test_what_can_be_told_without_weights_is_told_before_they_are_read(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*given: object, **options: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("projector.terminal.residual.contrast.open_subject", load)
+    monkeypatch.setattr("projector.residual.subject.load_model", load)
+    models = checkpoint("llama"), checkpoint("gpt2")
+    given: list[tuple[tuple[object, ...], str, object]] = [
+        (("--layers", "1,99"), "layers", 99),
+        (("--continuation", ""), "continuations", ""),
+        (("--continuation", "a", "--continuation", "a"), "continuations", "a"),
+    ]
+    out = tmp_path / "report"
+    for args, setting, value in given:
+        error = failed(*models, "--pair", "negation", *args, "--out", out)
+        assert (error["setting"], error["value"]) == (setting, value)
+    with pytest.raises(SettingError) as caught:
+        contrast([str(each) for each in models], pair="negation", layers=[99])
+    assert (caught.value.setting, caught.value.value) == ("layers", 99)
+    if Path("/proc/self").exists():
+        error = failed(*models, "--pair", "negation", "--out", "/proc/x")
+        assert (error["setting"], error["value"]) == ("out", "/proc/x")
 
 
 def test_what_is_wrong_is_one_line_and_writes_nothing(

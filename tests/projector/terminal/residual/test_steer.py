@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from projector.errors import SettingError
 from projector.model.hashing import hash_checkpoint
+from projector.residual.directions.steering import steer
 from projector.terminal.cli import app
 from tests.projector.residual.directions.test_artifact import made
 
@@ -61,6 +63,22 @@ def test_wrong_inputs_have_one_line_each(
     assert found["setting"] == setting
     assert value is None or found["value"] == value
     assert "\n" not in found["error"]
+
+
+def test_a_layer_without_direction_is_told_before_weights_are_read(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*given: object, **options: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("projector.terminal.residual.steer.open_subject", load)
+    monkeypatch.setattr("projector.residual.subject.load_model", load)
+    asked = _saved(checkpoint, tmp_path)
+    result = run(app, [*asked, "--layer", "33", "--prompt", "kalo", "--json"])
+    assert (result.exit_code, json.loads(result.stdout)["setting"]) == (2, "layer")
+    with pytest.raises(SettingError) as caught:
+        steer(asked[1], "kalo", tmp_path, layer=33, scale=1)
+    assert (caught.value.setting, caught.value.value) == ("layer", 33)
 
 
 def test_an_encoder_continues_nothing(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
