@@ -111,11 +111,7 @@ def test_directions(
             ``seed``; on ``continuations``, see :func:`check_room`.
         UserError: if a prompt can't be read.
     """
-    check_choice("at", at, ("last", "mean"))
-    check_least("n_prompts", n_prompts, 2)
-    check_least("n_random", n_random, 1)
-    check_least("n_permuted", n_permuted, 0)
-    check_seed("seed", seed)
+    _check_settings(at, n_prompts, n_random, n_permuted, seed)
     progress = progress or Silent()
     chosen = _checked_layers(subject.architecture, layers)
     ids = tuple([tuple(subject.encode(p)) for p in each] for each in (sets.positive, sets.negative))
@@ -125,15 +121,9 @@ def test_directions(
     split = split_prompts(
         sets, (lengths[0], lengths[1]), n_prompts=n_prompts, max_tokens=max_tokens, seed=seed
     )
+    usual = read_usual_norms(subject, ids)
     directions = measure_directions(
-        subject,
-        sets,
-        rows_of,
-        split,
-        read_usual_norms(subject, ids),
-        at=at,
-        keep_outliers=keep_outliers,
-        seed=seed,
+        subject, sets, rows_of, split, usual, at=at, keep_outliers=keep_outliers, seed=seed
     )
     groups = sets.positive_groups, sets.negative_groups
     drawn = {
@@ -189,6 +179,14 @@ def _test(
         effects += effects_of(plan, texts, runner.plain, found, tails, seed)
     progress.end()
     return effects
+
+
+def _check_settings(at: str, n_prompts: int, n_random: int, n_permuted: int, seed: int) -> None:
+    check_choice("at", at, ("last", "mean"))
+    check_least("n_prompts", n_prompts, 2)
+    check_least("n_random", n_random, 1)
+    check_least("n_permuted", n_permuted, 0)
+    check_seed("seed", seed)
 
 
 def _checked_layers(architecture: Architecture, layers: Sequence[int] | None) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ the same prompt gives the same text.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,17 +163,7 @@ def steer(
         "direction": [Shift(tap, vector, float(scale), most)],
         "random": [Shift(tap, drawn, float(scale), most)],
     }
-    progress.begin("Generating", len(changes) * n_new, "tokens")
-    found = []
-    for name, interventions in changes.items():
-        try:
-            made, nats = generate(subject, ids, n_new, interventions)
-        except ArithmeticError as error:
-            raise _not_finite(subject, scale if interventions else None) from error
-        progress.advance(n_new)
-        text = str(subject.loaded.tokenizer.decode(made, skip_special_tokens=True))
-        found.append(Continuation(name, tuple(made), text, nats))
-    progress.end()
+    found = _continuations(subject, ids, n_new, changes, scale, progress)
     pieces = Pieces.of_tokenizer(subject.loaded.tokenizer, ids)
     return Steered(
         model=subject.loaded.identifier,
@@ -191,6 +181,28 @@ def steer(
         reason=_ONE_TOKEN if len(ids) == 1 else None,
         notes=_notes(abs(scale) * float(vector.norm()), direction.usual_norms[layer, _STREAM]),
     )
+
+
+def _continuations(
+    subject: Subject,
+    ids: Sequence[int],
+    n_new: int,
+    changes: Mapping[str, Sequence[Intervention]],
+    scale: float,
+    progress: Progress,
+) -> list[Continuation]:
+    progress.begin("Generating", len(changes) * n_new, "tokens")
+    found = []
+    for name, interventions in changes.items():
+        try:
+            made, nats = generate(subject, ids, n_new, interventions)
+        except ArithmeticError as error:
+            raise _not_finite(subject, scale if interventions else None) from error
+        progress.advance(n_new)
+        text = str(subject.loaded.tokenizer.decode(made, skip_special_tokens=True))
+        found.append(Continuation(name, tuple(made), text, nats))
+    progress.end()
+    return found
 
 
 def _notes(added: float, usual: float) -> tuple[str, ...]:
