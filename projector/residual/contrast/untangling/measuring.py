@@ -69,8 +69,8 @@ def measure_point(
 ) -> Untangling:
     """How the samples of two sets lie at one place, and how well the sets are distinguished there.
 
-    Equal arguments give equal figures. It is computed in float64; about 0.6 s on one core for
-    2 × 256 samples of 576 features.
+    Equal arguments give equal figures. It is computed in float64; about 0.3 s on one core for
+    2 × 256 samples of 576 features and 100 permutations.
 
     Args:
         positive: (n, H) samples of the first set.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from projector.residual.sampling.labels import Groups, Labels, deal_folds
 
-__all__ = ["balanced_accuracy", "probe_accuracies"]
+__all__ = ["balanced_accuracy", "probe_accuracies", "standardised"]
 
 _N_INNER_FOLDS = 3
 # Times the number of features: from next to no regularisation to nearly the difference of means.
@@ -26,10 +28,10 @@ def probe_accuracies(
 ) -> NDArray[np.float64]:
     """The held-out accuracy of a ridge classifier, for many labellings of the same samples.
 
-    For each fold, the others standardise the features and fit scikit-learn's ``Ridge``; its penalty
-    is chosen for each labelling by the squared error of a cross-validation inside these, with
-    groups kept whole there too. A sample is called of the first set where the prediction exceeds
-    the labels' mean in the fit, so that the larger set is not favoured.
+    For each fold, the others standardise the features and fit scikit-learn's ridge regression; its
+    penalty is chosen for each labelling by the squared error of a cross-validation inside these,
+    with groups kept whole there too. A sample is called of the first set where the prediction
+    exceeds the labels' mean in the fit, so that the larger set is not favoured.
 
     Args:
         x: (N, H) without constant features.
@@ -41,8 +43,23 @@ def probe_accuracies(
     Returns:
         (C,) accuracies, each the mean of both sets'.
     """
-    from sklearn.linear_model import Ridge
+    from sklearn import config_context
 
+    # The samples were checked; each of the hundred fits would check them again.
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        margins = _margins(x, columns, labels, groups, folds, random)
+    return balanced_accuracy(margins, columns)
+
+
+def _margins(
+    x: NDArray[np.float64],
+    columns: Labels,
+    labels: Labels,
+    groups: Groups,
+    folds: NDArray[np.int64],
+    random: np.random.Generator,
+) -> NDArray[np.float64]:
+    """(N, C) predictions for samples that are held out, less the mean of the labels in the fit."""
     penalties = [share * x.shape[1] for share in _PENALTIES]
     margins = np.empty(columns.shape)
     for fold in range(int(folds.max()) + 1):
@@ -50,15 +67,13 @@ def probe_accuracies(
         train = ~test
         inner = deal_folds(labels[train], groups[train], _N_INNER_FOLDS, random)
         best = _best_penalties(x[train], columns[train], inner, penalties)
-        fitted, held_out = _standardised(x[train], x[test])
-        targets = columns[train].astype(np.float64)
-        means = targets.mean(axis=0)
+        fitted, held_out = standardised(x[train], x[test])
+        targets = _centred(columns[train])
+        predict = _predictor(fitted, held_out)
         for k in np.unique(best):
             chosen = best == k
-            ridge = Ridge(alpha=penalties[k]).fit(fitted, targets[:, chosen])
-            predicted = ridge.predict(held_out).reshape(len(held_out), -1)
-            margins[np.ix_(test, chosen)] = predicted - means[chosen]
-    return balanced_accuracy(margins, columns)
+            margins[np.ix_(test, chosen)] = predict(targets[:, chosen], penalties[k])
+    return margins
 
 
 def balanced_accuracy(margins: NDArray[np.float64], columns: Labels) -> NDArray[np.float64]:
@@ -79,25 +94,54 @@ def _best_penalties(
     x: NDArray[np.float64], columns: Labels, folds: NDArray[np.int64], penalties: list[float]
 ) -> NDArray[np.int64]:
     """For each labelling, which penalty gives the least squared error on what was not fitted."""
-    from sklearn.linear_model import Ridge
-
     errors = np.zeros((len(penalties), columns.shape[1]))
     for fold in range(int(folds.max()) + 1):
         test = folds == fold
-        fitted, held_out = _standardised(x[~test], x[test])
-        targets = columns[~test].astype(np.float64)
-        wanted = columns[test].astype(np.float64)
+        fitted, held_out = standardised(x[~test], x[test])
+        targets = _centred(columns[~test])
+        wanted = columns[test] - columns[~test].mean(axis=0)
+        predict = _predictor(fitted, held_out)
         for k, penalty in enumerate(penalties):
-            ridge = Ridge(alpha=penalty).fit(fitted, targets)
-            predicted = ridge.predict(held_out).reshape(wanted.shape)
-            errors[k] += np.square(predicted - wanted).sum(axis=0)
+            errors[k] += np.square(predict(targets, penalty) - wanted).sum(axis=0)
     return np.asarray(errors.argmin(axis=0))
 
 
-def _standardised(
+def _predictor(
+    train: NDArray[np.float64], test: NDArray[np.float64]
+) -> Callable[[NDArray[np.float64], float], NDArray[np.float64]]:
+    """Ridge regression of centred targets (n, C) at a penalty: its predictions (m, C) for others.
+
+    Of fewer samples than features it is solved by their products, which all penalties share.
+    """
+    from sklearn.kernel_ridge import KernelRidge
+    from sklearn.linear_model import ridge_regression
+
+    if len(train) > train.shape[1]:
+
+        def predict(targets: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
+            weights = ridge_regression(
+                train, targets, penalty, solver="cholesky", check_input=False
+            )
+            return np.asarray(test @ np.reshape(weights, (targets.shape[1], -1)).T)
+
+        return predict
+    products, others = train @ train.T, test @ train.T
+
+    def predict_by_products(targets: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
+        ridge = KernelRidge(alpha=penalty, kernel="precomputed").fit(products, targets)
+        return np.asarray(ridge.predict(others)).reshape(len(test), -1)
+
+    return predict_by_products
+
+
+def _centred(columns: Labels) -> NDArray[np.float64]:
+    return np.asarray(columns - columns.mean(axis=0))
+
+
+def standardised(
     train: NDArray[np.float64], test: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both with the mean and spread of the first."""
+    """Both less the mean of the first and over its spread: nothing of the second is fitted."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(train)

@@ -22,7 +22,11 @@ from projector.residual.contrast.untangling.dimension import (
     participation_ratio,
 )
 from projector.residual.contrast.untangling.measuring import measure_point
-from projector.residual.contrast.untangling.probes import balanced_accuracy
+from projector.residual.contrast.untangling.probes import (
+    balanced_accuracy,
+    probe_accuracies,
+    standardised,
+)
 from projector.residual.sampling.labels import deal_folds, permute_labels
 
 N, H = 80, 40
@@ -131,6 +135,47 @@ def test_what_many_samples_are_does_not_depend_on_the_size_of_a_set() -> None:
     columns = (np.arange(10) < 8)[:, None]
     assert balanced_accuracy(margins, columns)[0] == 0.5
     assert balanced_accuracy(0 * margins, columns)[0] == 0.5
+
+
+@pytest.mark.parametrize("width", [12, 90])
+def test_a_probe_of_few_or_many_features_is_that_of_ridge(width: int) -> None:
+    from sklearn.linear_model import Ridge
+
+    x = normal(7, 60, width).double().numpy()
+    labels = np.arange(60) < 25
+    x[labels] += 0.25
+    columns = np.stack([labels, np.roll(labels, 20)], axis=1)
+    folds = np.arange(60) % 5
+    random = np.random.default_rng(0)
+    found = probe_accuracies(x, columns, labels, np.arange(60), folds, random)
+    random = np.random.default_rng(0)
+    margins = np.empty(columns.shape)
+    for fold in range(5):
+        test = folds == fold
+        inner = deal_folds(labels[~test], np.arange(60)[~test], 3, random)
+        fit, held = standardised(x[~test], x[test])
+        for c, target in enumerate(columns.T.astype(float)):
+            errors = {}
+            for share in (100.0, 10.0, 1.0, 0.1, 0.01, 0.001):
+                errors[share] = 0.0
+                for k in range(3):
+                    a, b = standardised(x[~test][inner != k], x[~test][inner == k])
+                    ridge = Ridge(alpha=share * width).fit(a, target[~test][inner != k])
+                    errors[share] += np.square(ridge.predict(b) - target[~test][inner == k]).sum()
+            best = min(errors, key=lambda share: errors[share])
+            ridge = Ridge(alpha=best * width).fit(fit, target[~test])
+            margins[test, c] = ridge.predict(held) - target[~test].mean()
+    assert found == pytest.approx(balanced_accuracy(margins, columns))
+
+
+def test_features_are_standardised_by_what_is_fitted_alone() -> None:
+    train, test = normal(1).double().numpy(), normal(2).double().numpy()
+    fitted, held_out = standardised(train, 100 * test + 7)
+    assert fitted.mean(axis=0) == pytest.approx(0, abs=1e-9)
+    assert fitted.std(axis=0) == pytest.approx(1)
+    expected = (100 * test + 7 - train.mean(axis=0)) / train.std(axis=0)
+    np.testing.assert_allclose(held_out, expected)
+    np.testing.assert_array_equal(fitted, standardised(train, test)[0])
 
 
 def test_effective_dimension_is_that_which_was_planted() -> None:
