@@ -66,6 +66,9 @@ class Selection:
         target, against: ids of the tokens whose logits are attributed: of the first, or of the
             first less the second; None for the model's own next token, and for no second one.
         reading: the row of the lens that was clicked, from 0, counted from the embedding on.
+        part: of the page Change of basis, by a short name; None for the first one.
+        map: the model's matrix that is drawn there, such as ``W_O``; None for one to drag.
+        plane: ``same`` where that map's plane before is drawn on both sides.
     """
 
     projection: str | None = None
@@ -88,6 +91,9 @@ class Selection:
     target: int | None = None
     against: int | None = None
     reading: int | None = None
+    part: str | None = None
+    map: str | None = None
+    plane: str | None = None
 
     def but(self, **changes: Any) -> Selection:
         """With changes; what depended on what is changed is forgotten, unless given too."""

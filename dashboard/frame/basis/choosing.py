@@ -109,11 +109,15 @@ def view_of(
     return unless_stopped(f"basis {name}", whole, title, find)
 
 
-def offer_page(view: View, stem: str) -> None:
-    """A button that saves a view as a page; made when it is asked for."""
+def offer_page(view: View, stem: str, *, position: int | None = None, relu: bool = False) -> None:
+    """A button that saves a view as a page; made when it is asked for.
+
+    Args:
+        position, relu: how it opens, see :func:`projector.figures.basis.page.plane_data`.
+    """
     st.download_button(
         "HTML",
-        lambda: basis_page(view),
+        lambda: basis_page(view, position=position, relu=relu),
         f"{stem}.html",
         "text/html",
         key=f"html basis {stem}",

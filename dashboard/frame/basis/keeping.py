@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import streamlit as st
 
 from dashboard.components.cell_grid import cell_grid
@@ -13,9 +15,11 @@ from dashboard.frame.basis.matrix import show_toy
 from dashboard.frame.residual.prompting import choose_prompt, in_one_line, position_of
 from dashboard.prompts import Tokens
 from dashboard.state import session
+from dashboard.state.loading import fact_of
 from dashboard.state.scene import Scene
-from projector.figures.basis.page import curve_figure
-from projector.residual.basis.activations import view_activations
+from projector.figures.basis.page import curve_figure, plane_data
+from projector.figures.basis.words import mean, percent, upper
+from projector.residual.basis.activations import describe_functions, view_activations
 from projector.residual.basis.records import ActivationView, LayerActivations
 
 
@@ -26,7 +30,10 @@ def show_activations(scene: Scene) -> None:
         "in a plane the quarter where both coordinates are positive, and moves all others onto its "
         "edge. A matrix before it decides which points are kept."
     )
+    place = st.container()
     show_toy(has_relu=True)
+    with place, session.problems():
+        st.markdown(f"{session.plain(_function_words(scene))} The picture below is of a ReLU.")
     st.subheader("In the model")
     tokens = choose_prompt(scene)
     if tokens is None:
@@ -39,10 +46,20 @@ def show_activations(scene: Scene) -> None:
     if view.curve:
         _show_curve(view)
     if view.plane is not None:
-        st.markdown(f"**{session.plain(view.plane.title[:1].upper() + view.plane.title[1:])}**")
+        st.markdown(f"**{session.plain(upper(view.plane.title))}**")
         labels = in_one_line(tokens.pieces)[-len(view.plane.points_before) :]
-        plane(view.plane.as_dict() | {"labels": labels}, key="plane of neurons")
+        plane(plane_data(view) | {"labels": labels}, key="plane of neurons")
     offer_page(view, "activations")
+
+
+def _function_words(scene: Scene) -> str:
+    """What the model's own function is, asked once."""
+
+    def make() -> str:
+        with scene.model() as guest:
+            return describe_functions(guest.subject)
+
+    return fact_of(("activation functions", scene.model_name, scene.sha256), make)
 
 
 def _view(scene: Scene, tokens: Tokens) -> ActivationView | None:
@@ -61,22 +78,22 @@ def _show_grid(view: ActivationView, tokens: Tokens) -> None:
     if not known:
         return
     position = position_of(tokens)
-    st.html(tint_scale("Share of neurons that are active", "0", "100 %"))
+    st.html(tint_scale("Share of neurons whose input is above 0", "0", "100 %"))
     grid = CellGrid(
         rows=[f"layer {row.layer}" for row in known],
         columns=in_one_line(tokens.pieces),
         cells=[_cells(row) for row in known],
         selected=(None, position),
-        label="Share of active neurons by layer and token",
+        label="Share of neurons whose input is above 0, by layer and token",
         column_width=64,
         most_height=420,
     )
     cell_grid(grid, key="active grid", on_pick=lambda _, column: session.change(token=column))
-    shares = [share for row in known for share in row.active]
-    shuffled = [share for row in known for share in row.shuffled]
     st.caption(
-        f"{_percent(_mean(shares))} of neurons are active on average, and "
-        f"{_percent(_mean(shuffled))} where the coordinates of what the MLP reads are shuffled. "
+        f"{_average(row.positive for row in known)} of neurons have an input above 0 on average, "
+        f"and {_average(row.positive_shuffled for row in known)} where the coordinates of what the "
+        f"MLP reads are shuffled. {_average(row.active for row in known)} count as active, and "
+        f"{_average(row.shuffled for row in known)} where they are shuffled. "
         "Point at a cell for its numbers."
     )
     missing = [str(row.layer) for row in view.layers if row.reason is not None]
@@ -88,14 +105,15 @@ def _show_grid(view: ActivationView, tokens: Tokens) -> None:
 def _cells(row: LayerActivations) -> list[Cell]:
     def tip(k: int) -> str:
         return (
-            f"active\t{_percent(row.active[k])}\n"
-            f"coordinates shuffled\t{_percent(row.shuffled[k])}\n"
-            f"input above 0\t{_percent(row.positive[k])}"
+            f"input above 0\t{percent(row.positive[k])}\n"
+            f"coordinates shuffled\t{percent(row.positive_shuffled[k])}\n"
+            f"active\t{percent(row.active[k])}\n"
+            f"coordinates shuffled\t{percent(row.shuffled[k])}"
         )
 
     return [
-        Cell(_percent(share), fill, tip(k))
-        for k, (share, fill) in enumerate(zip(row.active, tints(row.active), strict=True))
+        Cell(percent(share), fill, tip(k))
+        for k, (share, fill) in enumerate(zip(row.positive, tints(row.positive), strict=True))
     ]
 
 
@@ -111,9 +129,5 @@ def _show_curve(view: ActivationView) -> None:
     )
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def _percent(share: float) -> str:
-    return number(100 * share, ".0f" if share >= 0.0995 else ".2g") + " %"
+def _average(rows: Iterable[Sequence[float]]) -> str:
+    return percent(mean([share for row in rows for share in row]))

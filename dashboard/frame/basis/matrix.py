@@ -12,12 +12,16 @@ from dashboard.prompts import Tokens
 from dashboard.state import session
 from dashboard.state.scene import Scene
 from projector.errors import UserError
+from projector.figures.basis.page import plane_data
+from projector.figures.basis.words import upper
 from projector.residual.basis.maps import NAMES, MapFact, read_map
 from projector.residual.basis.planes import first_kept, read_points, view_map, view_matrix
 from projector.residual.basis.records import Matrix2, PlaneView
 from projector.residual.subject import Subject
 
 _MAP, _SAME, _DRAGGED = "basis map", "basis same plane", "basis matrix"
+# How a link holds that the plane before is drawn on both sides.
+_BOTH = "same"
 _TOY = "A 2 × 2 matrix to drag"
 _FIRST: Matrix2 = ((1.4, 0.6), (0.2, 0.8))
 _N_POINTS = 60
@@ -26,7 +30,7 @@ _WORDS = {
     "W_V": "W_V: from what attention reads to the heads' values",
     "W_OV": "W_OV of a head: from the stream to the stream",
     "MLP in": "MLP in: from what the MLP reads to its neurons",
-    "MLP gate": "MLP gate: the same for the gate",
+    "MLP gate": "MLP gate: from what the MLP reads to its gate",
     "MLP out": "MLP out: from the neurons to what the MLP gives",
 }
 
@@ -38,18 +42,29 @@ def show_matrix(scene: Scene) -> None:
         "follows: the grid, the circle, which becomes an ellipse whose half axes are as long as "
         "the singular values, and every point."
     )
+    chosen = session.current().map
+    if chosen is not None and chosen not in NAMES:
+        session.note(f"This page has no matrix '{chosen[:80]}': one to drag is shown.")
+        session.change(map=None)
+        chosen = None
+    session.bind(_MAP, chosen or _TOY)
     name = st.selectbox(
         "Matrix",
         [_TOY, *NAMES],
         format_func=lambda each: _WORDS.get(each, each),
         key=_MAP,
-        on_change=session.keep(_MAP, _TOY),
+        on_change=_choose_map,
         width=460,
     )
     if name == _TOY:
         show_toy(has_relu=False)
     else:
         _show_map(scene, str(name))
+
+
+def _choose_map() -> None:
+    name = st.session_state[_MAP]
+    session.change(map=None if name == _TOY else name)
 
 
 def show_toy(*, has_relu: bool) -> None:
@@ -61,13 +76,13 @@ def show_toy(*, has_relu: bool) -> None:
         st.session_state[_DRAGGED] = found
 
     key = "plane of a ReLU" if has_relu else "plane of a matrix"
-    plane(view.as_dict() | {"relu": has_relu}, key=key, on_matrix=keep)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(
-            "Drag the tips of e₁ and e₂, or press arrow keys on them. Space plays. "
-            "The determinant is the factor by which areas grow."
-        )
-        offer_page(view, "change-of-basis-relu" if has_relu else "change-of-basis")
+    plane(plane_data(view, relu=has_relu), key=key, on_matrix=keep)
+    st.caption(
+        "Drag the tips of e₁ and e₂, or press arrow keys on them. Space plays. "
+        "The determinant is the factor by which areas grow."
+    )
+    stem = "change-of-basis-relu" if has_relu else "change-of-basis"
+    offer_page(view, stem, relu=has_relu)
 
 
 def _cloud() -> list[tuple[float, float]]:
@@ -81,18 +96,29 @@ def _show_map(scene: Scene, name: str) -> None:
     if fact.reason is not None:
         raise UserError(f"layer {scene.layer} has no map {name}: {fact.reason}")
     head, is_same = _choose(scene, fact)
-    tokens = choose_prompt(scene)
+    # Above the prompt, which the plane can do without.
+    place = st.container()
+    st.subheader("Points: tokens of a prompt (optional)")
+    tokens = None
+    with session.problems():
+        tokens = choose_prompt(scene, must=False)
+    with place:
+        _draw_map(scene, name, head, is_same, tokens)
+
+
+def _draw_map(
+    scene: Scene, name: str, head: int | None, is_same: bool, tokens: Tokens | None
+) -> None:
     view = _view(scene, name, head, is_same, tokens)
     if view is None:
         return
-    st.subheader(session.plain(view.title[:1].upper() + view.title[1:]))
-    plane(view.as_dict(), key="plane of a map")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(
-            "The plane is that of the map's top two singular directions."
-            + (" Points are the tokens of the prompt." if tokens is not None else "")
-        )
-        offer_page(view, "-".join(view.title.replace("·", "").split()))
+    st.subheader(session.plain(upper(view.title)))
+    plane(plane_data(view), key="plane of a map")
+    st.caption(
+        "The plane is that of the map's top two singular directions."
+        + (" Points are the tokens of the prompt." if tokens is not None else "")
+    )
+    offer_page(view, "-".join(view.title.replace("·", "").split()))
 
 
 def _choose(scene: Scene, fact: MapFact) -> tuple[int | None, bool]:
@@ -104,15 +130,20 @@ def _choose(scene: Scene, fact: MapFact) -> tuple[int | None, bool]:
             head = choose_head_of(scene, fact.n_heads, whole)
         if fact.name != "W_OV":
             return head, False
+        session.bind(_SAME, session.current().plane == _BOTH)
         is_same = st.toggle(
             "The same plane after",
             key=_SAME,
-            on_change=session.keep(_SAME, False),
+            on_change=_choose_plane,
             help="W_OV leads from the stream to the stream. Off: the plane after is the one that "
             "the top two directions are taken to, and the map only stretches. On: the plane stays, "
             "the matrix is VᵀWV, and turns and shears are seen.",
         )
     return head, bool(is_same)
+
+
+def _choose_plane() -> None:
+    session.change(plane=_BOTH if st.session_state[_SAME] else None)
 
 
 def _view(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.components.plane import plane
-from dashboard.drawing.text import number
 from dashboard.frame.basis.choosing import (
     choose_head_of,
     choose_token,
@@ -19,6 +18,8 @@ from dashboard.prompts import Tokens
 from dashboard.state import session
 from dashboard.state.scene import Scene
 from projector.errors import UserError
+from projector.figures.basis.page import plane_data
+from projector.figures.basis.words import small
 from projector.residual.basis.attention import view_attention
 from projector.residual.basis.records import AttentionView
 
@@ -47,20 +48,14 @@ def show_attention(scene: Scene) -> None:
         return
     name = head_name(scene.layer, head)
     st.subheader(f"{name} on the prompt")
-    shown = view.plane.as_dict() | {
-        "labels": in_one_line(tokens.pieces),
-        "selected": position,
-        "weights": list(view.pattern[position]),
-        "shares": [each.as_dict() for each in (*view.shares, *view.plane.shares)],
-    }
+    shown = plane_data(view, position=position) | {"labels": in_one_line(tokens.pieces)}
     plane(shown, key="plane of attention")
+    st.caption(
+        "The plane is that of the values' top two directions. Pattern times values differs "
+        f"from what the head gives by {small(view.closure_error)} of its length in this run."
+    )
     with st.container(horizontal=True, vertical_alignment="center"):
-        error = number(view.closure_error, ".0e") if view.closure_error else "0"
-        st.caption(
-            "The plane is that of the values' top two directions. Pattern times values differ "
-            f"from what the head gives by {error} of it in this run."
-        )
-        offer_page(view, f"attention-{name.replace(' ', '-')}")
+        offer_page(view, f"attention-{name.replace(' ', '-')}", position=position)
         if st.button("Open it on Heads", key="basis open head", icon=":material/account_tree:"):
             session.change(head=head)
             session.go("heads")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.components.plane import plane
-from dashboard.drawing.text import number
 from dashboard.frame.basis.choosing import (
     choose_head_of,
     choose_token,
@@ -17,6 +16,8 @@ from dashboard.frame.residual.prompting import choose_prompt, in_one_line, posit
 from dashboard.prompts import Tokens
 from dashboard.state import session
 from dashboard.state.scene import Scene
+from projector.figures.basis.page import plane_data
+from projector.figures.basis.words import sum_words
 from projector.residual.basis.records import SkipView
 from projector.residual.basis.skip import view_skip
 
@@ -43,24 +44,9 @@ def show_skip(scene: Scene) -> None:
         return
     (text,) = in_one_line(tokens.pieces[position : position + 1])
     st.subheader(session.plain(f"Token {position + 1} ‘{text}’ in layer {scene.layer}"))
-    plane(view.plane.as_dict(), key="plane of the skip")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(_words(view))
-        offer_page(view, f"skip-layer-{scene.layer}-token-{position + 1}")
-
-
-def _words(view: SkipView) -> str:
-    words = []
-    if view.cosine is not None:
-        words.append(f"The cosine of x and what is added is {number(view.cosine, '.2f')}.")
-    if view.closure_error == 0:
-        words.append("x and all that attention adds are the model's next stream exactly.")
-    elif view.closure_error is not None:
-        error = number(view.closure_error, ".0e")
-        words.append(
-            f"x and all that attention adds differ from the model's next stream by {error} of it."
-        )
-    return " ".join(words)
+    plane(plane_data(view), key="plane of the skip")
+    st.caption(sum_words(view))
+    offer_page(view, f"skip-layer-{scene.layer}-token-{position + 1}")
 
 
 def _view(scene: Scene, tokens: Tokens, position: int, head: int | None) -> SkipView | None:

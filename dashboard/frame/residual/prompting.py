@@ -13,8 +13,11 @@ from dashboard.state.scene import Scene
 from projector.naming.words import compact
 
 
-def choose_prompt(scene: Scene) -> Tokens | None:
+def choose_prompt(scene: Scene, *, must: bool = True) -> Tokens | None:
     """Draw the fields; the tokens of the prompt that is selected, None where there is none.
+
+    Args:
+        must: whether the page needs a prompt, and asks for one.
 
     Raises:
         UserError: see :func:`dashboard.frame.asking.run_selected`.
@@ -30,7 +33,7 @@ def choose_prompt(scene: Scene) -> Tokens | None:
     prompt = session.current().prompt
     if prompt is None:
         # What is wrong with the prompt that was typed is said: nobody is asked to type one.
-        if can_run:
+        if can_run and must:
             st.info("Type a prompt and press Run.", icon=":material/keyboard:")
         return None
     return asking.run_selected(scene, prompt, asking.read)

@@ -13,25 +13,38 @@ from dashboard.state.scene import Scene
 
 TITLE, ICON, PATH = "Change of basis", ":material/transform:", "basis"
 _PART = "basis part"
+# By the name that a link holds: what it is called, and what draws it.
 _PARTS = {
-    "A matrix": show_matrix,
-    "What a ReLU keeps": show_activations,
-    "Attention": show_attention,
-    "Skip connection": show_skip,
+    "matrix": ("A matrix", show_matrix),
+    "relu": ("What a ReLU keeps", show_activations),
+    "attention": ("Attention", show_attention),
+    "skip": ("Skip connection", show_skip),
 }
+_FIRST = "matrix"
 
 
 def show(scene: Scene) -> None:
     """Draw the page."""
     st.title("What a matrix does to the space")
-    first = next(iter(_PARTS))
+    chosen = session.current().part
+    if chosen is not None and chosen not in _PARTS:
+        session.note(f"This page has no part '{chosen[:80]}': '{_PARTS[_FIRST][0]}' is shown.")
+        session.change(part=None)
+        chosen = None
+    session.bind(_PART, chosen or _FIRST)
     part = st.segmented_control(
         "Part",
         list(_PARTS),
+        format_func=lambda each: _PARTS[each][0],
         key=_PART,
         required=True,
-        on_change=session.keep(_PART, first),
+        on_change=_choose,
         label_visibility="collapsed",
     )
     with session.problems():
-        _PARTS[str(part)](scene)
+        _PARTS[str(part)][1](scene)
+
+
+def _choose() -> None:
+    part = st.session_state[_PART]
+    session.change(part=None if part == _FIRST else part)

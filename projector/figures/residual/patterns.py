@@ -88,8 +88,8 @@ PATTERN_SCRIPT = """<script>
         span.style.background = `rgb(var(--i) / ${share / 255})`;
         span.classList.toggle("from", j === row);
       });
-      said.textContent = `Token ${row} “${texts[row].trim()}” takes ` +
-        `${show(bytes[row * count + best])} from token ${best} “${texts[best].trim()}”` +
+      said.textContent = `Token ${row + 1} “${texts[row].trim()}” takes ` +
+        `${show(bytes[row * count + best])} from token ${best + 1} “${texts[best].trim()}”` +
         (column === undefined ? ", the most of all." : ".");
       draw(row);
     };

@@ -24,8 +24,20 @@ from projector.residual.basis.records import (
 from projector.residual.subject import Subject
 
 _REACH, _N_STEPS = 6.0, 121
-_SAME = 1e-6
-# A smooth function's neuron is active where its output is above this share of the root mean square.
+_SAME = 1e-5
+_KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
+    "ReLU": lambda x: x.clamp_min(0),
+    "identity": lambda x: x,
+    "SiLU": lambda x: x * x.sigmoid(),
+    "GELU": torch.nn.functional.gelu,
+    "GELU (tanh)": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    "GELU (sigmoid)": lambda x: x * (1.702 * x).sigmoid(),
+    "squared ReLU": lambda x: x.clamp_min(0).square(),
+    "tanh": torch.tanh,
+    "Mish": torch.nn.functional.mish,
+}
+# Of another function than a ReLU, a neuron is active where the size of its output is above this
+# share of the root mean square.
 THRESHOLD = 0.1
 
 
@@ -34,7 +46,7 @@ class FunctionForm:
     """What an activation function is, told by its values over −6 to 6.
 
     Attributes:
-        name: "ReLU", "identity" or "smooth".
+        name: "ReLU", "identity", one of a few others such as "SiLU", or "unnamed".
         curve: rows [x, f(x)].
         relu_distance: largest |f(x) − max(x, 0)|.
     """
@@ -46,13 +58,13 @@ class FunctionForm:
 
 @torch.no_grad()
 def probe_function(function: Callable[[Tensor], Tensor]) -> FunctionForm:
-    """Run a function on a grid and tell whether it is max(x, 0) exactly, x, or another."""
+    """Run a function on a grid and tell by its values which one it is."""
     x = torch.linspace(-_REACH, _REACH, _N_STEPS)
     # A copy: some activations work in place.
     y = function(x.clone()).float()
     distance = float((y - x.clamp_min(0)).abs().max())
-    is_identity = float((y - x).abs().max()) <= _SAME
-    name = "ReLU" if distance <= _SAME else "identity" if is_identity else "smooth"
+    alike = {name: float((y - known(x)).abs().max()) for name, known in _KNOWN.items()}
+    name = next((name for name, off in alike.items() if off <= _SAME), "unnamed")
     curve = tuple(zip(x.tolist(), y.tolist(), strict=True))
     return FunctionForm(name, curve, distance)
 
@@ -167,13 +179,15 @@ def _row(
 
 
 def _without(number: int, mlp: Mlp | None, missing: dict[str, str]) -> LayerActivations:
-    reason = (
-        missing.get("mlp_post", "no MLP was found in its blocks")
-        if mlp is None
-        else "no function of the MLP's inputs alone was found to give its neurons"
-    )
     n_neurons = 0 if mlp is None else mlp.n_neurons
+    reason = _reason(mlp, missing)
     return LayerActivations(number, "unknown", False, (), (), (), (), 0.0, n_neurons, reason)
+
+
+def _reason(mlp: Mlp | None, missing: dict[str, str]) -> str:
+    if mlp is None:
+        return missing.get("mlp_post", "no MLP was found in its blocks")
+    return "no function of the MLP's inputs alone was found to give its neurons"
 
 
 def view_neurons(
@@ -243,20 +257,48 @@ _NOT_RELU = (
 )
 
 
+def describe_functions(subject: Subject) -> str:
+    """Which activation function the model uses, by its values, and what that means for a ReLU's
+    picture; no prompt is run."""
+    names, gated, reason = set(), False, ""
+    for block in subject.architecture.blocks:
+        if block.mlp is None or block.mlp.activation is None:
+            reason = reason or _reason(block.mlp, block.missing)
+            continue
+        names.add(probe_function(block.mlp.activation).name)
+        gated |= block.mlp.fused or len(block.mlp.inputs) > 1
+    return _function_words(names, gated, reason)
+
+
+def _function_words(names: set[str], gated: bool, reason: str) -> str:
+    if not names:
+        return f"No activation function was found: {reason}."
+    gate = " with a gate" if gated else ""
+    if names == {"ReLU"}:
+        return f"This model uses ReLU exactly{gate}."
+    if names == {"identity"}:
+        return f"This model's MLPs{gate} have no activation function: neurons pass inputs on."
+    if len(names) > 1 or names == {"unnamed"}:
+        return (
+            f"This model's activation function{gate} is not ReLU: the positive orthant is a "
+            "picture of ReLU only."
+        )
+    return (
+        f"This model uses {min(names)}{gate}, not ReLU: the positive orthant is a picture of ReLU "
+        "only."
+    )
+
+
 def _sentence(rows: Sequence[LayerActivations]) -> str:
     known = [row for row in rows if row.reason is None]
-    if not known:
-        return f"No activation function was found: {rows[0].reason}."
     names = {row.function for row in known}
-    gated = " Its result multiplies a second input." if any(row.is_gated for row in known) else ""
+    gated = any(row.is_gated for row in known)
+    words = _function_words(names, gated, "" if known else str(rows[0].reason))
     if names == {"ReLU"}:
-        return (
-            "The activation is a ReLU exactly: a neuron is active where its input is above 0."
-            + gated
+        words += " A neuron is active where its input is above 0."
+    elif known:
+        words += (
+            " A neuron counts as active where the size of the activation is above "
+            f"{100 * THRESHOLD:.0f} % of its root mean square in the layer."
         )
-    if names == {"identity"}:
-        return "The activation changes nothing: every neuron passes its input on." + gated
-    return (
-        "The activation is not a ReLU. A neuron counts as active where the size of the activation "
-        f"is above {100 * THRESHOLD:.0f} % of its root mean square in the layer." + gated
-    )
+    return words + (" The activation then multiplies a second input." if gated else "")

@@ -206,12 +206,17 @@ def _shuffle(pattern: Tensor, n_draws: int, generator: torch.Generator) -> Tenso
 
 
 def _kept(values: Tensor, mixed: Tensor, shuffled: Tensor) -> tuple[Share, ...]:
-    """What mixing keeps of the values' spread and of their length."""
+    """What remains of the values' variance and of their length after mixing."""
     spread, length = _spread(values), values.square().sum()
     return (
-        _ratio("spread of the values that mixing keeps", _spread(mixed), spread, _spread(shuffled)),
         _ratio(
-            "squared length of the values that mixing keeps",
+            "variance of the values that remains after mixing",
+            _spread(mixed),
+            spread,
+            _spread(shuffled),
+        ),
+        _ratio(
+            "squared length of the values that remains after mixing",
             mixed.square().sum(),
             length,
             shuffled.square().sum((-2, -1)),
@@ -234,7 +239,8 @@ def _ratio(name: str, value: Tensor, whole: Tensor, draws: Tensor) -> Share:
 def _beside_random(values: Tensor, axes: Tensor) -> Share:
     """Beside random values in a plane chosen as this one: the top two directions of anything hold
     more than a random plane."""
-    name, control = "squared length of the values in their top two directions", "random values"
+    name = "squared length of the values in their top two directions"
+    control = "as many random vectors in their own top two directions"
     value = share_in(values, axes)
     if value is None:
         return Share(name, None, None, None, None, control, 0, "every value is zero")

@@ -295,7 +295,7 @@ def _share_after(given: LinearMap, y: Tensor, after: Tensor, n_draws: int, seed:
 
 
 def _top_share(given: LinearMap, spectrum: Spectrum) -> Share:
-    name = "squared size of the map in its top two directions"
+    name = "share of the squared Frobenius norm in its top two singular directions"
     whole = given.squared_norm()
     if given.right is None:
         control = "a random matrix of the same shape"

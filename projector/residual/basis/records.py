@@ -193,7 +193,8 @@ class LayerActivations:
     """What one layer's activation function keeps on a prompt of T tokens.
 
     Attributes:
-        function: "ReLU", "smooth", "identity" or "unknown".
+        function: which one it is by its values, such as "ReLU" or "SiLU"; "unnamed" for another
+            one, "unknown" where none was found.
         is_gated: whether its result multiplies a second input.
         active: T shares of neurons: with an input above 0 for a ReLU, with an output whose size is
             above ``threshold`` elsewhere; empty where ``reason`` says why.

@@ -171,6 +171,8 @@ def _shares(x: Tensor, added: Tensor, total: Tensor, spaces: Sequence[ColumnSpac
     return [
         share_in_subspace(f"squared length of {what} in {space.name}", vector, space.axes.double())
         for space in spaces
+        # Of the whole stream every vector has all: a note says it.
+        if space.axes.shape[1] < len(x)
         for what, vector in (("x", x), ("what is added", added), ("their sum", total))
     ]
 

@@ -29,9 +29,9 @@ def test_a_pattern_is_shown_as_text_and_as_a_matrix(browser: Browser) -> None:
     # What stands there is the text itself, and nothing of it ran.
     expect(tokens.nth(2)).to_have_text(TEXTS[2])
     assert page.evaluate("window.ran") is None
-    expect(said).to_contain_text("takes 0.50 from token 0 “first”, the most of all.")
+    expect(said).to_contain_text("takes 0.50 from token 1 “first”, the most of all.")
     tokens.nth(1).hover()
-    expect(said).to_contain_text("Token 1 “⏎” takes 0.75 from token 1")
+    expect(said).to_contain_text("Token 2 “⏎” takes 0.75 from token 2")
     shades = [tokens.nth(k).evaluate("(s) => s.style.background") for k in range(3)]
     assert "0.749" in shades[1]
     assert shades[2].endswith("/ 0)")
@@ -42,7 +42,7 @@ def test_a_pattern_is_shown_as_text_and_as_a_matrix(browser: Browser) -> None:
     cell = 16
     canvas.hover(position={"x": area["width"] - 2 - 1.5 * cell, "y": area["height"] - 2 - cell / 2})
     expect(said).to_contain_text("Token 2")
-    expect(said).to_contain_text("takes 0.30 from token 1 “⏎”.")
+    expect(said).to_contain_text("takes 0.30 from token 2 “⏎”.")
     ink = canvas.evaluate(
         "(c) => [...c.getContext('2d').getImageData(c.width - 24, c.height - 8, 1, 1).data]"
     )

@@ -40,6 +40,9 @@ FULL = Selection(
     target=1234,
     against=0,
     reading=7,
+    part="attention",
+    map="W_OV",
+    plane="same",
 )
 
 
@@ -105,7 +108,10 @@ def random_selection(rng: np.random.Generator) -> Selection:
     return Selection(
         **{
             key: maybe(name())
-            for key in ("projection", "model", "site", "report", "layout", "color", "order")
+            for key in (
+                *("projection", "model", "site", "report", "layout", "color", "order"),
+                *("part", "map", "plane"),
+            )
         },  # type: ignore[arg-type]
         **{
             key: maybe(number())

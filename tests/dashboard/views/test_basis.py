@@ -58,7 +58,7 @@ def test_every_part_draws_what_the_model_does(
     np.testing.assert_allclose(shown["points_after"], own.points_after, atol=1e-3)
     at.toggle(key="basis same plane").set_value(True).run()
     assert _plane(at, "map")["is_same_plane"] is True
-    _to(at, "Attention")
+    _to(at, "attention")
     assert errors(at) == []
     mixed, given = _plane(at, "attention"), view_attention(found.subject, ids, 1, 1)
     assert mixed["selected"] == 2
@@ -68,7 +68,7 @@ def test_every_part_draws_what_the_model_does(
     np.testing.assert_allclose(mixture, mixed["points_after"][2], atol=1e-4)
     at.selectbox(key="basis token").set_value(1).run()
     assert link(at)["token"] == "1"
-    _to(at, "Skip connection")
+    _to(at, "skip")
     assert errors(at) == []
     arrows = _plane(at, "skip")["arrows"]
     wanted = view_skip(found.subject, ids, 1, 1, head=1).plane.arrows
@@ -76,13 +76,13 @@ def test_every_part_draws_what_the_model_does(
     at.selectbox(key="basis head").set_value(-1).run()
     assert "head" not in link(at)
     assert _plane(at, "skip")["arrows"][1]["name"] == "added by attention"
-    _to(at, "What a ReLU keeps")
+    _to(at, "relu")
     assert errors(at) == []
     assert _plane(at, "toy")["relu"] is True
     assert _plane(at, "neurons")["title"].startswith("layer 1")
     (grid,) = parts_of(at, "cells")
     assert len(grid["rows"]) == len(found.architecture.blocks)
-    assert "not a ReLU" in " ".join(each.value for each in at.markdown)
+    assert "not ReLU" in " ".join(each.value for each in at.markdown)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -95,13 +95,14 @@ def test_a_map_is_drawn_or_said_to_be_missing(family: str, name: str, open_page:
         assert "no map MLP gate" in said
         return
     assert errors(at) == []
-    assert "type a prompt" in " ".join(each.value for each in at.info).lower()
+    # A matrix needs no prompt: nobody is asked for one.
+    assert at.info.values == []
     assert _plane(at, "map")["points_before"] == []
 
 
 def test_an_encoder_mixes_too(open_page: Open, prompt: str) -> None:
     at = open_page("basis", projection=ENCODER, prompt=prompt)
-    for part in ("Attention", "Skip connection"):
+    for part in ("attention", "skip"):
         _to(at, part)
         assert errors(at) == []
     assert len(_plane(at, "skip")["arrows"]) == 3
@@ -111,9 +112,39 @@ def test_a_head_that_is_not_there_is_told(open_page: Open, prompt: str) -> None:
     at = open_page("basis", head=99, prompt=prompt)
     # The matrix to drag has no heads.
     assert at.warning.values == []
-    _to(at, "Attention")
+    _to(at, "attention")
     assert "no head 99" in at.warning[0].value.replace("\\", "")
     assert "head" not in link(at)
+
+
+def test_a_link_brings_the_part_the_matrix_and_the_plane_back(open_page: Open, prompt: str) -> None:
+    at = open_page("basis", prompt=prompt, head=1)
+    assert not {"part", "map", "plane"} & set(link(at))
+    at.selectbox(key="basis map").set_value("W_OV").run()
+    at.toggle(key="basis same plane").set_value(True).run()
+    assert {"map": "W_OV", "plane": "same"}.items() <= link(at).items()
+    again = open_page("basis", **link(at))
+    assert errors(again) == []
+    assert _plane(again, "map") == _plane(at, "map")
+    assert _plane(again, "map")["is_same_plane"] is True
+    _to(at, "skip")
+    # The matrix is there when its part is looked at again, and another layer changes neither.
+    assert {"part": "skip", "map": "W_OV", "layer": link(at)["layer"]}.items() <= link(at).items()
+    assert _plane(open_page("basis", **link(at)), "skip") == _plane(at, "skip")
+    _to(at, "matrix")
+    assert _plane(at, "map")["is_same_plane"] is True
+    assert "part" not in link(at)
+    at.toggle(key="basis same plane").set_value(False).run()
+    assert "plane" not in link(at)
+
+
+def test_a_link_to_what_the_page_lacks_is_told(open_page: Open) -> None:
+    at = open_page("basis", part="moon", map="W_X")
+    said = at.warning[0].value.replace("\\", "")
+    assert "no part 'moon'" in said
+    assert "no matrix 'W_X'" in said
+    assert not {"part", "map"} & set(link(at))
+    assert _plane(at, "toy")
 
 
 def test_only_a_matrix_is_taken_from_the_browser() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from projector.errors import UserError
-from projector.figures.basis.page import basis_page, write_basis_page
+from projector.figures.basis.page import basis_page, plane_data, write_basis_page
 from projector.figures.basis.script import WEB, plane_script, plane_style
 from projector.residual.basis.activations import view_activations
 from projector.residual.basis.attention import describe_mixing
@@ -70,10 +70,26 @@ def test_attention_shows_its_pattern_and_its_controls() -> None:
         assert share.control_name in page
 
 
+def test_a_page_opens_with_what_was_looked_at() -> None:
+    pattern = torch.tensor([[1.0, 0, 0], [0.25, 0.75, 0], [0.2, 0.2, 0.6]])
+    view = describe_mixing(2, 1, ("a", "b", "c"), pattern, torch.eye(3))
+    assert data_of(basis_page(view))["selected"] == 2
+    page = basis_page(view, position=1)
+    assert data_of(page)["selected"] == plane_data(view, position=1)["selected"] == 1
+    # The pattern below opens with the same token, and tokens count from 1.
+    assert 'data-row="1"' in page
+    assert "mixture of token 2," in page
+    assert data_of(page)["shares"] == json.loads(json.dumps(plane_data(view)["shares"]))
+    toy = view_matrix(((1.0, 1.0), (0.0, 1.0)))
+    assert data_of(basis_page(toy, relu=True))["relu"] is True
+    assert "relu" not in data_of(basis_page(toy))
+
+
 def test_a_skip_connection() -> None:
     view = describe_sum(torch.tensor([1.0, 0, 0]), torch.tensor([-1.0, 1, 0]), tokens=(ATTACK,))
     page = basis_page(view)
     assert ATTACK not in page
+    assert "Token 1 “" in page
     assert "−0.71" in page
     assert len(data_of(page)["arrows"]) == 3  # type: ignore[arg-type]
     assert "stream exactly" in basis_page(replace(view, closure_error=0.0))

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from projector.errors import SettingError
 from projector.model.capture import Tap, collect
-from projector.residual.basis.activations import THRESHOLD, probe_function, view_activations
+from projector.residual.basis.activations import (
+    THRESHOLD,
+    describe_functions,
+    probe_function,
+    view_activations,
+)
 from tests.families import subject_of
 
 IDS = [5, 6, 7, 8, 9]
@@ -25,10 +30,11 @@ IDS = [5, 6, 7, 8, 9]
         # Not by its class: the same values from anything.
         (lambda x: (x + x.abs()) / 2, "ReLU", 0.0),
         (nn.Identity(), "identity", 6.0),
-        (nn.SiLU(), "smooth", 0.2784),
-        (nn.GELU(), "smooth", 0.17),
-        (nn.LeakyReLU(0.01), "smooth", 0.06),
-        (lambda x: x.relu().square(), "smooth", 30.0),
+        (nn.SiLU(), "SiLU", 0.2784),
+        (nn.GELU(), "GELU", 0.17),
+        (nn.GELU(approximate="tanh"), "GELU (tanh)", 0.17),
+        (nn.LeakyReLU(0.01), "unnamed", 0.06),
+        (lambda x: x.relu().square(), "squared ReLU", 30.0),
     ],
 )
 def test_functions(function: Callable[[Tensor], Tensor], name: str, distance: float) -> None:
@@ -55,18 +61,20 @@ def test_a_relu_keeps_what_is_above_zero() -> None:
         assert row.shuffled == row.positive_shuffled
         assert row.shuffled != row.active
     assert view.relu_distance == 0
+    assert describe_functions(subject) == "This model uses ReLU exactly."
     assert view.plane is not None
     after = torch.tensor(view.plane.points_after)
     assert torch.equal(after, torch.tensor(view.plane.points_before).clamp_min(0))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2", "bert", "phi3"])
-def test_a_smooth_function_is_counted_by_its_size(family: str) -> None:
+def test_another_function_is_named_and_counted_by_its_size(family: str) -> None:
     subject = subject_of(family)
     view = view_activations(subject, IDS, layer=0, neurons=(3, 7))
     is_gated = family in ("llama", "gemma2", "phi3")
     for row in view.layers:
-        assert (row.function, row.is_gated) == ("smooth", is_gated)
+        name = {"llama": "SiLU", "phi3": "SiLU", "gpt2": "GELU (tanh)", "gemma2": "GELU (tanh)"}
+        assert (row.function, row.is_gated) == (name.get(family, "GELU"), is_gated)
         # The threshold is small: more is active than is above 0.
         assert row.threshold > 0
         assert sum(row.active) > sum(row.positive)
@@ -76,6 +84,9 @@ def test_a_smooth_function_is_counted_by_its_size(family: str) -> None:
         least = THRESHOLD * out.square().mean().sqrt()
         expected = (out.abs() > least).double().mean(1).tolist()
         assert view.layers[1].active == pytest.approx(expected)
+    said = describe_functions(subject)
+    assert said.startswith(f"This model uses {row.function}{' with a gate' * is_gated}, not ReLU")
+    assert view.sentence.startswith(said)
     plane = view.plane
     assert plane is not None
     assert plane.axes_before == ("neuron 3", "neuron 7")
@@ -96,6 +107,7 @@ def test_what_has_no_neurons_says_why() -> None:
     assert view.plane is None
     assert all(row.reason and not row.active for row in view.layers)
     assert view.curve == ()
+    assert view.sentence == describe_functions(subject_of("mixtral"))
 
 
 @pytest.mark.parametrize("neurons", [(3, 3), (0, 40), (-1, 2)])

@@ -42,6 +42,13 @@ def test_vectors_on_one_line_and_of_no_length() -> None:
     assert describe_sum(x, 0 * x).cosine is None
 
 
+def test_a_column_space_that_is_the_whole_stream_has_a_note_and_no_shares() -> None:
+    x = torch.tensor([1.0, 2, 2])
+    view = describe_sum(x, x.flip(0), spaces=[ColumnSpace("W_O's column space", torch.eye(3))])
+    assert view.shares == view.plane.shares == ()
+    assert "W_O's column space is the whole stream" in " ".join(view.plane.notes)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2", "opt", "bert"])
 def test_in_a_model(family: str) -> None:
     subject = subject_of(family)

@@ -1,0 +1,45 @@
+"""What the offline pages and the dashboard say of a change of basis: one wording for both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from projector.residual.basis.records import SkipView
+
+
+def sum_words(view: SkipView) -> str:
+    """The cosine of what a skip connection adds up, and how exactly the sum is the model's own."""
+    words = []
+    if view.cosine is not None:
+        cosine = f"{view.cosine:.2f}".replace("-", "−")
+        words.append(f"The cosine of x and what is added is {cosine}.")
+    if view.closure_error == 0:
+        words.append("x plus all that attention adds is the model's next stream exactly.")
+    elif view.closure_error is not None:
+        words.append(
+            "x plus all that attention adds differs from the model's next stream by "
+            f"{small(view.closure_error)} of its length."
+        )
+    return " ".join(words)
+
+
+def percent(share: float | None) -> str:
+    """A share as text, such as "12 %" or "1.2 %"; a dash where there is none."""
+    if share is None:
+        return "–"
+    return f"{100 * share:{'.0f' if share >= 0.0995 else '.2g'}} %".replace("-", "−")
+
+
+def small(error: float) -> str:
+    """A relative error, such as "4e−08"; "0" for none."""
+    return f"{error:.0e}".replace("-", "−") if error else "0"
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return sum(values) / len(values) if values else None
+
+
+def upper(text: str) -> str:
+    """With a capital letter at the start."""
+    return text[:1].upper() + text[1:]
