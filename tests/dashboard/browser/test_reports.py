@@ -41,7 +41,7 @@ def test_a_pattern_is_shown_as_text_and_as_a_matrix(browser: Browser) -> None:
     assert area is not None
     cell = 16
     canvas.hover(position={"x": area["width"] - 2 - 1.5 * cell, "y": area["height"] - 2 - cell / 2})
-    expect(said).to_contain_text("Token 2")
+    expect(said).to_contain_text("Token 3")
     expect(said).to_contain_text("takes 0.30 from token 2 “⏎”.")
     ink = canvas.evaluate(
         "(c) => [...c.getContext('2d').getImageData(c.width - 24, c.height - 8, 1, 1).data]"
