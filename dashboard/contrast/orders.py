@@ -5,22 +5,26 @@ The library reads sets from files, so that a page and the command hold to the sa
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from projector.errors import UserError
+from projector.errors import UserError, named
 from projector.progress import Progress
-from projector.residual.contrast.prompts import check_files
+from projector.residual.contrast.pairs.registry import DEFAULT_PAIR, PAIRS
+from projector.residual.contrast.prompts import FEWEST_PROMPTS, check_files
 from projector.residual.contrast.settings import ContrastSettings
 from projector.residual.subject import Subject
 
 _MOST_NAME = 40
 _NO_FOLDER = re.compile(r"[^\w .-]+")
+_AT_WORDS = {"last": "the last token", "mean": "the mean of tokens"}
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,13 @@ class Typed:
         name: what it is called; a file's own where it was uploaded.
         text: one prompt a line, or lines of JSON.
         is_json: whether it is lines of JSON.
+        is_file: whether it was uploaded; else it was typed, and no message calls it a file.
     """
 
     name: str
     text: str
     is_json: bool = False
+    is_file: bool = False
 
     @property
     def file_name(self) -> str:
@@ -61,11 +67,63 @@ class ContrastOrder:
     at: str = "last"
     keep_outliers: bool = False
 
+    @property
+    def id(self) -> str:
+        """Another one for another order: 16 hexadecimal digits."""
+        return _digest(asdict(self))
 
-def check_order(order: ContrastOrder) -> None:
-    """Raise a UserError if the sets can't be used, whatever the model: none has to be loaded."""
-    with _as_settings(order) as settings:
-        check_files(settings)
+    @property
+    def words(self) -> str:
+        """What is compared, and where it is read."""
+        if self.positive is not None and self.negative is not None:
+            sides = self.positive.name, self.negative.name
+        else:
+            pair = PAIRS[self.pair or DEFAULT_PAIR]
+            sides = pair.positive_name, pair.negative_name
+        outliers = "with" if self.keep_outliers else "without"
+        return f"{sides[0]} against {sides[1]} at {_AT_WORDS[self.at]}, {outliers} outlier tokens"
+
+    def to_record(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        return asdict(self)
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> ContrastOrder:
+        """The order that :meth:`to_record` was of."""
+        sides = ("positive", "negative")
+        sets = {side: None if record[side] is None else Typed(**record[side]) for side in sides}
+        return cls(**(record | sets))
+
+
+def sets_id(positive: Typed, negative: Typed) -> str:
+    """What a link calls two sets: 16 hexadecimal digits."""
+    return _digest([asdict(positive), asdict(negative)])
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode("utf-8")).hexdigest()[:16]
+
+
+def problems_of(order: ContrastOrder) -> list[UserError]:
+    """Why the sets can't be used, whatever the model: one error a set; none where they can."""
+    first = _problem(order)
+    if first is None:
+        return []
+    if first.setting != "positive" or order.positive is None:
+        return [first]
+    # The library ends at the first set: the second is read beside one that has nothing wrong.
+    lines = "\n".join(f"{order.id} {k}" for k in range(FEWEST_PROMPTS))
+    second = _problem(replace(order, positive=Typed(order.positive.name, lines)))
+    return [first] if second is None else [first, second]
+
+
+def _problem(order: ContrastOrder) -> UserError | None:
+    try:
+        with _as_settings(order) as settings:
+            check_files(settings)
+    except UserError as error:
+        return error
+    return None
 
 
 def run_order(subject: Subject, order: ContrastOrder, progress: Progress) -> dict[str, Any]:
@@ -83,40 +141,36 @@ def run_order(subject: Subject, order: ContrastOrder, progress: Progress) -> dic
 
 @contextmanager
 def _as_settings(order: ContrastOrder) -> Iterator[ContrastSettings]:
-    """The order as settings of the library; sets are files for a while, which errors call by their
-    names alone."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        try:
-            yield _settings(order, folder)
-        except UserError as error:
-            raise _without_folder(error, folder) from error
-
-
-def _settings(order: ContrastOrder, folder: Path) -> ContrastSettings:
-    """The order as settings of the library; its sets are written into ``folder``."""
+    """The order as settings of the library; sets are files for a while, of which no error tells
+    more than the name of one that was uploaded."""
     if order.positive is None or order.negative is None:
-        return ContrastSettings(pair=order.pair, at=order.at, keep_outliers=order.keep_outliers)
-    paths = {}
-    for side, typed in (("positive", order.positive), ("negative", order.negative)):
-        (folder / side).mkdir()
-        paths[side] = folder / side / typed.file_name
-        paths[side].write_text(typed.text, encoding="utf-8", errors="replace")
-    return ContrastSettings(
-        positive=paths["positive"],
-        negative=paths["negative"],
-        at=order.at,
-        keep_outliers=order.keep_outliers,
-    )
+        yield ContrastSettings(pair=order.pair, at=order.at, keep_outliers=order.keep_outliers)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        files: dict[str, tuple[Path, Typed]] = {}
+        for side, typed in (("positive", order.positive), ("negative", order.negative)):
+            path = Path(name) / side / typed.file_name
+            path.parent.mkdir()
+            path.write_text(typed.text, encoding="utf-8", errors="replace")
+            files[side] = path, typed
+        try:
+            yield ContrastSettings(
+                positive=files["positive"][0],
+                negative=files["negative"][0],
+                at=order.at,
+                keep_outliers=order.keep_outliers,
+            )
+        except UserError as error:
+            raise _as_page(error, files) from error
 
 
-def _without_folder(error: UserError, folder: Path) -> UserError:
-    """The error, with a file by its name alone."""
-    record = error.to_record()
-    places = [f"{folder / side}/" for side in ("positive", "negative")]
-    for place in places:
-        record["parts"] = [
-            part.replace(place, "") if isinstance(part, str) else part for part in record["parts"]
-        ]
-    record["value"] = None
-    return UserError.of_record(record)
+def _as_page(error: UserError, files: dict[str, tuple[Path, Typed]]) -> UserError:
+    """The error, which tells of a set by what the page calls it, and of no folder."""
+    message = str(error.args[0])
+    for side, (path, typed) in files.items():
+        field, shown = named(side), f" '{path.name}'" if typed.is_file else ""
+        comma = "" if typed.is_file else ","
+        message = message.replace(f"{field} '{path}'", f"{field}{shown}")
+        message = message.replace(f"'{path}' line ", f"{field}{shown}{comma} line ")
+        message = message.replace(f"{path.parent}/", "")
+    return UserError(message, setting=error.setting, expected=error.expected)

@@ -69,6 +69,13 @@ class Selection:
         part: of the page Change of basis, by a short name; None for the first one.
         map: the model's matrix that is drawn there, such as ``W_O``; None for one to drag.
         plane: ``same`` where that map's plane before is drawn on both sides.
+        source: where two sets of prompts are from that are compared, ``own`` or ``saved``; None for
+            a pair of the project.
+        pair: that pair's name; None for the usual one.
+        sets: the id of two sets of one's own.
+        at: where their prompts are read, ``mean``; None for the last token.
+        outliers: 1 where tokens with outlier norms are kept.
+        saved: name of the folder below the roots that holds a report of two sets.
     """
 
     projection: str | None = None
@@ -94,6 +101,12 @@ class Selection:
     part: str | None = None
     map: str | None = None
     plane: str | None = None
+    source: str | None = None
+    pair: str | None = None
+    sets: str | None = None
+    at: str | None = None
+    outliers: int | None = None
+    saved: str | None = None
 
     def but(self, **changes: Any) -> Selection:
         """With changes; what depended on what is changed is forgotten, unless given too."""

@@ -18,6 +18,7 @@ import psutil
 import streamlit as st
 import torch
 
+from dashboard.background.contrast_job import ContrastJobs
 from dashboard.state.model_room import ModelRoom
 
 T = TypeVar("T")
@@ -176,3 +177,9 @@ def shelf() -> Shelf:
 def model_room(device: str, dtype: str) -> ModelRoom:
     """The one model in memory; on the shelf it could make room for others while it is used."""
     return ModelRoom(device, dtype)
+
+
+@st.cache_resource(show_spinner=False)
+def contrast_jobs() -> ContrastJobs:
+    """The comparisons of sets of prompts that go on in the background."""
+    return ContrastJobs()

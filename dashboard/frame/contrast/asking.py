@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
 
-from dashboard.contrast.orders import ContrastOrder, Typed
+from dashboard.contrast.orders import ContrastOrder, Typed, sets_id
 from dashboard.state import session
 from dashboard.state.scene import Scene
+from dashboard.state.shelf import shelf
 from projector.residual.contrast.pairs.registry import DEFAULT_PAIR, PAIRS
 
 PAIR, OWN, SAVED = "pair", "own", "saved"
 _SOURCES = {PAIR: "A pair of the project", OWN: "My own prompts", SAVED: "A saved report"}
 _SOURCE, _PAIR, _AT = "contrast source", "contrast pair", "contrast at"
-_KEEP, _ASKED = "contrast outliers", "asked contrast"
+_KEEP, _GIVEN = "contrast outliers", "contrast sets given"
 _AT_WORDS = {"last": "last token", "mean": "mean of tokens"}
 _SIDES = {"positive": "Set A", "negative": "Set B"}
+_PLACES = {"positive": (0, 1), "negative": (1, 2)}
 _MOST_MB = 8
 
 
@@ -27,8 +30,6 @@ def choose_source(has_reports: bool) -> str:
         has_reports: whether there is any.
     """
     names = [name for name in _SOURCES if name != SAVED or has_reports]
-    if st.session_state.get(_SOURCE) not in (None, *names):
-        session.fill(_SOURCE, PAIR)
     return str(
         st.segmented_control(
             "Prompts",
@@ -36,17 +37,25 @@ def choose_source(has_reports: bool) -> str:
             format_func=_SOURCES.__getitem__,
             key=_SOURCE,
             required=True,
-            on_change=session.keep(_SOURCE, PAIR),
+            on_change=_bind(_SOURCE, "source", names, PAIR),
         )
     )
 
 
-def show_fields(scene: Scene, source: str) -> None:
-    """Draw the fields of a source, and the button that runs what they hold."""
+def show_fields(
+    scene: Scene, source: str, *, is_busy: bool, run: Callable[[ContrastOrder], None]
+) -> ContrastOrder:
+    """Draw the fields of a source, and the button that runs what they hold: returned.
+
+    Args:
+        is_busy: whether the button waits for what runs already.
+        run: called with what the fields hold as soon as the button is pressed.
+    """
     is_causal = scene.projection.facts.model.is_causal
     if source == PAIR:
         _show_pair()
     else:
+        _take_sets_of_link()
         left, right = st.columns(2)
         with left:
             _show_set("positive")
@@ -60,38 +69,86 @@ def show_fields(scene: Scene, source: str) -> None:
                 format_func=_AT_WORDS.__getitem__,
                 key=_AT,
                 required=True,
-                on_change=session.keep(_AT, "last"),
+                on_change=_bind(_AT, "at", list(_AT_WORDS), "last"),
                 help="The residual stream at the last token of each prompt, or its mean over all "
                 "tokens of the prompt.",
             )
         else:
             st.caption("This model is an encoder: each prompt is read as the mean of its tokens.")
+        session.bind(_KEEP, session.current().outliers == 1)
         st.checkbox(
             "Keep tokens with outlier norms",
             key=_KEEP,
-            on_change=session.keep(_KEEP, False),
+            on_change=lambda: session.change(outliers=1 if st.session_state[_KEEP] else None),
             help="Some models have a few tokens whose vectors are many times longer than all "
             "others. They are left out of means unless this is ticked.",
         )
-        st.button(
-            "Run",
-            type="primary",
-            key="run contrast",
-            on_click=lambda: st.session_state.update({_ASKED: _order(source, is_causal)}),
-        )
+
+        def pressed() -> None:
+            order = _order(source, is_causal)
+            if order.positive is not None and order.negative is not None:
+                _put_sets_into_link(order.positive, order.negative)
+            run(order)
+
+        st.button("Run", type="primary", key="run contrast", disabled=is_busy, on_click=pressed)
+    return _order(source, is_causal)
+
+
+def _bind(key: str, name: str, options: Sequence[str], usual: str) -> Callable[[], None]:
+    """Give a widget what the selection holds under a name, before it is drawn; its ``on_change``.
+
+    Args:
+        options: what it may hold; anything else of a link is told of.
+        usual: what it holds where the selection has nothing.
+    """
+    chosen = getattr(session.current(), name)
+    if chosen is not None and chosen not in options:
+        session.note(f"The link's {name} ‘{chosen[:40]}’ is not there: ‘{usual}’ is chosen.")
+        session.change(**{name: None})
+        chosen = None
+    session.bind(key, chosen or usual)
+
+    def changed() -> None:
+        value = st.session_state[key]
+        session.change(**{name: None if value == usual else value})
+
+    return changed
 
 
 def _show_pair() -> None:
     names = list(PAIRS)
-    st.selectbox(
+    name = st.selectbox(
         "Pair",
         names,
         key=_PAIR,
         format_func=lambda name: f"{PAIRS[name].positive_name} and {PAIRS[name].negative_name}",
-        on_change=session.keep(_PAIR, DEFAULT_PAIR),
+        on_change=_bind(_PAIR, "pair", names, DEFAULT_PAIR),
     )
-    holds = PAIRS[st.session_state[_PAIR]].holds
+    holds = PAIRS[str(name)].holds
     st.caption(session.plain(f"{holds[:1].upper()}{holds[1:].rstrip('.')}."))
+
+
+def _put_sets_into_link(positive: Typed, negative: Typed) -> None:
+    """Keep two sets, as long as there is room for them, so that a link can name them."""
+    name = sets_id(positive, negative)
+    shelf().keep(("sets of prompts", name), lambda: (positive, negative))
+    st.session_state[_GIVEN] = name, (positive, negative)
+    session.change(sets=name)
+
+
+def _take_sets_of_link() -> None:
+    """Fill the fields with the sets that a link names, once."""
+    name = session.current().sets
+    known, _ = st.session_state.get(_GIVEN, (None, ()))
+    if name in (None, known):
+        return
+    found = shelf().peek(("sets of prompts", name))
+    st.session_state[_GIVEN] = name, found or ()
+    if found is None:
+        session.note("The link's prompts are not kept any more: type them again.")
+        return
+    for side, typed in zip(_SIDES, found, strict=True):
+        session.fill(f"contrast {side}", typed.text)
 
 
 def _show_set(side: str) -> None:
@@ -113,18 +170,8 @@ def _show_set(side: str) -> None:
     )
 
 
-def asked() -> ContrastOrder | None:
-    """What Run was pressed for and has not run yet."""
-    found = st.session_state.get(_ASKED)
-    return found if isinstance(found, ContrastOrder) else None
-
-
-def drop() -> None:
-    """It is not to be run any more: it has run, can't be, or the user stopped it."""
-    st.session_state.pop(_ASKED, None)
-
-
 def _order(source: str, is_causal: bool) -> ContrastOrder:
+    """What the fields hold; those of a page that is not drawn yet hold what is usual."""
     state = st.session_state
     facts: dict[str, Any] = {
         "at": str(state.get(_AT) or "last") if is_causal else "mean",
@@ -136,11 +183,15 @@ def _order(source: str, is_causal: bool) -> ContrastOrder:
 
 
 def _typed(side: str) -> Typed:
-    """A set as it was uploaded, or typed."""
+    """A set as it was uploaded, typed, or named by the link."""
     state = st.session_state
     file = state.get(f"contrast {side} file")
-    if file is None:
-        return Typed(_SIDES[side], str(state.get(f"contrast {side}") or ""))
-    stem, _, suffix = str(file.name).rpartition(".")
-    text = file.getvalue().decode("utf-8", errors="replace")
-    return Typed(stem or _SIDES[side], text, is_json=suffix.lower() == "jsonl")
+    if file is not None:
+        stem, _, suffix = str(file.name).rpartition(".")
+        text = file.getvalue().decode("utf-8", errors="replace")
+        return Typed(stem or _SIDES[side], text, is_json=suffix.lower() == "jsonl", is_file=True)
+    text = str(state.get(f"contrast {side}") or "")
+    _, given = state.get(_GIVEN, (None, ()))
+    # A file of which the link told lies in the field as text.
+    same = [each for each in given[slice(*_PLACES[side])] if each.text == text]
+    return same[0] if same else Typed(_SIDES[side], text)

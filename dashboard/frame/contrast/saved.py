@@ -42,7 +42,12 @@ def choose_report(found: dict[str, Path]) -> Facts:
         UserError: if it is damaged.
     """
     names = list(found)
-    if st.session_state.get(_CHOSEN) not in (None, *names):
-        session.fill(_CHOSEN, names[0])
-    name = st.selectbox("Report", names, key=_CHOSEN, on_change=session.keep(_CHOSEN, names[0]))
+    chosen = session.current().saved
+    session.bind(_CHOSEN, chosen if chosen in names else names[0])
+    name = st.selectbox(
+        "Report",
+        names,
+        key=_CHOSEN,
+        on_change=lambda: session.change(saved=st.session_state[_CHOSEN]),
+    )
     return _report_at(found[name])

@@ -17,6 +17,7 @@ from projector.figures.contrast.sections import Part, sections
 from projector.figures.contrast.series import Facts, read_models
 from projector.storage.versions import json_text
 
+_TAB = "contrast part"
 _NOT_NAMED = re.compile(r"[^\w-]+")
 
 
@@ -28,7 +29,10 @@ def show_report(scene: Scene, facts: Facts) -> None:
     parts = sections(facts, layer=scene.layer)
     titles = list(dict.fromkeys(part.title for part in parts))
     is_of_several = len(read_models(facts)) > 1
-    for tab, name in zip(st.tabs(titles), titles, strict=True):
+    tabs = st.tabs(titles, key=_TAB, on_change=session.keep(_TAB, titles[0]))
+    for tab, name in zip(tabs, titles, strict=True):
+        if not tab.open:
+            continue
         with tab:
             for part in parts:
                 if part.title == name:
@@ -43,8 +47,20 @@ def _show_part(scene: Scene, facts: Facts, part: Part, *, is_named: bool) -> Non
         _draw(scene, facts, part, part.figure)
     for paragraph in part.found.split("\n\n"):
         st.markdown(session.plain(paragraph))
-    if part.how:
-        st.caption(session.plain(part.how))
+    choosing = _choosing_words(scene, part)
+    for words in (part.how, choosing):
+        if words:
+            st.caption(session.plain(words))
+
+
+def _choosing_words(scene: Scene, part: Part) -> str:
+    """What is grey, and what a click does; empty where neither is there."""
+    if part.figure is None or part.axis is None:
+        return ""
+    words = "Click a mark to choose its layer on every page."
+    if part.figure.layout.shapes:
+        words = f"Grey marks layer {scene.layer}, which is chosen at the left. {words}"
+    return words
 
 
 def _draw(scene: Scene, facts: Facts, part: Part, figure: go.Figure) -> None:
@@ -55,8 +71,10 @@ def _draw(scene: Scene, facts: Facts, part: Part, figure: go.Figure) -> None:
         "displaylogo": False,
         "toImageButtonOptions": {"format": "png", "scale": 2, "filename": _stem(facts, name)},
     }
+    # What a screen reader says of the picture.
+    words = f"{part.title}. {part.found}"
     if part.axis is None:
-        st.plotly_chart(figure, key=key, config=config)
+        st.plotly_chart(figure, key=key, config=config, alt=words)
         return
     layer_at = _layer_of_depth if part.axis == "depth" else _layer_of_number
     # What is clicked is a layer, and no choice among the marks.
@@ -68,7 +86,9 @@ def _draw(scene: Scene, facts: Facts, part: Part, figure: go.Figure) -> None:
         if points and isinstance(points[0].get("x"), int | float):
             _choose_layer(scene, layer_at(float(points[0]["x"])))
 
-    st.plotly_chart(figure, key=key, config=config, on_select=pick, selection_mode="points")
+    st.plotly_chart(
+        figure, key=key, config=config, on_select=pick, selection_mode="points", alt=words
+    )
 
 
 def _layer_of_depth(depth: float) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from dashboard.frame.contrast.asking import SAVED, choose_source, show_fields
-from dashboard.frame.contrast.running import result, run_asked
+from dashboard.frame.contrast.running import is_busy, result, show_progress, start
 from dashboard.frame.contrast.saved import choose_report, find_reports
 from dashboard.frame.contrast.showing import show_report
 from dashboard.state import session
@@ -23,12 +25,20 @@ def show(scene: Scene) -> None:
         with session.problems():
             show_report(scene, choose_report(reports))
         return
-    show_fields(scene, source)
-    with session.problems():
-        run_asked(scene)
-    found = result(scene)
+    busy = is_busy(scene)
+    order = show_fields(scene, source, is_busy=busy, run=partial(start, scene))
+    show_progress(scene)
+    found = result(scene, order)
     if found is None:
-        st.info("Press Run to compare the two sets in this model.", icon=":material/play_arrow:")
+        if not busy:
+            st.info(
+                "Press Run to compare the two sets in this model.", icon=":material/play_arrow:"
+            )
         return
+    if found.order != order:
+        st.info(
+            session.plain(f"This is {found.order.words}. Press Run for what the fields hold."),
+            icon=":material/history:",
+        )
     with session.problems():
-        show_report(scene, found)
+        show_report(scene, found.facts)

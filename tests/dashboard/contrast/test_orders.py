@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from dashboard.contrast.orders import ContrastOrder, Typed, check_order
-from projector.errors import UserError
+from dashboard.contrast.orders import ContrastOrder, Typed, problems_of, sets_id
+from dashboard.drawing.text import page_text
 
 
 def _lines(word: str, n: int = 12) -> str:
     return "\n".join(f"{word} {k}" for k in range(n))
+
+
+def _order(positive: str, negative: str, *, is_json: bool = False) -> ContrastOrder:
+    return ContrastOrder(
+        positive=Typed("Set A", positive, is_json=is_json), negative=Typed("Set B", negative)
+    )
 
 
 def test_names_of_sets_are_names_of_files() -> None:
@@ -20,26 +28,51 @@ def test_names_of_sets_are_names_of_files() -> None:
 
 
 @pytest.mark.parametrize(
-    ("positive", "problem"),
+    ("positive", "negative", "settings", "problem"),
     [
-        ("", "holds no prompt"),
-        ("one", "holds 1 prompt"),
-        (_lines("b"), "12 that are in both sets"),
+        ("", _lines("b"), ["positive"], "holds no prompt"),
+        ("one", _lines("b"), ["positive"], "holds 1 prompt"),
+        (_lines("b"), "one", ["negative"], "holds 1 prompt"),
+        (_lines("b"), _lines("b"), ["positive"], "12 that are in both sets"),
+        ("", "one", ["positive", "negative"], "holds no prompt"),
+        (_lines("a"), _lines("b"), [], ""),
     ],
 )
-def test_an_error_names_the_set_and_no_folder(positive: str, problem: str) -> None:
-    order = ContrastOrder(positive=Typed("Set A", positive), negative=Typed("Set B", _lines("b")))
-    with pytest.raises(UserError) as caught:
-        check_order(order)
-    assert caught.value.setting == "positive"
-    assert problem in str(caught.value)
-    assert "/" not in str(caught.value)
+def test_every_set_that_is_wrong_is_named_and_what_is_typed_is_no_file(
+    positive: str, negative: str, settings: list[str], problem: str
+) -> None:
+    found = problems_of(_order(positive, negative))
+    assert [each.setting for each in found] == settings
+    for each in found:
+        said = page_text(each)
+        assert "/" not in said
+        assert ".txt'" not in said
+        assert said.startswith("Set A" if each.setting == "positive" else "Set B")
+    assert not found or problem in page_text(found[0])
 
 
 def test_a_line_that_is_no_json_is_named() -> None:
-    order = ContrastOrder(
-        positive=Typed("given", '"a"\n{', is_json=True), negative=Typed("Set B", _lines("b"))
-    )
-    with pytest.raises(UserError, match=r"given\.jsonl' line 2 is not JSON") as caught:
-        check_order(order)
-    assert caught.value.setting == "positive"
+    (error,) = problems_of(_order('"a"\n{', _lines("b"), is_json=True))
+    assert error.setting == "positive"
+    assert page_text(error).startswith("Set A, line 2 is not JSON")
+    # One that was uploaded is a file, and is called by its name.
+    uploaded = Typed("given", '"a"\n{', is_json=True, is_file=True)
+    (error,) = problems_of(ContrastOrder(positive=uploaded, negative=Typed("Set B", _lines("b"))))
+    assert page_text(error).startswith("Set A 'given.jsonl' line 2 is not JSON")
+
+
+def test_an_order_goes_through_json_and_has_an_id_of_its_own() -> None:
+    orders = [
+        _order("a", "b"),
+        _order("a", "c"),
+        _order("a", "b", is_json=True),
+        ContrastOrder(pair="negation"),
+        ContrastOrder(pair="negation", at="mean"),
+        ContrastOrder(pair="negation", keep_outliers=True),
+    ]
+    for order in orders:
+        again = ContrastOrder.of_record(json.loads(json.dumps(order.to_record())))
+        assert (again, again.id) == (order, order.id)
+    assert len({order.id for order in orders}) == len(orders)
+    assert len({order.words for order in orders[3:]}) == 3
+    assert sets_id(Typed("A", "x"), Typed("B", "y")) != sets_id(Typed("A", "y"), Typed("B", "x"))

@@ -1,0 +1,185 @@
+"""Comparisons of two sets of prompts in processes of their own, which end with the app.
+
+A page that is left does not end one, and pages that use the model meanwhile do not wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from dashboard.background.contrast_work import Request, Say
+from dashboard.contrast.orders import ContrastOrder
+from projector.errors import UserError
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is done now, and how far it is; ``began`` as :func:`time.monotonic` counts."""
+
+    title: str = "Beginning"
+    done: int = 0
+    total: int | None = None
+    unit: str = ""
+    began: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Of the stage, from 0 to 1."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
+    @property
+    def text(self) -> str:
+        """How far it is in words."""
+        if not self.total:
+            return f"{self.title} …"
+        text = f"{self.title} … {self.done:,} of {self.total:,} {self.unit}"
+        elapsed = time.monotonic() - self.began
+        if self.share > 0.02 and elapsed > 1:
+            text += f", {elapsed / self.share - elapsed:.0f} s left"
+        return text
+
+
+class ContrastJob:
+    """One comparison, which is told of by a thread that reads what its process says.
+
+    Args:
+        keep: called with the report as soon as there is one.
+    """
+
+    def __init__(self, request: Request, keep: Callable[[Report], None]) -> None:
+        self.request, self._keep = request, keep
+        self.stage, self.error = Stage(began=time.monotonic()), None
+        self._is_over, self._is_stopped = threading.Event(), threading.Event()
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    stage: Stage
+    error: UserError | None
+
+    @property
+    def order(self) -> ContrastOrder:
+        return self.request.order
+
+    @property
+    def is_running(self) -> bool:
+        return not self._is_over.is_set()
+
+    def stop(self) -> None:
+        """End it; nothing is kept of it."""
+        self._is_stopped.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it is over, within this time."""
+        return self._is_over.wait(seconds)
+
+    def _follow(self) -> None:
+        try:
+            follow_process(self.request, self._hear, self._is_stopped)
+        except UserError as error:
+            self.error = error
+        except OSError as error:
+            self.error = UserError(f"no process can be started: {error.strerror}")
+        finally:
+            self._is_over.set()
+
+    def _hear(self, record: Report) -> None:
+        if self._is_stopped.is_set():
+            return
+        if "report" in record:
+            self._keep(record["report"])
+        elif "error" in record:
+            self.error = UserError.of_record(record["error"])
+        else:
+            is_same = record["stage"] == self.stage.title and record["done"]
+            began = self.stage.began if is_same else time.monotonic()
+            self.stage = Stage(
+                record["stage"], record["done"], record["total"], record["unit"], began
+            )
+
+
+def follow_process(request: Request, hear: Say, is_stopped: threading.Event) -> None:
+    """Run a request in a process, until that ends or is stopped.
+
+    Raises:
+        UserError: if the process ended without a word of how.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dashboard.background.contrast_work"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        # The app's own Ctrl-C is none of its business: it ends with the app's end of its input.
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    threading.Thread(target=_end_when, args=(process, is_stopped), daemon=True).start()
+    is_told = False
+    try:
+        with suppress(OSError):
+            process.stdin.write(request.to_line() + "\n")
+            process.stdin.flush()
+        for line in process.stdout:
+            record = json.loads(line)
+            is_told = is_told or not record.keys().isdisjoint(("report", "error"))
+            hear(record)
+    finally:
+        if process.poll() is None and not is_told:
+            process.kill()
+        process.wait()
+        with suppress(OSError):
+            process.stdin.close()
+        process.stdout.close()
+    if not is_told and not is_stopped.is_set():
+        raise UserError(
+            "the process that compares the sets was ended from outside: is memory short?"
+            if process.returncode < 0
+            else f"the process that compares the sets ended with status {process.returncode}"
+        )
+
+
+def _end_when(process: subprocess.Popen[str], is_stopped: threading.Event) -> None:
+    while process.poll() is None:
+        if is_stopped.wait(0.2):
+            process.kill()
+            return
+
+
+class ContrastJobs:
+    """The comparisons of an app: one of a model at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: dict[str, ContrastJob] = {}
+
+    def start(self, request: Request, keep: Callable[[Report], None]) -> ContrastJob:
+        """Start one, where none of this model runs; the one that runs otherwise."""
+        with self._lock:
+            known = self._jobs.get(request.sha256)
+            if known is None or not known.is_running:
+                known = self._jobs[request.sha256] = ContrastJob(request, keep)
+            return known
+
+    def running(self, sha256: str) -> ContrastJob | None:
+        """The one of a model that runs now."""
+        job = self._jobs.get(sha256)
+        return job if job is not None and job.is_running else None
+
+    def take_ended(self, sha256: str) -> ContrastJob | None:
+        """The one of a model that has ended, told once."""
+        with self._lock:
+            job = self._jobs.get(sha256)
+            if job is None or job.is_running:
+                return None
+            return self._jobs.pop(sha256)

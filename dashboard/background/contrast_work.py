@@ -1,0 +1,129 @@
+"""The process of a comparison: runs it, and tells line by line how far it is.
+
+``python -m dashboard.background.contrast_work`` reads one line of JSON, a :class:`Request`, and
+writes lines of JSON: ``{"stage", "done", "total", "unit"}`` again and again, and at last
+``{"report"}`` or ``{"error"}``. It ends when its input does, which is when the app has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dashboard.contrast.orders import ContrastOrder, run_order
+from dashboard.guest import Guest
+from projector.errors import UserError
+from projector.model.architecture.finding import find_architecture
+from projector.model.loading import load_model
+
+Say = Callable[[dict[str, Any]], None]
+# A bar that moves more often is no easier to read.
+_LEAST_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is compared in which model.
+
+    Attributes:
+        model: see :func:`projector.model.loading.load_model`; ``device`` and ``dtype`` too.
+        sha256: of the weights that it must have.
+    """
+
+    model: str
+    sha256: str
+    device: str
+    dtype: str
+    order: ContrastOrder
+
+    def to_line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self) | {"order": self.order.to_record()})
+
+    @classmethod
+    def of_line(cls, line: str) -> Request:
+        """The request that :meth:`to_line` was of."""
+        values = json.loads(line)
+        return cls(**(values | {"order": ContrastOrder.of_record(values["order"])}))
+
+
+class Told:
+    """A :class:`projector.progress.Progress` that is said."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._said_at = 0.0
+        self._stage: dict[str, Any] = {}
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        """A new stage."""
+        self._stage = {"stage": stage, "done": 0, "total": total, "unit": unit}
+        self._tell()
+
+    def advance(self, n: int) -> None:
+        """``n`` more are done."""
+        self._stage["done"] += n
+        if time.monotonic() - self._said_at >= _LEAST_SECONDS:
+            self._tell()
+
+    def end(self) -> None:
+        """The stage is done."""
+
+    def _tell(self) -> None:
+        self._said_at = time.monotonic()
+        self._say(dict(self._stage))
+
+
+def work(request: Request, say: Say) -> None:
+    """Load the model, compare the sets, and say how far that is, and what came of it."""
+    try:
+        say({"stage": "Loading the model", "done": 0, "total": None, "unit": ""})
+        loaded = load_model(
+            request.model, device=request.device, dtype=request.dtype, with_head=True
+        )
+        if loaded.weights_sha256 != request.sha256:
+            raise UserError(
+                f"model '{request.model}' is not the one of this projection: its weights are "
+                f"{loaded.weights_sha256[:12]}, not {request.sha256[:12]}; start with --model and "
+                "the right one"
+            )
+        subject = Guest(loaded, find_architecture(loaded.model)).subject
+        report = run_order(subject, request.order, Told(say))
+    except UserError as error:
+        say({"error": error.to_record()})
+    except MemoryError:
+        say({"error": UserError("out of memory: choose a smaller model").to_record()})
+    else:
+        say({"report": report})
+
+
+def main() -> None:
+    """What ``python -m dashboard.background.contrast_work`` does."""
+    # What libraries print is no line of ours.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    request = Request.of_line(sys.stdin.readline())
+
+    def end_with_app() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=end_with_app, daemon=True).start()
+
+    def say(record: dict[str, Any]) -> None:
+        print(json.dumps(record), file=out, flush=True)
+
+    work(request, say)
+    # At once: the thread that waits for the end of the input would hold the exit up.
+    out.close()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
