@@ -11,7 +11,8 @@ from projector.errors import SettingError
 from projector.model.capture import collect
 from projector.model.intervention import Ablation, Shift, intervene
 from projector.model.loading import LoadedModel
-from projector.residual.directions.effects import choose_layers, test_directions
+from projector.residual.contrast.report import contrast
+from projector.residual.directions.effects import check_room, choose_layers, test_directions
 from projector.residual.directions.finding import random_directions
 from projector.residual.directions.records import split_prompts
 from projector.residual.directions.running import Rerunner, Text
@@ -57,6 +58,8 @@ def test_a_planted_direction_has_an_effect_that_random_ones_have_not(
         assert each.effect_low <= each.effect <= each.effect_high
     ablated = [each for each in effects if each.change == "ablated" and each.set != "difference"]
     assert all(each.exceeds_random for each in ablated)
+    # Prompts vary along this direction no more than along others.
+    assert all(e.exceeds_permuted and len(e.permuted) == 3 for e in (*added, *ablated))
     # Nothing is left that the head hears, so every token is as likely as any other.
     for each in ablated:
         assert each.value == pytest.approx(torch.tensor(320.0).log().item(), abs=0.02)
@@ -288,6 +291,41 @@ def test_continuations_are_measured_instead(tokenizer: Any, text: str) -> None:
     assert one.n_tokens == one.n_prompts * len(tail)
 
 
+def test_a_continuation_beyond_the_context_is_told_before_anything_runs(
+    tokenizer: Any, text: str
+) -> None:
+    subject, sets = _subject(tokenizer, "gpt2"), sets_of(text, 12)
+    longest = max(len(subject.encode(prompt)) for prompt in (*sets.positive, *sets.negative))
+    most = subject.model.config.max_position_embeddings  # type: ignore[union-attr]
+    word = len(tokenizer(" kalo", add_special_tokens=False)["input_ids"])
+    fits, too_long = (" kalo" * ((most - longest) // word + more) for more in (0, 1))
+    rows = rows_along(unit(), 12, 1)
+    _, effects = test_directions(subject, sets, rows, layers=[1], continuations=[fits])
+    assert all(each.effect is not None for each in effects)
+    calls: list[int] = []
+    subject.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    for check in (
+        lambda: check_room(subject, sets, [" kalo", too_long]),
+        lambda: test_directions(subject, sets, rows, continuations=[" kalo", too_long]),
+        lambda: contrast(subject, sets=sets, continuations=[" kalo", too_long]),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(SettingError) as raised:
+            check()
+        assert (raised.value.setting, raised.value.value) == ("continuations", too_long)
+        assert str(most) in str(raised.value)
+    assert not calls
+
+
+@pytest.mark.parametrize("at", ["last", "mean"])
+def test_in_half_precision_effects_are_given_too(tokenizer: Any, text: str, at: str) -> None:
+    model = build("llama").to(torch.bfloat16)
+    subject, sets = Subject(LoadedModel(model, tokenizer, "half", "b" * 64)), sets_of(text, 12)
+    found, effects = test_directions(subject, sets, rows_from(subject, sets, at=at), at=at)
+    assert found.at == at
+    assert found.at_layer(1).dtype == torch.float32
+    assert all(each.effect is not None and len(each.permuted) == 3 for each in effects)
+
+
 def test_layers_are_at_a_third_a_half_and_two_thirds() -> None:
     class Deep:
         def __init__(self, n: int) -> None:
@@ -303,6 +341,7 @@ def test_layers_are_at_a_third_a_half_and_two_thirds() -> None:
         ({"layers": [2]}, "layers", 2),
         ({"at": "first"}, "at", "first"),
         ({"n_random": 0}, "n_random", 0),
+        ({"n_permuted": -1}, "n_permuted", -1),
         ({"n_prompts": 1}, "n_prompts", 1),
         ({"seed": -1}, "seed", -1),
         ({"continuations": []}, "continuations", []),

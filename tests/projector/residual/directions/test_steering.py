@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import projector
 from projector.errors import SettingError, UserError
@@ -60,9 +62,60 @@ def test_a_planted_direction_steers(tokenizer: Any) -> None:
     assert nothing.steered.ids == nothing.plain.ids == nothing.random.ids
 
 
-def _directions(vectors: Any) -> Any:
-    from dataclasses import replace
+def test_the_random_direction_has_the_same_norm(tokenizer: Any) -> None:
+    subject = plant(tokenizer, unit())
+    directions, scale = _directions({(0, "resid_post"): 30 * unit(8)}), 1.5
+    shifts: list[tuple[float, Tensor]] = []
+    tap = subject.architecture.blocks[1].taps["resid_pre"]
+    before: list[Tensor] = []
+    hook = tap.module.register_forward_pre_hook(
+        lambda module, args, kwargs: before.append((args or (*kwargs.values(),))[0].clone()),
+        with_kwargs=True,
+    )
+    found = steer(subject, IDS, directions, layer=0, scale=scale, n_new=1)
+    hook.remove()
+    plain, steered, drawn = before
+    for changed in (steered, drawn):
+        off = (changed - plain)[0]
+        torch.testing.assert_close(off.norm(dim=1), torch.full((len(IDS),), 45.0))
+        shifts.append((float(off[0].norm()), off[0] / off[0].norm()))
+    assert shifts[0][1] @ unit(8) == pytest.approx(1, abs=1e-4)
+    assert abs(float(shifts[1][1] @ unit(8))) < 0.9
+    assert found.notes == ()
 
+
+def test_a_shift_that_drowns_the_stream_is_told(tokenizer: Any) -> None:
+    """Where what is added is itself an outlier there is a note, and no number that is not one."""
+    subject = plant(tokenizer, unit())
+    directions = replace(
+        _directions({(0, "resid_post"): unit(8)}), usual_norms={(0, "resid_post"): 2.0}
+    )
+    for scale, is_told in ((8, False), (-8, False), (8.1, True), (-1e30, True)):
+        found = steer(subject, IDS, directions, layer=0, scale=scale, n_new=1)
+        assert bool(found.notes) == is_told
+        assert all(each.log_perplexity is not None for each in found.continuations)
+    assert "\n" not in found.notes[0]
+    assert found.as_dict()["notes"] == list(found.notes)
+    with pytest.raises(SettingError) as raised:
+        steer(subject, IDS, directions, layer=0, scale=1e39, n_new=1)
+    assert (raised.value.setting, raised.value.value) == ("scale", 1e39)
+    with torch.no_grad():
+        subject.model.lm_head.weight[3] = torch.inf  # type: ignore[union-attr, operator]
+    with pytest.raises(UserError) as other:
+        steer(subject, IDS, directions, layer=0, n_new=1)
+    assert not isinstance(other.value, SettingError)
+
+
+def test_in_half_precision_a_direction_steers_too(tokenizer: Any) -> None:
+    subject = plant(tokenizer, unit())
+    subject.model.to(torch.bfloat16)
+    directions = _directions({(0, "resid_post"): 40 * unit()})
+    for scale, half in ((1, 1), (-1, 0)):
+        found = steer(subject, IDS, directions, layer=0, scale=scale, n_new=4)
+        assert {i % 2 for i in found.steered.ids} == {half}
+
+
+def _directions(vectors: Any) -> Any:
     return replace(made(), vectors=vectors, usual_norms=dict.fromkeys(vectors, 1000000.0))
 
 
