@@ -24,6 +24,8 @@ from projector.residual.basis.records import IDENTITY, AttentionView, PlaneView,
 from projector.residual.subject import Subject
 
 _MOST_ERROR, _MOST_ERROR_IN_SHORT_TYPES = 1e-4, 3e-2
+# Values that differ by a smaller share of their length differ by rounding.
+_ALIKE = 1e-6
 _SHUFFLED = "the same rows, their coefficients shuffled"
 
 
@@ -212,14 +214,16 @@ def _kept(values: Tensor, mixed: Tensor, shuffled: Tensor) -> tuple[Share, ...]:
         _ratio(
             "variance of the values that remains after mixing",
             _spread(mixed),
-            spread,
+            spread if float(spread) > _ALIKE**2 * float(length) else torch.zeros_like(spread),
             _spread(shuffled),
+            "the values are all alike",
         ),
         _ratio(
             "squared length of the values that remains after mixing",
             mixed.square().sum(),
             length,
             shuffled.square().sum((-2, -1)),
+            "every value is zero",
         ),
     )
 
@@ -229,10 +233,10 @@ def _spread(vectors: Tensor) -> Tensor:
     return (vectors - vectors.mean(-2, keepdim=True)).square().sum((-2, -1))
 
 
-def _ratio(name: str, value: Tensor, whole: Tensor, draws: Tensor) -> Share:
-    """A ratio, which may be above 1 where a pattern favours tokens of long values."""
-    if float(whole) <= 1e-24:
-        return Share(name, None, None, None, None, _SHUFFLED, 0, "the values are all alike")
+def _ratio(name: str, value: Tensor, whole: Tensor, draws: Tensor, reason: str) -> Share:
+    """A ratio, which may be above 1 where a pattern favours tokens of long values; None of 0."""
+    if not float(whole):
+        return Share(name, None, None, None, None, _SHUFFLED, 0, reason)
     return beside(name, float(value / whole), draws / whole, _SHUFFLED)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from projector.errors import SettingError, UserError
 from projector.model.architecture.records import Mlp
@@ -18,6 +18,7 @@ from projector.residual.circuits.weights import find_circuits
 from projector.residual.subject import Subject
 
 NAMES = ("W_O", "W_V", "W_OV", "MLP in", "MLP gate", "MLP out")
+_NO_BIAS = "The bias that the model adds to the result is left out."
 STREAM, VALUES, NEURONS = "residual stream", "values of the heads", "neurons of the MLP"
 
 
@@ -220,6 +221,7 @@ def _read_output(subject: Subject, layer: int, head: int | None) -> LinearMap:
         False,
         Tap(matrix.module, "input"),
         columns,
+        notes=_without_bias(matrix.module),
     )
 
 
@@ -236,6 +238,7 @@ def _read_values(heads: HeadWeights, head: int | None) -> LinearMap:
         space,
         False,
         heads.input,
+        notes=_without_bias(heads.v_rows.matrix.module),
     )
 
 
@@ -253,8 +256,8 @@ def _read_circuit(subject: Subject, layer: int, head: int) -> LinearMap:
         True,
         circuit.reading.stream,
         notes=(
-            "The norms on the way are folded into W_OV. Their scale, one number per token, is left "
-            "out.",
+            "The norms on the way are folded into W_OV. Their scale, one number per token, and all "
+            "biases are left out.",
         )
         if circuit.reading.norms or circuit.addition.norms
         else (),
@@ -266,7 +269,9 @@ def _read_mlp(mlp: Mlp, layer: int, name: str) -> LinearMap:
     if name == "MLP out":
         tap = Tap(mlp.output.module, "input")
         output = weights.output.float()
-        return LinearMap(layer, name, None, output, None, NEURONS, "what the MLP gives", False, tap)
+        notes = _without_bias(mlp.output.module)
+        space = "what the MLP gives"
+        return LinearMap(layer, name, None, output, None, NEURONS, space, False, tap, notes=notes)
     inputs = _inputs_of(mlp)
     at = mlp.gate if name == "MLP gate" or len(inputs) == 1 else 1 - mlp.gate
     tap = Tap(mlp.inputs[0].module, "input")
@@ -280,7 +285,13 @@ def _read_mlp(mlp: Mlp, layer: int, name: str) -> LinearMap:
         NEURONS,
         False,
         tap,
+        notes=() if weights.input_biases[at] is None else (_NO_BIAS,),
     )
+
+
+def _without_bias(module: nn.Module) -> tuple[str, ...]:
+    """The note of a map whose matrix has a bias."""
+    return () if resident(module, "bias") is None else (_NO_BIAS,)
 
 
 def _inputs_of(mlp: Mlp) -> Sequence[object]:

@@ -37,7 +37,7 @@ class Spectrum:
     """Top k singular directions: W right[:, i] = values[i] · left[:, i].
 
     Attributes:
-        left: (M, k) float32, orthonormal columns; zeros where the value is 0.
+        left: (M, k) float32, orthonormal columns.
         values: (k,) float64, largest first.
         right: (N, k) float32, orthonormal columns, the largest entry of each positive.
     """
@@ -72,13 +72,19 @@ def _exact(weight: Tensor, k: int) -> Spectrum:
     # In float64, for squaring halves the digits that small values have.
     squares, vectors = torch.linalg.eigh(wide @ wide.T if is_wide else wide.T @ wide)
     values = squares.flip(0)[:k].clamp_min(0).sqrt()
+    # What rounding leaves of the square of a value that is 0.
+    rounding = (torch.finfo(wide.dtype).eps * len(squares)) ** 0.5
+    values = torch.where(values > rounding * values[0], values, 0.0)
     own = vectors.flip(1)[:, :k]
-    other = (wide.T if is_wide else wide) @ own / values.clamp_min(1e-30)
+    # Their images are orthogonal; where the value is 0, any direction that is left will do.
+    other, triangle = torch.linalg.qr((wide.T if is_wide else wide) @ own)
+    signs = triangle.diagonal().sign()
+    other = other * torch.where(signs == 0, 1.0, signs)
     return _fixed(own, values, other) if is_wide else _fixed(other, values, own)
 
 
 def _approximate(weight: Tensor, k: int) -> Spectrum:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[weight.device] if weight.is_cuda else []):
         torch.manual_seed(0)
         left, values, right = torch.svd_lowrank(weight, q=k + 8, niter=4)
     # One of both holds whatever was found, by how the method projects: the other one tells.

@@ -65,7 +65,9 @@ def view_skip(
         )
     added, spaces = whole, _spaces(block, written, head)
     if head is not None:
-        check_head(layer, head, block.n_heads if block.has_heads and block.n_heads else 0)
+        if not block.has_heads or not block.n_heads:
+            raise UserError(f"the heads of layer {layer} can't be told apart")
+        check_head(layer, head, block.n_heads)
         added = block.heads()[0, head]
     return describe_sum(
         block.pre[0].cpu(),

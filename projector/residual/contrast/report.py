@@ -15,6 +15,7 @@ from projector.residual.contrast.measures import Draws, measure_means
 from projector.residual.contrast.prompts import (
     PromptSets,
     choose_sets,
+    encode_sets,
     fits_all,
     tokenizer_note,
 )
@@ -104,6 +105,9 @@ def contrast(
     chosen = choose_sets(settings, fits_all(subjects)) if sets is None else sets
     for subject in subjects:
         check_room(subject, chosen, continuations)
+    for each in subjects:
+        # A prompt that one of them can't read is told before any of them runs.
+        encode_sets(each, chosen)
     draws = Draws(chosen.positive_groups, chosen.negative_groups, n_draws=n_draws, seed=seed)
     tested = {
         "layers": settings.layers,

@@ -12,6 +12,17 @@ from tests.families import subject_of
 PATTERN = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
 
 
+def test_values_that_differ_by_rounding_have_no_variance() -> None:
+    # The first block reads the embeddings, which are alike.
+    variance, length = view_attention(subject_of("llama"), [5, 5, 5, 5], 0, 1).shares
+    assert (variance.value, variance.control) == (None, None)
+    assert variance.reason is not None
+    assert length.value == pytest.approx(1)
+    for each in describe_mixing(0, 0, ("a", "b"), PATTERN, torch.zeros(2, 2)).shares:
+        assert each.value is None
+        assert each.reason is not None
+
+
 def test_two_tokens() -> None:
     values = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     view = describe_mixing(0, 0, ("a", "b"), PATTERN, values)

@@ -33,6 +33,13 @@ def test_maps_of_llama_are_its_weights() -> None:
     assert both.notes
 
 
+def test_a_bias_that_is_left_out_is_said() -> None:
+    for family, has_bias in (("gpt2", True), ("llama", False)):
+        for name in ("W_O", "W_V", "MLP in", "MLP out"):
+            notes = read_map(subject_of(family), 0, name).notes
+            assert any("bias" in note for note in notes) is has_bias
+
+
 @pytest.mark.parametrize("family", ["gpt2", "phi3", "gpt_neox", "bert", "falcon"])
 def test_maps_give_what_the_model_gives(family: str) -> None:
     subject = subject_of(family)

@@ -28,6 +28,20 @@ def as_map(left: Tensor, right: Tensor | None = None, *, is_one_space: bool = Fa
     return LinearMap(0, "W", None, left, right, "in", "out", is_one_space, tap)
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5)])
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
+def test_a_map_of_rank_one_has_one_singular_value_and_orthonormal_directions(
+    shape: tuple[int, int], scale: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(n, generator=generator) for n in shape)
+    found = find_spectrum(as_map(scale * torch.outer(left, right)))
+    assert float(found.values[0]) == pytest.approx(scale * float(left.norm() * right.norm()))
+    assert not found.values[1:].any()
+    for axes in (found.left, found.right):
+        assert torch.allclose(axes.T @ axes, torch.eye(5), atol=1e-5)
+
+
 def test_a_turn_keeps_lengths_and_a_shear_stretches_by_the_golden_ratio() -> None:
     turn = view_matrix(((0.6, -0.8), (0.8, 0.6)), [(1.0, 0.0)])
     assert turn.singular_values == pytest.approx((1, 1))

@@ -179,6 +179,29 @@ def test_what_can_be_told_without_weights_is_told_before_they_are_read(
         assert (error["setting"], error["value"]) == ("out", "/proc/x")
 
 
+def test_a_prompt_too_long_for_one_of_several_models_is_told_before_any_runs(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(checkpoint("llama"), short)
+    config = json.loads((short / "config.json").read_text(encoding="utf-8"))
+    config["max_position_embeddings"] = 16
+    (short / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    good = write(tmp_path / "good.txt", [f"ka {i}" for i in range(12)])
+    long = write(tmp_path / "long.txt", [*(f"lo {i}" for i in range(12)), "ka " * 30])
+
+    def run(*given: object, **options: object) -> None:
+        raise AssertionError("a model ran")
+
+    monkeypatch.setattr("projector.residual.contrast.report.collect_states", run)
+    out = tmp_path / "report"
+    error = failed(checkpoint("llama"), short, "--positive", good, "--negative", long, "--out", out)
+    assert error["setting"] == "negative"
+    assert f"'{long}' line 13" in error["error"]
+    assert " 16" in error["error"]
+    assert not out.exists()
+
+
 def test_what_is_wrong_is_one_line_and_writes_nothing(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
