@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -314,6 +315,16 @@ def test_a_continuation_beyond_the_context_is_told_before_anything_runs(
         assert (raised.value.setting, raised.value.value) == ("continuations", too_long)
         assert str(most) in str(raised.value)
     assert not calls
+
+
+def test_groups_of_prompts_reach_the_interval(tokenizer: Any, text: str) -> None:
+    sets = replace(sets_of(text), of_group=4)
+    _, effects = test_directions(_subject(tokenizer), sets, rows_along(unit(), 16, 3), layers=[0])
+    for each in effects:
+        n_prompts = each.n_prompts // 2 if each.set == "difference" else each.n_prompts
+        assert each.n_groups == n_prompts // 4 == 1
+        assert each.effect is not None
+        assert each.effect_low is None
 
 
 @pytest.mark.parametrize("at", ["last", "mean"])
