@@ -21,6 +21,12 @@ from projector.figures.contrast.series import (
 from projector.figures.contrast.style import NULL, POSITIVE, clear, lay_out
 from projector.residual.flow.words import number
 
+# The field of an effect, its sign, and what it is called: in the legend, and under the pointer.
+_CONTROLS = (
+    ("random", "x-thin", "random directions of the same norm", "random direction"),
+    ("permuted", "circle-open", "permuted labels, of the same norm", "permuted labels"),
+)
+
 
 def effects_of(found: Found | Facts, model: str) -> list[Facts]:
     """The effects on a model that the report holds."""
@@ -41,7 +47,8 @@ def effects_figure(
     found: Found | Facts, model: str, *, layer: int | None = None
 ) -> go.Figure | None:
     """A panel for each set (and continuation): the effect of every change with its interval, and
-    that of random directions of the same norm as crosses; None where nothing was tested.
+    those of random directions and of permuted labels of the same norm as crosses and rings; None
+    where nothing was tested.
 
     Args:
         model: its name in the report.
@@ -126,22 +133,27 @@ def _add_effects(
         layer = layers.index(int(effect.get("layer", 0)))
         return layer * (len(changes) + 1) + changes.index(change_words(effect))
 
-    random = [
-        (place(each), value)
-        for each in effects
-        for value in each.get("random") or ()
-        if isinstance(value, int | float)
-    ]
-    figure.add_scatter(
-        x=[at for at, _ in random],
-        y=[value for _, value in random],
-        mode="markers",
-        marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": NULL}},
-        name="random directions of the same norm",
-        showlegend=is_first,
-        hovertemplate="%{y:.3f}<extra>random direction</extra>",
-        **where,
-    )
+    for control, symbol, name, hover in _CONTROLS:
+        drawn = [
+            (place(each), value)
+            for each in effects
+            for value in each.get(control) or ()
+            if isinstance(value, int | float)
+        ]
+        # A report may hold one control alone.
+        if not drawn and control != "random":
+            continue
+        figure.add_scatter(
+            x=[at for at, _ in drawn],
+            y=[value for _, value in drawn],
+            mode="markers",
+            marker={"symbol": symbol, "size": 9, "line": {"width": 2, "color": NULL}},
+            marker_color=NULL,
+            name=name,
+            showlegend=is_first,
+            hovertemplate=f"%{{y:.3f}}<extra>{hover}</extra>",
+            **where,
+        )
     values = [number_of(each, "effect") or 0.0 for each in effects]
     lows, highs = (
         [number_of(each, f"effect_{end}") for each in effects] for end in ("low", "high")
@@ -172,7 +184,9 @@ def _reach(effects: Sequence[Facts]) -> list[float]:
     """Of a panel's axis: all that is drawn, with room for the layers' names above it."""
     ends = ("effect", "effect_low", "effect_high")
     values = [v for each in effects for end in ends if (v := number_of(each, end)) is not None]
-    values += [float(v) for each in effects for v in each.get("random") or ()]
+    values += [
+        float(v) for each in effects for control, *_ in _CONTROLS for v in each.get(control) or ()
+    ]
     low, high = min(0.0, *values), max(0.0, *values)
     size = high - low or 1.0
     return [low - 0.06 * size, high + 0.18 * size]

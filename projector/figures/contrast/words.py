@@ -218,28 +218,48 @@ def how_effects(effects: Sequence[Facts]) -> str:
     return (
         "The difference of the sets’ means is added to the stream, taken away from it, and "
         "projected out of it, at every position. Dots are the change that this makes on prompts "
-        f"that the direction was not computed from; {rise}. Crosses are random directions of the "
-        "same norm."
+        f"that the direction was not computed from; {rise}. Intervals are over groups of prompts. "
+        "Crosses are random directions of the same norm: the stream varies along few directions, "
+        "and a random one lies almost wholly outside of them, so it can do little where it is "
+        "projected out. Rings are directions of the same norm along which prompts of one set "
+        "vary: the difference of means under permuted labels, each set’s mean removed."
     )
 
 
 def effects_words(effects: Sequence[Facts]) -> str:
-    """How many changes do more than every random direction."""
+    """How many changes do more than every random direction, and than those of permuted labels."""
     told = [each for each in effects if isinstance(each.get("exceeds_random"), bool)]
     if not told:
         return "No effect was measured beside random directions."
-    n_more = sum(each["exceeds_random"] for each in told)
-    # By chance, each of k + 1 equal directions is as likely to have the largest effect.
-    by_chance = number(sum(1 / (len(each.get("random") or ()) + 1) for each in told), ".0f")
+    n_more, by_chance = _larger(told, "random")
     if not n_more:
-        return (
+        first = (
             f"None of the {len(told)} effects is larger than that of every random direction of the "
             "same norm: this direction does no more than any other."
         )
+    else:
+        first = (
+            f"Of {len(told)} effects, {n_more} {'is' if n_more == 1 else 'are'} larger than that "
+            "of every random direction of the same norm; one more random direction would give "
+            f"about {by_chance}."
+        )
+    beside = [each for each in told if isinstance(each.get("exceeds_permuted"), bool)]
+    if not beside:
+        return first
+    n_more, by_chance = _larger(beside, "permuted")
+    how_many = f"{n_more}" if n_more else "None"
     return (
-        f"Of {len(told)} effects, {n_more} are larger than that of every random direction of the "
-        f"same norm; one more random direction would give about {by_chance}."
+        f"{first} {how_many} of {len(beside)} {'is' if n_more < 2 else 'are'} larger than that of "
+        "every direction of permuted labels, which lie where prompts vary; one more of these would "
+        f"give about {by_chance}."
     )
+
+
+def _larger(effects: Sequence[Facts], control: str) -> tuple[int, str]:
+    """How many effects are larger than those of a control, and how many would be by chance."""
+    # By chance, each of k + 1 equal directions is as likely to have the largest effect.
+    by_chance = sum(1 / (len(each.get(control) or ()) + 1) for each in effects)
+    return sum(each[f"exceeds_{control}"] for each in effects), number(by_chance, ".0f")
 
 
 def _times(ratio: float) -> str:

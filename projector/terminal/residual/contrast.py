@@ -229,7 +229,10 @@ def _effects_legend(entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     on = "the log-perplexity of held-out prompts, in nats a token"
     if any(each.get("continuation") is not None for each in tested):
         on = "the log-probability of the continuation after held-out prompts, in nats"
-    return (f"effect: on {on}. random: the mean effect of random directions of the same norm.",)
+    return (
+        f"effect: on {on}. random: the mean effect of random directions of the same norm, which "
+        "lie almost wholly outside of what the stream varies along.",
+    )
 
 
 def _rows(model: ModelRows) -> Table:

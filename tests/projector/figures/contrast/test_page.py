@@ -183,3 +183,18 @@ def test_effects_beyond_random_directions_stand_beside_what_chance_gives() -> No
     assert "would give about 2." in effects_words(effects)
     none = [{"exceeds_random": False, "random": [0.1]}]
     assert "no more than any other" in effects_words(none)
+    # Permuted labels are told and drawn where a report holds them.
+    assert "permuted" not in effects_words(effects)
+    both = [{**e, "permuted": [0.5, -9.0], "exceeds_permuted": False} for e in effects]
+    assert "None of 8 is larger than that of every direction of permuted" in effects_words(both)
+    both[0]["exceeds_permuted"] = True
+    assert "1 of 8 is larger" in effects_words(both)
+    changed = made()
+    assert "permuted labels" not in str(effects_figure(changed, "tiny"))
+    for each in changed["directions"]:
+        each["permuted"] = [0.5, -9.0]
+    figure = effects_figure(changed, "tiny")
+    assert figure is not None
+    drawn = _traces(figure, "permuted labels, of the same norm")
+    assert [len(each.x) for each in drawn] == [12, 12, 12]
+    assert figure.layout.yaxis.range[0] < -9
