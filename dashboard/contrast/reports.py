@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -36,5 +38,12 @@ def read_report(folder: Path) -> Facts:
 
 
 def rows_of(facts: Facts) -> pa.Table:
-    """The rows of a report as a table: one a model, layer and stream; null for what is unknown."""
-    return pa.Table.from_pylist([dict(row) for row in facts["rows"]])
+    """The rows of a report as a table: one a model, layer and stream; null for what is unknown, and
+    reasons as JSON, as the command's own table has them."""
+    return pa.Table.from_pylist(
+        [{name: _cell(value) for name, value in row.items()} for row in facts["rows"]]
+    )
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping) else value

@@ -1,4 +1,4 @@
-"""Two sets of prompts in the browser: a run is stopped, one ends, its layers and its files."""
+"""Two sets of prompts in the browser: a run goes on, is stopped, and is found again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.dashboard.browser.app import PATIENCE_S, App, choose, params, rest, until, visit
+from tests.dashboard.browser.app import PATIENCE_S, App, params, rest, until, visit
 
 PATIENCE_MS = 2 * PATIENCE_S * 1000
 
@@ -31,34 +31,33 @@ def _marks(page: Page) -> Locator:
     return chart.locator(".scatterlayer .trace.scatter .points path")
 
 
+def _fill(page: Page, positive: str, negative: str) -> None:
+    page.get_by_role("textbox", name="Set A").fill(positive)
+    page.get_by_role("textbox", name="Set B").fill(negative)
+    page.get_by_role("textbox", name="Set B").press("Control+Enter")
+    rest(page)
+
+
 def test_two_sets_are_compared_and_their_layers_chosen(
     page: Page, app: App, tmp_path: Path
 ) -> None:
-    page.goto(app.link("contrast", layer=0))
+    page.goto(app.link("contrast", layer=0, source="own"))
     run = page.get_by_role("button", name="Run", exact=True)
     expect(page.get_by_text("Press Run to compare")).to_be_visible()
-    choose(page, "Pair", "statements and negations")
-    # Stopped, it is over: nothing is shown, and nothing begins again.
+    _fill(page, _prompts("kalo", "mi", "tenra", "so"), "vel")
     run.click()
-    page.get_by_role("button", name="Stop").click()
-    rest(page)
-    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
-    expect(page.locator(".js-plotly-plot")).to_have_count(0)
-    page.get_by_text("My own prompts").click()
-    rest(page)
-    page.get_by_role("textbox", name="Set A").fill(_prompts("kalo", "mi", "tenra", "so"))
-    page.get_by_role("textbox", name="Set B").fill("vel")
-    page.get_by_role("textbox", name="Set B").press("Control+Enter")
-    rest(page)
+    expect(page.get_by_text("Set B holds 1 prompt")).to_be_visible()
+    _fill(page, _prompts("kalo", "mi", "tenra", "so"), _prompts("vel", "du", "pi", "nor"))
+    # It goes on while another page is looked at, and is there without another click.
     run.click()
-    expect(page.get_by_text("holds 1 prompt")).to_be_visible()
-    page.get_by_role("textbox", name="Set B").fill(_prompts("vel", "du", "pi", "nor"))
-    page.get_by_role("textbox", name="Set B").press("Control+Enter")
-    rest(page)
-    run.click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    visit(page, "Heatmap")
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    visit(page, "Contrast")
     chart = page.locator(".js-plotly-plot").first
     expect(chart.locator(".main-svg").first).to_be_visible(timeout=PATIENCE_MS)
     rest(page)
+    expect(run).to_be_enabled()
     for words in ("permuted labels", "random halves of one set", "cosine of the two sets’ means"):
         expect(chart.locator(".legendtext").get_by_text(words, exact=True)).to_be_visible()
     # A click on what the last layer gives selects it on every page.
@@ -79,8 +78,23 @@ def test_two_sets_are_compared_and_their_layers_chosen(
     assert "How the sets part" in html
     assert 'src="http' not in html
     assert len(_save(page, "CSV", tmp_path).splitlines()) == 1 + len(report["rows"])
-    # Kept while another page is looked at.
+    # The part that was open is open again, and what was run is found by the link.
     visit(page, "Heatmap")
     visit(page, "Contrast")
-    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    panel = page.get_by_role("tabpanel").filter(visible=True)
+    expect(page.get_by_role("tab", name="The direction")).to_have_attribute("aria-selected", "true")
+    expect(panel.locator(".main-svg").first).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("textbox", name="Set B")).to_have_value(
+        _prompts("vel", "du", "pi", "nor")
+    )
+    expect(chart.locator(".main-svg").first).to_be_visible()
+    # Stopped, it is over: what was shown is told to be older, and nothing begins again.
+    page.get_by_text("mean of tokens", exact=True).click()
+    rest(page)
+    run.click()
+    page.get_by_role("button", name="Stop").click()
+    rest(page)
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    expect(page.get_by_text("This is Set A against Set B at the last token")).to_be_visible()
+    expect(chart.locator(".main-svg").first).to_be_visible()
