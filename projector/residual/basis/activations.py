@@ -101,6 +101,7 @@ def view_activations(
     inputs = collect(subject.model, taps, subject.inputs(list(ids)))
     generator = torch.Generator().manual_seed(seed)
     rows, forms, plane = [], {}, None
+    start = first_kept(subject, ids)
     for number, block in enumerate(blocks):
         if block.mlp is None or block.mlp.activation is None:
             rows.append(_without(number, block.mlp, block.missing))
@@ -110,9 +111,8 @@ def view_activations(
         weights = read_weights(block.mlp)
         forms[number] = probe_function(block.mlp.activation)
         before = _before(block.mlp, weights, x)
-        rows.append(_row(number, block.mlp, weights, forms[number], x, before, generator))
+        rows.append(_row(number, block.mlp, weights, forms[number], x, before, start, generator))
         if number == chosen:
-            start = first_kept(subject, ids)
             texts = token_texts(subject, ids)[start:]
             plane = view_neurons(
                 before[start:].float().cpu(),
@@ -152,6 +152,7 @@ def _row(
     form: FunctionForm,
     x: Tensor,
     before: Tensor,
+    start: int,
     generator: torch.Generator,
 ) -> LayerActivations:
     assert mlp.activation is not None  # asked before
@@ -159,7 +160,8 @@ def _row(
     other = _before(mlp, weights, x.gather(1, order.to(x.device)))
     out = mlp.activation(before.clone()).float()
     is_relu = form.name == "ReLU"
-    threshold = 0.0 if is_relu else THRESHOLD * float(out.square().mean().sqrt())
+    # In most models a causal sequence's first token has outputs far larger than the others.
+    threshold = 0.0 if is_relu else THRESHOLD * float(out[start:].square().mean().sqrt())
 
     def active(given: Tensor) -> tuple[float, ...]:
         # A ReLU's output is above 0 just where its input is.

@@ -201,7 +201,8 @@ class LayerActivations:
         shuffled: T shares, of the same weights on the same input with its coordinates shuffled.
         positive: T shares of neurons whose input is above 0, whatever the function.
         positive_shuffled: the same of the shuffled input.
-        threshold: a tenth of the layer's root mean square output; 0 for a ReLU.
+        threshold: a tenth of the layer's root mean square output, of the tokens behind a causal
+            sequence's first; 0 for a ReLU.
         n_neurons: how many there are.
         reason: why nothing is known of the layer.
     """

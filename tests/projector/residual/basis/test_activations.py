@@ -44,6 +44,16 @@ def test_functions(function: Callable[[Tensor], Tensor], name: str, distance: fl
     assert (form.curve[0][0], form.curve[-1][0]) == (-6, 6)
 
 
+@pytest.mark.parametrize(("family", "start"), [("gpt2", 1), ("bert", 0)])
+def test_a_causal_sequences_first_token_does_not_set_the_threshold(family: str, start: int) -> None:
+    subject = subject_of(family)
+    row = view_activations(subject, IDS).layers[1]
+    tap = subject.architecture.blocks[1].taps["mlp_post"]
+    neurons = collect(subject.model, {"": tap}, subject.inputs(IDS))[""].reshape(len(IDS), -1)
+    size = float(neurons[start:].square().mean().sqrt())
+    assert row.threshold == pytest.approx(THRESHOLD * size)
+
+
 def test_a_relu_keeps_what_is_above_zero() -> None:
     subject = subject_of("opt")
     view = view_activations(subject, IDS)
