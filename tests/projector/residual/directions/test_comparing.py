@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +16,7 @@ from projector.residual.directions.running import Text
 PLAN = Plan(0, "added", 1.0, 2.0, (), 1)
 
 
-def _effects(
-    offs: tuple[Sequence[float], Sequence[float]], groups: tuple[Sequence[int], Sequence[int]]
-) -> list[Effect]:
+def _effects(offs: tuple[Any, Any], groups: tuple[Any, Any]) -> list[Effect]:
     """Of texts of one predicted token each, whose −log probability a change raises by ``offs``."""
     texts = [Sample(Text((1, 2)), side, 0, group) for side in (0, 1) for group in groups[side]]
     off = torch.tensor([*offs[0], *offs[1]], dtype=torch.float64)

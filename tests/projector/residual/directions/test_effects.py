@@ -297,7 +297,7 @@ def test_a_continuation_beyond_the_context_is_told_before_anything_runs(
 ) -> None:
     subject, sets = _subject(tokenizer, "gpt2"), sets_of(text, 12)
     longest = max(len(subject.encode(prompt)) for prompt in (*sets.positive, *sets.negative))
-    most = subject.model.config.max_position_embeddings  # type: ignore[union-attr]
+    most = subject.model.config.max_position_embeddings
     word = len(tokenizer(" kalo", add_special_tokens=False)["input_ids"])
     fits, too_long = (" kalo" * ((most - longest) // word + more) for more in (0, 1))
     rows = rows_along(unit(), 12, 1)

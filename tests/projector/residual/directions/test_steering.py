@@ -100,7 +100,7 @@ def test_a_shift_that_drowns_the_stream_is_told(tokenizer: Any) -> None:
         steer(subject, IDS, directions, layer=0, scale=1e39, n_new=1)
     assert (raised.value.setting, raised.value.value) == ("scale", 1e39)
     with torch.no_grad():
-        subject.model.lm_head.weight[3] = torch.inf  # type: ignore[union-attr, operator]
+        subject.model.lm_head.weight[3] = torch.inf
     with pytest.raises(UserError) as other:
         steer(subject, IDS, directions, layer=0, n_new=1)
     assert not isinstance(other.value, SettingError)
