@@ -41,7 +41,9 @@ def show_activations(scene: Scene) -> None:
     view = _view(scene, tokens)
     if view is None:
         return
-    st.markdown(session.plain(view.sentence))
+    # Which function it is stands above the picture of a ReLU.
+    with session.problems():
+        st.markdown(session.plain(view.sentence.removeprefix(_function_words(scene)).strip()))
     _show_grid(view, tokens)
     if view.curve:
         _show_curve(view)

@@ -29,8 +29,8 @@ def show_attention(scene: Scene) -> None:
     st.caption(
         "A head turns each token into a value vector, then replaces it by a combination of the "
         "values of the tokens it attends to. The coefficients are the token's row of the pattern. "
-        "Lines lead from the values to the mixture of the chosen token; the thicker, the larger "
-        "the coefficient."
+        "Coloured lines lead from the values to the mixture of the chosen token; the thicker, the "
+        "larger the coefficient. Thin grey ones lead from each token's value to its own mixture."
     )
     tokens = choose_prompt(scene)
     if tokens is None:

@@ -106,8 +106,10 @@ def attention_page(view: AttentionView, position: int | None = None) -> str:
     sections = [
         Section(
             "Values before, their mixtures after",
-            f"Lines lead from the values to the mixture of token {data['selected'] + 1}, or of the "
-            "one that was pointed at last. The thicker a line, the larger the coefficient.",
+            "Coloured lines lead from the values to the mixture of token "
+            f"{data['selected'] + 1}, or of the one that was pointed at last. The thicker a line, "
+            "the larger the coefficient. Thin grey ones lead from each token's value to its own "
+            "mixture.",
             trusted_html=plane_html(data),
         ),
         Section("Pattern", "Point at a token to see what it takes from each.", trusted_html=whole),

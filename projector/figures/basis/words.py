@@ -27,7 +27,7 @@ def percent(share: float | None) -> str:
     """A share as text, such as "12 %" or "1.2 %"; a dash where there is none."""
     if share is None:
         return "–"
-    return f"{100 * share:{'.0f' if share >= 0.0995 else '.2g'}} %".replace("-", "−")
+    return f"{100 * share:{'.0f' if share >= 0.0995 else '.2g'}}\u00a0%".replace("-", "−")
 
 
 def small(error: float) -> str:

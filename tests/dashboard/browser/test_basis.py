@@ -82,19 +82,39 @@ def test_a_matrix_is_dragged_played_and_saved(
     np.testing.assert_allclose(facts["Singular values"], np.linalg.svd(matrix)[1], atol=0.006)
     tip.press("ArrowUp")
     until(lambda: abs(_matrix(page)[1, 0] - matrix[1, 0] - 0.1) < 1e-6)
-    page.get_by_role("spinbutton", name="Row 2, column 2").fill("-2")
+    # The server answers while it is moved on: nothing jumps back.
+    tip.press("ArrowRight")
+    page.wait_for_timeout(550)
+    for _ in range(3):
+        tip.press("ArrowRight")
+    page.wait_for_timeout(700)
+    rest(page)
+    assert abs(_matrix(page)[0, 0] - matrix[0, 0] - 0.4) < 1e-6
+    field = page.get_by_role("spinbutton", name="Row 2, column 2")
+    for wrong in ("", "50"):
+        held = _matrix(page)[1, 1]
+        field.fill(wrong)
+        page.keyboard.press("Tab")
+        expect(page.get_by_text("Give a number from −9 to 9.")).to_be_visible()
+        assert _matrix(page)[1, 1] == held
+        assert float(field.input_value()) == held
+    field.fill("-2")
     page.keyboard.press("Tab")
     until(lambda: _matrix(page)[1, 1] == -2)
+    expect(page.get_by_text("Give a number from −9 to 9.")).to_be_hidden()
     rest(page)
     # It plays, and the keys stop it and move it.
-    canvas = page.locator(".plane canvas")
+    slider = page.get_by_role("slider", name="From before to after")
     page.get_by_role("button", name="Play").click()
     until(lambda: 0 < float(_state(page)["t"]) < 1)
-    canvas.press(" ")
+    slider.press(" ")
     expect(page.get_by_role("button", name="Play")).to_be_visible()
-    at = float(_state(page)["t"])
-    canvas.press("ArrowRight")
-    assert 0 < abs(float(_state(page)["t"]) - at) < 0.08 or at > 0.97
+    slider.fill("0.4")
+    slider.press("ArrowRight")
+    assert _state(page)["t"] == "0.450"
+    slider.press("ArrowLeft")
+    slider.press("ArrowLeft")
+    assert _state(page)["t"] == "0.350"
     # What a ReLU keeps of the cloud, which does not change.
     page.get_by_text("ReLU after the matrix").click()
     points = np.random.default_rng(0).standard_normal((60, 2)) + np.array((0.3, 0.1))
@@ -103,7 +123,7 @@ def test_a_matrix_is_dragged_played_and_saved(
     facts = _facts(page)
     for when, share in zip(("before", "after"), shares, strict=True):
         assert abs(facts[f"Points in the positive orthant {when}"][0] - share) < 0.6
-    page.get_by_role("slider", name="From before to after").fill("2")
+    slider.fill("2")
     assert _state(page)["t"] == "2.000"
     picture = _save(page, page.get_by_role("button", name="Save as PNG"), tmp_path).read_bytes()
     colours = Image.open(io.BytesIO(picture)).convert("RGB").getcolors(1 << 20)
@@ -149,15 +169,18 @@ def test_planes_of_the_model_follow_the_prompt(
     choose(page, "Head", "head 1")
     assert params(page)["head"] == "1"
     expect(page.get_by_role("heading", name="L1 H1 on the prompt")).to_be_visible()
+    choose(page, "Token", "1 ‘kalo’")
+    until(lambda: _state(page)["chosen"] == "0")
+    rest(page)
     path = _save(page, page.get_by_role("button", name="HTML"), tmp_path)
     alone, watch = browser.new_page(), Watch()
     watch.follow(alone, "file://")
     alone.goto(path.as_uri())
-    # The last token's mixture is drawn, then that of the point that is pointed at.
-    last = int(_state(alone)["points"]) - 1
-    assert _state(alone)["chosen"] == str(last)
+    # The mixture of the same token is drawn, then that of the point that is pointed at.
+    assert _state(alone)["chosen"] == "0"
+    expect(alone.locator(".pattern .said")).to_contain_text("Token 1 “kalo” takes")
     alone.locator(".plane canvas").evaluate(_POINT_ABOUT)
-    assert _state(alone)["chosen"] != str(last)
+    assert _state(alone)["chosen"] != "0"
     expect(alone.get_by_text(EVIL_TOKEN).first).to_be_visible()
     assert watch.problems == []
     alone.close()
@@ -168,5 +191,11 @@ def test_planes_of_the_model_follow_the_prompt(
     page.get_by_text("What a ReLU keeps", exact=True).click()
     rest(page)
     expect(page.locator(".plane canvas")).to_have_count(2)
+    # What is saved of this part opens with its ReLU, as the part does.
+    path = _save(page, page.get_by_role("button", name="HTML").first, tmp_path)
+    alone = browser.new_page()
+    alone.goto(path.as_uri())
+    expect(alone.get_by_role("checkbox", name="ReLU after the matrix")).to_be_checked()
+    alone.close()
     page.get_by_role("gridcell").nth(1).click()
     until(lambda: "token" in params(page))

@@ -13,6 +13,7 @@ export class Handle {
     this.element = make("button", `handle ${NAMES[column]}`);
     this.element.type = "button";
     this.element.dataset.control = NAMES[column];
+    this.element.setAttribute("aria-roledescription", "tip that arrow keys move");
     this.element.addEventListener("pointerdown", (event) => this.drag(event));
     plane.stage.append(this.element);
   }

@@ -1,7 +1,9 @@
 // What stands beside the picture: numbers of the map, and shares, each next to its control.
 
 import { determinant, inOrthant, singularValues } from "./geometry.js";
-import { fixed, make, percent } from "./text.js";
+import { fixed, make, percent, short } from "./text.js";
+
+const ALIKE = 0.8; // A ratio of singular values from which a circle stays nearly one.
 
 export function showFacts(place, scene) {
   place.replaceChildren();
@@ -20,12 +22,20 @@ function factsOf(scene) {
   const { data, matrix } = scene;
   const facts = [];
   if (scene.hasMatrix) {
-    const values = scene.isToy ? singularValues(matrix) : data.singular_values;
-    facts.push([scene.isToy || values.length < 3 ? "Singular values" : "Top singular values", values]);
+    const drawn = singularValues(matrix);
+    const isPart = !scene.isToy && data.is_same_plane;
+    const values = scene.isToy ? drawn : data.singular_values;
+    const name = scene.isToy || values.length < 3 ? "Singular values" : "Top singular values";
+    facts.push([isPart ? `${name} of the map` : name, values]);
+    if (isPart) facts.push(["Singular values of the 2 × 2 matrix drawn", drawn]);
     if (data.is_same_plane) {
       const found = determinant(matrix);
-      const turned = found < -1e-9 ? ": the plane is flipped" : Math.abs(found) < 1e-9 ? ": the plane falls on a line" : "";
-      facts.push(["Determinant", `${fixed(found)}${turned}`]);
+      const least = 1e-6 * drawn[0] ** 2;
+      const turned = found < -least ? ": the plane is flipped" : Math.abs(found) <= least ? ": the plane falls on a line" : "";
+      facts.push(["Determinant", `${short(found)}${turned}`]);
+    } else if (drawn[1] > ALIKE * drawn[0]) {
+      const both = drawn.map((value) => short(value)).join(" and ");
+      facts.push(["Shape", `It hardly changes, because both directions are stretched about alike: by ${both}.`]);
     }
   }
   if (scene.isToy && data.points_before.length) {
@@ -46,14 +56,14 @@ function besides(share) {
 }
 
 function showSpectrum(place, values) {
-  place.append(make("span", "numbers", values.slice(0, 4).map((value) => fixed(value)).join("  ")));
+  place.append(make("span", "numbers", values.slice(0, 4).map((value) => short(value)).join("  ")));
   if (values.length < 3) return;
   const row = make("span", "spectrum");
   row.setAttribute("aria-hidden", "true");
   for (const [k, value] of values.entries()) {
     const bar = make("span", k < 2 ? "top" : "");
     bar.style.height = `${Math.max(1, (40 * value) / (values[0] || 1))}px`;
-    bar.title = fixed(value, 3);
+    bar.title = short(value);
     row.append(bar);
   }
   place.append(row);

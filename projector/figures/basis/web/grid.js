@@ -1,8 +1,9 @@
 // The plane itself: its grid, the circle and the two basis vectors, where the map has taken them.
 
-import { times } from "./geometry.js";
+import { singularValues, times } from "./geometry.js";
 
-const LINES = 5; // Of the grid on each side of the origin, at least.
+// Lines of the grid on each side of the origin.
+const [LEAST_LINES, MOST_LINES] = [5, 40];
 
 export function drawGrid(pen, scene) {
   const { reach, centre } = pen.view;
@@ -16,7 +17,9 @@ export function drawGrid(pen, scene) {
   }
   if (!scene.hasMatrix) return;
   const now = scene.matrixNow;
-  const ends = Math.max(LINES, Math.ceil(reach * 1.6));
+  // As many as reach the corners of the picture after the map.
+  const across = Math.max(1e-9, singularValues(now)[1]);
+  const ends = Math.min(MOST_LINES, Math.max(LEAST_LINES, Math.ceil(reach * 1.6), Math.ceil((1.5 * reach) / across)));
   const steps = scene.t > 1 ? 48 : 1;
   const along = (at) =>
     Array.from({ length: steps + 1 }, (_, i) => scene.fold(times(now, at(ends * ((2 * i) / steps - 1)))));
@@ -31,16 +34,20 @@ export function drawGrid(pen, scene) {
   pen.line(round.map((p) => scene.fold(times(now, p))), circle, 2.2);
 }
 
+const BESIDE = 12; // Pixels.
+
 // `room`: pixels from a tip to its name.
 export function drawBasis(pen, scene, room) {
   const { first, second } = pen.colours;
   tipsNow(scene).forEach((tip, k) => {
     const colour = [first, second][k];
     pen.arrow([0, 0], tip, colour);
-    const beyond = Math.hypot(...tip) || 1;
-    const away = room / pen.view.pixels;
-    const at = tip.map((value) => value * (1 + away / beyond));
-    pen.words(`e${"₁₂"[k]}`, pen.view.toScreen(at), colour, "center");
+    // Beyond the tip and at its left, where no axis and no name of one is.
+    const length = Math.hypot(...tip) || 1;
+    const [x, y] = tip.map((value) => value / length);
+    const [left, top] = pen.view.toScreen(tip);
+    const at = [left + x * room - y * BESIDE, top - y * room - x * BESIDE];
+    pen.words(`e${"₁₂"[k]}`, at, colour, "center");
   });
 }
 

@@ -10,7 +10,7 @@ export function press(plane, event) {
   const step = STEPS[event.key];
   if (event.key === " " && (handle || control === "canvas" || control === "scrub")) player.toggle();
   else if (handle && step) handle.nudge(...step.map((way) => way * (event.shiftKey ? 0.01 : 0.1)));
-  else if (control === "canvas" && step) {
+  else if (step && (control === "canvas" || control === "scrub")) {
     player.stop();
     player.go(Math.round(20 * scene.t + step[0] + step[1]) / 20);
   } else return;

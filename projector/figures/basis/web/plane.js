@@ -35,8 +35,8 @@ class Plane {
     if (text === this.text) return;
     const isSame = scene.data && scene.data.title === data.title && scene.data.kind === data.kind;
     this.text = text;
-    // What was dragged comes back from the server: nothing moves.
-    if (isSame && data.kind === "toy" && scene.matrix && JSON.stringify(scene.matrix) === JSON.stringify(data.matrix)) {
+    // A matrix that was touched is the user's: the server sends what it was some moments before.
+    if (isSame && data.kind === "toy" && this.isTouched) {
       scene.data = data;
       return;
     }
@@ -44,7 +44,8 @@ class Plane {
     scene.matrix = data.matrix.map((row) => [...row]);
     if (!isSame) {
       this.player.stop();
-      scene.t = data.kind === "skip" ? 1 : 0;
+      this.isTouched = false;
+      scene.t = ["attention", "skip"].includes(data.kind) ? 1 : 0;
       scene.hasReLU = data.kind === "neurons" || Boolean(data.relu);
     }
     this.build();
@@ -56,7 +57,8 @@ class Plane {
     const held = this.root.getRootNode().activeElement?.dataset?.control;
     this.root.replaceChildren();
     this.canvas = make("canvas");
-    this.canvas.tabIndex = 0;
+    // Keys are the slider's; they work here too after a click.
+    this.canvas.tabIndex = -1;
     this.canvas.dataset.control = "canvas";
     this.canvas.setAttribute("role", "img");
     this.pen = new Pen(this.canvas);
@@ -85,7 +87,9 @@ class Plane {
   }
 
   changed() {
+    this.isTouched = true;
     this.follow();
+    this.toy?.say();
     this.send?.("matrix", this.scene.matrix);
   }
 
@@ -96,6 +100,7 @@ class Plane {
     this.view = this.held?.resized(size) ?? viewOf(scene, size);
     pen.begin(this.view, getComputedStyle(this.root));
     this.root.style.setProperty("--plane-circle", pen.colours.circle);
+    this.root.style.setProperty("--plane-mark", pen.colours.mark);
     if (scene.hasReLU) pen.shadeOrthant();
     drawGrid(pen, scene);
     if (scene.data.kind === "skip") drawSum(pen, scene);
@@ -112,7 +117,7 @@ class Plane {
     const { player, root, scene } = this;
     const words = `${Math.round(100 * Math.min(1, scene.t))} % of the way`;
     this.controls.show(scene, player.isPlaying, words);
-    this.canvas.setAttribute("aria-label", `${scene.data.title}: a plane, ${words} from before to after. Space plays, arrow keys move.`);
+    this.canvas.setAttribute("aria-label", `${scene.data.title}: a plane, ${words} from before to after`);
     root.dataset.t = scene.t.toFixed(3);
     root.dataset.playing = String(player.isPlaying);
     root.dataset.points = String((scene.data.points_before ?? []).length);

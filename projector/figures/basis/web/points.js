@@ -4,6 +4,7 @@ import { clamp } from "./geometry.js";
 import { labelOf } from "./text.js";
 
 const MOST_LABELS = 28;
+const LEAST_PART = 0.02; // Of the largest coefficient: a smaller one has no line.
 
 // Gives the points where they are now.
 export function drawPoints(pen, scene) {
@@ -13,11 +14,18 @@ export function drawPoints(pen, scene) {
   const now = scene.pointsNow;
   const [chosen, weights] = scene.mixture;
   const kept = scene.hasReLU ? (scene.isToy ? scene.pointsAfter : data.points_before) : null;
-  if (chosen >= 0 && now[chosen])
+  const t = Math.min(1, scene.t);
+  // From where each point was; under a matrix the grid shows that.
+  if (!scene.isToy && !data.follows_matrix)
+    now.forEach((p, k) => pen.line([data.points_before[k], p], pen.ink, 1, 0.12 * t));
+  if (chosen >= 0 && now[chosen]) {
+    const most = Math.max(...weights, 1e-9);
     weights.forEach((weight, k) => {
-      if (weight > 0.005 && now[k])
-        pen.line([data.points_before[k], now[chosen]], mark, 1 + 5 * weight, 0.25 + 0.6 * weight);
+      const part = weight / most;
+      if (part > LEAST_PART && now[k])
+        pen.line([data.points_before[k], now[chosen]], mark, 0.6 + 4.4 * part, t * (0.2 + 0.7 * part));
     });
+  }
   now.forEach((p, k) => {
     const isIn = Math.abs(p[0]) <= reach && Math.abs(p[1]) <= reach;
     const at = pen.view.toScreen(p.map((value) => clamp(value, -reach * 0.985, reach * 0.985)));

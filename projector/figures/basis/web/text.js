@@ -5,6 +5,10 @@ export const fixed = (value, digits = 2) => {
   return (Number(text) === 0 ? text.replace("-", "") : text).replaceAll("-", "−");
 };
 
+// With two figures where it is small, so that what is not 0 does not read as 0.
+export const short = (value) =>
+  value === 0 || Math.abs(value) >= 0.1 ? fixed(value) : value.toPrecision(2).replaceAll("-", "−");
+
 export const percent = (share) => `${fixed(100 * share, 100 * share < 9.95 ? 1 : 0)}\u00a0%`;
 
 export const make = (name, className, text) => {

@@ -1,8 +1,8 @@
 // A matrix of the user's own: four fields, and examples.
 
-import { clamp } from "./geometry.js";
+import { clamp, determinant } from "./geometry.js";
 import { Handle } from "./dragging.js";
-import { make } from "./text.js";
+import { fixed, make, short } from "./text.js";
 
 const MOST = 9; // That an entry may be.
 const PRESETS = {
@@ -23,7 +23,12 @@ export class Toy {
     matrix.append(make("legend", "", "Matrix"));
     this.fields = [0, 1].map((row) => [0, 1].map((column) => this.fieldOf(row, column)));
     matrix.append(...this.fields.flat());
-    plane.side.append(matrix, this.examples());
+    this.problem = make("p", "problem");
+    this.problem.setAttribute("role", "alert");
+    // What screen readers say once it has changed.
+    this.said = make("p", "said");
+    this.said.setAttribute("role", "status");
+    plane.side.append(matrix, this.problem, this.said, this.examples());
   }
 
   fieldOf(row, column) {
@@ -31,11 +36,19 @@ export class Toy {
     const field = make("input");
     field.type = "number";
     field.step = "0.1";
+    field.min = String(-MOST);
+    field.max = String(MOST);
     field.dataset.control = `field ${row} ${column}`;
     field.setAttribute("aria-label", `Row ${row + 1}, column ${column + 1}`);
     field.addEventListener("change", () => {
-      const value = Number(field.value);
-      if (Number.isFinite(value)) scene.matrix[row][column] = clamp(value, -MOST, MOST);
+      const value = field.value === "" ? NaN : Number(field.value);
+      const isGood = Math.abs(value) <= MOST;
+      this.problem.textContent = isGood ? "" : `Give a number from −${MOST} to ${MOST}.`;
+      if (!isGood) {
+        this.showMatrix();
+        return;
+      }
+      scene.matrix[row][column] = value;
       player.stop();
       scene.t = 1;
       this.plane.changed();
@@ -64,9 +77,17 @@ export class Toy {
   setColumn(column, x, y) {
     const round = (value) => Math.round(clamp(value, -MOST, MOST) * 100) / 100;
     const { matrix } = this.plane.scene;
+    this.plane.isTouched = true;
+    this.problem.textContent = "";
     matrix[0][column] = round(x);
     matrix[1][column] = round(y);
     this.plane.follow();
+  }
+
+  say() {
+    const { matrix } = this.plane.scene;
+    const rows = matrix.map((row) => row.map((value) => fixed(value)).join(" and "));
+    this.said.textContent = `Rows: ${rows.join("; ")}. Determinant: ${short(determinant(matrix))}.`;
   }
 
   showMatrix() {
