@@ -35,9 +35,11 @@ class Subject:
         self.architecture = architecture or find_architecture(loaded.model)
 
     @classmethod
-    def of(cls, model: Subject | str) -> Subject:
-        """A subject as it is; or the model of a name, loaded with its head."""
-        return model if isinstance(model, Subject) else cls(load_model(model, with_head=True))
+    def of(cls, model: Subject | LoadedModel | str) -> Subject:
+        """A subject as it is; a loaded model's; or the model of a name, loaded with its head."""
+        if isinstance(model, Subject):
+            return model
+        return cls(load_model(model, with_head=True) if isinstance(model, str) else model)
 
     @property
     def model(self) -> Any:

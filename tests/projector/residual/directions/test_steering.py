@@ -108,6 +108,8 @@ def test_a_shift_that_drowns_the_stream_is_told(tokenizer: Any) -> None:
 
 def test_in_half_precision_a_direction_steers_too(tokenizer: Any) -> None:
     subject = plant(tokenizer, unit())
+    # A loaded model is taken as a subject is.
+    assert Subject.of(subject.loaded).loaded is subject.loaded
     subject.model.to(torch.bfloat16)
     directions = _directions({(0, "resid_post"): 40 * unit()})
     for scale, half in ((1, 1), (-1, 0)):
