@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard.background.contrast_work import Request, Say
+from dashboard.background.contrast_work import LOADING, Request, Say
 from dashboard.contrast.orders import ContrastOrder
 from projector.errors import UserError
 
@@ -26,7 +26,7 @@ Report = dict[str, Any]
 class Stage:
     """What is done now, and how far it is; ``began`` as :func:`time.monotonic` counts."""
 
-    title: str = "Beginning"
+    title: str = LOADING
     done: int = 0
     total: int | None = None
     unit: str = ""

@@ -23,6 +23,7 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.loading import load_model
 
 Say = Callable[[dict[str, Any]], None]
+LOADING = "Loading the model"
 # A bar that moves more often is no easier to read.
 _LEAST_SECONDS = 0.1
 
@@ -83,15 +84,14 @@ class Told:
 def work(request: Request, say: Say) -> None:
     """Load the model, compare the sets, and say how far that is, and what came of it."""
     try:
-        say({"stage": "Loading the model", "done": 0, "total": None, "unit": ""})
+        say({"stage": LOADING, "done": 0, "total": None, "unit": ""})
         loaded = load_model(
             request.model, device=request.device, dtype=request.dtype, with_head=True
         )
         if loaded.weights_sha256 != request.sha256:
             raise UserError(
                 f"model '{request.model}' is not the one of this projection: its weights are "
-                f"{loaded.weights_sha256[:12]}, not {request.sha256[:12]}; start with --model and "
-                "the right one"
+                f"{loaded.weights_sha256[:12]}, not {request.sha256[:12]}; choose the right model"
             )
         subject = Guest(loaded, find_architecture(loaded.model)).subject
         report = run_order(subject, request.order, Told(say))

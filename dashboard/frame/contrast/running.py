@@ -81,7 +81,8 @@ def _show_job(job: ContrastJob) -> None:
         # Its process is gone in a moment.
         job.wait(_EVERY_S)
         st.rerun(scope="app")
-    st.caption(session.plain(f"{job.order.words}. It goes on while you look at other pages."))
+    words = f"{job.order.words[:1].upper()}{job.order.words[1:]}"
+    st.caption(session.plain(f"{words}. The run goes on while you look at other pages."))
 
 
 def result(scene: Scene, order: ContrastOrder) -> Result | None:

@@ -36,8 +36,9 @@ def show(scene: Scene) -> None:
             )
         return
     if found.order != order:
+        advice = "" if busy else " Press Run for what the fields hold."
         st.info(
-            session.plain(f"This is {found.order.words}. Press Run for what the fields hold."),
+            session.plain(f"This report is of {found.order.words}.{advice}"),
             icon=":material/history:",
         )
     with session.problems():
