@@ -169,18 +169,19 @@ def test_planes_of_the_model_follow_the_prompt(
     choose(page, "Head", "head 1")
     assert params(page)["head"] == "1"
     expect(page.get_by_role("heading", name="L1 H1 on the prompt")).to_be_visible()
-    choose(page, "Token", "1 ‘kalo’")
-    until(lambda: _state(page)["chosen"] == "0")
+    page.get_by_role("combobox", name="Token").click()
+    page.get_by_role("option", name=re.compile("^2 ‘")).click()
+    until(lambda: _state(page)["chosen"] == "1")
     rest(page)
     path = _save(page, page.get_by_role("button", name="HTML"), tmp_path)
     alone, watch = browser.new_page(), Watch()
     watch.follow(alone, "file://")
     alone.goto(path.as_uri())
     # The mixture of the same token is drawn, then that of the point that is pointed at.
-    assert _state(alone)["chosen"] == "0"
-    expect(alone.locator(".pattern .said")).to_contain_text("Token 1 “kalo” takes")
+    assert _state(alone)["chosen"] == "1"
+    expect(alone.locator(".pattern .said")).to_contain_text("Token 2 “")
     alone.locator(".plane canvas").evaluate(_POINT_ABOUT)
-    assert _state(alone)["chosen"] != "0"
+    assert _state(alone)["chosen"] != "1"
     expect(alone.get_by_text(EVIL_TOKEN).first).to_be_visible()
     assert watch.problems == []
     alone.close()
