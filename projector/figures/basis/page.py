@@ -101,7 +101,8 @@ def attention_page(view: AttentionView, position: int | None = None) -> str:
     whole = f"{PATTERN_STYLE}{texts_html(view.tokens)}{drawn}{PATTERN_SCRIPT}"
     lead = (
         "Each row of A V is a combination of the tokens' values. The coefficients are a row of the "
-        f"pattern A. A V differs from what the head gives by {small(view.closure_error)} of it."
+        f"pattern A. A V differs from what the head gives by {small(view.closure_error)} of "
+        "its length."
     )
     sections = [
         Section(
