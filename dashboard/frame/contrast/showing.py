@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from hashlib import sha256
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -11,6 +12,7 @@ import streamlit as st
 from dashboard.contrast.reports import rows_of
 from dashboard.frame.exports import csv_of
 from dashboard.state import session
+from dashboard.state.loading import kept
 from dashboard.state.scene import Scene
 from projector.figures.contrast.page import contrast_page, lead, title
 from projector.figures.contrast.sections import Part, sections
@@ -26,7 +28,7 @@ def show_report(scene: Scene, facts: Facts) -> None:
     st.subheader(session.plain(title(facts)))
     st.caption(session.plain(lead(facts).replace("\n\n", " ")))
     _show_exports(facts)
-    parts = sections(facts, layer=scene.layer)
+    parts = _parts(facts, scene.layer)
     titles = list(dict.fromkeys(part.title for part in parts))
     is_of_several = len(read_models(facts)) > 1
     tabs = st.tabs(titles, key=_TAB, on_change=session.keep(_TAB, titles[0]))
@@ -37,6 +39,24 @@ def show_report(scene: Scene, facts: Facts) -> None:
             for part in parts:
                 if part.title == name:
                     _show_part(scene, facts, part, is_named=is_of_several)
+
+
+def _parts(facts: Facts, layer: int) -> tuple[Part, ...]:
+    """The parts of a report; drawn once, as a click on a tab draws the whole page anew."""
+    text = json_text(dict(facts))
+
+    def make() -> tuple[Part, ...]:
+        found = sections(facts, layer=layer)
+        for part in found:
+            if part.figure is not None and part.axis is not None:
+                # What is clicked is a layer, and no choice among the marks.
+                for kind in ("scatter", "bar"):
+                    part.figure.update_traces(
+                        selector={"type": kind}, unselected={"marker": {"opacity": 1}}
+                    )
+        return found
+
+    return kept(("contrast parts", sha256(text.encode("utf-8")).hexdigest(), layer), make)
 
 
 def _show_part(scene: Scene, facts: Facts, part: Part, *, is_named: bool) -> None:
@@ -77,9 +97,6 @@ def _draw(scene: Scene, facts: Facts, part: Part, figure: go.Figure) -> None:
         st.plotly_chart(figure, key=key, config=config, alt=words)
         return
     layer_at = _layer_of_depth if part.axis == "depth" else _layer_of_number
-    # What is clicked is a layer, and no choice among the marks.
-    figure.update_traces(selector={"type": "scatter"}, unselected={"marker": {"opacity": 1}})
-    figure.update_traces(selector={"type": "bar"}, unselected={"marker": {"opacity": 1}})
 
     def pick() -> None:
         points = st.session_state[key].selection.points
