@@ -177,6 +177,7 @@ def watch_contributions(
     consume: Callable[[BlockContributions | EmbeddingContributions], None],
     *,
     on_logits: Callable[[Tensor], None] | None = None,
+    only: Tensor | None = None,
 ) -> SumCheck:
     """Run the model once, and hand over each block's contributions as soon as it has run.
 
@@ -187,6 +188,7 @@ def watch_contributions(
     Args:
         inputs: what the model takes: ids and mask, (B, T) each.
         on_logits: called in the end with the logits, (B, T, V), as the model gives them.
+        only: (B, T) which tokens are the rows, and checked, in place of all that the mask keeps.
 
     Raises:
         UserError: if how a block writes to the stream was not found: which block, and why.
@@ -194,7 +196,7 @@ def watch_contributions(
     for layer, block in enumerate(subject.layout.blocks):
         if block.reason is not None:
             raise UserError(f"layer {layer} can't be written as a sum: {block.reason}")
-    watch = _Watch(subject, inputs, consume)
+    watch = _Watch(subject, inputs, consume, only)
     with (
         torch.no_grad(),
         evaluating(subject.model),
@@ -249,9 +251,10 @@ class _Watch:
         subject: Subject,
         inputs: Mapping[str, Any],
         consume: Callable[[BlockContributions | EmbeddingContributions], None],
+        only: Tensor | None,
     ) -> None:
         self.layout, self.consume = subject.layout, consume
-        mask = inputs.get("attention_mask")
+        mask = inputs.get("attention_mask") if only is None else only
         self.shape = inputs["input_ids"].shape
         # None where every token is kept, which spares a copy.
         self.kept = None if mask is None or bool(mask.all()) else mask.reshape(-1).bool()

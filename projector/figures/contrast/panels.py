@@ -118,7 +118,7 @@ def _add_cosines(figure: go.Figure, model: ModelRows, column: int) -> None:
         THIRD,
         name,
         band=(low, high),
-        customdata=_ranges(low, high, "95 % interval"),
+        customdata=_ranges(low, high, "bootstrap spread"),
         legend=column == 1,
         **where,
     )
@@ -155,7 +155,7 @@ def _add_variances(
             words,
             form=".3g",
             band=(low, high),
-            customdata=_ranges(low, high, "95 % interval", ".3g"),
+            customdata=_ranges(low, high, "bootstrap spread", ".3g"),
             legend=row == 2 and column == 1,
             row=row,
             col=column,

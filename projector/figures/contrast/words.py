@@ -17,12 +17,16 @@ from projector.residual.contrast.words import growth_sentence
 from projector.residual.flow.words import number
 
 HOW_PANELS = (
-    "The cosine is that of the mean vectors of the two sets, with the interval that holds 95 % of "
-    "bootstrap draws of the prompts. Two controls stand beside it: the cosine of random halves of "
-    "one set, for both sets together, and that of two groups after the labels were permuted; their "
-    "bands hold 90 % of the draws. Variances are over the samples of a set: their mean "
-    "over the features, and their maximum. The embedding is drawn apart, as a diamond; open "
-    "circles are after a layer’s attention, filled ones after its MLP."
+    "The cosine is that of the mean vectors of the two sets. Its band is as wide as what holds "
+    "95 % of bootstrap draws of the prompts: it tells how far the figure varies at this number of "
+    "prompts, and does not correct a bias. Two controls stand beside it: the cosine of random "
+    "halves of one set, for both sets together, and that of two groups after the labels were "
+    "permuted; their bands hold 90 % of the draws. Prompts that belong together stay together in "
+    "every draw. A half has fewer prompts and so more noise than its set: what compares with two "
+    "halves of one set is a half of one set against a half of the other. Variances are over the "
+    "samples of a set: their mean over the features, and their maximum, which is as a rule above "
+    "the true one. The embedding is drawn apart, as a diamond; open circles are after a layer’s "
+    "attention, filled ones after its MLP."
 )
 HOW_GROWTH = (
     "A block adds an update to the stream, so that Var(post) = Var(pre) + Var(update) + "
@@ -41,8 +45,10 @@ HOW_SHARING = (
 HOW_UNTANGLING = (
     "Solid curves are what was measured, dashed ones their controls. The cosine of two samples is "
     "the mean over pairs of different prompts. The linear probe is scored on prompts that it was "
-    "not fitted on; beside it are the same probe with permuted labels, whose band reaches to what "
-    "5 % of the draws exceed, and the probe of the embedding alone. The effective dimension is the "
+    "not fitted on. It tells that the sets are distinguished, and not by what: if one earlier word "
+    "marks a set, attention to that word is enough. Beside it are the same probe with permuted "
+    "labels, whose band reaches to what 5 % of the draws exceed, and the probe of the embedding "
+    "alone. The effective dimension is the "
     "participation ratio of a set’s covariance, beside that of as many samples of an isotropic "
     "Gaussian. The last panel shows how much of the sets’ difference lies along one direction."
 )
@@ -65,6 +71,7 @@ def cosine_words(model: ModelRows) -> str:
     parts = [text + ". " + _embedding_words(model)]
     for name, words in (
         ("cosine_split_half", "random halves of one set"),
+        ("cosine_across_halves", "a half of one set and a half of the other"),
         ("cosine_permuted", "permuted labels"),
     ):
         values = known(number_of(row, name) for _, row in inside)

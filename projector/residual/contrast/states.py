@@ -126,7 +126,8 @@ def collect_states(
 ) -> States:
     """Run both sets once, and keep one vector a prompt at every place of the stream.
 
-    The parts of every block are checked to sum to the stream, where they can be told.
+    The parts of every block are checked to sum to the stream, where they can be told, at the tokens
+    that are kept.
 
     Args:
         at: "last", the last token's vector; "mean", the mean over a prompt's tokens, in float64. A
@@ -216,7 +217,9 @@ class _Reader:
             # The watch stops the model, and its hooks run behind those of the outer capture.
             if self.parts_reason is None:
                 with capture(self.taps, batch.read_stream):
-                    check = watch_contributions(self.subject, inputs, batch.read_parts)
+                    check = watch_contributions(
+                        self.subject, inputs, batch.read_parts, only=batch.is_last
+                    )
                 check_additivity(check)
                 self.error = max(self.error or 0.0, check.additivity_error)
             else:
@@ -289,24 +292,28 @@ class _Batch:
         self.shape = shape
         self.real = mask.reshape(-1).nonzero()[:, 0]
         # Among the tokens that are not padding.
-        self.last = mask.sum(dim=1).cumsum(dim=0) - 1 if at_last else None
+        self.last: Tensor | None = None
+        # (B, T), in the batch itself: of no other token parts are formed and their sums checked.
+        self.is_last: Tensor | None = None
+        if at_last:
+            lengths = mask.sum(dim=1)
+            self.last = lengths.cumsum(dim=0) - 1
+            self.is_last = torch.arange(mask.shape[1]) == lengths[:, None] - 1
         self.rows: dict[Slot, Tensor] = {}
         self.norms: dict[Slot, Tensor] = {}
 
     def read_stream(self, slot: Slot, tensor: Tensor) -> None:
         rows = token_rows(tensor, self.shape)[self.real.to(tensor.device)].float()
         self.norms[slot] = rows.norm(dim=-1).cpu()
-        self._keep(slot, rows)
+        self.rows[slot] = (rows if self.last is None else rows[self.last.to(rows.device)]).cpu()
 
     def read_parts(self, found: BlockContributions | EmbeddingContributions) -> None:
         if isinstance(found, EmbeddingContributions):
             return
         for part, written in zip(_PARTS, (found.attention_written, found.mlp_written), strict=True):
             if written is not None:
-                self._keep((found.layer, part), sum(written.terms()[1:], start=written.terms()[0]))
-
-    def _keep(self, slot: Slot, rows: Tensor) -> None:
-        self.rows[slot] = (rows if self.last is None else rows[self.last.to(rows.device)]).cpu()
+                first, *others = written.terms()
+                self.rows[found.layer, part] = sum(others, start=first).cpu()
 
 
 def _room(n_slots: int, n_rows: int, width: int) -> Tensor:
