@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ Records = list[dict[str, Any]]
 def _request(guest: Guest, path: Path, **changes: Any) -> Request:
     lines = ["\n".join(f"{word} of {k}" for k in range(10)) for word in ("self", "method")]
     order = ContrastOrder(positive=Typed("Set A", lines[0]), negative=Typed("Set B", lines[1]))
-    values = {"sha256": guest.loaded.weights_sha256, "order": order}
+    values: dict[str, Any] = {"sha256": guest.loaded.weights_sha256, "order": order}
     return Request(str(path), device="cpu", dtype="float32", **(values | changes))
 
 
@@ -89,11 +90,11 @@ def test_what_is_stopped_is_gone_and_keeps_nothing(
 def test_a_process_that_ends_without_a_word_is_an_error(
     guest: Callable[[str], Guest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contrast_job.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     job = ContrastJob(_request(guest("gpt2"), Path("x")), lambda report: None)
     assert job.wait(30)
     assert "status 1" in str(job.error)
-    monkeypatch.setattr(contrast_job.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
     job = ContrastJob(_request(guest("gpt2"), Path("x")), lambda report: None)
     assert job.wait(30)
     assert job.error is not None
