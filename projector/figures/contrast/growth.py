@@ -19,16 +19,15 @@ from projector.figures.contrast.series import (
     shown,
 )
 from projector.figures.contrast.style import (
-    FOURTH,
-    NEGATIVE,
+    ATTENTION,
+    MLP,
     NULL,
-    OTHER_NULL,
-    POSITIVE,
-    THIRD,
+    STREAM,
+    UPDATE,
     add_band,
     clear,
-    lay_out,
     layer_axis,
+    name_panels,
 )
 from projector.residual.flow.words import number
 
@@ -37,17 +36,17 @@ _CORRELATION_TITLE = "correlation of stream and update"
 # Each: its name in the report, what it is called, colour and pattern. The sum of each is 1.
 _Part = tuple[str, str, str, str]
 _WHOLE: tuple[_Part, ...] = (
-    ("growth_pre", "Var(pre): brought along", NULL, ""),
-    ("growth_update", "Var(update): added", POSITIVE, ""),
-    ("growth_covariance", "2 Cov(pre, update): shared", NEGATIVE, ""),
+    ("growth_pre", "Var(pre): brought along", STREAM, ""),
+    ("growth_update", "Var(update): added", UPDATE, ""),
+    ("growth_covariance", "2 Cov(pre, update): shared", UPDATE, "/"),
 )
 _SPLIT: tuple[_Part, ...] = (
-    ("pre", "Var(pre): brought along", NULL, ""),
-    ("attention_variance", "Var(attention)", OTHER_NULL, ""),
-    ("mlp_variance", "Var(MLP)", THIRD, ""),
-    ("covariance_pre_attention", "2 Cov(pre, attention)", OTHER_NULL, "/"),
-    ("covariance_pre_mlp", "2 Cov(pre, MLP)", THIRD, "/"),
-    ("covariance_attention_mlp", "2 Cov(attention, MLP)", FOURTH, "/"),
+    ("pre", "Var(pre): brought along", STREAM, ""),
+    ("attention_variance", "Var(attention)", ATTENTION, ""),
+    ("mlp_variance", "Var(MLP)", MLP, ""),
+    ("covariance_pre_attention", "2 Cov(pre, attention)", ATTENTION, "/"),
+    ("covariance_pre_mlp", "2 Cov(pre, MLP)", MLP, "/"),
+    ("covariance_attention_mlp", "2 Cov(attention, MLP)", UPDATE, "x"),
 )
 
 
@@ -97,7 +96,8 @@ def growth_figure(found: Found | Facts, *, layer: int | None = None) -> go.Figur
             mark = {"fillcolor": clear(NULL, 0.18), "line_width": 0, "layer": "below"}
             figure.add_vrect(x0=layer - 0.5, x1=layer + 0.5, row=row, col="all", **mark)
     figure.update_yaxes(zeroline=True, zerolinecolor=NULL)
-    return lay_out(figure, 150 + 320 * len(models), top=110, barmode="relative", bargap=0.25)
+    figure.update_layout(barmode="relative", bargap=0.25)
+    return name_panels(figure, n_rows=len(models), n_columns=len(drawn), height=230)
 
 
 def _add_bars(
@@ -114,9 +114,8 @@ def _add_bars(
             x=[each.get("layer") for each in rows],
             y=values,
             name=words,
-            legendgroup=words,
-            # A part that both panels have is named once.
-            showlegend=row == 1 and not (column == 2 and name == "pre"),
+            legendgroup=f"{words}, {column}",
+            showlegend=row == 1,
             marker=marker,
             hovertemplate=f"layer %{{x}}: %{{y:.1%}}<extra>{words}</extra>",
             row=row,
@@ -138,7 +137,7 @@ def _add_correlation(figure: go.Figure, steps: Sequence[Facts], row: int, column
         y=[number_of(each, "correlation") for each in steps],
         customdata=[number(value, ".3f") for value in rotated],
         mode="lines+markers",
-        line={"color": NEGATIVE, "width": 2},
+        line={"color": UPDATE, "width": 2},
         marker={"size": 7},
         name="correlation (band: random rotations)",
         showlegend=row == 1,

@@ -7,6 +7,7 @@ from projector.figures.contrast.series import (
     Facts,
     Found,
     ModelRows,
+    cosine_form,
     facts_of,
     plain_names,
     read_models,
@@ -14,12 +15,8 @@ from projector.figures.contrast.series import (
 from projector.figures.page import Section, Table, page_html
 from projector.residual.flow.words import number
 
+_COSINES = ("cosine", "cosine_low", "cosine_high", "cosine_split_half", "cosine_permuted")
 _COLUMNS = (
-    ("cosine", ".3f"),
-    ("cosine_low", ".3f"),
-    ("cosine_high", ".3f"),
-    ("cosine_split_half", ".3f"),
-    ("cosine_permuted", ".3f"),
     ("variance_mean_positive", ".3g"),
     ("variance_mean_negative", ".3g"),
     ("variance_max_positive", ".3g"),
@@ -78,8 +75,9 @@ def _title(text: str, model: str | None, n_models: int) -> str:
 
 def rows_table(model: ModelRows) -> Table:
     """The rows of a model as a table."""
-    titles = [name.replace("_", " ") for name, _ in _COLUMNS]
-    columns = [[number(v, form) for v in model.column(name)] for name, form in _COLUMNS]
+    chosen = [*((name, cosine_form([model])) for name in _COSINES), *_COLUMNS]
+    titles = [name.replace("_", " ") for name, _ in chosen]
+    columns = [[number(v, form) for v in model.column(name)] for name, form in chosen]
     rows = [
         (f"{place.layer}", place.stream, *(column[k] for column in columns))
         for k, place in enumerate(model.places)

@@ -12,6 +12,7 @@ from projector.figures.contrast.series import (
     Facts,
     Found,
     ModelRows,
+    cosine_form,
     facts_of,
     known,
     read_models,
@@ -19,11 +20,12 @@ from projector.figures.contrast.series import (
     shown,
 )
 from projector.figures.contrast.style import (
+    DEPTH_TITLE,
     NEGATIVE,
     NULL,
-    OTHER_NULL,
+    PERMUTED,
     POSITIVE,
-    THIRD,
+    SETS,
     add_places,
     clear,
     depth_axis,
@@ -31,9 +33,12 @@ from projector.figures.contrast.style import (
 )
 from projector.residual.flow.words import number
 
+# Where no cosine is below it, the axis needs no 0.
+_LARGE = 0.5
 _NULLS = (
+    ("cosine_across_halves", "a half of each set", SETS, "dot"),
     ("cosine_split_half", "random halves of one set", NULL, "dash"),
-    ("cosine_permuted", "permuted labels", OTHER_NULL, "dot"),
+    ("cosine_permuted", "permuted labels", PERMUTED, "dot"),
 )
 _TITLES = ("cosine of means", "mean variance", "maximum variance")
 
@@ -68,7 +73,7 @@ def panels(found: Found | Facts, *, layer: int | None = None) -> go.Figure:
         axis = depth_axis(model.places)
         figure.update_xaxes(**axis, col=column)
         figure.update_xaxes(
-            title={"text": "layers passed (open: after attention)"}, row=3, col=column
+            title={"text": DEPTH_TITLE if len(models) < 3 else "layer"}, row=3, col=column
         )
         if layer is not None and layer < model.n_layers:
             figure.add_vrect(
@@ -80,7 +85,7 @@ def panels(found: Found | Facts, *, layer: int | None = None) -> go.Figure:
                 line_width=0,
                 layer="below",
             )
-    figure.update_yaxes(range=_cosine_range(models), row=1, hoverformat=".3f")
+    figure.update_yaxes(range=_cosine_range(models), row=1, hoverformat=cosine_form(models))
     for row, title in enumerate(_TITLES, 1):
         figure.update_yaxes(title={"text": title}, row=row, col=1)
     for row in (2, 3):
@@ -95,6 +100,7 @@ def panels(found: Found | Facts, *, layer: int | None = None) -> go.Figure:
 
 def _add_cosines(figure: go.Figure, model: ModelRows, column: int) -> None:
     where: dict[str, Any] = {"row": 1, "col": column}
+    form = cosine_form([model])
     for name, words, color, dash in _NULLS:
         low, high = (model.column(f"{name}_{end}") for end in ("low", "high"))
         add_places(
@@ -105,7 +111,8 @@ def _add_cosines(figure: go.Figure, model: ModelRows, column: int) -> None:
             words,
             dash=dash,
             band=(low, high),
-            customdata=_ranges(low, high, "90 % of draws"),
+            customdata=_ranges(low, high, "90 % of draws", form),
+            form=form,
             legend=column == 1,
             **where,
         )
@@ -115,17 +122,18 @@ def _add_cosines(figure: go.Figure, model: ModelRows, column: int) -> None:
         figure,
         model.places,
         model.column("cosine"),
-        THIRD,
+        SETS,
         name,
         band=(low, high),
-        customdata=_ranges(low, high, "bootstrap spread"),
+        customdata=_ranges(low, high, "bootstrap spread", form),
+        form=form,
         legend=column == 1,
         **where,
     )
 
 
 def _ranges(
-    low: Sequence[float | None], high: Sequence[float | None], what: str, form: str = ".3f"
+    low: Sequence[float | None], high: Sequence[float | None], what: str, form: str
 ) -> list[str]:
     return [
         "" if a is None or b is None else f"<br>{what}: {number(a, form)} to {number(b, form)}"
@@ -163,17 +171,20 @@ def _add_variances(
 
 
 def _cosine_range(models: Sequence[ModelRows]) -> list[float]:
-    """Of the axis of cosines: up to 1, and down to what there is, 0 among it."""
+    """Of the axis of cosines: up to 1, and down to what there is; with 0, unless all are large."""
     lowest = min(
         (
             value
             for model in models
-            for name in ("cosine", "cosine_low", "cosine_split_half_low", "cosine_permuted_low")
+            for name in ("cosine", "cosine_low", *(f"{control}_low" for control, *_ in _NULLS))
             for value in known(model.column(name))
         ),
         default=0.0,
     )
-    return [min(0.0, lowest) - 0.05, 1.05]
+    if lowest < _LARGE:
+        return [min(0.0, lowest) - 0.05, 1.05]
+    room = max(0.08 * (1 - lowest), 1e-5)
+    return [lowest - room, 1 + room]
 
 
 def _spread(model: ModelRows, name: str) -> float:

@@ -8,7 +8,13 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
-from projector.figures.contrast.effects import effects_figure, effects_of, why_no_effects
+from projector.figures.contrast.effects import (
+    effects_figure,
+    effects_of,
+    effects_words,
+    how_effects,
+    why_no_effects,
+)
 from projector.figures.contrast.growth import growth_figure
 from projector.figures.contrast.panels import panels
 from projector.figures.contrast.series import (
@@ -27,9 +33,7 @@ from projector.figures.contrast.words import (
     HOW_SHARING,
     HOW_UNTANGLING,
     cosine_words,
-    effects_words,
     growth_words,
-    how_effects,
     untangling_words,
     variance_words,
 )
@@ -101,10 +105,8 @@ def sections(found: Found | Facts, *, layer: int | None = None) -> tuple[Part, .
 
 
 def _sharing(facts: Facts, model: ModelRows, layer: int | None) -> Part:
-    figure, found = (
-        sharing_figure(facts, model.model, layer=layer),
-        sharing_of(facts, model.model) or {},
-    )
+    figure = sharing_figure(facts, model.model, layer=layer)
+    found = sharing_of(facts, model.model) or {}
     if figure is None:
         reason = str(found.get("reason") or "").rstrip(".")
         text = f"Successive layers were not compared{f': {reason}' if reason else ''}."
@@ -126,7 +128,7 @@ def _direction(facts: Facts, model: ModelRows, layer: int | None) -> Part:
     effects = effects_of(facts, model.model)
     text = why_no_effects(facts, model.model)
     if figure is not None:
-        text = effects_words(effects)
+        text = effects_words(effects, plain_names(facts))
     return _part("direction", "The direction", model, figure, [text], how_effects(effects), None)
 
 

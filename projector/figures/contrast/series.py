@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from projector.errors import UserError
 
 Facts = Mapping[str, Any]
+# Cosines above it all need a fourth decimal.
+_CLOSE = 0.95
 _STEPS = {"resid_pre": 0.0, "resid_mid": 0.5, "resid_post": 1.0}
 
 
@@ -161,3 +163,10 @@ def shown(text: str, most: int = 40) -> str:
 def known(values: Iterable[float | None]) -> list[float]:
     """Those that are known."""
     return [value for value in values if value is not None]
+
+
+def cosine_form(models: Sequence[ModelRows]) -> str:
+    """How cosines of means are written: with more decimals where all are close to 1."""
+    columns = ("cosine", "cosine_split_half", "cosine_permuted")
+    values = [v for model in models for name in columns for v in known(model.column(name))]
+    return ".4f" if values and min(values) > _CLOSE else ".3f"

@@ -15,32 +15,34 @@ from projector.figures.contrast.series import (
     number_of,
 )
 from projector.figures.contrast.style import (
-    NEGATIVE,
+    ATTENTION,
+    MLP,
     NULL,
-    POSITIVE,
-    THIRD,
+    UPDATE,
     add_band,
     clear,
-    lay_out,
     layer_axis,
+    name_panels,
 )
 from projector.residual.flow.words import number
 
 # Panels, each with its curves: name in the report, what it is called, colour.
 _PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
-    ("Cosine of successive updates", (("cosine", "updates", THIRD),)),
+    ("Cosine of successive updates", (("cosine", "updates", UPDATE),)),
     (
         "Directions of the updates",
-        (("captured", "variance captured", THIRD), ("overlap", "overlap of spans", NEGATIVE)),
+        (("captured", "variance captured", UPDATE), ("overlap", "overlap of spans", UPDATE)),
     ),
     (
         "Directions of the output weights",
         (
-            ("attention_weights", "attention’s weights", POSITIVE),
-            ("mlp_weights", "MLP’s weights", NEGATIVE),
+            ("attention_weights", "attention’s weights", ATTENTION),
+            ("mlp_weights", "MLP’s weights", MLP),
         ),
     ),
 )
+# Of the first and the second curve of a panel, and of their controls.
+_MARKS, _DASHES = ("circle", "square-open"), ("dash", "dot")
 _ANGLES = "Principal angles of the updates"
 
 
@@ -84,12 +86,13 @@ def sharing_figure(
         figure.update_yaxes(title={"text": "share"}, rangemode="tozero", row=row, col=column)
     _add_angles(figure, rows)
     last = max(int(row.get("following", 0)) for row in rows)
-    figure.update_xaxes(**layer_axis(last + 1) | {"title": {"text": "layer and the one before"}})
+    figure.update_xaxes(**layer_axis(last + 1) | {"title": None})
+    figure.update_xaxes(title={"text": "layer and the one before"}, row=2)
     figure.update_yaxes(zeroline=True, zerolinecolor=clear(NULL, 0.5))
     if layer is not None and 0 < layer <= last:
         mark = {"fillcolor": clear(NULL, 0.18), "line_width": 0, "layer": "below"}
         figure.add_vrect(x0=layer - 0.5, x1=layer + 0.5, row="all", col="all", **mark)
-    return lay_out(figure, 660, top=110)
+    return name_panels(figure, n_rows=2, n_columns=2, height=210)
 
 
 def _add_measured(
@@ -116,16 +119,14 @@ def _add_measured(
         [number_of(each, f"random_{end}") for _, each in known] for end in ("low", "high", "median")
     )
     where = {"row": row, "col": column}
-    null = NULL if nth == 0 else color
-    add_band(figure, at, low, high, null, f"{words}, random", **where)
+    null = f"{words}, random rotations"
+    add_band(figure, at, low, high, NULL, null, **where)
     figure.add_scatter(
         x=at,
         y=median,
         mode="lines",
-        line={"color": null, "dash": "dash", "width": 1.5},
-        name="random rotations" if nth == 0 else f"{words}, random",
-        legendgroup=f"random {nth}",
-        showlegend=(row, column) == (1, 1),
+        line={"color": NULL, "dash": _DASHES[nth], "width": 1.5},
+        name=null,
         hovertemplate="layers %{x}: %{y:.3f}<extra>random rotations, median</extra>",
         **where,
     )
@@ -138,7 +139,7 @@ def _add_measured(
         text=[f"{layer - 1} and {layer}" for layer in at],
         mode="lines+markers",
         line={"color": color, "width": 2},
-        marker={"size": 7},
+        marker={"size": 7, "symbol": _MARKS[nth]},
         name=words,
         hovertemplate="layers %{text}: %{y:.3f}<br>90 % of random rotations: %{customdata}"
         f"<extra>{words}</extra>",
@@ -148,21 +149,24 @@ def _add_measured(
 
 def _add_angles(figure: go.Figure, rows: Sequence[Facts]) -> None:
     """The smallest and the middle principal angle, each beside that of random spans."""
-    for is_random, dash in ((True, "dash"), (False, "solid")):
+    for is_random in (True, False):
         known = [
             (int(each.get("following", 0)), sorted(angles))
             for each in rows
             if (angles := each.get("angles_random" if is_random else "angles"))
         ]
-        for words, color, place in (("smallest", POSITIVE, 0.0), ("middle", NEGATIVE, 0.5)):
-            name = f"{words} angle{', random' if is_random else ''}"
+        for nth, (words, place) in enumerate((("smallest", 0.0), ("middle", 0.5))):
+            name = f"{words} angle{', random spans' if is_random else ''}"
+            line = {"color": UPDATE, "width": 2}
+            if is_random:
+                line = {"color": NULL, "dash": _DASHES[nth], "width": 1.5}
             figure.add_scatter(
                 x=[layer for layer, _ in known],
                 y=[angles[int(place * (len(angles) - 1))] for _, angles in known],
                 text=[f"{layer - 1} and {layer}" for layer, _ in known],
                 mode="lines" if is_random else "lines+markers",
-                line={"color": color, "dash": dash, "width": 1.5 if is_random else 2},
-                marker={"size": 7},
+                line=line,
+                marker={"size": 7, "symbol": _MARKS[nth]},
                 name=name,
                 hovertemplate=f"layers %{{text}}: %{{y:.1f}}°<extra>{name}</extra>",
                 row=2,

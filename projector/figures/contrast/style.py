@@ -10,10 +10,19 @@ import plotly.graph_objects as go
 
 from projector.figures.contrast.series import Place
 
-# Of Okabe and Ito (2008), but for the grey: each has a contrast of 3 to white and to black.
-POSITIVE, NEGATIVE, THIRD, FOURTH = "#0a7ac2", "#d55e00", "#0a8f6b", "#b8639a"
-NULL, OTHER_NULL = "#7d8590", "#a3742a"
-_MOST_TICKS = 12
+# One colour means one thing in every figure; each has a contrast of 3 to white and to black. Most
+# are of Okabe and Ito (2008).
+POSITIVE, NEGATIVE = "#0a7ac2", "#d55e00"
+# What is of both sets, such as the cosine of their means and what tells one from the other.
+SETS = "#0a8f6b"
+# The stream before a block, what a block adds, and what its two halves add.
+STREAM, UPDATE, ATTENTION, MLP = "#1293a5", "#7f6cc8", "#b8639a", "#6d8b1f"
+# Controls: random directions, halves and rotations; and permuted labels.
+NULL, PERMUTED = "#7d8590", "#a3742a"
+_MOST_TICKS, _MOST_LINES = 12, 40
+# Pixels of a line of a legend, and of a panel's title.
+_LINE, _TITLE = 19, 26
+DEPTH_TITLE = "layer (open: after its attention; filled: after its MLP)"
 _Values = Sequence[float | None]
 
 
@@ -65,12 +74,13 @@ def add_places(
     band: tuple[_Values, _Values] | None = None,
     form: str = ".3f",
     dash: str = "solid",
+    mark: str = "circle",
     customdata: Sequence[str] | None = None,
     legend: bool = True,
     **more: Any,
 ) -> None:
     """A curve over places of the stream: the embedding apart as a diamond, the middle of a block
-    as an open circle, all else as a filled one; a band around it where there is one."""
+    as an open mark, all else as a filled one; a band around it where there is one."""
     is_null = dash != "solid"
     tips = list(customdata or ("" for _ in places))
     for is_embedding in (True, False):
@@ -80,7 +90,7 @@ def add_places(
         if band is not None:
             low, high = ([ends[k] for k in chosen] for ends in band)
             add_band(figure, [places[k].depth for k in chosen], low, high, color, name, **more)
-        symbols = ["circle-open" if places[k].stream == "resid_mid" else "circle" for k in chosen]
+        symbols = [f"{mark}-open" if places[k].stream == "resid_mid" else mark for k in chosen]
         figure.add_scatter(
             x=[places[k].depth for k in chosen],
             y=[values[k] for k in chosen],
@@ -104,13 +114,23 @@ def add_places(
 
 
 def depth_axis(places: Sequence[Place]) -> dict[str, Any]:
-    """The axis of depth: block L reaches from L to L + 1."""
+    """The axis of depth: block L reaches from L to L + 1, between two lines, with its number in
+    the middle."""
     n_blocks = 1 + max((place.layer for place in places), default=0)
     # The embedding's mark is as wide in a deep model.
     margin = max(0.35, n_blocks / 40)
+    step = _step(n_blocks)
+    layers = range(0, n_blocks, step)
     return {
         "range": [-margin, n_blocks + margin],
-        "tickvals": list(range(0, n_blocks + 1, _step(n_blocks))),
+        "tickvals": [layer + 0.5 for layer in layers],
+        "ticktext": [str(layer) for layer in layers],
+        "showgrid": False,
+        "minor": {
+            "tickvals": list(range(0, n_blocks + 1, 1 if n_blocks <= _MOST_LINES else step)),
+            "showgrid": True,
+            "ticks": "",
+        },
         "zeroline": False,
     }
 
@@ -141,3 +161,52 @@ def lay_out(figure: go.Figure, height: int, *, top: int = 64, **more: Any) -> go
     )
     figure.update_annotations(font_size=13)
     return figure
+
+
+def name_panels(figure: go.Figure, *, n_rows: int, n_columns: int, height: int) -> go.Figure:
+    """A legend for each panel of the first row of every model, or of every row, between the panel
+    and its title; ``height`` is that of a row of panels without them.
+
+    The figure's first annotations are the panels' titles, row by row.
+    """
+    entries = [_entries(figure, panel) for panel in range(n_rows * n_columns)]
+    rooms = [
+        _TITLE + _LINE * max(map(len, entries[row * n_columns : (row + 1) * n_columns]))
+        for row in range(n_rows)
+    ]
+    below, bottom = 34, 56
+    inner = sum(rooms[1:]) + n_rows * height + (n_rows - 1) * below
+    top_of = inner
+    for row, room in enumerate(rooms):
+        for column in range(n_columns):
+            panel = row * n_columns + column
+            suffix = "" if panel == 0 else str(panel + 1)
+            figure.layout[f"yaxis{suffix}"].domain = [(top_of - height) / inner, top_of / inner]
+            place = {"x": figure.layout[f"xaxis{suffix}"].domain[0], "y": top_of / inner}
+            figure.layout.annotations[panel].update(y=place["y"], yshift=room - _TITLE)
+            if not entries[panel]:
+                continue
+            for trace in figure.select_traces(selector={"yaxis": f"y{suffix}"}):
+                trace.legend = f"legend{suffix}"
+            figure.layout[f"legend{suffix}"] = {
+                **place,
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "bgcolor": "rgba(0,0,0,0)",
+                "font": {"size": 11},
+                "tracegroupgap": 0,
+            }
+        top_of -= height + below + (rooms[row + 1] if row + 1 < n_rows else 0)
+    return figure.update_layout(
+        template="plotly_white",
+        height=inner + rooms[0] + bottom,
+        margin={"l": 64, "r": 20, "t": rooms[0], "b": bottom},
+        hovermode="closest",
+    )
+
+
+def _entries(figure: go.Figure, panel: int) -> list[str]:
+    """What the legend of a panel names."""
+    axis = "y" if panel == 0 else f"y{panel + 1}"
+    found = figure.select_traces(selector={"yaxis": axis})
+    return [each.name for each in found if each.showlegend is not False]

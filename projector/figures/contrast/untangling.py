@@ -20,15 +20,16 @@ from projector.figures.contrast.series import (
     set_names,
 )
 from projector.figures.contrast.style import (
-    FOURTH,
+    DEPTH_TITLE,
     NEGATIVE,
     NULL,
+    PERMUTED,
     POSITIVE,
-    THIRD,
+    SETS,
     add_places,
     clear,
     depth_axis,
-    lay_out,
+    name_panels,
 )
 from projector.residual.flow.words import number
 
@@ -39,6 +40,7 @@ class _Curve:
     words: str
     color: str
     dash: str = "solid"
+    mark: str = "circle"
 
 
 _TITLES = (
@@ -82,14 +84,14 @@ def untangling_figure(
     if baseline is not None:
         _add_baseline(figure, rows, baseline)
     figure.update_xaxes(**depth_axis(rows.places))
-    figure.update_xaxes(title={"text": "layers passed"}, row=2)
+    figure.update_xaxes(title={"text": DEPTH_TITLE}, row=2)
     figure.update_yaxes(zeroline=True, zerolinecolor=clear(NULL, 0.5))
     figure.update_yaxes(range=[0.35, 1.03], tickformat=".0%", row=1, col=2)
     figure.update_yaxes(rangemode="tozero", row=2)
     if layer is not None and layer < rows.n_layers:
         mark = {"fillcolor": clear(NULL, 0.18), "line_width": 0, "layer": "below"}
         figure.add_vrect(x0=layer, x1=layer + 1, row="all", col="all", **mark)
-    return lay_out(figure, 700, top=116)
+    return name_panels(figure, n_rows=2, n_columns=2, height=230)
 
 
 def _panels(names: tuple[str, str]) -> dict[tuple[int, int], tuple[_Curve, ...]]:
@@ -98,12 +100,12 @@ def _panels(names: tuple[str, str]) -> dict[tuple[int, int], tuple[_Curve, ...]]
     return {
         (1, 1): (
             *(_Curve(f"within_cosine_{side}", name, color) for side, name, color in sets),
-            _Curve("between_cosine", "one of each set", THIRD),
-            _Curve("within_cosine_permuted", "permuted labels", NULL, "dash"),
+            _Curve("between_cosine", "one of each set", SETS),
+            _Curve("within_cosine_permuted", "permuted labels", PERMUTED, "dash"),
         ),
         (1, 2): (
-            _Curve("probe_accuracy", "probe", FOURTH),
-            _Curve("probe_permuted", "permuted labels", NULL, "dash"),
+            _Curve("probe_accuracy", "probe", SETS),
+            _Curve("probe_permuted", "permuted labels", PERMUTED, "dash"),
         ),
         (2, 1): (
             *(_Curve(f"effective_dimension_{side}", name, color) for side, name, color in sets),
@@ -118,10 +120,10 @@ def _panels(names: tuple[str, str]) -> dict[tuple[int, int], tuple[_Curve, ...]]
             ),
         ),
         (2, 2): (
-            _Curve("one_direction", "sets’ difference on one direction", THIRD),
-            _Curve("pair_direction", "pairs’ difference on one direction", FOURTH),
-            _Curve("between_share", "variance between the sets", POSITIVE),
-            _Curve("one_direction_permuted", "permuted labels", NULL, "dash"),
+            _Curve("one_direction", "sets’ difference on one direction", SETS),
+            _Curve("pair_direction", "pairs’ difference on one direction", SETS, mark="square"),
+            _Curve("between_share", "variance between the sets", SETS, mark="triangle-up"),
+            _Curve("one_direction_permuted", "permuted labels", PERMUTED, "dash"),
         ),
     }
 
@@ -130,7 +132,6 @@ def _add_curves(
     figure: go.Figure, rows: ModelRows, curves: Sequence[_Curve], row: int, column: int
 ) -> None:
     where: dict[str, Any] = {"row": row, "col": column}
-    named = {trace.name for trace in figure.data if trace.showlegend is not False}
     for curve in curves:
         values = rows.column(curve.name)
         high = rows.column(f"{curve.name}_high") if curve.dash != "solid" else []
@@ -141,10 +142,9 @@ def _add_curves(
             curve.color,
             curve.words,
             dash=curve.dash,
+            mark=curve.mark,
             band=(values, high) if high else None,
-            customdata=["" if v is None else f"<br>5 % of draws above {v:.3f}" for v in high]
-            or None,
-            legend=curve.words not in named,
+            customdata=[_above(v) for v in high] or None,
             **where,
         )
 
@@ -159,7 +159,7 @@ def _add_baseline(figure: go.Figure, rows: ModelRows, accuracy: float) -> None:
         x=[rows.places[0].depth, rows.places[-1].depth],
         y=[accuracy, accuracy],
         mode="lines",
-        line={"color": FOURTH, "dash": "dot", "width": 1.5},
+        line={"color": SETS, "dash": "dot", "width": 1.5},
         name="probe of the embedding alone",
         hovertemplate="%{y:.3f}<extra>probe of the embedding alone</extra>",
         row=1,

@@ -9,6 +9,7 @@ from projector.figures.contrast.series import (
     Facts,
     ModelRows,
     Place,
+    cosine_form,
     entries_of,
     known,
     number_of,
@@ -31,16 +32,16 @@ HOW_PANELS = (
 HOW_GROWTH = (
     "A block adds an update to the stream, so that Var(post) = Var(pre) + Var(update) + "
     "2 Cov(pre, update). The bars are these three as shares of Var(post), the mean of both sets; "
-    "they sum to 1. If layers shared directions, the covariance would carry the growth. The "
-    "correlation of the stream and the update, Cov(pre, update) / √(Var(pre) Var(update)), stands "
-    "beside the band that holds 95 % of those of randomly rotated updates."
+    "they sum to 1. If layers shared directions, the covariance would carry the growth. The last "
+    "panel is the correlation of the stream and the update, Cov(pre, update) / "
+    "√(Var(pre) Var(update)); its band holds 95 % of those of randomly rotated updates."
 )
 HOW_SHARING = (
     "What each layer adds is compared with what the layer before it adds: the cosine of a "
     "sample’s two updates; the principal angles between the spans of their top directions, how far "
     "these spans overlap, and how much variance one captures of the other; and the overlap of the "
-    "top singular directions of their output weights. Dashed lines are the medians of random "
-    "rotations, and bands hold 90 % of them."
+    "top singular directions of their output weights. Dashed and dotted lines are the medians of "
+    "random rotations, and bands hold 90 % of them; of angles there are the medians alone."
 )
 HOW_UNTANGLING = (
     "Solid curves are what was measured, dashed ones their controls. The cosine of two samples is "
@@ -57,41 +58,42 @@ HOW_UNTANGLING = (
 def cosine_words(model: ModelRows) -> str:
     """How the cosine of the sets' means goes, and whether controls go with it."""
     inside = _inside(model)
-    cosines = [(place, value) for place, row in inside if (value := number_of(row, "cosine"))]
+    cosines = [(p, v) for p, row in inside if (v := number_of(row, "cosine")) is not None]
     if not cosines:
         return "The cosine of the sets’ means is not known at any layer."
+    form = cosine_form([model])
     (first, start), (last, end) = cosines[0], cosines[-1]
     lowest, least = min(cosines, key=lambda each: each[1])
     text = (
-        f"The cosine of the two sets’ means goes from {number(start)} {first.words} to "
-        f"{number(end)} {last.words}"
+        f"The cosine of the two sets’ means goes from {number(start, form)} {first.words} to "
+        f"{number(end, form)} {last.words}"
     )
     if least < min(start, end) - 0.02:
-        text += f", with its lowest value, {number(least)}, {lowest.words}"
-    parts = [text + ". " + _embedding_words(model)]
+        text += f", with its lowest value, {number(least, form)}, {lowest.words}"
+    parts = [f"{text}.", _embedding_words(model, form)]
     for name, words in (
-        ("cosine_split_half", "random halves of one set"),
-        ("cosine_across_halves", "a half of one set and a half of the other"),
-        ("cosine_permuted", "permuted labels"),
+        ("cosine_split_half", "Between random halves of one set"),
+        ("cosine_across_halves", "Between a half of one set and a half of the other"),
+        ("cosine_permuted", "With permuted labels"),
     ):
         values = known(number_of(row, name) for _, row in inside)
         if values:
-            parts.append(f"The cosine of {words} {_range_words(values)}.")
+            parts.append(f"{words} it {_range_words(values, form)}.")
     parts.append(_parting_words(inside))
     return " ".join(part.strip() for part in parts if part.strip())
 
 
-def _range_words(values: Sequence[float]) -> str:
-    low, high = number(min(values)), number(max(values))
+def _range_words(values: Sequence[float], form: str) -> str:
+    low, high = number(min(values), form), number(max(values), form)
     return f"is {low} throughout" if low == high else f"stays between {low} and {high}"
 
 
-def _embedding_words(model: ModelRows) -> str:
+def _embedding_words(model: ModelRows, form: str) -> str:
     place, row = model.places[0], model.rows[0]
     value = number_of(row, "cosine") if place.is_embedding else None
-    return (
-        "" if value is None else f"At the embedding, which is drawn apart, it is {number(value)}."
-    )
+    if value is None:
+        return ""
+    return f"At the embedding, which is drawn apart, it is {number(value, form)}."
 
 
 def _parting_words(inside: Sequence[tuple[Place, Facts]]) -> str:
@@ -121,20 +123,28 @@ def _parting_words(inside: Sequence[tuple[Place, Facts]]) -> str:
 def variance_words(model: ModelRows, names: tuple[str, str]) -> str:
     """How many times variance grows, and where there is none."""
     inside, parts = _inside(model), []
-    for what in ("mean", "max"):
-        grown = []
-        for side, name in zip(("positive", "negative"), names, strict=True):
-            column = f"variance_{what}_{side}"
-            values = [v for _, row in inside if (v := number_of(row, column))]
-            if len(values) > 1:
-                grown.append((values[-1] / values[0], name))
-        if grown:
-            title = "mean" if what == "mean" else "maximum"
-            times = [f"{_times(ratio)} times for {name}" for ratio, name in grown]
-            parts.append(
-                f"The {title} variance {inside[-1][0].words} is that {inside[0][0].words} "
-                f"{' and '.join(times)}."
-            )
+    for what, title in (("mean", "mean"), ("max", "maximum")):
+        columns = [f"variance_{what}_{side}" for side in ("positive", "negative")]
+        known_at = [
+            (place, (a, b))
+            for place, row in inside
+            if (a := number_of(row, columns[0])) is not None
+            and (b := number_of(row, columns[1])) is not None
+        ]
+        # A factor takes a start above 0.
+        starts = [k for k, (_, values) in enumerate(known_at) if min(values) > 0]
+        if not starts or starts[0] == len(known_at) - 1:
+            continue
+        (start, of_start), (end, of_end) = known_at[starts[0]], known_at[-1]
+        text = f"From {_place(start)} to {_place(end)}, the {title} variance "
+        text += _growth_words(of_start, of_end, names)
+        # The first block alone may bring most of it.
+        later = [k for k in starts[1:] if known_at[k][0].stream != "resid_mid"]
+        if start.layer == 0 and later and later[0] < len(known_at) - 1:
+            after, of_after = known_at[later[0]]
+            text += f"; from {_place(after)} to {_place(end)}, it "
+            text += _growth_words(of_after, of_end, names)
+        parts.append(f"{text}.")
     for side, name in zip(("positive", "negative"), names, strict=True):
         first = number_of(model.rows[0], f"variance_mean_{side}")
         if model.places[0].is_embedding and first == 0:
@@ -150,16 +160,13 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
     blocks = [row for row in blocks_of(model) if number_of(row, "growth_pre") is not None]
     if not blocks:
         return "What the variance is made of is not known of any block."
-    shares = [
-        sum(known(number_of(row, f"growth_{part}") for row in blocks)) / len(blocks)
-        for part in ("pre", "update", "covariance")
-    ]
-    of_blocks = "the one block" if len(blocks) == 1 else f"the {len(blocks)} blocks"
-    pre, update, both = (f"{number(100 * share, '.0f')} %" for share in shares)
-    text = (
-        f"On average over {of_blocks}, {pre} of the variance after a block was there before it, "
-        f"{update} is the update’s own, and {both} is their covariance."
-    )
+    # The first block's update outweighs what was there before it: it would carry every mean.
+    first, later = blocks[0], blocks[1:]
+    text = f"Of the variance after layer {first['layer']}, {_shares_words([first])}."
+    if later:
+        over = "after the next layer" if len(later) == 1 else f"after the {len(later)} layers that "
+        over += "" if len(later) == 1 else "follow, on average"
+        text += f" Of that {over}, {_shares_words(later)}."
     steps = entries_of(facts, "growth", model.model)
     compared = [
         (covariance, rotated)
@@ -171,11 +178,21 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
         n_above = sum(value > rotated for value, rotated in compared)
         n_below = sum(value < -rotated for value, rotated in compared)
         text += (
-            f" The covariance is above what randomly rotated updates give in {n_above} of "
-            f"{len(compared)} steps, and below it in {n_below}."
+            " The covariance is above what randomly rotated updates give in "
+            f"{n_above or 'none'} of {len(compared)} steps, and below it in {n_below or 'none'}."
         )
     carried = growth_sentence(steps)
     return f"{text} {carried}".rstrip()
+
+
+def _shares_words(blocks: Sequence[Facts]) -> str:
+    """The shares of the variance behind blocks, averaged."""
+    pre, update, both = (
+        f"{number(100 * sum(values) / len(values), '.0f')} %"
+        for part in ("pre", "update", "covariance")
+        if (values := known(number_of(row, f"growth_{part}") for row in blocks))
+    )
+    return f"{pre} was there before, {update} is the update’s own, and {both} is their covariance"
 
 
 def untangling_words(model: ModelRows | None) -> str:
@@ -214,63 +231,24 @@ def untangling_words(model: ModelRows | None) -> str:
     return " ".join(parts)
 
 
-def how_effects(effects: Sequence[Facts]) -> str:
-    """How to read the figure of effects, by what was measured."""
-    rise = (
-        "a rise of the log-perplexity means that the model predicts the text less well"
-        if all(each.get("continuation") is None for each in effects)
-        else "the effect is on the log-probability of the continuation, all its tokens together, "
-        "and a rise means that the model finds it more likely"
-    )
-    return (
-        "The difference of the sets’ means is added to the stream, taken away from it, and "
-        "projected out of it, at every position. Dots are the change that this makes on prompts "
-        f"that the direction was not computed from; {rise}. Intervals are over groups of prompts. "
-        "Crosses are random directions of the same norm: the stream varies along few directions, "
-        "and a random one lies almost wholly outside of them, so it can do little where it is "
-        "projected out. Rings are directions of the same norm along which prompts of one set "
-        "vary: the difference of means under permuted labels, each set’s mean removed."
-    )
+def _place(place: Place) -> str:
+    """What has written last to the stream there."""
+    return place.words.removeprefix("after ")
 
 
-def effects_words(effects: Sequence[Facts]) -> str:
-    """How many changes do more than every random direction, and than those of permuted labels."""
-    told = [each for each in effects if isinstance(each.get("exceeds_random"), bool)]
-    if not told:
-        return "No effect was measured beside random directions."
-    n_more, by_chance = _larger(told, "random")
-    if not n_more:
-        first = (
-            f"None of the {len(told)} effects is larger than that of every random direction of the "
-            "same norm: this direction does no more than any other."
-        )
-    else:
-        first = (
-            f"Of {len(told)} effects, {n_more} {'is' if n_more == 1 else 'are'} larger than that "
-            "of every random direction of the same norm; one more random direction would give "
-            f"about {by_chance}."
-        )
-    beside = [each for each in told if isinstance(each.get("exceeds_permuted"), bool)]
-    if not beside:
-        return first
-    n_more, by_chance = _larger(beside, "permuted")
-    how_many = f"{n_more}" if n_more else "None"
-    return (
-        f"{first} {how_many} of {len(beside)} {'is' if n_more < 2 else 'are'} larger than that of "
-        "every direction of permuted labels, which lie where prompts vary; one more of these would "
-        f"give about {by_chance}."
-    )
-
-
-def _larger(effects: Sequence[Facts], control: str) -> tuple[int, str]:
-    """How many effects are larger than those of a control, and how many would be by chance."""
-    # By chance, each of k + 1 equal directions is as likely to have the largest effect.
-    by_chance = sum(1 / (len(each.get(control) or ()) + 1) for each in effects)
-    return sum(each[f"exceeds_{control}"] for each in effects), number(by_chance, ".0f")
-
-
-def _times(ratio: float) -> str:
-    return number(ratio, ",.0f" if ratio >= 99.5 else ".3g")
+def _growth_words(
+    start: tuple[float, float], end: tuple[float, float], names: tuple[str, str]
+) -> str:
+    """By which factor a figure of both sets grows; its start is above 0."""
+    ratios = [b / a for a, b in zip(start, end, strict=True)]
+    times = [number(r, ",.0f" if r >= 99.5 else ".2g" if r < 10 else ".0f") for r in ratios]
+    if min(ratios) >= 1 and len(set(times)) == 1:
+        return f"grows {times[0]}-fold for both sets"
+    if min(ratios) >= 1:
+        each = (f"{t}-fold for {name}" for t, name in zip(times, names, strict=True))
+        return f"grows {' and '.join(each)}"
+    each = (f"by {t} for {name}" for t, name in zip(times, names, strict=True))
+    return f"is multiplied {' and '.join(each)}"
 
 
 def _percent(share: float) -> str:

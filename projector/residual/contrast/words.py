@@ -19,14 +19,22 @@ def growth_sentence(blocks: Sequence[Mapping[str, Any]]) -> str:
         blocks: one :meth:`~projector.residual.contrast.growth.Growth.as_dict` a block, in order, of
             one model; the mean of both sets.
     """
+    parts = [_gain_words("Over all layers", blocks, is_mean=True)]
+    if len(blocks) > 1 and parts[0]:
+        parts.append(_gain_words(f"After layer {blocks[0].get('layer', 0)}", blocks[1:]))
+    return " ".join(part for part in parts if part)
+
+
+def _gain_words(over: str, blocks: Sequence[Mapping[str, Any]], *, is_mean: bool = False) -> str:
+    """A sentence of some blocks in a row."""
     gains = [block.get("gain_covariance") for block in blocks]
     start = blocks[0].get("variance_pre") if blocks else None
     end = blocks[-1].get("variance_post") if blocks else None
     covariance = sum(gain for gain in gains if gain is not None)
     if start is None or end is None or None in gains:
         return ""
-    over = f"Over all blocks, the mean variance goes from {number(start, '.3g')} to "
-    over += number(end, ".3g")
+    over += ", the mean variance goes" if is_mean else ", it goes"
+    over += f" from {number(start, '.3g')} to {number(end, '.3g')}"
     if not end > start:
         return f"{over}: it does not grow."
     share = covariance / (end - start)

@@ -169,12 +169,11 @@ def _show_model(
 ) -> None:
     """Tables of one model, and what they say in words."""
     from projector.corpus.pieces import readable
-    from projector.figures.contrast.effects import effects_of
+    from projector.figures.contrast.effects import effects_of, effects_words
     from projector.figures.contrast.series import entries_of
     from projector.figures.contrast.untangling import untangling_of
     from projector.figures.contrast.words import (
         cosine_words,
-        effects_words,
         growth_words,
         untangling_words,
         variance_words,
@@ -200,7 +199,7 @@ def _show_model(
             own = [each for each in effects if each.get("continuation") == text]
             title = [] if text is None else [f"continuation ‘{escape(readable(text))}’"]
             screen.out.print("", *title, _effects(own), "", sep="\n")
-        screen.say(escape(effects_words(effects)))
+        screen.say(escape(effects_words(effects, names)))
         return
     for reason in dict.fromkeys(
         str(each["reason"])
@@ -213,8 +212,9 @@ def _show_model(
 def _legend(names: tuple[str, str]) -> tuple[str, ...]:
     return (
         f"+ is {names[0]}, − is {names[1]}; report.html has all streams and figures.",
-        "cosine: of the two sets' means after each layer, with its 95 % interval over prompts. "
-        "halves: the same of random halves of one set. permuted: the same with permuted labels. "
+        "cosine: of the two sets’ means after each layer, with its 95 % interval over prompts. "
+        "halves: the same of random halves of one set, which half the prompts make lower. "
+        "permuted: the same with permuted labels. "
         "Var: variance over prompts, mean over features.",
         "probe: accuracy of a linear probe on held-out prompts. chance: the same with permuted "
         "labels.",
@@ -229,16 +229,22 @@ def _effects_legend(entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     on = "the log-perplexity of held-out prompts, in nats a token"
     if any(each.get("continuation") is not None for each in tested):
         on = "the log-probability of the continuation after held-out prompts, in nats"
+    has_permuted = any(each.get("permuted") for each in tested)
+    others = "random: the mean effect of random directions of the same norm, "
+    others += "which lie almost wholly outside of what the stream varies along."
+    others += " permuted: the same of directions of permuted labels." if has_permuted else ""
     return (
-        f"effect: on {on}. random: the mean effect of random directions of the same norm, which "
-        "lie almost wholly outside of what the stream varies along.",
+        f"on +, on −: the effect on {on}. {others} − less +: the difference of both effects. "
+        "*: larger in size than the effect of every such direction.",
     )
 
 
 def _rows(model: ModelRows) -> Table:
     """A row behind each layer, and one at the embedding."""
+    from projector.figures.contrast.series import cosine_form
     from projector.residual.flow.words import number
 
+    form = cosine_form([model])
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False, header_style="bold")
     titles = ("layer", "cosine", "95 %", "halves", "permuted", "Var +", "Var −", "probe", "chance")
     for title in titles:
@@ -246,13 +252,13 @@ def _rows(model: ModelRows) -> Table:
     for place, row in zip(model.places, model.rows, strict=True):
         if not place.is_embedding and place.stream == "resid_mid":
             continue
-        low, high = (number(row.get(f"cosine_{end}"), ".3f") for end in ("low", "high"))
+        low, high = (number(row.get(f"cosine_{end}"), form) for end in ("low", "high"))
         table.add_row(
             "embedding" if place.is_embedding else str(place.layer),
-            number(row["cosine"], ".3f"),
+            number(row["cosine"], form),
             "–" if "–" in (low, high) else f"{low} to {high}",
-            number(row.get("cosine_split_half"), ".3f"),
-            number(row.get("cosine_permuted"), ".3f"),
+            number(row.get("cosine_split_half"), form),
+            number(row.get("cosine_permuted"), form),
             _variance(row.get("variance_mean_positive")),
             _variance(row.get("variance_mean_negative")),
             number(row.get("probe_accuracy")),
@@ -262,21 +268,35 @@ def _rows(model: ModelRows) -> Table:
 
 
 def _effects(effects: Sequence[Mapping[str, Any]]) -> Table:
-    """A row for each layer and change: its effect on both sets, beside random directions."""
-    from projector.figures.contrast.effects import change_words
+    """A row for each layer and change: its effect on both sets beside those of controls, and on
+    their difference; a star where it is beyond every control."""
+    from projector.figures.contrast.effects import change_words, controls_of, is_beyond
     from projector.residual.flow.words import number
 
+    controls = [
+        name for name in ("random", "permuted") if any(controls_of(e, name) for e in effects)
+    ]
+    has_difference = any(each["set"] == "difference" for each in effects)
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False, header_style="bold")
-    for title in ("layer", "direction", "effect on +", "random", "effect on −", "random"):
+    titles = ["layer", "direction", "on +", *controls, "on −", *controls]
+    for title in [*titles, "− less +"] if has_difference else titles:
         table.add_column(title, justify="right", no_wrap=True)
     rows: dict[tuple[int, str], dict[str, Mapping[str, Any]]] = {}
     for each in effects:
-        rows.setdefault((each["layer"], change_words(each)), {})[each["set"]] = each
+        rows.setdefault((each["layer"], change_words(each, ("+", "−"))), {})[each["set"]] = each
+
+    def effect(found: Mapping[str, Any]) -> str:
+        mark = "*" if is_beyond(found) else " "
+        return f"{number(found.get('effect'), '+.3f')}{mark}"
+
     for (layer, change), by_set in rows.items():
         cells = []
         for which in ("positive", "negative"):
             found = by_set.get(which, {})
-            cells += [number(found.get(name), "+.3f") for name in ("effect", "random_mean")]
+            means = (number(found.get(f"{name}_mean"), "+.3f") for name in controls)
+            cells += [effect(found), *means]
+        if has_difference:
+            cells.append(effect(by_set.get("difference", {})))
         table.add_row(str(layer), change, *cells)
     return table
 

@@ -69,7 +69,7 @@ def describe(
     ]
     if weights:
         text += (
-            " The top output directions of consecutive layers' weights overlap by "
+            " The top output directions of consecutive layers’ weights overlap by "
             f"{' and '.join(weights)}, where 1 is the same span."
         )
     return text
@@ -81,8 +81,8 @@ def _captured(found: Measured | None, rows: Sequence[SharingRow]) -> list[str]:
     k = max(row.n_directions or 0 for row in rows)
     top = "top direction holds" if k == 1 else f"top {k} directions hold"
     return [
-        f"an update's {top} {found.value:.0%} of the variance that the next update's own hold "
-        f"(random directions: {found.random_median:.0%})"
+        f"an update’s {top} {_percent(found.value)} of the variance that the next update’s own "
+        f"hold (random directions: {_percent(found.random_median)})"
     ]
 
 
@@ -104,9 +104,18 @@ def _spread(rows: Sequence[SharingRow]) -> str:
         return ""
     much, little = verdicts.count("shared"), verdicts.count("not shared")
     return (
-        f" Taken by themselves, {much} of {len(verdicts)} pairs of layers share their directions, "
-        f"{len(verdicts) - much - little} do in part and {little} do not."
+        f" Taken by themselves, {much or 'none'} of {len(verdicts)} pairs of layers "
+        f"{'shares its' if much == 1 else 'share their'} directions, "
+        f"{_do(len(verdicts) - much - little)} in part and {_do(little)} not."
     )
+
+
+def _do(n: int) -> str:
+    return f"{n or 'none'} {'does' if n == 1 else 'do'}"
+
+
+def _percent(share: float) -> str:
+    return f"{_number(100 * share, 0)} %"
 
 
 def _number(value: float, places: int = 2) -> str:

@@ -10,14 +10,14 @@ import plotly.graph_objects as go
 import pytest
 
 from projector.errors import UserError
-from projector.figures.contrast.effects import effects_figure
+from projector.figures.contrast.effects import effects_figure, effects_words
 from projector.figures.contrast.growth import growth_figure
 from projector.figures.contrast.page import contrast_page
 from projector.figures.contrast.panels import panels
 from projector.figures.contrast.series import facts_of, read_models
 from projector.figures.contrast.sharing import sharing_figure
 from projector.figures.contrast.untangling import untangling_figure
-from projector.figures.contrast.words import cosine_words, effects_words, growth_words
+from projector.figures.contrast.words import cosine_words, growth_words, variance_words
 from tests.projector.figures.contrast.made import made
 
 ATTACK = "<script>alert('x')</script>"
@@ -70,7 +70,7 @@ def test_captions_say_whether_the_sets_part_by_more_than_chance() -> None:
     found = made()
     (model,) = read_models(found)
     assert "At every place its whole interval is below" in cosine_words(model)
-    assert "from 0.90 after layer 0’s attention to 0.34 after layer 3" in cosine_words(model)
+    assert "from 0.900 after layer 0’s attention to 0.340 after layer 3" in cosine_words(model)
     for row in found["rows"]:
         row["cosine_high"] = 0.99
     (model,) = read_models(found)
@@ -103,7 +103,7 @@ def test_every_figure_of_sharing_has_random_rotations_beside_it() -> None:
     figure = sharing_figure(found, "tiny")
     assert figure is not None
     shown = [each for each in figure.data if each.mode == "lines+markers"]
-    nulls = [each for each in figure.data if each.line.dash == "dash"]
+    nulls = [each for each in figure.data if each.line.dash in ("dash", "dot")]
     assert len(shown) == len(nulls) == 7
     assert len([each for each in figure.data if each.fill == "toself"]) == 5
     (cosine,) = _traces(figure, "updates")
@@ -140,11 +140,11 @@ def test_effects_stand_beside_random_directions() -> None:
     assert [len(each.x) for each in own] == [6, 6, 6]
     assert own[0].y == pytest.approx((0.4, -0.4, 0.2) * 2)
     assert own[0].error_y.arrayminus == pytest.approx((0.1,) * 6)
-    assert "added × −1" in figure.layout.xaxis.ticktext
-    assert "Of 18 effects, 12 are larger" in contrast_page(found)
+    assert "towards docstrings" in figure.layout.xaxis.ticktext
+    assert "The direction steers between the sets: added towards code" in contrast_page(found)
     for each in found["directions"]:
-        each["exceeds_random"] = False
-    assert "does no more than any other" in contrast_page(found)
+        each["random"] = [-1, 1]
+    assert "The direction does not steer between the sets" in contrast_page(found)
     _check_continuations(found)
     found["directions"] = [{"model": "tiny", "reason": "it is too small"}]
     assert effects_figure(found, "tiny") is None
@@ -177,24 +177,88 @@ def _check_continuations(found: dict[str, Any]) -> None:
     assert "predicts the text less well" not in page
 
 
-def test_effects_beyond_random_directions_stand_beside_what_chance_gives() -> None:
-    effects = [{"exceeds_random": i < 6, "random": [0.1, 0.2, 0.3]} for i in range(8)]
-    assert "Of 8 effects, 6" in effects_words(effects)
-    assert "would give about 2." in effects_words(effects)
-    none = [{"exceeds_random": False, "random": [0.1]}]
-    assert "no more than any other" in effects_words(none)
-    # Permuted labels are told and drawn where a report holds them.
-    assert "permuted" not in effects_words(effects)
-    both = [{**e, "permuted": [0.5, -9.0], "exceeds_permuted": False} for e in effects]
-    assert "None of 8 is larger than that of every direction of permuted" in effects_words(both)
-    both[0]["exceeds_permuted"] = True
-    assert "1 of 8 is larger" in effects_words(both)
-    changed = made()
-    assert "permuted labels" not in str(effects_figure(changed, "tiny"))
-    for each in changed["directions"]:
+def _one(which: str, scale: float | None, effect: float, **more: Any) -> dict[str, Any]:
+    facts = {"measure": "log-perplexity", "layer": 1, "random": [0.1, -0.2, 0.3]}
+    return {**facts, "set": which, "scale": scale, "effect": effect, **more}
+
+
+def test_what_a_direction_does_is_told_by_measure_and_way() -> None:
+    names = ("code", "prose")
+    effects = [
+        *(_one("difference", 1.0, value) for value in (0.4, 0.25)),
+        *(_one("difference", -1.0, value) for value in (-0.25, 0.9)),
+        *(_one("positive", 1.0, value) for value in (0.5, -0.1)),
+        *(_one("negative", None, value) for value in (-0.4, -0.35)),
+    ]
+    text = effects_words(effects, names)
+    # 0.4 is above 0.3, 0.25 is not; −0.25 is below −0.2, 0.9 goes the other way.
+    assert "favours code over prose by more than every control at 1 of 2 layers" in text
+    assert "added towards prose, it favours prose at 1 of 2 layers" in text
+    assert "Chance gives at most 1 of 4." in text
+    assert "log-perplexity of code rises at 1 and falls at 1 of 2 layers, beyond every" in text
+    assert "Projected out, the log-perplexity of prose falls at 2 of 2 layers, beyond every" in text
+    # Labels that were permuted do as much: nothing is left.
+    for each in effects:
+        each["permuted"] = [-2.0, 2.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    text = effects_words(effects, names)
+    assert "does not steer between the sets" in text
+    assert "Chance gives at most 0.5 of 4." in text
+    assert text.count("beyond every control at none") == 2
+    assert "beside random directions" in effects_words([_one("positive", 1.0, 1, random=[])], names)
+
+
+def test_a_direction_that_harms_either_way_is_told() -> None:
+    effects = [_one(s, k, 0.5) for s in ("positive", "negative") for k in (1.0, -1.0)]
+    text = effects_words(effects, ("a", "b"))
+    assert "Added either way, the direction makes both sets harder to predict" in text
+    effects[0]["effect"] = -0.5
+    assert "Added either way" not in effects_words(effects, ("a", "b"))
+
+
+def test_cosines_near_one_have_a_fourth_decimal_and_an_axis_of_their_own() -> None:
+    found = made()
+    for row in found["rows"]:
+        row.update(dict.fromkeys((k for k in row if k.startswith("cosine")), 0.9931))
+    (model,) = read_models(found)
+    assert "from 0.9931 after" in cosine_words(model)
+    low, high = panels(found).layout.yaxis.range
+    assert 0.99 < low < 0.9931
+    assert 1 < high < 1.01
+    for row in found["rows"]:
+        row["cosine"] = 0.0
+    (model,) = read_models(found)
+    assert "from 0 after" in cosine_words(model) or "from 0.000 after" in cosine_words(model)
+
+
+def test_growth_of_variance_is_told_with_and_without_the_first_block() -> None:
+    (model,) = read_models(made())
+    # Variances are 3 to the power of the depth: from 0.5 to 4, and from 1 to 4.
+    text = variance_words(model, ("code", "docstrings"))
+    assert "the mean variance grows 47-fold for both sets; from layer 0 to layer 3" in text
+    assert "it grows 27-fold for both sets." in text
+
+
+def test_each_panel_has_a_legend_of_its_own() -> None:
+    for figure in (
+        sharing_figure(made(), "tiny"),
+        untangling_figure(made(), "tiny"),
+        growth_figure(made()),
+    ):
+        assert figure is not None
+        by_axis: dict[str, set[str]] = {}
+        for trace in figure.data:
+            by_axis.setdefault(trace.yaxis, set()).add(trace.legend)
+        legends = [name for names in by_axis.values() for name in names]
+        assert len(set(legends)) == len(legends) == len(by_axis)
+
+
+def test_permuted_labels_are_drawn_where_a_report_holds_them() -> None:
+    found = made()
+    assert "permuted labels" not in str(effects_figure(found, "tiny"))
+    for each in found["directions"]:
         each["permuted"] = [0.5, -9.0]
-    figure = effects_figure(changed, "tiny")
+    figure = effects_figure(found, "tiny")
     assert figure is not None
-    drawn = _traces(figure, "permuted labels, of the same norm")
+    drawn = _traces(figure, "directions of permuted labels")
     assert [len(each.x) for each in drawn] == [12, 12, 12]
     assert figure.layout.yaxis.range[0] < -9
