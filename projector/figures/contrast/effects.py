@@ -249,9 +249,9 @@ def how_effects(effects: Sequence[Facts]) -> str:
             "rise means that the model finds it more likely."
         )
     text += (
-        " Intervals are over groups of prompts. Crosses are controls: random directions of the same "
-        "norm. The stream varies along few directions, and a random one lies almost wholly outside "
-        "of them, so it can do little where it is projected out."
+        " Intervals are over groups of prompts. Crosses are controls: random directions of the "
+        "same norm. The stream varies along few directions, and a random one lies almost wholly "
+        "outside of them, so it can do little where it is projected out."
     )
     if any(controls_of(each, "permuted") for each in effects):
         text += (
