@@ -143,7 +143,7 @@ def test_each_continuation_has_a_table_and_panels_of_its_own(
         for line, (one, other) in zip(table, batched(own), strict=True):
             wanted = [number(each["effect"], "+.3f") for each in (one, other)]
             cells = [cell.rstrip("*") for cell in line.split()]
-                assert [cell for cell in cells if cell in wanted] == wanted, line
+            assert [cell for cell in cells if cell in wanted] == wanted, line
     assert "log-perplexity" not in result.stdout
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "log-probability of the continuation" in page
