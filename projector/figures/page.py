@@ -16,17 +16,55 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem
   padding: 0 1.5rem; color: #1f2933; background: #fff; }
 h1 { font-size: 1.6rem; margin-bottom: .3rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .note { color: #52606d; font-size: .92rem; max-width: 50rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; position: relative; left: 50%; transform: translateX(-50%);
+  width: fit-content; min-width: 100%; max-width: calc(100vw - 3rem); }
 table { border-collapse: collapse; font-size: .92rem; }
-th, td { padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #e4e7eb;
+th, td { padding: .2rem .55rem; text-align: left; border-bottom: 1px solid #e4e7eb;
   white-space: pre; }
-th { font-weight: 600; } td.number, th.number { text-align: right;
+th { font-weight: 600; white-space: pre-wrap; vertical-align: bottom; } td.number, th.number { text-align: right;
   font-variant-numeric: tabular-nums; }
 .tokens { font: .95rem/2 ui-monospace, monospace; white-space: pre-wrap; }
 @media (prefers-color-scheme: dark) {
-  .figure { background: #fff; padding: .6rem; border-radius: .5rem; }
   body { color: #e4e7eb; background: #14181d; } .note { color: #9aa5b1; }
-  th, td { border-color: #323f4b; } }
+  th, td { border-color: #323f4b; }
+  .figure [style*="fill: rgb(31, 41, 51)"] { fill: #e4e7eb !important; }
+  .figure [style*="stroke: rgb(31, 41, 51)"] { stroke: #e4e7eb !important; }
+  .figure [style*="fill: rgb(82, 96, 109)"] { fill: #9aa5b1 !important; }
+  .figure [style*="stroke: rgb(82, 96, 109)"] { stroke: #9aa5b1 !important; }
+  .figure [style*="fill: rgb(203, 210, 217)"] { fill: #3e4c59 !important; } }
+"""
+# Figures are on the page's own ground: what a template gives is given again for a dark one, also
+# when the scheme changes while the page is open.
+_DARK_SCRIPT = """
+(() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const ground = "#14181d", ink = "#e4e7eb", line = "#323f4b";
+  const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line };
+  const minor = { minor: { gridcolor: line } };
+  const space = { ...axis, backgroundcolor: ground };
+  const own = new Map();
+  const darkened = (template) => {
+    const made = structuredClone(template || {}), layout = made.layout || {};
+    const add = (name, more) => { layout[name] = { ...layout[name], ...more }; };
+    layout.paper_bgcolor = layout.plot_bgcolor = ground;
+    add("font", { color: ink });
+    for (const name of ["xaxis", "yaxis"]) add(name, { ...axis, ...minor });
+    add("scene", { xaxis: space, yaxis: space, zaxis: space });
+    made.layout = layout;
+    for (const bars of (made.data || {}).bar || [])
+      if (bars.marker && bars.marker.line) bars.marker.line.color = ground;
+    return made;
+  };
+  const draw = () => {
+    for (const figure of document.querySelectorAll(".js-plotly-plot")) {
+      if (!own.has(figure)) own.set(figure, figure.layout.template);
+      const template = own.get(figure);
+      Plotly.relayout(figure, { template: dark.matches ? darkened(template) : template });
+    }
+  };
+  if (dark.matches) draw();
+  dark.addEventListener("change", draw);
+})();
 """
 # A number as a report writes it: +1.50, −3 %, 0.10 ± 0.02, 1.2e-07.
 _NUMBER_TEXT = re.compile(r"[+−]?\d[\d,]*(\.\d+)?(e[-−+]?\d+)?( %)?( ± [\d.]+)?", re.ASCII)
@@ -73,6 +111,8 @@ def page_html(title: str, lead: str, sections: Sequence[Section]) -> str:
     has_figures = any(each.figure is not None for each in sections)
     script = f"<script>{get_plotlyjs()}</script>" if has_figures else ""
     body = "\n".join(_section(each) for each in sections)
+    if has_figures:
+        body += f"\n<script>{_DARK_SCRIPT}</script>"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

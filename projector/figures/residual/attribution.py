@@ -125,7 +125,7 @@ def control_text(found: Attribution) -> str:
         return ""
     kind = "tokens" if found.against is None else "pairs of tokens"
     return (
-        f"The dark mark is what the same part adds to {found.n_controls} random {kind} of the "
+        f"The diamond is what the same part adds to {found.n_controls} random {kind} of the "
         "vocabulary: their mean, and one standard deviation either way. A part within it says "
         "nothing in particular about this token."
     )

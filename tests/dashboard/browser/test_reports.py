@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import plotly.graph_objects as go
 import torch
 from playwright.sync_api import Browser, expect
 
+from projector.figures.page import Section, page_html
 from projector.figures.residual.patterns import (
     PATTERN_SCRIPT,
     PATTERN_STYLE,
@@ -47,5 +51,23 @@ def test_a_pattern_is_shown_as_text_and_as_a_matrix(browser: Browser) -> None:
         "(c) => [...c.getContext('2d').getImageData(c.width - 24, c.height - 8, 1, 1).data]"
     )
     assert abs(ink[3] - 0.3 * 255) <= 2
+    assert problems == []
+    page.close()
+
+
+def test_figures_follow_the_scheme_of_the_page(browser: Browser, tmp_path: Path) -> None:
+    figure = go.Figure(go.Scatter(x=[1, 2], y=[1, 2]), {"template": "plotly_white"})
+    file = tmp_path / "page.html"
+    file.write_text(page_html("t", "", [Section("s", figure=figure)]), encoding="utf-8")
+    page = browser.new_page(color_scheme="dark")
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(file.as_uri())
+    ground, tick = page.locator(".main-svg").first, page.locator(".xtick text").first
+    expect(ground).to_have_css("background-color", "rgb(20, 24, 29)")
+    expect(tick).to_have_css("fill", "rgb(228, 231, 235)")
+    page.emulate_media(color_scheme="light")
+    expect(ground).to_have_css("background-color", "rgb(255, 255, 255)")
+    expect(tick).to_have_css("fill", "rgb(42, 63, 95)")
     assert problems == []
     page.close()
