@@ -21,7 +21,8 @@ h1 { font-size: 1.6rem; margin-bottom: .3rem; } h2 { font-size: 1.2rem; margin-t
 table { border-collapse: collapse; font-size: .92rem; }
 th, td { padding: .2rem .55rem; text-align: left; border-bottom: 1px solid #e4e7eb;
   white-space: pre; }
-th { font-weight: 600; white-space: pre-wrap; vertical-align: bottom; } td.number, th.number { text-align: right;
+th { font-weight: 600; white-space: pre-wrap; vertical-align: bottom; }
+td.number, th.number { text-align: right;
   font-variant-numeric: tabular-nums; }
 .tokens { font: .95rem/2 ui-monospace, monospace; white-space: pre-wrap; }
 @media (prefers-color-scheme: dark) {
