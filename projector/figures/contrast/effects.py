@@ -196,7 +196,7 @@ def _add_effects(
         text=[f"layer {each.get('layer')}, {change_words(each, names)}" for each in effects],
         mode="markers",
         marker={"size": 9, "color": SETS},
-        name="difference of means (95 % interval)",
+        name="difference of means, with its bootstrap spread",
         legendgroup="difference of means",
         showlegend="difference of means" not in named,
         hovertemplate="%{text}: %{y:.3f} nats<extra>difference of means</extra>",

@@ -212,8 +212,9 @@ def _show_model(
 def _legend(names: tuple[str, str]) -> tuple[str, ...]:
     return (
         f"+ is {names[0]}, − is {names[1]}; report.html has all streams and figures.",
-        "cosine: of the two sets’ means after each layer, with its 95 % interval over prompts. "
-        "halves: the same of random halves of one set, which half the prompts make lower. "
+        "cosine: of the two sets’ means after each layer, with its spread: 95 % of bootstrap draws "
+        "of the prompts. halves: the same of random halves of one set, a little lower, because "
+        "each has half the prompts. "
         "permuted: the same with permuted labels. "
         "Var: variance over prompts, mean over features.",
         "probe: accuracy of a linear probe on held-out prompts. chance: the same with permuted "
@@ -246,7 +247,17 @@ def _rows(model: ModelRows) -> Table:
 
     form = cosine_form([model])
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False, header_style="bold")
-    titles = ("layer", "cosine", "95 %", "halves", "permuted", "Var +", "Var −", "probe", "chance")
+    titles = (
+        "layer",
+        "cosine",
+        "spread",
+        "halves",
+        "permuted",
+        "Var +",
+        "Var −",
+        "probe",
+        "chance",
+    )
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for place, row in zip(model.places, model.rows, strict=True):

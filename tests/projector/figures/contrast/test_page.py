@@ -135,7 +135,7 @@ def test_effects_stand_beside_random_directions() -> None:
     figure = effects_figure(found, "tiny", layer=2)
     assert figure is not None
     random = _traces(figure, "random directions of the same norm")
-    own = _traces(figure, "difference of means (95 % interval)")
+    own = _traces(figure, "difference of means, with its bootstrap spread")
     assert [len(each.x) for each in random] == [18, 18, 18]
     assert [len(each.x) for each in own] == [6, 6, 6]
     assert own[0].y == pytest.approx((0.4, -0.4, 0.2) * 2)

@@ -133,8 +133,8 @@ def test_a_pair_passes_over_what_no_model_has_room_for(
     assert fits("ka lo")
     assert not fits("ka lo " * 64)
     with pytest.raises(SettingError) as caught:
-        draw_pair("code-docstrings", fits=lambda text: False)
-    assert (caught.value.setting, caught.value.value) == ("pair", "code-docstrings")
+        draw_pair("negation", fits=lambda text: False)
+    assert (caught.value.setting, caught.value.value) == ("pair", "negation")
     with pytest.raises(SettingError) as caught:
         draw_pair("nothing")
     assert (caught.value.setting, caught.value.value) == ("pair", "nothing")
