@@ -20,7 +20,7 @@ STREAM, UPDATE, ATTENTION, MLP = "#1293a5", "#7f6cc8", "#b8639a", "#6d8b1f"
 # Controls: random directions, halves and rotations; and permuted labels.
 NULL, PERMUTED = "#7d8590", "#a3742a"
 _MOST_TICKS, _MOST_LINES = 12, 40
-# Pixels of a line of a legend, and of a panel's title.
+# Pixels of a line of a legend, and of a line of a panel's title.
 _LINE, _TITLE = 19, 26
 DEPTH_TITLE = "layer (open: after its attention; filled: after its MLP)"
 _Values = Sequence[float | None]
@@ -129,6 +129,7 @@ def depth_axis(places: Sequence[Place]) -> dict[str, Any]:
         "minor": {
             "tickvals": list(range(0, n_blocks + 1, 1 if n_blocks <= _MOST_LINES else step)),
             "showgrid": True,
+            "gridcolor": clear(NULL, 0.2),
             "ticks": "",
         },
         "zeroline": False,
@@ -170,11 +171,13 @@ def name_panels(figure: go.Figure, *, n_rows: int, n_columns: int, height: int) 
     The figure's first annotations are the panels' titles, row by row.
     """
     entries = [_entries(figure, panel) for panel in range(n_rows * n_columns)]
+    titles = figure.layout.annotations[: n_rows * n_columns]
+    heading = _TITLE + _LINE * max(each.text.count("<br>") for each in titles)
     rooms = [
-        _TITLE + _LINE * max(map(len, entries[row * n_columns : (row + 1) * n_columns]))
+        heading + _LINE * max(map(len, entries[row * n_columns : (row + 1) * n_columns]))
         for row in range(n_rows)
     ]
-    below, bottom = 34, 56
+    below, bottom = 46, 56
     inner = sum(rooms[1:]) + n_rows * height + (n_rows - 1) * below
     top_of = inner
     for row, room in enumerate(rooms):
@@ -183,7 +186,9 @@ def name_panels(figure: go.Figure, *, n_rows: int, n_columns: int, height: int) 
             suffix = "" if panel == 0 else str(panel + 1)
             figure.layout[f"yaxis{suffix}"].domain = [(top_of - height) / inner, top_of / inner]
             place = {"x": figure.layout[f"xaxis{suffix}"].domain[0], "y": top_of / inner}
-            figure.layout.annotations[panel].update(y=place["y"], yshift=room - _TITLE)
+            figure.layout.annotations[panel].update(
+                y=place["y"], yshift=room - heading, font_size=13
+            )
             if not entries[panel]:
                 continue
             for trace in figure.select_traces(selector={"yaxis": f"y{suffix}"}):

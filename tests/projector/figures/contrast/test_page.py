@@ -262,3 +262,10 @@ def test_permuted_labels_are_drawn_where_a_report_holds_them() -> None:
     drawn = _traces(figure, "directions of permuted labels")
     assert [len(each.x) for each in drawn] == [12, 12, 12]
     assert figure.layout.yaxis.range[0] < -9
+
+
+def test_titles_of_two_models_have_room_for_both_their_lines() -> None:
+    one, two = growth_figure(made()), growth_figure(made("a", "b"))
+    assert two.layout.margin.t >= one.layout.margin.t + 15
+    highest = max(title.yshift for title in two.layout.annotations[:3])
+    assert two.layout.margin.t - highest >= 40
