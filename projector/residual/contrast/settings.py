@@ -52,12 +52,13 @@ class ContrastSettings:
         "two thirds of the depth.",
     )
     n_draws: int = setting(
-        100, help="How many random halves and permutations each figure is compared with."
+        100,
+        help="How many random halves and permutations each figure is compared with; at least 20.",
     )
     seed: int = setting(0, help="Seed of the prompts that are drawn and of every null.")
     keep_outliers: bool = setting(
         False,
-        help="Count tokens in means whose norm is many times the median; else they are left out.",
+        help="Keep tokens whose norm is many times the median. By default means leave them out.",
     )
 
     def __post_init__(self) -> None:

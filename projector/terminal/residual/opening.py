@@ -30,7 +30,7 @@ ModelArgument = Annotated[
 PROMPT_HELP = "The text to look at. The model's first special token is put before it."
 CHAT_HELP = "Put the prompt through the model's chat template, as a user's turn."
 OUTLIERS_HELP = (
-    "Count tokens in averages whose norm is many times the median; else they are left out."
+    "Keep tokens whose norm is many times the median. By default averages leave them out."
 )
 
 
