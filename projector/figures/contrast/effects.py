@@ -82,7 +82,7 @@ def effects_figure(
         layer: one that is marked.
 
     Raises:
-        UserError: if this is no report of two sets.
+        UserError: if this is not a report of two sets.
     """
     facts = facts_of(found)
     effects = effects_of(facts, model)

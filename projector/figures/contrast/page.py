@@ -33,7 +33,7 @@ def contrast_page(found: Found | Facts) -> str:
     """The whole report as HTML, of a result or of what ``report.json`` holds.
 
     Raises:
-        UserError: if this is no report of two sets.
+        UserError: if this is not a report of two sets.
     """
     facts = facts_of(found)
     models = read_models(facts)

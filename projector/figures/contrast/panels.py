@@ -54,7 +54,7 @@ def panels(found: Found | Facts, *, layer: int | None = None) -> go.Figure:
         layer: one that is marked.
 
     Raises:
-        UserError: if this is no report of two sets.
+        UserError: if this is not a report of two sets.
     """
     facts = facts_of(found)
     models = read_models(facts)

@@ -74,7 +74,7 @@ def sections(found: Found | Facts, *, layer: int | None = None) -> tuple[Part, .
         layer: one that is marked in every figure.
 
     Raises:
-        UserError: if this is no report of two sets.
+        UserError: if this is not a report of two sets.
     """
     facts = facts_of(found)
     models = read_models(facts)

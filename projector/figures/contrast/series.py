@@ -27,13 +27,13 @@ def facts_of(found: Found | Facts) -> Facts:
     """The content of a report, of a result or as it was read.
 
     Raises:
-        UserError: if it is no report of two sets.
+        UserError: if it is not a report of two sets.
     """
     facts = found if isinstance(found, Mapping) else found.as_dict()
     rows = facts.get("rows")
     if not isinstance(rows, Sequence) or not rows or not all(map(_is_row, rows)):
         raise UserError(
-            "this is no report of two sets of prompts: it lacks rows of model, layer and stream"
+            "this is not a report of two sets of prompts: it lacks rows of model, layer and stream"
         )
     return facts
 

@@ -63,7 +63,7 @@ def sharing_figure(
         layer: one that is marked.
 
     Raises:
-        UserError: if this is no report of two sets.
+        UserError: if this is not a report of two sets.
     """
     facts = sharing_of(found, model)
     given = facts.get("rows") if facts is not None else None

@@ -67,7 +67,7 @@ def untangling_figure(
         layer: one that is marked.
 
     Raises:
-        UserError: if this is no report of two sets.
+        UserError: if this is not a report of two sets.
     """
     facts = facts_of(found)
     rows = untangling_of(facts, model)

@@ -1,4 +1,4 @@
-// What stands beside the picture: numbers of the map, and shares, each next to its control.
+// The text next to the picture: numbers of the map, and shares, each with its control.
 
 import { determinant, inOrthant, singularValues } from "./geometry.js";
 import { fixed, make, percent, short } from "./text.js";

@@ -153,7 +153,7 @@ def test_effects_stand_beside_random_directions() -> None:
 
 @pytest.mark.parametrize("wrong", [{}, {"rows": []}, {"rows": [{"model": 1}]}, {"rows": "x"}])
 def test_another_report_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="no report of two sets"):
+    with pytest.raises(UserError):
         contrast_page(wrong)
 
 
