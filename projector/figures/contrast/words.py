@@ -20,7 +20,7 @@ from projector.residual.flow.words import number
 HOW_PANELS = (
     "The cosine is that of the mean vectors of the two sets. Its band is as wide as what holds "
     "95 % of bootstrap draws of the prompts: it tells how far the figure varies at this number of "
-    "prompts, and does not correct a bias. Two controls stand beside it: the cosine of random "
+    "prompts, and does not correct a bias. It has two controls: the cosine of random "
     "halves of one set, for both sets together, and that of two groups after the labels were "
     "permuted; their bands hold 90 % of the draws. Prompts that belong together stay together in "
     "every draw. A half has fewer prompts and so more noise than its set: what compares with two "

@@ -90,7 +90,7 @@ def describe_mixing(
     """The view of a pattern A (T, T) and values V (T, d).
 
     The plane is that of V's top two singular directions. In it, points after are A times the points
-    before: to project and to mix can change places. ``matrix`` is the identity, for the axes stay.
+    before: projecting and mixing can change places. The axes stay, so ``matrix`` is the identity.
     The control shuffles each row's coefficients: in a causal pattern among the tokens up to the
     row's own, elsewhere among all.
     """

@@ -285,7 +285,7 @@ def _draw_points(
 
 
 def _share_after(given: LinearMap, y: Tensor, after: Tensor, n_draws: int, seed: int) -> Share:
-    """Beside random vectors through the same map, for its directions favour what they stretch."""
+    """Its control is random vectors through the same map, whose directions favour any vector."""
     name, control = "squared length of the tokens in the plane after", "random vectors, same map"
     value = share_in(y, after)
     if value is None:

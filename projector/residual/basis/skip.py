@@ -66,7 +66,7 @@ def view_skip(
     added, spaces = whole, _spaces(block, written, head)
     if head is not None:
         if not block.has_heads or not block.n_heads:
-            raise UserError(f"the heads of layer {layer} can't be told apart")
+            raise UserError(f"the heads of layer {layer} can't be read one by one")
         check_head(layer, head, block.n_heads)
         added = block.heads()[0, head]
     return describe_sum(
@@ -158,7 +158,7 @@ def _axes(x: Tensor, added: Tensor) -> Tensor:
     for vector in (x, added):
         rest = vector.clone()
         for _ in range(2):
-            # Twice, for the first time leaves what rounding makes of nearly parallel vectors.
+            # Twice: the first time leaves what rounding makes of nearly parallel vectors.
             for axis in axes:
                 rest = rest - (axis @ rest) * axis
         norm = rest.norm()

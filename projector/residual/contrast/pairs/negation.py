@@ -4,7 +4,7 @@ The two prompts of a couple differ in one word at the same place: ``indeed``, ``
 or ``truly`` in the statement, ``not``, ``never``, ``hardly`` or ``scarcely`` in its negation ("a
 violin is indeed an instrument", "a violin is never an instrument"). So both sets have the same
 subjects, the same numbers of words, and the same last words: at the embedding of the last token the
-sets can't be told apart, and whatever parts them later was carried there by the model.
+sets are equal, and whatever parts them later was carried there by the model.
 
 What the sets don't control: no single token marks a set, but one of four does, always at the place
 after the verb. A head that attends to that word carries its set to the last token, so a probe that

@@ -93,7 +93,7 @@ def test_bars_of_growth_are_the_shares_and_sum_to_one() -> None:
             assert sum(bar.y[layer] for bar in bars) == pytest.approx(1)
     (band,) = [each for each in figure.data if each.type == "scatter" and each.fill]
     assert set(band.y) == {0.018, -0.018}
-    # A family whose attention and MLP can't be told apart has no bars of them.
+    # A family whose attention and MLP can't be split has no bars of them.
     whole = growth_figure(made(has_mid=False))
     assert len([each for each in whole.data if each.type == "bar"]) == 3
 
