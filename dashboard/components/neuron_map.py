@@ -14,10 +14,10 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard.components.sources import script, style
 from dashboard.drawing import palette
 from dashboard.drawing.encoding import frame_of, id_of, text_of
 from dashboard.drawing.legend import Groups, Hover, Legend
+from projector.figures.renderer.script import script, style
 
 _SENT = "sent positions"
 AXES = ("axis 1", "axis 2", "axis 3")
@@ -235,8 +235,8 @@ def standalone_html(view: View, title: str) -> str:
     """The view as one page that needs no server and no network."""
     # Of any token's text: neither the end of an element nor the beginning of a comment.
     data = json.dumps(view.data(set())).replace("<", "\\u003c")
-    code = script().replace("export default function", "const mount = function", 1)
-    return _PAGE.format(title=html.escape(title), style=style(), script=code, data=data)
+    code = script("map.js").replace("export default function", "const mount = function", 1)
+    return _PAGE.format(title=html.escape(title), style=style("map.css"), script=code, data=data)
 
 
 _PAGE = """<!doctype html>
@@ -271,8 +271,8 @@ def _component() -> Any:
     return st.components.v2.component(
         "transformer_projector_map",
         html='<div class="neuron-map"></div>',
-        css=style(),
-        js=script(),
+        css=style("map.css"),
+        js=script("map.js"),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from dashboard.components import neuron_map as component
 from dashboard.components.neuron_map import Panel, Timeline, Token, View
-from dashboard.components.sources import WEB, script
 from dashboard.drawing import palette
 from dashboard.drawing.legend import Group, Groups, Hover, Legend
 
@@ -166,19 +164,6 @@ def test_groups_and_texts_travel_once() -> None:
     # A name that a user gave makes other texts.
     other = View([replace(named, labels=("mine", *[""] * 6))], 2).data(sent)["panels"][0]
     assert other["texts"]["labels"][0] == "mine"
-
-
-def test_the_scripts_are_one_module_without_imports() -> None:
-    """As the page and a saved page take it; the browser's tests run it."""
-    text = script()
-    assert not re.findall(r"^import ", text, re.MULTILINE)
-    assert re.findall(r"^export .*", text, re.MULTILINE) == [
-        "export default function (component) {"
-    ]
-    # All of them are there.
-    assert {path.name for path in WEB.glob("*.js")} == set(
-        re.findall(r"^// (\w+\.js)$", text, re.M)
-    )
 
 
 def test_what_the_browser_tells_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
