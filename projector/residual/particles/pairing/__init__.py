@@ -1,0 +1,1 @@
+"""Two prompts in one geometry: which tokens are partners, and where the prompts part."""
