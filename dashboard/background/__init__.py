@@ -1,1 +1,1 @@
-"""Work on poles in processes of their own."""
+"""Work in processes of their own: runs of pages that take long, and poles."""

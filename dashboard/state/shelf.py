@@ -18,7 +18,7 @@ import psutil
 import streamlit as st
 import torch
 
-from dashboard.background.contrast_job import ContrastJobs
+from dashboard.background.job import Jobs
 from dashboard.state.model_room import ModelRoom
 
 T = TypeVar("T")
@@ -180,6 +180,6 @@ def model_room(device: str, dtype: str) -> ModelRoom:
 
 
 @st.cache_resource(show_spinner=False)
-def contrast_jobs() -> ContrastJobs:
-    """The comparisons of sets of prompts that go on in the background."""
-    return ContrastJobs()
+def jobs() -> Jobs:
+    """The runs that go on in the background."""
+    return Jobs()

@@ -6,14 +6,16 @@ from functools import partial
 
 import streamlit as st
 
+from dashboard.contrast.orders import ContrastOrder, problems_of
+from dashboard.frame.background.runs import Runs
 from dashboard.frame.contrast.asking import SAVED, choose_source, show_fields
-from dashboard.frame.contrast.running import is_busy, result, show_progress, start
 from dashboard.frame.contrast.saved import choose_report, find_reports
 from dashboard.frame.contrast.showing import show_report
 from dashboard.state import session
 from dashboard.state.scene import Scene
 
 TITLE, ICON, PATH = "Contrast", ":material/compare_arrows:", "contrast"
+_RUNS = Runs("contrast")
 
 
 def show(scene: Scene) -> None:
@@ -25,10 +27,10 @@ def show(scene: Scene) -> None:
         with session.problems():
             show_report(scene, choose_report(reports))
         return
-    busy = is_busy(scene)
-    order = show_fields(scene, source, is_busy=busy, run=partial(start, scene))
-    show_progress(scene)
-    found = result(scene, order)
+    busy = _RUNS.is_busy(scene)
+    order = show_fields(scene, source, is_busy=busy, run=partial(_start, scene))
+    _RUNS.show_progress(scene)
+    found = _RUNS.result(scene, order)
     if found is None:
         if not busy:
             st.info(
@@ -42,4 +44,8 @@ def show(scene: Scene) -> None:
             icon=":material/history:",
         )
     with session.problems():
-        show_report(scene, found.facts)
+        show_report(scene, found.found)
+
+
+def _start(scene: Scene, order: ContrastOrder) -> None:
+    _RUNS.start(scene, order, problems_of(order))

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.background import contrast_job
-from dashboard.background.contrast_work import Request, Say, work
+from dashboard.background import job as background
+from dashboard.background.work import Request, Say, work
 from dashboard.contrast.orders import ContrastOrder, Typed, sets_id
-from dashboard.state.shelf import contrast_jobs, shelf
+from dashboard.state.shelf import jobs, shelf
 from projector.figures.contrast.sections import sections
 from projector.figures.report import JSON_FILE
 from projector.projection.projection import Projection
@@ -39,7 +39,7 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> Ordered:
         found.append(request.order)
         hear({"report": made(DECODER, n_layers=2)})
 
-    monkeypatch.setattr(contrast_job, "follow_process", follow)
+    monkeypatch.setattr(background, "follow_process", follow)
     return found
 
 
@@ -47,7 +47,7 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> Ordered:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets are compared in earnest, without the seconds that a process takes to begin."""
     monkeypatch.setattr(
-        contrast_job,
+        background,
         "follow_process",
         lambda request, hear, is_stopped: work(
             request, lambda record: hear(json.loads(json.dumps(record)))
@@ -63,7 +63,7 @@ def _sha256(root: Path, name: str) -> str:
 
 def _end(at: AppTest, sha256: str) -> AppTest:
     """The page as soon as what it runs is over."""
-    job = contrast_jobs().running(sha256)
+    job = jobs().running("contrast", sha256)
     assert job is None or job.wait(60)
     return at.run()
 
@@ -226,20 +226,20 @@ def test_a_run_goes_on_and_can_be_stopped(
         begun.set()
         assert is_stopped.wait(60)
 
-    monkeypatch.setattr(contrast_job, "follow_process", follow)
+    monkeypatch.setattr(background, "follow_process", follow)
     at = open_page("contrast")
     click(at, "Run")
-    job = contrast_jobs().running(sha256)
+    job = jobs().running("contrast", sha256)
     assert job is not None
     assert begun.wait(60)
     # Another session sees it too, and does not begin a second one.
     other = open_page("contrast")
     (button,) = [each for each in other.button if each.label == "Run"]
     assert button.disabled
-    assert contrast_jobs().running(sha256) is job
+    assert jobs().running("contrast", sha256) is job
     assert (job.stage.done, job.stage.share) == (3, 0.75)
     click(other, "Stop")
-    assert contrast_jobs().running(sha256) is None
+    assert jobs().running("contrast", sha256) is None
     at.run()
     assert errors(at) == []
     assert not _figures(at)

@@ -1,4 +1,4 @@
-"""Comparisons of two sets of prompts in processes of their own, which end with the app.
+"""Runs that pages ask for, in processes of their own, which end with the app.
 
 A page that is left does not end one, and pages that use the model meanwhile do not wait for it.
 """
@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard.background.contrast_work import LOADING, Request, Say
-from dashboard.contrast.orders import ContrastOrder
+from dashboard.background.work import LOADING, Request, Say
+from dashboard.background.works import WORKS, Order
 from projector.errors import UserError
 
 Report = dict[str, Any]
@@ -49,8 +49,8 @@ class Stage:
         return text
 
 
-class ContrastJob:
-    """One comparison, which is told of by a thread that reads what its process says.
+class Job:
+    """One run, which is told of by a thread that reads what its process says.
 
     Args:
         keep: called with the report as soon as there is one.
@@ -66,7 +66,7 @@ class ContrastJob:
     error: UserError | None
 
     @property
-    def order(self) -> ContrastOrder:
+    def order(self) -> Order:
         return self.request.order
 
     @property
@@ -113,7 +113,7 @@ def follow_process(request: Request, hear: Say, is_stopped: threading.Event) -> 
         UserError: if the process ended without a word of how.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "dashboard.background.contrast_work"],
+        [sys.executable, "-m", "dashboard.background.work"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -142,10 +142,11 @@ def follow_process(request: Request, hear: Say, is_stopped: threading.Event) -> 
             process.stdin.close()
         process.stdout.close()
     if not is_told and not is_stopped.is_set():
+        name = f"the process that {WORKS[request.work].doing}"
         raise UserError(
-            "the process that compares the sets was ended from outside: is memory short?"
+            f"{name} was ended from outside: is memory short?"
             if process.returncode < 0
-            else f"the process that compares the sets ended with status {process.returncode}"
+            else f"{name} ended with status {process.returncode}"
         )
 
 
@@ -156,30 +157,31 @@ def _end_when(process: subprocess.Popen[str], is_stopped: threading.Event) -> No
             return
 
 
-class ContrastJobs:
-    """The comparisons of an app: one of a model at a time."""
+class Jobs:
+    """The runs of an app: one of a kind with a model at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._jobs: dict[str, ContrastJob] = {}
+        self._jobs: dict[tuple[str, str], Job] = {}
 
-    def start(self, request: Request, keep: Callable[[Report], None]) -> ContrastJob:
-        """Start one, where none of this model runs; the one that runs otherwise."""
+    def start(self, request: Request, keep: Callable[[Report], None]) -> Job:
+        """Start one, where none of its kind runs with this model; the one that runs otherwise."""
+        place = (request.work, request.sha256)
         with self._lock:
-            known = self._jobs.get(request.sha256)
+            known = self._jobs.get(place)
             if known is None or not known.is_running:
-                known = self._jobs[request.sha256] = ContrastJob(request, keep)
+                known = self._jobs[place] = Job(request, keep)
             return known
 
-    def running(self, sha256: str) -> ContrastJob | None:
-        """The one of a model that runs now."""
-        job = self._jobs.get(sha256)
+    def running(self, work: str, sha256: str) -> Job | None:
+        """The one of a kind that runs with a model now."""
+        job = self._jobs.get((work, sha256))
         return job if job is not None and job.is_running else None
 
-    def take_ended(self, sha256: str) -> ContrastJob | None:
-        """The one of a model that has ended, told once."""
+    def take_ended(self, work: str, sha256: str) -> Job | None:
+        """The one of a kind with a model that has ended, told once."""
         with self._lock:
-            job = self._jobs.get(sha256)
+            job = self._jobs.get((work, sha256))
             if job is None or job.is_running:
                 return None
-            return self._jobs.pop(sha256)
+            return self._jobs.pop((work, sha256))

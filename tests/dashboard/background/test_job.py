@@ -1,4 +1,4 @@
-"""A comparison in a process of its own: what it says, how it is stopped, how it fails."""
+"""A run in a process of its own: what it says, how it is stopped, how it fails."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from dashboard.background import contrast_job
-from dashboard.background.contrast_job import ContrastJob, ContrastJobs, follow_process
-from dashboard.background.contrast_work import Request, Say, work
+from dashboard.background import job as background
+from dashboard.background.job import Job, Jobs, follow_process
+from dashboard.background.work import Request, Say, work
 from dashboard.contrast.orders import ContrastOrder, Typed
 from dashboard.guest import Guest
 
@@ -24,7 +24,7 @@ def _request(guest: Guest, path: Path, **changes: Any) -> Request:
     lines = ["\n".join(f"{word} of {k}" for k in range(10)) for word in ("self", "method")]
     order = ContrastOrder(positive=Typed("Set A", lines[0]), negative=Typed("Set B", lines[1]))
     values: dict[str, Any] = {"sha256": guest.loaded.weights_sha256, "order": order}
-    return Request(str(path), device="cpu", dtype="float32", **(values | changes))
+    return Request("contrast", str(path), device="cpu", dtype="float32", **(values | changes))
 
 
 def test_a_request_goes_through_a_line(guest: Callable[[str], Guest]) -> None:
@@ -69,21 +69,21 @@ def test_what_is_stopped_is_gone_and_keeps_nothing(
     guest: Callable[[str], Guest], checkpoint: Callable[[str], Path]
 ) -> None:
     kept: Records = []
-    jobs = ContrastJobs()
+    jobs = Jobs()
     request = _request(guest("gpt2"), checkpoint("gpt2"))
     job = jobs.start(request, kept.append)
     assert jobs.start(request, kept.append) is job
-    assert jobs.running(request.sha256) is job
+    assert jobs.running("contrast", request.sha256) is job
     job.stop()
     assert job.wait(30)
-    assert jobs.running(request.sha256) is None
-    assert jobs.take_ended(request.sha256) is job
-    assert jobs.take_ended(request.sha256) is None
+    assert jobs.running("contrast", request.sha256) is None
+    assert jobs.take_ended("contrast", request.sha256) is job
+    assert jobs.take_ended("contrast", request.sha256) is None
     assert (kept, job.error) == ([], None)
     assert not [
         each
         for each in psutil.Process().children()
-        if "dashboard.background.contrast_work" in each.cmdline()
+        if "dashboard.background.work" in each.cmdline()
     ]
 
 
@@ -91,11 +91,11 @@ def test_a_process_that_ends_without_a_word_is_an_error(
     guest: Callable[[str], Guest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    job = ContrastJob(_request(guest("gpt2"), Path("x")), lambda report: None)
+    job = Job(_request(guest("gpt2"), Path("x")), lambda report: None)
     assert job.wait(30)
     assert "status 1" in str(job.error)
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    job = ContrastJob(_request(guest("gpt2"), Path("x")), lambda report: None)
+    job = Job(_request(guest("gpt2"), Path("x")), lambda report: None)
     assert job.wait(30)
     assert job.error is not None
 
@@ -107,9 +107,9 @@ def test_a_report_is_kept_before_it_is_over(
         hear({"stage": "One", "done": 1, "total": 2, "unit": "places"})
         hear({"report": {"rows": []}})
 
-    monkeypatch.setattr(contrast_job, "follow_process", follow)
+    monkeypatch.setattr(background, "follow_process", follow)
     kept: Records = []
-    job = ContrastJob(_request(guest("gpt2"), Path("x")), kept.append)
+    job = Job(_request(guest("gpt2"), Path("x")), kept.append)
     assert job.wait(30)
     assert kept == [{"rows": []}]
     assert (job.stage.title, job.stage.share) == ("One", 0.5)

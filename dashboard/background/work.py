@@ -1,6 +1,6 @@
-"""The process of a comparison: runs it, and tells line by line how far it is.
+"""The process of a run in the background: runs it, and tells line by line how far it is.
 
-``python -m dashboard.background.contrast_work`` reads one line of JSON, a :class:`Request`, and
+``python -m dashboard.background.work`` reads one line of JSON, a :class:`Request`, and
 writes lines of JSON: ``{"stage", "done", "total", "unit"}`` again and again, and at last
 ``{"report"}`` or ``{"error"}``. It ends when its input does, which is when the app has ended.
 """
@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from dashboard.contrast.orders import ContrastOrder, run_order
+from dashboard.background.works import WORKS, Order
 from dashboard.guest import Guest
 from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
@@ -30,28 +30,32 @@ _LEAST_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Request:
-    """What is compared in which model.
+    """What is done with which model.
 
     Attributes:
+        work: a name of :data:`dashboard.background.works.WORKS`.
         model: see :func:`projector.model.loading.load_model`; ``device`` and ``dtype`` too.
         sha256: of the weights that it must have.
     """
 
+    work: str
     model: str
     sha256: str
     device: str
     dtype: str
-    order: ContrastOrder
+    order: Order
 
     def to_line(self) -> str:
         """One line of JSON."""
-        return json.dumps(asdict(self) | {"order": self.order.to_record()})
+        fields = {"work": self.work, "model": self.model, "sha256": self.sha256}
+        fields |= {"device": self.device, "dtype": self.dtype}
+        return json.dumps(fields | {"order": self.order.to_record()})
 
     @classmethod
     def of_line(cls, line: str) -> Request:
         """The request that :meth:`to_line` was of."""
         values = json.loads(line)
-        return cls(**(values | {"order": ContrastOrder.of_record(values["order"])}))
+        return cls(**(values | {"order": WORKS[values["work"]].of_record(values["order"])}))
 
 
 class Told:
@@ -82,7 +86,7 @@ class Told:
 
 
 def work(request: Request, say: Say) -> None:
-    """Load the model, compare the sets, and say how far that is, and what came of it."""
+    """Load the model, do the work, and say how far that is, and what came of it."""
     try:
         say({"stage": LOADING, "done": 0, "total": None, "unit": ""})
         loaded = load_model(
@@ -94,7 +98,7 @@ def work(request: Request, say: Say) -> None:
                 f"{loaded.weights_sha256[:12]}, not {request.sha256[:12]}; choose the right model"
             )
         subject = Guest(loaded, find_architecture(loaded.model)).subject
-        report = run_order(subject, request.order, Told(say))
+        report = WORKS[request.work].run(subject, request.order, Told(say))
     except UserError as error:
         say({"error": error.to_record()})
     except MemoryError:
@@ -104,7 +108,7 @@ def work(request: Request, say: Say) -> None:
 
 
 def main() -> None:
-    """What ``python -m dashboard.background.contrast_work`` does."""
+    """What ``python -m dashboard.background.work`` does."""
     # What libraries print is no line of ours.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
