@@ -1,0 +1,392 @@
+"""What a picture of hidden states over the layers is made of, and what is found: frozen records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from projector.residual.particles.settings import ParticleSettings
+
+# What a particle belongs to.
+OWNER_KINDS = ("token", "head", "mlp", "embedding", "other", "query")
+KIND, VERSION = "layer-time", 1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One reading of the stream.
+
+    Attributes:
+        layer: the layer behind which it is read; None for the embedding, before layer 0.
+        name: "embedding", "layer 0", ….
+    """
+
+    layer: int | None
+    name: str
+
+    @classmethod
+    def of(cls, layer: int | None) -> Frame:
+        """The frame behind a layer, or that of the embedding."""
+        return cls(layer, "embedding" if layer is None else f"layer {layer}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"layer": self.layer, "name": self.name}
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """A prompt as the model reads it.
+
+    Attributes:
+        text: as the user gave it; None where it was given as token ids.
+        ids: token ids, T of them.
+        pieces: the text of each token.
+        made: whether the tokenizer or the chat template put it there.
+    """
+
+    text: str | None
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    made: tuple[bool, ...]
+
+    @property
+    def n_own(self) -> int:
+        """How many tokens are the text's own."""
+        return len(self.made) - sum(self.made)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        tokens = [
+            {"text": piece, "id": number, "made": made}
+            for piece, number, made in zip(self.pieces, self.ids, self.made, strict=True)
+        ]
+        return {"text": self.text, "tokens": tokens}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """What a particle belongs to.
+
+    Attributes:
+        prompt: 0 or 1.
+        token: its place in the prompt; −1 for none.
+        part: the part of the model that wrote it, such as "head 3.2"; None for a token's state.
+        kind: one of :data:`OWNER_KINDS`.
+    """
+
+    prompt: int
+    token: int
+    part: str | None = None
+    kind: str = "token"
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """Particles in full space: P of them in each of F frames.
+
+    Attributes:
+        frames: F.
+        owners: P.
+        vectors: (F, P, W) float32 on the CPU, in the units of the stream for W = hidden size. A
+            contribution that is not written yet is 0.
+        born: (P,) int64, the frame from which a particle exists; 0 for tokens.
+        outliers: (P,) bool, whether its norm is many times the usual one.
+    """
+
+    frames: tuple[Frame, ...]
+    owners: tuple[Owner, ...]
+    vectors: Tensor
+    born: Tensor
+    outliers: Tensor
+
+    def is_born(self) -> Tensor:
+        """(F, P) bool: which particles exist in which frame."""
+        return self.born[None] <= torch.arange(len(self.frames))[:, None]
+
+    @property
+    def norms(self) -> Tensor:
+        """(F, P) float32, ‖x‖ in full space."""
+        return self.vectors.norm(dim=-1)
+
+    @property
+    def displacements(self) -> Tensor:
+        """(F, P) float32, ‖x_f − x_{f−1}‖ in full space; 0 in the first frame and before birth."""
+        moved = torch.zeros(self.vectors.shape[:2])
+        moved[1:] = (self.vectors[1:] - self.vectors[:-1]).norm(dim=-1)
+        return moved.where(self.born[None] < torch.arange(len(moved))[:, None], 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """Where particles are placed.
+
+    Attributes:
+        positions: (F, P, 3) float32, z = 0 where the picture has two dimensions; NaN for what has
+            no place.
+        name: of the reduction.
+        per_layer: whether each frame has a map of its own.
+        linear: whether the map is linear, so that variance explained is defined.
+        notes: for people.
+    """
+
+    positions: Tensor
+    name: str
+    per_layer: bool
+    linear: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FrameFidelity:
+    """How far one frame of the picture can be trusted. What can't be given is None.
+
+    Attributes:
+        frame: its name.
+        layer: None for the embedding.
+        variance_explained: 1 − Σ‖x − x̂‖² / Σ‖x − mean‖² over particles; of linear maps alone.
+        variance_random: the same of random subspaces of as many dimensions, on average.
+        neighbours_kept: share of each particle's k nearest in full space that are among its k
+            nearest in the picture.
+        neighbours_chance: k / (n − 1), what random places keep.
+        displacement_correlation: Spearman's rank correlation, over particles, of displacements
+            since the frame before, in full space and in the picture; None in the first frame.
+        displacement_n: over how many particles.
+        reason: why a figure is None; None where none is, but for the first frame's.
+    """
+
+    frame: str
+    layer: int | None
+    variance_explained: float | None = None
+    variance_random: float | None = None
+    neighbours_kept: float | None = None
+    neighbours_chance: float | None = None
+    displacement_correlation: float | None = None
+    displacement_n: int = 0
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class OutlierParticle:
+    """A token whose norm is many times the median of the prompts' tokens, and where most.
+
+    Attributes:
+        prompt: 0 or 1.
+        token: its place in the prompt.
+        text: the token's.
+        frame: the name of the frame in which it is furthest out.
+        times_usual: its norm there, divided by the median; None where that is not finite.
+    """
+
+    prompt: int
+    token: int
+    text: str
+    frame: str
+    times_usual: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The token that the logit lens finds most probable, and its probability."""
+
+    id: int
+    token: str
+    probability: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"token": self.token, "id": self.id, "probability": self.probability}
+
+
+# Of each prompt, each frame and each token; None where a token is not read.
+Predictions = tuple[tuple[tuple[Prediction | None, ...], ...], ...]
+
+
+class PairFacts(Protocol):
+    """What is told of two prompts: which tokens are partners, and where the prompts part."""
+
+    @property
+    def partners(self) -> tuple[tuple[int, int], ...]:
+        """(token of the first, token of the second)."""
+        ...
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why a figure is missing, by its name."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """``first_difference``, ``causal_zeros`` and ``shared`` of a report."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTime:
+    """Hidden states of one prompt or two as particles over the layers.
+
+    Attributes:
+        settings: as they were asked for.
+        model_name, model_sha256: the model, and the hash of its weights.
+        prompts: one or two.
+        frames: F.
+        owners: P.
+        positions: (F, P, 3) float32; z = 0 in a picture of two dimensions; NaN for no place.
+        norms: (F, P) float32, in full space.
+        displacements: (F, P) float32, since the frame before; 0 in the first.
+        neighbours: (F, P, k) int32, the nearest particles in full space; −1 for none.
+        distances: (F, P, k) float32, in full space; NaN for none.
+        born: (P,) int64, the frame from which a particle exists.
+        outlying: (P,) bool, whether it is of a token of outlying norm.
+        outliers: those tokens.
+        fidelity: F.
+        displacement_correlation: Spearman's over all frames and particles; None where undefined.
+        last_states: (n_prompts, F, H) float32, the last token's hidden states.
+        metric: of ``distances`` and of neighbours: "euclidean" or "cosine".
+        pair: of two prompts.
+        predictions: of the logit lens; None where ``reasons`` says why.
+        autoencoder: what is told of the autoencoder.
+        notes: for people.
+        reasons: why something is missing, by its name.
+        versions: of what decides the numbers.
+    """
+
+    settings: ParticleSettings
+    model_name: str
+    model_sha256: str
+    prompts: tuple[PromptTokens, ...]
+    frames: tuple[Frame, ...]
+    owners: tuple[Owner, ...]
+    positions: Tensor
+    norms: Tensor
+    displacements: Tensor
+    neighbours: Tensor
+    distances: Tensor
+    born: Tensor
+    outlying: Tensor
+    outliers: tuple[OutlierParticle, ...]
+    fidelity: tuple[FrameFidelity, ...]
+    displacement_correlation: float | None
+    last_states: Tensor
+    metric: str = "euclidean"
+    pair: PairFacts | None = None
+    predictions: Predictions | None = None
+    autoencoder: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the model that particles belong to, each once."""
+        return tuple(dict.fromkeys(each.part for each in self.owners if each.part is not None))
+
+    @property
+    def part_kinds(self) -> tuple[str, ...]:
+        """The kind of each of ``parts``."""
+        kinds = {each.part: each.kind for each in self.owners if each.part is not None}
+        return tuple(kinds[part] for part in self.parts)
+
+    @property
+    def n_layers(self) -> int:
+        """How many of the model's layers are shown."""
+        return sum(each.layer is not None for each in self.frames)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``report.json`` holds: no path, no time, no NaN."""
+        predicted = self.predictions
+        pair: Mapping[str, Any] = {} if self.pair is None else self.pair.as_dict()
+        return {
+            "kind": KIND,
+            "version": VERSION,
+            "model": self.model_name,
+            "sha256": self.model_sha256,
+            "settings": self.settings.facts(),
+            "prompts": [each.as_dict() for each in self.prompts],
+            "n_particles": len(self.owners),
+            "n_layers": self.n_layers,
+            "n_frames": len(self.frames),
+            "frames": [each.as_dict() for each in self.frames],
+            "parts": list(self.parts),
+            "part_kinds": list(self.part_kinds),
+            "metric": self.metric,
+            "fidelity": [each.as_dict() for each in self.fidelity],
+            "displacement_correlation": self.displacement_correlation,
+            "outliers": [each.as_dict() for each in self.outliers],
+            "first_difference": pair.get("first_difference"),
+            "causal_zeros": pair.get("causal_zeros"),
+            "shared": pair.get("shared"),
+            "predictions": None
+            if predicted is None
+            else [
+                [[None if e is None else e.as_dict() for e in row] for row in prompt]
+                for prompt in predicted
+            ],
+            "autoencoder": None if self.autoencoder is None else dict(self.autoencoder),
+            "notes": list(self.notes),
+            "reasons": dict(self.reasons),
+            "versions": dict(self.versions),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What ``particles.safetensors`` holds.
+
+        ``owner_part`` counts in ``parts`` of the report, −1 for none; ``partners`` (n, 2) are
+        particles of both prompts that are of aligned tokens.
+        """
+        parts = {part: i for i, part in enumerate(self.parts)}
+        return {
+            "positions": self.positions.float(),
+            "norms": self.norms.float(),
+            "displacements": self.displacements.float(),
+            "neighbours": self.neighbours.to(torch.int32),
+            "distances": self.distances.float(),
+            "born": self.born.to(torch.int32),
+            "outlying": self.outlying.to(torch.uint8),
+            "owner_prompt": _int32([each.prompt for each in self.owners]),
+            "owner_token": _int32([each.token for each in self.owners]),
+            "owner_part": _int32(
+                [-1 if each.part is None else parts[each.part] for each in self.owners]
+            ),
+            "partners": _int32(self._partners()).reshape(-1, 2),
+        }
+
+    def _partners(self) -> list[tuple[int, int]]:
+        """Particles of aligned tokens; with several a token, those of the same part."""
+        if self.pair is None:
+            return []
+        places = {
+            (each.prompt, each.token, each.part): i
+            for i, each in enumerate(self.owners)
+            if each.token >= 0 and each.kind != "query"
+        }
+        parts = self.parts or (None,)
+        found = []
+        for a, b in self.pair.partners:
+            for part in parts:
+                ends = places.get((0, a, part)), places.get((1, b, part))
+                if ends[0] is not None and ends[1] is not None:
+                    found.append((ends[0], ends[1]))
+        return found
+
+
+def finite(value: float | None) -> float | None:
+    """A number for JSON; None where it is not finite."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _int32(values: Any) -> Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.int32))

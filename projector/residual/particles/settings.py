@@ -1,0 +1,263 @@
+"""What is asked of a picture of hidden states over the layers, checked before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from projector.errors import SettingError, check_choice, check_least, check_seed, named
+from projector.settings import setting
+
+KINDS = ("tokens", "contributions", "autoencoder")
+REDUCTIONS = ("pca", "umap", "stress")
+FITS = ("prompt", "corpus")
+DEFAULT_CORPUS = "stdlib"
+# What a corpus gives a map to be fitted on.
+MAX_TOKENS = 20_000
+
+
+def default_reduction(particles: str) -> str:
+    """PCA, which keeps displacements best; UMAP for the particles of an autoencoder."""
+    return "umap" if particles == "autoencoder" else "pca"
+
+
+@dataclass(frozen=True)
+class ParticleSettings:
+    """What the particles are, and how they are placed.
+
+    Attributes:
+        particles: "tokens", one particle a token; "contributions", one for what each head and each
+            group of neurons adds to a token; "autoencoder", a fixed number of learned vectors.
+        reduction: "pca", "umap" or "stress". None becomes the one of the kind of particles.
+        per_layer: a map of its own for each frame, rotated onto the frame before; by default there
+            is one map for all frames.
+        dim: dimensions of the picture, 3 or 2.
+        neighbours: how many neighbours UMAP keeps of each row.
+        n_lines: to how many of its nearest particles, in full space, each has a line; 0 for none.
+        seed: of everything that is drawn.
+        layers: the layers that are shown, behind the embedding; None for all.
+        fit: "prompt", the map is fitted on what is shown; "corpus", on the corpus' hidden states.
+        corpus: the text that a map is fitted on, or an autoencoder is trained on; see
+            :func:`projector.corpus.sources.read_documents`. None for the default where one is read.
+        max_tokens: most tokens of that text.
+        keep_outliers: whether tokens of an outlying norm count when the map is fitted.
+        n_particles: of an autoencoder.
+        width: numbers in each of its particles.
+        steps: of its training; None for the default.
+        autoencoder: the folder of a saved one, which is used in place of training.
+        projection: the folder of a projection, whose poles are the groups of neurons.
+        n_groups: groups of neurons in each layer, where no projection is given.
+
+    Raises:
+        SettingError: on the field that can't be used, or that has no effect beside the others.
+    """
+
+    particles: str = setting(
+        "tokens",
+        help="tokens: one particle a token; contributions: one for what each head and each group "
+        "of neurons adds to a token; autoencoder: a fixed number of learned vectors.",
+        choices=KINDS,
+    )
+    reduction: str | None = setting(
+        None,
+        help="How particles are placed: pca (keeps displacements best), umap or stress (cosine "
+        "distances). By default pca, and umap for the particles of an autoencoder.",
+        choices=REDUCTIONS,
+    )
+    per_layer: bool = setting(
+        False,
+        help="Fit a map for each layer, rotated onto the layer before. By default one map serves "
+        "all layers, so that motion means something.",
+    )
+    dim: int = setting(3, help="Dimensions of the picture: 3 or 2.")
+    neighbours: int = setting(15, help="How many neighbours UMAP keeps of each particle.")
+    n_lines: int = setting(
+        5, help="Lines from each particle to its nearest in full space; 0 for none."
+    )
+    seed: int = setting(0, help="Seed of everything that is drawn.")
+    layers: tuple[int, ...] | None = setting(
+        None, help="The layers that are shown behind the embedding: 2,4-5. By default all."
+    )
+    fit: str = setting(
+        "prompt",
+        help="prompt: fit the map on what is shown; corpus: on the hidden states of a corpus.",
+        choices=FITS,
+    )
+    corpus: str | None = setting(
+        None,
+        help="The text that a map is fitted on, or an autoencoder is trained on: "
+        "stdlib[:train|:heldout], a file or folder, or hf:NAME. By default stdlib.",
+    )
+    max_tokens: int = setting(MAX_TOKENS, help="Most tokens of the corpus.")
+    keep_outliers: bool = setting(
+        False,
+        help="Count tokens whose norm is many times the median when the map is fitted. By default "
+        "it is fitted without them.",
+    )
+    n_particles: int = setting(1024, help="How many particles an autoencoder has.")
+    width: int = setting(16, help="How many numbers each particle of an autoencoder has.")
+    steps: int | None = setting(
+        None, help="Steps of the autoencoder's training. By default a number that takes minutes."
+    )
+    autoencoder: Path | None = setting(
+        None, help="Folder of a saved autoencoder. By default one is trained."
+    )
+    projection: Path | None = setting(
+        None, help="A saved projection with poles, which are the groups of neurons."
+    )
+    n_groups: int = setting(
+        8, help="How many groups of neurons each layer has, where no projection gives them."
+    )
+
+    def __post_init__(self) -> None:
+        check_choice("particles", self.particles, KINDS)
+        if self.reduction is None:
+            object.__setattr__(self, "reduction", default_reduction(self.particles))
+        check_choice("reduction", self.reduction, REDUCTIONS)
+        check_choice("fit", self.fit, FITS)
+        if self.dim not in (2, 3):
+            raise SettingError("dim", self.dim, "can't be drawn", "give 3 or 2")
+        for name, least in _LEAST.items():
+            check_least(name, getattr(self, name), least)
+        check_seed("seed", self.seed)
+        if self.layers is not None:
+            if not self.layers or min(self.layers) < 0:
+                raise SettingError(
+                    "layers", str(self.layers), "can't be shown", "give layers, counted from 0"
+                )
+            object.__setattr__(self, "layers", tuple(sorted(set(self.layers))))
+        if self.fit == "corpus":
+            self._check_fit()
+        self._check_effect()
+
+    def _check_fit(self) -> None:
+        if self.reduction == "stress":
+            raise SettingError(
+                "fit",
+                self.fit,
+                f"can't be combined with {named('reduction', 'stress')}, which places only the "
+                "rows that it is fitted on",
+                "choose pca or umap, or leave it out",
+            )
+        if self.per_layer:
+            raise SettingError(
+                "fit",
+                self.fit,
+                f"can't be combined with {named('per_layer', True)}",
+                "a corpus fits one map for all layers; give one of the two",
+            )
+        if self.particles == "autoencoder":
+            raise SettingError(
+                "fit",
+                self.fit,
+                f"can't be combined with {named('particles', 'autoencoder')}",
+                "leave it out: the autoencoder itself is trained on the corpus",
+            )
+
+    def _check_effect(self) -> None:
+        """Raise a SettingError if a setting is set that changes nothing beside the others."""
+        read = fields_read(
+            self.particles,
+            str(self.reduction),
+            self.fit,
+            has_autoencoder=self.autoencoder is not None,
+            has_projection=self.projection is not None,
+        )
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in read or value == each.default or each.name == "reduction":
+                continue
+            needed = _NEEDED[each.name]
+            shown = value if isinstance(value, (bool, int, str)) else str(value)
+            raise SettingError(each.name, shown, "has no effect here", f"{needed}, or leave it out")
+
+    @property
+    def reads_corpus(self) -> bool:
+        """Whether a corpus is read."""
+        trains = self.particles == "autoencoder" and self.autoencoder is None
+        return self.fit == "corpus" or trains
+
+    @property
+    def source(self) -> str:
+        """The corpus that is read, where one is."""
+        return DEFAULT_CORPUS if self.corpus is None else self.corpus
+
+    def facts(self) -> dict[str, Any]:
+        """For a report: no path of this machine."""
+        from projector.corpus.sources import find_source
+
+        found: dict[str, Any] = dict(vars(self))
+        found["layers"] = None if self.layers is None else list(self.layers)
+        for name in ("autoencoder", "projection"):
+            found[name] = None if found[name] is None else "saved"
+        found["corpus"] = find_source(self.source).name if self.reads_corpus else None
+        return found
+
+
+_LEAST = {
+    "neighbours": 2,
+    "n_lines": 0,
+    "max_tokens": 1,
+    "n_particles": 2,
+    "width": 1,
+    "steps": 1,
+    "n_groups": 1,
+}
+# What a setting belongs to, for who set it where nothing reads it.
+_NEEDED = {
+    "neighbours": f"give {named('reduction', 'umap')} too",
+    "corpus": f"give {named('fit', 'corpus')} or {named('particles', 'autoencoder')} too",
+    "max_tokens": f"give {named('fit', 'corpus')} or {named('particles', 'autoencoder')} too",
+    "n_particles": f"give {named('particles', 'autoencoder')}, and no saved one,",
+    "width": f"give {named('particles', 'autoencoder')}, and no saved one,",
+    "steps": f"give {named('particles', 'autoencoder')}, and no saved one,",
+    "autoencoder": f"give {named('particles', 'autoencoder')} too",
+    "projection": f"give {named('particles', 'contributions')} too",
+    "n_groups": f"give {named('particles', 'contributions')}, and no projection,",
+}
+
+
+def fields_read(
+    particles: str,
+    reduction: str,
+    fit: str = "prompt",
+    *,
+    has_autoencoder: bool = False,
+    has_projection: bool = False,
+) -> frozenset[str]:
+    """The settings that have an effect beside these; a face offers no others.
+
+    Args:
+        particles, reduction, fit: as in :class:`ParticleSettings`.
+        has_autoencoder: whether a saved autoencoder is used.
+        has_projection: whether a projection gives the groups of neurons.
+    """
+    read = {"particles", "reduction", "per_layer", "dim", "n_lines", "seed", "layers", "fit"}
+    read.add("keep_outliers")
+    if reduction == "umap":
+        read.add("neighbours")
+    trains = particles == "autoencoder" and not has_autoencoder
+    if fit == "corpus" or trains:
+        read |= {"corpus", "max_tokens"}
+    if particles == "autoencoder":
+        read.add("autoencoder")
+    if trains:
+        read |= {"n_particles", "width", "steps"}
+    if particles == "contributions":
+        read |= {"projection"} if has_projection else {"projection", "n_groups"}
+    return frozenset(read)
+
+
+def check_layers_shown(layers: Sequence[int] | None, n_layers: int | None) -> None:
+    """Raise a SettingError on ``layers`` if the model does not have one of them.
+
+    Args:
+        n_layers: how many layers the model has; None where it is not known yet.
+    """
+    for layer in layers or ():
+        if n_layers is not None and layer >= n_layers:
+            raise SettingError(
+                "layers", layer, "is not a layer of the model", f"give 0 to {n_layers - 1}"
+            )
