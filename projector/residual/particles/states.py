@@ -58,8 +58,8 @@ def read_prompt(subject: Subject, prompt: str | Sequence[int], *, chat: bool) ->
     made = [False] * len(ids)
     if isinstance(prompt, str):
         before, after = len(ids), len(ids)
-        for text in _PROBES:
-            other = subject.encode(text, as_chat=chat)
+        for probe in _PROBES:
+            other = subject.encode(probe, as_chat=chat)
             before = min(before, _n_alike(ids, other))
             after = min(after, _n_alike(ids[::-1], other[::-1]))
         for i in (*range(before), *range(max(before, len(ids) - after), len(ids))):
