@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from projector.residual.heads.report import heads
     from projector.residual.lens import lens
     from projector.residual.neuron import neuron
+    from projector.residual.particles.report import layer_time
     from projector.residual.readings.tuning import tune_lens
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "contrast",
     "fit",
     "heads",
+    "layer_time",
     "lens",
     "neuron",
     "place",
@@ -46,6 +48,7 @@ _HOMES = {
     "contrast": "projector.residual.contrast.report",
     "fit": "projector.fitting.pipeline",
     "heads": "projector.residual.heads.report",
+    "layer_time": "projector.residual.particles.report",
     "lens": "projector.residual.lens",
     "neuron": "projector.residual.neuron",
     "place": "projector.layouts.solving",

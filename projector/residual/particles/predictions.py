@@ -1,0 +1,77 @@
+"""What the logit lens predicts of every token in every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from projector.errors import UserError
+from projector.progress import Progress, Silent
+from projector.residual.logits.highest import find_highest
+from projector.residual.particles.records import Prediction, Predictions
+from projector.residual.readings.measuring import n_at_once
+from projector.residual.subject import Subject
+
+__all__ = ["MOST_TOKENS", "predict_tokens"]
+
+# Of a longer prompt the last ones are read: a reading costs one product with the head.
+MOST_TOKENS = 512
+
+
+@torch.no_grad()
+def predict_tokens(
+    subject: Subject,
+    states: Sequence[Tensor],
+    *,
+    most_tokens: int = MOST_TOKENS,
+    progress: Progress | None = None,
+) -> Predictions:
+    """The most probable next token, read from every frame by the model's own norm and head.
+
+    nostalgebraist 2020, "interpreting GPT: the logit lens". The last frame's is the model's own.
+
+    Args:
+        states: (F, T_i, H) of each prompt, as the stream is.
+        most_tokens: how many tokens of a prompt are read, the last ones; others have None.
+
+    Raises:
+        UserError: for an encoder or a model without a head, or if a logit is not finite.
+    """
+    progress, readout = progress or Silent(), subject.readout
+    parameter = next(readout.head.parameters())
+    size = n_at_once(readout.n_vocabulary)
+    progress.begin("Reading predictions", sum(each.shape[0] for each in states), "readings")
+    read: list[list[tuple[list[int], list[float]]]] = []
+    for each in states:
+        rows = []
+        for frame in each[:, -most_tokens:]:
+            ids: list[int] = []
+            shares: list[float] = []
+            for part in frame.split(size):
+                logits = readout.logits(part.to(parameter))
+                highest, top = find_highest(logits, 1)
+                if not bool(highest.isfinite().all()):
+                    raise UserError("its logits are not finite: load the model in float32")
+                ids += top[:, 0].tolist()
+                shares += (highest[:, 0] - logits.logsumexp(dim=-1)).exp().tolist()
+            rows.append((ids, shares))
+            progress.advance(1)
+        read.append(rows)
+    progress.end()
+    known = sorted({i for rows in read for ids, _ in rows for i in ids})
+    pieces = subject.pieces(known)
+    return tuple(
+        tuple(
+            (
+                *[None] * (each.shape[1] - len(ids)),
+                *(
+                    Prediction(i, pieces.text(i), share)
+                    for i, share in zip(ids, shares, strict=True)
+                ),
+            )
+            for ids, shares in rows
+        )
+        for each, rows in zip(states, read, strict=True)
+    )

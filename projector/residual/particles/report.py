@@ -1,0 +1,230 @@
+"""Hidden states of one prompt or two as particles over the layers, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from projector.corpus.sources import read_documents
+from projector.errors import SettingError, UserError, check_text, named
+from projector.model.loading import LoadedModel, count_layers
+from projector.progress import Progress, Silent
+from projector.projection.provenance import versions
+from projector.residual.particles.predictions import MOST_TOKENS, predict_tokens
+from projector.residual.particles.records import (
+    Cloud,
+    FrameFidelity,
+    LayerTime,
+    OutlierParticle,
+    PairFacts,
+    Predictions,
+    PromptTokens,
+    Reduced,
+)
+from projector.residual.particles.settings import ParticleSettings, check_layers_shown
+from projector.residual.particles.states import (
+    chosen_frames,
+    collect_states,
+    corpus_rows,
+    find_outlying,
+    frames_of,
+    read_prompt,
+    token_cloud,
+)
+from projector.residual.subject import Subject
+
+__all__ = ["LayerTime", "check_before_loading", "layer_time"]
+
+# Rows of a corpus that a map is fitted on: PCA takes seconds for them, and UMAP a minute.
+_MOST_ROWS = 20_000
+# Nearest neighbours that fidelity counts.
+_FIDELITY_NEIGHBOURS = 10
+_LEAST_OWN = 2
+
+
+def layer_time(
+    model: Subject | LoadedModel | str,
+    prompt: str | Sequence[int],
+    prompt_b: str | Sequence[int] | None = None,
+    *,
+    chat: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> LayerTime:
+    """Place the hidden states of a prompt, or of two, in one picture for every layer.
+
+    Equal arguments give equal figures.
+
+    Args:
+        model: a name that :func:`projector.model.loading.load_model` takes, a loaded model, or a
+            subject.
+        prompt: text, before which the model's first special token is put; or token ids.
+        prompt_b: a second one, which is placed by the same map.
+        chat: put both through the model's chat template, as a user's turn.
+        settings: the fields of :class:`ParticleSettings`.
+
+    Raises:
+        SettingError: on a setting that can't be used.
+        UserError: if a model, a prompt or a corpus can't be read, a prompt is beyond the model's
+            context, or two prompts' states differ where a causal model's are equal.
+    """
+    asked = ParticleSettings(**settings)
+    check_before_loading(asked, prompt, prompt_b)
+    if isinstance(model, str) and asked.layers is not None:
+        check_layers_shown(asked.layers, count_layers(model))
+    subject = Subject.of(model)
+    return _Run(subject, asked, progress or Silent()).run(prompt, prompt_b, chat=chat)
+
+
+def check_before_loading(
+    settings: ParticleSettings,
+    prompt: str | Sequence[int],
+    prompt_b: str | Sequence[int] | None,
+) -> None:
+    """Raise a UserError for what can be told before a model is loaded."""
+    for name, text in (("prompt", prompt), ("prompt_b", prompt_b)):
+        check_text(name, text if isinstance(text, str) else None)
+    if settings.reads_corpus:
+        read_documents(settings.source)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One picture in the making."""
+
+    subject: Subject
+    settings: ParticleSettings
+    progress: Progress
+
+    def run(
+        self, prompt: str | Sequence[int], prompt_b: str | Sequence[int] | None, *, chat: bool
+    ) -> LayerTime:
+        subject, settings = self.subject, self.settings
+        check_layers_shown(settings.layers, len(subject.architecture.blocks))
+        prompts = self._prompts(prompt, prompt_b, chat)
+        chosen = chosen_frames(subject, settings.layers)
+        every = frames_of(len(subject.architecture.blocks))
+        frames = tuple(every[i] for i in chosen)
+        self.progress.begin("Running the model", None, "")
+        states = collect_states(subject, [each.ids for each in prompts])
+        self.progress.end()
+        masks, outliers = find_outlying(prompts, states, every)
+        pair = self._compare(prompts, states)
+        shown = [each[chosen] for each in states]
+        cloud = token_cloud(shown, frames, masks)
+        reduced, fitted_on = self._reduce(cloud, chosen)
+        fidelity, pooled = _fidelity(cloud, reduced)
+        neighbours, distances = _lines(cloud, settings.n_lines)
+        predictions, reasons = self._predict(shown)
+        return LayerTime(
+            settings=settings,
+            model_name=subject.loaded.identifier,
+            model_sha256=subject.loaded.weights_sha256,
+            prompts=prompts,
+            frames=frames,
+            owners=cloud.owners,
+            positions=reduced.positions,
+            norms=cloud.norms,
+            displacements=cloud.displacements,
+            neighbours=neighbours,
+            distances=distances,
+            born=cloud.born,
+            outlying=cloud.outliers,
+            outliers=outliers,
+            fidelity=fidelity,
+            displacement_correlation=pooled,
+            last_states=torch.stack([each[:, -1] for each in shown]),
+            pair=pair,
+            predictions=predictions,
+            notes=(*fitted_on, *reduced.notes, *self._notes(prompts, outliers)),
+            reasons={**reasons, **({} if pair is None else pair.reasons)},
+            versions=versions(),
+        )
+
+    def _prompts(
+        self, prompt: str | Sequence[int], prompt_b: str | Sequence[int] | None, chat: bool
+    ) -> tuple[PromptTokens, ...]:
+        found = [read_prompt(self.subject, prompt, chat=chat)]
+        if prompt_b is not None:
+            try:
+                found.append(read_prompt(self.subject, prompt_b, chat=chat))
+            except UserError as error:
+                if error.setting == "chat":
+                    raise
+                raise UserError(
+                    f"{named('prompt_b')}: {error.args[0]}", setting="prompt_b", value=prompt_b
+                ) from error
+        if sum(each.n_own for each in found) < _LEAST_OWN:
+            raise SettingError(
+                "prompt",
+                prompt if isinstance(prompt, str) else str(list(prompt)),
+                "has one token, and the picture compares tokens",
+                "give a longer prompt, or see all layers of one token with `projector layer-image`",
+            )
+        return tuple(found)
+
+    def _compare(
+        self, prompts: Sequence[PromptTokens], states: Sequence[Tensor]
+    ) -> PairFacts | None:
+        return None
+
+    def _reduce(self, cloud: Cloud, chosen: Sequence[int]) -> tuple[Reduced, tuple[str, ...]]:
+        rows, notes = None, ()
+        if self.settings.fit == "corpus":
+            rows, notes = corpus_rows(
+                self.subject,
+                self.settings.source,
+                max_tokens=self.settings.max_tokens,
+                layers=chosen,
+                most_rows=_MOST_ROWS,
+                seed=self.settings.seed,
+                keep_outliers=self.settings.keep_outliers,
+                progress=self.progress,
+            )
+        return _plain_pca(cloud, self.settings, rows), notes
+
+    def _predict(self, states: Sequence[Tensor]) -> tuple[Predictions | None, Mapping[str, str]]:
+        try:
+            return predict_tokens(self.subject, states, progress=self.progress), {}
+        except SettingError:
+            raise
+        except UserError as error:
+            return None, {"predictions": str(error)}
+
+    def _notes(
+        self, prompts: Sequence[PromptTokens], outliers: Sequence[OutlierParticle]
+    ) -> list[str]:
+        notes = []
+        if any(len(each.ids) > MOST_TOKENS for each in prompts):
+            notes.append(f"Predictions are read at the last {MOST_TOKENS} tokens of a prompt.")
+        return notes
+
+
+def _plain_pca(cloud: Cloud, settings: ParticleSettings, rows: Tensor | None) -> Reduced:
+    width = cloud.vectors.shape[-1]
+    kept = cloud.vectors[:, ~cloud.outliers | settings.keep_outliers].reshape(-1, width)
+    fitted = (kept if rows is None else rows).double()
+    middle = fitted.mean(dim=0)
+    axes = torch.linalg.svd(fitted - middle, full_matrices=False).Vh[: settings.dim]
+    places = ((cloud.vectors.double() - middle) @ axes.T).float()
+    positions = torch.zeros(*places.shape[:2], 3)
+    positions[..., : places.shape[-1]] = places
+    return Reduced(positions, "pca", False, True)
+
+
+def _fidelity(cloud: Cloud, reduced: Reduced) -> tuple[tuple[FrameFidelity, ...], float | None]:
+    return tuple(
+        FrameFidelity(each.name, each.layer, reason="not measured") for each in cloud.frames
+    ), None
+
+
+def _lines(cloud: Cloud, n_lines: int) -> tuple[Tensor, Tensor]:
+    k = min(n_lines, len(cloud.owners) - 1)
+    apart = torch.cdist(cloud.vectors, cloud.vectors)
+    apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    distances, neighbours = apart.topk(k, largest=False)
+    return neighbours.int(), distances
