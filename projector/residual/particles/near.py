@@ -1,0 +1,127 @@
+"""The nearest particles of each particle in full space, frame by frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from projector.residual.particles.records import Cloud
+from projector.residual.particles.reduction.reduction import Metric
+
+# Numbers of a block of distances, or of a block of differences, in float64: 32 MiB.
+_BLOCK = 1 << 22
+
+
+def nearest(cloud: Cloud, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
+    """Each particle's k nearest in full space, and how far they are.
+
+    Where particles only join and none moves, as contributions do, a frame's neighbours are those
+    of the frame before and what has joined.
+
+    Args:
+        cloud: P particles in F frames.
+        k: how many; fewer are found where a frame has no more particles.
+        metric: "euclidean", in the units of the vectors; or "cosine", 1 − cos. A vector that is 0
+            is at cosine distance 1 of every other.
+
+    Returns:
+        neighbours (F, P, k) int32, nearest first, −1 for none; distances (F, P, k) float32, NaN for
+        none. A particle that is not born, or whose numbers are not finite, has none and is none's.
+    """
+    n_frames, n_particles = cloud.vectors.shape[:2]
+    neighbours = torch.full((n_frames, n_particles, k), -1, dtype=torch.int32)
+    distances = torch.full((n_frames, n_particles, k), torch.nan)
+    if not k:
+        return neighbours, distances
+    is_born = cloud.is_born()
+    was_there = torch.zeros(n_particles, dtype=torch.bool)
+    found = torch.full((n_particles, k), -1), torch.full((n_particles, k), torch.inf).double()
+    for frame, vectors in enumerate(cloud.vectors):
+        is_there = is_born[frame] & vectors.isfinite().all(dim=-1)
+        stays = was_there & is_there
+        if frame:
+            stays &= (vectors == cloud.vectors[frame - 1]).all(dim=-1)
+        if not torch.equal(stays, was_there):
+            stays = torch.zeros_like(stays)
+        points = as_points(vectors, metric)
+        found = _join(points, found, stays, is_there, k)
+        was_there = is_there
+        chosen, far = found
+        is_none = chosen < 0
+        neighbours[frame] = chosen.to(torch.int32)
+        distances[frame] = torch.where(is_none, torch.nan, _as_distance(far, metric)).float()
+    return neighbours, distances
+
+
+def as_points(vectors: Tensor, metric: Metric) -> Tensor:
+    """(n, W) float64 whose squared Euclidean distances order as the metric does.
+
+    For cosine they are of length 1: ‖a − b‖² = 2·(1 − cos).
+    """
+    whole = vectors.double()
+    if metric == "euclidean":
+        return whole - whole[whole.isfinite().all(dim=-1)].mean(dim=0)
+    lengths = whole.norm(dim=-1, keepdim=True)
+    return torch.where(lengths > 0, whole / lengths, 0.0)
+
+
+def squared_distances(points: Tensor, others: Tensor) -> Tensor:
+    """(n, m) float64 ‖a − b‖² of points (n, W) and (m, W): right to 1e-15 of the largest ‖a‖²."""
+    lengths = points.square().sum(dim=1)[:, None] + others.square().sum(dim=1)[None]
+    return lengths.addmm_(points, others.T, alpha=-2).clamp_(min=0)
+
+
+def _as_distance(squares: Tensor, metric: Metric) -> Tensor:
+    return squares.sqrt() if metric == "euclidean" else squares / 2
+
+
+def _join(
+    points: Tensor, before: tuple[Tensor, Tensor], stays: Tensor, is_there: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Neighbours (P, k) int64 and their squared distances once those that don't stay have joined.
+
+    Args:
+        points: (P, W) float64.
+        before: the same before they joined, right for those that stay.
+        stays, is_there: (P,) bool.
+    """
+    old, new, everyone = (mask.nonzero()[:, 0] for mask in (stays, is_there & ~stays, is_there))
+    chosen = torch.full_like(before[0], -1)
+    squares = torch.full_like(before[1], torch.inf)
+    chosen[new], squares[new] = _find(points, new, everyone, k)
+    if not len(old):
+        return chosen, squares
+    added, far = _find(points, old, new, k)
+    both, far = torch.cat([before[0][old], added], 1), torch.cat([before[1][old], far], 1)
+    squares[old], order = far.sort(dim=1, stable=True)[0][:, :k], far.argsort(dim=1, stable=True)
+    chosen[old] = both.gather(1, order[:, :k])
+    return chosen, squares
+
+
+def _find(points: Tensor, of: Tensor, among: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest ``among`` for each ``of``, itself left out: (n, k) int64 −1, float64 +inf."""
+    chosen = torch.full((len(of), k), -1)
+    squares = torch.full((len(of), k), torch.inf).double()
+    n_found = min(k, len(among))
+    if not len(of) or not n_found:
+        return chosen, squares
+    others = points[among]
+    for some in torch.arange(len(of)).split(max(1, _BLOCK // len(among))):
+        apart = squared_distances(points[of[some]], others)
+        apart[of[some][:, None] == among[None]] = torch.inf
+        near = apart.topk(n_found, dim=1, largest=False)
+        place = among[near.indices].where(near.values < torch.inf, -1)
+        chosen[some, :n_found] = place
+        squares[some, :n_found] = _exactly(points, of[some], place)
+    order = squares.argsort(dim=1, stable=True)
+    return chosen.gather(1, order), squares.gather(1, order)
+
+
+def _exactly(points: Tensor, of: Tensor, to: Tensor) -> Tensor:
+    """(n, k) float64 squared distances by differences, of which no digit cancels; +inf to −1."""
+    found = torch.full(to.shape, torch.inf).double()
+    per_row = to.shape[1] * points.shape[1]
+    for some in torch.arange(len(of)).split(max(1, _BLOCK // max(per_row, 1))):
+        apart = points[of[some]][:, None] - points[to[some].clamp(min=0)]
+        found[some] = apart.square().sum(dim=-1)
+    return found.masked_fill(to < 0, torch.inf)

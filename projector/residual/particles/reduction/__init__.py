@@ -1,0 +1,1 @@
+"""Maps of many dimensions to two or three: one record each."""

@@ -1,0 +1,76 @@
+"""Stress: distances on the map match 1 − cos of the states."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from projector.layouts.kernels import Correlations, MatrixFree, Target
+from projector.layouts.solvers.smacof import minimize_stress
+from projector.layouts.start import classical_start
+from projector.memory import out_of_memory
+from projector.progress import Progress
+from projector.residual.particles.reduction.reduction import Fitted, Reduction
+
+# Up to here the matrix of cosines is stored, 256 MiB at most. Above it they are computed from the
+# states in every pass, which needs no more memory than these.
+_MOST_STORED = 8_192
+# Relative decrease of stress over ten steps at which to stop.
+_TOLERANCE = 2e-5
+
+
+def fit_stress(
+    rows: Tensor,
+    *,
+    dim: int,
+    neighbours: int = 15,
+    seed: int = 0,
+    is_centred: bool = True,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Positions whose distances are as near to 1 − cos as ``dim`` dimensions allow.
+
+    By the solver of layouts, see :func:`projector.layouts.solvers.smacof.minimize_stress`, from
+    classical scaling. A row that is 0 has no direction: it is at distance 1 of every other.
+
+    Args:
+        rows: (n, W).
+        dim: dimensions of the map.
+        neighbours: not used.
+        seed: of the iteration that the start comes from.
+        is_centred: not used: its positions have mean 0.
+        progress: told that it runs.
+
+    Raises:
+        UserError: if memory does not suffice.
+    """
+    n = len(rows)
+    if progress is not None:
+        progress.begin(f"stress of {n:,} states", None, "states")
+    with out_of_memory(f": the map of {n:,} states did not fit, so show fewer layers or tokens"):
+        target = cosine_target(rows)
+        start = classical_start(target, dim, torch.Generator().manual_seed(seed))
+        return Fitted(minimize_stress(target, start, tolerance=_TOLERANCE).positions)
+
+
+def cosine_target(rows: Tensor) -> Target:
+    """Distances 1 − cos of rows (n, W), stored where they are few."""
+    whole = rows.double()
+    lengths = whole.norm(dim=1, keepdim=True)
+    units = torch.where(lengths > 0, whole / lengths, 0.0)
+    if len(rows) <= _MOST_STORED:
+        return Correlations((units.float() @ units.float().T).clamp_(max=1))
+    # ρ is the mean over columns there.
+    return MatrixFree((units * rows.shape[1] ** 0.5).float())
+
+
+STRESS = Reduction(
+    name="stress",
+    words="stress",
+    help="distances match 1 − cosine of the states",
+    is_linear=False,
+    metric="cosine",
+    places_others=False,
+    least_rows=lambda dim, neighbours: dim + 1,
+    fit=fit_stress,
+)

@@ -1,0 +1,87 @@
+"""UMAP: positions that keep neighbours (McInnes, Healy & Melville 2018, arXiv:1802.03426)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from projector.progress import Progress
+from projector.residual.particles.reduction.reduction import Fitted, Reduction
+
+# Its spectral start needs some rows more than dimensions.
+_LEAST_ROWS = 8
+
+
+def fit_umap(
+    rows: Tensor,
+    *,
+    dim: int,
+    neighbours: int = 15,
+    seed: int = 0,
+    is_centred: bool = True,
+    progress: Progress | None = None,
+) -> Fitted:
+    """UMAP by cosine distance, in one thread, so that equal seeds give equal positions.
+
+    Args:
+        rows: (n, W), more than ``neighbours``.
+        dim: dimensions of the map.
+        neighbours: how many nearest of each row it looks at.
+        seed: of its start and its steps.
+        is_centred: not used: its positions have mean 0.
+        progress: told that it runs; it says nothing of how far it is.
+    """
+    if progress is not None:
+        progress.begin(f"UMAP of {len(rows):,} states", None, "states")
+    with _quietly():
+        import umap  # compiles its kernels when imported, which takes seconds
+    # Cosines don't change with scale, and squares of lengths stay well inside of float32.
+    scale = float(rows.double().square().mean().sqrt()) or 1.0
+    reducer = umap.UMAP(
+        n_components=dim,
+        n_neighbors=neighbours,
+        metric=UMAP.metric,
+        random_state=seed,
+        n_jobs=1,
+    )
+    with _quietly():
+        found = reducer.fit_transform((rows / scale).numpy())
+    middle = torch.from_numpy(found).double().mean(dim=0)
+
+    def place(others: Tensor) -> Tensor:
+        if not len(others):
+            return torch.zeros(0, dim)
+        with _quietly():
+            placed = reducer.transform((others / scale).numpy())
+        return (torch.from_numpy(placed).double() - middle).float()
+
+    return Fitted((torch.from_numpy(found).double() - middle).float(), place)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep its warnings to itself, and PyTorch's threads as they are.
+
+    It warns that a seed means one thread, and where its spectral start falls back to a random one.
+    """
+    from projector.processor import in_threads
+
+    with in_threads(torch.get_num_threads()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+UMAP = Reduction(
+    name="umap",
+    words="UMAP",
+    help="states that are near by cosine stay near; lengths of ways mean little",
+    is_linear=False,
+    metric="cosine",
+    places_others=True,
+    least_rows=lambda dim, neighbours: max(neighbours + 1, dim + 3, _LEAST_ROWS),
+    fit=fit_umap,
+)
