@@ -157,6 +157,7 @@ class FrameFidelity:
         neighbours_chance: k / (n − 1), what random places keep.
         displacement_correlation: Spearman's rank correlation, over particles, of displacements
             since the frame before, in full space and in the picture; None in the first frame.
+        displacement_random: the same under random projections, on average.
         displacement_n: over how many particles.
         reason: why a figure is None; None where none is, but for the first frame's.
     """
@@ -168,6 +169,7 @@ class FrameFidelity:
     neighbours_kept: float | None = None
     neighbours_chance: float | None = None
     displacement_correlation: float | None = None
+    displacement_random: float | None = None
     displacement_n: int = 0
     reason: str | None = None
 
