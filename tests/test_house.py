@@ -280,7 +280,7 @@ def _declared(*extras: str) -> set[str]:
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (PACKAGES, ("tasks",)),
+        (PACKAGES, ("tasks", "video")),
         (("benchmarks",), ("benchmarks", "dev")),
         (("tests",), ("dev", "gguf", "tensorboard")),
     ],

@@ -1,0 +1,183 @@
+"""Frames of one size become a film: a GIF, and an MP4 where there is an ffmpeg."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from projector.errors import check_choice
+from projector.storage.replacing import replacing_file
+
+KINDS = ("gif", "mp4")
+# The last frame stays for a while before a film begins again.
+HOLD_S = 1.0
+_MOST_COLOURS = 256
+_PATIENCE_S = 600
+_NO_FFMPEG = (
+    "MP4 was left out, because no ffmpeg was found: install ffmpeg, or imageio-ffmpeg for Python"
+)
+_FULL = ("No space left", "Disk quota", "File too large")
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files that were written.
+
+    Attributes:
+        paths: where they are.
+        note: why one was left out; None where none was.
+    """
+
+    paths: tuple[Path, ...]
+    note: str | None = None
+
+
+def write_film(
+    frames: Iterable[Pixels],
+    path_without_suffix: Path,
+    *,
+    fps: float,
+    kinds: Sequence[str] = KINDS,
+) -> Written:
+    """Write frames as ``NAME.gif`` and ``NAME.mp4``, which play in a loop and for a second stay at
+    the last frame.
+
+    All frames are held while it is written: n × h × w × 3 bytes. Files replace what stood there,
+    each of them whole; an MP4 that can't be made is left out, and one of an earlier film is
+    removed.
+
+    Args:
+        frames: each (h, w, 3) uint8, RGB; at least one, all of one size.
+        path_without_suffix: the folder and the files' name.
+        fps: frames a second.
+        kinds: of :data:`KINDS`.
+
+    Raises:
+        ValueError: for no frame, or frames of several sizes.
+        OSError: if a file can't be written: nothing is left of any then.
+    """
+    for kind in kinds:
+        check_choice("kinds", kind, KINDS)
+    shown = list(frames)
+    if not shown or any(each.shape != shown[0].shape for each in shown):
+        raise ValueError("a film needs one frame or more, all of one size")
+    path_of = {
+        kind: path_without_suffix.with_name(f"{path_without_suffix.name}.{kind}") for kind in kinds
+    }
+    note = None
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as files:
+        made = Path(folder) / "film.mp4"
+        if "mp4" in path_of and (note := _make_mp4(shown, made, fps)) is None:
+            shutil.copyfile(made, files.enter_context(replacing_file(path_of["mp4"])))
+        if "gif" in path_of:
+            _write_gif(shown, files.enter_context(replacing_file(path_of["gif"])), fps)
+    if note is not None:
+        path_of.pop("mp4").unlink(missing_ok=True)
+    return Written(tuple(path_of.values()), note)
+
+
+def find_ffmpeg() -> str | None:
+    """The ffmpeg of the system, or else that of imageio-ffmpeg; None where there is neither."""
+    if found := shutil.which("ffmpeg"):
+        return found
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+
+        return str(get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        # It is not installed, or has no program for this system.
+        return None
+
+
+def _make_mp4(frames: Sequence[Pixels], path: Path, fps: float) -> str | None:
+    """Write H.264 that every browser plays; why there is none, where it can't be made.
+
+    Raises:
+        OSError: if there is no space for it.
+    """
+    program = find_ffmpeg()
+    if program is None:
+        return _NO_FFMPEG
+    height, width = frames[0].shape[:2]
+    asked = ["-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    asked += ["-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-", "-an"]
+    # Its colour planes are half as wide and high: sides have to be even.
+    asked += ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white,scale=out_color_matrix=bt709"]
+    asked += ["-c:v", "libx264", "-crf", "16", "-pix_fmt", "yuv420p", "-colorspace", "bt709"]
+    # One thread and no versions in it: equal frames give equal bytes.
+    asked += ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
+    asked += ["-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4", str(path)]
+    held = [*frames, *[frames[-1]] * round(HOLD_S * fps)]
+    try:
+        with tempfile.TemporaryFile() as pixels:
+            for frame in held:
+                pixels.write(np.ascontiguousarray(frame).data)
+            pixels.seek(0)
+            done = subprocess.run(
+                [program, *asked], stdin=pixels, capture_output=True, timeout=_PATIENCE_S
+            )
+        problem = done.stderr.decode("utf-8", "replace") if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        return f"MP4 was left out, because ffmpeg took more than {_PATIENCE_S} s"
+    except PermissionError as error:
+        return f"MP4 was left out, because ffmpeg can't be run: {error.strerror}"
+    if any(sign in problem for sign in _FULL):
+        raise OSError(errno.ENOSPC, "No space left for a film")
+    if done.returncode or not path.is_file() or not path.stat().st_size:
+        last = (problem.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
+        return f"MP4 was left out, because ffmpeg failed: {' '.join(last.split())[:200]}"
+    return None
+
+
+def _write_gif(frames: Sequence[Pixels], path: Path, fps: float) -> None:
+    """Write a GIF of one palette, so that no colour changes from frame to frame."""
+    palette = _palette(frames)
+    images = [
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in frames
+    ]
+    # Times are in hundredths of a second.
+    step = max(2, round(100 / fps)) * 10
+    times = [step] * (len(images) - 1) + [step + round(HOLD_S * 1000)]
+    images[0].save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=times if len(images) > 1 else times[0],
+        loop=0,
+        optimize=False,
+    )
+
+
+def _palette(frames: Sequence[Pixels]) -> Image.Image:
+    """An image of all the film's colours, or of 256 that stand for them."""
+    colours = np.unique(np.concatenate([_colours(frame) for frame in frames]))
+    if len(colours) > _MOST_COLOURS:
+        # Each colour once: rare ones, as of text and of a few cells, are kept too.
+        rgb = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1)
+        whole = Image.fromarray(rgb[None].astype(np.uint8))
+        return whole.quantize(_MOST_COLOURS, method=Image.Quantize.MEDIANCUT)
+    rgb = np.zeros((_MOST_COLOURS, 3), dtype=np.uint8)
+    rgb[: len(colours)] = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(rgb.tobytes())
+    return palette
+
+
+def _colours(frame: Pixels) -> NDArray[np.uint32]:
+    """The colours of a frame, each once, as numbers 0xRRGGBB."""
+    wide = frame.astype(np.uint32)
+    return np.unique(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2])

@@ -1,0 +1,1 @@
+"""Pictures and films of all layers, drawn with Pillow."""

@@ -1,0 +1,250 @@
+"""A picture of all layers: a band of rows each, one below another, in one panel or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from projector.figures.layers.colours import (
+    BAR_ROOM,
+    INK,
+    LINE,
+    QUIET,
+    SMALL,
+    coloured,
+    draw_bar,
+)
+from projector.figures.layers.lettering import (
+    cut,
+    number,
+    put_text,
+    text_width,
+    wrapped,
+)
+from projector.figures.layers.words import largest_words, range_words
+from projector.residual.particles.image import BETWEEN, ROOM, LayerImage, cell_pixels
+
+Pixels = NDArray[np.uint8]
+MARGIN = 24
+TITLE, TEXT = 22, 15
+LINE_HEIGHT = 21
+# Between panels, with room for the ranges of layers or the points of bars.
+GAP = 26
+_LEAST_WIDTH = 720
+_LEAST_BAND = 15
+
+
+@dataclass(frozen=True)
+class Panel:
+    """An image and what it is called; panels of one scale have one bar.
+
+    Attributes:
+        image: what is drawn.
+        caption: what stands above it; "" for nothing.
+        scale: a number; panels beside each other that have the same one share their bar.
+    """
+
+    image: LayerImage
+    caption: str = ""
+    scale: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are, in pixels.
+
+    Attributes:
+        left: x of each panel; the last entry is where the panels end.
+        panel_width: of each.
+        width: of the picture.
+        side: room at the right of each panel for the layers' ranges.
+    """
+
+    left: tuple[int, ...]
+    panel_width: int
+    width: int
+    side: int
+
+    @classmethod
+    def of(cls, labels: int, panel_width: int, n_panels: int, side: int) -> Layout:
+        """The layout of panels that begin behind labels of a width."""
+        step = panel_width + side + GAP
+        first = MARGIN + labels
+        left = tuple(first + i * step for i in range(n_panels))
+        end = left[-1] + panel_width + side + MARGIN
+        return cls(left, panel_width, max(end, _LEAST_WIDTH), side)
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """x and width from one panel's left to another's right."""
+        return self.left[first], self.left[last] + self.panel_width - self.left[first]
+
+
+def draw_bands(
+    panels: Sequence[Panel],
+    title: str,
+    lines: Sequence[str],
+    *,
+    room: tuple[int, int] = ROOM,
+) -> Pixels:
+    """Bands of all frames from the embedding down to the last layer.
+
+    Args:
+        panels: images of one shape and fold.
+        title: a line; it is cut where it is too long.
+        lines: what stands below it; each is wrapped.
+        room: width and height, in pixels, for the cells of all panels together.
+
+    Returns:
+        (h, w, 3) uint8, RGB.
+    """
+    first = panels[0].image
+    n_frames, n_rows, n_columns = first.values.shape
+    cell = max(1, cell_pixels(first.values.shape, len(panels), room=room))
+    # A single row is drawn higher than wide, so that its label has room.
+    high = cell
+    if n_rows * cell < _LEAST_BAND:
+        most = (room[1] // n_frames - BETWEEN) // n_rows
+        high = max(cell, min(most, -(-_LEAST_BAND // n_rows)))
+    step = n_rows * high + BETWEEN
+    labels = max(text_width(name, SMALL) for name in first.names) + 12
+    side = _side_room(panels)
+    layout = Layout.of(labels, n_columns * cell, len(panels), side)
+    head, y = head_of(title, lines, layout, [each.caption for each in panels])
+    notes = group_notes(panels, layout)
+    height = y + n_frames * step + 14 + BAR_ROOM + max(map(len, notes)) * LINE_HEIGHT + MARGIN
+    picture = Image.new("RGB", (layout.width, height), "white")
+    picture.paste(head, (0, 0))
+    draw = ImageDraw.Draw(picture)
+    _draw_ticks(draw, layout, y, n_columns, cell)
+    every = max(1, -(-(SMALL + 1) // step))
+    for i, name in enumerate(first.names):
+        top = y + i * step
+        middle = top + n_rows * high / 2
+        if i % every == 0:
+            put_text(draw, (layout.left[0] - 8, middle), name, SMALL, INK, "rm")
+        for panel, x in zip(panels, layout.left, strict=True):
+            paste_cells(picture, panel.image, i, (x, top), (cell, high))
+            if side and i % every == 0:
+                end = f"±{number(float(panel.image.high[i]))}"
+                at = (x + layout.panel_width + 8, middle)
+                put_text(draw, at, end, SMALL, QUIET, "lm")
+    draw_bars(picture, panels, layout, y + n_frames * step + 14, notes)
+    return np.asarray(picture)
+
+
+def paste_cells(
+    picture: Image.Image,
+    image: LayerImage,
+    frame: int,
+    place: tuple[int, int],
+    cell: tuple[int, int],
+) -> None:
+    """One frame's cells, with a thin line around them, so that white ones are seen to be there."""
+    values = image.values[frame]
+    pixels = coloured(values, float(image.high[frame]))
+    size = (values.shape[1] * cell[0], values.shape[0] * cell[1])
+    cells = Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
+    x, y = place
+    box = [x - 1, y - 1, x + size[0], y + size[1]]
+    ImageDraw.Draw(picture).rectangle(box, outline="#cbd2d9")
+    picture.paste(cells, place)
+
+
+def draw_bars(
+    picture: Image.Image,
+    panels: Sequence[Panel],
+    layout: Layout,
+    y: int,
+    notes: Sequence[Sequence[str]],
+    frame: int | None = None,
+) -> None:
+    """A bar for each scale below its panels, and what is said of it.
+
+    Args:
+        frame: the one that is shown, whose own range the numbers are; None where all are.
+    """
+    draw = ImageDraw.Draw(picture)
+    for (first, last), lines in zip(_groups(panels), notes, strict=True):
+        x, width = layout.span(first, last)
+        image = panels[first].image
+        is_one = image.range == "all"
+        high = float(image.high[frame or 0]) if is_one or frame is not None else None
+        are_clipped = any(each.image.clipped.any() for each in panels[first : last + 1])
+        # Its first number is wider than the bar.
+        bar = min(width - 40, 560)
+        draw_bar(picture, (x + 20, y), max(160, bar), high, are_clipped)
+        for i, line in enumerate(lines):
+            put_text(draw, (x, y + BAR_ROOM + i * LINE_HEIGHT), line, SMALL, QUIET)
+
+
+def _groups(panels: Sequence[Panel]) -> list[tuple[int, int]]:
+    """First and last panel of each scale."""
+    found: list[tuple[int, int]] = []
+    for i, panel in enumerate(panels):
+        if found and panels[found[-1][0]].scale == panel.scale:
+            found[-1] = (found[-1][0], i)
+        else:
+            found.append((i, i))
+    return found
+
+
+def group_notes(panels: Sequence[Panel], layout: Layout) -> list[list[str]]:
+    """What is said of each scale, in lines that fit below its panels."""
+    groups = _groups(panels)
+    found = []
+    for i, (first, last) in enumerate(groups):
+        images = [each.image for each in panels[first : last + 1]]
+        words = [range_words(images), *(largest_words(each) for each in images[-1:])]
+        x, width = layout.span(first, last)
+        if i + 1 == len(groups):
+            width = max(width, layout.width - MARGIN - x)
+        found.append(wrapped(" ".join(each for each in words if each), width, SMALL))
+    return found
+
+
+def _side_room(panels: Sequence[Panel]) -> int:
+    """Room for the layers' ranges; 0 where all have one."""
+    if panels[0].image.range == "all":
+        return 0
+    ends = [f"±{number(float(high))}" for each in panels for high in each.image.high]
+    return max(text_width(each, SMALL) for each in ends) + 12
+
+
+def head_of(
+    title: str, lines: Sequence[str], layout: Layout, captions: Sequence[str]
+) -> tuple[Image.Image, int]:
+    """Title, text and captions; and the y at which the first band begins."""
+    room = layout.width - 2 * MARGIN
+    text = [part for line in lines if line for part in wrapped(line, room, TEXT)]
+    has_captions = any(captions)
+    y = MARGIN + TITLE + 12 + len(text) * LINE_HEIGHT + 12
+    height = y + (LINE_HEIGHT + 4 if has_captions else 0) + SMALL + 9
+    head = Image.new("RGB", (layout.width, height), "white")
+    draw = ImageDraw.Draw(head)
+    put_text(draw, (MARGIN, MARGIN), cut(title, room, TITLE), TITLE, INK)
+    for i, line in enumerate(text):
+        place = (MARGIN, MARGIN + TITLE + 12 + i * LINE_HEIGHT)
+        put_text(draw, place, line, TEXT, QUIET)
+    for x, caption in zip(layout.left, captions, strict=True):
+        put_text(draw, (x, y), cut(caption, layout.panel_width + layout.side, TEXT), TEXT, INK)
+    return head, height
+
+
+def _draw_ticks(
+    draw: ImageDraw.ImageDraw, layout: Layout, y: int, n_columns: int, cell: int
+) -> None:
+    """Columns above the first band: the hidden dimensions of each first row."""
+    places = {0, n_columns - 1}
+    for step in (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000):
+        if step * cell >= 70:
+            places |= set(range(0, n_columns - 1 - max(1, 36 // cell), step))
+            break
+    for x in layout.left:
+        for place in sorted(places):
+            at = x + place * cell + cell // 2
+            draw.line([(at, y - 5), (at, y - 2)], fill=LINE)
+            put_text(draw, (at, y - 7), f"{place:,}", SMALL - 1, QUIET, "ms")

@@ -1,0 +1,37 @@
+"""The 2-D map of particles as a density that changes from layer to layer, as a film."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from projector.figures.film import Written, write_film
+from projector.figures.layers.clouds import read_clouds
+from projector.figures.layers.shading import draw_densities
+
+FILM = "density"
+FRAMES_PER_SECOND = 3.0
+
+
+def write_density(
+    report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], folder: Path
+) -> Written:
+    """Write ``density.gif`` and ``density.mp4``: a kernel density of the particles' first two
+    coordinates, one frame for each of the stream.
+
+    Args:
+        report: what ``report.json`` of layer-time holds.
+        tensors: what ``particles.safetensors`` holds.
+
+    Returns:
+        The files, and a note where there is no MP4.
+
+    Raises:
+        OSError: if a file can't be written.
+    """
+    frames = draw_densities(read_clouds(report, tensors))
+    return write_film(frames, folder / FILM, fps=FRAMES_PER_SECOND)

@@ -1,0 +1,84 @@
+"""Pictures of single layers, one a frame of a film: cells in rows, large enough to be followed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from projector.figures.layers.bands import (
+    LINE_HEIGHT,
+    MARGIN,
+    TEXT,
+    TITLE,
+    Layout,
+    Panel,
+    draw_bars,
+    group_notes,
+    head_of,
+    paste_cells,
+)
+from projector.figures.layers.colours import BAR_ROOM, INK, LINE, QUIET
+from projector.figures.layers.lettering import put_text
+from projector.residual.particles.image import cell_pixels, choose_fold
+
+Pixels = NDArray[np.uint8]
+# The cells of all panels together, in pixels.
+FILM_ROOM = (960, 600)
+_MOST_PIXELS_OF_A_CELL = 24
+_STRIP = 40
+
+
+def draw_frames(panels: Sequence[Panel], title: str, lines: Sequence[str]) -> Iterator[Pixels]:
+    """One picture for each frame of the stream, all of one size, with one layout and one scale.
+
+    Args:
+        panels: images of one shape; they are folded anew, to be about as high as wide.
+        title: a line; it is cut where it is too long.
+        lines: what stands below it; each is wrapped.
+
+    Yields:
+        (h, w, 3) uint8, RGB.
+    """
+    n_frames, n_hidden = panels[0].image.shape
+    limits = {"room": FILM_ROOM, "most": _MOST_PIXELS_OF_A_CELL}
+    width = choose_fold(n_hidden, 1, len(panels), **limits)  # type: ignore[arg-type]
+    panels = [replace(each, image=each.image.folded(width)) for each in panels]
+    _, n_rows, _ = panels[0].image.values.shape
+    cell = max(1, cell_pixels((1, n_rows, width), len(panels), **limits))  # type: ignore[arg-type]
+    layout = Layout.of(0, width * cell, len(panels), 0)
+    head, y = head_of(title, lines, layout, [each.caption for each in panels])
+    notes = group_notes(panels, layout)
+    below = y + n_rows * cell + 14
+    bars = below + _STRIP + 14
+    height = bars + BAR_ROOM + max(map(len, notes)) * LINE_HEIGHT + MARGIN
+    for i in range(n_frames):
+        picture = Image.new("RGB", (layout.width, height), "white")
+        picture.paste(head, (0, 0))
+        for panel, x in zip(panels, layout.left, strict=True):
+            paste_cells(picture, panel.image, i, (x, y), (cell, cell))
+        draw_strip(picture, (MARGIN, below), panels[0].image.names, i)
+        draw_bars(picture, panels, layout, bars, notes, i)
+        yield np.asarray(picture)
+
+
+def draw_strip(
+    picture: Image.Image, place: tuple[int, int], names: Sequence[str], current: int
+) -> None:
+    """Where in a sequence a film is: its name, and a mark on a line with a tick for each."""
+    x, y = place
+    width = picture.width - 2 * MARGIN
+    draw = ImageDraw.Draw(picture)
+    put_text(draw, (x, y), names[current], TITLE - 4, INK)
+    last = f"{current + 1:,} of {len(names):,}"
+    put_text(draw, (x + width, y + 2), last, TEXT, QUIET, "ra")
+    line = y + 32
+    draw.line([(x, line), (x + width - 1, line)], fill=LINE)
+    for i in range(len(names)):
+        at = x + round(i / max(1, len(names) - 1) * (width - 1))
+        draw.line([(at, line - 3), (at, line + 3)], fill=LINE)
+    at = x + round(current / max(1, len(names) - 1) * (width - 1))
+    draw.ellipse([at - 6, line - 6, at + 6, line + 6], fill=INK)

@@ -1,0 +1,136 @@
+"""Densities of one or two prompts as shades of two hues, with particles on them as points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from projector.figures.layers.bands import LINE_HEIGHT, MARGIN, TEXT, TITLE
+from projector.figures.layers.clouds import Clouds
+from projector.figures.layers.colours import BAR_HEIGHT, INK, LINE, QUIET, SMALL, rgb_of
+from projector.figures.layers.frames import draw_strip
+from projector.figures.layers.lettering import cut, number, put_text, wrapped
+
+Pixels = NDArray[np.uint8]
+# A hue for each prompt: what is of both is dark.
+HUES = ("#2166ac", "#d95f02")
+_SIDE = 620
+_LEAST_SIDE = 260
+# A cell of the grid is so many pixels wide and high.
+_CELL = 2
+# More points would cover the density.
+_MOST_POINTS = 400
+_STRIP = 48
+_N_SHADES = 64
+
+
+def draw_densities(clouds: Clouds) -> Iterator[Pixels]:
+    """One picture a frame: the density of each prompt's particles, shaded by one scale over all
+    frames and both prompts.
+
+    The shade follows the square root of the density: where most particles are close together in one
+    frame, the others would be white.
+
+    Yields:
+        (h, w, 3) uint8, RGB.
+    """
+    n_cells = _cells_of(clouds)
+    prompts = range(len(clouds.texts))
+    densities = [
+        [clouds.density(frame, prompt, n_cells) for prompt in prompts]
+        for frame in range(len(clouds.names))
+    ]
+    highest = max(float(each.max()) for several in densities for each in several)
+    head, y = _head(clouds, highest, n_cells[0] * _CELL)
+    height = y + n_cells[1] * _CELL + 14 + _STRIP + MARGIN
+    x = (head.width - n_cells[0] * _CELL) // 2
+    for frame, several in enumerate(densities):
+        picture = Image.new("RGB", (head.width, height), "white")
+        picture.paste(head, (0, 0))
+        shaded = Image.fromarray(shade([each / highest for each in several]))
+        size = (n_cells[0] * _CELL, n_cells[1] * _CELL)
+        picture.paste(shaded.resize(size, Image.Resampling.NEAREST), (x, y))
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle([x - 1, y - 1, x + size[0], y + size[1]], outline="#cbd2d9")
+        _draw_points(draw, clouds, frame, (x, y), size)
+        draw_strip(picture, (MARGIN, y + size[1] + 14), clouds.names, frame)
+        yield np.asarray(picture)
+
+
+def shade(shares: list[NDArray[np.float64]]) -> Pixels:
+    """Densities (R, C), as shares of the highest, as colours (R, C, 3): white where all are 0.
+
+    Each takes from white what is not of its hue, as ink does.
+    """
+    found = np.full((*shares[0].shape, 3), 255.0)
+    for share, hue in zip(shares, HUES, strict=False):
+        # A film has few colours: so many shades of each hue.
+        depth = np.rint(np.sqrt(share) * (_N_SHADES - 1)) / (_N_SHADES - 1)
+        taken = 1 - np.array(rgb_of(hue)) / 255
+        found *= 1 - depth[..., None] * taken
+    return found.round().astype(np.uint8)
+
+
+def _cells_of(clouds: Clouds) -> tuple[int, int]:
+    """Columns and rows of a grid of square cells."""
+    extent = clouds.high - clouds.low
+    sides = np.maximum(_SIDE * extent / extent.max(), _LEAST_SIDE)
+    return int(sides[0] // _CELL), int(sides[1] // _CELL)
+
+
+def _draw_points(
+    draw: ImageDraw.ImageDraw,
+    clouds: Clouds,
+    frame: int,
+    place: tuple[int, int],
+    size: tuple[int, int],
+) -> None:
+    shown = clouds.is_shown[frame]
+    if clouds.is_shown.sum(axis=1).max() > _MOST_POINTS:
+        return
+    share = (clouds.positions[frame] - clouds.low) / (clouds.high - clouds.low)
+    for i in np.flatnonzero(shown):
+        x = place[0] + float(share[i, 0]) * size[0]
+        y = place[1] + (1 - float(share[i, 1])) * size[1]
+        colour = ("#0b2f57", "#7a3300")[int(clouds.prompts[i]) % 2]
+        draw.ellipse([x - 1.5, y - 1.5, x + 1.5, y + 1.5], fill=colour)
+
+
+def _head(clouds: Clouds, highest: float, wide: int) -> tuple[Image.Image, int]:
+    """Title, prompts with their hues, and what the shades are; and where the map begins."""
+    width = max(wide, _SIDE) + 2 * MARGIN
+    room = width - 2 * MARGIN
+    n_left = clouds.n_left_out
+    left_out = ""
+    if n_left:
+        left_out = (
+            f" {n_left:,} outlying {'particle is' if n_left == 1 else 'particles are'} left out."
+        )
+    notes = wrapped(
+        f"Each shade is a Gaussian kernel density of one bandwidth, {number(clouds.bandwidth)} "
+        "map units (Scott’s rule, medians over frames), on one square-root scale: full colour is "
+        f"{number(highest)}, the highest density of any frame.{left_out}",
+        room,
+        SMALL,
+    )
+    top = MARGIN + TITLE + 12
+    y = top + len(clouds.texts) * LINE_HEIGHT + 6 + len(notes) * (LINE_HEIGHT - 2) + 12
+    head = Image.new("RGB", (width, y), "white")
+    draw = ImageDraw.Draw(head)
+    title = "Particles as a density, layer by layer" + (f": {clouds.model}" if clouds.model else "")
+    put_text(draw, (MARGIN, MARGIN), cut(title, room, TITLE), TITLE, INK)
+    for i, text in enumerate(clouds.texts):
+        line = top + i * LINE_HEIGHT
+        ramp = shade([np.linspace(0, 1, 60)[None] if k == i else np.zeros((1, 60)) for k in (0, 1)])
+        bar = Image.fromarray(ramp).resize((60, BAR_HEIGHT - 4), Image.Resampling.NEAREST)
+        head.paste(bar, (MARGIN, line + 3))
+        draw.rectangle([MARGIN - 1, line + 2, MARGIN + 60, line + BAR_HEIGHT - 1], outline=LINE)
+        name = "" if len(clouds.texts) == 1 else f"{'AB'[i]}: "
+        put_text(draw, (MARGIN + 72, line), cut(f"{name}‘{text}’", room - 72, TEXT), TEXT, INK)
+    below = top + len(clouds.texts) * LINE_HEIGHT + 6
+    for i, line_text in enumerate(notes):
+        put_text(draw, (MARGIN, below + i * (LINE_HEIGHT - 2)), line_text, SMALL, QUIET)
+    return head, y

@@ -1,0 +1,81 @@
+"""What pictures of layers say: titles, how to read them, and what is clipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from projector.corpus.pieces import readable
+from projector.figures.layers.lettering import number, percent
+from projector.residual.particles.image import LayerImage
+
+_MOST_SIGNS = 160
+
+
+def title_of(image: LayerImage, *, of_models: bool = True) -> str:
+    """Whose states these are.
+
+    Args:
+        of_models: name the model; where several are drawn, each has a caption of its own.
+    """
+    token = image.token or "one token"
+    model = f" of {image.model}" if image.model and of_models else ""
+    return f"{token[0].upper()}{token[1:]} at all layers{model}"
+
+
+def prompt_words(image: LayerImage) -> str:
+    """The prompt, from its end: that is where most tokens are looked at."""
+    text = readable(image.prompt)
+    if len(text) > _MOST_SIGNS:
+        text = f"…{text[-_MOST_SIGNS:]}"
+    return f"Prompt: ‘{text}’" if text else ""
+
+
+def reading_words(image: LayerImage, *, in_bands: bool) -> str:
+    """How many numbers there are, and how a picture of them is read."""
+    n_frames, n_hidden = image.shape
+    _, n_rows, width = image.values.shape
+    n_layers = n_frames - 1
+    layers = f"{n_layers:,} {'layer' if n_layers == 1 else 'layers'}"
+    frame = "Each band is" if in_bands else "Each frame is"
+    rows = "one row" if n_rows == 1 else f"{n_rows:,} rows"
+    lines = "" if n_rows == 1 else ", read like lines of text"
+    return (
+        f"{layers} × {n_hidden:,} hidden dimensions of the residual stream. {frame} the state "
+        f"at the embedding or behind a layer: {rows} of {width:,} dimensions{lines}."
+    )
+
+
+def range_words(images: Sequence[LayerImage]) -> str:
+    """What the colours of images with one range are, and what is beyond them."""
+    first = images[0]
+    share = percent(first.quantile)
+    clipped = sum(each.clipped_share for each in images) / len(images)
+    if not any(each.high.any() for each in images):
+        return "All values are 0."
+    if first.range == "all":
+        end = number(float(first.high[0]))
+        text = f"Colours are from −{end} to {end}, which holds {share} of all magnitudes."
+    else:
+        text = f"Each layer has its own range, which holds {share} of its magnitudes."
+    if not clipped:
+        return f"{text} No value is clipped."
+    text += f" {percent(clipped)} of the values are clipped"
+    each = sum(each.clipped for each in images) / len(images)
+    most = int(each.argmax())
+    if first.range == "all" and each[most] > 2 * clipped:
+        where = "the embedding" if first.names[most] == "embedding" else first.names[most]
+        text += f", most of them at {where} ({percent(float(each[most]))} of its values)"
+    return f"{text}."
+
+
+def largest_words(image: LayerImage) -> str:
+    """Which hidden dimension has the largest magnitude; nothing where all are 0."""
+    found = [image.largest(i) for i in range(len(image.names))]
+    frame = max(range(len(found)), key=lambda i: abs(found[i][1]))
+    dimension, value = found[frame]
+    if not value:
+        return ""
+    kind = "difference" if image.is_difference else "value"
+    name = image.names[frame]
+    where = "the embedding" if name == "embedding" else name
+    return f"The largest {kind} is {number(value)}, in dimension {dimension:,} at {where}."

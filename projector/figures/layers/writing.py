@@ -1,0 +1,68 @@
+"""All layers of a token into a folder: ``layers.png``, and a film of a frame a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from projector.figures.film import Pixels, Written, write_film
+from projector.figures.layers.bands import Panel, draw_bands
+from projector.figures.layers.frames import draw_frames
+from projector.figures.layers.words import prompt_words, reading_words, title_of
+from projector.residual.particles.image import LayerImage
+from projector.storage.replacing import replacing_file
+
+PICTURE, FILM, CHECKPOINTS = "layers.png", "layers", "checkpoints"
+# Frames a second: so many layers are seen in one.
+LAYERS_PER_SECOND = 4.0
+
+
+def write_layer_image(image: LayerImage, folder: Path) -> Written:
+    """Write ``layers.png``, all layers in bands; ``layers.gif`` and ``layers.mp4``, one by one.
+
+    Returns:
+        The files, and a note where there is no MP4.
+
+    Raises:
+        OSError: if a file can't be written.
+    """
+    return _write([Panel(image)], image, folder)
+
+
+def write_difference(
+    before: LayerImage, after: LayerImage, difference: LayerImage, folder: Path
+) -> Written:
+    """The same as :func:`write_layer_image` of two models, and of what the second has more.
+
+    Raises:
+        OSError: if a file can't be written.
+    """
+    panels = [
+        Panel(before, f"before: {before.model}"),
+        Panel(after, f"after: {after.model}"),
+        Panel(difference, "after − before", scale=1),
+    ]
+    return _write(panels, before, folder)
+
+
+def _write(panels: Sequence[Panel], image: LayerImage, folder: Path) -> Written:
+    title = title_of(image) if len(panels) == 1 else title_of(image, of_models=False)
+    prompt = prompt_words(image)
+    picture = draw_bands(panels, title, [prompt, reading_words(image, in_bands=True)])
+    path = folder / PICTURE
+    write_picture(picture, path)
+    frames = draw_frames(panels, title, [prompt])
+    film = write_film(frames, folder / FILM, fps=LAYERS_PER_SECOND)
+    return Written((path, *film.paths), film.note)
+
+
+def write_picture(pixels: Pixels, path: Path) -> None:
+    """Write a PNG in one step.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    with replacing_file(path) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG", optimize=True)

@@ -1,0 +1,357 @@
+"""All layers of one token as one image: layers × hidden dimensions, folded into rows.
+
+A hidden state is a long vector: each frame is folded into rows of equal width, as a text is into
+lines, and colours are centred at 0 with a symmetric range. A few hidden dimensions carry numbers
+that are hundreds of times as large as others (Sun et al. 2024, "Massive Activations in Large
+Language Models"); the range is a quantile of magnitudes, so that they are clipped and the rest is
+seen. What is clipped is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from projector.errors import SettingError, UserError, check_choice, check_least, named
+
+RANGES = ("all", "per-layer")
+QUANTILE = 0.995
+# What a picture has room for, in pixels: rows and columns are chosen for it.
+ROOM = (2000, 2000)
+MOST_PIXELS_OF_A_CELL = 10
+# Pixels between two frames.
+BETWEEN = 3
+# Of the rows and columns of all frames together.
+_LIKED_ASPECT = 1.5
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LayerImage:
+    """One state of each frame, folded into rows, and the range of its colours.
+
+    Attributes:
+        values: (F, R, C) float32, the F frames folded into R rows of C columns; NaN in the last
+            row's cells behind the last hidden dimension. In the units of the model's stream.
+        n_hidden: H, the number of hidden dimensions; R·C ≥ H.
+        names: of the F frames: "embedding", "layer 0", ….
+        range: "all", one range for all frames; "per-layer", one for each.
+        quantile: of the magnitudes that the range holds, 0.5 < quantile ≤ 1.
+        low: (F,) float64, the value of each frame's lowest colour, −high.
+        high: (F,) float64, the value of each frame's highest colour; 0 where all values are 0.
+        clipped: (F,) float64, the share of a frame's values that are beyond its range.
+        model: what the model is called; "" where that is not told.
+        token: what the state is of: a token or the mean, for a title.
+        prompt: the text that the model was given; "" where that is not told.
+        is_difference: whether these are differences of two models' states.
+    """
+
+    values: Floats
+    n_hidden: int
+    names: tuple[str, ...]
+    range: str
+    quantile: float
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    clipped: NDArray[np.float64]
+    model: str = ""
+    token: str = ""
+    prompt: str = ""
+    is_difference: bool = False
+
+    @property
+    def vectors(self) -> Floats:
+        """(F, H) float32, the states as they were before they were folded."""
+        return self.values.reshape(len(self.values), -1)[:, : self.n_hidden]
+
+    @property
+    def clipped_share(self) -> float:
+        """The share of all values that are beyond their frame's range."""
+        return float(self.clipped.mean())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """F frames and H hidden dimensions."""
+        return len(self.values), self.n_hidden
+
+    def folded(self, width: int) -> LayerImage:
+        """The same in rows of another width."""
+        return replace(self, values=fold_rows(self.vectors, width))
+
+    def largest(self, frame: int) -> tuple[int, float]:
+        """The hidden dimension with a frame's largest magnitude, and its value."""
+        vector = self.vectors[frame]
+        dimension = int(np.abs(vector).argmax())
+        return dimension, float(vector[dimension])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: everything but the values."""
+        frames = []
+        for i, name in enumerate(self.names):
+            dimension, value = self.largest(i)
+            frames.append(
+                {
+                    "name": name,
+                    "low": float(self.low[i]),
+                    "high": float(self.high[i]),
+                    "clipped": float(self.clipped[i]),
+                    "norm": float(np.linalg.norm(self.vectors[i].astype(np.float64))),
+                    "largest": {"dimension": dimension, "value": value},
+                }
+            )
+        is_one = self.range == "all"
+        return {
+            "model": self.model,
+            "token": self.token,
+            "shape": list(self.shape),
+            "rows": self.values.shape[1],
+            "columns": self.values.shape[2],
+            "range": self.range,
+            "quantile": self.quantile,
+            "low": float(self.low[0]) if is_one else None,
+            "high": float(self.high[0]) if is_one else None,
+            "clipped": self.clipped_share,
+            "frames": frames,
+        }
+
+
+def check_image(range: str, quantile: float, fold: int | None) -> None:
+    """Raise a SettingError on ``range``, ``quantile`` or ``fold`` if no image can be made so."""
+    check_choice("range", range, RANGES)
+    # Written so that NaN fails.
+    if not 0.5 < quantile <= 1:
+        raise SettingError(
+            "quantile", quantile, "is out of range", "give more than 0.5, and 1 at most"
+        )
+    check_least("fold", fold, 1)
+
+
+def layer_image(
+    states: Tensor | Floats,
+    *,
+    fold: int | None = None,
+    range: str = "all",
+    quantile: float = QUANTILE,
+    names: Sequence[str] | None = None,
+    model: str = "",
+    token: str = "",
+    prompt: str = "",
+) -> LayerImage:
+    """The states of one token, or of a mean, at all frames as one image.
+
+    Args:
+        states: (F, H) floats, the embedding and what is behind each layer.
+        fold: hidden dimensions in a row; None for a number that suits a picture.
+        range: "all", one symmetric range for all frames; "per-layer", one for each.
+        quantile: the share of magnitudes that a range holds, 0.5 < quantile ≤ 1. Where most are 0,
+            it is taken over those that are not.
+        names: of the frames; None for "embedding", "layer 0", ….
+        model: what the model is called, for the title.
+        token: what the states are of, such as "token 5 ‘␣in’", for the title.
+        prompt: the text, for the line below it.
+
+    Raises:
+        SettingError: on ``range``, ``quantile`` or ``fold``.
+        UserError: if a state is not finite.
+    """
+    (found,) = layer_images([states], fold=fold, range=range, quantile=quantile, names=names)
+    return replace(found, model=model, token=token, prompt=prompt)
+
+
+def layer_images(
+    several: Sequence[Tensor | Floats],
+    *,
+    fold: int | None = None,
+    range: str = "all",
+    quantile: float = QUANTILE,
+    names: Sequence[str] | None = None,
+    models: Sequence[str] = (),
+    token: str = "",
+    prompt: str = "",
+    n_panels: int = 1,
+) -> list[LayerImage]:
+    """Images of several models' states of one shape, whose colours have the same range.
+
+    Args:
+        several: each (F, H); see :func:`layer_image` for the rest.
+        range: "all", one range for all models and frames; "per-layer", one for each frame, over all
+            models.
+        n_panels: how many images are drawn beside each other, for the number of columns.
+
+    Raises:
+        ValueError: if the shapes are not the same, or names don't fit.
+    """
+    check_image(range, quantile, fold)
+    arrays = [_as_array(states) for states in several]
+    shape = arrays[0].shape
+    if any(each.shape != shape for each in arrays):
+        raise ValueError(f"states of several shapes: {[each.shape for each in arrays]}")
+    frames = tuple(frame_names(shape[0]) if names is None else names)
+    if len(frames) != shape[0]:
+        raise ValueError(f"{len(frames)} names for {shape[0]} frames")
+    for each in arrays:
+        _check_finite(each, frames)
+    width = fold or choose_fold(shape[1], shape[0], n_panels)
+    magnitudes = np.abs(np.stack(arrays).astype(np.float64))
+    per_frame = magnitudes.transpose(1, 0, 2).reshape(shape[0], -1)
+    if range == "all":
+        high = np.full(shape[0], _range_of(magnitudes, quantile))
+    else:
+        high = np.array([_range_of(each, quantile) for each in per_frame])
+    return [
+        LayerImage(
+            values=fold_rows(each, width),
+            n_hidden=shape[1],
+            names=frames,
+            range=range,
+            quantile=quantile,
+            low=-high,
+            high=high,
+            clipped=(np.abs(each.astype(np.float64)) > high[:, None]).mean(axis=1),
+            model=models[i] if models else "",
+            token=token,
+            prompt=prompt,
+        )
+        for i, each in enumerate(arrays)
+    ]
+
+
+def difference(a: LayerImage, b: LayerImage) -> LayerImage:
+    """What ``b`` has more than ``a``, frame by frame, with a symmetric range of its own.
+
+    Raises:
+        SettingError: on ``against``, if the two are not of one shape.
+    """
+    check_shapes(a.shape, b.shape, b.model or "the other model", setting="against")
+    found = layer_image(
+        b.vectors - a.vectors,
+        fold=a.values.shape[2],
+        range=a.range,
+        quantile=a.quantile,
+        names=a.names,
+        model=b.model,
+        token=a.token,
+    )
+    return replace(found, prompt=a.prompt, is_difference=True)
+
+
+def check_shapes(
+    first: tuple[int, int], other: tuple[int, int], name: str, *, setting: str
+) -> None:
+    """Raise a SettingError on ``setting`` if two models have not one shape.
+
+    Args:
+        first: frames and hidden dimensions of the model that is looked at.
+        other: the same of the one that ``name`` names.
+    """
+    if first != other:
+        words = [
+            f"{n_frames - 1:,} layers × {n:,} hidden dimensions" for n_frames, n in (first, other)
+        ]
+        raise SettingError(
+            setting, name, f"has {words[1]}", f"give a model of {words[0]}, as the first one has"
+        )
+
+
+def frame_names(n_frames: int) -> tuple[str, ...]:
+    """What frames are called: "embedding", "layer 0", …."""
+    return ("embedding", *(f"layer {i}" for i in range(n_frames - 1)))
+
+
+def fold_rows(vectors: Floats, width: int) -> Floats:
+    """Vectors (F, H) as (F, R, width): R = ⌈H / width⌉ rows, one below another; NaN behind H."""
+    n_frames, n_hidden = vectors.shape
+    n_rows = ceil(n_hidden / width)
+    padded = np.full((n_frames, n_rows * width), np.nan, dtype=np.float32)
+    padded[:, :n_hidden] = vectors
+    return padded.reshape(n_frames, n_rows, width)
+
+
+def choose_fold(
+    n_hidden: int,
+    n_frames: int,
+    n_panels: int = 1,
+    *,
+    room: tuple[int, int] = ROOM,
+    most: int = MOST_PIXELS_OF_A_CELL,
+) -> int:
+    """Columns that give the largest square cells, if every frame is a band of rows, one band below
+    another.
+
+    Of several with cells of one size, an image is taken that is about one and a half times as wide
+    as high. Rows that are not all full cost a fifth of the size.
+
+    Args:
+        n_panels: images beside each other.
+        room: width and height, in pixels, that the cells have together.
+        most: pixels of a cell's side.
+    """
+    best, best_rank = n_hidden, (0.0, 0.0)
+    for n_rows in range(1, n_hidden + 1):
+        width = ceil(n_hidden / n_rows)
+        cell = cell_pixels((n_frames, n_rows, width), n_panels, room=room, most=most)
+        aspect = n_panels * width / (n_frames * n_rows)
+        size = cell if n_hidden % width == 0 else 0.8 * cell
+        rank = (size, -abs(log(aspect / _LIKED_ASPECT)))
+        if rank > best_rank:
+            best, best_rank = width, rank
+    return best
+
+
+def cell_pixels(
+    shape: tuple[int, int, int],
+    n_panels: int = 1,
+    *,
+    room: tuple[int, int] = ROOM,
+    most: int = MOST_PIXELS_OF_A_CELL,
+) -> int:
+    """Pixels of the side of a cell, of frames × rows × columns in a room; 0 where none fits."""
+    n_frames, n_rows, width = shape
+    room_x, room_y = room[0] // n_panels, room[1] // n_frames - BETWEEN
+    return max(0, min(room_x // width, room_y // n_rows, most))
+
+
+def check_room(fold: int | None, shape: tuple[int, int], n_panels: int = 1) -> None:
+    """Raise a SettingError on ``fold`` if a picture has no room for rows of this width.
+
+    Args:
+        shape: frames and hidden dimensions.
+    """
+    n_frames, n_hidden = shape
+    if fold is None:
+        return
+    best = choose_fold(n_hidden, n_frames, n_panels)
+    if not cell_pixels((n_frames, ceil(n_hidden / fold), fold), n_panels):
+        raise SettingError("fold", fold, "does not fit into a picture", f"give for example {best}")
+
+
+def _as_array(states: Tensor | Floats) -> Floats:
+    array = states.detach().float().cpu().numpy() if isinstance(states, Tensor) else states
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"states are (F, H), and these are {tuple(array.shape)}")
+    return np.asarray(array, dtype=np.float32)
+
+
+def _check_finite(states: Floats, names: Sequence[str]) -> None:
+    wrong = ~np.isfinite(states).all(axis=1)
+    if wrong.any():
+        name = names[int(wrong.argmax())]
+        where = "the embedding has" if name == "embedding" else f"{name} gives"
+        raise UserError(
+            f"{where} numbers that are not finite: try {named('dtype', 'float32')}", setting="dtype"
+        )
+
+
+def _range_of(magnitudes: NDArray[np.float64], quantile: float) -> float:
+    """The magnitude that a share of all is within; 0 where all are 0."""
+    found = float(np.quantile(magnitudes, quantile))
+    if found == 0 and magnitudes.any():
+        return float(np.quantile(magnitudes[magnitudes > 0], quantile))
+    return found
