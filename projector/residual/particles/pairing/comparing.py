@@ -1,0 +1,230 @@
+"""Two prompts compared: equal where they must be, and where they part beside sampled pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from projector.errors import UserError, check_least, check_seed
+from projector.progress import Progress, Silent
+from projector.residual.contributions import allowed_error
+from projector.residual.particles.pairing.aligning import align
+from projector.residual.particles.pairing.distances import mean_distances
+from projector.residual.particles.pairing.records import (
+    Alignment,
+    Difference,
+    FrameDifference,
+    Pair,
+)
+from projector.residual.particles.pairing.sampling import sample_distances, why_not_sampled
+from projector.residual.subject import Subject
+
+__all__ = ["causal_error", "compare", "find_difference"]
+
+N_SAMPLES = 20
+# With fewer pairs the 95th percentile says little.
+LEAST_SAMPLES = 4
+_HIGH = 0.95
+_TINY = 1e-30
+
+
+def compare(
+    subject: Subject,
+    ids_a: Sequence[int],
+    ids_b: Sequence[int],
+    states_a: Tensor,
+    states_b: Tensor,
+    *,
+    seed: int = 0,
+    n_samples: int = N_SAMPLES,
+    progress: Progress | None = None,
+) -> Pair:
+    """Align two prompts, assert that a causal model's states are equal before they differ, and find
+    the first layer at which they are further apart than two continuations that the model samples.
+
+    Args:
+        ids_a: token ids of the first prompt, as the model takes them.
+        ids_b: of the second.
+        states_a: (F, T, H), the embedding and what each layer gives, F = layers + 1; both prompts'
+            from one batch.
+        states_b: of the second.
+        seed: of the continuations.
+        n_samples: how many pairs of them.
+
+    Raises:
+        SettingError: on ``seed`` or ``n_samples``.
+        UserError: if a causal model's states differ before the first unlike token by more than
+            rounding explains, or are not finite: in which layer, at which token, by how much.
+        ValueError: if the states do not fit the model and the prompts.
+    """
+    check_seed("seed", seed)
+    check_least("n_samples", n_samples, LEAST_SAMPLES)
+    n_frames = len(subject.architecture.blocks) + 1
+    for ids, states in ((ids_a, states_a), (ids_b, states_b)):
+        if tuple(states.shape[:2]) != (n_frames, len(ids)):
+            raise ValueError(
+                f"states of {n_frames} frames and {len(ids)} tokens are wanted, and these are "
+                f"{tuple(states.shape)}"
+            )
+        _check_finite(states)
+    shared = align(ids_a, ids_b)
+    allowed = _allowed(subject)
+    error, causal_reason = None, _why_no_zeros(subject, shared)
+    if causal_reason is None:
+        n = shared.n_beginning
+        error = causal_error(states_a[:, :n], states_b[:, :n], allowed)
+    difference, reason = None, "the prompts are equal"
+    if shared.first_unlike is not None:
+        reason = why_not_sampled(subject, shared)
+        null, n_equal = None, 0
+        if reason is None:
+            null, n_equal = sample_distances(
+                subject,
+                ids_a,
+                ids_b,
+                shared,
+                n_samples=n_samples,
+                seed=seed,
+                progress=progress or Silent(),
+            )
+        n_read = shared.n_end or 1
+        distances = mean_distances(states_a[:, -n_read:], states_b[:, -n_read:])
+        difference = find_difference(
+            distances, null, shared, n_equal=n_equal, floor=allowed, reason=reason
+        )
+        reason = None
+    return Pair(
+        shared.n_beginning,
+        shared.n_end,
+        shared.partners,
+        shared.first_unlike,
+        causal_error=error,
+        causal_allowed=None if error is None else allowed,
+        causal_tokens=0 if error is None else shared.n_beginning,
+        causal_reason=causal_reason,
+        first_difference=difference,
+        reason=reason,
+    )
+
+
+def causal_error(before_a: Tensor, before_b: Tensor, allowed: float) -> float:
+    """The largest ‖a − b‖ / ‖a‖ of the tokens before the first unlike one.
+
+    Args:
+        before_a: (F, n, H) of the shared beginning, n ≥ 1.
+        before_b: (F, n, H).
+        allowed: the most that rounding explains.
+
+    Raises:
+        UserError: if it is more: in which layer, at which token, by how much.
+    """
+    a, b = before_a.double(), before_b.double()
+    size = torch.linalg.vector_norm(a, dim=-1).clamp_min(_TINY)
+    errors = torch.linalg.vector_norm(a - b, dim=-1) / size
+    if (errors > allowed).any():
+        # The first frame where it shows is the one to look at, and the token furthest off there.
+        frame = int((errors > allowed).any(dim=1).nonzero()[0, 0])
+        token = int(errors[frame].argmax())
+        raise UserError(
+            f"the states of the two prompts differ before their first unlike token: in "
+            f"{_frame_name(frame)}, at token {token}, by {float(errors[frame, token]):.1e} of the "
+            f"state, and rounding explains {allowed:.0e}; the model isn't causal, or padding "
+            "changes what it computes"
+        )
+    return float(errors.max())
+
+
+def find_difference(
+    distances: Tensor,
+    null: Tensor | None,
+    shared: Alignment,
+    *,
+    n_equal: int = 0,
+    floor: float = 0.0,
+    reason: str | None = None,
+) -> Difference:
+    """The first frame at which two prompts are further apart than sampled pairs.
+
+    Args:
+        distances: (F,) of the prompts.
+        null: (S, F) of the sampled pairs; None where nothing was sampled, and ``reason`` says why.
+        shared: what the prompts share.
+        n_equal: how many sampled pairs are equal.
+        floor: a distance up to this is explained by rounding.
+    """
+    assert shared.first_unlike is not None
+    median = high = None
+    if null is not None:
+        median, high = null.quantile(0.5, dim=0), null.quantile(_HIGH, dim=0)
+    rows = []
+    for frame, distance in enumerate(distances.tolist()):
+        exceeds = None if high is None else distance > max(float(high[frame]), floor)
+        rows.append(
+            FrameDifference(
+                frame,
+                frame - 1 if frame else None,
+                distance,
+                None if median is None else float(median[frame]),
+                None if high is None else float(high[frame]),
+                exceeds,
+            )
+        )
+    above = [row for row in rows if row.exceeds]
+    if null is not None and not above:
+        reason = "no layer's distance exceeds the 95th percentile of the sampled pairs"
+    told = above[0] if above else rows[-1]
+    return Difference(
+        position=shared.first_unlike,
+        at="end" if shared.n_end else "last",
+        frame=told.frame if above else None,
+        layer=told.layer if above else None,
+        distance=told.distance,
+        null_median=told.null_median,
+        null_high=told.null_high,
+        stays=all(row.exceeds for row in rows[told.frame :]) if above else None,
+        n_samples=0 if null is None else len(null),
+        n_equal=n_equal,
+        chance=None if null is None else _chance(null, floor),
+        reason=reason,
+        per_frame=tuple(rows),
+    )
+
+
+def _chance(null: Tensor, floor: float) -> float:
+    """The share of sampled pairs that exceed the others' 95th percentile in at least one frame."""
+    n_found = 0
+    for i in range(len(null)):
+        others = torch.cat([null[:i], null[i + 1 :]])
+        n_found += bool((null[i] > others.quantile(_HIGH, dim=0).clamp_min(floor)).any())
+    return n_found / len(null)
+
+
+def _allowed(subject: Subject) -> float:
+    """The most that rounding explains: of the coarsest type among the model's weights."""
+    types = {each.dtype for each in subject.model.parameters() if each.is_floating_point()}
+    return max(map(allowed_error, types), default=allowed_error(torch.float32))
+
+
+def _why_no_zeros(subject: Subject, shared: Alignment) -> str | None:
+    """Why states before the first unlike token need not be equal, or there are none."""
+    if not subject.architecture.is_causal:
+        return "the model is an encoder: every token sees the whole prompt"
+    if not shared.n_beginning:
+        return "the prompts differ from their first token on"
+    return None
+
+
+def _check_finite(states: Tensor) -> None:
+    is_finite = states.isfinite().all(dim=-1)
+    if not bool(is_finite.all()):
+        frame, token = (int(i) for i in (~is_finite).nonzero()[0])
+        raise UserError(
+            f"a state is not finite: in {_frame_name(frame)}, at token {token}; choose float32",
+            setting="dtype",
+        )
+
+
+def _frame_name(frame: int) -> str:
+    return f"layer {frame - 1}" if frame else "the embedding"
