@@ -1,0 +1,166 @@
+"""A trained autoencoder, and its files: safetensors, and JSON that says what it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from projector.errors import UserError, named
+from projector.residual.particles.autoencoder.model import Autoencoder
+from projector.residual.particles.autoencoder.normalising import Normaliser
+from projector.residual.particles.autoencoder.records import Evaluation
+from projector.residual.subject import Subject
+from projector.storage.folders import replacing_folder, restore_folder
+from projector.storage.places import check_replaceable, disk_errors
+from projector.storage.tensors import TensorFile, write_tensors
+from projector.storage.versions import json_text, read_json, upgraded
+
+JSON_FILE, TENSOR_FILE = "autoencoder.json", "autoencoder.safetensors"
+FORMAT, VERSION = "autoencoder", 1
+_NETWORK, _STATES = "network.", ("means", "scales", "usual")
+_REMEDY = "train the autoencoder again"
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """An autoencoder of one model's hidden states.
+
+    Attributes:
+        network: the weights, which no longer take gradients.
+        normaliser: of the model's F frames.
+        evaluation: how well it does on unseen text.
+        facts: what it is of, as its JSON has it: ``model``, ``corpus``, ``settings``, ``notes``
+            and ``versions``.
+    """
+
+    network: Autoencoder
+    normaliser: Normaliser
+    evaluation: Evaluation
+    facts: Mapping[str, Any]
+
+    @property
+    def warning(self) -> str | None:
+        """A plain sentence where it is no better than something simpler."""
+        return self.evaluation.warning
+
+    @torch.no_grad()
+    def particles(self, states: Tensor) -> Tensor:
+        """Particles of a sequence in every frame: (F, T, H) → (F, K, W) float32."""
+        return self.network.encode(self.normaliser.apply(states))
+
+    @torch.no_grad()
+    def reconstruct(self, states: Tensor) -> Tensor:
+        """What is left of a sequence (F, T, H) behind its particles, in the stream's units."""
+        return self.normaliser.undo(self.network(self.normaliser.apply(states)))
+
+    def check(self, subject: Subject) -> None:
+        """Raise a UserError on ``autoencoder`` if this is of other weights than the subject's."""
+        model = self.facts["model"]
+        if model["sha256"] != subject.loaded.weights_sha256:
+            raise UserError(
+                f"{named('autoencoder')} was trained on '{model['id']}' (weights "
+                f"{model['sha256'][:12]}), and this model is '{subject.loaded.identifier}' "
+                f"(weights {subject.loaded.weights_sha256[:12]}): give an autoencoder that was "
+                "trained on it",
+                setting="autoencoder",
+                value=model["id"],
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """What it is of and how good it is, for JSON: no path, no time."""
+        return {**self.facts, "evaluation": self.evaluation.as_dict()}
+
+    def write(self, folder: Path) -> None:
+        """Write both files into a folder, which is made; for who writes a report around them.
+
+        Raises:
+            OSError: if the disk refuses.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {_NETWORK + name: each for name, each in self.network.state_dict().items()}
+        tensors |= {name: getattr(self.normaliser, name) for name in _STATES}
+        content = {"format": FORMAT, "format_version": VERSION, **self.as_dict()}
+        write_tensors(folder / TENSOR_FILE, tensors, {"model": self.facts["model"]["sha256"]})
+        (folder / JSON_FILE).write_text(json_text(content), encoding="utf-8")
+
+    def save(self, folder: Path, *, force: bool = False) -> None:
+        """Write both files in one step.
+
+        Raises:
+            UserError: if the folder may not be replaced (it holds something else; or an
+                autoencoder, and not ``force``), or the disk refuses.
+        """
+        check_replaceable(folder, JSON_FILE, "an autoencoder", force=force)
+        with disk_errors(folder), replacing_folder(folder) as new:
+            self.write(new)
+
+    @classmethod
+    def load(cls, folder: Path | str, subject: Subject | None = None) -> Trained:
+        """Read an autoencoder.
+
+        Args:
+            subject: the model that it has to be of; None to read it whatever it is of.
+
+        Raises:
+            UserError: on ``autoencoder``, if the folder holds none, or one that is damaged, newer,
+                or of other weights than the subject's.
+        """
+        folder = Path(folder)
+        with disk_errors(folder):
+            restore_folder(folder)
+        if not (folder / JSON_FILE).is_file():
+            raise UserError(
+                f"'{folder}' holds no autoencoder: give a folder that `projector layer-time` wrote "
+                "one to",
+                setting="autoencoder",
+                value=str(folder),
+            )
+        content, _ = read_json(folder / JSON_FILE)
+        content = upgraded(
+            content,
+            folder / JSON_FILE,
+            format_name=FORMAT,
+            newest=VERSION,
+            upgrades={},
+            remedy=_REMEDY,
+        )
+        try:
+            found = _read(content, TensorFile(folder / TENSOR_FILE))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"'{folder}' holds a damaged autoencoder ({reason}): {_REMEDY}",
+                setting="autoencoder",
+                value=str(folder),
+            ) from error
+        if subject is not None:
+            found.check(subject)
+        return found
+
+
+def _read(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trained:
+    """Raises KeyError, TypeError, ValueError or RuntimeError for what is no autoencoder's."""
+    names = ("model", "corpus", "settings", "notes", "versions")
+    facts = {name: content[name] for name in names}
+    if not all(isinstance(facts["model"][name], str) for name in ("id", "sha256")):
+        raise ValueError("it does not say which model it is of")
+    n_hidden, n_frames = int(facts["model"]["n_hidden"]), int(facts["model"]["n_layers"]) + 1
+    loaded = {name: tensors[name] for name in tensors}
+    for name, each in loaded.items():
+        if each.dtype != torch.float32 or not bool(each.isfinite().all()):
+            raise ValueError(f"tensor '{name}' is {each.dtype}, or has a number that is not finite")
+    parts = [loaded.pop(name) for name in _STATES]
+    for part, shape in zip(parts, ((n_frames, n_hidden), (n_frames,), (n_frames,)), strict=True):
+        if tuple(part.shape) != shape:
+            raise ValueError(f"a tensor of its frames is {tuple(part.shape)} and not {shape}")
+    settings = facts["settings"]
+    network = Autoencoder(n_hidden, int(settings["n_particles"]), int(settings["width"]))
+    network.load_state_dict({name.removeprefix(_NETWORK): each for name, each in loaded.items()})
+    network.requires_grad_(False)
+    return Trained(network, Normaliser(*parts), Evaluation.of_dict(content["evaluation"]), facts)

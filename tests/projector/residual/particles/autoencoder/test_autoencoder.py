@@ -1,0 +1,206 @@
+"""The autoencoder of hidden states: particles hold the tokens and their places; its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from projector.errors import SettingError, UserError
+from projector.model.loading import LoadedModel
+from projector.progress import Silent
+from projector.residual.particles.autoencoder.artifact import JSON_FILE, TENSOR_FILE, Trained
+from projector.residual.particles.autoencoder.cloud import particle_cloud
+from projector.residual.particles.autoencoder.evaluation import Window, principal_components
+from projector.residual.particles.autoencoder.model import Autoencoder
+from projector.residual.particles.autoencoder.training import train_autoencoder, train_network
+from projector.residual.particles.states import collect_states
+from projector.residual.subject import Subject
+from tests.conftest import make_text
+from tests.families import N_HIDDEN, N_LAYERS, build
+
+TINY = {"n_particles": 32, "width": 4, "steps": 6, "max_tokens": 400}
+
+
+def _subject(family: str, tokenizer: Any, sha256: str = "a" * 64) -> Subject:
+    return Subject(LoadedModel(build(family), tokenizer, "tiny", sha256))
+
+
+def _documents() -> list[str]:
+    return [make_text(40, seed) for seed in range(20)]
+
+
+@pytest.fixture(scope="module")
+def subject(tokenizer: Any) -> Subject:
+    return _subject("llama", tokenizer)
+
+
+@pytest.fixture(scope="module")
+def trained(subject: Subject) -> Trained:
+    return train_autoencoder(subject, _documents(), **TINY)
+
+
+@pytest.fixture(scope="module")
+def states(subject: Subject) -> torch.Tensor:
+    return collect_states(subject, [subject.encode("kalo mi ten. rasovel du nor")])[0]
+
+
+def test_particles_hold_the_tokens(trained: Trained, states: torch.Tensor) -> None:
+    network, normal = trained.network, trained.normaliser.apply(states)
+    particles = network.encode(normal)
+    assert particles.shape == (N_LAYERS + 1, 32, 4)
+    error = (network(normal) - normal).square().mean()
+    # Eight numbers a token and more: far better than the mean vector.
+    assert error < 0.5 * normal.square().mean()
+    # A decoder that looked at places alone would give the same for the particles of other frames.
+    other = network.decode(particles.flip(0), states.shape[1])
+    assert (other - normal).square().mean() > 2 * error
+    undone = trained.reconstruct(states)
+    whole = (states - trained.normaliser.means[:, None]).square().sum()
+    assert (undone - states).square().sum() < 0.5 * whole
+
+
+def test_every_token_is_in_the_particles(trained: Trained, states: torch.Tensor) -> None:
+    normal = trained.normaliser.apply(states)
+    before = trained.network.encode(normal)
+    for token in range(1, states.shape[1]):
+        changed = normal.clone()
+        changed[:, token] = -changed[:, token]
+        assert (trained.network.encode(changed) - before).abs().amax(dim=(1, 2)).min() > 0.1
+
+
+def test_permuting_unequal_tokens_changes_particles(trained: Trained, states: torch.Tensor) -> None:
+    before, unlike = trained.particles(states), list(range(states.shape[1]))
+    unlike[2], unlike[4] = unlike[4], unlike[2]
+    assert not torch.allclose(states[:, 2], states[:, 4])
+    after = trained.particles(states[:, unlike])
+    # Not the same vectors in another order either.
+    apart = torch.cdist(after, before).amin(dim=-1).amax(dim=-1)
+    assert apart.min() > 0.1
+    alike = states.clone()
+    alike[:, 4] = alike[:, 2]
+    assert torch.equal(trained.particles(alike[:, unlike]), trained.particles(alike))
+
+
+@pytest.mark.parametrize("n_tokens", [1, 5, 31, 64, 100])
+def test_any_length_comes_back_whole_where_there_is_room(n_tokens: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    network = Autoencoder(12, 300, 4, generator=generator).requires_grad_(False)
+    states = torch.randn(2, n_tokens, 12, generator=generator)
+    found = network(states)
+    assert found.shape == states.shape
+    # Three particles of 4 numbers hold a token of 12, as long as each token has three.
+    share = float((found - states).square().sum() / states.square().sum())
+    assert share < 0.05
+
+
+def test_training_goes_beyond_what_pca_keeps() -> None:
+    # Two numbers a token that are functions of one: no straight line holds both.
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(40, 1, 16, 1, generator=generator)
+    states = torch.cat([first, first.square() - 1], dim=-1)
+    windows = [Window(each, torch.ones(16, dtype=torch.bool)) for each in states]
+    axes = principal_components(windows)
+    network = Autoencoder(2, 16, 1, basis=axes, generator=generator)
+
+    def error() -> float:
+        with torch.no_grad():
+            return float((network(states[:, 0]) - states[:, 0]).square().mean())
+
+    before = error()
+    train_network(network, windows, steps=80, seed=0, progress=Silent())
+    assert error() < 0.85 * before
+    assert not any(weight.requires_grad for weight in network.parameters())
+
+
+def test_equal_seeds_give_equal_weights(subject: Subject, trained: Trained) -> None:
+    again = train_autoencoder(subject, _documents(), **TINY)
+    assert again.as_dict() == trained.as_dict()
+    other = train_autoencoder(subject, _documents(), **{**TINY, "steps": 1, "seed": 1})
+    for name, tensor in trained.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name]), name
+        assert not torch.equal(tensor, other.network.state_dict()[name]), name
+
+
+def test_scores_stand_beside_their_baselines(trained: Trained) -> None:
+    found = trained.evaluation
+    assert [each.frame for each in found.frames] == ["embedding", "layer 0", "layer 1"]
+    assert [each.layer for each in found.frames] == [None, 0, 1]
+    for each in (found.total, *found.frames, *found.by_length.values()):
+        assert each.mean == 0
+        assert each.autoencoder <= 1
+        # More principal components never keep less.
+        assert each.pca_same_size >= each.pca_width - 1e-6
+    assert found.n_tokens > found.n_sequences > 0
+    assert found.held_out == "other documents of the corpus"
+
+
+def test_a_useless_autoencoder_is_warned_of(subject: Subject) -> None:
+    found = train_autoencoder(
+        subject, _documents(), n_particles=2, width=1, steps=0, max_tokens=200
+    )
+    total = found.evaluation.total
+    assert total.autoencoder <= max(total.pca_width, total.pca_same_size, 0)
+    assert found.warning is not None
+    assert found.as_dict()["evaluation"]["warning"] == found.warning
+
+
+def test_a_single_document_is_cut_to_hold_out_its_end(subject: Subject, text: str) -> None:
+    found = train_autoencoder(subject, [text], **TINY)
+    assert found.evaluation.held_out == "the last tenth of the corpus's one document"
+    with pytest.raises(UserError):
+        train_autoencoder(subject, ["kalo"], **TINY)
+    with pytest.raises(SettingError) as error:
+        train_autoencoder(subject, [text], **{**TINY, "width": N_HIDDEN + 1})
+    assert (error.value.setting, error.value.value) == ("width", N_HIDDEN + 1)
+
+
+def test_a_saved_one_is_read_back_for_its_own_model_alone(
+    tmp_path: Path, subject: Subject, trained: Trained, tokenizer: Any, states: torch.Tensor
+) -> None:
+    trained.save(tmp_path / "a")
+    again = Trained.load(tmp_path / "a", subject)
+    assert torch.equal(again.particles(states), trained.particles(states))
+    assert again.as_dict() == trained.as_dict()
+    again.save(tmp_path / "b")
+    for name in (JSON_FILE, TENSOR_FILE):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert str(tmp_path) not in (tmp_path / "a" / JSON_FILE).read_text(encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        Trained.load(tmp_path / "a", _subject("llama", tokenizer, "b" * 64))
+    assert error.value.setting == "autoencoder"
+    with pytest.raises(UserError) as error:
+        Trained.load(tmp_path / "nowhere")
+    assert error.value.setting == "autoencoder"
+    with pytest.raises(UserError):
+        trained.save(tmp_path / "a")
+    content = json.loads((tmp_path / "b" / JSON_FILE).read_text(encoding="utf-8"))
+    content["settings"]["n_particles"] = 33
+    (tmp_path / "b" / JSON_FILE).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        Trained.load(tmp_path / "b")
+    assert error.value.setting == "autoencoder"
+
+
+def test_clouds_of_two_prompts(trained: Trained, subject: Subject, states: torch.Tensor) -> None:
+    single = collect_states(subject, [[7]])[0]
+    cloud = particle_cloud(trained, [states, single], chosen=[0, 2])
+    assert [frame.name for frame in cloud.frames] == ["embedding", "layer 1"]
+    assert cloud.vectors.shape == (2, 64, 4)
+    assert torch.equal(cloud.vectors[:, :32], trained.particles(states)[[0, 2]])
+    assert [owner.prompt for owner in cloud.owners] == [0] * 32 + [1] * 32
+    assert {owner.kind for owner in cloud.owners} == {"query"}
+    assert {owner.token for owner in cloud.owners[:32]} == set(range(states.shape[1]))
+    assert {owner.token for owner in cloud.owners[32:]} == {0}
+    assert bool(cloud.vectors.isfinite().all())
+    with pytest.raises(ValueError, match="autoencoder's model"):
+        particle_cloud(trained, [states[1:]])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "bert"])
+def test_families(family: str, tokenizer: Any) -> None:
+    found = train_autoencoder(_subject(family, tokenizer), _documents(), **{**TINY, "steps": 2})
+    assert found.evaluation.total.autoencoder > found.evaluation.total.mean
