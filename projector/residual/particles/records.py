@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from projector.residual.particles.reduction.reduction import Reduced as Reduced
 from projector.residual.particles.settings import ParticleSettings
 
 # What a particle belongs to.
@@ -121,26 +122,6 @@ class Cloud:
         moved = torch.zeros(self.vectors.shape[:2])
         moved[1:] = (self.vectors[1:] - self.vectors[:-1]).norm(dim=-1)
         return moved.where(self.born[None] < torch.arange(len(moved))[:, None], 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Reduced:
-    """Where particles are placed.
-
-    Attributes:
-        positions: (F, P, 3) float32, z = 0 where the picture has two dimensions; NaN for what has
-            no place.
-        name: of the reduction.
-        per_layer: whether each frame has a map of its own.
-        linear: whether the map is linear, so that variance explained is defined.
-        notes: for people.
-    """
-
-    positions: Tensor
-    name: str
-    per_layer: bool
-    linear: bool
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from projector.errors import SettingError, check_choice, check_least, check_seed, named
+from projector.residual.particles.reduction.registry import (
+    REDUCTIONS,
+    find_reduction,
+    reduction_help,
+)
 from projector.settings import setting
 
 KINDS = ("tokens", "contributions", "autoencoder")
-REDUCTIONS = ("pca", "umap", "stress")
 FITS = ("prompt", "corpus")
 DEFAULT_CORPUS = "stdlib"
 # What a corpus gives a map to be fitted on.
@@ -62,8 +66,10 @@ class ParticleSettings:
     )
     reduction: str | None = setting(
         None,
-        help="How particles are placed: pca (keeps displacements best), umap or stress (cosine "
-        "distances). By default pca, and umap for the particles of an autoencoder.",
+        help=lambda: (
+            f"How particles are placed. {reduction_help()} By default pca, and umap for the "
+            "particles of an autoencoder."
+        ),
         choices=REDUCTIONS,
     )
     per_layer: bool = setting(
@@ -133,12 +139,12 @@ class ParticleSettings:
         self._check_effect()
 
     def _check_fit(self) -> None:
-        if self.reduction == "stress":
+        if not find_reduction(str(self.reduction)).places_others:
             raise SettingError(
                 "fit",
                 self.fit,
-                f"can't be combined with {named('reduction', 'stress')}, which places only the "
-                "rows that it is fitted on",
+                f"can't be combined with {named('reduction', self.reduction)}, which places only "
+                "the rows that it is fitted on",
                 "choose pca or umap, or leave it out",
             )
         if self.per_layer:
@@ -236,8 +242,7 @@ def fields_read(
     """
     read = {"particles", "reduction", "per_layer", "dim", "n_lines", "seed", "layers", "fit"}
     read.add("keep_outliers")
-    if reduction == "umap":
-        read.add("neighbours")
+    read |= find_reduction(reduction).reads
     trains = particles == "autoencoder" and not has_autoencoder
     if fit == "corpus" or trains:
         read |= {"corpus", "max_tokens"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,10 +13,10 @@ from torch import Tensor
 from projector.errors import SettingError, UserError, named
 from projector.memory import out_of_memory
 from projector.progress import Progress, Silent
-from projector.residual.particles.records import Cloud, Reduced
 from projector.residual.particles.reduction.pca import PCA
 from projector.residual.particles.reduction.reduction import (
     Fitted,
+    Reduced,
     Reduction,
     no_place_for_others,
 )
@@ -45,6 +46,36 @@ class ReductionSettings(Protocol):
     def keep_outliers(self) -> bool: ...
 
 
+class Named(Protocol):
+    """A frame, as :class:`Frame` has it."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Owned(Protocol):
+    """What a particle belongs to, as :class:`Owner` has it."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+class Particles(Protocol):
+    """P particles in F frames, as :class:`Cloud` has them."""
+
+    @property
+    def frames(self) -> Sequence[Named]: ...
+    @property
+    def owners(self) -> Sequence[Owned]: ...
+    @property
+    def vectors(self) -> Tensor: ...
+    @property
+    def born(self) -> Tensor: ...
+    @property
+    def outliers(self) -> Tensor: ...
+    def is_born(self) -> Tensor: ...
+
+
 @dataclass(frozen=True, eq=False)
 class _Rows:
     """Which rows (F, P) of a cloud are what.
@@ -61,7 +92,7 @@ class _Rows:
 
 
 def reduce(
-    cloud: Cloud,
+    cloud: Particles,
     settings: ReductionSettings,
     *,
     rows: Tensor | None = None,
@@ -121,7 +152,7 @@ def reduce(
 
 
 def _all_frames(
-    cloud: Cloud,
+    cloud: Particles,
     settings: ReductionSettings,
     reduction: Reduction,
     is_centred: bool,
@@ -149,7 +180,7 @@ def _all_frames(
 
 
 def _each_frame(
-    cloud: Cloud,
+    cloud: Particles,
     settings: ReductionSettings,
     reduction: Reduction,
     is_centred: bool,
@@ -178,7 +209,7 @@ def _each_frame(
 
 
 def _before_birth(
-    positions: Tensor, cloud: Cloud, reduction: Reduction, is_centred: bool
+    positions: Tensor, cloud: Particles, reduction: Reduction, is_centred: bool
 ) -> Tensor:
     is_born = cloud.is_born()
     if reduction.is_linear and not is_centred:
@@ -187,12 +218,12 @@ def _before_birth(
     return positions.where(is_born[..., None], at_birth)
 
 
-def _kept(cloud: Cloud, settings: ReductionSettings) -> Tensor:
+def _kept(cloud: Particles, settings: ReductionSettings) -> Tensor:
     """(P,) bool: the particles that a map is fitted on."""
     return torch.ones_like(cloud.outliers) if settings.keep_outliers else ~cloud.outliers
 
 
-def _rows(cloud: Cloud, settings: ReductionSettings) -> _Rows:
+def _rows(cloud: Particles, settings: ReductionSettings) -> _Rows:
     is_new = cloud.is_born().clone()
     is_finite = torch.zeros_like(is_new)
     for frame, vectors in enumerate(cloud.vectors):
@@ -265,7 +296,7 @@ def _check_rows(n: int, settings: ReductionSettings, reduction: Reduction, where
     raise SettingError("dim", dim, f"takes at least {dim + 1} hidden states, {have}", fewer)
 
 
-def _notes(cloud: Cloud, settings: ReductionSettings, reduction: Reduction) -> tuple[str, ...]:
+def _notes(cloud: Particles, settings: ReductionSettings, reduction: Reduction) -> tuple[str, ...]:
     notes = []
     if settings.per_layer:
         notes.append(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from projector.progress import Progress
 from projector.residual.particles.reduction.reduction import Fitted, Reduction
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fit_pca(
@@ -45,6 +47,8 @@ def fit_pca(
 
 def _axes(rows: Tensor, dim: int) -> tuple[Tensor, float | None]:
     """The leading axes (W, dim) of rows (n, W) float64, and the share of Σ‖x‖² that they keep."""
+    import torch
+
     n, width = rows.shape
     total = float(rows.square().sum())
     if n < width:
@@ -66,7 +70,7 @@ def _axes(rows: Tensor, dim: int) -> tuple[Tensor, float | None]:
 PCA = Reduction(
     name="pca",
     words="PCA",
-    help="the three directions along which states differ most, a linear map",
+    help="a linear map onto the directions along which states differ most",
     is_linear=True,
     metric="euclidean",
     places_others=True,

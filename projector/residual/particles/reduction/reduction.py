@@ -1,17 +1,41 @@
-"""What a way to reduce states to a few dimensions tells of itself, and what fitting it gives."""
+"""What a way to reduce states to a few dimensions tells of itself, and what fitting it gives.
+
+Nothing heavy is imported here, nor by the records, so that commands can ask for words alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from projector.errors import SettingError
 from projector.progress import Progress
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Metric = Literal["euclidean", "cosine"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """Where particles are placed.
+
+    Attributes:
+        positions: (F, P, 3) float32, z = 0 where the picture has two dimensions; NaN for what has
+            no place.
+        name: of the reduction.
+        per_layer: whether each frame has a map of its own.
+        linear: whether the map is linear, so that variance explained is defined.
+        notes: for people.
+    """
+
+    positions: Tensor
+    name: str
+    per_layer: bool
+    linear: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +114,7 @@ class Reduction:
         places_others: whether it places rows that it was not fitted on.
         least_rows: the fewest rows that it can be fitted on, from ``dim`` and ``neighbours``.
         fit: see :class:`Fit`.
+        reads: the settings that it alone reads, such as ``neighbours``.
     """
 
     name: str
@@ -100,3 +125,4 @@ class Reduction:
     places_others: bool
     least_rows: Callable[[int, int], int]
     fit: Fit
+    reads: frozenset[str] = frozenset()

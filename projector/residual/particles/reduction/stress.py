@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from projector.layouts.kernels import Correlations, MatrixFree, Target
-from projector.layouts.solvers.smacof import minimize_stress
-from projector.layouts.start import classical_start
-from projector.memory import out_of_memory
 from projector.progress import Progress
 from projector.residual.particles.reduction.reduction import Fitted, Reduction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from projector.statistics.correlations import Target
 
 # Up to here the matrix of cosines is stored, 256 MiB at most. Above it they are computed from the
 # states in every pass, which needs no more memory than these.
@@ -44,6 +44,12 @@ def fit_stress(
     Raises:
         UserError: if memory does not suffice.
     """
+    import torch
+
+    from projector.layouts.solvers.smacof import minimize_stress
+    from projector.layouts.start import classical_start
+    from projector.memory import out_of_memory
+
     n = len(rows)
     if progress is not None:
         progress.begin(f"stress of {n:,} states", None, "states")
@@ -55,6 +61,10 @@ def fit_stress(
 
 def cosine_target(rows: Tensor) -> Target:
     """Distances 1 − cos of rows (n, W), stored where they are few."""
+    import torch
+
+    from projector.statistics.correlations import Correlations, MatrixFree
+
     whole = rows.double()
     lengths = whole.norm(dim=1, keepdim=True)
     units = torch.where(lengths > 0, whole / lengths, 0.0)
@@ -67,7 +77,7 @@ def cosine_target(rows: Tensor) -> Target:
 STRESS = Reduction(
     name="stress",
     words="stress",
-    help="distances match 1 − cosine of the states",
+    help="distances match 1 − the cosine of two states",
     is_linear=False,
     metric="cosine",
     places_others=False,

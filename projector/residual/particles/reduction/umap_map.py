@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from projector.progress import Progress
 from projector.residual.particles.reduction.reduction import Fitted, Reduction
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Its spectral start needs some rows more than dimensions.
 _LEAST_ROWS = 8
@@ -37,6 +38,8 @@ def fit_umap(
     """
     if progress is not None:
         progress.begin(f"UMAP of {len(rows):,} states", None, "states")
+    import torch
+
     with _quietly():
         import umap  # compiles its kernels when imported, which takes seconds
     # Cosines don't change with scale, and squares of lengths stay well inside of float32.
@@ -68,6 +71,8 @@ def _quietly() -> Iterator[None]:
 
     It warns that a seed means one thread, and where its spectral start falls back to a random one.
     """
+    import torch
+
     from projector.processor import in_threads
 
     with in_threads(torch.get_num_threads()), warnings.catch_warnings():
@@ -78,10 +83,11 @@ def _quietly() -> Iterator[None]:
 UMAP = Reduction(
     name="umap",
     words="UMAP",
-    help="states that are near by cosine stay near; lengths of ways mean little",
+    help="keeps nearest neighbours by cosine; how far a state moves means little",
     is_linear=False,
     metric="cosine",
     places_others=True,
     least_rows=lambda dim, neighbours: max(neighbours + 1, dim + 3, _LEAST_ROWS),
     fit=fit_umap,
+    reads=frozenset({"neighbours"}),
 )
