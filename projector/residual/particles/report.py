@@ -173,7 +173,8 @@ class _Run:
         return None
 
     def _reduce(self, cloud: Cloud, chosen: Sequence[int]) -> tuple[Reduced, tuple[str, ...]]:
-        rows, notes = None, ()
+        rows: Tensor | None = None
+        notes: tuple[str, ...] = ()
         if self.settings.fit == "corpus":
             rows, notes = corpus_rows(
                 self.subject,
