@@ -237,6 +237,7 @@ class LayerTime:
         outliers: those tokens.
         fidelity: F.
         displacement_correlation: Spearman's over all frames and particles; None where undefined.
+        displacement_random: the same under random projections, on average.
         last_states: (n_prompts, F, H) float32, the last token's hidden states.
         metric: of ``distances`` and of neighbours: "euclidean" or "cosine".
         pair: of two prompts.
@@ -264,6 +265,7 @@ class LayerTime:
     fidelity: tuple[FrameFidelity, ...]
     displacement_correlation: float | None
     last_states: Tensor
+    displacement_random: float | None = None
     metric: str = "euclidean"
     pair: PairFacts | None = None
     predictions: Predictions | None = None
@@ -308,6 +310,7 @@ class LayerTime:
             "metric": self.metric,
             "fidelity": [each.as_dict() for each in self.fidelity],
             "displacement_correlation": self.displacement_correlation,
+            "displacement_random": self.displacement_random,
             "outliers": [each.as_dict() for each in self.outliers],
             "first_difference": pair.get("first_difference"),
             "causal_zeros": pair.get("causal_zeros"),

@@ -14,10 +14,14 @@ from projector.errors import SettingError, UserError, check_text, named
 from projector.model.loading import LoadedModel, count_layers
 from projector.progress import Progress, Silent
 from projector.projection.provenance import versions
+from projector.residual.particles.fidelity import (
+    measure_fidelity,
+    random_displacement_correlation,
+)
+from projector.residual.particles.near import nearest
 from projector.residual.particles.predictions import MOST_TOKENS, predict_tokens
 from projector.residual.particles.records import (
     Cloud,
-    FrameFidelity,
     LayerTime,
     OutlierParticle,
     PairFacts,
@@ -25,6 +29,8 @@ from projector.residual.particles.records import (
     PromptTokens,
     Reduced,
 )
+from projector.residual.particles.reduction.joint import reduce
+from projector.residual.particles.reduction.registry import find_reduction
 from projector.residual.particles.settings import ParticleSettings, check_layers_shown
 from projector.residual.particles.states import (
     chosen_frames,
@@ -41,8 +47,6 @@ __all__ = ["LayerTime", "check_before_loading", "layer_time"]
 
 # Rows of a corpus that a map is fitted on: PCA takes seconds for them, and UMAP a minute.
 _MOST_ROWS = 20_000
-# Nearest neighbours that fidelity counts.
-_FIDELITY_NEIGHBOURS = 10
 _LEAST_OWN = 2
 
 
@@ -116,9 +120,16 @@ class _Run:
         pair = self._compare(prompts, states)
         shown = [each[chosen] for each in states]
         cloud = token_cloud(shown, frames, masks)
+        metric = find_reduction(str(settings.reduction)).metric
         reduced, fitted_on = self._reduce(cloud, chosen)
-        fidelity, pooled = _fidelity(cloud, reduced)
-        neighbours, distances = _lines(cloud, settings.n_lines)
+        self.progress.begin("Measuring fidelity", None, "")
+        fidelity, pooled = measure_fidelity(
+            cloud, reduced.positions, metric=metric, linear=reduced.linear, seed=settings.seed
+        )
+        by_chance = random_displacement_correlation(cloud, reduced.positions, seed=settings.seed)
+        n_lines = min(settings.n_lines, len(cloud.owners) - 1)
+        neighbours, distances = nearest(cloud, n_lines, metric)
+        self.progress.end()
         predictions, reasons = self._predict(shown)
         return LayerTime(
             settings=settings,
@@ -137,7 +148,9 @@ class _Run:
             outliers=outliers,
             fidelity=fidelity,
             displacement_correlation=pooled,
+            displacement_random=by_chance,
             last_states=torch.stack([each[:, -1] for each in shown]),
+            metric=metric,
             pair=pair,
             predictions=predictions,
             notes=(*fitted_on, *reduced.notes, *self._notes(prompts, outliers)),
@@ -186,7 +199,7 @@ class _Run:
                 keep_outliers=self.settings.keep_outliers,
                 progress=self.progress,
             )
-        return _plain_pca(cloud, self.settings, rows), notes
+        return reduce(cloud, self.settings, rows=rows, progress=self.progress), notes
 
     def _predict(self, states: Sequence[Tensor]) -> tuple[Predictions | None, Mapping[str, str]]:
         try:
@@ -203,29 +216,3 @@ class _Run:
         if any(len(each.ids) > MOST_TOKENS for each in prompts):
             notes.append(f"Predictions are read at the last {MOST_TOKENS} tokens of a prompt.")
         return notes
-
-
-def _plain_pca(cloud: Cloud, settings: ParticleSettings, rows: Tensor | None) -> Reduced:
-    width = cloud.vectors.shape[-1]
-    kept = cloud.vectors[:, ~cloud.outliers | settings.keep_outliers].reshape(-1, width)
-    fitted = (kept if rows is None else rows).double()
-    middle = fitted.mean(dim=0)
-    axes = torch.linalg.svd(fitted - middle, full_matrices=False).Vh[: settings.dim]
-    places = ((cloud.vectors.double() - middle) @ axes.T).float()
-    positions = torch.zeros(*places.shape[:2], 3)
-    positions[..., : places.shape[-1]] = places
-    return Reduced(positions, "pca", False, True)
-
-
-def _fidelity(cloud: Cloud, reduced: Reduced) -> tuple[tuple[FrameFidelity, ...], float | None]:
-    return tuple(
-        FrameFidelity(each.name, each.layer, reason="not measured") for each in cloud.frames
-    ), None
-
-
-def _lines(cloud: Cloud, n_lines: int) -> tuple[Tensor, Tensor]:
-    k = min(n_lines, len(cloud.owners) - 1)
-    apart = torch.cdist(cloud.vectors, cloud.vectors)
-    apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-    distances, neighbours = apart.topk(k, largest=False)
-    return neighbours.int(), distances

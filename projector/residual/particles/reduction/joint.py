@@ -147,7 +147,7 @@ def reduce(
         reduction.name,
         settings.per_layer,
         reduction.is_linear,
-        _notes(cloud, settings, reduction),
+        _notes(cloud, settings, reduction, is_own=rows is None),
     )
 
 
@@ -296,7 +296,10 @@ def _check_rows(n: int, settings: ReductionSettings, reduction: Reduction, where
     raise SettingError("dim", dim, f"takes at least {dim + 1} hidden states, {have}", fewer)
 
 
-def _notes(cloud: Particles, settings: ReductionSettings, reduction: Reduction) -> tuple[str, ...]:
+def _notes(
+    cloud: Particles, settings: ReductionSettings, reduction: Reduction, *, is_own: bool
+) -> tuple[str, ...]:
+    """For people; ``is_own`` where the map is fitted on these particles, and not on a corpus."""
     notes = []
     if settings.per_layer:
         notes.append(
@@ -304,7 +307,7 @@ def _notes(cloud: Particles, settings: ReductionSettings, reduction: Reduction) 
             "where only the map changes."
         )
     n_out = int(cloud.outliers.sum())
-    if n_out and not settings.keep_outliers:
+    if n_out and is_own and not settings.keep_outliers:
         which, they = ("particle", "it") if n_out == 1 else ("particles", "them")
         after = (
             f"the map places {they} afterwards."
