@@ -19,8 +19,8 @@ demo: $(READY)
 dashboard: $(READY)
 	$(BIN)/streamlit run dashboard
 
-# A process for each core, and a file's tests in one of them: they share what they made. In their
-# order, for files of few tests have long ones, and would be left for the end.
+# A process for each core and one more, and a file's tests in one of them: they share what they
+# made. In their order: files of few tests have long ones, and would be left for the end.
 test: $(READY)
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 

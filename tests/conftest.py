@@ -34,6 +34,11 @@ def make_text(n_words: int, seed: int = 0) -> str:
     return " ".join(w + ("." if i % 12 == 11 else "") for i, w in enumerate(chosen))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than the cores: tests that start a process or a browser leave theirs idle."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed_and_threads() -> None:
     # Whatever the test before left: with two threads, tests of a busy machine take many times as
