@@ -7,6 +7,7 @@ own. All sums are float32, whatever the model's type.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -107,6 +108,27 @@ class Written:
         given = reads.float().reshape(len(reads), n_slices, -1).transpose(0, 1) @ sliced
         scale = self.path.scale()
         return (given if scale is None else given * scale.to(given)).transpose(0, 1)
+
+    def write_groups(self, groups: Sequence[Tensor]) -> Tensor:
+        """What groups of the coordinates that were read add, such as groups of neurons.
+
+        Args:
+            groups: int64, the coordinates of each.
+
+        Returns:
+            (T, n_groups, H) float32; where every coordinate is in one group, they sum to
+            ``values``.
+
+        Raises:
+            UserError: if no single matrix writes this to the stream.
+        """
+        reads = self._read()
+        weight = self.addition.weight().to(reads.device)
+        places = [each.to(reads.device) for each in groups]
+        written = [reads[:, at].float() @ weight[:, at].T for at in places]
+        if not written:
+            return weight.new_zeros(len(reads), 0, len(weight))
+        return self.path.apply(torch.stack(written)).transpose(0, 1)
 
     def _read(self) -> Tensor:
         if self.reads is None:

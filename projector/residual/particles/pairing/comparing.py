@@ -75,10 +75,10 @@ def compare(
     if causal_reason is None:
         n = shared.n_beginning
         error = causal_error(states_a[:, :n], states_b[:, :n], allowed)
-    difference, reason = None, "the prompts are equal"
+    difference: Difference | None = None
     if shared.first_unlike is not None:
-        reason = why_not_sampled(subject, shared)
         null, n_equal = None, 0
+        reason = why_not_sampled(subject, shared)
         if reason is None:
             null, n_equal = sample_distances(
                 subject,
@@ -94,7 +94,6 @@ def compare(
         difference = find_difference(
             distances, null, shared, n_equal=n_equal, floor=allowed, reason=reason
         )
-        reason = None
     return Pair(
         shared.n_beginning,
         shared.n_end,
@@ -105,7 +104,7 @@ def compare(
         causal_tokens=0 if error is None else shared.n_beginning,
         causal_reason=causal_reason,
         first_difference=difference,
-        reason=reason,
+        reason="the prompts are equal" if difference is None else None,
     )
 
 

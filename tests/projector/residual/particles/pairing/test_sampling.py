@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -43,10 +45,8 @@ def test_tokens_are_as_frequent_as_the_model_says() -> None:
 
 def test_special_tokens_are_never_drawn() -> None:
     subject = subject_of("llama")
-    tokenizer = SimpleNamespace(all_special_ids=list(range(300)))
-    subject = Subject(
-        SimpleNamespace(model=subject.model, tokenizer=tokenizer), subject.architecture
-    )  # type: ignore[arg-type]
+    tokenizer: Any = SimpleNamespace(all_special_ids=list(range(300)))
+    subject = Subject(replace(subject.loaded, tokenizer=tokenizer), subject.architecture)
     drawn = sample_continuations(subject, BEGINNING, 2, 50, seed=0)
     assert min(min(each) for each in drawn) >= 300
 

@@ -1,0 +1,1 @@
+"""What each part of a model writes to the stream, as particles."""
