@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from projector.corpus.pieces import readable
+from projector.figures.layers.density import write_density
+from projector.figures.layers.writing import write_layer_image
 from projector.progress import Progress, Silent
-from projector.residual.particles.artifact import TENSOR_FILE, write_particles
+from projector.residual.particles.artifact import TENSOR_FILE, read_particles, write_particles
+from projector.residual.particles.image import layer_image
 from projector.residual.particles.records import LayerTime
 from projector.storage.folders import replacing_folder
 from projector.storage.places import check_replaceable, disk_errors
 
 PAGE_FILE = "layer-time.html"
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a folder holds: the names of files, and notes on what could not be written."""
+
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def check_folder(out: Path, *, force: bool) -> None:
@@ -23,11 +36,8 @@ def check_folder(out: Path, *, force: bool) -> None:
 
 def write_layer_time(
     found: LayerTime, out: Path, *, force: bool = False, progress: Progress | None = None
-) -> tuple[str, ...]:
+) -> Files:
     """Write all files in one step; see :func:`check_folder` for what it replaces.
-
-    Returns:
-        The names of the files.
 
     Raises:
         UserError: if it may not be written there, or the disk refuses.
@@ -35,8 +45,24 @@ def write_layer_time(
     check_folder(out, force=force)
     progress = progress or Silent()
     with disk_errors(out), replacing_folder(out) as new:
-        progress.begin("Writing", None, "")
+        progress.begin("Drawing", None, "")
         write_particles(found, new)
+        notes = _draw(found, new)
         names = tuple(sorted(each.name for each in new.iterdir()))
     progress.end()
-    return names
+    return Files(names, notes)
+
+
+def _draw(found: LayerTime, folder: Path) -> tuple[str, ...]:
+    """The pictures, from what was written; notes on what could not be."""
+    report, arrays = read_particles(folder)
+    prompt = found.prompts[-1]
+    image = layer_image(
+        found.last_states[-1],
+        names=[each.name for each in found.frames],
+        model=found.model_name,
+        token=f"token {len(prompt.ids) - 1} ‘{readable(prompt.pieces[-1])}’",
+        prompt="".join(prompt.pieces) if prompt.text is None else prompt.text,
+    )
+    written = [write_layer_image(image, folder), write_density(report, arrays, folder)]
+    return tuple(dict.fromkeys(each.note for each in written if each.note))

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from projector.errors import UserError
-from projector.residual.particles.records import KIND, VERSION, LayerTime
+from projector.residual.particles.records import AUTOENCODER_FOLDER, KIND, VERSION, LayerTime
 from projector.storage.folders import restore_folder
 from projector.storage.places import disk_errors
 from projector.storage.tensors import TensorFile, write_tensors
@@ -37,12 +37,16 @@ _SHAPES = {
 def write_particles(found: LayerTime, folder: Path) -> None:
     """Write both files into a folder, which is made; for who writes others beside them.
 
+    An autoencoder that was trained for them is written into ``autoencoder/``.
+
     Raises:
         OSError: if the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / TENSOR_FILE, found.tensors(), {"model": found.model_sha256})
     (folder / JSON_FILE).write_text(json_text(found.as_dict()), encoding="utf-8")
+    if found.saved is not None:
+        found.saved.write(folder / AUTOENCODER_FOLDER)
 
 
 def read_particles(folder: Path | str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

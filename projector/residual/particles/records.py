@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,8 @@ from projector.residual.particles.settings import ParticleSettings
 # What a particle belongs to.
 OWNER_KINDS = ("token", "head", "mlp", "embedding", "other", "query")
 KIND, VERSION = "layer-time", 1
+# Within the folder of a picture: the autoencoder that was trained for it.
+AUTOENCODER_FOLDER = "autoencoder"
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,14 @@ class PairFacts(Protocol):
         ...
 
 
+class Writable(Protocol):
+    """What has files of its own."""
+
+    def write(self, folder: Path) -> None:
+        """Write them into a folder, which is made."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class LayerTime:
     """Hidden states of one prompt or two as particles over the layers.
@@ -243,6 +254,7 @@ class LayerTime:
         pair: of two prompts.
         predictions: of the logit lens; None where ``reasons`` says why.
         autoencoder: what is told of the autoencoder.
+        saved: the autoencoder itself, where it was trained for this picture.
         notes: for people.
         reasons: why something is missing, by its name.
         versions: of what decides the numbers.
@@ -270,6 +282,7 @@ class LayerTime:
     pair: PairFacts | None = None
     predictions: Predictions | None = None
     autoencoder: Mapping[str, Any] | None = None
+    saved: Writable | None = None
     notes: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

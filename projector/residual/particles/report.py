@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,17 +15,21 @@ from projector.errors import SettingError, UserError, check_text, named
 from projector.model.loading import LoadedModel, count_layers
 from projector.progress import Progress, Silent
 from projector.projection.provenance import versions
+from projector.residual.particles.autoencoder.artifact import Trained
+from projector.residual.particles.autoencoder.cloud import particle_cloud
+from projector.residual.particles.autoencoder.training import train_autoencoder
 from projector.residual.particles.fidelity import (
     measure_fidelity,
     random_displacement_correlation,
 )
 from projector.residual.particles.near import nearest
+from projector.residual.particles.pairing.comparing import compare
+from projector.residual.particles.pairing.records import Pair
 from projector.residual.particles.predictions import MOST_TOKENS, predict_tokens
 from projector.residual.particles.records import (
+    AUTOENCODER_FOLDER,
     Cloud,
     LayerTime,
-    OutlierParticle,
-    PairFacts,
     Predictions,
     PromptTokens,
     Reduced,
@@ -119,7 +124,11 @@ class _Run:
         masks, outliers = find_outlying(prompts, states, every)
         pair = self._compare(prompts, states)
         shown = [each[chosen] for each in states]
-        cloud = token_cloud(shown, frames, masks)
+        trained = self._autoencoder() if settings.particles == "autoencoder" else None
+        if trained is not None:
+            cloud = particle_cloud(trained, states, chosen=chosen)
+        else:
+            cloud = token_cloud(shown, frames, masks)
         metric = find_reduction(str(settings.reduction)).metric
         reduced, fitted_on = self._reduce(cloud, chosen)
         self.progress.begin("Measuring fidelity", None, "")
@@ -153,7 +162,9 @@ class _Run:
             metric=metric,
             pair=pair,
             predictions=predictions,
-            notes=(*fitted_on, *reduced.notes, *self._notes(prompts, outliers)),
+            autoencoder=None if trained is None else trained.as_dict(),
+            saved=trained if settings.autoencoder is None else None,
+            notes=(*fitted_on, *reduced.notes, *_notes(prompts, trained)),
             reasons={**reasons, **({} if pair is None else pair.reasons)},
             versions=versions(),
         )
@@ -180,10 +191,34 @@ class _Run:
             )
         return tuple(found)
 
-    def _compare(
-        self, prompts: Sequence[PromptTokens], states: Sequence[Tensor]
-    ) -> PairFacts | None:
-        return None
+    def _compare(self, prompts: Sequence[PromptTokens], states: Sequence[Tensor]) -> Pair | None:
+        if len(prompts) < 2:
+            return None
+        (a, b), (states_a, states_b) = prompts, states
+        return compare(
+            self.subject,
+            a.ids,
+            b.ids,
+            states_a,
+            states_b,
+            seed=self.settings.seed,
+            progress=self.progress,
+        )
+
+    def _autoencoder(self) -> Trained:
+        settings = self.settings
+        if settings.autoencoder is not None:
+            return Trained.load(_place_of(settings.autoencoder), self.subject)
+        return train_autoencoder(
+            self.subject,
+            settings.source,
+            n_particles=settings.n_particles,
+            width=settings.width,
+            steps=settings.steps,
+            max_tokens=settings.max_tokens,
+            seed=settings.seed,
+            progress=self.progress,
+        )
 
     def _reduce(self, cloud: Cloud, chosen: Sequence[int]) -> tuple[Reduced, tuple[str, ...]]:
         rows: Tensor | None = None
@@ -209,10 +244,22 @@ class _Run:
         except UserError as error:
             return None, {"predictions": str(error)}
 
-    def _notes(
-        self, prompts: Sequence[PromptTokens], outliers: Sequence[OutlierParticle]
-    ) -> list[str]:
-        notes = []
-        if any(len(each.ids) > MOST_TOKENS for each in prompts):
-            notes.append(f"Predictions are read at the last {MOST_TOKENS} tokens of a prompt.")
-        return notes
+
+def _place_of(folder: Path) -> Path:
+    """Where a folder holds an autoencoder: it alone, or that of a picture."""
+    within = folder / AUTOENCODER_FOLDER
+    return within if within.is_dir() else folder
+
+
+def _notes(prompts: Sequence[PromptTokens], trained: Trained | None) -> list[str]:
+    """What to know about the prompts and the autoencoder; for people."""
+    notes = []
+    if any(len(each.ids) > MOST_TOKENS for each in prompts):
+        notes.append(f"Predictions are read at the last {MOST_TOKENS} tokens of a prompt.")
+    if trained is not None:
+        source = trained.facts["corpus"]["source"]
+        notes += [
+            f"The autoencoder is trained on {source}: {each}." for each in trained.facts["notes"]
+        ]
+        notes += [trained.warning] if trained.warning else []
+    return notes

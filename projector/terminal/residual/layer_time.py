@@ -70,7 +70,7 @@ def layer_time(
         screen.result(found.as_dict(), "")
         return
     _show(screen, found)
-    screen.say(f"Wrote [b]{escape(str(options.out))}[/b]: {', '.join(written)}")
+    screen.say(f"Wrote [b]{escape(str(options.out))}[/b]: {', '.join(written.names)}")
 
 
 def _show(screen: Screen, found: LayerTime) -> None:
