@@ -46,6 +46,7 @@ from projector.residual.particles.states import (
     read_prompt,
     token_cloud,
 )
+from projector.residual.particles.written.clouds import contribution_cloud
 from projector.residual.subject import Subject
 
 __all__ = ["LayerTime", "check_before_loading", "layer_time"]
@@ -127,6 +128,11 @@ class _Run:
         trained = self._autoencoder() if settings.particles == "autoencoder" else None
         if trained is not None:
             cloud = particle_cloud(trained, states, chosen=chosen)
+        elif settings.particles == "contributions":
+            ids = [each.ids for each in prompts]
+            cloud = contribution_cloud(
+                subject, ids, settings=settings, outlying=masks, progress=self.progress
+            )
         else:
             cloud = token_cloud(shown, frames, masks)
         metric = find_reduction(str(settings.reduction)).metric
