@@ -7,13 +7,18 @@
 
 import { paintAxes } from "./axes.js";
 import { Beside } from "./beside.js";
-import { Camera } from "./camera.js";
+import { Camera, placeOf } from "./camera.js";
+import { isDark } from "./colors.js";
 import { emphasisOf } from "./emphasis.js";
-import { Gestures } from "./gestures.js";
+import { Gestures, boxAt } from "./gestures.js";
+import { Keys } from "./keys.js";
 import { Labels, middlesOf } from "./labels.js";
 import { legendRows } from "./legend.js";
 import { paintLoop, paintMarks } from "./marks.js";
-import { Points, isDark, nNeurons, paintPoints } from "./points.js";
+import { pointAt, pointsIn } from "./picking.js";
+import { paintPoints } from "./plain_points.js";
+import { pixels } from "./point_program.js";
+import { Points, nNeurons } from "./points.js";
 import { bytes, element, keep, kept, shows, showsNothing } from "./store.js";
 import { Timeline } from "./timeline.js";
 import { tipOf } from "./tip.js";
@@ -93,6 +98,7 @@ class NeuronMap {
       focus: (panel, group) => this.focus(panel, group),
     });
     this.gestures = new Gestures(this);
+    this.keys = new Keys(this, this.timeline);
   }
 
   // Data from the server.
@@ -437,6 +443,52 @@ class NeuronMap {
     this.send.setTriggerValue("marked", { panel: index, neurons });
   }
 
+  // What gestures ask; see Gestures.
+
+  placesOf(index) {
+    const panel = this.panels[index];
+    return (i) => panel.emphasis[i] && placeOf(panel, this.boxes[index], i);
+  }
+
+  find(x, y) {
+    const index = this.boxes.indexOf(boxAt(this.boxes, x));
+    const panel = this.panels[index];
+    // What came just now is not drawn yet.
+    if (!panel || !panel.positions || !panel.emphasis) return null;
+    const n = nNeurons(panel);
+    const largest = pixels(n, this.boxes[index], this.camera.zoom);
+    const neuron = pointAt(n, this.placesOf(index), largest, x, y);
+    return neuron === null ? null : { panel: index, neuron };
+  }
+
+  click({ panel, neuron }) {
+    this.pick(panel, neuron);
+  }
+
+  canLasso(event) {
+    return this.dim < 3 && event.button === 0 && (this.lassoing || event.shiftKey);
+  }
+
+  drawLoop(loop) {
+    this.loop = loop;
+    if (loop) this.draw();
+  }
+
+  catchLoop(loop) {
+    const index = this.boxes.indexOf(boxAt(this.boxes, loop[0][0]));
+    const panel = this.panels[index];
+    if (!panel || !panel.positions || !panel.emphasis) return;
+    const found = pointsIn(loop, nNeurons(panel), this.placesOf(index));
+    this.useLasso(false);
+    this.mark(index, found);
+  }
+
+  escape() {
+    const wasOn = this.lassoing;
+    if (wasOn) this.useLasso(false);
+    return wasOn;
+  }
+
   useLasso(on) {
     this.lassoing = on;
     this.lassoButton.setAttribute("aria-pressed", String(on));
@@ -483,7 +535,7 @@ class NeuronMap {
     cancelAnimationFrame(this.asked);
     clearTimeout(this.hinting);
     this.observer.disconnect();
-    this.gestures.destroy();
+    this.keys.destroy();
     this.themeWatch.disconnect();
     for (const panel of this.panels) this.points.release(panel);
     showsNothing(this);

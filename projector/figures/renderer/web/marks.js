@@ -73,13 +73,3 @@ export const paintLoop = (pen, loop, colors) => {
   pen.fill();
   pen.restore();
 };
-
-// Whether a point lies in a loop: how often a line from it to the right crosses it.
-export const isWithin = (loop, x, y) => {
-  let within = false;
-  for (let i = 0, j = loop.length - 1; i < loop.length; j = i++) {
-    const [[ax, ay], [bx, by]] = [loop[i], loop[j]];
-    if (ay > y !== by > y && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) within = !within;
-  }
-  return within;
-};

@@ -58,6 +58,10 @@ export class Timeline {
     place.append(row, this.strips);
   }
 
+  // As what keys step through; see Keys.
+  get length() { return this.nTokens; }
+  get current() { return this.token; }
+
   stripOf(tokens, name) {
     const strip = element("div", "strip");
     if (name) strip.append(element("span", "which", name));
