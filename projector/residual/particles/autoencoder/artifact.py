@@ -116,8 +116,8 @@ class Trained:
             restore_folder(folder)
         if not (folder / JSON_FILE).is_file():
             raise UserError(
-                f"'{folder}' holds no autoencoder: give a folder that `projector layer-time` wrote "
-                "one to",
+                f"'{folder}' holds no autoencoder: give a folder in which `projector layer-time` "
+                "saved one",
                 setting="autoencoder",
                 value=str(folder),
             )

@@ -86,8 +86,8 @@ def gather(
             n_wanted = _affordable(subject, tokens, max_tokens)
             if n_wanted < tokens.n_tokens:
                 notes.append(
-                    f"{n_wanted:,} tokens are trained on and not {tokens.n_tokens:,}: the states "
-                    "of more would need over 1.5 GiB"
+                    f"{n_wanted:,} of the {tokens.n_tokens:,} tokens wanted, whose hidden states "
+                    "fill 1.5 GiB"
                 )
                 tokens = read_corpus(
                     documents, tokenizer, sequence_length=length, max_tokens=n_wanted, packed=False

@@ -63,7 +63,8 @@ class Autoencoder(nn.Module):
         self.shifts = nn.Parameter(torch.zeros(n_particles))
         self.token_keys = normal(n_hidden, _N_CHANNELS, scale=0.1 / math.sqrt(n_hidden))
         self.read = nn.Parameter(start)
-        n_codes = min(2 * _N_CODES, n_hidden)
+        # No more than the first particle of a token can carry.
+        n_codes = min(2 * _N_CODES, width, n_hidden)
         self.places = nn.Parameter(basis[:, :n_codes].T.clone())
         self.before = _Perceptron(n_hidden, generator)
         self.place_queries = normal(2 * _N_WAVES, _N_CHANNELS, scale=0.1)

@@ -26,6 +26,8 @@ from projector.residual.particles.autoencoder.normalising import Normaliser
 from projector.residual.subject import Subject
 
 N_PARTICLES, WIDTH, N_STEPS, MAX_TOKENS = 1024, 16, 400, 20_000
+# With more of them a step of the training takes seconds.
+MOST_PARTICLES = 16_384
 _LEARNING_RATE = 1e-3
 _TOKENS_A_STEP = 1024
 _N_WARMING = 20
@@ -52,7 +54,7 @@ def train_autoencoder(
     Args:
         subject: a subject, or a model's name.
         corpus: see :func:`projector.corpus.sources.read_documents`; or the documents themselves.
-        n_particles: K, vectors that a sequence becomes.
+        n_particles: K, vectors that a sequence becomes; at most 16,384.
         width: W, numbers of each; at most the width of the stream.
         steps: steps of Adam, whose rate falls to 0 as a cosine does; None for 400, 0 for none.
         max_tokens: most tokens of the corpus to train on.
@@ -64,6 +66,10 @@ def train_autoencoder(
     """
     steps = N_STEPS if steps is None else steps
     check_least("n_particles", n_particles, 1)
+    if n_particles > MOST_PARTICLES:
+        raise SettingError(
+            "n_particles", n_particles, "is too large", f"give {MOST_PARTICLES:,} or less"
+        )
     check_least("width", width, 1)
     check_least("steps", steps, 0)
     check_least("max_tokens", max_tokens, 1)

@@ -101,7 +101,7 @@ def test_training_goes_beyond_what_pca_keeps() -> None:
     # Two numbers a token that are functions of one: no straight line holds both.
     generator = torch.Generator().manual_seed(0)
     first = torch.randn(40, 1, 16, 1, generator=generator)
-    states = torch.cat([first, first.square() - 1], dim=-1)
+    states = torch.cat([2 * first, first.square() - 1], dim=-1)
     windows = [Window(each, torch.ones(16, dtype=torch.bool)) for each in states]
     axes = principal_components(windows)
     network = Autoencoder(2, 16, 1, basis=axes, generator=generator)
