@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from projector.residual.directions.steering import steer
     from projector.residual.flow.stream import stream
     from projector.residual.heads.report import heads
+    from projector.residual.layer_image.report import layer_image
     from projector.residual.lens import lens
     from projector.residual.neuron import neuron
     from projector.residual.particles.report import layer_time
@@ -29,6 +30,7 @@ __all__ = [
     "contrast",
     "fit",
     "heads",
+    "layer_image",
     "layer_time",
     "lens",
     "neuron",
@@ -48,6 +50,7 @@ _HOMES = {
     "contrast": "projector.residual.contrast.report",
     "fit": "projector.fitting.pipeline",
     "heads": "projector.residual.heads.report",
+    "layer_image": "projector.residual.layer_image.report",
     "layer_time": "projector.residual.particles.report",
     "lens": "projector.residual.lens",
     "neuron": "projector.residual.neuron",

@@ -21,7 +21,9 @@ from projector.storage.replacing import replacing_file
 KINDS = ("gif", "mp4")
 # The last frame stays for a while before a film begins again.
 HOLD_S = 1.0
+# Of a GIF's palette.
 _MOST_COLOURS = 256
+_AT_ONCE = 4096
 _PATIENCE_S = 600
 _NO_FFMPEG = (
     "MP4 was left out, because no ffmpeg was found: install ffmpeg, or imageio-ffmpeg for Python"
@@ -50,6 +52,7 @@ def write_film(
     *,
     fps: float,
     kinds: Sequence[str] = KINDS,
+    exact: Pixels | None = None,
 ) -> Written:
     """Write frames as ``NAME.gif`` and ``NAME.mp4``, which play in a loop and for a second stay at
     the last frame.
@@ -63,6 +66,8 @@ def write_film(
         path_without_suffix: the folder and the files' name.
         fps: frames a second.
         kinds: of :data:`KINDS`.
+        exact: (n, 3) uint8, colours that a GIF must show as they are: it has 256 of them, and
+            others are taken for those that are near. None for those of most pixels.
 
     Raises:
         ValueError: for no frame, or frames of several sizes.
@@ -82,7 +87,7 @@ def write_film(
         if "mp4" in path_of and (note := _make_mp4(shown, made, fps)) is None:
             shutil.copyfile(made, files.enter_context(replacing_file(path_of["mp4"])))
         if "gif" in path_of:
-            _write_gif(shown, files.enter_context(replacing_file(path_of["gif"])), fps)
+            _write_gif(shown, files.enter_context(replacing_file(path_of["gif"])), fps, exact)
     if note is not None:
         path_of.pop("mp4").unlink(missing_ok=True)
     return Written(tuple(path_of.values()), note)
@@ -141,13 +146,18 @@ def _make_mp4(frames: Sequence[Pixels], path: Path, fps: float) -> str | None:
     return None
 
 
-def _write_gif(frames: Sequence[Pixels], path: Path, fps: float) -> None:
+def _write_gif(frames: Sequence[Pixels], path: Path, fps: float, exact: Pixels | None) -> None:
     """Write a GIF of one palette, so that no colour changes from frame to frame."""
-    palette = _palette(frames)
-    images = [
-        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
-        for frame in frames
-    ]
+    codes = [_codes(frame) for frame in frames]
+    colours, counts = _count(codes)
+    kept = _codes(np.zeros((0, 3), dtype=np.uint8) if exact is None else exact)
+    palette = _palette(colours, counts, kept)
+    nearest = _nearest(_rgb(colours), palette)
+    images = []
+    for code in codes:
+        image = Image.fromarray(nearest[np.searchsorted(colours, code)], mode="P")
+        image.putpalette(palette.tobytes())
+        images.append(image)
     # Times are in hundredths of a second.
     step = max(2, round(100 / fps)) * 10
     times = [step] * (len(images) - 1) + [step + round(HOLD_S * 1000)]
@@ -162,22 +172,54 @@ def _write_gif(frames: Sequence[Pixels], path: Path, fps: float) -> None:
     )
 
 
-def _palette(frames: Sequence[Pixels]) -> Image.Image:
-    """An image of all the film's colours, or of 256 that stand for them."""
-    colours = np.unique(np.concatenate([_colours(frame) for frame in frames]))
-    if len(colours) > _MOST_COLOURS:
-        # Each colour once: rare ones, as of text and of a few cells, are kept too.
-        rgb = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1)
-        whole = Image.fromarray(rgb[None].astype(np.uint8))
-        return whole.quantize(_MOST_COLOURS, method=Image.Quantize.MEDIANCUT)
-    rgb = np.zeros((_MOST_COLOURS, 3), dtype=np.uint8)
-    rgb[: len(colours)] = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(rgb.tobytes())
+def _codes(pixels: Pixels) -> NDArray[np.uint32]:
+    """(…,) uint32: the colour of each of (…, 3) pixels as a number 0xRRGGBB."""
+    wide = pixels.astype(np.uint32)
+    return (wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]).astype(np.uint32)
+
+
+def _rgb(codes: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """(n, 3) uint8 of n numbers 0xRRGGBB."""
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)
+
+
+def _count(codes: Sequence[NDArray[np.uint32]]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """All colours of a film in order, and how many pixels each has."""
+    parts = [np.unique(each, return_counts=True) for each in codes]
+    colours, place = np.unique(np.concatenate([each for each, _ in parts]), return_inverse=True)
+    weights = np.concatenate([each for _, each in parts])
+    return colours, np.bincount(place, weights).astype(np.int64)
+
+
+def _palette(
+    colours: NDArray[np.uint32], counts: NDArray[np.int64], exact: NDArray[np.uint32]
+) -> NDArray[np.uint8]:
+    """(256, 3) uint8: all of a film's colours where they are so few; else those that have to be
+    exact, those of most pixels, and some that stand for the others."""
+    palette = np.zeros((_MOST_COLOURS, 3), dtype=np.uint8)
+    if len(colours) <= _MOST_COLOURS:
+        palette[: len(colours)] = _rgb(colours)
+        return palette
+    first = np.isin(colours, exact)
+    order = np.lexsort((-counts, ~first))
+    n_exact = min(int(first.sum()), _MOST_COLOURS)
+    n_kept = n_exact + (_MOST_COLOURS - n_exact) // 2
+    palette[:n_kept] = _rgb(colours[order[:n_kept]])
+    if n_kept < _MOST_COLOURS:
+        # Each once, so that rare ones are stood for too.
+        others = Image.fromarray(_rgb(colours[order[n_kept:]])[None])
+        found = others.quantize(_MOST_COLOURS - n_kept, method=Image.Quantize.MEDIANCUT)
+        stand_ins = np.array(found.getpalette() or [], dtype=np.uint8).reshape(-1, 3)
+        stand_ins = stand_ins[: _MOST_COLOURS - n_kept]
+        palette[n_kept : n_kept + len(stand_ins)] = stand_ins
     return palette
 
 
-def _colours(frame: Pixels) -> NDArray[np.uint32]:
-    """The colours of a frame, each once, as numbers 0xRRGGBB."""
-    wide = frame.astype(np.uint32)
-    return np.unique(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2])
+def _nearest(rgb: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n,) uint8: which colour of a palette is nearest to each of n."""
+    found = np.empty(len(rgb), dtype=np.uint8)
+    wide = palette.astype(np.int64)
+    for start in range(0, len(rgb), _AT_ONCE):
+        part = rgb[start : start + _AT_ONCE].astype(np.int64)
+        found[start : start + _AT_ONCE] = ((part[:, None] - wide) ** 2).sum(axis=2).argmin(axis=1)
+    return found

@@ -12,6 +12,7 @@ from projector.terminal.residual.attribute import attribute
 from projector.terminal.residual.contrast import contrast
 from projector.terminal.residual.heads import heads
 from projector.terminal.residual.layer_time import layer_time
+from projector.terminal.residual.layers.layer_image import layer_image
 from projector.terminal.residual.lens import lens
 from projector.terminal.residual.neuron import neuron
 from projector.terminal.residual.steer import steer
@@ -39,6 +40,7 @@ app.command()(attribute)
 app.command()(contrast)
 app.command()(heads)
 app.command("import")(import_)
+app.command("layer-image")(layer_image)
 app.command("layer-time")(layer_time)
 app.command()(lens)
 app.command()(neuron)

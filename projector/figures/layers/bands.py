@@ -89,6 +89,7 @@ def draw_bands(
     lines: Sequence[str],
     *,
     room: tuple[int, int] = ROOM,
+    notes: str | None = None,
 ) -> Pixels:
     """Bands of all frames from the embedding down to the last layer.
 
@@ -97,6 +98,7 @@ def draw_bands(
         title: a line; it is cut where it is too long.
         lines: what stands below it; each is wrapped.
         room: width and height, in pixels, for the cells of all panels together.
+        notes: what is said below the one panel; None for the range and the largest value.
 
     Returns:
         (h, w, 3) uint8, RGB.
@@ -114,8 +116,8 @@ def draw_bands(
     side = _side_room(panels)
     layout = Layout.of(labels, n_columns * cell, len(panels), side)
     head, y = head_of(title, lines, layout, [each.caption for each in panels])
-    notes = group_notes(panels, layout)
-    height = y + n_frames * step + 14 + BAR_ROOM + max(map(len, notes)) * LINE_HEIGHT + MARGIN
+    said = notes_of(panels, layout, notes)
+    height = y + n_frames * step + 14 + BAR_ROOM + len(said) * LINE_HEIGHT + MARGIN
     picture = Image.new("RGB", (layout.width, height), "white")
     picture.paste(head, (0, 0))
     draw = ImageDraw.Draw(picture)
@@ -132,7 +134,7 @@ def draw_bands(
                 end = f"±{number(float(panel.image.high[i]))}"
                 at = (x + layout.panel_width + 8, middle)
                 put_text(draw, at, end, SMALL, QUIET, "lm")
-    draw_bars(picture, panels, layout, y + n_frames * step + 14, notes)
+    draw_bars(picture, panels, layout, y + n_frames * step + 14, said)
     return np.asarray(picture)
 
 
@@ -159,26 +161,26 @@ def draw_bars(
     panels: Sequence[Panel],
     layout: Layout,
     y: int,
-    notes: Sequence[Sequence[str]],
+    notes: Sequence[str],
     frame: int | None = None,
 ) -> None:
-    """A bar for each scale below its panels, and what is said of it.
+    """A bar for each scale below its panels, and below them lines of text.
 
     Args:
         frame: the one that is shown, whose own range the numbers are; None where all are.
     """
     draw = ImageDraw.Draw(picture)
-    for (first, last), lines in zip(_groups(panels), notes, strict=True):
+    for first, last in _groups(panels):
         x, width = layout.span(first, last)
         image = panels[first].image
         is_one = image.range == "all"
         high = float(image.high[frame or 0]) if is_one or frame is not None else None
         are_clipped = any(each.image.clipped.any() for each in panels[first : last + 1])
         # Its first number is wider than the bar.
-        bar = min(width - 40, 560)
-        draw_bar(picture, (x + 20, y), max(160, bar), high, are_clipped)
-        for i, line in enumerate(lines):
-            put_text(draw, (x, y + BAR_ROOM + i * LINE_HEIGHT), line, SMALL, QUIET)
+        draw_bar(picture, (x + 20, y), min(max(160, width - 40), 560), high, are_clipped)
+    for i, line in enumerate(notes):
+        place = (layout.left[0], y + BAR_ROOM + i * LINE_HEIGHT)
+        put_text(draw, place, line, SMALL, QUIET)
 
 
 def _groups(panels: Sequence[Panel]) -> list[tuple[int, int]]:
@@ -192,18 +194,19 @@ def _groups(panels: Sequence[Panel]) -> list[tuple[int, int]]:
     return found
 
 
-def group_notes(panels: Sequence[Panel], layout: Layout) -> list[list[str]]:
-    """What is said of each scale, in lines that fit below its panels."""
-    groups = _groups(panels)
-    found = []
-    for i, (first, last) in enumerate(groups):
+def notes_of(panels: Sequence[Panel], layout: Layout, given: str | None = None) -> list[str]:
+    """What is said of each scale, in lines that fit below the panels.
+
+    Args:
+        given: what is said instead.
+    """
+    texts = [] if given is None else [given]
+    for first, last in _groups(panels) if given is None else ():
         images = [each.image for each in panels[first : last + 1]]
-        words = [range_words(images), *(largest_words(each) for each in images[-1:])]
-        x, width = layout.span(first, last)
-        if i + 1 == len(groups):
-            width = max(width, layout.width - MARGIN - x)
-        found.append(wrapped(" ".join(each for each in words if each), width, SMALL))
-    return found
+        about = "Difference: " if images[0].is_difference else ""
+        texts.append(f"{about}{range_words(images)} {largest_words(images)}")
+    room = layout.width - MARGIN - layout.left[0]
+    return [line for text in texts for line in wrapped(text, room, SMALL)]
 
 
 def _side_room(panels: Sequence[Panel]) -> int:

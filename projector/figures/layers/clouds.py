@@ -1,4 +1,9 @@
-"""Kernel densities of particles in the plane, frame by frame, on one grid with one bandwidth."""
+"""Kernel densities of particles in the plane, frame by frame, by one rule for the bandwidth.
+
+Where the stream grows by much from layer to layer, as in most language models, one window for all
+frames would show the first ones as a dot in a corner. The window then follows the particles: its
+width is the same number of times their spread in every frame, and so are bandwidths.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 # Bandwidths between the outermost particle and the edge.
 _AROUND = 3.0
-# Where all particles are at one place in most frames: the share of the map that a kernel is wide.
+# Of what all frames take up, a frame takes up at least this part, or the window follows.
+_LEAST_PART = 0.3
+# Where all particles are at one place: the least spread, as a share of the usual one.
 _LEAST_SHARE = 0.01
 
 
@@ -25,29 +32,33 @@ class Clouds:
         is_shown: (F, P) bool: the particle exists in the frame, has a position, and is no outlier.
         prompts: (P,) int, 0 or 1.
         names: of the F frames.
-        bandwidth: of every kernel, in the map's units; see :func:`choose_bandwidth`.
-        low: (2,) the corner of the map with the lowest coordinates.
-        high: (2,) the opposite corner.
+        spread: (F,) float64, of a frame's particles along an axis, in the map's units; where the
+            window stays, that of all frames is their median.
+        bandwidth: of a kernel, in spreads: n^(−1/6), for n particles in a frame (the median).
+        low: (F, 2) the corner of a frame's window with the lowest coordinates, in the map's units.
+        high: (F, 2) the opposite corner.
+        follows: whether the window follows the particles.
         n_left_out: particles that are left out of all frames: outliers, and those without position.
         model: what the model is called.
         texts: the prompts.
-        reduction: what the map was made by.
     """
 
     positions: Floats
     is_shown: NDArray[np.bool_]
     prompts: NDArray[np.int64]
     names: tuple[str, ...]
+    spread: Floats
     bandwidth: float
     low: Floats
     high: Floats
+    follows: bool
     n_left_out: int
     model: str
     texts: tuple[str, ...]
-    reduction: str
 
     def density(self, frame: int, prompt: int, n_cells: tuple[int, int]) -> Floats:
-        """The kernel density of a prompt's particles in a frame, which sums to 1 over the plane.
+        """The kernel density of a prompt's particles in a frame: particles for a square of one
+        spread by one spread, as a share of all of them; it sums to 1 over the plane.
 
         A Gaussian kernel of the same width in both directions, evaluated exactly (Rosenblatt 1956,
         Parzen 1962).
@@ -62,11 +73,12 @@ class Clouds:
         chosen = self.positions[frame][self.is_shown[frame] & (self.prompts == prompt)]
         if not len(chosen):
             return np.zeros((n_cells[1], n_cells[0]))
+        width = self.bandwidth * self.spread[frame]
         kernels = []
         for axis, n in enumerate(n_cells):
-            step = (self.high[axis] - self.low[axis]) / n
-            middles = self.low[axis] + (np.arange(n) + 0.5) * step
-            away = (middles[:, None] - chosen[None, :, axis]) / self.bandwidth
+            low, high = self.low[frame, axis], self.high[frame, axis]
+            middles = low + (np.arange(n) + 0.5) * (high - low) / n
+            away = (middles[:, None] - chosen[None, :, axis]) / width
             kernels.append(np.exp(-0.5 * away**2))
         scale = len(chosen) * 2 * np.pi * self.bandwidth**2
         found: Floats = (kernels[1] @ kernels[0].T / scale)[::-1]
@@ -85,7 +97,7 @@ def read_clouds(report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
     prompts = np.asarray(tensors.get("owner_prompt", np.zeros(n_particles)), dtype=np.int64)
     born = np.asarray(tensors.get("born", np.zeros(n_particles)), dtype=np.int64)
     is_out = ~np.isfinite(positions).all(axis=-1)
-    is_out[:, outliers_of(report, n_particles)] = True
+    is_out |= np.asarray(tensors.get("outlying", np.zeros(n_particles)), dtype=bool)
     is_shown = ~is_out & (born[None, :] <= np.arange(n_frames)[:, None])
     if not is_shown.any():
         raise ValueError("no particle has a position that can be shown")
@@ -94,43 +106,53 @@ def read_clouds(report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
         is_shown=is_shown,
         prompts=prompts,
         names=tuple(str(each["name"]) for each in report["frames"]),
-        **_box(positions, is_shown),
+        **_windows(positions, is_shown),
         n_left_out=int((~is_shown.any(axis=0)).sum()),
         model=str(report.get("model", "")),
-        texts=tuple(str(each["text"]) for each in report["prompts"]),
-        reduction=str(report.get("settings", {}).get("reduction") or ""),
+        texts=tuple(str(each.get("text") or "") for each in report["prompts"]),
     )
 
 
-def outliers_of(report: Mapping[str, Any], n_particles: int) -> list[int]:
-    """The numbers of particles that a report names as outliers."""
-    found = []
-    for each in report.get("outliers") or ():
-        number = each.get("particle") if isinstance(each, Mapping) else each
-        if isinstance(number, int) and 0 <= number < n_particles:
-            found.append(number)
+def spreads_of(positions: Floats, is_shown: NDArray[np.bool_]) -> Floats:
+    """(F,) float64: the root of the mean variance along both axes; NaN where no particle is."""
+    found = np.full(len(positions), np.nan)
+    for i, (frame, shown) in enumerate(zip(positions, is_shown, strict=True)):
+        if shown.any():
+            found[i] = np.sqrt(frame[shown].var(axis=0).mean())
     return found
 
 
-def choose_bandwidth(positions: Floats, is_shown: NDArray[np.bool_]) -> float:
-    """σ · n^(−1/6), Scott's rule in the plane (Scott 1992), one number for all frames.
-
-    σ is the spread of a frame's particles along an axis (root of the mean variance of both) and n
-    their number; of both the median over frames is taken.
-    """
-    spreads, counts = [], []
-    for frame, shown in zip(positions, is_shown, strict=True):
+def _windows(positions: Floats, is_shown: NDArray[np.bool_]) -> dict[str, Any]:
+    """Spreads, the bandwidth and windows with room for every kernel: Scott's rule in the plane,
+    σ · n^(−1/6) (Scott 1992), with σ of all frames or of each."""
+    spread = spreads_of(positions, is_shown)
+    lows, highs = np.zeros((len(positions), 2)), np.zeros((len(positions), 2))
+    for i, (frame, shown) in enumerate(zip(positions, is_shown, strict=True)):
         if shown.any():
-            spreads.append(float(np.sqrt(frame[shown].var(axis=0).mean())))
-            counts.append(int(shown.sum()))
-    return float(np.median(spreads) * np.median(counts) ** (-1 / 6))
-
-
-def _box(positions: Floats, is_shown: NDArray[np.bool_]) -> dict[str, Any]:
-    """The bandwidth, and the corners of a map that has room for every kernel."""
-    shown = positions[is_shown]
-    low, high = shown.min(axis=0), shown.max(axis=0)
+            lows[i], highs[i] = frame[shown].min(axis=0), frame[shown].max(axis=0)
+    there = ~np.isnan(spread)
+    low, high = lows[there].min(axis=0), highs[there].max(axis=0)
     reach = float((high - low).max()) or 1.0
-    bandwidth = max(choose_bandwidth(positions, is_shown), _LEAST_SHARE * reach)
-    around = _AROUND * bandwidth
-    return {"bandwidth": bandwidth, "low": low - around, "high": high + around}
+    usual = float(np.median((highs - lows)[there].max(axis=1)))
+    counts = is_shown.sum(axis=1)[there]
+    bandwidth = float(np.median(counts) ** (-1 / 6))
+    follows = bool(usual < _LEAST_PART * reach)
+    if not follows:
+        one = max(float(np.median(spread[there])), _LEAST_SHARE * reach)
+        around = _AROUND * bandwidth * one
+        spread = np.full(len(positions), one)
+        lows, highs = np.tile(low - around, (len(lows), 1)), np.tile(high + around, (len(lows), 1))
+    else:
+        # A frame with one particle, or all at one place, has the window of its neighbours' size.
+        least = _LEAST_SHARE * float(np.median(spread[there]))
+        spread = np.maximum(np.where(there, spread, least), least)
+        middles = (lows + highs) / 2
+        half = ((highs - lows) / 2 / spread[:, None]).max(axis=0) + _AROUND * bandwidth
+        lows, highs = middles - half * spread[:, None], middles + half * spread[:, None]
+    return {
+        "spread": spread,
+        "bandwidth": bandwidth,
+        "low": lows,
+        "high": highs,
+        "follows": follows,
+    }

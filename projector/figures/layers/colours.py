@@ -28,7 +28,7 @@ _STOPS = (
     "#67001f",
 )
 # An odd number of them: the middle one is 0. A GIF has room for these and for those of text.
-N_COLOURS = 201
+N_COLOURS = 161
 
 Pixels = NDArray[np.uint8]
 
@@ -40,7 +40,7 @@ def rgb_of(colour: str) -> tuple[int, int, int]:
 
 @cache
 def scale() -> Pixels:
-    """(201, 3) uint8: the colours from the lowest value to the highest."""
+    """(161, 3) uint8: the colours from the lowest value to the highest."""
     stops = np.array([rgb_of(each) for each in _STOPS], dtype=np.float64)
     at = np.linspace(0, len(stops) - 1, N_COLOURS)
     parts = [np.interp(at, np.arange(len(stops)), stops[:, k]) for k in range(3)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from projector.figures.film import Written, write_film
 from projector.figures.layers.clouds import read_clouds
-from projector.figures.layers.shading import draw_densities
+from projector.figures.layers.shading import draw_densities, shades
 
 FILM = "density"
 FRAMES_PER_SECOND = 3.0
@@ -32,5 +32,10 @@ def write_density(
     Raises:
         OSError: if a file can't be written.
     """
-    frames = draw_densities(read_clouds(report, tensors))
-    return write_film(frames, folder / FILM, fps=FRAMES_PER_SECOND)
+    clouds = read_clouds(report, tensors)
+    return write_film(
+        draw_densities(clouds),
+        folder / FILM,
+        fps=FRAMES_PER_SECOND,
+        exact=shades(len(clouds.texts)),
+    )

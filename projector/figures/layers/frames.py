@@ -16,19 +16,23 @@ from projector.figures.layers.bands import (
     TITLE,
     Layout,
     Panel,
+    draw_bands,
     draw_bars,
-    group_notes,
     head_of,
+    notes_of,
     paste_cells,
 )
 from projector.figures.layers.colours import BAR_ROOM, INK, LINE, QUIET
 from projector.figures.layers.lettering import put_text
-from projector.residual.particles.image import cell_pixels, choose_fold
+from projector.figures.layers.words import prompt_words, range_words, reading_words
+from projector.residual.particles.image import LayerImage, cell_pixels, choose_fold
 
 Pixels = NDArray[np.uint8]
 # The cells of all panels together, in pixels.
-FILM_ROOM = (960, 600)
-_MOST_PIXELS_OF_A_CELL = 24
+FILM_ROOM = (960, 560)
+# Of a film whose frames are pictures of all layers.
+WHOLE_ROOM = (1100, 900)
+_MOST_PIXELS_OF_A_CELL = 40
 _STRIP = 40
 
 
@@ -51,10 +55,10 @@ def draw_frames(panels: Sequence[Panel], title: str, lines: Sequence[str]) -> It
     cell = max(1, cell_pixels((1, n_rows, width), len(panels), **limits))  # type: ignore[arg-type]
     layout = Layout.of(0, width * cell, len(panels), 0)
     head, y = head_of(title, lines, layout, [each.caption for each in panels])
-    notes = group_notes(panels, layout)
+    notes = notes_of(panels, layout)
     below = y + n_rows * cell + 14
     bars = below + _STRIP + 14
-    height = bars + BAR_ROOM + max(map(len, notes)) * LINE_HEIGHT + MARGIN
+    height = bars + BAR_ROOM + len(notes) * LINE_HEIGHT + MARGIN
     for i in range(n_frames):
         picture = Image.new("RGB", (layout.width, height), "white")
         picture.paste(head, (0, 0))
@@ -62,6 +66,32 @@ def draw_frames(panels: Sequence[Panel], title: str, lines: Sequence[str]) -> It
             paste_cells(picture, panel.image, i, (x, y), (cell, cell))
         draw_strip(picture, (MARGIN, below), panels[0].image.names, i)
         draw_bars(picture, panels, layout, bars, notes, i)
+        yield np.asarray(picture)
+
+
+def draw_checkpoints(images: Sequence[LayerImage], title: str) -> Iterator[Pixels]:
+    """One picture for each model of a sequence, all layers in bands, of one layout and one scale.
+
+    Args:
+        images: of one shape and in one range; they are folded anew, for a smaller picture.
+        title: a line; it is cut where it is too long.
+
+    Yields:
+        (h, w, 3) uint8, RGB.
+    """
+    n_frames, n_hidden = images[0].shape
+    width = choose_fold(n_hidden, n_frames, room=WHOLE_ROOM)
+    folded = [each.folded(width) for each in images]
+    lines = [prompt_words(images[0]), reading_words(folded[0], in_bands=True)]
+    notes = range_words(images)
+    names = [each.model for each in images]
+    for i, each in enumerate(folded):
+        bands = Image.fromarray(
+            draw_bands([Panel(each)], title, lines, room=WHOLE_ROOM, notes=notes)
+        )
+        picture = Image.new("RGB", (bands.width, bands.height + _STRIP + 8), "white")
+        picture.paste(bands, (0, 0))
+        draw_strip(picture, (MARGIN, bands.height - 8), names, i)
         yield np.asarray(picture)
 
 

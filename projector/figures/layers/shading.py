@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from projector.corpus.pieces import readable
 from projector.figures.layers.bands import LINE_HEIGHT, MARGIN, TEXT, TITLE
 from projector.figures.layers.clouds import Clouds
 from projector.figures.layers.colours import BAR_HEIGHT, INK, LINE, QUIET, SMALL, rgb_of
@@ -16,7 +17,8 @@ from projector.figures.layers.lettering import cut, number, put_text, wrapped
 
 Pixels = NDArray[np.uint8]
 # A hue for each prompt: what is of both is dark.
-HUES = ("#2166ac", "#d95f02")
+HUES = ("#3b82c4", "#ef8636")
+_POINTS = ("#12457a", "#a34a00")
 _SIDE = 620
 _LEAST_SIDE = 260
 # A cell of the grid is so many pixels wide and high.
@@ -24,7 +26,7 @@ _CELL = 2
 # More points would cover the density.
 _MOST_POINTS = 400
 _STRIP = 48
-_N_SHADES = 64
+_N_SHADES = 48
 
 
 def draw_densities(clouds: Clouds) -> Iterator[Pixels]:
@@ -56,6 +58,7 @@ def draw_densities(clouds: Clouds) -> Iterator[Pixels]:
         draw = ImageDraw.Draw(picture)
         draw.rectangle([x - 1, y - 1, x + size[0], y + size[1]], outline="#cbd2d9")
         _draw_points(draw, clouds, frame, (x, y), size)
+        _draw_measure(draw, clouds, frame, (x, y), size)
         draw_strip(picture, (MARGIN, y + size[1] + 14), clouds.names, frame)
         yield np.asarray(picture)
 
@@ -74,9 +77,18 @@ def shade(shares: list[NDArray[np.float64]]) -> Pixels:
     return found.round().astype(np.uint8)
 
 
+def shades(n_prompts: int) -> Pixels:
+    """(n, 3) uint8: all shades of each hue, and of both together; and those of points."""
+    shares = np.linspace(0, 1, _N_SHADES)[None] ** 2
+    nothing = np.zeros_like(shares)
+    both = [] if n_prompts == 1 else [shade([nothing, shares]), shade([shares, shares])]
+    points = np.array([rgb_of(each) for each in _POINTS], dtype=np.uint8)
+    return np.concatenate([points, *(each[0] for each in (shade([shares, nothing]), *both))])
+
+
 def _cells_of(clouds: Clouds) -> tuple[int, int]:
     """Columns and rows of a grid of square cells."""
-    extent = clouds.high - clouds.low
+    extent = clouds.high[0] - clouds.low[0]
     sides = np.maximum(_SIDE * extent / extent.max(), _LEAST_SIDE)
     return int(sides[0] // _CELL), int(sides[1] // _CELL)
 
@@ -91,46 +103,80 @@ def _draw_points(
     shown = clouds.is_shown[frame]
     if clouds.is_shown.sum(axis=1).max() > _MOST_POINTS:
         return
-    share = (clouds.positions[frame] - clouds.low) / (clouds.high - clouds.low)
+    low, high = clouds.low[frame], clouds.high[frame]
+    share = (clouds.positions[frame] - low) / (high - low)
     for i in np.flatnonzero(shown):
         x = place[0] + float(share[i, 0]) * size[0]
         y = place[1] + (1 - float(share[i, 1])) * size[1]
-        colour = ("#0b2f57", "#7a3300")[int(clouds.prompts[i]) % 2]
-        draw.ellipse([x - 1.5, y - 1.5, x + 1.5, y + 1.5], fill=colour)
+        colour = _POINTS[int(clouds.prompts[i]) % 2]
+        # A second prompt's are smaller: where both are at one place, both are seen.
+        radius = 2 if clouds.prompts[i] else 3.5
+        box = [x - radius, y - radius, x + radius, y + radius]
+        draw.ellipse(box, fill=colour, outline="white")
+
+
+def _draw_measure(
+    draw: ImageDraw.ImageDraw,
+    clouds: Clouds,
+    frame: int,
+    place: tuple[int, int],
+    size: tuple[int, int],
+) -> None:
+    """A bar of so many of the map's units, in the lower left corner: a fifth of the window or
+    less."""
+    extent = float(clouds.high[frame, 0] - clouds.low[frame, 0])
+    power = 10.0 ** np.floor(np.log10(extent / 5))
+    units = power * max(k for k in (1, 2, 5) if k * power <= extent / 5)
+    length = units / extent * size[0]
+    x, y = place[0] + 14, place[1] + size[1] - 14
+    draw.line([(x, y), (x + length, y)], fill=INK, width=2)
+    words = f"{units:,g} {'unit' if units == 1 else 'units'} of the map"
+    put_text(draw, (x, y - 6), words, SMALL, INK, "ls")
 
 
 def _head(clouds: Clouds, highest: float, wide: int) -> tuple[Image.Image, int]:
     """Title, prompts with their hues, and what the shades are; and where the map begins."""
     width = max(wide, _SIDE) + 2 * MARGIN
     room = width - 2 * MARGIN
-    n_left = clouds.n_left_out
-    left_out = ""
-    if n_left:
-        left_out = (
-            f" {n_left:,} outlying {'particle is' if n_left == 1 else 'particles are'} left out."
-        )
-    notes = wrapped(
-        f"Each shade is a Gaussian kernel density of one bandwidth, {number(clouds.bandwidth)} "
-        "map units (Scott’s rule, medians over frames), on one square-root scale: full colour is "
-        f"{number(highest)}, the highest density of any frame.{left_out}",
-        room,
-        SMALL,
-    )
+    notes = wrapped(_words(clouds, highest), room, SMALL)
     top = MARGIN + TITLE + 12
-    y = top + len(clouds.texts) * LINE_HEIGHT + 6 + len(notes) * (LINE_HEIGHT - 2) + 12
+    texts = [f"‘{readable(text)}’" for text in clouds.texts]
+    keys: list[tuple[str, tuple[int, ...]]] = [(text, (0,)) for text in texts]
+    if len(texts) == 2:
+        keys = [(f"A: {texts[0]}", (0,)), (f"B: {texts[1]}", (1,)), ("both", (0, 1))]
+    below = top + len(keys) * LINE_HEIGHT + 6
+    y = below + len(notes) * (LINE_HEIGHT - 2) + 12
     head = Image.new("RGB", (width, y), "white")
     draw = ImageDraw.Draw(head)
     title = "Particles as a density, layer by layer" + (f": {clouds.model}" if clouds.model else "")
     put_text(draw, (MARGIN, MARGIN), cut(title, room, TITLE), TITLE, INK)
-    for i, text in enumerate(clouds.texts):
+    for i, (text, prompts) in enumerate(keys):
         line = top + i * LINE_HEIGHT
-        ramp = shade([np.linspace(0, 1, 60)[None] if k == i else np.zeros((1, 60)) for k in (0, 1)])
+        shares = np.linspace(0, 1, 60)[None] ** 2
+        ramp = shade([shares if k in prompts else np.zeros((1, 60)) for k in (0, 1)])
         bar = Image.fromarray(ramp).resize((60, BAR_HEIGHT - 4), Image.Resampling.NEAREST)
         head.paste(bar, (MARGIN, line + 3))
         draw.rectangle([MARGIN - 1, line + 2, MARGIN + 60, line + BAR_HEIGHT - 1], outline=LINE)
-        name = "" if len(clouds.texts) == 1 else f"{'AB'[i]}: "
-        put_text(draw, (MARGIN + 72, line), cut(f"{name}‘{text}’", room - 72, TEXT), TEXT, INK)
-    below = top + len(clouds.texts) * LINE_HEIGHT + 6
+        put_text(draw, (MARGIN + 72, line), cut(text, room - 72, TEXT), TEXT, INK)
     for i, line_text in enumerate(notes):
         put_text(draw, (MARGIN, below + i * (LINE_HEIGHT - 2)), line_text, SMALL, QUIET)
     return head, y
+
+
+def _words(clouds: Clouds, highest: float) -> str:
+    """How the density was made, and what full colour is."""
+    spread = "the median spread of a frame’s particles"
+    window = "The window stays where it is."
+    if clouds.follows:
+        spread = "the spread of the frame’s particles"
+        window = "The window follows the particles, as wide as their spread asks for."
+    n_left = clouds.n_left_out
+    left_out = ""
+    if n_left:
+        are = "particle is" if n_left == 1 else "particles are"
+        left_out = f" {n_left:,} outlying {are} left out."
+    return (
+        f"Gaussian kernels of {clouds.bandwidth:.2f} times {spread} (Scott’s rule). One "
+        f"square-root scale for all frames: full colour is {number(100 * highest)} % of a "
+        f"prompt’s particles in a square of one spread. {window}{left_out}"
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from projector.corpus.pieces import readable
 from projector.figures.layers.lettering import number, percent
 from projector.residual.particles.image import LayerImage
@@ -48,34 +50,38 @@ def reading_words(image: LayerImage, *, in_bands: bool) -> str:
 def range_words(images: Sequence[LayerImage]) -> str:
     """What the colours of images with one range are, and what is beyond them."""
     first = images[0]
-    share = percent(first.quantile)
-    clipped = sum(each.clipped_share for each in images) / len(images)
+    share = f"{100 * first.quantile:.4g} %"
+    clipped = float(np.mean([each.clipped for each in images]))
     if not any(each.high.any() for each in images):
         return "All values are 0."
     if first.range == "all":
         end = number(float(first.high[0]))
-        text = f"Colours are from −{end} to {end}, which holds {share} of all magnitudes."
+        text = f"Colours are from −{end} to {end}; {share} of all magnitudes are within."
     else:
-        text = f"Each layer has its own range, which holds {share} of its magnitudes."
+        text = f"Each layer has its own range; {share} of its magnitudes are within."
     if not clipped:
         return f"{text} No value is clipped."
     text += f" {percent(clipped)} of the values are clipped"
-    each = sum(each.clipped for each in images) / len(images)
+    each = np.mean([each.clipped for each in images], axis=0)
     most = int(each.argmax())
     if first.range == "all" and each[most] > 2 * clipped:
-        where = "the embedding" if first.names[most] == "embedding" else first.names[most]
+        where = _frame_words(first.names[most])
         text += f", most of them at {where} ({percent(float(each[most]))} of its values)"
     return f"{text}."
 
 
-def largest_words(image: LayerImage) -> str:
-    """Which hidden dimension has the largest magnitude; nothing where all are 0."""
-    found = [image.largest(i) for i in range(len(image.names))]
-    frame = max(range(len(found)), key=lambda i: abs(found[i][1]))
-    dimension, value = found[frame]
+def largest_words(images: Sequence[LayerImage]) -> str:
+    """Which hidden dimension has the largest magnitude of all images, where, and of several images
+    in which model; nothing where all values are 0."""
+    found = [(image, i, *image.largest(i)) for image in images for i in range(len(image.names))]
+    image, frame, dimension, value = max(found, key=lambda each: abs(each[3]))
     if not value:
         return ""
     kind = "difference" if image.is_difference else "value"
-    name = image.names[frame]
-    where = "the embedding" if name == "embedding" else name
+    model = f" of {image.model}" if len(images) > 1 and image.model else ""
+    where = f"{_frame_words(image.names[frame])}{model}"
     return f"The largest {kind} is {number(value)}, in dimension {dimension:,} at {where}."
+
+
+def _frame_words(name: str) -> str:
+    return "the embedding" if name == "embedding" else name

@@ -9,7 +9,8 @@ from PIL import Image
 
 from projector.figures.film import Pixels, Written, write_film
 from projector.figures.layers.bands import Panel, draw_bands
-from projector.figures.layers.frames import draw_frames
+from projector.figures.layers.colours import scale
+from projector.figures.layers.frames import draw_checkpoints, draw_frames
 from projector.figures.layers.words import prompt_words, reading_words, title_of
 from projector.residual.particles.image import LayerImage
 from projector.storage.replacing import replacing_file
@@ -17,6 +18,7 @@ from projector.storage.replacing import replacing_file
 PICTURE, FILM, CHECKPOINTS = "layers.png", "layers", "checkpoints"
 # Frames a second: so many layers are seen in one.
 LAYERS_PER_SECOND = 4.0
+CHECKPOINTS_PER_SECOND = 2.0
 
 
 def write_layer_image(image: LayerImage, folder: Path) -> Written:
@@ -47,6 +49,19 @@ def write_difference(
     return _write(panels, before, folder)
 
 
+def write_checkpoints(images: Sequence[LayerImage], folder: Path) -> Written:
+    """Write ``checkpoints.gif`` and ``checkpoints.mp4``: all layers of a model a frame.
+
+    Args:
+        images: of one shape and in one range, in order.
+
+    Raises:
+        OSError: if a file can't be written.
+    """
+    film = draw_checkpoints(images, title_of(images[0], of_models=False))
+    return write_film(film, folder / CHECKPOINTS, fps=CHECKPOINTS_PER_SECOND, exact=scale())
+
+
 def _write(panels: Sequence[Panel], image: LayerImage, folder: Path) -> Written:
     title = title_of(image) if len(panels) == 1 else title_of(image, of_models=False)
     prompt = prompt_words(image)
@@ -54,7 +69,7 @@ def _write(panels: Sequence[Panel], image: LayerImage, folder: Path) -> Written:
     path = folder / PICTURE
     write_picture(picture, path)
     frames = draw_frames(panels, title, [prompt])
-    film = write_film(frames, folder / FILM, fps=LAYERS_PER_SECOND)
+    film = write_film(frames, folder / FILM, fps=LAYERS_PER_SECOND, exact=scale())
     return Written((path, *film.paths), film.note)
 
 

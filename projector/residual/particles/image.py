@@ -26,7 +26,7 @@ QUANTILE = 0.995
 ROOM = (2000, 2000)
 MOST_PIXELS_OF_A_CELL = 10
 # Pixels between two frames.
-BETWEEN = 3
+BETWEEN = 5
 # Of the rows and columns of all frames together.
 _LIKED_ASPECT = 1.5
 

@@ -1,0 +1,56 @@
+"""The folder of an image of layers: its pictures and films, and ``report.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from projector.figures.layers.writing import write_checkpoints, write_difference, write_layer_image
+from projector.figures.report import JSON_FILE, check_report_place
+from projector.progress import Progress, Silent
+from projector.residual.layer_image.records import LayerImages
+from projector.storage.folders import replacing_folder
+from projector.storage.places import disk_errors
+from projector.storage.versions import json_text
+
+
+def check_folder(out: Path, *, force: bool) -> None:
+    """Raise a UserError if no image of layers may be written at ``out``.
+
+    What is there is replaced only where it is a report, and ``force`` is given.
+    """
+    check_report_place(out, force=force)
+
+
+def write_layer_images(
+    found: LayerImages, out: Path, *, force: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write all files in one step; see :func:`check_folder` for what it replaces.
+
+    Returns:
+        What ``report.json`` holds: ``files``, each with its name and kind, and ``notes``, which say
+        what was left out.
+
+    Raises:
+        UserError: if it may not be written there, or the disk refuses.
+    """
+    check_folder(out, force=force)
+    progress = progress or Silent()
+    with disk_errors(out), replacing_folder(out) as new:
+        progress.begin("Drawing", None, "")
+        new.mkdir()
+        if found.other is not None and found.difference is not None:
+            written = [write_difference(found.image, found.other, found.difference, new)]
+        else:
+            written = [write_layer_image(found.image, new)]
+        if found.checkpoints:
+            written.append(write_checkpoints(found.checkpoints, new))
+        paths = [path for each in written for path in each.paths]
+        notes = dict.fromkeys(each.note for each in written if each.note)
+        content = found.as_dict() | {
+            "files": [{"name": path.name, "kind": path.suffix[1:]} for path in paths],
+            "notes": list(notes),
+        }
+        (new / JSON_FILE).write_text(json_text(content), encoding="utf-8")
+        progress.end()
+    return content

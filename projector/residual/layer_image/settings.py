@@ -1,0 +1,98 @@
+"""What is asked of an image of layers, checked before a model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from projector.errors import SettingError, named
+from projector.residual.particles.image import QUANTILE, RANGES, check_image
+from projector.settings import setting
+
+MEAN = "mean"
+# A sequence of one is a picture.
+LEAST_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Which states are drawn, and in which colours.
+
+    Attributes:
+        token: a token's number in the prompt, counted from the end where it is negative; or "mean",
+            the mean over the prompt's tokens.
+        against: a second model of the same shape, for an image of the difference.
+        checkpoints: two models or more of the same shape, in order, for a film.
+        range: "all", one symmetric range of colours for all layers and models; "per-layer", one for
+            each layer.
+        quantile: the share of magnitudes that a range holds, 0.5 < quantile ≤ 1.
+        fold: hidden dimensions in a row; None for a number that suits a picture.
+        keep_outliers: whether a mean includes tokens of an outlying norm.
+
+    Raises:
+        SettingError: on the field that can't be used.
+    """
+
+    token: str = setting(
+        "-1",
+        help="A token's number in the prompt, from 0; -1 is the last; or [b]mean[/b] of all "
+        "tokens.",
+    )
+    against: str | None = setting(
+        None, help="A second model of the same shape: before, after and difference are drawn."
+    )
+    checkpoints: tuple[str, ...] | None = setting(
+        None,
+        help="Two models or more of the same shape, as A,B,C: a film with a frame for each, in one "
+        "range of colours with MODEL, which is not in it unless it is listed.",
+    )
+    range: str = setting(
+        "all",
+        help="all: one range of colours for all layers; per-layer: one for each.",
+        choices=RANGES,
+    )
+    quantile: float = setting(
+        QUANTILE,
+        help="Share of the magnitudes that the range holds; what is larger is clipped.",
+    )
+    fold: int | None = setting(
+        None, help="Hidden dimensions in a row. By default as many as suit the picture."
+    )
+    keep_outliers: bool = setting(
+        False,
+        help="Keep tokens whose norm is many times the median in the mean. By default it leaves "
+        "them out.",
+    )
+
+    def __post_init__(self) -> None:
+        self.position_or_mean()
+        check_image(self.range, self.quantile, self.fold)
+        if self.checkpoints is None:
+            return
+        shown = ",".join(self.checkpoints)
+        if len(self.checkpoints) < LEAST_CHECKPOINTS or not all(self.checkpoints):
+            raise SettingError(
+                "checkpoints", shown, "is not a sequence", "give two models or more, as A,B"
+            )
+        if self.against is not None:
+            raise SettingError(
+                "checkpoints",
+                shown,
+                f"has no place beside {named('against')}",
+                "give one of the two",
+            )
+
+    def position_or_mean(self) -> int | None:
+        """The token's number, perhaps negative; None for the mean.
+
+        Raises:
+            SettingError: on ``token``, if it is neither.
+        """
+        text = str(self.token).strip()
+        if text == MEAN:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            raise SettingError(
+                "token", self.token, "can't be read", f"give a token's number, or {MEAN}"
+            ) from None
