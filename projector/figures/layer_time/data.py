@@ -1,0 +1,218 @@
+"""A saved layer-time as the viewer takes it: JSON whose arrays are base64 of their bytes.
+
+The dashboard's component and the offline page give the viewer the same data.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from projector.corpus.pieces import readable
+from projector.figures.layer_time.parts import kinds_of, parts_of, sum_positions, token_ramp
+from projector.figures.layer_time.words import facts_of, lead_of, sentence, title_of
+
+Report = Mapping[str, Any]
+Tensors = Mapping[str, NDArray[Any]]
+# What a scale leaves out at each end, so that a few extreme values do not wash out the rest.
+_LOW, _HIGH = 0.01, 0.99
+
+
+def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
+    """What ``mount`` of the viewer's script draws.
+
+    Args:
+        report: what ``report.json`` holds.
+        tensors: what ``particles.safetensors`` holds; F frames, P particles, k neighbours.
+
+    Returns:
+        What JSON can hold. Arrays are base64 of little-endian numbers: ``positions`` float32
+        (F, N, 3), with N = P and, where contributions add up in the map, one more a token: the sum
+        of its contributions so far. ``norms`` and ``displacements`` are float32 (F, N), NaN for
+        sums; ``neighbours`` int32 and ``distances`` float32 (F, N, k); ``born`` int32 (N,);
+        ``owner_prompt``, ``owner_token`` and ``owner_part`` int32 (N,), −1 for none; ``pairs``
+        int32 (n, 2), particles of both prompts that belong together. ``scales`` holds between
+        which values each colour scale goes, over all frames. ``id`` is equal for equal
+        content. Positions, norms and lines may be left out later where the id is the same.
+    """
+    positions = np.asarray(tensors["positions"], dtype=np.float32)
+    n_frames, n_particles = positions.shape[:2]
+    owners = {
+        name: np.asarray(tensors[f"owner_{name}"], dtype=np.int32).reshape(-1)
+        for name in ("prompt", "token", "part")
+    }
+    born = np.asarray(tensors["born"], dtype=np.int32).reshape(-1)
+    outliers = np.asarray(tensors["outlying"]).astype(bool)
+    sums = sum_positions(report, positions, owners, born)
+    n_sums = sums.positions.shape[1]
+    positions = np.concatenate([positions, sums.positions], axis=1)
+    owners = {name: np.concatenate([owners[name], sums.owners[name]]) for name in owners}
+    born = np.concatenate([born, np.zeros(n_sums, dtype=np.int32)])
+    outliers = np.concatenate([outliers, sums.are_outliers(outliers, owners)])
+    middle, reach = _frame(positions, born, outliers)
+    norms = _widened(tensors["norms"], n_sums, np.nan)
+    moved = _widened(tensors["displacements"], n_sums, np.nan)
+    # What is not there yet, and the first frame, has not moved.
+    there = np.arange(n_frames)[:, None] >= born
+    norms = np.where(there, norms, np.nan)
+    moved = np.where((np.arange(n_frames)[:, None] > born), moved, np.nan)
+    neighbours = _widened(tensors["neighbours"], n_sums, -1)
+    distances = _widened(tensors["distances"], n_sums, np.nan)
+    settings = report.get("settings", {})
+    kinds = kinds_of(report)
+    found = {
+        "title": title_of(report),
+        "lead": lead_of(report),
+        "facts": facts_of(report),
+        "notes": [sentence(str(note)) for note in report.get("notes") or ()],
+        "reasons": {name: str(why) for name, why in (report.get("reasons") or {}).items()},
+        "particles": settings.get("particles", "tokens"),
+        "dim": int(settings.get("dim", 3)),
+        "axes": ["PC 1", "PC 2", "PC 3"] if settings.get("reduction") == "pca" else None,
+        "frames": [str(frame["name"]) for frame in report["frames"]],
+        "layers": [frame["layer"] for frame in report["frames"]],
+        "n_frames": n_frames,
+        "n_points": n_particles + n_sums,
+        "n_sums": n_sums,
+        "k": int(neighbours.shape[2]),
+        "metric": report.get("metric", "euclidean"),
+        "middle": [float(x) for x in middle],
+        "reach": [float(x) for x in reach],
+        "positions": _text(positions, "<f4"),
+        "born": _text(born, "<i4"),
+        "norms": _text(norms, "<f4"),
+        "displacements": _text(moved, "<f4"),
+        "neighbours": _text(neighbours, "<i4"),
+        "distances": _text(distances, "<f4"),
+        **{f"owner_{name}": _text(values, "<i4") for name, values in owners.items()},
+        "pairs": _text(_pairs(tensors["partners"], owners, n_sums), "<i4"),
+        "scales": {
+            "norm": _scale(norms[:, ~outliers]),
+            "displacement": _scale(moved[:, ~outliers]),
+        },
+        "prompts": _prompts(report),
+        "prompt_parts": parts_of(report).names,
+        "kinds": kinds.names,
+        "part_names": [str(name) for name in report.get("parts") or ()],
+        "part_kinds": kinds.of_parts,
+        "predictions": _predictions(report.get("predictions"), report["prompts"], n_frames),
+        "fidelity": [_without_nan(dict(each)) for each in report.get("fidelity") or ()],
+        "displacement_correlation": report.get("displacement_correlation"),
+    }
+    return {"id": _digest(found), **found}
+
+
+def _text(values: NDArray[Any], kind: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode("ascii")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _widened(values: NDArray[Any], n: int, fill: float) -> NDArray[Any]:
+    """(F, P, …) with n particles more."""
+    values = np.asarray(values)
+    more = np.full((values.shape[0], n, *values.shape[2:]), fill, dtype=values.dtype)
+    return np.concatenate([values, more], axis=1)
+
+
+def _frame(
+    positions: NDArray[np.float32], born: NDArray[np.int32], outliers: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The middle of the box around all particles in all frames but outliers, and its half sides."""
+    there = (np.arange(len(positions))[:, None] >= born) & np.isfinite(positions).all(axis=2)
+    points = positions[there & ~outliers]
+    if not len(points):
+        points = positions[there]
+    if not len(points):
+        return np.zeros(3), np.ones(3)
+    least, most = points.min(axis=0).astype(float), points.max(axis=0).astype(float)
+    return (least + most) / 2, np.maximum((most - least) / 2, 1e-6)
+
+
+def _scale(values: NDArray[Any]) -> dict[str, float] | None:
+    """Between which values colours go, over all frames; None where there are none."""
+    known = values[np.isfinite(values) & (values > 0)]
+    if not known.size:
+        return None
+    low, high = (float(q) for q in np.quantile(known, (_LOW, _HIGH)))
+    return {"low": low, "high": high if high > low else low * 1.001}
+
+
+def _pairs(
+    partners: NDArray[Any], owners: Mapping[str, NDArray[np.int32]], n_sums: int
+) -> NDArray[np.int32]:
+    """(n, 2) particles that belong together; where there are sums, those of the same tokens."""
+    found = np.asarray(partners, dtype=np.int32).reshape(-1, 2)
+    if not n_sums:
+        return found
+    places = np.stack([owners["prompt"], owners["token"]], axis=1)
+    n = len(places) - n_sums
+    sums = {(int(a), int(b)): n + i for i, (a, b) in enumerate(places[n:])}
+    pairs = [tuple(sums.get((int(a), int(b)), -1) for a, b in places[pair]) for pair in found]
+    own = sorted({pair for pair in pairs if min(pair) >= 0})
+    return np.array(own, dtype=np.int32).reshape(-1, 2)
+
+
+def _prompts(report: Report) -> list[dict[str, Any]]:
+    parts, ramp = parts_of(report), token_ramp(report)
+    prompts = report["prompts"]
+    return [
+        {
+            "name": "" if len(prompts) == 1 else "AB"[k],
+            "tokens": [
+                {
+                    "text": readable(str(token["text"]), running=True),
+                    "name": readable(str(token["text"])),
+                    "made": bool(token.get("made")),
+                    "part": parts.of_tokens[k][i],
+                    "ramp": ramp[k][i],
+                }
+                for i, token in enumerate(prompt["tokens"])
+            ],
+        }
+        for k, prompt in enumerate(prompts)
+    ]
+
+
+def _predictions(
+    given: Sequence[Any] | None, prompts: Sequence[Any], n_frames: int
+) -> list[dict[str, Any]] | None:
+    """For each prompt, what the lens predicts in each frame at each token: (F, T)."""
+    if not given:
+        return None
+    found = []
+    for prompt, frames in zip(prompts, given, strict=False):
+        texts: dict[str, int] = {}
+        shape = (n_frames, len(prompt["tokens"]))
+        index, probability = np.full(shape, -1, dtype=np.int32), np.full(shape, np.nan)
+        for f, row in enumerate((frames or ())[: shape[0]]):
+            for t, each in enumerate((row or ())[: shape[1]]):
+                if each is None:
+                    continue
+                index[f, t] = texts.setdefault(readable(str(each["token"])), len(texts))
+                value = each.get("probability")
+                probability[f, t] = np.nan if value is None else value
+        found.append(
+            {
+                "texts": list(texts),
+                "index": _text(index, "<i4"),
+                "probability": _text(probability, "<f4"),
+            }
+        )
+    return found
+
+
+def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in values.items()
+    }

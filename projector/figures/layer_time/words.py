@@ -1,0 +1,132 @@
+"""What the viewer says of a layer-time, in sentences: its title, what it shows, what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from projector.corpus.pieces import readable
+
+Report = Mapping[str, Any]
+
+_PARTICLES = {
+    "tokens": "a token's hidden state",
+    "contributions": "what a part of the model adds at a token",
+    "autoencoder": "one vector of an autoencoder's code",
+}
+_MAPS = {"pca": "PCA", "umap": "UMAP", "stress": "stress layout on cosine distances"}
+
+
+def title_of(report: Report) -> str:
+    """What is shown, in a few words."""
+    return f"Layer-time: {report.get('model') or 'a model'}"
+
+
+def lead_of(report: Report) -> str:
+    """What a particle is, and what placed it."""
+    settings = report.get("settings", {})
+    frames = report["frames"]
+    n_layers = sum(frame["layer"] is not None for frame in frames)
+    has_embedding = n_layers < len(frames)
+    shown = f"{n_layers} layer" + ("s" if n_layers != 1 else "")
+    shown = f"the embedding and {shown}" if has_embedding else shown
+    particle = _PARTICLES.get(settings.get("particles", "tokens"), "a vector")
+    reduction = str(settings.get("reduction") or "pca")
+    name = _MAPS.get(reduction, reduction)
+    dim = settings.get("dim", 3)
+    if settings.get("per_layer"):
+        map_ = f"Each frame has a {dim}-D {name} of its own, rotated onto the frame before"
+    else:
+        of = "a corpus" if settings.get("fit") == "corpus" else "all frames of this text"
+        map_ = f"One {dim}-D {name}, fitted on {of}, places every frame"
+    return f"Each particle is {particle}, through {shown}. {map_}."
+
+
+def facts_of(report: Report) -> list[str]:
+    """What was found of two prompts, and which tokens are outliers: one sentence each."""
+    found = [*_difference(report), *_zeros(report)]
+    if words := _outliers(report):
+        found.append(words)
+    return found
+
+
+def sentence(text: str) -> str:
+    """With a capital letter at the start and a full stop at the end."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _difference(report: Report) -> list[str]:
+    difference = report.get("first_difference")
+    if not difference:
+        return []
+    a, b = (_token(report, k, difference["position"]) for k in (0, 1))
+    first = f"The first unlike token is number {difference['position'] + 1}: {a} in A, {b} in B."
+    name = _frame_name(report, difference)
+    samples = int(difference.get("n_samples") or 0)
+    where = "the shared end" if difference.get("at") == "end" else "the last token"
+    if name is not None and samples:
+        return [
+            first,
+            f"At {where}, {name} is the first whose distance between A and B "
+            f"({_number(difference.get('distance'))}) exceeds the 95th percentile of "
+            f"{samples} pairs of sampled continuations ({_number(difference.get('null_high'))}).",
+        ]
+    if samples:
+        return [first, f"At {where}, A and B are no further apart than sampled continuations."]
+    reason = difference.get("reason")
+    return [first, f"No layer is named: {reason}."] if reason else [first]
+
+
+def _frame_name(report: Report, difference: Mapping[str, Any]) -> str | None:
+    frame, layer = difference.get("frame"), difference.get("layer")
+    if isinstance(frame, int):
+        return str(report["frames"][frame]["name"])
+    return None if layer is None else f"layer {layer}"
+
+
+def _zeros(report: Report) -> list[str]:
+    zeros = report.get("causal_zeros")
+    if not zeros:
+        return []
+    n = int(zeros.get("tokens") or 0)
+    error = float(zeros["max_error"])
+    differ = f"differ by {_error(error)} of their length at most" if error else "are equal"
+    if n == 1:
+        return [f"The states of the one token before it {differ}, in every frame."]
+    return [f"The states of the {n} tokens before it {differ}, in every frame."]
+
+
+def _outliers(report: Report) -> str:
+    given = report.get("outliers") or ()
+    names = [
+        _token(report, each["prompt"], each["token"])
+        + (f" of {'AB'[each['prompt']]}" if len(report["prompts"]) > 1 else "")
+        for each in given
+    ]
+    if not names:
+        return ""
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    are = "states of" if len(names) > 1 else "state of"
+    is_ = "are" if len(names) > 1 else "is"
+    times = [each["times_usual"] for each in given if each.get("times_usual") is not None]
+    up_to = f" (up to {_number(max(times))} times)" if times else ""
+    those = "them" if len(names) > 1 else "it"
+    kept = report.get("settings", {}).get("keep_outliers")
+    how = f"with {those}" if kept else f"without {those}"
+    return (
+        f"The {are} {shown} {is_} many times as long as the median{up_to}. "
+        f"The map is fitted {how}."
+    )
+
+
+def _token(report: Report, prompt: int, token: int) -> str:
+    tokens = report["prompts"][prompt]["tokens"]
+    return f"“{readable(str(tokens[token]['text']))}”" if token < len(tokens) else "the end"
+
+
+def _number(value: Any) -> str:
+    return "–" if value is None else f"{value:.3g}".replace("-", "−")
+
+
+def _error(value: float) -> str:
+    return f"{value:.0e}".replace("-", "−")

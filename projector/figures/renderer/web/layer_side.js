@@ -1,0 +1,198 @@
+// What is in hand, what the lens predicts there, and how far the frame shown can be trusted.
+
+import { said } from "./layer_colors.js";
+import { element } from "./store.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const [WIDE, HIGH] = [100, 30];
+
+const shape = (name, attributes) => {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+};
+
+const percent = (share) => {
+  if (!Number.isFinite(share)) return "";
+  return share >= 0.0995 || share === 0 ? `${Math.round(100 * share)} %` : `${(100 * share).toPrecision(2)} %`;
+};
+
+const MEASURES = [
+  {
+    name: "variance explained",
+    title: "Share of the variance of this frame that the picture shows; chance is that of random planes of as many dimensions.",
+    value: (each) => each.variance_explained,
+    chance: (each) => each.variance_random,
+  },
+  {
+    name: "neighbours kept",
+    title: "Share of each particle's nearest in full space that are among its nearest in the picture.",
+    value: (each) => each.neighbours_kept,
+    chance: (each) => each.neighbours_chance,
+  },
+  {
+    name: "motion kept",
+    title: "Rank correlation, over particles, of the distance moved since the frame before: in full space and in the picture.",
+    value: (each) => each.displacement_correlation,
+    // Random planes keep some of it, too: a long way is a long way from most sides.
+    chance: (each) => each.displacement_random,
+  },
+];
+
+const known = (value) => typeof value === "number" && Number.isFinite(value);
+
+export class LayerSide {
+  // `goTo(frame)` shows a frame.
+  constructor(place, { goTo }) {
+    this.place = place;
+    this.goTo = goTo;
+    this.held = element("section", "in-hand");
+    this.trust = element("section", "trust");
+    place.append(this.held, this.trust);
+  }
+
+  show(data, particles, lens) {
+    Object.assign(this, { data, particles, lens, shown: null });
+    this.showTrust();
+  }
+
+  // Frame by frame: the value as a line, chance dashed, this frame marked.
+  showTrust() {
+    const { fidelity, displacement_correlation: pooled } = this.data;
+    const head = element("h3", "", "How far to trust this frame");
+    this.trust.hidden = !fidelity.length;
+    this.measures = MEASURES.map((measure) => {
+      const row = element("div", "measure");
+      row.title = measure.title;
+      const number = element("span", "value");
+      const chance = element("span", "chance");
+      const picture = this.sparkline(fidelity.map(measure.value), fidelity.map(measure.chance));
+      row.append(element("span", "what", measure.name), picture.svg, number, chance);
+      return { ...measure, number, chanceText: chance, cursor: picture.cursor, row };
+    });
+    this.reason = element("p", "quiet");
+    const parts = [head, ...this.measures.map((each) => each.row), this.reason];
+    if (known(pooled))
+      parts.push(element("p", "quiet", `Motion kept over all frames: ${said(pooled)}.`));
+    this.trust.replaceChildren(...parts);
+  }
+
+  sparkline(values, chances) {
+    const svg = shape("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", class: "spark" });
+    svg.setAttribute("aria-hidden", "true");
+    const n = values.length;
+    const low = Math.min(0, ...values.filter(known));
+    const x = (f) => 2 + (f / Math.max(1, n - 1)) * (WIDE - 4);
+    const y = (value) => HIGH - 2 - ((value - low) / (1 - low)) * (HIGH - 4);
+    const path = (row) => {
+      let text = "";
+      row.forEach((value, f) => {
+        if (known(value)) text += `${known(row[f - 1]) ? "L" : "M"}${x(f).toFixed(2)} ${y(value).toFixed(2)}`;
+      });
+      return text;
+    };
+    const cursor = shape("line", { y1: 0, y2: HIGH, class: "cursor" });
+    svg.append(
+      shape("line", { x1: 0, x2: WIDE, y1: y(0), y2: y(0), class: "base" }),
+      shape("path", { d: path(chances), class: "by-chance" }),
+      shape("path", { d: path(values), class: "line" }),
+      cursor,
+    );
+    svg.onclick = (event) => {
+      const area = svg.getBoundingClientRect();
+      const share = (event.clientX - area.left) / area.width;
+      this.goTo(Math.max(0, Math.min(n - 1, Math.round(share * (n - 1)))));
+    };
+    return { svg, cursor: (f) => [1, 2].forEach((k) => cursor.setAttribute(`x${k}`, x(f))) };
+  }
+
+  // `held`: { particle, prompt, token } or null. Only what is others is drawn anew.
+  update(frame, held) {
+    const key = held ? `${held.particle}` : "";
+    if (this.shown !== key) {
+      this.shown = key;
+      this.showHeld(held);
+    }
+    this.updateHeld(frame, held);
+    const found = this.data.fidelity[frame];
+    if (!found) return;
+    for (const { value, chance, number, chanceText, cursor } of this.measures) {
+      number.textContent = said(value(found));
+      chanceText.textContent = known(chance(found)) ? `chance ${said(chance(found))}` : "";
+      cursor(frame);
+    }
+    this.reason.textContent = found.reason ? `${found.reason[0].toUpperCase()}${found.reason.slice(1)}.` : "";
+    this.reason.hidden = !found.reason;
+  }
+
+  showHeld(held) {
+    this.lensRows = [];
+    if (!held) {
+      this.held.replaceChildren(
+        element("h3", "", "In hand"),
+        element("p", "quiet", "Click a token or a particle to follow it."),
+      );
+      return;
+    }
+    const { data, particles } = this;
+    const prompt = data.prompts[held.prompt];
+    const token = held.token < 0 ? null : prompt.tokens[held.token];
+    const part = particles.part[held.particle];
+    const name = element("code", "name", token ? token.name : `particle ${held.particle + 1}`);
+    const where = token ? `token ${held.token + 1}${prompt.name ? ` of ${prompt.name}` : ""}` : "";
+    const head = element("div", "head");
+    head.append(name, element("span", "quiet", where));
+    this.numbers = element("p", "numbers");
+    const rows = [head];
+    if (part >= 0) rows.push(element("p", "", data.part_names[part]));
+    else if (data.n_sums) rows.push(element("p", "", "The sum of what is written so far"));
+    if (particles.isCode) rows.push(element("p", "quiet", token ? "attends most to this token" : ""));
+    rows.push(this.numbers);
+    if (token) rows.push(...this.lensOf(held));
+    this.held.replaceChildren(...rows.filter((row) => row.textContent || row === this.numbers));
+  }
+
+  lensOf(held) {
+    if (!this.lens.given.length) {
+      const reason = this.data.reasons.predictions;
+      return [element("p", "quiet", `No predictions${reason ? `: ${reason}` : ""}.`)];
+    }
+    const list = element("div", "lens");
+    this.data.frames.forEach((frame, f) => {
+      const found = this.lens.at(held.prompt, f, held.token);
+      const row = element("div", "row");
+      row.append(
+        element("span", "frame", frame),
+        element("code", "what", found ? found.text : "–"),
+        element("span", "share", found ? percent(found.probability) : ""),
+      );
+      row.title = `Show ${frame}`;
+      row.onmousedown = (event) => event.preventDefault();
+      row.onclick = () => this.goTo(f);
+      this.lensRows.push(row);
+      list.append(row);
+    });
+    this.list = list;
+    return [element("h4", "", "Most probable next token, by the logit lens"), list];
+  }
+
+  updateHeld(frame, held) {
+    if (!held) return;
+    const { particles } = this;
+    const at = frame * particles.n + held.particle;
+    const parts = [];
+    if (!particles.isThere(frame, held.particle)) parts.push("not written yet");
+    else {
+      if (known(particles.norms[at])) parts.push(`norm ${said(particles.norms[at])}`);
+      if (known(particles.displacements[at])) parts.push(`moved ${said(particles.displacements[at])}`);
+    }
+    this.numbers.textContent = parts.join(" · ");
+    this.lensRows.forEach((row, f) => row.classList.toggle("now", f === frame));
+    const now = this.lensRows[frame];
+    if (!now) return;
+    const { list } = this;
+    const [top, bottom] = [now.offsetTop, now.offsetTop + now.offsetHeight];
+    if (top < list.scrollTop || bottom > list.scrollTop + list.clientHeight)
+      list.scrollTop = Math.max(0, top - list.clientHeight / 2);
+  }
+}
