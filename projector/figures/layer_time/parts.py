@@ -67,7 +67,7 @@ def parts_of(report: Report) -> Parts:
     """Of two prompts, what they share and what each has alone; of one, what its tokens are."""
     prompts = report["prompts"]
     if len(prompts) < 2:
-        names = ("added by the tokenizer or template", "text", "last token")
+        names: tuple[str, ...] = ("added by the tokenizer or template", "text", "last token")
         tokens = prompts[0]["tokens"]
         own = [0 if token.get("made") else 1 for token in tokens]
         own[-1:] = [2]
