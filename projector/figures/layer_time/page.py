@@ -6,7 +6,6 @@ import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from projector.figures.layer_time.data import Report, Tensors, viewer_data
 from projector.figures.renderer.script import script, style

@@ -114,8 +114,7 @@ def _outliers(report: Report) -> str:
     kept = report.get("settings", {}).get("keep_outliers")
     how = f"with {those}" if kept else f"without {those}"
     return (
-        f"The {are} {shown} {is_} many times as long as the median{up_to}. "
-        f"The map is fitted {how}."
+        f"The {are} {shown} {is_} many times as long as the median{up_to}. The map is fitted {how}."
     )
 
 
