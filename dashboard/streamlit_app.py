@@ -13,7 +13,7 @@ from dashboard.frame.sidebar import choose_scene, read_settings, tell
 from dashboard.state import session
 from dashboard.views import heatmap, neuron, overview, poles, prompt, pruning
 from dashboard.views import map as map_view
-from dashboard.views.residual import basis, contrast, heads, lens
+from dashboard.views.residual import basis, contrast, heads, layer_time, lens
 
 # Less empty space above: what a page is about is to be seen without scrolling. Numbers stand beside
 # pictures, and are no headlines. Not in config.toml: any theme there would end dark and light.
@@ -30,7 +30,20 @@ _ICON = (
     'fill="#E69F00"/><circle cx="23" cy="23" r="4" fill="#009E73"/><circle cx="12" cy="9" r="4" '
     'fill="#56B4E9"/><circle cx="24" cy="10" r="5" fill="#d0434b"/></svg>'
 )
-VIEWS = (overview, map_view, neuron, prompt, lens, heads, contrast, basis, heatmap, poles, pruning)
+VIEWS = (
+    overview,
+    map_view,
+    neuron,
+    prompt,
+    lens,
+    heads,
+    layer_time,
+    contrast,
+    basis,
+    heatmap,
+    poles,
+    pruning,
+)
 
 st.set_page_config("Transformer Projector", _ICON, layout="wide")
 st.html(_STYLE)

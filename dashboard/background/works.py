@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dashboard.contrast.orders import ContrastOrder, run_order
+from dashboard.contrast import orders as contrast
+from dashboard.layer_time import orders as layer_time
 from projector.progress import Progress
 from projector.residual.subject import Subject
 
@@ -49,5 +50,13 @@ class Work:
 
 WORKS = {
     work.name: work
-    for work in (Work("contrast", "compares the sets", ContrastOrder.of_record, run_order),)
+    for work in (
+        Work("contrast", "compares the sets", contrast.ContrastOrder.of_record, contrast.run_order),
+        Work(
+            "layer-time",
+            "places the particles",
+            layer_time.LayerTimeOrder.of_record,
+            layer_time.run_order,
+        ),
+    )
 }

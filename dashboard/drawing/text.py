@@ -54,6 +54,20 @@ LABELS = {
     "against": "‘Against’:",
     "positive": "Set A",
     "negative": "Set B",
+    "prompt_b": "Prompt B",
+    "particles": "Particles",
+    "reduction": "Placed by",
+    "per_layer": "A map for each layer",
+    "dim": "Dimensions",
+    "neighbours": "Neighbours that UMAP keeps",
+    "n_lines": "Lines from each particle",
+    "fit": "Fit the map on",
+    "max_tokens": "Most tokens of the corpus",
+    "keep_outliers": "Count tokens with outlier norms",
+    "n_particles": "Number of particles",
+    "width": "Numbers in each particle",
+    "steps": "Steps of training",
+    "n_groups": "Groups of neurons in each layer",
 }
 
 

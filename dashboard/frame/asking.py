@@ -45,12 +45,13 @@ class Asked:
     other: Prompt | None = None
 
 
-def show_fields(*, alone: bool = False) -> None:
+def show_fields(*, alone: bool = False, n_new: int = _USUAL_TOKENS) -> None:
     """Draw the fields, and what could not be understood of them.
 
     Args:
         alone: whether the page shows one prompt, and never a second one beside it. Such a page
             looks at what was typed: nothing is added to it until the user asks for that.
+        n_new: how many tokens are added to two prompts unless the user asks for another number.
     """
     state = st.session_state
     state[_ALONE] = alone
@@ -84,7 +85,7 @@ def show_fields(*, alone: bool = False) -> None:
         500,
         key="prompt tokens",
         help="How many tokens the model generates, greedily; 0 for none.",
-        on_change=session.keep("prompt tokens", 0 if alone else _USUAL_TOKENS),
+        on_change=session.keep("prompt tokens", 0 if alone else n_new),
     )
     middle.checkbox(
         "As a chat",

@@ -21,7 +21,8 @@ _DEPENDS = {
     "grouping": ("pole",),
     "layer": ("neuron", "head", "pole", "marked", "isolate"),
     "site": ("neuron", "pole", "marked", "isolate"),
-    "prompt": ("token", "target", "against", "reading"),
+    "prompt": ("token", "other_token", "target", "against", "reading"),
+    "other": ("other_token",),
 }
 _MOST_CHARACTERS = 200
 # Of neurons that are marked: their runs, such as 3-7,12. More than that makes no link.
@@ -76,6 +77,9 @@ class Selection:
         at: where their prompts are read, ``mean``; None for the last token.
         outliers: 1 where tokens with outlier norms are kept.
         saved: name of the folder below the roots that holds a report of two sets.
+        other_token: position in prompt B, from 0, where a token of that one is looked at.
+        played: name of the folder below the roots whose layer-time is shown; None for that of the
+            prompts.
     """
 
     projection: str | None = None
@@ -107,6 +111,8 @@ class Selection:
     at: str | None = None
     outliers: int | None = None
     saved: str | None = None
+    other_token: int | None = None
+    played: str | None = None
 
     def but(self, **changes: Any) -> Selection:
         """With changes; what depended on what is changed is forgotten, unless given too."""

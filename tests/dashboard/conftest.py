@@ -123,6 +123,12 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "basis",
         "contrast",
         "contrast report",
+        "layer-time",
+        "layer-time data",
+        "layer-time folder",
+        "layer-time saved",
+        "layer-time states",
+        "layer image",
     ):
         shelf().forget(kind)
 

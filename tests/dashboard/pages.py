@@ -20,6 +20,7 @@ PAGES = (
     "prompt",
     "lens",
     "heads",
+    "layer-time",
     "contrast",
     "basis",
     "heatmap",

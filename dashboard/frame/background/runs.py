@@ -106,9 +106,12 @@ class Runs:
     def result(self, scene: Scene, order: Order) -> Result | None:
         """What came of what the fields hold, or else of what was asked for or shown last."""
         state = st.session_state
-        asked, shown = (state.get(f"{self.work} {name}") for name in ("asked", "shown"))
-        for each in (order, asked, shown):
-            found = None if each is None else self.peek(scene, each)
+        known: list[Order | None] = [order]
+        known += [state.get(f"{self.work} {name}") for name in ("asked", "shown")]
+        for each in known:
+            if each is None:
+                continue
+            found = self.peek(scene, each)
             if found is not None:
                 state[f"{self.work} shown"] = each
                 return Result(each, found)

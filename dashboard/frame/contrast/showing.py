@@ -11,6 +11,7 @@ import streamlit as st
 
 from dashboard.contrast.reports import rows_of
 from dashboard.frame.exports import csv_of
+from dashboard.frame.residual.places import choose_layer
 from dashboard.state import session
 from dashboard.state.loading import kept
 from dashboard.state.scene import Scene
@@ -101,7 +102,7 @@ def _draw(scene: Scene, facts: Facts, part: Part, figure: go.Figure) -> None:
     def pick() -> None:
         points = st.session_state[key].selection.points
         if points and isinstance(points[0].get("x"), int | float):
-            _choose_layer(scene, layer_at(float(points[0]["x"])))
+            choose_layer(scene, layer_at(float(points[0]["x"])))
 
     st.plotly_chart(
         figure, key=key, config=config, on_select=pick, selection_mode="points", alt=words
@@ -115,13 +116,6 @@ def _layer_of_depth(depth: float) -> int:
 
 def _layer_of_number(layer: float) -> int:
     return round(layer)
-
-
-def _choose_layer(scene: Scene, layer: int) -> None:
-    """Select a layer on every page, where the projection has a map of it."""
-    sites = [site for each, site in scene.projection.maps if each == layer]
-    if sites:
-        session.change(layer=layer, site=scene.site if scene.site in sites else sites[0])
 
 
 def _show_exports(facts: Facts) -> None:

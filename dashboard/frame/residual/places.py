@@ -27,6 +27,13 @@ def can_choose_head(scene: Scene, layer: int) -> bool:
     return _site_for_head(scene, layer) is not None
 
 
+def choose_layer(scene: Scene, layer: int) -> None:
+    """Select a layer on every page, where the projection has a map of it."""
+    site = _site_for_head(scene, layer)
+    if site is not None and layer != scene.layer:
+        session.change(layer=layer, site=site)
+
+
 def can_choose_neuron(scene: Scene, layer: int) -> bool:
     """Whether the projection has a map of that layer's MLP neurons."""
     return (layer, _NEURONS) in scene.projection.maps

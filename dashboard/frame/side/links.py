@@ -38,6 +38,7 @@ def check_place(asked: Selection, scene: Scene) -> None:
         "reading": "no cell of the lens is selected",
         "pole": "no pole is selected",
         "token": "the page shows its usual token",
+        "other_token": "a token of prompt A is shown",
         "marked": "no neurons are marked",
         "isolate": "all neurons are shown",
     }

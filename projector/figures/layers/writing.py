@@ -33,6 +33,11 @@ def write_layer_image(image: LayerImage, folder: Path) -> Written:
     return _write([Panel(image)], image, folder)
 
 
+def draw_picture(image: LayerImage) -> Pixels:
+    """What ``layers.png`` holds: (height, width, 3) uint8."""
+    return _draw([Panel(image)], image, title_of(image))
+
+
 def write_difference(
     before: LayerImage, after: LayerImage, difference: LayerImage, folder: Path
 ) -> Written:
@@ -64,13 +69,15 @@ def write_checkpoints(images: Sequence[LayerImage], folder: Path) -> Written:
 
 def _write(panels: Sequence[Panel], image: LayerImage, folder: Path) -> Written:
     title = title_of(image) if len(panels) == 1 else title_of(image, of_models=False)
-    prompt = prompt_words(image)
-    picture = draw_bands(panels, title, [prompt, reading_words(image, in_bands=True)])
     path = folder / PICTURE
-    write_picture(picture, path)
-    frames = draw_frames(panels, title, [prompt])
+    write_picture(_draw(panels, image, title), path)
+    frames = draw_frames(panels, title, [prompt_words(image)])
     film = write_film(frames, folder / FILM, fps=LAYERS_PER_SECOND, exact=scale())
     return Written((path, *film.paths), film.note)
+
+
+def _draw(panels: Sequence[Panel], image: LayerImage, title: str) -> Pixels:
+    return draw_bands(panels, title, [prompt_words(image), reading_words(image, in_bands=True)])
 
 
 def write_picture(pixels: Pixels, path: Path) -> None:

@@ -27,6 +27,7 @@ PAGES = (
     "prompt",
     "lens",
     "heads",
+    "layer-time",
     "contrast",
     "basis",
     "heatmap",

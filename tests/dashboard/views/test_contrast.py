@@ -36,6 +36,7 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> Ordered:
     found: Ordered = []
 
     def follow(request: Request, hear: Say, is_stopped: threading.Event) -> None:
+        assert isinstance(request.order, ContrastOrder)
         found.append(request.order)
         hear({"report": made(DECODER, n_layers=2)})
 

@@ -62,6 +62,7 @@ def test_pages_are_told_apart_by_their_titles(open_page: Open) -> None:
         "prompt": "What a prompt activates",
         "lens": "How a prediction forms",
         "heads": "What attention heads do",
+        "layer-time": "How hidden states move from layer to layer",
         "basis": "What a matrix does to the space",
         "contrast": "How two sets of prompts part",
         "heatmap": "Correlations in layer 1: attention output",

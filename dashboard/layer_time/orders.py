@@ -1,0 +1,137 @@
+"""What a page asks of layer-time: prompts, and the settings of the picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dashboard.guest import Guest
+from dashboard.layer_time.pictures import Picture
+from dashboard.prompts import Prompt, as_it_can, read_prompt
+from projector.corpus.sources import find_source
+from projector.progress import Progress
+from projector.residual.particles.reduction.registry import find_reduction
+from projector.residual.particles.settings import ParticleSettings
+from projector.residual.subject import Subject
+
+_MOST_CHARACTERS = 40
+_PARTICLE_WORDS = {
+    "tokens": "tokens",
+    "contributions": "contributions to tokens",
+    "autoencoder": "an autoencoder's particles",
+}
+_PATHS = ("autoencoder", "projection")
+
+
+@dataclass(frozen=True)
+class LayerTimeOrder:
+    """A picture that is asked for.
+
+    Attributes:
+        prompts: one or two.
+    """
+
+    prompts: tuple[Prompt, ...]
+    settings: ParticleSettings
+
+    @property
+    def id(self) -> str:
+        """Another one for another order: 16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.to_record()).encode("utf-8")).hexdigest()[:16]
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it takes no longer than a page may wait for it."""
+        settings = self.settings
+        return (
+            settings.reduction == "pca"
+            and settings.particles != "autoencoder"
+            and settings.fit == "prompt"
+        )
+
+    @property
+    def words(self) -> str:
+        """What is shown, of which prompts, and how it is placed."""
+        settings = self.settings
+        texts = " and ".join(_cut(prompt.text) for prompt in self.prompts)
+        placed = find_reduction(str(settings.reduction)).words
+        if settings.per_layer:
+            placed += " of each layer"
+        if settings.fit == "corpus":
+            placed += f" fitted on {find_source(settings.source).name}"
+        return f"{_PARTICLE_WORDS[settings.particles]} of {texts}, placed by {placed} in " + (
+            f"{settings.dim} dimensions"
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        settings = dict(vars(self.settings))
+        for name in _PATHS:
+            settings[name] = None if settings[name] is None else str(settings[name])
+        return {"prompts": [asdict(each) for each in self.prompts], "settings": settings}
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> LayerTimeOrder:
+        """The order that :meth:`to_record` was of."""
+        settings = dict(record["settings"])
+        for name in _PATHS:
+            settings[name] = None if settings[name] is None else Path(settings[name])
+        layers = settings["layers"]
+        settings["layers"] = None if layers is None else tuple(layers)
+        return cls(
+            tuple(Prompt(**each) for each in record["prompts"]), ParticleSettings(**settings)
+        )
+
+
+def make_picture(
+    subject: Subject,
+    order: LayerTimeOrder,
+    progress: Progress,
+    ids: Sequence[Sequence[int]] | None = None,
+) -> Picture:
+    """What came of an order in a model.
+
+    Args:
+        ids: of each prompt's tokens, where the page has read them.
+
+    Raises:
+        UserError: see :func:`projector.residual.particles.report.layer_time`.
+    """
+    # Takes SciPy and scikit-learn with it, which no other page needs.
+    from projector.residual.particles.report import layer_time
+
+    guest = Guest(subject.loaded, subject.architecture)
+    prompts = [as_it_can(guest, each) for each in order.prompts]
+    chats = {each.as_chat for each in prompts}
+    given: list[str | Sequence[int]] = [each.text for each in prompts]
+    # What the model adds is given as ids: decoded and read anew, it may be other tokens.
+    if len(chats) > 1 or any(each.n_new for each in prompts):
+        given = list(ids or [read_prompt(guest, each).ids for each in prompts])
+    found = layer_time(
+        subject,
+        given[0],
+        given[1] if len(given) > 1 else None,
+        chat=chats == {True} and isinstance(given[0], str),
+        progress=progress,
+        **vars(order.settings),
+    )
+    return Picture.of(found)
+
+
+def run_order(subject: Subject, order: LayerTimeOrder, progress: Progress) -> dict[str, Any]:
+    """What came of an order, as a process tells it; see :meth:`Picture.to_record`.
+
+    Raises:
+        UserError: see :func:`make_picture`.
+    """
+    return make_picture(subject, order, progress).to_record()
+
+
+def _cut(text: str) -> str:
+    """A prompt in one line, and no longer than a sentence bears."""
+    line = " ".join(text.split())
+    return f"‘{line if len(line) <= _MOST_CHARACTERS else line[: _MOST_CHARACTERS - 1] + '…'}’"

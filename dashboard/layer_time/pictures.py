@@ -1,0 +1,105 @@
+"""A picture of hidden states over the layers: one that was made here, or one that was saved."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from projector.errors import UserError
+from projector.residual.particles.artifact import JSON_FILE, TENSOR_FILE, read_particles
+from projector.residual.particles.records import KIND, LayerTime
+from projector.storage.versions import read_json
+
+# A report with the predictions of 256 tokens at thirty layers takes half a MB.
+_MOST_BYTES = 256 * 2**20
+# Written beside the particles.
+IMAGE_FILE = "layers.png"
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a page shows.
+
+    Attributes:
+        report: what ``report.json`` holds.
+        tensors: what ``particles.safetensors`` holds, by name.
+        image: the PNG that lies beside them; None where it is drawn anew.
+    """
+
+    report: Mapping[str, Any]
+    tensors: Mapping[str, NDArray[Any]]
+    image: bytes | None = None
+
+    @classmethod
+    def of(cls, found: LayerTime) -> Picture:
+        """The picture of what was found."""
+        tensors = {name: each.cpu().numpy() for name, each in found.tensors().items()}
+        return cls(found.as_dict(), tensors)
+
+    def to_record(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        tensors = {name: np.ascontiguousarray(each) for name, each in self.tensors.items()}
+        text = base64.b64encode(save(tensors)).decode("ascii")
+        return {"report": dict(self.report), "tensors": text}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Picture:
+        """The picture that :meth:`to_record` was of."""
+        return cls(record["report"], load(base64.b64decode(record["tensors"])))
+
+    @property
+    def layers(self) -> list[int | None]:
+        """The layer of each frame; None for the embedding."""
+        return [frame["layer"] for frame in self.report["frames"]]
+
+    @property
+    def n_tokens(self) -> list[int]:
+        """Tokens of each prompt."""
+        return [len(prompt["tokens"]) for prompt in self.report["prompts"]]
+
+
+def is_picture(folder: Path) -> bool:
+    """Whether a folder holds one, by what its report says it is."""
+    try:
+        if (folder / JSON_FILE).stat().st_size > _MOST_BYTES:
+            return False
+        report, _ = read_json(folder / JSON_FILE)
+        return isinstance(report, Mapping) and report.get("kind") == KIND
+    except (UserError, OSError):
+        return False
+
+
+def read_picture(folder: Path) -> Picture:
+    """The picture of a folder.
+
+    Raises:
+        UserError: if it is damaged, too large, or of a newer version.
+    """
+    for name in (JSON_FILE, TENSOR_FILE):
+        size = _size(folder / name)
+        if size > _MOST_BYTES:
+            raise UserError(
+                f"'{folder.name}/{name}' has {size / 2**20:,.0f} MB, which is too large for a "
+                f"page: {_MOST_BYTES / 2**20:,.0f} MB are read"
+            )
+    report, tensors = read_particles(folder)
+    image = folder / IMAGE_FILE
+    try:
+        drawn = image.read_bytes() if 0 < _size(image) <= _MOST_BYTES else None
+    except OSError:
+        drawn = None
+    return Picture(report, tensors, drawn)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,91 @@
+"""Hidden states as particles that move from layer to layer, run here or read from a folder."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from dashboard.frame.background.runs import Runs
+from dashboard.frame.layer_time.choosing import choose_settings
+from dashboard.frame.layer_time.imaging import show_image, show_saved_image
+from dashboard.frame.layer_time.prompting import choose_prompts
+from dashboard.frame.layer_time.saved import choose_folder, find_pictures, picture_at
+from dashboard.frame.layer_time.showing import show_picture
+from dashboard.frame.residual.stopping import Begin, unless_stopped
+from dashboard.layer_time.orders import LayerTimeOrder, make_picture
+from dashboard.layer_time.pictures import Picture
+from dashboard.prompts import Tokens
+from dashboard.state import session
+from dashboard.state.loading import kept
+from dashboard.state.scene import Scene
+
+TITLE, ICON, PATH = "Layer-time", ":material/animation:", "layer-time"
+_RUNS = Runs("layer-time", Picture.of_record)
+
+
+def show(scene: Scene) -> None:
+    """Draw the page."""
+    st.title("How hidden states move from layer to layer")
+    with session.problems():
+        folder = choose_folder(find_pictures(scene))
+        if folder is not None:
+            key, picture = picture_at(folder)
+            show_picture(scene, key, picture, is_selected=False)
+            show_saved_image(picture)
+            return
+        tokens = choose_prompts(scene)
+        if not tokens:
+            return
+        order = LayerTimeOrder(tuple(each.prompt for each in tokens), choose_settings(scene))
+        busy = _RUNS.is_busy(scene)
+        if order.is_quick:
+            _run_here(scene, order, tokens)
+        else:
+            st.button(
+                "Start",
+                type="primary",
+                key="start layer-time",
+                icon=":material/play_arrow:",
+                disabled=busy or _RUNS.peek(scene, order) is not None,
+                on_click=partial(_RUNS.start, scene, order),
+            )
+        _RUNS.show_progress(scene)
+        _show_result(scene, order, tokens, busy=busy)
+
+
+def _run_here(scene: Scene, order: LayerTimeOrder, tokens: tuple[Tokens, ...]) -> None:
+    """What takes no longer than the page may wait for it, where it was not run before."""
+    key = _RUNS.key(scene, order)
+
+    def find(begin: Begin) -> Picture:
+        def make() -> Picture:
+            with begin() as work, scene.model() as guest:
+                return make_picture(guest.subject, order, work, [each.ids for each in tokens])
+
+        return kept(key, make)
+
+    unless_stopped("layer-time", key, "Place the particles", find)
+
+
+def _show_result(
+    scene: Scene, order: LayerTimeOrder, tokens: tuple[Tokens, ...], *, busy: bool
+) -> None:
+    found = _RUNS.result(scene, order)
+    if found is None:
+        if not busy and not order.is_quick:
+            st.info(
+                session.plain(f"Press Start for {order.words}. This runs in the background."),
+                icon=":material/play_arrow:",
+            )
+        return
+    is_own = found.order == order
+    if not is_own:
+        advice = "" if busy or order.is_quick else " Press Start for what the fields hold."
+        st.info(
+            session.plain(f"This picture is of {found.order.words}.{advice}"),
+            icon=":material/history:",
+        )
+    same = isinstance(found.order, LayerTimeOrder) and found.order.prompts == order.prompts
+    show_picture(scene, _RUNS.key(scene, found.order), found.found, is_selected=same)
+    show_image(scene, tokens)

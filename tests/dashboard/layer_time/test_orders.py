@@ -1,0 +1,66 @@
+"""What is asked of layer-time: as JSON, in words, and as the library is given it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dashboard.guest import Guest
+from dashboard.layer_time.orders import LayerTimeOrder, make_picture
+from dashboard.prompts import Prompt, read_prompt
+from projector.progress import Silent
+from projector.residual.particles.settings import ParticleSettings
+from tests.dashboard.conftest import DECODER
+
+SETTINGS = (
+    ParticleSettings(),
+    ParticleSettings(layers=(0, 1), dim=2, n_lines=0, keep_outliers=True),
+    ParticleSettings(reduction="umap", fit="corpus", corpus="stdlib:train"),
+    ParticleSettings(particles="autoencoder", autoencoder=Path("somewhere")),
+    ParticleSettings(particles="contributions", projection=Path("elsewhere"), per_layer=True),
+)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_an_order_goes_through_json(settings: ParticleSettings) -> None:
+    order = LayerTimeOrder((Prompt("kalo mi"), Prompt("kalo so", 3, True)), settings)
+    again = LayerTimeOrder.of_record(json.loads(json.dumps(order.to_record())))
+    assert again == order
+    assert again.id == order.id
+
+
+def test_orders_that_differ_have_other_ids() -> None:
+    orders = [LayerTimeOrder((Prompt("kalo mi"),), each) for each in SETTINGS]
+    orders += [replace(orders[0], prompts=(Prompt("kalo mi"), each)) for each in (Prompt("so"),)]
+    orders += [replace(orders[0], prompts=(Prompt("kalo mi", 2),))]
+    assert len({each.id for each in orders}) == len(orders)
+
+
+def test_only_what_is_quick_is_waited_for() -> None:
+    quick = [LayerTimeOrder((Prompt("kalo mi"),), each).is_quick for each in SETTINGS]
+    assert quick == [True, True, False, False, True]
+
+
+def test_words_tell_no_folder_and_one_line() -> None:
+    settings = ParticleSettings(fit="corpus", corpus="/somewhere/secret/text.txt")
+    words = LayerTimeOrder((Prompt("kalo\n mi " * 40),), settings).words
+    assert "secret" not in words
+    assert "\n" not in words
+    assert "text.txt" in words
+    assert len(words) < 150
+
+
+def test_tokens_that_the_model_added_are_shown(guest: Callable[[str], Guest]) -> None:
+    prompts = Prompt("kalo mi", 3), Prompt("kalo so", 3)
+    read = [read_prompt(guest(DECODER), each).ids for each in prompts]
+    order = LayerTimeOrder(prompts, ParticleSettings())
+    picture = make_picture(guest(DECODER).subject, order, Silent())
+    assert [[each["id"] for each in prompt["tokens"]] for prompt in picture.report["prompts"]] == [
+        list(each) for each in read
+    ]
+    assert picture.n_tokens == [len(each) for each in read]
+    assert picture.layers == [None, 0, 1]
