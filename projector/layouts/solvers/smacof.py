@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ def minimize_stress(
     *,
     tolerance: float = TOLERANCE,
     max_passes: int = 1000,
+    on_pass: Callable[[], None] | None = None,
 ) -> Descent:
     """Positions of locally least stress, from ``start``.
 
@@ -67,8 +68,11 @@ def minimize_stress(
         start: (N, d) float32.
         tolerance: relative decrease of stress over ten steps at which to stop.
         max_passes: most passes over ``target``.
+        on_pass: called after each of them.
     """
-    return minimize_stresses([target], [start], tolerance=tolerance, max_passes=max_passes)[0]
+    return minimize_stresses(
+        [target], [start], tolerance=tolerance, max_passes=max_passes, on_pass=on_pass
+    )[0]
 
 
 def minimize_stresses(
@@ -77,6 +81,7 @@ def minimize_stresses(
     *,
     tolerance: float = TOLERANCE,
     max_passes: int = 1000,
+    on_pass: Callable[[], None] | None = None,
 ) -> list[Descent]:
     """:func:`minimize_stress` of several maps side by side, a pass over all of them at a time.
 
@@ -104,6 +109,8 @@ def minimize_stresses(
             steps = guttman_transforms([asked[i] for i in running], [forms[i] for i in running])
             for index, step in zip(running, steps, strict=True):
                 advance(index, step)
+            if on_pass is not None:
+                on_pass()
     return [found[index] for index in range(len(forms))]
 
 

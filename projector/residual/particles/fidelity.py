@@ -63,7 +63,7 @@ def measure_fidelity(
     dim = 3 if bool(positions[..., 2].nan_to_num().any()) else 2
     full = displacement_lengths(cloud.vectors, counted)
     shown = displacement_lengths(positions, counted)
-    random = _by_chance(cloud, full, counted, dim, seed)
+    random = _by_chance(cloud, full, dim, seed)
     found = []
     for f, frame in enumerate(cloud.frames):
         x, p = cloud.vectors[f][counted[f]], positions[f][counted[f]]
@@ -72,7 +72,8 @@ def measure_fidelity(
         moves = full[f] > 0
         correlation = rank_correlation(full[f][moves], shown[f][moves]) if f else None
         if f and correlation is None:
-            reasons.append("too few particles move for their displacements to be ranked")
+            few = "too few particles move" if bool(moves.any()) else "no particle moves"
+            reasons.append(f"{few} for displacements to be ranked")
         found.append(
             FrameFidelity(
                 frame=frame.name,
@@ -97,7 +98,7 @@ def random_displacement_correlation(
     """
     counted = _counted(cloud, positions)
     dim = 3 if bool(positions[..., 2].nan_to_num().any()) else 2
-    return _by_chance(cloud, displacement_lengths(cloud.vectors, counted), counted, dim, seed)[-1]
+    return _by_chance(cloud, displacement_lengths(cloud.vectors, counted), dim, seed)[-1]
 
 
 def _counted(cloud: Cloud, positions: Tensor) -> Tensor:
@@ -181,20 +182,33 @@ def rank_correlation(full: Tensor, shown: Tensor) -> float | None:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def _by_chance(
-    cloud: Cloud, full: Tensor, counted: Tensor, dim: int, seed: int
-) -> list[float | None]:
-    """Rank correlations under random orthogonal projections: of each frame, and last of all."""
+def _by_chance(cloud: Cloud, full: Tensor, dim: int, seed: int) -> list[float | None]:
+    """Rank correlations under random orthogonal projections: of each frame, and last of all.
+
+    Args:
+        full: (F, P) displacements in full space, of which those that are 0 don't count.
+    """
     generator = torch.Generator().manual_seed(seed)
-    drawn: list[list[float | None]] = []
     width = cloud.vectors.shape[-1]
-    for _ in range(_N_DRAWS):
-        numbers = torch.randn(width, min(dim, width), generator=generator, dtype=torch.float64)
-        axes = torch.linalg.qr(numbers).Q.float()
-        shown = displacement_lengths(cloud.vectors.nan_to_num(0, 0, 0) @ axes, counted)
-        found = [rank_correlation(f[f > 0], s[f > 0]) for f, s in zip(full, shown, strict=True)]
-        drawn.append([*found, rank_correlation(full[full > 0], shown[full > 0])])
-    return [_mean(values) for values in zip(*drawn, strict=True)]
+    drawn = [
+        torch.linalg.qr(
+            torch.randn(width, min(dim, width), generator=generator, dtype=torch.float64)
+        ).Q
+        for _ in range(_N_DRAWS)
+    ]
+    axes = torch.cat(drawn, dim=1)
+    lengths, shown = [], []
+    for f, far in enumerate(full):
+        moves = far > 0
+        step = cloud.vectors[f, moves].double() - cloud.vectors[f - 1, moves].double()
+        lengths.append(far[moves])
+        shown.append((step @ axes).unflatten(1, (_N_DRAWS, -1)).norm(dim=-1))
+    lengths.append(torch.cat(lengths))
+    shown.append(torch.cat(shown))
+    return [
+        _mean([rank_correlation(far, each) for each in found.T])
+        for far, found in zip(lengths, shown, strict=True)
+    ]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

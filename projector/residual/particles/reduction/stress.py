@@ -39,11 +39,13 @@ def fit_stress(
         neighbours: not used.
         seed: of the iteration that the start comes from.
         is_centred: not used: its positions have mean 0.
-        progress: told that it runs.
+        progress: told of its passes, whose number is not known before.
 
     Raises:
         UserError: if memory does not suffice.
     """
+    from functools import partial
+
     import torch
 
     from projector.layouts.solvers.smacof import minimize_stress
@@ -52,11 +54,17 @@ def fit_stress(
 
     n = len(rows)
     if progress is not None:
-        progress.begin(f"stress of {n:,} states", None, "states")
+        progress.begin(f"Stress of {n:,} states", None, "passes")
     with out_of_memory(f": the map of {n:,} states did not fit, so show fewer layers or tokens"):
         target = cosine_target(rows)
         start = classical_start(target, dim, torch.Generator().manual_seed(seed))
-        return Fitted(minimize_stress(target, start, tolerance=_TOLERANCE).positions)
+        found = minimize_stress(
+            target,
+            start,
+            tolerance=_TOLERANCE,
+            on_pass=partial(progress.advance, 1) if progress is not None else None,
+        )
+        return Fitted(found.positions)
 
 
 def cosine_target(rows: Tensor) -> Target:

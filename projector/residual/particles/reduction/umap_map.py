@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from projector.progress import Progress
+from projector.progress import Progress, Silent
 from projector.residual.particles.reduction.reduction import Fitted, Reduction
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ def fit_umap(
         neighbours: how many nearest of each row it looks at.
         seed: of its start and its steps.
         is_centred: not used: its positions have mean 0.
-        progress: told that it runs; it says nothing of how far it is.
+        progress: told of the search for neighbours, and of the epochs after it.
     """
-    if progress is not None:
-        progress.begin(f"UMAP of {len(rows):,} states", None, "states")
     import torch
+
+    epochs = _Epochs(progress or Silent(), len(rows))
 
     with _quietly():
         import umap  # compiles its kernels when imported, which takes seconds
@@ -50,9 +51,11 @@ def fit_umap(
         metric=UMAP.metric,
         random_state=seed,
         n_jobs=1,
+        tqdm_kwds=epochs.asked(),
     )
     with _quietly():
         found = reducer.fit_transform((rows / scale).numpy())
+    epochs.progress = Silent()
     middle = torch.from_numpy(found).double().mean(dim=0)
 
     def place(others: Tensor) -> Tensor:
@@ -63,6 +66,32 @@ def fit_umap(
         return (torch.from_numpy(placed).double() - middle).float()
 
     return Fitted((torch.from_numpy(found).double() - middle).float(), place)
+
+
+class _Epochs:
+    """Where UMAP writes how many epochs are done, and who is told."""
+
+    def __init__(self, progress: Progress, n: int) -> None:
+        self.progress = progress
+        self._stage = f"UMAP of {n:,} states"
+        self._done: int | None = None
+        progress.begin(f"{self._stage}: neighbours", None, "")
+
+    def asked(self) -> dict[str, Any]:
+        """What UMAP gives its bar, which writes "12/200" here."""
+        return {"disable": False, "file": self, "bar_format": "{n_fmt}/{total_fmt}"}
+
+    def write(self, text: str) -> None:
+        """Read what the bar shows."""
+        for done, total in re.findall(r"(\d+)/(\d+)", text):
+            if self._done is None:
+                self.progress.begin(self._stage, int(total), "epochs")
+                self._done = 0
+            self.progress.advance(max(0, int(done) - self._done))
+            self._done = max(int(done), self._done)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 @contextmanager

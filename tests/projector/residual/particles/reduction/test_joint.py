@@ -270,12 +270,30 @@ def test_stress_computes_cosines_where_a_matrix_would_be_large(
     )
 
 
+class Told:
+    """Progress that is written down."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.n = 0
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        self.stages.append(stage)
+
+    def advance(self, n: int) -> None:
+        self.n += n
+
+    def end(self) -> None:
+        self.stages.append("end")
+
+
 class FakeUmap:
     """Places rows by their first numbers, and notes how it was asked."""
 
     made: ClassVar[list[dict[str, Any]]] = []
 
     def __init__(self, **options: Any) -> None:
+        self.bar = options.pop("tqdm_kwds")
         self.made.append(options)
         self.dim = options["n_components"]
 
@@ -283,9 +301,12 @@ class FakeUmap:
         warnings.warn("n_jobs value 1 overridden to 1 by setting random_state", stacklevel=1)
         torch.set_num_threads(3)
         self.made[-1]["rows"] = rows
+        for shown in ("0/200", "17/200", "17/200", "200/200\n"):
+            self.bar["file"].write(f"\r{shown}")
         return rows[:, : self.dim].copy()
 
     def transform(self, rows: Any) -> Any:
+        self.bar["file"].write("30/30")
         return rows[:, : self.dim] + 100
 
 
@@ -297,11 +318,13 @@ def test_umap_is_asked_for_equal_positions_in_one_thread(monkeypatch: pytest.Mon
     threads = torch.get_num_threads()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = reduce(cloud, settings).positions
+        told = Told()
+        found = reduce(cloud, settings, progress=told).positions
         order = torch.randperm(30)
         mixed = replace(cloud, vectors=cloud.vectors[:, order], outliers=cloud.outliers[order])
         again = reduce(mixed, settings).positions
     assert torch.get_num_threads() == threads
+    assert (len(told.stages), told.n) == (3, 200)
     asked, asked_again = FakeUmap.made
     rows, rows_again = asked.pop("rows"), asked_again.pop("rows")
     assert asked == asked_again
@@ -334,7 +357,9 @@ def test_umap_is_deterministic_keeps_neighbours_and_places_others() -> None:
     vectors = centres[group] + torch.randn(2, 24, 8, generator=generator) * 0.3
     cloud = with_outlier(make_cloud(vectors), 23, times=20)
     settings = ParticleSettings(reduction="umap", neighbours=5, dim=2)
-    found = reduce(cloud, settings).positions
+    told = Told()
+    found = reduce(cloud, settings, progress=told).positions
+    assert told.n == 500
     assert bool(found.isfinite().all())
     assert not bool(found[..., 2].any())
     flat, groups = found.flatten(0, 1), group.repeat(2)
@@ -344,6 +369,14 @@ def test_umap_is_deterministic_keeps_neighbours_and_places_others() -> None:
     order = torch.randperm(24)
     mixed = replace(cloud, vectors=cloud.vectors[:, order], outliers=cloud.outliers[order])
     assert torch.equal(reduce(mixed, settings).positions, found[:, order])
+
+
+def test_stress_tells_of_its_passes() -> None:
+    told = Told()
+    reduce(make_cloud(random_walk()), ParticleSettings(reduction="stress"), progress=told)
+    assert len(told.stages) == 2
+    assert told.stages[-1] == "end"
+    assert told.n > 5
 
 
 def test_every_reduction_says_what_it_is() -> None:
