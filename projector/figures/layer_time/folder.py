@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from projector.corpus.pieces import readable
-from projector.figures.layer_time.page import write_layer_time_page
+from projector.figures.layer_time.page import layer_time_page
 from projector.figures.layers.density import write_density
 from projector.figures.layers.writing import write_layer_image
 from projector.progress import Progress, Silent
@@ -57,7 +57,7 @@ def write_layer_time(
 def _draw(found: LayerTime, folder: Path) -> tuple[str, ...]:
     """The pictures, from what was written; notes on what could not be."""
     report, arrays = read_particles(folder)
-    write_layer_time_page(report, arrays, folder / PAGE_FILE)
+    (folder / PAGE_FILE).write_text(layer_time_page(report, arrays), encoding="utf-8")
     prompt = found.prompts[-1]
     image = layer_image(
         found.last_states[-1],

@@ -60,21 +60,32 @@ def _difference(report: Report) -> list[str]:
     if not difference:
         return []
     a, b = (_token(report, k, difference["position"]) for k in (0, 1))
-    first = f"The first unlike token is number {difference['position'] + 1}: {a} in A, {b} in B."
-    name = _frame_name(report, difference)
+    first = f"The first unlike token is token {difference['position']}: {a} in A, {b} in B."
     samples = int(difference.get("n_samples") or 0)
+    if not samples:
+        reason = difference.get("reason")
+        return [first, f"No layer is named: {reason}."] if reason else [first]
     where = "the shared end" if difference.get("at") == "end" else "the last token"
-    if name is not None and samples:
+    own = _number(difference.get("distance"))
+    name = _frame_name(report, difference)
+    high = _number(difference.get("null_high"))
+    if name is None:
+        median = _number(difference.get("null_median"))
         return [
             first,
-            f"At {where}, {name} is the first whose distance between A and B "
-            f"({_number(difference.get('distance'))}) exceeds the 95th percentile of "
-            f"{samples} pairs of sampled continuations ({_number(difference.get('null_high'))}).",
+            f"At {where}, A and B are in no layer further apart than 95 % of {samples} pairs of "
+            f"continuations that the model samples: in the last layer their distance is {own}, "
+            f"and that of sampled pairs {median} (median) and {high} (95th percentile).",
         ]
-    if samples:
-        return [first, f"At {where}, A and B are no further apart than sampled continuations."]
-    reason = difference.get("reason")
-    return [first, f"No layer is named: {reason}."] if reason else [first]
+    chance = difference.get("chance")
+    beside = (
+        "" if chance is None else f" Of the sampled pairs themselves, {chance:.0%} do somewhere."
+    )
+    return [
+        first,
+        f"At {where}, {name} is the first whose distance between A and B ({own}) exceeds the 95th "
+        f"percentile of {samples} pairs of continuations that the model samples ({high}).{beside}",
+    ]
 
 
 def _frame_name(report: Report, difference: Mapping[str, Any]) -> str | None:
@@ -110,12 +121,7 @@ def _outliers(report: Report) -> str:
     is_ = "are" if len(names) > 1 else "is"
     times = [each["times_usual"] for each in given if each.get("times_usual") is not None]
     up_to = f" (up to {_number(max(times))} times)" if times else ""
-    those = "them" if len(names) > 1 else "it"
-    kept = report.get("settings", {}).get("keep_outliers")
-    how = f"with {those}" if kept else f"without {those}"
-    return (
-        f"The {are} {shown} {is_} many times as long as the median{up_to}. The map is fitted {how}."
-    )
+    return f"The {are} {shown} {is_} many times as long as the median{up_to}."
 
 
 def _token(report: Report, prompt: int, token: int) -> str:

@@ -117,14 +117,17 @@ class Cloud:
     @property
     def norms(self) -> Tensor:
         """(F, P) float32, ‖x‖ in full space."""
-        return self.vectors.norm(dim=-1)
+        return torch.stack([frame.norm(dim=-1) for frame in self.vectors])
 
     @property
     def displacements(self) -> Tensor:
-        """(F, P) float32, ‖x_f − x_{f−1}‖ in full space; 0 in the first frame and before birth."""
+        """(F, P) float32, ‖x_f − x_{f−1}‖ in full space; 0 in the first frame and at birth."""
         moved = torch.zeros(self.vectors.shape[:2])
-        moved[1:] = (self.vectors[1:] - self.vectors[:-1]).norm(dim=-1)
-        return moved.where(self.born[None] < torch.arange(len(moved))[:, None], 0.0)
+        # Frame by frame: contributions of a large model fill much of the memory.
+        for f in range(1, len(moved)):
+            step = (self.vectors[f] - self.vectors[f - 1]).norm(dim=-1)
+            moved[f] = step.where(self.born < f, 0.0)
+        return moved
 
 
 @dataclass(frozen=True)
@@ -325,7 +328,7 @@ class LayerTime:
             "displacement_correlation": self.displacement_correlation,
             "displacement_random": self.displacement_random,
             "outliers": [each.as_dict() for each in self.outliers],
-            "first_difference": pair.get("first_difference"),
+            "first_difference": self._shown(pair.get("first_difference")),
             "causal_zeros": pair.get("causal_zeros"),
             "shared": pair.get("shared"),
             "predictions": None
@@ -339,6 +342,19 @@ class LayerTime:
             "reasons": dict(self.reasons),
             "versions": dict(self.versions),
         }
+
+    def _shown(self, difference: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """A difference whose frames count among those that are shown; None for another."""
+        if difference is None:
+            return None
+        places = {each.layer: i for i, each in enumerate(self.frames)}
+
+        def placed(row: Mapping[str, Any]) -> dict[str, Any]:
+            frame = None if row["frame"] is None else places.get(row["layer"])
+            return {**row, "frame": frame}
+
+        rows = [placed(each) for each in difference.get("per_frame", ())]
+        return {**placed(difference), "per_frame": rows}
 
     def tensors(self) -> dict[str, Tensor]:
         """What ``particles.safetensors`` holds.

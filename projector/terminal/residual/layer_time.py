@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from shlex import quote
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
+from rich.table import Table
 
 from projector.errors import check_text
 from projector.residual.particles.settings import ParticleSettings
@@ -16,10 +20,26 @@ from projector.terminal.options import ModelOptions, name_options
 from projector.terminal.residual.opening import CHAT_HELP, PROMPT_HELP, ModelArgument, open_subject
 from projector.terminal.screen import Screen
 
-if TYPE_CHECKING:
-    from projector.residual.particles.records import LayerTime
-
 name_options(n_lines="--lines", n_groups="--groups")
+
+# A table with more rows shows some of them.
+_MOST_ROWS, _SHOWN_ROWS = 14, 9
+_VARIANCE, _NEIGHBOURS, _MOVES = (
+    "variance_explained",
+    "neighbours_kept",
+    "displacement_correlation",
+)
+# Title, figure, and what its control is called.
+_COLUMNS = (
+    ("variance", _VARIANCE, "random"),
+    ("neighbours", _NEIGHBOURS, "chance"),
+    ("moves", _MOVES, "random"),
+)
+_CONTROLS = {
+    _VARIANCE: "variance_random",
+    _NEIGHBOURS: "neighbours_chance",
+    _MOVES: "displacement_random",
+}
 
 
 @dataclass(frozen=True)
@@ -69,9 +89,114 @@ def layer_time(
     if screen.as_json:
         screen.result(found.as_dict(), "")
         return
-    _show(screen, found)
+    content = found.as_dict()
+    _show(screen, content)
+    for note in written.notes:
+        screen.say(escape(note))
     screen.say(f"Wrote [b]{escape(str(options.out))}[/b]: {', '.join(written.names)}")
+    _say_next(screen, model, options)
 
 
-def _show(screen: Screen, found: LayerTime) -> None:
-    screen.say(f"{len(found.owners):,} particles over {found.n_layers} layers")
+def _show(screen: Screen, content: Mapping[str, Any]) -> None:
+    """The result for a person: what is shown, how far to trust it, and what was found."""
+    from projector.figures.layer_time.words import facts_of, lead_of, sentence
+
+    n = content["n_particles"]
+    tokens = " and ".join(f"{len(each['tokens']):,}" for each in content["prompts"])
+    screen.say(
+        f"[b]{escape(content['model'])}[/b]: {n:,} {'particle' if n == 1 else 'particles'} of "
+        f"{tokens} tokens. {escape(lead_of(content))}"
+    )
+    screen.out.print("", _fidelity(content), sep="\n")
+    screen.say(f"[dim]{_legend(content)}[/dim]")
+    lines = [_moves(content), _reconstruction(content), *facts_of(content), *content["notes"]]
+    for name in ("predictions", "causal_zeros"):
+        if name in content["reasons"]:
+            lines.append(f"no {_REASONS[name]}: {content['reasons'][name]}")
+    for line in lines:
+        if line:
+            screen.say(escape(sentence(line)))
+
+
+_REASONS = {"predictions": "predictions", "causal_zeros": "check of equal states"}
+
+
+def _fidelity(content: Mapping[str, Any]) -> Table:
+    """A row a frame, or some of them, evenly, where there are many."""
+    from projector.residual.flow.words import number
+
+    frames = content["fidelity"]
+    n = len(frames)
+    rows = list(range(n))
+    if n > _MOST_ROWS:
+        rows = sorted({round(i * (n - 1) / (_SHOWN_ROWS - 1)) for i in range(_SHOWN_ROWS)})
+    columns = [pair for pair in _COLUMNS if any(each[pair[1]] is not None for each in frames)]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), show_edge=False, header_style="bold")
+    table.add_column("layer", justify="right", no_wrap=True)
+    for title, _, control in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(control, justify="right", no_wrap=True, style="dim")
+    for i in rows:
+        each = frames[i]
+        cells = [number(each[key]) for _, name, _ in columns for key in (name, _CONTROLS[name])]
+        table.add_row("embedding" if each["layer"] is None else str(each["layer"]), *cells)
+    return table
+
+
+def _legend(content: Mapping[str, Any]) -> str:
+    """What the columns are."""
+    text = "variance: share of it that the picture keeps. " if _has(content, _VARIANCE) else ""
+    text += (
+        "neighbours: share of each particle’s nearest in the picture that are its nearest in full "
+        "space. "
+    )
+    if _has(content, _MOVES):
+        text += "moves: rank correlation of how far particles move, here and in full space. "
+    text += "random: the same of random projections; chance: of random places."
+    if len(content["fidelity"]) > _MOST_ROWS:
+        text += " report.json has every layer."
+    return text
+
+
+def _has(content: Mapping[str, Any], name: str) -> bool:
+    return any(each[name] is not None for each in content["fidelity"])
+
+
+def _moves(content: Mapping[str, Any]) -> str:
+    from projector.residual.flow.words import number
+
+    kept = content["displacement_correlation"]
+    if kept is None:
+        return ""
+    return (
+        f"Over all layers the rank correlation of moves in the picture and in full space is "
+        f"{number(kept)}; random projections give {number(content['displacement_random'])}."
+    )
+
+
+def _reconstruction(content: Mapping[str, Any]) -> str:
+    """What the autoencoder reconstructs of text that it has not seen, beside simpler codes."""
+    from projector.residual.flow.words import number
+
+    if content["autoencoder"] is None:
+        return ""
+    total = content["autoencoder"]["evaluation"]["total"]
+    return (
+        f"On text that it has not seen, the autoencoder reconstructs tokens with R² "
+        f"{number(total['autoencoder'])}; PCA with as many numbers a sequence has "
+        f"{number(total['pca_same_size'])}, untrained queries {number(total['untrained'])}, and "
+        "the mean vector 0."
+    )
+
+
+def _say_next(screen: Screen, model: str, options: TwoPromptOptions) -> None:
+    """What to open, and how to go on."""
+    from projector.figures.layer_time.folder import PAGE_FILE
+
+    screen.say(f"Next: open {escape(str(options.out / PAGE_FILE))} in a browser.")
+    then = f"projector layer-time {quote(model)} --prompt {quote(options.prompt)}"
+    if options.prompt_b is None:
+        then += " --prompt-b '…'"
+    else:
+        then += f" --prompt-b {quote(options.prompt_b)} --particles contributions"
+    screen.say(f"Then: {escape(then)} --out {quote(str(options.out))}-2")
