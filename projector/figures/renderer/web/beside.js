@@ -111,13 +111,4 @@ export class Beside {
       row.classList.toggle("pointed", k === pointed);
     }
   }
-
-  // So that the row of what was chosen on the map is seen.
-  reveal(k) {
-    const row = this.rows.get(k);
-    if (!row || !this.list) return;
-    const top = row.offsetTop - this.list.offsetTop;
-    if (top < this.list.scrollTop || top + row.offsetHeight > this.list.scrollTop + this.list.clientHeight)
-      this.list.scrollTop = top - this.list.clientHeight / 2;
-  }
 }

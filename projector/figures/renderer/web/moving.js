@@ -11,6 +11,8 @@ import { NOWHERE, POINT_FRAGMENT, POINT_VERTEX, pixels } from "./point_program.j
 
 const SIZE = 110; // Of a point without a size of its own, of 255.
 
+const placedOf = (positions) => positions.map((x) => (Number.isFinite(x) ? x : NOWHERE));
+
 export class Moving {
   constructor(canvas, redraw) {
     this.device = new Device(canvas, (device) => this.prepare(device), redraw);
@@ -142,19 +144,18 @@ export class Moving {
   fill() {
     const { data, device } = this;
     const on = (this.on ||= {});
-    const placed = () => data.positions.map((x) => (Number.isFinite(x) ? x : NOWHERE));
-    on.positions ||= device.buffer(placed());
+    on.positions ||= device.buffer(placedOf(data.positions));
     on.values ||= device.buffer(data.values);
     on.sizes ||= device.buffer(data.sizes);
     on.emphasis ||= device.buffer(data.emphasis);
-    on.born ||= device.buffer(data.born);
+    on.born ||= device.buffer(Int16Array.from(data.born));
   }
 
   // The same as numbers that lines read by their place; only where there are lines.
   use(program, names) {
     const { data, device, gl } = this;
     const makers = {
-      positions: () => device.numbers(data.positions.map((x) => (Number.isFinite(x) ? x : NOWHERE)), 3, "FLOAT"),
+      positions: () => device.numbers(placedOf(data.positions), 3, "FLOAT"),
       values: () => device.numbers(data.values, 1, "BYTE"),
       emphasis: () => device.numbers(data.emphasis, 1, "BYTE"),
       born: () => device.numbers(Int32Array.from(data.born), 1, "INT"),
