@@ -86,7 +86,7 @@ def gather(
             n_wanted = _affordable(subject, tokens, max_tokens)
             if n_wanted < tokens.n_tokens:
                 notes.append(
-                    f"{n_wanted:,} of the {tokens.n_tokens:,} tokens wanted, whose hidden states "
+                    f"{n_wanted:,} tokens and not {tokens.n_tokens:,}, because their hidden states "
                     "fill 1.5 GiB"
                 )
                 tokens = read_corpus(
@@ -100,6 +100,8 @@ def gather(
             }
             notes += tokens.notes
             n_wanted = max(1, n_wanted // _HELD_OUT_SHARE)
+        else:
+            facts |= {"held_out_sha256": tokens.sha256, "n_held_out_tokens": tokens.n_tokens}
         stage = "Running the model on unseen text" if is_held_out else "Running the model"
         progress.begin(stage, tokens.n_sequences, "windows")
         found[is_held_out] = _states(subject, tokens, progress)

@@ -25,7 +25,8 @@ from projector.residual.particles.autoencoder.model import Autoencoder
 from projector.residual.particles.autoencoder.normalising import Normaliser
 from projector.residual.subject import Subject
 
-N_PARTICLES, WIDTH, N_STEPS, MAX_TOKENS = 1024, 16, 400, 20_000
+# So many steps take about two minutes of one core for a stream of 192 numbers.
+N_PARTICLES, WIDTH, N_STEPS, MAX_TOKENS = 1024, 16, 1200, 20_000
 # With more of them a step of the training takes seconds.
 MOST_PARTICLES = 16_384
 _LEARNING_RATE = 1e-3
@@ -56,7 +57,7 @@ def train_autoencoder(
         corpus: see :func:`projector.corpus.sources.read_documents`; or the documents themselves.
         n_particles: K, vectors that a sequence becomes; at most 16,384.
         width: W, numbers of each; at most the width of the stream.
-        steps: steps of Adam, whose rate falls to 0 as a cosine does; None for 400, 0 for none.
+        steps: steps of Adam, whose rate falls to 0 as a cosine does; None for 1,200, 0 for none.
         max_tokens: most tokens of the corpus to train on.
         seed: of weights, and of what each step takes.
 

@@ -15,6 +15,7 @@ from projector.progress import Silent
 from projector.residual.particles.autoencoder.artifact import JSON_FILE, TENSOR_FILE, Trained
 from projector.residual.particles.autoencoder.cloud import particle_cloud
 from projector.residual.particles.autoencoder.evaluation import Window, principal_components
+from projector.residual.particles.autoencoder.gathering import gather
 from projector.residual.particles.autoencoder.model import Autoencoder
 from projector.residual.particles.autoencoder.training import train_autoencoder, train_network
 from projector.residual.particles.states import collect_states
@@ -156,6 +157,21 @@ def test_a_single_document_is_cut_to_hold_out_its_end(subject: Subject, text: st
     with pytest.raises(SettingError) as error:
         train_autoencoder(subject, [text], **{**TINY, "width": N_HIDDEN + 1})
     assert (error.value.setting, error.value.value) == ("width", N_HIDDEN + 1)
+
+
+def test_unseen_text_is_of_other_documents(subject: Subject) -> None:
+    documents = [f"{word} {make_text(12, seed)}" for seed, word in enumerate(["kalo", "soten"] * 8)]
+    found = gather(subject, documents, max_tokens=4000, progress=Silent())
+    assert found.train
+    assert found.held_out
+    # Each document fits into a window, and no two are the same.
+    for unseen in found.held_out:
+        assert not any(torch.equal(unseen, each) for each in found.train)
+    assert len(found.train) + len(found.held_out) == len(documents)
+    # A window begins as a prompt does.
+    first = collect_states(subject, [subject.encode(documents[0])])[0]
+    assert torch.allclose(found.train[0], first, atol=1e-4)
+    assert found.corpus["n_held_out_tokens"] > 0
 
 
 def test_a_saved_one_is_read_back_for_its_own_model_alone(
