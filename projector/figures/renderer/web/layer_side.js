@@ -139,7 +139,7 @@ export class LayerSide {
     const token = held.token < 0 ? null : prompt.tokens[held.token];
     const part = particles.part[held.particle];
     const name = element("code", "name", token ? token.name : `particle ${held.particle + 1}`);
-    const where = token ? `token ${held.token + 1}${prompt.name ? ` of ${prompt.name}` : ""}` : "";
+    const where = token ? `token ${held.token}${prompt.name ? ` of ${prompt.name}` : ""}` : "";
     const head = element("div", "head");
     head.append(name, element("span", "quiet", where));
     this.numbers = element("p", "numbers");

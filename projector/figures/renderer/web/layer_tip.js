@@ -10,7 +10,7 @@ export const tipLines = ({ data, particles, lens, frame }, i) => {
   const part = particles.part[i];
   const lines = [
     ["label", token ? token.name : `particle ${i + 1}`],
-    ["", token ? `token ${particles.token[i] + 1}${prompt.name && ` of ${prompt.name}`}` : ""],
+    ["", token ? `token ${particles.token[i]}${prompt.name && ` of ${prompt.name}`}` : ""],
     ["", part >= 0 ? data.part_names[part] : i >= particles.n - particles.nSums ? "sum so far" : ""],
     ["", particles.norms[at] >= 0 ? `norm ${said(particles.norms[at])}` : ""],
     ["", found && part < 0 ? `predicts ${found.text}` : ""],
