@@ -23,7 +23,7 @@ KINDS = ("gif", "mp4")
 HOLD_S = 1.0
 # Of a GIF's palette.
 _MOST_COLOURS = 256
-_AT_ONCE = 4096
+_AT_ONCE, _N_CODES = 4096, 1 << 24
 _PATIENCE_S = 600
 _NO_FFMPEG = (
     "MP4 was left out, because no ffmpeg was found: install ffmpeg, or imageio-ffmpeg for Python"
@@ -124,20 +124,19 @@ def _make_mp4(frames: Sequence[Pixels], path: Path, fps: float) -> str | None:
     # One thread and no versions in it: equal frames give equal bytes.
     asked += ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
     asked += ["-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4", str(path)]
-    held = [*frames, *[frames[-1]] * round(HOLD_S * fps)]
-    try:
-        with tempfile.TemporaryFile() as pixels:
-            for frame in held:
-                pixels.write(np.ascontiguousarray(frame).data)
-            pixels.seek(0)
+    with tempfile.TemporaryFile() as pixels:
+        for frame in [*frames, *[frames[-1]] * round(HOLD_S * fps)]:
+            pixels.write(np.ascontiguousarray(frame).data)
+        pixels.seek(0)
+        try:
             done = subprocess.run(
                 [program, *asked], stdin=pixels, capture_output=True, timeout=_PATIENCE_S
             )
-        problem = done.stderr.decode("utf-8", "replace") if done.returncode else ""
-    except subprocess.TimeoutExpired:
-        return f"MP4 was left out, because ffmpeg took more than {_PATIENCE_S} s"
-    except PermissionError as error:
-        return f"MP4 was left out, because ffmpeg can't be run: {error.strerror}"
+        except subprocess.TimeoutExpired:
+            return f"MP4 was left out, because ffmpeg took more than {_PATIENCE_S} s"
+        except OSError as error:
+            return f"MP4 was left out, because ffmpeg can't be run: {error.strerror}"
+    problem = done.stderr.decode("utf-8", "replace") if done.returncode else ""
     if any(sign in problem for sign in _FULL):
         raise OSError(errno.ENOSPC, "No space left for a film")
     if done.returncode or not path.is_file() or not path.stat().st_size:
@@ -152,10 +151,12 @@ def _write_gif(frames: Sequence[Pixels], path: Path, fps: float, exact: Pixels |
     colours, counts = _count(codes)
     kept = _codes(np.zeros((0, 3), dtype=np.uint8) if exact is None else exact)
     palette = _palette(colours, counts, kept)
-    nearest = _nearest(_rgb(colours), palette)
+    # 16 MB, in which a colour is found without a search.
+    nearest = np.zeros(_N_CODES, dtype=np.uint8)
+    nearest[colours] = _nearest(_rgb(colours), palette)
     images = []
     for code in codes:
-        image = Image.fromarray(nearest[np.searchsorted(colours, code)], mode="P")
+        image = Image.fromarray(nearest[code], mode="P")
         image.putpalette(palette.tobytes())
         images.append(image)
     # Times are in hundredths of a second.

@@ -19,8 +19,10 @@ Floats = NDArray[np.float64]
 _AROUND = 3.0
 # Of what all frames take up, a frame takes up at least this part, or the window follows.
 _LEAST_PART = 0.3
-# Where all particles are at one place: the least spread, as a share of the usual one.
-_LEAST_SHARE = 0.01
+# Where all particles are at one place: the least spread, as a share of the usual one or of the
+# whole map.
+_LEAST_SHARE = 0.05
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _windows(positions: Floats, is_shown: NDArray[np.bool_]) -> dict[str, Any]:
     usual = float(np.median((highs - lows)[there].max(axis=1)))
     counts = is_shown.sum(axis=1)[there]
     bandwidth = float(np.median(counts) ** (-1 / 6))
-    follows = bool(usual < _LEAST_PART * reach)
+    follows = bool(usual < _LEAST_PART * reach and np.median(spread[there]) > _NOTHING * reach)
     if not follows:
         one = max(float(np.median(spread[there])), _LEAST_SHARE * reach)
         around = _AROUND * bandwidth * one

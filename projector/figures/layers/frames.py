@@ -25,14 +25,14 @@ from projector.figures.layers.bands import (
 from projector.figures.layers.colours import BAR_ROOM, INK, LINE, QUIET
 from projector.figures.layers.lettering import put_text
 from projector.figures.layers.words import prompt_words, range_words, reading_words
-from projector.residual.particles.image import LayerImage, cell_pixels, choose_fold
+from projector.residual.particles.image import ROOM, LayerImage, cell_pixels, choose_fold
 
 Pixels = NDArray[np.uint8]
 # The cells of all panels together, in pixels.
 FILM_ROOM = (960, 560)
 # Of a film whose frames are pictures of all layers.
 WHOLE_ROOM = (1100, 900)
-_MOST_PIXELS_OF_A_CELL = 40
+MOST_PIXELS_OF_A_CELL = 40
 _STRIP = 40
 
 
@@ -48,7 +48,7 @@ def draw_frames(panels: Sequence[Panel], title: str, lines: Sequence[str]) -> It
         (h, w, 3) uint8, RGB.
     """
     n_frames, n_hidden = panels[0].image.shape
-    limits = {"room": FILM_ROOM, "most": _MOST_PIXELS_OF_A_CELL}
+    limits = {"room": FILM_ROOM, "most": MOST_PIXELS_OF_A_CELL}
     width = choose_fold(n_hidden, 1, len(panels), **limits)  # type: ignore[arg-type]
     panels = [replace(each, image=each.image.folded(width)) for each in panels]
     _, n_rows, _ = panels[0].image.values.shape
@@ -80,15 +80,17 @@ def draw_checkpoints(images: Sequence[LayerImage], title: str) -> Iterator[Pixel
         (h, w, 3) uint8, RGB.
     """
     n_frames, n_hidden = images[0].shape
-    width = choose_fold(n_hidden, n_frames, room=WHOLE_ROOM)
+    room = WHOLE_ROOM
+    width = choose_fold(n_hidden, n_frames, room=room)
+    if not cell_pixels((n_frames, -(-n_hidden // width), width), room=room):
+        room = ROOM
+        width = choose_fold(n_hidden, n_frames, room=room)
     folded = [each.folded(width) for each in images]
     lines = [prompt_words(images[0]), reading_words(folded[0], in_bands=True)]
     notes = range_words(images)
     names = [each.model for each in images]
     for i, each in enumerate(folded):
-        bands = Image.fromarray(
-            draw_bands([Panel(each)], title, lines, room=WHOLE_ROOM, notes=notes)
-        )
+        bands = Image.fromarray(draw_bands([Panel(each)], title, lines, room=room, notes=notes))
         picture = Image.new("RGB", (bands.width, bands.height + _STRIP + 8), "white")
         picture.paste(bands, (0, 0))
         draw_strip(picture, (MARGIN, bands.height - 8), names, i)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log
+from math import ceil, inf, log
 from typing import Any
 
 import numpy as np
@@ -293,12 +293,15 @@ def choose_fold(
         room: width and height, in pixels, that the cells have together.
         most: pixels of a cell's side.
     """
-    best, best_rank = n_hidden, (0.0, 0.0)
+    best, best_rank = n_hidden, (-inf, -inf)
     for n_rows in range(1, n_hidden + 1):
         width = ceil(n_hidden / n_rows)
         cell = cell_pixels((n_frames, n_rows, width), n_panels, room=room, most=most)
         aspect = n_panels * width / (n_frames * n_rows)
         size = cell if n_hidden % width == 0 else 0.8 * cell
+        if not cell:
+            # Nothing may fit: then the picture is larger by as little as possible.
+            size = -max(n_panels * width / room[0], n_frames * (n_rows + BETWEEN) / room[1])
         rank = (size, -abs(log(aspect / _LIKED_ASPECT)))
         if rank > best_rank:
             best, best_rank = width, rank
@@ -351,7 +354,9 @@ def _check_finite(states: Floats, names: Sequence[str]) -> None:
 
 def _range_of(magnitudes: NDArray[np.float64], quantile: float) -> float:
     """The magnitude that a share of all is within; 0 where all are 0."""
-    found = float(np.quantile(magnitudes, quantile))
+    # A number that is there, not one between two: where as many as may be clipped are huge, half of
+    # a huge number would be the range.
+    found = float(np.quantile(magnitudes, quantile, method="lower"))
     if found == 0 and magnitudes.any():
-        return float(np.quantile(magnitudes[magnitudes > 0], quantile))
+        return float(np.quantile(magnitudes[magnitudes > 0], quantile, method="lower"))
     return found
