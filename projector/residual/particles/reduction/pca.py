@@ -10,6 +10,9 @@ from projector.residual.particles.reduction.reduction import Fitted, Reduction
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Rows that are in memory in float64 at a time.
+_ROWS_AT_ONCE = 8_192
+
 
 def fit_pca(
     rows: Tensor,
@@ -24,8 +27,8 @@ def fit_pca(
 
     Pearson (1901). In float64. m is the rows' mean, or 0: then the map of a sum is the sum of the
     maps. Each axis is signed so that its largest entry is positive, which makes the map unique
-    where singular values differ. Where rows have fewer than ``dim`` dimensions, the axes beyond
-    theirs are 0.
+    where singular values differ. Where rows have fewer than ``dim`` dimensions, positions are 0 in
+    those beyond theirs.
 
     Args:
         rows: (n, W).
@@ -35,33 +38,46 @@ def fit_pca(
         is_centred: whether m is the mean.
         progress: not used: it takes seconds at most.
     """
-    whole = rows.double()
-    middle = whole.mean(dim=0) if is_centred else whole.new_zeros(whole.shape[1])
-    axes, explained = _axes(whole - middle, dim)
+    import torch
+
+    middle = torch.zeros(rows.shape[1], dtype=torch.float64)
+    if is_centred:
+        middle = rows.mean(dim=0, dtype=torch.float64)
+    axes, explained = _axes(rows, middle, dim)
 
     def place(others: Tensor) -> Tensor:
-        return ((others.double() - middle) @ axes).float()
+        parts = [(part.double() - middle) @ axes for part in others.split(_ROWS_AT_ONCE)]
+        return torch.cat(parts).float()
 
     return Fitted(place(rows), place, explained)
 
 
-def _axes(rows: Tensor, dim: int) -> tuple[Tensor, float | None]:
-    """The leading axes (W, dim) of rows (n, W) float64, and the share of Σ‖x‖² that they keep."""
+def _axes(rows: Tensor, middle: Tensor, dim: int) -> tuple[Tensor, float | None]:
+    """The leading axes (W, dim) of x − m, and the share of Σ‖x − m‖² that they keep; float64.
+
+    Args:
+        rows: x, (n, W).
+        middle: m, (W,) float64.
+    """
     import torch
 
     n, width = rows.shape
-    total = float(rows.square().sum())
     if n < width:
-        found = torch.linalg.svd(rows, full_matrices=False)
+        found = torch.linalg.svd(rows.double() - middle, full_matrices=False)
         squares, vectors = found.S.square(), found.Vh.T
     else:
         # As good here as the singular values themselves: float64 has digits to spare for a square.
-        squares, vectors = torch.linalg.eigh(rows.T @ rows)
+        products = torch.zeros(width, width, dtype=torch.float64)
+        for part in rows.split(_ROWS_AT_ONCE):
+            centred = part.double() - middle
+            products.addmm_(centred.T, centred)
+        squares, vectors = torch.linalg.eigh(products)
         squares, vectors = squares.flip(0), vectors.flip(1)
+    total = float(squares.clamp(min=0).sum())
     vectors = vectors[:, :dim]
     largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
     vectors = vectors * torch.where(largest < 0, -1.0, 1.0)
-    axes = rows.new_zeros(width, dim)
+    axes = torch.zeros(width, dim, dtype=torch.float64)
     axes[:, : vectors.shape[1]] = vectors
     kept = float(squares[:dim].clamp(min=0).sum())
     return axes, min(1.0, kept / total) if total else None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from projector.errors import SettingError, UserError
 from projector.residual.particles.records import Owner
-from projector.residual.particles.reduction import stress
+from projector.residual.particles.reduction import stress, umap_map
 from projector.residual.particles.reduction.joint import reduce
 from projector.residual.particles.reduction.registry import REDUCTIONS
 from projector.residual.particles.reduction.turning import turn_onto
@@ -312,6 +312,8 @@ class FakeUmap:
 
 def test_umap_is_asked_for_equal_positions_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FakeUmap))
+    monkeypatch.setitem(sys.modules, "umap.umap_", SimpleNamespace(NNDescent=object))
+    monkeypatch.setattr(umap_map, "_BLOCK", 1000)
     monkeypatch.setattr(FakeUmap, "made", [])
     cloud = with_outlier(make_cloud(random_walk() * 1000), 4)
     settings = ParticleSettings(reduction="umap", neighbours=7, seed=11)
@@ -324,9 +326,12 @@ def test_umap_is_asked_for_equal_positions_in_one_thread(monkeypatch: pytest.Mon
         mixed = replace(cloud, vectors=cloud.vectors[:, order], outliers=cloud.outliers[order])
         again = reduce(mixed, settings).positions
     assert torch.get_num_threads() == threads
-    assert (len(told.stages), told.n) == (3, 200)
+    assert (len(told.stages), told.n) == (3, 29 * 5 + 200)
     asked, asked_again = FakeUmap.made
     rows, rows_again = asked.pop("rows"), asked_again.pop("rows")
+    (near, far, search), (near_again, _, _) = (
+        each.pop("precomputed_knn") for each in (asked, asked_again)
+    )
     assert asked == asked_again
     assert asked == {
         "n_components": 3,
@@ -335,16 +340,26 @@ def test_umap_is_asked_for_equal_positions_in_one_thread(monkeypatch: pytest.Mon
         "random_state": 11,
         "n_jobs": 1,
     }
-    # The same rows in the same order, of a size that float32 can square.
+    # The same rows in the same order, of length 1, with their nearest by cosine, itself first.
     assert (rows == rows_again).all()
+    assert (near == near_again).all()
     assert rows.shape == (29 * 5, 16)
-    assert 0.5 < float((rows**2).mean()) < 2
+    units = torch.from_numpy(rows).double()
+    cosines = (units @ units.T).fill_diagonal_(2)
+    expected = cosines.topk(7)
+    assert torch.equal(torch.from_numpy(near).long(), expected.indices)
+    torch.testing.assert_close(
+        torch.from_numpy(far).double(), (1 - expected.values).clamp(min=0), atol=1e-6, rtol=0
+    )
+    found_for = search.query(-rows[:3], 4)
+    assert (found_for[0] == (-cosines).topk(4).indices[:3].numpy()).all()
     # Each row has its own place, and one that was held out is placed afterwards.
     rest = torch.arange(30) != 4
     torch.testing.assert_close(again, found[:, order])
     assert bool((found[:, 4, :] > 50).all())
-    spread = (cloud.vectors[:, rest, :3] - cloud.vectors[:, rest, :3].mean(dim=(0, 1))).flatten()
-    shown = found[:, rest].flatten()
+    lengths = cloud.vectors.norm(dim=-1, keepdim=True)
+    firsts = (cloud.vectors / lengths)[:, rest, :3]
+    spread, shown = (firsts - firsts.mean(dim=(0, 1))).flatten(), found[:, rest].flatten()
     assert float(torch.corrcoef(torch.stack([spread, shown]))[0, 1]) > 0.9999
 
 
@@ -359,7 +374,7 @@ def test_umap_is_deterministic_keeps_neighbours_and_places_others() -> None:
     settings = ParticleSettings(reduction="umap", neighbours=5, dim=2)
     told = Told()
     found = reduce(cloud, settings, progress=told).positions
-    assert told.n == 500
+    assert told.n == 46 + 500
     assert bool(found.isfinite().all())
     assert not bool(found[..., 2].any())
     flat, groups = found.flatten(0, 1), group.repeat(2)
