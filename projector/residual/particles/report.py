@@ -17,6 +17,7 @@ from projector.progress import Progress, Silent
 from projector.projection.provenance import versions
 from projector.residual.particles.autoencoder.artifact import Trained
 from projector.residual.particles.autoencoder.cloud import particle_cloud
+from projector.residual.particles.autoencoder.gathering import LONGEST
 from projector.residual.particles.autoencoder.training import train_autoencoder
 from projector.residual.particles.fidelity import (
     measure_fidelity,
@@ -268,4 +269,9 @@ def _notes(prompts: Sequence[PromptTokens], trained: Trained | None) -> list[str
             f"The autoencoder is trained on {source}: {each}." for each in trained.facts["notes"]
         ]
         notes += [trained.warning] if trained.warning else []
+        if any(len(each.ids) > LONGEST for each in prompts):
+            notes.append(
+                f"The autoencoder is trained on windows of up to {LONGEST} tokens: it keeps less "
+                "of a longer prompt."
+            )
     return notes

@@ -75,17 +75,19 @@ class Evaluation:
                 f"The autoencoder is no better than the mean vector (R² {_number(own)} on unseen "
                 "text): its particles say nothing about the tokens. Train it for more steps."
             )
-        better = [
-            f"{CODES[name]} (R² {_number(value)})"
-            for name in ("pca_same_size", "pca_width", "untrained")
-            if (value := getattr(self.total, name)) >= own
-        ]
-        if not better:
-            return None
-        return (
-            f"The autoencoder (R² {_number(own)} on unseen text) is no better than "
-            f"{_listed(better)}."
-        )
+        if better := _no_worse(self.total):
+            return (
+                f"The autoencoder (R² {_number(own)} on unseen text) is no better than "
+                f"{_listed(better)}."
+            )
+        for n, score in sorted(self.by_length.items(), reverse=True):
+            if better := _no_worse(score):
+                return (
+                    f"For texts of up to {n} tokens, the autoencoder (R² "
+                    f"{_number(score.autoencoder)} on unseen text) is no better than "
+                    f"{_listed(better)}."
+                )
+        return None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -123,6 +125,16 @@ def _score(content: Mapping[str, Any]) -> Score:
         None if layer is None else int(layer),
         *(float(content[name]) for name in CODES),
     )
+
+
+def _no_worse(score: Score) -> list[str]:
+    """What is simpler, and keeps as much or more: with its R²."""
+    own = score.autoencoder
+    return [
+        f"{CODES[name]} (R² {_number(value)})"
+        for name in ("pca_same_size", "pca_width", "untrained")
+        if (value := getattr(score, name)) >= own
+    ]
 
 
 def _number(value: float) -> str:

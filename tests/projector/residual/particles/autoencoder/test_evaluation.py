@@ -78,6 +78,14 @@ def test_whatever_is_no_worse_is_warned_of(scores: tuple[float, ...], is_warned:
     assert found is None or (found.endswith(".") and "-0" not in found)
 
 
+def test_lengths_at_which_it_is_no_better_are_warned_of() -> None:
+    good, poor = Score("all", None, 0.9, 0.8, 0.3, 0.5), Score("all", None, 0.9, 1.0, 0.3, 0.5)
+    found = Evaluation(1, 1, good, (good,), {16: poor, 32: poor, 64: good}, "other text").warning
+    assert found is not None
+    assert " 32 " in found
+    assert Evaluation(1, 1, good, (good,), {16: good}, "other text").warning is None
+
+
 def test_normalised_states_have_one_scale_and_outliers_are_cut() -> None:
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(3, 200, 8, generator=generator)
