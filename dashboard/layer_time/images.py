@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from PIL import Image
 from torch import Tensor
 
-from projector.figures.layers.words import largest_words, range_words
 from projector.figures.layers.writing import draw_picture
 from projector.residual.particles.image import layer_image
 
 
-@dataclass(frozen=True)
-class TokenImage:
-    """A picture and what is said of it.
-
-    Attributes:
-        png: its file.
-        words: how to read it, and what is clipped.
-    """
-
-    png: bytes
-    words: str
-
-
-def token_image(
+def token_png(
     states: Tensor, token: int | None, names: Sequence[str], *, range: str, model: str
-) -> TokenImage:
-    """All layers of a token, or of the mean of all tokens.
+) -> bytes:
+    """All layers of a token, or of the mean of all tokens, as a PNG that says what is clipped.
 
     Args:
         states: (F, T, H) float32.
@@ -49,5 +34,4 @@ def token_image(
     image = layer_image(vectors, range=range, model=model, token=called)
     file = io.BytesIO()
     Image.fromarray(draw_picture(image)).save(file, format="PNG")
-    words = " ".join(filter(None, (range_words([image]), largest_words(image))))
-    return TokenImage(file.getvalue(), words)
+    return file.getvalue()

@@ -33,6 +33,7 @@ _WORDS: dict[str, dict[Any, str]] = {
 }
 # What a saved autoencoder is told by.
 _AUTOENCODER_FILE = "autoencoder.json"
+_WIDTH, _N_COLUMNS = 180, 2
 _NUMBERS = ("neighbours", "n_lines", "seed", "n_particles", "width", "steps", "n_groups")
 
 
@@ -49,7 +50,8 @@ def choose_settings(scene: Scene) -> ParticleSettings:
             "reduction", usual=default_reduction(str(found["particles"])), then=_can_fit
         )
         found["dim"] = _choice("dim", options=(3, 2))
-    with st.expander("More settings"):
+        more = st.popover("More settings", icon=":material/tune:", width=_WIDTH)
+    with more:
         found |= _more(scene, str(found["particles"]), str(found["reduction"]))
     return ParticleSettings(**found)
 
@@ -75,15 +77,15 @@ def _more(scene: Scene, particles: str, reduction: str) -> dict[str, Any]:
         has_autoencoder=found.get("autoencoder") is not None,
         has_projection=found.get("projection") is not None,
     )
-    columns = st.columns(4, vertical_alignment="bottom")
+    columns = st.columns(_N_COLUMNS, vertical_alignment="bottom")
     numbers = [name for name in (*_NUMBERS, "max_tokens") if name in read]
     for k, name in enumerate(numbers):
-        with columns[k % 4]:
+        with columns[k % _N_COLUMNS]:
             found[name] = _number(name)
-    with columns[len(numbers) % 4]:
+    with columns[len(numbers) % _N_COLUMNS]:
         found["layers"] = parse_layers(_text("layers", "all"))
     if "corpus" in read:
-        with columns[(len(numbers) + 1) % 4]:
+        with columns[(len(numbers) + 1) % _N_COLUMNS]:
             source = _text("corpus", "stdlib")
             found["corpus"] = None if source is None else scene.settings.text_source(source)
     return found

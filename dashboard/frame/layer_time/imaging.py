@@ -6,7 +6,7 @@ import streamlit as st
 from torch import Tensor
 
 from dashboard.frame.residual.prompting import in_one_line
-from dashboard.layer_time.images import TokenImage, token_image
+from dashboard.layer_time.images import token_png
 from dashboard.layer_time.pictures import Picture
 from dashboard.prompts import Tokens
 from dashboard.state import session
@@ -49,8 +49,7 @@ def show_image(scene: Scene, tokens: tuple[Tokens, ...]) -> None:
         token = chosen.other_token if which else chosen.token
         last = len(own.pieces) - 1
         token = last if token is None else min(token, last)
-        image = _image(scene, own, None if of == "mean" else token, str(range_))
-        _draw(image.png, image.words)
+        _draw(_image(scene, own, None if of == "mean" else token, str(range_)))
 
 
 def show_saved_image(picture: Picture) -> None:
@@ -58,13 +57,11 @@ def show_saved_image(picture: Picture) -> None:
     if picture.image is None:
         return
     with st.expander("All layers of the last token as an image"):
-        _draw(picture.image, "")
+        _draw(picture.image)
 
 
-def _draw(png: bytes, words: str) -> None:
-    st.image(png, width="stretch")
-    if words:
-        st.caption(session.plain(words))
+def _draw(png: bytes) -> None:
+    st.image(png)
     st.download_button(
         "PNG",
         png,
@@ -76,17 +73,17 @@ def _draw(png: bytes, words: str) -> None:
     )
 
 
-def _image(scene: Scene, tokens: Tokens, token: int | None, range_: str) -> TokenImage:
+def _image(scene: Scene, tokens: Tokens, token: int | None, range_: str) -> bytes:
     key = (scene.sha256, *tokens.ids)
 
     def run() -> Tensor:
         with scene.model() as guest:
             return collect_states(guest.subject, [tokens.ids])[0]
 
-    def make() -> TokenImage:
+    def make() -> bytes:
         states = kept(("layer-time states", *key), run)
         names = in_one_line(tokens.pieces)
         model = str(scene.projection.facts.model.id)
-        return token_image(states, token, names, range=range_, model=model)
+        return token_png(states, token, names, range=range_, model=model)
 
     return kept(("layer image", token, range_, *key), make)

@@ -58,6 +58,7 @@ def choose_folder(found: dict[str, Path]) -> Path | None:
             on_change=lambda: session.change(
                 played=names[0] if st.session_state[_SOURCE] == _SAVED else None
             ),
+            label_visibility="collapsed",
             help="A folder that `projector layer-time` wrote, below the folders that the app was "
             "started with.",
         )

@@ -3,26 +3,34 @@ what to save."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import streamlit as st
+from projector.figures.layer_time.data import viewer_data
+from projector.figures.layer_time.page import layer_time_page
 
+from dashboard.components.layer_time import layer_time
 from dashboard.drawing.tables import typeset
 from dashboard.drawing.text import number
+from dashboard.frame.residual.places import choose_layer
 from dashboard.layer_time.pictures import Picture
 from dashboard.state import session
+from dashboard.state.loading import kept
 from dashboard.state.scene import Scene
 from dashboard.state.shelf import Key
 
+_KEY = "layer-time"
+_NOT_NAMED = re.compile(r"[^\w-]+")
 _SHARE, _RANK = ".0%", ".2f"
 # Figures of a frame, each beside its control: the report's name, the column's, and its form.
 _FIGURES = (
     ("variance_explained", "Variance explained", _SHARE),
-    ("variance_random", "… by random axes", _SHARE),
+    ("variance_random", "Variance, random axes", _SHARE),
     ("neighbours_kept", "Neighbours kept", _SHARE),
-    ("neighbours_chance", "… by chance", _SHARE),
-    ("displacement_correlation", "Displacements’ rank correlation", _RANK),
-    ("displacement_random", "… under random projections", _RANK),
+    ("neighbours_chance", "Neighbours, chance", _SHARE),
+    ("displacement_correlation", "Motion kept", _RANK),
+    ("displacement_random", "Motion, random axes", _RANK),
 )
 
 
@@ -34,10 +42,60 @@ def show_picture(scene: Scene, key: Key, picture: Picture, *, is_selected: bool)
         is_selected: whether its prompts are the selected ones, so that a token of it is selected on
             every page.
     """
+    data = kept(("layer-time data", *key), lambda: viewer_data(picture.report, picture.tensors))
+    is_own = picture.report.get("sha256") == scene.sha256
+    st.caption(session.plain(str(data["lead"])))
+    layer_time(
+        data,
+        key=_KEY,
+        selected=_selected(scene, picture, is_selected=is_selected, is_own=is_own),
+        on_token=_pick if is_selected else None,
+        on_layer=(lambda layer: _rest(scene, layer)) if is_own else None,
+    )
+    if is_selected:
+        st.caption(
+            "Click a token to choose it on every page; where you stop, the layer is chosen too."
+        )
     reasons = picture.report.get("reasons") or {}
     if "predictions" in reasons:
         st.caption(session.plain(f"There are no predictions: {reasons['predictions']}."))
+    _show_exports(picture)
     _show_fidelity(picture)
+
+
+def _selected(
+    scene: Scene, picture: Picture, *, is_selected: bool, is_own: bool
+) -> dict[str, int | bool]:
+    """What of the selection the viewer is to show."""
+    found: dict[str, int | bool] = {}
+    chosen = session.current()
+    if is_own:
+        # A layer that was chosen is looked at; the first one is there before anybody chooses.
+        first = min(layer for layer, _ in scene.projection.maps)
+        found |= {"layer": scene.layer, "rests": scene.layer != first or chosen.token is not None}
+    if not is_selected:
+        return found
+    n_tokens = picture.n_tokens
+    if chosen.other_token is not None:
+        if len(n_tokens) > 1 and chosen.other_token < n_tokens[1]:
+            return found | {"prompt": 1, "token": chosen.other_token}
+        session.note(f"Prompt B has no token {chosen.other_token + 1:,}: a token of A is shown.")
+        session.change(other_token=None)
+    if chosen.token is not None:
+        if chosen.token < n_tokens[0]:
+            return found | {"prompt": 0, "token": chosen.token}
+        session.note(f"The prompt has no token {chosen.token + 1:,}: no token is shown.")
+        session.change(token=None)
+    return found
+
+
+def _pick(prompt: int, token: int) -> None:
+    session.change(**({"other_token": token} if prompt else {"token": token, "other_token": None}))
+
+
+def _rest(scene: Scene, layer: int | None) -> None:
+    if layer is not None:
+        choose_layer(scene, layer)
 
 
 def _show_fidelity(picture: Picture) -> None:
@@ -46,7 +104,6 @@ def _show_fidelity(picture: Picture) -> None:
     known = [each for each in _FIGURES if any(row.get(each[0]) is not None for row in rows)]
     if not known:
         return
-    pooled = picture.report.get("displacement_correlation")
     with st.expander("How far each layer can be trusted"):
         columns = {"Frame": [str(row["frame"]) for row in rows]} | {
             name: [row.get(field) for row in rows] for field, name, _ in known
@@ -58,9 +115,32 @@ def _show_fidelity(picture: Picture) -> None:
             height=min(420, 38 + 35 * len(rows)),
         )
         said = (
-            "Each figure stands beside what it is where there is nothing to find. A "
-            "displacement leads from one frame to the next, in the picture and in full space."
+            "Each figure stands beside what it is where there is nothing to find. Motion kept is "
+            "the rank correlation, over particles, of how far each moves since the frame before, "
+            "in the picture and in full space"
         )
-        if pooled is not None:
-            said += f" Over all frames their rank correlation is {number(pooled, _RANK)}."
+        pooled = picture.report.get("displacement_correlation")
+        said += "." if pooled is None else f"; over all frames it is {number(pooled, _RANK)}."
         st.caption(session.plain(said))
+
+
+def _show_exports(picture: Picture) -> None:
+    st.download_button(
+        "HTML",
+        lambda: layer_time_page(picture.report, picture.tensors),
+        f"{_stem(picture)}.html",
+        "text/html",
+        key="layer-time html",
+        icon=":material/download:",
+        on_click="ignore",
+        help="This picture as one page that plays without a server and without a network. The "
+        "button on the picture saves a PNG.",
+    )
+
+
+def _stem(picture: Picture) -> str:
+    """The name of a file: the model's, and the beginning of the prompts."""
+    report = picture.report
+    parts = ["layer-time", report.get("model"), *(each.get("text") for each in report["prompts"])]
+    words = [_NOT_NAMED.sub("-", str(part)).strip("-")[:30].strip("-") for part in parts if part]
+    return "-".join(word for word in words if word)

@@ -150,10 +150,20 @@ def test_the_image_is_of_the_chosen_token(open_page: Open) -> None:
     at.session_state["layer image"] = True
     at.run()
     assert errors(at) == []
-    assert len(at.get("image")) == 1
-    assert "of all magnitudes" in _told(at)
+    (first,) = _images(at)
     at.segmented_control(key="layer image range").set_value("per-layer").run()
-    assert "its own range" in _told(at)
+    (own,) = _images(at)
+    at.segmented_control(key="layer image of").set_value("mean").run()
+    (mean,) = _images(at)
+    assert len({first, own, mean}) == 3
+    at.query_params["token"] = "0"
+    at.segmented_control(key="layer image of").set_value("token").run()
+    assert errors(at) == []
+
+
+def _images(at: AppTest) -> list[str]:
+    """Where each picture is: another one for another picture."""
+    return [each.proto.imgs[0].url for each in at.get("image")]  # type: ignore[union-attr]
 
 
 def test_a_saved_folder_is_shown_and_others_are_not_offered(

@@ -124,6 +124,9 @@ class LayerTime {
     this.retheme();
     this.serve(data.selected || {}, true);
     if (!this.held) this.offer();
+    // What was pressed to see this keeps no keys, unless keys pressed it.
+    const pressed = document.activeElement;
+    if (pressed && pressed.matches("button:not(:focus-visible)")) pressed.blur();
     const { rests = false, layer = null } = data.selected || {};
     if (rests) this.player.goTo(Math.max(0, data.layers.indexOf(layer)), false);
     else if (!matchMedia("(prefers-reduced-motion: reduce)").matches) this.player.play();
@@ -137,7 +140,10 @@ class LayerTime {
     if (particle >= 0 && this.served.key !== key && isOther) this.hold(particle, prompt, token, false);
     const frame = layer === undefined ? -1 : this.data.layers.indexOf(layer);
     const isNew = frame >= 0 && this.served.frame !== frame && frame !== this.frame;
-    if (isNew && !isFirst) this.player.goTo(frame, false);
+    if (isNew && !isFirst) {
+      this.player.goTo(frame, false);
+      this.told = frame;
+    }
     this.served = { key, frame };
   }
 
