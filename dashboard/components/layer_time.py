@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import streamlit as st
+
 from projector.figures.layer_time.page import layer_time_script, layer_time_style
 
 _SENT = "sent layer-time"

@@ -7,8 +7,6 @@ import re
 from typing import Any
 
 import streamlit as st
-from projector.figures.layer_time.data import viewer_data
-from projector.figures.layer_time.page import layer_time_page
 
 from dashboard.components.layer_time import layer_time
 from dashboard.drawing.tables import typeset
@@ -19,6 +17,8 @@ from dashboard.state import session
 from dashboard.state.loading import kept
 from dashboard.state.scene import Scene
 from dashboard.state.shelf import Key
+from projector.figures.layer_time.data import viewer_data
+from projector.figures.layer_time.page import layer_time_page
 
 _KEY = "layer-time"
 _NOT_NAMED = re.compile(r"[^\w-]+")
