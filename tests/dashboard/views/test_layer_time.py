@@ -163,7 +163,7 @@ def test_the_image_is_of_the_chosen_token(open_page: Open) -> None:
 
 def _images(at: AppTest) -> list[str]:
     """Where each picture is: another one for another picture."""
-    return [each.proto.imgs[0].url for each in at.get("image")]  # type: ignore[union-attr]
+    return [each.proto.imgs[0].url for each in at.get("image")]
 
 
 def test_a_saved_folder_is_shown_and_others_are_not_offered(
