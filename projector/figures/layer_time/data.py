@@ -55,11 +55,11 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
     owners = {name: np.concatenate([owners[name], sums.owners[name]]) for name in owners}
     born = np.concatenate([born, np.zeros(n_sums, dtype=np.int32)])
     outliers = np.concatenate([outliers, sums.are_outliers(outliers, owners)])
-    middle, reach = _frame(positions, born, outliers)
+    there = np.arange(n_frames)[:, None] >= born
+    middle, reach = _box(positions, there, outliers)
     norms = _widened(tensors["norms"], n_sums, np.nan)
     moved = _widened(tensors["displacements"], n_sums, np.nan)
     # What is not there yet, and the first frame, has not moved.
-    there = np.arange(n_frames)[:, None] >= born
     norms = np.where(there, norms, np.nan)
     moved = np.where((np.arange(n_frames)[:, None] > born), moved, np.nan)
     neighbours = _widened(tensors["neighbours"], n_sums, -1)
@@ -82,8 +82,9 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
         "n_sums": n_sums,
         "k": int(neighbours.shape[2]),
         "metric": report.get("metric", "euclidean"),
-        "middle": [float(x) for x in middle],
-        "reach": [float(x) for x in reach],
+        "middle": middle,
+        "reach": reach,
+        "frame_boxes": _frame_boxes(positions, there, outliers),
         "positions": _text(positions, "<f4"),
         "born": _text(born, "<i4"),
         "norms": _text(norms, "<f4"),
@@ -124,18 +125,31 @@ def _widened(values: NDArray[Any], n: int, fill: float) -> NDArray[Any]:
     return np.concatenate([values, more], axis=1)
 
 
-def _frame(
-    positions: NDArray[np.float32], born: NDArray[np.int32], outliers: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The middle of the box around all particles in all frames but outliers, and its half sides."""
-    there = (np.arange(len(positions))[:, None] >= born) & np.isfinite(positions).all(axis=2)
+def _box(
+    positions: NDArray[np.float32], there: NDArray[np.bool_], outliers: NDArray[np.bool_]
+) -> tuple[list[float], list[float]]:
+    """The middle of the box around particles but outliers, and half its sides.
+
+    Args:
+        positions: (…, N, 3); ``there`` is (…, N).
+    """
+    there = there & np.isfinite(positions).all(axis=-1)
     points = positions[there & ~outliers]
     if not len(points):
         points = positions[there]
     if not len(points):
-        return np.zeros(3), np.ones(3)
+        return [0.0] * 3, [1.0] * 3
     least, most = points.min(axis=0).astype(float), points.max(axis=0).astype(float)
-    return (least + most) / 2, np.maximum((most - least) / 2, 1e-6)
+    reach = np.maximum((most - least) / 2, 1e-6)
+    return ((least + most) / 2).tolist(), reach.tolist()
+
+
+def _frame_boxes(
+    positions: NDArray[np.float32], there: NDArray[np.bool_], outliers: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """The same frame by frame: what a view that follows the frames shows."""
+    boxes = [_box(each, seen, outliers) for each, seen in zip(positions, there, strict=True)]
+    return {"middle": [middle for middle, _ in boxes], "reach": [reach for _, reach in boxes]}
 
 
 def _scale(values: NDArray[Any]) -> dict[str, float] | None:

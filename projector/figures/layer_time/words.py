@@ -116,12 +116,12 @@ def _outliers(report: Report) -> str:
     ]
     if not names:
         return ""
-    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    are = "states of" if len(names) > 1 else "state of"
-    is_ = "are" if len(names) > 1 else "is"
+    *first, last = names if len(names) <= 6 else [*names[:6], f"{len(names) - 6} more"]
+    shown = f"{', '.join(first)} and {last}" if first else last
     times = [each["times_usual"] for each in given if each.get("times_usual") is not None]
-    up_to = f" (up to {_number(max(times))} times)" if times else ""
-    return f"The {are} {shown} {is_} many times as long as the median{up_to}."
+    up_to = f", up to {_number(max(times))} times" if times else ""
+    is_ = "states of" if first else "state of"
+    return f"The {is_} {shown} {'are' if first else 'is'} many times as long as the median{up_to}."
 
 
 def _token(report: Report, prompt: int, token: int) -> str:

@@ -4,7 +4,8 @@
 // A view has: `overlay`, the canvas that takes the pointer; `camera`; `boxes`, of its pictures side by
 // side, in CSS pixels; `draw()`; `resetCamera()`; `showHint()`, how to zoom; `find(x, y)`, what is
 // there, or null; `showTip(found, event)`; `hideTip()`; `click(found)`. A view with a lasso has
-// `canLasso(event)`, `drawLoop(loop)`, null for none, and `catchLoop(loop)`.
+// `canLasso(event)`, `drawLoop(loop)`, null for none, and `catchLoop(loop)`. With `isScrolled` a plain
+// wheel scrolls the page also after a click into the view.
 
 const CLICK = 4; // Pixels that a hand moves in a click.
 
@@ -113,7 +114,7 @@ export class Gestures {
   wheel(event) {
     const { view } = this;
     const isHeld = event.ctrlKey || event.metaKey;
-    if (!isHeld && !this.isActive) {
+    if (!isHeld && (view.isScrolled || !this.isActive)) {
       view.showHint();
       return;
     }

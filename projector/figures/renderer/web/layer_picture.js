@@ -14,6 +14,17 @@ const TRAIL = 2.5; // Frames.
 // Of the corners where the frame's name and the buttons are.
 const CORNERS = { name: [130, 38], tools: [104, 44] };
 
+// The middle and half sides of what is seen between two frames; sizes grow by a factor, not a step.
+const boxAtTime = ({ middle, reach }, at) => {
+  const from = Math.floor(at);
+  const to = Math.min(from + 1, middle.length - 1);
+  const share = at - from;
+  return {
+    middle: middle[from].map((x, axis) => x + share * (middle[to][axis] - x)),
+    reach: reach[from].map((x, axis) => x * (reach[to][axis] / x) ** share),
+  };
+};
+
 export class LayerPicture {
   constructor({ redraw, resetCamera, savePicture }) {
     this.stage = new LayerStage({ resetCamera, savePicture });
@@ -60,12 +71,13 @@ export class LayerPicture {
     this.at = at;
     const box = (this.box = { left: 0, width, height, isFlat: this.isFlat });
     const hasAxes = data.axes !== null;
-    this.matrix = box.matrix = this.camera.matrix(data, box, hasAxes);
+    const seen = on.follow ? boxAtTime(data.frame_boxes, at) : data;
+    this.matrix = box.matrix = this.camera.matrix(seen, box, hasAxes);
     if (on.density) {
       this.density ||= new Density(particles, data.middle, data.reach);
       this.density.paint(below, at, (x, y) => this.flatPlace(x, y), table);
     }
-    if (hasAxes) paintAxes(below, data, box, data.axes, colors.text);
+    if (hasAxes) paintAxes(below, seen, box, data.axes, colors.text);
     this.moving.paint({
       at, matrix: this.matrix, box, colors, ratio, zoom: this.camera.zoom,
       trails: on.trails ? TRAIL : 0,

@@ -4,7 +4,8 @@ import { said } from "./layer_colors.js";
 import { element } from "./store.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const [WIDE, HIGH] = [100, 30];
+const WIDE = 100;
+const TALL = 30;
 
 const shape = (name, attributes) => {
   const made = document.createElementNS(SVG, name);
@@ -41,6 +42,8 @@ const MEASURES = [
 
 const known = (value) => typeof value === "number" && Number.isFinite(value);
 
+const share = (value) => (known(value) ? value.toFixed(2).replace("-", "−") : "–");
+
 export class LayerSide {
   // `goTo(frame)` shows a frame.
   constructor(place, { goTo }) {
@@ -73,17 +76,17 @@ export class LayerSide {
     this.reason = element("p", "quiet");
     const parts = [head, ...this.measures.map((each) => each.row), this.reason];
     if (known(pooled))
-      parts.push(element("p", "quiet", `Motion kept over all frames: ${said(pooled)}.`));
+      parts.push(element("p", "quiet", `Motion kept over all frames: ${share(pooled)}.`));
     this.trust.replaceChildren(...parts);
   }
 
   sparkline(values, chances) {
-    const svg = shape("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", class: "spark" });
+    const svg = shape("svg", { viewBox: `0 0 ${WIDE} ${TALL}`, preserveAspectRatio: "none", class: "spark" });
     svg.setAttribute("aria-hidden", "true");
     const n = values.length;
     const low = Math.min(0, ...values.filter(known));
     const x = (f) => 2 + (f / Math.max(1, n - 1)) * (WIDE - 4);
-    const y = (value) => HIGH - 2 - ((value - low) / (1 - low)) * (HIGH - 4);
+    const y = (value) => TALL - 2 - ((value - low) / (1 - low)) * (TALL - 4);
     const path = (row) => {
       let text = "";
       row.forEach((value, f) => {
@@ -91,7 +94,7 @@ export class LayerSide {
       });
       return text;
     };
-    const cursor = shape("line", { y1: 0, y2: HIGH, class: "cursor" });
+    const cursor = shape("line", { y1: 0, y2: TALL, class: "cursor" });
     svg.append(
       shape("line", { x1: 0, x2: WIDE, y1: y(0), y2: y(0), class: "base" }),
       shape("path", { d: path(chances), class: "by-chance" }),
@@ -117,8 +120,8 @@ export class LayerSide {
     const found = this.data.fidelity[frame];
     if (!found) return;
     for (const { value, chance, number, chanceText, cursor } of this.measures) {
-      number.textContent = said(value(found));
-      chanceText.textContent = known(chance(found)) ? `chance ${said(chance(found))}` : "";
+      number.textContent = share(value(found));
+      chanceText.textContent = known(chance(found)) ? `chance ${share(chance(found))}` : "";
       cursor(frame);
     }
     this.reason.textContent = found.reason ? `${found.reason[0].toUpperCase()}${found.reason.slice(1)}.` : "";

@@ -6,6 +6,7 @@ const SWITCHES = [
   ["trails", "Trails", "Where each particle came from"],
   ["lines", "Lines", "Lines to the nearest particles in full space"],
   ["partners", "Partners", "Lines between tokens of both prompts that belong together"],
+  ["follow", "Follow scale", "Scale the view to each frame; the axes tell its size. Otherwise one scale for all frames"],
   ["density", "Density", "The flat map as a density, on one scale for all frames"],
 ];
 

@@ -22,7 +22,14 @@ import { element } from "./store.js";
 
 const VIEWERS = new WeakMap();
 const FEW = 400; // Particles that may have lines and trails from the start.
+const GROWS = 2.5; // Times the median frame's width.
 const LEFT_PALE = 90; // Of 255: what is not in hand.
+
+// Whether some frames are so much wider than others that these would be a dot.
+const growsFar = ({ frame_boxes: { reach } }) => {
+  const wide = reach.map((each) => Math.max(...each)).sort((a, b) => a - b);
+  return wide[wide.length - 1] > GROWS * wide[wide.length >> 1];
+};
 
 class LayerTime {
   constructor(root) {
@@ -70,6 +77,7 @@ class LayerTime {
       setSpeed: (seconds) => Object.assign(this.player, { pace: seconds }),
     });
     this.switches = new LayerSwitches(switches, { change: (name, value) => this.change(name, value) });
+    this.isScrolled = true;
     this.overlay = this.picture.stage.overlay;
     this.camera = this.picture.camera;
     this.player = new Player({
@@ -97,7 +105,9 @@ class LayerTime {
     this.lens = new LensWords(data.predictions, data.prompts, data.n_frames);
     Object.assign(this, { held: null, pointed: -1, served: {} });
     const isFew = particles.n <= FEW;
-    this.on = { trails: isFew, lines: isFew && data.k > 0, partners: true, density: false };
+    this.on = {
+      trails: isFew, lines: isFew && data.k > 0, partners: true, follow: growsFar(data), density: false,
+    };
     const colorings = coloringsOf(data);
     this.coloringId = colorings[0].id;
     // On a page of its own it takes what the window has, below the title and above the rest.
@@ -108,7 +118,7 @@ class LayerTime {
       colorings, coloring: this.coloringId, on: this.on,
       has: {
         trails: data.n_frames > 1, lines: data.k > 0, partners: particles.pairs.length > 0,
-        density: true,
+        follow: data.n_frames > 1, density: true,
       },
     });
     this.tokens.show(data.prompts);
@@ -211,7 +221,7 @@ class LayerTime {
     }
     if (lines) {
       const label = this.data.metric === "cosine" ? "lines: cosine distance" : "lines: distance in full space";
-      rows.push(scaleRow({ label, ticks: [[0, said(lines.low)], [1, said(lines.high)]] }, lines.palette));
+      rows.push(scaleRow({ label, ticks: [[0, said(lines.low)], [1, `≥ ${said(lines.high)}`]] }, lines.palette));
     }
     this.legends.replaceChildren(...rows);
   }

@@ -21,7 +21,11 @@ export class PromptTokens {
           element("span", "quiet", `${tokens.length} token${tokens.length === 1 ? "" : "s"}`),
         );
         const text = element("div", "chips");
-        text.append(...this.rows[k]);
+        // A line ends behind the token that ends it: within a chip it would break the chip.
+        this.rows[k].forEach((chip, i) => {
+          text.append(chip);
+          if (tokens[i].text.includes("\n")) text.append(element("br"));
+        });
         row.append(head, text);
         return row;
       }),
@@ -29,7 +33,7 @@ export class PromptTokens {
   }
 
   chip(token, prompt, i) {
-    const made = element("span", token.made ? "chip made" : "chip", token.text);
+    const made = element("span", token.made ? "chip made" : "chip", token.text.replaceAll("\n", ""));
     made.dataset.prompt = String(prompt);
     made.dataset.token = String(i);
     made.title = `token ${i + 1}${token.made ? ", added by the tokenizer or template" : ""}`;
