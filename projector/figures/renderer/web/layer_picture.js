@@ -64,7 +64,9 @@ export class LayerPicture {
 
   // Whether there was room. `table` is the palette of amounts.
   paint({ at, frame, on, held, pointed, table }) {
-    const begun = this.stage.begin();
+    const isMoving = on.follow || on.density;
+    const camera = JSON.stringify(this.camera.state());
+    const begun = this.stage.begin(`${camera} ${this.isFlat} ${on.density} ${this.data.id} ${this.colors.text} ${isMoving ? at : ""}`);
     if (!begun) return false;
     const { below, above, width, height, ratio } = begun;
     const { data, particles, colors } = this;
@@ -73,11 +75,11 @@ export class LayerPicture {
     const hasAxes = data.axes !== null;
     const seen = on.follow ? boxAtTime(data.frame_boxes, at) : data;
     this.matrix = box.matrix = this.camera.matrix(seen, box, hasAxes);
-    if (on.density) {
+    if (on.density && below) {
       this.density ||= new Density(particles, data.middle, data.reach);
       this.density.paint(below, at, (x, y) => this.flatPlace(x, y), table);
     }
-    if (hasAxes) paintAxes(below, seen, box, data.axes, colors.text);
+    if (hasAxes && below) paintAxes(below, seen, box, data.axes, colors.text);
     this.moving.paint({
       at, matrix: this.matrix, box, colors, ratio, zoom: this.camera.zoom,
       trails: on.trails ? TRAIL : 0,

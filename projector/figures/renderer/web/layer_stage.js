@@ -46,9 +46,10 @@ export class LayerStage {
     };
   }
 
-  // Pens of the canvases below and above the points, cleared, in CSS pixels; null where there is no
-  // room.
-  begin() {
+  // Pens of the canvases below and above the points, in CSS pixels; null where there is no room. The
+  // one above is cleared; the one below stays as it is while `below` says the same of it, for what is
+  // sent to the screen anew costs as much as what is drawn: then there is no pen of it.
+  begin(below) {
     const [width, height] = [this.place.clientWidth, this.place.clientHeight];
     if (!width || !height) return null;
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
@@ -56,14 +57,17 @@ export class LayerStage {
     for (const canvas of [this.under, this.middle, this.overlay])
       if (canvas.width !== wide || canvas.height !== high)
         Object.assign(canvas, { width: wide, height: high });
-    const [below, above] = [this.under, this.overlay].map((canvas) => {
-      const pen = canvas.getContext("2d");
-      pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-      pen.clearRect(0, 0, width, height);
-      pen.globalAlpha = 1;
-      return pen;
-    });
-    return { below, above, width, height, ratio };
+    const key = `${below} ${wide} ${high}`;
+    const isSame = this.drawnBelow === key;
+    this.drawnBelow = key;
+    const pen = (canvas) => {
+      const made = canvas.getContext("2d");
+      made.setTransform(ratio, 0, 0, ratio, 0, 0);
+      made.clearRect(0, 0, width, height);
+      made.globalAlpha = 1;
+      return made;
+    };
+    return { below: isSame ? null : pen(this.under), above: pen(this.overlay), width, height, ratio };
   }
 
   // What was painted just now, on the page's ground: afterwards the browser may have cleared it.
