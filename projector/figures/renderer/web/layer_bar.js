@@ -38,7 +38,14 @@ export class LayerBar {
     this.slider.onkeydown = (event) => this.key(event);
     this.ticks = element("div", "ticks");
     const track = element("div", "track");
-    track.append(this.slider, this.ticks);
+    // What is seen of the slider moves as a whole: a slider's own parts would be drawn anew, with all
+    // around them, in each frame of the screen.
+    this.filled = element("span", "filled");
+    this.carrier = element("span", "carrier");
+    this.carrier.append(element("span", "knob"));
+    const rail = element("div", "rail");
+    rail.append(element("span", "whole"), this.filled, this.carrier, this.slider);
+    track.append(rail, this.ticks);
     this.speed = element("select", "speed");
     this.speed.setAttribute("aria-label", "Speed");
     for (const [seconds, name] of SPEEDS) {
@@ -93,7 +100,10 @@ export class LayerBar {
   }
 
   update({ at, frame, playing }) {
-    this.slider.value = String(at);
+    const share = at / Math.max(1, this.last);
+    this.filled.style.transform = `scaleX(${share})`;
+    this.carrier.style.transform = `translateX(${100 * share}%)`;
+    if (!playing || this.frame !== frame) this.slider.value = String(at);
     if (this.frame !== frame || this.playing === undefined) {
       this.frame = frame;
       this.now.textContent = this.frames[frame];

@@ -33,7 +33,7 @@ export const namedOf = (particles, data) => {
 const nameOf = (particles, data, i, isShared) => {
   const prompt = data.prompts[particles.prompt[i]];
   const token = prompt && prompt.tokens[particles.token[i]];
-  const text = token ? shorten(trimmed(token.name) || token.name) : `particle ${i + 1}`;
+  const text = token ? shorten(trimmed(token.name) || token.name) : `particle ${i}`;
   return prompt && prompt.name && token && !isShared ? `${prompt.name} ${text}` : text;
 };
 

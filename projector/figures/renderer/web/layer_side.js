@@ -141,7 +141,7 @@ export class LayerSide {
     const prompt = data.prompts[held.prompt];
     const token = held.token < 0 ? null : prompt.tokens[held.token];
     const part = particles.part[held.particle];
-    const name = element("code", "name", token ? token.name : `particle ${held.particle + 1}`);
+    const name = element("code", "name", token ? token.name : `particle ${held.particle}`);
     const where = token ? `token ${held.token}${prompt.name ? ` of ${prompt.name}` : ""}` : "";
     const head = element("div", "head");
     head.append(name, element("span", "quiet", where));

@@ -9,7 +9,7 @@ export const tipLines = ({ data, particles, lens, frame }, i) => {
   const found = lens.at(particles.prompt[i], frame, particles.token[i]);
   const part = particles.part[i];
   const lines = [
-    ["label", token ? token.name : `particle ${i + 1}`],
+    ["label", token ? token.name : `particle ${i}`],
     ["", token ? `token ${particles.token[i]}${prompt.name && ` of ${prompt.name}`}` : ""],
     ["", part >= 0 ? data.part_names[part] : i >= particles.n - particles.nSums ? "sum so far" : ""],
     ["", particles.norms[at] >= 0 ? `norm ${said(particles.norms[at])}` : ""],

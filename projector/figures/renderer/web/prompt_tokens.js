@@ -36,7 +36,7 @@ export class PromptTokens {
     const made = element("span", token.made ? "chip made" : "chip", token.text.replaceAll("\n", ""));
     made.dataset.prompt = String(prompt);
     made.dataset.token = String(i);
-    made.title = `token ${i + 1}${token.made ? ", added by the tokenizer or template" : ""}`;
+    made.title = `token ${i}${token.made ? ", added by the tokenizer or template" : ""}`;
     made.setAttribute("role", "button");
     made.tabIndex = i === 0 ? 0 : -1;
     // The keys stay with the player: a click moves no focus.
