@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from projector.errors import check_text
-from projector.residual.particles.settings import ParticleSettings
+from projector.residual.particles.settings import ParticleSettings, check_layers_shown
 from projector.settings import setting
 from projector.terminal.commands import command
 from projector.terminal.options import ModelOptions, name_options
@@ -70,11 +70,17 @@ def layer_time(
 ) -> None:
     """Show the hidden states of a prompt, or of two, as particles that move from layer to layer."""
     from projector.figures.layer_time.folder import check_folder, write_layer_time
+    from projector.model.loading import count_layers
     from projector.residual.particles.report import check_before_loading
     from projector.residual.particles.report import layer_time as measure
 
     check_folder(options.out, force=options.force)
     check_before_loading(settings, options.prompt, options.prompt_b)
+    if settings.layers is not None:
+        n_layers = count_layers(
+            model, revision=loading.revision, trust_remote_code=loading.trust_remote_code
+        )
+        check_layers_shown(settings.layers, n_layers)
     subject = open_subject(screen, model, loading)
     with screen.progress() as progress:
         found = measure(
