@@ -33,7 +33,7 @@ _WORDS: dict[str, dict[Any, str]] = {
 }
 # What a saved autoencoder is told by.
 _AUTOENCODER_FILE = "autoencoder.json"
-_WIDTH, _N_COLUMNS = 180, 2
+_N_COLUMNS = 4
 _NUMBERS = ("neighbours", "n_lines", "seed", "n_particles", "width", "steps", "n_groups")
 
 
@@ -50,8 +50,8 @@ def choose_settings(scene: Scene) -> ParticleSettings:
             "reduction", usual=default_reduction(str(found["particles"])), then=_can_fit
         )
         found["dim"] = _choice("dim", options=(3, 2))
-        more = st.popover("More settings", icon=":material/tune:", width=_WIDTH)
-    with more:
+    # No popover: the browser draws its fields when it is opened, without what the app put there.
+    with st.expander("More settings"):
         found |= _more(scene, str(found["particles"]), str(found["reduction"]))
     return ParticleSettings(**found)
 
