@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from projector.errors import UserError
+from projector.model.loading import input_device
 from projector.progress import Progress, Silent
 from projector.residual.logits.highest import find_highest
 from projector.residual.particles.records import Prediction, Predictions
@@ -40,7 +41,8 @@ def predict_tokens(
         UserError: for an encoder or a model without a head, or if a logit is not finite.
     """
     progress, readout = progress or Silent(), subject.readout
-    parameter = next(readout.head.parameters())
+    # Where weights are offloaded, the model's own hooks take a stream to where they are needed.
+    device, dtype = input_device(subject.model), next(readout.head.parameters()).dtype
     size = n_at_once(readout.n_vocabulary)
     progress.begin("Reading predictions", sum(each.shape[0] for each in states), "readings")
     read: list[list[tuple[list[int], list[float]]]] = []
@@ -50,7 +52,7 @@ def predict_tokens(
             ids: list[int] = []
             shares: list[float] = []
             for part in frame.split(size):
-                logits = readout.logits(part.to(parameter))
+                logits = readout.logits(part.to(device, dtype))
                 highest, top = find_highest(logits, 1)
                 if not bool(highest.isfinite().all()):
                     raise UserError("its logits are not finite: load the model in float32")

@@ -13,6 +13,7 @@ from projector.residual.attribution import attribute
 from projector.residual.heads.report import heads
 from projector.residual.heads.scores import score_heads
 from projector.residual.lens import run_lens
+from projector.residual.particles.report import layer_time
 from projector.residual.subject import Subject
 from tests.families import build
 
@@ -45,3 +46,6 @@ def test_heads_and_logits_of_an_offloaded_model_are_its_own(family: str, tokeniz
     assert values[0] == pytest.approx(values[1])
     read = [run_lens(each, IDS).top_ids for each in (own, offloaded)]
     assert (read[0] == read[1]).all()
+    pictures = [layer_time(each, IDS, [*IDS[:4], *IDS[5:]]) for each in (own, offloaded)]
+    assert torch.equal(pictures[0].positions, pictures[1].positions)
+    assert pictures[0].predictions == pictures[1].predictions
