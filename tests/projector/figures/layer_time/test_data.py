@@ -1,0 +1,112 @@
+"""What the viewer is given: the artifact's own numbers, scales of all frames, and sums."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from projector.figures.layer_time.data import viewer_data
+from tests.projector.figures.layer_time.made import (
+    N_BEGINNING,
+    N_END,
+    A,
+    B,
+    contributions,
+    two_prompts,
+)
+
+
+def array(text: str, kind: str, *shape: int) -> NDArray[Any]:
+    return np.frombuffer(base64.b64decode(text), kind).reshape(shape)
+
+
+def test_arrays_are_those_of_the_artifact() -> None:
+    report, tensors = two_prompts()
+    data = viewer_data(report, tensors)
+    n_frames, n = tensors["positions"].shape[:2]
+    assert (data["n_frames"], data["n_points"]) == (n_frames, n) == (4, len(A) + len(B))
+    positions = array(data["positions"], "<f4", n_frames, n, 3)
+    np.testing.assert_array_equal(positions, tensors["positions"])
+    np.testing.assert_array_equal(array(data["norms"], "<f4", n_frames, n), tensors["norms"])
+    moved = array(data["displacements"], "<f4", n_frames, n)
+    np.testing.assert_array_equal(moved[1:], tensors["displacements"][1:])
+    # Nothing has moved yet: that is no distance of 0.
+    assert np.isnan(moved[0]).all()
+    np.testing.assert_array_equal(
+        array(data["neighbours"], "<i4", n_frames, n, 2), tensors["neighbours"]
+    )
+    np.testing.assert_array_equal(array(data["pairs"], "<i4", -1, 2), tensors["partners"])
+    assert data["layers"] == [None, 0, 1, 2]
+    lens = data["predictions"][1]
+    index = array(lens["index"], "<i4", n_frames, len(B))
+    assert lens["texts"][index[2, 3]] == "␣2.3"
+    assert array(lens["probability"], "<f4", n_frames, len(B))[2, 3] == pytest.approx(0.3)
+
+
+def test_scales_are_of_all_frames_and_leave_outliers_out() -> None:
+    report, tensors = two_prompts()
+    data = viewer_data(report, tensors)
+    own = tensors["outlying"] == 0
+    low, high = np.quantile(tensors["norms"][:, own], (0.01, 0.99))
+    assert data["scales"]["norm"] == {"low": pytest.approx(low), "high": pytest.approx(high)}
+    points = tensors["positions"][:, own].reshape(-1, 3)
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    assert data["middle"] == pytest.approx(middle.tolist(), rel=1e-5)
+    # The outliers stand at 50: no frame reaches there.
+    assert max(data["reach"]) < 20
+    for f, (middle_, reach) in enumerate(
+        zip(*(data["frame_boxes"][name] for name in ("middle", "reach")), strict=True)
+    ):
+        inside = np.abs(tensors["positions"][f, own] - middle_) <= np.array(reach) * 1.0001
+        assert inside.all()
+
+
+def test_content_has_its_own_id() -> None:
+    report, tensors = two_prompts()
+    first = viewer_data(report, tensors)["id"]
+    assert viewer_data(*two_prompts())["id"] == first
+    other = tensors | {"norms": tensors["norms"] + 1}
+    assert viewer_data(report, other)["id"] != first
+
+
+def test_tokens_that_prompts_share_have_one_colour_and_one_part() -> None:
+    prompts = viewer_data(*two_prompts())["prompts"]
+    a, b = (prompt["tokens"] for prompt in prompts)
+    for i in range(N_BEGINNING):
+        assert a[i]["ramp"] == b[i]["ramp"]
+        assert a[i]["part"] == b[i]["part"] == 0
+    for i in range(1, N_END + 1):
+        assert a[-i]["ramp"] == b[-i]["ramp"]
+        assert (a[-i]["part"], b[-i]["part"]) == (3, 4)
+    assert [token["part"] for token in a[N_BEGINNING:-N_END]] == [1, 1]
+    assert [token["part"] for token in b[N_BEGINNING:-N_END]] == [2]
+    for tokens in (a, b):
+        ramp = [token["ramp"] for token in tokens]
+        assert ramp == sorted(ramp)
+        assert (ramp[0], ramp[-1]) == (0, 1)
+
+
+def test_contributions_come_with_their_sums() -> None:
+    report, tensors = contributions()
+    data = viewer_data(report, tensors)
+    n = tensors["positions"].shape[1]
+    assert (data["n_sums"], data["n_points"]) == (2, n + 2)
+    positions = array(data["positions"], "<f4", 3, n + 2, 3)
+    for f in range(3):
+        for token in range(2):
+            own = (tensors["owner_token"] == token) & (tensors["born"] <= f)
+            total = tensors["positions"][f, own].sum(axis=0)
+            np.testing.assert_allclose(positions[f, n + token], total, rtol=1e-5)
+    assert array(data["owner_token"], "<i4", n + 2)[n:].tolist() == [0, 1]
+    assert array(data["owner_part"], "<i4", n + 2)[n:].tolist() == [-1, -1]
+    # What is not written yet has no norm.
+    norms = array(data["norms"], "<f4", 3, n + 2)
+    assert (np.isnan(norms[:, :n]) == (np.arange(3)[:, None] < tensors["born"])).all()
+    assert data["kinds"] == ("embedding", "attention head", "MLP neurons")
+    # Where positions don't add up there are none.
+    report["settings"]["reduction"] = "umap"
+    assert viewer_data(report, tensors)["n_sums"] == 0
