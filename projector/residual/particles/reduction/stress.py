@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from projector.statistics.correlations import Target
 
-# Up to here the matrix of cosines is stored, 256 MiB at most. Above it they are computed from the
+# Up to here the matrix of cosines is stored, 1 GiB at most. Above it they are computed from the
 # states in every pass, which needs no more memory than these.
-_MOST_STORED = 8_192
+_MOST_STORED = 16_384
 # Relative decrease of stress over ten steps at which to stop.
 _TOLERANCE = 2e-5
 
