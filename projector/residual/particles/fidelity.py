@@ -73,7 +73,7 @@ def measure_fidelity(
         correlation = rank_correlation(full[f][moves], shown[f][moves]) if f else None
         if f and correlation is None:
             few = "too few particles move" if bool(moves.any()) else "no particle moves"
-            reasons.append(f"{few} for displacements to be ranked")
+            reasons.append(f"{few}, so displacements can't be ranked")
         found.append(
             FrameFidelity(
                 frame=frame.name,
