@@ -137,11 +137,12 @@ class FrameFidelity:
     Attributes:
         frame: its name.
         layer: None for the embedding.
-        variance_explained: 1 − Σ‖x − x̂‖² / Σ‖x − mean‖² over particles; of linear maps alone.
+        variance_explained: Σ‖p − p̄‖² / Σ‖x − x̄‖² over the frame's particles, which of an orthogonal
+            projection is what it keeps of their variance; of linear maps alone.
         variance_random: the same of random subspaces of as many dimensions, on average.
         neighbours_kept: share of each particle's k nearest in full space that are among its k
             nearest in the picture.
-        neighbours_chance: k / (n − 1), what random places keep.
+        neighbours_chance: k / (n − 1), what random places keep; more where states are equally near.
         displacement_correlation: Spearman's rank correlation, over particles, of displacements
             since the frame before, in full space and in the picture; None in the first frame.
         displacement_random: the same under random projections, on average.
