@@ -87,12 +87,9 @@ class Clouds:
         return found
 
 
-def read_clouds(report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Clouds:
+def read_clouds(report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Clouds | None:
     """Particles of a saved layer-time; see :func:`projector.figures.layers.density.write_density`
-    for what it takes.
-
-    Raises:
-        ValueError: if there is no particle to show.
+    for what it takes. None where no particle can be shown.
     """
     positions = np.asarray(tensors["positions"], dtype=np.float64)[..., :2]
     n_frames, n_particles = positions.shape[:2]
@@ -102,7 +99,7 @@ def read_clouds(report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
     is_out |= np.asarray(tensors.get("outlying", np.zeros(n_particles)), dtype=bool)
     is_shown = ~is_out & (born[None, :] <= np.arange(n_frames)[:, None])
     if not is_shown.any():
-        raise ValueError("no particle has a position that can be shown")
+        return None
     return Clouds(
         positions=np.nan_to_num(positions),
         is_shown=is_shown,

@@ -27,12 +27,15 @@ def write_density(
         tensors: what ``particles.safetensors`` holds.
 
     Returns:
-        The files, and a note where there is no MP4.
+        The files, and a note where there is no MP4, or no particle to show.
 
     Raises:
         OSError: if a file can't be written.
     """
     clouds = read_clouds(report, tensors)
+    if clouds is None:
+        note = "The density was left out, because no particle but outliers has a position"
+        return Written((), note)
     return write_film(
         draw_densities(clouds),
         folder / FILM,

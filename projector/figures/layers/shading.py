@@ -170,13 +170,12 @@ def _words(clouds: Clouds, highest: float) -> str:
     if clouds.follows:
         spread = "the spread of the frame’s particles"
         window = "The window follows the particles, as wide as their spread asks for."
-    n_left = clouds.n_left_out
     left_out = ""
-    if n_left:
-        are = "particle is" if n_left == 1 else "particles are"
-        left_out = f" {n_left:,} outlying {are} left out."
+    if clouds.n_left_out:
+        are = "particle is" if clouds.n_left_out == 1 else "particles are"
+        left_out = f" {clouds.n_left_out:,} outlying {are} left out."
     return (
         f"Gaussian kernels of {clouds.bandwidth:.2f} times {spread} (Scott’s rule). One "
-        f"square-root scale for all frames: full colour is {number(100 * highest)} % of a "
-        f"prompt’s particles in a square of one spread. {window}{left_out}"
+        f"square-root scale for all frames: full colour is a density of {number(highest)}, where 1 "
+        f"is all of a prompt’s particles in a square of one spread. {window}{left_out}"
     )

@@ -20,8 +20,9 @@ def title_of(image: LayerImage, *, of_models: bool = True) -> str:
         of_models: name the model; where several are drawn, each has a caption of its own.
     """
     token = image.token or "one token"
+    first, last = (_frame_words(name) for name in (image.names[0], image.names[-1]))
     model = f" of {image.model}" if image.model and of_models else ""
-    return f"{token[0].upper()}{token[1:]} at all layers{model}"
+    return f"{token[0].upper()}{token[1:]} from {first} to {last}{model}"
 
 
 def prompt_words(image: LayerImage) -> str:

@@ -77,7 +77,7 @@ class ImageSettings:
             raise SettingError(
                 "checkpoints",
                 shown,
-                f"has no place beside {named('against')}",
+                f"can't be combined with {named('against')}",
                 "give one of the two",
             )
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from projector.figures import film
-from projector.figures.layers.clouds import read_clouds
+from projector.figures.layers.clouds import Clouds, read_clouds
 from projector.figures.layers.density import write_density
 from projector.figures.layers.shading import draw_densities, shade
 
@@ -39,9 +39,15 @@ def cloud(n_frames: int = 3, n_particles: int = 12, seed: int = 0) -> np.ndarray
     return np.random.default_rng(seed).standard_normal((n_frames, n_particles, 3))
 
 
+def read(positions: np.ndarray, **more: Any) -> Clouds:
+    found = read_clouds(*saved(positions, **more))
+    assert found is not None
+    return found
+
+
 def test_a_density_sums_to_one_and_is_that_of_its_particles() -> None:
     positions = cloud()
-    clouds = read_clouds(*saved(positions))
+    clouds = read(positions)
     assert not clouds.follows
     found = clouds.density(1, 0, N_CELLS)
     cell = np.prod((clouds.high[1] - clouds.low[1]) / N_CELLS) / clouds.spread[1] ** 2
@@ -64,7 +70,7 @@ def test_outlying_and_unborn_particles_and_those_without_place_are_left_out() ->
     born[2] = 2
     outlying = np.zeros(12, dtype=np.uint8)
     outlying[0] = 1
-    clouds = read_clouds(*saved(positions, born=born, outlying=outlying))
+    clouds = read(positions, born=born, outlying=outlying)
     assert clouds.n_left_out == 2
     assert clouds.high.max() < 100
     assert list(clouds.is_shown[:, 2]) == [False, False, True]
@@ -74,7 +80,7 @@ def test_outlying_and_unborn_particles_and_those_without_place_are_left_out() ->
 def test_the_window_follows_a_stream_that_grows() -> None:
     growth = np.array([1, 4, 16, 64, 256])[:, None, None]
     one = cloud(1)
-    clouds = read_clouds(*saved(one * growth))
+    clouds = read(one * growth)
     assert clouds.follows
     # What only grows looks the same in every frame.
     densities = [clouds.density(i, 0, (40, 40)) for i in range(5)]
@@ -97,7 +103,7 @@ def test_each_prompt_has_a_hue_and_both_are_dark() -> None:
 def test_one_scale_is_over_all_frames() -> None:
     positions = cloud(2, 30)
     positions[1] *= 2
-    first, second = draw_densities(read_clouds(*saved(positions)))
+    first, second = draw_densities(read(positions))
     assert first.shape == second.shape
     # The wider cloud is nowhere as dark.
     middle = slice(250, -120)
@@ -113,3 +119,11 @@ def test_a_film_of_a_frame_a_layer_is_written(n_particles: int, tmp_path: Path) 
     assert [path.name for path in written.paths] == ["density.gif"]
     with Image.open(written.paths[0]) as image:
         assert image.n_frames == 3
+
+
+def test_where_no_particle_can_be_shown_there_is_a_note(tmp_path: Path) -> None:
+    report, tensors = saved(np.full((2, 3, 3), np.nan))
+    written = write_density(report, tensors, tmp_path)
+    assert written.paths == ()
+    assert written.note is not None
+    assert not list(tmp_path.iterdir())
