@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from projector.figures.film import Written, write_film
-from projector.figures.layers.clouds import read_clouds
-from projector.figures.layers.shading import draw_densities, shades
+from projector.figures.layers.cloud.densities import read_clouds
+from projector.figures.layers.cloud.shading import draw_densities, shades
+from projector.figures.layers.film import Written, write_film
 
 FILM = "density"
 FRAMES_PER_SECOND = 3.0

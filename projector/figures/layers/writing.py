@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from projector.figures.film import Pixels, Written, write_film
 from projector.figures.layers.bands import Panel, draw_bands
 from projector.figures.layers.colours import scale
+from projector.figures.layers.film import Pixels, Written, write_film
 from projector.figures.layers.frames import draw_checkpoints, draw_frames
 from projector.figures.layers.words import prompt_words, reading_words, title_of
 from projector.residual.particles.image import LayerImage

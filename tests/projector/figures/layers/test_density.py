@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from projector.figures import film
-from projector.figures.layers.clouds import Clouds, read_clouds
+from projector.figures.layers import film
+from projector.figures.layers.cloud.densities import Clouds, read_clouds
+from projector.figures.layers.cloud.shading import draw_densities, shade
 from projector.figures.layers.density import write_density
-from projector.figures.layers.shading import draw_densities, shade
 
 N_CELLS = (200, 200)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from projector.figures import film
+from projector.figures.layers import film
 from projector.figures.layers.bands import Panel, draw_bands
 from projector.figures.layers.colours import coloured, rgb_of, scale
 from projector.figures.layers.frames import FILM_ROOM, MOST_PIXELS_OF_A_CELL, draw_frames

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from projector.figures import film
+from projector.figures.layers import film
 from projector.terminal.cli import app
 from tests.families import N_HIDDEN, N_LAYERS
 

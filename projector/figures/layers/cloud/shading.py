@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from projector.corpus.pieces import readable
 from projector.figures.layers.bands import LINE_HEIGHT, MARGIN, TEXT, TITLE
-from projector.figures.layers.clouds import Clouds
+from projector.figures.layers.cloud.densities import Clouds
 from projector.figures.layers.colours import BAR_HEIGHT, INK, LINE, QUIET, SMALL, rgb_of
 from projector.figures.layers.frames import draw_strip
 from projector.figures.layers.lettering import cut, number, put_text, wrapped

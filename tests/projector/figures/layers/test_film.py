@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from projector.figures import film
-from projector.figures.film import find_ffmpeg, write_film
+from projector.figures.layers import film
+from projector.figures.layers.film import find_ffmpeg, write_film
 
 HEIGHT, WIDTH = 21, 33
 
