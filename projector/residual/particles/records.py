@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -381,27 +380,22 @@ class LayerTime:
         }
 
     def _partners(self) -> list[tuple[int, int]]:
-        """Particles of aligned tokens; with several a token, those of the same part."""
+        """Particles of aligned tokens, of the same part; of an autoencoder, of the same query."""
         if self.pair is None:
             return []
-        places = {
-            (each.prompt, each.token, each.part): i
-            for i, each in enumerate(self.owners)
-            if each.token >= 0 and each.kind != "query"
-        }
-        parts = self.parts or (None,)
-        found = []
+        places: dict[Any, int] = {}
+        queries: list[list[int]] = [[], []]
+        for i, each in enumerate(self.owners):
+            if each.kind == "query":
+                queries[each.prompt].append(i)
+            else:
+                places[each.prompt, each.token, each.part] = i
+        found = list(zip(*queries, strict=True))
         for a, b in self.pair.partners:
-            for part in parts:
-                ends = places.get((0, a, part)), places.get((1, b, part))
-                if ends[0] is not None and ends[1] is not None:
-                    found.append((ends[0], ends[1]))
+            for part in self.parts or (None,):
+                if (0, a, part) in places and (1, b, part) in places:
+                    found.append((places[0, a, part], places[1, b, part]))
         return found
-
-
-def finite(value: float | None) -> float | None:
-    """A number for JSON; None where it is not finite."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _int32(values: Any) -> Tensor:

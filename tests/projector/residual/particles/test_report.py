@@ -131,6 +131,8 @@ def test_an_autoencoder_is_trained_saved_and_used_again(
     trained = {"n_particles": 12, "width": 4, "steps": 5, "corpus": str(text_file)}
     found = layer_time(subject, A, B, **asked, **trained, max_tokens=1000)
     assert len(found.owners) == 24
+    # The same query of both prompts.
+    assert found.tensors()["partners"].tolist() == [[k, 12 + k] for k in range(12)]
     assert found.autoencoder is not None
     total = found.autoencoder["evaluation"]["total"]
     assert total["mean"] == 0
