@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
 
 from PIL import ImageDraw, ImageFont
@@ -13,7 +14,7 @@ _MORE_FONTS = ("Arial.ttf", "Helvetica.ttc")
 # No character has this number: its glyph is the font's sign for one that is missing.
 _NO_CHARACTER = "\U0010fffe"
 _PLAIN = {"−": "-", "–": "-", "×": "x", "→": "->", "␣": "_", "⏎": "\\n", "⇥": "\\t", "…": "..."}
-_PLAIN |= {"‘": "'", "’": "'", "“": '"', "”": '"', "±": "+-", "·": "."}
+_PLAIN |= {"‘": "'", "’": "'", "“": '"', "”": '"', "±": "+-", "·": ".", "½": "1/2"}
 
 
 @cache
@@ -35,7 +36,9 @@ def _sign(sign: str, size: int) -> str:
         return " " if sign.isspace() else sign
     if bytes(font.getmask(sign)) != bytes(font.getmask(_NO_CHARACTER)):
         return sign
-    return _PLAIN.get(sign, f"U+{ord(sign):04X}")
+    # A letter without its accent can be read better than its number.
+    base = unicodedata.normalize("NFD", sign)[0]
+    return _PLAIN.get(sign, base if base.isascii() else f"U+{ord(sign):04X}")
 
 
 def drawable(text: str, size: int) -> str:

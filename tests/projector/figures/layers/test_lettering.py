@@ -21,6 +21,7 @@ def test_a_font_without_a_sign_gets_another_for_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(lettering, "find_font", ImageFont.load_default)
     lettering._sign.cache_clear()
     assert drawable("−1 × a\nb", 14) == "-1 x a b"
+    assert drawable("½ ö", 14) == "1/2 o"
     assert drawable("日", 14) == "U+65E5"
     lettering._sign.cache_clear()
 
