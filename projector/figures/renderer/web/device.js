@@ -12,6 +12,7 @@ export class Device {
   constructor(canvas, prepare, redraw) {
     this.canvas = canvas;
     this.palettes = new Map(); // bytes of a palette → texture
+    this.given = []; // Places of attributes that have a buffer.
     this.gl = canvas.getContext("webgl2", { antialias: false, alpha: true });
     if (this.gl && !prepare(this)) this.gl = null;
     this.lost = (event) => event.preventDefault();
@@ -65,7 +66,14 @@ export class Device {
     const place = gl.getAttribLocation(made, name);
     gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
     gl.enableVertexAttribArray(place);
+    this.given.push(place);
     gl.vertexAttribPointer(place, size, type, false, 0, offset);
+  }
+
+  // What is drawn next may read none: then a buffer that was deleted must not be asked for.
+  endAttributes() {
+    for (const place of this.given) this.gl.disableVertexAttribArray(place);
+    this.given = [];
   }
 
   buffer(values) {

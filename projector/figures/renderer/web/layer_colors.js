@@ -117,14 +117,17 @@ const BY = {
   },
   kind: {
     name: "kind of part",
-    make: ({ particles, data }) =>
-      category(
+    // A token is none of them: it has no colour then.
+    make: ({ particles, data }) => ({
+      isOfParts: true,
+      ...category(
         "kind of part",
         [...data.kinds, "sum of what is written so far"],
         Array.from({ length: particles.n }, (_, i) =>
           particles.part[i] < 0 ? data.kinds.length : data.part_kinds[particles.part[i]],
         ),
       ),
+    }),
   },
   norm: {
     name: "norm",

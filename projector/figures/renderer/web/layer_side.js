@@ -184,7 +184,11 @@ export class LayerSide {
     const { particles } = this;
     const at = frame * particles.n + held.particle;
     const parts = [];
-    if (!particles.isThere(frame, held.particle)) parts.push("not written yet");
+    if (held.particle >= particles.n - particles.nSums) {
+      const all = particles.allOf(held.prompt, held.token).slice(0, -1);
+      const n = all.filter((i) => particles.isThere(frame, i)).length;
+      parts.push(`${n} of ${all.length} contributions written`);
+    } else if (!particles.isThere(frame, held.particle)) parts.push("not written yet");
     else {
       if (known(particles.norms[at])) parts.push(`norm ${said(particles.norms[at])}`);
       if (known(particles.displacements[at])) parts.push(`moved ${said(particles.displacements[at])}`);

@@ -338,7 +338,7 @@ class LayerTime {
     this.side.update(frame, this.held);
     this.tokens.color((prompt, token) => {
       const i = particles.of(prompt, token);
-      return i < 0 ? null : colorOf(this.coloring, this.palette, particles.n, frame, i);
+      return i < 0 || this.coloring.isOfParts ? null : colorOf(this.coloring, this.palette, particles.n, frame, i);
     });
   }
 

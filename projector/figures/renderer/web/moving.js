@@ -246,6 +246,7 @@ export class Moving {
     device.setColor(program.at("u_accent"), colors.mark);
     device.usePalette(data.palette, program.at("u_palette"));
     this.call(gl.POINTS, n);
+    device.endAttributes();
   }
 
   // What changed is sent anew at the next paint.
