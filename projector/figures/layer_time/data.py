@@ -105,6 +105,7 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
         "predictions": _predictions(report.get("predictions"), report["prompts"], n_frames),
         "fidelity": [_without_nan(dict(each)) for each in report.get("fidelity") or ()],
         "displacement_correlation": report.get("displacement_correlation"),
+        "displacement_random": report.get("displacement_random"),
     }
     return {"id": _digest(found), **found}
 

@@ -43,8 +43,8 @@ def lead_of(report: Report) -> str:
 
 
 def facts_of(report: Report) -> list[str]:
-    """What was found of two prompts, and which tokens are outliers: one sentence each."""
-    found = [*_difference(report), *_zeros(report)]
+    """What an autoencoder reconstructs, what was found of two prompts, which tokens are outliers."""
+    found = [*_reconstruction(report), *_difference(report), *_zeros(report)]
     if words := _outliers(report):
         found.append(words)
     return found
@@ -53,6 +53,20 @@ def facts_of(report: Report) -> list[str]:
 def sentence(text: str) -> str:
     """With a capital letter at the start and a full stop at the end."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _reconstruction(report: Report) -> list[str]:
+    """What an autoencoder reconstructs of text that it has not seen, beside simpler codes."""
+    evaluation = (report.get("autoencoder") or {}).get("evaluation")
+    if not evaluation:
+        return []
+    own, pca, untrained = (
+        _number(evaluation["total"][name]) for name in ("autoencoder", "pca_same_size", "untrained")
+    )
+    return [
+        f"On text that it has not seen, the autoencoder reconstructs tokens with R² {own}; PCA with "
+        f"as many numbers a sequence has {pca}, untrained queries {untrained}, and the mean vector 0."
+    ]
 
 
 def _difference(report: Report) -> list[str]:

@@ -115,7 +115,7 @@ def _show(screen: Screen, content: Mapping[str, Any]) -> None:
     )
     screen.out.print("", _fidelity(content), sep="\n")
     screen.say(f"[dim]{_legend(content)}[/dim]")
-    lines = [_moves(content), _reconstruction(content), *facts_of(content), *content["notes"]]
+    lines = [_moves(content), *facts_of(content), *content["notes"]]
     for name in ("predictions", "causal_zeros"):
         if name in content["reasons"]:
             lines.append(f"no {_REASONS[name]}: {content['reasons'][name]}")
@@ -177,21 +177,6 @@ def _moves(content: Mapping[str, Any]) -> str:
     return (
         f"Over all layers the rank correlation of moves in the picture and in full space is "
         f"{number(kept)}; random projections give {number(content['displacement_random'])}."
-    )
-
-
-def _reconstruction(content: Mapping[str, Any]) -> str:
-    """What the autoencoder reconstructs of text that it has not seen, beside simpler codes."""
-    from projector.residual.flow.words import number
-
-    if content["autoencoder"] is None:
-        return ""
-    total = content["autoencoder"]["evaluation"]["total"]
-    return (
-        f"On text that it has not seen, the autoencoder reconstructs tokens with R² "
-        f"{number(total['autoencoder'])}; PCA with as many numbers a sequence has "
-        f"{number(total['pca_same_size'])}, untrained queries {number(total['untrained'])}, and "
-        "the mean vector 0."
     )
 
 

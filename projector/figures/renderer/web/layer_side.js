@@ -21,20 +21,23 @@ const percent = (share) => {
 const MEASURES = [
   {
     name: "variance explained",
-    title: "Share of the variance of this frame that the picture shows; chance is that of random planes of as many dimensions.",
+    title: "Share of the variance of this frame that the picture shows; beside it, random projections to as many dimensions.",
     value: (each) => each.variance_explained,
+    control: "random",
     chance: (each) => each.variance_random,
   },
   {
     name: "neighbours kept",
-    title: "Share of each particle's nearest in full space that are among its nearest in the picture.",
+    title: "Share of each particle's nearest in full space that are among its nearest in the picture; chance is that of random places.",
     value: (each) => each.neighbours_kept,
+    control: "chance",
     chance: (each) => each.neighbours_chance,
   },
   {
     name: "motion kept",
-    title: "Rank correlation, over particles, of the distance moved since the frame before: in full space and in the picture.",
+    title: "Rank correlation, over particles, of the distance moved since the frame before: in full space and in the picture; beside it, random projections.",
     value: (each) => each.displacement_correlation,
+    control: "random",
     // Random planes keep some of it, too: a long way is a long way from most sides.
     chance: (each) => each.displacement_random,
   },
@@ -61,10 +64,11 @@ export class LayerSide {
 
   // Frame by frame: the value as a line, chance dashed, this frame marked.
   showTrust() {
-    const { fidelity, displacement_correlation: pooled } = this.data;
+    const { fidelity, displacement_correlation: pooled, displacement_random: random } = this.data;
     const head = element("h3", "", "How far to trust this frame");
     this.trust.hidden = !fidelity.length;
-    this.measures = MEASURES.map((measure) => {
+    const measured = MEASURES.filter(({ value }) => fidelity.some((each) => known(value(each))));
+    this.measures = measured.map((measure) => {
       const row = element("div", "measure");
       row.title = measure.title;
       const number = element("span", "value");
@@ -76,7 +80,7 @@ export class LayerSide {
     this.reason = element("p", "quiet");
     const parts = [head, ...this.measures.map((each) => each.row), this.reason];
     if (known(pooled))
-      parts.push(element("p", "quiet", `Motion kept over all frames: ${share(pooled)}.`));
+      parts.push(element("p", "quiet", `Motion kept over all frames: ${share(pooled)}${known(random) ? ` (random ${share(random)})` : ""}.`));
     this.trust.replaceChildren(...parts);
   }
 
@@ -119,9 +123,9 @@ export class LayerSide {
     this.updateHeld(frame, held);
     const found = this.data.fidelity[frame];
     if (!found) return;
-    for (const { value, chance, number, chanceText, cursor } of this.measures) {
+    for (const { value, chance, control, number, chanceText, cursor } of this.measures) {
       number.textContent = share(value(found));
-      chanceText.textContent = known(chance(found)) ? `chance ${share(chance(found))}` : "";
+      chanceText.textContent = known(chance(found)) ? `${control} ${share(chance(found))}` : "";
       cursor(frame);
     }
     this.reason.textContent = found.reason ? `${found.reason[0].toUpperCase()}${found.reason.slice(1)}.` : "";

@@ -221,7 +221,7 @@ class LayerTime {
     }
     if (lines) {
       const label = this.data.metric === "cosine" ? "lines: cosine distance" : "lines: distance in full space";
-      rows.push(scaleRow({ label, ticks: [[0, said(lines.low)], [1, `≥ ${said(lines.high)}`]] }, lines.palette));
+      rows.push(scaleRow({ label, ticks: [[0, said(lines.low > 1e-6 * lines.high ? lines.low : 0)], [1, `≥ ${said(lines.high)}`]] }, lines.palette));
     }
     this.legends.replaceChildren(...rows);
   }
