@@ -43,7 +43,7 @@ def lead_of(report: Report) -> str:
 
 
 def facts_of(report: Report) -> list[str]:
-    """What an autoencoder reconstructs, what was found of two prompts, which tokens are outliers."""
+    """What an autoencoder reconstructs, where two prompts differ, which tokens are outliers."""
     found = [*_reconstruction(report), *_difference(report), *_zeros(report)]
     if words := _outliers(report):
         found.append(words)
@@ -64,8 +64,9 @@ def _reconstruction(report: Report) -> list[str]:
         _number(evaluation["total"][name]) for name in ("autoencoder", "pca_same_size", "untrained")
     )
     return [
-        f"On text that it has not seen, the autoencoder reconstructs tokens with R² {own}; PCA with "
-        f"as many numbers a sequence has {pca}, untrained queries {untrained}, and the mean vector 0."
+        f"On text that it has not seen, the autoencoder reconstructs tokens with R² {own}; PCA "
+        f"with as many numbers a sequence has {pca}, untrained queries {untrained}, and the mean "
+        "vector 0."
     ]
 
 

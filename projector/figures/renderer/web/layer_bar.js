@@ -91,10 +91,12 @@ export class LayerBar {
   thin() {
     if (!this.marks || !this.ticks.clientWidth) return;
     const apart = (this.ticks.clientWidth - THUMB) / Math.max(1, this.last);
-    const every = Math.max(1, Math.ceil((LEAST_APART - 10) / apart));
+    const every = Math.max(1, Math.ceil((LEAST_APART - 6) / apart));
     this.marks.forEach((mark, f) => {
       const isFirst = f === 0 || f === this.last;
       const isNear = f * apart < LEAST_APART && f > 0 && apart < LEAST_APART;
+      // Not even a dot below the first one's name.
+      mark.classList.toggle("covered", f > 0 && f * apart < LEAST_APART / 1.6);
       mark.classList.toggle("bare", !isFirst && (isNear || (this.last - f) % every > 0));
     });
   }

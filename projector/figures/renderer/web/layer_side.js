@@ -120,7 +120,12 @@ export class LayerSide {
       this.shown = key;
       this.showHeld(held);
     }
+    this.updateTrust(frame);
+    // Last: how much room its list has is known by then.
     this.updateHeld(frame, held);
+  }
+
+  updateTrust(frame) {
     const found = this.data.fidelity[frame];
     if (!found) return;
     for (const { value, chance, control, number, chanceText, cursor } of this.measures) {
