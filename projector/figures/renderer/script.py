@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from projector.figures.bundling import bundle
+from projector.figures.renderer.bundling import bundle
 
 WEB = Path(__file__).parent / "web"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from projector.figures.bundling import bundle
+from projector.figures.renderer.bundling import bundle
 
 
 def write(folder: Path, **modules: str) -> Path:
