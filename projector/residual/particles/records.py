@@ -14,8 +14,6 @@ from torch import Tensor
 from projector.residual.particles.reduction.reduction import Reduced as Reduced
 from projector.residual.particles.settings import ParticleSettings
 
-# What a particle belongs to.
-OWNER_KINDS = ("token", "head", "mlp", "embedding", "other", "query")
 KIND, VERSION = "layer-time", 1
 # Within the folder of a picture: the autoencoder that was trained for it.
 AUTOENCODER_FOLDER = "autoencoder"
@@ -81,7 +79,7 @@ class Owner:
         prompt: 0 or 1.
         token: its place in the prompt; −1 for none.
         part: the part of the model that wrote it, such as "head 3.2"; None for a token's state.
-        kind: one of :data:`OWNER_KINDS`.
+        kind: "token", "head", "mlp", "embedding", "other" or "query".
     """
 
     prompt: int
@@ -224,11 +222,9 @@ class PairFacts(Protocol):
 
 
 class Writable(Protocol):
-    """What has files of its own."""
+    """What writes files of its own into a folder, which is made."""
 
-    def write(self, folder: Path) -> None:
-        """Write them into a folder, which is made."""
-        ...
+    def write(self, folder: Path) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
