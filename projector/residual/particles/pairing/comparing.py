@@ -18,12 +18,15 @@ from projector.residual.particles.pairing.records import (
     FrameDifference,
     Pair,
 )
-from projector.residual.particles.pairing.sampling import sample_distances, why_not_sampled
+from projector.residual.particles.pairing.sampling import (
+    count_pairs,
+    sample_distances,
+    why_not_sampled,
+)
 from projector.residual.subject import Subject
 
 __all__ = ["causal_error", "compare", "find_difference"]
 
-N_SAMPLES = 20
 # With fewer pairs the 95th percentile says little.
 LEAST_SAMPLES = 4
 _HIGH = 0.95
@@ -38,7 +41,7 @@ def compare(
     states_b: Tensor,
     *,
     seed: int = 0,
-    n_samples: int = N_SAMPLES,
+    n_samples: int | None = None,
     progress: Progress | None = None,
 ) -> Pair:
     """Align two prompts, assert that a causal model's states are equal before they differ, and find
@@ -51,7 +54,8 @@ def compare(
             from one batch.
         states_b: of the second.
         seed: of the continuations.
-        n_samples: how many pairs of them.
+        n_samples: how many pairs of them; None for as many as take seconds, see
+            :func:`count_pairs`.
 
     Raises:
         SettingError: on ``seed`` or ``n_samples``.
@@ -60,6 +64,8 @@ def compare(
         ValueError: if the states do not fit the model and the prompts.
     """
     check_seed("seed", seed)
+    if n_samples is None:
+        n_samples = count_pairs(subject, max(len(ids_a), len(ids_b)))
     check_least("n_samples", n_samples, LEAST_SAMPLES)
     n_frames = len(subject.architecture.blocks) + 1
     for ids, states in ((ids_a, states_a), (ids_b, states_b)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from inspect import signature
 from typing import Any
@@ -19,11 +20,29 @@ from projector.residual.particles.pairing.distances import mean_distances
 from projector.residual.particles.pairing.records import Alignment
 from projector.residual.subject import Subject
 
-__all__ = ["sample_continuations", "sample_distances", "why_not_sampled"]
+__all__ = ["count_pairs", "sample_continuations", "sample_distances", "why_not_sampled"]
 
 # Tokens that are run at once, and logits that are held at once: 512 MB of float32.
 _TOKENS_AT_ONCE = 4096
 _LOGITS_AT_ONCE = 2**27
+# What runs of the pairs may cost; and between how many pairs that chooses. The 95th percentile of
+# 20 is their second largest, and changes much with the seed.
+_OPERATIONS = 7 * 10**11
+LEAST_PAIRS, MOST_PAIRS = 20, 100
+_RowPair = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def count_pairs(subject: Subject, n_tokens: int) -> int:
+    """How many pairs are sampled: as many as take seconds on a core, between the least and most.
+
+    Args:
+        n_tokens: of the longer prompt.
+    """
+    n_weights = sum(
+        each.numel() for block in subject.architecture.blocks for each in block.module.parameters()
+    )
+    cost = 2 * n_tokens * 2 * max(n_weights, 1)
+    return min(MOST_PAIRS, max(LEAST_PAIRS, _OPERATIONS // cost))
 
 
 def why_not_sampled(subject: Subject, shared: Alignment) -> str | None:
@@ -53,7 +72,7 @@ def sample_distances(
     between the shared beginning and the shared end; then the shared end. What is compared is what
     is compared of the prompts: the tokens of the shared end or, where there is none, the last one.
 
-    Costs about 2 · ``n_samples`` runs of a prompt's length, in batches.
+    Costs at most 2 · ``n_samples`` runs of a prompt's length, in batches.
 
     Returns:
         (n_samples, F) float64, the distance in each frame; and how many pairs are equal.
@@ -72,13 +91,20 @@ def sample_distances(
         for side in (0, 1)
     ]
     n_read = shared.n_end or 1
-    found: list[Tensor] = []
-    for batch in _batches(rows):
-        found.append(_run_pairs(subject, batch, n_read))
-        progress.advance(len(batch) // 2)
+    sampled = [(tuple(a), tuple(b)) for a, b in zip(rows[::2], rows[1::2], strict=True)]
+    counts = Counter(sampled)
+    unlike = [each for each in counts if each[0] != each[1]]
+    n_equal = sum(counts[each] for each in counts if each[0] == each[1])
+    n_frames = len(subject.architecture.blocks) + 1
+    # Equal rows are 0 apart; what was drawn several times is run once.
+    found = {each: torch.zeros(n_frames).double() for each in counts}
+    progress.advance(n_equal)
+    for batch in _batches(unlike):
+        distances = _run_pairs(subject, [list(row) for pair in batch for row in pair], n_read)
+        found |= dict(zip(batch, distances, strict=True))
+        progress.advance(sum(counts[each] for each in batch))
     progress.end()
-    n_equal = sum(a == b for a, b in zip(rows[::2], rows[1::2], strict=True))
-    return torch.cat(found), n_equal
+    return torch.stack([found[each] for each in sampled]), n_equal
 
 
 @torch.no_grad()
@@ -168,12 +194,14 @@ def _pick(cumulated: Tensor, drawn: np.ndarray) -> Tensor:
     return torch.searchsorted(rows, numbers, right=True).clamp_max(rows.shape[-1] - 1)
 
 
-def _batches(rows: list[list[int]]) -> Iterator[list[list[int]]]:
-    """Whole pairs, as many as may be run at once."""
-    longest = max(map(len, rows))
+def _batches(pairs: list[_RowPair]) -> Iterator[list[_RowPair]]:
+    """Pairs of rows, as many as may be run at once."""
+    if not pairs:
+        return
+    longest = max(len(row) for pair in pairs for row in pair)
     n_pairs = max(1, _TOKENS_AT_ONCE // (2 * longest))
-    for start in range(0, len(rows), 2 * n_pairs):
-        yield rows[start : start + 2 * n_pairs]
+    for start in range(0, len(pairs), n_pairs):
+        yield pairs[start : start + n_pairs]
 
 
 @torch.no_grad()
