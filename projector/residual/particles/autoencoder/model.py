@@ -6,7 +6,9 @@ give every token back. Each token carries a code of its place, so that the same 
 order give other particles. Content and place both count in attention: the particles are spread over
 the sequence at even steps, and at first each attends to one token. The particles of one token take
 turns: the first of them reads the widest of the stream's principal components, the next one those
-that follow. So training starts near to what PCA keeps, and can go on from there.
+that follow; where a token has more particles than its components need, the others read it in random
+directions, which the decoder learns to use. So training starts near to what PCA keeps, and can go
+on from there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ _N_CHANNELS, _N_INNER = 32, 256
 # A logit falls by this for a distance of one token, squared; softmax then gives a neighbour 0.0003.
 _SHARPNESS = 8.0
 _N_WAVES = 16
+# The particles of one token differ for sequences of as many tokens as this, and more.
+_FEWEST_TOKENS = 8
 # Of the code of places: sines and cosines of four wavelengths, 6 to 400 tokens.
 _N_CODES, _LONGEST_WAVE = 4, 64.0
 
@@ -49,27 +53,32 @@ class Autoencoder(nn.Module):
     ) -> None:
         super().__init__()
         self.n_hidden, self.n_particles, self.width = n_hidden, n_particles, width
-        self.n_turns = math.ceil(n_hidden / width)
+        n_whole = math.ceil(n_hidden / width)
+        self.n_turns = max(n_whole, math.ceil(n_particles / _FEWEST_TOKENS))
 
         def normal(*shape: int, scale: float) -> nn.Parameter:
             return nn.Parameter(scale * torch.randn(*shape, generator=generator))
 
-        n_padded = self.n_turns * width
         if basis is None:
             basis = torch.linalg.qr(torch.randn(n_hidden, n_hidden, generator=generator)).Q
-        start = torch.zeros(n_hidden, n_padded)
-        start[:, :n_hidden] = basis
+        reads, writes = basis, basis.T
+        while reads.shape[1] < self.n_turns * width:
+            # A turn that comes when the whole token is read looks at it from other sides.
+            other = torch.linalg.qr(torch.randn(n_hidden, n_hidden, generator=generator)).Q
+            reads = torch.cat([reads, other], dim=1)
+            writes = torch.cat([writes, torch.zeros_like(other)])
+        n_read = self.n_turns * width
         self.queries = normal(n_particles, _N_CHANNELS, scale=0.1)
         self.shifts = nn.Parameter(torch.zeros(n_particles))
         self.token_keys = normal(n_hidden, _N_CHANNELS, scale=0.1 / math.sqrt(n_hidden))
-        self.read = nn.Parameter(start)
+        self.read = nn.Parameter(reads[:, :n_read].clone())
         # No more than the first particle of a token can carry.
         n_codes = min(2 * _N_CODES, width, n_hidden)
         self.places = nn.Parameter(basis[:, :n_codes].T.clone())
         self.before = _Perceptron(n_hidden, generator)
         self.place_queries = normal(2 * _N_WAVES, _N_CHANNELS, scale=0.1)
         self.particle_keys = normal(width, _N_CHANNELS, scale=0.1 / math.sqrt(width))
-        self.write = nn.Parameter(start.T.clone())
+        self.write = nn.Parameter(writes[:n_read].clone())
         self.behind = _Perceptron(n_hidden, generator)
         self.sharpness = nn.Parameter(torch.tensor([_SHARPNESS, _SHARPNESS]).log())
         # What a token's query gets where no particle of a turn is near.
@@ -83,8 +92,10 @@ class Autoencoder(nn.Module):
         """Particles of sequences: (B, T, H) → (B, K, W)."""
         seen = self._seen(states)
         pattern = self._attend(seen)
-        values = (seen @ self.read).unflatten(-1, (self.n_turns, self.width))
         groups = _groups(self.n_particles, states.shape[1], self.n_turns)
+        # Only what some particle reads at this length: of long sequences it is the smaller part.
+        read = self.read[:, : len(groups) * self.width]
+        values = (seen @ read).unflatten(-1, (len(groups), self.width))
         parts = [pattern[:, group] @ values[:, :, turn] for turn, group in enumerate(groups)]
         order = torch.cat(groups)
         return torch.cat(parts, dim=1)[:, order.argsort()]
@@ -102,7 +113,8 @@ class Autoencoder(nn.Module):
             nothing = self.nothing[turn].expand(*logits.shape[:2], 1)
             weights = torch.cat([logits[:, :, group], nothing], dim=-1).softmax(dim=-1)
             taken.append(weights[:, :, :-1] @ particles[:, group])
-        found: Tensor = self.behind(torch.cat(taken, dim=-1) @ self.write - self._code(n_tokens))
+        write = self.write[: len(groups) * self.width]
+        found: Tensor = self.behind(torch.cat(taken, dim=-1) @ write - self._code(n_tokens))
         return found
 
     def forward(self, states: Tensor) -> Tensor:
@@ -160,7 +172,7 @@ def _groups(n_particles: int, n_tokens: int, n_turns: int) -> tuple[Tensor, ...]
     own = _own_tokens(n_particles, n_tokens)
     first = torch.searchsorted(own, own)
     turn = (torch.arange(n_particles) - first) % n_turns
-    return tuple((turn == i).nonzero()[:, 0] for i in range(n_turns))
+    return tuple((turn == i).nonzero()[:, 0] for i in range(int(turn.max()) + 1))
 
 
 def _waves(places: Tensor) -> Tensor:

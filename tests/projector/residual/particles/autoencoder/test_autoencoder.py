@@ -220,3 +220,12 @@ def test_clouds_of_two_prompts(trained: Trained, subject: Subject, states: torch
 def test_families(family: str, tokenizer: Any) -> None:
     found = train_autoencoder(_subject(family, tokenizer), _documents(), **{**TINY, "steps": 2})
     assert found.evaluation.total.autoencoder > found.evaluation.total.mean
+
+
+def test_particles_of_one_token_differ() -> None:
+    generator = torch.Generator().manual_seed(0)
+    # 16 particles a token of 4 numbers, where 6 would hold it whole.
+    network = Autoencoder(24, 16 * 8, 4, generator=generator).requires_grad_(False)
+    found = network.encode(torch.randn(1, 8, 24, generator=generator))[0]
+    apart = torch.cdist(found, found) + 100 * torch.eye(len(found))
+    assert float(apart.min()) > 0.05
