@@ -67,15 +67,7 @@ def train_autoencoder(
         UserError: if the corpus can't be read or holds too little, or a state is not finite.
     """
     steps = N_STEPS if steps is None else steps
-    check_least("n_particles", n_particles, 1)
-    if n_particles > MOST_PARTICLES:
-        raise SettingError(
-            "n_particles", n_particles, "is too large", f"give {MOST_PARTICLES:,} or less"
-        )
-    check_least("width", width, 1)
-    check_least("steps", steps, 0)
-    check_least("max_tokens", max_tokens, 1)
-    check_seed("seed", seed)
+    _check(n_particles, width, steps, max_tokens, seed)
     subject, progress = Subject.of(subject), progress or Silent()
     gathered = gather(subject, corpus, max_tokens=max_tokens, progress=progress)
     normaliser = Normaliser.of(gathered.train)
@@ -117,6 +109,19 @@ def train_autoencoder(
         "versions": versions(),
     }
     return Trained(network, normaliser, evaluation, facts)
+
+
+def _check(n_particles: int, width: int, steps: int, max_tokens: int, seed: int) -> None:
+    """Raise a SettingError for a number that no model can take."""
+    check_least("n_particles", n_particles, 1)
+    if n_particles > MOST_PARTICLES:
+        raise SettingError(
+            "n_particles", n_particles, "is too large", f"give {MOST_PARTICLES:,} or less"
+        )
+    check_least("width", width, 1)
+    check_least("steps", steps, 0)
+    check_least("max_tokens", max_tokens, 1)
+    check_seed("seed", seed)
 
 
 def _windows(states: list[Tensor], normaliser: Normaliser) -> list[Window]:
