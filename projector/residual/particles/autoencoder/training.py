@@ -25,7 +25,7 @@ from projector.residual.particles.autoencoder.model import Autoencoder
 from projector.residual.particles.autoencoder.normalising import Normaliser
 from projector.residual.subject import Subject
 
-# So many steps take about a minute and a half of one core for a stream of 192 numbers, and about
+# So many steps take about two minutes of one core for a stream of 192 numbers, and about
 # five minutes for one of 576.
 N_PARTICLES, WIDTH, N_STEPS, MAX_TOKENS = 1024, 16, 1200, 20_000
 # With more of them a step of the training takes seconds.
