@@ -98,7 +98,10 @@ const BY = {
       }),
       legend: {
         label: "place of the token",
-        ticks: [[0, "first"], [1, "last"]],
+        ticks: [
+          [0, "token 0"],
+          [1, data.prompts.length > 1 ? "last" : `token ${data.prompts[0].tokens.length - 1}`],
+        ],
         none: data.particles === "autoencoder" ? "attends to no token most" : "",
       },
     }),
