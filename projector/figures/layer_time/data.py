@@ -41,29 +41,6 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
         which values each colour scale goes, over all frames. ``id`` is equal for equal
         content. Positions, norms and lines may be left out later where the id is the same.
     """
-    positions = np.asarray(tensors["positions"], dtype=np.float32)
-    n_frames, n_particles = positions.shape[:2]
-    owners = {
-        name: np.asarray(tensors[f"owner_{name}"], dtype=np.int32).reshape(-1)
-        for name in ("prompt", "token", "part")
-    }
-    born = np.asarray(tensors["born"], dtype=np.int32).reshape(-1)
-    outliers = np.asarray(tensors["outlying"]).astype(bool)
-    sums = sum_positions(report, positions, owners, born)
-    n_sums = sums.positions.shape[1]
-    positions = np.concatenate([positions, sums.positions], axis=1)
-    owners = {name: np.concatenate([owners[name], sums.owners[name]]) for name in owners}
-    born = np.concatenate([born, np.zeros(n_sums, dtype=np.int32)])
-    outliers = np.concatenate([outliers, sums.are_outliers(outliers, owners)])
-    there = np.arange(n_frames)[:, None] >= born
-    middle, reach = _box(positions, there, outliers)
-    norms = _widened(tensors["norms"], n_sums, np.nan)
-    moved = _widened(tensors["displacements"], n_sums, np.nan)
-    # What is not there yet, and the first frame, has not moved.
-    norms = np.where(there, norms, np.nan)
-    moved = np.where((np.arange(n_frames)[:, None] > born), moved, np.nan)
-    neighbours = _widened(tensors["neighbours"], n_sums, -1)
-    distances = _widened(tensors["distances"], n_sums, np.nan)
     settings = report.get("settings", {})
     kinds = kinds_of(report)
     found = {
@@ -75,16 +52,55 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
         "particles": settings.get("particles", "tokens"),
         "dim": int(settings.get("dim", 3)),
         "axes": ["PC 1", "PC 2", "PC 3"] if settings.get("reduction") == "pca" else None,
+        "metric": report.get("metric", "euclidean"),
         "frames": [str(frame["name"]) for frame in report["frames"]],
         "layers": [frame["layer"] for frame in report["frames"]],
-        "n_frames": n_frames,
-        "n_points": n_particles + n_sums,
+        "n_frames": len(report["frames"]),
+        **_particles(report, tensors),
+        "prompts": _prompts(report),
+        "prompt_parts": parts_of(report).names,
+        "kinds": kinds.names,
+        "part_names": [str(name) for name in report.get("parts") or ()],
+        "part_kinds": kinds.of_parts,
+        "predictions": _predictions(
+            report.get("predictions"), report["prompts"], len(report["frames"])
+        ),
+        "fidelity": [_without_nan(dict(each)) for each in report.get("fidelity") or ()],
+        "displacement_correlation": report.get("displacement_correlation"),
+        "displacement_random": report.get("displacement_random"),
+    }
+    return {"id": _digest(found), **found}
+
+
+def _particles(report: Report, tensors: Tensors) -> dict[str, Any]:
+    """The arrays, with sums behind the artifact's own particles; where they lie, and the scales."""
+    positions = np.asarray(tensors["positions"], dtype=np.float32)
+    owners = {
+        name: np.asarray(tensors[f"owner_{name}"], dtype=np.int32).reshape(-1)
+        for name in ("prompt", "token", "part")
+    }
+    born = np.asarray(tensors["born"], dtype=np.int32).reshape(-1)
+    outliers = np.asarray(tensors["outlying"]).astype(bool)
+    sums = sum_positions(report, positions, owners, born)
+    n_sums = sums.positions.shape[1]
+    outliers = np.concatenate([outliers, sums.are_outliers(outliers, owners)])
+    positions = np.concatenate([positions, sums.positions], axis=1)
+    owners = {name: np.concatenate([owners[name], sums.owners[name]]) for name in owners}
+    born = np.concatenate([born, np.zeros(n_sums, dtype=np.int32)])
+    # What is not there yet has no norm, and what has just come has not moved.
+    age = np.arange(len(positions))[:, None] - born
+    norms = np.where(age >= 0, _widened(tensors["norms"], n_sums, np.nan), np.nan)
+    moved = np.where(age > 0, _widened(tensors["displacements"], n_sums, np.nan), np.nan)
+    neighbours = _widened(tensors["neighbours"], n_sums, -1)
+    distances = _widened(tensors["distances"], n_sums, np.nan)
+    middle, reach = _box(positions, age >= 0, outliers)
+    return {
+        "n_points": positions.shape[1],
         "n_sums": n_sums,
         "k": int(neighbours.shape[2]),
-        "metric": report.get("metric", "euclidean"),
         "middle": middle,
         "reach": reach,
-        "frame_boxes": _frame_boxes(positions, there, outliers),
+        "frame_boxes": _frame_boxes(positions, age >= 0, outliers),
         "positions": _text(positions, "<f4"),
         "born": _text(born, "<i4"),
         "norms": _text(norms, "<f4"),
@@ -97,17 +113,7 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
             "norm": _scale(norms[:, ~outliers]),
             "displacement": _scale(moved[:, ~outliers]),
         },
-        "prompts": _prompts(report),
-        "prompt_parts": parts_of(report).names,
-        "kinds": kinds.names,
-        "part_names": [str(name) for name in report.get("parts") or ()],
-        "part_kinds": kinds.of_parts,
-        "predictions": _predictions(report.get("predictions"), report["prompts"], n_frames),
-        "fidelity": [_without_nan(dict(each)) for each in report.get("fidelity") or ()],
-        "displacement_correlation": report.get("displacement_correlation"),
-        "displacement_random": report.get("displacement_random"),
     }
-    return {"id": _digest(found), **found}
 
 
 def _text(values: NDArray[Any], kind: str) -> str:
