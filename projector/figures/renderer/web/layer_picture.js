@@ -138,7 +138,7 @@ export class LayerPicture {
   }
 
   save(name) {
-    this.stage.save(name, this.colors.page);
+    this.stage.save(name);
   }
 
   destroy() {

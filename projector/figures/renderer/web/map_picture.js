@@ -9,7 +9,8 @@ import { nNeurons } from "./points.js";
 
 // Draws all maps of `map`, and gives the names that it found room for.
 export const paintMaps = (map, room) => {
-  const [below, above] = map.stage.pens(room);
+  const { under, overlay } = map.stage;
+  const [below, above] = [map.stage.pen(under, room), map.stage.pen(overlay, room)];
   const names = map.panels.flatMap((panel, i) => paintPanel(map, panel, i, below, above));
   paintLoop(above, map.loop, map.colors);
   return names;

@@ -46,6 +46,7 @@ export class Points {
       gl.uniform1f(at("u_pixels"), pixels(n, box, zoom) * ratio);
       device.usePalette(panel.palette, at("u_palette"));
       gl.drawArrays(gl.POINTS, 0, n);
+      device.endAttributes();
     });
   }
 

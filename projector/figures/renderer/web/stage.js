@@ -6,8 +6,8 @@ import { element } from "./store.js";
 const HINT_MS = 1800;
 
 export class Stage {
-  // `redraw()` where its size or the theme may be another.
-  constructor({ redraw, resetCamera, savePicture }) {
+  // `redraw()`, if given, where its size or the theme may be another.
+  constructor({ redraw = null, resetCamera, savePicture }) {
     this.place = element("div", "stage");
     // The frame under the points, marks and text above them.
     this.under = element("canvas", "under");
@@ -27,7 +27,7 @@ export class Stage {
     this.place.append(
       this.under, this.middle, this.overlay, this.tip, this.hint, this.accent, this.tools,
     );
-    this.watch(redraw);
+    if (redraw) this.watch(redraw);
   }
 
   // The page's own colours follow its theme; what is drawn does not know of a change otherwise.
@@ -68,15 +68,13 @@ export class Stage {
     return { width, height, ratio, isOther };
   }
 
-  // Pens of the canvases below and above the points, cleared, in CSS pixels.
-  pens({ width, height, ratio }) {
-    return [this.under, this.overlay].map((canvas) => {
-      const pen = canvas.getContext("2d");
-      pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-      pen.clearRect(0, 0, width, height);
-      pen.globalAlpha = 1;
-      return pen;
-    });
+  // The pen of a canvas that is cleared, in CSS pixels.
+  pen(canvas, { width, height, ratio }) {
+    const pen = canvas.getContext("2d");
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    pen.globalAlpha = 1;
+    return pen;
   }
 
   // Of elements, not of the page's variables: those may hold what a canvas can't read.
@@ -104,9 +102,13 @@ export class Stage {
     link.click();
   }
 
+  hintText(key) {
+    return `${key} and wheel, or a click into the map first, to zoom`;
+  }
+
   showHint() {
     const held = /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl";
-    this.hint.textContent = `${held} and wheel, or a click into the map first, to zoom`;
+    this.hint.textContent = this.hintText(held);
     this.hint.classList.add("seen");
     clearTimeout(this.hinting);
     this.hinting = setTimeout(() => this.hint.classList.remove("seen"), HINT_MS);
@@ -118,7 +120,8 @@ export class Stage {
     this.tip.hidden = false;
     const area = this.place.getBoundingClientRect();
     const x = event.clientX - area.left;
-    this.tip.style.left = `${Math.min(x + 14, area.width - this.tip.offsetWidth - 4)}px`;
+    const left = Math.min(x + 14, area.width - this.tip.offsetWidth - 4);
+    this.tip.style.left = `${Math.max(4, left)}px`;
     this.tip.style.top = `${Math.max(4, event.clientY - area.top - this.tip.offsetHeight - 8)}px`;
     this.overlay.style.cursor = "pointer";
   }
@@ -133,6 +136,7 @@ export class Stage {
 
   destroy() {
     clearTimeout(this.hinting);
+    if (!this.redraw) return;
     this.observer.disconnect();
     this.themeWatch.disconnect();
     this.scheme.removeEventListener("change", this.redraw);
