@@ -100,7 +100,7 @@ def layer_time(
     for note in written.notes:
         screen.say(escape(note))
     screen.say(f"Wrote [b]{escape(str(options.out))}[/b]: {', '.join(written.names)}")
-    _say_next(screen, model, options)
+    _say_next(screen, model, options, settings)
 
 
 def _show(screen: Screen, content: Mapping[str, Any]) -> None:
@@ -171,16 +171,20 @@ def _has(content: Mapping[str, Any], name: str) -> bool:
 def _moves(content: Mapping[str, Any]) -> str:
     from projector.residual.flow.words import number
 
-    kept = content["displacement_correlation"]
+    kept, random = content["displacement_correlation"], content["displacement_random"]
     if kept is None:
         return ""
-    return (
-        f"Over all layers the rank correlation of moves in the picture and in full space is "
-        f"{number(kept)}; random projections give {number(content['displacement_random'])}."
+    text = (
+        "Over all layers the rank correlation of moves in the picture and in full space is "
+        f"{number(kept)}; random projections give {number(random)}"
     )
+    is_no_better = random is not None and kept <= random
+    return f"{text}: how far a particle moves here says little." if is_no_better else f"{text}."
 
 
-def _say_next(screen: Screen, model: str, options: TwoPromptOptions) -> None:
+def _say_next(
+    screen: Screen, model: str, options: TwoPromptOptions, settings: ParticleSettings
+) -> None:
     """What to open, and how to go on."""
     from projector.figures.layer_time.folder import PAGE_FILE
 
@@ -189,5 +193,11 @@ def _say_next(screen: Screen, model: str, options: TwoPromptOptions) -> None:
     if options.prompt_b is None:
         then += " --prompt-b '…'"
     else:
-        then += f" --prompt-b {quote(options.prompt_b)} --particles contributions"
-    screen.say(f"Then: {escape(then)} --out {quote(str(options.out))}-2")
+        then += f" --prompt-b {quote(options.prompt_b)}"
+    if settings.particles == "autoencoder":
+        saved = options.out if settings.autoencoder is None else settings.autoencoder
+        then += f" --particles autoencoder --autoencoder {quote(str(saved))}"
+    elif options.prompt_b is not None and settings.particles == "tokens":
+        then += " --particles contributions"
+    then += f" --out {quote(f'{options.out}-2')}"
+    screen.say(f"Then: {escape(then)}")
