@@ -115,7 +115,7 @@ export class LayerSide {
 
   // `held`: { particle, prompt, token } or null. Only what is others is drawn anew.
   update(frame, held) {
-    const key = held ? `${held.particle}` : "";
+    const key = held ? `${held.particle} ${held.prompt} ${held.token}` : "";
     if (this.shown !== key) {
       this.shown = key;
       this.showHeld(held);
@@ -158,7 +158,10 @@ export class LayerSide {
     const rows = [head];
     if (part >= 0) rows.push(element("p", "", data.part_names[part]));
     else if (data.n_sums) rows.push(element("p", "", "The sum of what is written so far"));
-    if (particles.isCode) rows.push(element("p", "quiet", token ? "attends most to this token" : ""));
+    if (particles.isCode && token) {
+      const has = held.particle < 0 ? "No particle attends most to this token" : "It attends most to this token";
+      rows.push(element("p", "quiet", has));
+    }
     rows.push(this.numbers);
     if (token) rows.push(...this.lensOf(held));
     this.held.replaceChildren(...rows.filter((row) => row.textContent || row === this.numbers));
@@ -193,7 +196,8 @@ export class LayerSide {
     const { particles } = this;
     const at = frame * particles.n + held.particle;
     const parts = [];
-    if (held.particle >= particles.n - particles.nSums) {
+    if (held.particle < 0) parts.push("");
+    else if (held.particle >= particles.n - particles.nSums) {
       const all = particles.allOf(held.prompt, held.token).slice(0, -1);
       const n = all.filter((i) => particles.isThere(frame, i)).length;
       parts.push(`${n} of ${all.length} contributions written`);

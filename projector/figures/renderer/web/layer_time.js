@@ -240,11 +240,14 @@ class LayerTime {
 
   // What the user chooses: shown at once, then told.
 
-  // Takes a particle in hand, or lets go of the one that is.
+  // Takes a particle in hand, or lets go of the one that is. Of an autoencoder's, a token may have
+  // none: then it is −1.
   hold(particle, prompt, token, isTold = true) {
-    const isSame = this.held && !this.isOffered && this.held.particle === particle;
+    const before = this.isOffered ? null : this.held;
+    const asked = { particle, prompt, token };
+    const isSame = JSON.stringify(before) === JSON.stringify(asked);
     this.isOffered = false;
-    this.held = particle < 0 || isSame ? null : { particle, prompt, token };
+    this.held = isSame || (particle < 0 && token < 0) ? null : asked;
     const { particles } = this;
     const partner = this.held ? particles.partners.get(particle) : undefined;
     const partners = partner === undefined ? []
@@ -332,7 +335,7 @@ class LayerTime {
   paintBeside() {
     const { frame, player, particles } = this;
     this.bar.update({ at: player.at, frame, playing: player.playing });
-    const shown = `${frame} ${this.held ? this.held.particle : -1} ${this.coloringId} ${this.dark}`;
+    const shown = `${frame} ${JSON.stringify(this.held)} ${this.coloringId} ${this.dark}`;
     if (this.besideShown === shown) return;
     this.besideShown = shown;
     this.side.update(frame, this.held);
