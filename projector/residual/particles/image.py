@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from projector.errors import SettingError, UserError, check_choice, check_least, named
+from projector.errors import SettingError, UserError, named
+from projector.residual.particles.ranges import QUANTILE, check_image
 
-RANGES = ("all", "per-layer")
-QUANTILE = 0.995
 # What a picture has room for, in pixels: rows and columns are chosen for it.
 ROOM = (2000, 2000)
 MOST_PIXELS_OF_A_CELL = 10
@@ -120,17 +119,6 @@ class LayerImage:
             "clipped": self.clipped_share,
             "frames": frames,
         }
-
-
-def check_image(range: str, quantile: float, fold: int | None) -> None:
-    """Raise a SettingError on ``range``, ``quantile`` or ``fold`` if no image can be made so."""
-    check_choice("range", range, RANGES)
-    # Written so that NaN fails.
-    if not 0.5 < quantile <= 1:
-        raise SettingError(
-            "quantile", quantile, "is out of range", "give more than 0.5, and 1 at most"
-        )
-    check_least("fold", fold, 1)
 
 
 def layer_image(
