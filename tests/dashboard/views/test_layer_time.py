@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from projector.residual.particles.artifact import TENSOR_FILE, write_particles
 from projector.residual.particles.report import layer_time
 from projector.residual.particles.settings import ParticleSettings
 from tests.dashboard.conftest import DECODER, ENCODER, Open
-from tests.dashboard.pages import SCRIPT, ask, click, errors, link
+from tests.dashboard.pages import SCRIPT, ask, click, errors, link, maps_of
 
 Ordered = list[LayerTimeOrder]
 TEXT, OTHER = "kalo mi tenra so", "kalo vel tenra so"
@@ -76,6 +77,32 @@ def test_two_prompts_are_placed_at_once(open_page: Open) -> None:
     assert at.dataframe[0].value["Frame"].tolist() == ["embedding", "layer 1"]
     assert at.button(key="run prompt").label == "Run"
     assert not [each for each in at.button if each.label == "Start"]
+
+
+def test_numbers_travel_once_and_the_selection_is_shown(open_page: Open) -> None:
+    first, second = (store(Prompt(each), stored_prompts()) for each in (TEXT, OTHER))
+    at = open_page("layer-time", prompt=first, other=second, token=1)
+    assert errors(at) == []
+    (sent,) = maps_of(at)
+    assert sent["selected"] == {"layer": 1, "rests": True, "prompt": 0, "token": 1}
+    assert sent["n_frames"] == 3
+    assert sent["positions"]
+    at.sidebar.select_slider(key="choose layer").set_value(0).run()
+    (again,) = maps_of(at)
+    assert again["id"] == sent["id"]
+    assert again["selected"]["layer"] == 0
+    assert "positions" not in again
+    assert len(json.dumps(again)) < 300
+    # A token of the second prompt; and what a link says of tokens that there are not.
+    at = open_page("layer-time", prompt=first, other=second, token=1, other_token=2)
+    (sent,) = maps_of(at)
+    assert (sent["selected"]["prompt"], sent["selected"]["token"]) == (1, 2)
+    at = open_page("layer-time", prompt=first, other=second, token=999, other_token=999)
+    assert errors(at) == []
+    told = at.warning[0].value.replace("\\", "")
+    assert "Prompt B has no token 1,000" in told
+    assert "The prompt has no token 1,000" in told
+    assert not {"token", "other_token"} & link(at).keys()
 
 
 def test_what_takes_long_runs_in_the_background(
