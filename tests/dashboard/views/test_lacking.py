@@ -186,7 +186,7 @@ def test_a_projection_of_another_model_says_so(
     params = {"projection": DECODER, "layer": 1, "site": "mlp_post", "neuron": NEURON}
     at = start(root, page, "--model", str(other), prompt=prompt, **params, model=str(other)).run()
     # Pages that need no model go on without one.
-    asks = {"neuron": 1, "prompt": 1, "lens": 1, "heads": 1}
+    asks = {"neuron": 1, "prompt": 1, "lens": 1, "heads": 1, "layer-time": 1}
     assert len(errors(at)) == asks.get(page, 0)
     if page == "map":
         at.selectbox(key="map colour").select("importance").run()
