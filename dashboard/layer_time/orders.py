@@ -49,7 +49,7 @@ class LayerTimeOrder:
         settings = self.settings
         return (
             settings.reduction == "pca"
-            and settings.particles != "autoencoder"
+            and settings.particles == "tokens"
             and settings.fit == "prompt"
         )
 

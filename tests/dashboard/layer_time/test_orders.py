@@ -42,7 +42,7 @@ def test_orders_that_differ_have_other_ids() -> None:
 
 def test_only_what_is_quick_is_waited_for() -> None:
     quick = [LayerTimeOrder((Prompt("kalo mi"),), each).is_quick for each in SETTINGS]
-    assert quick == [True, True, False, False, True]
+    assert quick == [True, True, False, False, False]
 
 
 def test_words_tell_no_folder_and_one_line() -> None:
