@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from projector.figures.layers.writing import draw_picture
-from projector.residual.particles.image import layer_image
+from projector.residual.layer_image.image import layer_image
 
 
 def token_png(
@@ -21,7 +21,8 @@ def token_png(
         states: (F, T, H) float32.
         token: its place; None for the mean.
         names: of the T tokens, with signs for blanks.
-        range: ``all`` or ``per-layer``, see :func:`projector.residual.particles.image.layer_image`.
+        range: ``all`` or ``per-layer``, see
+            :func:`projector.residual.layer_image.image.layer_image`.
         model: what the model is called.
 
     Raises:

@@ -10,8 +10,8 @@ from projector.figures.layer_time.page import layer_time_page
 from projector.figures.layers.density import write_density
 from projector.figures.layers.writing import write_layer_image
 from projector.progress import Progress, Silent
+from projector.residual.layer_image.image import layer_image
 from projector.residual.particles.artifact import TENSOR_FILE, read_particles, write_particles
-from projector.residual.particles.image import layer_image
 from projector.residual.particles.records import LayerTime
 from projector.storage.folders import replacing_folder
 from projector.storage.places import check_replaceable, disk_errors

@@ -26,7 +26,7 @@ from projector.figures.layers.lettering import (
     wrapped,
 )
 from projector.figures.layers.words import largest_words, range_words
-from projector.residual.particles.image import BETWEEN, ROOM, LayerImage, cell_pixels
+from projector.residual.layer_image.image import BETWEEN, ROOM, LayerImage, cell_pixels
 
 Pixels = NDArray[np.uint8]
 MARGIN = 24

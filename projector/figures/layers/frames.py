@@ -25,7 +25,7 @@ from projector.figures.layers.bands import (
 from projector.figures.layers.colours import BAR_ROOM, INK, LINE, QUIET
 from projector.figures.layers.lettering import put_text
 from projector.figures.layers.words import prompt_words, range_words, reading_words
-from projector.residual.particles.image import ROOM, LayerImage, cell_pixels, choose_fold
+from projector.residual.layer_image.image import ROOM, LayerImage, cell_pixels, choose_fold
 
 Pixels = NDArray[np.uint8]
 # The cells of all panels together, in pixels.

@@ -8,7 +8,7 @@ import numpy as np
 
 from projector.corpus.pieces import readable
 from projector.figures.layers.lettering import number, percent
-from projector.residual.particles.image import LayerImage
+from projector.residual.layer_image.image import LayerImage
 
 _MOST_SIGNS = 160
 

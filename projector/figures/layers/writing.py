@@ -12,7 +12,7 @@ from projector.figures.layers.colours import scale
 from projector.figures.layers.film import Pixels, Written, write_film
 from projector.figures.layers.frames import draw_checkpoints, draw_frames
 from projector.figures.layers.words import prompt_words, reading_words, title_of
-from projector.residual.particles.image import LayerImage
+from projector.residual.layer_image.image import LayerImage
 from projector.storage.replacing import replacing_file
 
 PICTURE, FILM, CHECKPOINTS = "layers.png", "layers", "checkpoints"

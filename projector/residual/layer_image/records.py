@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from projector.residual.layer_image.image import LayerImage
 from projector.residual.layer_image.settings import ImageSettings
 from projector.residual.outliers import Outlier
-from projector.residual.particles.image import LayerImage
 
 KIND, VERSION = "layer-image", 1
 

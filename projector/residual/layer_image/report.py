@@ -14,15 +14,15 @@ from projector.errors import SettingError, UserError, check_text, named
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 from projector.projection.provenance import versions
-from projector.residual.layer_image.records import LayerImages
-from projector.residual.layer_image.settings import ImageSettings
-from projector.residual.outliers import Outlier, describe_outliers
-from projector.residual.particles.image import (
+from projector.residual.layer_image.image import (
     check_room,
     check_shapes,
     difference,
     layer_images,
 )
+from projector.residual.layer_image.records import LayerImages
+from projector.residual.layer_image.settings import ImageSettings
+from projector.residual.outliers import Outlier, describe_outliers
 from projector.residual.particles.states import collect_states
 from projector.residual.subject import Subject
 

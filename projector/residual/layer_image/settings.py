@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from projector.errors import SettingError, named
-from projector.residual.particles.ranges import QUANTILE, RANGES, check_image
+from projector.residual.layer_image.ranges import QUANTILE, RANGES, check_image
 from projector.settings import setting
 
 MEAN = "mean"

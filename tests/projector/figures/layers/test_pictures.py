@@ -19,7 +19,7 @@ from projector.figures.layers.writing import (
     write_difference,
     write_layer_image,
 )
-from projector.residual.particles.image import (
+from projector.residual.layer_image.image import (
     LayerImage,
     cell_pixels,
     choose_fold,

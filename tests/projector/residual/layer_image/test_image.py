@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from projector.errors import SettingError, UserError
-from projector.residual.particles.image import (
+from projector.residual.layer_image.image import (
     ROOM,
     LayerImage,
     cell_pixels,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from projector.errors import SettingError, UserError, named
-from projector.residual.particles.ranges import QUANTILE, check_image
+from projector.residual.layer_image.ranges import QUANTILE, check_image
 
 # What a picture has room for, in pixels: rows and columns are chosen for it.
 ROOM = (2000, 2000)
