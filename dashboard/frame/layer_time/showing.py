@@ -26,8 +26,9 @@ _SHARE, _RANK = ".0%", ".2f"
 # Figures of a frame, each beside its control: the report's name, the column's, and its form.
 _FIGURES = (
     ("variance_explained", "Variance explained", _SHARE),
-    ("variance_random", "Variance, random axes", _SHARE),
+    ("variance_shuffled", "Variance, shuffled", _SHARE),
     ("neighbours_kept", "Neighbours kept", _SHARE),
+    ("neighbours_random", "Neighbours, random axes", _SHARE),
     ("neighbours_chance", "Neighbours, chance", _SHARE),
     ("displacement_correlation", "Motion kept", _RANK),
     ("displacement_random", "Motion, random axes", _RANK),

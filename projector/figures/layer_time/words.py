@@ -14,6 +14,8 @@ _PARTICLES = {
     "contributions": "what a part of the model adds at a token",
     "autoencoder": "one vector of an autoencoder's code",
 }
+# Of more frames only the number is told.
+_MOST_NAMED = 4
 _MAPS = {"pca": "PCA", "umap": "UMAP", "stress": "stress layout on cosine distances"}
 
 
@@ -47,7 +49,35 @@ def facts_of(report: Report) -> list[str]:
     found = [*_reconstruction(report), *_difference(report), *_zeros(report)]
     if words := _outliers(report):
         found.append(words)
+    if words := neighbours_said(report):
+        found.append(words)
     return found
+
+
+def neighbours_said(report: Report) -> str:
+    """In which frames the picture keeps no more neighbours than a random projection; "" for none.
+
+    Saved pictures of earlier versions do not know it.
+    """
+    known = [
+        each
+        for each in report.get("fidelity") or ()
+        if each.get("neighbours_kept") is not None and each.get("neighbours_random") is not None
+    ]
+    names = [
+        str(each["frame"]) for each in known if each["neighbours_kept"] <= each["neighbours_random"]
+    ]
+    if not names:
+        return ""
+    if len(names) > _MOST_NAMED:
+        where = f"In {len(names)} of {len(known)} frames"
+    else:
+        *first, last = names
+        where = f"At {', '.join(first)} and {last}" if first else f"At {last}"
+    return (
+        f"{where} the picture keeps no more neighbours than a random projection does: who is near "
+        "there says little."
+    )
 
 
 def sentence(text: str) -> str:

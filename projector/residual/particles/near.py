@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -28,22 +30,25 @@ def nearest(cloud: Cloud, k: int, metric: Metric) -> tuple[Tensor, Tensor]:
         neighbours (F, P, k) int32, nearest first, −1 for none; distances (F, P, k) float32, NaN for
         none. A particle that is not born, or whose numbers are not finite, has none and is none's.
     """
-    n_frames, n_particles = cloud.vectors.shape[:2]
+    n_frames, n_particles, _ = cloud.shape
     neighbours = torch.full((n_frames, n_particles, k), -1, dtype=torch.int32)
     distances = torch.full((n_frames, n_particles, k), torch.nan)
     if not k:
         return neighbours, distances
-    is_born = cloud.is_born()
+    can_be = cloud.is_born() & cloud.is_finite()
     was_there = torch.zeros(n_particles, dtype=torch.bool)
     found = torch.full((n_particles, k), -1), torch.full((n_particles, k), torch.inf).double()
-    for frame, vectors in enumerate(cloud.vectors):
-        is_there = is_born[frame] & vectors.isfinite().all(dim=-1)
+    points = _Points.of(cloud.vectors, metric) if cloud.is_still else None
+    for frame, is_there in enumerate(can_be):
         stays = was_there & is_there
-        if frame:
-            stays &= (vectors == cloud.vectors[frame - 1]).all(dim=-1)
+        if not cloud.is_still:
+            vectors = cloud.vectors[frame]
+            points = _Points.of(vectors, metric)
+            if frame:
+                stays &= (vectors == cloud.vectors[frame - 1]).all(dim=-1)
         if not torch.equal(stays, was_there):
             stays = torch.zeros_like(stays)
-        points = as_points(vectors, metric)
+        assert points is not None
         found = _join(points, found, stays, is_there, k)
         was_there = is_there
         chosen, far = found
@@ -65,6 +70,36 @@ def as_points(vectors: Tensor, metric: Metric) -> Tensor:
     return torch.where(lengths > 0, whole / lengths, 0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """What :func:`as_points` gives, for some rows at a time: in float64 all take twice the room.
+
+    Attributes:
+        vectors: (P, W) float32.
+        middle: (W,) float64, what is taken off each; None for cosine.
+    """
+
+    vectors: Tensor
+    middle: Tensor | None
+
+    @classmethod
+    def of(cls, vectors: Tensor, metric: Metric) -> _Points:
+        if metric == "cosine":
+            return cls(vectors, None)
+        is_finite = vectors.isfinite().all(dim=-1)
+        known = vectors if bool(is_finite.all()) else vectors[is_finite]
+        return cls(vectors, known.mean(dim=0, dtype=torch.float64))
+
+    def take(self, which: Tensor) -> Tensor:
+        """(n, W) float64."""
+        rows = self.vectors[which]
+        return as_points(rows, "cosine") if self.middle is None else rows.double() - self.middle
+
+    def n_at_once(self, n_each: int = 1) -> int:
+        """How many rows, each with so many others, fill a block."""
+        return max(1, _BLOCK // max(1, n_each * self.vectors.shape[1]))
+
+
 def squared_distances(points: Tensor, others: Tensor) -> Tensor:
     """(n, m) float64 ‖a − b‖² of points (n, W) and (m, W): right to 1e-15 of the largest ‖a‖²."""
     lengths = points.square().sum(dim=1)[:, None] + others.square().sum(dim=1)[None]
@@ -76,12 +111,11 @@ def _as_distance(squares: Tensor, metric: Metric) -> Tensor:
 
 
 def _join(
-    points: Tensor, before: tuple[Tensor, Tensor], stays: Tensor, is_there: Tensor, k: int
+    points: _Points, before: tuple[Tensor, Tensor], stays: Tensor, is_there: Tensor, k: int
 ) -> tuple[Tensor, Tensor]:
     """Neighbours (P, k) int64 and their squared distances once those that don't stay have joined.
 
     Args:
-        points: (P, W) float64.
         before: the same before they joined, right for those that stay.
         stays, is_there: (P,) bool.
     """
@@ -98,16 +132,18 @@ def _join(
     return chosen, squares
 
 
-def _find(points: Tensor, of: Tensor, among: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _find(points: _Points, of: Tensor, among: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k nearest ``among`` for each ``of``, itself left out: (n, k) int64 −1, float64 +inf."""
     chosen = torch.full((len(of), k), -1)
     squares = torch.full((len(of), k), torch.inf).double()
     n_found = min(k, len(among))
     if not len(of) or not n_found:
         return chosen, squares
-    others = points[among]
-    for some in torch.arange(len(of)).split(max(1, _BLOCK // len(among))):
-        apart = squared_distances(points[of[some]], others)
+    n_rows = min(max(1, _BLOCK // len(among)), points.n_at_once())
+    for some in torch.arange(len(of)).split(n_rows):
+        own = points.take(of[some])
+        parts = among.split(points.n_at_once())
+        apart = torch.cat([squared_distances(own, points.take(part)) for part in parts], dim=1)
         apart[of[some][:, None] == among[None]] = torch.inf
         near = apart.topk(n_found, dim=1, largest=False)
         place = among[near.indices].where(near.values < torch.inf, -1)
@@ -117,11 +153,12 @@ def _find(points: Tensor, of: Tensor, among: Tensor, k: int) -> tuple[Tensor, Te
     return chosen.gather(1, order), squares.gather(1, order)
 
 
-def _exactly(points: Tensor, of: Tensor, to: Tensor) -> Tensor:
+def _exactly(points: _Points, of: Tensor, to: Tensor) -> Tensor:
     """(n, k) float64 squared distances by differences, of which no digit cancels; +inf to −1."""
     found = torch.full(to.shape, torch.inf).double()
-    per_row = to.shape[1] * points.shape[1]
-    for some in torch.arange(len(of)).split(max(1, _BLOCK // max(per_row, 1))):
-        apart = points[of[some]][:, None] - points[to[some].clamp(min=0)]
+    for some in torch.arange(len(of)).split(points.n_at_once(to.shape[1])):
+        apart = points.take(of[some])[:, None] - points.take(to[some].clamp(min=0).flatten()).view(
+            len(some), to.shape[1], -1
+        )
         found[some] = apart.square().sum(dim=-1)
     return found.masked_fill(to < 0, torch.inf)

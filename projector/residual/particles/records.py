@@ -95,8 +95,8 @@ class Cloud:
     Attributes:
         frames: F.
         owners: P.
-        vectors: (F, P, W) float32 on the CPU, in the units of the stream for W = hidden size. A
-            contribution that is not written yet is 0.
+        vectors: float32 on the CPU, in the units of the stream for W = hidden size: (F, P, W); or
+            (P, W) of particles that stay as they are once they are born, such as contributions.
         born: (P,) int64, the frame from which a particle exists; 0 for tokens.
         outliers: (P,) bool, whether its norm is many times the usual one.
     """
@@ -107,20 +107,55 @@ class Cloud:
     born: Tensor
     outliers: Tensor
 
+    @property
+    def is_still(self) -> bool:
+        """Whether particles stay as they are once they are born."""
+        return self.vectors.ndim == 2
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """F, P and W."""
+        return len(self.frames), len(self.owners), self.vectors.shape[-1]
+
     def is_born(self) -> Tensor:
         """(F, P) bool: which particles exist in which frame."""
         return self.born[None] <= torch.arange(len(self.frames))[:, None]
 
+    def is_finite(self) -> Tensor:
+        """(F, P) bool: which particles have finite numbers in which frame."""
+        if self.is_still:
+            return self.vectors.isfinite().all(dim=-1).expand(self.shape[:2])
+        return torch.stack([each.isfinite().all(dim=-1) for each in self.vectors])
+
+    def at(self, frame: int, chosen: Tensor) -> Tensor:
+        """(n, W): particles in a frame in which they are born; ``chosen`` is bool or int (P,)."""
+        return (self.vectors if self.is_still else self.vectors[frame])[chosen]
+
+    def rows(self, chosen: Tensor) -> Tensor:
+        """(n, W): what is chosen, frame by frame; ``chosen`` is bool (F, P), of those born."""
+        return self.vectors[chosen.nonzero()[:, 1]] if self.is_still else self.vectors[chosen]
+
+    def frame(self, frame: int) -> Tensor:
+        """(P, W): all particles in a frame, 0 for those that are not born."""
+        vectors = self.vectors if self.is_still else self.vectors[frame]
+        return vectors.where((self.born <= frame)[:, None], 0.0)
+
     @property
     def norms(self) -> Tensor:
-        """(F, P) float32, ‖x‖ in full space."""
-        return torch.stack([frame.norm(dim=-1) for frame in self.vectors])
+        """(F, P) float32, ‖x‖ in full space; 0 for particles that are not born."""
+        if self.is_still:
+            norms = self.vectors.norm(dim=-1).expand(self.shape[:2])
+        else:
+            norms = torch.stack([frame.norm(dim=-1) for frame in self.vectors])
+        return norms.where(self.is_born(), 0.0)
 
     @property
     def displacements(self) -> Tensor:
         """(F, P) float32, ‖x_f − x_{f−1}‖ in full space; 0 in the first frame and at birth."""
-        moved = torch.zeros(self.vectors.shape[:2])
-        # Frame by frame: contributions of a large model fill much of the memory.
+        moved = torch.zeros(self.shape[:2])
+        if self.is_still:
+            return moved
+        # Frame by frame: differences of all frames would fill as much memory again.
         for f in range(1, len(moved)):
             step = (self.vectors[f] - self.vectors[f - 1]).norm(dim=-1)
             moved[f] = step.where(self.born < f, 0.0)
@@ -137,9 +172,15 @@ class FrameFidelity:
         variance_explained: Σ‖p − p̄‖² / Σ‖x − x̄‖² over the frame's particles, which of an orthogonal
             projection is what it keeps of their variance; of linear maps alone.
         variance_random: the same of random subspaces of as many dimensions, on average.
-        neighbours_kept: share of each particle's k nearest in full space that are among its k
-            nearest in the picture.
+        variance_shuffled: what the same method keeps of as many particles in which there is nothing
+            to find: each coordinate is shuffled over the frame's particles, and the map fitted
+            anew. Of linear maps alone.
+        neighbours_kept: share of each particle's k nearest in the picture that are as near in full
+            space as its k nearest there.
         neighbours_chance: k / (n − 1), what random places keep; more where states are equally near.
+        neighbours_random: what random orthogonal projections keep, on average.
+        neighbours_shuffled: what the same method keeps of shuffled particles, as above.
+        neighbours_k: k, 10, or a fifth of the other particles where these are fewer.
         displacement_correlation: Spearman's rank correlation, over particles, of displacements
             since the frame before, in full space and in the picture; None in the first frame.
         displacement_random: the same under random projections, on average.
@@ -156,6 +197,10 @@ class FrameFidelity:
     displacement_correlation: float | None = None
     displacement_random: float | None = None
     displacement_n: int = 0
+    variance_shuffled: float | None = None
+    neighbours_random: float | None = None
+    neighbours_shuffled: float | None = None
+    neighbours_k: int | None = None
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from projector.corpus.sources import read_documents
 from projector.errors import SettingError, UserError, check_text, named
+from projector.memory import out_of_memory
 from projector.model.loading import LoadedModel, count_layers
 from projector.progress import Progress, Silent
 from projector.projection.provenance import versions
@@ -19,10 +20,8 @@ from projector.residual.particles.autoencoder.artifact import Trained
 from projector.residual.particles.autoencoder.cloud import particle_cloud
 from projector.residual.particles.autoencoder.gathering import LONGEST
 from projector.residual.particles.autoencoder.training import train_autoencoder
-from projector.residual.particles.fidelity import (
-    measure_fidelity,
-    random_displacement_correlation,
-)
+from projector.residual.particles.fidelity.measuring import measure_fidelity
+from projector.residual.particles.fidelity.shuffling import place_shuffled
 from projector.residual.particles.near import nearest
 from projector.residual.particles.pairing.comparing import compare
 from projector.residual.particles.pairing.records import Pair
@@ -33,7 +32,6 @@ from projector.residual.particles.records import (
     LayerTime,
     Predictions,
     PromptTokens,
-    Reduced,
 )
 from projector.residual.particles.reduction.joint import reduce
 from projector.residual.particles.reduction.registry import find_reduction
@@ -81,14 +79,16 @@ def layer_time(
     Raises:
         SettingError: on a setting that can't be used.
         UserError: if a model, a prompt or a corpus can't be read, a prompt is beyond the model's
-            context, or two prompts' states differ where a causal model's are equal.
+            context, two prompts' states differ where a causal model's are equal, or memory does not
+            suffice.
     """
     asked = ParticleSettings(**settings)
     check_before_loading(asked, prompt, prompt_b)
     if isinstance(model, str) and asked.layers is not None:
         check_layers_shown(asked.layers, count_layers(model))
     subject = Subject.of(model)
-    return _Run(subject, asked, progress or Silent()).run(prompt, prompt_b, chat=chat)
+    with out_of_memory(f": give shorter prompts, or show fewer {named('layers')}"):
+        return _Run(subject, asked, progress or Silent()).run(prompt, prompt_b, chat=chat)
 
 
 def check_before_loading(
@@ -137,12 +137,22 @@ class _Run:
         else:
             cloud = token_cloud(shown, frames, masks)
         metric = find_reduction(str(settings.reduction)).metric
-        reduced, fitted_on = self._reduce(cloud, chosen)
+        rows, fitted_on = self._rows(chosen)
+        reduced = reduce(cloud, settings, rows=rows, progress=self.progress)
         self.progress.begin("Measuring fidelity", None, "")
-        fidelity, pooled = measure_fidelity(
-            cloud, reduced.positions, metric=metric, linear=reduced.linear, seed=settings.seed
+        repeated = _repeated(cloud, pair)
+        fidelity, pooled, by_chance = measure_fidelity(
+            cloud,
+            reduced.positions,
+            metric=metric,
+            dim=settings.dim,
+            linear=reduced.linear,
+            seed=settings.seed,
+            left_out=repeated,
+            controls=place_shuffled(cloud, settings, rows=rows, left_out=repeated)
+            if reduced.linear
+            else (),
         )
-        by_chance = random_displacement_correlation(cloud, reduced.positions, seed=settings.seed)
         n_lines = min(settings.n_lines, len(cloud.owners) - 1)
         neighbours, distances = nearest(cloud, n_lines, metric)
         self.progress.end()
@@ -227,21 +237,20 @@ class _Run:
             progress=self.progress,
         )
 
-    def _reduce(self, cloud: Cloud, chosen: Sequence[int]) -> tuple[Reduced, tuple[str, ...]]:
-        rows: Tensor | None = None
-        notes: tuple[str, ...] = ()
-        if self.settings.fit == "corpus":
-            rows, notes = corpus_rows(
-                self.subject,
-                self.settings.source,
-                max_tokens=self.settings.max_tokens,
-                layers=chosen,
-                most_rows=_MOST_ROWS,
-                seed=self.settings.seed,
-                keep_outliers=self.settings.keep_outliers,
-                progress=self.progress,
-            )
-        return reduce(cloud, self.settings, rows=rows, progress=self.progress), notes
+    def _rows(self, chosen: Sequence[int]) -> tuple[Tensor | None, tuple[str, ...]]:
+        """What a map is fitted on in place of the prompts' states, and notes on it."""
+        if self.settings.fit != "corpus":
+            return None, ()
+        return corpus_rows(
+            self.subject,
+            self.settings.source,
+            max_tokens=self.settings.max_tokens,
+            layers=chosen,
+            most_rows=_MOST_ROWS,
+            seed=self.settings.seed,
+            keep_outliers=self.settings.keep_outliers,
+            progress=self.progress,
+        )
 
     def _predict(self, states: Sequence[Tensor]) -> tuple[Predictions | None, Mapping[str, str]]:
         try:
@@ -250,6 +259,20 @@ class _Run:
             raise
         except UserError as error:
             return None, {"predictions": str(error)}
+
+
+def _repeated(cloud: Cloud, pair: Pair | None) -> Tensor:
+    """(P,) bool: particles of the second prompt that are those of the first, as the prompts begin.
+
+    None are where a token also depends on what follows it.
+    """
+    n_alike = 0 if pair is None or pair.causal_error is None else pair.n_beginning
+    return torch.tensor(
+        [
+            each.prompt == 1 and 0 <= each.token < n_alike and each.kind != "query"
+            for each in cloud.owners
+        ]
+    )
 
 
 def _place_of(folder: Path) -> Path:

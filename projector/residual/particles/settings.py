@@ -20,6 +20,8 @@ FITS = ("prompt", "corpus")
 DEFAULT_CORPUS = "stdlib"
 # What a corpus gives a map to be fitted on.
 MAX_TOKENS = 20_000
+# Lines from a particle. They are kept for each frame, so their number is a matter of memory, too.
+MOST_LINES = 50
 
 
 def default_reduction(particles: str) -> str:
@@ -80,7 +82,9 @@ class ParticleSettings:
     dim: int = setting(3, help="Dimensions of the picture: 3 or 2.")
     neighbours: int = setting(15, help="How many neighbours UMAP keeps of each particle.")
     n_lines: int = setting(
-        5, help="Lines from each particle to its nearest in full space; 0 for none."
+        5,
+        help="Lines from each particle to its nearest in full space; 0 for none, "
+        f"{MOST_LINES} at most.",
     )
     seed: int = setting(0, help="Seed of everything that is drawn.")
     layers: tuple[int, ...] | None = setting(
@@ -127,6 +131,10 @@ class ParticleSettings:
             raise SettingError("dim", self.dim, "can't be drawn", "give 3 or 2")
         for name, least in _LEAST.items():
             check_least(name, getattr(self, name), least)
+        if self.n_lines > MOST_LINES:
+            raise SettingError(
+                "n_lines", self.n_lines, "is more than can be seen", f"give {MOST_LINES} or fewer"
+            )
         check_seed("seed", self.seed)
         if self.layers is not None:
             if not self.layers or min(self.layers) < 0:

@@ -29,17 +29,16 @@ _VARIANCE, _NEIGHBOURS, _MOVES = (
     "neighbours_kept",
     "displacement_correlation",
 )
-# Title, figure, and what its control is called.
+# Title and figure, and of each control its title and figure.
 _COLUMNS = (
-    ("variance", _VARIANCE, "random"),
-    ("neighbours", _NEIGHBOURS, "chance"),
-    ("moves", _MOVES, "random"),
+    ("variance", _VARIANCE, (("shuffled", "variance_shuffled"),)),
+    (
+        "neighbours",
+        _NEIGHBOURS,
+        (("random", "neighbours_random"), ("chance", "neighbours_chance")),
+    ),
+    ("moves", _MOVES, (("random", "displacement_random"),)),
 )
-_CONTROLS = {
-    _VARIANCE: "variance_random",
-    _NEIGHBOURS: "neighbours_chance",
-    _MOVES: "displacement_random",
-}
 
 
 @dataclass(frozen=True)
@@ -137,25 +136,40 @@ def _fidelity(content: Mapping[str, Any]) -> Table:
     if n > _MOST_ROWS:
         rows = sorted({round(i * (n - 1) / (_SHOWN_ROWS - 1)) for i in range(_SHOWN_ROWS)})
     columns = [pair for pair in _COLUMNS if any(each[pair[1]] is not None for each in frames)]
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), show_edge=False, header_style="bold")
+    table = Table(
+        box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False, header_style="bold"
+    )
     table.add_column("layer", justify="right", no_wrap=True)
-    for title, _, control in columns:
+    for title, _, controls in columns:
         table.add_column(title, justify="right", no_wrap=True)
-        table.add_column(control, justify="right", no_wrap=True, style="dim")
+        for control, _ in controls:
+            table.add_column(control, justify="right", no_wrap=True, style="dim")
     for i in rows:
         each = frames[i]
-        cells = [number(each[key]) for _, name, _ in columns for key in (name, _CONTROLS[name])]
+        cells = [
+            number(each[key])
+            for _, name, controls in columns
+            for key in (name, *(control for _, control in controls))
+        ]
         table.add_row("embedding" if each["layer"] is None else str(each["layer"]), *cells)
     return table
 
 
 def _legend(content: Mapping[str, Any]) -> str:
     """What the columns are."""
-    text = "variance: share of it that the picture keeps. " if _has(content, _VARIANCE) else ""
-    text += (
-        "neighbours: share of each particle’s nearest in the picture that are its nearest in full "
-        "space. "
-    )
+    text = ""
+    if _has(content, _VARIANCE):
+        text += (
+            "variance: share of it that the picture keeps; shuffled: the same method, where each "
+            "coordinate is shuffled over the particles. "
+        )
+    counts = sorted({each["neighbours_k"] for each in content["fidelity"]} - {None})
+    if counts:
+        most = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+        text += (
+            f"neighbours: share of each particle’s {most} nearest in the picture that are its "
+            "nearest in full space. "
+        )
     if _has(content, _MOVES):
         text += "moves: rank correlation of how far particles move, here and in full space. "
     text += "random: the same of random projections; chance: of random places."

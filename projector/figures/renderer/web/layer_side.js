@@ -21,23 +21,24 @@ const percent = (share) => {
 const MEASURES = [
   {
     name: "variance explained",
-    title: "Share of the variance of this frame that the picture shows; beside it, random projections to as many dimensions.",
+    title: "Share of the variance of this frame that the picture shows; beside it, the same map of as many particles whose coordinates are shuffled.",
     value: (each) => each.variance_explained,
-    control: "random",
-    chance: (each) => each.variance_random,
+    control: ({ variance_shuffled: shuffled }) => (known(shuffled) ? "shuffled" : "random"),
+    chance: (each) => each.variance_shuffled ?? each.variance_random,
   },
   {
     name: "neighbours kept",
-    title: "Share of each particle's nearest in full space that are among its nearest in the picture; chance is that of random places.",
+    title: "Share of each particle's nearest in the picture that are its nearest in full space; beside it, random projections.",
     value: (each) => each.neighbours_kept,
-    control: "chance",
-    chance: (each) => each.neighbours_chance,
+    control: ({ neighbours_random: random }) => (known(random) ? "random" : "chance"),
+    chance: (each) => each.neighbours_random ?? each.neighbours_chance,
+    more: ({ neighbours_k: k }) => (known(k) ? ` Nearest are ${k}.` : ""),
   },
   {
     name: "motion kept",
     title: "Rank correlation, over particles, of the distance moved since the frame before: in full space and in the picture; beside it, random projections.",
     value: (each) => each.displacement_correlation,
-    control: "random",
+    control: () => "random",
     // Random planes keep some of it, too: a long way is a long way from most sides.
     chance: (each) => each.displacement_random,
   },
@@ -128,13 +129,18 @@ export class LayerSide {
   updateTrust(frame) {
     const found = this.data.fidelity[frame];
     if (!found) return;
-    for (const { value, chance, control, number, chanceText, cursor } of this.measures) {
+    for (const { value, chance, control, more, row, title, number, chanceText, cursor } of this.measures) {
       number.textContent = share(value(found));
-      chanceText.textContent = known(chance(found)) ? `${control} ${share(chance(found))}` : "";
+      chanceText.textContent = known(chance(found)) ? `${control(found)} ${share(chance(found))}` : "";
+      row.title = title + (more ? more(found) : "");
       cursor(frame);
     }
-    this.reason.textContent = found.reason ? `${found.reason[0].toUpperCase()}${found.reason.slice(1)}.` : "";
-    this.reason.hidden = !found.reason;
+    const said = found.reason ? [`${found.reason[0].toUpperCase()}${found.reason.slice(1)}.`] : [];
+    const { neighbours_kept: kept, neighbours_random: random } = found;
+    if (known(kept) && known(random) && kept <= random)
+      said.unshift("Here a random projection keeps as many neighbours.");
+    this.reason.textContent = said.join(" ");
+    this.reason.hidden = !said.length;
   }
 
   showHeld(held) {

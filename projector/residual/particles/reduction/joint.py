@@ -70,10 +70,15 @@ class Particles(Protocol):
     @property
     def vectors(self) -> Tensor: ...
     @property
+    def is_still(self) -> bool: ...
+    @property
     def born(self) -> Tensor: ...
     @property
     def outliers(self) -> Tensor: ...
     def is_born(self) -> Tensor: ...
+    def is_finite(self) -> Tensor: ...
+    def at(self, frame: int, chosen: Tensor, /) -> Tensor: ...
+    def rows(self, chosen: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,16 +167,16 @@ def _all_frames(
     """(F, P, dim) by one map."""
     chosen = _rows(cloud, settings)
     others = chosen.others
-    positions = torch.full((*cloud.vectors.shape[:2], settings.dim), torch.nan)
+    positions = torch.full((*cloud.is_born().shape, settings.dim), torch.nan)
     if rows is None:
-        fitted = _fit(cloud.vectors[chosen.fitted], settings, reduction, is_centred, progress)
+        fitted = _fit(cloud.rows(chosen.fitted), settings, reduction, is_centred, progress)
         positions[chosen.fitted] = fitted.positions
     else:
         rows = rows[rows.isfinite().all(dim=1)]
         fitted = _fit(rows, settings, reduction, is_centred, progress)
         others = others | chosen.fitted
     if reduction.places_others and bool(others.any()):
-        positions[others] = fitted.place(cloud.vectors[others])
+        positions[others] = fitted.place(cloud.rows(others))
     is_born = cloud.is_born()
     for frame in range(1, len(positions)):
         stays = is_born[frame] & ~chosen.is_new[frame]
@@ -187,17 +192,16 @@ def _each_frame(
     progress: Progress,
 ) -> Tensor:
     """(F, P, dim), each frame by a map of its own, rotated onto the frame before."""
-    positions = torch.full((*cloud.vectors.shape[:2], settings.dim), torch.nan)
+    positions = torch.full((*cloud.is_born().shape, settings.dim), torch.nan)
     is_kept = _kept(cloud, settings)
-    for frame, (vectors, is_born) in enumerate(zip(cloud.vectors, cloud.is_born(), strict=True)):
-        is_finite = is_born & vectors.isfinite().all(dim=-1)
+    for frame, is_finite in enumerate(cloud.is_born() & cloud.is_finite()):
         chosen = is_finite & is_kept
         where = f" in the frame {cloud.frames[frame].name}"
-        fitted = _fit(vectors[chosen], settings, reduction, is_centred, progress, where)
+        fitted = _fit(cloud.at(frame, chosen), settings, reduction, is_centred, progress, where)
         positions[frame, chosen] = fitted.positions
         others = is_finite & ~is_kept
         if reduction.places_others and bool(others.any()):
-            positions[frame, others] = fitted.place(vectors[others])
+            positions[frame, others] = fitted.place(cloud.at(frame, others))
         if frame:
             before = positions[frame - 1]
             counted = chosen & before.isfinite().all(dim=-1)
@@ -225,12 +229,13 @@ def _kept(cloud: Particles, settings: ReductionSettings) -> Tensor:
 
 def _rows(cloud: Particles, settings: ReductionSettings) -> _Rows:
     is_new = cloud.is_born().clone()
-    is_finite = torch.zeros_like(is_new)
-    for frame, vectors in enumerate(cloud.vectors):
-        is_finite[frame] = vectors.isfinite().all(dim=-1)
-        if frame:
-            is_same = (vectors == cloud.vectors[frame - 1]).all(dim=-1)
-            is_new[frame] &= ~(is_same & (cloud.born < frame))
+    is_finite = cloud.is_finite()
+    for frame in range(1, len(is_new)):
+        if cloud.is_still:
+            is_same = torch.ones_like(cloud.outliers)
+        else:
+            is_same = (cloud.vectors[frame] == cloud.vectors[frame - 1]).all(dim=-1)
+        is_new[frame] &= ~(is_same & (cloud.born < frame))
     fitted = is_new & is_finite & _kept(cloud, settings)
     return _Rows(is_new, fitted, is_new & is_finite & ~fitted)
 
@@ -246,8 +251,9 @@ def _fit(
     """The map of these rows, which it sees in an order of their own."""
     _check_rows(len(rows), settings, reduction, where)
     order = _canonical_order(rows)
+    rows = rows[order]
     fitted = reduction.fit(
-        rows[order],
+        rows,
         dim=settings.dim,
         neighbours=settings.neighbours,
         seed=settings.seed,

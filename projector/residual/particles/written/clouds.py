@@ -55,7 +55,7 @@ def contribution_cloud(
 
     The parts are the embedding's; each head; each group of MLP neurons; and of each layer the rest:
     biases, and what half precision rounds off. A part is born in the first frame that is shown
-    behind its layer, and stays as it is from there on; before it is 0. In every frame the vectors
+    behind its layer, and stays as it is from there on. In every frame the vectors
     of a token's particles sum to its hidden state: this is asserted.
 
     A norm behind a part has its scale frozen at its value for the token, as in
@@ -240,12 +240,9 @@ class _Reader:
         frames = (Frame.of(None), *map(Frame.of, self.layers))
         n_parts = len(self.parts)
         # Token by token: (T, parts, H).
-        values = torch.stack([part.values for part in self.parts], dim=1).flatten(0, 1)
+        vectors = torch.stack([part.values for part in self.parts], dim=1).flatten(0, 1)
         n_tokens = sum(map(len, prompts))
         born = torch.tensor([part.born for part in self.parts]).repeat(n_tokens)
-        vectors = torch.zeros(len(frames), *values.shape)
-        for frame in range(len(frames)):
-            vectors[frame, born <= frame] = values[born <= frame]
         is_out = [torch.zeros(len(each), dtype=torch.bool) for each in prompts]
         outliers = torch.cat(list(outlying or is_out)).repeat_interleave(n_parts)
         owners = tuple(

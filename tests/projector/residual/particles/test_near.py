@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -28,7 +30,8 @@ def test_they_are_those_of_a_plain_search(
     torch.testing.assert_close(distances, expected.float(), atol=1e-6, rtol=1e-5)
 
 
-def test_contributions_find_what_joins_them() -> None:
+@pytest.mark.parametrize("is_still", [False, True])
+def test_contributions_find_what_joins_them(*, is_still: bool) -> None:
     """Written once, they stay: the neighbours are those of a search among all that are there."""
     generator = torch.Generator().manual_seed(0)
     parts = torch.randn(20, 8, generator=generator)
@@ -36,7 +39,10 @@ def test_contributions_find_what_joins_them() -> None:
     vectors = torch.zeros(6, 20, 8)
     for frame in range(6):
         vectors[frame, born <= frame] = parts[born <= frame]
-    neighbours, distances = nearest(make_cloud(vectors, born=born, kind="head"), 6, "euclidean")
+    cloud = make_cloud(vectors, born=born, kind="head")
+    if is_still:
+        cloud = replace(cloud, vectors=parts)
+    neighbours, distances = nearest(cloud, 6, "euclidean")
     for frame in range(6):
         n = int((born <= frame).sum())
         apart = torch.cdist(parts[:n].double(), parts[:n].double()).fill_diagonal_(torch.inf)

@@ -23,6 +23,7 @@ from projector.residual.particles.settings import (
         ({"dim": 4}, "dim", 4),
         ({"neighbours": 1, "reduction": "umap"}, "neighbours", 1),
         ({"n_lines": -1}, "n_lines", -1),
+        ({"n_lines": 51}, "n_lines", 51),
         ({"seed": -1}, "seed", -1),
         ({"layers": ()}, "layers", "()"),
         ({"n_particles": 1, "particles": "autoencoder"}, "n_particles", 1),

@@ -31,7 +31,8 @@ def settings(**changed: Any) -> ParticleSettings:
 
 def summed(cloud: Cloud, n_tokens: int) -> Tensor:
     """(F, T, H): the sum over the particles of each token."""
-    return cloud.vectors.unflatten(1, (n_tokens, -1)).sum(dim=2)
+    frames = torch.stack([cloud.frame(f) for f in range(len(cloud.frames))])
+    return frames.unflatten(1, (n_tokens, -1)).sum(dim=2)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,10 @@ def test_contributions_sum_to_the_stream_in_every_frame(family: str, n_parts: in
         assert born == layer + 1
     not_born = ~cloud.is_born()
     assert not_born.any()
-    assert not cloud.vectors[not_born].any()
+    assert not cloud.norms[not_born].any()
+    assert not cloud.displacements.any()
+    # Each vector is held once, not once a frame.
+    assert cloud.vectors.shape == (len(cloud.owners), subject.architecture.n_hidden)
     kinds = {each.kind for each in cloud.owners}
     assert kinds >= {"embedding", "head", "mlp"}
     assert [(each.prompt, each.token) for each in cloud.owners[::n_parts]] == [
