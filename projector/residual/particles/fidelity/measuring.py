@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -16,7 +16,7 @@ from projector.residual.particles.fidelity.figures import (
     random_axes,
     rank_correlation,
 )
-from projector.residual.particles.records import Cloud, FrameFidelity
+from projector.residual.particles.records import Cloud, Frame, FrameFidelity
 from projector.residual.particles.reduction.reduction import Metric
 
 N_NEAREST = 10
@@ -73,7 +73,7 @@ def measure_fidelity(
     if left_out is not None:
         counted &= ~left_out
     axes = random_axes(cloud.shape[2], dim, seed)
-    share = dim / cloud.shape[2] if linear else None
+    share = dim / cloud.shape[2]
     own = list(_all_figures(cloud, positions, counted, metric, k, axes, linear))
     full, shown = _lengths(cloud, counted), _lengths_of(positions, counted)
     random = _by_chance(cloud, full, axes)
@@ -89,24 +89,32 @@ def measure_fidelity(
         if f and correlation is None:
             few = "too few particles move" if bool(moves.any()) else "no particle moves"
             reasons.append(f"{few}, so displacements can't be ranked")
-        of_noise = [each[f][0] for each in noise] if not reason else []
-        known = FrameFidelity(
-            frame=frame.name,
-            layer=frame.layer,
-            variance_explained=figures.variance,
-            variance_random=None if figures.variance is None or share is None else min(1.0, share),
-            variance_shuffled=mean_of([each.variance for each in of_noise]),
-            neighbours_kept=figures.kept,
-            neighbours_chance=figures.chance,
-            neighbours_random=figures.random,
-            neighbours_shuffled=mean_of([each.kept for each in of_noise]),
-            neighbours_k=figures.k,
-            displacement_correlation=correlation,
-            displacement_random=random[f] if correlation is not None else None,
-            displacement_n=int(moves.sum()),
+        known = _record(frame, figures, [] if reason else [each[f][0] for each in noise])
+        found.append(
+            replace(
+                known,
+                variance_random=None if figures.variance is None else min(1.0, share),
+                displacement_correlation=correlation,
+                displacement_random=random[f] if correlation is not None else None,
+                displacement_n=int(moves.sum()),
+                reason="; ".join(reasons) or None,
+            )
         )
-        found.append(replace(known, reason="; ".join(reasons) or None))
     return tuple(found), rank_correlation(full[full > 0], shown[full > 0]), random[-1]
+
+
+def _record(frame: Frame, figures: Figures, noise: Sequence[Figures]) -> FrameFidelity:
+    return FrameFidelity(
+        frame=frame.name,
+        layer=frame.layer,
+        variance_explained=figures.variance,
+        variance_shuffled=mean_of([each.variance for each in noise]),
+        neighbours_kept=figures.kept,
+        neighbours_chance=figures.chance,
+        neighbours_random=figures.random,
+        neighbours_shuffled=mean_of([each.kept for each in noise]),
+        neighbours_k=figures.k,
+    )
 
 
 def _counted(cloud: Cloud, positions: Tensor) -> Tensor:
