@@ -6,9 +6,13 @@ option of it, and two runs are told apart by it, unless the field says that they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, field, fields
-from typing import Any
+from numbers import Integral
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from projector.errors import SettingError
 
 HELP, MAY_DIFFER, CHOICES, UNIT, BY_SOME = "help", "may_differ", "choices", "unit", "by_some"
 TOLD_BY = "told_by"
@@ -68,3 +72,38 @@ def compared(settings: Any) -> dict[str, Any]:
         for each in fields(settings)
         if not each.metadata.get(MAY_DIFFER, False) and not each.metadata.get(TOLD_BY)
     }
+
+
+def check_types(settings: Any) -> None:
+    """Raise a SettingError on a field whose value is not of the type that it is declared with.
+
+    Whole numbers, truth values, texts, paths and sequences of whole numbers are checked; a path may
+    be a text.
+    """
+    hints = get_type_hints(type(settings))
+    for each in fields(settings):
+        value, hint = getattr(settings, each.name), hints[each.name]
+        kinds = get_args(hint) if type(None) in get_args(hint) else (hint,)
+        if value is None and type(None) in kinds:
+            continue
+        for kind, (is_right, wrong, expected) in _TYPES.items():
+            if kind in kinds and not is_right(value):
+                shown = value if isinstance(value, (bool, int, float, str)) else repr(value)
+                raise SettingError(each.name, shown, wrong, expected)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _are_whole(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(map(_is_whole, value))
+
+
+_TYPES: dict[Any, tuple[Callable[[Any], bool], str, str]] = {
+    int: (_is_whole, "is not a whole number", "give one"),
+    bool: (lambda value: isinstance(value, bool), "is neither true nor false", "give one of them"),
+    str: (lambda value: isinstance(value, str), "is not a text", "give one"),
+    Path: (lambda value: isinstance(value, str | Path), "is not a path", "give one"),
+    tuple[int, ...]: (_are_whole, "is not a list of whole numbers", "give one, such as [2, 4, 5]"),
+}

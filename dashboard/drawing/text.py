@@ -61,6 +61,7 @@ LABELS = {
     "dim": "Dimensions",
     "neighbours": "Neighbours that UMAP keeps",
     "n_lines": "Lines from each particle",
+    "n_pairs": "Sampled pairs",
     "fit": "Fit the map on",
     "max_tokens": "Most tokens of the corpus",
     "keep_outliers": "Count tokens with outlier norms",

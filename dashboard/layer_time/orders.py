@@ -14,6 +14,8 @@ from dashboard.layer_time.pictures import Picture
 from dashboard.prompts import Prompt, as_it_can, read_prompt
 from projector.corpus.sources import find_source
 from projector.progress import Progress
+from projector.residual.particles.pairing.aligning import align
+from projector.residual.particles.pairing.cost import choose_pairs, pair_operations
 from projector.residual.particles.reduction.registry import find_reduction
 from projector.residual.particles.settings import ParticleSettings
 from projector.residual.subject import Subject
@@ -25,6 +27,8 @@ _PARTICLE_WORDS = {
     "autoencoder": "an autoencoder's particles",
 }
 _PATHS = ("autoencoder", "projection")
+# What a core works out in a few seconds.
+_MOST_OPERATIONS = 10**11
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,20 @@ class LayerTimeOrder:
         """Another one for another order: 16 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.to_record()).encode("utf-8")).hexdigest()[:16]
 
-    @property
-    def is_quick(self) -> bool:
-        """Whether it takes no longer than a page may wait for it."""
+    def is_quick(self, n_weights: int, ids: Sequence[Sequence[int]]) -> bool:
+        """Whether it takes no longer than a page may wait for it: a few seconds on a core.
+
+        Args:
+            n_weights: of the model's layers.
+            ids: of each prompt's tokens.
+        """
         settings = self.settings
-        return (
+        is_plain = (
             settings.reduction == "pca"
             and settings.particles == "tokens"
             and settings.fit == "prompt"
         )
+        return is_plain and _operations(n_weights, ids, settings.n_pairs) <= _MOST_OPERATIONS
 
     @property
     def words(self) -> str:
@@ -85,6 +94,19 @@ class LayerTimeOrder:
         return cls(
             tuple(Prompt(**each) for each in record["prompts"]), ParticleSettings(**settings)
         )
+
+
+def _operations(n_weights: int, ids: Sequence[Sequence[int]], n_pairs: int | None) -> int:
+    """Operations of running the prompts, and what is sampled beside two of them."""
+    total = 2 * n_weights * sum(map(len, ids))
+    if len(ids) < 2:
+        return total
+    a, b = ids
+    shared, lengths = align(a, b), (len(a), len(b))
+    if not shared.n_beginning or shared.first_unlike is None:
+        return total
+    n_chosen, _ = choose_pairs(n_weights, shared, *lengths, n_pairs)
+    return total + n_chosen * pair_operations(n_weights, shared, *lengths)
 
 
 def make_picture(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,7 +86,10 @@ class Subject:
                 "has no effect on token ids",
                 "give the prompt's text, or leave it out",
             )
-        ids = [int(i) for i in prompt]
+        try:
+            ids = [index(i) for i in prompt]
+        except TypeError as error:
+            raise UserError("a token's id is not a whole number: give ids or a text") from error
         most, table = longest_sequence(self.model), input_embedding(self.model)
         if not ids:
             raise UserError("the prompt is empty: give at least one token")

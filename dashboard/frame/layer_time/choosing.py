@@ -34,11 +34,14 @@ _WORDS: dict[str, dict[Any, str]] = {
 # What a saved autoencoder is told by.
 _AUTOENCODER_FILE = "autoencoder.json"
 _N_COLUMNS = 4
-_NUMBERS = ("neighbours", "n_lines", "seed", "n_particles", "width", "steps", "n_groups")
+_NUMBERS = ("neighbours", "n_lines", "seed", "n_particles", "width", "steps", "n_groups", "n_pairs")
 
 
-def choose_settings(scene: Scene) -> ParticleSettings:
+def choose_settings(scene: Scene, *, has_pair: bool) -> ParticleSettings:
     """Draw the fields that have an effect; what they hold.
+
+    Args:
+        has_pair: whether there are two prompts.
 
     Raises:
         SettingError: on a field that can't be used.
@@ -52,11 +55,11 @@ def choose_settings(scene: Scene) -> ParticleSettings:
         found["dim"] = _choice("dim", options=(3, 2))
     # No popover: the browser draws its fields when it is opened, without what the app put there.
     with st.expander("More settings"):
-        found |= _more(scene, str(found["particles"]), str(found["reduction"]))
+        found |= _more(scene, str(found["particles"]), str(found["reduction"]), has_pair)
     return ParticleSettings(**found)
 
 
-def _more(scene: Scene, particles: str, reduction: str) -> dict[str, Any]:
+def _more(scene: Scene, particles: str, reduction: str, has_pair: bool) -> dict[str, Any]:
     """The fields that are seldom changed."""
     found: dict[str, Any] = {}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -77,6 +80,7 @@ def _more(scene: Scene, particles: str, reduction: str) -> dict[str, Any]:
         has_autoencoder=found.get("autoencoder") is not None,
         has_projection=found.get("projection") is not None,
     )
+    read -= set() if has_pair else {"n_pairs"}
     columns = st.columns(_N_COLUMNS, vertical_alignment="bottom")
     numbers = [name for name in (*_NUMBERS, "max_tokens") if name in read]
     for k, name in enumerate(numbers):

@@ -17,8 +17,9 @@ from dashboard.layer_time.orders import LayerTimeOrder, make_picture
 from dashboard.layer_time.pictures import Picture
 from dashboard.prompts import Tokens
 from dashboard.state import session
-from dashboard.state.loading import kept
+from dashboard.state.loading import fact_of, kept
 from dashboard.state.scene import Scene
+from projector.residual.particles.pairing.cost import count_weights
 
 TITLE, ICON, PATH = "Layer-time", ":material/animation:", "layer-time"
 _RUNS = Runs("layer-time", Picture.of_record)
@@ -37,9 +38,12 @@ def show(scene: Scene) -> None:
         tokens = choose_prompts(scene)
         if not tokens:
             return
-        order = LayerTimeOrder(tuple(each.prompt for each in tokens), choose_settings(scene))
+        order = LayerTimeOrder(
+            tuple(each.prompt for each in tokens), choose_settings(scene, has_pair=len(tokens) > 1)
+        )
         busy = _RUNS.is_busy(scene)
-        if order.is_quick:
+        is_quick = order.is_quick(_count_weights(scene), [each.ids for each in tokens])
+        if is_quick:
             _run_here(scene, order, tokens)
         else:
             st.button(
@@ -51,7 +55,17 @@ def show(scene: Scene) -> None:
                 on_click=partial(_RUNS.start, scene, order),
             )
         _RUNS.show_progress(scene)
-        _show_result(scene, order, tokens, busy=busy)
+        _show_result(scene, order, tokens, may_start=not busy and not is_quick)
+
+
+def _count_weights(scene: Scene) -> int:
+    """Of the model's layers."""
+
+    def make() -> int:
+        with scene.model() as guest:
+            return count_weights(guest.architecture)
+
+    return fact_of(("weights of layers", scene.sha256), make)
 
 
 def _run_here(scene: Scene, order: LayerTimeOrder, tokens: tuple[Tokens, ...]) -> None:
@@ -69,11 +83,11 @@ def _run_here(scene: Scene, order: LayerTimeOrder, tokens: tuple[Tokens, ...]) -
 
 
 def _show_result(
-    scene: Scene, order: LayerTimeOrder, tokens: tuple[Tokens, ...], *, busy: bool
+    scene: Scene, order: LayerTimeOrder, tokens: tuple[Tokens, ...], *, may_start: bool
 ) -> None:
     found = _RUNS.result(scene, order)
     if found is None:
-        if not busy and not order.is_quick:
+        if may_start:
             st.info(
                 session.plain(f"Press Start for {order.words}. This runs in the background."),
                 icon=":material/play_arrow:",
@@ -81,7 +95,7 @@ def _show_result(
         return
     is_own = found.order == order
     if not is_own:
-        advice = "" if busy or order.is_quick else " Press Start for what the fields hold."
+        advice = " Press Start for what the fields hold." if may_start else ""
         st.info(
             session.plain(f"This picture is of {found.order.words}.{advice}"),
             icon=":material/history:",

@@ -106,31 +106,45 @@ def _difference(report: Report) -> list[str]:
         return []
     a, b = (_token(report, k, difference["position"]) for k in (0, 1))
     first = f"The first unlike token is token {difference['position']}: {a} in A, {b} in B."
-    samples = int(difference.get("n_samples") or 0)
+    samples, equal = (int(difference.get(name) or 0) for name in ("n_samples", "n_equal"))
     if not samples:
         reason = difference.get("reason")
         return [first, f"No layer is named: {reason}."] if reason else [first]
     where = "the shared end" if difference.get("at") == "end" else "the last token"
     own = _number(difference.get("distance"))
+    pairs = f"{samples} pairs of unlike continuations that the model samples"
+    if equal:
+        pairs += f" (of {int(difference['n_drawn']):,} drawn, {equal:,} are equal and don’t count)"
     name = _frame_name(report, difference)
     high = _number(difference.get("null_high"))
     if name is None:
         median = _number(difference.get("null_median"))
         return [
             first,
-            f"At {where}, A and B are in no layer further apart than 95 % of {samples} pairs of "
-            f"continuations that the model samples: in the last layer their distance is {own}, "
-            f"and that of sampled pairs {median} (median) and {high} (95th percentile).",
+            f"At {where}, A and B are in no layer further apart than 95 % of {pairs}: in the last "
+            f"layer their distance is {own}, and that of sampled pairs {median} (median) and "
+            f"{high} (95th percentile).",
         ]
-    chance = difference.get("chance")
+    chance, stays = difference.get("chance"), difference.get("stays")
+    rows = difference.get("per_frame") or [{}]
+    has_later = stays is not None and rows[-1].get("layer", -1) != difference.get("layer")
+    later = f" {_LATER[bool(stays)]}" if has_later else ""
     beside = (
-        "" if chance is None else f" Of the sampled pairs themselves, {chance:.0%} do somewhere."
+        ""
+        if chance is None
+        else f" Of the sampled pairs themselves, {chance:.0%} exceed the others’ somewhere."
     )
     return [
         first,
         f"At {where}, {name} is the first whose distance between A and B ({own}) exceeds the 95th "
-        f"percentile of {samples} pairs of continuations that the model samples ({high}).{beside}",
+        f"percentile ({high}) of {pairs}.{later}{beside}",
     ]
+
+
+_LATER = {
+    True: "So does every later layer’s.",
+    False: "Not every later layer’s does.",
+}
 
 
 def _frame_name(report: Report, difference: Mapping[str, Any]) -> str | None:

@@ -99,6 +99,13 @@ def check_before_loading(
     """Raise a UserError for what can be told before a model is loaded."""
     for name, text in (("prompt", prompt), ("prompt_b", prompt_b)):
         check_text(name, text if isinstance(text, str) else None)
+    if prompt_b is None and settings.n_pairs is not None:
+        raise SettingError(
+            "n_pairs",
+            settings.n_pairs,
+            "has no effect here",
+            f"give {named('prompt_b')} too, or leave it out",
+        )
     if settings.reads_corpus:
         read_documents(settings.source)
 
@@ -219,6 +226,7 @@ class _Run:
             states_a,
             states_b,
             seed=self.settings.seed,
+            n_pairs=self.settings.n_pairs,
             progress=self.progress,
         )
 

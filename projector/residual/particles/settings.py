@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from projector.errors import SettingError, check_choice, check_least, check_seed, named
+from projector.residual.particles.pairing.cost import check_pairs
 from projector.residual.particles.reduction.registry import (
     REDUCTIONS,
     find_reduction,
     reduction_help,
 )
-from projector.settings import setting
+from projector.settings import check_types, setting
 
 KINDS = ("tokens", "contributions", "autoencoder")
 FITS = ("prompt", "corpus")
@@ -55,6 +56,8 @@ class ParticleSettings:
         autoencoder: the folder of a saved one, which is used in place of training.
         projection: the folder of a projection, whose poles are the groups of neurons.
         n_groups: groups of neurons in each layer, where no projection is given.
+        n_pairs: pairs of continuations that the model samples, beside which the distance of two
+            prompts is judged; 0 for none, None for as many as take seconds.
 
     Raises:
         SettingError: on the field that can't be used, or that has no effect beside the others.
@@ -120,8 +123,17 @@ class ParticleSettings:
     n_groups: int = setting(
         8, help="How many groups of neurons each layer has, where no projection gives them."
     )
+    n_pairs: int | None = setting(
+        None,
+        help="Pairs of continuations that the model samples, beside which the distance of two "
+        "prompts is judged: 20 or more, 0 for none. By default as many as take seconds.",
+    )
 
     def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("autoencoder", "projection"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
         check_choice("particles", self.particles, KINDS)
         if self.reduction is None:
             object.__setattr__(self, "reduction", default_reduction(self.particles))
@@ -136,6 +148,7 @@ class ParticleSettings:
                 "n_lines", self.n_lines, "is more than can be seen", f"give {MOST_LINES} or fewer"
             )
         check_seed("seed", self.seed)
+        check_pairs("n_pairs", self.n_pairs)
         if self.layers is not None:
             if not self.layers or min(self.layers) < 0:
                 raise SettingError(
@@ -249,7 +262,7 @@ def fields_read(
         has_projection: whether a projection gives the groups of neurons.
     """
     read = {"particles", "reduction", "per_layer", "dim", "n_lines", "seed", "layers", "fit"}
-    read.add("keep_outliers")
+    read |= {"keep_outliers", "n_pairs"}
     read |= find_reduction(reduction).reads
     trains = particles == "autoencoder" and not has_autoencoder
     if fit == "corpus" or trains:

@@ -20,7 +20,7 @@ from projector.terminal.options import ModelOptions, name_options
 from projector.terminal.residual.opening import CHAT_HELP, PROMPT_HELP, ModelArgument, open_subject
 from projector.terminal.screen import Screen
 
-name_options(n_lines="--lines", n_groups="--groups")
+name_options(n_lines="--lines", n_groups="--groups", n_pairs="--pairs")
 
 # A table with more rows shows some of them.
 _MOST_ROWS, _SHOWN_ROWS = 14, 9

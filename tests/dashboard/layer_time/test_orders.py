@@ -41,8 +41,18 @@ def test_orders_that_differ_have_other_ids() -> None:
 
 
 def test_only_what_is_quick_is_waited_for() -> None:
-    quick = [LayerTimeOrder((Prompt("kalo mi"),), each).is_quick for each in SETTINGS]
+    orders = [LayerTimeOrder((Prompt("kalo mi"),), each) for each in SETTINGS]
+    quick = [each.is_quick(10**6, [[1, 2, 3]]) for each in orders]
     assert quick == [True, True, False, False, False]
+    # A long prompt of a large model; and pairs that are sampled beside two prompts of one.
+    assert not orders[0].is_quick(10**8, [[1] * 600])
+    pair = [[1, 2, 3, 4], [1, 2, 9, 4]]
+    assert orders[0].is_quick(10**8, [pair[0]])
+    assert not orders[0].is_quick(10**8, pair)
+    assert orders[0].is_quick(10**6, pair)
+    assert orders[0].is_quick(10**8, [[5, *pair[0]], pair[1]])
+    alone = replace(orders[0], settings=ParticleSettings(n_pairs=0))
+    assert alone.is_quick(10**8, pair)
 
 
 def test_words_tell_no_folder_and_one_line() -> None:

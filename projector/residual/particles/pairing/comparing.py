@@ -7,10 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from projector.errors import UserError, check_least, check_seed
+from projector.errors import UserError, check_seed
 from projector.progress import Progress, Silent
 from projector.residual.contributions import allowed_error
 from projector.residual.particles.pairing.aligning import align
+from projector.residual.particles.pairing.cost import (
+    FEWEST_PAIRS,
+    check_pairs,
+    choose_pairs,
+    count_weights,
+)
 from projector.residual.particles.pairing.distances import mean_distances
 from projector.residual.particles.pairing.records import (
     Alignment,
@@ -19,7 +25,7 @@ from projector.residual.particles.pairing.records import (
     Pair,
 )
 from projector.residual.particles.pairing.sampling import (
-    count_pairs,
+    Sampled,
     sample_distances,
     why_not_sampled,
 )
@@ -27,8 +33,6 @@ from projector.residual.subject import Subject
 
 __all__ = ["causal_error", "compare", "find_difference"]
 
-# With fewer pairs the 95th percentile says little.
-LEAST_SAMPLES = 4
 _HIGH = 0.95
 _TINY = 1e-30
 
@@ -41,7 +45,7 @@ def compare(
     states_b: Tensor,
     *,
     seed: int = 0,
-    n_samples: int | None = None,
+    n_pairs: int | None = None,
     progress: Progress | None = None,
 ) -> Pair:
     """Align two prompts, assert that a causal model's states are equal before they differ, and find
@@ -54,19 +58,17 @@ def compare(
             from one batch.
         states_b: of the second.
         seed: of the continuations.
-        n_samples: how many pairs of them; None for as many as take seconds, see
-            :func:`count_pairs`.
+        n_pairs: how many pairs of unlike ones; 0 for none, None for as many as take seconds, see
+            :func:`choose_pairs`.
 
     Raises:
-        SettingError: on ``seed`` or ``n_samples``.
+        SettingError: on ``seed`` or ``n_pairs``.
         UserError: if a causal model's states differ before the first unlike token by more than
             rounding explains, or are not finite: in which layer, at which token, by how much.
         ValueError: if the states do not fit the model and the prompts.
     """
     check_seed("seed", seed)
-    if n_samples is None:
-        n_samples = count_pairs(subject, max(len(ids_a), len(ids_b)))
-    check_least("n_samples", n_samples, LEAST_SAMPLES)
+    check_pairs("n_pairs", n_pairs)
     n_frames = len(subject.architecture.blocks) + 1
     for ids, states in ((ids_a, states_a), (ids_b, states_b)):
         if tuple(states.shape[:2]) != (n_frames, len(ids)):
@@ -83,23 +85,12 @@ def compare(
         error = causal_error(states_a[:, :n], states_b[:, :n], allowed)
     difference: Difference | None = None
     if shared.first_unlike is not None:
-        null, n_equal = None, 0
-        reason = why_not_sampled(subject, shared)
-        if reason is None:
-            null, n_equal = sample_distances(
-                subject,
-                ids_a,
-                ids_b,
-                shared,
-                n_samples=n_samples,
-                seed=seed,
-                progress=progress or Silent(),
-            )
+        sampled, reason = _sample(
+            subject, ids_a, ids_b, shared, n_pairs=n_pairs, seed=seed, progress=progress or Silent()
+        )
         n_read = shared.n_end or 1
         distances = mean_distances(states_a[:, -n_read:], states_b[:, -n_read:])
-        difference = find_difference(
-            distances, null, shared, n_equal=n_equal, floor=allowed, reason=reason
-        )
+        difference = find_difference(distances, sampled, shared, floor=allowed, reason=reason)
     return Pair(
         shared.n_beginning,
         shared.n_end,
@@ -112,6 +103,35 @@ def compare(
         first_difference=difference,
         reason="the prompts are equal" if difference is None else None,
     )
+
+
+def _sample(
+    subject: Subject,
+    ids_a: Sequence[int],
+    ids_b: Sequence[int],
+    shared: Alignment,
+    *,
+    n_pairs: int | None,
+    seed: int,
+    progress: Progress,
+) -> tuple[Sampled | None, str | None]:
+    """Pairs of continuations; and why no layer can be named beside them."""
+    reason = why_not_sampled(subject, shared)
+    if reason is not None:
+        return None, reason
+    n_weights, lengths = count_weights(subject.architecture), (len(ids_a), len(ids_b))
+    n_chosen, reason = choose_pairs(n_weights, shared, *lengths, n_pairs)
+    if reason is not None:
+        return None, reason
+    sampled = sample_distances(
+        subject, ids_a, ids_b, shared, n_pairs=n_chosen, seed=seed, progress=progress
+    )
+    if len(sampled.distances) < FEWEST_PAIRS:
+        reason = (
+            f"the model samples the same continuation in {sampled.n_equal:,} of "
+            f"{sampled.n_drawn:,} pairs, and {FEWEST_PAIRS} unlike pairs are needed"
+        )
+    return sampled, reason
 
 
 def causal_error(before_a: Tensor, before_b: Tensor, allowed: float) -> float:
@@ -143,10 +163,9 @@ def causal_error(before_a: Tensor, before_b: Tensor, allowed: float) -> float:
 
 def find_difference(
     distances: Tensor,
-    null: Tensor | None,
+    sampled: Sampled | None,
     shared: Alignment,
     *,
-    n_equal: int = 0,
     floor: float = 0.0,
     reason: str | None = None,
 ) -> Difference:
@@ -154,12 +173,13 @@ def find_difference(
 
     Args:
         distances: (F,) of the prompts.
-        null: (S, F) of the sampled pairs; None where nothing was sampled, and ``reason`` says why.
+        sampled: the pairs; None where nothing was sampled.
         shared: what the prompts share.
-        n_equal: how many sampled pairs are equal.
         floor: a distance up to this is explained by rounding.
+        reason: why no layer can be named: no pairs were sampled, or too few.
     """
     assert shared.first_unlike is not None
+    null = None if sampled is None or reason is not None else sampled.distances
     median = high = None
     if null is not None:
         median, high = null.quantile(0.5, dim=0), null.quantile(_HIGH, dim=0)
@@ -190,7 +210,8 @@ def find_difference(
         null_high=told.null_high,
         stays=all(row.exceeds for row in rows[told.frame :]) if above else None,
         n_samples=0 if null is None else len(null),
-        n_equal=n_equal,
+        n_drawn=0 if sampled is None else sampled.n_drawn,
+        n_equal=0 if sampled is None else sampled.n_equal,
         chance=None if null is None else _chance(null, floor),
         reason=reason,
         per_frame=tuple(rows),

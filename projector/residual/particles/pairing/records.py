@@ -60,14 +60,16 @@ class Difference:
         at: "end", where the tokens of the shared end are compared; "last", where there is none, so
             that the last token of each is.
         frame: the first frame whose distance exceeds that of the sampled pairs; None where none
-            does, or nothing was sampled.
+            does, or too few were sampled.
         layer: its layer; None for the embedding, and where there is no such frame.
         distance: the distance in that frame; where there is none, in the last frame.
         null_median: of the sampled pairs there.
         null_high: their 95th percentile there.
         stays: whether every later frame's distance exceeds it too; None where ``frame`` is.
-        n_samples: how many pairs were sampled; 0 for none.
-        n_equal: how many of them are two equal continuations, whose distance is 0.
+        n_samples: how many sampled pairs of unlike continuations the distance is compared with; 0
+            where there are none, or too few to compare.
+        n_drawn: how many pairs were drawn for them.
+        n_equal: how many of those are two equal continuations, which don't count.
         chance: the share of sampled pairs that exceed the 95th percentile of the others in at least
             one frame: how often such a layer is found where there is nothing to find.
         reason: why there is no frame; None where there is one.
@@ -83,6 +85,7 @@ class Difference:
     null_high: float | None
     stays: bool | None
     n_samples: int
+    n_drawn: int
     n_equal: int
     chance: float | None
     reason: str | None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -16,33 +16,46 @@ from projector.errors import UserError
 from projector.model.capture import capture, evaluating
 from projector.model.loading import input_device
 from projector.progress import Progress
+from projector.residual.particles.pairing.cost import (
+    count_weights,
+    pair_operations,
+    time_words,
+)
 from projector.residual.particles.pairing.distances import mean_distances
 from projector.residual.particles.pairing.records import Alignment
 from projector.residual.subject import Subject
 
-__all__ = ["count_pairs", "sample_continuations", "sample_distances", "why_not_sampled"]
+__all__ = ["Sampled", "sample_continuations", "sample_distances", "why_not_sampled"]
 
 # Tokens that are run at once, and logits that are held at once: 512 MB of float32.
 _TOKENS_AT_ONCE = 4096
 _LOGITS_AT_ONCE = 2**27
-# What runs of the pairs may cost; and between how many pairs that chooses. The 95th percentile of
-# 20 is their second largest, and changes much with the seed.
-_OPERATIONS = 7 * 10**11
-LEAST_PAIRS, MOST_PAIRS = 20, 100
+# How often as many pairs are drawn as are wanted, where the model samples equal ones; and what
+# drawing may cost, in tokens that are run.
+_MOST_ROUNDS, _MOST_DRAWN_TOKENS = 10, 10_000
 _RowPair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def count_pairs(subject: Subject, n_tokens: int) -> int:
-    """How many pairs are sampled: as many as take seconds on a core, between the least and most.
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """Pairs of unlike continuations.
 
-    Args:
-        n_tokens: of the longer prompt.
+    Attributes:
+        distances: (n, F) float64, of each unlike pair in each frame.
+        n_drawn: how many pairs were drawn for them; ``n_equal``: how many of those are equal.
     """
-    n_weights = sum(
-        each.numel() for block in subject.architecture.blocks for each in block.module.parameters()
-    )
-    cost = 2 * n_tokens * 2 * max(n_weights, 1)
-    return min(MOST_PAIRS, max(LEAST_PAIRS, _OPERATIONS // cost))
+
+    distances: Tensor
+    n_drawn: int
+    n_equal: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """What a model makes of a beginning: the next token's cumulated probabilities, keys, values."""
+
+    cumulated: Tensor
+    kept: Any
 
 
 def why_not_sampled(subject: Subject, shared: Alignment) -> str | None:
@@ -62,52 +75,83 @@ def sample_distances(
     ids_b: Sequence[int],
     shared: Alignment,
     *,
-    n_samples: int,
+    n_pairs: int,
     seed: int,
     progress: Progress,
-) -> tuple[Tensor, int]:
+) -> Sampled:
     """How far pairs of continuations are apart that differ by chance alone.
 
     Both of a pair begin as the prompts do; then come as many sampled tokens as A and as B have
     between the shared beginning and the shared end; then the shared end. What is compared is what
     is compared of the prompts: the tokens of the shared end or, where there is none, the last one.
 
-    Costs at most 2 · ``n_samples`` runs of a prompt's length, in batches.
+    Two equal continuations are no distance apart and two unlike prompts are some, whatever the
+    model does. So equal pairs don't count, and more are drawn for them: up to ten times ``n_pairs``
+    in all, fewer where that is long.
 
-    Returns:
-        (n_samples, F) float64, the distance in each frame; and how many pairs are equal.
+    Costs at most 2 · ``n_pairs`` runs of what follows the shared beginning, in batches.
+
+    Args:
+        n_pairs: how many unlike pairs are wanted, 1 or more.
 
     Raises:
         UserError: if a logit is not finite.
     """
+    pairs, n_drawn = _draw_unlike(subject, ids_a, ids_b, shared, n_pairs=n_pairs, seed=seed)
+    # What was drawn several times is run once.
+    once = list(dict.fromkeys(pairs))
+    cost = len(once) * pair_operations(
+        count_weights(subject.architecture), shared, len(ids_a), len(ids_b)
+    )
+    stage = f"Comparing sampled continuations, about {time_words(cost)} on one core"
+    progress.begin(stage, len(once), "pairs")
+    n_kept = shared.n_beginning - 1
+    kept = _keys_and_values(subject, ids_a[:n_kept])
+    found: dict[_RowPair, Tensor] = {}
+    for batch in _batches(once):
+        rows = [list(row) for pair in batch for row in pair]
+        distances = _run_pairs(subject, rows, shared.n_end or 1, kept, n_kept)
+        found |= dict(zip(batch, distances, strict=True))
+        progress.advance(len(batch))
+    progress.end()
+    n_frames = len(subject.architecture.blocks) + 1
+    none = torch.zeros(0, n_frames, dtype=torch.float64)
+    each = torch.stack([found[pair] for pair in pairs]) if pairs else none
+    return Sampled(each, n_drawn, n_drawn - len(pairs))
+
+
+def _draw_unlike(
+    subject: Subject,
+    ids_a: Sequence[int],
+    ids_b: Sequence[int],
+    shared: Alignment,
+    *,
+    n_pairs: int,
+    seed: int,
+) -> tuple[list[_RowPair], int]:
+    """Unlike pairs of whole rows, ``n_pairs`` at most; and how many pairs were drawn for them."""
     beginning = list(ids_a[: shared.n_beginning])
     end = list(ids_a[len(ids_a) - shared.n_end :])
     n_new = [len(ids) - shared.n_beginning - shared.n_end for ids in (ids_a, ids_b)]
-    progress.begin("Sampling pairs of continuations", n_samples, "pairs")
-    drawn = sample_continuations(subject, beginning, max(n_new), 2 * n_samples, seed=seed)
-    rows = [
-        beginning + drawn[side * n_samples + i][: n_new[side]] + end
-        for i in range(n_samples)
-        for side in (0, 1)
-    ]
-    n_read = shared.n_end or 1
-    sampled = [(tuple(a), tuple(b)) for a, b in zip(rows[::2], rows[1::2], strict=True)]
-    counts = Counter(sampled)
-    unlike = [each for each in counts if each[0] != each[1]]
-    n_equal = sum(counts[each] for each in counts if each[0] == each[1])
-    n_frames = len(subject.architecture.blocks) + 1
-    # Equal rows are 0 apart; what was drawn several times is run once.
-    found = {each: torch.zeros(n_frames).double() for each in counts}
-    progress.advance(n_equal)
-    for batch in _batches(unlike):
-        distances = _run_pairs(subject, [list(row) for pair in batch for row in pair], n_read)
-        found |= dict(zip(batch, distances, strict=True))
-        progress.advance(sum(counts[each] for each in batch))
-    progress.end()
-    return torch.stack([found[each] for each in sampled]), n_equal
+    # The first token of every row comes of one run.
+    cost = 2 * n_pairs * max(max(n_new) - 1, 0)
+    n_rounds = min(_MOST_ROUNDS, max(1, _MOST_DRAWN_TOKENS // max(cost, 1)))
+    rng = np.random.default_rng(seed)
+    start = _start(subject, beginning, use_cache=True)
+    unlike: list[_RowPair] = []
+    for n_round in range(n_rounds):
+        drawn = _continue(subject, beginning, start, rng.random((2 * n_pairs, max(n_new))))
+        for i in range(n_pairs):
+            a, b = (
+                (*beginning, *drawn[side * n_pairs + i][: n_new[side]], *end) for side in (0, 1)
+            )
+            if a != b:
+                unlike.append((a, b))
+            if len(unlike) == n_pairs:
+                return unlike, n_round * n_pairs + i + 1
+    return unlike, n_rounds * n_pairs
 
 
-@torch.no_grad()
 def sample_continuations(
     subject: Subject,
     ids: Sequence[int],
@@ -128,25 +172,39 @@ def sample_continuations(
     Raises:
         UserError: if a logit is not finite.
     """
+    numbers = np.random.default_rng(seed).random((n, n_new))
+    return _continue(subject, ids, _start(subject, ids, use_cache=use_cache), numbers)
+
+
+@torch.no_grad()
+def _start(subject: Subject, ids: Sequence[int], *, use_cache: bool) -> _Start:
     model: Any = subject.model
+    with evaluating(model):
+        device = input_device(model)
+        first = _run(model, torch.tensor([list(ids)], device=device), None, use_cache)
+    kept = _repeatable(first) if use_cache else None
+    return _Start(_cumulated(first.logits[:, -1], _special(subject)), kept)
+
+
+@torch.no_grad()
+def _continue(
+    subject: Subject, ids: Sequence[int], start: _Start, numbers: np.ndarray
+) -> list[list[int]]:
+    """A continuation of each row of ``numbers`` (n, n_new), which are in [0, 1)."""
+    model: Any = subject.model
+    n, n_new = numbers.shape
     if not n_new:
         return [[] for _ in range(n)]
-    numbers = np.random.default_rng(seed).random((n, n_new))
-    special = sorted(set(getattr(subject.loaded.tokenizer, "all_special_ids", None) or ()))
-    device = input_device(model)
+    special, device = _special(subject), input_device(model)
+    width = start.cumulated.shape[-1]
+    at_once = _LOGITS_AT_ONCE // (width * (1 if start.kept is not None else len(ids) + n_new))
+    at_once = max(1, min(at_once, _TOKENS_AT_ONCE // (len(ids) + n_new)))
     result: list[list[int]] = []
     with evaluating(model):
-        first = _run(model, torch.tensor([list(ids)], device=device), None, use_cache)
-        cumulated = _cumulated(first.logits[:, -1], special)
-        kept = getattr(first, "past_key_values", None) if use_cache else None
-        kept = kept if hasattr(kept, "batch_repeat_interleave") else None
-        width = first.logits.shape[-1]
-        at_once = _LOGITS_AT_ONCE // (width * (1 if kept is not None else len(ids) + n_new))
-        at_once = max(1, min(at_once, _TOKENS_AT_ONCE // (len(ids) + n_new)))
-        for start in range(0, n, at_once):
-            drawn = numbers[start : start + at_once]
-            tokens = [_pick(cumulated, drawn[:, :1])]
-            cache = None if kept is None else copy.deepcopy(kept)
+        for begin in range(0, n, at_once):
+            drawn = numbers[begin : begin + at_once]
+            tokens = [_pick(start.cumulated, drawn[:, :1])]
+            cache = None if start.kept is None or n_new == 1 else copy.deepcopy(start.kept)
             if cache is not None:
                 cache.batch_repeat_interleave(len(drawn))
             before = torch.tensor([list(ids)] * len(drawn), device=device)
@@ -159,6 +217,27 @@ def sample_continuations(
                 )
             result += torch.cat(tokens, dim=1).tolist()
     return result
+
+
+def _special(subject: Subject) -> list[int]:
+    return sorted(set(getattr(subject.loaded.tokenizer, "all_special_ids", None) or ()))
+
+
+def _repeatable(out: Any) -> Any:
+    """The keys and values of a run, if they can be given to a batch; None if not."""
+    kept = getattr(out, "past_key_values", None)
+    return kept if hasattr(kept, "batch_repeat_interleave") else None
+
+
+@torch.no_grad()
+def _keys_and_values(subject: Subject, ids: Sequence[int]) -> Any:
+    """Of some tokens, (1, T); None where there are none, or the model gives none."""
+    if not ids:
+        return None
+    model: Any = subject.model
+    with evaluating(model):
+        inputs = torch.tensor([list(ids)], device=input_device(model))
+        return _repeatable(_run(model, inputs, None, True))
 
 
 def _run(model: Any, ids: Tensor, cache: Any, use_cache: bool) -> Any:
@@ -190,7 +269,7 @@ def _cumulated(logits: Tensor, special: Sequence[int]) -> Tensor:
 def _pick(cumulated: Tensor, drawn: np.ndarray) -> Tensor:
     """(B, 1) int64: the token in whose share of the probability a number of [0, 1) falls."""
     numbers = torch.from_numpy(np.ascontiguousarray(drawn))
-    rows = cumulated.expand(len(numbers), -1).contiguous()
+    rows = cumulated[0] if len(cumulated) == 1 else cumulated.contiguous()
     return torch.searchsorted(rows, numbers, right=True).clamp_max(rows.shape[-1] - 1)
 
 
@@ -205,14 +284,22 @@ def _batches(pairs: list[_RowPair]) -> Iterator[list[_RowPair]]:
 
 
 @torch.no_grad()
-def _run_pairs(subject: Subject, rows: list[list[int]], n_read: int) -> Tensor:
-    """(n_pairs, F) float64: the distance of each two rows' last ``n_read`` tokens in each frame."""
+def _run_pairs(
+    subject: Subject, rows: list[list[int]], n_read: int, kept: Any, n_kept: int
+) -> Tensor:
+    """(n_pairs, F) float64: the distance of each two rows' last ``n_read`` tokens in each frame.
+
+    Args:
+        kept: keys and values of the first ``n_kept`` tokens, which are those of every row; None
+            where each row is run from its first token on.
+    """
     model = subject.model
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [row[-1]] * (longest - len(row)) for row in rows])
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = (torch.arange(longest)[None] < lengths[:, None]).long()
-    at = lengths[:, None] - n_read + torch.arange(n_read)[None]
+    n_kept = n_kept if kept is not None else 0
+    whole = torch.tensor([len(row) for row in rows])
+    longest = int(whole.max())
+    ids = torch.tensor([row[n_kept:] + [row[-1]] * (longest - len(row)) for row in rows])
+    mask = (torch.arange(longest)[None] < whole[:, None]).long()
+    at = whole[:, None] - n_kept - n_read + torch.arange(n_read)[None]
     n_layers = len(subject.architecture.blocks)
     taps = {
         **subject.architecture.taps(["resid_pre"], [0]),
@@ -221,12 +308,16 @@ def _run_pairs(subject: Subject, rows: list[list[int]], n_read: int) -> Tensor:
     found: dict[tuple[int, str], Tensor] = {}
 
     def read(key: tuple[int, str], tensor: Tensor) -> None:
-        states = tensor.detach().reshape(len(rows), longest, -1)
+        states = tensor.detach().reshape(len(rows), longest - n_kept, -1)
         where = at.to(states.device)[:, :, None].expand(-1, -1, states.shape[-1])
         ends = states.gather(1, where).float().cpu()
         found[key] = mean_distances(ends[::2], ends[1::2])
 
+    options: dict[str, Any] = {}
+    if kept is not None:
+        options["past_key_values"] = copy.deepcopy(kept)
+        options["past_key_values"].batch_repeat_interleave(len(rows))
     device = input_device(model)
     with evaluating(model), capture(taps, read, then_stop=True):
-        model(input_ids=ids.to(device), attention_mask=mask.to(device))
+        model(input_ids=ids.to(device), attention_mask=mask.to(device), **options)
     return torch.stack([found[key] for key in taps], dim=1)

@@ -30,3 +30,29 @@ def test_frames_that_are_no_better_than_a_random_projection_are_named() -> None:
     assert neighbours_said(old) == ""
     many = old | {"fidelity": one["fidelity"] * 6 + two["fidelity"]}
     assert neighbours_said(many).startswith("In 8 of 28 frames ")
+
+
+def said(**changes: Any) -> str:
+    """Of two prompts' difference."""
+    report, _ = two_prompts()
+    report["first_difference"] |= {"n_drawn": 20, "n_equal": 0, "stays": True, **changes}
+    return " ".join(facts_of(report))
+
+
+def test_equal_pairs_and_a_layer_that_does_not_stay_are_told() -> None:
+    told = said()
+    assert "layer 1 is the first" in told
+    assert "are equal and" not in told
+    assert "every later layer’s." in told
+    # Behind the last layer there is no later one.
+    assert "later" not in said(per_frame=[{"layer": None}, {"layer": 1}])
+    told = said(n_drawn=200, n_equal=180, stays=False)
+    assert "of 200 drawn, 180 are equal" in told
+    assert "Not every later layer" in told
+
+
+def test_a_layer_that_is_not_named_has_its_reason() -> None:
+    nothing = {"frame": None, "layer": None, "stays": None, "chance": None, "null_high": None}
+    told = said(**nothing, n_samples=0, n_drawn=200, n_equal=190, reason="190 of 200 are equal")
+    assert "No layer is named: 190 of 200 are equal." in told
+    assert "is the first" not in told

@@ -62,6 +62,8 @@ def test_two_prompts_in_five_families(family: str, tokenizer: Any) -> None:
     torch.testing.assert_close(found.displacements[1:], (states[1:] - states[:-1]).norm(dim=-1))
     assert not found.displacements[0].any()
     check_lines(found, states)
+    ends = [len(ids[0]) - 1, n - 1]
+    torch.testing.assert_close(found.last_states, states[:, ends].transpose(0, 1))
     assert [each.name for each in found.frames] == ["embedding", "layer 0", "layer 1"]
     content = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert (content["n_particles"], content["n_layers"], content["n_frames"]) == (n, 2, 3)
@@ -191,6 +193,17 @@ def test_a_prompt_of_one_token_is_refused_and_of_two_is_drawn(llama: Subject) ->
         assert "layer-image" in str(caught.value)
     assert len(layer_time(llama, [7, 8], keep_outliers=True).owners) == 2
     assert len(layer_time(llama, "k", "z", keep_outliers=True).prompts) == 2
+
+
+def test_ids_are_whole_and_pairs_are_of_two_prompts(llama: Subject) -> None:
+    with pytest.raises(UserError):
+        layer_time(llama, [5, 5.5])  # type: ignore[list-item]
+    with pytest.raises(SettingError) as caught:
+        layer_time(llama, A, n_pairs=0)
+    assert (caught.value.setting, caught.value.value) == ("n_pairs", 0)
+    content = layer_time(llama, A, B, n_pairs=0).as_dict()
+    assert content["first_difference"]["n_samples"] == 0
+    assert content["reasons"]["first_difference"]
 
 
 def test_a_prompt_beyond_the_context_is_named(llama: Subject) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from torch import Tensor
 
 from projector.errors import SettingError, UserError
 from projector.model.capture import collect
+from projector.residual.particles.pairing import cost
 from projector.residual.particles.pairing.aligning import align
 from projector.residual.particles.pairing.comparing import causal_error, compare, find_difference
+from projector.residual.particles.pairing.sampling import Sampled
 from projector.residual.subject import Subject
 from tests.families import subject_of
 
@@ -53,11 +57,11 @@ def hooked(module: Any, hook: Callable[..., Any]) -> Any:
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_states_are_equal_before_the_first_unlike_token(family: str) -> None:
-    found = run(subject_of(family), A, B, n_samples=4)
+    found = run(subject_of(family), A, B, n_pairs=20)
     assert found.causal_error <= 1e-5 == found.causal_allowed
     assert (found.causal_tokens, found.n_beginning, found.n_end, found.first_unlike) == (3, 3, 4, 3)
     difference = found.first_difference
-    assert (difference.position, difference.at, difference.n_samples) == (3, "end", 4)
+    assert (difference.position, difference.at, difference.n_samples) == (3, "end", 20)
     assert [each.layer for each in difference.per_frame] == [None, 0, 1]
     assert all(each.distance > 0 for each in difference.per_frame[1:])
     assert found.as_dict()["causal_zeros"]["tokens"] == 3
@@ -88,8 +92,24 @@ def test_a_model_that_looks_ahead_is_refused(family: str) -> None:
         hooked(subject.architecture.blocks[1].module, look_ahead),
         pytest.raises(UserError) as told,
     ):
-        run(subject, A, B, n_samples=4)
+        run(subject, A, B, n_pairs=20)
     assert "layer 1" in str(told.value)
+
+
+@pytest.mark.parametrize("token", range(len(BEGINNING)))
+def test_every_token_of_the_shared_beginning_is_compared(token: int) -> None:
+    subject = subject_of("llama")
+
+    def look_ahead(module: Any, args: Any, output: Any) -> Any:
+        states = (output[0] if isinstance(output, tuple) else output).clone()
+        states[:, token] += 1e-2 * states[:, len(BEGINNING)]
+        return (states, *output[1:]) if isinstance(output, tuple) else states
+
+    with (
+        hooked(subject.architecture.blocks[1].module, look_ahead),
+        pytest.raises(UserError, match=f"layer 1, at token {token}"),
+    ):
+        run(subject, A, B, n_pairs=0)
 
 
 def test_the_layer_and_token_that_are_off_are_named() -> None:
@@ -104,7 +124,7 @@ def test_the_layer_and_token_that_are_off_are_named() -> None:
 
 def test_half_precision_has_a_bound_of_its_own() -> None:
     subject = subject_of("llama", torch.bfloat16)
-    found = run(subject, A, B, n_samples=4)
+    found = run(subject, A, B, n_pairs=20)
     assert found.causal_error <= found.causal_allowed == 2e-2
 
 
@@ -129,7 +149,7 @@ def planted_difference(subject: Subject, layer: int) -> Any:
         return (states, *output[1:]) if isinstance(output, tuple) else states
 
     with hooked(table, note), hooked(subject.architecture.blocks[layer].module, plant):
-        return run(subject, A, [*BEGINNING, 200, *END], n_samples=6, seed=1)
+        return run(subject, A, [*BEGINNING, 200, *END], n_pairs=20, seed=1)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -146,7 +166,7 @@ def test_tokens_of_one_embedding_part_nowhere() -> None:
     with torch.no_grad():
         table = subject.model.get_input_embeddings().weight
         table[200] = table[100]
-    found = run(subject, A, [*BEGINNING, 200, *END], n_samples=4).first_difference
+    found = run(subject, A, [*BEGINNING, 200, *END], n_pairs=20).first_difference
     assert (found.layer, found.frame, found.position, found.stays) == (None, None, 3, None)
     assert found.reason
 
@@ -154,7 +174,7 @@ def test_tokens_of_one_embedding_part_nowhere() -> None:
 def test_without_a_shared_end_the_last_tokens_are_compared() -> None:
     subject = subject_of("gpt2")
     ids_a, ids_b = [*BEGINNING, 9, 10], [*BEGINNING, 9, 11]
-    found = run(subject, ids_a, ids_b, n_samples=4).first_difference
+    found = run(subject, ids_a, ids_b, n_pairs=20).first_difference
     assert (found.at, found.position) == ("last", 4)
     (a, b) = states_of(subject, ids_a, ids_b)
     expected = (a[:, -1] - b[:, -1]).norm(dim=-1) / (
@@ -178,20 +198,57 @@ def test_equal_prompts_and_prompts_without_a_shared_beginning() -> None:
 def test_the_first_frame_above_the_null_is_told_with_its_chance() -> None:
     shared = align(A, B)
     null = torch.tensor([[0.0, 1, 1, 1], [0, 2, 2, 2], [0, 3, 3, 3], [0, 4, 4, 4]]).double()
-    found = find_difference(torch.tensor([0.0, 3.8, 5.0, 1.0]), null, shared)
+    distances = torch.tensor([0.0, 3.8, 5.0, 1.0])
+    found = find_difference(distances, Sampled(null, 5, 1), shared)
     assert (found.frame, found.layer, found.stays) == (2, 1, False)
     assert found.null_high == pytest.approx(3.85)
     assert found.null_median == 2.5
     # The largest of the pairs exceeds the others in every frame but the first.
     assert found.chance == 0.25
+    assert (found.n_samples, found.n_drawn, found.n_equal) == (4, 5, 1)
     # What rounding explains is no difference.
-    found = find_difference(torch.tensor([1e-6, 0.0, 0.0, 0.0]), 0 * null, shared, floor=1e-5)
+    small = torch.tensor([1e-6, 0.0, 0.0, 0.0])
+    found = find_difference(small, Sampled(0 * null, 4, 0), shared, floor=1e-5)
     assert (found.frame, found.chance) == (None, 0.0)
+    # 3.9 is above the percentile of the three others, which is 3.8; not of all four.
+    null[2] = 3.9
+    assert find_difference(small, Sampled(null, 4, 0), shared).chance == 0.5
+
+
+def test_where_nearly_all_pairs_are_equal_no_layer_is_named() -> None:
+    subject = subject_of("llama")
+    found = run(certain(subject), A, [*BEGINNING, 200, *END], n_pairs=20).first_difference
+    assert (found.layer, found.frame, found.stays, found.chance) == (None, None, None, None)
+    assert (found.n_samples, found.n_drawn, found.n_equal) == (0, 200, 200)
+    assert "200 of 200" in found.reason
+    assert all(each.exceeds is None for each in found.per_frame)
+
+
+def certain(subject: Subject) -> Subject:
+    """The model's tokenizer leaves one token to be sampled."""
+    tokenizer: Any = SimpleNamespace(all_special_ids=[i for i in range(1000) if i != 7])
+    return Subject(replace(subject.loaded, tokenizer=tokenizer), subject.architecture)
+
+
+def test_pairs_are_left_out_where_asked_or_where_they_take_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = subject_of("llama")
+    found = run(subject, A, B, n_pairs=0).first_difference
+    assert (found.n_samples, found.n_drawn, found.layer) == (0, 0, None)
+    assert found.distance == found.per_frame[-1].distance > 0
+    assert found.reason
+    assert run(subject, A, B).first_difference.n_samples == 100
+    monkeypatch.setattr(cost, "_OPERATIONS", 1)
+    found = run(subject, A, B).first_difference
+    assert found.n_drawn == 0
+    assert "1 s" in found.reason
+    assert run(subject, A, B, n_pairs=20).first_difference.n_samples == 20
 
 
 def test_wrong_settings_and_states() -> None:
     subject = subject_of("llama")
-    for wrong in ({"n_samples": 1}, {"seed": -1}):
+    for wrong in ({"n_pairs": 1}, {"n_pairs": 19}, {"n_pairs": 10**9}, {"seed": -1}):
         with pytest.raises(SettingError) as told:
             run(subject, A, B, **wrong)
         assert told.value.setting == next(iter(wrong))
