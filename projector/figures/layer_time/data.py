@@ -16,12 +16,22 @@ from numpy.typing import NDArray
 
 from projector.corpus.pieces import readable
 from projector.figures.layer_time.parts import kinds_of, parts_of, sum_positions, token_ramp
-from projector.figures.layer_time.words import facts_of, lead_of, sentence, title_of
+from projector.figures.layer_time.views import box_of, density_of, followed
+from projector.figures.layer_time.words import (
+    NAMELESS,
+    facts_of,
+    lead_of,
+    named,
+    sentence,
+    title_of,
+)
 
 Report = Mapping[str, Any]
 Tensors = Mapping[str, NDArray[Any]]
 # What a scale leaves out at each end, so that a few extreme values do not wash out the rest.
 _LOW, _HIGH = 0.01, 0.99
+# Colours of lines follow the logarithm where the median is within this part of the scale.
+_SMALL_PART = 0.25
 
 
 def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
@@ -38,7 +48,9 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
         sums; ``neighbours`` int32 and ``distances`` float32 (F, N, k); ``born`` int32 (N,);
         ``owner_prompt``, ``owner_token`` and ``owner_part`` int32 (N,), −1 for none; ``pairs``
         int32 (n, 2), particles of both prompts that belong together. ``scales`` holds between
-        which values each colour scale goes, over all frames. ``id`` is equal for equal
+        which values each colour scale goes, over all frames. ``is_counted`` uint8 (N,) tells which
+        particles the ``density`` counts; ``followed`` is the view whose scale follows the frames.
+        ``id`` is equal for equal
         content. Positions, norms and lines may be left out later where the id is the same.
     """
     settings = report.get("settings", {})
@@ -93,14 +105,16 @@ def _particles(report: Report, tensors: Tensors) -> dict[str, Any]:
     moved = np.where(age > 0, _widened(tensors["displacements"], n_sums, np.nan), np.nan)
     neighbours = _widened(tensors["neighbours"], n_sums, -1)
     distances = _widened(tensors["distances"], n_sums, np.nan)
-    middle, reach = _box(positions, age >= 0, outliers)
+    middle, reach = box_of(positions, age >= 0, outliers)
+    dim = int(report.get("settings", {}).get("dim", 3))
     return {
         "n_points": positions.shape[1],
         "n_sums": n_sums,
         "k": int(neighbours.shape[2]),
         "middle": middle,
         "reach": reach,
-        "frame_boxes": _frame_boxes(positions, age >= 0, outliers),
+        "followed": followed(positions, age >= 0, outliers, dim),
+        "density": density_of(report, tensors),
         "positions": _text(positions, "<f4"),
         "born": _text(born, "<i4"),
         "norms": _text(norms, "<f4"),
@@ -112,7 +126,9 @@ def _particles(report: Report, tensors: Tensors) -> dict[str, Any]:
         "scales": {
             "norm": _scale(norms[:, ~outliers]),
             "displacement": _scale(moved[:, ~outliers]),
+            "line": _line_scale(neighbours, distances, outliers),
         },
+        "is_counted": _text(_counted(outliers, n_sums), "u1"),
     }
 
 
@@ -132,33 +148,6 @@ def _widened(values: NDArray[Any], n: int, fill: float) -> NDArray[Any]:
     return np.concatenate([values, more], axis=1)
 
 
-def _box(
-    positions: NDArray[np.float32], there: NDArray[np.bool_], outliers: NDArray[np.bool_]
-) -> tuple[list[float], list[float]]:
-    """The middle of the box around particles but outliers, and half its sides.
-
-    Args:
-        positions: (…, N, 3); ``there`` is (…, N).
-    """
-    there = there & np.isfinite(positions).all(axis=-1)
-    points = positions[there & ~outliers]
-    if not len(points):
-        points = positions[there]
-    if not len(points):
-        return [0.0] * 3, [1.0] * 3
-    least, most = points.min(axis=0).astype(float), points.max(axis=0).astype(float)
-    reach = np.maximum((most - least) / 2, 1e-6)
-    return ((least + most) / 2).tolist(), reach.tolist()
-
-
-def _frame_boxes(
-    positions: NDArray[np.float32], there: NDArray[np.bool_], outliers: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """The same frame by frame: what a view that follows the frames shows."""
-    boxes = [_box(each, seen, outliers) for each, seen in zip(positions, there, strict=True)]
-    return {"middle": [middle for middle, _ in boxes], "reach": [reach for _, reach in boxes]}
-
-
 def _scale(values: NDArray[Any]) -> dict[str, float] | None:
     """Between which values colours go, over all frames; None where there are none."""
     known = values[np.isfinite(values) & (values > 0)]
@@ -166,6 +155,34 @@ def _scale(values: NDArray[Any]) -> dict[str, float] | None:
         return None
     low, high = (float(q) for q in np.quantile(known, (_LOW, _HIGH)))
     return {"low": low, "high": high if high > low else low * 1.001}
+
+
+def _line_scale(
+    neighbours: NDArray[Any], distances: NDArray[Any], outliers: NDArray[np.bool_]
+) -> dict[str, Any] | None:
+    """Between which distances the colours of lines go, over all frames; None without lines.
+
+    Lines to or from an outlier are left out: they may be so long that all others would look alike.
+    ``is_log`` tells whether colours follow the logarithm.
+    """
+    is_shown = (neighbours >= 0) & ~outliers[None, :, None]
+    is_shown &= ~outliers[np.maximum(neighbours, 0)]
+    known = distances[is_shown] if is_shown.any() else distances[neighbours >= 0]
+    known = known[np.isfinite(known)].astype(np.float64)
+    if not known.size:
+        return None
+    least, low, middle, high = (float(q) for q in np.quantile(known, (0, _LOW, 0.5, _HIGH)))
+    is_log = 0 < middle < _SMALL_PART * high
+    # By the logarithm, distances of states that are equal but for rounding would take most colours.
+    low = max(low, middle**2 / high) if is_log else least
+    return {"low": low, "high": high if high > low else low + 1e-6, "is_log": is_log}
+
+
+def _counted(outliers: NDArray[np.bool_], n_sums: int) -> NDArray[np.bool_]:
+    """(N,) which particles a density counts: neither outliers nor sums of others."""
+    counted = ~outliers
+    counted[len(counted) - n_sums :] = False
+    return counted
 
 
 def _pairs(
@@ -191,8 +208,8 @@ def _prompts(report: Report) -> list[dict[str, Any]]:
             "name": "" if len(prompts) == 1 else "AB"[k],
             "tokens": [
                 {
-                    "text": readable(str(token["text"]), running=True),
-                    "name": readable(str(token["text"])),
+                    "text": readable(str(token["text"]), running=True) or NAMELESS,
+                    "name": named(str(token["text"])),
                     "made": bool(token.get("made")),
                     "part": parts.of_tokens[k][i],
                     "ramp": ramp[k][i],

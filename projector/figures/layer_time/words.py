@@ -16,6 +16,8 @@ _PARTICLES = {
 }
 # Of more frames only the number is told.
 _MOST_NAMED = 4
+# A token that spells no whole character: one of its bytes.
+NAMELESS = "⟨byte⟩"
 _MAPS = {"pca": "PCA", "umap": "UMAP", "stress": "stress layout on cosine distances"}
 
 
@@ -83,6 +85,11 @@ def neighbours_said(report: Report) -> str:
 def sentence(text: str) -> str:
     """With a capital letter at the start and a full stop at the end."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def named(text: str) -> str:
+    """A token's text to be read."""
+    return readable(text) or NAMELESS
 
 
 def _reconstruction(report: Report) -> list[str]:
@@ -185,7 +192,7 @@ def _outliers(report: Report) -> str:
 
 def _token(report: Report, prompt: int, token: int) -> str:
     tokens = report["prompts"][prompt]["tokens"]
-    return f"“{readable(str(tokens[token]['text']))}”" if token < len(tokens) else "the end"
+    return f"“{named(str(tokens[token]['text']))}”" if token < len(tokens) else "the end"
 
 
 def _number(value: Any) -> str:

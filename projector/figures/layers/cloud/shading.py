@@ -138,7 +138,7 @@ def _head(clouds: Clouds, highest: float, wide: int) -> tuple[Image.Image, int]:
     """Title, prompts with their hues, and what the shades are; and where the map begins."""
     width = max(wide, _SIDE) + 2 * MARGIN
     room = width - 2 * MARGIN
-    notes = wrapped(_words(clouds, highest), room, SMALL)
+    notes = wrapped(words_of(clouds, highest), room, SMALL)
     top = MARGIN + TITLE + 12
     texts = [f"‘{readable(text)}’" for text in clouds.texts]
     keys: list[tuple[str, tuple[int, ...]]] = [(text, (0,)) for text in texts]
@@ -163,7 +163,7 @@ def _head(clouds: Clouds, highest: float, wide: int) -> tuple[Image.Image, int]:
     return head, y
 
 
-def _words(clouds: Clouds, highest: float) -> str:
+def words_of(clouds: Clouds, highest: float) -> str:
     """How the density was made, and what full colour is."""
     spread = "the median spread of a frame’s particles"
     window = "The window stays where it is."

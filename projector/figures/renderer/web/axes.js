@@ -9,7 +9,8 @@ const tickStep = (extent) => {
 };
 
 // Places in here are told from the middle of the points; what a tick says is the coordinate.
-export const paintAxes = (pen, panel, box, axes, color) => {
+// Text has a rim of the colour `rim`, where something lies below it.
+export const paintAxes = (pen, panel, box, axes, color, rim = null) => {
   const greatest = Math.max(...panel.reach) || 1;
   const reach = box.isFlat ? panel.reach.map((each) => each || greatest) : [greatest, greatest, greatest];
   const step = tickStep(greatest);
@@ -37,6 +38,15 @@ export const paintAxes = (pen, panel, box, axes, color) => {
     pen.lineTo(to.x, to.y);
     pen.stroke();
   };
+  const letter = (said, x, y) => {
+    if (rim) {
+      const own = pen.globalAlpha;
+      Object.assign(pen, { strokeStyle: rim, lineWidth: 3, lineJoin: "round", globalAlpha: 0.9 });
+      pen.strokeText(said, x, y);
+      Object.assign(pen, { strokeStyle: color, lineWidth: 1, globalAlpha: Math.max(own, 0.8) });
+    }
+    pen.fillText(said, x, y);
+  };
   const text = (value) => (Math.abs(value) < step / 2 ? 0 : value).toFixed(digits).replace("-", "−");
   if (box.isFlat) {
     // Numbers stand a few pixels outside, however far the map reaches.
@@ -47,7 +57,7 @@ export const paintAxes = (pen, panel, box, axes, color) => {
       pen.font = "11px sans-serif";
       pen.textAlign = align;
       pen.globalAlpha = alpha;
-      pen.fillText(said, Math.max(at.x + dx, box.left + (align === "right" ? 26 : 8)), at.y + dy);
+      letter(said, Math.max(at.x + dx, box.left + (align === "right" ? 26 : 8)), at.y + dy);
     };
     for (const { at: t, value } of ticks[0]) {
       line([t, -y, 0], [t, y, 0], 0.08);

@@ -141,6 +141,10 @@ export class Gestures {
       else this.view.hideTip();
     });
   }
+
+  destroy() {
+    cancelAnimationFrame(this.pointing);
+  }
 }
 
 export const boxAt = (boxes, x) => boxes.find((box) => x >= box.left && x < box.left + box.width);

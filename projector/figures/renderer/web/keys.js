@@ -14,10 +14,12 @@ export class Keys {
     this.steps = steps;
     this.listener = (event) => this.key(event);
     view.host.addEventListener("keydown", this.listener);
-    // Where nothing has the focus, what is stepped through has the keys.
+    // Where nothing has the focus, what is stepped through has the keys while it is seen; up and down
+    // scroll the page.
     this.anywhere = (event) => {
       const isFree = event.target === document.body || event.target === document.documentElement;
-      if (isFree && steps.length > 1) this.key(event);
+      const isScroll = event.key === "ArrowUp" || event.key === "ArrowDown";
+      if (isFree && !isScroll && steps.length > 1 && isSeen(view.overlay)) this.key(event);
     };
     document.addEventListener("keydown", this.anywhere);
   }
@@ -69,8 +71,17 @@ export class Keys {
   }
 }
 
-// A control that has these keys itself.
-const isGiven = (event) => event.target.tagName === "INPUT" || event.target.tagName === "SELECT";
+// A control that has this key itself: of those for choosing only a field of text has the brackets.
+const isGiven = ({ key, target }) => {
+  const isChosen = target.tagName === "SELECT" || (target.tagName === "INPUT" && target.type === "range");
+  return isChosen ? !(key in BRACKETS) : target.tagName === "INPUT" || target.tagName === "TEXTAREA";
+};
 
 const isPressed = (event) =>
   event.target.tagName === "BUTTON" || event.target.classList.contains("row");
+
+// Whether any of it is in the window.
+const isSeen = (place) => {
+  const { top, bottom, left, right } = place.getBoundingClientRect();
+  return bottom > 0 && right > 0 && top < window.innerHeight && left < window.innerWidth;
+};

@@ -54,7 +54,11 @@ export class LayerBar {
       option.selected = seconds === 0.7;
       this.speed.append(option);
     }
-    this.speed.onchange = () => setSpeed(Number(this.speed.value));
+    this.speed.onchange = () => {
+      setSpeed(Number(this.speed.value));
+      // The keys are the player's again.
+      this.speed.blur();
+    };
     place.append(this.button, this.now, track, this.speed);
     this.watch = new ResizeObserver(() => this.thin());
     this.watch.observe(this.ticks);

@@ -138,10 +138,10 @@ const BY = {
       amount("norm", "norm of the vector", particles.norms, data.scales.norm, data.n_sums ? "sums" : ""),
   },
   moved: {
-    name: "displacement",
+    name: "moves",
     make: ({ particles, data }) =>
       amount(
-        "moved", "distance moved since the frame before, in full space",
+        "moved", "move from the frame before, in full space",
         particles.displacements, data.scales.displacement, "first frame",
       ),
   },

@@ -24,9 +24,11 @@ const barOf = (table, ticks) => {
   return made;
 };
 
-// One legend: { label, items: [[text, index]] } or { label, ticks: [[share, text]], none }.
-export const scaleRow = ({ label, items, ticks, none }, table) => {
+// One legend: { label, items: [[text, index]] } or { label, ticks: [[share, text]], none }; `title` says
+// more.
+export const scaleRow = ({ label, items, ticks, none, title = "" }, table) => {
   const made = element("div", "legend");
+  made.title = title;
   made.append(element("span", "name", label));
   if (items) made.append(...items.map(([text, index]) => dotted(swatch(table, index), text)));
   else if (ticks && ticks.length) made.append(barOf(table, ticks));

@@ -4,26 +4,17 @@
 import { paintAxes } from "./axes.js";
 import { Camera } from "./camera.js";
 import { Density } from "./density.js";
+import { Following } from "./following.js";
 import { namedOf, paintNames } from "./layer_labels.js";
 import { LayerStage } from "./layer_stage.js";
 import { Moving } from "./moving.js";
 import { pointAt } from "./picking.js";
 import { pixels } from "./point_program.js";
+import { bytes } from "./store.js";
 
 const TRAIL = 2.5; // Frames.
-// Of the corners where the frame's name and the buttons are.
-const CORNERS = { name: [130, 38], tools: [104, 44] };
-
-// The middle and half sides of what is seen between two frames; sizes grow by a factor, not a step.
-const boxAtTime = ({ middle, reach }, at) => {
-  const from = Math.floor(at);
-  const to = Math.min(from + 1, middle.length - 1);
-  const share = at - from;
-  return {
-    middle: middle[from].map((x, axis) => x + share * (middle[to][axis] - x)),
-    reach: reach[from].map((x, axis) => x * (reach[to][axis] / x) ** share),
-  };
-};
+const TOOLS = [104, 44]; // Of the corner where the buttons are.
+const NOT_COMPARED = "motion between layers can’t be compared";
 
 export class LayerPicture {
   constructor({ redraw, resetCamera, savePicture }) {
@@ -37,7 +28,9 @@ export class LayerPicture {
   }
 
   show(data, particles) {
-    Object.assign(this, { data, particles, density: null, at: 0 });
+    Object.assign(this, { data, particles, at: 0, following: new Following(data.followed) });
+    this.density = data.density &&
+      new Density(particles, data.density, bytes(data.is_counted, Uint8Array), data.prompts.length);
     this.named = namedOf(particles, data);
     this.moving.show({
       nFrames: data.n_frames,
@@ -45,7 +38,8 @@ export class LayerPicture {
       positions: particles.positions,
       born: particles.born,
       lines: data.k
-        ? { k: data.k, neighbours: particles.neighbours, distances: particles.distances } : null,
+        ? { k: data.k, neighbours: particles.neighbours, distances: particles.distances, scale: data.scales.line }
+        : null,
       pairs: particles.pairs.length ? particles.pairs : null,
     });
   }
@@ -62,8 +56,21 @@ export class LayerPicture {
     return this.colors;
   }
 
-  // Whether there was room. `table` is the palette of amounts.
-  paint({ at, frame, on, held, pointed, table }) {
+  // Why motion in the picture is not that of the map, in lines; null where it is.
+  notComparable(on) {
+    if (on.density) return this.density.found.follows ? ["the window follows the particles:", NOT_COMPARED] : null;
+    if (!on.follow) return null;
+    const by = this.following.magnifiedAt(this.at);
+    return [`view magnified ${by < 9.95 ? by.toFixed(1) : by.toFixed(0)} times:`, NOT_COMPARED];
+  }
+
+  boxAt(at, on) {
+    if (on.density) return this.density.boxAt(at);
+    return on.follow ? this.following.boxAt(at) : this.data;
+  }
+
+  // Whether there was room.
+  paint({ at, frame, on, held, pointed }) {
     const isMoving = on.follow || on.density;
     const camera = JSON.stringify(this.camera.state());
     const begun = this.stage.begin(`${camera} ${this.isFlat} ${on.density} ${this.data.id} ${this.colors.text} ${isMoving ? at : ""}`);
@@ -73,29 +80,44 @@ export class LayerPicture {
     this.at = at;
     const box = (this.box = { left: 0, width, height, isFlat: this.isFlat });
     const hasAxes = data.axes !== null;
-    const seen = on.follow ? boxAtTime(data.frame_boxes, at) : data;
+    const { middle, reach } = this.boxAt(at, on);
+    const seen = (this.seen = { middle, reach });
     this.matrix = box.matrix = this.camera.matrix(seen, box, hasAxes);
-    if (on.density && below) {
-      this.density ||= new Density(particles, data.middle, data.reach);
-      this.density.paint(below, at, (x, y) => this.flatPlace(x, y), table);
-    }
-    if (hasAxes && below) paintAxes(below, seen, box, data.axes, colors.text);
+    if (on.density && below) this.density.paint(below, at, (x, y) => this.flatPlace(x, y), colors.page);
+    if (hasAxes && below) paintAxes(below, seen, box, data.axes, colors.text, on.density ? colors.page : null);
     this.moving.paint({
       at, matrix: this.matrix, box, colors, ratio, zoom: this.camera.zoom,
       trails: on.trails ? TRAIL : 0,
       hasLines: on.lines,
       hasPairs: on.partners && particles.pairs.length > 0,
     });
-    this.paintTexts(above, { frame, held, pointed });
+    this.paintTexts(above, { frame, held, pointed, note: this.notComparable(on) });
     return true;
   }
 
-  // The frame's name, rings around what is in hand and pointed at, names where there is room.
-  paintTexts(pen, { frame, held, pointed }) {
+  // The frame's name, what is to be known of its scale, rings around what is in hand and pointed at,
+  // names where there is room.
+  paintTexts(pen, { frame, held, pointed, note }) {
     const { colors, data, particles, box } = this;
-    pen.fillStyle = colors.text;
-    pen.font = `600 17px ${colors.font}`;
-    pen.fillText(data.frames[frame], 14, 27);
+    const write = (text, font, x, y) => {
+      pen.font = font;
+      // With a rim: what lies below may be as dark.
+      Object.assign(pen, { strokeStyle: colors.page, lineWidth: 4, lineJoin: "round", fillStyle: colors.text });
+      pen.strokeText(text, x, y);
+      pen.fillText(text, x, y);
+      return pen.measureText(text).width;
+    };
+    const end = 14 + write(data.frames[frame], `600 17px ${colors.font}`, 14, 27);
+    const taken = [{ x: 0, y: 0, width: end + 8, height: 38 }];
+    if (note) {
+      // Beside the name where there is room up to the buttons, else in two lines below it.
+      const font = `13px ${colors.font}`;
+      pen.font = font;
+      const whole = note.join(" ");
+      const isBeside = end + 14 + pen.measureText(whole).width < box.width - TOOLS[0];
+      if (isBeside) taken[0].width = end + 22 + write(whole, font, end + 14, 26.5);
+      else taken.push({ x: 0, y: 36, height: 38, width: 22 + Math.max(...note.map((line, k) => write(line, font, 14, 48 + 17 * k))) });
+    }
     const partner = held ? particles.partners.get(held.particle) : undefined;
     const rings = [[held ? held.particle : -1, 10], [partner === undefined ? -1 : partner, 8], [pointed, 9]];
     for (const [i, radius] of rings) {
@@ -107,14 +129,11 @@ export class LayerPicture {
       pen.arc(at.x, at.y, radius, 0, 7);
       pen.stroke();
     }
-    const [wide, high] = CORNERS.tools;
+    const [wide, high] = TOOLS;
     this.names = paintNames(pen, {
       box, particles, data, named: this.named, held, colors,
       placeOf: (i) => this.placeOf(i),
-      taken: [
-        { x: 0, y: 0, width: CORNERS.name[0], height: CORNERS.name[1] },
-        { x: box.width - wide, y: 0, width: wide, height: high },
-      ],
+      taken: [...taken, { x: box.width - wide, y: 0, width: wide, height: high }],
     });
   }
 
@@ -143,5 +162,6 @@ export class LayerPicture {
 
   destroy() {
     this.moving.destroy();
+    this.stage.destroy();
   }
 }

@@ -1,6 +1,7 @@
 // What is in hand, what the lens predicts there, and how far the frame shown can be trusted.
 
 import { said } from "./layer_colors.js";
+import { Roving } from "./roving.js";
 import { element } from "./store.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -20,23 +21,24 @@ const percent = (share) => {
 
 const MEASURES = [
   {
-    name: "variance explained",
+    name: "variance",
     title: "Share of the variance of this frame that the picture shows; beside it, the same map of as many particles whose coordinates are shuffled.",
     value: (each) => each.variance_explained,
     control: ({ variance_shuffled: shuffled }) => (known(shuffled) ? "shuffled" : "random"),
     chance: (each) => each.variance_shuffled ?? each.variance_random,
   },
   {
-    name: "neighbours kept",
-    title: "Share of each particle's nearest in the picture that are its nearest in full space; beside it, random projections.",
+    name: "neighbours",
+    title: "Share of each particle’s nearest in the picture that are its nearest in full space; beside it, random projections.",
     value: (each) => each.neighbours_kept,
     control: ({ neighbours_random: random }) => (known(random) ? "random" : "chance"),
     chance: (each) => each.neighbours_random ?? each.neighbours_chance,
     more: ({ neighbours_k: k }) => (known(k) ? ` Nearest are ${k}.` : ""),
   },
   {
-    name: "motion kept",
-    title: "Rank correlation, over particles, of the distance moved since the frame before: in full space and in the picture; beside it, random projections.",
+    name: "moves",
+    isOfMotion: true,
+    title: "Rank correlation, over particles, of how far each moves from the frame before, in the map and in full space; beside it, random projections.",
     value: (each) => each.displacement_correlation,
     control: () => "random",
     // Random planes keep some of it, too: a long way is a long way from most sides.
@@ -55,6 +57,7 @@ export class LayerSide {
     this.goTo = goTo;
     this.held = element("section", "in-hand");
     this.trust = element("section", "trust");
+    this.roving = new Roving();
     place.append(this.held, this.trust);
   }
 
@@ -79,10 +82,11 @@ export class LayerSide {
       return { ...measure, number, chanceText: chance, cursor: picture.cursor, row };
     });
     this.reason = element("p", "quiet");
+    this.ofMap = element("p", "quiet of-map", "Moves are those of the map: on the picture, layers have scales of their own.");
     const parts = [head, ...this.measures.map((each) => each.row), this.reason];
     if (known(pooled))
-      parts.push(element("p", "quiet", `Motion kept over all frames: ${share(pooled)}${known(random) ? ` (random ${share(random)})` : ""}.`));
-    this.trust.replaceChildren(...parts);
+      parts.push(element("p", "quiet", `Moves over all frames: ${share(pooled)}${known(random) ? ` (random ${share(random)})` : ""}.`));
+    this.trust.replaceChildren(...parts, ...(measured.some((each) => each.isOfMotion) ? [this.ofMap] : []));
   }
 
   sparkline(values, chances) {
@@ -114,22 +118,25 @@ export class LayerSide {
     return { svg, cursor: (f) => [1, 2].forEach((k) => cursor.setAttribute(`x${k}`, x(f))) };
   }
 
-  // `held`: { particle, prompt, token } or null. Only what is others is drawn anew.
-  update(frame, held) {
+  // `held`: { particle, prompt, token } or null; `isScaled`: whether frames have scales of their own on
+  // the picture. Only what is others is drawn anew.
+  update(frame, held, isScaled) {
     const key = held ? `${held.particle} ${held.prompt} ${held.token}` : "";
     if (this.shown !== key) {
       this.shown = key;
       this.showHeld(held);
     }
-    this.updateTrust(frame);
+    this.updateTrust(frame, isScaled);
     // Last: how much room its list has is known by then.
     this.updateHeld(frame, held);
   }
 
-  updateTrust(frame) {
+  updateTrust(frame, isScaled) {
     const found = this.data.fidelity[frame];
     if (!found) return;
-    for (const { value, chance, control, more, row, title, number, chanceText, cursor } of this.measures) {
+    this.ofMap.hidden = !isScaled;
+    for (const { value, chance, control, more, row, title, number, chanceText, cursor, isOfMotion } of this.measures) {
+      row.classList.toggle("paled", Boolean(isOfMotion && isScaled));
       number.textContent = share(value(found));
       chanceText.textContent = known(chance(found)) ? `${control(found)} ${share(chance(found))}` : "";
       row.title = title + (more ? more(found) : "");
@@ -181,7 +188,7 @@ export class LayerSide {
     const list = element("div", "lens");
     this.data.frames.forEach((frame, f) => {
       const found = this.lens.at(held.prompt, f, held.token);
-      const row = element("div", "row");
+      const row = element("button", "row");
       row.append(
         element("span", "frame", frame),
         element("code", "what", found ? found.text : "–"),
@@ -194,6 +201,7 @@ export class LayerSide {
       list.append(row);
     });
     this.list = list;
+    this.roving.show(this.lensRows);
     return [element("h4", "", "Most probable next token, by the logit lens"), list];
   }
 
@@ -216,6 +224,7 @@ export class LayerSide {
     this.lensRows.forEach((row, f) => row.classList.toggle("now", f === frame));
     const now = this.lensRows[frame];
     if (!now) return;
+    this.roving.stay(now);
     const { list } = this;
     const [top, bottom] = [now.offsetTop, now.offsetTop + now.offsetHeight];
     if (top < list.scrollTop || bottom > list.scrollTop + list.clientHeight)

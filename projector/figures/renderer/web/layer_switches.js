@@ -6,8 +6,8 @@ const SWITCHES = [
   ["trails", "Trails", "Where each particle came from"],
   ["lines", "Lines", "Lines to the nearest particles in full space"],
   ["partners", "Partners", "Lines between tokens of both prompts that belong together"],
-  ["follow", "Follow scale", "Scale the view to each frame; the axes tell its size. Otherwise one scale for all frames"],
-  ["density", "Density", "The flat map as a density, on one scale for all frames"],
+  ["follow", "Follow scale", "Magnify each frame to fill the view, about one centre; then motion between layers can’t be compared. Otherwise one scale for all frames"],
+  ["density", "Density", "The first two dimensions as a density, on one scale of colours for all frames"],
 ];
 
 export class LayerSwitches {
@@ -51,5 +51,10 @@ export class LayerSwitches {
   set(name, isOn) {
     const found = this.buttons.find((each) => each.dataset.name === name);
     if (found) found.setAttribute("aria-pressed", String(isOn));
+  }
+  // A switch that has no meaning now can't be pressed.
+  rest(name, isResting) {
+    const found = this.buttons.find((each) => each.dataset.name === name);
+    if (found) found.disabled = isResting;
   }
 }

@@ -6,6 +6,7 @@
 // { frame, layer }, and "missing" with the id of data that came without its arrays.
 
 import { isDark } from "./colors.js";
+import { densityPalette } from "./density.js";
 import { Gestures } from "./gestures.js";
 import { Keys } from "./keys.js";
 import { LayerBar } from "./layer_bar.js";
@@ -15,21 +16,14 @@ import { LayerPicture } from "./layer_picture.js";
 import { LayerSide } from "./layer_side.js";
 import { LayerSwitches } from "./layer_switches.js";
 import { tipLines } from "./layer_tip.js";
+import { mounted } from "./mounting.js";
 import { LensWords, Particles } from "./particles.js";
 import { Player } from "./player.js";
 import { PromptTokens } from "./prompt_tokens.js";
 import { element } from "./store.js";
 
-const VIEWERS = new WeakMap();
 const FEW = 400; // Particles that may have lines and trails from the start.
-const GROWS = 2.5; // Times the median frame's width.
 const LEFT_PALE = 90; // Of 255: what is not in hand.
-
-// Whether some frames are so much wider than others that these would be a dot.
-const growsFar = ({ frame_boxes: { reach } }) => {
-  const wide = reach.map((each) => Math.max(...each)).sort((a, b) => a - b);
-  return wide[wide.length - 1] > GROWS * wide[wide.length >> 1];
-};
 
 class LayerTime {
   constructor(root) {
@@ -105,8 +99,10 @@ class LayerTime {
     this.lens = new LensWords(data.predictions, data.prompts, data.n_frames);
     Object.assign(this, { held: null, pointed: -1, served: {} });
     const isFew = particles.n <= FEW;
+    this.picture.show(data, particles);
     this.on = {
-      trails: isFew, lines: isFew && data.k > 0, partners: true, follow: growsFar(data), density: false,
+      trails: isFew, lines: isFew && data.k > 0, partners: true, density: false,
+      follow: this.picture.following.isNeeded,
     };
     const colorings = coloringsOf(data);
     this.coloringId = colorings[0].id;
@@ -118,14 +114,13 @@ class LayerTime {
       colorings, coloring: this.coloringId, on: this.on,
       has: {
         trails: data.n_frames > 1, lines: data.k > 0, partners: particles.pairs.length > 0,
-        follow: data.n_frames > 1, density: true,
+        follow: data.n_frames > 1, density: data.density !== null,
       },
     });
     this.tokens.show(data.prompts);
     this.side.show(data, particles, this.lens);
     this.bar.show(data.frames, data.layers);
     this.found.replaceChildren(...data.facts.concat(data.notes).map((text) => element("p", "", text)));
-    this.picture.show(data, particles);
     if (data.n_sums) this.picture.moving.sizes(particles.sizes());
     this.picture.useCamera(this.isFlat);
     this.player.play(false);
@@ -190,6 +185,9 @@ class LayerTime {
         this.on[other] = !value && was;
         this.switches.set(other, this.on[other]);
       }
+      // Its window is its own.
+      this.switches.rest("follow", value);
+      this.emphasize();
     }
     this.showLegends();
     this.draw();
@@ -205,7 +203,6 @@ class LayerTime {
   recolor() {
     this.coloring = coloringOf(this.coloringId, this.particles, this.data);
     this.palette = paletteOf(this.coloring.palette, this.dark);
-    this.amounts = paletteOf("amount", this.dark);
     this.picture.moving.colors(this.coloring.bytes, this.palette);
     this.emphasize();
     this.besideShown = null;
@@ -215,14 +212,20 @@ class LayerTime {
   showLegends() {
     const rows = [scaleRow(this.coloring.legend, this.palette)];
     const lines = this.on.lines && this.picture.moving.lineScale(this.dark);
-    if (this.on.density) {
-      const ticks = [[0, "none"], [1, "densest place of all frames"]];
-      rows.push(scaleRow({ label: "density", ticks }, this.amounts));
-    }
+    const { metric, density, prompts } = this.data;
+    if (this.on.density)
+      prompts.forEach(({ name }, k) => {
+        const ticks = [[0, "0"], [1, said(density.highest)]];
+        rows.push(scaleRow({ label: `density${name && ` of ${name}`}`, ticks, title: density.words },
+          densityPalette(this.picture.colors.page, k)));
+      });
     if (lines) {
-      const label = this.data.metric === "cosine" ? "lines: cosine distance" : "lines: distance in full space";
-      rows.push(scaleRow({ label, ticks: [[0, said(lines.low > 1e-6 * lines.high ? lines.low : 0)], [1, `≥ ${said(lines.high)}`]] }, lines.palette));
+      const label = metric === "cosine" ? "lines: cosine distance" : "lines: distance in full space";
+      const [low, high] = [said(lines.low > 1e-6 * lines.high ? lines.low : 0), `≥ ${said(lines.high)}`];
+      const ticks = lines.is_log ? [[0, `≤ ${low}`], [0.5, said(Math.sqrt(lines.low * lines.high))], [1, high]] : [[0, low], [1, high]];
+      rows.push(scaleRow({ label, ticks }, lines.palette));
     }
+    if (this.on.density) rows.push(element("p", "quiet", density.words));
     this.legends.replaceChildren(...rows);
   }
 
@@ -230,6 +233,8 @@ class LayerTime {
     const { particles, held } = this;
     const isPaled = held && !this.isOffered;
     const found = new Uint8Array(particles.n).fill(isPaled ? LEFT_PALE : 255);
+    // Many would hide the density.
+    if (this.on.density && particles.n > FEW) found.fill(0, 0, particles.n - particles.nSums);
     if (isPaled) {
       const own = held.token < 0 ? [held.particle] : particles.allOf(held.prompt, held.token);
       const partner = particles.partners.get(held.particle);
@@ -323,9 +328,8 @@ class LayerTime {
 
   paint() {
     if (!this.data) return;
-    const { frame, on, held, pointed, amounts } = this;
-    const shown = { at: this.player.at, frame, on, held, pointed, table: amounts };
-    if (!this.picture.paint(shown)) return;
+    const { frame, on, held, pointed } = this;
+    if (!this.picture.paint({ at: this.player.at, frame, on, held, pointed })) return;
     this.paintBeside();
     this.nPainted += 1;
     this.tellState();
@@ -335,10 +339,11 @@ class LayerTime {
   paintBeside() {
     const { frame, player, particles } = this;
     this.bar.update({ at: player.at, frame, playing: player.playing });
-    const shown = `${frame} ${JSON.stringify(this.held)} ${this.coloringId} ${this.dark}`;
+    const note = this.picture.notComparable(this.on);
+    const shown = `${frame} ${JSON.stringify(this.held)} ${this.coloringId} ${this.dark} ${note === null}`;
     if (this.besideShown === shown) return;
     this.besideShown = shown;
-    this.side.update(frame, this.held);
+    this.side.update(frame, this.held, note !== null);
     this.tokens.color((prompt, token) => {
       const i = particles.of(prompt, token);
       return i < 0 || this.coloring.isOfParts ? null : colorOf(this.coloring, this.palette, particles.n, frame, i);
@@ -358,6 +363,8 @@ class LayerTime {
       held: this.held ? String(this.held.particle) : "",
       camera: JSON.stringify(this.camera.state()),
       names: JSON.stringify(this.picture.names),
+      view: JSON.stringify(this.picture.seen),
+      note: (this.picture.notComparable(this.on) || []).join(" "),
       renderer: this.picture.moving.gl ? "webgl2" : "canvas",
     });
   }
@@ -376,24 +383,11 @@ class LayerTime {
     this.scheme.removeEventListener("change", this.rethemed);
     this.keys.destroy();
     this.bar.destroy();
+    this.gestures.destroy();
     this.picture.destroy();
   }
 }
 
 export default function (component) {
-  const root = component.parentElement;
-  let viewer = VIEWERS.get(root);
-  if (!viewer) {
-    viewer = new LayerTime(root);
-    VIEWERS.set(root, viewer);
-  }
-  clearTimeout(viewer.leaving);
-  viewer.update(component);
-  return () => {
-    // Called before every update too: only what is not drawn again has gone.
-    viewer.leaving = setTimeout(() => {
-      viewer.destroy();
-      VIEWERS.delete(root);
-    }, 1000);
-  };
+  return mounted(component, (root) => new LayerTime(root));
 }

@@ -43,8 +43,8 @@ export class Moving {
   }
 
   // `positions`: nFrames × nPoints × 3, NaN for none; `born`: the frame from which a point is there;
-  // `lines`: for each frame and point its k nearest, −1 for none, and their distances; `pairs`: two
-  // points after the other that a line joins.
+  // `lines`: for each frame and point its k nearest, −1 for none, their distances, and their scale, if
+  // there is one; `pairs`: two points after the other that a line joins.
   show({ nFrames, nPoints, positions, born = null, lines = null, pairs = null }) {
     this.release();
     this.data = {
@@ -79,10 +79,10 @@ export class Moving {
     this.forget("emphasis");
   }
 
-  // What the colours of lines mean: { low, high, palette } of their distances, over all frames.
+  // What the colours of lines mean: { low, high, is_log, palette } of their distances, over all frames.
   lineScale(dark) {
     const { lines } = this.data;
-    return lines && { low: lines.low, high: lines.high, palette: lineColors(dark) };
+    return lines && { ...lines.scale, palette: lineColors(dark) };
   }
 
   // Where a point is at a time in frames: [x, y, z], or null.

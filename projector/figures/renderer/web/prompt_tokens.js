@@ -1,6 +1,7 @@
 // The tokens of one prompt or two as running text: each wears its particle's colour, and a click
 // takes it in hand.
 
+import { Roving } from "./roving.js";
 import { element } from "./store.js";
 
 export class PromptTokens {
@@ -8,10 +9,12 @@ export class PromptTokens {
   constructor(place, { pick, point }) {
     Object.assign(this, { place, pick, point });
     this.rows = [];
+    this.roving = new Roving();
   }
 
   show(prompts) {
-    this.rows = prompts.map(({ tokens }, prompt) => tokens.map((token, i) => this.chip(token, prompt, i)));
+    this.rows = prompts.map(({ tokens }, prompt) => tokens.map((token, i) => this.chip(token, prompt, i, prompts[prompt].name)));
+    this.roving.show(this.rows.flat());
     this.place.replaceChildren(
       ...prompts.map(({ name, tokens }, k) => {
         const row = element("div", "prompt");
@@ -32,23 +35,20 @@ export class PromptTokens {
     );
   }
 
-  chip(token, prompt, i) {
+  chip(token, prompt, i, promptName) {
     const made = element("span", token.made ? "chip made" : "chip", token.text.replaceAll("\n", ""));
     made.dataset.prompt = String(prompt);
     made.dataset.token = String(i);
     made.title = `token ${i}${token.made ? ", added by the tokenizer or template" : ""}`;
     made.setAttribute("role", "button");
-    made.tabIndex = i === 0 ? 0 : -1;
+    made.setAttribute("aria-label", `token ${i}${promptName && ` of ${promptName}`}, ${token.name}`);
     // The keys stay with the player: a click moves no focus.
     made.onmousedown = (event) => event.preventDefault();
     made.onclick = () => this.pick(prompt, i);
     made.onmouseenter = () => this.point(prompt, i);
     made.onmouseleave = () => this.point(prompt, null);
-    made.onkeydown = (event) => {
-      if (event.key !== "Enter") return;
-      this.pick(prompt, i);
-      event.preventDefault();
-    };
+    made.onfocus = () => this.point(prompt, i);
+    made.onblur = () => this.point(prompt, null);
     return made;
   }
 
@@ -67,7 +67,9 @@ export class PromptTokens {
         chip.classList.toggle("held", isHeld);
         chip.setAttribute("aria-pressed", String(isHeld));
         chip.classList.toggle("partner", partners.some((each) => each.prompt === prompt && each.token === i));
-        if (isHeld) this.reveal(chip);
+        if (!isHeld) return;
+        this.reveal(chip);
+        this.roving.stay(chip);
       }),
     );
   }

@@ -34,7 +34,15 @@ def _report(frames: list[Frame], prompts: list[tuple[str, ...]], **more: Any) ->
         "part_kinds": [],
         "metric": "euclidean",
         "fidelity": [
-            FrameFidelity(each.name, each.layer, 0.9 - 0.1 * k, 0.1, 0.7, 0.2).as_dict()
+            FrameFidelity(
+                each.name,
+                each.layer,
+                0.9 - 0.1 * k,
+                0.1,
+                0.7,
+                0.2,
+                displacement_correlation=0.5 if k else None,
+            ).as_dict()
             for k, each in enumerate(frames)
         ],
         "displacement_correlation": 0.8,

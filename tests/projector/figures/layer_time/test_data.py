@@ -10,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from projector.figures.layer_time.data import viewer_data
+from projector.figures.layer_time.words import NAMELESS, facts_of
+from projector.figures.layers.cloud.densities import read_clouds
 from tests.projector.figures.layer_time.made import (
     N_BEGINNING,
     N_END,
@@ -58,11 +60,72 @@ def test_scales_are_of_all_frames_and_leave_outliers_out() -> None:
     assert data["middle"] == pytest.approx(middle.tolist(), rel=1e-5)
     # The outliers stand at 50: no frame reaches there.
     assert max(data["reach"]) < 20
-    for f, (middle_, reach) in enumerate(
-        zip(*(data["frame_boxes"][name] for name in ("middle", "reach")), strict=True)
-    ):
-        inside = np.abs(tensors["positions"][f, own] - middle_) <= np.array(reach) * 1.0001
-        assert inside.all()
+
+
+def test_a_scale_that_follows_has_one_centre() -> None:
+    report, tensors = two_prompts()
+    # The stream grows: the first frame would be a dot.
+    tensors["positions"] *= np.array([1, 3, 9, 27], dtype=np.float32)[:, None, None]
+    view = viewer_data(report, tensors)["followed"]
+    own = tensors["positions"][:, tensors["outlying"] == 0]
+    away = np.abs(own - np.array(view["middle"])).max(axis=(1, 2))
+    widest = max(view["reach"])
+    assert widest == pytest.approx(away.max(), rel=1e-5)
+    np.testing.assert_allclose(view["magnified"], widest / away, rtol=1e-5)
+    assert min(view["magnified"]) == pytest.approx(1)
+    assert max(view["magnified"]) > 5
+
+
+def test_an_outlier_leaves_the_scale_of_lines_alone() -> None:
+    report, tensors = two_prompts()
+    far = tensors["outlying"] == 1
+    # Each is near a token, and far from an outlier.
+    tensors["neighbours"][:] = [1, 0]
+    tensors["distances"][..., 0] = np.linspace(1, 4, len(far))
+    tensors["distances"][..., 1] = 1000
+    tensors["distances"][:, far] = 1000
+    scale = viewer_data(report, tensors)["scales"]["line"]
+    assert not scale["is_log"]
+    assert 1 <= scale["low"] < scale["high"] <= 4
+    # Where most are within a small part of the scale, it is that of the logarithm.
+    tensors["distances"][..., 0] = np.geomspace(1, 1000, len(far))
+    tensors["distances"][:, far] = 1e6
+    scale = viewer_data(report, tensors)["scales"]["line"]
+    assert scale["is_log"]
+    assert 1 <= scale["low"] < 10
+    assert 500 < scale["high"] <= 1000
+
+
+def test_the_density_is_that_of_the_film() -> None:
+    report, tensors = two_prompts()
+    tensors["positions"] *= np.array([1, 3, 9, 27], dtype=np.float32)[:, None, None]
+    data = viewer_data(report, tensors)
+    clouds = read_clouds(report, tensors)
+    assert clouds is not None
+    found = data["density"]
+    assert found["follows"]
+    np.testing.assert_array_equal(found["low"], clouds.low)
+    np.testing.assert_array_equal(found["high"], clouds.high)
+    np.testing.assert_array_equal(found["spread"], clouds.spread)
+    assert found["bandwidth"] == clouds.bandwidth
+    highest = max(clouds.density(f, k, (300, 300)).max() for f in range(4) for k in (0, 1))
+    assert found["highest"] == pytest.approx(highest, rel=0.01)
+    assert "left out" in found["words"]
+    counted = array(data["is_counted"], "u1", -1)
+    np.testing.assert_array_equal(counted, 1 - tensors["outlying"])
+    # Sums are of what is counted already.
+    assert array(viewer_data(*contributions())["is_counted"], "u1", -1).tolist() == [1] * 10 + [
+        0,
+        0,
+    ]
+
+
+def test_a_token_that_is_no_character_has_a_name() -> None:
+    report, tensors = two_prompts()
+    report["prompts"][0]["tokens"][2]["text"] = ""
+    token = viewer_data(report, tensors)["prompts"][0]["tokens"][2]
+    assert (token["name"], token["text"]) == (NAMELESS, NAMELESS)
+    assert f"“{NAMELESS}” in A" in " ".join(facts_of(report))
 
 
 def test_content_has_its_own_id() -> None:

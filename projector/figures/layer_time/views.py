@@ -1,0 +1,93 @@
+"""What the viewer shows in each frame: one box, a scale that follows, or the density's window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from projector.figures.layers.cloud.densities import read_clouds
+from projector.figures.layers.cloud.shading import words_of
+
+Floats = NDArray[np.float64]
+
+
+def box_of(
+    positions: NDArray[np.float32], there: NDArray[np.bool_], outliers: NDArray[np.bool_]
+) -> tuple[list[float], list[float]]:
+    """The middle of the box around particles but outliers, and half its sides.
+
+    Args:
+        positions: (…, N, 3); ``there`` is (…, N).
+    """
+    there = there & np.isfinite(positions).all(axis=-1)
+    points = positions[there & ~outliers]
+    if not len(points):
+        points = positions[there]
+    if not len(points):
+        return [0.0] * 3, [1.0] * 3
+    least, most = points.min(axis=0).astype(float), points.max(axis=0).astype(float)
+    reach = np.maximum((most - least) / 2, 1e-6)
+    return ((least + most) / 2).tolist(), reach.tolist()
+
+
+def followed(
+    positions: NDArray[np.float32],
+    there: NDArray[np.bool_],
+    outliers: NDArray[np.bool_],
+    dim: int,
+) -> dict[str, Any]:
+    """A view whose scale follows the frames, about one centre that stays.
+
+    The centre is the middle of that frame about which all frames can be shown largest: the least
+    sum, over frames, of the logarithm of how much wider the view is than the frame.
+
+    Args:
+        positions: (F, N, 3); ``there`` is (F, N).
+
+    Returns:
+        ``middle`` and ``reach`` of the widest frame's view (3 each), and ``magnified`` (F), by how
+        much each frame is larger than on that view, at least 1.
+    """
+    boxes = [box_of(each, seen, outliers) for each, seen in zip(positions, there, strict=True)]
+    middles, reaches = (np.array([box[k] for box in boxes]) for k in (0, 1))
+    # (F, F, 3): half sides of a view about the c-th frame's middle that holds the f-th frame.
+    halves = np.abs(middles[None] - middles[:, None]) + reaches[None]
+    wide = np.log(halves.max(axis=2) / reaches.max(axis=1)).sum(axis=1)
+    centre = int(wide.argmin())
+    half = halves[centre]
+    reach = half.max(axis=0)
+    # A flat view has a scale for each side; one in depth is as wide as its longest.
+    share = (half / reach)[:, :2].max(axis=1) if dim < 3 else half.max(axis=1) / reach.max()
+    return {
+        "middle": middles[centre].tolist(),
+        "reach": reach.tolist(),
+        "magnified": (1 / share).tolist(),
+    }
+
+
+def density_of(
+    report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
+) -> dict[str, Any] | None:
+    """Windows, spreads and the scale of the film ``density.gif``, for the same density here.
+
+    Returns:
+        ``low`` and ``high`` (F, 2), ``spread`` (F), ``bandwidth``, ``follows`` as
+        :class:`~projector.figures.layers.cloud.densities.Clouds` has them; ``highest``, the density
+        of full colour; ``words``, how it was made. None where no particle can be shown.
+    """
+    clouds = read_clouds(report, tensors)
+    if clouds is None:
+        return None
+    highest = clouds.highest()
+    return {
+        "low": clouds.low.tolist(),
+        "high": clouds.high.tolist(),
+        "spread": clouds.spread.tolist(),
+        "bandwidth": clouds.bandwidth,
+        "follows": clouds.follows,
+        "highest": highest,
+        "words": words_of(clouds, highest),
+    }
