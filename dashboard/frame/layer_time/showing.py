@@ -22,16 +22,16 @@ from projector.figures.layer_time.page import layer_time_page
 
 _KEY = "layer-time"
 _NOT_NAMED = re.compile(r"[^\w-]+")
-_SHARE, _RANK = ".0%", ".2f"
+_FORM = ".2f"
 # Figures of a frame, each beside its control: the report's name, the column's, and its form.
 _FIGURES = (
-    ("variance_explained", "Variance explained", _SHARE),
-    ("variance_shuffled", "Variance, shuffled", _SHARE),
-    ("neighbours_kept", "Neighbours kept", _SHARE),
-    ("neighbours_random", "Neighbours, random axes", _SHARE),
-    ("neighbours_chance", "Neighbours, chance", _SHARE),
-    ("displacement_correlation", "Motion kept", _RANK),
-    ("displacement_random", "Motion, random axes", _RANK),
+    ("variance_explained", "Variance", _FORM),
+    ("variance_shuffled", "Variance, shuffled", _FORM),
+    ("neighbours_kept", "Neighbours", _FORM),
+    ("neighbours_random", "Neighbours, random", _FORM),
+    ("neighbours_chance", "Neighbours, chance", _FORM),
+    ("displacement_correlation", "Moves", _FORM),
+    ("displacement_random", "Moves, random", _FORM),
 )
 
 
@@ -116,12 +116,12 @@ def _show_fidelity(picture: Picture) -> None:
             height=min(420, 38 + 35 * len(rows)),
         )
         said = (
-            "Each figure stands beside what it is where there is nothing to find. Motion kept is "
+            "Each figure stands beside what it is where there is nothing to find. Moves are "
             "the rank correlation, over particles, of how far each moves since the frame before, "
             "in the picture and in full space"
         )
         pooled = picture.report.get("displacement_correlation")
-        said += "." if pooled is None else f"; over all frames it is {number(pooled, _RANK)}."
+        said += "." if pooled is None else f"; over all frames it is {number(pooled, _FORM)}."
         st.caption(session.plain(said))
 
 
