@@ -23,15 +23,15 @@ from projector.figures.layer_time.page import layer_time_page
 _KEY = "layer-time"
 _NOT_NAMED = re.compile(r"[^\w-]+")
 _FORM = ".2f"
-# Figures of a frame, each beside its control: the report's name, the column's, and its form.
+# Figures of a frame, each beside its control: the report's name and the column's.
 _FIGURES = (
-    ("variance_explained", "Variance", _FORM),
-    ("variance_shuffled", "Variance, shuffled", _FORM),
-    ("neighbours_kept", "Neighbours", _FORM),
-    ("neighbours_random", "Neighbours, random", _FORM),
-    ("neighbours_chance", "Neighbours, chance", _FORM),
-    ("displacement_correlation", "Moves", _FORM),
-    ("displacement_random", "Moves, random", _FORM),
+    ("variance_explained", "Variance"),
+    ("variance_shuffled", "Variance, shuffled"),
+    ("neighbours_kept", "Neighbours"),
+    ("neighbours_random", "Neighbours, random"),
+    ("neighbours_chance", "Neighbours, chance"),
+    ("displacement_correlation", "Moves"),
+    ("displacement_random", "Moves, random"),
 )
 
 
@@ -107,10 +107,10 @@ def _show_fidelity(picture: Picture) -> None:
         return
     with st.expander("How far each layer can be trusted"):
         columns = {"Frame": [str(row["frame"]) for row in rows]} | {
-            name: [row.get(field) for row in rows] for field, name, _ in known
+            name: [row.get(field) for row in rows] for field, name in known
         }
         st.dataframe(
-            typeset(columns, {name: form for _, name, form in known}),
+            typeset(columns, {name: _FORM for _, name in known}),
             hide_index=True,
             width="stretch",
             height=min(420, 38 + 35 * len(rows)),
