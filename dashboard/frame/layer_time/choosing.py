@@ -64,7 +64,8 @@ def _more(scene: Scene, particles: str, reduction: str, has_pair: bool) -> dict[
     found: dict[str, Any] = {}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         found["per_layer"] = _switch("per_layer")
-        found["keep_outliers"] = _switch("keep_outliers")
+        if "keep_outliers" in fields_read(particles, reduction):
+            found["keep_outliers"] = _switch("keep_outliers")
     fit = "prompt"
     # What places only the rows it is fitted on can't be fitted on others.
     if reduction != "stress" and particles != "autoencoder" and not found["per_layer"]:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from projector.corpus.pieces import readable
+from projector.errors import UserError, named
 from projector.figures.layer_time.page import layer_time_page
 from projector.figures.layers.density import write_density
 from projector.figures.layers.writing import write_layer_image
 from projector.progress import Progress, Silent
 from projector.residual.layer_image.image import layer_image
 from projector.residual.particles.artifact import TENSOR_FILE, read_particles, write_particles
-from projector.residual.particles.records import LayerTime
+from projector.residual.particles.autoencoder.artifact import place_of_autoencoder
+from projector.residual.particles.records import AUTOENCODER_FOLDER, LayerTime
 from projector.storage.folders import replacing_folder
 from projector.storage.places import check_replaceable, disk_errors
 
@@ -27,12 +29,27 @@ class Files:
     notes: tuple[str, ...]
 
 
-def check_folder(out: Path, *, force: bool) -> None:
+def check_folder(out: Path, *, force: bool, autoencoder: Path | None = None) -> None:
     """Raise a UserError if no picture may be written at ``out``.
 
-    What is there is replaced only where it is one, and ``force`` is given.
+    What is there is replaced only where it is one, and ``force`` is given. A trained autoencoder is
+    never removed: a picture that holds one is replaced only by one of the same autoencoder, which
+    is then written into the new folder.
+
+    Args:
+        autoencoder: the folder of the saved autoencoder that the picture is made with.
     """
     check_replaceable(out, TENSOR_FILE, "a picture of layers", force=force)
+    held = out / AUTOENCODER_FOLDER
+    if not held.is_dir():
+        return
+    if autoencoder is None or place_of_autoencoder(autoencoder).resolve() != held.resolve():
+        raise UserError(
+            f"'{out}' holds a trained autoencoder, which would be lost: give another folder for "
+            f"{named('out')}, or use it ({named('autoencoder', str(out))})",
+            setting="out",
+            value=str(out),
+        )
 
 
 def write_layer_time(
@@ -43,7 +60,7 @@ def write_layer_time(
     Raises:
         UserError: if it may not be written there, or the disk refuses.
     """
-    check_folder(out, force=force)
+    check_folder(out, force=force, autoencoder=found.settings.autoencoder)
     progress = progress or Silent()
     with disk_errors(out), replacing_folder(out) as new:
         progress.begin("Drawing", None, "")

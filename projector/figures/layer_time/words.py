@@ -12,7 +12,7 @@ Report = Mapping[str, Any]
 _PARTICLES = {
     "tokens": "a token's hidden state",
     "contributions": "what a part of the model adds at a token",
-    "autoencoder": "one vector of an autoencoder's code",
+    "autoencoder": "what one vector of an autoencoder's code writes into the stream",
 }
 # Of more frames only the number is told.
 _MOST_NAMED = 4
@@ -97,13 +97,21 @@ def _reconstruction(report: Report) -> list[str]:
     evaluation = (report.get("autoencoder") or {}).get("evaluation")
     if not evaluation:
         return []
-    own, pca, untrained = (
-        _number(evaluation["total"][name]) for name in ("autoencoder", "pca_same_size", "untrained")
+    if evaluation["total"]["autoencoder"] is None:
+        return [f"The autoencoder has no R²: {evaluation['reason']}."]
+    own, pca, per_frame, untrained = (
+        _number(evaluation["total"][name])
+        for name in ("autoencoder", "pca_same_size", "pca_per_frame", "untrained")
     )
+    n = evaluation["n_sequences"]
+    margin = evaluation["total"]["margins"]["pca_same_size"]
+    error = "" if margin["error"] is None else f" ± {_number(margin['error'])}"
     return [
-        f"On text that it has not seen, the autoencoder reconstructs tokens with R² {own}; PCA "
-        f"with as many numbers a sequence has {pca}, untrained queries {untrained}, and the mean "
-        "vector 0."
+        f"On {n} {'window' if n == 1 else 'windows'} of text that it has not seen, the autoencoder "
+        f"reconstructs tokens with R² {own}. PCA with as many numbers a sequence, from which its "
+        f"training starts, has {pca} (mean difference a window {_number(margin['difference'])}"
+        f"{error}), PCA of each frame with as many {per_frame}, untrained queries {untrained}, "
+        "and the mean vector 0."
     ]
 
 

@@ -37,7 +37,7 @@ _SHAPES = {
 def write_particles(found: LayerTime, folder: Path) -> None:
     """Write both files into a folder, which is made; for who writes others beside them.
 
-    An autoencoder that was trained for them is written into ``autoencoder/``.
+    The autoencoder whose particles they are is written into ``autoencoder/``.
 
     Raises:
         OSError: if the disk refuses.

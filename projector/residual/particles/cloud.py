@@ -40,12 +40,14 @@ class Owner:
         token: its place in the prompt; −1 for none.
         part: the part of the model that wrote it, such as "head 3.2"; None for a token's state.
         kind: "token", "head", "mlp", "embedding", "other" or "query".
+        query: the number of an autoencoder's particle among its K; None for others.
     """
 
     prompt: int
     token: int
     part: str | None = None
     kind: str = "token"
+    query: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -188,7 +188,7 @@ class LayerTime:
         pair: of two prompts.
         predictions: of the logit lens; None where ``reasons`` says why.
         autoencoder: what is told of the autoencoder.
-        saved: the autoencoder itself, where it was trained for this picture.
+        saved: the autoencoder itself, which is written beside its picture.
         notes: for people.
         reasons: why something is missing, by its name.
         versions: of what decides the numbers.
@@ -315,13 +315,14 @@ class LayerTime:
         if self.pair is None:
             return []
         places: dict[Any, int] = {}
-        queries: list[list[int]] = [[], []]
+        queries: tuple[dict[int, int], dict[int, int]] = ({}, {})
         for i, each in enumerate(self.owners):
-            if each.kind == "query":
-                queries[each.prompt].append(i)
+            if each.query is not None:
+                queries[each.prompt][each.query] = i
             else:
                 places[each.prompt, each.token, each.part] = i
-        found = list(zip(*queries, strict=True))
+        of_a, of_b = queries
+        found = [(place, of_b[query]) for query, place in of_a.items() if query in of_b]
         for a, b in self.pair.partners:
             for part in self.parts or (None,):
                 if (0, a, part) in places and (1, b, part) in places:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from projector.memory import out_of_memory
 from projector.model.loading import LoadedModel, count_layers
 from projector.progress import Progress, Silent
 from projector.projection.provenance import versions
-from projector.residual.particles.autoencoder.artifact import Trained
+from projector.residual.particles.autoencoder.artifact import Trained, place_of_autoencoder
 from projector.residual.particles.autoencoder.cloud import particle_cloud
 from projector.residual.particles.autoencoder.gathering import LONGEST
 from projector.residual.particles.autoencoder.training import train_autoencoder
@@ -27,7 +26,6 @@ from projector.residual.particles.pairing.comparing import compare
 from projector.residual.particles.pairing.records import Pair
 from projector.residual.particles.predictions import MOST_TOKENS, predict_tokens
 from projector.residual.particles.records import (
-    AUTOENCODER_FOLDER,
     Cloud,
     LayerTime,
     Predictions,
@@ -133,9 +131,10 @@ class _Run:
         masks, outliers = find_outlying(prompts, states, every)
         pair = self._compare(prompts, states)
         shown = [each[chosen] for each in states]
+        of_particles: tuple[str, ...] = ()
         trained = self._autoencoder() if settings.particles == "autoencoder" else None
         if trained is not None:
-            cloud = particle_cloud(trained, states, chosen=chosen)
+            cloud, of_particles = particle_cloud(trained, states, chosen=chosen)
         elif settings.particles == "contributions":
             ids = [each.ids for each in prompts]
             cloud = contribution_cloud(
@@ -187,8 +186,8 @@ class _Run:
             pair=pair,
             predictions=predictions,
             autoencoder=None if trained is None else trained.as_dict(),
-            saved=trained if settings.autoencoder is None else None,
-            notes=(*fitted_on, *reduced.notes, *_notes(prompts, trained)),
+            saved=trained,
+            notes=(*of_particles, *fitted_on, *reduced.notes, *_notes(prompts, trained)),
             reasons={**reasons, **({} if pair is None else pair.reasons)},
             versions=versions(),
         )
@@ -233,7 +232,7 @@ class _Run:
     def _autoencoder(self) -> Trained:
         settings = self.settings
         if settings.autoencoder is not None:
-            return Trained.load(_place_of(settings.autoencoder), self.subject)
+            return Trained.load(place_of_autoencoder(settings.autoencoder), self.subject)
         return train_autoencoder(
             self.subject,
             settings.source,
@@ -281,12 +280,6 @@ def _repeated(cloud: Cloud, pair: Pair | None) -> Tensor:
             for each in cloud.owners
         ]
     )
-
-
-def _place_of(folder: Path) -> Path:
-    """Where a folder holds an autoencoder: it alone, or that of a picture."""
-    within = folder / AUTOENCODER_FOLDER
-    return within if within.is_dir() else folder
 
 
 def _notes(prompts: Sequence[PromptTokens], trained: Trained | None) -> list[str]:

@@ -235,6 +235,7 @@ _LEAST = {
 # What a setting belongs to, for who set it where nothing reads it.
 _NEEDED = {
     "neighbours": f"give {named('reduction', 'umap')} too",
+    "keep_outliers": f"give {named('particles', 'tokens')}, or contributions,",
     "corpus": f"give {named('fit', 'corpus')} or {named('particles', 'autoencoder')} too",
     "max_tokens": f"give {named('fit', 'corpus')} or {named('particles', 'autoencoder')} too",
     "n_particles": f"give {named('particles', 'autoencoder')}, and no saved one,",
@@ -262,7 +263,9 @@ def fields_read(
         has_projection: whether a projection gives the groups of neurons.
     """
     read = {"particles", "reduction", "per_layer", "dim", "n_lines", "seed", "layers", "fit"}
-    read |= {"keep_outliers", "n_pairs"}
+    read.add("n_pairs")
+    if particles != "autoencoder":  # whose particles have no outliers
+        read.add("keep_outliers")
     read |= find_reduction(reduction).reads
     trains = particles == "autoencoder" and not has_autoencoder
     if fit == "corpus" or trains:

@@ -73,7 +73,7 @@ def layer_time(
     from projector.residual.particles.report import check_before_loading
     from projector.residual.particles.report import layer_time as measure
 
-    check_folder(options.out, force=options.force)
+    check_folder(options.out, force=options.force, autoencoder=settings.autoencoder)
     check_before_loading(settings, options.prompt, options.prompt_b)
     if settings.layers is not None:
         n_layers = count_layers(
@@ -209,8 +209,7 @@ def _say_next(
     else:
         then += f" --prompt-b {quote(options.prompt_b)}"
     if settings.particles == "autoencoder":
-        saved = options.out if settings.autoencoder is None else settings.autoencoder
-        then += f" --particles autoencoder --autoencoder {quote(str(saved))}"
+        then += f" --particles autoencoder --autoencoder {quote(str(options.out))}"
     elif options.prompt_b is not None and settings.particles == "tokens":
         then += " --particles contributions"
     then += f" --out {quote(f'{options.out}-2')}"

@@ -15,6 +15,7 @@ from projector.errors import UserError, named
 from projector.residual.particles.autoencoder.model import Autoencoder
 from projector.residual.particles.autoencoder.normalising import Normaliser
 from projector.residual.particles.autoencoder.records import Evaluation
+from projector.residual.particles.records import AUTOENCODER_FOLDER
 from projector.residual.subject import Subject
 from projector.storage.folders import replacing_folder, restore_folder
 from projector.storage.places import check_replaceable, disk_errors
@@ -22,7 +23,7 @@ from projector.storage.tensors import TensorFile, write_tensors
 from projector.storage.versions import json_text, read_json, upgraded
 
 JSON_FILE, TENSOR_FILE = "autoencoder.json", "autoencoder.safetensors"
-FORMAT, VERSION = "autoencoder", 1
+FORMAT, VERSION = "autoencoder", 2
 _NETWORK, _STATES = "network.", ("means", "scales", "usual")
 _REMEDY = "train the autoencoder again"
 
@@ -144,6 +145,12 @@ class Trained:
         return found
 
 
+def place_of_autoencoder(folder: Path) -> Path:
+    """Where a folder holds an autoencoder: it alone, or that of a picture."""
+    within = folder / AUTOENCODER_FOLDER
+    return within if within.is_dir() else folder
+
+
 def _read(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trained:
     """Raises KeyError, TypeError, ValueError or RuntimeError for what is no autoencoder's."""
     names = ("model", "corpus", "settings", "notes", "versions")
@@ -160,7 +167,9 @@ def _read(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trained:
         if tuple(part.shape) != shape:
             raise ValueError(f"a tensor of its frames is {tuple(part.shape)} and not {shape}")
     settings = facts["settings"]
-    network = Autoencoder(n_hidden, int(settings["n_particles"]), int(settings["width"]))
-    network.load_state_dict({name.removeprefix(_NETWORK): each for name, each in loaded.items()})
+    with torch.device("meta"):  # no numbers are drawn for weights that are read
+        network = Autoencoder(n_hidden, int(settings["n_particles"]), int(settings["width"]))
+    weights = {name.removeprefix(_NETWORK): each.clone() for name, each in loaded.items()}
+    network.load_state_dict(weights, assign=True)
     network.requires_grad_(False)
     return Trained(network, Normaliser(*parts), Evaluation.of_dict(content["evaluation"]), facts)

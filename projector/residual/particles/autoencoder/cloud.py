@@ -10,42 +10,76 @@ from torch import Tensor
 from projector.residual.particles.autoencoder.artifact import Trained
 from projector.residual.particles.records import Cloud, Frame, Owner
 
+_PLACED = (
+    "A particle is placed by what it writes into the stream, which is normalised in each frame, "
+    "and not by its own numbers, whose directions differ from particle to particle."
+)
+
 
 @torch.no_grad()
 def particle_cloud(
     trained: Trained, states: Sequence[Tensor], *, chosen: Sequence[int] | None = None
-) -> Cloud:
-    """K particles a prompt in each frame.
+) -> tuple[Cloud, tuple[str, ...]]:
+    """What the particles of each prompt write into the stream in each frame.
+
+    All H numbers are directions of the stream, the same for every particle, so that distances
+    compare like with like. Vectors are in units of each frame's scale; see :class:`Normaliser`.
 
     Args:
         states: of each prompt (F, T, H) in all F frames of the model, T of any length.
         chosen: which of these frames are shown; None for all.
 
     Returns:
-        The particles of the first prompt, then those of the second. A particle's token is the one
-        that it attends to most in the last frame that is shown.
+        The cloud of the particles of the first prompt, then of the second, H numbers each; and
+        notes for people. A short prompt has fewer than K: those that its tokens need, see
+        :meth:`Autoencoder.needed`. A particle's token is the one that it attends to most in the
+        last frame that is shown.
 
     Raises:
         ValueError: if the states are of other frames or another width than the autoencoder's.
     """
     shown = list(range(trained.normaliser.n_frames) if chosen is None else chosen)
-    vectors, owners = [], []
+    vectors, owners, notes = [], [], [_PLACED]
+    network = trained.network
     for prompt, each in enumerate(states):
-        if (
-            each.shape[0] != trained.normaliser.n_frames
-            or each.shape[2] != trained.network.n_hidden
-        ):
+        if each.shape[0] != trained.normaliser.n_frames or each.shape[2] != network.n_hidden:
             raise ValueError(f"states {tuple(each.shape)} are not those of the autoencoder's model")
         normal = trained.normaliser.apply(each)[shown]
-        vectors.append(trained.network.encode(normal))
-        tokens = trained.network.attention(normal[-1:])[0].argmax(dim=-1)
-        owners += [Owner(prompt, int(token), None, "query") for token in tokens]
+        n_tokens = each.shape[1]
+        written = network.written(network.encode(normal), n_tokens)
+        needed = network.needed(n_tokens)
+        vectors.append(written[:, needed])
+        tokens = network.attention(normal[-1:])[0].argmax(dim=-1)
+        owners += [
+            Owner(prompt, int(tokens[i]), None, "query", query=int(i))
+            for i in needed.nonzero()[:, 0]
+        ]
+        if not bool(needed.all()):
+            of = f" of prompt {'AB'[prompt]}" if len(states) > 1 else ""
+            notes.append(_left_out(written, needed, network.n_whole, of))
     joined = torch.cat(vectors, dim=1)
     n_particles = joined.shape[1]
-    return Cloud(
+    cloud = Cloud(
         tuple(Frame.of(at - 1 if at else None) for at in shown),
         tuple(owners),
         joined,
         torch.zeros(n_particles, dtype=torch.int64),
         torch.zeros(n_particles, dtype=torch.bool),
+    )
+    return cloud, tuple(notes)
+
+
+def _left_out(written: Tensor, needed: Tensor, n_whole: int, of: str) -> str:
+    """What is not shown of a short prompt, and how much it is.
+
+    Args:
+        written: (F, K, H).
+        needed: (K,) bool.
+    """
+    squares = written.double().square().sum(dim=(0, 2))
+    share = float(squares[~needed].sum() / squares.sum().clamp(min=1e-30))
+    return (
+        f"{int(needed.sum()):,} of {len(needed):,} particles{of} are shown, because {n_whole} hold "
+        f"a token whole: the others repeat what these say, and write {share:.2%} of the sum of "
+        "squares."
     )

@@ -6,6 +6,7 @@ unseen text cut to lengths drawn by seed, outliers left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,13 @@ from torch import Tensor
 
 from projector.progress import Progress
 from projector.residual.particles.autoencoder.model import Autoencoder
-from projector.residual.particles.autoencoder.records import CODES, Evaluation, Score
+from projector.residual.particles.autoencoder.records import (
+    CODES,
+    COMPARED,
+    Evaluation,
+    Margin,
+    Score,
+)
 from projector.residual.particles.records import Frame
 
 # Windows are grouped by length up to these.
@@ -43,15 +50,19 @@ class Window:
         return Window(self.states[:, rows], self.keep[rows])
 
 
-def principal_components(windows: Sequence[Window]) -> Tensor:
-    """(H, H) float32: directions as columns, the widest first, over all frames and kept tokens.
+def principal_components(windows: Sequence[Window], frame: int | None = None) -> Tensor:
+    """(H, H) float32: directions as columns, the widest first, over the kept tokens of all frames.
 
     Not centred: normalised states have mean 0 in each frame.
+
+    Args:
+        frame: the one frame that they are of; None for all.
     """
     n_hidden = windows[0].states.shape[-1]
+    frames = slice(None) if frame is None else slice(frame, frame + 1)
     products = torch.zeros(n_hidden, n_hidden, dtype=torch.float64)
     for each in windows:
-        rows = each.states[:, each.keep].reshape(-1, n_hidden)
+        rows = each.states[frames, each.keep].reshape(-1, n_hidden)
         products += (rows.T @ rows).double()
     axes = torch.linalg.eigh(products).eigenvectors.flip(1)
     # The largest number of each is positive, so that equal runs give equal axes.
@@ -89,41 +100,62 @@ def evaluate(
     draws = np.random.default_rng(seed)
     progress.begin("Testing", len(held_out), "windows")
     readout = _readout(untrained, _shortened(train[:_MOST_READOUT_WINDOWS], shortest, draws))
-    n_frames = len(train[0].states)
-    errors: dict[int, Tensor] = {}
-    n_tokens = n_sequences = 0
-    for window in _shortened(held_out, shortest, draws):
+    windows = [each for each in _shortened(held_out, shortest, draws) if bool(each.keep.any())]
+    per_frame = _errors_per_frame(train, windows, network.n_particles * network.width)
+    errors: list[Tensor] = []
+    for window, of_frames in zip(windows, per_frame, strict=True):
         progress.advance(1)
         states, keep = window.states, window.keep
-        if not bool(keep.any()):
-            continue
         n_numbers = network.n_particles * network.width // states.shape[1]
-        given = untrained(states)
         found = {
             "autoencoder": network(states),
             "pca_same_size": _kept(states, axes[:, :n_numbers]),
             "pca_width": _kept(states, axes[:, : network.width]),
-            "untrained": _with_one(given) @ readout,
+            "untrained": _with_one(untrained(states)) @ readout,
             "mean": torch.zeros_like(states),
         }
-        squares = torch.stack(
-            [(found[code] - states)[:, keep].double().square().sum(dim=(1, 2)) for code in CODES]
-        )
-        group = next((n for n in _UP_TO if states.shape[1] <= n), states.shape[1])
-        errors[group] = errors.get(group, torch.zeros_like(squares)) + squares
-        n_tokens += int(keep.sum())
-        n_sequences += 1
+        squares = {
+            code: (each - states)[:, keep].double().square().sum(dim=(1, 2))
+            for code, each in found.items()
+        }
+        squares["pca_per_frame"] = of_frames
+        errors.append(torch.stack([squares[code] for code in CODES]))
     progress.end()
-    every = sum(errors.values(), torch.zeros(len(CODES), n_frames, dtype=torch.float64))
+    n_frames = len(train[0].states)
+    every = torch.stack(errors) if errors else torch.zeros(0, len(CODES), n_frames).double()
+    lengths = [len(each.keep) for each in windows]
+    groups = torch.tensor([next((n for n in _UP_TO if own <= n), own) for own in lengths])
     layers = [None, *range(n_frames - 1)]
     return Evaluation(
-        n_sequences,
-        n_tokens,
-        _score("all", None, every.sum(dim=1)),
-        tuple(_score(Frame.of(at).name, at, every[:, i]) for i, at in enumerate(layers)),
-        {n: _score("all", None, errors[n].sum(dim=1)) for n in sorted(errors)},
+        len(windows),
+        sum(int(each.keep.sum()) for each in windows),
+        _score("all", None, every.sum(dim=2)),
+        tuple(_score(Frame.of(at).name, at, every[:, :, i]) for i, at in enumerate(layers)),
+        {
+            int(n): _score("all", None, every[groups == n].sum(dim=2))
+            for n in groups.unique(sorted=True)
+        },
         unseen,
     )
+
+
+def _errors_per_frame(
+    train: Sequence[Window], windows: Sequence[Window], n_numbers: int
+) -> list[Tensor]:
+    """Of each window (F,) float64, squared errors of principal components of each frame's own.
+
+    Args:
+        n_numbers: of a sequence.
+    """
+    n_frames = len(train[0].states)
+    found = [torch.zeros(n_frames, dtype=torch.float64) for _ in windows]
+    for frame in range(n_frames):
+        axes = principal_components(train, frame)
+        for own, each in zip(found, windows, strict=True):
+            rows = each.states[frame, each.keep]
+            kept = _kept(rows, axes[:, : n_numbers // len(each.keep)])
+            own[frame] = (kept - rows).double().square().sum()
+    return found
 
 
 def _shortened(
@@ -158,7 +190,19 @@ def _readout(network: Autoencoder, windows: Sequence[Window]) -> Tensor:
 
 
 def _score(frame: str, layer: int | None, errors: Tensor) -> Score:
-    """A score of squared errors (n_codes,), the mean vector's last."""
-    whole = float(errors[-1])
-    parts = [1 - float(each) / whole if whole else 0.0 for each in errors]
-    return Score(frame, layer, *parts)
+    """A score of windows' squared errors (n, n_codes)."""
+    order = list(CODES)
+    whole = errors[:, order.index("mean")]
+    if not float(whole.sum()) > 0:
+        return Score(frame, layer, **dict.fromkeys(CODES))
+    kept = 1 - errors.sum(dim=0) / whole.sum()
+    within = errors[whole > 0] / whole[whole > 0, None]
+    margins = {}
+    for code in COMPARED:
+        apart = within[:, order.index(code)] - within[:, order.index("autoencoder")]
+        n = len(apart)
+        error = float(apart.std()) / math.sqrt(n) if n > 1 else None
+        margins[code] = Margin(float(apart.mean()), error, n)
+    return Score(
+        frame, layer, **dict(zip(order, map(float, kept), strict=True)), margins=margins
+    )

@@ -36,7 +36,7 @@ class Autoencoder(nn.Module):
     Args:
         n_hidden: H, of the stream.
         n_particles: K.
-        width: W, numbers a particle.
+        width: W, numbers a particle. ``n_whole``, H / W, particles hold a token whole.
         basis: (H, H) orthogonal, whose columns are the stream's principal components, the widest
             first: what encoder and decoder start from. None for random directions.
         generator: of the random parts.
@@ -54,6 +54,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.n_hidden, self.n_particles, self.width = n_hidden, n_particles, width
         n_whole = math.ceil(n_hidden / width)
+        self.n_whole = n_whole
         self.n_turns = max(n_whole, math.ceil(n_particles / _FEWEST_TOKENS))
 
         def normal(*shape: int, scale: float) -> nn.Parameter:
@@ -117,6 +118,27 @@ class Autoencoder(nn.Module):
         found: Tensor = self.behind(torch.cat(taken, dim=-1) @ write - self._code(n_tokens))
         return found
 
+    def written(self, particles: Tensor, n_tokens: int) -> Tensor:
+        """What each particle writes into the stream: (B, K, W) → (B, K, H), normalised.
+
+        A particle's own numbers are coordinates along directions of its turn, so those of unlike
+        turns can't be compared; what they write can. Of a token's sum the decoder takes off the
+        code of its place, and adds what its last perceptron makes of the rest.
+        """
+        found = particles.new_zeros(*particles.shape[:2], self.n_hidden)
+        writes = self.write.unflatten(0, (self.n_turns, self.width))
+        for turn, group in enumerate(_groups(self.n_particles, n_tokens, self.n_turns)):
+            found[:, group] = particles[:, group] @ writes[turn]
+        return found
+
+    def needed(self, n_tokens: int) -> Tensor:
+        """(K,) bool: the first ``n_whole`` particles of each token.
+
+        Further ones read again what these have read, so of few tokens some of them are all but
+        copies, and they learn to write little.
+        """
+        return _rank_in_token(self.n_particles, n_tokens) < self.n_whole
+
     def forward(self, states: Tensor) -> Tensor:
         """There and back: (B, T, H) → (B, T, H)."""
         return self.decode(self.encode(states), states.shape[1])
@@ -166,12 +188,16 @@ def _own_tokens(n_particles: int, n_tokens: int) -> Tensor:
     return (torch.arange(n_particles) * 2 + 1) * n_tokens // (2 * n_particles)
 
 
+def _rank_in_token(n_particles: int, n_tokens: int) -> Tensor:
+    """(K,) how many particles of its token come before each."""
+    own = _own_tokens(n_particles, n_tokens)
+    return torch.arange(n_particles) - torch.searchsorted(own, own)
+
+
 @cache
 def _groups(n_particles: int, n_tokens: int, n_turns: int) -> tuple[Tensor, ...]:
     """The particles of each turn: those of one token have the turns 0, 1, … in order."""
-    own = _own_tokens(n_particles, n_tokens)
-    first = torch.searchsorted(own, own)
-    turn = (torch.arange(n_particles) - first) % n_turns
+    turn = _rank_in_token(n_particles, n_tokens) % n_turns
     return tuple((turn == i).nonzero()[:, 0] for i in range(int(turn.max()) + 1))
 
 

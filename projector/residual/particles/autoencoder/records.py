@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # What is compared: field of a score → words.
 CODES = {
     "autoencoder": "the autoencoder",
     "pca_same_size": "PCA with as many numbers a sequence",
+    "pca_per_frame": "PCA of each frame with as many numbers a sequence",
     "pca_width": "PCA with one particle's numbers a token",
     "untrained": "untrained random queries with the best linear map behind them",
     "mean": "the mean vector",
 }
+# What the autoencoder has to exceed.
+COMPARED = ("pca_same_size", "pca_per_frame", "pca_width", "untrained")
+# A difference counts where it exceeds its standard error as many times.
+_TIMES_ERROR = 2.0
+# Of one length; fewer say nothing of its error.
+_LEAST_WINDOWS = 2
+
+
+@dataclass(frozen=True)
+class Margin:
+    """By how much the autoencoder exceeds something simpler, window by window.
+
+    Attributes:
+        difference: mean over windows of the difference of R² within a window.
+        error: its standard error; None for one window.
+        n_windows: how many windows.
+    """
+
+    difference: float
+    error: float | None
+    n_windows: int
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the mean difference exceeds twice its standard error."""
+        return self.error is not None and self.difference > _TIMES_ERROR * self.error
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it is below 0 by more than that."""
+        return self.error is not None and self.difference < -_TIMES_ERROR * self.error
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "is_better": self.is_better}
 
 
 @dataclass(frozen=True)
 class Score:
     """R² per token on unseen text: 1 − Σ‖x − x̂‖² / Σ‖x − mean‖² over tokens without outliers.
+
+    All are None where no token counts.
 
     Attributes:
         frame: "embedding", "layer 0", …; "all" for all frames together, each normalised.
@@ -26,24 +64,29 @@ class Score:
         autoencoder: of the trained autoencoder.
         pca_same_size: of principal components, as many a token as the particles of its sequence
             have numbers for it, and at most H. They are shared by all frames, as the autoencoder
-            is.
+            is, and the autoencoder's training starts from them.
+        pca_per_frame: the same of principal components that each frame has for itself.
         pca_width: of as many principal components a token as one particle has numbers.
         untrained: of the same network with random weights, with the best linear map from what it
             gives to the tokens, found on the text of the training.
         mean: 0 by definition: the mean vector in place of each token.
+        margins: by how much the autoencoder exceeds each of ``COMPARED``.
     """
 
     frame: str
     layer: int | None
-    autoencoder: float
-    pca_same_size: float
-    pca_width: float
-    untrained: float
-    mean: float = 0.0
+    autoencoder: float | None
+    pca_same_size: float | None
+    pca_per_frame: float | None
+    pca_width: float | None
+    untrained: float | None
+    mean: float | None = 0.0
+    margins: Mapping[str, Margin] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        margins = {name: each.as_dict() for name, each in self.margins.items()}
+        return {**vars(self), "margins": margins}
 
 
 @dataclass(frozen=True)
@@ -51,7 +94,7 @@ class Evaluation:
     """How well tokens are reconstructed on text that was not trained on.
 
     Attributes:
-        n_sequences, n_tokens: of the unseen text, outliers left out.
+        n_sequences, n_tokens: windows and tokens of the unseen text, outliers left out.
         total: over all frames.
         frames: of each.
         by_length: over all frames, of sequences by their number of tokens: up to the number that
@@ -67,27 +110,33 @@ class Evaluation:
     held_out: str
 
     @property
+    def reason(self) -> str | None:
+        """Why there is no R²; None where there is one."""
+        if self.total.autoencoder is not None:
+            return None
+        return "no token of the unseen text counts: all are outliers"
+
+    @property
     def warning(self) -> str | None:
-        """A plain sentence where the autoencoder is no better than something simpler."""
+        """Plain sentences where the autoencoder is not clearly better than something simpler."""
         own = self.total.autoencoder
+        if own is None:
+            return f"How good the autoencoder is can't be said, for {self.reason}."
         if own <= 0:
             return (
                 f"The autoencoder is no better than the mean vector (R² {_number(own)} on unseen "
                 "text): its particles say nothing about the tokens. Train it for more steps."
             )
-        if better := _no_worse(self.total):
-            return (
-                f"The autoencoder (R² {_number(own)} on unseen text) is no better than "
-                f"{_listed(better)}."
-            )
+        known = _not_exceeded(self.total)
+        found = [_no_better("The autoencoder", self.total, known)] if known else []
         for n, score in sorted(self.by_length.items(), reverse=True):
-            if better := _no_worse(score):
-                return (
-                    f"For texts of up to {n} tokens, the autoencoder (R² "
-                    f"{_number(score.autoencoder)} on unseen text) is no better than "
-                    f"{_listed(better)}."
-                )
-        return None
+            if _n_windows(score) < _LEAST_WINDOWS:
+                continue
+            if further := [name for name in _not_exceeded(score) if name not in known]:
+                who = f"For texts of up to {n} tokens, the autoencoder"
+                found.append(_no_better(who, score, further))
+                break
+        return " ".join(found) or None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -95,6 +144,7 @@ class Evaluation:
             "n_sequences": self.n_sequences,
             "n_tokens": self.n_tokens,
             "held_out": self.held_out,
+            "reason": self.reason,
             "total": self.total.as_dict(),
             "frames": [each.as_dict() for each in self.frames],
             "by_length": {str(n): each.as_dict() for n, each in self.by_length.items()},
@@ -120,25 +170,58 @@ class Evaluation:
 
 def _score(content: Mapping[str, Any]) -> Score:
     layer = content["layer"]
-    return Score(
-        str(content["frame"]),
-        None if layer is None else int(layer),
-        *(float(content[name]) for name in CODES),
+    parts = {name: None if content[name] is None else float(content[name]) for name in CODES}
+    margins = {str(name): _margin(each) for name, each in content["margins"].items()}
+    frame = str(content["frame"])
+    return Score(frame, None if layer is None else int(layer), **parts, margins=margins)
+
+
+def _margin(content: Mapping[str, Any]) -> Margin:
+    error = content["error"]
+    return Margin(
+        float(content["difference"]),
+        None if error is None else float(error),
+        int(content["n_windows"]),
     )
 
 
-def _no_worse(score: Score) -> list[str]:
-    """What is simpler, and keeps as much or more: with its R²."""
-    own = score.autoencoder
+def _not_exceeded(score: Score) -> list[str]:
+    """What is simpler, and not clearly worse."""
     return [
-        f"{CODES[name]} (R² {_number(value)})"
-        for name in ("pca_same_size", "pca_width", "untrained")
-        if (value := getattr(score, name)) >= own
+        name for name in COMPARED if name in score.margins and not score.margins[name].is_better
     ]
 
 
-def _number(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−")
+def _n_windows(score: Score) -> int:
+    return next((each.n_windows for each in score.margins.values()), 0)
+
+
+def _no_better(who: str, score: Score, names: Sequence[str]) -> str:
+    worse = [name for name in names if score.margins[name].is_worse]
+    unclear = [name for name in names if name not in worse]
+    parts = [f"worse than {_compared(score, worse)}"] if worse else []
+    parts += [f"not clearly better than {_compared(score, unclear)}"] if unclear else []
+    n = _n_windows(score)
+    return (
+        f"{who} (R² {_number(score.autoencoder)} on {n} {'window' if n == 1 else 'windows'} of "
+        f"unseen text) is {', and '.join(parts)}."
+    )
+
+
+def _compared(score: Score, names: Sequence[str]) -> str:
+    parts = []
+    for name in names:
+        margin = score.margins[name]
+        error = "" if margin.error is None else f" ± {_number(margin.error)}"
+        parts.append(
+            f"{CODES[name]} (R² {_number(getattr(score, name))}; difference "
+            f"{_number(margin.difference)}{error})"
+        )
+    return _listed(parts)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}".replace("-", "−")
 
 
 def _listed(parts: Sequence[str]) -> str:

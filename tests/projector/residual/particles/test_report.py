@@ -144,7 +144,11 @@ def test_an_autoencoder_is_trained_saved_and_used_again(
     # The folder of the picture stands for the autoencoder in it.
     again = layer_time(subject, A, B, **asked, autoencoder=tmp_path / "out")
     torch.testing.assert_close(again.positions, found.positions)
-    assert again.saved is None
+    # It goes on into the folder of the new picture.
+    write_particles(again, tmp_path / "again")
+    for name in ("autoencoder.json", "autoencoder.safetensors"):
+        first, second = (tmp_path / each / "autoencoder" / name for each in ("out", "again"))
+        assert first.read_bytes() == second.read_bytes()
     other = subject_of(family, tokenizer, seed=1)
     with pytest.raises(UserError) as caught:
         layer_time(other, A, **asked, autoencoder=tmp_path / "out")

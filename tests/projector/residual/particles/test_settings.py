@@ -45,6 +45,7 @@ from projector.residual.particles.settings import (
         ({"neighbours": 30}, "neighbours", 30),
         ({"corpus": "stdlib"}, "corpus", "stdlib"),
         ({"n_particles": 64}, "n_particles", 64),
+        ({"keep_outliers": True, "particles": "autoencoder"}, "keep_outliers", True),
         ({"n_groups": 4}, "n_groups", 4),
         ({"steps": 4, "particles": "contributions"}, "steps", 4),
         ({"steps": 4, "particles": "autoencoder", "autoencoder": "x"}, "steps", 4),

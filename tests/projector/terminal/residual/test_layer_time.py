@@ -69,6 +69,28 @@ def test_a_folder_of_two_prompts(checkpoint: Callable[[str], Path], tmp_path: Pa
     assert content["settings"]["dim"] == 2
 
 
+def test_no_picture_removes_a_trained_autoencoder(
+    checkpoint: Callable[[str], Path], text_file: Path, tmp_path: Path
+) -> None:
+    out, model = tmp_path / "out", checkpoint("llama")
+    code = ("--particles", "autoencoder", "--reduction", "pca")
+    made = ("--steps", 2, "--n-particles", 12, "--width", 4, "--corpus", text_file)
+    first = invoke(model, "--prompt", A, *code, *made, "--out", out)
+    assert first.exit_code == 0, first.output
+    weights = out / "autoencoder" / "autoencoder.safetensors"
+    before = weights.read_bytes()
+    # Neither another picture nor another training takes its place.
+    for other in ((), (*code, *made)):
+        line = error_of(invoke(model, "--prompt", B, *other, "--out", out, "--force"))
+        assert str(out) in line
+        assert "autoencoder" in line
+        assert weights.read_bytes() == before
+    again = invoke(model, "--prompt", B, *code, "--autoencoder", out, "--out", out, "--force")
+    assert again.exit_code == 0, again.output
+    assert weights.read_bytes() == before
+    assert json.loads((out / "report.json").read_text())["prompts"][0]["text"] == B
+
+
 def test_a_full_disk_leaves_what_was_there(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
