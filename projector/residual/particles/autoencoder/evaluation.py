@@ -203,6 +203,4 @@ def _score(frame: str, layer: int | None, errors: Tensor) -> Score:
         n = len(apart)
         error = float(apart.std()) / math.sqrt(n) if n > 1 else None
         margins[code] = Margin(float(apart.mean()), error, n)
-    return Score(
-        frame, layer, **dict(zip(order, map(float, kept), strict=True)), margins=margins
-    )
+    return Score(frame, layer, **dict(zip(order, map(float, kept), strict=True)), margins=margins)

@@ -134,9 +134,9 @@ def test_scores_stand_beside_their_baselines(trained: Trained) -> None:
     for each in (found.total, *found.frames, *found.by_length.values()):
         assert each.mean == 0
         assert None not in (each.autoencoder, each.pca_same_size, each.pca_width)
-        assert each.autoencoder <= 1  # type: ignore[operator]
+        assert each.autoencoder <= 1
         # More principal components never keep less.
-        assert each.pca_same_size >= each.pca_width - 1e-6  # type: ignore[operator]
+        assert each.pca_same_size >= each.pca_width - 1e-6
         assert set(each.margins) == set(COMPARED)
     assert found.n_tokens > found.n_sequences > 0
     assert found.held_out == "other documents of the corpus"
@@ -148,7 +148,7 @@ def test_a_useless_autoencoder_is_warned_of(subject: Subject) -> None:
     )
     total = found.evaluation.total
     assert None not in (total.autoencoder, total.pca_width, total.pca_same_size)
-    assert total.autoencoder <= max(total.pca_width, total.pca_same_size, 0)  # type: ignore
+    assert total.autoencoder <= max(total.pca_width, total.pca_same_size, 0)
     assert found.warning is not None
     assert found.as_dict()["evaluation"]["warning"] == found.warning
 

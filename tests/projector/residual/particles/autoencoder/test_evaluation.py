@@ -55,7 +55,7 @@ def test_baselines_are_those_of_principal_components() -> None:
         left = rows(held_out) - pca.inverse_transform(pca.transform(rows(held_out)))
         assert given == pytest.approx(1 - (left**2).sum() / (rows(held_out) ** 2).sum(), abs=5e-3)
     assert found.total.autoencoder == pytest.approx(found.total.pca_same_size, abs=0.02)
-    assert found.total.untrained < found.total.pca_same_size - 0.02  # type: ignore[operator]
+    assert found.total.untrained < found.total.pca_same_size - 0.02
     assert (found.n_sequences, found.n_tokens) == (9, 63)
     assert list(found.by_length) == [16]
     assert Evaluation.of_dict(found.as_dict()) == found
@@ -113,7 +113,7 @@ def test_margins_are_paired_over_windows() -> None:
     network = Autoencoder(6, 16, 1, basis=principal_components(train)).requires_grad_(False)
     found = _evaluate(network, train, held_out)
     alone = [_evaluate(network, train, [each]).total for each in held_out]
-    apart = np.array([each.autoencoder - each.pca_width for each in alone])  # type: ignore[operator]
+    apart = np.array([each.autoencoder - each.pca_width for each in alone])
     margin = found.total.margins["pca_width"]
     assert margin.difference == pytest.approx(apart.mean(), abs=1e-6)
     assert margin.error == pytest.approx(apart.std(ddof=1) / 3, abs=1e-6)
@@ -137,7 +137,7 @@ def test_principal_components_of_each_frame_keep_more_where_frames_differ() -> N
     left = unseen - pca.inverse_transform(pca.transform(unseen))
     own = 1 - (left**2).sum() / (unseen**2).sum()
     assert found.frames[1].pca_per_frame == pytest.approx(own, abs=5e-3)
-    assert found.total.pca_per_frame > found.total.pca_same_size + 0.1  # type: ignore[operator]
+    assert found.total.pca_per_frame > found.total.pca_same_size + 0.1
 
 
 def test_nothing_is_said_where_every_token_is_an_outlier() -> None:
