@@ -194,7 +194,8 @@ def _score(frame: str, layer: int | None, errors: Tensor) -> Score:
     order = list(CODES)
     whole = errors[:, order.index("mean")]
     if not float(whole.sum()) > 0:
-        return Score(frame, layer, **dict.fromkeys(CODES))
+        nothing: dict[str, float | None] = dict.fromkeys(CODES)
+        return Score(frame, layer, **nothing, margins={})
     kept = 1 - errors.sum(dim=0) / whole.sum()
     within = errors[whole > 0] / whole[whole > 0, None]
     margins = {}
