@@ -32,6 +32,8 @@ Tensors = Mapping[str, NDArray[Any]]
 _LOW, _HIGH = 0.01, 0.99
 # Colours of lines follow the logarithm where the median is within this part of the scale.
 _SMALL_PART = 0.25
+# Of two bytes the greatest number, which stands for none.
+_NO_NUMBER = 65_535
 
 
 def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
@@ -42,16 +44,21 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
         tensors: what ``particles.safetensors`` holds; F frames, P particles, k neighbours.
 
     Returns:
-        What JSON can hold. Arrays are base64 of little-endian numbers: ``positions`` float32
-        (F, N, 3), with N = P and, where contributions add up in the map, one more a token: the sum
-        of its contributions so far. ``norms`` and ``displacements`` are float32 (F, N), NaN for
-        sums; ``neighbours`` int32 and ``distances`` float32 (F, N, k); ``born`` int32 (N,);
-        ``owner_prompt``, ``owner_token`` and ``owner_part`` int32 (N,), −1 for none; ``pairs``
-        int32 (n, 2), particles of both prompts that belong together. ``scales`` holds between
-        which values each colour scale goes, over all frames. ``is_counted`` uint8 (N,) tells which
-        particles the ``density`` counts; ``followed`` is the view whose scale follows the frames.
-        ``id`` is equal for equal
-        content. Positions, norms and lines may be left out later where the id is the same.
+        What JSON can hold. Arrays are base64 of little-endian numbers. There are N particles, P of
+        the artifact and, where contributions add up in the map, one more a token: the sum of its
+        contributions so far. The first ``n_still`` of them stay where they are once they are born
+        (all P contributions, or none), and travel once: ``still_positions`` float32 (n_still, 3),
+        before birth 0 where ``from_origin``; ``still_norms`` float32 (n_still,). Of the others,
+        M = N − n_still, ``positions`` is float32 (F, M, 3), ``norms`` and ``displacements`` are
+        float32 (F, M), NaN for sums. ``neighbours`` and ``distances`` are (n, k): the P particles
+        of each frame that are born there, frame by frame; uint16 or, of very many particles,
+        uint32, the greatest number for none; distances are uint16 on the scale
+        ``distances_max`` · (number / 65534)². ``born`` is int32 (N,); ``owner_prompt``,
+        ``owner_token`` and ``owner_part`` int32 (N,), −1 for none; ``pairs`` int32 (n, 2),
+        particles of both prompts that belong together. ``scales`` holds between which values each
+        colour scale goes, over all frames. ``is_counted`` uint8 (N,) tells which particles the
+        ``density`` counts; ``followed`` is the view whose scale follows the frames. ``id`` is equal
+        for equal content. What describes particles may be left out later where the id is the same.
     """
     settings = report.get("settings", {})
     kinds = kinds_of(report)
@@ -103,32 +110,79 @@ def _particles(report: Report, tensors: Tensors) -> dict[str, Any]:
     age = np.arange(len(positions))[:, None] - born
     norms = np.where(age >= 0, _widened(tensors["norms"], n_sums, np.nan), np.nan)
     moved = np.where(age > 0, _widened(tensors["displacements"], n_sums, np.nan), np.nan)
-    neighbours = _widened(tensors["neighbours"], n_sums, -1)
-    distances = _widened(tensors["distances"], n_sums, np.nan)
+    neighbours = np.asarray(tensors["neighbours"])
+    distances = np.asarray(tensors["distances"])
+    n_still, from_origin = _still(report, positions, norms, born, n_sums)
     middle, reach = box_of(positions, age >= 0, outliers)
     dim = int(report.get("settings", {}).get("dim", 3))
     return {
         "n_points": positions.shape[1],
         "n_sums": n_sums,
+        "n_still": n_still,
+        "from_origin": from_origin,
         "k": int(neighbours.shape[2]),
         "middle": middle,
         "reach": reach,
         "followed": followed(positions, age >= 0, outliers, dim),
         "density": density_of(report, tensors),
-        "positions": _text(positions, "<f4"),
+        "still_positions": _text(positions[-1, :n_still], "<f4"),
+        "still_norms": _text(norms[-1, :n_still], "<f4"),
+        "positions": _text(positions[:, n_still:], "<f4"),
         "born": _text(born, "<i4"),
-        "norms": _text(norms, "<f4"),
-        "displacements": _text(moved, "<f4"),
-        "neighbours": _text(neighbours, "<i4"),
-        "distances": _text(distances, "<f4"),
+        "norms": _text(norms[:, n_still:], "<f4"),
+        "displacements": _text(moved[:, n_still:], "<f4"),
+        **_lines(neighbours, distances, age[:, : neighbours.shape[1]] >= 0),
         **{f"owner_{name}": _text(values, "<i4") for name, values in owners.items()},
         "pairs": _text(_pairs(tensors["partners"], owners, n_sums), "<i4"),
         "scales": {
             "norm": _scale(norms[:, ~outliers]),
             "displacement": _scale(moved[:, ~outliers]),
-            "line": _line_scale(neighbours, distances, outliers),
+            "line": _line_scale(neighbours, distances, outliers[: neighbours.shape[1]]),
         },
         "is_counted": _text(_counted(outliers, n_sums), "u1"),
+    }
+
+
+def _still(
+    report: Report,
+    positions: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    born: NDArray[np.int32],
+    n_sums: int,
+) -> tuple[int, bool]:
+    """How many of the first particles stay where they are, and whether they come from the origin.
+
+    None do unless all do, to the last bit; then nothing is lost where they travel once.
+    """
+    n = positions.shape[1] - n_sums
+    if report.get("settings", {}).get("particles") != "contributions" or not n:
+        return 0, False
+    there = np.arange(len(positions))[:, None] >= born[:n]
+    last = positions[-1, :n]
+    sizes = np.where(there, norms[-1, :n], np.nan)
+    if not np.array_equal(norms[:, :n], sizes, equal_nan=True):
+        return 0, False
+    for from_origin in (False, True):
+        placed = np.where(there[..., None] | (not from_origin), last, 0)
+        if np.array_equal(positions[:, :n], placed, equal_nan=True):
+            return n, from_origin
+    return 0, False
+
+
+def _lines(
+    neighbours: NDArray[Any], distances: NDArray[Any], there: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Neighbours and distances of the particles that are there, in the fewest bytes."""
+    kind = "<u2" if neighbours.shape[1] < _NO_NUMBER else "<u4"
+    far = np.asarray(distances)[there].astype(np.float64)
+    most = float(np.max(far, initial=0, where=np.isfinite(far)))
+    share = np.sqrt(np.divide(far, most or 1.0))
+    numbers = np.where(np.isfinite(share), np.round(share * (_NO_NUMBER - 1)), _NO_NUMBER)
+    return {
+        # −1 becomes the greatest number.
+        "neighbours": _text(neighbours[there].astype(kind), kind),
+        "distances": _text(numbers.astype("<u2"), "<u2"),
+        "distances_max": most,
     }
 
 

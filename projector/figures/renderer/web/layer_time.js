@@ -89,7 +89,7 @@ class LayerTime {
     const isText = typeof component.data === "string";
     const data = JSON.parse(isText ? component.data : new TextDecoder().decode(component.data));
     if (this.data && data.id === this.data.id) this.serve(data.selected || {});
-    else if (!data.positions) this.send.setTriggerValue("missing", data.id);
+    else if (data.n_points === undefined) this.send.setTriggerValue("missing", data.id);
     else this.show(data);
   }
 

@@ -39,8 +39,10 @@ def test_arrays_are_those_of_the_artifact() -> None:
     # Nothing has moved yet: that is no distance of 0.
     assert np.isnan(moved[0]).all()
     np.testing.assert_array_equal(
-        array(data["neighbours"], "<i4", n_frames, n, 2), tensors["neighbours"]
+        array(data["neighbours"], "<u2", n_frames, n, 2), tensors["neighbours"]
     )
+    shares = array(data["distances"], "<u2", n_frames, n, 2) / 65534
+    np.testing.assert_allclose(data["distances_max"] * shares**2, tensors["distances"], rtol=1e-4)
     np.testing.assert_array_equal(array(data["pairs"], "<i4", -1, 2), tensors["partners"])
     assert data["layers"] == [None, 0, 1, 2]
     lens = data["predictions"][1]
@@ -158,18 +160,50 @@ def test_contributions_come_with_their_sums() -> None:
     data = viewer_data(report, tensors)
     n = tensors["positions"].shape[1]
     assert (data["n_sums"], data["n_points"]) == (2, n + 2)
-    positions = array(data["positions"], "<f4", 3, n + 2, 3)
+    # Contributions stay where they are and travel once; their sums move.
+    assert (data["n_still"], data["from_origin"]) == (n, True)
+    positions = array(data["positions"], "<f4", 3, 2, 3)
+    still = array(data["still_positions"], "<f4", n, 3)
+    np.testing.assert_array_equal(still, tensors["positions"][-1])
     for f in range(3):
         for token in range(2):
             own = (tensors["owner_token"] == token) & (tensors["born"] <= f)
             total = tensors["positions"][f, own].sum(axis=0)
-            np.testing.assert_allclose(positions[f, n + token], total, rtol=1e-5)
+            np.testing.assert_allclose(positions[f, token], total, rtol=1e-5)
     assert array(data["owner_token"], "<i4", n + 2)[n:].tolist() == [0, 1]
     assert array(data["owner_part"], "<i4", n + 2)[n:].tolist() == [-1, -1]
-    # What is not written yet has no norm.
-    norms = array(data["norms"], "<f4", 3, n + 2)
-    assert (np.isnan(norms[:, :n]) == (np.arange(3)[:, None] < tensors["born"])).all()
+    np.testing.assert_array_equal(array(data["still_norms"], "<f4", n), tensors["norms"][-1])
+    assert np.isnan(array(data["norms"], "<f4", 3, 2)).all()
     assert data["kinds"] == ("embedding", "attention head", "MLP neurons")
     # Where positions don't add up there are none.
     report["settings"]["reduction"] = "umap"
     assert viewer_data(report, tensors)["n_sums"] == 0
+
+
+def test_lines_travel_only_of_particles_that_are_there() -> None:
+    report, tensors = contributions()
+    n_frames, n = tensors["positions"].shape[:2]
+    there = np.arange(n_frames)[:, None] >= tensors["born"]
+    near = np.random.default_rng(2).integers(0, n, (n_frames, n, 2)).astype(np.int32)
+    near[:, 0, 1] = -1
+    far = np.where(near < 0, np.nan, near + 0.5).astype(np.float32)
+    data = viewer_data(report, tensors | {"neighbours": near, "distances": far})
+    found = array(data["neighbours"], "<u2", -1, 2)
+    np.testing.assert_array_equal(found, np.where(near < 0, 65535, near)[there])
+    numbers = array(data["distances"], "<u2", -1, 2)
+    assert ((numbers == 65535) == np.isnan(far)[there]).all()
+    kept = numbers != 65535
+    shown = data["distances_max"] * (numbers / 65534) ** 2
+    np.testing.assert_allclose(shown[kept], far[there][kept], rtol=1e-3)
+
+
+def test_contributions_that_move_travel_in_each_frame() -> None:
+    """As under a map for each layer."""
+    report, tensors = contributions()
+    moved = tensors["positions"].copy()
+    moved[2, 0] += 1
+    data = viewer_data(report, tensors | {"positions": moved})
+    n = moved.shape[1]
+    assert data["n_still"] == 0
+    positions = array(data["positions"], "<f4", 3, data["n_points"], 3)
+    np.testing.assert_array_equal(positions[:, :n], moved)
