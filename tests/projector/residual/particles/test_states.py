@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from projector.errors import UserError
 from projector.model.loading import LoadedModel
+from projector.residual.particles import states as reading
+from projector.residual.particles.predictions import predict_tokens
 from projector.residual.particles.records import PromptTokens
 from projector.residual.particles.states import (
     chosen_frames,
@@ -22,6 +26,7 @@ from projector.residual.particles.states import (
 )
 from projector.residual.subject import Subject
 from tests.families import build, subject_of
+from tests.projector.residual.particles.clouds import make_cloud
 
 FIVE = ("llama", "gpt2", "gpt_neox", "gemma2", "bert")
 A, B = [0, 5, 9, 11, 20, 31, 7], [0, 5, 9, 40, 7]
@@ -104,3 +109,53 @@ def test_rows_of_a_corpus_are_states_of_chosen_frames(tokenizer: Any, text_file:
     assert torch.equal(fewer, again)
     every = {tuple(row) for row in rows.round(decimals=4).tolist()}
     assert {tuple(row) for row in fewer.round(decimals=4).tolist()} <= every
+
+
+def test_rows_of_a_corpus_follow_seed_frames_and_outliers(
+    tokenizer: Any, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Subject(LoadedModel(build("llama"), tokenizer, "tiny", ""))
+    asked: dict[str, Any] = {"max_tokens": 300, "most_rows": 10**6}
+
+    def rows(layers: list[int], **more: Any) -> Tensor:
+        return corpus_rows(subject, str(text_file), layers=layers, **{**asked, **more})[0]
+
+    def as_set(found: Tensor) -> set[tuple[float, ...]]:
+        return {tuple(row) for row in found.round(decimals=4).tolist()}
+
+    # The frames that are asked for, not as many of the first.
+    first, last = rows([0], keep_outliers=True), rows([2], keep_outliers=True)
+    assert first.shape == last.shape
+    assert not as_set(first) & as_set(last)
+    assert as_set(rows([0, 2], keep_outliers=True)) == as_set(first) | as_set(last)
+    draws = [rows([2], keep_outliers=True, most_rows=100, seed=seed) for seed in (0, 1)]
+    assert as_set(draws[0]) != as_set(draws[1])
+    # A token of outlying norm is in no frame's rows, unless it is asked for.
+    outlier = SimpleNamespace(position=3)
+    monkeypatch.setattr(reading, "describe_outliers", lambda norms: [outlier])
+    without = rows([2])
+    # One token of each window of 64.
+    assert len(last) - len(without) == -(-300 // 64)
+    assert as_set(without) < as_set(last)
+    assert len(rows([2], keep_outliers=True)) == len(last)
+
+
+def test_nothing_has_moved_at_its_birth() -> None:
+    vectors = torch.randn(3, 4, 8)
+    born = torch.tensor([0, 0, 1, 2])
+    moved = make_cloud(vectors, born=born).displacements
+    assert (moved > 0).tolist() == [
+        [False] * 4,
+        [True, True, False, False],
+        [True, True, True, False],
+    ]
+
+
+def test_predictions_of_a_long_prompt_are_those_of_its_last_tokens(tokenizer: Any) -> None:
+    subject = Subject(LoadedModel(build("llama"), tokenizer, "tiny", ""))
+    found = collect_states(subject, [A, B])
+    every, some = predict_tokens(subject, found), predict_tokens(subject, found, most_tokens=6)
+    for frame, row in enumerate(some[0]):
+        assert row[0] is None
+        assert row[1:] == every[0][frame][1:]
+    assert some[1] == every[1]
