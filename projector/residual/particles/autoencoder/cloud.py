@@ -56,7 +56,7 @@ def particle_cloud(
         ]
         if not bool(needed.all()):
             of = f" of prompt {'AB'[prompt]}" if len(states) > 1 else ""
-            notes.append(_left_out(written, needed, network.n_whole, of))
+            notes.append(_left_out(written, needed, network.copies(n_tokens), network.n_whole, of))
     joined = torch.cat(vectors, dim=1)
     n_particles = joined.shape[1]
     cloud = Cloud(
@@ -69,17 +69,25 @@ def particle_cloud(
     return cloud, tuple(notes)
 
 
-def _left_out(written: Tensor, needed: Tensor, n_whole: int, of: str) -> str:
+def _left_out(written: Tensor, needed: Tensor, copies: Tensor, n_whole: int, of: str) -> str:
     """What is not shown of a short prompt, and how much it is.
 
     Args:
         written: (F, K, H).
-        needed: (K,) bool.
+        needed, copies: (K,) bool.
     """
     squares = written.double().square().sum(dim=(0, 2))
-    share = float(squares[~needed].sum() / squares.sum().clamp(min=1e-30))
-    return (
+    others = ~needed & ~copies
+    share = float(squares[others].sum() / squares[~copies].sum().clamp(min=1e-30))
+    found = (
         f"{int(needed.sum()):,} of {len(needed):,} particles{of} are shown, because {n_whole} hold "
-        f"a token whole: the others repeat what these say, and write {share:.2%} of the sum of "
-        "squares."
+        "a token whole."
     )
+    if bool(copies.any()):
+        found += f" {int(copies.sum()):,} others are copies of earlier ones."
+    if bool(others.any()):
+        found += (
+            f" {int(others.sum()):,} others read the same again, and write {share:.2%} of the sum "
+            "of squares."
+        )
+    return found

@@ -134,10 +134,13 @@ class Autoencoder(nn.Module):
     def needed(self, n_tokens: int) -> Tensor:
         """(K,) bool: the first ``n_whole`` particles of each token.
 
-        Further ones read again what these have read, so of few tokens some of them are all but
-        copies, and they learn to write little.
+        Further ones read again what these have read, and learn to write little.
         """
         return _rank_in_token(self.n_particles, n_tokens) < self.n_whole
+
+    def copies(self, n_tokens: int) -> Tensor:
+        """(K,) bool: those that read the same as an earlier one of their token."""
+        return _rank_in_token(self.n_particles, n_tokens) >= self.n_turns
 
     def forward(self, states: Tensor) -> Tensor:
         """There and back: (B, T, H) → (B, T, H)."""
