@@ -59,16 +59,16 @@ LABELS = {
     "reduction": "Placed by",
     "per_layer": "A map for each layer",
     "dim": "Dimensions",
-    "neighbours": "Neighbours that UMAP keeps",
-    "n_lines": "Lines from each particle",
+    "neighbours": "UMAP’s neighbours",
+    "n_lines": "Lines per particle",
     "n_pairs": "Sampled pairs",
     "fit": "Fit the map on",
-    "max_tokens": "Most tokens of the corpus",
-    "keep_outliers": "Count tokens with outlier norms",
+    "max_tokens": "Tokens of the corpus, at most",
+    "keep_outliers": "Include outlier tokens in the fit",
     "n_particles": "Number of particles",
-    "width": "Numbers in each particle",
-    "steps": "Steps of training",
-    "n_groups": "Groups of neurons in each layer",
+    "width": "Numbers per particle",
+    "steps": "Training steps",
+    "n_groups": "Neuron groups per layer",
 }
 
 

@@ -10,29 +10,42 @@ from torch import Tensor
 
 from projector.figures.layers.writing import draw_picture
 from projector.residual.layer_image.image import layer_image
+from projector.residual.layer_image.tokens import choose_states
 
 
 def token_png(
-    states: Tensor, token: int | None, names: Sequence[str], *, range: str, model: str
+    states: Tensor,
+    position: int | None,
+    tokens: Sequence[str],
+    *,
+    range: str,
+    model: str,
+    prompt: str = "",
 ) -> bytes:
     """All layers of a token, or of the mean of all tokens, as a PNG that says what is clipped.
 
     Args:
         states: (F, T, H) float32.
-        token: its place; None for the mean.
-        names: of the T tokens, with signs for blanks.
+        position: the token's number from 0; None for the mean, which leaves out tokens with outlier
+            norms.
+        tokens: texts of the T tokens.
         range: ``all`` or ``per-layer``, see
             :func:`projector.residual.layer_image.image.layer_image`.
         model: what the model is called.
+        prompt: what the prompt is called where there are two: "A" or "B".
 
     Raises:
         UserError: if a state is not finite.
     """
-    vectors = states.mean(dim=1) if token is None else states[:, token]
-    called = f"mean of {len(names):,} tokens"
-    if token is not None:
-        called = f"token {token + 1} ‘{names[token]}’"
-    image = layer_image(vectors, range=range, model=model, token=called)
+    shown = choose_states(states, tokens, position, prompt=prompt)
+    image = layer_image(
+        shown.vectors,
+        range=range,
+        model=model,
+        token=shown.words,
+        prompt="".join(tokens),
+        note=shown.note,
+    )
     file = io.BytesIO()
     Image.fromarray(draw_picture(image)).save(file, format="PNG")
     return file.getvalue()

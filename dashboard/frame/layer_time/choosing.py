@@ -68,7 +68,8 @@ def _more(scene: Scene, particles: str, reduction: str, has_pair: bool) -> dict[
             found["keep_outliers"] = _switch("keep_outliers")
     fit = "prompt"
     # What places only the rows it is fitted on can't be fitted on others.
-    if reduction != "stress" and particles != "autoencoder" and not found["per_layer"]:
+    fits = reduction != "stress" and (particles, reduction) != ("contributions", "umap")
+    if fits and particles != "autoencoder" and not found["per_layer"]:
         fit = found["fit"] = str(_choice("fit"))
     if particles == "autoencoder":
         found["autoencoder"] = _saved_autoencoder(scene)
@@ -149,7 +150,7 @@ def _number(name: str) -> int | None:
         step=1,
         key=_key(name),
         help=_help(name),
-        placeholder="usual number",
+        placeholder="by default",
         on_change=session.keep(_key(name), usual),
     )
     return usual if value is None else int(value)

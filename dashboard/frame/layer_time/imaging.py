@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 from torch import Tensor
 
-from dashboard.frame.residual.prompting import in_one_line
 from dashboard.layer_time.images import token_png
 from dashboard.layer_time.pictures import Picture
 from dashboard.prompts import Tokens
@@ -49,7 +48,8 @@ def show_image(scene: Scene, tokens: tuple[Tokens, ...]) -> None:
         token = chosen.other_token if which else chosen.token
         last = len(own.pieces) - 1
         token = last if token is None else min(token, last)
-        _draw(_image(scene, own, None if of == "mean" else token, str(range_)))
+        name = "AB"[which] if len(tokens) > 1 else ""
+        _draw(_image(scene, own, None if of == "mean" else token, str(range_), name))
 
 
 def show_saved_image(picture: Picture) -> None:
@@ -73,7 +73,7 @@ def _draw(png: bytes) -> None:
     )
 
 
-def _image(scene: Scene, tokens: Tokens, token: int | None, range_: str) -> bytes:
+def _image(scene: Scene, tokens: Tokens, token: int | None, range_: str, name: str) -> bytes:
     key = (scene.sha256, *tokens.ids)
 
     def run() -> Tensor:
@@ -82,8 +82,9 @@ def _image(scene: Scene, tokens: Tokens, token: int | None, range_: str) -> byte
 
     def make() -> bytes:
         states = kept(("layer-time states", *key), run)
-        names = in_one_line(tokens.pieces)
+        # Their signs for line breaks and tabs are followed by what they stand for.
+        texts = [each.text.replace("\n", "").replace("\t", "") for each in tokens.pieces]
         model = str(scene.projection.facts.model.id)
-        return token_png(states, token, names, range=range_, model=model)
+        return token_png(states, token, texts, range=range_, model=model, prompt=name)
 
-    return kept(("layer image", token, range_, *key), make)
+    return kept(("layer image", token, range_, name, *key), make)

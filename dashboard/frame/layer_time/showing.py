@@ -80,12 +80,12 @@ def _selected(
     if chosen.other_token is not None:
         if len(n_tokens) > 1 and chosen.other_token < n_tokens[1]:
             return found | {"prompt": 1, "token": chosen.other_token}
-        session.note(f"Prompt B has no token {chosen.other_token + 1:,}: a token of A is shown.")
+        session.note(f"Prompt B has no token {chosen.other_token:,}: a token of A is shown.")
         session.change(other_token=None)
     if chosen.token is not None:
         if chosen.token < n_tokens[0]:
             return found | {"prompt": 0, "token": chosen.token}
-        session.note(f"The prompt has no token {chosen.token + 1:,}: no token is shown.")
+        session.note(f"The prompt has no token {chosen.token:,}: no token is shown.")
         session.change(token=None)
     return found
 
@@ -116,9 +116,9 @@ def _show_fidelity(picture: Picture) -> None:
             height=min(420, 38 + 35 * len(rows)),
         )
         said = (
-            "Each figure stands beside what it is where there is nothing to find. Moves are "
-            "the rank correlation, over particles, of how far each moves since the frame before, "
-            "in the picture and in full space"
+            "Next to each figure is what it is where there is nothing to find. Moves are the rank "
+            "correlation of how far particles move from the frame before, in the picture and in "
+            "full space"
         )
         pooled = picture.report.get("displacement_correlation")
         said += "." if pooled is None else f"; over all frames it is {number(pooled, _FORM)}."

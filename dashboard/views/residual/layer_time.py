@@ -95,7 +95,7 @@ def _show_result(
         return
     is_own = found.order == order
     if not is_own:
-        advice = " Press Start for what the fields hold." if may_start else ""
+        advice = " Press Start to run the settings above." if may_start else ""
         st.info(
             session.plain(f"This picture is of {found.order.words}.{advice}"),
             icon=":material/history:",

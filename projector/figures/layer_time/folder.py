@@ -76,11 +76,12 @@ def _draw(found: LayerTime, folder: Path) -> tuple[str, ...]:
     report, arrays = read_particles(folder)
     (folder / PAGE_FILE).write_text(layer_time_page(report, arrays), encoding="utf-8")
     prompt = found.prompts[-1]
+    of = " of B" if len(found.prompts) > 1 else ""
     image = layer_image(
         found.last_states[-1],
         names=[each.name for each in found.frames],
         model=found.model_name,
-        token=f"token {len(prompt.ids) - 1} ‘{readable(prompt.pieces[-1])}’",
+        token=f"token {len(prompt.ids) - 1:,} ‘{readable(prompt.pieces[-1])}’{of}",
         prompt="".join(prompt.pieces) if prompt.text is None else prompt.text,
     )
     written = [write_layer_image(image, folder), write_density(report, arrays, folder)]

@@ -47,8 +47,11 @@ def lead_of(report: Report) -> str:
 
 
 def facts_of(report: Report) -> list[str]:
-    """What an autoencoder reconstructs, where two prompts differ, which tokens are outliers."""
-    found = [*_reconstruction(report), *_difference(report), *_zeros(report)]
+    """What an autoencoder reconstructs, where two prompts differ, which tokens are outliers.
+
+    The tokens of two prompts are told of before the layers are."""
+    first, *layers = _difference(report) or [""]
+    found = [*_reconstruction(report), *([first] if first else []), *_zeros(report), *layers]
     if words := _outliers(report):
         found.append(words)
     if words := neighbours_said(report):
@@ -118,7 +121,8 @@ def _reconstruction(report: Report) -> list[str]:
 def _difference(report: Report) -> list[str]:
     difference = report.get("first_difference")
     if not difference:
-        return []
+        reason = (report.get("reasons") or {}).get("first_difference")
+        return [sentence(reason)] if reason else []
     a, b = (_token(report, k, difference["position"]) for k in (0, 1))
     first = f"The first unlike token is token {difference['position']}: {a} in A, {b} in B."
     samples, equal = (int(difference.get(name) or 0) for name in ("n_samples", "n_equal"))
@@ -176,9 +180,11 @@ def _zeros(report: Report) -> list[str]:
     n = int(zeros.get("tokens") or 0)
     error = float(zeros["max_error"])
     differ = f"differ by {_error(error)} of their length at most" if error else "are equal"
-    if n == 1:
-        return [f"The states of the one token before it {differ}, in every frame."]
-    return [f"The states of the {n} tokens before it {differ}, in every frame."]
+    if not report.get("first_difference"):
+        every = "the one token" if n == 1 else f"all {n} tokens"
+        return [f"The states of {every} {differ}, in every frame."]
+    tokens = "one token" if n == 1 else f"{n} tokens"
+    return [f"The states of the {tokens} before the first unlike one {differ}, in every frame."]
 
 
 def _outliers(report: Report) -> str:

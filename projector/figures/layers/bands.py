@@ -95,7 +95,7 @@ def draw_bands(
 
     Args:
         panels: images of one shape and fold.
-        title: a line; it is cut where it is too long.
+        title: it is wrapped.
         lines: what stands below it; each is wrapped.
         room: width and height, in pixels, for the cells of all panels together.
         notes: what is said below the one panel; None for the range and the largest value.
@@ -222,15 +222,18 @@ def head_of(
 ) -> tuple[Image.Image, int]:
     """Title, text and captions; and the y at which the first band begins."""
     room = layout.width - 2 * MARGIN
+    titles = [cut(line, room, TITLE) for line in wrapped(title, room, TITLE)]
     text = [part for line in lines if line for part in wrapped(line, room, TEXT)]
     has_captions = any(captions)
-    y = MARGIN + TITLE + 12 + len(text) * LINE_HEIGHT + 12
+    below = MARGIN + len(titles) * (TITLE + 6) + 6
+    y = below + len(text) * LINE_HEIGHT + 12
     height = y + (LINE_HEIGHT + 4 if has_captions else 0) + SMALL + 9
     head = Image.new("RGB", (layout.width, height), "white")
     draw = ImageDraw.Draw(head)
-    put_text(draw, (MARGIN, MARGIN), cut(title, room, TITLE), TITLE, INK)
+    for i, line in enumerate(titles):
+        put_text(draw, (MARGIN, MARGIN + i * (TITLE + 6)), line, TITLE, INK)
     for i, line in enumerate(text):
-        place = (MARGIN, MARGIN + TITLE + 12 + i * LINE_HEIGHT)
+        place = (MARGIN, below + i * LINE_HEIGHT)
         put_text(draw, place, line, TEXT, QUIET)
     for x, caption in zip(layout.left, captions, strict=True):
         put_text(draw, (x, y), cut(caption, layout.panel_width + layout.side, TEXT), TEXT, INK)

@@ -41,7 +41,7 @@ def draw_frames(panels: Sequence[Panel], title: str, lines: Sequence[str]) -> It
 
     Args:
         panels: images of one shape; they are folded anew, to be about as high as wide.
-        title: a line; it is cut where it is too long.
+        title: it is wrapped.
         lines: what stands below it; each is wrapped.
 
     Yields:
@@ -74,7 +74,7 @@ def draw_checkpoints(images: Sequence[LayerImage], title: str) -> Iterator[Pixel
 
     Args:
         images: of one shape and in one range; they are folded anew, for a smaller picture.
-        title: a line; it is cut where it is too long.
+        title: it is wrapped.
 
     Yields:
         (h, w, 3) uint8, RGB.
@@ -86,7 +86,7 @@ def draw_checkpoints(images: Sequence[LayerImage], title: str) -> Iterator[Pixel
         room = ROOM
         width = choose_fold(n_hidden, n_frames, room=room)
     folded = [each.folded(width) for each in images]
-    lines = [prompt_words(images[0]), reading_words(folded[0], in_bands=True)]
+    lines = [prompt_words(images[0]), reading_words(folded[0], in_bands=True), images[0].note]
     notes = range_words(images)
     names = [each.model for each in images]
     for i, each in enumerate(folded):

@@ -41,10 +41,11 @@ def reading_words(image: LayerImage, *, in_bands: bool) -> str:
     layers = f"{n_layers:,} {'layer' if n_layers == 1 else 'layers'}"
     frame = "Each band is" if in_bands else "Each frame is"
     rows = "one row" if n_rows == 1 else f"{n_rows:,} rows"
+    dimensions = "dimension" if width == 1 else "dimensions"
     lines = "" if n_rows == 1 else ", read like lines of text"
     return (
         f"{layers} × {n_hidden:,} hidden dimensions of the residual stream. {frame} the state "
-        f"at the embedding or behind a layer: {rows} of {width:,} dimensions{lines}."
+        f"at the embedding or after a layer: {rows} of {width:,} {dimensions}{lines}."
     )
 
 

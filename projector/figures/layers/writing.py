@@ -71,13 +71,14 @@ def _write(panels: Sequence[Panel], image: LayerImage, folder: Path) -> Written:
     title = title_of(image) if len(panels) == 1 else title_of(image, of_models=False)
     path = folder / PICTURE
     write_picture(_draw(panels, image, title), path)
-    frames = draw_frames(panels, title, [prompt_words(image)])
+    frames = draw_frames(panels, title, [prompt_words(image), image.note])
     film = write_film(frames, folder / FILM, fps=LAYERS_PER_SECOND, exact=scale())
     return Written((path, *film.paths), film.note)
 
 
 def _draw(panels: Sequence[Panel], image: LayerImage, title: str) -> Pixels:
-    return draw_bands(panels, title, [prompt_words(image), reading_words(image, in_bands=True)])
+    lines = [prompt_words(image), reading_words(image, in_bands=True), image.note]
+    return draw_bands(panels, title, lines)
 
 
 def write_picture(pixels: Pixels, path: Path) -> None:

@@ -387,7 +387,7 @@ def _outlier_section(flow: Flow) -> Section:
         for each in flow.outliers
     )
     return Section(
-        "Tokens with an outlying norm",
+        "Tokens with an outlier norm",
         words.outlier_words(flow),
         table=Table(("token", "", "times", "furthest out", "norm / median"), rows),
     )

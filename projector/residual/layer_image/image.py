@@ -50,6 +50,7 @@ class LayerImage:
         token: what the state is of: a token or the mean, for a title.
         prompt: the text that the model was given; "" where that is not told.
         is_difference: whether these are differences of two models' states.
+        note: what else to know, in a sentence, such as the tokens that a mean leaves out.
     """
 
     values: Floats
@@ -64,6 +65,7 @@ class LayerImage:
     token: str = ""
     prompt: str = ""
     is_difference: bool = False
+    note: str = ""
 
     @property
     def vectors(self) -> Floats:
@@ -131,6 +133,7 @@ def layer_image(
     model: str = "",
     token: str = "",
     prompt: str = "",
+    note: str = "",
 ) -> LayerImage:
     """The states of one token, or of a mean, at all frames as one image.
 
@@ -144,13 +147,14 @@ def layer_image(
         model: what the model is called, for the title.
         token: what the states are of, such as "token 5 ‘␣in’", for the title.
         prompt: the text, for the line below it.
+        note: a sentence for the line below that.
 
     Raises:
         SettingError: on ``range``, ``quantile`` or ``fold``.
         UserError: if a state is not finite.
     """
     (found,) = layer_images([states], fold=fold, range=range, quantile=quantile, names=names)
-    return replace(found, model=model, token=token, prompt=prompt)
+    return replace(found, model=model, token=token, prompt=prompt, note=note)
 
 
 def layer_images(
@@ -163,6 +167,7 @@ def layer_images(
     models: Sequence[str] = (),
     token: str = "",
     prompt: str = "",
+    note: str = "",
     n_panels: int = 1,
 ) -> list[LayerImage]:
     """Images of several models' states of one shape, whose colours have the same range.
@@ -206,6 +211,7 @@ def layer_images(
             model=models[i] if models else "",
             token=token,
             prompt=prompt,
+            note=note,
         )
         for i, each in enumerate(arrays)
     ]
@@ -227,7 +233,7 @@ def difference(a: LayerImage, b: LayerImage) -> LayerImage:
         model=b.model,
         token=a.token,
     )
-    return replace(found, prompt=a.prompt, is_difference=True)
+    return replace(found, prompt=a.prompt, note=a.note, is_difference=True)
 
 
 def check_shapes(

@@ -22,7 +22,7 @@ class LayerImages:
         prompt: the text; None where token ids were given.
         tokens: the texts of the prompt's tokens.
         position: the token's number; None for the mean.
-        left_out: tokens of an outlying norm, which the mean leaves out; () for a single token.
+        left_out: tokens with outlier norms, which the mean leaves out; () for a single token.
         image: the model's.
         other: that of the model it is compared with, in the same range.
         difference: what ``other`` has more than ``image``, in a range of its own.

@@ -6,10 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from projector.corpus.pieces import readable
 from projector.errors import SettingError, UserError, check_text, named
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
@@ -22,7 +18,7 @@ from projector.residual.layer_image.image import (
 )
 from projector.residual.layer_image.records import LayerImages
 from projector.residual.layer_image.settings import ImageSettings
-from projector.residual.outliers import Outlier, describe_outliers
+from projector.residual.layer_image.tokens import Shown, choose_states
 from projector.residual.particles.states import collect_states
 from projector.residual.subject import Subject
 
@@ -72,13 +68,14 @@ def layer_image(
         progress.advance(1)
     progress.end()
     image, *more = layer_images(
-        [each.states for each in read],
+        [each.shown.vectors for each in read],
         fold=asked.fold,
         range=asked.range,
         quantile=asked.quantile,
         models=[each.model for each in read],
-        token=first.words,
+        token=first.shown.words,
         prompt=prompt if isinstance(prompt, str) else "".join(first.tokens),
+        note=first.shown.note,
         n_panels=3 if asked.against is not None else 1,
     )
     is_pair = asked.against is not None
@@ -87,7 +84,7 @@ def layer_image(
         prompt=prompt if isinstance(prompt, str) else None,
         tokens=first.tokens,
         position=first.position,
-        left_out=first.left_out,
+        left_out=first.shown.left_out,
         image=image,
         other=more[0] if is_pair else None,
         difference=difference(image, more[0]) if is_pair else None,
@@ -102,22 +99,19 @@ class _Read:
     """What is read of one model.
 
     Attributes:
-        states: (F, H) float32 of the token, or the mean over tokens.
-        words: what they are of.
+        shown: the states of the token, or of the mean over tokens.
     """
 
-    states: Tensor
+    shown: Shown
     ids: tuple[int, ...]
     tokens: tuple[str, ...]
     position: int | None
-    left_out: tuple[Outlier, ...]
-    words: str
     model: str
     sha256: str
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.states.shape[0], self.states.shape[1]
+        return self.shown.vectors.shape[0], self.shown.vectors.shape[1]
 
 
 def _others(asked: ImageSettings) -> tuple[str, tuple[str, ...]]:
@@ -148,29 +142,20 @@ def _read(
         _check_like(subject, ids, like, *told)
     position = _position(asked, len(ids))
     (states,) = collect_states(subject, [ids])
-    left_out: tuple[Outlier, ...] = ()
-    if like is not None:
-        left_out = like.left_out
-    elif position is None and not asked.keep_outliers:
-        left_out = describe_outliers(states.norm(dim=-1))
     tokens = tuple(subject.pieces(ids).texts(ids))
-    if position is None:
-        kept = torch.ones(len(ids), dtype=torch.bool)
-        kept[[each.position for each in left_out]] = False
-        shown = states[:, kept].double().mean(dim=1).float()
-        n_kept = int(kept.sum())
-        words = f"the mean of {n_kept:,} {'token' if n_kept == 1 else 'tokens'}"
-    else:
-        shown = states[:, position]
-        words = f"token {position:,} ‘{readable(tokens[position])}’"
+    shown = choose_states(
+        states,
+        tokens,
+        position,
+        keep_outliers=asked.keep_outliers,
+        left_out=None if like is None else like.shown.left_out,
+    )
     loaded = subject.loaded
     return _Read(
-        states=shown,
+        shown=shown,
         ids=tuple(ids),
         tokens=tokens,
         position=position,
-        left_out=left_out,
-        words=words,
         model=loaded.identifier,
         sha256=loaded.weights_sha256,
     )

@@ -26,7 +26,7 @@ class ImageSettings:
             each layer.
         quantile: the share of magnitudes that a range holds, 0.5 < quantile ≤ 1.
         fold: hidden dimensions in a row; None for a number that suits a picture.
-        keep_outliers: whether a mean includes tokens of an outlying norm.
+        keep_outliers: whether a mean includes tokens with outlier norms.
 
     Raises:
         SettingError: on the field that can't be used.

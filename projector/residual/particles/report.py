@@ -210,7 +210,7 @@ class _Run:
                 "prompt",
                 prompt if isinstance(prompt, str) else str(list(prompt)),
                 "has one token, and the picture compares tokens",
-                "give a longer prompt, or see all layers of one token with `projector layer-image`",
+                "give a longer prompt: one token can be seen as an image of all layers",
             )
         return tuple(found)
 

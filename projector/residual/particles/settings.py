@@ -43,13 +43,13 @@ class ParticleSettings:
         dim: dimensions of the picture, 3 or 2.
         neighbours: how many neighbours UMAP keeps of each row.
         n_lines: to how many of its nearest particles, in full space, each has a line; 0 for none.
-        seed: of everything that is drawn.
-        layers: the layers that are shown, behind the embedding; None for all.
+        seed: of all random choices.
+        layers: the layers that are shown after the embedding; None for all.
         fit: "prompt", the map is fitted on what is shown; "corpus", on the corpus' hidden states.
         corpus: the text that a map is fitted on, or an autoencoder is trained on; see
             :func:`projector.corpus.sources.read_documents`. None for the default where one is read.
         max_tokens: most tokens of that text.
-        keep_outliers: whether tokens of an outlying norm count when the map is fitted.
+        keep_outliers: whether tokens with outlier norms are included in the fit of the map.
         n_particles: of an autoencoder.
         width: numbers in each of its particles.
         steps: of its training; None for the default.
@@ -89,9 +89,9 @@ class ParticleSettings:
         help="Lines from each particle to its nearest in full space; 0 for none, "
         f"{MOST_LINES} at most.",
     )
-    seed: int = setting(0, help="Seed of everything that is drawn.")
+    seed: int = setting(0, help="Seed of all random choices.")
     layers: tuple[int, ...] | None = setting(
-        None, help="The layers that are shown behind the embedding: 2,4-5. By default all."
+        None, help="Which layers to show after the embedding: 2,4-5. By default all."
     )
     fit: str = setting(
         "prompt",
@@ -103,11 +103,11 @@ class ParticleSettings:
         help="The text that a map is fitted on, or an autoencoder is trained on: "
         "stdlib[:train|:heldout], a file or folder, or hf:NAME. By default stdlib.",
     )
-    max_tokens: int = setting(MAX_TOKENS, help="Most tokens of the corpus.")
+    max_tokens: int = setting(MAX_TOKENS, help="Read at most this many tokens of the corpus.")
     keep_outliers: bool = setting(
         False,
-        help="Count tokens whose norm is many times the median when the map is fitted. By default "
-        "it is fitted without them.",
+        help="Include tokens whose norm is many times the median in the fit of the map. By default "
+        "the map is fitted without them.",
     )
     n_particles: int = setting(1024, help="How many particles an autoencoder has.")
     width: int = setting(16, help="How many numbers each particle of an autoencoder has.")
@@ -174,6 +174,14 @@ class ParticleSettings:
                 self.fit,
                 f"can't be combined with {named('per_layer', True)}",
                 "a corpus fits one map for all layers; give one of the two",
+            )
+        if self.particles == "contributions" and self.reduction == "umap":
+            raise SettingError(
+                "fit",
+                self.fit,
+                f"can't be combined with {named('particles', 'contributions')} and "
+                f"{named('reduction', 'umap')}, which would place a part among whole states",
+                "choose pca, or leave it out",
             )
         if self.particles == "autoencoder":
             raise SettingError(

@@ -29,6 +29,8 @@ _VARIANCE, _NEIGHBOURS, _MOVES = (
     "neighbours_kept",
     "displacement_correlation",
 )
+# Prompts are repeated in the next command up to here: a longer one is no line to copy.
+_MOST_SIGNS = 100
 # Title and figure, and of each control its title and figure.
 _COLUMNS = (
     ("variance", _VARIANCE, (("shuffled", "variance_shuffled"),)),
@@ -203,6 +205,9 @@ def _say_next(
     from projector.figures.layer_time.folder import PAGE_FILE
 
     screen.say(f"Next: open {escape(str(options.out / PAGE_FILE))} in a browser.")
+    texts = [options.prompt, *([] if options.prompt_b is None else [options.prompt_b])]
+    if sum(map(len, texts)) > _MOST_SIGNS:
+        return
     then = f"projector layer-time {quote(model)} --prompt {quote(options.prompt)}"
     if options.prompt_b is None:
         then += " --prompt-b '…'"

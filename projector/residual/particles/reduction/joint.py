@@ -279,8 +279,8 @@ def _check_rows(n: int, settings: ReductionSettings, reduction: Reduction, where
         return
     if not n:
         raise UserError(
-            f"no hidden state{where} can be placed: they are not finite, or of outlying norm; "
-            f"{named('keep_outliers', True)} counts these too"
+            f"no hidden state{where} can be placed: they are not finite, or have outlier norms; "
+            f"{named('keep_outliers', True)} includes the latter"
         )
     have = f"and there {'is' if n == 1 else 'are'} {n:,}{where}"
     if n >= reduction.least_rows(dim, _FEWEST_NEIGHBOURS):
@@ -299,6 +299,8 @@ def _check_rows(n: int, settings: ReductionSettings, reduction: Reduction, where
             f"choose {PCA.name}, or give a longer prompt",
         )
     fewer = "give 2, or a longer prompt" if n > 2 < dim else "give a longer prompt"
+    if settings.per_layer:
+        fewer += f", or leave out {named('per_layer')}: all layers together have more states"
     raise SettingError("dim", dim, f"takes at least {dim + 1} hidden states, {have}", fewer)
 
 
@@ -314,11 +316,13 @@ def _notes(
         )
     n_out = int(cloud.outliers.sum())
     if n_out and is_own and not settings.keep_outliers:
-        which, they = ("particle", "it") if n_out == 1 else ("particles", "them")
+        which, they = ("particles with outlier norms", "them")
+        if n_out == 1:
+            which, they = ("particle with an outlier norm", "it")
         after = (
             f"the map places {they} afterwards."
             if reduction.places_others
             else f"{reduction.words} can't place {they}, so the picture leaves {they} out."
         )
-        notes.append(f"The fit left out {n_out:,} {which} of outlying norm; {after}")
+        notes.append(f"The fit left out {n_out:,} {which}; {after}")
     return tuple(notes)

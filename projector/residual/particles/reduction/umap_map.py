@@ -41,18 +41,21 @@ def fit_umap(
         neighbours: how many nearest of each row it looks at, the row itself among them.
         seed: of its start and its steps.
         is_centred: not used: its positions have mean 0.
-        progress: told of the search for neighbours, and of the epochs after it.
+        progress: told of the import, of the search for neighbours, and of the epochs after it.
     """
     import torch
 
     progress = progress or Silent()
+    progress.begin("Loading UMAP", None, "")
+    with _quietly():
+        import umap  # compiles its kernels when imported, which takes seconds
+
+    progress.end()
     epochs = _Epochs(progress, len(rows))
     units = _units(rows)
     progress.begin(f"UMAP of {len(rows):,} states: neighbours", len(rows), "states")
     near = _nearest(units, units, neighbours, is_itself=True, progress=progress)
     with _quietly():
-        import umap  # compiles its kernels when imported, which takes seconds
-
         reducer = umap.UMAP(
             n_components=dim,
             n_neighbors=neighbours,

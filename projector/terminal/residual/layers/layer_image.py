@@ -82,9 +82,8 @@ def _show(screen: Screen, found: LayerImages) -> None:
     image = found.image
     screen.say(f"[b]{escape(title_of(image))}[/b]")
     screen.say(escape(reading_words(image, in_bands=True)))
-    if found.left_out:
-        places = ", ".join(str(each.position) for each in found.left_out)
-        screen.say(f"The mean leaves out tokens of an outlying norm: {places}.")
+    if image.note:
+        screen.say(escape(image.note))
     together = [image, *([found.other] if found.other else []), *found.checkpoints]
     screen.say(escape(range_words(together)))
     screen.say(escape(largest_words([image])))

@@ -39,9 +39,18 @@ def test_what_was_found_is_said() -> None:
     assert "“␣cat” in A, “␣dog” in B" in said
     assert "layer 1 is the first" in said
     assert "3e−07" in said
+    # What is said of the tokens before the first unlike one follows the sentence that names it.
+    first, zeros, *_ = facts_of(report)
+    assert "“␣dog” in B" in first
+    assert "3e−07" in zeros
     assert "“<s>” of A and “<s>” of B" in said
     report |= {"first_difference": None, "causal_zeros": None, "outliers": []}
     assert facts_of(report) == []
+    report |= {"reasons": {"first_difference": "the prompts are equal"}}
+    report |= {"causal_zeros": {"max_error": 0.0, "tokens": 4}}
+    equal, zeros = facts_of(report)
+    assert "equal" in equal
+    assert "all 4 tokens" in zeros
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
