@@ -35,6 +35,10 @@ def _press(page: Page, key: str, frame: int) -> None:
     _comes(page, frame)
 
 
+def _rests(page: Page, frame: int) -> None:
+    until(lambda: float(_state(page)["at"]) == frame)
+
+
 def _view(page: Page) -> dict[str, list[float]]:
     found: dict[str, list[float]] = json.loads(_state(page)["view"])
     return found
@@ -74,7 +78,7 @@ def _follows(page: Page) -> None:
     views = []
     for frame in (3, 2, 1, 0):
         _press(page, str("End" if frame == 3 else "["), frame)
-        until(lambda at=frame: float(_state(page)["at"]) == at)
+        _rests(page, frame)
         views.append(_view(page))
     assert len({tuple(each["middle"]) for each in views}) == 1
     widths = [max(each["reach"]) for each in views]
@@ -184,7 +188,7 @@ def test_it_plays_steps_and_shows_hostile_text_as_text(browser: Browser, tmp_pat
     expect(page.locator(".legends")).to_contain_text("density of A0")
     for key, frame in (("Home", 0), ("End", 3)):
         _press(page, key, frame)
-        until(lambda at=frame: float(_state(page)["at"]) == at)
+        _rests(page, frame)
         found = _density(page)
         assert found["isFree"]
         assert found["page"] > 0.3
