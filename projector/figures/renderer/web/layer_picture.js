@@ -58,7 +58,7 @@ export class LayerPicture {
 
   // Why motion in the picture is not that of the map, in lines; null where it is.
   notComparable(on) {
-    if (on.density) return this.density.found.follows ? ["the window follows the particles:", NOT_COMPARED] : null;
+    if (on.density) return this.density.found.follows ? ["window follows particles:", NOT_COMPARED] : null;
     if (!on.follow) return null;
     const by = this.following.magnifiedAt(this.at);
     return [`view magnified ${by < 9.95 ? by.toFixed(1) : by.toFixed(0)} times:`, NOT_COMPARED];
