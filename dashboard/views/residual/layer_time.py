@@ -28,6 +28,7 @@ _RUNS = Runs("layer-time", Picture.of_record)
 def show(scene: Scene) -> None:
     """Draw the page."""
     st.title("How hidden states move from layer to layer")
+    tokens: tuple[Tokens, ...] = ()
     with session.problems():
         folder = choose_folder(find_pictures(scene))
         if folder is not None:
@@ -36,26 +37,32 @@ def show(scene: Scene) -> None:
             show_saved_image(picture)
             return
         tokens = choose_prompts(scene)
-        if not tokens:
-            return
-        order = LayerTimeOrder(
-            tuple(each.prompt for each in tokens), choose_settings(scene, has_pair=len(tokens) > 1)
+        if tokens:
+            _show_particles(scene, tokens)
+    if tokens:
+        # Also of a single token, which no picture of particles can be made of.
+        show_image(scene, tokens)
+
+
+def _show_particles(scene: Scene, tokens: tuple[Tokens, ...]) -> None:
+    order = LayerTimeOrder(
+        tuple(each.prompt for each in tokens), choose_settings(scene, has_pair=len(tokens) > 1)
+    )
+    busy = _RUNS.is_busy(scene)
+    is_quick = order.is_quick(_count_weights(scene), [each.ids for each in tokens])
+    if is_quick:
+        _run_here(scene, order, tokens)
+    else:
+        st.button(
+            "Start",
+            type="primary",
+            key="start layer-time",
+            icon=":material/play_arrow:",
+            disabled=busy or _RUNS.peek(scene, order) is not None,
+            on_click=partial(_RUNS.start, scene, order),
         )
-        busy = _RUNS.is_busy(scene)
-        is_quick = order.is_quick(_count_weights(scene), [each.ids for each in tokens])
-        if is_quick:
-            _run_here(scene, order, tokens)
-        else:
-            st.button(
-                "Start",
-                type="primary",
-                key="start layer-time",
-                icon=":material/play_arrow:",
-                disabled=busy or _RUNS.peek(scene, order) is not None,
-                on_click=partial(_RUNS.start, scene, order),
-            )
-        _RUNS.show_progress(scene)
-        _show_result(scene, order, tokens, may_start=not busy and not is_quick)
+    _RUNS.show_progress(scene)
+    _show_result(scene, order, may_start=not busy and not is_quick)
 
 
 def _count_weights(scene: Scene) -> int:
@@ -82,9 +89,7 @@ def _run_here(scene: Scene, order: LayerTimeOrder, tokens: tuple[Tokens, ...]) -
     unless_stopped("layer-time", key, "Place the particles", find)
 
 
-def _show_result(
-    scene: Scene, order: LayerTimeOrder, tokens: tuple[Tokens, ...], *, may_start: bool
-) -> None:
+def _show_result(scene: Scene, order: LayerTimeOrder, *, may_start: bool) -> None:
     found = _RUNS.result(scene, order)
     if found is None:
         if may_start:
@@ -102,4 +107,3 @@ def _show_result(
         )
     same = isinstance(found.order, LayerTimeOrder) and found.order.prompts == order.prompts
     show_picture(scene, _RUNS.key(scene, found.order), found.found, is_selected=same)
-    show_image(scene, tokens)

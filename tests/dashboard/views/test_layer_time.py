@@ -188,6 +188,16 @@ def test_the_image_is_of_the_chosen_token(open_page: Open) -> None:
     assert errors(at) == []
 
 
+def test_one_token_has_its_image_and_no_particles(open_page: Open) -> None:
+    at = open_page("layer-time", prompt=store(Prompt("k"), stored_prompts()))
+    (error,) = errors(at)
+    assert "one token" in error
+    assert "projector" not in error
+    at.session_state["layer image"] = True
+    at.run()
+    assert len(_images(at)) == 1
+
+
 def _images(at: AppTest) -> list[str]:
     """Where each picture is: another one for another picture."""
     return [each.proto.imgs[0].url for each in at.get("image")]
