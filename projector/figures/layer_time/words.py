@@ -133,7 +133,8 @@ def _difference(report: Report) -> list[str]:
     own = _number(difference.get("distance"))
     pairs = f"{samples} pairs of unlike continuations that the model samples"
     if equal:
-        pairs += f" (of {int(difference['n_drawn']):,} drawn, {equal:,} are equal and don’t count)"
+        verb = "is equal and doesn’t" if equal == 1 else "are equal and don’t"
+        pairs += f" (of {int(difference['n_drawn']):,} drawn, {equal:,} {verb} count)"
     name = _frame_name(report, difference)
     high = _number(difference.get("null_high"))
     if name is None:
