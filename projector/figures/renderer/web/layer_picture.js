@@ -61,6 +61,7 @@ export class LayerPicture {
     if (on.density) return this.density.found.follows ? ["window follows particles:", NOT_COMPARED] : null;
     if (!on.follow) return null;
     const by = this.following.magnifiedAt(this.at);
+    if (by < 1.05) return ["scale changes with the layer:", NOT_COMPARED];
     return [`view magnified ${by < 9.95 ? by.toFixed(1) : by.toFixed(0)} times:`, NOT_COMPARED];
   }
 
