@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dashboard.guest import Guest
+from dashboard.layer_time.keeping import KeepingTrainer
 from dashboard.layer_time.pictures import Picture
 from dashboard.prompts import Prompt, as_it_can, read_prompt
 from projector.corpus.sources import find_source
@@ -37,15 +38,19 @@ class LayerTimeOrder:
 
     Attributes:
         prompts: one or two.
+        kept_in: the folder that keeps the autoencoder which is trained for it, see
+            :class:`dashboard.layer_time.keeping.KeepingTrainer`; the picture is the same without.
     """
 
     prompts: tuple[Prompt, ...]
     settings: ParticleSettings
+    kept_in: Path | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
         """Another one for another order: 16 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.to_record()).encode("utf-8")).hexdigest()[:16]
+        told = {**self.to_record(), "kept_in": None}
+        return hashlib.sha256(json.dumps(told).encode("utf-8")).hexdigest()[:16]
 
     def is_quick(self, n_weights: int, ids: Sequence[Sequence[int]]) -> bool:
         """Whether it takes no longer than a page may wait for it: a few seconds on a core.
@@ -81,7 +86,11 @@ class LayerTimeOrder:
         settings = dict(vars(self.settings))
         for name in _PATHS:
             settings[name] = None if settings[name] is None else str(settings[name])
-        return {"prompts": [asdict(each) for each in self.prompts], "settings": settings}
+        return {
+            "prompts": [asdict(each) for each in self.prompts],
+            "settings": settings,
+            "kept_in": None if self.kept_in is None else str(self.kept_in),
+        }
 
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> LayerTimeOrder:
@@ -91,8 +100,11 @@ class LayerTimeOrder:
             settings[name] = None if settings[name] is None else Path(settings[name])
         layers = settings["layers"]
         settings["layers"] = None if layers is None else tuple(layers)
+        kept_in = record["kept_in"]
         return cls(
-            tuple(Prompt(**each) for each in record["prompts"]), ParticleSettings(**settings)
+            tuple(Prompt(**each) for each in record["prompts"]),
+            ParticleSettings(**settings),
+            None if kept_in is None else Path(kept_in),
         )
 
 
@@ -124,6 +136,7 @@ def make_picture(
         UserError: see :func:`projector.residual.particles.report.layer_time`.
     """
     # Takes SciPy and scikit-learn with it, which no other page needs.
+    from projector.residual.particles.autoencoder.training import train_autoencoder
     from projector.residual.particles.report import layer_time
 
     guest = Guest(subject.loaded, subject.architecture)
@@ -133,15 +146,17 @@ def make_picture(
     # What the model adds is given as ids: decoded and read anew, it may be other tokens.
     if len(chats) > 1 or any(each.n_new for each in prompts):
         given = list(ids or [read_prompt(guest, each).ids for each in prompts])
+    keeping = None if order.kept_in is None else KeepingTrainer(order.kept_in, train_autoencoder)
     found = layer_time(
         subject,
         given[0],
         given[1] if len(given) > 1 else None,
         chat=chats == {True} and isinstance(given[0], str),
         progress=progress,
+        train=keeping or train_autoencoder,
         **vars(order.settings),
     )
-    return Picture.of(found)
+    return Picture.of(found, has_old_autoencoder=keeping is not None and keeping.has_loaded)
 
 
 def run_order(subject: Subject, order: LayerTimeOrder, progress: Progress) -> dict[str, Any]:

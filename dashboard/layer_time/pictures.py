@@ -31,28 +31,38 @@ class Picture:
         report: what ``report.json`` holds.
         tensors: what ``particles.safetensors`` holds, by name.
         image: the PNG that lies beside them; None where it is drawn anew.
+        has_old_autoencoder: whether an autoencoder was used that was trained for another picture.
     """
 
     report: Mapping[str, Any]
     tensors: Mapping[str, NDArray[Any]]
     image: bytes | None = None
+    has_old_autoencoder: bool = False
 
     @classmethod
-    def of(cls, found: LayerTime) -> Picture:
+    def of(cls, found: LayerTime, *, has_old_autoencoder: bool = False) -> Picture:
         """The picture of what was found."""
         tensors = {name: each.cpu().numpy() for name, each in found.tensors().items()}
-        return cls(found.as_dict(), tensors)
+        return cls(found.as_dict(), tensors, has_old_autoencoder=has_old_autoencoder)
 
     def to_record(self) -> dict[str, Any]:
         """What JSON can hold of it."""
         tensors = {name: np.ascontiguousarray(each) for name, each in self.tensors.items()}
         text = base64.b64encode(save(tensors)).decode("ascii")
-        return {"report": dict(self.report), "tensors": text}
+        return {
+            "report": dict(self.report),
+            "tensors": text,
+            "has_old_autoencoder": self.has_old_autoencoder,
+        }
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Picture:
         """The picture that :meth:`to_record` was of."""
-        return cls(record["report"], load(base64.b64decode(record["tensors"])))
+        return cls(
+            record["report"],
+            load(base64.b64decode(record["tensors"])),
+            has_old_autoencoder=record["has_old_autoencoder"],
+        )
 
     @property
     def layers(self) -> list[int | None]:

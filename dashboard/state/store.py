@@ -14,6 +14,9 @@ _MOST_BYTES_OF_EXAMPLES = 4 * 2**30
 _MOST_BYTES_OF_PROMPTS = 256 * 2**20
 # Of a model of 1,000 heads, scores take half a MB.
 _MOST_BYTES_OF_HEADS = 64 * 2**20
+# Of a stream of 576 numbers and 1,024 particles, an autoencoder takes some 15 MB.
+_MOST_BYTES_OF_AUTOENCODERS = 2**30
+_STORED_AUTOENCODERS = f"autoencoders/{'[0-9a-f]' * 16}/autoencoder.safetensors"
 _STORED_HEADS = f"heads/{'[0-9a-f]' * 16}.json"
 _STORED_EXAMPLES = f"examples/{'[0-9a-f]' * 16}-[0-9]*-*.safetensors"
 
@@ -44,6 +47,22 @@ def stored_heads() -> BoundedFolder:
 def heads_name(sha256: str) -> str:
     """The file that holds the scores of a model's heads."""
     return f"heads/{sha256[:16]}.json"
+
+
+def stored_autoencoders() -> BoundedFolder:
+    """Where autoencoders are that the app has trained; each can be trained again."""
+    return BoundedFolder(_place(), (_STORED_AUTOENCODERS,), _MOST_BYTES_OF_AUTOENCODERS)
+
+
+def autoencoder_folder(training: str) -> Path:
+    """The folder that holds the autoencoder of a training, which counts as used now.
+
+    Args:
+        training: see :func:`dashboard.layer_time.keeping.training_id`.
+    """
+    stored, name = stored_autoencoders(), f"autoencoders/{training}"
+    stored.find(f"{name}/autoencoder.safetensors")
+    return stored.path / name
 
 
 def _place() -> Path:

@@ -7,6 +7,11 @@ from functools import partial
 import streamlit as st
 
 from dashboard.frame.background.runs import Runs
+from dashboard.frame.layer_time.autoencoders import (
+    folder_of_training,
+    has_autoencoder,
+    offer_to_save,
+)
 from dashboard.frame.layer_time.choosing import choose_settings
 from dashboard.frame.layer_time.imaging import show_image, show_saved_image
 from dashboard.frame.layer_time.prompting import choose_prompts
@@ -19,6 +24,7 @@ from dashboard.prompts import Tokens
 from dashboard.state import session
 from dashboard.state.loading import fact_of, kept
 from dashboard.state.scene import Scene
+from dashboard.state.store import stored_autoencoders
 from projector.residual.particles.pairing.cost import count_weights
 
 TITLE, ICON, PATH = "Layer-time", ":material/animation:", "layer-time"
@@ -45,8 +51,9 @@ def show(scene: Scene) -> None:
 
 
 def _show_particles(scene: Scene, tokens: tuple[Tokens, ...]) -> None:
+    settings = choose_settings(scene, has_pair=len(tokens) > 1)
     order = LayerTimeOrder(
-        tuple(each.prompt for each in tokens), choose_settings(scene, has_pair=len(tokens) > 1)
+        tuple(each.prompt for each in tokens), settings, folder_of_training(scene, settings)
     )
     busy = _RUNS.is_busy(scene)
     is_quick = order.is_quick(_count_weights(scene), [each.ids for each in tokens])
@@ -59,10 +66,16 @@ def _show_particles(scene: Scene, tokens: tuple[Tokens, ...]) -> None:
             key="start layer-time",
             icon=":material/play_arrow:",
             disabled=busy or _RUNS.peek(scene, order) is not None,
-            on_click=partial(_RUNS.start, scene, order),
+            on_click=partial(_start, scene, order),
         )
     _RUNS.show_progress(scene)
     _show_result(scene, order, may_start=not busy and not is_quick)
+
+
+def _start(scene: Scene, order: LayerTimeOrder) -> None:
+    # Those that earlier runs kept.
+    stored_autoencoders().trim()
+    _RUNS.start(scene, order)
 
 
 def _count_weights(scene: Scene) -> int:
@@ -94,16 +107,29 @@ def _show_result(scene: Scene, order: LayerTimeOrder, *, may_start: bool) -> Non
     if found is None:
         if may_start:
             st.info(
-                session.plain(f"Press Start for {order.words}. This runs in the background."),
+                session.plain(
+                    f"Press Start for {order.words}. This runs in the background{_training(order)}."
+                ),
                 icon=":material/play_arrow:",
             )
         return
     is_own = found.order == order
     if not is_own:
-        advice = " Press Start to run the settings above." if may_start else ""
+        advice = ""
+        if may_start:
+            advice = f" Press Start to run the settings above{_training(order)}."
         st.info(
             session.plain(f"This picture is of {found.order.words}.{advice}"),
             icon=":material/history:",
         )
     same = isinstance(found.order, LayerTimeOrder) and found.order.prompts == order.prompts
     show_picture(scene, _RUNS.key(scene, found.order), found.found, is_selected=same)
+    if isinstance(found.order, LayerTimeOrder):
+        if found.found.has_old_autoencoder:
+            st.caption("Uses the autoencoder trained before with the same training settings.")
+        offer_to_save(scene, found.order)
+
+
+def _training(order: LayerTimeOrder) -> str:
+    """The end of a sentence that says what running an order takes."""
+    return ", with the autoencoder trained before" if has_autoencoder(order) else ""

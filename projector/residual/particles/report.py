@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,7 @@ def layer_time(
     *,
     chat: bool = False,
     progress: Progress | None = None,
+    train: Callable[..., Trained] = train_autoencoder,
     **settings: Any,
 ) -> LayerTime:
     """Place the hidden states of a prompt, or of two, in one picture for every layer.
@@ -72,6 +73,8 @@ def layer_time(
         prompt: text, before which the model's first special token is put; or token ids.
         prompt_b: a second one, which is placed by the same map.
         chat: put both through the model's chat template, as a user's turn.
+        train: gives an autoencoder where none is given by its folder, as
+            :func:`projector.residual.particles.autoencoder.training.train_autoencoder` does.
         settings: the fields of :class:`ParticleSettings`.
 
     Raises:
@@ -86,7 +89,7 @@ def layer_time(
         check_layers_shown(asked.layers, count_layers(model))
     subject = Subject.of(model)
     with out_of_memory(f": give shorter prompts, or show fewer {named('layers')}"):
-        return _Run(subject, asked, progress or Silent()).run(prompt, prompt_b, chat=chat)
+        return _Run(subject, asked, progress or Silent(), train).run(prompt, prompt_b, chat=chat)
 
 
 def check_before_loading(
@@ -115,6 +118,7 @@ class _Run:
     subject: Subject
     settings: ParticleSettings
     progress: Progress
+    train: Callable[..., Trained]
 
     def run(
         self, prompt: str | Sequence[int], prompt_b: str | Sequence[int] | None, *, chat: bool
@@ -233,7 +237,7 @@ class _Run:
         settings = self.settings
         if settings.autoencoder is not None:
             return Trained.load(place_of_autoencoder(settings.autoencoder), self.subject)
-        return train_autoencoder(
+        return self.train(
             self.subject,
             settings.source,
             n_particles=settings.n_particles,

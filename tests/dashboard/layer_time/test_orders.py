@@ -38,6 +38,9 @@ def test_orders_that_differ_have_other_ids() -> None:
     orders += [replace(orders[0], prompts=(Prompt("kalo mi"), each)) for each in (Prompt("so"),)]
     orders += [replace(orders[0], prompts=(Prompt("kalo mi", 2),))]
     assert len({each.id for each in orders}) == len(orders)
+    # Where an autoencoder is kept changes no picture.
+    kept = replace(orders[3], kept_in=Path("somewhere"))
+    assert (kept, kept.id) == (orders[3], orders[3].id)
 
 
 def test_only_what_is_quick_is_waited_for() -> None:

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from dashboard.prompts import Prompt, recall, store
-from dashboard.state.store import examples_name, stored_examples, stored_prompts
+from dashboard.state.store import (
+    autoencoder_folder,
+    examples_name,
+    stored_autoencoders,
+    stored_examples,
+    stored_prompts,
+)
 
 SHA256 = "0123456789abcdef" * 4
 
@@ -40,6 +46,19 @@ def test_prompts_have_a_bound_of_their_own() -> None:
     assert 0 < sum(path.stat().st_size for path in few.files()) <= 200
 
 
+def test_the_autoencoder_that_was_used_last_stays() -> None:
+    old, new = (f"{k:016x}" for k in range(2))
+    for training in (old, new):
+        path = autoencoder_folder(training) / "autoencoder.safetensors"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (int(training, 16) + 1, 1))
+    autoencoder_folder(old)
+    replace(stored_autoencoders(), most_bytes=100).trim()
+    (kept,) = stored_autoencoders().files()
+    assert kept.parent.name == old
+
+
 def test_files_of_other_names_stay(place: Path) -> None:
     """Whatever folder the user named for this."""
     theirs = [
@@ -49,12 +68,13 @@ def test_files_of_other_names_stay(place: Path) -> None:
         place / "examples" / "model.safetensors",
         place / "examples" / "model-3-mlp.safetensors",
         place / "examples" / "0123456789abcdef.safetensors",
+        place / "autoencoders" / "mine" / "autoencoder.safetensors",
     ]
     for path in theirs:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * 1000)
         os.utime(path, (1, 1))
-    for folder in (stored_prompts(), stored_examples()):
+    for folder in (stored_prompts(), stored_examples(), stored_autoencoders()):
         assert folder.files() == []
         replace(folder, most_bytes=0).trim()
     assert all(path.exists() for path in theirs)

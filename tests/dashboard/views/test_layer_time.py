@@ -20,6 +20,7 @@ from dashboard.state.store import stored_prompts
 from projector.progress import Silent
 from projector.projection.projection import Projection
 from projector.residual.particles.artifact import TENSOR_FILE, write_particles
+from projector.residual.particles.autoencoder.artifact import Trained
 from projector.residual.particles.report import layer_time
 from projector.residual.particles.settings import ParticleSettings
 from tests.dashboard.conftest import DECODER, ENCODER, Open
@@ -136,6 +137,52 @@ def test_what_takes_long_runs_in_the_background(
     at.segmented_control(key="layer-time particles").set_value("tokens").run()
     assert at.segmented_control(key="layer-time reduction").value == "pca"
     assert errors(at) == []
+
+
+def test_an_autoencoder_is_used_again_and_saved(
+    copied: Callable[..., Path],
+    start: Open,
+    guest: Callable[[str], Guest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = guest(DECODER).subject
+    own = copied(DECODER, "models", "seen.txt")
+
+    def follow(request: Request, hear: Say, is_stopped: threading.Event) -> None:
+        assert isinstance(request.order, LayerTimeOrder)
+        hear({"report": run_order(subject, request.order, Silent())})
+
+    monkeypatch.setattr(background, "follow_process", follow)
+    at = start(
+        own, "layer-time", projection=DECODER, prompt=store(Prompt(TEXT), stored_prompts())
+    ).run()
+    for name, value in (("particles", "autoencoder"), ("reduction", "pca")):
+        at.segmented_control(key=f"layer-time {name}").set_value(value).run()
+    at.text_input(key="layer-time corpus").set_value("seen.txt")
+    for name, number in (("n_particles", 6), ("width", 4), ("steps", 2), ("max_tokens", 300)):
+        at.number_input(key=f"layer-time {name}").set_value(number)
+    at.run()
+    assert "trained before" not in _told(at)
+    _end(click(at, "Start"), own)
+    assert errors(at) == []
+    assert "trained before" not in _told(at)
+    click(at, "Save the autoencoder")
+    assert errors(at) == []
+    (saved,) = own.glob("autoencoder-*")
+    assert Trained.load(saved, subject).facts["settings"]["steps"] == 2
+    assert f"saved as {saved.name}" in _told(at)
+    # Another picture: it says so before and after.
+    at.number_input(key="layer-time n_lines").set_value(2).run()
+    assert "with the autoencoder trained before" in _told(at)
+    _end(click(at, "Start"), own)
+    assert errors(at) == []
+    assert "Uses the autoencoder trained before" in _told(at)
+    # Another training is another autoencoder; and the saved one can be chosen.
+    at.number_input(key="layer-time steps").set_value(3).run()
+    assert "with the autoencoder trained before" not in _told(at)
+    at.selectbox(key="layer-time autoencoder").set_value(saved.name).run()
+    assert errors(at) == []
+    assert not [each for each in at.number_input if each.key == "layer-time steps"]
 
 
 def test_wrong_fields_are_one_line_each(open_page: Open, ordered: Ordered) -> None:
