@@ -54,8 +54,7 @@ def facts_of(report: Report) -> list[str]:
     found = [*_reconstruction(report), *([first] if first else []), *_zeros(report), *layers]
     if words := _outliers(report):
         found.append(words)
-    if words := neighbours_said(report):
-        found.append(words)
+    found += [words for words in (neighbours_said(report), moves_said(report)) if words]
     return found
 
 
@@ -64,25 +63,45 @@ def neighbours_said(report: Report) -> str:
 
     Saved pictures of earlier versions do not know it.
     """
-    known = [
-        each
-        for each in report.get("fidelity") or ()
-        if each.get("neighbours_kept") is not None and each.get("neighbours_random") is not None
-    ]
-    names = [
-        str(each["frame"]) for each in known if each["neighbours_kept"] <= each["neighbours_random"]
-    ]
-    if not names:
-        return ""
-    if len(names) > _MOST_NAMED:
-        where = f"In {len(names)} of {len(known)} frames"
-    else:
-        *first, last = names
-        where = f"At {', '.join(first)} and {last}" if first else f"At {last}"
-    return (
+    where = _no_better(report, "neighbours_kept", "neighbours_random")
+    return where and (
         f"{where} the picture keeps no more neighbours than a random projection does: who is near "
         "there says little."
     )
+
+
+def moves_said(report: Report) -> str:
+    """In which frames the picture keeps moves no better than a random projection; "" for none."""
+    where = _no_better(report, "displacement_correlation", "displacement_random")
+    return where and (
+        f"{where} the picture ranks moves no better than a random projection does: how far a "
+        "particle moves there says little."
+    )
+
+
+def _no_better(report: Report, kept: str, random: str) -> str:
+    """Where a figure is no larger than that of random projections: how often, and the worst."""
+    known = [
+        each
+        for each in report.get("fidelity") or ()
+        if each.get(kept) is not None and each.get(random) is not None
+    ]
+    found = [each for each in known if each[kept] <= each[random]]
+    if not found:
+        return ""
+    worst = min(found, key=lambda each: each[kept] - each[random])
+    figures = f"{worst[kept]:.2f} beside {worst[random]:.2f}".replace("-", "−")
+    if len(found) > _MOST_NAMED:
+        most = f"worst: {_frame_words(worst['frame'])}, {figures}"
+        return f"In {len(found)} of {len(known)} frames ({most})"
+    *first, last = (_frame_words(each["frame"]) for each in found)
+    if not first:
+        return f"At {last} ({figures})"
+    return f"At {', '.join(first)} and {last} (worst: {_frame_words(worst['frame'])}, {figures})"
+
+
+def _frame_words(name: Any) -> str:
+    return "the embedding" if name == "embedding" else str(name)
 
 
 def sentence(text: str) -> str:
@@ -124,14 +143,14 @@ def _difference(report: Report) -> list[str]:
         reason = (report.get("reasons") or {}).get("first_difference")
         return [sentence(reason)] if reason else []
     a, b = (_token(report, k, difference["position"]) for k in (0, 1))
-    first = f"The first unlike token is token {difference['position']}: {a} in A, {b} in B."
+    first = f"The first unlike token is token {difference['position']}, counted from 0: {a} in A, {b} in B."
     samples, equal = (int(difference.get(name) or 0) for name in ("n_samples", "n_equal"))
     if not samples:
         reason = difference.get("reason")
         return [first, f"No layer is named: {reason}."] if reason else [first]
     where = "the shared end" if difference.get("at") == "end" else "the last token"
     own = _number(difference.get("distance"))
-    pairs = f"{samples} pairs of unlike continuations that the model samples"
+    pairs = f"{samples} sampled pairs of continuations"
     if equal:
         verb = "is equal and doesn’t" if equal == 1 else "are equal and don’t"
         pairs += f" (of {int(difference['n_drawn']):,} drawn, {equal:,} {verb} count)"
@@ -141,9 +160,10 @@ def _difference(report: Report) -> list[str]:
         median = _number(difference.get("null_median"))
         return [
             first,
-            f"At {where}, A and B are in no layer further apart than 95 % of {pairs}: in the last "
-            f"layer their distance is {own}, and that of sampled pairs {median} (median) and "
-            f"{high} (95th percentile).",
+            f"The change moves {where} no more than other words would that the model itself "
+            f"samples. In the last layer the distance between A and B is {own}; that of {pairs} "
+            f"is {median} (median) and {high} (95th percentile). No layer’s distance exceeds its "
+            "95th percentile.",
         ]
     chance, stays = difference.get("chance"), difference.get("stays")
     rows = difference.get("per_frame") or [{}]
@@ -152,18 +172,20 @@ def _difference(report: Report) -> list[str]:
     beside = (
         ""
         if chance is None
-        else f" Of the sampled pairs themselves, {chance:.0%} exceed the others’ somewhere."
+        else f" Of the sampled pairs themselves, {chance:.0%} exceed the others’ in some layer."
     )
+    place = _frame_words(name)
     return [
         first,
-        f"At {where}, {name} is the first whose distance between A and B ({own}) exceeds the 95th "
-        f"percentile ({high}) of {pairs}.{later}{beside}",
+        f"{place[0].upper()}{place[1:]} is the first where the change moves {where} more than "
+        "most other words would that the model itself samples: the distance between A and B is "
+        f"{own}, and the 95th percentile of {pairs} is {high}.{later}{beside}",
     ]
 
 
 _LATER = {
-    True: "So does every later layer’s.",
-    False: "Not every later layer’s does.",
+    True: "So it is in every later layer.",
+    False: "In some later layers it does not.",
 }
 
 
@@ -180,19 +202,22 @@ def _zeros(report: Report) -> list[str]:
         return []
     n = int(zeros.get("tokens") or 0)
     error = float(zeros["max_error"])
-    differ = f"differ by {_error(error)} of their length at most" if error else "are equal"
+    differ = "are equal, in every frame"
+    if error:
+        differ = f"are equal up to rounding: at most {_error(error)} of their norm apart"
     if not report.get("first_difference"):
         every = "the one token" if n == 1 else f"all {n} tokens"
-        return [f"The states of {every} {differ}, in every frame."]
+        return [f"The states of {every} {differ}."]
     tokens = "one token" if n == 1 else f"{n} tokens"
-    return [f"The states of the {tokens} before the first unlike one {differ}, in every frame."]
+    return [f"The states of the {tokens} before the first unlike one {differ}."]
 
 
 def _outliers(report: Report) -> str:
     given = report.get("outliers") or ()
+    of = (" of A", " of B") if len(report["prompts"]) > 1 else ("", "")
     names = [
-        _token(report, each["prompt"], each["token"])
-        + (f" of {'AB'[each['prompt']]}" if len(report["prompts"]) > 1 else "")
+        f"{_token(report, each['prompt'], each['token'])} (token {each['token']}"
+        f"{of[each['prompt']]})"
         for each in given
     ]
     if not names:
@@ -201,8 +226,9 @@ def _outliers(report: Report) -> str:
     shown = f"{', '.join(first)} and {last}" if first else last
     times = [each["times_usual"] for each in given if each.get("times_usual") is not None]
     up_to = f", up to {_number(max(times))} times" if times else ""
-    is_ = "states of" if first else "state of"
-    return f"The {is_} {shown} {'are' if first else 'is'} many times as long as the median{up_to}."
+    norms = "norms of" if first else "norm of"
+    are = "are" if first else "is"
+    return f"The {norms} {shown} {are} many times the median{up_to}."
 
 
 def _token(report: Report, prompt: int, token: int) -> str:

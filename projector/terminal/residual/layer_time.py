@@ -168,8 +168,9 @@ def _legend(content: Mapping[str, Any]) -> str:
     counts = sorted({each["neighbours_k"] for each in content["fidelity"]} - {None})
     if counts:
         most = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+        noun = "nearest neighbour" if counts == [1] else "nearest neighbours"
         text += (
-            f"neighbours: share of each particle’s {most} nearest in the picture that are its "
+            f"neighbours: share of each particle’s {most} {noun} in the picture that are its "
             "nearest in full space. "
         )
     if _has(content, _MOVES):

@@ -37,13 +37,13 @@ def test_what_was_found_is_said() -> None:
     report, _ = two_prompts()
     said = " ".join(facts_of(report))
     assert "“␣cat” in A, “␣dog” in B" in said
-    assert "layer 1 is the first" in said
+    assert "Layer 1 is the first" in said
     assert "3e−07" in said
     # What is said of the tokens before the first unlike one follows the sentence that names it.
     first, zeros, *_ = facts_of(report)
     assert "“␣dog” in B" in first
     assert "3e−07" in zeros
-    assert "“<s>” of A and “<s>” of B" in said
+    assert "“<s>” (token 0 of A) and “<s>” (token 0 of B)" in said
     report |= {"first_difference": None, "causal_zeros": None, "outliers": []}
     assert facts_of(report) == []
     report |= {"reasons": {"first_difference": "the prompts are equal"}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from projector.figures.layer_time.words import facts_of, neighbours_said
+from projector.figures.layer_time.words import facts_of, moves_said, neighbours_said
 from tests.projector.figures.layer_time.made import two_prompts
 
 
@@ -19,8 +19,10 @@ def report_with(*random: float | None) -> dict[str, Any]:
 def test_frames_that_are_no_better_than_a_random_projection_are_named() -> None:
     assert neighbours_said(report_with(0.6, 0.6, 0.6, 0.6)) == ""
     one, two = report_with(0.8, 0.6, 0.6, 0.6), report_with(0.6, 0.7, 0.6, 0.9)
-    assert neighbours_said(one).startswith("At embedding ")
-    assert neighbours_said(two).startswith("At layer 0 and layer 2 ")
+    assert neighbours_said(one).startswith("At the embedding (0.70 beside 0.80) ")
+    assert neighbours_said(two).startswith(
+        "At layer 0 and layer 2 (worst: layer 2, 0.70 beside 0.90) "
+    )
     assert neighbours_said(two) in facts_of(two)
     # What an earlier version saved does not know it.
     assert neighbours_said(report_with(None, None, None, None)) == ""
@@ -29,7 +31,18 @@ def test_frames_that_are_no_better_than_a_random_projection_are_named() -> None:
         del each["neighbours_random"]
     assert neighbours_said(old) == ""
     many = old | {"fidelity": one["fidelity"] * 6 + two["fidelity"]}
-    assert neighbours_said(many).startswith("In 8 of 28 frames ")
+    assert neighbours_said(many).startswith("In 8 of 28 frames (worst: layer 2, 0.70 beside 0.90) ")
+
+
+def test_frames_whose_moves_are_no_better_than_a_random_projection_are_named() -> None:
+    report, _ = two_prompts()
+    for each, (kept, random) in zip(
+        report["fidelity"], ((None, None), (0.5, 0.5), (0.5, 0.4), (-0.19, 0.43)), strict=True
+    ):
+        each["displacement_correlation"], each["displacement_random"] = kept, random
+    told = moves_said(report)
+    assert told.startswith("At layer 0 and layer 2 (worst: layer 2, −0.19 beside 0.43) ")
+    assert told in facts_of(report)
 
 
 def said(**changes: Any) -> str:
@@ -41,14 +54,14 @@ def said(**changes: Any) -> str:
 
 def test_equal_pairs_and_a_layer_that_does_not_stay_are_told() -> None:
     told = said()
-    assert "layer 1 is the first" in told
+    assert "Layer 1 is the first" in told
     assert "equal and" not in told
-    assert "every later layer’s." in told
+    assert "in every later layer." in told
     # Behind the last layer there is no later one.
     assert "later" not in said(per_frame=[{"layer": None}, {"layer": 1}])
     told = said(n_drawn=200, n_equal=180, stays=False)
     assert "of 200 drawn, 180 are equal" in told
-    assert "Not every later layer" in told
+    assert "In some later layers" in told
 
 
 def test_a_layer_that_is_not_named_has_its_reason() -> None:
@@ -56,3 +69,9 @@ def test_a_layer_that_is_not_named_has_its_reason() -> None:
     told = said(**nothing, n_samples=0, n_drawn=200, n_equal=190, reason="190 of 200 are equal")
     assert "No layer is named: 190 of 200 are equal." in told
     assert "is the first" not in told
+
+
+def test_a_change_that_is_no_larger_than_others_is_said_plainly_first() -> None:
+    told = said(frame=None, layer=None, stays=None)
+    assert "no more than other words would" in told
+    assert told.index("no more than other words") < told.index("95th percentile")
