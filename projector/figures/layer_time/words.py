@@ -143,7 +143,8 @@ def _difference(report: Report) -> list[str]:
         reason = (report.get("reasons") or {}).get("first_difference")
         return [sentence(reason)] if reason else []
     a, b = (_token(report, k, difference["position"]) for k in (0, 1))
-    first = f"The first unlike token is token {difference['position']}, counted from 0: {a} in A, {b} in B."
+    place = f"token {difference['position']}, counted from 0"
+    first = f"The first unlike token is {place}: {a} in A, {b} in B."
     samples, equal = (int(difference.get(name) or 0) for name in ("n_samples", "n_equal"))
     if not samples:
         reason = difference.get("reason")
@@ -174,10 +175,10 @@ def _difference(report: Report) -> list[str]:
         if chance is None
         else f" Of the sampled pairs themselves, {chance:.0%} exceed the others’ in some layer."
     )
-    place = _frame_words(name)
+    layer = _frame_words(name)
     return [
         first,
-        f"{place[0].upper()}{place[1:]} is the first where the change moves {where} more than "
+        f"{layer[0].upper()}{layer[1:]} is the first where the change moves {where} more than "
         "most other words would that the model itself samples: the distance between A and B is "
         f"{own}, and the 95th percentile of {pairs} is {high}.{later}{beside}",
     ]
