@@ -40,10 +40,13 @@ class Stage:
     @property
     def text(self) -> str:
         """How far it is in words."""
-        if not self.total:
-            return f"{self.title} …"
-        text = f"{self.title} … {self.done:,} of {self.total:,} {self.unit}"
         elapsed = time.monotonic() - self.began
+        if not self.total:
+            text = f"{self.title} …"
+            if self.done:
+                text += f" {self.done:,} {self.unit},"
+            return f"{text} {elapsed:.0f} s" if elapsed >= 1 else text.rstrip(",")
+        text = f"{self.title} … {self.done:,} of {self.total:,} {self.unit}"
         if self.share > 0.02 and elapsed > 1:
             text += f", {elapsed / self.share - elapsed:.0f} s left"
         return text

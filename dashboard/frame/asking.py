@@ -211,6 +211,10 @@ def _send() -> None:
     state = st.session_state
     drop()
     if is_empty(state["prompt text"]):
+        if session.current().prompt is None:
+            # Nothing is cleared: the page would stay as it was.
+            name = "prompt A" if state.get("compare") and not state[_ALONE] else "the prompt"
+            state[_PROBLEM] = f"{name} is empty: type a text and press Run again"
         session.change(prompt=None, other=None, token=None)
         _remember_filled(None, None)
         return

@@ -94,14 +94,22 @@ class Runs:
         if not job.is_running:
             st.rerun(scope="app")
         columns = st.columns([3, 1], vertical_alignment="center")
-        columns[0].progress(job.stage.share, session.plain(job.stage.text))
+        stage = job.stage
+        if stage.total:
+            columns[0].progress(stage.share, session.plain(stage.text))
+        else:
+            # Nobody knows how far it is: an empty bar would look as if nothing were done.
+            columns[0].status(session.plain(stage.text))
         if columns[1].button("Stop", key=f"stop {self.work}", width="stretch"):
             job.stop()
             # Its process is gone in a moment.
             job.wait(_EVERY_S)
             st.rerun(scope="app")
-        words = f"{job.order.words[:1].upper()}{job.order.words[1:]}"
-        st.caption(session.plain(f"{words}. The run goes on while you look at other pages."))
+        st.caption(
+            session.plain(
+                f"Running: {job.order.words}. The run goes on while you look at other pages."
+            )
+        )
 
     def result(self, scene: Scene, order: Order) -> Result | None:
         """What came of what the fields hold, or else of what was asked for or shown last."""

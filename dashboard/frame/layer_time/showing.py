@@ -23,6 +23,8 @@ from projector.figures.layer_time.page import layer_time_page
 _KEY = "layer-time"
 _NOT_NAMED = re.compile(r"[^\w-]+")
 _FORM = ".2f"
+# Characters of a prompt above a picture.
+_MOST_SHOWN = 600
 # Figures of a frame, each beside its control: the report's name and the column's.
 _FIGURES = (
     ("variance_explained", "Variance"),
@@ -45,6 +47,8 @@ def show_picture(scene: Scene, key: Key, picture: Picture, *, is_selected: bool)
     """
     data = kept(("layer-time data", *key), lambda: viewer_data(picture.report, picture.tensors))
     is_own = picture.report.get("sha256") == scene.sha256
+    if not is_selected:
+        _show_origin(picture)
     st.caption(session.plain(str(data["lead"])))
     layer_time(
         data,
@@ -62,6 +66,19 @@ def show_picture(scene: Scene, key: Key, picture: Picture, *, is_selected: bool)
         st.caption(session.plain(f"There are no predictions: {reasons['predictions']}."))
     _show_exports(picture)
     _show_fidelity(picture)
+
+
+def _show_origin(picture: Picture) -> None:
+    """Of which model and which prompts a picture is that is not of those selected."""
+    report = picture.report
+    prompts = report["prompts"]
+    rows = [f"Model: {report.get('model') or 'not named'}"]
+    for k, prompt in enumerate(prompts):
+        text = str(prompt.get("text") or "".join(str(each["text"]) for each in prompt["tokens"]))
+        shown = text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
+        name = f"Prompt {'AB'[k]}" if len(prompts) > 1 else "Prompt"
+        rows.append(f"{name}: {shown}")
+    st.code("\n".join(rows), language=None, wrap_lines=True)
 
 
 def _selected(
@@ -127,7 +144,7 @@ def _show_fidelity(picture: Picture) -> None:
 
 def _show_exports(picture: Picture) -> None:
     st.download_button(
-        "HTML",
+        "Download as HTML",
         lambda: layer_time_page(picture.report, picture.tensors),
         f"{_stem(picture)}.html",
         "text/html",

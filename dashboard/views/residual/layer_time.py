@@ -68,6 +68,11 @@ def _show_particles(scene: Scene, tokens: tuple[Tokens, ...]) -> None:
             disabled=busy or _RUNS.peek(scene, order) is not None,
             on_click=partial(_start, scene, order),
         )
+    if busy and not is_quick and _RUNS.peek(scene, order) is None:
+        st.caption(
+            "Start waits: one run at a time. The one below holds it up until it ends or you press "
+            "Stop."
+        )
     _RUNS.show_progress(scene)
     _show_result(scene, order, may_start=not busy and not is_quick)
 

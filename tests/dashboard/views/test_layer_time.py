@@ -63,6 +63,10 @@ def test_two_prompts_are_placed_at_once(open_page: Open) -> None:
     at = open_page("layer-time")
     assert errors(at) == []
     assert "Type a prompt" in _told(at)
+    # Nothing was typed: it says so, for the page stays as it was.
+    click(at, "Run")
+    assert len(errors(at)) == 1
+    assert "is empty" in errors(at)[0]
     ask(at, TEXT, n_new=0, other=OTHER)
     assert errors(at) == []
     # Of both prompts, each frame's figures beside their controls.
@@ -137,6 +141,44 @@ def test_what_takes_long_runs_in_the_background(
     at.segmented_control(key="layer-time particles").set_value("tokens").run()
     assert at.segmented_control(key="layer-time reduction").value == "pca"
     assert errors(at) == []
+
+
+def test_a_run_in_the_background_says_what_runs_and_why_start_waits(
+    open_page: Open, root: Path, guest: Callable[[str], Guest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = threading.Event()
+
+    def follow(request: Request, hear: Say, is_stopped: threading.Event) -> None:
+        assert isinstance(request.order, LayerTimeOrder)
+        hear({"stage": "Loading UMAP", "done": 0, "total": None, "unit": ""})
+        assert may_end.wait(60)
+        usual = LayerTimeOrder(request.order.prompts, ParticleSettings())
+        hear({"report": run_order(guest(DECODER).subject, usual, Silent())})
+
+    monkeypatch.setattr(background, "follow_process", follow)
+    at = open_page("layer-time", prompt=store(Prompt(TEXT), stored_prompts()))
+    at.segmented_control(key="layer-time reduction").set_value("umap").run()
+    at.number_input(key="layer-time neighbours").set_value(3).run()
+    try:
+        at = click(at, "Start").run()
+        # A stage that has no number has its name, and no bar that would stay empty.
+        (stage,) = at.status
+        assert "Loading UMAP" in stage.label
+        assert not at.get("progress")
+        assert "Running: tokens of ‘kalo mi tenra so’, placed by UMAP" in _told(at)
+        assert "Start waits" in _told(at)
+        # What is quick is drawn meanwhile.
+        at.segmented_control(key="layer-time reduction").set_value("pca").run()
+        assert errors(at) == []
+        assert "Start waits" not in _told(at)
+        assert "This picture is of" not in _told(at)
+        assert len(maps_of(at)) == 1
+        at.segmented_control(key="layer-time particles").set_value("contributions").run()
+        assert at.button(key="start layer-time").disabled
+        assert "Start waits" in _told(at)
+    finally:
+        may_end.set()
+    assert "Start waits" not in _told(_end(at, root))
 
 
 def test_an_autoencoder_is_used_again_and_saved(
@@ -266,6 +308,9 @@ def test_a_saved_folder_is_shown_and_others_are_not_offered(
     assert at.selectbox(key="layer-time folder").options == [name]
     assert link(at)["played"] == name
     assert at.dataframe[0].value["Frame"].tolist() == ["embedding", "layer 0", "layer 1"]
+    # Whoever has many folders sees of which model and of which text this one is.
+    told = [each.value for each in at.code]
+    assert [TEXT in each and SCRIPT in each and "Model: " in each for each in told] == [True]
     # One that is gone is told of, and the prompts are asked for.
     gone = start(own, "layer-time", projection=DECODER, played="nowhere").run()
     assert errors(gone) == []
