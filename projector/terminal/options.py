@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -129,3 +131,25 @@ def option_words(setting: str, value: tuple[Any, ...]) -> str:
         otherwise = option if opposite is None else f"no {opposite}"
         return _SWITCHES.get((setting, value[0]), otherwise)
     return f"{option} {value[0]}"
+
+
+def options_given(settings: Any, defaults: Mapping[str, Any] | None = None) -> str:
+    """The options, each after a space and quoted, that give a dataclass of settings its values.
+
+    What has its default is left out.
+
+    Args:
+        defaults: what the settings worked out where they were not given, by field.
+    """
+    words = ""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        default = (defaults or {}).get(each.name, each.default)
+        if value == default or value is None:
+            continue
+        if isinstance(value, bool):
+            words += f" {option_words(each.name, (value,))}"
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        words += f" {option_words(each.name, ())} {quote(text)}"
+    return words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -12,11 +12,15 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from projector.errors import check_text
-from projector.residual.particles.settings import ParticleSettings, check_layers_shown
+from projector.errors import SettingError, check_text
+from projector.residual.particles.settings import (
+    ParticleSettings,
+    check_layers_shown,
+    default_reduction,
+)
 from projector.settings import setting
 from projector.terminal.commands import command
-from projector.terminal.options import ModelOptions, name_options
+from projector.terminal.options import ModelOptions, name_options, options_given
 from projector.terminal.residual.opening import CHAT_HELP, PROMPT_HELP, ModelArgument, open_subject
 from projector.terminal.screen import Screen
 
@@ -101,7 +105,7 @@ def layer_time(
     for note in written.notes:
         screen.say(escape(note))
     screen.say(f"Wrote [b]{escape(str(options.out))}[/b]: {', '.join(written.names)}")
-    _say_next(screen, model, options, settings)
+    _say_next(screen, model, options, settings, loading)
 
 
 def _show(screen: Screen, content: Mapping[str, Any]) -> None:
@@ -200,23 +204,46 @@ def _moves(content: Mapping[str, Any]) -> str:
 
 
 def _say_next(
-    screen: Screen, model: str, options: TwoPromptOptions, settings: ParticleSettings
+    screen: Screen,
+    model: str,
+    options: TwoPromptOptions,
+    settings: ParticleSettings,
+    loading: ModelOptions,
 ) -> None:
     """What to open, and how to go on."""
     from projector.figures.layer_time.folder import PAGE_FILE
 
     screen.say(f"Next: open {escape(str(options.out / PAGE_FILE))} in a browser.")
-    texts = [options.prompt, *([] if options.prompt_b is None else [options.prompt_b])]
-    if sum(map(len, texts)) > _MOST_SIGNS:
-        return
-    then = f"projector layer-time {quote(model)} --prompt {quote(options.prompt)}"
-    if options.prompt_b is None:
-        then += " --prompt-b '…'"
-    else:
-        then += f" --prompt-b {quote(options.prompt_b)}"
     if settings.particles == "autoencoder":
-        then += f" --particles autoencoder --autoencoder {quote(str(options.out))}"
-    elif options.prompt_b is not None and settings.particles == "tokens":
-        then += " --particles contributions"
-    then += f" --out {quote(f'{options.out}-2')}"
-    screen.say(f"Then: {escape(then)}")
+        saved = settings.autoencoder or options.out
+        screen.say(
+            "To show another text with this autoencoder, give --particles autoencoder "
+            f"--autoencoder {escape(quote(str(saved)))}."
+        )
+    elif options.prompt_b is None:
+        screen.say("To compare with a second text, add --prompt-b and give another --out.")
+    else:
+        then = _then(model, options, settings, loading)
+        if then:
+            screen.say(f"Then: {escape(then)}")
+
+
+def _then(
+    model: str, options: TwoPromptOptions, settings: ParticleSettings, loading: ModelOptions
+) -> str:
+    """The same command for what the parts of the model add; "" where there is none to copy."""
+    texts = (options.prompt, options.prompt_b or "")
+    is_long = sum(map(len, texts)) > _MOST_SIGNS
+    if is_long or texts[0] == texts[1] or settings.particles != "tokens":
+        return ""
+    try:
+        parts = replace(settings, particles="contributions")
+    except SettingError:
+        return ""
+    n = 2
+    while Path(f"{options.out}-{n}").exists():
+        n += 1
+    asked = replace(options, out=Path(f"{options.out}-{n}"), force=False)
+    defaults = {"reduction": default_reduction(parts.particles)}
+    given = (options_given(asked), options_given(parts, defaults), options_given(loading))
+    return f"projector layer-time {quote(model)}{''.join(given)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,27 @@ def test_a_folder_of_two_prompts(checkpoint: Callable[[str], Path], tmp_path: Pa
     content = json.loads(again.stdout.splitlines()[-1])
     assert content == json.loads((out / "report.json").read_text())
     assert content["settings"]["dim"] == 2
+
+
+def test_the_next_command_keeps_what_was_given(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    given = ("--prompt", A, "--prompt-b", B, "--layers", "0,1", "--keep-outliers", "--dim", "2")
+    few = ("--pairs", "0", "--lines", "2", "--dtype", "float32")
+    result = invoke(checkpoint("llama"), *given, *few, "--out", out)
+    (line,) = [each for each in result.output.splitlines() if each.startswith("Then: ")]
+    program, name, model, *options = shlex.split(line.removeprefix("Then: "))
+    assert (program, name, model) == ("projector", "layer-time", str(checkpoint("llama")))
+    expected = [*given, *few, "--particles", "contributions", "--out", f"{out}-2"]
+    assert sorted(options) == sorted(expected)
+
+    # There is nothing to compare of equal prompts, and a placeholder would be run as it is.
+    for other in (("--prompt-b", A), ()):
+        again = invoke(checkpoint("llama"), "--prompt", A, *other, "--out", out, "--force")
+        assert again.exit_code == 0, again.output
+        assert "Then: " not in again.output
+        assert "…'" not in again.output
 
 
 def test_no_picture_removes_a_trained_autoencoder(
