@@ -55,6 +55,8 @@ def range_words(images: Sequence[LayerImage]) -> str:
     share = f"{100 * first.quantile:.4g} %"
     clipped = float(np.mean([each.clipped for each in images]))
     if not any(each.high.any() for each in images):
+        if first.is_difference:
+            return "All values are 0: the two models are equal here."
         return "All values are 0."
     if first.range == "all":
         end = number(float(first.high[0]))

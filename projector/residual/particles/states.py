@@ -254,5 +254,8 @@ def corpus_rows(
             setting="corpus",
             value=corpus.source,
         )
-    note = f"The map is fitted on {len(found):,} hidden states of {corpus.source}"
-    return found, (f"{note} ({corpus.n_tokens:,} tokens).",)
+    drawn_of = "drawn at random from those" if share < 1 else "all"
+    without = "" if keep_outliers else " without outlier norms"
+    note = f"The map is fitted on {len(found):,} hidden states of {corpus.source}, {drawn_of}"
+    of = f"{corpus.n_tokens:,} tokens in {len(layers)} {'frame' if len(layers) == 1 else 'frames'}"
+    return found, (f"{note}{without} of {of}.",)

@@ -105,7 +105,9 @@ def layer_time(
     for note in written.notes:
         screen.say(escape(note))
     screen.say(f"Wrote [b]{escape(str(options.out))}[/b]: {', '.join(written.names)}")
-    _say_next(screen, model, options, settings, loading)
+    has_parts = not subject.layout.closes_per_block
+    then = _then(model, options, settings, loading) if has_parts else ""
+    _say_next(screen, options, settings, then)
 
 
 def _show(screen: Screen, content: Mapping[str, Any]) -> None:
@@ -204,11 +206,7 @@ def _moves(content: Mapping[str, Any]) -> str:
 
 
 def _say_next(
-    screen: Screen,
-    model: str,
-    options: TwoPromptOptions,
-    settings: ParticleSettings,
-    loading: ModelOptions,
+    screen: Screen, options: TwoPromptOptions, settings: ParticleSettings, then: str
 ) -> None:
     """What to open, and how to go on."""
     from projector.figures.layer_time.folder import PAGE_FILE
@@ -222,10 +220,8 @@ def _say_next(
         )
     elif options.prompt_b is None:
         screen.say("To compare with a second text, add --prompt-b and give another --out.")
-    else:
-        then = _then(model, options, settings, loading)
-        if then:
-            screen.say(f"Then: {escape(then)}")
+    elif then:
+        screen.say(f"Then: {escape(then)}")
 
 
 def _then(

@@ -103,7 +103,7 @@ def sample_distances(
     cost = len(once) * pair_operations(
         count_weights(subject.architecture), shared, len(ids_a), len(ids_b)
     )
-    stage = f"Comparing sampled continuations, about {time_words(cost)} on one core"
+    stage = f"Comparing samples, about {time_words(cost)}"
     progress.begin(stage, len(once), "pairs")
     n_kept = shared.n_beginning - 1
     kept = _keys_and_values(subject, ids_a[:n_kept])

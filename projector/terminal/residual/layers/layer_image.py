@@ -43,6 +43,7 @@ def layer_image(
     Also of two models with their difference, or of a sequence of checkpoints as a film.
     """
     from projector.figures.layers.folder import check_folder, write_layer_images
+    from projector.figures.report import JSON_FILE
     from projector.residual.layer_image.report import layer_image as read
 
     check_folder(folder.out, force=folder.force)
@@ -63,8 +64,16 @@ def layer_image(
     _show(screen, found)
     for note in content["notes"]:
         screen.say(f"[yellow]{escape(note)}[/yellow]")
-    names = ", ".join(each["name"] for each in content["files"])
+    pictures = [str(each["name"]) for each in content["files"]]
+    names = ", ".join([*pictures, JSON_FILE])
     screen.say(f"Wrote [b]{escape(str(folder.out))}[/b]: {escape(names)}")
+    first, *films = pictures
+    shown = f"Next: open {folder.out / first}."
+    for what in ("layer", "checkpoint"):
+        of = [film for film in films if film.startswith(what)]
+        if of:
+            shown += f" {' and '.join(of)}: one {what} after another."
+    screen.say(escape(shown))
 
 
 def _load(name: str, loading: ModelOptions) -> Subject:

@@ -46,6 +46,9 @@ def test_a_folder_holds_pictures_and_what_they_show(
     names = {each["name"] for each in content["files"]}
     assert names == {"layers.png", "layers.gif"}
     assert {path.name for path in out.iterdir()} == names | {"report.json"}
+    wrote, after = result.stdout.splitlines()[-2:]
+    assert all(name in wrote for name in (*names, "report.json"))
+    assert after.startswith(f"Next: open {out / 'layers.png'}")
     assert str(tmp_path) not in (out / "report.json").read_text(encoding="utf-8")
     again = invoke(model, "--prompt", PROMPT, "--out", out)
     assert again.exit_code == 2
@@ -61,7 +64,7 @@ def test_two_models_and_a_sequence(checkpoint: Callable[[str], Path], tmp_path: 
     given = (model, "--prompt", PROMPT, "--token", "mean")
     result = invoke(*given, "--against", model, "--out", tmp_path / "pair")
     assert result.exit_code == 0, result.output
-    assert "All values are 0." in result.stdout
+    assert "the two models are equal here" in result.stdout
     content = json.loads((tmp_path / "pair" / "report.json").read_text(encoding="utf-8"))
     assert content["difference"]["high"] == 0
     assert content["against"]["sha256"] == content["sha256"]
