@@ -149,7 +149,8 @@ def _difference(report: Report) -> list[str]:
     if not samples:
         reason = difference.get("reason")
         return [first, f"No layer is named: {reason}."] if reason else [first]
-    where = "the shared end" if difference.get("at") == "end" else "the last token"
+    is_end = difference.get("at") == "end"
+    change = "The change moves the shared end" if is_end else "The change moves the last token"
     own = _number(difference.get("distance"))
     pairs = f"{samples} sampled pairs of continuations"
     if equal:
@@ -161,10 +162,9 @@ def _difference(report: Report) -> list[str]:
         median = _number(difference.get("null_median"))
         return [
             first,
-            f"The change moves {where} no more than other words would that the model itself "
-            f"samples. In the last layer the distance between A and B is {own}; that of {pairs} "
-            f"is {median} (median) and {high} (95th percentile). No layer’s distance exceeds its "
-            "95th percentile.",
+            f"{change} no more than other words would that the model itself samples. In the last "
+            f"layer the distance between A and B is {own}; that of {pairs} is {median} (median) "
+            f"and {high} (95th percentile). No layer’s distance exceeds its 95th percentile.",
         ]
     chance, stays = difference.get("chance"), difference.get("stays")
     rows = difference.get("per_frame") or [{}]
@@ -178,9 +178,9 @@ def _difference(report: Report) -> list[str]:
     layer = _frame_words(name)
     return [
         first,
-        f"{layer[0].upper()}{layer[1:]} is the first where the change moves {where} more than "
-        "most other words would that the model itself samples: the distance between A and B is "
-        f"{own}, and the 95th percentile of {pairs} is {high}.{later}{beside}",
+        f"{layer[0].upper()}{layer[1:]} is the first where {change[0].lower()}{change[1:]} more "
+        "than most other words would that the model itself samples: the distance between A and B "
+        f"is {own}, and the 95th percentile of {pairs} is {high}.{later}{beside}",
     ]
 
 
@@ -205,7 +205,9 @@ def _zeros(report: Report) -> list[str]:
     error = float(zeros["max_error"])
     differ = "are equal, in every frame"
     if error:
-        differ = f"are equal up to rounding: at most {_error(error)} of their norm apart"
+        differ = (
+            f"are equal up to rounding, in every frame: at most {_error(error)} of their norm apart"
+        )
     if not report.get("first_difference"):
         every = "the one token" if n == 1 else f"all {n} tokens"
         return [f"The states of {every} {differ}."]

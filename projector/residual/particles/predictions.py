@@ -44,7 +44,7 @@ def predict_tokens(
     # Where weights are offloaded, the model's own hooks take a stream to where they are needed.
     device, dtype = input_device(subject.model), next(readout.head.parameters()).dtype
     size = n_at_once(readout.n_vocabulary)
-    progress.begin("Reading predictions", sum(each.shape[0] for each in states), "readings")
+    progress.begin("Reading predictions", sum(each.shape[0] for each in states), "frames")
     read: list[list[tuple[list[int], list[float]]]] = []
     for each in states:
         rows = []

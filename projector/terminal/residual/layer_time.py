@@ -239,7 +239,9 @@ def _then(
     n = 2
     while Path(f"{options.out}-{n}").exists():
         n += 1
-    asked = replace(options, out=Path(f"{options.out}-{n}"), force=False)
+    out = f"{options.out}-{n}"
+    # The folder is named last, as in the examples.
+    asked = options_given(replace(options, force=False), {"out": options.out})
     defaults = {"reduction": default_reduction(parts.particles)}
-    given = (options_given(asked), options_given(parts, defaults), options_given(loading))
-    return f"projector layer-time {quote(model)}{''.join(given)}"
+    given = f"{asked}{options_given(parts, defaults)}{options_given(loading)}"
+    return f"projector layer-time {quote(model)}{given} --out {quote(out)}"
