@@ -89,6 +89,10 @@ def test_the_next_command_keeps_what_was_given(
         assert again.exit_code == 0, again.output
         assert "Then: " not in again.output
         assert "…'" not in again.output
+    # What the parts of this one add is no running sum, so they can't be shown.
+    of_bert = invoke(checkpoint("bert"), "--prompt", A, "--prompt-b", B, "--out", out, "--force")
+    assert of_bert.exit_code == 0, of_bert.output
+    assert "Then: " not in of_bert.output
 
 
 def test_no_picture_removes_a_trained_autoencoder(
