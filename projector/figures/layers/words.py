@@ -56,7 +56,7 @@ def range_words(images: Sequence[LayerImage]) -> str:
     clipped = float(np.mean([each.clipped for each in images]))
     if not any(each.high.any() for each in images):
         if first.is_difference:
-            return "All values are 0: the two models are equal here."
+            return "All values are 0. The two models are equal here."
         return "All values are 0."
     if first.range == "all":
         end = number(float(first.high[0]))
