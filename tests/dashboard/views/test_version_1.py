@@ -58,7 +58,7 @@ def test_a_projection_of_version_1_is_shown(
     told = errors(at)
     if kind == "linear" and page in ("neuron", "heatmap"):
         assert "no statistics" in told.pop(0)
-    if not has_model and page in ("neuron", "prompt", "lens", "heads"):
+    if not has_model and page in ("neuron", "prompt", "lens", "heads", "layer-time"):
         assert "qwen2" in told.pop(0)
     assert told == []
     if page == "map":

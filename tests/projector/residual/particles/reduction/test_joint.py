@@ -326,7 +326,8 @@ def test_umap_is_asked_for_equal_positions_in_one_thread(monkeypatch: pytest.Mon
         mixed = replace(cloud, vectors=cloud.vectors[:, order], outliers=cloud.outliers[order])
         again = reduce(mixed, settings).positions
     assert torch.get_num_threads() == threads
-    assert (len(told.stages), told.n) == (3, 29 * 5 + 200)
+    # Loading, neighbours and epochs: each begins, and loading and epochs end.
+    assert (len(told.stages), told.n) == (5, 29 * 5 + 200)
     asked, asked_again = FakeUmap.made
     rows, rows_again = asked.pop("rows"), asked_again.pop("rows")
     (near, far, search), (near_again, _, _) = (
