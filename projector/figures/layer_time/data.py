@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from projector.corpus.pieces import readable
 from projector.figures.layer_time.parts import kinds_of, parts_of, sum_positions, token_ramp
-from projector.figures.layer_time.views import box_of, density_of, followed
+from projector.figures.layer_time.views import box_of, density_of, followed, parts_view
 from projector.figures.layer_time.words import (
     NAMELESS,
     facts_of,
@@ -57,8 +57,10 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
         ``owner_token`` and ``owner_part`` int32 (N,), −1 for none; ``pairs`` int32 (n, 2),
         particles of both prompts that belong together. ``scales`` holds between which values each
         colour scale goes, over all frames. ``is_counted`` uint8 (N,) tells which particles the
-        ``density`` counts; ``followed`` is the view whose scale follows the frames. ``id`` is equal
-        for equal content. What describes particles may be left out later where the id is the same.
+        ``density`` counts; ``followed`` is the view whose scale follows the frames, and
+        ``parts_view`` that of contributions without their sums (None where there are no sums).
+        ``id`` is equal for equal content. What describes particles may be left out
+        later where the id is the same.
     """
     settings = report.get("settings", {})
     kinds = kinds_of(report)
@@ -115,7 +117,11 @@ def _particles(report: Report, tensors: Tensors) -> dict[str, Any]:
     n_still, from_origin = _still(report, positions, norms, born, n_sums)
     middle, reach = box_of(positions, age >= 0, outliers)
     dim = int(report.get("settings", {}).get("dim", 3))
+    n = positions.shape[1] - n_sums
     return {
+        "parts_view": parts_view(positions[:, :n], age[:, :n] >= 0, outliers[:n], dim)
+        if n_sums
+        else None,
         "n_points": positions.shape[1],
         "n_sums": n_sums,
         "n_still": n_still,

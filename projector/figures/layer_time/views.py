@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from projector.figures.layers.cloud.densities import read_clouds
 from projector.figures.layers.cloud.shading import words_of
 
+# The share of a frame's contributions that their view fits.
+_FITTED = 0.95
 Floats = NDArray[np.float64]
 
 
@@ -65,6 +67,43 @@ def followed(
         "middle": middles[centre].tolist(),
         "reach": reach.tolist(),
         "magnified": (1 / share).tolist(),
+    }
+
+
+def parts_view(
+    positions: NDArray[np.float32],
+    there: NDArray[np.bool_],
+    outliers: NDArray[np.bool_],
+    dim: int,
+) -> dict[str, Any]:
+    """The view of contributions without their sums, which may be a hundred times as far out.
+
+    In each frame it fits the 95 % of them that are nearest to their median: most are short.
+
+    Args:
+        positions: (F, P, 3) of contributions; ``there`` is (F, P), ``outliers`` (P,).
+
+    Returns:
+        ``middle`` and ``reach`` of all frames, ``followed`` as :func:`followed` has it, ``words``.
+    """
+    within = np.zeros_like(there)
+    known = there & ~outliers & np.isfinite(positions).all(axis=-1)
+    for f, own in enumerate(known):
+        if not own.any():
+            continue
+        points = positions[f, own].astype(np.float64)
+        far = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+        n = int(np.ceil(_FITTED * len(far)))
+        within[f, np.flatnonzero(own)[np.argsort(far, kind="stable")[:n]]] = True
+    # A frame of outliers alone shows these.
+    within[~within.any(axis=1)] = there[~within.any(axis=1)]
+    middle, reach = box_of(positions, within, np.zeros_like(outliers))
+    return {
+        "middle": middle,
+        "reach": reach,
+        "followed": followed(positions, within, np.zeros_like(outliers), dim),
+        "words": f"The view fits {_FITTED:.0%} of the contributions. A sum that lies outside of it "
+        "is marked at the edge; Fit sums shows it.".replace("%", " %", 1),
     }
 
 

@@ -175,6 +175,13 @@ def test_it_plays_steps_and_shows_hostile_text_as_text(browser: Browser, tmp_pat
     _press(page, "Home", 0)
     expect(page.locator(".lens .row.now .what")).to_have_text(f"␣0.{len(A) - 1}")
     expect(page.locator(".trust .value").first).to_have_text("0.90")
+    # Curves have a key; an outlier that is outside of the view is marked at its edge.
+    expect(page.locator(".trust .key")).to_contain_text("dashed: ")
+    expect(page.locator(".legends")).to_contain_text("A alone and B alone: ")
+    _press(page, "End", 3)
+    until(lambda: "<s>" in _state(page)["leaving"])
+    assert "sat" not in _state(page)["leaving"]
+    _press(page, "Home", 0)
     # Text from a model stays text.
     assert _chip(page, 0, 3).inner_text() == ATTACK
     _chip(page, 0, 3).click()

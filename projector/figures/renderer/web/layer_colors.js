@@ -73,12 +73,12 @@ const amount = (name, label, values, scale, none) => ({
   },
 });
 
-const category = (label, names, numbers) => {
+const category = (label, names, numbers, note = "") => {
   const used = new Set(numbers);
   return {
     palette: "category",
     bytes: Uint8Array.from(numbers, (k) => k + 1),
-    legend: { label, items: names.map((name, k) => [name, k + 1]).filter(([, k]) => used.has(k - 1)) },
+    legend: { label, note, items: names.map((name, k) => [name, k + 1]).filter(([, k]) => used.has(k - 1)) },
   };
 };
 
@@ -116,6 +116,9 @@ const BY = {
           const token = tokenOf(particles, data.prompts, i);
           return token ? token.part : -1;
         }),
+        data.prompts.length > 1
+          ? "A alone and B alone: from the first unlike token to the last, also tokens between them that are equal in both."
+          : "",
       ),
   },
   kind: {

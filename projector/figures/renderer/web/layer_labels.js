@@ -30,7 +30,7 @@ export const namedOf = (particles, data) => {
   return own.map((i) => [rank(i), i]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(([, i]) => i);
 };
 
-const nameOf = (particles, data, i, isShared) => {
+export const nameOf = (particles, data, i, isShared) => {
   const prompt = data.prompts[particles.prompt[i]];
   const token = prompt && prompt.tokens[particles.token[i]];
   const text = token ? shorten(trimmed(token.name) || token.name) : `particle ${i}`;

@@ -5,7 +5,8 @@ import { paintAxes } from "./axes.js";
 import { Camera } from "./camera.js";
 import { Density } from "./density.js";
 import { Following } from "./following.js";
-import { namedOf, paintNames } from "./layer_labels.js";
+import { edgesOf, paintEdges } from "./layer_edges.js";
+import { nameOf, namedOf, paintNames } from "./layer_labels.js";
 import { LayerStage } from "./layer_stage.js";
 import { Moving } from "./moving.js";
 import { pointAt } from "./picking.js";
@@ -28,9 +29,14 @@ export class LayerPicture {
   }
 
   show(data, particles) {
-    Object.assign(this, { data, particles, at: 0, following: new Following(data.followed) });
-    this.density = data.density &&
-      new Density(particles, data.density, bytes(data.is_counted, Uint8Array), data.prompts.length);
+    const isCounted = bytes(data.is_counted, Uint8Array);
+    // Of all particles, and of contributions without their sums.
+    const [whole, parts] = [data, data.parts_view].map(
+      (view) => view && { middle: view.middle, reach: view.reach, following: new Following(view.followed) },
+    );
+    Object.assign(this, { data, particles, at: 0, views: { whole, parts: parts || whole } });
+    this.density = data.density && new Density(particles, data.density, isCounted, data.prompts.length);
+    this.edges = edgesOf(particles, data, isCounted);
     this.named = namedOf(particles, data);
     this.moving.show({
       nFrames: data.n_frames,
@@ -56,25 +62,30 @@ export class LayerPicture {
     return this.colors;
   }
 
+  viewOf(on) {
+    return on.sums ? this.views.whole : this.views.parts;
+  }
+
   // Why motion in the picture is not that of the map, in lines; null where it is.
   notComparable(on) {
     if (on.density) return this.density.found.follows ? ["window follows particles:", NOT_COMPARED] : null;
     if (!on.follow) return null;
-    const by = this.following.magnifiedAt(this.at);
+    const by = this.viewOf(on).following.magnifiedAt(this.at);
     if (by < 1.05) return ["scale changes with the layer:", NOT_COMPARED];
     return [`view magnified ${by < 9.95 ? by.toFixed(1) : by.toFixed(0)} times:`, NOT_COMPARED];
   }
 
   boxAt(at, on) {
     if (on.density) return this.density.boxAt(at);
-    return on.follow ? this.following.boxAt(at) : this.data;
+    const view = this.viewOf(on);
+    return on.follow ? view.following.boxAt(at) : view;
   }
 
   // Whether there was room.
   paint({ at, frame, on, held, pointed }) {
     const isMoving = on.follow || on.density;
     const camera = JSON.stringify(this.camera.state());
-    const begun = this.stage.begin(`${camera} ${this.isFlat} ${on.density} ${this.data.id} ${this.colors.text} ${isMoving ? at : ""}`);
+    const begun = this.stage.begin(`${camera} ${this.isFlat} ${on.density} ${on.sums} ${this.data.id} ${this.colors.text} ${isMoving ? at : ""}`);
     if (!begun) return false;
     const { below, above, width, height, ratio } = begun;
     const { data, particles, colors } = this;
@@ -131,10 +142,16 @@ export class LayerPicture {
       pen.stroke();
     }
     const [wide, high] = TOOLS;
+    const leaving = paintEdges(pen, {
+      box, matrix: this.matrix, ids: this.edges, colors,
+      positionOf: (i) => (this.moving.data.emphasis[i] ? this.moving.positionOf(i, this.at) : null),
+      nameOf: (i) => nameOf(particles, data, i, false),
+    });
+    this.leaving = leaving.texts;
     this.names = paintNames(pen, {
       box, particles, data, named: this.named, held, colors,
       placeOf: (i) => this.placeOf(i),
-      taken: [...taken, { x: box.width - wide, y: 0, width: wide, height: high }],
+      taken: [...taken, ...leaving.taken, { x: box.width - wide, y: 0, width: wide, height: high }],
     });
   }
 

@@ -46,6 +46,8 @@ const MEASURES = [
   },
 ];
 
+const CONTROLS = { random: "random projections", shuffled: "shuffled coordinates", chance: "chance" };
+
 const known = (value) => typeof value === "number" && Number.isFinite(value);
 
 const share = (value) => (known(value) ? value.toFixed(2).replace("-", "−") : "–");
@@ -74,16 +76,25 @@ export class LayerSide {
     const measured = MEASURES.filter(({ value }) => fidelity.some((each) => known(value(each))));
     this.measures = measured.map((measure) => {
       const row = element("div", "measure");
-      row.title = measure.title;
       const number = element("span", "value");
       const chance = element("span", "chance");
       const picture = this.sparkline(fidelity.map(measure.value), fidelity.map(measure.chance));
       row.append(element("span", "what", measure.name), picture.svg, number, chance);
-      return { ...measure, number, chanceText: chance, cursor: picture.cursor, row };
+      const title = `${measure.title} The curves go from ${share(picture.least)} to 1, over the layers.`;
+      return { ...measure, title, low: picture.least, number, chanceText: chance, cursor: picture.cursor, row };
     });
     this.reason = element("p", "quiet");
     this.ofMap = element("p", "quiet of-map", "Moves are those of the map: on the picture, layers have scales of their own.");
-    const parts = [head, ...this.measures.map((each) => each.row), this.reason];
+    // What each dashed curve is, and between which values all are drawn.
+    const dashed = new Map();
+    for (const { name, control } of this.measures) {
+      const of = fidelity.map(control).find(Boolean);
+      dashed.set(of, [...(dashed.get(of) || []), name]);
+    }
+    const words = [...dashed].map(([of, names]) => `${CONTROLS[of]} (${names.join(", ")})`);
+    const isBelow = this.measures.some(({ low }) => low < 0);
+    const key = element("p", "quiet key", `Solid: this picture; dashed: ${words.join(" or ")}. From bottom to top: 0 to 1${isBelow ? ", below 0 where values are" : ""}.`);
+    const parts = [head, ...this.measures.map((each) => each.row), key, this.reason];
     if (known(pooled))
       parts.push(element("p", "quiet", `Moves over all frames: ${share(pooled)}${known(random) ? ` (random ${share(random)})` : ""}.`));
     this.trust.replaceChildren(...parts, ...(measured.some((each) => each.isOfMotion) ? [this.ofMap] : []));
@@ -115,7 +126,7 @@ export class LayerSide {
       const share = (event.clientX - area.left) / area.width;
       this.goTo(Math.max(0, Math.min(n - 1, Math.round(share * (n - 1)))));
     };
-    return { svg, cursor: (f) => [1, 2].forEach((k) => cursor.setAttribute(`x${k}`, x(f))) };
+    return { svg, least: low, cursor: (f) => [1, 2].forEach((k) => cursor.setAttribute(`x${k}`, x(f))) };
   }
 
   // `held`: { particle, prompt, token } or null; `isScaled`: whether frames have scales of their own on

@@ -101,9 +101,9 @@ class LayerTime {
     const isFew = particles.n <= FEW;
     this.picture.show(data, particles);
     this.on = {
-      trails: isFew, lines: isFew && data.k > 0, partners: true, density: false,
-      follow: this.picture.following.isNeeded,
+      trails: isFew, lines: isFew && data.k > 0, partners: true, density: false, sums: false,
     };
+    this.on.follow = this.picture.viewOf(this.on).following.isNeeded;
     const colorings = coloringsOf(data);
     this.coloringId = colorings[0].id;
     // On a page of its own it takes what the window has, below the title and above the rest.
@@ -115,6 +115,7 @@ class LayerTime {
       has: {
         trails: data.n_frames > 1, lines: data.k > 0, partners: particles.pairs.length > 0,
         follow: data.n_frames > 1, density: data.density !== null,
+        sums: Boolean(data.parts_view),
       },
     });
     this.tokens.show(data.prompts);
@@ -186,7 +187,7 @@ class LayerTime {
         this.switches.set(other, this.on[other]);
       }
       // Its window is its own.
-      this.switches.rest("follow", value);
+      for (const other of ["follow", "sums"]) this.switches.rest(other, value);
       this.emphasize();
     }
     this.showLegends();
@@ -225,7 +226,10 @@ class LayerTime {
       const ticks = lines.is_log ? [[0, `≤ ${low}`], [0.5, said(Math.sqrt(lines.low * lines.high))], [1, high]] : [[0, low], [1, high]];
       rows.push(scaleRow({ label, ticks }, lines.palette));
     }
+    const { note } = this.coloring.legend;
+    if (note) rows.push(element("p", "quiet", note));
     if (this.on.density) rows.push(element("p", "quiet", density.words));
+    else if (this.data.parts_view && !this.on.sums) rows.push(element("p", "quiet", this.data.parts_view.words));
     this.legends.replaceChildren(...rows);
   }
 
@@ -363,6 +367,7 @@ class LayerTime {
       held: this.held ? String(this.held.particle) : "",
       camera: JSON.stringify(this.camera.state()),
       names: JSON.stringify(this.picture.names),
+      leaving: JSON.stringify(this.picture.leaving),
       view: JSON.stringify(this.picture.seen),
       note: (this.picture.notComparable(this.on) || []).join(" "),
       renderer: this.picture.moving.gl ? "webgl2" : "canvas",

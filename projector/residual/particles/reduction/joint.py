@@ -57,6 +57,10 @@ class Owned(Protocol):
     """What a particle belongs to, as :class:`Owner` has it."""
 
     @property
+    def prompt(self) -> int: ...
+    @property
+    def token(self) -> int: ...
+    @property
     def kind(self) -> str: ...
 
 
@@ -319,6 +323,10 @@ def _notes(
         which, they = ("particles with outlier norms", "them")
         if n_out == 1:
             which, they = ("particle with an outlier norm", "it")
+        elif tokens := _whole_tokens(cloud):
+            # One token has as many as the model has parts.
+            of = "one token" if tokens == 1 else f"{tokens:,} tokens"
+            which = f"particles: all contributions to {of} whose norm is an outlier"
         after = (
             f"the map places {they} afterwards."
             if reduction.places_others
@@ -326,3 +334,13 @@ def _notes(
         )
         notes.append(f"The fit left out {n_out:,} {which}; {after}")
     return tuple(notes)
+
+
+def _whole_tokens(cloud: Particles) -> int:
+    """How many tokens the outliers are all particles of; 0 unless some has more than one."""
+    places = [(each.prompt, each.token) for each in cloud.owners]
+    outliers = [bool(each) for each in cloud.outliers]
+    own = {place for place, is_out in zip(places, outliers, strict=True) if is_out}
+    n_out = sum(outliers)
+    is_whole = sum(place in own for place in places) == n_out
+    return len(own) if is_whole and n_out > len(own) else 0

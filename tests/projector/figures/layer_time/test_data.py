@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from projector.figures.layer_time.data import viewer_data
+from projector.figures.layer_time.views import parts_view
 from projector.figures.layer_time.words import NAMELESS, facts_of
 from projector.figures.layers.cloud.densities import read_clouds
 from tests.projector.figures.layer_time.made import (
@@ -175,9 +176,23 @@ def test_contributions_come_with_their_sums() -> None:
     np.testing.assert_array_equal(array(data["still_norms"], "<f4", n), tensors["norms"][-1])
     assert np.isnan(array(data["norms"], "<f4", 3, 2)).all()
     assert data["kinds"] == ("embedding", "attention head", "MLP neurons")
+    # They open as large as they are, however far out an outlier's or their sums are.
+    wide = tensors["positions"].copy()
+    wide[:, :5] *= 1000
+    outlying = np.arange(n) < 5
+    shown = viewer_data(report, tensors | {"positions": wide, "outlying": outlying})
+    view = shown["parts_view"]
+    assert max(view["reach"]) <= np.abs(wide[-1, 5:]).max()
+    assert len(view["followed"]["magnified"]) == 3
+    assert "95 %" in view["words"]
+    # Of many, those that are far out are left out of the view.
+    many = np.concatenate([np.random.default_rng(3).normal(size=(98, 3)), np.full((2, 3), 900)])
+    there, none = np.ones((1, 100), dtype=bool), np.zeros(100, dtype=bool)
+    assert max(parts_view(many[None].astype(np.float32), there, none, 3)["reach"]) < 5
     # Where positions don't add up there are none.
     report["settings"]["reduction"] = "umap"
     assert viewer_data(report, tensors)["n_sums"] == 0
+    assert viewer_data(report, tensors)["parts_view"] is None
 
 
 def test_lines_travel_only_of_particles_that_are_there() -> None:

@@ -66,6 +66,20 @@ def test_a_rotation_of_the_input_leaves_the_stress_of_stress() -> None:
     assert before < 0.5 * stress_of(shuffled, vectors)
 
 
+def test_contributions_to_an_outlier_are_told_of_as_one_tokens() -> None:
+    cloud = make_cloud(random_walk())
+    n = len(cloud.owners)
+    owners = tuple(Owner(0, i // 3, "head", "head") for i in range(n))
+    outliers = torch.arange(n) < 3
+    (note,) = reduce(replace(cloud, owners=owners, outliers=outliers), ParticleSettings()).notes
+    assert "3 particles" in note
+    assert "one token" in note
+    # Some of a token's alone are no whole token.
+    outliers = torch.arange(n) < 2
+    (note,) = reduce(replace(cloud, owners=owners, outliers=outliers), ParticleSettings()).notes
+    assert "one token" not in note
+
+
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("per_layer", [False, True])
 def test_the_order_of_particles_changes_nothing(name: str, per_layer: bool) -> None:
