@@ -120,8 +120,9 @@ def test_models_take_turns_and_pairs_are_compared(monkeypatch: pytest.MonkeyPatc
 
 
 def test_time_grows_with_the_work() -> None:
-    found = compare(narrow(16), narrow(16 * 1024), sequence_length=32)
-    assert found.time_ratio > 2
+    # A thousand times the neurons: longer on any machine, however busy.
+    found = compare(narrow(16), narrow(16 * 1024), sequence_length=64)
+    assert found.time_ratio > 1
     assert found.dense.tokens_per_second > found.pruned.tokens_per_second
 
 
