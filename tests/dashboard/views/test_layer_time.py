@@ -63,7 +63,7 @@ def test_two_prompts_are_placed_at_once(open_page: Open) -> None:
     at = open_page("layer-time")
     assert errors(at) == []
     assert "Type a prompt" in _told(at)
-    # Nothing was typed: it says so, for the page stays as it was.
+    # Nothing was typed: it says so, because the page stays as it was.
     click(at, "Run")
     assert len(errors(at)) == 1
     assert "is empty" in errors(at)[0]

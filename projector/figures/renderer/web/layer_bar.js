@@ -1,23 +1,12 @@
 // The bar below the picture: play, a slider over the frames with their names, and the speed.
 
+import { PAUSE, PLAY, sign } from "./signs.js";
 import { element } from "./store.js";
 
-const SIGNS = { play: "M4 2.5v11l10-5.5z", pause: "M3.5 2.5h3.5v11h-3.5zM9 2.5h3.5v11h-3.5z" };
 // Seconds from a layer to the next.
 const SPEEDS = [[2.8, "¼ speed"], [1.4, "½ speed"], [0.7, "1× speed"], [0.35, "2× speed"], [0.14, "5× speed"]];
 const THUMB = 16; // Pixels.
 const LEAST_APART = 34;
-
-const drawnSign = (path) => {
-  const space = "http://www.w3.org/2000/svg";
-  const made = document.createElementNS(space, "svg");
-  made.setAttribute("viewBox", "0 0 16 16");
-  made.setAttribute("aria-hidden", "true");
-  const line = document.createElementNS(space, "path");
-  line.setAttribute("d", path);
-  made.append(line);
-  return made;
-};
 
 export class LayerBar {
   // `toggle()` plays or pauses, `scrub(at)` shows a place, `goTo(frame)` rests on a frame, and
@@ -118,7 +107,7 @@ export class LayerBar {
     }
     if (this.playing === playing) return;
     this.playing = playing;
-    this.button.replaceChildren(drawnSign(playing ? SIGNS.pause : SIGNS.play));
+    this.button.replaceChildren(sign(playing ? PAUSE : PLAY));
     this.button.setAttribute("aria-pressed", String(playing));
   }
 
