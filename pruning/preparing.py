@@ -16,7 +16,8 @@ from projector.model.loading import BUNDLED, LoadedModel, load_model
 from projector.projection.overview import read_saved
 from projector.projection.projection import Projection
 from projector.projection.provenance import versions
-from pruning.calibration import check_memory, mlps_of
+from pruning.calibration.budget import check_memory
+from pruning.calibration.mlps import mlps_of
 from pruning.methods.method import Proposals
 from pruning.methods.planning import check_allocates
 from pruning.methods.registry import method_named

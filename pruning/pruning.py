@@ -13,13 +13,12 @@ from projector.errors import SettingError, check_least
 from projector.model.architecture.records import Architecture
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
-from pruning.calibration import (
+from pruning.calibration.budget import pruning_memory
+from pruning.calibration.gathering import Calibration, calibrate
+from pruning.calibration.text import (
     DEFAULT_SEQUENCES,
     LEAST_SEQUENCES,
-    Calibration,
     CalibrationText,
-    calibrate,
-    pruning_memory,
     read_calibration,
 )
 from pruning.methods.method import Proposals

@@ -17,7 +17,7 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, native_tensors, read_weights
 from projector.model.architecture.widths import config_with_widths, has_output_bias, trunk_prefix
-from pruning.calibration import mlps_of
+from pruning.calibration.mlps import mlps_of
 from pruning.methods.plan import LayerPlan, PruningPlan
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from projector.model.architecture.weights import MlpWeights
-from pruning.calibration import Moments
+from pruning.calibration.moments import Moments
 from pruning.methods.method import Method
 
 

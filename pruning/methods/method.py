@@ -14,7 +14,7 @@ from torch import Tensor
 
 from projector.model.architecture.records import Mlp
 from projector.model.architecture.weights import MlpWeights, read_weights
-from pruning.calibration import LayerMoments, Moments
+from pruning.calibration.moments import LayerMoments, Moments
 from pruning.methods.elimination import Elimination, damped, eliminate
 from pruning.methods.plan import LayerPlan
 

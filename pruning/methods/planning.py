@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from projector.errors import SettingError, UserError, check_choice, check_least, named
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.widths import config_with_widths
-from pruning.calibration import Calibration, check_enough, mlps_of
+from pruning.calibration.gathering import Calibration, check_enough
+from pruning.calibration.mlps import mlps_of
 from pruning.methods.importance import standardized
 from pruning.methods.method import Layer, Method, Proposals
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan, kept_width

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pruning.calibration import Moments
+from pruning.calibration.moments import Moments
 from pruning.methods.elimination import usual_moment
 
 _USUAL_DAMPING = 1e-4

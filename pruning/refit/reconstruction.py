@@ -24,11 +24,13 @@ from projector.model.architecture.records import Architecture, Mlp
 from projector.model.architecture.weights import MlpWeights, read_weights
 from projector.model.capture import evaluating, kept_rows
 from projector.progress import Progress
-from pruning.calibration import is_held_out, mlps_of
+from pruning.calibration.mlps import mlps_of
+from pruning.calibration.streams import run_block
+from pruning.calibration.text import is_held_out
 from pruning.methods.plan import NotApplicable
 from pruning.refit.products import Products, fit_output
 from pruning.refit.record import Refit
-from pruning.refit.streams import DenseBlock, DenseStreams, run_block
+from pruning.refit.streams import DenseBlock, DenseStreams
 from pruning.surgery import write_weights
 
 DEFAULT_STEPS = 200

@@ -19,14 +19,10 @@ from projector.model.architecture.weights import MlpWeights, read_weights
 from projector.model.architecture.widths import can_have_bias
 from projector.model.capture import Tap, kept_rows
 from projector.progress import Progress, Silent
-from pruning.calibration import (
-    Calibration,
-    LayerMoments,
-    check_enough,
-    is_held_out,
-    mlps_of,
-    run_batch,
-)
+from pruning.calibration.gathering import Calibration, check_enough, run_batch
+from pruning.calibration.mlps import mlps_of
+from pruning.calibration.moments import LayerMoments
+from pruning.calibration.text import is_held_out
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan
 from pruning.methods.planning import Planner
 from pruning.refit.products import Products

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from projector.corpus.batches import Batch
-from projector.model.architecture.records import Architecture, Mlp
-from projector.model.capture import Call, Tap, capture, evaluating, record_calls
-from pruning.calibration import Calibration
+from projector.model.architecture.records import Architecture
+from projector.model.capture import Call, evaluating
+from pruning.calibration.gathering import Calibration
+from pruning.calibration.streams import begin, run_block
 
 _MOST_KEPT_BYTES = 2_000_000_000
 
@@ -54,7 +51,7 @@ class DenseStreams:
     def start(self, index: int) -> tuple[dict[int, Call], Tensor]:
         """How a batch's blocks are called, and the stream before the first."""
         while len(self._starts) <= index:
-            self._starts.append(_begin(self.model, self.architecture, self.batches[index]))
+            self._starts.append(begin(self.model, self.architecture, self.batches[index]))
         return self._starts[index]
 
     def block(self, index: int, layer: int, before: Tensor | None) -> DenseBlock:
@@ -71,40 +68,3 @@ class DenseStreams:
         if self._keeps:
             self._blocks[index, layer] = found
         return found
-
-
-def _begin(
-    model: nn.Module, architecture: Architecture, batch: Batch
-) -> tuple[dict[int, Call], Tensor]:
-    trunk: Any = getattr(model, "base_model", model)
-    device = next(model.parameters()).device
-    inputs: dict[str, Any] = {
-        "input_ids": batch.input_ids.to(device),
-        "attention_mask": batch.attention_mask.to(device),
-    }
-    if "use_cache" in inspect.signature(trunk.forward).parameters:
-        inputs["use_cache"] = False
-    blocks = {layer: block.module for layer, block in enumerate(architecture.blocks)}
-    calls, first = record_calls(trunk, blocks, inputs)
-    return calls, first
-
-
-def run_block(
-    call: Call, module: nn.Module, mlp: Mlp, hidden: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The stream behind the block; and what its MLP read, its neurons "h", and what it gave."""
-    seen: dict[str, Tensor] = {}
-    taps = {
-        "x": Tap(mlp.inputs[0].module, "input"),
-        "h": Tap(mlp.output.module, "input"),
-        "out": Tap(mlp.output.module, "output"),
-    }
-
-    def keep(key: str, tensor: Tensor) -> None:
-        # Families that flatten their batch give it back in the stream's own shape.
-        seen[key] = tensor.clone().reshape(*hidden.shape[:-1], tensor.shape[-1])
-
-    with torch.no_grad(), capture(taps, keep):
-        # A copy: some blocks change the stream in place.
-        after = call.again(module, hidden.clone())
-    return after, seen

@@ -11,7 +11,8 @@ from projector.model.context import find_context
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 from projector.settings import compared
-from pruning.calibration import CalibrationText, check_draw, mlps_of, read_calibration
+from pruning.calibration.mlps import mlps_of
+from pruning.calibration.text import CalibrationText, check_draw, read_calibration
 from pruning.methods.method import Proposals
 from pruning.methods.planning import check_projection
 from pruning.poles.poles import PoleSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 from projector.corpus.sources import read_documents
 from projector.errors import SettingError, UserError, check_choice, check_least, named
 from projector.settings import setting
-from pruning.calibration import DEFAULT_SEQUENCES, LEAST_SEQUENCES
+from pruning.calibration.text import DEFAULT_SEQUENCES, LEAST_SEQUENCES
 from pruning.methods.planning import ALLOCATIONS, check_projection, check_sparsity, reads_projection
 from pruning.methods.registry import METHODS, method_named
 from pruning.preparing import PoleOptions

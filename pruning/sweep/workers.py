@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from projector.errors import SettingError, UserError, check_least, named
-from pruning.calibration import calibrate, check_enough, mlps_of, pruning_memory
+from pruning.calibration.budget import pruning_memory
+from pruning.calibration.gathering import calibrate, check_enough
+from pruning.calibration.mlps import mlps_of
 from pruning.methods.plan import NotApplicable
 from pruning.methods.planning import Planner
 from pruning.refit.refits import is_centred, make_plan, refit

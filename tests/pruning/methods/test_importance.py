@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from projector.model.architecture.weights import MlpWeights
-from pruning.calibration import Moments
+from pruning.calibration.moments import Moments
 from pruning.methods import importance
 
 N, H = 7, 5

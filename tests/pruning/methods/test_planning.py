@@ -15,7 +15,9 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import read_weights
 from projector.model.loading import LoadedModel
-from pruning.calibration import Calibration, calibrate, mlps_of, read_calibration
+from pruning.calibration.gathering import Calibration, calibrate
+from pruning.calibration.mlps import mlps_of
+from pruning.calibration.text import read_calibration
 from pruning.methods.elimination import damped, eliminate
 from pruning.methods.method import Proposals
 from pruning.methods.plan import PruningPlan, kept_width

@@ -14,7 +14,8 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.weights import read_weights
 from projector.model.loading import LoadedModel
 from projector.progress import Silent
-from pruning.calibration import Calibration, calibrate, mlps_of
+from pruning.calibration.gathering import Calibration, calibrate
+from pruning.calibration.mlps import mlps_of
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan
 from pruning.refit import reconstruction
 from pruning.refit import streams as streaming

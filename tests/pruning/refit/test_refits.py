@@ -14,7 +14,10 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, read_weights
 from projector.model.loading import LoadedModel
-from pruning.calibration import Calibration, Moments, calibrate, mlps_of, read_calibration
+from pruning.calibration.gathering import Calibration, calibrate
+from pruning.calibration.mlps import mlps_of
+from pruning.calibration.moments import Moments
+from pruning.calibration.text import read_calibration
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan, StandIn
 from pruning.methods.planning import Planner
 from pruning.refit.products import Products, fit_output

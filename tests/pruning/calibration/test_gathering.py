@@ -18,19 +18,12 @@ from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.loading import LoadedModel
-from pruning import calibration
-from pruning.calibration import (
-    Calibration,
-    CalibrationText,
-    Moments,
-    calibrate,
-    check_enough,
-    check_memory,
-    choose_length,
-    is_held_out,
-    mlps_of,
-    read_calibration,
-)
+from pruning.calibration import budget
+from pruning.calibration.budget import check_memory
+from pruning.calibration.gathering import Calibration, calibrate, check_enough
+from pruning.calibration.mlps import mlps_of
+from pruning.calibration.moments import Moments
+from pruning.calibration.text import CalibrationText, choose_length, is_held_out, read_calibration
 from tests.conftest import make_text
 from tests.families import build
 from tests.pruning.refused import refused
@@ -294,9 +287,7 @@ def test_a_mixture_of_experts_is_refused() -> None:
 def test_moments_that_do_not_fit_are_refused_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     _, architecture = _model("llama")
     check_memory(architecture, torch.device("cpu"))
-    monkeypatch.setattr(
-        calibration.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000)
-    )
+    monkeypatch.setattr(budget.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     with pytest.raises(UserError, match=r"out of memory: .* 40 neurons"):
         check_memory(architecture, torch.device("cpu"))
 

@@ -1,0 +1,160 @@
+"""The residual stream on its way through a text, block by block."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projector.corpus.batches import Batch
+from projector.model.architecture.records import Architecture, Mlp
+from projector.model.capture import Call, Tap, capture, record_calls
+from projector.storage.places import disk_errors
+
+
+def begin(
+    model: nn.Module, architecture: Architecture, batch: Batch
+) -> tuple[dict[int, Call], Tensor]:
+    """How a batch's blocks are called, by layer, and the stream before the first."""
+    trunk: Any = getattr(model, "base_model", model)
+    device = next(model.parameters()).device
+    inputs: dict[str, Any] = {
+        "input_ids": batch.input_ids.to(device),
+        "attention_mask": batch.attention_mask.to(device),
+    }
+    if "use_cache" in inspect.signature(trunk.forward).parameters:
+        inputs["use_cache"] = False
+    blocks = {layer: block.module for layer, block in enumerate(architecture.blocks)}
+    calls, first = record_calls(trunk, blocks, inputs)
+    return calls, first
+
+
+def run_block(
+    call: Call, module: nn.Module, mlp: Mlp, hidden: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The stream behind the block; and what its MLP read, its neurons "h", and what it gave."""
+    seen: dict[str, Tensor] = {}
+    taps = {
+        "x": Tap(mlp.inputs[0].module, "input"),
+        "h": Tap(mlp.output.module, "input"),
+        "out": Tap(mlp.output.module, "output"),
+    }
+
+    def keep(key: str, tensor: Tensor) -> None:
+        # Families that flatten their batch give it back in the stream's own shape.
+        seen[key] = tensor.clone().reshape(*hidden.shape[:-1], tensor.shape[-1])
+
+    with torch.no_grad(), capture(taps, keep):
+        # A copy: some blocks change the stream in place.
+        after = call.again(module, hidden.clone())
+    return after, seen
+
+
+class Shared:
+    """Equal tensors of many calls are kept once: masks and positions of batches of one length."""
+
+    def __init__(self) -> None:
+        self._known: list[Tensor] = []
+
+    def of(self, calls: dict[int, Call]) -> dict[int, Call]:
+        """The same calls, with tensors that are known already in the place of their equals."""
+        swapped: dict[int, Tensor] = {}
+        return {
+            layer: Call(
+                tuple(self._swap(value, swapped) for value in call.args),
+                {name: self._swap(value, swapped) for name, value in call.kwargs.items()},
+            )
+            for layer, call in calls.items()
+        }
+
+    def _swap(self, value: Any, swapped: dict[int, Tensor]) -> Any:
+        if type(value) is tuple:
+            return tuple(self._swap(part, swapped) for part in value)
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in swapped:
+            equal = (
+                known
+                for known in self._known
+                if known.shape == value.shape
+                and known.dtype == value.dtype
+                and torch.equal(known, value)
+            )
+            found = next(equal, None)
+            if found is None:
+                found = value
+                self._known.append(value)
+            swapped[id(value)] = found
+        return swapped[id(value)]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    path: Path
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+class Store:
+    """Tensors by name, in memory or, where that is short, in files that go with it.
+
+    Args:
+        folder: where the files are put, which has to exist; None for memory.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._stack = ExitStack()
+        self._folder: Path | None = None
+        self._kept: dict[tuple[str, int], Tensor | _Stored] = {}
+        if folder is not None:
+            with disk_errors(folder):
+                made = tempfile.TemporaryDirectory(prefix=".streams", dir=folder)
+            self._folder = Path(self._stack.enter_context(made))
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kept.clear()
+        self._stack.close()
+
+    def put(self, name: str, index: int, tensor: Tensor) -> None:
+        """Keep a tensor under a name and a batch's number, in the place of the one before it."""
+        if self._folder is None:
+            self._kept[name, index] = tensor
+            return
+        path = self._folder / f"{name}-{index}"
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        with disk_errors(self._folder):
+            flat.numpy().tofile(path)
+        self._kept[name, index] = _Stored(path, tensor.shape, tensor.dtype, tensor.device)
+
+    def get(self, name: str, index: int) -> Tensor:
+        """What was put there."""
+        kept = self._kept[name, index]
+        if isinstance(kept, Tensor):
+            return kept
+        flat = torch.frombuffer(bytearray(kept.path.read_bytes()), dtype=torch.uint8)
+        return flat.view(kept.dtype).reshape(kept.shape).to(kept.device)
+
+
+def run_through(
+    call: Call,
+    module: nn.Module,
+    hidden: Tensor,
+    tap: Tap | None,
+    consume: Callable[[Tensor], None],
+) -> Tensor:
+    """The stream behind a block; ``consume`` is given what passes the tap."""
+    taps = {} if tap is None else {0: tap}
+    with torch.no_grad(), capture(taps, lambda _, tensor: consume(tensor)):
+        # A copy: some blocks change the stream in place.
+        return call.again(module, hidden.clone())
