@@ -16,7 +16,6 @@ from projector.model.loading import BUNDLED, LoadedModel, load_model
 from projector.projection.overview import read_saved
 from projector.projection.projection import Projection
 from projector.projection.provenance import versions
-from pruning.calibration.budget import check_memory
 from pruning.calibration.mlps import mlps_of
 from pruning.methods.method import Proposals
 from pruning.methods.planning import check_allocates
@@ -103,7 +102,6 @@ def check_prunable(loaded: LoadedModel, architecture: Architecture) -> None:
     widths = [mlp.n_neurons for mlp in mlps_of(architecture)]
     narrower = min(widths) - 1
     config_with_widths(loaded.model, architecture, [max(1, narrower)] * len(widths))
-    check_memory(architecture, next(loaded.model.parameters()).device)
 
 
 def check_possible(

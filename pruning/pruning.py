@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
+from projector.corpus.batches import Corpus
 from projector.corpus.sources import read_documents
 from projector.errors import SettingError, check_least
 from projector.model.architecture.records import Architecture
+from projector.model.hashing import hash_checkpoint
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
+from projector.storage.resuming import Step, Work, decide, told_difference
 from pruning.calibration.budget import pruning_memory
-from pruning.calibration.gathering import Calibration, calibrate
+from pruning.calibration.gathering import Calibration
 from pruning.calibration.text import (
     DEFAULT_SEQUENCES,
     LEAST_SEQUENCES,
     CalibrationText,
     read_calibration,
 )
+from pruning.calibration.walk import DEFAULT_BATCH
+from pruning.layerwise.budget import Needs, needs_of, within
+from pruning.layerwise.cutting import cut_model
+from pruning.layerwise.files import LayerFiles
+from pruning.layerwise.recipes import Recipe
 from pruning.methods.method import Proposals
-from pruning.methods.plan import PruningPlan
-from pruning.methods.planning import Planner, check_options, check_projection, reads_projection
+from pruning.methods.plan import PLAN_FILE
+from pruning.methods.planning import check_options, check_projection, reads_projection
 from pruning.poles.poles import PoleSettings
 from pruning.preparing import (
     PoleOptions,
@@ -35,9 +43,8 @@ from pruning.preparing import (
     read_proposals,
 )
 from pruning.refit.reconstruction import DEFAULT_STEPS, products_in
-from pruning.refit.refits import make_plan, refit
 from pruning.refit.registry import REFITS, refit_named
-from pruning.saving import Saved, check_out, save_pruned
+from pruning.saving import Saved, check_out, load_facts, load_plan, save_pruned
 from pruning.surgery import count_parameters, round_weights
 
 # What every generator of random numbers takes, with a layer's number added.
@@ -72,6 +79,10 @@ class PruneSettings:
             raise SettingError("seed", self.seed, "is too large", f"give less than {MOST_SEEDS:,}")
 
 
+# Facts that a user sets, by the names of arguments.
+_SETTINGS = ("device", "dtype", *(each.name for each in fields(PruneSettings)))
+
+
 @dataclass(frozen=True)
 class Pruned:
     """What became of a model."""
@@ -102,6 +113,21 @@ class Pruned:
         }
 
 
+@dataclass
+class _Job:
+    """One run, prepared: all that can be refused has been looked at."""
+
+    loaded: LoadedModel
+    architecture: Architecture
+    text: CalibrationText
+    corpus: Corpus
+    settings: PruneSettings
+    recipe: Recipe
+    proposals: tuple[Proposals, ...] | None
+    facts: dict[str, Any]
+    progress: Progress
+
+
 def prune_model(
     model: str,
     settings: PruneSettings,
@@ -114,12 +140,23 @@ def prune_model(
     device: str = "auto",
     dtype: str = "auto",
     trust_remote_code: bool = False,
+    memory_budget: int | None = None,
+    resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[Needs | Step], None] | None = None,
 ) -> Pruned:
     """Load, calibrate, plan, prune, refit, save, load again and compare.
 
-    Weights are saved as the type they were loaded from.
+    Layer by layer: each is planned and refitted while its moments are in memory, and kept beside
+    ``out`` until all are done. Weights are cut in place, and saved as the type they were loaded
+    from.
+
+    Args:
+        memory_budget: bytes that may be taken beside the loaded model; None for what is free, less
+            a margin.
+        resume, force: see :func:`projector.storage.resuming.decide`.
+        tell: is told, before the work begins, what is to be done and what memory it takes.
 
     Raises:
         UserError: for anything that can't be. Nothing is left half-written.
@@ -127,7 +164,8 @@ def prune_model(
     progress = progress or Silent()
     read_documents(calibration)
     check_projection((settings.method,), is_given=projection is not None)
-    check_out(out, force=force)
+    check_least("memory_budget", memory_budget, 1)
+    check_out(out, force=force or resume)
     progress.begin("Loading the model", None, "")
     loaded, architecture = load_prunable(
         model,
@@ -136,6 +174,70 @@ def prune_model(
         dtype=dtype,
         trust_remote_code=trust_remote_code,
     )
+    job = _prepare(
+        loaded, architecture, settings, calibration, projection, sequence_length, progress
+    )
+    files = LayerFiles(layers_path(out), job.facts, [job.recipe], settings=_SETTINGS)
+    files.check_place()
+    step = _next_step(job, files, out, resume=resume, force=force)
+    if tell is not None:
+        tell(step)
+    if step is Step.LEAVE:
+        return _finished(job, out)
+    needs = within(needs_of(loaded.model, architecture, job.corpus, [job.recipe]), memory_budget)
+    if tell is not None:
+        tell(needs)
+    with files.alone():
+        if step is Step.START:
+            files.remove()
+        files.begin()
+        n_before = count_parameters(loaded.model)
+        with pruning_memory(architecture):
+            plan, pruned = cut_model(
+                loaded.model,
+                architecture,
+                Calibration(job.text, job.corpus, (), DEFAULT_BATCH),
+                job.recipe,
+                files,
+                n_steps=settings.n_steps,
+                seed=settings.seed,
+                proposals=job.proposals,
+                spilled=needs.spilled,
+                progress=progress,
+            )
+        progress.begin("Saving, and loading again", None, "")
+        round_weights(pruned, loaded.stored_dtype)
+        n_after = count_parameters(pruned)
+        saved = save_pruned(
+            pruned,
+            loaded.tokenizer,
+            plan,
+            {**job.facts, "parameters_before": n_before, "parameters": n_after},
+            out,
+            dtype=loaded.stored_dtype,
+            force=force or step is Step.GO_ON,
+            trust_remote_code=trust_remote_code,
+        )
+        files.remove()
+    progress.end()
+    return Pruned(saved, settings, n_before, n_after, plan.widths)
+
+
+def layers_path(out: Path) -> Path:
+    """Where layers that are made are kept, until a pruned model stands in ``out``: beside it."""
+    whole = out.resolve()
+    return whole.with_name(f"{whole.name}.layers")
+
+
+def _prepare(
+    loaded: LoadedModel,
+    architecture: Architecture,
+    settings: PruneSettings,
+    calibration: str,
+    projection: Path | None,
+    sequence_length: int | None,
+    progress: Progress,
+) -> _Job:
     check_possible(
         loaded, architecture, settings.allocation, method=settings.method, refit=settings.refit
     )
@@ -148,36 +250,47 @@ def prune_model(
         n_sequences=settings.n_sequences,
         progress=progress,
     )
-    with pruning_memory(architecture):
-        drawn = calibrate(
-            loaded,
-            architecture,
-            text,
-            n_sequences=settings.n_sequences,
-            seed=settings.seed,
-            progress=progress,
-        )
-        plan, pruned = _plan_and_refit(loaded, architecture, drawn, proposals, settings, progress)
-    progress.begin("Saving, and loading again", None, "")
-    round_weights(pruned, loaded.stored_dtype)
-    saved = save_pruned(
-        pruned,
-        loaded.tokenizer,
-        plan,
-        _facts(loaded, text, drawn, settings, projection, poles),
-        out,
-        dtype=loaded.stored_dtype,
-        force=force,
-        trust_remote_code=trust_remote_code,
+    corpus = text.draw(settings.n_sequences, settings.seed)
+    recipe = Recipe(
+        settings.method,
+        settings.refit,
+        settings.sparsity,
+        settings.allocation,
+        settings.round_to,
     )
-    progress.end()
-    return Pruned(
-        saved,
-        settings,
-        count_parameters(loaded.model),
-        count_parameters(pruned),
-        plan.widths,
-    )
+    recipe.check(loaded.model, architecture, corpus, has_proposals=proposals is not None)
+    facts = _facts(loaded, text, corpus, settings, projection, poles)
+    return _Job(loaded, architecture, text, corpus, settings, recipe, proposals, facts, progress)
+
+
+def _files(job: _Job, out: Path) -> LayerFiles:
+    first = next(job.loaded.model.parameters())
+    computed = {"device": first.device.type, "dtype": str(first.dtype).removeprefix("torch.")}
+    facts = {**job.facts, **computed}
+    files = LayerFiles(layers_path(out), facts, [job.recipe], settings=_SETTINGS)
+    files.check_place()
+    return files
+
+
+def _next_step(job: _Job, files: LayerFiles, out: Path, *, resume: bool, force: bool) -> Step:
+    """What to do, from what is there: see :func:`projector.storage.resuming.decide`."""
+    unfinished = finished = None
+    if files.is_begun:
+        unfinished = Work(str(files.folder), files.difference())
+    if resume and (out / PLAN_FILE).exists():
+        theirs = load_facts(out)
+        known = {name: value for name, value in theirs.items() if name in job.facts}
+        ours = json.loads(json.dumps(job.facts))
+        finished = Work(str(out), told_difference(known, ours, settings=_SETTINGS))
+    return decide(unfinished, finished, resume=resume, force=force, what="run")
+
+
+def _finished(job: _Job, out: Path) -> Pruned:
+    """The pruned model that stands in ``out`` already."""
+    facts, plan = load_facts(out), load_plan(out)
+    saved = Saved(out.resolve(), hash_checkpoint(out), None, None)
+    n_before, n_after = (int(facts[name]) for name in ("parameters_before", "parameters"))
+    return Pruned(saved, job.settings, n_before, n_after, plan.widths)
 
 
 def _read_projection(
@@ -198,46 +311,10 @@ def _read_projection(
     return read_proposals(projection, loaded, architecture, settings.poles)
 
 
-def _plan_and_refit(
-    loaded: LoadedModel,
-    architecture: Architecture,
-    drawn: Calibration,
-    proposals: tuple[Proposals, ...] | None,
-    settings: PruneSettings,
-    progress: Progress,
-) -> tuple[PruningPlan, nn.Module]:
-    planner = Planner(loaded.model, architecture, drawn, proposals, settings.seed)
-    progress.begin("Planning", None, "")
-    plan = make_plan(
-        planner,
-        settings.method,
-        settings.refit,
-        settings.sparsity,
-        settings.allocation,
-        settings.round_to,
-    )
-    record = REFITS[settings.refit]
-    if record.trains and not plan.changes_nothing:
-        progress.begin("Refitting", len(plan.layers) * settings.n_steps, "steps")
-    elif record.changes_weights and not plan.changes_nothing:
-        progress.begin("Refitting", None, "")
-    pruned = refit(
-        loaded.model,
-        architecture,
-        plan,
-        settings.refit,
-        drawn,
-        n_steps=settings.n_steps,
-        seed=settings.seed,
-        progress=progress,
-    )
-    return plan, pruned
-
-
 def _facts(
     loaded: LoadedModel,
     text: CalibrationText,
-    drawn: Calibration,
+    corpus: Corpus,
     settings: PruneSettings,
     projection: Path | None,
     poles: PoleSettings | None,
@@ -258,8 +335,8 @@ def _facts(
             "source": text.source,
             "sha256": text.corpus.sha256,
             "sequence_length": text.sequence_length,
-            "n_sequences": drawn.corpus.n_sequences,
-            "n_tokens": drawn.corpus.n_tokens,
+            "n_sequences": corpus.n_sequences,
+            "n_tokens": corpus.n_tokens,
         },
         **origin,
         "poles": None if poles is None else asdict(poles),

@@ -66,12 +66,14 @@ class Saved:
         greatest_difference: between the logits of the model in memory and of the reloaded one.
         tokenizer_differs: whether ``AutoTokenizer`` cuts text differently from the tokenizer the
             model was loaded with.
+
+    Of a checkpoint that another run has saved, neither of the last two is known.
     """
 
     folder: Path
     weights_sha256: str
-    greatest_difference: float
-    tokenizer_differs: bool
+    greatest_difference: float | None
+    tokenizer_differs: bool | None
 
 
 def check_out(out: Path, *, force: bool) -> None:
@@ -181,6 +183,16 @@ def load_plan(folder: str | Path) -> PruningPlan:
     with disk_errors(path.parent):
         restore_folder(path.parent.resolve())
     return PruningPlan.from_dict(_read(path)["plan"], path)
+
+
+def load_facts(folder: str | Path) -> dict[str, Any]:
+    """Where the plan beside a pruned checkpoint is from, and what came of it.
+
+    Raises:
+        UserError: if there is none, or it is damaged.
+    """
+    values = _read(Path(folder) / PLAN_FILE)
+    return {name: value for name, value in values.items() if name not in ("plan", "files")}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def apply_plan(
     *,
     architecture: Architecture | None = None,
     with_bias: bool = False,
+    shares: bool = False,
 ) -> nn.Module:
     """A pruned copy of the model; the model itself is left as it was.
 
@@ -38,6 +39,7 @@ def apply_plan(
         architecture: the model's, where it is known.
         with_bias: give the MLPs' outputs a bias of zeros where they have none, by the config's own
             setting.
+        shares: let the two share the memory of all weights but the MLPs'.
 
     Raises:
         UserError: if the plan is another model's, or its widths, or a bias, can't be held by the
@@ -54,15 +56,48 @@ def apply_plan(
     prefix = trunk_prefix(model, architecture)
     for mlp, layer in zip(mlps, plan.layers, strict=True):
         for name, tensor in native_tensors(mlp, merged(read_weights(mlp).to("cpu"), layer)).items():
-            state[prefix + name] = tensor
-    pruned = _build(model, config)
-    if add_bias:
-        for name, tensor in pruned.state_dict().items():
-            if name not in state:
-                state[name] = torch.zeros_like(tensor)
-    pruned.load_state_dict(state, strict=True)
-    device = next(model.parameters()).device
-    return pruned.to(device).train(model.training)
+            state[prefix + name] = tensor.clone() if shares else tensor
+    return _filled(model, config, state, shares=shares)
+
+
+def cut_layer(model: nn.Module, architecture: Architecture, layer: int, new: MlpWeights) -> None:
+    """Put other weights, of fewer neurons, in the place of one layer's, whose own are let go.
+
+    The model's config, and the widths that ``architecture`` names, know nothing of it:
+    :func:`moved` makes the model that has them.
+
+    Args:
+        architecture: of this very model.
+    """
+    mlp = mlps_of(architecture)[layer]
+    matrices = {matrix.name: matrix.module for matrix in (*mlp.inputs, mlp.output)}
+    for name, tensor in native_tensors(mlp, new).items():
+        matrix, _, kind = name.rpartition(".")
+        like = matrices[matrix].weight
+        assert isinstance(like, Tensor)
+        # A copy: a part of another tensor would keep all of it.
+        fresh = tensor.to(like.device, like.dtype, copy=True)
+        setattr(matrices[matrix], kind, nn.Parameter(fresh, requires_grad=like.requires_grad))
+
+
+def moved(model: nn.Module, config: Any) -> nn.Module:
+    """The model of another config, with this one's weights, not copies of them.
+
+    The model that is given is left without any. Biases that it does not have are zeros.
+
+    Args:
+        model: whose MLPs :func:`cut_layer` has cut to the widths of the config.
+        config: see :func:`projector.model.architecture.widths.config_with_widths`.
+    """
+    built = _filled(model, config, dict(model.state_dict()), shares=True)
+    let_go(model)
+    return built
+
+
+def let_go(model: nn.Module) -> None:
+    """Leave a model without weights: what others share of them stays, the rest is free memory."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.new_empty(0)
 
 
 def round_weights(model: nn.Module, dtype: torch.dtype | None) -> None:
@@ -141,6 +176,22 @@ def write_weights(
     with torch.no_grad():
         for name, tensor in native_tensors(mlp, new).items():
             parameters[prefix + name].copy_(tensor)
+
+
+def _filled(model: nn.Module, config: Any, state: dict[str, Tensor], *, shares: bool) -> nn.Module:
+    """The model that a config describes, with these weights; biases that it lacks are zeros."""
+    device = next(model.parameters()).device
+    # No page of its weights is written to, so they take no memory until they are filled.
+    built = _build(model, config)
+    for name, tensor in built.state_dict().items():
+        if name not in state:
+            state[name] = torch.zeros_like(tensor)
+    built.load_state_dict(state, strict=True, assign=shares)
+    if shares:
+        # Each was assigned by itself.
+        tied: Any = built
+        tied.tie_weights()
+    return built.to(device).train(model.training)
 
 
 def _build(model: nn.Module, config: Any) -> nn.Module:

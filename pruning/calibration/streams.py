@@ -18,6 +18,9 @@ from projector.model.architecture.records import Architecture, Mlp
 from projector.model.capture import Call, Tap, capture, record_calls
 from projector.storage.places import disk_errors
 
+# What the names of folders begin with that hold streams.
+STREAMS = ".streams"
+
 
 def begin(
     model: nn.Module, architecture: Architecture, batch: Batch
@@ -116,7 +119,7 @@ class Store:
         self._kept: dict[tuple[str, int], Tensor | _Stored] = {}
         if folder is not None:
             with disk_errors(folder):
-                made = tempfile.TemporaryDirectory(prefix=".streams", dir=folder)
+                made = tempfile.TemporaryDirectory(prefix=STREAMS, dir=folder)
             self._folder = Path(self._stack.enter_context(made))
 
     def __enter__(self) -> Store:

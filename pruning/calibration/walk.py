@@ -84,7 +84,9 @@ class Walk:
         assert self._store is not None
         return self._store.get(_side(layer), i)
 
-    def layers(self, wanted: Collection[int] | None = None) -> Iterator[WalkedLayer]:
+    def layers(
+        self, wanted: Collection[int] | None = None, *, stage: str = "Layer by layer"
+    ) -> Iterator[WalkedLayer]:
         """Every layer as the text has passed it, from the first; each before the next is run.
 
         Costs two forward passes: one that shows how blocks are called, and the walk itself. Of a
@@ -93,17 +95,20 @@ class Walk:
         Args:
             wanted: layers to gather moments of; None for all. The others are only passed, and the
                 walk ends with the last one.
+            stage: what is told of the layers' progress.
 
         Raises:
             UserError: if a layer's moments are not finite.
         """
         mlps = mlps_of(self.architecture)
         wanted = range(len(mlps)) if wanted is None else wanted
+        if not wanted:
+            return
         device = next(self.model.parameters()).device
-        with evaluating(self.model), Store(self._spill) as store:
-            self._store = store
-            self._begin(store)
-            for layer in range(max(wanted, default=-1) + 1):
+        with evaluating(self.model), Store(self._spill) as self._store:
+            self._begin()
+            self._progress.begin(stage, len(wanted), "layers")
+            for layer in range(max(wanted) + 1):
                 if layer not in wanted:
                     self._pass(layer, None)
                     continue
@@ -113,16 +118,20 @@ class Walk:
                 moments.check(layer)
                 yield WalkedLayer(layer, moments, self)
                 del moments
+                self._progress.advance(1)
+            self._progress.end()
         self._store, self.calls = None, []
 
-    def _begin(self, store: Store) -> None:
+    def _begin(self) -> None:
         """Learn how each batch's blocks are called, and keep the stream before the first."""
+        assert self._store is not None
         shared = Shared()
         self.calls = []
+        self._progress.begin("Calibrating", self.corpus.n_sequences, "sequences")
         for i, batch in enumerate(self.batches()):
             calls, first = begin(self.model, self.architecture, batch)
             self.calls.append(shared.of(calls))
-            store.put(_side(0), i, first)
+            self._store.put(_side(0), i, first)
             self._progress.advance(len(batch.input_ids))
 
     def _pass(self, layer: int, moments: LayerMoments | None) -> None:
@@ -144,7 +153,6 @@ class Walk:
             call, stream = self.calls[i][layer], self.before(layer, i)
             after = run_through(call, block.module, stream, tap, count)
             self._store.put(_side(layer + 1), i, after)
-            self._progress.advance(len(batch.input_ids))
 
 
 def _side(layer: int) -> str:

@@ -65,6 +65,36 @@ class LayerPlan:
         """(K,) int64."""
         return torch.tensor(self.kept, dtype=torch.int64)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "n_neurons": self.n_neurons,
+            "kept": list(self.kept),
+            # Three lists, not a list of objects: a tenth of the size.
+            "stand_ins": {
+                "neuron": [each.neuron for each in self.stand_ins],
+                "by": [each.by for each in self.stand_ins],
+                "coefficient": [each.coefficient for each in self.stand_ins],
+            },
+            "groups": list(self.groups),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LayerPlan:
+        """The plan that :meth:`to_dict` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none.
+        """
+        stand_ins = values["stand_ins"]
+        columns = (stand_ins["neuron"], stand_ins["by"], stand_ins["coefficient"])
+        return cls(
+            int(values["n_neurons"]),
+            tuple(int(j) for j in values["kept"]),
+            tuple(StandIn(int(j), int(r), float(c)) for j, r, c in zip(*columns, strict=True)),
+            tuple(int(g) for g in values["groups"]),
+        )
+
     def problem(self) -> str | None:
         """What is wrong with the plan in itself; None if nothing is."""
         kept = set(self.kept)
@@ -120,20 +150,7 @@ class PruningPlan:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             **{k: v for k, v in asdict(self).items() if k != "layers"},
-            "layers": [
-                {
-                    "n_neurons": layer.n_neurons,
-                    "kept": list(layer.kept),
-                    # Three lists, not a list of objects: a tenth of the size.
-                    "stand_ins": {
-                        "neuron": [each.neuron for each in layer.stand_ins],
-                        "by": [each.by for each in layer.stand_ins],
-                        "coefficient": [each.coefficient for each in layer.stand_ins],
-                    },
-                    "groups": list(layer.groups),
-                }
-                for layer in self.layers
-            ],
+            "layers": [layer.to_dict() for layer in self.layers],
         }
 
     @classmethod
@@ -155,23 +172,7 @@ class PruningPlan:
             remedy=_REMEDY,
         )
         try:
-            layers = tuple(
-                LayerPlan(
-                    int(layer["n_neurons"]),
-                    tuple(int(j) for j in layer["kept"]),
-                    tuple(
-                        StandIn(int(j), int(r), float(c))
-                        for j, r, c in zip(
-                            layer["stand_ins"]["neuron"],
-                            layer["stand_ins"]["by"],
-                            layer["stand_ins"]["coefficient"],
-                            strict=True,
-                        )
-                    ),
-                    tuple(int(g) for g in layer["groups"]),
-                )
-                for layer in values["layers"]
-            )
+            layers = tuple(LayerPlan.from_dict(layer) for layer in values["layers"])
             plan = cls(
                 str(values["method"]),
                 float(values["sparsity"]),

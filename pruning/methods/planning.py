@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -80,7 +80,7 @@ class Planner:
     def _plan_layer(self, method: Method, layer: int, n_kept: int, centred: bool) -> LayerPlan:
         key = (method.name, layer, n_kept, centred)
         if key not in self._plans:
-            self._plans[key] = _decide(method, self._layer(layer, centred), n_kept)
+            self._plans[key] = plan_layer(method, self._layer(layer, centred), n_kept)
         return self._plans[key]
 
     def _layer(self, index: int, centred: bool) -> Layer:
@@ -97,34 +97,46 @@ class Planner:
         return self._layers[key]
 
     def _allocate(self, method: Method, sparsity: float, round_to: int, centred: bool) -> list[int]:
-        """Widths that remove the cheapest neurons of all layers together.
-
-        A method's own costs are compared as they are; scores are standardized layer by layer first.
-        """
+        """Widths that remove the cheapest neurons of all layers together."""
         check_allocates(method)
-        costs: list[Tensor] = []
-        for index in range(len(mlps_of(self.architecture))):
-            layer = self._layer(index, centred)
-            if method.costs is not None:
-                costs.append(method.costs(layer))
-            else:
-                assert method.scores is not None
-                costs.append(standardized(method.scores(layer)).sort().values)
-        total = sum(len(each) for each in costs)
-        n_removed = total - kept_width(total, sparsity)
-        # By rank, not by a limit: of equal costs, as those of neurons that never fire, not all go.
-        cheapest = torch.cat(costs).argsort(stable=True)[:n_removed]
-        layer_of = torch.repeat_interleave(torch.tensor([len(each) for each in costs]))
-        counts = torch.bincount(layer_of[cheapest], minlength=len(costs))
-        kept = []
-        for each, removed in zip(costs, counts.tolist(), strict=True):
-            left = max(1, len(each) - removed)
-            # By the one rule for widths.
-            kept.append(kept_width(len(each), 1 - left / len(each), round_to))
-        return kept
+        layers = range(len(mlps_of(self.architecture)))
+        costs = [costs_of(method, self._layer(index, centred)) for index in layers]
+        return global_widths(costs, sparsity, round_to)
 
 
-def _decide(method: Method, layer: Layer, n_kept: int) -> LayerPlan:
+def costs_of(method: Method, layer: Layer) -> Tensor:
+    """What each further removal from a layer costs, (N,) float64, to compare with other layers'.
+
+    A method's own costs are compared as they are; scores are standardized layer by layer first.
+    """
+    if method.costs is not None:
+        return method.costs(layer)
+    assert method.scores is not None
+    return standardized(method.scores(layer)).sort().values
+
+
+def global_widths(costs: Sequence[Tensor], sparsity: float, round_to: int) -> list[int]:
+    """Widths that remove the cheapest neurons of all layers together.
+
+    Args:
+        costs: of each layer, see :func:`costs_of`.
+    """
+    total = sum(len(each) for each in costs)
+    n_removed = total - kept_width(total, sparsity)
+    # By rank, not by a limit: of equal costs, as those of neurons that never fire, not all go.
+    cheapest = torch.cat(list(costs)).argsort(stable=True)[:n_removed]
+    layer_of = torch.repeat_interleave(torch.tensor([len(each) for each in costs]))
+    counts = torch.bincount(layer_of[cheapest], minlength=len(costs))
+    kept = []
+    for each, removed in zip(costs, counts.tolist(), strict=True):
+        left = max(1, len(each) - removed)
+        # By the one rule for widths.
+        kept.append(kept_width(len(each), 1 - left / len(each), round_to))
+    return kept
+
+
+def plan_layer(method: Method, layer: Layer, n_kept: int) -> LayerPlan:
+    """Which neurons of a layer stay where a method has to keep ``n_kept``."""
     n = layer.n_neurons
     if n_kept >= n:
         return LayerPlan(n, tuple(range(n)))

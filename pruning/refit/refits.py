@@ -6,15 +6,15 @@ they are taken about zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from projector.corpus.batches import Batch
 from projector.errors import named
 from projector.model.architecture.finding import find_architecture
-from projector.model.architecture.records import Architecture
+from projector.model.architecture.records import Architecture, Mlp
 from projector.model.architecture.weights import MlpWeights, read_weights
 from projector.model.architecture.widths import can_have_bias
 from projector.model.capture import Tap, kept_rows
@@ -43,6 +43,7 @@ def refit(
     n_steps: int = 200,
     seed: int = 0,
     streams: DenseStreams | None = None,
+    shares: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
     """A pruned copy of ``model``, refitted.
@@ -53,6 +54,7 @@ def refit(
         n_steps: of a refit that trains, in each layer.
         seed: of the batches that it draws.
         streams: of this model and calibration, where several pruned models share them.
+        shares: let both models share the memory of all weights but the MLPs'.
 
     Raises:
         NotApplicable: if the architecture has no place for such a refit.
@@ -67,10 +69,10 @@ def refit(
     if record.trains or (averaged and record.changes_weights):
         check_reconstructable(architecture)
     if not record.changes_weights or plan.changes_nothing:
-        return apply_plan(model, plan, architecture=architecture)
+        return apply_plan(model, plan, architecture=architecture, shares=shares)
     if record.needs_regular_moments:
         check_enough(calibration, plan.widths)
-    pruned = apply_plan(model, plan, architecture=architecture, with_bias=with_bias)
+    pruned = apply_plan(model, plan, architecture=architecture, with_bias=with_bias, shares=shares)
     inner = find_architecture(pruned)
     if record.train is not None:
         record.train(
@@ -87,14 +89,14 @@ def refit(
         if len(plan.layers[layer].kept) == plan.layers[layer].n_neurons:
             continue
         dense, weights = read_weights(mlps[layer]), read_weights(mlp)
-        fit, held_out = (
+        found = (
             products[layer]
             if products is not None
-            else _kept_products(calibration.layers[layer], plan.layers[layer], dense)
+            else kept_products(calibration.layers[layer], plan.layers[layer], dense)
         )
-        write_weights(
-            pruned, inner, layer, _fitted(record, dense, weights, fit, held_out, with_bias)
-        )
+        output, bias = refit_output(record, dense, weights.output, found, with_bias)
+        new = replace(weights, output=output, output_bias=bias)
+        write_weights(pruned, inner, layer, new)
     return pruned
 
 
@@ -128,60 +130,92 @@ def is_centred(planner: Planner, kind: str) -> bool:
     return changes and can_have_bias(planner.model, planner.architecture)
 
 
-def _fitted(
+def refit_output(
     record: Refit,
     dense: MlpWeights,
-    weights: MlpWeights,
-    fit: Products,
-    held_out: Products,
+    start: Tensor,
+    products: tuple[Products, Products],
     with_bias: bool,
-) -> MlpWeights:
-    """In closed form: targets are W h, to which the dense bias is added."""
+) -> tuple[Tensor, Tensor | None]:
+    """The output projection and its bias, in closed form; targets are W h, the dense bias added.
+
+    Args:
+        dense: the layer's weights before anything went, (H, N).
+        start: the output projection as it was cut, (H, K).
+        products: over the tokens of the fit, and over the held-out ones.
+        with_bias: whether the output has a bias.
+
+    Returns:
+        (H, K) and (H,) of the type and on the device of ``start``.
+    """
     assert record.output is not None
-    start = weights.output.cpu().double()
-    output, shift = record.output(Fit(fit, held_out, start, with_bias))
+    output, shift = record.output(Fit(*products, start.cpu().double(), with_bias))
     bias = torch.zeros(len(output), dtype=output.dtype) if shift is None else shift
-    kind_of = weights.output
     if dense.output_bias is not None:
         bias = bias + dense.output_bias.cpu().double()
-    return replace(
-        weights,
-        output=output.to(kind_of),
-        output_bias=None if weights.output_bias is None else bias.to(kind_of),
-    )
+    has_bias = with_bias or dense.output_bias is not None
+    return output.to(start), bias.to(start) if has_bias else None
 
 
-def _kept_products(
+def kept_products(
     moments: LayerMoments, layer: LayerPlan, dense: MlpWeights
 ) -> tuple[Products, Products]:
+    """Of the neurons that stay, as they are: from the layer's moments."""
     output = dense.output.cpu().double()
     kept = layer.kept_index
-    return (
-        Products.of_moments(moments.fit, kept, output),
-        Products.of_moments(moments.held_out, kept, output),
-    )
+    # One after the other: each is made from a whole matrix.
+    fit = Products.of_moments(moments.fit, kept, output)
+    return fit, Products.of_moments(moments.held_out, kept, output)
+
+
+class RunProducts:
+    """Of neurons that the dense model does not have: from what passes in its blocks.
+
+    Args:
+        mlp: of the dense model.
+        weights: the neurons' own.
+    """
+
+    def __init__(self, mlp: Mlp, weights: MlpWeights) -> None:
+        self._mlp, self._weights = mlp, weights
+        self._totals: dict[bool, Products] = {}
+
+    def add(self, batch: Batch, x: Tensor, h: Tensor) -> None:
+        """Add a batch: what the MLP reads, and its own neurons."""
+        held_out = is_held_out(batch)
+        neurons = self._weights.neurons(self._mlp, x)
+        targets = h.float() @ read_weights(self._mlp).output.float().T
+        for part in (False, True):
+            keep = batch.keep & (held_out == part)[:, None]
+            found = Products.of_rows(kept_rows(neurons, keep), kept_rows(targets, keep))
+            before = self._totals.get(part)
+            self._totals[part] = found if before is None else before.joined(found)
+
+    def both(self) -> tuple[Products, Products]:
+        """Over the tokens of the fit, and over the held-out ones; on the CPU."""
+        return self._totals[False].on_cpu(), self._totals[True].on_cpu()
 
 
 def _run_products(
     model: nn.Module, architecture: Architecture, pruned: Architecture, calibration: Calibration
 ) -> list[tuple[Products, Products]]:
     """The products of neurons that the dense model does not have: one more pass over the text."""
-    mlps, new = mlps_of(architecture), [read_weights(mlp) for mlp in mlps_of(pruned)]
-    totals: dict[tuple[int, bool], Products] = {}
+    mlps = mlps_of(architecture)
+    new = [
+        RunProducts(*pair) for pair in zip(mlps, map(read_weights, mlps_of(pruned)), strict=True)
+    ]
     taps: dict[tuple[int, str], Tap] = {}
     for layer, mlp in enumerate(mlps):
         taps[layer, "x"] = Tap(mlp.inputs[0].module, "input")
         taps[layer, "h"] = Tap(mlp.output.module, "input")
     trunk = getattr(model, "base_model", model)
     for batch in calibration.batches():
-        held_out = is_held_out(batch)
-        keeps = {part: batch.keep & (held_out == part)[:, None] for part in (False, True)}
         read: dict[int, Tensor] = {}
 
         def count(
             key: tuple[int, str],
             tensor: Tensor,
-            keeps: Mapping[bool, Tensor] = keeps,
+            batch: Batch = batch,
             read: dict[int, Tensor] = read,
         ) -> None:
             layer, what = key
@@ -189,14 +223,7 @@ def _run_products(
                 # Copied: the model may go on to change it in place.
                 read[layer] = tensor.clone()
                 return
-            neurons = new[layer].neurons(mlps[layer], read.pop(layer))
-            targets = tensor.float() @ read_weights(mlps[layer]).output.float().T
-            for part, keep in keeps.items():
-                found = Products.of_rows(kept_rows(neurons, keep), kept_rows(targets, keep))
-                before = totals.get((layer, part))
-                totals[layer, part] = found if before is None else before.joined(found)
+            new[layer].add(batch, read.pop(layer), tensor)
 
         run_batch(trunk, batch, count, taps)
-    return [
-        (totals[layer, False].on_cpu(), totals[layer, True].on_cpu()) for layer in range(len(mlps))
-    ]
+    return [each.both() for each in new]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from projector.model.architecture.records import Architecture
 from projector.model.capture import Call, evaluating
 from pruning.calibration.gathering import Calibration
-from pruning.calibration.streams import begin, run_block
+from pruning.calibration.streams import Shared, begin, run_block
 
 _MOST_KEPT_BYTES = 2_000_000_000
 
@@ -26,17 +26,26 @@ class DenseStreams:
     """What the dense model does with the calibration text, batch by batch and block by block.
 
     Kept for the next pruned model where that takes at most :data:`_MOST_KEPT_BYTES`; else run anew.
+
+    Args:
+        is_shared: whether there is a next one.
     """
 
     def __init__(
-        self, model: nn.Module, architecture: Architecture, calibration: Calibration
+        self,
+        model: nn.Module,
+        architecture: Architecture,
+        calibration: Calibration,
+        *,
+        is_shared: bool = True,
     ) -> None:
         self.model, self.architecture = model, architecture
         self.batches = list(calibration.batches())
         self._starts: list[tuple[dict[int, Call], Tensor]] = []
+        self._equal = Shared()
         self._blocks: dict[tuple[int, int], DenseBlock] = {}
         n_numbers = 2 * len(architecture.blocks) * len(calibration.corpus.ids)
-        self._keeps = 4 * n_numbers * architecture.n_hidden <= _MOST_KEPT_BYTES
+        self._keeps = is_shared and 4 * n_numbers * architecture.n_hidden <= _MOST_KEPT_BYTES
 
     def run(self) -> None:
         """Run the text through the model now, where what it does is kept."""
@@ -51,7 +60,8 @@ class DenseStreams:
     def start(self, index: int) -> tuple[dict[int, Call], Tensor]:
         """How a batch's blocks are called, and the stream before the first."""
         while len(self._starts) <= index:
-            self._starts.append(begin(self.model, self.architecture, self.batches[index]))
+            calls, first = begin(self.model, self.architecture, self.batches[len(self._starts)])
+            self._starts.append((self._equal.of(calls), first))
         return self._starts[index]
 
     def block(self, index: int, layer: int, before: Tensor | None) -> DenseBlock:

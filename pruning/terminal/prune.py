@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from projector.memory import enough_text
+from projector.storage.resuming import FORCE_HELP, RESUME_HELP
+from projector.terminal.options import parse_size
 from projector.terminal.screen import Screen
 from pruning.terminal.options import (
     Allocation,
@@ -37,7 +40,16 @@ MethodName = Annotated[str, typer.Option(help="How to choose the neurons to remo
 Sparsity = Annotated[float, typer.Option(help="Share of each layer's MLP neurons to remove.")]
 RefitName = Annotated[str, typer.Option(help="How to refit the weights that stay. {refits}.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the pruned model that OUT holds.")]
+MemoryBudget = Annotated[
+    str | None,
+    typer.Option(
+        help="Most memory to use besides the model's own, for example 8GiB. By default what is "
+        "free, less a margin.",
+        show_default=False,
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
+Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 
 def prune(
@@ -61,6 +73,8 @@ def prune(
     dtype: Dtype = "auto",
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
+    memory_budget: MemoryBudget = None,
+    resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -68,8 +82,10 @@ def prune(
     screen = Screen(as_json)
     with screen.errors():
         from pruning.preparing import PoleOptions
-        from pruning.pruning import PruneSettings, prune_model
+        from pruning.pruning import PruneSettings, layers_path, prune_model
         from pruning.saving import check_out
+
+        screen.can_resume = layers_path(out).exists
 
         settings = PruneSettings(
             method=method,
@@ -83,7 +99,8 @@ def prune(
             poles=PoleOptions(space, min_cluster_size, selection),
         )
         source = calibration_of(calibration, model)
-        check_out(out, force=force)
+        budget = parse_size(memory_budget)
+        check_out(out, force=force or resume)
         with screen.progress() as progress:
             made = prune_model(
                 model,
@@ -96,10 +113,28 @@ def prune(
                 device=device,
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
+                memory_budget=budget,
+                resume=resume,
                 force=force,
                 progress=progress,
+                tell=lambda what: _tell(screen, what, out),
             )
         screen.result(made.as_dict(), "\n".join(_lines(made, model, out)))
+
+
+def _tell(screen: Screen, what: Any, out: Path) -> None:
+    """Before the work begins: what is to be done, and what memory it takes."""
+    from projector.storage.resuming import Step
+
+    if what is Step.LEAVE:
+        screen.say(f"[b]{escape(str(out))}[/b] is finished: nothing is left to do")
+    elif what is Step.GO_ON:
+        screen.say("Going on from the layers that were made")
+    elif not isinstance(what, Step):
+        screen.say(
+            f"Takes at most {enough_text(what.total)} beside the model, layer by layer: "
+            f"{what.parts()}"
+        )
 
 
 def _lines(made: Any, model: str, out: Path) -> list[str]:
@@ -107,9 +142,13 @@ def _lines(made: Any, model: str, out: Path) -> list[str]:
     lines = [
         f"{made.n_parameters_before:,} → {made.n_parameters:,} parameters "
         f"({made.removed_share:.1%} fewer); MLPs of {_range(made.widths)} neurons",
-        "Loaded again in a fresh process by plain transformers: "
-        f"outputs differ by {made.saved.greatest_difference:.1g}",
     ]
+    if made.saved.greatest_difference is None:
+        return [*lines, f"The pruned model is in [b]{escape(str(out))}[/b]"]
+    lines.append(
+        "Loaded again in a fresh process by plain transformers: "
+        f"outputs differ by {made.saved.greatest_difference:.1g}"
+    )
     if made.saved.tokenizer_differs:
         lines.append(
             "[yellow]note[/yellow]: AutoTokenizer cuts text differently for this model type; "

@@ -152,7 +152,7 @@ def test_only_what_is_done_is_told_and_to_its_end(
     prune(folder, settings, out, calibration, projection=projection, progress=stages)
     names = [stage for stage, _, _ in stages.told]
     assert ("Finding poles" in names) == finds_poles
-    assert ("Refitting" in names) == refits
+    assert any("efitting" in name for name in names) == refits
     for stage, total, n_done in stages.told:
         assert total is None or n_done == total, stage
     facts = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
@@ -230,9 +230,11 @@ def test_what_fails_on_the_way_leaves_nothing(
         raise UserError("does not load")
 
     monkeypatch.setattr(saving, "_compare", broken)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="does not load"):
         prune(checkpoint("qwen2"), QUICK, tmp_path / "out", calibration)
-    assert not list(tmp_path.iterdir())
+    # But for the layers that are made, which another run can go on from.
+    assert [path.name for path in tmp_path.iterdir()] == ["out.layers"]
 
 
 def test_wrong_orders_are_refused_before_a_model_is_loaded(

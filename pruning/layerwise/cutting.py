@@ -1,0 +1,94 @@
+"""One recipe carried out on a model, whose weights are cut in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from projector.model.architecture.records import Architecture
+from projector.model.architecture.weights import read_weights
+from projector.progress import Progress, Silent
+from pruning.calibration.gathering import Calibration
+from pruning.calibration.mlps import mlps_of
+from pruning.layerwise.files import LayerFiles
+from pruning.layerwise.making import LayerMaker
+from pruning.layerwise.recipes import Recipe
+from pruning.methods.method import Proposals
+from pruning.methods.plan import LayerPlan, PruningPlan
+from pruning.refit.refits import refit
+from pruning.refit.streams import DenseStreams
+from pruning.surgery import cut_layer, let_go, moved
+
+
+def cut_model(
+    model: nn.Module,
+    architecture: Architecture,
+    drawn: Calibration,
+    recipe: Recipe,
+    files: LayerFiles,
+    *,
+    n_steps: int = 200,
+    seed: int = 0,
+    proposals: Sequence[Proposals] | None = None,
+    spilled: bool = False,
+    progress: Progress | None = None,
+) -> tuple[PruningPlan, nn.Module]:
+    """Plan and refit layer by layer, and cut each; the model that is given is left without weights.
+
+    Where the refit trains, the dense MLPs stay in memory until it is done.
+
+    Args:
+        drawn: the calibration text; moments of it are not read.
+        recipe: which has been checked (:meth:`Recipe.check`).
+        files: where layers that are made are kept, and found again; its folder exists.
+        n_steps, seed: of a refit that trains; the seed also of everything random in the plan.
+        spilled: keep the streams on disk.
+
+    Raises:
+        UserError: see :class:`LayerMaker`.
+    """
+    progress = progress or Silent()
+    maker = LayerMaker(
+        model,
+        architecture,
+        drawn.corpus,
+        [recipe],
+        files,
+        seed=seed,
+        proposals=proposals,
+        spill=files.folder if spilled else None,
+        batch_size=drawn.batch_size,
+        progress=progress,
+    )
+    shapes = maker.shapes()
+    shape = shapes[recipe]
+    config = shape.config(model, architecture)
+    trains = recipe.of_refit.trains and shape.removes
+    plans: list[LayerPlan] = []
+    for layer, made in maker.layers(shapes):
+        plans.append(made[recipe].plan)
+        if not trains:
+            dense = read_weights(mlps_of(architecture)[layer])
+            new = made[recipe].weights(dense, with_bias=shape.with_bias)
+            cut_layer(model, architecture, layer, new)
+    plan = PruningPlan(
+        recipe.method, recipe.sparsity, seed, recipe.allocation, recipe.round_to, tuple(plans)
+    )
+    if not trains:
+        return plan, moved(model, config)
+    progress.begin("Refitting", len(plans) * n_steps, "steps")
+    pruned = refit(
+        model,
+        architecture,
+        plan,
+        recipe.refit,
+        drawn,
+        n_steps=n_steps,
+        seed=seed,
+        streams=DenseStreams(model, architecture, drawn, is_shared=False),
+        shares=True,
+        progress=progress,
+    )
+    let_go(model)
+    return plan, pruned

@@ -1,0 +1,184 @@
+"""Layers as they have been made, a file each: a run that was stopped goes on from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from projector.errors import UserError, named
+from projector.storage.places import alone, disk_errors
+from projector.storage.replacing import is_unfinished, make_folder, remove_folder, replacing_file
+from projector.storage.resuming import told_difference
+from projector.storage.tensors import TensorFile, read_metadata, write_tensors
+from pruning.calibration.streams import STREAMS
+from pruning.layerwise.recipes import MadeLayer, Recipe
+from pruning.methods.plan import LayerPlan
+
+FORMAT_VERSION = 1
+_KEY = "layer"
+
+
+class LayerFiles:
+    """A folder of layers that have been made, and of what removals from them cost.
+
+    Args:
+        folder: where; it is made when the first layer is written.
+        facts: what two runs must share for one to go on from the other's layers.
+        recipes: what is asked of every layer.
+        settings: names of facts that a user sets.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        facts: Mapping[str, Any],
+        recipes: Sequence[Recipe],
+        *,
+        settings: Sequence[str] = (),
+    ) -> None:
+        self.folder, self._recipes, self._settings = folder, tuple(recipes), tuple(settings)
+        self._facts: dict[str, Any] = json.loads(
+            json.dumps({**facts, "recipes": [asdict(recipe) for recipe in recipes]})
+        )
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a run has left something here."""
+        return any(self.folder.glob("*.safetensors"))
+
+    def difference(self) -> str | None:
+        """How the run that left these files differs from this one; None where it does not.
+
+        Raises:
+            UserError: if they are damaged.
+        """
+        with self._damages():
+            first = min(self.folder.glob("*.safetensors"))
+            header = json.loads(read_metadata(first)[_KEY])
+            if header["version"] != FORMAT_VERSION:
+                return "it is of another version of this program"
+            return told_difference(header["facts"], self._facts, settings=self._settings)
+
+    def check_place(self) -> None:
+        """Raise a UserError if something else is where the files would be."""
+        ours = (".safetensors", ".partial")
+        if self.folder.exists() and not (
+            self.folder.is_dir()
+            and all(
+                path.suffix in ours or is_unfinished(path.name) or path.name.startswith(STREAMS)
+                for path in self.folder.iterdir()
+            )
+        ):
+            raise UserError(
+                f"'{self.folder}' is the place of this run's layers, and holds something else: "
+                f"give another folder for {named('out')}",
+                setting="out",
+                value=str(self.folder),
+            )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While open, no other run works with these files.
+
+        Raises:
+            UserError: if one does.
+        """
+        path = self.folder.with_name(f".{self.folder.name}.lock")
+        told = (
+            f"another run is at work at '{self.folder}': wait for it, or give another folder for "
+            f"{named('out')}"
+        )
+        with disk_errors(path), alone(path, patience_s=0, told=told):
+            yield
+
+    def begin(self) -> None:
+        """Make the folder, and clear what a run that was killed has left of its streams."""
+        with disk_errors(self.folder):
+            make_folder(self.folder)
+            for path in self.folder.glob(f"{STREAMS}*"):
+                remove_folder(path)
+
+    def remove(self) -> None:
+        """Remove the folder: the run is done, or begins anew."""
+        remove_folder(self.folder)
+
+    def has(self, layer: int) -> bool:
+        """Whether a layer has been made."""
+        return self._path("layer", layer).exists()
+
+    def write(self, layer: int, made: Mapping[Recipe, MadeLayer]) -> None:
+        """Keep a layer; a kill at any moment leaves all of it or nothing."""
+        plans = [made[recipe].plan.to_dict() for recipe in self._recipes]
+        tensors = {
+            f"{i}.{name}": tensor
+            for i, recipe in enumerate(self._recipes)
+            for name, tensor in made[recipe].tensors().items()
+        }
+        self._write(self._path("layer", layer), tensors, {"plans": plans})
+
+    def read(self, layer: int) -> dict[Recipe, MadeLayer]:
+        """A layer that has been made.
+
+        Raises:
+            UserError: if it is damaged.
+        """
+        path = self._path("layer", layer)
+        with self._damages():
+            plans = [LayerPlan.from_dict(values) for values in self._header(path)["plans"]]
+            tensors = TensorFile(path)
+            made = {}
+            for i, (recipe, plan) in enumerate(zip(self._recipes, plans, strict=True)):
+                # Copies: memory that maps a file is aligned otherwise.
+                own = [
+                    tensors[name].clone() if (name := f"{i}.{field}") in tensors else None
+                    for field in ("output", "output_bias")
+                ]
+                made[recipe] = MadeLayer(plan, *own)
+        return made
+
+    def has_costs(self, layer: int) -> bool:
+        """Whether it is known what removals from a layer cost."""
+        return self._path("costs", layer).exists()
+
+    def write_costs(self, layer: int, costs: Mapping[tuple[str, bool], Tensor]) -> None:
+        """Keep what removals cost, by method and whether centred."""
+        tensors = {f"{method}.{int(centred)}": each for (method, centred), each in costs.items()}
+        self._write(self._path("costs", layer), tensors, {})
+
+    def read_costs(self, layer: int) -> dict[tuple[str, bool], Tensor]:
+        """What :meth:`write_costs` kept."""
+        with self._damages():
+            tensors = TensorFile(self._path("costs", layer))
+            found = {}
+            for name in tensors:
+                method, _, centred = name.rpartition(".")
+                found[method, centred == "1"] = tensors[name].clone()
+        return found
+
+    def _path(self, what: str, layer: int) -> Path:
+        return self.folder / f"{what}-{layer:05}.safetensors"
+
+    def _write(self, path: Path, tensors: Mapping[str, Tensor], more: Mapping[str, Any]) -> None:
+        header = {"version": FORMAT_VERSION, "facts": self._facts, **more}
+        with disk_errors(self.folder), replacing_file(path) as partial:
+            write_tensors(partial, tensors, {_KEY: json.dumps(header)})
+
+    def _header(self, path: Path) -> dict[str, Any]:
+        header: dict[str, Any] = json.loads(read_metadata(path)[_KEY])
+        return header
+
+    @contextmanager
+    def _damages(self) -> Iterator[None]:
+        try:
+            yield
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+            raise UserError(
+                f"what a stopped run left in '{self.folder}' is damaged: delete it and start again"
+            ) from error

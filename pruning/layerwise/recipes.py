@@ -1,0 +1,156 @@
+"""What is asked of every layer: a method, a share, and a refit; and what became of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projector.corpus.batches import Corpus
+from projector.model.architecture.records import Architecture
+from projector.model.architecture.weights import MlpWeights
+from projector.model.architecture.widths import can_have_bias, config_with_widths
+from pruning.calibration.mlps import mlps_of
+from pruning.calibration.text import check_count, n_fit_tokens
+from pruning.methods.method import Method
+from pruning.methods.plan import LayerPlan, kept_width
+from pruning.methods.planning import check_allocates, check_options, check_projection
+from pruning.methods.registry import method_named
+from pruning.refit.reconstruction import check_reconstructable
+from pruning.refit.record import Refit
+from pruning.refit.refits import check_has_bias
+from pruning.refit.registry import refit_named
+from pruning.surgery import merged
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A plan and a refit, as they are asked of every layer."""
+
+    method: str
+    refit: str
+    sparsity: float
+    allocation: str = "uniform"
+    round_to: int = 1
+
+    @property
+    def of_method(self) -> Method:
+        return method_named(self.method)
+
+    @property
+    def of_refit(self) -> Refit:
+        return refit_named(self.refit)
+
+    @property
+    def needs_regular_moments(self) -> bool:
+        """Whether too few calibration tokens leave it nothing to invert."""
+        return self.sparsity > 0 and (
+            self.of_method.needs_regular_moments or self.of_refit.needs_regular_moments
+        )
+
+    def check(
+        self, model: nn.Module, architecture: Architecture, corpus: Corpus, *, has_proposals: bool
+    ) -> None:
+        """Raise a UserError, before any work, for what can't be of this model and this text.
+
+        NotApplicable is raised where the architecture has no place for it.
+        """
+        check_options(self.method, self.sparsity, self.allocation, self.round_to)
+        check_has_bias(self.of_refit, model, architecture)
+        averages = self.of_method.averages and self.of_refit.changes_weights
+        if self.of_refit.trains or averages:
+            check_reconstructable(architecture)
+        widths = [mlp.n_neurons for mlp in mlps_of(architecture)]
+        if self.sparsity > 0:
+            check_projection((self.method,), is_given=has_proposals)
+            if self.needs_regular_moments:
+                check_count(n_fit_tokens(corpus), corpus.n_sequences, widths)
+        if self.allocation == "global":
+            check_allocates(self.of_method)
+        else:
+            config_with_widths(model, architecture, self.uniform_widths(widths))
+
+    def uniform_widths(self, widths: Sequence[int]) -> list[int]:
+        """Neurons that stay of each layer where all give the same share."""
+        return [kept_width(n, self.sparsity, self.round_to) for n in widths]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a recipe cuts a model: the neurons that stay, and whether outputs have biases then.
+
+    Attributes:
+        widths: neurons that stay of each layer.
+        with_bias: whether the outputs have biases then.
+        centred: whether a bias absorbs what removed neurons give on average.
+        removes: whether any neuron goes.
+    """
+
+    widths: tuple[int, ...]
+    with_bias: bool
+    centred: bool
+    removes: bool
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, architecture: Architecture, recipe: Recipe, widths: Sequence[int]
+    ) -> Shape:
+        """Of a model that is to be cut to these widths."""
+        centred = recipe.of_refit.changes_weights and can_have_bias(model, architecture)
+        removes = any(
+            mlp.n_neurons != n for mlp, n in zip(mlps_of(architecture), widths, strict=True)
+        )
+        return cls(tuple(widths), centred and removes, centred, removes)
+
+    def config(self, model: nn.Module, architecture: Architecture) -> Any:
+        """The config of the model once it is cut; before any layer is.
+
+        Raises:
+            UserError: if no config holds it.
+        """
+        return config_with_widths(model, architecture, self.widths, with_bias=self.with_bias)
+
+
+@dataclass(frozen=True)
+class MadeLayer:
+    """What became of a layer: its plan, and what a refit in closed form gave.
+
+    Attributes:
+        output: (H, K) in the model's own type; None where the weights stay as the plan leaves them.
+        output_bias: (H,), or None where there is none.
+    """
+
+    plan: LayerPlan
+    output: Tensor | None = None
+    output_bias: Tensor | None = None
+
+    def weights(self, dense: MlpWeights, *, with_bias: bool) -> MlpWeights:
+        """The layer's weights, cut and refitted; on the CPU.
+
+        Args:
+            dense: its weights before that.
+            with_bias: give the output a bias of zeros where it has none.
+        """
+        cut = merged(dense.to("cpu"), self.plan)
+        if with_bias and cut.output_bias is None:
+            cut = replace(cut, output_bias=cut.output.new_zeros(len(cut.output)))
+        if self.output is None:
+            return cut
+        bias = cut.output_bias if self.output_bias is None else self.output_bias
+        return replace(cut, output=self.output, output_bias=bias)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is not the plan's, by the names of fields."""
+        found = {"output": self.output, "output_bias": self.output_bias}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def problem(self, shape: torch.Size) -> str | None:
+        """Why it does not fit a layer whose output projection is of a shape; None where it does."""
+        if self.plan.n_neurons != shape[1]:
+            return f"its plan is for {self.plan.n_neurons:,} neurons"
+        if self.output is not None and self.output.shape != (shape[0], len(self.plan.kept)):
+            return f"its output projection is of shape {tuple(self.output.shape)}"
+        return self.plan.problem()
