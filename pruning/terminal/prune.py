@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from projector.memory import enough_text
 from projector.storage.resuming import FORCE_HELP, RESUME_HELP
 from projector.terminal.options import parse_size
 from projector.terminal.screen import Screen
@@ -124,6 +123,7 @@ def prune(
 
 def _tell(screen: Screen, what: Any, out: Path) -> None:
     """Before the work begins: what is to be done, and what memory it takes."""
+    from projector.memory import enough_text
     from projector.storage.resuming import Step
 
     if what is Step.LEAVE:

@@ -178,7 +178,8 @@ def test_recipes_of_one_walk_are_those_of_several(
             assert theirs is not None
             weight, bias = theirs.output.module.weight, theirs.output.module.bias
             for each in (found[recipe], again[recipe]):
-                assert each.output is not None and each.output_bias is not None
+                assert each.output is not None
+                assert each.output_bias is not None
                 assert torch.equal(each.output, weight.T)  # type: ignore[operator]
                 assert torch.equal(each.output_bias, bias)  # type: ignore[arg-type]
 
@@ -221,11 +222,13 @@ def test_files_of_other_settings_are_told(tmp_path: Path) -> None:
     assert not files.is_begun
     made = {recipe: MadeLayer(LayerPlan(4, (0, 2)), torch.ones(3, 2), None)}
     files.write(0, made)
-    assert files.has(0) and not files.has(1)
+    assert files.has(0)
+    assert not files.has(1)
     assert files.difference() is None
     found = files.read(0)[recipe]
     assert found.plan == made[recipe].plan
-    assert found.output is not None and torch.equal(found.output, torch.ones(3, 2))
+    assert found.output is not None
+    assert torch.equal(found.output, torch.ones(3, 2))
     assert found.output_bias is None
     other = LayerFiles(tmp_path / "layers", {"seed": 2}, [recipe], settings=["seed"])
     assert "seed" in (other.difference() or "")
@@ -246,8 +249,8 @@ def test_what_can_not_be_is_refused_before_any_work(subject: Callable[[str], Sub
         Recipe("obs", "bias", 0.3).check(*given, has_proposals=True)
     with refused("projection"):
         Recipe("poles", "none", 0.3).check(*given, has_proposals=False)
+    short = made.drawn.text.draw(1, 0)
     with pytest.raises(UserError, match="too few for"):
-        short = made.drawn.text.draw(1, 0)
         Recipe("obs", "none", 0.3).check(made.model, made.architecture, short, has_proposals=True)
 
 
