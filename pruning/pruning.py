@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -177,8 +177,7 @@ def prune_model(
     job = _prepare(
         loaded, architecture, settings, calibration, projection, sequence_length, progress
     )
-    files = LayerFiles(layers_path(out), job.facts, [job.recipe], settings=_SETTINGS)
-    files.check_place()
+    files = _files(job, out)
     step = _next_step(job, files, out, resume=resume, force=force)
     if tell is not None:
         tell(step)
@@ -266,10 +265,19 @@ def _prepare(
 def _files(job: _Job, out: Path) -> LayerFiles:
     first = next(job.loaded.model.parameters())
     computed = {"device": first.device.type, "dtype": str(first.dtype).removeprefix("torch.")}
-    facts = {**job.facts, **computed}
+    facts = {**_compared(job.facts), **computed}
     files = LayerFiles(layers_path(out), facts, [job.recipe], settings=_SETTINGS)
     files.check_place()
     return files
+
+
+def _compared(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has them, settings by their own names."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(facts)))
+    settings = plain.pop("settings", {})
+    # What came of a setting stands under its name too.
+    came = {f"{name} used" if name in settings else name: each for name, each in plain.items()}
+    return {**settings, **came}
 
 
 def _next_step(job: _Job, files: LayerFiles, out: Path, *, resume: bool, force: bool) -> Step:
@@ -278,10 +286,9 @@ def _next_step(job: _Job, files: LayerFiles, out: Path, *, resume: bool, force: 
     if files.is_begun:
         unfinished = Work(str(files.folder), files.difference())
     if resume and (out / PLAN_FILE).exists():
-        theirs = load_facts(out)
-        known = {name: value for name, value in theirs.items() if name in job.facts}
-        ours = json.loads(json.dumps(job.facts))
-        finished = Work(str(out), told_difference(known, ours, settings=_SETTINGS))
+        theirs = {k: v for k, v in load_facts(out).items() if k in job.facts}
+        difference = told_difference(_compared(theirs), _compared(job.facts), settings=_SETTINGS)
+        finished = Work(str(out), difference)
     return decide(unfinished, finished, resume=resume, force=force, what="run")
 
 

@@ -4,7 +4,7 @@ Of the widest layer, of N neurons of which K stay, between streams that are H wi
 
     sums        8 N²            both sums, of each the upper triangle
     planning    8 (p N² + 3 H N)    p working matrices in float64, see ``_PLANNING``
-    refitting   8 (2 N² + r K² + 3 H N)    r: 11, or 13 where a bias absorbs means
+    refitting   8 (r K² + 3 H N), or 8 (3 N² + 3 H N)    r: 8, or 11 where a bias absorbs means
     batch       4 B (6 N + 12 H)    of the B tokens that run at once
     streams     2 T H b         in front of a block and behind it, of b bytes a number; or on disk
     training    4 (8 T H + 24 H N)    what one MLP reads and gives, and its weights as Adam has them
@@ -25,6 +25,7 @@ from projector.corpus.batches import Corpus
 from projector.errors import UserError, named
 from projector.memory import enough_text, size_text
 from projector.model.architecture.records import Architecture
+from projector.model.architecture.widths import can_have_bias
 from pruning.calibration.budget import batch_bytes, streams_bytes, sums_bytes
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.walk import DEFAULT_BATCH
@@ -32,7 +33,8 @@ from pruning.layerwise.recipes import Recipe
 
 # Working matrices of N × N by what a method reads most of.
 _PLANNING = {"regular moments": 6.5, "moments": 3, "activations": 3, "weights": 1}
-_REFITTING, _CENTRED = 11, 2
+# Of K × K, where moments are about zero and where they are about the mean; of N × N before that.
+_REFITTING, _REFITTING_CENTRED, _TAKING = 8, 11, 3
 # Of what is free, what is taken where no budget is given.
 _SHARE_OF_FREE = 0.9
 
@@ -94,7 +96,8 @@ def needs_of(
         working = max(working, int(8 * matrices * n**2) + weights)
         if recipe.of_refit.output is not None and recipe.of_refit.needs_regular_moments:
             n_kept = recipe.uniform_widths([n])[0] if recipe.allocation == "uniform" else n
-            squares = 2 * n**2 + (_REFITTING + _CENTRED) * n_kept**2
+            matrices = _REFITTING_CENTRED if can_have_bias(model, architecture) else _REFITTING
+            squares = max(matrices * n_kept**2, _TAKING * n**2)
             working = max(working, 8 * squares + weights)
         if recipe.of_refit.trains:
             training = 4 * (8 * len(corpus.ids) * n_hidden + 24 * n_hidden * n)

@@ -96,7 +96,11 @@ class LayerFiles:
             f"{named('out')}"
         )
         with disk_errors(path), alone(path, patience_s=0, told=told):
-            yield
+            try:
+                yield
+            finally:
+                if not self.is_begun:
+                    self.remove()
 
     def begin(self) -> None:
         """Make the folder, and clear what a run that was killed has left of its streams."""

@@ -14,6 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pruning import saving
+from pruning.layerwise.making import LayerMaker
 from pruning.methods.plan import PLAN_FILE
 from pruning.sweep.report import CSV_FILE, DENSE, JSON_FILE, PruningReport
 from pruning.terminal.cli import app
@@ -202,6 +203,59 @@ def test_prune_again_takes_force(commands: Commands, tmp_path: Path) -> None:
     assert tree(tmp_path) == before
     succeed(*commands.prune(out, **order, sparsity=0.5, force=True))
     assert hf.AutoConfig.from_pretrained(out).intermediate_size == 20
+
+
+@pytest.mark.usefixtures("here")
+def test_a_stopped_prune_goes_on(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, layers = tmp_path / "out", tmp_path / "out.layers"
+    order = {"method": "obs", "projection": None, "refit": "least-squares"}
+    make = LayerMaker._make
+
+    def stopped(self: LayerMaker, walked: Any, shapes: Any) -> Any:
+        if walked.index == 1:
+            raise KeyboardInterrupt
+        return make(self, walked, shapes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LayerMaker, "_make", stopped)
+        result = invoke(*commands.prune(out, **order))
+    assert result.exit_code == 130
+    assert "Takes at most" in result.output
+    assert "beside the model, layer by layer" in " ".join(result.output.split())
+    assert [path.name for path in layers.iterdir()] == ["layer-00000.safetensors"]
+    before = tree(tmp_path)
+    assert "add --resume" in refuse(*commands.prune(out, **order))
+    told = refuse(*commands.prune(out, **order, resume=True, sequences=21))
+    assert "its --sequences is 20, and this one's 21" in told
+    assert tree(tmp_path) == before
+    result = succeed(*commands.prune(out, **order, resume=True))
+    assert "Going on from the layers that were made" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    # As if it had never been stopped.
+    succeed(*commands.prune(tmp_path / "whole", **order))
+    assert tree(out) == tree(tmp_path / "whole")
+    # Resumed once more, there is nothing to do.
+    files = tree(out)
+    again = " ".join(succeed(*commands.prune(out, **order, resume=True)).output.split())
+    assert f"{out} is finished: nothing is left to do" in again
+    value = json.loads(succeed(*commands.prune(out, **order, resume=True, json=True)).stdout)
+    assert (value["widths"], value["greatest_difference"]) == ([28, 28], None)
+    assert "its --sparsity is 0.3, and this one's 0.5" in refuse(
+        *commands.prune(out, **order, resume=True, sparsity=0.5)
+    )
+    assert tree(out) == files
+    succeed(*commands.prune(out, **order, resume=True, force=True, sparsity=0.5))
+    assert hf.AutoConfig.from_pretrained(out).intermediate_size == 20
+
+
+def test_a_budget_that_is_too_small_for_one_layer(commands: Commands, tmp_path: Path) -> None:
+    order = {"method": "obs", "projection": None, "refit": "least-squares"}
+    told = refuse(*commands.prune(tmp_path / "out", **order, memory_budget="100kB"))
+    assert "out of memory: layer 0, of 40 neurons, alone takes" in told
+    assert "raise --memory-budget" in told
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("here")
@@ -463,7 +517,8 @@ def test_a_reload_that_fails_is_one_line(
     monkeypatch.setattr(saving.subprocess, "run", broken)
     order = commands.prune(tmp_path / "out", method="random", projection=None, refit="none")
     assert "does not load in plain transformers: ValueError: no such type" in refuse(*order)
-    assert tree(tmp_path) == {}
+    # Nothing but the layers, which are made.
+    assert [path.name for path in tmp_path.iterdir()] == ["out.layers"]
 
 
 def test_a_model_without_a_tokenizer_is_refused(commands: Commands, tmp_path: Path) -> None:
