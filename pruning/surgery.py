@@ -6,6 +6,7 @@ sliced weights: what it is, is what ``from_pretrained`` will make of its checkpo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -52,10 +53,33 @@ def apply_plan(
     if plan.changes_nothing and not add_bias:
         return deepcopy(model)
     config = config_with_widths(model, architecture, plan.widths, with_bias=with_bias)
+    layers = (
+        merged(read_weights(mlp).to("cpu"), layer)
+        for mlp, layer in zip(mlps, plan.layers, strict=True)
+    )
+    return assembled(model, architecture, config, layers, shares=shares)
+
+
+def assembled(
+    model: nn.Module,
+    architecture: Architecture,
+    config: Any,
+    layers: Iterable[MlpWeights],
+    *,
+    shares: bool = False,
+) -> nn.Module:
+    """A model of another config, with these weights in its MLPs, and else those of ``model``.
+
+    Args:
+        architecture: of ``model``.
+        config: see :func:`projector.model.architecture.widths.config_with_widths`.
+        layers: of each layer, as wide as the config has it; biases that they lack are zeros.
+        shares: let both models share the memory of all weights but the MLPs'.
+    """
     state = dict(model.state_dict())
     prefix = trunk_prefix(model, architecture)
-    for mlp, layer in zip(mlps, plan.layers, strict=True):
-        for name, tensor in native_tensors(mlp, merged(read_weights(mlp).to("cpu"), layer)).items():
+    for mlp, weights in zip(mlps_of(architecture), layers, strict=True):
+        for name, tensor in native_tensors(mlp, weights).items():
             state[prefix + name] = tensor.clone() if shares else tensor
     return _filled(model, config, state, shares=shares)
 
@@ -101,15 +125,18 @@ def let_go(model: nn.Module) -> None:
 
 
 def round_weights(model: nn.Module, dtype: torch.dtype | None) -> None:
-    """Give every weight the nearest value that a checkpoint of ``dtype`` can hold, in place.
+    """Give every weight the nearest value that a checkpoint of ``dtype`` can hold.
 
-    Its own type is kept, so that what is measured is what will be saved. None changes nothing.
+    Its own type is kept, so that what is measured is what will be saved. None changes nothing. What
+    changes takes other memory, for another model may share what it has.
     """
     if dtype is None:
         return
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(parameter.to(dtype).to(parameter.dtype))
+            rounded = parameter.to(dtype).to(parameter.dtype)
+            if not torch.equal(rounded, parameter):
+                parameter.data = rounded
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -109,10 +109,11 @@ def _longest(corpus: Corpus) -> int:
     return int((corpus.starts[1:] - corpus.starts[:-1]).max())
 
 
-def within(needs: Needs, budget: int | None) -> Needs:
+def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
     """The same, the streams on disk where memory is short.
 
     Args:
+        n_at_once: processes that share the memory.
         budget: bytes that may be taken beside the loaded model; None for what is free, less a
             margin.
 
@@ -120,11 +121,13 @@ def within(needs: Needs, budget: int | None) -> Needs:
         UserError: if one layer does not fit.
     """
     free = int(psutil.virtual_memory().available)
-    room = int(_SHARE_OF_FREE * free) if budget is None else budget
+    room = (int(_SHARE_OF_FREE * free) if budget is None else budget) // n_at_once
     spilled = Needs(**{**vars(needs), "spilled": needs.total > room})
     if spilled.total <= room:
         return spilled
     limit = f"of {size_text(free)} that are free {size_text(room)} may be taken"
+    if n_at_once > 1:
+        limit = f"each of {n_at_once} processes may take {size_text(room)}"
     remedy = f"make memory free, or take fewer {named('n_sequences')}"
     if budget is not None:
         limit = f"the budget is {size_text(budget)}"

@@ -125,26 +125,33 @@ class LayerFiles:
             for i, recipe in enumerate(self._recipes)
             for name, tensor in made[recipe].tensors().items()
         }
-        self._write(self._path("layer", layer), tensors, {"plans": plans})
+        seconds = [made[recipe].seconds for recipe in self._recipes]
+        path = self._path("layer", layer)
+        self._write(path, tensors, {"plans": plans, "seconds": seconds})
 
-    def read(self, layer: int) -> dict[Recipe, MadeLayer]:
+    def read(self, layer: int, only: Recipe | None = None) -> dict[Recipe, MadeLayer]:
         """A layer that has been made.
+
+        Args:
+            only: the one recipe to read; None for all.
 
         Raises:
             UserError: if it is damaged.
         """
         path = self._path("layer", layer)
         with self._damages():
-            plans = [LayerPlan.from_dict(values) for values in self._header(path)["plans"]]
-            tensors = TensorFile(path)
+            header, tensors = self._header(path), TensorFile(path)
             made = {}
-            for i, (recipe, plan) in enumerate(zip(self._recipes, plans, strict=True)):
+            for i, recipe in enumerate(self._recipes):
+                if only not in (None, recipe):
+                    continue
                 # Copies: memory that maps a file is aligned otherwise.
                 own = [
                     tensors[name].clone() if (name := f"{i}.{field}") in tensors else None
                     for field in ("output", "output_bias")
                 ]
-                made[recipe] = MadeLayer(plan, *own)
+                plan = LayerPlan.from_dict(header["plans"][i])
+                made[recipe] = MadeLayer(plan, own[0], own[1], float(header["seconds"][i]))
         return made
 
     def has_costs(self, layer: int) -> bool:

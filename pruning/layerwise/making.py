@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from projector.corpus.batches import Corpus
 from projector.memory import give_back
@@ -16,13 +17,15 @@ from pruning.calibration.mlps import mlps_of
 from pruning.calibration.walk import DEFAULT_BATCH, Walk, WalkedLayer
 from pruning.layerwise.files import LayerFiles
 from pruning.layerwise.recipes import MadeLayer, Recipe, Shape
-from pruning.methods.method import Layer, Method, Proposals
+from pruning.methods.method import Layer, Proposals
 from pruning.methods.plan import LayerPlan
 from pruning.methods.planning import costs_of, global_widths, plan_layer
 from pruning.refit.products import Products
 from pruning.refit.refits import RunProducts, kept_products, refit_output
 
 Made = dict[Recipe, MadeLayer]
+# A method, how many neurons stay, and whether moments are taken about the mean: one plan.
+_Key = tuple[str, int, bool]
 
 
 class LayerMaker:
@@ -57,6 +60,23 @@ class LayerMaker:
         self._seed, self._proposals = seed, proposals
         self._spill, self._batch_size = spill, batch_size
         self._progress = progress or Silent()
+        self._shapes: dict[Recipe, Shape] | None = None
+
+    def show(self, progress: Progress | None) -> None:
+        """Who is told of progress from now on."""
+        self._progress = progress or Silent()
+
+    @property
+    def missing(self) -> list[int]:
+        """Layers that are not made yet."""
+        return [i for i in range(len(self.architecture.blocks)) if not self.files.has(i)]
+
+    @property
+    def missing_costs(self) -> list[int]:
+        """Layers of which it is not known what removals cost, where a recipe asks that."""
+        if not any(_compares_layers(recipe) for recipe in self.recipes):
+            return []
+        return [i for i in range(len(self.architecture.blocks)) if not self.files.has_costs(i)]
 
     def shapes(self) -> dict[Recipe, Shape]:
         """How each recipe cuts the model.
@@ -66,21 +86,55 @@ class LayerMaker:
         Raises:
             UserError: if no config of this model holds such widths.
         """
-        own = [mlp.n_neurons for mlp in mlps_of(self.architecture)]
-        shapes = {
-            recipe: Shape.of(self.model, self.architecture, recipe, recipe.uniform_widths(own))
-            for recipe in self.recipes
-        }
-        wanted = [r for r in self.recipes if r.allocation == "global" and r.sparsity > 0]
+        if self._shapes is not None:
+            return self._shapes
+        shapes = self._uniform()
+        wanted = [recipe for recipe in self.recipes if _compares_layers(recipe)]
         if wanted:
-            costs = self._costs({(r.method, shapes[r].centred): r.of_method for r in wanted})
+            self.gather_costs(self.missing_costs)
+            every = [self.files.read_costs(i) for i in range(len(self.architecture.blocks))]
             for recipe in wanted:
-                of_layers = costs[recipe.method, shapes[recipe].centred]
-                widths = global_widths(of_layers, recipe.sparsity, recipe.round_to)
+                costs = [of_layer[recipe.method, shapes[recipe].centred] for of_layer in every]
+                widths = global_widths(costs, recipe.sparsity, recipe.round_to)
                 shapes[recipe] = Shape.of(self.model, self.architecture, recipe, widths)
         for shape in shapes.values():
             shape.config(self.model, self.architecture)
+        self._shapes = shapes
         return shapes
+
+    def _uniform(self) -> dict[Recipe, Shape]:
+        own = [mlp.n_neurons for mlp in mlps_of(self.architecture)]
+        return {
+            recipe: Shape.of(self.model, self.architecture, recipe, recipe.uniform_widths(own))
+            for recipe in self.recipes
+        }
+
+    def gather_costs(self, layers: Sequence[int]) -> None:
+        """Find what removals from these layers cost, and keep it."""
+        methods = {
+            (recipe.method, shape.centred): recipe.of_method
+            for recipe, shape in self._uniform().items()
+            if _compares_layers(recipe)
+        }
+        for walked in self._walk(layers, "Comparing layers"):
+            # Those that eliminate share their eliminations.
+            read = {centred: self._layer(walked, centred) for _, centred in methods}
+            found = {key: costs_of(method, read[key[1]]) for key, method in methods.items()}
+            self.files.write_costs(walked.index, found)
+            del walked, read
+            give_back()
+
+    def make(self, layers: Sequence[int]) -> None:
+        """Make these layers, and keep them."""
+        shapes = self.shapes()
+        for walked in self._walk(layers, self._stage(shapes)):
+            self.files.write(walked.index, self._make(walked, shapes))
+            del walked
+            give_back()
+
+    def _stage(self, shapes: Mapping[Recipe, Shape]) -> str:
+        refits = any(recipe.of_refit.output and shape.removes for recipe, shape in shapes.items())
+        return "Planning and refitting" if refits else "Planning"
 
     def layers(self, shapes: Mapping[Recipe, Shape]) -> Iterator[tuple[int, Made]]:
         """Every layer as it has been made, in order; those that were found among the files too.
@@ -91,11 +145,8 @@ class LayerMaker:
             UserError: if a layer's moments are not finite, or the disk is full or forbidden.
         """
         n_layers = len(self.architecture.blocks)
-        missing = [layer for layer in range(n_layers) if not self.files.has(layer)]
-        refits = any(recipe.of_refit.output and shape.removes for recipe, shape in shapes.items())
-        stage = "Planning and refitting" if refits else "Planning"
         given = 0
-        for walked in self._walk(missing, stage):
+        for walked in self._walk(self.missing, self._stage(shapes)):
             index = walked.index
             # Those before it that are made already: the text has passed them too.
             for layer in range(given, index):
@@ -130,56 +181,46 @@ class LayerMaker:
             proposals=None if self._proposals is None else self._proposals[walked.index],
         )
 
-    def _costs(
-        self, methods: Mapping[tuple[str, bool], Method]
-    ) -> dict[tuple[str, bool], list[Tensor]]:
-        """What removals cost, by method and whether centred, of every layer."""
-        n_layers = len(self.architecture.blocks)
-        missing = [layer for layer in range(n_layers) if not self.files.has_costs(layer)]
-        for walked in self._walk(missing, "Comparing layers"):
-            # Those that eliminate share their eliminations.
-            layers = {centred: self._layer(walked, centred) for _, centred in methods}
-            found = {key: costs_of(method, layers[key[1]]) for key, method in methods.items()}
-            self.files.write_costs(walked.index, found)
-            del walked, layers
-            give_back()
-        every = [self.files.read_costs(layer) for layer in range(n_layers)]
-        return {key: [costs[key] for costs in every] for key in methods}
-
     def _make(self, walked: WalkedLayer, shapes: Mapping[Recipe, Shape]) -> Made:
         layers = {centred: self._layer(walked, centred) for centred in (False, True)}
-        plans: dict[tuple[str, int, bool], LayerPlan] = {}
-        products: dict[tuple[str, int, bool], tuple[Products, Products]] = {}
-        made: Made = {}
-        dense = layers[False].weights
+        plans: dict[_Key, tuple[LayerPlan, float]] = {}
+        keys: dict[Recipe, _Key] = {}
         # Most sparse first, for removals are nested and found once.
         for recipe in sorted(self.recipes, key=lambda each: -each.sparsity):
             shape = shapes[recipe]
             key = (recipe.method, shape.widths[walked.index], shape.centred)
+            keys[recipe] = key
             if key not in plans:
-                plans[key] = plan_layer(recipe.of_method, layers[shape.centred], key[1])
-            made[recipe] = MadeLayer(plans[key])
+                began = time.perf_counter()
+                plan = plan_layer(recipe.of_method, layers[shape.centred], key[1])
+                plans[key] = (plan, time.perf_counter() - began)
+        dense = layers[False].weights
         # Nothing that planning has kept is in memory while refits are made.
         layers.clear()
         give_back()
-        for recipe, plain in made.items():
-            shape, plan = shapes[recipe], plain.plan
+        made: Made = {}
+        products: tuple[_Key, tuple[Products, Products], float] | None = None
+        for recipe in sorted(self.recipes, key=lambda each: keys[each]):
+            key, with_bias = keys[recipe], shapes[recipe].with_bias
+            plan, seconds = plans[key]
+            plain = MadeLayer(plan, seconds=seconds)
+            made[recipe] = plain
             if recipe.of_refit.output is None or len(plan.kept) == plan.n_neurons:
                 continue
-            start = plain.weights(dense, with_bias=shape.with_bias)
-            key = (recipe.method, len(plan.kept), shape.centred)
-            if key not in products:
-                # Of one plan at a time, whose refits stand together.
-                products.clear()
-                products[key] = (
+            began = time.perf_counter()
+            if products is None or products[0] != key:
+                products = None
+                found = (
                     self._run(walked, plain)
                     if plan.groups
                     else kept_products(walked.moments, plan, dense)
                 )
-            output, bias = refit_output(
-                recipe.of_refit, dense, start.output, products[key], shape.with_bias
-            )
-            made[recipe] = MadeLayer(plan, output, bias)
+                products = (key, found, time.perf_counter() - began)
+                began = time.perf_counter()
+            start = plain.weights(dense, with_bias=with_bias).output
+            output, bias = refit_output(recipe.of_refit, dense, start, products[1], with_bias)
+            seconds += products[2] + time.perf_counter() - began
+            made[recipe] = MadeLayer(plan, output, bias, seconds)
         return {recipe: made[recipe] for recipe in self.recipes}
 
     def _run(self, walked: WalkedLayer, plain: MadeLayer) -> tuple[Products, Products]:
@@ -191,3 +232,8 @@ class LayerMaker:
         for batch, seen in walked.runs():
             found.add(batch, seen["x"], seen["h"])
         return found.both()
+
+
+def _compares_layers(recipe: Recipe) -> bool:
+    """Whether how much of a layer goes depends on all others."""
+    return recipe.allocation == "global" and recipe.sparsity > 0

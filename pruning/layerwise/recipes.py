@@ -121,11 +121,13 @@ class MadeLayer:
     Attributes:
         output: (H, K) in the model's own type; None where the weights stay as the plan leaves them.
         output_bias: (H,), or None where there is none.
+        seconds: what it took to plan and to refit; what recipes share is counted for each.
     """
 
     plan: LayerPlan
     output: Tensor | None = None
     output_bias: Tensor | None = None
+    seconds: float = 0.0
 
     def weights(self, dense: MlpWeights, *, with_bias: bool) -> MlpWeights:
         """The layer's weights, cut and refitted; on the CPU.

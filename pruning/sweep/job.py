@@ -11,7 +11,6 @@ from projector.model.context import find_context
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 from projector.settings import compared
-from pruning.calibration.budget import check_memory
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.text import CalibrationText, check_draw, read_calibration
 from pruning.methods.method import Proposals
@@ -150,7 +149,6 @@ def prepare_sweep(request: SweepRequest, progress: Progress | None = None) -> Sw
         dtype=request.dtype,
         trust_remote_code=request.trust_remote_code,
     )
-    check_memory(architecture, next(loaded.model.parameters()).device)
     proposals, poles = None, None
     if request.projection is not None and settings.reads_projection:
         progress.begin("Finding poles", None, "")

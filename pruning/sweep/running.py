@@ -13,8 +13,18 @@ from projector.storage.additions import LOCK
 from projector.storage.places import alone, check_place, disk_errors
 from projector.storage.replacing import is_unfinished, make_folder
 from projector.storage.resuming import Step, Work, decide, told_difference
+from pruning.sweep.bench import remove_layers
 from pruning.sweep.job import SweepJob
-from pruning.sweep.report import ALL, JSON_FILE, SAMPLE, PruningReport, check_own, figure_names_at
+from pruning.sweep.report import (
+    ALL,
+    DENSE,
+    JSON_FILE,
+    SAMPLE,
+    PruningReport,
+    Row,
+    check_own,
+    figure_names_at,
+)
 from pruning.sweep.settings import SweepSettings
 from pruning.sweep.tasks import DENSE_TASK, Task, tasks_of
 from pruning.sweep.workers import Workers
@@ -133,9 +143,12 @@ def run_sweep(
     report = begin_report(job, out, resume=resume, force=force)
     if is_finished(job, report):
         return report
-    with _alone_in(out), Workers(job, n_workers) as workers:
+    folder = layers_path(out)
+    with _alone_in(out), Workers(job, n_workers, folder) as workers:
         # Another sweep may have written since.
         report = begin_report(job, out, resume=resume, force=force)
+        if not report.rows:
+            remove_layers(folder)
         stale = [] if report.rows else [out / name for name in figure_names_at(out)]
         report.save(out)
         for path in stale:
@@ -145,7 +158,14 @@ def run_sweep(
         if job.wholes:
             again = _winners(job, report)
             _run(report, again, job, workers, out, progress, "Scoring winners on all windows")
+    remove_layers(folder)
     return report
+
+
+def layers_path(out: Path) -> Path:
+    """Where layers that are made are kept until the sweep into ``out`` is done: beside it."""
+    whole = out.resolve()
+    return whole.with_name(f"{whole.name}.layers")
 
 
 def _winners(job: SweepJob, report: PruningReport) -> list[Task]:
@@ -194,9 +214,7 @@ def _run(
     texts = {text.source: i for i, text in enumerate(job.samples)}
     missing = [left for task in tasks if (left := _without(task, report)) is not None]
     n_models = sum(len(task.refits) for task in tasks)
-    progress.begin(stage, n_models, "models")
-    progress.advance(n_models - sum(len(task.refits) for task in missing))
-    for rows in workers.run(missing):
+    for rows in _rows(missing, workers, progress, stage, n_models):
         windows = rows[0].windows
         others = [row for row in report.rows if row.windows != windows]
         own = [row for row in report.rows if row.windows == windows] + list(rows)
@@ -205,6 +223,21 @@ def _run(
         report.save(out)
         progress.advance(len({row.combination for row in rows}))
     progress.end()
+
+
+def _rows(
+    missing: Sequence[Task], workers: Workers, progress: Progress, stage: str, n_models: int
+) -> Iterator[list[Row]]:
+    """The rows of each task, seed by seed: first the layers that they are made of."""
+    n_done = n_models - sum(len(task.refits) for task in missing)
+    for seed in dict.fromkeys(task.seed for task in missing):
+        own = [task for task in missing if task.seed == seed]
+        if any(task.method != DENSE for task in own):
+            workers.make(seed, progress)
+        progress.begin(stage, n_models, "models")
+        progress.advance(n_done)
+        yield from workers.run(own)
+        n_done += sum(len(task.refits) for task in own)
 
 
 def _without(task: Task, report: PruningReport) -> Task | None:

@@ -89,6 +89,8 @@ class SweepRequest:
         projection: the model's, for methods that read it.
         n_windows: windows of each evaluation text that every row is scored on, drawn evenly.
         with_winners: score the winners on all windows too.
+        memory_budget: bytes that may be taken beside the loaded model; None for what is free, less
+            a margin.
     """
 
     model: str = setting(told_by="model")
@@ -103,6 +105,7 @@ class SweepRequest:
     device: str = setting("auto", told_by="device")
     dtype: str = setting("auto", told_by="dtype")
     trust_remote_code: bool = setting(False, may_differ=True)
+    memory_budget: int | None = setting(None, may_differ=True)
 
     def check(self) -> None:
         """Raise a UserError for what is wrong before anything is loaded."""
@@ -117,4 +120,5 @@ class SweepRequest:
                 f"calibration and evaluation are the same text, '{self.calibration}': give two"
             )
         check_least("n_windows", self.n_windows, 1)
+        check_least("memory_budget", self.memory_budget, 1)
         check_projection(self.settings.methods, is_given=self.projection is not None)

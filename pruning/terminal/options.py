@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -102,6 +102,15 @@ Steps = Annotated[
     int, typer.Option("--steps", help="Training steps in each layer, for {training_refits}.")
 ]
 
+MemoryBudget = Annotated[
+    str | None,
+    typer.Option(
+        help="Most memory to use besides the model's own, for example 8GiB. By default what is "
+        "free, less a margin.",
+        show_default=False,
+    ),
+]
+
 
 def calibration_of(given: str | None, model: str) -> str:
     """The text that is calibrated on: the one given, or the model's usual one."""
@@ -132,3 +141,13 @@ def numbers(setting: str, text: str) -> tuple[float, ...]:
             setting=setting,
             value=text,
         ) from error
+
+
+def memory_words(needs: Any) -> str:
+    """What layers take, before they are made (:class:`pruning.layerwise.budget.Needs`)."""
+    from projector.memory import enough_text
+
+    return (
+        f"Takes at most {enough_text(needs.total)} beside the model, layer by layer: "
+        f"{needs.parts()}"
+    )

@@ -18,6 +18,7 @@ from pruning.terminal.options import (
     Device,
     Dtype,
     Json,
+    MemoryBudget,
     Model,
     PoleSelection,
     PoleSize,
@@ -30,6 +31,7 @@ from pruning.terminal.options import (
     Steps,
     TrustRemoteCode,
     calibration_of,
+    memory_words,
 )
 
 Out = Annotated[
@@ -39,14 +41,6 @@ MethodName = Annotated[str, typer.Option(help="How to choose the neurons to remo
 Sparsity = Annotated[float, typer.Option(help="Share of each layer's MLP neurons to remove.")]
 RefitName = Annotated[str, typer.Option(help="How to refit the weights that stay. {refits}.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-MemoryBudget = Annotated[
-    str | None,
-    typer.Option(
-        help="Most memory to use besides the model's own, for example 8GiB. By default what is "
-        "free, less a margin.",
-        show_default=False,
-    ),
-]
 Resume = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
@@ -123,7 +117,6 @@ def prune(
 
 def _tell(screen: Screen, what: Any, out: Path) -> None:
     """Before the work begins: what is to be done, and what memory it takes."""
-    from projector.memory import enough_text
     from projector.storage.resuming import Step
 
     if what is Step.LEAVE:
@@ -131,10 +124,7 @@ def _tell(screen: Screen, what: Any, out: Path) -> None:
     elif what is Step.GO_ON:
         screen.say("Going on from the layers that were made")
     elif not isinstance(what, Step):
-        screen.say(
-            f"Takes at most {enough_text(what.total)} beside the model, layer by layer: "
-            f"{what.parts()}"
-        )
+        screen.say(memory_words(what))
 
 
 def _lines(made: Any, model: str, out: Path) -> list[str]:

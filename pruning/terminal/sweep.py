@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from projector.errors import UserError, named
 from projector.storage.resuming import FORCE_HELP, RESUME_HELP
+from projector.terminal.options import parse_size
 from projector.terminal.screen import Screen
 from pruning.terminal.options import (
     Allocation,
@@ -18,6 +19,7 @@ from pruning.terminal.options import (
     Device,
     Dtype,
     Json,
+    MemoryBudget,
     Model,
     PoleSelection,
     PoleSize,
@@ -30,6 +32,7 @@ from pruning.terminal.options import (
     Steps,
     TrustRemoteCode,
     calibration_of,
+    memory_words,
     names,
     numbers,
 )
@@ -111,6 +114,7 @@ def sweep(
     dtype: Dtype = "auto",
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
+    memory_budget: MemoryBudget = None,
     resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
@@ -145,6 +149,7 @@ def sweep(
             device=device,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
+            memory_budget=parse_size(memory_budget),
         )
         _run(screen, request, out, resume=resume, force=force, n_workers=workers)
 
@@ -154,6 +159,7 @@ def _run(
 ) -> None:
     """Sweep, draw, and show."""
     from projector.storage.resuming import Step
+    from pruning.sweep.bench import memory_of
     from pruning.sweep.figure import write_figures
     from pruning.sweep.job import prepare_sweep
     from pruning.sweep.report import JSON_FILE
@@ -170,6 +176,8 @@ def _run(
             screen.say(_STEPS[step.name].format(out=escape(str(out))))
         for text in (*job.samples, *job.wholes):
             screen.say(f"[b]{escape(text.source)}[/b]: {escape(text.description)}")
+        if step is not Step.LEAVE:
+            screen.say(memory_words(memory_of(job, n_workers)))
         report = run_sweep(
             job, out, resume=resume, force=force, n_workers=n_workers, progress=progress
         )

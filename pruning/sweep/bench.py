@@ -1,0 +1,274 @@
+"""The rows of a sweep: layers made once for all plans and refits of a seed, and models scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+from torch import nn
+
+from projector.errors import UserError
+from projector.memory import give_back
+from projector.model.architecture.weights import read_weights
+from projector.progress import Progress
+from projector.storage.replacing import remove_folder
+from pruning.calibration.budget import pruning_memory
+from pruning.calibration.gathering import Calibration
+from pruning.calibration.mlps import mlps_of
+from pruning.calibration.walk import DEFAULT_BATCH
+from pruning.layerwise.budget import Needs, needs_of, within
+from pruning.layerwise.files import LayerFiles
+from pruning.layerwise.making import LayerMaker
+from pruning.layerwise.recipes import Recipe
+from pruning.methods.plan import NotApplicable, PruningPlan
+from pruning.refit.refits import refit
+from pruning.refit.streams import DenseStreams
+from pruning.scoring.perplexity import score
+from pruning.scoring.windows import EvaluationText
+from pruning.surgery import assembled, count_parameters, round_weights
+from pruning.sweep.job import SweepJob
+from pruning.sweep.report import DENSE, NOT_APPLICABLE, SAMPLE, Row
+from pruning.sweep.settings import SweepSettings
+from pruning.sweep.tasks import Combination, Task
+
+
+def recipes_of(settings: SweepSettings) -> list[Recipe]:
+    """What a sweep asks of every layer, of each seed."""
+    return [
+        Recipe(method, kind, sparsity, settings.allocation, settings.round_to)
+        for method in settings.methods
+        for kind in settings.refits
+        for sparsity in settings.sparsities
+        if sparsity > 0
+    ]
+
+
+def memory_of(job: SweepJob, n_workers: int = 1) -> Needs:
+    """What one process of a sweep takes beside its model.
+
+    Raises:
+        UserError: if one layer does not fit.
+    """
+    corpus = job.calibration.draw(job.settings.n_sequences, 0)
+    needs = needs_of(job.loaded.model, job.architecture, corpus, recipes_of(job.settings))
+    budget = None if job.request is None else job.request.memory_budget
+    return within(needs, budget, n_at_once=n_workers)
+
+
+class Workbench:
+    """Makes layers and rows.
+
+    Args:
+        folder: where layers are kept until the sweep is done.
+        n_workers: processes that work at the sweep.
+    """
+
+    def __init__(self, job: SweepJob, folder: Path, n_workers: int = 1) -> None:
+        self.job, self.folder, self._n_workers = job, folder, n_workers
+        self._makers: dict[int, LayerMaker] = {}
+        self._streams: tuple[int, DenseStreams] | None = None
+        self._problems: dict[tuple[Recipe, int], NotApplicable | None] = {}
+
+    def prepare(self, seed: int) -> LayerMaker:
+        """What makes the layers of a seed; layers that another sweep has left there are removed."""
+        maker = self.maker(seed)
+        if maker.files.is_begun and maker.files.difference() is not None:
+            maker.files.remove()
+        maker.files.begin()
+        return maker
+
+    def make(self, seed: int, layers: Sequence[int], progress: Progress | None = None) -> None:
+        """Make these layers of a seed, with everything that is asked of them."""
+        with pruning_memory(self.job.architecture):
+            self.maker(seed, progress).make(layers)
+
+    def gather_costs(
+        self, seed: int, layers: Sequence[int], progress: Progress | None = None
+    ) -> None:
+        """Find what removals from these layers cost, where layers are compared."""
+        with pruning_memory(self.job.architecture):
+            self.maker(seed, progress).gather_costs(layers)
+
+    def maker(self, seed: int, progress: Progress | None = None) -> LayerMaker:
+        """What makes the layers of a seed."""
+        if seed not in self._makers:
+            job = self.job
+            corpus = job.calibration.draw(job.settings.n_sequences, seed)
+            recipes = [
+                recipe for recipe in recipes_of(job.settings) if self._problem(recipe, seed) is None
+            ]
+            facts = json.loads(json.dumps({**job.facts(), "model": job.model_facts()}))
+            files = LayerFiles(self.folder / f"seed-{seed}", {**facts, "seed": seed}, recipes)
+            self._makers[seed] = LayerMaker(
+                job.loaded.model,
+                job.architecture,
+                corpus,
+                recipes,
+                files,
+                seed=seed,
+                proposals=job.proposals,
+                spill=files.folder if memory_of(job, self._n_workers).spilled else None,
+            )
+        maker = self._makers[seed]
+        maker.show(progress)
+        return maker
+
+    def rows(self, task: Task) -> list[Row]:
+        """A row for each refit and evaluation text; of a seed whose layers have been made."""
+        texts = self.job.samples if task.windows == SAMPLE else self.job.wholes
+        with pruning_memory(self.job.architecture):
+            result: list[Row] = []
+            for combination in task.combinations:
+                result += self._rows(combination, texts, task.windows)
+            return result
+
+    def _rows(
+        self, combination: Combination, texts: Sequence[EvaluationText], windows: str
+    ) -> list[Row]:
+        try:
+            model, seconds = self._model(combination)
+        except NotApplicable as error:
+            return [_missing(combination, text, windows, error) for text in texts]
+        return [_scored(self.job, combination, model, text, windows, seconds) for text in texts]
+
+    def _problem(self, recipe: Recipe, seed: int) -> NotApplicable | None:
+        """Why a recipe can't be carried out on this model; None where it can."""
+        if (recipe, seed) not in self._problems:
+            job = self.job
+            corpus = job.calibration.draw(job.settings.n_sequences, seed)
+            found = None
+            try:
+                recipe.check(
+                    job.loaded.model,
+                    job.architecture,
+                    corpus,
+                    has_proposals=job.proposals is not None,
+                )
+            except NotApplicable as error:
+                found = error
+            self._problems[recipe, seed] = found
+        return self._problems[recipe, seed]
+
+    def _model(self, combination: Combination) -> tuple[nn.Module, float]:
+        """The pruned model, as it would be saved, and the seconds it took to plan and refit.
+
+        It shares the memory of all weights but the MLPs' with the dense one.
+        """
+        method, kind, sparsity, seed = combination
+        job, settings = self.job, self.job.settings
+        if method == DENSE:
+            return job.loaded.model, 0.0
+        recipe = Recipe(method, kind, sparsity, settings.allocation, settings.round_to)
+        problem = self._problem(recipe, seed)
+        if problem is not None:
+            raise problem
+        maker = self.maker(seed)
+        shape = maker.shapes()[recipe]
+        mlps = mlps_of(job.architecture)
+        made = [maker.files.read(layer, recipe)[recipe] for layer in range(len(mlps))]
+        seconds = sum(each.seconds for each in made)
+        began = perf_counter()
+        if recipe.of_refit.trains and shape.removes:
+            plan = PruningPlan(
+                method,
+                sparsity,
+                seed,
+                settings.allocation,
+                settings.round_to,
+                tuple(each.plan for each in made),
+            )
+            streams = self._streams_of(seed)
+            streams.run()
+            # Shared by all methods, so that none is charged for it.
+            began = perf_counter()
+            pruned = refit(
+                job.loaded.model,
+                job.architecture,
+                plan,
+                kind,
+                self._drawn(seed),
+                n_steps=settings.n_steps,
+                seed=seed,
+                streams=streams,
+                shares=True,
+            )
+        else:
+            layers = (
+                each.weights(read_weights(mlp), with_bias=shape.with_bias)
+                for each, mlp in zip(made, mlps, strict=True)
+            )
+            config = shape.config(job.loaded.model, job.architecture)
+            pruned = assembled(job.loaded.model, job.architecture, config, layers, shares=True)
+        round_weights(pruned, job.loaded.stored_dtype)
+        return pruned, seconds + perf_counter() - began
+
+    def _drawn(self, seed: int) -> Calibration:
+        """The text of a seed."""
+        text = self.job.calibration
+        corpus = text.draw(self.job.settings.n_sequences, seed)
+        return Calibration(text, corpus, (), DEFAULT_BATCH)
+
+    def _streams_of(self, seed: int) -> DenseStreams:
+        if self._streams is None or self._streams[0] != seed:
+            self._streams = None
+            give_back()
+            job = self.job
+            drawn = self._drawn(seed)
+            self._streams = seed, DenseStreams(job.loaded.model, job.architecture, drawn)
+        return self._streams[1]
+
+
+def remove_layers(folder: Path) -> None:
+    """Remove the layers of all seeds: the sweep is done, or begins anew."""
+    remove_folder(folder)
+
+
+def _scored(
+    job: SweepJob,
+    combination: Combination,
+    model: nn.Module,
+    text: EvaluationText,
+    windows: str,
+    seconds: float,
+) -> Row:
+    method, kind, sparsity, seed = combination
+    n_dense, n_left = count_parameters(job.loaded.model), count_parameters(model)
+    found = score(model, text)
+    problem = found.problem
+    return Row(
+        method=method,
+        refit=kind,
+        sparsity=sparsity,
+        seed=seed,
+        evaluation=text.source,
+        windows=windows,
+        perplexity=None if problem else found.perplexity,
+        bits_per_byte=None if problem else found.bits_per_byte,
+        n_tokens=found.n_tokens,
+        parameters=n_left,
+        removed_share=1 - n_left / n_dense,
+        seconds=round(seconds, 3),
+        reason=problem or "",
+    )
+
+
+def _missing(combination: Combination, text: EvaluationText, windows: str, error: UserError) -> Row:
+    method, kind, sparsity, seed = combination
+    return Row(
+        method=method,
+        refit=kind,
+        sparsity=sparsity,
+        seed=seed,
+        evaluation=text.source,
+        windows=windows,
+        perplexity=None,
+        bits_per_byte=None,
+        n_tokens=0,
+        parameters=None,
+        removed_share=None,
+        seconds=None,
+        status=NOT_APPLICABLE,
+        reason=str(error),
+    )
