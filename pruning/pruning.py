@@ -186,39 +186,48 @@ def prune_model(
     needs = within(needs_of(loaded.model, architecture, job.corpus, [job.recipe]), memory_budget)
     if tell is not None:
         tell(needs)
+    replaces = force or step is Step.GO_ON
     with files.alone():
         if step is Step.START:
             files.remove()
         files.begin()
-        n_before = count_parameters(loaded.model)
-        with pruning_memory(architecture):
-            plan, pruned = cut_model(
-                loaded.model,
-                architecture,
-                Calibration(job.text, job.corpus, (), DEFAULT_BATCH),
-                job.recipe,
-                files,
-                n_steps=settings.n_steps,
-                seed=settings.seed,
-                proposals=job.proposals,
-                spilled=needs.spilled,
-                progress=progress,
-            )
-        progress.begin("Saving, and loading again", None, "")
-        round_weights(pruned, loaded.stored_dtype)
-        n_after = count_parameters(pruned)
-        saved = save_pruned(
-            pruned,
-            loaded.tokenizer,
-            plan,
-            {**job.facts, "parameters_before": n_before, "parameters": n_after},
-            out,
-            dtype=loaded.stored_dtype,
-            force=force or step is Step.GO_ON,
-            trust_remote_code=trust_remote_code,
+        return _work(job, files, needs, out, force=replaces, trust_remote_code=trust_remote_code)
+
+
+def _work(
+    job: _Job, files: LayerFiles, needs: Needs, out: Path, *, force: bool, trust_remote_code: bool
+) -> Pruned:
+    """Plan, cut, refit, save, load again and compare."""
+    loaded, settings = job.loaded, job.settings
+    n_before = count_parameters(loaded.model)
+    with pruning_memory(job.architecture):
+        plan, pruned = cut_model(
+            loaded.model,
+            job.architecture,
+            Calibration(job.text, job.corpus, (), DEFAULT_BATCH),
+            job.recipe,
+            files,
+            n_steps=settings.n_steps,
+            seed=settings.seed,
+            proposals=job.proposals,
+            spilled=needs.spilled,
+            progress=job.progress,
         )
-        files.remove()
-    progress.end()
+    job.progress.begin("Saving, and loading again", None, "")
+    round_weights(pruned, loaded.stored_dtype)
+    n_after = count_parameters(pruned)
+    saved = save_pruned(
+        pruned,
+        loaded.tokenizer,
+        plan,
+        {**job.facts, "parameters_before": n_before, "parameters": n_after},
+        out,
+        dtype=loaded.stored_dtype,
+        force=force,
+        trust_remote_code=trust_remote_code,
+    )
+    files.remove()
+    job.progress.end()
     return Pruned(saved, settings, n_before, n_after, plan.widths)
 
 

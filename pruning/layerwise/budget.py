@@ -90,13 +90,16 @@ def needs_of(
     weights = 3 * 8 * n_hidden * n
     working = batch_bytes(n_at_once, n, n_hidden)
     training = 0
+    refits = [recipe for recipe in recipes if recipe.of_refit.output is not None]
+    matrices = _REFITTING
+    if refits and can_have_bias(model, architecture):
+        matrices = _REFITTING_CENTRED
     for recipe in recipes:
         reads = recipe.of_method.reads
-        matrices = max((_PLANNING.get(what, 0) for what in reads), default=0)
-        working = max(working, int(8 * matrices * n**2) + weights)
+        planning = max((_PLANNING.get(what, 0) for what in reads), default=0)
+        working = max(working, int(8 * planning * n**2) + weights)
         if recipe.of_refit.output is not None and recipe.of_refit.needs_regular_moments:
             n_kept = recipe.uniform_widths([n])[0] if recipe.allocation == "uniform" else n
-            matrices = _REFITTING_CENTRED if can_have_bias(model, architecture) else _REFITTING
             squares = max(matrices * n_kept**2, _TAKING * n**2)
             working = max(working, 8 * squares + weights)
         if recipe.of_refit.trains:

@@ -63,7 +63,7 @@ def cut_model(
     )
     shapes = maker.shapes()
     shape = shapes[recipe]
-    config = shape.config(model, architecture)
+    config = maker.config(shape)
     trains = recipe.of_refit.trains and shape.removes
     plans: list[LayerPlan] = []
     for layer, made in maker.layers(shapes):

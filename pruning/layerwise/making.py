@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -12,6 +14,7 @@ from projector.corpus.batches import Corpus
 from projector.memory import give_back
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import read_weights
+from projector.model.architecture.widths import can_have_bias
 from projector.progress import Progress, Silent
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.walk import DEFAULT_BATCH, Walk, WalkedLayer
@@ -61,6 +64,9 @@ class LayerMaker:
         self._spill, self._batch_size = spill, batch_size
         self._progress = progress or Silent()
         self._shapes: dict[Recipe, Shape] | None = None
+        # Found by building the model anew, without memory: once each.
+        self._has_bias: bool | None = None
+        self._configs: dict[tuple[tuple[int, ...], bool], Any] = {}
 
     def show(self, progress: Progress | None) -> None:
         """Who is told of progress from now on."""
@@ -96,18 +102,31 @@ class LayerMaker:
             for recipe in wanted:
                 costs = [of_layer[recipe.method, shapes[recipe].centred] for of_layer in every]
                 widths = global_widths(costs, recipe.sparsity, recipe.round_to)
-                shapes[recipe] = Shape.of(self.model, self.architecture, recipe, widths)
+                shapes[recipe] = self._shape(recipe, widths)
         for shape in shapes.values():
-            shape.config(self.model, self.architecture)
+            self.config(shape)
         self._shapes = shapes
         return shapes
 
+    def config(self, shape: Shape) -> Any:
+        """A config of the model once it is cut so.
+
+        Raises:
+            UserError: if none holds it.
+        """
+        key = (shape.widths, shape.with_bias)
+        if key not in self._configs:
+            self._configs[key] = shape.config(self.model, self.architecture)
+        return deepcopy(self._configs[key])
+
+    def _shape(self, recipe: Recipe, widths: Sequence[int]) -> Shape:
+        if self._has_bias is None:
+            self._has_bias = can_have_bias(self.model, self.architecture)
+        return Shape.of(self.architecture, recipe, widths, has_bias=self._has_bias)
+
     def _uniform(self) -> dict[Recipe, Shape]:
         own = [mlp.n_neurons for mlp in mlps_of(self.architecture)]
-        return {
-            recipe: Shape.of(self.model, self.architecture, recipe, recipe.uniform_widths(own))
-            for recipe in self.recipes
-        }
+        return {recipe: self._shape(recipe, recipe.uniform_widths(own)) for recipe in self.recipes}
 
     def gather_costs(self, layers: Sequence[int]) -> None:
         """Find what removals from these layers cost, and keep it."""

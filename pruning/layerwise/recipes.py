@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from projector.corpus.batches import Corpus
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights
-from projector.model.architecture.widths import can_have_bias, config_with_widths
+from projector.model.architecture.widths import config_with_widths
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.text import check_count, n_fit_tokens
 from pruning.methods.method import Method
@@ -70,8 +70,6 @@ class Recipe:
                 check_count(n_fit_tokens(corpus), corpus.n_sequences, widths)
         if self.allocation == "global":
             check_allocates(self.of_method)
-        else:
-            config_with_widths(model, architecture, self.uniform_widths(widths))
 
     def uniform_widths(self, widths: Sequence[int]) -> list[int]:
         """Neurons that stay of each layer where all give the same share."""
@@ -96,10 +94,15 @@ class Shape:
 
     @classmethod
     def of(
-        cls, model: nn.Module, architecture: Architecture, recipe: Recipe, widths: Sequence[int]
+        cls, architecture: Architecture, recipe: Recipe, widths: Sequence[int], *, has_bias: bool
     ) -> Shape:
-        """Of a model that is to be cut to these widths."""
-        centred = recipe.of_refit.changes_weights and can_have_bias(model, architecture)
+        """Of a model that is to be cut to these widths.
+
+        Args:
+            has_bias: whether it can have a bias, see
+                :func:`projector.model.architecture.widths.can_have_bias`.
+        """
+        centred = recipe.of_refit.changes_weights and has_bias
         removes = any(
             mlp.n_neurons != n for mlp, n in zip(mlps_of(architecture), widths, strict=True)
         )

@@ -199,7 +199,7 @@ class Workbench:
                 each.weights(read_weights(mlp), with_bias=shape.with_bias)
                 for each, mlp in zip(made, mlps, strict=True)
             )
-            config = shape.config(job.loaded.model, job.architecture)
+            config = maker.config(shape)
             pruned = assembled(job.loaded.model, job.architecture, config, layers, shares=True)
         round_weights(pruned, job.loaded.stored_dtype)
         return pruned, seconds + perf_counter() - began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from tests.families import N_LAYERS, build
 from tests.pruning.layerwise.child import KILLED_AT, N_WIDE_LAYERS, corpus_of, cut
 
 ROOT = Path(__file__).parents[3]
-# What allocators keep, and small things that no formula counts.
-_SLACK = 24_000_000
+# Small things that no formula counts.
+_SLACK = 12_000_000
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux for the peak")
@@ -30,6 +31,8 @@ def test_memory_is_as_foretold_and_a_kill_loses_one_layer(
         capture_output=True,
         text=True,
         check=False,
+        # So small matrices glibc would keep for itself when they are freed; large ones it never does.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"},
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     told = json.loads(done.stdout)
