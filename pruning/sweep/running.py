@@ -146,9 +146,9 @@ def run_sweep(
     folder = layers_path(out)
     with _alone_in(out), Workers(job, n_workers, folder) as workers:
         # Another sweep may have written since.
-        report = begin_report(job, out, resume=resume, force=force)
-        if not report.rows:
+        if next_step(job, out, resume=resume, force=force) is Step.START:
             remove_layers(folder)
+        report = begin_report(job, out, resume=resume, force=force)
         stale = [] if report.rows else [out / name for name in figure_names_at(out)]
         report.save(out)
         for path in stale:

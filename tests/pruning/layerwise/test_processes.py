@@ -31,7 +31,7 @@ def test_memory_is_as_foretold_and_a_kill_loses_one_layer(
         capture_output=True,
         text=True,
         check=False,
-        # So small matrices glibc would keep for itself when they are freed; large ones it never does.
+        # Freed matrices as small as these glibc would keep for itself.
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"},
     )
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -18,6 +18,7 @@ from projector.model.context import find_context
 from projector.model.loading import load_model
 from projector.progress import Silent
 from projector.settings import TOLD_BY, setting
+from pruning.layerwise.making import LayerMaker
 from pruning.methods.registry import METHODS
 from pruning.preparing import Origin
 from pruning.pruning import PruneSettings, prune_model
@@ -306,6 +307,44 @@ def test_resuming_gives_the_report_that_was_not_stopped(
     before = (out / JSON_FILE).read_bytes(), (out / CSV_FILE).read_bytes()
     run_sweep(job, out, resume=True)
     assert before == ((out / JSON_FILE).read_bytes(), (out / CSV_FILE).read_bytes())
+
+
+def test_a_sweep_that_was_stopped_makes_no_layer_twice(
+    done: tuple[SweepJob, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = done
+    job = small(job, methods=("obs", "flap"), refits=("none", "least-squares"))
+    made: list[int] = []
+    make = LayerMaker._make
+
+    def stopped(self: LayerMaker, walked: Any, shapes: Any) -> Any:
+        if walked.index == 1 and not made.count(1):
+            made.append(1)
+            raise KeyboardInterrupt
+        made.append(walked.index)
+        return make(self, walked, shapes)
+
+    monkeypatch.setattr(LayerMaker, "_make", stopped)
+    out, layers = tmp_path / "out", tmp_path / "out.layers"
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(job, out)
+    assert [path.name for path in (layers / "seed-0").iterdir()] == ["layer-00000.safetensors"]
+    run_sweep(job, out, resume=True)
+    # Both shares, methods and refits of a layer at once; the winners' too.
+    assert made == [0, 1, 1]
+    assert not layers.exists()
+    run_sweep(job, tmp_path / "whole")
+    assert without_seconds(out) == without_seconds(tmp_path / "whole")
+
+
+def test_a_budget_too_small_for_one_layer_ends_a_sweep_before_it_begins(
+    done: tuple[SweepJob, Path], tmp_path: Path
+) -> None:
+    job, _ = done
+    request = replace(job.request, memory_budget=1000)  # type: ignore[type-var]
+    with refused("memory_budget", 1000):
+        run_sweep(replace(job, request=request), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_report_of_other_settings_is_not_gone_on_with(
