@@ -3,6 +3,10 @@
 What is lost is measured at the block's output: E‖W h − W' h_K‖², W (H, N) being the output
 projection, h the neurons, K those that stay and W' the best weights for them. It depends on the
 moments M = E[h hᵀ] alone (their covariance, where a bias absorbs the mean).
+
+One removal changes a whole matrix by a column's product with itself. Such changes are kept back
+and made by panels of :data:`PANEL` at once, as products of matrices; until then the few rows that
+are asked for are corrected as they are read (as in LAPACK's blocked factorizations).
 """
 
 from __future__ import annotations
@@ -14,6 +18,14 @@ from torch import Tensor
 
 # Share of the usual second moment that is added to each: moments from few tokens are near singular.
 DAMPING = 1e-4
+# Changes that are made at once.
+PANEL = 64
+# A block small enough to be inverted by columns; rows that are moved at once.
+_SMALL = 256
+# Of the neurons that are left: how many are gone before the matrices are made smaller.
+_GONE_SHARE = 1 / 8
+# Neurons more whose products with all others are made when one is missing.
+_MORE_PRODUCTS = 8
 
 
 @dataclass(frozen=True)
@@ -30,8 +42,9 @@ class Elimination:
 
 def damped(moments: Tensor) -> Tensor:
     """The moments (N, N), their diagonal raised a little: dead neurons leave them regular."""
-    level = DAMPING * usual_moment(moments)
-    return moments + level * torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
+    regular = moments.clone()
+    regular.diagonal().add_(DAMPING * usual_moment(moments))
+    return regular
 
 
 def usual_moment(moments: Tensor) -> Tensor:
@@ -42,6 +55,52 @@ def usual_moment(moments: Tensor) -> Tensor:
     own = moments.diagonal()
     alive = own[own > 0]
     return alive.median() if len(alive) else torch.ones_like(own[0])
+
+
+def inverse_of(moments: Tensor) -> Tensor:
+    """M⁻¹ of M (N, N), symmetric and regular, in M's dtype.
+
+    By Cholesky's factor, inverted in halves: all but small blocks are products of matrices. Costs
+    about 5/3 N³ multiplications and additions, one matrix beside the result, and half of one.
+    """
+    factor, info = torch.linalg.cholesky_ex(moments)
+    if int(info):
+        # Rounding left it indefinite.
+        return torch.linalg.inv(moments).contiguous()
+    _invert_lower(factor)
+    _multiply_lower(factor)
+    for start in range(0, len(factor), _SMALL):
+        columns = slice(start, start + _SMALL)
+        # Copied, for the two meet on the diagonal.
+        factor[columns, start:] = factor[start:, columns].T.clone()
+    # Of columns after one another, as LAPACK leaves it, a symmetric matrix is the same by rows.
+    return factor if factor.is_contiguous() else factor.T
+
+
+def _invert_lower(lower: Tensor) -> None:
+    """L ← L⁻¹, in place; what is above the diagonal is taken for 0, and becomes it."""
+    n, half = len(lower), len(lower) // 2
+    if n <= _SMALL:
+        eye = torch.eye(n, dtype=lower.dtype, device=lower.device)
+        lower.copy_(torch.linalg.solve_triangular(lower, eye, upper=False))
+        return
+    first, between, second = lower[:half, :half], lower[half:, :half], lower[half:, half:]
+    _invert_lower(first)
+    _invert_lower(second)
+    between.copy_((second @ between @ first).neg_())
+
+
+def _multiply_lower(lower: Tensor) -> None:
+    """L ← LᵀL, in place, at and below the diagonal."""
+    n, half = len(lower), len(lower) // 2
+    if n <= _SMALL:
+        lower.copy_(lower.T @ lower)
+        return
+    first, between, second = lower[:half, :half], lower[half:, :half], lower[half:, half:]
+    _multiply_lower(first)
+    first.addmm_(between.T, between)
+    between.copy_(second.T @ between)
+    _multiply_lower(second)
 
 
 def eliminate(moments: Tensor, output: Tensor, n_removed: int) -> Elimination:
@@ -56,94 +115,215 @@ def eliminate(moments: Tensor, output: Tensor, n_removed: int) -> Elimination:
         output: W, (H, N) float64.
         n_removed: how many to remove.
 
-    Costs n_removed updates of (N, N) and (H, N).
+    Costs an inverse, and n_removed updates of what is left of (N, N) and (H, N), a panel at once.
+    Beside what it is given it holds one (N, N) matrix, while it is inverted one and a half; one
+    (N, H); and 2 × PANEL + some hundred rows of N.
     """
-    inverse, weights = torch.linalg.inv(moments), output.clone()
-    is_left = torch.ones(len(moments), dtype=torch.bool, device=moments.device)
-    order, costs = [], []
-    for _ in range(n_removed):
-        losses = weights.pow(2).sum(dim=0) / inverse.diagonal()
-        losses[~is_left] = torch.inf
-        j = int(losses.argmin())
-        order.append(j)
-        costs.append(float(losses[j]))
-        row = inverse[j] / inverse[j, j]
-        weights -= torch.outer(weights[:, j], row)
-        inverse -= torch.outer(inverse[:, j].clone(), row)
-        # What is gone neither costs nor mixes any more.
-        is_left[j] = False
-        inverse[j], inverse[:, j], inverse[j, j] = 0, 0, 1
-        weights[:, j] = 0
-    return Elimination(
-        torch.tensor(order, dtype=torch.int64), torch.tensor(costs, dtype=torch.float64)
-    )
+    state = _Surgery(inverse_of(moments), output.T.clone(memory_format=torch.contiguous_format))
+    order: list[Tensor] = []
+    costs: list[float] = []
+    while len(costs) < n_removed:
+        removed, each = state.remove(min(PANEL, n_removed - len(costs)))
+        order.append(removed)
+        costs += each
+    places = torch.cat(order) if order else torch.zeros(0, dtype=torch.int64)
+    return Elimination(places.cpu(), torch.tensor(costs, dtype=torch.float64))
+
+
+class _Surgery:
+    """The neurons that are left, n of N.
+
+    Attributes:
+        inverse: P, (n, n); columns: those of W, as rows (n, H); neuron: which ones they are, (n,).
+        is_left: (n,) bool; the others are dropped once they are many.
+    """
+
+    def __init__(self, inverse: Tensor, columns: Tensor) -> None:
+        self.inverse, self.columns = inverse, columns
+        self.neuron = torch.arange(len(inverse), device=inverse.device)
+        self.is_left = torch.ones(len(inverse), dtype=torch.bool, device=inverse.device)
+
+    def remove(self, n_removed: int) -> tuple[Tensor, list[float]]:
+        """Remove the cheapest, n_removed times; who went, and what each cost."""
+        steps = self.inverse.new_empty(n_removed, len(self.inverse))
+        moved = self.columns.new_empty(n_removed, self.columns.shape[1])
+        # Of each of ``moved`` the products with all columns as they were at first.
+        crossed = torch.empty_like(steps)
+        own, power = self.inverse.diagonal().clone(), self.columns.pow(2).sum(dim=1)
+        products = _ColumnProducts(self.columns)
+        places, costs = [], []
+        for i in range(n_removed):
+            losses = torch.where(self.is_left, power / own, torch.inf)
+            j = int(losses.argmin())
+            before = steps[:i, j]
+            step = torch.addmv(self.inverse[j], steps[:i].T, before, alpha=-1)
+            weight = torch.addmv(self.columns[j], moved[:i].T, before, alpha=-1)
+            pivot = float(step[j])
+            places.append(j)
+            costs.append(float(weight @ weight) / pivot)
+            root = pivot**-0.5
+            cross = torch.addmv(products.of(j, losses, n_removed), crossed[:i].T, before, alpha=-1)
+            torch.mul(step, root, out=steps[i])
+            torch.mul(weight, root, out=moved[i])
+            torch.mul(cross, root, out=crossed[i])
+            # What the products with the columns as they are now would be.
+            now = torch.addmv(crossed[i], steps[:i].T, moved[:i] @ moved[i], alpha=-1)
+            square = steps[i].square()
+            own -= square
+            power.addcmul_(steps[i], now, value=-2).add_(square, alpha=costs[-1])
+            power.clamp_min_(0)
+            self.is_left[j] = False
+        self.inverse.addmm_(steps.T, steps, alpha=-1)
+        self.columns.addmm_(steps.T, moved, alpha=-1)
+        removed = self.neuron[places]
+        left = self.is_left.nonzero()[:, 0]
+        if len(left) < (1 - _GONE_SHARE) * len(self.neuron):
+            self.inverse = _packed(self.inverse, left)
+            self.columns, self.neuron = self.columns[left], self.neuron[left]
+            self.is_left = self.is_left[left]
+        return removed, costs
+
+
+class _ColumnProducts:
+    """Products w_j · w_k of one column with all, those of likely ones made together."""
+
+    def __init__(self, columns: Tensor) -> None:
+        self.columns = columns
+        self._place: dict[int, Tensor] = {}
+
+    def of(self, j: int, losses: Tensor, n_likely: int) -> Tensor:
+        """Of column j, (n,); where it isn't known, those of least ``losses`` are made with it."""
+        if j not in self._place:
+            # At first those of a panel and half as many again, for the cheapest change.
+            n = _MORE_PRODUCTS if self._place else n_likely + n_likely // 2
+            likely = losses.topk(min(n, len(losses)), largest=False).indices.tolist()
+            asked = sorted({j, *likely} - set(self._place))
+            made = self.columns[asked] @ self.columns.T
+            self._place.update(zip(asked, made, strict=True))
+        return self._place[j]
+
+
+def _packed(matrix: Tensor, left: Tensor) -> Tensor:
+    """Rows and columns ``left`` (n,), rising, of a square matrix, moved within its memory."""
+    n, flat = len(left), matrix.view(-1)
+    for start in range(0, n, _SMALL):
+        rows = left[start : start + _SMALL]
+        # Never beyond rows that have been read: left[i] ≥ i.
+        part = matrix[rows].index_select(1, left).view(-1)
+        flat[start * n : start * n + len(part)] = part
+    return flat[: n * n].view(n, n)
 
 
 class Exchange:
     """Trades a removed neuron for a kept one, wherever that loses less.
 
     Holds the moments swept on the kept neurons (Beaton 1964; Goodnight 1979, the SWEEP operator):
-    −M_KK⁻¹ among the kept, the residual moments among the removed, and between them the
-    coefficients with which the kept ones predict the removed. A trade sweeps twice, N² each. Output
-    weights are (H, N), moments (N, N), both float64.
+    −M_KK⁻¹ among the kept, the residual moments S_RR among the removed, and between them the
+    coefficients S_RK with which the kept ones predict the removed. The output is swept with them:
+    W_K + W_R S_RK, the best weights of the kept, and W_R S_RR, what of the output's moments with
+    the removed is not told. So a trade is judged by a few rows; one that is made sweeps twice, N²
+    each, a panel at once. Output weights are (H, N), moments (N, N), both float64. Beside what it
+    is given it holds one (N, N) matrix, at first K² and K R more; and N × H.
     """
 
     def __init__(self, moments: Tensor, output: Tensor, kept: Tensor) -> None:
         n = len(moments)
-        self.output = output
         self.is_kept = torch.zeros(n, dtype=torch.bool)
         self.is_kept[kept] = True
         inside = self.is_kept.nonzero()[:, 0]
         outside = (~self.is_kept).nonzero()[:, 0]
-        inverse = torch.linalg.inv(moments[inside][:, inside])
-        coefficients = moments[outside][:, inside] @ inverse
-        swept = torch.zeros_like(moments)
-        swept[inside[:, None], inside] = -inverse
-        swept[outside[:, None], inside] = coefficients
-        swept[inside[:, None], outside] = coefficients.T
-        swept[outside[:, None], outside] = (
-            moments[outside][:, outside] - coefficients @ moments[inside][:, outside]
-        )
-        self.swept = swept
+        columns = output.T[outside]
+        inverse = inverse_of(_block(moments, inside, inside))
+        cross = _block(moments, outside, inside)
+        coefficients = cross @ inverse
+        rest = _block(moments, outside, outside).addmm_(coefficients, cross.T, alpha=-1)
+        self._swept = torch.empty_like(moments)
+        self._swept[inside[:, None], inside] = inverse.neg_()
+        self._swept[outside[:, None], inside] = coefficients
+        self._swept[inside[:, None], outside] = coefficients.T
+        self._swept[outside[:, None], outside] = rest
+        self._fitted = output.T.clone(memory_format=torch.contiguous_format)
+        self._fitted[inside] += coefficients.T @ columns
+        self._fitted[outside] = rest @ columns
+        # What is kept back of the changes: −Σ steps_k scales_k steps_kᵀ, and −Σ steps_k moved_kᵀ.
+        self._n_steps = 0
+        self._steps = moments.new_empty(PANEL, n)
+        self._scales = moments.new_empty(PANEL)
+        self._moved = output.new_empty(PANEL, len(output))
+
+    @property
+    def swept(self) -> Tensor:
+        """The swept moments, (N, N)."""
+        self._settle()
+        return self._swept
 
     def gains(self) -> tuple[Tensor, Tensor]:
         """The removed neurons, (R,), and what taking each back would save, (R,)."""
+        self._settle()
         outside = (~self.is_kept).nonzero()[:, 0]
-        rest = self.swept[outside][:, outside]
-        variance = rest.diagonal().clamp_min(torch.finfo(rest.dtype).tiny)
-        return outside, (self.output[:, outside] @ rest).pow(2).sum(dim=0) / variance
+        own = self._swept.diagonal()[outside]
+        variance = own.clamp_min(torch.finfo(own.dtype).tiny)
+        return outside, self._fitted[outside].pow(2).sum(dim=1) / variance
 
     def trade(self, taken: int, givers: Tensor) -> bool:
         """Take ``taken`` back, and let go the one of ``givers`` (G,), kept, that costs least.
 
         Returns whether that lost less; if not, nothing has changed.
         """
-        outside = (~self.is_kept).nonzero()[:, 0]
-        column = self.swept[:, taken]
-        pivot, rest = column[taken], column[outside]
-        gain = float((self.output[:, outside] @ rest).pow(2).sum() / pivot)
+        scales = self._scales[: self._n_steps]
+        own, mine = self._steps[: self._n_steps, taken], self._steps[: self._n_steps, givers]
+        pivot = float(self._swept[taken, taken] - own.square() @ scales)
+        row = self._swept[taken, givers] - (own * scales) @ mine
+        weight = self._fitted_row(taken)
+        gain = float(weight @ weight) / pivot
         # What sweeping on ``taken`` would make of the few entries that are needed.
-        outside = outside[outside != taken]
-        step = column[givers] / pivot
-        mixing = self.swept[outside][:, givers] - torch.outer(column[outside], step)
-        weights = self.output[:, givers] + self.output[:, outside] @ mixing
-        inverse = column[givers] * step - self.swept[givers, givers]
-        costs = weights.pow(2).sum(dim=0) / inverse
+        step = row / pivot
+        weights = self._fitted[givers].addmm_(mine.T, self._moved[: self._n_steps], alpha=-1)
+        weights.addr_(step, weight, alpha=-1)
+        inverse = row * step - (self._swept.diagonal()[givers] - scales @ mine.square())
+        costs = weights.pow(2).sum(dim=1) / inverse
         cheapest = int(costs.argmin())
         # Rounding alone must not keep the trading going.
         if float(costs[cheapest]) >= gain * (1 - 1e-9):
             return False
         given = int(givers[cheapest])
-        _sweep(self.swept, taken)
-        _sweep(self.swept, given)
-        self.is_kept[taken], self.is_kept[given] = True, False
+        self.sweep(taken)
+        self.sweep(given)
         return True
 
+    def sweep(self, j: int) -> None:
+        """Sweep on pivot j: moves neuron j from one side to the other."""
+        if self._n_steps == PANEL:
+            self._settle()
+        n = self._n_steps
+        step = torch.addmv(
+            self._swept[j], self._steps[:n].T, self._steps[:n, j] * self._scales[:n], alpha=-1
+        )
+        weight, pivot = self._fitted_row(j), float(step[j])
+        # Its own row and column are made now, and left out of all that is kept back.
+        own = step / abs(pivot)
+        own[j] = -1 / pivot
+        self._swept[j], self._swept[:, j] = own, own
+        self._fitted[j] = weight / abs(pivot)
+        self._steps[n] = step
+        self._steps[: n + 1, j] = 0
+        self._scales[n] = 1 / pivot
+        self._moved[n] = weight / pivot
+        self._n_steps = n + 1
+        self.is_kept[j] = ~self.is_kept[j]
 
-def _sweep(swept: Tensor, j: int) -> None:
-    """Sweep on pivot j, in place: moves neuron j from one side to the other."""
-    pivot, column = swept[j, j].clone(), swept[:, j].clone()
-    swept.addr_(column, column, alpha=-1 / float(pivot))
-    swept[:, j] = column / pivot.abs()
-    swept[j] = column / pivot.abs()
-    swept[j, j] = -1 / pivot
+    def _fitted_row(self, j: int) -> Tensor:
+        n = self._n_steps
+        return torch.addmv(self._fitted[j], self._moved[:n].T, self._steps[:n, j], alpha=-1)
+
+    def _settle(self) -> None:
+        """Make the changes that are kept back."""
+        steps, n = self._steps[: self._n_steps], self._n_steps
+        self._swept.addmm_((steps * self._scales[:n, None]).T, steps, alpha=-1)
+        self._fitted.addmm_(steps.T, self._moved[:n], alpha=-1)
+        self._n_steps = 0
+
+
+def _block(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Some rows and columns of a matrix."""
+    return matrix[rows[:, None], columns]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruning.methods.elimination import DAMPING, Exchange, _sweep, damped, eliminate
+from pruning.methods.elimination import DAMPING, Exchange, damped, eliminate
 from tests.pruning.losses import joint_loss
 
 N, H, T = 9, 4, 60
@@ -154,15 +154,14 @@ def test_a_trade_back_is_refused() -> None:
 @pytest.mark.parametrize("j", [0, 4, 8])
 def test_sweeping_twice_on_a_neuron_changes_nothing(j: int) -> None:
     rows, output = _sample()
-    swept = Exchange(_moments(rows), torch.from_numpy(output), torch.tensor([0, 1, 4])).swept
 
     def after(*pivots: int) -> torch.Tensor:
-        result = swept.clone()
+        exchange = Exchange(_moments(rows), torch.from_numpy(output), torch.tensor([0, 1, 4]))
         for pivot in pivots:
-            _sweep(result, pivot)
-        return result
+            exchange.sweep(pivot)
+        return exchange.swept
 
-    assert not torch.allclose(after(j), swept)
-    torch.testing.assert_close(after(j, j), swept)
+    assert not torch.allclose(after(j), after())
+    torch.testing.assert_close(after(j, j), after())
     # Neurons are taken in any order.
     torch.testing.assert_close(after(j, 5), after(5, j))
