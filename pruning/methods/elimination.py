@@ -70,9 +70,10 @@ def inverse_of(moments: Tensor) -> Tensor:
     _invert_lower(factor)
     _multiply_lower(factor)
     for start in range(0, len(factor), _SMALL):
-        columns = slice(start, start + _SMALL)
-        # Copied, for the two meet on the diagonal.
-        factor[columns, start:] = factor[start:, columns].T.clone()
+        stop = start + _SMALL
+        square = factor[start:stop, start:stop]
+        square.copy_(square.tril() + square.tril(-1).T)
+        factor[start:stop, stop:] = factor[stop:, start:stop].T
     # Of columns after one another, as LAPACK leaves it, a symmetric matrix is the same by rows.
     return factor if factor.is_contiguous() else factor.T
 

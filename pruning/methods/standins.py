@@ -37,6 +37,8 @@ _MOST_ROUNDS = 4
 # Of each neuron's own second moment: what float32 sums leave uncertain.
 _COEFFICIENT_DAMPING = 1e-6
 _ROWS_AT_ONCE = 1024
+# Of the cheapest neurons, those that are computed anew together.
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -107,29 +109,50 @@ def plan_layer(moments: Tensor, output: Tensor, proposals: Proposals, n_kept: in
 
 
 def _hand_over(moments: Tensor, output: Tensor, around: Surroundings, n_removed: int) -> Tensor:
-    """Remove the cheapest neuron, hand its weights on, and so forth; who is left, (K,)."""
+    """Remove the cheapest neuron, hand its weights on, and so forth; who is left, (K,).
+
+    A neuron is told worse with each stand-in that goes, so what was computed before is at most what
+    it costs now. Only the cheapest are computed anew: the choice is the same.
+    """
     n = len(moments)
     is_left = torch.ones(n, dtype=torch.bool)
-    weights = output.clone()
-    everyone = torch.arange(n)
-    rest, coefficients = _predict(moments, around, everyone, is_left)
-    # Whose stand-ins change when j goes.
-    relies_on = torch.zeros(n, n, dtype=torch.bool)
-    relies_on[
-        everyone[:, None].expand_as(around.index)[around.exists], around.index[around.exists]
-    ] = True
+    columns = output.T.clone(memory_format=torch.contiguous_format)
+    power = columns.pow(2).sum(dim=1)
+    rest, coefficients = moments.new_empty(n), moments.new_empty(around.index.shape)
+    for rows in torch.arange(n).split(_ROWS_AT_ONCE // 4):
+        rest[rows], coefficients[rows] = _predict(moments, around, rows, is_left)
+    losses = power * rest
+    relied_on_by = _who_relies_on(around)
+    is_stale = torch.zeros(n, dtype=torch.bool)
     for _ in range(n_removed):
-        losses = weights.pow(2).sum(dim=0) * rest
-        losses[~is_left] = torch.inf
         j = int(losses.argmin())
-        is_left[j] = False
+        while is_stale[j]:
+            cheapest = losses.topk(min(_AT_ONCE, n), largest=False).indices
+            # Of many equally cheap ones it may be left out.
+            cheapest[0] = j
+            asked = cheapest[is_stale[cheapest] & is_left[cheapest]]
+            rest[asked], coefficients[asked] = _predict(moments, around, asked, is_left)
+            losses[asked] = power[asked] * rest[asked]
+            is_stale[asked] = False
+            j = int(losses.argmin())
         stand_ins = around.index[j]
-        weights.index_add_(1, stand_ins, torch.outer(weights[:, j], coefficients[j]))
-        weights[:, j] = 0
-        changed = (relies_on[:, j] & is_left).nonzero()[:, 0]
-        if len(changed):
-            rest[changed], coefficients[changed] = _predict(moments, around, changed, is_left)
+        usable = around.exists[j] & is_left[stand_ins]
+        stand_ins = stand_ins[usable]
+        columns[stand_ins] += torch.outer(coefficients[j][usable], columns[j])
+        power[stand_ins] = columns[stand_ins].pow(2).sum(dim=1)
+        losses[stand_ins] = power[stand_ins] * rest[stand_ins]
+        is_left[j], losses[j] = False, torch.inf
+        is_stale[relied_on_by[j]] = True
+        is_stale[j] = False
     return is_left.nonzero()[:, 0]
+
+
+def _who_relies_on(around: Surroundings) -> tuple[Tensor, ...]:
+    """Of each neuron, all that it may stand in for."""
+    n = len(around.index)
+    neuron = torch.arange(n)[:, None].expand_as(around.index)[around.exists]
+    by = around.index[around.exists]
+    return neuron[by.argsort(stable=True)].split(torch.bincount(by, minlength=n).tolist())
 
 
 def _predict(

@@ -13,6 +13,7 @@ from pruning.methods.elimination import usual_moment
 _USUAL_DAMPING = 1e-4
 _DAMPINGS = tuple(10.0**k for k in range(-7, 2))
 _CHUNK_ROWS = 4096
+_BLOCK_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,16 @@ class Products:
     @classmethod
     def of_moments(cls, moments: Moments, kept: Tensor, output: Tensor) -> Products:
         """For targets W h from the kept (K,) of the neurons h themselves; W (H, N) float64."""
-        cross = moments.second[kept] @ output.T
-        power = float(((output @ moments.second) * output).sum())
+        # What the targets have in common with all neurons: their power comes of it too.
+        shared = output @ moments.second
+        cross = shared[:, kept].T.contiguous()
         return cls(
             moments.n_tokens,
-            moments.second[kept][:, kept],
+            moments.second[kept[:, None], kept],
             cross,
             moments.mean[kept],
             output @ moments.mean,
-            power,
+            float(shared.mul_(output).sum()),
         )
 
     def joined(self, other: Products) -> Products:
@@ -89,14 +91,23 @@ class Products:
     def about(self, neuron_point: Tensor, target_point: Tensor) -> Products:
         """The same for k − p and t − q."""
         k, t, p, q = self.neuron_mean, self.target_mean, neuron_point, target_point
-        cross_inner = torch.outer(k, p)
         return replace(
             self,
-            inner=self.inner - cross_inner - cross_inner.T + torch.outer(p, p),
-            cross=self.cross - torch.outer(k, q) - torch.outer(p, t) + torch.outer(p, q),
+            inner=self.inner.addr(k, p, alpha=-1).addr_(p, k, alpha=-1).addr_(p, p),
+            cross=self.cross.addr(k, q, alpha=-1).addr_(p, t, alpha=-1).addr_(p, q),
             neuron_mean=k - p,
             target_mean=t - q,
             power=self.power - 2 * float(t @ q) + float(q @ q),
+        )
+
+    def beyond(self, output: Tensor) -> Products:
+        """The same for what W k, W (H, K), leaves of the targets: t − W k."""
+        told = self.inner @ output.T
+        return replace(
+            self,
+            cross=self.cross - told,
+            target_mean=self.target_mean - output @ self.neuron_mean,
+            power=self.power + float((output.T * (told - 2 * self.cross)).sum()),
         )
 
     def on_cpu(self) -> Products:
@@ -106,11 +117,15 @@ class Products:
 
     def loss(self, output: Tensor) -> float:
         """E‖t − W k‖², W (H, K)."""
-        return (
-            self.power
-            - 2 * float((output.T * self.cross).sum())
-            + float(((output @ self.inner) * output).sum())
-        )
+        rows = output.T
+        total = self.power - 2 * float((rows * self.cross).sum())
+        # Inner products are symmetric: those left of the diagonal's blocks count twice.
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            own = slice(start, start + _BLOCK_ROWS)
+            told = self.inner[own, own] @ rows[own]
+            told.addmm_(self.inner[own, :start], rows[:start], alpha=2)
+            total += float((told * rows[own]).sum())
+        return total
 
 
 def fit_output(
@@ -133,34 +148,41 @@ def fit_output(
     Returns:
         (H, K) float64, and (H,) float64 or None.
     """
-    whole = fit.joined(held_out) if on_all else fit
-    points = (fit.neuron_mean, fit.target_mean)
-    near, far = (fit.about(*points), held_out.about(*points)) if centred else (fit, held_out)
+    # What the start leaves of the targets: a step from it is to tell that.
+    near, far = fit.beyond(start), held_out.beyond(start)
+    whole = near.joined(far) if on_all else near
     best: float | None = None
     candidates: tuple[float, ...] = _DAMPINGS
     if held_out.n_tokens == 0:
         # Nothing to choose by: a moderate one.
         best, candidates = _USUAL_DAMPING, ()
-    best_loss = far.loss(start)
+    if centred and candidates:
+        points = (near.neuron_mean, near.target_mean)
+        near, far = near.about(*points), far.about(*points)
+    best_loss = far.power
     for damping in candidates:
-        candidate = _ridge(near, start, damping)
-        loss = far.loss(candidate)
+        step = _ridge(near, damping)
+        loss = torch.inf if step is None else far.loss(step)
         if loss < best_loss:
             best, best_loss = damping, loss
-    points = (whole.neuron_mean, whole.target_mean)
-    final = whole.about(*points) if centred else whole
-    output = start if best is None else _ridge(final, start, best)
-    bias = whole.target_mean - output @ whole.neuron_mean if centred else None
+    means = whole.neuron_mean, whole.target_mean
+    output = start
+    if best is not None:
+        step = _ridge(whole.about(*means) if centred else whole, best)
+        output = start if step is None else start + step
+    # The start's own share is in the targets' mean already.
+    bias = means[1] - (output - start) @ means[0] if centred else None
     return output, bias
 
 
-def _ridge(products: Products, start: Tensor, damping: float) -> Tensor:
-    inner = products.inner
-    level = damping * usual_moment(inner)
-    regular = inner + level * torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
-    missing = products.cross - inner @ start.T
-    step, info = torch.linalg.solve_ex(regular, missing)
-    # Too little damping leaves it singular: the next level is tried.
-    if int(info) or not bool(step.isfinite().all()):
-        return start
-    return start + step.T
+def _ridge(products: Products, damping: float) -> Tensor | None:
+    """B (A + λ m I)⁻¹, (H, K); None where too little damping leaves it singular."""
+    regular = products.inner.clone()
+    regular.diagonal().add_(damping * usual_moment(products.inner))
+    factor, info = torch.linalg.cholesky_ex(regular)
+    if int(info) == 0:
+        step = torch.cholesky_solve(products.cross, factor)
+    else:
+        # Rounding left it indefinite.
+        step, info = torch.linalg.solve_ex(regular, products.cross)
+    return None if int(info) or not bool(step.isfinite().all()) else step.T
