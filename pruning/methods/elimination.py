@@ -16,12 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pruning.methods.inverse import inverse_of
+
 # Share of the usual second moment that is added to each: moments from few tokens are near singular.
 DAMPING = 1e-4
 # Changes that are made at once.
 PANEL = 64
-# A block small enough to be inverted by columns; rows that are moved at once.
-_SMALL = 256
+# Rows that are moved at once.
+_ROWS = 256
 # Of the neurons that are left: how many are gone before the matrices are made smaller.
 _GONE_SHARE = 1 / 8
 # Neurons more whose products with all others are made when one is missing.
@@ -57,53 +59,6 @@ def usual_moment(moments: Tensor) -> Tensor:
     return alive.median() if len(alive) else torch.ones_like(own[0])
 
 
-def inverse_of(moments: Tensor) -> Tensor:
-    """M⁻¹ of M (N, N), symmetric and regular, in M's dtype.
-
-    By Cholesky's factor, inverted in halves: all but small blocks are products of matrices. Costs
-    about 5/3 N³ multiplications and additions, one matrix beside the result, and half of one.
-    """
-    factor, info = torch.linalg.cholesky_ex(moments)
-    if int(info):
-        # Rounding left it indefinite.
-        return torch.linalg.inv(moments).contiguous()
-    _invert_lower(factor)
-    _multiply_lower(factor)
-    for start in range(0, len(factor), _SMALL):
-        stop = start + _SMALL
-        square = factor[start:stop, start:stop]
-        square.copy_(square.tril() + square.tril(-1).T)
-        factor[start:stop, stop:] = factor[stop:, start:stop].T
-    # Of columns after one another, as LAPACK leaves it, a symmetric matrix is the same by rows.
-    return factor if factor.is_contiguous() else factor.T
-
-
-def _invert_lower(lower: Tensor) -> None:
-    """L ← L⁻¹, in place; what is above the diagonal is taken for 0, and becomes it."""
-    n, half = len(lower), len(lower) // 2
-    if n <= _SMALL:
-        eye = torch.eye(n, dtype=lower.dtype, device=lower.device)
-        lower.copy_(torch.linalg.solve_triangular(lower, eye, upper=False))
-        return
-    first, between, second = lower[:half, :half], lower[half:, :half], lower[half:, half:]
-    _invert_lower(first)
-    _invert_lower(second)
-    between.copy_((second @ between @ first).neg_())
-
-
-def _multiply_lower(lower: Tensor) -> None:
-    """L ← LᵀL, in place, at and below the diagonal."""
-    n, half = len(lower), len(lower) // 2
-    if n <= _SMALL:
-        lower.copy_(lower.T @ lower)
-        return
-    first, between, second = lower[:half, :half], lower[half:, :half], lower[half:, half:]
-    _multiply_lower(first)
-    first.addmm_(between.T, between)
-    between.copy_(second.T @ between)
-    _multiply_lower(second)
-
-
 def eliminate(moments: Tensor, output: Tensor, n_removed: int) -> Elimination:
     """Greedy optimal brain surgery on whole neurons.
 
@@ -117,8 +72,8 @@ def eliminate(moments: Tensor, output: Tensor, n_removed: int) -> Elimination:
         n_removed: how many to remove.
 
     Costs an inverse, and n_removed updates of what is left of (N, N) and (H, N), a panel at once.
-    Beside what it is given it holds one (N, N) matrix, while it is inverted one and a half; one
-    (N, H); and 2 × PANEL + some hundred rows of N.
+    Beside what it is given it holds one (N, N) matrix, one and a half while that is inverted; one
+    (N, H); and some hundred rows of N.
     """
     state = _Surgery(inverse_of(moments), output.T.clone(memory_format=torch.contiguous_format))
     order: list[Tensor] = []
@@ -159,7 +114,8 @@ class _Surgery:
             before = steps[:i, j]
             step = torch.addmv(self.inverse[j], steps[:i].T, before, alpha=-1)
             weight = torch.addmv(self.columns[j], moved[:i].T, before, alpha=-1)
-            pivot = float(step[j])
+            # Rounding must leave it a root.
+            pivot = max(float(step[j]), torch.finfo(step.dtype).tiny)
             places.append(j)
             costs.append(float(weight @ weight) / pivot)
             root = pivot**-0.5
@@ -207,8 +163,8 @@ class _ColumnProducts:
 def _packed(matrix: Tensor, left: Tensor) -> Tensor:
     """Rows and columns ``left`` (n,), rising, of a square matrix, moved within its memory."""
     n, flat = len(left), matrix.view(-1)
-    for start in range(0, n, _SMALL):
-        rows = left[start : start + _SMALL]
+    for start in range(0, n, _ROWS):
+        rows = left[start : start + _ROWS]
         # Never beyond rows that have been read: left[i] ≥ i.
         part = matrix[rows].index_select(1, left).view(-1)
         flat[start * n : start * n + len(part)] = part
@@ -223,8 +179,10 @@ class Exchange:
     coefficients S_RK with which the kept ones predict the removed. The output is swept with them:
     W_K + W_R S_RK, the best weights of the kept, and W_R S_RR, what of the output's moments with
     the removed is not told. So a trade is judged by a few rows; one that is made sweeps twice, N²
-    each, a panel at once. Output weights are (H, N), moments (N, N), both float64. Beside what it
-    is given it holds one (N, N) matrix, at first K² and K R more; and N × H.
+    each, a panel at once. Output weights are (H, N), moments (N, N), both float64.
+
+    Beside what it is given it holds one (N, N) matrix and one (N, H); at first at most as much
+    again, for the blocks that it is made of.
     """
 
     def __init__(self, moments: Tensor, output: Tensor, kept: Tensor) -> None:
@@ -233,16 +191,17 @@ class Exchange:
         self.is_kept[kept] = True
         inside = self.is_kept.nonzero()[:, 0]
         outside = (~self.is_kept).nonzero()[:, 0]
-        columns = output.T[outside]
         inverse = inverse_of(_block(moments, inside, inside))
+        self._swept = torch.empty_like(moments)
+        self._swept[inside[:, None], inside] = -inverse
         cross = _block(moments, outside, inside)
         coefficients = cross @ inverse
-        rest = _block(moments, outside, outside).addmm_(coefficients, cross.T, alpha=-1)
-        self._swept = torch.empty_like(moments)
-        self._swept[inside[:, None], inside] = inverse.neg_()
+        del inverse
         self._swept[outside[:, None], inside] = coefficients
         self._swept[inside[:, None], outside] = coefficients.T
+        rest = _block(moments, outside, outside).addmm_(coefficients, cross.T, alpha=-1)
         self._swept[outside[:, None], outside] = rest
+        columns = output.T[outside]
         self._fitted = output.T.clone(memory_format=torch.contiguous_format)
         self._fitted[inside] += coefficients.T @ columns
         self._fitted[outside] = rest @ columns

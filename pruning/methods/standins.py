@@ -36,7 +36,7 @@ N_OF_POLE = 16
 _MOST_ROUNDS = 4
 # Of each neuron's own second moment: what float32 sums leave uncertain.
 _COEFFICIENT_DAMPING = 1e-6
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 256
 # Of the cheapest neurons, those that are computed anew together.
 _AT_ONCE = 16
 
@@ -97,6 +97,8 @@ def plan_layer(moments: Tensor, output: Tensor, proposals: Proposals, n_kept: in
     Args:
         moments: M, (N, N) float64.
         output: W, (H, N) float64.
+
+    Beside what it is given it holds one (N, N) matrix, and what :class:`Exchange` holds.
     """
     n = len(moments)
     if n_kept >= n:
@@ -105,7 +107,11 @@ def plan_layer(moments: Tensor, output: Tensor, proposals: Proposals, n_kept: in
     surroundings = find_surroundings(proposals, moments)
     kept = _hand_over(regular, output, surroundings, n - n_kept)
     kept = _trade(regular, output, surroundings, kept)
-    return LayerPlan(n, tuple(kept.tolist()), _stand_ins(moments, surroundings, kept))
+    # Far less than chose them: an exact copy's coefficient must be 1 to float32's precision.
+    own = moments.diagonal()
+    level = _COEFFICIENT_DAMPING * own + torch.finfo(own.dtype).tiny
+    regular.diagonal().copy_(own + level)
+    return LayerPlan(n, tuple(kept.tolist()), _stand_ins(regular, surroundings, kept))
 
 
 def _hand_over(moments: Tensor, output: Tensor, around: Surroundings, n_removed: int) -> Tensor:
@@ -118,9 +124,7 @@ def _hand_over(moments: Tensor, output: Tensor, around: Surroundings, n_removed:
     is_left = torch.ones(n, dtype=torch.bool)
     columns = output.T.clone(memory_format=torch.contiguous_format)
     power = columns.pow(2).sum(dim=1)
-    rest, coefficients = moments.new_empty(n), moments.new_empty(around.index.shape)
-    for rows in torch.arange(n).split(_ROWS_AT_ONCE // 4):
-        rest[rows], coefficients[rows] = _predict(moments, around, rows, is_left)
+    rest, coefficients = _predict(moments, around, torch.arange(n), is_left)
     losses = power * rest
     relied_on_by = _who_relies_on(around)
     is_stale = torch.zeros(n, dtype=torch.bool)
@@ -159,6 +163,13 @@ def _predict(
     moments: Tensor, around: Surroundings, neurons: Tensor, is_left: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What of each neuron its stand-ins do not tell, (n,), and their coefficients, (n, S)."""
+    parts = [_predict_few(moments, around, rows, is_left) for rows in neurons.split(_ROWS_AT_ONCE)]
+    return torch.cat([rest for rest, _ in parts]), torch.cat([found for _, found in parts])
+
+
+def _predict_few(
+    moments: Tensor, around: Surroundings, neurons: Tensor, is_left: Tensor
+) -> tuple[Tensor, Tensor]:
     index = around.index[neurons]
     usable = around.exists[neurons] & is_left[index]
     both = usable[:, :, None] & usable[:, None, :]
@@ -193,26 +204,22 @@ def _trade(moments: Tensor, output: Tensor, around: Surroundings, kept: Tensor) 
 def _stand_ins(moments: Tensor, around: Surroundings, kept: Tensor) -> tuple[StandIn, ...]:
     """The kept ones of each removed neuron's surroundings, and their joint coefficients.
 
-    Where none of them is left, the kept neuron that tells most of it.
+    Where none of them is left, the kept neuron that tells most of it. Moments (N, N) are regular.
     """
-    n = len(moments)
-    # Far less than chose them: an exact copy's coefficient must be 1 to float32's precision.
-    level = _COEFFICIENT_DAMPING * moments.diagonal()
-    moments = moments + (level + torch.finfo(moments.dtype).tiny).diag()
-    is_kept = torch.zeros(n, dtype=torch.bool)
+    is_kept = torch.zeros(len(moments), dtype=torch.bool)
     is_kept[kept] = True
     removed = (~is_kept).nonzero()[:, 0]
     _, coefficients = _predict(moments, around, removed, is_kept)
+    usable = around.exists[removed] & is_kept[around.index[removed]]
     result = []
     for row, j in enumerate(removed.tolist()):
-        usable = around.exists[j] & is_kept[around.index[j]]
-        if not usable.any():
+        mine = usable[row]
+        by, factors = around.index[j][mine].tolist(), coefficients[row][mine].tolist()
+        if not by:
             told = moments[j, kept].pow(2) / moments[kept, kept]
-            by = int(kept[told.argmax()])
-            result.append(StandIn(j, by, float(moments[j, by] / moments[by, by])))
-        for place in usable.nonzero()[:, 0].tolist():
-            by = int(around.index[j, place])
-            result.append(StandIn(j, by, float(coefficients[row, place])))
+            by = [int(kept[told.argmax()])]
+            factors = [float(moments[j, by[0]] / moments[by[0], by[0]])]
+        result += [StandIn(j, r, c) for r, c in zip(by, factors, strict=True)]
     return tuple(result)
 
 
