@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruning.methods import elimination
 from pruning.methods.elimination import DAMPING, Exchange, damped, eliminate
 from tests.pruning.losses import joint_loss
+from tests.pruning.methods.plain import eliminated, hostile_moments
 
 N, H, T = 9, 4, 60
 
@@ -54,6 +56,26 @@ def test_elimination_is_the_greedy_one_and_costs_what_it_says(seed: int) -> None
         assert cost == pytest.approx(losses[j] - before, rel=1e-6, abs=1e-9)
         left.remove(j)
         before = losses[j]
+
+
+@pytest.mark.parametrize("n_tokens", [300, 40])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_panels_remove_the_same_as_one_at_a_time(
+    n_tokens: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 70
+    # Copies, dead neurons, outputs of nothing; panels, and rows that move, many times over.
+    monkeypatch.setattr(elimination, "PANEL", 6)
+    monkeypatch.setattr(elimination, "_ROWS", 5)
+    monkeypatch.setattr(elimination, "_MORE_PRODUCTS", 2)
+    moments = damped(hostile_moments(n, seed, n_tokens=n_tokens))
+    output = torch.randn(8, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    output[:, 10] = 0
+    for n_removed in (5, 6, 40, n - 1):
+        found = eliminate(moments, output, n_removed)
+        order, costs = eliminated(moments, output, n_removed)
+        assert found.order.tolist() == order
+        np.testing.assert_allclose(found.costs.numpy(), costs, rtol=1e-6, atol=1e-12)
 
 
 def test_elimination_leaves_what_it_is_given() -> None:
@@ -165,3 +187,28 @@ def test_sweeping_twice_on_a_neuron_changes_nothing(j: int) -> None:
     torch.testing.assert_close(after(j, j), after())
     # Neurons are taken in any order.
     torch.testing.assert_close(after(j, 5), after(5, j))
+
+
+def test_trades_by_panels_are_those_of_a_sweep_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, kept = 40, torch.arange(0, 40, 2)
+    moments = damped(hostile_moments(n, 2))
+    output = torch.randn(8, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    swept = []
+    for panel in (1, 7, 64):
+        monkeypatch.setattr(elimination, "PANEL", panel)
+        exchange = Exchange(moments, output, kept)
+        traded = 0
+        for taken in [*range(1, n, 2), *range(0, n, 2)]:
+            if not exchange.is_kept[taken]:
+                traded += exchange.trade(taken, exchange.is_kept.nonzero()[:, 0])
+        # Later panels, and rows that were swept twice within one.
+        assert traded > 4
+        assert joint_loss(moments, output, exchange.is_kept.nonzero()[:, 0]) < joint_loss(
+            moments, output, kept
+        )
+        anew = Exchange(moments, output, exchange.is_kept.nonzero()[:, 0])
+        scale = moments.diagonal().sqrt()
+        torch.testing.assert_close(exchange.swept / scale, anew.swept / scale, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(exchange.gains(), anew.gains(), rtol=1e-5, atol=1e-8)
+        swept.append(exchange.is_kept)
+    assert all(torch.equal(each, swept[0]) for each in swept)

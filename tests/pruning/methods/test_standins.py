@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pruning.methods import standins
 from pruning.methods.elimination import damped, eliminate
 from pruning.methods.method import Proposals
 from pruning.methods.plan import LayerPlan
@@ -21,6 +22,7 @@ from pruning.methods.standins import (
     plan_layer,
 )
 from tests.pruning.losses import joint_loss
+from tests.pruning.methods.plain import handed_over, hostile_moments
 
 H, T = 6, 800
 
@@ -202,6 +204,24 @@ def test_where_all_may_stand_in_handing_over_is_brain_surgery(n_removed: int) ->
     kept = _hand_over(moments, output, find_surroundings(_nothing(n), moments), n_removed)
     gone = set(range(n)) - set(kept.tolist())
     assert gone == set(eliminate(moments, output, n_removed).order.tolist())
+
+
+@pytest.mark.parametrize("n_tokens", [300, 40])
+@pytest.mark.parametrize("at_once", [1, 16])
+def test_losses_computed_only_where_needed_choose_the_same(
+    n_tokens: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 46
+    monkeypatch.setattr(standins, "_AT_ONCE", at_once)
+    monkeypatch.setattr(standins, "_ROWS_AT_ONCE", 7)
+    moments, output = damped(hostile_moments(n, 0, n_tokens=n_tokens)), _output(n)
+    # More that cost nothing than are computed anew at once.
+    output[:, 20:40] = 0
+    around = find_surroundings(_nothing(n), moments)
+    kept = _hand_over(moments, output, around, 32)
+    assert tuple(kept.tolist()) == handed_over(moments, output, around, 32)
+    free = set(range(n)) - set(_hand_over(moments, output, around, 10).tolist())
+    assert free <= {*range(20, 40), 7}
 
 
 # The plan

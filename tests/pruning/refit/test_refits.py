@@ -20,6 +20,7 @@ from pruning.calibration.moments import Moments
 from pruning.calibration.text import read_calibration
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan, StandIn
 from pruning.methods.planning import Planner
+from pruning.refit import products
 from pruning.refit.products import Products, fit_output
 from pruning.refit.refits import refit
 from pruning.refit.registry import REFITS
@@ -27,6 +28,7 @@ from pruning.surgery import apply_plan
 from tests.conftest import make_text
 from tests.families import ENCODERS, FAMILIES, N_LAYERS, N_NEURONS, N_VOCABULARY, build
 from tests.pruning.refused import refused
+from tests.pruning.methods.plain import hostile_moments, ridge_fit
 
 LENGTH = 24
 N_SEQUENCES = 45
@@ -268,6 +270,35 @@ def test_neurons_that_never_fire_and_copies_are_no_trouble(centred: bool) -> Non
     silent = Products.of_rows(0 * k, t)
     output, _ = fit_output(silent, silent, start, centred=centred)
     assert torch.equal(output, start)
+
+
+@pytest.mark.parametrize("n_tokens", [(300, 80), (30, 80), (80, 30)])
+def test_a_fit_is_that_of_each_damping_solved_by_itself(
+    n_tokens: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, n_targets = 40, 6
+    monkeypatch.setattr(products, "_BLOCK_ROWS", 7)
+    near, far = (hostile_moments(n, i, n_tokens=each) for i, each in enumerate(n_tokens))
+    generator = torch.Generator().manual_seed(0)
+    output = torch.randn(n_targets, n, generator=generator, dtype=torch.float64)
+    kept, start = torch.arange(0, n, 2), output[:, ::2]
+    nothing = torch.zeros(n, dtype=torch.float64)
+    whole = [
+        Products.of_moments(Moments(each, nothing, second), kept, output)
+        for each, second in zip(n_tokens, (near, far), strict=True)
+    ]
+    found, _ = fit_output(*whole, start, centred=False)
+    expected = ridge_fit(
+        near[kept][:, kept],
+        near[kept] @ output.T,
+        far[kept][:, kept],
+        far[kept] @ output.T,
+        float(((output @ far) * output).sum()),
+        start,
+        (n_tokens[0] / sum(n_tokens), n_tokens[1] / sum(n_tokens)),
+    )
+    assert not torch.equal(found, start)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 # Every refit of every family
