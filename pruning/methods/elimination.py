@@ -181,8 +181,8 @@ class Exchange:
     the removed is not told. So a trade is judged by a few rows; one that is made sweeps twice, N²
     each, a panel at once. Output weights are (H, N), moments (N, N), both float64.
 
-    Beside what it is given it holds one (N, N) matrix and one (N, H); at first at most as much
-    again, for the blocks that it is made of.
+    Beside what it is given it holds one (N, N) matrix and one (N, H); while it is made at most two
+    and a half and two.
     """
 
     def __init__(self, moments: Tensor, output: Tensor, kept: Tensor) -> None:

@@ -16,8 +16,8 @@ _SMALL = 256
 def inverse_of(moments: Tensor) -> Tensor:
     """M⁻¹ of M (N, N), symmetric and regular, in M's dtype.
 
-    Costs a little more than N³ multiplications and additions. Holds the result, and at its highest
-    half a matrix beside it.
+    Costs a little more than N³ / 2 multiplications and additions. Holds the result, and half a
+    matrix beside it at its highest.
 
     Raises:
         RuntimeError: if M is singular.

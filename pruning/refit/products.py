@@ -79,12 +79,16 @@ class Products:
         """Over the tokens of both."""
         n_tokens = self.n_tokens + other.n_tokens
         a, b = (each.n_tokens / max(1, n_tokens) for each in (self, other))
+
+        def mean(of_self: Tensor, of_other: Tensor) -> Tensor:
+            return (a * of_self).add_(of_other, alpha=b)
+
         return Products(
             n_tokens,
-            a * self.inner + b * other.inner,
-            a * self.cross + b * other.cross,
-            a * self.neuron_mean + b * other.neuron_mean,
-            a * self.target_mean + b * other.target_mean,
+            mean(self.inner, other.inner),
+            mean(self.cross, other.cross),
+            mean(self.neuron_mean, other.neuron_mean),
+            mean(self.target_mean, other.target_mean),
             a * self.power + b * other.power,
         )
 
@@ -148,9 +152,8 @@ def fit_output(
     Returns:
         (H, K) float64, and (H,) float64 or None.
 
-    Costs for each damping a Cholesky factor, K³ / 3 multiplications and additions, and about 3 K² H.
-    Beside what it is given it holds three (K, K) matrices, two more where ``centred``, and some
-    (K, H).
+    Each damping costs a Cholesky factor, K³ / 6 multiplications and additions, and 1.5 K² H. Beside
+    what it is given it holds three (K, K) matrices, two more where ``centred``, and some (K, H).
     """
     # What the start leaves of the targets: a step from it is to tell that.
     parts = near, far = fit.beyond(start), held_out.beyond(start)
@@ -168,11 +171,14 @@ def fit_output(
         loss = torch.inf if step is None else far.loss(step)
         if loss < best_loss:
             best, best_loss = damping, loss
+    # Large, and needed no more.
+    del near, far
     whole = parts[0].joined(parts[1]) if on_all else parts[0]
     means = whole.neuron_mean, whole.target_mean
     output = start
     if best is not None:
-        step = _ridge(whole.about(*means) if centred else whole, best)
+        whole = whole.about(*means) if centred else whole
+        step = _ridge(whole, best)
         output = start if step is None else start + step
     # The start's own share is in the targets' mean already.
     bias = means[1] - (output - start) @ means[0] if centred else None
@@ -185,6 +191,8 @@ def _ridge(products: Products, damping: float) -> Tensor | None:
     regular.diagonal().add_(damping * usual_moment(products.inner))
     factor, info = torch.linalg.cholesky_ex(regular)
     if int(info) == 0:
+        # The solution takes a copy of the factor.
+        del regular
         step = torch.cholesky_solve(products.cross, factor)
     else:
         # Rounding left it indefinite.

@@ -27,8 +27,8 @@ from pruning.refit.registry import REFITS
 from pruning.surgery import apply_plan
 from tests.conftest import make_text
 from tests.families import ENCODERS, FAMILIES, N_LAYERS, N_NEURONS, N_VOCABULARY, build
-from tests.pruning.refused import refused
 from tests.pruning.methods.plain import hostile_moments, ridge_fit
+from tests.pruning.refused import refused
 
 LENGTH = 24
 N_SEQUENCES = 45
@@ -287,7 +287,7 @@ def test_a_fit_is_that_of_each_damping_solved_by_itself(
         Products.of_moments(Moments(each, nothing, second), kept, output)
         for each, second in zip(n_tokens, (near, far), strict=True)
     ]
-    found, _ = fit_output(*whole, start, centred=False)
+    found, _ = fit_output(whole[0], whole[1], start, centred=False)
     expected = ridge_fit(
         near[kept][:, kept],
         near[kept] @ output.T,
