@@ -12,6 +12,9 @@ from projector.fitting.preparing import Job
 from projector.fitting.running import make_gatherer, make_trainings
 from projector.layouts.settings import Layout
 from projector.memory import memory_errors
+from projector.model.capture import evaluating
+from projector.model.loading import input_device
+from projector.statistics.cross_layer.plan import seconds_of_products
 
 # The whole corpus and its two halves.
 _FITS_PER_MAP = 3
@@ -19,12 +22,18 @@ _FITS_PER_MAP = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """How much work a fit is. ``seconds`` comes from a trial on this machine."""
+    """How much work a fit is. ``seconds`` comes from a trial on this machine.
+
+    Attributes:
+        partner_seconds: of ``seconds``, what partners across layers take; 0 where they are not
+            asked for.
+    """
 
     n_tokens: int
     seconds: float
     disk_bytes: int
     memory_bytes: int
+    partner_seconds: float = 0.0
 
 
 def estimate(job: Job) -> Estimate:
@@ -47,7 +56,33 @@ def estimate(job: Job) -> Estimate:
     for (n_neurons, n_drawn), n_maps in alike.items():
         one = sum(_seconds_to_place(each, n_neurons, n_drawn, device) for each in job.layouts)
         seconds += _FITS_PER_MAP * n_maps * one
-    return Estimate(job.corpus.n_tokens, seconds, job.disk_bytes, job.plan.n_bytes)
+    n_bytes, of_partners = job.plan.n_bytes, 0.0
+    if job.cross_layer is not None:
+        of_partners = seconds_of_partners(job)
+        n_bytes = max(n_bytes, job.cross_layer.n_bytes)
+    seconds += of_partners
+    return Estimate(job.corpus.n_tokens, seconds, job.disk_bytes, n_bytes, of_partners)
+
+
+def seconds_of_partners(job: Job) -> float:
+    """Time a batch and a product, and reckon from them what partners across layers take."""
+    plan = job.cross_layer
+    assert plan is not None
+    batches = plan.corpus.batches(job.settings.batch_size)
+    # A sequence first, as in a fit.
+    trial = [next(plan.corpus.batches(1)), next(batches)]
+    device = input_device(job.trunk)
+    with memory_errors(*job.widest), torch.no_grad(), evaluating(job.trunk):
+        for batch in trial:
+            _wait(device)
+            began = time.monotonic()
+            job.trunk(
+                input_ids=batch.input_ids.to(device),
+                attention_mask=batch.attention_mask.to(device),
+            )
+            _wait(device)
+        seconds = (time.monotonic() - began) * plan.corpus.n_tokens / max(batch.n_tokens, 1)
+        return seconds + seconds_of_products(plan, device)
 
 
 def _wait(device: torch.device) -> None:

@@ -23,6 +23,14 @@ from projector.fitting.checkpoint import (
     checkpoint_path,
     has_checkpoint,
 )
+from projector.fitting.cross_layer.adding import (
+    add_partners,
+    check_one_process,
+    lacks_partners,
+    partners_path,
+    with_partners,
+)
+from projector.fitting.cross_layer.finding import check_folder, has_begun
 from projector.fitting.preparing import Job, prepare
 from projector.fitting.processes import Processes, join_processes
 from projector.fitting.provenance import difference_from, fact_words, run_facts
@@ -37,6 +45,7 @@ from projector.projection.overview import FACTS_FILE, read_saved
 from projector.projection.projection import Projection
 from projector.projection.writing import check_out
 from projector.storage.places import disk_errors
+from projector.storage.replacing import remove_folder
 from projector.storage.resuming import Step, Work, decide
 
 _log = logging.getLogger(__name__)
@@ -143,8 +152,10 @@ def run(
             "a layout that is trained learns from one batch after another, in one process: leave "
             f"{named('solver')} out, or start the fit without a launcher"
         )
+    check_one_process(job, processes.n)
     if out is None:
-        return _run(job, None, processes, progress, log_with, log_dir)
+        made = _run(job, None, processes, progress, log_with, log_dir)
+        return made if job.cross_layer is None else with_partners(job, made, progress)
     folder = Path(out)
     with ExitStack() as until_done:
         checkpoint = _checkpoint(folder, job, processes)
@@ -152,6 +163,9 @@ def run(
             until_done.enter_context(checkpoint.alone())
         step = next_step(job, folder, processes, force=force, resume=resume)
         if step is Step.LEAVE:
+            if lacks_partners(job, folder, force=force):
+                _log.info("The same fit is finished at %s: partners are added", folder)
+                return add_partners(job, folder, progress)
             _log.info("The same fit is finished at %s: nothing is done", folder)
             return _finished_projection(folder, processes)
         check_disk(job.disk_bytes, folder, beside=job.checkpoint_bytes)
@@ -162,6 +176,8 @@ def run(
         if step is Step.START:
             with disk_errors(checkpoint.folder):
                 checkpoint.remove()
+                if processes.is_first:
+                    remove_folder(partners_path(folder))
         processes.wait()
         checkpoint.choices = {"force": force}
         projection = _run(job, checkpoint, processes, progress, log_with, log_dir)
@@ -174,6 +190,8 @@ def run(
             processes.wait()
             with disk_errors(checkpoint.folder):
                 checkpoint.remove()
+        if job.cross_layer is not None:
+            return add_partners(job, folder, progress)
         return Projection.load(folder) if processes.is_first else projection
 
 
@@ -212,11 +230,15 @@ def check_start(out: Path, *, force: bool, resume: bool) -> None:
 
     What :func:`next_step` decides needs the model and the corpus.
     """
+    check_folder(partners_path(out))
+    if not (force or resume) and has_begun(partners_path(out)):
+        unfinished = Work(str(partners_path(out)))
+        decide(unfinished, None, resume=False, force=False, what="fit")
     check_out(out, force=force or resume)
     check_checkpoint_place(out)
     if not (force or resume):
-        unfinished = Work(str(checkpoint_path(out))) if has_checkpoint(out) else None
-        decide(unfinished, None, resume=False, force=False, what="fit")
+        unfinished_fit = Work(str(checkpoint_path(out))) if has_checkpoint(out) else None
+        decide(unfinished_fit, None, resume=False, force=False, what="fit")
 
 
 def next_step(job: Job, out: Path, processes: Processes, *, force: bool, resume: bool) -> Step:

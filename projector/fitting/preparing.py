@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from projector.corpus.documents import Document
 from projector.corpus.pieces import Pieces
 from projector.corpus.sources import read_documents
 from projector.corpus.tokens import read_corpus
-from projector.errors import UserError, named
+from projector.errors import SettingError, UserError, named
 from projector.fitting.budget import Plan, plan_fit, reckon_needs
 from projector.fitting.settings import LEAST_TOKENS, FitSettings
 from projector.layouts.settings import (
@@ -38,6 +38,8 @@ from projector.model.loading import (
 )
 from projector.progress import Progress, Silent
 from projector.sites import MapKey
+from projector.statistics.cross_layer.plan import CrossLayerPlan, plan_cross_layer
+from projector.statistics.cross_layer.records import SITE
 from projector.statistics.example_facts import ExampleFacts, what_fits
 from projector.statistics.halves import BYTES as HALVES_BYTES
 
@@ -50,6 +52,7 @@ class Job:
         layouts: how every map is placed; the first is the projection's first.
         examples: how many examples are kept of what drives each neuron; None for none.
         pieces: the text of the corpus' tokens; None where no examples are kept.
+        cross_layer: how partners across layers are found; None where they are not asked for.
     """
 
     loaded: LoadedModel
@@ -66,6 +69,7 @@ class Job:
     plan: Plan
     examples: ExampleFacts | None
     pieces: Pieces | None
+    cross_layer: CrossLayerPlan | None = None
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -101,15 +105,19 @@ class Job:
             per_map.append(_statistics_bytes(kept, self.settings))
         if self.examples is not None:
             per_map.append(self.examples.kept_bytes(self.widths, self.corpus))
+        if self.cross_layer is not None:
+            per_map.append(self.cross_layer.kept_bytes)
         return sum(per_map)
 
     @property
     def checkpoint_bytes(self) -> int:
         """What its checkpoint takes of the disk, at most, until it is done.
 
-        The sums, beside those they take the place of; or every map, beside the projection.
+        The sums, beside those they take the place of; or every map, beside the projection; or the
+        activations by which partners across layers are found.
         """
-        return max(2 * self.plan.sums_bytes, self.disk_bytes)
+        of_partners = 0 if self.cross_layer is None else self.cross_layer.disk_bytes
+        return max(2 * self.plan.sums_bytes, self.disk_bytes, of_partners)
 
 
 def prepare(
@@ -177,7 +185,7 @@ def prepare(
         layouts=chosen,
         device=input_device(trunk),
         n_positions=settings.batch_size * min(sequence_length, len(tokens.ids)),
-        widest=max(max(block.widths.values()) for block in architecture.blocks),
+        widest=_widest(architecture),
         in_memory=in_memory,
         keeps_statistics=settings.keep_statistics,
         examples=examples,
@@ -191,7 +199,41 @@ def prepare(
         itemsize=widest_dtype(trunk).itemsize,
     )
     found = (loaded, trunk, architecture, tokens, sites, layers, left_out, settings)
-    return Job(*found, chosen, sequence_length, packed, plan, examples, pieces)
+    job = Job(*found, chosen, sequence_length, packed, plan, examples, pieces)
+    return replace(job, cross_layer=_cross_layer(job)) if settings.cross_layer else job
+
+
+def _cross_layer(job: Job) -> CrossLayerPlan:
+    """How partners across layers are found.
+
+    Raises:
+        SettingError: if the fit has no MLP neurons, or those of one layer only.
+        UserError: if there is no room for a tile.
+    """
+    if SITE not in job.sites:
+        why = f" ({job.left_out[SITE]})" if SITE in job.left_out else ""
+        raise SettingError(
+            "sites",
+            ",".join(job.sites),
+            f"has no {SITE}{why}, and partners across layers are of MLP neurons",
+            f"add {SITE}, or leave {named('cross_layer', True)} out",
+        )
+    trunk = job.trunk
+    return plan_cross_layer(
+        job.corpus,
+        {layer: n for (layer, site), n in job.widths.items() if site == SITE},
+        most_tokens=job.settings.cross_layer_tokens,
+        n_positions=job.settings.batch_size * min(job.sequence_length, len(job.corpus.ids)),
+        itemsize=widest_dtype(trunk).itemsize,
+        widest=_widest(job.architecture),
+        budget=job.settings.memory_budget,
+        free=free_memory(input_device(trunk), spread=is_spread(trunk)),
+    )
+
+
+def _widest(architecture: Architecture) -> int:
+    """Neurons of the model's widest site, whether it is fitted or not."""
+    return max(max(block.widths.values()) for block in architecture.blocks)
 
 
 def _chosen(layouts: Layout | Sequence[Layout] | None) -> tuple[Layout, ...]:

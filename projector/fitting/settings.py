@@ -42,6 +42,10 @@ class FitSettings:
             causal and 0 where it is not.
         keep_statistics: whether the projection keeps means and covariances.
         keep_examples: whether the projection keeps the tokens that drive each neuron most.
+        cross_layer: whether the partners of MLP neurons in other layers are found too. A finished
+            fit that is resumed with it is left as it is, and they are added.
+        cross_layer_tokens: most tokens that these are found by: of a larger corpus, whole
+            sequences, evenly drawn.
         memory_budget: bytes that the fit may take beside the loaded model; None for what is free,
             less a margin. Where not all maps fit at once, the corpus is passed over more than once.
 
@@ -81,6 +85,17 @@ class FitSettings:
         True,
         help="Don't keep what drives each neuron: its highest and lowest tokens, and a sample.",
     )
+    cross_layer: bool = setting(
+        False,
+        help="Also find the neurons of other layers that each MLP neuron is most correlated with. "
+        "With --resume they are added to a finished fit.",
+        may_differ=True,
+    )
+    cross_layer_tokens: int = setting(
+        20_000,
+        help="Most tokens that partners across layers are found by.",
+        may_differ=True,
+    )
     memory_budget: int | None = setting(
         None,
         help="Most memory to use besides the model's own, for example 8GiB. Where not all maps "
@@ -96,6 +111,7 @@ class FitSettings:
         check_least("sequence_length", self.sequence_length, 2)
         check_least("skip_first", self.skip_first, 0)
         check_least("max_tokens", self.max_tokens, LEAST_TOKENS)
+        check_least("cross_layer_tokens", self.cross_layer_tokens, LEAST_TOKENS)
         check_least("memory_budget", self.memory_budget, 1)
 
 

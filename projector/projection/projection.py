@@ -22,10 +22,25 @@ from projector.projection.overview import (
     FACTS_FILE,
     STATISTICS_FILE,
     Overview,
+    Saved,
     read_saved,
 )
-from projector.projection.writing import check_out, layout_text, own_files, write_layout
+from projector.projection.partners.files import (
+    none_found,
+    read_partners,
+    tensors_metadata,
+    write_partners,
+)
+from projector.projection.writing import (
+    PARTNERS_TENSORS,
+    check_out,
+    layout_text,
+    own_files,
+    write_layout,
+)
 from projector.statistics.covariance import correlation_from_covariance
+from projector.statistics.cross_layer.partners import Partners
+from projector.statistics.cross_layer.records import SITE, CrossLayerFacts
 from projector.statistics.example_facts import EXAMPLES_FILE
 from projector.statistics.examples import Examples
 from projector.statistics.halves import HALVES, unpacked_halves
@@ -66,11 +81,19 @@ class Projection(Overview):
         statistics: tensor name → tensor, as in ``statistics.safetensors``; read from disk when
             asked for where the projection was loaded; empty where none were kept.
         example_tensors: tensor name → tensor, as in ``examples.safetensors``; likewise.
+        cross_layer: what partners across layers were found by, and how strong those of each two
+            layers are; None where there are none.
+        cross_layer_problem: why partners that are on disk can't be read; None where they can, or
+            there are none.
+        partner_tensors: tensor name → tensor, as in ``partners.safetensors``; likewise.
     """
 
     layouts: Mapping[str, PlacedLayout]
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     example_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    cross_layer: CrossLayerFacts | None = None
+    cross_layer_problem: str | None = None
+    partner_tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def positions(self, layer: int, site: str, layout: str | None = None) -> Tensor:
         """Positions of one layer and site, (N, d) float32; a dead neuron's row is NaN.
@@ -118,6 +141,18 @@ class Projection(Overview):
         """
         name, facts = self._name(layer, site), self.check_examples()
         return Examples.of_file(self.example_tensors, name, facts)
+
+    def partners(self, layer: int) -> Partners:
+        """The neurons of other layers that each ``mlp_post`` neuron of a layer is most correlated
+        with, earlier and later ones.
+
+        Raises:
+            UserError: if there is no such map, or partners were not found or can't be read.
+        """
+        name = self._name(layer, SITE)
+        if self.cross_layer is None:
+            raise none_found(self.cross_layer_problem)
+        return Partners.of_file(self.partner_tensors, name)
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -281,6 +316,10 @@ class Projection(Overview):
         if self.example_facts is not None:
             metadata = {"projection": fingerprint, **self.example_facts.as_metadata()}
             write_tensors(staging / EXAMPLES_FILE, self.example_tensors, metadata)
+        if self.cross_layer is not None:
+            write_partners(
+                lambda path: staging / path, self.cross_layer, self.partner_tensors, fingerprint
+            )
 
     @classmethod
     def load(cls, folder: str | Path) -> Projection:
@@ -309,6 +348,7 @@ class Projection(Overview):
         if saved.example_facts is not None:
             own = {"projection": saved.fingerprint}
             examples = _Guarded(saved.folder / EXAMPLES_FILE, own)
+        cross_layer, problem, partners = _partners_of(saved)
         return cls(
             saved.facts,
             layouts,
@@ -316,7 +356,21 @@ class Projection(Overview):
             saved.example_facts,
             saved.example_problem,
             example_tensors=examples,
+            cross_layer=cross_layer,
+            cross_layer_problem=problem,
+            partner_tensors=partners,
         )
+
+
+def _partners_of(saved: Saved) -> tuple[CrossLayerFacts | None, str | None, Mapping[str, Tensor]]:
+    """What there is of partners across layers; all else can be read where they are damaged."""
+    try:
+        found = read_partners(saved)
+        if found is not None:
+            return found, None, _Guarded(saved.folder / PARTNERS_TENSORS, tensors_metadata(saved))
+    except UserError as error:
+        return None, str(error.args[0]), {}
+    return None, None, {}
 
 
 class _Guarded(TensorFile):

@@ -24,8 +24,11 @@ from projector.storage.versions import json_text, read_json
 PICTURE_MARK = '<meta name="generator" content="transformer-projector">'
 # Names that a user gave: what reads and writes them is in `projector/naming/names.py`.
 NAMES_FILE, NAMES_FORMAT = "labels.json", "transformer-projection-labels"
+# Partners across layers: what reads and writes them is in `projector/projection/partners/`.
+PARTNERS_FILE, PARTNERS_FORMAT = "partners.json", "transformer-projection-partners"
+PARTNERS_TENSORS = "partners.safetensors"
 # Formats of the JSON files that are added to a projection; the pruning package's poles among them.
-_ADDED = (LAYOUT_FORMAT, NAMES_FORMAT, "transformer-poles")
+_ADDED = (LAYOUT_FORMAT, NAMES_FORMAT, PARTNERS_FORMAT, "transformer-poles")
 # How such a file begins, whole or cut.
 _BEGINNING = re.compile(rb'\s*\{\s*"format"\s*:\s*"([^"]*)"')
 _BEGINNING_BYTES = 1000
@@ -38,10 +41,12 @@ def own_files(folder: Path) -> Iterator[str]:
 
     When the projection is replaced, all of them go.
     """
-    for name in (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE, "poles.json", NAMES_FILE):
-        others = name in ("poles.json", NAMES_FILE)
-        if (folder / name).is_file() and (not others or _is_added(folder / name)):
+    added = ("poles.json", NAMES_FILE, PARTNERS_FILE)
+    for name in (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE, *added):
+        if (folder / name).is_file() and (name not in added or _is_added(folder / name)):
             yield name
+            if name == PARTNERS_FILE and (folder / PARTNERS_TENSORS).is_file():
+                yield PARTNERS_TENSORS
     if (folder / EXAMPLES_FILE).is_file() and _holds_examples(folder / EXAMPLES_FILE):
         yield EXAMPLES_FILE
     for path in sorted(folder.glob("*.html")):

@@ -18,7 +18,7 @@ from projector.settings import setting
 from projector.storage.resuming import FORCE_HELP, RESUME_HELP
 from projector.terminal.commands import Given, command
 from projector.terminal.options import ModelOptions
-from projector.terminal.results import next_command, summary
+from projector.terminal.results import next_command, show_partners, summary
 from projector.terminal.screen import Screen, duration_text
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def fit(
 
     processes = join_processes(loading.device)
     screen.become(processes.rank)
-    from projector.fitting.checkpoint import beside, has_checkpoint
+    from projector.fitting.checkpoint import beside
+    from projector.fitting.cross_layer.adding import can_resume, lacks_partners
     from projector.fitting.pipeline import check_start, next_step, run
     from projector.projection.overview import FACTS_FILE
     from projector.storage.resuming import Step
@@ -92,17 +93,21 @@ def fit(
         job = _prepare(model, options.corpus, settings, layouts, loading, progress)
     step = next_step(job, out, processes, **again)
     why = "there is no stopped fit here"
-    if has_checkpoint(out) or (out / FACTS_FILE).exists():
+    if can_resume(out) or (out / FACTS_FILE).exists():
         why = "what another fit left is replaced"
-    if step is Step.LEAVE:
+    adds_partners = step is Step.LEAVE and lacks_partners(job, out, force=options.force)
+    if step is Step.LEAVE and not adds_partners:
         screen.say(
             f"[b]{escape(str(out))}[/b] already holds this fit, finished. There is nothing to do."
         )
     else:
         if options.resume and step is Step.START:
             screen.say(f"{escape(why)}: starting from the beginning")
-        _estimate(screen, job, options, processes, step)
-        screen.can_resume = lambda: has_checkpoint(out)
+        if adds_partners:
+            _estimate_partners(screen, job, out)
+        else:
+            _estimate(screen, job, options, processes, step)
+        screen.can_resume = lambda: can_resume(out)
         with screen.progress() as progress:
             run(
                 job,
@@ -175,6 +180,44 @@ def _estimate(
     _tell(screen, job, needs, options, processes.n, less)
 
 
+def _estimate_partners(screen: Screen, job: Job, out: Path) -> None:
+    """Find what is left of a finished fit that lacks partners across layers, and tell it."""
+    from projector.fitting.estimating import seconds_of_partners
+
+    screen.say(
+        f"[b]{escape(str(out))}[/b] already holds this fit, finished. Partners across layers are "
+        "added to it."
+    )
+    with screen.progress() as progress:
+        progress.begin("Timing a batch", None, "")
+        seconds = seconds_of_partners(job)
+        progress.end()
+    _tell_partners(screen, job, seconds)
+
+
+def _tell_partners(screen: Screen, job: Job, seconds: float) -> None:
+    """What finding partners across layers takes."""
+    from projector.memory import size_text
+
+    plan = job.cross_layer
+    if plan is None:
+        return
+    n_pairs = len(plan.pairs)
+    screen.say(
+        f"Partners across layers: {n_pairs:,} pair{'s' if n_pairs > 1 else ''} of layers, "
+        f"{sum(plan.widths.values()):,} neurons, {plan.corpus.n_tokens:,} tokens, "
+        f"{_operations_text(plan.operations)}: about {duration_text(seconds)}, "
+        f"{size_text(plan.n_bytes)} of memory, and {size_text(plan.disk_bytes)} on disk until "
+        "they are found"
+    )
+
+
+def _operations_text(n: int) -> str:
+    """A number of operations: ``41 Tflop``."""
+    power = 4 if n >= 1e12 else 3
+    return f"{n / 1000**power:.3g} {'T' if power == 4 else 'G'}flop"
+
+
 def _tell(
     screen: Screen,
     job: Job,
@@ -202,6 +245,7 @@ def _tell(
         f"{what} from {needs.n_tokens:,} tokens: about {seconds}, {disk}, "
         f"{size_text(needs.memory_bytes)} of memory"
     )
+    _tell_partners(screen, job, needs.partner_seconds)
     screen.say(f"The model computes in {dtype_name(job.trunk)}{_dtype_words(job)}")
     if len(job.plan.passes) > 1:
         screen.say(
@@ -246,12 +290,19 @@ def _show(screen: Screen, options: FitOptions, *, only_missing: bool) -> None:
 
     projection = Projection.load(options.out)
     written: list[Path] = []
+    found = projection.cross_layer
+    if found is not None:
+        show_partners(screen, found)
     if options.pictures:
         from projector.figures.html import write_pictures
 
         written = write_pictures(projection, options.out, only_missing=only_missing)
     screen.finish(
-        summary(projection, options.out) | {"pictures": [str(path) for path in written]},
+        summary(projection, options.out)
+        | {
+            "pictures": [str(path) for path in written],
+            "cross_layer": None if found is None else found.as_dict(),
+        },
         projection,
         next_command=next_command(projection, options.out, written),
         is_written=bool(written) or not only_missing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -13,8 +13,18 @@ from projector.layouts.settings import Layout
 from projector.settings import setting
 from projector.terminal.commands import Given, Without, command
 from projector.terminal.options import ModelOptions, OutOptions, SavedProjection
-from projector.terminal.results import next_command, organisations, summary, with_organisations
+from projector.terminal.results import (
+    next_command,
+    organisations,
+    show_partners,
+    summary,
+    with_organisations,
+)
 from projector.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from projector.projection.overview import Saved
+    from projector.statistics.cross_layer.records import CrossLayerFacts
 
 
 @dataclass(frozen=True)
@@ -98,14 +108,36 @@ def info(screen: Screen, projection_dir: SavedProjection, *, shown: ShownLayout)
     projection = read_saved(projection_dir)
     found = organisations(projection, projection_dir, screen.progress)
     value = with_organisations(summary(projection, projection_dir, shown.layout), found)
+    partners = _partners(screen, projection)
     screen.describe(projection)
     screen.show_organisation(found)
+    if partners is not None:
+        show_partners(screen, partners)
     screen.finish(
-        value | {"facts": projection.facts.as_dict()},
+        value
+        | {
+            "facts": projection.facts.as_dict(),
+            "cross_layer": None if partners is None else partners.as_dict(),
+        },
         projection,
         every_map=True,
         layout=shown.layout,
     )
+
+
+def _partners(screen: Screen, projection: Saved) -> CrossLayerFacts | None:
+    """What a projection holds of partners across layers; what can't be read is told."""
+    from projector.errors import UserError
+    from projector.projection.partners.files import read_partners
+    from projector.terminal.options import option_words
+
+    try:
+        return read_partners(projection)
+    except UserError as error:
+        screen.say(
+            f"[yellow]without partners across layers[/yellow]: {escape(error.worded(option_words))}"
+        )
+        return None
 
 
 @dataclass(frozen=True)

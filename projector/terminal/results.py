@@ -10,13 +10,29 @@ from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from shutil import which
+from statistics import median
 from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from projector.layouts.registry import OBJECTIVES
 from projector.progress import Progress
 from projector.projection.overview import Saved
 from projector.sites import MapKey, map_name
+from projector.statistics.cross_layer.records import CrossLayerFacts
 from projector.statistics.organisation import Organisation, most_organised
+from projector.terminal.screen import Screen
+
+# Rows of pairs of layers: of 30 layers there are 435.
+_MOST_PAIRS = 8
+_PARTNERS_LEGEND = (
+    "median    of the best |ρ| of each neuron of the later layer among those of the earlier one\n"
+    "95%       the 95th percentile of that\n"
+    "rotated   the median among as many random axes of the earlier layer's activations\n"
+    "shuffled  the median where the tokens of one of the layers are shuffled\n"
+    "above     neurons whose best |ρ| is above that control's 95th percentile; by chance 5%"
+)
 
 
 def summary(projection: Any, out: Path, layout: str | None = None) -> dict[str, Any]:
@@ -85,6 +101,40 @@ def with_organisations(
             each["organisation"] = asdict(known)
         maps.append(each)
     return {**value, "maps": maps, "most_organised": most_organised(found)}
+
+
+def show_partners(screen: Screen, facts: CrossLayerFacts) -> None:
+    """The pairs of layers whose neurons are most alike, beside both controls."""
+    shown = facts.strongest(_MOST_PAIRS)
+    which = "all pairs of layers"
+    if len(shown) < len(facts.pairs):
+        which = f"the {len(shown)} strongest of {len(facts.pairs)} pairs of layers"
+    screen.say(f"[b]Partners across layers[/b] over {facts.n_tokens:,} tokens: {which}")
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 0))
+    for title in ("earlier", "later", "median", "95%"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name in ("rotated", "shuffled"):
+        for title in (name, "95%", "above"):
+            table.add_column(title, justify="right", no_wrap=True)
+    for pair in shown:
+        if pair.best is None or pair.rotated is None or pair.shuffled is None:
+            continue
+        cells = [f"{each:.3f}" for each in (pair.best.median, pair.best.percentile_95)]
+        for control in (pair.rotated, pair.shuffled):
+            cells += [f"{each:.3f}" for each in (control.median, control.percentile_95)]
+            cells.append(f"{control.share_above:.0%}")
+        table.add_row(str(pair.earlier), str(pair.later), *cells)
+    screen.out.print(table)
+    screen.say(f"[dim]{_PARTNERS_LEGEND}[/dim]")
+    for pair in facts.pairs:
+        if pair.reason is not None:
+            screen.say(f"[yellow]layers {pair.earlier} and {pair.later}[/yellow]: {pair.reason}")
+    above = [pair.rotated.share_above for pair in facts.pairs if pair.rotated is not None]
+    if above:
+        screen.say(
+            f"In the median pair of layers, {median(above):.0%} of neurons have a partner above the "
+            "95th percentile of those among random axes; by chance 5% would."
+        )
 
 
 def next_command(projection: Any, out: Path, pictures: list[Path]) -> str:

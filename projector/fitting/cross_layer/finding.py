@@ -1,0 +1,261 @@
+"""Partners across layers, found: the model runs over the tokens, then layers are correlated, two
+by two. What is done is on disk, and a stopped run goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projector.errors import UserError, named
+from projector.interrupt import DeferredInterrupt
+from projector.memory import give_back
+from projector.model.capture import Tap, capture, evaluating, kept_rows
+from projector.model.loading import input_device
+from projector.processor import in_threads
+from projector.progress import Progress
+from projector.projection.provenance import versions
+from projector.sites import map_name
+from projector.statistics.cross_layer.activations import KeptActivations, Standards
+from projector.statistics.cross_layer.pairs import FoundPair, Rotation, find_pair, rotation_of
+from projector.statistics.cross_layer.partners import Partners, Ranked, strongest
+from projector.statistics.cross_layer.plan import CrossLayerPlan
+from projector.statistics.cross_layer.records import (
+    N_PARTNERS,
+    N_SHUFFLED,
+    SEED,
+    SITE,
+    CrossLayerFacts,
+    LayerPair,
+)
+from projector.storage.entries import Entry
+from projector.storage.replacing import remove_folder, replacing_file
+from projector.storage.tensors import TensorFile, read_metadata, write_tensors
+from projector.storage.versions import json_text
+
+_RUN_FILE = "run.json"
+# What such a folder consists of, files that are being written among it.
+_OURS = re.compile(
+    r"\.?(run\.json|(activations-\d+-\d+|tokens-\d+|shuffled-\d+|pair-\d+-\d+)\.safetensors)"
+    r"(\.partial)?"
+)
+_SIDES = ("later", "earlier")
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a stopped run left something in its folder to go on from."""
+    return (folder / _RUN_FILE).exists()
+
+
+def check_folder(folder: Path) -> None:
+    """Raise a UserError if something else is where activations are kept."""
+    if folder.exists() and not (
+        folder.is_dir() and all(_OURS.fullmatch(each.name) for each in folder.iterdir())
+    ):
+        raise UserError(
+            f"'{folder}' is the place where this fit keeps activations, and holds something else: "
+            f"give another folder for {named('out')}",
+            setting="out",
+            value=str(folder),
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """The partners of all layers.
+
+    Attributes:
+        facts: what they were found by, and how strong they are.
+        tensors: tensor name → tensor, as in ``partners.safetensors``.
+    """
+
+    facts: CrossLayerFacts
+    tensors: Mapping[str, Tensor]
+
+
+class Finding:
+    """The work under way.
+
+    Args:
+        model: the model to run; its output is not used.
+        taps: layer → where its neurons are read.
+        folder: where what is done is kept.
+        batch_size: sequences at once.
+        run: what makes the run the one that it is; what another run left is not gone on from.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: Mapping[int, Tap],
+        plan: CrossLayerPlan,
+        folder: Path,
+        *,
+        batch_size: int,
+        run: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
+        self.model, self.taps, self.plan, self.folder = model, taps, plan, folder
+        self.batch_size, self.progress = batch_size, progress
+        self.kept = KeptActivations(folder)
+        device = input_device(model)
+        # MPS has no float64, in which the sums are kept.
+        self.device = torch.device("cpu") if device.type == "mps" else device
+        self._run: dict[str, Any] = json.loads(json.dumps({**run, **plan.facts}))
+
+    def find(self) -> Found:
+        """Do what is left, and put all together.
+
+        Raises:
+            OSError: if the disk is full or forbidden.
+            KeyboardInterrupt: on Ctrl-C, once what is under way is done or given up.
+        """
+        choices = self._begin()
+        with DeferredInterrupt() as interrupt, in_threads(choices["threads"]):
+            self._gather(interrupt)
+            give_back()
+            if not self.kept.n_tokens:
+                raise UserError(
+                    "every token is NaN or infinite in all neurons of some layer, so partners "
+                    f"across layers can't be found: leave {named('cross_layer', True)} out",
+                    setting="cross_layer",
+                    value=True,
+                )
+            standards = self._standardise(interrupt)
+            self._correlate(standards, min(choices["n_columns"], self.plan.n_columns), interrupt)
+            return self._together(standards)
+
+    def _begin(self) -> dict[str, int]:
+        """What this run chose when it began: threads, and columns of a tile, which decide how sums
+        are rounded."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = json.loads((self.folder / _RUN_FILE).read_text(encoding="utf-8"))
+            if content["run"] == self._run:
+                return {name: int(content[name]) for name in ("threads", "n_columns")}
+        remove_folder(self.folder)
+        choices = {"threads": torch.get_num_threads(), "n_columns": self.plan.n_columns}
+        with replacing_file(self.folder / _RUN_FILE) as partial:
+            partial.write_text(json_text({"run": self._run, **choices}), encoding="utf-8")
+        return choices
+
+    def _gather(self, interrupt: DeferredInterrupt) -> None:
+        """Run the model over the tokens, and keep what its neurons do."""
+        self.progress.begin("Keeping activations", self.plan.corpus.n_tokens, "tokens")
+        for number, batch in enumerate(self.plan.corpus.batches(self.batch_size)):
+            if not self.kept.has(number):
+                lost = torch.zeros(batch.n_tokens, dtype=torch.bool)
+
+                def keep(layer: int, activation: Tensor) -> None:
+                    rows = kept_rows(activation, batch.keep)  # noqa: B023
+                    lost.logical_or_(self.kept.keep(number, layer, rows))  # noqa: B023
+
+                device = input_device(self.model)
+                reading = capture(self.taps, keep, then_stop=True)
+                with torch.no_grad(), evaluating(self.model), reading:
+                    self.model(
+                        input_ids=batch.input_ids.to(device),
+                        attention_mask=batch.attention_mask.to(device),
+                    )
+                self.kept.finish(number, lost)
+            self.progress.advance(batch.n_tokens)
+            _stop_if_asked(interrupt)
+        self.progress.end()
+
+    def _standardise(self, interrupt: DeferredInterrupt) -> dict[int, Standards]:
+        found = {}
+        self.progress.begin("Standardising activations", len(self.plan.layers), "layers")
+        for layer in self.plan.layers:
+            found[layer] = self.kept.standards(layer)
+            self.kept.keep_shuffled(layer, found[layer], N_SHUFFLED, SEED)
+            self.progress.advance(1)
+            _stop_if_asked(interrupt)
+        self.progress.end()
+        return found
+
+    def _correlate(
+        self, standards: Mapping[int, Standards], n_columns: int, interrupt: DeferredInterrupt
+    ) -> None:
+        """Find the partners of every two layers that are not yet done."""
+        self.progress.begin("Correlating layers", len(self.plan.pairs), "pairs of layers")
+        rotation: tuple[int, Rotation] | None = None
+        for earlier, later in self.plan.pairs:
+            path = self._pair(earlier, later)
+            if not path.exists():
+                # Minutes where layers are wide: what is left half-way is done again.
+                with interrupt.at_once():
+                    if rotation is None or rotation[0] != earlier:
+                        # The old one goes before the new one is made.
+                        rotation = None
+                        of_earlier = standards[earlier]
+                        made = rotation_of(self.kept, earlier, of_earlier, self.device, SEED)
+                        rotation = earlier, made
+                    found = find_pair(
+                        self.kept,
+                        (earlier, later),
+                        (standards[earlier], standards[later]),
+                        rotation[1],
+                        n_columns=n_columns,
+                        device=self.device,
+                    )
+                _write_pair(path, found)
+            self.progress.advance(1)
+            _stop_if_asked(interrupt)
+        self.progress.end()
+
+    def _together(self, standards: Mapping[int, Standards]) -> Found:
+        """The best partners over all layers, and the figures of all pairs."""
+        tensors: dict[str, Tensor] = {}
+        for layer in self.plan.layers:
+            sides = {}
+            for side, others in (
+                ("earlier", [i for i in self.plan.layers if i < layer]),
+                ("later", [j for j in self.plan.layers if j > layer]),
+            ):
+                parts = []
+                for other in others:
+                    pair = self._pair(min(layer, other), max(layer, other))
+                    # Of a layer's earlier partners, it is the later one of the pair.
+                    own = TensorFile(pair)
+                    of = "later" if side == "earlier" else "earlier"
+                    parts.append((other, Ranked(own[f"{of}_rho"], own[f"{of}_neuron"])))
+                sides[side] = strongest(parts, standards[layer].n_neurons, N_PARTNERS)
+            tensors |= Partners(**sides).tensors(map_name(layer, SITE))
+        facts = CrossLayerFacts(
+            n_tokens=self.kept.n_tokens,
+            n_left_out=self.kept.n_left_out,
+            n_sequences=self.plan.corpus.n_sequences,
+            tokens_sha256=self.plan.corpus.ids_sha256,
+            n_undefined={layer: each.n_neurons - each.n for layer, each in standards.items()},
+            pairs=tuple(_read_figures(self._pair(*layers)) for layers in self.plan.pairs),
+            versions=versions(),
+        )
+        return Found(facts, tensors)
+
+    def _pair(self, earlier: int, later: int) -> Path:
+        return self.folder / f"pair-{earlier:03}-{later:03}.safetensors"
+
+
+def _stop_if_asked(interrupt: DeferredInterrupt) -> None:
+    if interrupt.is_asked:
+        raise KeyboardInterrupt
+
+
+def _write_pair(path: Path, found: FoundPair) -> None:
+    tensors: dict[str, Tensor] = {}
+    for side, ranked in zip(_SIDES, (found.of_later, found.of_earlier), strict=True):
+        tensors |= {f"{side}_rho": ranked.rho, f"{side}_neuron": ranked.neuron}
+    figures = json.dumps(asdict(found.figures))
+    with replacing_file(path) as partial:
+        write_tensors(partial, tensors, {"figures": figures})
+
+
+def _read_figures(path: Path) -> LayerPair:
+    return LayerPair.from_entry(Entry(json.loads(read_metadata(path)["figures"]), path.name))

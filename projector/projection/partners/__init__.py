@@ -1,0 +1,1 @@
+"""What a projection keeps of neurons that correlate across layers."""

@@ -1,0 +1,141 @@
+"""The files of partners across layers: ``partners.json`` and ``partners.safetensors``.
+
+They are added to a projection and name it, as a layout's files do. Nothing here needs PyTorch
+before something is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from projector.errors import UserError, named
+from projector.projection.facts import Facts
+from projector.projection.overview import FACTS_FILE, Saved, checked_header
+from projector.projection.writing import PARTNERS_FILE, PARTNERS_FORMAT, PARTNERS_TENSORS
+from projector.sites import map_name
+from projector.statistics.cross_layer.records import LAYER_TENSORS, SITE, CrossLayerFacts
+from projector.storage.entries import Entry, Wrong
+from projector.storage.versions import json_text, read_json, upgraded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT_VERSION = 1
+
+
+def again() -> str:
+    """What to do where partners can't be read."""
+    return f"find them again: run its fit with {named('cross_layer', True)} and " + named(
+        "resume", True
+    )
+
+
+def none_found(problem: str | None = None) -> UserError:
+    """A projection holds no partners across layers.
+
+    Args:
+        problem: why those that are on disk can't be read.
+    """
+    told = problem or (
+        "this projection holds no partners across layers: run its fit again with "
+        f"{named('cross_layer', True)} and {named('resume', True)}, which adds them"
+    )
+    return UserError(told, setting="cross_layer", value=False)
+
+
+def write_partners(
+    path_of: Callable[[str], Path],
+    facts: CrossLayerFacts,
+    tensors: Mapping[str, Tensor],
+    fingerprint: str,
+) -> None:
+    """Write both files.
+
+    Args:
+        path_of: where a file is to be written, by its name within the projection's folder.
+        tensors: of every layer what :meth:`projector.statistics.cross_layer.partners.Partners`
+            gives.
+        fingerprint: the projection's that they belong to.
+    """
+    from projector.storage.tensors import write_tensors
+
+    text = json_text(
+        {
+            "format": PARTNERS_FORMAT,
+            "format_version": FORMAT_VERSION,
+            "projection": fingerprint,
+            **facts.as_dict(),
+        }
+    )
+    path_of(PARTNERS_FILE).write_text(text, encoding="utf-8")
+    own = hashlib.sha256(text.encode()).hexdigest()
+    metadata = {"projection": fingerprint, "partners": own}
+    write_tensors(path_of(PARTNERS_TENSORS), tensors, metadata)
+
+
+def read_partners(saved: Saved) -> CrossLayerFacts | None:
+    """What a projection's folder says of partners across layers; None where it holds none.
+
+    Raises:
+        UserError: on ``cross_layer``, if the files are damaged, or another projection's.
+    """
+    path = saved.folder / PARTNERS_FILE
+    if not path.exists():
+        return None
+    try:
+        return _read(saved, path)
+    except UserError as error:
+        raise UserError(str(error.args[0]), setting="cross_layer", value=True) from error
+
+
+def tensors_metadata(saved: Saved) -> dict[str, str]:
+    """What the tensor file of the partners that are there says of itself."""
+    text = (saved.folder / PARTNERS_FILE).read_bytes()
+    return {"projection": saved.fingerprint, "partners": hashlib.sha256(text).hexdigest()}
+
+
+def _read(saved: Saved, path: Path) -> CrossLayerFacts:
+    content, _ = read_json(path)
+    content = upgraded(
+        content,
+        path,
+        format_name=PARTNERS_FORMAT,
+        newest=FORMAT_VERSION,
+        upgrades={},
+        remedy=again(),
+        if_foreign="move it elsewhere",
+    )
+    if content.get("projection") != saved.fingerprint:
+        raise UserError(f"'{path}' does not belong to the {FACTS_FILE} beside it: {again()}")
+    tensors = saved.folder / PARTNERS_TENSORS
+    header = checked_header(tensors, saved.fingerprint)
+    if header.metadata.get("partners") != tensors_metadata(saved)["partners"]:
+        raise UserError(f"'{tensors}' does not belong to the {path.name} beside it: {again()}")
+    try:
+        facts = CrossLayerFacts.from_entry(Entry(content))
+        _check_shapes(facts, saved.facts, header.shapes, header.kinds)
+    except Wrong as error:
+        raise UserError(f"'{path}' is damaged: {error}; {again()}") from error
+    return facts
+
+
+def _check_shapes(
+    found: CrossLayerFacts,
+    facts: Facts,
+    shapes: Mapping[str, tuple[int, ...]],
+    kinds: Mapping[str, str],
+) -> None:
+    """Raise ``Wrong`` if the tensors are not those of the projection's layers."""
+    layers = tuple(each for each in facts.layers if map_name(each, SITE) in facts.maps)
+    if found.layers != layers:
+        raise Wrong(f"it is of layers {found.layers}, and the projection has {SITE} of {layers}")
+    for layer in layers:
+        name = map_name(layer, SITE)
+        shape = (facts.maps[name].n_neurons, found.n_partners)
+        for each, kind in LAYER_TENSORS.items():
+            own = f"{name}.{each}"
+            if (shapes.get(own), kinds.get(own)) != (shape, kind):
+                raise Wrong(f"{own} has shape {shapes.get(own)}, not {shape} and {kind}")

@@ -1,0 +1,1 @@
+"""Neurons of different layers that fire together: their correlations, found pair by pair."""
