@@ -132,8 +132,8 @@ def show_partners(screen: Screen, facts: CrossLayerFacts) -> None:
     above = [pair.rotated.share_above for pair in facts.pairs if pair.rotated is not None]
     if above:
         screen.say(
-            f"In the median pair of layers, {median(above):.0%} of neurons have a partner above the "
-            "95th percentile of those among random axes; by chance 5% would."
+            f"In the median pair of layers, {median(above):.0%} of neurons have a partner that "
+            "exceeds the 95th percentile among random axes; by chance 5% would."
         )
 
 
