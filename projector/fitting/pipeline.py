@@ -163,11 +163,7 @@ def run(
             until_done.enter_context(checkpoint.alone())
         step = next_step(job, folder, processes, force=force, resume=resume)
         if step is Step.LEAVE:
-            if lacks_partners(job, folder, force=force):
-                _log.info("The same fit is finished at %s: partners are added", folder)
-                return add_partners(job, folder, progress)
-            _log.info("The same fit is finished at %s: nothing is done", folder)
-            return _finished_projection(folder, processes)
+            return _leave(job, folder, processes, progress, force)
         check_disk(job.disk_bytes, folder, beside=job.checkpoint_bytes)
         if resume:
             _log.info("Going on" if step is Step.GO_ON else "Starting from the beginning")
@@ -262,6 +258,21 @@ def next_step(job: Job, out: Path, processes: Processes, *, force: bool, resume:
         raise found
     assert found is not None
     return found
+
+
+def _leave(
+    job: Job, folder: Path, processes: Processes, progress: Progress, force: bool
+) -> Projection:
+    """The projection that is there, with the partners across layers that it may lack."""
+    if lacks_partners(job, folder, force=force):
+        _log.info("The same fit is finished at %s: partners are added", folder)
+        return add_partners(job, folder, progress)
+    _log.info("The same fit is finished at %s: nothing is done", folder)
+    if job.cross_layer is not None:
+        # A run that was killed once it had added them.
+        with disk_errors(folder):
+            remove_folder(partners_path(folder))
+    return _finished_projection(folder, processes)
 
 
 def _finished_projection(folder: Path, processes: Processes) -> Projection:

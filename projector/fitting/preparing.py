@@ -199,17 +199,18 @@ def prepare(
         itemsize=widest_dtype(trunk).itemsize,
     )
     found = (loaded, trunk, architecture, tokens, sites, layers, left_out, settings)
-    job = Job(*found, chosen, sequence_length, packed, plan, examples, pieces)
-    return replace(job, cross_layer=_cross_layer(job)) if settings.cross_layer else job
+    return _with_cross_layer(Job(*found, chosen, sequence_length, packed, plan, examples, pieces))
 
 
-def _cross_layer(job: Job) -> CrossLayerPlan:
-    """How partners across layers are found.
+def _with_cross_layer(job: Job) -> Job:
+    """The job with a plan of how partners across layers are found, where they are asked for.
 
     Raises:
         SettingError: if the fit has no MLP neurons, or those of one layer only.
         UserError: if there is no room for a tile.
     """
+    if not job.settings.cross_layer:
+        return job
     if SITE not in job.sites:
         why = f" ({job.left_out[SITE]})" if SITE in job.left_out else ""
         raise SettingError(
@@ -219,7 +220,7 @@ def _cross_layer(job: Job) -> CrossLayerPlan:
             f"add {SITE}, or leave {named('cross_layer', True)} out",
         )
     trunk = job.trunk
-    return plan_cross_layer(
+    plan = plan_cross_layer(
         job.corpus,
         {layer: n for (layer, site), n in job.widths.items() if site == SITE},
         most_tokens=job.settings.cross_layer_tokens,
@@ -229,6 +230,7 @@ def _cross_layer(job: Job) -> CrossLayerPlan:
         budget=job.settings.memory_budget,
         free=free_memory(input_device(trunk), spread=is_spread(trunk)),
     )
+    return replace(job, cross_layer=plan)
 
 
 def _widest(architecture: Architecture) -> int:

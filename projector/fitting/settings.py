@@ -88,7 +88,7 @@ class FitSettings:
     cross_layer: bool = setting(
         False,
         help="Also find the neurons of other layers that each MLP neuron is most correlated with. "
-        "With --resume they are added to a finished fit.",
+        "A finished fit that is resumed with this is given them.",
         may_differ=True,
     )
     cross_layer_tokens: int = setting(

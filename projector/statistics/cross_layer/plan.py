@@ -100,16 +100,18 @@ class CrossLayerPlan:
         """The most at one time, in bytes, where a tile has so many columns.
 
         With N neurons in the widest layer, T tokens, m shuffled columns, b columns in a tile and R
-        tokens at once it is the most of: a batch under way; 16·N², while a rotation is made; and
-        4·N² + 16·N·b + 8·R·(N + b) + 4·T·m, while a tile is summed. To any of these come two
-        layers' rows of a batch as the model gave them, and the libraries.
+        tokens at once it is the most of: a batch under way; 12·T·m, while tokens are shuffled;
+        16·N², while a rotation is made; and 4·N² + 16·N·b + 8·R·(N + b) + 4·T·m, while a tile is
+        summed. To any of these come two layers' rows of a batch as the model gave them, and the
+        libraries.
         """
         n = max(self.widths.values())
         b = min(n_columns, n + min(n, N_SHUFFLED))
         rows = min(self.n_positions, ROWS_AT_ONCE)
         tile = _ROTATION_BYTES * n * n + _TILE_BYTES * n * b + _ROW_BYTES * rows * (n + b)
-        tile += 4 * self.corpus.n_tokens * min(n, N_SHUFFLED)
-        making = _MAKING_BYTES * n * n
+        shuffled = self.corpus.n_tokens * min(n, N_SHUFFLED)
+        tile += 4 * shuffled
+        making = max(_MAKING_BYTES * n * n, 12 * shuffled)
         read = 2 * self.itemsize * n * self.n_positions
         return max(self.batch_bytes, making, tile) + read + _LIBRARIES_BYTES
 

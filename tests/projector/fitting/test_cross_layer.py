@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from projector.layouts.settings import parse_layouts
 from projector.statistics.cross_layer.activations import KeptActivations
 from tests.families import N_VOCABULARY
 from tests.projections import contents
+from tests.projector.fitting.killing import Fits
 from tests.projector.fitting.test_pipeline import activations_by_hand
 
 OPTIONS: dict[str, Any] = {
@@ -197,6 +199,30 @@ def test_a_stopped_fit_goes_on_without_what_is_done(
     # Of four batches, or six pairs, two were done.
     assert len(again) == (2 if stops_at == "a batch" else 4)
     assert contents(out) == contents(straight[0])
+    assert not partners_path(out).exists()
+
+
+# Of 247 moments of the disk: within the activations, the pairs, and the projection's own files.
+@pytest.mark.faults
+@pytest.mark.parametrize("kill_at", [60, 150, 195, 215, 240])
+def test_a_kill_within_a_write_loses_nothing(
+    kill_at: int, straight: tuple[Path, Projection], model: str, text_file: Path, tmp_path: Path
+) -> None:
+    out, wanted = tmp_path / "out", contents(straight[0])
+    projector.fit(model, str(text_file), out=out, **OPTIONS)
+    plain = contents(out)
+    arguments = [model, "--corpus", str(text_file), "--device", "cpu", "--sites", "mlp_post"]
+    arguments += ["--max-tokens", "1200", "--sequence-length", "40", "--batch-size", "8"]
+    arguments += ["--no-examples", "--layouts", "linear-1d", "--resume", "--cross-layer"]
+    fits = Fits(tmp_path, arguments)
+    assert fits.run(out, kill_at=kill_at) == -signal.SIGKILL, fits.said
+    # Whoever opens it finds the projection without partners, or with all of them.
+    is_there = Projection.load(out).cross_layer is not None
+    found = {name: data for name, data in contents(out).items() if not name.startswith(".")}
+    assert found == (wanted if is_there else plain)
+    projector.fit(model, str(text_file), out=out, cross_layer=True, resume=True, **OPTIONS)
+    found = {name: data for name, data in contents(out).items() if not name.startswith(".")}
+    assert found == wanted
     assert not partners_path(out).exists()
 
 
