@@ -31,16 +31,10 @@ from projector.projection.partners.files import (
     tensors_metadata,
     write_partners,
 )
-from projector.projection.writing import (
-    PARTNERS_TENSORS,
-    check_out,
-    layout_text,
-    own_files,
-    write_layout,
-)
+from projector.projection.writing import check_out, layout_text, own_files, write_layout
 from projector.statistics.covariance import correlation_from_covariance
 from projector.statistics.cross_layer.partners import Partners
-from projector.statistics.cross_layer.records import SITE, CrossLayerFacts
+from projector.statistics.cross_layer.records import PARTNERS_TENSORS, SITE, CrossLayerFacts
 from projector.statistics.example_facts import EXAMPLES_FILE
 from projector.statistics.examples import Examples
 from projector.statistics.halves import HALVES, unpacked_halves

@@ -12,6 +12,8 @@ from torch import Tensor
 from projector.errors import SettingError, UserError, named
 from projector.projection.facts import FORMAT, LAYOUT_FORMAT, LAYOUT_FORMAT_VERSION, LayoutFacts
 from projector.projection.overview import FACTS_FILE, LAYOUTS, POSITIONS_FILE, STATISTICS_FILE
+from projector.statistics.cross_layer.records import FORMAT as PARTNERS_FORMAT
+from projector.statistics.cross_layer.records import PARTNERS_FILE, PARTNERS_TENSORS
 from projector.statistics.example_facts import EXAMPLES_FILE
 from projector.statistics.example_facts import FORMAT as EXAMPLES_FORMAT
 from projector.storage.additions import LOCK, finish_additions
@@ -24,9 +26,6 @@ from projector.storage.versions import json_text, read_json
 PICTURE_MARK = '<meta name="generator" content="transformer-projector">'
 # Names that a user gave: what reads and writes them is in `projector/naming/names.py`.
 NAMES_FILE, NAMES_FORMAT = "labels.json", "transformer-projection-labels"
-# Partners across layers: what reads and writes them is in `projector/projection/partners/`.
-PARTNERS_FILE, PARTNERS_FORMAT = "partners.json", "transformer-projection-partners"
-PARTNERS_TENSORS = "partners.safetensors"
 # Formats of the JSON files that are added to a projection; the pruning package's poles among them.
 _ADDED = (LAYOUT_FORMAT, NAMES_FORMAT, PARTNERS_FORMAT, "transformer-poles")
 # How such a file begins, whole or cut.

@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING
 from projector.errors import UserError, named
 from projector.projection.facts import Facts
 from projector.projection.overview import FACTS_FILE, Saved, checked_header
-from projector.projection.writing import PARTNERS_FILE, PARTNERS_FORMAT, PARTNERS_TENSORS
 from projector.sites import map_name
-from projector.statistics.cross_layer.records import LAYER_TENSORS, SITE, CrossLayerFacts
+from projector.statistics.cross_layer.records import (
+    FORMAT,
+    FORMAT_VERSION,
+    LAYER_TENSORS,
+    PARTNERS_FILE,
+    PARTNERS_TENSORS,
+    SITE,
+    CrossLayerFacts,
+)
 from projector.storage.entries import Entry, Wrong
 from projector.storage.versions import json_text, read_json, upgraded
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FORMAT_VERSION = 1
 
 
 def again() -> str:
@@ -64,7 +69,7 @@ def write_partners(
 
     text = json_text(
         {
-            "format": PARTNERS_FORMAT,
+            "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "projection": fingerprint,
             **facts.as_dict(),
@@ -102,7 +107,7 @@ def _read(saved: Saved, path: Path) -> CrossLayerFacts:
     content = upgraded(
         content,
         path,
-        format_name=PARTNERS_FORMAT,
+        format_name=FORMAT,
         newest=FORMAT_VERSION,
         upgrades={},
         remedy=again(),

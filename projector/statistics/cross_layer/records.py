@@ -8,6 +8,9 @@ from typing import Any
 
 from projector.storage.entries import Entry, Wrong
 
+# The files of a projection: what reads and writes them is in `projector/projection/partners/`.
+PARTNERS_FILE, PARTNERS_TENSORS = "partners.json", "partners.safetensors"
+FORMAT, FORMAT_VERSION = "transformer-projection-partners", 1
 # Whose neurons have partners.
 SITE = "mlp_post"
 # Partners that are kept of every neuron, among earlier layers and among later ones.
