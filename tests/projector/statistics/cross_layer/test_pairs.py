@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from projector.statistics.cross_layer.activations import KeptActivations
 from projector.statistics.cross_layer.pairs import FoundPair, find_pair, rotation_of
@@ -81,6 +82,16 @@ def test_partners_equal_those_of_one_pass_in_float64(
     assert found.figures.best is not None
     assert found.figures.best.median == pytest.approx(np.median(best), abs=1e-5)
     assert found.figures.best.percentile_95 == pytest.approx(np.quantile(best, 0.95), abs=1e-5)
+
+
+def test_operations_are_those_that_are_said_before(
+    drawn: dict[int, Tensor], tmp_path: Path
+) -> None:
+    kept = keep(tmp_path, drawn)
+    with FlopCounterMode(display=False) as counter:
+        find(kept)
+    pair = 2 * N_TOKENS * 30 * (41 + 9) + 2 * 30 * 30 * 41
+    assert counter.get_total_flops() == pair + 2 * N_TOKENS * 30 * 30
 
 
 def test_activations_of_bf16_are_taken_as_they_are(
