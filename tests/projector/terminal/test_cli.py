@@ -145,7 +145,7 @@ def test_fit_json_is_one_object_and_progress_is_elsewhere(
     assert result.stdout.count("\n") == 1
     value = json.loads(result.stdout)
     expected = {"projection", "model", "corpus", "examples", "layout", "layouts", "maps"}
-    assert set(value) == expected | {"pictures", "most_organised"}
+    assert set(value) == expected | {"pictures", "most_organised", "cross_layer"}
     assert value["examples"]["n_extremes"] == 10
     facts = facts_of(out)
     assert value["projection"] == str(out)
