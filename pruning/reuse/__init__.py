@@ -1,0 +1,1 @@
+"""Neurons of one layer in place of another's: what that saves, and what it costs."""

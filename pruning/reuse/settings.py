@@ -1,0 +1,138 @@
+"""What an experiment on reuse compares, and what it is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+from projector.corpus.sources import read_documents
+from projector.errors import SettingError, UserError, check_choice, check_least, check_seed, named
+from projector.settings import setting
+from projector.statistics.cross_layer.records import N_PARTNERS
+from pruning.calibration.text import DEFAULT_SEQUENCES, LEAST_SEQUENCES
+from pruning.methods.registry import METHODS
+
+# A reused neuron saves the vectors that it reads by, and not the one that it writes by: two of
+# three where MLPs are gated, and one of two where they are not. So no more can be saved.
+MOST_GATED, MOST_PLAIN = 2 / 3, 1 / 2
+# In what projectors keep of a neuron's partners, there are so many.
+MOST_PARTNERS = N_PARTNERS
+
+
+@dataclass(frozen=True)
+class ReuseSettings:
+    """What to compare. Every field decides the rows.
+
+    Attributes:
+        shares: of the operations of all MLPs, to be saved; in [0, 2/3], and for a model whose MLPs
+            are not gated in [0, 1/2].
+        n_seeds: seeds ``seed`` … ``seed`` + n − 1; each draws its own calibration sequences.
+        n_sequences: calibration sequences a seed.
+        n_windows: windows of the evaluation text that every row is scored on, drawn evenly; None
+            for all.
+        n_partners: neurons that one reused neuron is fitted to, 1 to 8.
+        sequence_length: tokens of a calibration sequence; None for 256, or as many as the model
+            takes.
+        pruning_method: the one of :data:`pruning.methods.registry.METHODS` that reuse is compared
+            with, refitted by least squares.
+        seed: the first.
+
+    Raises:
+        SettingError: on creation, for what can't be.
+    """
+
+    shares: tuple[float, ...] = (0.05, 0.1, 0.2)
+    n_seeds: int = 3
+    n_sequences: int = DEFAULT_SEQUENCES
+    n_windows: int | None = None
+    n_partners: int = 1
+    sequence_length: int | None = None
+    pruning_method: str = "obs"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_some("shares", self.shares)
+        check_shares(self.shares)
+        if not any(self.shares):
+            raise SettingError("shares", 0, "saves nothing", "give one above 0")
+        check_least("n_seeds", self.n_seeds, 1)
+        check_least("n_sequences", self.n_sequences, LEAST_SEQUENCES)
+        check_least("n_windows", self.n_windows, 1)
+        check_least("n_partners", self.n_partners, 1)
+        if self.n_partners > MOST_PARTNERS:
+            raise SettingError(
+                "n_partners", self.n_partners, "is too large", f"give {MOST_PARTNERS} or less"
+            )
+        check_least("sequence_length", self.sequence_length, 1)
+        usable = [name for name, method in METHODS.items() if not method.needs_projection]
+        check_choice("pruning_method", self.pruning_method, usable)
+        check_seed("seed", self.seed)
+
+    @property
+    def seeds(self) -> range:
+        """The seeds, in order."""
+        return range(self.seed, self.seed + self.n_seeds)
+
+
+def check_shares(shares: Collection[float], most: float = MOST_GATED) -> None:
+    """Raise a SettingError unless so much of the MLPs' operations can be saved by reuse.
+
+    Args:
+        most: the largest share that the model's MLPs allow.
+    """
+    for share in shares:
+        if not isfinite(share) or share < 0:
+            raise SettingError("shares", share, "is impossible", "give 0 or more")
+        if share > most:
+            raise SettingError(
+                "shares",
+                share,
+                "is more than reuse can save, for a reused neuron still costs its output column",
+                f"give {most:.2f} or less",
+            )
+
+
+def _check_some(name: str, values: Collection[object]) -> None:
+    if not values:
+        raise UserError(f"{named(name)} names none: give at least one", setting=name)
+    if len(set(values)) < len(values):
+        raise UserError(f"{named(name)} names one twice: give each once", setting=name)
+
+
+@dataclass(frozen=True)
+class ReuseRequest:
+    """What an experiment is asked to do, by names alone.
+
+    Two runs of one report share every field that does not say otherwise.
+
+    Attributes:
+        model: ``bundled``, a local folder, a ``.gguf`` file, or a hub id.
+        calibration, evaluation: see :func:`projector.corpus.sources.read_documents`.
+        projection: the model's, one that holds partners of other layers; None to find them in the
+            calibration text.
+        memory_budget: bytes that may be taken beside the loaded model; None for what is free, less
+            a margin.
+    """
+
+    model: str = setting(told_by="model")
+    settings: ReuseSettings = setting(told_by="settings")
+    calibration: str = setting(told_by="calibration")
+    evaluation: str = setting(told_by="evaluation")
+    projection: Path | None = setting(None, told_by="projection")
+    revision: str | None = setting(None, told_by="model")
+    device: str = setting("auto", told_by="device")
+    dtype: str = setting("auto", told_by="dtype")
+    trust_remote_code: bool = setting(False, may_differ=True)
+    memory_budget: int | None = setting(None, may_differ=True)
+
+    def check(self) -> None:
+        """Raise a UserError for what is wrong before anything is loaded."""
+        for source in (self.calibration, self.evaluation):
+            read_documents(source)
+        if self.calibration == self.evaluation:
+            raise UserError(
+                f"calibration and evaluation are the same text, '{self.calibration}': give two"
+            )
+        check_least("memory_budget", self.memory_budget, 1)
