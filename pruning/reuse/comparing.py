@@ -1,0 +1,106 @@
+"""Reuse beside the other methods, window by window.
+
+Both models of a pair predict the same windows, so what is compared is the difference d_sw of their
+nats a token in window w with seed s. Over W windows and S seeds,
+
+    SE² = Var_w(mean_s d_sw) / W + Var_s(mean_w d_sw) / S,
+
+with variances of W − 1 and S − 1 degrees of freedom: windows are a sample of text, and seeds of
+calibration text. With one seed the second term is left out. Windows count alike, whatever their
+length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pruning.reuse.records import (
+    EARLY_WRITE,
+    N_ERRORS,
+    RANDOM_PARTNERS,
+    REMOVAL,
+    REUSE,
+    Comparison,
+    ReuseRow,
+)
+
+
+def compare_rows(rows: Sequence[ReuseRow], pruning_method: str) -> tuple[Comparison, ...]:
+    """Reuse against each other method, share by share; of seeds that both have.
+
+    Args:
+        pruning_method: the best of the pruning chapter.
+    """
+    found = []
+    for share, n_partners in dict.fromkeys(
+        (row.share, row.n_partners) for row in rows if row.method == REUSE and row.share > 0
+    ):
+        for against in (REMOVAL, pruning_method, RANDOM_PARTNERS, EARLY_WRITE):
+            own = _by_seed(rows, REUSE, share, n_partners)
+            other = _by_seed(rows, against, share)
+            seeds = [seed for seed in own if seed in other]
+            if seeds:
+                differences = np.array(
+                    [
+                        np.subtract(own[seed].nll_windows, other[seed].nll_windows)
+                        for seed in seeds
+                    ]
+                )
+                found.append(compared(share, against, n_partners, differences))
+    return tuple(found)
+
+
+def compared(share: float, against: str, n_partners: int, differences: np.ndarray) -> Comparison:
+    """One comparison from the differences of each seed and window, (S, W)."""
+    difference = float(differences.mean())
+    error = standard_error(differences)
+    distance = 0.0 if error is None else N_ERRORS * error
+    is_known = error is not None
+    return Comparison(
+        share,
+        against,
+        n_partners,
+        difference,
+        error,
+        wins=is_known and difference < -distance,
+        loses=is_known and difference > distance,
+    )
+
+
+def standard_error(differences: np.ndarray) -> float | None:
+    """Of the mean of differences (S, W), as above; None with one window."""
+    n_seeds, n_windows = differences.shape
+    if n_windows < 2:
+        return None
+    square = float(differences.mean(axis=0).var(ddof=1)) / n_windows
+    if n_seeds > 1:
+        square += float(differences.mean(axis=1).var(ddof=1)) / n_seeds
+    return math.sqrt(square)
+
+
+def reuse_wins(comparisons: Iterable[Comparison], pruning_method: str) -> bool:
+    """Whether reuse beats both removal and the pruning chapter at the same share."""
+    won = {(each.share, each.n_partners, each.against) for each in comparisons if each.wins}
+    return any(
+        {(share, n, REMOVAL), (share, n, pruning_method)} <= won for share, n, _ in won
+    )
+
+
+def _by_seed(
+    rows: Sequence[ReuseRow], method: str, share: float, n_partners: int | None = None
+) -> dict[int, ReuseRow]:
+    """The rows of a method that were scored, by their seeds.
+
+    Where several models of a method differ in their partners, the others are of one partner.
+    """
+    return {
+        row.seed: row
+        for row in rows
+        if row.method == method
+        and row.share == share
+        and row.reason is None
+        and row.n_partners == (min(1, row.n_partners) if n_partners is None else n_partners)
+    }

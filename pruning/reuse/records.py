@@ -1,0 +1,145 @@
+"""What an experiment on reuse finds: rows, what is compared of them, and whether reuse wins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+DENSE, REUSE, REMOVAL = "dense", "reuse", "removal"
+RANDOM_PARTNERS, EARLY_WRITE = "random-partners", "early-write"
+# What each method does, in a few words for people.
+METHODS_HELP = {
+    DENSE: "the model as it is",
+    REUSE: "a neuron takes its value from its best partner of an earlier layer",
+    REMOVAL: "neurons go, chosen by the same rule as if they had no partner",
+    RANDOM_PARTNERS: "the same neurons as reuse, with partners drawn at random",
+    EARLY_WRITE: "the partner itself writes for the neuron, in the partner's layer",
+}
+# So many standard errors are more than chance.
+N_ERRORS = 2.0
+
+
+@dataclass(frozen=True, order=True)
+class RowKey:
+    """Which row: ``dense`` has a share of 0, and the first seed.
+
+    Attributes:
+        n_partners: neurons that one reused neuron is fitted to; 0 where none is reused.
+    """
+
+    method: str
+    share: float
+    seed: int
+    n_partners: int = 0
+
+
+@dataclass(frozen=True)
+class ReuseRow:
+    """One model, and what it makes of the evaluation text.
+
+    Attributes:
+        method: one of :data:`METHODS_HELP`, or a method of the pruning chapter.
+        share: of the multiply-adds of all MLPs, that were to be saved.
+        perplexity: exp of the mean nats a token; None where there is none, with the reason.
+        nll_windows: mean nats a token of each window, in the order of the windows.
+        operations: multiply-adds of all MLPs a token, see
+            :mod:`pruning.reuse.replacing.operations`.
+        operations_dense: the same of the model as it is.
+        n_changed: neurons reused or removed, of all layers.
+        r2: median over reused neurons of the share of a neuron's variance, over the calibration
+            text, that its partners explain; None where none is reused.
+        seconds: what it took to choose neurons, refit and build; what rows share is counted for
+            each. Scoring is not in it.
+        reason: why there is no perplexity.
+    """
+
+    method: str
+    share: float
+    seed: int
+    n_partners: int
+    perplexity: float | None
+    nll_windows: tuple[float, ...]
+    operations: int | None
+    operations_dense: int
+    n_changed: int
+    r2: float | None
+    seconds: float
+    reason: str | None = None
+
+    @property
+    def key(self) -> RowKey:
+        """Which row it is."""
+        return RowKey(self.method, self.share, self.seed, self.n_partners)
+
+    @property
+    def saved(self) -> float | None:
+        """The share of the MLPs' multiply-adds that is really saved."""
+        if self.operations is None:
+            return None
+        return 1 - self.operations / self.operations_dense
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ReuseRow:
+        """What :meth:`as_dict` gave."""
+        return cls(**{**values, "nll_windows": tuple(values["nll_windows"])})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Reuse beside another method, at the same share.
+
+    Attributes:
+        difference: mean over windows and seeds of the nats a token of reuse less the other's:
+            negative where reuse is better.
+        standard_error: of it, see :mod:`pruning.reuse.comparing`; None with one window.
+        wins: whether reuse is better by more than :data:`N_ERRORS` standard errors.
+        loses: whether it is worse by as much.
+    """
+
+    share: float
+    against: str
+    n_partners: int
+    difference: float
+    standard_error: float | None
+    wins: bool
+    loses: bool
+
+
+@dataclass(frozen=True)
+class ReuseReport:
+    """An experiment on reuse.
+
+    Attributes:
+        settings, model: facts of both, for JSON.
+        rows: in the order of :func:`pruning.reuse.experiment.plan_rows`.
+        flop_check: multiply-adds of matrix products a token, of the dense model's MLPs and of a
+            reused model's: ``counted`` while they run, and by the ``formula``.
+        notes: what a reader should know.
+        wins: whether, at some share, reuse is better than removal and than the best of the pruning
+            chapter, by more than :data:`N_ERRORS` standard errors of each paired difference.
+    """
+
+    settings: Mapping[str, Any]
+    model: Mapping[str, Any]
+    rows: Sequence[ReuseRow]
+    comparisons: Sequence[Comparison]
+    flop_check: Mapping[str, Any]
+    notes: Sequence[str] = field(default_factory=tuple)
+    wins: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "settings": dict(self.settings),
+            "model": dict(self.model),
+            "rows": [row.as_dict() for row in self.rows],
+            "comparisons": [asdict(each) for each in self.comparisons],
+            "flop_check": dict(self.flop_check),
+            "notes": list(self.notes),
+            "wins": self.wins,
+        }
