@@ -44,10 +44,7 @@ def compare_rows(rows: Sequence[ReuseRow], pruning_method: str) -> tuple[Compari
             seeds = [seed for seed in own if seed in other]
             if seeds:
                 differences = np.array(
-                    [
-                        np.subtract(own[seed].nll_windows, other[seed].nll_windows)
-                        for seed in seeds
-                    ]
+                    [np.subtract(own[seed].nll_windows, other[seed].nll_windows) for seed in seeds]
                 )
                 found.append(compared(share, against, n_partners, differences))
     return tuple(found)
@@ -84,9 +81,7 @@ def standard_error(differences: np.ndarray) -> float | None:
 def reuse_wins(comparisons: Iterable[Comparison], pruning_method: str) -> bool:
     """Whether reuse beats both removal and the pruning chapter at the same share."""
     won = {(each.share, each.n_partners, each.against) for each in comparisons if each.wins}
-    return any(
-        {(share, n, REMOVAL), (share, n, pruning_method)} <= won for share, n, _ in won
-    )
+    return any({(share, n, REMOVAL), (share, n, pruning_method)} <= won for share, n, _ in won)
 
 
 def _by_seed(
