@@ -21,7 +21,8 @@ import psutil
 from dashboard.orders import Order, order_of
 from projector.errors import UserError
 from projector.storage.replacing import replacing_file
-from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
+from pruning.reporting.files import JSON_FILE
+from pruning.sweep.report import DENSE, PruningReport
 from pruning.sweep.tasks import tasks_of
 
 FOLDER = ".jobs"

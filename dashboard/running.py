@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dashboard.jobs import FOLDER, Progress, Word, progress_of, read
 from projector.errors import UserError
-from pruning.sweep.report import JSON_FILE
+from pruning.reporting.files import JSON_FILE
 
 _LOOK_EVERY_S = 1.0
 # What commands exit with after Ctrl-C.

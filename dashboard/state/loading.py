@@ -29,9 +29,10 @@ from pruning.poles.files import OLD_FILE, POLES_FOLDER, load_every_pole
 from pruning.poles.finding import condensed_tree, find_poles
 from pruning.poles.poles import Poles, PoleSettings
 from pruning.poles.tree import CondensedTree
+from pruning.reporting.files import JSON_FILE
 from pruning.saving import load_plan
 from pruning.scoring.windows import EvaluationText
-from pruning.sweep.report import JSON_FILE, PruningReport
+from pruning.sweep.report import PruningReport
 
 Stamp = tuple[int, int]
 T = TypeVar("T")

@@ -14,8 +14,9 @@ from dashboard.state import session
 from dashboard.state.loading import folders_with, report_at
 from dashboard.state.scene import Scene
 from projector.errors import UserError
+from pruning.reporting.files import JSON_FILE
 from pruning.sweep.figure import report_figure, seeds_text
-from pruning.sweep.report import DENSE, JSON_FILE, PruningReport
+from pruning.sweep.report import DENSE, PruningReport
 
 # With more, the legend takes all of a figure's height.
 _FEW_LINES = 20

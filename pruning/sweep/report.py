@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from projector.errors import UserError
-from projector.storage.places import disk_errors
-from projector.storage.replacing import replacing_file
-from projector.storage.versions import Upgrade, check_format, read_json, upgraded
+from pruning.reporting.files import JSON_FILE, checked, load_report, read_report, save_report
+from pruning.reporting.kinds import SWEEP
 
-FORMAT = "transformer-pruning-report"
-FORMAT_VERSION = 1
-# Version → what turns a report of it into one of the next.
-UPGRADES: Mapping[int, Upgrade] = {}
-JSON_FILE = "report.json"
-CSV_FILE = "report.csv"
 DENSE = "dense"
 OK, NOT_APPLICABLE = "ok", "not_applicable"
 # The windows that every row is scored on, and those that the winners are scored on again.
@@ -168,20 +157,9 @@ class PruningReport:
 
     def save(self, folder: Path) -> None:
         """Write ``report.json`` and ``report.csv``, each replaced in one step."""
-        values = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "settings": self.settings,
-            "model": self.model,
-            "rows": [asdict(row) for row in self.rows],
-        }
-        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            # First what makes the folder ours.
-            for name, content in ((JSON_FILE, text), (CSV_FILE, _csv(self.rows))):
-                with replacing_file(folder / name) as path:
-                    path.write_text(content, encoding="utf-8")
+        rows = [asdict(row) for row in self.rows]
+        content = {"settings": self.settings, "model": self.model, "rows": rows}
+        save_report(folder, SWEEP, content, [f.name for f in fields(Row)], rows)
 
     @classmethod
     def load(cls, folder: str | Path) -> PruningReport:
@@ -190,26 +168,13 @@ class PruningReport:
         Raises:
             UserError: if it is not a report, is damaged, or is of another format version.
         """
-        path = Path(folder) / JSON_FILE
-        values = upgraded(
-            _read(path),
-            path,
-            format_name=FORMAT,
-            newest=FORMAT_VERSION,
-            upgrades=UPGRADES,
-            remedy="make the report again with `pruning sweep`",
-        )
+        values = load_report(folder, SWEEP)
         try:
-            rows = [_checked(Row(**row)) for row in values["rows"]]
+            rows = [checked(Row(**row)) for row in values["rows"]]
             return cls(dict(values["settings"]), dict(values["model"]), rows)
         except (KeyError, TypeError, ValueError) as error:
+            path = Path(folder) / JSON_FILE
             raise UserError(f"'{path}' is damaged: {error}") from error
-
-
-def check_own(folder: Path) -> None:
-    """Raise a UserError unless the folder's report is one of this program, of any version."""
-    path = folder / JSON_FILE
-    check_format(_read(path), path, format_name=FORMAT)
 
 
 def figure_names_at(folder: Path) -> list[str]:
@@ -218,7 +183,7 @@ def figure_names_at(folder: Path) -> list[str]:
     None where there is no report, or it does not say of which texts it is.
     """
     try:
-        values = _read(folder / JSON_FILE)
+        values = read_report(folder / JSON_FILE, SWEEP)
         return _figure_names(len(values["settings"]["evaluations"]))
     except (UserError, KeyError, TypeError):
         return []
@@ -230,35 +195,6 @@ def _figure_names(n_evaluations: int) -> list[str]:
     return [f"report-{i}.html" for i in range(n_evaluations)]
 
 
-def _read(path: Path) -> Any:
-    if not path.exists():
-        raise UserError(f"'{path.parent}' holds no {JSON_FILE}: `pruning sweep` makes one")
-    return read_json(path)[0]
-
-
-def _checked(row: Row) -> Row:
-    """The row, if its values are of the kinds that they should be."""
-    for f in fields(Row):
-        value, kinds = getattr(row, f.name), str(f.type).split(" | ")
-        is_right = (
-            (value is None and "None" in kinds)
-            or (isinstance(value, str) and "str" in kinds)
-            or (isinstance(value, int) and not isinstance(value, bool) and "str" not in kinds)
-            or (isinstance(value, float) and "float" in kinds)
-        )
-        if not is_right:
-            raise ValueError(f"{f.name} of a row is {value!r}")
-    return row
-
-
 def _perplexity(summary: Summary) -> float:
     assert summary.perplexity is not None
     return summary.perplexity
-
-
-def _csv(rows: Iterable[Row]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, [f.name for f in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return out.getvalue()

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
-from projector.errors import UserError, named
+from projector.errors import UserError
 from projector.progress import Progress, Silent
-from projector.storage.additions import LOCK
-from projector.storage.places import alone, check_place, disk_errors
-from projector.storage.replacing import is_unfinished, make_folder
-from projector.storage.resuming import Step, Work, decide, told_difference
+from projector.storage.resuming import Step, told_difference
+from pruning.reporting.kinds import SWEEP
+from pruning.reporting.places import alone_in, step_of
 from pruning.sweep.bench import remove_layers
 from pruning.sweep.job import SweepJob
-from pruning.sweep.report import (
-    ALL,
-    DENSE,
-    JSON_FILE,
-    SAMPLE,
-    PruningReport,
-    Row,
-    check_own,
-    figure_names_at,
-)
+from pruning.sweep.report import ALL, DENSE, SAMPLE, PruningReport, Row, figure_names_at
 from pruning.sweep.settings import SweepSettings
 from pruning.sweep.tasks import DENSE_TASK, Task, tasks_of
 from pruning.sweep.workers import Workers
@@ -33,42 +22,14 @@ from pruning.sweep.workers import Workers
 _SETTINGS = ("device", "dtype", "projection", *(each.name for each in fields(SweepSettings)))
 
 
-def check_report(out: Path, *, resume: bool, force: bool) -> bool:
-    """Whether ``out`` holds a report of this program, of whatever version.
-
-    Raises:
-        UserError: if nothing may be written there.
-    """
-    check_place(out)
-    # What a sweep leaves that is killed before its first report, is nobody's.
-    if not out.exists() or all(
-        path.name == LOCK or is_unfinished(path.name) for path in out.iterdir()
-    ):
-        return False
-    if not (out / JSON_FILE).exists():
-        raise UserError(
-            f"folder '{out}' holds other files and no report: give another folder",
-            setting="out",
-        )
-    if not (force or resume):
-        raise UserError(
-            f"folder '{out}' holds a report already: add {named('resume', True)} to go on with "
-            f"it, {named('force', True)} to replace it, or give another folder",
-            setting="out",
-        )
-    check_own(out)
-    return True
-
-
 def next_step(job: SweepJob, out: Path, *, resume: bool, force: bool) -> Step:
     """What a sweep is to do, from what ``out`` holds: see :mod:`projector.storage.resuming`.
 
     Raises:
         UserError: if ``out`` is in use, or holds rows of other settings and may not be replaced.
     """
-    if not check_report(out, resume=resume, force=force) or not resume:
-        return Step.START
-    try:
+
+    def compare() -> tuple[str | None, bool]:
         report = PruningReport.load(out)
         difference = told_difference(
             {**report.settings, "model": report.model},
@@ -77,15 +38,9 @@ def next_step(job: SweepJob, out: Path, *, resume: bool, force: bool) -> Step:
         )
         if difference is None:
             _check_rows(job, report, out)
-    except UserError:
-        # Of another version, or damaged.
-        if not force:
-            raise
-        return Step.START
-    work = Work(str(out), difference)
-    is_done = difference is None and is_finished(job, report)
-    unfinished, finished = (None, work) if is_done else (work, None)
-    return decide(unfinished, finished, resume=resume, force=force, what="sweep")
+        return difference, difference is None and is_finished(job, report)
+
+    return step_of(out, SWEEP, compare, resume=resume, force=force)
 
 
 def _check_rows(job: SweepJob, report: PruningReport, out: Path) -> None:
@@ -144,7 +99,7 @@ def run_sweep(
     if is_finished(job, report):
         return report
     folder = layers_path(out)
-    with _alone_in(out), Workers(job, n_workers, folder) as workers:
+    with alone_in(out, SWEEP), Workers(job, n_workers, folder) as workers:
         # Another sweep may have written since.
         if next_step(job, out, resume=resume, force=force) is Step.START:
             remove_layers(folder)
@@ -178,26 +133,6 @@ def _winners(job: SweepJob, report: PruningReport) -> list[Task]:
         for winner in report.winners(text.source)
     )
     return [replace(DENSE_TASK, windows=ALL), *chosen]
-
-
-@contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """While open, no other sweep works in the folder; it is made, and removed if left empty."""
-    is_new = not out.exists()
-    with disk_errors(out):
-        make_folder(out)
-    try:
-        told = (
-            f"another sweep is at work in '{out}': wait for it, or give another folder for "
-            f"{named('out')}"
-        )
-        with alone(out / LOCK, patience_s=0, told=told):
-            yield
-    finally:
-        # A folder that holds a report stays.
-        if is_new:
-            with suppress(OSError):
-                out.rmdir()
 
 
 def _run(

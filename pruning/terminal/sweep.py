@@ -159,15 +159,17 @@ def _run(
 ) -> None:
     """Sweep, draw, and show."""
     from projector.storage.resuming import Step
+    from pruning.reporting.files import JSON_FILE
+    from pruning.reporting.kinds import SWEEP
+    from pruning.reporting.places import check_report
     from pruning.sweep.bench import memory_of
     from pruning.sweep.figure import write_figures
     from pruning.sweep.job import prepare_sweep
-    from pruning.sweep.report import JSON_FILE
-    from pruning.sweep.running import check_report, next_step, run_sweep
+    from pruning.sweep.running import next_step, run_sweep
     from pruning.sweep.workers import check_workers
 
     screen.can_resume = (out / JSON_FILE).exists
-    check_report(out, resume=resume, force=force)
+    check_report(out, SWEEP, resume=resume, force=force)
     check_workers(n_workers)
     with screen.progress() as progress:
         job = prepare_sweep(request, progress)

@@ -23,11 +23,12 @@ from pruning.methods.registry import METHODS
 from pruning.preparing import Origin
 from pruning.pruning import PruneSettings, prune_model
 from pruning.refit.registry import REFITS
+from pruning.reporting.files import CSV_FILE, JSON_FILE
 from pruning.scoring.perplexity import score
 from pruning.scoring.windows import prepare
 from pruning.sweep import bench
 from pruning.sweep.job import SweepJob, prepare_sweep
-from pruning.sweep.report import CSV_FILE, DENSE, JSON_FILE, NOT_APPLICABLE, OK, PruningReport, Row
+from pruning.sweep.report import DENSE, NOT_APPLICABLE, OK, PruningReport, Row
 from pruning.sweep.running import begin_report, run_sweep
 from pruning.sweep.settings import SweepRequest, SweepSettings
 from tests.conftest import make_text

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from projector.errors import UserError
-from pruning.sweep.report import CSV_FILE, DENSE, JSON_FILE, NOT_APPLICABLE, PruningReport, Row
+from pruning.reporting.files import CSV_FILE, JSON_FILE
+from pruning.sweep.report import DENSE, NOT_APPLICABLE, PruningReport, Row
 
 NAME = 'a "quoted", text; of two\nlines – ρ.txt'
 

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from pruning import saving
 from pruning.layerwise.making import LayerMaker
 from pruning.methods.plan import PLAN_FILE
-from pruning.sweep.report import CSV_FILE, DENSE, JSON_FILE, PruningReport
+from pruning.reporting.files import CSV_FILE, JSON_FILE
+from pruning.sweep.report import DENSE, PruningReport
 from pruning.terminal.cli import app
 from tests.conftest import make_text
 from tests.families import build

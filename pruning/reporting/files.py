@@ -1,0 +1,131 @@
+"""The files of a report: ``report.json``, and its rows as ``report.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from projector.errors import UserError
+from projector.storage.places import disk_errors
+from projector.storage.replacing import replacing_file
+from projector.storage.versions import check_format, read_json, upgraded
+from pruning.reporting.kinds import KINDS, ReportKind
+
+JSON_FILE = "report.json"
+CSV_FILE = "report.csv"
+Record = TypeVar("Record")
+
+
+def save_report(
+    folder: Path,
+    kind: ReportKind,
+    content: Mapping[str, Any],
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write ``report.json`` and ``report.csv``, each replaced in one step.
+
+    Args:
+        content: what ``report.json`` holds beside its format; no NaN and no infinity.
+        columns: of the CSV file; ``rows``: its rows. None is an empty cell.
+
+    Raises:
+        UserError: if the disk refuses. What was there is as it was.
+        ValueError: if a number is not finite.
+    """
+    values = {"format": kind.format, "format_version": kind.version, **content}
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # First what makes the folder ours.
+        for name, written in ((JSON_FILE, text), (CSV_FILE, table.getvalue())):
+            with replacing_file(folder / name) as path:
+                path.write_text(written, encoding="utf-8")
+
+
+def load_report(folder: str | Path, kind: ReportKind) -> dict[str, Any]:
+    """What a folder's ``report.json`` holds, as the newest version has it.
+
+    Raises:
+        UserError: if it is no report of this kind, is damaged, or is of another format version.
+    """
+    path = Path(folder) / JSON_FILE
+    return upgraded(
+        read_report(path, kind),
+        path,
+        format_name=kind.format,
+        newest=kind.version,
+        upgrades=kind.upgrades,
+        remedy=kind.remedy,
+    )
+
+
+def read_report(path: Path, kind: ReportKind) -> Any:
+    """What a file holds, of whatever version and format.
+
+    Args:
+        kind: which kind is expected there.
+
+    Raises:
+        UserError: if there is no file, it is not JSON, or it is a report of another kind.
+    """
+    if not path.exists():
+        raise UserError(f"'{path.parent}' holds no {JSON_FILE}: `{kind.command}` makes one")
+    content = read_json(path)[0]
+    other = _kind_of(content)
+    if other is not None and other is not kind:
+        raise UserError(
+            f"'{path.parent}' holds a report of `{other.command}`, not of `{kind.command}`: give "
+            "another folder",
+            setting="out",
+            value=str(path.parent),
+        )
+    return content
+
+
+def check_own(folder: Path, kind: ReportKind) -> None:
+    """Raise a UserError unless the folder's report is one of this kind, of any version."""
+    path = folder / JSON_FILE
+    check_format(read_report(path, kind), path, format_name=kind.format)
+
+
+def kind_at(folder: Path) -> ReportKind | None:
+    """Which kind of report a folder holds; None where it holds none, or one that is damaged."""
+    try:
+        return _kind_of(read_json(folder / JSON_FILE)[0])
+    except UserError:
+        return None
+
+
+def _kind_of(content: Any) -> ReportKind | None:
+    name = content.get("format") if isinstance(content, dict) else None
+    return KINDS.get(name) if isinstance(name, str) else None
+
+
+def checked(record: Record) -> Record:
+    """A record as it was read, if its values are of the plain kinds that its fields declare.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    for each in fields(record):  # type: ignore[arg-type]
+        value, kinds = getattr(record, each.name), str(each.type).split(" | ")
+        is_right = (
+            (value is None and "None" in kinds)
+            or (isinstance(value, str) and "str" in kinds)
+            or (isinstance(value, bool) and "bool" in kinds)
+            or (isinstance(value, int) and not isinstance(value, bool) and "str" not in kinds)
+            or (isinstance(value, float) and "float" in kinds)
+        )
+        if not is_right:
+            raise ValueError(f"{each.name} of a row is {value!r}")
+    return record
