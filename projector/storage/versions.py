@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from projector.errors import UserError
 from projector.storage.entries import Wrong
+from projector.storage.folders import restore_folder
+from projector.storage.places import disk_errors
 
+if TYPE_CHECKING:
+    from projector.storage.tensors import TensorFile
+
+T = TypeVar("T")
 # From the content of one version to that of the next.
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -106,3 +113,74 @@ def upgraded(
             ) from error
         version += 1
     return dict(content)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A kind of folder that holds tensors, and a JSON file that says what they are of.
+
+    Attributes:
+        what: its name in a sentence, such as "tuned lens".
+        json_file, tensor_file: names of both files.
+        format_name, version: what the JSON file's ``format`` and ``format_version`` are.
+        setting: the setting by which a user names such a folder.
+        source: where such a folder comes from: "give a folder {source}".
+        remedy: what a user can do where it is damaged or newer.
+    """
+
+    what: str
+    json_file: str
+    tensor_file: str
+    format_name: str
+    version: int
+    setting: str
+    source: str
+    remedy: str
+
+    def read(self, folder: Path, parse: Callable[[dict[str, Any], TensorFile], T]) -> T:
+        """What ``parse`` makes of the JSON file's content and of the tensors.
+
+        Args:
+            parse: raises a KeyError, TypeError, ValueError or RuntimeError where they are damaged.
+
+        Raises:
+            UserError: on :attr:`setting`, if the folder holds no such artifact, or one that is
+                damaged or newer.
+        """
+        # Here, since much that reads versions needs no PyTorch.
+        from safetensors import SafetensorError
+
+        from projector.storage.tensors import TensorFile
+
+        with disk_errors(folder):
+            restore_folder(folder)
+        path = folder / self.json_file
+        if not path.is_file():
+            raise self.missing(folder)
+        content, _ = read_json(path)
+        content = upgraded(
+            content,
+            path,
+            format_name=self.format_name,
+            newest=self.version,
+            upgrades={},
+            remedy=self.remedy,
+        )
+        try:
+            return parse(content, TensorFile(folder / self.tensor_file))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the {self.what} in '{folder}' can't be read ({reason}): {self.remedy}",
+                setting=self.setting,
+                value=str(folder),
+            ) from error
+
+    def missing(self, folder: Path) -> UserError:
+        """The error of a folder that holds no such artifact."""
+        why = f"holds no {self.what}" if folder.is_dir() else "isn't a folder"
+        return UserError(
+            f"'{folder}' {why}: give a folder {self.source}",
+            setting=self.setting,
+            value=str(folder),
+        )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from projector.errors import SettingError, UserError, named
@@ -21,8 +20,8 @@ from projector.residual.outliers import TIMES_USUAL
 from projector.residual.subject import Subject
 from projector.storage.folders import replacing_folder, restore_folder
 from projector.storage.places import check_replaceable, disk_errors
-from projector.storage.tensors import TensorFile, write_tensors
-from projector.storage.versions import json_text, read_json, upgraded
+from projector.storage.tensors import write_tensors
+from projector.storage.versions import Artifact, json_text
 
 JSON_FILE, TENSOR_FILE = "directions.json", "directions.safetensors"
 FORMAT, VERSION = "directions", 1
@@ -31,7 +30,16 @@ FOLDER = "directions"
 # The only streams that an intervention at one tap changes whole.
 STREAMS = ("resid_pre", "resid_post")
 _NAME = re.compile(r"layers\.(\d+)\.(resid_pre|resid_post)", re.ASCII)
-_REMEDY = "run the contrast again"
+_KIND = Artifact(
+    "directions",
+    JSON_FILE,
+    TENSOR_FILE,
+    FORMAT,
+    VERSION,
+    setting="direction",
+    source="that `projector contrast` wrote",
+    remedy="run the contrast again",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,29 +177,7 @@ class Directions:
         Raises:
             UserError: on ``direction``, if the folder holds none, or damaged or newer ones.
         """
-        folder = Path(folder)
-        with disk_errors(folder):
-            restore_folder(folder)
-        if not (folder / JSON_FILE).is_file():
-            raise _none_in(folder)
-        content, _ = read_json(folder / JSON_FILE)
-        content = upgraded(
-            content,
-            folder / JSON_FILE,
-            format_name=FORMAT,
-            newest=VERSION,
-            upgrades={},
-            remedy=_REMEDY,
-        )
-        try:
-            tensors = TensorFile(folder / TENSOR_FILE)
-            return _read(content, tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"'{folder}' holds damaged directions ({' '.join(str(error).split())}): {_REMEDY}",
-                setting="direction",
-                value=str(folder),
-            ) from error
+        return _KIND.read(Path(folder), _read)
 
     def _order(self) -> list[tuple[int, str]]:
         return sorted(self.vectors, key=lambda key: (key[0], STREAMS.index(key[1])))
@@ -215,7 +201,7 @@ def list_directions(folder: Path | str) -> list[Directions]:
             places += sorted(each for each in parent.iterdir() if each.is_dir())
     found = [place for place in dict.fromkeys(places) if (place / JSON_FILE).is_file()]
     if not found:
-        raise _none_in(folder)
+        raise _KIND.missing(folder)
     return [Directions.load(place) for place in found]
 
 
@@ -299,15 +285,6 @@ def _vectors(tensors: Mapping[str, Tensor]) -> dict[tuple[int, str], Tensor]:
     if len({len(each) for each in vectors.values()}) != 1:
         raise ValueError("it has no directions, or some of different widths")
     return vectors
-
-
-def _none_in(folder: Path) -> UserError:
-    why = "is not a folder" if not folder.is_dir() else "holds no directions"
-    return UserError(
-        f"'{folder}' {why}: give a folder that `projector contrast` wrote",
-        setting="direction",
-        value=str(folder),
-    )
 
 
 def _words(subject: Subject) -> str:

@@ -14,19 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from projector.errors import UserError, named
 from projector.residual.readings.records import STREAMS, Reading
 from projector.residual.subject import Subject
-from projector.storage.folders import replacing_folder, restore_folder
+from projector.storage.folders import replacing_folder
 from projector.storage.places import check_replaceable, disk_errors
 from projector.storage.tensors import TensorFile, write_tensors
-from projector.storage.versions import json_text, read_json, upgraded
+from projector.storage.versions import Artifact, json_text
 
 JSON_FILE, TENSOR_FILE = "tuned_lens.json", "tuned_lens.safetensors"
 FORMAT, VERSION = "tuned-lens", 1
+_KIND = Artifact(
+    "tuned lens",
+    JSON_FILE,
+    TENSOR_FILE,
+    FORMAT,
+    VERSION,
+    setting="tuned",
+    source="that `projector tune-lens` wrote",
+    remedy="train the lens again",
+)
 _NAME = re.compile(r"layers\.(\d+)\.(resid_\w+)\.(weight|bias)", re.ASCII)
 
 
@@ -102,35 +111,12 @@ class TunedLens:
         Raises:
             UserError: on ``tuned``, if the folder holds none, or one that is damaged or newer.
         """
-        folder = Path(folder)
-        with disk_errors(folder):
-            restore_folder(folder)
-        if not (folder / JSON_FILE).is_file():
-            raise UserError(
-                f"'{folder}' holds no tuned lens: give a folder that `projector tune-lens` wrote",
-                setting="tuned",
-                value=str(folder),
-            )
-        content, _ = read_json(folder / JSON_FILE)
-        content = upgraded(
-            content,
-            folder / JSON_FILE,
-            format_name=FORMAT,
-            newest=VERSION,
-            upgrades={},
-            remedy="train the lens again",
-        )
+        return _KIND.read(Path(folder), cls._parsed)
+
+    @classmethod
+    def _parsed(cls, content: dict[str, Any], tensors: TensorFile) -> TunedLens:
         facts = {k: v for k, v in content.items() if k not in ("format", "format_version")}
-        try:
-            tensors = TensorFile(folder / TENSOR_FILE)
-            return cls(_maps_of(tensors, int(facts["model"]["n_hidden"])), _checked(facts))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"'{folder}' holds a damaged tuned lens ({' '.join(str(error).split())}): train "
-                "the lens again",
-                setting="tuned",
-                value=str(folder),
-            ) from error
+        return cls(_maps_of(tensors, int(facts["model"]["n_hidden"])), _checked(facts))
 
 
 def check_tuned_place(folder: Path, *, force: bool) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from projector.errors import UserError, named
@@ -17,15 +16,24 @@ from projector.residual.particles.autoencoder.normalising import Normaliser
 from projector.residual.particles.autoencoder.records import Evaluation
 from projector.residual.particles.records import AUTOENCODER_FOLDER
 from projector.residual.subject import Subject
-from projector.storage.folders import replacing_folder, restore_folder
+from projector.storage.folders import replacing_folder
 from projector.storage.places import check_replaceable, disk_errors
-from projector.storage.tensors import TensorFile, write_tensors
-from projector.storage.versions import json_text, read_json, upgraded
+from projector.storage.tensors import write_tensors
+from projector.storage.versions import Artifact, json_text
 
 JSON_FILE, TENSOR_FILE = "autoencoder.json", "autoencoder.safetensors"
 FORMAT, VERSION = "autoencoder", 2
 _NETWORK, _STATES = "network.", ("means", "scales", "usual")
-_REMEDY = "train the autoencoder again"
+_KIND = Artifact(
+    "autoencoder",
+    JSON_FILE,
+    TENSOR_FILE,
+    FORMAT,
+    VERSION,
+    setting="autoencoder",
+    source="in which `projector layer-time` saved one",
+    remedy="train the autoencoder again",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,34 +120,7 @@ class Trained:
             UserError: on ``autoencoder``, if the folder holds none, or one that is damaged, newer,
                 or of other weights than the subject's.
         """
-        folder = Path(folder)
-        with disk_errors(folder):
-            restore_folder(folder)
-        if not (folder / JSON_FILE).is_file():
-            raise UserError(
-                f"'{folder}' holds no autoencoder: give a folder in which `projector layer-time` "
-                "saved one",
-                setting="autoencoder",
-                value=str(folder),
-            )
-        content, _ = read_json(folder / JSON_FILE)
-        content = upgraded(
-            content,
-            folder / JSON_FILE,
-            format_name=FORMAT,
-            newest=VERSION,
-            upgrades={},
-            remedy=_REMEDY,
-        )
-        try:
-            found = _read(content, TensorFile(folder / TENSOR_FILE))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"'{folder}' holds a damaged autoencoder ({reason}): {_REMEDY}",
-                setting="autoencoder",
-                value=str(folder),
-            ) from error
+        found = _KIND.read(Path(folder), _read)
         if subject is not None:
             found.check(subject)
         return found
