@@ -1,8 +1,9 @@
 """What pruning costs a real model, as a table: ``python -m benchmarks.real_model MODEL``.
 
-Sweeps in parts, each an ordinary ``pruning sweep`` with ``--resume``: the command, given again, goes
-on where it was stopped. The parts are methods with least squares; methods with ``reconstruct``; the
-best of each share on all windows; and speed and memory as ``pruning bench`` measures them.
+Sweeps in parts, each an ordinary ``pruning sweep`` with ``--resume``: the command, given again,
+goes on where it was stopped. The parts are methods with least squares; methods with
+``reconstruct``; the best of each share on all windows; and speed and memory as ``pruning bench``
+measures them.
 """
 
 from __future__ import annotations
