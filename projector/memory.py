@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import torch
@@ -44,6 +45,29 @@ def free_memory(device: torch.device, *, spread: bool = False) -> int:
     n_devices = torch.cuda.device_count()
     # The layers are spread evenly, and the fullest of the devices ends a fit.
     return n_devices * min(int(torch.cuda.mem_get_info(i)[0]) for i in range(n_devices))
+
+
+def is_private(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's memory is this process's own, so that writing to it changes no file.
+
+    False where it maps a file that others see, or may only be read; and where the system tells
+    nothing of that.
+    """
+    if tensor.device.type != "cpu":
+        return True
+    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        span, rights = line.split(maxsplit=2)[:2]
+        first, last = (int(place, 16) for place in span.split("-"))
+        if first < end and begin < last:
+            if rights[:2] != "rw" or rights[3] != "p":
+                return False
+            begin = max(begin, last)
+    return begin >= end
 
 
 def give_back() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from projector.corpus.batches import Corpus
 from projector.corpus.sources import read_documents
 from projector.errors import SettingError, check_least
+from projector.memory import give_back
 from projector.model.architecture.records import Architecture
 from projector.model.hashing import hash_checkpoint
 from projector.model.loading import LoadedModel
@@ -259,6 +260,8 @@ def _prepare(
         progress=progress,
     )
     corpus = text.draw(settings.n_sequences, settings.seed)
+    # What reading took, many small pieces, is not to lie beside what layers take.
+    give_back()
     recipe = Recipe(
         settings.method,
         settings.refit,

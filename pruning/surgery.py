@@ -14,12 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from projector.errors import UserError
+from projector.memory import is_private
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, native_tensors, read_weights
 from projector.model.architecture.widths import config_with_widths, has_output_bias, trunk_prefix
 from pruning.calibration.mlps import mlps_of
 from pruning.methods.plan import LayerPlan, PruningPlan
+
+# Numbers that are rounded together.
+_AT_ONCE = 2**20
 
 
 def apply_plan(
@@ -85,23 +89,52 @@ def assembled(
 
 
 def cut_layer(model: nn.Module, architecture: Architecture, layer: int, new: MlpWeights) -> None:
-    """Put other weights, of fewer neurons, in the place of one layer's, whose own are let go.
+    """Put other weights, of fewer neurons, in the place of one layer's, whose own are overwritten.
+
+    They take the memory that the layer's own had: where weights map a file, any other memory would
+    be needed beside it. Memory that others of the model's tensors have too, or that is not this
+    process's own, is left as it is, and the new weights get other memory.
 
     The model's config, and the widths that ``architecture`` names, know nothing of it:
     :func:`moved` makes the model that has them.
 
     Args:
         architecture: of this very model.
+        new: in memory of their own.
     """
     mlp = mlps_of(architecture)[layer]
     matrices = {matrix.name: matrix.module for matrix in (*mlp.inputs, mlp.output)}
     for name, tensor in native_tensors(mlp, new).items():
         matrix, _, kind = name.rpartition(".")
-        like = matrices[matrix].weight
+        module = matrices[matrix]
+        own, like = getattr(module, kind), module.weight
         assert isinstance(like, Tensor)
-        # A copy: a part of another tensor would keep all of it.
-        fresh = tensor.to(like.device, like.dtype, copy=True)
-        setattr(matrices[matrix], kind, nn.Parameter(fresh, requires_grad=like.requires_grad))
+        if isinstance(own, nn.Parameter) and _is_free(model, own, tensor):
+            fresh = own.detach().view(-1)[: tensor.numel()].view(tensor.shape).copy_(tensor)
+        else:
+            # A copy: a part of another tensor would keep all of it.
+            fresh = tensor.to(like.device, like.dtype, copy=True)
+        setattr(module, kind, nn.Parameter(fresh, requires_grad=like.requires_grad))
+
+
+def _is_free(model: nn.Module, own: Tensor, new: Tensor) -> bool:
+    """Whether a tensor's memory may be overwritten by the values of another, and holds them."""
+    if not own.is_contiguous() or own.numel() < new.numel() or not is_private(own):
+        return False
+    begin, end = _span(own)
+    others = (*model.parameters(), *model.buffers())
+    return not any(
+        begin < span[1] and span[0] < end
+        for span in (_span(each) for each in others if each is not own and each.numel())
+    )
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Where its memory begins and ends."""
+    storage = tensor.untyped_storage()
+    if not tensor.is_contiguous():
+        return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+    return tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
 
 
 def moved(model: nn.Module, config: Any) -> nn.Module:
@@ -134,9 +167,16 @@ def round_weights(model: nn.Module, dtype: torch.dtype | None) -> None:
         return
     with torch.no_grad():
         for parameter in model.parameters():
-            rounded = parameter.to(dtype).to(parameter.dtype)
-            if not torch.equal(rounded, parameter):
-                parameter.data = rounded
+            if parameter.dtype == dtype:
+                continue
+            # In parts: a copy of an embedding would be as large as many layers.
+            parts = parameter.data.reshape(-1).split(_AT_ONCE)
+            if all(torch.equal(part.to(dtype).to(part.dtype), part) for part in parts):
+                continue
+            rounded = parameter.data.new_empty(parameter.shape)
+            for part, into in zip(parts, rounded.view(-1).split(_AT_ONCE), strict=True):
+                into.copy_(part.to(dtype))
+            parameter.data = rounded
 
 
 def count_parameters(model: nn.Module) -> int:
