@@ -16,10 +16,11 @@ from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, read_weights
+from projector.model.architecture.widths import config_with_widths
 from pruning.methods import folding, standins
 from pruning.methods.method import Proposals
 from pruning.methods.plan import LayerPlan, PruningPlan, StandIn
-from pruning.surgery import apply_plan, write_weights
+from pruning.surgery import apply_plan, cut_layer, merged, moved, write_weights
 from tests.families import (
     ENCODERS,
     FAMILIES,
@@ -520,3 +521,64 @@ def test_the_architecture_of_the_trunk_will_do() -> None:
     old = weights_of(mutable)[0]
     write_weights(mutable, find_architecture(mutable.model), 0, old.to(torch.float64))
     assert_bitwise(model.state_dict(), mutable.state_dict())
+
+
+# Cut in place
+
+
+def cut(model: Any) -> Any:
+    """The model cut by the plan that removes the same neurons of every layer."""
+    architecture = find_architecture(model)
+    config = config_with_widths(model, architecture, [len(KEPT)] * N_LAYERS)
+    for layer, weights in enumerate(weights_of(model)):
+        cut_layer(model, architecture, layer, merged(weights, LayerPlan(N_NEURONS, KEPT)))
+    return moved(model, config)
+
+
+def mlp_places(model: Any) -> list[int]:
+    return [
+        matrix.module.weight.data_ptr()
+        for block in find_architecture(model).blocks
+        if block.mlp
+        for matrix in (*block.mlp.inputs, block.mlp.output)
+    ]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi3"])
+def test_weights_are_cut_where_they_lie_and_their_file_is_not_changed(
+    family: str, tmp_path: Path
+) -> None:
+    source(family)[0].save_pretrained(tmp_path / "dense")
+    file = tmp_path / "dense" / "model.safetensors"
+    before = file.read_bytes()
+    model = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "dense")
+    places = mlp_places(model)
+    pruned = cut(model)
+    assert mlp_places(pruned) == places
+    assert file.read_bytes() == before
+    assert_bitwise(apply_plan(source(family)[0], same_plan()).state_dict(), pruned.state_dict())
+    # What is saved is what is left of them.
+    pruned.save_pretrained(tmp_path / "pruned")
+    n_bytes = sum(p.nbytes for p in pruned.parameters())
+    assert (tmp_path / "pruned" / "model.safetensors").stat().st_size < n_bytes + 10_000
+    again = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "pruned")
+    assert_bitwise(again.state_dict(), pruned.state_dict())
+
+
+def test_memory_that_others_have_too_is_not_overwritten(tmp_path: Path) -> None:
+    model = build("llama")
+    first, second = (layer.mlp for layer in model.model.layers)
+    # Another of the model's tensors has it, or a file.
+    model.model.norm.weight = torch.nn.Parameter(first.gate_proj.weight.detach()[1])
+    expected = apply_plan(model, same_plan()).state_dict()
+    own = second.up_proj.weight
+    file = tmp_path / "shared"
+    own.detach().numpy().tofile(file)
+    before = file.read_bytes()
+    mapped = torch.from_file(str(file), shared=True, size=own.numel()).view(own.shape)
+    second.up_proj.weight = torch.nn.Parameter(mapped, requires_grad=own.requires_grad)
+    pruned = cut(model)
+    found = pruned.state_dict()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+    assert file.read_bytes() == before
