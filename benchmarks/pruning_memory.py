@@ -1,9 +1,9 @@
 """The peak memory of ``pruning prune``, stage by stage: ``python -m benchmarks.pruning_memory``.
 
-A model with random weights in the shape of Qwen2.5-0.5B is pruned in a process of its own, saved, and
-loaded again. The peak of each stage is that of the process's resident memory, as Linux counts it,
-above what it had once the model was loaded and all its weights had been read. With all 24 layers it
-takes some twenty minutes on one core; ``--layers 2`` takes two.
+A model with random weights in the shape of Qwen2.5-0.5B is pruned in a process of its own, saved,
+and loaded again. The peak of each stage is that of the process's resident memory, as Linux counts
+it, above what it had once the model was loaded and all its weights had been read. With all 24 layers
+it takes some twenty minutes on one core; ``--layers 2`` takes two.
 """
 
 from __future__ import annotations
