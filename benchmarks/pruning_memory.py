@@ -2,8 +2,8 @@
 
 A model with random weights in the shape of Qwen2.5-0.5B is pruned in a process of its own, saved,
 and loaded again. The peak of each stage is that of the process's resident memory, as Linux counts
-it, above what it had once the model was loaded and all its weights had been read. With all 24 layers
-it takes some twenty minutes on one core; ``--layers 2`` takes two.
+it, above what it had once the model was loaded and all its weights had been read. All 24 layers
+take some twenty minutes on one core; ``--layers 2`` takes two.
 """
 
 from __future__ import annotations
