@@ -13,7 +13,8 @@ length.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,37 @@ from pruning.reuse.records import (
     REMOVAL,
     REUSE,
     Comparison,
+    ReuseReport,
     ReuseRow,
 )
+
+
+def report_of(
+    settings: Mapping[str, Any],
+    model: Mapping[str, Any],
+    rows: Sequence[ReuseRow],
+    pruning_method: str,
+    notes: Sequence[str] = (),
+) -> ReuseReport:
+    """The report of the rows that are there.
+
+    Args:
+        settings, model: facts of both, for JSON.
+        pruning_method: the best of the pruning chapter.
+    """
+    comparisons = compare_rows(rows, pruning_method)
+    wins = reuse_wins(comparisons, pruning_method)
+    check = flop_check(rows)
+    return ReuseReport(settings, model, tuple(rows), comparisons, check, tuple(notes), wins)
+
+
+def flop_check(rows: Sequence[ReuseRow]) -> dict[str, dict[str, int]]:
+    """Of each method's first row: multiply-adds as PyTorch counted them, and by the formula."""
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row.counted is not None and row.products is not None and row.method not in found:
+            found[row.method] = {"counted": row.counted, "formula": row.products}
+    return found
 
 
 def compare_rows(rows: Sequence[ReuseRow], pruning_method: str) -> tuple[Comparison, ...]:

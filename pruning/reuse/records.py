@@ -52,6 +52,8 @@ class ReuseRow:
         seconds: what it took to choose neurons, refit and build; what rows share is counted for
             each. Scoring is not in it.
         reason: why there is no perplexity.
+        counted: multiply-adds a token of the MLPs' matrix products, as PyTorch counted them in this
+            very model while it ran; ``products``: the same by the formula.
     """
 
     method: str
@@ -66,6 +68,8 @@ class ReuseRow:
     r2: float | None
     seconds: float
     reason: str | None = None
+    counted: int | None = None
+    products: int | None = None
 
     @property
     def key(self) -> RowKey:
@@ -117,8 +121,8 @@ class ReuseReport:
     Attributes:
         settings, model: facts of both, for JSON.
         rows: in the order of :func:`pruning.reuse.experiment.plan_rows`.
-        flop_check: multiply-adds of matrix products a token, of the dense model's MLPs and of a
-            reused model's: ``counted`` while they run, and by the ``formula``.
+        flop_check: multiply-adds a token of the MLPs' matrix products: of the rows, by method,
+            ``counted`` while they ran, and by the ``formula``.
         notes: what a reader should know.
         wins: whether, at some share, reuse is better than removal and than the best of the pruning
             chapter, by more than :data:`N_ERRORS` standard errors of each paired difference.

@@ -1,0 +1,147 @@
+"""Which neurons of earlier layers each MLP neuron is most correlated with: from a projection, or
+found in the calibration text."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from projector.corpus.batches import Corpus
+from projector.errors import UserError, named
+from projector.fitting.cross_layer.finding import Finding
+from projector.fitting.settings import FitSettings
+from projector.memory import free_memory
+from projector.model.architecture.records import Architecture
+from projector.model.loading import LoadedModel, input_device, is_spread, widest_dtype
+from projector.progress import Progress, Silent
+from projector.projection.projection import Projection
+from projector.sites import map_name
+from projector.statistics.cross_layer.partners import PartnerList, Partners
+from projector.statistics.cross_layer.plan import plan_cross_layer
+from projector.statistics.cross_layer.records import SITE
+from pruning.calibration.mlps import mlps_of
+from pruning.calibration.walk import DEFAULT_BATCH
+
+DEFAULT_TOKENS = FitSettings().cross_layer_tokens
+
+
+@dataclass(frozen=True)
+class LayerPartners:
+    """Of every layer's neurons, the best partners among those of all earlier layers.
+
+    Attributes:
+        layers: of each layer (N, 8) partners, the strongest first; the first layer has none.
+        n_tokens: tokens that they were found by.
+    """
+
+    layers: tuple[PartnerList, ...]
+    n_tokens: int
+
+    def check(self, widths: Sequence[int]) -> None:
+        """Raise a UserError unless they are of a model of these widths.
+
+        Args:
+            widths: neurons of every layer.
+        """
+        own = [len(each.rho) for each in self.layers]
+        if own != list(widths):
+            raise UserError(
+                f"the partners are of layers of {own} neurons, and this model's have "
+                f"{list(widths)}: give a projection of this model, with all its layers",
+                setting="projection",
+            )
+
+
+def partners_from(projection: Path) -> LayerPartners:
+    """The partners that a projection holds.
+
+    Raises:
+        UserError: if it holds none, or not of all layers up to its last one.
+    """
+    found = Projection.load(projection)
+    layers = [layer for layer, site in found.maps if site == SITE]
+    if sorted(layers) != list(range(len(layers))):
+        raise UserError(
+            f"projection '{projection}' has no {SITE} of some layers: make one of all layers",
+            setting="projection",
+            value=str(projection),
+        )
+    earlier = tuple(found.partners(layer).earlier for layer in sorted(layers))
+    # Without partners, the line above has told so.
+    assert found.cross_layer is not None
+    return LayerPartners(earlier, found.cross_layer.n_tokens)
+
+
+def gather_partners(
+    loaded: LoadedModel,
+    architecture: Architecture,
+    corpus: Corpus,
+    *,
+    most_tokens: int = DEFAULT_TOKENS,
+    batch_size: int = DEFAULT_BATCH,
+    memory_budget: int | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> LayerPartners:
+    """Find them in a text: what a fit does that is asked for partners across layers.
+
+    As in a fit, a causal model's first position of each sequence does not count.
+
+    Args:
+        corpus: whole sequences of it are read, evenly drawn.
+        most_tokens: of so many tokens at most.
+        memory_budget: bytes that may be taken beside the model; None for what is free, less a
+            margin.
+        folder: where activations are kept meanwhile, on disk; a run that was stopped goes on from
+            what is there. None for a temporary one.
+
+    Raises:
+        UserError: if the model has fewer than two layers, or memory is short.
+    """
+    mlps = mlps_of(architecture)
+    check_layers(len(mlps))
+    if architecture.is_causal and corpus.skip_first == 0:
+        lengths = np.diff(corpus.starts)
+        corpus = replace(corpus, skip_first=1, n_tokens=int((lengths - 1).clip(min=0).sum()))
+    model = loaded.model
+    trunk = getattr(model, "base_model", model)
+    n_positions = min(batch_size, corpus.n_sequences) * int(np.diff(corpus.starts).max())
+    plan = plan_cross_layer(
+        corpus,
+        {layer: mlp.n_neurons for layer, mlp in enumerate(mlps)},
+        most_tokens=most_tokens,
+        n_positions=n_positions,
+        itemsize=widest_dtype(trunk).itemsize,
+        widest=max(max(block.widths.values()) for block in architecture.blocks),
+        budget=memory_budget,
+        free=free_memory(input_device(trunk), spread=is_spread(trunk)),
+    )
+    taps = {layer: architecture.blocks[layer].taps[SITE] for layer in plan.layers}
+    made = tempfile.TemporaryDirectory(prefix="projector-") if folder is None else None
+    with made or nullcontext(str(folder)) as place:
+        found = Finding(
+            trunk,
+            taps,
+            plan,
+            Path(place),
+            batch_size=batch_size,
+            run={"model": loaded.weights_sha256},
+            progress=progress or Silent(),
+        ).find()
+    own = (Partners.of_file(found.tensors, map_name(layer, SITE)) for layer in plan.layers)
+    return LayerPartners(tuple(each.earlier for each in own), found.facts.n_tokens)
+
+
+def check_layers(n_layers: int) -> None:
+    """Raise a UserError if a model has no earlier layer."""
+    if n_layers < 2:
+        raise UserError(
+            f"the model has {n_layers} layer, so no neuron has an earlier one to take its value "
+            f"from: give {named('model')} with two layers or more",
+            setting="model",
+        )

@@ -1,0 +1,199 @@
+"""What a layer's MLP writes once neurons are replaced: a least-squares fit to the dense output.
+
+A column's value v is its partners' best linear prediction of the neuron it was chosen for:
+
+    v = aᵀp,   a = Cov(p)⁻¹ Cov(p, h_j).
+
+The output projection is then fitted from kept neurons and values together, [h_K, v], to the dense
+MLP's output W h, by ridge regression that begins with W_K and Σ_j β_j w_j for the neurons j that
+share the column, β_j = Cov(h_j, v) / Var(v); its damping is chosen on held-out calibration text
+(:func:`pruning.refit.products.fit_output`). Shifts are in the fit's constant. Where the model's
+outputs can have no bias there is none, and moments are taken about zero, as in any refit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from projector.model.architecture.weights import MlpWeights
+from pruning.calibration.moments import LayerMoments, Moments
+from pruning.refit.closed_form import LEAST_SQUARES
+from pruning.refit.products import Products
+from pruning.refit.refits import refit_output
+from pruning.reuse.replacing.choosing import Choice
+from pruning.reuse.replacing.moments import Pairs
+
+
+@dataclass(frozen=True)
+class Values:
+    """How columns take their values from partners.
+
+    Attributes:
+        coefficients: a, (C, k) float64.
+        shares: β of each replaced neuron that has a column, (R,) float64; 0 for the others.
+        r2: of these, the share of its variance that its column's value explains, (R,) float64; NaN
+            for the others.
+    """
+
+    coefficients: Tensor
+    shares: Tensor
+    r2: Tensor
+
+
+@dataclass(frozen=True)
+class FittedLayer:
+    """One layer as it is computed.
+
+    Attributes:
+        choice: of its neurons; ``values``: of its columns.
+        output: (H, K), what kept neurons write by.
+        columns: (H, C), what values write by.
+        bias: (H,), or None.
+    """
+
+    choice: Choice
+    values: Values
+    output: Tensor
+    columns: Tensor
+    bias: Tensor | None
+
+
+def fit_layer(
+    choice: Choice,
+    moments: LayerMoments,
+    pairs: Pairs,
+    dense: MlpWeights,
+    *,
+    with_bias: bool,
+) -> FittedLayer:
+    """Fit the output projection of one layer, some of whose neurons are replaced.
+
+    Args:
+        moments: of its neurons and of ``pairs`` together.
+        dense: the layer's weights as they are, (H, N).
+        with_bias: whether its output can have a bias.
+
+    Returns:
+        Weights of the dense ones' type, on the CPU.
+    """
+    place = pairs.place(choice.partner_layer, choice.partner_neuron) + choice.n_neurons
+    output = dense.output.cpu().double()
+    values = find_values(choice, moments.all, place, output, centred=with_bias)
+    start = torch.zeros(len(output), choice.n_columns, dtype=torch.float64)
+    has_column = choice.column >= 0
+    written = output[:, choice.replaced[has_column]] * values.shares[has_column]
+    start.index_add_(1, choice.column[has_column], written)
+    start = torch.cat([output[:, choice.kept], start], dim=1)
+    # One after the other: each is made from a whole matrix.
+    fit = products_of(moments.fit, choice, place, values.coefficients, output)
+    held_out = products_of(moments.held_out, choice, place, values.coefficients, output)
+    found, bias = refit_output(LEAST_SQUARES, dense.to("cpu"), start, (fit, held_out), with_bias)
+    kind = dense.output.dtype
+    n_kept = len(choice.kept)
+    return FittedLayer(
+        choice,
+        values,
+        found[:, :n_kept].to(kind).contiguous(),
+        found[:, n_kept:].to(kind).contiguous(),
+        None if bias is None else bias.to(kind),
+    )
+
+
+def find_values(
+    choice: Choice, moments: Moments, place: Tensor, output: Tensor, *, centred: bool
+) -> Values:
+    """The coefficients of every column.
+
+    A column that several neurons share is made for the one that it saves most of: greatest
+    Cov(h_j, p)² / Var(p) · ‖w_j‖².
+
+    Args:
+        place: (C, k) int64, where the partners are among the moments' neurons.
+        output: the dense output projection, (H, N) float64.
+        centred: take moments about the mean; else about zero.
+    """
+    n_columns, k = place.shape
+    has_column = choice.column >= 0
+    own, column = choice.replaced[has_column], choice.column[has_column]
+    shares = torch.zeros(len(choice.replaced), dtype=torch.float64)
+    r2 = torch.full_like(shares, torch.nan)
+    if not n_columns:
+        return Values(torch.zeros(0, k, dtype=torch.float64), shares, r2)
+    matrix = moments.covariance if centred else moments.second
+    inner = matrix[place[:, :, None], place[:, None, :]]  # (C, k, k)
+    cross = matrix[place[column], own[:, None]]  # (R', k)
+    inverse = torch.linalg.pinv(inner, hermitian=True)
+    solved = (inverse[column] @ cross[:, :, None])[:, :, 0]  # (R', k)
+    told = (solved * cross).sum(dim=1) * output[:, own].square().sum(dim=0)
+    main = torch.zeros(n_columns, dtype=torch.int64)
+    for i in told.argsort(stable=True).tolist():
+        main[column[i]] = i
+    coefficients = solved[main]
+    power = torch.einsum("ci,cij,cj->c", coefficients, inner, coefficients)[column]
+    with_value = (coefficients[column] * cross).sum(dim=1)
+    shares[has_column] = torch.where(power > 0, with_value / power, 0.0)
+    r2[has_column] = _explained(choice, moments, place, coefficients)
+    return Values(coefficients, shares, r2)
+
+
+def _explained(choice: Choice, moments: Moments, place: Tensor, coefficients: Tensor) -> Tensor:
+    """ρ² of each reused neuron and its column's value."""
+    has_column = choice.column >= 0
+    own, column = choice.replaced[has_column], choice.column[has_column]
+    mean, second = moments.mean, moments.second
+
+    def covariance(rows: Tensor, columns: Tensor) -> Tensor:
+        return second[rows, columns] - mean[rows] * mean[columns]
+
+    inner = covariance(place[:, :, None], place[:, None, :])
+    power = torch.einsum("ci,cij,cj->c", coefficients, inner, coefficients)[column]
+    cross = (coefficients[column] * covariance(place[column], own[:, None])).sum(dim=1)
+    whole = power * covariance(own, own)
+    return torch.where(whole > 0, cross**2 / whole, 0.0).clamp(max=1)
+
+
+def products_of(
+    moments: Moments, choice: Choice, place: Tensor, coefficients: Tensor, output: Tensor
+) -> Products:
+    """Of [h_K, v] and the dense output W h.
+
+    Args:
+        moments: of z = [h, p]; ``place``: (C, k), where the columns' partners are in it.
+        output: W, (H, N) float64.
+    """
+    n = choice.n_neurons
+    taken = torch.cat([torch.arange(n), n + torch.arange(choice.n_columns)])
+    second, mean = moments.second, moments.mean
+    # a is not zero for k rows of z alone.
+    rows = (coefficients[:, :, None] * second[place]).sum(dim=1)  # (C, N + P): E[v zᵀ]
+    corner = (coefficients[:, :, None] * rows[:, place].permute(1, 2, 0)).sum(dim=1)  # (C, C)
+    whole = torch.empty(len(taken), len(taken), dtype=torch.float64)
+    whole[:n, :n] = second[:n, :n]
+    whole[n:, :n], whole[:n, n:] = rows[:, :n], rows[:, :n].T
+    whole[n:, n:] = (corner + corner.T) / 2
+    means = torch.cat([mean[:n], (coefficients * mean[place]).sum(dim=1)])
+    padded = torch.cat([output, output.new_zeros(len(output), choice.n_columns)], dim=1)
+    kept = torch.cat([choice.kept, n + torch.arange(choice.n_columns)])
+    return Products.of_moments(Moments(moments.n_tokens, means, whole), kept, padded)
+
+
+def early_written(layers: list[FittedLayer | None]) -> dict[int, Tensor]:
+    """What partners write for the neurons of later layers: layer → (H, N) to add to its output
+    projection, over all its neurons."""
+    found: dict[int, Tensor] = {}
+    for layer in layers:
+        if layer is None:
+            continue
+        choice, columns = layer.choice, layer.columns.double()
+        for i in choice.partner_layer.unique().tolist():
+            of = layers[i]
+            n = choice.n_neurons if of is None else of.choice.n_neurons
+            added = found.setdefault(i, torch.zeros(len(columns), n, dtype=torch.float64))
+            here = choice.partner_layer == i  # (C, k)
+            column, which = here.nonzero(as_tuple=True)
+            weights = columns[:, column] * layer.values.coefficients[column, which]
+            added.index_add_(1, choice.partner_neuron[column, which], weights)
+    return found
