@@ -20,7 +20,9 @@ dashboard: $(READY)
 	$(BIN)/streamlit run dashboard
 
 # A process for each core and one more, and a file's tests in one of them: they share what they
-# made. In their order: files of few tests have long ones, and would be left for the end.
+# made. In their order: files of few tests have long ones, and would be left for the end. What is
+# compiled is kept for the other processes, also where PYTHONDONTWRITEBYTECODE is set.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +86,29 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Call
         return folders[family]
 
     return make
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Each process of several begins with other test modules: what one has compiled, and written
+    beside the module, the others read."""
+    number, of = (os.environ.get(f"PYTEST_XDIST_{name}") for name in ("WORKER", "WORKER_COUNT"))
+    if not number or not of or int(of) < 2:
+        return
+    root = Path(__file__).parents[1]
+    asked = [root / argument.split("::")[0] for argument in session.config.args]
+    paths = sorted(path for each in asked for path in [each, *each.rglob("test_*.py")])
+    start = len(paths) * int(number.removeprefix("gw")) // int(of)
+    for path in paths[start:] + paths[:start]:
+        # What can't be imported is told when it is collected.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            if path.suffix == ".py":
+                importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the garbage collector need not walk through it in every test."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
