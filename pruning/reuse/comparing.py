@@ -50,10 +50,11 @@ def report_of(
 
 
 def flop_check(rows: Sequence[ReuseRow]) -> dict[str, dict[str, int]]:
-    """Of each method's first row: multiply-adds as PyTorch counted them, and by the formula."""
+    """Of each method's row that saves most: multiply-adds as PyTorch counted them, and by the
+    formula."""
     found: dict[str, dict[str, int]] = {}
-    for row in rows:
-        if row.counted is not None and row.products is not None and row.method not in found:
+    for row in sorted(rows, key=lambda row: row.share):
+        if row.counted is not None and row.products is not None:
             found[row.method] = {"counted": row.counted, "formula": row.products}
     return found
 

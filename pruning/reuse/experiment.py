@@ -6,6 +6,7 @@ ranked, the choices, one gathering of all moments, and the fits.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -335,7 +336,7 @@ class Experiment:
 
     def _pruned(self, key: RowKey) -> ReuseRow:
         """The best of the pruning chapter, by its own machinery: all layers give the same share."""
-        recipe = Recipe(key.method, LEAST_SQUARES.name, key.share)
+        recipe = self._recipe(key.share)
         maker = self._maker(key.seed)
         shapes = maker.shapes()
         shape = shapes[recipe]
@@ -350,7 +351,7 @@ class Experiment:
         model = assembled(self.loaded.model, self.architecture, config, layers, shares=True)
         round_weights(model, self.loaded.stored_dtype)
         seconds = sum(each.seconds for each in made) + time.perf_counter() - began
-        kept = [kept_width(mlp.n_neurons, key.share) for mlp in mlps]
+        kept = [kept_width(mlp.n_neurons, recipe.sparsity) for mlp in mlps]
         operations = tuple(
             LayerOperations(
                 dense.n_hidden,
@@ -363,13 +364,20 @@ class Experiment:
         n_changed = sum(mlp.n_neurons for mlp in mlps) - sum(kept)
         return self._scored(key, model, operations, n_changed, None, seconds)
 
+    def _recipe(self, share: float) -> Recipe:
+        """Of the pruning chapter's method: whole neurons that save at least this share."""
+        total, n = total_of(self._dense), self._dense[0].n_computed
+        need = share * total
+        if share > 0 and self._new_constant:
+            need += sum(layer.n_hidden for layer in self._dense)
+        # What rounding adds to a whole number is no neuron more.
+        n_removed = math.ceil(n * need / total - 1e-9)
+        return Recipe(self.settings.pruning_method, LEAST_SQUARES.name, n_removed / n)
+
     def _maker(self, seed: int) -> LayerMaker:
         if self._chapter is None or self._chapter[0] != seed:
             corpus = self._calibration.draw(self.settings.n_sequences, seed)
-            recipes = [
-                Recipe(self.settings.pruning_method, LEAST_SQUARES.name, share)
-                for share in self.settings.shares
-            ]
+            recipes = [self._recipe(share) for share in self.settings.shares]
             for recipe in recipes:
                 recipe.check(self.loaded.model, self.architecture, corpus, has_proposals=False)
             folder = tempfile.TemporaryDirectory(prefix="pruning-")
