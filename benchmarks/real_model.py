@@ -19,6 +19,7 @@ from typing import Any
 import pruning.terminal.options  # noqa: F401  It names the options in messages.
 from benchmarks.results import describe_machine
 from projector.errors import SettingError, UserError
+from projector.model.architecture.widths import can_have_bias
 from projector.progress import Line, Progress, Silent
 from projector.projection.provenance import versions
 from projector.storage.places import disk_errors
@@ -29,11 +30,12 @@ from pruning.calibration.text import DEFAULT_SEQUENCES
 from pruning.methods.plan import LayerPlan, PruningPlan, kept_width
 from pruning.preparing import load_prunable
 from pruning.refit.reconstruction import DEFAULT_STEPS
+from pruning.reporting.files import JSON_FILE
 from pruning.scoring.speed import compare_speed
 from pruning.surgery import apply_plan
 from pruning.sweep.figure import write_figures
 from pruning.sweep.job import SweepJob, prepare_sweep
-from pruning.sweep.report import DENSE, JSON_FILE, OK, PruningReport, Row, Summary
+from pruning.sweep.report import DENSE, OK, PruningReport, Row, Summary
 from pruning.sweep.running import run_sweep
 from pruning.sweep.settings import SweepRequest, SweepSettings
 
@@ -165,6 +167,8 @@ def run_bench(asked: Asked, progress: Progress) -> None:
     """
     progress.begin("Loading the model", None, "")
     loaded, architecture = load_prunable(asked.model, device=asked.device, dtype=asked.dtype)
+    # As refits leave it.
+    with_bias = can_have_bias(loaded.model, architecture)
     found = []
     for share in asked.shares:
         layers = []
@@ -172,7 +176,9 @@ def run_bench(asked: Asked, progress: Progress) -> None:
             kept = range(kept_width(mlp.n_neurons, share))
             layers.append(LayerPlan(mlp.n_neurons, tuple(kept)))
         plan = PruningPlan(_FIRST, share, 0, "uniform", 1, tuple(layers))
-        pruned = apply_plan(loaded.model, plan, architecture=architecture, shares=True)
+        pruned = apply_plan(
+            loaded.model, plan, architecture=architecture, with_bias=with_bias, shares=True
+        )
         names = (DENSE, f"{share:.0%}")
         compared = compare_speed(loaded.model, pruned, names=names, progress=progress)
         found.append({"share": share, **compared.figures()})
