@@ -11,7 +11,7 @@ from dashboard.frame.side.background import find_in_background
 from dashboard.frame.side.search import show_found
 from dashboard.frame.sidebar import choose_scene, read_settings, tell
 from dashboard.state import session
-from dashboard.views import heatmap, neuron, overview, poles, prompt, pruning
+from dashboard.views import across, heatmap, neuron, overview, poles, prompt, pruning
 from dashboard.views import map as map_view
 from dashboard.views.residual import basis, contrast, heads, layer_time, lens
 
@@ -41,6 +41,7 @@ VIEWS = (
     contrast,
     basis,
     heatmap,
+    across,
     poles,
     pruning,
 )

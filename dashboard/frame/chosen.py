@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dashboard.components.neuron_map import AXES
 from dashboard.drawing.text import neuron_name, number
+from dashboard.frame.across.listing import show_strongest
 from dashboard.state import session
 from dashboard.state.loading import known_poles, moments_at
 from dashboard.state.scene import Scene, usual_layout
@@ -106,6 +107,7 @@ def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> Non
         st.markdown(" · ".join(facts), width="content")
         if st.button("Open its card", key="open card", icon=":material/radio_button_checked:"):
             session.go("neuron")
+    show_strongest(scene)
 
 
 def show_marked(scene: Scene) -> None:

@@ -23,6 +23,7 @@ from projector.errors import UserError
 from projector.projection.overview import FACTS_FILE, LAYOUTS
 from projector.projection.projection import Projection
 from projector.sites import MapKey
+from projector.statistics.cross_layer.records import PARTNERS_FILE
 from projector.statistics.examples import Examples
 from pruning.methods.plan import PLAN_FILE, PruningPlan
 from pruning.poles.files import OLD_FILE, POLES_FOLDER, load_every_pole
@@ -101,7 +102,7 @@ def projection_at(path: Path) -> Projection:
 
 def stamp_of_projection(path: Path) -> tuple[object, ...]:
     layouts = stamps_of(sorted((path / LAYOUTS).glob("*.json")))
-    return (stamp_of(path / FACTS_FILE), *layouts)
+    return (stamp_of(path / FACTS_FILE), *layouts, *stamps_of([path / PARTNERS_FILE]))
 
 
 def of_projection(kind: str, path: Path, *key: Any, make: Callable[[Projection], T]) -> T:

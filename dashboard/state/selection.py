@@ -14,7 +14,7 @@ from pruning.poles.poles import PoleSettings
 _DEPENDS = {
     "projection": (
         *("model", "layout", "layer", "site", "neuron", "head", "pole", "marked", "isolate"),
-        *("target", "against", "reading"),
+        *("target", "against", "reading", "between"),
     ),
     "model": ("target", "against", "reading"),
     "layout": ("pole",),
@@ -80,6 +80,8 @@ class Selection:
         other_token: position in prompt B, from 0, where a token of that one is looked at.
         played: name of the folder below the roots whose layer-time is shown; None for that of the
             prompts.
+        statistic: what the matrix of layers shows, by a short name; None for the usual one.
+        between: two layers of that matrix, such as ``2-5``; None for the strongest pair.
     """
 
     projection: str | None = None
@@ -113,6 +115,8 @@ class Selection:
     saved: str | None = None
     other_token: int | None = None
     played: str | None = None
+    statistic: str | None = None
+    between: str | None = None
 
     def but(self, **changes: Any) -> Selection:
         """With changes; what depended on what is changed is forgotten, unless given too."""

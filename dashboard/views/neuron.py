@@ -13,6 +13,7 @@ from dashboard.drawing.text import (
     written_list,
 )
 from dashboard.frame import asking
+from dashboard.frame.across.listing import show_partners
 from dashboard.frame.exports import offer_figure
 from dashboard.frame.naming_field import show_name_field
 from dashboard.frame.neuron_text import show_text
@@ -46,7 +47,7 @@ _N_NEIGHBOURS, _N_OPPOSITES = 10, 5
 _MOST_LABEL = 36
 # Links to this very page would be drawn as the one that is open.
 _STYLE = """<style>
-:is([class*='st-key-neighbours'], .st-key-later-readers) {
+:is([class*='st-key-neighbours'], [class*='st-key-partners'], .st-key-later-readers) {
   a { background: none; padding: 0 0.25rem; margin: 0; }
   a > span:has([data-testid='stIconMaterial']) { display: none; }
   a p { font-weight: 400; }
@@ -65,6 +66,7 @@ def show(scene: Scene) -> None:
             icon=":material/touch_app:",
         )
         return
+    st.html(_STYLE)
     labels = computed_labels_at(scene.path, scene.layer, scene.site)
     label = labels[neuron] if labels else None
     _show_head(scene, neuron, label)
@@ -82,6 +84,8 @@ def show(scene: Scene) -> None:
         examples = show_text(scene, neuron, 1 if label is None else label.sign)
         if examples is not None:
             _show_histogram(scene, neuron, examples)
+    with session.problems():
+        show_partners(scene, neuron)
     with vocabulary, session.problems():
         _show_written(scene, neuron)
     with session.problems():
@@ -171,7 +175,6 @@ def _show_neighbours(scene: Scene, neuron: int) -> None:
     highest, lowest = neighbours(rho, neuron, _N_NEIGHBOURS)
     names = labels_at(scene.path, scene.layer, scene.site)
     st.subheader("Neighbours", help="By ρ over the corpus, not by distance on the map.")
-    st.html(_STYLE)
     for title, found in (
         ("Most correlated", highest),
         ("Most anti-correlated", lowest[:_N_OPPOSITES]),

@@ -24,6 +24,7 @@ PAGES = (
     "contrast",
     "basis",
     "heatmap",
+    "across",
     "poles",
     "pruning",
 )

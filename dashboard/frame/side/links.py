@@ -41,6 +41,7 @@ def check_place(asked: Selection, scene: Scene) -> None:
         "other_token": "a token of prompt A is shown",
         "marked": "no neurons are marked",
         "isolate": "all neurons are shown",
+        "between": "the strongest pair of layers is shown",
     }
     for name, text in session.take_unreadable().items():
         fallback = shown.get(name, f"the usual {name} is used")

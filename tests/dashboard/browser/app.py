@@ -31,11 +31,12 @@ PAGES = (
     "contrast",
     "basis",
     "heatmap",
+    "across",
     "poles",
     "pruning",
 )
 # In the menu, where that is not the path with a capital.
-NAMES = {"basis": "Change of basis"}
+NAMES = {"basis": "Change of basis", "across": "Across layers"}
 # What a slow machine with other work may take; a page that is right is far faster.
 PATIENCE_S = 30.0
 

@@ -66,6 +66,7 @@ def test_pages_are_told_apart_by_their_titles(open_page: Open) -> None:
         "basis": "What a matrix does to the space",
         "contrast": "How two sets of prompts part",
         "heatmap": "Correlations in layer 1: attention output",
+        "across": "Neurons that correlate across layers",
         "poles": "Poles in layer 1: attention output",
         "pruning": "What pruning costs",
     }

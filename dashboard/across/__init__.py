@@ -1,0 +1,1 @@
+"""Neurons that correlate across layers: what pages list, count and draw of them."""

@@ -1,0 +1,69 @@
+"""Partners across layers as pages list them: of one neuron, and the strongest of two layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from projector.statistics.cross_layer.partners import Partners
+
+Side = Literal["earlier", "later"]
+
+
+@dataclass(frozen=True)
+class Partner:
+    """A neuron of another layer, and the signed correlation ρ with it."""
+
+    layer: int
+    neuron: int
+    rho: float
+
+
+@dataclass(frozen=True)
+class NeuronPair:
+    """Two neurons of two layers, by their numbers there, and the signed ρ between them."""
+
+    earlier: int
+    later: int
+    rho: float
+
+
+def partners_of(partners: Partners, side: Side, neuron: int) -> tuple[Partner, ...]:
+    """The partners of one neuron on one side, the strongest first; none where it has no ρ.
+
+    Args:
+        partners: of the neuron's layer.
+    """
+    found = getattr(partners, side)
+    rows = (found.layer[neuron].tolist(), found.neuron[neuron].tolist(), found.rho[neuron].tolist())
+    return tuple(Partner(*each) for each in zip(*rows, strict=True) if each[0] >= 0)
+
+
+def strongest_pairs(
+    layers: tuple[int, int], of_earlier: Partners, of_later: Partners, most: int
+) -> tuple[NeuronPair, ...]:
+    """The pairs of neurons of two layers with the greatest |ρ|, among the partners that are kept.
+
+    A pair is kept if either neuron is among the other's strongest partners on that side. Of equal
+    |ρ| the one with the smaller numbers comes first.
+
+    Args:
+        layers: the earlier one first.
+        of_earlier, of_later: the partners of all neurons of each.
+        most: how many pairs are given at most.
+    """
+    earlier, later = layers
+    found: dict[tuple[int, int], float] = {}
+    for listed, wanted, is_later in (
+        (of_later.earlier, earlier, True),
+        (of_earlier.later, later, False),
+    ):
+        rows, columns = np.nonzero(listed.layer.numpy() == wanted)
+        partners = listed.neuron.numpy()[rows, columns].tolist()
+        rho = listed.rho.numpy()[rows, columns].tolist()
+        for own, partner, value in zip(rows.tolist(), partners, rho, strict=True):
+            found.setdefault((partner, own) if is_later else (own, partner), value)
+    ranked = sorted(found.items(), key=lambda item: (-abs(item[1]), item[0]))
+    return tuple(NeuronPair(*numbers, value) for numbers, value in ranked[:most])

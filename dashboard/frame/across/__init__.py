@@ -1,0 +1,1 @@
+"""Partners across layers, as several pages show them."""

@@ -1,0 +1,149 @@
+"""Neurons of other layers that the chosen one correlates with; on its card and beside maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from dashboard.across.partners import Partner, Side, partners_of
+from dashboard.across.words import chance_level, levels
+from dashboard.drawing.text import cut_label, number
+from dashboard.state import session
+from dashboard.state.loading import of_projection
+from dashboard.state.naming import described_at
+from dashboard.state.scene import Scene
+from projector.statistics.cross_layer.records import SITE, CrossLayerFacts, LayerPair
+
+_MOST_LABEL = 32
+_SIDES: tuple[Side, ...] = ("earlier", "later")
+_HOW = "`projector fit … --cross-layer --resume`"
+_HELP = (
+    "The eight neurons with the greatest |ρ| on each side, by Pearson's correlation over tokens. "
+    "The rotated control puts random axes of the earlier layer's space in the place of its "
+    "neurons: it tells whether single neurons recur in another layer, or only directions. The "
+    "shuffled control puts the tokens of the later layer into a random order."
+)
+
+
+def how_to_add(scene: Scene) -> str | None:
+    """Why there are no partners across layers, and the command that adds them; None where they are
+    there. Markdown."""
+    projection = scene.projection
+    if projection.cross_layer is not None:
+        return None
+    if projection.cross_layer_problem is not None:
+        return (
+            "The correlations between layers can't be read: their files are damaged, or belong to "
+            f"another projection. {_HOW}, with the settings of its fit, finds them again."
+        )
+    return (
+        "This projection holds no correlations between layers. "
+        f"{_HOW}, with the settings of its fit, adds them."
+    )
+
+
+def show_partners(scene: Scene, neuron: int) -> None:
+    """The neurons of earlier and of later layers that it correlates with, beside both controls."""
+    if scene.site != SITE:
+        return
+    st.subheader("Correlated neurons in other layers", help=_HELP)
+    facts, lacks = scene.projection.cross_layer, how_to_add(scene)
+    if facts is None:
+        st.caption(lacks or "")
+        return
+    sides = {side: _partners(scene, side, neuron) for side in _SIDES}
+    for column, (side, found) in zip(st.columns(2, gap="large"), sides.items(), strict=True):
+        with column, st.container(gap=None, key=f"partners {side}"):
+            st.markdown(f"**In {side} layers**")
+            _show_side(scene, facts, side, found)
+    st.caption(f"ρ over {facts.n_tokens:,} tokens of the corpus.")
+
+
+def show_strongest(scene: Scene) -> None:
+    """The strongest partner of the chosen neuron on each side, as links; nothing for none."""
+    neuron = session.current().neuron
+    if neuron is None or scene.site != SITE or scene.projection.cross_layer is None:
+        return
+    found = [each for side in _SIDES for each in _partners(scene, side, neuron)[:1]]
+    if not found:
+        return
+    with st.container(
+        horizontal=True, vertical_alignment="center", gap="small", key="partners strongest"
+    ):
+        st.markdown("Most correlated in other layers:", width="content")
+        for each in found:
+            _link(scene, each, f"L{each.layer} N{each.neuron} :gray[{_rho(each)}]")
+
+
+def _partners(scene: Scene, side: Side, neuron: int) -> tuple[Partner, ...]:
+    return of_projection(
+        "partners across layers",
+        scene.path,
+        scene.layer,
+        neuron,
+        side,
+        make=lambda projection: partners_of(projection.partners(scene.layer), side, neuron),
+    )
+
+
+def _show_side(scene: Scene, facts: CrossLayerFacts, side: Side, found: Sequence[Partner]) -> None:
+    others = [
+        layer
+        for layer in facts.layers
+        if (layer < scene.layer if side == "earlier" else layer > scene.layer)
+    ]
+    if not others:
+        which = "first" if side == "earlier" else "last"
+        st.caption(f"Layer {scene.layer} is the {which} one here: there are no {side} layers.")
+        return
+    if not found:
+        st.caption(
+            "None: the neuron has no correlation over these tokens, since it is dead or not finite."
+        )
+        return
+    n_above = 0
+    for each, (label, snippet) in zip(found, _described(scene, found), strict=True):
+        pair = _pair(facts, scene.layer, each.layer)
+        is_above = pair.rotated is not None and abs(each.rho) > pair.rotated.percentile_95
+        n_above += is_above
+        words = f"L{each.layer} N{each.neuron} :gray[{_rho(each)}]"
+        words += f" {session.plain(cut_label(label, _MOST_LABEL))}" if label else ""
+        _link(scene, each, words, snippet, levels(pair))
+    level = chance_level([_pair(facts, scene.layer, layer) for layer in others])
+    if level is not None:
+        st.caption(
+            session.plain(
+                f"{n_above} of {len(found)} exceed 95% of rotated axes of their two layers. {level}"
+            )
+        )
+
+
+def _link(scene: Scene, each: Partner, words: str, *notes: str) -> None:
+    told = "\n\n".join(session.plain(note) for note in notes if note)
+    session.show_link(
+        "neuron", words, help=told or None, layer=each.layer, site=SITE, neuron=each.neuron
+    )
+
+
+def _described(scene: Scene, found: Sequence[Partner]) -> list[tuple[str, str]]:
+    """What each fires on, and its strongest example; "" for unknown."""
+    of_layer: dict[int, list[int]] = {}
+    for each in found:
+        of_layer.setdefault(each.layer, []).append(each.neuron)
+    known = {
+        (layer, neuron): told
+        for layer, neurons in of_layer.items()
+        for neuron, told in zip(
+            neurons, described_at(scene.path, layer, SITE, tuple(neurons)), strict=True
+        )
+    }
+    return [known[each.layer, each.neuron] for each in found]
+
+
+def _pair(facts: CrossLayerFacts, layer: int, other: int) -> LayerPair:
+    return facts.pair(min(layer, other), max(layer, other))
+
+
+def _rho(each: Partner) -> str:
+    return number(each.rho, "+.2f")
