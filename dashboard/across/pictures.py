@@ -14,7 +14,8 @@ from dashboard.across.measures import Measure, Value, by_distance, matrix
 from dashboard.drawing import palette
 from projector.statistics.cross_layer.records import CrossLayerFacts, LayerPair
 
-_MOST_TICKS = 8
+# Layers with a tick, and layers whose cells stand apart: more of them would be mostly gaps.
+_MOST_TICKS, _MOST_APART = 8, 16
 _FRAME = "#d0434b"
 # The neurons and both controls: colours of maps that are far apart.
 _LINES = (
@@ -48,6 +49,7 @@ def matrix_figure(
     """
     # The last layer is earlier than none, and the first one later than none.
     earlier, later = facts.layers[:-1], facts.layers[1:]
+    gap = int(len(later) <= _MOST_APART)
     is_first = title == next(iter(measure.panels))
     table = palette.sequential(dark=dark)
     figure = go.Figure(
@@ -75,8 +77,8 @@ def matrix_figure(
             customdata=_hover_texts(facts, measure)[1:, :-1],
             hovertemplate="%{customdata}<extra></extra>",
             hoverongaps=False,
-            xgap=1,
-            ygap=1,
+            xgap=gap,
+            ygap=gap,
         )
     )
     if chosen is not None:
@@ -104,12 +106,13 @@ def matrix_figure(
 
 def _axis(layers: Sequence[int], title: str) -> dict[str, Any]:
     n = len(layers)
-    step = -(-n // _MOST_TICKS)
+    step = next((each for each in (1, 2, 5, 10, 20) if n <= _MOST_TICKS * each), 50)
+    ticks = [k for k, layer in enumerate(layers) if step == 1 or layer % step == 0]
     return {
         "title": {"text": title, "standoff": 12},
         "tickmode": "array",
-        "tickvals": list(range(0, n, step)),
-        "ticktext": [str(layer) for layer in layers[::step]],
+        "tickvals": ticks,
+        "ticktext": [str(layers[k]) for k in ticks],
         "range": [-0.5, n - 0.5],
         "constrain": "domain",
         "showgrid": False,

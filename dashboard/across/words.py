@@ -67,7 +67,7 @@ def summary(facts: CrossLayerFacts, measure: Measure) -> str:
     )
     said = (
         f"In the median pair of layers, {measure.noun} is {usual[0]}, against {controls}. It is "
-        f"highest for layers {pair.earlier} and {pair.later}, {measure.text(own(pair) or 0.0)}."
+        f"highest for layers {pair.earlier} and {pair.later}: {measure.text(own(pair) or 0.0)}."
     )
     over = by_distance(facts, own)
     if len(over) > 1:

@@ -112,11 +112,9 @@ def _show_side(scene: Scene, facts: CrossLayerFacts, side: Side, found: Sequence
         _link(scene, each, words, snippet, levels(pair))
     level = chance_level([_pair(facts, scene.layer, layer) for layer in others])
     if level is not None:
-        st.caption(
-            session.plain(
-                f"{n_above} of {len(found)} exceed 95% of rotated axes of their two layers. {level}"
-            )
-        )
+        n = len(found)
+        above = f"{n_above} of {n} exceed" if n_above else f"None of the {n} exceeds"
+        st.caption(session.plain(f"{above} 95% of rotated axes of the two layers. {level}"))
 
 
 def _link(scene: Scene, each: Partner, words: str, *notes: str) -> None:

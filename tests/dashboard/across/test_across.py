@@ -118,7 +118,7 @@ def test_the_matrix_its_lines_and_its_words_say_the_same() -> None:
     assert "Layers 0 and 4" in heatmap.customdata[1][0]
     assert "Control: rotated axes: 0.05" in heatmap.customdata[1][0]
     assert "&lt;layer&gt;" in heatmap.customdata[1][1]
-    for text in ("0.20", "layers 0 and 1, 0.30", "neighbouring layers", "layers 4 apart"):
+    for text in ("0.20", "layers 0 and 1: 0.30", "neighbouring layers", "layers 4 apart"):
         assert text in summary(facts, measure)
     # The higher one of both pairs.
     level = chance_level(pairs)

@@ -35,7 +35,7 @@ def shown(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rho[:, 1::2] *= -1
     neuron[9], rho[9] = -1, torch.nan
     none = PartnerList(torch.full((N, K), torch.nan), *[torch.full((N, K), -1).int()] * 2)
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for layer, other in ((0, 1), (1, 0)):
         listed = PartnerList(rho, torch.where(neuron < 0, -1, other).int(), neuron.int())
         sides = (none, listed) if layer == 0 else (listed, none)
@@ -53,7 +53,7 @@ def shown(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def links(at: AppTest, start: str) -> list[tuple[str, str]]:
     """Labels of links that begin so, without signs that keep Markdown from reading them, and where
     they lead to."""
-    found = [each.proto for each in at.get("page_link")]  # type: ignore[union-attr]
+    found = [each.proto for each in at.get("page_link")]
     plain = [(re.sub(r"\\(.)", r"\1", each.label), each.query_string) for each in found]
     return [each for each in plain if each[0].startswith(start)]
 
@@ -75,7 +75,7 @@ def test_a_card_lists_the_partners_beside_the_level_by_chance(shown: Path, start
         assert part in found[1][1]
     # Names are text.
     assert found[1][0].endswith("<b>mine *")
-    raw = [each.proto.label for each in at.get("page_link")]  # type: ignore[union-attr]
+    raw = [each.proto.label for each in at.get("page_link")]
     assert any("\\<b\\>mine \\*" in each for each in raw)
     # Four of eight have more than 0.55.
     for text in ("4 of 8 exceed 95%", "0.21", "0.55", "0.04", "0.06", "1,234 tokens", "last one"):
