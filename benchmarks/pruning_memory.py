@@ -100,6 +100,7 @@ def measure_here(folder: Path, case: argparse.Namespace) -> dict[str, Any]:
     stages = Stages()
     reported: list[int] = []
     own = preparing.load_prunable
+    room: Any = pruning
 
     def loading(*given: Any, **options: Any) -> Any:
         loaded, architecture = own(*given, **options)
@@ -115,7 +116,7 @@ def measure_here(folder: Path, case: argparse.Namespace) -> dict[str, Any]:
         if isinstance(what, Needs):
             reported.append(what.total)
 
-    pruning.load_prunable = loading
+    room.load_prunable = loading
     pruning.prune_model(
         str(folder / "model"),
         pruning.PruneSettings(case.method, case.share, case.refit, case.sequences, case.steps),

@@ -214,6 +214,7 @@ def _work(
             spilled=needs.spilled,
             progress=job.progress,
         )
+    give_back()
     job.progress.begin("Saving, and loading again", None, "")
     round_weights(pruned, loaded.stored_dtype)
     n_after = count_parameters(pruned)

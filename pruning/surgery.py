@@ -16,8 +16,13 @@ from torch import Tensor, nn
 from projector.errors import UserError
 from projector.memory import is_private
 from projector.model.architecture.finding import find_architecture
-from projector.model.architecture.records import Architecture
-from projector.model.architecture.weights import MlpWeights, native_tensors, read_weights
+from projector.model.architecture.records import Architecture, Mlp
+from projector.model.architecture.weights import (
+    MlpWeights,
+    native_tensors,
+    read_weights,
+    resident,
+)
 from projector.model.architecture.widths import config_with_widths, has_output_bias, trunk_prefix
 from pruning.calibration.mlps import mlps_of
 from pruning.methods.plan import LayerPlan, PruningPlan
@@ -115,6 +120,14 @@ def cut_layer(model: nn.Module, architecture: Architecture, layer: int, new: Mlp
             # A copy: a part of another tensor would keep all of it.
             fresh = tensor.to(like.device, like.dtype, copy=True)
         setattr(module, kind, nn.Parameter(fresh, requires_grad=like.requires_grad))
+
+
+def can_cut_in_place(mlp: Mlp) -> bool:
+    """Whether :func:`cut_layer` may overwrite the memory of an MLP's matrices."""
+    weights = (resident(matrix.module) for matrix in (*mlp.inputs, mlp.output))
+    return all(
+        weight is not None and weight.is_contiguous() and is_private(weight) for weight in weights
+    )
 
 
 def _is_free(model: nn.Module, own: Tensor, new: Tensor) -> bool:

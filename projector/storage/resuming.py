@@ -3,7 +3,7 @@
 A run may find nothing where it is to write, the unfinished work of a stopped run, or the finished
 work of one; and either may be this run's own or another's: one of other settings, another model or
 another corpus. ``resume`` is for a queue that starts one command line again and again: it starts
-what was not begun, goes on with what was stopped, and leaves what is finished. ``force`` is for
+what was not begun, resumes what was stopped, and leaves what is finished. ``force`` is for
 what another run left there: it may be replaced.
 """
 
@@ -20,7 +20,7 @@ from projector.errors import UserError, named
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 RESUME_HELP = (
-    "Go on with this run where it was stopped, start it where it was not begun, and do nothing "
+    "Resume this run where it was stopped, start it where it was not begun, and do nothing "
     "where it is finished. What another run left is refused."
 )
 FORCE_HELP = "Replace what is there; where a run is resumed, only what another run left."
@@ -67,7 +67,7 @@ def decide(
     ==================== ============== ====================== ======= ====================
 
     Unfinished work decides before finished work. Own unfinished work beside the finished work of
-    another goes on only with ``force``, given now or when it was begun.
+    another resumes only with ``force``, given now or when it was begun.
 
     Args:
         what: what a run is called: ``fit``, ``sweep``.
@@ -81,7 +81,7 @@ def decide(
         if unfinished is not None:
             raise UserError(
                 f"'{unfinished.where}' is what a stopped {what} left: add {named('resume', True)} "
-                f"to go on with it, or {named('force', True)} to start over",
+                f"to resume it, or {named('force', True)} to start over",
                 setting="resume",
                 value=False,
             )

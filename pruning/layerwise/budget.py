@@ -1,16 +1,27 @@
-"""What making layers takes beside the loaded model, told before it begins.
+"""What making layers takes beside the loaded model, reported before it starts.
 
 Of the widest layer, of N neurons of which K stay, between streams that are H wide, over T tokens:
 
     sums        8 N²            both sums, of each the upper triangle
-    planning    8 (p N² + 3 H N)    p working matrices in float64, see ``_PLANNING``
-    refitting   8 (r K² + 3 H N), or 8 (3 N² + 3 H N)    r: 8, or 11 where a bias absorbs means
+    planning    8 (p N² + 3 H N)    p working matrices in float64, see :attr:`Method.matrices`
+    refitting   8 (r K² + 3 H N), or 8 (3 N² + 3 H N)    r: 6, or 8 where a bias absorbs means
     batch       4 B (6 N + 12 H)    of the B tokens that run at once
     streams     2 T H b         in front of a block and behind it, of b bytes a number; or on disk
-    training    4 (8 T H + 24 H N)    what one MLP reads and gives, and its weights as Adam has them
+    beside      b Σ (3 H K)     cut weights of all layers, where none can be written over dense ones
 
-The peak is the sums, the greatest of planning, refitting and batch, and the streams; where a refit
-trains, it is that or the training with the streams, whichever is more.
+The peak is the sums, the greatest of planning, refitting and batch, the streams, and what is
+beside.
+
+A refit that trains comes after that, when sums and streams are gone. Its own take
+
+    tokens      T H (24 + 5 b)  what one MLP reads and is to give, and the streams of both models
+    products    8 (t K²)        of its neurons, and the fit that training begins at; t: 6, or 8
+    weights     96 H K + 4 S (8 K + 4 H)    as Adam has them, and a step of S tokens
+    batch       as above
+    models      b Σ (3 H K)     cut MLPs of all layers: the dense ones stay until all are trained
+
+and the peak is the greater of the two. Each process of a sweep has the cut MLPs of one model too,
+and streams of the dense model that are kept for the next refit that trains.
 """
 
 from __future__ import annotations
@@ -30,11 +41,14 @@ from pruning.calibration.budget import batch_bytes, streams_bytes, sums_bytes
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.walk import DEFAULT_BATCH
 from pruning.layerwise.recipes import Recipe
+from pruning.refit.reconstruction import training_bytes
+from pruning.refit.streams import kept_bytes
+from pruning.surgery import can_cut_in_place
 
-# Working matrices of N × N by what a method reads most of.
-_PLANNING = {"regular moments": 6.5, "moments": 3, "activations": 3, "weights": 1}
+# Working matrices of N × N by what a method reads most of, where its record does not say.
+_PLANNING = {"regular moments": 5.5, "moments": 3, "activations": 3, "weights": 1}
 # Of K × K, where moments are about zero and where they are about the mean; of N × N before that.
-_REFITTING, _REFITTING_CENTRED, _TAKING = 8, 11, 3
+_REFITTING, _REFITTING_CENTRED, _TAKING = 6, 8, 3
 # Of what is free, what is taken where no budget is given.
 _SHARE_OF_FREE = 0.9
 
@@ -45,8 +59,9 @@ class Needs:
 
     Attributes:
         layer: which layer that is; ``n_neurons``: how many it has.
-        sums, working, streams, training: see the formulas of this module; ``working`` is the
+        sums, working, streams, beside: see the formulas of this module; ``working`` is the
             greatest of planning, refitting and batch.
+        after: what is taken once the layers are made: by training, and by models of a sweep.
         spilled: whether the streams are on disk.
     """
 
@@ -55,57 +70,92 @@ class Needs:
     sums: int
     working: int
     streams: int
-    training: int
+    beside: int = 0
+    after: int = 0
     spilled: bool = False
 
     @property
     def least(self) -> int:
         """With the streams on disk."""
-        return max(self.sums + self.working, self.training)
+        return self.beside + max(self.sums + self.working, self.after)
 
     @property
     def total(self) -> int:
         """As it is to be."""
-        return self.least + (0 if self.spilled else self.streams)
+        streams = 0 if self.spilled else self.streams
+        return self.beside + max(self.sums + self.working + streams, self.after)
 
     def parts(self) -> str:
         """For a person, what it consists of."""
         where = "on disk" if self.spilled else "in memory"
-        told = [f"{size_text(self.sums)} for sums", f"{size_text(self.working)} to work with"]
-        if self.training:
-            told.append(f"{size_text(self.training)} to train an MLP after that")
-        return f"{', '.join(told)}; streams of {size_text(self.streams)} {where}"
+        told = [
+            f"{size_text(self.sums)} for sums, {size_text(self.working)} to work with, streams of "
+            f"{size_text(self.streams)} {where}"
+        ]
+        if self.beside:
+            told.append(f"{size_text(self.beside)} for cut weights")
+        if self.after:
+            told.append(f"once layers are made, {size_text(self.after)} for cut models")
+        return "; ".join(told)
 
 
 def needs_of(
-    model: nn.Module, architecture: Architecture, corpus: Corpus, recipes: Sequence[Recipe]
+    model: nn.Module,
+    architecture: Architecture,
+    corpus: Corpus,
+    recipes: Sequence[Recipe],
+    *,
+    of_sweep: bool = False,
 ) -> Needs:
-    """What these recipes take of this model and text."""
+    """What these recipes take of this model and text.
+
+    Args:
+        of_sweep: the model stays as it is, and one is cut of it for each recipe in turn.
+    """
     first = next(model.parameters())
-    n_hidden = architecture.n_hidden
+    n_hidden, itemsize = architecture.n_hidden, first.element_size()
     n_at_once = min(corpus.n_sequences, DEFAULT_BATCH) * _longest(corpus)
-    widths = [mlp.n_neurons for mlp in mlps_of(architecture)]
+    mlps = mlps_of(architecture)
+    widths = [mlp.n_neurons for mlp in mlps]
     layer = max(range(len(widths)), key=lambda each: widths[each])
     n = widths[layer]
+    is_centred = can_have_bias(model, architecture)
     weights = 3 * 8 * n_hidden * n
     working = batch_bytes(n_at_once, n, n_hidden)
-    training = 0
-    refits = [recipe for recipe in recipes if recipe.of_refit.output is not None]
-    matrices = _REFITTING
-    if refits and can_have_bias(model, architecture):
-        matrices = _REFITTING_CENTRED
+    beside = after = 0
     for recipe in recipes:
-        reads = recipe.of_method.reads
-        planning = max((_PLANNING.get(what, 0) for what in reads), default=0)
+        planning = _planning_matrices(recipe)
         working = max(working, int(8 * planning * n**2) + weights)
-        if recipe.of_refit.output is not None and recipe.of_refit.needs_regular_moments:
-            n_kept = recipe.uniform_widths([n])[0] if recipe.allocation == "uniform" else n
-            squares = max(matrices * n_kept**2, _TAKING * n**2)
-            working = max(working, 8 * squares + weights)
-        if recipe.of_refit.trains:
-            training = 4 * (8 * len(corpus.ids) * n_hidden + 24 * n_hidden * n)
-    streams = streams_bytes(corpus, n_hidden, first.element_size())
-    return Needs(layer, n, sums_bytes(n, first.device), working, streams, training)
+        refit = recipe.of_refit
+        kept = recipe.uniform_widths(widths) if recipe.allocation == "uniform" else widths
+        n_kept = kept[layer]
+        matrices = _REFITTING_CENTRED if is_centred else _REFITTING
+        if refit.output is not None:
+            squares = matrices * n_kept**2 if refit.needs_regular_moments else 0
+            working = max(working, 8 * max(squares, _TAKING * n**2) + weights)
+        cut = sum(
+            (len(mlp.inputs) * (1 + mlp.fused) + 1) * n_hidden * each * itemsize
+            for mlp, each in zip(mlps, kept, strict=True)
+        )
+        own = 0
+        if refit.trains:
+            own = training_bytes(len(corpus.ids), n_hidden, n_kept, matrices, itemsize)
+            own += batch_bytes(n_at_once, n, n_hidden)
+            if of_sweep:
+                own += kept_bytes(architecture, corpus)
+        if of_sweep or refit.trains:
+            after = max(after, own + cut)
+        elif not all(can_cut_in_place(mlp) for mlp in mlps):
+            beside = max(beside, cut)
+    streams = streams_bytes(corpus, n_hidden, itemsize)
+    return Needs(layer, n, sums_bytes(n, first.device), working, streams, beside, after)
+
+
+def _planning_matrices(recipe: Recipe) -> float:
+    method = recipe.of_method
+    if method.matrices is not None:
+        return method.matrices
+    return max((_PLANNING.get(what, 0) for what in method.reads), default=0)
 
 
 def _longest(corpus: Corpus) -> int:
@@ -128,17 +178,20 @@ def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
     spilled = Needs(**{**vars(needs), "spilled": needs.total > room})
     if spilled.total <= room:
         return spilled
-    limit = f"of {size_text(free)} that are free {size_text(room)} may be taken"
+    limit = f"of {size_text(free)} that are free, {size_text(room)} may be taken"
     if n_at_once > 1:
         limit = f"each of {n_at_once} processes may take {size_text(room)}"
     remedy = f"make memory free, or take fewer {named('n_sequences')}"
     if budget is not None:
         limit = f"the budget is {size_text(budget)}"
         remedy = f"raise {named('memory_budget')}"
+    whose = f"layer {needs.layer}, of {needs.n_neurons:,} neurons,"
+    if needs.after > needs.sums + needs.working:
+        whose = "a cut model"
     raise UserError(
-        f"out of memory: layer {needs.layer}, of {needs.n_neurons:,} neurons, alone takes "
-        f"{enough_text(spilled.total)} beside the model ({spilled.parts()}), and {limit}: {remedy}",
+        f"out of memory: {whose} needs {enough_text(spilled.total)} beside the model "
+        f"({spilled.parts()}), and {limit}: {remedy}",
         setting="memory_budget",
         value=budget,
-        expected=f"{spilled.total} or more",
+        expected=f"{spilled.total * n_at_once} or more",
     )

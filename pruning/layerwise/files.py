@@ -1,4 +1,4 @@
-"""Layers as they have been made, a file each: a run that was stopped goes on from them."""
+"""Layers as they have been made, a file each: a run that was stopped resumes from them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LayerFiles:
 
     Args:
         folder: where; it is made when the first layer is written.
-        facts: what two runs must share for one to go on from the other's layers.
+        facts: what two runs must share for one to resume from the other's layers.
         recipes: what is asked of every layer.
         settings: names of facts that a user sets.
     """

@@ -23,4 +23,5 @@ OBS = Method(
     reads=("weights", "regular moments"),
     plan=plan_layer,
     costs=Layer.rising_costs,
+    matrices=3.5,
 )

@@ -69,4 +69,6 @@ FOLDING = Method(
     plan=lambda layer, n_kept: plan_layer(layer.weights, n_kept, layer.seed + layer.index),
     depends_on_seed=True,
     averages=True,
+    # Rows, clusters and their copies; no moments.
+    matrices=2,
 )

@@ -123,6 +123,7 @@ class Method:
         depends_on_seed: whether another seed makes another plan from the same text.
         hands_on: whether kept neurons stand in for removed ones.
         averages: whether neurons are averaged into the kept ones.
+        matrices: of N × N in float64, how many deciding has at once; None: what reading takes.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Method:
     depends_on_seed: bool = False
     hands_on: bool = False
     averages: bool = False
+    matrices: float | None = None
 
     def __post_init__(self) -> None:
         if (self.scores is None) == (self.plan is None):

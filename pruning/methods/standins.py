@@ -235,5 +235,6 @@ POLES = Method(
     reads=("weights", "regular moments", "projection"),
     plan=_plan,
     costs=Layer.rising_costs,
+    matrices=5.5,
     hands_on=True,
 )

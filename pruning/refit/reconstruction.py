@@ -267,6 +267,22 @@ def _descend(
     )
 
 
+def training_bytes(
+    n_tokens: int, n_hidden: int, n_kept: int, n_matrices: int, itemsize: int
+) -> int:
+    """What :func:`reconstruct` takes beside both models, in bytes, of an MLP of ``n_kept`` neurons.
+
+    Args:
+        n_tokens: of the calibration text.
+        n_matrices: of K × K in float64, that a fit in closed form takes with its products.
+        itemsize: bytes of a number in the streams.
+    """
+    # Of all tokens: inputs and targets, both again as one and as parts; and five streams.
+    tokens = n_tokens * n_hidden * (24 + 5 * itemsize)
+    weights = 96 * n_hidden * n_kept + 4 * _BATCH_TOKENS * (8 * n_kept + 4 * n_hidden)
+    return tokens + 8 * n_matrices * n_kept**2 + weights
+
+
 def products_in(device: torch.device) -> str:
     """``bfloat16`` if the device itself makes such products, not by way of float32; else that."""
     if device.type == "cpu":

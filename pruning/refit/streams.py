@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from projector.corpus.batches import Corpus
 from projector.model.architecture.records import Architecture
 from projector.model.capture import Call, evaluating
 from pruning.calibration.gathering import Calibration
@@ -44,8 +45,7 @@ class DenseStreams:
         self._starts: list[tuple[dict[int, Call], Tensor]] = []
         self._equal = Shared()
         self._blocks: dict[tuple[int, int], DenseBlock] = {}
-        n_numbers = 2 * len(architecture.blocks) * len(calibration.corpus.ids)
-        self._keeps = is_shared and 4 * n_numbers * architecture.n_hidden <= _MOST_KEPT_BYTES
+        self._keeps = is_shared and kept_bytes(architecture, calibration.corpus) > 0
 
     def run(self) -> None:
         """Run the text through the model now, where what it does is kept."""
@@ -78,3 +78,9 @@ class DenseStreams:
         if self._keeps:
             self._blocks[index, layer] = found
         return found
+
+
+def kept_bytes(architecture: Architecture, corpus: Corpus) -> int:
+    """What :class:`DenseStreams` keeps for the next pruned model; 0 where that is too much."""
+    n_bytes = 4 * 2 * len(architecture.blocks) * len(corpus.ids) * architecture.n_hidden
+    return n_bytes if n_bytes <= _MOST_KEPT_BYTES else 0

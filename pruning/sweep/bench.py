@@ -52,7 +52,8 @@ def memory_of(job: SweepJob, n_workers: int = 1) -> Needs:
         UserError: if one layer does not fit.
     """
     corpus = job.calibration.draw(job.settings.n_sequences, 0)
-    needs = needs_of(job.loaded.model, job.architecture, corpus, recipes_of(job.settings))
+    recipes = recipes_of(job.settings)
+    needs = needs_of(job.loaded.model, job.architecture, corpus, recipes, of_sweep=True)
     budget = None if job.request is None else job.request.memory_budget
     return within(needs, budget, n_at_once=n_workers)
 

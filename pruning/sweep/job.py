@@ -81,7 +81,7 @@ class SweepJob:
             )
 
     def facts(self) -> dict[str, Any]:
-        """Everything that decides the rows; a sweep goes on only from rows of the same.
+        """Everything that decides the rows; a sweep resumes only from rows of the same.
 
         Every field of the settings is here. A field of the request is here as what came of it, if
         it says what tells of that, or else as it was given, unless two runs may differ in it.

@@ -52,7 +52,7 @@ def _check_rows(job: SweepJob, report: PruningReport, out: Path) -> None:
 
 
 def begin_report(job: SweepJob, out: Path, *, resume: bool, force: bool) -> PruningReport:
-    """The report to go on with: a new one, or the one that ``out`` holds.
+    """The report to resume: a new one, or the one that ``out`` holds.
 
     Raises:
         UserError: see :func:`next_step`.

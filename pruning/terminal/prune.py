@@ -122,7 +122,7 @@ def _tell(screen: Screen, what: Any, out: Path) -> None:
     if what is Step.LEAVE:
         screen.say(f"[b]{escape(str(out))}[/b] is finished: nothing is left to do")
     elif what is Step.GO_ON:
-        screen.say("Going on from the layers that were made")
+        screen.say("Resuming from the layers that were made")
     elif not isinstance(what, Step):
         screen.say(memory_words(what))
 

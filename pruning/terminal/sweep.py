@@ -84,7 +84,7 @@ Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 # What is said of a sweep with --resume, by the name of the step.
 _STEPS = {
     "START": "Nothing of this sweep is in [b]{out}[/b]: it starts from the beginning",
-    "GO_ON": "Going on with the sweep in [b]{out}[/b]",
+    "GO_ON": "Resuming the sweep in [b]{out}[/b]",
     "LEAVE": "The sweep in [b]{out}[/b] is finished: nothing is left to do",
 }
 

@@ -233,7 +233,7 @@ def test_what_fails_on_the_way_leaves_nothing(
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="does not load"):
         prune(checkpoint("qwen2"), QUICK, tmp_path / "out", calibration)
-    # But for the layers that are made, which another run can go on from.
+    # But for the layers that are made, which another run can resume from.
     assert [path.name for path in tmp_path.iterdir()] == ["out.layers"]
 
 

@@ -1,6 +1,6 @@
 """What a process of its own does: it tells what memory layers took, and then is killed at work.
 
-``python -m tests.pruning.layerwise.child FOLDER`` prints what it took and what was foretold, in
+``python -m tests.pruning.layerwise.child FOLDER`` prints what it took and what was predicted, in
 bytes, and leaves in FOLDER what a kill leaves.
 """
 
@@ -50,7 +50,7 @@ def cut(model: Any, corpus: Corpus, folder: Path, *, spilled: bool = False) -> A
 
 
 def measure(folder: Path) -> dict[str, int]:
-    """What cutting a wide model took beside it, and what was foretold."""
+    """What cutting a wide model took beside it, and what was predicted."""
     config = hf.Qwen2Config(
         vocab_size=320,
         hidden_size=16,
@@ -71,7 +71,7 @@ def measure(folder: Path) -> dict[str, int]:
     before = resident()
     Path("/proc/self/clear_refs").write_text("5")
     cut(model, corpus, folder / "wide")
-    return {"took": resident("VmHWM") - before, "foretold": needs.total, "sums": needs.sums}
+    return {"took": resident("VmHWM") - before, "predicted": needs.total, "sums": needs.sums}
 
 
 def resident(what: str = "VmRSS") -> int:

@@ -22,7 +22,7 @@ _SLACK = 12_000_000
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux for the peak")
-def test_memory_is_as_foretold_and_a_kill_loses_one_layer(
+def test_memory_is_as_predicted_and_a_kill_loses_one_layer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = subprocess.run(
@@ -36,10 +36,10 @@ def test_memory_is_as_foretold_and_a_kill_loses_one_layer(
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     told = json.loads(done.stdout)
-    assert told["took"] <= told["foretold"] + _SLACK
-    # No foretelling of whatever is safe; and less than the moments of all layers.
-    assert told["took"] >= told["foretold"] / 2
-    assert told["foretold"] < told["sums"] + 3 * N_WIDE_LAYERS * 8 * 1024**2
+    assert told["took"] <= told["predicted"] + _SLACK
+    # The prediction is not merely safe; and less than the moments of all layers.
+    assert told["took"] >= told["predicted"] / 2
+    assert told["predicted"] < told["sums"] + 3 * N_WIDE_LAYERS * 8 * 1024**2
     folder = tmp_path / "killed"
     left = {path.name for path in folder.iterdir()}
     assert f"layer-{KILLED_AT - 1:05}.safetensors" in left
