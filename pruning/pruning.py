@@ -101,7 +101,7 @@ class Pruned:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
+        found = {
             "model": str(self.saved.folder),
             "weights_sha256": self.saved.weights_sha256,
             **asdict(self.settings),
@@ -112,6 +112,9 @@ class Pruned:
             "greatest_difference": self.saved.greatest_difference,
             "tokenizer_differs": self.saved.tokenizer_differs,
         }
+        # Of a run that was finished already nothing is compared again.
+        unknown = ("greatest_difference", "tokenizer_differs")
+        return {k: v for k, v in found.items() if v is not None or k not in unknown}
 
 
 @dataclass

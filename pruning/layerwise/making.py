@@ -163,9 +163,9 @@ class LayerMaker:
         Raises:
             UserError: if a layer's moments are not finite, or the disk is full or forbidden.
         """
-        n_layers = len(self.architecture.blocks)
+        n_layers, missing = len(self.architecture.blocks), self.missing
         given = 0
-        for walked in self._walk(self.missing, self._stage(shapes)):
+        for walked in self._walk(missing, self._stage(shapes)) if missing else ():
             index = walked.index
             # Those before it that are made already: the text has passed them too.
             for layer in range(given, index):

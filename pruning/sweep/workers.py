@@ -99,8 +99,8 @@ def _told_of_death() -> Iterator[None]:
         yield
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process died, perhaps because memory ran out: resume with "
-            f"{named('resume', True)} and fewer {named('n_workers')}"
+            "a worker process died, perhaps because memory ran out: add "
+            f"{named('resume', True)} and take fewer {named('n_workers')}"
         ) from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from projector.model.hashing import hash_checkpoint
 from projector.model.loading import load_model
 from pruning import pruning as pruning_module
 from pruning import saving
+from pruning.layerwise.making import LayerMaker
 from pruning.methods.plan import PLAN_FILE
 from pruning.pruning import PruneSettings, prune_model
 from pruning.saving import load_plan
@@ -226,15 +229,22 @@ def test_what_fails_on_the_way_leaves_nothing(
             checkpoint("qwen2"), replace(QUICK, allocation="global"), tmp_path / "out", calibration
         )
 
-    def broken(*args: Any, **options: Any) -> None:
-        raise UserError("does not load")
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(saving, "_compare", broken)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="does not load"):
-        prune(checkpoint("qwen2"), QUICK, tmp_path / "out", calibration)
-    # But for the layers that are made, which another run can resume from.
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "_compare", full)
+        with pytest.raises(UserError, match="no space left"):
+            prune(checkpoint("qwen2"), QUICK, tmp_path / "out", calibration)
+    # But for the layers that are made, from which another run saves without planning again.
     assert [path.name for path in tmp_path.iterdir()] == ["out.layers"]
+    with monkeypatch.context() as patch:
+        for name in ("_make", "_walk"):
+            patch.setattr(LayerMaker, name, None)
+        made = prune(checkpoint("qwen2"), QUICK, tmp_path / "out", calibration, resume=True)
+    assert made.widths == [28] * N_LAYERS
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_wrong_orders_are_refused_before_a_model_is_loaded(
