@@ -10,11 +10,10 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from projector.errors import UserError, named
 from projector.memory import give_back
@@ -41,23 +40,19 @@ from pruning.reuse.records import (
     ReuseRow,
     RowKey,
 )
-from pruning.reuse.replacing.choosing import Choice, choose_neurons, draw_partners
-from pruning.reuse.replacing.fitting import FittedLayer, fit_layer
 from pruning.reuse.replacing.model import replaced_model
-from pruning.reuse.replacing.moments import DEFAULT_BYTES, Pairs, gather_moments, gather_scales
+from pruning.reuse.replacing.moments import DEFAULT_BYTES
 from pruning.reuse.replacing.operations import (
     LayerOperations,
     count_products,
     dense_operations,
     total_of,
 )
+from pruning.reuse.replacing.seeds import SeedMaker, SeedModels
 from pruning.reuse.settings import MOST_GATED, MOST_PLAIN, ReuseSettings, check_shares
 from pruning.scoring.perplexity import check_scorable, score
 from pruning.scoring.windows import EvaluationText
 from pruning.surgery import assembled, round_weights
-
-# The choices of a row are made of everything but its seed's moments.
-_Key = tuple[str, float, int]
 
 
 def plan_rows(settings: ReuseSettings) -> tuple[RowKey, ...]:
@@ -105,22 +100,6 @@ def most_share(architecture: Architecture) -> float:
     return saved / total_of(dense)
 
 
-@dataclass
-class _Seed:
-    """What the rows of one seed share.
-
-    Attributes:
-        several: whether it is of rows of several partners.
-        fitted: of each row its layers, None for those that stay; or why it can't be.
-        seconds: of each row: its share of what was made at once, and its own fits.
-    """
-
-    seed: int
-    several: bool
-    fitted: dict[_Key, list[FittedLayer | None] | UserError]
-    seconds: dict[_Key, float]
-
-
 class Experiment:
     """Makes and scores the rows of one model.
 
@@ -159,7 +138,7 @@ class Experiment:
         self._dense = dense_operations(architecture)
         self._with_bias = can_have_bias(loaded.model, architecture)
         self._new_constant = self._with_bias and not has_output_bias(architecture)
-        self._current: _Seed | None = None
+        self._current: SeedModels | None = None
         self._chapter: tuple[int, tempfile.TemporaryDirectory[str], LayerMaker] | None = None
 
     def notes(self) -> tuple[str, ...]:
@@ -204,7 +183,7 @@ class Experiment:
         shared = self._seed(key, made)
         name = (key.method, key.share, key.n_partners)
         layers = shared.fitted[name]
-        if isinstance(layers, UserError):
+        if isinstance(layers, NotApplicable):
             raise layers
         began = time.perf_counter()
         early = key.method == EARLY_WRITE
@@ -239,16 +218,12 @@ class Experiment:
             if (each.share, each.against, each.n_partners) == (key.share, RANDOM_PARTNERS, 1)
         )
 
-    def _seed(self, key: RowKey, made: Sequence[ReuseRow]) -> _Seed:
+    def _seed(self, key: RowKey, made: Sequence[ReuseRow]) -> SeedModels:
         """What the rows of a seed share, made where it is not there."""
         several = key.n_partners > 1
         known = self._current
         name = (key.method, key.share, key.n_partners)
-        if (
-            known is None
-            or (known.seed, known.several) != (key.seed, several)
-            or (name not in known.fitted)
-        ):
+        if known is None or known.seed != key.seed or name not in known.fitted:
             self._current = None
             give_back()
             done = {row.key for row in made} - {key}
@@ -260,79 +235,22 @@ class Experiment:
                 and (each.n_partners > 1) == several
                 and each not in done
             ]
-            self._current = known = self._made(key.seed, several, names)
+            corpus = self._calibration.draw(self.settings.n_sequences, key.seed)
+            known = self._maker_of_seeds().make(corpus, key.seed, names)
+            self._current = known
         return known
 
-    def _made(self, seed: int, several: bool, names: Sequence[_Key]) -> _Seed:
-        """Choose, gather and fit the rows of a seed."""
-        began = time.perf_counter()
-        model, architecture = self.loaded.model, self.architecture
-        corpus = self._calibration.draw(self.settings.n_sequences, seed)
-        variances = gather_scales(model, architecture, corpus, progress=self._progress)
-        powers = [
-            variance * read_weights(mlp).output.double().square().sum(dim=0).cpu()
-            for variance, mlp in zip(variances, mlps_of(architecture), strict=True)
-        ]
-        found = _Seed(seed, several, {}, {})
-        choices: dict[_Key, tuple[Choice, ...]] = {}
-        for name in names:
-            try:
-                choices[name] = self._choose(powers, name, seed)
-                found.fitted[name] = [None] * len(powers)
-            except NotApplicable as error:
-                found.fitted[name], found.seconds[name] = error, 0.0
-        changed = {
-            layer: [name for name in choices if len(choices[name][layer].replaced)]
-            for layer in range(len(powers))
-        }
-        wanted = {
-            layer: _pairs([choices[name][layer] for name in of])
-            for layer, of in changed.items()
-            if of
-        }
-        own = dict.fromkeys(choices, 0.0)
-        for layer, moments in gather_moments(
-            model, architecture, corpus, wanted, n_bytes=self._n_bytes, progress=self._progress
-        ):
-            dense = read_weights(mlps_of(architecture)[layer])
-            for name in changed[layer]:
-                at = time.perf_counter()
-                fitted = fit_layer(
-                    choices[name][layer], moments, wanted[layer], dense, with_bias=self._with_bias
-                )
-                layers = found.fitted[name]
-                assert isinstance(layers, list)
-                layers[layer] = fitted
-                own[name] += time.perf_counter() - at
-            del moments
-            give_back()
-        shared = time.perf_counter() - began - sum(own.values())
-        found.seconds.update({name: shared + seconds for name, seconds in own.items()})
-        return found
-
-    def _choose(self, powers: Sequence[Tensor], name: _Key, seed: int) -> tuple[Choice, ...]:
-        method, share, n_partners = name
-        choices = choose_neurons(
-            powers,
-            None if method == REMOVAL else self._partners,
+    def _maker_of_seeds(self) -> SeedMaker:
+        return SeedMaker(
+            self.loaded.model,
+            self.architecture,
+            self._partners,
             self._dense,
-            share,
-            n_partners=max(1, n_partners),
-            writes_early=method == EARLY_WRITE,
+            with_bias=self._with_bias,
             has_new_constant=self._new_constant,
+            n_bytes=self._n_bytes,
+            progress=self._progress,
         )
-        if method == EARLY_WRITE and share > 0:
-            self._check_adds()
-        return draw_partners(choices, seed) if method == RANDOM_PARTNERS else choices
-
-    def _check_adds(self) -> None:
-        """Raise NotApplicable where what one MLP gives is not what another would have given."""
-        for layer, mlp in enumerate(mlps_of(self.architecture)):
-            if not mlp.adds_to_stream:
-                raise NotApplicable(
-                    f"layer {layer} does not add what its MLP gives to the residual stream as it "
-                    "is, so no partner can write for a neuron of another layer"
-                )
 
     def _pruned(self, key: RowKey) -> ReuseRow:
         """The best of the pruning chapter, by its own machinery: all layers give the same share."""
@@ -461,9 +379,3 @@ class Experiment:
             0.0,
             reason,
         )
-
-
-def _pairs(choices: Sequence[Choice]) -> Pairs:
-    """The partners of one layer in any of the rows."""
-    layers = [choice.partner_layer.flatten() for choice in choices]
-    return Pairs.of(torch.cat(layers), torch.cat([c.partner_neuron.flatten() for c in choices]))

@@ -1,0 +1,147 @@
+"""What the rows of one seed share is made at once: the variances by which neurons are ranked, the
+choices, one gathering of all moments, and the fits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from projector.corpus.batches import Corpus
+from projector.memory import give_back
+from projector.model.architecture.records import Architecture
+from projector.model.architecture.weights import read_weights
+from projector.progress import Progress
+from pruning.calibration.mlps import mlps_of
+from pruning.methods.plan import NotApplicable
+from pruning.reuse.partners import LayerPartners
+from pruning.reuse.records import EARLY_WRITE, RANDOM_PARTNERS, REMOVAL
+from pruning.reuse.replacing.choosing import Choice, choose_neurons, draw_partners
+from pruning.reuse.replacing.fitting import FittedLayer, fit_layer
+from pruning.reuse.replacing.moments import Pairs, gather_moments, gather_scales
+from pruning.reuse.replacing.operations import LayerOperations
+
+# Of a row, what is not its seed: method, share, partners of a neuron.
+Name = tuple[str, float, int]
+
+
+@dataclass
+class SeedModels:
+    """The rows of one seed, fitted.
+
+    Attributes:
+        fitted: of each row its layers, None for those that stay; or why it can't be.
+        seconds: of each row what was made at once, and its own fits.
+    """
+
+    seed: int
+    fitted: dict[Name, list[FittedLayer | None] | NotApplicable]
+    seconds: dict[Name, float]
+
+
+@dataclass(frozen=True)
+class SeedMaker:
+    """Makes them.
+
+    Attributes:
+        partners: whom neurons can take their values from.
+        dense: what the layers compute.
+        with_bias: whether outputs can have a bias; ``has_new_constant``: whether they lack one.
+        n_bytes: what moments of several layers may take at once.
+    """
+
+    model: nn.Module
+    architecture: Architecture
+    partners: LayerPartners
+    dense: Sequence[LayerOperations]
+    with_bias: bool
+    has_new_constant: bool
+    n_bytes: int
+    progress: Progress
+
+    def make(self, corpus: Corpus, seed: int, names: Sequence[Name]) -> SeedModels:
+        """Choose, gather and fit the rows of a seed.
+
+        Args:
+            corpus: the sequences that it draws.
+            names: the rows to make.
+
+        Raises:
+            UserError: if activations are not finite.
+        """
+        began = time.perf_counter()
+        model, architecture = self.model, self.architecture
+        variances = gather_scales(model, architecture, corpus, progress=self.progress)
+        powers = [
+            variance * read_weights(mlp).output.double().square().sum(dim=0).cpu()
+            for variance, mlp in zip(variances, mlps_of(architecture), strict=True)
+        ]
+        found = SeedModels(seed, {}, {})
+        choices: dict[Name, tuple[Choice, ...]] = {}
+        for name in names:
+            try:
+                choices[name] = self._choose(powers, name, seed)
+                found.fitted[name] = [None] * len(powers)
+            except NotApplicable as error:
+                found.fitted[name], found.seconds[name] = error, 0.0
+        changed = {
+            layer: [name for name in choices if len(choices[name][layer].replaced)]
+            for layer in range(len(powers))
+        }
+        wanted = {
+            layer: _pairs([choices[name][layer] for name in of])
+            for layer, of in changed.items()
+            if of
+        }
+        own = dict.fromkeys(choices, 0.0)
+        for layer, moments in gather_moments(
+            model, architecture, corpus, wanted, n_bytes=self.n_bytes, progress=self.progress
+        ):
+            dense = read_weights(mlps_of(architecture)[layer])
+            for name in changed[layer]:
+                at = time.perf_counter()
+                fitted = fit_layer(
+                    choices[name][layer], moments, wanted[layer], dense, with_bias=self.with_bias
+                )
+                layers = found.fitted[name]
+                assert isinstance(layers, list)
+                layers[layer] = fitted
+                own[name] += time.perf_counter() - at
+            del moments
+            give_back()
+        shared = time.perf_counter() - began - sum(own.values())
+        found.seconds.update({name: shared + seconds for name, seconds in own.items()})
+        return found
+
+    def _choose(self, powers: Sequence[Tensor], name: Name, seed: int) -> tuple[Choice, ...]:
+        method, share, n_partners = name
+        choices = choose_neurons(
+            powers,
+            None if method == REMOVAL else self.partners,
+            self.dense,
+            share,
+            n_partners=max(1, n_partners),
+            writes_early=method == EARLY_WRITE,
+            has_new_constant=self.has_new_constant,
+        )
+        if method == EARLY_WRITE and share > 0:
+            self._check_adds()
+        return draw_partners(choices, seed) if method == RANDOM_PARTNERS else choices
+
+    def _check_adds(self) -> None:
+        """Raise NotApplicable where what one MLP gives is not what another would have given."""
+        for layer, mlp in enumerate(mlps_of(self.architecture)):
+            if not mlp.adds_to_stream:
+                raise NotApplicable(
+                    f"layer {layer} does not add what its MLP gives to the residual stream as it "
+                    "is, so no partner can write for a neuron of another layer"
+                )
+
+
+def _pairs(choices: Sequence[Choice]) -> Pairs:
+    """The partners of one layer in any of the rows."""
+    layers = [choice.partner_layer.flatten() for choice in choices]
+    return Pairs.of(torch.cat(layers), torch.cat([c.partner_neuron.flatten() for c in choices]))
