@@ -19,7 +19,7 @@ from projector.storage.resuming import FORCE_HELP, RESUME_HELP
 from projector.terminal.commands import Given, command
 from projector.terminal.options import ModelOptions
 from projector.terminal.results import next_command, show_partners, summary
-from projector.terminal.screen import Screen, duration_text
+from projector.terminal.screen import Screen, duration_text, partners_words
 
 if TYPE_CHECKING:
     from projector.fitting.estimating import Estimate
@@ -197,25 +197,10 @@ def _estimate_partners(screen: Screen, job: Job, out: Path) -> None:
 
 def _tell_partners(screen: Screen, job: Job, seconds: float) -> None:
     """What finding partners across layers takes."""
-    from projector.memory import size_text
-
     plan = job.cross_layer
     if plan is None:
         return
-    n_pairs = len(plan.pairs)
-    screen.say(
-        f"Partners across layers: {n_pairs:,} pair{'s' if n_pairs > 1 else ''} of layers, "
-        f"{sum(plan.widths.values()):,} neurons, {plan.corpus.n_tokens:,} tokens, "
-        f"{_operations_text(plan.operations)}: about {duration_text(seconds)}, "
-        f"{size_text(plan.n_bytes)} of memory, and {size_text(plan.disk_bytes)} on disk until "
-        "they are found"
-    )
-
-
-def _operations_text(n: int) -> str:
-    """A number of operations: ``41 Tflop``."""
-    power = 4 if n >= 1e12 else 3
-    return f"{n / 1000**power:.3g} {'T' if power == 4 else 'G'}flop"
+    screen.say(partners_words(plan, seconds))
 
 
 def _tell(

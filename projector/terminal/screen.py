@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -34,6 +34,9 @@ from projector.sites import MapKey
 from projector.statistics.organisation import PARTNER_RHO, Organisation
 from projector.terminal.options import option_words
 
+if TYPE_CHECKING:
+    from projector.statistics.cross_layer.plan import CrossLayerPlan
+
 _ORGANISATION_LEGEND = (
     "neurons   those that have correlations\n"
     "dimension effective dimension, N²/Σρ²: N where no two are correlated, 1 where all are alike\n"
@@ -52,6 +55,26 @@ def duration_text(seconds: float) -> str:
     if seconds < 5400:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def partners_words(plan: CrossLayerPlan, seconds: float) -> str:
+    """What finding partners across layers takes, before it begins."""
+    from projector.memory import size_text
+
+    n_pairs = len(plan.pairs)
+    return (
+        f"Partners across layers: {n_pairs:,} pair{'s' if n_pairs > 1 else ''} of layers, "
+        f"{sum(plan.widths.values()):,} neurons, {plan.corpus.n_tokens:,} tokens, "
+        f"{_operations_text(plan.operations)}: about {duration_text(seconds)}, "
+        f"{size_text(plan.n_bytes)} of memory, and {size_text(plan.disk_bytes)} on disk until "
+        "they are found"
+    )
+
+
+def _operations_text(n: int) -> str:
+    """A number of operations: ``41 Tflop``."""
+    power = 4 if n >= 1e12 else 3
+    return f"{n / 1000**power:.3g} {'T' if power == 4 else 'G'}flop"
 
 
 class _Rate(ProgressColumn):

@@ -125,7 +125,12 @@ def checked(record: Record) -> Record:
             or (isinstance(value, bool) and "bool" in kinds)
             or (isinstance(value, int) and not isinstance(value, bool) and "str" not in kinds)
             or (isinstance(value, float) and "float" in kinds)
+            or (isinstance(value, tuple) and "tuple[float, ...]" in kinds and _are_numbers(value))
         )
         if not is_right:
             raise ValueError(f"{each.name} of a row is {value!r}")
     return record
+
+
+def _are_numbers(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)

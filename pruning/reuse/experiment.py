@@ -146,7 +146,7 @@ class Experiment:
         found = [
             "The first layer has no earlier one, so the other layers save its share too, in every "
             "row but those of the pruning chapter, which take the same share of every layer.",
-            f"Partners were found by {self._partners.n_tokens:,} tokens.",
+            f"Partners were found over {self._partners.n_tokens:,} tokens.",
         ]
         if self._new_constant:
             found.append(
@@ -334,7 +334,7 @@ class Experiment:
                 f"the MLPs' matrix products take {counted:,} multiply-adds a token, and the "
                 f"formula says {products:,}"
             )
-        found = score(model, self._text, progress=self._progress)
+        found = score(model, self._text)
         each = (found.window_nats / found.window_tokens).tolist()
         problem = found.problem
         return ReuseRow(

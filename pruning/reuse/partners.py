@@ -22,7 +22,7 @@ from projector.progress import Progress, Silent
 from projector.projection.projection import Projection
 from projector.sites import map_name
 from projector.statistics.cross_layer.partners import PartnerList, Partners
-from projector.statistics.cross_layer.plan import plan_cross_layer
+from projector.statistics.cross_layer.plan import CrossLayerPlan, plan_cross_layer
 from projector.statistics.cross_layer.records import SITE
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.walk import DEFAULT_BATCH
@@ -77,6 +77,47 @@ def partners_from(projection: Path) -> LayerPartners:
     return LayerPartners(earlier, found.cross_layer.n_tokens)
 
 
+def plan_partners(
+    loaded: LoadedModel,
+    architecture: Architecture,
+    corpus: Corpus,
+    *,
+    most_tokens: int = DEFAULT_TOKENS,
+    batch_size: int = DEFAULT_BATCH,
+    memory_budget: int | None = None,
+) -> CrossLayerPlan:
+    """What finding them in a text takes, before it begins.
+
+    As in a fit, a causal model's first position of each sequence does not count.
+
+    Args:
+        corpus: whole sequences of it are read, evenly drawn.
+        most_tokens: of so many tokens at most.
+        memory_budget: bytes that may be taken beside the model; None for what is free, less a
+            margin.
+
+    Raises:
+        UserError: if the model has fewer than two layers, or memory is short.
+    """
+    mlps = mlps_of(architecture)
+    check_layers(len(mlps))
+    if architecture.is_causal and corpus.skip_first == 0:
+        lengths = np.diff(corpus.starts)
+        corpus = replace(corpus, skip_first=1, n_tokens=int((lengths - 1).clip(min=0).sum()))
+    trunk = getattr(loaded.model, "base_model", loaded.model)
+    n_positions = min(batch_size, corpus.n_sequences) * int(np.diff(corpus.starts).max())
+    return plan_cross_layer(
+        corpus,
+        {layer: mlp.n_neurons for layer, mlp in enumerate(mlps)},
+        most_tokens=most_tokens,
+        n_positions=n_positions,
+        itemsize=widest_dtype(trunk).itemsize,
+        widest=max(max(block.widths.values()) for block in architecture.blocks),
+        budget=memory_budget,
+        free=free_memory(input_device(trunk), spread=is_spread(trunk)),
+    )
+
+
 def gather_partners(
     loaded: LoadedModel,
     architecture: Architecture,
@@ -90,37 +131,23 @@ def gather_partners(
 ) -> LayerPartners:
     """Find them in a text: what a fit does that is asked for partners across layers.
 
-    As in a fit, a causal model's first position of each sequence does not count.
-
     Args:
-        corpus: whole sequences of it are read, evenly drawn.
-        most_tokens: of so many tokens at most.
-        memory_budget: bytes that may be taken beside the model; None for what is free, less a
-            margin.
+        corpus, most_tokens, batch_size, memory_budget: see :func:`plan_partners`.
         folder: where activations are kept meanwhile, on disk; a run that was stopped goes on from
             what is there. None for a temporary one.
 
     Raises:
         UserError: if the model has fewer than two layers, or memory is short.
     """
-    mlps = mlps_of(architecture)
-    check_layers(len(mlps))
-    if architecture.is_causal and corpus.skip_first == 0:
-        lengths = np.diff(corpus.starts)
-        corpus = replace(corpus, skip_first=1, n_tokens=int((lengths - 1).clip(min=0).sum()))
-    model = loaded.model
-    trunk = getattr(model, "base_model", model)
-    n_positions = min(batch_size, corpus.n_sequences) * int(np.diff(corpus.starts).max())
-    plan = plan_cross_layer(
+    plan = plan_partners(
+        loaded,
+        architecture,
         corpus,
-        {layer: mlp.n_neurons for layer, mlp in enumerate(mlps)},
         most_tokens=most_tokens,
-        n_positions=n_positions,
-        itemsize=widest_dtype(trunk).itemsize,
-        widest=max(max(block.widths.values()) for block in architecture.blocks),
-        budget=memory_budget,
-        free=free_memory(input_device(trunk), spread=is_spread(trunk)),
+        batch_size=batch_size,
+        memory_budget=memory_budget,
     )
+    trunk = getattr(loaded.model, "base_model", loaded.model)
     taps = {layer: architecture.blocks[layer].taps[SITE] for layer in plan.layers}
     made = tempfile.TemporaryDirectory(prefix="projector-") if folder is None else None
     with made or nullcontext(str(folder)) as place:

@@ -10,7 +10,8 @@ from pruning.terminal.bench import bench
 from pruning.terminal.perplexity import perplexity
 from pruning.terminal.poles import poles
 from pruning.terminal.prune import prune
-from pruning.terminal.sweep import sweep
+from pruning.terminal.experiments.reuse import reuse
+from pruning.terminal.experiments.sweep import sweep
 from pruning.terminal.tasks import tasks
 from pruning.terminal.told import Told
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for _command in (poles, perplexity, bench, prune, sweep, tasks):
+for _command in (poles, perplexity, bench, prune, sweep, reuse, tasks):
     app.command(cls=Told)(_command)
 
 

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from projector.errors import UserError, named
+from projector.storage.resuming import FORCE_HELP, RESUME_HELP
 from projector.terminal.options import name_options
 
 name_options(
     n_seeds="--seeds",
     n_windows="--windows",
+    n_partners="--partners",
     n_workers="--workers",
     n_repeats="--repeats",
     n_tasks="--limit",
@@ -111,6 +113,16 @@ MemoryBudget = Annotated[
     ),
 ]
 
+# What sweep and reuse share; and all that can be resumed.
+Seeds = Annotated[
+    int, typer.Option(help="Number of seeds; each draws its own calibration sequences.")
+]
+Windows = Annotated[
+    int, typer.Option(help="Windows that every model is scored on, the same for all.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
+Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
+
 
 def calibration_of(given: str | None, model: str) -> str:
     """The text that is calibrated on: the one given, or the model's usual one."""
@@ -124,6 +136,20 @@ def calibration_of(given: str | None, model: str) -> str:
             f"calibration text for '{model}' is not given: add {named('calibration', 'SOURCE')}"
         )
     return usual.calibration
+
+
+def evaluation_of(given: str | None, model: str, setting: str = "evaluation") -> str:
+    """The text, or texts, that are scored on: those given, or the model's usual one."""
+    from pruning.preparing import usual_texts
+
+    if given is not None:
+        return given
+    usual = usual_texts(model)
+    if usual is None:
+        raise UserError(
+            f"evaluation text for '{model}' is not given: add {named(setting, 'SOURCE')}"
+        )
+    return usual.evaluation
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from projector.storage.resuming import FORCE_HELP, RESUME_HELP
 from projector.terminal.options import parse_size
 from projector.terminal.screen import Screen
 from pruning.terminal.options import (
@@ -17,6 +16,7 @@ from pruning.terminal.options import (
     Calibration,
     Device,
     Dtype,
+    Force,
     Json,
     MemoryBudget,
     Model,
@@ -24,6 +24,7 @@ from pruning.terminal.options import (
     PoleSize,
     PoleSpace,
     ProjectionDir,
+    Resume,
     Revision,
     RoundTo,
     SequenceLength,
@@ -41,8 +42,6 @@ MethodName = Annotated[str, typer.Option(help="How to choose the neurons to remo
 Sparsity = Annotated[float, typer.Option(help="Share of each layer's MLP neurons to remove.")]
 RefitName = Annotated[str, typer.Option(help="How to refit the weights that stay. {refits}.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Resume = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
-Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 
 def prune(

@@ -61,7 +61,7 @@ def check_folder(folder: Path) -> None:
         folder.is_dir() and all(_OURS.fullmatch(each.name) for each in folder.iterdir())
     ):
         raise UserError(
-            f"'{folder}' is the place where this fit keeps activations, and holds something else: "
+            f"'{folder}' is where activations are kept meanwhile, and holds something else: "
             f"give another folder for {named('out')}",
             setting="out",
             value=str(folder),

@@ -96,6 +96,11 @@ class CrossLayerPlan:
         """The most that is held at one time beside the model: see :func:`bytes_for`."""
         return self.bytes_for(self.n_columns)
 
+    @property
+    def least_bytes(self) -> int:
+        """The same, with tiles as small as they may be."""
+        return self.bytes_for(min(self.n_columns, _LEAST_COLUMNS))
+
     def bytes_for(self, n_columns: int) -> int:
         """The most at one time, in bytes, where a tile has so many columns.
 

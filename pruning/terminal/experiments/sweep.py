@@ -9,8 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from projector.errors import UserError, named
-from projector.storage.resuming import FORCE_HELP, RESUME_HELP
 from projector.terminal.options import parse_size
 from projector.terminal.screen import Screen
 from pruning.terminal.options import (
@@ -18,6 +16,7 @@ from pruning.terminal.options import (
     Calibration,
     Device,
     Dtype,
+    Force,
     Json,
     MemoryBudget,
     Model,
@@ -25,13 +24,17 @@ from pruning.terminal.options import (
     PoleSize,
     PoleSpace,
     ProjectionDir,
+    Resume,
     Revision,
     RoundTo,
+    Seeds,
     SequenceLength,
     Sequences,
     Steps,
     TrustRemoteCode,
+    Windows,
     calibration_of,
+    evaluation_of,
     memory_words,
     names,
     numbers,
@@ -51,9 +54,6 @@ Refits = Annotated[
     str | None,
     typer.Option(help="Comma-separated. All by default: {refit_names}.", show_default=False),
 ]
-Seeds = Annotated[
-    int, typer.Option(help="Number of seeds; each draws its own calibration sequences.")
-]
 Evaluation = Annotated[
     str | None,
     typer.Option(
@@ -61,9 +61,6 @@ Evaluation = Annotated[
         "{usual_evaluation}.",
         show_default=False,
     ),
-]
-Windows = Annotated[
-    int, typer.Option(help="Windows that every model is scored on, the same for all.")
 ]
 Winners = Annotated[
     bool,
@@ -77,8 +74,6 @@ NWorkers = Annotated[
         help="Processes of one thread each, at most as many as cores. More than 1 only on a CPU."
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
-Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 
 # What is said of a sweep with --resume, by the name of the step.
@@ -140,7 +135,7 @@ def sweep(
             model=model,
             settings=settings,
             calibration=calibration_of(calibration, model),
-            evaluations=_evaluations(evaluation, model),
+            evaluations=names(evaluation_of(evaluation, model, "evaluations")),
             projection=projection,
             n_windows=windows,
             with_winners=winners,
@@ -214,16 +209,3 @@ def _show(screen: Screen, report: Any, evaluations: list[str]) -> None:
             f"on all windows of {escape(each.evaluation)}: {each.sparsity:.0%} {each.method}, "
             f"{each.refit}: {each.text}"
         )
-
-
-def _evaluations(given: str | None, model: str) -> tuple[str, ...]:
-    from pruning.preparing import usual_texts
-
-    if given is not None:
-        return names(given)
-    usual = usual_texts(model)
-    if usual is None:
-        raise UserError(
-            f"evaluation text for '{model}' is not given: add {named('evaluations', 'SOURCE')}"
-        )
-    return (usual.evaluation,)

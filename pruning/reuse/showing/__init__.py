@@ -1,0 +1,1 @@
+"""An experiment on reuse as people see it: means over seeds, words, figures, and a page."""

@@ -1,0 +1,174 @@
+"""An experiment on reuse as figures: perplexity against savings, and paired differences."""
+
+from __future__ import annotations
+
+import html
+
+import plotly.graph_objects as go
+from plotly.colors import qualitative
+
+from projector.errors import UserError
+from pruning.reuse.records import DENSE, METHODS_HELP, N_ERRORS, REUSE, ReuseReport
+from pruning.reuse.showing.summaries import (
+    Summary,
+    dense_of,
+    errors_apart,
+    label_of,
+    summaries,
+    verdict,
+)
+from pruning.reuse.showing.words import percent, signed
+
+_GREY = "#888"
+
+
+def perplexity_figure(report: ReuseReport) -> go.Figure:
+    """Perplexity against the share of MLP operations that is saved, a line for each method.
+
+    Bars are one standard deviation over seeds. A grey line is the dense model's level.
+
+    Raises:
+        UserError: if no row is there.
+    """
+    found = summaries(report)
+    dense = dense_of(found)
+    colors = method_colors(report)
+    if not found:
+        raise UserError("the report has no rows: run `pruning reuse` to its end")
+    figure = go.Figure()
+    for name, color in colors.items():
+        points = sorted(
+            (s for s in found if s.name == name and s.perplexity is not None and s.share > 0),
+            key=lambda s: s.share,
+        )
+        if points:
+            figure.add_trace(_line(points, name, color, dense))
+    if dense is not None and dense.perplexity is not None:
+        figure.add_hline(y=dense.perplexity, line={"color": _GREY, "width": 1})
+        figure.add_annotation(
+            text=f"dense {dense.perplexity:,.3f}",
+            x=1,
+            xref="x domain",
+            xanchor="right",
+            y=dense.perplexity,
+            # Below the line, where no model is.
+            yanchor="top",
+            showarrow=False,
+        )
+    figure.update_layout(
+        template="plotly_white",
+        xaxis={
+            "title": "share of the MLPs' operations saved",
+            "tickformat": ".0%",
+            "rangemode": "tozero",
+        },
+        yaxis={"title": "perplexity"},
+        legend={"title": "method"},
+        margin={"l": 60, "r": 20, "t": 30, "b": 60},
+        height=460,
+    )
+    return figure
+
+
+def differences_figure(report: ReuseReport) -> go.Figure:
+    """What reuse costs more than each other method, in nats a token, at each share.
+
+    Bars are so many standard errors of the paired difference as a win takes: a bar that does not
+    cross zero is a win below it, and a loss above.
+    """
+    colors = method_colors(report)
+    figure = go.Figure()
+    kinds = dict.fromkeys((each.against, each.n_partners) for each in report.comparisons)
+    shares = sorted({each.share for each in report.comparisons})
+    for k, (against, n_partners) in enumerate(kinds):
+        own = [c for c in report.comparisons if (c.against, c.n_partners) == (against, n_partners)]
+        # Beside one another, so that bars do not hide each other.
+        shift = 0.12 * (k - (len(kinds) - 1) / 2)
+        several = f", {n_partners} partners" if n_partners > 1 else ""
+        figure.add_trace(
+            go.Scatter(
+                x=[shares.index(each.share) + shift for each in own],
+                y=[each.difference for each in own],
+                error_y={
+                    "type": "data",
+                    "array": [N_ERRORS * (each.standard_error or 0.0) for each in own],
+                    "thickness": 1.5,
+                    "width": 5,
+                },
+                mode="markers",
+                name=html.escape(f"{label_of(against)}{several}"),
+                marker={
+                    "color": colors.get(against, _GREY),
+                    "size": 9,
+                    "symbol": "circle" if n_partners < 2 else "diamond",
+                },
+                customdata=[
+                    f"reuse {verdict(each)} at {percent(each.share)}: {signed(each.difference)} "
+                    f"nats a token, {_apart(errors_apart(each))}"
+                    for each in own
+                ],
+                hovertemplate="%{customdata}<extra></extra>",
+            )
+        )
+    figure.add_hline(y=0, line={"color": _GREY, "width": 1})
+    figure.update_layout(
+        template="plotly_white",
+        xaxis={
+            "title": "share of the MLPs' operations to be saved",
+            "tickvals": list(range(len(shares))),
+            "ticktext": [percent(share) for share in shares],
+            "range": [-0.6, len(shares) - 0.4],
+        },
+        yaxis={"title": "nats a token: reuse − the other", "tickformat": "+.3~g"},
+        showlegend=True,
+        legend={"title": "reuse against"},
+        margin={"l": 60, "r": 20, "t": 30, "b": 60},
+        height=400,
+    )
+    return figure
+
+
+def method_colors(report: ReuseReport) -> dict[str, str]:
+    """Name → colour of every method but the dense one; the same in all figures of a report."""
+    known = [method for method in METHODS_HELP if method != DENSE]
+    names = dict.fromkeys(each.name for each in summaries(report) if each.method != DENSE)
+    names = {**{name: None for name in known if name in names}, **names}
+    return {name: qualitative.D3[i % len(qualitative.D3)] for i, name in enumerate(names)}
+
+
+def _line(points: list[Summary], name: str, color: str, dense: Summary | None) -> go.Scatter:
+    # Every line begins at the dense model.
+    first = [] if dense is None or dense.perplexity is None else [dense]
+    return go.Scatter(
+        x=[0.0 for _ in first] + [each.saved for each in points],
+        y=[each.perplexity for each in [*first, *points]],
+        error_y={
+            "type": "data",
+            "array": [0.0 for _ in first] + [each.spread or 0.0 for each in points],
+            "thickness": 1,
+            "width": 3,
+        },
+        mode="lines+markers",
+        # Plotly reads its texts as HTML.
+        name=html.escape(name),
+        line={"color": color, "width": 3 if points[0].method == REUSE else 2},
+        marker={"size": 6},
+        customdata=[_told(each) for each in [*first, *points]],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
+
+
+def _told(point: Summary) -> str:
+    """What a point shows under the pointer."""
+    if point.method == DENSE:
+        return f"<b>dense model</b><br>perplexity {point.text}"
+    seeds = f"{point.n_seeds:,} seed" + ("" if point.n_seeds == 1 else "s")
+    saved = 0.0 if point.saved is None else point.saved
+    return (
+        f"<b>{html.escape(point.name)}</b><br>{saved:.2%} of the MLPs' operations saved"
+        f"<br>{point.n_changed:,.0f} neurons changed<br>perplexity {point.text} ({seeds})"
+    )
+
+
+def _apart(errors: float | None) -> str:
+    return "no standard error" if errors is None else f"{errors:.1f} standard errors"

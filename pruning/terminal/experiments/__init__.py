@@ -1,0 +1,1 @@
+"""Commands that make and score many models, and report on them."""

@@ -1,0 +1,255 @@
+"""``pruning reuse``: whether neurons can take their values from neurons of earlier layers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from projector.terminal.options import parse_size
+from projector.terminal.screen import Screen, partners_words
+from pruning.terminal.options import (
+    Device,
+    Dtype,
+    Force,
+    Json,
+    MemoryBudget,
+    Model,
+    Resume,
+    Revision,
+    Seeds,
+    SequenceLength,
+    Sequences,
+    TrustRemoteCode,
+    Windows,
+    calibration_of,
+    evaluation_of,
+    numbers,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the report.", show_default=False)]
+Shares = Annotated[
+    str,
+    typer.Option(
+        help="Shares of the operations of all MLPs that are to be saved, comma-separated."
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        help="Text to choose partners and to refit on, a source as for `perplexity --corpus`. By "
+        "default, for the bundled model, {usual_calibration}.",
+        show_default=False,
+    ),
+]
+Evaluation = Annotated[
+    str | None,
+    typer.Option(
+        help="Text to score on. By default, for the bundled model, {usual_evaluation}.",
+        show_default=False,
+    ),
+]
+ProjectionDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--projection",
+        help="The model's projection with partners across layers, as `projector fit --cross-layer` "
+        "makes it. Without one they are found in the calibration text.",
+        show_default=False,
+    ),
+]
+NPartners = Annotated[
+    int,
+    typer.Option(
+        "--partners",
+        help="Try reuse of so many partners a neuron too, at most 8, where one partner beats "
+        "random ones.",
+    ),
+]
+
+# What is said of an experiment with --resume, by the name of the step.
+_STEPS = {
+    "START": "Nothing of this experiment is in [b]{out}[/b]: it starts from the beginning",
+    "GO_ON": "Going on with the experiment in [b]{out}[/b]",
+    "LEAVE": "The experiment in [b]{out}[/b] is finished: nothing is left to do",
+}
+_LEGEND = (
+    "[dim]perplexity where so much of the MLPs' operations is saved: mean ± standard deviation "
+    "over seeds; –: there is none[/dim]"
+)
+_COMPARISON_LEGEND = (
+    "[dim]nats a token that reuse costs more than the other method, paired over windows and seeds: "
+    "difference ± standard error, and how many of these it is; below −2 reuse wins, above 2 it "
+    "loses[/dim]"
+)
+
+
+def reuse(
+    model: Model,
+    out: Out = ...,  # type: ignore[assignment]
+    shares: Shares = "0.05,0.1,0.2",
+    seeds: Seeds = 3,
+    partners: NPartners = 1,
+    projection: ProjectionDir = None,
+    calibration: Calibration = None,
+    evaluation: Evaluation = None,
+    windows: Windows = 64,
+    sequences: Sequences = 256,
+    sequence_length: SequenceLength = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    memory_budget: MemoryBudget = None,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Replace MLP neurons by neurons of earlier layers, and measure what that saves and costs."""
+    screen = Screen(as_json)
+    with screen.errors():
+        from pruning.reuse.settings import ReuseRequest, ReuseSettings
+
+        settings = ReuseSettings(
+            shares=numbers("shares", shares),
+            n_seeds=seeds,
+            n_sequences=sequences,
+            n_windows=windows,
+            n_partners=partners,
+            sequence_length=sequence_length,
+        )
+        request = ReuseRequest(
+            model=model,
+            settings=settings,
+            calibration=calibration_of(calibration, model),
+            evaluation=evaluation_of(evaluation, model),
+            projection=projection,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            memory_budget=parse_size(memory_budget),
+        )
+        _run(screen, request, out, resume=resume, force=force)
+
+
+def _run(screen: Screen, request: Any, out: Path, *, resume: bool, force: bool) -> None:
+    """Measure, draw, and show."""
+    from projector.storage.resuming import Step
+    from pruning.reporting.files import JSON_FILE
+    from pruning.reporting.kinds import REUSE
+    from pruning.reporting.places import check_report
+    from pruning.reuse.job import prepare_reuse
+    from pruning.reuse.running import PAGE_FILE, next_step, run_reuse
+    from pruning.reuse.showing.page import write_page
+    from pruning.reuse.showing.words import answer
+
+    screen.can_resume = (out / JSON_FILE).exists
+    check_report(out, REUSE, resume=resume, force=force)
+    with screen.progress() as progress:
+        job = prepare_reuse(request, progress)
+        step = next_step(job, out, resume=resume, force=force)
+        if resume:
+            screen.say(_STEPS[step.name].format(out=escape(str(out))))
+        screen.say(f"[b]{escape(job.text.source)}[/b]: {escape(job.text.description)}")
+        if step is not Step.LEAVE:
+            _tell_needs(screen, job)
+        report = run_reuse(job, out, resume=resume, force=force, progress=progress)
+    if step is not Step.LEAVE or not (out / PAGE_FILE).exists():
+        write_page(report, out / PAGE_FILE)
+    if screen.as_json:
+        screen.result(
+            {
+                "report": str(out / JSON_FILE),
+                "page": str(out / PAGE_FILE),
+                "comparisons": [asdict(each) for each in report.comparisons],
+                "wins": report.wins,
+                "answer": answer(report),
+            },
+            "",
+        )
+        return
+    _show(screen, report)
+    wrote = "The report is in" if step is Step.LEAVE else "Wrote"
+    screen.say(f"{wrote} [b]{escape(str(out))}[/b]: open {PAGE_FILE} there in a browser")
+
+
+def _tell_needs(screen: Screen, job: Any) -> None:
+    """What the experiment takes, before it begins."""
+    from projector.memory import enough_text
+    from projector.model.loading import input_device
+    from projector.statistics.cross_layer.plan import seconds_of_products
+
+    screen.say(f"Takes about {enough_text(job.needs().total)} beside the model, layer by layer")
+    plan = job.partners_plan()
+    if plan is not None:
+        seconds = seconds_of_products(plan, input_device(job.loaded.model))
+        screen.say(partners_words(plan, seconds))
+
+
+def _show(screen: Screen, report: Any) -> None:
+    """Perplexities, paired differences, and the answer."""
+    from pruning.reuse.showing.words import answer
+
+    screen.out.print(_methods(report))
+    screen.say(_LEGEND)
+    if report.comparisons:
+        screen.out.print(_comparisons(report))
+        screen.say(_COMPARISON_LEGEND)
+    for note in report.notes:
+        screen.say(f"[dim]{escape(note)}[/dim]")
+    screen.say(escape(answer(report)))
+
+
+def _methods(report: Any) -> Table:
+    """A row a method, a column a share."""
+    from pruning.reuse.records import DENSE
+    from pruning.reuse.showing.summaries import dense_of, summaries
+    from pruning.reuse.showing.words import percent
+
+    found = summaries(report)
+    shares = sorted({each.share for each in found if each.method != DENSE})
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("method")
+    for share in shares:
+        table.add_column(percent(share), justify="right", no_wrap=True)
+    dense = dense_of(found)
+    if dense is not None:
+        table.add_row(DENSE, *[dense.text] * len(shares), style="dim")
+    cells = {(each.name, each.share): each.text for each in found}
+    for name in dict.fromkeys(each.name for each in found if each.method != DENSE):
+        table.add_row(escape(name), *(cells.get((name, share), "–") for share in shares))
+    for reason in dict.fromkeys(each.reason for each in found if each.reason):
+        table.caption = f"{table.caption}; {reason}" if table.caption else f"–: {reason}"
+    return table
+
+
+def _comparisons(report: Any) -> Table:
+    """A row for what reuse is compared with, a column a share."""
+    from pruning.reuse.showing.summaries import errors_apart, label_of
+    from pruning.reuse.showing.words import percent, signed
+
+    shares = sorted({each.share for each in report.comparisons})
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("reuse against")
+    for share in shares:
+        table.add_column(percent(share), justify="right", no_wrap=True)
+    kinds = dict.fromkeys((each.against, each.n_partners) for each in report.comparisons)
+    for against, n_partners in kinds:
+        cells = dict.fromkeys(shares, "–")
+        for each in report.comparisons:
+            if (each.against, each.n_partners) == (against, n_partners):
+                apart = errors_apart(each)
+                cells[each.share] = signed(each.difference)
+                if each.standard_error is not None:
+                    cells[each.share] += f" ± {each.standard_error:.4f}"
+                if apart is not None:
+                    cells[each.share] += f" ({signed(apart if each.difference > 0 else -apart, 1)})"
+        several = f" ({n_partners} partners)" if n_partners > 1 else ""
+        table.add_row(escape(label_of(against)) + several, *cells.values())
+    return table
