@@ -6,11 +6,11 @@ streams that are H wide:
     sums       8 (N + P)²                                   the upper triangles of both sums
     fitting    8 (max(3 (N + P)², 11 N²) + 3 H (N + P))     what a refit reads, and works with
 
-P is at most what all rows reuse: a share s of all MLPs' operations is a share s' = s · Σ c N / Σ' c N
-of those behind the first layer, for which s' c / (c − H) N neurons take the values of chosen
-partners, as many those of random ones, and s' N write early; each with k partners, and no more than
-earlier layers have. Partners that no projection holds are found before that, and the method of the
-pruning chapter is planned after it: the peak is the greatest of the three.
+P is at most what all rows reuse. A share s of all MLPs' operations is a larger share s' of those
+behind the first layer, for which s' c / (c − H) N neurons take the values of chosen partners, as
+many those of random ones, and s' N write early; each with k partners, and no more than earlier
+layers have. Partners that no projection holds are found before that, and the method of the pruning
+chapter is planned after it: the peak is the greatest of the three.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def next_step(job: ReuseJob, out: Path, *, resume: bool, force: bool) -> Step:
             )
         return difference, difference is None and not missing(job, report.rows)
 
+    check_folder(work_path(out))
     return step_of(out, REUSE, compare, resume=resume, force=force)
 
 
@@ -123,7 +124,6 @@ def run_reuse(
     """
     progress = progress or Silent()
     job.check()
-    check_folder(work_path(out))
     if next_step(job, out, resume=resume, force=force) is Step.LEAVE:
         return load_reuse(out)
     folder = work_path(out)
@@ -134,9 +134,10 @@ def run_reuse(
         rows, notes = list(known.rows), tuple(known.notes)
         if not rows:
             remove_folder(folder)
-            # Drawn from the report that is replaced.
-            (out / PAGE_FILE).unlink(missing_ok=True)
         save_reuse(known, out)
+        if not rows:
+            # Drawn from the report that was replaced.
+            (out / PAGE_FILE).unlink(missing_ok=True)
         left = missing(job, rows)
         if left:
             counted = _Counted(progress, len(rows) + len(left))

@@ -7,11 +7,11 @@ import typer
 from projector.environment import prepare_environment
 from projector.terminal.usage import Commands
 from pruning.terminal.bench import bench
+from pruning.terminal.experiments.reuse import reuse
+from pruning.terminal.experiments.sweep import sweep
 from pruning.terminal.perplexity import perplexity
 from pruning.terminal.poles import poles
 from pruning.terminal.prune import prune
-from pruning.terminal.experiments.reuse import reuse
-from pruning.terminal.experiments.sweep import sweep
 from pruning.terminal.tasks import tasks
 from pruning.terminal.told import Told
 

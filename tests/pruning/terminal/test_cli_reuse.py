@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import transformers as hf
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from pruning.reporting.files import CSV_FILE
 from pruning.reuse.experiment import Experiment
@@ -234,5 +233,7 @@ def test_what_a_model_or_a_projection_lacks_is_one_line(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        refuse(*command(checkpoint("qwen2"), texts, out, force=True, **options))
+        stopped = invoke(*command(checkpoint("qwen2"), texts, out, force=True, **options))
+    assert stopped.exit_code == 2
+    assert stopped.stderr.splitlines()[-1].startswith("error: no space left")
     assert tree(out) == before
