@@ -1,8 +1,10 @@
 """Are the neurons of poles those that can go? ``python -m benchmarks.poles_or_not MODEL``.
 
 Counts how many neurons of distinct poles a method removes, beside what it would be if it removed
-any neurons of each layer: exact mean and standard deviation. Plans are made as ``pruning prune``
-makes them, from each seed's calibration text, and kept in the folder of ``--out``.
+any neurons of each layer: exact mean and standard deviation. Where `wanda` is among the methods,
+chance is also given among neurons that weigh about as much: those that as many of its plans remove.
+Plans are made as ``pruning prune`` makes them, from each seed's calibration text, and kept in the
+folder of ``--out``.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from pruning.layerwise.overlap import (
     overlap,
     pooled,
     redundant_in,
+    strata_of,
 )
 from pruning.layerwise.recipes import Recipe
 from pruning.methods.plan import LayerPlan, PruningPlan
@@ -47,6 +50,9 @@ COUNTS: dict[str, Callable[[Poles, LayerPlan], Overlap]] = {
     "distinct poles, whole": emptied,
 }
 _MEMBERS = next(iter(COUNTS))
+# A method that scores each neuron by itself: what it removes weighs less than what it keeps.
+_BY_WEIGHT = "wanda"
+_LIKE_WEIGHT = "members, among neurons of like weight"
 Key = tuple[str, float, int]
 
 
@@ -103,6 +109,25 @@ def rows_of(poles: Sequence[Poles], plan: PruningPlan) -> dict[str, list[Overlap
     check_same_layers(poles, plan.layers)
     pairs = list(zip(poles, plan.layers, strict=True))
     return {name: [count(*pair) for pair in pairs] for name, count in COUNTS.items()}
+
+
+def add_like_weights(
+    found: dict[Key, dict[str, list[Overlap]]],
+    poles: Sequence[Poles],
+    plans: dict[Key, PruningPlan],
+) -> None:
+    """Count members once more, with chance only among neurons of like weight."""
+    for key, plan in plans.items():
+        method, _, seed = key
+        by_weight = [p for (m, _, s), p in plans.items() if m == _BY_WEIGHT and s == seed]
+        if method == _BY_WEIGHT or not by_weight:
+            continue
+        found[key][_LIKE_WEIGHT] = [
+            overlap(members_of(one), own, strata_of(beside))
+            for one, own, *beside in zip(
+                poles, plan.layers, *(each.layers for each in by_weight), strict=True
+            )
+        ]
 
 
 def summary(found: dict[Key, dict[str, list[Overlap]]]) -> Iterator[str]:
@@ -183,7 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         poles = find_all(given.projection, request).poles
         plans = given.out / "plans"
         make_plans(plans, keys, given.model, given.calibration, given.sequences)
-        found = {key: rows_of(poles, read_plan(path_of(plans, key))) for key in keys}
+        kept = {key: read_plan(path_of(plans, key)) for key in keys}
+        found = {key: rows_of(poles, plan) for key, plan in kept.items()}
+        add_like_weights(found, poles, kept)
         values = {
             "machine": describe_machine(),
             "rows": [

@@ -86,7 +86,7 @@ def redundant_in(poles: Poles) -> Tensor:
     return marked
 
 
-def overlap(marked: Tensor, plan: LayerPlan) -> Overlap:
+def overlap(marked: Tensor, plan: LayerPlan, strata: Tensor | None = None) -> Overlap:
     """How many marked neurons of a layer go.
 
     Of N neurons, M marked and R removed, chance gives M R / N, with variance
@@ -94,12 +94,32 @@ def overlap(marked: Tensor, plan: LayerPlan) -> Overlap:
 
     Args:
         marked: (N,) bool.
+        strata: (N,) integers; chance then exchanges only neurons of the same number. None for all.
     """
-    n, n_marked, n_removed = plan.n_neurons, int(marked.sum()), plan.n_neurons - len(plan.kept)
+    removed = torch.ones(plan.n_neurons, dtype=torch.bool)
+    removed[plan.kept_index] = False
+    if strata is None:
+        return _drawn(marked, removed)
+    return pooled(_drawn(marked[strata == s], removed[strata == s]) for s in strata.unique())
+
+
+def _drawn(marked: Tensor, removed: Tensor) -> Overlap:
+    n, n_marked, n_removed = len(marked), int(marked.sum()), int(removed.sum())
     share = n_marked / n
     variance = n_removed * share * (1 - share) * (n - n_removed) / max(1, n - 1)
-    n_both = n_marked - int(marked[plan.kept_index].sum())
-    return Overlap(n_marked, n_both, n_removed * share, variance)
+    return Overlap(n_marked, int((marked & removed).sum()), n_removed * share, variance)
+
+
+def strata_of(plans: Sequence[LayerPlan]) -> Tensor:
+    """How many of a layer's plans remove each neuron, (N,) int64: rough strata of importance.
+
+    Args:
+        plans: of a method that scores each neuron by itself, at several shares.
+    """
+    strata = torch.full((plans[0].n_neurons,), len(plans))
+    for plan in plans:
+        strata[plan.kept_index] -= 1
+    return strata
 
 
 def emptied(poles: Poles, plan: LayerPlan) -> Overlap:

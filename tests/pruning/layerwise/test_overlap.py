@@ -19,6 +19,7 @@ from pruning.layerwise.overlap import (
     overlap,
     pooled,
     redundant_in,
+    strata_of,
 )
 from pruning.methods.plan import LayerPlan, PruningPlan
 from pruning.poles.poles import Control, Controls, Pole, Poles, PoleSettings
@@ -64,6 +65,15 @@ def test_planted_poles_are_counted_and_chance_is_exact() -> None:
         counts = [each.n_both for each in counted]
         assert counted[0].expected == pytest.approx(fmean(counts))
         assert counted[0].variance == pytest.approx(pvariance(counts))
+    # Half of each stratum goes; and where a stratum goes whole, chance has no choice.
+    strata = strata_of([without(4, 5, 6, 7), without(5, 6, 7)])
+    assert strata.tolist() == [0, 0, 0, 0, 1, 2, 2, 2]
+    halves = torch.tensor([0] * 4 + [1] * 4)
+    stratified = [each for each in every if sum(j < 4 for j in each.removed) == 2]
+    counts = [overlap(members, each, halves).n_both for each in stratified]
+    assert overlap(members, plan, halves).expected == pytest.approx(fmean(counts))
+    assert overlap(members, plan, halves).variance == pytest.approx(pvariance(counts))
+    assert overlap(members, without(0, 1, 2, 3), halves).score is None
     both = pooled([overlap(redundant, plan), overlap(redundant, without(1, 3, 5, 6))])
     assert (both.n_marked, both.n_both) == (6, 3)
     assert both.expected == pytest.approx(3)
