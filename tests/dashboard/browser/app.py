@@ -80,6 +80,9 @@ def serve(root: Path, folder: Path, *arguments: str) -> Iterator[App]:
     command += [
         "--server.fileWatcherType",
         "none",
+        # After each run it would walk through all that PyTorch and Transformers hold.
+        "--runner.postScriptGC",
+        "false",
         "--",
         "--root",
         str(root),

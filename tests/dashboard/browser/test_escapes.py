@@ -18,28 +18,20 @@ from tests.dashboard.browser.conftest import EVIL_NAME, EVIL_TOKEN
 EVIL_PROMPT = "<script>alert(1)</script><img src=x> **b** $x$ :a:"
 
 
-def test_a_prompt_is_shown_as_it_was_typed(page: Page, app: App) -> None:
+def test_prompts_and_tokens_are_shown_as_they_are(page: Page, app: App) -> None:
     page.goto(app.link("prompt"))
     rest(page)
-    run_prompt(page, EVIL_PROMPT, EVIL_PROMPT, n_new=2)
+    run_prompt(page, EVIL_PROMPT, f"kalo {EVIL_TOKEN} mi", n_new=0)
     wait_for_map(page)
     rest(page)
     assert EVIL_PROMPT in "".join(page.locator(".neuron-map .token").all_inner_texts())
+    # One token of the model's, not signs one by one.
+    expect(page.locator(".neuron-map .token", has_text=EVIL_TOKEN)).to_have_count(1)
     assert page.locator(".neuron-map script, .neuron-map img").count() == 0
     page.reload()
     wait_for_map(page)
     expect(page.get_by_role("textbox", name="Prompt A")).to_have_value(EVIL_PROMPT)
-
-
-def test_a_token_is_shown_as_it_is(page: Page, app: App) -> None:
-    page.goto(app.link("prompt"))
-    rest(page)
-    run_prompt(page, f"kalo {EVIL_TOKEN} mi", n_new=0)
-    wait_for_map(page)
-    # One token of the model's, not signs one by one.
-    expect(page.locator(".neuron-map .token", has_text=EVIL_TOKEN)).to_have_count(1)
     # And in the corpus: on the card it is among what drives a neuron.
-    visit(page, "Map")
     page.goto(app.link("neuron", neuron=0))
     rest(page)
     shown = page.get_by_test_id("stHtml").filter(has_text="script")

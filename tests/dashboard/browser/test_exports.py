@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from tests.dashboard.browser.app import (
     run_prompt,
     the_map,
     until,
+    visit,
     wait_for_map,
 )
 from tests.families import N_NEURONS
@@ -111,10 +111,23 @@ def test_a_prompt_is_saved_with_its_tokens(
     alone.close()
 
 
-def test_the_map_is_saved_as_a_picture(page: Page, app: App, tmp_path: Path) -> None:
-    page.goto(app.link())
-    wait_for_map(page)
-    path = _save(page, page.get_by_role("button", name="Save as PNG"), tmp_path)
+def test_the_map_is_saved_as_a_picture_and_tables_of_names_that_tell(
+    page: Page, app: App, tmp_path: Path
+) -> None:
+    names = set()
+    for layer in (0, 1):
+        page.goto(app.link(layer=layer))
+        wait_for_map(page)
+        rest(page)
+        names.add(_save(page, _button(page, "CSV"), tmp_path).name)
+        path = _save(page, page.get_by_role("button", name="Save as PNG"), tmp_path)
+        names.add(path.name)
+    assert len(names) == 4
+    # A download runs nothing again.
+    before = drawn(page)["drawn"]
+    _save(page, _button(page, "CSV"), tmp_path)
+    page.wait_for_timeout(500)
+    assert drawn(page)["drawn"] == before
     assert path.suffix == ".png"
     picture = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
     box = page.locator(".neuron-map .stage").bounding_box()
@@ -129,12 +142,13 @@ def test_the_map_is_saved_as_a_picture(page: Page, app: App, tmp_path: Path) -> 
 def test_figures_are_saved_as_pages_and_pictures(
     page: Page, app: App, browser: Browser, tmp_path: Path
 ) -> None:
+    page.goto(app.link("prompt"))
     for path, title in (
         ("heatmap", "Correlations in layer 0: MLP neurons"),
         ("poles", "Poles in layer 0: MLP neurons"),
         ("pruning", "What pruning costs"),
     ):
-        page.goto(app.link(path))
+        visit(page, path.capitalize())
         expect(heading(page)).to_have_text(title)
         plot = page.locator(".js-plotly-plot").last
         expect(plot).to_be_visible()
@@ -147,27 +161,3 @@ def test_figures_are_saved_as_pages_and_pictures(
         plot.hover()
         picture = _save(page, plot.locator("[data-title*=PNG]"), tmp_path)
         assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-def test_downloads_run_nothing_again(page: Page, app: App, tmp_path: Path, watch: Watch) -> None:
-    page.goto(app.link())
-    wait_for_map(page)
-    rest(page)
-    before = drawn(page)["drawn"]
-    _save(page, _button(page, "CSV"), tmp_path)
-    page.wait_for_timeout(500)
-    assert drawn(page)["drawn"] == before
-
-
-def test_names_of_files_can_be_told_apart(
-    open_page: Callable[..., Page], app: App, tmp_path: Path
-) -> None:
-    names = set()
-    for layer in (0, 1):
-        page = open_page()
-        page.goto(app.link(layer=layer))
-        wait_for_map(page)
-        rest(page)
-        for button in (_button(page, "CSV"), page.get_by_role("button", name="Save as PNG")):
-            names.add(_save(page, button, tmp_path).name)
-    assert len(names) == 4

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -40,6 +41,11 @@ _CUT_OFF = """() => {
   return wide ? [...cut, "the page is wider than the window"] : cut;
 }"""
 
+# How bright a theme's ground is, from 0 to 255.
+_GROUNDS: dict[Literal["light", "dark"], tuple[int, int]] = {"dark": (0, 80), "light": (200, 255)}
+_GROUND = """() => +getComputedStyle(document.querySelector("[data-testid=stApp]"))
+  .backgroundColor.match(/\\d+/)[0]"""
+
 
 def _keep(page: Page, name: str) -> None:
     folder = os.environ.get("ARTIFACTS")
@@ -63,11 +69,7 @@ def prompt_id(browser: Browser, app: App) -> str:
     return found
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_page_is_whole(
-    open_page: Callable[..., Page], app: App, prompt_id: str, theme: str
-) -> None:
-    page = open_page(color_scheme=theme)
+def test_every_page_is_whole(page: Page, app: App, prompt_id: str) -> None:
     page.goto(app.link(layer=1, neuron=12, pole=0, prompt=prompt_id, token=4))
     for path in PAGES:
         _open(page, path)
@@ -75,9 +77,13 @@ def test_every_page_is_whole(
             wait_for_map(page)
         if path in ("heatmap", "poles", "pruning"):
             expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
-        _keep(page, f"{path}-{theme}")
-        assert page.evaluate(_CUT_OFF) == [], path
-        expect(page.locator("[data-testid=stAlertContentError]")).to_have_count(0)
+        for theme, (low, high) in _GROUNDS.items():
+            page.emulate_media(color_scheme=theme)
+            until(lambda low=low, high=high: low <= page.evaluate(_GROUND) <= high)
+            rest(page)
+            _keep(page, f"{path}-{theme}")
+            assert page.evaluate(_CUT_OFF) == [], (path, theme)
+            expect(page.locator("[data-testid=stAlertContentError]")).to_have_count(0)
 
 
 def test_every_page_is_whole_for_an_encoder(page: Page, app: App) -> None:

@@ -70,11 +70,18 @@ def test_a_prompt_s_tokens_are_stepped_through_with_keys(page: Page, app: App) -
     expect(page.get_by_text("Strongest at token 1", exact=True)).to_be_visible()
     # And where nothing has the focus.
     page.evaluate("document.activeElement.blur()")
-    page.keyboard.press("ArrowRight")
-    until(lambda: _token(page) == 1)
+    # Every token has its own picture.
+    pictures = set()
+    for token in range(4):
+        until(lambda token=token: _token(page) == token)
+        pictures.add(page.locator(".neuron-map .stage").screenshot())
+        page.keyboard.press("ArrowRight")
+    assert len(pictures) == 4
 
 
-def test_a_click_on_a_token_goes_there(page: Page, app: App) -> None:
+def test_a_click_on_a_token_goes_there_and_one_on_a_neuron_to_its_card(
+    page: Page, app: App
+) -> None:
     _open(page, app)
     tokens = page.locator(".neuron-map .token")
     tokens.nth(5).click()
@@ -97,6 +104,14 @@ def test_a_click_on_a_token_goes_there(page: Page, app: App) -> None:
     page.get_by_role("slider", name="Token").press("ArrowLeft")
     until(lambda: _token(page) == 4)
     until(lambda: params(page).get("token") == "4")
+    rest(page)
+    # What is strongest there is a neuron that can be chosen.
+    mover = page.locator("[class*=st-key-activation-0] button")
+    name = mover.inner_text().split()[0]
+    mover.click()
+    until(lambda: f"N{params(page).get('neuron')}" == name)
+    page.get_by_role("button", name="Open its card").click()
+    expect(heading(page)).to_have_text(f"L0 {name}")
 
 
 def test_playback_asks_nothing_of_the_server(page: Page, app: App, watch: Watch) -> None:
@@ -127,17 +142,6 @@ def test_playback_asks_nothing_of_the_server(page: Page, app: App, watch: Watch)
     # From the end it begins anew.
     page.keyboard.press(" ")
     until(lambda: _is_playing(page) and _token(page) < n_tokens - 1)
-
-
-def test_every_token_has_its_own_picture(page: Page, app: App) -> None:
-    _open(page, app)
-    pictures = set()
-    page.keyboard.press("Home")
-    for token in range(4):
-        until(lambda token=token: _token(page) == token)
-        pictures.add(page.locator(".neuron-map .stage").screenshot())
-        page.keyboard.press("ArrowRight")
-    assert len(pictures) == 4
 
 
 def test_layer_and_prompt_change_under_a_camera_that_stays(page: Page, app: App) -> None:
@@ -195,16 +199,6 @@ def test_two_prompts_stand_side_by_side_with_their_difference(page: Page, app: A
     page.get_by_text("Compare with a second prompt").click()
     until(lambda: len(drawn(page)["shown"].split()) == 2)
     until(lambda: "other" not in params(page))
-
-
-def test_a_mover_is_a_neuron_that_can_be_chosen(page: Page, app: App) -> None:
-    _open(page, app)
-    mover = page.locator("[class*=st-key-activation-0] button")
-    name = mover.inner_text().split()[0]
-    mover.click()
-    until(lambda: f"N{params(page).get('neuron')}" == name)
-    page.get_by_role("button", name="Open its card").click()
-    expect(heading(page)).to_have_text(f"L0 {name}")
 
 
 def test_what_was_typed_stays_and_what_can_t_be_run_changes_nothing(page: Page, app: App) -> None:
