@@ -36,7 +36,16 @@ COMMANDS = {
 }
 # Options that the prose names by themselves, of other programs: the dashboard, benchmarks, and
 # Accelerate's launcher.
-OTHER_OPTIONS = {"--root", "--no-poles", "--quick", "--minutes", "--toy", "--cpu", "--machine_rank"}
+OTHER_OPTIONS = {
+    "--root",
+    "--no-poles",
+    "--quick",
+    "--minutes",
+    "--only",
+    "--toy",
+    "--cpu",
+    "--machine_rank",
+}
 
 
 def text_of(page: str) -> str:
