@@ -30,7 +30,10 @@ from pruning.poles.files import OLD_FILE, POLES_FOLDER, load_every_pole
 from pruning.poles.finding import condensed_tree, find_poles
 from pruning.poles.poles import Poles, PoleSettings
 from pruning.poles.tree import CondensedTree
-from pruning.reporting.files import JSON_FILE
+from pruning.reporting.files import JSON_FILE, kind_at
+from pruning.reporting.kinds import REUSE
+from pruning.reuse.records import ReuseReport
+from pruning.reuse.report import load_reuse
 from pruning.saving import load_plan
 from pruning.scoring.windows import EvaluationText
 from pruning.sweep.report import PruningReport
@@ -130,6 +133,15 @@ def report_at(path: Path) -> PruningReport:
         return report
 
     return kept(("report", path, stamp_of(path / JSON_FILE)), load)
+
+
+def reuse_report_at(path: Path) -> ReuseReport | None:
+    """A report of an experiment on reuse; None where the folder holds another report."""
+
+    def load() -> ReuseReport | None:
+        return load_reuse(path) if kind_at(path) is REUSE else None
+
+    return kept(("reuse report", path, stamp_of(path / JSON_FILE)), load)
 
 
 def plan_at(path: Path) -> PruningPlan:

@@ -11,8 +11,9 @@ import streamlit as st
 import dashboard
 from dashboard.frame.exports import offer_figure
 from dashboard.state import session
-from dashboard.state.loading import folders_with, report_at
+from dashboard.state.loading import folders_with, report_at, reuse_report_at
 from dashboard.state.scene import Scene
+from dashboard.views.reuse_reports import show_reuse
 from projector.errors import UserError
 from pruning.reporting.files import JSON_FILE
 from pruning.sweep.figure import report_figure, seeds_text
@@ -54,6 +55,10 @@ def show_reports(scene: Scene) -> None:
         key="choose report",
         on_change=lambda: session.change(report=st.session_state["choose report"]),
     )
+    of_reuse = reuse_report_at(found[name])
+    if of_reuse is not None:
+        show_reuse(of_reuse, name)
+        return
     report = report_at(found[name])
     if name == SHIPPED:
         st.caption(
@@ -77,7 +82,8 @@ def _reports(scene: Scene) -> tuple[dict[str, Path], dict[str, Path]]:
     others: dict[str, Path] = {}
     for name, path in everywhere.items():
         try:
-            is_own = report_at(path).model.get("sha256") == scene.sha256
+            report = reuse_report_at(path) or report_at(path)
+            is_own = report.model.get("sha256") == scene.sha256
         except UserError:
             # It says why when it is chosen.
             is_own = False

@@ -27,6 +27,9 @@ from pruning.methods.method import Method
 from pruning.methods.plan import PLAN_FILE, LayerPlan, PruningPlan
 from pruning.refit import registry as refits
 from pruning.refit.record import Refit
+from pruning.reuse.comparing import report_of
+from pruning.reuse.records import ReuseRow
+from pruning.reuse.report import save_reuse
 from pruning.sweep.report import PruningReport, Row
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import (
@@ -111,6 +114,38 @@ def test_reports_are_shown_as_far_as_they_go(copied: Callable[..., Path], start:
         assert errors(at) == []
         assert all(each.value.strip(". ") for each in at.caption)
     assert "no rows yet" in " ".join(each.value for each in at.info)
+
+
+def test_a_report_on_reuse_is_shown_with_its_answer(
+    copied: Callable[..., Path], start: Open
+) -> None:
+    own = copied(DECODER)
+    rows = [ReuseRow("dense", 0.0, 0, 0, 8.0, (2.0, 2.1, 2.2), 600, 600, 0, None, 0.0)]
+    for method, cost in (("reuse", 0.3), ("removal", 0.1)):
+        nll = tuple(x + cost + y for x, y in ((2.0, 0.0), (2.1, 0.01), (2.2, 0.02)))
+        rows.append(
+            ReuseRow(method, 0.1, 0, int(method == "reuse"), 9.0, nll, 540, 600, 9, 0.1, 1.0)
+        )
+    facts = {
+        "n_sequences": 20,
+        "n_seeds": 1,
+        "calibration": {"source": SCRIPT},
+        "evaluation": {"source": SCRIPT, "windows": 3},
+        "pruning_method": "obs",
+    }
+    model = {"id": SCRIPT, "parameters": 1000}
+    save_reuse(report_of(facts, model, rows, "obs"), own / "a-reuse")
+    save_reuse(report_of(facts, model, [], "obs"), own / "b-begun")
+    at = start(own, "pruning", projection=DECODER).run()
+    assert errors(at) == []
+    assert at.selectbox(key="choose report").value == "a-reuse"
+    assert any("reuse loses to removal at 10 %" in each.value for each in at.markdown)
+    methods, comparisons = (each.value for each in at.dataframe[:2])
+    assert methods["method"].tolist() == ["dense", "reuse", "removal"]
+    assert comparisons["nats a token"].tolist() == ["+0.2000"]
+    at.selectbox(key="choose report").select("b-begun").run()
+    assert errors(at) == []
+    assert any("no rows yet" in each.value for each in at.info)
 
 
 def test_reports_of_the_model_in_view_come_alone_and_one_ships(
