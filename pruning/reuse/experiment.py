@@ -40,6 +40,7 @@ from pruning.reuse.records import (
     ReuseRow,
     RowKey,
 )
+from pruning.reuse.replacing.choosing import count_worth_reusing
 from pruning.reuse.replacing.model import replaced_model
 from pruning.reuse.replacing.moments import DEFAULT_BYTES
 from pruning.reuse.replacing.operations import (
@@ -148,6 +149,14 @@ class Experiment:
             "row but those of the pruning chapter, which take the same share of every layer.",
             f"Partners were found over {self._partners.n_tokens:,} tokens.",
         ]
+        n_worth, n_all = count_worth_reusing(self._partners, self._dense)
+        if n_all:
+            least = self._dense[1].n_hidden / self._dense[1].neuron
+            found.append(
+                "Before any refit, reuse loses less for each operation saved than removal only "
+                f"where a partner explains more than {least:.1%} of a neuron's variance: "
+                f"{n_worth:,} of {n_all:,} neurons have such a partner ({n_worth / n_all:.1%})."
+            )
         if self._new_constant:
             found.append(
                 "Outputs of changed MLPs have a constant that the dense ones lack; its additions "

@@ -147,6 +147,26 @@ def choose_neurons(
     return tuple(chosen)
 
 
+def count_worth_reusing(
+    partners: LayerPartners, dense: Sequence[LayerOperations]
+) -> tuple[int, int]:
+    """How many neurons lose less for each multiply-add by reuse than by removal, before any refit.
+
+    Reuse loses (1 − ρ²) Var(h_j) ‖w_j‖² and saves c − H; removal loses Var(h_j) ‖w_j‖² and saves
+    c. So the best partner has to explain more than H / c of a neuron's variance: a third where MLPs
+    are gated, and a half where they are not.
+
+    Returns:
+        These neurons, and all that have a partner in an earlier layer.
+    """
+    n_worth = n_all = 0
+    for known, operations in zip(partners.layers[1:], dense[1:], strict=True):
+        squares = known.rho[:, 0].double() ** 2
+        n_all += int((~squares.isnan()).sum())
+        n_worth += int((squares > operations.n_hidden / operations.neuron).sum())
+    return n_worth, n_all
+
+
 def draw_partners(choices: Sequence[Choice], seed: int) -> tuple[Choice, ...]:
     """The same neurons, their partners drawn at random among computed neurons of earlier layers.
 

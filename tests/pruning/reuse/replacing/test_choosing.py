@@ -10,7 +10,7 @@ import torch
 from projector.statistics.cross_layer.partners import PartnerList
 from pruning.methods.plan import NotApplicable
 from pruning.reuse.partners import LayerPartners
-from pruning.reuse.replacing.choosing import choose_neurons, draw_partners
+from pruning.reuse.replacing.choosing import choose_neurons, count_worth_reusing, draw_partners
 from pruning.reuse.replacing.operations import LayerOperations, total_of
 from tests.pruning.refused import refused
 
@@ -117,3 +117,14 @@ def test_a_layer_that_can_not_save_enough_says_so() -> None:
     assert isinstance(caught.value, NotApplicable)
     for a, b in pairwise(choose_neurons(powers(), made_partners(), dense, 0.0)):
         assert len(a.replaced) == len(b.replaced) == 0
+
+
+@pytest.mark.parametrize(("n_made_by", "least"), [(1, 1 / 2), (2, 1 / 3)])
+def test_worth_reusing_is_who_saves_more_for_what_it_loses(n_made_by: int, least: float) -> None:
+    dense = [LayerOperations(H, n_made_by, N) for _ in range(L)]
+    partners = made_partners()
+    best = torch.cat([layer.rho[:, 0] for layer in partners.layers[1:]]).double() ** 2
+    assert count_worth_reusing(partners, dense) == (int((best > least).sum()), (L - 1) * N)
+    # Of a neuron that just is, both lose as much for each multiply-add.
+    neuron = dense[0].neuron
+    assert (1 - least) / (neuron - H) == pytest.approx(1 / neuron)
