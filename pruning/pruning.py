@@ -18,14 +18,12 @@ from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 from projector.storage.resuming import Step, Work, decide, told_difference
 from pruning.calibration.budget import pruning_memory
-from pruning.calibration.gathering import Calibration
 from pruning.calibration.text import (
     DEFAULT_SEQUENCES,
     LEAST_SEQUENCES,
     CalibrationText,
     read_calibration,
 )
-from pruning.calibration.walk import DEFAULT_BATCH
 from pruning.layerwise.budget import Needs, needs_of, within
 from pruning.layerwise.cutting import cut_model
 from pruning.layerwise.files import LayerFiles
@@ -123,7 +121,6 @@ class _Job:
 
     loaded: LoadedModel
     architecture: Architecture
-    text: CalibrationText
     corpus: Corpus
     settings: PruneSettings
     recipe: Recipe
@@ -208,7 +205,7 @@ def _work(
         plan, pruned = cut_model(
             loaded.model,
             job.architecture,
-            Calibration(job.text, job.corpus, (), DEFAULT_BATCH),
+            job.corpus,
             job.recipe,
             files,
             n_steps=settings.n_steps,
@@ -264,8 +261,6 @@ def _prepare(
         progress=progress,
     )
     corpus = text.draw(settings.n_sequences, settings.seed)
-    # What reading took, many small pieces, is not to lie beside what layers take.
-    give_back()
     recipe = Recipe(
         settings.method,
         settings.refit,
@@ -275,7 +270,10 @@ def _prepare(
     )
     recipe.check(loaded.model, architecture, corpus, has_proposals=proposals is not None)
     facts = _facts(loaded, text, corpus, settings, projection, poles)
-    return _Job(loaded, architecture, text, corpus, settings, recipe, proposals, facts, progress)
+    # What reading took, many small pieces, is not to lie beside what layers take.
+    del text
+    give_back()
+    return _Job(loaded, architecture, corpus, settings, recipe, proposals, facts, progress)
 
 
 def _files(job: _Job, out: Path) -> LayerFiles:

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from projector.corpus.batches import Corpus
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import read_weights
 from projector.progress import Progress, Silent
-from pruning.calibration.gathering import Calibration
 from pruning.calibration.mlps import mlps_of
+from pruning.calibration.walk import DEFAULT_BATCH
 from pruning.layerwise.files import LayerFiles
 from pruning.layerwise.making import LayerMaker
 from pruning.layerwise.recipes import Recipe
 from pruning.methods.method import Proposals
 from pruning.methods.plan import LayerPlan, PruningPlan
-from pruning.refit.refits import refit
+from pruning.refit.refits import train
 from pruning.refit.streams import DenseStreams
 from pruning.surgery import cut_layer, let_go, moved
 
@@ -24,7 +25,7 @@ from pruning.surgery import cut_layer, let_go, moved
 def cut_model(
     model: nn.Module,
     architecture: Architecture,
-    drawn: Calibration,
+    corpus: Corpus,
     recipe: Recipe,
     files: LayerFiles,
     *,
@@ -32,6 +33,7 @@ def cut_model(
     seed: int = 0,
     proposals: Sequence[Proposals] | None = None,
     spilled: bool = False,
+    batch_size: int = DEFAULT_BATCH,
     progress: Progress | None = None,
 ) -> tuple[PruningPlan, nn.Module]:
     """Plan and refit layer by layer, and cut each; the model that is given is left without weights.
@@ -39,7 +41,7 @@ def cut_model(
     Where the refit trains, the dense MLPs stay in memory until it is done.
 
     Args:
-        drawn: the calibration text; moments of it are not read.
+        corpus: the calibration text.
         recipe: which has been checked (:meth:`Recipe.check`).
         files: where layers that are made are kept, and found again; its folder exists.
         n_steps, seed: of a refit that trains; the seed also of everything random in the plan.
@@ -52,13 +54,13 @@ def cut_model(
     maker = LayerMaker(
         model,
         architecture,
-        drawn.corpus,
+        corpus,
         [recipe],
         files,
         seed=seed,
         proposals=proposals,
         spill=files.folder if spilled else None,
-        batch_size=drawn.batch_size,
+        batch_size=batch_size,
         progress=progress,
     )
     shapes = maker.shapes()
@@ -78,15 +80,15 @@ def cut_model(
     if not trains:
         return plan, moved(model, config)
     progress.begin("Refitting", len(plans) * n_steps, "steps")
-    pruned = refit(
+    streams = DenseStreams(model, architecture, corpus, batch_size=batch_size, is_shared=False)
+    pruned = train(
         model,
         architecture,
         plan,
         recipe.refit,
-        drawn,
+        streams,
         n_steps=n_steps,
         seed=seed,
-        streams=DenseStreams(model, architecture, drawn, is_shared=False),
         shares=True,
         progress=progress,
     )

@@ -3,105 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from projector.errors import SettingError, UserError, check_choice, check_least, named
-from projector.model.architecture.records import Architecture
-from projector.model.architecture.widths import config_with_widths
-from pruning.calibration.gathering import Calibration, check_enough
-from pruning.calibration.mlps import mlps_of
 from pruning.methods.importance import standardized
-from pruning.methods.method import Layer, Method, Proposals
-from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan, kept_width
+from pruning.methods.method import Layer, Method
+from pruning.methods.plan import LayerPlan, NotApplicable, kept_width
 from pruning.methods.registry import METHODS, method_named
 
 ALLOCATIONS = ("uniform", "global")
-
-
-@dataclass
-class Planner:
-    """Makes plans for one model from one calibration; what plans share is computed once.
-
-    Attributes:
-        proposals: of each layer, who may stand in for whom; for methods that read a projection.
-        seed: of everything random in a plan.
-    """
-
-    model: nn.Module
-    architecture: Architecture
-    calibration: Calibration
-    proposals: tuple[Proposals, ...] | None = None
-    seed: int = 0
-    _layers: dict[tuple[int, bool], Layer] = field(default_factory=dict)
-    _plans: dict[tuple[str, int, int, bool], LayerPlan] = field(default_factory=dict)
-
-    def plan(
-        self,
-        method: str,
-        sparsity: float,
-        *,
-        allocation: str = "uniform",
-        round_to: int = 1,
-        centred: bool = False,
-    ) -> PruningPlan:
-        """Decide which neurons of every layer stay.
-
-        Args:
-            method: one of :data:`pruning.methods.registry.METHODS`.
-            sparsity: share of the neurons to remove, in [0, 1).
-            allocation: ``uniform``, the same width in every layer; or ``global``, where layers that
-                lose little by it give more.
-            round_to: widths are multiples of it.
-            centred: a bias will absorb what removed neurons give on average.
-
-        Raises:
-            UserError: if the model can't hold the widths, the calibration text is too short, or
-                there is no projection for a method that reads one.
-        """
-        check_options(method, sparsity, allocation, round_to)
-        record = method_named(method)
-        mlps = mlps_of(self.architecture)
-        widths = [mlp.n_neurons for mlp in mlps]
-        if sparsity > 0:
-            check_projection((method,), is_given=self.proposals is not None)
-            if record.needs_regular_moments:
-                check_enough(self.calibration, widths)
-        if allocation == "global":
-            kept = self._allocate(record, sparsity, round_to, centred)
-        else:
-            kept = [kept_width(n, sparsity, round_to) for n in widths]
-        config_with_widths(self.model, self.architecture, kept)
-        layers = tuple(self._plan_layer(record, layer, n, centred) for layer, n in enumerate(kept))
-        return PruningPlan(method, sparsity, self.seed, allocation, round_to, layers)
-
-    def _plan_layer(self, method: Method, layer: int, n_kept: int, centred: bool) -> LayerPlan:
-        key = (method.name, layer, n_kept, centred)
-        if key not in self._plans:
-            self._plans[key] = plan_layer(method, self._layer(layer, centred), n_kept)
-        return self._plans[key]
-
-    def _layer(self, index: int, centred: bool) -> Layer:
-        key = (index, centred)
-        if key not in self._layers:
-            self._layers[key] = Layer(
-                index=index,
-                mlp=mlps_of(self.architecture)[index],
-                calibrated=self.calibration.layers[index],
-                centred=centred,
-                seed=self.seed,
-                proposals=None if self.proposals is None else self.proposals[index],
-            )
-        return self._layers[key]
-
-    def _allocate(self, method: Method, sparsity: float, round_to: int, centred: bool) -> list[int]:
-        """Widths that remove the cheapest neurons of all layers together."""
-        check_allocates(method)
-        layers = range(len(mlps_of(self.architecture)))
-        costs = [costs_of(method, self._layer(index, centred)) for index in layers]
-        return global_widths(costs, sparsity, round_to)
 
 
 def costs_of(method: Method, layer: Layer) -> Tensor:

@@ -6,8 +6,6 @@ they are taken about zero.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -17,86 +15,58 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture, Mlp
 from projector.model.architecture.weights import MlpWeights, read_weights
 from projector.model.architecture.widths import can_have_bias
-from projector.model.capture import Tap, kept_rows
+from projector.model.capture import kept_rows
 from projector.progress import Progress, Silent
-from pruning.calibration.gathering import Calibration, check_enough, run_batch
-from pruning.calibration.mlps import mlps_of
 from pruning.calibration.moments import LayerMoments
 from pruning.calibration.text import is_held_out
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan
-from pruning.methods.planning import Planner
 from pruning.refit.products import Products
 from pruning.refit.reconstruction import check_reconstructable
 from pruning.refit.record import Fit, Refit
 from pruning.refit.registry import refit_named
 from pruning.refit.streams import DenseStreams
-from pruning.surgery import apply_plan, write_weights
+from pruning.surgery import apply_plan
 
 
-def refit(
+def train(
     model: nn.Module,
     architecture: Architecture,
     plan: PruningPlan,
     kind: str,
-    calibration: Calibration,
+    streams: DenseStreams,
     *,
     n_steps: int = 200,
     seed: int = 0,
-    streams: DenseStreams | None = None,
     shares: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """A pruned copy of ``model``, refitted.
+    """A pruned copy of ``model``, all layers of which are trained.
 
     Args:
         architecture: of the dense model.
-        kind: one of :data:`pruning.refit.registry.REFITS`.
-        n_steps: of a refit that trains, in each layer.
+        plan: by which something goes.
+        kind: a refit that trains, of :data:`pruning.refit.registry.REFITS`.
+        streams: of this model and the calibration text; pruned models can share them.
+        n_steps: in each layer.
         seed: of the batches that it draws.
-        streams: of this model and calibration, where several pruned models share them.
         shares: let both models share the memory of all weights but the MLPs'.
 
     Raises:
-        NotApplicable: if the architecture has no place for such a refit.
-        UserError: if the calibration text is too short for it.
+        NotApplicable: if an MLP can't be trained by itself.
     """
-    progress = progress or Silent()
     record = refit_named(kind)
-    mlps = mlps_of(architecture)
-    with_bias = record.changes_weights and can_have_bias(model, architecture)
-    check_has_bias(record, model, architecture)
-    averaged = any(layer.groups for layer in plan.layers)
-    if record.trains or (averaged and record.changes_weights):
-        check_reconstructable(architecture)
-    if not record.changes_weights or plan.changes_nothing:
-        return apply_plan(model, plan, architecture=architecture, shares=shares)
-    if record.needs_regular_moments:
-        check_enough(calibration, plan.widths)
+    assert record.train is not None
+    check_reconstructable(architecture)
+    with_bias = can_have_bias(model, architecture)
     pruned = apply_plan(model, plan, architecture=architecture, with_bias=with_bias, shares=shares)
-    inner = find_architecture(pruned)
-    if record.train is not None:
-        record.train(
-            streams or DenseStreams(model, architecture, calibration),
-            pruned,
-            inner,
-            n_steps=n_steps,
-            seed=seed,
-            progress=progress,
-        )
-        return pruned
-    products = _run_products(model, architecture, inner, calibration) if averaged else None
-    for layer, mlp in enumerate(mlps_of(inner)):
-        if len(plan.layers[layer].kept) == plan.layers[layer].n_neurons:
-            continue
-        dense, weights = read_weights(mlps[layer]), read_weights(mlp)
-        found = (
-            products[layer]
-            if products is not None
-            else kept_products(calibration.layers[layer], plan.layers[layer], dense)
-        )
-        output, bias = refit_output(record, dense, weights.output, found, with_bias)
-        new = replace(weights, output=output, output_bias=bias)
-        write_weights(pruned, inner, layer, new)
+    record.train(
+        streams,
+        pruned,
+        find_architecture(pruned),
+        n_steps=n_steps,
+        seed=seed,
+        progress=progress or Silent(),
+    )
     return pruned
 
 
@@ -109,25 +79,6 @@ def check_has_bias(record: Refit, model: nn.Module, architecture: Architecture) 
             setting="refit",
             value=record.name,
         )
-
-
-def make_plan(
-    planner: Planner, method: str, kind: str, sparsity: float, allocation: str, round_to: int
-) -> PruningPlan:
-    """The plan for a refit: about the mean where a bias will absorb it, else about zero."""
-    return planner.plan(
-        method,
-        sparsity,
-        allocation=allocation,
-        round_to=round_to,
-        centred=is_centred(planner, kind),
-    )
-
-
-def is_centred(planner: Planner, kind: str) -> bool:
-    """Whether a refit's bias will absorb what removed neurons give on average."""
-    changes = refit_named(kind).changes_weights
-    return changes and can_have_bias(planner.model, planner.architecture)
 
 
 def refit_output(
@@ -194,36 +145,3 @@ class RunProducts:
     def both(self) -> tuple[Products, Products]:
         """Over the tokens of the fit, and over the held-out ones; on the CPU."""
         return self._totals[False].on_cpu(), self._totals[True].on_cpu()
-
-
-def _run_products(
-    model: nn.Module, architecture: Architecture, pruned: Architecture, calibration: Calibration
-) -> list[tuple[Products, Products]]:
-    """The products of neurons that the dense model does not have: one more pass over the text."""
-    mlps = mlps_of(architecture)
-    new = [
-        RunProducts(*pair) for pair in zip(mlps, map(read_weights, mlps_of(pruned)), strict=True)
-    ]
-    taps: dict[tuple[int, str], Tap] = {}
-    for layer, mlp in enumerate(mlps):
-        taps[layer, "x"] = Tap(mlp.inputs[0].module, "input")
-        taps[layer, "h"] = Tap(mlp.output.module, "input")
-    trunk = getattr(model, "base_model", model)
-    for batch in calibration.batches():
-        read: dict[int, Tensor] = {}
-
-        def count(
-            key: tuple[int, str],
-            tensor: Tensor,
-            batch: Batch = batch,
-            read: dict[int, Tensor] = read,
-        ) -> None:
-            layer, what = key
-            if what == "x":
-                # Copied: the model may go on to change it in place.
-                read[layer] = tensor.clone()
-                return
-            new[layer].add(batch, read.pop(layer), tensor)
-
-        run_batch(trunk, batch, count, taps)
-    return [each.both() for each in new]

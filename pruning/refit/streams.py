@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from projector.corpus.batches import Corpus
 from projector.model.architecture.records import Architecture
 from projector.model.capture import Call, evaluating
-from pruning.calibration.gathering import Calibration
 from pruning.calibration.streams import Shared, begin, run_block
+from pruning.calibration.walk import DEFAULT_BATCH
 
 _MOST_KEPT_BYTES = 2_000_000_000
 
@@ -36,16 +36,17 @@ class DenseStreams:
         self,
         model: nn.Module,
         architecture: Architecture,
-        calibration: Calibration,
+        corpus: Corpus,
         *,
+        batch_size: int = DEFAULT_BATCH,
         is_shared: bool = True,
     ) -> None:
         self.model, self.architecture = model, architecture
-        self.batches = list(calibration.batches())
+        self.batches = list(corpus.batches(batch_size))
         self._starts: list[tuple[dict[int, Call], Tensor]] = []
         self._equal = Shared()
         self._blocks: dict[tuple[int, int], DenseBlock] = {}
-        self._keeps = is_shared and kept_bytes(architecture, calibration.corpus) > 0
+        self._keeps = is_shared and kept_bytes(architecture, corpus) > 0
 
     def run(self) -> None:
         """Run the text through the model now, where what it does is kept."""

@@ -15,15 +15,13 @@ from projector.model.architecture.weights import read_weights
 from projector.progress import Progress
 from projector.storage.replacing import remove_folder
 from pruning.calibration.budget import pruning_memory
-from pruning.calibration.gathering import Calibration
 from pruning.calibration.mlps import mlps_of
-from pruning.calibration.walk import DEFAULT_BATCH
 from pruning.layerwise.budget import Needs, needs_of, within
 from pruning.layerwise.files import LayerFiles
 from pruning.layerwise.making import LayerMaker
 from pruning.layerwise.recipes import Recipe
 from pruning.methods.plan import NotApplicable, PruningPlan
-from pruning.refit.refits import refit
+from pruning.refit.refits import train
 from pruning.refit.streams import DenseStreams
 from pruning.scoring.perplexity import score
 from pruning.scoring.windows import EvaluationText
@@ -184,15 +182,14 @@ class Workbench:
             streams.run()
             # Shared by all methods, so that none is charged for it.
             began = perf_counter()
-            pruned = refit(
+            pruned = train(
                 job.loaded.model,
                 job.architecture,
                 plan,
                 kind,
-                self._drawn(seed),
+                streams,
                 n_steps=settings.n_steps,
                 seed=seed,
-                streams=streams,
                 shares=True,
             )
         else:
@@ -205,19 +202,13 @@ class Workbench:
         round_weights(pruned, job.loaded.stored_dtype)
         return pruned, seconds + perf_counter() - began
 
-    def _drawn(self, seed: int) -> Calibration:
-        """The text of a seed."""
-        text = self.job.calibration
-        corpus = text.draw(self.job.settings.n_sequences, seed)
-        return Calibration(text, corpus, (), DEFAULT_BATCH)
-
     def _streams_of(self, seed: int) -> DenseStreams:
         if self._streams is None or self._streams[0] != seed:
             self._streams = None
             give_back()
             job = self.job
-            drawn = self._drawn(seed)
-            self._streams = seed, DenseStreams(job.loaded.model, job.architecture, drawn)
+            corpus = job.calibration.draw(job.settings.n_sequences, seed)
+            self._streams = seed, DenseStreams(job.loaded.model, job.architecture, corpus)
         return self._streams[1]
 
 

@@ -14,11 +14,11 @@ from projector.corpus.batches import Corpus
 from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import LoadedModel
-from pruning.calibration.gathering import calibrate
 from pruning.calibration.text import CalibrationText, read_calibration
 from pruning.calibration.walk import Walk
 from tests.conftest import make_text
 from tests.families import FAMILIES, N_LAYERS, build
+from tests.pruning.all_at_once import calibrate
 
 LENGTH = 24
 N_SEQUENCES = 23

@@ -20,8 +20,6 @@ import transformers as hf
 from projector.corpus.batches import Corpus
 from projector.memory import give_back
 from projector.model.architecture.finding import find_architecture
-from pruning.calibration.gathering import Calibration
-from pruning.calibration.text import CalibrationText
 from pruning.layerwise.budget import needs_of, within
 from pruning.layerwise.cutting import cut_model
 from pruning.layerwise.files import LayerFiles
@@ -42,11 +40,10 @@ def corpus_of(n_sequences: int, length: int) -> Corpus:
 
 def cut(model: Any, corpus: Corpus, folder: Path, *, spilled: bool = False) -> Any:
     """One recipe carried out on a model."""
-    drawn = Calibration(CalibrationText("made-up", corpus, frozenset()), corpus, (), 16)
     files = LayerFiles(folder, {}, [RECIPE])
     files.begin()
     architecture = find_architecture(model)
-    return cut_model(model, architecture, drawn, RECIPE, files, spilled=spilled)
+    return cut_model(model, architecture, corpus, RECIPE, files, spilled=spilled)
 
 
 def measure(folder: Path) -> dict[str, int]:

@@ -13,7 +13,6 @@ import torch
 from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.loading import LoadedModel
-from pruning.calibration.gathering import Calibration, calibrate
 from pruning.calibration.text import read_calibration
 from pruning.layerwise.cutting import cut_model
 from pruning.layerwise.files import LayerFiles
@@ -21,10 +20,9 @@ from pruning.layerwise.making import LayerMaker
 from pruning.layerwise.recipes import MadeLayer, Recipe
 from pruning.methods.method import Proposals
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan
-from pruning.methods.planning import Planner
-from pruning.refit.refits import make_plan, refit
 from tests.conftest import make_text
 from tests.families import N_LAYERS, N_NEURONS, build
+from tests.pruning.all_at_once import Planner, calibrate, make_plan, refit
 from tests.pruning.refused import refused
 
 LENGTH, N_SEQUENCES, SEED = 24, 23, 3
@@ -66,14 +64,13 @@ class Subject:
         model = deepcopy(self.model)
         architecture = find_architecture(model)
         given = self.drawn
-        bare = Calibration(given.text, given.corpus, (), given.batch_size)
         recipe.check(model, architecture, given.corpus, has_proposals=True)
         files = LayerFiles(folder, {}, [recipe])
         files.begin()
         found = cut_model(
             model,
             architecture,
-            bare,
+            given.corpus,
             recipe,
             files,
             n_steps=3,

@@ -15,16 +15,15 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import read_weights
 from projector.model.loading import LoadedModel
-from pruning.calibration.gathering import Calibration, calibrate
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.text import read_calibration
 from pruning.methods.elimination import damped, eliminate
 from pruning.methods.method import Proposals
 from pruning.methods.plan import PruningPlan, kept_width
-from pruning.methods.planning import Planner
 from pruning.methods.registry import METHODS
 from tests.families import N_LAYERS, N_NEURONS, build
 from tests.projector.model.architecture.test_widths import varied
+from tests.pruning.all_at_once import Calibration, Planner, calibrate
 from tests.pruning.refused import refused
 
 SEEDED = tuple(name for name, method in METHODS.items() if method.depends_on_seed)

@@ -14,17 +14,16 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.weights import read_weights
 from projector.model.loading import LoadedModel
 from projector.progress import Silent
-from pruning.calibration.gathering import Calibration, calibrate
 from pruning.calibration.mlps import mlps_of
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan
 from pruning.refit import reconstruction
 from pruning.refit import streams as streaming
 from pruning.refit.reconstruction import check_reconstructable
-from pruning.refit.refits import refit
 from pruning.refit.streams import DenseStreams
 from tests.families import FAMILIES, N_LAYERS, N_NEURONS, build
 from tests.projector.model.architecture.test_widths import varied
 from tests.projector.model.test_capture_calls import streams_of
+from tests.pruning.all_at_once import Calibration, calibrate, refit
 from tests.pruning.refit.test_refits import (
     PRUNABLE,
     Shared,
@@ -59,7 +58,7 @@ def test_streams_are_the_model_s_own(
     model, architecture, calibration = shared.of(family)
     if not keeps:
         monkeypatch.setattr(streaming, "_MOST_KEPT_BYTES", 0)
-    dense = DenseStreams(model, architecture, calibration)
+    dense = DenseStreams(model, architecture, calibration.corpus)
     batch = dense.batches[-1]
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     expected = streams_of(model, architecture, inputs)
@@ -99,7 +98,7 @@ def test_what_is_kept_for_the_next_does_not_matter(
             model, architecture, plan, "reconstruct", calibration, n_steps=N_STEPS, streams=streams
         )
 
-    streams = DenseStreams(model, architecture, calibration)
+    streams = DenseStreams(model, architecture, calibration.corpus)
     first, again = run(streams), run(streams)
     assert_same(first, again)
     assert_same(first, run())

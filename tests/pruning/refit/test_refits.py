@@ -14,19 +14,17 @@ from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.architecture.weights import MlpWeights, read_weights
 from projector.model.loading import LoadedModel
-from pruning.calibration.gathering import Calibration, calibrate
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.moments import Moments
 from pruning.calibration.text import read_calibration
 from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan, StandIn
-from pruning.methods.planning import Planner
 from pruning.refit import products
 from pruning.refit.products import Products, fit_output
-from pruning.refit.refits import refit
 from pruning.refit.registry import REFITS
 from pruning.surgery import apply_plan
 from tests.conftest import make_text
 from tests.families import ENCODERS, FAMILIES, N_LAYERS, N_NEURONS, N_VOCABULARY, build
+from tests.pruning.all_at_once import Calibration, Planner, calibrate, refit
 from tests.pruning.methods.plain import hostile_moments, ridge_fit
 from tests.pruning.refused import refused
 

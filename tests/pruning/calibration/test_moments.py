@@ -18,12 +18,12 @@ from projector.errors import UserError
 from projector.model.architecture.finding import find_architecture
 from projector.model.architecture.records import Architecture
 from projector.model.loading import LoadedModel
-from pruning.calibration.gathering import Calibration, calibrate, check_enough
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.moments import Moments
 from pruning.calibration.text import CalibrationText, choose_length, is_held_out, read_calibration
 from tests.conftest import make_text
 from tests.families import build
+from tests.pruning.all_at_once import Calibration, calibrate, check_enough
 from tests.pruning.refused import refused
 
 LENGTH = 24
