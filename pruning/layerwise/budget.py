@@ -184,7 +184,7 @@ def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
     remedy = f"make memory free, or take fewer {named('n_sequences')}"
     if budget is not None:
         limit = f"the budget is {size_text(budget)}"
-        remedy = f"raise {named('memory_budget')}"
+        remedy = f"raise {named('memory_budget')} to that much"
     whose = f"layer {needs.layer}, of {needs.n_neurons:,} neurons,"
     if needs.after > needs.sums + needs.working:
         whose = "a cut model"
