@@ -93,31 +93,20 @@ def methods_table(report: ReuseReport) -> Table:
     rows = []
     for each in summaries(report):
         is_dense = each.method == DENSE
+        told = METHODS_HELP.get(each.method, "pruning's own way, refitted by least squares")
         rows.append(
             (
                 each.name,
-                METHODS_HELP.get(each.method, "pruning's own way, refitted by least squares"),
                 None if is_dense else percent(each.share),
                 None if is_dense or each.saved is None else f"{100 * each.saved:.2f} %",
                 None if is_dense else f"{each.n_changed:,.0f}",
                 None if each.r2 is None else f"{each.r2:.3f}",
                 each.text,
-                each.reason or "",
+                each.reason or told,
             )
         )
-    return Table(
-        (
-            "method",
-            "what it does",
-            "asked",
-            "saved",
-            "neurons changed",
-            "variance explained",
-            "perplexity",
-            "remarks",
-        ),
-        tuple(rows),
-    )
+    columns = ("method", "asked", "saved", "neurons changed", "variance explained", "perplexity")
+    return Table((*columns, "what it does"), tuple(rows))
 
 
 def comparisons_table(report: ReuseReport) -> Table:

@@ -88,8 +88,8 @@ def _parts(found: Sequence[Comparison], words: dict[str, tuple[str, str]], other
 
 
 def percent(share: float) -> str:
-    """``5 %``, ``12.5 %``."""
-    return f"{100 * share:.4g} %"
+    """``5 %``, ``12.5 %``; no line is broken in it."""
+    return f"{100 * share:.4g}\N{NO-BREAK SPACE}%"
 
 
 def signed(value: float, digits: int = 4) -> str:
