@@ -162,11 +162,13 @@ def test_recipes_of_one_walk_are_those_of_several(
         seed=SEED,
         proposals=made.proposals,
     )
+    # Once each, not once a layer.
+    before = {recipe: made.before(recipe) for recipe in recipes}
     for layer, found in maker.layers(maker.shapes()):
         assert list(found) == recipes
         again = files.read(layer)
         for recipe in recipes:
-            plan, expected = made.before(recipe)
+            plan, expected = before[recipe]
             assert found[recipe].plan == again[recipe].plan == plan.layers[layer]
             if recipe.refit == "none":
                 assert not found[recipe].tensors()
@@ -186,7 +188,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("kind", ["none", "least-squares"])
-def test_a_run_goes_on_with_the_layer_that_was_in_hand(
+def test_a_run_resumes_with_the_layer_that_was_in_hand(
     kind: str, subject: Callable[[str], Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, recipe = subject("qwen2"), Recipe("obs", kind, 0.3)
