@@ -4,7 +4,7 @@ Of the widest layer, of N neurons of which K stay, between streams that are H wi
 
     sums        8 N²            both sums, of each the upper triangle
     planning    8 (p N² + 3 H N)    p working matrices in float64, see :attr:`Method.matrices`
-    refitting   8 (r K² + 3 H N), or 8 (3 N² + 3 H N)    r: 6, or 8 where a bias absorbs means
+    refitting   8 (r K² + 3 H N), or 8 (3 N² + 3 H N)    r: 6.5, or 8.5 where a bias absorbs means
     batch       4 B (6 N + 12 H)    of the B tokens that run at once
     streams     2 T H b         in front of a block and behind it, of b bytes a number; or on disk
     beside      b Σ (3 H K)     cut weights of all layers, where none can be written over dense ones
@@ -15,7 +15,7 @@ beside.
 A refit that trains comes after that, when sums and streams are gone. Its own take
 
     tokens      T H (24 + 5 b)  what one MLP reads and is to give, and the streams of both models
-    products    8 (t K²)        of its neurons, and the fit that training begins at; t: 6, or 8
+    products    8 (t K²)        of its neurons, and the fit that training begins at; t: 6.5, or 8.5
     weights     96 H K + 4 S (8 K + 4 H)    as Adam has them, and a step of S tokens
     batch       as above
     models      b Σ (3 H K)     cut MLPs of all layers: the dense ones stay until all are trained
@@ -48,7 +48,7 @@ from pruning.surgery import can_cut_in_place
 # Working matrices of N × N by what a method reads most of, where its record does not say.
 _PLANNING = {"regular moments": 5.5, "moments": 3, "activations": 3, "weights": 1}
 # Of K × K, where moments are about zero and where they are about the mean; of N × N before that.
-_REFITTING, _REFITTING_CENTRED, _TAKING = 6, 8, 3
+_REFITTING, _REFITTING_CENTRED, _TAKING = 6.5, 8.5, 3
 # Of what is free, what is taken where no budget is given.
 _SHARE_OF_FREE = 0.9
 
@@ -131,8 +131,8 @@ def needs_of(
         n_kept = kept[layer]
         matrices = _REFITTING_CENTRED if is_centred else _REFITTING
         if refit.output is not None:
-            squares = matrices * n_kept**2 if refit.needs_regular_moments else 0
-            working = max(working, 8 * max(squares, _TAKING * n**2) + weights)
+            squares = matrices * n_kept**2 if refit.needs_regular_moments else 0.0
+            working = max(working, int(8 * max(squares, _TAKING * n**2)) + weights)
         cut = sum(
             (len(mlp.inputs) * (1 + mlp.fused) + 1) * n_hidden * each * itemsize
             for mlp, each in zip(mlps, kept, strict=True)

@@ -268,7 +268,7 @@ def _descend(
 
 
 def training_bytes(
-    n_tokens: int, n_hidden: int, n_kept: int, n_matrices: int, itemsize: int
+    n_tokens: int, n_hidden: int, n_kept: int, n_matrices: float, itemsize: int
 ) -> int:
     """What :func:`reconstruct` takes beside both models, in bytes, of an MLP of ``n_kept`` neurons.
 
@@ -280,7 +280,7 @@ def training_bytes(
     # Of all tokens: inputs and targets, both again as one and as parts; and five streams.
     tokens = n_tokens * n_hidden * (24 + 5 * itemsize)
     weights = 96 * n_hidden * n_kept + 4 * _BATCH_TOKENS * (8 * n_kept + 4 * n_hidden)
-    return tokens + 8 * n_matrices * n_kept**2 + weights
+    return tokens + int(8 * n_matrices * n_kept**2) + weights
 
 
 def products_in(device: torch.device) -> str:
