@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 READY := $(VENV)/.ready
 
-.PHONY: demo dashboard test check browser format train gpu clean
+.PHONY: demo dashboard test docs check browser format train gpu clean
 
 # Maps and poles of the bundled model over 200,000 tokens of the standard library.
 demo: $(READY)
@@ -26,6 +26,10 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
+# The documentation as a site, in site/index.html; a warning is an error.
+docs: $(READY)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html -c docs . site
+
 # Chromium, which the browser tests run in; without it they are skipped.
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
@@ -38,6 +42,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+	$(MAKE) docs
 	$(MAKE) test
 
 format: $(READY)
@@ -53,7 +58,7 @@ train: $(READY)
 	$(BIN)/python -m projector.bundled.train
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) runs site build dist *.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, and this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

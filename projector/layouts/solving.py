@@ -46,7 +46,7 @@ def place(
     Args:
         correlation: (N, N), a tensor or an array. A neuron whose own correlation, on the diagonal,
             is NaN is undefined and gets a NaN position.
-        dim, objective, solver, seed, **settings: see :class:`projector.layouts.settings.Layout`.
+        dim, objective, solver, seed, others: see :class:`projector.layouts.settings.Layout`.
 
     Returns:
         (N, dim) float32, of the kind that was given, on the same device.

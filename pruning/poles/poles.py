@@ -28,7 +28,7 @@ class PoleSettings:
 
     Attributes:
         space: where distances are taken: ``positions``, ``correlation`` (1 − ρ) or
-            ``abs-correlation`` (1 − |ρ|).
+            ``abs-correlation`` (1 − ``|ρ|``).
         min_cluster_size: the fewest neurons of a pole.
         min_samples: how many neighbours make a neighbourhood dense: the more, the more noise.
             None: ``min_cluster_size``.
@@ -108,9 +108,9 @@ class Pole:
             densest, ordered by the distance to its mean position; in the others its medoid, the
             neuron with the least mean distance to the rest.
         within_rho: mean ρ over its pairs.
-        within_absolute_rho: mean |ρ| over its pairs.
+        within_absolute_rho: mean ``|ρ|`` over its pairs.
         between_rho: mean ρ to the pole for which that is highest.
-        between_absolute_rho: the same of |ρ|.
+        between_absolute_rho: the same of ``|ρ|``.
         opposite: the pole to which its mean ρ is lowest, where that is below 0.
         opposite_rho: that mean ρ.
         label: what it fires on, by the tokens of its neurons' strongest examples.
@@ -144,7 +144,7 @@ class Control:
         n_distinct: of these, the distinct ones; None without halves of the corpus.
         n_beyond_spectrum: of these, those beyond the spectrum; None without halves.
         largest_size: neurons of a draw's largest pole, the mean over draws that have one.
-        largest_within: mean ρ inside of that pole (|ρ| in ``abs-correlation``), likewise.
+        largest_within: mean ρ inside of that pole (``|ρ|`` in ``abs-correlation``), likewise.
         n_axes: pairs of poles that are the ends of an axis, the mean over draws; None in
             ``abs-correlation``, and of poles that an older version judged.
     """
@@ -175,7 +175,7 @@ class Controls:
 class Poles:
     """The poles of one layer and site, numbered by their margin, the largest first.
 
-    The margin is the mean ρ inside a pole minus the mean ρ to the pole where that is highest (|ρ|
+    The margin is the mean ρ inside a pole minus the mean ρ to the pole where that is highest (``|ρ|``
     in ``abs-correlation``). Where ρ is not known, they are numbered by size; equal ones in the
     order of their first neuron: by position, first coordinate first, and in the spaces of ρ by the
     sum of a neuron's ρ.

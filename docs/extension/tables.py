@@ -1,0 +1,28 @@
+"""Tables whose first two columns are code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from docutils import nodes
+
+Row = tuple[str, str, str]
+
+
+def table(head: Row, rows: Sequence[Row]) -> nodes.table:
+    """A table of three columns; text is shown as it is, never read as markup."""
+    group = nodes.tgroup("", cols=3)
+    group += [nodes.colspec("", colwidth=each) for each in (28, 12, 60)]
+    group += nodes.thead("", *_rows([head], is_head=True))
+    group += nodes.tbody("", *_rows(rows, is_head=False))
+    return nodes.table("", group)
+
+
+def _rows(rows: Sequence[Row], *, is_head: bool) -> Iterator[nodes.row]:
+    for row in rows:
+        entries = []
+        for column, text in enumerate(row):
+            is_code = column < 2 and text and not is_head
+            content = nodes.literal("", text) if is_code else nodes.Text(text)
+            entries.append(nodes.entry("", nodes.paragraph("", "", content)))
+        yield nodes.row("", *entries)
