@@ -1,4 +1,4 @@
-"""How `make docs` builds the site: pages are read where they stand, so links work in a checkout too.
+"""How `make docs` builds the site: pages stay where they are, so links work in a checkout too.
 
 The source folder is the repository's root, and this file is given by ``-c docs``.
 """

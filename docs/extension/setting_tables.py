@@ -1,4 +1,4 @@
-"""``.. settings:: module.Class``: the fields of frozen settings, as commands make options of them."""
+"""``.. settings:: module.Class``: the fields of frozen settings, of which commands make options."""
 
 from __future__ import annotations
 
