@@ -50,7 +50,11 @@ autodoc_class_signature = "separated"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_use_rtype = False
 python_use_unqualified_type_names = True
+
+# Two hyphens are an option, not a dash.
+smartquotes = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = project

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import typer
 from docutils import nodes
+from rich.text import Text
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from tables import table
@@ -30,7 +31,7 @@ class CommandHelp(SphinxDirective):
         self.state.document.note_explicit_target(section)
         section += nodes.title("", "", nodes.literal("", title))
         for paragraph in (command.help or "").split("\n\n"):
-            section += nodes.paragraph("", " ".join(paragraph.split()))
+            section += nodes.paragraph("", _plain(paragraph))
         context = click.Context(command, info_name=title)
         usage = " ".join([title, *command.collect_usage_pieces(context)])
         section += nodes.literal_block(usage, usage, language="text")
@@ -51,7 +52,12 @@ def _row(parameter: click.Parameter) -> tuple[str, str, str]:
 
 
 def _help(parameter: click.Parameter) -> str:
-    return " ".join(str(getattr(parameter, "help", "") or "").split())
+    return _plain(str(getattr(parameter, "help", "") or ""))
+
+
+def _plain(marked: str) -> str:
+    """A help text as it is read, without Rich's marks."""
+    return " ".join(Text.from_markup(marked).plain.split())
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -176,9 +176,9 @@ class Poles:
     """The poles of one layer and site, numbered by their margin, the largest first.
 
     The margin is the mean ρ inside a pole minus the mean ρ to the pole where that is highest (of
-    ``|ρ|`` in ``abs-correlation``). Where ρ is not known, they are numbered by size; equal ones in the
-    order of their first neuron: by position, first coordinate first, and in the spaces of ρ by the
-    sum of a neuron's ρ.
+    ``|ρ|`` in ``abs-correlation``). Where ρ is not known, they are numbered by size; equal ones in
+    the order of their first neuron: by position, first coordinate first, and in the spaces of ρ by
+    the sum of a neuron's ρ.
 
     Attributes:
         layer, site, settings: where they were found, and how.
