@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 READY := $(VENV)/.ready
+# Where JavaScript and style sheets are.
+WEB := dashboard projector
 
 .PHONY: demo dashboard test docs check browser format train gpu clean
 
@@ -40,6 +42,8 @@ browser:
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/oxfmt --check $(WEB)
+	$(BIN)/oxlint $(WEB)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(MAKE) docs
@@ -48,6 +52,7 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/oxfmt $(WEB)
 
 # Everything that a GPU alone can show, in at most 8 minutes; writes runs/gpu.json.
 gpu: $(READY)

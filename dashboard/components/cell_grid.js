@@ -59,7 +59,8 @@ class Cells {
     const shape = (found) => JSON.stringify([found.rows, found.columns]);
     const isSame = this.data && shape(this.data) === shape(data);
     const held = this.root.getRootNode().activeElement?.dataset;
-    const focused = isSame && held?.row !== undefined ? [Number(held.row), Number(held.column)] : null;
+    const focused =
+      isSame && held?.row !== undefined ? [Number(held.row), Number(held.column)] : null;
     this.data = data;
     this.at = focused ?? this.first();
     const { rows, columns, width } = data;
@@ -165,7 +166,10 @@ class Cells {
     const { columns } = this.data;
     const { scrollLeft, clientWidth } = this.scroller;
     const low = Math.max(0, Math.floor(scrollLeft / this.width) - BEYOND);
-    const high = Math.min(columns.length, Math.ceil((scrollLeft + clientWidth) / this.width) + BEYOND);
+    const high = Math.min(
+      columns.length,
+      Math.ceil((scrollLeft + clientWidth) / this.width) + BEYOND,
+    );
     const isWanted = (column) => (column >= low && column < high) || column === this.at[1];
     for (const [column, parts] of this.built)
       if (!isWanted(column)) {
@@ -175,7 +179,8 @@ class Cells {
     const wanted = [this.at[1]];
     for (let column = low; column < high; column++) wanted.push(column);
     for (const column of wanted)
-      if (column < columns.length && !this.built.has(column)) this.built.set(column, this.build(column));
+      if (column < columns.length && !this.built.has(column))
+        this.built.set(column, this.build(column));
     this.root.dataset.columns = `${low}-${high} of ${columns.length}`;
   }
 
@@ -199,7 +204,10 @@ class Cells {
       button.tabIndex = row === this.at[0] && column === this.at[1] ? 0 : -1;
       button.setAttribute("role", "gridcell");
       button.setAttribute("aria-colindex", column + 1);
-      button.setAttribute("aria-label", `${this.data.rows[row]}, ${columns[column]}: ${tip || text}`);
+      button.setAttribute(
+        "aria-label",
+        `${this.data.rows[row]}, ${columns[column]}: ${tip || text}`,
+      );
       button.style.cssText = `left: ${left}px; top: ${(row + 1) * ROW}px; width: ${this.width - GAP}px; height: ${ROW - GAP}px; background: ${fill || "transparent"};`;
       this.lines[row].append(button);
       made.push(button);
@@ -224,7 +232,8 @@ class Cells {
     if (row === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     const { rows, columns } = this.data;
     let to = null;
-    if (steps[event.key]) to = [Number(row) + steps[event.key][0], Number(column) + steps[event.key][1]];
+    if (steps[event.key])
+      to = [Number(row) + steps[event.key][0], Number(column) + steps[event.key][1]];
     if (event.key === "Home") to = [Number(row), 0];
     if (event.key === "End") to = [Number(row), columns.length - 1];
     if (!to) return;

@@ -7,6 +7,8 @@ const BOUND = new WeakMap(); // element of the component → what takes its list
 
 function cellAt(plot, event) {
   const area = plot.querySelector(".nsewdrag")?.getBoundingClientRect();
+  // Plotly says nowhere else how far its axes reach.
+  // oxlint-disable-next-line no-underscore-dangle
   const layout = plot._fullLayout;
   if (!area || !layout) return null;
   const across = (event.clientX - area.left) / area.width;

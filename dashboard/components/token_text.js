@@ -6,7 +6,9 @@ function press(root, event) {
   const number = Number(event.target.dataset?.number);
   if (!Number.isInteger(number) || event.ctrlKey || event.metaKey || event.altKey) return;
   const tokens = root.querySelectorAll("[data-number]");
-  const to = { ArrowLeft: number - 1, ArrowRight: number + 1, Home: 0, End: tokens.length - 1 }[event.key];
+  const to = { ArrowLeft: number - 1, ArrowRight: number + 1, Home: 0, End: tokens.length - 1 }[
+    event.key
+  ];
   if (event.key === "Enter" || event.key === " ") SHOWN.get(root).send("picked", number);
   else if (to === undefined) return;
   event.preventDefault();

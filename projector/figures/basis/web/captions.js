@@ -9,11 +9,17 @@ export function drawCaptions(pen, scene) {
   const isBefore = t < 0.5;
   const moment = t > 1.5 ? "after the ReLU" : isBefore ? "before" : "after";
   const space = isBefore ? data.space_before : data.space_after;
-  const head = scene.isToy ? moment : data.kind === "skip" ? data.space_after : `${moment}: ${space}`;
+  const head = scene.isToy
+    ? moment
+    : data.kind === "skip"
+      ? data.space_after
+      : `${moment}: ${space}`;
   pen.words(head, [10, 14], ink, "left");
   if (!isBefore && factor !== 1) {
     const by =
-      factor > 1 ? `Lengths are drawn ${fixed(factor, 1)} times as long.` : `Lengths are divided by ${fixed(1 / factor)}.`;
+      factor > 1
+        ? `Lengths are drawn ${fixed(factor, 1)} times as long.`
+        : `Lengths are divided by ${fixed(1 / factor)}.`;
     pen.words(by, [10, view.size - 14], ink, "left");
   }
   const [across, up] = isBefore ? data.axes_before : stretched(scene);

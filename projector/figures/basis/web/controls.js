@@ -35,7 +35,10 @@ export class Controls {
   show({ t, end }, isPlaying, words) {
     this.scrub.max = String(end);
     this.scrub.value = String(t);
-    this.scrub.setAttribute("aria-valuetext", t > 1 ? `${Math.round(100 * (t - 1))} % of the ReLU` : words);
+    this.scrub.setAttribute(
+      "aria-valuetext",
+      t > 1 ? `${Math.round(100 * (t - 1))} % of the ReLU` : words,
+    );
     this.playButton.textContent = isPlaying ? "❚❚ Pause" : "▶ Play";
   }
 }

@@ -29,7 +29,10 @@ export class Handle {
     plane.held = plane.view;
     const move = (at) => {
       const box = plane.canvas.getBoundingClientRect();
-      this.toy.setColumn(this.column, ...plane.view.placeOf(at.clientX - box.left, at.clientY - box.top));
+      this.toy.setColumn(
+        this.column,
+        ...plane.view.placeOf(at.clientX - box.left, at.clientY - box.top),
+      );
     };
     const drop = () => {
       element.removeEventListener("pointermove", move);

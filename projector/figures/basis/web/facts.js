@@ -31,32 +31,58 @@ function factsOf(scene) {
     if (data.is_same_plane) {
       const found = determinant(matrix);
       const least = 1e-6 * drawn[0] ** 2;
-      const turned = found < -least ? ": the plane is flipped" : Math.abs(found) <= least ? ": the plane falls on a line" : "";
+      const turned =
+        found < -least
+          ? ": the plane is flipped"
+          : Math.abs(found) <= least
+            ? ": the plane falls on a line"
+            : "";
       facts.push(["Determinant", `${short(found)}${turned}`]);
     } else if (drawn[1] > ALIKE * drawn[0]) {
       const both = drawn.map((value) => short(value)).join(" and ");
-      facts.push(["Shape", `It hardly changes, because both directions are stretched about alike: by ${both}.`]);
+      facts.push([
+        "Shape",
+        `It hardly changes, because both directions are stretched about alike: by ${both}.`,
+      ]);
     }
   }
   if (scene.isToy && data.points_before.length) {
     facts.push(["Points in the positive orthant before", percent(inOrthant(data.points_before))]);
     facts.push(["Points in the positive orthant after", percent(inOrthant(scene.pointsAfter))]);
-    if (scene.hasReLU) facts.push(["What the ReLU does", "It moves every point outside the orthant onto the orthant's edge."]);
+    if (scene.hasReLU)
+      facts.push([
+        "What the ReLU does",
+        "It moves every point outside the orthant onto the orthant's edge.",
+      ]);
   } else if (data.kind === "neurons") {
-    for (const [when, share] of [["before", data.orthant_before], ["after", data.orthant_after]])
-      if (share && share.value !== null) facts.push([`Points in the positive orthant ${when}`, besides(share)]);
+    for (const [when, share] of [
+      ["before", data.orthant_before],
+      ["after", data.orthant_after],
+    ])
+      if (share && share.value !== null)
+        facts.push([`Points in the positive orthant ${when}`, besides(share)]);
   }
   for (const arrow of data.arrows ?? []) facts.push([`Length: ${arrow.name}`, fixed(arrow.length)]);
   return facts;
 }
 
 function besides(share) {
-  const control = share.control === null ? "" : ` (${share.control_name}: ${percent(share.control)})`;
+  const control =
+    share.control === null ? "" : ` (${share.control_name}: ${percent(share.control)})`;
   return percent(share.value) + control;
 }
 
 function showSpectrum(place, values) {
-  place.append(make("span", "numbers", values.slice(0, 4).map((value) => short(value)).join("  ")));
+  place.append(
+    make(
+      "span",
+      "numbers",
+      values
+        .slice(0, 4)
+        .map((value) => short(value))
+        .join("  "),
+    ),
+  );
   if (values.length < 3) return;
   const row = make("span", "spectrum");
   row.setAttribute("aria-hidden", "true");
@@ -71,7 +97,10 @@ function showSpectrum(place, values) {
 
 // Paragraphs below the facts.
 export function remarksOf({ notes, shares }) {
-  return [...(shares ?? []).map(shareLine), ...(notes ?? []).map((note) => make("p", "note", note))];
+  return [
+    ...(shares ?? []).map(shareLine),
+    ...(notes ?? []).map((note) => make("p", "note", note)),
+  ];
 }
 
 function shareLine(share) {
@@ -84,8 +113,12 @@ function shareLine(share) {
   line.append(make("span", "", `${name}: `), make("b", "", percent(share.value)));
   if (share.control !== null) {
     const has = share.control_low !== null && share.control_high !== null;
-    const band = has ? ` (5–95 %: ${percent(share.control_low)} to ${percent(share.control_high)})` : "";
-    line.append(make("span", "control", ` · ${share.control_name}: ${percent(share.control)}${band}`));
+    const band = has
+      ? ` (5–95 %: ${percent(share.control_low)} to ${percent(share.control_high)})`
+      : "";
+    line.append(
+      make("span", "control", ` · ${share.control_name}: ${percent(share.control)}${band}`),
+    );
   }
   return line;
 }

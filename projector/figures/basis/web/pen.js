@@ -1,8 +1,20 @@
 // The canvas: lines, arrows and words in the colours of the page's theme.
 
 const COLOURS = {
-  light: { first: "#c2410c", second: "#1d5fbf", circle: "#7c3aed", point: "#0f766e", mark: "#b91c1c" },
-  dark: { first: "#fb923c", second: "#7cb5ff", circle: "#c4a5ff", point: "#4fd1b5", mark: "#ff8a8a" },
+  light: {
+    first: "#c2410c",
+    second: "#1d5fbf",
+    circle: "#7c3aed",
+    point: "#0f766e",
+    mark: "#b91c1c",
+  },
+  dark: {
+    first: "#fb923c",
+    second: "#7cb5ff",
+    circle: "#c4a5ff",
+    point: "#4fd1b5",
+    mark: "#ff8a8a",
+  },
 };
 
 export class Pen {

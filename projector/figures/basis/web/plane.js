@@ -117,7 +117,10 @@ class Plane {
     const { player, root, scene } = this;
     const words = `${Math.round(100 * Math.min(1, scene.t))} % of the way`;
     this.controls.show(scene, player.isPlaying, words);
-    this.canvas.setAttribute("aria-label", `${scene.data.title}: a plane, ${words} from before to after`);
+    this.canvas.setAttribute(
+      "aria-label",
+      `${scene.data.title}: a plane, ${words} from before to after`,
+    );
     root.dataset.t = scene.t.toFixed(3);
     root.dataset.playing = String(player.isPlaying);
     root.dataset.points = String((scene.data.points_before ?? []).length);

@@ -40,7 +40,8 @@ export class Pointing {
     tip.hidden = !label;
     if (!label) return;
     const weight = scene.mixture[1][k];
-    const share = weight === undefined || weight === null ? "" : ` · coefficient ${fixed(weight, 3)}`;
+    const share =
+      weight === undefined || weight === null ? "" : ` · coefficient ${fixed(weight, 3)}`;
     tip.textContent = `${labelOf(label)}${share}`;
     const [x, y] = plane.view.toScreen(plane.shown[k]);
     tip.style.left = `${Math.min(x + 10, plane.view.size - tip.offsetWidth - 4)}px`;

@@ -23,7 +23,12 @@ export function drawPoints(pen, scene) {
     weights.forEach((weight, k) => {
       const part = weight / most;
       if (part > LEAST_PART && now[k])
-        pen.line([data.points_before[k], now[chosen]], mark, 0.6 + 4.4 * part, t * (0.2 + 0.7 * part));
+        pen.line(
+          [data.points_before[k], now[chosen]],
+          mark,
+          0.6 + 4.4 * part,
+          t * (0.2 + 0.7 * part),
+        );
     });
   }
   now.forEach((p, k) => {
@@ -51,7 +56,8 @@ function drawLabels(pen, labels, now, chosen) {
     const width = pen.widthOf(text);
     const left = x + 8 + width > size - 4 ? x - 8 - width : x + 8;
     const box = [left - 2, y - 8, left + width + 2, y + 8];
-    if (taken.some((b) => box[0] < b[2] && b[0] < box[2] && box[1] < b[3] && b[1] < box[3])) continue;
+    if (taken.some((b) => box[0] < b[2] && b[0] < box[2] && box[1] < b[3] && b[1] < box[3]))
+      continue;
     taken.push(box);
     pen.words(text, [left, y], k === chosen ? pen.colours.mark : pen.ink, "left");
   }

@@ -14,7 +14,10 @@ export function drawSum(pen, scene) {
   pen.arrow([0, 0], x, second);
   pen.arrow(from, to, first);
   const names = scene.data.arrows.map((each) => each.name);
-  const rows = [[names[0], mix([0, 0], x, 0.5), second, 0, 16], [names[1], mix(from, to, 0.5), first, 10, 0]];
+  const rows = [
+    [names[0], mix([0, 0], x, 0.5), second, 0, 16],
+    [names[1], mix(from, to, 0.5), first, 10, 0],
+  ];
   if (t > 0.5) rows.push([names[2], mix([0, 0], sum, 0.5), circle, 0, -16]);
   for (const [name, at, colour, right, down] of rows) {
     const [left, top] = view.toScreen(at);

@@ -6,13 +6,34 @@ import { fixed, make, short } from "./text.js";
 
 const MOST = 9; // That an entry may be.
 const PRESETS = {
-  "a stretch and a shear": [[1.4, 0.6], [0.2, 0.8]],
-  "a turn by 60°": [[0.5, -0.866], [0.866, 0.5]],
-  "a stretch": [[2, 0], [0, 0.5]],
-  "a shear": [[1, 1], [0, 1]],
-  "a reflection": [[0, 1], [1, 0]],
-  "a projection": [[0.5, 0.5], [0.5, 0.5]],
-  "no change": [[1, 0], [0, 1]],
+  "a stretch and a shear": [
+    [1.4, 0.6],
+    [0.2, 0.8],
+  ],
+  "a turn by 60°": [
+    [0.5, -0.866],
+    [0.866, 0.5],
+  ],
+  "a stretch": [
+    [2, 0],
+    [0, 0.5],
+  ],
+  "a shear": [
+    [1, 1],
+    [0, 1],
+  ],
+  "a reflection": [
+    [0, 1],
+    [1, 0],
+  ],
+  "a projection": [
+    [0.5, 0.5],
+    [0.5, 0.5],
+  ],
+  "no change": [
+    [1, 0],
+    [0, 1],
+  ],
 };
 
 export class Toy {
@@ -61,7 +82,8 @@ export class Toy {
     const list = make("select");
     list.setAttribute("aria-label", "Example");
     list.dataset.control = "example";
-    for (const name of ["an example …", ...Object.keys(PRESETS)]) list.append(make("option", "", name));
+    for (const name of ["an example …", ...Object.keys(PRESETS)])
+      list.append(make("option", "", name));
     list.addEventListener("change", () => {
       const chosen = PRESETS[list.value];
       list.selectedIndex = 0;

@@ -20,7 +20,10 @@ export class View {
 
   toScreen([x, y]) {
     const { size, reach, centre } = this;
-    return [size / 2 + ((x - centre[0]) / reach) * (size / 2), size / 2 - ((y - centre[1]) / reach) * (size / 2)];
+    return [
+      size / 2 + ((x - centre[0]) / reach) * (size / 2),
+      size / 2 - ((y - centre[1]) / reach) * (size / 2),
+    ];
   }
 
   // About the origin.
@@ -34,9 +37,15 @@ export class View {
 export function viewOf(scene, size) {
   if (scene.data.kind !== "skip") return new View(size, reachOf(scene));
   const points = [[0, 0], ...scene.arrows];
-  const ends = [0, 1].map((axis) => points.map((p) => p[axis])).map((all) => [Math.min(...all), Math.max(...all)]);
+  const ends = [0, 1]
+    .map((axis) => points.map((p) => p[axis]))
+    .map((all) => [Math.min(...all), Math.max(...all)]);
   const reach = 0.62 * Math.max(...ends.map(([low, high]) => high - low));
-  return new View(size, reach, ends.map(([low, high]) => (low + high) / 2));
+  return new View(
+    size,
+    reach,
+    ends.map(([low, high]) => (low + high) / 2),
+  );
 }
 
 function reachOf(scene) {

@@ -12,7 +12,9 @@ const tickStep = (extent) => {
 // Text has a rim of the colour `rim`, where something lies below it.
 export const paintAxes = (pen, panel, box, axes, color, rim = null) => {
   const greatest = Math.max(...panel.reach) || 1;
-  const reach = box.isFlat ? panel.reach.map((each) => each || greatest) : [greatest, greatest, greatest];
+  const reach = box.isFlat
+    ? panel.reach.map((each) => each || greatest)
+    : [greatest, greatest, greatest];
   const step = tickStep(greatest);
   const digits = Math.max(0, -Math.floor(Math.log10(step)));
   const ticks = panel.middle.map((middle, axis) => {
@@ -47,7 +49,8 @@ export const paintAxes = (pen, panel, box, axes, color, rim = null) => {
     }
     pen.fillText(said, x, y);
   };
-  const text = (value) => (Math.abs(value) < step / 2 ? 0 : value).toFixed(digits).replace("-", "−");
+  const text = (value) =>
+    (Math.abs(value) < step / 2 ? 0 : value).toFixed(digits).replace("-", "−");
   if (box.isFlat) {
     // Numbers stand a few pixels outside, however far the map reaches.
     const [x, y] = reach;
@@ -81,7 +84,7 @@ export const paintAxes = (pen, panel, box, axes, color, rim = null) => {
 
 const paintFloor = (pen, box, { e, ticks, axes, place, line, text }) => {
   // One axis: `at(t)` on its line, `away` the same a little outside of it.
-  const axis = (name, ticks, at, away, align, named = [away(0, 1.36)]) => {
+  const axis = (name, marks, at, away, align, named = [away(0, 1.36)]) => {
     line(at(-e), at(e), 0.3);
     pen.textAlign = align;
     const say = (said, point, font, alpha) => {
@@ -90,9 +93,13 @@ const paintFloor = (pen, box, { e, ticks, axes, place, line, text }) => {
       pen.font = font;
       pen.globalAlpha = alpha;
       // Never farther left: the numbers of an axis are there.
-      pen.fillText(said, Math.max(found.x, box.left + (pen.textAlign === "left" ? 8 : 24)), found.y);
+      pen.fillText(
+        said,
+        Math.max(found.x, box.left + (pen.textAlign === "left" ? 8 : 24)),
+        found.y,
+      );
     };
-    for (const { at: t, value } of ticks) {
+    for (const { at: t, value } of marks) {
       line(at(t), away(t, 1.03), 0.3);
       say(text(value), away(t, 1.11), "11px sans-serif", 0.55);
     }
@@ -109,8 +116,20 @@ const paintFloor = (pen, box, { e, ticks, axes, place, line, text }) => {
   line([-e, -e, -z], [e, -e, -z], 0.15);
   const across = (px, pz) => (place(px, -e, pz) || { x: 0 }).x;
   const [px, pz] = across(x, -z) < across(-x, z) ? [x, -z] : [-x, z];
-  axis(first, ticks[0], (t) => [t, -e, z], (t, out) => [t, -e, z * out], "center");
-  axis(third, ticks[2], (t) => [x, -e, t], (t, out) => [x * out, -e, t], "center");
+  axis(
+    first,
+    ticks[0],
+    (t) => [t, -e, z],
+    (t, out) => [t, -e, z * out],
+    "center",
+  );
+  axis(
+    third,
+    ticks[2],
+    (t) => [x, -e, t],
+    (t, out) => [x * out, -e, t],
+    "center",
+  );
   // Inside, for there is no room at its left.
   const inside = (t, out) => [px * (2 - out), t, pz * (2 - out)];
   axis(second, ticks[1], (t) => [px, t, pz], inside, "left", [[px, 1.12 * e, pz]]);

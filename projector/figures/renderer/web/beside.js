@@ -18,7 +18,8 @@ export class Beside {
     this.rows.clear();
     this.list = null;
     const parts = [];
-    if (panel && panel.selected !== null && panel.selected !== undefined) parts.push(this.nearest(panel, index));
+    if (panel && panel.selected !== null && panel.selected !== undefined)
+      parts.push(this.nearest(panel, index));
     if (panel && panel.groups.length) parts.push(this.groups(panel, index, colorOf));
     this.place.hidden = parts.length === 0;
     this.place.replaceChildren(...parts);
@@ -38,12 +39,19 @@ export class Beside {
     made.append(element("div", "note", `Its ${panel.near.length} most correlated neurons, with ρ`));
     for (const [i, value] of panel.near) {
       const row = element("div", "row near");
-      row.append(element("span", "number", `N${i}`), element("span", "what", (texts && texts[i]) || ""));
+      row.append(
+        element("span", "number", `N${i}`),
+        element("span", "what", (texts && texts[i]) || ""),
+      );
       row.title = `N${i}${texts && texts[i] ? `: ${texts[i]}` : ""}`;
       const bar = element("span", "share");
       bar.style.setProperty("--share", `${Math.round(100 * Math.abs(value))}%`);
       row.append(bar, element("span", "rho", rho(value)));
-      this.act(row, () => this.on.pick(index, i), (isOn) => this.on.pointAt(index, isOn ? i : null));
+      this.act(
+        row,
+        () => this.on.pick(index, i),
+        (isOn) => this.on.pointAt(index, isOn ? i : null),
+      );
       made.append(row);
     }
     const isolate = element("button", "isolate", panel.only ? "Show all" : "Isolate");
@@ -60,7 +68,11 @@ export class Beside {
     made.append(head);
     if (panel.groups_note) made.append(element("div", "note", panel.groups_note));
     const columns = element("div", "columns");
-    for (const [kind, text] of [["what", "fires on"], ["size", "neurons"], ["rho", "ρ inside"]])
+    for (const [kind, text] of [
+      ["what", "fires on"],
+      ["size", "neurons"],
+      ["rho", "ρ inside"],
+    ])
       columns.append(element("span", kind, text));
     made.append(columns);
     this.list = element("div", "list");
@@ -80,7 +92,11 @@ export class Beside {
       );
       row.title = [group.label, group.note || group.title].join("\n");
       row.dataset.pole = String(group.number);
-      this.act(row, () => this.on.choose(index, k), (isOn) => this.on.focus(index, isOn ? k : null));
+      this.act(
+        row,
+        () => this.on.choose(index, k),
+        (isOn) => this.on.focus(index, isOn ? k : null),
+      );
       this.rows.set(k, row);
       this.list.append(row);
     });

@@ -26,7 +26,8 @@ const about = ([x, y, z], matrix) =>
 const flat = (camera, box, reach, hasAxes) => {
   const margin = hasAxes ? 2 * MARGIN : MARGIN;
   const room = [box.width, box.height].map((length) => Math.max(length / 2 - margin, 20));
-  const scale = camera.zoom * Math.min(room[0] / (reach[0] || 1e-9), room[1] / (reach[1] || 1e-9), 1e9);
+  const scale =
+    camera.zoom * Math.min(room[0] / (reach[0] || 1e-9), room[1] / (reach[1] || 1e-9), 1e9);
   const aspect = box.width / box.height;
   // prettier-ignore
   return new Float32Array([
@@ -81,18 +82,29 @@ export class Camera {
     this.place = places.get(maps);
   }
 
-  get yaw() { return this.turned.yaw; }
-  get pitch() { return this.turned.pitch; }
-  get zoom() { return this.place.zoom; }
-  get x() { return this.place.x; }
-  get y() { return this.place.y; }
+  get yaw() {
+    return this.turned.yaw;
+  }
+  get pitch() {
+    return this.turned.pitch;
+  }
+  get zoom() {
+    return this.place.zoom;
+  }
+  get x() {
+    return this.place.x;
+  }
+  get y() {
+    return this.place.y;
+  }
 
   state() {
     return { ...this.turned, ...this.place };
   }
 
   matrix(panel, box, hasAxes) {
-    const made = this.dim < 3 ? flat(this, box, panel.reach, hasAxes) : deep(this, box, panel.reach);
+    const made =
+      this.dim < 3 ? flat(this, box, panel.reach, hasAxes) : deep(this, box, panel.reach);
     return about(panel.middle, made);
   }
 

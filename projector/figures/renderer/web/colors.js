@@ -29,7 +29,9 @@ export const between = (stops) => {
     const at = (i / 255) * (stops.length - 1);
     const k = Math.min(Math.floor(at), stops.length - 2);
     for (let part = 0; part < 3; part++)
-      made[3 * i + part] = Math.round(stops[k][part] + (stops[k + 1][part] - stops[k][part]) * (at - k));
+      made[3 * i + part] = Math.round(
+        stops[k][part] + (stops[k + 1][part] - stops[k][part]) * (at - k),
+      );
   }
   return made;
 };

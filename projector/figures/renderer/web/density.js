@@ -6,7 +6,10 @@ import { isDark, rgb } from "./colors.js";
 
 const GRID = 120; // Cells of the longer side.
 const BEYOND = 1.15; // Of what is drawn, in half sides of the window.
-const HUES = [[59, 130, 196], [239, 134, 54]];
+const HUES = [
+  [59, 130, 196],
+  [239, 134, 54],
+];
 
 // The colour of a page (3 bytes) with shades of 0 to 1 of each hue upon it.
 const shaded = (page, dark, shades) =>
@@ -14,7 +17,7 @@ const shaded = (page, dark, shades) =>
     let left = dark ? 255 - own : own;
     shades.forEach((shade, k) => {
       const hue = HUES[k % HUES.length][part];
-      left *= 1 - shade * (dark ? hue : 255 - hue) / 255;
+      left *= 1 - (shade * (dark ? hue : 255 - hue)) / 255;
     });
     return dark ? 255 - left : left;
   });
@@ -56,8 +59,14 @@ export class Density {
     const half = (f, axis) => (high[f][axis] - low[f][axis]) / 2;
     const mid = (f, axis) => (high[f][axis] + low[f][axis]) / 2;
     return {
-      middle: [...[0, 1].map((axis) => mid(from, axis) + share * (mid(to, axis) - mid(from, axis))), 0],
-      reach: [...[0, 1].map((axis) => half(from, axis) * (half(to, axis) / half(from, axis)) ** share), 0],
+      middle: [
+        ...[0, 1].map((axis) => mid(from, axis) + share * (mid(to, axis) - mid(from, axis))),
+        0,
+      ],
+      reach: [
+        ...[0, 1].map((axis) => half(from, axis) * (half(to, axis) / half(from, axis)) ** share),
+        0,
+      ],
     };
   }
 
@@ -80,10 +89,15 @@ export class Density {
       if (!weight || !Number.isFinite(x + y)) continue;
       totals[prompt[i]] += weight;
       // Shared among the four cells around it.
-      const across = ((x - middle[0]) / reach[0] + 1) * columns / 2 - 0.5;
-      const up = ((y - middle[1]) / reach[1] + 1) * rows / 2 - 0.5;
+      const across = (((x - middle[0]) / reach[0] + 1) * columns) / 2 - 0.5;
+      const up = (((y - middle[1]) / reach[1] + 1) * rows) / 2 - 0.5;
       const [left, low] = [Math.floor(across), Math.floor(up)];
-      for (const [column, row] of [[left, low], [left + 1, low], [left, low + 1], [left + 1, low + 1]]) {
+      for (const [column, row] of [
+        [left, low],
+        [left + 1, low],
+        [left, low + 1],
+        [left + 1, low + 1],
+      ]) {
         if (column < 0 || row < 0 || column >= columns || row >= rows) continue;
         values[prompt[i]][row * columns + column] +=
           weight * (1 - Math.abs(across - column)) * (1 - Math.abs(up - row));
@@ -131,7 +145,9 @@ export class Density {
 
 // A Gaussian from its middle on, in cells, to where also its square root can't be seen.
 const kernelOf = (sigma) =>
-  Float32Array.from({ length: Math.ceil(4.5 * sigma) + 1 }, (_, k) => Math.exp(-0.5 * (k / sigma) ** 2));
+  Float32Array.from({ length: Math.ceil(4.5 * sigma) + 1 }, (_, k) =>
+    Math.exp(-0.5 * (k / sigma) ** 2),
+  );
 
 // Each of `n` lines of `length` cells, whose starts are `apart` and cells `step` from each other: the
 // sum of kernels at each cell, times `scale`.
@@ -141,7 +157,11 @@ const spread = (from, to, kernel, n, length, apart, step, scale) => {
     for (let i = 0; i < length; i++) {
       const value = from[line * apart + i * step] * scale;
       if (!value) continue;
-      const [first, last] = [Math.max(0, i - kernel.length + 1), Math.min(length - 1, i + kernel.length - 1)];
-      for (let j = first; j <= last; j++) to[line * apart + j * step] += value * kernel[Math.abs(j - i)];
+      const [first, last] = [
+        Math.max(0, i - kernel.length + 1),
+        Math.min(length - 1, i + kernel.length - 1),
+      ];
+      for (let j = first; j <= last; j++)
+        to[line * apart + j * step] += value * kernel[Math.abs(j - i)];
     }
 };

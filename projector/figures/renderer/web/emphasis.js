@@ -11,7 +11,7 @@ export const emphasisOf = (panel, n, focus) => {
   const found = new Uint8Array(n).fill(255);
   if (panel.only) {
     found.fill(0);
-    for (const i of [panel.selected, ...panel.near.map(([i]) => i)])
+    for (const i of [panel.selected, ...panel.near.map(([near]) => near)])
       if (i !== null && i < n) found[i] = 255;
     return found;
   }

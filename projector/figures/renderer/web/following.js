@@ -31,8 +31,10 @@ export class Following {
     const t = at - from;
     const rest = 1 - t;
     return Math.exp(
-      levels[from] * (1 + 2 * t) * rest * rest + slopes[from] * t * rest * rest +
-        levels[to] * t * t * (3 - 2 * t) - slopes[to] * t * t * rest,
+      levels[from] * (1 + 2 * t) * rest * rest +
+        slopes[from] * t * rest * rest +
+        levels[to] * t * t * (3 - 2 * t) -
+        slopes[to] * t * t * rest,
     );
   }
 

@@ -48,7 +48,10 @@ export class Gestures {
     this.isActive = true;
     const isLasso = Boolean(view.canLasso && view.canLasso(event));
     this.drag = {
-      x: event.clientX, y: event.clientY, moved: 0, pan: event.button !== 0 || event.shiftKey,
+      x: event.clientX,
+      y: event.clientY,
+      moved: 0,
+      pan: event.button !== 0 || event.shiftKey,
       loop: isLasso ? [this.at(event)] : null,
     };
     view.hideTip();

@@ -73,8 +73,11 @@ export class Keys {
 
 // A control that has this key itself: of those for choosing only a field of text has the brackets.
 const isGiven = ({ key, target }) => {
-  const isChosen = target.tagName === "SELECT" || (target.tagName === "INPUT" && target.type === "range");
-  return isChosen ? !(key in BRACKETS) : target.tagName === "INPUT" || target.tagName === "TEXTAREA";
+  const isChosen =
+    target.tagName === "SELECT" || (target.tagName === "INPUT" && target.type === "range");
+  return isChosen
+    ? !(key in BRACKETS)
+    : target.tagName === "INPUT" || target.tagName === "TEXTAREA";
 };
 
 const isPressed = (event) =>

@@ -65,8 +65,10 @@ export class Labels {
       return false;
     return !this.taken.some(
       (o) =>
-        area.x < o.x + o.width + 2 && o.x < area.x + area.width + 2 &&
-        area.y < o.y + o.height + 2 && o.y < area.y + area.height + 2,
+        area.x < o.x + o.width + 2 &&
+        o.x < area.x + area.width + 2 &&
+        area.y < o.y + o.height + 2 &&
+        o.y < area.y + area.height + 2,
     );
   }
 
@@ -126,10 +128,22 @@ export class Labels {
       // On a large group its name lies in the middle; beside a small one, which it would hide.
       const reach = middle.spread * scale * at.near;
       const away = reach > LARGE && group.size > MANY ? 0 : Math.min(reach, LARGE) + 17;
-      const offsets = away ? [[0, -away], [0, away]] : [[0, 0], [0, -22], [0, 22]];
+      const offsets = away
+        ? [
+            [0, -away],
+            [0, away],
+          ]
+        : [
+            [0, 0],
+            [0, -22],
+            [0, 22],
+          ];
       const drawn = this.put(box, shorten(group.label), at, {
         font: `600 ${group.state === "weak" ? 11 : 12}px ${this.colors.font}`,
-        offsets, alpha, rim: colorOf(group, k === chosen), dashed: group.state === "weak",
+        offsets,
+        alpha,
+        rim: colorOf(group, k === chosen),
+        dashed: group.state === "weak",
       });
       if (drawn) r += 1;
     }
@@ -149,7 +163,13 @@ export class Labels {
       if (!at || at.x < box.left || at.x > box.left + box.width || at.y < 0 || at.y > box.height)
         continue;
       const drawn = this.put(box, shorten(said), at, {
-        font: `11px ${this.colors.font}`, offsets: [[0, -16], [0, 16]], alpha, plain: true,
+        font: `11px ${this.colors.font}`,
+        offsets: [
+          [0, -16],
+          [0, 16],
+        ],
+        alpha,
+        plain: true,
       });
       if (drawn && ++n >= MOST_NEURONS) break;
     }

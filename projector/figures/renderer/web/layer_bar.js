@@ -4,7 +4,13 @@ import { PAUSE, PLAY, sign } from "./signs.js";
 import { element } from "./store.js";
 
 // Seconds from a layer to the next.
-const SPEEDS = [[2.8, "¼ speed"], [1.4, "½ speed"], [0.7, "1× speed"], [0.35, "2× speed"], [0.14, "5× speed"]];
+const SPEEDS = [
+  [2.8, "¼ speed"],
+  [1.4, "½ speed"],
+  [0.7, "1× speed"],
+  [0.35, "2× speed"],
+  [0.14, "5× speed"],
+];
 const THUMB = 16; // Pixels.
 const LEAST_APART = 34;
 

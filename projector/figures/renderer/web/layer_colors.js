@@ -47,7 +47,10 @@ export const paletteOf = (name, isDark) => {
 export const said = (value) => {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   const size = Math.abs(value);
-  const text = size >= 1e5 || (size && size < 1e-3) ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+  const text =
+    size >= 1e5 || (size && size < 1e-3)
+      ? value.toExponential(1)
+      : String(Number(value.toPrecision(3)));
   return text.replace(/-/g, "−");
 };
 
@@ -67,7 +70,11 @@ const amount = (name, label, values, scale, none) => ({
   legend: {
     label,
     ticks: scale
-      ? [[0, `≤ ${said(scale.low)}`], [0.5, said(Math.sqrt(scale.low * scale.high))], [1, `≥ ${said(scale.high)}`]]
+      ? [
+          [0, `≤ ${said(scale.low)}`],
+          [0.5, said(Math.sqrt(scale.low * scale.high))],
+          [1, `≥ ${said(scale.high)}`],
+        ]
       : [],
     none,
   },
@@ -78,7 +85,11 @@ const category = (label, names, numbers, note = "") => {
   return {
     palette: "category",
     bytes: Uint8Array.from(numbers, (k) => k + 1),
-    legend: { label, note, items: names.map((name, k) => [name, k + 1]).filter(([, k]) => used.has(k - 1)) },
+    legend: {
+      label,
+      note,
+      items: names.map((name, k) => [name, k + 1]).filter(([, k]) => used.has(k - 1)),
+    },
   };
 };
 
@@ -138,14 +149,23 @@ const BY = {
   norm: {
     name: "norm",
     make: ({ particles, data }) =>
-      amount("norm", "norm of the vector", particles.norms, data.scales.norm, data.n_sums ? "sums" : ""),
+      amount(
+        "norm",
+        "norm of the vector",
+        particles.norms,
+        data.scales.norm,
+        data.n_sums ? "sums" : "",
+      ),
   },
   moved: {
     name: "moves",
     make: ({ particles, data }) =>
       amount(
-        "moved", "move from the frame before, in full space",
-        particles.displacements, data.scales.displacement, "first frame",
+        "moved",
+        "move from the frame before, in full space",
+        particles.displacements,
+        data.scales.displacement,
+        "first frame",
       ),
   },
 };
@@ -153,9 +173,11 @@ const BY = {
 // The colourings that this data has, the one that tells most first.
 export const coloringsOf = (data) => {
   const ids =
-    data.particles === "contributions" ? ["kind", "token", "norm"]
-    : data.prompts.length > 1 ? ["part", "token", "norm", "moved"]
-    : ["token", "norm", "part", "moved"];
+    data.particles === "contributions"
+      ? ["kind", "token", "norm"]
+      : data.prompts.length > 1
+        ? ["part", "token", "norm", "moved"]
+        : ["token", "norm", "part", "moved"];
   return ids.map((id) => ({ id, name: BY[id].name }));
 };
 

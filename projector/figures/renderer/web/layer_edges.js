@@ -27,7 +27,11 @@ export const edgeOf = (box, m, [x, y, z]) => {
   const high = dy > 0 ? box.height / 2 - INSIDE : TOP - box.height / 2;
   const share = Math.min(dx ? room / dx : Infinity, dy ? high / dy : Infinity);
   if (!Number.isFinite(share)) return null;
-  return { x: box.width / 2 + share * dx, y: box.height / 2 + share * dy, angle: Math.atan2(dy, dx) };
+  return {
+    x: box.width / 2 + share * dx,
+    y: box.height / 2 + share * dy,
+    angle: Math.atan2(dy, dx),
+  };
 };
 
 const meets = (a, b) =>
@@ -56,7 +60,12 @@ export const paintEdges = (pen, { box, matrix, ids, positionOf, nameOf, colors }
     pen.lineTo(-4, -6);
     pen.lineTo(-4, 6);
     pen.closePath();
-    Object.assign(pen, { fillStyle: colors.text, strokeStyle: colors.page, lineWidth: 3, lineJoin: "round" });
+    Object.assign(pen, {
+      fillStyle: colors.text,
+      strokeStyle: colors.page,
+      lineWidth: 3,
+      lineJoin: "round",
+    });
     pen.stroke();
     pen.fill();
     pen.restore();
@@ -68,7 +77,12 @@ export const paintEdges = (pen, { box, matrix, ids, positionOf, nameOf, colors }
     // Below or, in the lower half, above what is there already.
     while (taken.some((other) => meets(area, other))) area.y += y < box.height / 2 ? 17 : -17;
     taken.push(area);
-    Object.assign(pen, { strokeStyle: colors.page, lineWidth: 4, lineJoin: "round", fillStyle: colors.text });
+    Object.assign(pen, {
+      strokeStyle: colors.page,
+      lineWidth: 4,
+      lineJoin: "round",
+      fillStyle: colors.text,
+    });
     pen.strokeText(text, left, area.y + 12);
     pen.fillText(text, left, area.y + 12);
     return text;

@@ -4,7 +4,12 @@ import { Labels, shorten } from "./labels.js";
 
 const MOST = 36;
 const SAME_PLACE = 7; // Pixels: partners there have one name for both.
-const OFFSETS = [[0, -17], [0, 17], [26, -12], [-26, -12]];
+const OFFSETS = [
+  [0, -17],
+  [0, 17],
+  [26, -12],
+  [-26, -12],
+];
 
 // Spaces and line breaks around a token's text are in the list of tokens; here they would be in the
 // way, and a token of nothing else has no name.
@@ -27,7 +32,10 @@ export const namedOf = (particles, data) => {
     const { part } = tokens[particles.token[i]];
     return isTwo && (part === 1 || part === 2) ? 1 : 2;
   };
-  return own.map((i) => [rank(i), i]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(([, i]) => i);
+  return own
+    .map((i) => [rank(i), i])
+    .sort((a, b) => a[0] - b[0] || a[1] - b[1])
+    .map(([, i]) => i);
 };
 
 export const nameOf = (particles, data, i, isShared) => {

@@ -32,10 +32,12 @@ export class LayerPicture {
     const isCounted = bytes(data.is_counted, Uint8Array);
     // Of all particles, and of contributions without their sums.
     const [whole, parts] = [data, data.parts_view].map(
-      (view) => view && { middle: view.middle, reach: view.reach, following: new Following(view.followed) },
+      (view) =>
+        view && { middle: view.middle, reach: view.reach, following: new Following(view.followed) },
     );
     Object.assign(this, { data, particles, at: 0, views: { whole, parts: parts || whole } });
-    this.density = data.density && new Density(particles, data.density, isCounted, data.prompts.length);
+    this.density =
+      data.density && new Density(particles, data.density, isCounted, data.prompts.length);
     this.edges = edgesOf(particles, data, isCounted);
     this.named = namedOf(particles, data);
     this.moving.show({
@@ -44,7 +46,12 @@ export class LayerPicture {
       positions: particles.positions,
       born: particles.born,
       lines: data.k
-        ? { k: data.k, neighbours: particles.neighbours, distances: particles.distances, scale: data.scales.line }
+        ? {
+            k: data.k,
+            neighbours: particles.neighbours,
+            distances: particles.distances,
+            scale: data.scales.line,
+          }
         : null,
       pairs: particles.pairs.length ? particles.pairs : null,
     });
@@ -68,7 +75,8 @@ export class LayerPicture {
 
   // Why motion in the picture is not that of the map, in lines; null where it is.
   notComparable(on) {
-    if (on.density) return this.density.found.follows ? ["window follows particles:", NOT_COMPARED] : null;
+    if (on.density)
+      return this.density.found.follows ? ["window follows particles:", NOT_COMPARED] : null;
     if (!on.follow) return null;
     const by = this.viewOf(on).following.magnifiedAt(this.at);
     if (by < 1.05) return ["scale changes with the layer:", NOT_COMPARED];
@@ -85,7 +93,9 @@ export class LayerPicture {
   paint({ at, frame, on, held, pointed }) {
     const isMoving = on.follow || on.density;
     const camera = JSON.stringify(this.camera.state());
-    const begun = this.stage.begin(`${camera} ${this.isFlat} ${on.density} ${on.sums} ${this.data.id} ${this.colors.text} ${isMoving ? at : ""}`);
+    const begun = this.stage.begin(
+      `${camera} ${this.isFlat} ${on.density} ${on.sums} ${this.data.id} ${this.colors.text} ${isMoving ? at : ""}`,
+    );
     if (!begun) return false;
     const { below, above, width, height, ratio } = begun;
     const { data, particles, colors } = this;
@@ -95,10 +105,17 @@ export class LayerPicture {
     const { middle, reach } = this.boxAt(at, on);
     const seen = (this.seen = { middle, reach });
     this.matrix = box.matrix = this.camera.matrix(seen, box, hasAxes);
-    if (on.density && below) this.density.paint(below, at, (x, y) => this.flatPlace(x, y), colors.page);
-    if (hasAxes && below) paintAxes(below, seen, box, data.axes, colors.text, on.density ? colors.page : null);
+    if (on.density && below)
+      this.density.paint(below, at, (x, y) => this.flatPlace(x, y), colors.page);
+    if (hasAxes && below)
+      paintAxes(below, seen, box, data.axes, colors.text, on.density ? colors.page : null);
     this.moving.paint({
-      at, matrix: this.matrix, box, colors, ratio, zoom: this.camera.zoom,
+      at,
+      matrix: this.matrix,
+      box,
+      colors,
+      ratio,
+      zoom: this.camera.zoom,
       trails: on.trails ? TRAIL : 0,
       hasLines: on.lines,
       hasPairs: on.partners && particles.pairs.length > 0,
@@ -114,7 +131,12 @@ export class LayerPicture {
     const write = (text, font, x, y) => {
       pen.font = font;
       // With a rim: what lies below may be as dark.
-      Object.assign(pen, { strokeStyle: colors.page, lineWidth: 4, lineJoin: "round", fillStyle: colors.text });
+      Object.assign(pen, {
+        strokeStyle: colors.page,
+        lineWidth: 4,
+        lineJoin: "round",
+        fillStyle: colors.text,
+      });
       pen.strokeText(text, x, y);
       pen.fillText(text, x, y);
       return pen.measureText(text).width;
@@ -128,10 +150,20 @@ export class LayerPicture {
       const whole = note.join(" ");
       const isBeside = end + 14 + pen.measureText(whole).width < box.width - TOOLS[0];
       if (isBeside) taken[0].width = end + 22 + write(whole, font, end + 14, 26.5);
-      else taken.push({ x: 0, y: 36, height: 38, width: 22 + Math.max(...note.map((line, k) => write(line, font, 14, 48 + 17 * k))) });
+      else
+        taken.push({
+          x: 0,
+          y: 36,
+          height: 38,
+          width: 22 + Math.max(...note.map((line, k) => write(line, font, 14, 48 + 17 * k))),
+        });
     }
     const partner = held ? particles.partners.get(held.particle) : undefined;
-    const rings = [[held ? held.particle : -1, 10], [partner === undefined ? -1 : partner, 8], [pointed, 9]];
+    const rings = [
+      [held ? held.particle : -1, 10],
+      [partner === undefined ? -1 : partner, 8],
+      [pointed, 9],
+    ];
     for (const [i, radius] of rings) {
       const at = i >= 0 && this.placeOf(i);
       if (!at) continue;
@@ -143,13 +175,21 @@ export class LayerPicture {
     }
     const [wide, high] = TOOLS;
     const leaving = paintEdges(pen, {
-      box, matrix: this.matrix, ids: this.edges, colors,
+      box,
+      matrix: this.matrix,
+      ids: this.edges,
+      colors,
       positionOf: (i) => (this.moving.data.emphasis[i] ? this.moving.positionOf(i, this.at) : null),
       nameOf: (i) => nameOf(particles, data, i, false),
     });
     this.leaving = leaving.texts;
     this.names = paintNames(pen, {
-      box, particles, data, named: this.named, held, colors,
+      box,
+      particles,
+      data,
+      named: this.named,
+      held,
+      colors,
       placeOf: (i) => this.placeOf(i),
       taken: [...taken, ...leaving.taken, { x: box.width - wide, y: 0, width: wide, height: high }],
     });

@@ -14,22 +14,26 @@ const shape = (name, attributes) => {
   return made;
 };
 
-const percent = (share) => {
-  if (!Number.isFinite(share)) return "";
-  return share >= 0.0995 || share === 0 ? `${Math.round(100 * share)} %` : `${(100 * share).toPrecision(2)} %`;
+const percent = (part) => {
+  if (!Number.isFinite(part)) return "";
+  return part >= 0.0995 || part === 0
+    ? `${Math.round(100 * part)} %`
+    : `${(100 * part).toPrecision(2)} %`;
 };
 
 const MEASURES = [
   {
     name: "variance",
-    title: "Share of the variance of this frame that the picture shows; beside it, the same map of as many particles whose coordinates are shuffled.",
+    title:
+      "Share of the variance of this frame that the picture shows; beside it, the same map of as many particles whose coordinates are shuffled.",
     value: (each) => each.variance_explained,
     control: ({ variance_shuffled: shuffled }) => (known(shuffled) ? "shuffled" : "random"),
     chance: (each) => each.variance_shuffled ?? each.variance_random,
   },
   {
     name: "neighbours",
-    title: "Share of each particle’s nearest in the picture that are its nearest in full space; beside it, random projections.",
+    title:
+      "Share of each particle’s nearest in the picture that are its nearest in full space; beside it, random projections.",
     value: (each) => each.neighbours_kept,
     control: ({ neighbours_random: random }) => (known(random) ? "random" : "chance"),
     chance: (each) => each.neighbours_random ?? each.neighbours_chance,
@@ -38,7 +42,8 @@ const MEASURES = [
   {
     name: "moves",
     isOfMotion: true,
-    title: "Rank correlation, over particles, of how far each moves from the frame before, in the map and in full space; beside it, random projections.",
+    title:
+      "Rank correlation, over particles, of how far each moves from the frame before, in the map and in full space; beside it, random projections.",
     value: (each) => each.displacement_correlation,
     control: () => "random",
     // Random planes keep some of it, too: a long way is a long way from most sides.
@@ -46,7 +51,11 @@ const MEASURES = [
   },
 ];
 
-const CONTROLS = { random: "random projections", shuffled: "shuffled coordinates", chance: "chance" };
+const CONTROLS = {
+  random: "random projections",
+  shuffled: "shuffled coordinates",
+  chance: "chance",
+};
 
 const known = (value) => typeof value === "number" && Number.isFinite(value);
 
@@ -81,10 +90,22 @@ export class LayerSide {
       const picture = this.sparkline(fidelity.map(measure.value), fidelity.map(measure.chance));
       row.append(element("span", "what", measure.name), picture.svg, number, chance);
       const title = `${measure.title} The curves go from ${share(picture.least)} to 1, over the layers.`;
-      return { ...measure, title, low: picture.least, number, chanceText: chance, cursor: picture.cursor, row };
+      return {
+        ...measure,
+        title,
+        low: picture.least,
+        number,
+        chanceText: chance,
+        cursor: picture.cursor,
+        row,
+      };
     });
     this.reason = element("p", "quiet");
-    this.ofMap = element("p", "quiet of-map", "Moves are those of the map: on the picture, layers have scales of their own.");
+    this.ofMap = element(
+      "p",
+      "quiet of-map",
+      "Moves are those of the map: on the picture, layers have scales of their own.",
+    );
     // What each dashed curve is, and between which values all are drawn.
     const dashed = new Map();
     for (const { name, control } of this.measures) {
@@ -93,15 +114,32 @@ export class LayerSide {
     }
     const words = [...dashed].map(([of, names]) => `${CONTROLS[of]} (${names.join(", ")})`);
     const isBelow = this.measures.some(({ low }) => low < 0);
-    const key = element("p", "quiet key", `Solid: this picture; dashed: ${words.join(" or ")}. From bottom to top: 0 to 1${isBelow ? ", below 0 where values are" : ""}.`);
+    const key = element(
+      "p",
+      "quiet key",
+      `Solid: this picture; dashed: ${words.join(" or ")}. From bottom to top: 0 to 1${isBelow ? ", below 0 where values are" : ""}.`,
+    );
     const parts = [head, ...this.measures.map((each) => each.row), key, this.reason];
     if (known(pooled))
-      parts.push(element("p", "quiet", `Moves over all frames: ${share(pooled)}${known(random) ? ` (random ${share(random)})` : ""}.`));
-    this.trust.replaceChildren(...parts, ...(measured.some((each) => each.isOfMotion) ? [this.ofMap] : []));
+      parts.push(
+        element(
+          "p",
+          "quiet",
+          `Moves over all frames: ${share(pooled)}${known(random) ? ` (random ${share(random)})` : ""}.`,
+        ),
+      );
+    this.trust.replaceChildren(
+      ...parts,
+      ...(measured.some((each) => each.isOfMotion) ? [this.ofMap] : []),
+    );
   }
 
   sparkline(values, chances) {
-    const svg = shape("svg", { viewBox: `0 0 ${WIDE} ${TALL}`, preserveAspectRatio: "none", class: "spark" });
+    const svg = shape("svg", {
+      viewBox: `0 0 ${WIDE} ${TALL}`,
+      preserveAspectRatio: "none",
+      class: "spark",
+    });
     svg.setAttribute("aria-hidden", "true");
     const n = values.length;
     const low = Math.min(0, ...values.filter(known));
@@ -110,7 +148,8 @@ export class LayerSide {
     const path = (row) => {
       let text = "";
       row.forEach((value, f) => {
-        if (known(value)) text += `${known(row[f - 1]) ? "L" : "M"}${x(f).toFixed(2)} ${y(value).toFixed(2)}`;
+        if (known(value))
+          text += `${known(row[f - 1]) ? "L" : "M"}${x(f).toFixed(2)} ${y(value).toFixed(2)}`;
       });
       return text;
     };
@@ -123,10 +162,14 @@ export class LayerSide {
     );
     svg.onclick = (event) => {
       const area = svg.getBoundingClientRect();
-      const share = (event.clientX - area.left) / area.width;
-      this.goTo(Math.max(0, Math.min(n - 1, Math.round(share * (n - 1)))));
+      const across = (event.clientX - area.left) / area.width;
+      this.goTo(Math.max(0, Math.min(n - 1, Math.round(across * (n - 1)))));
     };
-    return { svg, least: low, cursor: (f) => [1, 2].forEach((k) => cursor.setAttribute(`x${k}`, x(f))) };
+    return {
+      svg,
+      least: low,
+      cursor: (f) => [1, 2].forEach((k) => cursor.setAttribute(`x${k}`, x(f))),
+    };
   }
 
   // `held`: { particle, prompt, token } or null; `isScaled`: whether frames have scales of their own on
@@ -146,19 +189,32 @@ export class LayerSide {
     const found = this.data.fidelity[frame];
     if (!found) return;
     this.ofMap.hidden = !isScaled;
-    for (const { value, chance, control, more, row, title, number, chanceText, cursor, isOfMotion } of this.measures) {
+    for (const {
+      value,
+      chance,
+      control,
+      more,
+      row,
+      title,
+      number,
+      chanceText,
+      cursor,
+      isOfMotion,
+    } of this.measures) {
       row.classList.toggle("paled", Boolean(isOfMotion && isScaled));
       number.textContent = share(value(found));
-      chanceText.textContent = known(chance(found)) ? `${control(found)} ${share(chance(found))}` : "";
+      chanceText.textContent = known(chance(found))
+        ? `${control(found)} ${share(chance(found))}`
+        : "";
       row.title = title + (more ? more(found) : "");
       cursor(frame);
     }
-    const said = found.reason ? [`${found.reason[0].toUpperCase()}${found.reason.slice(1)}.`] : [];
+    const told = found.reason ? [`${found.reason[0].toUpperCase()}${found.reason.slice(1)}.`] : [];
     const { neighbours_kept: kept, neighbours_random: random } = found;
     if (known(kept) && known(random) && kept <= random)
-      said.unshift("Here a random projection keeps as many neighbours.");
-    this.reason.textContent = said.join(" ");
-    this.reason.hidden = !said.length;
+      told.unshift("Here a random projection keeps as many neighbours.");
+    this.reason.textContent = told.join(" ");
+    this.reason.hidden = !told.length;
   }
 
   showHeld(held) {
@@ -183,7 +239,10 @@ export class LayerSide {
     if (part >= 0) rows.push(element("p", "", data.part_names[part]));
     else if (data.n_sums) rows.push(element("p", "", "The sum of what is written so far"));
     if (particles.isCode && token) {
-      const has = held.particle < 0 ? "No particle attends most to this token" : "It attends most to this token";
+      const has =
+        held.particle < 0
+          ? "No particle attends most to this token"
+          : "It attends most to this token";
       rows.push(element("p", "quiet", has));
     }
     rows.push(this.numbers);
@@ -229,7 +288,8 @@ export class LayerSide {
     } else if (!particles.isThere(frame, held.particle)) parts.push("not written yet");
     else {
       if (known(particles.norms[at])) parts.push(`norm ${said(particles.norms[at])}`);
-      if (known(particles.displacements[at])) parts.push(`moved ${said(particles.displacements[at])}`);
+      if (known(particles.displacements[at]))
+        parts.push(`moved ${said(particles.displacements[at])}`);
     }
     this.numbers.textContent = parts.join(" · ");
     this.lensRows.forEach((row, f) => row.classList.toggle("now", f === frame));

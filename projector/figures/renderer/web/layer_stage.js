@@ -19,7 +19,11 @@ export class LayerStage extends Stage {
     if (!room) return null;
     const isSame = this.drawnBelow === below && !room.isOther;
     this.drawnBelow = below;
-    return { ...room, below: isSame ? null : this.pen(this.under, room), above: this.pen(this.overlay, room) };
+    return {
+      ...room,
+      below: isSame ? null : this.pen(this.under, room),
+      above: this.pen(this.overlay, room),
+    };
   }
 
   hintText(key) {
@@ -28,6 +32,9 @@ export class LayerStage extends Stage {
 
   // Lines of text, each with its kind.
   showTip(lines, event) {
-    super.showTip(lines.map(([kind, text]) => element("div", kind, text)), event);
+    super.showTip(
+      lines.map(([kind, text]) => element("div", kind, text)),
+      event,
+    );
   }
 }

@@ -6,9 +6,21 @@ const SWITCHES = [
   ["trails", "Trails", "Where each particle came from"],
   ["lines", "Lines", "Lines to the nearest particles in full space"],
   ["partners", "Partners", "Lines between tokens of both prompts that belong together"],
-  ["follow", "Follow scale", "Magnify each frame to fill the view, about one centre; then motion between layers can’t be compared. Otherwise one scale for all frames"],
-  ["sums", "Fit sums", "Show as far as the sums of what is written reach; otherwise the view fits the contributions"],
-  ["density", "Density", "The first two dimensions as a density, on one scale of colours for all frames"],
+  [
+    "follow",
+    "Follow scale",
+    "Magnify each frame to fill the view, about one centre; then motion between layers can’t be compared. Otherwise one scale for all frames",
+  ],
+  [
+    "sums",
+    "Fit sums",
+    "Show as far as the sums of what is written reach; otherwise the view fits the contributions",
+  ],
+  [
+    "density",
+    "Density",
+    "The first two dimensions as a density, on one scale of colours for all frames",
+  ],
 ];
 
 export class LayerSwitches {

@@ -50,9 +50,14 @@ class LayerTime {
       resetCamera: () => this.resetCamera(),
       savePicture: () => this.savePicture(),
     });
-    const [main, bar, switches, side, prompts, layout] = ["main", "bar-row", "switches", "side", "prompts", "layout"].map(
-      (name) => element(name === "side" ? "aside" : "div", name),
-    );
+    const [main, bar, switches, side, prompts, layout] = [
+      "main",
+      "bar-row",
+      "switches",
+      "side",
+      "prompts",
+      "layout",
+    ].map((name) => element(name === "side" ? "aside" : "div", name));
     this.legends = element("div", "legends");
     this.found = element("div", "found");
     main.append(this.picture.stage.place, bar, switches, this.legends);
@@ -61,7 +66,8 @@ class LayerTime {
     this.host.replaceChildren(layout, this.found);
     this.tokens = new PromptTokens(prompts, {
       pick: (prompt, token) => this.hold(this.particles.of(prompt, token), prompt, token),
-      point: (prompt, token) => this.pointTo(token === null ? -1 : this.particles.of(prompt, token)),
+      point: (prompt, token) =>
+        this.pointTo(token === null ? -1 : this.particles.of(prompt, token)),
     });
     this.side = new LayerSide(side, { goTo: (frame) => this.player.goTo(frame) });
     this.bar = new LayerBar(bar, {
@@ -70,12 +76,16 @@ class LayerTime {
       goTo: (frame) => this.player.goTo(frame),
       setSpeed: (seconds) => Object.assign(this.player, { pace: seconds }),
     });
-    this.switches = new LayerSwitches(switches, { change: (name, value) => this.change(name, value) });
+    this.switches = new LayerSwitches(switches, {
+      change: (name, value) => this.change(name, value),
+    });
     this.isScrolled = true;
     this.overlay = this.picture.stage.overlay;
     this.camera = this.picture.camera;
     this.player = new Player({
-      nFrames: 1, redraw: () => this.draw(), tell: (frame) => this.tellLayer(frame),
+      nFrames: 1,
+      redraw: () => this.draw(),
+      tell: (frame) => this.tellLayer(frame),
     });
     this.gestures = new Gestures(this);
     this.keys = new Keys(this, this.player);
@@ -101,7 +111,11 @@ class LayerTime {
     const isFew = particles.n <= FEW;
     this.picture.show(data, particles);
     this.on = {
-      trails: isFew, lines: isFew && data.k > 0, partners: true, density: false, sums: false,
+      trails: isFew,
+      lines: isFew && data.k > 0,
+      partners: true,
+      density: false,
+      sums: false,
     };
     this.on.follow = this.picture.viewOf(this.on).following.isNeeded;
     const colorings = coloringsOf(data);
@@ -111,17 +125,24 @@ class LayerTime {
     this.host.style.setProperty("--stage", height);
     this.overlay.setAttribute("aria-label", `${data.title}. ${data.lead}`);
     this.switches.show({
-      colorings, coloring: this.coloringId, on: this.on,
+      colorings,
+      coloring: this.coloringId,
+      on: this.on,
       has: {
-        trails: data.n_frames > 1, lines: data.k > 0, partners: particles.pairs.length > 0,
-        follow: data.n_frames > 1, density: data.density !== null,
+        trails: data.n_frames > 1,
+        lines: data.k > 0,
+        partners: particles.pairs.length > 0,
+        follow: data.n_frames > 1,
+        density: data.density !== null,
         sums: Boolean(data.parts_view),
       },
     });
     this.tokens.show(data.prompts);
     this.side.show(data, particles, this.lens);
     this.bar.show(data.frames, data.layers);
-    this.found.replaceChildren(...data.facts.concat(data.notes).map((text) => element("p", "", text)));
+    this.found.replaceChildren(
+      ...data.facts.concat(data.notes).map((text) => element("p", "", text)),
+    );
     if (data.n_sums) this.picture.moving.sizes(particles.sizes());
     this.picture.useCamera(this.isFlat);
     this.player.play(false);
@@ -143,7 +164,8 @@ class LayerTime {
     const key = `${prompt} ${token}`;
     const particle = token === null ? -1 : this.particles.of(prompt, token);
     const isOther = !this.held || this.held.particle !== particle;
-    if (particle >= 0 && this.served.key !== key && isOther) this.hold(particle, prompt, token, false);
+    if (particle >= 0 && this.served.key !== key && isOther)
+      this.hold(particle, prompt, token, false);
     const frame = layer === undefined ? -1 : this.data.layers.indexOf(layer);
     const isNew = frame >= 0 && this.served.frame !== frame && frame !== this.frame;
     if (isNew && !isFirst) {
@@ -216,20 +238,41 @@ class LayerTime {
     const { metric, density, prompts } = this.data;
     if (this.on.density)
       prompts.forEach(({ name }, k) => {
-        const ticks = [[0, "0"], [1, said(density.highest)]];
-        rows.push(scaleRow({ label: `density${name && ` of ${name}`}`, ticks, title: density.words },
-          densityPalette(this.picture.colors.page, k)));
+        const ticks = [
+          [0, "0"],
+          [1, said(density.highest)],
+        ];
+        rows.push(
+          scaleRow(
+            { label: `density${name && ` of ${name}`}`, ticks, title: density.words },
+            densityPalette(this.picture.colors.page, k),
+          ),
+        );
       });
     if (lines) {
-      const label = metric === "cosine" ? "lines: cosine distance" : "lines: distance in full space";
-      const [low, high] = [said(lines.low > 1e-6 * lines.high ? lines.low : 0), `≥ ${said(lines.high)}`];
-      const ticks = lines.is_log ? [[0, `≤ ${low}`], [0.5, said(Math.sqrt(lines.low * lines.high))], [1, high]] : [[0, low], [1, high]];
+      const label =
+        metric === "cosine" ? "lines: cosine distance" : "lines: distance in full space";
+      const [low, high] = [
+        said(lines.low > 1e-6 * lines.high ? lines.low : 0),
+        `≥ ${said(lines.high)}`,
+      ];
+      const ticks = lines.is_log
+        ? [
+            [0, `≤ ${low}`],
+            [0.5, said(Math.sqrt(lines.low * lines.high))],
+            [1, high],
+          ]
+        : [
+            [0, low],
+            [1, high],
+          ];
       rows.push(scaleRow({ label, ticks }, lines.palette));
     }
     const { note } = this.coloring.legend;
     if (note) rows.push(element("p", "quiet", note));
     if (this.on.density) rows.push(element("p", "quiet", density.words));
-    else if (this.data.parts_view && !this.on.sums) rows.push(element("p", "quiet", this.data.parts_view.words));
+    else if (this.data.parts_view && !this.on.sums)
+      rows.push(element("p", "quiet", this.data.parts_view.words));
     this.legends.replaceChildren(...rows);
   }
 
@@ -259,8 +302,10 @@ class LayerTime {
     this.held = isSame || (particle < 0 && token < 0) ? null : asked;
     const { particles } = this;
     const partner = this.held ? particles.partners.get(particle) : undefined;
-    const partners = partner === undefined ? []
-      : [{ prompt: particles.prompt[partner], token: particles.token[partner] }];
+    const partners =
+      partner === undefined
+        ? []
+        : [{ prompt: particles.prompt[partner], token: particles.token[partner] }];
     this.tokens.light(this.held, partners);
     this.emphasize();
     this.draw();
@@ -350,7 +395,9 @@ class LayerTime {
     this.side.update(frame, this.held, note !== null);
     this.tokens.color((prompt, token) => {
       const i = particles.of(prompt, token);
-      return i < 0 || this.coloring.isOfParts ? null : colorOf(this.coloring, this.palette, particles.n, frame, i);
+      return i < 0 || this.coloring.isOfParts
+        ? null
+        : colorOf(this.coloring, this.palette, particles.n, frame, i);
     });
   }
 

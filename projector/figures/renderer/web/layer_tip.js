@@ -11,7 +11,10 @@ export const tipLines = ({ data, particles, lens, frame }, i) => {
   const lines = [
     ["label", token ? token.name : `particle ${i}`],
     ["", token ? `token ${particles.token[i]}${prompt.name && ` of ${prompt.name}`}` : ""],
-    ["", part >= 0 ? data.part_names[part] : i >= particles.n - particles.nSums ? "sum so far" : ""],
+    [
+      "",
+      part >= 0 ? data.part_names[part] : i >= particles.n - particles.nSums ? "sum so far" : "",
+    ],
     ["", particles.norms[at] >= 0 ? `norm ${said(particles.norms[at])}` : ""],
     ["", found && part < 0 ? `predicts ${found.text}` : ""],
   ];

@@ -44,7 +44,9 @@ class NeuronMap {
     });
     this.overlay = this.stage.overlay;
     const lasso = "Lasso: draw around neurons to select them (or Shift and drag)";
-    this.lassoButton = this.stage.tool("lasso", "Lasso", lasso, () => this.useLasso(!this.lassoing));
+    this.lassoButton = this.stage.tool("lasso", "Lasso", lasso, () =>
+      this.useLasso(!this.lassoing),
+    );
     this.stage.tools.prepend(this.lassoButton);
     this.legend = element("div", "legends");
     const tokens = element("div", "timeline");
@@ -72,7 +74,11 @@ class NeuronMap {
     if (!component.data) return;
     const isText = typeof component.data === "string";
     const data = JSON.parse(isText ? component.data : new TextDecoder().decode(component.data));
-    this.camera.show(data.key || "", data.panels.map((panel) => panel.positions_id).join(" "), data.dim);
+    this.camera.show(
+      data.key || "",
+      data.panels.map((panel) => panel.positions_id).join(" "),
+      data.dim,
+    );
     shows(this, data.panels.flatMap(idsOf));
     this.palettes = {};
     for (const name of ["palette", "palette_dark", "diverging"])
@@ -137,7 +143,10 @@ class NeuronMap {
     this.readTheme();
     const width = room.width / Math.max(1, this.panels.length);
     this.boxes = this.panels.map((_, i) => ({
-      left: i * width, width, height: room.height, isFlat: this.dim < 3,
+      left: i * width,
+      width,
+      height: room.height,
+      isFlat: this.dim < 3,
     }));
     this.names = paintMaps(this, room);
   }

@@ -56,13 +56,23 @@ const paintTexts = (map, panel, box, pen, chosen) => {
     const name = `${panel.name} N${panel.selected}`;
     const label = panel.texts && panel.texts.labels[panel.selected];
     labels.put(box, label ? `${name}  ${label}` : name, at, {
-      font: `600 12px ${colors.font}`, rim: colors.mark,
-      offsets: [[0, -26], [0, 26], [70, 0], [-70, 0]],
+      font: `600 12px ${colors.font}`,
+      rim: colors.mark,
+      offsets: [
+        [0, -26],
+        [0, 26],
+        [70, 0],
+        [-70, 0],
+      ],
     });
     labels.neurons(panel, box, { zoom, among: panel.near.map(([i]) => i) });
   }
   if (!panel.only)
-    labels.groups(panel, box, { chosen, zoom, colorOf: (group, isChosen) => map.colorOf(panel, group, isChosen) });
+    labels.groups(panel, box, {
+      chosen,
+      zoom,
+      colorOf: (group, isChosen) => map.colorOf(panel, group, isChosen),
+    });
   labels.neurons(panel, box, { zoom });
   return labels.texts;
 };

@@ -29,7 +29,9 @@ export class Moving {
   }
 
   // Null without WebGL.
-  get gl() { return this.device.gl; }
+  get gl() {
+    return this.device.gl;
+  }
 
   prepare(device) {
     this.programs = {
@@ -48,7 +50,9 @@ export class Moving {
   show({ nFrames, nPoints, positions, born = null, lines = null, pairs = null }) {
     this.release();
     this.data = {
-      nFrames, nPoints, positions,
+      nFrames,
+      nPoints,
+      positions,
       hasGaps: !positions.every(Number.isFinite),
       born: born || new Int16Array(nPoints),
       lines: lines && lines.k ? linesOf(lines, nFrames, nPoints) : null,
@@ -94,7 +98,9 @@ export class Moving {
     const first = 3 * (frame * nPoints + i);
     const next = when > frame ? first + 3 * nPoints : first;
     const found = [0, 1, 2].map(
-      (axis) => positions[first + axis] + (positions[next + axis] - positions[first + axis]) * (when - frame),
+      (axis) =>
+        positions[first + axis] +
+        (positions[next + axis] - positions[first + axis]) * (when - frame),
     );
     return found.every(Number.isFinite) ? found : null;
   }
@@ -107,13 +113,29 @@ export class Moving {
 
   // `at`: the time in frames; `box`: of the canvas, { left, width, height, isFlat } in CSS pixels;
   // `colors`: { page, mark } of the theme; `trails`: how many frames back they reach.
-  paint({ at, box, matrix = box.matrix, colors, ratio, zoom = 1, trails = 0, hasLines = true, hasPairs = true }) {
+  paint({
+    at,
+    box,
+    matrix = box.matrix,
+    colors,
+    ratio,
+    zoom = 1,
+    trails = 0,
+    hasLines = true,
+    hasPairs = true,
+  }) {
     const { data, device, gl } = this;
     if (!data || (gl && gl.isContextLost())) return;
     const when = Math.max(0, Math.min(data.nFrames - 1, at));
     const frame = Math.floor(when);
     const scene = {
-      at: when, frame, share: when - frame, box: { ...box, matrix }, colors, ratio, trails,
+      at: when,
+      frame,
+      share: when - frame,
+      box: { ...box, matrix },
+      colors,
+      ratio,
+      trails,
       largest: pixels(data.nPoints, box, zoom),
       lines: hasLines ? data.lines : null,
       pairs: hasPairs ? data.pairs : null,
@@ -232,7 +254,14 @@ export class Moving {
     device.attribute(program, "a_position", on.positions, 3, gl.FLOAT, 12 * n * frame);
     device.attribute(program, "a_next", on.positions, 3, gl.FLOAT, 12 * n * next);
     device.attribute(program, "a_value", on.values, 1, gl.UNSIGNED_BYTE, isFramed ? n * frame : 0);
-    device.attribute(program, "a_value_next", on.values, 1, gl.UNSIGNED_BYTE, isFramed ? n * next : 0);
+    device.attribute(
+      program,
+      "a_value_next",
+      on.values,
+      1,
+      gl.UNSIGNED_BYTE,
+      isFramed ? n * next : 0,
+    );
     device.attribute(program, "a_size", on.sizes, 1, gl.UNSIGNED_BYTE);
     device.attribute(program, "a_emphasis", on.emphasis, 1, gl.UNSIGNED_BYTE);
     device.attribute(program, "a_born", on.born, 1, gl.SHORT);

@@ -2,8 +2,18 @@
 
 import { between } from "./colors.js";
 
-const LIGHT = between([[20, 60, 120], [40, 130, 160], [150, 190, 170], [222, 210, 170]]);
-const DARK = between([[255, 226, 138], [120, 190, 170], [70, 110, 150], [60, 66, 96]]);
+const LIGHT = between([
+  [20, 60, 120],
+  [40, 130, 160],
+  [150, 190, 170],
+  [222, 210, 170],
+]);
+const DARK = between([
+  [255, 226, 138],
+  [120, 190, 170],
+  [70, 110, 150],
+  [60, 66, 96],
+]);
 
 export const lineColors = (dark) => (dark ? DARK : LIGHT);
 

@@ -15,10 +15,13 @@ export const panelOf = (given, old, missing) => {
   const values = given.frames
     ? found(given.values_id, given.values, (sent) => bytes(sent, Int8Array))
     : bytes(given.values, Uint8Array);
-  const membership = found(given.membership_id, given.membership, (sent) => bytes(sent, Int16Array));
+  const membership = found(given.membership_id, given.membership, (sent) =>
+    bytes(sent, Int16Array),
+  );
   const texts = found(given.texts_id, given.texts, (sent) => ({
     ...sent,
-    nBytes: 2 * [...sent.labels, ...(sent.snippets || [])].reduce((sum, text) => sum + text.length, 0),
+    nBytes:
+      2 * [...sent.labels, ...(sent.snippets || [])].reduce((sum, text) => sum + text.length, 0),
   }));
   const same = old && positions && old.positions === positions;
   const panel = {
@@ -42,7 +45,8 @@ export const panelOf = (given, old, missing) => {
   };
   if (panel.buffers) panel.buffers.fresh = false;
   if (panel.positions && membership) {
-    const isKnown = same && old.membership === membership && old.groups.length === panel.groups.length;
+    const isKnown =
+      same && old.membership === membership && old.groups.length === panel.groups.length;
     panel.middles = isKnown ? old.middles : middlesOf(positions, membership, panel.groups.length);
   }
   return panel;

@@ -42,7 +42,10 @@ export class Particles {
     const found = new Float32Array(this.nFrames * this.n * width);
     const nMoving = (this.n - nStill) * width;
     for (let frame = 0; frame < this.nFrames; frame++)
-      found.set(given.subarray(frame * nMoving, (frame + 1) * nMoving), (frame * this.n + nStill) * width);
+      found.set(
+        given.subarray(frame * nMoving, (frame + 1) * nMoving),
+        (frame * this.n + nStill) * width,
+      );
     return found;
   }
 

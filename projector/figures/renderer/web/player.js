@@ -17,11 +17,17 @@ export class Player {
   }
 
   // As what keys step through; see Keys.
-  get length() { return this.nFrames; }
-  get current() { return Math.round(this.at); }
+  get length() {
+    return this.nFrames;
+  }
+  get current() {
+    return Math.round(this.at);
+  }
 
   // Ticks in the last second: how often what is drawn moved.
-  get fps() { return this.ticks.length; }
+  get fps() {
+    return this.ticks.length;
+  }
 
   // Other frames; the time stays where it can.
   show(nFrames) {

@@ -23,7 +23,9 @@ export class Points {
   }
 
   // Null without WebGL.
-  get gl() { return this.device.gl; }
+  get gl() {
+    return this.device.gl;
+  }
 
   paint(panels, boxes, { token, zoom, colors, ratio }) {
     const { device, gl } = this;
@@ -75,7 +77,13 @@ export class Points {
       buffers.emphasized = panel.emphasis;
     }
     device.attribute(this.program, "a_position", buffers.positions, 3, gl.FLOAT);
-    device.attribute(this.program, "a_value", buffers.values, 1, panel.frames ? gl.BYTE : gl.UNSIGNED_BYTE);
+    device.attribute(
+      this.program,
+      "a_value",
+      buffers.values,
+      1,
+      panel.frames ? gl.BYTE : gl.UNSIGNED_BYTE,
+    );
     device.attribute(this.program, "a_size", buffers.sizes, 1, gl.UNSIGNED_BYTE);
     device.attribute(this.program, "a_emphasis", buffers.emphasis, 1, gl.UNSIGNED_BYTE);
   }

@@ -13,7 +13,9 @@ export class PromptTokens {
   }
 
   show(prompts) {
-    this.rows = prompts.map(({ tokens }, prompt) => tokens.map((token, i) => this.chip(token, prompt, i, prompts[prompt].name)));
+    this.rows = prompts.map(({ tokens }, prompt) =>
+      tokens.map((token, i) => this.chip(token, prompt, i, prompts[prompt].name)),
+    );
     this.roving.show(this.rows.flat());
     this.place.replaceChildren(
       ...prompts.map(({ name, tokens }, k) => {
@@ -36,12 +38,19 @@ export class PromptTokens {
   }
 
   chip(token, prompt, i, promptName) {
-    const made = element("span", token.made ? "chip made" : "chip", token.text.replaceAll("\n", ""));
+    const made = element(
+      "span",
+      token.made ? "chip made" : "chip",
+      token.text.replaceAll("\n", ""),
+    );
     made.dataset.prompt = String(prompt);
     made.dataset.token = String(i);
     made.title = `token ${i}${token.made ? ", added by the tokenizer or template" : ""}`;
     made.setAttribute("role", "button");
-    made.setAttribute("aria-label", `token ${i}${promptName && ` of ${promptName}`}, ${token.name}`);
+    made.setAttribute(
+      "aria-label",
+      `token ${i}${promptName && ` of ${promptName}`}, ${token.name}`,
+    );
     // The keys stay with the player: a click moves no focus.
     made.onmousedown = (event) => event.preventDefault();
     made.onclick = () => this.pick(prompt, i);
@@ -55,7 +64,9 @@ export class PromptTokens {
   // `colorOf(prompt, token)` as CSS; null for none.
   color(colorOf) {
     this.rows.forEach((chips, prompt) =>
-      chips.forEach((chip, i) => chip.style.setProperty("--own", colorOf(prompt, i) || "transparent")),
+      chips.forEach((chip, i) =>
+        chip.style.setProperty("--own", colorOf(prompt, i) || "transparent"),
+      ),
     );
   }
 
@@ -66,7 +77,10 @@ export class PromptTokens {
         const isHeld = held !== null && held.prompt === prompt && held.token === i;
         chip.classList.toggle("held", isHeld);
         chip.setAttribute("aria-pressed", String(isHeld));
-        chip.classList.toggle("partner", partners.some((each) => each.prompt === prompt && each.token === i));
+        chip.classList.toggle(
+          "partner",
+          partners.some((each) => each.prompt === prompt && each.token === i),
+        );
         if (!isHeld) return;
         this.reveal(chip);
         this.roving.stay(chip);

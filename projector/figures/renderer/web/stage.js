@@ -25,7 +25,13 @@ export class Stage {
       this.tool("home", "⟲", "Reset view (R, or double click)", resetCamera),
     );
     this.place.append(
-      this.under, this.middle, this.overlay, this.tip, this.hint, this.accent, this.tools,
+      this.under,
+      this.middle,
+      this.overlay,
+      this.tip,
+      this.hint,
+      this.accent,
+      this.tools,
     );
     if (redraw) this.watch(redraw);
   }

@@ -45,8 +45,12 @@ export class Timeline {
   }
 
   // As what keys step through; see Keys.
-  get length() { return this.nTokens; }
-  get current() { return this.token; }
+  get length() {
+    return this.nTokens;
+  }
+  get current() {
+    return this.token;
+  }
 
   stripOf(tokens, name) {
     const strip = element("div", "strip");

@@ -27,7 +27,9 @@ export const tipOf = (panel, neuron, token) => {
     if (value === null || Number.isNaN(value)) continue;
     const text = each.names
       ? each.names[value]
-      : Number.isInteger(value) ? String(value) : value.toPrecision(3);
+      : Number.isInteger(value)
+        ? String(value)
+        : value.toPrecision(3);
     if (text !== undefined) lines.push(["", [each.label, signed(text)].filter(Boolean).join(" ")]);
   }
   return lines.filter(([, text]) => text).map(([kind, text]) => element("div", kind, text));
