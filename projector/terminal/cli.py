@@ -6,7 +6,6 @@ import typer
 
 from projector.environment import prepare_environment
 from projector.terminal.fit import fit
-from projector.terminal.plot import plot
 from projector.terminal.projections import import_, info, layout, relayout
 from projector.terminal.residual.attribute import attribute
 from projector.terminal.residual.contrast import contrast
@@ -19,6 +18,8 @@ from projector.terminal.residual.steer import steer
 from projector.terminal.residual.stream import stream
 from projector.terminal.residual.tune_lens import tune_lens
 from projector.terminal.searching import search
+from projector.terminal.showing.dashboard import dashboard
+from projector.terminal.showing.plot import plot
 from projector.terminal.usage import Commands
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
 )
 app.command()(fit)
 app.command()(layout)
@@ -36,6 +37,7 @@ app.command()(relayout)
 app.command()(info)
 app.command()(plot)
 app.command()(search)
+app.command()(dashboard)
 app.command()(attribute)
 app.command()(contrast)
 app.command()(heads)
