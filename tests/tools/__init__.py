@@ -1,0 +1,1 @@
+"""Programs that help to check the project by eye."""
