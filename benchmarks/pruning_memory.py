@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     case = parser.parse_args(arguments)
     if not Path("/proc/self/clear_refs").exists():
-        print("error: the peak of a process is read as Linux tells it", file=sys.stderr)
+        print("error: this benchmark needs Linux: it reads the peak from /proc", file=sys.stderr)
         return 2
     if case.here is not None:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))

@@ -143,11 +143,18 @@ class Call:
 
 
 def record_calls(
-    model: nn.Module, modules: Mapping[Key, nn.Module], inputs: Mapping[str, Any]
+    model: nn.Module,
+    modules: Mapping[Key, nn.Module],
+    inputs: Mapping[str, Any],
+    *,
+    then_stop: bool = False,
 ) -> tuple[dict[Key, Call], Tensor]:
     """Run ``model`` once: how each module was called, and the first tensor the first one was given.
 
     Key-value caches are left out of the calls: called again, a module would add to them.
+
+    Args:
+        then_stop: stop the model as soon as each module is called: the last one computes nothing.
     """
     calls: dict[Key, Call] = {}
     first_given: list[Tensor] = []
@@ -160,6 +167,8 @@ def record_calls(
             if not first_given:
                 first_given.append(first.detach().clone())
             calls[key] = _call_of(args, kwargs, first)
+            if then_stop and len(calls) == len(modules):
+                raise _AllRead(calls)
 
         return record
 
@@ -167,8 +176,12 @@ def record_calls(
         for key, module in modules.items():
             handle = module.register_forward_pre_hook(hook(key), with_kwargs=True)
             hooks.callback(handle.remove)
-        with torch.no_grad():
-            model(**inputs)
+        try:
+            with torch.no_grad():
+                model(**inputs)
+        except _AllRead as stop:
+            if stop.args[0] is not calls:
+                raise
     return calls, first_given[0]
 
 

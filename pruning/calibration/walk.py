@@ -15,7 +15,7 @@ from projector.model.capture import Call, evaluating, kept_rows
 from projector.progress import Progress, Silent
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.moments import LayerMoments
-from pruning.calibration.streams import Shared, Store, begin, run_block, run_through
+from pruning.calibration.streams import Beginnings, Store, run_block, run_through
 from pruning.calibration.text import is_held_out
 
 DEFAULT_BATCH = 16
@@ -89,8 +89,9 @@ class Walk:
     ) -> Iterator[WalkedLayer]:
         """Every layer as the text has passed it, from the first; each before the next is run.
 
-        Costs two forward passes: one that shows how blocks are called, and the walk itself. Of a
-        layer that is let go before the next is asked for, nothing stays in memory.
+        Costs one forward pass, and those of two batches, which show how blocks are called; where
+        calls depend on the text, two. Of a layer that is let go before the next is asked for,
+        nothing stays in memory.
 
         Args:
             wanted: layers to gather moments of; None for all. The others are only passed, and the
@@ -125,12 +126,12 @@ class Walk:
     def _begin(self) -> None:
         """Learn how each batch's blocks are called, and keep the stream before the first."""
         assert self._store is not None
-        shared = Shared()
+        beginnings = Beginnings(self.model, self.architecture)
         self.calls = []
         self._progress.begin("Calibrating", self.corpus.n_sequences, "sequences")
         for i, batch in enumerate(self.batches()):
-            calls, first = begin(self.model, self.architecture, batch)
-            self.calls.append(shared.of(calls))
+            calls, first = beginnings.of(batch)
+            self.calls.append(calls)
             self._store.put(_side(0), i, first)
             self._progress.advance(len(batch.input_ids))
 

@@ -178,19 +178,21 @@ def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
     spilled = Needs(**{**vars(needs), "spilled": needs.total > room})
     if spilled.total <= room:
         return spilled
-    limit = f"of {size_text(free)} that are free, {size_text(room)} may be taken"
+    limit = f"the {size_text(room)} that may be taken of the {size_text(free)} that are free"
     if n_at_once > 1:
-        limit = f"each of {n_at_once} processes may take {size_text(room)}"
+        limit = f"the {size_text(room)} that each of {n_at_once} processes may take"
     remedy = f"make memory free, or take fewer {named('n_sequences')}"
     if budget is not None:
-        limit = f"the budget is {size_text(budget)}"
-        remedy = f"raise {named('memory_budget')} to that much"
+        share = f", {size_text(room)} for each of {n_at_once} processes" if n_at_once > 1 else ""
+        limit = f"the budget of {size_text(budget)}{share}"
+        enough = "that much" if n_at_once == 1 else enough_text(spilled.total * n_at_once)
+        remedy = f"raise {named('memory_budget')} to {enough}"
     whose = f"layer {needs.layer}, of {needs.n_neurons:,} neurons,"
     if needs.after > needs.sums + needs.working:
         whose = "a cut model"
     raise UserError(
-        f"out of memory: {whose} needs {enough_text(spilled.total)} beside the model "
-        f"({spilled.parts()}), and {limit}: {remedy}",
+        f"{whose} needs {enough_text(spilled.total)} of memory beside the model "
+        f"({spilled.parts()}), more than {limit}: {remedy}",
         setting="memory_budget",
         value=budget,
         expected=f"{spilled.total * n_at_once} or more",

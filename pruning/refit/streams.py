@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from projector.corpus.batches import Corpus
 from projector.model.architecture.records import Architecture
 from projector.model.capture import Call, evaluating
-from pruning.calibration.streams import Shared, begin, run_block
+from pruning.calibration.streams import Beginnings, run_block
 from pruning.calibration.walk import DEFAULT_BATCH
 
 _MOST_KEPT_BYTES = 2_000_000_000
@@ -44,7 +44,7 @@ class DenseStreams:
         self.model, self.architecture = model, architecture
         self.batches = list(corpus.batches(batch_size))
         self._starts: list[tuple[dict[int, Call], Tensor]] = []
-        self._equal = Shared()
+        self._beginnings = Beginnings(model, architecture)
         self._blocks: dict[tuple[int, int], DenseBlock] = {}
         self._keeps = is_shared and kept_bytes(architecture, corpus) > 0
 
@@ -61,8 +61,7 @@ class DenseStreams:
     def start(self, index: int) -> tuple[dict[int, Call], Tensor]:
         """How a batch's blocks are called, and the stream before the first."""
         while len(self._starts) <= index:
-            calls, first = begin(self.model, self.architecture, self.batches[len(self._starts)])
-            self._starts.append((self._equal.of(calls), first))
+            self._starts.append(self._beginnings.of(self.batches[len(self._starts)]))
         return self._starts[index]
 
     def block(self, index: int, layer: int, before: Tensor | None) -> DenseBlock:

@@ -62,6 +62,44 @@ def test_moments_are_those_of_one_pass_through_the_whole_model(
     assert not list(tmp_path.iterdir())
 
 
+def test_how_blocks_are_called_is_learnt_from_two_batches_of_a_shape(tokenizer: Any) -> None:
+    loaded, architecture, text = made("llama", tokenizer)
+    corpus = text.draw(N_SEQUENCES, 0)
+    whole = calibrate(loaded, architecture, text, n_sequences=N_SEQUENCES, batch_size=3)
+    last = architecture.blocks[-1].module
+    runs: list[Any] = []
+    handle = last.register_forward_pre_hook(lambda *_: runs.append(1))
+    layers = list(Walk(loaded.model, architecture, corpus, batch_size=3).layers())
+    handle.remove()
+    for each, expected in zip(layers, whole.layers, strict=True):
+        assert torch.equal(each.moments.all.second, expected.all.second)
+    # Two of seven batches of three, the one of two; and each once in the walk.
+    assert len(runs) == 3 + 8
+
+
+def test_calls_that_depend_on_the_text_are_learnt_from_every_batch(tokenizer: Any) -> None:
+    loaded, architecture, text = made("llama", tokenizer)
+    corpus = text.draw(N_SEQUENCES, 0)
+    last = architecture.blocks[-1].module
+    ids: list[Any] = []
+    notes: list[int] = []
+
+    def read(_: Any, args: Any, kwargs: Any) -> None:
+        ids.append(kwargs["input_ids"])
+
+    def add(_: Any, args: Any, kwargs: Any) -> Any:
+        note = kwargs.get("note", ids[-1].sum())
+        notes.append(int(note))
+        return args, {**kwargs, "note": note}
+
+    trunk: Any = loaded.model.base_model
+    trunk.register_forward_pre_hook(read, with_kwargs=True)
+    last.register_forward_pre_hook(add, with_kwargs=True)
+    list(Walk(loaded.model, architecture, corpus, batch_size=3).layers())
+    expected = [int(batch.input_ids.sum()) for batch in corpus.batches(3)]
+    assert notes == expected * 2
+
+
 def test_a_layer_may_be_changed_once_the_text_has_passed_it(tokenizer: Any) -> None:
     loaded, architecture, text = made("llama", tokenizer)
     corpus = text.draw(N_SEQUENCES, 0)

@@ -558,3 +558,31 @@ def test_reconstruct_gives_no_more_error_than_least_squares(family: str, shared:
 def test_the_encoders_are_here() -> None:
     assert set(PRUNABLE) == set(FAMILIES) - {"bloom"}
     assert set(ENCODERS) <= set(BIASED)
+
+
+def test_the_damping_is_the_best_of_all_nine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of moments that fall slowly and steeply, with much noise and little, of much text and little."""
+    generator = torch.Generator().manual_seed(0)
+    n, n_targets, tried = 24, 5, []
+    own = products._ridge
+    monkeypatch.setattr(products, "_ridge", lambda *given: tried.append(given[1]) or own(*given))
+    found = set()
+    for fall in (0.0, 1.0, 3.0):
+        for noise in (1e-3, 0.3, 3.0, 30.0):
+            for n_tokens in (30, 3000):
+                shape = (n_tokens + 1000, n)
+                k = torch.randn(shape, generator=generator, dtype=torch.float64)
+                k *= torch.arange(1, n + 1) ** -fall
+                w = torch.randn(n, n_targets, generator=generator, dtype=torch.float64)
+                t = k @ w
+                t += noise * torch.randn(t.shape, generator=generator, dtype=torch.float64)
+                near = Products.of_rows(k[:n_tokens], t[:n_tokens])
+                far = Products.of_rows(k[n_tokens:], t[n_tokens:])
+                every = {d: far.loss(own(near, d)) for d in products._DAMPINGS}
+                best = min(every, key=lambda d: every[d])
+                tried.clear()
+                chosen = products._chosen(near, far)
+                assert chosen == (best if every[best] < far.power else None)
+                assert len(tried) == len(set(tried)) <= 6
+                found.add(chosen)
+    assert len(found) >= 4
