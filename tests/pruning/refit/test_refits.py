@@ -561,7 +561,7 @@ def test_the_encoders_are_here() -> None:
 
 
 def test_the_damping_is_the_best_of_all_nine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of moments that fall slowly and steeply, with much noise and little, of much text and little."""
+    """Of several spectra, with much noise and little, of much text and little."""
     generator = torch.Generator().manual_seed(0)
     n, n_targets, tried = 24, 5, []
     own = products._ridge
