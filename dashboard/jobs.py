@@ -140,11 +140,13 @@ class Job:
         if word is None and share == 1.0:
             return State("done", 1.0, f"done, {text}")
         if word is None:
-            return State("failed", share, f"{text}; it ended, and how is not known")
+            return State("failed", share, f"{text}; it ended for an unknown reason")
         if word.phase == "failed":
-            return State("failed", share, text, word.error or UserError("its log tells why"))
+            return State("failed", share, text, word.error or UserError("see its log"))
         # It had no time to say so.
-        return State("failed", share, f"{text}; it was ended from outside: is memory short?")
+        return State(
+            "failed", share, f"{text}; it was killed from outside; memory may have run out"
+        )
 
     def stop(self) -> None:
         """As Ctrl-C does: what is done stays, and the sweep can be resumed.

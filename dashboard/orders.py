@@ -89,7 +89,7 @@ class Order:
         if not any(shares):
             raise UserError("a share of 0 removes nothing: give one above 0")
         if len(set(shares)) < len(shares):
-            raise UserError(f"the shares '{self.sparsities[:80]}' name one twice: give each once")
+            raise UserError(f"the shares '{self.sparsities[:80]}' repeat a value: give each once")
         if self.n_seeds > MOST_SEEDS:
             raise UserError(f"{self.n_seeds} seeds are too many: give {MOST_SEEDS} or fewer")
         return SweepSettings(self.methods, shares, self.refits, self.n_seeds, self.n_sequences)

@@ -30,7 +30,7 @@ def start(settings: Grounds, order: Order) -> Job:
     """
     root, name = settings.roots[0], order.name
     if not NAME.fullmatch(name):
-        raise UserError(f"{name[:80]!r} can't be a report's name: take letters, digits and dashes")
+        raise UserError(f"{name[:80]!r} can't be a report's name: use letters, digits and dashes")
     command = command_of(settings, order, resume=False)
     if (root / name).exists():
         raise UserError(f"there is a folder '{name}' already: give another name")
@@ -47,10 +47,12 @@ def resume(settings: Grounds, job: Job) -> Job:
         UserError: if what it was started from is not known, or can't be any more.
     """
     if job.order is None:
-        raise UserError(f"it is not known what '{job.name}' was to compare: start another sweep")
+        raise UserError(
+            f"can't resume '{job.name}': its settings can't be read; start another sweep"
+        )
     root = settings.roots[0]
     if any(each.name == job.name and each.state().is_running for each in find(root)):
-        raise UserError(f"a sweep '{job.name}' is running already: let it end first")
+        raise UserError(f"a sweep '{job.name}' is running already: wait until it ends")
     return launch(root, job.order, command_of(settings, job.order, resume=True))
 
 

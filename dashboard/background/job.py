@@ -147,7 +147,7 @@ def follow_process(request: Request, hear: Say, is_stopped: threading.Event) -> 
     if not is_told and not is_stopped.is_set():
         name = f"the process that {WORKS[request.work].doing}"
         raise UserError(
-            f"{name} was ended from outside: is memory short?"
+            f"{name} was killed from outside; memory may have run out"
             if process.returncode < 0
             else f"{name} ended with status {process.returncode}"
         )

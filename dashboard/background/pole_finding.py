@@ -82,4 +82,6 @@ def _error(said: bytes, status: int) -> UserError:
         pass
     if status > 0:
         return UserError(f"the command that finds poles ended with status {status}")
-    return UserError("the process that finds poles was ended from outside: is memory short?")
+    return UserError(
+        "the process that finds poles was killed from outside; memory may have run out"
+    )

@@ -99,8 +99,8 @@ def start_job(folder: Path, stamp: str) -> PoleJob:
     """
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(
-            f"folder '{folder.name}' can't be written to, so that poles can't be kept there: copy "
-            "the projection to another folder"
+            f"folder '{folder.name}' can't be written to, so poles can't be saved there: copy the "
+            "projection to another folder"
         )
     with _alone(folder) as place:
         known = _read(place, folder)
@@ -153,8 +153,8 @@ def _alone(folder: Path) -> Iterator[Path]:
             yield place
     except OSError as error:
         raise UserError(
-            f"folder '{folder.name}' can't be written to, so that no work can be done in the "
-            f"background: {error.strerror}"
+            f"folder '{folder.name}' can't be written to, so work can't run in the background: "
+            f"{error.strerror}"
         ) from error
 
 

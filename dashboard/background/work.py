@@ -94,7 +94,7 @@ def work(request: Request, say: Say) -> None:
         )
         if loaded.weights_sha256 != request.sha256:
             raise UserError(
-                f"model '{request.model}' is not the one of this projection: its weights are "
+                f"model '{request.model}' isn't this projection's model: its weights are "
                 f"{loaded.weights_sha256[:12]}, not {request.sha256[:12]}; choose the right model"
             )
         subject = Guest(loaded, find_architecture(loaded.model)).subject

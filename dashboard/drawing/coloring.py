@@ -85,7 +85,7 @@ def color_by_state(n_neurons: int, dead: list[int], nonfinite: list[int]) -> Col
     values[dead + nonfinite] = palette.NO_GROUP
     items = (
         (f"{n_neurons - len(dead) - len(nonfinite):,} alive", 2),
-        (f"{len(dead):,} dead, {len(nonfinite):,} not finite: without a place", palette.NO_GROUP),
+        (f"{len(dead):,} dead, {len(nonfinite):,} not finite: no position", palette.NO_GROUP),
     )
     return Coloring(values, Legend("Neurons", items))
 

@@ -133,7 +133,7 @@ def _group(poles: Poles, k: int, name: str, color: int) -> Group:
     if pole.axis is not None:
         notes.append(f"One end of an axis; pole {pole.axis} is the other end.")
     if pole.beyond_spectrum:
-        notes.append("Beyond the spectrum: a dominant axis alone would not give it.")
+        notes.append("Beyond the spectrum: one dominant axis alone would not produce it.")
     return Group(
         k,
         label or f"pole {k}",

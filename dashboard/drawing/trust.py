@@ -43,8 +43,8 @@ def trust_figures(figures: Mapping[str, Any], poles: Poles | None, dim: int) -> 
         Figure(
             "In no pole",
             "–" if poles is None or poles.noise_share is None else f"{poles.noise_share:.0%}",
-            "Neurons that HDBSCAN puts in no group: noise. On the Poles page its settings can be "
-            "changed.",
+            "Neurons that HDBSCAN assigns to no group (noise). You can change its settings on the "
+            "Poles page.",
         )
     )
     sample = figures.get("sample")
@@ -54,9 +54,9 @@ def trust_figures(figures: Mapping[str, Any], poles: Poles | None, dim: int) -> 
             Figure(
                 "Sampling error of ρ",
                 "–" if off is None else f"±{off:.2g}",
-                f"The map has too many neurons for a matrix, and was placed by "
-                f"{sample['n_tokens']:,} of {sample['n_corpus_tokens']:,} tokens. So far are their "
-                "correlations from the corpus's, root mean square.",
+                "The map has too many neurons for a correlation matrix, so it was placed from "
+                f"{sample['n_tokens']:,} of {sample['n_corpus_tokens']:,} tokens. This is the "
+                "root mean square difference between those correlations and the corpus's.",
             )
         )
     return found

@@ -58,8 +58,8 @@ def show_ablation(scene: Scene, members: list[int]) -> None:
     if outcomes is not None:
         _show_outcomes(
             outcomes,
-            "The random draws take as many neurons of the same layer and site: compare the group "
-            "with them.",
+            "Compare the group with the random draws, which take as many neurons of the same "
+            "layer and site.",
         )
 
 
@@ -78,8 +78,8 @@ def show_ablation_of_heads(scene: Scene, heads: list[tuple[int, int]]) -> None:
     if outcomes is not None:
         _show_outcomes(
             outcomes,
-            "What an ablated head gives is set to zero. The random draws take as many heads of the "
-            "same layers: compare with them.",
+            "An ablated head's output is set to zero. Compare with the random draws, which take "
+            "as many heads of the same layers.",
         )
 
 
@@ -139,8 +139,8 @@ def _compared_on(
     """
     if not guest.architecture.is_causal:
         raise UserError(
-            "an encoder has no perplexity and generates no text, so this page can't show what "
-            "an ablation does to it"
+            "an encoder has no perplexity and generates no text, so this page can't measure an "
+            "ablation"
         )
     chosen = session.current()
     prompt = None if chosen.prompt is None else recall(chosen.prompt, stored_prompts())
@@ -192,7 +192,11 @@ def _show_outcomes(found: list[ablation.Outcome], control: str) -> None:
         hide_index=True,
     )
     st.caption(
-        ("" if whole is None else f"Perplexity over {_N_WINDOWS} windows, the same for all. ")
+        (
+            ""
+            if whole is None
+            else f"Perplexity over {_N_WINDOWS} windows, the same ones for every model. "
+        )
         + control
         + (
             ""

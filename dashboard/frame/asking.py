@@ -153,7 +153,7 @@ def run_selected(scene: Scene, prompt_id: str, runner: Runner[T]) -> T:
     """
     prompt = recall(prompt_id, stored_prompts())
     if st.session_state.get(_STOPPED) == prompt_id:
-        raise UserError("this was stopped: press Run to run it again")
+        raise UserError("the run was stopped: press Run to start it again")
 
     def stop() -> None:
         # What is selected is run: without this it would begin again at once.

@@ -52,8 +52,8 @@ def choose_layout(scene: Scene) -> None:
         key="layout",
         on_change=lambda: _change_layout(scene),
         required=True,
-        help="How neurons were placed: by which objective, in how many dimensions. "
-        "`projector layout` adds more.",
+        help="How neurons were placed: the objective and the number of dimensions. `projector "
+        "layout` adds more layouts.",
     )
 
 

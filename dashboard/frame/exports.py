@@ -90,7 +90,7 @@ def offer_figure(figure: go.Figure, stem: str) -> None:
         key=f"html {stem}",
         icon=":material/download:",
         on_click="ignore",
-        help="This figure as one page that needs no server. Its own menu saves a PNG.",
+        help="Saves this figure as one page that needs no server; its menu saves a PNG.",
     )
 
 

@@ -39,8 +39,8 @@ def show_name_field(key: str, known: str, write: Callable[[str], object]) -> Non
         placeholder="Your name for it",
         label_visibility="collapsed",
         on_change=changed,
-        help="Shown on every page in place of the computed label, and kept beside the projection. "
-        "Empty the field to remove it.",
+        help="Every page shows this name in place of the computed label. It is saved with the "
+        "projection. Empty the field to remove it.",
     )
     if problem:
         session.tell(problem)

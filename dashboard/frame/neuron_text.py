@@ -89,7 +89,7 @@ def show_text(scene: Scene, neuron: int, sign: int) -> Examples | None:
     else:
         st.caption("No token of this kind was kept.")
     for cut in examples.cut if is_saved else ():
-        st.caption(f"Kept to save space: {cut}.")
+        st.caption(f"To save space the fit kept only {cut}.")
     return examples
 
 
@@ -157,8 +157,8 @@ def _show_finding(scene: Scene) -> None:
         value=usual,
         placeholder=sources_hint(),
         key="examples source",
-        help="Whatever `projector fit --corpus` accepts. Files must lie below the folders that the "
-        "app was started with; `--root FOLDER` adds one.",
+        help="Any source that `projector fit --corpus` accepts. Files must lie below the folders "
+        "that the app was started with; `--root FOLDER` adds one.",
     )
     clicked = columns[1].button(
         "Find examples", type="primary", key="read examples", width="stretch"
@@ -215,7 +215,7 @@ def _keep(scene: Scene, examples: Examples) -> None:
 
 def _gather(scene: Scene, source: str) -> Examples:
     if not source.strip():
-        raise UserError(f"no text is named: write {sources_hint()}")
+        raise UserError(f"the text is missing: write {sources_hint()}")
     source = scene.settings.text_source(source.strip())
     with working("Reading text") as work, scene.model() as guest:
         work.begin("Reading text", None, "documents")

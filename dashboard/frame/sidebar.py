@@ -42,7 +42,7 @@ def choose_scene(settings: Settings) -> Scene | None:
     found = folders_with(settings.roots, FACTS_FILE)
     if settings.projection is not None and settings.projection not in found:
         session.tell(
-            f"'{settings.projection}' holds no projection ({FACTS_FILE} is missing): make one with "
+            f"'{settings.projection}' isn't a projection: {FACTS_FILE} is missing; make one with "
             f"projector fit MODEL --corpus SOURCE --out {settings.projection}"
         )
     if not found:
@@ -164,8 +164,8 @@ def _choose_model(settings: Settings, projection: Projection) -> str:
                 if st.session_state["choose model"] == usual
                 else st.session_state["choose model"]
             ),
-            help="Its weights must be those that the projection was fitted with. A model in "
-            "another folder: start the app with `--model` and that folder.",
+            help="Its weights must be the ones that the projection was fitted with. To use a "
+            "model in another folder, start the app with `--model` and that folder.",
         )
     is_given = name == settings.model
     return str(folders[name]) if name in folders and not is_given else name
@@ -190,7 +190,7 @@ def tell(scene: Scene, place: st.delta_generator.DeltaGenerator) -> None:
     model = path.name if path.is_absolute() else scene.model_name
     dimensions = "1 dimension" if scene.dim == 1 else f"{scene.dim} dimensions"
     if scene.dim > N_SHOWN:
-        dimensions += f", of which the {N_SHOWN} widest principal axes are drawn"
+        dimensions += f", drawn along the {N_SHOWN} widest principal axes"
     room = scene.room
     state = (
         f"in memory on {room.device}"

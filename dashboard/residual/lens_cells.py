@@ -187,15 +187,16 @@ COLORINGS = {
         lambda _: "0 %",
         lambda _: "100 %",
         lambda table: table.probability,
-        "What the reading gives the token that comes next in the prompt. The last token has none.",
+        "The probability that the reading gives the next token of the prompt. The last token has "
+        "none.",
     ),
     "rank": Coloring(
         "Next token's rank",
         lambda table: f"{table.n_vocabulary:,}",
         lambda _: "1",
         _rank_shares,
-        "The place of the token that comes next in the prompt among all tokens, on a logarithmic "
-        "scale. The last token has none.",
+        "The rank of the prompt's next token among all tokens, on a logarithmic scale. The last "
+        "token has none.",
     ),
     "kl": Coloring(
         "KL(final ‖ lens)",
@@ -209,7 +210,7 @@ COLORINGS = {
         lambda _: "0 nats",
         lambda table: f"≥ {number(_most(table.entropy))} nats",
         lambda table: _of_most(table.entropy),
-        "How undecided the reading is: 0 where it is sure of one token.",
+        "The entropy of the reading: 0 if it is sure of one token.",
     ),
 }
 
@@ -234,7 +235,7 @@ def outlier_words(table: LensTable, tokens: Sequence[str]) -> str:
         return ""
     n_more = len(table.outliers) - len(told)
     more = f" and {n_more:,} more" if n_more else ""
-    return f"The stream is many times as long as is usual at {', '.join(told)}{more}."
+    return f"The stream's norm is many times the usual one at {', '.join(told)}{more}."
 
 
 def baseline_words(table: LensTable) -> str:

@@ -73,7 +73,7 @@ def _tip(part: AttributedPart, value: str) -> str:
     text = f"{part.name} adds {value} to the logit"
     if part.control_mean is not None and part.control_sd is not None:
         text += (
-            f"; to other tokens drawn from the vocabulary it adds "
+            "; to other tokens drawn from the vocabulary it adds "
             f"{number(part.control_mean, '+.2g')} ± {number(part.control_sd, '.2g')}"
         )
     return text
@@ -104,7 +104,7 @@ def control_words(found: Attribution) -> str:
     others = "tokens" if found.against is None else "pairs of tokens"
     return (
         f"Grey bands: what the part adds to {found.n_controls:,} other {others} drawn from the "
-        "vocabulary, mean ± standard deviation. A bar that ends within its band says nothing of "
+        "vocabulary, mean ± standard deviation. A bar that ends within its band isn't specific to "
         "this token."
     )
 
@@ -113,8 +113,8 @@ def control_words(found: Attribution) -> str:
 ERRORS_HELP = (
     "The closure error is the difference between the parts' sum and the logit, divided by the sum "
     "of the parts' sizes. The additivity error is the difference between the sum of all that is "
-    "added to the stream and the stream itself, divided by its length. Beyond a bound nothing is "
-    "attributed."
+    "added to the stream and the stream itself, divided by its length. When an error exceeds its "
+    "bound, nothing is attributed."
 )
 
 
@@ -124,7 +124,7 @@ def sum_words(found: Attribution) -> str:
     rounded = ""
     if any(part.kind == ROUNDING for part in found.parts):
         rounded = (
-            " Both errors leave out what half precision rounded off, a part of its own: "
+            " Both errors exclude the rounding of half precision, which is a part of its own: "
             f"{number(found.rounding, '+.4f')}, {found.rounding_share:.1%} of the sizes' sum."
         )
     return (

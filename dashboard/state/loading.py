@@ -75,7 +75,9 @@ def kept(key: Key, make: Callable[[], T], most_age_s: float | None = None) -> T:
         if not place:
             place.append(st.empty())
         # A sign of life, at which a click ends the wait.
-        place[0].caption("Another session computes this; it is shown here as soon as it is ready.")
+        place[0].caption(
+            "Another session is computing this. It appears here as soon as it is ready."
+        )
 
     try:
         return shelf().keep(key, make, most_age_s=most_age_s, waiting=waiting)
@@ -342,7 +344,7 @@ def _find_poles(
 
     def waiting() -> None:
         # A sign of life, at which a click ends the wait.
-        place.caption("On a wide layer this takes a while; nothing else has to wait for it.")
+        place.caption("On a wide layer this takes a while. Other pages stay usable.")
 
     try:
         return find_apart(path, layer, site, layout, settings, waiting)

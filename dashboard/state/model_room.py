@@ -79,7 +79,7 @@ class ModelRoom:
             theirs = guest.loaded.weights_sha256
             if sha256 is not None and theirs != sha256:
                 raise UserError(
-                    f"model '{name}' is not the one of this projection: its weights are "
+                    f"model '{name}' isn't this projection's model: its weights are "
                     f"{theirs[:12]}, not {sha256[:12]}; start with --model and the right one"
                 )
             with _memory_errors():
@@ -107,7 +107,7 @@ class ModelRoom:
                     raise
                 # A projection knows a model's folder by its last name alone.
                 raise UserError(
-                    f"{error}; where it is a folder on this machine, start the app with --model "
+                    f"{error}; if it is a folder on this machine, start the app with --model "
                     "and that folder"
                 ) from error
             return Guest(loaded, find_architecture(loaded.model))
@@ -130,9 +130,9 @@ def _memory_errors() -> Iterator[None]:
             "--device cpu"
         ) from error
     except MemoryError as error:
-        raise UserError("out of memory: a shorter prompt or a smaller model") from error
+        raise UserError("out of memory: use a shorter prompt or a smaller model") from error
     except RuntimeError as error:
         # What PyTorch's CPU allocator raises is of no class of its own.
         if "not enough memory" not in str(error) and "can't allocate" not in str(error):
             raise
-        raise UserError("out of memory: a shorter prompt or a smaller model") from error
+        raise UserError("out of memory: use a shorter prompt or a smaller model") from error

@@ -105,7 +105,9 @@ class Scene:
             UserError: for another site than MLP neurons, or if the model can't be loaded.
         """
         if site != "mlp_post":
-            raise UserError(f"importance is of MLP neurons (mlp_post), and this is {site}")
+            raise UserError(
+                f"importance is defined only for MLP neurons (mlp_post), and this site is {site}"
+            )
 
         def make() -> dict[int, NDArray[np.floating]]:
             with self.model() as guest:

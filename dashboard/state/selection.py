@@ -231,4 +231,4 @@ def parse_neuron(text: str) -> tuple[int | None, int]:
         if found is not None:
             layer = found.groupdict().get("layer")
             return None if layer is None else int(layer), int(found["neuron"])
-    raise UserError(f"'{text[:80]}' names no neuron: write for example L3 N345")
+    raise UserError(f"'{text[:80]}' isn't a neuron: write for example L3 N345")

@@ -29,7 +29,7 @@ _ORDER_HELP = (
     "- Tree of groups: the leaves of a tree that joins the most alike neurons first (average "
     "linkage of 1 − ρ), its branches turned so that neurons that touch are most alike. Groups are "
     "blocks along the diagonal.\n"
-    "- Linear projection: the linear arrangement, in which neurons that fire together stand close "
+    "- Linear projection: the linear arrangement, in which neurons that fire together are close "
     "to one another.\n"
     "- Pole: one pole after another, then the neurons in none.\n"
     "- Spectral: by the Fiedler vector of the graph whose weights are (1 + ρ)/2.\n"
@@ -96,7 +96,7 @@ def _choose() -> tuple[str, str | float, bool]:
         "Show unsorted too",
         key="heatmap unsorted",
         on_change=session.keep("heatmap unsorted", False),
-        help="The same neurons in the order of their numbers, beside the ordered picture.",
+        help="Shows the same neurons in the order of their numbers, next to the ordered picture.",
     )
     return by, limit, unsorted_too
 

@@ -241,7 +241,7 @@ def _offer(scene: Scene, view: View) -> None:
             "text/csv",
             icon=icon,
             on_click="ignore",
-            help="Positions and poles of this layer and site, a row a neuron.",
+            help="Saves positions and poles of this layer and site, one row per neuron.",
         )
         st.download_button(
             "Parquet",
@@ -250,7 +250,7 @@ def _offer(scene: Scene, view: View) -> None:
             "application/octet-stream",
             icon=icon,
             on_click="ignore",
-            help="The same for programs.",
+            help="Saves the same table as Parquet, for programs.",
         )
         st.download_button(
             "HTML",
@@ -259,7 +259,8 @@ def _offer(scene: Scene, view: View) -> None:
             "text/html",
             icon=icon,
             on_click="ignore",
-            help="This view as one page that needs no server. The button on the map saves a PNG.",
+            help="Saves this view as one page that needs no server. The button on the map saves a "
+            "PNG.",
         )
 
 

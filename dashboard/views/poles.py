@@ -112,9 +112,9 @@ def _settings(scene: Scene) -> PoleSettings:
         format_func=_SPACE_NAMES.__getitem__,
         key="pole space",
         on_change=_change_settings,
-        help="Between which distances groups are looked for: those on the map, which is what is "
-        "seen; 1 − ρ itself, which no map distorts; or 1 − |ρ|, where neurons that fire against "
-        "each other are together too.",
+        help="Which distances groups are searched in: distances on the map, as you see them; 1 − "
+        "ρ, which no map distorts; or 1 − |ρ|, which also puts neurons that fire against "
+        "each other together.",
     )
     size = columns[1].slider(
         LABELS["min_cluster_size"],
@@ -122,7 +122,7 @@ def _settings(scene: Scene) -> PoleSettings:
         MOST_CLUSTER_SIZE,
         key="pole size",
         on_change=_change_settings,
-        help="Smaller groups are not poles: a smaller number finds more and smaller poles.",
+        help="Minimum pole size. A smaller number finds more and smaller poles.",
     )
     selection = columns[2].segmented_control(
         LABELS["selection"],
@@ -167,7 +167,7 @@ def _show_figures(found: Poles) -> None:
     columns[2].metric(
         "Validity",
         validity,
-        help="DBCV, from −1 to 1: how dense poles are inside, and how far apart.",
+        help="DBCV, from −1 to 1: how dense poles are inside, and how far apart they are.",
     )
     st.markdown(session.plain(_finding(found)), help=_CONTROLS_HELP)
 

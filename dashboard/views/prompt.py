@@ -210,8 +210,8 @@ def _draw(
             "text/html",
             icon=":material/download:",
             on_click="ignore",
-            help="This view with its tokens, as one page that needs no server. The button on the "
-            "map saves a PNG.",
+            help="Saves this view with its tokens as one page that needs no server. The button on "
+            "the map saves a PNG.",
         )
 
 

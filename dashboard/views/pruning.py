@@ -32,10 +32,12 @@ from pruning.refit.record import Refit
 from pruning.refit.registry import REFITS
 
 _TYPED, _PROBLEM = "sweep typed", "sweep problem"
-_SHARES_HELP = "Of each layer's MLP neurons, with commas between: 0.1, 0.3 or 10%, 30%."
+_SHARES_HELP = (
+    "Shares of each layer's MLP neurons to remove, separated by commas: 0.1, 0.3 or 10%, 30%."
+)
 _SEEDS_HELP = (
-    "How often all of it is done, each time with other calibration sequences: with 2 or more the "
-    "report gives a standard deviation."
+    "How many times the sweep is repeated, each time with different calibration sequences. With 2 "
+    "or more, the report gives a standard deviation."
 )
 TITLE, ICON, PATH = "Pruning", ":material/content_cut:", "pruning"
 
@@ -81,7 +83,7 @@ def _show_plan(scene: Scene) -> None:
     name = st.selectbox("Pruned model", list(found), key="choose plan")
     plan = plan_at(found[name])
     if scene.layer >= len(plan.layers) or plan.layers[scene.layer].n_neurons != scene.n_neurons:
-        st.error("This plan is of a model of another shape.")
+        st.error("This plan belongs to a model with another shape.")
         return
     layer = plan.layers[scene.layer]
     points = points_at(scene.path, scene.layer, scene.site, scene.layout)
@@ -139,28 +141,29 @@ def _show_sweep(scene: Scene) -> None:
             LABELS["calibration"],
             key=_text_key("calibration", scene),
             placeholder=example,
-            help="What methods decide on, and refits are fitted to. " + _text_help(),
+            help="The text that methods choose neurons on and refits are fitted to. "
+            + _text_help(),
         )
         right.text_input(
             LABELS["evaluation"],
             key=_text_key("evaluation", scene),
             placeholder=example,
-            help="What perplexity is measured on: it must share nothing with the calibration text, "
-            "nor be what the projection was fitted on. Several with commas between. "
-            + _text_help(),
+            help="The text that perplexity is measured on. It must share nothing with the "
+            "calibration text, and must not be the text that the projection was fitted on. "
+            "Separate several with commas. " + _text_help(),
         )
         left.text_input(
             LABELS["out"],
             key="sweep name",
-            help="A folder of this name, which is not there yet. The report is under Reports.",
+            help="The report's folder, which must not exist yet. The report appears under Reports.",
         )
         right.number_input(
             LABELS["n_sequences"],
             LEAST_SEQUENCES,
             MOST_SEQUENCES,
             key="sweep sequences",
-            help="To draw from the calibration text for each seed: the more, the firmer are "
-            "methods and refits, and the longer it takes.",
+            help="How many sequences to draw from the calibration text for each seed. More "
+            "sequences make methods and refits more reliable, and take longer.",
         )
         with st.container(horizontal=True, vertical_alignment="center"):
             st.button(
@@ -272,7 +275,9 @@ def _show_job(scene: Scene, job: jobs.Job, was_running: bool) -> None:
             "End now" if job.is_stopping else "Stop",
             key=f"stop {job.name}",
             icon=":material/stop_circle:",
-            help="Without waiting for what it is at." if job.is_stopping else None,
+            help="Ends the sweep without waiting for its current step."
+            if job.is_stopping
+            else None,
         ):
             job.stop()
             st.rerun(scope="app")
@@ -284,7 +289,7 @@ def _show_job(scene: Scene, job: jobs.Job, was_running: bool) -> None:
             "Resume",
             key=f"resume {job.name}",
             icon=":material/play_arrow:",
-            help="Continue after the models that are scored.",
+            help="Continues after the models that are scored.",
         )
     ):
         try:
@@ -297,7 +302,7 @@ def _show_job(scene: Scene, job: jobs.Job, was_running: bool) -> None:
         "Remove",
         key=f"remove {job.name}",
         icon=":material/close:",
-        help="Take it off this list; its report stays.",
+        help="Removes it from this list; its report stays.",
     ):
         job.forget()
         st.rerun(scope="app")

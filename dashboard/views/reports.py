@@ -33,8 +33,8 @@ def show_reports(scene: Scene) -> None:
         session.change(report=None)
     if not found:
         st.info(
-            "No report of this model yet: make one under New sweep, or with `pruning sweep`. "
-            "Below is one of another model.",
+            "There is no report of this model yet: make one under New sweep, or with `pruning "
+            "sweep`. The report below is of another model.",
             icon=":material/content_cut:",
         )
     elif others:
@@ -147,7 +147,7 @@ def _show_table(report: PruningReport, text: str) -> None:
         "Perplexity at each share of MLP neurons removed"
         + (", mean ± standard deviation over seeds" if has_spread else "")
         + ("" if dense is None else f"; the dense model has {dense.text}")
-        + f". Of all parameters that is {shares}."
+        + f". These are {shares} of all parameters."
     )
 
 

@@ -31,8 +31,8 @@ def show_reuse(report: ReuseReport, name: str) -> None:
     _show_table(methods_table(report), f"reuse methods {name}")
     if report.comparisons:
         st.caption(
-            "Reuse beside each other method: the difference in nats a token, paired over windows "
-            "and seeds. Bars are two standard errors; above zero reuse is worse."
+            "Reuse compared with each other method: the difference in nats per token, paired over "
+            "windows and seeds. Bars are two standard errors. Above zero, reuse is worse."
         )
         figure = differences_figure(report)
         st.plotly_chart(figure, key=f"reuse differences {name}")

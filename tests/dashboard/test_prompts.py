@@ -374,7 +374,7 @@ def test_a_stored_prompt_is_found_by_its_id(tmp_path: Path) -> None:
 def test_an_id_that_is_none_reads_no_file(forged: str, tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text(json.dumps({"text": "s", "n_new": 0, "as_chat": False}))
     (tmp_path / "prompts").mkdir()
-    with pytest.raises(UserError, match="names no prompt: type one") as refused:
+    with pytest.raises(UserError, match="isn't the id of a prompt") as refused:
         recall(forged, prompts_in(tmp_path))
     assert len(str(refused.value)) < 200
 

@@ -255,7 +255,7 @@ def test_a_job_goes_on_from_what_was_asked_for_alone(
     ):
         job = found(**changes)
         assert job.order is None
-        with pytest.raises(UserError, match="it is not known what"):
+        with pytest.raises(UserError, match="can't resume"):
             resume(scene.settings, job)
     for changes, says in (
         ({"calibration": "../secret.txt"}, "there is no text"),
@@ -368,12 +368,12 @@ REFUSED = UserError(f"{named('n_sequences')} 4 is too small", setting="n_sequenc
         (
             Word("running", Progress(2, "scoring")),
             "failed",
-            "2 of 3 models; it was ended from outside: is memory short?",
+            "2 of 3 models; it was killed from outside; memory may have run out",
         ),
         (
             Word("begun"),
             "failed",
-            "0 of 3 models; it was ended from outside: is memory short?",
+            "0 of 3 models; it was killed from outside; memory may have run out",
         ),
     ],
 )
@@ -386,7 +386,7 @@ def test_how_a_job_ended_is_what_its_process_said(
     state = job.state()
     assert (state.phase, state.text) == (phase, text)
     if word.phase == "failed" and word.error is None:
-        assert str(state.error) == "its log tells why"
+        assert str(state.error) == "see its log"
     if word.error is not None:
         assert state.error is not None
         assert state.error.worded(page_words) == "Calibration sequences 4 is too small"
@@ -412,7 +412,7 @@ def test_a_job_that_ends_while_it_is_asked_is_not_taken_for_killed(
 @pytest.mark.parametrize(
     ("n_done", "phase", "text"),
     [
-        (1, "failed", "1 of 3 models; it ended, and how is not known"),
+        (1, "failed", "1 of 3 models; it ended for an unknown reason"),
         (3, "done", "done, 3 of 3 models"),
     ],
 )

@@ -107,7 +107,7 @@ class Runs:
             st.rerun(scope="app")
         st.caption(
             session.plain(
-                f"Running: {job.order.words}. The run goes on while you look at other pages."
+                f"Running: {job.order.words}. It continues while you look at other pages."
             )
         )
 

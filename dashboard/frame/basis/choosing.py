@@ -123,6 +123,6 @@ def offer_page(view: View, stem: str, *, position: int | None = None, relu: bool
         key=f"html basis {stem}",
         icon=":material/download:",
         on_click="ignore",
-        help="This part as one page that needs no server. PNG, below the picture, saves the "
-        "picture alone.",
+        help="Saves this part as one page that needs no server. PNG, below the picture, saves "
+        "only the picture.",
     )

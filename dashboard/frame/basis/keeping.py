@@ -33,7 +33,7 @@ def show_activations(scene: Scene) -> None:
     place = st.container()
     show_toy(has_relu=True)
     with place, session.problems():
-        st.markdown(f"{session.plain(_function_words(scene))} The picture below is of a ReLU.")
+        st.markdown(f"{session.plain(_function_words(scene))} The picture below shows a ReLU.")
     st.subheader("In the model")
     tokens = choose_prompt(scene)
     if tokens is None:
@@ -92,16 +92,16 @@ def _show_grid(view: ActivationView, tokens: Tokens) -> None:
     )
     cell_grid(grid, key="active grid", on_pick=lambda _, column: session.change(token=column))
     st.caption(
-        f"{_average(row.positive for row in known)} of neurons have an input above 0 on average, "
-        f"and {_average(row.positive_shuffled for row in known)} where the coordinates of what the "
-        f"MLP reads are shuffled. {_average(row.active for row in known)} count as active, and "
-        f"{_average(row.shuffled for row in known)} where they are shuffled. "
-        "Point at a cell for its numbers."
+        f"{_average(row.positive for row in known)} of neurons on average have an input above 0, "
+        f"and {_average(row.positive_shuffled for row in known)} when the coordinates of the "
+        f"MLP's input are shuffled. {_average(row.active for row in known)} count as active, and "
+        f"{_average(row.shuffled for row in known)} when the coordinates are shuffled. "
+        "Point at a cell to see its numbers."
     )
     missing = [str(row.layer) for row in view.layers if row.reason is not None]
     if missing:
         reason = next(row.reason for row in view.layers if row.reason is not None)
-        st.caption(session.plain(f"Without layers {', '.join(missing)}: {reason}."))
+        st.caption(session.plain(f"Layers {', '.join(missing)} are left out: {reason}."))
 
 
 def _cells(row: LayerActivations) -> list[Cell]:
@@ -126,7 +126,7 @@ def _show_curve(view: ActivationView) -> None:
     left.plotly_chart(figure, key="activation curve")
     distance = number(view.relu_distance or 0.0, ".3f")
     right.caption(
-        f"What the function gives for an input from −6 to 6. Its largest distance from a ReLU is "
+        "What the function gives for an input from −6 to 6. Its largest distance from a ReLU is "
         f"{distance}."
     )
 

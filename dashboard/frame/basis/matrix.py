@@ -26,25 +26,27 @@ _TOY = "A 2 × 2 matrix to drag"
 _FIRST: Matrix2 = ((1.4, 0.6), (0.2, 0.8))
 _N_POINTS = 60
 _WORDS = {
-    "W_O": "W_O: from the heads' values to what attention gives",
-    "W_V": "W_V: from what attention reads to the heads' values",
-    "W_OV": "W_OV of a head: from the stream to the stream",
-    "MLP in": "MLP in: from what the MLP reads to its neurons",
-    "MLP gate": "MLP gate: from what the MLP reads to its gate",
-    "MLP out": "MLP out: from the neurons to what the MLP gives",
+    "W_O": "W_O: from the heads' values to the attention output",
+    "W_V": "W_V: from the attention input to the heads' values",
+    "W_OV": "W_OV of a head: from the stream back to the stream",
+    "MLP in": "MLP in: from the MLP input to the neurons",
+    "MLP gate": "MLP gate: from the MLP input to the gate",
+    "MLP out": "MLP out: from the neurons to the MLP output",
 }
 
 
 def show_matrix(scene: Scene) -> None:
     """The part of the page on a matrix."""
     st.caption(
-        "The columns of a matrix say where the two basis vectors e₁ and e₂ go. Everything else "
+        "The columns of a matrix show where the two basis vectors e₁ and e₂ go. Everything else "
         "follows: the grid, the circle, which becomes an ellipse whose half axes are as long as "
         "the singular values, and every point."
     )
     chosen = session.current().map
     if chosen is not None and chosen not in NAMES:
-        session.note(f"This page has no matrix '{chosen[:80]}': one to drag is shown.")
+        session.note(
+            f"This page has no matrix '{chosen[:80]}': the page shows one that you can drag."
+        )
         session.change(map=None)
         chosen = None
     session.bind(_MAP, chosen or _TOY)
@@ -135,9 +137,9 @@ def _choose(scene: Scene, fact: MapFact) -> tuple[int | None, bool]:
             "The same plane after",
             key=_SAME,
             on_change=_choose_plane,
-            help="W_OV leads from the stream to the stream. Off: the plane after is the one that "
-            "the top two directions are taken to, and the map only stretches. On: the plane stays, "
-            "the matrix is VᵀWV, and turns and shears are seen.",
+            help="W_OV maps the stream to the stream. Off: the right plane is spanned by the "
+            "images of the top two directions, so the map only stretches. On: the plane "
+            "stays the same, the matrix is VᵀWV, and you see rotations and shears.",
         )
     return head, bool(is_same)
 

@@ -29,8 +29,9 @@ def show_attention(scene: Scene) -> None:
     st.caption(
         "A head turns each token into a value vector, then replaces it by a combination of the "
         "values of the tokens it attends to. The coefficients are the token's row of the pattern. "
-        "Coloured lines lead from the values to the mixture of the chosen token; the thicker, the "
-        "larger the coefficient. Thin grey ones lead from each token's value to its own mixture."
+        "Coloured lines lead from the values to the mixture at the chosen token; a thicker line "
+        "means a larger coefficient. Thin grey lines lead from each token's value to its own "
+        "mixture."
     )
     tokens = choose_prompt(scene)
     if tokens is None:
@@ -51,8 +52,8 @@ def show_attention(scene: Scene) -> None:
     shown = plane_data(view, position=position) | {"labels": in_one_line(tokens.pieces)}
     plane(shown, key="plane of attention")
     st.caption(
-        "The plane is that of the values' top two directions. Pattern times values differs "
-        f"from what the head gives by {small(view.closure_error)} of its length in this run."
+        "The plane is that of the values' top two directions. Pattern times values differs from "
+        f"the head's output by {small(view.closure_error)} of its length in this run."
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         offer_page(view, f"attention-{name.replace(' ', '-')}", position=position)

@@ -25,9 +25,9 @@ from projector.residual.basis.skip import view_skip
 def show_skip(scene: Scene) -> None:
     """The part of the page on the skip connection."""
     st.caption(
-        "Attention does not replace the stream x: what it gives, which lies in the column space "
-        "of W_O, is added to x. Three vectors of which one is the sum of the others lie in one "
-        "plane exactly, so nothing is lost in this picture."
+        "Attention does not replace the stream x: its output, which lies in the column space of "
+        "W_O, is added to x. When one of three vectors is the sum of the other two, all three lie "
+        "in one plane, so this picture loses nothing."
     )
     tokens = choose_prompt(scene)
     if tokens is None:

@@ -103,7 +103,7 @@ def _bind(key: str, name: str, options: Sequence[str], usual: str) -> Callable[[
     """
     chosen = getattr(session.current(), name)
     if chosen is not None and chosen not in options:
-        session.note(f"The link's {name} ‘{chosen[:40]}’ is not there: ‘{usual}’ is chosen.")
+        session.note(f"The link's {name} ‘{chosen[:40]}’ doesn't exist: the page uses ‘{usual}’.")
         session.change(**{name: None})
         chosen = None
     session.bind(key, chosen or usual)
@@ -145,7 +145,7 @@ def _take_sets_of_link() -> None:
     found = shelf().peek(("sets of prompts", name))
     st.session_state[_GIVEN] = name, found or ()
     if found is None:
-        session.note("The link's prompts are not kept any more: type them again.")
+        session.note("The link's prompts are no longer saved: type them again.")
         return
     for side, typed in zip(_SIDES, found, strict=True):
         session.fill(f"contrast {side}", typed.text)
@@ -157,7 +157,7 @@ def _show_set(side: str) -> None:
         words,
         key=f"contrast {side}",
         height=150,
-        placeholder="One prompt a line, ten or more",
+        placeholder="One prompt per line, at least ten",
         on_change=session.keep(f"contrast {side}", ""),
     )
     st.file_uploader(
@@ -165,8 +165,8 @@ def _show_set(side: str) -> None:
         type=["txt", "jsonl"],
         key=f"contrast {side} file",
         max_upload_size=_MOST_MB,
-        help="One prompt a line, or lines of JSON with a text under “prompt” or “text”. A file is "
-        "read in place of what is typed above it.",
+        help="One prompt per line, or lines of JSON with a text under “prompt” or “text”. A file "
+        "replaces the text typed above.",
     )
 
 

@@ -123,9 +123,14 @@ def _show_exports(facts: Facts) -> None:
     stem = _stem(facts, "contrast")
     with st.container(horizontal=True):
         for label, kind, make, words in (
-            ("HTML", "text/html", lambda: contrast_page(facts), "All figures as one page."),
-            ("JSON", "application/json", lambda: json_text(dict(facts)), "All numbers."),
-            ("CSV", "text/csv", lambda: csv_of(rows_of(facts)), "One row a layer and stream."),
+            ("HTML", "text/html", lambda: contrast_page(facts), "Saves all figures as one page."),
+            ("JSON", "application/json", lambda: json_text(dict(facts)), "Saves all numbers."),
+            (
+                "CSV",
+                "text/csv",
+                lambda: csv_of(rows_of(facts)),
+                "Saves one row per layer and stream.",
+            ),
         ):
             st.download_button(
                 label,

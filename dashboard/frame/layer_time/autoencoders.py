@@ -56,8 +56,8 @@ def offer_to_save(scene: Scene, order: LayerTimeOrder) -> None:
         icon=":material/save:",
         on_click=save,
         help=session.plain(
-            f"Save it in {root.name}/{out.name}. It can then be chosen under More settings, and "
-            "given to the command."
+            f"Saves it in {root.name}/{out.name}. You can then choose it under More settings, or "
+            "pass it to the command."
         ),
     )
     problem = st.session_state.pop(f"{_KEY} problem", None)

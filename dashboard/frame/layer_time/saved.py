@@ -41,7 +41,10 @@ def choose_folder(found: dict[str, Path]) -> Path | None:
     """
     chosen = session.current().played
     if chosen is not None and chosen not in found:
-        session.note(f"There is no saved layer-time {chosen[:80]} here: the prompts' own is shown.")
+        session.note(
+            f"There is no saved layer-time {chosen[:80]} here: the page shows the one of "
+            "the prompts."
+        )
         session.change(played=None)
         chosen = None
     if not found:

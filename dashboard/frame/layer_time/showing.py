@@ -133,9 +133,9 @@ def _show_fidelity(picture: Picture) -> None:
             height=min(420, 38 + 35 * len(rows)),
         )
         said = (
-            "Next to each figure is what it is where there is nothing to find. Moves are the rank "
-            "correlation of how far particles move from the frame before, in the picture and in "
-            "full space"
+            "Next to each figure is its value where there is nothing to find. Moves are the rank "
+            "correlation between how far particles move from the previous frame in the picture "
+            "and in full space"
         )
         pooled = picture.report.get("displacement_correlation")
         said += "." if pooled is None else f"; over all frames it is {number(pooled, _FORM)}."
@@ -151,7 +151,7 @@ def _show_exports(picture: Picture) -> None:
         key="layer-time html",
         icon=":material/download:",
         on_click="ignore",
-        help="This picture as one page that plays without a server and without a network. The "
+        help="Saves this picture as one page that plays without a server or a network. The "
         "button on the picture saves a PNG.",
     )
 

@@ -43,9 +43,10 @@ def show_attribution(scene: Scene, tokens: Tokens, position: int, table: LensTab
     (text,) = in_one_line(tokens.pieces[position : position + 1])
     st.subheader(
         session.plain(f"After token {position + 1} ‘{text}’"),
-        help="What each part of the model adds to the logit of a token, with the final norm's "
-        "scale held as it is (direct logit attribution). Of a cell below the top row it is the "
-        "logit that the lens reads there: the parts are those that are written by then.",
+        help="How much each part of the model adds to the logit of a token, with the final norm's "
+        "scale held fixed (direct logit attribution). For a cell below the top row, this is "
+        "the logit that the lens reads there, and the parts are those that have written to "
+        "the stream by then.",
     )
     _take_typed(scene)
     until = _until(position, table)
@@ -61,10 +62,12 @@ def show_attribution(scene: Scene, tokens: Tokens, position: int, table: LensTab
             _show_reading(position, table)
     with right:
         if found.neurons:
-            st.markdown("**MLP neurons**", help="Shares of the MLPs at the left.")
+            st.markdown(
+                "**MLP neurons**", help="These bars are shares of the MLP bars on the left."
+            )
             _draw(scene, found.neurons, "neurons")
         if found.neurons_left_out:
-            st.caption(session.plain(f"Without {found.neurons_left_out}."))
+            st.caption(session.plain(f"Some neurons are missing: {found.neurons_left_out}."))
     told = f"{control_words(found)} Click a head or a neuron to select it."
     st.caption(session.plain(told.strip()))
     st.caption(session.plain(sum_words(found)), help=ERRORS_HELP)
@@ -126,11 +129,11 @@ def _show_fields(
                 accept_new_options=True,
                 on_change=change(key, field, usual),
                 width=260,
-                help="Choose a token, or type one: ` the` with its space is another token than "
-                "`the`; `#262` is the token of that id."
+                help="Choose a token, or type one. A leading space counts: ` the` and `the` are "
+                "different tokens. `#262` is the token with that id."
                 if field == "target"
-                else "The parts then add up to the difference of the two logits: what speaks for "
-                "the first token rather than this one.",
+                else "The parts then add up to the difference of the two logits: what favours the "
+                "first token over this one.",
             )
 
 

@@ -32,11 +32,11 @@ def show_head_ablation(scene: Scene) -> None:
             key=_KEY,
             placeholder="L1 H3, L4 H0",
             on_change=session.keep(_KEY, ""),
-            help="Other heads that are ablated at the same time; none where it is empty.",
+            help="Other heads to ablate at the same time. Leave it empty for none.",
         )
         named = [(int(layer), int(number)) for layer, number in _NAME.findall(others or "")]
         left_over = _NAME.sub("", others or "").strip(" ,;")
         if left_over:
-            session.tell(f"'{left_over[:60]}' names no head: write for example L1 H3, L4 H0")
+            session.tell(f"'{left_over[:60]}' isn't a head: write for example L1 H3, L4 H0")
             return
         show_ablation_of_heads(scene, sorted({(scene.layer, head), *named}))

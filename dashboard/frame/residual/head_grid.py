@@ -57,9 +57,9 @@ def show_heads(scene: Scene) -> HeadTable | None:
     lacks = [layer for layer in table.layers if not can_choose_head(scene, layer)]
     if table.kinds:
         st.caption(
-            f"Heads found: {found_words(table)}. A head is of a kind where its score is high in "
-            f"itself and above those of 99 % of {table.n_random:,} random heads with the same "
-            "spectra, in the same model. Point at a head for its scores."
+            f"Heads found: {found_words(table)}. A head belongs to a kind if its score is high in "
+            f"itself and exceeds 99 % of the scores of {table.n_random:,} random heads with the "
+            "same spectra, in the same model. Point at a head to see its scores."
         )
     for words in left_out_words(table):
         st.caption(session.plain(words))
@@ -82,7 +82,7 @@ def _choose_color(table: HeadTable) -> str:
         key=_COLOR,
         required=True,
         on_change=session.keep(_COLOR, KIND),
-        help="What each score is, on random tokens that are repeated once:\n\n" + shown_by,
+        help="How each score is measured, on random tokens repeated once:\n\n" + shown_by,
     )
     return str(color)
 

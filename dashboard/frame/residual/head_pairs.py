@@ -26,8 +26,9 @@ def show_pairs(scene: Scene, head: int) -> None:
     name = head_name(scene.layer, head)
     st.subheader(
         f"{name} by its weights",
-        help="What the head joins if each token is alone: it reads the token's embedding, and what "
-        "the MLPs before it add to that. What attention brings there is left out.",
+        help="Which tokens the head connects when each token is on its own. The head reads the "
+        "token's embedding and what earlier MLPs add to it; contributions of attention are "
+        "left out.",
     )
     if not scene.projection.facts.model.is_causal:
         st.caption("This model is an encoder: it has no logits that a head could raise.")
@@ -45,8 +46,8 @@ def show_pairs(scene: Scene, head: int) -> None:
     # Control tokens, which are left out, are few.
     if found.n_tokens < 0.9 * found.n_vocabulary:
         st.caption(
-            f"The first {found.n_tokens:,} tokens of {found.n_vocabulary:,} were tried: these are "
-            "the most frequent ones, and all would take long."
+            f"The first {found.n_tokens:,} of {found.n_vocabulary:,} tokens were tried: they are "
+            "the most frequent ones, and trying all would take long."
         )
 
 
@@ -78,7 +79,7 @@ def _show(pairs: Pairs) -> None:
     rows = [(row.token, row.to) for row in pairs.rows]
     st.html(joined_list(rows, is_faint=pairs.is_chance))
     st.caption(
-        f"Highest score {number(pairs.highest, '.3g')}; with the head's coordinates turned at "
+        f"Highest score {number(pairs.highest, '.3g')}; with the head's coordinates rotated at "
         f"random {number(pairs.control, '.3g')}. Standard deviation of all pairs "
         f"{number(pairs.spread)}."
     )

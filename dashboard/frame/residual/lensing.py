@@ -68,9 +68,10 @@ def show_lens(scene: Scene, tokens: Tokens, position: int) -> LensTable | None:
     cell_grid(lens_grid(table, texts, color, reading, position), key="lens grid", on_pick=pick)
     n_tokens = len(tokens.pieces)
     st.caption(
-        f"{_shown(first, end, n_tokens)} Each cell holds the token that the model's own final norm "
-        "and head read there as the next one; the last layer is on top. Click a cell, or press "
-        "Enter on it, to see which parts make what it reads. Arrow keys go from cell to cell."
+        f"{_shown(first, end, n_tokens)} Each cell shows the next token that the model's own "
+        "final norm and head predict from the stream there; the last layer is at the top. Click "
+        "a cell, or press Enter on it, to see which parts of the model produce that reading. "
+        "Arrow keys move between cells."
     )
     if told := outlier_words(table, in_one_line(tokens.pieces)):
         st.caption(session.plain(told))
@@ -84,8 +85,8 @@ def _check(table: LensTable) -> None:
     chosen, n_readings = session.current(), len(table.readings)
     if chosen.reading is not None and chosen.reading >= n_readings:
         session.note(
-            f"The table has no row {chosen.reading:,}: its rows are 0 to {n_readings - 1:,}, and "
-            "what the model predicts is attributed."
+            f"The table has no row {chosen.reading:,}: its rows are 0 to {n_readings - 1:,}. "
+            "The page attributes the model's own prediction."
         )
         session.change(reading=None)
     for name, usual in (

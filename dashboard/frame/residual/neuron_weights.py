@@ -17,12 +17,12 @@ from projector.residual.neuron import FavouredTokens, NeuronReaders, NeuronWeigh
 _N_MOST, _N_LEAST = 7, 3
 _NAMES = {"input": "Reads", "gate": "Gate reads", "up": "Input reads", "output": "Writes"}
 _READS_HELP = (
-    "The tokens whose embeddings the weights are closest to, and furthest from, by their cosine; "
-    "the norm before the MLP counts. In later layers the stream holds more than tokens."
+    "The tokens whose embeddings have the highest and the lowest cosine with the weights, the "
+    "norm before the MLP included. In later layers the stream holds more than tokens."
 )
 _WRITES_HELP = (
-    "What one unit of activation adds to the logits of tokens, less the mean over all tokens, as "
-    "in *Effect on the vocabulary*; but here the weights of norms after it count."
+    "How much one unit of activation adds to the logits of tokens, minus the mean over all "
+    "tokens, as in *Effect on the vocabulary*, but with the weights of the norms after it."
 )
 _READERS_HELP = (
     "Neurons of later layers whose input weights point along what it writes, or against it: the "
@@ -36,7 +36,8 @@ def show_reads_and_writes(scene: Scene, neuron: int) -> None:
         return
     st.subheader(
         "Reads and writes",
-        help="By the neuron's weights alone, beside the same weights in shuffled order.",
+        help="Computed from the neuron's weights alone, and compared with the same weights in "
+        "shuffled order.",
     )
     found = _find(scene, neuron)
     if isinstance(found, str):

@@ -26,7 +26,7 @@ def unless_stopped(name: str, key: Hashable, title: str, find: Callable[[Begin],
     state, flag = st.session_state, f"stopped {name}"
     if state.get(flag) == key:
         left, right = st.columns([3, 1], vertical_alignment="center")
-        left.caption("This was stopped.")
+        left.caption("The run was stopped.")
         right.button(
             title, key=f"again {name}", width="stretch", on_click=lambda: state.pop(flag, None)
         )

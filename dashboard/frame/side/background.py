@@ -41,7 +41,9 @@ def find_in_background(
             if job is None and scene.settings.finds_poles:
                 job = start_job(scene.path, stamp)
         except UserError as error:
-            st.caption(session.plain(f"Poles are found one map at a time: {page_text(error)}."))
+            st.caption(
+                session.plain(f"Each page finds only the poles of its own map: {page_text(error)}.")
+            )
             return
         if job is None:
             return
@@ -71,7 +73,7 @@ def _show(scene: Scene, job: PoleJob, shows_all: bool) -> None:
     error = None if job.is_stopped else error_of(job)
     reason = "" if error is None else f": {page_text(error)}"
     st.caption(
-        session.plain(f"Poles are found in {n_done:,} of {n_maps:,} maps; it stopped{reason}.")
+        session.plain(f"The search for poles stopped after {n_done:,} of {n_maps:,} maps{reason}.")
     )
     if st.button("Resume", key="resume poles", icon=":material/play_arrow:"):
         try:

@@ -54,7 +54,7 @@ def check_place(asked: Selection, scene: Scene) -> None:
     lost = [name for name in _OF_A_MAP if getattr(asked, name) and not getattr(current, name)]
     if is_known and lost:
         names = " and ".join(filter(None, (", ".join(lost[:-1]), lost[-1])))
-        session.note(f"What the link says of {names} is of that map, and is left out.")
+        session.note(f"The page ignores the link's {names}, chosen on that map.")
     layouts = scene.projection.layouts
     if is_known and asked.layout is not None and asked.layout not in layouts:
         session.note(f"This projection has no layout '{_cut(asked.layout)}': {shown['layout']}.")

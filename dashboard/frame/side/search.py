@@ -19,9 +19,9 @@ from projector.projection.projection import Projection
 _FIELD, _TO, _PLACE = "search", "found neuron", "place of results"
 _N_POLES, _N_SHOWN, _MOST_SHOWN = 3, 8, 40
 _HELP = (
-    "A word, such as `self`, lists the neurons and poles of all layers that fire on it. With a "
-    "space before it, the word alone counts, with that space. `L3 N345` selects a neuron; `345` "
-    "one of this layer."
+    "Type a word, such as `self`, to list the neurons and poles of all layers that fire on it. "
+    "With a space before it, only the token with that space counts. `L3 N345` selects a neuron; "
+    "`345` selects one in this layer."
 )
 
 
@@ -100,8 +100,8 @@ def _select(text: str, layer: int, site: str, neuron: int) -> None:
 def _show_results(folder: Path, projection: Projection, text: str) -> None:
     if not projection.has_examples:
         st.caption(
-            "This projection keeps no examples of what its neurons fire on, so that it can't be "
-            "searched by text. Make it again with `projector fit`, which keeps them."
+            "This projection keeps no examples of what its neurons fire on, so you can't search "
+            "it by text. Make it again with `projector fit`, which keeps them."
         )
         return
     found = found_at(folder, text)
@@ -116,7 +116,7 @@ def _show_results(folder: Path, projection: Projection, text: str) -> None:
     with st.container(gap="xxsmall"):
         for each in shown:
             _show_result(each)
-        st.caption("10 of 10: so many of its strongest examples are on this text.")
+        st.caption("“10 of 10” means that all ten of its strongest examples are on this text.")
     if len(found.results) > _N_SHOWN:
         n = min(len(found.results), _MOST_SHOWN)
         st.toggle(f"Show {n} of {len(found.results):,} results", key="all results")

@@ -38,9 +38,9 @@ def show(scene: Scene) -> None:
             )
         return
     if found.order != order:
-        advice = "" if busy else " Press Run for what the fields hold."
+        advice = "" if busy else " Press Run to compare the sets in the fields."
         st.info(
-            session.plain(f"This report is of {found.order.words}.{advice}"),
+            session.plain(f"This report compares {found.order.words}.{advice}"),
             icon=":material/history:",
         )
     with session.problems():

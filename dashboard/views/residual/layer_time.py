@@ -70,8 +70,8 @@ def _show_particles(scene: Scene, tokens: tuple[Tokens, ...]) -> None:
         )
     if busy and not is_quick and _RUNS.peek(scene, order) is None:
         st.caption(
-            "Start waits: one run at a time. The one below holds it up until it ends or you press "
-            "Stop."
+            "Only one run can be in progress. Start is available again when the run below ends or "
+            "you press Stop."
         )
     _RUNS.show_progress(scene)
     _show_result(scene, order, may_start=not busy and not is_quick)
@@ -124,7 +124,7 @@ def _show_result(scene: Scene, order: LayerTimeOrder, *, may_start: bool) -> Non
         if may_start:
             advice = f" Press Start to run the settings above{_training(order)}."
         st.info(
-            session.plain(f"This picture is of {found.order.words}.{advice}"),
+            session.plain(f"This picture shows {found.order.words}.{advice}"),
             icon=":material/history:",
         )
     same = isinstance(found.order, LayerTimeOrder) and found.order.prompts == order.prompts

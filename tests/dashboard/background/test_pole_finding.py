@@ -74,8 +74,8 @@ class Ended:
     [
         (json.dumps(UserError(f"{named('epsilon')} is odd").to_record()), 2, "epsilon is odd"),
         ('{"error": "Permission denied"}', 2, "^Permission denied$"),
-        ("", -9, "was ended from outside"),
-        ("Killed", -9, "was ended from outside"),
+        ("", -9, "was killed from outside"),
+        ("Killed", -9, "was killed from outside"),
         ("", 3, "ended with status 3"),
         ("[]", 2, "ended with status 2"),
     ],

@@ -190,7 +190,7 @@ def test_planes_of_the_model_follow_the_prompt(
 ) -> None:
     page.goto(app.link("basis", layer=1))
     rest(page)
-    choose(page, "Matrix", "W_O: from the heads' values to what attention gives")
+    choose(page, "Matrix", "W_O: from the heads' values to the attention output")
     expect(page.get_by_role("heading", name="Layer 1 · W_O")).to_be_visible()
     loaded = load_model(str(app.root / "models" / "decoder"), device="cpu", with_head=True)
     values = np.linalg.svd(read_map(Subject(loaded), 1, "W_O").left.numpy())[1]

@@ -97,6 +97,6 @@ def test_two_sets_are_compared_and_their_layers_chosen(
     rest(page)
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     expect(
-        page.get_by_text("This report is of Set A against Set B at the last token")
+        page.get_by_text("This report compares Set A against Set B at the last token")
     ).to_be_visible()
     expect(chart.locator(".main-svg").first).to_be_visible()

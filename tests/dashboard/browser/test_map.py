@@ -203,7 +203,9 @@ def test_colours_and_sizes_are_drawn_and_told(page: Page, app: App) -> None:
     until(lambda: drawn(page)["shown"] != before)
     assert drawn(page)["points"] == state["points"]
     # What attention lacks is said below its map, and is no error.
-    expect(page.locator(".neuron-map .legend").last).to_contain_text("importance is of MLP neurons")
+    expect(page.locator(".neuron-map .legend").last).to_contain_text(
+        "importance is defined only for MLP neurons"
+    )
     expect(page.get_by_role("alert")).to_have_count(0)
 
 

@@ -116,9 +116,12 @@ def test_a_model_that_is_not_there_leaves_the_room_usable(
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (MemoryError(), "out of memory: a shorter prompt"),
+        (MemoryError(), "out of memory: use a shorter prompt"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out of memory on the accelerator"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory: a shorter"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "out of memory: use a shorter",
+        ),
         (RuntimeError("[enforce fail] . DefaultCPUAllocator: not enough memory"), "out of memory"),
     ],
 )

@@ -191,7 +191,7 @@ def test_a_projection_of_another_model_says_so(
     if page == "map":
         at.selectbox(key="map colour").select("importance").run()
     for error in errors(at):
-        assert "is not the one of this projection: its weights are" in error
+        assert "isn't this projection's model: its weights are" in error
     if page in ("map", *asks):
         assert len(errors(at)) == 1
         # The right one can be chosen at the side.

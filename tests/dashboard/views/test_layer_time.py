@@ -119,19 +119,19 @@ def test_what_takes_long_runs_in_the_background(
     at.number_input(key="layer-time neighbours").set_value(3).run()
     assert errors(at) == []
     # What is shown is still the one of before, and it is said of what.
-    assert "This picture is of tokens of ‘kalo mi tenra so’, placed by PCA" in _told(at)
+    assert "This picture shows tokens of ‘kalo mi tenra so’, placed by PCA" in _told(at)
     assert ordered == []
     _end(click(at, "Start"), root)
     assert errors(at) == []
     assert ordered == [
         LayerTimeOrder((Prompt(TEXT),), ParticleSettings(reduction="umap", neighbours=3))
     ]
-    assert "This picture is of" not in _told(at)
+    assert "This picture shows" not in _told(at)
     # It is kept: the way back and here again runs nothing.
     at.segmented_control(key="layer-time reduction").set_value("pca").run()
     at.segmented_control(key="layer-time reduction").set_value("umap").run()
     assert len(ordered) == 1
-    assert "This picture is of" not in _told(at)
+    assert "This picture shows" not in _told(at)
     assert at.button(key="start layer-time").disabled
     # An autoencoder's particles are placed by UMAP unless something else is asked for.
     at.segmented_control(key="layer-time particles").set_value("autoencoder").run()
@@ -171,7 +171,7 @@ def test_a_run_in_the_background_says_what_runs_and_why_start_waits(
         at.segmented_control(key="layer-time reduction").set_value("pca").run()
         assert errors(at) == []
         assert "Start waits" not in _told(at)
-        assert "This picture is of" not in _told(at)
+        assert "This picture shows" not in _told(at)
         assert len(maps_of(at)) == 1
         at.segmented_control(key="layer-time particles").set_value("contributions").run()
         assert at.button(key="start layer-time").disabled

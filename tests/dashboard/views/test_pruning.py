@@ -108,7 +108,7 @@ def test_reports_are_shown_as_far_as_they_go(copied: Callable[..., Path], start:
     said = " ".join(each.value for each in at.caption)
     assert "1 seed" in said
     assert "1 seeds" not in said
-    assert "Of all parameters that is 10.0%" in said
+    assert "These are 10.0% of all parameters" in said
     for name in ("b-begun", "c-empty"):
         at.selectbox(key="choose report").select(name).run()
         assert errors(at) == []
@@ -159,7 +159,7 @@ def test_reports_of_the_model_in_view_come_alone_and_one_ships(
     # The page is never empty, and says what it shows.
     assert at.selectbox(key="choose report").options == [SHIPPED]
     assert any("comes with the program" in each.value for each in at.caption)
-    assert any("No report of this model" in each.value for each in at.info)
+    assert any("no report of this model" in each.value for each in at.info)
     assert len(at.dataframe[0].value) > 10
     dense = {"method": "dense", "sparsity": 0.0, "perplexity": 9.0}
     report(own / "another", [dense])
