@@ -47,7 +47,7 @@ def usual_texts(model: str) -> UsualTexts | None:
 
 @dataclass(frozen=True)
 class PoleOptions:
-    """What was asked of the poles that propose stand-ins; None for what was not.
+    """Settings of the poles that propose stand-ins; None is the default.
 
     Raises:
         UserError: on creation, if one can't be.
@@ -61,7 +61,7 @@ class PoleOptions:
         self.settings(has_statistics=True)
 
     def settings(self, *, has_statistics: bool) -> PoleSettings:
-        """Poles on |ρ|, or on the map where the projection keeps no statistics; but what was asked.
+        """The given settings; by default poles on |ρ|, or on the map if there are no statistics.
 
         Args:
             has_statistics: whether the projection keeps them.
@@ -112,7 +112,8 @@ def check_possible(
     method: str | None = None,
     refit: str | None = None,
 ) -> None:
-    """Raise a UserError, before any work, for what the architecture has no place for.
+    """Raise a UserError, before any work, if the architecture can't hold a method's or refit's
+    result.
 
     Args:
         method, refit: None to leave them out of it.
@@ -171,7 +172,7 @@ def check_unseen(folder: str | Path, evaluations: Sequence[str]) -> None:
         if find_source(source).is_of(corpus.source, corpus.sha256 or ""):
             raise UserError(
                 f"projection '{folder}' was fitted on '{corpus.source}', and '{source}' is the "
-                "same text: fit one on other text, or score on other text"
+                "same text: fit a projection on other text, or score on other text"
             )
 
 
@@ -185,7 +186,7 @@ def load_own(folder: str | Path, loaded: LoadedModel) -> Projection:
     theirs, ours = projection.facts.model.sha256, loaded.weights_sha256
     if theirs != ours:
         raise UserError(
-            f"projection '{folder}' is of another model: its weights are {theirs[:12]}, and "
+            f"projection '{folder}' belongs to another model: its weights are {theirs[:12]}, and "
             f"those of '{loaded.identifier}' are {ours[:12]}; make one with `projector fit`"
         )
     return projection

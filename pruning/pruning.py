@@ -52,7 +52,7 @@ MOST_SEEDS = 2**31
 
 @dataclass(frozen=True)
 class PruneSettings:
-    """What to remove, and what to do about it.
+    """What to remove, and how to refit the rest.
 
     Attributes:
         poles: for methods that read a projection, see :func:`pruning.preparing.read_proposals`.
@@ -84,7 +84,7 @@ _SETTINGS = ("device", "dtype", *(each.name for each in fields(PruneSettings)))
 
 @dataclass(frozen=True)
 class Pruned:
-    """What became of a model."""
+    """The result of pruning a model."""
 
     saved: Saved
     settings: PruneSettings

@@ -83,7 +83,7 @@ def check_out(out: Path, *, force: bool) -> None:
     check_place(out)
     if out.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise UserError(
-            f"'{out}' is the folder you are in, or one above it: give another folder",
+            f"'{out}' is the current folder, or one above it: give another folder",
             setting="out",
         )
     check_beside(out.resolve())
@@ -91,7 +91,7 @@ def check_out(out: Path, *, force: bool) -> None:
         return
     if not (out / PLAN_FILE).exists():
         raise UserError(
-            f"folder '{out}' holds other files and no pruned model: give another folder",
+            f"folder '{out}' holds other files but no pruned model: give another folder",
             setting="out",
         )
     if not force:
@@ -113,8 +113,8 @@ def _check_own(out: Path, values: dict[str, Any]) -> None:
     others = sorted(name for p in out.rglob("*") if (name := str(p.relative_to(out))) not in known)
     if others:
         raise UserError(
-            f"folder '{out}' holds other files beside the pruned model, '{others[0]}' among them, "
-            "and is not replaced: give another folder",
+            f"folder '{out}' holds other files besides the pruned model, such as '{others[0]}', "
+            "so it can't be replaced: give another folder",
             setting="out",
         )
 
@@ -202,12 +202,15 @@ def _read(path: Path) -> dict[str, Any]:
         UserError: if there is no file, or it holds no plan.
     """
     if not path.exists():
-        raise UserError(f"'{path.parent}' holds no {PLAN_FILE}: `pruning prune` writes one")
+        raise UserError(
+            f"'{path.parent}' isn't a pruned model: {PLAN_FILE} is missing; `pruning "
+            "prune` writes one"
+        )
     values, _ = read_json(path)
     plan = values.get("plan") if isinstance(values, dict) else None
     if not isinstance(plan, dict):
         raise UserError(
-            f"'{path}' is damaged: it holds no plan; make it again with `pruning prune`"
+            f"'{path}' is damaged: the plan is missing; make it again with `pruning prune`"
         )
     check_format(plan, path, format_name=FORMAT)
     return dict(values)
@@ -251,10 +254,12 @@ def _compare(
     scale = float(expected.float().abs().max().clamp_min(1))
     tolerance = 10 * torch.finfo(expected.dtype).eps * scale
     if bytes(outputs["weights"].tolist()) != _digest(model):
-        raise UserError("the reloaded pruned model is not the one in memory: its weights differ")
+        raise UserError(
+            "the reloaded pruned model isn't the same as the one in memory: its weights differ"
+        )
     if not difference <= tolerance:
         raise UserError(
-            f"the reloaded pruned model is not the one in memory: its outputs differ by "
+            "the reloaded pruned model isn't the same as the one in memory: its outputs differ by "
             f"{difference:.3g}"
         )
     ours = tokenizer(_SAMPLE_TEXT)["input_ids"]

@@ -296,7 +296,7 @@ def _check_fits(plan: PruningPlan, widths: list[int]) -> None:
     if theirs != widths:
         raise UserError(
             f"the plan is for MLPs of {_widths_text(theirs)} neurons, and this model has "
-            f"{_widths_text(widths)}: it is another model's"
+            f"{_widths_text(widths)}: use the plan of this model"
         )
 
 

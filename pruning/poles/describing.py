@@ -1,4 +1,4 @@
-"""What is told of a pole: its size, exemplars, and correlations inside and to others."""
+"""The facts about a pole: its size, exemplars, and correlations inside and to other poles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BLOCK = 256
 
 
 def distance_to_mean(points: Floats, labels: Integers) -> Floats:
-    """Distance of each neuron to the mean position of its pole, (n,); of no meaning for noise."""
+    """Distance of each neuron to the mean position of its pole, (n,); meaningless for noise."""
     groups = np.where(labels < 0, labels.max(initial=-1) + 1, labels)
     n_groups = int(groups.max(initial=0)) + 1
     counts = np.bincount(groups, minlength=n_groups)
@@ -133,10 +133,9 @@ def describe(
 
 
 def label_poles(projection: Projection, poles: Poles) -> Poles:
-    """The same poles with labels: what each fires on, by its neurons' strongest examples.
-
-    Of the ends of an axis, the highest activations are told of unless the lowest alone agree.
-    Where the projection keeps no examples, ``reasons`` say so.
+    """The same poles with labels: what each fires on, by its neurons' strongest examples. For the
+    ends of an axis, labels describe the highest activations unless only the lowest agree. Where the
+    projection keeps no examples, ``reasons`` say so.
     """
     if not poles.poles:
         return poles
@@ -186,5 +185,5 @@ def correlation_if_possible(
     n_neurons = projection.positions(layer, site).shape[0]
     needed, free = _CORRELATION_BYTES * n_neurons**2, psutil.virtual_memory().available
     if needed > free:
-        return None, f"ρ takes {size_text(needed)} of memory, and {size_text(free)} are free"
+        return None, f"ρ needs {size_text(needed)} of memory, and {size_text(free)} are free"
     return projection.correlation(layer, site), ""

@@ -1,4 +1,4 @@
-"""Files that keep poles beside a projection, one for the settings that they were found with.
+"""Files that keep poles in a projection's folder, one for each choice of settings.
 
 A file is ``poles/<name of the settings>.json``; of poles on the map of a layout that is not the
 projection's first, ``poles/<name of the settings>-on-<name of the layout>.json``. Poles of version
@@ -44,7 +44,7 @@ OLD_FILE = "poles.json"
 OLDER = "an older version found these poles: `pruning poles` completes them"
 _OF_VERSION_3 = ("label", "distinct", "beyond_spectrum", "axis")
 _BOTH = ("shuffled", "same_spectrum")
-_REMEDY = "delete it, and find the poles again with `pruning poles`"
+_REMEDY = "delete it and find the poles again with `pruning poles`"
 _WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError)
 
 
@@ -75,7 +75,7 @@ def save_poles(
     belongs_to: Saved | None = None,
     layout: str | None = None,
 ) -> Path:
-    """Add poles beside the projection in ``folder``; returns the file of the first ones.
+    """Add poles to the projection in ``folder``; returns the file of the first ones.
 
     Those of equal settings, layer and site are replaced, all others stay, also where two processes
     add at once.
@@ -185,8 +185,8 @@ def _check_same_layout(before: Saved, now: Saved, name: str) -> None:
     there = now.layouts.get(name)
     if there is None or _hash_of(there) != _hash_of(before.layouts[name]):
         raise UserError(
-            f"layout '{name}' of '{now.folder}' was replaced meanwhile, and the poles that were "
-            "found belong to the one before: run the command again"
+            f"layout '{name}' of '{now.folder}' was replaced in the meantime, and these poles "
+            "belong to the old one: run the command again"
         )
 
 
@@ -216,7 +216,7 @@ def _read(path: Path, settings: PoleSettings, saved: Saved, layout: str | None) 
     if any(content.get(name) != empty.get(name) for name in ("projection", "layout")):
         return empty
     if content.get("settings") != empty["settings"]:
-        raise _damaged(path, "its settings are not those of its name")
+        raise _damaged(path, "its settings don't match its name")
     try:
         for kept in content["maps"].values():
             _rank(kept)

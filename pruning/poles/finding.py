@@ -88,7 +88,7 @@ def find_poles(
 def poles_of_labels(
     projection: Projection, layer: int, site: str, settings: PoleSettings, labels: Integers
 ) -> Poles:
-    """Groups found in another way, told of as poles are; members all belong to them firmly.
+    """Groups found in another way, described as poles are; all members belong to them firmly.
 
     Args:
         settings: their space is one of ρ.
@@ -138,7 +138,7 @@ def _told(
         describe(k, order, labels, is_exemplar, centrality, correlations) for k in range(n_poles)
     )
     if not order.numel():
-        reasons["noise_share"] = "no neuron is defined"
+        reasons["noise_share"] = "no neuron has a position or a correlation"
     return Poles(
         layer=layer,
         site=site,

@@ -43,7 +43,7 @@ _SAVE_EVERY_S = 2.0
 
 @dataclass(frozen=True)
 class PoleRequest:
-    """What is asked of the poles of a projection; None for what is usual for each map.
+    """Settings for finding the poles of a projection; None is the default of each map.
 
     Attributes:
         layers, sites: of which maps; None is all.
@@ -51,7 +51,7 @@ class PoleRequest:
         layout: on whose maps, in space ``positions``; None is the first. Where it is given, that
             is the space.
         with_controls: whether poles are judged by controls.
-        force: find anew what is there.
+        force: find poles again that were found before.
 
     Raises:
         UserError: on creation, if a setting can't be, or a layout is given with a space of ρ.
@@ -74,7 +74,7 @@ class PoleRequest:
             raise SettingError(
                 "layout",
                 self.layout,
-                f"has no poles of its own in space {self.space}",
+                f"doesn't change the poles in space {self.space}",
                 "leave it out, or choose space positions",
             )
 
@@ -92,7 +92,7 @@ class PoleRequest:
 
 @dataclass(frozen=True)
 class PolesFound:
-    """What :func:`find_all` found or what was there.
+    """The poles of all maps, found by :func:`find_all` now or before.
 
     Attributes:
         poles: of each map, layer by layer.

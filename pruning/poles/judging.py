@@ -41,7 +41,7 @@ JUDGING_BYTES = DRAWING_BYTES + 28
 _AXIS_SHARE, _SHARE_OF_AXIS = 0.9, 0.5
 BOTH_ENDS = "in |ρ| both ends of an axis are one pole"
 NO_HALVES = (
-    "the projection does not keep ρ of each half of the corpus: fit the model again with statistics"
+    "the projection doesn't hold ρ of each half of the corpus: fit the model again with statistics"
 )
 EMPTY_HALF = "in one half of the corpus no two neurons vary: fit the model again over more text"
 OF_A_HALF = (
@@ -95,7 +95,7 @@ def judge_poles(
     if needed > free:
         return _unjudged(
             poles,
-            f"the controls take {size_text(needed)} of memory, and {size_text(free)} are free",
+            f"the controls need {size_text(needed)} of memory, and {size_text(free)} are free",
         )
     # In another number of threads sums are rounded otherwise, and equal distances come apart.
     with in_threads(1):

@@ -16,10 +16,10 @@ SPACES = ("positions", "correlation", "abs-correlation")
 SELECTIONS = ("eom", "leaf")
 # Why there are no controls.
 ON_THE_MAP = (
-    "controls are of ρ, and these poles are of a map: find poles in the space correlation, which "
-    "needs a fit with statistics"
+    "controls need ρ, and these poles were found on a map: find poles in the space correlation, "
+    "which needs a fit with statistics"
 )
-NOT_JUDGED = "these poles were not judged: `pruning poles` with controls judges them"
+NOT_JUDGED = "these poles were not compared with controls: run `pruning poles` with controls"
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,15 @@ class PoleSettings:
         check_choice("selection", self.selection, SELECTIONS)
         if self.min_cluster_size < 2:
             raise SettingError(
-                "min_cluster_size", self.min_cluster_size, "makes no groups", "give 2 or more"
+                "min_cluster_size",
+                self.min_cluster_size,
+                "is too small for a group",
+                "give 2 or more",
             )
         check_least("min_samples", self.min_samples, 1)
         if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
             raise SettingError(
-                "epsilon", self.epsilon, "can't be a distance", "give 0 or a positive number"
+                "epsilon", self.epsilon, "isn't a distance", "give 0 or a positive number"
             )
 
     @property
@@ -136,7 +139,7 @@ class Pole:
 
 @dataclass(frozen=True)
 class Control:
-    """What the same search finds in draws in which there is nothing to find.
+    """What the same search finds in control draws, where there is nothing to find.
 
     Attributes:
         n_draws: how many there were.
@@ -298,7 +301,8 @@ def by_margin(margins: Sequence[float | None]) -> list[int]:
 
 
 def finding_words(poles: Poles, pole: int | None = None) -> str:
-    """What the poles of a map are, or one of them: an axis, groups beyond the spectrum, or both.
+    """The finding for a map's poles, or for one of them: an axis, groups beyond the spectrum, or
+    both.
 
     Empty where it is not known.
     """
@@ -319,7 +323,7 @@ def finding_words(poles: Poles, pole: int | None = None) -> str:
 
 
 def axes_words(poles: Poles) -> str:
-    """How many axes with two ends the controls have, where the map has one; else empty."""
+    """How many axes with two ends the controls have, if the map has one; otherwise empty."""
     if not poles.n_axes or poles.controls is None:
         return ""
     both = poles.controls.shuffled.n_axes, poles.controls.same_spectrum.n_axes

@@ -1,4 +1,4 @@
-"""How well groups stand apart: the density-based clustering validity of Moulavi et al. (2014)."""
+"""How well groups are separated: the density-based clustering validity of Moulavi et al. (2014)."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ def measure_validity(
     """
     sizes = np.bincount(labels[labels >= 0])
     if sizes.size == 0:
-        return None, "there is no pole"
+        return None, "the map has no pole"
     if sizes.size == 1:
-        return None, "there is no other pole to stand apart from"
+        return None, "the map has only one pole, and validity compares poles"
     if int((sizes.astype(np.int64) ** 2).sum()) > _MOST_PAIRS:
-        return None, f"it would take minutes: the largest pole has {int(sizes.max()):,} neurons"
+        largest = int(sizes.max())
+        return None, f"it would take minutes to compute: the largest pole has {largest:,} neurons"
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         value = _validity(data, labels, sizes, dim, is_distance)

@@ -79,7 +79,9 @@ def read_report(path: Path, kind: ReportKind) -> Any:
         UserError: if there is no file, it is not JSON, or it is a report of another kind.
     """
     if not path.exists():
-        raise UserError(f"'{path.parent}' holds no {JSON_FILE}: `{kind.command}` makes one")
+        raise UserError(
+            f"'{path.parent}' isn't a report: {JSON_FILE} is missing; `{kind.command}` makes one"
+        )
     content = read_json(path)[0]
     other = _kind_of(content)
     if other is not None and other is not kind:

@@ -28,7 +28,7 @@ class ReportKind:
 
     @property
     def remedy(self) -> str:
-        """What a person can do where a report can't be read."""
+        """What a user can do if a report can't be read."""
         return f"make the report again with `{self.command}`"
 
 

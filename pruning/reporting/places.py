@@ -29,13 +29,13 @@ def check_report(out: Path, kind: ReportKind, *, resume: bool, force: bool) -> b
         return False
     if not (out / JSON_FILE).exists():
         raise UserError(
-            f"folder '{out}' holds other files and no report: give another folder",
+            f"folder '{out}' holds other files but no report: give another folder",
             setting="out",
         )
     if not (force or resume):
         raise UserError(
-            f"folder '{out}' holds a report already: add {named('resume', True)} to go on with "
-            f"it, {named('force', True)} to replace it, or give another folder",
+            f"folder '{out}' holds a report already: add {named('resume', True)} to resume it, "
+            f"{named('force', True)} to replace it, or give another folder",
             setting="out",
         )
     check_own(out, kind)
@@ -83,8 +83,8 @@ def alone_in(out: Path, kind: ReportKind) -> Iterator[None]:
         make_folder(out)
     try:
         told = (
-            f"another {kind.what} is at work in '{out}': wait for it, or give another folder for "
-            f"{named('out')}"
+            f"another {kind.what} is running in '{out}': wait until it ends, or give another "
+            f"folder for {named('out')}"
         )
         with alone(out / LOCK, patience_s=0, told=told):
             yield

@@ -1,4 +1,4 @@
-"""Text that a model is fitted to is not text that it is judged by."""
+"""Checks that calibration and evaluation texts share no documents."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def check_disjoint(
     calibration: str = "calibration",
     evaluation: str = "evaluation",
 ) -> None:
-    """Raise a UserError if text that a model is fitted to is text that it is judged by.
+    """Raise a UserError if calibration text and evaluation text share documents.
 
-    Short documents, such as an empty module's one line, recur by chance: only where they make up
-    more than a hundredth of the text do they tell.
+    Short documents, such as an empty module's one line, recur by chance: they count only if they
+    make up more than a hundredth of the text.
 
     Args:
         calibration_hashes: from :func:`projector.corpus.documents.hash_documents`.

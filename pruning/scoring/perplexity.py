@@ -35,7 +35,7 @@ _BATCH_TOKENS_ELSEWHERE = 16_384
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What a model makes of a text.
+    """A model's score on a text.
 
     Attributes:
         protocol: one of :data:`PROTOCOLS`.
@@ -96,7 +96,11 @@ class Score:
             "n_bytes": self.n_bytes,
             "n_words": self.n_words,
             "reason": problem
-            or (None if bits is not None else "the tokenizer does not say which bytes a token is"),
+            or (
+                None
+                if bits is not None
+                else "the tokenizer doesn't show which bytes a token spells"
+            ),
         }
 
 
@@ -130,7 +134,7 @@ def score(
     window_nats = torch.zeros(text.n_windows, dtype=torch.float64)
     progress.begin("Scoring", text.n_windows, "windows")
     fewer = named("batch_size", 1)
-    what = f" while scoring: score fewer windows at once ({fewer}), or take shorter ones"
+    what = f" while scoring: score fewer windows at once ({fewer}), or use shorter ones"
     with evaluating(model), out_of_memory(what), torch.inference_mode():
         place = 0
         while place < len(order):
@@ -156,15 +160,15 @@ def check_scorable(model: nn.Module, text: EvaluationText) -> None:
     name = type(model).__name__
     if not find_architecture(model).is_causal:
         raise UserError(
-            f"{name} has no perplexity: it reads what comes after a token too, so it does not "
+            f"{name} has no perplexity: it also reads the tokens after a position, so it doesn't "
             "predict text"
         )
     vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     largest = max(int(text.ids.max()), *text.prefix, 0)
     if largest >= vocabulary:
         raise UserError(
-            f"the tokenizer gives token {largest:,}, and the model knows {vocabulary:,}: they do "
-            "not belong together"
+            f"the tokenizer gives token {largest:,}, and the model knows only {vocabulary:,}: use "
+            "the model's own tokenizer"
         )
     most = longest_sequence(model)
     if most is not None and text.n_positions > most:

@@ -42,7 +42,7 @@ class Reading:
             if self.before[0] is None:
                 raise UserError(
                     f"{named('protocol', 'lm-eval-word')} predicts a document from a "
-                    "beginning-of-text or end-of-text token, and this tokenizer has neither: take "
+                    "beginning-of-text or end-of-text token, and this tokenizer has neither: use "
                     f"{named('protocol', 'windows')}",
                     setting="protocol",
                     value="lm-eval-word",

@@ -28,7 +28,7 @@ _N_WARMUPS = 2
 
 @dataclass(frozen=True)
 class Speed:
-    """One model's share of a comparison.
+    """One model's figures in a comparison.
 
     Attributes:
         name: the model, for a person.
@@ -211,8 +211,8 @@ def _notes(dense: nn.Module, pruned: nn.Module) -> tuple[str, ...]:
         notes.append(f"{type(dense).__name__} against {type(pruned).__name__}")
     if _vocabulary(dense) != _vocabulary(pruned):
         notes.append(
-            f"vocabularies of {_vocabulary(dense):,} and {_vocabulary(pruned):,} tokens: their "
-            "tokens are not the same text"
+            f"vocabularies of {_vocabulary(dense):,} and {_vocabulary(pruned):,} tokens: equal "
+            "tokens aren't equal text"
         )
     if _dtype(dense) != _dtype(pruned):
         notes.append(f"computed in {_dtype(dense)} and {_dtype(pruned)}")

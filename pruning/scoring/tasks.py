@@ -60,7 +60,7 @@ def run_tasks(
     """
     if not tasks:
         raise UserError(
-            f"there is no task to run: give {named('tasks')}, for example "
+            f"no task is given: set {named('tasks')}, for example "
             f"{named('tasks', 'hellaswag,arc_easy')}",
             setting="tasks",
         )
@@ -122,5 +122,5 @@ def _read_results(found: Mapping[str, Any]) -> tuple[TaskResult, ...]:
                 )
             )
     if not rows:
-        raise UserError("lm-evaluation-harness gave no result")
+        raise UserError("lm-evaluation-harness returned no result")
     return tuple(rows)

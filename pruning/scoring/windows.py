@@ -139,8 +139,8 @@ def prepare(
     context = model_context or LONGEST_WINDOW
     if protocol == "gptq-2048" and context < LONGEST_WINDOW:
         raise UserError(
-            f"{named('protocol', 'gptq-2048')} takes windows of 2,048 tokens, and this model at "
-            f"most {context:,}: take {named('protocol', 'windows')}",
+            f"{named('protocol', 'gptq-2048')} needs windows of 2,048 tokens, and this model "
+            f"takes at most {context:,}: use {named('protocol', 'windows')}",
             setting="protocol",
             value=protocol,
         )
@@ -153,7 +153,7 @@ def prepare(
     cut = _cut(reading, protocol, context, stride, text.name)
     n_available = cut.windows.shape[1]
     if not n_available:
-        raise UserError(f"corpus '{text.name}' holds no token that can be scored: give more text")
+        raise UserError(f"corpus '{text.name}' has no token to score: give more text")
     is_drawn = max_windows is not None and max_windows < n_available
     begins, ends, n_scored = _drawn(cut, max_windows or 0) if is_drawn else cut.windows
     how = "" if not is_drawn else ", drawn evenly" if not text.is_stream else ", from its start"
@@ -216,7 +216,7 @@ def _cut(reading: Reading, protocol: str, context: int, stride: int | None, name
         words = f"windows of {n_window:,} tokens, one every {step:,}"
     if reading.n_tokens < room:
         raise UserError(
-            f"corpus '{name}' has {reading.n_tokens:,} tokens, and one window takes {room:,}: "
+            f"corpus '{name}' has {reading.n_tokens:,} tokens, and one window needs {room:,}: "
             "give more text"
         )
     windows = _even_windows(
@@ -260,8 +260,8 @@ def check_options(
         raise _not_for(protocol, "stride", stride, "stride")
     if max_windows is not None and protocol == "lm-eval-word":
         raise UserError(
-            f"{named('max_windows')} is not for {named('protocol', protocol)}, which scores whole "
-            f"documents: leave {named('max_windows')} out",
+            f"{named('max_windows')} doesn't apply to {named('protocol', protocol)}, which scores "
+            f"whole documents: leave {named('max_windows')} out",
             setting="max_windows",
             value=max_windows,
         )
@@ -271,7 +271,7 @@ def check_options(
 
 def _not_for(protocol: str, setting: str, value: Any, its_protocol: str) -> UserError:
     return UserError(
-        f"{named(setting)} is not for {named('protocol', protocol)}: add "
+        f"{named(setting)} doesn't apply to {named('protocol', protocol)}: add "
         f"{named('protocol', its_protocol)}",
         setting=setting,
         value=value,

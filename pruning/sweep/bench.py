@@ -33,7 +33,7 @@ from pruning.sweep.tasks import Combination, Task
 
 
 def recipes_of(settings: SweepSettings) -> list[Recipe]:
-    """What a sweep asks of every layer, of each seed."""
+    """The work of a sweep on every layer, for each seed."""
     return [
         Recipe(method, kind, sparsity, settings.allocation, settings.round_to)
         for method in settings.methods
@@ -44,7 +44,7 @@ def recipes_of(settings: SweepSettings) -> list[Recipe]:
 
 
 def memory_of(job: SweepJob, n_workers: int = 1) -> Needs:
-    """What one process of a sweep takes beside its model.
+    """Memory that one process of a sweep needs besides its model.
 
     Raises:
         UserError: if one layer does not fit.

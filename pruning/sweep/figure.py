@@ -32,7 +32,7 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
     """
     evaluations = list(dict.fromkeys(row.evaluation for row in report.rows))
     if not evaluations:
-        raise UserError("the report has no rows: run `pruning sweep` to its end")
+        raise UserError("the report has no rows: run `pruning sweep` until it ends")
     chosen = evaluation or evaluations[0]
     if chosen not in evaluations:
         raise UserError(f"the report has no evaluation '{chosen}', but {', '.join(evaluations)}")
@@ -92,7 +92,7 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
 
 
 def write_figures(report: PruningReport, folder: Path, *, only_missing: bool = False) -> list[Path]:
-    """Write the figure of each text beside the report, and return where they are.
+    """Write the figure of each text into the report's folder, and return their paths.
 
     Args:
         only_missing: leave those that are there as they are.

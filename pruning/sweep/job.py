@@ -56,7 +56,7 @@ class SweepJob:
     request: SweepRequest | None = None
 
     def check(self) -> None:
-        """Raise a UserError for what would only be noticed late."""
+        """Raise a UserError for mistakes that would otherwise show late."""
         settings = self.settings
         check_projection(settings.methods, is_given=self.proposals is not None)
         own = [mlp.n_neurons for mlp in mlps_of(self.architecture)]
@@ -66,8 +66,8 @@ class SweepJob:
         names = [text.source for text in self.samples]
         if len(set(names)) < len(names):
             raise UserError(
-                f"two evaluation texts are named alike, {', '.join(names)}: rename one, for rows "
-                "are told apart by it"
+                f"two evaluation texts have the same name, {', '.join(names)}: rename one, "
+                "because rows are identified by it"
             )
         # Of methods and refits that can't be, the report says so; of an allocation, this does.
         check_possible(self.loaded, self.architecture, settings.allocation)
@@ -81,10 +81,9 @@ class SweepJob:
             )
 
     def facts(self) -> dict[str, Any]:
-        """Everything that decides the rows; a sweep resumes only from rows of the same.
-
-        Every field of the settings is here. A field of the request is here as what came of it, if
-        it says what tells of that, or else as it was given, unless two runs may differ in it.
+        """Everything that decides the rows; a sweep resumes only if all of it is equal. Every field
+        of the settings is here, and every field of the request in which two runs may not differ:
+        its result where the field names one, otherwise its value.
         """
         device = next(self.loaded.model.parameters()).device
         given = {} if self.request is None else compared(self.request)

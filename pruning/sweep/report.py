@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A method and refit at one sparsity over all seeds: mean and sample standard deviation.
+    """A method and refit at one sparsity: mean and sample standard deviation over seeds.
 
     Attributes:
         n_seeds: that were scored.

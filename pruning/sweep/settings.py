@@ -72,14 +72,14 @@ class SweepSettings:
 
 def _check_each_once(name: str, values: Collection[object]) -> None:
     if not values:
-        raise UserError(f"{named(name)} names none: give at least one", setting=name)
+        raise UserError(f"{named(name)} is empty: give at least one", setting=name)
     if len(set(values)) < len(values):
-        raise UserError(f"{named(name)} names one twice: give each once", setting=name)
+        raise UserError(f"{named(name)} repeats a value: give each once", setting=name)
 
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What a sweep is asked to do, by names alone: a process can be told it.
+    """What a sweep is asked to do, by names alone, so that it can be sent to a process.
 
     Two runs of one report share every field that does not say otherwise.
 
@@ -108,12 +108,12 @@ class SweepRequest:
     memory_budget: int | None = setting(None, may_differ=True)
 
     def check(self) -> None:
-        """Raise a UserError for what is wrong before anything is loaded."""
+        """Raise a UserError for mistakes that can be seen before anything is loaded."""
         for source in (self.calibration, *self.evaluations):
             read_documents(source)
         if not self.evaluations:
             raise UserError(
-                f"{named('evaluations')} names no text: give at least one", setting="evaluations"
+                f"{named('evaluations')} is empty: give at least one text", setting="evaluations"
             )
         if self.calibration in self.evaluations:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The plans and refits that a sweep is made of, in the order in which they are done."""
+"""The plans and refits of a sweep, in the order in which they run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DENSE_TASK = Task(DENSE, 0.0, 0, ("none",), SAMPLE)
 
 
 def tasks_of(settings: SweepSettings) -> list[Task]:
-    """Every plan of a sweep and the refits of each, in the order in which they are done."""
+    """Every plan of a sweep and the refits of each, in the order in which they run."""
     return [DENSE_TASK, *_tasks(settings)]
 
 

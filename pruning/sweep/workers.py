@@ -1,4 +1,4 @@
-"""Who does the work of a sweep: this process alone, or several that share it."""
+"""The processes that do the work of a sweep: this one alone, or several that share it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pruning.sweep.tasks import Task
 
 
 def check_workers(n_workers: int) -> None:
-    """Raise a SettingError if there can't be so many."""
+    """Raise a SettingError if this machine can't run so many workers."""
     check_least("n_workers", n_workers, 1)
 
 
@@ -34,9 +34,11 @@ class Workers:
     def __init__(self, job: SweepJob, n_workers: int, folder: Path) -> None:
         check_workers(n_workers)
         if n_workers > 1 and job.request is None:
-            raise UserError("several workers need a model that can be loaded by its name")
+            raise UserError("several workers need a model that each can load by its name")
         if n_workers > 1 and next(job.loaded.model.parameters()).device.type != "cpu":
-            raise SettingError("n_workers", n_workers, "is for the CPU", "on an accelerator give 1")
+            raise SettingError(
+                "n_workers", n_workers, "works only on a CPU", "give 1 on an accelerator"
+            )
         memory_of(job, n_workers)
         self._bench = Workbench(job, folder, n_workers)
         self._n_workers = n_workers
@@ -99,8 +101,8 @@ def _told_of_death() -> Iterator[None]:
         yield
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process died, perhaps because memory ran out: add "
-            f"{named('resume', True)} and take fewer {named('n_workers')}"
+            f"a worker process died; memory may have run out: add {named('resume', True)} and use "
+            f"fewer {named('n_workers')}"
         ) from error
 
 

@@ -19,12 +19,15 @@ def bench(
             help="The dense model: [b]bundled[/b], a local folder, a .gguf file, or a hub id.",
         ),
     ],
-    pruned: Annotated[str, typer.Argument(metavar="PRUNED", help="The pruned one.")],
+    pruned: Annotated[
+        str, typer.Argument(metavar="PRUNED", help="The pruned model: the same kinds of names.")
+    ],
     batch_size: Annotated[int, typer.Option(help="Sequences at once.")] = 4,
     sequence_length: Annotated[
         int | None,
         typer.Option(
-            help="Tokens of a sequence. 256, or what the models take.", show_default=False
+            help="Tokens per sequence. By default 256, or as many as the models take.",
+            show_default=False,
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Timed passes of each model, 7 or more.")] = 21,
@@ -33,7 +36,7 @@ def bench(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
-    """Time two models in one run: tokens per second and memory, dense and pruned."""
+    """Measure tokens per second and memory of two models, dense and pruned, in one run."""
     screen = Screen(as_json)
     with screen.errors():
         from projector.model.loading import load_model
@@ -70,15 +73,16 @@ def bench(
             f"time took {found.time_ratio:.3f} of the dense model's (middle half of "
             f"{found.n_repeats} pairs {low:.3f} to {high:.3f}), operations "
             f"{found.operations_ratio:.3f}: {abs(found.excess):.1%} "
-            f"{'slower' if found.excess > 0 else 'faster'} than operations alone would be"
+            f"{'slower' if found.excess > 0 else 'faster'} than operations alone would make it"
         )
         screen.say(
             f"[dim]passes over {found.batch_size} × {found.sequence_length:,} tokens on "
             f"{found.device} ({found.n_threads} threads), {found.dtype}; peak: {found.memory}[/dim]"
         )
         for note in found.notes:
-            screen.say(f"[yellow]not alike[/yellow]: {escape(note)}")
+            screen.say(f"[yellow]not comparable[/yellow]: {escape(note)}")
         if high - low > 0.1 * found.time_ratio:
             screen.say(
-                "[yellow]unsteady[/yellow]: the machine is busy with other work; run it again"
+                "[yellow]unsteady[/yellow]: the machine is busy with other work; run the command "
+                "again"
             )

@@ -30,9 +30,9 @@ Model = Annotated[
         metavar="MODEL", help="[b]bundled[/b], a local folder, a .gguf file, or a hub id."
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Device = Annotated[str, typer.Option(help="Device to run on: auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[
-    str, typer.Option(help="auto, float32, bfloat16, float16: what the model computes in.")
+    str, typer.Option(help="Type that the model computes in: auto, float32, bfloat16 or float16.")
 ]
 Revision = Annotated[
     str | None, typer.Option(help="Branch, tag or commit of a hub model.", show_default=False)
@@ -46,7 +46,7 @@ Sequences = Annotated[int, typer.Option("--sequences", help="Calibration sequenc
 SequenceLength = Annotated[
     int | None,
     typer.Option(
-        help="Tokens of a sequence. By default 256, or as many as the model takes.",
+        help="Tokens per sequence. By default 256, or as many as the model takes.",
         show_default=False,
     ),
 ]
@@ -69,8 +69,8 @@ ProjectionDir = Annotated[
 Allocation = Annotated[
     str,
     typer.Option(
-        help="[b]uniform[/b]: as many neurons in every layer. [b]global[/b]: more where they "
-        "count, if the model's config can hold that."
+        help="[b]uniform[/b]: as many neurons in every layer. [b]global[/b]: more in layers where "
+        "they matter, if the model's config can hold different widths."
     ),
 ]
 RoundTo = Annotated[int, typer.Option("--round-to", help="Widths are multiples of this.")]
@@ -78,8 +78,8 @@ PoleSpace = Annotated[
     str | None,
     typer.Option(
         "--space",
-        help="Where to look for the poles of {projection_methods}, as for `pruning poles`. By "
-        "default abs-correlation, or positions where the projection keeps no statistics.",
+        help="Space in which the poles of {projection_methods} are found, as for `pruning poles`. "
+        "By default abs-correlation, or positions where the projection keeps no statistics.",
         show_default=False,
     ),
 ]
@@ -87,7 +87,7 @@ PoleSize = Annotated[
     int | None,
     typer.Option(
         "--min-cluster-size",
-        help="Fewest neurons of such a pole, as for `pruning poles`.",
+        help="Minimum size of these poles, as for `pruning poles`.",
         show_default=False,
     ),
 ]
@@ -95,8 +95,8 @@ PoleSelection = Annotated[
     str | None,
     typer.Option(
         "--selection",
-        help="How such poles are chosen, as for `pruning poles`. By default leaf, and eom in space "
-        "positions.",
+        help="How these poles are selected, as for `pruning poles`. By default leaf, and eom in "
+        "space positions.",
         show_default=False,
     ),
 ]
@@ -107,8 +107,8 @@ Steps = Annotated[
 MemoryBudget = Annotated[
     str | None,
     typer.Option(
-        help="Most memory to use besides the model's own, for example 8GiB. By default what is "
-        "free, less a margin.",
+        help="Most memory to use besides the model's own, for example 8GiB. By default the free "
+        "memory minus a margin.",
         show_default=False,
     ),
 ]
@@ -118,14 +118,17 @@ Seeds = Annotated[
     int, typer.Option(help="Number of seeds; each draws its own calibration sequences.")
 ]
 Windows = Annotated[
-    int, typer.Option(help="Windows that every model is scored on, the same for all.")
+    int,
+    typer.Option(
+        help="Number of windows that every model is scored on; all models use the same ones."
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help=RESUME_HELP)]
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 
 
 def calibration_of(given: str | None, model: str) -> str:
-    """The text that is calibrated on: the one given, or the model's usual one."""
+    """The calibration text: the given one, or the model's usual one."""
     from pruning.preparing import usual_texts
 
     if given is not None:
@@ -139,7 +142,7 @@ def calibration_of(given: str | None, model: str) -> str:
 
 
 def evaluation_of(given: str | None, model: str, setting: str = "evaluation") -> str:
-    """The text, or texts, that are scored on: those given, or the model's usual one."""
+    """The evaluation text or texts: those given, or the model's usual one."""
     from pruning.preparing import usual_texts
 
     if given is not None:
@@ -174,6 +177,6 @@ def memory_words(needs: Any) -> str:
     from projector.memory import enough_text
 
     return (
-        f"Takes at most {enough_text(needs.total)} beside the model, layer by layer: "
+        f"Needs at most {enough_text(needs.total)} of memory besides the model, layer by layer: "
         f"{needs.parts()}"
     )

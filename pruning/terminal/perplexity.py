@@ -20,14 +20,15 @@ Corpus = Annotated[
 ProtocolName = Annotated[
     str,
     typer.Option(
-        help="[b]windows[/b] that do not overlap, [b]stride[/b]: windows that do, "
-        "[b]gptq-2048[/b], or [b]lm-eval-word[/b]: per document and word."
+        help="How text is cut and scored. [b]windows[/b]: windows that don't overlap; "
+        "[b]stride[/b]: windows that do; [b]gptq-2048[/b]; [b]lm-eval-word[/b]: per document "
+        "and word."
     ),
 ]
 Stride = Annotated[
     int | None,
     typer.Option(
-        help="Tokens from one window's start to the next, for --protocol stride. By default "
+        help="Tokens from one window's start to the next one's, for --protocol stride. By default "
         "1,024, or half a window.",
         show_default=False,
     ),
@@ -35,7 +36,8 @@ Stride = Annotated[
 MaxWindows = Annotated[
     int | None,
     typer.Option(
-        help="Most windows, drawn evenly over the corpus. All by default.", show_default=False
+        help="Maximum number of windows, drawn evenly over the corpus. All by default.",
+        show_default=False,
     ),
 ]
 Detokenize = Annotated[
@@ -48,7 +50,8 @@ Detokenize = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        help="Windows at once. By default as many as memory is set aside for.", show_default=False
+        help="Windows scored at once. By default as many as fit in the memory set aside.",
+        show_default=False,
     ),
 ]
 

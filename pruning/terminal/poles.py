@@ -17,16 +17,16 @@ from pruning.terminal.options import Json
 
 ProjectionArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A saved projection.")]
 Layer = Annotated[
-    str | None, typer.Option(help="For example 0,3-5. All by default.", show_default=False)
+    str | None, typer.Option(help="Layers, for example 0,3-5. All by default.", show_default=False)
 ]
 Site = Annotated[
-    str | None, typer.Option(help="Comma-separated. All by default.", show_default=False)
+    str | None, typer.Option(help="Sites, comma-separated. All by default.", show_default=False)
 ]
 Space = Annotated[
     str | None,
     typer.Option(
-        help="Where neurons are near one another: [b]correlation[/b], [b]abs-correlation[/b] "
-        "(anti-correlated ones too), or [b]positions[/b] on the map. By default correlation, and "
+        help="Distances to cluster: [b]correlation[/b], [b]abs-correlation[/b] (anti-correlated "
+        "neurons are close too), or [b]positions[/b] on the map. By default correlation, and "
         "positions where the projection keeps no statistics.",
         show_default=False,
     ),
@@ -34,14 +34,16 @@ Space = Annotated[
 MinSize = Annotated[
     int | None,
     typer.Option(
-        "--min-cluster-size", help="Fewest neurons of a pole. By default 3.", show_default=False
+        "--min-cluster-size",
+        help="Minimum pole size, in neurons. By default 3.",
+        show_default=False,
     ),
 ]
 MinSamples = Annotated[
     int | None,
     typer.Option(
-        help="Neighbours that make a place dense; a higher number leaves more neurons as noise. "
-        "By default as --min-cluster-size.",
+        help="Number of neighbours that define density; a higher number leaves more neurons as "
+        "noise. By default as --min-cluster-size.",
         show_default=False,
     ),
 ]
@@ -55,7 +57,7 @@ Selection = Annotated[
 ]
 Epsilon = Annotated[
     float | None,
-    typer.Option(help="Poles closer than this are one. By default 0.", show_default=False),
+    typer.Option(help="Merge poles closer than this. By default 0.", show_default=False),
 ]
 LayoutName = Annotated[
     str | None,
@@ -70,7 +72,7 @@ WithControls = Annotated[
     bool,
     typer.Option(" /--no-controls", help="Leave out the controls, which take most of the time."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Find anew what is there already.")]
+Force = Annotated[bool, typer.Option("--force", help="Find poles again that were found before.")]
 
 
 def poles(
@@ -87,9 +89,10 @@ def poles(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Find groups of neurons that fire together, beside controls, and say what they fire on.
+    """Find groups of neurons that fire together, compare them with controls, and label them.
 
-    They are kept in DIR, in the folder poles. The same command again finds what is missing.
+    Labels are what the groups fire on. Poles are saved in DIR/poles. Run the same command again to
+    find missing ones.
     """
     screen = Screen(as_json)
     with screen.errors():
@@ -156,8 +159,8 @@ def _warn(screen: Screen, folder: Path, space: str, layout: str | None) -> None:
     record = OBJECTIVES.get(read_saved(folder).layout(layout).settings.objective)
     if space == "positions" and record is not None and record.evenly:
         screen.say(
-            f"[yellow]{escape(record.name)} map[/yellow]: {escape(record.evenly)}: "
-            "take --space correlation"
+            f"[yellow]{escape(record.name)} map[/yellow]: {escape(record.evenly)}: use --space "
+            "correlation"
         )
 
 

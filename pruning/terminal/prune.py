@@ -39,7 +39,9 @@ Out = Annotated[
     Path, typer.Option("--out", help="Folder for the pruned model.", show_default=False)
 ]
 MethodName = Annotated[str, typer.Option(help="How to choose the neurons to remove. {methods}.")]
-Sparsity = Annotated[float, typer.Option(help="Share of each layer's MLP neurons to remove.")]
+Sparsity = Annotated[
+    float, typer.Option(help="Share of each layer's MLP neurons to remove, between 0 and 1.")
+]
 RefitName = Annotated[str, typer.Option(help="How to refit the weights that stay. {refits}.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 

@@ -16,27 +16,28 @@ from pruning.scoring.tasks import TaskResult
 from pruning.sweep.report import DENSE, PruningReport
 
 _POLES_LEGEND = {
-    "poles": "how many groups the map has",
-    "by chance": "how many poles shuffled ρ and ρ of the same spectrum have, on average",
+    "poles": "number of groups on the map",
+    "by chance": "mean number of poles in shuffled ρ and in ρ with the same spectrum",
     "distinct": "poles that both halves of the corpus confirm, and whose {mean} inside is higher "
-    "than shuffled ρ gives",
-    "shuffled": "how many distinct poles shuffled ρ has, on average",
-    "beyond": "distinct poles whose {mean} inside is higher than ρ of the same spectrum gives",
-    "spectrum": "how many such poles ρ of the same spectrum has, on average",
-    "fires on": "what the poles that stand apart most fire on, or the names that you gave them",
-    "size": "neurons of the largest pole and of the median one",
+    "than in shuffled ρ",
+    "shuffled": "mean number of distinct poles in shuffled ρ",
+    "beyond": "distinct poles whose {mean} inside is higher than in ρ with the same spectrum",
+    "spectrum": "mean number of such poles in ρ with the same spectrum",
+    "fires on": "what the most separate poles fire on, or the names that you gave them",
+    "size": "neurons in the largest pole and in the median pole",
     "noise": "neurons in no pole, as a share of those that are not dead",
-    "within": "{mean} of a pole's pairs of neurons; of a layer, the median pole's",
-    "between": "{mean} to the other pole where that is highest; of a layer, the median pole's",
-    "opposite": "mean ρ of the two poles for which that is lowest, where it is below 0",
-    "validity": "DBCV, from −1 to 1: how dense poles are and how far apart; noise lowers it",
+    "within": "{mean} of the pairs of neurons in a pole; for a layer, the median over poles",
+    "between": "highest {mean} to another pole; for a layer, the median over poles",
+    "opposite": "lowest mean ρ between two poles, if it is below 0",
+    "validity": "DBCV, from −1 to 1: how dense poles are and how far apart they are; noise lowers "
+    "it",
 }
 _POLE_LEGEND = {
-    "finding": "what the controls say; weak: shuffled ρ has as much",
-    "within": "{mean} of a pole's pairs of neurons",
-    "between": "{mean} to the other pole where that is highest",
-    "opposite": "the pole to which its mean ρ is lowest, and that ρ",
-    "exemplars": "neurons that stand for the pole, most central first",
+    "finding": "result of the controls; weak: shuffled ρ reaches as much",
+    "within": "{mean} of the pairs of neurons in the pole",
+    "between": "highest {mean} to another pole",
+    "opposite": "the pole with the lowest mean ρ to this one, and that ρ",
+    "exemplars": "neurons that represent the pole, most central first",
 }
 REPORT_LEGEND = """[dim]perplexity at each sparsity: mean ± standard deviation over seeds; bold: the
 least of its column; –: not applicable; broken: the perplexity of a seed is not finite[/dim]"""

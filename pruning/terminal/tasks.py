@@ -24,9 +24,11 @@ def tasks(
     ] = ...,  # type: ignore[assignment]
     limit: Annotated[
         int | None,
-        typer.Option(help="Most examples of each task, to try it out.", show_default=False),
+        typer.Option(
+            help="Maximum number of examples per task, to try it out.", show_default=False
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Examples at once.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Examples judged at once.")] = 8,
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
@@ -69,5 +71,6 @@ def tasks(
         screen.out.print(tasks_table(found))
         if limit is not None:
             screen.say(
-                f"[yellow]at most {limit:,} examples[/yellow] of each task: no result to cite"
+                f"[yellow]at most {limit:,} examples[/yellow] of each task: don't cite these "
+                "results"
             )

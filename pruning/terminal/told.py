@@ -1,4 +1,4 @@
-"""Help texts in which registered methods, refits and sources tell of themselves."""
+"""Help texts that list the registered methods, refits and sources."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_a_projection_of_the_evaluation_text_is_refused_under_any_name(
 ) -> None:
     same = tmp_path / "another-name.txt"
     same.write_bytes(text_file.read_bytes())
-    with pytest.raises(UserError, match="is the same text: fit one on other text"):
+    with pytest.raises(UserError, match="is the same text: fit a projection on other text"):
         check_unseen(projection, [str(same)])
     # And other text under the same name is not.
     other = tmp_path / text_file.name
@@ -146,7 +146,7 @@ def test_a_projection_that_does_not_fit_is_refused(
     projection: Path, checkpoint: Checkpoint, text_file: Path, tmp_path: Path
 ) -> None:
     other, its_architecture = load_prunable(str(checkpoint("llama")), device="cpu")
-    with pytest.raises(UserError, match=r"is of another model: its weights are [0-9a-f]{12},"):
+    with pytest.raises(UserError, match=r"belongs to another model: its weights are [0-9a-f]{12},"):
         read_proposals(projection, other, its_architecture)
     loaded, architecture = load_prunable(str(checkpoint("qwen2")), device="cpu")
     model = str(checkpoint("qwen2"))
@@ -171,7 +171,7 @@ def test_other_weights_of_the_same_model_are_another_model(
         loaded.model.lm_head.weight[0, 0] += 1  # type: ignore[index,union-attr,operator]
     loaded.model.save_pretrained(folder)  # type: ignore[operator]
     changed, architecture = load_prunable(str(folder), device="cpu")
-    with pytest.raises(UserError, match="is of another model"):
+    with pytest.raises(UserError, match="belongs to another model"):
         read_proposals(projection, changed, architecture)
 
 

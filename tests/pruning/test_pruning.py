@@ -167,7 +167,7 @@ def test_a_projection_of_another_model_is_refused_even_if_it_is_not_needed(
     checkpoint: Checkpoint, calibration: str, text_file: Path, tmp_path: Path
 ) -> None:
     projection = fit(checkpoint("qwen2"), text_file, tmp_path / "map")
-    with pytest.raises(UserError, match="is of another model"):
+    with pytest.raises(UserError, match="belongs to another model"):
         prune(checkpoint("llama"), QUICK, tmp_path / "a", calibration, projection=projection)
     nowhere = tmp_path / "nowhere"
     with pytest.raises(UserError, match="no folder"):

@@ -227,14 +227,14 @@ def test_folders_in_use_are_refused_before_any_work(tmp_path: Path) -> None:
     used.mkdir()
     (used / "thesis.txt").write_text("mine")
     for force in (False, True):
-        with pytest.raises(UserError, match="holds other files and no pruned model"):
+        with pytest.raises(UserError, match="holds other files but no pruned model"):
             check_out(used, force=force)
         with pytest.raises(UserError, match="is a file"):
             check_out(used / "thesis.txt", force=force)
     (used / PLAN_FILE).write_text("{}")
     with pytest.raises(UserError, match="force=True"):
         check_out(used, force=False)
-    with pytest.raises(UserError, match="holds no plan"):
+    with pytest.raises(UserError, match="the plan is missing"):
         check_out(used, force=True)
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="link to nothing"):
@@ -272,7 +272,7 @@ def test_force_replaces_the_checkpoint_and_nothing_else(tokenizer: Any, tmp_path
         path = out / other
         path.parent.mkdir(exist_ok=True)
         path.mkdir() if other.endswith("/") else path.write_text("someone's")
-        with pytest.raises(UserError, match="holds other files beside the pruned model"):
+        with pytest.raises(UserError, match="holds other files besides the pruned model"):
             save(out, tokenizer, force=True)
         path.rmdir() if other.endswith("/") else path.unlink()
         if path.parent != out:
@@ -394,9 +394,9 @@ def test_force_replaces_a_model_whose_plan_is_of_another_version(
     ("text", "says"),
     [
         ("{", "is damaged: it can't be read as JSON"),
-        ("[]", "damaged: it holds no plan"),
-        ("{}", "damaged: it holds no plan"),
-        ('{"plan": 3}', "damaged: it holds no plan"),
+        ("[]", "damaged: the plan is missing"),
+        ("{}", "damaged: the plan is missing"),
+        ('{"plan": 3}', "damaged: the plan is missing"),
         ('{"plan": {}}', r"pruning\.json' is not a file of this program"),
         ('{"plan": {"format": "transformer-pruning-plan", "format_version": 9}}', "version 9"),
     ],

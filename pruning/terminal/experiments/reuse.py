@@ -35,9 +35,7 @@ from pruning.terminal.options import (
 Out = Annotated[Path, typer.Option("--out", help="Folder for the report.", show_default=False)]
 Shares = Annotated[
     str,
-    typer.Option(
-        help="Shares of the operations of all MLPs that are to be saved, comma-separated."
-    ),
+    typer.Option(help="Shares of the operations of all MLPs to save, comma-separated."),
 ]
 Calibration = Annotated[
     str | None,
@@ -58,8 +56,8 @@ ProjectionDir = Annotated[
     Path | None,
     typer.Option(
         "--projection",
-        help="The model's projection with partners across layers, as `projector fit --cross-layer` "
-        "makes it. Without one they are found in the calibration text.",
+        help="The model's projection with partners across layers, made by `projector fit "
+        "--cross-layer`. By default partners are found in the calibration text.",
         show_default=False,
     ),
 ]
@@ -67,25 +65,25 @@ NPartners = Annotated[
     int,
     typer.Option(
         "--partners",
-        help="Try reuse of so many partners a neuron too, at most 8, where one partner beats "
-        "random ones.",
+        help="If one partner beats random ones, also try reuse with this many partners per "
+        "neuron, at most 8.",
     ),
 ]
 
 # What is said of an experiment with --resume, by the name of the step.
 _STEPS = {
-    "START": "Nothing of this experiment is in [b]{out}[/b]: it starts from the beginning",
-    "GO_ON": "Going on with the experiment in [b]{out}[/b]",
+    "START": "[b]{out}[/b] holds nothing of this experiment: it starts from the beginning",
+    "GO_ON": "Resuming the experiment in [b]{out}[/b]",
     "LEAVE": "The experiment in [b]{out}[/b] is finished: nothing is left to do",
 }
 _LEGEND = (
-    "[dim]perplexity where so much of the MLPs' operations is saved: mean ± standard deviation "
-    "over seeds; –: there is none[/dim]"
+    "[dim]perplexity at each share of the MLPs' operations saved: mean ± standard deviation over "
+    "seeds; –: not available[/dim]"
 )
 _COMPARISON_LEGEND = (
-    "[dim]nats a token that reuse costs more than the other method, paired over windows and seeds: "
-    "difference ± standard error, and how many of these it is; below −2 reuse wins, above 2 it "
-    "loses[/dim]"
+    "[dim]nats per token that reuse costs more than the other method, paired over windows and "
+    "seeds: difference ± standard error, and in brackets their ratio; below −2 reuse wins, above "
+    "2 it loses[/dim]"
 )
 
 

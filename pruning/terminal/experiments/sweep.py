@@ -44,8 +44,8 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the report.", show_
 Methods = Annotated[
     str | None,
     typer.Option(
-        help="Comma-separated. All by default: {method_names}; `pruning prune --help` tells what "
-        "each does.",
+        help="Comma-separated. All by default: {method_names}; `pruning prune --help` describes "
+        "each.",
         show_default=False,
     ),
 ]
@@ -65,20 +65,22 @@ Evaluation = Annotated[
 Winners = Annotated[
     bool,
     typer.Option(
-        "--winners/--no-winners", help="Score the best of each sparsity again on all windows."
+        "--winners/--no-winners",
+        help="Score the best combination at each sparsity again on all windows.",
     ),
 ]
 NWorkers = Annotated[
     int,
     typer.Option(
-        help="Processes of one thread each, at most as many as cores. More than 1 only on a CPU."
+        help="Number of processes, one thread each; at most the number of cores. More than 1 "
+        "works only on a CPU."
     ),
 ]
 
 
 # What is said of a sweep with --resume, by the name of the step.
 _STEPS = {
-    "START": "Nothing of this sweep is in [b]{out}[/b]: it starts from the beginning",
+    "START": "[b]{out}[/b] holds nothing of this sweep: it starts from the beginning",
     "GO_ON": "Resuming the sweep in [b]{out}[/b]",
     "LEAVE": "The sweep in [b]{out}[/b] is finished: nothing is left to do",
 }

@@ -340,7 +340,7 @@ def test_a_file_under_the_name_of_other_settings_is_damaged(saved: tuple[Path, P
     path = save_poles(folder, [find_poles(projection, 0)])
     other = PoleSettings(min_cluster_size=7)
     path.rename(folder / poles_file(other))
-    with pytest.raises(UserError, match="its settings are not those of its name"):
+    with pytest.raises(UserError, match="its settings don't match its name"):
         load_poles(folder, 0, settings=other)
 
 

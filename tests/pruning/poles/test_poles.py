@@ -443,7 +443,7 @@ def test_validity_that_can_not_be_given_says_why(monkeypatch: pytest.MonkeyPatch
         return why
 
     assert reason(points, none) == "there is no pole"
-    assert reason(points, one) == "there is no other pole to stand apart from"
+    assert reason(points, one) == "the map has only one pole, and validity compares poles"
     assert "coincide" in reason(np.zeros((20, 2)), two)
     monkeypatch.setattr("pruning.poles.validity._MOST_PAIRS", 199)
     assert "the largest pole has 10 neurons" in reason(points, two)

@@ -83,8 +83,8 @@ def test_every_metric_is_a_row(harness: dict[str, Any], tokenizer: Any) -> None:
     [
         (KeyError("no\nsuch task"), "can't run hellaswag: KeyError: 'no"),
         (ConnectionError("no route\nto host"), "ConnectionError: no route to host"),
-        (None, "gave no result"),
-        ({"results": {}}, "gave no result"),
+        (None, "returned no result"),
+        ({"results": {}}, "returned no result"),
     ],
 )
 def test_what_goes_wrong_inside_is_one_line(

@@ -417,7 +417,7 @@ def test_a_folder_in_use_is_refused(done: tuple[SweepJob, Path], tmp_path: Path)
     assert begin_report(quick, used, resume=True, force=False).rows == []
     (used / "thesis.txt").write_text("mine")
     for resume, force in ((False, False), (True, False), (False, True)):
-        with pytest.raises(UserError, match="holds other files and no report"):
+        with pytest.raises(UserError, match="holds other files but no report"):
             begin_report(quick, used, resume=resume, force=force)
         with pytest.raises(UserError, match="is a file"):
             begin_report(quick, used / "thesis.txt", resume=resume, force=force)
@@ -446,7 +446,7 @@ def test_a_kill_in_the_first_save_hinders_no_sweep(
     (used := tmp_path / "used").mkdir()
     for name in (f".{JSON_FILE}.partial", "thesis.txt"):
         (used / name).write_text("{")
-    with pytest.raises(UserError, match="holds other files and no report"):
+    with pytest.raises(UserError, match="holds other files but no report"):
         run_sweep(quick, used, resume=True)
 
 
@@ -462,7 +462,7 @@ def test_two_sweeps_do_not_work_in_one_folder(done: tuple[SweepJob, Path], tmp_p
         def advance(self, n: int) -> None:
             if not refusals:
                 for resume, force in ((True, False), (False, True)):
-                    with pytest.raises(UserError, match="another sweep is at work") as caught:
+                    with pytest.raises(UserError, match="another sweep is running") as caught:
                         run_sweep(quick, out, resume=resume, force=force)
                     refusals.append(str(caught.value))
 
@@ -551,7 +551,7 @@ def test_workers_are_refused_before_anything_is_written(
     quick = small(job)
     with refused("n_workers", 0):
         run_sweep(quick, tmp_path / "out", n_workers=0)
-    with pytest.raises(UserError, match="loaded by its name"):
+    with pytest.raises(UserError, match="load by its name"):
         run_sweep(quick, tmp_path / "out", n_workers=2)
     assert not (tmp_path / "out").exists()
 

@@ -177,7 +177,7 @@ def test_what_is_no_report_is_refused(text: str, says: str, tmp_path: Path) -> N
 
 
 def test_a_folder_without_a_report_says_what_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no report.json: `pruning sweep` makes one"):
+    with pytest.raises(UserError, match=r"report.json is missing; `pruning sweep` makes one"):
         PruningReport.load(tmp_path)
 
 

@@ -136,14 +136,14 @@ def test_perplexity_refuses_in_one_line(
     on = ("--corpus", text_file)
     for args, message in (
         ((folder, *on, "--protocol", "sliding"), "--protocol 'sliding' is not known"),
-        ((folder, *on, "--protocol", "gptq-2048"), "this model at most 64"),
+        ((folder, *on, "--protocol", "gptq-2048"), "this model takes at most 64"),
         ((folder, *on, "--stride", 3), "--stride is not for --protocol windows"),
         ((folder, *on, "--protocol", "stride", "--stride", 99), "more than a window holds"),
         ((folder, *on, "--max-windows", 0), "--max-windows 0"),
         ((folder, *on, "--batch-size", 0), "--batch-size 0"),
         ((folder, *on, "--detokenize"), "--detokenize is not for"),
         ((folder, *on, "--dtype", "float8"), "--dtype 'float8' is not known"),
-        ((folder, "--corpus", short), "and one window takes 64"),
+        ((folder, "--corpus", short), "and one window needs 64"),
         ((folder, "--corpus", tmp_path / "none.txt"), "unknown corpus"),
         ((tmp_path, *on), "holds no model"),
         ((checkpoint("bert"), *on), "has no perplexity"),

@@ -133,7 +133,7 @@ def test_a_table_of_the_layers_and_one_of_the_poles_of_each(folder: Path) -> Non
         assert poles.poles[0].label
         first = f"{poles.poles[0].within_rho:.3f}".replace("-", "−")
         assert first in text
-    assert "mean ρ of a pole's pairs" in text
+    assert "mean ρ of the pairs" in text
     name = poles_file(PoleSettings(min_cluster_size=2))
     assert str(folder / name) in " ".join(text.split())
     after = tree(folder)
@@ -148,7 +148,7 @@ def test_two_runs_give_equal_bytes_and_other_settings_add(folder: Path) -> None:
     assert (folder / poles_file(PoleSettings())).read_bytes() == once
     options = ("--space", "abs-correlation", "--min-samples", 2, "--selection", "leaf")
     result = succeed(folder, *options, "--epsilon", 0.1, "--layer", "1", "--min-cluster-size", 4)
-    assert "mean |ρ| of a pole's pairs" in result.stdout
+    assert "mean |ρ| of the pairs" in result.stdout
     assert load_poles(folder, 0) is not None
     settings = PoleSettings("abs-correlation", 4, 2, "leaf", 0.1)
     assert load_poles(folder, 1, settings=settings) is not None
@@ -244,7 +244,7 @@ def test_no_poles_is_a_result(folder: Path) -> None:
 def test_the_command_shows_the_default_of_the_library() -> None:
     help_text = invoke("--help").stdout
     words = " ".join(help_text.replace("│", " ").split())
-    assert f"Fewest neurons of a pole. By default {PoleSettings().min_cluster_size}." in words
+    assert f"Minimum pole size, in neurons. By default {PoleSettings().min_cluster_size}." in words
 
 
 def test_poles_of_linear_maps_are_told_to_mean_little(folder: Path, tmp_path: Path) -> None:

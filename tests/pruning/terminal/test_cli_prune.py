@@ -223,8 +223,8 @@ def test_a_stopped_prune_goes_on(
         patch.setattr(LayerMaker, "_make", stopped)
         result = invoke(*commands.prune(out, **order))
     assert result.exit_code == 130
-    assert "Takes at most" in result.output
-    assert "beside the model, layer by layer" in " ".join(result.output.split())
+    assert "Needs at most" in result.output
+    assert "besides the model, layer by layer" in " ".join(result.output.split())
     assert [path.name for path in layers.iterdir()] == ["layer-00000.safetensors"]
     before = tree(tmp_path)
     assert "add --resume" in refuse(*commands.prune(out, **order))
@@ -310,7 +310,7 @@ def test_a_sweep_writes_a_report_and_its_figure(commands: Commands, tmp_path: Pa
     # A queue's one command line starts it too; with --force, what another sweep left is replaced.
     order = {"resume": True, "force": True, "seeds": 1, "sparsities": "0.5"}
     again = " ".join(succeed(*commands.sweep(out, **order, steps=4)).output.split())
-    assert f"Nothing of this sweep is in {out}: it starts from the beginning" in again
+    assert f"{out} holds nothing of this sweep: it starts from the beginning" in again
     assert PruningReport.load(out).settings["n_steps"] == 4
     files = tree(out)
     succeed(*commands.sweep(out, **order, steps=4))
@@ -384,7 +384,7 @@ def test_without_winners_all_windows_are_not_scored(commands: Commands, tmp_path
 @pytest.mark.parametrize(
     ("family", "changes", "says"),
     [
-        ("llama", {}, "is of another model: its weights are"),
+        ("llama", {}, "belongs to another model: its weights are"),
         ("mixtral", {}, "can't be pruned: a mixture of experts"),
         ("bloom", {}, "BloomForCausalLM can't be pruned"),
         ("qwen2", {"sparsity": -0.1}, "--sparsity -0.1 is impossible: give 0 or more and less"),
@@ -419,7 +419,7 @@ def test_without_winners_all_windows_are_not_scored(commands: Commands, tmp_path
         ("qwen2", {"allocation": "global"}, "one MLP width for all layers"),
         ("qwen2", {"device": "abacus"}, "--device 'abacus' is not known"),
         ("qwen2", {"space": "moon"}, "--space 'moon' is not known: choose from positions"),
-        ("qwen2", {"min-cluster-size": 1}, "--min-cluster-size 1 makes no groups"),
+        ("qwen2", {"min-cluster-size": 1}, "--min-cluster-size 1 is too small for a group"),
         ("qwen2", {"round-to": 64}, "--round-to 64 is more than the 40 neurons of a layer"),
         ("qwen2", {"seed": 5_000_000_000}, "--seed 5,000,000,000 is too large"),
         (
@@ -439,7 +439,7 @@ def test_prune_refuses_in_one_line_and_writes_nothing(
 @pytest.mark.parametrize(
     ("family", "changes", "says"),
     [
-        ("llama", {}, "is of another model"),
+        ("llama", {}, "belongs to another model"),
         ("mixtral", {}, "a mixture of experts"),
         ("bloom", {}, "BloomForCausalLM can't be pruned"),
         ("bert", {"methods": "random", "projection": None}, "BertForMaskedLM has no perplexity"),
@@ -448,21 +448,21 @@ def test_prune_refuses_in_one_line_and_writes_nothing(
         ("qwen2", {"sparsities": "nan"}, "--sparsities nan is impossible"),
         ("qwen2", {"sparsities": "0"}, "--sparsities 0 removes nothing"),
         ("qwen2", {"sparsities": "a third"}, "--sparsities 'a third' can't be read"),
-        ("qwen2", {"sparsities": ","}, "--sparsities names none"),
-        ("qwen2", {"sparsities": "0.2,0.20"}, "--sparsities names one twice"),
+        ("qwen2", {"sparsities": ","}, "--sparsities is empty"),
+        ("qwen2", {"sparsities": "0.2,0.20"}, "--sparsities repeats a value"),
         ("qwen2", {"methods": "poles,magic"}, "--methods 'magic' is not known"),
         ("qwen2", {"refits": "none,magic"}, "--refits 'magic' is not known"),
-        ("qwen2", {"methods": "obs,obs"}, "--methods names one twice"),
+        ("qwen2", {"methods": "obs,obs"}, "--methods repeats a value"),
         ("qwen2", {"seeds": 0}, "--seeds 0 is too small: give 1 or more"),
         ("qwen2", {"windows": 0}, "--windows 0 is too small"),
         ("qwen2", {"projection": None}, "method poles needs the model's projection"),
         ("qwen2", {"calibration": None}, "add --calibration SOURCE"),
         ("qwen2", {"evaluation": None}, "add --evaluation SOURCE"),
-        ("qwen2", {"evaluation": ","}, "--evaluation names no text"),
+        ("qwen2", {"evaluation": ","}, "--evaluation is empty"),
         ("qwen2", {"evaluation": "nowhere.txt"}, "unknown corpus 'nowhere.txt'"),
-        ("qwen2", {"evaluation": "short.txt"}, "and one window takes 64: give more text"),
+        ("qwen2", {"evaluation": "short.txt"}, "and one window needs 64: give more text"),
         ("qwen2", {"evaluation": "own.txt"}, "calibration and evaluation are the same text"),
-        ("qwen2", {"evaluation": "./own.txt"}, "is the same text: fit one on other text"),
+        ("qwen2", {"evaluation": "./own.txt"}, "is the same text: fit a projection on other text"),
         (
             "qwen2",
             {"evaluation": "./own.txt", "methods": "obs", "projection": None},
@@ -495,7 +495,7 @@ def test_a_folder_in_use_is_left_alone(command: str, commands: Commands, tmp_pat
     before = tree(tmp_path)
     make = getattr(commands, command)
     for force in (None, True):
-        assert "holds other files and no" in refuse(*make(used, force=force))
+        assert "holds other files but no" in refuse(*make(used, force=force))
         assert "is a file" in refuse(*make(used / "thesis.txt", force=force))
     assert tree(tmp_path) == before
 

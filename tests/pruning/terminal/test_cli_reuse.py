@@ -114,7 +114,7 @@ def test_a_killed_experiment_goes_on_and_says_what_it_found(
 
     result = invoke(*command(model, texts, out, resume=True))
     assert result.exit_code == 0, result.output
-    assert "Going on with" in result.output
+    assert "Resuming" in result.output
     assert "Gflop" in result.output
     whole = load_reuse(out)
     n_rows = 1 + 2 * 5
