@@ -24,7 +24,7 @@ from pruning.calibration.text import (
     CalibrationText,
     read_calibration,
 )
-from pruning.layerwise.budget import Needs, needs_of, within
+from pruning.layerwise.budget import Needs, check_disk, needs_of, within
 from pruning.layerwise.cutting import cut_model
 from pruning.layerwise.files import LayerFiles
 from pruning.layerwise.recipes import Recipe
@@ -187,6 +187,7 @@ def prune_model(
     needs = within(needs_of(loaded.model, architecture, job.corpus, [job.recipe]), memory_budget)
     if tell is not None:
         tell(needs)
+    check_disk(needs, files.folder)
     replaces = force or step is Step.GO_ON
     with files.alone():
         if step is Step.START:

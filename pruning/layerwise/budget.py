@@ -20,14 +20,21 @@ A refit that trains comes after that, when sums and streams are gone. Its own ta
     batch       as above
     models      b Σ (3 H K)     cut MLPs of all layers: the dense ones stay until all are trained
 
-and the peak is the greater of the two. Each process of a sweep has the cut MLPs of one model too,
+and the peak is the greater of the two. On disk, until all is done, made layers take
+
+    layers      Σ b H (K + 1)       over layers, and recipes whose refit gives an output
+    plans       Σ (4 K + 16 R)      over layers and plans; R stand-ins, and 4 N more of averages
+
+and streams that do not fit in memory. Each process of a sweep has the cut MLPs of one model too,
 and streams of the dense model that are kept for the next refit that trains.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 from torch import nn
@@ -41,6 +48,7 @@ from pruning.calibration.budget import batch_bytes, streams_bytes, sums_bytes
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.walk import DEFAULT_BATCH
 from pruning.layerwise.recipes import Recipe
+from pruning.methods.standins import MOST_STAND_INS
 from pruning.refit.reconstruction import training_bytes
 from pruning.refit.streams import kept_bytes
 from pruning.surgery import can_cut_in_place
@@ -62,6 +70,7 @@ class Needs:
         sums, working, streams, beside: see the formulas of this module; ``working`` is the
             greatest of planning, refitting and batch.
         after: what is taken once the layers are made: by training, and by models of a sweep.
+        disk: of layers that are made, until all is done.
         spilled: whether the streams are on disk.
     """
 
@@ -72,6 +81,7 @@ class Needs:
     streams: int
     beside: int = 0
     after: int = 0
+    disk: int = 0
     spilled: bool = False
 
     @property
@@ -96,6 +106,8 @@ class Needs:
             told.append(f"{size_text(self.beside)} for cut weights")
         if self.after:
             told.append(f"once layers are made, {size_text(self.after)} for cut models")
+        if self.disk:
+            told.append(f"{enough_text(self.disk)} on disk for layers, until it is done")
         return "; ".join(told)
 
 
@@ -148,7 +160,30 @@ def needs_of(
         elif not all(can_cut_in_place(mlp) for mlp in mlps):
             beside = max(beside, cut)
     streams = streams_bytes(corpus, n_hidden, itemsize)
-    return Needs(layer, n, sums_bytes(n, first.device), working, streams, beside, after)
+    applied = [each for each in recipes if is_centred or not each.of_refit.needs_bias]
+    disk = _layers_bytes(applied, widths, n_hidden, itemsize)
+    return Needs(layer, n, sums_bytes(n, first.device), working, streams, beside, after, disk)
+
+
+def _layers_bytes(
+    recipes: Sequence[Recipe], widths: Sequence[int], n_hidden: int, itemsize: int
+) -> int:
+    """What made layers take on disk; where layers give unequal shares, nearly."""
+    total = 0
+    plans: set[tuple[str, float, bool]] = set()
+    for recipe in recipes:
+        method, refit = recipe.of_method, recipe.of_refit
+        key = (method.name, recipe.sparsity, refit.changes_weights)
+        is_new = key not in plans
+        plans.add(key)
+        for n, kept in zip(widths, recipe.uniform_widths(widths), strict=True):
+            if refit.output is not None:
+                total += itemsize * n_hidden * (kept + 1)
+            if is_new:
+                total += 4 * kept + (4 * n if method.averages else 0)
+                stand_ins = min(MOST_STAND_INS, kept) if method.hands_on else 0
+                total += 16 * stand_ins * (n - kept)
+    return total
 
 
 def _planning_matrices(recipe: Recipe) -> float:
@@ -175,7 +210,7 @@ def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
     """
     free = int(psutil.virtual_memory().available)
     room = (int(_SHARE_OF_FREE * free) if budget is None else budget) // n_at_once
-    spilled = Needs(**{**vars(needs), "spilled": needs.total > room})
+    spilled = replace(needs, spilled=needs.total > room)
     if spilled.total <= room:
         return spilled
     limit = f"the {size_text(room)} that may be taken of the {size_text(free)} that are free"
@@ -197,3 +232,26 @@ def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
         value=budget,
         expected=f"{spilled.total * n_at_once} or more",
     )
+
+
+def check_disk(needs: Needs, folder: Path, *, n_at_once: int = 1) -> None:
+    """Raise a UserError if the disk of ``folder`` has no room for made layers, and for streams.
+
+    Args:
+        folder: where they are to be; what is there already is counted.
+        n_at_once: processes, each of which has streams of its own.
+    """
+    existing = folder.resolve()
+    while not existing.exists():
+        existing = existing.parent
+    there = sum(path.stat().st_size for path in folder.glob("**/*.safetensors"))
+    wanted = needs.disk + (n_at_once * needs.streams if needs.spilled else 0)
+    free = shutil.disk_usage(existing).free
+    if wanted > free + there:
+        raise UserError(
+            f"no space left: layers take up to {enough_text(wanted)} in '{folder}' until the run "
+            f"is done, and there are {size_text(free)} free: free some, or give a folder on "
+            f"another disk for {named('out')}",
+            setting="out",
+            value=str(folder),
+        )

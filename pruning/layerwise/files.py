@@ -9,19 +9,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from projector.errors import UserError, named
-from projector.storage.places import alone, disk_errors
+from projector.storage.places import alone, disk_errors, reason_of
 from projector.storage.replacing import is_unfinished, make_folder, remove_folder, replacing_file
 from projector.storage.resuming import told_difference
 from projector.storage.tensors import TensorFile, read_metadata, write_tensors
 from pruning.calibration.streams import STREAMS
 from pruning.layerwise.recipes import MadeLayer, Recipe
-from pruning.methods.plan import LayerPlan
+from pruning.methods.plan import LayerPlan, StandIn
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = "layer"
 
 
@@ -57,9 +58,9 @@ class LayerFiles:
         """How the run that left these files differs from this one; None where it does not.
 
         Raises:
-            UserError: if they are damaged.
+            UserError: if they are damaged or can't be read.
         """
-        with self._damages():
+        with self._reading():
             first = min(self.folder.glob("*.safetensors"))
             header = json.loads(read_metadata(first)[_KEY])
             if header["version"] != FORMAT_VERSION:
@@ -119,15 +120,23 @@ class LayerFiles:
 
     def write(self, layer: int, made: Mapping[Recipe, MadeLayer]) -> None:
         """Keep a layer; a kill at any moment leaves all of it or nothing."""
-        plans = [made[recipe].plan.to_dict() for recipe in self._recipes]
-        tensors = {
-            f"{i}.{name}": tensor
-            for i, recipe in enumerate(self._recipes)
-            for name, tensor in made[recipe].tensors().items()
+        plans: list[LayerPlan] = []
+        plan_of: list[int] = []
+        tensors: dict[str, Tensor] = {}
+        for i, recipe in enumerate(self._recipes):
+            each = made[recipe]
+            tensors |= {f"{i}.{name}": tensor for name, tensor in each.tensors().items()}
+            # Refits share plans.
+            if each.plan not in plans:
+                tensors |= _plan_tensors(each.plan, f"plan-{len(plans)}")
+                plans.append(each.plan)
+            plan_of.append(plans.index(each.plan))
+        header = {
+            "neurons": [plan.n_neurons for plan in plans],
+            "plan_of": plan_of,
+            "seconds": [made[recipe].seconds for recipe in self._recipes],
         }
-        seconds = [made[recipe].seconds for recipe in self._recipes]
-        path = self._path("layer", layer)
-        self._write(path, tensors, {"plans": plans, "seconds": seconds})
+        self._write(self._path("layer", layer), tensors, header)
 
     def read(self, layer: int, only: Recipe | None = None) -> dict[Recipe, MadeLayer]:
         """A layer that has been made.
@@ -136,12 +145,13 @@ class LayerFiles:
             only: the one recipe to read; None for all.
 
         Raises:
-            UserError: if it is damaged.
+            UserError: if it is damaged or can't be read.
         """
         path = self._path("layer", layer)
-        with self._damages():
+        with self._reading():
             header, tensors = self._header(path), TensorFile(path)
             made = {}
+            plans: dict[int, LayerPlan] = {}
             for i, recipe in enumerate(self._recipes):
                 if only not in (None, recipe):
                     continue
@@ -150,8 +160,10 @@ class LayerFiles:
                     tensors[name].clone() if (name := f"{i}.{field}") in tensors else None
                     for field in ("output", "output_bias")
                 ]
-                plan = LayerPlan.from_dict(header["plans"][i])
-                made[recipe] = MadeLayer(plan, own[0], own[1], float(header["seconds"][i]))
+                j = int(header["plan_of"][i])
+                if j not in plans:
+                    plans[j] = _plan_of(int(header["neurons"][j]), tensors, f"plan-{j}")
+                made[recipe] = MadeLayer(plans[j], own[0], own[1], float(header["seconds"][i]))
         return made
 
     def has_costs(self, layer: int) -> bool:
@@ -165,7 +177,7 @@ class LayerFiles:
 
     def read_costs(self, layer: int) -> dict[tuple[str, bool], Tensor]:
         """What :meth:`write_costs` kept."""
-        with self._damages():
+        with self._reading():
             tensors = TensorFile(self._path("costs", layer))
             found = {}
             for name in tensors:
@@ -186,10 +198,40 @@ class LayerFiles:
         return header
 
     @contextmanager
-    def _damages(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+        except OSError as error:
+            raise UserError(
+                f"what a stopped run left in '{self.folder}' can't be read: {reason_of(error)}"
+            ) from error
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"what a stopped run left in '{self.folder}' is damaged: delete it and start again"
             ) from error
+
+
+def _plan_tensors(plan: LayerPlan, name: str) -> dict[str, Tensor]:
+    """A plan as it is kept, but for how many neurons the layer has."""
+    columns = {
+        "kept": torch.tensor(plan.kept, dtype=torch.int32),
+        "groups": torch.tensor(plan.groups, dtype=torch.int32),
+        "neuron": torch.tensor([each.neuron for each in plan.stand_ins], dtype=torch.int32),
+        "by": torch.tensor([each.by for each in plan.stand_ins], dtype=torch.int32),
+        "coefficient": torch.tensor(
+            [each.coefficient for each in plan.stand_ins], dtype=torch.float64
+        ),
+    }
+    return {f"{name}.{column}": tensor for column, tensor in columns.items()}
+
+
+def _plan_of(n_neurons: int, tensors: Mapping[str, Tensor], name: str) -> LayerPlan:
+    """The plan whose tensors :func:`_plan_tensors` gave."""
+
+    def column(of: str) -> list[Any]:
+        values: list[Any] = tensors[f"{name}.{of}"].tolist()
+        return values
+
+    columns = zip(column("neuron"), column("by"), column("coefficient"), strict=True)
+    stand_ins = tuple(StandIn(*each) for each in columns)
+    return LayerPlan(n_neurons, tuple(column("kept")), stand_ins, tuple(column("groups")))

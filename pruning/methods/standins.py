@@ -33,6 +33,8 @@ N_ON_MAP = 8
 N_BY_CORRELATION = 24
 # A pole can hold thousands; of its members, those that correlate most.
 N_OF_POLE = 16
+# Of one removed neuron.
+MOST_STAND_INS = N_ON_MAP + N_BY_CORRELATION + N_OF_POLE
 _MOST_ROUNDS = 4
 # Of each neuron's own second moment: what float32 sums leave uncertain.
 _COEFFICIENT_DAMPING = 1e-6

@@ -195,7 +195,7 @@ def _chosen(near: Products, far: Products) -> float | None:
         return losses[i]
 
     at = len(_DAMPINGS) // 2
-    for side in (-1, 1):
+    for side in (1, -1):
         while 0 <= at + side < len(_DAMPINGS) and loss(at + side) < loss(at):
             at += side
     return _DAMPINGS[at] if loss(at) < far.power else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -43,8 +44,10 @@ def recipes_of(settings: SweepSettings) -> list[Recipe]:
     ]
 
 
-def memory_of(job: SweepJob, n_workers: int = 1) -> Needs:
-    """Memory that one process of a sweep needs besides its model.
+def needs_of_sweep(job: SweepJob, n_workers: int = 1) -> Needs:
+    """Memory that one process of a sweep needs besides its model, and disk that all need.
+
+    Asked once, by the process that starts the others: what is free is less when they are at work.
 
     Raises:
         UserError: if one layer does not fit.
@@ -52,6 +55,9 @@ def memory_of(job: SweepJob, n_workers: int = 1) -> Needs:
     corpus = job.calibration.draw(job.settings.n_sequences, 0)
     recipes = recipes_of(job.settings)
     needs = needs_of(job.loaded.model, job.architecture, corpus, recipes, of_sweep=True)
+    if job.wholes:
+        # Winners are known, and made of their layers, once all seeds are scored.
+        needs = replace(needs, disk=job.settings.n_seeds * needs.disk)
     budget = None if job.request is None else job.request.memory_budget
     return within(needs, budget, n_at_once=n_workers)
 
@@ -61,11 +67,11 @@ class Workbench:
 
     Args:
         folder: where layers are kept until the sweep is done.
-        n_workers: processes that work at the sweep.
+        spilled: keep streams on disk, see :func:`needs_of_sweep`.
     """
 
-    def __init__(self, job: SweepJob, folder: Path, n_workers: int = 1) -> None:
-        self.job, self.folder, self._n_workers = job, folder, n_workers
+    def __init__(self, job: SweepJob, folder: Path, *, spilled: bool = False) -> None:
+        self.job, self.folder, self._spilled = job, folder, spilled
         self._makers: dict[int, LayerMaker] = {}
         self._streams: tuple[int, DenseStreams] | None = None
         self._problems: dict[tuple[Recipe, int], NotApplicable | None] = {}
@@ -99,7 +105,7 @@ class Workbench:
                 recipe for recipe in recipes_of(job.settings) if self._problem(recipe, seed) is None
             ]
             facts = json.loads(json.dumps({**job.facts(), "model": job.model_facts()}))
-            files = LayerFiles(self.folder / f"seed-{seed}", {**facts, "seed": seed}, recipes)
+            files = LayerFiles(_folder_of(self.folder, seed), {**facts, "seed": seed}, recipes)
             self._makers[seed] = LayerMaker(
                 job.loaded.model,
                 job.architecture,
@@ -108,7 +114,7 @@ class Workbench:
                 files,
                 seed=seed,
                 proposals=job.proposals,
-                spill=files.folder if memory_of(job, self._n_workers).spilled else None,
+                spill=files.folder if self._spilled else None,
             )
         maker = self._makers[seed]
         maker.show(progress)
@@ -212,9 +218,13 @@ class Workbench:
         return self._streams[1]
 
 
-def remove_layers(folder: Path) -> None:
-    """Remove the layers of all seeds: the sweep is done, or begins anew."""
-    remove_folder(folder)
+def remove_layers(folder: Path, seed: int | None = None) -> None:
+    """Remove the layers of a seed that is done; of all seeds where the sweep is, or begins anew."""
+    remove_folder(folder if seed is None else _folder_of(folder, seed))
+
+
+def _folder_of(folder: Path, seed: int) -> Path:
+    return folder / f"seed-{seed}"
 
 
 def _scored(

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 from projector.errors import UserError
 from projector.progress import Progress, Silent
 from projector.storage.resuming import Step, told_difference
+from pruning.layerwise.budget import Needs, check_disk
 from pruning.reporting.kinds import SWEEP
 from pruning.reporting.places import alone_in, step_of
-from pruning.sweep.bench import remove_layers
+from pruning.sweep.bench import needs_of_sweep, remove_layers
 from pruning.sweep.job import SweepJob
 from pruning.sweep.report import ALL, DENSE, SAMPLE, PruningReport, Row, figure_names_at
 from pruning.sweep.settings import SweepSettings
 from pruning.sweep.tasks import DENSE_TASK, Task, tasks_of
-from pruning.sweep.workers import Workers
+from pruning.sweep.workers import Workers, check_workers
 
 # Facts of a report that a user sets, by the names of fields or arguments.
 _SETTINGS = ("device", "dtype", "projection", *(each.name for each in fields(SweepSettings)))
@@ -78,6 +79,7 @@ def run_sweep(
     force: bool = False,
     n_workers: int = 1,
     progress: Progress | None = None,
+    tell: Callable[[Needs], None] | None = None,
 ) -> PruningReport:
     """Plan, prune, refit and score every combination; write the report after each plan's rows.
 
@@ -89,9 +91,11 @@ def run_sweep(
         resume, force: see :func:`projector.storage.resuming.decide`.
         n_workers: processes that share the combinations, each computing with one thread; 1 for
             this one alone. Several need a job from :func:`prepare_sweep`.
+        tell: is told, before the work begins, what memory and disk it takes.
 
     Raises:
-        UserError: see :func:`next_step`; or another sweep is at work in ``out``.
+        UserError: see :func:`next_step`; or another sweep is at work in ``out``, or one layer does
+            not fit in memory, or all layers not on the disk.
     """
     progress = progress or Silent()
     job.check()
@@ -99,7 +103,15 @@ def run_sweep(
     if is_finished(job, report):
         return report
     folder = layers_path(out)
-    with alone_in(out, SWEEP), Workers(job, n_workers, folder) as workers:
+    check_workers(n_workers)
+    needs = needs_of_sweep(job, n_workers)
+    if tell is not None:
+        tell(needs)
+    check_disk(needs, folder, n_at_once=n_workers)
+    with (
+        alone_in(out, SWEEP),
+        Workers(job, n_workers, folder, spilled=needs.spilled) as workers,
+    ):
         # Another sweep may have written since.
         if next_step(job, out, resume=resume, force=force) is Step.START:
             remove_layers(folder)
@@ -109,10 +121,11 @@ def run_sweep(
         for path in stale:
             # Drawn from the report that was replaced.
             path.unlink(missing_ok=True)
-        _run(report, tasks_of(job.settings), job, workers, out, progress, "Sweeping")
+        tasks, is_last = tasks_of(job.settings), not job.wholes
+        _run(report, tasks, job, workers, out, progress, "Sweeping", drop=is_last)
         if job.wholes:
-            again = _winners(job, report)
-            _run(report, again, job, workers, out, progress, "Scoring winners on all windows")
+            again, stage = _winners(job, report), "Scoring winners on all windows"
+            _run(report, again, job, workers, out, progress, stage, drop=True)
     remove_layers(folder)
     return report
 
@@ -143,13 +156,20 @@ def _run(
     out: Path,
     progress: Progress,
     stage: str,
+    *,
+    drop: bool,
 ) -> None:
-    """Do what the report lacks, and keep its rows in the order of the tasks."""
+    """Do what the report lacks, and keep its rows in the order of the tasks.
+
+    Args:
+        drop: whether a seed's layers are needed no more once its rows are there.
+    """
     place = {c: i for i, c in enumerate(c for task in tasks for c in task.combinations)}
     texts = {text.source: i for i, text in enumerate(job.samples)}
     missing = [left for task in tasks if (left := _without(task, report)) is not None]
     n_models = sum(len(task.refits) for task in tasks)
-    for rows in _rows(missing, workers, progress, stage, n_models):
+    done_with = layers_path(out) if drop else None
+    for rows in _rows(missing, workers, progress, stage, n_models, done_with):
         windows = rows[0].windows
         others = [row for row in report.rows if row.windows != windows]
         own = [row for row in report.rows if row.windows == windows] + list(rows)
@@ -161,9 +181,18 @@ def _run(
 
 
 def _rows(
-    missing: Sequence[Task], workers: Workers, progress: Progress, stage: str, n_models: int
+    missing: Sequence[Task],
+    workers: Workers,
+    progress: Progress,
+    stage: str,
+    n_models: int,
+    done_with: Path | None,
 ) -> Iterator[list[Row]]:
-    """The rows of each task, seed by seed: first the layers that they are made of."""
+    """The rows of each task, seed by seed: first the layers that they are made of.
+
+    Args:
+        done_with: the folder of layers from which a seed's are removed after its last row.
+    """
     n_done = n_models - sum(len(task.refits) for task in missing)
     for seed in dict.fromkeys(task.seed for task in missing):
         own = [task for task in missing if task.seed == seed]
@@ -172,6 +201,8 @@ def _rows(
         progress.begin(stage, n_models, "models")
         progress.advance(n_done)
         yield from workers.run(own)
+        if done_with is not None:
+            remove_layers(done_with, seed)
         n_done += sum(len(task.refits) for task in own)
 
 

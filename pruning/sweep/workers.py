@@ -16,7 +16,7 @@ import torch
 
 from projector.errors import SettingError, UserError, check_least, named
 from projector.progress import Progress
-from pruning.sweep.bench import Workbench, memory_of
+from pruning.sweep.bench import Workbench
 from pruning.sweep.job import SweepJob, prepare_sweep
 from pruning.sweep.report import Row
 from pruning.sweep.settings import SweepRequest
@@ -29,9 +29,15 @@ def check_workers(n_workers: int) -> None:
 
 
 class Workers:
-    """Runs tasks here, or in processes of one thread each, which scale where threads wait."""
+    """Runs tasks here, or in processes of one thread each, which scale where threads wait.
 
-    def __init__(self, job: SweepJob, n_workers: int, folder: Path) -> None:
+    Args:
+        folder, spilled: see :class:`Workbench`.
+    """
+
+    def __init__(
+        self, job: SweepJob, n_workers: int, folder: Path, *, spilled: bool = False
+    ) -> None:
         check_workers(n_workers)
         if n_workers > 1 and job.request is None:
             raise UserError("several workers need a model that each can load by its name")
@@ -39,8 +45,7 @@ class Workers:
             raise SettingError(
                 "n_workers", n_workers, "works only on a CPU", "give 1 on an accelerator"
             )
-        memory_of(job, n_workers)
-        self._bench = Workbench(job, folder, n_workers)
+        self._bench = Workbench(job, folder, spilled=spilled)
         self._n_workers = n_workers
         self._pool = None
         # The caller's own processes, which are none of this one's business.
@@ -50,7 +55,7 @@ class Workers:
                 n_workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start,
-                initargs=(job.request, folder, n_workers),
+                initargs=(job.request, folder, spilled),
             )
 
     def __enter__(self) -> Workers:
@@ -109,7 +114,7 @@ def _told_of_death() -> Iterator[None]:
 _bench: Workbench | Exception | None = None
 
 
-def _start(request: SweepRequest | None, folder: Path, n_workers: int) -> None:
+def _start(request: SweepRequest | None, folder: Path, spilled: bool) -> None:
     """What each process does first: load for itself what this one has."""
     assert request is not None
     global _bench
@@ -118,7 +123,7 @@ def _start(request: SweepRequest | None, folder: Path, n_workers: int) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
-        _bench = Workbench(prepare_sweep(request), folder, n_workers)
+        _bench = Workbench(prepare_sweep(request), folder, spilled=spilled)
     except Exception as error:
         # Raised here it would only say that a process died.
         _bench = error

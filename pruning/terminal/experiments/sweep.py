@@ -159,7 +159,6 @@ def _run(
     from pruning.reporting.files import JSON_FILE
     from pruning.reporting.kinds import SWEEP
     from pruning.reporting.places import check_report
-    from pruning.sweep.bench import memory_of
     from pruning.sweep.figure import write_figures
     from pruning.sweep.job import prepare_sweep
     from pruning.sweep.running import next_step, run_sweep
@@ -175,10 +174,14 @@ def _run(
             screen.say(_STEPS[step.name].format(out=escape(str(out))))
         for text in (*job.samples, *job.wholes):
             screen.say(f"[b]{escape(text.source)}[/b]: {escape(text.description)}")
-        if step is not Step.LEAVE:
-            screen.say(memory_words(memory_of(job, n_workers)))
         report = run_sweep(
-            job, out, resume=resume, force=force, n_workers=n_workers, progress=progress
+            job,
+            out,
+            resume=resume,
+            force=force,
+            n_workers=n_workers,
+            progress=progress,
+            tell=lambda needs: screen.say(memory_words(needs)),
         )
     figures = write_figures(report, out, only_missing=step is Step.LEAVE)
     if screen.as_json:

@@ -19,7 +19,7 @@ from pruning.layerwise.files import LayerFiles
 from pruning.layerwise.making import LayerMaker
 from pruning.layerwise.recipes import MadeLayer, Recipe
 from pruning.methods.method import Proposals
-from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan
+from pruning.methods.plan import LayerPlan, NotApplicable, PruningPlan, StandIn
 from tests.conftest import make_text
 from tests.families import N_LAYERS, N_NEURONS, build
 from tests.pruning.all_at_once import Planner, calibrate, make_plan, refit
@@ -239,6 +239,33 @@ def test_files_of_other_settings_are_told(tmp_path: Path) -> None:
     (tmp_path / "layers" / "mine.txt").write_text("mine")
     with refused("out"):
         files.check_place()
+
+
+def test_a_plan_is_kept_once_and_a_layer_of_another_version_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = [Recipe(m, kind, 0.5) for m in ("poles", "folding") for kind in ("none", "bias")]
+    stand_ins = tuple(StandIn(2 * j + 1, 2 * j, 1 / (3 + j)) for j in range(500))
+    kept = tuple(range(0, 1000, 2))
+    averaged = LayerPlan(1000, kept, groups=tuple(j // 2 for j in range(1000)))
+    plans = [LayerPlan(1000, kept, stand_ins)] * 2 + [averaged] * 2
+    files = LayerFiles(tmp_path / "layers", {}, recipes)
+    files.begin()
+    files.write(0, {r: MadeLayer(plan) for r, plan in zip(recipes, plans, strict=True)})
+    assert [each.plan for each in files.read(0).values()] == plans
+    assert files.read(0, recipes[3])[recipes[3]].plan == averaged
+    path = tmp_path / "layers" / "layer-00000.safetensors"
+    # Both plans' kept neurons, 500 stand-ins, 1,000 groups; and a header that holds no plan.
+    assert path.stat().st_size < 4 * 1000 + 16 * 500 + 4 * 1000 + 3000
+    assert files.difference() is None
+    with monkeypatch.context() as patch:
+        patch.setattr("pruning.layerwise.files.FORMAT_VERSION", 3)
+        assert "another version" in (files.difference() or "")
+    # What the system refuses is no damage: nobody is to delete hours of work for that.
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="can't be read: No such device"):
+        files.read(0)
 
 
 def test_what_can_not_be_is_refused_before_any_work(subject: Callable[[str], Subject]) -> None:

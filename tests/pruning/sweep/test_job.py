@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from projector.model.context import find_context
 from projector.model.loading import load_model
 from projector.progress import Silent
 from projector.settings import TOLD_BY, setting
+from projector.storage.tensors import TensorFile
+from pruning.layerwise.budget import Needs
 from pruning.layerwise.making import LayerMaker
 from pruning.methods.registry import METHODS
 from pruning.preparing import Origin
@@ -338,14 +341,72 @@ def test_a_sweep_that_was_stopped_makes_no_layer_twice(
     assert without_seconds(out) == without_seconds(tmp_path / "whole")
 
 
-def test_a_budget_too_small_for_one_layer_ends_a_sweep_before_it_begins(
-    done: tuple[SweepJob, Path], tmp_path: Path
+def test_too_small_a_budget_or_disk_ends_a_sweep_before_it_begins(
+    done: tuple[SweepJob, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, _ = done
     request = replace(job.request, memory_budget=1000)  # type: ignore[type-var]
     with refused("memory_budget", 1000):
         run_sweep(replace(job, request=request), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1000, 0, 1000))
+    with refused("out"):
+        run_sweep(job, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("with_winners", [False, True])
+def test_layers_of_a_seed_that_is_done_are_removed(
+    with_winners: bool,
+    done: tuple[SweepJob, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job, _ = done
+    job = small(
+        job,
+        methods=("poles", "folding"),
+        refits=("none", "least-squares"),
+        n_seeds=2,
+        sparsities=(0.5,),
+    )
+    job = job if with_winners else replace(job, wholes=())
+    asked: list[int | None] = []
+    own = bench.within
+
+    def within(needs: Needs, budget: int | None, **options: int) -> Needs:
+        asked.append(budget)
+        return own(needs, budget, **options)
+
+    monkeypatch.setattr(bench, "within", within)
+    layers, told, taken = tmp_path / "out.layers", [], []
+    there: dict[str, list[list[str]]] = {}
+
+    class Watch(Silent):
+        stage = ""
+
+        def begin(self, stage: str, total: int | None, unit: str) -> None:
+            self.stage = stage
+
+        def advance(self, n: int) -> None:
+            there.setdefault(self.stage, []).append(sorted(p.name for p in layers.iterdir()))
+            files = [TensorFile(path) for path in layers.glob("*/layer*")]
+            taken.append(sum(each.nbytes for file in files for each in file.values()))
+
+    run_sweep(job, tmp_path / "out", progress=Watch(), tell=told.append)
+    both = ["seed-0", "seed-1"]
+    if with_winners:
+        assert there["Sweeping"][-1] == both
+        assert there["Scoring winners on all windows"][-1] == ["seed-1"]
+    else:
+        assert ["seed-0"] in there["Sweeping"]
+        assert there["Sweeping"][-1] == ["seed-1"]
+        assert both not in there["Sweeping"]
+    (needs,) = told
+    assert 0.7 * needs.disk < max(taken) <= needs.disk
+    # Not again by each seed, when some of what is free is taken.
+    assert asked == [None]
+    assert not layers.exists()
 
 
 def test_a_report_of_other_settings_is_not_gone_on_with(

@@ -256,7 +256,8 @@ def test_a_stopped_prune_goes_on(
 def test_a_budget_that_is_too_small_for_one_layer(commands: Commands, tmp_path: Path) -> None:
     order = {"method": "obs", "projection": None, "refit": "least-squares"}
     told = refuse(*commands.prune(tmp_path / "out", **order, memory_budget="100kB"))
-    assert "out of memory: layer 0, of 40 neurons, needs" in told
+    assert "layer 0, of 40 neurons, needs" in told
+    assert "more than the budget of 100 kB: " in told
     assert "raise --memory-budget" in told
     assert not list(tmp_path.iterdir())
 
