@@ -200,6 +200,6 @@ def check_text(setting: str, text: str | None) -> None:
         raise SettingError(
             setting,
             shown,
-            f"has no UTF-8 form, because of its character {error.start + 1}",
-            "leave that character out",
+            f"can't be written as UTF-8 because of its character {error.start + 1}",
+            "remove that character",
         ) from error

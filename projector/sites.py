@@ -66,7 +66,7 @@ register(
     Site(
         "mlp_post",
         "MLP neurons",
-        "The MLP's hidden neurons: what its down-projection reads.",
+        "The MLP's hidden neurons: the input of its down-projection.",
         short="",
         beside="attn_out",
         is_default=True,
@@ -76,7 +76,7 @@ register(
     Site(
         "mlp_out",
         "MLP output",
-        "What the MLP's output projection gives, before any norm.",
+        "The output of the MLP's down-projection, before any norm.",
         short="MLP out",
         beside="attn_out",
         is_default=True,
@@ -86,7 +86,7 @@ register(
     Site(
         "attn_out",
         "attention output",
-        "What the attention's output projection gives, before any norm.",
+        "The output of attention's output projection, before any norm.",
         short="attn out",
         beside="mlp_post",
         is_default=True,
@@ -96,14 +96,14 @@ register(
     Site(
         "attn_z",
         "attention heads",
-        "What the heads give, side by side: what the attention's output projection reads.",
+        "The heads' outputs, side by side: the input of attention's output projection.",
         short="heads",
         beside="mlp_post",
     )
 )
-register(Site("resid_pre", "stream before", "The residual stream as the block takes it in."))
+register(Site("resid_pre", "stream before", "The residual stream before the block."))
 register(Site("resid_mid", "stream between", "The residual stream between attention and MLP."))
-register(Site("resid_post", "stream after", "The residual stream as the block gives it out."))
+register(Site("resid_post", "stream after", "The residual stream after the block."))
 
 
 def default_sites() -> tuple[str, ...]:

@@ -241,8 +241,8 @@ def load_state(
         run = json.loads(file.metadata()["run"])
     if run["identity"] != identity:
         raise UserError(
-            f"'{path}' is of a run with another recipe or another Python's library: delete it, or "
-            "give another --out"
+            f"'{path}' belongs to a run with another recipe or another version of Python's "
+            "library: delete it, or give another --out"
         )
     tensors = load_file(path)
     with torch.no_grad():

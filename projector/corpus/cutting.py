@@ -35,7 +35,7 @@ class Cutter:
             raise SettingError(
                 "sequence_length",
                 sequence_length,
-                f"leaves no room beside the {n_special} special tokens of a sequence",
+                f"leaves no room for text after the {n_special} special tokens of a sequence",
                 f"give {n_special + 1} or more",
             )
         self.sequences: list[np.ndarray] = []
@@ -110,6 +110,6 @@ class Cutter:
             return []
         return [
             f"{self.n_cut:,} of {self.n_conversations:,} conversations were longer than "
-            f"{self.sequence_length} tokens and were cut: {self.n_tokens_cut:,} tokens left out "
-            "(longer sequences would keep them)"
+            f"{self.sequence_length} tokens and were cut, which left out {self.n_tokens_cut:,} "
+            "tokens (longer sequences would keep them)"
         ]

@@ -28,7 +28,9 @@ def choose_column(names: list[str], where: str) -> str:
             return column
     if len(names) == 1:
         return names[0]
-    raise UserError(f"{where} has none of the columns {', '.join(COLUMNS)}, but {', '.join(names)}")
+    raise UserError(
+        f"{where} has none of the columns {', '.join(COLUMNS)}: its columns are {', '.join(names)}"
+    )
 
 
 def documents_of(row: Any, where: str) -> Iterator[Document]:
@@ -53,7 +55,9 @@ def documents_of(row: Any, where: str) -> Iterator[Document]:
             _check_text(message["role"] + message["content"], where)
         yield [{"role": m["role"], "content": m["content"]} for m in value]
     elif value is not None and value != []:
-        raise UserError(f"{where} holds a {type(value).__name__} where a text or messages belong")
+        raise UserError(
+            f"{where} holds a {type(value).__name__} where text or messages are expected"
+        )
 
 
 def _check_text(text: str, where: str) -> None:
@@ -62,7 +66,7 @@ def _check_text(text: str, where: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{where} holds {text[error.start]!a}, half of a surrogate pair: take it out"
+            f"{where} holds {text[error.start]!a}, half of a surrogate pair: remove it"
         ) from error
 
 

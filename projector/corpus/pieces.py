@@ -104,7 +104,7 @@ class Pieces:
         n = len(ids)
         whole = len(ends) == len(special) == n and (not n or int(ends[-1]) == len(flat))
         if not whole or not bool((ids.diff() > 0).all() and (ends.diff() >= 0).all()):
-            raise ValueError("the tensors of tokens' text do not belong together")
+            raise ValueError("the tensors of tokens' text do not match")
         return cls(ids.long(), ends.long(), flat.to(torch.uint8), special.bool())
 
     def of_ids(self, ids: Iterable[int] | Tensor) -> Pieces:

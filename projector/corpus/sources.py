@@ -63,7 +63,8 @@ class Source:
         """
         if not self.reader.prefix and not (self.text and Path(self.text).exists()):
             raise UserError(
-                f"unknown corpus '{self.text}', no file or folder here: give {sources_hint()}"
+                f"unknown corpus '{self.text}', and there is no such file or folder: give "
+                f"{sources_hint()}"
             )
         return self.reader.read(self.rest)
 

@@ -52,7 +52,7 @@ def read_corpus(
         raise SettingError(
             "sequence_length",
             sequence_length,
-            f"leaves no token that counts when the first {skip_first} are skipped",
+            f"leaves no token to count after the first {skip_first} are skipped",
             f"give {skip_first + 1} or more",
         )
     check_least("max_tokens", max_tokens, 1)
@@ -69,14 +69,14 @@ def read_corpus(
         if text.is_stream and max_tokens is not None and cutter.n_counted >= max_tokens:
             break
     if not n_documents:
-        raise UserError(f"corpus '{text.name}' is empty: it holds no text")
+        raise UserError(f"corpus '{text.name}' is empty: it contains no text")
 
     lengths, flat = cutter.finish()
     drawn = draw(lengths, skip_first, max_tokens)
     if not drawn.n_available:
         raise UserError(
-            f"corpus '{text.name}' holds no token that counts: its {len(lengths):,} sequences are "
-            f"no longer than the {skip_first} skipped tokens"
+            f"corpus '{text.name}' has no token to count: its {len(lengths):,} sequences are no "
+            f"longer than the {skip_first} skipped tokens"
         )
     pad_id = tokenizer.pad_token_id
     return Corpus(

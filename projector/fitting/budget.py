@@ -264,7 +264,7 @@ def _too_little(
         is_sampled: whether the map would do without a matrix then.
     """
     (layer, site), batch, placing = key, needs.batch, needs.placing[key]
-    least = enough_text(needs.of([[key]])) + " beside the model"
+    least = enough_text(needs.of([[key]])) + " in addition to the model"
     if is_sampled:
         least += " even without a matrix of its correlations"
     parts = [
@@ -280,9 +280,12 @@ def _too_little(
     else:
         parts.append(f"{size_text(placing)} to place it")
     if results := sum(needs.results.values()):
-        parts.append(f"{size_text(results)} for what is found")
+        parts.append(f"{size_text(results)} for results")
         remedies.append(f"choose fewer {named('layers')}")
-    what = f"of {size_text(free)} that are free a fit takes {size_text(_SHARE_OF_FREE * free)}"
+    what = (
+        f"a fit uses at most {size_text(_SHARE_OF_FREE * free)} of the {size_text(free)} that "
+        "are free"
+    )
     if budget is not None:
         what = f"the budget is {size_text(budget)}"
         remedies.insert(0, f"raise {named('memory_budget')}")

@@ -102,7 +102,7 @@ def check_checkpoint_place(out: Path) -> None:
         path.is_dir() and all(_OURS.fullmatch(each.name) for each in path.iterdir())
     ):
         raise UserError(
-            f"'{path}' is the place of this fit's checkpoint, and holds something else: give "
+            f"'{path}' is where this fit's checkpoint belongs, but holds something else: give "
             f"another folder for {named('out')}",
             setting="out",
             value=str(out),
@@ -218,7 +218,7 @@ class Checkpoint:
         """
         path = self.folder.with_name(f".{self.folder.name}.lock")
         told = (
-            f"another fit is at work at '{self.folder}': wait for it, or give another folder for "
+            f"another fit is running in '{self.folder}': wait for it, or give another folder for "
             f"{named('out')}"
         )
         with alone(path, patience_s=0, told=told):

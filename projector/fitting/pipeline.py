@@ -149,7 +149,7 @@ def run(
         )
     if processes.n > 1 and any(layout.how.trains for layout in job.layouts):
         raise UserError(
-            "a layout that is trained learns from one batch after another, in one process: leave "
+            "a trained layout learns from one batch after another, in one process: leave "
             f"{named('solver')} out, or start the fit without a launcher"
         )
     check_one_process(job, processes.n)
@@ -166,7 +166,7 @@ def run(
             return _leave(job, folder, processes, progress, force)
         check_disk(job.disk_bytes, folder, beside=job.checkpoint_bytes)
         if resume:
-            _log.info("Going on" if step is Step.GO_ON else "Starting from the beginning")
+            _log.info("Resuming" if step is Step.GO_ON else "Starting from the beginning")
         # Nothing is written before all have looked.
         processes.wait()
         if step is Step.START:

@@ -216,7 +216,7 @@ def _with_cross_layer(job: Job) -> Job:
         raise SettingError(
             "sites",
             ",".join(job.sites),
-            f"has no {SITE}{why}, and partners across layers are of MLP neurons",
+            f"has no {SITE}{why}, and partners across layers need MLP neurons",
             f"add {SITE}, or leave {named('cross_layer', True)} out",
         )
     trunk = job.trunk
@@ -265,14 +265,14 @@ def _check_corpus(tokens: Corpus, trunk: nn.Module) -> None:
     """Raise a UserError if a corpus has too few tokens, or tokens that the model does not know."""
     if tokens.n_tokens < LEAST_TOKENS:
         raise UserError(
-            f"corpus '{tokens.source}' has {tokens.n_tokens} tokens that count, and correlations "
+            f"corpus '{tokens.source}' has {tokens.n_tokens} tokens to count, but correlations "
             f"need at least {LEAST_TOKENS}: give more text"
         )
     vocabulary = trunk.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     if int(tokens.ids.max()) >= vocabulary:
         raise UserError(
-            f"the tokenizer gives token {int(tokens.ids.max()):,}, and the model knows "
-            f"{vocabulary:,}: they do not belong together"
+            f"the tokenizer gives token id {int(tokens.ids.max()):,}, but the model has "
+            f"{vocabulary:,} tokens: give the model's own tokenizer"
         )
 
 
@@ -287,7 +287,7 @@ def _pieces_of(tokens: Corpus, tokenizer: Any) -> Pieces:
     except Exception as error:
         raise UserError(
             f"the text of single tokens can't be read from {type(tokenizer).__name__} "
-            f"({type(error).__name__}: {error}), and examples need it: add "
+            f"({type(error).__name__}: {error}), but examples need it: add "
             f"{named('keep_examples', False)}, or give another tokenizer",
             setting="keep_examples",
             value=True,

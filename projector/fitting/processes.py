@@ -103,7 +103,7 @@ def join_processes(device: str = "auto") -> Processes:
     world_size = os.environ.get("WORLD_SIZE", "1")
     if not world_size.isdecimal():
         raise UserError(
-            f"WORLD_SIZE is '{world_size}', which is not a number: start the fit by a launcher"
+            f"WORLD_SIZE is '{world_size}', which isn't a number: start the fit with a launcher"
         )
     if int(world_size) < 2:
         return Processes()
@@ -116,15 +116,15 @@ def join_processes(device: str = "auto") -> Processes:
         raise SettingError(
             "device",
             device,
-            "is for one process",
-            "leave it out: among several each has a device of its own",
+            "works with one process only",
+            "leave it out: each of several processes has its own device",
         )
-    with _speaking("the processes of this fit did not meet"):
+    with _speaking("the processes of this fit could not connect"):
         state = PartialState(cpu=on_cpu, timeout=_PATIENCE)
     if state.num_processes != int(world_size):
         raise UserError(
-            f"this is one of {world_size} processes, and has met {state.num_processes - 1} others: "
-            "start them by `accelerate launch`"
+            f"this is one of {world_size} processes, but is connected to "
+            f"{state.num_processes - 1} others: start them with `accelerate launch`"
         )
     atexit.register(_leave)
     return Processes(state.num_processes, state.process_index)
@@ -149,6 +149,6 @@ def _speaking(what: str = "another process of this fit has ended") -> Iterator[N
         # Each backend has its own kinds: a connection that broke, a time that ran out.
         reason = " ".join(str(error).split())
         raise OthersEnded(
-            f"{what} ({reason[:100].rstrip()}…): see what it said; where a checkpoint was "
-            f"written, {named('resume', True)} goes on from there"
+            f"{what} ({reason[:100].rstrip()}…): see its output; if a checkpoint was written, "
+            f"{named('resume', True)} continues from there"
         ) from error

@@ -115,7 +115,7 @@ def difference_from(job: Job, made: Overview) -> str | None:
     """
     facts = made.facts
     if facts.run is None:
-        return "its projection does not say what settings it was made with"
+        return "its projection doesn't record the settings that it was made with"
     corpus = "unknown" if facts.corpus is None else facts.corpus.source
     their_words = {"model": facts.model.id, "corpus": corpus}
     difference = run_difference(facts.run, settings_facts(job), their_words, fact_words(job))

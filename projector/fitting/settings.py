@@ -64,43 +64,50 @@ class FitSettings:
         choices=CORRELATIONS,
     )
     max_tokens: int | None = setting(
-        None, help="Most tokens to count, drawn evenly over the corpus. By default all."
+        None,
+        help="Maximum number of tokens to count, sampled evenly over the corpus. By default all.",
     )
     sequence_length: int | None = setting(
-        None, help="Tokens of a sequence. By default 256, or what the model takes if less."
+        None, help="Tokens per sequence. By default 256, or the model's maximum if that is less."
     )
-    batch_size: int = setting(16, help="Sequences at once.")
+    batch_size: int = setting(16, help="Sequences per batch.")
     packed: bool | None = setting(
-        None, help="Let documents share a sequence. By default where the model is causal."
+        None, help="Let documents share a sequence. By default they do if the model is causal."
     )
     skip_first: int | None = setting(
         None,
-        help="Positions left out at the start of each sequence. By default 1 where the model is "
-        "causal, else 0.",
+        help=(
+            "Positions to skip at the start of each sequence. By default 1 if the model is "
+            "causal, else 0."
+        ),
     )
     keep_statistics: bool = setting(
-        True, help="Don't save means and covariances: far smaller on disk."
+        True, help="Don't save means and covariances: the projection takes far less disk space."
     )
     keep_examples: bool = setting(
         True,
-        help="Don't keep what drives each neuron: its highest and lowest tokens, and a sample.",
+        help="Don't keep examples: each neuron's highest and lowest tokens, and a sample.",
     )
     cross_layer: bool = setting(
         False,
-        help="Also find the neurons of other layers that each MLP neuron is most correlated with. "
-        "A finished fit that is resumed with this is given them.",
+        help=(
+            "Also find the neurons of other layers that each MLP neuron is most correlated "
+            "with. To add them to a finished fit, resume it with this."
+        ),
         may_differ=True,
     )
     cross_layer_tokens: int = setting(
         20_000,
-        help="Most tokens that partners across layers are found by.",
+        help="Maximum number of tokens to use to find partners across layers.",
         may_differ=True,
     )
     memory_budget: int | None = setting(
         None,
-        help="Most memory to use besides the model's own, for example 8GiB. Where not all maps "
-        "fit, the model runs over the corpus more than once. By default what is free, less a "
-        "margin.",
+        help=(
+            "Maximum memory to use in addition to the model's own, for example 8GiB. If not all "
+            "maps fit, the model runs over the corpus more than once. By default all free "
+            "memory, minus a margin."
+        ),
         unit="bytes",
     )
 
@@ -164,7 +171,7 @@ def choose_layouts(
         raise SettingError(
             "layouts",
             text,
-            "has more than one that is trained while the model runs",
+            "has more than one layout that is trained while the model runs",
             "name one of them, and add the others with `projector layout`",
         )
     return tuple(found)
@@ -182,7 +189,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[FitSettings, tuple[Layout
     for name in ("sites", "layers"):
         if isinstance(options.get(name), str):
             raise SettingError(
-                name, options[name], "is a text", f"give a list: ['{options[name]}']"
+                name, options[name], "is text, not a list", f"give a list: ['{options[name]}']"
             )
         if options.get(name) is not None:
             options[name] = tuple(options[name])

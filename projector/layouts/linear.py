@@ -97,7 +97,7 @@ LINEAR = Objective(
     most_dim=1,
     loss=_loss,
     finish=_ranks,
-    lacks={"distances": "the distances of a linear map are not meant to be 1 − ρ"},
+    lacks={"distances": "the distances of a linear map don't represent 1 − ρ"},
     own=(_COSTS,),
     columns=(
         Column("spectral", _share_of_random("spectral")),

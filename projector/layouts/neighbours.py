@@ -56,7 +56,7 @@ def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
         raise SettingError(
             "dim",
             dim,
-            f"is too much for UMAP with {n:,} neurons",
+            f"is too large for UMAP with {n:,} neurons",
             f"give at most {n - 3:,}",
         )
     import umap  # compiles its kernels when imported, which takes seconds
@@ -174,5 +174,5 @@ NEIGHBOURS = Objective(
             seconds=_seconds_by_umap,
         ),
     },
-    lacks={"distances": "the distances of a neighbours map are not meant to be 1 − ρ"},
+    lacks={"distances": "the distances of a neighbours map don't represent 1 − ρ"},
 )

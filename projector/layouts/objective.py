@@ -158,7 +158,7 @@ def dim_help() -> str:
     """The dimensions that objectives have unasked: ``3, or 1 for linear``."""
     usual = max(dims := [each.dim for each in OBJECTIVES.values()], key=dims.count)
     others = [f"{each.dim} for {each.name}" for each in OBJECTIVES.values() if each.dim != usual]
-    return f"Coordinates of a position: {', or '.join([str(usual), *others])}."
+    return f"Dimensions of the map: {', or '.join([str(usual), *others])}."
 
 
 def solver_names() -> list[str]:
@@ -211,23 +211,23 @@ class Settings:
     solver: str = setting(DEFAULT_SOLVER, help=solver_help)
     # None is resolved when the layout is made.
     dim: int = setting(None, help=dim_help)
-    seed: int = setting(0, help="Seed of everything random.")
+    seed: int = setting(0, help="Seed of all random choices.")
     start: str = setting(
         "classical",
-        help=f"Where positions start: {', '.join(STARTS)}.",
+        help=f"Initial positions: {', '.join(STARTS)}.",
         choices=STARTS,
         by_some=True,
     )
     p: float = setting(
         2.0,
-        help=lambda: f"Order of the Lp distance. Other than 2 only with {_read_with('p')}.",
+        help=lambda: f"Order of the Lp distance. Orders other than 2 need {_read_with('p')}.",
         by_some=True,
     )
     lr: float = setting(3e-3, help=lambda: f"Learning rate of {_read_with('lr')}.", by_some=True)
     accumulate: int = setting(
         1, help=lambda: f"Batches per step of {_read_with('accumulate')}.", by_some=True
     )
-    absolute: bool = setting(False, help="Use |ρ| in place of ρ.")
+    absolute: bool = setting(False, help="Use |ρ| instead of ρ.")
 
     @property
     def record(self) -> Objective:

@@ -60,15 +60,15 @@ class Layout(Settings):
             raise SettingError(
                 "dim",
                 self.dim,
-                f"is too much for the objective {self.objective}",
+                f"is too large for the objective {self.objective}",
                 f"give at most {self.record.most_dim}, or leave it out",
             )
         if not 0 <= self.seed <= _MOST_SEED:
-            raise SettingError("seed", self.seed, "is not possible", f"give 0 to {_MOST_SEED}")
+            raise SettingError("seed", self.seed, "is out of range", f"give 0 to {_MOST_SEED}")
         if not 1 <= self.p < math.inf:
             raise SettingError("p", self.p, "is not the order of a norm", "give 1 or more")
         if not 0 < self.lr < math.inf:
-            raise SettingError("lr", self.lr, "is not possible", "give more than 0")
+            raise SettingError("lr", self.lr, "is out of range", "give more than 0")
         check_least("accumulate", self.accumulate, 1)
         for each in fields(self):
             if each.metadata[BY_SOME] and each.name not in self.how.reads:
@@ -208,7 +208,7 @@ def _value(each: Field[Any], part: re.Match[str]) -> Any:
 
 
 def _unknown(name: str, expected: str) -> SettingError:
-    return SettingError("layouts", name, "is not the name of a layout", expected)
+    return SettingError("layouts", name, "isn't the name of a layout", expected)
 
 
 def check_dimensions(layouts: Iterable[Layout], widths: Iterable[int]) -> None:
@@ -222,6 +222,6 @@ def check_dimensions(layouts: Iterable[Layout], widths: Iterable[int]) -> None:
         raise SettingError(
             "dim",
             most,
-            "is too much",
-            f"give at most {narrowest - 1:,}, for the narrowest map has {narrowest:,} neurons",
+            "is too large",
+            f"give at most {narrowest - 1:,}, because the narrowest map has {narrowest:,} neurons",
         )

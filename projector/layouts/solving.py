@@ -112,7 +112,7 @@ def _trained(correlation: Correlation, layout: Layout) -> Placement:
         raise SettingError(
             "accumulate",
             layout.accumulate,
-            "has no effect where a matrix takes the place of batches",
+            "has no effect when a matrix is used instead of batches",
             "leave it out",
         )
     rho = correlation.matrix()
@@ -132,7 +132,7 @@ def _needs_matrix(correlation: Correlation, layout: Layout) -> UserError:
         if how.may_sample
     ]
     return UserError(
-        f"{layout.method} needs the whole correlation matrix, {n:,} × {n:,}, which is beyond the "
+        f"{layout.method} needs the whole correlation matrix, {n:,} × {n:,}, which exceeds the "
         f"memory budget: choose {' or '.join(others)}, or raise {named('memory_budget')}"
     )
 

@@ -109,7 +109,10 @@ STRESS = Objective(
         ),
     },
     loss=_loss,
-    read="Axes are in units of 1 − ρ, ρ being the correlation of two neurons' activations: two "
-    "points are as near to that distance as the dimensions allow. How near is said beside the map.",
+    read=(
+        "Axes are in units of 1 − ρ, where ρ is the correlation of two neurons' activations: "
+        "distances match 1 − ρ as closely as the dimensions allow. The figures next to the map "
+        "show how closely."
+    ),
     then="neighbours",
 )

@@ -67,7 +67,7 @@ def capture(
         if tensor is not None:
             consume(key, tensor)
         elif not skip_empty:
-            raise TypeError(f"no tensor passes here, but a {type(value).__name__}")
+            raise TypeError(f"expected a tensor here, not a {type(value).__name__}")
         left.discard(key)
         if then_stop and not left:
             # Told by what is left, for a reader within a reader stops its own run alone.

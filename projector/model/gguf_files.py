@@ -35,7 +35,7 @@ def check_gguf(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise UserError(
-                f"model '{path}' is not a GGUF file, whatever its name says: download it again"
+                f"model '{path}' isn't a GGUF file, despite its name: download it again"
             )
     if _PART.search(path.name):
         raise UserError(
@@ -60,7 +60,7 @@ def explained(path: Path, error: Exception) -> UserError:
     text = " ".join(str(error).split())
     if found := _UNSUPPORTED.search(text):
         return UserError(
-            f"model '{path}' is of the architecture {found[1]}, which Transformers does not read "
+            f"model '{path}' has the architecture {found[1]}, which Transformers does not read "
             "from GGUF files: give the model as a folder of safetensors"
         )
     told = text if isinstance(error, (OSError, ValueError, RuntimeError)) else ""

@@ -125,7 +125,9 @@ class Replacement:
             len(self.neurons)
             and not 0 <= int(self.neurons.min()) <= int(self.neurons.max()) < width
         ):
-            raise ValueError(f"neuron {int(self.neurons.max()):,} of {width:,} is not there")
+            raise ValueError(
+                f"there is no neuron {int(self.neurons.max()):,}: neurons are 0 to {width - 1:,}"
+            )
         changed = tensor.clone()
         changed[..., self.neurons.to(tensor.device)] = self.values.to(tensor)
         return changed
@@ -156,7 +158,7 @@ class Shift:
         """Raise a ValueError unless this is one finite vector and a finite scale."""
         _check_vector(self.vector, "shift")
         if not math.isfinite(self.scale):
-            raise ValueError(f"a shift's scale is a finite number, and this is {self.scale}")
+            raise ValueError(f"a shift's scale must be a finite number, not {self.scale}")
 
     def apply(self, tensor: Tensor) -> Tensor:
         """(…, N) → (…, N), of the same type; added in float32 at least."""
@@ -187,7 +189,7 @@ class Ablation:
         """Raise a ValueError unless this is one finite vector that is not 0."""
         _check_vector(self.direction, "ablation")
         if not bool(self.direction.any()):
-            raise ValueError("a vector of zeros is no direction to project out")
+            raise ValueError("a vector of zeros has no direction to project out")
 
     def apply(self, tensor: Tensor) -> Tensor:
         """(…, N) → (…, N), of the same type; projected in float32 at least."""
@@ -214,7 +216,7 @@ def _spared(plain: Tensor, changed: Tensor, most_norm: float | None) -> Tensor:
 
 def _check_vector(vector: Tensor, kind: str) -> None:
     if vector.ndim != 1 or not bool(vector.isfinite().all()):
-        raise ValueError(f"the vector of a {kind} has one axis and finite numbers")
+        raise ValueError(f"the vector of a {kind} must have one axis and finite numbers")
 
 
 def _check_width(vector: Tensor, tensor: Tensor) -> None:

@@ -122,7 +122,8 @@ def load_model(
     # Where the files are missing, some tokenizers are made anyway, with no word in them.
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         raise UserError(
-            f"model '{name}' has no tokenizer: put its tokenizer.json, or its vocabulary, beside it"
+            f"model '{name}' has no tokenizer: put its tokenizer.json, or its vocabulary, next to "
+            "it"
         )
     return LoadedModel(
         model=model.eval() if device_map is not None else model.eval().to(chosen_device),
@@ -388,7 +389,7 @@ def _explained(name: str, error: Exception) -> UserError:
             value=False,
         )
     if "ignore_mismatched_sizes" in text:
-        text = "its weights do not have the shapes that config.json asks for"
+        text = "its weights don't have the shapes that config.json gives"
     elif not isinstance(error, (OSError, ValueError, RuntimeError)):
         # The text of the rest, a KeyError say, tells nothing alone.
         text = f"{type(error).__name__}: {text}"

@@ -79,8 +79,8 @@ def encode(
         except Exception as error:
             # A template is a program that comes with the model, and may refuse in any way.
             raise UserError(
-                f"the model's chat template refuses this: {str(error)[:200]}; send the prompt as "
-                "plain text"
+                f"the model's chat template refuses this prompt: {str(error)[:200]}; send the "
+                "prompt as plain text"
             ) from error
     else:
         ids = tokenizer(text, verbose=False)["input_ids"]
@@ -88,7 +88,7 @@ def encode(
         is_begun = not is_causal or bool(special_tokens(tokenizer)[0])
         ids = list(ids) if is_begun else [*beginning(tokenizer), *ids]
     if not ids:
-        raise UserError("the prompt has no token this model knows: type other text")
+        raise UserError("the prompt has no token that this model knows: type other text")
     most = longest_sequence(loaded.model)
     if most is not None and len(ids) + n_new > most:
         added = f" and {n_new:,} are to be added" if n_new else ""

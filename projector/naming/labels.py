@@ -71,8 +71,8 @@ class Label:
         if self.by_chance > 0.5:
             sets = "most"
         return (
-            f"{self.n_agreeing} of {self.n_examples} {end} examples agree; of random sets of as "
-            f"many tokens, {sets} do"
+            f"{self.n_agreeing} of {self.n_examples} {end} examples agree; so do {sets} random "
+            "sets of as many tokens"
         )
 
 

@@ -102,7 +102,7 @@ def write_name(
             written: then all is as it was.
     """
     if (neuron is None) == (pole is None):
-        raise ValueError("a name is a neuron's or a pole's")
+        raise ValueError("a name belongs to a neuron or a pole")
     name = _checked(text)
     where = Path(folder)
     saved = read_saved(where)

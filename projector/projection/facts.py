@@ -296,7 +296,7 @@ class LayoutSettings:
             raise Wrong("settings.seed is not a whole number")
         for name, value in values.items():
             if not isinstance(value, str | int | float | None):
-                raise Wrong(f"settings.{name} is not a text, a number or a truth value")
+                raise Wrong(f"settings.{name} isn't text, a number, true or false")
         return cls(
             objective=entry.text("objective"),
             solver=entry.text("solver"),

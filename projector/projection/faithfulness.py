@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 N_NEIGHBOURS = 10
 _SENTENCE_END = re.compile(r"(?<=\.) ")
-NOT_MEASURED = "it was not measured yet when this map was made"
+NOT_MEASURED = "the version that made this map did not measure it"
 
 
 @dataclass(frozen=True)
@@ -321,8 +321,10 @@ for _figure in (
         strip="stress: mean over pairs of (distance − (1 − ρ))²",
         title="Stress",
         value="{stress:.3f}",
-        meaning="The mean squared difference between distance and 1 − ρ: what {dim} dimensions "
-        "can't hold. 0 would be an exact map.",
+        meaning=(
+            "The mean squared difference between distance and 1 − ρ. An exact map has 0, which "
+            "{dim} dimensions rarely allow."
+        ),
         place=20,
     ),
     Figure(
@@ -350,13 +352,17 @@ for _figure in (
         factor=N_NEIGHBOURS,
         pattern="{:.1f}",
         column="kept",
-        legend=f"of a neuron's {N_NEIGHBOURS} nearest by ρ, how many are among its "
-        f"{N_NEIGHBOURS} nearest on the map",
-        strip=f"of {N_NEIGHBOURS} nearest neighbours by ρ, how many the map keeps",
+        legend=(
+            f"how many of a neuron's {N_NEIGHBOURS} nearest by ρ are among its {N_NEIGHBOURS} "
+            "nearest on the map"
+        ),
+        strip=f"how many of {N_NEIGHBOURS} nearest neighbours by ρ the map keeps",
         title="Neighbours kept",
         value=f"{{neighbour_overlap:.1f}} of {N_NEIGHBOURS}",
-        meaning=f"Of a neuron's {N_NEIGHBOURS} nearest by correlation, so many are among its "
-        f"{N_NEIGHBOURS} nearest on the map. By chance it would be {{chance_overlap:.1f}}.",
+        meaning=(
+            f"How many of a neuron's {N_NEIGHBOURS} nearest by correlation are among its "
+            f"{N_NEIGHBOURS} nearest on the map. By chance it would be {{chance_overlap:.1f}}."
+        ),
         place=10,
     ),
     Figure(
@@ -365,7 +371,7 @@ for _figure in (
         factor=N_NEIGHBOURS,
         pattern="{:.1f}",
         column="chance",
-        legend="the same, were positions random",
+        legend="the same with random positions",
     ),
     Figure(
         "stability",
@@ -374,14 +380,15 @@ for _figure in (
         factor=N_NEIGHBOURS,
         pattern="{:.1f}",
         column="stable",
-        legend=f"of its {N_NEIGHBOURS} nearest on the map, how many two halves of the corpus "
-        "agree on",
+        legend=f"how many of its {N_NEIGHBOURS} nearest on the map two halves of the corpus agree on",
         sentence="two halves of the corpus agree on {stability:.1f} of "
         f"{N_NEIGHBOURS} neighbours",
         title="Stability",
         value=f"{{stability:.1f}} of {N_NEIGHBOURS}",
-        meaning="Two fits, each of one half of the corpus, agree on so many of a neuron's "
-        f"{N_NEIGHBOURS} nearest.",
+        meaning=(
+            f"How many of a neuron's {N_NEIGHBOURS} nearest two fits agree on, each of one half "
+            "of the corpus."
+        ),
         place=50,
     ),
     Figure(

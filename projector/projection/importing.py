@@ -104,7 +104,7 @@ def _read_positions(path: Path) -> dict[tuple[int, str], Tensor]:
                 if positions.ndim != 2 or not positions.is_floating_point():
                     raise UserError(
                         f"'{path}': {key} has shape {tuple(positions.shape)} and type "
-                        f"{positions.dtype}, where (neurons, d) floats belong"
+                        f"{positions.dtype}, not floats of shape (neurons, d)"
                     )
                 if positions.shape[1] == 0:
                     raise UserError(

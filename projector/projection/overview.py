@@ -311,7 +311,7 @@ def checked_header(path: Path, fingerprint: str) -> Header:
     except (DamagedFile, OSError) as error:
         raise UserError(f"'{path}' is damaged: {error}; {_AGAIN}") from error
     if header.metadata.get("projection") != fingerprint:
-        raise UserError(f"'{path}' does not belong to the {FACTS_FILE} beside it: {_AGAIN}")
+        raise UserError(f"'{path}' does not belong to the {FACTS_FILE} next to it: {_AGAIN}")
     return header
 
 
@@ -382,8 +382,8 @@ def _layout(
     header = checked_header(tensors, fingerprint)
     if own is not None and header.metadata.get("layout") != own:
         raise UserError(
-            f"'{tensors}' does not belong to the {path.name} beside it: read the projection again "
-            "if another program is adding to it, or else delete both"
+            f"'{tensors}' does not belong to the {path.name} next to it: read the projection "
+            "again if another program is adding to it, or else delete both"
         )
     for name, each in facts.maps.items():
         shape, kind = header.shapes.get(name), header.kinds.get(name)

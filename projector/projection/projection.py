@@ -232,9 +232,9 @@ class Projection(Overview):
             sample = self.facts.maps[self._name(layer, site)].sample
             if sample is not None:
                 raise UserError(
-                    f"layer {layer} {site} has too many neurons for the memory its fit was given: "
-                    f"it was placed by {sample.n_tokens:,} tokens, and its correlations were "
-                    f"never a matrix; make it again with more {named('memory_budget')}",
+                    f"layer {layer} {site} didn't fit in the memory of its fit: it was placed by "
+                    f"{sample.n_tokens:,} tokens, without a matrix of correlations; make it "
+                    f"again with a larger {named('memory_budget')}",
                     setting="memory_budget",
                 )
             raise UserError(

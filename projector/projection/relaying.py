@@ -109,8 +109,8 @@ def lay_out(
     ]
     if projection.has_statistics and lacking:
         raise UserError(
-            f"there was no room for the correlations of {', '.join(lacking)}, and other positions "
-            f"need them: make the projection again with more {named('memory_budget')}",
+            f"the correlations of {', '.join(lacking)} didn't fit in memory, and another layout "
+            f"needs them: make the projection again with a larger {named('memory_budget')}",
             setting="memory_budget",
         )
     positions: dict[str, Tensor] = {}
@@ -125,7 +125,7 @@ def lay_out(
                 placement.positions,
                 correlation,
                 layout,
-                no_halves="a layout that is added later is not fitted to each half",
+                no_halves="a layout that is added later isn't fitted to each half",
             )
         positions[name] = placement.positions
         figures[name] = PlacementFigures(trust, placement.own)

@@ -139,7 +139,7 @@ def check_out(out: Path, *, force: bool, setting: str = "out") -> None:
     path, elsewhere = out / FACTS_FILE, f"give another folder for {named(setting)}"
     if not path.exists():
         raise UserError(
-            f"folder '{out}' holds files, but not those of a projection: {elsewhere}",
+            f"folder '{out}' holds files that don't belong to a projection: {elsewhere}",
             setting=setting,
             value=str(out),
         )
@@ -156,7 +156,7 @@ def check_out(out: Path, *, force: bool, setting: str = "out") -> None:
         content = None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
-            f"'{path}' was not made by this program, and is not replaced: {elsewhere}",
+            f"'{path}' was not made by this program, so it won't be replaced: {elsewhere}",
             setting=setting,
             value=str(out),
         )

@@ -179,7 +179,7 @@ def check_closure(found: Attribution) -> None:
     if not found.closure_error <= found.closure_bound:
         raise UserError(
             f"the parts of {found.model} do not sum to its logit: they differ by "
-            f"{found.closure_error:.1e} of their sizes' sum, and at most "
+            f"{found.closure_error:.1e} of their sizes' sum, but at most "
             f"{found.closure_bound:.0e} is accepted, so nothing is attributed"
         )
 

@@ -105,15 +105,15 @@ def check_additivity(check: SumCheck) -> None:
     if check.is_rounded and check.step_error <= check.tolerance:
         raise UserError(
             "rounding adds up over the layers: the sum of all parts is off by "
-            f"{check.additivity_error:.1e} of the stream, and {check.tolerance:.0e} is the most "
-            f"that is accepted; choose {named('dtype', 'float32')}",
+            f"{check.additivity_error:.1e} of the stream, but at most {check.tolerance:.0e} is "
+            f"accepted; choose {named('dtype', 'float32')}",
             setting="dtype",
         )
     error = check.step_error if check.is_rounded else check.additivity_error
     raise UserError(
         f"the parts of this model's stream do not sum to it: at {check.worst} the sum is off by "
-        f"{error:.1e} of the stream, and {check.tolerance:.0e} is the most that rounding explains; "
-        "so nothing is attributed to parts"
+        f"{error:.1e} of the stream, and rounding explains at most {check.tolerance:.0e}; so "
+        "nothing is attributed to parts"
     )
 
 

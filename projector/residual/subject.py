@@ -100,7 +100,8 @@ class Subject:
         n_tokens = len(table.weight) if isinstance(table, nn.Embedding) else max(ids) + 1
         if wrong := [i for i in ids if not 0 <= i < n_tokens]:
             raise UserError(
-                f"the prompt has a token of id {wrong[0]}, and the model's are 0 to {n_tokens - 1}"
+                f"the prompt has token id {wrong[0]}, but the model's token ids are 0 to "
+                f"{n_tokens - 1}"
             )
         return ids
 

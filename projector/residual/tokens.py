@@ -117,7 +117,7 @@ def _not_one(
     unknown = subject.loaded.tokenizer.unk_token_id
     if len(ids) < 2 or (unknown is not None and unknown in ids):
         near = others or _near(pieces, text)
-        offer = f"near it: {', '.join(near)}" if near else "give a token's id, such as #262"
+        offer = f"similar tokens: {', '.join(near)}" if near else "give a token's id, such as #262"
         return SettingError(setting, shown, "is not a token of the vocabulary", offer)
     listed = [_named(pieces, i) for i in ids[:_MOST_PIECES]]
     more = ", …" if len(ids) > _MOST_PIECES else ""

@@ -111,9 +111,9 @@ class ExampleFacts:
         try:
             content = json.loads(header.metadata.get(METADATA, "{}"))
         except ValueError as error:
-            raise Wrong("what it says of itself can't be read") from error
+            raise Wrong("its metadata can't be read") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise Wrong("it is not a file of examples that this program wrote")
+            raise Wrong("it isn't a file of examples that this program wrote")
         entry = Entry(content)
         if entry.count("format_version") != FORMAT_VERSION:
             raise Wrong(f"it has format version {content['format_version']}: upgrade the program")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # From this |ρ| on, two neurons are partners.
 PARTNER_RHO = 0.3
 # Why a map has no figures of it where its statistics are there.
-NOTHING_DEFINED = "no neuron has correlations, or there are hardly any tokens"
+NOTHING_DEFINED = "no neuron has correlations, or there are too few tokens"
 # Below so many tokens the law of chance correlations is not the one used here.
 _LEAST_TOKENS = 4
 # Mean of the Tracy–Widom law of real matrices.

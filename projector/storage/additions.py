@@ -112,8 +112,8 @@ def adding(
                 raise UserError(f"'{main}' is gone: nothing can be added to '{folder}'")
             if hashlib.sha256(main.read_bytes()).hexdigest() != belongs_to:
                 raise UserError(
-                    f"'{folder}' was replaced meanwhile, and what was found belongs to what it "
-                    "held before: run the command again"
+                    f"'{folder}' was replaced while this command ran, so its results don't belong "
+                    "there any more: run the command again"
                 )
         with replacing_files(folder) as staging:
             yield Addition(folder, staging)

@@ -73,7 +73,7 @@ class Entry:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise Wrong(f"{self._named(key)} is not a number")
         if not math.isfinite(value):
-            raise Wrong(f"{self._named(key)} is {value}, and no number is meant by that")
+            raise Wrong(f"{self._named(key)} is {value}, not a finite number")
         return float(value)
 
     def numbers_by_name(self, key: str, *, is_known: bool) -> dict[str, float]:

@@ -70,7 +70,7 @@ def read_header(path: Path) -> Header:
             shapes[name], kinds[name] = tuple(entry["shape"]), entry["dtype"]
             first, last = entry["data_offsets"]
             if last - first != math.prod(shapes[name]) * _SIZES[kinds[name]]:
-                raise DamagedFile(f"'{name}' has not the size that its shape gives")
+                raise DamagedFile(f"'{name}' doesn't have the size that its shape gives")
             end = max(end, last)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, DamagedFile):

@@ -24,11 +24,11 @@ def check_place(out: Path, setting: str = "out") -> None:
     existing = _existing(out)
     # Unlike those of a path, these take a name that is too long for one that does not exist.
     if os.path.islink(out) and not os.path.exists(out):  # noqa: PTH110, PTH114
-        problem = f"'{out}' is a link to nothing"
+        problem = f"'{out}' is a broken link"
     elif existing == out.absolute() and not out.is_dir():
         problem = f"'{out}' is a file"
     elif not existing.is_dir():
-        problem = f"'{existing}' is a file, and no folder can be made in it"
+        problem = f"'{existing}' is a file, so no folder can be made in it"
     elif not os.access(existing, os.W_OK | os.X_OK):
         problem = f"'{existing}' can't be written to"
     else:

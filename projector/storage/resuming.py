@@ -20,17 +20,17 @@ from projector.errors import UserError, named
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 RESUME_HELP = (
-    "Resume this run where it was stopped, start it where it was not begun, and do nothing "
-    "where it is finished. What another run left is refused."
+    "Resume this run if it was stopped, start it if it has not begun, and do nothing if it is "
+    "finished. The results of another run are refused."
 )
-FORCE_HELP = "Replace what is there; where a run is resumed, only what another run left."
+FORCE_HELP = "Replace existing results; when resuming, only the results of another run."
 
 
 class Step(Enum):
     """What a run is to do."""
 
-    START = "start from the beginning, and replace what is there"
-    GO_ON = "go on with the unfinished work"
+    START = "start from the beginning, and replace existing results"
+    GO_ON = "resume the unfinished work"
     LEAVE = "do nothing: the same run is finished"
 
 
@@ -80,8 +80,8 @@ def decide(
     if not resume:
         if unfinished is not None:
             raise UserError(
-                f"'{unfinished.where}' is what a stopped {what} left: add {named('resume', True)} "
-                f"to resume it, or {named('force', True)} to start over",
+                f"'{unfinished.where}' holds a stopped {what}: add {named('resume', True)} to "
+                f"resume it, or {named('force', True)} to start over",
                 setting="resume",
                 value=False,
             )

@@ -108,7 +108,7 @@ def upgraded(
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                f"'{path}' is damaged: version {version} has something else there ({reason}); "
+                f"'{path}' is damaged: version {version} expects something else ({reason}); "
                 f"{remedy}"
             ) from error
         version += 1

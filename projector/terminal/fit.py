@@ -44,9 +44,11 @@ class FitOptions:
     out: Path = setting(help="Folder for the projection.")
     layouts: str | None = setting(
         None,
-        help="Make several layouts of every map, by name, for example stress-3d,neighbours-2d. "
-        "They take the place of the options of one layout. By default "
-        f"{DEFAULT_LAYOUTS}, to which --seed, --start and --absolute apply.",
+        help=(
+            "Layouts to make of every map, by name, for example stress-3d,neighbours-2d. They "
+            f"replace the options of a single layout. By default {DEFAULT_LAYOUTS}, to which "
+            "--seed, --start and --absolute apply."
+        ),
     )
     corpus: str = setting("stdlib", help=_corpus_help)
     pictures: bool = setting(False, help="Also write the pictures, as HTML, to OUT.")
@@ -131,8 +133,8 @@ def _check(
 
     if options.log_with is not None and not any(layout.how.trains for layout in layouts):
         raise UserError(
-            f"{named('log_with')} follows a training, and no layout here is trained: "
-            f"add {' or '.join(named('solver', each) for each in trained_solvers())}",
+            f"{named('log_with')} tracks training, but no layout here is trained: add "
+            f"{' or '.join(named('solver', each) for each in trained_solvers())}",
             setting="log_with",
             value=options.log_with,
         )
@@ -225,7 +227,7 @@ def _tell(
         what += f" in {n_layouts} layouts"
     seconds = f"{duration_text(needs.seconds / n_processes)}{less}"
     disk = f"{size_text(needs.disk_bytes)} on disk"
-    disk += " beside the pictures" if options.pictures else ""
+    disk += " plus the pictures" if options.pictures else ""
     screen.say(
         f"{what} from {needs.n_tokens:,} tokens: about {seconds}, {disk}, "
         f"{size_text(needs.memory_bytes)} of memory"
@@ -239,9 +241,9 @@ def _tell(
         )
     for (layer, site), n_drawn in job.plan.samples.items():
         screen.say(
-            f"[yellow]layer {layer} {site}[/yellow]: no room for its "
-            f"{job.widths[layer, site]:,}² correlations: they will be computed from "
-            f"{n_drawn:,} of the tokens, evenly drawn, and not kept"
+            f"[yellow]layer {layer} {site}[/yellow]: its {job.widths[layer, site]:,}² "
+            f"correlations don't fit in memory: they will be computed from {n_drawn:,} evenly "
+            "sampled tokens, and not kept"
         )
     if job.examples is not None and job.examples.cut:
         screen.say(

@@ -30,7 +30,7 @@ class SearchOptions:
     """How many are shown."""
 
     limit: int | None = setting(
-        None, help="Show this many at most. By default 20, and with [b]--json[/b] all."
+        None, help="Show at most this many. By default 20, or all with [b]--json[/b]."
     )
 
     def __post_init__(self) -> None:

@@ -69,11 +69,13 @@ def _read(name: str) -> Iterator[Document]:
     if path.is_dir():
         paths = sorted(p for p in path.rglob("*") if p.suffix in _READ and p.is_file())
         if not paths:
-            raise UserError(f"corpus folder '{name}' holds no file that ends in {', '.join(_READ)}")
+            raise UserError(
+                f"corpus folder '{name}' contains no file that ends in {', '.join(_READ)}"
+            )
         return (document for each in paths for document in _READ[each.suffix](each))
     if path.suffix not in _READ:
         raise UserError(
-            f"corpus file '{name}' is of a kind that is not read: give {', '.join(_READ)}"
+            f"corpus file '{name}' has an unsupported file type: give {', '.join(_READ)}"
         )
     return _READ[path.suffix](path)
 

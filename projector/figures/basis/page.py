@@ -100,20 +100,23 @@ def attention_page(view: AttentionView, position: int | None = None) -> str:
     drawn = pattern_html(pattern, data["selected"], f"pattern of {view.plane.title}")
     whole = f"{PATTERN_STYLE}{texts_html(view.tokens)}{drawn}{PATTERN_SCRIPT}"
     lead = (
-        "Each row of A V is a combination of the tokens' values. The coefficients are a row of the "
-        f"pattern A. A V differs from what the head gives by {small(view.closure_error)} of "
+        "Each row of A V is a combination of the tokens' values. The coefficients are a row of "
+        f"the pattern A. A V differs from the head's output by {small(view.closure_error)} of "
         "its length."
     )
     sections = [
         Section(
             "Values before, their mixtures after",
-            "Coloured lines lead from the values to the mixture of token "
-            f"{data['selected'] + 1}, or of the one that was pointed at last. The thicker a line, "
-            "the larger the coefficient. Thin grey ones lead from each token's value to its own "
-            "mixture.",
+            f"Coloured lines lead from the values to the mixture of token {data['selected'] + 1}, "
+            "or of the token pointed at last. The thicker a line, the larger the coefficient. "
+            "Thin grey lines lead from each token's value to its own mixture.",
             trusted_html=plane_html(data),
         ),
-        Section("Pattern", "Point at a token to see what it takes from each.", trusted_html=whole),
+        Section(
+            "Pattern",
+            "Point at a token to see how much it takes from each token.",
+            trusted_html=whole,
+        ),
     ]
     return page_html(f"Attention as a change of basis: {view.plane.title}", lead, sections)
 

@@ -12,12 +12,12 @@ def sum_words(view: SkipView) -> str:
     words = []
     if view.cosine is not None:
         cosine = f"{view.cosine:.2f}".replace("-", "−")
-        words.append(f"The cosine of x and what is added is {cosine}.")
+        words.append(f"The cosine of x and the added vector is {cosine}.")
     if view.closure_error == 0:
-        words.append("x plus all that attention adds is the model's next stream exactly.")
+        words.append("x plus the attention output is the model's next stream exactly.")
     elif view.closure_error is not None:
         words.append(
-            "x plus all that attention adds differs from the model's next stream by "
+            "x plus the attention output differs from the model's next stream by "
             f"{small(view.closure_error)} of its length."
         )
     return " ".join(words)

@@ -234,33 +234,34 @@ def _name_layer(
 def how_effects(effects: Sequence[Facts]) -> str:
     """How to read the figure of effects, by what was measured."""
     text = (
-        "The difference of the sets’ means is added to the stream (towards the first set), taken "
-        "away from it (towards the second), and projected out of it, at every position. Dots are "
-        "the change that this makes on prompts that the direction was not computed from. "
+        "The difference of the sets’ means is added to the stream (towards the first set), "
+        "subtracted from it (towards the second), and projected out of it, at every position. "
+        "Dots show the effect on prompts that were not used to compute the direction. "
     )
     if all(each.get("continuation") is None for each in effects):
         text += (
-            "A rise of the log-perplexity means that the model predicts the text less well. Where "
-            "that of the second set less that of the first rises, the change favours the first set."
+            "A rise of the log-perplexity means that the model predicts the text less well. If "
+            "it rises more for the second set than for the first, the change favours the first "
+            "set."
         )
     else:
         text += (
-            "The effect is on the log-probability of the continuation, all its tokens together; a "
-            "rise means that the model finds it more likely."
+            "The effect is the change of the continuation’s total log-probability; a rise means "
+            "that the model finds the continuation more likely."
         )
     text += (
         " Intervals are over groups of prompts. Crosses are controls: random directions of the "
-        "same norm. The stream varies along few directions, and a random one lies almost wholly "
-        "outside of them, so it can do little where it is projected out."
+        "same norm. The stream varies along few directions, and a random direction lies almost "
+        "entirely outside them, so projecting it out changes little."
     )
     if any(controls_of(each, "permuted") for each in effects):
         text += (
             " Rings are controls of the same norm along which prompts of one set vary: the "
-            "difference of means under permuted labels, each set’s mean removed."
+            "difference of means under permuted labels, with each set’s mean removed."
         )
     return (
-        f"{text} An effect is beyond every control where it is larger in size than that of each "
-        "of them."
+        f"{text} An effect is beyond every control if its size exceeds the size of each control’s "
+        "effect."
     )
 
 
@@ -274,7 +275,7 @@ def effects_words(effects: Sequence[Facts], names: tuple[str, str]) -> str:
     """
     beside = [each for each in effects if any(controls_of(each, name) for name, *_ in _CONTROLS)]
     if not beside:
-        return "No effect was measured beside random directions."
+        return "No effect was compared with random directions."
     parts = []
     for kind in dict.fromkeys(_panel_of(each)[:2] for each in beside):
         own = [each for each in beside if _panel_of(each)[:2] == kind]
@@ -359,7 +360,7 @@ def _move(effects: Sequence[Facts]) -> str:
         (words, sum(is_so(value) for value in values))
         for words, is_so in (("rises", lambda v: v > 0), ("falls", lambda v: v < 0))
     ]
-    told = " and ".join(f"{words} at {n}" for words, n in ways if n) or "stays as it is at all"
+    told = " and ".join(f"{words} at {n}" for words, n in ways if n) or "stays the same at all"
     n_beyond = sum(map(is_beyond, effects))
     return f"{told} of {_layers(len(effects))}, beyond every control at {n_beyond or 'none'}"
 

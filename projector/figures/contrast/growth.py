@@ -31,17 +31,17 @@ from projector.figures.contrast.style import (
 )
 from projector.residual.flow.words import number
 
-_WHOLE_TITLE, _SPLIT_TITLE = "the whole update", "attention and MLP apart"
+_WHOLE_TITLE, _SPLIT_TITLE = "the whole update", "attention and MLP separately"
 _CORRELATION_TITLE = "correlation of stream and update"
 # Each: its name in the report, what it is called, colour and pattern. The sum of each is 1.
 _Part = tuple[str, str, str, str]
 _WHOLE: tuple[_Part, ...] = (
-    ("growth_pre", "Var(pre): brought along", STREAM, ""),
+    ("growth_pre", "Var(pre): carried over", STREAM, ""),
     ("growth_update", "Var(update): added", UPDATE, ""),
     ("growth_covariance", "2 Cov(pre, update): shared", UPDATE, "/"),
 )
 _SPLIT: tuple[_Part, ...] = (
-    ("pre", "Var(pre): brought along", STREAM, ""),
+    ("pre", "Var(pre): carried over", STREAM, ""),
     ("attention_variance", "Var(attention)", ATTENTION, ""),
     ("mlp_variance", "Var(MLP)", MLP, ""),
     ("covariance_pre_attention", "2 Cov(pre, attention)", ATTENTION, "/"),

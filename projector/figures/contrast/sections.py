@@ -82,7 +82,7 @@ def sections(found: Found | Facts, *, layer: int | None = None) -> tuple[Part, .
     parts = [
         Part(
             "parting",
-            "How the sets part",
+            "How the sets separate",
             None,
             panels(facts, layer=layer),
             _of_each([(m, f"{cosine_words(m)} {variance_words(m, names)}") for m in models]),
@@ -119,7 +119,7 @@ def _sharing(facts: Facts, model: ModelRows, layer: int | None) -> Part:
 def _samples(facts: Facts, model: ModelRows, layer: int | None) -> Part:
     figure = untangling_figure(facts, model.model, layer=layer)
     text = untangling_words(untangling_of(facts, model.model))
-    text = text or "How the samples lie was not measured."
+    text = text or "The samples’ similarity and probes were not measured."
     return _part("samples", "Samples", model, figure, [text], HOW_UNTANGLING, "depth")
 
 

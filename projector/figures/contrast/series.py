@@ -33,7 +33,8 @@ def facts_of(found: Found | Facts) -> Facts:
     rows = facts.get("rows")
     if not isinstance(rows, Sequence) or not rows or not all(map(_is_row, rows)):
         raise UserError(
-            "this is not a report of two sets of prompts: it lacks rows of model, layer and stream"
+            "this isn't a report of two sets of prompts: rows of model, layer and stream are "
+            "missing"
         )
     return facts
 

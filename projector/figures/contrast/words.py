@@ -18,40 +18,42 @@ from projector.residual.contrast.words import growth_sentence
 from projector.residual.flow.words import number
 
 HOW_PANELS = (
-    "The cosine is that of the mean vectors of the two sets. Its band is as wide as what holds "
-    "95 % of bootstrap draws of the prompts: it tells how far the figure varies at this number of "
-    "prompts, and does not correct a bias. It has two controls: the cosine of random "
-    "halves of one set, for both sets together, and that of two groups after the labels were "
-    "permuted; their bands hold 90 % of the draws. Prompts that belong together stay together in "
-    "every draw. A half has fewer prompts and so more noise than its set: what compares with two "
-    "halves of one set is a half of one set against a half of the other. Variances are over the "
-    "samples of a set: their mean over the features, and their maximum, which is as a rule above "
-    "the true one. The embedding is drawn apart, as a diamond; open circles are after a layer’s "
-    "attention, filled ones after its MLP."
+    "The cosine compares the mean vectors of the two sets. Its band is as wide as the interval "
+    "that holds 95 % of bootstrap draws of the prompts: it shows how much the cosine varies at "
+    "this number of prompts, and does not correct a bias. It has two controls: the cosine of "
+    "random halves of one set, for both sets together, and the cosine of two groups after the "
+    "labels were permuted; their bands hold 90 % of the draws. Prompts that belong together "
+    "stay together in every draw. A half has fewer prompts than its set, and so more noise: "
+    "compare two halves of one set with a half of one set and a half of the other. Variances "
+    "are over the samples of a set: the figures show their mean over the features, and their "
+    "maximum, which usually exceeds the true maximum. The embedding is drawn separately, as a "
+    "diamond; open circles are after a layer’s attention, filled circles after its MLP."
 )
 HOW_GROWTH = (
-    "A block adds an update to the stream, so that Var(post) = Var(pre) + Var(update) + "
-    "2 Cov(pre, update). The bars are these three as shares of Var(post), the mean of both sets; "
-    "they sum to 1. If layers shared directions, the covariance would carry the growth. The last "
-    "panel is the correlation of the stream and the update, Cov(pre, update) / "
-    "√(Var(pre) Var(update)); its band holds 95 % of those of randomly rotated updates."
+    "A block adds an update to the stream, so that Var(post) = Var(pre) + Var(update) + 2 "
+    "Cov(pre, update). The bars show these three terms as shares of Var(post), averaged over "
+    "both sets; they sum to 1. If layers shared directions, the covariance would carry the "
+    "growth. The last panel shows the correlation of the stream and the update, Cov(pre, "
+    "update) / √(Var(pre) Var(update)); its band holds 95 % of the correlations of randomly "
+    "rotated updates."
 )
 HOW_SHARING = (
-    "What each layer adds is compared with what the layer before it adds: the cosine of a "
-    "sample’s two updates; the principal angles between the spans of their top directions, how far "
-    "these spans overlap, and how much variance one captures of the other; and the overlap of the "
-    "top singular directions of their output weights. Dashed and dotted lines are the medians of "
-    "random rotations, and bands hold 90 % of them; of angles there are the medians alone."
+    "Each layer’s update is compared with the update of the layer before it: the cosine of a "
+    "sample’s two updates; the principal angles between the spans of their top directions, how "
+    "much these spans overlap, and how much of the other’s variance each captures; and the "
+    "overlap of the top singular directions of their output weights. Dashed and dotted lines "
+    "are the medians of random rotations, and bands hold 90 % of them; for angles, only the "
+    "medians are drawn."
 )
 HOW_UNTANGLING = (
-    "Solid curves are what was measured, dashed ones their controls. The cosine of two samples is "
-    "the mean over pairs of different prompts. The linear probe is scored on prompts that it was "
-    "not fitted on. It tells that the sets are distinguished, and not by what: if one earlier word "
-    "marks a set, attention to that word is enough. Beside it are the same probe with permuted "
-    "labels, whose band reaches to what 5 % of the draws exceed, and the probe of the embedding "
-    "alone. The effective dimension is the "
-    "participation ratio of a set’s covariance, beside that of as many samples of an isotropic "
-    "Gaussian. The last panel shows how much of the sets’ difference lies along one direction."
+    "Solid curves are measurements, dashed curves their controls. The cosine of two samples is "
+    "the mean over pairs of different prompts. The linear probe is scored on prompts that it "
+    "was not fitted on. It shows that the sets can be distinguished, but not by what: if one "
+    "earlier word marks a set, attention to that word is enough. Its controls are the same "
+    "probe with permuted labels, whose band reaches the value that 5 % of the draws exceed, and "
+    "the probe of the embedding alone. The effective dimension is the participation ratio of a "
+    "set’s covariance; its control is that of as many samples of an isotropic Gaussian. The "
+    "last panel shows how much of the sets’ difference lies along one direction."
 )
 
 
@@ -60,7 +62,7 @@ def cosine_words(model: ModelRows) -> str:
     inside = _inside(model)
     cosines = [(p, v) for p, row in inside if (v := number_of(row, "cosine")) is not None]
     if not cosines:
-        return "The cosine of the sets’ means is not known at any layer."
+        return "The cosine of the sets’ means could not be computed at any layer."
     form = cosine_form([model])
     (first, start), (last, end) = cosines[0], cosines[-1]
     lowest, least = min(cosines, key=lambda each: each[1])
@@ -93,7 +95,7 @@ def _embedding_words(model: ModelRows, form: str) -> str:
     value = number_of(row, "cosine") if place.is_embedding else None
     if value is None:
         return ""
-    return f"At the embedding, which is drawn apart, it is {number(value, form)}."
+    return f"At the embedding, which is drawn separately, it is {number(value, form)}."
 
 
 def _parting_words(inside: Sequence[tuple[Place, Facts]]) -> str:
@@ -109,11 +111,11 @@ def _parting_words(inside: Sequence[tuple[Place, Facts]]) -> str:
     below = [place for place, is_below in compared if is_below]
     if not below:
         return (
-            "Nowhere is its whole interval below what permuted labels give: the sets do not part "
-            "by more than chance."
+            "Its interval is nowhere entirely below the values with permuted labels: the sets do "
+            "not separate by more than chance."
         )
     if len(below) == len(compared):
-        return "At every place its whole interval is below what permuted labels give."
+        return "Its interval is entirely below the values with permuted labels at every place."
     return (
         f"At {len(below)} of {len(compared)} places, first {below[0].words}, its whole interval is "
         "below what permuted labels give."
@@ -150,7 +152,7 @@ def variance_words(model: ModelRows, names: tuple[str, str]) -> str:
         if model.places[0].is_embedding and first == 0:
             parts.append(
                 f"All prompts of {name} have the same vector at the embedding: its variance is 0 "
-                "there, for which a logarithmic axis has no place."
+                "there, which a logarithmic axis can’t show."
             )
     return " ".join(parts)
 
@@ -159,14 +161,14 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
     """What the growth of variance is made of, averaged over blocks, beside rotated updates."""
     blocks = [row for row in blocks_of(model) if number_of(row, "growth_pre") is not None]
     if not blocks:
-        return "What the variance is made of is not known of any block."
+        return "The parts of the variance are not known for any block."
     # The first block's update outweighs what was there before it: it would carry every mean.
     first, later = blocks[0], blocks[1:]
     text = f"Of the variance after layer {first['layer']}, {_shares_words([first])}."
     if later:
         over = "after the next layer" if len(later) == 1 else f"after the {len(later)} layers that "
         over += "" if len(later) == 1 else "follow, on average"
-        text += f" Of that {over}, {_shares_words(later)}."
+        text += f" Of the variance {over}, {_shares_words(later)}."
     steps = entries_of(facts, "growth", model.model)
     compared = [
         (covariance, rotated)
@@ -178,7 +180,7 @@ def growth_words(facts: Facts, model: ModelRows) -> str:
         n_above = sum(value > rotated for value, rotated in compared)
         n_below = sum(value < -rotated for value, rotated in compared)
         text += (
-            " The covariance is above what randomly rotated updates give in "
+            " The covariance is above the values for randomly rotated updates in "
             f"{n_above or 'none'} of {len(compared)} steps, and below it in {n_below or 'none'}."
         )
     carried = growth_sentence(steps)
@@ -192,7 +194,7 @@ def _shares_words(blocks: Sequence[Facts]) -> str:
         for part in ("pre", "update", "covariance")
         if (values := known(number_of(row, f"growth_{part}") for row in blocks))
     )
-    return f"{pre} was there before, {update} is the update’s own, and {both} is their covariance"
+    return f"{pre} was there before, {update} belongs to the update, and {both} is their covariance"
 
 
 def untangling_words(model: ModelRows | None) -> str:
@@ -206,16 +208,16 @@ def untangling_words(model: ModelRows | None) -> str:
     if scored:
         place, best = max(scored, key=lambda each: each[1])
         nulls = known(number_of(row, "probe_permuted") for _, row in inside)
-        text = f"The probe is right on {_percent(best)} at best, {place.words}"
+        text = f"The probe’s highest accuracy is {_percent(best)}, {place.words}"
         if nulls:
-            text += f"; with permuted labels it is right on {_percent(sum(nulls) / len(nulls))}"
+            text += f"; with permuted labels its accuracy is {_percent(sum(nulls) / len(nulls))}"
         embedding = number_of(model.rows[0], "probe_accuracy")
         if model.places[0].is_embedding and embedding is not None:
-            text += f", and on the embedding alone on {_percent(embedding)}"
+            text += f", and on the embedding alone {_percent(embedding)}"
         parts.append(f"{text}.")
     for name, words in (
         ("within_cosine_positive", "The mean cosine of two samples of the first set"),
-        ("within_cosine_negative", "That of the second set"),
+        ("within_cosine_negative", "The mean cosine of the second set’s samples"),
     ):
         values = known(number_of(row, name) for _, row in inside)
         if values:

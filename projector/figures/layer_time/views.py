@@ -102,8 +102,10 @@ def parts_view(
         "middle": middle,
         "reach": reach,
         "followed": followed(positions, within, np.zeros_like(outliers), dim),
-        "words": f"The view fits {_FITTED:.0%} of the contributions. A sum that lies outside of it "
-        "is marked at the edge; Fit sums shows it.".replace("%", " %", 1),
+        "words": (
+            f"The view fits {_FITTED:.0%} of the contributions. A sum outside the view is marked "
+            "at the edge; “Fit sums” shows it."
+        ).replace("%", " %", 1),
     }
 
 

@@ -65,8 +65,8 @@ def neighbours_said(report: Report) -> str:
     """
     where = _no_better(report, "neighbours_kept", "neighbours_random")
     return where and (
-        f"{where} the picture keeps no more neighbours than a random projection does: who is near "
-        "there says little."
+        f"{where} the picture keeps no more neighbours than a random projection does: nearness "
+        "means little there."
     )
 
 
@@ -74,8 +74,8 @@ def moves_said(report: Report) -> str:
     """In which frames the picture keeps moves no better than a random projection; "" for none."""
     where = _no_better(report, "displacement_correlation", "displacement_random")
     return where and (
-        f"{where} the picture ranks moves no better than a random projection does: how far a "
-        "particle moves there says little."
+        f"{where} the picture ranks moves no better than a random projection does: the distances "
+        "that particles move mean little there."
     )
 
 
@@ -90,7 +90,7 @@ def _no_better(report: Report, kept: str, random: str) -> str:
     if not found:
         return ""
     worst = min(found, key=lambda each: each[kept] - each[random])
-    figures = f"{worst[kept]:.2f} beside {worst[random]:.2f}".replace("-", "−")
+    figures = f"{worst[kept]:.2f} compared with {worst[random]:.2f}".replace("-", "−")
     if len(found) > _MOST_NAMED:
         most = f"worst: {_frame_words(worst['frame'])}, {figures}"
         return f"In {len(found)} of {len(known)} frames ({most})"
@@ -144,7 +144,7 @@ def _difference(report: Report) -> list[str]:
         return [sentence(reason)] if reason else []
     a, b = (_token(report, k, difference["position"]) for k in (0, 1))
     place = f"token {difference['position']}, counted from 0"
-    first = f"The first unlike token is {place}: {a} in A, {b} in B."
+    first = f"The first differing token is {place}: {a} in A, {b} in B."
     samples, equal = (int(difference.get(name) or 0) for name in ("n_samples", "n_equal"))
     if not samples:
         reason = difference.get("reason")
@@ -162,9 +162,10 @@ def _difference(report: Report) -> list[str]:
         median = _number(difference.get("null_median"))
         return [
             first,
-            f"{change} no more than other words would that the model itself samples. In the last "
-            f"layer the distance between A and B is {own}; that of {pairs} is {median} (median) "
-            f"and {high} (95th percentile). No layer’s distance exceeds its 95th percentile.",
+            f"{change} no more than other continuations that the model samples would. In the last "
+            f"layer the distance between A and B is {own}; the distance of {pairs} is {median} "
+            f"(median) and {high} (95th percentile). No layer’s distance exceeds its 95th "
+            "percentile.",
         ]
     chance, stays = difference.get("chance"), difference.get("stays")
     rows = difference.get("per_frame") or [{}]
@@ -173,20 +174,22 @@ def _difference(report: Report) -> list[str]:
     beside = (
         ""
         if chance is None
-        else f" Of the sampled pairs themselves, {chance:.0%} exceed the others’ in some layer."
+        else (
+            f" Of the sampled pairs themselves, {chance:.0%} exceed the other pairs’ in some layer."
+        )
     )
     layer = _frame_words(name)
     return [
         first,
         f"{layer[0].upper()}{layer[1:]} is the first where {change[0].lower()}{change[1:]} more "
-        "than most other words would that the model itself samples: the distance between A and B "
-        f"is {own}, and the 95th percentile of {pairs} is {high}.{later}{beside}",
+        "than most other continuations that the model samples would: the distance between A and "
+        f"B is {own}, and the 95th percentile of {pairs} is {high}.{later}{beside}",
     ]
 
 
 _LATER = {
-    True: "So it is in every later layer.",
-    False: "In some later layers it does not.",
+    True: "The same holds in every later layer.",
+    False: "This does not hold in some later layers.",
 }
 
 
@@ -212,7 +215,7 @@ def _zeros(report: Report) -> list[str]:
         every = "the one token" if n == 1 else f"all {n} tokens"
         return [f"The states of {every} {differ}."]
     tokens = "one token" if n == 1 else f"{n} tokens"
-    return [f"The states of the {tokens} before the first unlike one {differ}."]
+    return [f"The states of the {tokens} before the first differing one {differ}."]
 
 
 def _outliers(report: Report) -> str:

@@ -34,7 +34,7 @@ def write_density(
     """
     clouds = read_clouds(report, tensors)
     if clouds is None:
-        note = "The density was left out, because no particle but outliers has a position"
+        note = "The density was left out, because only outliers have positions"
         return Written((), note)
     return write_film(
         draw_densities(clouds),

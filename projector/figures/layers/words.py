@@ -60,9 +60,9 @@ def range_words(images: Sequence[LayerImage]) -> str:
         return "All values are 0."
     if first.range == "all":
         end = number(float(first.high[0]))
-        text = f"Colours are from −{end} to {end}; {share} of all magnitudes are within."
+        text = f"Colours are from −{end} to {end}; {share} of all magnitudes are in this range."
     else:
-        text = f"Each layer has its own range; {share} of its magnitudes are within."
+        text = f"Each layer has its own range; {share} of its magnitudes are in that range."
     if not clipped:
         return f"{text} No value is clipped."
     text += f" {percent(clipped)} of the values are clipped"

@@ -27,14 +27,14 @@ def attribution_page(found: Attribution) -> str:
         _steps_section(found),
         Section(
             "Strongest parts",
-            f"The {min(_N_BARS, len(found.parts))} parts that add most, in size. Red raises "
-            f"{what(found)}, blue lowers it. {control_text(found)}",
+            f"The {min(_N_BARS, len(found.parts))} parts with the largest contributions. Red "
+            f"raises {what(found)}, blue lowers it. {control_text(found)}",
             bars_figure(found.strongest(_N_BARS)),
         ),
         Section(
             "By layer",
-            "Each row is a layer, each column a head, or the layer's MLP and biases. What is "
-            "outside the layers, such as the embedding, is in the tables.",
+            "Each row is a layer, each column a head, or the layer's MLP and biases. Parts "
+            "outside the layers, such as the embedding, are in the tables.",
             grid_figure(found),
         ),
     ]
@@ -42,10 +42,10 @@ def attribution_page(found: Attribution) -> str:
         sections.append(
             Section(
                 "Strongest neurons",
-                "The MLP neurons that add most. They are shares of the MLPs above, not parts "
-                "beside them: a layer's neurons sum to its MLP."
+                "The MLP neurons with the largest contributions. They are shares of the MLPs "
+                "above, not additional parts: a layer's neurons sum to its MLP."
                 + (
-                    f"\n\nOf some layers there are none: {found.neurons_left_out}."
+                    f"\n\nSome layers have none: {found.neurons_left_out}."
                     if found.neurons_left_out
                     else ""
                 ),
@@ -97,7 +97,7 @@ def lead(found: Attribution) -> str:
         f"{'The model' if found.until is None else 'The lens'}'s likeliest next tokens: {likely}. "
         f"T{what(found)[1:]} is "
         f"{signed(found.logit)}.",
-        "Each part's value is what it adds to that, with the scale of the final norm held at its "
+        "Each part's value is its contribution to this, with the final norm's scale fixed at its "
         f"value for this position. {readout_text(found)}".strip(),
         errors_text(found),
     ]
@@ -109,12 +109,13 @@ def readout_text(found: Attribution) -> str:
     texts = []
     if found.scale != 1:
         texts.append(
-            f"The model multiplies its logits by {found.scale:.6g}, and so are the parts' values."
+            f"The model multiplies its logits by {found.scale:.6g}, and the parts' values include "
+            "this factor."
         )
     if found.softcap is not None:
         texts.append(
             f"The model caps its logits at ±{found.softcap:g}. The parts attribute the logit "
-            "before the cap; what the cap changes is a step of its own."
+            "before the cap; the effect of the cap is a separate step."
         )
     return " ".join(texts)
 
@@ -125,9 +126,9 @@ def control_text(found: Attribution) -> str:
         return ""
     kind = "tokens" if found.against is None else "pairs of tokens"
     return (
-        f"The diamond is what the same part adds to {found.n_controls} random {kind} of the "
-        "vocabulary: their mean, and one standard deviation either way. A part within it says "
-        "nothing in particular about this token."
+        f"The diamond shows the same part's contribution to {found.n_controls} random {kind} of "
+        "the vocabulary: the mean, and one standard deviation either way. A part within that "
+        "range is not specific to this token."
     )
 
 
@@ -140,7 +141,7 @@ def errors_text(found: Attribution) -> str:
     )
     if any(part.kind == ROUNDING for part in found.parts):
         text += (
-            " Both are without what half precision rounded off; that is a part of its own, "
+            " Both leave out the rounding of half precision, which is a separate part: "
             f"{signed(found.rounding)} of the logit and {found.rounding_share:.1%} of the sizes' "
             "sum."
         )

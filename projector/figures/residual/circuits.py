@@ -93,12 +93,12 @@ def composition_sections(found: HeadsReport) -> Iterator[Section]:
     )
     yield Section(
         "Composition",
-        "How much of what an earlier head writes a later head reads, by their weights: "
-        "‖W₂ W₁‖ / (‖W₂‖ ‖W₁‖), from 0 to 1, through the later head's queries (Q), keys (K) or "
-        "values (V). Beside it, the same for random matrices with the same singular values: mean, "
-        f"standard deviation, and the share of {compositions.n_random} that are weaker."
-        f"\n\nPairs of trained heads beyond 99 % of their random pairs: {above}. Trained heads "
-        "share directions of the stream, so to exceed chance means little here; the last column "
+        "How much of what an earlier head writes a later head reads, by their weights: ‖W₂ W₁‖ / "
+        "(‖W₂‖ ‖W₁‖), from 0 to 1, through the later head's queries (Q), keys (K) or values "
+        "(V). Next to it is the same for random matrices with the same singular values: mean, "
+        f"standard deviation, and the share of {compositions.n_random} that are weaker.\n\nPairs "
+        f"of trained heads beyond 99 % of their random pairs: {above}. Trained heads share "
+        "directions of the stream, so exceeding chance means little here; the last column "
         "compares a pair with the median pair of its kind. Norms' scales are left out.",
         table=Table(
             ("by", "later", "earlier", "strength", "random", "percentile", "times median"), rows
@@ -135,13 +135,12 @@ def _paths_section(found: HeadsReport, virtual: VirtualHeads, texts: Sequence[st
     return Section(
         "Paths through two heads",
         "Two heads in a row are one product, (A₂ ⊗ W_OV₂)(A₁ ⊗ W_OV₁) = A₂A₁ ⊗ W_OV₂W_OV₁: a "
-        "virtual head. The first head takes from the tokens under “from” and writes at the tokens "
-        f"under “via”, where the second reads it for position {virtual.position}. Shown are the "
-        f"{len(rows)} paths that change {what} most. Norms' scales are held at their values on "
-        "this prompt; biases are parts of their own."
-        f"\n\nThe stream gives this {'logit' if goal.against is None else 'difference'} "
-        f"{signed(goal.from_stream, 2)}, and the model's own is {signed(goal.logit, 2)}; all paths "
-        "through two heads together "
+        "virtual head. The first head takes from the tokens under “from” and writes at the "
+        f"tokens under “via”, where the second reads it for position {virtual.position}. The "
+        f"table shows the {len(rows)} paths that change {what} most. Norms' scales are held at "
+        "their values on this prompt; biases are separate parts.\n\nThe stream gives this "
+        f"{'logit' if goal.against is None else 'difference'} {signed(goal.from_stream, 2)}, and "
+        f"the model's own is {signed(goal.logit, 2)}; all paths through two heads together "
         f"{signed(virtual.through_two, 2)}. {_control_text(virtual)} “Of all paths” is a path's "
         "share of Σ |value| over all paths through two heads. The percentile is the share of "
         "the vocabulary whose logits the path raises less than this token's.",
@@ -159,7 +158,7 @@ def _control_text(virtual: VirtualHeads) -> str:
     return (
         f"For {len(sizes)} random tokens in place of this one, the strongest path changes the "
         f"logit by {sizes[len(sizes) // 2]:.2f} in the median and {sizes[-1]:.2f} at most, so a "
-        "path that adds no more than that says nothing in particular about this token."
+        "path that adds no more than that is not specific to this token."
     )
 
 

@@ -63,11 +63,11 @@ def _lead(found: HeadsReport) -> str:
     n_layers = len({row.layer for row in scores.rows})
     texts = [
         f"{len(scores.rows)} heads in {n_layers} layers, counted from 0.",
-        "A head moves information between positions and turns it on the way. The product (A ⊗ B) "
-        "acts on a sequence x, one row a position, as A x Bᵀ: A mixes positions, B turns features. "
-        "A head is A ⊗ W_OV. Its pattern A tells how much each position takes from each other one; "
-        "its OV circuit W_OV = W_O W_V tells what arrives of what is there; its QK circuit "
-        "W_QK = W_Qᵀ W_K tells what the pattern looks for.",
+        "A head moves information between positions and transforms it on the way. The product (A "
+        "⊗ B) acts on a sequence x, one row a position, as A x Bᵀ: A mixes positions, B "
+        "transforms features. A head is A ⊗ W_OV. Its pattern A sets how much each position "
+        "takes from each other position; its OV circuit W_OV = W_O W_V sets what is passed on; "
+        "its QK circuit W_QK = W_Qᵀ W_K sets what the pattern looks for.",
     ]
     return "\n\n".join(texts)
 
@@ -92,11 +92,11 @@ def _kinds_section(scores: Heads) -> Section:
                 + (f" and {more} more" if more > 0 else ""),
             )
         )
-    shown = "; ".join(f"{kind.title}: {kind.shown_by}, from {kind.least:g} on" for kind in KINDS)
+    shown = "; ".join(f"{kind.title}: {kind.shown_by}, {kind.least:g} or more" for kind in KINDS)
     return Section(
         "Kinds of head",
         f"Patterns are scored on {scores.n_sequences} sequences of {scores.length} random tokens, "
-        "each followed by the same tokens once more: only their order tells what comes next. "
+        "each followed by the same tokens again: only their order predicts what comes next. "
         f"Copying is scored by the weights. {_null_note(scores)}\n\n{shown}.",
         table=Table(("kind", "heads", "by chance", "strongest"), tuple(rows)),
     )
@@ -104,13 +104,12 @@ def _kinds_section(scores: Heads) -> Section:
 
 def _null_note(scores: Heads) -> str:
     if not scores.n_random:
-        return "No random heads were drawn, so no head is called by a kind."
+        return "No random heads were drawn, so no head is assigned a kind."
     return (
         f"Each head is compared with {scores.n_random} random heads that have the same singular "
-        "values and stand in the same place; the share of them that score lower stands in "
-        "brackets. A head is of a kind if its score is high and at least "
-        f"{LEAST_PERCENTILE:g} % of them score lower. “By chance” is how many heads would be "
-        "called so if all were random."
+        "values and the same place; the share of them that score lower is in brackets. A head "
+        f"is of a kind if its score is high and at least {LEAST_PERCENTILE:g} % of them score "
+        "lower. “By chance” is how many heads would be assigned the kind if all were random."
     )
 
 
@@ -163,7 +162,8 @@ def _scores_section(scores: Heads) -> Section:
     return Section(
         "Scores",
         "The same grid once for each kind, by score. White is 0, red 1; blue is below 0, which "
-        "only copying can be: a head that lowers what it reads. A dot marks the heads of the kind.",
+        "only copying can be: such a head lowers the tokens it reads. A dot marks the heads of "
+        "the kind.",
         scores_figure(scores),
     )
 
@@ -224,22 +224,22 @@ def _shown_sections(found: HeadsReport) -> Iterator[Section]:
     prompt, pairs = found.prompt, {(each.layer, each.head): each for each in found.pairs}
     rows = {(row.layer, row.head): row for row in found.scores.rows}
     text = (
-        "Tokens that a head joins by its weights alone. OV: a source token, and the tokens whose "
-        "logits the head raises where it attends to it. QK: a query token, and the tokens it "
-        "attends to. The head reads each token's embedding and what the MLPs before it add to "
-        "that, attention writing nothing; or the embedding alone, of which heads behind the first "
-        "MLPs read little in many models. Scores are above the mean over all tokens on the right. "
-        "“Random” is the highest score if the head's coordinates are turned at random between its "
-        "two halves."
+        "These are the tokens that a head connects by its weights alone. OV: a source token, and "
+        "the tokens whose logits the head raises where it attends to it. QK: a query token, and "
+        "the tokens it attends to. The head reads each token's embedding and what the MLPs "
+        "before it add to that, attention writing nothing; or the embedding alone, which heads "
+        "after the first MLPs hardly read in many models. Scores are differences from the mean "
+        "over all tokens on the right. “Random” is the highest score if the head's coordinates "
+        "are turned at random between its two halves."
     )
     if prompt is not None:
         text += (
-            " The pattern on the prompt is drawn as text and as a matrix: point at a token to see "
-            "how much it takes from each token before it, or at a cell of the matrix, whose row is "
-            "the token that takes."
+            " The pattern on the prompt is drawn as text and as a matrix: point at a token to "
+            "see how much it takes from each token before it, or at a cell of the matrix, whose "
+            "row is the attending token."
         )
     start = "" if prompt is None else PATTERN_STYLE + texts_html(prompt.texts)
-    yield Section("Heads looked at closely", text, trusted_html=start)
+    yield Section("Heads in detail", text, trusted_html=start)
     for number, head in enumerate(found.shown):
         parts = []
         if prompt is not None and head in prompt.patterns:

@@ -79,18 +79,18 @@ def lens_page(found: Lens, plain: Lens | None = None) -> str:
     sections = [
         Section("Layers and tokens", grid, trusted_html=_STYLE + _grid(found, n_shown) + _SCRIPT),
         Section(
-            "How far each layer is from the prediction",
-            "KL(final ‖ lens) in nats: what is lost by taking the lens' distribution for the "
-            "model's own. The line is the mean over tokens, the band the middle half of them. "
-            f"{_clip_words(found, 'the mean', kl)}{baseline_words(found)} {_missing(found)}\n\n"
-            f"{outlier_words(found)}",
+            "Distance of each layer from the prediction",
+            "KL(final ‖ lens) in nats: the loss from using the lens' distribution in place of "
+            "the model's own. The line is the mean over tokens, the band the middle half of "
+            f"them. {_clip_words(found, 'the mean', kl)}{baseline_words(found)} "
+            f"{_missing(found)}\n\n{outlier_words(found)}",
             kl_figure(found, plain),
         ),
         Section(
-            "How sure the lens is, and how right",
+            "Confidence and loss of the lens",
             "Entropy of the lens' distribution, and its loss: −log of the probability of the "
-            "prompt's next token; both in nats, mean over tokens. A lens whose loss is far above "
-            f"its entropy is sure and wrong. {_clip_words(found, 'the loss', loss)}",
+            "prompt's next token; both in nats, mean over tokens. A lens whose loss is far "
+            f"above its entropy is confident and wrong. {_clip_words(found, 'the loss', loss)}",
             entropy_figure(found),
         ),
         Section("Averages", table=_averages(found, plain)),
@@ -107,7 +107,7 @@ def _lead(found: Lens) -> str:
     how = (
         "through the model's own final norm and head"
         if found.lens == "logit lens"
-        else "through one trained affine map a layer, then the model's own final norm and head"
+        else "through one trained affine map per layer, then the model's own final norm and head"
     )
     return (
         f"The stream of {len(found.ids):,} tokens, read at {len(found.readings)} places {how}. "

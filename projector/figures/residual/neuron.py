@@ -85,16 +85,16 @@ def gated_words(found: NeuronWeights) -> str:
 def reads_words(tokens: FavouredTokens) -> str:
     """What a value of an input is."""
     return (
-        "Cosine of each token's embedding and the direction that the input reads, the weight of "
-        "the norm before the MLP folded in."
+        "Cosine of each token's embedding and the direction that the input reads, with the "
+        "weight of the norm before the MLP folded in."
     )
 
 
 def writes_words() -> str:
     """What a value of the output is."""
     return (
-        "What one unit of its activation adds to each token's logit, less the mean over all "
-        "tokens, if all later layers let it pass; the final norm's scale is taken as 1."
+        "What one unit of its activation adds to each token's logit, minus the mean over all "
+        "tokens, if all later layers leave it unchanged; the final norm's scale is taken as 1."
     )
 
 

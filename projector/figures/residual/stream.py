@@ -28,16 +28,17 @@ def stream_page(found: Stream) -> str:
     sections = [
         Section(
             "Norms by layer",
-            "The stream before each layer and after the last one, all that each layer adds (its "
-            "update), and what its attention and its MLP add without biases. The axis is "
-            f"logarithmic.\n\n{words.tokens_words(flow)} {words.outlier_words(flow)}",
+            "The curves show the norm of the stream before each layer and after the last one, of "
+            "all that each layer adds (its update), and of what its attention and its MLP add "
+            f"without biases. The axis is logarithmic.\n\n{words.tokens_words(flow)} "
+            f"{words.outlier_words(flow)}",
             norms_figure(flow),
         ),
         Section(
             "Shares of each update",
-            "How much of a layer's update its attention, its MLP and its biases make up: "
-            "⟨part, update⟩ / ‖update‖². The shares of a layer sum to 1; a part that works against "
-            "the others has a negative one.",
+            "The bars show how much of a layer's update its attention, its MLP and its biases "
+            "make up: ⟨part, update⟩ / ‖update‖². The shares of a layer sum to 1; a part that "
+            "works against the others has a negative share.",
             shares_figure(flow),
         ),
         *_heads_sections(flow),
@@ -154,7 +155,7 @@ def _heads_sections(flow: Flow) -> list[Section]:
     said = words.heads_words(flow)
     if not said:
         return []
-    text = f"The norm of what each head adds to the stream, a mean over tokens. {said}"
+    text = f"The norm of what each head adds to the stream, averaged over tokens. {said}"
     return [Section("What each head adds", text, heads_figure(flow))]
 
 
@@ -345,8 +346,8 @@ def _examples_section(found: ZeroLayer) -> Section:
     )
     return Section(
         "The most frequent tokens",
-        "What follows each of them most often in the text, with its share; and the top prediction "
-        "of each path, with its probability.",
+        "For each: the token that follows it most often in the text, with its share; and the top "
+        "prediction of each path, with its probability.",
         table=Table(("token", "times", "follows", *(PATHS[name][0] for name in names)), rows),
     )
 
@@ -389,5 +390,5 @@ def _outlier_section(flow: Flow) -> Section:
     return Section(
         "Tokens with an outlier norm",
         words.outlier_words(flow),
-        table=Table(("token", "", "times", "furthest out", "norm / median"), rows),
+        table=Table(("token", "", "times", "largest at", "norm / median"), rows),
     )

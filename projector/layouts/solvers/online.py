@@ -101,7 +101,7 @@ class OnlineTrainer:
             TypeError: for a setting that trainers know nothing of: it would have no effect.
         """
         loss = layout.record.loss
-        assert loss is not None, f"the objective {layout.objective} is not trained"
+        assert loss is not None, f"the objective {layout.objective} can't be trained"
         told = {
             each.name: getattr(layout, each.name)
             for each in fields(layout)
@@ -175,7 +175,7 @@ class OnlineTrainer:
 
     def positions(self) -> dict[str, Tensor]:
         """A copy of every map's positions, (N, dim) float32."""
-        assert self._maps is not None, "no batch has been seen"
+        assert self._maps is not None, "no batch was read"
         return {name: points.detach().clone() for name, points in self._maps.points().items()}
 
     def close(self) -> None:

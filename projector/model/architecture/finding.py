@@ -38,13 +38,14 @@ def find_architecture(model: nn.Module) -> Architecture:
     stream = trial.inputs[members[0]]
     if stream.ndim == 3 and stream.shape[0] != 1:
         raise UserError(
-            f"{type(model).__name__} lays positions before sequences, which is not supported"
+            f"{type(model).__name__} has its position axis before its batch axis, which is not "
+            "supported"
         )
     try:
         return _describe(name, members, trial)
     except (AttributeError, RuntimeError, TypeError) as error:
         raise UserError(
-            f"{type(model).__name__} can't be taken apart, for autograd does not follow it: "
+            f"{type(model).__name__} can't be split into parts, because autograd can't trace it: "
             f"{one_line(error)}"
         ) from error
 

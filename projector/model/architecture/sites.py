@@ -105,7 +105,7 @@ def _mlp_out(found: Anatomy) -> Place | str:
 
 
 def _nowhere(found: Anatomy) -> Place | str:
-    return "nothing tells how it is found in a model"
+    return "no way to find it in a model is known"
 
 
 FINDERS: dict[str, Finder] = {

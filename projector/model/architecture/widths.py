@@ -43,8 +43,8 @@ def config_with_widths(
     )
     if found is None and len(set(widths)) > 1:
         raise UserError(
-            f"the config of {type(model).__name__} holds one MLP width for all layers, and not a "
-            f"width for each: choose {named('allocation', 'uniform')}",
+            f"the config of {type(model).__name__} holds one MLP width for all layers, not one "
+            f"for each layer: choose {named('allocation', 'uniform')}",
             setting="allocation",
         )
     if found is None:

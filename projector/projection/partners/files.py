@@ -114,11 +114,11 @@ def _read(saved: Saved, path: Path) -> CrossLayerFacts:
         if_foreign="move it elsewhere",
     )
     if content.get("projection") != saved.fingerprint:
-        raise UserError(f"'{path}' does not belong to the {FACTS_FILE} beside it: {again()}")
+        raise UserError(f"'{path}' does not belong to the {FACTS_FILE} next to it: {again()}")
     tensors = saved.folder / PARTNERS_TENSORS
     header = checked_header(tensors, saved.fingerprint)
     if header.metadata.get("partners") != tensors_metadata(saved)["partners"]:
-        raise UserError(f"'{tensors}' does not belong to the {path.name} beside it: {again()}")
+        raise UserError(f"'{tensors}' does not belong to the {path.name} next to it: {again()}")
     try:
         facts = CrossLayerFacts.from_entry(Entry(content))
         _check_shapes(facts, saved.facts, header.shapes, header.kinds)

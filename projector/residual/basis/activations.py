@@ -228,7 +228,7 @@ def view_neurons(
     drawn = place_points(before[:, pair], after[:, pair], ())
     notes = [_RELU if form.name == "ReLU" else _NOT_RELU]
     if is_gated:
-        notes.append("The result then multiplies a second input, which may turn its sign.")
+        notes.append("The result is then multiplied by a second input, which may change its sign.")
     return PlaneView(
         kind="neurons",
         title=f"layer {layer} · neurons {first} and {second}",
@@ -254,8 +254,8 @@ _RELU = (
     "A ReLU keeps the positive orthant as it is, and moves every other point to its edge or to 0."
 )
 _NOT_RELU = (
-    "This function is not a ReLU: negative inputs are made small and not 0, so the positive "
-    "orthant is a picture for ReLU only."
+    "This function is not a ReLU: it makes negative inputs small but not 0, so the picture of "
+    "the positive orthant holds for ReLU only."
 )
 
 
@@ -282,12 +282,12 @@ def _function_words(names: set[str], gated: bool, reason: str) -> str:
         return f"This model's MLPs{gate} have no activation function: neurons pass inputs on."
     if len(names) > 1 or names == {"unnamed"}:
         return (
-            f"This model's activation function{gate} is not ReLU: the positive orthant is a "
-            "picture of ReLU only."
+            f"This model's activation function{gate} isn't ReLU: the picture of the positive "
+            "orthant holds for ReLU only."
         )
     return (
-        f"This model uses {min(names)}{gate}, not ReLU: the positive orthant is a picture of ReLU "
-        "only."
+        f"This model uses {min(names)}{gate}, not ReLU: the picture of the positive orthant holds "
+        "for ReLU only."
     )
 
 
@@ -303,4 +303,4 @@ def _sentence(rows: Sequence[LayerActivations]) -> str:
             " A neuron counts as active where the size of the activation is above "
             f"{100 * THRESHOLD:.0f} % of its root mean square in the layer."
         )
-    return words + (" The activation then multiplies a second input." if gated else "")
+    return words + (" The activation is then multiplied by a second input." if gated else "")

@@ -61,8 +61,8 @@ def view_attention(
     is_wide = subject.model.dtype in (torch.float32, torch.float64)
     if not error <= (_MOST_ERROR if is_wide else _MOST_ERROR_IN_SHORT_TYPES):
         raise UserError(
-            f"pattern times values of layer {layer}, head {head} is off what the head gives by "
-            f"{error:.1e} of it, so its rows are no combinations of the values"
+            f"pattern times values of layer {layer}, head {head} differs from the head's output "
+            f"by {error:.1e} of it, so its rows aren't combinations of the values"
         )
     return describe_mixing(
         layer,
@@ -216,7 +216,7 @@ def _kept(values: Tensor, mixed: Tensor, shuffled: Tensor) -> tuple[Share, ...]:
             _spread(mixed),
             spread if float(spread) > _ALIKE**2 * float(length) else torch.zeros_like(spread),
             _spread(shuffled),
-            "the values are all alike",
+            "all values are the same",
         ),
         _ratio(
             "squared length of the values that remains after mixing",

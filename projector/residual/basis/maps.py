@@ -187,11 +187,11 @@ def _check_head(fact: MapFact, head: int | None) -> None:
     if head is None:
         if fact.needs_head:
             raise SettingError(
-                "head", None, f"names no head, and {fact.name} is of one", "give its number"
+                "head", None, f"is missing, and {fact.name} belongs to one head", "give its number"
             )
         return
     if fact.n_heads == 0:
-        raise SettingError("head", head, f"has no meaning for {fact.name}", "leave it out")
+        raise SettingError("head", head, f"has no effect on {fact.name}", "leave it out")
     check_head(fact.layer, head, fact.n_heads)
 
 

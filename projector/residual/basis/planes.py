@@ -168,7 +168,7 @@ def view_map(
         raise SettingError(
             "same_plane",
             True,
-            f"can't be drawn for {given.name}, which leads from one space to another",
+            f"can't be drawn for {given.name}, which maps one space to another",
             "choose W_OV, or leave it out",
         )
     spectrum = find_spectrum(given)
@@ -373,6 +373,6 @@ def _note(same_plane: bool) -> str:
             "and the map brings some of these in."
         )
     return (
-        "In its singular directions the map only stretches. Its turn is the change from the plane "
-        "before to the plane after. Either axis may be turned over: the map stays the same."
+        "In its singular directions the map only stretches. Its rotation is the change from the "
+        "plane before to the plane after. Either axis may be flipped without changing the map."
     )

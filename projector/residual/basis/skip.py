@@ -60,8 +60,8 @@ def view_skip(
     closure = None if block.mid is None else _error(block.pre[0] + whole, block.mid[0])
     if closure is not None and not closure <= check.tolerance:
         raise UserError(
-            f"x and what attention adds in layer {layer} miss the next stream by {closure:.1e} of "
-            f"it, and {check.tolerance:.0e} is the most that rounding explains"
+            f"x plus the attention output of layer {layer} differs from the next stream by "
+            f"{closure:.1e} of it; rounding explains at most {check.tolerance:.0e}"
         )
     added, spaces = whole, _spaces(block, written, head)
     if head is not None:
@@ -123,7 +123,8 @@ def describe_sum(
     notes = ["x, what is added and their sum lie in one plane exactly."]
     if not has_mid:
         notes.append(
-            "The model adds its attention and its MLP at once, so no stream of its own is this sum."
+            "The model adds its attention and its MLP at once, so this sum is not itself a "
+            "stream of the model."
         )
     for space in spaces:
         if space.axes.shape[1] == len(x):

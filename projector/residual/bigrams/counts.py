@@ -41,7 +41,7 @@ class Bigrams:
         at = np.flatnonzero(has_next)
         if not len(at):
             raise UserError(
-                f"corpus '{corpus.source}' holds no two tokens in a row that count: give more text"
+                f"corpus '{corpus.source}' has no two consecutive tokens to count: give more text"
             )
         return cls.of_pairs(corpus.ids[at], corpus.ids[at + 1])
 

@@ -44,8 +44,8 @@ N_SHUFFLES, N_EXAMPLES = 10, 12
 _LOGITS_AT_ONCE = 2**23
 _TOKENS_AT_ONCE = 256
 _LEFT_OUT = (
-    "The model adds a positional embedding to each token's. Both paths leave it out, for a token "
-    "alone has no position."
+    "The model adds a positional embedding to each token's. Both paths leave it out, because a "
+    "token alone has no position."
 )
 # Tokens whose logits for one another are compared, to see how symmetric the direct path is.
 _N_COMPARED = 256
@@ -187,7 +187,7 @@ def score_zero_layer(
 def _position_words(subject: Subject) -> str:
     reason = subject.layout.embedding.reason
     if reason is not None:
-        return f"Each token stands at the first position: {reason}."
+        return f"Each token is at the first position: {reason}."
     return _LEFT_OUT if positions(subject) else ""
 
 

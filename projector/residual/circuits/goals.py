@@ -61,8 +61,8 @@ def find_goal(
     readout = subject.readout
     if readout.norm is not None and readout.form is None:
         raise UserError(
-            f"the final norm of {type(subject.model).__name__} is not linear once its scale is "
-            "frozen, so a logit is no sum of paths"
+            f"the final norm of {type(subject.model).__name__} isn't linear when its scale is "
+            "fixed, so a logit isn't a sum of paths"
         )
     kept = list(ids)[: range(len(ids))[position] + 1]
     last = subject.architecture.blocks[-1].module

@@ -286,8 +286,8 @@ def find_head_inputs(
     """
     if subject.layout.closes_per_block:
         raise UserError(
-            "this model's stream is not a running sum of what its parts add, so no path leads from "
-            f"one head to another: {subject.layout.reason}"
+            "this model's stream isn't a running sum of its parts, so no path leads from one "
+            f"head to another: {subject.layout.reason}"
         )
     sums = [_Sums(each, goal) for each, goal in zip(readers, goals, strict=True)]
 
@@ -309,5 +309,5 @@ def _check(error: float, subject: Subject) -> None:
     if not error <= limit:
         raise UserError(
             f"what a head reads does not add up to what it writes: they differ by {error:.1e} of "
-            f"all its parts, and {limit:.0e} is the most that rounding explains"
+            f"all its parts; rounding explains at most {limit:.0e}"
         )

@@ -84,7 +84,7 @@ def find_pairs(
     if streams is None:
         streams = read_alone(subject, circuits, wanted, most_tokens=most_tokens, progress=progress)
     if any(len(streams[layer]) != len(ids) for layer in wanted):
-        raise ValueError("streams are of another number of tokens than most_tokens")
+        raise ValueError("the number of tokens in the streams differs from most_tokens")
     found = []
     for layer, head in heads:
         if layer not in layers:

@@ -126,7 +126,7 @@ def measure_growth(
     per_feature = x.shape[1] * (n - 1)
     sizes = (var_x / per_feature, var_y / per_feature)
     if var_y <= ROUNDING * float(after.square().sum()):
-        return _without(n, *sizes, "all samples have the same vector behind this step")
+        return _without(n, *sizes, "all samples have the same vector after this step")
     cross = _sum(x, u)
     shares = {"pre": var_x / var_y, "update": var_u / var_y, "covariance": 2 * cross / var_y}
     _check_sum(shares)
@@ -156,7 +156,7 @@ def measure_growth(
     else:
         found |= split
         found["rest"] = 1 - found["pre"] - sum(split.values())
-        absent = "this step has {} alone"
+        absent = "this step has only {}"
         given = "attention" if mlp is None else "the MLP"
         reasons |= {name: absent.format(given) for name in _SPLIT if name not in found}
     return Growth(n, *sizes, **found, reasons=reasons)
@@ -214,8 +214,8 @@ def _check_sum(shares: Mapping[str, float]) -> None:
     size = max(1.0, *(abs(share) for share in shares.values()))
     if not off <= CLOSES_TO * size:
         raise UserError(
-            "the variance behind a step is not that of its parts: their shares sum to 1 but for "
-            f"{off:.1e}, and {CLOSES_TO:.0e} is the most that rounding explains"
+            "the variance after a step isn't the sum of its parts: their shares differ from 1 by "
+            f"{off:.1e}; rounding explains at most {CLOSES_TO:.0e}"
         )
 
 
@@ -224,7 +224,7 @@ def _split(
 ) -> dict[str, float] | str:
     """The shares of what attention and the MLP add; or why they can't be given."""
     if attention is None and mlp is None:
-        return "what attention and the MLP add can't be told from each other"
+        return "what attention and the MLP add can't be separated"
     a = None if attention is None else _centred(attention.double())
     m = None if mlp is None else _centred(mlp.double())
     left = u

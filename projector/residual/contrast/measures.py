@@ -37,7 +37,7 @@ __all__ = [
 # Fewer have no 2.5th percentile worth the name.
 _LEAST_RESAMPLED = 1000
 _NO_LENGTH = "a set's mean is zero here"
-_NO_HALVES = "all prompts of a set belong together, so that it has no two halves"
+_NO_HALVES = "all prompts of a set belong together, so it can't be halved"
 _NO_HALF_LENGTH = "the mean of each half is zero here"
 _NO_PERMUTED = "the mean of each permuted set is zero here"
 _NOT_FINITE = "the stream has numbers that are not finite"

@@ -262,7 +262,7 @@ def _read(path: Path, setting: str, name: str) -> _Read:
     suffix = path.suffix.lower()
     if suffix not in (*_TEXT_SUFFIXES, *_JSON_SUFFIXES):
         raise SettingError(
-            setting, str(path), "is of a kind that is not read", "give a .txt or .jsonl file"
+            setting, str(path), "has an unsupported file type", "give a .txt or .jsonl file"
         )
     lines = _text(path, setting).split("\n")
     # What follows the last line's end is no line.

@@ -17,7 +17,7 @@ LEAST_DRAWS = 20
 
 def _pair_help() -> str:
     holds = "; ".join(f"{each.name}, {each.holds}" for each in PAIRS.values())
-    return f"Sets made by the project, in place of files: {holds}. By default {DEFAULT_PAIR}."
+    return f"Built-in sets to use instead of files: {holds}. By default {DEFAULT_PAIR}."
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ class ContrastSettings:
     """
 
     positive: Path | None = setting(
-        None, help="File of the first set: one prompt a line, or .jsonl with a text or prompt each."
+        None,
+        help=(
+            "File of the first set: one prompt per line, or .jsonl with a text or prompt in "
+            "each line."
+        ),
     )
     negative: Path | None = setting(None, help="File of the second set.")
     pair: str | None = setting(None, help=_pair_help)
@@ -55,7 +59,7 @@ class ContrastSettings:
         100,
         help="How many random halves and permutations each figure is compared with; at least 20.",
     )
-    seed: int = setting(0, help="Seed of the prompts that are drawn and of every null.")
+    seed: int = setting(0, help="Seed of the sampled prompts and of all controls.")
     keep_outliers: bool = setting(
         False,
         help="Keep tokens whose norm is many times the median. By default means leave them out.",

@@ -157,7 +157,7 @@ def _test(
     """
     norms = [(layer, _norm(directions, layer)) for layer in layers]
     none = [(layer, norm) for layer, norm in norms if not norm]
-    effects = effects_without(none, tails, "both sets have the same mean: no direction")
+    effects = effects_without(none, tails, "both sets have the same mean, so there is no direction")
     tested = [layer for layer, norm in norms if norm]
     if not tested:
         return effects
@@ -239,7 +239,7 @@ def _check_length(
         raise SettingError(
             "continuations",
             tail.text,
-            f"does not fit behind every prompt: it has {len(tail.ids):,} tokens, the longest "
+            f"does not fit after every prompt: it has {len(tail.ids):,} tokens, the longest "
             f"prompt {longest:,}, and the model takes {most:,}",
             "give a shorter one, or leave out long prompts",
         )

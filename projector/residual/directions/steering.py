@@ -211,8 +211,8 @@ def _notes(added: float, usual: float) -> tuple[str, ...]:
         return ()
     times = f"{added / usual:.3g}" if usual else "infinitely many"
     return (
-        f"What is added is {times} times as long as tokens usually are there, so little is left of "
-        "the prompt: the text tells what the model makes of the direction alone. Give a smaller "
+        f"The added vector is {times} times as long as tokens usually are there, so little is "
+        "left of the prompt: the text shows the effect of the direction alone. Give a smaller "
         "scale.",
     )
 
@@ -327,7 +327,7 @@ def _check_room(subject: Subject, n_tokens: int, n_new: int) -> None:
         raise SettingError(
             "n_new",
             n_new,
-            f"is more than the context has room for: the prompt has {n_tokens:,} tokens, and the "
-            f"model takes {most:,}",
+            f"does not fit in the context: the prompt has {n_tokens:,} tokens, and the model "
+            f"takes {most:,}",
             f"give {most - n_tokens:,} at most" if n_tokens < most else "shorten the prompt",
         )

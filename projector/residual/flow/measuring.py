@@ -283,8 +283,7 @@ def _check_heads(errors: dict[int, float], tolerance: float, sums: _Sums) -> Non
         if not error <= tolerance:
             raise UserError(
                 f"the heads of layer {layer} do not sum to what its attention adds: they are off "
-                f"by {error:.1e} of their norms' sum, and {tolerance:.0e} is the most that "
-                "rounding explains"
+                f"by {error:.1e} of their norms' sum; rounding explains at most {tolerance:.0e}"
             )
         sums.heads_error = max(error, sums.heads_error or 0.0)
 

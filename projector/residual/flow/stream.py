@@ -197,7 +197,7 @@ def _read(
     table: Any = input_embedding(loaded.model)
     if int(tokens.ids.max()) >= table.weight.shape[0]:
         raise UserError(
-            f"the tokenizer gives token {int(tokens.ids.max()):,}, and the model knows "
-            f"{table.weight.shape[0]:,}: they do not belong together"
+            f"the tokenizer gives token id {int(tokens.ids.max()):,}, but the model has "
+            f"{table.weight.shape[0]:,} tokens: give the model's own tokenizer"
         )
     return tokens

@@ -83,7 +83,7 @@ def successive_words(flow: Flow) -> str:
     """How alike the updates of neighbouring layers are; "" for too few layers."""
     found = flow.successive
     if found is None:
-        return "The model has too few layers to put them in another order."
+        return "The model has too few layers to shuffle them."
     share = f"{found.percentile:.1f} % of the orders give less"
     if found.percentile == 100:
         share = "every order gives less"
@@ -176,20 +176,20 @@ def symmetry_words(found: ZeroLayer) -> str:
     if found.symmetric:
         return (
             f"{tied + '. So the' if tied else 'The'} direct path is symmetric: it gives b after a "
-            f"the logit of a after b, up to the scale of the norm ({measured}). It can't hold "
-            f"which of two tokens comes second. {again}"
+            f"the same logit as a after b, up to the scale of the norm ({measured}). It can't "
+            f"encode which of two tokens comes second. {again}"
         )
     if not tied:
         return (
-            "The head's rows are not the token embeddings, so the direct path may hold an order "
-            f"({measured})."
+            "The head's rows are not the token embeddings, so the direct path may encode an "
+            f"order ({measured})."
         )
     if not found.broken_by:
         return f"{tied}, yet the direct path is not symmetric ({measured}). {again}"
     parts = [f"{what} ({number(value)} alone)" for what, value in found.broken_by.items()]
     verb = "makes" if len(parts) == 1 else "make"
     return (
-        f"{tied}. By themselves they would give b after a the logit of a after b, but "
+        f"{tied}. By themselves they would give b after a the same logit as a after b, but "
         f"{' and '.join(parts)} {verb} the direct path asymmetric ({measured}). {again}"
     )
 

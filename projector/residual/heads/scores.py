@@ -116,7 +116,7 @@ def score_with_circuits(
     progress.end()
     if 0 < n_random < LEAST_RANDOM:
         reasons.append(
-            f"no head is called by a kind: {n_random} random heads can't tell a percentile of "
+            f"no head is assigned a kind: {n_random} random heads can't show a percentile of "
             f"{LEAST_PERCENTILE:.0f}; give at least {LEAST_RANDOM}"
         )
     rows: list[HeadRow] = []

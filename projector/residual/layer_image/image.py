@@ -250,7 +250,7 @@ def check_shapes(
             f"{n_frames - 1:,} layers × {n:,} hidden dimensions" for n_frames, n in (first, other)
         ]
         raise SettingError(
-            setting, name, f"has {words[1]}", f"give a model of {words[0]}, as the first one has"
+            setting, name, f"has {words[1]}", f"give a model of {words[0]}, like the first one"
         )
 
 

@@ -172,8 +172,8 @@ def _check_like(subject: Subject, ids: Sequence[int], like: _Read, name: str, va
             min(len(ids), len(like.ids)),
         )
         raise UserError(
-            f"the tokenizer of '{value}' cuts the prompt into other tokens from token {place:,} "
-            f"on: give a model with the first one's tokenizer for {named(name)}",
+            f"the tokenizer of '{value}' splits the prompt differently from token {place:,} on: "
+            f"give a model with the first model's tokenizer for {named(name)}",
             setting=name,
             value=value,
         )

@@ -42,8 +42,11 @@ class ImageSettings:
     )
     checkpoints: tuple[str, ...] | None = setting(
         None,
-        help="Two models or more of the same shape, as A,B,C: a film with a frame for each, in one "
-        "range of colours with MODEL, which is not in it unless it is listed.",
+        help=(
+            "Two or more models of the same shape, as A,B,C: makes a film with a frame for "
+            "each. They share MODEL's range of colours; MODEL itself is in the film only if it "
+            "is listed."
+        ),
     )
     range: str = setting(
         "all",
@@ -52,10 +55,10 @@ class ImageSettings:
     )
     quantile: float = setting(
         QUANTILE,
-        help="Share of the magnitudes that the range holds; what is larger is clipped.",
+        help="Share of the magnitudes that the range of colours covers; larger ones are clipped.",
     )
     fold: int | None = setting(
-        None, help="Hidden dimensions in a row. By default as many as suit the picture."
+        None, help="Hidden dimensions per row. By default as many as suit the picture."
     )
     keep_outliers: bool = setting(
         False,

@@ -51,8 +51,8 @@ class LogitDirections:
         if readout.norm is not None:
             if readout.form is None:
                 raise UserError(
-                    f"the final norm of {type(subject.model).__name__} is not linear once its "
-                    "scale is frozen, so a logit can't be attributed to parts"
+                    f"the final norm of {type(subject.model).__name__} isn't linear when its "
+                    "scale is fixed, so a logit can't be attributed to parts"
                 )
             form, x = readout.form, stream.to(subject.model.dtype)
             norm_bias = rows @ form.bias.to(rows)

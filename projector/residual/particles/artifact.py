@@ -108,7 +108,7 @@ def _check(report: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         raise ValueError("a particle belongs to no token")
     for name in ("neighbours", "partners"):
         if not _within(arrays[name], -1 if name == "neighbours" else 0, sizes["P"]):
-            raise ValueError(f"'{name}' names a particle that there is not")
+            raise ValueError(f"'{name}' names a particle that doesn't exist")
     if not _within(arrays["born"], 0, sizes["F"]):
         raise ValueError("a particle exists in no frame")
 

@@ -213,7 +213,7 @@ class _Run:
             raise SettingError(
                 "prompt",
                 prompt if isinstance(prompt, str) else str(list(prompt)),
-                "has one token of its own, and the picture compares tokens",
+                "has only one token, and the picture compares tokens",
                 "give a longer prompt, or draw the one token as an image of all layers",
             )
         return tuple(found)

@@ -65,8 +65,10 @@ class ParticleSettings:
 
     particles: str = setting(
         "tokens",
-        help="tokens: one particle a token; contributions: one for what each head and each group "
-        "of neurons adds to a token; autoencoder: a fixed number of learned vectors.",
+        help=(
+            "tokens: one particle per token; contributions: one for what each head and each "
+            "group of neurons adds to a token; autoencoder: a fixed number of learned vectors."
+        ),
         choices=KINDS,
     )
     reduction: str | None = setting(
@@ -79,15 +81,19 @@ class ParticleSettings:
     )
     per_layer: bool = setting(
         False,
-        help="Fit a map for each layer, rotated onto the layer before. By default one map serves "
-        "all layers, so that motion means something.",
+        help=(
+            "Fit a map for each layer, rotated onto the layer before. By default one map serves "
+            "all layers, so that motion is meaningful."
+        ),
     )
     dim: int = setting(3, help="Dimensions of the picture: 3 or 2.")
-    neighbours: int = setting(15, help="How many neighbours UMAP keeps of each particle.")
+    neighbours: int = setting(15, help="How many neighbours of each particle UMAP keeps.")
     n_lines: int = setting(
         5,
-        help="Lines from each particle to its nearest in full space; 0 for none, "
-        f"{MOST_LINES} at most.",
+        help=(
+            "Number of lines from each particle to its nearest particles in full space; 0 for "
+            f"none, at most {MOST_LINES}."
+        ),
     )
     seed: int = setting(0, help="Seed of all random choices.")
     layers: tuple[int, ...] | None = setting(
@@ -112,21 +118,23 @@ class ParticleSettings:
     n_particles: int = setting(1024, help="How many particles an autoencoder has.")
     width: int = setting(16, help="How many numbers each particle of an autoencoder has.")
     steps: int | None = setting(
-        None, help="Steps of the autoencoder's training. By default a number that takes minutes."
+        None, help="Training steps of the autoencoder. By default as many as take a few minutes."
     )
     autoencoder: Path | None = setting(
         None, help="Folder of a saved autoencoder. By default one is trained."
     )
     projection: Path | None = setting(
-        None, help="A saved projection with poles, which are the groups of neurons."
+        None, help="A saved projection with poles, which become the groups of neurons."
     )
     n_groups: int = setting(
-        8, help="How many groups of neurons each layer has, where no projection gives them."
+        8, help="How many groups of neurons each layer has, if no projection gives them."
     )
     n_pairs: int | None = setting(
         None,
-        help="Pairs of continuations that the model samples, beside which the distance of two "
-        "prompts is judged: 20 or more, 0 for none. By default as many as take seconds.",
+        help=(
+            "Number of pairs of sampled continuations to compare the distance of two prompts "
+            "with: 20 or more, 0 for none. By default as many as take seconds."
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -145,7 +153,7 @@ class ParticleSettings:
             check_least(name, getattr(self, name), least)
         if self.n_lines > MOST_LINES:
             raise SettingError(
-                "n_lines", self.n_lines, "is more than can be seen", f"give {MOST_LINES} or fewer"
+                "n_lines", self.n_lines, "is too many to see", f"give {MOST_LINES} or fewer"
             )
         check_seed("seed", self.seed)
         check_pairs("n_pairs", self.n_pairs)

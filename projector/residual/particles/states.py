@@ -250,7 +250,7 @@ def corpus_rows(
     found = torch.cat(rows)
     if not len(found):
         raise UserError(
-            f"corpus '{corpus.source}' leaves no hidden state to fit a map on: give more text",
+            f"corpus '{corpus.source}' has no hidden state left to fit a map on: give more text",
             setting="corpus",
             value=corpus.source,
         )

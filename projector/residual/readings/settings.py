@@ -25,16 +25,16 @@ class TuningSettings:
         SettingError: for a value that is not possible.
     """
 
-    n_steps: int = setting(250, help="How many steps of training are taken.")
+    n_steps: int = setting(250, help="Number of training steps.")
     tokens_per_step: int = setting(
-        512, help="How many tokens a step reads, about: whole sequences."
+        512, help="Approximate number of tokens per step, in whole sequences."
     )
     sequence_length: int | None = setting(
         None,
-        help="How many tokens a sequence has. By default 256, or what the model takes if less.",
+        help="Tokens per sequence. By default 256, or the model's maximum if that is less.",
     )
     learning_rate: float = setting(
-        3e-3, help="Rate of the first step; it falls to 0 by the last one."
+        3e-3, help="Learning rate of the first step; it falls to 0 by the last step."
     )
     seed: int = setting(0, help="Seed of the order in which sequences are read.")
 
@@ -47,5 +47,5 @@ class TuningSettings:
         )
         if not 0 < self.learning_rate < math.inf:
             raise SettingError(
-                "learning_rate", self.learning_rate, "is not possible", "give more than 0"
+                "learning_rate", self.learning_rate, "is out of range", "give more than 0"
             )

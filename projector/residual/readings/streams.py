@@ -60,7 +60,7 @@ def find_reading(architecture: Architecture, until: tuple[int, str] | str) -> Re
         raise SettingError(
             "until",
             shown,
-            "is no place in the stream",
+            "isn't a place in the stream",
             f"give a layer from 0 to {n_layers - 1:,} and pre, mid or post, such as "
             f"'{n_layers // 2} mid'",
         )

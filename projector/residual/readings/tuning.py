@@ -81,7 +81,9 @@ def tune_lens(
         if each != last
     ]
     if not readings:
-        raise UserError("this model has a single layer and no stream before it: nothing to tune")
+        raise UserError(
+            "this model has a single layer and no stream before it, so there is nothing to tune"
+        )
     trainer = _Trainer(readout, readings, settings, device=input_device(subject.model))
     generator = np.random.default_rng(settings.seed)
     order = _cycled(generator, n_train)

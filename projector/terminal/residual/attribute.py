@@ -43,9 +43,13 @@ class AttributionOptions:
         None, help="Subtract this token's logit, to see what favours one token over the other."
     )
     position: int = setting(
-        -1, help="After which token the prediction is read, counted from 0; -1 is the last."
+        -1,
+        help=(
+            "Position of the token after which the prediction is read, counted from 0; -1 is "
+            "the last."
+        ),
     )
-    n_neurons: int = setting(20, help="How many MLP neurons are listed, the strongest first.")
+    n_neurons: int = setting(20, help="How many MLP neurons to list, strongest first.")
     until: str | None = setting(
         None,
         help="Attribute what the logit lens reads at a layer instead of the model's own logit, "

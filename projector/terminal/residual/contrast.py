@@ -41,9 +41,11 @@ Continuations = Annotated[
     list[str] | None,
     typer.Option(
         "--continuation",
-        help="A text that may follow each prompt, with its space: the direction's effect on its "
-        "probability is measured, in place of that on the prompts' perplexity. Give one or "
-        "several.",
+        help=(
+            "A text that may follow each prompt, with its leading space. The direction's effect "
+            "on the text's probability is measured instead of its effect on the prompts' "
+            "perplexity. Give one or several."
+        ),
         show_default=False,
     ),
 ]
@@ -212,11 +214,10 @@ def _show_model(
 def _legend(names: tuple[str, str]) -> tuple[str, ...]:
     return (
         f"+ is {names[0]}, − is {names[1]}; report.html has all streams and figures.",
-        "cosine: of the two sets’ means after each layer, with its spread: 95 % of bootstrap draws "
-        "of the prompts. halves: the same of random halves of one set, a little lower, because "
-        "each has half the prompts. "
-        "permuted: the same with permuted labels. "
-        "Var: variance over prompts, mean over features.",
+        "cosine: of the two sets’ means after each layer, with its spread: 95 % of bootstrap "
+        "draws of the prompts. halves: the same for random halves of one set, a little lower, "
+        "because each has half the prompts. permuted: the same with permuted labels. Var: "
+        "variance over prompts, mean over features.",
         "probe: accuracy of a linear probe on held-out prompts. chance: the same with permuted "
         "labels.",
     )
@@ -232,8 +233,8 @@ def _effects_legend(entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         on = "the log-probability of the continuation after held-out prompts, in nats"
     has_permuted = any(each.get("permuted") for each in tested)
     others = "random: the mean effect of random directions of the same norm, "
-    others += "which lie almost wholly outside of what the stream varies along."
-    others += " permuted: the same of directions of permuted labels." if has_permuted else ""
+    others += "which lie almost entirely outside the directions along which the stream varies."
+    others += " permuted: the same for directions of permuted labels." if has_permuted else ""
     return (
         f"on +, on −: the effect on {on}. {others} − less +: the difference of both effects. "
         "*: larger in size than the effect of every such direction.",

@@ -42,8 +42,10 @@ class HeadsOptions:
     chat: bool = setting(False, help=CHAT_HELP)
     show: str | None = setting(
         None,
-        help="The heads to look at closely, as layer.head: 3.2,4.3. By default the two "
-        "strongest of each kind.",
+        help=(
+            "The heads to show in detail, as layer.head: 3.2,4.3. By default the two strongest "
+            "of each kind."
+        ),
     )
     token: str | None = setting(
         None,
@@ -54,10 +56,16 @@ class HeadsOptions:
         None, help="Subtract this token's logit, to see what favours one token over the other."
     )
     position: int = setting(
-        -1, help="After which token the prediction is read, counted from 0; -1 is the last."
+        -1,
+        help=(
+            "Position of the token after which the prediction is read, counted from 0; -1 is "
+            "the last."
+        ),
     )
-    n_sequences: int = setting(4, help="How many sequences of random tokens heads are scored on.")
-    length: int = setting(50, help="How many random tokens a sequence has before it repeats them.")
+    n_sequences: int = setting(
+        4, help="Number of sequences of random tokens on which heads are scored."
+    )
+    length: int = setting(50, help="Number of random tokens in a sequence before it repeats them.")
     n_random: int = setting(
         100,
         help="How many random heads each head is compared with. Kinds need at least 100; 0 skips "
@@ -155,8 +163,8 @@ def _show(screen: Screen, found: HeadsReport) -> None:
     screen.out.print(table)
     for kind in KINDS:
         screen.say(
-            f"[dim]{kind.title}: {kind.shown_by}; from {kind.least} on, and at least "
-            f"{LEAST_PERCENTILE:.0f} % of random heads lower[/dim]"
+            f"[dim]{kind.title}: {kind.shown_by}; score {kind.least} or more, and above at least "
+            f"{LEAST_PERCENTILE:.0f} % of random heads[/dim]"
         )
     _show_composition(screen, found)
     _show_prompt(screen, found)
@@ -198,7 +206,7 @@ def _show_prompt(screen: Screen, found: HeadsReport) -> None:
         screen.say(
             "[dim]each token with its position, counted from 0 → the token that it attends to, "
             "and the share of its attention that goes there. The first token is left out, since "
-            "most heads attend to it where they find nothing else.[/dim]"
+            "most heads attend to it when they find nothing else.[/dim]"
         )
     if found.virtual is None:
         return

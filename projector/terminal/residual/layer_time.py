@@ -53,9 +53,7 @@ class TwoPromptOptions:
 
     prompt: str = setting(help=PROMPT_HELP)
     out: Path = setting(help="Folder for layer-time.html, pictures, arrays and report.json.")
-    prompt_b: str | None = setting(
-        None, help="A second text, which is placed by the same map, beside the first."
-    )
+    prompt_b: str | None = setting(None, help="A second text, placed by the same map as the first.")
     chat: bool = setting(False, help=CHAT_HELP)
     force: bool = setting(False, help="Replace the picture that OUT holds.")
 
@@ -168,7 +166,7 @@ def _legend(content: Mapping[str, Any]) -> str:
     text = ""
     if _has(content, _VARIANCE):
         text += (
-            "variance: share of it that the picture keeps; shuffled: the same method, where each "
+            "variance: the share that the picture keeps; shuffled: the same after each "
             "coordinate is shuffled over the particles. "
         )
     counts = sorted({each["neighbours_k"] for each in content["fidelity"]} - {None})
@@ -181,7 +179,7 @@ def _legend(content: Mapping[str, Any]) -> str:
         )
     if _has(content, _MOVES):
         text += "moves: rank correlation of how far particles move, here and in full space. "
-    text += "random: the same of random projections; chance: of random places."
+    text += "random: the same for random projections; chance: for random positions."
     if len(content["fidelity"]) > _MOST_ROWS:
         text += " report.json has every layer."
     return text
@@ -202,7 +200,7 @@ def _moves(content: Mapping[str, Any]) -> str:
         f"{number(kept)}; random projections give {number(random)}"
     )
     is_no_better = random is not None and kept <= random
-    return f"{text}: how far a particle moves here says little." if is_no_better else f"{text}."
+    return f"{text}: how far a particle moves here means little." if is_no_better else f"{text}."
 
 
 def _say_next(

@@ -38,9 +38,9 @@ _BETWEEN = 3
 class LensOptions:
     """What is read of a prompt."""
 
-    n_top: int = setting(5, help="How many tokens are listed at each layer and position.")
+    n_top: int = setting(5, help="How many tokens to list at each layer and position.")
     n_last: int | None = setting(
-        None, help="Show only the last tokens of the prompt, this many. By default all."
+        None, help="Show only this many of the prompt's last tokens. By default all."
     )
     keep_outliers: bool = setting(False, help=OUTLIERS_HELP)
     tuned: Path | None = setting(

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 class NeuronOptions:
     """Which neuron, and how much is shown of it."""
 
-    layer: int = setting(help="Its layer, from 0.")
-    neuron: int = setting(help="Its number among the layer's MLP neurons, from 0.")
-    n_top: int = setting(10, help="How many tokens and later neurons are listed.")
+    layer: int = setting(help="The neuron's layer, from 0.")
+    neuron: int = setting(help="The neuron's number among the layer's MLP neurons, from 0.")
+    n_top: int = setting(10, help="How many tokens and later neurons to list.")
     heads: bool = setting(
         False, help="Also list the heads of later layers that read it; this takes longer."
     )
-    n_shuffles: int = setting(20, help="How often weights are shuffled for the control.")
+    n_shuffles: int = setting(20, help="How many times to shuffle weights for the control.")
     seed: int = setting(0, help="Seed of the control.")
 
     def __post_init__(self) -> None:

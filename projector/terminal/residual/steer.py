@@ -25,13 +25,15 @@ class SteerOptions:
     direction: Path = setting(
         help="A report of [b]projector contrast[/b], or a folder of its directions."
     )
-    layer: int = setting(help="The layer whose direction is added to its output.")
+    layer: int = setting(help="The layer to whose output its direction is added.")
     scale: float = setting(
         1.0,
-        help="How many times the difference of means is added; below 0 it goes towards the second "
-        "set.",
+        help=(
+            "How many times to add the difference of means; below 0 it leads towards the second "
+            "set."
+        ),
     )
-    n_new: int = setting(40, help="How many tokens are added at most.")
+    n_new: int = setting(40, help="Maximum number of tokens to add.")
     seed: int = setting(0, help="Seed of the random direction.")
 
 

@@ -35,7 +35,10 @@ _MOST_ALONE = 24
 
 
 def _corpus_help() -> str:
-    return f"Look at a corpus instead of a prompt: {sources_help()}. Only then are bigrams scored."
+    return (
+        f"Read a corpus instead of a prompt: {sources_help()}. Bigrams are scored only for a "
+        "corpus."
+    )
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,14 @@ class StreamOptions:
     chat: bool = setting(False, help=CHAT_HELP)
     corpus: str | None = setting(None, help=_corpus_help)
     max_tokens: int = setting(
-        20_000, help="How many tokens of the corpus are read at most, drawn evenly over it."
+        20_000, help="Maximum number of tokens to read, sampled evenly over the corpus."
     )
     sequence_length: int | None = setting(
         None, help="How many tokens the model reads at once. By default at most 256."
     )
     keep_outliers: bool = setting(False, help=OUTLIERS_HELP)
     n_shuffles: int = setting(
-        10, help="How often the corpus' bigrams are shuffled for the control."
+        10, help="How many times to shuffle the corpus' bigrams for the control."
     )
     seed: int = setting(0, help="Seed of the controls.")
 

@@ -216,7 +216,7 @@ def test_a_page_calls_settings_as_its_fields_are_called() -> None:
             Work("/data/tiny"),
             None,
             False,
-            "'/data/tiny' is what a stopped sweep left; start another one under another name",
+            "'/data/tiny' holds a stopped sweep; start another one under another name",
         ),
         (
             None,

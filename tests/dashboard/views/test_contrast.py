@@ -23,7 +23,13 @@ from tests.dashboard.pages import SCRIPT, click, errors, link
 from tests.projector.figures.contrast.made import made
 
 Ordered = list[ContrastOrder]
-PARTS = ("How the sets part", "Why variance grows", "Shared directions", "Samples", "The direction")
+PARTS = (
+    "How the sets separate",
+    "Why variance grows",
+    "Shared directions",
+    "Samples",
+    "The direction",
+)
 
 
 def _lines(word: str, n: int = 12) -> str:

@@ -323,7 +323,7 @@ def test_a_folder_is_read_in_sorted_order_with_all_below_it(tmp_path: Path) -> N
 
 def test_a_folder_without_corpus_files_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("no corpus", encoding="utf-8")
-    with pytest.raises(UserError, match=r"holds no file that ends in \.txt, \.jsonl, \.parquet"):
+    with pytest.raises(UserError, match=r"contains no file that ends in \.txt, \.jsonl, \.parquet"):
         read_documents(str(tmp_path))
 
 
@@ -338,7 +338,7 @@ def test_an_unknown_suffix_is_refused_at_once(tmp_path: Path) -> None:
     path.write_text("ka", encoding="utf-8")
     with pytest.raises(
         UserError,
-        match=r"made-up\.csv' is of a kind that is not read: give \.txt, \.jsonl, \.parquet",
+        match=r"made-up\.csv' has an unsupported file type: give \.txt, \.jsonl, \.parquet",
     ):
         read_documents(str(path))
 
@@ -352,7 +352,8 @@ def test_a_malformed_name_of_a_data_set_is_refused_at_once(source: str) -> None:
 @pytest.mark.parametrize("source", ["nowhere/at-all.txt", "stdlib2", ""])
 def test_an_unknown_source_is_refused_at_once(source: str) -> None:
     with pytest.raises(
-        UserError, match=f"unknown corpus '{source}', no file or folder here: give stdlib"
+        UserError,
+        match=f"unknown corpus '{source}', and there is no such file or folder: give stdlib",
     ):
         read_documents(source)
 

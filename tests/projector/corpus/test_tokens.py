@@ -468,7 +468,7 @@ def test_sequences_without_room_beside_the_special_tokens_are_refused(
 
 
 def test_documents_that_are_all_skipped_are_refused(number_tokenizer: Any) -> None:
-    with pytest.raises(UserError, match="holds no token that counts: its 2 sequences"):
+    with pytest.raises(UserError, match="has no token to count: its 2 sequences"):
         read_corpus(["1 2", "3"], number_tokenizer, packed=False, skip_first=2)
 
 

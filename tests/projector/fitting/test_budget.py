@@ -165,7 +165,7 @@ def test_a_map_too_wide_for_a_matrix_keeps_a_sample() -> None:
     for free in (4 * 10**9, 4_100_000_000):
         assert plan_of(widths, None, free).samples[0, "mlp_post"] == 16_384
     # The least that is told is what suffices, also of what is free.
-    with pytest.raises(UserError, match=r"takes .* of 720 MB that are free a fit takes 648 MB"):
+    with pytest.raises(UserError, match=r"takes .* at most 648 MB of the 720 MB that are free"):
         plan_of(widths, None, 720 * 10**6)
     assert set(plan_of(widths, None, 735 * 10**6).samples.values()) == {1000}
     # No more than twice the neurons, and no more than the corpus has.

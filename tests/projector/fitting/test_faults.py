@@ -355,7 +355,7 @@ def test_two_fits_do_not_write_the_same_checkpoint(
     wait_for(lambda: has_checkpoint(out))
     second = Fits(tmp_path, fits.arguments)
     assert second.run(out, "--force") == 2
-    assert "another fit is at work" in second.said
+    assert "another fit is running" in second.said
     first.join(100)
     assert first.exitcode == 0
     assert contents(out) == straight.files

@@ -204,7 +204,7 @@ def test_of_an_older_projection_the_settings_are_not_known(
 ) -> None:
     made = projector.fit(*arguments, **OPTIONS)
     replace(made, facts=replace(made.facts, run=None)).save(tmp_path / "old")
-    with pytest.raises(UserError, match="does not say what settings"):
+    with pytest.raises(UserError, match="doesn't record the settings"):
         projector.fit(*arguments, out=tmp_path / "old", resume=True, **OPTIONS)
 
 
@@ -212,7 +212,7 @@ def test_a_relayout_is_no_finished_fit(arguments: tuple[str, str], tmp_path: Pat
     options = {**OPTIONS, "keep_statistics": True}
     made = projector.fit(*arguments, **options)
     projector.relayout(made, Layout(dim=2)).save(tmp_path / "other")
-    with pytest.raises(UserError, match="does not say what settings"):
+    with pytest.raises(UserError, match="doesn't record the settings"):
         projector.fit(*arguments, out=tmp_path / "other", resume=True, **{**options, "dim": 2})
 
 

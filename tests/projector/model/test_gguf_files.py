@@ -142,7 +142,7 @@ def test_what_is_no_gguf_model_is_told_in_one_line(file: Path, tmp_path: Path) -
     assert "no model file" in refusal(tmp_path / "missing.gguf")
     other = tmp_path / "text.gguf"
     other.write_text("no such thing")
-    assert "not a GGUF file" in refusal(other)
+    assert "isn't a GGUF file" in refusal(other)
     part = tmp_path / "made-up-00001-of-00002.gguf"
     part.write_bytes(file.read_bytes())
     assert "one part of several" in refusal(part)

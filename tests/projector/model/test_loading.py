@@ -404,7 +404,7 @@ def test_a_missing_head_matters_only_where_it_is_asked_for(copied: Path) -> None
 
 def test_weights_of_another_shape_are_refused(copied: Path) -> None:
     edit_config(copied, intermediate_size=N_NEURONS + 4)
-    assert "do not have the shapes that config.json asks for" in refusal(copied)
+    assert "don't have the shapes that config.json gives" in refusal(copied)
 
 
 @pytest.mark.parametrize(

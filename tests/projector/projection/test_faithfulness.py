@@ -94,7 +94,7 @@ def test_what_is_unknown_is_null_with_its_reason() -> None:
     rho = correlation_of(30)
     neighbours = measure(place(rho), rho, Layout(objective="neighbours"))
     assert neighbours.stress is neighbours.stress_1 is None
-    assert "not meant to be" in neighbours.reasons["stress"]
+    assert "don't represent" in neighbours.reasons["stress"]
     assert neighbours.neighbour_overlap is not None
     assert neighbours.stability is None
     assert "halves" in neighbours.reasons["stability"]

@@ -92,15 +92,15 @@ def test_a_projection_from_before_a_figure_shows_it_absent_with_a_reason(
         before = projector.Projection.load(tmp_path / "fitted")
         figures = before.figures(0, "mlp_post")
         assert figures["crowding"] is None
-        assert "not measured yet" in figures["reasons"]["crowding"]
+        assert "did not measure it" in figures["reasons"]["crowding"]
         assert "crowd it" not in trust_text(figures)
         assert "crowd" in run("info", tmp_path / "fitted")
         saved = json.loads(run("info", tmp_path / "fitted", "--json"))["maps"][0]
         assert saved["crowding"] is None
-        assert "not measured yet" in str(stress_figure(before).data[-1].customdata)
+        assert "did not measure it" in str(stress_figure(before).data[-1].customdata)
         page = {each.name: each for each in trust_figures(figures, None, 3)}
         assert page["Crowding"].value == "–"
-        assert "not measured yet" in page["Crowding"].meaning
+        assert "did not measure it" in page["Crowding"].meaning
         # One that was in memory when the figure was registered lacks it too.
         assert projection.figures(0, "mlp_post").get("crowding") is None
         assert trust_figures(projection.figures(0, "mlp_post"), None, 3)

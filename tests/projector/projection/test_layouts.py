@@ -137,7 +137,7 @@ def test_a_projection_that_is_replaced_meanwhile_gets_no_layout_of_the_old_one(
 
     lay_out = relaying.lay_out
     monkeypatch.setattr(relaying, "lay_out", while_placing)
-    with pytest.raises(UserError, match="replaced meanwhile"):
+    with pytest.raises(UserError, match="replaced while"):
         add_layout(saved, LINEAR)
     assert list(Projection.load(saved).layouts) == ["stress-3d"]
 
@@ -269,7 +269,7 @@ def test_a_figure_that_an_older_map_lacks_is_absent_with_a_reason(old: Path, sav
     for folder in (old, saved):
         figures = Projection.load(folder).figures(0, "mlp_post")
         assert figures.chance_overlap is None
-        assert "not measured yet" in figures.reasons["chance_overlap"]
+        assert "did not measure it" in figures.reasons["chance_overlap"]
         assert figures["chance_overlap"] is None
         assert figures.stress is not None
 

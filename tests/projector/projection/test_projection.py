@@ -192,7 +192,7 @@ def test_where_nothing_can_be_written_is_told_at_once(fitted: Projection, tmp_pa
     for out, words in (
         ("file", "is a file"),
         ("file/below", "is a file"),
-        ("link", "link to nothing"),
+        ("link", "broken link"),
         ("foreign", "not made by this program"),
     ):
         with pytest.raises(UserError, match=words):

@@ -124,7 +124,7 @@ def test_nothing_is_added_to_what_was_replaced_meanwhile(folder: Path) -> None:
     with adding(folder, belongs_to=known) as addition:
         addition.write("a.json", "one")
     (folder / MAIN).write_text("another")
-    with pytest.raises(UserError, match="replaced meanwhile"), adding(folder, belongs_to=known):
+    with pytest.raises(UserError, match="replaced while"), adding(folder, belongs_to=known):
         pass
     (folder / MAIN).unlink()
     with pytest.raises(UserError, match="is gone"), adding(folder, belongs_to=known):

@@ -546,14 +546,14 @@ def test_fit_of_what_is_no_such_model(
         (("--lp", "0.5"), "--lp 0.5 is not the order of a norm"),
         (("--lp", "nan"), "--lp nan is not the order of a norm"),
         (("--lp", "3"), "--lp 3 has no effect on stress by smacof: leave it out"),
-        (("--objective", "linear", "--dim", "2"), "--dim 2 is too much for the objective"),
+        (("--objective", "linear", "--dim", "2"), "--dim 2 is too large for the objective"),
         (("--objective", "neighbours", "--solver", "adamw"), "--solver 'adamw' does not solve"),
         (("--objective", "x"), "--objective 'x' is not known: choose from stress,"),
         (("--solver", "x"), "--solver 'x' is not known: choose from smacof, adamw"),
         (("--start", "x"), "--start 'x' is not known: choose from classical, single-point"),
         (("--correlation", "x"), "--correlation 'x' is not known: choose from pooled, per-"),
         (("--dim", "0"), "--dim 0 is too small"),
-        (("--lr", "0", "--solver", "adamw"), "--lr 0 is not possible"),
+        (("--lr", "0", "--solver", "adamw"), "--lr 0 is out of range"),
         (("--accumulate", "0", "--solver", "adamw"), "--accumulate 0 is too small"),
         (("--log-with", "tensorboard"), "no layout here is trained: add --solver adamw"),
         (("--log-with", "x", "--solver", "adamw", *ONE_MAP), "--log-with 'x' is not known"),
@@ -561,12 +561,12 @@ def test_fit_of_what_is_no_such_model(
         (("--sequence-length", "1"), "--sequence-length 1 is too small"),
         (("--sequence-length", "65"), "--sequence-length 65 is more than this model takes: give"),
         (("--skip-first", "-1"), "--skip-first -1 is too small"),
-        (("--skip-first", "64"), "leaves no token that counts when the first 64 are skipped"),
+        (("--skip-first", "64"), "leaves no token to count after the first 64 are skipped"),
         (("--max-tokens", "99"), "--max-tokens 99 is too small: give 100 or more"),
         (("--device", "abacus"), "--device 'abacus' is not known"),
         (("--dtype", "int8"), "--dtype 'int8' is not known"),
         (("--layouts", "stress-3d", "--dim", "2"), "--layouts 'stress-3d' and --dim exclude"),
-        (("--layouts", "stress-3d,x"), "--layouts 'x' is not the name of a layout"),
+        (("--layouts", "stress-3d,x"), "--layouts 'x' isn't the name of a layout"),
     ],
 )  # fmt: skip
 def test_fit_with_options_that_can_not_be(
@@ -584,13 +584,13 @@ def test_fit_with_options_that_can_not_be(
         (
             "few.txt",
             make_text(20).encode(),
-            " tokens that count, and correlations need at least 100",
+            " tokens to count, but correlations need at least 100",
         ),
         ("latin.txt", b"ka lo caf\xe9 " * 200, "is not UTF-8 (byte 0xe9 at 9)"),
         ("bad.jsonl", b'"ka"\n{oops}\n', "line 2 is not JSON"),
         ("half.jsonl", b'"ka \\ud800"\n', "half of a surrogate pair"),
         ("bad.parquet", b"no parquet at all", "can't be read as parquet"),
-        ("made-up.csv", b"ka lo", "is of a kind that is not read: give .txt, .jsonl, .parquet"),
+        ("made-up.csv", b"ka lo", "has an unsupported file type: give .txt, .jsonl, .parquet"),
         ("chat.jsonl", b'[{"role": "user", "content": "ka"}]\n', "no chat template"),
         (None, None, "unknown corpus"),
     ],
@@ -616,7 +616,7 @@ def test_fit_over_too_few_tokens_states_how_many_there_are(
     n_tokens = len(tokenizer(make_text(20), add_special_tokens=False)["input_ids"]) + 1
     assert n_tokens < 64  # one sequence; its first token, the tokenizer's own, does not count
     line = refuse("fit", model, "--corpus", few, "--out", tmp_path / "out")
-    assert f"has {n_tokens} tokens that count" in line
+    assert f"has {n_tokens} tokens to count" in line
     assert "at least 100" in line
 
 
@@ -717,7 +717,7 @@ def test_a_folder_of_other_files_is_never_touched(
         "import": (given, "--model", model),
     }
     line = refuse(command, *source[command], "--out", out, *force)
-    assert "holds files, but not those of a projection" in line
+    assert "holds files that don't belong to a projection" in line
     assert str(out) in line
     # And where a file stands in the folder's place.
     line = refuse(command, *source[command], "--out", given, *force)

@@ -91,7 +91,7 @@ def test_more_dimensions_than_the_narrowest_map_can_fill_are_refused(folder: Pat
     before = contents(folder)
     result = invoke("layout", folder, "--dim", "500")
     assert result.exit_code == 2
-    assert "--dim 500 is too much" in result.stderr
+    assert "--dim 500 is too large" in result.stderr
     assert contents(folder) == before
 
 

@@ -166,10 +166,10 @@ def _head(clouds: Clouds, highest: float, wide: int) -> tuple[Image.Image, int]:
 def words_of(clouds: Clouds, highest: float) -> str:
     """How the density was made, and what full colour is."""
     spread = "the median spread of a frame’s particles"
-    window = "The window stays where it is."
+    window = "The window is the same in all frames."
     if clouds.follows:
         spread = "the spread of the frame’s particles"
-        window = "The window follows the particles, as wide as their spread asks for."
+        window = "The window follows the particles and is as wide as their spread requires."
     left_out = ""
     if clouds.n_left_out:
         are = "particle is" if clouds.n_left_out == 1 else "particles are"

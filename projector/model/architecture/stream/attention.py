@@ -214,7 +214,7 @@ def _find_heads(layer: int, probe: Probe) -> HeadWeights:
     k_matrix, k_index = _arrange(keys, list(group), "keys")
     if q_index.shape[1] != k_index.shape[1]:
         raise UserError(
-            f"its queries have {q_index.shape[1]} numbers a head, and its keys {k_index.shape[1]}"
+            f"its queries have {q_index.shape[1]} numbers per head, and its keys {k_index.shape[1]}"
         )
     form = describe_logits(probe, (q_matrix, q_index), (k_matrix, k_index), group)
     weights = HeadWeights(
@@ -305,7 +305,9 @@ def _arrange(found: _Outputs, group: list[int], what: str) -> tuple[int, Tensor]
     agree = all(each == by_group[g] for each, g in zip(outputs, group, strict=True))
     every = sorted({output for each in by_group for output in each})
     if len(every) % n_groups:
-        raise UserError(f"its {len(every)} outputs for {what} are not as many for each head")
+        raise UserError(
+            f"its {len(every)} outputs for {what} can't be divided evenly among the heads"
+        )
     width = len(every) // n_groups
     if agree and sum(map(len, by_group)) == len(every) and all(len(e) == width for e in by_group):
         return matrices.pop(), torch.tensor(by_group)

@@ -47,7 +47,7 @@ def find_embedding(
     whole = EmbeddingParts(
         stream,
         (EmbeddingSource("embedding", stream, 1.0),),
-        reason="what goes before the first block is not a sum of embeddings",
+        reason="the first block's input isn't a sum of embeddings",
     )
     if not sources:
         return whole

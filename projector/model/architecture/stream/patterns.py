@@ -110,8 +110,8 @@ def find_patterns(model: nn.Module, architecture: Architecture) -> PatternTaps:
     for layer, error in _differences(model, architecture).items():
         if isinstance(found[layer], PatternTap):
             found[layer] = (
-                f"{type(model).__name__} computes otherwise when its attention is computed step by "
-                f"step, by {error:.1%}, so the pattern would not be its own"
+                f"{type(model).__name__} gives different outputs when its attention is computed "
+                f"step by step (by {error:.1%}), so the pattern would not be its own"
             )
     return PatternTaps(tuple(found), needs_asking)
 

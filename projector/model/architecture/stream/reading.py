@@ -115,7 +115,7 @@ def find_norm_paths(
         found[layer] = (
             NormPath(base, norms, read[layer])
             if norms is not None
-            else "more than norms lies between the stream and what is read of it"
+            else "the stream passes through more than norms before it is read"
         )
     return found
 

@@ -149,8 +149,8 @@ class Readout:
         expected = probe.to(eye) @ matrix.T + shift
         if not _is_close(expected, got, 1e-4 if weight.dtype == torch.float32 else 5e-2):
             raise UserError(
-                "what this model does between its final norm and its head is not linear, so a "
-                "logit is no sum of what was added to the stream"
+                "this model isn't linear between its final norm and its head, so a logit isn't a "
+                "sum of contributions to the stream"
             )
         return matrix, shift
 
@@ -192,8 +192,7 @@ def find_readout(model: nn.Module, architecture: Architecture) -> Readout:
         found = _follow(stream, passed, order, logits.shape[-1], _tolerance(stream.dtype))
         if found is None:
             raise UserError(
-                f"no way was found from the last block of {name} to its logits: what it does "
-                "behind its last block is not known here"
+                f"how {name} computes its logits from its last block could not be found"
             )
         *between, head = found
         scale, softcap = _find_finish(model, head, inputs, logits.shape[-1])
@@ -214,8 +213,8 @@ def find_readout(model: nn.Module, architecture: Architecture) -> Readout:
         own = readout.logits(stream).reshape(logits.shape)
         if not _is_close(own, logits, 100 * _tolerance(stream.dtype)):
             raise UserError(
-                f"the final norm and head that were found of {name} do not give its logits: what "
-                "it does behind its last block is not known here"
+                f"the final norm and head found in {name} don't give its logits: what else it "
+                "does after its last block could not be found"
             )
     return readout
 

@@ -49,8 +49,8 @@ def find_stream(model: nn.Module, architecture: Architecture) -> StreamLayout:
         embedding = find_embedding(model, architecture, trial, constants)
     except (AttributeError, RuntimeError, TypeError) as error:
         raise UserError(
-            f"how {type(model).__name__} writes to its stream can't be found, for autograd does "
-            f"not follow it: {one_line(error)}"
+            f"how {type(model).__name__} writes to its stream can't be found, because autograd "
+            f"can't trace it: {one_line(error)}"
         ) from error
     per_block = not all(
         stream.is_running(block.module)
@@ -61,8 +61,8 @@ def find_stream(model: nn.Module, architecture: Architecture) -> StreamLayout:
         blocks,
         embedding,
         per_block,
-        "its norms change the whole stream after each sum, so no running sum goes through the "
-        "model: what closes is each block's sums before these norms"
+        "its norms change the whole stream after each sum, so the stream isn't a running sum: "
+        "only each block's sums before these norms can be checked"
         if per_block
         else None,
     )

@@ -56,8 +56,8 @@ def describe(
     """
     if verdict is None:
         text = (
-            "Whether successive layers share their directions can't be told: this takes two layers "
-            "whose updates differ from sample to sample."
+            "Whether successive layers share their directions can't be determined: this needs "
+            "two layers whose updates differ from sample to sample."
         )
     else:
         facts = [*_captured(means["captured"], rows), *_cosine(means["cosine"])]
@@ -104,7 +104,7 @@ def _spread(rows: Sequence[SharingRow]) -> str:
         return ""
     much, little = verdicts.count("shared"), verdicts.count("not shared")
     return (
-        f" Taken by themselves, {much or 'none'} of {len(verdicts)} pairs of layers "
+        f" Individually, {much or 'none'} of {len(verdicts)} pairs of layers "
         f"{'shares its' if much == 1 else 'share their'} directions, "
         f"{_do(len(verdicts) - much - little)} in part and {_do(little)} not."
     )

@@ -55,7 +55,7 @@ _COSINES = (
 _SIDES = ("positive", "negative")
 _SAME_MEANS = "the means of both sets are the same"
 _SAME_PAIRS = "no prompt differs from its counterpart"
-_NO_SPREAD = "samples do not differ, the means of the sets aside"
+_NO_SPREAD = "samples differ only by the means of their sets"
 
 
 def measure_point(

@@ -80,14 +80,14 @@ def _left_out(written: Tensor, needed: Tensor, copies: Tensor, n_whole: int, of:
     others = ~needed & ~copies
     share = float(squares[others].sum() / squares[~copies].sum().clamp(min=1e-30))
     found = (
-        f"{int(needed.sum()):,} of {len(needed):,} particles{of} are shown, because {n_whole} hold "
-        "a token whole."
+        f"{int(needed.sum()):,} of {len(needed):,} particles{of} are shown, because {n_whole} are "
+        "enough to write a whole token."
     )
     if bool(copies.any()):
-        found += f" {int(copies.sum()):,} others are copies of earlier ones."
+        found += f" {int(copies.sum()):,} other particles are copies of earlier ones."
     if bool(others.any()):
         found += (
-            f" {int(others.sum()):,} others read the same again, and write {share:.2%} of the sum "
-            "of squares."
+            f" {int(others.sum()):,} other particles read the same tokens again, and write "
+            f"{share:.2%} of the sum of squares."
         )
     return found

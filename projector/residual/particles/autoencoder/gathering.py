@@ -86,8 +86,8 @@ def gather(
             n_wanted = _affordable(subject, tokens, max_tokens)
             if n_wanted < tokens.n_tokens:
                 notes.append(
-                    f"{n_wanted:,} tokens and not {tokens.n_tokens:,}, because their hidden states "
-                    "fill 1.5 GiB"
+                    f"{n_wanted:,} tokens instead of {tokens.n_tokens:,}, because their hidden "
+                    "states fill 1.5 GiB"
                 )
                 tokens = read_corpus(
                     documents, tokenizer, sequence_length=length, max_tokens=n_wanted, packed=False
@@ -136,8 +136,8 @@ def _split(documents: list[Document], name: str) -> tuple[list[Document], list[D
         if place > 0 and text[:place].strip() and text[place:].strip():
             return [text[:place]], [text[place:]], "the last tenth of the corpus's one document"
     raise UserError(
-        f"corpus '{name}' is too short: nothing of it can be held out to test the autoencoder on; "
-        "give at least two documents"
+        f"corpus '{name}' is too short: no text can be held out to test the autoencoder; give at "
+        "least two documents"
     )
 
 

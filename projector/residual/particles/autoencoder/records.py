@@ -9,10 +9,10 @@ from typing import Any
 # What is compared: field of a score → words.
 CODES = {
     "autoencoder": "the autoencoder",
-    "pca_same_size": "PCA with as many numbers a sequence",
-    "pca_per_frame": "PCA of each frame with as many numbers a sequence",
-    "pca_width": "PCA with one particle's numbers a token",
-    "untrained": "untrained random queries with the best linear map behind them",
+    "pca_same_size": "PCA with as many numbers per sequence",
+    "pca_per_frame": "PCA of each frame with as many numbers per sequence",
+    "pca_width": "PCA with one particle's numbers per token",
+    "untrained": "untrained random queries, followed by the best linear map",
     "mean": "the mean vector",
 }
 # What the autoencoder has to exceed.
@@ -121,7 +121,7 @@ class Evaluation:
         """Plain sentences where the autoencoder is not clearly better than something simpler."""
         own = self.total.autoencoder
         if own is None:
-            return f"How good the autoencoder is can't be said, for {self.reason}."
+            return f"How good the autoencoder is could not be measured, because {self.reason}."
         if own <= 0:
             return (
                 f"The autoencoder is no better than the mean vector (R² {_number(own)} on unseen "

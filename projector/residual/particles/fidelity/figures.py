@@ -53,7 +53,7 @@ def figures_of(
         linear: whether variance explained is defined.
     """
     if len(x) < _LEAST_RANKED:
-        return Figures(), "fewer than three unlike particles count in this frame"
+        return Figures(), "fewer than three different particles count in this frame"
     whole, squares = _spread(x)
     if not whole > _TIE * squares:
         return Figures(), "all particles of this frame are in the same place"

@@ -129,7 +129,7 @@ def _sample(
     if len(sampled.distances) < FEWEST_PAIRS:
         reason = (
             f"the model samples the same continuation in {sampled.n_equal:,} of "
-            f"{sampled.n_drawn:,} pairs, and {FEWEST_PAIRS} unlike pairs are needed"
+            f"{sampled.n_drawn:,} pairs, and {FEWEST_PAIRS} different pairs are needed"
         )
     return sampled, reason
 
@@ -153,10 +153,10 @@ def causal_error(before_a: Tensor, before_b: Tensor, allowed: float) -> float:
         frame = int((errors > allowed).any(dim=1).nonzero()[0, 0])
         token = int(errors[frame].argmax())
         raise UserError(
-            f"the states of the two prompts differ before their first unlike token: in "
-            f"{_frame_name(frame)}, at token {token}, by {float(errors[frame, token]):.1e} of the "
-            f"state, and rounding explains {allowed:.0e}; the model isn't causal, or padding "
-            "changes what it computes"
+            "the states of the two prompts differ before their first differing token: in "
+            f"{_frame_name(frame)}, at token {token}, by {float(errors[frame, token]):.1e} of "
+            f"the state, and rounding explains at most {allowed:.0e}; the model isn't causal, or "
+            "padding changes what it computes"
         )
     return float(errors.max())
 

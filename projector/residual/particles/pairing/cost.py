@@ -87,7 +87,7 @@ def choose_pairs(
     seconds = time_words(FEWEST_PAIRS * each)
     return 0, (
         f"sampling {FEWEST_PAIRS} pairs of continuations would take about {seconds} on one core, "
-        "and is done only where a number of pairs is set"
+        "so it runs only if a number of pairs is set"
     )
 
 

@@ -81,7 +81,7 @@ def contribution_cloud(
         raise SettingError(
             "particles",
             "contributions",
-            f"can't be shown of this model: {subject.layout.reason}",
+            f"can't be shown for this model: {subject.layout.reason}",
             "choose tokens",
         )
     layers = subject.architecture.choose_layers(settings.layers)
@@ -156,8 +156,8 @@ def _check_number(
     raise SettingError(
         name,
         value,
-        f"makes about {n_tokens * (others + n_groups):,} particles of {n_tokens:,} tokens, and "
-        f"{MOST_PARTICLES:,} are shown at most",
+        f"makes about {n_tokens * (others + n_groups):,} particles of {n_tokens:,} tokens, and at "
+        f"most {MOST_PARTICLES:,} can be shown",
         expected,
     )
 
@@ -232,8 +232,8 @@ class _Reader:
         error, allowed = float(relative_error(self.total - expected, size)), allowed_error(dtype)
         if not error <= allowed:
             raise UserError(
-                f"the contributions do not sum to the hidden state: behind {where} the sum is off "
-                f"by {error:.1e} of it, and {allowed:.0e} is the most that rounding explains"
+                f"the contributions do not sum to the hidden state: after {where} the sum is off "
+                f"by {error:.1e} of it; rounding explains at most {allowed:.0e}"
             )
 
     def cloud(self, prompts: Sequence[Sequence[int]], outlying: Sequence[Tensor] | None) -> Cloud:

@@ -74,7 +74,7 @@ def group_by_poles(
         raise SettingError(
             "projection",
             str(folder),
-            "is of another model's weights",
+            "belongs to a model with other weights",
             "give a projection of this model, or leave it out",
         )
     poles = [each for each in saved_poles(folder) if each.is_searched and each.site == _SITE]
@@ -82,7 +82,7 @@ def group_by_poles(
         raise SettingError(
             "projection",
             str(folder),
-            "has no poles of MLP neurons beside it",
+            "has no poles of MLP neurons",
             "find them with `pruning poles`, or leave it out",
         )
     found: dict[int, tuple[NeuronGroup, ...]] = {}

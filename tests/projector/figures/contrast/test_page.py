@@ -31,7 +31,7 @@ def test_a_report_that_was_saved_is_drawn_again() -> None:
     saved = json.loads(json.dumps(made("one", "two")))
     page = contrast_page(saved)
     assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="http', page)
-    for words in ("How the sets part", "Why variance grows", "Shared directions: two"):
+    for words in ("How the sets separate", "Why variance grows", "Shared directions: two"):
         assert words in page
     # In the order of the stream, each place once.
     (first, _) = read_models(facts_of(saved))
@@ -69,12 +69,12 @@ def test_the_panels_hold_every_place_and_the_nulls(has_mid: bool) -> None:
 def test_captions_say_whether_the_sets_part_by_more_than_chance() -> None:
     found = made()
     (model,) = read_models(found)
-    assert "At every place its whole interval is below" in cosine_words(model)
+    assert "Its interval is entirely below" in cosine_words(model)
     assert "from 0.900 after layer 0’s attention to 0.340 after layer 3" in cosine_words(model)
     for row in found["rows"]:
         row["cosine_high"] = 0.99
     (model,) = read_models(found)
-    assert "do not part by more than chance" in cosine_words(model)
+    assert "do not separate by more than chance" in cosine_words(model)
     # Nothing is known: said, and drawn without.
     for row in found["rows"]:
         row.update({name: None for name in row if name.startswith(("cos", "var", "growth"))})
@@ -127,7 +127,7 @@ def test_untangling_stands_beside_permuted_labels_and_the_embedding_alone() -> N
     assert "on the embedding alone on 70 %" in page
     del found["untangling"]
     assert untangling_figure(found, "tiny") is None
-    assert "How the samples lie was not measured." in contrast_page(found)
+    assert "The samples’ similarity and probes were not measured." in contrast_page(found)
 
 
 def test_effects_stand_beside_random_directions() -> None:
@@ -173,7 +173,7 @@ def _check_continuations(found: dict[str, Any]) -> None:
     assert all(any(f"‘␣&lt;b&gt;{i}’" in title for title in titles) for i in range(5))
     assert len(_traces(figure, "random directions of the same norm")) == 2 * len(texts)
     page = contrast_page(changed)
-    assert "rise means that the model finds it more likely" in page
+    assert "rise means that the model finds the continuation more likely" in page
     assert "predicts the text less well" not in page
 
 
@@ -204,7 +204,9 @@ def test_what_a_direction_does_is_told_by_measure_and_way() -> None:
     assert "does not steer between the sets" in text
     assert "Chance gives at most 0.5 of 4." in text
     assert text.count("beyond every control at none") == 2
-    assert "beside random directions" in effects_words([_one("positive", 1.0, 1, random=[])], names)
+    assert "compared with random directions" in effects_words(
+        [_one("positive", 1.0, 1, random=[])], names
+    )
 
 
 def test_a_direction_that_harms_either_way_is_told() -> None:

@@ -19,9 +19,9 @@ def report_with(*random: float | None) -> dict[str, Any]:
 def test_frames_that_are_no_better_than_a_random_projection_are_named() -> None:
     assert neighbours_said(report_with(0.6, 0.6, 0.6, 0.6)) == ""
     one, two = report_with(0.8, 0.6, 0.6, 0.6), report_with(0.6, 0.7, 0.6, 0.9)
-    assert neighbours_said(one).startswith("At the embedding (0.70 beside 0.80) ")
+    assert neighbours_said(one).startswith("At the embedding (0.70 compared with 0.80) ")
     assert neighbours_said(two).startswith(
-        "At layer 0 and layer 2 (worst: layer 2, 0.70 beside 0.90) "
+        "At layer 0 and layer 2 (worst: layer 2, 0.70 compared with 0.90) "
     )
     assert neighbours_said(two) in facts_of(two)
     # What an earlier version saved does not know it.
@@ -31,7 +31,9 @@ def test_frames_that_are_no_better_than_a_random_projection_are_named() -> None:
         del each["neighbours_random"]
     assert neighbours_said(old) == ""
     many = old | {"fidelity": one["fidelity"] * 6 + two["fidelity"]}
-    assert neighbours_said(many).startswith("In 8 of 28 frames (worst: layer 2, 0.70 beside 0.90) ")
+    assert neighbours_said(many).startswith(
+        "In 8 of 28 frames (worst: layer 2, 0.70 compared with 0.90) "
+    )
 
 
 def test_frames_whose_moves_are_no_better_than_a_random_projection_are_named() -> None:
@@ -41,7 +43,7 @@ def test_frames_whose_moves_are_no_better_than_a_random_projection_are_named() -
     ):
         each["displacement_correlation"], each["displacement_random"] = kept, random
     told = moves_said(report)
-    assert told.startswith("At layer 0 and layer 2 (worst: layer 2, −0.19 beside 0.43) ")
+    assert told.startswith("At layer 0 and layer 2 (worst: layer 2, −0.19 compared with 0.43) ")
     assert told in facts_of(report)
 
 
@@ -61,7 +63,7 @@ def test_equal_pairs_and_a_layer_that_does_not_stay_are_told() -> None:
     assert "later" not in said(per_frame=[{"layer": None}, {"layer": 1}])
     told = said(n_drawn=200, n_equal=180, stays=False)
     assert "of 200 drawn, 180 are equal" in told
-    assert "In some later layers" in told
+    assert "in some later layers" in told
 
 
 def test_a_layer_that_is_not_named_has_its_reason() -> None:
@@ -73,5 +75,5 @@ def test_a_layer_that_is_not_named_has_its_reason() -> None:
 
 def test_a_change_that_is_no_larger_than_others_is_said_plainly_first() -> None:
     told = said(frame=None, layer=None, stays=None)
-    assert "no more than other words would" in told
-    assert told.index("no more than other words") < told.index("95th percentile")
+    assert "no more than other continuations" in told
+    assert told.index("no more than other continuations") < told.index("95th percentile")

@@ -15,8 +15,8 @@ from projector.model.architecture.trial import trial_inputs
 from projector.model.capture import Call, Tap, capture, watch_calls
 from projector.model.context import longest_sequence
 
-WINDOW = "a sliding window: what is further back is not seen"
-UNTRIED = "perhaps a sliding window, which is too long to be tried"
+WINDOW = "a sliding window: tokens further back are not seen"
+UNTRIED = "perhaps a sliding window that is too long to test"
 # A mask of this many tokens takes 64 MiB of float32.
 _MOST_TOKENS = 4096 + 2
 
