@@ -380,7 +380,8 @@ for _figure in (
         factor=N_NEIGHBOURS,
         pattern="{:.1f}",
         column="stable",
-        legend=f"how many of its {N_NEIGHBOURS} nearest on the map two halves of the corpus agree on",
+        legend=f"how many of its {N_NEIGHBOURS} nearest on the map two halves of the corpus "
+        "agree on",
         sentence="two halves of the corpus agree on {stability:.1f} of "
         f"{N_NEIGHBOURS} neighbours",
         title="Stability",
