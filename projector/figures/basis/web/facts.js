@@ -35,14 +35,14 @@ function factsOf(scene) {
         found < -least
           ? ": the plane is flipped"
           : Math.abs(found) <= least
-            ? ": the plane falls on a line"
+            ? ": the plane collapses onto a line"
             : "";
       facts.push(["Determinant", `${short(found)}${turned}`]);
     } else if (drawn[1] > ALIKE * drawn[0]) {
       const both = drawn.map((value) => short(value)).join(" and ");
       facts.push([
         "Shape",
-        `It hardly changes, because both directions are stretched about alike: by ${both}.`,
+        `It hardly changes, because both directions are stretched about equally: by ${both}.`,
       ]);
     }
   }
@@ -107,7 +107,7 @@ function shareLine(share) {
   const line = make("p", "share");
   const name = share.name.slice(0, 1).toUpperCase() + share.name.slice(1);
   if (share.value === null) {
-    line.textContent = `${name}: not given, because ${share.reason}`;
+    line.textContent = `${name}: not shown, because ${share.reason}`;
     return line;
   }
   line.append(make("span", "", `${name}: `), make("b", "", percent(share.value)));

@@ -55,7 +55,7 @@ export class Beside {
       made.append(row);
     }
     const isolate = element("button", "isolate", panel.only ? "Show all" : "Isolate");
-    isolate.title = panel.only ? "Show all neurons again" : "Show these neurons alone";
+    isolate.title = panel.only ? "Show all neurons again" : "Show only these neurons";
     isolate.onclick = () => this.on.isolate(index, panel.only ? null : panel.selected);
     made.append(isolate);
     return made;

@@ -108,7 +108,7 @@ const BY = {
         return token ? 1 + Math.round(254 * token.ramp) : 0;
       }),
       legend: {
-        label: "place of the token",
+        label: "position of the token",
         ticks: [
           [0, "token 0"],
           [1, data.prompts.length > 1 ? "last" : `token ${data.prompts[0].tokens.length - 1}`],
@@ -128,7 +128,7 @@ const BY = {
           return token ? token.part : -1;
         }),
         data.prompts.length > 1
-          ? "A alone and B alone: from the first unlike token to the last, also tokens between them that are equal in both."
+          ? "A alone and B alone: from the first differing token to the last, including tokens in between that are equal."
           : "",
       ),
   },
@@ -139,7 +139,7 @@ const BY = {
       isOfParts: true,
       ...category(
         "kind of part",
-        [...data.kinds, "sum of what is written so far"],
+        [...data.kinds, "sum of the contributions so far"],
         Array.from({ length: particles.n }, (_, i) =>
           particles.part[i] < 0 ? data.kinds.length : data.part_kinds[particles.part[i]],
         ),

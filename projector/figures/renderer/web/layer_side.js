@@ -25,7 +25,7 @@ const MEASURES = [
   {
     name: "variance",
     title:
-      "Share of the variance of this frame that the picture shows; beside it, the same map of as many particles whose coordinates are shuffled.",
+      "Share of the variance of this frame that the picture shows, compared with the same map of as many particles whose coordinates are shuffled.",
     value: (each) => each.variance_explained,
     control: ({ variance_shuffled: shuffled }) => (known(shuffled) ? "shuffled" : "random"),
     chance: (each) => each.variance_shuffled ?? each.variance_random,
@@ -33,7 +33,7 @@ const MEASURES = [
   {
     name: "neighbours",
     title:
-      "Share of each particle’s nearest in the picture that are its nearest in full space; beside it, random projections.",
+      "Share of each particle’s nearest particles in the picture that are also nearest in full space, compared with random projections.",
     value: (each) => each.neighbours_kept,
     control: ({ neighbours_random: random }) => (known(random) ? "random" : "chance"),
     chance: (each) => each.neighbours_random ?? each.neighbours_chance,
@@ -43,7 +43,7 @@ const MEASURES = [
     name: "moves",
     isOfMotion: true,
     title:
-      "Rank correlation, over particles, of how far each moves from the frame before, in the map and in full space; beside it, random projections.",
+      "Rank correlation, over particles, of how far each moves from the frame before, in the map and in full space, compared with random projections.",
     value: (each) => each.displacement_correlation,
     control: () => "random",
     // Random planes keep some of it, too: a long way is a long way from most sides.
@@ -104,7 +104,7 @@ export class LayerSide {
     this.ofMap = element(
       "p",
       "quiet of-map",
-      "Moves are those of the map: on the picture, layers have scales of their own.",
+      "Moves are measured on the map: in the picture, each layer has its own scale.",
     );
     // What each dashed curve is, and between which values all are drawn.
     const dashed = new Map();
@@ -117,7 +117,7 @@ export class LayerSide {
     const key = element(
       "p",
       "quiet key",
-      `Solid: this picture; dashed: ${words.join(" or ")}. From bottom to top: 0 to 1${isBelow ? ", below 0 where values are" : ""}.`,
+      `Solid: this picture; dashed: ${words.join(" or ")}. From bottom to top: 0 to 1${isBelow ? ", below 0 if values are negative" : ""}.`,
     );
     const parts = [head, ...this.measures.map((each) => each.row), key, this.reason];
     if (known(pooled))
@@ -221,7 +221,7 @@ export class LayerSide {
     this.lensRows = [];
     if (!held) {
       this.held.replaceChildren(
-        element("h3", "", "In hand"),
+        element("h3", "", "Selected"),
         element("p", "quiet", "Click a token or a particle to follow it."),
       );
       return;
@@ -237,7 +237,7 @@ export class LayerSide {
     this.numbers = element("p", "numbers");
     const rows = [head];
     if (part >= 0) rows.push(element("p", "", data.part_names[part]));
-    else if (data.n_sums) rows.push(element("p", "", "The sum of what is written so far"));
+    else if (data.n_sums) rows.push(element("p", "", "The sum of the contributions so far"));
     if (particles.isCode && token) {
       const has =
         held.particle < 0

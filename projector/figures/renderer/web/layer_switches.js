@@ -5,16 +5,16 @@ import { element } from "./store.js";
 const SWITCHES = [
   ["trails", "Trails", "Where each particle came from"],
   ["lines", "Lines", "Lines to the nearest particles in full space"],
-  ["partners", "Partners", "Lines between tokens of both prompts that belong together"],
+  ["partners", "Partners", "Lines between matching tokens of both prompts"],
   [
     "follow",
     "Follow scale",
-    "Magnify each frame to fill the view, about one centre; then motion between layers can’t be compared. Otherwise one scale for all frames",
+    "Scale each frame to fill the view, about one centre; motion between layers then can’t be compared. Off: one scale for all frames",
   ],
   [
     "sums",
     "Fit sums",
-    "Show as far as the sums of what is written reach; otherwise the view fits the contributions",
+    "Zoom out until all sums of contributions are visible; otherwise the view fits the contributions",
   ],
   [
     "density",
