@@ -321,10 +321,8 @@ for _figure in (
         strip="stress: mean over pairs of (distance − (1 − ρ))²",
         title="Stress",
         value="{stress:.3f}",
-        meaning=(
-            "The mean squared difference between distance and 1 − ρ. An exact map has 0, which "
-            "{dim} dimensions rarely allow."
-        ),
+        meaning="The mean squared difference between distance and 1 − ρ. An exact map has 0, "
+        "which {dim} dimensions rarely allow.",
         place=20,
     ),
     Figure(
@@ -352,17 +350,13 @@ for _figure in (
         factor=N_NEIGHBOURS,
         pattern="{:.1f}",
         column="kept",
-        legend=(
-            f"how many of a neuron's {N_NEIGHBOURS} nearest by ρ are among its {N_NEIGHBOURS} "
-            "nearest on the map"
-        ),
+        legend=f"how many of a neuron's {N_NEIGHBOURS} nearest by ρ are among its "
+        f"{N_NEIGHBOURS} nearest on the map",
         strip=f"how many of {N_NEIGHBOURS} nearest neighbours by ρ the map keeps",
         title="Neighbours kept",
         value=f"{{neighbour_overlap:.1f}} of {N_NEIGHBOURS}",
-        meaning=(
-            f"How many of a neuron's {N_NEIGHBOURS} nearest by correlation are among its "
-            f"{N_NEIGHBOURS} nearest on the map. By chance it would be {{chance_overlap:.1f}}."
-        ),
+        meaning=f"How many of a neuron's {N_NEIGHBOURS} nearest by correlation are among its "
+        f"{N_NEIGHBOURS} nearest on the map. By chance it would be {{chance_overlap:.1f}}.",
         place=10,
     ),
     Figure(
@@ -386,10 +380,8 @@ for _figure in (
         f"{N_NEIGHBOURS} neighbours",
         title="Stability",
         value=f"{{stability:.1f}} of {N_NEIGHBOURS}",
-        meaning=(
-            f"How many of a neuron's {N_NEIGHBOURS} nearest two fits agree on, each of one half "
-            "of the corpus."
-        ),
+        meaning=f"How many of a neuron's {N_NEIGHBOURS} nearest two fits agree on, each of one "
+        "half of the corpus.",
         place=50,
     ),
     Figure(
