@@ -1,4 +1,4 @@
-"""How work tells of its progress: commands draw bars, pages too, a library call writes one line."""
+"""How work reports progress: commands and pages draw bars, a library call writes one line."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The source without the place it lies at on this machine, for what is saved and shown."""
+        """The source without its folder on this machine, as it is saved and shown."""
         shown = self.reader.shown(self.rest)
         if not self.reader.prefix or ":" not in self.text:
             return shown or self.text
@@ -123,7 +123,7 @@ def open_text(source: str | Iterable[Document]) -> OpenText:
 
 
 def sources_help() -> str:
-    """How every kind of source is written, for a command's help."""
+    """The syntax of every kind of source, for a command's help."""
     return _either([reader.form for reader in READERS.values()])
 
 

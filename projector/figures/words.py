@@ -1,4 +1,4 @@
-"""What figures say of a projection: titles, and how far a map can be trusted."""
+"""Words of a projection's figures: titles, and how far a map can be trusted."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def check_disk(n_bytes: int, folder: Path, *, beside: int = 0) -> None:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a fit takes of memory beside the loaded model, in bytes.
+    """Memory that a fit takes in addition to the loaded model, in bytes.
 
     Attributes:
         sums: of every map, while it is gathered.

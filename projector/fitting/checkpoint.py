@@ -1,4 +1,4 @@
-"""Resumable state of a running fit: a folder beside the projection that is being made.
+"""Resumable state of a running fit, in a folder next to the projection.
 
 It holds what was gathered, one file for each process of the fit, and the maps that were placed
 since, in as many files as were written. Each file is replaced atomically and names the run that it

@@ -1,4 +1,4 @@
-"""What every objective of a layout tells of itself: one record, which all else reads.
+"""What every objective of a layout defines: one record, which all other code reads.
 
 Nothing heavy is imported here, so that commands can ask for words without loading a solver.
 """

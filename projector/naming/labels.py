@@ -65,7 +65,7 @@ class Label:
 
     @property
     def in_words(self) -> str:
-        """What the label rests on, beside chance, for a help text."""
+        """The evidence for the label compared with chance, for a help text."""
         end = "highest" if self.sign > 0 else "lowest"
         sets = f"1 in {round(1 / self.by_chance):,}" if self.by_chance else "fewer than 1 in 1,000"
         if self.by_chance > 0.5:
@@ -138,7 +138,7 @@ def snippet(examples: Examples, pieces: Pieces, at: int, n_before: int, n_after:
 def strongest(
     examples: Examples, sign: int | None = None, neurons: NDArray[np.int64] | None = None
 ) -> Extremes:
-    """The strongest examples of neurons, and how far they stand beyond the usual.
+    """The strongest examples of neurons, and how far they exceed usual activations.
 
     Args:
         sign: 1 for the highest, −1 for the lowest; None for the stronger of both of each neuron.

@@ -1,4 +1,4 @@
-"""Names that a user gave neurons and poles, in ``labels.json`` beside a projection."""
+"""Names that a user gave neurons and poles, in ``labels.json`` in a projection's folder."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class SampleFacts:
 
 @dataclass(frozen=True)
 class MapFacts:
-    """One layer and site, whatever its layouts.
+    """One layer and site, with the facts that all layouts share.
 
     Attributes:
         n_neurons: N.

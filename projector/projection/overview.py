@@ -206,7 +206,7 @@ class Saved(Overview):
 
 
 def read_saved(folder: str | Path) -> Saved:
-    """Read what a projection's folder says of itself.
+    """Read the facts of a projection from its folder.
 
     Raises:
         UserError: if the folder holds no projection, a damaged one, or one of a newer version.

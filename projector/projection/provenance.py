@@ -1,4 +1,4 @@
-"""What a projection says of where it is from."""
+"""Where a projection comes from: its model, corpus and settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def dtype_name(model: nn.Module) -> str:
 
 
 def model_facts(loaded: LoadedModel, architecture: Architecture) -> ModelFacts:
-    """What a projection says of its model."""
+    """The model of a projection, as its facts record it."""
     return ModelFacts(
         id=loaded.identifier,
         sha256=loaded.weights_sha256,

@@ -1,4 +1,4 @@
-"""What a map may be used for, in one line: the neighbours that it keeps, beside chance."""
+"""What a map may be used for, in one line: the neighbours that it keeps, compared with chance."""
 
 from __future__ import annotations
 

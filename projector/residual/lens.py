@@ -1,4 +1,5 @@
-"""The logit lens: what the model's own final norm and head say of the stream at every layer.
+"""The logit lens: predictions of the model's own final norm and head from the stream at every
+layer.
 
 nostalgebraist 2020, "interpreting GPT: the logit lens". A reading is a layer and a place in its
 block: before the first block (``resid_pre``), between attention and MLP (``resid_mid``), after the

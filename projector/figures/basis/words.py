@@ -1,4 +1,4 @@
-"""What the offline pages and the dashboard say of a change of basis: one wording for both."""
+"""Sentences about a change of basis, shared by offline pages and the dashboard."""
 
 from __future__ import annotations
 

@@ -266,8 +266,8 @@ def how_effects(effects: Sequence[Facts]) -> str:
 
 
 def effects_words(effects: Sequence[Facts], names: tuple[str, str]) -> str:
-    """Whether the direction steers between the sets, and which way each measure goes at how many
-    layers, beside controls; an empty line parts measures.
+    """Whether the direction steers between the sets, and how many layers move each measure which
+    way, compared with controls; an empty line separates measures.
 
     Args:
         effects: of one model.

@@ -1,4 +1,4 @@
-"""What the viewer says of a layer-time, in sentences: its title, what it shows, what was found."""
+"""Sentences of the layer-time viewer: its title, what it shows and what was found."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def share_in(vectors: Tensor, axes: Tensor) -> float | None:
 def share_in_plane(
     name: str, vectors: Tensor, axes: Tensor, *, n_draws: int = N_DRAWS, seed: int = 0
 ) -> Share:
-    """How much of the vectors lies in a plane, beside random planes of the same space.
+    """How much of the vectors lies in a plane, compared with random planes of the same space.
 
     Args:
         vectors: (n, N).
@@ -56,7 +56,8 @@ def beside(name: str, value: float, draws: Tensor, control: str) -> Share:
 
 
 def share_in_subspace(name: str, vector: Tensor, axes: Tensor) -> Share:
-    """How much of one vector (H,) lies in a subspace, beside random ones of the same dimension.
+    """How much of one vector (H,) lies in a subspace, compared with random ones of the same
+    dimension.
 
     The share of a vector that lies in a random subspace of r of H dimensions follows a Beta
     distribution with r/2 and (H − r)/2, so that nothing is drawn.

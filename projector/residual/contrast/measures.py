@@ -1,4 +1,4 @@
-"""Means and variances of two sets of vectors, each beside what chance gives.
+"""Means and variances of two sets of vectors, each with its chance level.
 
 All draws of one kind are weights over prompts, (D, n), so that one product of matrices gives every
 draw's mean. Sums are float64.
@@ -90,7 +90,7 @@ class Draws:
 
 
 def measure_means(positive: Tensor, negative: Tensor, draws: Draws) -> PointMeasures:
-    """Cosine, norms and variances of two sets at one place, beside intervals and nulls.
+    """Cosine, norms and variances of two sets at one place, with intervals and nulls.
 
     Args:
         positive: (n, H), the first set's vectors.

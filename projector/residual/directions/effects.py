@@ -1,4 +1,5 @@
-"""The causal test: a direction is added to the stream and projected out of it, beside random ones.
+"""The causal test: a direction is added to the stream and projected out of it, compared with random
+ones.
 
 Both are done at every position, at the place where the direction was measured; tokens whose norm
 there is many times the median are left as they are.

@@ -1,4 +1,4 @@
-"""Generation with a direction added to the stream, beside generation without it and a random one.
+"""Generation with a direction added to the stream, compared with none and with a random one.
 
 Activation addition (Turner et al. 2023, arXiv:2308.10248): at each token, of the prompt and of what
 follows, a multiple of the direction is added where it was measured. Generation is greedy, so that

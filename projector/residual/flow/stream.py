@@ -1,4 +1,4 @@
-"""Everything ``projector stream`` tells of a model on a prompt or a corpus."""
+"""Everything that ``projector stream`` measures of a model on a prompt or a corpus."""
 
 from __future__ import annotations
 

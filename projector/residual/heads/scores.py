@@ -1,4 +1,4 @@
-"""Every head scored on repeated random tokens and by its weights, beside random heads."""
+"""Every head scored on repeated random tokens and by its weights, compared with random heads."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def score_heads(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Heads:
-    """Score every head of a model as each kind, and beside it random heads with the same spectra.
+    """Score every head of a model as each kind, and random heads with the same spectra as control.
 
     Costs one forward pass, and for each layer ``n_random`` calls of its attention on
     ``n_sequences`` × (1 + 2·``length``) tokens; for copying, ``n_random`` eigenvalue problems d × d

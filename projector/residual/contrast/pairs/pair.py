@@ -1,4 +1,4 @@
-"""What a pair of prompt sets is, whoever makes it."""
+"""What a pair of prompt sets is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A linear probe: whether a direction that some samples give tells the others' sets."""
+"""A linear probe: whether a direction fitted on some samples separates the sets of the others."""
 
 from __future__ import annotations
 
