@@ -81,7 +81,8 @@ class Line:
 
 
 def shown_on_terminal(progress: Progress | None) -> Progress:
-    """What a library call tells: ``progress``, or a line on a terminal, and nothing elsewhere."""
+    """How a library call reports progress: by ``progress``, or a line on a terminal, else not at
+    all."""
     if progress is not None:
         return progress
     return Line(sys.stderr) if sys.stderr is not None and sys.stderr.isatty() else Silent()

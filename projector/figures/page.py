@@ -89,7 +89,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it, in this order; what is empty is left out.
+    """A heading and its contents, in this order; empty parts are left out.
 
     Attributes:
         title: the heading.

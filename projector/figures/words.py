@@ -67,7 +67,7 @@ def names_of(
 
 
 def origin(projection: Projection) -> str:
-    """Where a projection is from, for a title; HTML."""
+    """Where a projection comes from, as HTML for a title."""
     facts = projection.facts
     text = facts.model.id
     if facts.corpus is not None:

@@ -77,7 +77,7 @@ class State:
 
 
 def checkpoint_path(out: Path) -> Path:
-    """Where the checkpoint of a fit into the folder ``out`` lies: beside it."""
+    """The checkpoint folder of a fit into the folder ``out``: next to it."""
     return beside(out, "checkpoint")
 
 
@@ -225,7 +225,7 @@ class Checkpoint:
             yield
 
     def remove(self) -> None:
-        """The run is done, or begins: nothing is left to go on from."""
+        """The run is done, or begins: no state is left to resume."""
         remove_folder(self.folder)
 
     def _placed_files(self) -> list[Path]:

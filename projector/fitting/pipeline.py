@@ -265,9 +265,9 @@ def _leave(
 ) -> Projection:
     """The projection that is there, with the partners across layers that it may lack."""
     if lacks_partners(job, folder, force=force):
-        _log.info("The same fit is finished at %s: partners are added", folder)
+        _log.info("This fit is already finished at %s: adding partners", folder)
         return add_partners(job, folder, progress)
-    _log.info("The same fit is finished at %s: nothing is done", folder)
+    _log.info("This fit is already finished at %s: there is nothing to do", folder)
     if job.cross_layer is not None:
         # A run that was killed once it had added them.
         with disk_errors(folder):

@@ -1,4 +1,4 @@
-"""What a fit says of itself: what its projection is of, and what tells its run from another."""
+"""The provenance of a fit: the subject of its projection, and what identifies its run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def projection_facts(job: Job, maps: Mapping[str, MapFacts]) -> Facts:
 
 
 def settings_facts(job: Job) -> dict[str, Any]:
-    """What makes a run the one that it is, on whatever machine; as JSON has it.
+    """What identifies a run on any machine, as JSON.
 
     Every field of the settings and of the layouts is here, but for those that say that they may
     differ: of what was left open, what it came to.
@@ -87,7 +87,7 @@ def run_difference(
     their_words: Mapping[str, str],
     our_words: Mapping[str, str],
 ) -> str | None:
-    """The first thing in which two runs differ, for a person; None where they are the same run.
+    """The first difference between two runs, in words; None if they are the same run.
 
     Args:
         theirs, ours: see :func:`run_facts`.

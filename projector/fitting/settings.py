@@ -1,4 +1,4 @@
-"""What to fit: the settings of a fit, apart from how positions are found. Nothing heavy."""
+"""What to fit: the settings of a fit, except those of layouts. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -141,7 +141,8 @@ def overlap_of(a: Tensor, b: Tensor) -> float:
 
 
 def rank_correlation(positions: Tensor, target: Target, p: float) -> float | None:
-    """Spearman's, over all pairs, or half a million drawn at random with replacement where more."""
+    """Spearman's correlation over all pairs; if there are over half a million, over a random
+    sample."""
     n = positions.shape[0]
     if n < 3:
         return None

@@ -231,7 +231,7 @@ class Settings:
 
     @property
     def record(self) -> Objective:
-        """What its objective tells of itself."""
+        """The record of its objective."""
         return OBJECTIVES[self.objective]
 
     @property

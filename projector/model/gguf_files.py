@@ -56,7 +56,7 @@ def hash_gguf(path: Path) -> str:
 
 
 def explained(path: Path, error: Exception) -> UserError:
-    """What Transformers or gguf says of a file that they can't load, in one line."""
+    """The error of Transformers or gguf for a file that they can't load, in one line."""
     text = " ".join(str(error).split())
     if found := _UNSUPPORTED.search(text):
         return UserError(

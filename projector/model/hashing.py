@@ -1,4 +1,4 @@
-"""A model's weights: the hash that tells them from others, and the type they are stored in."""
+"""A model's weights: the hash that identifies them, and the type they are stored in."""
 
 from __future__ import annotations
 

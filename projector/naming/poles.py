@@ -1,4 +1,4 @@
-"""Poles that are kept beside a projection, read as data: their members and labels."""
+"""Poles in a projection's folder, read as data: their members and labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _USUAL = {"min_samples": 3, "epsilon": 0.0}
 
 @dataclass(frozen=True)
 class SavedPole:
-    """A pole as a file beside the projection has it.
+    """A pole as the file in a projection's folder holds it.
 
     Attributes:
         is_distinct: whether it was judged to be distinct; None where it was not judged.
@@ -46,7 +46,7 @@ class SavedPole:
 
 
 def saved_poles(folder: str | Path) -> Iterator[SavedPole]:
-    """The poles that are kept beside a projection, read as data, those that are searched first.
+    """The poles in a projection's folder, read as data, those that are searched first.
 
     Files that are damaged, of other formats or older versions, of another projection or of a layout
     that was replaced are passed over.

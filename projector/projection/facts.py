@@ -1,4 +1,4 @@
-"""What a projection says of itself: records that are parsed and checked once, where they are read.
+"""The facts of a projection: records that are parsed and checked once, when they are read.
 
 Nothing here needs PyTorch.
 """
@@ -114,7 +114,7 @@ class SampleFacts:
         )
 
     def words(self) -> str:
-        """What the map was placed by, and what that costs, for a person."""
+        """What the map was placed by, and the error this causes, in words."""
         text = f"placed by a sample of {self.n_tokens:,} of {self.n_corpus_tokens:,} tokens"
         if self.measured is None:
             return text
@@ -146,7 +146,7 @@ class MapFacts:
     organisation_reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, which has texts for names."""
+        """As JSON, whose names are texts."""
         found: dict[str, Any] = {
             "n_neurons": self.n_neurons,
             "n_tokens": self.n_tokens,

@@ -191,7 +191,8 @@ class SavedLayout(LayoutFacts):
 
 @dataclass(frozen=True)
 class Saved(Overview):
-    """A projection on disk, of whatever version: its JSON files and headers are read and checked.
+    """A projection on disk, of any supported version: its JSON files and headers are read and
+    checked.
 
     Attributes:
         folder: where it is.

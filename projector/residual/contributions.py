@@ -94,7 +94,7 @@ class SumCheck:
 
 
 def check_additivity(check: SumCheck) -> None:
-    """Refuse to go on where the parts do not sum to the stream.
+    """Raise a UserError if the parts do not sum to the stream.
 
     Raises:
         UserError: which part does not add up, and by how much; or, where every single sum is

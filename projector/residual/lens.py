@@ -188,7 +188,9 @@ def _choose_readings(
         found = [each for each in found if each in tuned.maps]
     readings = [each for each in found if each != last]
     if not readings and "resid_post" not in streams:
-        raise SettingError("streams", ", ".join(streams), "has nothing to read", missing or "")
+        raise SettingError(
+            "streams", ", ".join(streams), "can't be read from this model", missing or ""
+        )
     return [*readings, last], missing
 
 

@@ -33,7 +33,7 @@ class DamagedFile(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says of itself.
+    """The header of a safetensors file: its tensors and metadata.
 
     Attributes:
         metadata: its own words.

@@ -39,7 +39,7 @@ def _log_help() -> str:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What is asked of the command apart from the settings of the fit."""
+    """Options of the command other than the settings of the fit."""
 
     out: Path = setting(help="Folder for the projection.")
     layouts: str | None = setting(

@@ -1,4 +1,4 @@
-"""How two sets lie at each place of the stream, and how far they can be told from each other."""
+"""How two sets lie at each place of the stream, and how well they can be separated."""
 
 from __future__ import annotations
 

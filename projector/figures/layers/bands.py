@@ -145,7 +145,7 @@ def paste_cells(
     place: tuple[int, int],
     cell: tuple[int, int],
 ) -> None:
-    """One frame's cells, with a thin line around them, so that white ones are seen to be there."""
+    """One frame's cells, with a thin line around them, so that white cells are visible."""
     values = image.values[frame]
     pixels = coloured(values, float(image.high[frame]))
     size = (values.shape[1] * cell[0], values.shape[0] * cell[1])

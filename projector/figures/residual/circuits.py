@@ -29,7 +29,7 @@ def signed_low(value: float, digits: int = 2) -> str:
 
 
 def pairs_html(found: HeadsReport, pairs: HeadPairs) -> str:
-    """The pairs of tokens that a head joins, OV beside QK."""
+    """The pairs of tokens that a head connects, OV next to QK."""
     tried = (
         f"all {pairs.n_tokens:,} ordinary tokens"
         if pairs.n_tokens >= pairs.n_vocabulary

@@ -184,7 +184,7 @@ def heads_figure(flow: Flow) -> go.Figure:
 
 
 def successive_figure(flow: Flow) -> go.Figure:
-    """Cosines of neighbouring updates, beside the mean of shuffled layers."""
+    """Cosines of neighbouring updates, compared with the mean of shuffled layers."""
     rows = [row for row in flow.rows if row.next_cosine is not None]
     names = [f"{row.layer} → {row.layer + 1}" for row in rows]
     figure = go.Figure(

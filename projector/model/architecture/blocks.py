@@ -1,4 +1,4 @@
-"""The list of blocks, and a block taken apart into attention and the rest."""
+"""The list of blocks, and a block split into attention and the rest."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 @dataclass
 class Parts:
-    """A block taken apart: its matrices sorted into attention and MLP."""
+    """A block split into parts: its matrices sorted into attention and MLP."""
 
     name: str
     module: nn.Module
@@ -77,7 +77,7 @@ class Parts:
 
     @classmethod
     def of(cls, name: str, block: nn.Module, trial: Trial) -> Parts:
-        """Take one block apart by what was seen of it in the trial."""
+        """Split one block into parts by what its trial run showed."""
         stream = trial.inputs[block]
         within = set(block.modules())
         matrices = [m for m in trial.inputs if m in within and is_matrix(m)]

@@ -82,7 +82,7 @@ def write_partners(
 
 
 def read_partners(saved: Saved) -> CrossLayerFacts | None:
-    """What a projection's folder says of partners across layers; None where it holds none.
+    """The partners across layers in a projection's folder; None if it holds none.
 
     Raises:
         UserError: on ``cross_layer``, if the files are damaged, or another projection's.
@@ -97,7 +97,7 @@ def read_partners(saved: Saved) -> CrossLayerFacts | None:
 
 
 def tensors_metadata(saved: Saved) -> dict[str, str]:
-    """What the tensor file of the partners that are there says of itself."""
+    """The header of the tensor file of partners."""
     text = (saved.folder / PARTNERS_FILE).read_bytes()
     return {"projection": saved.fingerprint, "partners": hashlib.sha256(text).hexdigest()}
 

@@ -43,7 +43,7 @@ THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class FunctionForm:
-    """What an activation function is, told by its values over −6 to 6.
+    """What an activation function is, judged by its values over −6 to 6.
 
     Attributes:
         name: "ReLU", "identity", one of a few others such as "SiLU", or "unnamed".
@@ -58,7 +58,7 @@ class FunctionForm:
 
 @torch.no_grad()
 def probe_function(function: Callable[[Tensor], Tensor]) -> FunctionForm:
-    """Run a function on a grid and tell by its values which one it is."""
+    """Run a function on a grid and identify it by its values."""
     x = torch.linspace(-_REACH, _REACH, _N_STEPS)
     # A copy: some activations work in place.
     y = function(x.clone()).float()

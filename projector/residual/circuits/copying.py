@@ -1,4 +1,4 @@
-"""Whether a head raises the token that it reads, told by the eigenvalues of its whole circuit."""
+"""Whether a head raises the token that it reads, by the eigenvalues of its whole circuit."""
 
 from __future__ import annotations
 

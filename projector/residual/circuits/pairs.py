@@ -54,7 +54,7 @@ def ov_pairs(
     n_to: int = 5,
     seed: int = 0,
 ) -> TopPairs:
-    """Source tokens and the tokens whose logits one head raises: of ``u W_OV e``.
+    """Source tokens and the tokens whose logits one head raises, by ``u W_OV e``.
 
     Args:
         ov: one head's W_OV, (H, d) and (d, H).

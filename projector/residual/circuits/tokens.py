@@ -111,8 +111,8 @@ def read_alone(
     most_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> dict[int, Tensor]:
-    """What heads of layers read of tokens alone: embeddings through the MLPs before the layer and
-    through its norm, (n, H) float32 each. The same for all heads of a layer.
+    """What the heads of some layers read from tokens alone: embeddings through the MLPs before the
+    layer and through its norm, (n, H) float32 each. The same for all heads of a layer.
 
     Args:
         most_tokens: how many tokens of the vocabulary to take, the first ones; None for all.

@@ -1,4 +1,4 @@
-"""Effects from the runs of a test: each set's figure with a change, beside that without it."""
+"""Effects from the runs of a test: each set's figure with a change, compared with that without."""
 
 from __future__ import annotations
 

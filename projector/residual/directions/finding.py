@@ -1,4 +1,4 @@
-"""The direction of each layer: the difference of two sets' means, and random ones beside it."""
+"""The direction of each layer: the difference of two sets' means, and random ones as controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model says of some texts while its stream is changed behind a layer.
+"""A model's predictions on some texts while its stream is changed after a layer.
 
 Only the blocks from that layer on are run again: what comes before them is the same.
 """

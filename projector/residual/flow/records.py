@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LayerFlow:
-    """Means over tokens of one layer. What the block has no part for is None.
+    """Means over tokens of one layer. Parts that the block lacks are None.
 
     Attributes:
         before: norm of the stream that the block reads.

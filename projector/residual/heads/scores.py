@@ -148,7 +148,7 @@ def score_with_circuits(
 
 
 def reason_of(error: Exception) -> str:
-    """What to say of an error that leaves something out, in one line."""
+    """The reason that an error gives for a missing result, in one line."""
     return str(error) if isinstance(error, UserError) else one_line(error)
 
 

@@ -35,7 +35,7 @@ _SHAPES = {
 
 
 def write_particles(found: LayerTime, folder: Path) -> None:
-    """Write both files into a folder, which is made; for who writes others beside them.
+    """Write both files into a folder, which is created, for callers that add other files.
 
     The autoencoder whose particles they are is written into ``autoencoder/``.
 

@@ -54,7 +54,7 @@ class PromptTokens:
 
 @dataclass(frozen=True)
 class FrameFidelity:
-    """How far one frame of the picture can be trusted. What can't be given is None.
+    """How far one frame of the picture can be trusted. Unknown values are None.
 
     Attributes:
         frame: its name.

@@ -156,7 +156,7 @@ class Probe:
         error = (run.z.detach().float() - expected).norm() / expected.norm().clamp(min=1e-30)
         if not float(error) < 1e-4:
             raise UserError(
-                f"patterns times values differ from what its output projection reads by "
+                "patterns times values differ from the input of its output projection by "
                 f"{float(error):.1%}"
             )
 

@@ -1,4 +1,4 @@
-"""What shapes a head's attention logits besides q kᵀ, told by patterns of random weights."""
+"""What shapes a head's attention logits besides q kᵀ, found from patterns of random weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which blocks see no further back than a window, told by the masks that the model gives them."""
+"""Which blocks see no further back than a window, found from the masks that the model gives
+them."""
 
 from __future__ import annotations
 
