@@ -93,6 +93,12 @@ def options_of(program: str, name: str) -> frozenset[str]:
     return frozenset(option for option in found if option.startswith("-"))
 
 
+@cache
+def own_options(program: str) -> frozenset[str]:
+    """Options of a program itself, before any command."""
+    return frozenset(option for each in COMMANDS[program].params for option in each.opts)
+
+
 def test_the_readme_stays_short() -> None:
     assert len(text_of("README.md").splitlines()) <= 160
 
@@ -129,6 +135,9 @@ def test_shown_commands_can_be_read(page: str) -> None:
         if command is not None:
             program, name, *arguments = command
             group: Any = COMMANDS[program]
+            if name.startswith("-"):
+                assert name in own_options(program), command
+                continue
             # Reads the whole line, values and what is required too, and runs nothing.
             group.commands[name].make_context(name, arguments)
         elif words[0] == "streamlit":
@@ -146,7 +155,9 @@ def test_commands_and_options_in_the_prose_exist(page: str) -> None:
     } | OTHER_OPTIONS
     for span in spans(page):
         program, *rest = span.split()
-        if program in COMMANDS and rest and rest[0] != "…":
+        if program in COMMANDS and rest and rest[0].startswith("-"):
+            assert rest[0] in own_options(program), span
+        elif program in COMMANDS and rest and rest[0] != "…":
             assert rest[0] in COMMANDS[program].commands, span  # type: ignore[attr-defined]
             given = {word for word in rest if word.startswith("--")}
             assert given <= options_of(program, rest[0]), span

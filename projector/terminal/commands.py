@@ -46,8 +46,8 @@ class Command:
 
     Of its parameters, one that is annotated as a frozen dataclass becomes an option for each of
     its fields, in the words of :func:`projector.settings.setting`; so does ``Given[Dataclass]``,
-    which is handed over unmade. The :class:`Screen` becomes ``--json``, and what is raised is
-    shown on it. Others are Typer's own.
+    which is handed over unmade. The :class:`Screen` becomes ``--json``, and errors are shown on it;
+    a function without one has no ``--json``. Other parameters are Typer's own.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
@@ -78,17 +78,8 @@ class Command:
                 for each in fields(kind)
                 if each.init and each.name not in left_out
             ]
-        as_json = typer.Option(
-            "--json", help="Print one JSON object on standard output, for scripts."
-        )
-        parameters.append(
-            inspect.Parameter(
-                _AS_JSON,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=False,
-                annotation=Annotated[bool, as_json],
-            )
-        )
+        if any(annotation is Screen for _, _, annotation in self._parameters()):
+            parameters.append(_as_json())
         return inspect.Signature(parameters)
 
     @property
@@ -96,7 +87,7 @@ class Command:
         return {name: each.annotation for name, each in self.__signature__.parameters.items()}
 
     def __call__(self, **values: Any) -> None:
-        context, screen = values.pop(_CONTEXT), Screen(values.pop(_AS_JSON))
+        context, screen = values.pop(_CONTEXT), Screen(values.pop(_AS_JSON, False))
         with screen.errors():
             arguments: dict[str, Any] = {}
             for name, _, annotation in self._parameters():
@@ -120,6 +111,16 @@ class Command:
 def command(function: Callable[..., None]) -> Command:
     """See :class:`Command`."""
     return Command(function)
+
+
+def _as_json() -> inspect.Parameter:
+    option = typer.Option("--json", help="Print one JSON object on standard output, for scripts.")
+    return inspect.Parameter(
+        _AS_JSON,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, option],
+    )
 
 
 def _bare(annotation: Any) -> Any:

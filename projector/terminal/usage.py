@@ -16,6 +16,11 @@ from projector.terminal.screen import Screen
 
 # Typer brings a parser of its own, or takes Click's: its base class goes by no other public name.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+# Typer's own take several lines of the help.
+_COMPLETION = {
+    "install_completion": "Set up completion for this shell.",
+    "show_completion": "Print the completion script.",
+}
 _KINDS = {"integer": "a whole number", "number": "a number", "float": "a number"}
 
 
@@ -31,6 +36,14 @@ class Commands(TyperGroup):
         """As Typer does, and the program keeps the name that it was called by."""
         self._program = info_name or ""
         return super().make_context(info_name, *given, **options)
+
+    def get_params(self, ctx: Any) -> Any:
+        """As Typer does, with short help texts of the options for completion."""
+        found = super().get_params(ctx)
+        for each in found:
+            if each.name in _COMPLETION:
+                each.help = _COMPLETION[each.name]
+        return found
 
     def main(self, *given: Any, **options: Any) -> Any:
         """Read the command line, and run the command that it names."""

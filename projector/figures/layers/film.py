@@ -26,7 +26,8 @@ _MOST_COLOURS = 256
 _AT_ONCE, _N_CODES = 4096, 1 << 24
 _PATIENCE_S = 600
 _NO_FFMPEG = (
-    "MP4 was left out, because no ffmpeg was found: install ffmpeg, or imageio-ffmpeg for Python"
+    "MP4 was left out, because no ffmpeg was found: install ffmpeg, or "
+    "`pip install 'transformer-projector[video]'`"
 )
 _FULL = ("No space left", "Disk quota", "File too large")
 

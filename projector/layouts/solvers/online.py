@@ -145,7 +145,10 @@ class OnlineTrainer:
         if log_with is not None and not self._accelerator.log_with:
             # Accelerate passes over a tracker whose package is missing without a word.
             raise SettingError(
-                "log_with", log_with, "is not installed", f"pip install {log_with}, or leave it out"
+                "log_with",
+                log_with,
+                "isn't installed",
+                f"`pip install 'transformer-projector[{log_with}]'`, or leave it out",
             )
         self._logs = log_with is not None
         if self._logs:

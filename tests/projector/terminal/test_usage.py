@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -110,3 +111,28 @@ def test_what_a_command_ends_with_is_the_status() -> None:
 
     for arguments, expected in ((["end", "0"], 0), (["end", "3"], 3), (["leave"], 1)):
         assert CliRunner().invoke(app, arguments).exit_code == expected
+
+
+@pytest.mark.parametrize("program", APPS)
+def test_completion_scripts_are_printed_and_complete_commands(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for shell, marks in {"bash": "complete -o default -F", "zsh": f"#compdef {program}"}.items():
+        found = (shell, f"/bin/{shell}")
+        monkeypatch.setattr("shellingham.detect_shell", lambda found=found: found)
+        shown = CliRunner().invoke(APPS[program], ["--show-completion"], prog_name=program)
+        assert shown.exit_code == 0
+        assert marks in shown.output
+    # What the script asks the program when Tab is pressed.
+    asked = {f"_{program.upper()}_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    asked["COMP_WORDS"] = f"{program} p"
+    answer = CliRunner().invoke(APPS[program], [], prog_name=program, env=asked)
+    names = {"projector": {"plot"}, "pruning": {"perplexity", "poles", "prune"}}
+    assert set(answer.output.split()) == names[program]
+    # Nothing is written unless it is asked for, and each option takes one line of the help.
+    assert not any(tmp_path.iterdir())
+    lines = CliRunner().invoke(APPS[program], ["--help"], prog_name=program).output.splitlines()
+    first = next(n for n, line in enumerate(lines) if "--install-completion" in line)
+    assert "--show-completion" in lines[first + 1]
+    assert "--help" in lines[first + 2]
