@@ -10,7 +10,7 @@ from projector.figures.page import Table
 from pruning.reuse.records import ReuseReport
 from pruning.reuse.showing.figures import differences_figure, perplexity_figure
 from pruning.reuse.showing.page import comparisons_table, facts_text, methods_table, title_of
-from pruning.reuse.showing.words import answer
+from pruning.reuse.showing.words import answer, error_words
 
 
 def show_reuse(report: ReuseReport, name: str) -> None:
@@ -31,8 +31,9 @@ def show_reuse(report: ReuseReport, name: str) -> None:
     _show_table(methods_table(report), f"reuse methods {name}")
     if report.comparisons:
         st.caption(
-            "Reuse compared with each other method: the difference in nats per token, paired over "
-            "windows and seeds. Bars are two standard errors. Above zero, reuse is worse."
+            "The first method minus the second in nats per token, paired over windows and seeds. "
+            "Bars are two standard errors. Above zero, the first method is worse. "
+            f"{error_words(report)}"
         )
         figure = differences_figure(report)
         st.plotly_chart(figure, key=f"reuse differences {name}")

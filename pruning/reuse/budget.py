@@ -1,21 +1,30 @@
 """What an experiment on reuse takes beside the loaded model, told before it begins.
 
-Of the widest layer, of N neurons, with P partners of earlier layers in any row of a seed, between
-streams that are H wide:
+Of the widest layer, of N neurons, with P partners of earlier layers in any row of a seed and share,
+between streams that are H wide:
 
     sums       8 (N + P)²                                   the upper triangles of both sums
     fitting    8 (max(3 (N + P)², 11 N²) + 3 H (N + P))     what a refit reads, and works with
 
-P is at most what all rows reuse. A share s of all MLPs' operations is a larger share s' of those
-behind the first layer, for which s' c / (c − H) N neurons take the values of chosen partners, as
-many those of random ones, and s' N write early; each with k partners, and no more than earlier
-layers have. Partners that no projection holds are found before that, and the method of the pruning
-chapter is planned after it: the peak is the greatest of the three.
+Sums of several layers are gathered in one pass while they fit; the rows' fitted layers are on disk.
+P is at most what all rows of a share reuse. A share s of all MLPs' operations is a larger share s'
+of those behind the first layer, for which s' c / (c − H) N neurons take the values of chosen
+partners, as many those of random ones, as many again where it pays to reuse and in its control, and
+s' N write early; no more than earlier layers have. Rows of k partners are two, of
+k s' c / (c − H − k) N.
+
+A model that is scored takes, of weights of b bytes, with T positions of V logits at once,
+
+    model      b (Σ c N + Σ H N) + 16 H N       its MLPs, what they were made of, and early columns
+    scoring    (b + 4) V T + 4 T max(6 N + 12 H)    logits, and what a block makes
+
+Partners that no projection holds are found before that, and the method of the pruning chapter is
+planned after it, and its model scored: the peak is the greatest of all these.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import psutil
@@ -28,8 +37,16 @@ from projector.model.architecture.records import Architecture
 from pruning.layerwise.budget import needs_of
 from pruning.layerwise.recipes import Recipe
 from pruning.refit.closed_form import LEAST_SQUARES
-from pruning.reuse.replacing.operations import dense_operations, total_of
+from pruning.reuse.replacing.moments import DEFAULT_BYTES
+from pruning.reuse.replacing.operations import (
+    LayerOperations,
+    dense_operations,
+    summed,
+    total_of,
+)
 from pruning.reuse.settings import ReuseSettings
+from pruning.scoring.perplexity import batch_size_of
+from pruning.scoring.windows import EvaluationText
 
 # Matrices of a refit: of all moments, and of those of neurons and columns that stay.
 _READ, _WORKING = 3, 11
@@ -44,7 +61,9 @@ class ReuseNeeds:
     Attributes:
         layer: the one that takes most; ``n_neurons``: how many it has; ``n_partners``: how many of
             earlier layers are read with them, at most.
-        sums, fitting: see the formulas of this module.
+        sums, fitting, model, scoring: see the formulas of this module; ``sums`` of one layer, or of
+            as many as are gathered at once.
+        all_sums: of the layers of a seed and share.
         chapter: what the method of the pruning chapter takes.
         partners: what finding partners takes; 0 where a projection holds them.
     """
@@ -54,58 +73,104 @@ class ReuseNeeds:
     n_partners: int
     sums: int
     fitting: int
+    all_sums: int
     chapter: int
     partners: int
+    model: int
+    scoring: int
 
     @property
     def total(self) -> int:
         """The peak."""
-        return max(self.sums + self.fitting, self.chapter, self.partners)
+        scored = self.model + self.scoring
+        return max(self.sums + self.fitting, self.chapter, self.partners, scored)
+
+    def within(self, budget: int | None) -> ReuseNeeds:
+        """The same, with sums of as many layers at once as there is room for.
+
+        Args:
+            budget: bytes that may be taken beside the loaded model; None for what is free, less a
+                margin.
+        """
+        room = room_of(budget) - self.fitting
+        return replace(self, sums=max(self.sums, min(self.all_sums, DEFAULT_BYTES, room)))
 
 
 def needs_of_reuse(
     model: nn.Module,
     architecture: Architecture,
     corpus: Corpus,
+    text: EvaluationText,
     settings: ReuseSettings,
     *,
     partners: int = 0,
 ) -> ReuseNeeds:
-    """What these settings take of this model.
+    """What these settings take of this model, with sums of one layer at once.
 
     Args:
-        corpus: what one seed draws.
+        corpus: what one seed draws; ``text``: what is scored.
         partners: bytes that finding partners takes.
     """
     dense = dense_operations(architecture)
     behind = total_of(dense) / total_of(dense[1:])
-    n_earlier, widest = 0, (0, 0, 0)
-    for layer, each in enumerate(dense):
-        if layer:
-            n = each.n_computed
-            ratio = each.neuron / (each.neuron - each.n_hidden)
-            read = sum(
-                settings.n_partners * ceil(n * share * behind * (2 * ratio + 1))
-                for share in settings.shares
-            )
-            widest = max(widest, (n + min(read, n_earlier), layer, n))
+    n_earlier, widths = 0, [(dense[0].n_computed, 0)]
+    for each in dense:
+        if n_earlier:
+            read = max(_n_read(each, share * behind, settings) for share in settings.shares)
+            widths.append((each.n_computed, min(read, n_earlier)))
         n_earlier += each.n_computed
-    both, layer, n = widest
+    layer = max(range(1, len(widths)), key=lambda i: sum(widths[i]))
+    n, both = widths[layer][0], sum(widths[layer])
     recipes = [
         Recipe(settings.pruning_method, LEAST_SQUARES.name, share)
         for share in settings.shares
         if share > 0
     ]
-    fitting = max(_READ * both**2, _WORKING * n**2) + 3 * architecture.n_hidden * both
+    n_hidden = architecture.n_hidden
+    fitting = max(_READ * both**2, _WORKING * n**2) + 3 * n_hidden * both
+    itemsize = next(model.parameters()).element_size()
+    most = max(each.n_computed for each in dense)
+    made = sum(each.total + n_hidden * each.n_computed for each in dense)
+    own = itemsize * made + 16 * n_hidden * most
+    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    n_positions = text.n_positions * batch_size_of(model, text.n_positions)
+    scoring = (itemsize + 4) * vocabulary * n_positions
+    scoring += 4 * n_positions * (6 * most + 12 * n_hidden)
     return ReuseNeeds(
         layer,
         n,
         both - n,
         8 * both**2,
         8 * fitting,
+        sum(8 * sum(each) ** 2 for each in widths[1:]),
         needs_of(model, architecture, corpus, recipes).least,
         partners,
+        own,
+        scoring,
     )
+
+
+def _n_read(layer: LayerOperations, share: float, settings: ReuseSettings) -> int:
+    """Partners of a layer in rows that are made at once, at most."""
+
+    def reused(n_partners: int) -> int:
+        column = layer.n_hidden + summed(n_partners)
+        ratio = layer.neuron / max(1, layer.neuron - column)
+        return min(layer.n_computed, ceil(layer.n_computed * share * ratio)) * n_partners
+
+    n_partners = settings.n_partners
+    several = 2 * reused(n_partners) if n_partners > 1 else 0
+    return max(4 * reused(1) + ceil(layer.n_computed * share), several)
+
+
+def room_of(budget: int | None) -> int:
+    """Bytes that may be taken beside the loaded model.
+
+    Args:
+        budget: that is given; None for what is free, less a margin.
+    """
+    free = int(psutil.virtual_memory().available)
+    return int(_SHARE_OF_FREE * free) if budget is None else budget
 
 
 def check_needs(needs: ReuseNeeds, budget: int | None) -> None:
@@ -115,17 +180,17 @@ def check_needs(needs: ReuseNeeds, budget: int | None) -> None:
         budget: bytes that may be taken beside the loaded model; None for what is free, less a
             margin.
     """
-    free = int(psutil.virtual_memory().available)
-    room = int(_SHARE_OF_FREE * free) if budget is None else budget
+    room = room_of(budget)
     if needs.total <= room:
         return
     limit = f"the budget is {size_text(room)}: raise {named('memory_budget')}"
     if budget is None:
-        limit = f"of {size_text(free)} that are free {size_text(room)} may be taken: make some free"
+        limit = f"of what is free {size_text(room)} may be taken: make some free"
     parts = (
         f"{enough_text(needs.sums + needs.fitting)} for layer {needs.layer}, of "
         f"{needs.n_neurons:,} neurons and up to {needs.n_partners:,} partners",
         f"{enough_text(needs.chapter)} for the method of pruning",
+        f"{enough_text(needs.model + needs.scoring)} for a model that is scored",
         *([f"{enough_text(needs.partners)} to find partners"] if needs.partners else []),
     )
     raise UserError(

@@ -1,4 +1,4 @@
-"""Reuse beside the other methods, window by window.
+"""Methods beside one another, window by window.
 
 Both models of a pair predict the same windows, so what is compared is the difference d_sw of their
 nats a token in window w with seed s. Over W windows and S seeds,
@@ -6,8 +6,10 @@ nats a token in window w with seed s. Over W windows and S seeds,
     SE² = Var_w(mean_s d_sw) / W + Var_s(mean_w d_sw) / S,
 
 with variances of W − 1 and S − 1 degrees of freedom: windows are a sample of text, and seeds of
-calibration text. With one seed the second term is left out. Windows count alike, whatever their
-length.
+calibration text. With one seed the second term is left out, and the error says nothing of how much
+the calibration text matters. With few seeds that term is itself a rough estimate: of three seeds it
+has two degrees of freedom, at which a 95 % interval is 4.3 standard errors wide to either side, and
+not 2. Windows count alike, whatever their length.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from pruning.reuse.records import (
+    CANDIDATES,
+    COMPARED,
     EARLY_WRITE,
     N_ERRORS,
-    RANDOM_PARTNERS,
     REMOVAL,
-    REUSE,
     Comparison,
     ReuseReport,
     ReuseRow,
@@ -60,34 +62,43 @@ def flop_check(rows: Sequence[ReuseRow]) -> dict[str, dict[str, int]]:
 
 
 def compare_rows(rows: Sequence[ReuseRow], pruning_method: str) -> tuple[Comparison, ...]:
-    """Reuse against each other method, share by share; of seeds that both have.
+    """Each method of :data:`COMPARED` against others, share by share; of seeds that both have.
 
     Args:
         pruning_method: the best of the pruning chapter.
     """
     found = []
-    for share, n_partners in dict.fromkeys(
-        (row.share, row.n_partners) for row in rows if row.method == REUSE and row.share > 0
-    ):
-        for against in (REMOVAL, pruning_method, RANDOM_PARTNERS, EARLY_WRITE):
-            own = _by_seed(rows, REUSE, share, n_partners)
-            other = _by_seed(rows, against, share)
-            seeds = [seed for seed in own if seed in other]
-            if seeds:
-                differences = np.array(
-                    [np.subtract(own[seed].nll_windows, other[seed].nll_windows) for seed in seeds]
-                )
-                found.append(compared(share, against, n_partners, differences))
+    for method, others in COMPARED.items():
+        for share, n_partners in dict.fromkeys(
+            (row.share, row.n_partners) for row in rows if row.method == method and row.share > 0
+        ):
+            own = _by_seed(rows, method, share, n_partners)
+            for against in (pruning_method if each is None else each for each in others):
+                if against == EARLY_WRITE and n_partners > 1:
+                    continue
+                other = _by_seed(rows, against, share, n_partners)
+                seeds = [seed for seed in own if seed in other]
+                if seeds:
+                    differences = np.array(
+                        [
+                            np.subtract(own[seed].nll_windows, other[seed].nll_windows)
+                            for seed in seeds
+                        ]
+                    )
+                    found.append(compared(method, share, against, n_partners, differences))
     return tuple(found)
 
 
-def compared(share: float, against: str, n_partners: int, differences: np.ndarray) -> Comparison:
+def compared(
+    method: str, share: float, against: str, n_partners: int, differences: np.ndarray
+) -> Comparison:
     """One comparison from the differences of each seed and window, (S, W)."""
     difference = float(differences.mean())
     error = standard_error(differences)
     distance = 0.0 if error is None else N_ERRORS * error
     is_known = error is not None
     return Comparison(
+        method,
         share,
         against,
         n_partners,
@@ -110,17 +121,22 @@ def standard_error(differences: np.ndarray) -> float | None:
 
 
 def reuse_wins(comparisons: Iterable[Comparison], pruning_method: str) -> bool:
-    """Whether reuse beats both removal and the pruning chapter at the same share."""
-    won = {(each.share, each.n_partners, each.against) for each in comparisons if each.wins}
-    return any({(share, n, REMOVAL), (share, n, pruning_method)} <= won for share, n, _ in won)
+    """Whether reuse or mixed beats both removal and the pruning chapter at the same share."""
+    won = {(c.method, c.share, c.n_partners, c.against) for c in comparisons if c.wins}
+    return any(
+        {(method, share, n, REMOVAL), (method, share, n, pruning_method)} <= won
+        for method, share, n, _ in won
+        if method in CANDIDATES
+    )
 
 
 def _by_seed(
-    rows: Sequence[ReuseRow], method: str, share: float, n_partners: int | None = None
+    rows: Sequence[ReuseRow], method: str, share: float, n_partners: int
 ) -> dict[int, ReuseRow]:
     """The rows of a method that were scored, by their seeds.
 
-    Where several models of a method differ in their partners, the others are of one partner.
+    Args:
+        n_partners: of a reused neuron; methods in which none is reused have no such number.
     """
     return {
         row.seed: row
@@ -128,5 +144,5 @@ def _by_seed(
         if row.method == method
         and row.share == share
         and row.reason is None
-        and row.n_partners == (min(1, row.n_partners) if n_partners is None else n_partners)
+        and row.n_partners in (0, n_partners)
     }

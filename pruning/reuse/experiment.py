@@ -1,39 +1,36 @@
 """The experiment: row by row, models that reuse, remove or write early, at equal operations.
 
-Of one seed everything is made at once, and shared by its rows: the variances by which neurons are
-ranked, the choices, one gathering of all moments, and the fits.
+Of one seed and share everything is made at once, and shared by its rows: choices, one gathering of
+all moments, and fits.
 """
 
 from __future__ import annotations
 
-import math
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from projector.corpus.batches import Corpus
 from projector.errors import UserError, named
 from projector.memory import give_back
 from projector.model.architecture.records import Architecture
-from projector.model.architecture.weights import read_weights
 from projector.model.architecture.widths import can_have_bias, has_output_bias, trunk_prefix
 from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 from pruning.calibration.mlps import mlps_of
 from pruning.calibration.text import CalibrationText
-from pruning.layerwise.files import LayerFiles
-from pruning.layerwise.making import LayerMaker
-from pruning.layerwise.recipes import Recipe
-from pruning.methods.plan import NotApplicable, kept_width
-from pruning.refit.closed_form import LEAST_SQUARES
+from pruning.methods.plan import NotApplicable
+from pruning.reuse.budget import needs_of_reuse
+from pruning.reuse.chapter import Chapter
 from pruning.reuse.comparing import compare_rows
-from pruning.reuse.partners import LayerPartners, check_layers
+from pruning.reuse.partners import LayerPartners, Scales, check_layers
 from pruning.reuse.records import (
     DENSE,
     EARLY_WRITE,
+    MIXED,
+    MIXED_RANDOM,
     RANDOM_PARTNERS,
     REMOVAL,
     REUSE,
@@ -42,7 +39,7 @@ from pruning.reuse.records import (
 )
 from pruning.reuse.replacing.choosing import count_worth_reusing
 from pruning.reuse.replacing.model import replaced_model
-from pruning.reuse.replacing.moments import DEFAULT_BYTES
+from pruning.reuse.replacing.moments import gather_scales
 from pruning.reuse.replacing.operations import (
     LayerOperations,
     count_products,
@@ -53,7 +50,9 @@ from pruning.reuse.replacing.seeds import SeedMaker, SeedModels
 from pruning.reuse.settings import MOST_GATED, MOST_PLAIN, ReuseSettings, check_shares
 from pruning.scoring.perplexity import check_scorable, score
 from pruning.scoring.windows import EvaluationText
-from pruning.surgery import assembled, round_weights
+
+# Methods of which neurons of a layer are replaced here, and not by the pruning chapter.
+_REPLACING = (MIXED, REUSE, REMOVAL, MIXED_RANDOM, RANDOM_PARTNERS, EARLY_WRITE)
 
 
 def plan_rows(settings: ReuseSettings) -> tuple[RowKey, ...]:
@@ -64,14 +63,18 @@ def plan_rows(settings: ReuseSettings) -> tuple[RowKey, ...]:
     keys = [RowKey(DENSE, 0.0, settings.seed)]
     for seed in settings.seeds:
         for share in settings.shares:
+            keys.append(RowKey(MIXED, share, seed, 1))
             keys.append(RowKey(REUSE, share, seed, 1))
             keys.append(RowKey(REMOVAL, share, seed))
+            keys.append(RowKey(MIXED_RANDOM, share, seed, 1))
             keys.append(RowKey(RANDOM_PARTNERS, share, seed, 1))
             keys.append(RowKey(EARLY_WRITE, share, seed, 1))
             keys.append(RowKey(settings.pruning_method, share, seed))
     if settings.n_partners > 1:
         for seed in settings.seeds:
-            keys += [RowKey(REUSE, share, seed, settings.n_partners) for share in settings.shares]
+            for share in settings.shares:
+                keys.append(RowKey(REUSE, share, seed, settings.n_partners))
+                keys.append(RowKey(RANDOM_PARTNERS, share, seed, settings.n_partners))
     return tuple(keys)
 
 
@@ -109,8 +112,8 @@ class Experiment:
         calibration: what seeds draw from.
         text: the windows that every row is scored on.
         partners: whom neurons can take their values from.
-        memory_budget: bytes that moments of several layers may take at once; None for
-            :data:`pruning.reuse.replacing.moments.DEFAULT_BYTES`.
+        memory_budget: bytes that may be taken beside the loaded model; None for what is free, less
+            a margin.
 
     Raises:
         UserError: if the model can't be computed so, or not scored, or a share is too large.
@@ -131,7 +134,7 @@ class Experiment:
         self.loaded, self.architecture, self.settings = loaded, architecture, settings
         self._calibration, self._text, self._partners = calibration, text, partners
         self._progress = progress or Silent()
-        self._n_bytes = DEFAULT_BYTES if memory_budget is None else memory_budget // 2
+        self._memory_budget = memory_budget
         check_reusable(architecture)
         partners.check([mlp.n_neurons for mlp in mlps_of(architecture)])
         check_scorable(loaded.model, text)
@@ -140,7 +143,15 @@ class Experiment:
         self._with_bias = can_have_bias(loaded.model, architecture)
         self._new_constant = self._with_bias and not has_output_bias(architecture)
         self._current: SeedModels | None = None
-        self._chapter: tuple[int, tempfile.TemporaryDirectory[str], LayerMaker] | None = None
+        self._scales: tuple[int, tuple[Scales, ...]] | None = None
+        self._chapter = Chapter(
+            loaded,
+            architecture,
+            calibration,
+            settings,
+            has_new_constant=self._new_constant,
+            progress=self._progress,
+        )
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the rows should know."""
@@ -149,13 +160,18 @@ class Experiment:
             "row but those of the pruning chapter, which take the same share of every layer.",
             f"Partners were found over {self._partners.n_tokens:,} tokens.",
         ]
-        n_worth, n_all = count_worth_reusing(self._partners, self._dense)
+        partners = self._partners
+        if not self._with_bias:
+            partners = partners.about_zero(self._measured(self.settings.seed))
+        n_worth, n_all = count_worth_reusing(partners, self._dense)
         if n_all:
             least = self._dense[1].n_hidden / self._dense[1].neuron
+            of = "variance" if self._with_bias else "second moment"
             found.append(
                 "Before any refit, reuse loses less for each operation saved than removal only "
-                f"where a partner explains more than {least:.1%} of a neuron's variance: "
-                f"{n_worth:,} of {n_all:,} neurons have such a partner ({n_worth / n_all:.1%})."
+                f"where a partner explains more than {least:.1%} of a neuron's {of}, or its column "
+                f"is there for another: {n_worth:,} of {n_all:,} neurons have such a partner "
+                f"({n_worth / n_all:.1%})."
             )
         if self._new_constant:
             found.append(
@@ -163,7 +179,10 @@ class Experiment:
                 "count as operations."
             )
         if not self._with_bias:
-            found.append("The model's outputs can have no bias, so no row has a constant.")
+            found.append(
+                "The model's outputs can have no bias, so no row has a constant, and moments are "
+                "taken about zero."
+            )
         return tuple(found)
 
     def row(self, key: RowKey, made: Sequence[ReuseRow] = ()) -> ReuseRow:
@@ -177,7 +196,7 @@ class Experiment:
             UserError: if the calibration text is too short, or activations are not finite.
         """
         if key.method == DENSE:
-            return self._scored(key, self.loaded.model, self._dense, 0, None, 0.0)
+            return self._scored(key, self.loaded.model, self._dense, (0, 0), None, 0.0)
         try:
             if key.method == self.settings.pruning_method:
                 return self._pruned(key)
@@ -191,10 +210,8 @@ class Experiment:
             return self._missing(key, "one partner is no better than random ones")
         shared = self._seed(key, made)
         name = (key.method, key.share, key.n_partners)
-        layers = shared.fitted[name]
-        if isinstance(layers, NotApplicable):
-            raise layers
         began = time.perf_counter()
+        layers = shared.layers(name)
         early = key.method == EARLY_WRITE
         model = replaced_model(
             self.loaded.model,
@@ -213,43 +230,69 @@ class Experiment:
             for dense, layer in zip(self._dense, layers, strict=True)
         )
         there = [layer for layer in layers if layer is not None]
-        n_changed = sum(len(layer.choice.replaced) for layer in there)
+        n_reused = sum(layer.choice.n_reused for layer in there)
+        n_removed = sum(layer.choice.n_removed for layer in there)
         r2 = torch.cat([layer.values.r2 for layer in there]) if there else torch.zeros(0)
         r2 = r2[~r2.isnan()]
         median = float(r2.median()) if len(r2) else None
-        return self._scored(key, model, operations, n_changed, median, seconds)
+        del layers, there
+        return self._scored(key, model, operations, (n_reused, n_removed), median, seconds)
 
     def _one_is_better(self, key: RowKey, made: Sequence[ReuseRow]) -> bool:
         """Whether reuse of one partner beats random ones at this share."""
         return any(
             each.wins
             for each in compare_rows(made, self.settings.pruning_method)
-            if (each.share, each.against, each.n_partners) == (key.share, RANDOM_PARTNERS, 1)
+            if (each.method, each.against) == (REUSE, RANDOM_PARTNERS)
+            and (each.share, each.n_partners) == (key.share, 1)
         )
 
     def _seed(self, key: RowKey, made: Sequence[ReuseRow]) -> SeedModels:
-        """What the rows of a seed share, made where it is not there."""
-        several = key.n_partners > 1
+        """What rows of a seed and share have in common, made where it is not there."""
         known = self._current
         name = (key.method, key.share, key.n_partners)
-        if known is None or known.seed != key.seed or name not in known.fitted:
-            self._current = None
+        if known is None or known.seed != key.seed or name not in known.files:
+            # Of one share at a time: moments grow with the square of all partners of its rows.
+            self._current = known = None
             give_back()
             done = {row.key for row in made} - {key}
             names = [
                 (each.method, each.share, each.n_partners)
                 for each in plan_rows(self.settings)
-                if each.seed == key.seed
-                and each.method in (REUSE, REMOVAL, RANDOM_PARTNERS, EARLY_WRITE)
-                and (each.n_partners > 1) == several
+                if (each.seed, each.share) == (key.seed, key.share)
+                and each.method in _REPLACING
+                and (each.n_partners > 1) == (key.n_partners > 1)
                 and each not in done
             ]
-            corpus = self._calibration.draw(self.settings.n_sequences, key.seed)
-            known = self._maker_of_seeds().make(corpus, key.seed, names)
+            known = self._maker_of_seeds().make(
+                self._drawn(key.seed), self._measured(key.seed), key.seed, names
+            )
             self._current = known
         return known
 
+    def _drawn(self, seed: int) -> Corpus:
+        return self._calibration.draw(self.settings.n_sequences, seed)
+
+    def _measured(self, seed: int) -> tuple[Scales, ...]:
+        """Mean and variance of all neurons over what a seed draws."""
+        if self._scales is None or self._scales[0] != seed:
+            scales = gather_scales(
+                self.loaded.model,
+                self.architecture,
+                self._drawn(seed),
+                progress=self._progress,
+            )
+            self._scales = seed, scales
+        return self._scales[1]
+
     def _maker_of_seeds(self) -> SeedMaker:
+        needs = needs_of_reuse(
+            self.loaded.model,
+            self.architecture,
+            self._drawn(self.settings.seed),
+            self._text,
+            self.settings,
+        )
         return SeedMaker(
             self.loaded.model,
             self.architecture,
@@ -257,81 +300,29 @@ class Experiment:
             self._dense,
             with_bias=self._with_bias,
             has_new_constant=self._new_constant,
-            n_bytes=self._n_bytes,
+            n_bytes=needs.within(self._memory_budget).sums,
             progress=self._progress,
         )
 
     def _pruned(self, key: RowKey) -> ReuseRow:
-        """The best of the pruning chapter, by its own machinery: all layers give the same share."""
-        recipe = self._recipe(key.share)
-        maker = self._maker(key.seed)
-        shapes = maker.shapes()
-        shape = shapes[recipe]
-        made = [each[recipe] for _, each in maker.layers(shapes)]
-        began = time.perf_counter()
-        mlps = mlps_of(self.architecture)
-        layers = (
-            each.weights(read_weights(mlp), with_bias=shape.with_bias)
-            for each, mlp in zip(made, mlps, strict=True)
-        )
-        config = maker.config(shape)
-        model = assembled(self.loaded.model, self.architecture, config, layers, shares=True)
-        round_weights(model, self.loaded.stored_dtype)
-        seconds = sum(each.seconds for each in made) + time.perf_counter() - began
-        kept = [kept_width(mlp.n_neurons, recipe.sparsity) for mlp in mlps]
-        operations = tuple(
-            LayerOperations(
-                dense.n_hidden,
-                dense.n_made_by,
-                n,
-                has_new_constant=self._new_constant and shape.removes,
-            )
-            for dense, n in zip(self._dense, kept, strict=True)
-        )
-        n_changed = sum(mlp.n_neurons for mlp in mlps) - sum(kept)
-        return self._scored(key, model, operations, n_changed, None, seconds)
-
-    def _recipe(self, share: float) -> Recipe:
-        """Of the pruning chapter's method: whole neurons that save at least this share."""
-        total, n = total_of(self._dense), self._dense[0].n_computed
-        need = share * total
-        if share > 0 and self._new_constant:
-            need += sum(layer.n_hidden for layer in self._dense)
-        # What rounding adds to a whole number is no neuron more.
-        n_removed = math.ceil(n * need / total - 1e-9)
-        return Recipe(self.settings.pruning_method, LEAST_SQUARES.name, n_removed / n)
-
-    def _maker(self, seed: int) -> LayerMaker:
-        if self._chapter is None or self._chapter[0] != seed:
-            corpus = self._calibration.draw(self.settings.n_sequences, seed)
-            recipes = [self._recipe(share) for share in self.settings.shares]
-            for recipe in recipes:
-                recipe.check(self.loaded.model, self.architecture, corpus, has_proposals=False)
-            folder = tempfile.TemporaryDirectory(prefix="pruning-")
-            files = LayerFiles(Path(folder.name) / "layers", {"seed": seed}, recipes)
-            files.begin()
-            maker = LayerMaker(
-                self.loaded.model,
-                self.architecture,
-                corpus,
-                recipes,
-                files,
-                seed=seed,
-                progress=self._progress,
-            )
-            self._chapter = seed, folder, maker
-        return self._chapter[2]
+        """The best of the pruning chapter: all layers give the same share."""
+        made = self._chapter.pruned(key.share, key.seed)
+        changed = (0, made.n_removed)
+        return self._scored(key, made.model, made.operations, changed, None, made.seconds)
 
     def _scored(
         self,
         key: RowKey,
         model: nn.Module,
         operations: Sequence[LayerOperations],
-        n_changed: int,
+        changed: tuple[int, int],
         r2: float | None,
         seconds: float,
     ) -> ReuseRow:
         """Count what the model computes, and let it predict the text.
+
+        Args:
+            changed: neurons that are reused, and that are removed.
 
         Raises:
             RuntimeError: if what PyTorch counts is not what the formula says.
@@ -355,12 +346,13 @@ class Experiment:
             () if problem else tuple(each),
             total_of(operations),
             total_of(self._dense),
-            n_changed,
+            sum(changed),
             r2,
             round(seconds, 3),
             problem,
             counted,
             products,
+            *changed,
         )
 
     def _names(self) -> list[str]:

@@ -33,6 +33,8 @@ from pruning.scoring.windows import EvaluationText, prepare
 from pruning.surgery import count_parameters
 
 _ANY_BYTES = 1 << 62
+# Of how rows are made: those of another version are of another experiment.
+ROWS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class ReuseJob:
             self.loaded.model,
             self.architecture,
             self.calibration.draw(self.settings.n_sequences, self.settings.seed),
+            self.text,
             self.settings,
             partners=0 if plan is None else plan.least_bytes,
         )
@@ -136,6 +139,7 @@ class ReuseJob:
             "partners": self.partners_sha256
             or {"calibration_tokens": min(DEFAULT_TOKENS, self.calibration.corpus.n_tokens)},
             "versions": pruning_versions(),
+            "rows_version": ROWS_VERSION,
         }
 
     def model_facts(self) -> dict[str, Any]:

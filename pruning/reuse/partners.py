@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from projector.corpus.batches import Corpus
 from projector.errors import UserError, named
@@ -28,6 +30,22 @@ from pruning.calibration.mlps import mlps_of
 from pruning.calibration.walk import DEFAULT_BATCH
 
 DEFAULT_TOKENS = FitSettings().cross_layer_tokens
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Of one layer's neurons over a text.
+
+    Attributes:
+        mean, variance: (N,) float64.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def power(self, *, centred: bool) -> Tensor:
+        """Var(h_j), or E[h_j²]; (N,) float64."""
+        return self.variance if centred else self.variance + self.mean**2
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,35 @@ class LayerPartners:
                 f"{list(widths)}: give a projection of this model, with all its layers",
                 setting="projection",
             )
+
+    def about_zero(self, scales: Sequence[Scales]) -> LayerPartners:
+        """The same partners by the cosine of their second moments in place of the correlation:
+
+            cos_jp = (ρ_jp σ_j σ_p + m_j m_p) / √((σ_j² + m_j²) (σ_p² + m_p²)),
+
+        the greatest first. It tells what a fit without a constant can make of a partner.
+
+        Args:
+            scales: of every layer's neurons.
+        """
+        width = max(len(each.mean) for each in scales)
+        means, deviations = torch.zeros(2, len(scales), width, dtype=torch.float64)
+        for i, each in enumerate(scales):
+            means[i, : len(each.mean)] = each.mean
+            deviations[i, : len(each.mean)] = each.variance.sqrt()
+        found = []
+        for i, own in enumerate(self.layers):
+            m, s = (each[i, : len(own.rho), None] for each in (means, deviations))
+            of = own.layer.long().clamp(min=0), own.neuron.long().clamp(min=0)
+            m_of, s_of = means[of], deviations[of]
+            whole = (m**2 + s**2) * (m_of**2 + s_of**2)
+            cosine = (own.rho.double() * s * s_of + m * m_of) / whole.sqrt()
+            cosine = torch.where(whole > 0, cosine.clamp(-1, 1), torch.nan)
+            # What is no number comes last.
+            order = (-cosine.abs()).nan_to_num(nan=torch.inf).argsort(dim=1, stable=True)
+            parts = (cosine.to(own.rho.dtype), own.layer, own.neuron)
+            found.append(PartnerList(*(part.gather(1, order) for part in parts)))
+        return LayerPartners(tuple(found), self.n_tokens)
 
 
 def partners_from(projection: Path) -> LayerPartners:

@@ -8,15 +8,26 @@ from typing import Any
 
 DENSE, REUSE, REMOVAL = "dense", "reuse", "removal"
 RANDOM_PARTNERS, EARLY_WRITE = "random-partners", "early-write"
+MIXED, MIXED_RANDOM = "mixed", "mixed-random"
 # What each method does, in a few words for people.
 METHODS_HELP = {
     DENSE: "the model as it is",
-    REUSE: "a neuron takes its value from its best partner of an earlier layer",
+    MIXED: "reuse where it pays: each neuron that goes is removed or reused, whichever costs less",
+    REUSE: "every neuron that goes takes its value from its best partner of an earlier layer",
     REMOVAL: "neurons go, chosen by the same rule as if they had no partner",
+    MIXED_RANDOM: "the same neurons as mixed, with partners drawn at random",
     RANDOM_PARTNERS: "the same neurons as reuse, with partners drawn at random",
     EARLY_WRITE: "the partner itself writes for the neuron, in the partner's layer",
 }
-# So many standard errors are more than chance.
+# Methods in which neurons take values of others, and which the experiment is about.
+CANDIDATES = (MIXED, REUSE)
+# What each method is compared with; None stands for the best method of the pruning chapter.
+COMPARED: dict[str, tuple[str | None, ...]] = {
+    MIXED: (REMOVAL, None, MIXED_RANDOM),
+    REUSE: (REMOVAL, None, RANDOM_PARTNERS, EARLY_WRITE),
+    EARLY_WRITE: (REMOVAL,),
+}
+# So many standard errors are taken for more than chance.
 N_ERRORS = 2.0
 
 
@@ -48,12 +59,15 @@ class ReuseRow:
         operations_dense: the same of the model as it is.
         n_changed: neurons reused or removed, of all layers.
         r2: median over reused neurons of the share of a neuron's variance, over the calibration
-            text, that its partners explain; None where none is reused.
+            text, that its partners explain, or of its second moment where no output can have a
+            bias; None where none is reused.
         seconds: what it took to choose neurons, refit and build; what rows share is counted for
             each. Scoring is not in it.
         reason: why there is no perplexity.
         counted: multiply-adds a token of the MLPs' matrix products, as PyTorch counted them in this
             very model while it ran; ``products``: the same by the formula.
+        n_reused: neurons that take their values from partners; ``n_removed``: those that go without
+            one. None in reports that do not tell.
     """
 
     method: str
@@ -70,6 +84,8 @@ class ReuseRow:
     reason: str | None = None
     counted: int | None = None
     products: int | None = None
+    n_reused: int | None = None
+    n_removed: int | None = None
 
     @property
     def key(self) -> RowKey:
@@ -95,16 +111,19 @@ class ReuseRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Reuse beside another method, at the same share.
+    """A method beside another one, at the same share.
 
     Attributes:
-        difference: mean over windows and seeds of the nats a token of reuse less the other's:
-            negative where reuse is better.
+        method: one of :data:`COMPARED`; ``against``: the other.
+        n_partners: of a neuron that is reused, in both.
+        difference: mean over windows and seeds of the nats a token of the method less the other's:
+            negative where the method is better.
         standard_error: of it, see :mod:`pruning.reuse.comparing`; None with one window.
-        wins: whether reuse is better by more than :data:`N_ERRORS` standard errors.
+        wins: whether the method is better by more than :data:`N_ERRORS` standard errors.
         loses: whether it is worse by as much.
     """
 
+    method: str
     share: float
     against: str
     n_partners: int
@@ -124,8 +143,9 @@ class ReuseReport:
         flop_check: multiply-adds a token of the MLPs' matrix products: of the rows, by method,
             ``counted`` while they ran, and by the ``formula``.
         notes: what a reader should know.
-        wins: whether, at some share, reuse is better than removal and than the best of the pruning
-            chapter, by more than :data:`N_ERRORS` standard errors of each paired difference.
+        wins: whether, at some share, reuse or mixed is better than removal and than the best of the
+            pruning chapter, by more than :data:`N_ERRORS` standard errors of each paired
+            difference.
     """
 
     settings: Mapping[str, Any]

@@ -138,7 +138,7 @@ def score(
     with evaluating(model), out_of_memory(what), torch.inference_mode():
         place = 0
         while place < len(order):
-            n = batch_size or _choose_batch_size(model, int(lengths[order[place]]))
+            n = batch_size or batch_size_of(model, int(lengths[order[place]]))
             chosen = order[place : place + n]
             window_nats[torch.from_numpy(chosen)] = _score_batch(model, text, chosen)
             place += len(chosen)
@@ -178,7 +178,8 @@ def check_scorable(model: nn.Module, text: EvaluationText) -> None:
         )
 
 
-def _choose_batch_size(model: nn.Module, n_window: int) -> int:
+def batch_size_of(model: nn.Module, n_window: int) -> int:
+    """Windows of so many positions that are scored at once."""
     device = next(model.parameters()).device.type
     n_tokens = _BATCH_TOKENS.get(device, _BATCH_TOKENS_ELSEWHERE)
     width = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]

@@ -6,9 +6,14 @@ partner p is
     (1 − ρ_jp²) Var(h_j) ‖w_j‖²,
 
 with w_j the column that it writes by. The neurons that lose least are reused; with no partner, ρ is
-0, and the same rule removes (FLAP's score, An et al. 2023, arXiv:2312.11983). Layers are gone
-through from the first: a partner must itself be computed, so that what an earlier layer reuses is
-no one's partner.
+0, and the same rule removes (FLAP's score, An et al. 2023, arXiv:2312.11983). Where no output can
+have a bias, nothing makes up for means: Var(h_j) is E[h_j²] then, and ρ the cosine
+E[h_j h_p] / √(E[h_j²] E[h_p²]). Layers are gone through from the first: a partner must itself be
+computed, so that what an earlier layer does not compute is no one's partner.
+
+So each replaced neuron takes a partner; or each is removed; or each gets what costs less
+(:mod:`pruning.reuse.replacing.mixing`), which by this measure loses no more in any layer than
+either kind alone.
 
 The first layer has no earlier one. All others save the same share of their own operations, such
 that all MLPs together save what is asked for; a layer that saves a part of a neuron more leaves the
@@ -27,6 +32,7 @@ from torch import Tensor
 from projector.errors import named
 from pruning.methods.plan import NotApplicable
 from pruning.reuse.partners import LayerPartners
+from pruning.reuse.replacing.mixing import mix
 from pruning.reuse.replacing.operations import LayerOperations, summed
 
 
@@ -54,6 +60,16 @@ class Choice:
     def n_columns(self) -> int:
         """C."""
         return len(self.partner_layer)
+
+    @property
+    def n_reused(self) -> int:
+        """Neurons that take their values from partners."""
+        return int((self.column >= 0).sum())
+
+    @property
+    def n_removed(self) -> int:
+        """Neurons that go, and nothing takes their place."""
+        return len(self.replaced) - self.n_reused
 
     @property
     def n_partners(self) -> int:
@@ -100,17 +116,20 @@ def choose_neurons(
     share: float,
     *,
     n_partners: int = 1,
+    may_remove: bool = False,
     writes_early: bool = False,
     has_new_constant: bool = False,
 ) -> tuple[Choice, ...]:
     """Who is replaced in each layer so that a share of all multiply-adds is saved.
 
     Args:
-        powers: of each layer Var(h_j) ‖w_j‖², (N,) float64.
+        powers: of each layer Var(h_j) ‖w_j‖², (N,) float64; with E[h_j²] where moments are taken
+            about zero.
         partners: whom neurons can take their values from; None to remove them.
         dense: what the layers compute.
         n_partners: k, partners of each neuron: the k strongest that are computed. Neurons are
             ranked by the strongest.
+        may_remove: each neuron is removed or reused, whichever costs less.
         writes_early: the partners write for the neurons, so that a column costs nothing.
         has_new_constant: a layer that changes is given a constant, whose operations it has to save
             too.
@@ -128,12 +147,11 @@ def choose_neurons(
         operations = dense[layer]
         cost = 0 if writes_early else operations.n_hidden + summed(n_partners)
         need = owed + target + operations.n_hidden * has_new_constant
-        candidates = (
-            _removals(powers[layer])
-            if partners is None
-            else _reuses(powers[layer], partners, layer, chosen, n_partners)
-        )
-        choice, saved = _walk(candidates, need, operations.neuron, cost)
+        offers = _offers(powers[layer], partners, layer, chosen, n_partners)
+        plans = _plans(offers, partners is not None, may_remove, need, operations.neuron, cost)
+        # Of those that save enough the one that loses least; the first of equals.
+        plan = min(plans, key=lambda each: (each.saved < need, each.loss))
+        choice, saved = plan.choice(len(powers[layer]), n_partners), plan.saved
         if saved < need or len(choice.kept) == 0:
             raise NotApplicable(
                 f"layer {layer} can save {saved / operations.total:.1%} of its operations, and "
@@ -193,28 +211,61 @@ def draw_partners(choices: Sequence[Choice], seed: int) -> tuple[Choice, ...]:
 
 
 @dataclass(frozen=True)
-class _Candidates:
-    """Neurons that can be replaced, those that lose least first.
+class _Offers:
+    """What becomes of each neuron of a layer where it is not computed.
 
     Attributes:
-        neurons: (M,) int64.
-        partners: of each, (k, 2) layers and numbers; None for no column.
+        power: what removal loses, (N,) float64.
+        loss: what reuse loses, (N,) float64; infinite where there are no partners.
+        keys: of each neuron its column: layers and numbers of its partners, k pairs in a row, and
+            where they are several, its own number too; None where it needs no column.
     """
 
-    n_neurons: int
-    n_partners: int
-    neurons: Tensor
-    partners: tuple[Tensor | None, ...]
+    power: Tensor
+    loss: Tensor
+    keys: list[tuple[int, ...] | None]
 
 
-def _removals(power: Tensor) -> _Candidates:
-    order = power.argsort(stable=True)
-    return _Candidates(len(power), 1, order, (None,) * len(order))
+@dataclass(frozen=True)
+class _Plan:
+    """Neurons that are not computed.
+
+    Attributes:
+        replaced: which, with the ``keys`` of their columns; None for none.
+        saved: multiply-adds; ``loss``: by the measure of this module.
+    """
+
+    replaced: list[int]
+    keys: list[tuple[int, ...] | None]
+    saved: float
+    loss: float
+
+    def choice(self, n_neurons: int, k: int) -> Choice:
+        """The same as tensors."""
+        columns = {key: i for i, key in enumerate(dict.fromkeys(filter(None, self.keys)))}
+        rows = torch.tensor([key[: 2 * k] for key in columns], dtype=torch.int64).reshape(-1, k, 2)
+        is_kept = torch.ones(n_neurons, dtype=torch.bool)
+        is_kept[self.replaced] = False
+        return Choice(
+            n_neurons,
+            is_kept.nonzero()[:, 0],
+            torch.tensor(self.replaced, dtype=torch.int64),
+            torch.tensor([-1 if key is None else columns[key] for key in self.keys]).long(),
+            rows[:, :, 0],
+            rows[:, :, 1],
+        )
 
 
-def _reuses(
-    power: Tensor, partners: LayerPartners, layer: int, before: Sequence[Choice], k: int
-) -> _Candidates:
+def _offers(
+    power: Tensor,
+    partners: LayerPartners | None,
+    layer: int,
+    before: Sequence[Choice],
+    k: int,
+) -> _Offers:
+    nothing: list[tuple[int, ...] | None] = [None] * len(power)
+    if partners is None:
+        return _Offers(power, torch.full_like(power, torch.inf), nothing)
     known = partners.layers[layer]
     rho, layers, numbers = known.rho.double(), known.layer.long(), known.neuron.long()
     width = max(each.n_neurons for each in before)
@@ -227,52 +278,54 @@ def _reuses(
     order = (~usable).int().argsort(dim=1, stable=True)[:, :k]
     has_partners = usable.sum(dim=1) >= k
     strongest = rho.gather(1, order)[:, 0]
+    loss = torch.where(has_partners, (1 - strongest**2).clamp(min=0) * power, torch.inf)
     # A neuron that never changes is a constant, and needs none.
     is_constant = power == 0
-    loss = torch.where(has_partners, (1 - strongest**2).clamp(min=0) * power, torch.inf)
     loss[is_constant] = 0
-    ranked = loss.argsort(stable=True)[: int(loss.isfinite().sum())]
-    pairs = torch.stack([layers.gather(1, order), numbers.gather(1, order)], dim=2)
-    return _Candidates(
-        len(power),
-        k,
-        ranked,
-        tuple(None if is_constant[j] else pairs[j] for j in ranked.tolist()),
-    )
+    pairs = torch.stack([layers.gather(1, order), numbers.gather(1, order)], dim=2).flatten(1)
+    needs_column = has_partners & ~is_constant
+    # Sums of several partners differ from neuron to neuron; what one gives does not.
+    keys = [
+        tuple(pair) + ((j,) if k > 1 else ()) if needs else None
+        for j, (pair, needs) in enumerate(zip(pairs.tolist(), needs_column.tolist(), strict=True))
+    ]
+    return _Offers(power, loss, keys)
 
 
-def _walk(candidates: _Candidates, need: float, neuron: int, column: int) -> tuple[Choice, float]:
-    """The first candidates that together save what is needed, or all; and what they save."""
-    columns: dict[tuple[int, ...], int] = {}
+def _plans(
+    offers: _Offers, reuses: bool, may_remove: bool, need: float, neuron: int, column: int
+) -> list[_Plan]:
+    """What can be done: of one kind alone, or of both and of each alone."""
+    removal = replace(offers, loss=offers.power, keys=[None] * len(offers.keys))
+    if not reuses:
+        return [_walk(removal, need, neuron, column)]
+    reuse = _walk(offers, need, neuron, column)
+    if not may_remove:
+        return [reuse]
+    power, loss = offers.power.tolist(), offers.loss.tolist()
+    replaced, is_reused, saved = mix(power, loss, offers.keys, need, neuron, column)
+    keys = [
+        offers.keys[j] if reused else None for j, reused in zip(replaced, is_reused, strict=True)
+    ]
+    lost = [loss[j] if reused else power[j] for j, reused in zip(replaced, is_reused, strict=True)]
+    mixed = _Plan(replaced, keys, float(saved), sum(lost))
+    return [mixed, _walk(removal, need, neuron, column), reuse]
+
+
+def _walk(offers: _Offers, need: float, neuron: int, column: int) -> _Plan:
+    """Those that lose least, one after the other, until all together save what is needed."""
+    ranked = offers.loss.argsort(stable=True)[: int(offers.loss.isfinite().sum())]
+    known: set[tuple[int, ...]] = set()
     replaced: list[int] = []
-    of: list[int] = []
     saved = 0
-    for j, pairs in zip(candidates.neurons.tolist(), candidates.partners, strict=True):
+    for j in ranked.tolist():
         if saved >= need:
             break
         replaced.append(j)
         saved += neuron
-        if pairs is None:
-            of.append(-1)
-            continue
-        # Sums of several partners differ from neuron to neuron; what one gives does not.
-        key = tuple(pairs.flatten().tolist()) + ((j,) if candidates.n_partners > 1 else ())
-        if key not in columns:
-            columns[key] = len(columns)
+        key = offers.keys[j]
+        if key is not None and key not in known:
+            known.add(key)
             saved -= column
-        of.append(columns[key])
-    k = candidates.n_partners
-    rows = torch.tensor([key[: 2 * k] for key in columns], dtype=torch.int64).reshape(-1, k, 2)
-    is_kept = torch.ones(candidates.n_neurons, dtype=torch.bool)
-    is_kept[replaced] = False
-    return (
-        Choice(
-            candidates.n_neurons,
-            is_kept.nonzero()[:, 0],
-            torch.tensor(replaced, dtype=torch.int64),
-            torch.tensor(of, dtype=torch.int64),
-            rows[:, :, 0],
-            rows[:, :, 1],
-        ),
-        float(saved),
-    )
+    keys = [offers.keys[j] for j in replaced]
+    return _Plan(replaced, keys, float(saved), float(offers.loss[replaced].sum()))

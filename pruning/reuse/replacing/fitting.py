@@ -2,7 +2,11 @@
 
 A column's value v is its partners' best linear prediction of the neuron it was chosen for:
 
-    v = aᵀp,   a = Cov(p)⁻¹ Cov(p, h_j).
+    v = s aᵀp,   a = Cov(p)⁻¹ Cov(p, h_j).
+
+Its scale s is free, for the column that is fitted to it makes up for any. It is such that v varies
+as much as its partners do on average, and with one partner v is the partner itself: at the scale of
+the prediction, the ridge below would shrink columns of weak partners far more than kept neurons.
 
 The output projection is then fitted from kept neurons and values together, [h_K, v], to the dense
 MLP's output W h, by ridge regression that begins with W_K and Σ_j β_j w_j for the neurons j that
@@ -13,6 +17,7 @@ outputs can have no bias there is none, and moments are taken about zero, as in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,10 +37,10 @@ class Values:
     """How columns take their values from partners.
 
     Attributes:
-        coefficients: a, (C, k) float64.
+        coefficients: s a, (C, k) float64.
         shares: β of each replaced neuron that has a column, (R,) float64; 0 for the others.
-        r2: of these, the share of its variance that its column's value explains, (R,) float64; NaN
-            for the others.
+        r2: of these, the share of its variance that its column's value explains, or of its second
+            moment where moments are taken about zero, (R,) float64; NaN for the others.
     """
 
     coefficients: Tensor
@@ -131,28 +136,26 @@ def find_values(
     main = torch.zeros(n_columns, dtype=torch.int64)
     for i in told.argsort(stable=True).tolist():
         main[column[i]] = i
-    coefficients = solved[main]
+    coefficients = _scaled(solved[main], inner)
     power = torch.einsum("ci,cij,cj->c", coefficients, inner, coefficients)[column]
     with_value = (coefficients[column] * cross).sum(dim=1)
     shares[has_column] = torch.where(power > 0, with_value / power, 0.0)
-    r2[has_column] = _explained(choice, moments, place, coefficients)
+    whole = power * matrix[own, own]
+    r2[has_column] = torch.where(whole > 0, with_value**2 / whole, 0.0).clamp(max=1)
     return Values(coefficients, shares, r2)
 
 
-def _explained(choice: Choice, moments: Moments, place: Tensor, coefficients: Tensor) -> Tensor:
-    """ρ² of each reused neuron and its column's value."""
-    has_column = choice.column >= 0
-    own, column = choice.replaced[has_column], choice.column[has_column]
-    mean, second = moments.mean, moments.second
+def _scaled(solved: Tensor, inner: Tensor) -> Tensor:
+    """Coefficients (C, k) of values that vary as much as their partners do on average.
 
-    def covariance(rows: Tensor, columns: Tensor) -> Tensor:
-        return second[rows, columns] - mean[rows] * mean[columns]
-
-    inner = covariance(place[:, :, None], place[:, None, :])
-    power = torch.einsum("ci,cij,cj->c", coefficients, inner, coefficients)[column]
-    cross = (coefficients[column] * covariance(place[column], own[:, None])).sum(dim=1)
-    whole = power * covariance(own, own)
-    return torch.where(whole > 0, cross**2 / whole, 0.0).clamp(max=1)
+    Args:
+        inner: moments of the partners of each column, (C, k, k).
+    """
+    if solved.shape[1] == 1:
+        return torch.ones_like(solved)
+    power = torch.einsum("ci,cij,cj->c", solved, inner, solved)
+    usual = inner.diagonal(dim1=1, dim2=2).mean(dim=1)
+    return torch.where(power > 0, (usual / power).sqrt(), 0.0)[:, None] * solved
 
 
 def products_of(
@@ -180,20 +183,23 @@ def products_of(
     return Products.of_moments(Moments(moments.n_tokens, means, whole), kept, padded)
 
 
-def early_written(layers: list[FittedLayer | None]) -> dict[int, Tensor]:
-    """What partners write for the neurons of later layers: layer → (H, N) to add to its output
-    projection, over all its neurons."""
-    found: dict[int, Tensor] = {}
-    for layer in layers:
-        if layer is None:
+def early_written(
+    layers: Sequence[FittedLayer | None], layer: int, n_neurons: int
+) -> Tensor | None:
+    """What the neurons of one layer write for those of later ones: (H, N) float64 to add to its
+    output projection; None where they write for none.
+
+    Args:
+        n_neurons: N, of this layer.
+    """
+    found = None
+    for later in layers[layer + 1 :]:
+        if later is None or not bool((later.choice.partner_layer == layer).any()):
             continue
-        choice, columns = layer.choice, layer.columns.double()
-        for i in choice.partner_layer.unique().tolist():
-            of = layers[i]
-            n = choice.n_neurons if of is None else of.choice.n_neurons
-            added = found.setdefault(i, torch.zeros(len(columns), n, dtype=torch.float64))
-            here = choice.partner_layer == i  # (C, k)
-            column, which = here.nonzero(as_tuple=True)
-            weights = columns[:, column] * layer.values.coefficients[column, which]
-            added.index_add_(1, choice.partner_neuron[column, which], weights)
+        choice, columns = later.choice, later.columns.double()
+        if found is None:
+            found = torch.zeros(len(columns), n_neurons, dtype=torch.float64)
+        column, which = (choice.partner_layer == layer).nonzero(as_tuple=True)
+        weights = columns[:, column] * later.values.coefficients[column, which]
+        found.index_add_(1, choice.partner_neuron[column, which], weights)
     return found

@@ -121,17 +121,17 @@ def replaced_model(
     copy = _sharing(model)
     values = PartnerValues()
     read = {} if writes_early else _read_neurons(layers)
-    extra = early_written(list(layers)) if writes_early else {}
     prefix = trunk_prefix(model, architecture)
     for layer, mlp in enumerate(mlps_of(architecture)):
         fitted, published = layers[layer], read.get(layer)
-        if fitted is None and layer not in extra and published is None:
+        extra = early_written(layers, layer, mlp.n_neurons) if writes_early else None
+        if fitted is None and extra is None and published is None:
             continue
         name = f"{prefix}{mlp.output.name}"
         output = copy.get_submodule(name)
-        if fitted is not None or layer in extra:
+        if fitted is not None or extra is not None:
             dense = read_weights(mlp)
-            weights = _weights(dense, fitted, extra.get(layer))
+            weights = _weights(dense, fitted, extra)
             rounded = _rounded(weights, stored_dtype).to(dense.output.device)
             inputs = rounded.inputs, rounded.input_biases
             if mlp.fused:

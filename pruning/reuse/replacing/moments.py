@@ -22,6 +22,7 @@ from pruning.calibration.mlps import mlps_of
 from pruning.calibration.moments import LayerMoments
 from pruning.calibration.text import is_held_out
 from pruning.calibration.walk import DEFAULT_BATCH, sums_on
+from pruning.reuse.partners import Scales
 
 # What the sums of the layers of one pass may take where no budget is given.
 DEFAULT_BYTES = 2_000_000_000
@@ -63,8 +64,8 @@ def gather_scales(
     *,
     batch_size: int = DEFAULT_BATCH,
     progress: Progress | None = None,
-) -> tuple[Tensor, ...]:
-    """Var(h_j) of every layer's neurons over the text, (N,) float64; one forward pass."""
+) -> tuple[Scales, ...]:
+    """Mean and variance of every layer's neurons over the text; one forward pass."""
     progress = progress or Silent()
     sums = [_Spread(mlp.n_neurons) for mlp in mlps_of(architecture)]
     progress.begin("Measuring neurons", corpus.n_sequences, "sequences")
@@ -73,7 +74,7 @@ def gather_scales(
         _run(model, architecture, batch, layers, lambda layer, rows: sums[layer].add(rows))
         progress.advance(len(batch.input_ids))
     progress.end()
-    return tuple(each.variance for each in sums)
+    return tuple(Scales(each.mean, each.squares / each.n) for each in sums)
 
 
 def gather_moments(
@@ -199,8 +200,3 @@ class _Spread:
         self.squares += (values - mean).square_().sum(dim=0) + step**2 * self.n * n / total
         self.mean += step * n / total
         self.n = total
-
-    @property
-    def variance(self) -> Tensor:
-        """(N,) float64."""
-        return self.squares / self.n

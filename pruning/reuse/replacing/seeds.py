@@ -1,11 +1,13 @@
-"""What the rows of one seed share is made at once: the variances by which neurons are ranked, the
-choices, one gathering of all moments, and the fits."""
+"""What rows of one seed and share have in common is made at once: choices, one gathering of all
+moments, and fits."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +19,12 @@ from projector.model.architecture.weights import read_weights
 from projector.progress import Progress
 from pruning.calibration.mlps import mlps_of
 from pruning.methods.plan import NotApplicable
-from pruning.reuse.partners import LayerPartners
-from pruning.reuse.records import EARLY_WRITE, RANDOM_PARTNERS, REMOVAL
+from pruning.reuse.partners import LayerPartners, Scales
+from pruning.reuse.records import EARLY_WRITE, MIXED, MIXED_RANDOM, RANDOM_PARTNERS, REMOVAL
 from pruning.reuse.replacing.choosing import Choice, choose_neurons, draw_partners
+from pruning.reuse.replacing.files import FittedFiles
 from pruning.reuse.replacing.fitting import FittedLayer, fit_layer
-from pruning.reuse.replacing.moments import Pairs, gather_moments, gather_scales
+from pruning.reuse.replacing.moments import Pairs, gather_moments
 from pruning.reuse.replacing.operations import LayerOperations
 
 # Of a row, what is not its seed: method, share, partners of a neuron.
@@ -30,16 +33,29 @@ Name = tuple[str, float, int]
 
 @dataclass
 class SeedModels:
-    """The rows of one seed, fitted.
+    """Rows of one seed and share, fitted; their layers are on disk.
 
     Attributes:
-        fitted: of each row its layers, None for those that stay; or why it can't be.
+        files: of each row, or why it can't be.
         seconds: of each row what was made at once, and its own fits.
+        folder: where the files are, as long as this is held.
     """
 
     seed: int
-    fitted: dict[Name, list[FittedLayer | None] | NotApplicable]
+    files: dict[Name, FittedFiles | NotApplicable]
     seconds: dict[Name, float]
+    folder: tempfile.TemporaryDirectory[str]
+
+    def layers(self, name: Name) -> list[FittedLayer | None]:
+        """The layers of a row, None for those that stay.
+
+        Raises:
+            NotApplicable: if it can't be.
+        """
+        files = self.files[name]
+        if isinstance(files, NotApplicable):
+            raise files
+        return files.read()
 
 
 @dataclass(frozen=True)
@@ -62,34 +78,39 @@ class SeedMaker:
     n_bytes: int
     progress: Progress
 
-    def make(self, corpus: Corpus, seed: int, names: Sequence[Name]) -> SeedModels:
-        """Choose, gather and fit the rows of a seed.
+    def make(
+        self, corpus: Corpus, scales: Sequence[Scales], seed: int, names: Sequence[Name]
+    ) -> SeedModels:
+        """Choose, gather and fit rows of a seed.
 
         Args:
-            corpus: the sequences that it draws.
+            corpus: the sequences that it draws; ``scales``: of all neurons over them.
             names: the rows to make.
 
         Raises:
             UserError: if activations are not finite.
         """
         began = time.perf_counter()
-        model, architecture = self.model, self.architecture
-        variances = gather_scales(model, architecture, corpus, progress=self.progress)
+        mlps = mlps_of(self.architecture)
         powers = [
-            variance * read_weights(mlp).output.double().square().sum(dim=0).cpu()
-            for variance, mlp in zip(variances, mlps_of(architecture), strict=True)
+            each.power(centred=self.with_bias)
+            * read_weights(mlp).output.double().square().sum(dim=0).cpu()
+            for each, mlp in zip(scales, mlps, strict=True)
         ]
-        found = SeedModels(seed, {}, {})
+        partners = self.partners if self.with_bias else self.partners.about_zero(scales)
+        found = SeedModels(seed, {}, {}, tempfile.TemporaryDirectory(prefix="pruning-"))
         choices: dict[Name, tuple[Choice, ...]] = {}
-        for name in names:
+        files: dict[Name, FittedFiles] = {}
+        for i, name in enumerate(names):
             try:
-                choices[name] = self._choose(powers, name, seed)
-                found.fitted[name] = [None] * len(powers)
+                choices[name] = self._choose(powers, partners, name, seed)
+                files[name] = FittedFiles(Path(found.folder.name) / str(i), len(mlps))
             except NotApplicable as error:
-                found.fitted[name], found.seconds[name] = error, 0.0
+                found.files[name], found.seconds[name] = error, 0.0
+        found.files.update(files)
         changed = {
             layer: [name for name in choices if len(choices[name][layer].replaced)]
-            for layer in range(len(powers))
+            for layer in range(len(mlps))
         }
         wanted = {
             layer: _pairs([choices[name][layer] for name in of])
@@ -98,38 +119,46 @@ class SeedMaker:
         }
         own = dict.fromkeys(choices, 0.0)
         for layer, moments in gather_moments(
-            model, architecture, corpus, wanted, n_bytes=self.n_bytes, progress=self.progress
+            self.model,
+            self.architecture,
+            corpus,
+            wanted,
+            n_bytes=self.n_bytes,
+            progress=self.progress,
         ):
-            dense = read_weights(mlps_of(architecture)[layer])
+            dense = read_weights(mlps[layer])
             for name in changed[layer]:
                 at = time.perf_counter()
                 fitted = fit_layer(
                     choices[name][layer], moments, wanted[layer], dense, with_bias=self.with_bias
                 )
-                layers = found.fitted[name]
-                assert isinstance(layers, list)
-                layers[layer] = fitted
+                files[name].write(layer, fitted)
                 own[name] += time.perf_counter() - at
+                del fitted
             del moments
             give_back()
         shared = time.perf_counter() - began - sum(own.values())
         found.seconds.update({name: shared + seconds for name, seconds in own.items()})
         return found
 
-    def _choose(self, powers: Sequence[Tensor], name: Name, seed: int) -> tuple[Choice, ...]:
+    def _choose(
+        self, powers: Sequence[Tensor], partners: LayerPartners, name: Name, seed: int
+    ) -> tuple[Choice, ...]:
         method, share, n_partners = name
         choices = choose_neurons(
             powers,
-            None if method == REMOVAL else self.partners,
+            None if method == REMOVAL else partners,
             self.dense,
             share,
             n_partners=max(1, n_partners),
+            may_remove=method in (MIXED, MIXED_RANDOM),
             writes_early=method == EARLY_WRITE,
             has_new_constant=self.has_new_constant,
         )
         if method == EARLY_WRITE and share > 0:
             self._check_adds()
-        return draw_partners(choices, seed) if method == RANDOM_PARTNERS else choices
+        is_random = method in (RANDOM_PARTNERS, MIXED_RANDOM)
+        return draw_partners(choices, seed) if is_random else choices
 
     def _check_adds(self) -> None:
         """Raise NotApplicable where what one MLP gives is not what another would have given."""

@@ -8,12 +8,23 @@ import plotly.graph_objects as go
 from plotly.colors import qualitative
 
 from projector.errors import UserError
-from pruning.reuse.records import DENSE, METHODS_HELP, N_ERRORS, REUSE, ReuseReport
+from pruning.reuse.records import (
+    CANDIDATES,
+    DENSE,
+    EARLY_WRITE,
+    METHODS_HELP,
+    MIXED,
+    N_ERRORS,
+    Comparison,
+    ReuseReport,
+)
 from pruning.reuse.showing.summaries import (
     Summary,
+    counts_of,
     dense_of,
     errors_apart,
-    label_of,
+    name_of,
+    pair_name,
     summaries,
     verdict,
 )
@@ -71,20 +82,20 @@ def perplexity_figure(report: ReuseReport) -> go.Figure:
 
 
 def differences_figure(report: ReuseReport) -> go.Figure:
-    """What reuse costs more than each other method, in nats a token, at each share.
+    """What a method costs more than another one, in nats a token, at each share.
 
     Bars are so many standard errors of the paired difference as a win takes: a bar that does not
-    cross zero is a win below it, and a loss above.
+    cross zero is a win of the first below it, and a loss above. The colour is the second's, the
+    symbol the first's.
     """
     colors = method_colors(report)
     figure = go.Figure()
-    kinds = dict.fromkeys((each.against, each.n_partners) for each in report.comparisons)
+    kinds = dict.fromkeys(pair_name(each) for each in report.comparisons)
     shares = sorted({each.share for each in report.comparisons})
-    for k, (against, n_partners) in enumerate(kinds):
-        own = [c for c in report.comparisons if (c.against, c.n_partners) == (against, n_partners)]
+    for k, name in enumerate(kinds):
+        own = [each for each in report.comparisons if pair_name(each) == name]
         # Beside one another, so that bars do not hide each other.
-        shift = 0.12 * (k - (len(kinds) - 1) / 2)
-        several = f", {n_partners} partners" if n_partners > 1 else ""
+        shift = min(0.12, 0.9 / len(kinds)) * (k - (len(kinds) - 1) / 2)
         figure.add_trace(
             go.Scatter(
                 x=[shares.index(each.share) + shift for each in own],
@@ -96,15 +107,15 @@ def differences_figure(report: ReuseReport) -> go.Figure:
                     "width": 5,
                 },
                 mode="markers",
-                name=html.escape(f"{label_of(against)}{several}"),
+                name=html.escape(name),
                 marker={
-                    "color": colors.get(against, _GREY),
+                    "color": colors.get(name_of(own[0].against, 1), _GREY),
                     "size": 9,
-                    "symbol": "circle" if n_partners < 2 else "diamond",
+                    "symbol": _symbol(own[0]),
                 },
                 customdata=[
-                    f"reuse {verdict(each)} at {percent(each.share)}: {signed(each.difference)} "
-                    f"nats a token, {_apart(errors_apart(each))}"
+                    f"{html.escape(name)}, {percent(each.share)}: {verdict(each)}, "
+                    f"{signed(each.difference)} nats a token, {_apart(errors_apart(each))}"
                     for each in own
                 ],
                 hovertemplate="%{customdata}<extra></extra>",
@@ -119,9 +130,9 @@ def differences_figure(report: ReuseReport) -> go.Figure:
             "ticktext": [percent(share) for share in shares],
             "range": [-0.6, len(shares) - 0.4],
         },
-        yaxis={"title": "nats a token: reuse − the other", "tickformat": "+.3~g"},
+        yaxis={"title": "nats a token: the first − the second", "tickformat": "+.3~g"},
         showlegend=True,
-        legend={"title": "reuse against"},
+        legend={"title": "methods"},
         margin={"l": 60, "r": 20, "t": 30, "b": 60},
         height=400,
     )
@@ -151,7 +162,7 @@ def _line(points: list[Summary], name: str, color: str, dense: Summary | None) -
         mode="lines+markers",
         # Plotly reads its texts as HTML.
         name=html.escape(name),
-        line={"color": color, "width": 3 if points[0].method == REUSE else 2},
+        line={"color": color, "width": 3 if points[0].method in CANDIDATES else 2},
         marker={"size": 6},
         customdata=[_told(each) for each in [*first, *points]],
         hovertemplate="%{customdata}<extra></extra>",
@@ -164,10 +175,18 @@ def _told(point: Summary) -> str:
         return f"<b>dense model</b><br>perplexity {point.text}"
     seeds = f"{point.n_seeds:,} seed" + ("" if point.n_seeds == 1 else "s")
     saved = 0.0 if point.saved is None else point.saved
+    counts = counts_of(point) or f"{point.n_changed:,.0f} neurons changed"
     return (
         f"<b>{html.escape(point.name)}</b><br>{saved:.2%} of the MLPs' operations saved"
-        f"<br>{point.n_changed:,.0f} neurons changed<br>perplexity {point.text} ({seeds})"
+        f"<br>{counts}<br>perplexity {point.text} ({seeds})"
     )
+
+
+def _symbol(comparison: Comparison) -> str:
+    """Of the first method of a pair."""
+    if comparison.n_partners > 1:
+        return "diamond"
+    return {MIXED: "star", EARLY_WRITE: "square"}.get(comparison.method, "circle")
 
 
 def _apart(errors: float | None) -> str:

@@ -10,13 +10,13 @@ from projector.storage.replacing import replacing_file
 from pruning.reuse.records import DENSE, METHODS_HELP, ReuseReport
 from pruning.reuse.showing.figures import differences_figure, perplexity_figure
 from pruning.reuse.showing.summaries import (
+    counts_of,
     errors_apart,
-    label_of,
-    name_of,
+    pair_name,
     summaries,
     verdict,
 )
-from pruning.reuse.showing.words import answer, percent, signed
+from pruning.reuse.showing.words import answer, error_words, percent, signed
 
 
 def write_page(report: ReuseReport, path: Path) -> None:
@@ -48,10 +48,10 @@ def reuse_page(report: ReuseReport) -> str:
     if report.comparisons:
         sections.append(
             Section(
-                "Reuse beside each other method",
-                "The difference in nats a token, paired over windows and seeds; bars are two "
-                "standard errors. Above zero reuse is worse, below it better, and where a bar "
-                "crosses zero neither is shown.",
+                "Methods beside one another",
+                "The first method less the second in nats a token, paired over windows and seeds; "
+                "bars are two standard errors. Above zero the first is worse, below it better; "
+                f"where a bar crosses zero neither is shown. {error_words(report)}",
                 figure=differences_figure(report),
                 table=comparisons_table(report),
             )
@@ -99,7 +99,7 @@ def methods_table(report: ReuseReport) -> Table:
                 each.name,
                 None if is_dense else percent(each.share),
                 None if is_dense or each.saved is None else f"{100 * each.saved:.2f} %",
-                None if is_dense else f"{each.n_changed:,.0f}",
+                None if is_dense else counts_of(each) or f"{each.n_changed:,.0f}",
                 None if each.r2 is None else f"{each.r2:.3f}",
                 each.text,
                 each.reason or told,
@@ -118,16 +118,15 @@ def comparisons_table(report: ReuseReport) -> Table:
         rows.append(
             (
                 percent(each.share),
-                name_of("reuse", each.n_partners),
+                pair_name(each),
                 verdict(each),
-                label_of(each.against),
                 signed(each.difference),
                 None if error is None else f"{error:.4f}",
                 None if apart is None else f"{apart:.1f}",
             )
         )
     return Table(
-        ("share", "what", "outcome", "against", "nats a token", "standard error", "errors apart"),
+        ("share", "what", "outcome", "nats a token", "standard error", "errors apart"),
         tuple(rows),
     )
 

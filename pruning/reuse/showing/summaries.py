@@ -6,7 +6,17 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruning.reuse.records import DENSE, METHODS_HELP, Comparison, ReuseReport, ReuseRow
+from pruning.reuse.records import (
+    DENSE,
+    EARLY_WRITE,
+    METHODS_HELP,
+    MIXED,
+    MIXED_RANDOM,
+    RANDOM_PARTNERS,
+    Comparison,
+    ReuseReport,
+    ReuseRow,
+)
 
 WINS, LOSES, TIES = "wins", "loses", "ties"
 
@@ -17,7 +27,8 @@ class Summary:
 
     Attributes:
         saved: mean share of the MLPs' operations that is really saved; None without a model.
-        n_changed: mean neurons reused or removed.
+        n_changed: mean neurons reused or removed; ``n_reused``, ``n_removed``: of each kind, None
+            where the report does not tell.
         n_seeds: that were scored.
         perplexity: mean; None where a seed has none, with the ``reason``.
         spread: sample standard deviation; None for one seed.
@@ -36,6 +47,8 @@ class Summary:
     r2: float | None
     seconds: float
     reason: str | None
+    n_reused: float | None = None
+    n_removed: float | None = None
 
     @property
     def name(self) -> str:
@@ -77,7 +90,14 @@ def _summary(rows: Sequence[ReuseRow]) -> Summary:
         statistics.fmean(r2) if r2 else None,
         statistics.fmean(row.seconds for row in rows),
         next((row.reason for row in rows if row.reason is not None), None),
+        _mean([row.n_reused for row in rows]),
+        _mean([row.n_removed for row in rows]),
     )
+
+
+def _mean(counts: Sequence[int | None]) -> float | None:
+    known = [count for count in counts if count is not None]
+    return statistics.fmean(known) if known else None
 
 
 def dense_of(found: Sequence[Summary]) -> Summary | None:
@@ -92,14 +112,40 @@ def name_of(method: str, n_partners: int) -> str:
 
 def label_of(method: str) -> str:
     """What a method is called within a sentence."""
-    words = {"random-partners": "random partners", "early-write": "early write"}
+    words = {
+        RANDOM_PARTNERS: "random partners",
+        EARLY_WRITE: "early write",
+        MIXED: "reuse where it pays",
+        MIXED_RANDOM: "the same with random partners",
+    }
     if method in METHODS_HELP:
         return words.get(method, method)
     return f"{method} with least squares"
 
 
+def pair_name(comparison: Comparison) -> str:
+    """``mixed against removal``; ``reuse of 4 partners against removal``."""
+    own = name_of(comparison.method, comparison.n_partners)
+    return f"{own} against {_against(comparison)}"
+
+
+def _against(comparison: Comparison) -> str:
+    """Of a comparison, the other method."""
+    is_random = comparison.against == RANDOM_PARTNERS and comparison.n_partners > 1
+    several = f" ({comparison.n_partners} of them)" if is_random else ""
+    return f"{label_of(comparison.against)}{several}"
+
+
+def counts_of(summary: Summary) -> str | None:
+    """``331 reused, 12 removed``; None where the report does not tell."""
+    if summary.n_reused is None or summary.n_removed is None:
+        return None
+    kinds = ((summary.n_reused, "reused"), (summary.n_removed, "removed"))
+    return ", ".join(f"{n:,.0f} {kind}" for n, kind in kinds if n) or "none"
+
+
 def verdict(comparison: Comparison) -> str:
-    """Whether reuse wins, loses, or neither is shown."""
+    """Whether the method wins, loses, or neither is shown."""
     if comparison.wins:
         return WINS
     return LOSES if comparison.loses else TIES

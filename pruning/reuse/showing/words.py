@@ -4,60 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pruning.reuse.records import EARLY_WRITE, RANDOM_PARTNERS, REUSE, Comparison, ReuseReport
+from pruning.reuse.records import EARLY_WRITE, MIXED, REUSE, Comparison, ReuseReport
 from pruning.reuse.showing.summaries import (
     LOSES,
     TIES,
     WINS,
     errors_apart,
     label_of,
-    name_of,
     verdict,
 )
 
-_OF_REUSE = {
+_SUBJECTS = {
+    MIXED: "At equal operations reuse where it pays",
+    REUSE: "At equal operations reuse{} throughout",
+    EARLY_WRITE: "Early write",
+}
+_WORDS = {
     WINS: ("beats {other}", "by"),
     LOSES: ("loses to {other}", "by"),
     TIES: ("ties with {other}", "with differences of"),
 }
-# Of the other method, which is another way to reuse.
-_OF_OTHERS = {
-    WINS: ("do worse", "by"),
-    LOSES: ("do better", "by"),
-    TIES: ("do as well", "with differences of"),
-}
-_VARIANTS = {
-    RANDOM_PARTNERS: "Partners drawn at random",
-    EARLY_WRITE: "Partners that write in their own layer",
-}
 
 
 def answer(report: ReuseReport) -> str:
-    """Whether reuse is worth what it costs, in two or three sentences."""
+    """Whether reuse is worth what it costs, in a few sentences."""
     if not report.comparisons:
         return "Nothing can be compared: no share has both a model of reuse and another one."
     if all(each.standard_error is None for each in report.comparisons):
         return "Nothing can be told: one window gives no standard error."
     sentences = []
-    for n_partners in dict.fromkeys(each.n_partners for each in report.comparisons):
-        own = [each for each in report.comparisons if each.n_partners == n_partners]
-        others = dict.fromkeys(each.against for each in own if each.against not in _VARIANTS)
+    for method, n_partners in dict.fromkeys((c.method, c.n_partners) for c in report.comparisons):
+        own = [c for c in report.comparisons if (c.method, c.n_partners) == (method, n_partners)]
         clauses = [
             part
-            for other in others
-            for part in _parts([c for c in own if c.against == other], _OF_REUSE, label_of(other))
+            for other in dict.fromkeys(each.against for each in own)
+            for part in _parts([c for c in own if c.against == other], label_of(other))
         ]
-        if clauses:
-            subject = name_of(REUSE, n_partners)
-            sentences.append(f"At equal operations {subject} {_listed(clauses)}.")
-        if n_partners > 1:
-            continue
-        for other, subject in _VARIANTS.items():
-            parts = _parts([c for c in own if c.against == other], _OF_OTHERS, "")
-            if parts:
-                sentences.append(f"{subject} {_listed(parts)}.")
-    sentences.append(outcome(report))
-    return " ".join(sentences)
+        sentences.append(
+            f"{_SUBJECTS.get(method, method).format(_kinds(n_partners))} {_listed(clauses)}."
+        )
+    return " ".join([*sentences, outcome(report)])
 
 
 def outcome(report: ReuseReport) -> str:
@@ -68,15 +54,35 @@ def outcome(report: ReuseReport) -> str:
             "there it is worth building."
         )
     return (
-        "At no share does reuse win over both removal and the best method of pruning by more than "
-        "two paired standard errors, so the experiment ends with this report."
+        "At no share does reuse, throughout or where it pays, win over both removal and the best "
+        "method of pruning by more than two paired standard errors, so the experiment ends with "
+        "this report."
     )
 
 
-def _parts(found: Sequence[Comparison], words: dict[str, tuple[str, str]], other: str) -> list[str]:
+def error_words(report: ReuseReport) -> str:
+    """What the standard errors count."""
+    n_seeds = int(report.settings.get("n_seeds", 1))
+    if n_seeds < 2:
+        return (
+            "Errors are over windows alone: one seed says nothing of how much the calibration text "
+            "matters."
+        )
+    return (
+        f"Errors are over windows and over {n_seeds:,} seeds. The seeds' part is known by "
+        f"{n_seeds - 1:,} degree{'' if n_seeds == 2 else 's'} of freedom alone, so where it is the "
+        "greater one, two errors are no 95 % interval."
+    )
+
+
+def _kinds(n_partners: int) -> str:
+    return "" if n_partners < 2 else f" of {n_partners} partners"
+
+
+def _parts(found: Sequence[Comparison], other: str) -> list[str]:
     """For each verdict, at which shares, and by how many standard errors."""
     parts = []
-    for kind, (told, by) in words.items():
+    for kind, (told, by) in _WORDS.items():
         own = [each for each in found if verdict(each) == kind]
         if own:
             shares = _listed([percent(each.share) for each in own])

@@ -78,12 +78,12 @@ _STEPS = {
 }
 _LEGEND = (
     "[dim]perplexity at each share of the MLPs' operations saved: mean ± standard deviation over "
-    "seeds; –: not available[/dim]"
+    "seeds, and below it the neurons that are reused and removed; –: not available[/dim]"
 )
 _COMPARISON_LEGEND = (
-    "[dim]nats per token that reuse costs more than the other method, paired over windows and "
-    "seeds: difference ± standard error, and in brackets their ratio; below −2 reuse wins, above "
-    "2 it loses[/dim]"
+    "[dim]nats per token that the first method costs more than the second, paired over windows and "
+    "seeds: difference ± standard error, and in brackets their ratio; below −2 the first wins, "
+    "above 2 it loses[/dim]"
 )
 
 
@@ -183,7 +183,8 @@ def _tell_needs(screen: Screen, job: Any) -> None:
     from projector.model.loading import input_device
     from projector.statistics.cross_layer.plan import seconds_of_products
 
-    screen.say(f"Takes about {enough_text(job.needs().total)} beside the model, layer by layer")
+    needs = job.needs().within(job.memory_budget)
+    screen.say(f"Takes about {enough_text(needs.total)} beside the model, layer by layer")
     plan = job.partners_plan()
     if plan is not None:
         seconds = seconds_of_products(plan, input_device(job.loaded.model))
@@ -192,13 +193,14 @@ def _tell_needs(screen: Screen, job: Any) -> None:
 
 def _show(screen: Screen, report: Any) -> None:
     """Perplexities, paired differences, and the answer."""
-    from pruning.reuse.showing.words import answer
+    from pruning.reuse.showing.words import answer, error_words
 
     screen.out.print(_methods(report))
     screen.say(_LEGEND)
     if report.comparisons:
         screen.out.print(_comparisons(report))
         screen.say(_COMPARISON_LEGEND)
+        screen.say(f"[dim]{error_words(report)}[/dim]")
     for note in report.notes:
         screen.say(f"[dim]{escape(note)}[/dim]")
     screen.say(escape(answer(report)))
@@ -219,7 +221,7 @@ def _methods(report: Any) -> Table:
     dense = dense_of(found)
     if dense is not None:
         table.add_row(DENSE, *[dense.text] * len(shares), style="dim")
-    cells = {(each.name, each.share): each.text for each in found}
+    cells = {(each.name, each.share): _cell(each) for each in found}
     for name in dict.fromkeys(each.name for each in found if each.method != DENSE):
         table.add_row(escape(name), *(cells.get((name, share), "–") for share in shares))
     for reason in dict.fromkeys(each.reason for each in found if each.reason):
@@ -227,27 +229,33 @@ def _methods(report: Any) -> Table:
     return table
 
 
+def _cell(summary: Any) -> str:
+    """Perplexity, and in a line below it how many neurons are reused and removed."""
+    from pruning.reuse.showing.summaries import counts_of
+
+    counts = counts_of(summary) if summary.perplexity is not None else None
+    return summary.text if counts is None else f"{summary.text}\n[dim]{counts}[/dim]"
+
+
 def _comparisons(report: Any) -> Table:
-    """A row for what reuse is compared with, a column a share."""
-    from pruning.reuse.showing.summaries import errors_apart, label_of
+    """A row for each pair of methods, a column a share."""
+    from pruning.reuse.showing.summaries import errors_apart, pair_name
     from pruning.reuse.showing.words import percent, signed
 
     shares = sorted({each.share for each in report.comparisons})
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("reuse against")
+    table.add_column("first against second")
     for share in shares:
         table.add_column(percent(share), justify="right", no_wrap=True)
-    kinds = dict.fromkeys((each.against, each.n_partners) for each in report.comparisons)
-    for against, n_partners in kinds:
+    for name in dict.fromkeys(pair_name(each) for each in report.comparisons):
         cells = dict.fromkeys(shares, "–")
         for each in report.comparisons:
-            if (each.against, each.n_partners) == (against, n_partners):
+            if pair_name(each) == name:
                 apart = errors_apart(each)
                 cells[each.share] = signed(each.difference)
                 if each.standard_error is not None:
                     cells[each.share] += f" ± {each.standard_error:.4f}"
                 if apart is not None:
                     cells[each.share] += f" ({signed(apart if each.difference > 0 else -apart, 1)})"
-        several = f" ({n_partners} partners)" if n_partners > 1 else ""
-        table.add_row(escape(label_of(against)) + several, *cells.values())
+        table.add_row(escape(name), *cells.values())
     return table

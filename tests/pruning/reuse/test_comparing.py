@@ -7,7 +7,15 @@ import math
 import numpy as np
 
 from pruning.reuse.comparing import compare_rows, report_of, standard_error
-from pruning.reuse.records import EARLY_WRITE, RANDOM_PARTNERS, REMOVAL, REUSE, ReuseRow
+from pruning.reuse.records import (
+    EARLY_WRITE,
+    MIXED,
+    MIXED_RANDOM,
+    RANDOM_PARTNERS,
+    REMOVAL,
+    REUSE,
+    ReuseRow,
+)
 
 _noise = np.random.default_rng(0).normal(size=(2, 30))
 
@@ -43,7 +51,11 @@ def test_errors_are_of_windows_and_seeds() -> None:
 
 def test_reuse_wins_where_it_beats_removal_and_the_chapter_by_two_errors() -> None:
     for removal, obs, wins in ((0.6, 0.6, True), (0.6, 0.4, False), (0.5, 0.6, False)):
-        found = {each.against: each for each in compare_rows(rows(removal, obs), "obs")}
+        compared = compare_rows(rows(removal, obs), "obs")
+        found = {each.against: each for each in compared if each.method == REUSE}
+        (early,) = (each for each in compared if each.method == EARLY_WRITE)
+        assert early.against == REMOVAL
+        assert early.loses == (removal == 0.5)
         assert list(found) == [REMOVAL, "obs", RANDOM_PARTNERS, EARLY_WRITE]
         assert math.isclose(found[REMOVAL].difference, 0.5 - removal, abs_tol=0.01)
         assert found[EARLY_WRITE].wins
@@ -61,9 +73,31 @@ def test_rows_without_a_figure_and_other_seeds_are_left_out() -> None:
     given.append(row(REUSE, 0, 0.1, 4))
     given[0] = row(REUSE, 0, 0.5, 1, reason="it is broken", nll_windows=())
     found = compare_rows(given, "obs")
-    assert {(each.against, each.n_partners) for each in found if each.n_partners == 4} == {
-        (name, 4) for name in (REMOVAL, "obs", RANDOM_PARTNERS, EARLY_WRITE)
-    }
+    # Random partners of one are no control for four.
+    assert {each.against for each in found if each.n_partners == 4} == {REMOVAL, "obs"}
+    given.append(row(RANDOM_PARTNERS, 0, 0.3, 4))
+    (several,) = (
+        each
+        for each in compare_rows(given, "obs")
+        if (each.n_partners, each.against) == (4, RANDOM_PARTNERS)
+    )
+    assert math.isclose(several.difference, -0.2, abs_tol=0.01)
     again = ReuseRow.from_dict(given[1].as_dict())
     assert again == given[1]
     assert again.saved == 1 - 0.9
+
+
+def test_mixed_wins_beside_its_own_control() -> None:
+    given = rows(0.4, 0.4)
+    for seed in (0, 1):
+        given += [row(MIXED, seed, 0.3, 1, n_reused=3, n_removed=2)]
+        given += [row(MIXED_RANDOM, seed, 0.35, 1)]
+    report = report_of({}, {}, given, "obs")
+    found = {each.against: each for each in report.comparisons if each.method == MIXED}
+    assert list(found) == [REMOVAL, "obs", MIXED_RANDOM]
+    # Reuse throughout loses here.
+    assert report.wins
+    assert ReuseRow.from_dict(given[-2].as_dict()).n_reused == 3
+    # A row of a report that does not tell.
+    old = {k: v for k, v in given[0].as_dict().items() if k not in ("n_reused", "n_removed")}
+    assert ReuseRow.from_dict(old).n_reused is None

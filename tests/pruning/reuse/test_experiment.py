@@ -13,13 +13,26 @@ from projector.model.architecture.finding import find_architecture
 from pruning.reuse.comparing import report_of
 from pruning.reuse.experiment import Experiment, check_reusable, most_share, plan_rows
 from pruning.reuse.partners import LayerPartners, gather_partners, partners_from
-from pruning.reuse.records import DENSE, EARLY_WRITE, RANDOM_PARTNERS, REMOVAL, REUSE
+from pruning.reuse.records import (
+    DENSE,
+    EARLY_WRITE,
+    MIXED,
+    MIXED_RANDOM,
+    RANDOM_PARTNERS,
+    REMOVAL,
+    REUSE,
+)
 from pruning.reuse.settings import ReuseSettings
 from pruning.scoring.windows import prepare
 from tests.conftest import make_text
 from tests.families import build
 from tests.pruning.refused import refused
-from tests.pruning.reuse.replacing.subjects import subject, three_layers, with_duplicates
+from tests.pruning.reuse.replacing.subjects import (
+    PLANTED,
+    subject,
+    three_layers,
+    with_duplicates,
+)
 
 
 def experiment(model: Any, tokenizer: Any, settings: ReuseSettings) -> Experiment:
@@ -58,10 +71,17 @@ def test_every_row_is_made_at_equal_operations_and_none_changes_nothing(tokenize
     assert (drawn.operations, drawn.n_changed) == (exact.operations, exact.n_changed)
     assert drawn.r2 is not None
     assert drawn.r2 < 0.9
+    # Where it pays: the duplicates, which are worth their columns, and no other.
+    mixed, own = rows[MIXED, 0.045], rows[MIXED_RANDOM, 0.045]
+    assert (mixed.n_reused, mixed.n_removed) == (len(PLANTED), 0) == (exact.n_reused, 0)
+    assert mixed.nll_windows == pytest.approx(exact.nll_windows, abs=1e-5)
+    assert (own.n_reused, own.operations) == (len(PLANTED), mixed.operations)
+    assert rows["obs", 0.045].n_reused == removed.n_reused == 0 < removed.n_removed
     report = report_of({}, {}, tuple(rows.values()), settings.pruning_method, found.notes())
     assert {each.against for each in report.comparisons} == {
         REMOVAL,
         RANDOM_PARTNERS,
+        MIXED_RANDOM,
         EARLY_WRITE,
         "obs",
     }
@@ -73,9 +93,10 @@ def test_several_partners_are_tried_only_where_one_beats_random_ones(tokenizer: 
     )
     found = experiment(three_layers(), tokenizer, settings)
     keys = plan_rows(settings)
-    rows = [found.row(key) for key in keys if key.method in (REUSE, RANDOM_PARTNERS)][:2]
-    last = keys[-1]
-    assert (last.method, last.n_partners) == (REUSE, 2)
+    first = [key for key in keys if key.method in (REUSE, RANDOM_PARTNERS)][:2]
+    rows = [found.row(key) for key in first]
+    last, control = keys[-2:]
+    assert [(key.method, key.n_partners) for key in keys[-2:]] == [(REUSE, 2), (RANDOM_PARTNERS, 2)]
     level = {
         # The same windows, on which random partners are made much worse, or equal.
         worse: [
@@ -94,6 +115,9 @@ def test_several_partners_are_tried_only_where_one_beats_random_ones(tokenizer: 
     assert row.reason is None
     assert row.counted == row.products
     assert row.n_changed > 0
+    drawn = found.row(control, [*level[1.0], row])
+    assert (drawn.operations, drawn.n_reused) == (row.operations, row.n_reused)
+    assert drawn.r2 < row.r2
 
 
 def test_models_that_can_not_be_computed_so_are_refused(tokenizer: Any, tmp_path: Path) -> None:

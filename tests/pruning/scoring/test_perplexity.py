@@ -286,7 +286,7 @@ def test_a_small_budget_of_logits_changes_nothing(
     whole = score(model, text)
     monkeypatch.setattr(perplexity, "_CHUNK_BYTES", 4 * 320 * 3)
     monkeypatch.setattr(perplexity, "_LOGIT_BYTES", 4 * 320 * CONTEXT * 2)
-    assert perplexity._choose_batch_size(model, CONTEXT) == 2
+    assert perplexity.batch_size_of(model, CONTEXT) == 2
     assert score(model, text).nats == pytest.approx(whole.nats, rel=1e-6)
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from pruning.reporting.files import CSV_FILE
 from pruning.reuse.experiment import Experiment
-from pruning.reuse.records import DENSE, REUSE, ReuseRow
+from pruning.reuse.records import DENSE, MIXED, REUSE, ReuseRow
 from pruning.reuse.report import load_reuse
 from pruning.reuse.running import PAGE_FILE
 from pruning.sweep.report import PruningReport
@@ -117,13 +117,14 @@ def test_a_killed_experiment_goes_on_and_says_what_it_found(
     assert "Resuming" in result.output
     assert "Gflop" in result.output
     whole = load_reuse(out)
-    n_rows = 1 + 2 * 5
+    n_rows = 1 + 2 * 7
     assert len(whole.rows) == n_rows
     assert len(made) - 1 == n_rows
     assert not kept.exists()
     assert [each.nll_windows for each in whole.rows[:4]] == [r.nll_windows for r in begun.rows]
     assert {len(each.nll_windows) for each in whole.rows} == {4}
-    assert {c.against for c in whole.comparisons} == {r.method for r in whole.rows} - {DENSE, REUSE}
+    methods = {row.method for row in whole.rows}
+    assert {c.against for c in whole.comparisons} == methods - {DENSE, REUSE, MIXED}
 
     # An answer, made of the numbers, on the screen and on the page; tables of both.
     printed = " ".join(result.output.split())
@@ -139,6 +140,8 @@ def test_a_killed_experiment_goes_on_and_says_what_it_found(
     assert float(lines[1]["perplexity"]) == whole.rows[1].perplexity
     assert float(lines[1]["standard_error"]) > 0
     assert int(lines[1]["operations"]) == whole.rows[1].operations
+    assert int(lines[1]["neurons_removed"]) == whole.rows[1].n_removed
+    assert "removed" in result.output
 
     # Nothing is left to do, and no byte changes.
     before = tree(out)

@@ -9,8 +9,13 @@ import torch
 
 from projector.statistics.cross_layer.partners import PartnerList
 from pruning.methods.plan import NotApplicable
-from pruning.reuse.partners import LayerPartners
-from pruning.reuse.replacing.choosing import choose_neurons, count_worth_reusing, draw_partners
+from pruning.reuse.partners import LayerPartners, Scales
+from pruning.reuse.replacing.choosing import (
+    Choice,
+    choose_neurons,
+    count_worth_reusing,
+    draw_partners,
+)
 from pruning.reuse.replacing.operations import LayerOperations, total_of
 from tests.pruning.refused import refused
 
@@ -91,6 +96,77 @@ def test_those_that_lose_least_go_and_what_never_changes_needs_no_partner() -> N
     removed = choose_neurons(given, None, dense, 0.05)
     for power, choice in zip(given[1:], removed[1:], strict=True):
         assert power[choice.replaced].max() <= power[choice.kept].min()
+
+
+def predicted(choice: Choice, power: torch.Tensor, rho: torch.Tensor) -> float:
+    """What a layer loses where each neuron takes its strongest partner."""
+    left = torch.where(choice.column >= 0, 1 - rho[choice.replaced].double() ** 2, 1.0)
+    return float((left * power[choice.replaced]).sum())
+
+
+@pytest.mark.parametrize("n_made_by", [1, 2])
+@pytest.mark.parametrize("n_earlier", [5, N])
+def test_reuse_where_it_pays_never_loses_by_what_is_predicted(
+    n_made_by: int, n_earlier: int
+) -> None:
+    dense = [LayerOperations(H, n_made_by, n) for n in (n_earlier, N)]
+    n_mixed = 0
+    for seed in range(12):
+        # Few neurons to take values from: many share a partner, and its column.
+        partners = made_partners(seed, n_layers=2)
+        known = partners.layers[1]
+        given = LayerPartners(
+            (
+                PartnerList(*(each[:n_earlier] for each in partners.layers[0].__dict__.values())),
+                PartnerList(known.rho**3, known.layer, known.neuron % n_earlier),
+            ),
+            100,
+        )
+        rho = given.layers[1].rho[:, 0]
+        power = torch.rand(N, generator=torch.Generator().manual_seed(seed)).double() ** 4
+        own = [torch.ones(n_earlier).double(), power]
+        for share in (0.03, 0.15, 0.3):
+            removal = choose_neurons(own, None, dense, share)
+            reuse = choose_neurons(own, given, dense, share)
+            mixed = choose_neurons(own, given, dense, share, may_remove=True)
+            choice = mixed[1]
+            saved = total_of(dense) - total_of(
+                [
+                    each.operations(of, writes_early=False, has_new_constant=False)
+                    for each, of in zip(mixed, dense, strict=True)
+                ]
+            )
+            need = share * total_of(dense)
+            assert need <= saved < need + dense[0].neuron
+            loss = predicted(choice, power, rho)
+            assert loss <= predicted(removal[1], power, rho) + 1e-12
+            assert loss <= predicted(reuse[1], power, rho) + 1e-12
+            n_mixed += choice.n_reused > 0 and choice.n_removed > 0
+        # Where nothing is correlated, nothing is reused.
+        none = LayerPartners(
+            (given.layers[0], PartnerList(rho[:, None] * 0, known.layer, known.neuron * 0)), 100
+        )
+        alone = choose_neurons(own, none, dense, 0.15, may_remove=True)[1]
+        assert alone.n_reused == 0
+        assert torch.equal(alone.kept, choose_neurons(own, None, dense, 0.15)[1].kept)
+    assert n_mixed > 6
+
+
+def test_without_a_bias_partners_are_ranked_by_cosine() -> None:
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(200, 9, generator=generator).double() + torch.linspace(-3, 3, 9)
+    rho = torch.corrcoef(h.T)[0, 1:]
+    order = rho.abs().argsort(descending=True)
+    of = torch.zeros(1, 8, dtype=torch.int32)
+    nothing = made_partners(n=8, n_layers=1).layers
+    found = LayerPartners(
+        (*nothing, PartnerList(rho[order][None], of, order[None].int())), 200
+    ).about_zero([Scales(each.mean(0), each.var(0, correction=0)) for each in (h[:, 1:], h[:, :1])])
+    own = found.layers[1]
+    expected = torch.nn.functional.cosine_similarity(h[:, :1], h[:, 1:], dim=0)
+    torch.testing.assert_close(own.rho[0], expected[own.neuron[0].long()])
+    assert torch.equal(own.neuron[0].long(), expected.abs().argsort(descending=True))
+    assert bool((found.layers[0].layer == -1).all())
 
 
 def test_random_partners_take_the_place_of_the_others_column_by_column() -> None:

@@ -104,10 +104,8 @@ def fitted(given: Subject, share: float, *, writes_early: bool = False) -> list[
     partners = gather_partners(given.loaded, architecture, given.corpus)
     mlps = mlps_of(architecture)
     powers = [
-        variance * read_weights(mlp).output.double().square().sum(dim=0)
-        for variance, mlp in zip(
-            gather_scales(model, architecture, given.corpus), mlps, strict=True
-        )
+        scales.variance * read_weights(mlp).output.double().square().sum(dim=0)
+        for scales, mlp in zip(gather_scales(model, architecture, given.corpus), mlps, strict=True)
     ]
     dense = dense_operations(architecture)
     choices = choose_neurons(powers, partners, dense, share, writes_early=writes_early)
@@ -147,12 +145,16 @@ def test_partners_write_early_what_later_columns_would(tokenizer: Any) -> None:
     layers = fitted(given, len(PLANTED) * 3 / (2 * N_NEURONS * 3) - 1e-9, writes_early=True)
     layer = layers[1]
     assert layer is not None
-    (added,) = early_written(layers).values()
+    added = early_written(layers, 0, N_NEURONS)
+    assert added is not None
+    assert early_written(layers, 1, N_NEURONS) is None
     column = layer.choice.column
     for j, c in zip(layer.choice.replaced.tolist(), column.tolist(), strict=True):
         partner = int(layer.choice.partner_neuron[c, 0])
         assert j in PLANTED
-        expected = layer.columns[:, c].double() * layer.values.coefficients[c, 0]
+        expected = layer.columns[:, c].double()
+        # One partner is read at its own scale.
+        assert layer.values.coefficients[c, 0] == 1
         torch.testing.assert_close(added[:, partner], expected)
     early = replaced_model(given.model, given.architecture, layers, writes_early=True)
     # What reaches the end of the stream is the same; what the second MLP reads on its way is not.

@@ -52,7 +52,11 @@ def test_moments_across_layers_are_those_of_one_pass_in_float64(tokenizer: Any) 
                 assert float(((mine.mean - rows.mean(dim=0)) / scale).abs().max()) < 1e-5
     scales = gather_scales(given.model, given.architecture, given.corpus, batch_size=7)
     for layer, h in seen.items():
-        torch.testing.assert_close(scales[layer], h.var(dim=0, correction=0), rtol=1e-9, atol=0)
+        given_scales = scales[layer]
+        variance = h.var(dim=0, correction=0)
+        torch.testing.assert_close(given_scales.variance, variance, rtol=1e-9, atol=0)
+        about_zero = given_scales.power(centred=False)
+        torch.testing.assert_close(about_zero, h.square().mean(dim=0), rtol=1e-9, atol=0)
 
 
 def test_layers_share_a_pass_while_their_sums_fit() -> None:
