@@ -20,7 +20,7 @@ from projector.model.loading import load_model
 from projector.progress import Silent
 from projector.settings import TOLD_BY, setting
 from projector.storage.tensors import TensorFile
-from pruning.layerwise.budget import Needs
+from pruning.layerwise import budget
 from pruning.layerwise.making import LayerMaker
 from pruning.methods.registry import METHODS
 from pruning.preparing import Origin
@@ -372,14 +372,16 @@ def test_layers_of_a_seed_that_is_done_are_removed(
     )
     job = job if with_winners else replace(job, wholes=())
     asked: list[int | None] = []
-    own = bench.within
+    own = budget.within
 
-    def within(needs: Needs, budget: int | None, **options: int) -> Needs:
-        asked.append(budget)
-        return own(needs, budget, **options)
+    def within(needs: budget.Needs, given: int | None, **options: int) -> budget.Needs:
+        asked.append(given)
+        return own(needs, given, **options)
 
     monkeypatch.setattr(bench, "within", within)
-    layers, told, taken = tmp_path / "out.layers", [], []
+    layers = tmp_path / "out.layers"
+    told: list[budget.Needs] = []
+    taken: list[int] = []
     there: dict[str, list[list[str]]] = {}
 
     class Watch(Silent):
