@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,7 +43,11 @@ def partners_of(partners: Partners, side: Side, neuron: int) -> tuple[Partner, .
 
 
 def strongest_pairs(
-    layers: tuple[int, int], of_earlier: Partners, of_later: Partners, most: int
+    layers: tuple[int, int],
+    of_earlier: Partners,
+    of_later: Partners,
+    most: int,
+    most_each: int | None = None,
 ) -> tuple[NeuronPair, ...]:
     """The pairs of neurons of two layers with the greatest |ρ|, among the partners that are kept.
 
@@ -53,6 +58,8 @@ def strongest_pairs(
         layers: the earlier one first.
         of_earlier, of_later: the partners of all neurons of each.
         most: how many pairs are given at most.
+        most_each: in how many of them one neuron of the earlier layer may be; None for all. A
+            neuron that fires on one frequent token may be the partner of many.
     """
     earlier, later = layers
     found: dict[tuple[int, int], float] = {}
@@ -66,4 +73,12 @@ def strongest_pairs(
         for own, partner, value in zip(rows.tolist(), partners, rho, strict=True):
             found.setdefault((partner, own) if is_later else (own, partner), value)
     ranked = sorted(found.items(), key=lambda item: (-abs(item[1]), item[0]))
+    if most_each is not None:
+        times: Counter[int] = Counter()
+        some = []
+        for numbers, value in ranked:
+            times[numbers[0]] += 1
+            if times[numbers[0]] <= most_each:
+                some.append((numbers, value))
+        ranked = some
     return tuple(NeuronPair(*numbers, value) for numbers, value in ranked[:most])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from statistics import median
 
 from dashboard.across.measures import Measure, by_distance
+from dashboard.across.partners import Side
 from dashboard.drawing.text import number
+from projector.statistics.cross_layer.partners import PartnerList, level_of
 from projector.statistics.cross_layer.records import CrossLayerFacts, LayerPair
 
 # Controls in a sentence, by their panels' titles.
@@ -28,25 +29,36 @@ def levels(pair: LayerPair) -> str:
         f"{_rho(pair.rotated.median)} ({_rho(pair.rotated.percentile_95)}); with tokens shuffled "
         f"{_rho(pair.shuffled.median)} ({_rho(pair.shuffled.percentile_95)}). "
         f"{pair.rotated.share_above:.0%} of neurons exceed {_rho(pair.rotated.percentile_95)}, "
-        "where 5% would by chance."
+        f"where 5% would by chance.{_distinct(pair)}"
     )
 
 
-def chance_level(pairs: Sequence[LayerPair]) -> str | None:
-    """The level of both controls over several pairs of layers: the highest; None for no figures."""
-    rotated = [pair.rotated for pair in pairs if pair.rotated is not None]
-    shuffled = [pair.shuffled for pair in pairs if pair.shuffled is not None]
-    if not rotated or not shuffled:
+def _distinct(pair: LayerPair) -> str:
+    """How many partners the neurons above the control have: one may be that of many."""
+    n = pair.n_distinct
+    if not n:
+        return ""
+    are = "neuron is their best partner" if n == 1 else "different neurons are their best partners"
+    return f" In layer {pair.earlier}, {n:,} {are}."
+
+
+def standing(found: PartnerList, side: Side, neuron: int) -> str | None:
+    """One neuron's best |ρ| on a side beside its control, and how the layer's neurons stand; None
+    where the control is not known.
+
+    Args:
+        found: the partners of the neuron's layer on that side.
+    """
+    level = level_of(found)
+    if level is None or found.rotated is None:
         return None
-    found = [
-        (max(each.median for each in of), max(each.percentile_95 for each in of))
-        for of in (rotated, shuffled)
-    ]
+    best, control = abs(float(found.rho[neuron, 0])), float(found.rotated[neuron])
+    above = "exceeds" if best > level.percentile_95 else "does not exceed"
     return (
-        "Level by chance, for the pair of layers where it is highest: after a random rotation of "
-        f"the earlier layer's space, the best |ρ| is {_rho(found[0][0])} for the median neuron, "
-        f"and 95% of neurons stay below {_rho(found[0][1])}; with tokens shuffled "
-        f"{_rho(found[1][0])} and {_rho(found[1][1])}."
+        f"Best |ρ| {_rho(best)}; the best of as many random axes: {_rho(control)}. It {above} "
+        f"{_rho(level.percentile_95)}, the level that 95% of such controls of this layer stay "
+        f"below. {level.n_above:,} of the layer's {level.n_neurons:,} neurons "
+        f"({level.n_above / level.n_neurons:.0%}) exceed it in {side} layers; by chance 5% would."
     )
 
 

@@ -101,7 +101,8 @@ def _fill_in(**shown: Any) -> None:
     kept: dict[str, Any] = {}
     if all(getattr(chosen, key) in (None, value) for key, value in shown.items()):
         own = ("model", "layout", "neuron", "head", "pole", "marked", "isolate")
-        kept = {name: getattr(chosen, name) for name in (*own, "target", "against", "reading")}
+        own = (*own, "target", "against", "reading", "between")
+        kept = {name: getattr(chosen, name) for name in own}
     session.change(**shown, **kept)
 
 

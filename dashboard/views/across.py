@@ -25,6 +25,8 @@ from projector.statistics.cross_layer.records import SITE, CrossLayerFacts, Laye
 TITLE, ICON, PATH = "Across layers", ":material/hub:", "across"
 _MEASURE, _BETWEEN = "across statistic", "across layers"
 _MOST_PAIRS, _MOST_LABEL = 10, 30
+# Pairs that one neuron of the earlier layer is shown in.
+_MOST_EACH = 2
 # Pixels that a matrix is higher than wide, and the most that the first one is high.
 _AROUND, _MOST_HEIGHT = 40, 520
 
@@ -206,14 +208,16 @@ def _show_pair(scene: Scene, facts: CrossLayerFacts, pair: LayerPair) -> None:
     _show_table(scene, pair, found)
     st.caption(
         f"The strongest pairs by |ρ|, of those that the projection keeps: the {facts.n_partners} "
-        "best partners of each neuron in earlier layers, and in later ones."
+        "best partners of each neuron in earlier layers, and in later ones. A neuron of layer "
+        f"{pair.earlier} is listed at most twice: one that fires on a frequent token may be the "
+        "best partner of many."
     )
 
 
 def _strongest(projection: Projection, pair: LayerPair) -> tuple[NeuronPair, ...]:
     layers = (pair.earlier, pair.later)
     ends = (projection.partners(pair.earlier), projection.partners(pair.later))
-    return strongest_pairs(layers, *ends, _MOST_PAIRS)
+    return strongest_pairs(layers, *ends, _MOST_PAIRS, _MOST_EACH)
 
 
 def _show_table(scene: Scene, pair: LayerPair, found: Sequence[NeuronPair]) -> None:

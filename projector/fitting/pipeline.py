@@ -26,6 +26,7 @@ from projector.fitting.checkpoint import (
 from projector.fitting.cross_layer.adding import (
     add_partners,
     check_one_process,
+    half_found_words,
     lacks_partners,
     partners_path,
     with_partners,
@@ -272,6 +273,8 @@ def _leave(
         # A run that was killed once it had added them.
         with disk_errors(folder):
             remove_folder(partners_path(folder))
+    elif (half_found := half_found_words(folder)) is not None:
+        _log.warning(str(UserError(half_found)))
     return _finished_projection(folder, processes)
 
 

@@ -17,7 +17,7 @@ from projector.layouts.settings import DEFAULT_LAYOUTS, Layout
 from projector.settings import setting
 from projector.storage.resuming import FORCE_HELP, RESUME_HELP
 from projector.terminal.commands import Given, command
-from projector.terminal.options import ModelOptions
+from projector.terminal.options import ModelOptions, option_words
 from projector.terminal.results import next_command, show_partners, summary
 from projector.terminal.screen import Screen, duration_text, partners_words
 
@@ -81,8 +81,9 @@ def fit(
 
     processes = join_processes(loading.device)
     screen.become(processes.rank)
+    from projector.errors import UserError
     from projector.fitting.checkpoint import beside
-    from projector.fitting.cross_layer.adding import can_resume, lacks_partners
+    from projector.fitting.cross_layer.adding import can_resume, half_found_words, lacks_partners
     from projector.fitting.pipeline import check_start, next_step, run
     from projector.projection.overview import FACTS_FILE
     from projector.storage.resuming import Step
@@ -102,6 +103,9 @@ def fit(
         screen.say(
             f"[b]{escape(str(out))}[/b] already holds this fit, finished. There is nothing to do."
         )
+        half_found = None if settings.cross_layer else half_found_words(out)
+        if half_found is not None:
+            screen.say(f"[yellow]{escape(UserError(half_found).worded(option_words))}[/yellow]")
     else:
         if options.resume and step is Step.START:
             screen.say(f"{escape(why)}: starting from the beginning")

@@ -31,7 +31,8 @@ _PARTNERS_LEGEND = (
     "95%       the 95th percentile of that\n"
     "rotated   the median among as many random axes of the earlier layer's activations\n"
     "shuffled  the median where the tokens of one of the layers are shuffled\n"
-    "above     neurons whose best |ρ| is above that control's 95th percentile; by chance 5%"
+    "above     neurons whose best |ρ| is above that control's 95th percentile; by chance 5%\n"
+    "distinct  best partners of those: one neuron may be that of many"
 )
 
 
@@ -113,8 +114,8 @@ def show_partners(screen: Screen, facts: CrossLayerFacts) -> None:
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 0))
     for title in ("earlier", "later", "median", "95%"):
         table.add_column(title, justify="right", no_wrap=True)
-    for name in ("rotated", "shuffled"):
-        for title in (name, "95%", "above"):
+    for titles in (("rotated", "95%", "above", "distinct"), ("shuffled", "95%", "above")):
+        for title in titles:
             table.add_column(title, justify="right", no_wrap=True)
     for pair in shown:
         if pair.best is None or pair.rotated is None or pair.shuffled is None:
@@ -123,6 +124,8 @@ def show_partners(screen: Screen, facts: CrossLayerFacts) -> None:
         for control in (pair.rotated, pair.shuffled):
             cells += [f"{each:.3f}" for each in (control.median, control.percentile_95)]
             cells.append(f"{control.share_above:.0%}")
+            if control is pair.rotated:
+                cells.append("" if pair.n_distinct is None else f"{pair.n_distinct:,}")
         table.add_row(str(pair.earlier), str(pair.later), *cells)
     screen.out.print(table)
     screen.say(f"[dim]{_PARTNERS_LEGEND}[/dim]")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard.across.partners import Partner, Side, partners_of
-from dashboard.across.words import chance_level, levels
+from dashboard.across.words import levels, standing
 from dashboard.drawing.text import cut_label, number
 from dashboard.state import session
 from dashboard.state.loading import of_projection
@@ -18,11 +18,15 @@ from projector.statistics.cross_layer.records import SITE, CrossLayerFacts, Laye
 _MOST_LABEL = 32
 _SIDES: tuple[Side, ...] = ("earlier", "later")
 _HOW = "`projector fit … --cross-layer --resume`"
+_NO_CONTROL = (
+    "The control of single neurons is not known: an earlier version found these correlations. "
+    f"{_HOW}, with the settings of the fit, adds it."
+)
 _HELP = (
     "The eight neurons with the greatest |ρ| on each side, by Pearson's correlation over tokens. "
-    "The rotated control puts random axes of the earlier layer's space in the place of its "
-    "neurons: it tells whether single neurons recur in another layer, or only directions. The "
-    "shuffled control puts the tokens of the later layer into a random order."
+    "The control puts as many random axes in the place of the neurons of all layers on that side, "
+    "and takes the best |ρ| among them: it tells whether single neurons recur in another layer, or "
+    "only directions."
 )
 
 
@@ -56,8 +60,10 @@ def show_partners(scene: Scene, neuron: int) -> None:
     for column, (side, found) in zip(st.columns(2, gap="large"), sides.items(), strict=True):
         with column, st.container(gap=None, key=f"partners {side}"):
             st.markdown(f"**In {side} layers**")
-            _show_side(scene, facts, side, found)
+            _show_side(scene, facts, side, found, neuron)
     st.caption(f"ρ over {facts.n_tokens:,} tokens of the corpus.")
+    if not facts.has_controls:
+        st.caption(_NO_CONTROL)
 
 
 def show_strongest(scene: Scene) -> None:
@@ -87,7 +93,22 @@ def _partners(scene: Scene, side: Side, neuron: int) -> tuple[Partner, ...]:
     )
 
 
-def _show_side(scene: Scene, facts: CrossLayerFacts, side: Side, found: Sequence[Partner]) -> None:
+def _standing(scene: Scene, side: Side, neuron: int) -> str | None:
+    return of_projection(
+        "standing across layers",
+        scene.path,
+        scene.layer,
+        neuron,
+        side,
+        make=lambda projection: standing(
+            getattr(projection.partners(scene.layer), side), side, neuron
+        ),
+    )
+
+
+def _show_side(
+    scene: Scene, facts: CrossLayerFacts, side: Side, found: Sequence[Partner], neuron: int
+) -> None:
     others = [
         layer
         for layer in facts.layers
@@ -102,19 +123,16 @@ def _show_side(scene: Scene, facts: CrossLayerFacts, side: Side, found: Sequence
             "None: the neuron has no correlation over these tokens, since it is dead or not finite."
         )
         return
-    n_above = 0
     for each, (label, snippet) in zip(found, _described(scene, found), strict=True):
         pair = _pair(facts, scene.layer, each.layer)
-        is_above = pair.rotated is not None and abs(each.rho) > pair.rotated.percentile_95
-        n_above += is_above
         words = f"L{each.layer} N{each.neuron} :gray[{_rho(each)}]"
         words += f" {session.plain(cut_label(label, _MOST_LABEL))}" if label else ""
         _link(scene, each, words, snippet, levels(pair))
-    level = chance_level([_pair(facts, scene.layer, layer) for layer in others])
-    if level is not None:
-        n = len(found)
-        above = f"{n_above} of {n} exceed" if n_above else f"None of the {n} exceeds"
-        st.caption(session.plain(f"{above} 95% of rotated axes of the two layers. {level}"))
+    said = _standing(scene, side, neuron)
+    if said is not None:
+        # A gap between the last link and what is said of all.
+        st.space("xsmall")
+        st.caption(said)
 
 
 def _link(scene: Scene, each: Partner, words: str, *notes: str) -> None:

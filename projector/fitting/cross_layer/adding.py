@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from projector.fitting.cross_layer.finding import Finding, Found, has_begun
 from projector.fitting.preparing import Job
 from projector.fitting.provenance import run_facts
 from projector.interrupt import DeferredInterrupt
-from projector.memory import out_of_memory
+from projector.memory import out_of_memory, size_text
 from projector.progress import Progress
 from projector.projection.overview import read_saved
 from projector.projection.partners.files import read_partners, write_partners
@@ -34,6 +35,20 @@ def can_resume(out: Path) -> bool:
     return has_checkpoint(out) or has_begun(partners_path(out))
 
 
+def half_found_words(out: Path) -> str | None:
+    """What a stopped fit left of partners across layers beside ``out``, and what goes on with it;
+    None where there is nothing."""
+    scratch = partners_path(out)
+    if not has_begun(scratch):
+        return None
+    n_bytes = sum(each.stat().st_size for each in scratch.iterdir())
+    return (
+        f"partners across layers are half found: '{scratch}' keeps {size_text(n_bytes)} of them. "
+        f"{named('cross_layer', True)} with {named('resume', True)} goes on with them; delete the "
+        "folder if you don't want them"
+    )
+
+
 def lacks_partners(job: Job, out: Path, *, force: bool) -> bool:
     """Whether partners across layers are asked for, and still to be found for what is at ``out``.
 
@@ -51,9 +66,10 @@ def lacks_partners(job: Job, out: Path, *, force: bool) -> bool:
         # They are damaged, and found again.
         return True
     asked = job.cross_layer.corpus
-    if known is None or (force and known.tokens_sha256 != asked.ids_sha256):
+    is_same = known is not None and known.tokens_sha256 == asked.ids_sha256
+    if known is None or (is_same and not known.has_controls) or (force and not is_same):
         return True
-    if known.tokens_sha256 != asked.ids_sha256:
+    if not is_same:
         raise UserError(
             f"'{out}' holds partners across layers found by {known.n_tokens:,} other tokens than "
             f"these {asked.n_tokens:,}: give that fit's {named('cross_layer_tokens')}, or add "
@@ -115,7 +131,23 @@ def add_partners(job: Job, folder: Path, progress: Progress) -> Projection:
 
 
 def with_partners(job: Job, made: Projection, progress: Progress) -> Projection:
-    """A projection in memory with the partners across layers that the job asks for."""
+    """A projection in memory with the partners across layers that the job asks for.
+
+    Raises:
+        UserError: on ``cross_layer``, if the system's folder for temporary files has no room for
+            the activations.
+    """
+    assert job.cross_layer is not None
+    place, needed = tempfile.gettempdir(), job.cross_layer.disk_bytes
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise UserError(
+            f"partners across layers need {size_text(needed)} for temporary files, and '{place}' "
+            f"has {size_text(free)} free: give {named('out')} on another disk, lower "
+            f"{named('cross_layer_tokens')}, or set TMPDIR",
+            setting="cross_layer",
+            value=True,
+        )
     with tempfile.TemporaryDirectory(prefix="projector-") as scratch:
         found = _find_partners(job, Path(scratch) / "cross-layer", progress)
     return replace(made, cross_layer=found.facts, partner_tensors=found.tensors)

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from projector.projection.provenance import versions
 from projector.sites import map_name
 from projector.statistics.cross_layer.activations import KeptActivations, Standards
 from projector.statistics.cross_layer.pairs import FoundPair, Rotation, find_pair, rotation_of
-from projector.statistics.cross_layer.partners import Partners, Ranked, strongest
+from projector.statistics.cross_layer.partners import Partners, Ranked, best_control, strongest
 from projector.statistics.cross_layer.plan import CrossLayerPlan
 from projector.statistics.cross_layer.records import (
+    FORMAT_VERSION,
     N_PARTNERS,
     N_SHUFFLED,
     SEED,
@@ -44,10 +45,9 @@ from projector.storage.versions import json_text
 _RUN_FILE = "run.json"
 # What such a folder consists of, files that are being written among it.
 _OURS = re.compile(
-    r"\.?(run\.json|(activations-\d+-\d+|tokens-\d+|shuffled-\d+|pair-\d+-\d+)\.safetensors)"
+    r"\.?(run\.json|(activations-\d+-\d+|tokens-\d+|(shuffled|rotation)-\d+|pair-\d+-\d+)\.safetensors)"
     r"(\.partial)?"
 )
-_SIDES = ("later", "earlier")
 
 
 def has_begun(folder: Path) -> bool:
@@ -109,7 +109,9 @@ class Finding:
         device = input_device(model)
         # MPS has no float64, in which the sums are kept.
         self.device = torch.device("cpu") if device.type == "mps" else device
-        self._run: dict[str, Any] = json.loads(json.dumps({**run, **plan.facts}))
+        self._run: dict[str, Any] = json.loads(
+            json.dumps({**run, **plan.facts, "format_version": FORMAT_VERSION})
+        )
 
     def find(self) -> Found:
         """Do what is left, and put all together.
@@ -130,6 +132,7 @@ class Finding:
                     value=True,
                 )
             standards = self._standardise(interrupt)
+            self._rotate(standards, interrupt)
             self._correlate(standards, min(choices["n_columns"], self.plan.n_columns), interrupt)
             return self._together(standards)
 
@@ -180,11 +183,30 @@ class Finding:
         self.progress.end()
         return found
 
+    def _rotate(self, standards: Mapping[int, Standards], interrupt: DeferredInterrupt) -> None:
+        """Draw the random axes of every layer, and keep them."""
+        self.progress.begin("Rotating layers", len(self.plan.layers), "layers")
+        for layer in self.plan.layers:
+            path = self._rotation(layer)
+            if not path.exists():
+                with interrupt.at_once():
+                    made = rotation_of(self.kept, layer, standards[layer], self.device, SEED)
+                with replacing_file(path) as partial:
+                    write_tensors(partial, {"axes": made.axes, "scale": made.scale})
+                del made
+            self.progress.advance(1)
+            _stop_if_asked(interrupt)
+        self.progress.end()
+
+    def _read_rotation(self, layer: int) -> Rotation:
+        own = TensorFile(self._rotation(layer))
+        return Rotation(own["axes"].to(self.device), own["scale"].to(self.device))
+
     def _correlate(
         self, standards: Mapping[int, Standards], n_columns: int, interrupt: DeferredInterrupt
     ) -> None:
         """Find the partners of every two layers that are not yet done."""
-        self.progress.begin("Correlating layers", len(self.plan.pairs), "pairs of layers")
+        self.progress.begin("Correlating layers", len(self.plan.pairs), "pairs")
         rotation: tuple[int, Rotation] | None = None
         for earlier, later in self.plan.pairs:
             path = self._pair(earlier, later)
@@ -192,16 +214,14 @@ class Finding:
                 # Minutes where layers are wide: what is left half-way is done again.
                 with interrupt.at_once():
                     if rotation is None or rotation[0] != earlier:
-                        # The old one goes before the new one is made.
+                        # The old one goes before the new one is read.
                         rotation = None
-                        of_earlier = standards[earlier]
-                        made = rotation_of(self.kept, earlier, of_earlier, self.device, SEED)
-                        rotation = earlier, made
+                        rotation = earlier, self._read_rotation(earlier)
                     found = find_pair(
                         self.kept,
                         (earlier, later),
                         (standards[earlier], standards[later]),
-                        rotation[1],
+                        (rotation[1], self._read_rotation(later)),
                         n_columns=n_columns,
                         device=self.device,
                     )
@@ -219,14 +239,19 @@ class Finding:
                 ("earlier", [i for i in self.plan.layers if i < layer]),
                 ("later", [j for j in self.plan.layers if j > layer]),
             ):
-                parts = []
+                parts, controls = [], []
                 for other in others:
                     pair = self._pair(min(layer, other), max(layer, other))
                     # Of a layer's earlier partners, it is the later one of the pair.
                     own = TensorFile(pair)
                     of = "later" if side == "earlier" else "earlier"
                     parts.append((other, Ranked(own[f"{of}_rho"], own[f"{of}_neuron"])))
-                sides[side] = strongest(parts, standards[layer].n_neurons, N_PARTNERS)
+                    controls.append(own[f"{of}_rotated"])
+                n_neurons = standards[layer].n_neurons
+                sides[side] = replace(
+                    strongest(parts, n_neurons, N_PARTNERS),
+                    rotated=best_control(controls, n_neurons),
+                )
             tensors |= Partners(**sides).tensors(map_name(layer, SITE))
         facts = CrossLayerFacts(
             n_tokens=self.kept.n_tokens,
@@ -239,6 +264,9 @@ class Finding:
         )
         return Found(facts, tensors)
 
+    def _rotation(self, layer: int) -> Path:
+        return self.folder / f"rotation-{layer:03}.safetensors"
+
     def _pair(self, earlier: int, later: int) -> Path:
         return self.folder / f"pair-{earlier:03}-{later:03}.safetensors"
 
@@ -250,8 +278,12 @@ def _stop_if_asked(interrupt: DeferredInterrupt) -> None:
 
 def _write_pair(path: Path, found: FoundPair) -> None:
     tensors: dict[str, Tensor] = {}
-    for side, ranked in zip(_SIDES, (found.of_later, found.of_earlier), strict=True):
+    for side, ranked, rotated in (
+        ("later", found.of_later, found.rotated_of_later),
+        ("earlier", found.of_earlier, found.rotated_of_earlier),
+    ):
         tensors |= {f"{side}_rho": ranked.rho, f"{side}_neuron": ranked.neuron}
+        tensors[f"{side}_rotated"] = rotated
     figures = json.dumps(asdict(found.figures))
     with replacing_file(path) as partial:
         write_tensors(partial, tensors, {"figures": figures})

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from projector.errors import UserError, named
 from projector.projection.facts import Facts
 from projector.projection.overview import FACTS_FILE, Saved, checked_header
 from projector.sites import map_name
 from projector.statistics.cross_layer.records import (
+    CONTROL_TENSORS,
     FORMAT,
     FORMAT_VERSION,
     LAYER_TENSORS,
@@ -25,10 +26,18 @@ from projector.statistics.cross_layer.records import (
     CrossLayerFacts,
 )
 from projector.storage.entries import Entry, Wrong
-from projector.storage.versions import json_text, read_json, upgraded
+from projector.storage.versions import Upgrade, json_text, read_json, upgraded
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def _to_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 has no control of single neurons."""
+    return {**content, "has_controls": False}
+
+
+UPGRADES: Mapping[int, Upgrade] = {1: _to_2}
 
 
 def again() -> str:
@@ -109,7 +118,7 @@ def _read(saved: Saved, path: Path) -> CrossLayerFacts:
         path,
         format_name=FORMAT,
         newest=FORMAT_VERSION,
-        upgrades={},
+        upgrades=UPGRADES,
         remedy=again(),
         if_foreign="move it elsewhere",
     )
@@ -140,7 +149,10 @@ def _check_shapes(
     for layer in layers:
         name = map_name(layer, SITE)
         shape = (facts.maps[name].n_neurons, found.n_partners)
-        for each, kind in LAYER_TENSORS.items():
+        wanted = {each: (shape, kind) for each, kind in LAYER_TENSORS.items()}
+        if found.has_controls:
+            wanted |= {each: (shape[:1], kind) for each, kind in CONTROL_TENSORS.items()}
+        for each, (own_shape, kind) in wanted.items():
             own = f"{name}.{each}"
-            if (shapes.get(own), kinds.get(own)) != (shape, kind):
-                raise Wrong(f"{own} has shape {shapes.get(own)}, not {shape} and {kind}")
+            if (shapes.get(own), kinds.get(own)) != (own_shape, kind):
+                raise Wrong(f"{own} has shape {shapes.get(own)}, not {own_shape} and {kind}")

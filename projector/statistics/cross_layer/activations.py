@@ -1,7 +1,7 @@
 """Activations of some layers over the same tokens, kept on disk as the model gave them.
 
 A file holds one layer's tokens of one batch. A batch is whole once the file of its tokens is there,
-so work that was stopped goes on behind the last whole one.
+so work that was stopped resumes after the last whole one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _LEAST_VARIANCE = torch.finfo(torch.float32).tiny
 _GREATEST_VARIANCE = torch.finfo(torch.float32).max
 # Tokens whose products are summed in float32 before float64 takes over.
 ROWS_AT_ONCE = 4096
+# Small batches are joined to at least so many tokens: each product is added to a whole tile.
+LEAST_ROWS = 1024
 # Neurons whose sums of squares are taken at once.
 _NEURONS_AT_ONCE = 256
 _NAME = "rows"
@@ -135,11 +137,17 @@ class KeptActivations:
         return sum(int(lost.sum()) for lost in self._lost)
 
     def rows(self, layer: int) -> Iterator[Tensor]:
-        """The activations of one layer, in order: (up to ``ROWS_AT_ONCE``, N) at a time."""
+        """The activations of one layer, in order: (up to ``ROWS_AT_ONCE``, N) at a time, of whole
+        batches together where these have fewer than ``LEAST_ROWS`` tokens."""
+        joined: list[Tensor] = []
+        last = len(self._lost) - 1
         for batch, lost in enumerate(self._lost):
             rows = TensorFile(self._layer(batch, layer))[_NAME]
-            if bool(lost.any()):
-                rows = rows[~lost]
+            joined.append(rows[~lost] if bool(lost.any()) else rows)
+            if batch < last and sum(map(len, joined)) < LEAST_ROWS:
+                continue
+            rows = joined[0] if len(joined) == 1 else torch.cat(joined)
+            joined = []
             # Equal parts: a short last one would be slow to multiply.
             n_parts = max(1, -(-len(rows) // ROWS_AT_ONCE))
             yield from rows.tensor_split(n_parts)

@@ -11,7 +11,9 @@ them can do what a linear map of the neurons can, and the eigenvalues of the lay
 correlations stay. Only the neurons are gone. Standardised activations are rotated, not raw ones: a
 few loud neurons would fill every axis of those. An axis r has variance rᵀCᵢᵢr, so its correlations
 with the later layer are rᵀC/√(rᵀCᵢᵢr), found from the finished tile C. The variances are found once
-for each layer.
+for each layer. The later layer's neurons are replaced likewise: with an axis s of theirs, the
+earlier layer's neurons have correlations Cs/√(sᵀCⱼⱼs). Each neuron's best |ρ| among axes is kept
+both ways, so that its best over several layers can be held against the best of as many axes.
 
 **Shuffled.** How large is the best of n correlations by chance? The tokens of the later layer are
 put into a random order, the same for all its neurons, and correlated with the earlier layer as
@@ -58,11 +60,16 @@ class FoundPair:
         figures: of the pair, beside its controls.
         of_later: the best partners of the later layer's neurons among the earlier layer's.
         of_earlier: those of the earlier layer's neurons among the later layer's.
+        rotated_of_later: (N′,) float32, of each neuron of the later layer the best |ρ| among the
+            random axes of the earlier one; NaN for none.
+        rotated_of_earlier: (N,), of each neuron of the earlier one among those of the later one.
     """
 
     figures: LayerPair
     of_later: Ranked
     of_earlier: Ranked
+    rotated_of_later: Tensor
+    rotated_of_earlier: Tensor
 
 
 def rotation_of(
@@ -87,7 +94,7 @@ def find_pair(
     kept: KeptActivations,
     layers: tuple[int, int],
     standards: tuple[Standards, Standards],
-    rotation: Rotation,
+    rotations: tuple[Rotation, Rotation],
     *,
     n_columns: int,
     device: torch.device,
@@ -95,13 +102,13 @@ def find_pair(
 ) -> FoundPair:
     """The best partners of two layers' neurons, and both controls.
 
-    Takes 2·T·n·(n′ + m) + 2·n²·n′ operations for n and n′ neurons, and holds one tile of
-    n × ``n_columns`` at a time.
+    Takes 2·T·n·(n′ + m) + 2·n·n′·(n + n′) operations for n and n′ neurons, and holds one tile of
+    n × ``n_columns`` at a time, and n × n′ sums of the rotated later layer.
 
     Args:
         layers: the earlier and the later one.
         standards: theirs.
-        rotation: of the earlier one.
+        rotations: likewise.
         n_columns: neurons of the later layer at a time, shuffled ones among them.
         device: where products are computed.
     """
@@ -109,7 +116,11 @@ def find_pair(
     first, second = standards
     if first.n == 0 or second.n == 0:
         figures = LayerPair(*layers, reason=_NOTHING_DEFINED)
-        return FoundPair(figures, of_later, of_earlier)
+        none = (torch.full((each.n_neurons,), torch.nan) for each in (second, first))
+        return FoundPair(figures, of_later, of_earlier, *none)
+    rotation, of_second = rotations
+    # The earlier layer's neurons beside random axes of the later one, summed over tiles.
+    across = torch.zeros(first.n, second.n, device=device)
     best: list[Tensor] = []
     rotated: list[Tensor] = []
     shuffled: list[Tensor] = []
@@ -132,14 +143,25 @@ def find_pair(
             turned = rotation.axes @ real
             turned *= rotation.scale[:, None]
             rotated.append(turned.abs_().amax(dim=0).clamp_(max=1).cpu())
-            del turned, real, correlations
+            del turned
+            axes = of_second.axes[:, begin : begin + n_real].T
+            torch.addmm(across, real, axes, out=across)
+            del real, correlations
+        across *= of_second.scale
+        turned_later = across.abs_().amax(dim=1).clamp_(max=1).cpu()
     rho, neuron = (torch.cat(parts, dim=1) for parts in zip(*candidates, strict=True))
     size = torch.where(rho.isnan(), -1.0, rho.abs())
     order = size.argsort(dim=1, descending=True, stable=True)[:, :k]
     of_earlier.rho[first.alive] = rho.gather(1, order)
     of_earlier.neuron[first.alive] = neuron.gather(1, order)
-    found = (torch.cat(parts) for parts in (best, rotated, shuffled))
-    return FoundPair(_figures(layers, *found), of_later, of_earlier)
+    found = [torch.cat(parts) for parts in (best, rotated, shuffled)]
+    return FoundPair(
+        _figures(layers, *found, of_later.neuron[second.alive, 0]),
+        of_later,
+        of_earlier,
+        _of_all(second, found[1]),
+        _of_all(first, turned_later),
+    )
 
 
 def _tiles(
@@ -182,9 +204,22 @@ def _numbers(alive: Tensor, rows: Tensor) -> Tensor:
     return numbers.to(torch.int32)
 
 
-def _figures(layers: tuple[int, int], best: Tensor, rotated: Tensor, shuffled: Tensor) -> LayerPair:
-    """Of each neuron's best |ρ| and those of the controls, (n,) each."""
-    return LayerPair(*layers, _level(best), _beside(best, rotated), _beside(best, shuffled))
+def _of_all(standards: Standards, values: Tensor) -> Tensor:
+    """A number for each of the layer's N neurons, NaN for those without correlations."""
+    found = torch.full((standards.n_neurons,), torch.nan)
+    found[standards.alive] = values
+    return found
+
+
+def _figures(
+    layers: tuple[int, int], best: Tensor, rotated: Tensor, shuffled: Tensor, partner: Tensor
+) -> LayerPair:
+    """Of each neuron's best |ρ| and those of the controls, and of its best partner, (n,) each."""
+    beside = _beside(best, rotated)
+    distinct = partner[best > beside.percentile_95].unique()
+    return LayerPair(
+        *layers, _level(best), beside, _beside(best, shuffled), n_distinct=len(distinct)
+    )
 
 
 def _beside(best: Tensor, control: Tensor) -> Control:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from projector.statistics.cross_layer.records import LAYER_TENSORS
+from projector.statistics.cross_layer.records import CONTROL_TENSORS, LAYER_TENSORS
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,44 @@ class PartnerList:
         rho: (N, k) float32, signed Pearson correlation; NaN for none.
         layer: (N, k) int32, the partner's layer; −1 for none.
         neuron: (N, k) int32, its number there; −1 for none.
+        rotated: (N,) float32, the control: the best |ρ| with as many random axes of the same
+            layers; NaN for none. None in files of format version 1, which lack it.
     """
 
     rho: Tensor
     layer: Tensor
     neuron: Tensor
+    rotated: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SideLevel:
+    """How the neurons of a layer stand against the control of one side.
+
+    Where there is nothing to find, a neuron's best |ρ| over all layers of a side and its control
+    are distributed alike, so 5% of neurons are above.
+
+    Attributes:
+        percentile_95: over neurons, of each one's best |ρ| among random axes of all those layers.
+        n_above: neurons whose best |ρ| is above it.
+        n_neurons: neurons that have correlations.
+    """
+
+    percentile_95: float
+    n_above: int
+    n_neurons: int
+
+
+def level_of(found: PartnerList) -> SideLevel | None:
+    """The level of one side; None where its control is not known, or no neuron has correlations."""
+    if found.rotated is None:
+        return None
+    known = found.rotated.isfinite() & found.rho[:, 0].isfinite()
+    if not bool(known.any()):
+        return None
+    level = float(found.rotated[known].double().quantile(0.95))
+    n_above = int((found.rho[known, 0].abs().double() > level).sum())
+    return SideLevel(level, n_above, int(known.sum()))
 
 
 @dataclass(frozen=True)
@@ -62,16 +95,23 @@ class Partners:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """As a file holds them: tensor name → tensor, for the map of this name."""
-        return {
-            f"{name}.{each}": getattr(getattr(self, each.split("_")[0]), each.split("_")[1])
-            for each in LAYER_TENSORS
-        }
+        found = {}
+        for each in (*LAYER_TENSORS, *CONTROL_TENSORS):
+            side, what = each.split("_")
+            value = getattr(getattr(self, side), what)
+            # Files of format version 1 have no control.
+            if value is not None:
+                found[f"{name}.{each}"] = value
+        return found
 
     @classmethod
     def of_file(cls, tensors: Mapping[str, Tensor], name: str) -> Partners:
         """What :meth:`tensors` gave."""
         sides = [
-            PartnerList(*(tensors[f"{name}.{side}_{what}"] for what in ("rho", "layer", "neuron")))
+            PartnerList(
+                *(tensors[f"{name}.{side}_{what}"] for what in ("rho", "layer", "neuron")),
+                rotated=tensors[own] if (own := f"{name}.{side}_rotated") in tensors else None,
+            )
             for side in ("earlier", "later")
         ]
         return cls(*sides)
@@ -94,6 +134,18 @@ def best_of_columns(correlations: Tensor, k: int) -> tuple[Tensor, Tensor]:
     n_lacking = (rows.shape[0], k - n_found)
     none = (rho.new_full(n_lacking, torch.nan), rows.new_full(n_lacking, -1))
     return torch.cat([rho, none[0]], dim=1), torch.cat([rows, none[1]], dim=1)
+
+
+def best_control(parts: Sequence[Tensor], n_neurons: int) -> Tensor:
+    """The best |ρ| with random axes over several layers, (N,); NaN for none.
+
+    Args:
+        parts: (N,) of each layer.
+    """
+    found = torch.full((n_neurons,), torch.nan)
+    for each in parts:
+        found = torch.fmax(found, each)
+    return found
 
 
 def strongest(parts: Sequence[tuple[int, Ranked]], n_neurons: int, k: int) -> PartnerList:

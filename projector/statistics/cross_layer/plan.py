@@ -14,7 +14,7 @@ import torch
 from projector.corpus.batches import Corpus
 from projector.errors import SettingError, UserError, named
 from projector.memory import enough_text, size_text
-from projector.statistics.cross_layer.activations import ROWS_AT_ONCE
+from projector.statistics.cross_layer.activations import LEAST_ROWS, ROWS_AT_ONCE
 from projector.statistics.cross_layer.records import N_SHUFFLED, SITE, layer_pairs
 from projector.statistics.precision import full_float32
 from projector.statistics.sampling import evenly_drawn
@@ -26,8 +26,9 @@ _LEAST_COLUMNS = 64
 # Bytes of each number of a tile: its float64 sum, and a product or what is found of it in float32,
 # with a copy that is sorted.
 _TILE_BYTES = 16
-# Of each entry of a rotation: its axes, and what it is made of.
-_ROTATION_BYTES, _MAKING_BYTES = 4, 16
+# Of each entry of a rotation: the axes of both layers with the products of one, and what a rotation
+# is made of.
+_ROTATION_BYTES, _MAKING_BYTES = 12, 16
 # Of a number that is standardised: itself and a product's copy of it.
 _ROW_BYTES = 8
 # Of a trial: how many products, of how many tokens, and of how many neurons on each side at most.
@@ -73,23 +74,27 @@ class CrossLayerPlan:
         n_tokens, total = self.corpus.n_tokens, 0
         for i, j in self.pairs:
             n, m = self.widths[i], self.widths[j]
-            total += 2 * n_tokens * n * (m + min(m, N_SHUFFLED)) + 2 * n * n * m
-        for layer in self.layers[:-1]:
+            total += 2 * n_tokens * n * (m + min(m, N_SHUFFLED))
+            # Both layers' neurons beside random axes of the other.
+            total += 2 * n * m * (n + m)
+        for layer in self.layers:
             n = self.widths[layer]
             total += 2 * n_tokens * n * n + 8 * n**3 // 3
         return total
 
     @property
     def disk_bytes(self) -> int:
-        """What is on disk until it is done, at most: all activations, and what pairs gave."""
+        """What is on disk until it is done, at most: all activations, a rotation of each layer, and
+        what pairs gave."""
         numbers = sum(self.itemsize * n + 4 * min(n, N_SHUFFLED) for n in self.widths.values())
-        found = sum(8 * 8 * (self.widths[i] + self.widths[j]) for i, j in self.pairs)
-        return self.corpus.n_tokens * numbers + found
+        found = sum(68 * (self.widths[i] + self.widths[j]) for i, j in self.pairs)
+        rotations = sum(4 * n * n for n in self.widths.values())
+        return self.corpus.n_tokens * numbers + found + rotations
 
     @property
     def kept_bytes(self) -> int:
         """What the projection keeps of it."""
-        return 2 * 8 * 12 * sum(self.widths.values())
+        return 2 * (8 * 12 + 4) * sum(self.widths.values())
 
     @property
     def n_bytes(self) -> int:
@@ -106,18 +111,22 @@ class CrossLayerPlan:
 
         With N neurons in the widest layer, T tokens, m shuffled columns, b columns in a tile and R
         tokens at once it is the most of: a batch under way; 12·T·m, while tokens are shuffled;
-        16·N², while a rotation is made; and 4·N² + 16·N·b + 8·R·(N + b) + 4·T·m, while a tile is
-        summed. To any of these come two layers' rows of a batch as the model gave them, and the
+        16·N², while a rotation is made; and 12·N² + 16·N·b + 8·R·(N + b) + 4·T·m, while a tile is
+        summed. To any of these come two layers' rows of a batch as the model gave them, where
+        batches are small of ``LEAST_ROWS`` tokens more and a copy of one layer's, and the
         libraries.
         """
         n = max(self.widths.values())
         b = min(n_columns, n + min(n, N_SHUFFLED))
-        rows = min(self.n_positions, ROWS_AT_ONCE)
+        # Small batches are joined, which holds a copy of one layer's.
+        is_joined = self.n_positions < LEAST_ROWS
+        most = self.n_positions + (LEAST_ROWS if is_joined else 0)
+        rows = min(most, self.corpus.n_tokens, ROWS_AT_ONCE)
         tile = _ROTATION_BYTES * n * n + _TILE_BYTES * n * b + _ROW_BYTES * rows * (n + b)
         shuffled = self.corpus.n_tokens * min(n, N_SHUFFLED)
         tile += 4 * shuffled
         making = max(_MAKING_BYTES * n * n, 12 * shuffled)
-        read = 2 * self.itemsize * n * self.n_positions
+        read = (3 if is_joined else 2) * self.itemsize * n * min(most, self.corpus.n_tokens)
         return max(self.batch_bytes, making, tile) + read + _LIBRARIES_BYTES
 
     @property

@@ -10,7 +10,7 @@ from projector.storage.entries import Entry, Wrong
 
 # The files of a projection: what reads and writes them is in `projector/projection/partners/`.
 PARTNERS_FILE, PARTNERS_TENSORS = "partners.json", "partners.safetensors"
-FORMAT, FORMAT_VERSION = "transformer-projection-partners", 1
+FORMAT, FORMAT_VERSION = "transformer-projection-partners", 2
 # Whose neurons have partners.
 SITE = "mlp_post"
 # Partners that are kept of every neuron, among earlier layers and among later ones.
@@ -27,6 +27,8 @@ LAYER_TENSORS = {
     for side in ("earlier", "later")
     for what, kind in (("rho", "F32"), ("layer", "I32"), ("neuron", "I32"))
 }
+# Of one layer, what files of format version 1 lack: the control of each neuron, (N,).
+CONTROL_TENSORS = {f"{side}_rotated": "F32" for side in ("earlier", "later")}
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class LayerPair:
         shuffled: the same, the tokens of the later layer's neurons shuffled; of up to
             ``n_shuffled`` neurons.
         reason: why there are no figures.
+        n_distinct: how many neurons of the earlier layer are the best partner of a neuron that is
+            above the rotated control's 95th percentile; None in files of format version 1.
     """
 
     earlier: int
@@ -74,6 +78,7 @@ class LayerPair:
     rotated: Control | None = None
     shuffled: Control | None = None
     reason: str | None = None
+    n_distinct: int | None = None
 
     @classmethod
     def from_entry(cls, entry: Entry) -> LayerPair:
@@ -95,6 +100,7 @@ class LayerPair:
             entry.count("later"),
             **levels,
             reason=entry.maybe_text("reason"),
+            n_distinct=entry.maybe_count("n_distinct"),
         )
 
 
@@ -113,6 +119,7 @@ class CrossLayerFacts:
         n_undefined: layer → neurons without a correlation: dead or non-finite over these tokens.
         pairs: every two layers, the earlier one first.
         versions: package → version that found them.
+        has_controls: whether each neuron's own control is kept: not in files of format version 1.
     """
 
     n_tokens: int
@@ -125,6 +132,7 @@ class CrossLayerFacts:
     n_undefined: Mapping[int, int] = field(default_factory=dict)
     pairs: tuple[LayerPair, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    has_controls: bool = True
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -170,6 +178,7 @@ class CrossLayerFacts:
             n_undefined={layer: undefined.count(str(layer)) for layer in layers},
             pairs=tuple(LayerPair.from_entry(Entry(each, "pairs")) for each in pairs),
             versions=entry.texts_by_name("versions"),
+            has_controls=entry.truth("has_controls"),
         )
         if [(pair.earlier, pair.later) for pair in found.pairs] != layer_pairs(layers):
             raise Wrong("pairs does not hold every two layers once, in order")

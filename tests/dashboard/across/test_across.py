@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from dashboard.across.measures import MEASURES, by_distance, matrix
 from dashboard.across.partners import Side, partners_of, strongest_pairs
 from dashboard.across.pictures import matrix_figure
-from dashboard.across.words import chance_level, summary
+from dashboard.across.words import standing, summary
 from projector.statistics.cross_layer.partners import (
     PartnerList,
     Partners,
@@ -80,6 +82,10 @@ def test_partners_and_pairs_are_those_of_greatest_correlation(
         ranked = sorted(kept, key=lambda pair: -abs(float(rho[i, j][pair])))
         assert [(each.earlier, each.later) for each in found] == ranked[:4]
         assert [each.rho for each in found] == [float(rho[i, j][pair]) for pair in ranked[:4]]
+        # One neuron of the earlier layer at most so many times.
+        once = strongest_pairs((i, j), partners[i], partners[j], 99, 1)
+        firsts = [each.earlier for each in once]
+        assert firsts == list(dict.fromkeys(pair[0] for pair in ranked))
         # The strongest of all is among them.
         assert abs(found[0].rho) == float(rho[i, j].abs().max()) or i == 0
 
@@ -120,9 +126,16 @@ def test_the_matrix_its_lines_and_its_words_say_the_same() -> None:
     assert "&lt;layer&gt;" in heatmap.customdata[1][1]
     for text in ("0.20", "layers 0 and 1: 0.30", "neighbouring layers", "layers 4 apart"):
         assert text in summary(facts, measure)
-    # The higher one of both pairs.
-    level = chance_level(pairs)
-    assert level is not None
-    for text in ("0.15", "0.25", "0.02", "0.03"):
-        assert text in level
-    assert chance_level([lacks]) is None
+
+
+def test_a_neuron_is_held_against_its_own_control_and_the_layers_level() -> None:
+    best = torch.linspace(0.1, 0.9, 41)
+    none = torch.zeros(41, 1, dtype=torch.int32)
+    found = PartnerList(-best[:, None], none, none, torch.full((41,), 0.69))
+    for neuron, words in ((0, "does not exceed 0.69"), (30, "exceeds 0.69")):
+        told = standing(found, "later", neuron)
+        assert told is not None
+        assert f"Best |ρ| {best[neuron]:.2f}; the best of as many random axes: 0.69" in told
+        assert words in told
+        assert "11 of the layer's 41 neurons (27%) exceed it in later layers" in told
+    assert standing(replace(found, rotated=None), "later", 0) is None

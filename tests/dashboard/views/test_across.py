@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -15,9 +16,12 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.state.naming import name_neuron
 from dashboard.views import across
+from projector.projection.overview import read_saved
+from projector.projection.partners.files import tensors_metadata
 from projector.projection.projection import Projection
 from projector.statistics.cross_layer.partners import PartnerList, Partners
 from projector.statistics.cross_layer.records import Control, CrossLayerFacts, LayerPair, Level
+from projector.storage.tensors import TensorFile, write_tensors
 from tests.dashboard.conftest import DECODER, Open
 from tests.dashboard.pages import errors, link
 
@@ -27,21 +31,27 @@ N, K, SITE = 40, 8, "mlp_post"
 @pytest.fixture(scope="module")
 def shown(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root whose projection holds partners: neuron j of one layer has j, j + 1 … of the other,
-    with falling |ρ| of both signs. Neuron 9 has none."""
+    with falling |ρ| of both signs. Neuron 9 has none. The control is 0.8805, of neuron 3 0.21."""
     own = tmp_path_factory.mktemp("across")
     shutil.copytree(root / DECODER, own / DECODER)
     neuron = (torch.arange(N)[:, None] + torch.arange(K)) % N
     rho = 0.9 - 0.1 * torch.arange(K) - 0.001 * torch.arange(N)[:, None]
     rho[:, 1::2] *= -1
     neuron[9], rho[9] = -1, torch.nan
-    none = PartnerList(torch.full((N, K), torch.nan), *[torch.full((N, K), -1).int()] * 2)
+    rotated = torch.full((N,), 0.8805)
+    rotated[3], rotated[9] = 0.21, torch.nan
+    none = PartnerList(
+        torch.full((N, K), torch.nan),
+        *[torch.full((N, K), -1).int()] * 2,
+        rotated=torch.full((N,), torch.nan),
+    )
     tensors: dict[str, torch.Tensor] = {}
     for layer, other in ((0, 1), (1, 0)):
-        listed = PartnerList(rho, torch.where(neuron < 0, -1, other).int(), neuron.int())
+        listed = PartnerList(rho, torch.where(neuron < 0, -1, other).int(), neuron.int(), rotated)
         sides = (none, listed) if layer == 0 else (listed, none)
         tensors |= Partners(*sides).tensors(f"layers.{layer}.{SITE}")
     pair = LayerPair(
-        0, 1, Level(0.61, 0.88), Control(0.21, 0.55, 0.7), Control(0.04, 0.06, 1.0), None
+        0, 1, Level(0.61, 0.88), Control(0.21, 0.55, 0.7), Control(0.04, 0.06, 1.0), n_distinct=12
     )
     facts = CrossLayerFacts(1234, 0, 9, "00", n_undefined={0: 1, 1: 1}, pairs=(pair,))
     projection = Projection.load(own / DECODER)
@@ -77,9 +87,12 @@ def test_a_card_lists_the_partners_beside_the_level_by_chance(shown: Path, start
     assert found[1][0].endswith("<b>mine *")
     raw = [each.proto.label for each in at.get("page_link")]
     assert any("\\<b\\>mine \\*" in each for each in raw)
-    # Four of eight have more than 0.55.
-    for text in ("4 of 8 exceed 95%", "0.21", "0.55", "0.04", "0.06", "1,234 tokens", "last one"):
+    # 0.9 to 0.861 without neuron 9: of neurons 0 to 19, all but that one have more than 0.8805.
+    for text in ("random axes: 0.21", "exceeds 0.88", "19 of the layer's 39 neurons (49%)"):
         assert text in said(at)
+    for text in ("1,234 tokens", "last one"):
+        assert text in said(at)
+    assert "is not known" not in said(at)
     # A neuron without correlations, and a site without partners.
     dead = start(shown, "neuron", **params | {"neuron": 9, "layer": 0}).run()
     assert links(dead, "L1 N") == []
@@ -108,6 +121,7 @@ def test_the_matrix_leads_to_pairs_of_layers_and_to_their_neurons(
     assert link(at)["statistic"] == "above"
     assert "between" not in link(at)
     assert "70%, against 5% by chance" in said(at)
+    assert "12 different neurons" in said(at)
     # Above the diagonal there is nothing to choose.
     (nothing,) = [each for each in at.button if each.label == "across_0 0 1"]
     nothing.click().run()
@@ -139,5 +153,17 @@ def test_without_partners_the_command_is_told(
     for name in ("partners.json", "partners.safetensors"):
         shutil.copy(shown / DECODER / name, own / DECODER)
     assert "1,234 tokens" in said(at.run())
+    # Those of an older version lack the control of single neurons.
+    facts = json.loads((own / DECODER / "partners.json").read_text())
+    facts = facts | {"format_version": 1}
+    (own / DECODER / "partners.json").write_text(json.dumps(facts))
+    write_tensors(
+        own / DECODER / "partners.safetensors",
+        dict(TensorFile(shown / DECODER / "partners.safetensors").items()),
+        tensors_metadata(read_saved(own / DECODER)),
+    )
+    old = start(own, "neuron", **params).run()
+    assert said(old).count("control of single neurons is not known") == 1
+    assert len(links(old, "L0 N")) == K
     (own / DECODER / "partners.json").write_text("{")
     assert "damaged" in said(at.run())

@@ -24,6 +24,7 @@ from projector.fitting.processes import Processes
 from projector.fitting.settings import FitSettings
 from projector.layouts.settings import parse_layouts
 from projector.statistics.cross_layer.activations import KeptActivations
+from projector.statistics.cross_layer.partners import level_of
 from tests.families import N_VOCABULARY
 from tests.projections import contents
 from tests.projector.fitting.killing import Fits
@@ -124,6 +125,11 @@ def test_copies_planted_in_a_model_are_each_others_best_partners(
     ):
         torch.testing.assert_close(found.rho[:, 0], -torch.ones(N_NEURONS), atol=1e-5, rtol=0)
         assert set(found.layer[:, 0].tolist()) == {other}
+        level = level_of(found)
+        assert found.rotated is not None
+        assert level is not None
+        assert bool((found.rho[:, 0].abs() > found.rotated).all())
+        assert level.n_above == level.n_neurons == N_NEURONS
         assert torch.equal(found.neuron[:, 0].long(), mirrored)
     assert projection.cross_layer is not None
     pair = projection.cross_layer.strongest(1)[0]
@@ -165,6 +171,7 @@ def test_a_stopped_fit_goes_on_without_what_is_done(
     text_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     out = tmp_path / "out"
     done: list[Any] = []
@@ -188,6 +195,11 @@ def test_a_stopped_fit_goes_on_without_what_is_done(
         projector.fit(model, str(text_file), out=out, cross_layer=True, **OPTIONS)
     assert (refused.value.setting, refused.value.value) == ("resume", False)
 
+    # Whoever asks for the fit alone is told what is left.
+    caplog.clear()
+    projector.fit(model, str(text_file), out=out, resume=True, **OPTIONS)
+    assert str(partners_path(out)) in caplog.text
+    assert can_resume(out)
     again: list[Any] = []
 
     def counted(*args: Any, **options: Any) -> Any:
@@ -281,8 +293,9 @@ def test_narrow_tiles_give_the_same(
         one, other = found.partners(layer), straight[1].partners(layer)
         for side in ("earlier", "later"):
             # Copies in two layers, of opposite signs, are equally strong: either may come first.
+            # Products in float32 are within 1e-5 of those in float64.
             rho = [getattr(each, side).rho.abs() for each in (one, other)]
-            torch.testing.assert_close(*rho, atol=1e-6, rtol=0, equal_nan=True)
+            torch.testing.assert_close(*rho, atol=1e-5, rtol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ import projector
 from projector import Projection
 from projector.errors import UserError
 from projector.projection.overview import read_saved
-from projector.projection.partners.files import read_partners
+from projector.projection.partners.files import read_partners, tensors_metadata
+from projector.statistics.cross_layer.partners import level_of
+from projector.storage.tensors import TensorFile, write_tensors
 from projector.terminal.cli import main
 from tests.projections import edit
 
@@ -86,6 +88,32 @@ def test_damaged_partners_are_told_and_all_else_can_be_read(
     with pytest.raises(UserError) as refused:
         read_partners(read_saved(folder))
     assert refused.value.setting == "cross_layer"
+
+
+def test_partners_of_format_version_1_are_read_without_a_control(folder: Path) -> None:
+    path = folder / "partners.safetensors"
+    tensors = TensorFile(path)
+    old = {name: tensors[name].clone() for name in tensors if not name.endswith("_rotated")}
+    facts = json.loads((folder / "partners.json").read_text())
+    del facts["has_controls"]
+    del facts["pairs"][0]["n_distinct"]
+    (folder / "partners.json").write_text(json.dumps(facts | {"format_version": 1}))
+    write_tensors(path, old, tensors_metadata(read_saved(folder)))
+    for projection in (Projection.load(folder), saved_again(folder)):
+        assert projection.cross_layer is not None
+        assert not projection.cross_layer.has_controls
+        assert projection.cross_layer.pair(0, 1).n_distinct is None
+        found = projection.partners(1).earlier
+        assert found.rotated is None
+        assert level_of(found) is None
+        rho = old["layers.1.mlp_post.earlier_rho"]
+        torch.testing.assert_close(found.rho, rho, equal_nan=True)
+
+
+def saved_again(folder: Path) -> Projection:
+    copy = folder.with_name("again")
+    Projection.load(folder).save(copy)
+    return Projection.load(copy)
 
 
 def test_partners_stay_with_a_projection_that_is_saved_elsewhere(

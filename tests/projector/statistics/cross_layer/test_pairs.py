@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from projector.statistics.cross_layer.activations import KeptActivations
 from projector.statistics.cross_layer.pairs import FoundPair, find_pair, rotation_of
-from projector.statistics.cross_layer.partners import PartnerList, Ranked, strongest
+from projector.statistics.cross_layer.partners import (
+    PartnerList,
+    Ranked,
+    best_control,
+    level_of,
+    strongest,
+)
+from projector.statistics.cross_layer.records import layer_pairs
 
 CPU = torch.device("cpu")
 N_TOKENS, K = 900, 8
@@ -20,6 +28,7 @@ N_TOKENS, K = 900, 8
 
 def keep(folder: Path, layers: dict[int, Tensor], n_batches: int = 3) -> KeptActivations:
     """Activations as a model would give them, batch by batch."""
+    folder.mkdir(exist_ok=True)
     kept = KeptActivations(folder)
     for batch in range(n_batches):
         parts = {layer: rows.tensor_split(n_batches)[batch] for layer, rows in layers.items()}
@@ -33,8 +42,11 @@ def find(
 ) -> FoundPair:
     standards = kept.standards(layers[0]), kept.standards(layers[1])
     kept.keep_shuffled(layers[1], standards[1], n_drawn, seed=0)
-    rotation = rotation_of(kept, layers[0], standards[0], CPU, seed=0)
-    return find_pair(kept, layers, standards, rotation, n_columns=n_columns, device=CPU)
+    one, other = (
+        rotation_of(kept, layer, own, CPU, seed=0)
+        for layer, own in zip(layers, standards, strict=True)
+    )
+    return find_pair(kept, layers, standards, (one, other), n_columns=n_columns, device=CPU)
 
 
 def correlations(first: Tensor, second: Tensor) -> np.ndarray:
@@ -90,8 +102,8 @@ def test_operations_are_those_that_are_said_before(
     kept = keep(tmp_path, drawn)
     with FlopCounterMode(display=False) as counter:
         find(kept)
-    pair = 2 * N_TOKENS * 30 * (41 + 9) + 2 * 30 * 30 * 41
-    assert counter.get_total_flops() == pair + 2 * N_TOKENS * 30 * 30
+    pair = 2 * N_TOKENS * 30 * (41 + 9) + 2 * 30 * 41 * (30 + 41)
+    assert counter.get_total_flops() == pair + 2 * N_TOKENS * (30 * 30 + 41 * 41)
 
 
 def test_activations_of_bf16_are_taken_as_they_are(
@@ -105,16 +117,27 @@ def test_activations_of_bf16_are_taken_as_they_are(
 
 def test_both_controls_equal_those_made_by_hand(drawn: dict[int, Tensor], tmp_path: Path) -> None:
     kept = keep(tmp_path, drawn)
-    found = find(kept, n_columns=23).figures
+    pair = find(kept, n_columns=23)
+    found = pair.figures
     assert found.rotated is not None
     assert found.shuffled is not None
     axes = rotation_of(kept, 0, kept.standards(0), CPU, seed=0).axes.double()
     torch.testing.assert_close(axes @ axes.T, torch.eye(30, dtype=torch.float64), atol=1e-5, rtol=0)
-    standardised = (drawn[0].double() - drawn[0].double().mean(dim=0)) / drawn[0].double().std(
-        dim=0
+    first, second = (
+        (rows.double() - rows.double().mean(dim=0)) / rows.double().std(dim=0)
+        for rows in drawn.values()
     )
-    own = np.abs(correlations(drawn[0], drawn[1])).max(axis=0)
-    turned = np.abs(correlations(standardised @ axes.T, drawn[1])).max(axis=0)
+    both = np.abs(correlations(drawn[0], drawn[1]))
+    own = both.max(axis=0)
+    turned = np.abs(correlations(first @ axes.T, drawn[1])).max(axis=0)
+    np.testing.assert_allclose(pair.rotated_of_later.numpy(), turned, atol=1e-5, rtol=0)
+    others = rotation_of(kept, 1, kept.standards(1), CPU, seed=0).axes.double()
+    turned_later = np.abs(correlations(drawn[0], second @ others.T)).max(axis=1)
+    np.testing.assert_allclose(pair.rotated_of_earlier.numpy(), turned_later, atol=1e-5, rtol=0)
+    # One neuron may be the best partner of many.
+    assert found.n_distinct is not None
+    distinct = set(both.argmax(axis=0)[own > np.quantile(turned, 0.95)].tolist())
+    assert found.n_distinct == len(distinct)
     # What was shuffled is the later layer's neurons, evenly drawn, all in one order.
     columns = torch.arange(9) * 41 // 9
     order = torch.randperm(N_TOKENS, generator=torch.Generator().manual_seed(1))
@@ -150,6 +173,51 @@ def test_the_controls_tell_neurons_from_directions_and_from_chance(
     assert found.shuffled.share_above == pytest.approx(above_shuffled, abs=0.05)
 
 
+def sides_of(kept: KeptActivations, n_layers: int, n: int) -> dict[tuple[int, str], PartnerList]:
+    """Every layer's partners on each side, with their control."""
+    pairs = {(i, j): find(kept, (i, j)) for i, j in layer_pairs(range(n_layers))}
+    found = {}
+    for layer in range(n_layers):
+        earlier = [pairs[i, layer] for i in range(layer)]
+        later = [pairs[layer, j] for j in range(layer + 1, n_layers)]
+        for side, ranked, controls in (
+            ("earlier", [p.of_later for p in earlier], [p.rotated_of_later for p in earlier]),
+            ("later", [p.of_earlier for p in later], [p.rotated_of_earlier for p in later]),
+        ):
+            listed = strongest(list(enumerate(ranked)), n, K)
+            found[layer, side] = replace(listed, rotated=best_control(controls, n))
+    return found
+
+
+def test_over_all_layers_of_a_side_five_percent_are_above_by_chance(tmp_path: Path) -> None:
+    """The best of several layers is held against the best of as many axes of all of them."""
+    generator = torch.Generator().manual_seed(0)
+    n_layers, n = 4, 200
+    layers = {i: torch.randn(N_TOKENS, n, generator=generator) for i in range(n_layers)}
+    for layer in (1, 3):
+        layers[layer] @= torch.randn(n, n, generator=generator) / 14 + torch.eye(n)
+    found = sides_of(keep(tmp_path / "independent", layers), n_layers, n)
+    levels = {key: level_of(each) for key, each in found.items()}
+    assert levels.pop((0, "earlier")) is None
+    assert levels.pop((3, "later")) is None
+    counts = [each.n_above for each in levels.values() if each is not None]
+    assert len(counts) == 6
+    # Of 1,200 neurons; the level is itself an estimate, which doubles the variance.
+    error = (2 * 0.05 * 0.95 / (6 * n)) ** 0.5
+    assert sum(counts) / (6 * n) == pytest.approx(0.05, abs=3 * error)
+    # A planted pair exceeds its own control and the level, on either side.
+    layers[3][:, 5] = 2 - 300 * layers[0][:, 7]
+    found = sides_of(keep(tmp_path / "planted", layers), n_layers, n)
+    for key, neuron in (((3, "earlier"), 5), ((0, "later"), 7)):
+        level, listed = level_of(found[key]), found[key]
+        assert level is not None
+        assert listed.rotated is not None
+        best = float(listed.rho[neuron, 0].abs())
+        assert best > 0.99
+        assert max(float(listed.rotated[neuron]), level.percentile_95) < 0.5
+        assert level.n_neurons == n
+
+
 def test_planted_copies_are_found_whatever_their_sign_and_scale(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     layers = {i: torch.randn(N_TOKENS, 20, generator=generator) for i in range(4)}
@@ -180,12 +248,13 @@ def test_dead_and_nonfinite_neurons_have_no_partners_and_are_none(tmp_path: Path
     kept = keep(tmp_path, layers)
     assert (kept.n_tokens, kept.n_left_out) == (N_TOKENS - 1, 1)
     found = find(kept)
-    for ranked, without, others in (
-        (found.of_later, [0], {2, 4}),
-        (found.of_earlier, [2, 4], {0}),
+    for ranked, control, without, others in (
+        (found.of_later, found.rotated_of_later, [0], {2, 4}),
+        (found.of_earlier, found.rotated_of_earlier, [2, 4], {0}),
     ):
         assert (~ranked.rho.isfinite()).any(dim=1).nonzero()[:, 0].tolist() == without
         assert set(ranked.neuron[without].flatten().tolist()) == {-1}
+        assert control.isnan().nonzero()[:, 0].tolist() == without
         assert not others & set(ranked.neuron.flatten().tolist())
     whole = {layer: torch.cat([rows[:20], rows[21:]]) for layer, rows in layers.items()}
     rho = correlations(whole[0][:, 5:], whole[1][:, 5:])

@@ -58,9 +58,9 @@ def test_tiles_are_as_wide_as_the_budget_lets_them_be() -> None:
 def test_operations_are_those_of_the_products() -> None:
     plan = make_plan(widths={0: 10, 1: 20})
     n_tokens = plan.corpus.n_tokens
-    products = 2 * n_tokens * 10 * (20 + 20) + 2 * 10 * 10 * 20
-    rotation = 2 * n_tokens * 10 * 10 + 8 * 10**3 // 3
-    assert plan.operations == products + rotation
+    products = 2 * n_tokens * 10 * (20 + 20) + 2 * 10 * 20 * (10 + 20)
+    rotations = sum(2 * n_tokens * n * n + 8 * n**3 // 3 for n in (10, 20))
+    assert plan.operations == products + rotations
     assert seconds_of_products(plan, torch.device("cpu")) > 0
 
 
