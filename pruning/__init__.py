@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pruning.methods.plan import PruningPlan
+    from pruning.poles.describing import label_poles
     from pruning.poles.finding import find_poles
     from pruning.poles.judging import judge_poles
     from pruning.poles.poles import Poles, PoleSettings
@@ -28,6 +29,7 @@ _HOMES = {
     "apply_plan": "pruning.surgery",
     "find_poles": "pruning.poles.finding",
     "judge_poles": "pruning.poles.judging",
+    "label_poles": "pruning.poles.describing",
     "load_plan": "pruning.saving",
     "prepare_sweep": "pruning.sweep.job",
     "prune_model": "pruning.pruning",
@@ -45,6 +47,7 @@ __all__ = [
     "apply_plan",
     "find_poles",
     "judge_poles",
+    "label_poles",
     "load_plan",
     "prepare_sweep",
     "prune_model",

@@ -15,7 +15,9 @@ def _inline(writer: Any, node: nodes.math) -> None:
 
 
 def _block(writer: Any, node: nodes.math_block) -> None:
-    writer.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>\n')
+    # The class "math" would put it to the right, where numbers of equations are.
+    formula = convert(node.astext(), display="block")
+    writer.body.append(f'<div style="margin: 1rem 0; overflow-x: auto">{formula}</div>\n')
     raise nodes.SkipNode
 
 
