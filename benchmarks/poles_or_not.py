@@ -12,15 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pruning.terminal.options  # noqa: F401  It names the options in messages.
 from benchmarks.results import describe_machine
-from projector.errors import SettingError, UserError
+from projector.errors import SettingError, UserError, named
 from projector.storage.places import disk_errors
 from projector.storage.replacing import replacing_file
+from projector.storage.resuming import told_difference
 from projector.terminal.options import option_words
 from pruning.calibration.text import DEFAULT_SEQUENCES, read_calibration
 from pruning.layerwise.files import LayerFiles
@@ -41,7 +43,7 @@ from pruning.methods.planning import check_sparsity
 from pruning.methods.registry import method_named
 from pruning.poles.finding_all import PoleRequest, find_all
 from pruning.poles.poles import Poles
-from pruning.preparing import load_prunable
+from pruning.preparing import load_prunable, pruning_versions
 
 # What is counted, and of what.
 COUNTS: dict[str, Callable[[Poles, LayerPlan], Overlap]] = {
@@ -56,6 +58,33 @@ _LIKE_WEIGHT = "members, among neurons of like weight"
 Key = tuple[str, float, int]
 
 
+def check_asked(folder: Path, model: str, calibration: str, n_sequences: int) -> None:
+    """Note what plans are made from, beside method, share and seed; or compare it with what was.
+
+    Raises:
+        UserError: if the plans that are kept were made from something else.
+    """
+    asked = {"model": model, "calibration": calibration, "n_sequences": n_sequences}
+    _check(folder, "asked", asked)
+
+
+def _check(folder: Path, what: str, facts: Mapping[str, Any]) -> None:
+    path = folder / f"{what}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    difference = None if known is None else told_difference(known, facts)
+    if known is None and any(folder.glob("*-*-*.json")):
+        difference = "it is not known what they were made from"
+    if difference is not None:
+        raise UserError(
+            f"the plans in '{folder}' are of another run: {difference}. Give another folder for "
+            f"{named('out')}",
+            setting="out",
+            value=str(folder),
+        )
+    if known is None:
+        _write(path, facts)
+
+
 def path_of(folder: Path, key: Key) -> Path:
     """Where the plan of a method, share and seed is kept."""
     method, share, seed = key
@@ -65,7 +94,12 @@ def path_of(folder: Path, key: Key) -> Path:
 def make_plans(
     folder: Path, keys: Sequence[Key], model: str, calibration: str, n_sequences: int
 ) -> None:
-    """Plan what is not there yet; all methods and shares of a seed in one walk."""
+    """Plan what is not there yet; all methods and shares of a seed in one walk.
+
+    Raises:
+        UserError: if plans are kept that were made from another model or text.
+    """
+    check_asked(folder, model, calibration, n_sequences)
     missing = [key for key in keys if not path_of(folder, key).exists()]
     if not missing:
         return
@@ -73,6 +107,14 @@ def make_plans(
     text = read_calibration(
         calibration, loaded, architecture, sequence_length=None, n_sequences=n_sequences
     )
+    # What the names stand for may have changed since.
+    read = {
+        "model": loaded.weights_sha256,
+        "calibration": text.corpus.sha256,
+        "sequence_length": text.sequence_length,
+        "versions": pruning_versions(),
+    }
+    _check(folder, "read", read)
     for seed in dict.fromkeys(seed for _, _, seed in missing):
         corpus = text.draw(n_sequences, seed)
         recipes = [Recipe(m, "none", share) for m, share, own in missing if own == seed]

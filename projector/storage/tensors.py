@@ -54,6 +54,9 @@ def write_tensors(
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
             flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+            if flat.stride(0) != 1:
+                # One number, or none, is contiguous whatever its stride.
+                flat = flat.clone(memory_format=torch.contiguous_format)
             file.write(flat.view(torch.uint8).numpy().data)
 
 

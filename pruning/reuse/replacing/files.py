@@ -12,7 +12,6 @@ from pruning.reuse.replacing.fitting import FittedLayer, Values
 
 _OF_CHOICE = ("kept", "replaced", "column", "partner_layer", "partner_neuron")
 _OF_VALUES = ("coefficients", "shares", "r2")
-_OF_LAYER = ("output", "columns")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class FittedFiles:
         """
         tensors = {name: getattr(fitted.choice, name) for name in _OF_CHOICE}
         tensors |= {name: getattr(fitted.values, name) for name in _OF_VALUES}
-        tensors |= {name: getattr(fitted, name) for name in _OF_LAYER}
+        tensors |= {"output": fitted.output, "columns": fitted.columns}
         if fitted.bias is not None:
             tensors["bias"] = fitted.bias
         with disk_errors(self.folder):
@@ -57,7 +56,8 @@ class FittedFiles:
         return FittedLayer(
             Choice(n_neurons, *choice),
             Values(*(tensors[name] for name in _OF_VALUES)),
-            *(tensors[name] for name in _OF_LAYER),
+            tensors["output"],
+            tensors["columns"],
             tensors.get("bias"),
         )
 

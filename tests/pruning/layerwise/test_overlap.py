@@ -97,10 +97,10 @@ def test_the_benchmark_reads_plans_that_are_there(
         poles = (planted(),)
 
     monkeypatch.setattr(poles_or_not, "find_all", lambda *_: Found)
+    poles_or_not.check_asked(tmp_path / "plans", "bundled", "c", poles_or_not.DEFAULT_SEQUENCES)
     for share, gone in ((0.25, (0, 2)), (0.5, (0, 2, 4, 7))):
         plan = PruningPlan("obs", share, 0, "uniform", 1, (without(*gone),))
         path = poles_or_not.path_of(tmp_path / "plans", ("obs", share, 0))
-        path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(plan.to_dict()), encoding="utf-8")
     options = ["bundled", "--projection", "p", "--calibration", "c", "--out", str(tmp_path)]
     options += ["--methods", "obs", "--seeds", "1", "--shares"]
@@ -111,3 +111,6 @@ def test_the_benchmark_reads_plans_that_are_there(
     for wrong in ("0.2,x", "1"):
         assert poles_or_not.main([*options, wrong]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+    # Plans of another text are not taken for this one's.
+    assert poles_or_not.main([*options, "0.25", "--calibration", "other"]) == 2
+    assert "calibration" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from projector.model.architecture.weights import read_weights
 from pruning.calibration.mlps import mlps_of
 from pruning.reuse.partners import gather_partners
 from pruning.reuse.replacing.choosing import Choice, choose_neurons
+from pruning.reuse.replacing.files import FittedFiles
 from pruning.reuse.replacing.fitting import FittedLayer, Values, early_written, fit_layer
 from pruning.reuse.replacing.model import replaced_model
 from pruning.reuse.replacing.moments import Pairs, gather_moments, gather_scales
@@ -162,3 +164,25 @@ def test_partners_write_early_what_later_columns_would(tokenizer: Any) -> None:
     torch.testing.assert_close(first.weight.double(), added, rtol=1e-6, atol=1e-6)
     assert second.weight.shape[1] == N_NEURONS - len(PLANTED)
     assert logits(early).isfinite().all()
+
+
+def test_fitted_layers_come_back_from_disk(tmp_path: Path) -> None:
+    pairs = torch.tensor([[[0, 3]]])
+    none = torch.zeros(0, dtype=torch.float64)
+    for n in (0, 1):
+        # Slices of one number, or none, are contiguous whatever their stride.
+        layer, neuron = pairs[:n, :, 0], pairs[:n, :, 1]
+        replaced = torch.tensor([1])
+        choice = Choice(3, torch.tensor([0, 2]), replaced, torch.tensor([n - 1]), layer, neuron)
+        values = Values(torch.ones(n, 1).double(), torch.ones(1).double(), none)
+        fitted = FittedLayer(choice, values, torch.rand(4, 2), torch.rand(4, n), None)
+        files = FittedFiles(tmp_path / str(n), 2)
+        files.write(1, fitted)
+        first, own = files.read()
+        assert first is None
+        assert own is not None
+        assert own.bias is None
+        assert own.choice.n_neurons == 3
+        assert torch.equal(own.columns, fitted.columns)
+        assert torch.equal(own.choice.partner_neuron, neuron)
+        assert own.choice.partner_layer.shape == (n, 1)
