@@ -148,7 +148,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ({"sparsities": "150%"}, "1.5"),
         ({"sparsities": "nan"}, "nan"),
         ({"sparsities": "0"}, "removes nothing"),
-        ({"sparsities": "0.1, 10%"}, "name one twice"),
+        ({"sparsities": "0.1, 10%"}, "repeat a value"),
         ({"methods": ()}, "no method is chosen"),
         ({"refits": ()}, "no refit is chosen"),
         ({"methods": ("magic",)}, "methods? .*magic"),

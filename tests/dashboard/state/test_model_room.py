@@ -92,7 +92,7 @@ def test_other_weights_are_refused(
 ) -> None:
     name = str(checkpoint(DECODER))
     sha256 = hash_checkpoint(checkpoint(DECODER))
-    with pytest.raises(UserError, match="is not the one of this projection") as refused:  # noqa: SIM117
+    with pytest.raises(UserError, match="isn't this projection's model") as refused:  # noqa: SIM117
         with room.use(name, "0" * 64):
             pytest.fail("a model with other weights was lent")
     assert sha256[:12] in str(refused.value)

@@ -166,19 +166,19 @@ def test_a_run_in_the_background_says_what_runs_and_why_start_waits(
         assert "Loading UMAP" in stage.label
         assert not at.get("progress")
         assert "Running: tokens of ‘kalo mi tenra so’, placed by UMAP" in _told(at)
-        assert "Start waits" in _told(at)
+        assert "Only one run can be in progress" in _told(at)
         # What is quick is drawn meanwhile.
         at.segmented_control(key="layer-time reduction").set_value("pca").run()
         assert errors(at) == []
-        assert "Start waits" not in _told(at)
+        assert "Only one run can be in progress" not in _told(at)
         assert "This picture shows" not in _told(at)
         assert len(maps_of(at)) == 1
         at.segmented_control(key="layer-time particles").set_value("contributions").run()
         assert at.button(key="start layer-time").disabled
-        assert "Start waits" in _told(at)
+        assert "Only one run can be in progress" in _told(at)
     finally:
         may_end.set()
-    assert "Start waits" not in _told(_end(at, root))
+    assert "Only one run can be in progress" not in _told(_end(at, root))
 
 
 def test_an_autoencoder_is_used_again_and_saved(

@@ -127,7 +127,7 @@ def test_a_card_reads_text_once_and_keeps_it(family: str, open_neuron: Open, roo
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("", "No text is named"),
+        ("", "The text is missing"),
         ("nowhere.txt", "There is no text 'nowhere.txt'"),
         ("../../etc/passwd", "There is no text"),
         (SCRIPT, "There is no text"),

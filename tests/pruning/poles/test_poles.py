@@ -442,7 +442,7 @@ def test_validity_that_can_not_be_given_says_why(monkeypatch: pytest.MonkeyPatch
         assert value is None
         return why
 
-    assert reason(points, none) == "there is no pole"
+    assert reason(points, none) == "the map has no pole"
     assert reason(points, one) == "the map has only one pole, and validity compares poles"
     assert "coincide" in reason(np.zeros((20, 2)), two)
     monkeypatch.setattr("pruning.poles.validity._MOST_PAIRS", 199)

@@ -108,7 +108,7 @@ def test_without_the_harness_it_says_how_to_install_it(
 
 def test_settings_that_can_not_be_are_one_line(harness: dict[str, Any], tokenizer: Any) -> None:
     model = build("qwen2")
-    with pytest.raises(UserError, match="no task to run"):
+    with pytest.raises(UserError, match="no task is given"):
         run_tasks(model, tokenizer, [])
     with refused("limit", 0):
         run_tasks(model, tokenizer, ["hellaswag"], limit=0)

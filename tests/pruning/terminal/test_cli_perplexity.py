@@ -137,11 +137,11 @@ def test_perplexity_refuses_in_one_line(
     for args, message in (
         ((folder, *on, "--protocol", "sliding"), "--protocol 'sliding' is not known"),
         ((folder, *on, "--protocol", "gptq-2048"), "this model takes at most 64"),
-        ((folder, *on, "--stride", 3), "--stride is not for --protocol windows"),
+        ((folder, *on, "--stride", 3), "--stride doesn't apply to --protocol windows"),
         ((folder, *on, "--protocol", "stride", "--stride", 99), "more than a window holds"),
         ((folder, *on, "--max-windows", 0), "--max-windows 0"),
         ((folder, *on, "--batch-size", 0), "--batch-size 0"),
-        ((folder, *on, "--detokenize"), "--detokenize is not for"),
+        ((folder, *on, "--detokenize"), "--detokenize doesn't apply to"),
         ((folder, *on, "--dtype", "float8"), "--dtype 'float8' is not known"),
         ((folder, "--corpus", short), "and one window needs 64"),
         ((folder, "--corpus", tmp_path / "none.txt"), "unknown corpus"),
@@ -172,7 +172,7 @@ def test_bench_measures_two_folders(checkpoint: Checkpoint) -> None:
     assert value["notes"] == ["Qwen2ForCausalLM against GPT2LMHeadModel"]
     result = invoke(*args)
     assert result.exit_code == 0, result.output
-    for word in ("qwen2", "gpt2", "ratio", "tokens/s", "operations", "not alike"):
+    for word in ("qwen2", "gpt2", "ratio", "tokens/s", "operations", "not comparable"):
         assert word in result.output
 
 

@@ -235,7 +235,7 @@ def test_no_poles_is_a_result(folder: Path) -> None:
     text = succeed(folder, "--min-cluster-size", 1000).stdout
     row = row_of(text, 0)
     assert row.split()[:3] == ["0", "mlp_post", "0"]
-    assert "there is no pole" in text
+    assert "the map has no pole" in text
     poles = load_poles(folder, 1, settings=PoleSettings(min_cluster_size=1000))
     assert poles is not None
     assert poles.poles == ()
