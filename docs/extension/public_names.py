@@ -1,7 +1,7 @@
 """``.. public-names:: PACKAGE``: an entry for each name that a package gives to its users.
 
 Classes of the package that these names take and return get entries too, in a section of their own,
-and so do the classes that the directive's content names. A name without a docstring fails the build.
+and so do the classes that the content names. A name without a docstring fails the build.
 """
 
 from __future__ import annotations
