@@ -74,7 +74,7 @@ def fit(
 ) -> None:
     """Fit neuron positions: run MODEL over a corpus, and place each layer's neurons.
 
-    Says first how many tokens, how long and how much disk. A stopped fit continues with
+    First shows how many tokens it reads, and the time and disk it takes. A stopped fit continues with
     --resume.
     """
     from projector.fitting.processes import join_processes
