@@ -74,8 +74,8 @@ def fit(
 ) -> None:
     """Fit neuron positions: run MODEL over a corpus, and place each layer's neurons.
 
-    First shows how many tokens it reads, and the time and disk it takes. A stopped fit continues with
-    --resume.
+    First shows how many tokens it reads, and the time and disk it takes. A stopped fit continues
+    with --resume.
     """
     from projector.fitting.processes import join_processes
 
