@@ -79,7 +79,7 @@ def test_captions_say_whether_the_sets_part_by_more_than_chance() -> None:
     for row in found["rows"]:
         row.update({name: None for name in row if name.startswith(("cos", "var", "growth"))})
     (model,) = read_models(found)
-    assert "not known" in cosine_words(model)
+    assert "could not be computed" in cosine_words(model)
     assert "not known" in growth_words(found, model)
     assert contrast_page(found)
 
@@ -123,7 +123,7 @@ def test_untangling_stands_beside_permuted_labels_and_the_embedding_alone() -> N
     # What is null has no curve.
     assert not _traces(figure, "pairs’ difference on one direction")
     page = contrast_page(found)
-    assert "right on 97 % at best" in page
+    assert "highest accuracy is 97 %" in page
     assert "on the embedding alone on 70 %" in page
     del found["untangling"]
     assert untangling_figure(found, "tiny") is None
