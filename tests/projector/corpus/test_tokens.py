@@ -373,7 +373,7 @@ def test_what_is_cut_from_conversations_is_said(chat_tokenizer: Any) -> None:
     n_cut = len(whole[1]) + len(whole[2]) - 80
     (note,) = corpus.notes
     assert "2 of 3 conversations were longer than 40 tokens" in note
-    assert f"{n_cut:,} tokens left out" in note
+    assert f"left out {n_cut:,} tokens" in note
     assert "longer sequences would keep them" in note
 
 
@@ -461,7 +461,7 @@ def test_sequences_no_longer_than_what_is_skipped_are_refused(
 def test_sequences_without_room_beside_the_special_tokens_are_refused(
     encoder_tokenizer: Any,
 ) -> None:
-    with pytest.raises(UserError, match="no room beside the 2 special tokens"):
+    with pytest.raises(UserError, match="no room for text after the 2 special tokens"):
         read_corpus(["1 2"], encoder_tokenizer, sequence_length=2, skip_first=0)
     corpus = read_corpus(["1 2"], encoder_tokenizer, sequence_length=3, skip_first=0, packed=False)
     assert windows(corpus) == [[1, 5, 2], [1, 6, 2]]

@@ -124,7 +124,7 @@ def test_untangling_stands_beside_permuted_labels_and_the_embedding_alone() -> N
     assert not _traces(figure, "pairs’ difference on one direction")
     page = contrast_page(found)
     assert "highest accuracy is 97 %" in page
-    assert "on the embedding alone on 70 %" in page
+    assert "on the embedding alone 70 %" in page
     del found["untangling"]
     assert untangling_figure(found, "tiny") is None
     assert "The samples’ similarity and probes were not measured." in contrast_page(found)
