@@ -242,4 +242,4 @@ def test_heads_are_ablated_beside_random_ones(open_page: Open, prompt: str, root
     assert any("99" in problem for problem in errors(at))
     for text in ("all of them", "L1 H1L0 H0"):
         at.text_input(key="heads to ablate").set_value(text).run()
-        assert any("names no head" in problem for problem in errors(at))
+        assert any("isn't a head" in problem for problem in errors(at))
