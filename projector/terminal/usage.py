@@ -39,7 +39,7 @@ class Commands(TyperGroup):
 
     def get_params(self, ctx: Any) -> Any:
         """As Typer does, with short help texts of the options for completion."""
-        found = super().get_params(ctx)
+        found: Any = super().get_params(ctx)
         for each in found:
             if each.name in _COMPLETION:
                 each.help = _COMPLETION[each.name]
