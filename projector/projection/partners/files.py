@@ -149,6 +149,7 @@ def _check_shapes(
     for layer in layers:
         name = map_name(layer, SITE)
         shape = (facts.maps[name].n_neurons, found.n_partners)
+        wanted: dict[str, tuple[tuple[int, ...], str]]
         wanted = {each: (shape, kind) for each, kind in LAYER_TENSORS.items()}
         if found.has_controls:
             wanted |= {each: (shape[:1], kind) for each, kind in CONTROL_TENSORS.items()}

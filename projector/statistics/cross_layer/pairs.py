@@ -154,12 +154,12 @@ def find_pair(
     order = size.argsort(dim=1, descending=True, stable=True)[:, :k]
     of_earlier.rho[first.alive] = rho.gather(1, order)
     of_earlier.neuron[first.alive] = neuron.gather(1, order)
-    found = [torch.cat(parts) for parts in (best, rotated, shuffled)]
+    bests, controls, chance = (torch.cat(parts) for parts in (best, rotated, shuffled))
     return FoundPair(
-        _figures(layers, *found, of_later.neuron[second.alive, 0]),
+        _figures(layers, bests, controls, chance, of_later.neuron[second.alive, 0]),
         of_later,
         of_earlier,
-        _of_all(second, found[1]),
+        _of_all(second, controls),
         _of_all(first, turned_later),
     )
 

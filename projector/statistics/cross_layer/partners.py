@@ -109,7 +109,9 @@ class Partners:
         """What :meth:`tensors` gave."""
         sides = [
             PartnerList(
-                *(tensors[f"{name}.{side}_{what}"] for what in ("rho", "layer", "neuron")),
+                tensors[f"{name}.{side}_rho"],
+                tensors[f"{name}.{side}_layer"],
+                tensors[f"{name}.{side}_neuron"],
                 rotated=tensors[own] if (own := f"{name}.{side}_rotated") in tensors else None,
             )
             for side in ("earlier", "later")
