@@ -117,7 +117,7 @@ def test_reuse_where_it_pays_never_loses_by_what_is_predicted(
         known = partners.layers[1]
         given = LayerPartners(
             (
-                PartnerList(*(each[:n_earlier] for each in partners.layers[0].__dict__.values())),
+                made_partners(n_layers=1, n=n_earlier).layers[0],
                 PartnerList(known.rho**3, known.layer, known.neuron % n_earlier),
             ),
             100,
