@@ -105,7 +105,7 @@ def methods_table(report: ReuseReport) -> Table:
                 each.reason or told,
             )
         )
-    columns = ("method", "asked", "saved", "neurons changed", "variance explained", "perplexity")
+    columns = ("method", "asked", "saved", "neurons changed", "explained", "perplexity")
     return Table((*columns, "what it does"), tuple(rows))
 
 

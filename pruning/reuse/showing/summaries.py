@@ -116,7 +116,7 @@ def label_of(method: str) -> str:
         RANDOM_PARTNERS: "random partners",
         EARLY_WRITE: "early write",
         MIXED: "reuse where it pays",
-        MIXED_RANDOM: "the same with random partners",
+        MIXED_RANDOM: "its random control",
     }
     if method in METHODS_HELP:
         return words.get(method, method)

@@ -19,10 +19,12 @@ _SUBJECTS = {
     REUSE: "At equal operations reuse{} throughout",
     EARLY_WRITE: "Early write",
 }
+_SAME = "same"
 _WORDS = {
     WINS: ("beats {other}", "by"),
     LOSES: ("loses to {other}", "by"),
     TIES: ("ties with {other}", "with differences of"),
+    _SAME: ("gives the same as {other}", ""),
 }
 
 
@@ -83,7 +85,7 @@ def _parts(found: Sequence[Comparison], other: str) -> list[str]:
     """For each verdict, at which shares, and by how many standard errors."""
     parts = []
     for kind, (told, by) in _WORDS.items():
-        own = [each for each in found if verdict(each) == kind]
+        own = [each for each in found if (_SAME if _is_same(each) else verdict(each)) == kind]
         if own:
             shares = _listed([percent(each.share) for each in own])
             apart = [errors_apart(each) for each in own]
@@ -91,6 +93,11 @@ def _parts(found: Sequence[Comparison], other: str) -> list[str]:
             errors = f" ({by} {known} paired standard errors)" if known else ""
             parts.append(f"{told.format(other=other)} at {shares}{errors}")
     return parts
+
+
+def _is_same(comparison: Comparison) -> bool:
+    """Whether no window tells the methods apart: both replace the same neurons alike."""
+    return comparison.difference == 0 and comparison.standard_error == 0
 
 
 def percent(share: float) -> str:

@@ -40,6 +40,8 @@ def test_memory_is_as_predicted_and_a_kill_loses_one_layer(
     # The prediction is not merely safe; and less than the moments of all layers.
     assert told["took"] >= told["predicted"] / 2
     assert told["predicted"] < told["sums"] + 3 * N_WIDE_LAYERS * 8 * 1024**2
+    # The same of rows of reuse, whose fitted layers are on disk.
+    assert told["reuse"]["predicted"] / 2 <= told["reuse"]["took"] <= told["reuse"]["predicted"]
     folder = tmp_path / "killed"
     left = {path.name for path in folder.iterdir()}
     assert f"layer-{KILLED_AT - 1:05}.safetensors" in left

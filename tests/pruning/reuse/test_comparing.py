@@ -16,6 +16,7 @@ from pruning.reuse.records import (
     REUSE,
     ReuseRow,
 )
+from pruning.reuse.showing.words import answer
 
 _noise = np.random.default_rng(0).normal(size=(2, 30))
 
@@ -98,6 +99,13 @@ def test_mixed_wins_beside_its_own_control() -> None:
     # Reuse throughout loses here.
     assert report.wins
     assert ReuseRow.from_dict(given[-2].as_dict()).n_reused == 3
+    # Where nothing is worth reusing, mixed is removal.
+    for each in list(given):
+        if each.method == REMOVAL:
+            given.append(row(MIXED, each.seed, 0.4, 1, share=0.2))
+            given.append(row(REMOVAL, each.seed, 0.4, share=0.2))
+    same = answer(report_of({}, {}, given, "obs"))
+    assert "gives the same as removal at 20" in same
     # A row of a report that does not tell.
     old = {k: v for k, v in given[0].as_dict().items() if k not in ("n_reused", "n_removed")}
     assert ReuseRow.from_dict(old).n_reused is None
