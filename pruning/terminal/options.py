@@ -177,6 +177,6 @@ def memory_words(needs: Any) -> str:
     from projector.memory import enough_text
 
     return (
-        f"Needs at most {enough_text(needs.total)} of memory besides the model, layer by layer: "
+        f"Needs about {enough_text(needs.total)} of memory besides the model, layer by layer: "
         f"{needs.parts()}"
     )
