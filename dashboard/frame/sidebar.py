@@ -100,9 +100,8 @@ def _fill_in(**shown: Any) -> None:
     chosen = session.current()
     kept: dict[str, Any] = {}
     if all(getattr(chosen, key) in (None, value) for key, value in shown.items()):
-        own = ("model", "layout", "neuron", "head", "pole", "marked", "isolate")
-        own = (*own, "target", "against", "reading", "between")
-        kept = {name: getattr(chosen, name) for name in own}
+        own = "model layout neuron head pole marked isolate target against reading between"
+        kept = {name: getattr(chosen, name) for name in own.split()}
     session.change(**shown, **kept)
 
 
