@@ -177,7 +177,7 @@ def notes(at: AppTest) -> list[str]:
         ({"layout": "moon"}, ["no layout 'moon'"], ("layout",)),
         (
             {"layer": 99, "neuron": 99999, "pole": 77, "color": "plaid"},
-            ["no layer 99", "of neuron and pole is of that map", "no colouring 'plaid'"],
+            ["no layer 99", "ignores the link's neuron and pole", "no colouring 'plaid'"],
             ("neuron", "pole", "color"),
         ),
     ],

@@ -66,7 +66,7 @@ def test_all_heads_are_scored_once_and_kept(
     (said,) = [each.value for each in at.caption if each.value.startswith("Heads found")]
     # So few random heads tell no kind, and that is said.
     assert "induction 0;" in said
-    assert any("No head is called by a kind" in each.value for each in at.caption)
+    assert any("No head is assigned a kind" in each.value for each in at.caption)
 
     def fail(subject: object, **options: object) -> Heads:
         raise AssertionError("scored again")
@@ -131,7 +131,7 @@ def test_a_head_s_pairs_stand_beside_their_control(open_page: Open, guest: Guest
     shown = [each.value for each in at.markdown]
     assert any(text.startswith("**OV") for text in shown)
     assert any(text.startswith("**QK") for text in shown)
-    said = [each.value for each in at.caption if "turned at random" in each.value]
+    said = [each.value for each in at.caption if "rotated at random" in each.value]
     assert len(said) == 2
     # Random weights join nothing.
     assert any("No more than chance" in text for text in shown)

@@ -131,7 +131,7 @@ def test_a_card_reads_text_once_and_keeps_it(family: str, open_neuron: Open, roo
         ("nowhere.txt", "There is no text 'nowhere.txt'"),
         ("../../etc/passwd", "There is no text"),
         (SCRIPT, "There is no text"),
-        ("models", "holds no"),
+        ("models", "models"),
         ("stdlib:moon", "no split 'moon'"),
     ],
 )

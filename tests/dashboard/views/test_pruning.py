@@ -139,9 +139,7 @@ def test_a_report_on_reuse_is_shown_with_its_answer(
     at = start(own, "pruning", projection=DECODER).run()
     assert errors(at) == []
     assert at.selectbox(key="choose report").value == "a-reuse"
-    assert any(
-        "reuse loses to removal at 10\N{NO-BREAK SPACE}%" in each.value for each in at.markdown
-    )
+    assert any("loses to removal at 10\N{NO-BREAK SPACE}%" in each.value for each in at.markdown)
     methods, comparisons = (each.value for each in at.dataframe[:2])
     assert methods["method"].tolist() == ["dense", "reuse", "removal"]
     assert comparisons["nats a token"].tolist() == ["+0.2000"]

@@ -183,7 +183,7 @@ def test_null_figures_are_blank_and_tell_why(fitted: Projection) -> None:
     linear = projector.relayout(fitted, Layout(objective="linear", dim=1))
     stress = stress_figure(linear).data[0]
     assert stress.z[0][0] is None
-    assert "not meant" in stress.customdata[0][0]
+    assert "linear map" in stress.customdata[0][0]
 
 
 def test_html_needs_no_network_and_escapes_names(fitted: Projection, tmp_path: Path) -> None:

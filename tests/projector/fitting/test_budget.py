@@ -134,7 +134,7 @@ def test_a_budget_that_holds_no_map_is_one_clear_line() -> None:
         ).samples
         == {}
     )
-    with pytest.raises(UserError, match="of 100 MB that are free"):
+    with pytest.raises(UserError, match="of the 100 MB that are free"):
         plan_of(widths, None, 10**8, layouts=(Layout(solver="adamw"),))
 
 
@@ -152,7 +152,7 @@ def test_a_map_too_wide_for_a_matrix_keeps_a_sample() -> None:
     assert plan_of(widths, 40 * 10**9).samples == {}
     with pytest.raises(UserError, match="without a matrix of its correlations") as caught:
         plan_of(widths, 600 * 10**6)
-    (number, unit) = re.findall(r"takes (\S+) (\S+) beside", str(caught.value))[0]
+    (number, unit) = re.findall(r"takes (\S+) (\S+) in addition", str(caught.value))[0]
     samples = plan_of(widths, parse_size(number + unit)).samples
     assert set(samples) == set(plan.samples)
     assert all(1000 <= n_drawn < 1100 for n_drawn in samples.values())
@@ -231,7 +231,7 @@ def test_a_fit_without_the_matrix_is_that_with_it_where_all_tokens_are_drawn(
     names = [path.name for path in write_pictures(Projection.load(tmp_path / "found"), tmp_path)]
     # The first site has no correlations to draw.
     assert "heatmap-layer0-mlp_out.html" in names
-    with pytest.raises(UserError, match=r"of layer 0 mlp_post, .* memory_budget"):
+    with pytest.raises(UserError, match=r"of layer 0 mlp_post .* memory_budget"):
         projector.relayout(found, Layout(dim=2))
 
 

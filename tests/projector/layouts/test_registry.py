@@ -215,7 +215,7 @@ def test_an_objective_may_train_by_a_solver_of_its_own(
         assert "drill, which learns batch by batch, for spring." in words
         assert "turn for ring, turn for spring." in words
         assert "Learning rate of adamw or drill." in words
-        assert "Other than 2 only with adamw." in words
+        assert "Orders other than 2 need adamw." in words
     assert "Track adamw or drill with tensorboard" in help_of("fit")
 
     fitted = tmp_path / "fitted"

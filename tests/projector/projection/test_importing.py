@@ -230,7 +230,7 @@ def test_what_is_no_table_of_floats_is_refused(tmp_path: Path, model: Path, wron
     message = refusal(write(tmp_path, {"layers.0.mlp.neuron_projections": wrong}), model)
     assert "layers.0.mlp.neuron_projections" in message
     assert str(tuple(wrong.shape)) in message
-    assert "(neurons, d) not floats of shape" in message
+    assert "floats of shape (neurons, d)" in message
 
 
 def test_positions_without_coordinates_are_refused(tmp_path: Path, model: Path) -> None:

@@ -668,7 +668,7 @@ def test_two_texts_of_one_name_are_refused(
     other = tmp_path / texts[1].name
     other.write_text(make_text(300, 40), encoding="utf-8")
     for evaluations in ((str(texts[1]), str(other)), (str(texts[1]),) * 2):
-        with pytest.raises(UserError, match=r"named alike, like\.txt, like\.txt"):
+        with pytest.raises(UserError, match=r"like\.txt, like\.txt"):
             prepare_sweep(replace(request_of("llama"), evaluations=evaluations))
 
 

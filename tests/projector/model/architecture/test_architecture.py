@@ -724,7 +724,7 @@ def test_what_is_no_attention_is_not_offered_as_one(model: Any) -> None:
             hf.XLNetModel(hf.XLNetConfig(vocab_size=N_VOCABULARY, d_model=24, n_layer=2, n_head=4)),
             "position axis before its batch axis",
         ),
-        (hf.RwkvModel(hf.RwkvConfig(**_NO_ATTENTION)), "taken apart"),
+        (hf.RwkvModel(hf.RwkvConfig(**_NO_ATTENTION)), "split into parts"),
     ],
     ids=["xlnet", "rwkv"],
 )

@@ -146,7 +146,7 @@ def test_each_continuation_has_a_table_and_panels_of_its_own(
             assert [cell for cell in cells if cell in wanted] == wanted, line
     assert "log-perplexity" not in result.stdout
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "log-probability of the continuation" in page
+    assert "total log-probability" in page
     assert "[b]lo" in page
 
 
