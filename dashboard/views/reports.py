@@ -33,7 +33,7 @@ def show_reports(scene: Scene) -> None:
         session.change(report=None)
     if not found:
         st.info(
-            "There is no report of this model yet: make one under New sweep, or with `pruning "
+            "This model has no report yet: make one under New sweep, or with `pruning "
             "sweep`. The report below is of another model.",
             icon=":material/content_cut:",
         )

@@ -207,7 +207,7 @@ def _with_cross_layer(job: Job) -> Job:
 
     Raises:
         SettingError: if the fit has no MLP neurons, or those of one layer only.
-        UserError: if there is no room for a tile.
+        UserError: if a tile does not fit in memory.
     """
     if not job.settings.cross_layer:
         return job

@@ -31,7 +31,7 @@ def partners_path(out: Path) -> Path:
 
 
 def can_resume(out: Path) -> bool:
-    """Whether a stopped fit into the folder ``out`` left something to go on from."""
+    """Whether a stopped fit into the folder ``out`` left something to resume."""
     return has_checkpoint(out) or has_begun(partners_path(out))
 
 

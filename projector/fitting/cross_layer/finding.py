@@ -1,5 +1,5 @@
 """Partners across layers, found: the model runs over the tokens, then layers are correlated, two
-by two. What is done is on disk, and a stopped run goes on from it.
+by two. What is done is on disk, and a stopped run resumes from it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _OURS = re.compile(
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a stopped run left something in its folder to go on from."""
+    """Whether a stopped run left something to resume in its folder."""
     return (folder / _RUN_FILE).exists()
 
 

@@ -94,7 +94,7 @@ class Partners:
     later: PartnerList
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """As a file holds them: tensor name → tensor, for the map of this name."""
+        """The tensors of a file by name, for the map of this name."""
         found = {}
         for each in (*LAYER_TENSORS, *CONTROL_TENSORS):
             side, what = each.split("_")

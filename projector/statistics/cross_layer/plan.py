@@ -131,7 +131,7 @@ class CrossLayerPlan:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What two runs must share for one to go on from what the other left."""
+        """What two runs must share for one to resume the other."""
         return {
             "tokens": self.corpus.ids_sha256,
             "n_tokens": self.corpus.n_tokens,
@@ -165,7 +165,7 @@ def plan_cross_layer(
 
     Raises:
         SettingError: on ``layers``, if there are fewer than two.
-        UserError: on ``memory_budget``, if there is no room for a tile.
+        UserError: on ``memory_budget``, if a tile does not fit in memory.
     """
     if len(widths) < 2:
         raise SettingError(

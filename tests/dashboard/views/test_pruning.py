@@ -157,7 +157,7 @@ def test_reports_of_the_model_in_view_come_alone_and_one_ships(
     # The page is never empty, and says what it shows.
     assert at.selectbox(key="choose report").options == [SHIPPED]
     assert any("comes with the program" in each.value for each in at.caption)
-    assert any("no report of this model" in each.value for each in at.info)
+    assert any("has no report yet" in each.value for each in at.info)
     assert len(at.dataframe[0].value) > 10
     dense = {"method": "dense", "sparsity": 0.0, "perplexity": 9.0}
     report(own / "another", [dense])
