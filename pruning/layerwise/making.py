@@ -87,7 +87,7 @@ class LayerMaker:
     def shapes(self) -> dict[Recipe, Shape]:
         """How each recipe cuts the model.
 
-        Recipes of allocation ``global`` take a walk of their own, for the costs of all layers.
+        Recipes of allocation ``global`` take a walk of their own, which finds the costs of all layers.
 
         Raises:
             UserError: if no config of this model holds such widths.
@@ -158,7 +158,7 @@ class LayerMaker:
     def layers(self, shapes: Mapping[Recipe, Shape]) -> Iterator[tuple[int, Made]]:
         """Every layer as it has been made, in order; those that were found among the files too.
 
-        Once a layer is given its weights may be changed, for the text has passed it.
+        Once a layer is given, its weights may be changed, because the text has passed it.
 
         Raises:
             UserError: if a layer's moments are not finite, or the disk is full or forbidden.

@@ -140,7 +140,7 @@ def fit_output(
     Ridge regression towards the weights as they are: W = W₀ + (B − W₀ A)(A + λ m I)⁻¹, with
     A = E[k kᵀ], B = E[t kᵀ] and m the usual one on A's diagonal. λ is the one of nine powers of
     ten that does best on held-out tokens, or the start itself where none does better; the fit is
-    then made from all tokens. Some four of the nine are tried, for the held-out loss falls to
+    then made from all tokens. Some four of the nine are tried, as the held-out loss falls to
     one least value and rises behind it.
 
     Args:

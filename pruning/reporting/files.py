@@ -56,7 +56,7 @@ def load_report(folder: str | Path, kind: ReportKind) -> dict[str, Any]:
     """What a folder's ``report.json`` holds, as the newest version has it.
 
     Raises:
-        UserError: if it is no report of this kind, is damaged, or is of another format version.
+        UserError: if it isn't a report of this kind, is damaged, or is of another format version.
     """
     path = Path(folder) / JSON_FILE
     return upgraded(

@@ -58,7 +58,7 @@ _REPLACING = (MIXED, REUSE, REMOVAL, MIXED_RANDOM, RANDOM_PARTNERS, EARLY_WRITE)
 def plan_rows(settings: ReuseSettings) -> tuple[RowKey, ...]:
     """Every row, in the order in which they are made: the dense one, then seed by seed.
 
-    Rows of several partners come last, for they are made only where one partner beats random ones.
+    Rows of several partners come last, as they are made only where one partner beats random ones.
     """
     keys = [RowKey(DENSE, 0.0, settings.seed)]
     for seed in settings.seeds:

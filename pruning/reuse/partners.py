@@ -97,7 +97,7 @@ class LayerPartners:
             whole = (m**2 + s**2) * (m_of**2 + s_of**2)
             cosine = (own.rho.double() * s * s_of + m * m_of) / whole.sqrt()
             cosine = torch.where(whole > 0, cosine.clamp(-1, 1), torch.nan)
-            # What is no number comes last.
+            # NaN comes last.
             order = (-cosine.abs()).nan_to_num(nan=torch.inf).argsort(dim=1, stable=True)
             parts = (cosine.to(own.rho.dtype), own.layer, own.neuron)
             found.append(PartnerList(*(part.gather(1, order) for part in parts)))

@@ -4,7 +4,7 @@ A column's value v is its partners' best linear prediction of the neuron it was 
 
     v = s aᵀp,   a = Cov(p)⁻¹ Cov(p, h_j).
 
-Its scale s is free, for the column that is fitted to it makes up for any. It is such that v varies
+Its scale s is free: the column that is fitted to it makes up for any. It is such that v varies
 as much as its partners do on average, and with one partner v is the partner itself: at the scale of
 the prediction, the ridge below would shrink columns of weak partners far more than kept neurons.
 
