@@ -87,7 +87,7 @@ class LayerMaker:
     def shapes(self) -> dict[Recipe, Shape]:
         """How each recipe cuts the model.
 
-        Recipes of allocation ``global`` take a walk of their own, which finds the costs of all layers.
+        Recipes of allocation ``global`` take a walk of their own, which finds all layers' costs.
 
         Raises:
             UserError: if no config of this model holds such widths.

@@ -11,6 +11,7 @@ import pytest
 from projector.errors import UserError
 from pruning.methods import plan
 from pruning.methods.plan import LayerPlan, PruningPlan, StandIn, kept_width
+from pruning.reporting.kinds import KINDS
 from tests.pruning.refused import refused
 
 PLAN = PruningPlan(
@@ -158,3 +159,5 @@ def test_kept_width_falls_with_sparsity_and_is_a_multiple() -> None:
 
 def test_every_older_version_has_a_way_up() -> None:
     assert sorted(plan.UPGRADES) == list(range(1, plan.FORMAT_VERSION))
+    for kind in KINDS.values():
+        assert sorted(kind.upgrades) == list(range(1, kind.version))
