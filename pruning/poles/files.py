@@ -185,8 +185,8 @@ def _check_same_layout(before: Saved, now: Saved, name: str) -> None:
     there = now.layouts.get(name)
     if there is None or _hash_of(there) != _hash_of(before.layouts[name]):
         raise UserError(
-            f"layout '{name}' of '{now.folder}' was replaced in the meantime, and these poles "
-            "belong to the old one: run the command again"
+            f"layout '{name}' of '{now.folder}' was replaced while this command ran, so its poles "
+            "don't belong there any more: run the command again"
         )
 
 
