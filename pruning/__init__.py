@@ -1,4 +1,4 @@
-"""Poles of correlated neurons, pruning, and what it costs."""
+"""Find poles of correlated neurons, prune models, and measure the cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What prune and sweep need before they run: a model that can be pruned, and its projection."""
+"""Prepare prune and sweep: load a model that can be pruned, and its projection."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from pruning.poles.poles import MAP_POLES, PoleSettings
 from pruning.refit.refits import check_has_bias
 from pruning.refit.registry import refit_named
 
-# |ρ|, for who fires oppositely can stand in too; leaves, for on ρ one pole would hold nearly all.
+# |ρ|, because anti-correlated neurons can stand in too; leaf, because with eom on ρ one pole would
+# hold nearly all neurons.
 CORRELATION_POLES = PoleSettings(space="abs-correlation", selection="leaf")
 
 
 @dataclass(frozen=True)
 class UsualTexts:
-    """The texts, as sources, that a model is calibrated and scored on where none are given."""
+    """The sources that a model is calibrated and scored on if none are given."""
 
     calibration: str
     evaluation: str
@@ -41,7 +42,7 @@ BUNDLED_TEXTS = UsualTexts("stdlib:train", "stdlib:heldout")
 
 
 def usual_texts(model: str) -> UsualTexts | None:
-    """The usual texts of a model, by its name; None where it has none, and they must be given."""
+    """The usual texts of a model, by its name; None for models that need texts to be given."""
     return BUNDLED_TEXTS if model == BUNDLED else None
 
 
@@ -50,7 +51,7 @@ class PoleOptions:
     """Settings of the poles that propose stand-ins; None is the default.
 
     Raises:
-        UserError: on creation, if one can't be.
+        UserError: on creation, if a setting is invalid.
     """
 
     space: str | None = None
@@ -61,7 +62,7 @@ class PoleOptions:
         self.settings(has_statistics=True)
 
     def settings(self, *, has_statistics: bool) -> PoleSettings:
-        """The given settings; by default poles on |ρ|, or on the map if there are no statistics.
+        """The given settings. By default poles on |ρ|, or on the map if there are no statistics.
 
         Args:
             has_statistics: whether the projection keeps them.
@@ -79,7 +80,7 @@ def load_prunable(
     dtype: str = "auto",
     trust_remote_code: bool = False,
 ) -> tuple[LoadedModel, Architecture]:
-    """Load a model with its head, and make sure that its MLPs can be pruned and saved.
+    """Load a model with its head, and check that its MLPs can be pruned and saved.
 
     Raises:
         UserError: if there is no such model, or it can't be pruned, with the reason.
@@ -98,7 +99,7 @@ def load_prunable(
 
 
 def check_prunable(loaded: LoadedModel, architecture: Architecture) -> None:
-    """Raise a UserError if the model's MLPs can't be pruned, or narrower ones not be saved."""
+    """Raise a UserError if the model's MLPs can't be pruned, or a narrower model can't be saved."""
     widths = [mlp.n_neurons for mlp in mlps_of(architecture)]
     narrower = min(widths) - 1
     config_with_widths(loaded.model, architecture, [max(1, narrower)] * len(widths))
@@ -116,14 +117,14 @@ def check_possible(
     result.
 
     Args:
-        method, refit: None to leave them out of it.
+        method, refit: None leaves out the check.
     """
     if refit is not None:
         check_has_bias(refit_named(refit), loaded.model, architecture)
     if allocation == "global":
         if method is not None:
             check_allocates(method_named(method))
-        # Widths of each layer's own: refused here where the config holds one for all.
+        # Different widths per layer: refused here if the config holds one width for all.
         own = [mlp.n_neurons for mlp in mlps_of(architecture)]
         uneven = [max(1, n - 1 - i % 2) for i, n in enumerate(own)]
         config_with_widths(loaded.model, architecture, uneven)
@@ -131,28 +132,28 @@ def check_possible(
 
 @dataclass(frozen=True)
 class Origin:
-    """Which projection poles are from, and which of its layouts.
+    """The projection and the layout that poles are from.
 
     Attributes:
         sha256: of ``projection.json``, which the projection's other files name too.
-        layout_sha256: of the first layout's facts, from whose positions poles and surroundings are;
-            None where they are the projection's own, of format version 1.
+        layout_sha256: of the facts of the first layout, whose positions poles and surroundings use;
+            None for a projection of format version 1.
     """
 
     sha256: str
     layout_sha256: str | None = None
 
     def facts(self) -> dict[str, str]:
-        """For a plan or a report."""
+        """Facts for a plan or a report."""
         layout = {} if self.layout_sha256 is None else {"layout": self.layout_sha256}
         return {"projection": self.sha256, **layout}
 
 
 def origin_of(folder: str | Path) -> Origin:
-    """Which projection a folder holds.
+    """Identify the projection in a folder.
 
     Raises:
-        UserError: if it holds none.
+        UserError: if it holds no projection.
     """
     saved = read_saved(folder)
     first = next(iter(saved.layouts.values()))
@@ -162,8 +163,9 @@ def origin_of(folder: str | Path) -> Origin:
 def check_unseen(folder: str | Path, evaluations: Sequence[str]) -> None:
     """Raise a UserError if the projection was fitted on a text that pruned models are scored on.
 
-    ``poles`` alone would have had a look at it. Texts are the same if their documents are, under
-    whatever names; of a stream from the hub, which a fit may read in part, if its name is.
+    Only the method ``poles`` would have seen that text. Texts are the same if their documents are,
+    under any name; streams from the hub, which a fit may read in part, are the same if their names
+    are.
     """
     corpus = Projection.load(folder).facts.corpus
     if corpus is None:
@@ -177,10 +179,10 @@ def check_unseen(folder: str | Path, evaluations: Sequence[str]) -> None:
 
 
 def load_own(folder: str | Path, loaded: LoadedModel) -> Projection:
-    """The model's own projection.
+    """Load the model's projection.
 
     Raises:
-        UserError: if there is none in the folder, or it is another model's.
+        UserError: if the folder holds no projection, or one of another model.
     """
     projection = Projection.load(folder)
     theirs, ours = projection.facts.model.sha256, loaded.weights_sha256
@@ -198,19 +200,19 @@ def read_proposals(
     architecture: Architecture,
     options: PoleOptions | None = None,
 ) -> tuple[tuple[Proposals, ...], PoleSettings]:
-    """Poles and positions of every layer's MLP neurons, from the model's own projection.
+    """Poles and positions of every layer's MLP neurons, from the model's projection.
 
     Args:
-        options: what is asked of the poles.
+        options: settings of the poles.
 
     Returns:
-        Proposals of every layer, and the settings that their poles were found with.
+        Proposals for every layer, and the settings that their poles were found with.
 
     Raises:
-        UserError: if the projection is another model's, or lacks a layer's ``mlp_post``.
+        UserError: if the projection belongs to another model, or lacks a layer's ``mlp_post``.
     """
     projection = load_own(folder, loaded)
-    # Where one map has no correlations, as one too wide for a matrix has none, all go by the map.
+    # If one map has no correlations (it may be too wide for a matrix), all poles are on maps.
     has_statistics = all(
         projection.has_statistics_of(layer, site)
         for layer, site in projection.maps
@@ -232,5 +234,5 @@ def read_proposals(
 
 
 def pruning_versions() -> dict[str, str]:
-    """Versions of the libraries that decide what a plan is and what it costs."""
+    """Versions of the libraries that affect plans and scores."""
     return versions() | {"hdbscan": version("hdbscan")}

@@ -1,4 +1,4 @@
-"""One pruned model, from a name to a checkpoint on disk."""
+"""Make one pruned model, from a name to a checkpoint on disk."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from pruning.refit.registry import REFITS, refit_named
 from pruning.saving import Saved, check_out, load_facts, load_plan, save_pruned
 from pruning.surgery import count_parameters, round_weights
 
-# What every generator of random numbers takes, with a layer's number added.
+# Largest seed that every random number generator takes after a layer's number is added.
 MOST_SEEDS = 2**31
 
 
@@ -94,7 +94,7 @@ class Pruned:
 
     @property
     def removed_share(self) -> float:
-        """Share of all parameters that is gone."""
+        """Share of all parameters that were removed."""
         return 1 - self.n_parameters / self.n_parameters_before
 
     def as_dict(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Pruned:
             "greatest_difference": self.saved.greatest_difference,
             "tokenizer_differs": self.saved.tokenizer_differs,
         }
-        # Of a run that was finished already nothing is compared again.
+        # A finished run isn't compared again.
         unknown = ("greatest_difference", "tokenizer_differs")
         return {k: v for k, v in found.items() if v is not None or k not in unknown}
 
@@ -149,18 +149,18 @@ def prune_model(
 ) -> Pruned:
     """Load, calibrate, plan, prune, refit, save, load again and compare.
 
-    Layer by layer: each is planned and refitted while its moments are in memory, and kept beside
-    ``out`` until all are done. Weights are cut in place, and saved as the type they were loaded
-    from.
+    Each layer is planned and refitted while its moments are in memory, and kept next to ``out``
+    until all layers are done. Weights are cut in place, and saved in the dtype of the loaded
+    checkpoint.
 
     Args:
-        memory_budget: bytes that may be taken beside the loaded model; None for what is free, less
-            a margin.
+        memory_budget: bytes that may be taken besides the loaded model; None for the free memory,
+            less a margin.
         resume, force: see :func:`projector.storage.resuming.decide`.
-        tell: is told, before the work begins, what is to be done and what memory it takes.
+        tell: called before the work begins, with the next step and the memory that it needs.
 
     Raises:
-        UserError: for anything that can't be. Nothing is left half-written.
+        UserError: for any invalid setting or input. Nothing is left half-written.
     """
     progress = progress or Silent()
     read_documents(calibration)
@@ -235,7 +235,7 @@ def _work(
 
 
 def layers_path(out: Path) -> Path:
-    """Where layers that are made are kept, until a pruned model stands in ``out``: beside it."""
+    """The folder next to ``out`` that keeps layers until the pruned model is written."""
     whole = out.resolve()
     return whole.with_name(f"{whole.name}.layers")
 
@@ -271,7 +271,7 @@ def _prepare(
     )
     recipe.check(loaded.model, architecture, corpus, has_proposals=proposals is not None)
     facts = _facts(loaded, text, corpus, settings, projection, poles)
-    # What reading took, many small pieces, is not to lie beside what layers take.
+    # Free the many small allocations of reading before layers take memory.
     del text
     give_back()
     return _Job(loaded, architecture, corpus, settings, recipe, proposals, facts, progress)
@@ -296,7 +296,7 @@ def _compared(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _next_step(job: _Job, files: LayerFiles, out: Path, *, resume: bool, force: bool) -> Step:
-    """What to do, from what is there: see :func:`projector.storage.resuming.decide`."""
+    """The next step, from what the folder holds: see :func:`projector.storage.resuming.decide`."""
     unfinished = finished = None
     if files.is_begun:
         unfinished = Work(str(files.folder), files.difference())
@@ -308,7 +308,7 @@ def _next_step(job: _Job, files: LayerFiles, out: Path, *, resume: bool, force: 
 
 
 def _finished(job: _Job, out: Path) -> Pruned:
-    """The pruned model that stands in ``out`` already."""
+    """The pruned model that ``out`` holds already."""
     facts, plan = load_facts(out), load_plan(out)
     saved = Saved(out.resolve(), hash_checkpoint(out), None, None)
     n_before, n_after = (int(facts[name]) for name in ("parameters_before", "parameters"))
@@ -322,11 +322,11 @@ def _read_projection(
     architecture: Architecture,
     progress: Progress,
 ) -> tuple[tuple[Proposals, ...] | None, PoleSettings | None]:
-    """Who may stand in for whom, and how the poles were found; None where no method asks."""
+    """Candidates for stand-ins, and how poles were found; None if no method needs them."""
     if projection is None:
         return None, None
     if not reads_projection((settings.method,)):
-        # Given by mistake, another model's is refused nevertheless.
+        # A projection of another model is refused also if no method needs it.
         load_own(projection, loaded)
         return None, None
     progress.begin("Finding poles", None, "")
@@ -341,7 +341,7 @@ def _facts(
     projection: Path | None,
     poles: PoleSettings | None,
 ) -> dict[str, Any]:
-    """Where a plan is from: every field of the settings, and what came of what they name."""
+    """A plan's origin: every field of the settings, and what the fields refer to."""
     training = {
         "n_steps": settings.n_steps,
         "products_in": products_in(next(loaded.model.parameters()).device),

@@ -1,4 +1,4 @@
-"""The MLPs whose neurons can go."""
+"""The MLPs whose neurons can be removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calibration text says of a layer's neurons: means and second moments."""
+"""Means and second moments of a layer's neurons over calibration text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Moments:
     """Moments of one layer's N neurons over some tokens.
 
     Attributes:
-        n_tokens: how many.
+        n_tokens: number of tokens.
         mean: E[h], (N,) float64.
         second: E[h hᵀ], (N, N) float64.
     """
@@ -27,17 +27,17 @@ class Moments:
 
     @property
     def covariance(self) -> Tensor:
-        """(N, N) float64, made anew."""
+        """The covariance, (N, N) float64; computed at each call."""
         return self.second.addr(self.mean, self.mean, alpha=-1)
 
     @classmethod
     def of(cls, running: RunningCovariance) -> Moments:
-        """The moments that streamed statistics amount to; on the CPU."""
+        """Moments on the CPU, from streamed statistics."""
         mean = running.mean.cpu()
         return cls(running.n_tokens, mean, running.covariance().cpu().addr_(mean, mean))
 
     def joined(self, other: Moments) -> Moments:
-        """The moments over the tokens of both."""
+        """Moments over the tokens of both together."""
         total = self.n_tokens + other.n_tokens
         share = self.n_tokens / total
         second = (share * self.second).add_(other.second, alpha=1 - share)
@@ -45,37 +45,37 @@ class Moments:
 
 
 class LayerMoments:
-    """Moments over the tokens that estimates are made from, and over some that check them.
+    """Moments over the tokens that estimates are made from, and over tokens that check them.
 
-    What is kept are two sums, of each the upper triangle alone: as much as one matrix of N × N in
-    float64. Matrices are made anew whenever they are asked for, and go with whoever asked.
+    It keeps the upper triangles of two sums, as much memory as one N × N matrix in float64. Each
+    call computes its matrices, and keeps no reference to them.
     """
 
     def __init__(self, n_neurons: int, device: torch.device) -> None:
         self._fit, self._held_out = (RunningCovariance(n_neurons, device) for _ in range(2))
 
     def update(self, rows: Tensor, *, held_out: bool) -> None:
-        """Count in activations (n_tokens, N) of any float dtype."""
+        """Add activations (n_tokens, N) of any float dtype to the sums."""
         (self._held_out if held_out else self._fit).update(rows)
 
     @property
     def n_fit_tokens(self) -> int:
-        """Tokens that estimates are made from."""
+        """Number of tokens that estimates are made from."""
         return self._fit.n_tokens
 
     @property
     def fit(self) -> Moments:
-        """Over the tokens that estimates are made from."""
+        """Moments over the tokens that estimates are made from."""
         return Moments.of(self._fit)
 
     @property
     def held_out(self) -> Moments:
-        """Over the tokens that check them."""
+        """Moments over the held-out tokens, which check the estimates."""
         return Moments.of(self._held_out)
 
     @property
     def all(self) -> Moments:
-        """Over all of them; at most two matrices at once."""
+        """Moments over all tokens; needs two N × N matrices at most."""
         fit = self.fit
         total = self._fit.n_tokens + self._held_out.n_tokens
         share = self._fit.n_tokens / total

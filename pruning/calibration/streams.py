@@ -1,4 +1,4 @@
-"""The residual stream on its way through a text, block by block."""
+"""Run a text through a model block by block, and keep the residual stream between blocks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from projector.model.architecture.records import Architecture, Mlp
 from projector.model.capture import Call, Tap, capture, record_calls
 from projector.storage.places import disk_errors
 
-# What the names of folders begin with that hold streams.
+# Prefix of the names of folders that hold streams.
 STREAMS = ".streams"
 
 
 def run_block(
     call: Call, module: nn.Module, mlp: Mlp, hidden: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The stream behind the block; and what its MLP read, its neurons "h", and what it gave."""
+    """Run one block: the stream after it, and its MLP's input "x", neurons "h" and output "out"."""
     seen: dict[str, Tensor] = {}
     taps = {
         "x": Tap(mlp.inputs[0].module, "input"),
@@ -44,13 +44,13 @@ def run_block(
 
 
 class Shared:
-    """Equal tensors of many calls are kept once: masks and positions of batches of one length."""
+    """Keeps equal tensors of many calls once: masks and positions of equally long batches."""
 
     def __init__(self) -> None:
         self._known: list[Tensor] = []
 
     def of(self, calls: dict[int, Call]) -> dict[int, Call]:
-        """The same calls, with tensors that are known already in the place of their equals."""
+        """The same calls, in which tensors that are known already replace equal ones."""
         swapped: dict[int, Tensor] = {}
         return {
             layer: Call(
@@ -94,9 +94,9 @@ class _Known:
 class Beginnings:
     """How batches enter a model: the stream before the first block, and how blocks are called.
 
-    That takes a whole forward pass. Where two batches of one attention mask have equal calls, the
-    calls do not depend on the text: of others of that mask the model is run up to its first block
-    only, and what that is called with must be equal again.
+    That takes a whole forward pass. If two batches with the same attention mask have equal calls,
+    the calls do not depend on the text. Further batches with that mask then run only up to the
+    first block, whose call must be equal again.
     """
 
     def __init__(self, model: nn.Module, architecture: Architecture) -> None:
@@ -107,9 +107,9 @@ class Beginnings:
         self._known: list[_Known] = []
 
     def of(self, batch: Batch) -> tuple[dict[int, Call], Tensor]:
-        """How a batch's blocks are called, by layer, and the stream before the first."""
+        """The calls of a batch's blocks, by layer, and the stream before the first block."""
         mask = batch.attention_mask
-        # Tensors of other shapes are not equal.
+        # Tensors of different shapes are not equal.
         known = next((each for each in self._known if torch.equal(each.mask, mask)), None)
         if known is not None and known.is_sure:
             calls, first = self._record(batch, then_stop=True)
@@ -167,10 +167,10 @@ class _Stored:
 
 
 class Store:
-    """Tensors by name, in memory or, where that is short, in files that go with it.
+    """Keeps tensors by name, in memory or in files that are deleted with it.
 
     Args:
-        folder: where the files are put, which has to exist; None for memory.
+        folder: an existing folder for the files; None keeps the tensors in memory.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -190,7 +190,7 @@ class Store:
         self._stack.close()
 
     def put(self, name: str, index: int, tensor: Tensor) -> None:
-        """Keep a tensor under a name and a batch's number, in the place of the one before it."""
+        """Keep a tensor under a name and a batch's number; it replaces an earlier one."""
         if self._folder is None:
             self._kept[name, index] = tensor
             return
@@ -201,7 +201,7 @@ class Store:
         self._kept[name, index] = _Stored(path, tensor.shape, tensor.dtype, tensor.device)
 
     def get(self, name: str, index: int) -> Tensor:
-        """What was put there."""
+        """The tensor that was kept under this name and batch number."""
         kept = self._kept[name, index]
         if isinstance(kept, Tensor):
             return kept
@@ -216,7 +216,7 @@ def run_through(
     tap: Tap | None,
     consume: Callable[[Tensor], None],
 ) -> Tensor:
-    """The stream behind a block; ``consume`` is given what passes the tap."""
+    """Run a block and return the stream after it; ``consume`` gets the tensor at the tap."""
     taps = {} if tap is None else {0: tap}
     with torch.no_grad(), capture(taps, lambda _, tensor: consume(tensor)):
         # A copy: some blocks change the stream in place.

@@ -1,4 +1,4 @@
-"""Calibration text: what is read, which sequences a seed draws, and which of them are held out."""
+"""Read calibration text, draw a seed's sequences, and hold some of them out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from projector.model.loading import LoadedModel
 from projector.progress import Progress, Silent
 
 DEFAULT_SEQUENCES = 256
-# Of five sequences, the last tells how well what the others say holds for text they are not.
+# The last of every five sequences is held out, to check estimates on unseen text.
 _HELD_OUT_EVERY = 5
 LEAST_SEQUENCES = _HELD_OUT_EVERY
 _CHARACTERS_A_TOKEN = 8
@@ -28,7 +28,7 @@ _CHARACTERS_A_TOKEN = 8
 
 @dataclass(frozen=True)
 class CalibrationText:
-    """A source as sequences of token ids, of which each seed draws its own.
+    """A source as sequences of token ids; each seed draws its own sequences.
 
     Attributes:
         source: as the user gave it; a file by its name, without its path.
@@ -42,14 +42,14 @@ class CalibrationText:
 
     @property
     def sequence_length(self) -> int:
-        """Tokens of the longest sequence."""
+        """Number of tokens of the longest sequence."""
         return int(np.diff(self.corpus.starts).max())
 
     def draw(self, n_sequences: int, seed: int) -> Corpus:
-        """``n_sequences`` of the sequences at random, longest ones only while they suffice.
+        """Draw ``n_sequences`` sequences at random, only of full length while there are enough.
 
         Raises:
-            UserError: if there are fewer, or none is asked for.
+            UserError: if the text has fewer sequences, or ``n_sequences`` is below 1.
         """
         if n_sequences < 1:
             raise SettingError("n_sequences", n_sequences, "leaves no text", "give 1 or more")
@@ -86,13 +86,13 @@ def read_calibration(
 ) -> CalibrationText:
     """Read and tokenize calibration text.
 
-    A causal model reads documents one after another. First positions count, unlike in a
-    projection: some models keep huge activations there, and break without them. Of a stream from
-    the hub only as much is read as several draws of ``n_sequences`` need.
+    A causal model reads documents one after another. First positions count, unlike in a projection:
+    some models have huge activations there, and break without them. A stream from the hub is read
+    only as far as several draws of ``n_sequences`` need.
 
     Args:
         source: see :func:`projector.corpus.sources.read_documents`; or the documents themselves.
-        sequence_length: tokens of a sequence; None for 256, or what the model takes if less.
+        sequence_length: tokens of a sequence; None for 256, or the model's context if shorter.
 
     Raises:
         UserError: if there is no such source, or it holds no text.
@@ -124,10 +124,10 @@ def read_calibration(
 
 
 def choose_length(loaded: LoadedModel, asked: int | None) -> int:
-    """Tokens of a calibration sequence: what was asked for, if the model takes it.
+    """The number of tokens of a calibration sequence: the given one, if the model takes it.
 
     Raises:
-        UserError: if it does not, or no token would count.
+        UserError: if the model's context is shorter, or the sequence is too short.
     """
     most = find_context(loaded.model, loaded.tokenizer)
     if asked is None:
@@ -152,13 +152,13 @@ def _first_characters(documents: Iterator[Document], most: int) -> Iterator[Docu
 
 
 def is_held_out(batch: Batch) -> Tensor:
-    """Which sequences of a batch are held out, (B,) bool."""
+    """Mark the held-out sequences of a batch, (B,) bool."""
     index = torch.arange(batch.first, batch.first + len(batch.input_ids))
     return index % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
 
 
 def n_fit_tokens(corpus: Corpus) -> int:
-    """Tokens that estimates are made from: those of the sequences that are not held out."""
+    """Number of tokens that estimates are made from: those of sequences that are not held out."""
     counts = np.maximum(np.diff(corpus.starts) - corpus.skip_first, 0)
     held_out = np.arange(len(counts)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
     return int(counts[~held_out].sum())
@@ -173,12 +173,12 @@ def check_draw(text: CalibrationText, n_sequences: int, seed: int, widths: Seque
 
 
 def check_count(n_tokens: int, n_sequences: int, widths: Sequence[int]) -> None:
-    """Raise a UserError if so many tokens are fewer than the neurons of the widest layer."""
+    """Raise a UserError if there are fewer tokens than neurons in the widest layer."""
     widest = max(widths)
     if n_tokens < widest:
         n_fit = n_sequences - n_sequences // _HELD_OUT_EVERY
         needed_fit = -(-widest * n_fit // max(1, n_tokens))
-        # And those that are held out between them.
+        # Held-out sequences come between them.
         needed = needed_fit + (needed_fit - 1) // (_HELD_OUT_EVERY - 1)
         raise UserError(
             f"{n_tokens:,} calibration tokens are too few for {widest:,} neurons, whose moments "

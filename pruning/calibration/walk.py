@@ -1,4 +1,4 @@
-"""Calibration text through the model block by block: a layer's moments, then gone."""
+"""Run calibration text through the model block by block, with one layer's moments at a time."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ DEFAULT_BATCH = 16
 class WalkedLayer:
     """A layer that the text has just passed.
 
-    Its weights may be changed: the text has passed it already. :meth:`runs` is for before that.
+    Its weights may be changed. Call :meth:`runs` before you change them.
 
     Attributes:
-        index: which layer.
+        index: number of the layer.
         moments: of its MLP's neurons.
     """
 
@@ -37,7 +37,7 @@ class WalkedLayer:
     _walk: Walk
 
     def runs(self) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
-        """The text through this block once more: each batch, and what passed in it.
+        """Run the text through this block once more: each batch, with the tensors in the block.
 
         See :func:`pruning.calibration.streams.run_block`.
         """
@@ -51,9 +51,9 @@ class WalkedLayer:
 
 
 class Walk:
-    """The sequences of a corpus on their way through a model's blocks.
+    """Runs the sequences of a corpus through a model's blocks.
 
-    What is kept is the stream in front of a block and behind it, in the model's own type.
+    It keeps the stream before and after one block, in the model's dtype.
 
     Args:
         spill: a folder for the streams; None to keep them in memory.
@@ -76,27 +76,27 @@ class Walk:
         self._store: Store | None = None
 
     def batches(self) -> Iterator[Batch]:
-        """The sequences in order."""
+        """The batches of sequences, in order."""
         return self.corpus.batches(self._batch_size)
 
     def before(self, layer: int, i: int) -> Tensor:
-        """The stream of a batch in front of the layer that the text has just passed."""
+        """A batch's stream before the layer that the text has just passed."""
         assert self._store is not None
         return self._store.get(_side(layer), i)
 
     def layers(
         self, wanted: Collection[int] | None = None, *, stage: str = "Layer by layer"
     ) -> Iterator[WalkedLayer]:
-        """Every layer as the text has passed it, from the first; each before the next is run.
+        """Yield every layer after the text has passed it, from the first; the next runs after that.
 
-        Costs one forward pass, and those of two batches, which show how blocks are called; where
-        calls depend on the text, two. Of a layer that is let go before the next is asked for,
-        nothing stays in memory.
+        Costs one forward pass, and another over two batches to record how blocks are called; two
+        forward passes if the calls depend on the text. A layer's memory is free once the caller
+        drops it.
 
         Args:
-            wanted: layers to gather moments of; None for all. The others are only passed, and the
-                walk ends with the last one.
-            stage: what is told of the layers' progress.
+            wanted: layers to gather moments of; None for all. Other layers only run, and the walk
+                ends with the last wanted layer.
+            stage: receives the layers' progress.
 
         Raises:
             UserError: if a layer's moments are not finite.
@@ -124,7 +124,7 @@ class Walk:
         self._store, self.calls = None, []
 
     def _begin(self) -> None:
-        """Learn how each batch's blocks are called, and keep the stream before the first."""
+        """Record how each batch's blocks are called, and keep the stream before the first block."""
         assert self._store is not None
         beginnings = Beginnings(self.model, self.architecture)
         self.calls = []
@@ -136,7 +136,7 @@ class Walk:
             self._progress.advance(len(batch.input_ids))
 
     def _pass(self, layer: int, moments: LayerMoments | None) -> None:
-        """The text through one block."""
+        """Run the text through one block."""
         assert self._store is not None
         block = self.architecture.blocks[layer]
         tap = None if moments is None else block.taps["mlp_post"]
@@ -157,19 +157,19 @@ class Walk:
 
 
 def _side(layer: int) -> str:
-    """Where the stream in front of a layer is kept: what lies two layers back is written over."""
+    """The name of the stream before a layer; it overwrites the stream of two layers earlier."""
     return "even" if layer % 2 == 0 else "odd"
 
 
 def sums_on(n_bytes: int, device: torch.device) -> torch.device:
-    """Where sums are kept: MPS has no float64, and a GPU may have no room beside the model.
+    """The device of the sums: the CPU if there is no float64 (MPS) or they don't fit on the GPU.
 
     Args:
         n_bytes: of all sums that are kept at once.
-        device: where the model is.
+        device: the model's device.
     """
     if device.type == "cuda":
-        # While they are made into matrices, one after another, a matrix more; and activations.
+        # One more matrix while sums become matrices, one after another; and activations.
         has_room = 4 * n_bytes < torch.cuda.mem_get_info(device)[0]
         return device if has_room else torch.device("cpu")
     return torch.device("cpu") if device.type == "mps" else device

@@ -1,4 +1,4 @@
-"""What making layers takes beside the loaded model, reported before it starts.
+"""Memory that making layers takes besides the loaded model, reported before it starts.
 
 Of the widest layer, of N neurons of which K stay, between streams that are H wide, over T tokens:
 
@@ -20,13 +20,13 @@ A refit that trains comes after that, when sums and streams are gone. Its own ta
     batch       as above
     models      b Σ (3 H K)     cut MLPs of all layers: the dense ones stay until all are trained
 
-and the peak is the greater of the two. On disk, until all is done, made layers take
+and the peak is the greater of the two. On disk, until the run is done, made layers take
 
     layers      Σ b H (K + 1)       over layers, and recipes whose refit gives an output
     plans       Σ (4 K + 16 R)      over layers and plans; R stand-ins, and 4 N more of averages
 
-and streams that do not fit in memory. Each process of a sweep has the cut MLPs of one model too,
-and streams of the dense model that are kept for the next refit that trains.
+and streams that do not fit in memory. Each process of a sweep also holds the cut MLPs of one model,
+and streams of the dense model for the next refit that trains.
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ from pruning.refit.reconstruction import training_bytes
 from pruning.refit.streams import kept_bytes
 from pruning.surgery import can_cut_in_place
 
-# Working matrices of N × N by what a method reads most of, where its record does not say.
+# N × N working matrices by what a method reads, for methods whose record does not give a number.
 _PLANNING = {"regular moments": 5.5, "moments": 3, "activations": 3, "weights": 1}
 # Of K × K, where moments are about zero and where they are about the mean; of N × N before that.
 _REFITTING, _REFITTING_CENTRED, _TAKING = 6.5, 8.5, 3
-# Of what is free, what is taken where no budget is given.
+# Share of the free memory that is used where no budget is given.
 _SHARE_OF_FREE = 0.9
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes beside the loaded model and the libraries; of the layer that takes most.
+    """Bytes that the layer with the highest need takes besides the loaded model and the libraries.
 
     Attributes:
-        layer: which layer that is; ``n_neurons``: how many it has.
+        layer: number of that layer; ``n_neurons``: how many neurons it has.
         sums, working, streams, beside: see the formulas of this module; ``working`` is the
             greatest of planning, refitting and batch.
-        after: what is taken once the layers are made: by training, and by models of a sweep.
-        disk: of layers that are made, until all is done.
+        after: bytes taken once the layers are made: by training, and by models of a sweep.
+        disk: bytes of the layers that are made, until the run is done.
         spilled: whether the streams are on disk.
     """
 
@@ -86,17 +86,17 @@ class Needs:
 
     @property
     def least(self) -> int:
-        """With the streams on disk."""
+        """Bytes with the streams on disk."""
         return self.beside + max(self.sums + self.working, self.after)
 
     @property
     def total(self) -> int:
-        """As it is to be."""
+        """Bytes in the chosen arrangement of the streams."""
         streams = 0 if self.spilled else self.streams
         return self.beside + max(self.sums + self.working + streams, self.after)
 
     def parts(self) -> str:
-        """For a person, what it consists of."""
+        """The parts of the total, in words."""
         where = "on disk" if self.spilled else "in memory"
         told = [
             f"{size_text(self.sums)} for sums, {size_text(self.working)} to work with, streams of "
@@ -107,7 +107,7 @@ class Needs:
         if self.after:
             told.append(f"once layers are made, {size_text(self.after)} for cut models")
         if self.disk:
-            told.append(f"{enough_text(self.disk)} on disk for layers, until it is done")
+            told.append(f"{enough_text(self.disk)} on disk for layers, until the run is done")
         return "; ".join(told)
 
 
@@ -119,10 +119,10 @@ def needs_of(
     *,
     of_sweep: bool = False,
 ) -> Needs:
-    """What these recipes take of this model and text.
+    """Memory that these recipes need for this model and text.
 
     Args:
-        of_sweep: the model stays as it is, and one is cut of it for each recipe in turn.
+        of_sweep: the model stays as it is, and a cut model is made for each recipe in turn.
     """
     first = next(model.parameters())
     n_hidden, itemsize = architecture.n_hidden, first.element_size()
@@ -168,7 +168,7 @@ def needs_of(
 def _layers_bytes(
     recipes: Sequence[Recipe], widths: Sequence[int], n_hidden: int, itemsize: int
 ) -> int:
-    """What made layers take on disk; where layers give unequal shares, nearly."""
+    """Bytes of made layers on disk; approximate where layers give unequal shares."""
     total = 0
     plans: set[tuple[str, float, bool]] = set()
     for recipe in recipes:
@@ -198,11 +198,11 @@ def _longest(corpus: Corpus) -> int:
 
 
 def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
-    """The same, the streams on disk where memory is short.
+    """The same needs, with the streams on disk if memory is short.
 
     Args:
-        n_at_once: processes that share the memory.
-        budget: bytes that may be taken beside the loaded model; None for what is free, less a
+        n_at_once: number of processes that share the memory.
+        budget: bytes that may be taken besides the loaded model; None for the free memory, less a
             margin.
 
     Raises:
@@ -235,11 +235,11 @@ def within(needs: Needs, budget: int | None, *, n_at_once: int = 1) -> Needs:
 
 
 def check_disk(needs: Needs, folder: Path, *, n_at_once: int = 1) -> None:
-    """Raise a UserError if the disk of ``folder`` has no room for made layers, and for streams.
+    """Raise a UserError if made layers and streams don't fit on the disk of ``folder``.
 
     Args:
-        folder: where they are to be; what is there already is counted.
-        n_at_once: processes, each of which has streams of its own.
+        folder: where they will be written; files that are there already are counted.
+        n_at_once: number of processes, each with its own streams.
     """
     existing = folder.resolve()
     while not existing.exists():

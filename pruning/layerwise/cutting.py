@@ -1,4 +1,4 @@
-"""One recipe carried out on a model, whose weights are cut in place."""
+"""Carry out one recipe on a model, and cut its weights in place."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def cut_model(
     batch_size: int = DEFAULT_BATCH,
     progress: Progress | None = None,
 ) -> tuple[PruningPlan, nn.Module]:
-    """Plan and refit layer by layer, and cut each; the model that is given is left without weights.
+    """Plan, refit and cut layer by layer; the given model is left without weights.
 
-    Where the refit trains, the dense MLPs stay in memory until it is done.
+    If the refit trains, the dense MLPs stay in memory until training ends.
 
     Args:
         corpus: the calibration text.
-        recipe: which has been checked (:meth:`Recipe.check`).
-        files: where layers that are made are kept, and found again; its folder exists.
+        recipe: a checked recipe (:meth:`Recipe.check`).
+        files: keeps layers that are made; its folder exists.
         n_steps, seed: of a refit that trains; the seed also of everything random in the plan.
         spilled: keep the streams on disk.
 

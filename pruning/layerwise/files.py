@@ -1,4 +1,4 @@
-"""Layers as they have been made, a file each: a run that was stopped resumes from them."""
+"""Keep made layers in one file each, so that a stopped run can resume from them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _KEY = "layer"
 
 
 class LayerFiles:
-    """A folder of layers that have been made, and of what removals from them cost.
+    """A folder of layers that have been made, and of the costs of removals from them.
 
     Args:
-        folder: where; it is made when the first layer is written.
-        facts: what two runs must share for one to resume from the other's layers.
-        recipes: what is asked of every layer.
+        folder: its path; it is made when the first layer is written.
+        facts: settings and data that two runs must share for one to resume from the other's layers.
+        recipes: the recipes that every layer is made for.
         settings: names of facts that a user sets.
     """
 
@@ -51,11 +51,11 @@ class LayerFiles:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a run has left something here."""
+        """Whether a run has left files here."""
         return any(self.folder.glob("*.safetensors"))
 
     def difference(self) -> str | None:
-        """How the run that left these files differs from this one; None where it does not.
+        """How the run that left these files differs from this one; None if it doesn't.
 
         Raises:
             UserError: if they are damaged or can't be read.
@@ -64,11 +64,11 @@ class LayerFiles:
             first = min(self.folder.glob("*.safetensors"))
             header = json.loads(read_metadata(first)[_KEY])
             if header["version"] != FORMAT_VERSION:
-                return "it is of another version of this program"
+                return "another version of this program wrote it"
             return told_difference(header["facts"], self._facts, settings=self._settings)
 
     def check_place(self) -> None:
-        """Raise a UserError if something else is where the files would be."""
+        """Raise a UserError if the folder holds other files."""
         ours = (".safetensors", ".partial")
         if self.folder.exists() and not (
             self.folder.is_dir()
@@ -86,10 +86,10 @@ class LayerFiles:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While open, no other run works with these files.
+        """Context manager: no other run uses these files until it is left.
 
         Raises:
-            UserError: if one does.
+            UserError: if another run uses them.
         """
         path = self.folder.with_name(f".{self.folder.name}.lock")
         told = (
@@ -104,14 +104,14 @@ class LayerFiles:
                     self.remove()
 
     def begin(self) -> None:
-        """Make the folder, and clear what a run that was killed has left of its streams."""
+        """Make the folder, and delete streams that a killed run left."""
         with disk_errors(self.folder):
             make_folder(self.folder)
             for path in self.folder.glob(f"{STREAMS}*"):
                 remove_folder(path)
 
     def remove(self) -> None:
-        """Remove the folder: the run is done, or begins anew."""
+        """Delete the folder, when the run is done or starts over."""
         remove_folder(self.folder)
 
     def has(self, layer: int) -> bool:
@@ -139,7 +139,7 @@ class LayerFiles:
         self._write(self._path("layer", layer), tensors, header)
 
     def read(self, layer: int, only: Recipe | None = None) -> dict[Recipe, MadeLayer]:
-        """A layer that has been made.
+        """Read a layer that has been made.
 
         Args:
             only: the one recipe to read; None for all.
@@ -155,7 +155,7 @@ class LayerFiles:
             for i, recipe in enumerate(self._recipes):
                 if only not in (None, recipe):
                     continue
-                # Copies: memory that maps a file is aligned otherwise.
+                # Copies, because memory that maps a file is aligned differently.
                 own = [
                     tensors[name].clone() if (name := f"{i}.{field}") in tensors else None
                     for field in ("output", "output_bias")
@@ -167,16 +167,16 @@ class LayerFiles:
         return made
 
     def has_costs(self, layer: int) -> bool:
-        """Whether it is known what removals from a layer cost."""
+        """Whether the costs of removals from a layer are kept."""
         return self._path("costs", layer).exists()
 
     def write_costs(self, layer: int, costs: Mapping[tuple[str, bool], Tensor]) -> None:
-        """Keep what removals cost, by method and whether centred."""
+        """Keep the costs of removals, by method and by whether moments are centred."""
         tensors = {f"{method}.{int(centred)}": each for (method, centred), each in costs.items()}
         self._write(self._path("costs", layer), tensors, {})
 
     def read_costs(self, layer: int) -> dict[tuple[str, bool], Tensor]:
-        """What :meth:`write_costs` kept."""
+        """Read the costs that :meth:`write_costs` kept."""
         with self._reading():
             tensors = TensorFile(self._path("costs", layer))
             found = {}
@@ -212,7 +212,7 @@ class LayerFiles:
 
 
 def _plan_tensors(plan: LayerPlan, name: str) -> dict[str, Tensor]:
-    """A plan as it is kept, but for how many neurons the layer has."""
+    """A plan as tensors, without the layer's number of neurons."""
     columns = {
         "kept": torch.tensor(plan.kept, dtype=torch.int32),
         "groups": torch.tensor(plan.groups, dtype=torch.int32),

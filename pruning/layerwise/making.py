@@ -1,4 +1,4 @@
-"""Plans and refits in closed form, made of each layer while its moments are in memory."""
+"""Make each layer's plans and closed-form refits while its moments are in memory."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ from pruning.refit.products import Products
 from pruning.refit.refits import RunProducts, kept_products, refit_output
 
 Made = dict[Recipe, MadeLayer]
-# A method, how many neurons stay, and whether moments are taken about the mean: one plan.
+# A plan's key: its method, the number of neurons that stay, and whether moments are centred.
 _Key = tuple[str, int, bool]
 
 
 class LayerMaker:
-    """Makes what recipes ask of each layer, of one seed's calibration text.
+    """Makes each layer's plans and refits for all recipes, from one seed's calibration text.
 
-    What recipes share is made once: an elimination, a plan, the products that refits are made from.
+    Recipes share eliminations, plans, and the products that refits are made from; each is made
+    once.
 
     Args:
-        recipes: each of which has been checked (:meth:`Recipe.check`).
-        seed: of everything random in a plan.
-        proposals: of each layer, who may stand in for whom; for methods that read a projection.
-        files: where layers that are made are kept, and found again.
+        recipes: checked recipes (:meth:`Recipe.check`).
+        seed: seed of everything random in a plan.
+        proposals: candidates for stand-ins in each layer; for methods that read a projection.
+        files: keeps layers that are made.
         spill: a folder for the streams; None to keep them in memory.
     """
 
@@ -64,12 +65,12 @@ class LayerMaker:
         self._spill, self._batch_size = spill, batch_size
         self._progress = progress or Silent()
         self._shapes: dict[Recipe, Shape] | None = None
-        # Found by building the model anew, without memory: once each.
+        # Each is found once, by building the model without memory for its weights.
         self._has_bias: bool | None = None
         self._configs: dict[tuple[tuple[int, ...], bool], Any] = {}
 
     def show(self, progress: Progress | None) -> None:
-        """Who is told of progress from now on."""
+        """Report progress to this object from now on."""
         self._progress = progress or Silent()
 
     @property
@@ -79,7 +80,7 @@ class LayerMaker:
 
     @property
     def missing_costs(self) -> list[int]:
-        """Layers of which it is not known what removals cost, where a recipe asks that."""
+        """Layers whose costs of removals are not known yet, if a recipe needs them."""
         if not any(_compares_layers(recipe) for recipe in self.recipes):
             return []
         return [i for i in range(len(self.architecture.blocks)) if not self.files.has_costs(i)]
@@ -87,7 +88,8 @@ class LayerMaker:
     def shapes(self) -> dict[Recipe, Shape]:
         """How each recipe cuts the model.
 
-        Recipes of allocation ``global`` take a walk of their own, which finds all layers' costs.
+        Recipes with allocation ``global`` need another run over the text, which finds all layers'
+        costs.
 
         Raises:
             UserError: if no config of this model holds such widths.
@@ -109,10 +111,10 @@ class LayerMaker:
         return shapes
 
     def config(self, shape: Shape) -> Any:
-        """A config of the model once it is cut so.
+        """A config of the model after this cut.
 
         Raises:
-            UserError: if none holds it.
+            UserError: if no config holds these widths.
         """
         key = (shape.widths, shape.with_bias)
         if key not in self._configs:
@@ -129,14 +131,14 @@ class LayerMaker:
         return {recipe: self._shape(recipe, recipe.uniform_widths(own)) for recipe in self.recipes}
 
     def gather_costs(self, layers: Sequence[int]) -> None:
-        """Find what removals from these layers cost, and keep it."""
+        """Find and keep the costs of removals from these layers."""
         methods = {
             (recipe.method, shape.centred): recipe.of_method
             for recipe, shape in self._uniform().items()
             if _compares_layers(recipe)
         }
         for walked in self._walk(layers, "Comparing layers"):
-            # Those that eliminate share their eliminations.
+            # Methods that eliminate share their eliminations.
             read = {centred: self._layer(walked, centred) for _, centred in methods}
             found = {key: costs_of(method, read[key[1]]) for key, method in methods.items()}
             self.files.write_costs(walked.index, found)
@@ -156,18 +158,18 @@ class LayerMaker:
         return "Planning and refitting" if refits else "Planning"
 
     def layers(self, shapes: Mapping[Recipe, Shape]) -> Iterator[tuple[int, Made]]:
-        """Every layer as it has been made, in order; those that were found among the files too.
+        """Yield every made layer in order, also layers from files.
 
-        Once a layer is given, its weights may be changed, because the text has passed it.
+        Once a layer is yielded, its weights may be changed, because the text has passed it.
 
         Raises:
-            UserError: if a layer's moments are not finite, or the disk is full or forbidden.
+            UserError: if a layer's moments are not finite, or the disk is full or can't be written.
         """
         n_layers, missing = len(self.architecture.blocks), self.missing
         given = 0
         for walked in self._walk(missing, self._stage(shapes)) if missing else ():
             index = walked.index
-            # Those before it that are made already: the text has passed them too.
+            # Earlier layers that are made already: the text has passed them too.
             for layer in range(given, index):
                 yield layer, self.files.read(layer)
             made = self._make(walked, shapes)
@@ -204,7 +206,7 @@ class LayerMaker:
         layers = {centred: self._layer(walked, centred) for centred in (False, True)}
         plans: dict[_Key, tuple[LayerPlan, float]] = {}
         keys: dict[Recipe, _Key] = {}
-        # Most sparse first, for removals are nested and found once.
+        # Highest sparsity first, because removals are nested and found once.
         for recipe in sorted(self.recipes, key=lambda each: -each.sparsity):
             shape = shapes[recipe]
             key = (recipe.method, shape.widths[walked.index], shape.centred)
@@ -214,7 +216,7 @@ class LayerMaker:
                 plan = plan_layer(recipe.of_method, layers[shape.centred], key[1])
                 plans[key] = (plan, time.perf_counter() - began)
         dense = layers[False].weights
-        # Nothing that planning has kept is in memory while refits are made.
+        # Free what planning kept before refits are made.
         layers.clear()
         give_back()
         made: Made = {}
@@ -254,5 +256,5 @@ class LayerMaker:
 
 
 def _compares_layers(recipe: Recipe) -> bool:
-    """Whether how much of a layer goes depends on all others."""
+    """Whether the number of neurons removed from a layer depends on all other layers."""
     return recipe.allocation == "global" and recipe.sparsity > 0

@@ -1,7 +1,7 @@
-"""Whether the neurons that go are those of poles: overlap, beside what chance gives.
+"""Measure how far removed neurons are those of poles, compared with chance.
 
-The neurons of a layer that a plan removes are compared with marked ones. By chance the removed
-ones would be any of the layer's: the overlap is then hypergeometric.
+The neurons of a layer that a plan removes are compared with marked ones. If the removed neurons
+were drawn at random from the layer, the overlap would be hypergeometric.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pruning.poles.poles import Poles
 
 @dataclass(frozen=True)
 class Overlap:
-    """A count, and its distribution if the removed neurons were any of their layer's.
+    """A count, and its distribution if the removed neurons were drawn at random from their layer.
 
     Attributes:
-        n_marked: what is counted: marked neurons, or poles.
-        n_both: of them, those that go.
-        expected: the mean of that count by chance.
-        variance: of that count by chance.
+        n_marked: number of marked neurons, or of poles.
+        n_both: how many of these are removed.
+        expected: mean of ``n_both`` by chance.
+        variance: variance of ``n_both`` by chance.
     """
 
     n_marked: int
@@ -41,17 +41,17 @@ class Overlap:
 
     @property
     def ratio(self) -> float | None:
-        """The count, over what chance gives; None where chance gives nothing."""
+        """The count divided by its mean by chance; None if that mean is 0."""
         return self.n_both / self.expected if self.expected > 0 else None
 
     @property
     def score(self) -> float | None:
-        """Standard deviations above chance; None where chance leaves no choice."""
+        """Standard deviations above chance; None if the count by chance doesn't vary."""
         return (self.n_both - self.expected) / self.deviation if self.variance > 0 else None
 
 
 def pooled(found: Iterable[Overlap]) -> Overlap:
-    """Of several layers, whose removals are drawn apart: counts, means and variances add up."""
+    """The overlap of several layers with independent removals: counts, means and variances add."""
     each = list(found)
     return Overlap(
         sum(one.n_marked for one in each),
@@ -74,7 +74,7 @@ def members_of(poles: Poles) -> Tensor:
 
 
 def redundant_in(poles: Poles) -> Tensor:
-    """Which neurons distinct poles make redundant: all of each but its most central, (N,) bool.
+    """Neurons that distinct poles make redundant: all but the most central of each pole, (N,) bool.
 
     Raises:
         UserError: if it is not known which poles are distinct.
@@ -87,14 +87,15 @@ def redundant_in(poles: Poles) -> Tensor:
 
 
 def overlap(marked: Tensor, plan: LayerPlan, strata: Tensor | None = None) -> Overlap:
-    """How many marked neurons of a layer go.
+    """Count the marked neurons of a layer that are removed.
 
     Of N neurons, M marked and R removed, chance gives M R / N, with variance
     R (M/N) (1 − M/N) (N − R) / (N − 1).
 
     Args:
         marked: (N,) bool.
-        strata: (N,) integers; chance then exchanges only neurons of the same number. None for all.
+        strata: (N,) integers; chance then exchanges only neurons of the same number. None exchanges
+            all.
     """
     removed = torch.ones(plan.n_neurons, dtype=torch.bool)
     removed[plan.kept_index] = False
@@ -111,10 +112,10 @@ def _drawn(marked: Tensor, removed: Tensor) -> Overlap:
 
 
 def strata_of(plans: Sequence[LayerPlan]) -> Tensor:
-    """How many of a layer's plans remove each neuron, (N,) int64: rough strata of importance.
+    """Count the plans of a layer that remove each neuron, (N,) int64: rough strata of importance.
 
     Args:
-        plans: of a method that scores each neuron by itself, at several shares.
+        plans: plans of a method that scores each neuron separately, at several shares.
     """
     strata = torch.full((plans[0].n_neurons,), len(plans))
     for plan in plans:
@@ -123,10 +124,10 @@ def strata_of(plans: Sequence[LayerPlan]) -> Tensor:
 
 
 def emptied(poles: Poles, plan: LayerPlan) -> Overlap:
-    """How many distinct poles lose every neuron.
+    """Count the distinct poles that lose every neuron.
 
     A pole of size s does so by chance with probability C(N − s, R − s) / C(N, R); two poles share
-    no neuron, so both do with that of a pole as large as both.
+    no neuron, so both lose all with the probability of one pole of both sizes together.
 
     Raises:
         UserError: if it is not known which poles are distinct.
@@ -146,12 +147,12 @@ def emptied(poles: Poles, plan: LayerPlan) -> Overlap:
         for j in range(i):
             variance += 2 * (chance(sizes[i] + sizes[j]) - alone[i] * alone[j])
     n_emptied = sum(not bool(kept[group].any()) for group in groups)
-    # Rounding could leave less than nothing.
+    # Rounding could give a negative number.
     return Overlap(len(groups), n_emptied, sum(alone), max(0.0, variance))
 
 
 def check_same_layers(poles: Sequence[Poles], plans: Sequence[LayerPlan]) -> None:
-    """Raise a UserError unless poles and plans are of layers with as many neurons."""
+    """Raise a UserError unless poles and plans have the same numbers of layers and neurons."""
     ours, theirs = [each.n_neurons for each in poles], [each.n_neurons for each in plans]
     if ours != theirs:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What is asked of every layer: a method, a share, and a refit; and what became of one."""
+"""A recipe, which is a method, a share and a refit for every layer, and the layers made from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pruning.surgery import merged
 
 @dataclass(frozen=True)
 class Recipe:
-    """A plan and a refit, as they are asked of every layer."""
+    """A plan and a refit that every layer is made with."""
 
     method: str
     refit: str
@@ -46,7 +46,7 @@ class Recipe:
 
     @property
     def needs_regular_moments(self) -> bool:
-        """Whether too few calibration tokens leave it nothing to invert."""
+        """Whether it inverts moments, which too few calibration tokens leave singular."""
         return self.sparsity > 0 and (
             self.of_method.needs_regular_moments or self.of_refit.needs_regular_moments
         )
@@ -54,9 +54,10 @@ class Recipe:
     def check(
         self, model: nn.Module, architecture: Architecture, corpus: Corpus, *, has_proposals: bool
     ) -> None:
-        """Raise a UserError, before any work, for what can't be of this model and this text.
+        """Raise a UserError, before any work, if the recipe is impossible for this model or this
+        text.
 
-        NotApplicable is raised where the architecture has no place for it.
+        Raises NotApplicable if the architecture doesn't support it.
         """
         check_options(self.method, self.sparsity, self.allocation, self.round_to)
         check_has_bias(self.of_refit, model, architecture)
@@ -72,19 +73,19 @@ class Recipe:
             check_allocates(self.of_method)
 
     def uniform_widths(self, widths: Sequence[int]) -> list[int]:
-        """Neurons that stay of each layer where all give the same share."""
+        """Number of neurons that stay in each layer if all layers give the same share."""
         return [kept_width(n, self.sparsity, self.round_to) for n in widths]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How a recipe cuts a model: the neurons that stay, and whether outputs have biases then.
+    """How a recipe cuts a model: the neurons that stay, and whether outputs get biases.
 
     Attributes:
-        widths: neurons that stay of each layer.
-        with_bias: whether the outputs have biases then.
-        centred: whether a bias absorbs what removed neurons give on average.
-        removes: whether any neuron goes.
+        widths: number of neurons that stay in each layer.
+        with_bias: whether the cut model's outputs have biases.
+        centred: whether a bias absorbs the mean output of removed neurons.
+        removes: whether any neuron is removed.
     """
 
     widths: tuple[int, ...]
@@ -96,10 +97,10 @@ class Shape:
     def of(
         cls, architecture: Architecture, recipe: Recipe, widths: Sequence[int], *, has_bias: bool
     ) -> Shape:
-        """Of a model that is to be cut to these widths.
+        """The shape of a model that will be cut to these widths.
 
         Args:
-            has_bias: whether it can have a bias, see
+            has_bias: whether the model can have a bias, see
                 :func:`projector.model.architecture.widths.can_have_bias`.
         """
         centred = recipe.of_refit.changes_weights and has_bias
@@ -109,22 +110,22 @@ class Shape:
         return cls(tuple(widths), centred and removes, centred, removes)
 
     def config(self, model: nn.Module, architecture: Architecture) -> Any:
-        """The config of the model once it is cut; before any layer is.
+        """The config of the cut model; found before any layer is cut.
 
         Raises:
-            UserError: if no config holds it.
+            UserError: if no config holds these widths.
         """
         return config_with_widths(model, architecture, self.widths, with_bias=self.with_bias)
 
 
 @dataclass(frozen=True)
 class MadeLayer:
-    """What became of a layer: its plan, and what a refit in closed form gave.
+    """A made layer: its plan, and the result of a closed-form refit.
 
     Attributes:
-        output: (H, K) in the model's own type; None where the weights stay as the plan leaves them.
-        output_bias: (H,), or None where there is none.
-        seconds: what it took to plan and to refit; what recipes share is counted for each.
+        output: (H, K) in the model's dtype; None if the weights stay as the plan leaves them.
+        output_bias: (H,), or None without a bias.
+        seconds: time for planning and refitting; shared work is counted for each recipe.
     """
 
     plan: LayerPlan
@@ -136,8 +137,8 @@ class MadeLayer:
         """The layer's weights, cut and refitted; on the CPU.
 
         Args:
-            dense: its weights before that.
-            with_bias: give the output a bias of zeros where it has none.
+            dense: its weights before pruning.
+            with_bias: give the output a bias of zeros if it has none.
         """
         cut = merged(dense.to("cpu"), self.plan)
         if with_bias and cut.output_bias is None:
@@ -148,12 +149,12 @@ class MadeLayer:
         return replace(cut, output=self.output, output_bias=bias)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is not the plan's, by the names of fields."""
+        """The tensors that don't belong to the plan, by the names of their fields."""
         found = {"output": self.output, "output_bias": self.output_bias}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def problem(self, shape: torch.Size) -> str | None:
-        """Why it does not fit a layer whose output projection is of a shape; None where it does."""
+        """Why it doesn't fit a layer whose output projection has this shape; None if it fits."""
         if self.plan.n_neurons != shape[1]:
             return f"its plan is for {self.plan.n_neurons:,} neurons"
         if self.output is not None and self.output.shape != (shape[0], len(self.plan.kept)):

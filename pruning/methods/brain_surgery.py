@@ -1,4 +1,4 @@
-"""Optimal brain surgery: neurons go one by one, and each time all others make up for the loss."""
+"""Optimal brain surgery: remove neurons one by one, and refit all others each time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pruning.methods.plan import LayerPlan
 
 
 def plan_layer(layer: Layer, n_kept: int) -> LayerPlan:
-    """Remove the neurons whose loss the others make up for best."""
+    """Remove the neurons whose loss the other neurons make up for best."""
     n_removed = layer.n_neurons - n_kept
     kept = torch.ones(layer.n_neurons, dtype=torch.bool)
     kept[layer.elimination(n_removed).order[:n_removed]] = False
@@ -18,7 +18,7 @@ def plan_layer(layer: Layer, n_kept: int) -> LayerPlan:
 
 OBS = Method(
     name="obs",
-    help="greedily, whose loss the others make up for best",
+    help="one by one, the neuron whose loss the others make up for best",
     source="Hassibi and Stork 1992, Kurtić et al. 2023 (arXiv:2302.04089)",
     reads=("weights", "regular moments"),
     plan=plan_layer,

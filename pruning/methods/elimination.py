@@ -1,12 +1,12 @@
-"""Removing neurons one by one, each time the one whose loss the others make up for best.
+"""Remove neurons one by one, each time the one whose loss the other neurons make up for best.
 
-What is lost is measured at the block's output: E‖W h − W' h_K‖², W (H, N) being the output
-projection, h the neurons, K those that stay and W' the best weights for them. It depends on the
-moments M = E[h hᵀ] alone (their covariance, where a bias absorbs the mean).
+The loss is measured at the block's output: E‖W h − W' h_K‖², W (H, N) being the output projection,
+h the neurons, K those that stay and W' the best weights for them. It depends only on the moments M
+= E[h hᵀ] (on the covariance, if a bias absorbs the mean).
 
-One removal changes a whole matrix by a column's product with itself. Such changes are kept back
-and made by panels of :data:`PANEL` at once, as products of matrices; until then the few rows that
-are asked for are corrected as they are read (as in LAPACK's blocked factorizations).
+One removal changes a whole matrix by a rank-one update. Updates are collected and applied in panels
+of :data:`PANEL`, as matrix products; until then, the few rows that are needed are corrected as they
+are read (as in LAPACK's blocked factorizations).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torch import Tensor
 
 from pruning.methods.inverse import inverse_of
 
-# Share of the usual second moment that is added to each: moments from few tokens are near singular.
+# Share of the usual second moment added to the diagonal: moments of few tokens are near singular.
 DAMPING = 1e-4
-# Changes that are made at once.
+# Updates that are applied together.
 PANEL = 64
-# Rows that are moved at once.
+# Rows that are moved together.
 _ROWS = 256
-# Of the neurons that are left: how many are gone before the matrices are made smaller.
+# Share of the neurons that are removed before the matrices are made smaller.
 _GONE_SHARE = 1 / 8
-# Neurons more whose products with all others are made when one is missing.
+# Additional neurons whose products with all others are computed when one is missing.
 _MORE_PRODUCTS = 8
 
 
 @dataclass(frozen=True)
 class Elimination:
-    """Neurons in the order they were removed, and what each cost.
+    """Neurons in the order they were removed, and the cost of each removal.
 
     ``order`` (n,) int64; ``costs`` (n,) float64, the loss at the block's output that each removal
     added.
@@ -43,7 +43,7 @@ class Elimination:
 
 
 def damped(moments: Tensor) -> Tensor:
-    """The moments (N, N), their diagonal raised a little: dead neurons leave them regular."""
+    """The moments (N, N) with a slightly larger diagonal, as dead neurons make them singular."""
     regular = moments.clone()
     regular.diagonal().add_(DAMPING * usual_moment(moments))
     return regular
@@ -52,7 +52,7 @@ def damped(moments: Tensor) -> Tensor:
 def usual_moment(moments: Tensor) -> Tensor:
     """The median second moment of the neurons that are not dead, (); 1 if all are.
 
-    Not the mean, which a single neuron of huge activations would lift for every other.
+    It isn't the mean, which a single neuron with huge activations would raise for all.
     """
     own = moments.diagonal()
     alive = own[own > 0]
@@ -69,11 +69,11 @@ def eliminate(moments: Tensor, output: Tensor, n_removed: int) -> Elimination:
     Args:
         moments: M, (N, N) float64, regular.
         output: W, (H, N) float64.
-        n_removed: how many to remove.
+        n_removed: number of neurons to remove.
 
-    Costs an inverse, and n_removed updates of what is left of (N, N) and (H, N), a panel at once.
-    Beside what it is given it holds one (N, N) matrix, one and a half while that is inverted; one
-    (N, H); and some hundred rows of N.
+    Costs an inverse, and n_removed updates of the rest of (N, N) and (H, N), in panels. Besides its
+    arguments it holds one (N, N) matrix, one and a half while inverting; one (N, H) matrix; and
+    some hundred rows of N.
     """
     state = _Surgery(inverse_of(moments), output.T.clone(memory_format=torch.contiguous_format))
     order: list[Tensor] = []
@@ -103,7 +103,7 @@ class _Surgery:
         """Remove the cheapest, n_removed times; who went, and what each cost."""
         steps = self.inverse.new_empty(n_removed, len(self.inverse))
         moved = self.columns.new_empty(n_removed, self.columns.shape[1])
-        # Of each of ``moved`` the products with all columns as they were at first.
+        # Products of each of ``moved`` with all columns as they were at first.
         crossed = torch.empty_like(steps)
         own, power = self.inverse.diagonal().clone(), self.columns.pow(2).sum(dim=1)
         products = _ColumnProducts(self.columns)
@@ -114,7 +114,7 @@ class _Surgery:
             before = steps[:i, j]
             step = torch.addmv(self.inverse[j], steps[:i].T, before, alpha=-1)
             weight = torch.addmv(self.columns[j], moved[:i].T, before, alpha=-1)
-            # Rounding must leave it a root.
+            # Rounding must not make it negative.
             pivot = max(float(step[j]), torch.finfo(step.dtype).tiny)
             places.append(j)
             costs.append(float(weight @ weight) / pivot)
@@ -123,7 +123,7 @@ class _Surgery:
             torch.mul(step, root, out=steps[i])
             torch.mul(weight, root, out=moved[i])
             torch.mul(cross, root, out=crossed[i])
-            # What the products with the columns as they are now would be.
+            # Products with the columns as they are now.
             now = torch.addmv(crossed[i], steps[:i].T, moved[:i] @ moved[i], alpha=-1)
             square = steps[i].square()
             own -= square
@@ -172,17 +172,18 @@ def _packed(matrix: Tensor, left: Tensor) -> Tensor:
 
 
 class Exchange:
-    """Trades a removed neuron for a kept one, wherever that loses less.
+    """Trades a removed neuron for a kept one if that lowers the loss.
 
     Holds the moments swept on the kept neurons (Beaton 1964; Goodnight 1979, the SWEEP operator):
     −M_KK⁻¹ among the kept, the residual moments S_RR among the removed, and between them the
     coefficients S_RK with which the kept ones predict the removed. The output is swept with them:
-    W_K + W_R S_RK, the best weights of the kept, and W_R S_RR, what of the output's moments with
-    the removed is not told. So a trade is judged by a few rows; one that is made sweeps twice, N²
-    each, a panel at once. Output weights are (H, N), moments (N, N), both float64.
+    W_K + W_R S_RK, the best weights of the kept, and W_R S_RR, the part of the output's moments
+    with the removed that the kept don't explain. So a few rows are enough to judge a trade; a trade
+    that is made sweeps twice, N² each, in panels. Output weights are (H, N), moments (N, N), both
+    float64.
 
-    Beside what it is given it holds one (N, N) matrix and one (N, H); while it is made at most two
-    and a half and two.
+    Besides its arguments it holds one (N, N) and one (N, H) matrix; during construction at most two
+    and a half (N, N) and two (N, H).
     """
 
     def __init__(self, moments: Tensor, output: Tensor, kept: Tensor) -> None:
@@ -218,7 +219,7 @@ class Exchange:
         return self._swept
 
     def gains(self) -> tuple[Tensor, Tensor]:
-        """The removed neurons, (R,), and what taking each back would save, (R,)."""
+        """The removed neurons, (R,), and the loss that taking each back would save, (R,)."""
         self._settle()
         outside = (~self.is_kept).nonzero()[:, 0]
         own = self._swept.diagonal()[outside]
@@ -226,9 +227,9 @@ class Exchange:
         return outside, self._fitted[outside].pow(2).sum(dim=1) / variance
 
     def trade(self, taken: int, givers: Tensor) -> bool:
-        """Take ``taken`` back, and let go the one of ``givers`` (G,), kept, that costs least.
+        """Take ``taken`` back, and remove the kept neuron of ``givers`` (G,) that costs least.
 
-        Returns whether that lost less; if not, nothing has changed.
+        Returns whether that lowered the loss; if not, nothing has changed.
         """
         scales = self._scales[: self._n_steps]
         own, mine = self._steps[: self._n_steps, taken], self._steps[: self._n_steps, givers]
@@ -236,14 +237,14 @@ class Exchange:
         row = self._swept[taken, givers] - (own * scales) @ mine
         weight = self._fitted_row(taken)
         gain = float(weight @ weight) / pivot
-        # What sweeping on ``taken`` would make of the few entries that are needed.
+        # The few entries that are needed, as a sweep on ``taken`` would change them.
         step = row / pivot
         weights = self._fitted[givers].addmm_(mine.T, self._moved[: self._n_steps], alpha=-1)
         weights.addr_(step, weight, alpha=-1)
         inverse = row * step - (self._swept.diagonal()[givers] - scales @ mine.square())
         costs = weights.pow(2).sum(dim=1) / inverse
         cheapest = int(costs.argmin())
-        # Rounding alone must not keep the trading going.
+        # Rounding alone must not cause trades.
         if float(costs[cheapest]) >= gain * (1 - 1e-9):
             return False
         given = int(givers[cheapest])
@@ -260,7 +261,7 @@ class Exchange:
             self._swept[j], self._steps[:n].T, self._steps[:n, j] * self._scales[:n], alpha=-1
         )
         weight, pivot = self._fitted_row(j), float(step[j])
-        # Its own row and column are made now, and left out of all that is kept back.
+        # Its own row and column are updated now, and left out of the collected updates.
         own = step / abs(pivot)
         own[j] = -1 / pivot
         self._swept[j], self._swept[:, j] = own, own

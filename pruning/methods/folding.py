@@ -1,8 +1,8 @@
-"""Folding: neurons of like weights are averaged into one, by k-means on weights alone.
+"""Folding: average neurons with similar weights into one, by k-means on the weights.
 
 Wang et al. 2025, "Forget the data and fine-tuning! Just fold the network to compress"
-(arXiv:2502.10216): cluster the rows that make the neurons, put each cluster's mean in their place,
-and sum the columns that read them.
+(arXiv:2502.10216): cluster the rows that make the neurons, replace each cluster by its mean, and
+sum the columns that read them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def plan_layer(weights: MlpWeights, n_kept: int, seed: int) -> LayerPlan:
 
     Each cluster is named by the member nearest its mean.
     """
-    # Half a second, which all who only name the methods would pay.
+    # Imported here: it takes half a second, which commands that only list methods don't need.
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
@@ -53,7 +53,7 @@ def plan_layer(weights: MlpWeights, n_kept: int, seed: int) -> LayerPlan:
 
 
 def _fill_empty(groups: torch.Tensor, distance: torch.Tensor, n_groups: int) -> None:
-    """Give every empty cluster the neuron, of one that has several, farthest from its mean."""
+    """Give every empty cluster the neuron that is farthest from its cluster's mean."""
     for empty in range(n_groups):
         counts = torch.bincount(groups, minlength=n_groups)
         if counts[empty]:
@@ -64,11 +64,11 @@ def _fill_empty(groups: torch.Tensor, distance: torch.Tensor, n_groups: int) -> 
 
 FOLDING = Method(
     name="folding",
-    help="averaged into clusters of like weights",
+    help="averaged into clusters of neurons with similar weights",
     source="Wang et al. 2025 (arXiv:2502.10216)",
     plan=lambda layer, n_kept: plan_layer(layer.weights, n_kept, layer.seed + layer.index),
     depends_on_seed=True,
     averages=True,
-    # Rows, clusters and their copies; no moments.
+    # Holds rows, clusters and their copies, but no moments.
     matrices=2,
 )

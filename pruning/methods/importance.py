@@ -1,6 +1,6 @@
-"""The baselines: one score a neuron, the least first to go.
+"""The baselines: one score per neuron; neurons with the lowest scores are removed.
 
-Each is one published idea, in its form for whole neurons. N is the layer's neurons, H the width of
+Each is a published score, in its form for whole neurons. N is the layer's neurons, H the width of
 the residual stream, w_j the column of the output projection that neuron j writes with, h_j its
 activation.
 """
@@ -16,12 +16,12 @@ from pruning.methods.method import Method
 
 
 def random_scores(n_neurons: int, generator: torch.Generator) -> Tensor:
-    """Uniform scores, (N,) float64: what any method has to beat."""
+    """Uniform scores, (N,) float64: any method has to do better."""
     return torch.rand(n_neurons, generator=generator, dtype=torch.float64)
 
 
 def magnitude(weights: MlpWeights) -> Tensor:
-    """L2 norm of all weights that make neuron j and that it writes with; (N,) float64.
+    """L2 norm of all input and output weights of neuron j; (N,) float64.
 
     Han et al. 2015 (arXiv:1506.02626), by structures as in Li et al. 2017 (arXiv:1608.08710).
     """
@@ -40,7 +40,7 @@ def activation(moments: Moments) -> Tensor:
 
 
 def wanda(moments: Moments, weights: MlpWeights) -> Tensor:
-    """Σ_i |W_ij| · ‖h_j‖₂, the scores of a column summed; (N,) float64.
+    """Σ_i |W_ij| · ‖h_j‖₂, the sum of the scores in a column; (N,) float64.
 
     Sun et al. 2023 (arXiv:2306.11695), by structures as An et al. 2023 (arXiv:2312.11983) compare
     with.
@@ -49,7 +49,7 @@ def wanda(moments: Moments, weights: MlpWeights) -> Tensor:
 
 
 def flap(moments: Moments, weights: MlpWeights) -> Tensor:
-    """Var(h_j) · ‖w_j‖₂²: what is lost at the output where a bias absorbs the mean; (N,) float64.
+    """Var(h_j) · ‖w_j‖₂²: the loss at the output if a bias absorbs the mean; (N,) float64.
 
     An et al. 2023 (arXiv:2312.11983), equation 5.
     """
@@ -68,7 +68,7 @@ def standardized(scores: Tensor) -> Tensor:
 
 RANDOM = Method(
     name="random",
-    help="any",
+    help="neurons drawn at random",
     reads=(),
     scores=lambda layer: random_scores(layer.n_neurons, layer.generator()),
     depends_on_seed=True,

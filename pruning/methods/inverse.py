@@ -1,7 +1,7 @@
-"""The inverse of a symmetric matrix, in little more memory than its own.
+"""Invert a symmetric matrix, in little more memory than the matrix takes.
 
-Cholesky's factor is inverted and multiplied with itself in halves, of halves, so that all but small
-blocks are products of matrices, which are several times as fast as LAPACK's own steps.
+The Cholesky factor is inverted and multiplied with itself recursively in halves, so that all but
+small blocks are matrix products, which are several times as fast as LAPACK's steps.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# A block small enough to be worked on as it is.
+# A block this small isn't divided further.
 _SMALL = 256
 
 
 def inverse_of(moments: Tensor) -> Tensor:
     """M⁻¹ of M (N, N), symmetric and regular, in M's dtype.
 
-    Costs a little more than N³ / 2 multiplications and additions. Holds the result, and half a
-    matrix beside it at its highest.
+    Costs a little more than N³ / 2 multiplications and additions. Holds the result, and at most
+    half a matrix more.
 
     Raises:
         RuntimeError: if M is singular.
     """
     factor, info = torch.linalg.cholesky_ex(moments)
     if int(info):
-        # Rounding left it indefinite.
+        # Rounding made it indefinite.
         return torch.linalg.inv(moments).contiguous()
     # LAPACK leaves it by columns.
     _invert(factor)

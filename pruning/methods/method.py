@@ -1,4 +1,4 @@
-"""What a method is: a record that tells who goes, and what deciding it takes.
+"""The record of a method: which neurons it removes, and the data that it needs to decide.
 
 A method is one module of this room that makes a record, and one line of the registry. Commands,
 plans, sweeps, checks, help and pages read the record.
@@ -18,7 +18,7 @@ from pruning.calibration.moments import LayerMoments, Moments
 from pruning.methods.elimination import Elimination, damped, eliminate
 from pruning.methods.plan import LayerPlan
 
-# What a method may read of a layer: its weights; means and squares of its neurons' activations; all
+# Data of a layer that a method may read: weights; means and squares of neurons' activations; all
 # second moments; the same, inverted, so that they must not be singular; poles and map of the
 # model's projection.
 READS = ("weights", "activations", "moments", "regular moments", "projection")
@@ -26,12 +26,12 @@ READS = ("weights", "activations", "moments", "regular moments", "projection")
 
 @dataclass(frozen=True)
 class Proposals:
-    """Who may stand in for whom, as a projection has it.
+    """Candidates for stand-ins from a projection.
 
     Attributes:
-        labels: pole of every neuron, (N,) int64, −1 for none.
-        opposites: of every pole, the pole opposite to it, or None.
-        positions: (N, d) float32 on the map, NaN for neurons that have none.
+        labels: pole of every neuron, (N,) int64; −1 for neurons in no pole.
+        opposites: for every pole, the pole opposite to it, or None.
+        positions: (N, d) float32 on the map, NaN for neurons without a position.
     """
 
     labels: Tensor
@@ -41,14 +41,14 @@ class Proposals:
 
 @dataclass
 class Layer:
-    """One layer as methods read it. All but eliminations is made when it is asked for.
+    """One layer as methods read it. Everything but eliminations is computed on each access.
 
     Attributes:
         index: which layer.
         mlp: its MLP; ``calibrated``: the moments of its neurons.
-        centred: a bias will absorb what removed neurons give on average.
-        seed: of everything random in the plan; the same for all layers.
-        proposals: who may stand in for whom; None where no projection was given.
+        centred: whether a bias will absorb the mean output of removed neurons.
+        seed: seed of everything random in the plan; the same for all layers.
+        proposals: candidates for stand-ins; None if no projection was given.
     """
 
     index: int
@@ -61,12 +61,12 @@ class Layer:
 
     @property
     def n_neurons(self) -> int:
-        """N, before anything goes."""
+        """N, the number of neurons before pruning."""
         return self.mlp.n_neurons
 
     @property
     def weights(self) -> MlpWeights:
-        """On the CPU, where the moments are, and where there is float64."""
+        """The weights on the CPU, which has float64 and holds the moments."""
         return read_weights(self.mlp).to("cpu")
 
     @property
@@ -76,21 +76,21 @@ class Layer:
 
     @property
     def moments(self) -> Moments:
-        """Over all calibration tokens."""
+        """Moments over all calibration tokens."""
         return self.calibrated.all
 
     @property
     def matrix(self) -> Tensor:
-        """The covariance where ``centred``, else E[h hᵀ]; (N, N) float64."""
+        """The covariance if ``centred``, else E[h hᵀ]; (N, N) float64."""
         moments = self.moments
         return moments.covariance if self.centred else moments.second
 
     def generator(self) -> torch.Generator:
-        """Random numbers of this layer's own."""
+        """The layer's own random number generator."""
         return torch.Generator().manual_seed(self.seed * 1009 + self.index)
 
     def elimination(self, n_removed: int) -> Elimination:
-        """Who goes first when all others make up for it; removals are nested, so they are kept."""
+        """The greedy order of removals with refitting; removals are nested, so they are kept."""
         known = self._eliminated
         if known is None or len(known.order) < n_removed:
             known = eliminate(damped(self.matrix), self.output, n_removed)
@@ -98,9 +98,9 @@ class Layer:
         return known
 
     def rising_costs(self) -> Tensor:
-        """What each removal of an elimination costs, (N,) float64; the last neuron stays.
+        """The cost of each removal of an elimination, (N,) float64; the last neuron stays.
 
-        Made to rise, for removals come in order.
+        Costs are made to rise, because removals come in order.
         """
         rising = self.elimination(self.n_neurons - 1).costs.cummax(dim=0).values
         return torch.cat([rising, rising.new_tensor([torch.inf])])
@@ -108,22 +108,23 @@ class Layer:
 
 @dataclass(frozen=True)
 class Method:
-    """Who goes, by name. Exactly one of ``scores`` and ``plan`` is given.
+    """A way to choose the neurons to remove. Exactly one of ``scores`` and ``plan`` is given.
 
     Attributes:
         name: as users write it.
-        help: which neurons go, in a few words for people.
-        source: the paper or papers; empty where it is this project's own.
-        reads: what it reads of a layer, of :data:`READS`.
-        scores: what each neuron is worth, (N,) float64; those of least score go.
-        plan: what becomes of a layer of which so many neurons stay.
-        costs: what each further removal costs, (N,) float64, rising; compared between layers as it
-            is. None: the scores, standardized layer by layer; without scores the method can't tell
-            how many of a layer should go.
-        depends_on_seed: whether another seed makes another plan from the same text.
+        help: which neurons are removed, in a few words for people.
+        source: the paper or papers; empty for this project's own methods.
+        reads: the data of a layer that it reads, from :data:`READS`.
+        scores: a score for each neuron, (N,) float64; neurons with the lowest scores are removed.
+        plan: makes the plan of a layer in which a given number of neurons stays.
+        costs: the cost of each further removal, (N,) float64, rising; compared between layers
+            without scaling. None: the scores, standardized layer by layer; a method without scores
+            can't share removals out between layers.
+        depends_on_seed: whether another seed gives another plan on the same text.
         hands_on: whether kept neurons stand in for removed ones.
         averages: whether neurons are averaged into the kept ones.
-        matrices: of N × N in float64, how many deciding has at once; None: what reading takes.
+        matrices: number of N × N float64 matrices that it holds at once; None: as many as reading
+            takes.
     """
 
     name: str
@@ -147,15 +148,15 @@ class Method:
 
     @property
     def needs_projection(self) -> bool:
-        """Whether it reads the model's own projection."""
+        """Whether it reads the model's projection."""
         return "projection" in self.reads
 
     @property
     def needs_regular_moments(self) -> bool:
-        """Whether too few calibration tokens leave it nothing to invert."""
+        """Whether it inverts moments, which too few calibration tokens leave singular."""
         return "regular moments" in self.reads
 
     @property
     def allocates(self) -> bool:
-        """Whether it can tell how many neurons each layer should give (allocation ``global``)."""
+        """Whether it can share removals out between layers (allocation ``global``)."""
         return self.scores is not None or self.costs is not None

@@ -1,4 +1,7 @@
-"""Which neurons stay, and who stands in for whom: a plan that can be saved and replayed."""
+"""A plan: which neurons stay, and which stand in for removed ones.
+
+It can be saved and applied again.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ from projector.storage.versions import Upgrade, upgraded
 
 FORMAT = "transformer-pruning-plan"
 FORMAT_VERSION = 1
-# Version → what turns a plan of it into one of the next.
+# Version → function that upgrades a plan from it to the next version.
 UPGRADES: Mapping[int, Upgrade] = {}
-# The file that a plan is kept in, beside the checkpoint.
+# The file that keeps a plan, next to the checkpoint.
 PLAN_FILE = "pruning.json"
 _REMEDY = "make the plan again with `pruning prune`"
 
 
 class NotApplicable(UserError):
-    """A combination of method, refit and architecture that can't be."""
+    """A combination of method, refit and architecture that is impossible."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,15 @@ class StandIn:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What becomes of one layer's neurons.
+    """The plan of one layer.
 
     Attributes:
-        n_neurons: before.
-        kept: indices of those that stay, ascending.
-        stand_ins: which kept ones take over from which removed ones; a removed neuron without any
-            is simply gone.
-        groups: for plans that average: of every neuron, the place in ``kept`` of the neuron it is
-            averaged into; empty for all others.
+        n_neurons: number of neurons before pruning.
+        kept: indices of the neurons that stay, ascending.
+        stand_ins: which kept neurons stand in for which removed ones; a removed neuron without any
+            has no replacement.
+        groups: for plans that average: for every neuron, the place in ``kept`` of the neuron it is
+            averaged into; empty for other plans.
     """
 
     n_neurons: int
@@ -56,7 +59,7 @@ class LayerPlan:
 
     @property
     def removed(self) -> tuple[int, ...]:
-        """Indices of the neurons that go, ascending."""
+        """Indices of the removed neurons, ascending."""
         kept = set(self.kept)
         return tuple(j for j in range(self.n_neurons) if j not in kept)
 
@@ -84,7 +87,7 @@ class LayerPlan:
         """The plan that :meth:`to_dict` gave.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is none.
+            KeyError, TypeError, ValueError: if it isn't a plan.
         """
         stand_ins = values["stand_ins"]
         columns = (stand_ins["neuron"], stand_ins["by"], stand_ins["coefficient"])
@@ -96,12 +99,12 @@ class LayerPlan:
         )
 
     def problem(self) -> str | None:
-        """What is wrong with the plan in itself; None if nothing is."""
+        """Why the plan is inconsistent; None if it is consistent."""
         kept = set(self.kept)
         if not self.kept or list(self.kept) != sorted(kept):
             return "the neurons that stay are not in ascending order, or there are none"
         if not all(0 <= j < self.n_neurons for j in kept):
-            return f"a neuron that stays is none of the layer's {self.n_neurons:,}"
+            return f"a neuron that stays isn't one of the layer's {self.n_neurons:,}"
         for each in self.stand_ins:
             if each.by not in kept or each.neuron in kept or not 0 <= each.neuron < self.n_neurons:
                 return f"neuron {each.by} can't stand in for neuron {each.neuron}"
@@ -119,12 +122,12 @@ class PruningPlan:
     """A plan for every layer of a model, and how it was made.
 
     Attributes:
-        method: what chose the neurons, one of :data:`pruning.methods.registry.METHODS`.
-        sparsity: the share of each layer's neurons that was asked to go.
-        seed: of everything random.
+        method: the method that chose the neurons, one of :data:`pruning.methods.registry.METHODS`.
+        sparsity: the requested share of each layer's neurons to remove.
+        seed: seed of everything random.
         allocation: ``uniform``, or ``global`` over all layers.
-        round_to: what the kept widths are multiples of.
-        layers: one plan a layer.
+        round_to: the kept widths are multiples of this.
+        layers: one plan per layer.
     """
 
     method: str
@@ -136,7 +139,7 @@ class PruningPlan:
 
     @property
     def widths(self) -> list[int]:
-        """Neurons that stay in each layer."""
+        """Number of neurons that stay in each layer."""
         return [len(layer.kept) for layer in self.layers]
 
     @property
@@ -158,10 +161,10 @@ class PruningPlan:
         """The plan that :meth:`to_dict` gave, or one of an older format version.
 
         Args:
-            path: where it is from, for what a person is told.
+            path: its file, for error messages.
 
         Raises:
-            UserError: if it is none, of a newer format version, or does not hold together.
+            UserError: if it isn't a plan, has a newer format version, or is inconsistent.
         """
         values = upgraded(
             values,
@@ -195,7 +198,8 @@ class PruningPlan:
 
 
 def kept_width(n_neurons: int, sparsity: float, round_to: int = 1) -> int:
-    """Neurons that stay: m · round(N(1 − s)/m), from m to the greatest multiple in N; N at s = 0.
+    """Number of neurons that stay: m · round(N(1 − s)/m), from m to the largest multiple up to N; N
+    at s = 0.
 
     Args:
         round_to: m; widths that are multiples of it run faster on some machines.

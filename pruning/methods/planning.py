@@ -1,4 +1,4 @@
-"""Make plans: every method at the same kept width, from the same calibration text."""
+"""Make the plans of all methods at equal kept widths, from the same calibration text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ALLOCATIONS = ("uniform", "global")
 
 
 def costs_of(method: Method, layer: Layer) -> Tensor:
-    """What each further removal from a layer costs, (N,) float64, to compare with other layers'.
+    """The cost of each further removal from a layer, (N,) float64, comparable between layers.
 
-    A method's own costs are compared as they are; scores are standardized layer by layer first.
+    A method's own costs are used unchanged; scores are standardized layer by layer first.
     """
     if method.costs is not None:
         return method.costs(layer)
@@ -28,27 +28,27 @@ def costs_of(method: Method, layer: Layer) -> Tensor:
 
 
 def global_widths(costs: Sequence[Tensor], sparsity: float, round_to: int) -> list[int]:
-    """Widths that remove the cheapest neurons of all layers together.
+    """Widths after the cheapest neurons of all layers together are removed.
 
     Args:
-        costs: of each layer, see :func:`costs_of`.
+        costs: for each layer, see :func:`costs_of`.
     """
     total = sum(len(each) for each in costs)
     n_removed = total - kept_width(total, sparsity)
-    # By rank, not by a limit: of equal costs, as those of neurons that never fire, not all go.
+    # By rank, not by a limit: neurons with equal costs, such as dead ones, need not all be removed.
     cheapest = torch.cat(list(costs)).argsort(stable=True)[:n_removed]
     layer_of = torch.repeat_interleave(torch.tensor([len(each) for each in costs]))
     counts = torch.bincount(layer_of[cheapest], minlength=len(costs))
     kept = []
     for each, removed in zip(costs, counts.tolist(), strict=True):
         left = max(1, len(each) - removed)
-        # By the one rule for widths.
+        # The same rule for widths as everywhere.
         kept.append(kept_width(len(each), 1 - left / len(each), round_to))
     return kept
 
 
 def plan_layer(method: Method, layer: Layer, n_kept: int) -> LayerPlan:
-    """Which neurons of a layer stay where a method has to keep ``n_kept``."""
+    """Plan a layer in which a method has to keep ``n_kept`` neurons."""
     n = layer.n_neurons
     if n_kept >= n:
         return LayerPlan(n, tuple(range(n)))
@@ -69,7 +69,7 @@ def check_options(method: str, sparsity: float, allocation: str, round_to: int) 
 
 
 def check_sparsity(sparsity: float, setting: str = "sparsity") -> None:
-    """Raise a SettingError unless a share of the neurons can go, and some stay."""
+    """Raise a SettingError unless the sparsity is at least 0 and below 1."""
     if not 0 <= sparsity < 1:
         raise SettingError(setting, sparsity, "is impossible", "give 0 or more and less than 1")
 
@@ -86,7 +86,7 @@ def check_allocates(method: Method) -> None:
 
 
 def check_projection(methods: Collection[str], *, is_given: bool) -> None:
-    """Raise a UserError if a method reads the model's projection, and none is given."""
+    """Raise a UserError if a method reads the model's projection and none is given."""
     for method in methods:
         if METHODS[method].needs_projection and not is_given:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Every method by its name, in the order in which they are listed and swept."""
+"""All methods by name, in the order in which they are listed and swept."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ METHODS: dict[str, Method] = {}
 def register(method: Method) -> None:
     """Add a method: every command, plan, sweep, help text and page then knows it.
 
-    Processes that share a sweep are the exception: each knows only those of this repository, which
-    are registered when this module is imported. A sweep of others takes one process.
+    Processes that share a sweep know only the methods that this module registers when it is
+    imported. A sweep with other methods needs one process.
 
     Raises:
-        ValueError: if another has its name.
+        ValueError: if another method has its name.
     """
     if method.name in METHODS:
         raise ValueError(f"there are two methods {method.name!r}")
@@ -31,13 +31,13 @@ for _method in (RANDOM, MAGNITUDE, ACTIVATION, WANDA, FLAP, FOLDING, POLES, OBS)
 
 
 def method_named(name: str, setting: str = "method") -> Method:
-    """The method of a name.
+    """The method with this name.
 
     Args:
-        setting: where the user gave it.
+        setting: name of the setting, for the error.
 
     Raises:
-        SettingError: if there is none.
+        SettingError: if there is no such method.
     """
     check_choice(setting, name, METHODS)
     return METHODS[name]

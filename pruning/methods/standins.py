@@ -1,20 +1,21 @@
-"""The method of poles: kept neurons stand in for the correlated ones that go.
+"""The poles method: kept neurons stand in for correlated neurons that are removed.
 
-A map proposes, the statistics decide. Who may stand in for neuron j is read off the projection
-(its pole, the pole opposite to it, its nearest neighbours on the map, so noise neurons take part)
-and off the calibration text (those it correlates with most, by |ρ|). What that loses at the block's
+The map proposes and the statistics decide. Candidates for neuron j come from the projection (its
+pole, the pole opposite to it, and its nearest neighbours on the map, so noise neurons take part)
+and from the calibration text (the neurons with the highest |ρ| to it). The loss at the block's
 output,
 
     E‖w_j (h_j − Σ_r c_r h_r)‖² = ‖w_j‖² (M_jj − M_jS M_SS⁻¹ M_Sj),     c = M_SS⁻¹ M_Sj,
 
-is scored for all stand-ins S of j together; M is the covariance where a bias absorbs the mean, else
-E[h hᵀ]. With one stand-in r this is Var(h_j)(1 − ρ_jr²)‖w_j‖², or
-(E[h_j²] − E[h_j h_r]²/E[h_r²])‖w_j‖².
-The sign of c does not matter: an opposite pole stands in as well as one's own.
+is computed for all stand-ins S of j together; M is the covariance if a bias absorbs the mean, else
+E[h hᵀ]. With one stand-in r this is Var(h_j)(1 − ρ_jr²)‖w_j‖², or (E[h_j²] − E[h_j
+h_r]²/E[h_r²])‖w_j‖². The sign of c does not matter: neurons of an opposite pole can stand in as
+well as those of the same pole.
 
-The cheapest neuron goes first, its weights handed to its stand-ins (w_r ← w_r + c_r w_j). Then
-poles trade: a removed neuron comes back for a kept one of its surroundings wherever the loss of the
-whole layer, all neurons scored jointly, falls. The neurons that stay are real ones, never averages.
+The cheapest neuron is removed first, and its weights are added to its stand-ins (w_r ← w_r + c_r
+w_j). Then neurons are traded: a removed neuron replaces a kept one of its surroundings if that
+lowers the loss of the whole layer, with all neurons scored jointly. The neurons that stay are
+neurons of the model, never averages.
 """
 
 from __future__ import annotations
@@ -28,31 +29,31 @@ from pruning.methods.elimination import Exchange, damped
 from pruning.methods.method import Layer, Method, Proposals
 from pruning.methods.plan import LayerPlan, StandIn
 
-# Of a neuron's surroundings: how many by the map, and by |ρ| on the calibration text.
+# Sizes of a neuron's surroundings: by the map, and by |ρ| on the calibration text.
 N_ON_MAP = 8
 N_BY_CORRELATION = 24
-# A pole can hold thousands; of its members, those that correlate most.
+# A pole can hold thousands of neurons; only the most correlated members are candidates.
 N_OF_POLE = 16
-# Of one removed neuron.
+# Most stand-ins of one removed neuron.
 MOST_STAND_INS = N_ON_MAP + N_BY_CORRELATION + N_OF_POLE
 _MOST_ROUNDS = 4
-# Of each neuron's own second moment: what float32 sums leave uncertain.
+# Share of a neuron's second moment that float32 sums leave uncertain.
 _COEFFICIENT_DAMPING = 1e-6
 _ROWS_AT_ONCE = 256
-# Of the cheapest neurons, those that are computed anew together.
+# How many of the cheapest neurons are recomputed together.
 _AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The neurons that may stand in for each: ``index`` (N, S) int64, ``exists`` (N, S) bool."""
+    """Candidates for stand-ins of each neuron: ``index`` (N, S) int64, ``exists`` (N, S) bool."""
 
     index: Tensor
     exists: Tensor
 
 
 def find_surroundings(proposals: Proposals, moments: Tensor) -> Surroundings:
-    """Everyone who may stand in for each neuron, by map, pole and correlation; no one twice.
+    """Find each neuron's candidates for stand-ins, by map, pole and correlation, each once.
 
     Args:
         moments: M, (N, N) float64.
@@ -80,7 +81,7 @@ def find_surroundings(proposals: Proposals, moments: Tensor) -> Surroundings:
         parts.append(_best(near, N_ON_MAP))
         columns.append(torch.cat(parts, dim=1))
     index = torch.cat(columns)
-    # Sorted, the second of two equal ones stands beside the first.
+    # After sorting, equal ones are next to each other.
     index = index.sort(dim=1, descending=True).values
     exists = index >= 0
     exists[:, 1:] &= index[:, 1:] != index[:, :-1]
@@ -94,13 +95,13 @@ def _best(values: Tensor, n: int) -> Tensor:
 
 
 def plan_layer(moments: Tensor, output: Tensor, proposals: Proposals, n_kept: int) -> LayerPlan:
-    """Choose the neurons that stay, and their coefficients for those that go.
+    """Choose the neurons that stay, and their coefficients for the removed ones.
 
     Args:
         moments: M, (N, N) float64.
         output: W, (H, N) float64.
 
-    Beside what it is given it holds one (N, N) matrix, and what :class:`Exchange` holds.
+    Besides its arguments it holds one (N, N) matrix, and those of :class:`Exchange`.
     """
     n = len(moments)
     if n_kept >= n:
@@ -109,7 +110,7 @@ def plan_layer(moments: Tensor, output: Tensor, proposals: Proposals, n_kept: in
     surroundings = find_surroundings(proposals, moments)
     kept = _hand_over(regular, output, surroundings, n - n_kept)
     kept = _trade(regular, output, surroundings, kept)
-    # Far less than chose them: an exact copy's coefficient must be 1 to float32's precision.
+    # Far less damping than for the choice: an exact copy's coefficient must be 1 in float32.
     own = moments.diagonal()
     level = _COEFFICIENT_DAMPING * own + torch.finfo(own.dtype).tiny
     regular.diagonal().copy_(own + level)
@@ -233,7 +234,7 @@ def _plan(layer: Layer, n_kept: int) -> LayerPlan:
 
 POLES = Method(
     name="poles",
-    help="those that neurons of their pole can stand in for",
+    help="neurons that others of their pole can stand in for",
     reads=("weights", "regular moments", "projection"),
     plan=_plan,
     costs=Layer.rising_costs,

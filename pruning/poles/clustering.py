@@ -1,8 +1,8 @@
-"""HDBSCAN on the neurons of one map, in an order that does not depend on how they come.
+"""Run HDBSCAN on the neurons of one map, in an order that doesn't depend on the given one.
 
-Poles do not depend on the order of the neurons. HDBSCAN's do: distances between mutual neighbours
-are equal by construction, and which of them is taken first decides where a border neuron belongs.
-So neurons are put into an order of their own first.
+Poles do not depend on the order of the neurons. HDBSCAN's groups do: distances between mutual
+neighbours are equal by construction, and the one that comes first decides which group a border
+neuron joins. So neurons are first put into a canonical order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 # Bytes for each entry of an N × N matrix. Clustering by ρ takes ρ in float32, and in float64 the
-# distances, HDBSCAN's copy of them, and the copy in which it looks for the nearest.
+# distances, HDBSCAN's copy of them, and the copy that it searches for the nearest.
 _CLUSTERING_BYTES = 28
 _BLOCK = 256
 
@@ -37,10 +37,10 @@ def space_of(
     settings: PoleSettings,
     layout: str | None = None,
 ) -> tuple[Floats, Tensor, Tensor, Tensor | None]:
-    """What is clustered, points or distances; which neuron each is; who is defined; ρ, if read."""
+    """Points or distances to cluster; the neuron of each; which neurons are defined; ρ, if read."""
     projection.layout_name(layout)
     on_map = settings.space == "positions"
-    # In the spaces of ρ, positions only break ties: the same ones for every layout.
+    # In the spaces of ρ, positions only break ties, and are the same for every layout.
     positions = projection.positions(layer, site, layout if on_map else None)
     rho: Tensor | None = None
     if on_map:
@@ -59,7 +59,7 @@ def space_of(
 
 
 def _canonical_order(positions: Tensor, is_defined: Tensor, rho: Tensor | None) -> Tensor:
-    """Defined neurons in an order of their own; (n_defined,) int64.
+    """Defined neurons in a canonical order; (n_defined,) int64.
 
     By the sum of their ρ, where that is the space: else its poles would depend on the map. Then by
     position, first coordinate first. Only what agrees in both is left as it comes.
@@ -93,9 +93,10 @@ def _distances(rho: Tensor | None, order: Tensor, *, absolute: bool) -> Floats:
 
 
 def cluster(data: Floats, settings: PoleSettings) -> tuple[Integers, Floats, NDArray[np.bool_]]:
-    """HDBSCAN on points or distances in canonical order: labels, strengths, who is an exemplar.
+    """Run HDBSCAN on points or distances in canonical order; labels, strengths and exemplars.
 
-    Exemplars are those that stay longest as density rises, in each of the densest parts of a pole.
+    Exemplars are the neurons that stay longest as density rises, in each of the densest parts of a
+    pole.
     """
     n = data.shape[0]
     fitted = fit_tree(data, settings)
@@ -115,8 +116,8 @@ def cluster(data: Floats, settings: PoleSettings) -> tuple[Integers, Floats, NDA
 
 
 def fit_tree(data: Floats, settings: PoleSettings) -> tuple[Any, NDArray[Any]] | None:
-    """HDBSCAN and its condensed tree; None for too few neurons to be two groups."""
-    # A layer is never one pole, so it has at least two or none.
+    """Run HDBSCAN with its condensed tree; None if there are too few neurons for two groups."""
+    # A layer is never one pole, so it has two or more, or none.
     if data.shape[0] < 2 * settings.min_cluster_size:
         return None
     from hdbscan import HDBSCAN
@@ -130,7 +131,7 @@ def fit_tree(data: Floats, settings: PoleSettings) -> tuple[Any, NDArray[Any]] |
         approx_min_span_tree=False,
         core_dist_n_jobs=1,
     )
-    # Neurons that coincide are infinitely dense: it says so, and goes on.
+    # Neurons that coincide are infinitely dense: HDBSCAN warns, and continues.
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         clusterer.fit(data)
@@ -138,11 +139,11 @@ def fit_tree(data: Floats, settings: PoleSettings) -> tuple[Any, NDArray[Any]] |
 
 
 def root_group(data: Floats, settings: PoleSettings) -> Integers:
-    """The group that HDBSCAN's root is, where no group splits off from it: labels 0 and −1.
+    """The group at HDBSCAN's root, if no group splits off from it: labels 0 and −1.
 
-    Neurons leave the root one by one as density rises. Those are its members that leave at
-    distances below the threshold that divides these best in two (Otsu 1979). All are −1 where
-    groups split off, or fewer than ``min_cluster_size`` are left.
+    Neurons leave the root one by one as density rises. Its members are the neurons that leave at
+    distances below the threshold that best divides the distances in two (Otsu 1979). All labels are
+    −1 if groups split off, or if fewer than ``min_cluster_size`` neurons are left.
     """
     labels = np.full(data.shape[0], -1, dtype=np.int64)
     fitted = fit_tree(data, settings)
@@ -172,7 +173,7 @@ def _otsu(values: Floats) -> float:
 
 
 def renumbered(found: Integers) -> Integers:
-    """Labels by size, the largest first."""
+    """Renumber labels by size, the largest group first."""
     found = found.astype(np.int64)
     labels = found.copy()
     for new, old in enumerate(_by_size(found)):

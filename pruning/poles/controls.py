@@ -1,15 +1,15 @@
-"""Two controls: correlations in which there is nothing to find, drawn from those that there are.
+"""Draw two controls from a matrix of correlations, in which there is nothing to find.
 
-*Shuffled*: the entries of ρ off the diagonal are exchanged at random. Each neuron keeps no partner,
-and how strong pairs are stays as it is. Both halves of the corpus are exchanged in the same way, so
-that they agree with one another entry by entry as they did.
+*Shuffled*: the entries of ρ off the diagonal are exchanged at random. No neuron keeps its partners,
+and the distribution of ρ over pairs stays the same. Both halves of the corpus are exchanged in the
+same way, so that they agree entry by entry as much as before.
 
 *Same spectrum*: Q ρ Qᵀ, Q a random rotation (Haar's measure), each row and column divided by the
 root of its diagonal entry, so that the diagonal is 1 again. Eigenvalues are kept up to that
-division, and the axes point anywhere: where one axis dominates, its two ends are still there, but
-no group of neurons is. Both halves are turned by the same Q. Rotation is linear, so that is the
-same as to turn ρ and to add to each half its own residual, turned: the halves keep their spectra,
-and differ from one another by as much as they did.
+division, and the axes have random directions: if one axis dominates, its two ends remain, but no
+group of neurons does. Both halves are rotated by the same Q. Rotation is linear, so this equals
+rotating ρ and adding each half's rotated residual: the halves keep their spectra, and differ from
+each other as much as before.
 
 Sources: the rotation is from the QR factors of a normal matrix, signs corrected (Mezzadri 2007, How
 to Generate Random Matrices from the Classical Compact Groups).
@@ -24,16 +24,16 @@ import torch
 from torch import Tensor
 
 N_DRAWS = 5
-# Bytes of an entry of an N × N matrix while a draw is made: ρ and two halves, the three of the
-# draw, the rotation, and a product on its way.
+# Bytes per entry of an N × N matrix while a draw is made: ρ and two halves, the three of the draw,
+# the rotation, and a product.
 DRAWING_BYTES = 32
 
-# Of one matrix or several (n, n) float32 without NaN, all changed alike, and a seed: as many.
+# Takes one or several (n, n) float32 matrices without NaN, and a seed; changes all alike.
 Control = Callable[[tuple[Tensor, ...], int], tuple[Tensor, ...]]
 
 
 def shuffle(matrices: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
-    """Exchange the entries off the diagonal, those of every matrix in the same way.
+    """Exchange the entries off the diagonal at random, in the same way in every matrix.
 
     Args:
         matrices: (n, n) each, symmetric.
@@ -53,7 +53,7 @@ def shuffle(matrices: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
 
 
 def rotate(matrices: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
-    """Turn the axes at random, those of every matrix in the same way; the diagonal is 1 again.
+    """Rotate the axes at random, in the same way for every matrix; the diagonal is 1 again.
 
     Costs two products of n × n matrices for each, and a QR factorisation.
 
@@ -67,7 +67,7 @@ def rotate(matrices: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
         scale = turned.diagonal().clamp_min(1e-12).rsqrt()
         turned *= scale
         turned *= scale[:, None]
-        # Rounding leaves the two sides apart.
+        # Rounding makes it slightly asymmetric.
         turned = (turned + turned.T) / 2
         turned.fill_diagonal_(1)
         found.append(turned)
@@ -75,7 +75,7 @@ def rotate(matrices: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
 
 
 def random_rotation(n: int, seed: int) -> Tensor:
-    """An orthogonal matrix, (n, n) float32, uniform in Haar's measure."""
+    """A random orthogonal matrix, (n, n) float32, uniform in Haar's measure."""
     normal = torch.randn(n, n, generator=torch.Generator().manual_seed(seed))
     q, r = torch.linalg.qr(normal)
     return q * torch.where(r.diagonal() < 0, -1.0, 1.0)

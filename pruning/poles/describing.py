@@ -1,4 +1,4 @@
-"""The facts about a pole: its size, exemplars, and correlations inside and to other poles."""
+"""Describe poles: size, exemplars, and correlations inside and to other poles."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from projector.projection.projection import Projection
 from pruning.poles.clustering import Floats, Integers
 from pruning.poles.poles import Pole, Poles, by_margin
 
-# Bytes for each entry of an N × N matrix: ρ from the covariance is four float32 matrices at once.
+# Bytes per entry of an N × N matrix: ρ from the covariance needs four float32 matrices at once.
 _CORRELATION_BYTES = 16
 _BLOCK = 256
 
 
 def distance_to_mean(points: Floats, labels: Integers) -> Floats:
-    """Distance of each neuron to the mean position of its pole, (n,); meaningless for noise."""
+    """The distance of each neuron to the mean position of its pole, (n,); meaningless for noise."""
     groups = np.where(labels < 0, labels.max(initial=-1) + 1, labels)
     n_groups = int(groups.max(initial=0)) + 1
     counts = np.bincount(groups, minlength=n_groups)
@@ -37,7 +37,7 @@ def distance_to_mean(points: Floats, labels: Integers) -> Floats:
 
 
 def first_least(values: Floats, labels: Integers, n_poles: int) -> NDArray[np.bool_]:
-    """The one neuron of each pole whose value is least."""
+    """The neuron with the lowest value in each pole."""
     is_least = np.zeros(labels.size, dtype=bool)
     for k in range(n_poles):
         members = (labels == k).nonzero()[0]
@@ -47,8 +47,9 @@ def first_least(values: Floats, labels: Integers, n_poles: int) -> NDArray[np.bo
 
 @dataclass(frozen=True)
 class Correlations:
-    """Mean ρ and |ρ| between poles, (K, K), NaN where unknown; and of each neuron, (n,), the sum
-    over its own pole."""
+    """Mean ρ and |ρ| between poles, (K, K), NaN where unknown; each neuron's sum over its pole,
+    (n,).
+    """
 
     mean: Floats
     mean_absolute: Floats
@@ -57,9 +58,9 @@ class Correlations:
 
 
 def correlations_of(rho: Tensor, order: Tensor, labels: Integers, n_poles: int) -> Correlations:
-    """Group sums in one pass over ρ each, O(N²) whatever the number of poles."""
+    """Sum ρ and |ρ| over groups, in one pass each; O(N²) for any number of poles."""
     is_known = rho.diagonal()[order].isfinite().numpy()
-    # Those that count nowhere are one more group.
+    # Neurons in no pole are one more group.
     groups = torch.from_numpy(np.where((labels >= 0) & is_known, labels, n_poles))
     counts = torch.bincount(groups, minlength=n_poles + 1)[:n_poles].double()
     n_pairs = torch.outer(counts, counts) - torch.diag(counts)
@@ -74,7 +75,7 @@ def correlations_of(rho: Tensor, order: Tensor, labels: Integers, n_poles: int) 
             )
         totals = torch.zeros(n_poles + 1, n_poles + 1, dtype=torch.float64)
         totals.index_add_(1, groups, sums)
-        # A neuron's ρ with itself, 1, is no pair's.
+        # A neuron's ρ with itself, 1, isn't the ρ of a pair.
         means.append(((totals[:n_poles, :n_poles] - torch.diag(counts)) / n_pairs).numpy())
         owns.append(sums[groups, torch.arange(order.numel())].numpy())
     return Correlations(*means, *owns)
@@ -83,7 +84,7 @@ def correlations_of(rho: Tensor, order: Tensor, labels: Integers, n_poles: int) 
 def number_by_margin(
     labels: Integers, correlations: Correlations, *, absolute: bool
 ) -> tuple[Integers, Correlations]:
-    """Poles that were numbered by size, numbered by their margin; see :class:`Poles`."""
+    """Renumber poles that were numbered by size by their margin; see :class:`Poles`."""
     mean = correlations.mean_absolute if absolute else correlations.mean
     others = np.where(np.eye(len(mean), dtype=bool), np.nan, mean)
     margins = [
@@ -133,8 +134,8 @@ def describe(
 
 
 def label_poles(projection: Projection, poles: Poles) -> Poles:
-    """The same poles with labels: what each fires on, by its neurons' strongest examples. For the
-    ends of an axis, labels describe the highest activations unless only the lowest agree. Where the
+    """The same poles with labels of what each fires on, by its neurons' strongest examples. For the
+    ends of an axis, labels describe the highest activations unless only the lowest agree. If the
     projection keeps no examples, ``reasons`` say so.
     """
     if not poles.poles:
@@ -150,12 +151,12 @@ def label_poles(projection: Projection, poles: Poles) -> Poles:
     labelled = []
     for k, pole in enumerate(poles.poles):
         members = (poles.labels == k).nonzero()[:, 0]
-        # In |ρ| some fire against the others.
+        # In |ρ| some neurons of a pole fire opposite to the rest.
         signs = None if rho is None else (rho[pole.exemplars[0], members] < 0).mul(-2).add(1)
         neurons = members.tolist()
         label = group_label(examples, pieces, neurons, None if signs is None else signs.tolist())
         if label is not None and label.sign < 0 and pole.axis is not None:
-            # The lowest of one end are the highest of the other.
+            # The lowest activations of one end are the highest of the other.
             highest = group_label(examples, pieces, neurons, sign=1)
             if highest is not None and (label.is_mixed or not highest.is_mixed):
                 label = highest
@@ -177,7 +178,7 @@ def _known(value: float) -> float | None:
 def correlation_if_possible(
     projection: Projection, layer: int, site: str
 ) -> tuple[Tensor | None, str]:
-    """ρ, or None and why."""
+    """ρ, or None and the reason."""
     if not projection.has_statistics:
         return None, "the projection holds no statistics"
     if not projection.has_statistics_of(layer, site):

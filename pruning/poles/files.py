@@ -1,6 +1,6 @@
-"""Files that keep poles in a projection's folder, one for each choice of settings.
+"""Keep poles in files of a projection's folder, one file for each choice of settings.
 
-A file is ``poles/<name of the settings>.json``; of poles on the map of a layout that is not the
+A file is ``poles/<name of the settings>.json``; for poles on the map of a layout other than the
 projection's first, ``poles/<name of the settings>-on-<name of the layout>.json``. Poles of version
 1 are in one file, poles.json, which is read and never written.
 """
@@ -38,9 +38,9 @@ from pruning.poles.poles import (
 FORMAT = "transformer-poles"
 FORMAT_VERSION = 3
 POLES_FOLDER = "poles"
-# Where version 1 kept the poles of all settings.
+# The file in which version 1 kept the poles of all settings.
 OLD_FILE = "poles.json"
-# Why figures of poles that version 2 kept are None.
+# The reason for figures that version 2 doesn't have.
 OLDER = "an older version found these poles: `pruning poles` completes them"
 _OF_VERSION_3 = ("label", "distinct", "beyond_spectrum", "axis")
 _BOTH = ("shuffled", "same_spectrum")
@@ -49,18 +49,18 @@ _WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeEr
 
 
 def poles_file(settings: PoleSettings, layout: str | None = None) -> str:
-    """The file of these settings, within the projection's folder.
+    """The file for these settings, within the projection's folder.
 
     Args:
-        layout: the layout's name, where it is not the projection's first. Poles in the spaces of ρ
-            are those of every layout.
+        layout: the layout's name, if it isn't the projection's first. All layouts share poles in
+            the spaces of ρ.
     """
     own = f"-on-{layout}" if layout is not None and settings.space == "positions" else ""
     return f"{POLES_FOLDER}/{settings.name}{own}.json"
 
 
 def check_poles_file(folder: str | Path, settings: PoleSettings, layout: str | None = None) -> None:
-    """Raise a UserError if poles can't be saved in this folder, before they are looked for."""
+    """Raise a UserError if poles can't be saved in this folder; call it before finding them."""
     where = Path(folder)
     saved = read_saved(where)
     saved.layout_name(layout)
@@ -75,20 +75,20 @@ def save_poles(
     belongs_to: Saved | None = None,
     layout: str | None = None,
 ) -> Path:
-    """Add poles to the projection in ``folder``; returns the file of the first ones.
+    """Add poles to the projection in ``folder``; return the file of the first ones.
 
-    Those of equal settings, layer and site are replaced, all others stay, also where two processes
-    add at once.
+    Poles with equal settings, layer and site are replaced; all others stay, also if two processes
+    add poles at once.
 
     Args:
-        belongs_to: what :func:`projector.projection.overview.read_saved` gave before the poles were
-            looked for. Where the folder holds another projection by now, or, for poles on the map,
-            another layout of the name, nothing is added. None is what the folder holds now.
+        belongs_to: the result of :func:`projector.projection.overview.read_saved` before the poles
+            were found. If the folder holds another projection now or, for poles on the map, another
+            layout of that name, nothing is added. None takes what the folder holds now.
         layout: the layout on whose maps they were found; None is the projection's first.
 
     Raises:
-        UserError: if there is no projection or no such layout, either was replaced, a file that is
-            there is damaged, or it can't be written: then all is as it was.
+        UserError: if there is no projection or no such layout, either was replaced, or the file is
+            damaged or can't be written. Nothing has changed then.
     """
     where, poles = Path(folder), tuple(poles)
     fingerprint = None if belongs_to is None else belongs_to.fingerprint
@@ -98,7 +98,7 @@ def save_poles(
             layout = belongs_to.layout_name(layout)
             if any(one.settings.space == "positions" for one in poles):
                 _check_same_layout(belongs_to, saved, layout)
-        # Settings that mean the same have one file.
+        # Settings with the same meaning share one file.
         groups: dict[str, list[Poles]] = defaultdict(list)
         for one in poles:
             groups[_file_of(one.settings, saved, layout)].append(one)
@@ -119,7 +119,8 @@ def load_poles(
     settings: PoleSettings | None = None,
     layout: str | None = None,
 ) -> Poles | None:
-    """Poles that :func:`save_poles` kept, or None: none were, or for another projection or layout.
+    """Load poles that :func:`save_poles` kept; None if there are none for this projection and
+    layout.
 
     Args:
         layout: the layout on whose maps they were found; None is the projection's first. It makes
@@ -135,7 +136,7 @@ def load_poles(
 def load_every_pole(
     folder: str | Path, settings: PoleSettings | None = None, layout: str | None = None
 ) -> dict[MapKey, Poles]:
-    """The poles of all maps that were kept; see :func:`load_poles`."""
+    """Load the poles of all maps that were kept; see :func:`load_poles`."""
     return _load(Path(folder), settings or PoleSettings(), layout)
 
 
@@ -145,7 +146,7 @@ def _load(
     layout: str | None,
     only: MapKey | None = None,
 ) -> dict[MapKey, Poles]:
-    """Poles of these settings and this layout, of one map or of all."""
+    """Load poles with these settings on this layout, of one map or of all."""
     saved = read_saved(where)
     saved.layout_name(layout)
     found: dict[MapKey, Poles] = {}
@@ -164,16 +165,16 @@ def _load(
 def path_of_poles(
     folder: str | Path, settings: PoleSettings, saved: Saved, layout: str | None = None
 ) -> Path:
-    """Where the poles of these settings and this layout are kept.
+    """The path of the poles with these settings on this layout.
 
     Args:
-        saved: what the folder holds.
+        saved: overview of the folder's projection.
     """
     return Path(folder) / _file_of(settings, saved, layout)
 
 
 def _file_of(settings: PoleSettings, saved: Saved, layout: str | None) -> str:
-    """The file of these settings and this layout, whether or not it is named."""
+    """The file for these settings and this layout, whether or not the layout is named."""
     if settings.space != "positions":
         return poles_file(settings)
     name = saved.layout_name(layout)
@@ -181,7 +182,7 @@ def _file_of(settings: PoleSettings, saved: Saved, layout: str | None) -> str:
 
 
 def _check_same_layout(before: Saved, now: Saved, name: str) -> None:
-    """Raise a UserError unless the layout that poles were found on is still the one of its name."""
+    """Raise a UserError if the layout that poles were found on was replaced."""
     there = now.layouts.get(name)
     if there is None or _hash_of(there) != _hash_of(before.layouts[name]):
         raise UserError(
@@ -191,12 +192,12 @@ def _check_same_layout(before: Saved, now: Saved, name: str) -> None:
 
 
 def _hash_of(layout: SavedLayout) -> str | None:
-    """What tells a layout from another of its name; None for a projection's own of version 1."""
+    """The hash of a layout, which differs between layouts of the same name; None in version 1."""
     return layout.metadata.get("layout")
 
 
 def _read(path: Path, settings: PoleSettings, saved: Saved, layout: str | None) -> dict[str, Any]:
-    """A file's content; of no map where there is none, or it is of another projection or layout."""
+    """A file's content; no maps if it is missing or belongs to another projection or layout."""
     empty = _content(settings, saved, layout, {})
     if not path.exists():
         return empty
@@ -226,7 +227,7 @@ def _read(path: Path, settings: PoleSettings, saved: Saved, layout: str | None) 
 
 
 def _of_version_1(content: dict[str, Any], settings: PoleSettings) -> dict[str, Any]:
-    """What a file of version 1 holds of these settings: it held those of all."""
+    """The poles with these settings in a file of version 1, which holds all settings."""
     try:
         maps = dict(content["results"].get(settings.key, {"maps": {}})["maps"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -240,7 +241,7 @@ def _of_version_1(content: dict[str, Any], settings: PoleSettings) -> dict[str, 
 
 
 def _of_version_2(content: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 knew neither controls nor labels, and numbered poles by size."""
+    """Upgrade from version 2, which has no controls or labels, and numbers poles by size."""
     maps = {}
     for name, kept in content["maps"].items():
         poles = [pole | dict.fromkeys(_OF_VERSION_3) for pole in kept["poles"]]
@@ -272,8 +273,9 @@ def _controls(kept: dict[str, Any] | None) -> Controls | None:
 def _content(
     settings: PoleSettings, saved: Saved, layout: str | None, maps: dict[str, Any]
 ) -> dict[str, Any]:
-    """A file's content: which projection it belongs to, and of the space of positions, which layout
-    of it; None where the layout is the projection's own of version 1."""
+    """A file's content, with its projection and, in the space of positions, its layout; None for
+    the layout of a version 1 projection.
+    """
     on_map = settings.space == "positions"
     return {
         "format": FORMAT,
@@ -286,7 +288,7 @@ def _content(
 
 
 def _plain(settings: PoleSettings) -> dict[str, Any]:
-    """Settings as their name has them: equal for those that mean the same."""
+    """Settings as in their name: equal for settings with the same meaning."""
     return asdict(settings) | {
         "min_samples": settings.effective_min_samples,
         "epsilon": abs(float(settings.epsilon)),
@@ -295,7 +297,7 @@ def _plain(settings: PoleSettings) -> dict[str, Any]:
 
 def _text(content: dict[str, Any]) -> str:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    # A list of numbers on a line.
+    # Each list of numbers is on one line.
     return re.sub(r"\[[\s\d.,e+-]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 

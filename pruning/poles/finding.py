@@ -1,9 +1,9 @@
 """Find poles, the groups of neurons that fire together, by HDBSCAN.
 
-A pole is looked for on the map (``positions``), or in ρ itself, where the distance of two neurons
-is 1 − ρ (``correlation``) or 1 − |ρ| (``abs-correlation``: an anti-correlated neuron is as
-redundant as a correlated one, but lies far away on the map). A neuron in no pole is noise, −1: it
-lies in no dense place, which does not say that no other neuron could stand in for it.
+Poles are found on the map (``positions``), or in ρ itself, where the distance of two neurons is 1 −
+ρ (``correlation``) or 1 − |ρ| (``abs-correlation``: an anti-correlated neuron is as redundant as a
+correlated one, but lies far away on the map). A neuron in no pole is noise, −1: it doesn't lie in a
+dense place, but another neuron may still be able to stand in for it.
 
 Sources: Campello, Moulavi, Sander (2013), Density-Based Clustering Based on Hierarchical Density
 Estimates; Malzer and Baum (2020), A Hybrid Approach to Hierarchical Density-Based Cluster Selection
@@ -44,7 +44,7 @@ from pruning.poles.validity import measure_validity
 def choose_maps(
     projection: Projection, layers: Iterable[int] | None, sites: Iterable[str]
 ) -> list[tuple[int, str]]:
-    """Every (layer, site) of these layers and sites, each once; of all layers where None.
+    """The (layer, site) pairs of these layers and sites, each once; None means all.
 
     Raises:
         UserError: if the projection lacks one.
@@ -52,7 +52,7 @@ def choose_maps(
     maps = []
     for site in dict.fromkeys(sites):
         of_site = [layer for layer, s in projection.maps if s == site]
-        # Of a model whose blocks differ, all layers are those that have the site.
+        # If blocks differ, all layers means all that have the site.
         for layer in of_site or projection.layers if layers is None else layers:
             projection.positions(layer, site)
             maps.append((layer, site))
@@ -66,19 +66,19 @@ def find_poles(
     settings: PoleSettings | None = None,
     layout: str | None = None,
 ) -> Poles:
-    """The poles of one layer and site.
+    """Find the poles of one layer and site.
 
-    On the map it costs O(N log N) time and no N × N matrix but ρ, for the figures; in the other
+    On the map it costs O(N log N) time and only one N × N matrix, ρ, for the figures; in the other
     spaces O(N²) time and 28 N² bytes.
 
     Args:
-        settings: :class:`PoleSettings`' defaults where None.
-        layout: the layout on whose map they are looked for; None is the first. It makes no
-            difference in the spaces of ρ.
+        settings: None is the defaults of :class:`PoleSettings`.
+        layout: the layout on whose map they are found; None is the first. It makes no difference in
+            the spaces of ρ.
 
     Raises:
-        UserError: if the projection has no such layer, site or layout, or the space is one of ρ
-            and it has no statistics, or their matrix does not fit into memory.
+        UserError: if the projection has no such layer, site or layout; or, in the spaces of ρ, if
+            it has no statistics or ρ doesn't fit in memory.
     """
     settings = settings or PoleSettings()
     space = space_of(projection, layer, site, settings, layout)
@@ -88,11 +88,12 @@ def find_poles(
 def poles_of_labels(
     projection: Projection, layer: int, site: str, settings: PoleSettings, labels: Integers
 ) -> Poles:
-    """Groups found in another way, described as poles are; all members belong to them firmly.
+    """Describe groups that were found in another way as poles; all strengths are 1.
 
     Args:
-        settings: their space is one of ρ.
-        labels: of the defined neurons, in the order of :func:`pruning.poles.clustering.space_of`.
+        settings: with one of the spaces of ρ.
+        labels: group of each defined neuron, in the order of
+            :func:`pruning.poles.clustering.space_of`.
     """
     space, is_member = space_of(projection, layer, site, settings), labels >= 0
     found = labels, is_member.astype(np.float64), is_member
@@ -108,7 +109,7 @@ def _told(
     space: tuple[Floats, Tensor, Tensor, Tensor | None],
     found: tuple[Integers, Floats, NDArray[np.bool_]],
 ) -> Poles:
-    """What there is to tell of groups."""
+    """Describe groups as poles."""
     on_map, is_absolute = settings.space == "positions", settings.space == "abs-correlation"
     data, order, is_defined, rho = space
     labels, strengths, is_exemplar = found
@@ -131,7 +132,7 @@ def _told(
         correlations = correlations_of(rho, order, labels, n_poles)
         labels, correlations = number_by_margin(labels, correlations, absolute=is_absolute)
         if centrality is None:
-            # The least mean distance is the greatest sum of ρ.
+            # The lowest mean distance is the highest sum of ρ.
             centrality = -(correlations.own_absolute if is_absolute else correlations.own)
             is_exemplar = first_least(centrality, labels, n_poles)
     poles = tuple(
@@ -160,7 +161,8 @@ def condensed_tree(
     settings: PoleSettings | None = None,
     layout: str | None = None,
 ) -> CondensedTree:
-    """How the groups of one layer and site split as density rises; costs what the poles do.
+    """The tree of how groups of one layer and site split as density rises; costs as much as finding
+    poles.
 
     Raises:
         UserError: see :func:`find_poles`.

@@ -1,7 +1,7 @@
-"""Poles of all maps of a projection, with controls and labels; kept as they are found.
+"""Find the poles of all maps of a projection with controls and labels, and save them on the way.
 
-What is there already is not found again: a run that was stopped continues, and poles that were
-found without controls get them.
+Saved poles are not found again: a stopped run continues, and poles that were found without controls
+get them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pruning.poles.poles import (
     usual_settings,
 )
 
-# A file holds all maps of its settings, and is written whole.
+# A file holds all maps for its settings, and is written whole.
 _SAVE_EVERY_S = 2.0
 
 
@@ -46,15 +46,15 @@ class PoleRequest:
     """Settings for finding the poles of a projection; None is the default of each map.
 
     Attributes:
-        layers, sites: of which maps; None is all.
+        layers, sites: the maps; None is all.
         space, min_cluster_size, min_samples, selection, epsilon: see :class:`PoleSettings`.
-        layout: on whose maps, in space ``positions``; None is the first. Where it is given, that
-            is the space.
-        with_controls: whether poles are judged by controls.
+        layout: the layout whose maps are used, in space ``positions``; None is the first. A given
+            layout sets that space.
+        with_controls: whether poles are compared with controls.
         force: find poles again that were found before.
 
     Raises:
-        UserError: on creation, if a setting can't be, or a layout is given with a space of ρ.
+        UserError: on creation, if a setting is invalid, or a layout is given with a space of ρ.
     """
 
     layers: tuple[int, ...] | None = None
@@ -79,7 +79,7 @@ class PoleRequest:
             )
 
     def settings(self, saved: Saved, layer: int, site: str) -> PoleSettings:
-        """Those of one map."""
+        """The pole settings of one map."""
         return self._of(usual_settings(saved, layer, site))
 
     def _of(self, usual: PoleSettings) -> PoleSettings:
@@ -92,11 +92,11 @@ class PoleRequest:
 
 @dataclass(frozen=True)
 class PolesFound:
-    """The poles of all maps, found by :func:`find_all` now or before.
+    """The poles of all maps, found by this or an earlier call of :func:`find_all`.
 
     Attributes:
-        poles: of each map, layer by layer.
-        path: the file of the first one's settings.
+        poles: poles of each map, layer by layer.
+        path: the file with the first map's settings.
     """
 
     poles: tuple[Poles, ...]
@@ -106,14 +106,14 @@ class PolesFound:
 def find_all(
     folder: str | Path, request: PoleRequest | None = None, progress: Progress | None = None
 ) -> PolesFound:
-    """Find the poles of maps, judge and label them, and keep them beside the projection.
+    """Find the poles of maps, compare them with controls, label them, and save them.
 
-    Several maps at once, one a core. Every few seconds what is finished is kept, also where the
-    work ends by an error or Ctrl-C.
+    Processes several maps at once, one per core. Finished maps are saved every few seconds, also
+    after an error or Ctrl-C.
 
     Raises:
-        UserError: if there is no such projection, map or layout, memory does not suffice, or the
-            file of the poles is damaged or can't be written.
+        UserError: if there is no such projection, map or layout, memory is too small, or the file
+            of the poles is damaged or can't be written.
     """
     folder, request, progress = Path(folder), request or PoleRequest(), progress or Silent()
     saved = read_saved(folder)
@@ -149,7 +149,7 @@ def find_all(
 def _known(
     folder: Path, settings: dict[MapKey, PoleSettings], request: PoleRequest
 ) -> dict[MapKey, Poles]:
-    """What is there, by files that are checked in any case."""
+    """Saved poles, by files that are checked in any case."""
     keys: dict[PoleSettings, list[MapKey]] = defaultdict(list)
     for key, each in settings.items():
         keys[each].append(key)
@@ -169,7 +169,7 @@ def _is_complete(known: Poles | None, projection: Projection, request: PoleReque
 
 
 def _lacks_controls(known: Poles, request: PoleRequest) -> bool:
-    """Whether poles of ρ were not judged yet, or by a version that counted no axes in draws."""
+    """Whether poles of ρ lack controls, or an older version didn't count axes in draws."""
     if not request.with_controls or known.settings.space == "positions":
         return False
     lacks_axes = known.settings.space == "correlation"
@@ -177,7 +177,7 @@ def _lacks_controls(known: Poles, request: PoleRequest) -> bool:
 
 
 def _lacks_labels(known: Poles, projection: Projection) -> bool:
-    """Whether there are examples, and no labels were made of them by the rules of now."""
+    """Whether there are examples, and no labels by the current rules."""
     return projection.has_examples and bool(known.poles) and known.label_rules != RULES
 
 
@@ -186,7 +186,7 @@ def _each(
     work: Sequence[tuple[MapKey, PoleSettings, Poles | None]],
     request: PoleRequest,
 ) -> Iterator[Poles]:
-    """The poles of each map, as they are ready."""
+    """Yield the poles of each map, as they are ready."""
     if not work:
         return
     is_stopped = Event()
@@ -196,7 +196,7 @@ def _each(
             raise InterruptedError
 
     def one(key: MapKey, settings: PoleSettings, known: Poles | None) -> Poles:
-        # In one thread each sums are rounded alike, however many work at once.
+        # With one thread each, sums are rounded alike for any number of maps at once.
         with in_threads(1):
             between_draws()
             found = known
@@ -215,7 +215,7 @@ def _each(
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 failed = [each for each in done if each.exception() is not None]
-                # What is ready is kept, whatever became of the others.
+                # Finished maps are kept, also if others failed.
                 yield from (each.result() for each in done if each not in failed)
                 for each in failed:
                     each.result()
@@ -226,7 +226,7 @@ def _each(
 
 
 def _n_at_once(projection: Projection, maps: Iterable[MapKey]) -> int:
-    """As many as there are cores, and as have memory."""
+    """As many maps as there are cores and memory for."""
     widest = max(projection.figures(*key).n_neurons for key in maps)
     n_fitting = int(psutil.virtual_memory().available / max(1, JUDGING_BYTES * widest**2))
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

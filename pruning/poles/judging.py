@@ -1,19 +1,21 @@
-"""Which poles are more than chance and more than one dominant axis, by both controls.
+"""Judge by both controls which poles are more than chance, and more than one dominant axis.
 
 A pole is *distinct* when in each half of the corpus its mean ρ inside exceeds that to every other
-pole (of an only pole: to all other neurons), and over the whole corpus it exceeds the highest of
-the poles of at least half its size in the shuffled draws. Where none is that large, it passes. It
-is *beyond the spectrum* when it is distinct and exceeds those of the same-spectrum draws likewise.
-A draw's own poles are judged in the same way, by the other draws of their control and by all of
-the other control's. In ``abs-correlation`` all of this is of |ρ|.
+pole (of an only pole: to all other neurons), and over the whole corpus it exceeds that of every
+pole of at least half its size in the shuffled draws. It passes if no pole of the draws is that
+large. It is *beyond the spectrum* when it is distinct and exceeds those of the same-spectrum draws
+in the same way. A draw's own poles are judged in the same way, by the other draws of their control
+and by all draws of the other control. In ``abs-correlation``, all of this uses |ρ|.
 
 Two poles are the ends of an *axis* when the signs of ρ's first eigenvector reproduce at least 90 %
-of both: it has one sign in as much of the one, and the other sign in as much of the other. As any
-three neurons have the same sign now and then, each is also the pole most opposed to the other,
-both exceed the shuffled draws, and the axis makes at least half of the ρ inside of each.
+of both: at least 90 % of the one pole has one sign, and at least 90 % of the other has the opposite
+sign. Any three neurons have the same sign now and then by chance. So each must also be the pole
+most opposed to the other, both must exceed the shuffled draws, and the axis must make at least half
+of the ρ inside each.
 
-Where HDBSCAN finds no pole, its root, the group of all neurons, may be one: its members are those
-that leave it late, at distances below Otsu's threshold. It is a pole only if it is distinct.
+If HDBSCAN finds no pole, its root, the group of all neurons, may be one: its members are the
+neurons that leave it late, at distances below Otsu's threshold. It is a pole only if it is
+distinct.
 
 Source of the threshold: Otsu (1979), A Threshold Selection Method from Gray-Level Histograms.
 """
@@ -36,7 +38,7 @@ from pruning.poles.controls import CONTROLS, DRAWING_BYTES, N_DRAWS
 from pruning.poles.finding import poles_of_labels
 from pruning.poles.poles import ON_THE_MAP, Control, Controls, Poles, PoleSettings
 
-# Bytes of an entry of an N × N matrix: those of a draw, and of HDBSCAN while it works on it.
+# Bytes per entry of an N × N matrix: a draw, and HDBSCAN's memory while it clusters the draw.
 JUDGING_BYTES = DRAWING_BYTES + 28
 _AXIS_SHARE, _SHARE_OF_AXIS = 0.9, 0.5
 BOTH_ENDS = "in |ρ| both ends of an axis are one pole"
@@ -52,7 +54,7 @@ OF_A_HALF = (
 
 @dataclass(frozen=True)
 class _Groups:
-    """Groups of one matrix.
+    """The groups of one matrix.
 
     Attributes:
         sizes: neurons of each.
@@ -74,18 +76,19 @@ class _Groups:
 def judge_poles(
     projection: Projection, poles: Poles, between_draws: Callable[[], None] | None = None
 ) -> Poles:
-    """The same poles, with controls and what they confirm.
+    """Compare poles with both controls, and return them with the results.
 
-    Equal projections give equal results, whatever the number of threads. Costs eleven times what
-    finding poles does, two rotations of each matrix and 60 N² bytes.
+    Equal projections give equal results with any number of threads. Costs eleven times as much as
+    finding poles, two rotations of each matrix, and 60 N² bytes.
 
     Args:
         poles: of this projection.
-        between_draws: called after each of the draws; raising in it ends the work.
+        between_draws: called after each draw; an exception in it ends the work.
 
     Returns:
-        Poles that :attr:`Poles.controls` stands in, or whose ``reasons`` say why none do. A group
-        that holds most of the layer, and that HDBSCAN did not count, is added where it is distinct.
+        Poles with :attr:`Poles.controls`, or with the reason for their absence in ``reasons``. A
+            group that holds most of the layer, and that HDBSCAN doesn't count as a group, is added
+            if it is distinct.
     """
     settings = poles.settings
     if settings.space == "positions":
@@ -97,7 +100,7 @@ def judge_poles(
             poles,
             f"the controls need {size_text(needed)} of memory, and {size_text(free)} are free",
         )
-    # In another number of threads sums are rounded otherwise, and equal distances come apart.
+    # Another number of threads rounds sums differently, and makes equal distances unequal.
     with in_threads(1):
         return _judge(projection, poles, between_draws or (lambda: None))
 
@@ -108,7 +111,7 @@ def _judge(projection: Projection, poles: Poles, between_draws: Callable[[], Non
     assert rho is not None
     halves = projection.half_correlations(layer, site)
     every = [each[order][:, order].float() for each in (rho, *(halves or ()))]
-    # A neuron that never varied in one half is correlated with none there.
+    # A neuron that doesn't vary in one half correlates with no other neuron there.
     is_defined = [each.diagonal().isfinite() for each in every]
     has_halves = halves is not None and all(int(each.sum()) > 1 for each in is_defined)
     matrices = tuple(each.nan_to_num_() for each in every[: 3 if has_halves else 1])
@@ -128,7 +131,7 @@ def _judge(projection: Projection, poles: Poles, between_draws: Callable[[], Non
     beyond = distinct & confirmed["same_spectrum"]
     if is_root and own.sizes.size and has_halves and distinct[0]:
         poles = poles_of_labels(projection, layer, site, settings, labels)
-        # Its labels are as they were: one pole has one number.
+        # Its labels don't change, because one pole has one number.
     has_axes = settings.space == "correlation"
     controls = Controls(
         **{name: _told(name, drawn, has_halves=has_halves, has_axes=has_axes) for name in CONTROLS}
@@ -167,7 +170,7 @@ def _unjudged(poles: Poles, why: str) -> Poles:
 def _drawn(
     matrices: tuple[Tensor, ...], settings: PoleSettings, between_draws: Callable[[], None]
 ) -> _Groups:
-    """The groups that the same search finds in a draw."""
+    """The groups that the same clustering finds in a draw."""
     between_draws()
     rho = matrices[0].abs() if settings.space == "abs-correlation" else matrices[0]
     distances = (1 - rho.double()).clamp_min_(0).numpy()
@@ -208,7 +211,7 @@ def _groups(
     for mean in means[1:]:
         own = mean.diagonal()[:n_groups].copy()
         is_known &= np.isfinite(own)
-        # An only group has all other neurons beside it, another none of them.
+        # An only group is compared with all other neurons, several groups with each other.
         others = mean[:n_groups] if n_groups == 1 else mean[:n_groups, :n_groups]
         others = np.where(np.eye(*others.shape) > 0, -np.inf, others)
         agrees &= own > np.where(np.isnan(others), -np.inf, others).max(axis=1, initial=-np.inf)
@@ -322,14 +325,14 @@ def _ends(rho: Tensor, labels: Integers, means: Floats) -> dict[int, int]:
 
 
 def first_eigenvector(rho: Floats) -> Floats:
-    """Of the largest eigenvalue of a symmetric matrix (n, n); (n,), its sign undetermined."""
+    """The first eigenvector of a symmetric matrix (n, n); (n,), with either sign."""
     from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
     n = rho.shape[0]
     with np.errstate(all="ignore"):
         try:
             if n > 16:
-                # As far from any one axis as may be, and not at right angles to it but by chance.
+                # A start that isn't near any axis, and isn't orthogonal to one except by chance.
                 start = np.cos(np.arange(n, dtype=np.float64))
                 return np.asarray(eigsh(rho, k=1, which="LA", v0=start)[1][:, 0])
         except ArpackNoConvergence:

@@ -1,4 +1,4 @@
-"""Poles, groups of neurons that fire together, and what makes a group one."""
+"""Poles, which are groups of neurons that fire together, and the settings that define them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from projector.projection.overview import Overview
 
 SPACES = ("positions", "correlation", "abs-correlation")
 SELECTIONS = ("eom", "leaf")
-# Why there are no controls.
+# Reasons for missing controls.
 ON_THE_MAP = (
     "controls need ρ, and these poles were found on a map: find poles in the space correlation, "
     "which needs a fit with statistics"
@@ -37,7 +37,7 @@ class PoleSettings:
     """
 
     space: str = "correlation"
-    # Of a layer of some hundred neurons, larger ones leave two poles, one of them nearly all.
+    # In a layer of some hundred neurons, larger sizes leave two poles, one with nearly all neurons.
     min_cluster_size: int = 3
     min_samples: int | None = None
     selection: str = "leaf"
@@ -86,13 +86,14 @@ class PoleSettings:
         )
 
 
-# Poles on the map. In ρ `eom` takes a fourth of a layer whose mean ρ is 0 for one pole; a map is
-# evener.
+# Poles on the map. In ρ, `eom` makes one pole of a fourth of a layer whose mean ρ is 0; density on
+# a map is more even.
 MAP_POLES = PoleSettings("positions", selection="eom")
 
 
 def usual_settings(projection: Overview, layer: int, site: str) -> PoleSettings:
-    """Poles in ρ, or on the map where the projection keeps no statistics of this layer and site.
+    """Settings for poles in ρ, or on the map if the projection keeps no statistics of this layer
+    and site.
 
     Raises:
         UserError: if the projection has no such map.
@@ -103,24 +104,25 @@ def usual_settings(projection: Overview, layer: int, site: str) -> PoleSettings:
 
 @dataclass(frozen=True)
 class Pole:
-    """One group of neurons. A ρ that can't be given is None, and the layer's ``reasons`` say why.
+    """One group of neurons. A ρ that is not known is None, and the layer's ``reasons`` give the
+    cause.
 
     Attributes:
-        size: neurons in it.
-        exemplars: neurons that stand for it, most central first: in ``positions`` those where it is
-            densest, ordered by the distance to its mean position; in the others its medoid, the
-            neuron with the least mean distance to the rest.
-        within_rho: mean ρ over its pairs.
-        within_absolute_rho: mean ``|ρ|`` over its pairs.
-        between_rho: mean ρ to the pole for which that is highest.
-        between_absolute_rho: the same of ``|ρ|``.
-        opposite: the pole to which its mean ρ is lowest, where that is below 0.
+        size: number of neurons.
+        exemplars: neurons that represent it, most central first: in ``positions`` the neurons where
+            it is densest, ordered by the distance to its mean position; in the spaces of ρ its
+            medoid, the neuron with the lowest mean distance to the rest.
+        within_rho: mean ρ over its pairs of neurons.
+        within_absolute_rho: mean ``|ρ|`` over its pairs of neurons.
+        between_rho: highest mean ρ to another pole.
+        between_absolute_rho: highest mean ``|ρ|`` to another pole.
+        opposite: the pole with the lowest mean ρ to it, if that is below 0.
         opposite_rho: that mean ρ.
         label: what it fires on, by the tokens of its neurons' strongest examples.
         distinct: whether both halves of the corpus and the shuffled control confirm it; see
             :mod:`pruning.poles.judging`.
-        beyond_spectrum: whether it is distinct, and the control of the same spectrum confirms it.
-        axis: the pole at the other end, where the two are the ends of the leading axis of ρ.
+        beyond_spectrum: whether it is distinct, and the same-spectrum control confirms it.
+        axis: the pole at the other end, if the two are the ends of the leading axis of ρ.
     """
 
     size: int
@@ -139,17 +141,18 @@ class Pole:
 
 @dataclass(frozen=True)
 class Control:
-    """What the same search finds in control draws, where there is nothing to find.
+    """The result of the same clustering in control draws, where there is nothing to find.
 
     Attributes:
-        n_draws: how many there were.
-        n_poles: poles of a draw, the mean over draws.
-        n_distinct: of these, the distinct ones; None without halves of the corpus.
-        n_beyond_spectrum: of these, those beyond the spectrum; None without halves.
-        largest_size: neurons of a draw's largest pole, the mean over draws that have one.
-        largest_within: mean ρ inside of that pole (``|ρ|`` in ``abs-correlation``), likewise.
-        n_axes: pairs of poles that are the ends of an axis, the mean over draws; None in
-            ``abs-correlation``, and of poles that an older version judged.
+        n_draws: number of draws.
+        n_poles: mean number of poles in a draw.
+        n_distinct: mean number of distinct poles; None without halves of the corpus.
+        n_beyond_spectrum: mean number of poles beyond the spectrum; None without halves.
+        largest_size: mean number of neurons in a draw's largest pole, over draws with a pole.
+        largest_within: mean ρ inside that pole (``|ρ|`` in ``abs-correlation``), over the same
+            draws.
+        n_axes: mean number of pole pairs that are the ends of an axis; None in ``abs-correlation``,
+            and for poles that an older version judged.
     """
 
     n_draws: int
@@ -166,8 +169,8 @@ class Controls:
     """Both controls of one map.
 
     Attributes:
-        shuffled: of ρ whose entries off the diagonal are exchanged at random.
-        same_spectrum: of ρ with its eigenvalues and random axes.
+        shuffled: ρ with its entries off the diagonal exchanged at random.
+        same_spectrum: ρ with the same eigenvalues and random axes.
     """
 
     shuffled: Control
@@ -178,22 +181,24 @@ class Controls:
 class Poles:
     """The poles of one layer and site, numbered by their margin, the largest first.
 
-    The margin is the mean ρ inside a pole minus the mean ρ to the pole where that is highest (of
-    ``|ρ|`` in ``abs-correlation``). Where ρ is not known, they are numbered by size; equal ones in
-    the order of their first neuron: by position, first coordinate first, and in the spaces of ρ by
-    the sum of a neuron's ρ.
+    The margin is the mean ρ inside a pole minus the highest mean ρ to another pole (``|ρ|`` in
+    ``abs-correlation``). If ρ is not known, poles are numbered by size. Ties are in the order of
+    the first neuron: by position, first coordinate first, and in the spaces of ρ by the sum of a
+    neuron's ρ.
 
     Attributes:
-        layer, site, settings: where they were found, and how.
+        layer, site, settings: the map and the settings that they were found with.
         labels: (N,) int64, the pole of each neuron; −1 for noise and for undefined neurons.
-        strengths: (N,) float32 in [0, 1], how firmly a neuron belongs to its pole; 0 for noise.
-        poles: pole k is the one that ``labels`` call k.
-        undefined: neurons without a place in the space, such as dead ones.
-        noise_share: neurons in no pole, as a share of the defined ones.
+        strengths: (N,) float32 in [0, 1], each neuron's strength of membership in its pole; 0 for
+            noise.
+        poles: pole k holds the neurons with label k.
+        undefined: neurons without a place in the space, such as dead neurons.
+        noise_share: share of the defined neurons that are in no pole.
         validity: DBCV in [−1, 1]; see :func:`pruning.poles.validity.measure_validity`.
-        reasons: figure → why it is None.
-        controls: what the same search finds where there is nothing; None where it was not asked.
-        label_rules: by which rules of :mod:`projector.naming.labels` labels were made; 0 for none.
+        reasons: name of a figure → why it is None.
+        controls: results of the same clustering in both controls; None if they were not run.
+        label_rules: version of the rules of :mod:`projector.naming.labels` that made the labels; 0
+            for none.
     """
 
     layer: int
@@ -219,40 +224,41 @@ class Poles:
 
     @property
     def exemplars(self) -> tuple[tuple[int, ...], ...]:
-        """Of each pole, the neurons that stand for it, most central first."""
+        """The neurons that represent each pole, most central first."""
         return tuple(pole.exemplars for pole in self.poles)
 
     @property
     def opposites(self) -> tuple[int | None, ...]:
-        """Of each pole, the pole that is most opposed to it, if any."""
+        """The pole that is most opposed to each pole, if any."""
         return tuple(pole.opposite for pole in self.poles)
 
     @property
     def n_distinct(self) -> int | None:
-        """Distinct poles; None where that is not known."""
+        """Number of distinct poles; None if that is not known."""
         return self._n_of("distinct")
 
     @property
     def n_beyond_spectrum(self) -> int | None:
-        """Distinct poles that lie beyond the spectrum; None where that is not known."""
+        """Number of distinct poles beyond the spectrum; None if that is not known."""
         return self._n_of("beyond_spectrum")
 
     @property
     def n_axes(self) -> int | None:
-        """Pairs of poles that are the ends of an axis; None where that is not known."""
+        """Number of pole pairs that are the ends of an axis; None if that is not known."""
         if self.controls is None or self.settings.space != "correlation":
             return None
         return sum(pole.axis is not None for pole in self.poles) // 2
 
     @property
     def distinct_first(self) -> tuple[int, ...]:
-        """The numbers of the poles as lists show them: distinct ones, then the others."""
+        """The numbers of the poles in the order of lists: distinct poles first."""
         return tuple(sorted(range(len(self.poles)), key=lambda k: not self.poles[k].distinct))
 
     def margin(self, pole: int) -> float | None:
-        """ρ inside a pole minus ρ to the pole where that is highest, in the space's own terms.
+        """Mean ρ inside a pole minus the highest mean ρ to another pole; |ρ| in
+        ``abs-correlation``.
 
-        Of an only pole it is ρ inside; None where ρ is not known.
+        For an only pole it is ρ inside; None if ρ is not known.
         """
         return margin_of(self.poles[pole], self.settings.space)
 
@@ -262,7 +268,7 @@ class Poles:
         return sum(bool(getattr(pole, name)) for pole in self.poles)
 
     def figures(self) -> dict[str, Any]:
-        """All but the neurons of each pole, for JSON."""
+        """Everything except the neurons of each pole, for JSON."""
         return {
             "layer": self.layer,
             "site": self.site,
@@ -277,7 +283,7 @@ class Poles:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON: each pole has its neurons and their strengths."""
+        """Everything, for JSON, with the neurons of each pole and their strengths."""
         figures = self.figures()
         for k, pole in enumerate(figures["poles"]):
             neurons = (self.labels == k).nonzero()[:, 0]
@@ -296,15 +302,14 @@ def margin_of(pole: Pole, space: str) -> float | None:
 
 
 def by_margin(margins: Sequence[float | None]) -> list[int]:
-    """The order in which poles are numbered, from margins in the order of their sizes."""
+    """The order in which poles are numbered, given their margins in order of size."""
     return sorted(range(len(margins)), key=lambda k: (margins[k] is None, -(margins[k] or 0.0)))
 
 
 def finding_words(poles: Poles, pole: int | None = None) -> str:
-    """The finding for a map's poles, or for one of them: an axis, groups beyond the spectrum, or
-    both.
+    """The finding for a map's poles, or for one pole: an axis, groups beyond the spectrum, or both.
 
-    Empty where it is not known.
+    Empty if it is not known.
     """
     chosen = poles.poles if pole is None else (poles.poles[pole],)
     group = "groups" if pole is None else "a group"

@@ -1,4 +1,4 @@
-"""The condensed tree of HDBSCAN as shapes: how groups split and lose neurons as density rises."""
+"""HDBSCAN's condensed tree as shapes that show how groups split and shrink as density rises."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Branch:
-    """One group, from the density at which it parts from another to where it ends.
+    """One group, from the density at which it splits from another to the density at which it ends.
 
     Attributes:
-        pole: whose neurons these are, all of them; None for a group that is no pole's.
-        outline_x, outline_y: its outline: across, neurons; along, density λ = 1 / distance. At each
-            λ it is as wide as the neurons that are left in it.
-        n_neurons: at its start.
+        pole: the pole that all its neurons belong to; None if there is no such pole.
+        outline_x, outline_y: its outline: neurons across, density λ = 1 / distance along. Its width
+            at each λ is the number of neurons that are left.
+        n_neurons: number of neurons at its start.
     """
 
     pole: int | None
@@ -28,20 +28,22 @@ class Branch:
 
 @dataclass(frozen=True)
 class CondensedTree:
-    """All groups, the one of all neurons first (Campello, Moulavi and Sander 2013,
-    doi:10.1007/978-3-642-37456-2_14)."""
+    """All groups, first that of all neurons (Campello, Moulavi and Sander 2013,
+    doi:10.1007/978-3-642-37456-2_14).
+    """
 
     branches: tuple[Branch, ...]
 
     @classmethod
     def of_table(cls, table: NDArray[Any], labels: NDArray[np.int64]) -> CondensedTree:
-        """From HDBSCAN's own table, of columns parent, child, lambda_val and child_size.
+        """Build the tree from HDBSCAN's table with columns parent, child, lambda_val and
+        child_size.
 
         Args:
             labels: (n,) the pole of each neuron, −1 for none.
         """
         finite = table["lambda_val"][np.isfinite(table["lambda_val"])]
-        # Neurons that coincide never part: they end a little above all others.
+        # Neurons that coincide never separate: they end slightly above all others.
         most = 1.05 * float(finite.max()) if finite.size else 1.0
         lambdas = np.where(np.isfinite(table["lambda_val"]), table["lambda_val"], most)
         rows_of: dict[int, list[int]] = {}
@@ -50,7 +52,7 @@ class CondensedTree:
         is_group = table["child_size"] > 1
         branches: list[Branch] = []
         root = int(table["parent"].min())
-        # Group, where it starts across, and the λ it is born at.
+        # Group, where it starts across, and the λ at which it starts.
         waiting = [(root, 0.0, 0.0, len(labels))]
         while waiting:
             group, left, born, size = waiting.pop()

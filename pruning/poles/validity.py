@@ -1,4 +1,7 @@
-"""How well groups are separated: the density-based clustering validity of Moulavi et al. (2014)."""
+"""Measure how well groups are separated: density-based clustering validity (Moulavi et al.
+
+2014).
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ def measure_validity(
 ) -> tuple[float | None, str]:
     """DBCV in [−1, 1], higher where groups are dense and far apart; noise counts against it.
 
-    The figure is that of ``hdbscan.validity.validity_index``, which compares every two groups in a
-    loop of its own and so takes minutes where they are many; here all are compared at once, block
-    by block. Costs O(Σ size²) memory and O(M²) time for M neurons in groups.
+    The figure equals ``hdbscan.validity.validity_index``, which compares groups pair by pair in a
+    loop and takes minutes if there are many; here all are compared at once, block by block. Costs
+    O(Σ size²) memory and O(M²) time for M neurons in groups.
 
     Args:
         data: (N, d) points, or (N, N) distances.
@@ -32,7 +35,7 @@ def measure_validity(
         is_distance: whether ``data`` holds distances.
 
     Returns:
-        The figure, or None, and why it is None (empty where it is not).
+        The figure or None, and the reason for None (otherwise empty).
 
     Source: Moulavi, Jaskowiak, Campello, Zimek, Sander (2014), Density-Based Clustering Validation.
     """

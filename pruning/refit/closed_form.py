@@ -1,4 +1,4 @@
-"""The refits that need no training: nothing, the output bias, or the output projection."""
+"""Refits without training: none, the output bias, or the output projection."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def _least_squares(given: Fit) -> tuple[Tensor, Tensor | None]:
 NONE = Refit(name="none", help="nothing", dash="dot")
 BIAS = Refit(
     name="bias",
-    help="the output bias takes the removed neurons' mean, where there is one",
+    help="the output bias absorbs the removed neurons' mean, if there is a bias",
     output=_bias,
     needs_bias=True,
     dash="dashdot",
 )
 LEAST_SQUARES = Refit(
     name="least-squares",
-    help="the output projection is fitted anew",
+    help="the output projection is fitted again",
     output=_least_squares,
     needs_regular_moments=True,
     dash="dash",

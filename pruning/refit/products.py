@@ -1,4 +1,4 @@
-"""What a least-squares fit needs to know of some tokens, and the fit itself."""
+"""Least-squares fits, and the products over tokens that they need."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BLOCK_ROWS = 512
 
 @dataclass(frozen=True)
 class Products:
-    """What a least-squares fit of targets t (H,) from neurons k (K,) needs to know of some tokens.
+    """Products over tokens for a least-squares fit of targets t (H,) from neurons k (K,).
 
     Attributes:
-        n_tokens: how many.
+        n_tokens: number of tokens.
         inner: E[k kᵀ], (K, K) float64.
         cross: E[k tᵀ], (K, H) float64.
         neuron_mean: E[k], (K,) float64.
@@ -38,9 +38,10 @@ class Products:
 
     @classmethod
     def of_rows(cls, neurons: Tensor, targets: Tensor) -> Products:
-        """From rows (n, K) and (n, H): products of some thousands in float32, sums in float64.
+        """Products of rows (n, K) and (n, H): a few thousand rows at once in float32, summed in
+        float64.
 
-        Rows in float64 are multiplied in it.
+        Rows in float64 are multiplied in float64.
         """
         # MPS has no float64.
         device = torch.device("cpu") if neurons.device.type == "mps" else neurons.device
@@ -56,14 +57,14 @@ class Products:
 
     @classmethod
     def of_none(cls, n_neurons: int, n_targets: int, device: torch.device) -> Products:
-        """Over no token."""
+        """Products over no tokens."""
         k, t = (torch.zeros(n, dtype=torch.float64, device=device) for n in (n_neurons, n_targets))
         return cls(0, torch.outer(k, k), torch.outer(k, t), k, t, 0.0)
 
     @classmethod
     def of_moments(cls, moments: Moments, kept: Tensor, output: Tensor) -> Products:
-        """For targets W h from the kept (K,) of the neurons h themselves; W (H, N) float64."""
-        # What the targets have in common with all neurons: their power comes of it too.
+        """Products for targets W h from the kept neurons (K,) of h; W (H, N) float64."""
+        # The targets' products with all neurons, which also give their power.
         shared = output @ moments.second
         cross = shared[:, kept].T.contiguous()
         return cls(
@@ -76,7 +77,7 @@ class Products:
         )
 
     def joined(self, other: Products) -> Products:
-        """Over the tokens of both."""
+        """Products over the tokens of both."""
         n_tokens = self.n_tokens + other.n_tokens
         a, b = (each.n_tokens / max(1, n_tokens) for each in (self, other))
 
@@ -93,7 +94,7 @@ class Products:
         )
 
     def about(self, neuron_point: Tensor, target_point: Tensor) -> Products:
-        """The same for k − p and t − q."""
+        """Products for k − p and t − q."""
         k, t, p, q = self.neuron_mean, self.target_mean, neuron_point, target_point
         return replace(
             self,
@@ -105,7 +106,7 @@ class Products:
         )
 
     def beyond(self, output: Tensor) -> Products:
-        """The same for what W k, W (H, K), leaves of the targets: t − W k."""
+        """Products for the residuals t − W k; W (H, K)."""
         told = self.inner @ output.T
         return replace(
             self,
@@ -115,7 +116,7 @@ class Products:
         )
 
     def on_cpu(self) -> Products:
-        """The same, on the CPU."""
+        """A copy on the CPU."""
         names = ("inner", "cross", "neuron_mean", "target_mean")
         return replace(self, **{name: getattr(self, name).cpu() for name in names})
 
@@ -123,7 +124,7 @@ class Products:
         """E‖t − W k‖², W (H, K)."""
         rows = output.T
         total = self.power - 2 * float((rows * self.cross).sum())
-        # Inner products are symmetric: those left of the diagonal's blocks count twice.
+        # Inner products are symmetric: entries left of the diagonal blocks count twice.
         for start in range(0, len(rows), _BLOCK_ROWS):
             own = slice(start, start + _BLOCK_ROWS)
             told = self.inner[own, own] @ rows[own]
@@ -135,38 +136,39 @@ class Products:
 def fit_output(
     fit: Products, held_out: Products, start: Tensor, *, centred: bool, on_all: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """The output projection that gives the targets best, and its bias where ``centred``.
+    """Fit the output projection to the targets, with a bias if ``centred``.
 
-    Ridge regression towards the weights as they are: W = W₀ + (B − W₀ A)(A + λ m I)⁻¹, with
-    A = E[k kᵀ], B = E[t kᵀ] and m the usual one on A's diagonal. λ is the one of nine powers of
-    ten that does best on held-out tokens, or the start itself where none does better; the fit is
-    then made from all tokens. Some four of the nine are tried, as the held-out loss falls to
-    one least value and rises behind it.
+    Ridge regression towards the weights as they are: W = W₀ + (B − W₀ A)(A + λ m I)⁻¹, with A = E[k
+    kᵀ], B = E[t kᵀ] and m the median of A's diagonal without dead neurons. λ  is one of nine powers
+    of ten: the one with the lowest loss on held-out tokens. If no λ is better than the start, the
+    weights stay as they are. The fit is then made from all tokens. About four of the nine are
+    tried, because the held-out loss falls to one minimum and then rises.
 
     Args:
         fit, held_out: products over disjoint tokens.
         start: W₀, (H, K) float64.
         centred: take moments about the mean, and give the bias b = E[t] − W E[k].
         on_all: make the fit from all tokens; else from ``fit`` alone, so that ``held_out`` can
-            go on to judge it.
+            still judge it.
 
     Returns:
         (H, K) float64, and (H,) float64 or None.
 
-    Each damping costs a Cholesky factor, K³ / 6 multiplications and additions, and 1.5 K² H. Beside
-    what it is given it holds three (K, K) matrices, two more where ``centred``, and some (K, H).
+    Each damping costs a Cholesky factor, K³ / 6 multiplications and additions, and 1.5 K² H.
+    Besides its arguments it holds three (K, K) matrices, two more if ``centred``, and a few (K, H)
+    matrices.
     """
-    # What the start leaves of the targets: a step from it is to tell that.
+    # Residuals of the start, which a step from it has to fit.
     parts = near, far = fit.beyond(start), held_out.beyond(start)
     if held_out.n_tokens == 0:
-        # Nothing to choose by: a moderate one.
+        # No held-out tokens to choose by: take a moderate damping.
         best: float | None = _USUAL_DAMPING
     else:
         if centred:
             points = (near.neuron_mean, near.target_mean)
             near, far = near.about(*points), far.about(*points)
         best = _chosen(near, far)
-    # Large, and needed no more.
+    # Large, and no longer needed.
     del near, far
     whole = parts[0].joined(parts[1]) if on_all else parts[0]
     means = whole.neuron_mean, whole.target_mean
@@ -175,16 +177,16 @@ def fit_output(
         whole = whole.about(*means) if centred else whole
         step = _ridge(whole, best)
         output = start if step is None else start + step
-    # The start's own share is in the targets' mean already.
+    # The targets' mean includes the start's share already.
     bias = means[1] - (output - start) @ means[0] if centred else None
     return output, bias
 
 
 def _chosen(near: Products, far: Products) -> float | None:
-    """The damping of a fit to ``near`` that loses least on ``far``; None where no step does.
+    """The damping of a fit to ``near`` with the lowest loss on ``far``; None if no step lowers it.
 
-    From the middle of the nine towards the side where the loss falls, for as long as it falls:
-    where the loss has one valley, that is the least of all nine.
+    The search starts at the middle of the nine and goes to the side where the loss falls, as long
+    as it falls: if the loss has one minimum, this finds it.
     """
     losses: dict[int, float] = {}
 
@@ -202,15 +204,15 @@ def _chosen(near: Products, far: Products) -> float | None:
 
 
 def _ridge(products: Products, damping: float) -> Tensor | None:
-    """B (A + λ m I)⁻¹, (H, K); None where too little damping leaves it singular."""
+    """B (A + λ m I)⁻¹, (H, K); None if too little damping leaves it singular."""
     regular = products.inner.clone()
     regular.diagonal().add_(damping * usual_moment(products.inner))
     factor, info = torch.linalg.cholesky_ex(regular)
     if int(info) == 0:
-        # The solution takes a copy of the factor.
+        # The solver copies the factor.
         del regular
         step = torch.cholesky_solve(products.cross, factor)
     else:
-        # Rounding left it indefinite.
+        # Rounding made it indefinite.
         step, info = torch.linalg.solve_ex(regular, products.cross)
     return None if int(info) or not bool(step.isfinite().all()) else step.T

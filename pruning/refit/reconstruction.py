@@ -1,10 +1,10 @@
-"""Fit the neurons that stay to what the dense MLP gave, layer after layer.
+"""Fit the neurons that stay to the dense MLP's outputs, layer after layer.
 
-Layer by layer from the bottom, the pruned model's MLP is trained to give, on what it really reads
-(its own stream, with all that the layers below it changed), what the dense model's MLP gave there;
-where the MLP adds to the residual stream as it is, also to make up for half of what the stream has
-drifted by. The output projection is fitted first, in closed form; then gate, up and down together
-by Adam. No gradient leaves the layer. Asymmetric calibration after Li et al. 2025 (GPTAQ,
+Layer by layer from the first, the pruned model's MLP is trained on its actual inputs (the pruned
+model's stream, with the changes of all earlier layers) to give the dense model's output there. If
+the MLP adds directly to the residual stream, the target also makes up for half of the stream's
+drift. The output projection is fitted first, in closed form; then gate, up and down together by
+Adam. No gradient leaves the layer. Asymmetric calibration after Li et al. 2025 (GPTAQ,
 arXiv:2504.02692); layer-wise reconstruction after Hubara et al. 2021 (arXiv:2006.10518).
 """
 
@@ -35,10 +35,10 @@ from pruning.surgery import write_weights
 
 DEFAULT_STEPS = 200
 _BATCH_TOKENS = 1024
-# Adam's step, as a share of the weights' own root mean square: models differ in scale.
+# Adam's step, as a share of the weights' root mean square, because models differ in scale.
 _RELATIVE_RATE = 0.015
 _DRIFT_SHARE = 0.5
-# Times the usual ‖target‖².
+# In units of the median ‖target‖².
 _MOST_POWER = 100.0
 _CHECKED_ROWS = 8192
 
@@ -62,14 +62,14 @@ def reconstruct(
     seed: int,
     progress: Progress,
 ) -> None:
-    """Train every MLP of ``pruned``, in place.
+    """Train every MLP of ``pruned`` in place.
 
     Args:
-        dense: the model it was cut from, on its way through the calibration text.
-        pruned_architecture: of ``pruned``.
+        dense: streams of the dense model on the calibration text.
+        pruned_architecture: architecture of ``pruned``.
 
-    Costs about two forward passes over the calibration text, n_steps steps a layer, and memory for
-    what one MLP reads and gives, and for the residual stream, of all its tokens.
+    Costs about two forward passes over the calibration text and n_steps steps per layer, and memory
+    for one MLP's inputs and outputs and the residual stream of all its tokens.
     """
     with evaluating(dense.model), evaluating(pruned):
         places = range(len(dense.batches))
@@ -86,7 +86,7 @@ def reconstruct(
                 was = dense.block(i, layer, befores[i])
                 befores[i] = was.after
                 after, seen = run_block(call, own.module, own.mlp, streams[i])
-                # In float32: in half precision little would be left of differences.
+                # In float32, because differences would lose most digits in half precision.
                 rest = after.float() - seen["out"].float() if mlp.adds_to_stream else streams[i]
                 rests.append((rest, seen["x"]))
                 data.add(dense.batches[i], was, rest, seen, mlp)
@@ -95,7 +95,7 @@ def reconstruct(
             for i, (rest, x) in enumerate(rests):
                 with torch.no_grad():
                     if mlp.adds_to_stream:
-                        # The rest of the block is as it was: only the MLP is run again.
+                        # The rest of the block is unchanged: only the MLP runs again.
                         given = read_weights(own.mlp).apply(mlp, x)
                         streams[i] = (rest + given.float()).to(given.dtype)
                     else:
@@ -124,7 +124,7 @@ class _LayerData:
         keep = batch.keep
         target = kept_rows(was.out, keep).float()
         if mlp.adds_to_stream:
-            # The stream without the MLP's own share: what came in, and what attention added.
+            # The stream without the MLP's share: the block's input, and attention's output.
             drift = kept_rows(was.after.float() - was.out.float(), keep) - kept_rows(rest, keep)
             target = target + _DRIFT_SHARE * drift
         held_out = is_held_out(batch)[:, None].expand_as(keep)[keep].to(target.device)
@@ -153,7 +153,7 @@ def _train(
     weights = weights.to(torch.float32)
     checked = (x[held_out], target[held_out])
     x, target = x[~held_out], target[~held_out]
-    # Held-out tokens choose between them, so that no candidate is fitted to those.
+    # Held-out tokens choose between the candidates, so none of them is fitted to these tokens.
     candidates = [weights, _with_output(weights, data.products[False], data.products[True])]
     limit = _usual_power(target)
     start = min(candidates, key=lambda each: _loss(each, mlp, *checked, limit))
@@ -234,7 +234,7 @@ def _descend(
         *zip(new.inputs, new.input_biases, strict=True),
         (new.output, new.output_bias),
     ):
-        # A bias starts at nothing, so its matrix gives the scale.
+        # A bias starts at zero, so its matrix gives the scale.
         rate = _RELATIVE_RATE * float(matrix.detach().pow(2).mean().sqrt())
         groups.append({"params": [matrix] if bias is None else [matrix, bias], "lr": rate})
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
@@ -270,11 +270,11 @@ def _descend(
 def training_bytes(
     n_tokens: int, n_hidden: int, n_kept: int, n_matrices: float, itemsize: int
 ) -> int:
-    """What :func:`reconstruct` takes beside both models, in bytes, of an MLP of ``n_kept`` neurons.
+    """Bytes that :func:`reconstruct` takes besides both models, for an MLP of ``n_kept`` neurons.
 
     Args:
-        n_tokens: of the calibration text.
-        n_matrices: of K × K in float64, that a fit in closed form takes with its products.
+        n_tokens: tokens of the calibration text.
+        n_matrices: K × K float64 matrices that a closed-form fit takes, with its products.
         itemsize: bytes of a number in the streams.
     """
     # Of all tokens: inputs and targets, both again as one and as parts; and five streams.
@@ -284,9 +284,9 @@ def training_bytes(
 
 
 def products_in(device: torch.device) -> str:
-    """``bfloat16`` if the device itself makes such products, not by way of float32; else that."""
+    """``bfloat16`` if the device multiplies in it without converting to float32; else float32."""
     if device.type == "cpu":
-        # Younger than the oldest torch that will do.
+        # Missing in the oldest torch version that we support.
         ask = getattr(torch.cpu, "get_capabilities", dict)
         capabilities: dict[str, Any] = ask()
         own = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
@@ -297,7 +297,7 @@ def products_in(device: torch.device) -> str:
 
 RECONSTRUCT = Refit(
     name="reconstruct",
-    help="then the whole MLP is trained to give what it gave; by far the slowest",
+    help="then the whole MLP is trained to give the dense MLP's output; by far the slowest",
     source="Li et al. 2025 (arXiv:2504.02692), Hubara et al. 2021 (arXiv:2006.10518)",
     train=reconstruct,
     needs_regular_moments=True,

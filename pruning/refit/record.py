@@ -1,4 +1,4 @@
-"""What a refit is: a record that tells what the weights that stay do about those that went.
+"""The record of a refit: how the weights that stay make up for the removed ones.
 
 A refit is one module of this room that makes a record, and one line of the registry.
 """
@@ -19,12 +19,12 @@ from pruning.refit.streams import DenseStreams
 
 @dataclass(frozen=True)
 class Fit:
-    """One layer's output projection, to be fitted anew.
+    """The data for refitting one layer's output projection.
 
     Attributes:
         fit, held_out: products of the kept neurons and the targets over disjoint tokens.
-        start: W₀, the weights as they are, (H, K) float64.
-        centred: whether a bias can absorb what removed neurons gave on average.
+        start: W₀, the current weights, (H, K) float64.
+        centred: whether a bias can absorb the mean output of removed neurons.
     """
 
     fit: Products
@@ -34,7 +34,7 @@ class Fit:
 
 
 class Train(Protocol):
-    """Trains every MLP of ``pruned``, in place."""
+    """Trains every MLP of ``pruned`` in place."""
 
     def __call__(
         self,
@@ -50,17 +50,19 @@ class Train(Protocol):
 
 @dataclass(frozen=True)
 class Refit:
-    """What kept weights do, by name. With neither ``output`` nor ``train`` they stay as they are.
+    """A way to refit the kept weights. Without ``output`` and ``train`` they stay unchanged.
 
     Attributes:
         name: as users write it.
-        help: what the neurons that stay do, in a few words for people.
-        source: the papers; empty where the idea is common.
-        output: the output projection (H, K) float64 of one layer, and the bias (H,) or None.
-        train: fits all layers at once, in steps.
-        needs_bias: whether it is nothing where the MLP's output has no place for a bias.
-        needs_regular_moments: whether too few calibration tokens leave it nothing to invert.
-        dash: of its lines in a report's figure, in Plotly's words.
+        help: how the kept weights change, in a few words for people.
+        source: the papers; empty for common ideas.
+        output: computes the output projection (H, K) float64 of one layer, and the bias (H,) or
+            None.
+        train: fits all layers together, in steps.
+        needs_bias: whether it does nothing if the MLP's output can't have a bias.
+        needs_regular_moments: whether it inverts moments, which too few calibration tokens leave
+            singular.
+        dash: Plotly's dash style of its lines in a report's figure.
     """
 
     name: str
@@ -74,10 +76,10 @@ class Refit:
 
     @property
     def changes_weights(self) -> bool:
-        """Whether it does anything; then a bias, where there can be one, absorbs means."""
+        """Whether it changes weights; if so, a bias absorbs means where the model can have one."""
         return self.output is not None or self.train is not None
 
     @property
     def trains(self) -> bool:
-        """Whether it takes steps, and the dense model's streams."""
+        """Whether it trains in steps, and needs the dense model's streams."""
         return self.train is not None

@@ -1,7 +1,7 @@
-"""A pruned copy of a model, the weights that stay refitted.
+"""Make a pruned copy of a model with refitted weights.
 
-Where a layer can have a bias, moments are taken about the mean and the bias absorbs it; elsewhere
-they are taken about zero.
+If a layer can have a bias, moments are taken about the mean and the bias absorbs it; otherwise they
+are taken about zero.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def train(
     shares: bool = False,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """A pruned copy of ``model``, all layers of which are trained.
+    """Make a pruned copy of ``model`` and train all its layers.
 
     Args:
-        architecture: of the dense model.
-        plan: by which something goes.
-        kind: a refit that trains, of :data:`pruning.refit.registry.REFITS`.
-        streams: of this model and the calibration text; pruned models can share them.
-        n_steps: in each layer.
-        seed: of the batches that it draws.
+        architecture: architecture of the dense model.
+        plan: a plan that removes at least one neuron.
+        kind: a refit that trains, from :data:`pruning.refit.registry.REFITS`.
+        streams: streams of this model on the calibration text; pruned models can share them.
+        n_steps: training steps in each layer.
+        seed: seed of the batches that it draws.
         shares: let both models share the memory of all weights but the MLPs'.
 
     Raises:
@@ -71,7 +71,7 @@ def train(
 
 
 def check_has_bias(record: Refit, model: nn.Module, architecture: Architecture) -> None:
-    """Raise NotApplicable if a refit moves a bias that the model has no place for."""
+    """Raise NotApplicable if a refit needs a bias that the model can't have."""
     if record.needs_bias and not can_have_bias(model, architecture):
         raise NotApplicable(
             f"{type(model).__name__} has no place for a bias in its MLPs' outputs: choose "
@@ -88,11 +88,11 @@ def refit_output(
     products: tuple[Products, Products],
     with_bias: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """The output projection and its bias, in closed form; targets are W h, the dense bias added.
+    """Refit the output projection and its bias in closed form, to targets W h plus the dense bias.
 
     Args:
-        dense: the layer's weights before anything went, (H, N).
-        start: the output projection as it was cut, (H, K).
+        dense: the layer's weights before pruning, (H, N).
+        start: the cut output projection, (H, K).
         products: over the tokens of the fit, and over the held-out ones.
         with_bias: whether the output has a bias.
 
@@ -111,20 +111,20 @@ def refit_output(
 def kept_products(
     moments: LayerMoments, layer: LayerPlan, dense: MlpWeights
 ) -> tuple[Products, Products]:
-    """Of the neurons that stay, as they are: from the layer's moments."""
+    """Products of the kept neurons, unchanged, from the layer's moments."""
     output = dense.output.cpu().double()
     kept = layer.kept_index
-    # One after the other: each is made from a whole matrix.
+    # One after the other, because each is made from a whole matrix.
     fit = Products.of_moments(moments.fit, kept, output)
     return fit, Products.of_moments(moments.held_out, kept, output)
 
 
 class RunProducts:
-    """Of neurons that the dense model does not have: from what passes in its blocks.
+    """Products of neurons that the dense model doesn't have, from the tensors in its blocks.
 
     Args:
-        mlp: of the dense model.
-        weights: the neurons' own.
+        mlp: the dense model's MLP.
+        weights: weights of the neurons.
     """
 
     def __init__(self, mlp: Mlp, weights: MlpWeights) -> None:
@@ -132,7 +132,7 @@ class RunProducts:
         self._totals: dict[bool, Products] = {}
 
     def add(self, batch: Batch, x: Tensor, h: Tensor) -> None:
-        """Add a batch: what the MLP reads, and its own neurons."""
+        """Add a batch: the MLP's inputs, and its neurons."""
         held_out = is_held_out(batch)
         neurons = self._weights.neurons(self._mlp, x)
         targets = h.float() @ read_weights(self._mlp).output.float().T
@@ -143,5 +143,5 @@ class RunProducts:
             self._totals[part] = found if before is None else before.joined(found)
 
     def both(self) -> tuple[Products, Products]:
-        """Over the tokens of the fit, and over the held-out ones; on the CPU."""
+        """Products over the tokens of the fit and over the held-out tokens; on the CPU."""
         return self._totals[False].on_cpu(), self._totals[True].on_cpu()

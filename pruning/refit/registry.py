@@ -1,4 +1,4 @@
-"""Every refit by its name, in the order in which they are listed and swept."""
+"""All refits by name, in the order in which they are listed and swept."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ REFITS: dict[str, Refit] = {}
 def register(refit: Refit) -> None:
     """Add a refit: every command, sweep, figure, help text and page then knows it.
 
-    Processes that share a sweep are the exception: each knows only those of this repository, which
-    are registered when this module is imported. A sweep of others takes one process.
+    Processes that share a sweep know only the refits that this module registers when it is
+    imported. A sweep with other refits needs one process.
 
     Raises:
-        ValueError: if another has its name.
+        ValueError: if another refit has its name.
     """
     if refit.name in REFITS:
         raise ValueError(f"there are two refits {refit.name!r}")
@@ -29,13 +29,13 @@ for _refit in (NONE, BIAS, LEAST_SQUARES, RECONSTRUCT):
 
 
 def refit_named(name: str, setting: str = "refit") -> Refit:
-    """The refit of a name.
+    """The refit with this name.
 
     Args:
-        setting: where the user gave it.
+        setting: name of the setting, for the error.
 
     Raises:
-        SettingError: if there is none.
+        SettingError: if there is no such refit.
     """
     check_choice(setting, name, REFITS)
     return REFITS[name]

@@ -1,4 +1,4 @@
-"""The residual stream on its way through the calibration text, block by block."""
+"""Streams of the dense model on the calibration text, block by block."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _MOST_KEPT_BYTES = 2_000_000_000
 
 @dataclass(frozen=True)
 class DenseBlock:
-    """Of one batch and block, in the dense model: what the MLP gave and the stream behind."""
+    """The dense model on one batch and block: the MLP's output, and the stream after the block."""
 
     out: Tensor
     after: Tensor
 
 
 class DenseStreams:
-    """What the dense model does with the calibration text, batch by batch and block by block.
+    """The dense model on the calibration text, batch by batch and block by block.
 
-    Kept for the next pruned model where that takes at most :data:`_MOST_KEPT_BYTES`; else run anew.
+    Kept for the next pruned model if that takes at most :data:`_MOST_KEPT_BYTES`; else run again.
 
     Args:
-        is_shared: whether there is a next one.
+        is_shared: whether another pruned model follows.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class DenseStreams:
         self._keeps = is_shared and kept_bytes(architecture, corpus) > 0
 
     def run(self) -> None:
-        """Run the text through the model now, where what it does is kept."""
+        """Run the text through the model now, if the result is kept."""
         if not self._keeps or self._blocks:
             return
         with evaluating(self.model):
@@ -59,13 +59,13 @@ class DenseStreams:
                     before = self.block(index, layer, before).after
 
     def start(self, index: int) -> tuple[dict[int, Call], Tensor]:
-        """How a batch's blocks are called, and the stream before the first."""
+        """The calls of a batch's blocks, and the stream before the first block."""
         while len(self._starts) <= index:
             self._starts.append(self._beginnings.of(self.batches[len(self._starts)]))
         return self._starts[index]
 
     def block(self, index: int, layer: int, before: Tensor | None) -> DenseBlock:
-        """What a block does with a batch, the stream before it being ``before``."""
+        """Run a block on a batch, with the stream ``before``."""
         known = self._blocks.get((index, layer))
         if known is not None:
             return known
@@ -81,6 +81,6 @@ class DenseStreams:
 
 
 def kept_bytes(architecture: Architecture, corpus: Corpus) -> int:
-    """What :class:`DenseStreams` keeps for the next pruned model; 0 where that is too much."""
+    """Bytes that :class:`DenseStreams` keeps for the next pruned model; 0 if that is too much."""
     n_bytes = 4 * 2 * len(architecture.blocks) * len(corpus.ids) * architecture.n_hidden
     return n_bytes if n_bytes <= _MOST_KEPT_BYTES else 0

@@ -1,1 +1,1 @@
-"""What reports have in common: their files, and the folder in which one is made row by row."""
+"""Files of reports, and the folder in which a report is made row by row."""

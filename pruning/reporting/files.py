@@ -31,11 +31,11 @@ def save_report(
     """Write ``report.json`` and ``report.csv``, each replaced in one step.
 
     Args:
-        content: what ``report.json`` holds beside its format; no NaN and no infinity.
-        columns: of the CSV file; ``rows``: its rows. None is an empty cell.
+        content: everything in ``report.json`` except its format; no NaN and no infinity.
+        columns: columns of the CSV file; ``rows``: its rows. None is an empty cell.
 
     Raises:
-        UserError: if the disk refuses. What was there is as it was.
+        UserError: if the folder can't be written. Existing files are unchanged then.
         ValueError: if a number is not finite.
     """
     values = {"format": kind.format, "format_version": kind.version, **content}
@@ -46,17 +46,17 @@ def save_report(
     writer.writerows(rows)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # First what makes the folder ours.
+        # First the file that marks the folder as a report's.
         for name, written in ((JSON_FILE, text), (CSV_FILE, table.getvalue())):
             with replacing_file(folder / name) as path:
                 path.write_text(written, encoding="utf-8")
 
 
 def load_report(folder: str | Path, kind: ReportKind) -> dict[str, Any]:
-    """What a folder's ``report.json`` holds, as the newest version has it.
+    """Read a folder's ``report.json``, upgraded to the newest version.
 
     Raises:
-        UserError: if it isn't a report of this kind, is damaged, or is of another format version.
+        UserError: if it isn't a report of this kind, is damaged, or has another format version.
     """
     path = Path(folder) / JSON_FILE
     return upgraded(
@@ -70,13 +70,13 @@ def load_report(folder: str | Path, kind: ReportKind) -> dict[str, Any]:
 
 
 def read_report(path: Path, kind: ReportKind) -> Any:
-    """What a file holds, of whatever version and format.
+    """Read a report file of any version and format.
 
     Args:
-        kind: which kind is expected there.
+        kind: the expected kind of report.
 
     Raises:
-        UserError: if there is no file, it is not JSON, or it is a report of another kind.
+        UserError: if the file is missing, isn't JSON, or is a report of another kind.
     """
     if not path.exists():
         raise UserError(
@@ -95,13 +95,13 @@ def read_report(path: Path, kind: ReportKind) -> Any:
 
 
 def check_own(folder: Path, kind: ReportKind) -> None:
-    """Raise a UserError unless the folder's report is one of this kind, of any version."""
+    """Raise a UserError unless the folder holds a report of this kind, of any version."""
     path = folder / JSON_FILE
     check_format(read_report(path, kind), path, format_name=kind.format)
 
 
 def kind_at(folder: Path) -> ReportKind | None:
-    """Which kind of report a folder holds; None where it holds none, or one that is damaged."""
+    """The kind of report in a folder; None without a report, or with a damaged one."""
     try:
         return _kind_of(read_json(folder / JSON_FILE)[0])
     except UserError:
@@ -114,10 +114,10 @@ def _kind_of(content: Any) -> ReportKind | None:
 
 
 def checked(record: Record) -> Record:
-    """A record as it was read, if its values are of the plain kinds that its fields declare.
+    """A record from a file, if its values have the types that its fields declare.
 
     Raises:
-        ValueError: if one is not.
+        ValueError: if a value has another type.
     """
     for each in fields(record):  # type: ignore[arg-type]
         value, kinds = getattr(record, each.name), str(each.type).split(" | ")

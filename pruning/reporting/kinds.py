@@ -1,4 +1,4 @@
-"""The kinds of reports that this package makes: what tells them apart, and what makes them."""
+"""The kinds of reports that this package makes, with their formats and commands."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class ReportKind:
     """A kind of report.
 
     Attributes:
-        format: what ``format`` is in its ``report.json``.
-        version: the version of that which is written.
-        what: what a run that makes one is called: ``sweep``.
+        format: value of ``format`` in its ``report.json``.
+        version: format version that is written.
+        what: name of a run that makes one, such as ``sweep``.
         command: the command that makes one.
-        upgrades: version → what turns a report of it into one of the next.
+        upgrades: version → function that upgrades a report from it to the next version.
     """
 
     format: str
@@ -28,7 +28,7 @@ class ReportKind:
 
     @property
     def remedy(self) -> str:
-        """What a user can do if a report can't be read."""
+        """The fix for a report that can't be read."""
         return f"make the report again with `{self.command}`"
 
 

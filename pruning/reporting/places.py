@@ -1,4 +1,4 @@
-"""The folder in which a report is made row by row: what is there, and by one run at a time."""
+"""Check and lock the folder in which a report is made row by row."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pruning.reporting.kinds import ReportKind
 
 
 def check_report(out: Path, kind: ReportKind, *, resume: bool, force: bool) -> bool:
-    """Whether ``out`` holds a report of this kind, of whatever version.
+    """Whether ``out`` holds a report of this kind, of any version.
 
     Raises:
         UserError: if nothing may be written there.
     """
     check_place(out)
-    # What a run leaves that is killed before its first report, is nobody's.
+    # Files of a run that was killed before its first report may be replaced.
     if not out.exists() or all(
         path.name == LOCK or is_unfinished(path.name) for path in out.iterdir()
     ):
@@ -50,12 +50,11 @@ def step_of(
     resume: bool,
     force: bool,
 ) -> Step:
-    """What a run is to do, from what ``out`` holds: see :mod:`projector.storage.resuming`.
+    """The next step of a run, from what ``out`` holds: see :mod:`projector.storage.resuming`.
 
     Args:
-        compare: reads the report that is there. Gives how its run differs from this one, as
-            :func:`projector.storage.resuming.told_difference` tells it, and whether it is
-            finished.
+        compare: reads the existing report. It returns how that run differs from this one, as worded
+            by :func:`projector.storage.resuming.told_difference`, and whether it is finished.
 
     Raises:
         UserError: if ``out`` holds rows of other settings and may not be replaced.
@@ -77,7 +76,10 @@ def step_of(
 
 @contextmanager
 def alone_in(out: Path, kind: ReportKind) -> Iterator[None]:
-    """While open, no other run works in the folder; it is made, and removed if left empty."""
+    """Context manager: no other run uses the folder.
+
+    The folder is made, and removed if left empty.
+    """
     is_new = not out.exists()
     with disk_errors(out):
         make_folder(out)
