@@ -1,4 +1,4 @@
-"""A pruned model becomes a plain Hugging Face checkpoint, and is loaded again before it counts."""
+"""Save a pruned model as a plain Hugging Face checkpoint, and load it again to check it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from projector.storage.versions import check_format, read_json
 from pruning.methods.plan import FORMAT, PLAN_FILE, PruningPlan
 
 _TIMEOUT_S = 1800
-# What a stranger would run; this project can't be imported there.
+# The code of any other user; this project can't be imported there.
 _RELOAD = """
 import sys
 sys.modules["projector"] = sys.modules["pruning"] = None
@@ -58,16 +58,17 @@ _SAMPLE_TEXT = """def first(values, default=None):
 
 @dataclass(frozen=True)
 class Saved:
-    """Where a checkpoint lies, and what its reload showed.
+    """A saved checkpoint, and the result of loading it again.
 
     Attributes:
-        folder: the checkpoint.
-        weights_sha256: of its tensors.
-        greatest_difference: between the logits of the model in memory and of the reloaded one.
+        folder: folder of the checkpoint.
+        weights_sha256: hash of its tensors.
+        greatest_difference: largest difference between the logits of the model in memory and of the
+            reloaded model.
         tokenizer_differs: whether ``AutoTokenizer`` cuts text differently from the tokenizer the
             model was loaded with.
 
-    Of a checkpoint that another run has saved, neither of the last two is known.
+    For a checkpoint that another run has saved, neither of the last two is known.
     """
 
     folder: Path
@@ -100,7 +101,7 @@ def check_out(out: Path, *, force: bool) -> None:
             "it, or give another folder",
             setting="out",
         )
-    # Of whatever version: it is to go.
+    # Of any version, because it will be deleted.
     _check_own(out, _read(out / PLAN_FILE))
 
 
@@ -108,7 +109,7 @@ def _check_own(out: Path, values: dict[str, Any]) -> None:
     """Raise a UserError if a folder holds more than the checkpoint that was written there."""
     listed = values.get("files")
     known = set(listed) if isinstance(listed, list) else {PLAN_FILE}
-    # Folders too: an empty one may be someone's.
+    # Folders too: an empty folder may belong to someone.
     known |= {str(parent) for name in known for parent in Path(str(name)).parents}
     others = sorted(name for p in out.rglob("*") if (name := str(p.relative_to(out))) not in known)
     if others:
@@ -130,26 +131,27 @@ def save_pruned(
     force: bool = False,
     trust_remote_code: bool = False,
 ) -> Saved:
-    """Write model, tokenizer and plan; load them in a fresh process and compare; then put in place.
+    """Write model, tokenizer and plan; load and compare them in a fresh process; then move them to
+    ``out``.
 
-    The model itself is moved to the CPU and its weights are given the type they are saved as.
+    The model itself is moved to the CPU, and its weights are converted to the saved dtype.
 
     Args:
-        facts: where the plan is from, kept beside it in ``pruning.json``.
-        dtype: what to save the weights as; None for the type they have.
+        facts: origin of the plan, kept with it in ``pruning.json``.
+        dtype: dtype of the saved weights; None for their current dtype.
 
     Raises:
-        UserError: if ``out`` is in use, can't be written, or the reloaded model is not the same.
-            Nothing is left half-written.
+        UserError: if ``out`` is in use, can't be written, or the reloaded model differs. Nothing is
+            left half-written.
     """
     check_out(out, force=force)
-    # Where a link leads to: the link itself stays.
+    # The target of a link: the link itself stays.
     out = out.resolve()
     model = model.cpu()
     if dtype is not None:
         for parameter in model.parameters():
-            # The weights alone: buffers such as rotary frequencies are never stored, and keep
-            # the precision that loading gives them.
+            # Only the weights: buffers such as rotary frequencies are never stored, and keep the
+            # precision that loading gives them.
             parameter.data = parameter.data.to(dtype)
     with disk_errors(out), replacing_folder(out) as checkpoint:
         saver: Any = model
@@ -159,7 +161,7 @@ def save_pruned(
         values = {"plan": plan.to_dict(), **facts, "files": sorted([*names, PLAN_FILE])}
         text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
         (checkpoint / PLAN_FILE).write_text(text + "\n", encoding="utf-8")
-        # safetensors lets the owner alone read: as readable as the user's files are.
+        # safetensors lets only the owner read; make it as readable as the user's other files.
         mode = (checkpoint / PLAN_FILE).stat().st_mode
         for path in checkpoint.rglob("*"):
             if path.is_file():
@@ -168,13 +170,13 @@ def save_pruned(
             model, tokenizer, checkpoint, checkpoint.parent, trust_remote_code=trust_remote_code
         )
         sha256 = hash_checkpoint(checkpoint)
-        # A long time has passed: what came there meanwhile must not go.
+        # A long time has passed: files that appeared meanwhile must not be deleted.
         check_out(out, force=force)
     return Saved(out, sha256, difference, differs)
 
 
 def load_plan(folder: str | Path) -> PruningPlan:
-    """The plan beside a pruned checkpoint.
+    """Load the plan of a pruned checkpoint.
 
     Raises:
         UserError: if there is none, or it is damaged.
@@ -186,7 +188,7 @@ def load_plan(folder: str | Path) -> PruningPlan:
 
 
 def load_facts(folder: str | Path) -> dict[str, Any]:
-    """Where the plan beside a pruned checkpoint is from, and what came of it.
+    """Load the origin and the results of a pruned checkpoint's plan.
 
     Raises:
         UserError: if there is none, or it is damaged.
@@ -196,7 +198,7 @@ def load_facts(folder: str | Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What the file beside a pruned checkpoint holds; its plan may be of any version.
+    """Read the plan file of a pruned checkpoint; its plan may have any version.
 
     Raises:
         UserError: if there is no file, or it holds no plan.
@@ -219,10 +221,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _compare(
     model: nn.Module, tokenizer: Any, folder: Path, staging: Path, *, trust_remote_code: bool
 ) -> tuple[float, bool]:
-    """Load the checkpoint in a process of its own; the greatest difference of what it gives.
+    """Load the checkpoint in another process, and return the largest difference of its outputs.
 
     Raises:
-        UserError: if it does not load, or gives anything else.
+        UserError: if it doesn't load, or its outputs differ.
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     generator = torch.Generator().manual_seed(0)
@@ -250,7 +252,7 @@ def _compare(
         raise UserError(f"the pruned model does not load in plain transformers: {last}")
     outputs = load_file(paths[1])
     difference = float((outputs["first"].float() - expected.float()).abs().max())
-    # Sums may be rounded in another order there; weights are the same to the bit.
+    # Sums may be rounded in another order there; weights are bitwise equal.
     scale = float(expected.float().abs().max().clamp_min(1))
     tolerance = 10 * torch.finfo(expected.dtype).eps * scale
     if bytes(outputs["weights"].tolist()) != _digest(model):
@@ -267,9 +269,9 @@ def _compare(
 
 
 def _digest(model: nn.Module) -> bytes:
-    """Of all weights under their names in the model, as the fresh process makes it.
+    """The hash of all weights by their names in the model, as the fresh process computes it.
 
-    Not of the file, in which some families' tensors have other names.
+    It isn't the file's hash, because some families' tensors have other names there.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.named_parameters()):

@@ -1,7 +1,7 @@
-"""Apply a plan to a model. The only room that changes weights.
+"""Apply a plan to a model. Only this module changes weights.
 
-A pruned model is built anew from its config, with the widths of the plan in it, and given the
-sliced weights: what it is, is what ``from_pretrained`` will make of its checkpoint.
+A pruned model is built from a config with the plan's widths, and then gets the sliced weights, so
+it is the same model that ``from_pretrained`` makes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ def apply_plan(
     with_bias: bool = False,
     shares: bool = False,
 ) -> nn.Module:
-    """A pruned copy of the model; the model itself is left as it was.
+    """Make a pruned copy of a model; the model itself isn't changed.
 
-    Removed neurons' rows of the input matrices, their biases, and their columns of the output
-    projection are gone; the columns of those that are stood in for are added, times the
-    coefficients, to their stand-ins'. With nothing to remove, every tensor is bitwise as it was.
+    The copy lacks removed neurons' rows of the input matrices, their biases, and their columns of
+    the output projection. Columns of neurons with stand-ins are multiplied by the coefficients and
+    added to the stand-ins' columns. If nothing is removed, every tensor is bitwise the same.
 
     Args:
-        architecture: the model's, where it is known.
-        with_bias: give the MLPs' outputs a bias of zeros where they have none, by the config's own
+        architecture: the model's architecture, if known.
+        with_bias: give the MLPs' outputs a bias of zeros if they have none, by the config's
             setting.
-        shares: let the two share the memory of all weights but the MLPs'.
+        shares: let both models share the memory of all weights except the MLPs'.
 
     Raises:
-        UserError: if the plan is another model's, or its widths, or a bias, can't be held by the
-            config.
+        UserError: if the plan belongs to another model, or the config can't hold its widths or a
+            bias.
     """
     architecture = architecture or find_architecture(model)
     mlps = mlps_of(architecture)
@@ -77,13 +77,14 @@ def assembled(
     *,
     shares: bool = False,
 ) -> nn.Module:
-    """A model of another config, with these weights in its MLPs, and else those of ``model``.
+    """A model with another config, with these weights in its MLPs and the other weights of
+    ``model``.
 
     Args:
         architecture: of ``model``.
         config: see :func:`projector.model.architecture.widths.config_with_widths`.
-        layers: of each layer, as wide as the config has it; biases that they lack are zeros.
-        shares: let both models share the memory of all weights but the MLPs'.
+        layers: MLP weights of each layer, with the config's widths; missing biases are zeros.
+        shares: let both models share the memory of all weights except the MLPs'.
     """
     state = dict(model.state_dict())
     prefix = trunk_prefix(model, architecture)
@@ -94,18 +95,18 @@ def assembled(
 
 
 def cut_layer(model: nn.Module, architecture: Architecture, layer: int, new: MlpWeights) -> None:
-    """Put other weights, of fewer neurons, in the place of one layer's, whose own are overwritten.
+    """Replace one layer's weights by weights of fewer neurons, and overwrite the old ones.
 
-    They take the memory that the layer's own had: where weights map a file, any other memory would
-    be needed beside it. Memory that others of the model's tensors have too, or that is not this
-    process's own, is left as it is, and the new weights get other memory.
+    The new weights take the memory of the old ones; if weights map a file, other memory would be
+    needed in addition. Memory that other tensors of the model share, or that this process doesn't
+    own, stays unchanged, and the new weights get other memory.
 
-    The model's config, and the widths that ``architecture`` names, know nothing of it:
-    :func:`moved` makes the model that has them.
+    The model's config, and the widths in ``architecture``, don't change: :func:`moved` makes a
+    model with the new widths.
 
     Args:
         architecture: of this very model.
-        new: in memory of their own.
+        new: weights in their own memory.
     """
     mlp = mlps_of(architecture)[layer]
     matrices = {matrix.name: matrix.module for matrix in (*mlp.inputs, mlp.output)}
@@ -117,7 +118,7 @@ def cut_layer(model: nn.Module, architecture: Architecture, layer: int, new: Mlp
         if isinstance(own, nn.Parameter) and _is_free(model, own, tensor):
             fresh = own.detach().view(-1)[: tensor.numel()].view(tensor.shape).copy_(tensor)
         else:
-            # A copy: a part of another tensor would keep all of it.
+            # A copy, because a view would keep the whole tensor in memory.
             fresh = tensor.to(like.device, like.dtype, copy=True)
         setattr(module, kind, nn.Parameter(fresh, requires_grad=like.requires_grad))
 
@@ -151,12 +152,12 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 
 
 def moved(model: nn.Module, config: Any) -> nn.Module:
-    """The model of another config, with this one's weights, not copies of them.
+    """A model with another config that takes over this model's weights without copying them.
 
-    The model that is given is left without any. Biases that it does not have are zeros.
+    The given model is left without weights. Missing biases are zeros.
 
     Args:
-        model: whose MLPs :func:`cut_layer` has cut to the widths of the config.
+        model: a model whose MLPs :func:`cut_layer` has cut to the widths of the config.
         config: see :func:`projector.model.architecture.widths.config_with_widths`.
     """
     built = _filled(model, config, dict(model.state_dict()), shares=True)
@@ -165,16 +166,16 @@ def moved(model: nn.Module, config: Any) -> nn.Module:
 
 
 def let_go(model: nn.Module) -> None:
-    """Leave a model without weights: what others share of them stays, the rest is free memory."""
+    """Free a model's weights; memory that other models share stays."""
     for parameter in model.parameters():
         parameter.data = parameter.data.new_empty(0)
 
 
 def round_weights(model: nn.Module, dtype: torch.dtype | None) -> None:
-    """Give every weight the nearest value that a checkpoint of ``dtype`` can hold.
+    """Round every weight to the nearest value that a checkpoint in ``dtype`` can hold.
 
-    Its own type is kept, so that what is measured is what will be saved. None changes nothing. What
-    changes takes other memory, for another model may share what it has.
+    Weights keep their dtype, so that the measured model equals the saved one. None changes nothing.
+    Changed weights take other memory, because another model may share the old memory.
     """
     if dtype is None:
         return
@@ -182,7 +183,7 @@ def round_weights(model: nn.Module, dtype: torch.dtype | None) -> None:
         for parameter in model.parameters():
             if parameter.dtype == dtype:
                 continue
-            # In parts: a copy of an embedding would be as large as many layers.
+            # In parts, because a copy of an embedding would be as large as many layers.
             parts = parameter.data.reshape(-1).split(_AT_ONCE)
             if all(torch.equal(part.to(dtype).to(part.dtype), part) for part in parts):
                 continue
@@ -193,12 +194,12 @@ def round_weights(model: nn.Module, dtype: torch.dtype | None) -> None:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters, tied ones once."""
+    """The number of parameters; tied weights count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def merged(weights: MlpWeights, layer: LayerPlan) -> MlpWeights:
-    """The weights of the neurons that stay, with what they take over."""
+    """The weights of the kept neurons, including those they take over from removed neurons."""
     if len(layer.kept) == layer.n_neurons:
         return weights
     if layer.groups:
@@ -213,7 +214,7 @@ def merged(weights: MlpWeights, layer: LayerPlan) -> MlpWeights:
     coefficients = torch.tensor(
         [each.coefficient for each in layer.stand_ins], dtype=torch.float64, device=device
     )
-    # Summed in float64: in a bf16 model many small shares would be rounded away one by one.
+    # Summed in float64, because bf16 would round many small shares away one by one.
     output = kept.output.double()
     output = output.index_add(1, takers, weights.output.double()[:, removed] * coefficients)
     return MlpWeights(
@@ -222,7 +223,7 @@ def merged(weights: MlpWeights, layer: LayerPlan) -> MlpWeights:
 
 
 def _averaged(weights: MlpWeights, groups: Tensor, n_groups: int) -> MlpWeights:
-    """Means of what makes each group's neurons, sums of what they write with."""
+    """Means of each group's input weights, and sums of its output columns."""
     groups = groups.to(weights.output.device)
     counts = torch.bincount(groups, minlength=n_groups).double()
 
@@ -244,11 +245,11 @@ def _averaged(weights: MlpWeights, groups: Tensor, n_groups: int) -> MlpWeights:
 def write_weights(
     model: nn.Module, architecture: Architecture, layer: int, new: MlpWeights
 ) -> None:
-    """Put refitted weights of one layer in the place of the model's own, in place.
+    """Replace one layer's weights by refitted weights, in place.
 
     Args:
         architecture: of this very model.
-        new: of the shapes that the layer has.
+        new: weights with the layer's shapes.
     """
     mlp = mlps_of(architecture)[layer]
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -259,30 +260,31 @@ def write_weights(
 
 
 def _filled(model: nn.Module, config: Any, state: dict[str, Tensor], *, shares: bool) -> nn.Module:
-    """The model that a config describes, with these weights; biases that it lacks are zeros."""
+    """The model of a config with these weights; missing biases are zeros."""
     device = next(model.parameters()).device
-    # No page of its weights is written to, so they take no memory until they are filled.
+    # Pages of its weights aren't written yet, so they take no memory until they are filled.
     built = _build(model, config)
     for name, tensor in built.state_dict().items():
         if name not in state:
             state[name] = torch.zeros_like(tensor)
     built.load_state_dict(state, strict=True, assign=shares)
     if shares:
-        # Each was assigned by itself.
+        # Each weight was assigned separately.
         tied: Any = built
         tied.tie_weights()
     return built.to(device).train(model.training)
 
 
 def _build(model: nn.Module, config: Any) -> nn.Module:
-    """The model's class built from a config, its weights not yet set."""
+    """Build the model's class from a config, without setting its weights."""
     kind: Any = type(model)
-    # Here, since much that uses this room only writes weights: see projector.model.loading.
+    # Imported here, because many users of this module only write weights: see
+    # projector.model.loading.
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
         built: Any = kind._from_config(config, dtype=next(model.parameters()).dtype)
-    # Left out with the initialization.
+    # Skipped together with the initialization.
     built.tie_weights()
     for name in ("generation_config", "name_or_path"):
         if hasattr(model, name):

@@ -139,7 +139,7 @@ def fit_output(
     """Fit the output projection to the targets, with a bias if ``centred``.
 
     Ridge regression towards the weights as they are: W = W₀ + (B − W₀ A)(A + λ m I)⁻¹, with A = E[k
-    kᵀ], B = E[t kᵀ] and m the median of A's diagonal without dead neurons. λ  is one of nine powers
+    kᵀ], B = E[t kᵀ] and m the median of A's diagonal without dead neurons. λ is one of nine powers
     of ten: the one with the lowest loss on held-out tokens. If no λ is better than the start, the
     weights stay as they are. The fit is then made from all tokens. About four of the nine are
     tried, because the held-out loss falls to one minimum and then rises.

@@ -1,1 +1,1 @@
-"""Neurons of one layer in place of another's: what that saves, and what it costs."""
+"""Replace neurons by neurons of earlier layers, and measure what that saves and costs."""

@@ -1,25 +1,25 @@
-"""What an experiment on reuse takes beside the loaded model, told before it begins.
+"""Memory that an experiment on reuse takes besides the loaded model, reported before it begins.
 
-Of the widest layer, of N neurons, with P partners of earlier layers in any row of a seed and share,
-between streams that are H wide:
+For the widest layer, with N neurons, P partners in earlier layers in all rows of a seed and share,
+and a stream of width H:
 
     sums       8 (N + P)²                                   the upper triangles of both sums
     fitting    8 (max(3 (N + P)², 11 N²) + 3 H (N + P))     what a refit reads, and works with
 
-Sums of several layers are gathered in one pass while they fit; the rows' fitted layers are on disk.
-P is at most what all rows of a share reuse. A share s of all MLPs' operations is a larger share s'
-of those behind the first layer, for which s' c / (c − H) N neurons take the values of chosen
-partners, as many those of random ones, as many again where it pays to reuse and in its control, and
-s' N write early; no more than earlier layers have. Rows of k partners are two, of
-k s' c / (c − H − k) N.
+Sums of several layers are gathered in one pass if they fit; the rows' fitted layers are on disk. P
+is at most what all rows of a share reuse. A share s of all MLPs' operations is a larger share s' of
+those behind the first layer, for which s' c / (c − H) N neurons take the values of chosen partners,
+as many the values of random ones, as many again in reuse where it pays and in its control, and s' N
+write early; no more than earlier layers have. There are two rows with k partners, each with k s' c
+/ (c − H − k) N.
 
-A model that is scored takes, of weights of b bytes, with T positions of V logits at once,
+A scored model with weights of b bytes takes, with T positions of V logits at once,
 
     model      b (Σ c N + Σ H N) + 16 H N       its MLPs, what they were made of, and early columns
     scoring    (b + 4) V T + 4 T max(6 N + 12 H)    logits, and what a block makes
 
-Partners that no projection holds are found before that, and the method of the pruning chapter is
-planned after it, and its model scored: the peak is the greatest of all these.
+Partners that no projection holds are found before that; the pruning method is planned after it, and
+its model scored. The peak is the largest of all these.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ from pruning.reuse.settings import ReuseSettings
 from pruning.scoring.perplexity import batch_size_of
 from pruning.scoring.windows import EvaluationText
 
-# Matrices of a refit: of all moments, and of those of neurons and columns that stay.
+# Matrices of a refit: for all moments, and for those of kept neurons and columns.
 _READ, _WORKING = 3, 11
-# Of what is free, what is taken where no budget is given.
+# Share of the free memory that is used where no budget is given.
 _SHARE_OF_FREE = 0.9
 
 
 @dataclass(frozen=True)
 class ReuseNeeds:
-    """Bytes beside the loaded model and the libraries.
+    """Bytes that an experiment takes besides the loaded model and the libraries.
 
     Attributes:
-        layer: the one that takes most; ``n_neurons``: how many it has; ``n_partners``: how many of
-            earlier layers are read with them, at most.
+        layer: the layer that takes most; ``n_neurons``: its number of neurons; ``n_partners``: most
+            partners in earlier layers that are read with them.
         sums, fitting, model, scoring: see the formulas of this module; ``sums`` of one layer, or of
-            as many as are gathered at once.
-        all_sums: of the layers of a seed and share.
-        chapter: what the method of the pruning chapter takes.
-        partners: what finding partners takes; 0 where a projection holds them.
+            all layers that are gathered at once.
+        all_sums: sums of all layers of a seed and share.
+        chapter: bytes that the pruning method takes.
+        partners: bytes that finding partners takes; 0 if a projection holds them.
     """
 
     layer: int
@@ -81,12 +81,12 @@ class ReuseNeeds:
 
     @property
     def total(self) -> int:
-        """The peak."""
+        """The peak, in bytes."""
         scored = self.model + self.scoring
         return max(self.sums + self.fitting, self.chapter, self.partners, scored)
 
     def within(self, budget: int | None) -> ReuseNeeds:
-        """The same, with sums of as many layers at once as there is room for.
+        """The same needs, with sums of as many layers at once as fit.
 
         Args:
             budget: bytes that may be taken beside the loaded model; None for what is free, less a
@@ -105,10 +105,10 @@ def needs_of_reuse(
     *,
     partners: int = 0,
 ) -> ReuseNeeds:
-    """What these settings take of this model, with sums of one layer at once.
+    """Memory that these settings need for this model, with sums of one layer at once.
 
     Args:
-        corpus: what one seed draws; ``text``: what is scored.
+        corpus: the sequences that one seed draws; ``text``: the text to score.
         partners: bytes that finding partners takes.
     """
     dense = dense_operations(architecture)
@@ -151,7 +151,7 @@ def needs_of_reuse(
 
 
 def _n_read(layer: LayerOperations, share: float, settings: ReuseSettings) -> int:
-    """Partners of a layer in rows that are made at once, at most."""
+    """Most partners of a layer in rows that are made together."""
 
     def reused(n_partners: int) -> int:
         column = layer.n_hidden + summed(n_partners)
@@ -164,17 +164,17 @@ def _n_read(layer: LayerOperations, share: float, settings: ReuseSettings) -> in
 
 
 def room_of(budget: int | None) -> int:
-    """Bytes that may be taken beside the loaded model.
+    """Bytes that may be taken besides the loaded model.
 
     Args:
-        budget: that is given; None for what is free, less a margin.
+        budget: the given budget; None for the free memory, less a margin.
     """
     free = int(psutil.virtual_memory().available)
     return int(_SHARE_OF_FREE * free) if budget is None else budget
 
 
 def check_needs(needs: ReuseNeeds, budget: int | None) -> None:
-    """Raise a UserError if one layer takes more than there is.
+    """Raise a UserError if one layer takes more memory than the budget.
 
     Args:
         budget: bytes that may be taken beside the loaded model; None for what is free, less a

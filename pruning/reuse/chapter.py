@@ -1,5 +1,7 @@
-"""The best method of the pruning chapter, to compare reuse with: by its own machinery, in which all
-layers give the same share of their neurons."""
+"""Prune with the best pruning method, to compare reuse with.
+
+All layers give the same share of their neurons.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,11 @@ from pruning.surgery import assembled, round_weights
 
 @dataclass(frozen=True)
 class PrunedModel:
-    """A model that was pruned.
+    """A pruned model.
 
     Attributes:
-        operations: what its layers compute; ``n_removed``: neurons that are gone.
-        seconds: what it took.
+        operations: multiply-adds of its layers; ``n_removed``: number of removed neurons.
+        seconds: time it took.
     """
 
     model: nn.Module
@@ -45,10 +47,10 @@ class PrunedModel:
 
 
 class Chapter:
-    """Prunes a model to save shares of its MLPs' operations; all shares of a seed in one walk.
+    """Prunes a model to save shares of its MLPs' operations; all shares of a seed in one pass.
 
     Args:
-        has_new_constant: whether outputs of changed MLPs get a constant that the dense ones lack.
+        has_new_constant: whether outputs of changed MLPs get a constant that the dense MLPs lack.
     """
 
     def __init__(
@@ -68,10 +70,10 @@ class Chapter:
         self._current: tuple[int, tempfile.TemporaryDirectory[str], LayerMaker] | None = None
 
     def pruned(self, share: float, seed: int) -> PrunedModel:
-        """Save at least this share.
+        """Prune a model to save at least this share.
 
         Raises:
-            NotApplicable: if no config of the model holds such widths, or the method can't be.
+            NotApplicable: if no config of the model holds such widths, or the method is impossible.
         """
         recipe = self._recipe(share)
         maker = self._maker(seed)
@@ -102,12 +104,12 @@ class Chapter:
         return PrunedModel(model, operations, n_removed, seconds)
 
     def _recipe(self, share: float) -> Recipe:
-        """Whole neurons that save at least this share."""
+        """The recipe with whole neurons that saves at least this share."""
         total, n = total_of(self._dense), self._dense[0].n_computed
         need = share * total
         if share > 0 and self._new_constant:
             need += sum(layer.n_hidden for layer in self._dense)
-        # What rounding adds to a whole number is no neuron more.
+        # A rounding error above a whole number doesn't count as a neuron.
         n_removed = math.ceil(n * need / total - 1e-9)
         return Recipe(self._settings.pruning_method, LEAST_SQUARES.name, n_removed / n)
 
@@ -132,7 +134,7 @@ class Chapter:
                     recipe.check(
                         self._loaded.model, self._architecture, corpus, has_proposals=False
                     )
-                # Whether a config holds what is asked for, before any layer is made.
+                # Check that a config can hold the widths, before any layer is made.
                 maker.shapes()
             except UserError as error:
                 raise NotApplicable(str(error)) from error

@@ -1,15 +1,15 @@
-"""Methods beside one another, window by window.
+"""Compare methods window by window.
 
-Both models of a pair predict the same windows, so what is compared is the difference d_sw of their
+Both models of a pair predict the same windows, so the comparison is of the difference d_sw of their
 nats a token in window w with seed s. Over W windows and S seeds,
 
     SE² = Var_w(mean_s d_sw) / W + Var_s(mean_w d_sw) / S,
 
-with variances of W − 1 and S − 1 degrees of freedom: windows are a sample of text, and seeds of
-calibration text. With one seed the second term is left out, and the error says nothing of how much
-the calibration text matters. With few seeds that term is itself a rough estimate: of three seeds it
-has two degrees of freedom, at which a 95 % interval is 4.3 standard errors wide to either side, and
-not 2. Windows count alike, whatever their length.
+with variances of W − 1 and S − 1 degrees of freedom: windows are a sample of text, and seeds a
+sample of calibration text. With one seed the second term is left out, and the error doesn't include
+the effect of the calibration text. With few seeds that term is a rough estimate: three seeds give
+two degrees of freedom, so a 95 % interval extends 4.3 standard errors to either side instead of 2.
+All windows count the same, short or long.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def report_of(
     pruning_method: str,
     notes: Sequence[str] = (),
 ) -> ReuseReport:
-    """The report of the rows that are there.
+    """Make the report of the given rows.
 
     Args:
         settings, model: facts of both, for JSON.
-        pruning_method: the best of the pruning chapter.
+        pruning_method: the pruning method to compare with.
     """
     comparisons = compare_rows(rows, pruning_method)
     wins = reuse_wins(comparisons, pruning_method)
@@ -52,8 +52,7 @@ def report_of(
 
 
 def flop_check(rows: Sequence[ReuseRow]) -> dict[str, dict[str, int]]:
-    """Of each method's row that saves most: multiply-adds as PyTorch counted them, and by the
-    formula."""
+    """Multiply-adds by PyTorch's count and by the formula, for each method's best row."""
     found: dict[str, dict[str, int]] = {}
     for row in sorted(rows, key=lambda row: row.share):
         if row.counted is not None and row.products is not None:
@@ -62,10 +61,10 @@ def flop_check(rows: Sequence[ReuseRow]) -> dict[str, dict[str, int]]:
 
 
 def compare_rows(rows: Sequence[ReuseRow], pruning_method: str) -> tuple[Comparison, ...]:
-    """Each method of :data:`COMPARED` against others, share by share; of seeds that both have.
+    """Compare each method of :data:`COMPARED` at each share, over the seeds that both have.
 
     Args:
-        pruning_method: the best of the pruning chapter.
+        pruning_method: the pruning method to compare with.
     """
     found = []
     for method, others in COMPARED.items():
@@ -92,7 +91,7 @@ def compare_rows(rows: Sequence[ReuseRow], pruning_method: str) -> tuple[Compari
 def compared(
     method: str, share: float, against: str, n_partners: int, differences: np.ndarray
 ) -> Comparison:
-    """One comparison from the differences of each seed and window, (S, W)."""
+    """Make one comparison from the differences of each seed and window, (S, W)."""
     difference = float(differences.mean())
     error = standard_error(differences)
     distance = 0.0 if error is None else N_ERRORS * error
@@ -110,7 +109,7 @@ def compared(
 
 
 def standard_error(differences: np.ndarray) -> float | None:
-    """Of the mean of differences (S, W), as above; None with one window."""
+    """The standard error of the mean of differences (S, W), as above; None with one window."""
     n_seeds, n_windows = differences.shape
     if n_windows < 2:
         return None
@@ -121,7 +120,7 @@ def standard_error(differences: np.ndarray) -> float | None:
 
 
 def reuse_wins(comparisons: Iterable[Comparison], pruning_method: str) -> bool:
-    """Whether reuse or mixed beats both removal and the pruning chapter at the same share."""
+    """Whether reuse or mixed beats both removal and the pruning method at the same share."""
     won = {(c.method, c.share, c.n_partners, c.against) for c in comparisons if c.wins}
     return any(
         {(method, share, n, REMOVAL), (method, share, n, pruning_method)} <= won
@@ -133,10 +132,10 @@ def reuse_wins(comparisons: Iterable[Comparison], pruning_method: str) -> bool:
 def _by_seed(
     rows: Sequence[ReuseRow], method: str, share: float, n_partners: int
 ) -> dict[int, ReuseRow]:
-    """The rows of a method that were scored, by their seeds.
+    """The scored rows of a method, by seed.
 
     Args:
-        n_partners: of a reused neuron; methods in which none is reused have no such number.
+        n_partners: partners of a reused neuron; methods without reuse have no such number.
     """
     return {
         row.seed: row

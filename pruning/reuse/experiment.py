@@ -1,7 +1,7 @@
-"""The experiment: row by row, models that reuse, remove or write early, at equal operations.
+"""The experiment: models that reuse, remove or write early at equal operations, row by row.
 
-Of one seed and share everything is made at once, and shared by its rows: choices, one gathering of
-all moments, and fits.
+All rows of a seed and share are made together, and share choices, one pass for all moments, and
+fits.
 """
 
 from __future__ import annotations
@@ -51,14 +51,15 @@ from pruning.reuse.settings import MOST_GATED, MOST_PLAIN, ReuseSettings, check_
 from pruning.scoring.perplexity import check_scorable, score
 from pruning.scoring.windows import EvaluationText
 
-# Methods of which neurons of a layer are replaced here, and not by the pruning chapter.
+# Methods whose neurons are replaced here, and not by the pruning method.
 _REPLACING = (MIXED, REUSE, REMOVAL, MIXED_RANDOM, RANDOM_PARTNERS, EARLY_WRITE)
 
 
 def plan_rows(settings: ReuseSettings) -> tuple[RowKey, ...]:
-    """Every row, in the order in which they are made: the dense one, then seed by seed.
+    """All rows in the order in which they are made: the dense model, then seed by seed.
 
-    Rows of several partners come last, as they are made only where one partner beats random ones.
+    Rows with several partners come last, because they are made only if one partner beats random
+    partners.
     """
     keys = [RowKey(DENSE, 0.0, settings.seed)]
     for seed in settings.seeds:
@@ -79,9 +80,9 @@ def plan_rows(settings: ReuseSettings) -> tuple[RowKey, ...]:
 
 
 def check_reusable(architecture: Architecture) -> None:
-    """Raise a UserError, before any work, if a model's neurons can't be taken from others.
+    """Raise a UserError, before any work, if a model's neurons can't take values of other neurons.
 
-    Each has to be a function of its MLP's inputs that is known, so that the others can be computed
+    Each neuron has to be a known function of its MLP's inputs, so that others can be computed
     without it.
     """
     mlps = mlps_of(architecture)
@@ -96,8 +97,9 @@ def check_reusable(architecture: Architecture) -> None:
 
 
 def most_share(architecture: Architecture) -> float:
-    """The largest share of all MLPs' operations that reuse could save, were nothing but columns
-    left of every layer but the first."""
+    """The largest share of all MLPs' operations that reuse can save: only columns are left in every
+    layer except the first.
+    """
     dense = dense_operations(architecture)
     rates = [MOST_GATED if layer.n_made_by > 1 else MOST_PLAIN for layer in dense]
     saved = sum(rate * layer.total for rate, layer in zip(rates[1:], dense[1:], strict=True))
@@ -108,15 +110,15 @@ class Experiment:
     """Makes and scores the rows of one model.
 
     Args:
-        loaded: with its head.
-        calibration: what seeds draw from.
+        loaded: the model with its head.
+        calibration: the text that seeds draw from.
         text: the windows that every row is scored on.
-        partners: whom neurons can take their values from.
-        memory_budget: bytes that may be taken beside the loaded model; None for what is free, less
-            a margin.
+        partners: neurons that others can take their values from.
+        memory_budget: bytes that may be taken besides the loaded model; None for the free memory,
+            less a margin.
 
     Raises:
-        UserError: if the model can't be computed so, or not scored, or a share is too large.
+        UserError: if the model doesn't allow reuse, can't be scored, or a share is too large.
     """
 
     def __init__(
@@ -154,10 +156,10 @@ class Experiment:
         )
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the rows should know."""
+        """Notes for readers of the rows."""
         found = [
-            "The first layer has no earlier one, so the other layers save its share too, in every "
-            "row but those of the pruning chapter, which take the same share of every layer.",
+            "The first layer has no earlier layer, so the other layers save its share too. Rows of "
+            "the pruning method are the exception: they remove the same share of every layer.",
             f"Partners were found over {self._partners.n_tokens:,} tokens.",
         ]
         partners = self._partners
@@ -168,20 +170,20 @@ class Experiment:
             least = self._dense[1].n_hidden / self._dense[1].neuron
             of = "variance" if self._with_bias else "second moment"
             found.append(
-                "Before any refit, reuse loses less for each operation saved than removal only "
-                f"where a partner explains more than {least:.1%} of a neuron's {of}, or its column "
-                f"is there for another: {n_worth:,} of {n_all:,} neurons have such a partner "
+                "Before any refit, reuse loses less than removal for each saved operation only if "
+                f"a partner explains more than {least:.1%} of a neuron's {of}, or another neuron "
+                f"already uses its column: {n_worth:,} of {n_all:,} neurons have such a partner "
                 f"({n_worth / n_all:.1%})."
             )
         if self._new_constant:
             found.append(
-                "Outputs of changed MLPs have a constant that the dense ones lack; its additions "
-                "count as operations."
+                "Outputs of changed MLPs have a constant that outputs of dense MLPs lack; its "
+                "additions count as operations."
             )
         if not self._with_bias:
             found.append(
-                "The model's outputs can have no bias, so no row has a constant, and moments are "
-                "taken about zero."
+                "The MLPs' outputs can't have a bias in this model, so no row has a constant, and "
+                "moments are taken about zero."
             )
         return tuple(found)
 
@@ -189,8 +191,8 @@ class Experiment:
         """Make one row.
 
         Args:
-            made: rows that are there already, which are not made again with others of their seed;
-                one of several partners needs those of one partner among them.
+            made: existing rows, which are not made again with others of their seed; a row with
+                several partners needs the rows with one partner.
 
         Raises:
             UserError: if the calibration text is too short, or activations are not finite.
@@ -207,7 +209,7 @@ class Experiment:
     def _replaced(self, key: RowKey, made: Sequence[ReuseRow]) -> ReuseRow:
         several = key.n_partners > 1
         if several and not self._one_is_better(key, made):
-            return self._missing(key, "one partner is no better than random ones")
+            return self._missing(key, "one partner isn't better than random partners")
         shared = self._seed(key, made)
         name = (key.method, key.share, key.n_partners)
         began = time.perf_counter()
@@ -239,7 +241,7 @@ class Experiment:
         return self._scored(key, model, operations, (n_reused, n_removed), median, seconds)
 
     def _one_is_better(self, key: RowKey, made: Sequence[ReuseRow]) -> bool:
-        """Whether reuse of one partner beats random ones at this share."""
+        """Whether reuse with one partner beats random partners at this share."""
         return any(
             each.wins
             for each in compare_rows(made, self.settings.pruning_method)
@@ -248,11 +250,11 @@ class Experiment:
         )
 
     def _seed(self, key: RowKey, made: Sequence[ReuseRow]) -> SeedModels:
-        """What rows of a seed and share have in common, made where it is not there."""
+        """The shared data of a seed's and share's rows, made if missing."""
         known = self._current
         name = (key.method, key.share, key.n_partners)
         if known is None or known.seed != key.seed or name not in known.files:
-            # Of one share at a time: moments grow with the square of all partners of its rows.
+            # One share at a time, because moments grow with the square of all partners of its rows.
             self._current = known = None
             give_back()
             done = {row.key for row in made} - {key}
@@ -274,7 +276,7 @@ class Experiment:
         return self._calibration.draw(self.settings.n_sequences, seed)
 
     def _measured(self, seed: int) -> tuple[Scales, ...]:
-        """Mean and variance of all neurons over what a seed draws."""
+        """Mean and variance of all neurons over the sequences that a seed draws."""
         if self._scales is None or self._scales[0] != seed:
             scales = gather_scales(
                 self.loaded.model,
@@ -305,7 +307,7 @@ class Experiment:
         )
 
     def _pruned(self, key: RowKey) -> ReuseRow:
-        """The best of the pruning chapter: all layers give the same share."""
+        """The pruning method's model: all layers give the same share."""
         made = self._chapter.pruned(key.share, key.seed)
         changed = (0, made.n_removed)
         return self._scored(key, made.model, made.operations, changed, None, made.seconds)
@@ -319,13 +321,13 @@ class Experiment:
         r2: float | None,
         seconds: float,
     ) -> ReuseRow:
-        """Count what the model computes, and let it predict the text.
+        """Count the model's operations, and score it on the text.
 
         Args:
-            changed: neurons that are reused, and that are removed.
+            changed: numbers of reused and of removed neurons.
 
         Raises:
-            RuntimeError: if what PyTorch counts is not what the formula says.
+            RuntimeError: if PyTorch's count differs from the formula.
         """
         products = sum(layer.products for layer in operations)
         counted = count_products(model, self._names())
@@ -356,7 +358,7 @@ class Experiment:
         )
 
     def _names(self) -> list[str]:
-        """Where the matrices of its MLPs are in a model."""
+        """The names of the matrices of a model's MLPs."""
         prefix = trunk_prefix(self.loaded.model, self.architecture)
         return [
             f"{prefix}{matrix.name}"

@@ -1,5 +1,4 @@
-"""Which neurons of earlier layers each MLP neuron is most correlated with: from a projection, or
-found in the calibration text."""
+"""Find each MLP neuron's partners: the neurons of earlier layers that correlate with it most."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ DEFAULT_TOKENS = FitSettings().cross_layer_tokens
 
 @dataclass(frozen=True)
 class Scales:
-    """Of one layer's neurons over a text.
+    """Mean and variance of one layer's neurons over a text.
 
     Attributes:
         mean, variance: (N,) float64.
@@ -44,27 +43,27 @@ class Scales:
     variance: Tensor
 
     def power(self, *, centred: bool) -> Tensor:
-        """Var(h_j), or E[h_j²]; (N,) float64."""
+        """Var(h_j) if ``centred``, else E[h_j²]; (N,) float64."""
         return self.variance if centred else self.variance + self.mean**2
 
 
 @dataclass(frozen=True)
 class LayerPartners:
-    """Of every layer's neurons, the best partners among those of all earlier layers.
+    """The best partners of every layer's neurons, in all earlier layers.
 
     Attributes:
-        layers: of each layer (N, 8) partners, the strongest first; the first layer has none.
-        n_tokens: tokens that they were found by.
+        layers: (N, 8) partners for each layer, the strongest first; the first layer has none.
+        n_tokens: number of tokens that they were found from.
     """
 
     layers: tuple[PartnerList, ...]
     n_tokens: int
 
     def check(self, widths: Sequence[int]) -> None:
-        """Raise a UserError unless they are of a model of these widths.
+        """Raise a UserError unless the partners belong to a model with these widths.
 
         Args:
-            widths: neurons of every layer.
+            widths: number of neurons in every layer.
         """
         own = [len(each.rho) for each in self.layers]
         if own != list(widths):
@@ -75,14 +74,15 @@ class LayerPartners:
             )
 
     def about_zero(self, scales: Sequence[Scales]) -> LayerPartners:
-        """The same partners by the cosine of their second moments in place of the correlation:
+        """The same partners, ranked by the cosine of their second moments instead of the
+        correlation:
 
             cos_jp = (ρ_jp σ_j σ_p + m_j m_p) / √((σ_j² + m_j²) (σ_p² + m_p²)),
 
-        the greatest first. It tells what a fit without a constant can make of a partner.
+        the largest first. It measures how well a fit without a constant predicts from a partner.
 
         Args:
-            scales: of every layer's neurons.
+            scales: mean and variance of every layer's neurons.
         """
         width = max(len(each.mean) for each in scales)
         means, deviations = torch.zeros(2, len(scales), width, dtype=torch.float64)
@@ -105,10 +105,10 @@ class LayerPartners:
 
 
 def partners_from(projection: Path) -> LayerPartners:
-    """The partners that a projection holds.
+    """Read the partners that a projection holds.
 
     Raises:
-        UserError: if it holds none, or not of all layers up to its last one.
+        UserError: if it holds no partners, or not for all layers up to its last one.
     """
     found = Projection.load(projection)
     layers = [layer for layer, site in found.maps if site == SITE]
@@ -119,7 +119,7 @@ def partners_from(projection: Path) -> LayerPartners:
             value=str(projection),
         )
     earlier = tuple(found.partners(layer).earlier for layer in sorted(layers))
-    # Without partners, the line above has told so.
+    # Without partners, the line above has raised an error.
     assert found.cross_layer is not None
     return LayerPartners(earlier, found.cross_layer.n_tokens)
 
@@ -133,14 +133,14 @@ def plan_partners(
     batch_size: int = DEFAULT_BATCH,
     memory_budget: int | None = None,
 ) -> CrossLayerPlan:
-    """What finding them in a text takes, before it begins.
+    """Plan the search for partners in a text: its memory and tiles.
 
-    As in a fit, a causal model's first position of each sequence does not count.
+    As in a fit, the first position of each sequence does not count for a causal model.
 
     Args:
-        corpus: whole sequences of it are read, evenly drawn.
-        most_tokens: of so many tokens at most.
-        memory_budget: bytes that may be taken beside the model; None for what is free, less a
+        corpus: whole sequences are read, drawn evenly.
+        most_tokens: maximum number of tokens.
+        memory_budget: bytes that may be taken besides the model; None for the free memory, less a
             margin.
 
     Raises:
@@ -176,12 +176,12 @@ def gather_partners(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> LayerPartners:
-    """Find them in a text: what a fit does that is asked for partners across layers.
+    """Find partners in a text, as a fit with partners across layers does.
 
     Args:
         corpus, most_tokens, batch_size, memory_budget: see :func:`plan_partners`.
-        folder: where activations are kept meanwhile, on disk; a run that was stopped goes on from
-            what is there. None for a temporary one.
+        folder: keeps activations on disk meanwhile; a stopped run resumes from this folder. None
+            for a temporary folder.
 
     Raises:
         UserError: if the model has fewer than two layers, or memory is short.
@@ -212,7 +212,7 @@ def gather_partners(
 
 
 def check_layers(n_layers: int) -> None:
-    """Raise a UserError if a model has no earlier layer."""
+    """Raise a UserError if a model has only one layer."""
     if n_layers < 2:
         raise UserError(
             f"the model has {n_layers} layer, so no neuron has an earlier one to take its value "

@@ -1,4 +1,4 @@
-"""What an experiment on reuse finds: rows, what is compared of them, and whether reuse wins."""
+"""Results of an experiment on reuse: rows, comparisons, and whether reuse wins."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any
 DENSE, REUSE, REMOVAL = "dense", "reuse", "removal"
 RANDOM_PARTNERS, EARLY_WRITE = "random-partners", "early-write"
 MIXED, MIXED_RANDOM = "mixed", "mixed-random"
-# What each method does, in a few words for people.
+# Each method in a few words, for people.
 METHODS_HELP = {
     DENSE: "the model as it is",
-    MIXED: "reuse where it pays: each neuron that goes is removed or reused, whichever costs less",
-    REUSE: "every neuron that goes takes its value from its best partner of an earlier layer",
-    REMOVAL: "neurons go, chosen by the same rule as if they had no partner",
+    MIXED: "reuse where it pays: each replaced neuron is removed or reused, whichever costs less",
+    REUSE: "every replaced neuron takes its value from its best partner in an earlier layer",
+    REMOVAL: "neurons are removed, chosen by the same rule as if they had no partner",
     MIXED_RANDOM: "the same neurons as mixed, with partners drawn at random",
     RANDOM_PARTNERS: "the same neurons as reuse, with partners drawn at random",
-    EARLY_WRITE: "the partner itself writes for the neuron, in the partner's layer",
+    EARLY_WRITE: "the partner writes for the neuron, in the partner's own layer",
 }
-# Methods in which neurons take values of others, and which the experiment is about.
+# The methods that the experiment tests: neurons take values of other neurons.
 CANDIDATES = (MIXED, REUSE)
-# What each method is compared with; None stands for the best method of the pruning chapter.
+# The methods that each method is compared with; None is the pruning method.
 COMPARED: dict[str, tuple[str | None, ...]] = {
     MIXED: (REMOVAL, None, MIXED_RANDOM),
     REUSE: (REMOVAL, None, RANDOM_PARTNERS, EARLY_WRITE),
     EARLY_WRITE: (REMOVAL,),
 }
-# So many standard errors are taken for more than chance.
+# A difference of more standard errors than this counts as more than chance.
 N_ERRORS = 2.0
 
 
 @dataclass(frozen=True, order=True)
 class RowKey:
-    """Which row: ``dense`` has a share of 0, and the first seed.
+    """Identifies a row; ``dense`` has a share of 0, and the first seed.
 
     Attributes:
-        n_partners: neurons that one reused neuron is fitted to; 0 where none is reused.
+        n_partners: neurons that one reused neuron is fitted to; 0 without reuse.
     """
 
     method: str
@@ -47,27 +47,27 @@ class RowKey:
 
 @dataclass(frozen=True)
 class ReuseRow:
-    """One model, and what it makes of the evaluation text.
+    """One model and its score on the evaluation text.
 
     Attributes:
-        method: one of :data:`METHODS_HELP`, or a method of the pruning chapter.
-        share: of the multiply-adds of all MLPs, that were to be saved.
-        perplexity: exp of the mean nats a token; None where there is none, with the reason.
+        method: one of :data:`METHODS_HELP`, or a pruning method.
+        share: requested share of the multiply-adds of all MLPs to save.
+        perplexity: exp of the mean nats a token; None if there is none, with the reason.
         nll_windows: mean nats a token of each window, in the order of the windows.
         operations: multiply-adds of all MLPs a token, see
             :mod:`pruning.reuse.replacing.operations`.
-        operations_dense: the same of the model as it is.
-        n_changed: neurons reused or removed, of all layers.
-        r2: median over reused neurons of the share of a neuron's variance, over the calibration
-            text, that its partners explain, or of its second moment where no output can have a
-            bias; None where none is reused.
-        seconds: what it took to choose neurons, refit and build; what rows share is counted for
-            each. Scoring is not in it.
+        operations_dense: the same for the dense model.
+        n_changed: number of reused or removed neurons in all layers.
+        r2: median over reused neurons of the share of variance that partners explain, on the
+            calibration text; share of the second moment if outputs can't have a bias; None without
+            reuse.
+        seconds: time to choose neurons, refit and build, without scoring; shared work is counted
+            for each row.
         reason: why there is no perplexity.
-        counted: multiply-adds a token of the MLPs' matrix products, as PyTorch counted them in this
-            very model while it ran; ``products``: the same by the formula.
-        n_reused: neurons that take their values from partners; ``n_removed``: those that go without
-            one. None in reports that do not tell.
+        counted: multiply-adds a token of the MLPs' matrix products, as PyTorch counted them while
+            this model ran; ``products``: the same by the formula.
+        n_reused: neurons that take their values from partners; ``n_removed``: neurons removed
+            without a partner. None in reports without these counts.
     """
 
     method: str
@@ -89,12 +89,12 @@ class ReuseRow:
 
     @property
     def key(self) -> RowKey:
-        """Which row it is."""
+        """The key of this row."""
         return RowKey(self.method, self.share, self.seed, self.n_partners)
 
     @property
     def saved(self) -> float | None:
-        """The share of the MLPs' multiply-adds that is really saved."""
+        """The share of the MLPs' multiply-adds that the model actually saves."""
         if self.operations is None:
             return None
         return 1 - self.operations / self.operations_dense
@@ -105,22 +105,22 @@ class ReuseRow:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ReuseRow:
-        """What :meth:`as_dict` gave."""
+        """The row that :meth:`as_dict` gave."""
         return cls(**{**values, "nll_windows": tuple(values["nll_windows"])})
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method beside another one, at the same share.
+    """A method compared with another at the same share.
 
     Attributes:
-        method: one of :data:`COMPARED`; ``against``: the other.
-        n_partners: of a neuron that is reused, in both.
-        difference: mean over windows and seeds of the nats a token of the method less the other's:
-            negative where the method is better.
-        standard_error: of it, see :mod:`pruning.reuse.comparing`; None with one window.
+        method: one of :data:`COMPARED`; ``against``: the other method.
+        n_partners: partners of a reused neuron, in both.
+        difference: mean over windows and seeds of the method's nats a token minus the other's;
+            negative if the method is better.
+        standard_error: of ``difference``, see :mod:`pruning.reuse.comparing`; None with one window.
         wins: whether the method is better by more than :data:`N_ERRORS` standard errors.
-        loses: whether it is worse by as much.
+        loses: whether the method is worse by as much.
     """
 
     method: str
@@ -135,17 +135,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ReuseReport:
-    """An experiment on reuse.
+    """The report of an experiment on reuse.
 
     Attributes:
         settings, model: facts of both, for JSON.
         rows: in the order of :func:`pruning.reuse.experiment.plan_rows`.
-        flop_check: multiply-adds a token of the MLPs' matrix products: of the rows, by method,
+        flop_check: multiply-adds a token of the MLPs' matrix products in the rows, by method:
             ``counted`` while they ran, and by the ``formula``.
-        notes: what a reader should know.
-        wins: whether, at some share, reuse or mixed is better than removal and than the best of the
-            pruning chapter, by more than :data:`N_ERRORS` standard errors of each paired
-            difference.
+        notes: notes for readers.
+        wins: whether, at some share, reuse or mixed is better than removal and than the pruning
+            method, by more than :data:`N_ERRORS` standard errors of each paired difference.
     """
 
     settings: Mapping[str, Any]

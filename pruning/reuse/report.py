@@ -13,7 +13,7 @@ from pruning.reporting.kinds import REUSE
 from pruning.reuse.comparing import report_of
 from pruning.reuse.records import ReuseReport, ReuseRow
 
-# Of report.csv; ``standard_error`` is the perplexity's, over windows.
+# Columns of report.csv; ``standard_error`` is the perplexity's, over windows.
 COLUMNS = (
     "method",
     "share",
@@ -36,16 +36,16 @@ def save_reuse(report: ReuseReport, folder: Path) -> None:
     """Write ``report.json`` and ``report.csv``, each replaced in one step.
 
     Raises:
-        UserError: if the disk refuses. What was there is as it was.
+        UserError: if the folder can't be written. Existing files are unchanged then.
     """
     save_report(folder, REUSE, report.as_dict(), COLUMNS, [_line(row) for row in report.rows])
 
 
 def load_reuse(folder: str | Path) -> ReuseReport:
-    """Read what :func:`save_reuse` wrote; rows are compared anew.
+    """Read what :func:`save_reuse` wrote, and compare the rows again.
 
     Raises:
-        UserError: if it is no such report, is damaged, or is of another format version.
+        UserError: if it isn't such a report, is damaged, or has another format version.
     """
     content = load_report(folder, REUSE)
     try:
@@ -60,8 +60,9 @@ def load_reuse(folder: str | Path) -> ReuseReport:
 
 
 def standard_error(row: ReuseRow) -> float | None:
-    """Of a row's perplexity P, over its W windows: P · s/√W, s² being the variance of the windows'
-    nats a token; None with one window, or without a perplexity."""
+    """The standard error of a row's perplexity P over its W windows: P · s/√W. s² is the variance
+    of the windows' nats a token. None with one window, or without a perplexity.
+    """
     if row.perplexity is None or len(row.nll_windows) < 2:
         return None
     spread = statistics.stdev(row.nll_windows) / math.sqrt(len(row.nll_windows))
@@ -88,7 +89,7 @@ def _line(row: ReuseRow) -> dict[str, Any]:
 
 
 def _check_windows(rows: list[ReuseRow]) -> None:
-    """Raise a ValueError unless all rows that were scored are of as many windows."""
+    """Raise a ValueError unless all scored rows have the same number of windows."""
     counts = {len(row.nll_windows) for row in rows if row.perplexity is not None}
     if len(counts) > 1:
         raise ValueError(f"its rows are of {' and '.join(map(str, sorted(counts)))} windows")

@@ -1,4 +1,4 @@
-"""Run an experiment on reuse: each row once, the report written after every one."""
+"""Run an experiment on reuse: make each row once, and write the report after each."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _SETTINGS = ("device", "dtype", "projection", *(each.name for each in fields(Reu
 
 
 class Rows(Protocol):
-    """What makes the rows of an experiment."""
+    """Makes the rows of an experiment."""
 
     def row(self, key: RowKey, made: Sequence[ReuseRow] = ()) -> ReuseRow:
-        """Make one, knowing those that were made before it."""
+        """Make one row, given the rows that were made before it."""
         ...
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the rows should know."""
+        """Notes for readers of the rows."""
         ...
 
 
 def experiment_of(job: ReuseJob, folder: Path, progress: Progress) -> Rows:
-    """What makes the rows of a job. Partners that no projection gives are found first.
+    """The object that makes the rows of a job. It first finds partners if no projection gives them.
 
     Args:
-        folder: where the search for partners keeps what it is done with.
+        folder: keeps finished parts of the search for partners.
     """
     partners = job.partners or gather_partners(
         job.loaded,
@@ -67,7 +67,7 @@ def experiment_of(job: ReuseJob, folder: Path, progress: Progress) -> Rows:
 
 
 def next_step(job: ReuseJob, out: Path, *, resume: bool, force: bool) -> Step:
-    """What an experiment is to do, from what ``out`` holds.
+    """The next step of an experiment, from what ``out`` holds.
 
     Raises:
         UserError: if ``out`` holds rows of other settings and may not be replaced.
@@ -91,12 +91,12 @@ def next_step(job: ReuseJob, out: Path, *, resume: bool, force: bool) -> Step:
 
 
 def keys_of(job: ReuseJob) -> tuple[RowKey, ...]:
-    """Every row of an experiment, in the order in which they are made."""
+    """The keys of all rows, in the order in which they are made."""
     return plan_rows(job.settings)
 
 
 def missing(job: ReuseJob, rows: Sequence[ReuseRow]) -> list[RowKey]:
-    """The rows that are still to be made."""
+    """The keys of rows that are still missing."""
     known = {row.key for row in rows}
     return [key for key in keys_of(job) if key not in known]
 
@@ -110,17 +110,17 @@ def run_reuse(
     force: bool = False,
     progress: Progress | None = None,
 ) -> ReuseReport:
-    """Make every row that is missing; write the report after each.
+    """Make every missing row, and write the report after each.
 
-    An experiment that is finished is left as it is.
+    A finished experiment is left unchanged.
 
     Args:
-        make: gives what makes rows, from the job, a folder for what it keeps until all are made,
-            and what is told of its progress.
+        make: returns the object that makes rows, given the job, a folder for temporary files, and
+            an object that receives progress.
         resume, force: see :func:`projector.storage.resuming.decide`.
 
     Raises:
-        UserError: see :func:`next_step`; or another experiment is at work in ``out``.
+        UserError: see :func:`next_step`; or another experiment is running in ``out``.
     """
     progress = progress or Silent()
     job.check()
@@ -128,7 +128,7 @@ def run_reuse(
         return load_reuse(out)
     folder = work_path(out)
     with alone_in(out, REUSE):
-        # Another may have written since.
+        # Another run may have written since.
         is_new = next_step(job, out, resume=resume, force=force) is Step.START
         known = _report(job, ()) if is_new else load_reuse(out)
         rows, notes = list(known.rows), tuple(known.notes)
@@ -136,7 +136,7 @@ def run_reuse(
             remove_folder(folder)
         save_reuse(known, out)
         if not rows:
-            # Drawn from the report that was replaced.
+            # They show the report that was replaced.
             (out / PAGE_FILE).unlink(missing_ok=True)
         left = missing(job, rows)
         if left:
@@ -154,13 +154,13 @@ def run_reuse(
 
 
 def work_path(out: Path) -> Path:
-    """Where an experiment keeps what partners are found by, until all rows are made: beside it."""
+    """The folder next to ``out`` that keeps activations for the search for partners meanwhile."""
     whole = out.resolve()
     return whole.with_name(f"{whole.name}.partners")
 
 
 class _Counted:
-    """Progress that counts models in one bar, which is begun again after each other stage."""
+    """Progress that counts models in one bar, which starts again after each other stage."""
 
     def __init__(self, progress: Progress, n_models: int) -> None:
         self._progress, self._n_models = progress, n_models
@@ -168,7 +168,7 @@ class _Counted:
 
     @contextmanager
     def one(self, n_done: int) -> Iterator[None]:
-        """While open, a model is made and scored, after so many others."""
+        """Context manager: a model is made and scored, after ``n_done`` others."""
         self._count(n_done)
         yield
         if self._is_counting:
@@ -183,16 +183,16 @@ class _Counted:
             self._is_counting = True
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
-        """Another stage."""
+        """Begin another stage."""
         self._is_counting = False
         self._progress.begin(stage, total, unit)
 
     def advance(self, n: int) -> None:
-        """Within that stage."""
+        """Advance within that stage."""
         self._progress.advance(n)
 
     def end(self) -> None:
-        """The end of that stage."""
+        """End that stage."""
         self._progress.end()
 
 

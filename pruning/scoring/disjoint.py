@@ -1,4 +1,4 @@
-"""Checks that calibration and evaluation texts share no documents."""
+"""Check that calibration and evaluation texts share no documents."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from projector.errors import UserError
 
-# Shorter documents recur without being copies of a corpus: two of the standard library's
-# modules that are held out stand, word for word, among the others.
+# Shorter documents recur by chance: two of the held-out modules of the standard library are equal,
+# word for word, to other modules.
 _LEAST_TELLING_BYTES = 256
 _MOST_SHARED = 0.01
 
@@ -27,7 +27,7 @@ def check_disjoint(
         calibration_hashes: from :func:`projector.corpus.documents.hash_documents`.
         evaluation_hashes: :attr:`EvaluationText.document_hashes`.
         calibration: name of the source, for the message.
-        evaluation: the same.
+        evaluation: the same, for the evaluation text.
     """
     shared = set(calibration_hashes) & set(evaluation_hashes)
     sizes = [evaluation_hashes[each] for each in shared]

@@ -1,8 +1,7 @@
 """Token-weighted perplexity.
 
-Two doors: :func:`prepare` cuts a text into windows, once for any number of models that share a
-tokenizer; :func:`score` lets a model predict them. Nats are summed over tokens in float64 and
-divided once.
+:func:`prepare` cuts a text into windows, once for any number of models that share a tokenizer;
+:func:`score` scores a model on them. Nats are summed over tokens in float64 and divided once.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from projector.model.context import longest_sequence
 from projector.progress import Progress, Silent
 from pruning.scoring.windows import EvaluationText
 
-# Logits of a batch; the part of them that is in float32 at once; tokens of a batch, which on
-# the CPU should stay in its cache.
+# Most logits of a batch; most logits in float32 at once; most tokens of a batch, which should fit
+# in the CPU's cache.
 _LOGIT_BYTES = 256_000_000
 _CHUNK_BYTES = 64_000_000
 _BATCH_TOKENS = {"cpu": 2048}
@@ -40,11 +39,11 @@ class Score:
     Attributes:
         protocol: one of :data:`PROTOCOLS`.
         nats: −Σ ln p over the scored tokens.
-        n_tokens: scored tokens.
-        n_bytes: bytes they spell; None where that is unknown.
-        n_words: words, for ``lm-eval-word``.
-        window_nats: the same sum for each window, (n_windows,) float64: two models' scores of one
-            text are compared window by window.
+        n_tokens: number of scored tokens.
+        n_bytes: UTF-8 bytes of the scored tokens; None if that is unknown.
+        n_words: number of words, for ``lm-eval-word``.
+        window_nats: nats of each window, (n_windows,) float64, to compare two models window by
+            window.
         window_tokens: scored tokens of each window, (n_windows,) int64.
     """
 
@@ -58,7 +57,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp(nats / tokens), for ``lm-eval-word`` exp(nats / words); inf where that overflows."""
+        """exp(nats / tokens), for ``lm-eval-word`` exp(nats / words); inf if that overflows."""
         n = self.n_tokens if self.n_words is None else self.n_words
         try:
             return math.exp(self.nats / n)
@@ -72,7 +71,7 @@ class Score:
 
     @property
     def problem(self) -> str | None:
-        """Why there is no perplexity; None where there is one."""
+        """Why there is no perplexity; None if there is one."""
         n_broken = int((~self.window_nats.isfinite()).sum())
         if n_broken:
             return (
@@ -84,7 +83,7 @@ class Score:
         return None
 
     def figures(self) -> dict[str, Any]:
-        """The same for JSON, which has no NaN: what can't be computed is null, with the reason."""
+        """The figures for JSON, which has no NaN: missing figures are null, with the reason."""
         problem = self.problem
         bits = self.bits_per_byte
         finite = math.isfinite(self.nats)
@@ -111,25 +110,25 @@ def score(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Score:
-    """Let a model predict a text.
+    """Score a model on a text.
 
     Costs one forward pass over the windows, and memory for the logits of a batch.
 
     Args:
-        model: a causal Hugging Face model with its head; left as it was.
+        model: a causal Hugging Face model with its head; not changed.
         text: from :func:`prepare`, with the model's own tokenizer.
-        batch_size: windows at once; None for as many as a budget of tokens and of logits allows.
-        progress: told of the windows as they are scored.
+        batch_size: windows at once; None for as many as the limits on tokens and logits allow.
+        progress: receives the number of scored windows.
 
     Raises:
-        UserError: if the model is no causal language model, knows fewer tokens than the text
-            holds, or takes fewer at once than a window has.
+        UserError: if the model isn't a causal language model, the text has token ids beyond the
+            model's vocabulary, or a window is longer than the model's context.
     """
     progress = progress or Silent()
     check_least("batch_size", batch_size, 1)
     check_scorable(model, text)
     lengths = text.lengths
-    # Those of equal length together, so that little is padded.
+    # Windows of equal length together, to reduce padding.
     order = np.argsort(-lengths, kind="stable")
     window_nats = torch.zeros(text.n_windows, dtype=torch.float64)
     progress.begin("Scoring", text.n_windows, "windows")
@@ -179,7 +178,7 @@ def check_scorable(model: nn.Module, text: EvaluationText) -> None:
 
 
 def batch_size_of(model: nn.Module, n_window: int) -> int:
-    """Windows of so many positions that are scored at once."""
+    """The number of windows with ``n_positions`` positions that are scored at once."""
     device = next(model.parameters()).device.type
     n_tokens = _BATCH_TOKENS.get(device, _BATCH_TOKENS_ELSEWHERE)
     width = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
@@ -201,7 +200,7 @@ def _score_batch(model: nn.Module, text: EvaluationText, chosen: np.ndarray) -> 
     place = torch.arange(1, longest)
     is_scored = ((place >= last - n_scored) & (place < last)).to(device)  # (B, T - 1)
 
-    # No attention mask: padding stands on the right, where a causal model does not look.
+    # No attention mask: padding is on the right, where a causal model doesn't attend.
     options: dict[str, Any] = {}
     n_kept = longest - 1
     is_even = int(lengths.min()) == longest
@@ -223,6 +222,6 @@ def _score_batch(model: nn.Module, text: EvaluationText, chosen: np.ndarray) -> 
             for rows, wanted in zip(flat.split(n_rows), targets.split(n_rows), strict=True)
         ]
     ).view(len(chosen), n_kept)
-    # Where, not times: what is not scored may be no number.
+    # torch.where, because entries that aren't scored may be NaN.
     scored = torch.where(is_scored[:, -n_kept:], nats, 0)
     return scored.double().sum(1).cpu() if device.type != "mps" else scored.cpu().double().sum(1)

@@ -1,4 +1,4 @@
-"""Documents become a protocol's stream of token ids, with the bytes that each token spells."""
+"""Turn documents into a protocol's stream of token ids, with the bytes of each token."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from projector.errors import UserError, named
 from pruning.scoring.spacing import without_spacing
 
 _BLANK_LINE = "\n\n"
-# More than a token of any text spells: what is read of a stream before it is tokenized.
+# More bytes than a token has: how much of a stream is read before it is tokenized.
 _MOST_CHARACTERS_A_TOKEN = 16
 
 
 class Reading:
-    """Collects a protocol's stream of token ids, and the bytes that each token spells.
+    """Collects a protocol's stream of token ids, and the bytes of each token.
 
-    ``prefix`` stands before every window and not in the stream.
+    ``prefix`` comes before every window and isn't in the stream.
     """
 
     def __init__(self, tokenizer: Any, protocol: str, detokenize: bool) -> None:
@@ -69,7 +69,7 @@ class Reading:
             self._tokenize([without_spacing(t) for t in texts] if self.detokenize else texts)
 
     def finish(self) -> None:
-        """After the last document: what is tokenized as one text."""
+        """Tokenize texts that are joined; call it after the last document."""
         if self._held:
             self._tokenize([_BLANK_LINE.join(self._held)])
             self._held = []
@@ -92,12 +92,12 @@ class Reading:
         counts = self._table[ids]
         if counts.sum() == len(text.encode()):
             return counts
-        # Tokens that are no bytes: pieces with a mark for a space, or of a text made over first.
+        # Tokens that aren't bytes: pieces with a mark for a space, or pieces of a normalized text.
         return _bytes_by_offsets(text, self.tokenizer)
 
     @property
     def n_tokens_at_least(self) -> int:
-        """Tokens so far; of texts that wait to be tokenized, fewer than they will give."""
+        """Number of tokens so far; for texts that wait to be tokenized, a lower bound."""
         n_characters = sum(len(text) for text in self._held)
         return self.n_tokens + n_characters // _MOST_CHARACTERS_A_TOKEN
 
@@ -107,7 +107,7 @@ class Reading:
 
     @property
     def token_bytes(self) -> np.ndarray | None:
-        """(n,) int64: sums to the length of the texts in UTF-8."""
+        """Bytes of each token, (n,) int64; they sum to the length of the texts in UTF-8."""
         known = [counts for counts in self._bytes if counts is not None]
         return np.concatenate(known) if len(known) == len(self._bytes) else None
 
@@ -132,8 +132,8 @@ def _bytes_of_tokens(tokenizer: Any) -> np.ndarray:
 def _bytes_by_offsets(text: str, tokenizer: Any) -> np.ndarray | None:
     """Bytes from the end of the token before to the end of each token.
 
-    Of tokens that share a character, the first gets its bytes. None where the tokenizer, one
-    written in Python, gives no offsets.
+    If tokens share a character, the first gets its bytes. None for tokenizers written in Python,
+    which give no offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
         return None

@@ -1,4 +1,4 @@
-"""What WikiText's own tokenization did to punctuation, undone."""
+"""Undo the spaces that WikiText's tokenization put around punctuation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Iterator
 
 
 def without_spacing(text: str) -> str:
-    """The text with its punctuation where it was before WikiText's tokenization."""
+    """The text with the punctuation that it had before WikiText's tokenization."""
     for pattern, replacement in _spacing_rules():
         text = pattern.sub(replacement, text)
     return text
 
 
 def _spacing_rules() -> Iterator[tuple[re.Pattern[str], str]]:
-    """What WikiText's own tokenization did to punctuation, undone rule after rule.
+    """Rules that undo WikiText's tokenization of punctuation one after another.
 
-    In the order of the harness's ``wikitext`` task, since a rule sees what those before it left.
+    In the order of the harness's ``wikitext`` task, because each rule reads the result of the rules
+    before it.
     """
     yield re.compile("s '"), "s'"
     for mark in "-,.":

@@ -1,4 +1,4 @@
-"""Speed and size of two models, measured in one run."""
+"""Measure speed and size of two models in one run."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ class Speed:
     """One model's figures in a comparison.
 
     Attributes:
-        name: the model, for a person.
-        n_parameters: tied weights counted once.
+        name: the model's name, for people.
+        n_parameters: number of parameters, tied weights counted once.
         weight_bytes: memory of parameters and buffers, tied ones counted once.
-        operations_per_token: floating-point operations of one forward pass over a token, a
-            multiplication and an addition being two; of the matrix products that were run,
-            attention's and the head's among them, counted by
-            :class:`torch.utils.flop_counter.FlopCounterMode`.
+        operations_per_token: floating-point operations of one forward pass over a token, with a
+            multiplication and an addition as two; of all matrix products, including attention's and
+            the head's, counted by :class:`torch.utils.flop_counter.FlopCounterMode`.
         seconds: median time of one forward pass over the batch.
-        peak_bytes: most memory held during a pass, weights included.
+        peak_bytes: most memory held during a pass, including weights.
     """
 
     name: str
@@ -53,16 +52,16 @@ class Speed:
 
 @dataclass(frozen=True)
 class SpeedComparison:
-    """Two models' forward passes over the same tokens, taken in turns.
+    """Forward passes of two models over the same tokens, in turns.
 
     Attributes:
         dense: the first model.
         pruned: the second.
-        time_ratio: median over repetitions of pruned time / dense time, each pair measured one
-            right after the other, so that what slows the machine down slows both.
-        time_ratio_range: first and third quartile of the same: wide on a busy machine.
+        time_ratio: median over repetitions of pruned time / dense time. Each pair is measured one
+            right after the other, so that other load on the machine slows both.
+        time_ratio_range: first and third quartile of this ratio; wide on a busy machine.
         memory: how ``peak_bytes`` was measured.
-        notes: what makes the two less comparable than they look.
+        notes: reasons why the two are less comparable than they look.
     """
 
     dense: Speed
@@ -90,11 +89,11 @@ class SpeedComparison:
 
     @property
     def excess(self) -> float:
-        """How much longer the pruned model takes than its operations ask for; 0.05 is 5 %."""
+        """The excess of the time ratio over the ratio of operations; 0.05 is 5 %."""
         return self.time_ratio / self.operations_ratio - 1
 
     def figures(self) -> dict[str, Any]:
-        """All of it for JSON."""
+        """All figures, for JSON."""
         return asdict(self) | {
             "operations_ratio": self.operations_ratio,
             "parameters_ratio": self.parameters_ratio,
@@ -117,14 +116,14 @@ def compare_speed(
     Args:
         dense: a Hugging Face model, in evaluation mode, on the device to measure.
         pruned: another on the same device.
-        names: what to call them.
+        names: names of the two models.
         batch_size: sequences at once.
         sequence_length: tokens of each; None for 256, or what the models take.
         n_repeats: timed passes of each model, at least 7; two more warm up.
-        progress: told of the passes.
+        progress: receives the number of passes.
 
     Raises:
-        UserError: if a setting is too small, or a model takes fewer tokens at once.
+        UserError: if a setting is too small, or a model's context is shorter.
     """
     progress = progress or Silent()
     check_least("batch_size", batch_size, 1)
@@ -169,9 +168,9 @@ def compare_speed(
         n_threads=torch.get_num_threads(),
         device=str(device),
         dtype=_dtype(dense),
-        memory="weights, and the most that CUDA held of all else"
+        memory="weights, plus the most other memory that CUDA held"
         if device.type == "cuda"
-        else "weights, and the most that tensors of a pass held at once",
+        else "weights, plus the most memory that tensors of a pass held at once",
         notes=_notes(dense, pruned),
     )
 

@@ -12,7 +12,7 @@ from torch import nn
 from projector.errors import UserError, check_least, named
 
 INSTALL = "pip install 'transformer-projector[tasks]'"
-# For the standard errors of metrics that have no formula for theirs; the harness's 100,000 take
+# Bootstrap samples for the standard errors of metrics without a formula; the harness's 100,000 take
 # minutes.
 _N_BOOTSTRAPS = 1000
 
@@ -24,10 +24,10 @@ class TaskResult:
     Attributes:
         task: its name in the harness.
         metric: such as ``acc`` or ``word_perplexity``.
-        filter: what the harness made of an answer first; ``none`` for nothing.
-        value: None where the harness gave no finite number.
-        standard_error: of ``value``; None where the harness gives none.
-        n_samples: examples that were judged; None where the harness does not say.
+        filter: the harness's filter of answers; ``none`` for no filter.
+        value: None if the harness gave no finite number.
+        standard_error: of ``value``; None if the harness gives none.
+        n_samples: number of judged examples; None if the harness doesn't report it.
     """
 
     task: str
@@ -46,17 +46,17 @@ def run_tasks(
     limit: int | None = None,
     batch_size: int = 1,
 ) -> tuple[TaskResult, ...]:
-    """Judge a causal model by tasks of lm-evaluation-harness.
+    """Evaluate a causal model on tasks of lm-evaluation-harness.
 
     Args:
         model: a Hugging Face model with its head, in evaluation mode.
         tokenizer: its tokenizer.
-        tasks: names that the harness knows, or whatever else it takes for a task.
-        limit: most examples of each task; the figures then only serve to try it out.
+        tasks: names that the harness knows, or other descriptions of tasks that it takes.
+        limit: maximum number of examples per task, to try it out; don't cite such figures.
         batch_size: examples at once.
 
     Raises:
-        UserError: if the harness is not installed, knows no such task, or can't run it.
+        UserError: if the harness is not installed, doesn't know a task, or can't run it.
     """
     if not tasks:
         raise UserError(
@@ -80,7 +80,7 @@ def run_tasks(
             bootstrap_iters=_N_BOOTSTRAPS,
         )
     except Exception as error:
-        # Of any kind: tasks bring code, data sets and connections of their own.
+        # Errors of any kind: tasks bring their own code, data sets and connections.
         text = " ".join(str(error).split())[:240]
         shown = ", ".join(map(str, tasks))
         raise UserError(
@@ -90,7 +90,7 @@ def run_tasks(
 
 
 def check_installed() -> None:
-    """Raise a UserError with the command that installs it, if lm-evaluation-harness is missing."""
+    """If lm-evaluation-harness is missing, raise a UserError with the command that installs it."""
     try:
         import lm_eval  # noqa: F401
     except ImportError as error:

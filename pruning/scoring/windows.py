@@ -1,19 +1,19 @@
-"""A text becomes windows of tokens to be predicted, under named protocols.
+"""Cut a text into windows of tokens to predict, by named protocols.
 
 - ``windows``: documents one after another, an end-of-text token after each, in windows of
-  min(2,048, context) tokens that do not overlap. Each begins with the special tokens that the
-  tokenizer begins a text with, from which its first token is predicted; without any, that
+  min(2,048, context) tokens that do not overlap. Each window begins with the special tokens that
+  the tokenizer puts before a text; they predict its first token. Without such tokens, the first
   token is not scored. The last window may be shorter.
-- ``stride``: the same, each window beginning ``stride`` tokens after the one before it; only
-  tokens that no earlier window scored are scored, so that each has at least window − stride
-  tokens before it (https://huggingface.co/docs/transformers/perplexity).
-- ``gptq-2048``: documents joined by blank lines and tokenized as one text; windows of 2,048
-  tokens that do not overlap, their first token not scored, the tail left out
+- ``stride``: the same, but each window begins ``stride`` tokens after the previous window. Each
+  token is scored once, in the first window that holds it, so it has at least window − stride tokens
+  before it (https://huggingface.co/docs/transformers/perplexity).
+- ``gptq-2048``: documents joined by blank lines and tokenized as one text; windows of 2,048 tokens
+  that do not overlap, their first token is not scored, and the tail is left out
   (https://github.com/IST-DASLab/gptq).
-- ``lm-eval-word``: each document by itself, its first token predicted from the
-  beginning-of-text or else the end-of-text token. A longer document takes several windows of
-  the whole context, each scoring what no earlier one did; the last reaches back to be as long
-  as the others. Perplexity is per word, words being what white space separates
+- ``lm-eval-word``: each document separately; its first token is predicted from the
+  beginning-of-text token, or else the end-of-text token. A longer document takes several windows of
+  the whole context. Each scores only tokens that no earlier window scored; the last begins earlier
+  to be as long as the others. Perplexity is per word; white space separates words
   (https://github.com/EleutherAI/lm-evaluation-harness, ``loglikelihood_rolling``).
 """
 
@@ -41,25 +41,25 @@ _DOCUMENTS_AT_ONCE = 128
 
 @dataclass(frozen=True, eq=False)
 class EvaluationText:
-    """Windows of tokens to be predicted; they know the tokenizer and no model.
+    """Windows of tokens to predict; they depend on the tokenizer, not on a model.
 
     A window is ``prefix`` and then ``ids[begins[i] : ends[i]]``, of which the last
-    ``window_tokens[i]`` are scored, each predicted from all that stands before it in its window.
+    ``window_tokens[i]`` are scored, each predicted from all tokens before it in its window.
 
     Attributes:
         source: as the user gave it; a file by its name, without its path.
         protocol: one of :data:`PROTOCOLS`.
-        description: the protocol in words, and what it was applied to.
+        description: the protocol in words, with the windows and the text.
         ids: token ids of the text, (n,) int32.
         prefix: token ids that every window begins with.
         begins: first token of each window within ``ids``, (n_windows,) int64.
         ends: one past its last token, (n_windows,) int64.
-        window_tokens: tokens scored in each window, (n_windows,) int64.
-        n_bytes: UTF-8 bytes of the text that the scored tokens spell; None where the tokenizer
-            does not tell which they are. Special tokens set between texts count none.
-        n_words: words of the text, for ``lm-eval-word``.
-        n_documents: documents that were read.
-        document_hashes: of every document, see
+        window_tokens: number of scored tokens of each window, (n_windows,) int64.
+        n_bytes: UTF-8 bytes of the scored tokens; None if the tokenizer doesn't show them. Special
+            tokens between texts count 0 bytes.
+        n_words: number of words of the text, for ``lm-eval-word``.
+        n_documents: number of documents read.
+        document_hashes: hash of every document, see
             :func:`projector.corpus.documents.hash_document`, and its bytes.
     """
 
@@ -82,22 +82,22 @@ class EvaluationText:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that are scored."""
+        """Number of scored tokens."""
         return int(self.window_tokens.sum())
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each window, its prefix among them, (n_windows,) int64."""
+        """Number of tokens of each window, including its prefix, (n_windows,) int64."""
         return self.ends - self.begins + len(self.prefix)
 
     @property
     def n_positions(self) -> int:
-        """Positions a model needs: the last token of a window is predicted, never read."""
+        """Number of positions that a model needs; it doesn't read the last token of a window."""
         return int(self.lengths.max()) - 1
 
     @property
     def sha256(self) -> str:
-        """Hash over windows and prefix: equal where the same tokens are scored the same way."""
+        """Hash over windows and prefix: equal if the same tokens are scored in the same way."""
         digest = hashlib.sha256(f"{self.protocol}\n{list(self.prefix)}\n".encode())
         for array in (self.ids, self.begins, self.ends, self.window_tokens):
             digest.update(np.ascontiguousarray(array).data)
@@ -117,19 +117,20 @@ def prepare(
 ) -> EvaluationText:
     """Read and tokenize a source, and cut it into the windows of a protocol.
 
-    Protocols are told of above. A conversation is written out by the tokenizer's chat template.
+    This module's docstring describes the protocols. The tokenizer's chat template turns
+    conversations into text.
 
     Args:
         source: see :func:`projector.corpus.sources.read_documents`; or the documents themselves.
         tokenizer: a Hugging Face tokenizer.
-        model_context: most tokens the models take, see
+        model_context: maximum number of tokens of the models, see
             :func:`projector.model.context.find_context`; None for 2,048.
-        stride: for the protocol of that name; by default 1,024, or half a window if that is less.
-        max_windows: most windows, drawn evenly among the whole ones; a stream from the hub is
-            read only as far as needed. Not for ``lm-eval-word``.
-        detokenize: for ``lm-eval-word``: undo WikiText's spaces around punctuation first; words
-            and bytes are still those of the text as it was.
-        progress: told of the documents as they are read.
+        stride: for the protocol ``stride``; by default 1,024, or half a window if that is less.
+        max_windows: maximum number of windows, drawn evenly from the whole windows; a stream from
+            the hub is read only as far as needed. Not for ``lm-eval-word``.
+        detokenize: for ``lm-eval-word``: undo WikiText's spaces around punctuation first; words and
+            bytes are still counted in the original text.
+        progress: receives the number of documents read.
 
     Raises:
         UserError: if there is no such source or protocol, or the text is shorter than one window.
@@ -176,7 +177,7 @@ def prepare(
 
 
 def _read(text: OpenText, reading: Reading, most_tokens: int | None, progress: Progress) -> None:
-    """Read all documents, or of a stream as many as give ``most_tokens``."""
+    """Read all documents, or enough documents of a stream for ``most_tokens``."""
     progress.begin("Reading the corpus", None, "documents")
     while chunk := list(islice(text.documents, _DOCUMENTS_AT_ONCE)):
         reading.add(chunk)
@@ -191,8 +192,9 @@ def _read(text: OpenText, reading: Reading, most_tokens: int | None, progress: P
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """All windows of a text: begin, end and scored tokens of each, (3, n_windows) int64; tokens of
-    a whole one (0 where they differ); and how they were cut, in words."""
+    """All windows of a text: begin, end and scored tokens of each, (3, n_windows) int64. ``room``
+    is the number of tokens of a whole window, 0 if windows differ; ``words`` describes the cut.
+    """
 
     windows: np.ndarray
     room: int
@@ -240,7 +242,7 @@ def _drawn(cut: _Cut, n: int) -> np.ndarray:
 def _count_bytes(
     reading: Reading, protocol: str, ends: np.ndarray, n_scored: np.ndarray
 ) -> int | None:
-    """Bytes that the scored tokens spell; None where that is unknown."""
+    """UTF-8 bytes of the scored tokens; None if that is unknown."""
     if protocol == "lm-eval-word":
         return reading.n_bytes_of_texts
     if reading.token_bytes is None:
@@ -252,7 +254,7 @@ def _count_bytes(
 def check_options(
     protocol: str, stride: int | None, max_windows: int | None, detokenize: bool
 ) -> None:
-    """Raise a UserError for what :func:`prepare` would refuse of any text and model."""
+    """Raise a UserError for options that :func:`prepare` refuses for any text and model."""
     check_choice("protocol", protocol, PROTOCOLS)
     check_least("stride", stride, 1)
     check_least("max_windows", max_windows, 1)
@@ -281,9 +283,10 @@ def _not_for(protocol: str, setting: str, value: Any, its_protocol: str) -> User
 def _even_windows(
     n_tokens: int, room: int, step: int, *, first_is_known: bool, keep_tail: bool
 ) -> np.ndarray:
-    """Begin, end and scored tokens of windows that begin ``step`` apart, (3, n_windows) int64.
+    """Begin, end and scored tokens of windows that begin every ``step`` tokens, (3, n_windows)
+    int64.
 
-    ``first_is_known``: nothing stands before a window, so its first token can't be predicted.
+    ``first_is_known``: the first token of a window is given, so it is not scored.
     """
     n_steps = max(0, -(-(n_tokens - room) // step)) if keep_tail else (n_tokens - room) // step
     begins = np.arange(n_steps + 1, dtype=np.int64) * step

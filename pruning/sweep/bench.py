@@ -1,4 +1,4 @@
-"""The rows of a sweep: layers made once for all plans and refits of a seed, and models scored."""
+"""Make the rows of a sweep: layers once for all plans and refits of a seed, then scored models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pruning.sweep.tasks import Combination, Task
 
 
 def recipes_of(settings: SweepSettings) -> list[Recipe]:
-    """The work of a sweep on every layer, for each seed."""
+    """The recipes of a sweep for each seed."""
     return [
         Recipe(method, kind, sparsity, settings.allocation, settings.round_to)
         for method in settings.methods
@@ -47,7 +47,7 @@ def recipes_of(settings: SweepSettings) -> list[Recipe]:
 def needs_of_sweep(job: SweepJob, n_workers: int = 1) -> Needs:
     """Memory that one process of a sweep needs besides its model, and disk that all need.
 
-    Asked once, by the process that starts the others: what is free is less when they are at work.
+    Call it once, in the process that starts the others, because less memory is free when they run.
 
     Raises:
         UserError: if one layer does not fit.
@@ -56,17 +56,17 @@ def needs_of_sweep(job: SweepJob, n_workers: int = 1) -> Needs:
     recipes = recipes_of(job.settings)
     needs = needs_of(job.loaded.model, job.architecture, corpus, recipes, of_sweep=True)
     if job.wholes:
-        # Winners are known, and made of their layers, once all seeds are scored.
+        # Winners are known once all seeds are scored, and are made from their layers.
         needs = replace(needs, disk=job.settings.n_seeds * needs.disk)
     budget = None if job.request is None else job.request.memory_budget
     return within(needs, budget, n_at_once=n_workers)
 
 
 class Workbench:
-    """Makes layers and rows.
+    """Makes the layers and rows of a sweep.
 
     Args:
-        folder: where layers are kept until the sweep is done.
+        folder: keeps layers until the sweep is done.
         spilled: keep streams on disk, see :func:`needs_of_sweep`.
     """
 
@@ -77,7 +77,7 @@ class Workbench:
         self._problems: dict[tuple[Recipe, int], NotApplicable | None] = {}
 
     def prepare(self, seed: int) -> LayerMaker:
-        """What makes the layers of a seed; layers that another sweep has left there are removed."""
+        """The maker of a seed's layers; deletes layers that another sweep has left there."""
         maker = self.maker(seed)
         if maker.files.is_begun and maker.files.difference() is not None:
             maker.files.remove()
@@ -85,19 +85,19 @@ class Workbench:
         return maker
 
     def make(self, seed: int, layers: Sequence[int], progress: Progress | None = None) -> None:
-        """Make these layers of a seed, with everything that is asked of them."""
+        """Make these layers of a seed for all recipes."""
         with pruning_memory(self.job.architecture):
             self.maker(seed, progress).make(layers)
 
     def gather_costs(
         self, seed: int, layers: Sequence[int], progress: Progress | None = None
     ) -> None:
-        """Find what removals from these layers cost, where layers are compared."""
+        """Find the costs of removals from these layers, if recipes compare layers."""
         with pruning_memory(self.job.architecture):
             self.maker(seed, progress).gather_costs(layers)
 
     def maker(self, seed: int, progress: Progress | None = None) -> LayerMaker:
-        """What makes the layers of a seed."""
+        """The maker of a seed's layers."""
         if seed not in self._makers:
             job = self.job
             corpus = job.calibration.draw(job.settings.n_sequences, seed)
@@ -121,7 +121,7 @@ class Workbench:
         return maker
 
     def rows(self, task: Task) -> list[Row]:
-        """A row for each refit and evaluation text; of a seed whose layers have been made."""
+        """A row for each refit and evaluation text, for a seed whose layers have been made."""
         texts = self.job.samples if task.windows == SAMPLE else self.job.wholes
         with pruning_memory(self.job.architecture):
             result: list[Row] = []
@@ -139,7 +139,7 @@ class Workbench:
         return [_scored(self.job, combination, model, text, windows, seconds) for text in texts]
 
     def _problem(self, recipe: Recipe, seed: int) -> NotApplicable | None:
-        """Why a recipe can't be carried out on this model; None where it can."""
+        """Why a recipe is impossible for this model; None if it is possible."""
         if (recipe, seed) not in self._problems:
             job = self.job
             corpus = job.calibration.draw(job.settings.n_sequences, seed)
@@ -157,9 +157,9 @@ class Workbench:
         return self._problems[recipe, seed]
 
     def _model(self, combination: Combination) -> tuple[nn.Module, float]:
-        """The pruned model, as it would be saved, and the seconds it took to plan and refit.
+        """The pruned model, as it would be saved, and the seconds of planning and refitting.
 
-        It shares the memory of all weights but the MLPs' with the dense one.
+        It shares the memory of all weights except the MLPs' with the dense model.
         """
         method, kind, sparsity, seed = combination
         job, settings = self.job, self.job.settings
@@ -186,7 +186,7 @@ class Workbench:
             )
             streams = self._streams_of(seed)
             streams.run()
-            # Shared by all methods, so that none is charged for it.
+            # All methods share this time, so it isn't counted for any of them.
             began = perf_counter()
             pruned = train(
                 job.loaded.model,
@@ -219,7 +219,7 @@ class Workbench:
 
 
 def remove_layers(folder: Path, seed: int | None = None) -> None:
-    """Remove the layers of a seed that is done; of all seeds where the sweep is, or begins anew."""
+    """Delete the layers of a finished seed, or of all seeds when the sweep ends or starts over."""
     remove_folder(folder if seed is None else _folder_of(folder, seed))
 
 

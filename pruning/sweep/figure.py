@@ -1,4 +1,4 @@
-"""A pruning report becomes a Plotly figure."""
+"""Draw a pruning report as a Plotly figure."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from projector.figures.html import write_figure
 from pruning.refit.registry import REFITS
 from pruning.sweep.report import DENSE, PruningReport, Summary
 
-# Above this multiple of the dense perplexity a curve tells little, and flattens the others: one
-# has to zoom out to see it.
+# Above this multiple of the dense perplexity, a curve shows little and flattens the others: readers
+# can zoom out to see it.
 _MOST_RATIO = 4.0
 
 
 def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Figure:
-    """Perplexity against the share of parameters removed, a line for each method and refit.
+    """Perplexity against the share of parameters removed, with a line for each method and refit.
 
-    Bars are one standard deviation over seeds; a point tells its method, refit, mean, deviation and
-    number of seeds under the pointer. A menu chooses the refit; the perplexity axis is
-    logarithmic, and begins a little below the dense model's line.
+    Bars are one standard deviation over seeds; a point shows its method, refit, mean, deviation and
+    number of seeds under the pointer. A menu chooses the refit; the perplexity axis is logarithmic,
+    and begins a little below the dense model's line.
 
     Args:
-        evaluation: the text; None for the report's first.
+        evaluation: the evaluation text; None for the report's first text.
     """
     evaluations = list(dict.fromkeys(row.evaluation for row in report.rows))
     if not evaluations:
@@ -40,7 +40,7 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
     dense = next((s.perplexity for s in found if s.method == DENSE), None)
     methods = list(dict.fromkeys(s.method for s in found if s.method != DENSE))
     swept = dict.fromkeys(s.refit for s in found if s.method != DENSE)
-    # In the order of the registry; a report of a refit that is gone still has its lines.
+    # In the order of the registry; refits that no longer exist keep their lines.
     refits = [*(r for r in REFITS if r in swept), *(r for r in swept if r not in REFITS)]
     figure = go.Figure()
     for i, method in enumerate(methods):
@@ -59,7 +59,7 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
             x=1,
             xref="x domain",
             xanchor="right",
-            # On a logarithmic axis annotations, unlike lines, stand at the logarithm.
+            # On a logarithmic axis, annotations take the logarithm as their position, unlike lines.
             y=math.log10(dense),
             yanchor="bottom",
             showarrow=False,
@@ -81,21 +81,21 @@ def report_figure(report: PruningReport, evaluation: str | None = None) -> go.Fi
             "tickvals": ticks,
             "ticktext": [f"{tick:,.6g}" for tick in ticks],
         },
-        # All lines of a sweep of every method and refit, without scrolling.
+        # High enough for the lines of all methods and refits without scrolling.
         legend={"title": "method, refit", "tracegroupgap": 0, "font": {"size": 11}},
         margin={"l": 60, "r": 20, "t": 110, "b": 60},
         height=720,
-        # One refit is no choice.
+        # One refit needs no menu.
         updatemenus=[_menu(figure, refits)] if len(refits) > 1 else [],
     )
     return figure
 
 
 def write_figures(report: PruningReport, folder: Path, *, only_missing: bool = False) -> list[Path]:
-    """Write the figure of each text into the report's folder, and return their paths.
+    """Write the figure of each text into the report's folder, and return the paths.
 
     Args:
-        only_missing: leave those that are there as they are.
+        only_missing: don't write figures again that exist.
     """
     paths = [folder / name for name in report.figure_names]
     for path, evaluation in zip(paths, report.evaluations, strict=True):
@@ -105,7 +105,7 @@ def write_figures(report: PruningReport, folder: Path, *, only_missing: bool = F
 
 
 def _shown(found: list[Summary], dense: float | None) -> tuple[float, float, float] | None:
-    """Of the perplexity axis: where it begins and ends, and the greatest value there is."""
+    """The start and end of the perplexity axis, and the highest value."""
     values = [s.perplexity for s in found if s.perplexity is not None]
     if dense is not None:
         values.append(dense)
@@ -117,9 +117,9 @@ def _shown(found: list[Summary], dense: float | None) -> tuple[float, float, flo
 
 
 def _ticks(low: float, high: float, most: float) -> list[float]:
-    """Round numbers over what is shown, about a dozen at most, and few above it.
+    """About a dozen round numbers over the shown range, and few above it.
 
-    Plotly names but the last digit of those that it takes for a logarithmic axis.
+    Plotly labels its own ticks of a logarithmic axis with the last digit only.
     """
     if high / low > 2:
         digits = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
@@ -172,7 +172,7 @@ def _line(
 
 
 def _told(point: Summary) -> str:
-    """What a point shows under the pointer."""
+    """The text of a point under the pointer."""
     return (
         f"<b>{html.escape(point.method)}</b>, refit {html.escape(point.refit)}"
         f"<br>{100 * point.sparsity:.3g}% of the MLP neurons removed"
@@ -182,7 +182,7 @@ def _told(point: Summary) -> str:
 
 
 def seeds_text(n_seeds: int) -> str:
-    """How many seeds: ``1 seed``, ``3 seeds``."""
+    """The number of seeds in words: ``1 seed``, ``3 seeds``."""
     return f"{n_seeds:,} seed" + ("" if n_seeds == 1 else "s")
 
 
@@ -195,7 +195,7 @@ def _menu(figure: go.Figure, refits: list[str]) -> dict[str, Any]:
         {"label": html.escape(refit), "method": "restyle", "args": [{"visible": shown(refit)}]}
         for refit in refits
     ]
-    # Below the title, and not where a page has its buttons for figures.
+    # Below the title, because pages have their buttons for figures elsewhere.
     return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"}
 
 

@@ -1,4 +1,4 @@
-"""The ``PruningReport`` artifact: what every combination of a sweep costs in perplexity."""
+"""The ``PruningReport`` artifact: the perplexity of every combination of a sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pruning.reporting.kinds import SWEEP
 
 DENSE = "dense"
 OK, NOT_APPLICABLE = "ok", "not_applicable"
-# The windows that every row is scored on, and those that the winners are scored on again.
+# The windows that every row is scored on, and those that winners are scored on again.
 SAMPLE, ALL = "sample", "all"
 
 
@@ -23,18 +23,18 @@ class Row:
     """One pruned model, scored on one text.
 
     Attributes:
-        method, refit: ``dense`` and ``none`` for the dense model, the row of sparsity 0.
-        sparsity: share of each layer's MLP neurons that was asked to go.
-        seed: of the calibration draw and of everything random.
+        method, refit: ``dense`` and ``none`` for the dense model, in the row with sparsity 0.
+        sparsity: requested share of each layer's MLP neurons to remove.
+        seed: seed of the calibration draw and of everything random.
         evaluation: the text's source.
         windows: ``sample``, the fixed windows every row is scored on, or ``all`` of the text.
-        perplexity, bits_per_byte: None where there is none, ``reason`` telling why.
-        n_tokens: tokens scored.
-        parameters: of the whole model, tied weights counted once.
-        removed_share: share of all parameters that is gone.
-        seconds: planning and refitting took, without calibration and scoring. Plans of one method
-            and seed share work: the most sparse, made first, pays for it.
-        status: ``ok`` or ``not_applicable``, where there is no model, and nothing to say of it.
+        perplexity, bits_per_byte: None if there is none; ``reason`` gives the cause.
+        n_tokens: number of scored tokens.
+        parameters: number of parameters of the whole model, tied weights counted once.
+        removed_share: share of all parameters that were removed.
+        seconds: time of planning and refitting, without calibration and scoring. Plans of one
+            method and seed share work, which counts for the highest sparsity, made first.
+        status: ``ok``, or ``not_applicable`` if there is no model and so no figures.
     """
 
     method: str
@@ -63,9 +63,9 @@ class Summary:
     """A method and refit at one sparsity: mean and sample standard deviation over seeds.
 
     Attributes:
-        n_seeds: that were scored.
-        n_broken: of them, those whose model has no finite perplexity. With any, the mean of the
-            others would flatter: there is none.
+        n_seeds: number of scored seeds.
+        n_broken: how many of them have no finite perplexity. If there are any, there is no mean,
+            because the mean of the rest would be too good.
         spread: None for one seed.
     """
 
@@ -83,17 +83,17 @@ class Summary:
 
     @property
     def text(self) -> str:
-        """Perplexity and its spread, in words."""
+        """Perplexity and its spread, as text."""
         if self.perplexity is None:
             return "broken"
-        # Where all seeds choose the same neurons, nothing spreads.
+        # If all seeds choose the same neurons, there is no spread.
         spread = f" ± {self.spread:.3f}" if self.spread else ""
         return f"{self.perplexity:.3f}{spread}"
 
 
 @dataclass
 class PruningReport:
-    """All rows of a sweep, with the settings and the model they belong to."""
+    """All rows of a sweep, with its settings and its model."""
 
     settings: dict[str, Any]
     model: dict[str, Any]
@@ -101,12 +101,12 @@ class PruningReport:
 
     @property
     def evaluations(self) -> list[str]:
-        """The texts that rows are scored on, as the settings name them."""
+        """The evaluation texts, as the settings name them."""
         return [str(text["source"]) for text in self.settings.get("evaluations", [])]
 
     @property
     def figure_names(self) -> list[str]:
-        """The file of each text's figure beside the report."""
+        """The file of each text's figure in the report's folder."""
         return _figure_names(len(self.evaluations))
 
     def has(self, combination: tuple[str, str, float, int], windows: str = SAMPLE) -> bool:
@@ -114,7 +114,7 @@ class PruningReport:
         return any(r.combination == combination and r.windows == windows for r in self.rows)
 
     def summaries(self, windows: str = "sample") -> list[Summary]:
-        """Over seeds, in the order of the rows; combinations that can't be are left out."""
+        """Summaries over seeds, in the order of the rows, without impossible combinations."""
         groups: dict[tuple[str, str, float, str], list[Row]] = defaultdict(list)
         for row in self.rows:
             if row.windows == windows and row.status == OK:
@@ -141,7 +141,7 @@ class PruningReport:
         return result
 
     def winners(self, evaluation: str) -> list[Summary]:
-        """The combination of least mean perplexity at each sparsity; ties go to the first."""
+        """The combination with the lowest mean perplexity at each sparsity; the first if tied."""
         found = [
             each
             for each in self.summaries()
@@ -166,7 +166,7 @@ class PruningReport:
         """Read what :meth:`save` wrote.
 
         Raises:
-            UserError: if it is not a report, is damaged, or is of another format version.
+            UserError: if it isn't a report, is damaged, or has another format version.
         """
         values = load_report(folder, SWEEP)
         try:
@@ -178,9 +178,9 @@ class PruningReport:
 
 
 def figure_names_at(folder: Path) -> list[str]:
-    """The figures beside a folder's report, of whatever version, damaged or not.
+    """The figures of a folder's report, of any version, even if it is damaged.
 
-    None where there is no report, or it does not say of which texts it is.
+    None if there is no report, or it doesn't name its texts.
     """
     try:
         values = read_report(folder / JSON_FILE, SWEEP)

@@ -1,4 +1,4 @@
-"""Run a sweep: every combination once, the report written after each plan's rows."""
+"""Run a sweep: make every combination once, and write the report after each plan's rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SETTINGS = ("device", "dtype", "projection", *(each.name for each in fields(Swe
 
 
 def next_step(job: SweepJob, out: Path, *, resume: bool, force: bool) -> Step:
-    """What a sweep is to do, from what ``out`` holds: see :mod:`projector.storage.resuming`.
+    """The next step of a sweep, from what ``out`` holds: see :mod:`projector.storage.resuming`.
 
     Raises:
         UserError: if ``out`` is in use, or holds rows of other settings and may not be replaced.
@@ -53,7 +53,7 @@ def _check_rows(job: SweepJob, report: PruningReport, out: Path) -> None:
 
 
 def begin_report(job: SweepJob, out: Path, *, resume: bool, force: bool) -> PruningReport:
-    """The report to resume: a new one, or the one that ``out`` holds.
+    """The report to work on: a new one, or the one that ``out`` holds.
 
     Raises:
         UserError: see :func:`next_step`.
@@ -64,7 +64,7 @@ def begin_report(job: SweepJob, out: Path, *, resume: bool, force: bool) -> Prun
 
 
 def is_finished(job: SweepJob, report: PruningReport) -> bool:
-    """Whether nothing is left to do for a report: every row is there, the winners' too."""
+    """Whether a report is complete: it has every row, including those of winners."""
     wanted = tasks_of(job.settings)
     if job.wholes and all(_without(task, report) is None for task in wanted):
         wanted = _winners(job, report)
@@ -83,19 +83,19 @@ def run_sweep(
 ) -> PruningReport:
     """Plan, prune, refit and score every combination; write the report after each plan's rows.
 
-    The dense model is the row of sparsity 0. A combination that can't be is ``not_applicable``,
-    with the reason. At the end the winner of each sparsity is scored again on all windows. A sweep
-    that is finished is left as it is.
+    The dense model is the row with sparsity 0. An impossible combination is ``not_applicable``,
+    with the reason. At the end, the winner of each sparsity is scored again on all windows. A
+    finished sweep is left unchanged.
 
     Args:
         resume, force: see :func:`projector.storage.resuming.decide`.
-        n_workers: processes that share the combinations, each computing with one thread; 1 for
-            this one alone. Several need a job from :func:`prepare_sweep`.
-        tell: is told, before the work begins, what memory and disk it takes.
+        n_workers: number of processes that share the combinations, with one thread each; 1 for this
+            process alone. Several need a job from :func:`prepare_sweep`.
+        tell: called before the work begins, with the memory and disk space that it needs.
 
     Raises:
-        UserError: see :func:`next_step`; or another sweep is at work in ``out``, or one layer does
-            not fit in memory, or all layers not on the disk.
+        UserError: see :func:`next_step`; or another sweep is running in ``out``, one layer doesn't
+            fit in memory, or all layers don't fit on the disk.
     """
     progress = progress or Silent()
     job.check()
@@ -119,7 +119,7 @@ def run_sweep(
         stale = [] if report.rows else [out / name for name in figure_names_at(out)]
         report.save(out)
         for path in stale:
-            # Drawn from the report that was replaced.
+            # They show the report that was replaced.
             path.unlink(missing_ok=True)
         tasks, is_last = tasks_of(job.settings), not job.wholes
         _run(report, tasks, job, workers, out, progress, "Sweeping", drop=is_last)
@@ -131,16 +131,16 @@ def run_sweep(
 
 
 def layers_path(out: Path) -> Path:
-    """Where layers that are made are kept until the sweep into ``out`` is done: beside it."""
+    """The folder next to ``out`` that keeps layers until the sweep is done."""
     whole = out.resolve()
     return whole.with_name(f"{whole.name}.layers")
 
 
 def _winners(job: SweepJob, report: PruningReport) -> list[Task]:
-    """What is scored again on all windows: the dense model, and the best of each sparsity."""
+    """The models to score again on all windows: the dense model, and the best of each sparsity."""
     chosen = dict.fromkeys(
         Task(winner.method, winner.sparsity, seed, (winner.refit,), ALL)
-        # Seed by seed, for each has its calibration in memory.
+        # Seed by seed, because each seed's calibration is in memory.
         for seed in range(job.settings.n_seeds)
         for text in job.samples
         for winner in report.winners(text.source)
@@ -159,10 +159,10 @@ def _run(
     *,
     drop: bool,
 ) -> None:
-    """Do what the report lacks, and keep its rows in the order of the tasks.
+    """Make the rows that the report lacks, and keep its rows in the order of the tasks.
 
     Args:
-        drop: whether a seed's layers are needed no more once its rows are there.
+        drop: whether a seed's layers can be deleted once its rows are made.
     """
     place = {c: i for i, c in enumerate(c for task in tasks for c in task.combinations)}
     texts = {text.source: i for i, text in enumerate(job.samples)}
@@ -188,10 +188,10 @@ def _rows(
     n_models: int,
     done_with: Path | None,
 ) -> Iterator[list[Row]]:
-    """The rows of each task, seed by seed: first the layers that they are made of.
+    """The rows of each task, seed by seed; makes their layers first.
 
     Args:
-        done_with: the folder of layers from which a seed's are removed after its last row.
+        done_with: the folder from which a seed's layers are deleted after its last row.
     """
     n_done = n_models - sum(len(task.refits) for task in missing)
     for seed in dict.fromkeys(task.seed for task in missing):
@@ -207,7 +207,7 @@ def _rows(
 
 
 def _without(task: Task, report: PruningReport) -> Task | None:
-    """What of a task the report does not have; None for nothing."""
+    """The part of a task that the report lacks; None if it lacks nothing."""
     left = tuple(
         combination[1]
         for combination in task.combinations

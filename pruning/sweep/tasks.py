@@ -14,7 +14,7 @@ Combination = tuple[str, str, float, int]
 
 @dataclass(frozen=True)
 class Task:
-    """One plan, and the refits of it that are to be scored.
+    """One plan, and its refits to score.
 
     ``windows`` is ``sample`` or ``all``, see :class:`pruning.sweep.report.Row`.
     """
@@ -35,12 +35,12 @@ DENSE_TASK = Task(DENSE, 0.0, 0, ("none",), SAMPLE)
 
 
 def tasks_of(settings: SweepSettings) -> list[Task]:
-    """Every plan of a sweep and the refits of each, in the order in which they run."""
+    """Every plan of a sweep with its refits, in the order in which they run."""
     return [DENSE_TASK, *_tasks(settings)]
 
 
 def _tasks(settings: SweepSettings) -> Iterator[Task]:
-    """Seed by seed; most sparse first, for removals are nested and found once."""
+    """Seed by seed, with the highest sparsity first, because removals are nested and found once."""
     for seed in range(settings.n_seeds):
         for sparsity in sorted((s for s in settings.sparsities if s > 0), reverse=True):
             for method in settings.methods:

@@ -1,4 +1,4 @@
-"""The processes that do the work of a sweep: this one alone, or several that share it."""
+"""The processes of a sweep: this one alone, or several that share the work."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from pruning.sweep.tasks import Task
 
 
 def check_workers(n_workers: int) -> None:
-    """Raise a SettingError if this machine can't run so many workers."""
+    """Raise a SettingError if this machine can't run that many workers."""
     check_least("n_workers", n_workers, 1)
 
 
 class Workers:
-    """Runs tasks here, or in processes of one thread each, which scale where threads wait.
+    """Runs tasks in this process, or in several with one thread each, which scale better than
+    threads.
 
     Args:
         folder, spilled: see :class:`Workbench`.
@@ -48,7 +49,7 @@ class Workers:
         self._bench = Workbench(job, folder, spilled=spilled)
         self._n_workers = n_workers
         self._pool = None
-        # The caller's own processes, which are none of this one's business.
+        # The caller's own processes, which this one must leave alone.
         self._others = set(multiprocessing.active_children())
         if n_workers > 1:
             self._pool = ProcessPoolExecutor(
@@ -65,7 +66,7 @@ class Workers:
         if self._pool is not None:
             children = set(multiprocessing.active_children()) - self._others
             self._pool.shutdown(wait=False, cancel_futures=True)
-            # What they are at is not waited for: the rows that count are in the report.
+            # Don't wait for their current work: finished rows are in the report.
             for child in children:
                 child.terminate()
 
@@ -89,7 +90,7 @@ class Workers:
                     progress.advance(1)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[list[Row]]:
-        """The rows of each task, as they come."""
+        """Yield the rows of each task, as they are ready."""
         if self._pool is None:
             for task in tasks:
                 yield self._bench.rows(task)
@@ -115,22 +116,22 @@ _bench: Workbench | Exception | None = None
 
 
 def _start(request: SweepRequest | None, folder: Path, spilled: bool) -> None:
-    """What each process does first: load for itself what this one has."""
+    """Runs first in each process: load the same model and texts."""
     assert request is not None
     global _bench
-    # Ctrl-C is for the one that has the screen, which ends this one.
+    # Only the main process handles Ctrl-C, and then ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
         _bench = Workbench(prepare_sweep(request), folder, spilled=spilled)
     except Exception as error:
-        # Raised here it would only say that a process died.
+        # Raised here, it would only show that a process died.
         _bench = error
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed can't end its workers."""
+    """End this process if its parent dies, because a killed parent can't end its workers."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,1 +1,1 @@
-"""Neurons are chosen, their layers refitted, and the model that computes fewer of them is built."""
+"""Choose neurons, refit their layers, and build the model that computes fewer neurons."""

@@ -1,23 +1,23 @@
-"""Which neurons are reused or removed, and which neurons of earlier layers they take values from.
+"""Choose the neurons that are reused or removed, and the partners that they take values from.
 
-What is lost at an MLP's output where neuron j is replaced by its best linear prediction from a
-partner p is
+If neuron j is replaced by its best linear prediction from a partner p, the loss at the MLP's output
+is
 
     (1 − ρ_jp²) Var(h_j) ‖w_j‖²,
 
-with w_j the column that it writes by. The neurons that lose least are reused; with no partner, ρ is
-0, and the same rule removes (FLAP's score, An et al. 2023, arXiv:2312.11983). Where no output can
-have a bias, nothing makes up for means: Var(h_j) is E[h_j²] then, and ρ the cosine
-E[h_j h_p] / √(E[h_j²] E[h_p²]). Layers are gone through from the first: a partner must itself be
-computed, so that what an earlier layer does not compute is no one's partner.
+with its output column w_j. Neurons with the lowest loss are reused; without a partner, ρ is 0, and
+the same rule removes neurons (FLAP's score, An et al. 2023, arXiv:2312.11983). If outputs can't
+have a bias, nothing makes up for means: Var(h_j) is then E[h_j²], and ρ the cosine E[h_j h_p] /
+√(E[h_j²] E[h_p²]). Layers are processed from the first: a partner must itself be computed, so
+neurons that an earlier layer doesn't compute can't be partners.
 
-So each replaced neuron takes a partner; or each is removed; or each gets what costs less
-(:mod:`pruning.reuse.replacing.mixing`), which by this measure loses no more in any layer than
-either kind alone.
+Each replaced neuron takes a partner; or each is removed; or each takes the cheaper of the two
+(:mod:`pruning.reuse.replacing.mixing`), which by this measure loses no more in any layer than reuse
+or removal alone.
 
-The first layer has no earlier one. All others save the same share of their own operations, such
-that all MLPs together save what is asked for; a layer that saves a part of a neuron more leaves the
-next so much less to save.
+The first layer has no earlier layer. All other layers save the same share of their own operations,
+so that all MLPs together save the requested share; a layer that saves a fraction of a neuron too
+much leaves less to save for the next.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from pruning.reuse.replacing.operations import LayerOperations, summed
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of the N neurons of one layer.
+    """The choice for the N neurons of one layer.
 
     Attributes:
         n_neurons: N.
         kept: (K,) int64, neurons that are computed, ascending.
-        replaced: (R,) int64, those that are not.
-        column: (R,) int64, of each the column that is written in its place; −1 for none.
-        partner_layer: (C, k) int64, of each column the layers of its partners.
-        partner_neuron: (C, k) int64, their numbers there.
+        replaced: (R,) int64, neurons that are not computed.
+        column: (R,) int64, the column that replaces each of these; −1 for none.
+        partner_layer: (C, k) int64, the layers of each column's partners.
+        partner_neuron: (C, k) int64, the partners' numbers in these layers.
     """
 
     n_neurons: int
@@ -58,27 +58,27 @@ class Choice:
 
     @property
     def n_columns(self) -> int:
-        """C."""
+        """C, the number of columns."""
         return len(self.partner_layer)
 
     @property
     def n_reused(self) -> int:
-        """Neurons that take their values from partners."""
+        """Number of neurons that take their values from partners."""
         return int((self.column >= 0).sum())
 
     @property
     def n_removed(self) -> int:
-        """Neurons that go, and nothing takes their place."""
+        """Number of neurons that are removed without a replacement."""
         return len(self.replaced) - self.n_reused
 
     @property
     def n_partners(self) -> int:
-        """k, of each column."""
+        """k, the number of partners of each column."""
         return self.partner_layer.shape[1]
 
     @classmethod
     def nothing(cls, n_neurons: int, n_partners: int = 1) -> Choice:
-        """Every neuron is computed."""
+        """The choice in which every neuron is computed."""
         none = torch.zeros(0, dtype=torch.int64)
         pairs = torch.zeros(0, n_partners, dtype=torch.int64)
         return cls(n_neurons, torch.arange(n_neurons), none, none, pairs, pairs)
@@ -86,11 +86,11 @@ class Choice:
     def operations(
         self, dense: LayerOperations, *, writes_early: bool, has_new_constant: bool
     ) -> LayerOperations:
-        """What its MLP computes.
+        """The operations of its MLP.
 
         Args:
             writes_early: the partners write for the neurons, so that no column is left.
-            has_new_constant: of layers that are changed.
+            has_new_constant: whether changed layers get a constant.
         """
         n_columns = 0 if writes_early else self.n_columns
         return replace(
@@ -103,7 +103,7 @@ class Choice:
 
 
 def targets_of(dense: Sequence[LayerOperations], share: float) -> list[float]:
-    """Multiply-adds that each layer is to save; 0 for the first."""
+    """Multiply-adds that each layer has to save; 0 for the first."""
     later = sum(layer.total for layer in dense[1:])
     total = share * (later + dense[0].total)
     return [0.0, *(total * layer.total / later for layer in dense[1:])]
@@ -120,22 +120,21 @@ def choose_neurons(
     writes_early: bool = False,
     has_new_constant: bool = False,
 ) -> tuple[Choice, ...]:
-    """Who is replaced in each layer so that a share of all multiply-adds is saved.
+    """Choose the replaced neurons in each layer so that a share of all multiply-adds is saved.
 
     Args:
-        powers: of each layer Var(h_j) ‖w_j‖², (N,) float64; with E[h_j²] where moments are taken
+        powers: Var(h_j) ‖w_j‖² for each layer, (N,) float64; with E[h_j²] if moments are taken
             about zero.
-        partners: whom neurons can take their values from; None to remove them.
-        dense: what the layers compute.
-        n_partners: k, partners of each neuron: the k strongest that are computed. Neurons are
-            ranked by the strongest.
-        may_remove: each neuron is removed or reused, whichever costs less.
+        partners: neurons that others can take their values from; None removes neurons instead.
+        dense: operations of the layers.
+        n_partners: k, the number of partners of each neuron: the k strongest that are computed.
+            Neurons are ranked by their strongest partner.
+        may_remove: remove or reuse each neuron, whichever costs less.
         writes_early: the partners write for the neurons, so that a column costs nothing.
-        has_new_constant: a layer that changes is given a constant, whose operations it has to save
-            too.
+        has_new_constant: changed layers get a constant, whose operations they have to save too.
 
     Raises:
-        NotApplicable: if a layer can't save so much.
+        NotApplicable: if a layer can't save that much.
     """
     chosen = [Choice.nothing(len(powers[0]), n_partners)]
     if share == 0:
@@ -149,7 +148,7 @@ def choose_neurons(
         need = owed + target + operations.n_hidden * has_new_constant
         offers = _offers(powers[layer], partners, layer, chosen, n_partners)
         plans = _plans(offers, partners is not None, may_remove, need, operations.neuron, cost)
-        # Of those that save enough the one that loses least; the first of equals.
+        # The plan with the lowest loss of those that save enough; the first if several are equal.
         plan = min(plans, key=lambda each: (each.saved < need, each.loss))
         choice, saved = plan.choice(len(powers[layer]), n_partners), plan.saved
         if saved < need or len(choice.kept) == 0:
@@ -168,14 +167,14 @@ def choose_neurons(
 def count_worth_reusing(
     partners: LayerPartners, dense: Sequence[LayerOperations]
 ) -> tuple[int, int]:
-    """How many neurons lose less for each multiply-add by reuse than by removal, before any refit.
+    """Count the neurons that lose less per multiply-add by reuse than by removal, before any refit.
 
-    Reuse loses (1 − ρ²) Var(h_j) ‖w_j‖² and saves c − H; removal loses Var(h_j) ‖w_j‖² and saves
-    c. So the best partner has to explain more than H / c of a neuron's variance: a third where MLPs
-    are gated, and a half where they are not.
+    Reuse loses (1 − ρ²) Var(h_j) ‖w_j‖² and saves c − H; removal loses Var(h_j) ‖w_j‖² and saves c.
+    So the best partner has to explain more than H / c of a neuron's variance: a third in gated
+    MLPs, and a half in other MLPs.
 
     Returns:
-        These neurons, and all that have a partner in an earlier layer.
+        The number of these neurons, and of all with a partner in an earlier layer.
     """
     n_worth = n_all = 0
     for known, operations in zip(partners.layers[1:], dense[1:], strict=True):
@@ -186,9 +185,9 @@ def count_worth_reusing(
 
 
 def draw_partners(choices: Sequence[Choice], seed: int) -> tuple[Choice, ...]:
-    """The same neurons, their partners drawn at random among computed neurons of earlier layers.
+    """The same choice with partners drawn at random from computed neurons of earlier layers.
 
-    Neurons that share a partner share one here too, so that as much is computed.
+    Neurons that share a partner share one here too, so that the operations are equal.
     """
     found = [choices[0]]
     pool: list[tuple[int, int]] = []
@@ -196,7 +195,7 @@ def draw_partners(choices: Sequence[Choice], seed: int) -> tuple[Choice, ...]:
         pool += [(layer - 1, int(neuron)) for neuron in before.kept]
         generator = torch.Generator().manual_seed(seed * 1009 + layer)
         n = choice.n_columns * choice.n_partners
-        # Each once while there are enough.
+        # Each once, as long as there are enough.
         drawn = [torch.randperm(len(pool), generator=generator) for _ in range(-(-n // len(pool)))]
         rows = torch.tensor(pool)[torch.cat(drawn)[:n]] if n else torch.zeros(0, 2).long()
         shape = choice.partner_layer.shape
@@ -279,12 +278,12 @@ def _offers(
     has_partners = usable.sum(dim=1) >= k
     strongest = rho.gather(1, order)[:, 0]
     loss = torch.where(has_partners, (1 - strongest**2).clamp(min=0) * power, torch.inf)
-    # A neuron that never changes is a constant, and needs none.
+    # A neuron that never varies is a constant, and needs no partner.
     is_constant = power == 0
     loss[is_constant] = 0
     pairs = torch.stack([layers.gather(1, order), numbers.gather(1, order)], dim=2).flatten(1)
     needs_column = has_partners & ~is_constant
-    # Sums of several partners differ from neuron to neuron; what one gives does not.
+    # Sums of several partners differ between neurons; the value of a single partner doesn't.
     keys = [
         tuple(pair) + ((j,) if k > 1 else ()) if needs else None
         for j, (pair, needs) in enumerate(zip(pairs.tolist(), needs_column.tolist(), strict=True))

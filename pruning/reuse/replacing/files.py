@@ -1,4 +1,4 @@
-"""Fitted layers on disk, so that memory holds those of one model."""
+"""Keep fitted layers on disk, so that memory holds the layers of one model only."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _OF_VALUES = ("coefficients", "shares", "r2")
 
 @dataclass(frozen=True)
 class FittedFiles:
-    """The layers of one model, a file each.
+    """The layers of one model, in one file each.
 
     Attributes:
-        folder: of its own; it is made when the first layer is written.
-        n_layers: of the model.
+        folder: used for these files only; made when the first layer is written.
+        n_layers: number of layers of the model.
     """
 
     folder: Path
@@ -30,7 +30,7 @@ class FittedFiles:
         """Keep a layer.
 
         Raises:
-            UserError: if the disk refuses.
+            UserError: if the file can't be written.
         """
         tensors = {name: getattr(fitted.choice, name) for name in _OF_CHOICE}
         tensors |= {name: getattr(fitted.values, name) for name in _OF_VALUES}
@@ -42,14 +42,14 @@ class FittedFiles:
             write_tensors(self._path(layer), tensors)
 
     def read(self) -> list[FittedLayer | None]:
-        """All layers; None for one that was not written, which stays as it is."""
+        """Read all layers; None for a layer that was not written, which stays dense."""
         return [self._layer(layer) for layer in range(self.n_layers)]
 
     def _layer(self, layer: int) -> FittedLayer | None:
         if not self._path(layer).exists():
             return None
         file = TensorFile(self._path(layer))
-        # Copies: memory that maps a file is aligned otherwise.
+        # Copies, because memory that maps a file is aligned differently.
         tensors = {name: file[name].clone() for name in file}
         choice = [tensors[name] for name in _OF_CHOICE]
         n_neurons = len(tensors["kept"]) + len(tensors["replaced"])

@@ -1,18 +1,19 @@
-"""What a layer's MLP writes once neurons are replaced: a least-squares fit to the dense output.
+"""Fit a layer's output by least squares to the dense output, after neurons are replaced.
 
 A column's value v is its partners' best linear prediction of the neuron it was chosen for:
 
     v = s aᵀp,   a = Cov(p)⁻¹ Cov(p, h_j).
 
-Its scale s is free: the column that is fitted to it makes up for any. It is such that v varies
-as much as its partners do on average, and with one partner v is the partner itself: at the scale of
-the prediction, the ridge below would shrink columns of weak partners far more than kept neurons.
+Its scale s is free, because the column that is fitted to it makes up for it. It makes v vary as
+much as its partners do on average; with one partner, v is the partner itself. With the scale of the
+prediction, the ridge penalty below would shrink columns of weak partners far more than those of
+kept neurons.
 
 The output projection is then fitted from kept neurons and values together, [h_K, v], to the dense
 MLP's output W h, by ridge regression that begins with W_K and Σ_j β_j w_j for the neurons j that
 share the column, β_j = Cov(h_j, v) / Var(v); its damping is chosen on held-out calibration text
-(:func:`pruning.refit.products.fit_output`). Shifts are in the fit's constant. Where the model's
-outputs can have no bias there is none, and moments are taken about zero, as in any refit.
+(:func:`pruning.refit.products.fit_output`). The fit's constant absorbs shifts. If the model's
+outputs can't have a bias, there is no constant, and moments are taken about zero, as in any refit.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from pruning.reuse.replacing.moments import Pairs
 
 @dataclass(frozen=True)
 class Values:
-    """How columns take their values from partners.
+    """The coefficients by which columns take their values from partners.
 
     Attributes:
         coefficients: s a, (C, k) float64.
-        shares: β of each replaced neuron that has a column, (R,) float64; 0 for the others.
-        r2: of these, the share of its variance that its column's value explains, or of its second
-            moment where moments are taken about zero, (R,) float64; NaN for the others.
+        shares: β of each replaced neuron with a column, (R,) float64; 0 for other neurons.
+        r2: share of each such neuron's variance that its column's value explains, (R,) float64;
+            share of the second moment if moments are taken about zero; NaN for other neurons.
     """
 
     coefficients: Tensor
@@ -50,12 +51,12 @@ class Values:
 
 @dataclass(frozen=True)
 class FittedLayer:
-    """One layer as it is computed.
+    """A fitted layer.
 
     Attributes:
-        choice: of its neurons; ``values``: of its columns.
-        output: (H, K), what kept neurons write by.
-        columns: (H, C), what values write by.
+        choice: choice for its neurons; ``values``: values of its columns.
+        output: (H, K), output columns of kept neurons.
+        columns: (H, C), output columns of values.
         bias: (H,), or None.
     """
 
@@ -74,15 +75,15 @@ def fit_layer(
     *,
     with_bias: bool,
 ) -> FittedLayer:
-    """Fit the output projection of one layer, some of whose neurons are replaced.
+    """Fit the output projection of one layer with replaced neurons.
 
     Args:
-        moments: of its neurons and of ``pairs`` together.
-        dense: the layer's weights as they are, (H, N).
+        moments: moments of its neurons and of ``pairs`` together.
+        dense: the layer's dense weights, (H, N).
         with_bias: whether its output can have a bias.
 
     Returns:
-        Weights of the dense ones' type, on the CPU.
+        Weights in the dense weights' dtype, on the CPU.
     """
     place = pairs.place(choice.partner_layer, choice.partner_neuron) + choice.n_neurons
     output = dense.output.cpu().double()
@@ -92,7 +93,7 @@ def fit_layer(
     written = output[:, choice.replaced[has_column]] * values.shares[has_column]
     start.index_add_(1, choice.column[has_column], written)
     start = torch.cat([output[:, choice.kept], start], dim=1)
-    # One after the other: each is made from a whole matrix.
+    # One after the other, because each is made from a whole matrix.
     fit = products_of(moments.fit, choice, place, values.coefficients, output)
     held_out = products_of(moments.held_out, choice, place, values.coefficients, output)
     found, bias = refit_output(LEAST_SQUARES, dense.to("cpu"), start, (fit, held_out), with_bias)
@@ -110,13 +111,13 @@ def fit_layer(
 def find_values(
     choice: Choice, moments: Moments, place: Tensor, output: Tensor, *, centred: bool
 ) -> Values:
-    """The coefficients of every column.
+    """Find the coefficients of every column.
 
-    A column that several neurons share is made for the one that it saves most of: greatest
-    Cov(h_j, p)² / Var(p) · ‖w_j‖².
+    A column that several neurons share is made for the neuron with the largest saving, Cov(h_j, p)²
+    / Var(p) · ‖w_j‖².
 
     Args:
-        place: (C, k) int64, where the partners are among the moments' neurons.
+        place: (C, k) int64, indices of the partners among the moments' neurons.
         output: the dense output projection, (H, N) float64.
         centred: take moments about the mean; else about zero.
     """
@@ -161,16 +162,16 @@ def _scaled(solved: Tensor, inner: Tensor) -> Tensor:
 def products_of(
     moments: Moments, choice: Choice, place: Tensor, coefficients: Tensor, output: Tensor
 ) -> Products:
-    """Of [h_K, v] and the dense output W h.
+    """Products of [h_K, v] with the dense output W h.
 
     Args:
-        moments: of z = [h, p]; ``place``: (C, k), where the columns' partners are in it.
+        moments: moments of z = [h, p]; ``place``: (C, k), indices of the columns' partners in z.
         output: W, (H, N) float64.
     """
     n = choice.n_neurons
     taken = torch.cat([torch.arange(n), n + torch.arange(choice.n_columns)])
     second, mean = moments.second, moments.mean
-    # a is not zero for k rows of z alone.
+    # a is nonzero only for k rows of z.
     rows = (coefficients[:, :, None] * second[place]).sum(dim=1)  # (C, N + P): E[v zᵀ]
     corner = (coefficients[:, :, None] * rows[:, place].permute(1, 2, 0)).sum(dim=1)  # (C, C)
     whole = torch.empty(len(taken), len(taken), dtype=torch.float64)
@@ -186,11 +187,11 @@ def products_of(
 def early_written(
     layers: Sequence[FittedLayer | None], layer: int, n_neurons: int
 ) -> Tensor | None:
-    """What the neurons of one layer write for those of later ones: (H, N) float64 to add to its
-    output projection; None where they write for none.
+    """The columns that one layer's neurons write for neurons of later layers: (H, N) float64 to add
+    to its output projection; None without such columns.
 
     Args:
-        n_neurons: N, of this layer.
+        n_neurons: N, the number of neurons of this layer.
     """
     found = None
     for later in layers[layer + 1 :]:

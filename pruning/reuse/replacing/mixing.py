@@ -1,11 +1,11 @@
-"""Reuse where it pays: which neurons of a layer are removed, and which take a partner's value.
+"""Reuse where it pays: choose which neurons of a layer to remove, and which to reuse.
 
 Removing neuron j loses P_j and saves the c multiply-adds of its vectors. Reuse loses (1 − ρ²) P_j
-and saves c, less what its column costs: nothing where another neuron takes the same partner's value
-already. Moves are made one by one, always the one that loses least for a multiply-add that it
-saves: a neuron is removed, or reused, or one that was reused is removed after all, with its column.
-This is the greedy rule for knapsack problems with several choices for each item (Sinha and Zoltners
-1979), but that here neurons share columns.
+and saves c minus the cost of its column, which is zero if another neuron already takes the same
+partner's value. Moves are made one by one, each with the lowest loss per saved multiply-add: a
+neuron is removed, or reused, or a reused neuron is removed after all, with its column. This is the
+greedy rule for knapsack problems with several choices for each item (Sinha and Zoltners 1979),
+except that neurons share columns here.
 """
 
 from __future__ import annotations
@@ -24,18 +24,17 @@ def mix(
     neuron: int,
     column: int,
 ) -> tuple[list[int], list[bool], int]:
-    """Make moves until so much is saved.
+    """Make moves until enough is saved.
 
     Args:
-        power: P, what each neuron's removal loses.
-        loss: what its reuse loses.
-        partners: whose value it would take; None where it can take none.
+        power: P, the loss of removing each neuron.
+        loss: the loss of reusing each neuron.
+        partners: the partner whose value each neuron would take; None if it has none.
         need: multiply-adds to save.
-        neuron: c; ``column``: what a column costs.
+        neuron: c; ``column``: the cost of a column.
 
     Returns:
-        Neurons that are not computed, in ascending order; of each whether it is reused; and what
-        is saved.
+        Neurons that are not computed, in ascending order; whether each is reused; and the saving.
     """
     state = [_KEPT] * len(power)
     users: dict[Hashable, int] = {}
@@ -45,7 +44,7 @@ def mix(
             takers.setdefault(partner, []).append(j)
 
     def move(j: int) -> tuple[float, int, int]:
-        """The best one of a neuron: its loss a multiply-add, the state after, what it saves."""
+        """A neuron's best move: its loss per multiply-add, the state after it, and its saving."""
         partner = partners[j]
         if state[j] == _REUSED:
             if users[partner] > 1:
@@ -68,7 +67,7 @@ def mix(
         if gained == 0:
             continue
         if now > price:
-            # What it was priced by has changed since.
+            # Its price has changed since.
             heappush(queue, (now, power[j], j))
             continue
         partner = partners[j]
@@ -78,10 +77,10 @@ def mix(
         saved += gained
         if after == _REUSED:
             users[partner] = users.get(partner, 0) + 1
-            # It may go after all.
+            # It may be removed after all.
             heappush(queue, (move(j)[0], power[j], j))
             if users[partner] == 1:
-                # Those that take the same value have become cheaper.
+                # Neurons that take the same value have become cheaper.
                 for each in takers[partner]:
                     if state[each] == _KEPT:
                         heappush(queue, (move(each)[0], power[each], each))

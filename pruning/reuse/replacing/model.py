@@ -1,9 +1,9 @@
-"""The model that really computes less: narrower MLPs, and values handed on from layer to layer.
+"""Build the model that computes less: narrower MLPs, and values passed from layer to layer.
 
-It is a copy that shares the memory of all weights but its MLPs'. Matrices that make neurons have
-rows for the computed ones alone. An output projection that is given values of partners takes them
-from what earlier layers' output projections read in the same forward pass. No config describes such
-a model: it is measured, and not saved.
+It is a copy that shares the memory of all weights except its MLPs'. Input matrices have rows only
+for computed neurons. An output projection that uses partners takes their values from the inputs of
+earlier layers' output projections in the same forward pass. No config describes such a model, so it
+is measured and not saved.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pruning.reuse.replacing.fitting import FittedLayer, early_written
 
 
 class PartnerValues:
-    """Of each layer, the neurons that others read, as they were in the forward pass under way."""
+    """The neurons of each layer that other layers read, in the current forward pass."""
 
     def __init__(self) -> None:
         self.of: dict[int, Tensor] = {}
 
 
 class Publishing(nn.Module):
-    """An output projection that hands on some of the neurons it reads.
+    """An output projection that publishes some of its input neurons.
 
     Args:
-        inner: the projection itself.
-        published: (n,) int64, which of the neurons that it reads.
+        inner: the wrapped projection.
+        published: (n,) int64, which of its input neurons.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Publishing(nn.Module):
 
 
 class Reusing(nn.Module):
-    """An output projection that reads neurons of earlier layers too: W h + U v, v = Σ_i a_i p_i.
+    """An output projection that also reads neurons of earlier layers: W h + U v, v = Σ_i a_i p_i.
 
     Args:
-        computed: W with the bias, of the layer's own neurons.
+        computed: W with the bias, for the layer's own neurons.
         columns: U, (H, C).
-        coefficients: a, (C, k), where k > 1; None where values are those of single partners.
-        sources: layers whose published values are read, one behind the other.
-        order: (C · k,) int64, where the partners are among these.
+        coefficients: a, (C, k), if k > 1; None if values are those of single partners.
+        sources: layers whose published values are read, concatenated in this order.
+        order: (C · k,) int64, indices of the partners among these.
     """
 
     def __init__(
@@ -109,13 +109,13 @@ def replaced_model(
     writes_early: bool = False,
     stored_dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """A copy of the model in which layers are computed as they were fitted.
+    """A copy of the model with fitted layers.
 
     Args:
-        architecture: of ``model``.
-        layers: None for one that stays as it is; where all do, no byte of the copy differs.
-        writes_early: partners write in their own layers for the neurons of later ones, times the
-            fitted columns, which the later layers then lack.
+        architecture: architecture of ``model``.
+        layers: None for a layer that stays dense; if all do, the copy is identical.
+        writes_early: partners write for neurons of later layers in their own layers, by the fitted
+            columns, which the later layers then lack.
         stored_dtype: new weights are rounded to what a checkpoint of this type can hold.
     """
     copy = _sharing(model)
@@ -152,13 +152,13 @@ def replaced_model(
 
 
 def _sharing(model: nn.Module) -> nn.Module:
-    """A copy with the same parameters and buffers, not copies of them."""
+    """A copy that shares all parameters and buffers."""
     own = (*model.parameters(), *model.buffers())
     return deepcopy(model, {id(tensor): tensor for tensor in own})
 
 
 def _read_neurons(layers: Sequence[FittedLayer | None]) -> dict[int, Tensor]:
-    """Of each layer, the neurons that later layers read, (n,) int64, ascending."""
+    """The neurons of each layer that later layers read, (n,) int64, ascending."""
     found: dict[int, list[Tensor]] = {}
     for layer in layers:
         if layer is not None:
@@ -170,7 +170,7 @@ def _read_neurons(layers: Sequence[FittedLayer | None]) -> dict[int, Tensor]:
 
 
 def _weights(dense: MlpWeights, fitted: FittedLayer | None, extra: Tensor | None) -> MlpWeights:
-    """Of the computed neurons, on the CPU."""
+    """Weights of the computed neurons, on the CPU."""
     dense = dense.to("cpu")
     weights, output, bias = dense, dense.output, dense.output_bias
     kept = torch.arange(dense.n_neurons)

@@ -1,8 +1,9 @@
-"""What calibration text says of a layer's neurons together with partners of earlier layers.
+"""Moments of a layer's neurons together with partners in earlier layers, over calibration text.
 
 A refit of layer l from its own neurons h (N,) and partners p (P,) of earlier layers reads the mean
-and the second moments of z = [h, p], (N + P,). They are gathered in forward passes of the model, of
-so many layers at once as memory holds: 8 (N + P)² bytes a layer, of two sums the upper triangles.
+and the second moments of z = [h, p], (N + P,). They are gathered in forward passes of the model,
+for as many layers at once as fit in memory: 8 (N + P)² bytes per layer, for the upper triangles of
+two sums.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pruning.calibration.text import is_held_out
 from pruning.calibration.walk import DEFAULT_BATCH, sums_on
 from pruning.reuse.partners import Scales
 
-# What the sums of the layers of one pass may take where no budget is given.
+# Bytes that the sums of the layers of one pass may take if no budget is given.
 DEFAULT_BYTES = 2_000_000_000
 
 
@@ -41,7 +42,7 @@ class Pairs:
 
     @classmethod
     def of(cls, layers: Tensor, neurons: Tensor) -> Pairs:
-        """From partners in any number and order, of equal shapes."""
+        """Make pairs from partners in any number and order; both arguments have equal shapes."""
         both = torch.stack([layers.flatten(), neurons.flatten()], dim=1)
         rows = both.unique(dim=0) if len(both) else both
         return cls(rows[:, 0].contiguous(), rows[:, 1].contiguous())
@@ -50,7 +51,7 @@ class Pairs:
         return len(self.layer)
 
     def place(self, layers: Tensor, neurons: Tensor) -> Tensor:
-        """Where partners stand among these, int64 of their shape."""
+        """The indices of partners among these, int64 of their shape."""
         if not len(self):
             return torch.zeros_like(layers)
         width = 1 + max(int(self.neuron.max()), int(neurons.max()) if neurons.numel() else 0)
@@ -87,13 +88,13 @@ def gather_moments(
     n_bytes: int = DEFAULT_BYTES,
     progress: Progress | None = None,
 ) -> Iterator[tuple[int, LayerMoments]]:
-    """Layer after layer, the moments of its neurons and its partners, (N + P) of them.
+    """Yield the moments of each layer's neurons and partners together, (N + P) values.
 
     Every fifth sequence is held out, as in any calibration.
 
     Args:
-        wanted: of each layer, the partners whose moments are gathered with its own neurons'.
-        n_bytes: what sums may take at once; one layer's are held whatever they take.
+        wanted: for each layer, the partners whose moments are gathered together with its neurons'.
+        n_bytes: bytes that sums may take at once; one layer's sums are held in any case.
 
     Raises:
         UserError: if a layer's moments are not finite.
@@ -116,10 +117,10 @@ def gather_moments(
 
 
 def groups_of(widths: Mapping[int, int], n_bytes: int) -> list[list[int]]:
-    """Layers whose sums fit together, in order.
+    """Groups of layers whose sums fit in memory together, in order.
 
     Args:
-        widths: of each layer N + P.
+        widths: N + P for each layer.
     """
     groups: list[list[int]] = []
     room = 0
@@ -170,7 +171,7 @@ def _run(
     layers: Sequence[int],
     consume: Callable[[int, Tensor], None],
 ) -> None:
-    """Give ``consume`` the rows (n_tokens, N) of some layers' neurons over a batch, in order."""
+    """Pass the rows (n_tokens, N) of some layers' neurons over a batch to ``consume``, in order."""
     taps = {layer: architecture.blocks[layer].taps["mlp_post"] for layer in layers}
 
     def keep(layer: int, activation: Tensor) -> None:
@@ -192,7 +193,7 @@ class _Spread:
         self.squares = torch.zeros(n_neurons, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
-        """Count in (n_tokens, N) activations."""
+        """Add (n_tokens, N) activations."""
         values = rows.cpu().double()
         n, mean = len(values), values.mean(dim=0)
         total = self.n + n

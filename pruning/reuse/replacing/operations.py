@@ -1,23 +1,23 @@
-"""What MLPs compute, in multiply-adds a token.
+"""Count the multiply-adds of MLPs per token.
 
-Between streams H wide a neuron costs a vector of length H for each matrix that makes it, and one
-for the column that it writes by:
+With a stream of width H, a neuron costs a vector of length H in each input matrix, and one in the
+output projection:
 
     c = 3 H where MLPs are gated, 2 H where they are not.
 
-A layer of which K neurons are computed, and which writes C columns from neurons of earlier layers,
-each a sum of k of them, costs
+A layer with K computed neurons, which also writes C columns from neurons of earlier layers, each a
+sum of k of them, costs
 
     c K + (H + m) C + H b,
 
 where m is k, or 0 for one partner, whose factor is multiplied into the column beforehand; and b is
-1 if the output is given a constant that it did not have, else 0, for that is where shifts go.
-Neurons that take their values from the same one partner share its column, for their columns can be
-added. So reuse saves c − H − m a neuron where removal saves c: at equal operations it has to do
-without c / (c − H − m) times as many neurons, 3/2 where MLPs are gated and 2 where they are not.
+1 if the output gets a new constant, which absorbs shifts, else 0. Neurons that take their values
+from the same single partner share its column, because their columns can be added. So reuse saves c
+− H − m per neuron while removal saves c: at equal operations, reuse has to replace c / (c − H − m)
+times as many neurons, 3/2 in gated MLPs and 2 in other MLPs.
 
-The activation function, the product of gate and up, and biases that the model has anyway are left
-out: they are no matrix products, and H times less.
+The activation function, the product of gate and up, and biases of the dense model are left out:
+they aren't matrix products, and cost H times less.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from pruning.calibration.mlps import mlps_of
 
 @dataclass(frozen=True)
 class LayerOperations:
-    """What one layer's MLP computes.
+    """The operations of one layer's MLP.
 
     Attributes:
         n_hidden: H.
-        n_made_by: matrices that make a neuron: 2 where the MLP is gated, else 1.
-        n_computed: K, neurons that are computed.
-        n_columns: C, columns written from partners.
-        n_summed: m, multiply-adds that make the value that such a column is written by.
-        has_new_constant: whether its output has a constant that the dense one lacks.
+        n_made_by: number of input matrices: 2 if the MLP is gated, else 1.
+        n_computed: K, number of computed neurons.
+        n_columns: C, number of columns written from partners.
+        n_summed: m, multiply-adds for the value of such a column.
+        has_new_constant: whether its output has a constant that the dense output lacks.
     """
 
     n_hidden: int
@@ -55,12 +55,12 @@ class LayerOperations:
 
     @property
     def neuron(self) -> int:
-        """c, of a computed neuron."""
+        """c, the cost of a computed neuron."""
         return (self.n_made_by + 1) * self.n_hidden
 
     @property
     def products(self) -> int:
-        """Of matrix products, which PyTorch's counter counts: c K + (H + m) C."""
+        """Multiply-adds of matrix products, as PyTorch counts them: c K + (H + m) C."""
         return self.neuron * self.n_computed + (self.n_hidden + self.n_summed) * self.n_columns
 
     @property
@@ -70,17 +70,17 @@ class LayerOperations:
 
 
 def summed(n_partners: int) -> int:
-    """m, of k partners: one has its factor in the column."""
+    """m for k partners; a single partner's factor is in the column."""
     return n_partners if n_partners > 1 else 0
 
 
 def n_made_by(mlp: Mlp) -> int:
-    """Matrices that make a neuron: gate and up are two, also where the model holds them fused."""
+    """Number of input matrices; gate and up count as two, also if the model holds them fused."""
     return 2 if mlp.fused else len(mlp.inputs)
 
 
 def dense_operations(architecture: Architecture) -> tuple[LayerOperations, ...]:
-    """Of every layer of a model as it is."""
+    """The operations of every layer of a dense model."""
     return tuple(
         LayerOperations(architecture.n_hidden, n_made_by(mlp), mlp.n_neurons)
         for mlp in mlps_of(architecture)
@@ -88,17 +88,17 @@ def dense_operations(architecture: Architecture) -> tuple[LayerOperations, ...]:
 
 
 def total_of(layers: Sequence[LayerOperations]) -> int:
-    """Of all MLPs."""
+    """The multiply-adds of all MLPs."""
     return sum(layer.total for layer in layers)
 
 
 def count_products(model: nn.Module, names: Sequence[str], *, n_tokens: int = 8) -> int:
-    """Multiply-adds a token of the matrix products that some modules run, by PyTorch's counter.
+    """Count the multiply-adds per token of some modules' matrix products, by PyTorch's counter.
 
-    The model really runs, on ``n_tokens`` tokens; a multiplication and an addition are one.
+    The model runs on ``n_tokens`` tokens; a multiplication and an addition count as one.
 
     Args:
-        names: of modules within ``model``.
+        names: names of modules within ``model``.
     """
     device = next(model.parameters()).device
     ids = torch.arange(n_tokens, device=device)[None]

@@ -1,5 +1,4 @@
-"""What rows of one seed and share have in common is made at once: choices, one gathering of all
-moments, and fits."""
+"""Make choices, moments and fits for all rows of one seed and share together."""
 
 from __future__ import annotations
 
@@ -27,18 +26,18 @@ from pruning.reuse.replacing.fitting import FittedLayer, fit_layer
 from pruning.reuse.replacing.moments import Pairs, gather_moments
 from pruning.reuse.replacing.operations import LayerOperations
 
-# Of a row, what is not its seed: method, share, partners of a neuron.
+# A row without its seed: method, share, partners of a neuron.
 Name = tuple[str, float, int]
 
 
 @dataclass
 class SeedModels:
-    """Rows of one seed and share, fitted; their layers are on disk.
+    """Fitted rows of one seed and share, with their layers on disk.
 
     Attributes:
-        files: of each row, or why it can't be.
-        seconds: of each row what was made at once, and its own fits.
-        folder: where the files are, as long as this is held.
+        files: fitted layers of each row, or the reason why it is impossible.
+        seconds: for each row, the time for shared work and its own fits.
+        folder: the files' folder, which exists as long as this object.
     """
 
     seed: int
@@ -47,10 +46,10 @@ class SeedModels:
     folder: tempfile.TemporaryDirectory[str]
 
     def layers(self, name: Name) -> list[FittedLayer | None]:
-        """The layers of a row, None for those that stay.
+        """The layers of a row; None for layers that stay dense.
 
         Raises:
-            NotApplicable: if it can't be.
+            NotApplicable: if the row is impossible.
         """
         files = self.files[name]
         if isinstance(files, NotApplicable):
@@ -60,13 +59,14 @@ class SeedModels:
 
 @dataclass(frozen=True)
 class SeedMaker:
-    """Makes them.
+    """Makes the models of a seed.
 
     Attributes:
-        partners: whom neurons can take their values from.
-        dense: what the layers compute.
-        with_bias: whether outputs can have a bias; ``has_new_constant``: whether they lack one.
-        n_bytes: what moments of several layers may take at once.
+        partners: neurons that others can take their values from.
+        dense: operations of the layers.
+        with_bias: whether outputs can have a bias; ``has_new_constant``: whether dense outputs lack
+            one.
+        n_bytes: bytes that moments of several layers may take at once.
     """
 
     model: nn.Module
@@ -81,10 +81,10 @@ class SeedMaker:
     def make(
         self, corpus: Corpus, scales: Sequence[Scales], seed: int, names: Sequence[Name]
     ) -> SeedModels:
-        """Choose, gather and fit rows of a seed.
+        """Choose neurons, gather moments, and fit rows of a seed.
 
         Args:
-            corpus: the sequences that it draws; ``scales``: of all neurons over them.
+            corpus: the sequences that the seed draws; ``scales``: of all neurons over them.
             names: the rows to make.
 
         Raises:
@@ -161,7 +161,7 @@ class SeedMaker:
         return draw_partners(choices, seed) if is_random else choices
 
     def _check_adds(self) -> None:
-        """Raise NotApplicable where what one MLP gives is not what another would have given."""
+        """Raise NotApplicable unless every MLP adds its output directly to the residual stream."""
         for layer, mlp in enumerate(mlps_of(self.architecture)):
             if not mlp.adds_to_stream:
                 raise NotApplicable(
@@ -171,6 +171,6 @@ class SeedMaker:
 
 
 def _pairs(choices: Sequence[Choice]) -> Pairs:
-    """The partners of one layer in any of the rows."""
+    """The partners of one layer in all rows."""
     layers = [choice.partner_layer.flatten() for choice in choices]
     return Pairs.of(torch.cat(layers), torch.cat([c.partner_neuron.flatten() for c in choices]))

@@ -1,1 +1,1 @@
-"""An experiment on reuse as people see it: means over seeds, words, figures, and a page."""
+"""Show an experiment on reuse: means over seeds, sentences, figures, and a page."""

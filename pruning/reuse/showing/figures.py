@@ -1,4 +1,4 @@
-"""An experiment on reuse as figures: perplexity against savings, and paired differences."""
+"""Figures of an experiment on reuse: perplexity against savings, and paired differences."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _GREY = "#888"
 
 
 def perplexity_figure(report: ReuseReport) -> go.Figure:
-    """Perplexity against the share of MLP operations that is saved, a line for each method.
+    """Perplexity against the share of MLP operations saved, with a line for each method.
 
-    Bars are one standard deviation over seeds. A grey line is the dense model's level.
+    Bars are one standard deviation over seeds. A grey line shows the dense model.
 
     Raises:
-        UserError: if no row is there.
+        UserError: if there are no rows.
     """
     found = summaries(report)
     dense = dense_of(found)
@@ -62,7 +62,7 @@ def perplexity_figure(report: ReuseReport) -> go.Figure:
             xref="x domain",
             xanchor="right",
             y=dense.perplexity,
-            # Below the line, where no model is.
+            # Below the line, where there are no models.
             yanchor="top",
             showarrow=False,
         )
@@ -82,11 +82,11 @@ def perplexity_figure(report: ReuseReport) -> go.Figure:
 
 
 def differences_figure(report: ReuseReport) -> go.Figure:
-    """What a method costs more than another one, in nats a token, at each share.
+    """The cost of a method minus the cost of another, in nats a token, at each share.
 
-    Bars are so many standard errors of the paired difference as a win takes: a bar that does not
-    cross zero is a win of the first below it, and a loss above. The colour is the second's, the
-    symbol the first's.
+    Bars are as many standard errors of the paired difference as a win needs: the first method wins
+    if a bar lies below zero, and loses if it lies above. The colour is the second method's, the
+    symbol the first method's.
     """
     colors = method_colors(report)
     figure = go.Figure()
@@ -94,7 +94,7 @@ def differences_figure(report: ReuseReport) -> go.Figure:
     shares = sorted({each.share for each in report.comparisons})
     for k, name in enumerate(kinds):
         own = [each for each in report.comparisons if pair_name(each) == name]
-        # Beside one another, so that bars do not hide each other.
+        # Next to each other, so that bars don't hide each other.
         shift = min(0.12, 0.9 / len(kinds)) * (k - (len(kinds) - 1) / 2)
         figure.add_trace(
             go.Scatter(
@@ -140,7 +140,7 @@ def differences_figure(report: ReuseReport) -> go.Figure:
 
 
 def method_colors(report: ReuseReport) -> dict[str, str]:
-    """Name → colour of every method but the dense one; the same in all figures of a report."""
+    """Name → colour of every method except the dense model; the same in all figures of a report."""
     known = [method for method in METHODS_HELP if method != DENSE]
     names = dict.fromkeys(each.name for each in summaries(report) if each.method != DENSE)
     names = {**{name: None for name in known if name in names}, **names}

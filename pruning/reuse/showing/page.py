@@ -1,4 +1,4 @@
-"""An experiment on reuse as one HTML page that needs no network."""
+"""An experiment on reuse as one offline HTML page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_page(report: ReuseReport, path: Path) -> None:
     """Write the page in one step.
 
     Raises:
-        UserError: if the disk refuses. What was there is as it was.
+        UserError: if the file can't be written. An existing page is unchanged then.
     """
     text = reuse_page(report)
     with disk_errors(path), replacing_file(path) as new:
@@ -48,10 +48,10 @@ def reuse_page(report: ReuseReport) -> str:
     if report.comparisons:
         sections.append(
             Section(
-                "Methods beside one another",
-                "The first method less the second in nats a token, paired over windows and seeds; "
-                "bars are two standard errors. Above zero the first is worse, below it better; "
-                f"where a bar crosses zero neither is shown. {error_words(report)}",
+                "Methods compared",
+                "The first method minus the second in nats a token, paired over windows and seeds; "
+                "bars are two standard errors. Above zero the first method is worse, below zero it "
+                f"is better; a bar that crosses zero shows neither. {error_words(report)}",
                 figure=differences_figure(report),
                 table=comparisons_table(report),
             )
@@ -60,8 +60,8 @@ def reuse_page(report: ReuseReport) -> str:
         sections.append(
             Section(
                 "Operations",
-                "Multiply-adds a token of the MLPs' matrix products, as PyTorch counted them in "
-                "the very models that were scored, and by the formula.",
+                "Multiply-adds per token of the MLPs' matrix products, as PyTorch counted them in "
+                "the scored models, and by the formula.",
                 table=_flop_table(report),
             )
         )
@@ -71,13 +71,13 @@ def reuse_page(report: ReuseReport) -> str:
 
 
 def title_of(report: ReuseReport) -> str:
-    """What the report is of."""
+    """The title of the report."""
     text = report.settings["evaluation"]["source"]
     return f"{report.model['id']}: what reuse of neurons between layers costs on {text}"
 
 
 def facts_text(report: ReuseReport) -> str:
-    """What was measured, on what."""
+    """The model, the texts and the seeds, in one sentence."""
     facts = report.settings
     calibration, evaluation = facts["calibration"], facts["evaluation"]
     n_seeds = facts["n_seeds"]
@@ -89,11 +89,11 @@ def facts_text(report: ReuseReport) -> str:
 
 
 def methods_table(report: ReuseReport) -> Table:
-    """A row a method and share."""
+    """The table of methods, with a row for each method and share."""
     rows = []
     for each in summaries(report):
         is_dense = each.method == DENSE
-        told = METHODS_HELP.get(each.method, "pruning's own way, refitted by least squares")
+        told = METHODS_HELP.get(each.method, "a pruning method, refitted by least squares")
         rows.append(
             (
                 each.name,
@@ -105,12 +105,12 @@ def methods_table(report: ReuseReport) -> Table:
                 each.reason or told,
             )
         )
-    columns = ("method", "asked", "saved", "neurons changed", "explained", "perplexity")
+    columns = ("method", "requested", "saved", "neurons changed", "explained", "perplexity")
     return Table((*columns, "what it does"), tuple(rows))
 
 
 def comparisons_table(report: ReuseReport) -> Table:
-    """A row a comparison."""
+    """The table of comparisons, with a row for each."""
     rows = []
     for each in report.comparisons:
         apart = errors_apart(each)
@@ -126,7 +126,7 @@ def comparisons_table(report: ReuseReport) -> Table:
             )
         )
     return Table(
-        ("share", "what", "outcome", "nats a token", "standard error", "errors apart"),
+        ("share", "comparison", "outcome", "nats a token", "standard error", "in errors"),
         tuple(rows),
     )
 

@@ -1,4 +1,4 @@
-"""Rows of an experiment on reuse over seeds, and comparisons, as tables and figures show them."""
+"""Summarize an experiment's rows over seeds, and its comparisons, for tables and figures."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ WINS, LOSES, TIES = "wins", "loses", "ties"
 
 @dataclass(frozen=True)
 class Summary:
-    """A method at one share over all seeds.
+    """A method at one share, over all seeds.
 
     Attributes:
-        saved: mean share of the MLPs' operations that is really saved; None without a model.
-        n_changed: mean neurons reused or removed; ``n_reused``, ``n_removed``: of each kind, None
-            where the report does not tell.
-        n_seeds: that were scored.
-        perplexity: mean; None where a seed has none, with the ``reason``.
-        spread: sample standard deviation; None for one seed.
-        r2: mean over seeds of the median share of a reused neuron's variance that is explained.
-        seconds: mean.
+        saved: mean share of the MLPs' operations that models actually save; None without a model.
+        n_changed: mean number of neurons reused or removed; ``n_reused``, ``n_removed``: mean
+            number of each kind; None in reports without these counts.
+        n_seeds: number of scored seeds.
+        perplexity: mean; None if a seed has none, with the ``reason``.
+        spread: sample standard deviation of the perplexity; None for one seed.
+        r2: mean over seeds of the median explained share of a reused neuron's variance.
+        seconds: mean time.
     """
 
     method: str
@@ -52,12 +52,12 @@ class Summary:
 
     @property
     def name(self) -> str:
-        """The method, and its partners where they are several."""
+        """The method, with its number of partners if there are several."""
         return name_of(self.method, self.n_partners)
 
     @property
     def text(self) -> str:
-        """Perplexity and its spread; a dash where there is none."""
+        """Perplexity and its spread; a dash without a perplexity."""
         if self.perplexity is None:
             return "–"
         spread = f" ± {self.spread:.3f}" if self.spread else ""
@@ -65,7 +65,7 @@ class Summary:
 
 
 def summaries(report: ReuseReport) -> list[Summary]:
-    """Over seeds, in the order of the rows."""
+    """Summaries over seeds, in the order of the rows."""
     groups: dict[tuple[str, float, int], list[ReuseRow]] = {}
     for row in report.rows:
         groups.setdefault((row.method, row.share, row.n_partners), []).append(row)
@@ -101,7 +101,7 @@ def _mean(counts: Sequence[int | None]) -> float | None:
 
 
 def dense_of(found: Sequence[Summary]) -> Summary | None:
-    """The dense model's; None where it is not there yet."""
+    """The dense model's summary; None if it is missing."""
     return next((each for each in found if each.method == DENSE), None)
 
 
@@ -111,7 +111,7 @@ def name_of(method: str, n_partners: int) -> str:
 
 
 def label_of(method: str) -> str:
-    """What a method is called within a sentence."""
+    """A method's name within a sentence."""
     words = {
         RANDOM_PARTNERS: "random partners",
         EARLY_WRITE: "early write",
@@ -137,7 +137,7 @@ def _against(comparison: Comparison) -> str:
 
 
 def counts_of(summary: Summary) -> str | None:
-    """``331 reused, 12 removed``; None where the report does not tell."""
+    """``331 reused, 12 removed``; None in reports without these counts."""
     if summary.n_reused is None or summary.n_removed is None:
         return None
     kinds = ((summary.n_reused, "reused"), (summary.n_removed, "removed"))
@@ -145,14 +145,14 @@ def counts_of(summary: Summary) -> str | None:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Whether the method wins, loses, or neither is shown."""
+    """Whether the method wins, loses, or neither is significant."""
     if comparison.wins:
         return WINS
     return LOSES if comparison.loses else TIES
 
 
 def errors_apart(comparison: Comparison) -> float | None:
-    """The difference in standard errors, without its sign; None where there is no such number."""
+    """The absolute difference in standard errors; None without a standard error."""
     if not comparison.standard_error:
         return None
     return abs(comparison.difference) / comparison.standard_error

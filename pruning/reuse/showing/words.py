@@ -1,4 +1,4 @@
-"""What an experiment on reuse found, in sentences that are made of its numbers."""
+"""Describe the result of an experiment on reuse in sentences with its numbers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _WORDS = {
 
 
 def answer(report: ReuseReport) -> str:
-    """Whether reuse is worth what it costs, in a few sentences."""
+    """Whether reuse is worth its cost, in a few sentences."""
     if not report.comparisons:
-        return "Nothing can be compared: no share has both a model of reuse and another one."
+        return "No methods can be compared: no share has models both with and without reuse."
     if all(each.standard_error is None for each in report.comparisons):
-        return "Nothing can be told: one window gives no standard error."
+        return "No method can be shown to win: one window gives no standard error."
     sentences = []
     for method, n_partners in dict.fromkeys((c.method, c.n_partners) for c in report.comparisons):
         own = [c for c in report.comparisons if (c.method, c.n_partners) == (method, n_partners)]
@@ -49,31 +49,31 @@ def answer(report: ReuseReport) -> str:
 
 
 def outcome(report: ReuseReport) -> str:
-    """What follows from it."""
+    """The conclusion from the answer."""
     if report.wins:
         return (
-            "Reuse wins over removal and over the best method of pruning at one share at least: "
-            "there it is worth building."
+            "At one share or more, reuse beats both removal and the best pruning method: there it "
+            "is worth building."
         )
     return (
-        "At no share does reuse, throughout or where it pays, win over both removal and the best "
-        "method of pruning by more than two paired standard errors, so the experiment ends with "
-        "this report."
+        "At no share does reuse, throughout or where it pays, beat both removal and the best "
+        "pruning method by more than two paired standard errors, so the experiment ends with this "
+        "report."
     )
 
 
 def error_words(report: ReuseReport) -> str:
-    """What the standard errors count."""
+    """The sources of variation that the standard errors include."""
     n_seeds = int(report.settings.get("n_seeds", 1))
     if n_seeds < 2:
         return (
-            "Errors are over windows alone: one seed says nothing of how much the calibration text "
-            "matters."
+            "Standard errors are over windows only: with one seed, they don't include the effect "
+            "of the calibration text."
         )
     return (
-        f"Errors are over windows and over {n_seeds:,} seeds. The seeds' part is known by "
-        f"{n_seeds - 1:,} degree{'' if n_seeds == 2 else 's'} of freedom alone, so where it is the "
-        "greater one, two errors are no 95 % interval."
+        f"Standard errors are over windows and over {n_seeds:,} seeds. The seeds' part has only "
+        f"{n_seeds - 1:,} degree{'' if n_seeds == 2 else 's'} of freedom, so if it is the larger "
+        "part, two standard errors aren't a 95 % interval."
     )
 
 
@@ -96,12 +96,12 @@ def _parts(found: Sequence[Comparison], other: str) -> list[str]:
 
 
 def _is_same(comparison: Comparison) -> bool:
-    """Whether no window tells the methods apart: both replace the same neurons alike."""
+    """Whether both methods replace the same neurons in the same way, so that all windows agree."""
     return comparison.difference == 0 and comparison.standard_error == 0
 
 
 def percent(share: float) -> str:
-    """``5 %``, ``12.5 %``; no line is broken in it."""
+    """``5 %``, ``12.5 %``; with a no-break space."""
     return f"{100 * share:.4g}\N{NO-BREAK SPACE}%"
 
 
