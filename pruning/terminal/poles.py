@@ -167,7 +167,7 @@ def _warn(screen: Screen, folder: Path, space: str, layout: str | None) -> None:
 def _next_command(folder: Path, found: Sequence[Any]) -> str:
     """What one would look at next."""
     if len(found) <= 2:
-        return f"streamlit run dashboard -- --projection {quote(str(folder))}"
+        return f"projector dashboard {quote(str(folder))}"
     best = max(found, key=lambda one: (one.n_distinct or 0, len(one.poles)))
     return (
         f"pruning poles {quote(str(folder))} --layer {best.layer} --site {best.site} "
