@@ -1,4 +1,4 @@
-"""What a model says, and how well, without some neurons or heads; beside as many random ones."""
+"""Compare a model with models that lack some neurons or heads, and as many random ones."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from pruning.scoring.windows import EvaluationText
 
 KINDS = {"mean": "held at their means", "zero": "set to zero"}
 
-# Draws of random heads until they are other ones than before.
+# Most tries to draw random heads that were not drawn before.
 _MOST_TRIES = 50
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The model as it is, or without some neurons or heads.
+    """The result for the whole model, or for one without some neurons or heads.
 
     Attributes:
-        name: what is missing.
-        perplexity: over the text; None where the model has none, or it is not finite.
-        continuation: of the prompt; None where there is no prompt.
+        name: the neurons or heads that are missing.
+        perplexity: perplexity on the text; None if there is none, or it isn't finite.
+        continuation: continuation of the prompt; None without a prompt.
     """
 
     name: str
@@ -54,16 +54,16 @@ def ablate(
     advance: Callable[[int], None] = lambda n: None,
     progress: Progress | None = None,
 ) -> list[Outcome]:
-    """The whole model, the one without ``neurons``, and ones without as many random ones.
+    """Compare the whole model, the model without ``neurons``, and models without as many random
+    neurons.
 
     Args:
-        text: scored; None for no score.
-        kind: ``zero``, or ``mean``: (N,) ``means`` over a corpus.
-        among: neurons that random ones are drawn from; those ablated are left out where they
-            can be.
+        text: the text to score; None for no score.
+        kind: ``zero``, or ``mean`` for (N,) ``means`` over a corpus.
+        among: neurons that random ones are drawn from, without the ablated ones if enough are left.
         n_random: how many draws.
         advance: called after each, and with 0 for each token that is added.
-        progress: told of the windows that are scored.
+        progress: receives the number of scored windows.
     """
     tap = guest.architecture.blocks[layer].taps[site]
     others = sorted(set(among) - set(neurons))
@@ -100,21 +100,22 @@ def ablate_heads(
     advance: Callable[[int], None] = lambda n: None,
     progress: Progress | None = None,
 ) -> list[Outcome]:
-    """The whole model, the one without some heads, and ones without as many random heads.
+    """Compare the whole model, the model without some heads, and models without as many random
+    heads.
 
-    What a head gives to the output projection is set to zero.
+    The input of the output projection from an ablated head is set to zero.
 
     Args:
-        text: scored; None for no score.
-        heads: layer and head of each.
-        n_random: how many draws, each of as many heads of the same layers as are ablated there, and
-            of other ones than before where there are any left; a layer that has too few others is
-            drawn from as a whole.
+        text: the text to score; None for no score.
+        heads: layer and number of each head.
+        n_random: number of draws. Each draw takes as many heads of each layer as are ablated there,
+            and other heads than earlier draws if any are left. In a layer with too few other heads,
+            all heads can be drawn.
         advance: called after each, and with 0 for each token that is added.
-        progress: told of the windows that are scored.
+        progress: receives the number of scored windows.
 
     Raises:
-        UserError: if a layer has no attention whose heads are known, or no such head.
+        UserError: if a layer has no attention whose heads are known, or a head doesn't exist.
     """
     blocks = guest.subject.layout.blocks
     by_layer: dict[int, list[int]] = {}
@@ -141,7 +142,7 @@ def ablate_heads(
     cases = [("the whole model", none), (f"without {shown}", whole)]
     drawn_before: list[dict[int, list[int]]] = []
     for k in range(n_random):
-        # A layer may have few other heads: the same ones are drawn twice only where all were drawn.
+        # A layer may have few other heads: the same heads are drawn twice only if all were drawn.
         tries = (draw() for _ in range(_MOST_TRIES))
         drawn = next((each for each in tries if each not in drawn_before), None) or draw()
         drawn_before.append(drawn)
@@ -159,7 +160,7 @@ def _compare(
     advance: Callable[[int], None],
     progress: Progress | None,
 ) -> list[Outcome]:
-    """The model with each case's replacements, by its name."""
+    """Run the model with each case's replacements, by name."""
     outcomes = []
     for name, replacements in cases:
         with intervene(replacements):

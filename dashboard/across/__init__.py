@@ -1,1 +1,1 @@
-"""Neurons that correlate across layers: what pages list, count and draw of them."""
+"""Lists, counts and figures of neurons that correlate across layers."""

@@ -1,4 +1,4 @@
-"""What the matrix of layers shows: statistics of every two layers beside both controls."""
+"""Statistics of every pair of layers for the matrix of layers, with both controls."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Value = Callable[[LayerPair], float | None]
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of every two layers.
+    """One figure for every pair of layers.
 
     Attributes:
-        label: what the field calls it.
-        axis: what an axis or a colour bar calls it.
-        noun: what a sentence calls it.
-        form: of the number, as ``format`` takes it.
-        help: what it is.
-        controls: what its controls are.
-        panels: what is shown of it, by its title: the neurons themselves first, then controls.
+        label: its name in the field.
+        axis: its name on an axis or a colour bar.
+        noun: its name in a sentence.
+        form: format of the number, as ``format`` takes it.
+        help: its definition.
+        controls: description of its controls.
+        panels: its matrices by title: first the neurons, then the controls.
     """
 
     label: str
@@ -43,18 +43,18 @@ class Measure:
     panels: Mapping[str, Value]
 
     def text(self, value: float) -> str:
-        """A value as it is read."""
+        """A value as text."""
         return number(value, self.form)
 
 
 @dataclass(frozen=True)
 class AtDistance:
-    """A figure over all pairs of layers that are equally far apart.
+    """A figure over all pairs of layers at the same distance.
 
     Attributes:
-        distance: number of the later layer less that of the earlier one.
-        mean: over the pairs.
-        n_pairs: how many have the figure.
+        distance: number of the later layer minus number of the earlier one.
+        mean: mean over the pairs.
+        n_pairs: number of pairs that have the figure.
     """
 
     distance: int
@@ -127,9 +127,10 @@ USUAL_MEASURE = "median"
 
 
 def matrix(facts: CrossLayerFacts, value: Value) -> NDArray[np.float64]:
-    """A figure of every two layers: (L, L), rows the later layer and columns the earlier one.
+    """A figure for every pair of layers: (L, L), with later layers as rows and earlier ones as
+    columns.
 
-    NaN above and on the diagonal, and where there is no figure.
+    NaN above and on the diagonal, and for missing figures.
     """
     place = {layer: k for k, layer in enumerate(facts.layers)}
     found = np.full((len(place), len(place)), np.nan)
@@ -141,7 +142,7 @@ def matrix(facts: CrossLayerFacts, value: Value) -> NDArray[np.float64]:
 
 
 def by_distance(facts: CrossLayerFacts, value: Value) -> tuple[AtDistance, ...]:
-    """The mean of a figure over all pairs of layers that are equally far apart, nearest first."""
+    """The mean of a figure over all pairs of layers at each distance, smallest first."""
     found: dict[int, list[float]] = {}
     for pair in facts.pairs:
         known = value(pair)

@@ -1,4 +1,4 @@
-"""Partners across layers as pages list them: of one neuron, and the strongest of two layers."""
+"""Partners across layers for pages: those of one neuron, and the strongest pairs of two layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Partner:
 
 @dataclass(frozen=True)
 class NeuronPair:
-    """Two neurons of two layers, by their numbers there, and the signed ρ between them."""
+    """Two neurons of two layers, by their numbers, and the signed ρ between them."""
 
     earlier: int
     later: int
@@ -32,10 +32,10 @@ class NeuronPair:
 
 
 def partners_of(partners: Partners, side: Side, neuron: int) -> tuple[Partner, ...]:
-    """The partners of one neuron on one side, the strongest first; none where it has no ρ.
+    """The partners of one neuron on one side, the strongest first; empty if it has no ρ.
 
     Args:
-        partners: of the neuron's layer.
+        partners: partners of the neuron's layer.
     """
     found = getattr(partners, side)
     rows = (found.layer[neuron].tolist(), found.neuron[neuron].tolist(), found.rho[neuron].tolist())
@@ -49,17 +49,17 @@ def strongest_pairs(
     most: int,
     most_each: int | None = None,
 ) -> tuple[NeuronPair, ...]:
-    """The pairs of neurons of two layers with the greatest |ρ|, among the partners that are kept.
+    """The pairs of neurons of two layers with the highest |ρ|, among the kept partners.
 
-    A pair is kept if either neuron is among the other's strongest partners on that side. Of equal
-    |ρ| the one with the smaller numbers comes first.
+    A pair is kept if either neuron is among the other's strongest partners on that side. Pairs with
+    equal |ρ| are ordered by their numbers.
 
     Args:
-        layers: the earlier one first.
-        of_earlier, of_later: the partners of all neurons of each.
-        most: how many pairs are given at most.
-        most_each: in how many of them one neuron of the earlier layer may be; None for all. A
-            neuron that fires on one frequent token may be the partner of many.
+        layers: both layers, the earlier one first.
+        of_earlier, of_later: the partners of all neurons of each layer.
+        most: maximum number of pairs.
+        most_each: maximum number of pairs with the same neuron of the earlier layer; None for no
+            limit. A neuron that fires on one frequent token may be the partner of many.
     """
     earlier, later = layers
     found: dict[tuple[int, int], float] = {}

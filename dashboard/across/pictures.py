@@ -1,4 +1,4 @@
-"""The layer × layer matrix, and the same over the distance of layers, as Plotly figures."""
+"""Plotly figures of the layer × layer matrix, and of its mean over the distance of layers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dashboard.across.measures import Measure, Value, by_distance, matrix
 from dashboard.drawing import palette
 from projector.statistics.cross_layer.records import CrossLayerFacts, LayerPair
 
-# Layers with a tick, and layers whose cells stand apart: more of them would be mostly gaps.
+# Most layers with a tick, and most layers whose cells have gaps: with more, gaps would dominate.
 _MOST_TICKS, _MOST_APART = 8, 16
 _FRAME = "#d0434b"
-# The neurons and both controls: colours of maps that are far apart.
+# Distant colours of maps for the neurons and both controls.
 _LINES = (
     {"color": "#0072B2", "width": 2, "dash": "solid"},
     {"color": "#E69F00", "width": 1.5, "dash": "dot"},
@@ -26,7 +26,7 @@ _LINES = (
 
 
 def highest(facts: CrossLayerFacts, measure: Measure) -> float:
-    """Where the colours of all matrices of a measure end."""
+    """The upper end of the colour scale that all matrices of a measure share."""
     known = [value(pair) for value in measure.panels.values() for pair in facts.pairs]
     return max((each for each in known if each is not None), default=0.0) or 1.0
 
@@ -43,11 +43,11 @@ def matrix_figure(
     """One matrix of a measure: rows are later layers, columns earlier ones.
 
     Args:
-        title: which of the measure's panels.
-        limit: the value that has the last colour; the first has 0.
+        title: title of one of the measure's panels.
+        limit: the value of the last colour; the first colour is 0.
         chosen: the two layers whose cell has a frame.
     """
-    # The last layer is earlier than none, and the first one later than none.
+    # The last layer is not an earlier layer of any pair, nor the first one a later layer.
     earlier, later = facts.layers[:-1], facts.layers[1:]
     gap = int(len(later) <= _MOST_APART)
     is_first = title == next(iter(measure.panels))
@@ -122,7 +122,7 @@ def _axis(layers: Sequence[int], title: str) -> dict[str, Any]:
 
 
 def _hover_texts(facts: CrossLayerFacts, measure: Measure) -> NDArray[Any]:
-    """What each cell says when it is pointed at: (L, L), Plotly's own HTML."""
+    """The hover text of each cell: (L, L), in Plotly's HTML."""
     place = {layer: k for k, layer in enumerate(facts.layers)}
     found = np.full((len(place), len(place)), "", dtype=object)
     for pair in facts.pairs:
@@ -138,7 +138,7 @@ def _hover_texts(facts: CrossLayerFacts, measure: Measure) -> NDArray[Any]:
 
 
 def distance_figure(facts: CrossLayerFacts, measure: Measure) -> go.Figure:
-    """The mean of a measure over pairs of layers that are equally far apart, beside controls."""
+    """The mean of a measure over pairs of layers at each distance, with controls."""
     figure = go.Figure()
     for (title, value), line in zip(measure.panels.items(), _LINES, strict=False):
         figure.add_trace(_line(facts, measure, title, value, line))

@@ -1,4 +1,4 @@
-"""What pages say of partners across layers: figures of two layers beside the controls' level."""
+"""Sentences on partners across layers: figures of two layers compared with the controls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTROLS = {
 
 
 def levels(pair: LayerPair) -> str:
-    """Two layers in one sentence or two: the neurons, and what both controls give."""
+    """Describe two layers in one or two sentences: the neurons, and both controls."""
     if pair.best is None or pair.rotated is None or pair.shuffled is None:
         return f"Layers {pair.earlier} and {pair.later}: {pair.reason or 'no figures'}."
     return (
@@ -34,7 +34,7 @@ def levels(pair: LayerPair) -> str:
 
 
 def _distinct(pair: LayerPair) -> str:
-    """How many partners the neurons above the control have: one may be that of many."""
+    """The number of different partners of the neurons above the control; many may share one."""
     n = pair.n_distinct
     if not n:
         return ""
@@ -43,8 +43,8 @@ def _distinct(pair: LayerPair) -> str:
 
 
 def standing(found: PartnerList, side: Side, neuron: int) -> str | None:
-    """One neuron's best |ρ| on a side beside its control, and how the layer's neurons stand; None
-    where the control is not known.
+    """Compare one neuron's best |ρ| on a side with its control and its layer's neurons; None if the
+    control is not known.
 
     Args:
         found: the partners of the neuron's layer on that side.
@@ -63,7 +63,7 @@ def standing(found: PartnerList, side: Side, neuron: int) -> str | None:
 
 
 def summary(facts: CrossLayerFacts, measure: Measure) -> str:
-    """What the matrix shows, in numbers: usual, strongest, near and far, and the controls."""
+    """Summarize the matrix in numbers: median, strongest, near and far pairs, and the controls."""
     titles = list(measure.panels)
     values = {
         title: [v for v in map(value, facts.pairs) if v is not None]

@@ -1,1 +1,1 @@
-"""Work in processes of their own: runs of pages that take long, and poles."""
+"""Work in separate processes: long runs of pages, and poles."""

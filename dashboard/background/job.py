@@ -1,6 +1,7 @@
-"""Runs that pages ask for, in processes of their own, which end with the app.
+"""Run requests of pages in separate processes, which end with the app.
 
-A page that is left does not end one, and pages that use the model meanwhile do not wait for it.
+A run continues when the user leaves its page, and pages that use the model meanwhile don't wait for
+it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Stage:
-    """What is done now, and how far it is; ``began`` as :func:`time.monotonic` counts."""
+    """The current stage of a run and its progress; ``began`` is a :func:`time.monotonic` time."""
 
     title: str = LOADING
     done: int = 0
@@ -34,12 +35,12 @@ class Stage:
 
     @property
     def share(self) -> float:
-        """Of the stage, from 0 to 1."""
+        """Progress of the stage, from 0 to 1."""
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     @property
     def text(self) -> str:
-        """How far it is in words."""
+        """The progress in words."""
         elapsed = time.monotonic() - self.began
         if not self.total:
             text = f"{self.title} …"
@@ -53,10 +54,10 @@ class Stage:
 
 
 class Job:
-    """One run, which is told of by a thread that reads what its process says.
+    """One run; a thread reads the messages of its process.
 
     Args:
-        keep: called with the report as soon as there is one.
+        keep: called with the report when the run has made it.
     """
 
     def __init__(self, request: Request, keep: Callable[[Report], None]) -> None:
@@ -77,11 +78,11 @@ class Job:
         return not self._is_over.is_set()
 
     def stop(self) -> None:
-        """End it; nothing is kept of it."""
+        """End the run without keeping a result."""
         self._is_stopped.set()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it is over, within this time."""
+        """Wait for this time, and return whether the run has ended."""
         return self._is_over.wait(seconds)
 
     def _follow(self) -> None:
@@ -110,10 +111,10 @@ class Job:
 
 
 def follow_process(request: Request, hear: Say, is_stopped: threading.Event) -> None:
-    """Run a request in a process, until that ends or is stopped.
+    """Run a request in a process, until the process ends or is stopped.
 
     Raises:
-        UserError: if the process ended without a word of how.
+        UserError: if the process ended without a result or an error.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "dashboard.background.work"],
@@ -122,7 +123,7 @@ def follow_process(request: Request, hear: Say, is_stopped: threading.Event) -> 
         stderr=subprocess.DEVNULL,
         text=True,
         encoding="utf-8",
-        # The app's own Ctrl-C is none of its business: it ends with the app's end of its input.
+        # Ctrl-C in the app must not reach it: it ends when the app closes its input.
         start_new_session=True,
     )
     assert process.stdin is not None
@@ -161,14 +162,14 @@ def _end_when(process: subprocess.Popen[str], is_stopped: threading.Event) -> No
 
 
 class Jobs:
-    """The runs of an app: one of a kind with a model at a time."""
+    """The runs of an app; one run at a time for each kind and model."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._jobs: dict[tuple[str, str], Job] = {}
 
     def start(self, request: Request, keep: Callable[[Report], None]) -> Job:
-        """Start one, where none of its kind runs with this model; the one that runs otherwise."""
+        """Start a run, or return the run of its kind with this model that is already running."""
         place = (request.work, request.sha256)
         with self._lock:
             known = self._jobs.get(place)
@@ -177,12 +178,12 @@ class Jobs:
             return known
 
     def running(self, work: str, sha256: str) -> Job | None:
-        """The one of a kind that runs with a model now."""
+        """The current run of a kind with a model."""
         job = self._jobs.get((work, sha256))
         return job if job is not None and job.is_running else None
 
     def take_ended(self, work: str, sha256: str) -> Job | None:
-        """The one of a kind with a model that has ended, told once."""
+        """The run of a kind with a model that has ended; returned once."""
         with self._lock:
             job = self._jobs.get((work, sha256))
             if job is None or job.is_running:

@@ -1,6 +1,6 @@
-"""Poles of wide maps, found by a process of their own.
+"""Find poles of wide maps in a separate process.
 
-HDBSCAN keeps Python to itself for as long as it works. On a wide map that is seconds, in which no
+HDBSCAN holds Python's global lock while it works. On a wide map that takes seconds, in which no
 session could draw anything.
 """
 
@@ -16,7 +16,7 @@ from projector.errors import UserError
 from pruning.poles.files import load_poles
 from pruning.poles.poles import Poles, PoleSettings
 
-# Up to here they are found in less than starting a process takes.
+# Up to this many neurons, finding poles takes less time than starting a process.
 MOST_AT_ONCE = 8_000
 _LOOK_EVERY_S = 0.2
 
@@ -29,14 +29,14 @@ def find_apart(
     settings: PoleSettings,
     waiting: Callable[[], None],
 ) -> Poles:
-    """As ``pruning poles`` finds them, and keeps them beside the projection.
+    """Find poles with ``pruning poles``, which saves them with the projection.
 
     Args:
-        layout: the layout on whose map they are looked for.
-        waiting: called again and again meanwhile; raising in it ends the process.
+        layout: the layout on whose map they are found.
+        waiting: called repeatedly meanwhile; an exception in it ends the process.
 
     Raises:
-        UserError: with the command's own reason, if it found none.
+        UserError: with the command's error, if it failed.
     """
     command = [
         sys.executable, "-m", "pruning", "poles",
@@ -50,7 +50,7 @@ def find_apart(
         *(["--layout", layout] if settings.space == "positions" else []),
         "--no-controls",
         "--json",
-        # A folder's name is no option, whatever it is.
+        # A folder's name must not be read as an option.
         "--", str(folder),
     ]  # fmt: skip
     process = subprocess.Popen(

@@ -1,8 +1,8 @@
-"""Poles of all maps of a projection, found in the background by ``pruning poles``.
+"""Find the poles of all maps of a projection in the background with ``pruning poles``.
 
-One process for a projection, however many apps and sessions look at it: within the projection's
-folder, ``.jobs`` holds a JSON file that tells which process it is, and its log. The command keeps
-what it finds beside the projection, and continues from there when it is started again.
+All apps and sessions share one process per projection: in the projection's folder, ``.jobs`` holds
+a JSON file that identifies the process, and its log. The command saves the poles it finds with the
+projection, and continues from there when it is started again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dashboard.jobs import FOLDER, living_process
 from projector.errors import UserError
 from projector.storage.replacing import replacing_file
 
-# Seconds that a process is given to end.
+# Seconds that a process has to end.
 _PATIENCE_S = 5.0
 # It shares the machine with the pages.
 _NICE = 10
@@ -32,13 +32,13 @@ _NICE = 10
 
 @dataclass(frozen=True)
 class PoleJob:
-    """The process that finds the poles of a projection, or the last one that did.
+    """The current or last process that finds the poles of a projection.
 
     Attributes:
-        folder: the projection's.
-        stamp: of the projection; a replaced one has another.
-        pid, created: of the process.
-        is_stopped: the user stopped it.
+        folder: folder of the projection.
+        stamp: identifies the projection's files; it changes when they are replaced.
+        pid, created: number and start time of the process.
+        is_stopped: whether the user stopped it.
     """
 
     folder: str
@@ -52,7 +52,7 @@ class PoleJob:
         return self._process() is not None
 
     def end(self) -> None:
-        """End the process and wait until it has gone; what it kept stays."""
+        """End the process and wait for it; poles that it saved stay."""
         process = self._process()
         if process is None:
             return
@@ -68,13 +68,13 @@ class PoleJob:
 
 
 def find_job(folder: Path, stamp: str) -> PoleJob | None:
-    """The job of a projection; None where there was none, or it was of another one there."""
+    """The job of a projection; None if there is none, or it belongs to a replaced projection."""
     job = _read(_place(folder), folder)
     return job if job is not None and job.stamp == stamp else None
 
 
 def _read(place: Path, folder: Path) -> PoleJob | None:
-    """The job of a folder, whatever projection lay there."""
+    """The job of a folder, for any projection in it."""
     try:
         values = json.loads(place.read_text(encoding="utf-8"))
         job = PoleJob(
@@ -90,9 +90,9 @@ def _read(place: Path, folder: Path) -> PoleJob | None:
 
 
 def start_job(folder: Path, stamp: str) -> PoleJob:
-    """Start to find poles, where no process is at it already.
+    """Start to find poles, unless a process is already running.
 
-    One that works on what was in the folder before is ended first.
+    A process for an earlier projection in this folder is ended first.
 
     Raises:
         UserError: if the folder can't be written to.
@@ -114,15 +114,15 @@ def start_job(folder: Path, stamp: str) -> PoleJob:
 
 
 def stop_job(job: PoleJob) -> None:
-    """End the process; what it kept stays, and it can be started again.
+    """End the process; poles that it saved stay, and it can be started again.
 
     Raises:
-        UserError: if the folder can't be written to; the process is ended even so.
+        UserError: if the folder can't be written to; the process is ended anyway.
     """
     try:
         with _alone(Path(job.folder)) as place:
             known = _read(place, Path(job.folder))
-            # Another one may have taken its place meanwhile.
+            # Another process may have replaced it meanwhile.
             if known is None or (known.pid, known.created) == (job.pid, job.created):
                 _write(place, replace(job, is_stopped=True))
     finally:
@@ -130,7 +130,7 @@ def stop_job(job: PoleJob) -> None:
 
 
 def error_of(job: PoleJob) -> UserError | None:
-    """Why a process ended early, where it could say so."""
+    """Why a process ended early, if it reported an error."""
     try:
         text = _place(Path(job.folder)).with_suffix(".log").read_text(encoding="utf-8")
         lines = [line for line in text.strip().splitlines() if line.startswith("{")]
@@ -141,7 +141,7 @@ def error_of(job: PoleJob) -> UserError | None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[Path]:
-    """The file of a folder's job, while no other session and no other app reads or writes it.
+    """The file of a folder's job; no other session or app reads or writes it meanwhile.
 
     Raises:
         UserError: if the folder can't be written to.
@@ -166,7 +166,7 @@ def _launch(place: Path, folder: Path, stamp: str) -> PoleJob:
             stdout=log,
             stderr=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
-            # The app's own Ctrl-C is none of its business.
+            # Ctrl-C in the app must not reach it.
             start_new_session=True,
         )
     found = psutil.Process(process.pid)

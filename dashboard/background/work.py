@@ -1,8 +1,8 @@
-"""The process of a run in the background: runs it, and tells line by line how far it is.
+"""The process of a run in the background: it runs the work and writes its progress as lines.
 
-``python -m dashboard.background.work`` reads one line of JSON, a :class:`Request`, and
-writes lines of JSON: ``{"stage", "done", "total", "unit"}`` again and again, and at last
-``{"report"}`` or ``{"error"}``. It ends when its input does, which is when the app has ended.
+``python -m dashboard.background.work`` reads one line of JSON, a :class:`Request`, and writes lines
+of JSON: ``{"stage", "done", "total", "unit"}`` repeatedly, and finally ``{"report"}`` or
+``{"error"}``. It ends when its input ends, that is, when the app has ended.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LEAST_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Request:
-    """What is done with which model.
+    """A request: the work and the model.
 
     Attributes:
-        work: a name of :data:`dashboard.background.works.WORKS`.
+        work: a name in :data:`dashboard.background.works.WORKS`.
         model: see :func:`projector.model.loading.load_model`; ``device`` and ``dtype`` too.
-        sha256: of the weights that it must have.
+        sha256: hash of the model's weights.
     """
 
     work: str
@@ -46,20 +46,20 @@ class Request:
     order: Order
 
     def to_line(self) -> str:
-        """One line of JSON."""
+        """The request as one line of JSON."""
         fields = {"work": self.work, "model": self.model, "sha256": self.sha256}
         fields |= {"device": self.device, "dtype": self.dtype}
         return json.dumps(fields | {"order": self.order.to_record()})
 
     @classmethod
     def of_line(cls, line: str) -> Request:
-        """The request that :meth:`to_line` was of."""
+        """Read the line that :meth:`to_line` gave."""
         values = json.loads(line)
         return cls(**(values | {"order": WORKS[values["work"]].of_record(values["order"])}))
 
 
 class Told:
-    """A :class:`projector.progress.Progress` that is said."""
+    """A :class:`projector.progress.Progress` that writes lines of JSON."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -67,18 +67,18 @@ class Told:
         self._stage: dict[str, Any] = {}
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
-        """A new stage."""
+        """Begin a stage."""
         self._stage = {"stage": stage, "done": 0, "total": total, "unit": unit}
         self._tell()
 
     def advance(self, n: int) -> None:
-        """``n`` more are done."""
+        """Report ``n`` more units as done."""
         self._stage["done"] += n
         if time.monotonic() - self._said_at >= _LEAST_SECONDS:
             self._tell()
 
     def end(self) -> None:
-        """The stage is done."""
+        """End the stage."""
 
     def _tell(self) -> None:
         self._said_at = time.monotonic()
@@ -86,7 +86,7 @@ class Told:
 
 
 def work(request: Request, say: Say) -> None:
-    """Load the model, do the work, and say how far that is, and what came of it."""
+    """Load the model, do the work, and write progress and the result."""
     try:
         say({"stage": LOADING, "done": 0, "total": None, "unit": ""})
         loaded = load_model(
@@ -108,8 +108,8 @@ def work(request: Request, say: Say) -> None:
 
 
 def main() -> None:
-    """What ``python -m dashboard.background.work`` does."""
-    # What libraries print is no line of ours.
+    """Entry point of ``python -m dashboard.background.work``."""
+    # Keep the output of libraries apart from our lines.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     request = Request.of_line(sys.stdin.readline())
@@ -124,7 +124,7 @@ def main() -> None:
         print(json.dumps(record), file=out, flush=True)
 
     work(request, say)
-    # At once: the thread that waits for the end of the input would hold the exit up.
+    # Exit at once, because the thread that waits for the end of the input would delay the exit.
     out.close()
     os._exit(0)
 

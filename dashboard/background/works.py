@@ -1,4 +1,4 @@
-"""What can be run in a process of its own: one line a work."""
+"""The kinds of work that run in a separate process, one line each."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from projector.residual.subject import Subject
 
 
 class Order(Protocol):
-    """What a page asks for, as a process is told it."""
+    """A page's order, which can be sent to a process."""
 
     @property
     def id(self) -> str:
-        """Another one for another order."""
+        """Identifies the order; equal for equal orders."""
         ...
 
     @property
     def words(self) -> str:
-        """What it asks for, as part of a sentence."""
+        """The order as part of a sentence."""
         ...
 
     def to_record(self) -> dict[str, Any]:
-        """What JSON can hold of it."""
+        """The order as plain values for JSON."""
         ...
 
 
@@ -35,11 +35,11 @@ class Work:
     """A kind of work.
 
     Attributes:
-        name: in requests, and of the page's own keys.
-        doing: what its process does, in words that follow "the process that".
-        of_record: the order that ``to_record`` was of.
-        run: gives what came of an order in a model, as JSON can hold it; raises a UserError where
-            nothing can come of it.
+        name: its name in requests, and in the keys of the page.
+        doing: the task of its process, in words that follow "the process that".
+        of_record: makes the order from the result of ``to_record``.
+        run: runs an order with a model and returns its report as plain values; raises a UserError
+            if the order is impossible.
     """
 
     name: str

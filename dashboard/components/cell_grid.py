@@ -1,4 +1,4 @@
-"""A table of coloured cells that scrolls, each of which can be clicked: rows × tokens, say."""
+"""A scrolling table of coloured cells that can be clicked, for example rows × tokens."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SENT = "tables sent"
 
 
 def cell_grid(grid: CellGrid, *, key: str, on_pick: Callable[[int, int], None]) -> None:
-    """Draw the table. Columns out of sight are not built, so that thousands may stand there.
+    """Draw the table. Hidden columns are not built, so there can be thousands.
 
-    Arrow keys move between cells, Enter picks one. What the table shows travels once in a session;
-    after that only which cell is selected.
+    Arrow keys move between cells, Enter picks one. The table is sent once per session; after that
+    only the selected cell.
 
     Args:
-        on_pick: called with row and column of the cell that was picked, before the page runs again.
+        on_pick: called with row and column of the picked cell, before the page runs again.
     """
 
     def picked() -> None:
@@ -35,7 +35,7 @@ def cell_grid(grid: CellGrid, *, key: str, on_pick: Callable[[int, int], None]) 
     sent: set[str] = st.session_state.setdefault(_SENT, set())
 
     def missed() -> None:
-        # A page that was loaded anew has nothing yet.
+        # A page that was loaded again has no data yet.
         for each in st.session_state[key].get("missing") or ():
             sent.discard(str(each))
 
@@ -45,7 +45,7 @@ def cell_grid(grid: CellGrid, *, key: str, on_pick: Callable[[int, int], None]) 
     if data["id"] not in sent:
         data |= shown
     sent.add(data["id"])
-    # As bytes, like the map: of anything else Streamlit asks whether it is a table.
+    # As bytes, like the map: Streamlit checks whether anything else is a table.
     component("cell_grid")(
         key=key,
         data=json.dumps(data).encode(),

@@ -1,5 +1,4 @@
-"""Particles that move from layer to layer, with their tokens beside them: the offline page's own
-viewer."""
+"""Particles that move from layer to layer, with their tokens: the viewer of the offline page."""
 
 from __future__ import annotations
 
@@ -26,15 +25,15 @@ def layer_time(
 ) -> None:
     """Draw the viewer.
 
-    The data travel once; afterwards only what is selected.
+    The data are sent once; after that only the selection.
 
     Args:
         data: see :func:`projector.figures.layer_time.data.viewer_data`.
-        key: of this place on the page; the camera stays while the key does.
-        selected: ``prompt`` and ``token`` (from 0), ``layer``, and ``rests`` where the viewer
-            opens at that layer and does not play.
-        on_token: called with the prompt and the token that was clicked, before the page runs again.
-        on_layer: called with the layer at which the user came to rest; None for the embedding.
+        key: key of this place on the page; the camera stays as long as the key is the same.
+        selected: ``prompt`` and ``token`` (from 0), ``layer``, and ``rests`` if the viewer opens at
+            that layer without playing.
+        on_token: called with the prompt and the clicked token, before the page runs again.
+        on_layer: called with the layer at which the user stopped; None for the embedding.
     """
     sent: dict[str, str] = st.session_state.setdefault(_SENT, {})
 
@@ -54,7 +53,7 @@ def layer_time(
             on_layer(numbers[0])
 
     def missed() -> None:
-        # A page that was left and opened again has nothing left of what was sent.
+        # A page that was left and opened again has lost the data.
         sent.pop(key, None)
 
     is_known = sent.get(key) == data["id"]
@@ -63,8 +62,7 @@ def layer_time(
     content |= {"key": key, "height": _HEIGHT, "selected": dict(selected)}
     _component()(
         key=key,
-        # As bytes: of anything else Streamlit asks whether it is a table, for which it loads
-        # Pandas.
+        # As bytes: Streamlit checks whether anything else is a table, for which it loads Pandas.
         data=json.dumps(content, allow_nan=False).encode(),
         on_token_change=picked,
         on_layer_change=rested,
@@ -74,7 +72,7 @@ def layer_time(
 
 @cache
 def _component() -> Any:
-    # Registered once: a second one of the same name would take the first one's place.
+    # Registered once, because a second component with the same name would replace the first.
     return st.components.v2.component(
         "transformer_projector_layer_time",
         html='<div class="layer-time"></div>',
@@ -84,7 +82,7 @@ def _component() -> Any:
 
 
 def _numbers(value: Any, *names: str) -> list[int] | None:
-    """What came from the browser; None if it is not all there."""
+    """The numbers from the browser; None if any is missing."""
     found = [value.get(name) if isinstance(value, Mapping) else None for name in names]
     if not all(isinstance(each, int | float) and each == int(each) >= 0 for each in found):
         return None

@@ -1,4 +1,4 @@
-"""Many small maps at once, each of which can be clicked: a column a layer, a row a site."""
+"""Many small maps that can be clicked, with a column per layer and a row per site."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class SmallMap:
     """One of the maps.
 
     Attributes:
-        row, column: where it stands.
-        title: what is read out, and shown when it is pointed at.
-        points: (N, 2) uint8, where neurons are from the left and from the bottom; those without a
-            position are left out.
-        colors: (N,) uint8, an index of the palette; 0 is pale and lies below the others.
+        row, column: its place.
+        title: its text for screen readers and under the pointer.
+        points: (N, 2) uint8, positions from the left and from the bottom, without neurons that have
+            no position.
+        colors: (N,) uint8, indices of the palette; 0 is pale and below the others.
         note: a few characters in its corner.
-        is_first: it has a frame.
+        is_first: whether it has a frame.
     """
 
     row: int
@@ -40,7 +40,7 @@ class SmallMap:
     is_first: bool = False
 
     def data(self) -> dict[str, Any]:
-        """What the browser needs, but for its points and their colours."""
+        """The data for the browser, without points and colours."""
         return {
             "row": self.row,
             "column": self.column,
@@ -59,14 +59,14 @@ def map_grid(
     key: str,
     on_pick: Callable[[int], None],
 ) -> None:
-    """Draw the maps; columns that have no room side by side go on below.
+    """Draw the maps; columns that don't fit side by side continue below.
 
-    The points of all maps travel once in a session, and so do their colours.
+    The points and colours of all maps are sent once per session.
 
     Args:
-        rows, columns: what stands before them and above them.
+        rows, columns: headings of the rows and columns.
         palette: (256, 3) uint8.
-        on_pick: called with the number of the map that was clicked, before the page runs again.
+        on_pick: called with the number of the clicked map, before the page runs again.
     """
 
     def picked() -> None:
@@ -77,12 +77,12 @@ def map_grid(
     sent: set[str] = st.session_state.setdefault(_SENT, set())
 
     def missed() -> None:
-        # A page that was loaded anew has nothing yet.
+        # A page that was loaded again has no data yet.
         for each in st.session_state[key].get("missing") or ():
             sent.discard(str(each))
 
     def once(of_each: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
-        """Bytes of every map, where the browser has them not yet."""
+        """Bytes of every map, if the browser doesn't have them yet."""
         id = id_of(*of_each)
         is_new = id not in sent
         sent.add(id)
@@ -96,7 +96,7 @@ def map_grid(
         "columns": list(columns),
         "palette": text_of(palette),
     }
-    # As bytes, like the map: of anything else Streamlit asks whether it is a table.
+    # As bytes, like the map: Streamlit checks whether anything else is a table.
     component("map_grid")(
         key=key,
         data=json.dumps(data).encode(),

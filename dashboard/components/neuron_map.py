@@ -1,4 +1,4 @@
-"""The map: neurons as points, drawn in the browser; its camera is moved by the user alone."""
+"""The map: the browser draws neurons as points; only the user moves its camera."""
 
 from __future__ import annotations
 
@@ -28,26 +28,27 @@ class Panel:
     """One map.
 
     Attributes:
-        title: above it.
-        name: of its neurons, such as ``L3 MLP``.
+        title: title above it.
+        name: name of its neurons, such as ``L3 MLP``.
         points: (N, 3) float32, NaN for a neuron without a position.
-        values: colours: (N,) uint8, an index of the palette; or, where there are tokens, (T, N)
-            int8, −127 to 127, drawn in the diverging one with sizes that follow.
-        sizes: (N,) uint8, or None for all alike.
-        values_id: of ``values``, where it is known; see :func:`dashboard.drawing.encoding.id_of`.
-        scale: what 127 stands for.
-        value_label: what ``values`` are, with their unit.
+        values: colours: (N,) uint8, indices of the palette; or, with tokens, (T, N) int8, −127 to
+            127, drawn in the diverging palette with sizes by value.
+        sizes: (N,) uint8, or None for equal sizes.
+        values_id: id of ``values``, if known; see :func:`dashboard.drawing.encoding.id_of`.
+        scale: the value of 127.
+        value_label: name of ``values``, with their unit.
         selected: the chosen neuron.
-        near: neurons and their ρ with the chosen one, strongest first: lines lead to them.
-        is_isolated: these and the chosen neuron are shown alone.
+        near: neurons and their ρ with the chosen one, strongest first; lines lead to them.
+        is_isolated: whether only these and the chosen neuron are shown.
         marked: neurons with a ring.
-        groups: named on the map and listed beside it; ``group`` is the number of the chosen one.
+        groups: groups named on the map and listed next to it; ``group`` is the number of the chosen
+            one.
         is_by_group: whether ``values`` are the colours of ``groups``.
-        labels: of each neuron what it fires on, empty where unknown; or nothing at all.
-        snippets: likewise a text that drives it.
-        colors: (256, 3) uint8, a palette of its own; None for that of the view. ``colors_dark`` is
-            that of a dark page, where it is another.
-        legend: what its colours and sizes mean, where maps differ in that.
+        labels: what each neuron fires on, empty if unknown; or empty for all.
+        snippets: a text that drives each neuron, in the same way.
+        colors: (256, 3) uint8, the map's own palette; None for the view's palette. ``colors_dark``
+            is the palette on dark pages, if it differs.
+        legend: meaning of its colours and sizes, if maps differ in that.
     """
 
     title: str
@@ -78,9 +79,9 @@ class Token:
     """A token of the timeline.
 
     Attributes:
-        title: what is shown when the pointer rests on it.
-        is_made: the model added it.
-        color: of its background, in CSS; empty for none.
+        title: text under the pointer.
+        is_made: whether the model added it.
+        color: CSS colour of its background; empty for none.
     """
 
     text: str
@@ -91,11 +92,11 @@ class Token:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Tokens that the map steps through: of one prompt, or of two, k by k.
+    """Tokens that the map steps through: those of one prompt, or of two prompts in step.
 
     Attributes:
-        id: another one for other tokens.
-        beside: of the second prompt; the shorter one's last token stays to the end.
+        id: identifies the tokens.
+        beside: tokens of the second prompt; the shorter prompt's last token stays to the end.
     """
 
     id: str
@@ -106,16 +107,16 @@ class Timeline:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Maps side by side, with one camera: all that is drawn. Each is centred and fills its room.
+    """Maps side by side, with one camera. Each map is centred and fills its space.
 
     Attributes:
         dim: 2 for flat maps.
-        colors: (256, 3) uint8, the palette of ``Panel.values``; None for that of groups.
-        legend: one for all maps; None where each has its own.
-        label: what a screen reader says of it.
-        axes: their names; None where positions mean nothing but who is near whom.
-        beside: the map whose chosen neuron and groups are listed beside it, if any.
-        has_lasso: whether neurons of flat maps can be selected by drawing around them.
+        colors: (256, 3) uint8, the palette of ``Panel.values``; None for the palette of groups.
+        legend: one legend for all maps; None if each map has its own.
+        label: text for screen readers.
+        axes: names of the axes; None if only distances between neurons have a meaning.
+        beside: the map whose chosen neuron and groups are listed next to it, if any.
+        has_lasso: whether users can select neurons of flat maps by drawing around them.
     """
 
     panels: Sequence[Panel]
@@ -130,7 +131,7 @@ class View:
     has_lasso: bool = False
 
     def data(self, sent: set[str]) -> dict[str, Any]:
-        """What the browser needs, but for what it was ``sent`` already, told by its ids."""
+        """The data for the browser, without those that were ``sent`` before, by their ids."""
         timeline = self.timeline or Timeline("")
         light, dark = palette.groups(), palette.groups(dark=True)
         return {
@@ -164,21 +165,21 @@ def neuron_map(
 ) -> None:
     """Draw a view.
 
-    Positions, and the values of all tokens, travel once in a session; afterwards only colours and
+    Positions, and the values of all tokens, are sent once per session; after that only colours and
     sizes.
 
     Args:
-        key: of this place on the page; its camera stays while the key does.
-        on_pick: called with the panel and the neuron that was clicked, before the page runs again.
-        on_token: called with the token at which the user came to rest.
-        on_choose: called with the panel and the number of the group that was chosen there, or None.
-        on_isolate: called with the panel and the neuron whose neighbours alone are shown, or None.
-        on_mark: called with the panel and the neurons that a lasso caught, ascending.
+        key: key of this place on the page; the camera stays as long as the key is the same.
+        on_pick: called with the panel and the clicked neuron, before the page runs again.
+        on_token: called with the token at which the user stopped.
+        on_choose: called with the panel and the number of the chosen group, or None.
+        on_isolate: called with the panel and the neuron to show with its neighbours only, or None.
+        on_mark: called with the panel and the neurons in a lasso, ascending.
     """
     sent: set[str] = st.session_state.setdefault(_SENT, set())
 
     def told(name: str, key_of: str) -> tuple[int, Any] | None:
-        """What the browser told, with the panel that it is of; None for one that is not there."""
+        """The browser's message, with its panel; None if there is no such panel."""
         value = st.session_state[key].get(name)
         panel = int(value["panel"]) if value else -1
         return (panel, value[key_of]) if 0 <= panel < len(view.panels) else None
@@ -213,7 +214,7 @@ def neuron_map(
             on_token(int(value))
 
     def missed() -> None:
-        # A page that was loaded anew, or a message that was lost, has none of them.
+        # After a reload or a lost message, the browser has none of them.
         for each in st.session_state[key].get("missing") or ():
             sent.discard(str(each))
 
@@ -232,8 +233,8 @@ def neuron_map(
 
 
 def standalone_html(view: View, title: str) -> str:
-    """The view as one page that needs no server and no network."""
-    # Of any token's text: neither the end of an element nor the beginning of a comment.
+    """The view as one offline page."""
+    # No token's text can end an element or begin a comment.
     data = json.dumps(view.data(set())).replace("<", "\\u003c")
     code = script("map.js").replace("export default function", "const mount = function", 1)
     return _PAGE.format(title=html.escape(title), style=style("map.css"), script=code, data=data)
@@ -267,7 +268,7 @@ mount({{ parentElement: root, data: document.getElementById("data").textContent,
 
 @cache
 def _component() -> Any:
-    # Registered once: a second one of the same name would take the first one's place.
+    # Registered once, because a second component with the same name would replace the first.
     return st.components.v2.component(
         "transformer_projector_map",
         html='<div class="neuron-map"></div>',
@@ -282,7 +283,7 @@ def _token(token: Token) -> dict[str, Any]:
 
 def _panel(panel: Panel, sent: set[str]) -> dict[str, Any]:
     def once(id: str, make: Callable[[], Any]) -> Any:
-        """What is made, where the browser has it not yet."""
+        """The result of ``make``, if the browser doesn't have it yet."""
         if id in sent:
             return None
         sent.add(id)
@@ -343,7 +344,7 @@ def _groups(panel: Panel, once: Callable[[str, Callable[[], Any]], Any]) -> dict
         "groups_title": groups.title,
         "groups_note": groups.note,
         "groups_more": groups.more,
-        # As the browser counts them: in the order of the list.
+        # The browser counts them in the order of the list.
         "group": numbers.index(panel.group) if panel.group in numbers else None,
     }
 
@@ -351,7 +352,7 @@ def _groups(panel: Panel, once: Callable[[str, Callable[[], Any]], Any]) -> dict
 def _texts(panel: Panel, once: Callable[[str, Callable[[], Any]], Any]) -> dict[str, Any]:
     if not any(panel.labels) and not any(panel.snippets):
         return {"texts_id": None}
-    # Of the texts themselves: a user may have written another name.
+    # From the texts themselves, because a user may have changed a name.
     both = "\0".join((*panel.labels, "\0", *panel.snippets)).encode("utf-8", "replace")
     texts_id = hashlib.sha256(both).hexdigest()[:16]
     return {

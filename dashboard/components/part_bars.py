@@ -1,4 +1,4 @@
-"""Signed bars, one a row with its name and value; some of them can be clicked."""
+"""Signed bars, one per row with its name and value; some can be clicked."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from dashboard.drawing.grids import Bar
 
 
 def part_bars(bars: Sequence[Bar], *, key: str, on_pick: Callable[[int], None]) -> None:
-    """Draw the bars, the positive ones to the right in orange, the negative ones to the left in
-    blue.
+    """Draw the bars: positive bars to the right in orange, negative bars to the left in blue.
 
     Args:
-        on_pick: called with the number of the bar that was clicked, before the page runs again.
+        on_pick: called with the number of the clicked bar, before the page runs again.
     """
 
     def picked() -> None:

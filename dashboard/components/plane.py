@@ -1,4 +1,4 @@
-"""A plane before and after a linear map, animated between the two; a toy can be dragged."""
+"""A plane before and after a linear map, with an animation; a toy matrix can be dragged."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from projector.residual.basis.records import Matrix2
 def plane(
     data: Mapping[str, Any], *, key: str, on_matrix: Callable[[Matrix2], None] | None = None
 ) -> None:
-    """Draw the plane. Space plays and pauses, arrow keys move the moment or a tip.
+    """Draw the plane. Space plays and pauses, arrow keys move the time or a tip.
 
     Args:
-        data: a :class:`projector.residual.basis.records.PlaneView` as a dict, and what
-            ``plane.js`` takes beyond it: ``selected`` and ``weights``.
-        on_matrix: called with the matrix of a toy once it was dragged, before the page runs again.
+        data: a :class:`projector.residual.basis.records.PlaneView` as a dict, and the additional
+            ``selected`` and ``weights`` of ``plane.js``.
+        on_matrix: called with the toy matrix after it was dragged, before the page runs again.
     """
 
     def dragged() -> None:
@@ -36,7 +36,7 @@ def plane(
 
 
 def _matrix(value: Any) -> Matrix2 | None:
-    """What came from the browser; None if it is no matrix."""
+    """The matrix from the browser; None if it isn't a matrix."""
     try:
         (a, b), (c, d) = ((float(x) for x in row) for row in value)
     except (TypeError, ValueError):

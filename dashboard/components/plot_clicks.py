@@ -1,4 +1,4 @@
-"""Clicks on the cells of a Plotly heatmap: a click tells which, a double click resets the zoom."""
+"""Clicks on the cells of a Plotly heatmap: a click picks a cell, a double click resets the zoom."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SOURCE = Path(__file__).with_suffix(".js")
 
 
 def hear_clicks(inside: str, on_cell: Callable[[int, int], None]) -> None:
-    """Call ``on_cell`` with the row and the column of each cell that is clicked.
+    """Call ``on_cell`` with the row and the column of each clicked cell.
 
     Args:
         inside: the key of the container that holds the one figure; letters, digits and underscores.
@@ -30,7 +30,7 @@ def hear_clicks(inside: str, on_cell: Callable[[int, int], None]) -> None:
 
 @cache
 def _component() -> Any:
-    # Registered once: a second one of the same name would take the first one's place.
+    # Registered once, because a second component with the same name would replace the first.
     return st.components.v2.component(
         "transformer_projector_plot_clicks",
         html="<span></span>",

@@ -1,4 +1,4 @@
-"""A component of this room becomes known to Streamlit."""
+"""Register a component of this folder with Streamlit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _HERE = Path(__file__).parent
 
 @cache
 def component(stem: str, script: str = "", style: str = "") -> Any:
-    """The component of ``<stem>.js`` and ``<stem>.css``, which draws into an element of that class.
+    """Register the component of ``<stem>.js`` and ``<stem>.css``, which draws into an element of
+    that class.
 
-    Registered once: a second one of the same name would take the first one's place.
+    Register it once, because a second component with the same name would replace the first.
 
     Args:
-        script: a module that stands before ``<stem>.js``, where it is kept elsewhere.
-        style: the style sheet, where there is no ``<stem>.css``.
+        script: a module to put before ``<stem>.js``, if it is kept elsewhere.
+        style: the style sheet, if there is no ``<stem>.css``.
     """
     own = (_HERE / f"{stem}.js").read_text(encoding="utf-8")
     return st.components.v2.component(

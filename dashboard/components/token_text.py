@@ -1,4 +1,4 @@
-"""A prompt as running text, each token of which has a colour and can be clicked."""
+"""A prompt as text in which each token has a colour and can be clicked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def token_text(
     """Draw the text. Arrow keys move from token to token, Enter picks one.
 
     Args:
-        tokens: each one's text, background and what is shown when it is pointed at.
-        selected: the token that has a frame.
-        on_pick: called with the number of the token that was picked, before the page runs again.
+        tokens: text, background and text under the pointer of each token.
+        selected: the token with a frame.
+        on_pick: called with the number of the picked token, before the page runs again.
     """
 
     def picked() -> None:

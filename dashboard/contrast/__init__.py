@@ -1,1 +1,1 @@
-"""Two sets of prompts that a page compares: what is asked, and the reports that are shown."""
+"""Two sets of prompts that a page compares: orders and reports."""

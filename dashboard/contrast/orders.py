@@ -1,6 +1,6 @@
-"""What a page asks of a contrast: two sets of prompts, as typed or uploaded, and how to read them.
+"""A page's order of a contrast: two typed or uploaded sets of prompts, and how to read them.
 
-The library reads sets from files, so that a page and the command hold to the same rules.
+The library reads sets from files, so a page and the command follow the same rules.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Typed:
     """One set of prompts.
 
     Attributes:
-        name: what it is called; a file's own where it was uploaded.
-        text: one prompt a line, or lines of JSON.
+        name: its name; the file's name if it was uploaded.
+        text: one prompt per line, or lines of JSON.
         is_json: whether it is lines of JSON.
-        is_file: whether it was uploaded; else it was typed, and no message calls it a file.
+        is_file: whether it was uploaded; messages don't call a typed set a file.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Typed:
 
     @property
     def file_name(self) -> str:
-        """A name that any system takes for a file."""
+        """A file name that is valid on any system."""
         stem = _NO_FOLDER.sub(" ", self.name).strip(" .")[:_MOST_NAME].strip(" .")
         return f"{stem or 'prompts'}.{'jsonl' if self.is_json else 'txt'}"
 
 
 @dataclass(frozen=True)
 class ContrastOrder:
-    """A contrast that is asked for.
+    """An order of a contrast.
 
     Attributes:
-        pair: of the project's own; None where both sets are given.
+        pair: a pair of the project; None if both sets are given.
         positive, negative: the sets; None for a pair.
         at: ``last`` or ``mean``.
         keep_outliers: whether tokens with outlier norms stay.
@@ -69,12 +69,12 @@ class ContrastOrder:
 
     @property
     def id(self) -> str:
-        """Another one for another order: 16 hexadecimal digits."""
+        """Identifies the order: 16 hexadecimal digits, equal for equal orders."""
         return _digest(asdict(self))
 
     @property
     def words(self) -> str:
-        """What is compared, and where it is read."""
+        """The sets and the place where they are read, in words."""
         if self.positive is not None and self.negative is not None:
             sides = self.positive.name, self.negative.name
         else:
@@ -84,19 +84,19 @@ class ContrastOrder:
         return f"{sides[0]} against {sides[1]} at {_AT_WORDS[self.at]}, {outliers} outlier tokens"
 
     def to_record(self) -> dict[str, Any]:
-        """What JSON can hold of it."""
+        """The order as plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> ContrastOrder:
-        """The order that :meth:`to_record` was of."""
+        """Read the result of :meth:`to_record`."""
         sides = ("positive", "negative")
         sets = {side: None if record[side] is None else Typed(**record[side]) for side in sides}
         return cls(**(record | sets))
 
 
 def sets_id(positive: Typed, negative: Typed) -> str:
-    """What a link calls two sets: 16 hexadecimal digits."""
+    """The id of two sets in links: 16 hexadecimal digits."""
     return _digest([asdict(positive), asdict(negative)])
 
 
@@ -105,13 +105,13 @@ def _digest(values: Any) -> str:
 
 
 def problems_of(order: ContrastOrder) -> list[UserError]:
-    """Why the sets can't be used, whatever the model: one error a set; none where they can."""
+    """Why the sets can't be used with any model: one error per set; empty if they can."""
     first = _problem(order)
     if first is None:
         return []
     if first.setting != "positive" or order.positive is None:
         return [first]
-    # The library ends at the first set: the second is read beside one that has nothing wrong.
+    # The library stops at the first error: the second set is read together with a valid one.
     lines = "\n".join(f"{order.id} {k}" for k in range(FEWEST_PROMPTS))
     second = _problem(replace(order, positive=Typed(order.positive.name, lines)))
     return [first] if second is None else [first, second]
@@ -132,7 +132,7 @@ def run_order(subject: Subject, order: ContrastOrder, progress: Progress) -> dic
     Raises:
         UserError: see :func:`projector.residual.contrast.report.contrast`.
     """
-    # Takes SciPy and scikit-learn with it, which no other page needs.
+    # Imported here: it loads SciPy and scikit-learn, which no other page needs.
     from projector.residual.contrast.report import contrast
 
     with _as_settings(order) as settings:
@@ -141,8 +141,7 @@ def run_order(subject: Subject, order: ContrastOrder, progress: Progress) -> dic
 
 @contextmanager
 def _as_settings(order: ContrastOrder) -> Iterator[ContrastSettings]:
-    """The order as settings of the library; sets are files for a while, of which no error tells
-    more than the name of one that was uploaded."""
+    """The order as settings of the library; sets are temporary files, which errors don't name."""
     if order.positive is None or order.negative is None:
         yield ContrastSettings(pair=order.pair, at=order.at, keep_outliers=order.keep_outliers)
         return
@@ -165,7 +164,7 @@ def _as_settings(order: ContrastOrder) -> Iterator[ContrastSettings]:
 
 
 def _as_page(error: UserError, files: dict[str, tuple[Path, Typed]]) -> UserError:
-    """The error, which tells of a set by what the page calls it, and of no folder."""
+    """The error with the page's name for a set, and without folders."""
     message = str(error.args[0])
     for side, (path, typed) in files.items():
         field, shown = named(side), f" '{path.name}'" if typed.is_file else ""

@@ -1,4 +1,4 @@
-"""Reports of contrasts that the command wrote: which folders hold one, and what is in it."""
+"""Find and read reports of contrasts that the command wrote."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_BYTES = 64 * 2**20
 
 
 def read_report(folder: Path) -> Facts:
-    """The report of a contrast in a folder.
+    """Read the report of a contrast in a folder.
 
     Raises:
         UserError: if there is none, or it is damaged.
@@ -38,8 +38,10 @@ def read_report(folder: Path) -> Facts:
 
 
 def rows_of(facts: Facts) -> pa.Table:
-    """The rows of a report as a table: one a model, layer and stream; null for what is unknown, and
-    reasons as JSON, as the command's own table has them."""
+    """The rows of a report as a table, one per model, layer and stream.
+
+    Unknown figures are null, and reasons are JSON, as in the command's table.
+    """
     return pa.Table.from_pylist(
         [{name: _cell(value) for name, value in row.items()} for row in facts["rows"]]
     )

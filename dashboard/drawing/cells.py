@@ -1,4 +1,4 @@
-"""Correlations as the cells of a picture: in an order, blocks of several pairs where many are."""
+"""Correlations as the cells of a picture, in an order; large matrices have blocks of pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# What rows and columns can be ordered by.
+# Orders of rows and columns.
 ORDERS = {
     "leaf": "Tree of groups",
     "linear": "Linear projection",
@@ -27,10 +27,10 @@ class Cells:
     """ρ of N neurons in an order.
 
     Attributes:
-        values: (C, C) float32, to three digits; NaN where a cell holds no pair.
-        labels: of each row and column: its neurons, or the first of them.
-        order: (N,) the neurons.
-        n_per_cell: neurons of a row, the last one's may be fewer.
+        values: (C, C) float32, to three digits; NaN for a cell without pairs.
+        labels: neurons of each row and column, or the first of them.
+        order: (N,) neurons in this order.
+        n_per_cell: neurons per row; the last row may have fewer.
     """
 
     values: NDArray[np.float32]
@@ -42,8 +42,8 @@ class Cells:
         """The neurons of the rows and columns that boxes touch, ascending.
 
         Args:
-            boxes: as Plotly tells them on axes of names: ``x`` and ``y`` from one number of a cell
-                to another, a cell reaching half a number to either side.
+            boxes: as Plotly reports them on category axes: ``x`` and ``y`` from one cell number to
+                another; a cell extends half a number to either side.
         """
         found: set[int] = set()
         for box in boxes:
@@ -51,19 +51,19 @@ class Cells:
                 ends = [float(v) for v in box.get(axis) or ()]
                 if len(ends) == 2:
                     low, high = sorted(ends)
-                    # Beside the picture there is nothing, and not the other end.
+                    # Outside the picture there are no cells; negative indices must not wrap around.
                     first = max(0, int(np.floor(low + 0.5)) * self.n_per_cell)
                     last = max(0, (int(np.floor(high + 0.5)) + 1) * self.n_per_cell)
                     found |= {int(j) for j in self.order[first:last]}
         return sorted(found)
 
     def rows_of(self, neurons: Iterable[int]) -> list[int]:
-        """The rows in which neurons are, in order."""
+        """The rows that contain these neurons, in order."""
         places = np.flatnonzero(np.isin(self.order, list(neurons)))
         return list(dict.fromkeys(int(p) // self.n_per_cell for p in places))
 
     def neurons_of(self, row: int) -> NDArray[np.int64]:
-        """The neurons of a row or column; none where there is no such row."""
+        """The neurons of a row or column; empty if there is no such row."""
         if not 0 <= row < len(self.labels):
             return self.order[:0]
         return self.order[row * self.n_per_cell : (row + 1) * self.n_per_cell]
@@ -71,7 +71,7 @@ class Cells:
     def strongest_pair(
         self, rho: NDArray[np.float32], row: int, column: int
     ) -> tuple[int, int] | None:
-        """The two neurons of a cell whose |ρ| is greatest; None where it holds no pair.
+        """The two neurons of a cell with the highest |ρ|; None for a cell without pairs.
 
         Args:
             rho: (N, N) correlations.
@@ -86,10 +86,10 @@ class Cells:
         return None if first == second else (first, second)
 
     def called(self, names: Sequence[str]) -> list[str]:
-        """What each row and column is called in a hover text: its neurons, and what they fire on.
+        """The name of each row and column in a hover text: its neurons, and what they fire on.
 
         Args:
-            names: of each neuron of the map, "" for none; or none at all.
+            names: name of each neuron of the map, "" for unknown; or empty for all.
         """
         if not len(names) or not any(names):
             return list(self.labels)
@@ -103,9 +103,9 @@ class Cells:
 
 
 def cells_of(rho: NDArray[np.float32], order: NDArray[np.int64]) -> Cells:
-    """The cells of (N, N) correlations, rows and columns in an order of neurons.
+    """Make the cells of (N, N) correlations, with rows and columns in an order of neurons.
 
-    Where there are more than 512 neurons, a cell is the mean over the pairs of several.
+    With more than 512 neurons, a cell is the mean over the pairs of several neurons.
     """
     n = len(order)
     n_per_cell = max(1, -(-n // MOST_CELLS))
@@ -115,7 +115,7 @@ def cells_of(rho: NDArray[np.float32], order: NDArray[np.int64]) -> Cells:
         return Cells(np.round(shown, 3), labels, order, n_per_cell)
     starts = np.arange(0, n, n_per_cell)
     counts = np.diff(np.append(starts, n))
-    # A neuron with itself is no pair: averaged in, it would draw a diagonal.
+    # A neuron with itself isn't a pair: its ρ of 1 would draw a diagonal.
     np.fill_diagonal(shown, 0)
     sums = np.add.reduceat(np.add.reduceat(shown, starts, 0, np.float64), starts, 1)
     n_pairs = np.outer(counts, counts) - np.diag(counts)
@@ -125,7 +125,7 @@ def cells_of(rho: NDArray[np.float32], order: NDArray[np.int64]) -> Cells:
 
 
 def usual_limit(rho: NDArray[np.float32]) -> float:
-    """The |ρ| that one pair in a thousand exceeds, of an evenly drawn part of a large matrix."""
+    """The |ρ| that one pair in a thousand exceeds; for a large matrix from an even sample."""
     step = max(1, len(rho) // 2000)
     part = rho[::step, ::step]
     upper = np.abs(part[np.triu_indices(len(part), 1)])

@@ -1,4 +1,4 @@
-"""What the points of a map can be coloured and sized by."""
+"""Colours and sizes for the points of a map."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _PLAIN_SIZE = 110
 
 @dataclass(frozen=True, eq=False)
 class Coloring:
-    """Colours of N neurons, and what they mean.
+    """Colours of N neurons, with their meaning.
 
     Attributes:
         values: (N,) uint8, indices of a palette.
-        colors, colors_dark: (256, 3) uint8, that palette on a light and on a dark page; None for
-            that of groups.
+        colors, colors_dark: (256, 3) uint8, the palette on a light and on a dark page; None for the
+            palette of groups.
     """
 
     values: NDArray[np.uint8]
@@ -46,9 +46,9 @@ class Coloring:
 
 
 def color_by_pole(poles: Poles) -> Coloring:
-    """Poles in colours of their own as far as there are any, the rest grey; see :mod:`.legend`."""
+    """The first poles in their own colours, the rest in grey; see :mod:`.legend`."""
     labels = poles.labels.numpy()
-    # Of −1, no pole, the last.
+    # −1, no pole, takes the last colour.
     colors = np.append(colors_of(poles), np.uint8(palette.NO_GROUP))
     items: list[tuple[str, int | None]] = []
     n_others = len(poles.poles) - palette.N_GROUPS
@@ -59,9 +59,9 @@ def color_by_pole(poles: Poles) -> Coloring:
 
 
 def color_by_measure(name: str, values: NDArray[np.floating]) -> Coloring:
-    """A number in shades; extremes beyond the outermost hundredth share a shade.
+    """A number as shades of colour; values beyond the first and last percentile share a shade.
 
-    One with a sign has two hues, of equal reach to both sides of 0.
+    A signed number has two hues, with equal ranges on both sides of 0.
     """
     shown, least, most = _scaled(name, values)
     is_signed = name != "spread" and bool((values[np.isfinite(values)] < 0).any())
@@ -80,7 +80,7 @@ def color_by_measure(name: str, values: NDArray[np.floating]) -> Coloring:
 
 
 def color_by_state(n_neurons: int, dead: list[int], nonfinite: list[int]) -> Coloring:
-    """Which neurons never vary. They have no position, so that the map shows the others."""
+    """Colour the neurons that vary. Dead neurons have no position, so the map doesn't show them."""
     values = np.full(n_neurons, 2, dtype=np.uint8)
     values[dead + nonfinite] = palette.NO_GROUP
     items = (
@@ -91,7 +91,7 @@ def color_by_state(n_neurons: int, dead: list[int], nonfinite: list[int]) -> Col
 
 
 def color_alike(n_neurons: int) -> Coloring:
-    """One colour."""
+    """One colour for all neurons."""
     return Coloring(
         np.full(n_neurons, 2, dtype=np.uint8),
         Legend("", ((f"{n_neurons:,} neurons", 2),)),
@@ -102,7 +102,7 @@ KEPT, REMOVED = 2, 1
 
 
 def group_values(n_neurons: int, gone: Sequence[int]) -> NDArray[np.uint8]:
-    """Two colours of :func:`dashboard.drawing.palette.groups`: kept neurons, and removed ones."""
+    """Two colours of :func:`dashboard.drawing.palette.groups`, for kept and for removed neurons."""
     values = np.full(n_neurons, KEPT, dtype=np.uint8)
     values[list(gone)] = REMOVED
     return values
@@ -115,17 +115,17 @@ def sizes_by(name: str, values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def plain_sizes(n_neurons: int) -> NDArray[np.uint8]:
-    """All alike."""
+    """Equal sizes."""
     return np.full(n_neurons, _PLAIN_SIZE, dtype=np.uint8)
 
 
 def size_words(name: str) -> str:
-    """What the legend says of sizes; empty where all are alike."""
+    """The legend's text on sizes; empty if all are equal."""
     return f"larger: higher {MEASURES[name][0].lower()}" if name in MEASURES else ""
 
 
 def hover_of(measures: dict[str, NDArray[np.floating]]) -> tuple[Hover, ...]:
-    """What a point tells of its measures."""
+    """The hover text of a point's measures."""
     return tuple(Hover(MEASURES[name][0].lower(), values) for name, values in measures.items())
 
 

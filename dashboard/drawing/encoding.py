@@ -1,4 +1,4 @@
-"""Numbers of neurons → bytes that the map draws."""
+"""Turn numbers of neurons into bytes that the map draws."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Floats = NDArray[np.floating]
 
 
 def text_of(values: NDArray[np.generic]) -> str:
-    """Base64 of the bytes: what a component gets as it is."""
+    """Base64 text of the bytes, which a component receives unchanged."""
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
 
 
 def id_of(*values: NDArray[np.generic]) -> str:
-    """Equal for equal numbers."""
+    """An id that is equal for equal numbers."""
     digest = hashlib.sha256()
     for each in values:
         digest.update(f"{each.dtype}{each.shape}".encode())
@@ -30,9 +30,10 @@ def id_of(*values: NDArray[np.generic]) -> str:
 
 
 def in_three(positions: Tensor) -> NDArray[np.float32]:
-    """What is drawn of (N, d) positions: (N, 3) float32, zeros for what is lacking, NaN for none.
+    """Points to draw for (N, d) positions: (N, 3) float32; zeros for missing dimensions, NaN for
+    neurons without a position.
 
-    Of more than three dimensions these are the principal axes, as in every picture; see
+    With more than three dimensions, the principal axes are drawn, as in every picture; see
     :func:`projector.figures.axes.shown_axes`.
     """
     shown = shown_axes(positions).numpy()
@@ -44,9 +45,9 @@ def in_three(positions: Tensor) -> NDArray[np.float32]:
 
 
 def frame_of(points: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The middle of the box around (N, 3) points, and how far it reaches from there: (3,) each.
+    """The centre of the box around (N, 3) points, and its half widths: (3,) each.
 
-    A map is drawn about its own middle and in its own scale: layouts need not be centred.
+    A map is drawn about its own centre and in its own scale, because layouts need not be centred.
     """
     placed = points[np.isfinite(points).all(axis=1)].astype(np.float64)
     if not len(placed):
@@ -56,7 +57,7 @@ def frame_of(points: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def bounds(values: Floats, low: float = 0.01, high: float = 0.99) -> tuple[float, float]:
-    """Quantiles of the finite values, so that a few extreme ones do not wash out the rest."""
+    """Quantiles of the finite values, so that a few extreme values don't make the rest pale."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return 0.0, 1.0
@@ -65,13 +66,13 @@ def bounds(values: Floats, low: float = 0.01, high: float = 0.99) -> tuple[float
 
 
 def to_bytes(values: Floats, least: float, most: float) -> NDArray[np.uint8]:
-    """0 to 255 between two values; what is no number is 0."""
+    """Map values between two bounds to 0 … 255; NaN becomes 0."""
     scaled = (np.nan_to_num(values, nan=least, posinf=most, neginf=least) - least) / (most - least)
     return np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
 
 
 def to_signed(values: Floats, scale: float) -> NDArray[np.int8]:
-    """−127 to 127, ``scale`` being 127."""
+    """Map values to −127 … 127, with ``scale`` at 127."""
     if scale <= 0:
         return np.zeros(values.shape, dtype=np.int8)
     finite = np.nan_to_num(values, nan=0.0, posinf=scale, neginf=-scale)
@@ -80,11 +81,11 @@ def to_signed(values: Floats, scale: float) -> NDArray[np.int8]:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Values of T tokens as they are drawn.
+    """Values of T tokens, encoded for drawing.
 
     Attributes:
         values: (T, N) int8, −127 to 127.
-        scale: what 127 stands for.
+        scale: the value of 127.
         id: equal for equal values.
     """
 
@@ -94,14 +95,14 @@ class Frames:
 
 
 def frames_of(values: Floats, scale: float | None = None) -> Frames:
-    """Of (T, N) values; without a ``scale`` with one of their own."""
+    """Encode (T, N) values; without ``scale``, with a scale from the values."""
     scale = scale_of(values) if scale is None else scale
     drawn = to_signed(values.astype(np.float32), scale)
     return Frames(drawn, scale, id_of(drawn))
 
 
 def scale_of(values: Floats, quantile: float = 0.999) -> float:
-    """The magnitude that few exceed: the greatest of a colour scale."""
+    """A magnitude that few values exceed, for the end of a colour scale."""
     finite = np.abs(values[np.isfinite(values)])
     if not finite.size:
         return 1.0

@@ -26,7 +26,7 @@ _ORGANISATION_TITLES = (
     "Variance along the leading axis",
     f"Neurons with a partner, |ρ| ≥ {PARTNER_RHO:g}",
 )
-# Blue for below zero, orange for above, as on maps; zero is the page: what is there stands out.
+# Blue below zero, orange above, as on maps; zero has the page's colour.
 _LIGHT_SCALE = ("#0b4a8f", "#3f8fd6", "#a9cdea", "#fafafa", "#f0c7a0", "#dd7a2c", "#963c05")
 _DARK_SCALE = ("#9bd0ff", "#3f8fd6", "#1c4a75", "#17191d", "#6e3a12", "#dd7a2c", "#ffc999")
 # Pixels of a sign of a group's name, and rows, as a share of all, between two names.
@@ -58,17 +58,17 @@ def heatmap_figure(
     n_signs: int = 0,
     dark: bool = False,
 ) -> go.Figure:
-    """ρ of neurons in an order, in colours from −``limit`` to ``limit``; ``marked`` ones told.
+    """Heatmap of ρ in an order, in colours from −``limit`` to ``limit``, with ``marked`` neurons.
 
     Args:
-        name: of the map, such as ``L3``.
-        names: what each neuron fires on, for the hover text; none where it is not known.
-        brackets: groups, drawn at the right, and named in full when they are pointed at.
-        group_colors: of each group by its number, as for :func:`tree_figure`.
-        n_signs: of what they are called, as many are written beside them; 0 for the number alone.
+        name: name of the map, such as ``L3``.
+        names: what each neuron fires on, for the hover text; empty if unknown.
+        brackets: groups to draw at the right, with the full name under the pointer.
+        group_colors: colour of each group by its number, as for :func:`tree_figure`.
+        n_signs: maximum characters of a group's name next to its bracket; 0 for the number alone.
     """
     n_signs = min(n_signs, max((len(each.text) for each in brackets), default=0))
-    # Plotly reads its own HTML in every text.
+    # Plotly interprets HTML in every text.
     rows = [html.escape(text, quote=False) for text in cells.called(names)]
     colors = _DARK_SCALE if dark else _LIGHT_SCALE
     scale = [[k / (len(colors) - 1), color] for k, color in enumerate(colors)]
@@ -105,7 +105,7 @@ def heatmap_figure(
         "ticktext": [cells.labels[t].split(",")[0] for t in ticks],
         "constrain": "domain",
         "title": "neuron",
-        # Marks would make room for themselves, and the picture narrower under a box being drawn.
+        # Marks would take space, and make the picture narrower while a box is drawn.
         "range": [-0.5, len(rows) - 0.5],
     }
     figure.update_layout(
@@ -177,12 +177,12 @@ def _draw_brackets(
 def pattern_figure(
     pattern: NDArray[np.floating], tokens: Sequence[str], selected: int, *, dark: bool = False
 ) -> go.Figure:
-    """How much each token (rows) attends to each other one (columns).
+    """How much each token (rows) attends to each other token (columns).
 
     Args:
         pattern: (T, T), each row a distribution.
         tokens: (T,) texts.
-        selected: the row that has a frame.
+        selected: the row with a frame.
     """
     names = [f"{k + 1} {html.escape(text, quote=False)}" for k, text in enumerate(tokens)]
     colors = (_DARK_SCALE if dark else _LIGHT_SCALE)[3:]
@@ -241,10 +241,10 @@ def _tick(text: str) -> str:
 def tree_figure(
     tree: CondensedTree, colors: Sequence[int] = (), *, dark: bool = False
 ) -> go.Figure:
-    """The condensed tree, drawn as bars of what lives at each density.
+    """The condensed tree, drawn as bars of the neurons left at each density.
 
     Args:
-        colors: of each pole by its number, as the map has it: an index of
+        colors: colour of each pole by its number, as on the map: an index of
             :func:`dashboard.drawing.palette.groups`.
     """
     table = palette.groups(dark=dark)
@@ -293,7 +293,7 @@ def _density_range(tree: CondensedTree) -> list[float] | None:
 
 
 def histogram_figure(counts: NDArray[np.integer], edges: NDArray[np.floating]) -> go.Figure:
-    """How often activations are between edges: (B,) counts and (B + 1,) edges."""
+    """Histogram of activations: (B,) counts between (B + 1,) edges."""
     middles = (edges[:-1] + edges[1:]) / 2
     figure = go.Figure(
         go.Bar(
@@ -314,7 +314,7 @@ def histogram_figure(counts: NDArray[np.integer], edges: NDArray[np.floating]) -
 
 
 def organisation_figure(found: Mapping[MapKey, Organisation], sites: Sequence[str]) -> go.Figure:
-    """One panel for each figure, one line for each site; what chance gives is dotted."""
+    """One panel for each figure and one line for each site; dotted lines show chance."""
     figure = make_subplots(
         cols=3, rows=1, subplot_titles=_ORGANISATION_TITLES, horizontal_spacing=0.06
     )

@@ -1,4 +1,4 @@
-"""Tables of coloured cells and signed bars, as the browser draws them."""
+"""Tables of coloured cells, and signed bars, for the browser to draw."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ class Cell:
     """One cell.
 
     Attributes:
-        text: what stands in it.
+        text: its text.
         fill: its background, ``#rrggbbaa`` or other CSS; empty for none.
-        tip: what is shown when it is pointed at, lines below one another; what stands behind a tab
-            is set at the right.
+        tip: lines of text under the pointer; text after a tab is aligned to the right.
     """
 
     text: str
@@ -25,16 +24,16 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class CellGrid:
-    """Rows of cells, each with its name, below the names of columns.
+    """Rows of cells, each with a name, below the names of columns.
 
     Attributes:
-        rows, columns: names.
+        rows, columns: names of rows and columns.
         cells: a list for each row, a cell for each column.
-        selected: row and column that have a frame; a row of None marks the column alone.
-        label: what a screen reader calls the table.
-        column_width: pixels.
-        most_height: pixels, beyond which the rows scroll.
-        ink: of texts in cells, ``#rrggbb``; empty for the page's.
+        selected: row and column with a frame; a row of None marks the whole column.
+        label: name of the table for screen readers.
+        column_width: width in pixels.
+        most_height: height in pixels above which the rows scroll.
+        ink: colour of texts in cells, ``#rrggbb``; empty for the page's.
     """
 
     rows: Sequence[str]
@@ -47,7 +46,7 @@ class CellGrid:
     ink: str = ""
 
     def data(self) -> dict[str, Any]:
-        """What the browser needs. Texts and tips that come again travel once."""
+        """The data for the browser. Repeated texts and tips are sent once."""
         words: dict[str, int] = {}
 
         def index(text: str) -> int:
@@ -75,14 +74,13 @@ class Bar:
     """One bar.
 
     Attributes:
-        name: what stands before it.
+        name: text before it.
         share: its length, from −1 to 1.
-        value: its value in words.
-        tip: what is shown when it is pointed at.
+        value: its value as text.
+        tip: text under the pointer.
         can_pick: whether it can be clicked.
         is_selected: whether it has a frame.
-        control: ends of what it adds where there is nothing to find, on the scale of ``share``;
-            empty where that is not known.
+        control: ends of the control's range, on the scale of ``share``; empty if unknown.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What colours and sizes of a map mean, what its points tell, and its poles as it lists them."""
+"""A map's legend of colours and sizes, its hover texts, and its list of poles."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dashboard.drawing import palette
 from dashboard.drawing.text import number
 from pruning.poles.poles import Control, Pole, Poles
 
-# More rows than that nobody reads; the Poles page has them all.
+# Nobody reads more rows; the Poles page lists all poles.
 _MOST_LISTED = 200
 DISTINCT, WEAK, UNKNOWN = "distinct", "weak", ""
 
 
 @dataclass(frozen=True)
 class Hover:
-    """What a point tells when it is pointed at: a number, or one of some names."""
+    """The text of a point under the pointer: a number, or one of several names."""
 
     label: str
     values: NDArray[np.floating]
@@ -28,7 +28,7 @@ class Hover:
 
 @dataclass(frozen=True)
 class Legend:
-    """What colours and sizes mean: groups with the index of their colour, if any, or a scale."""
+    """The meaning of colours and sizes: groups with the index of their colour, or a scale."""
 
     label: str
     items: tuple[tuple[str, int | None], ...] | None = None
@@ -43,15 +43,15 @@ class Group:
     """One pole on a map.
 
     Attributes:
-        number: what it is called everywhere.
-        label: what it fires on; its number where that is unknown.
-        title: what a neuron of it tells.
-        size: neurons in it.
-        rho: mean ρ inside, None where unknown.
-        state: ``distinct``, ``weak``, or empty where that is unknown.
+        number: its number on every page.
+        label: what it fires on; its number if that is unknown.
+        title: hover text of its neurons.
+        size: number of neurons.
+        rho: mean ρ inside, None if unknown.
+        state: ``distinct``, ``weak``, or empty if that is unknown.
         color: index of its colour in :func:`dashboard.drawing.palette.groups`.
-        shared: whether other poles have that colour too.
-        note: more of it, in a sentence or two.
+        shared: whether other poles share that colour.
+        note: further facts, in a sentence or two.
     """
 
     number: int
@@ -71,8 +71,8 @@ class Groups:
 
     Attributes:
         membership: (N,) int16, the place in ``items`` of each neuron's pole; −1 for none.
-        items: as they are listed.
-        title, note, more: above the list, below that, and under it.
+        items: the poles in the order of the list.
+        title, note, more: texts above the list, below its title, and under the list.
     """
 
     membership: NDArray[np.int16]
@@ -85,7 +85,7 @@ class Groups:
 def colors_of(poles: Poles) -> NDArray[np.uint8]:
     """The index of each pole's colour, by its number: (n_poles,) uint8.
 
-    The first of the list have colours of their own; the others share one.
+    The first poles of the list have their own colours; the rest share one.
     """
     found = np.zeros(len(poles.poles), dtype=np.uint8)
     found[list(poles.distinct_first)] = palette.group_index(np.arange(len(poles.poles)))
@@ -93,10 +93,10 @@ def colors_of(poles: Poles) -> NDArray[np.uint8]:
 
 
 def groups_of(poles: Poles, names: Sequence[str] = ()) -> Groups:
-    """What a map shows of poles.
+    """The poles that a map shows.
 
     Args:
-        names: of each pole by its number, empty where unknown.
+        names: name of each pole by its number, empty if unknown.
     """
     order = list(poles.distinct_first)
     shown = order[:_MOST_LISTED]
@@ -106,7 +106,7 @@ def groups_of(poles: Poles, names: Sequence[str] = ()) -> Groups:
     items = tuple(_group(poles, k, names[k] if k < len(names) else "", colors[k]) for k in shown)
     n_more = len(order) - len(shown)
     return Groups(
-        # Of −1, no pole, the last.
+        # −1, no pole, takes the last colour.
         place[poles.labels.numpy()],
         items,
         f"{len(order):,} pole{'' if len(order) == 1 else 's'}",
@@ -116,7 +116,7 @@ def groups_of(poles: Poles, names: Sequence[str] = ()) -> Groups:
 
 
 def state_of(pole: Pole) -> str:
-    """``distinct``, ``weak``, or empty where that is unknown."""
+    """``distinct``, ``weak``, or empty if that is unknown."""
     return UNKNOWN if pole.distinct is None else DISTINCT if pole.distinct else WEAK
 
 
@@ -148,7 +148,7 @@ def _group(poles: Poles, k: int, name: str, color: int) -> Group:
 
 
 def _note(poles: Poles) -> str:
-    """How many are distinct, beside the controls."""
+    """The number of distinct poles, with the controls."""
     if poles.n_distinct is None:
         return ""
     found = f"{poles.n_distinct} distinct, {poles.n_beyond_spectrum} beyond the spectrum"

@@ -1,6 +1,7 @@
-"""Colours that people can distinguish, also those who see few: tables of 256 for the map.
+"""Colours that people can distinguish, including colour-blind people: tables of 256 for the map.
 
-Where a light and a dark page need others, a table has both, in the same order of hues.
+If light and dark pages need different colours, there is a table for each, in the same order of
+hues.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ Bytes = NDArray[np.uint8]
 # Index 0 is for neurons in no group.
 NO_GROUP = 0
 _NO_GROUP_COLORS = ("#a3a9b1", "#6d747d")
-# Groups beyond those with a colour of their own.
+# Groups without their own colour.
 _OTHER_COLORS = ("#56606b", "#c9d1d9")
-# Found by search: no two are close, nor one to the page's greys, for those who lack a receptor
-# neither; each has a contrast of 3 to its page. No more than eight do.
+# Found by search: no two are close, and none is close to the page's greys, for people who lack a
+# receptor neither; each has a contrast of 3 to its page. No more than eight do.
 _GROUPS = (
     ("#e85203", "#ff9119"),
     ("#0e94f8", "#1184fb"),
@@ -30,17 +31,17 @@ _GROUPS = (
 N_GROUPS = len(_GROUPS)
 OTHER_GROUP = N_GROUPS + 1
 # Parts of cividis, made for colour-blind readers (Nuñez et al. 2018,
-# doi:10.1371/journal.pone.0199239): on a light page the more the darker, on a dark one the lighter.
+# doi:10.1371/journal.pone.0199239): higher is darker on light pages, and lighter on dark pages.
 _SEQUENTIAL = (
     ("#d9c45c", "#b3a26d", "#8a8678", "#707173", "#575d6d", "#3b496c", "#123570", "#00224e"),
     ("#34456b", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"),
 )
-# Blue for below zero, orange for above, grey between: to be seen on white and on black.
+# Blue below zero, orange above, grey between: visible on white and on black.
 _DIVERGING = ("#0b5fb0", "#3f8fd6", "#86b4dc", "#a9adb3", "#e0a173", "#dd7a2c", "#c2500a")
 
 
 def sequential(*, dark: bool = False) -> Bytes:
-    """(256, 3) uint8: the more, the further from the page."""
+    """(256, 3) uint8: higher values contrast more with the page."""
     return _blend(_SEQUENTIAL[dark])
 
 
@@ -50,7 +51,7 @@ def diverging() -> Bytes:
 
 
 def groups(*, dark: bool = False) -> Bytes:
-    """(256, 3) uint8: index 0 is no group, 1 to :data:`N_GROUPS` one each, others share a grey."""
+    """(256, 3) uint8: index 0 is no group, 1 to :data:`N_GROUPS` are groups, the rest is grey."""
     table = np.tile(np.array(_rgb(_OTHER_COLORS[dark]), dtype=np.uint8), (256, 1))
     table[NO_GROUP] = _rgb(_NO_GROUP_COLORS[dark])
     table[1:OTHER_GROUP] = [_rgb(pair[dark]) for pair in _GROUPS]
@@ -58,7 +59,7 @@ def groups(*, dark: bool = False) -> Bytes:
 
 
 def group_index(groups_: NDArray[np.integer]) -> Bytes:
-    """The index of a group's colour: the first have their own, −1 is no group."""
+    """The index of a group's colour; the first groups have their own colours, −1 is no group."""
     index = np.minimum(groups_ + 1, OTHER_GROUP)
     return np.where(groups_ < 0, NO_GROUP, index).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Tables whose numbers are set as everywhere else: with a minus, not a hyphen."""
+"""Tables whose numbers have a minus sign instead of a hyphen, as everywhere else."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dashboard.drawing.text import number
 
 
 def typeset(columns: Mapping[str, Sequence[Any]], forms: Mapping[str, str]) -> Styler:
-    """A table for :func:`streamlit.dataframe`, which still sorts its columns as numbers.
+    """A table for :func:`streamlit.dataframe`, which sorts its columns as numbers.
 
     Args:
-        columns: values of each column; None or NaN for none.
-        forms: how the numbers of some columns are written, such as ``.3f``; their columns take no
-            format of Streamlit's.
+        columns: values of each column; None or NaN for missing values.
+        forms: number formats of some columns, such as ``.3f``; don't give Streamlit a format for
+            these columns.
     """
     frame = pd.DataFrame(columns)
     return frame.style.format(

@@ -1,5 +1,4 @@
-"""Numbers as they are read, and tokens as coloured text: the one place that writes HTML, all of it
-escaped."""
+"""Numbers as text, and tokens as coloured text. Only this module writes HTML, always escaped."""
 
 from __future__ import annotations
 
@@ -19,22 +18,22 @@ from projector.sites import short_words
 
 _LEAST_SHOWN = 0.04
 _BAR_COLOR = "#3f8fd6"
-# Of cells, and how strong it may be for the text to read: a contrast of 4.5 on both themes.
+# Colour of cells, and its strength, at which text has a contrast of 4.5 on both themes.
 _TINT, _MOST_TINT = "#dd7a2c", 176
 _TEXT_STYLE = (
     "font-family:var(--st-code-font,monospace);font-size:0.85rem;line-height:1.7;"
     "white-space:pre-wrap;overflow-wrap:anywhere;min-width:0"
 )
-# A longer token may be broken over lines, since it may be wider than its column.
+# Longer tokens may wrap, because they may be wider than their column.
 _MOST_UNBROKEN = 24
 _LINES_STYLE = "display:grid;grid-template-columns:max-content 1fr;gap:0.45rem 0.9rem"
 _HEAD_STYLE = (
     "font-size:0.85rem;line-height:1.7;font-variant-numeric:tabular-nums;font-weight:600;"
     "text-align:right"
 )
-# What advice no page can follow speaks of.
+# Settings in advice that pages can't follow.
 _NOT_ON_PAGES = ("force", "resume")
-# What the fields of pages are called, by the settings that they set.
+# Names of the fields of pages, by setting.
 LABELS = {
     "methods": "Methods",
     "refits": "Refits",
@@ -73,36 +72,36 @@ LABELS = {
 
 
 def number(value: float, form: str = ".2g") -> str:
-    """A number as it is set: with a minus, not a hyphen."""
+    """A number as text, with a minus sign instead of a hyphen."""
     return format(value, form).replace("-", "−")
 
 
 def numbers(values: Sequence[float], digits: int = 3) -> list[str]:
-    """Signed numbers below one another: as many decimals for all as give the largest ``digits``."""
+    """Signed numbers for a column, with the decimals that give the largest ``digits`` digits."""
     most = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     if not 1e-5 <= most < 1e7:
         return [number(value, f"+.{digits}g") for value in values]
     decimals = max(0, digits - 1 - math.floor(math.log10(most)))
     found = [number(round(value, decimals), f"+.{decimals}f") for value in values]
-    # What rounds to 0 has no sign.
+    # Numbers that round to 0 have no sign.
     return [each if each.strip("+−0.") else each[1:] for each in found]
 
 
 def cut_label(name: str, most: int) -> str:
-    """A neuron's label of at most ``most`` signs and an ellipsis."""
+    """A neuron's label, cut to ``most`` characters and an ellipsis."""
     if len(name) <= most:
         return name
-    # What qualifies it stays.
+    # Its qualifier stays.
     end = name[name.index(" (mixed)") :] if " (mixed)" in name else ""
     end = end or (LOWEST if name.endswith(LOWEST) else "")
     return name[: most - len(end)].rstrip(" ·") + "…" + end
 
 
 def fills(values: Sequence[float] | NDArray[np.floating], scale: float) -> list[str]:
-    """Backgrounds of tokens, ``#rrggbbaa``: blue below zero, orange above; empty for no number.
+    """Backgrounds of tokens, ``#rrggbbaa``: blue below zero, orange above; empty for NaN.
 
     Args:
-        scale: the magnitude that has the full colour.
+        scale: the magnitude with the full colour.
     """
     table = palette.diverging()
     found = []
@@ -119,7 +118,7 @@ def fills(values: Sequence[float] | NDArray[np.floating], scale: float) -> list[
 
 
 def tints(shares: Sequence[float] | NDArray[np.floating], color: str = _TINT) -> list[str]:
-    """Backgrounds of cells, ``#rrggbbaa``: the more, the stronger; empty for no number.
+    """Backgrounds of cells, ``#rrggbbaa``: stronger for larger shares; empty for NaN.
 
     Args:
         shares: from 0 to 1.
@@ -136,11 +135,11 @@ def tints(shares: Sequence[float] | NDArray[np.floating], color: str = _TINT) ->
 def colored_tokens(
     texts: Sequence[str], values: Sequence[float], scale: float, focus: int | None = None
 ) -> str:
-    """One HTML paragraph; each token's background tells its value, its title the number.
+    """One HTML paragraph; each token's background shows its value, and its title the number.
 
     Args:
-        values: NaN where nothing is known of a token.
-        scale: the magnitude that has the full colour.
+        values: NaN for tokens without a known value.
+        scale: the magnitude with the full colour.
         focus: a token to underline.
     """
     return f'<div style="{_TEXT_STYLE}">{_spans(texts, values, scale, focus)}</div>'
@@ -148,7 +147,7 @@ def colored_tokens(
 
 @dataclass(frozen=True)
 class Line:
-    """One excerpt: what stands before it, and its tokens; see :func:`colored_tokens`."""
+    """One excerpt: its heading, and its tokens; see :func:`colored_tokens`."""
 
     head: str
     texts: Sequence[str]
@@ -157,7 +156,7 @@ class Line:
 
 
 def colored_lines(lines: Sequence[Line], scale: float) -> str:
-    """Excerpts below one another, each behind its head."""
+    """Excerpts below one another, each after its heading."""
     rows = "".join(
         f'<div style="{_HEAD_STYLE}">{html.escape(each.head)}</div>'
         f'<div style="{_TEXT_STYLE}">{_spans(each.texts, each.values, scale, each.focus)}</div>'
@@ -175,7 +174,7 @@ def _spans(
         style = f"background:{color};border-radius:3px;" if color else ""
         if k == focus:
             style += "border-bottom:2px solid currentColor;font-weight:600;"
-            # Its space stays with it: at the end of the line before, it would split the mark.
+            # Its space stays with it, because at the end of a line it would split the mark.
             style += "white-space:pre;" if len(text) <= _MOST_UNBROKEN else ""
         title = "" if math.isnan(value) else f' title="{number(value, ".3g")}"'
         shown = html.escape(text, quote=True)
@@ -184,7 +183,7 @@ def _spans(
 
 
 def color_scale(label: str, scale: float) -> str:
-    """What the colours of tokens mean, as HTML: a bar from −``scale`` to ``scale``."""
+    """The colour scale of tokens, as HTML: a bar from −``scale`` to ``scale``."""
     stops = ",".join(fills(np.linspace(-1, 1, 17), 1.0))
     low, high = (html.escape(number(value, "+.2g")) for value in (-scale, scale))
     return (
@@ -196,7 +195,7 @@ def color_scale(label: str, scale: float) -> str:
 
 
 def tint_scale(label: str, low: str, high: str) -> str:
-    """What the backgrounds of cells mean, as HTML: a bar from ``low`` to ``high``."""
+    """The colour scale of cells, as HTML: a bar from ``low`` to ``high``."""
     stops = ",".join(each or "transparent" for each in tints(np.linspace(0, 1, 9)))
     words, first, last = map(html.escape, (label, low, high))
     return (
@@ -208,11 +207,11 @@ def tint_scale(label: str, low: str, high: str) -> str:
 
 
 def lettered_swatches(items: Sequence[tuple[str, str, str]], ink: str) -> str:
-    """What backgrounds and the letters on them mean, as HTML: each name after its field.
+    """The legend of backgrounds with letters, as HTML: each name after its swatch.
 
     Args:
         items: letter, name and ``#rrggbb`` of each.
-        ink: of the letters.
+        ink: colour of the letters.
     """
     parts = "".join(
         '<span style="display:flex;gap:0.35rem;align-items:center">'
@@ -226,7 +225,7 @@ def lettered_swatches(items: Sequence[tuple[str, str, str]], ink: str) -> str:
 
 
 def shares_list(shares: Sequence[tuple[str, float]]) -> str:
-    """Texts with their probabilities, as HTML: a bar behind each, the whole width for 1."""
+    """Texts with their probabilities, as HTML: a bar after each, with the whole width for 1."""
     rows = "".join(
         f'<code style="background:none;white-space:pre">{html.escape(text)}</code>'
         f'<div style="height:0.7rem;border-radius:4px;width:{max(share, 0.004):.1%};'
@@ -243,10 +242,10 @@ def shares_list(shares: Sequence[tuple[str, float]]) -> str:
 def joined_list(
     rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, is_faint: bool = False
 ) -> str:
-    """Texts, and the texts that each is joined to, as HTML: one a line, scores as titles.
+    """Texts with the texts that each is joined to, as HTML: one per line, with scores as titles.
 
     Args:
-        is_faint: whether they are set back, as what chance gives.
+        is_faint: whether to draw them pale, for controls.
     """
     code = "background:none;white-space:pre-wrap;overflow-wrap:anywhere;padding:0"
     lines = "".join(
@@ -267,7 +266,7 @@ def joined_list(
 
 
 def written_list(effects: Sequence[tuple[str, float]]) -> str:
-    """Texts with signed numbers, as HTML: one a line."""
+    """Texts with signed numbers, as HTML: one per line."""
     rows = "".join(
         f'<code style="background:none;white-space:pre-wrap;overflow-wrap:anywhere">'
         f'{html.escape(text)}</code><span style="text-align:right">{number(value, "+.3f")}</span>'
@@ -280,13 +279,13 @@ def written_list(effects: Sequence[tuple[str, float]]) -> str:
 
 
 def neuron_name(layer: int, site: str) -> str:
-    """What a neuron's number stands behind, such as ``L3``."""
+    """The text before a neuron's number, such as ``L3``."""
     short = short_words(site)
     return f"L{layer} {short}" if short else f"L{layer}"
 
 
 def page_words(setting: str, value: tuple[Any, ...]) -> str:
-    """How pages call a setting: by its field's label, or its name in words.
+    """The name of a setting on pages: its field's label, or its name in words.
 
     Args:
         value: see :data:`projector.errors.Face`.
@@ -300,9 +299,9 @@ def page_words(setting: str, value: tuple[Any, ...]) -> str:
 
 
 def page_text(error: UserError) -> str:
-    """An error's message in the words of pages, which can't replace what another run left there.
+    """An error's message in the words of pages, which can't replace another run's files.
 
-    Where the message advises to, a page says what can be done on it.
+    If the message advises to replace them, the page gives advice that it can follow.
     """
     text = ""
     for part in error.to_record()["parts"]:

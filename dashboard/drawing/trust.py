@@ -1,4 +1,4 @@
-"""How far a map can be trusted, in words."""
+"""Words for how far a map can be trusted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pruning.poles.poles import Poles
 
 @dataclass(frozen=True)
 class Figure:
-    """One number: its name, what it is in short, and what it means."""
+    """One number: its name, its value in short, and its meaning."""
 
     name: str
     value: str
@@ -35,8 +35,8 @@ def trust_figures(figures: Mapping[str, Any], poles: Poles | None, dim: int) -> 
     See :mod:`projector.projection.faithfulness`.
 
     Args:
-        figures: of the map, as in ``projection.json``.
-        poles: of the map, where they were found.
+        figures: figures of the map, as in ``projection.json``.
+        poles: poles of the map, if they were found.
     """
     found = [_said(each, figures, dim) for each in told() if each.title]
     found.append(

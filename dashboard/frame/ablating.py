@@ -1,4 +1,4 @@
-"""Neurons or heads taken away on a page: fields, and what the model says without them."""
+"""Ablation of neurons or heads on a page: fields, and the model's results without them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from projector.model.context import find_context
 from pruning.preparing import usual_texts
 from pruning.scoring.windows import EvaluationText, prepare
 
-# Of the text to score on.
+# Windows of the text to score on.
 _N_WINDOWS = 16
 
 
 def show_ablation(scene: Scene, members: list[int]) -> None:
-    """What the model says, and how well, without some neurons of the chosen map.
+    """Show the model's perplexity and continuation without some neurons of the chosen map.
 
     Args:
         members: the neurons, ascending.
@@ -46,7 +46,7 @@ def show_ablation(scene: Scene, members: list[int]) -> None:
         required=True,
     )
     source, is_asked = _ask(scene)
-    # The model without these neurons, and means of this projection, whoever calls them what pole.
+    # The key names the neurons and this projection's means, but not the number of the pole.
     key = (
         *(scene.path, scene.sha256, scene.layer, scene.site, tuple(members), kind, source),
         session.current().prompt,
@@ -64,10 +64,10 @@ def show_ablation(scene: Scene, members: list[int]) -> None:
 
 
 def show_ablation_of_heads(scene: Scene, heads: list[tuple[int, int]]) -> None:
-    """What the model says, and how well, without some heads: fields, and what was found.
+    """Draw the fields, and the model's perplexity and continuation without some heads.
 
     Args:
-        heads: layer and head of each, ascending.
+        heads: layer and number of each head, ascending.
     """
     source, is_asked = _ask(scene)
     key = ("heads", scene.model_name, scene.sha256, *heads, source, session.current().prompt)

@@ -1,4 +1,4 @@
-"""The fields of a prompt. What is typed there stays there while other pages are looked at."""
+"""The fields of a prompt. They keep typed text while other pages are open."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ Runner = Callable[[Scene, Prompt, Callable[[], None]], T]
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be run, and selected once it has run."""
+    """A prompt to run, and to select after it has run."""
 
     prompt: Prompt
     other: Prompt | None = None
 
 
 def show_fields(*, alone: bool = False, n_new: int = _USUAL_TOKENS) -> None:
-    """Draw the fields, and what could not be understood of them.
+    """Draw the fields, and errors in them.
 
     Args:
-        alone: whether the page shows one prompt, and never a second one beside it. Such a page
-            looks at what was typed: nothing is added to it until the user asks for that.
-        n_new: how many tokens are added to two prompts unless the user asks for another number.
+        alone: whether the page shows only one prompt, never a second. Such a page shows the typed
+            text, without added tokens until the user asks for them.
+        n_new: number of tokens added to two prompts unless the user asks for another number.
     """
     state = st.session_state
     state[_ALONE] = alone
@@ -62,7 +62,7 @@ def show_fields(*, alone: bool = False, n_new: int = _USUAL_TOKENS) -> None:
         on_change=session.keep("compare", False, _compared),
     )
     columns = st.columns(2 if compare else 1)
-    # No form: it would send what was typed only with a click on its button, and lose it otherwise.
+    # No form: it would send typed text only with a click on its button, and lose it otherwise.
     columns[0].text_area(
         "Prompt A" if compare else "Prompt",
         key="prompt text",
@@ -100,25 +100,25 @@ def show_fields(*, alone: bool = False, n_new: int = _USUAL_TOKENS) -> None:
 
 
 def asked() -> Asked | None:
-    """What Run was pressed for and has not run yet."""
+    """The prompt that Run was pressed for and that has not run yet."""
     found = st.session_state.get(_ASKED)
     return found if isinstance(found, Asked) else None
 
 
 def drop() -> None:
-    """It is not to be run: it can't be, or the user stopped it. What is selected stays."""
+    """Drop the prompt to run, because it can't run or the user stopped it. The selection stays."""
     st.session_state.pop(_ASKED, None)
 
 
 def select(prompt_id: str, other_id: str | None) -> None:
-    """Select what has run."""
+    """Select the prompt that has run."""
     drop()
     session.change(prompt=prompt_id, other=other_id, token=None)
     _remember_filled(prompt_id, other_id)
 
 
 def run_asked(scene: Scene, asked: Asked, runner: Runner[T]) -> None:
-    """Run what was typed, and select it. What can't be run leaves all as it was.
+    """Run the typed prompt, and select it. If it can't run, nothing changes.
 
     Args:
         runner: :func:`run` or :func:`read`.
@@ -138,25 +138,25 @@ def run_asked(scene: Scene, asked: Asked, runner: Runner[T]) -> None:
         raise
     st.session_state.pop(_STOPPED, None)
     select(ids[0], ids[1] if len(ids) > 1 else None)
-    # Links at the side were drawn with what was selected before.
+    # Links in the sidebar were drawn with the earlier selection.
     session.run_again()
 
 
 def run_selected(scene: Scene, prompt_id: str, runner: Runner[T]) -> T:
-    """What was selected, run where that has not been done yet.
+    """Run the selected prompt, unless it has run already.
 
     Args:
         runner: :func:`run` or :func:`read`.
 
     Raises:
-        UserError: if it can't be run, or the user stopped it.
+        UserError: if it can't run, or the user stopped it.
     """
     prompt = recall(prompt_id, stored_prompts())
     if st.session_state.get(_STOPPED) == prompt_id:
         raise UserError("the run was stopped: press Run to start it again")
 
     def stop() -> None:
-        # What is selected is run: without this it would begin again at once.
+        # Without this, the selected prompt would run again at once.
         st.session_state[_STOPPED] = prompt_id
 
     found = runner(scene, prompt, stop)
@@ -166,7 +166,7 @@ def run_selected(scene: Scene, prompt_id: str, runner: Runner[T]) -> T:
 
 
 def read(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Tokens:
-    """A prompt's tokens with those the model adds, which takes no activations.
+    """A prompt's tokens with those that the model adds, without activations.
 
     Args:
         on_stop: called when the user stops it.
@@ -185,7 +185,7 @@ def read(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Tokens:
 
 
 def run(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Run:
-    """What a prompt does in the model: run now, where no page has run it.
+    """The run of a prompt in the model: run now, unless a page has run it.
 
     Args:
         on_stop: called when the user stops it.
@@ -196,7 +196,7 @@ def run(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Run:
     maps = tuple(scene.projection.maps)
 
     def make() -> Run:
-        # What the model adds is the same for every page.
+        # Added tokens are the same for every page.
         tokens = read(scene, prompt, on_stop)
         with working("Running the prompt", on_stop) as work, scene.model() as guest:
             return run_prompt(
@@ -207,12 +207,12 @@ def run(scene: Scene, prompt: Prompt, on_stop: Callable[[], None]) -> Run:
 
 
 def _send() -> None:
-    """Ask for what was typed, before the page runs. An empty field asks for nothing."""
+    """Ask for the typed prompt, before the page runs. An empty field asks for nothing."""
     state = st.session_state
     drop()
     if is_empty(state["prompt text"]):
         if session.current().prompt is None:
-            # Nothing is cleared: the page would stay as it was.
+            # Don't clear anything: the page stays as it is.
             name = "prompt A" if state.get("compare") and not state[_ALONE] else "the prompt"
             state[_PROBLEM] = f"{name} is empty: type a text and press Run again"
         session.change(prompt=None, other=None, token=None)
@@ -232,7 +232,7 @@ def _send() -> None:
         state[_PROBLEM] = page_text(error)
         return
     if first is not None:
-        # From here on it is chosen, and the other pages' fields say the same.
+        # It is chosen now, and the fields of other pages show the same.
         session.fill("prompt tokens", first.n_new)
         state[_ASKED] = Asked(first, second)
 
@@ -242,7 +242,7 @@ def _compared() -> None:
 
 
 def _fill_in() -> None:
-    """The fields hold what is selected, also when that came from a link or by a step back."""
+    """Fill the fields with the selection, also if it came from a link or a step back."""
     chosen, state = session.current(), st.session_state
     for name, key, prompt_id in (
         ("prompt", "prompt text", chosen.prompt),
@@ -258,7 +258,7 @@ def _fill_in() -> None:
         try:
             prompt = recall(prompt_id, stored_prompts())
         except UserError:
-            # The page says so, where it would show what the prompt does.
+            # The page reports it in the place of the prompt's results.
             continue
         session.fill(key, prompt.text)
         session.fill("prompt tokens", prompt.n_new)

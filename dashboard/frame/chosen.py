@@ -1,4 +1,4 @@
-"""What several pages show of the selection: the layout, the chosen neuron, marked ones."""
+"""Parts of the selection on several pages: the layout, the chosen neuron, and marked neurons."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from projector.layouts.registry import OBJECTIVES
 from projector.sites import SITES
 from pruning.poles.poles import Poles
 
-# What an objective places by, in a word.
+# Names of the objectives, in a word or two.
 _OBJECTIVES = {"stress": "Distances", "neighbours": "Neighbours", "linear": "Linear order"}
 
 
 def sites_beside(scene: Scene, known: Container[tuple[int, str]]) -> list[str]:
-    """The chosen site and the one that is shown beside it, MLP before attention.
+    """The chosen site and the site next to it, MLP before attention.
 
-    A click on one of two maps leaves both where they are.
+    A click on one of two maps leaves both in place.
     """
     pair = st.session_state.get("pair of sites", ())
     record = SITES.get(scene.site)
@@ -40,7 +40,7 @@ def sites_beside(scene: Scene, known: Container[tuple[int, str]]) -> list[str]:
 
 
 def choose_layout(scene: Scene) -> None:
-    """Draw the choice of a layout, on pages that show a map; nothing where there is one alone."""
+    """Draw the choice of a layout on pages with a map; nothing if there is only one."""
     names = list(scene.projection.layouts)
     if len(names) < 2:
         return
@@ -58,7 +58,7 @@ def choose_layout(scene: Scene) -> None:
 
 
 def _layout_words(scene: Scene, name: str) -> str:
-    """A layout in words, such as ``Neighbours, 2-D``; its name where two would read alike."""
+    """A layout in words, such as ``Neighbours, 2-D``; its name if two would have the same words."""
     words = {
         each: f"{_OBJECTIVES.get(made.settings.objective, made.settings.objective.capitalize())}, "
         f"{made.settings.dim}-D"
@@ -68,7 +68,7 @@ def _layout_words(scene: Scene, name: str) -> str:
 
 
 def _change_layout(scene: Scene) -> None:
-    """Another layout under the same selection: only poles found on a map are of its layout."""
+    """Change the layout and keep the selection, except for a pole that was found on a map."""
     name = st.session_state["layout"]
     settings = session.pole_settings(scene.projection, scene.layer, scene.site)
     is_of_map = settings.space == "positions"
@@ -79,13 +79,13 @@ def _change_layout(scene: Scene) -> None:
 
 
 def axes_of(scene: Scene) -> tuple[str, ...] | None:
-    """The axes of the layout shown; none where only who is near whom means something."""
+    """The axes of the shown layout; empty if only distances between neurons have a meaning."""
     record = OBJECTIVES.get(scene.projection.layout(scene.layout).settings.objective)
     return None if record is not None and "distances" in record.lacks else AXES
 
 
 def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> None:
-    """The neuron that is chosen, and the way to its card.
+    """Show the chosen neuron, with a link to its card.
 
     Args:
         values: (N,) activations that the map shows.
@@ -111,7 +111,7 @@ def show_chosen(scene: Scene, values: NDArray[np.floating] | None = None) -> Non
 
 
 def show_marked(scene: Scene) -> None:
-    """Which neurons are selected, and a button that clears the selection."""
+    """Show the selected neurons, with a button that clears the selection."""
     chosen = session.current()
     marked = marked_of(scene)
     if not marked:
@@ -132,7 +132,7 @@ def show_marked(scene: Scene) -> None:
 
 
 def marked_of(scene: Scene) -> tuple[int, ...]:
-    """The neurons of the chosen map that have a ring: those of a box, or of the chosen pole."""
+    """The neurons of the chosen map with a ring: those in a box, or those of the chosen pole."""
     chosen, poles = session.current(), poles_shown(scene, scene.site)
     if chosen.marked or poles is None or chosen.pole is None:
         return tuple(j for j in chosen.marked if j < scene.n_neurons)

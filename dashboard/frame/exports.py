@@ -1,4 +1,4 @@
-"""What a user takes away: tables as CSV and Parquet, views and figures as pages of their own."""
+"""Downloads: tables as CSV and Parquet, views and figures as offline pages."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pruning.poles.poles import Poles
 def neuron_table(
     projection: Projection, layer: int, site: str, layout: str | None, poles: Poles | None
 ) -> pa.Table:
-    """A row a neuron: its place, its pole and how firmly it belongs there, its mean and variance.
+    """A table with a row per neuron: position, pole, strength, mean and variance.
 
-    What is not known is null; a neuron in no pole has pole −1.
+    Unknown values are null; a neuron in no pole has pole −1.
 
     Args:
-        layout: whose positions these are; None for the first.
+        layout: the layout of the positions; None for the first.
     """
     positions = projection.positions(layer, site, layout)
     columns: dict[str, pa.Array] = {
@@ -46,11 +46,11 @@ def neuron_table(
 def with_labels(
     table: pa.Table, labels: Sequence[str], pole_labels: Sequence[str] = ()
 ) -> pa.Table:
-    """The table of a map's neurons with what each, and its pole, is called; null for unknown.
+    """The table of a map's neurons with labels of neurons and poles; null for unknown.
 
     Args:
-        labels: of each neuron, "" for unknown; see :func:`dashboard.state.naming.labels_at`.
-        pole_labels: of each pole, likewise.
+        labels: label of each neuron, "" for unknown; see :func:`dashboard.state.naming.labels_at`.
+        pole_labels: label of each pole, "" for unknown.
     """
     if len(table) != len(labels) or not len(labels):
         return table
@@ -81,7 +81,7 @@ def parquet_of(table: pa.Table) -> bytes:
 
 
 def offer_figure(figure: go.Figure, stem: str) -> None:
-    """A button that saves a figure as a page; made when it is asked for."""
+    """A button that saves a figure as a page, which is made after a click."""
     st.download_button(
         "HTML",
         lambda: html_of(figure),
@@ -95,5 +95,5 @@ def offer_figure(figure: go.Figure, stem: str) -> None:
 
 
 def html_of(figure: go.Figure) -> str:
-    """A figure as one page that needs no network; its own menu saves it as PNG."""
+    """A figure as one offline page, whose menu saves a PNG."""
     return str(figure.to_html(include_plotlyjs=True, full_html=True))

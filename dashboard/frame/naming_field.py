@@ -1,4 +1,4 @@
-"""The field for a name of the user's own: of a neuron, or of a pole."""
+"""The field for the user's own name of a neuron or a pole."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _PROBLEM = "name problem"
 
 
 def show_name_field(key: str, known: str, write: Callable[[str], object]) -> None:
-    """Draw the field; what is typed is kept at once, and said below it where that can't be.
+    """Draw the field; a typed name is saved at once, and an error is shown below the field.
 
     Args:
-        known: the name that is kept; empty for none.
+        known: the saved name; empty for none.
         write: keeps a name, and may raise a UserError.
     """
     state = st.session_state
     found_key, problem = state.pop(_PROBLEM, ("", ""))
     problem = problem if found_key == key else ""
-    # A name that could not be kept stays in the field, to be mended there.
+    # A name that can't be saved stays in the field, so that the user can correct it.
     if not problem:
         session.bind(key, known)
 

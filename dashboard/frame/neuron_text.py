@@ -1,4 +1,4 @@
-"""The text that drives a neuron: what the fit kept, or what the user has read here."""
+"""Text that drives a neuron: examples that the fit kept, or examples from text read here."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _KINDS = ("highest", "lowest", "quantiles", "at random")
 
 
 def show_text(scene: Scene, neuron: int, sign: int) -> Examples | None:
-    """Draw the excerpts, and the way to other text; the examples shown, None where there are none.
+    """Draw the excerpts, and a way to read other text; return the shown examples or None.
 
     Args:
-        sign: −1 where the lowest activations are told first: those that its label is of.
+        sign: −1 if the lowest activations come first, because its label describes them.
 
     Raises:
-        UserError: if the examples that are there are damaged, or the model can't be run.
+        UserError: if the examples are damaged, or the model can't run.
     """
     st.subheader("Top activating text")
     saved = saved_examples_at(scene.path, scene.layer, scene.site)
@@ -100,7 +100,7 @@ def _line(each: Excerpt, head: str) -> Line:
 
 
 def _choose(scene: Scene, saved: Examples | None, own: Examples | None) -> Examples:
-    """Which text the excerpts are of, and the way to another."""
+    """Choose the text of the excerpts, and a way to read another text."""
     asks = f"other text {scene.sha256} {scene.layer} {scene.site}"
     choices = {_FIT: saved, _OWN: own}
     known = [name for name, each in choices.items() if each is not None]
@@ -145,7 +145,7 @@ def _tell_of_none(scene: Scene) -> None:
 
 
 def _show_finding(scene: Scene) -> None:
-    """The field for a text of one's own, and the button that reads it."""
+    """The field for the user's own text, and the button that reads it."""
     asks = f"other text {scene.sha256} {scene.layer} {scene.site}"
     corpus = scene.projection.facts.corpus
     source = "stdlib" if corpus is None else corpus.source
@@ -190,7 +190,7 @@ def _is_here(scene: Scene, source: str) -> bool:
 def _read(
     scene: Scene, neuron: int, examples: Examples, wanted: list[Place], what: tuple[object, ...]
 ) -> list[Excerpt]:
-    """The excerpts with the neuron's activation on every token: the model is run."""
+    """Run the model to get the neuron's activation on every token of the excerpts."""
 
     def make() -> list[Excerpt]:
         with working("Running the model") as work, scene.model() as guest:

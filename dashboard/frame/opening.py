@@ -1,4 +1,4 @@
-"""The first screen where there is no projection yet: it fits the bundled model on the spot."""
+"""The first screen if there is no projection yet; it can fit the bundled model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOKENS = 200_000
 
 
 def show(settings: Settings) -> None:
-    """Say what is missing, and make it when asked to."""
+    """Explain what is missing, and make it on request."""
     root = settings.roots[0]
     st.title("No projection yet")
     st.write(
@@ -51,5 +51,5 @@ def _fit(settings: Settings, work: Work) -> None:
         progress=work,
     )
     out = settings.roots[0] / USUAL_PROJECTION
-    # What is there of another run, as of an older version of a library, this page began too.
+    # This page also began a run of another version that may lie there.
     run(job, out=out, resume=True, force=True, progress=work)

@@ -1,1 +1,1 @@
-"""Partners across layers, as several pages show them."""
+"""Partners across layers, for several pages."""

@@ -1,4 +1,4 @@
-"""Neurons of other layers that the chosen one correlates with; on its card and beside maps."""
+"""Lists of neurons in other layers that correlate with the chosen neuron."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ _HELP = (
 
 
 def how_to_add(scene: Scene) -> str | None:
-    """Why there are no partners across layers, and the command that adds them; None where they are
-    there. Markdown."""
+    """Why partners across layers are missing and how to add them, as Markdown; None if present."""
     projection = scene.projection
     if projection.cross_layer is not None:
         return None
@@ -48,7 +47,7 @@ def how_to_add(scene: Scene) -> str | None:
 
 
 def show_partners(scene: Scene, neuron: int) -> None:
-    """The neurons of earlier and of later layers that it correlates with, beside both controls."""
+    """Show the neurons of earlier and of later layers that it correlates with, and controls."""
     if scene.site != SITE:
         return
     st.subheader("Correlated neurons in other layers", help=_HELP)
@@ -67,7 +66,7 @@ def show_partners(scene: Scene, neuron: int) -> None:
 
 
 def show_strongest(scene: Scene) -> None:
-    """The strongest partner of the chosen neuron on each side, as links; nothing for none."""
+    """Show the strongest partner of the chosen neuron on each side, as links."""
     neuron = session.current().neuron
     if neuron is None or scene.site != SITE or scene.projection.cross_layer is None:
         return
@@ -130,7 +129,7 @@ def _show_side(
         _link(scene, each, words, snippet, levels(pair))
     said = _standing(scene, side, neuron)
     if said is not None:
-        # A gap between the last link and what is said of all.
+        # A gap between the last link and the sentence below.
         st.space("xsmall")
         st.caption(said)
 

@@ -1,1 +1,1 @@
-"""What a page shows of work that a process of its own does."""
+"""A page's view of work in a separate process."""

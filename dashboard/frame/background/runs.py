@@ -1,4 +1,4 @@
-"""Runs that a page starts in the background, with a bar and a button that stops them."""
+"""Background runs of a page, with a progress bar and a button that stops them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Result:
-    """What came of an order."""
+    """The result of an order."""
 
     order: Order
     found: Any
@@ -30,26 +30,26 @@ class Result:
 
 @dataclass(frozen=True)
 class Runs:
-    """All runs of a kind that a page shows.
+    """All runs of one kind on a page.
 
     Attributes:
-        work: a name of :data:`dashboard.background.works.WORKS`; the shelf's kind too.
-        read: makes of a process's report what the page shows.
+        work: a name in :data:`dashboard.background.works.WORKS`; the shelf's kind too.
+        read: turns a process's report into the result that the page shows.
     """
 
     work: str
     read: Callable[[dict[str, Any]], Any] = lambda report: report
 
     def is_busy(self, scene: Scene) -> bool:
-        """Whether one with this model goes on."""
+        """Whether a run with this model is in progress."""
         return jobs().running(self.work, scene.sha256) is not None
 
     def start(self, scene: Scene, order: Order, problems: Iterable[UserError] = ()) -> None:
-        """Run an order in the background. What can't be run is told where :meth:`show_progress`
-        stands, and leaves the result of before as it was.
+        """Run an order in the background. If it can't run, :meth:`show_progress` shows why, and the
+        earlier result stays.
 
         Args:
-            problems: why it can't be run, where that is known.
+            problems: reasons why it can't run, if known.
         """
         told = [*problems]
         try:
@@ -75,11 +75,11 @@ class Runs:
         jobs().start(request, keep)
 
     def ask(self, order: Order) -> None:
-        """Note that an order was asked for: its result is shown as soon as there is one."""
+        """Note that an order was asked for; its result is shown when it is ready."""
         st.session_state[f"{self.work} asked"] = order
 
     def show_progress(self, scene: Scene) -> None:
-        """How far a run is, or why there was none."""
+        """Show a run's progress, or why it failed."""
         for problem in st.session_state.pop(f"{self.work} problems", ()):
             session.tell(problem)
         job = jobs().running(self.work, scene.sha256)
@@ -98,11 +98,11 @@ class Runs:
         if stage.total:
             columns[0].progress(stage.share, session.plain(stage.text))
         else:
-            # Nobody knows how far it is: an empty bar would look as if nothing were done.
+            # The progress is unknown: an empty bar would look as if nothing were done.
             columns[0].status(session.plain(stage.text))
         if columns[1].button("Stop", key=f"stop {self.work}", width="stretch"):
             job.stop()
-            # Its process is gone in a moment.
+            # Its process ends in a moment.
             job.wait(_EVERY_S)
             st.rerun(scope="app")
         st.caption(
@@ -112,7 +112,7 @@ class Runs:
         )
 
     def result(self, scene: Scene, order: Order) -> Result | None:
-        """What came of what the fields hold, or else of what was asked for or shown last."""
+        """The result for the fields, or else for the order that was last asked for or shown."""
         state = st.session_state
         known: list[Order | None] = [order]
         known += [state.get(f"{self.work} {name}") for name in ("asked", "shown")]
@@ -126,9 +126,9 @@ class Runs:
         return None
 
     def peek(self, scene: Scene, order: Order) -> Any:
-        """What came of an order; None where it was not run."""
+        """The result of an order; None if it was not run."""
         return shelf().peek(self.key(scene, order))
 
     def key(self, scene: Scene, order: Order) -> Key:
-        """Where the shelf keeps what came of an order."""
+        """The shelf's key for the result of an order."""
         return (self.work, scene.sha256, order.id)

@@ -1,4 +1,4 @@
-"""Head and token of the one selection as fields, and views that are computed once."""
+"""Fields for the head and the token of the selection, and views that are computed once."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from projector.residual.subject import Subject
 
 V = TypeVar("V", bound=View)
 _HEAD, _TOKEN = "basis head", "basis token"
-# In the list of heads: Streamlit takes None for nothing chosen.
+# An item of the list of heads, because Streamlit takes None for nothing chosen.
 _WHOLE = -1
 
 
 def maps_of(scene: Scene) -> dict[str, MapFact]:
-    """The maps of the chosen layer by name, or why it does not have them.
+    """The linear maps of the chosen layer by name, or the reason why one is missing.
 
     Raises:
         UserError: if the model can't be loaded.
@@ -43,8 +43,7 @@ def choose_head_of(scene: Scene, n_heads: int, whole: str | None) -> int | None:
     """A field for the head of the chosen layer, bound to the selection.
 
     Args:
-        whole: what is looked at where no head is chosen; None where there must be one, and the
-            first stands in.
+        whole: name of the item for no head; None if a head is needed, and the first is the default.
     """
     check_head(scene, n_heads)
     chosen = session.current().head
@@ -71,7 +70,7 @@ def choose_head_of(scene: Scene, n_heads: int, whole: str | None) -> int | None:
 
 
 def choose_token(tokens: Tokens, position: int) -> None:
-    """A field for the token that is looked at, bound to the selection."""
+    """A field for the chosen token, bound to the selection."""
     texts = in_one_line(tokens.pieces)
     session.bind(_TOKEN, position)
     st.selectbox(
@@ -87,15 +86,15 @@ def choose_token(tokens: Tokens, position: int) -> None:
 def view_of(
     scene: Scene, name: str, key: Sequence[object], title: str, make: Callable[[Subject], V]
 ) -> V | None:
-    """A view of the chosen layer, computed once; None where the user stopped it.
+    """A view of the chosen layer, computed once; None if the user stopped it.
 
     Args:
-        name: of the kind of view.
-        key: tells this view from others of its kind, beside the model and the layer.
-        title: what the button asks for, where it was stopped.
+        name: name of the kind of view.
+        key: identifies this view among views of its kind, together with the model and the layer.
+        title: label of the button that starts it again.
 
     Raises:
-        UserError: as ``make`` raises it, or if the model can't be loaded.
+        UserError: from ``make``, or if the model can't be loaded.
     """
     whole = ("basis", name, scene.model_name, scene.sha256, scene.layer, *key)
 
@@ -110,10 +109,11 @@ def view_of(
 
 
 def offer_page(view: View, stem: str, *, position: int | None = None, relu: bool = False) -> None:
-    """A button that saves a view as a page; made when it is asked for.
+    """A button that saves a view as a page, which is made after a click.
 
     Args:
-        position, relu: how it opens, see :func:`projector.figures.basis.page.plane_data`.
+        position, relu: initial state of the page, see
+            :func:`projector.figures.basis.page.plane_data`.
     """
     st.download_button(
         "HTML",

@@ -1,4 +1,4 @@
-"""What a ReLU keeps of a plane, and what the model's own activation keeps of a prompt."""
+"""The part of a plane that a ReLU keeps, and the model's activation function on a prompt."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def show_activations(scene: Scene) -> None:
     view = _view(scene, tokens)
     if view is None:
         return
-    # Which function it is stands above the picture of a ReLU.
+    # The name of the function is above the picture of a ReLU.
     with session.problems():
         st.markdown(session.plain(view.sentence.removeprefix(_function_words(scene)).strip()))
     _show_grid(view, tokens)
@@ -75,7 +75,7 @@ def _view(scene: Scene, tokens: Tokens) -> ActivationView | None:
 
 
 def _show_grid(view: ActivationView, tokens: Tokens) -> None:
-    """A row a layer, the last on top; a column a token."""
+    """A grid with a row per layer, the last on top, and a column per token."""
     known = [row for row in reversed(view.layers) if row.reason is None]
     if not known:
         return

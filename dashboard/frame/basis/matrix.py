@@ -1,4 +1,4 @@
-"""What a matrix does to a plane: one of two rows and columns to drag, or a map of the model."""
+"""The effect of a matrix on a plane: a 2 × 2 matrix to drag, or a map of the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from projector.residual.basis.records import Matrix2, PlaneView
 from projector.residual.subject import Subject
 
 _MAP, _SAME, _DRAGGED = "basis map", "basis same plane", "basis matrix"
-# How a link holds that the plane before is drawn on both sides.
+# A link's value for drawing the plane before the map on both sides.
 _BOTH = "same"
 _TOY = "A 2 × 2 matrix to drag"
 _FIRST: Matrix2 = ((1.4, 0.6), (0.2, 0.8))
@@ -70,7 +70,7 @@ def _choose_map() -> None:
 
 
 def show_toy(*, has_relu: bool) -> None:
-    """The matrix to drag; a ReLU behind it is switched on at first where that is asked for."""
+    """The matrix to drag, with a ReLU after it if asked for."""
     matrix: Matrix2 = st.session_state.get(_DRAGGED, _FIRST)
     view = view_matrix(matrix, _cloud())
 
@@ -98,7 +98,7 @@ def _show_map(scene: Scene, name: str) -> None:
     if fact.reason is not None:
         raise UserError(f"layer {scene.layer} has no map {name}: {fact.reason}")
     head, is_same = _choose(scene, fact)
-    # Above the prompt, which the plane can do without.
+    # Above the prompt, which the plane doesn't need.
     place = st.container()
     st.subheader("Points: tokens of a prompt (optional)")
     tokens = None
@@ -124,7 +124,7 @@ def _draw_map(
 
 
 def _choose(scene: Scene, fact: MapFact) -> tuple[int | None, bool]:
-    """The head, and whether one plane is looked at from both sides."""
+    """The head, and whether the same plane is drawn before and after."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         head = None
         if fact.n_heads:

@@ -1,1 +1,1 @@
-"""What the Contrast page is made of: its fields, its run, and what a report shows."""
+"""Parts of the Contrast page: fields, run, and report."""

@@ -1,4 +1,4 @@
-"""The fields of a contrast: which two sets of prompts, and how they are read."""
+"""The fields of a contrast: two sets of prompts, and how they are read."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MOST_MB = 8
 
 
 def choose_source(has_reports: bool) -> str:
-    """Where the sets are from, or that a saved report is shown.
+    """Choose the source of the sets, or a saved report.
 
     Args:
-        has_reports: whether there is any.
+        has_reports: whether there are saved reports.
     """
     names = [name for name in _SOURCES if name != SAVED or has_reports]
     return str(
@@ -45,11 +45,11 @@ def choose_source(has_reports: bool) -> str:
 def show_fields(
     scene: Scene, source: str, *, is_busy: bool, run: Callable[[ContrastOrder], None]
 ) -> ContrastOrder:
-    """Draw the fields of a source, and the button that runs what they hold: returned.
+    """Draw the fields of a source and the Run button, and return the order in the fields.
 
     Args:
-        is_busy: whether the button waits for what runs already.
-        run: called with what the fields hold as soon as the button is pressed.
+        is_busy: whether the button waits for a run in progress.
+        run: called with the order when the button is pressed.
     """
     is_causal = scene.projection.facts.model.is_causal
     if source == PAIR:
@@ -95,11 +95,11 @@ def show_fields(
 
 
 def _bind(key: str, name: str, options: Sequence[str], usual: str) -> Callable[[], None]:
-    """Give a widget what the selection holds under a name, before it is drawn; its ``on_change``.
+    """Give a widget the selection's value before it is drawn; return its ``on_change``.
 
     Args:
-        options: what it may hold; anything else of a link is told of.
-        usual: what it holds where the selection has nothing.
+        options: allowed values; another value in a link is reported.
+        usual: value if the selection has none.
     """
     chosen = getattr(session.current(), name)
     if chosen is not None and chosen not in options:
@@ -129,7 +129,7 @@ def _show_pair() -> None:
 
 
 def _put_sets_into_link(positive: Typed, negative: Typed) -> None:
-    """Keep two sets, as long as there is room for them, so that a link can name them."""
+    """Keep two sets, as long as there is space for them, so that a link can name them."""
     name = sets_id(positive, negative)
     shelf().keep(("sets of prompts", name), lambda: (positive, negative))
     st.session_state[_GIVEN] = name, (positive, negative)
@@ -137,7 +137,7 @@ def _put_sets_into_link(positive: Typed, negative: Typed) -> None:
 
 
 def _take_sets_of_link() -> None:
-    """Fill the fields with the sets that a link names, once."""
+    """Fill the fields once with the sets that a link names."""
     name = session.current().sets
     known, _ = st.session_state.get(_GIVEN, (None, ()))
     if name in (None, known):
@@ -171,7 +171,7 @@ def _show_set(side: str) -> None:
 
 
 def _order(source: str, is_causal: bool) -> ContrastOrder:
-    """What the fields hold; those of a page that is not drawn yet hold what is usual."""
+    """The order in the fields; fields that are not drawn yet have their default."""
     state = st.session_state
     facts: dict[str, Any] = {
         "at": str(state.get(_AT) or "last") if is_causal else "mean",
@@ -192,6 +192,6 @@ def _typed(side: str) -> Typed:
         return Typed(stem or _SIDES[side], text, is_json=suffix.lower() == "jsonl", is_file=True)
     text = str(state.get(f"contrast {side}") or "")
     _, given = state.get(_GIVEN, (None, ()))
-    # A file of which the link told lies in the field as text.
+    # The text of a file from a link is in the text field.
     same = [each for each in given[slice(*_PLACES[side])] if each.text == text]
     return same[0] if same else Typed(_SIDES[side], text)

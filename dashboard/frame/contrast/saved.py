@@ -1,4 +1,4 @@
-"""A report that the command wrote below the app's folders, chosen and read."""
+"""Choose and read a report that the command wrote below the app's folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHOSEN = "contrast report"
 
 
 def find_reports(scene: Scene) -> dict[str, Path]:
-    """Folders below the app's that hold the report of a contrast, by name."""
+    """Folders with the report of a contrast, below the app's folders, by name."""
     everywhere = folders_with(scene.settings.roots, JSON_FILE)
     return {name: path for name, path in everywhere.items() if _is_one(path)}
 
@@ -36,7 +36,7 @@ def _report_at(path: Path) -> Facts:
 
 
 def choose_report(found: dict[str, Path]) -> Facts:
-    """Draw the list of reports; what the chosen one holds.
+    """Draw the list of reports, and return the chosen one.
 
     Raises:
         UserError: if it is damaged.

@@ -1,4 +1,4 @@
-"""A report of a contrast on a page: panels, captions that say what they say, and what to save."""
+"""Show a report of a contrast: panels, captions, and downloads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NOT_NAMED = re.compile(r"[^\w-]+")
 
 
 def show_report(scene: Scene, facts: Facts) -> None:
-    """Draw all that a report holds, the selection's layer marked."""
+    """Draw a report, with the selected layer marked."""
     st.subheader(session.plain(title(facts)))
     st.caption(session.plain(lead(facts).replace("\n\n", " ")))
     _show_exports(facts)
@@ -43,14 +43,14 @@ def show_report(scene: Scene, facts: Facts) -> None:
 
 
 def _parts(facts: Facts, layer: int) -> tuple[Part, ...]:
-    """The parts of a report; drawn once, as a click on a tab draws the whole page anew."""
+    """The parts of a report; drawn once, because a click on a tab draws the whole page again."""
     text = json_text(dict(facts))
 
     def make() -> tuple[Part, ...]:
         found = sections(facts, layer=layer)
         for part in found:
             if part.figure is not None and part.axis is not None:
-                # What is clicked is a layer, and no choice among the marks.
+                # A click selects a layer, not a mark.
                 for kind in ("scatter", "bar"):
                     part.figure.update_traces(
                         selector={"type": kind}, unselected={"marker": {"opacity": 1}}
@@ -61,7 +61,7 @@ def _parts(facts: Facts, layer: int) -> tuple[Part, ...]:
 
 
 def _show_part(scene: Scene, facts: Facts, part: Part, *, is_named: bool) -> None:
-    """A figure, what was found and how to read it."""
+    """Draw a figure with its finding and how to read it."""
     if part.model is not None and is_named:
         st.markdown(f"**{session.plain(part.model)}**")
     if part.figure is not None:
@@ -75,7 +75,7 @@ def _show_part(scene: Scene, facts: Facts, part: Part, *, is_named: bool) -> Non
 
 
 def _choosing_words(scene: Scene, part: Part) -> str:
-    """What is grey, and what a click does; empty where neither is there."""
+    """The meaning of grey, and the effect of a click; empty if the figure has neither."""
     if part.figure is None or part.axis is None:
         return ""
     words = "Click a mark to choose its layer on every page."
@@ -85,14 +85,14 @@ def _choosing_words(scene: Scene, part: Part) -> str:
 
 
 def _draw(scene: Scene, facts: Facts, part: Part, figure: go.Figure) -> None:
-    """A figure whose menu saves it as PNG; a click on a mark selects its layer."""
+    """Draw a figure whose menu saves a PNG; a click on a mark selects its layer."""
     name = part.name if part.model is None else f"{part.name} {part.model}"
     key = f"contrast {name}"
     config = {
         "displaylogo": False,
         "toImageButtonOptions": {"format": "png", "scale": 2, "filename": _stem(facts, name)},
     }
-    # What a screen reader says of the picture.
+    # The picture's text for screen readers.
     words = f"{part.title}. {part.found}"
     if part.axis is None:
         st.plotly_chart(figure, key=key, config=config, alt=words)
@@ -110,7 +110,7 @@ def _draw(scene: Scene, facts: Facts, part: Part, figure: go.Figure) -> None:
 
 
 def _layer_of_depth(depth: float) -> int:
-    """The layer that has written last at a depth; the first, of the embedding."""
+    """The last layer that has written at a depth; the first layer for the embedding."""
     return max(0, math.ceil(depth) - 1)
 
 

@@ -1,1 +1,1 @@
-"""What the Layer-time page is made of: its prompts, its settings, and what a picture shows."""
+"""Parts of the Layer-time page: prompts, settings, and the picture."""

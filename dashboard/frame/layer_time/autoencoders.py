@@ -1,4 +1,4 @@
-"""The autoencoder that a picture needs: whether it is trained already, and how it is saved."""
+"""The autoencoder of a picture: whether it is trained already, and how to save it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _KEY = "save autoencoder"
 
 
 def folder_of_training(scene: Scene, settings: ParticleSettings) -> Path | None:
-    """Where the autoencoder that these settings train is kept; None where they train none."""
+    """The folder of the autoencoder that these settings train; None if they don't train one."""
     training = training_id(settings, scene.sha256, scene.settings.dtype)
     return None if training is None else autoencoder_folder(training)
 
 
 def has_autoencoder(order: LayerTimeOrder) -> bool:
-    """Whether the autoencoder that an order trains is there already."""
+    """Whether the autoencoder that an order trains exists already."""
     return order.kept_in is not None and is_kept(order.kept_in)
 
 
 def offer_to_save(scene: Scene, order: LayerTimeOrder) -> None:
-    """A button that copies the autoencoder of an order below the app's first folder."""
+    """A button that copies an order's autoencoder below the app's first folder."""
     if order.kept_in is None or not has_autoencoder(order):
         return
     kept, root = order.kept_in, scene.settings.roots[0]

@@ -1,4 +1,4 @@
-"""The settings of a picture, drawn from what their fields tell of themselves."""
+"""The settings of a picture, drawn from the settings' own descriptions."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _WORDS: dict[str, dict[Any, str]] = {
     "fit": {"prompt": "Prompts", "corpus": "Corpus"},
     "dim": {3: "3", 2: "2"},
 }
-# What a saved autoencoder is told by.
+# The file that marks a saved autoencoder.
 _AUTOENCODER_FILE = "autoencoder.json"
 _N_COLUMNS = 4
 _NUMBERS = ("neighbours", "n_lines", "seed", "n_particles", "width", "steps", "n_groups", "n_pairs")
 
 
 def choose_settings(scene: Scene, *, has_pair: bool) -> ParticleSettings:
-    """Draw the fields that have an effect; what they hold.
+    """Draw the fields that have an effect, and return their settings.
 
     Args:
         has_pair: whether there are two prompts.
 
     Raises:
-        SettingError: on a field that can't be used.
+        SettingError: for a field with an invalid value.
     """
     found: dict[str, Any] = {}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -53,21 +53,21 @@ def choose_settings(scene: Scene, *, has_pair: bool) -> ParticleSettings:
             "reduction", usual=default_reduction(str(found["particles"])), then=_can_fit
         )
         found["dim"] = _choice("dim", options=(3, 2))
-    # No popover: the browser draws its fields when it is opened, without what the app put there.
+    # No popover: the browser draws its fields when it is opened, without the values from the app.
     with st.expander("More settings"):
         found |= _more(scene, str(found["particles"]), str(found["reduction"]), has_pair)
     return ParticleSettings(**found)
 
 
 def _more(scene: Scene, particles: str, reduction: str, has_pair: bool) -> dict[str, Any]:
-    """The fields that are seldom changed."""
+    """The fields that are rarely changed."""
     found: dict[str, Any] = {}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         found["per_layer"] = _switch("per_layer")
         if "keep_outliers" in fields_read(particles, reduction):
             found["keep_outliers"] = _switch("keep_outliers")
     fit = "prompt"
-    # What places only the rows it is fitted on can't be fitted on others.
+    # Methods that place only the rows they are fitted on can't be fitted on other rows.
     fits = reduction != "stress" and (particles, reduction) != ("contributions", "umap")
     if fits and particles != "autoencoder" and not found["per_layer"]:
         fit = found["fit"] = str(_choice("fit"))
@@ -126,7 +126,7 @@ def _choice(name: str, *, options: Sequence[Any] = (), usual: Any = None, then: 
 
 
 def _as_usual() -> None:
-    """Other particles are placed in their usual way, until another one is chosen."""
+    """Reset the placement to the default of newly chosen particles."""
     particles = st.session_state[_key("particles")]
     session.fill(_key("reduction"), default_reduction(particles))
 
@@ -157,7 +157,7 @@ def _number(name: str) -> int | None:
 
 
 def _text(name: str, usual: str) -> str | None:
-    """What is typed; None for nothing."""
+    """The typed text; None for nothing."""
     text = st.text_input(
         _label(name),
         key=_key(name),

@@ -20,7 +20,7 @@ _RANGES = {"all": "One for all layers", "per-layer": "Each layer’s own"}
 
 
 def show_image(scene: Scene, tokens: tuple[Tokens, ...]) -> None:
-    """Draw the image where it is asked for: of the chosen token, or else of the prompt's last."""
+    """Draw the image if asked for: of the chosen token, or else of the prompt's last token."""
     place = st.expander(_WORDS, key="layer image", on_change="rerun")
     if not place.open:
         return
@@ -53,7 +53,7 @@ def show_image(scene: Scene, tokens: tuple[Tokens, ...]) -> None:
 
 
 def show_saved_image(picture: Picture) -> None:
-    """Draw the image that the command wrote beside the particles, where it did."""
+    """Draw the image that the command wrote next to the particles, if there is one."""
     if picture.image is None:
         return
     with st.expander("All layers of the last token as an image"):
@@ -82,7 +82,7 @@ def _image(scene: Scene, tokens: Tokens, token: int | None, range_: str, name: s
 
     def make() -> bytes:
         states = kept(("layer-time states", *key), run)
-        # Their signs for line breaks and tabs are followed by what they stand for.
+        # Their signs for line breaks and tabs are followed by the characters themselves.
         texts = [each.text.replace("\n", "").replace("\t", "") for each in tokens.pieces]
         model = str(scene.projection.facts.model.id)
         return token_png(states, token, texts, range=range_, model=model, prompt=name)

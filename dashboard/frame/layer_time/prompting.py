@@ -1,4 +1,4 @@
-"""The prompts whose hidden states are looked at: the Prompt page's own, by the same rules."""
+"""The prompts of the Layer-time page, which are those of the Prompt page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dashboard.state.scene import Scene
 
 
 def choose_prompts(scene: Scene) -> tuple[Tokens, ...]:
-    """Draw the fields; the tokens of the prompts that are selected: none, one or two.
+    """Draw the fields, and return the tokens of the selected prompts: none, one or two.
 
     Raises:
         UserError: see :func:`dashboard.frame.asking.run_selected`.
@@ -26,7 +26,7 @@ def choose_prompts(scene: Scene) -> tuple[Tokens, ...]:
             can_run = True
     chosen = session.current()
     if chosen.prompt is None:
-        # What is wrong with the prompt that was typed is said: nobody is asked to type one.
+        # If the typed prompt has an error, the page shows that instead of asking for a prompt.
         if can_run:
             st.info("Type a prompt and press Run.", icon=":material/keyboard:")
         return ()

@@ -1,4 +1,4 @@
-"""A layer-time that the command wrote below the app's folders, chosen and read."""
+"""Choose and read a picture that `projector layer-time` wrote below the app's folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SOURCES = {_TYPED: "Prompts", _SAVED: "A saved folder"}
 
 
 def find_pictures(scene: Scene) -> dict[str, Path]:
-    """Folders below the app's that hold one, by name."""
+    """Folders with a picture, below the app's folders, by name."""
     everywhere = folders_with(scene.settings.roots, TENSOR_FILE)
     return {name: path for name, path in everywhere.items() if _is_one(path)}
 
@@ -34,10 +34,10 @@ def _is_one(path: Path) -> bool:
 
 
 def choose_folder(found: dict[str, Path]) -> Path | None:
-    """Draw whether prompts or a saved folder are shown, and which; None for prompts.
+    """Choose between prompts and saved folders; return the chosen folder, None for prompts.
 
     Args:
-        found: by name; nothing is drawn where there is none.
+        found: folders by name; nothing is drawn if there are none.
     """
     chosen = session.current().played
     if chosen is not None and chosen not in found:
@@ -78,7 +78,7 @@ def choose_folder(found: dict[str, Path]) -> Path | None:
 
 
 def picture_at(path: Path) -> tuple[Key, Picture]:
-    """What a folder holds, and what tells it from others.
+    """The picture in a folder, and the shelf's key for it.
 
     Raises:
         UserError: if it is damaged.

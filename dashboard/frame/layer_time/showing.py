@@ -1,5 +1,4 @@
-"""A picture of hidden states over the layers on a page: the viewer, how far it can be trusted, and
-what to save."""
+"""Show a picture of hidden states over the layers: the viewer, its trust, and downloads."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ _NOT_NAMED = re.compile(r"[^\w-]+")
 _FORM = ".2f"
 # Characters of a prompt above a picture.
 _MOST_SHOWN = 600
-# Figures of a frame, each beside its control: the report's name and the column's.
+# Figures of a frame, each next to its control: the report's name and the column's name.
 _FIGURES = (
     ("variance_explained", "Variance"),
     ("variance_shuffled", "Variance, shuffled"),
@@ -38,12 +37,12 @@ _FIGURES = (
 
 
 def show_picture(scene: Scene, key: Key, picture: Picture, *, is_selected: bool) -> None:
-    """Draw the viewer and all that is told of a picture.
+    """Draw the viewer and a picture's figures.
 
     Args:
-        key: where the shelf keeps the picture.
-        is_selected: whether its prompts are the selected ones, so that a token of it is selected on
-            every page.
+        key: the shelf's key of the picture.
+        is_selected: whether its prompts are the selected ones, so that a click on a token selects
+            it on every page.
     """
     data = kept(("layer-time data", *key), lambda: viewer_data(picture.report, picture.tensors))
     is_own = picture.report.get("sha256") == scene.sha256
@@ -69,7 +68,7 @@ def show_picture(scene: Scene, key: Key, picture: Picture, *, is_selected: bool)
 
 
 def _show_origin(picture: Picture) -> None:
-    """Of which model and which prompts a picture is that is not of those selected."""
+    """Show the model and the prompts of a picture that isn't of the selected prompts."""
     report = picture.report
     prompts = report["prompts"]
     rows = [f"Model: {report.get('model') or 'not named'}"]
@@ -84,11 +83,11 @@ def _show_origin(picture: Picture) -> None:
 def _selected(
     scene: Scene, picture: Picture, *, is_selected: bool, is_own: bool
 ) -> dict[str, int | bool]:
-    """What of the selection the viewer is to show."""
+    """The part of the selection that the viewer shows."""
     found: dict[str, int | bool] = {}
     chosen = session.current()
     if is_own:
-        # A layer that was chosen is looked at; the first one is there before anybody chooses.
+        # Opens at a chosen layer; the first layer may be chosen only by default.
         first = min(layer for layer, _ in scene.projection.maps)
         found |= {"layer": scene.layer, "rests": scene.layer != first or chosen.token is not None}
     if not is_selected:
@@ -117,7 +116,7 @@ def _rest(scene: Scene, layer: int | None) -> None:
 
 
 def _show_fidelity(picture: Picture) -> None:
-    """A row a frame: each figure beside what chance gives."""
+    """A table with a row per frame, and each figure next to its value by chance."""
     rows: list[dict[str, Any]] = list(picture.report.get("fidelity") or ())
     known = [each for each in _FIGURES if any(row.get(each[0]) is not None for row in rows)]
     if not known:
@@ -157,7 +156,7 @@ def _show_exports(picture: Picture) -> None:
 
 
 def _stem(picture: Picture) -> str:
-    """The name of a file: the model's, and the beginning of the prompts."""
+    """The name of a file: the model's name, and the beginning of the prompts."""
     report = picture.report
     parts = ["layer-time", report.get("model"), *(each.get("text") for each in report["prompts"])]
     words = [_NOT_NAMED.sub("-", str(part)).strip("-")[:30].strip("-") for part in parts if part]
