@@ -58,11 +58,14 @@ smartquotes = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = project
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
     "navbar_align": "left",
+    # As an icon: a field would put the menu on two lines in a window of usual width.
+    "navbar_persistent": ["search-button"],
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
