@@ -1,4 +1,4 @@
-"""What libraries read from the environment when they are loaded: set before they are."""
+"""Environment variables that libraries read when they are imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ _SPIN_COUNT = "3000"
 
 
 def prepare_environment() -> None:
-    """Call before PyTorch and Transformers are imported; what the user has set stays."""
+    """Set the variables; call this before importing PyTorch and Transformers. Existing values are
+    kept.
+    """
     # Transformers' messages are for those who write models.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -20,11 +22,11 @@ def prepare_environment() -> None:
 
 
 def n_on_this_machine() -> int:
-    """How many of the processes share this machine's memory."""
+    """Number of processes that share this machine's memory."""
     n = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(1, int(n)) if n.isdecimal() else 1
 
 
 def is_told_cpu() -> bool:
-    """Whether Accelerate's launcher was told to leave GPUs alone."""
+    """Whether Accelerate's launcher was started with ``--cpu``."""
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")

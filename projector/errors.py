@@ -1,8 +1,9 @@
-"""The one error that is meant for a person.
+"""Errors that are meant for the user.
 
-A message names settings by :func:`named`. What a setting is called depends on where the user set
-it: ``--dim`` on the command line, ``dim`` from Python, a label on a page. So a message holds the
-setting's own name, and each face words it (:meth:`UserError.worded`).
+A message refers to settings with :func:`named`. The displayed name of a setting depends on where
+the user set it: ``--dim`` on the command line, ``dim`` in Python, a label on a page. A message
+therefore holds the setting's internal name, and each interface translates it
+(:meth:`UserError.worded`).
 """
 
 from __future__ import annotations
@@ -25,34 +26,33 @@ Face = Callable[[str, tuple[Any, ...]], str]
 
 
 def named(setting: str, value: Any = _UNSET) -> str:
-    """A setting within a message, by the name of its field or argument; each face words it.
+    """Refer to a setting in a message, by the name of its field or argument.
 
     Args:
-        value: what it is, or is to be set to, where the message says that too: a text, a number or
-            a truth value.
+        value: its actual or suggested value, if the message mentions it: a string, a number or a
+            boolean.
     """
     shown = "" if value is _UNSET else json.dumps([value], ensure_ascii=False)
     return f"{_BEGIN}{setting}{_BETWEEN}{shown}{_END}"
 
 
 def python_words(setting: str, value: tuple[Any, ...]) -> str:
-    """How Python calls a setting: ``dim``, ``force=True``."""
+    """The Python form of a setting: ``dim``, ``force=True``."""
     return f"{setting}={value[0]!r}" if value else setting
 
 
 class UserError(Exception):
-    """Something the user can mend: the message is one line that says what was wrong and what to do.
+    """An error that the user can fix: the message is one line with the problem and the fix.
 
     The command line prints it without a traceback and exits with status 2.
 
     Args:
-        message: one line, in which settings stand as :func:`named` gives them.
+        message: one line, with settings in the form of :func:`named`.
 
     Attributes:
-        setting: the setting that was wrong, by the name of its field or argument; None where none
-            was.
-        value: what it was set to.
-        expected: what would be right.
+        setting: the name of the field or argument that was wrong; None if there is none.
+        value: the value of the setting.
+        expected: a description of valid values.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class UserError(Exception):
         return _remade, (type(self), self.args[0], self.setting, self.value, self.expected)
 
     def worded(self, face: Face) -> str:
-        """The message, every setting called as ``face`` calls it."""
+        """The message with every setting in the form of ``face``."""
 
         def word(found: re.Match[str]) -> str:
             return face(found[1], tuple(json.loads(found[2])) if found[2] else ())
@@ -83,9 +83,9 @@ class UserError(Exception):
         return self.worded(python_words)
 
     def to_record(self) -> dict[str, Any]:
-        """What JSON can hold of it, for a program that words it in its own terms.
+        """The error as JSON values, for a program with its own names of settings.
 
-        ``parts`` is the message: texts, and settings as ``[name]`` or ``[name, value]``.
+        ``parts`` is the message: strings, and settings as ``[name]`` or ``[name, value]``.
         """
         parts: list[str | list[Any]] = []
         end = 0
@@ -106,13 +106,13 @@ class UserError(Exception):
 
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> UserError:
-        """The error that :meth:`to_record` was of.
+        """Restore the error from the result of :meth:`to_record`.
 
-        What a command printed has the whole message as ``error`` too: it does where there are no
+        A command's output also has the whole message as ``error``, which is used if there are no
         ``parts``.
 
         Raises:
-            KeyError, TypeError, ValueError: if the record is of no error.
+            KeyError, TypeError, ValueError: if the record isn't an error.
         """
         given = record["parts"] if "parts" in record else [record["error"]]
         parts = [part if isinstance(part, str) else named(*part) for part in given]
@@ -125,13 +125,13 @@ class UserError(Exception):
 
 
 class SettingError(UserError):
-    """One setting has a value that can't be used: ``--dim 0 is too small: give 1 or more``.
+    """A setting has an invalid value: ``--dim 0 is too small: give 1 or more``.
 
     Args:
-        setting: its name.
-        value: what it was set to.
-        problem: what is wrong with that; a verb and what belongs to it.
-        expected: what would be right, or what to do; it ends the message.
+        setting: the name of the setting.
+        value: the value of the setting.
+        problem: what is wrong with the value, starting with a verb.
+        expected: valid values, or what to do; ends the message.
     """
 
     def __init__(self, setting: str, value: Any, problem: str, expected: str) -> None:
@@ -158,37 +158,37 @@ def _remade(
 
 
 def is_number(value: Any) -> bool:
-    """Whether this is a number, a truth value being none."""
+    """Whether this is a number; False for booleans."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def number_text(value: float) -> str:
-    """A number as a person writes it: ``1,500``, ``0.003``; 3 where it is 3.0."""
+    """Format a number for messages: ``1,500``, ``0.003``; 3.0 becomes 3."""
     is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
     return f"{int(value) if is_whole else value:,}"
 
 
 def check_choice(setting: str, value: Any, choices: Any) -> None:
-    """Raise a SettingError unless the value is one of the choices, all of them texts."""
+    """Raise a SettingError unless the value is one of the choices."""
     if value not in choices:
         raise SettingError(setting, value, "is not known", f"choose from {', '.join(choices)}")
 
 
 def check_least(setting: str, value: Any, least: float) -> None:
-    """Raise a SettingError if a number is below ``least``; None, an unset setting, passes."""
+    """Raise a SettingError if a number is below ``least``; None (an unset setting) is accepted."""
     if value is not None and not value >= least:
         raise SettingError(setting, value, "is too small", f"give {number_text(least)} or more")
 
 
 def check_seed(setting: str, value: Any) -> None:
-    """Raise a SettingError unless a seed is one that every generator of random numbers takes."""
+    """Raise a SettingError unless every random number generator accepts the seed."""
     check_least(setting, value, 0)
     if value > MOST_SEED:
         raise SettingError(setting, value, "is too large", f"give {number_text(MOST_SEED)} or less")
 
 
 def check_text(setting: str, text: str | None) -> None:
-    """Raise a SettingError if a text is empty or no tokenizer can take it; None passes."""
+    """Raise a SettingError if a text is empty or can't be tokenized; None is accepted."""
     if text is None:
         return
     if not text:

@@ -1,4 +1,4 @@
-"""Names of the Hugging Face hub."""
+"""Names on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name is one of the hub's, and not that of a file or folder here.
+    """Whether a name is a hub id and not an existing local file or folder.
 
-    What reads from the hub would take the file.
+    Hub libraries would read the local file.
     """
     return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()

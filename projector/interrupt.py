@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment that suits."""
+"""Handling of Ctrl-C at a suitable moment."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SAME_PRESS_S = 1.0
 
 
 class DeferredInterrupt:
-    """While open, the first Ctrl-C is only noted in ``is_asked``; a second one interrupts at once.
+    """In this context, the first Ctrl-C only sets ``is_asked``; a second one interrupts at once.
 
-    SIGTERM, by which schedulers and launchers end a process, is taken for Ctrl-C. In other threads
-    than the main one, where Python delivers no signal, nothing is done.
+    SIGTERM, which schedulers and launchers use to end a process, is treated like Ctrl-C. Outside
+    the main thread, where Python delivers no signals, this does nothing.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,9 @@ class DeferredInterrupt:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """While open, already the first interrupts: for work of which no part can be kept."""
+        """In this context, the first Ctrl-C interrupts at once, for work that can't be saved in
+        part.
+        """
         self._is_at_once = True
         try:
             if self.is_asked:

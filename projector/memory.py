@@ -1,4 +1,4 @@
-"""Memory: how much is free, what a full one is turned into, and numbers of bytes for a person."""
+"""Memory: free memory, out-of-memory errors, and sizes as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from projector.errors import UserError, named
 
 
 def size_text(n_bytes: float) -> str:
-    """A number of bytes for a person: ``14.3 MB``."""
+    """A number of bytes as text: ``14.3 MB``."""
     if n_bytes < 1000:
         return f"{n_bytes:.0f} B"
     # Of what rounds to a thousand of a unit, the next.
@@ -26,17 +26,17 @@ def size_text(n_bytes: float) -> str:
 
 
 def enough_text(n_bytes: float) -> str:
-    """As :func:`size_text`, rounded up: so much suffices."""
+    """Like :func:`size_text`, but rounded up, so that this size is sufficient."""
     digit = 10 ** max(0, math.floor(math.log10(max(n_bytes, 1))) - 2)
     return size_text(math.ceil(n_bytes / digit) * digit)
 
 
 def free_memory(device: torch.device, *, spread: bool = False) -> int:
-    """Bytes that are free where the sums of a model are kept: this process's share of them.
+    """Free bytes on the device of a model's sums: this process's share.
 
     Args:
-        device: where the model takes its inputs.
-        spread: whether its layers, and with them their sums, are on all GPUs.
+        device: the device of the model's inputs.
+        spread: whether its layers and their sums are spread over all GPUs.
     """
     if device.type != "cuda":
         return int(psutil.virtual_memory().available) // n_on_this_machine()
@@ -48,10 +48,9 @@ def free_memory(device: torch.device, *, spread: bool = False) -> int:
 
 
 def is_private(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's memory is this process's own, so that writing to it changes no file.
+    """Whether a tensor's memory is private to this process, so that writing to it changes no file.
 
-    False where it maps a file that others see, or may only be read; and where the system tells
-    nothing of that.
+    False if it maps a shared or read-only file, or if the system doesn't report it.
     """
     if tensor.device.type != "cpu":
         return True
@@ -71,7 +70,7 @@ def is_private(tensor: torch.Tensor) -> bool:
 
 
 def give_back() -> None:
-    """Hand freed memory back to the system: glibc keeps what is smaller than 32 MiB for itself."""
+    """Return freed memory to the system, because glibc keeps blocks smaller than 32 MiB."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
@@ -79,10 +78,10 @@ def give_back() -> None:
 
 @contextmanager
 def out_of_memory(what: str) -> Iterator[None]:
-    """Turn what a full memory raises into one line for the user.
+    """Turn out-of-memory errors into one line for the user.
 
     Args:
-        what: what did not fit, and what to do; follows "out of memory".
+        what: what didn't fit, and what to do; follows "out of memory".
     """
     try:
         yield
@@ -96,7 +95,7 @@ def out_of_memory(what: str) -> Iterator[None]:
 
 
 def memory_errors(layer: int, site: str, n_neurons: int) -> AbstractContextManager[None]:
-    """The same in a fit; the line names the widest matrix."""
+    """Turn out-of-memory errors of a fit into one line that names the widest matrix."""
     return out_of_memory(
         f": the widest matrix, {n_neurons:,} × {n_neurons:,} of layer {layer} {site}, takes "
         f"{size_text(8 * n_neurons**2)}: lower {named('batch_size')} or "

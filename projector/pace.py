@@ -1,4 +1,4 @@
-"""How often something is written: often enough to lose little, seldom enough to cost little."""
+"""How often checkpoints are written: often enough to lose little, seldom enough to cost little."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 
 class Pace:
-    """When to write a checkpoint: often enough to lose seconds, seldom enough to cost little.
+    """Decides when to write a checkpoint.
 
     Args:
-        least_s: seconds between two, at least.
-        share: of the time, what writing may take.
-        cost_s: seconds that the first is thought to take.
+        least_s: minimum seconds between two checkpoints.
+        share: share of the time that writing may take.
+        cost_s: estimated seconds for writing the first checkpoint.
     """
 
     def __init__(self, least_s: float, share: float, cost_s: float = 0.0) -> None:
@@ -23,12 +23,12 @@ class Pace:
 
     @property
     def is_due(self) -> bool:
-        """Whether the next may be written."""
+        """Whether the next checkpoint is due."""
         return time.monotonic() - self._last >= max(self.least_s, self._cost_s / self.share)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around a write: what it costs decides when the next is due."""
+        """Time a write; its duration determines when the next one is due."""
         began = time.monotonic()
         yield
         self._last = time.monotonic()

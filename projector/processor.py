@@ -1,4 +1,4 @@
-"""The processor: in how many threads PyTorch computes, and what instructions it has."""
+"""The processor: the number of PyTorch threads, and the available instructions."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _own = threading.local()
 
 @contextmanager
 def in_threads(n: int | None) -> Iterator[None]:
-    """Compute in ``n`` threads while open; in as many as before where it is None.
+    """Compute in ``n`` threads in this context; None keeps the current number.
 
-    In another number, sums are rounded otherwise. Uses may stand within one another and overlap
-    between threads of Python: when the last has ended, all is as it was before the first.
+    The number of threads affects the rounding of sums. Uses may be nested and may overlap between
+    Python threads: after the last one ends, the original number is restored.
     """
     if n is None:
         yield
@@ -56,7 +56,7 @@ def in_threads(n: int | None) -> Iterator[None]:
 def multiplies_bf16() -> bool:
     """Whether this CPU has instructions for products of bfloat16, and PyTorch uses them.
 
-    Without them it widens each number first, and is slower than in float32.
+    Without them, PyTorch converts each number first, which is slower than float32.
     """
     return torch.backends.mkldnn.is_available() and bool(_BF16 & _instructions())
 

@@ -1,4 +1,4 @@
-"""How work reports progress: commands and pages draw bars, a library call writes one line."""
+"""Progress reports: commands and pages draw bars, and a library call writes one line."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _LEAST_SECONDS = 0.2
 
 
 class Progress(Protocol):
-    """Told of stages that follow one another."""
+    """The protocol of progress reports, in consecutive stages."""
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
-        """A stage of ``total`` units (None: unknown) begins; the one before it has ended."""
+        """Begin a stage of ``total`` units (None if unknown), and end the previous stage."""
 
     def advance(self, n: int) -> None:
-        """``n`` more units are done."""
+        """Report that ``n`` more units are done."""
 
     def end(self) -> None:
-        """The last stage has ended."""
+        """End the last stage."""
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
         pass
@@ -37,10 +37,10 @@ class Silent:
 
 
 class Line:
-    """Progress as one line that is written over: the stage, and how far it is.
+    """Progress on one line that is overwritten, with the stage and the share done.
 
     Args:
-        stream: where to; a terminal.
+        stream: the terminal to write to.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -81,8 +81,9 @@ class Line:
 
 
 def shown_on_terminal(progress: Progress | None) -> Progress:
-    """How a library call reports progress: by ``progress``, or a line on a terminal, else not at
-    all."""
+    """Choose how a library call reports progress: ``progress`` if given, a line on a terminal, or
+    nothing.
+    """
     if progress is not None:
         return progress
     return Line(sys.stderr) if sys.stderr is not None and sys.stderr.isatty() else Silent()

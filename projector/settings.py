@@ -1,7 +1,7 @@
-"""What a field of frozen settings tells of itself, for commands, provenance and the resume check.
+"""Metadata of settings fields, used by commands, provenance and the resume check.
 
-A setting is a field of a frozen dataclass, and nothing else knows it by name: commands make an
-option of it, and two runs are told apart by it, unless the field says that they may differ in it.
+A setting is a field of a frozen dataclass. Commands turn each field into an option, and two runs
+are different if a field differs, unless the field is declared with ``may_differ``.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def setting(
     by_some: bool = False,
     told_by: str = "",
 ) -> Any:
-    """A field of settings: ``dataclasses.field`` with what faces and checks read of it.
+    """Declare a settings field: ``dataclasses.field`` with metadata for interfaces and checks.
 
     Args:
-        default: what it is unless it is set; where it is left out, it must be set.
-        help: one or two sentences for a help text; a function where registered parts have a say.
-        may_differ: whether two runs that differ in it are the same run all the same.
-        choices: the values it may have, for faces that offer them.
-        unit: ``bytes`` where a face may take ``8GiB`` for the number.
-        by_some: whether only some methods read it, each of which says so; with any other it has to
-            keep its default.
-        told_by: the fact of a run that tells what came of the field, and tells runs apart in its
-            place: a name may lead to other text another day, and "auto" to another device.
+        default: the default value; without it, the setting is required.
+        help: one or two sentences of help; a function if the text depends on registered parts.
+        may_differ: whether two runs count as the same run even if they differ in this field.
+        choices: the valid values, for interfaces that list them.
+        unit: ``bytes`` if an interface may accept a size such as ``8GiB``.
+        by_some: whether only some methods read it, each of which declares it; for every other
+            method it must keep its default.
+        told_by: the fact of a run that records the field's outcome and is compared in its place,
+            because a name may refer to a different text later, and "auto" to another device.
     """
     metadata = {
         HELP: help,
@@ -57,15 +57,15 @@ def setting(
 
 
 def help_of(each: Field[Any]) -> str:
-    """What a field says of itself to a person."""
+    """The help text of a field."""
     text = each.metadata.get(HELP, "")
     return str(text() if callable(text) else text)
 
 
 def compared(settings: Any) -> dict[str, Any]:
-    """Name → value of every field of a dataclass that two runs must share to be the same run.
+    """Name → value of every field that must be equal for two runs to be the same run.
 
-    Fields that another fact tells of, are left out.
+    Fields that another fact replaces (``told_by``) are left out.
     """
     return {
         each.name: getattr(settings, each.name)
@@ -75,10 +75,10 @@ def compared(settings: Any) -> dict[str, Any]:
 
 
 def check_types(settings: Any) -> None:
-    """Raise a SettingError on a field whose value is not of the type that it is declared with.
+    """Raise a SettingError if a field's value doesn't have its declared type.
 
-    Whole numbers, truth values, texts, paths and sequences of whole numbers are checked; a path may
-    be a text.
+    Integers, booleans, strings, paths and sequences of integers are checked; a path may be a
+    string.
     """
     hints = get_type_hints(type(settings))
     for each in fields(settings):
@@ -101,9 +101,9 @@ def _are_whole(value: Any) -> bool:
 
 
 _TYPES: dict[Any, tuple[Callable[[Any], bool], str, str]] = {
-    int: (_is_whole, "is not a whole number", "give one"),
-    bool: (lambda value: isinstance(value, bool), "is neither true nor false", "give one of them"),
-    str: (lambda value: isinstance(value, str), "is not a text", "give one"),
-    Path: (lambda value: isinstance(value, str | Path), "is not a path", "give one"),
+    int: (_is_whole, "is not a whole number", "give a whole number"),
+    bool: (lambda value: isinstance(value, bool), "is not a truth value", "give true or false"),
+    str: (lambda value: isinstance(value, str), "is not text", "give text"),
+    Path: (lambda value: isinstance(value, str | Path), "is not a path", "give a path"),
     tuple[int, ...]: (_are_whole, "is not a list of whole numbers", "give one, such as [2, 4, 5]"),
 }

@@ -1,7 +1,7 @@
-"""Where activations are read in a block: one record a site, and a layer's site in every file.
+"""Sites: the places in a block where activations are read, and their names in files.
 
-Command lines, errors and pages read the records. How a site is found in a model is told by
-:mod:`projector.model.architecture.sites`, which is the only other place that knows sites by name.
+Command lines, errors and pages use these records. :mod:`projector.model.architecture.sites` finds
+each site in a model, and is the only other module that refers to sites by name.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ MapKey = tuple[int, str]
 
 
 def map_name(layer: int, site: str) -> str:
-    """The key of one layer and site in every file of a projection."""
+    """The key of a layer and site in every file of a projection."""
     return f"layers.{layer}.{site}"
 
 
 def map_of(name: str) -> MapKey:
-    """Layer and site of such a key.
+    """The layer and site of a map's key.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it isn't the key of a map.
     """
     start, layer, site = (*name.split(".", 2), "", "")[:3]
     if start != "layers" or not (layer.isascii() and layer.isdecimal()) or not site:
-        raise ValueError(f"'{name}' names no layer and site")
+        raise ValueError(f"'{name}' isn't the key of a layer and site")
     return int(layer), site
 
 
@@ -37,13 +37,12 @@ class Site:
     """A place in every block where activations are read.
 
     Attributes:
-        name: as TransformerLens names its hook point.
-        words: what it holds, for people.
+        name: the name, after the hook points of TransformerLens.
+        words: a description in a few words.
         help: one sentence about it.
-        short: stands between a layer and a neuron's number, which is said often; None for
-            ``words``.
-        beside: the site whose map is shown beside this one's; None for none.
-        is_default: whether it is read where none is named.
+        short: a short form, written between a layer and a neuron's number; None to use ``words``.
+        beside: the site with the map that is shown next to this one's; None for no site.
+        is_default: whether it is read by default.
     """
 
     name: str
@@ -58,7 +57,7 @@ SITES: dict[str, Site] = {}
 
 
 def register(site: Site) -> None:
-    """Make a site known to commands, errors and pages, behind those that are."""
+    """Register a site for commands, errors and pages, after the existing ones."""
     SITES[site.name] = site
 
 
@@ -107,27 +106,27 @@ register(Site("resid_post", "stream after", "The residual stream after the block
 
 
 def default_sites() -> tuple[str, ...]:
-    """The sites that are read where none is named."""
+    """The sites that are read by default."""
     return tuple(site.name for site in SITES.values() if site.is_default)
 
 
 def site_words(name: str) -> str:
-    """What a site holds, for people; the name of one that has no record."""
+    """A site's description; the name itself if it isn't registered."""
     return SITES[name].words if name in SITES else name
 
 
 def short_words(name: str) -> str:
-    """What stands between a layer and a neuron's number; it may be empty."""
+    """The site's short form between a layer and a neuron's number; may be empty."""
     short = SITES[name].short if name in SITES else None
     return site_words(name) if short is None else short
 
 
 def sites_help() -> str:
-    """What may be given for ``sites``, for a command's help."""
+    """The valid values of ``sites``, for a command's help."""
     return f"Comma-separated: {', '.join(SITES)}. By default {', '.join(default_sites())}."
 
 
 def check_sites(sites: Iterable[str] | None) -> None:
-    """Raise a SettingError if a site has no record; None passes."""
+    """Raise a SettingError if a site isn't registered; None is accepted."""
     for site in sites or ():
         check_choice("sites", site, SITES)

@@ -1,1 +1,1 @@
-"""The language model that ships with the package, and the program that trained it."""
+"""The language model in the package, and the program that trained it."""

@@ -1,7 +1,7 @@
 """Train the bundled model: ``python -m projector.bundled.train``.
 
-The text is the standard library of the interpreter that runs this program, the modules of the
-``heldout`` split left out. The run is checkpointed: started again, it goes on where it stopped.
+The text is the standard library of the interpreter that runs this program, without the modules of
+the ``heldout`` split. The run is checkpointed: when it is started again, it resumes.
 
 Matrices of the blocks are trained with Muon (Jordan et al. 2024, "Muon: an optimizer for hidden
 layers"; step size matched to AdamW's as in Liu et al. 2025, arXiv:2502.16982), the tied embedding
@@ -35,7 +35,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the outcome of the training."""
+    """The settings that determine the result of training."""
 
     n_layers: int = 6
     n_hidden: int = 192
@@ -55,7 +55,7 @@ class Recipe:
 
 
 def train_tokenizer(texts: Iterator[str], n_vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that starts every text with ``<|endoftext|>``.
+    """Train a byte-level BPE tokenizer that starts every text with ``<|endoftext|>``.
 
     Text is normalized and cut into words as ``AutoTokenizer`` does for every Qwen2 checkpoint: it
     takes vocabulary and merges from the checkpoint, and the word pattern from its own class.
@@ -95,7 +95,7 @@ def train_tokenizer(texts: Iterator[str], n_vocabulary: int) -> PreTrainedTokeni
 
 
 def build_model(recipe: Recipe, end_of_text: int) -> Any:
-    """The untrained model in float32."""
+    """Create the untrained model in float32."""
     torch.manual_seed(recipe.seed)
     return Qwen2ForCausalLM(
         Qwen2Config(
@@ -117,7 +117,7 @@ def build_model(recipe: Recipe, end_of_text: int) -> Any:
 def token_stream(
     texts: Iterator[str], tokenizer: PreTrainedTokenizerFast
 ) -> tuple[torch.Tensor, int]:
-    """All texts as one int64 vector, ``<|endoftext|>`` after each; and their size in bytes."""
+    """All texts as one int64 vector, with ``<|endoftext|>`` after each; and their size in bytes."""
     ids: list[int] = []
     n_bytes = 0
     for text in texts:
@@ -128,10 +128,10 @@ def token_stream(
 
 
 def windows(stream: torch.Tensor, recipe: Recipe, step: int) -> torch.Tensor:
-    """The batch of one step, shape (batch_size, n_context): a function of the step alone.
+    """The batch of one step, (batch_size, n_context), which depends only on the step.
 
-    Each epoch cuts the stream at another offset and draws its windows in another order, so a run
-    that goes on from a checkpoint sees just what an uninterrupted one sees.
+    Each epoch cuts the stream at another offset and shuffles its windows. A resumed run sees the
+    same batches as an uninterrupted one.
     """
     n_per_epoch = (stream.numel() - recipe.n_context) // recipe.n_context // recipe.batch_size
     epoch, place = divmod(step, n_per_epoch)
@@ -144,7 +144,7 @@ def windows(stream: torch.Tensor, recipe: Recipe, step: int) -> torch.Tensor:
 
 
 def shift_right(targets: torch.Tensor, end_of_text: int) -> torch.Tensor:
-    """Model input that predicts every token of ``targets`` (B, T), the first one included."""
+    """Model input for predicting every token of ``targets`` (B, T), including the first."""
     return torch.cat([torch.full_like(targets[:, :1], end_of_text), targets[:, :-1]], dim=1)
 
 
@@ -165,8 +165,8 @@ def bits_per_byte(
 ) -> float:
     """Bits per byte over windows of ``n_context`` tokens that do not overlap.
 
-    Every token is scored, the first of each window from ``<|endoftext|>`` alone; the end mark of
-    each text is scored as well, its bytes counting for nothing.
+    Every token is scored, the first of each window from ``<|endoftext|>`` alone; the end-of-text
+    tokens are scored as well, but have no bytes.
     """
     stream, n_bytes = token_stream(texts, tokenizer)
     device = next(model.parameters()).device
@@ -181,7 +181,7 @@ def bits_per_byte(
 
 
 def make_optimizers(model: Qwen2ForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for all else."""
+    """Create the optimizers: Muon for the blocks' matrices, AdamW for all other parameters."""
     named = list(model.named_parameters())
     matrices = [p for name, p in named if p.ndim == 2 and "layers." in name]
     rest = [p for name, p in named if p.ndim != 2 or "layers." not in name]
@@ -197,7 +197,7 @@ def make_optimizers(model: Qwen2ForCausalLM, recipe: Recipe) -> list[torch.optim
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """The learning-rate schedule: linear warm-up, then a cosine to zero."""
     if step < recipe.n_warmup_steps:
         return (step + 1) / recipe.n_warmup_steps
     done = (step - recipe.n_warmup_steps) / (recipe.n_steps - recipe.n_warmup_steps)
@@ -232,7 +232,7 @@ def load_state(
     optimizers: list[torch.optim.Optimizer],
     identity: str,
 ) -> int:
-    """Restore what :func:`save_state` wrote; the number of steps already done.
+    """Restore the state from :func:`save_state`; returns the number of finished steps.
 
     Raises:
         UserError: if it was written by a run with another recipe or another text.
@@ -267,7 +267,7 @@ def train(
     compiled: bool = True,
     save_every_s: float = 120.0,
 ) -> Path:
-    """Train by ``recipe``; write model, tokenizer and ``training.json`` to ``out``."""
+    """Train with ``recipe``; write model, tokenizer and ``training.json`` to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     state_path = out / "training-state.safetensors"
     tokenizer = train_tokenizer((t for _, t in stdlib_modules("train")), recipe.n_vocabulary)

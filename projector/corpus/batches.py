@@ -1,4 +1,4 @@
-"""Sequences of token ids, and the batches that a model runs over."""
+"""Sequences of token ids, and the batches that a model processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sequences, padded on the right to the longest.
+    """A batch of sequences, padded on the right to the longest.
 
     ``input_ids`` and ``attention_mask`` are (B, T) int64; ``keep`` (B, T) bool marks the tokens
     that count; ``first`` is the index of the first sequence within the corpus.
@@ -35,14 +35,15 @@ class Corpus:
     """Tokenized sequences, drawn evenly from a source.
 
     Attributes:
-        source: as the user gave it; a file by its name, without its path.
-        sha256: hash over the documents that were read.
+        source: the source as the user wrote it; for a file, its name without the path.
+        sha256: hash of the documents that were read.
         ids: token ids of all sequences end to end, int32.
-        starts: where each sequence starts in ``ids``, and the end; (n_sequences + 1,) int64.
-        skip_first: positions at the start of each sequence that do not count.
-        n_tokens: tokens that count.
-        n_available: tokens that would count were none left out by ``max_tokens``.
-        notes: what the user should know: what was cut, what was drawn.
+        starts: (n_sequences + 1,) int64, where each sequence starts in ``ids``, and the end of the
+            last.
+        skip_first: number of positions at the start of each sequence that don't count.
+        n_tokens: number of tokens that count.
+        n_available: number of tokens that would count without ``max_tokens``.
+        notes: remarks for the user, about texts that were cut and windows that were drawn.
     """
 
     source: str
@@ -61,23 +62,23 @@ class Corpus:
 
     @cached_property
     def distinct(self) -> np.ndarray:
-        """The different token ids, int64, ascending."""
+        """The distinct token ids, int64, ascending."""
         return np.flatnonzero(np.bincount(self.ids))
 
     @property
     def n_distinct(self) -> int:
-        """How many different token ids there are."""
+        """The number of distinct token ids."""
         return len(self.distinct)
 
     @cached_property
     def ids_sha256(self) -> str:
-        """Hash over the tokens, and where sequences start."""
+        """SHA-256 of the token ids and the starts of the sequences."""
         parts = hashlib.sha256(np.ascontiguousarray(self.ids).data)
         parts.update(np.ascontiguousarray(self.starts).data)
         return parts.hexdigest()
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """The sequences in order, ``batch_size`` at a time."""
+        """Yield the sequences in order, ``batch_size`` at a time."""
         for first in range(0, self.n_sequences, batch_size):
             bounds = self.starts[first : first + batch_size + 1]
             lengths = torch.from_numpy(np.diff(bounds))

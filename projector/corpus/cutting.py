@@ -1,4 +1,4 @@
-"""Documents become sequences: tokenized, one after another or each by itself, cut to a length."""
+"""Turn documents into sequences: tokenized, packed or separate, and cut to a length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from projector.errors import SettingError, UserError
 
 
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and after a text."""
+    """The special tokens that the tokenizer adds before and after a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     for start in range(len(full) - len(bare) + 1):
@@ -35,7 +35,7 @@ class Cutter:
             raise SettingError(
                 "sequence_length",
                 sequence_length,
-                f"leaves no room for text after the {n_special} special tokens of a sequence",
+                f"is too short: a sequence has {n_special} special tokens, and no text would fit",
                 f"give {n_special + 1} or more",
             )
         self.sequences: list[np.ndarray] = []
@@ -45,7 +45,7 @@ class Cutter:
         self.n_conversations = self.n_cut = self.n_tokens_cut = 0
 
     def add(self, documents: list[Document]) -> None:
-        """Tokenize documents; packed ones wait in the stream until :meth:`finish`."""
+        """Tokenize documents; packed documents stay in the stream until :meth:`finish`."""
         texts = [d for d in documents if isinstance(d, str)]
         if texts:
             encoded = self.tokenizer(
@@ -90,12 +90,12 @@ class Cutter:
 
     @property
     def n_counted(self) -> int:
-        """Tokens so far that count; of the stream, those of its whole windows."""
+        """The number of tokens so far that count; in the stream, only full windows do."""
         per_window = self.sequence_length - self.skip_first
         return self.n_in_sequences + self.n_in_stream // self.room * per_window
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lengths of all sequences, and their ids end to end."""
+        """Return the lengths of all sequences and their concatenated ids."""
         if self.stream:
             self._cut(np.concatenate(self.stream))
             self.stream = []
@@ -105,7 +105,7 @@ class Cutter:
 
     @property
     def notes(self) -> list[str]:
-        """Tells the user what was cut off."""
+        """Notes for the user about the text that was cut off."""
         if not self.n_cut:
             return []
         return [

@@ -1,4 +1,4 @@
-"""A document: a text or a conversation. What rows of data sets hold of it, and its hashes."""
+"""Documents (texts or conversations): reading them from the rows of a data set, and hashes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ COLUMNS = ("text", "content", "messages", "conversations", "conversation")
 
 
 def choose_column(names: list[str], where: str) -> str:
-    """The column that holds the documents.
+    """Choose the column that holds the documents.
 
     Raises:
-        UserError: if none of several is known to.
+        UserError: if there are several columns and none has a known name.
     """
     for column in COLUMNS:
         if column in names:
@@ -34,14 +34,14 @@ def choose_column(names: list[str], where: str) -> str:
 
 
 def documents_of(row: Any, where: str) -> Iterator[Document]:
-    """The document of a row, if it holds one.
+    """Yield the document of a row, if there is one.
 
     Args:
         row: a text, a conversation, or a mapping with a column of either.
-        where: what the row is called in a message.
+        where: name of the row, for error messages.
 
     Raises:
-        UserError: if it holds something else.
+        UserError: if the row holds neither text nor messages.
     """
     value = row
     if isinstance(row, Mapping):
@@ -79,7 +79,7 @@ def _is_message(value: Any) -> bool:
 
 
 def plain_text(document: Document) -> str:
-    """A document as one text: a conversation as JSON with its keys in order."""
+    """A document as one text; a conversation becomes JSON with sorted keys."""
     return document if isinstance(document, str) else json.dumps(document, sort_keys=True)
 
 
@@ -89,12 +89,12 @@ def hash_document(document: Document) -> str:
 
 
 def hash_documents(documents: Iterable[Document]) -> frozenset[str]:
-    """The hash of each document, in no order: what texts share is found by them."""
+    """The set of the documents' hashes, used to find documents that two corpora share."""
     return frozenset(map(hash_document, documents))
 
 
 class CorpusHash:
-    """SHA-256 over documents in their order, as they are read."""
+    """SHA-256 of documents in their order, updated as they are read."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -108,7 +108,7 @@ class CorpusHash:
 
 
 def hash_corpus(documents: Iterable[Document]) -> str:
-    """The same over all of them, as projections name their corpus."""
+    """SHA-256 of all documents in order, as stored in a projection."""
     digest = CorpusHash()
     for document in documents:
         digest.add(document)

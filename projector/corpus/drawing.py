@@ -1,4 +1,4 @@
-"""Which sequences of a corpus count where it holds more than is asked for."""
+"""Choose which sequences of a corpus to use if it holds more tokens than requested."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MOST_TRIES = 10
 
 @dataclass(frozen=True)
 class Draw:
-    """Some sequences of a corpus, in its order.
+    """The chosen sequences of a corpus, in the order of the corpus.
 
     Attributes:
-        chosen: their numbers, (n,) int64.
-        lengths: tokens of each that are kept, (n,) int64: the last may be cut.
-        n_tokens: tokens that count in them.
-        n_available: tokens that count in all sequences.
+        chosen: (n,) int64, the indices of the sequences.
+        lengths: (n,) int64, the number of tokens kept of each; the last sequence may be cut.
+        n_tokens: number of tokens that count in these sequences.
+        n_available: number of tokens that count in all sequences.
     """
 
     chosen: np.ndarray
@@ -28,11 +28,11 @@ class Draw:
     n_available: int
 
     def of(self, flat: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The chosen sequences' tokens end to end.
+        """The concatenated tokens of the chosen sequences.
 
         Args:
-            flat: those of all sequences.
-            lengths: tokens of each sequence, (n,) int64.
+            flat: the concatenated tokens of all sequences.
+            lengths: (n,) int64, the number of tokens of each sequence.
         """
         bounds = np.concatenate([[0], np.cumsum(lengths)])
         return np.concatenate(
@@ -44,13 +44,13 @@ class Draw:
 
 
 def draw(lengths: np.ndarray, skip_first: int, max_tokens: int | None) -> Draw:
-    """Draw sequences at even steps, so many that exactly ``max_tokens`` count; None for all.
+    """Draw sequences at even steps until exactly ``max_tokens`` tokens count; None draws all.
 
-    Those without a token that counts are left out.
+    Sequences without a token that counts are left out.
 
     Args:
-        lengths: tokens of each sequence, (n,) int64.
-        skip_first: positions at the start of each that do not count.
+        lengths: (n,) int64, the number of tokens of each sequence.
+        skip_first: number of positions at the start of each sequence that don't count.
     """
     counted = np.maximum(lengths - skip_first, 0)
     chosen, last_length = _draw(np.flatnonzero(counted), counted, max_tokens, skip_first)

@@ -1,4 +1,4 @@
-"""Where tokens are: in a batch, in the corpus, and among those of it that are kept."""
+"""Token positions: in a batch, in the corpus, and among the tokens of the corpus that are kept."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from projector.corpus.batches import Batch, Corpus
 
 @dataclass(frozen=True)
 class CountedTokens:
-    """Where the tokens that count are in a batch: found once, for all maps.
+    """Positions of the tokens that count in a batch, computed once for all maps.
 
     Attributes:
-        shape: B sequences, T positions.
-        kept: (n_kept,) int64, positions of the batch that count, ascending.
-        n_before: tokens that count in the batches before it.
-        numbers: (B,) int64, of the first token of each sequence within the corpus.
-        first: (B,) int64, the first position of each sequence that counts; 0 where none does.
+        shape: (B, T), the numbers of sequences and positions.
+        kept: (n_kept,) int64, flat positions in the batch that count, ascending.
+        n_before: number of tokens that count in earlier batches.
+        numbers: (B,) int64, the index in the corpus of the first token of each sequence.
+        first: (B,) int64, the first position of each sequence that counts; 0 if none does.
         is_empty: (B,) bool, sequences in which no token counts.
-        stretch: positions that count, where these are the same in all sequences; None where not.
-        filled: (B·T,) int64, for each position itself if it counts, and the sequence's first that
-            does where it does not; None where there is a stretch.
+        stretch: the positions that count, if they are the same in all sequences; otherwise None.
+        filled: (B·T,) int64, each position that counts as itself, and every other one as the first
+            position of its sequence that counts; None if ``stretch`` is set.
     """
 
     shape: torch.Size
@@ -38,11 +38,11 @@ class CountedTokens:
 
     @classmethod
     def of(cls, batch: Batch, starts: Tensor, n_before: int) -> CountedTokens:
-        """Of one batch.
+        """The positions that count in one batch.
 
         Args:
             starts: (S + 1,) int64, where each sequence of the corpus starts.
-            n_before: tokens that count in the batches before it.
+            n_before: number of tokens that count in earlier batches.
         """
         keep = batch.keep
         n_rows, length = keep.shape
@@ -71,7 +71,7 @@ class CountedTokens:
         )
 
     def to(self, device: torch.device) -> CountedTokens:
-        """The same on another device."""
+        """Move to another device."""
         return CountedTokens(
             self.shape,
             self.kept.to(device),
@@ -85,7 +85,7 @@ class CountedTokens:
 
 
 def token_numbers(corpus: Corpus, counted: Tensor) -> Tensor:
-    """Numbers within the corpus of tokens that are given by their number among those that count.
+    """Convert indices among the tokens that count to indices in the corpus.
 
     Args:
         counted: (M,) int64.
@@ -103,13 +103,13 @@ def token_numbers(corpus: Corpus, counted: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class KeptTokens:
-    """The tokens of a corpus that are kept, and where they have gone.
+    """The tokens of a corpus that are kept, and their new positions.
 
     Attributes:
         ids: (T',) int32, token ids.
-        starts: (S' + 1,) int64, where each stretch of neighbouring tokens of one sequence starts,
-            and T'.
-        first: (S',) int64, the number within the corpus of the first of each stretch.
+        starts: (S' + 1,) int64, where each run of neighbouring tokens of one sequence starts,
+            followed by T'.
+        first: (S',) int64, the index in the corpus of the first token of each run.
     """
 
     ids: Tensor
@@ -118,17 +118,17 @@ class KeptTokens:
 
     @classmethod
     def whole(cls, corpus: Corpus) -> KeptTokens:
-        """All of them."""
+        """Keep all tokens."""
         starts = torch.from_numpy(corpus.starts.astype("int64"))
         return cls(torch.from_numpy(corpus.ids.astype("int32")), starts, starts[:-1])
 
     @classmethod
     def around(cls, corpus: Corpus, shown: Tensor, n_before: int, n_after: int) -> KeptTokens:
-        """Those around the tokens that are shown, each within its sequence.
+        """Keep the tokens around those that are shown, each within its sequence.
 
         Args:
-            shown: int64, their numbers within the corpus, any number of times and in any order;
-                a negative one is none.
+            shown: int64, indices in the corpus, in any order and possibly repeated; negative
+                entries are ignored.
         """
         at = shown[shown >= 0].unique().numpy()
         sequence = np.searchsorted(corpus.starts, at, side="right") - 1
@@ -148,9 +148,9 @@ class KeptTokens:
         )
 
     def moved(self, at: Tensor) -> Tensor:
-        """Where tokens are among those kept, int32, by their numbers within the corpus.
+        """The new positions of tokens, int32, from their indices in the corpus.
 
-        −1, for none, stays.
+        An index of −1 stays −1.
         """
         stretch = (torch.searchsorted(self.first, at, right=True) - 1).clamp(min=0)
         return torch.where(at < 0, -1, self.starts[stretch] + at - self.first[stretch]).int()

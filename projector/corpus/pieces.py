@@ -1,4 +1,4 @@
-"""The text of tokens without a tokenizer: the bytes that each id spells, and how they are shown."""
+"""The text of tokens without a tokenizer: the bytes of each id, and how they are displayed."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _CLEANED = (
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """The bytes that n token ids spell.
+    """The bytes of n token ids.
 
     Attributes:
         piece_ids: (n,) int64, ascending.
-        piece_ends: (n,) int64, where the bytes of each end within ``piece_bytes``.
-        piece_bytes: (B,) uint8, UTF-8, of all ids one after another. Where a vocabulary marks the
-            starts of words or what goes on within one, the space is part of the piece.
+        piece_ends: (n,) int64, where the bytes of each id end in ``piece_bytes``.
+        piece_bytes: (B,) uint8, UTF-8, the concatenated bytes of all ids. If a vocabulary marks the
+            starts or the continuations of words, the space is part of the piece.
         piece_special: (n,) bool, control tokens such as the end of a text.
     """
 
@@ -49,10 +49,11 @@ class Pieces:
     def of_tokenizer(cls, tokenizer: Any, ids: Iterable[int] | Tensor | None = None) -> Pieces:
         """The pieces of a Hugging Face tokenizer, fast or slow.
 
-        Where how it spells can't be read from it, a piece is what it decodes the token to alone.
+        If the bytes can't be read from the tokenizer, a piece is the text that it decodes the
+        single token to.
 
         Args:
-            ids: which; None for all. Ids that the tokenizer lacks are left out.
+            ids: the ids to include; None for all. Ids that the tokenizer lacks are left out.
         """
         wanted = _distinct(range(len(tokenizer)) if ids is None else ids)
         special = _special_of(tokenizer)
@@ -93,10 +94,10 @@ class Pieces:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor]) -> Pieces:
-        """The pieces of what :meth:`state` gave; other names in it are passed over.
+        """Restore pieces from the result of :meth:`state`; other names are ignored.
 
         Raises:
-            ValueError: if a tensor is missing, or they do not belong together.
+            ValueError: if a tensor is missing, or the tensors don't fit together.
         """
         if missing := [name for name in _STATE if name not in state]:
             raise ValueError(f"the tensors of tokens' text lack {', '.join(missing)}")
@@ -108,7 +109,7 @@ class Pieces:
         return cls(ids.long(), ends.long(), flat.to(torch.uint8), special.bool())
 
     def of_ids(self, ids: Iterable[int] | Tensor) -> Pieces:
-        """The pieces of some ids alone; those that are not here are left out."""
+        """Keep only the pieces of the given ids; unknown ids are left out."""
         wanted = _distinct(ids).tolist()
         found = {i: self._bytes[i] for i in wanted if i in self._bytes}
         return self._of_bytes(found, set(self.piece_ids[self.piece_special].tolist()))
@@ -129,10 +130,10 @@ class Pieces:
         return [i in special for i in _plain(ids)]
 
     def texts(self, ids: Iterable[int] | Tensor) -> list[str]:
-        """One text a token, in context: joined they are the decoded text, spaces kept.
+        """One text per token, in context: joined, they are the decoded text, with its spaces.
 
-        A character that several tokens spell stands whole at the last of them, and the others are
-        empty. An id that is not here is written as its number, ``⟨12⟩``.
+        A character that is split over several tokens is shown at the last of these tokens, and the
+        earlier ones are empty. An unknown id is written as its number, ``⟨12⟩``.
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         found = []
@@ -148,18 +149,17 @@ class Pieces:
         return found
 
     def text(self, token_id: int) -> str:
-        """One token alone; bytes that are no whole character as their numbers, ``\\xe2``."""
+        """The text of a single token; incomplete characters are shown as byte values, ``\\xe2``."""
         piece = self._bytes.get(int(token_id))
         return f"⟨{int(token_id)}⟩" if piece is None else piece.decode(errors="backslashreplace")
 
 
 def readable(text: str, *, running: bool = False) -> str:
-    """A text whose signs can all be seen: ⏎ for a new line, ⇥ for a tab, ␣ for a space.
+    """Make white space visible: ⏎ for a new line, ⇥ for a tab, ␣ for a space.
 
     Args:
-        running: for text in context: spaces stay, and a line breaks after its ⏎. Otherwise the text
-            stands alone on one line, and spaces at its start and end, or several in a row, are
-            shown.
+        running: for running text: spaces stay, and a line breaks after its ⏎. Otherwise the text is
+            put on one line, and spaces at its start and end, or several in a row, are shown as ␣.
     """
     if not running:
         text = re.sub(r"^ +| +$| {2,}", lambda found: "␣" * len(found[0]), text)

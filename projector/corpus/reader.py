@@ -1,4 +1,4 @@
-"""A kind of source of text: how it is written, and what is asked of it."""
+"""A kind of text source: its syntax, and the functions that every kind provides."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def _reads_no_file(rest: str) -> str | None:
 class Reader:
     """A kind of source, such as the standard library or the hub's data sets.
 
-    A source is written ``PREFIX`` or ``PREFIX:REST``; of files, which have no prefix, all of it is
+    A source is written ``PREFIX`` or ``PREFIX:REST``. Files have no prefix, so the whole string is
     the rest. Every function takes the rest.
 
     Attributes:
-        prefix: what stands before the first colon; empty for files.
-        form: how a source of this kind is written, for help.
-        example: the same in a word or two, for a field's hint.
-        read: gives the documents. Raises a UserError at once where the source can't be there, and
-            as the documents are asked for where they can't be read.
-        shown: the rest without the place that it lies at on this machine, for what is saved.
-        local_path: the file or folder of this machine that would be read; None for none.
-        is_stream: whether it is read only as far as needed, so that two readings of it may hold
-            other documents, and it is known by its name alone.
+        prefix: the text before the first colon; empty for files.
+        form: the syntax of this kind of source, for help texts.
+        example: a short form of the syntax, for a field's hint.
+        read: yields the documents. It raises a UserError at once if the source doesn't exist, and
+            during iteration if a document can't be read.
+        shown: the rest without the local folder, as it is saved.
+        local_path: the local file or folder that would be read; None if there is none.
+        is_stream: whether it is read only as far as needed. Two readings of a stream may give
+            different documents, so it is identified by its name alone.
     """
 
     prefix: str

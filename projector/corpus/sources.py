@@ -1,6 +1,6 @@
 """Text sources: a source string becomes a stream of documents.
 
-Every kind of source is one :class:`~projector.corpus.reader.Reader`, registered here by one line.
+Every kind of source is a :class:`~projector.corpus.reader.Reader`, registered here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ READERS: dict[str, Reader] = {}
 
 
 def register(reader: Reader) -> None:
-    """Make a kind of source known to every command, page and message."""
+    """Register a kind of source for every command, page and message."""
     READERS[reader.prefix] = reader
 
 
@@ -30,7 +30,7 @@ register(hub.READER)
 
 @dataclass(frozen=True)
 class Source:
-    """A source of text as the user gave it, and who reads it."""
+    """A source of text as the user wrote it, and its reader."""
 
     text: str
     reader: Reader
@@ -38,7 +38,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The source without its folder on this machine, as it is saved and shown."""
+        """The source without its local folder, as it is saved and shown."""
         shown = self.reader.shown(self.rest)
         if not self.reader.prefix or ":" not in self.text:
             return shown or self.text
@@ -51,15 +51,15 @@ class Source:
 
     @property
     def local_path(self) -> str | None:
-        """The file or folder of this machine that would be read; None for none."""
+        """The local file or folder that would be read; None if there is none."""
         return self.reader.local_path(self.rest)
 
     def documents(self) -> Iterator[Document]:
-        """The documents.
+        """Yield the documents.
 
         Raises:
-            UserError: if there is no such source, or it can't be read. It is looked for at once,
-                and read as the documents are asked for.
+            UserError: if the source doesn't exist or can't be read. Its existence is checked at
+                once; it is read during iteration.
         """
         if not self.reader.prefix and not (self.text and Path(self.text).exists()):
             raise UserError(
@@ -69,10 +69,10 @@ class Source:
         return self.reader.read(self.rest)
 
     def is_of(self, name: str, sha256: str) -> bool:
-        """Whether a corpus of this name and hash is the same text.
+        """Whether a corpus with this name and hash is the same text.
 
-        It is if its documents are, under whatever name; of a stream, which may be read in part, if
-        its name is. Costs a reading of all documents.
+        Two corpora are the same if their documents are, even under different names. A stream, which
+        may be read in part, is compared by its name. This reads all documents.
         """
         if self.is_stream:
             return self.name == name
@@ -80,7 +80,9 @@ class Source:
 
 
 def find_source(text: str) -> Source:
-    """A source by how the user writes it; what has no known prefix is a file or folder."""
+    """Find the source that a string describes; a string without a known prefix is a file or
+    folder.
+    """
     prefix, _, rest = text.partition(":")
     if prefix and prefix in READERS:
         return Source(text, READERS[prefix], rest)
@@ -95,15 +97,15 @@ def read_documents(source: str) -> Iterator[Document]:
             (one a row) file, or a folder of them; or ``hf:NAME[:CONFIG][:SPLIT][:COLUMN]``.
 
     Raises:
-        UserError: if there is no such source, or it can't be read. Files are looked for at once,
-            and read as the documents are asked for.
+        UserError: if the source doesn't exist or can't be read. The existence of files is checked
+            at once; they are read during iteration.
     """
     return find_source(source).documents()
 
 
 @dataclass(frozen=True)
 class OpenText:
-    """Documents to be read, the name of where they come from, and if they are a stream."""
+    """Documents to read, the name of their source, and whether it is a stream."""
 
     name: str
     is_stream: bool
@@ -114,7 +116,7 @@ def open_text(source: str | Iterable[Document]) -> OpenText:
     """Open a source, or take the documents themselves.
 
     Raises:
-        UserError: as :func:`read_documents`.
+        UserError: as for :func:`read_documents`.
     """
     if isinstance(source, str):
         found = find_source(source)
@@ -128,7 +130,7 @@ def sources_help() -> str:
 
 
 def sources_hint() -> str:
-    """The same in a few words, for a field or a message."""
+    """The syntax of every kind of source in a few words, for a field or a message."""
     return _either([reader.example for reader in READERS.values()])
 
 

@@ -1,4 +1,4 @@
-"""A text source becomes a corpus: sequences of token ids, and how many of them count."""
+"""Turn a text source into a corpus: sequences of token ids, and how many of them count."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def read_corpus(
 ) -> Corpus:
     """Read, tokenize and cut a source into sequences.
 
-    ``packed``: documents stand one after another, an end-of-text token between them, in windows of
-    ``sequence_length``. Otherwise each document has windows of its own. Every window begins and
-    ends with the special tokens that the tokenizer puts around a text. A conversation is written by
-    the tokenizer's chat template, is always a sequence of its own, and is cut at
+    If ``packed``, documents are concatenated with an end-of-text token between them and cut into
+    windows of ``sequence_length``. Otherwise each document has its own windows. Every window begins
+    and ends with the special tokens that the tokenizer adds around a text. A conversation is
+    formatted with the tokenizer's chat template, is always a sequence of its own, and is cut at
     ``sequence_length``.
 
     Args:
         source: see :func:`projector.corpus.sources.read_documents`; or the documents themselves.
         tokenizer: a Hugging Face tokenizer.
-        max_tokens: most tokens to count. Where the source holds more, windows are drawn evenly over
-            all of it; a stream from the hub is read only as far as needed.
+        max_tokens: the largest number of tokens to count. If the source holds more, windows are
+            drawn evenly over all of it; a stream from the hub is read only as far as needed.
         advance: called with the number of documents read since the last call.
 
     Raises:
-        SettingError: if a sequence would hold no token that counts, or none is to be counted.
-        UserError: if the source is empty, or no token of it counts.
+        SettingError: if a sequence would hold no token that counts, or ``max_tokens`` is 0.
+        UserError: if the source is empty, or none of its tokens counts.
     """
     if sequence_length <= skip_first:
         raise SettingError(

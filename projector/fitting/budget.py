@@ -1,4 +1,4 @@
-"""What a fit may use of disk and memory, and what is said when that does not suffice."""
+"""The disk and memory limits of a fit, and the errors if they are exceeded."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _LEAST_SAMPLE = 1000
 
 
 def check_disk(n_bytes: int, folder: Path, *, beside: int = 0) -> None:
-    """Raise a UserError if the disk of ``folder`` has too few bytes free for a projection.
+    """Raise a UserError if the disk of ``folder`` has too little free space for a projection.
 
     Args:
-        beside: what its checkpoint takes until it is done.
+        beside: bytes of its checkpoint during the fit.
     """
     existing = folder.resolve()
     while not existing.exists():
@@ -58,14 +58,14 @@ class Needs:
     """Memory that a fit takes in addition to the loaded model, in bytes.
 
     Attributes:
-        sums: of every map, while it is gathered.
-        placing: of every map, while it is placed.
-        examples: of every map, what drives its neurons, from gathering until it is placed.
-        results: what is found of every map, where that is kept in memory.
-        batch: a batch under way.
-        libraries: at any time.
-        may_sample: whether a map can do without a matrix.
-        is_on_cuda: whether maps are placed there.
+        sums: for each map, while it is gathered.
+        placing: for each map, while it is laid out.
+        examples: for each map, the examples of its neurons, from gathering until it is laid out.
+        results: for each map, its results, if they are kept in memory.
+        batch: a batch in the model.
+        libraries: libraries, at any time.
+        may_sample: whether a map may use a sample of tokens instead of a matrix.
+        is_on_cuda: whether maps are laid out on a CUDA device.
     """
 
     sums: dict[MapKey, int]
@@ -78,7 +78,7 @@ class Needs:
     is_on_cuda: bool = False
 
     def of(self, passes: Iterable[Sequence[MapKey]]) -> int:
-        """The most at one time, where maps are gathered in these passes."""
+        """Peak memory if maps are gathered in these passes."""
         most = 0
         for keys in passes:
             working = max(self.batch, *(self.placing[key] for key in keys))
@@ -86,11 +86,13 @@ class Needs:
         return most + self.libraries + sum(self.results.values())
 
     def gathered(self, keys: Iterable[MapKey]) -> int:
-        """What is held of these maps when the corpus is over, which checkpoints hold."""
+        """Memory of these maps at the end of the corpus, which is also their size in
+        checkpoints.
+        """
         return sum(self.sums[key] + self.examples[key] for key in keys)
 
     def without_matrix(self, key: MapKey, n_neurons: int, n_tokens: int, itemsize: int) -> Needs:
-        """The same where this map keeps a sample of ``n_tokens``, and no matrix."""
+        """The needs if this map keeps a sample of ``n_tokens`` instead of a matrix."""
         n_numbers = n_neurons * n_tokens
         placing = STANDARDIZED_BYTES * n_numbers + _WITHOUT_MATRIX_BYTES
         # The sums of each block of neurons, of up to eight dimensions and stress.
@@ -106,14 +108,14 @@ class Needs:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the maps of a fit share the memory.
+    """How the maps of a fit share memory.
 
     Attributes:
-        room: bytes that all of it may take.
-        passes: maps that are gathered together, pass by pass over the corpus.
-        samples: tokens to draw for maps that have too many neurons for a matrix.
-        n_bytes: the most at one time.
-        sums_bytes: of it, what is gathered at one time, which checkpoints hold.
+        room: memory limit, in bytes.
+        passes: the maps to gather together in each pass over the corpus.
+        samples: number of tokens to draw, for maps with too many neurons for a matrix.
+        n_bytes: peak memory.
+        sums_bytes: the part of it for sums, which is also their size in checkpoints.
     """
 
     room: int
@@ -123,12 +125,12 @@ class Plan:
     sums_bytes: int
 
     def as_json(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {**asdict(self), "samples": [[*key, n] for key, n in self.samples.items()]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """What :meth:`as_json` gave."""
+        """Restore the result of :meth:`as_json`."""
         return cls(
             int(value["room"]),
             tuple(tuple((int(layer), str(site)) for layer, site in p) for p in value["passes"]),
@@ -150,17 +152,17 @@ def reckon_needs(
     keeps_statistics: bool = True,
     examples: ExampleFacts | None = None,
 ) -> Needs:
-    """What a fit takes of memory, from the neurons of its maps.
+    """Estimate the memory of a fit from the sizes of its maps.
 
     Args:
-        widths: neurons of each map.
-        layouts: how each map is placed, one layout after another.
-        device: where its sums are kept.
-        n_positions: tokens of a batch, padding included.
-        widest: neurons of the model's widest site, whether it is fitted or not.
-        in_memory: whether what is found stays in memory, for there is no folder to write it to.
-        keeps_statistics: whether statistics are among that.
-        examples: how many examples are gathered of each neuron; None for none.
+        widths: number of neurons of each map.
+        layouts: the layouts of each map, computed one after another.
+        device: the device of its sums.
+        n_positions: number of tokens per batch, padding included.
+        widest: number of neurons of the model's widest site, even if it isn't fitted.
+        in_memory: whether results stay in memory because there is no output folder.
+        keeps_statistics: whether the results include statistics.
+        examples: how many examples are gathered for each neuron; None for no examples.
     """
     # Methods of two objectives may share a name.
     methods = {(layout.objective, layout.solver): layout.how for layout in layouts}.values()
@@ -201,19 +203,20 @@ def plan_fit(
     n_tokens: int,
     itemsize: int,
 ) -> Plan:
-    """Which maps to gather together, pass by pass over the corpus: as many as there is room for.
+    """Choose the maps to gather in each pass over the corpus: as many as fit in memory.
 
-    A map that there is no room for even alone does without a matrix of correlations: it keeps as
-    many tokens as there is room for, fewer than twice its neurons.
+    A map that doesn't fit even alone is computed without a correlation matrix: it keeps a sample of
+    as many tokens as fit, fewer than twice its number of neurons.
 
     Args:
-        budget: bytes that a fit may take beside the model; None for what is free, less a margin.
-        free: bytes that are free.
-        n_tokens: tokens of the corpus.
-        itemsize: bytes of a number that the model computes.
+        budget: memory limit in bytes, in addition to the model; None for the free memory less a
+            margin.
+        free: free memory in bytes.
+        n_tokens: number of tokens in the corpus.
+        itemsize: bytes per number in the model's dtype.
 
     Raises:
-        UserError: if there is no room for one map.
+        UserError: if a map doesn't fit in memory.
     """
     room = int(_SHARE_OF_FREE * free) if budget is None else budget
     samples: dict[MapKey, int] = {}
@@ -290,6 +293,6 @@ def _too_little(
         what = f"the budget is {size_text(budget)}"
         remedies.insert(0, f"raise {named('memory_budget')}")
     return UserError(
-        f"out of memory: to fit layer {layer} {site} alone takes {least} "
+        f"out of memory: fitting layer {layer} {site} alone takes {least} "
         f"({', '.join(parts)}), and {what}: {', or '.join(remedies)}"
     )

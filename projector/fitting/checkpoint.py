@@ -1,8 +1,7 @@
 """Resumable state of a running fit, in a folder next to the projection.
 
-It holds what was gathered, one file for each process of the fit, and the maps that were placed
-since, in as many files as were written. Each file is replaced atomically and names the run that it
-belongs to.
+It holds the gathered sums, in one file for each process of the fit, and the maps that were finished
+since, in one file per write. Each file is replaced atomically and names the run that it belongs to.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ _OURS = re.compile(r"\.?(gathered|placed)-\d+\.safetensors(\.partial)?")
 
 
 class OtherRun(UserError):
-    """A checkpoint is that of a run of other settings, or of another model or corpus.
+    """A checkpoint belongs to a run with other settings, or with another model or corpus.
 
     Attributes:
-        difference: the first thing that they differ in.
+        difference: the first difference between the two runs.
     """
 
     def __init__(self, folder: Path, difference: str) -> None:
@@ -63,11 +62,12 @@ class Gathered:
 
 @dataclass(frozen=True)
 class State:
-    """What a stopped fit left.
+    """The state of a stopped fit.
 
     Attributes:
-        choices: what the run chose that its settings leave open, and that decides its bytes.
-        gathered: the sums of the pass that was under way; None where none were written.
+        choices: values that the run chose for settings that were left open, and that affect its
+            results.
+        gathered: the sums of the unfinished pass; None if none were written.
         placed: finished maps by name, in order.
     """
 
@@ -77,12 +77,12 @@ class State:
 
 
 def checkpoint_path(out: Path) -> Path:
-    """The checkpoint folder of a fit into the folder ``out``: next to it."""
+    """The checkpoint folder of a fit into the folder ``out``, next to it."""
     return beside(out, "checkpoint")
 
 
 def beside(out: Path, what: str) -> Path:
-    """What a fit into the folder ``out`` writes next to it."""
+    """The paths that a fit into the folder ``out`` writes next to it."""
     if out.name in ("", ".."):
         # The folder one stands in, and those above it, have their names elsewhere.
         out = out.resolve()
@@ -96,13 +96,13 @@ def has_checkpoint(out: Path) -> bool:
 
 
 def check_checkpoint_place(out: Path) -> None:
-    """Raise a UserError if something else is where a fit into ``out`` keeps its checkpoint."""
+    """Raise a UserError if the checkpoint path of a fit into ``out`` holds something else."""
     path = checkpoint_path(out)
     if path.exists() and not (
         path.is_dir() and all(_OURS.fullmatch(each.name) for each in path.iterdir())
     ):
         raise UserError(
-            f"'{path}' is where this fit's checkpoint belongs, but holds something else: give "
+            f"'{path}' is this fit's checkpoint folder, but it holds something else: give "
             f"another folder for {named('out')}",
             setting="out",
             value=str(out),
@@ -110,13 +110,13 @@ def check_checkpoint_place(out: Path) -> None:
 
 
 class Checkpoint:
-    """The checkpoint of a run, as one of its processes writes and reads it.
+    """The checkpoint of a run, written and read by one of its processes.
 
     Args:
         folder: see :func:`checkpoint_path`.
-        facts: what two runs must share for one to go on from the other's checkpoint.
+        facts: the facts that must match for one run to resume from another's checkpoint.
         rank: the number of this process.
-        names: what a person calls those facts that are hashes.
+        names: words for the facts that are hashes.
     """
 
     def __init__(
@@ -137,10 +137,10 @@ class Checkpoint:
         return any(self.folder.glob("*.safetensors"))
 
     def save_gathered(self, gathered: Gathered) -> None:
-        """Write the sums; a kill at any moment leaves the old ones or these.
+        """Write the sums atomically: if the process is killed, the old or the new sums are left.
 
         Raises:
-            OSError: if the disk is full or forbidden.
+            OSError: if the disk is full or not writable.
         """
         self._write(
             self._gathered,
@@ -149,10 +149,10 @@ class Checkpoint:
         )
 
     def save_placed(self, maps_placed: Sequence[PlacedMap]) -> dict[str, PlacedMap]:
-        """Write finished maps beside those written before; the same, their tensors left on disk.
+        """Write finished maps in addition to earlier ones; returns them with their tensors on disk.
 
         Raises:
-            OSError: if the disk is full or forbidden.
+            OSError: if the disk is full or not writable.
         """
         n_files = len(self._placed_files())
         path = self.folder / f"placed-{n_files:05}.safetensors"
@@ -169,10 +169,10 @@ class Checkpoint:
         return self._read_placed(path)
 
     def load(self) -> State:
-        """What a stopped run with the same facts left; its choices are this run's from now on.
+        """Load the state of a stopped run with the same facts, and adopt its choices.
 
         Raises:
-            UserError: if there is none, it is damaged, or it belongs to another run.
+            UserError: if there is no state, it is damaged, or it belongs to another run.
         """
         with self._damages():
             # Those of other processes too: all are of one run.
@@ -190,10 +190,10 @@ class Checkpoint:
         return State(self.choices, gathered, placed)
 
     def load_choices(self) -> dict[str, Any]:
-        """The choices alone.
+        """Load only the choices.
 
         Raises:
-            UserError: as :meth:`load` does.
+            UserError: as for :meth:`load`.
         """
         with self._damages():
             path = min(self.folder.glob("*.safetensors"))
@@ -211,10 +211,10 @@ class Checkpoint:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While open, no other fit works at this checkpoint.
+        """Lock the checkpoint in this context against other fits.
 
         Raises:
-            UserError: if one does.
+            UserError: if another fit is using it.
         """
         path = self.folder.with_name(f".{self.folder.name}.lock")
         told = (
@@ -225,7 +225,7 @@ class Checkpoint:
             yield
 
     def remove(self) -> None:
-        """The run is done, or begins: no state is left to resume."""
+        """Remove the state, at the end or the start of a run."""
         remove_folder(self.folder)
 
     def _placed_files(self) -> list[Path]:
@@ -241,7 +241,7 @@ class Checkpoint:
         header: dict[str, Any] = json.loads(read_metadata(path)[_KEY])
         if header["version"] != FORMAT_VERSION:
             raise UserError(
-                f"checkpoint '{self.folder}' has format version {header['version']}, and this "
+                f"checkpoint '{self.folder}' has format version {header['version']}, but this "
                 f"program reads {FORMAT_VERSION}: delete it and start again"
             )
         difference = run_difference(header["facts"], self.facts, header["names"], self.names)

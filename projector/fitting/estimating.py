@@ -1,4 +1,4 @@
-"""How long a fit will take, found by trying a piece of it."""
+"""Estimate the time of a fit by timing parts of it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FITS_PER_MAP = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """How much work a fit is. ``seconds`` comes from a trial on this machine.
+    """The estimated work of a fit. ``seconds`` comes from a trial on this machine.
 
     Attributes:
-        partner_seconds: of ``seconds``, what partners across layers take; 0 where they are not
-            asked for.
+        partner_seconds: the part of ``seconds`` for partners across layers; 0 if they aren't
+            requested.
     """
 
     n_tokens: int
@@ -37,7 +37,7 @@ class Estimate:
 
 
 def estimate(job: Job) -> Estimate:
-    """Time a batch and a pass of the solver, and reckon the whole from them."""
+    """Estimate the time of a fit by timing a batch and a pass of the solver."""
     batch = next(job.corpus.batches(job.settings.batch_size))
     with memory_errors(*job.widest):
         gatherer = make_gatherer(job, job.plan.passes[0], make_trainings(job))
@@ -65,7 +65,7 @@ def estimate(job: Job) -> Estimate:
 
 
 def seconds_of_partners(job: Job) -> float:
-    """Time a batch and a product, and reckon from them what partners across layers take."""
+    """Estimate the time for partners across layers by timing a batch and a product."""
     plan = job.cross_layer
     assert plan is not None
     batches = plan.corpus.batches(job.settings.batch_size)

@@ -68,20 +68,18 @@ def fit(
     progress: Progress | None = None,
     **options: Any,
 ) -> Projection:
-    """Fit neuron positions: everything from a model and a corpus to a ``Projection``.
+    """Fit neuron positions: from a model and a corpus to a ``Projection``.
 
     Args:
         model: ``bundled``, a local folder, a hub id; or a model in memory, with its ``tokenizer``.
         corpus: see :func:`projector.corpus.sources.read_documents`, or the documents themselves.
-        out: folder to save the projection to; with it, a fit leaves checkpoints beside it, and
-            statistics are read from there when they are asked for.
-        force: replace what is there; with ``resume``, only what another run left.
-        resume: go on with this very run where it was stopped, begin it where it was not begun, and
-            do nothing where it is finished: see :func:`projector.storage.resuming.decide`. Which
-            of them it was is logged.
-        progress: told of each stage and how far it is. None writes a line on standard error where
-            that is a terminal, and nothing elsewhere; :class:`projector.progress.Silent` nothing
-            anywhere.
+        out: folder to save the projection to. The fit then writes checkpoints next to it, and
+            statistics are read from it on access.
+        force: replace existing results; with ``resume``, only those of another run.
+        resume: resume this run if it was stopped, start it if it has not begun, and do nothing if
+            it is finished; see :func:`projector.storage.resuming.decide`. The choice is logged.
+        progress: receives progress reports. None writes a line to standard error if it is a
+            terminal, and nothing otherwise; :class:`projector.progress.Silent` never writes.
         **options: fields of :class:`projector.fitting.settings.FitSettings`, by name: ``sites``,
             ``layers``, ``max_tokens`` …; and either ``layouts``, several by name
             (``"stress-3d,neighbours-2d"``, or a list), or fields of the one
@@ -123,21 +121,20 @@ def run(
     log_dir: Path | None = None,
     processes: Processes | None = None,
 ) -> Projection:
-    """Gather statistics, find positions, measure them, and save where ``out`` is given.
+    """Gather statistics, find positions, measure them, and save the projection if ``out`` is given.
 
     Args:
         force, resume: see :func:`fit`.
         log_with: tracker of the online solver, with ``log_dir`` for its files.
-        processes: who else runs this job, each with a copy of it. All call this; the first alone
-            reads and writes ``out``.
+        processes: the processes that run this job together, each with a copy of it. All of them
+            call this function; only the first reads and writes ``out``.
 
-    Returns:
-        In the first process, what is at ``out``. In the others, the projection without statistics;
-        of a fit that went on, the maps that were placed since.
+    Returns: In the first process, the projection at ``out``. In every other process, the projection
+        without statistics; for a resumed fit, only with the maps that were finished since.
 
     Raises:
-        UserError: if memory or disk do not suffice, another process has ended, or what is at
-            ``out`` is not to be replaced.
+        UserError: if memory or disk space is too small, another process has ended, or ``out`` must
+            not be replaced.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint is written.
     """
     progress, processes = progress or Silent(), processes or Processes()
@@ -225,7 +222,7 @@ def _run(
 def check_start(out: Path, *, force: bool, resume: bool) -> None:
     """Raise a UserError if a fit into ``out`` can't begin, before a model is loaded.
 
-    What :func:`next_step` decides needs the model and the corpus.
+    The decision of :func:`next_step` needs the model and the corpus.
     """
     check_folder(partners_path(out))
     if not (force or resume) and has_begun(partners_path(out)):
@@ -239,10 +236,10 @@ def check_start(out: Path, *, force: bool, resume: bool) -> None:
 
 
 def next_step(job: Job, out: Path, processes: Processes, *, force: bool, resume: bool) -> Step:
-    """What a run of ``job`` into ``out`` is to do, by what is there; the same in every process.
+    """Decide what a run of ``job`` into ``out`` does next; the same in every process.
 
     Raises:
-        UserError: where it may do nothing: see :func:`projector.storage.resuming.decide`.
+        UserError: if the run is refused; see :func:`projector.storage.resuming.decide`.
     """
     found: Step | UserError | None = None
     # On a machine with a disk of its own, another may have been killed before it wrote.
@@ -334,10 +331,10 @@ def _finished(job: Job, out: Path) -> Work | None:
 
 
 def going_on(job: Job, out: Path, processes: Processes) -> Job:
-    """The job as the stopped fit into ``out`` had chosen to run it.
+    """The job with the choices of the stopped fit into ``out``.
 
     Raises:
-        UserError: if its checkpoint is damaged, or that of another run.
+        UserError: if its checkpoint is damaged, or belongs to another run.
     """
     if not has_checkpoint(out):
         return job

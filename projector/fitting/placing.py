@@ -1,4 +1,4 @@
-"""From what was gathered of one layer and site to its map: positions, figures, statistics."""
+"""Turn the gathered data of one layer and site into a map: positions, figures, statistics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MapPlacement:
 
     Attributes:
         positions: (N, d) float32 on the CPU, NaN for undefined neurons.
-        figures: how far they can be trusted.
+        figures: measures of how faithful they are.
     """
 
     positions: Tensor
@@ -40,16 +40,15 @@ class MapPlacement:
 
 @dataclass(frozen=True)
 class PlacedMap:
-    """One layer and site as a projection holds it: once, and in each of its layouts.
+    """One layer and site of a projection, with its positions in each layout.
 
     Attributes:
         name: its key in every file.
-        facts: what is known of it whatever the layout.
-        placements: layout name → its positions there, in the order of the layouts.
-        statistics: what ``statistics.safetensors`` is to hold of it, by tensor name; empty where
-            none are kept.
-        examples: what drives its neurons, by tensor name, tokens by their number in the corpus;
-            empty where none are kept.
+        facts: facts that don't depend on the layout.
+        placements: layout name → placement, in the order of the layouts.
+        statistics: its tensors for ``statistics.safetensors``, by name; empty if none are kept.
+        examples: examples of its neurons, by tensor name, with tokens as indices in the corpus;
+            empty if none are kept.
     """
 
     name: str
@@ -66,13 +65,12 @@ def place_map(
     *,
     trained: Mapping[str, Tensor] | None = None,
 ) -> PlacedMap:
-    """One map in every layout, and how far each can be trusted. What was gathered stays as it is.
+    """Place a map in every layout, and measure each placement; ``gathered`` is not modified.
 
     Args:
         gathered: statistics of the two halves of the corpus; or a sample of its tokens.
-        layouts: how to find positions; no two of one name.
-        trained: layout name → (N, d) positions, of layouts whose positions were trained while the
-            model ran.
+        layouts: the layouts, with unique names.
+        trained: layout name → (N, d) positions, for layouts that were trained while the model ran.
 
     Returns:
         The map without statistics: see
@@ -104,7 +102,7 @@ def _place(found: Summary, layout: Layout, trained: Tensor | None) -> MapPlaceme
 
 
 def map_facts(found: Summary) -> MapFacts:
-    """What is known of one map whatever the layout."""
+    """The facts of a map that don't depend on the layout."""
     organisation = found.organisation()
     return MapFacts(
         n_neurons=found.n_neurons,
@@ -127,15 +125,15 @@ def _sample_facts(error: SamplingError) -> SampleFacts:
 
 
 def found_examples(name: str, running: RunningExamples | None) -> dict[str, Tensor]:
-    """What drives the neurons of a map, by tensor name; empty where that was not gathered."""
+    """The examples of a map's neurons, by tensor name; empty if none were gathered."""
     found = {} if running is None else running.found()
     return {f"{name}.{what}": tensor for what, tensor in found.items()}
 
 
 def example_tensors(job: Job, maps: Sequence[PlacedMap]) -> Mapping[str, Tensor]:
-    """What ``examples.safetensors`` is to hold of a finished fit, with the text of its tokens.
+    """The tensors for ``examples.safetensors`` of a finished fit, with the text of its tokens.
 
-    Of a large corpus only the tokens around those that are shown are kept.
+    For a large corpus, only the tokens around the examples are stored.
     """
     facts, corpus = job.examples, job.corpus
     assert facts is not None

@@ -1,4 +1,4 @@
-"""Everything a fit needs before it runs: settings, model, sites and tokens."""
+"""Prepare a fit: settings, model, sites and tokens."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Job:
     """A fit that is ready to run.
 
     Attributes:
-        layouts: how every map is placed; the first is the projection's first.
-        examples: how many examples are kept of what drives each neuron; None for none.
-        pieces: the text of the corpus' tokens; None where no examples are kept.
-        cross_layer: how partners across layers are found; None where they are not asked for.
+        layouts: the layouts of every map, in the projection's order.
+        examples: how many examples are stored for each neuron; None for no examples.
+        pieces: the text of the corpus's tokens; None if no examples are stored.
+        cross_layer: the plan for partners across layers; None if they aren't requested.
     """
 
     loaded: LoadedModel
@@ -73,7 +73,7 @@ class Job:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """What the settings that were left open came to, by name."""
+        """The values chosen for settings that were left open, by name."""
         return {
             "sites": self.sites,
             "layers": self.layers,
@@ -85,19 +85,19 @@ class Job:
 
     @property
     def widths(self) -> dict[MapKey, int]:
-        """Neurons of every map."""
+        """Number of neurons of every map."""
         return _widths(self.architecture, self.sites, self.layers)
 
     @property
     def widest(self) -> tuple[int, str, int]:
-        """Layer, site and neurons of the widest map."""
+        """Layer, site and number of neurons of the widest map."""
         widths = self.widths
         layer, site = max(widths, key=lambda key: widths[key])
         return layer, site, widths[layer, site]
 
     @property
     def disk_bytes(self) -> int:
-        """Size of the projection on disk, but for a few kilobytes of JSON."""
+        """Size of the projection on disk, except for a few kilobytes of JSON."""
         n_coordinates = sum(layout.dim for layout in self.layouts)
         per_map = [4 * n * n_coordinates for n in self.widths.values()]
         if self.settings.keep_statistics:
@@ -111,10 +111,10 @@ class Job:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """What its checkpoint takes of the disk, at most, until it is done.
+        """Largest size of its checkpoint on disk during the fit.
 
-        The sums, beside those they take the place of; or every map, beside the projection; or the
-        activations by which partners across layers are found.
+        It is the maximum of: the sums and the ones they replace; all maps, next to the projection;
+        and the activations for partners across layers.
         """
         of_partners = 0 if self.cross_layer is None else self.cross_layer.disk_bytes
         return max(2 * self.plan.sums_bytes, self.disk_bytes, of_partners)
@@ -136,8 +136,8 @@ def prepare(
     Args:
         model: ``bundled``, a local folder, a hub id; or a model in memory, with its ``tokenizer``.
         corpus: see :func:`projector.corpus.sources.read_documents`, or the documents themselves.
-        layouts: one, or several; ``DEFAULT_LAYOUTS`` where none is given.
-        in_memory: what is found stays in memory, where it counts in the budget.
+        layouts: one layout or several; ``DEFAULT_LAYOUTS`` by default.
+        in_memory: whether results stay in memory and count towards the memory budget.
         **loading: ``revision``, ``device``, ``device_map``, ``dtype`` and ``trust_remote_code`` of
             :func:`projector.model.loading.load_model`.
 

@@ -1,4 +1,4 @@
-"""Several processes that make one fit together, as ``accelerate launch`` starts them."""
+"""Several processes that run a fit together, started by ``accelerate launch``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PATIENCE = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class Processes:
-    """How many there are, and which of them this is.
+    """The number of processes, and the rank of this one.
 
-    Every method but :meth:`mine` must be called by all of them, in the same order.
+    Every method except :meth:`mine` must be called by all processes, in the same order.
 
     Raises:
-        UserError: by every method that waits for the others, if one of them has ended.
+        UserError: by every method that waits for other processes, if one of them has ended.
     """
 
     n: int = 1
@@ -36,15 +36,15 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     def mine(self, number: int) -> bool:
-        """Whether the piece of work of this number, from 0, falls to this process."""
+        """Whether the piece of work with this index, from 0, belongs to this process."""
         return number % self.n == self.rank
 
     def summed(self, tensor: Tensor) -> Tensor:
-        """The sum of everyone's tensor, of one shape."""
+        """The sum of the tensors of all processes, which have the same shape."""
         if self.n == 1:
             return tensor
         from accelerate.utils import reduce
@@ -54,7 +54,7 @@ class Processes:
         return total
 
     def stacked(self, tensor: Tensor) -> Tensor:
-        """Everyone's tensor, of one shape (…); (n, …)."""
+        """The tensors of all processes, (…) each, stacked to (n, …)."""
         if self.n == 1:
             return tensor[None]
         from accelerate.utils import gather
@@ -64,7 +64,7 @@ class Processes:
         return every
 
     def collected(self, value: Any) -> list[Any]:
-        """Everyone's value, by rank."""
+        """The values of all processes, by rank."""
         if self.n == 1:
             return [value]
         from accelerate.utils import gather_object
@@ -73,7 +73,7 @@ class Processes:
             return list(gather_object([value]))
 
     def of_the_first(self, value: Any) -> Any:
-        """The value that the first process has."""
+        """The value of the first process."""
         if self.n == 1:
             return value
         from accelerate.utils import broadcast_object_list
@@ -82,23 +82,23 @@ class Processes:
             return broadcast_object_list([value])[0]
 
     def wait(self) -> None:
-        """Until all have come this far."""
+        """Wait until all processes have reached this call."""
         self.collected(None)
 
 
 def join_processes(device: str = "auto") -> Processes:
-    """Meet the others that a launcher has started; alone where it has not.
+    """Connect to the other processes of a launcher; a single process without one.
 
-    All of them must come here, and take part in all that follows: who waits for one that does not
-    waits two hours.
+    All processes must call this and take part in everything that follows: waiting for a missing
+    process times out after two hours.
 
     Args:
-        device: where the model is to run: ``auto`` or ``cuda`` gives each process of a machine a
-            GPU of its own, and makes it the current one; ``auto`` is the CPU where the launcher
-            was told so (``accelerate launch --cpu``).
+        device: the device of the model: ``auto`` or ``cuda`` gives each process on a machine its
+            own GPU and makes it the current one; ``auto`` is the CPU with ``accelerate launch
+            --cpu``.
 
     Raises:
-        UserError: if they can't meet.
+        UserError: if they can't connect.
     """
     world_size = os.environ.get("WORLD_SIZE", "1")
     if not world_size.isdecimal():
@@ -124,7 +124,7 @@ def join_processes(device: str = "auto") -> Processes:
     if state.num_processes != int(world_size):
         raise UserError(
             f"this is one of {world_size} processes, but is connected to "
-            f"{state.num_processes - 1} others: start them with `accelerate launch`"
+            f"{state.num_processes - 1} other processes: start all with `accelerate launch`"
         )
     atexit.register(_leave)
     return Processes(state.num_processes, state.process_index)

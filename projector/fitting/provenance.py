@@ -1,4 +1,4 @@
-"""The provenance of a fit: the subject of its projection, and what identifies its run."""
+"""The provenance of a fit: the subject of its projection, and the facts that identify its run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from projector.storage.resuming import told_difference
 
 
 def projection_facts(job: Job, maps: Mapping[str, MapFacts]) -> Facts:
-    """What a projection is of; ``maps`` is what is known of its single maps."""
+    """The facts of a projection; ``maps`` holds the facts of its maps."""
     corpus = job.corpus
     return Facts(
         model=model_facts(job.loaded, job.architecture),
@@ -44,10 +44,10 @@ def projection_facts(job: Job, maps: Mapping[str, MapFacts]) -> Facts:
 
 
 def settings_facts(job: Job) -> dict[str, Any]:
-    """What identifies a run on any machine, as JSON.
+    """The settings that identify a run on any machine, as JSON values.
 
-    Every field of the settings and of the layouts is here, but for those that say that they may
-    differ: of what was left open, what it came to.
+    It includes every field of the settings and of the layouts, except those that may differ between
+    equal runs. For settings that were left open, it has the chosen values.
     """
     facts = {
         "model": job.loaded.weights_sha256,
@@ -67,7 +67,7 @@ def settings_facts(job: Job) -> dict[str, Any]:
 
 
 def run_facts(job: Job, n_processes: int) -> dict[str, Any]:
-    """What two runs must share for one to resume from the other's checkpoint."""
+    """The facts that must match for one run to resume from another's checkpoint."""
     return {
         **settings_facts(job),
         "number_of_processes": n_processes,
@@ -77,7 +77,7 @@ def run_facts(job: Job, n_processes: int) -> dict[str, Any]:
 
 
 def fact_words(job: Job) -> dict[str, str]:
-    """What a person calls those facts of a run that are hashes."""
+    """Words for the facts of a run that are hashes."""
     return {"model": job.loaded.identifier, "corpus": job.corpus.source}
 
 
@@ -87,7 +87,7 @@ def run_difference(
     their_words: Mapping[str, str],
     our_words: Mapping[str, str],
 ) -> str | None:
-    """The first difference between two runs, in words; None if they are the same run.
+    """Describe the first difference between two runs; None if they are the same run.
 
     Args:
         theirs, ours: see :func:`run_facts`.
@@ -109,9 +109,9 @@ def _with_layout_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference_from(job: Job, made: Overview) -> str | None:
-    """How a projection differs from what this run makes; None where it holds all of that.
+    """Describe how a projection differs from this run's result; None if it holds all of it.
 
-    Layouts that were added to it make no difference.
+    Layouts that were added later are ignored.
     """
     facts = made.facts
     if facts.run is None:

@@ -1,4 +1,4 @@
-"""A fit under way: the model runs over the corpus, and every map is placed by every layout."""
+"""Run a fit: the model runs over the corpus, and every map is placed in every layout."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _USUAL_DISK_SPEED = 5e8
 
 
 class Training:
-    """A layout under training; a :class:`projector.statistics.gathering.Learner`.
+    """The training of a layout; a :class:`projector.statistics.gathering.Learner`.
 
     Args:
-        device: where its positions are.
-        log_with: tracker that is told the losses, with ``log_dir`` for its files.
+        device: the device of its positions.
+        log_with: tracker that records the losses, with ``log_dir`` for its files.
     """
 
     def __init__(
@@ -60,21 +60,21 @@ class Training:
         )
 
     def step(self, correlations: Mapping[str, Tensor]) -> None:
-        """Learn from a batch: map name → its (N, N) correlations, NaN where undefined."""
+        """Learn from a batch: map name → (N, N) correlations, NaN if undefined."""
         if self.layout.absolute:
             correlations = {name: rho.abs() for name, rho in correlations.items()}
         self._trainer.step(correlations)
 
     def state(self) -> dict[str, Tensor]:
-        """All that it has learned, exactly."""
+        """The exact state."""
         return self._trainer.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Restore the result of :meth:`state`."""
         self._trainer.load_state(state)
 
     def finish(self) -> dict[str, Tensor]:
-        """The corpus is over: map name → (N, dim) float32 positions."""
+        """Finish after the last batch; returns map name → (N, dim) float32 positions."""
         self._trainer.close()
         return self._trainer.positions()
 
@@ -82,7 +82,7 @@ class Training:
 def make_trainings(
     job: Job, log_with: str | None = None, log_dir: Path | None = None
 ) -> dict[str, Training]:
-    """Layout name → its training; only trained layouts of the job are in it."""
+    """Create the trainings of a job: layout name → training, for trained layouts only."""
     device = input_device(job.trunk)
     return {
         layout.name: Training(layout, device, log_with, log_dir)
@@ -94,7 +94,7 @@ def make_trainings(
 def make_gatherer(
     job: Job, keys: Sequence[MapKey], trainings: Mapping[str, Training] | None = None
 ) -> Gatherer:
-    """A gatherer of some maps of a job, which shows its batches to ``trainings``."""
+    """Create a gatherer for some maps of a job that passes its batches to ``trainings``."""
     taps = job.architecture.taps(job.sites, job.layers)
     return Gatherer(
         job.trunk,
@@ -118,12 +118,12 @@ def _rounds(
 
 
 class RunningFit:
-    """A fit under way: pass by pass over the corpus, and map by map.
+    """A running fit: pass by pass over the corpus, and map by map.
 
     Args:
-        checkpoint: where its state is kept; None where nothing is.
-        state: what it resumes from.
-        processes: who else is at it.
+        checkpoint: the checkpoint to write; None for no checkpoint.
+        state: the state to resume from.
+        processes: the processes that run the fit together.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class RunningFit:
         self._pace_of_maps = Pace(_CHECKPOINT_EVERY_S, _CHECKPOINT_SHARE)
 
     def run(self, log_with: str | None, log_dir: Path | None) -> None:
-        """Place every map that is not yet placed."""
+        """Place every map that has not been placed yet."""
         with DeferredInterrupt() as interrupt:
             try:
                 self._run(interrupt, log_with, log_dir)
@@ -323,9 +323,9 @@ class RunningFit:
         self._unwritten.clear()
 
     def projection(self) -> Projection:
-        """What was placed, in the order of the job.
+        """The projection of the placed maps, in the order of the job.
 
-        In a process that is not the first: since the fit was last resumed.
+        In every process except the first, only maps placed since the fit was last resumed.
         """
         names = [map_name(*key) for key in self.job.widths]
         maps = [self.placed[name] for name in names if name in self.placed]

@@ -1,4 +1,4 @@
-"""What to fit: the settings of a fit, except those of layouts. Imports nothing heavy."""
+"""The settings of a fit, except those of layouts. Importing this is fast."""
 
 from __future__ import annotations
 
@@ -24,33 +24,35 @@ _OF_USUAL = {"seed", "start", "absolute"}
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What to fit, apart from how positions are found (:class:`projector.layouts.solving.Layout`).
+    """The settings of a fit, except those of layouts (:class:`projector.layouts.settings.Layout`).
 
-    A run is told apart from another by every field that does not say otherwise: see
+    Two runs are different if any field differs, unless the field may differ; see
     :func:`projector.settings.setting`.
 
     Attributes:
-        sites: sites to read; None for the default ones that the model has.
+        sites: sites to read; None for the default sites of the model.
         layers: layers to read; None for all.
         correlation: ``pooled`` or ``per-sequence``.
-        max_tokens: most tokens to count, drawn evenly over the corpus; None for all.
-        sequence_length: tokens of a sequence; None for 256, or what the model can take if less.
-        batch_size: sequences at once.
-        packed: whether documents stand one after another in a sequence; None where the model is
-            causal.
-        skip_first: positions left out at the start of each sequence; None for 1 where the model is
-            causal and 0 where it is not.
+        max_tokens: maximum number of tokens to count, drawn evenly over the corpus; None for all.
+        sequence_length: tokens per sequence; None for 256, or the model's context if that is
+            shorter.
+        batch_size: sequences per batch.
+        packed: whether documents share a sequence; None means True for a causal model, else False.
+        skip_first: number of positions to skip at the start of each sequence; None means 1 for a
+            causal model, else 0.
         keep_statistics: whether the projection keeps means and covariances.
-        keep_examples: whether the projection keeps the tokens that drive each neuron most.
-        cross_layer: whether the partners of MLP neurons in other layers are found too. A finished
-            fit that is resumed with it is left as it is, and they are added.
-        cross_layer_tokens: most tokens that these are found by: of a larger corpus, whole
-            sequences, evenly drawn.
-        memory_budget: bytes that the fit may take beside the loaded model; None for what is free,
-            less a margin. Where not all maps fit at once, the corpus is passed over more than once.
+        keep_examples: whether the projection keeps the tokens with each neuron's highest and lowest
+            activations.
+        cross_layer: whether to also find the partners of MLP neurons in other layers. If a finished
+            fit is resumed with it, partners are added and everything else is unchanged.
+        cross_layer_tokens: maximum number of tokens for finding partners; from a larger corpus,
+            whole sequences are drawn evenly.
+        memory_budget: memory limit in bytes, in addition to the loaded model; None for the free
+            memory less a margin. If not all maps fit at once, the model runs over the corpus more
+            than once.
 
     Raises:
-        SettingError: for a value that is not possible.
+        SettingError: for an invalid value.
     """
 
     sites: tuple[str, ...] | None = setting(None, help=sites_help)
@@ -123,7 +125,7 @@ class FitSettings:
 
 
 def setting_names() -> set[str]:
-    """What a user sets of a fit, by name."""
+    """Names of the settings of a fit."""
     kinds = (FitSettings, Layout)
     return {each.name for kind in kinds for each in fields(kind)} | {"layouts", "dtype"}
 
@@ -131,19 +133,19 @@ def setting_names() -> set[str]:
 def choose_layouts(
     layouts: str | Sequence[str | Layout] | None, given: Mapping[str, Any]
 ) -> tuple[Layout, ...] | None:
-    """The layouts of a fit: several by their names, or one by its settings.
+    """Choose the layouts of a fit: several by their names, or one by its settings.
 
     Args:
-        layouts: ``stress-3d,neighbours-2d``; or names and layouts one by one; None for one.
-        given: fields of the one layout that are set.
+        layouts: ``stress-3d,neighbours-2d``; or a list of names and layouts; None for a single one.
+        given: the fields that are set for a single layout.
 
-    Returns:
-        None where none is asked for: :func:`projector.fitting.preparing.prepare` makes the usual
-        ones then. Those too where only settings are given that each of them has.
+    Returns: The layouts. None if none is requested, which
+        :func:`projector.fitting.preparing.prepare` replaces by the default ones. If only settings
+        that all default layouts have are given, the default layouts with these settings.
 
     Raises:
-        SettingError: where both are given, a layout is not possible, two are the same, or more
-            than one is trained while the model runs.
+        SettingError: if both are given, a layout is invalid, two are the same, or more than one is
+            trained while the model runs.
     """
     if layouts is None:
         if given and given.keys() <= _OF_USUAL:
@@ -166,7 +168,7 @@ def choose_layouts(
     text = ",".join(layout.name for layout in found)
     check_distinct(found)
     if not found:
-        raise SettingError("layouts", text, "names no layout", "name one or more")
+        raise SettingError("layouts", text, "holds no layout", "name one or more")
     if sum(layout.how.trains for layout in found) > 1:
         raise SettingError(
             "layouts",
@@ -181,8 +183,8 @@ def split_options(options: Mapping[str, Any]) -> tuple[FitSettings, tuple[Layout
     """Sort options by name into the settings of a fit and its layouts.
 
     Raises:
-        TypeError: for a name that is neither.
-        UserError: for a value that can't be.
+        TypeError: for an unknown name.
+        UserError: for an invalid value.
     """
     options = dict(options)
     layouts = options.pop("layouts", None)

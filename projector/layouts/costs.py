@@ -1,6 +1,6 @@
-"""What makes positions good: pure functions of positions and correlation.
+"""Cost functions of positions and correlations.
 
-Every function takes live neurons only: no NaN.
+Every function takes defined neurons only, without NaN.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST_PAIRS = 500_000
 
 
 def dissimilarity(correlation: Tensor) -> Tensor:
-    """The distance two neurons should have, 1 − ρ; shape (N, N), at least 0, zero diagonal."""
+    """The target distance of two neurons, 1 − ρ; shape (N, N), at least 0, zero diagonal."""
     return (1 - correlation).clamp_(min=0).fill_diagonal_(0)
 
 
@@ -40,12 +40,12 @@ def row_blocks(n_rows: int) -> Iterator[slice]:
 def stress(positions: Tensor, target: Tensor, *, p: float = 2.0) -> Tensor:
     """Mean over pairs i < j of (‖x_i − x_j‖_p − δ_ij)², differentiable; a scalar.
 
-    Kruskal (1964), "Multidimensional scaling by optimizing goodness of fit", unnormalized. Memory
-    is O(N²), never N × N × d.
+    Kruskal (1964), "Multidimensional scaling by optimizing goodness of fit", unnormalized. The
+    memory is O(N²), not N × N × d.
 
     Args:
         positions: (N, d).
-        target: (N, N) distances wanted, symmetric with a zero diagonal.
+        target: (N, N) target distances, symmetric with a zero diagonal.
         p: order of the norm.
     """
     n = positions.shape[0]
@@ -56,14 +56,14 @@ def stress(positions: Tensor, target: Tensor, *, p: float = 2.0) -> Tensor:
 
 
 def stress_loss(positions: Tensor, correlation: Tensor, p: float) -> Tensor:
-    """:func:`stress` of positions (n, d) whose correlations (n, n) are these; differentiable."""
+    """The :func:`stress` of positions (n, d) for correlations (n, n); differentiable."""
     return stress(positions, dissimilarity(correlation), p=p)
 
 
 def stress_sums(
     positions: Tensor, target: Tensor | Target, *, p: float = 2.0
 ) -> tuple[float, float]:
-    """(Σ_{i<j} (d_ij − δ_ij)², Σ_{i<j} d_ij²), never an N × N temporary."""
+    """Compute (Σ_{i<j} (d_ij − δ_ij)², Σ_{i<j} d_ij²) without an N × N temporary."""
     target = as_target(target)
     if p == 2:
         centred = positions.double() - positions.double().mean(dim=0)
@@ -83,7 +83,7 @@ def stress_figures(
 ) -> tuple[float, float | None]:
     """Stress (mean over pairs) and Kruskal's stress-1, √(Σ(d − δ)² / Σd²).
 
-    Stress-1 is None where all positions coincide. One neuron alone has stress 0.
+    Stress-1 is None if all positions coincide. A single neuron has stress 0.
     """
     n = positions.shape[0]
     misfit, size = stress_sums(positions, target, p=p)
@@ -92,10 +92,10 @@ def stress_figures(
 
 
 def arrangement_cost(ranks: Tensor, correlation: Tensor) -> float:
-    """Σ_ij |π_i − π_j| · (1 + ρ_ij)/2 over ordered pairs: the cost of a linear arrangement.
+    """The cost of a linear arrangement: Σ_ij |π_i − π_j| · (1 + ρ_ij)/2 over ordered pairs.
 
     Args:
-        ranks: (N,) a permutation of 0 … N − 1; ``ranks[i]`` is the place of neuron i.
+        ranks: (N,), a permutation of 0 … N − 1; ``ranks[i]`` is the rank of neuron i.
         correlation: (N, N).
     """
     places = ranks.to(torch.float64)
@@ -107,7 +107,7 @@ def arrangement_cost(ranks: Tensor, correlation: Tensor) -> float:
 
 
 def nearest_on_map(positions: Tensor, p: float = 2.0, k: int = _N_NEAREST) -> Tensor:
-    """(N, k) indices of each neuron's nearest on the map, itself left out."""
+    """Indices of each neuron's nearest neighbours on the map, (N, k), without itself."""
     found = []
     for rows in row_blocks(positions.shape[0]):
         distance = torch.cdist(positions[rows], positions, p=p, compute_mode=EXACT)
@@ -116,10 +116,10 @@ def nearest_on_map(positions: Tensor, p: float = 2.0, k: int = _N_NEAREST) -> Te
 
 
 def nearest_by_target(target: Tensor | Target, k: int = _N_NEAREST) -> Tensor:
-    """(N, k) indices of each neuron's nearest by wanted distance, itself left out.
+    """Indices of each neuron's nearest neighbours by target distance, (N, k), without itself.
 
     Args:
-        target: (N, N) distances wanted, or another form of them.
+        target: (N, N) target distances, or another form of target.
     """
     form = as_target(target)
     everyone = slice(0, form.n)
@@ -135,14 +135,13 @@ def _nearest(distance: Tensor, rows: slice, k: int) -> Tensor:
 
 
 def overlap_of(a: Tensor, b: Tensor) -> float:
-    """Mean over rows of the share of entries that ``a`` and ``b``, both (N, k), have in common."""
+    """Mean over rows of the share of entries that ``a`` and ``b``, (N, k) each, have in common."""
     shared = sum(int((a[:, [i]] == b).sum()) for i in range(a.shape[1]))
     return shared / a.numel()
 
 
 def rank_correlation(positions: Tensor, target: Target, p: float) -> float | None:
-    """Spearman's correlation over all pairs; if there are over half a million, over a random
-    sample."""
+    """Spearman's rank correlation over all pairs, or over a random sample of half a million."""
     n = positions.shape[0]
     if n < 3:
         return None

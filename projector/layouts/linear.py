@@ -1,4 +1,4 @@
-"""The linear arrangement: an order that places neurons that fire together side by side."""
+"""The linear arrangement: an order in which neurons that fire together are close."""
 
 from __future__ import annotations
 

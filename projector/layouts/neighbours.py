@@ -1,4 +1,4 @@
-"""Positions that keep neighbours: t-SNE, or UMAP (McInnes, Healy & Melville 2018).
+"""Layouts that preserve neighbours: t-SNE, or UMAP (McInnes, Healy & Melville 2018).
 
 UMAP: arXiv:1802.03426. t-SNE: see :mod:`projector.layouts.solvers.tsne`.
 """
@@ -35,14 +35,14 @@ _LEAST_NEURONS = 8
 def keep_neighbours(target: Tensor, dim: int, seed: int) -> Tensor:
     """UMAP on precomputed distances; (N, dim) float32, centred.
 
-    One thread, so that equal seeds give equal positions. Fewer than eight neurons are too few for
-    a neighbour graph and are placed by classical scaling.
+    It uses one thread, so that equal seeds give equal positions. Fewer than eight neurons are too
+    few for a neighbour graph and are placed by classical scaling.
 
     Args:
-        target: (N, N) distances wanted, symmetric, at least 0, with a zero diagonal.
+        target: (N, N) target distances, symmetric, at least 0, with a zero diagonal.
 
     Raises:
-        SettingError: if there are too many dimensions for so few neurons.
+        SettingError: if there are too many dimensions for the number of neurons.
     """
     import torch
 

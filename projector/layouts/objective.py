@@ -1,6 +1,6 @@
-"""What every objective of a layout defines: one record, which all other code reads.
+"""The definition of an objective of layouts: one record, which all other code reads.
 
-Nothing heavy is imported here, so that commands can ask for words without loading a solver.
+No heavy package is imported here, so that commands can show help without loading a solver.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ STARTS = ("classical", "single-point", "uniform", "normal")
 class Placement:
     """Positions (N, d) float32, NaN for undefined neurons, and how they were reached.
 
-    ``own`` is what the objective alone tells of them, under the names of :attr:`Objective.own`:
-    of a linear map, what it was improved from.
+    ``own`` holds figures that only this objective has, under the names in :attr:`Objective.own`;
+    for a linear map, the costs of the orders it was improved from.
     """
 
     positions: Tensor
@@ -36,12 +36,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class Column:
-    """A column that an objective adds to the terminal's table of maps.
+    """A column that an objective adds to the table of maps in the terminal.
 
     Attributes:
-        title: above it.
-        read: the number of one map, from its figures by name; None where it is unknown.
-        pattern: how the number is written.
+        title: its title.
+        read: gets a map's number from its figures by name; None if unknown.
+        pattern: format of the number.
     """
 
     title: str
@@ -51,20 +51,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Method:
-    """An algorithm that finds the positions of an objective.
+    """An algorithm that finds positions for an objective.
 
     Attributes:
-        name: ``smacof``, ``adamw``, ``moves``, ``tsne``, ``umap``; as ``solver`` it chooses the
-            method too.
-        reads: which of the settings that only some methods read change what it finds.
-        place: positions of several maps from their correlations. None where positions are trained,
-            batch by batch while the model runs, by the objective's loss.
-        pair_bytes: what placing a map of N neurons takes of memory for each of its N² pairs,
-            beside what was gathered. Measured.
-        library_bytes: what libraries load and compile when it is first used.
-        seconds: about how long one map takes, from its neurons, the layout and the device.
-        seconds_sampled: the same of a map without a matrix of correlations, from its neurons, the
-            tokens of its sample, and the device; None where it needs the matrix.
+        name: ``smacof``, ``adamw``, ``moves``, ``tsne``, ``umap``; also accepted as ``solver``.
+        reads: the settings, among those that only some methods read, that affect its result.
+        place: computes positions of several maps from their correlations. None if positions are
+            trained with the objective's loss, batch by batch while the model runs.
+        pair_bytes: measured memory for placing a map of N neurons, per N² pairs, in addition to the
+            gathered data.
+        library_bytes: memory of the libraries that are loaded and compiled at the first use.
+        seconds: estimates the time for one map from its number of neurons, the layout and the
+            device.
+        seconds_sampled: the same for a map without a correlation matrix, from its number of
+            neurons, the tokens of its sample, and the device; None if the method needs the matrix.
     """
 
     name: str
@@ -82,35 +82,35 @@ class Method:
 
     @property
     def may_sample(self) -> bool:
-        """Whether it does without a matrix of correlations."""
+        """Whether it works without a correlation matrix."""
         return self.seconds_sampled is not None
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What makes positions good, and everything that is particular to it.
+    """An objective of layouts, with everything that is specific to it.
 
     Attributes:
-        name: what a user chooses it by.
+        name: the name that a user chooses it by.
         help: one line for a help text, without a full stop.
-        methods: what finds its positions, by the solver that chooses it; the first by
-            ``DEFAULT_SOLVER``, the solver of every layout that names no other.
-        dim: coordinates of a position unless others are asked for.
-        most_dim: the most that it can have; None for any number.
+        methods: its methods, by the solver that chooses them; the first is chosen by
+            ``DEFAULT_SOLVER``, the default solver of every layout.
+        dim: default number of dimensions.
+        most_dim: largest number of dimensions; None for no limit.
         loss: for methods that train: points (n, d), their ρ (n, n), and the order of the norm → a
-            scalar to lower, differentiable.
+            differentiable scalar to minimise.
         finish: for methods that train: trained points (n, d) → positions (n, d).
-        lacks: what its positions do not promise, and why a figure of trust that needs it is
-            without meaning.
-        own: names of what it alone tells of a map: numbers by name, saved beside the figures of
-            trust, as :attr:`Placement.own` gives them.
-        columns: columns of the terminal's table for those.
-        legend: what these columns tell.
-        is_order: whether positions are places in an order, evenly spaced.
-        evenly: why its positions are no denser in one place than in another, so that no groups
-            can be found by density; empty where they can.
-        read: how to read a map of it, for a person who looks at one.
-        then: the objective that a person who has seen this one may try next; empty for any other.
+        lacks: properties that its positions don't have, each with the reason why a figure that
+            needs it has no meaning.
+        own: names of figures that only this objective has; see :attr:`Placement.own`. They are
+            saved next to the measures of faithfulness.
+        columns: columns for them in the terminal's table.
+        legend: explanation of these columns.
+        is_order: whether positions are evenly spaced ranks of an order.
+        evenly: the reason why its positions are equally dense everywhere, so that groups can't be
+            found by density; empty if they can.
+        read: how to read its maps, for the user.
+        then: the objective to suggest next after this one; empty for any other.
     """
 
     name: str
@@ -134,41 +134,43 @@ OBJECTIVES: dict[str, Objective] = {}
 
 
 def register(objective: Objective) -> None:
-    """Make an objective known, by its name, to every command, estimate, figure and page."""
+    """Register an objective for every command, estimate, figure and page."""
     OBJECTIVES[objective.name] = objective
 
 
 def solvers() -> list[str]:
-    """What chooses a method of some objective."""
+    """The solvers that choose a method of some objective."""
     return list(dict.fromkeys(s for each in OBJECTIVES.values() for s in each.methods))
 
 
 def trained_solvers() -> list[str]:
-    """What chooses a method that trains positions while the model runs."""
+    """The solvers that train positions while the model runs."""
     methods = [item for each in OBJECTIVES.values() for item in each.methods.items()]
     return list(dict.fromkeys(solver for solver, how in methods if how.trains))
 
 
 def objective_help() -> str:
-    """What a user may choose between, in one line of marked-up text."""
+    """The choice of objectives, as one line of help with markup."""
     return " ".join(f"[b]{each.name}[/b]: {each.help}." for each in OBJECTIVES.values())
 
 
 def dim_help() -> str:
-    """The dimensions that objectives have unasked: ``3, or 1 for linear``."""
+    """The default dimensions of objectives: ``3, or 1 for linear``."""
     usual = max(dims := [each.dim for each in OBJECTIVES.values()], key=dims.count)
     others = [f"{each.dim} for {each.name}" for each in OBJECTIVES.values() if each.dim != usual]
     return f"Dimensions of the map: {', or '.join([str(usual), *others])}."
 
 
 def solver_names() -> list[str]:
-    """What a user may write for a solver: what chooses a method, or the method's own name."""
+    """The valid names of solvers, including names of methods."""
     methods = [how.name for each in OBJECTIVES.values() for how in each.methods.values()]
     return list(dict.fromkeys([*solvers(), *methods]))
 
 
 def solver_help() -> str:
-    """The method that each objective has unasked, and the others, in one line of marked-up text."""
+    """The default method of each objective, and the other methods, as one line of help with
+    markup.
+    """
     usual = [
         f"[b]{each.methods[DEFAULT_SOLVER].name}[/b] for {each.name}"
         for each in OBJECTIVES.values()
@@ -191,20 +193,19 @@ def _read_with(name: str) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a method may read of a layout; :class:`projector.layouts.settings.Layout` checks it.
+    """The settings of a layout, checked by :class:`projector.layouts.settings.Layout`.
 
     Attributes:
         objective: one of :data:`OBJECTIVES`.
-        solver: what chooses the objective's method: ``DEFAULT_SOLVER`` the first one it has,
-            ``adamw`` to train positions while the model runs. The name of the first method does
-            as well.
-        dim: coordinates of a position; None for what the objective has unasked.
-        seed: of everything random, 0 to 2³² − 1.
-        start: where positions start from, one of ``STARTS``.
-        p: order of the norm that distances are measured by, at least 1.
+        solver: chooses the objective's method: ``DEFAULT_SOLVER`` for its first method, ``adamw``
+            to train positions while the model runs. The name of the first method is also accepted.
+        dim: number of dimensions; None for the objective's default.
+        seed: seed of all random choices, 0 to 2³² − 1.
+        start: initial positions, one of ``STARTS``.
+        p: order of the norm for distances, at least 1.
         lr: learning rate of a method that trains.
         accumulate: batches per step of a method that trains.
-        absolute: use |ρ| in place of ρ.
+        absolute: use |ρ| instead of ρ.
     """
 
     objective: str = setting("stress", help=objective_help)
@@ -231,28 +232,29 @@ class Settings:
 
     @property
     def record(self) -> Objective:
-        """The record of its objective."""
+        """The record of the objective."""
         return OBJECTIVES[self.objective]
 
     @property
     def how(self) -> Method:
-        """What finds its positions."""
+        """The method that finds its positions."""
         return self.record.methods[self.solver]
 
     @property
     def method(self) -> str:
-        """The name of the algorithm that does the work: smacof, adamw, moves, tsne …"""
+        """The name of the algorithm: smacof, adamw, moves, tsne …"""
         return self.how.name
 
 
 def each_placed(
     place: Callable[[Tensor, Settings], Placement],
 ) -> Callable[[Sequence[Correlation], Settings], list[Placement]]:
-    """A method that places one map after another, each from the matrix of its defined neurons.
+    """Create a method that places one map after another, each from the matrix of its defined
+    neurons.
 
     Args:
-        place: (n, n) float32 ρ, or |ρ| where the layout asks for that, without NaN, n at least 1 →
-            positions (n, d).
+        place: (n, n) float32 ρ (or |ρ| if the layout uses it), without NaN, n ≥ 1 → positions (n,
+            d).
     """
 
     def place_all(correlations: Sequence[Correlation], layout: Settings) -> list[Placement]:

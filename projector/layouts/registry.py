@@ -1,4 +1,4 @@
-"""The objectives that layouts may have: one line registers one."""
+"""Registers the available objectives, one per line."""
 
 from __future__ import annotations
 

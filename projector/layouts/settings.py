@@ -1,4 +1,4 @@
-"""How positions are found: the settings of a layout, and its name, which tells them all."""
+"""The settings of a layout, and its name, which encodes them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 
 @dataclass(frozen=True)
 class Layout(Settings):
-    """How positions are found: :class:`projector.layouts.objective.Settings` that can be used.
+    """A layout: checked :class:`projector.layouts.objective.Settings`.
 
-    A setting that its method does not read has to keep its default: one that changes nothing would
-    still make two equal layouts look different.
+    A setting that its method doesn't read must keep its default. Otherwise two equal layouts would
+    look different.
 
     Raises:
-        SettingError: for a value that is not possible, or one that its method does not read.
+        SettingError: for an invalid value, or a setting that its method doesn't read.
     """
 
     def __post_init__(self) -> None:
@@ -90,19 +90,19 @@ class Layout(Settings):
 
     @property
     def name(self) -> str:
-        """Objective and dimension, and what differs from the default: ``stress-3d-absolute``.
+        """The objective, the dimension, and all non-default settings: ``stress-3d-absolute``.
 
-        It names the layout's files too: letters, digits, dots, hyphens and plus signs alone.
+        It is also used in file names: it has only letters, digits, dots, hyphens and plus signs.
         :func:`parse_layout` is the inverse.
         """
         return layout_name(asdict(self))
 
 
 def layout_name(settings: Mapping[str, Any]) -> str:
-    """What a layout of these settings, by name, is called: see :attr:`Layout.name`.
+    """The name of a layout with these settings; see :attr:`Layout.name`.
 
-    They may be settings that no solver here takes, such as those of imported positions, and
-    settings without effect, which were once accepted: the name leaves these out.
+    The settings may be ones that no solver accepts, such as those of imported positions. Settings
+    without effect, which older versions accepted, are left out of the name.
     """
     objective, solver = settings["objective"], settings["solver"]
     how = OBJECTIVES[objective].methods.get(solver) if objective in OBJECTIVES else None
@@ -116,14 +116,14 @@ def layout_name(settings: Mapping[str, Any]) -> str:
 
 
 def parse_layout(name: str) -> Layout:
-    """The layout of a name: the inverse of :attr:`Layout.name`.
+    """Parse the name of a layout: the inverse of :attr:`Layout.name`.
 
-    What differs from the default may stand in any order, and the dimension may be left out where
-    it is the objective's own: ``linear``, ``stress-2d-seed1-absolute``.
+    Non-default settings may be in any order, and the default dimension may be left out: ``linear``,
+    ``stress-2d-seed1-absolute``.
 
     Raises:
-        SettingError: on ``layouts``, for a text that is not such a name; on a setting, for a value
-            of it that is not possible.
+        SettingError: on ``layouts``, for text that isn't a name of a layout; on a setting, for an
+            invalid value.
     """
     text = name.strip()
     # Where the name of one objective begins that of another, the longer one is meant.
@@ -151,10 +151,10 @@ def parse_layout(name: str) -> Layout:
 
 
 def parse_layouts(text: str) -> tuple[Layout, ...]:
-    """``stress-3d,neighbours-2d`` → its layouts, in order.
+    """Parse names such as ``stress-3d,neighbours-2d`` to layouts, in order.
 
     Raises:
-        SettingError: see :func:`parse_layout`; and for a layout that is named twice.
+        SettingError: as for :func:`parse_layout`; and for a layout that occurs twice.
     """
     layouts = tuple(parse_layout(part) for part in text.split(","))
     check_distinct(layouts)
@@ -212,10 +212,10 @@ def _unknown(name: str, expected: str) -> SettingError:
 
 
 def check_dimensions(layouts: Iterable[Layout], widths: Iterable[int]) -> None:
-    """Raise a SettingError if a layout has more dimensions than the narrowest map can fill.
+    """Raise a SettingError if a layout has too many dimensions for the narrowest map.
 
     Args:
-        widths: neurons of each map; at least one.
+        widths: number of neurons of each map; at least one map.
     """
     narrowest, most = min(widths), max(layout.dim for layout in layouts)
     if most >= narrowest:

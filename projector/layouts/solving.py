@@ -1,4 +1,4 @@
-"""Positions from correlations: one door to every solver."""
+"""Positions from correlations: the entry point of all solvers."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def place(
     seed: int = 0,
     **settings: object,
 ) -> Matrix:
-    """Positions for any correlation matrix.
+    """Find positions for any correlation matrix.
 
     Args:
-        correlation: (N, N), a tensor or an array. A neuron whose own correlation, on the diagonal,
-            is NaN is undefined and gets a NaN position.
+        correlation: (N, N), a tensor or an array. A neuron with NaN on the diagonal is undefined
+            and gets a NaN position.
         dim, objective, solver, seed, others: see :class:`projector.layouts.settings.Layout`.
 
     Returns:
-        (N, dim) float32, of the kind that was given, on the same device.
+        (N, dim) float32, a tensor or an array like ``correlation``, on the same device.
 
     Raises:
-        UserError: for a matrix that is not square or not symmetric, values that are not
-            correlations, or settings that do not fit together.
+        UserError: for a matrix that isn't square or symmetric, values that aren't correlations, or
+            incompatible settings.
     """
     layout = Layout(
         objective=objective,
@@ -69,15 +69,14 @@ def place(
 
 
 def solve(correlation: Tensor | MatrixFree | Correlation, layout: Layout) -> Placement:
-    """Positions of the defined neurons of ``correlation`` by ``layout``.
+    """Find positions of the defined neurons of ``correlation`` with ``layout``.
 
     Args:
-        correlation: a matrix (N, N), NaN for undefined neurons; or a sample of activations, for
-            neurons too many for a matrix.
+        correlation: a matrix (N, N), NaN for undefined neurons; or a sample of activations, for too
+            many neurons for a matrix.
 
     Raises:
-        UserError: for what is not a correlation matrix, or a layout that needs a matrix and has
-            none.
+        UserError: for an invalid correlation matrix, or a layout that needs a matrix and has none.
     """
     return solve_all([correlation], layout)[0]
 
@@ -85,16 +84,16 @@ def solve(correlation: Tensor | MatrixFree | Correlation, layout: Layout) -> Pla
 def solve_all(
     correlations: Sequence[Tensor | MatrixFree | Correlation], layout: Layout
 ) -> list[Placement]:
-    """:func:`solve` of several maps.
+    """:func:`solve` for several maps.
 
-    What is found for each depends on the others by rounding at most. On CUDA they may share the
-    launches of a pass.
+    The result for a map depends on the other maps only by rounding. On CUDA, they may share kernel
+    launches.
 
     Returns:
-        For each map positions (N, dim) float32 on its device, NaN for undefined neurons.
+        For each map, positions (N, dim) float32 on its device, NaN for undefined neurons.
 
     Raises:
-        UserError: as :func:`solve`, for any of the maps.
+        UserError: as for :func:`solve`, for any of the maps.
     """
     forms = [as_correlation(correlation) for correlation in correlations]
     for form in forms:
@@ -138,7 +137,7 @@ def _needs_matrix(correlation: Correlation, layout: Layout) -> UserError:
 
 
 def finish_trained(points: Tensor, layout: Settings) -> Tensor:
-    """Trained points as a map: their ranks for a linear one, centred for any other.
+    """Turn trained points into a map: ranks for a linear map, centred positions for any other.
 
     Raises:
         UserError: if the training diverged.

@@ -1,4 +1,4 @@
-"""Where positions start from."""
+"""Initial positions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SINGLE_POINT_JITTER = 1e-3
 
 
 def classical_start(target: Tensor | Target, dim: int, generator: torch.Generator) -> Tensor:
-    """Classical scaling: (N, dim) positions whose inner products fit −½·J·δ²·J best.
+    """Classical scaling: (N, dim) positions with inner products that best fit −½·J·δ²·J.
 
     Torgerson (1952). Above 128 neurons the leading eigenvectors come from a randomized block power
     iteration (Halko, Martinsson & Tropp 2011, arXiv:0909.4061), which reads the target in blocks,
@@ -30,9 +30,9 @@ def classical_start(target: Tensor | Target, dim: int, generator: torch.Generato
     result unique.
 
     Args:
-        target: (N, N) distances wanted, or another form of them.
-        dim: number of axes; those beyond N − 1 are zero.
-        generator: source of the randomized iteration, on the CPU.
+        target: (N, N) target distances, or another form of target.
+        dim: number of axes; axes beyond N − 1 are zero.
+        generator: random generator of the randomized iteration, on the CPU.
     """
     form = as_target(target)
     n, device = form.n, form.device
@@ -75,14 +75,14 @@ def _centred(columns: Tensor) -> Tensor:
 def start_positions(
     start: str, target: Tensor | Target, dim: int, generator: torch.Generator
 ) -> Tensor:
-    """Starting positions, (N, dim) float32 on the device of ``target``.
+    """Initial positions, (N, dim) float32 on the device of ``target``.
 
     ``classical``: see :func:`classical_start`. ``uniform``: in a cube of side √N. ``normal``:
-    standard deviation √N. ``single-point``: all at the origin but for a jitter of 0.001, without
-    which no direction would be better than another.
+    standard deviation √N. ``single-point``: all at the origin, with a jitter of 0.001 that breaks
+    the symmetry.
 
     Raises:
-        SettingError: if ``start`` is none of these.
+        SettingError: for any other ``start``.
     """
     check_choice("start", start, STARTS)
     form = as_target(target)

@@ -1,8 +1,8 @@
 """Reading activations while a model runs.
 
 Hooks are in place only inside the ``with`` block, are removed even after an error, and return
-nothing, so the model computes exactly what it would compute without them; or, where a reader asks
-for that, exactly what comes before the last thing that is read, and nothing behind it.
+nothing, so the model's results are exactly the same as without them. On request, the model stops
+after the last tensor that is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _AllRead(BaseException):
 
 @dataclass(frozen=True)
 class Tap:
-    """Where a tensor is read: what a module takes in, or what it gives out."""
+    """A place where a tensor is read: the input or the output of a module."""
 
     module: nn.Module
     side: Literal["input", "output"]
@@ -43,22 +43,22 @@ def capture(
     skip_empty: bool = False,
     then_stop: bool = False,
 ) -> Iterator[None]:
-    """Call ``consume(key, tensor)`` with what passes each tap, as soon as it passes.
+    """Call ``consume(key, tensor)`` with the tensor at each tap as soon as it is computed.
 
-    Nothing is kept here: a consumer that folds each tensor into running sums needs room for one
-    tensor only, whatever the depth of the model. The tensor is the model's own; a consumer that
-    keeps it copies it first, for the model may go on to change it in place.
+    No tensor is kept here: a consumer that adds each tensor to running sums needs memory for only
+    one tensor, regardless of the model's depth. The tensor is the model's own; a consumer that
+    keeps it must copy it, because the model may change it in place.
 
     Args:
-        taps: what to read. Where a module takes or gives several tensors, the first is read.
-        consume: what to do with it. It must not change the tensor.
-        skip_empty: pass over a tap where no tensor passes.
-        then_stop: stop the model, and leave the ``with`` block, once something has passed every
-            tap. No block behind the last one that is read computes anything, and the model gives
-            nothing back. Each module that is read must be called once in a run.
+        taps: the taps to read. If a module takes or returns several tensors, the first is read.
+        consume: called with each tensor, which it must not change.
+        skip_empty: skip taps that receive no tensor.
+        then_stop: stop the model, and leave the ``with`` block, once every tap has been read. No
+            block after the last one that is read computes anything, and the model returns nothing.
+            Each module that is read must be called once per run.
 
     Raises:
-        TypeError: while the model runs, if no tensor passes a tap and it is not to be skipped.
+        TypeError: while the model runs, if a tap receives no tensor and ``skip_empty`` is False.
     """
     left = set(taps)
 
@@ -103,7 +103,7 @@ def capture(
 def collect(
     model: nn.Module, taps: Mapping[Key, Tap], inputs: Mapping[str, Tensor]
 ) -> dict[Key, Tensor]:
-    """Run ``model`` once on ``inputs`` and give a copy of what passed each tap."""
+    """Run ``model`` once on ``inputs`` and return a copy of the tensor at each tap."""
     activations: dict[Key, Tensor] = {}
 
     def keep(key: Key, tensor: Tensor) -> None:
@@ -116,13 +116,13 @@ def collect(
 
 @dataclass(frozen=True)
 class Call:
-    """What a module was called with, but for the first tensor, so that it can be called again."""
+    """The arguments of a module's call, except the first tensor, for calling it again."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
     def filled(self, tensor: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What a module is to be called with, ``tensor`` in the first tensor's place."""
+        """The arguments of the call with ``tensor`` in place of the first tensor."""
 
         def fill(value: Any) -> Any:
             return tensor if value is _FIRST_TENSOR else value
@@ -130,15 +130,16 @@ class Call:
         return tuple(map(fill, self.args)), {k: fill(v) for k, v in self.kwargs.items()}
 
     def again(self, module: nn.Module, tensor: Tensor) -> Tensor:
-        """Call a module with ``tensor`` in the first tensor's place; the first tensor it gives.
+        """Call a module with ``tensor`` in place of the first tensor, and return its first output
+        tensor.
 
         Raises:
-            TypeError: if it gives none.
+            TypeError: if the module returns no tensor.
         """
         args, kwargs = self.filled(tensor)
         given = _first_tensor(module(*args, **kwargs))
         if given is None:
-            raise TypeError(f"{type(module).__name__} gives no tensor")
+            raise TypeError(f"{type(module).__name__} returns no tensor")
         return given
 
 
@@ -149,12 +150,14 @@ def record_calls(
     *,
     then_stop: bool = False,
 ) -> tuple[dict[Key, Call], Tensor]:
-    """Run ``model`` once: how each module was called, and the first tensor the first one was given.
+    """Run ``model`` once and record how each module was called, and the first module's first
+    tensor.
 
     Key-value caches are left out of the calls: called again, a module would add to them.
 
     Args:
-        then_stop: stop the model as soon as each module is called: the last one computes nothing.
+        then_stop: stop the model as soon as every module has been called; the last one computes
+            nothing.
     """
     calls: dict[Key, Call] = {}
     first_given: list[Tensor] = []
@@ -163,7 +166,7 @@ def record_calls(
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             first = _first_tensor((*args, *kwargs.values()))
             if first is None:
-                raise TypeError(f"no tensor is given to {type(module).__name__}")
+                raise TypeError(f"{type(module).__name__} receives no tensor")
             if not first_given:
                 first_given.append(first.detach().clone())
             calls[key] = _call_of(args, kwargs, first)
@@ -189,11 +192,11 @@ def record_calls(
 def watch_calls(
     modules: Mapping[Key, nn.Module], consume: Callable[[Key, Call, Tensor, Any], None]
 ) -> Iterator[None]:
-    """Call ``consume(key, call, first, output)`` each time one of ``modules`` was called.
+    """Call ``consume(key, call, first, output)`` after each call of one of ``modules``.
 
-    ``first`` is the first tensor that it was given, ``call`` all else that it was called with, and
-    ``output`` whatever it gave; nothing is kept here. A consumer may call the module again: it is
-    told of no call that it makes itself.
+    ``first`` is the first tensor argument, ``call`` holds all other arguments, and ``output`` is
+    the module's output; nothing is kept here. A consumer may call the module again; its own calls
+    are not reported to it.
     """
     is_consuming = False
 
@@ -232,26 +235,26 @@ def _is_cache(value: Any) -> bool:
 
 
 def kept_rows(activation: Tensor, keep: Tensor) -> Tensor:
-    """The activations of the tokens that count, one row each.
+    """Select the activations of the tokens that count, one row each.
 
     Args:
-        activation: (B, T, N), or (B·T, N) from a family that flattens its batch.
+        activation: (B, T, N), or (B·T, N) from a model that flattens its batch.
         keep: (B, T) bool, the tokens that count.
 
     Returns:
         (n_kept, N), in the order of the batch.
 
     Raises:
-        ValueError: if the activation does not hold one row for each position of the batch.
+        ValueError: if the activation doesn't have one row for each position of the batch.
     """
     return token_rows(activation, keep.shape)[keep.reshape(-1).to(activation.device)]
 
 
 def token_rows(activation: Tensor, shape: torch.Size) -> Tensor:
-    """(B·T, N): one row for each position of a batch of ``shape`` (B, T), in its order.
+    """Reshape to (B·T, N): one row for each position of a batch of ``shape`` (B, T), in order.
 
     Raises:
-        ValueError: if the activation does not hold one row for each.
+        ValueError: if the activation doesn't have one row for each position.
     """
     # The shape, not only the count: rows that lie time first would fit, and be mixed up.
     if tuple(activation.shape[:-1]) not in (tuple(shape), (shape.numel(),)):
@@ -276,7 +279,7 @@ def _first_tensor(value: Any) -> Tensor | None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off while open; what was in training is so again afterwards."""
+    """Put the model in evaluation mode in this context, and restore training mode afterwards."""
     in_training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""How many tokens a model takes at once, and the table that they go through first."""
+"""A model's context length and input embedding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from projector.errors import SettingError
 
 
 def input_embedding(model: nn.Module) -> nn.Module | None:
-    """The module that turns token ids to vectors; None where the model names none."""
+    """The module that maps token ids to vectors; None if the model names none."""
     try:
         embedding: nn.Module | None = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
@@ -20,9 +20,9 @@ def input_embedding(model: nn.Module) -> nn.Module | None:
 
 
 def longest_sequence(model: nn.Module) -> int | None:
-    """The most positions the model has room for; None where it sets no limit.
+    """The model's largest number of positions; None if it sets no limit.
 
-    RoBERTa and its kind count positions from behind the padding token's id, and so have fewer than
+    RoBERTa and similar models number positions from the padding token's id, and so have fewer than
     their config says.
     """
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
@@ -41,24 +41,27 @@ def longest_sequence(model: nn.Module) -> int | None:
 
 
 def find_context(model: nn.Module, tokenizer: Any) -> int | None:
-    """The most tokens model and tokenizer take at once; None where neither sets a limit."""
+    """The longest sequence that model and tokenizer accept; None if neither sets a limit."""
     limits = [longest_sequence(model), tokenizer.model_max_length]
     # Tokenizers without a limit of their own say 10^30.
     return min((n for n in limits if n and n < 10**9), default=None)
 
 
 def choose_sequence_length(model: nn.Module, tokenizer: Any, asked: int | None) -> int:
-    """How many tokens of a corpus a model reads at once: what was asked for, or else the default,
-    or what model and tokenizer take if that is less.
+    """Choose the sequence length: the requested one, or else the default, or the context of model
+    and tokenizer if that is shorter.
 
     Raises:
-        SettingError: on ``sequence_length``, if they do not take as many as were asked for.
+        SettingError: on ``sequence_length``, if it is longer than their context.
     """
     most = find_context(model, tokenizer)
     if asked is None:
         return min(DEFAULT_SEQUENCE_LENGTH, most or DEFAULT_SEQUENCE_LENGTH)
     if most is not None and asked > most:
         raise SettingError(
-            "sequence_length", asked, "is more than this model takes", f"give at most {most:,}"
+            "sequence_length",
+            asked,
+            "is longer than this model's context",
+            f"give at most {most:,}",
         )
     return asked

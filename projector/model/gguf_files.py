@@ -1,6 +1,6 @@
 """Models in one ``.gguf`` file: dequantised to float32 by Transformers, with the package gguf.
 
-Where that package is not installed, one line says how to get it.
+If that package isn't installed, the error says how to install it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _UNSUPPORTED = re.compile(r"architecture (\S+) is not supported")
 
 
 def is_gguf(name: str) -> bool:
-    """Whether a model of this name is a ``.gguf`` file, be it there or not; a folder is none."""
+    """Whether a model name denotes a ``.gguf`` file, existing or not; False for a folder."""
     return name.lower().endswith(SUFFIX) and not Path(name).is_dir()
 
 
 def check_gguf(path: Path) -> None:
-    """Raise a UserError if there is no such file, it is of another kind, or gguf is not installed.
+    """Raise a UserError if the file doesn't exist, isn't GGUF, or the package gguf isn't installed.
 
-    Whether it is whole shows when it is loaded.
+    A truncated file is only noticed when it is loaded.
     """
     if not path.is_file():
         raise UserError(f"there is no model file '{path}': check its name")
@@ -56,7 +56,7 @@ def hash_gguf(path: Path) -> str:
 
 
 def explained(path: Path, error: Exception) -> UserError:
-    """The error of Transformers or gguf for a file that they can't load, in one line."""
+    """Explain, in one line, an error of Transformers or gguf while loading a file."""
     text = " ".join(str(error).split())
     if found := _UNSUPPORTED.search(text):
         return UserError(
@@ -66,13 +66,13 @@ def explained(path: Path, error: Exception) -> UserError:
     told = text if isinstance(error, (OSError, ValueError, RuntimeError)) else ""
     told = f"{type(error).__name__}: {told or text}"
     return UserError(
-        f"model '{path}' can't be loaded: the file is damaged or cut off, or holds no language "
+        f"model '{path}' can't be loaded: the file is damaged or truncated, or holds no language "
         f"model ({told[:200]})"
     )
 
 
 def forget_quantization(model: Any) -> None:
-    """Leave nothing in a model of what it was dequantised from.
+    """Remove from a model every trace of the quantised file it was loaded from.
 
     Its weights are plain float32: saved, it is a plain checkpoint.
     """

@@ -29,7 +29,7 @@ _TYPE_NAMES = {
 
 
 def hash_checkpoint(folder: Path) -> str:
-    """SHA-256 over a checkpoint's tensors in name order (name, dtype, shape, bytes)."""
+    """SHA-256 of a checkpoint's tensors in the order of their names (name, dtype, shape, bytes)."""
     index: dict[str, Path] = {}
     for path in _weight_files(folder):
         with safe_open(path, framework="pt") as file:
@@ -44,7 +44,7 @@ def hash_checkpoint(folder: Path) -> str:
 
 
 def stored_type(folder: Path) -> torch.dtype | None:
-    """The type of a checkpoint's floating-point tensors; None where they are of several."""
+    """The dtype of a checkpoint's floating-point tensors; None if there are several."""
     found = set()
     for path in _weight_files(folder):
         with safe_open(path, framework="pt") as file:
@@ -67,10 +67,10 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def hash_module(model: nn.Module) -> str:
-    """The same over a model in memory, tied weights counted once.
+    """SHA-256 of a model in memory; tied weights count once.
 
-    Equal to :func:`hash_checkpoint` of its ``save_pretrained`` where saving renames no tensor, as
-    it does for a mixture of experts.
+    It equals :func:`hash_checkpoint` of the model saved with ``save_pretrained``, unless saving
+    renames tensors, as for a mixture of experts.
     """
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     state = model.state_dict()

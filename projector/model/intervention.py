@@ -1,7 +1,7 @@
 """Changing activations while a model runs.
 
-Hooks are in place only inside the ``with`` block and are removed even after an error; outside it
-the model computes what it always did. To read activations, see :mod:`projector.model.capture`.
+Hooks are in place only inside the ``with`` block and are removed even after an error; outside the
+block the model is unchanged. To read activations, see :mod:`projector.model.capture`.
 """
 
 from __future__ import annotations
@@ -20,47 +20,49 @@ from projector.model.capture import Tap
 
 
 class SplitsIntoHeads(Protocol):
-    """A layer whose attention may split into heads, as the architecture tells it."""
+    """A layer with attention that may split into heads, as described by the architecture."""
 
     @property
     def heads_tap(self) -> Tap | None:
-        """Where the heads lie side by side; None where they can't be split."""
+        """The tap of the concatenated heads; None if they can't be split."""
 
     @property
     def heads_width(self) -> int:
-        """How many coordinates pass there."""
+        """The number of coordinates at ``heads_tap``."""
 
     @property
     def n_heads(self) -> int | None: ...
 
     @property
     def reason(self) -> str | None:
-        """Why nothing is known of this layer's attention."""
+        """The reason why this layer's attention was not found."""
 
 
 class Intervention(Protocol):
-    """A change to what passes a tap."""
+    """A change to the tensor at a tap."""
 
     @property
     def tap(self) -> Tap:
-        """Where it is made."""
+        """The tap where the change is made."""
 
     def check(self) -> None:
-        """Raise a ValueError if it can't be made to any tensor."""
+        """Raise a ValueError if the change is invalid for every tensor."""
 
     def apply(self, tensor: Tensor) -> Tensor:
-        """What becomes of a tensor, which is left as it is; a ValueError if it does not fit."""
+        """Return the changed tensor, without modifying the argument; a ValueError if it doesn't
+        fit.
+        """
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """What some neurons of a tap are made to be, at every position.
+    """Replace the values of some neurons of a tap at every position.
 
     Attributes:
-        tap: where they are read; see :attr:`projector.model.architecture.records.Block.taps`.
-        neurons: (n,) int64, their numbers.
-        values: (n,) float, what they become; one zero each for zero ablation, their means over a
-            corpus for mean ablation (Wang et al. 2022, arXiv:2211.00593).
+        tap: the tap of the neurons; see :attr:`projector.model.architecture.records.Block.taps`.
+        neurons: (n,) int64, indices of the neurons.
+        values: (n,) float, their new values: zeros for zero ablation, their means over a corpus for
+            mean ablation (Wang et al. 2022, arXiv:2211.00593).
     """
 
     tap: Tap
@@ -69,7 +71,7 @@ class Replacement:
 
     @classmethod
     def zero(cls, tap: Tap, neurons: Sequence[int] | Tensor) -> Replacement:
-        """Zero ablation of some neurons."""
+        """Create a zero ablation of some neurons."""
         chosen = torch.as_tensor(neurons, dtype=torch.int64)
         return cls(tap, chosen, torch.zeros(len(chosen)))
 
@@ -77,17 +79,18 @@ class Replacement:
     def heads(
         cls, block: SplitsIntoHeads, heads: Sequence[int], values: Tensor | None = None
     ) -> Replacement:
-        """Ablation of attention heads: their slices of what the output projection reads.
+        """Create an ablation of attention heads: their slices of the output projection's input.
 
         Args:
-            block: the layer's; see :attr:`projector.residual.subject.Subject.layout`.
-            heads: their numbers; one named twice counts once.
-            values: (n_heads · d_head,), what stands in for all heads, of which the chosen ones'
-                slices are taken: the mean over a corpus for mean ablation; None for zeros.
+            block: the layer's layout; see :attr:`projector.residual.subject.Subject.layout`.
+            heads: indices of the heads; duplicates count once.
+            values: (n_heads · d_head,), replacement values for all heads, from which the slices of
+                the chosen heads are taken: the mean over a corpus for mean ablation; None for
+                zeros.
 
         Raises:
-            UserError: if the layer has no such head, or none that can be split.
-            ValueError: if there is not one value for each coordinate of the heads.
+            UserError: if the layer doesn't have such a head, or its heads can't be split.
+            ValueError: if ``values`` doesn't have one value for each coordinate of the heads.
         """
         tap, n_heads, width = block.heads_tap, block.n_heads, block.heads_width
         if tap is None or n_heads is None:
@@ -109,24 +112,24 @@ class Replacement:
         return cls(tap, chosen, values[chosen.to(values.device)])
 
     def check(self) -> None:
-        """Raise a ValueError if a neuron is named twice, or has not one value."""
+        """Raise a ValueError if a neuron occurs twice, or doesn't have exactly one value."""
         if self.neurons.shape != self.values.shape or self.neurons.ndim != 1:
             raise ValueError(
                 f"{tuple(self.neurons.shape)} neurons and {tuple(self.values.shape)} values: one "
                 "value for each is needed"
             )
         if len(self.neurons.unique()) < len(self.neurons):
-            raise ValueError("a neuron is replaced twice at one place")
+            raise ValueError("a neuron is replaced twice at the same tap")
 
     def apply(self, tensor: Tensor) -> Tensor:
-        """(…, N) → (…, N), a copy; a ValueError if a neuron is not there."""
+        """(…, N) → (…, N), a copy; raises a ValueError if a neuron doesn't exist."""
         width = tensor.shape[-1]
         if (
             len(self.neurons)
             and not 0 <= int(self.neurons.min()) <= int(self.neurons.max()) < width
         ):
             raise ValueError(
-                f"there is no neuron {int(self.neurons.max()):,}: neurons are 0 to {width - 1:,}"
+                f"neuron {int(self.neurons.max()):,} doesn't exist: neurons are 0 to {width - 1:,}"
             )
         changed = tensor.clone()
         changed[..., self.neurons.to(tensor.device)] = self.values.to(tensor)
@@ -135,18 +138,20 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Shift:
-    """A vector added to what passes a tap, at each position: x becomes x + scale · vector.
+    """Add a vector at a tap, at every position: x becomes x + scale · vector.
 
     Added to the residual stream this is activation addition (Turner et al. 2023,
     arXiv:2308.10248).
 
     Attributes:
-        tap: where it is added; that of ``resid_post`` or ``resid_pre`` for the stream itself.
+        tap: the tap where it is added; for the stream itself, that of ``resid_post`` or
+            ``resid_pre``.
         vector: (N,) float.
-        scale: what multiplies it; negative to go the other way.
-        most_norm: positions whose x is longer stay as they are; None for no limit. A model's first
-            token can be a hundred times as long as others and serve all of them as a place to rest
-            (Sun et al. 2024, arXiv:2402.17762); a change to it is a change to all.
+        scale: the factor of the vector; negative for the opposite direction.
+        most_norm: positions where ‖x‖ is larger are left unchanged; None for no limit. The vector
+            of a model's first token can be a hundred times as long as that of any other token and
+            act as an attention sink for all of them (Sun et al. 2024, arXiv:2402.17762), so a
+            change to it affects every token.
     """
 
     tap: Tap
@@ -155,13 +160,13 @@ class Shift:
     most_norm: float | None = None
 
     def check(self) -> None:
-        """Raise a ValueError unless this is one finite vector and a finite scale."""
+        """Raise a ValueError unless this is a single finite vector with a finite scale."""
         _check_vector(self.vector, "shift")
         if not math.isfinite(self.scale):
             raise ValueError(f"a shift's scale must be a finite number, not {self.scale}")
 
     def apply(self, tensor: Tensor) -> Tensor:
-        """(…, N) → (…, N), of the same type; added in float32 at least."""
+        """(…, N) → (…, N), in the same dtype; the sum is computed in float32 or wider."""
         _check_width(self.vector, tensor)
         wide = _wide(tensor)
         changed = wide + self.scale * self.vector.to(wide)
@@ -170,15 +175,15 @@ class Shift:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What passes a tap without its component along a direction, at each position.
+    """Remove the component along a direction at a tap, at every position.
 
     x becomes x − ⟨x, d⟩ d with d = direction / ‖direction‖: directional ablation (Arditi et al.
     2024, arXiv:2406.11717).
 
     Attributes:
-        tap: where it is projected out.
+        tap: the tap where the direction is projected out.
         direction: (N,) float, of any length above 0.
-        most_norm: positions whose x is longer stay as they are; see :class:`Shift`.
+        most_norm: positions where ‖x‖ is larger are left unchanged; see :class:`Shift`.
     """
 
     tap: Tap
@@ -186,13 +191,13 @@ class Ablation:
     most_norm: float | None = None
 
     def check(self) -> None:
-        """Raise a ValueError unless this is one finite vector that is not 0."""
+        """Raise a ValueError unless the direction is a single finite vector that isn't 0."""
         _check_vector(self.direction, "ablation")
         if not bool(self.direction.any()):
             raise ValueError("a vector of zeros has no direction to project out")
 
     def apply(self, tensor: Tensor) -> Tensor:
-        """(…, N) → (…, N), of the same type; projected in float32 at least."""
+        """(…, N) → (…, N), in the same dtype; the projection is computed in float32 or wider."""
         _check_width(self.direction, tensor)
         wide = _wide(tensor)
         # In float64, and so a unit vector to the last digit of what it is applied to.
@@ -222,19 +227,20 @@ def _check_vector(vector: Tensor, kind: str) -> None:
 def _check_width(vector: Tensor, tensor: Tensor) -> None:
     if len(vector) != tensor.shape[-1]:
         raise ValueError(
-            f"a vector of {len(vector):,} numbers does not fit {tensor.shape[-1]:,} that pass here"
+            f"a vector of length {len(vector):,} does not fit activations of width "
+            f"{tensor.shape[-1]:,}"
         )
 
 
 @contextmanager
 def intervene(interventions: Sequence[Intervention]) -> Iterator[None]:
-    """Run the model with what passes some taps changed; at one tap, in the order of the sequence.
+    """Apply interventions while the model runs; those at the same tap in the order of the sequence.
 
-    The tensor that passes a tap is copied before it is changed: the model may use it elsewhere too.
+    The tensor at a tap is copied before it is changed, because the model may use it elsewhere too.
 
     Raises:
-        ValueError: if an intervention can't be made (its ``check``); and, while the model runs, if
-            it does not fit what passes its tap, or no tensor passes there.
+        ValueError: if an intervention is invalid (see its ``check``); and, while the model runs, if
+            it doesn't fit the tensor at its tap, or the tap receives no tensor.
     """
     for each in interventions:
         each.check()
@@ -249,7 +255,7 @@ def intervene(interventions: Sequence[Intervention]) -> Iterator[None]:
             for name, value in kwargs.items():
                 if isinstance(value, Tensor):
                     return args, {**kwargs, name: each.apply(value)}
-            raise ValueError(f"no tensor is given to {type(module).__name__}")
+            raise ValueError(f"{type(module).__name__} receives no tensor")
 
         return hook
 
@@ -267,7 +273,7 @@ def intervene(interventions: Sequence[Intervention]) -> Iterator[None]:
                 for i, value in enumerate(output):
                     if isinstance(value, Tensor):
                         return type(output)((*output[:i], each.apply(value), *output[i + 1 :]))
-            raise ValueError(f"{type(module).__name__} gives no tensor")
+            raise ValueError(f"{type(module).__name__} returns no tensor")
 
         return hook
 

@@ -1,7 +1,6 @@
 """Load a Hugging Face model and its tokenizer; resolve the bundled model.
 
-Transformers takes a second to import, and much that uses this room needs its words only: so it is
-imported where a model is loaded.
+Transformers takes a second to import, so it is imported only when a model is loaded.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class LoadedModel:
 
     ``identifier`` is ``bundled``, a hub id, or the name of a local folder or file without its path.
     ``weights_sha256`` is the hash of its checkpoint's tensors, or of its ``.gguf`` file;
-    ``stored_dtype`` their type, None where they are of several.
+    ``stored_dtype`` is their dtype, None if there are several.
     """
 
     model: nn.Module
@@ -72,17 +71,16 @@ def load_model(
         revision: branch, tag or commit, for a hub id.
         device: ``auto`` takes CUDA, then MPS, then the CPU.
         device_map: ``auto`` lets Accelerate spread the model over all devices, and over memory and
-            disk where these do not hold it; None keeps it on ``device``.
-        dtype: ``auto`` keeps the checkpoint's type on an accelerator and takes float32 on the CPU,
-            where lower ones are slower or were not asked for.
+            disk if it doesn't fit on them; None keeps it on ``device``.
+        dtype: ``auto`` keeps the checkpoint's dtype on an accelerator and uses float32 on the CPU.
         trust_remote_code: run Python code that comes with the model.
-        with_head: load the head too, as the checkpoint's own class has it; without it the hidden
-            states are all that is computed.
-        keep_bf16: with ``auto``, keep bfloat16 on a CPU too, where it has instructions for that.
+        with_head: load the head too, with the checkpoint's own class; otherwise only hidden states
+            are computed.
+        keep_bf16: with ``auto``, keep bfloat16 on a CPU too, if it has instructions for bfloat16.
 
     Raises:
-        SettingError: if a device or type is not known, or not here.
-        UserError: if there is no such model, or it is in a form that is not read.
+        SettingError: if a device or dtype is unknown or not available.
+        UserError: if the model doesn't exist, or its format isn't supported.
     """
     if device_map is not None:
         check_device_map(device_map, device)
@@ -137,12 +135,12 @@ def load_model(
 def count_layers(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> int | None:
-    """How many layers a model's config says that it has; no weight is read.
+    """The number of layers according to a model's config; no weight is read.
 
-    None where the config does not say it plainly, and for a ``.gguf`` file.
+    None if the config doesn't state it clearly, and for a ``.gguf`` file.
 
     Raises:
-        UserError: if there is no such model.
+        UserError: if the model doesn't exist.
     """
     from transformers import AutoConfig
 
@@ -231,9 +229,9 @@ def _checkpoint_folder(where: str, options: dict[str, Any]) -> Path:
 
 
 def auto_class(class_name: str = "", *, with_head: bool = True) -> Any:
-    """The ``Auto`` class of transformers that loads a class of models.
+    """The ``Auto`` class of Transformers that loads a class of models.
 
-    One that no table names, such as one whose code comes with the model, is taken for a causal
+    A class in no table, such as one with its code in the model's repository, is treated as a causal
     language model.
     """
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
@@ -272,8 +270,8 @@ def _is_on_hub(name: str, revision: str | None) -> bool:
             config = None
         if not isinstance(config, str):
             raise UserError(
-                f"unknown model '{name}': there is no such folder, and the hub gave no model of "
-                "that name (check the spelling, your connection, or log in)"
+                f"unknown model '{name}': this folder doesn't exist, and the hub returned no model "
+                "with this name (check the spelling, your connection, or log in)"
             ) from error
         return False
     return True
@@ -299,7 +297,7 @@ def _load_tokenizer(where: str, options: dict[str, Any]) -> Any:
 
 
 def check_device_map(device_map: str, device: str = "auto") -> None:
-    """Raise a UserError if a model can't be spread over devices like this."""
+    """Raise a UserError if a model can't be spread over devices with these settings."""
     check_choice("device_map", device_map, ("auto",))
     if device != "auto":
         raise UserError(
@@ -311,7 +309,7 @@ def check_device_map(device_map: str, device: str = "auto") -> None:
 
 
 def widest_dtype(model: nn.Module) -> torch.dtype:
-    """The widest floating type that a model has weights of: it holds what any part computes."""
+    """The widest floating-point dtype among a model's weights; it can hold every part's result."""
     found = {p.dtype for p in model.parameters() if p.dtype.is_floating_point}
     return max(found, key=lambda dtype: dtype.itemsize, default=torch.float32)
 
@@ -322,14 +320,14 @@ def is_spread(model: nn.Module) -> bool:
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where a model takes its inputs, also where it is spread over several devices."""
+    """The device of a model's inputs, even if the model is spread over several devices."""
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
     device = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
     return next(model.parameters()).device if device is None else torch.device(device)
 
 
 def choose_device(device: str) -> torch.device:
-    """The device that ``auto``, or a device's own name, stands for."""
+    """The device that ``auto`` or a device's name refers to."""
     if device == "auto":
         if is_told_cpu():
             return torch.device("cpu")
@@ -344,7 +342,7 @@ def choose_device(device: str) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise SettingError(
-            "device", device, "can't be used here", f"choose from auto, {', '.join(_usable())}"
+            "device", device, "isn't available", f"choose from auto, {', '.join(_usable())}"
         ) from error
     return chosen
 

@@ -1,4 +1,4 @@
-"""What a user types becomes token ids that the model can take."""
+"""Turn a user's text into token ids for a model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ MOST_CHARACTERS = 200_000
 
 
 def is_empty(text: str) -> bool:
-    """Whether nothing of a text is to be seen."""
+    """Whether a text has no visible character."""
     return not _without_control(text[:MOST_CHARACTERS]).strip()
 
 
 def clean(text: str) -> str:
-    """Text without what no keyboard types: control signs, half surrogates, signs without a meaning.
+    """Remove control characters, lone surrogates and unassigned characters from a text.
 
-    Signs that join others, as in emoji and in Persian, stay.
+    Joining characters, as used in emoji and in Persian, are kept.
 
     Raises:
-        UserError: if nothing is left, or it is far too long.
+        UserError: if no text is left, or it is far too long.
     """
     if len(text) > MOST_CHARACTERS:
         raise UserError(
@@ -50,19 +50,19 @@ def has_chat(tokenizer: Any) -> bool:
 def encode(
     loaded: LoadedModel, text: str, *, is_causal: bool, as_chat: bool = False, n_new: int = 0
 ) -> list[int]:
-    """Token ids of a prompt, as it is, with the tokens that the tokenizer puts around a text.
+    """Token ids of a prompt, with the special tokens that the tokenizer adds around a text.
 
-    Where a causal model's tokenizer puts none before it, its first special token comes first: a
-    document follows one in training.
+    If a causal model's tokenizer adds none at the start, its first special token is added there,
+    because a document follows one in training.
 
     Args:
         as_chat: put the text through the model's chat template, as the user's turn.
-        n_new: how many tokens will be added after it.
+        n_new: number of tokens that will be added after it.
 
     Raises:
-        SettingError: on ``prompt``, if it is empty or has no UTF-8 form.
-        UserError: if it is longer than the model's context with what is to be added; or there is
-            no chat template, or it refuses the text.
+        SettingError: on ``prompt``, if it is empty or can't be encoded as UTF-8.
+        UserError: if the prompt and the tokens to be added exceed the model's context; or there is
+            no chat template, or it rejects the text.
     """
     check_text("prompt", text)
     tokenizer = loaded.tokenizer
@@ -79,7 +79,7 @@ def encode(
         except Exception as error:
             # A template is a program that comes with the model, and may refuse in any way.
             raise UserError(
-                f"the model's chat template refuses this prompt: {str(error)[:200]}; send the "
+                f"the model's chat template rejects this prompt: {str(error)[:200]}; send the "
                 "prompt as plain text"
             ) from error
     else:
@@ -88,21 +88,22 @@ def encode(
         is_begun = not is_causal or bool(special_tokens(tokenizer)[0])
         ids = list(ids) if is_begun else [*beginning(tokenizer), *ids]
     if not ids:
-        raise UserError("the prompt has no token that this model knows: type other text")
+        raise UserError("the prompt has no token in this model's vocabulary: type other text")
     most = longest_sequence(loaded.model)
     if most is not None and len(ids) + n_new > most:
         added = f" and {n_new:,} are to be added" if n_new else ""
         n_over = len(ids) + n_new - most
         raise UserError(
-            f"the prompt has {len(ids):,} tokens{added}, and the model takes {most:,}: shorten it "
-            f"by {n_over:,} {'token' if n_over == 1 else 'tokens'}"
+            f"the prompt has {len(ids):,} tokens{added}, more than the model's context of "
+            f"{most:,}: shorten it by {n_over:,} {'token' if n_over == 1 else 'tokens'}"
         )
     return [int(i) for i in ids]
 
 
 def beginning(tokenizer: Any) -> list[int]:
-    """The tokens before a causal model's text: those that its tokenizer puts there, or else its
-    first special token, which a document follows in training."""
+    """The tokens before a causal model's text: those that its tokenizer adds, or else its first
+    special token, which a document follows in training.
+    """
     if before := special_tokens(tokenizer)[0]:
         return before
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id

@@ -1,1 +1,1 @@
-"""What neurons and groups of neurons fire on: computed labels, names that a user gave, search."""
+"""Computed labels for neurons and groups of neurons, names given by the user, and search."""

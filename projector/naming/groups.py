@@ -1,4 +1,4 @@
-"""Labels of groups: what the strongest examples of their neurons have in common."""
+"""Labels of groups, from the tokens that their neurons' strongest examples have in common."""
 
 from __future__ import annotations
 
@@ -47,21 +47,22 @@ def group_label(
     signs: Sequence[int] | None = None,
     sign: int | None = None,
 ) -> Label | None:
-    """The label of a group: the examples of its members together, each member weighing alike.
+    """Compute the label of a group from the examples of all its members, with equal weights.
 
-    Where no word has most of the weight, the words are told that the members share: more of them
-    fire on it than of as many neurons drawn from the map, and more of their examples are on it than
-    of as many tokens drawn from the corpus. Either happens by chance less than once in 50 times.
+    If no word has most of the weight, the label lists the words that the members share: more
+    members fire on such a word than in a random set of as many neurons from the map, and more of
+    their examples are on it than in a random set of as many tokens from the corpus. Each happens by
+    chance in less than 1 of 50 cases.
 
     Args:
         neurons: its members.
-        signs: 1 or −1 for each member, where the group's members fire against each other; None is
-            one sign for all.
+        signs: 1 or −1 for each member, if members are anticorrelated; None for the same sign for
+            all.
         sign: 1 for the label of the highest activations, −1 for that of the lowest; None for the
-            one whose examples are stronger over all members. It is not asked for with ``signs``.
+            one with stronger examples over all members. Must be None if ``signs`` is given.
 
     Returns:
-        None where no member varies.
+        The label; None if no member varies.
     """
     chosen = np.asarray(neurons, dtype=np.int64)
     if not len(chosen):
@@ -84,15 +85,14 @@ def group_label(
 def members_on_label(
     examples: Examples, pieces: Pieces, neurons: Sequence[int], label: Label
 ) -> dict[int, int]:
-    """Members of a group that fire on what its label names: two of their examples or more are.
+    """Find the members of a group that fire on its label in at least two of their examples.
 
     Args:
         neurons: its members.
-        label: what :func:`group_label` gave for them.
+        label: the result of :func:`group_label` for the group.
 
-    Returns:
-        Of each such member, in the order of ``neurons``, the token of the corpus at which it is the
-        strongest of those examples.
+    Returns: For each such member, in the order of ``neurons``, the index in the corpus of the
+        strongest of these examples.
     """
     chosen = np.asarray(neurons, dtype=np.int64)
     if not len(chosen):

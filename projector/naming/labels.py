@@ -1,4 +1,4 @@
-"""Labels: what a neuron or a group fires on, by the tokens of its strongest examples."""
+"""Labels of neurons and groups, from the tokens of their strongest examples."""
 
 from __future__ import annotations
 
@@ -37,22 +37,21 @@ RULES = 2
 
 @dataclass(frozen=True)
 class Label:
-    """What a neuron or a group fires on, computed from its strongest examples.
+    """The label of a neuron or a group, computed from its strongest examples.
 
     Attributes:
-        text: short, in signs that can be seen: ``self``, ``after “.”``, ``a · b · c (mixed)``, and
-            of a group ``of · to …``; with a ``↓`` behind it where the lowest activations are told
-            of.
-        tokens: tokens of the examples and their share of the weight, the greatest first, at most
-            five; of ``after …`` the tokens before. The spelling is the most frequent one, spaces
-            kept.
-        sign: 1 where the highest activations are told of, −1 for the lowest.
-        n_agreeing: examples whose token is the first of ``tokens``; of a kind such as
-            ``CAPITALS``, those of the kind.
-        n_examples: how many there are. Of a group, places in the corpus, each counted once.
-        by_chance: how often as many tokens, drawn from the corpus at random, agree as often on a
-            word that is no more frequent.
-        is_mixed: the examples agree on no token, no more than chance has it.
+        text: short, with visible characters only: ``self``, ``after “.”``, ``a · b · c (mixed)``,
+            and for a group ``of · to …``; followed by ``↓`` if it describes the lowest activations.
+        tokens: tokens of the examples and their share of the weight, the largest first, at most
+            five; for ``after …``, the previous tokens. The most frequent spelling is given, with
+            its spaces.
+        sign: 1 for the highest activations, −1 for the lowest.
+        n_agreeing: number of examples with the first of ``tokens``; for a kind such as
+            ``CAPITALS``, number of examples of this kind.
+        n_examples: number of examples; for a group, positions in the corpus, each counted once.
+        by_chance: probability that as many random tokens of the corpus agree as often on a word
+            that is at most as frequent.
+        is_mixed: whether the examples agree on no token more than by chance.
     """
 
     text: str
@@ -65,7 +64,7 @@ class Label:
 
     @property
     def in_words(self) -> str:
-        """The evidence for the label compared with chance, for a help text."""
+        """The evidence for the label, compared with chance, as a help text."""
         end = "highest" if self.sign > 0 else "lowest"
         sets = f"1 in {round(1 / self.by_chance):,}" if self.by_chance else "fewer than 1 in 1,000"
         if self.by_chance > 0.5:
@@ -78,13 +77,14 @@ class Label:
 
 @dataclass(frozen=True, eq=False)
 class Extremes:
-    """The strongest examples of N neurons, of the sign where they are stronger.
+    """The strongest examples of N neurons, for the sign with stronger examples.
 
     Attributes:
-        at: (N, k) int64, tokens of the corpus; −1 for none.
-        weights: (N, k) float64, how far each stands beyond the usual, as a share of all of its
-            neuron's; zeros where there is nothing beyond.
-        strength: (N,) float64, mean distance from the usual in units of the neuron's spread.
+        at: (N, k) int64, indices of tokens in the corpus; −1 for missing examples.
+        weights: (N, k) float64, how far each exceeds the neuron's usual activation, as a share of
+            the sum over its examples; zeros if none exceeds it.
+        strength: (N,) float64, mean distance from the usual activation in units of the neuron's
+            spread.
         signs: (N,) int64, 1 for the highest and −1 for the lowest.
     """
 
@@ -100,16 +100,17 @@ def neuron_labels(
     sign: int | None = None,
     neurons: NDArray[np.int64] | None = None,
 ) -> tuple[Label | None, ...]:
-    """The label of every neuron, in order; None for one that never varies.
+    """Compute the label of every neuron, in order; None for a neuron that never varies.
 
-    An example weighs as much as it stands beyond the neuron's usual value, the mean over tokens
-    drawn evenly. The sign is the one whose examples are farther away in units of the neuron's
-    spread. Where a token has half the weight, or two or three have most of it, they are the label;
-    otherwise the token before is tried, and kinds of tokens such as ``CAPITALS``.
+    The weight of an example is its distance from the neuron's usual activation, the mean over
+    evenly drawn tokens. The sign is the one with examples farther away, in units of the neuron's
+    spread. If one token has half the weight, or two or three have most of it, they are the label;
+    otherwise the previous token is tried, and kinds of tokens such as ``CAPITALS``.
 
     Args:
-        sign: 1 for labels of the highest activations, −1 of the lowest; None for the stronger ones.
-        neurons: which; None for all.
+        sign: 1 for labels of the highest activations, −1 for the lowest; None for the stronger
+            ones.
+        neurons: indices of the neurons; None for all.
     """
     extremes = strongest(examples, sign, neurons)
     return Naming(examples, words_of(pieces)).labels(
@@ -118,10 +119,10 @@ def neuron_labels(
 
 
 def snippets(examples: Examples, pieces: Pieces, n_before: int, n_after: int) -> list[str]:
-    """Each neuron's strongest example as one line of text, its token in «»; "" where it has none.
+    """Each neuron's strongest example as one line of text, with its token in «»; "" if it has none.
 
     Args:
-        n_before, n_after: tokens of the same sequence that are shown around it, at most.
+        n_before, n_after: largest number of tokens of the same sequence shown before and after it.
     """
     found = []
     for at in strongest(examples).at[:, 0].tolist():
@@ -130,7 +131,9 @@ def snippets(examples: Examples, pieces: Pieces, n_before: int, n_after: int) ->
 
 
 def snippet(examples: Examples, pieces: Pieces, at: int, n_before: int, n_after: int) -> str:
-    """The text around a token of the corpus as one line, the token in «»; see :func:`snippets`."""
+    """The text around a token of the corpus as one line, with the token in «»; see
+    :func:`snippets`.
+    """
     ids, focus = examples.context(at, n_before, n_after)
     return on_one_line(pieces.texts(ids), focus)
 
@@ -141,8 +144,8 @@ def strongest(
     """The strongest examples of neurons, and how far they exceed usual activations.
 
     Args:
-        sign: 1 for the highest, −1 for the lowest; None for the stronger of both of each neuron.
-        neurons: which; None for all.
+        sign: 1 for the highest, −1 for the lowest; None for each neuron's stronger side.
+        neurons: indices of the neurons; None for all.
     """
     rows = slice(None) if neurons is None else neurons
     usual, spread = _usual(examples, rows)
@@ -187,8 +190,9 @@ def _usual(
 
 
 def ended(text: str, sign: int) -> str:
-    """A label's text with what says that it is of the lowest activations: two ends of an axis fire
-    on the same tokens, one with its highest and one with its lowest."""
+    """Mark a label's text if it describes the lowest activations, because the two ends of an axis
+    fire on the same tokens, one with its highest and one with its lowest activations.
+    """
     return text if sign > 0 else f"{text}{LOWEST}"
 
 
@@ -196,8 +200,8 @@ class Naming:
     """Labels over one corpus.
 
     Args:
-        takes_several: whether two or three words that have most of the weight are a label. Of a
-            group they may be its members' own words, one of each.
+        takes_several: whether two or three words with most of the weight make a label. In a group,
+            these may be words of single members.
     """
 
     def __init__(self, examples: Examples, words: Words, *, takes_several: bool = True) -> None:
@@ -211,10 +215,11 @@ class Naming:
     def labels(
         self, at: NDArray[np.int64], weights: NDArray[np.float64], signs: Sequence[int]
     ) -> tuple[Label | None, ...]:
-        """Of examples at tokens of the corpus, a row a label; (R, k) each, and (R,).
+        """Compute labels for examples at tokens of the corpus, one label per row; (R, k) each, and
+        (R,).
 
         Args:
-            weights: 0 for none; those of a row sum to 1.
+            weights: 0 for missing examples; each row sums to 1.
         """
         # Words of all at once: each token is looked at once.
         at = np.where(weights > 0, at, NONE)

@@ -1,4 +1,4 @@
-"""Names that a user gave neurons and poles, in ``labels.json`` in a projection's folder."""
+"""Names that the user gave to neurons and poles, in ``labels.json`` in a projection's folder."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MOST_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class PoleKey:
-    """What a pole is known by, whatever number it has.
+    """The identity of a pole, independent of its number.
 
     Attributes:
         map: its layer and site, ``layers.3.mlp_post``.
-        file: the file of the settings that it was found with, within the projection's folder.
+        file: the poles file for its settings, relative to the projection's folder.
         neurons: its members, ascending.
     """
 
@@ -38,13 +38,13 @@ class PoleKey:
 
     @classmethod
     def of(cls, layer: int, site: str, file: str, neurons: Collection[int]) -> PoleKey:
-        """The key of a pole."""
+        """Create the key of a pole."""
         return cls(map_name(layer, site), file, tuple(sorted(int(j) for j in neurons)))
 
 
 @dataclass(frozen=True)
 class Names:
-    """Names that a user gave.
+    """Names that the user gave.
 
     Attributes:
         neurons: map name → neuron → name.
@@ -55,19 +55,20 @@ class Names:
     poles: Mapping[PoleKey, str] = field(default_factory=dict)
 
     def of_neuron(self, layer: int, site: str, neuron: int) -> str | None:
-        """A neuron's name; None where it was given none."""
+        """A neuron's name; None if it has none."""
         return self.neurons.get(map_name(layer, site), {}).get(neuron)
 
     def of_pole(self, layer: int, site: str, file: str, neurons: Collection[int]) -> str | None:
-        """A pole's name; None where it was given none."""
+        """A pole's name; None if it has none."""
         return self.poles.get(PoleKey.of(layer, site, file, neurons))
 
 
 def read_names(folder: str | Path) -> Names:
-    """The names in a projection's folder; none where nobody gave any, or another projection's.
+    """Read the names in a projection's folder; empty if there are none, or they belong to another
+    projection.
 
     Raises:
-        UserError: if there is no projection, or the file is damaged or of a newer version.
+        UserError: if there is no projection, or the file is damaged or has a newer version.
     """
     where = Path(folder)
     if not (where / NAMES_FILE).exists():
@@ -87,19 +88,19 @@ def write_name(
     neuron: int | None = None,
     pole: PoleKey | None = None,
 ) -> Names:
-    """Give a neuron or a pole a name, or take it away.
+    """Name a neuron or a pole, or remove its name.
 
     Args:
-        text: one line of at most 60 characters; None, or nothing but spaces, takes the name away.
-        neuron, pole: which; exactly one of them.
+        text: one line of at most 60 characters; None, or only spaces, removes the name.
+        neuron, pole: the neuron or the pole; exactly one of them.
 
     Returns:
         All names of the projection.
 
     Raises:
-        SettingError: if the text is too long, or there is no such map or neuron.
-        UserError: if there is no projection, the file that is there is damaged, or it can't be
-            written: then all is as it was.
+        SettingError: if the text is too long, or the map or neuron doesn't exist.
+        UserError: if there is no projection, or the file is damaged or can't be written; the names
+            are then unchanged.
     """
     if (neuron is None) == (pole is None):
         raise ValueError("a name belongs to a neuron or a pole")

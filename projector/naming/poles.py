@@ -1,4 +1,4 @@
-"""Poles in a projection's folder, read as data: their members and labels."""
+"""Read the poles in a projection's folder: their members and labels."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _USUAL = {"min_samples": 3, "epsilon": 0.0}
 
 @dataclass(frozen=True)
 class SavedPole:
-    """A pole as the file in a projection's folder holds it.
+    """A pole as stored in a projection's folder.
 
     Attributes:
-        is_distinct: whether it was judged to be distinct; None where it was not judged.
-        is_searched: whether its file is the one of its map whose poles are searched: that of the
-            usual settings, or the first.
+        is_distinct: whether it was judged to be distinct; None if it was not judged.
+        is_searched: whether its file is the one that is searched for its map: the file for the
+            default settings, or else the first.
     """
 
     layer: int
@@ -46,10 +46,10 @@ class SavedPole:
 
 
 def saved_poles(folder: str | Path) -> Iterator[SavedPole]:
-    """The poles in a projection's folder, read as data, those that are searched first.
+    """Read the poles in a projection's folder; those that are searched come first.
 
-    Files that are damaged, of other formats or older versions, of another projection or of a layout
-    that was replaced are passed over.
+    Files that are damaged, have another format or an older version, or belong to another projection
+    or to a replaced layout are skipped.
 
     Raises:
         UserError: if there is no projection.

@@ -35,19 +35,19 @@ _OTHER_END = 0.75
 
 @dataclass(frozen=True)
 class Result:
-    """A neuron or a pole that fires on what was searched for.
+    """A neuron or a pole that fires on the search text.
 
     Attributes:
-        layer, site: where it is.
-        neuron, pole: its number; the other is None.
-        label: its name where the user gave it one, or what it fires on.
-        strength: the share of its strongest examples on the token, in [0, 1], each weighing as much
-            as it stands beyond the usual; of a pole, the mean over its members. None where it was
-            found by its name or its address.
-        n_agreeing, n_examples: examples on the token, and all of them; of a pole's members
-            together.
-        sign: 1 where its highest activations are on the token, −1 where its lowest are.
-        poles_file: the file of the pole's settings, within the projection's folder.
+        layer, site: its layer and site.
+        neuron, pole: its number; one of the two is None.
+        label: its name if the user gave it one, otherwise its computed label.
+        strength: the share of its strongest examples on the token, in [0, 1], weighted by how far
+            each exceeds the usual activation; for a pole, the mean over its members. None if it was
+            found by its name or address.
+        n_agreeing, n_examples: number of examples on the token, and of all examples; for a pole,
+            summed over its members.
+        sign: 1 if its highest activations are on the token, −1 if its lowest are.
+        poles_file: the poles file for the pole's settings, relative to the projection's folder.
     """
 
     layer: int
@@ -62,7 +62,7 @@ class Result:
     poles_file: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; ``strength`` is None where it was found by its name or address."""
+        """Convert to JSON values; ``strength`` is None if it was found by its name or address."""
         where: dict[str, Any] = {"layer": self.layer, "site": self.site}
         where |= {"neuron": self.neuron} if self.pole is None else {"pole": self.pole}
         return where | {
@@ -77,12 +77,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Results:
-    """What a search found, the strongest first.
+    """The results of a search, the strongest first.
 
     Attributes:
-        text: what was searched for.
-        results: those that the user named so come first.
-        message: where there are none, one line that says what comes near; else None.
+        text: the search text.
+        results: matches by the user's names come first.
+        message: if there are no results, one line with similar tokens; otherwise None.
     """
 
     text: str
@@ -91,22 +91,23 @@ class Results:
 
     @property
     def neurons(self) -> tuple[Result, ...]:
-        """Those that are neurons."""
+        """The results that are neurons."""
         return tuple(each for each in self.results if each.neuron is not None)
 
     @property
     def poles(self) -> tuple[Result, ...]:
-        """Those that are poles."""
+        """The results that are poles."""
         return tuple(each for each in self.results if each.pole is not None)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Tokens that a text means.
+    """The tokens that match a search text.
 
     Attributes:
-        ids: those that equal it, up to a space before it and capitals where it has neither.
-        exact: of these, those with the same capitals.
+        ids: tokens equal to the text; if it has no leading space and no capitals, these are
+            ignored.
+        exact: the subset with the same capitals.
     """
 
     ids: frozenset[int]
@@ -114,20 +115,19 @@ class Wanted:
 
 
 def search(projection: Projection, folder: str | Path, text: str) -> Results:
-    """Neurons and poles of all maps that fire on a token, the strongest first.
+    """Search for neurons and poles of all maps that fire on a token, the strongest first.
 
-    ``method`` means tokens that equal it up to a space before it and capitals; `` self``, with its
-    space, means that token alone; ``L3 N345`` means that neuron, whatever it fires on. Names that a
-    user gave are searched too.
+    ``method`` matches all tokens that equal it, ignoring a leading space and capitals; `` self``,
+    with its space, matches that token only; ``L3 N345`` matches that neuron. The user's names are
+    searched too.
 
     Args:
         projection: with examples, see :attr:`projector.projection.overview.Overview.has_examples`.
-        folder: where it is saved, for names and poles.
+        folder: the projection's folder, with names and poles.
 
     Raises:
         SettingError: on ``text``, if it is empty.
-        UserError: on ``keep_examples``, if the projection holds no examples, and nothing is so
-            named.
+        UserError: on ``keep_examples``, if the projection holds no examples and no name matches.
     """
     if not text:
         raise SettingError("text", text, "is empty", "give a word, such as self")
@@ -153,7 +153,7 @@ def search(projection: Projection, folder: str | Path, text: str) -> Results:
 
 
 def tokens_of(pieces: Pieces, text: str) -> Wanted:
-    """The tokens that a text means; signs such as ⏎ and ␣ mean what they stand for."""
+    """Find the tokens that match a text; ⏎ and ␣ match the characters they represent."""
     plain = text.replace("⏎", "\n").replace("⇥", "\t").replace("␣", " ")
     texts = {i: pieces.text(i) for i in pieces.piece_ids.tolist()}
     if plain != plain.lstrip(" ") and plain.strip():
@@ -174,7 +174,7 @@ def search_map(
     names: Names,
     poles: list[SavedPole],
 ) -> list[tuple[float, Result]]:
-    """Neurons and poles of one map that fire on tokens, with what they are ranked by."""
+    """Search one map for neurons and poles that fire on tokens, with their ranking keys."""
     ids = np.array(sorted(wanted.ids), dtype=np.int64)
     exact = np.array(sorted(wanted.exact), dtype=np.int64)
     best: dict[int, tuple[float, Result]] = {}

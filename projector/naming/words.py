@@ -1,4 +1,4 @@
-"""Tokens as words: the spellings of a word, with a space before it or a capital, are one."""
+"""Tokens as words: spellings that differ in a leading space or in capitals are the same word."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ KINDS = (CAPITALS, CAPITALISED, NUMBERS)
 
 
 def word_of(text: str) -> str:
-    """What spellings of a token's text have in common: no spaces around it, no capitals.
+    """The common form of a token's spellings: lower case, without surrounding spaces.
 
-    Tokens of blank lines are one word, and so are those of spaces alone.
+    All tokens of blank lines are one word, and so are all tokens of spaces only.
     """
     bare = text.strip(" ")
     if not bare:
@@ -40,7 +40,9 @@ def word_of(text: str) -> str:
 
 
 def kind_of(text: str) -> str | None:
-    """How a token is written: ``CAPITALS``, ``Capitalised``, ``numbers``; None for the rest."""
+    """The kind of a token: ``CAPITALS``, ``Capitalised``, ``numbers``; None for every other
+    token.
+    """
     bare = text.strip(" ")
     if bare.isdecimal():
         return NUMBERS
@@ -52,7 +54,9 @@ def kind_of(text: str) -> str | None:
 
 
 def shown(text: str, most: int = _MOST_SIGNS) -> str:
-    """A token's text in a label: no spaces around it, signs for what can't be seen, cut short."""
+    """A token's text in a label: without surrounding spaces, with symbols for invisible characters,
+    and shortened.
+    """
     bare = text.strip(" ") or text
     if len(bare) > _MOST_REPEATED and len(set(bare)) == 1:
         return f"{readable(bare[0])}×{len(bare)}"
@@ -61,18 +65,18 @@ def shown(text: str, most: int = _MOST_SIGNS) -> str:
 
 
 def compact(text: str) -> str:
-    """A token's text on one line, whole and with its spaces: blanks in a row as ``␣×12``."""
+    """A token's full text on one line with its spaces; repeated blanks as ``␣×12``."""
     return _BLANKS_IN_A_ROW.sub(lambda run: f"{run[1]}×{len(run[0])}", readable(text)) or "∅"
 
 
 def sign_and_name(text: str) -> str:
-    """A token's text in a label; what is blank by its sign and its name, such as ``␣ space``."""
+    """A token's text in a label; blank tokens by symbol and name, such as ``␣ space``."""
     found = shown(text)
     return f"{found} {_BLANKS[found]}" if found in _BLANKS else found
 
 
 class Words:
-    """Words of token ids, by number: the same for ids that spell one word."""
+    """Numbers of words for token ids: the same number for ids that spell the same word."""
 
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
@@ -84,16 +88,16 @@ class Words:
         self._frequencies: dict[tuple[int, int], Frequencies] = {}
 
     def numbers(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Word of each id, of any shape; :data:`NONE` stays."""
+        """The word of each id, in any shape; :data:`NONE` is kept."""
         return self._mapped(ids, self._number)
 
     def kinds(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How each is written, by number; :data:`NONE` for what has no kind."""
+        """The kind of each id, as a number; :data:`NONE` for ids without a kind."""
         return self._mapped(ids, self._kind)
 
     @staticmethod
     def kind_name(number: int) -> str:
-        """What a kind's number stands for."""
+        """The name of a kind's number."""
         return KINDS[number]
 
     def _mapped(self, ids: NDArray[np.int64], of: Callable[[int], int]) -> NDArray[np.int64]:
@@ -118,7 +122,7 @@ class Words:
         return known
 
     def frequencies(self, ids: Tensor) -> Frequencies:
-        """How frequent the words of a corpus are.
+        """Count the words of a corpus.
 
         Args:
             ids: (T,) token ids of the corpus.
@@ -137,10 +141,10 @@ class Words:
 
 
 class Frequencies:
-    """How often tokens of a corpus agree by chance.
+    """Word frequencies, and the probability that random tokens of a corpus agree.
 
     Args:
-        shares: (W,) each word's share of the corpus' tokens, by the word's number.
+        shares: (W,), each word's share of the corpus's tokens, by the word's number.
     """
 
     def __init__(self, shares: NDArray[np.float64]) -> None:
@@ -149,10 +153,10 @@ class Frequencies:
         self._tables: dict[tuple[int, int], NDArray[np.float64]] = {}
 
     def by_chance(self, word: int, n_agreeing: int, n_drawn: int) -> float:
-        """How often as many tokens, drawn from the corpus at random, agree on a word: at least
-        ``n_agreeing`` of ``n_drawn`` on one that is no more frequent than this one.
+        """Probability that at least ``n_agreeing`` of ``n_drawn`` random tokens of the corpus agree
+        on a word that is at most as frequent as this one.
 
-        The sum over those words of the binomial tail, which is at most a little too high.
+        It is the sum of binomial tails over these words, which is a slight overestimate.
         """
         key = (n_agreeing, n_drawn)
         if key not in self._tables:
@@ -165,13 +169,14 @@ class Frequencies:
 
 @lru_cache(maxsize=4)
 def words_of(pieces: Pieces) -> Words:
-    """The words of some pieces, kept while they are looked at."""
+    """The words of some pieces, cached."""
     return Words(pieces)
 
 
 def listed(texts: Sequence[str], most: int, prefix: str = "") -> str:
-    """Texts one after another, as many as fit into ``most`` characters. Points are between them: a
-    text may be a comma."""
+    """Join as many texts as fit into ``most`` characters. They are separated by points, because a
+    text may be a comma.
+    """
     text = prefix
     between = " · "
     for k, each in enumerate(texts):
@@ -186,7 +191,7 @@ _SPACES = re.compile(r" {2,}")
 
 
 def on_one_line(texts: Sequence[str], focus: int) -> str:
-    """Tokens in context as one line, the one that counts in «»; an indent is one space."""
+    """Tokens in context as one line, with the relevant token in «»; an indent is one space."""
     found = [readable(text, running=True) for text in texts]
     space = " " if texts[focus].startswith(" ") else ""
     found[focus] = f"{space}«{shown(texts[focus], 2 * _MOST_SIGNS)}»"

@@ -1,6 +1,6 @@
-"""The facts of a projection: records that are parsed and checked once, when they are read.
+"""The facts of a projection: records that are parsed and checked when they are read.
 
-Nothing here needs PyTorch.
+This module doesn't need PyTorch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LAYOUT_FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The model whose neurons were placed.
+    """The model of a projection.
 
     Attributes:
         id: folder name or hub id.
-        sha256: of its weights.
-        dtype: what it computed in.
-        is_causal: whether a token sees only those before it.
-        n_layers: all of the model's, projected or not.
+        sha256: hash of its weights.
+        dtype: dtype of its computations.
+        is_causal: whether a token attends only to earlier tokens.
+        n_layers: number of layers of the model, including those that weren't projected.
     """
 
     id: str
@@ -54,11 +54,11 @@ class CorpusFacts:
     """The text that the model read.
 
     Attributes:
-        source: what it was called by.
-        sha256: of its documents.
-        n_tokens: tokens that were counted in, of ``n_tokens_available``.
-        skip_first: positions left out at the start of each sequence.
-        notes: what a person should know of it.
+        source: name of the source.
+        sha256: hash of its documents.
+        n_tokens: number of tokens used, out of ``n_tokens_available``.
+        skip_first: number of positions skipped at the start of each sequence.
+        notes: remarks for the user.
     """
 
     source: str
@@ -88,13 +88,13 @@ class CorpusFacts:
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """What a map without a matrix of correlations was placed by.
+    """The sample that a map without a correlation matrix was placed by.
 
     Attributes:
-        n_tokens: tokens of the sample, of ``n_corpus_tokens``.
-        n_pairs: pairs of neurons on which the error was measured.
-        measured: standard error of ρ, root mean square; None where it could not be measured.
-        if_independent: what it would be were the tokens drawn independently.
+        n_tokens: number of tokens in the sample, out of ``n_corpus_tokens``.
+        n_pairs: number of pairs of neurons on which the error was measured.
+        measured: standard error of ρ, root mean square; None if it could not be measured.
+        if_independent: the standard error for independently drawn tokens.
     """
 
     n_tokens: int
@@ -114,7 +114,7 @@ class SampleFacts:
         )
 
     def words(self) -> str:
-        """What the map was placed by, and the error this causes, in words."""
+        """Describe the sample, and the error it causes."""
         text = f"placed by a sample of {self.n_tokens:,} of {self.n_corpus_tokens:,} tokens"
         if self.measured is None:
             return text
@@ -123,17 +123,17 @@ class SampleFacts:
 
 @dataclass(frozen=True)
 class MapFacts:
-    """One layer and site, with the facts that all layouts share.
+    """Facts of one layer and site that all layouts share.
 
     Attributes:
-        n_neurons: N.
-        n_tokens: tokens that its statistics hold; None where that is unknown.
-        dead_neurons: without variance over the corpus, ascending: they have no position.
+        n_neurons: number of neurons, N.
+        n_tokens: number of tokens in its statistics; None if unknown.
+        dead_neurons: neurons without variance over the corpus, ascending; they have no position.
         nonfinite_neurons: neuron → how often it was NaN or infinite; they have no position either.
-        n_tokens_left_out: tokens at which some neuron was not finite; None where that is unknown.
-        sample: what it was placed by where it has too many neurons for a matrix; else None.
-        organisation: how organised its neurons are; None where that is not known.
-        organisation_reason: why it is None.
+        n_tokens_left_out: number of tokens left out because of non-finite values; None if unknown.
+        sample: the sample it was placed by if it has too many neurons for a matrix; otherwise None.
+        organisation: how organised its neurons are; None if unknown.
+        organisation_reason: why ``organisation`` is None.
     """
 
     n_neurons: int
@@ -146,7 +146,7 @@ class MapFacts:
     organisation_reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON, whose names are texts."""
+        """Convert to JSON values, with string keys."""
         found: dict[str, Any] = {
             "n_neurons": self.n_neurons,
             "n_tokens": self.n_tokens,
@@ -180,17 +180,17 @@ class MapFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a projection is of: its model, corpus and maps. Content of ``projection.json``.
+    """The facts of a projection: its model, corpus and maps; the content of ``projection.json``.
 
     Attributes:
-        corpus: None where the positions were imported.
-        sites: those that some layer has, in order; ``layers`` likewise.
-        left_out_sites: site that was asked for → why no layer has it.
-        correlation: ``pooled`` or ``per-sequence``; None where that is unknown.
-        maps: map name → what is known of it.
-        versions: of what decides the numbers.
-        run: the settings of the fit that made it, and the hashes of what it read, by name as JSON
-            has them; None where they are not known.
+        corpus: the corpus; None for imported positions.
+        sites: the projected sites, in order.
+        left_out_sites: requested site → reason why no layer has it.
+        correlation: ``pooled`` or ``per-sequence``; None if unknown.
+        maps: map name → its facts.
+        versions: versions of the packages that affect the numbers.
+        run: the settings of the fit and the hashes of its inputs, as JSON values by name; None if
+            unknown.
     """
 
     model: ModelFacts
@@ -204,7 +204,7 @@ class Facts:
     run: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of ``projection.json``."""
+        """Convert to the content of ``projection.json``."""
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -223,7 +223,7 @@ class Facts:
 
     @classmethod
     def from_entry(cls, entry: Entry) -> Facts:
-        """Raises ``Wrong`` where something is missing or of another kind."""
+        """Read from JSON; raises ``Wrong`` if an entry is missing or invalid."""
         corpus, maps = entry.maybe_entry("corpus"), entry.entry("maps")
         run = entry.maybe_entry("run")
         layouts = None if run is None else run.maybe_entry("layout")
@@ -246,16 +246,16 @@ class Facts:
 
 @dataclass(frozen=True)
 class LayoutSettings:
-    """How the positions of a layout were found, as they were saved.
+    """The saved settings of a layout.
 
-    Positions that were trained elsewhere have settings that no solver here takes, and a layout of
-    a later program may have more: so this is a record of its own beside
+    Imported positions have settings that no solver accepts, and layouts of later versions may have
+    more settings. This is therefore a separate record from
     :class:`projector.layouts.settings.Layout`.
 
     Attributes:
-        objective, solver, dim, absolute: see there.
-        method: the algorithm that did the work: smacof, adamw, moves, tsne, umap, imported.
-        others: every other setting by name, as JSON has it: ``seed``, ``start``, ``p`` …
+        objective, solver, dim, absolute: see :class:`projector.layouts.objective.Settings`.
+        method: the algorithm: smacof, adamw, moves, tsne, umap, imported.
+        others: every other setting by name, as JSON values: ``seed``, ``start``, ``p`` …
     """
 
     objective: str
@@ -267,12 +267,12 @@ class LayoutSettings:
 
     @property
     def seed(self) -> int | None:
-        """Of everything random; None where that is unknown."""
+        """Seed of all random choices; None if unknown."""
         return self.others.get("seed")
 
     @property
     def name(self) -> str:
-        """What a layout of these settings is called."""
+        """The name of a layout with these settings."""
         return layout_name(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
@@ -288,7 +288,7 @@ class LayoutSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LayoutSettings:
-        """Raises ``Wrong`` where something is missing or of another kind."""
+        """Read from JSON; raises ``Wrong`` if an entry is missing or invalid."""
         entry = Entry(values, "settings")
         known = ("objective", "solver", "method", "dim", "absolute")
         seed = values.get("seed")
@@ -309,12 +309,12 @@ class LayoutSettings:
 
 @dataclass(frozen=True)
 class LayoutFacts:
-    """One layout of a projection: how its positions were found, and how far they can be trusted.
+    """One layout of a projection: its settings, and how faithful its maps are.
 
     Attributes:
-        settings: how they were found.
-        figures: map name → how far the map can be trusted.
-        versions: of what decides the numbers.
+        settings: its settings.
+        figures: map name → figures of the map.
+        versions: versions of the packages that affect the numbers.
     """
 
     settings: LayoutSettings
@@ -324,10 +324,10 @@ class LayoutFacts:
 
 @dataclass(frozen=True)
 class MapFigures(Mapping[str, Any]):
-    """What is known of one map in one layout: its neurons, and its figures of trust.
+    """The facts of one map in one layout, and its measures of faithfulness.
 
-    Everything is an attribute: ``n_neurons``, ``dead_neurons``, ``sample``, ``stress``,
-    ``reasons`` …; and, for scripts, an item of the same name as it is in the JSON files.
+    Every entry is an attribute: ``n_neurons``, ``dead_neurons``, ``sample``, ``stress``,
+    ``reasons`` …; and, for scripts, an item with the name used in the JSON files.
 
     Attributes:
         map: neurons, tokens, dead neurons.
@@ -363,7 +363,7 @@ class MapFigures(Mapping[str, Any]):
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """Figure → why it is None."""
+        """Figure → reason why it is None."""
         return self.placement.trust.reasons
 
     def __getattr__(self, name: str) -> Any:

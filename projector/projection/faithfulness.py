@@ -1,7 +1,7 @@
-"""How far a map can be trusted: every figure of it, how it is measured, and its words.
+"""How faithful a map is: the figures, how they are measured, and their descriptions.
 
-One record and one line here make a figure: commands, JSON, pictures and pages read the record.
-Nothing heavy is imported before a map is measured, so that what was saved can be told without.
+A figure is one registered record, which commands, JSON, pictures and pages read. Heavy packages are
+imported only to measure a map, so that saved figures can be shown without them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ NOT_MEASURED = "the version that made this map did not measure it"
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What a map keeps of the correlations.
+    """How faithful a map is to the correlations.
 
     Attributes:
-        values: figure → its number, None where it can't be given.
-        reasons: figure → why it is None.
+        values: figure → its number, or None.
+        reasons: figure → reason why it is None.
     """
 
     values: Mapping[str, float | None]
@@ -46,15 +46,15 @@ class Faithfulness:
         raise AttributeError(f"there is no figure '{name}'")
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures for JSON."""
+        """Convert to JSON values."""
         return {**self.values, "reasons": dict(self.reasons)}
 
     @classmethod
     def from_entry(cls, entry: Entry) -> Faithfulness:
-        """The figures as they were saved; one that the file lacks is None, with that as its reason.
+        """Read saved figures; a figure that the file lacks is None, with a reason.
 
         Raises:
-            Wrong: if a figure is not a number.
+            Wrong: if a figure isn't a number.
         """
         reasons = entry.texts_by_name("reasons")
         # Figures that are not registered here are kept as they are.
@@ -66,11 +66,11 @@ class Faithfulness:
 
 @dataclass(frozen=True)
 class PlacementFigures:
-    """What is known of one map of a layout.
+    """The figures of one map in a layout.
 
     Attributes:
-        trust: how far it can be trusted.
-        own: what its objective alone tells of it, by name: see
+        trust: its measures of faithfulness.
+        own: figures that only its objective has, by name; see
             :attr:`projector.layouts.objective.Objective.own`.
     """
 
@@ -78,12 +78,12 @@ class PlacementFigures:
     own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {**self.trust.as_dict(), **{name: dict(each) for name, each in self.own.items()}}
 
     @classmethod
     def from_entry(cls, entry: Entry) -> PlacementFigures:
-        """Raises ``Wrong`` where a figure is not a number."""
+        """Read from JSON; raises ``Wrong`` if a figure isn't a number."""
         registered = {name for record in OBJECTIVES.values() for name in record.own}
         found = {n: entry.numbers_by_name(n, is_known=n in registered) for n in entry}
         return cls(Faithfulness.from_entry(entry), {n: each for n, each in found.items() if each})
@@ -91,15 +91,15 @@ class PlacementFigures:
 
 @dataclass(frozen=True)
 class Measured:
-    """A map under measurement, of its n live neurons alone.
+    """A map to be measured, with its n defined neurons only.
 
     Attributes:
         points: (n, d) positions.
-        target: distances wanted between them.
+        target: target distances between them.
         layout: how the positions were found.
-        on_map: share of the nearest on the map that the maps of both halves of the corpus agree
-            on; or why it is unknown.
-        by_rho: the same of the nearest by ρ.
+        on_map: share of nearest neighbours on which the maps of both halves of the corpus agree; or
+            the reason why it is unknown.
+        by_rho: the same for nearest neighbours by ρ.
     """
 
     points: Tensor
@@ -114,7 +114,7 @@ class Measured:
 
     @cached_property
     def stress(self) -> tuple[float | str, float | str]:
-        """Stress and stress-1, or why there is none."""
+        """Stress and stress-1, or the reason why they are undefined."""
         from projector.layouts.costs import stress_figures
 
         if not self.n:
@@ -124,7 +124,7 @@ class Measured:
 
     @property
     def too_few(self) -> str | None:
-        """Why neighbours tell nothing, if so."""
+        """The reason why neighbours have no meaning; None if they do."""
         if self.n >= N_NEIGHBOURS + 2:
             return None
         return f"{self.n} defined neurons are too few for {N_NEIGHBOURS} neighbours"
@@ -132,28 +132,28 @@ class Measured:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of trust: a number that a map is judged by.
+    """A measure of faithfulness: a number that a map is judged by.
 
-    A face that has no words for it leaves it out. In words, ``{name}`` is the figure of that name,
-    multiplied by its factor, and ``{dim}`` the map's dimension; a format may follow, as
-    ``{stress:.3f}``.
+    An interface omits a figure without a text for it. In the texts, ``{name}`` is the figure with
+    that name, multiplied by its factor, and ``{dim}`` is the map's dimension; a format may follow,
+    as in ``{stress:.3f}``.
 
     Attributes:
         name: its key in every file.
-        measure: a number, or why there is none.
-        better: ``low`` or ``high``; empty where neither is.
-        needs: what an objective may lack, in which case the figure means nothing:
+        measure: returns a number, or the reason why there is none.
+        better: ``low`` or ``high``; empty if neither is better.
+        needs: a property without which the figure has no meaning; see
             :attr:`projector.layouts.objective.Objective.lacks`.
-        factor: by which it is multiplied where people read it.
-        pattern: how it is then written.
+        factor: factor of the displayed number.
+        pattern: format of the displayed number.
         column: title of its column in the terminal's table.
-        legend: what the column tells.
-        sentence: what it says under a picture.
+        legend: explanation of the column.
+        sentence: text under a picture.
         strip: title of its strip in the picture of trust.
         title: its name on a page.
-        value: how a page writes it; as ``pattern`` does where this is empty.
-        meaning: what a page says that it means.
-        place: where it stands among the others in sentences and on pages.
+        value: format on a page; empty to use ``pattern``.
+        meaning: explanation on a page.
+        place: its rank among the figures in sentences and on pages.
     """
 
     name: str
@@ -172,16 +172,16 @@ class Figure:
     place: int = 100
 
     def number(self, figures: Mapping[str, Any]) -> float | None:
-        """The number of a map as people read it; None where it is unknown."""
+        """The displayed number of a map; None if it is unknown."""
         found = figures.get(self.name)
         return None if found is None else float(found * self.factor)
 
     def reason(self, figures: Mapping[str, Any]) -> str:
-        """Why the number is unknown."""
+        """The reason why the number is unknown."""
         return str((figures.get("reasons") or {}).get(self.name, NOT_MEASURED))
 
     def lacking(self, objective: str) -> str | None:
-        """Why the figure means nothing for maps of an objective; None where it means something."""
+        """The reason why the figure has no meaning for an objective's maps; None if it has."""
         lacks = OBJECTIVES[objective].lacks if objective in OBJECTIVES else {}
         return next((lacks[need] for need in self.needs if need in lacks), None)
 
@@ -190,14 +190,14 @@ FIGURES: dict[str, Figure] = {}
 
 
 def register_figure(figure: Figure) -> None:
-    """Make a figure known, by its name, to every measurement, table, picture and page."""
+    """Register a figure for every measurement, table, picture and page."""
     FIGURES[figure.name] = figure
 
 
 def in_words(words: str, figures: Mapping[str, Any], **more: Any) -> str:
-    """Words of a :class:`Figure` with the numbers of a map.
+    """Format a text of a :class:`Figure` with the numbers of a map.
 
-    Of several sentences, those are left out of which a number is unknown.
+    Sentences with an unknown number are left out.
     """
     return " ".join(
         filter(None, (_filled(each, figures, more) for each in _SENTENCE_END.split(words)))
@@ -216,7 +216,7 @@ def _filled(words: str, figures: Mapping[str, Any], more: Mapping[str, Any]) -> 
 
 
 def told() -> list[Figure]:
-    """All figures, in the order in which sentences and pages tell them."""
+    """All figures, in the order of sentences and pages."""
     return sorted(FIGURES.values(), key=lambda figure: figure.place)
 
 
@@ -229,15 +229,15 @@ def measure(
     *,
     no_halves: str = "the corpus was not fitted in halves",
 ) -> Faithfulness:
-    """Measure a map against the correlations it was made from.
+    """Compare a map with the correlations it was made from.
 
     Args:
         positions: (N, d), NaN for undefined neurons.
-        correlation: of the N neurons; None where it was not kept.
+        correlation: correlations of the N neurons; None if they weren't kept.
         layout: how the positions were found.
-        half_correlations: those of the first and of the second half of the corpus.
-        half_positions: the maps of the two halves.
-        no_halves: why either is None.
+        half_correlations: correlations in the first and in the second half of the corpus.
+        half_positions: positions fitted to each half.
+        no_halves: the reason if either is None.
     """
     if correlation is None:
         return Faithfulness(
@@ -365,7 +365,7 @@ for _figure in (
         factor=N_NEIGHBOURS,
         pattern="{:.1f}",
         column="chance",
-        legend="the same with random positions",
+        legend="the same for random positions",
     ),
     Figure(
         "stability",

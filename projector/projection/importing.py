@@ -1,4 +1,4 @@
-"""Positions trained elsewhere become a ``Projection``."""
+"""Import positions that were trained elsewhere as a ``Projection``."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def import_checkpoint(
 
     Its keys end in ``layers.<i>.mlp.neuron_projections`` (site ``mlp_out``) and
     ``layers.<i>.self_attn.neuron_projections`` (site ``attn_out``), each (hidden, d). Figures that
-    need correlations are null, for such a file holds none.
+    need correlations are null, because such a file holds none.
 
     Raises:
-        UserError: if the file is not such a checkpoint, or does not fit the model.
+        UserError: if the file isn't such a checkpoint, or doesn't fit the model.
     """
     path = Path(checkpoint)
     found = _read_positions(path)

@@ -1,6 +1,6 @@
-"""What a projection holds, without its tensors; read from JSON files and headers alone.
+"""An overview of a projection, read from JSON files and headers only, without its tensors.
 
-Nothing here needs PyTorch.
+This module doesn't need PyTorch.
 """
 
 from __future__ import annotations
@@ -44,14 +44,11 @@ class Overview:
     """A projection without its tensors.
 
     Attributes:
-        facts: what it is of.
-        layouts: name → how its positions were found and how far they can be trusted; the first is
-            the one that is meant where none is named.
-        statistics: names of the tensors of statistics that were kept.
-        example_facts: how many examples of what drives each neuron were kept; None where there are
-            none.
-        example_problem: why examples that are on disk can't be read; None where they can, or there
-            are none.
+        facts: its model, corpus and maps.
+        layouts: name → settings and figures of the layout; the first is the default.
+        statistics: names of the stored statistics tensors.
+        example_facts: how many examples of each neuron are stored; None if there are none.
+        example_problem: why stored examples can't be read; None if they can, or there are none.
     """
 
     facts: Facts
@@ -70,7 +67,7 @@ class Overview:
 
     @property
     def maps(self) -> list[tuple[int, str]]:
-        """Every (layer, site) that was projected, layer by layer."""
+        """Every projected (layer, site), layer by layer."""
         return [
             (layer, site)
             for layer in self.layers
@@ -80,22 +77,22 @@ class Overview:
 
     @property
     def dim(self) -> int:
-        """Coordinates of a position in the first layout."""
+        """Number of dimensions of the first layout."""
         return self.layout().settings.dim
 
     def layout(self, name: str | None = None) -> LayoutFacts:
-        """A layout by its name; None is the first.
+        """Get a layout by its name; None for the first.
 
         Raises:
-            SettingError: if there is none of the name.
+            SettingError: if no layout has this name.
         """
         return self.layouts[self.layout_name(name)]
 
     def layout_name(self, name: str | None = None) -> str:
-        """The name of a layout; None is the first's.
+        """Check the name of a layout; None for the first.
 
         Raises:
-            SettingError: if there is none of the name.
+            SettingError: if no layout has this name.
         """
         if name is None:
             return next(iter(self.layouts))
@@ -109,41 +106,41 @@ class Overview:
         return name
 
     def figures(self, layer: int, site: str, layout: str | None = None) -> MapFigures:
-        """What is known of one map: neurons, dead neurons, and how far a layout can be trusted.
+        """The facts of one map, and its figures in a layout.
 
         Args:
-            layout: the layout's name; None is the first.
+            layout: the layout's name; None for the first.
 
         Raises:
-            UserError: if there is no such map or layout.
+            UserError: if the map or the layout doesn't exist.
         """
         name = self._name(layer, site)
         return MapFigures(self.facts.maps[name], self.layout(layout).figures[name])
 
     def organisation(self, layer: int, site: str) -> Organisation | None:
-        """How organised a map is; None where that was not saved: ``organisation_reason`` of its
-        facts says why.
+        """How organised a map is; None if that was not saved, with the reason in
+        ``organisation_reason`` of its facts.
 
         Raises:
-            UserError: if there is no such map.
+            UserError: if the map doesn't exist.
         """
         return self.facts.maps[self._name(layer, site)].organisation
 
     @property
     def has_statistics(self) -> bool:
-        """Whether means and covariances of some map were kept."""
+        """Whether means and covariances of any map were kept."""
         return bool(self.statistics)
 
     @property
     def has_examples(self) -> bool:
-        """Whether examples of what drives each neuron were kept, and can be read."""
+        """Whether examples of each neuron are stored and can be read."""
         return self.example_facts is not None
 
     def check_examples(self) -> ExampleFacts:
-        """How many examples were kept.
+        """The number of stored examples.
 
         Raises:
-            UserError: if none were, or they can't be read; its setting is ``keep_examples``.
+            UserError: on ``keep_examples``, if there are none, or they can't be read.
         """
         if self.example_facts is not None:
             return self.example_facts
@@ -154,8 +151,9 @@ class Overview:
         raise UserError(told, setting="keep_examples", value=False)
 
     def has_statistics_of(self, layer: int, site: str) -> bool:
-        """Whether means and covariances of this map were kept; of one placed without a matrix,
-        they were not."""
+        """Whether means and covariances of this map were kept; never for a map placed without a
+        matrix.
+        """
         return f"{self._name(layer, site)}.covariance" in self.statistics
 
     def _name(self, layer: int, site: str) -> str:
@@ -179,9 +177,9 @@ class SavedLayout(LayoutFacts):
     """A layout on disk.
 
     Attributes:
-        number: layouts come in the order of these numbers.
+        number: its rank in the order of layouts.
         path: the file of its positions, (N, d) float32 by map name.
-        metadata: what that file says of itself.
+        metadata: metadata of that file.
     """
 
     number: int
@@ -191,13 +189,13 @@ class SavedLayout(LayoutFacts):
 
 @dataclass(frozen=True)
 class Saved(Overview):
-    """A projection on disk, of any supported version: its JSON files and headers are read and
+    """A projection on disk, in any supported version, with its JSON files and headers read and
     checked.
 
     Attributes:
-        folder: where it is.
-        fingerprint: SHA-256 of the text of ``projection.json``, which all that is added names.
-        version: the format version of what is on disk.
+        folder: its folder.
+        fingerprint: SHA-256 of the text of ``projection.json``, stored in every addition.
+        version: the format version on disk.
     """
 
     layouts: Mapping[str, SavedLayout]
@@ -210,7 +208,7 @@ def read_saved(folder: str | Path) -> Saved:
     """Read the facts of a projection from its folder.
 
     Raises:
-        UserError: if the folder holds no projection, a damaged one, or one of a newer version.
+        UserError: if the folder holds no projection, or one that is damaged or has a newer version.
     """
     where = Path(folder)
     try:
@@ -300,10 +298,10 @@ def _read_examples(path: Path, facts: Facts, fingerprint: str) -> ExampleFacts:
 
 
 def checked_header(path: Path, fingerprint: str) -> Header:
-    """The header of a tensor file that belongs to the projection of this fingerprint.
+    """Read the header of a tensor file, and check that it belongs to a projection.
 
     Raises:
-        UserError: if it is missing or damaged, or another projection's.
+        UserError: if it is missing or damaged, or belongs to another projection.
     """
     if not path.exists():
         raise UserError(f"'{path}' is missing: {_AGAIN}")

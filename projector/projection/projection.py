@@ -1,4 +1,4 @@
-"""The ``Projection`` artifact: positions and statistics, with what is known of them."""
+"""The ``Projection`` artifact: positions and statistics with their facts."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class PlacedLayout(LayoutFacts):
     """A layout with its positions.
 
     Attributes:
-        positions: map name → (N, d) float32, NaN for dead and non-finite neurons; read from disk
-            when asked for where the projection was loaded.
+        positions: map name → (N, d) float32, NaN for dead and non-finite neurons; read from disk on
+            access if the projection was loaded.
     """
 
     positions: Mapping[str, Tensor]
@@ -69,17 +69,15 @@ class Projection(Overview):
     """Positions, statistics and provenance of a model's neurons over a corpus.
 
     Attributes:
-        facts: what the neurons are of: model, corpus, maps.
-        layouts: name → a way in which the neurons of every map were placed; the first is the one
-            that is meant where none is named.
-        statistics: tensor name → tensor, as in ``statistics.safetensors``; read from disk when
-            asked for where the projection was loaded; empty where none were kept.
-        example_tensors: tensor name → tensor, as in ``examples.safetensors``; likewise.
-        cross_layer: what partners across layers were found by, and how strong those of each two
-            layers are; None where there are none.
-        cross_layer_problem: why partners that are on disk can't be read; None where they can, or
-            there are none.
-        partner_tensors: tensor name → tensor, as in ``partners.safetensors``; likewise.
+        facts: its model, corpus and maps.
+        layouts: name → layout with its positions; the first is the default.
+        statistics: tensor name → tensor, as in ``statistics.safetensors``; read from disk on access
+            if the projection was loaded; empty if none were kept.
+        example_tensors: the same for ``examples.safetensors``.
+        cross_layer: how partners across layers were found, and how strong they are for each pair of
+            layers; None if there are none.
+        cross_layer_problem: why stored partners can't be read; None if they can, or there are none.
+        partner_tensors: the same for ``partners.safetensors``.
     """
 
     layouts: Mapping[str, PlacedLayout]
@@ -96,7 +94,7 @@ class Projection(Overview):
             layout: the layout's name; None is the first.
 
         Raises:
-            UserError: if there is no such map or layout.
+            UserError: if the map or the layout doesn't exist.
         """
         return self.layouts[self.layout_name(layout)].positions[self._name(layer, site)]
 
@@ -104,7 +102,7 @@ class Projection(Overview):
         """Mean activation, (N,) float32.
 
         Raises:
-            UserError: if there is no such map, or its statistics were not kept.
+            UserError: if the map doesn't exist, or its statistics weren't kept.
         """
         return self._statistic(layer, site, "mean")
 
@@ -112,7 +110,7 @@ class Projection(Overview):
         """Covariance of activations over tokens, (N, N) float32.
 
         Raises:
-            UserError: if there is no such map, or its statistics were not kept.
+            UserError: if the map doesn't exist, or its statistics weren't kept.
         """
         return self._statistic(layer, site, "covariance")
 
@@ -120,7 +118,7 @@ class Projection(Overview):
         """Correlation of activations, (N, N) float32; NaN for undefined neurons.
 
         Raises:
-            UserError: if there is no such map, or its statistics were not kept.
+            UserError: if the map doesn't exist, or its statistics weren't kept.
         """
         name = self._name(layer, site)
         if f"{name}.correlation" in self.statistics:
@@ -128,20 +126,20 @@ class Projection(Overview):
         return correlation_from_covariance(self.covariance(layer, site))
 
     def examples(self, layer: int, site: str) -> Examples:
-        """What drives each neuron of one map, as the fit found it.
+        """The examples of one map: the text that activates each neuron.
 
         Raises:
-            UserError: if there is no such map, or no examples were kept.
+            UserError: if the map doesn't exist, or no examples were kept.
         """
         name, facts = self._name(layer, site), self.check_examples()
         return Examples.of_file(self.example_tensors, name, facts)
 
     def partners(self, layer: int) -> Partners:
-        """The neurons of other layers that each ``mlp_post`` neuron of a layer is most correlated
-        with, earlier and later ones.
+        """The neurons of earlier and later layers that each ``mlp_post`` neuron of a layer is most
+        correlated with.
 
         Raises:
-            UserError: if there is no such map, or partners were not found or can't be read.
+            UserError: if the map doesn't exist, or partners were not found or can't be read.
         """
         name = self._name(layer, SITE)
         if self.cross_layer is None:
@@ -150,7 +148,7 @@ class Projection(Overview):
 
     @cached_property
     def pieces(self) -> Pieces:
-        """The text of the tokens that its examples hold.
+        """The text of the tokens in the examples.
 
         Raises:
             UserError: if no examples were kept, or the text is damaged.
@@ -167,23 +165,23 @@ class Projection(Overview):
             ) from error
 
     def half_correlations(self, layer: int, site: str) -> tuple[Tensor, Tensor] | None:
-        """Correlations over the first half of the corpus and over the second, (N, N) float32 each,
-        off by at most 2.5e-4; NaN for neurons that are undefined in the half.
+        """Correlations over the first and over the second half of the corpus, (N, N) float32 each,
+        with an error of at most 2.5e-4; NaN for neurons that are undefined in that half.
 
-        None where they were not kept: without statistics, and by older versions.
+        The result is None if they weren't kept: without statistics, and in older versions.
 
         Raises:
-            UserError: if there is no such map.
+            UserError: if the map doesn't exist.
         """
         name = f"{self._name(layer, site)}.{HALVES}"
         return unpacked_halves(self.statistics[name]) if name in self.statistics else None
 
     def organisation(self, layer: int, site: str) -> Organisation | None:
-        """How organised a map is: as it was saved, or else measured from its correlations; None
-        where these were not kept either.
+        """How organised a map is: the saved figures, or else measured from its correlations; None
+        if these weren't kept either.
 
         Raises:
-            UserError: if there is no such map.
+            UserError: if the map doesn't exist.
         """
         facts = self.facts.maps[self._name(layer, site)]
         if facts.organisation is not None or not self.has_statistics_of(layer, site):
@@ -196,17 +194,18 @@ class Projection(Overview):
         return measure_organisation(rho, independent_tokens(n_tokens, n_sequences))
 
     def order(self, layer: int, site: str, by: str = "linear", layout: str | None = None) -> Tensor:
-        """Defined neurons in an order that puts together what fires together; (n_defined,) int64.
+        """The defined neurons in an order that puts neurons that fire together next to each other;
+        (n_defined,) int64.
 
         Args:
-            by: ``linear``, the linear arrangement (of a linear layout, its own order); ``leaf``,
+            by: ``linear``, the linear arrangement (for a linear layout, its own order); ``leaf``,
                 the leaves of the average-linkage tree, which shows groups as blocks; ``spectral``;
                 or ``index``.
             layout: the layout's name; None is the first.
 
         Raises:
-            UserError: if there is no such map, order or layout, or the order needs correlations
-                that were not kept.
+            UserError: if the map, order or layout doesn't exist, or the order needs correlations
+                that weren't kept.
         """
         from projector.layouts.solvers.arrangement import arrange, leaf_order, spectral_order
 
@@ -250,8 +249,7 @@ class Projection(Overview):
         return json_text(self.facts.as_dict())
 
     def is_saved_at(self, folder: str | Path) -> bool:
-        """Whether the folder holds this very projection, by its JSON files; what was added to it
-        aside."""
+        """Whether the folder holds this projection, judged by its JSON files without additions."""
         where, text = Path(folder), self.facts_text()
         own = hashlib.sha256(text.encode()).hexdigest()
         tensors = [f"layouts/{name}.safetensors" for name in self.layouts]
@@ -267,16 +265,16 @@ class Projection(Overview):
         ) and all((where / name).is_file() for name in tensors)
 
     def save(self, folder: str | Path, *, force: bool = False, setting: str = "folder") -> None:
-        """Write the folder. Of what is there, all files are replaced or none.
+        """Write the folder. Either all existing files are replaced, or none.
 
         Args:
-            force: replace a projection that is there, with all that was added to it: its layouts,
-                poles and pictures. Files that this program did not make stay.
-            setting: what the caller calls the folder, for errors.
+            force: replace an existing projection with everything that was added to it: layouts,
+                poles and pictures. Files that this program didn't make are kept.
+            setting: the caller's name for the folder, for errors.
 
         Raises:
-            UserError: if the folder holds something else, or the disk is full. What was there is
-                as it was.
+            UserError: if the folder holds something else, or the disk is full. Existing files are
+                then unchanged.
         """
         out = Path(folder)
         check_out(out, force=force, setting=setting)
@@ -317,12 +315,13 @@ class Projection(Overview):
 
     @classmethod
     def load(cls, folder: str | Path) -> Projection:
-        """Read a folder that :meth:`save` wrote, or one of an older version.
+        """Load a folder written by :meth:`save` in this or an older version.
 
-        Statistics, and positions of other layouts than the first, are read when they are asked for.
+        Statistics, and the positions of all layouts except the first, are read on access.
 
         Raises:
-            UserError: if the folder holds no projection, a damaged one, or one of a newer version.
+            UserError: if the folder holds no projection, or one that is damaged or has a newer
+                version.
         """
         saved = read_saved(folder)
         layouts: dict[str, PlacedLayout] = {}

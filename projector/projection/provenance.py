@@ -1,4 +1,4 @@
-"""Where a projection comes from: its model, corpus and settings."""
+"""The provenance of a projection: its model, corpus and settings."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _VERSIONS_OF = (
 
 
 def layout_settings(layout: Layout) -> LayoutSettings:
-    """How positions are found, as a projection says it."""
+    """The settings of a layout as a projection stores them."""
     return LayoutSettings.from_dict({**asdict(layout), "method": layout.method})
 
 
 def dtype_name(model: nn.Module) -> str:
-    """What a model computes in: ``float32``."""
+    """The dtype that a model computes in, such as ``float32``."""
     return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def model_facts(loaded: LoadedModel, architecture: Architecture) -> ModelFacts:
-    """The model of a projection, as its facts record it."""
+    """The facts of a projection's model."""
     return ModelFacts(
         id=loaded.identifier,
         sha256=loaded.weights_sha256,
@@ -47,7 +47,7 @@ def model_facts(loaded: LoadedModel, architecture: Architecture) -> ModelFacts:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
+    """Versions of the packages that affect the numbers."""
     return {
         "python": platform.python_version(),
         "transformer-projector": importlib.metadata.version("transformer-projector"),

@@ -1,4 +1,4 @@
-"""New positions from what a projection kept, without its model."""
+"""New positions from a projection's saved correlations, without its model."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from projector.storage.additions import adding
 def relayout(
     projection: Projection, layout: Layout, *, progress: Progress | None = None
 ) -> Projection:
-    """A projection of the same neurons with one layout, from saved correlations.
+    """Make a projection of the same neurons with one new layout, from saved correlations.
 
-    The stability of the new map is unknown: it is not fitted to each half of the corpus.
+    The stability of the new map is unknown, because it isn't fitted to each half of the corpus.
 
     Args:
         progress: see :func:`projector.fitting.pipeline.fit`.
 
     Raises:
-        UserError: if the correlations of a map were not kept.
+        UserError: if the correlations of a map weren't kept.
     """
     placed = lay_out(projection, layout, progress=progress)
     # No fit made these positions.
@@ -51,20 +51,19 @@ def add_layout(
 ) -> tuple[str, Projection]:
     """Add a layout to a saved projection, in place and without the model.
 
-    Nothing that is there is rewritten. Two that add at once both succeed.
+    No existing file is rewritten. Two programs that add layouts at the same time both succeed.
 
     Args:
-        name: what it is called; None takes the name that tells its settings, ``stress-3d``.
-        force: replace the layout of that name.
+        name: its name; None for a name made from its settings, such as ``stress-3d``.
+        force: replace an existing layout with that name.
         progress: see :func:`projector.fitting.pipeline.fit`.
 
-    Returns:
-        The layout's name, and the projection with it: behind the others, or where the one that
-        ``force`` replaced was.
+    Returns: The layout's name, and the projection with it: after the existing layouts, or in place
+        of the one that it replaced.
 
     Raises:
-        UserError: if there is a layout of the name, correlations were not kept, the projection was
-            replaced while the layout was made, or the disk is full.
+        UserError: if a layout with the name exists, correlations weren't kept, the projection was
+            replaced in the meantime, or the disk is full.
     """
     where = Path(folder)
     chosen = layout.name if name is None else name
@@ -92,10 +91,10 @@ def add_layout(
 def lay_out(
     projection: Projection, layout: Layout, *, progress: Progress | None = None
 ) -> PlacedLayout:
-    """Positions of every map by ``layout``, from the projection's correlations.
+    """Find the positions of every map with ``layout``, from the projection's correlations.
 
     Raises:
-        UserError: if the correlations of a map were not kept, or it has too few neurons for the
+        UserError: if the correlations of a map weren't kept, or it has too few neurons for the
             layout's dimensions.
     """
     progress = shown_on_terminal(progress)

@@ -1,7 +1,7 @@
-"""Older versions of a projection, upgraded in memory.
+"""Upgrade older versions of a projection in memory.
 
-One function for each step gets the content of a JSON file as its version has it, and returns it as
-the next one does. What an older version lacks stays away.
+There is one function per version. It takes the content of a JSON file in its version, and returns
+the content in the next version. Entries that the older version lacks stay missing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _OF_A_MAP = (
 
 
 def v1_to_v2(content: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 had one layout, and kept its settings and figures in ``projection.json``."""
+    """Upgrade version 1, which had one layout with its settings and figures in
+    ``projection.json``.
+    """
     facts = {key: value for key, value in content.items() if key != "layout"}
     entry = Entry(content)
     settings = entry.entry("layout").value

@@ -1,4 +1,4 @@
-"""What a map may be used for, in one line: the neighbours that it keeps, compared with chance."""
+"""What a map can be used for, in one line: the neighbours that it keeps, compared with chance."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ def kept_words(figures: Mapping[str, Any]) -> str:
     """``1.2 of 10 neighbours kept; chance 0.1``.
 
     Args:
-        figures: of a map in a layout, as :meth:`Projection.figures` gives them. Where the figure
-            is unknown, the words say why.
+        figures: figures of a map in a layout, from :meth:`Projection.figures`. If the figure is
+            unknown, the text has the reason.
     """
     kept, chance = FIGURES["neighbour_overlap"], FIGURES["chance_overlap"]
     number, by_chance = kept.number(figures), chance.number(figures)
     if number is None:
-        return f"how many neighbours this map keeps is not known: {kept.reason(figures)}"
+        return f"how many neighbours this map keeps is unknown: {kept.reason(figures)}"
     words = f"{number:.1f} of {N_NEIGHBOURS} neighbours kept"
     return words if by_chance is None else f"{words}; chance {by_chance:.1f}"
 
 
 def verdict(figures: Mapping[str, Any], objective: str) -> str:
-    """:func:`kept_words` and what follows from them.
+    """The :func:`kept_words` and the conclusion.
 
     ``1.2 of 10 neighbours kept; chance 0.1: use this map for its large shape only``.
 
     Args:
         figures: of a map in a layout.
-        objective: of the layout, ``projection.layout(name).settings.objective``. Where it keeps
-            neighbours and not distances, there is no large shape to use.
+        objective: the layout's objective, ``projection.layout(name).settings.objective``. If it
+            preserves neighbours and not distances, the map has no meaningful large shape.
     """
     words, kept = kept_words(figures), FIGURES["neighbour_overlap"].number(figures)
     if kept is None:
@@ -49,7 +49,7 @@ def verdict(figures: Mapping[str, Any], objective: str) -> str:
 
 
 def site_verdicts(projection: Any, layout: str | None = None) -> list[str]:
-    """A line for each site of a projection: the median of its layers' figures, in words.
+    """One line for each site of a projection, with the median of its layers' figures.
 
     ``mlp_post, median of 6 layers: 2.8 of 10 neighbours kept; chance 0.1: trust its groups …``
     """

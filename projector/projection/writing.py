@@ -1,4 +1,4 @@
-"""How a projection is written: its files, and which files of a folder are its own."""
+"""Write a projection, and recognise its files in a folder."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 def own_files(folder: Path) -> Iterator[str]:
-    """Names, within a projection's folder, of the files there that this program made: by what they
-    hold, since a person may have given any name to another.
+    """Names of the files in a projection's folder that this program made, recognised by their
+    content, because a user may give any name to other files.
 
-    When the projection is replaced, all of them go.
+    When the projection is replaced, all of them are removed.
     """
     added = ("poles.json", NAMES_FILE, PARTNERS_FILE)
     for name in (FACTS_FILE, POSITIONS_FILE, STATISTICS_FILE, *added):
@@ -100,10 +100,10 @@ def write_layout(
     """Write the two files of a layout.
 
     Args:
-        path_of: where a file is to be written, by its name within the projection's folder.
+        path_of: returns the path to write to for a file name relative to the projection's folder.
         positions: map name → (N, d) float32.
-        number: layouts come in the order of these.
-        fingerprint: the projection's that it belongs to.
+        number: its rank in the order of layouts.
+        fingerprint: the fingerprint of its projection.
     """
     check_name(name)
     text = layout_text(layout, number, fingerprint)
@@ -115,7 +115,7 @@ def write_layout(
 
 
 def check_name(name: str) -> None:
-    """Raise a SettingError if a layout can't be called so: its files have the name."""
+    """Raise a SettingError if a layout can't have this name, which is used in file names."""
     if not _NAME.fullmatch(name):
         raise SettingError(
             "name",
@@ -127,10 +127,10 @@ def check_name(name: str) -> None:
 
 
 def check_out(out: Path, *, force: bool, setting: str = "out") -> None:
-    """Raise a UserError if a projection may not be written to ``out``.
+    """Raise a UserError if a projection must not be written to ``out``.
 
     Args:
-        setting: the setting or argument that the folder was given by.
+        setting: the setting or argument that names the folder.
     """
     check_place(out, setting)
     finish_additions(out)

@@ -1,10 +1,9 @@
-"""Correlations of a map's neurons, and the distances that follow from them, read block by block.
+"""Correlations of a map's neurons, and the distances computed from them, read block by block.
 
-A map's :class:`Correlation` is a matrix or a sample of activations, from which they are computed
-where they are needed and never stored. The distances wanted between its defined neurons are a
-:class:`Target`: stored distances, stored correlations, or a sample. Each answers to one protocol,
-so that few have to know which it is: what needs a matrix, and the kernels, which read it as it is.
-They all ask one question, ``has_matrix``, and none asks for a class.
+A map's :class:`Correlation` is either a matrix, or a sample of activations from which correlations
+are computed on demand. The target distances between its defined neurons are a :class:`Target`:
+stored distances, stored correlations, or a sample, with the same protocol. Code that needs a
+matrix, and the kernels, check ``has_matrix`` and never the class.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _WIDENED = 1 << 24
 
 
 class Target(Protocol):
-    """Distances δ_ij wanted between n neurons: symmetric, at least 0, and 0 from i to itself."""
+    """Target distances δ_ij between n neurons: symmetric, at least 0, and 0 on the diagonal."""
 
     @property
     def n(self) -> int:
@@ -36,40 +35,40 @@ class Target(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where its numbers are."""
+        """Device of the data."""
 
     @property
     def has_matrix(self) -> bool:
-        """Whether it is read from a matrix; else it is computed from a sample."""
+        """Whether it is read from a matrix; otherwise it is computed from a sample."""
 
     @property
     def stored(self) -> Tensor | None:
-        """The matrix (N, N) that it is read from; None where it has none."""
+        """The matrix (N, N) that it is read from; None if there is none."""
 
     @property
     def is_correlation(self) -> bool:
-        """Whether what it is read from is ρ, from which δ follows; else it is δ."""
+        """Whether the stored matrix is ρ, from which δ is computed; otherwise it is δ."""
 
     @property
     def absolute(self) -> bool:
-        """Whether |ρ| stands in the place of ρ."""
+        """Whether |ρ| is used instead of ρ."""
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of the sample that it is computed from; 0 where it is stored."""
+        """Number of tokens of the sample that it is computed from; 0 if it is stored."""
 
     @property
     def scale(self) -> float:
-        """Root mean square of δ, about: over all of at most 64 evenly spaced rows."""
+        """Approximate root mean square of δ, over at most 64 evenly spaced rows."""
 
     def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
-        """δ of these rows and columns: a view, or a tensor that is written to ``out`` where given.
+        """δ of these rows and columns: a view, or a tensor that is written to ``out`` if given.
 
-        An entry of the diagonal may be off by rounding: what reads it takes it for 0.
+        Diagonal entries may have rounding errors; readers must treat them as 0.
         """
 
     def pairs(self, first: Tensor, second: Tensor) -> Tensor:
-        """δ of pairs of neurons, both (n_pairs,) int64."""
+        """δ of pairs of neurons, given as two (n_pairs,) int64 tensors."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Distances(_Stored):
 class Correlations(_Stored):
     """Stored correlations: δ = 1 − ρ, or 1 − |ρ|, of ``matrix`` (N, N) with no entry above 1.
 
-    Spares the second matrix that stored distances would be.
+    This avoids a second matrix for the distances.
     """
 
     absolute: bool = False
@@ -148,16 +147,16 @@ class Correlations(_Stored):
 
 @dataclass(frozen=True)
 class MatrixFree:
-    """Correlations of a sample of activations, computed where they are read: ρ = Z·Zᵀ/T.
+    """Correlations of a sample of activations, computed on demand: ρ = Z·Zᵀ/T.
 
-    Takes N·T numbers of memory and 2·N²·T operations a pass (half of them where symmetry is used),
-    and never holds an N × N matrix.
+    This stores N·T numbers and takes 2·N²·T operations per pass (half of them if symmetry is used).
+    It never stores an N × N matrix.
 
     Attributes:
         rows: Z, (N, T): each neuron's activations on T tokens with mean 0 and mean square 1, as
             :func:`projector.statistics.sampling.standardize` gives them; any float dtype. The
             device's matrix units multiply float16 and bfloat16 and add up in float32.
-        absolute: use |ρ| in place of ρ.
+        absolute: use |ρ| instead of ρ.
     """
 
     rows: Tensor
@@ -181,7 +180,7 @@ class MatrixFree:
 
     @property
     def n_tokens(self) -> int:
-        """T."""
+        """Number of tokens, T."""
         return self.rows.shape[1]
 
     @property
@@ -238,12 +237,12 @@ def _apart(correlation: Tensor, absolute: bool, out: Tensor | None = None) -> Te
 
 
 def as_target(target: Tensor | Target) -> Target:
-    """A plain matrix (N, N) is one of distances."""
+    """Wrap a plain matrix (N, N) of distances as a target."""
     return Distances(target) if isinstance(target, Tensor) else target
 
 
 class Correlation(Protocol):
-    """Correlations of the N neurons of a map, of which some may be undefined."""
+    """Correlations of the N neurons of a map; some of them may be undefined."""
 
     @property
     def is_defined(self) -> Tensor:
@@ -251,23 +250,26 @@ class Correlation(Protocol):
 
     @property
     def has_matrix(self) -> bool:
-        """Whether there is a matrix of them, so that :meth:`matrix` gives it."""
+        """Whether they are stored as a matrix, so that :meth:`matrix` is available."""
 
     def check(self) -> None:
-        """Raise a UserError if these can't be correlations."""
+        """Raise a UserError if these aren't valid correlations."""
 
     def matrix(self) -> Tensor:
         """(n, n) float32 ρ of the n defined neurons, at most 1 and without NaN."""
 
     def times(self, vector: Tensor) -> Tensor:
-        """ρ·v of the n defined neurons, whose vector v is (n,) float64; the same shape and type."""
+        """ρ·v over the n defined neurons, for v (n,) float64; the result has the same shape and
+        dtype.
+        """
 
     def target(self, absolute: bool = False, chosen: Tensor | None = None) -> Target:
-        """Distances wanted between defined neurons.
+        """Target distances between defined neurons.
 
         Args:
-            absolute: use |ρ| in place of ρ.
-            chosen: (N,) bool, neurons to take, all of them defined; None for every defined one.
+            absolute: use |ρ| instead of ρ.
+            chosen: (N,) bool, the neurons to include, all of them defined; None for every defined
+                neuron.
         """
 
 
@@ -318,11 +320,11 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Correlations that are computed from a sample, where a matrix of them would not fit.
+    """Correlations that are computed from a sample because their matrix would not fit in memory.
 
     Attributes:
-        sample: of the defined neurons alone.
-        is_defined: (N,) bool, which these are.
+        sample: the sample of the defined neurons.
+        is_defined: (N,) bool, which neurons these are.
     """
 
     sample: MatrixFree
@@ -333,10 +335,12 @@ class Sampled:
         return False
 
     def check(self) -> None:
-        """A sample that :func:`projector.statistics.sampling.standardize` made has correlations."""
+        """Do nothing: a sample from :func:`projector.statistics.sampling.standardize` is always
+        valid.
+        """
 
     def matrix(self) -> Tensor:
-        raise UserError("a sample of tokens takes the place of this map's correlation matrix")
+        raise UserError("this map has no correlation matrix, only a sample of tokens")
 
     def times(self, vector: Tensor) -> Tensor:
         rows = self.sample.rows
@@ -356,7 +360,7 @@ class Sampled:
 
 
 def as_correlation(correlation: Tensor | MatrixFree | Correlation) -> Correlation:
-    """A plain matrix (N, N), or a sample of defined neurons, as a :class:`Correlation`."""
+    """Wrap a plain matrix (N, N), or a sample of defined neurons, as a :class:`Correlation`."""
     if isinstance(correlation, Tensor):
         return Matrix(correlation)
     if isinstance(correlation, MatrixFree):
@@ -366,17 +370,17 @@ def as_correlation(correlation: Tensor | MatrixFree | Correlation) -> Correlatio
 
 
 def among_all(found: Tensor, is_defined: Tensor) -> Tensor:
-    """Positions (N, d) of all: those ``found`` (n, d) of the defined, NaN of the others."""
+    """Expand positions (n, d) of the defined neurons to (N, d), with NaN for undefined neurons."""
     positions = torch.full((len(is_defined), found.shape[1]), torch.nan, device=is_defined.device)
     positions[is_defined] = found.to(is_defined.device)
     return positions
 
 
 def check_correlation(correlation: Tensor) -> None:
-    """Raise a UserError if this is not a correlation matrix (N, N); NaN is left out."""
+    """Raise a UserError if this isn't a correlation matrix (N, N); NaN entries are ignored."""
     if correlation.ndim != 2 or correlation.shape[0] != correlation.shape[1]:
         raise UserError(
-            f"a correlation matrix is square, and this has shape {tuple(correlation.shape)}"
+            f"a correlation matrix must be square, not of shape {tuple(correlation.shape)}"
         )
     if correlation.numel() == 0:
         raise UserError("the correlation matrix is empty")
@@ -390,7 +394,7 @@ def check_correlation(correlation: Tensor) -> None:
             one, other = one.nan_to_num(0.0), other.nan_to_num(0.0)
         extreme = max(map(float, torch.aminmax(one)), key=abs)
         if abs(extreme) > 1 + 1e-3:
-            raise UserError(f"correlations lie between -1 and 1, and this matrix holds {extreme:g}")
+            raise UserError(f"correlations must be between -1 and 1, but one is {extreme:g}")
         is_symmetric &= float((one - other).abs_().max()) <= 1e-4
     if not is_symmetric:
-        raise UserError("a correlation matrix is symmetric, and this one is not")
+        raise UserError("a correlation matrix must be symmetric, but this one isn't")

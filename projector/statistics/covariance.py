@@ -1,12 +1,12 @@
 """Mean, covariance and correlation of activations, streamed over a corpus.
 
-Every accumulator takes rows as they come, in batches of any size, and two of them merge into what
-one would hold had it seen both streams. Mean and covariance follow the pairwise update of Chan,
+Every accumulator accepts rows in batches of any size, and merging two accumulators gives the same
+result as one that has seen both streams. Mean and covariance follow the pairwise update of Chan,
 Golub and LeVeque (1979, STAN-CS-79-773): each batch is centred on its own mean before it is
 squared, so a mean far larger than the spread costs no precision.
 
-A batch's products are summed in float32 and added to float64 totals, of which the upper triangle
-alone is computed and kept.
+A batch's products are summed in float32 and added to float64 totals. Only the upper triangle of the
+totals is computed and stored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _BLOCK_COLUMNS_ELSEWHERE = 128
 
 
 def packed_numel(n: int, device: torch.device) -> int:
-    """Entries that a :class:`SymmetricSum` of N × N keeps: half of them, and half a block more."""
+    """Number of entries that a :class:`SymmetricSum` of N × N stores: half of them, plus half a
+    block.
+    """
     return sum(block.stop * (block.stop - block.start) for block in _blocks(n, device))
 
 
@@ -43,22 +45,25 @@ def _blocks(n: int, device: torch.device) -> list[slice]:
 
 
 class Together(Protocol):
-    """Processes that each have seen a part; see :class:`projector.fitting.processes.Processes`."""
+    """Processes that have each seen a part of the data; see
+    :class:`projector.fitting.processes.Processes`.
+    """
 
     def summed(self, tensor: Tensor) -> Tensor:
-        """The sum of everyone's."""
+        """The sum of the tensors of all processes."""
 
     def stacked(self, tensor: Tensor) -> Tensor:
-        """Everyone's, one after another; (n, …)."""
+        """The tensors of all processes, stacked along a new first axis, (n, …)."""
 
 
 class SymmetricSum:
-    """A sum of symmetric N × N matrices in float64: blocks of columns, down to the diagonal.
+    """A sum of symmetric N × N matrices in float64, stored in blocks of columns down to the
+    diagonal.
 
-    Columns rather than rows: their products are quicker by a twentieth.
+    Columns are used rather than rows because their products are faster by 5%.
 
     Attributes:
-        packed: all its entries, block after block.
+        packed: all entries, block after block.
     """
 
     def __init__(self, n: int, device: torch.device | str) -> None:
@@ -76,29 +81,31 @@ class SymmetricSum:
             yield block, self.packed[begin:end].view(shape)
 
     def add_gram(self, rows: Tensor, given_in: torch.dtype = torch.float32) -> None:
-        """Add XᵀX of X (n_rows, N) float32: half the operations of the whole product.
+        """Add XᵀX for X (n_rows, N) float32, with half the operations of the full product.
 
         Args:
-            given_in: what the model gave the numbers in.
+            given_in: dtype of the model's activations.
         """
         with products_of(given_in, rows.device):
             for block, sums in self._parts():
                 sums += rows[:, : block.stop].T @ rows[:, block]
 
     def add_scaled_gram(self, rows: Tensor, scale: Tensor) -> None:
-        """Add XᵀX of X whose columns, (n_rows, N) float32, were multiplied by ``scale`` (N,)."""
+        """Add XᵀX for X (n_rows, N) float32, with columns that were multiplied by ``scale``
+        (N,).
+        """
         with full_float32():
             for block, sums in self._parts():
                 product = (rows[:, : block.stop].T @ rows[:, block]).double()
                 sums += product / scale[: block.stop, None] / scale[block]
 
     def add_products(self, a: Tensor, b: Tensor) -> None:
-        """Add AᵀB, of A and B (k, N) float64, which must be symmetric."""
+        """Add AᵀB, which must be symmetric, for A and B (k, N) float64."""
         for block, sums in self._parts():
             sums.addmm_(a[:, : block.stop].T, b[:, block])
 
     def add(self, other: SymmetricSum) -> None:
-        """Add all that another holds."""
+        """Add another sum."""
         if other.packed.device.type == self.packed.device.type:
             self.packed += other.packed.to(self.packed.device)
             return
@@ -107,14 +114,14 @@ class SymmetricSum:
             sums += whole[: block.stop, block]
 
     def diagonal(self) -> Tensor:
-        """(N,) float64."""
+        """The diagonal, (N,) float64."""
         return torch.cat([sums[block].diagonal() for block, sums in self._parts()])
 
     def full(self, scale: Tensor | None = None, *, dtype: torch.dtype = torch.float64) -> Tensor:
-        """The whole matrix (N, N), exactly symmetric.
+        """The full matrix (N, N), exactly symmetric.
 
         Args:
-            scale: (N,) by which rows and columns are multiplied.
+            scale: (N,), factors of rows and columns.
         """
         whole = torch.empty(self.n, self.n, dtype=dtype, device=self.packed.device)
         for block, sums in self._parts():
@@ -129,10 +136,9 @@ class SymmetricSum:
 class RunningCovariance:
     """Mean and covariance of N neurons over all tokens seen so far.
 
-    A neuron that was ever NaN or infinite, or whose variance is beyond float32, has no covariance:
-    it is named in ``is_broken`` and its rows are NaN. A token on which every neuron is NaN or
-    infinite tells nothing of any and is left out (``n_left_out``). All other tokens and neurons are
-    unaffected.
+    A neuron that was ever NaN or infinite, or has a variance outside the range of float32, has no
+    covariance: it is marked in ``is_broken`` and its rows are NaN. A token on which every neuron is
+    NaN or infinite is left out (``n_left_out``). All other tokens and neurons are unaffected.
 
     Args:
         n_neurons: N.
@@ -158,7 +164,7 @@ class RunningCovariance:
         return self._scatter.full()
 
     def update(self, rows: Tensor) -> None:
-        """Count in activations of shape (n_tokens, N), of any float dtype."""
+        """Add activations of shape (n_tokens, N), in any float dtype."""
         given_in = rows.dtype
         rows = rows.detach().to(self.mean.device, torch.float32)
         if rows.shape[0] == 0:
@@ -204,7 +210,7 @@ class RunningCovariance:
         self._scatter.add_scaled_gram((centred * scale).float(), scale)
 
     def merge(self, other: RunningCovariance) -> None:
-        """Count in all that ``other`` has seen."""
+        """Add the data of ``other``."""
         device = self.mean.device
         self.n_left_out += other.n_left_out
         self.n_nonfinite += other.n_nonfinite.to(device)
@@ -215,7 +221,7 @@ class RunningCovariance:
         self._scatter.add_products(between, between)
 
     def reduce(self, together: Together) -> None:
-        """Count in what the same accumulator of every other process has seen, each by all."""
+        """Add the data of the same accumulator in every other process, in each process."""
         counts = torch.tensor([self.n_tokens, self.n_left_out], device=self.mean.device)
         every = together.stacked(counts)
         n_tokens = every[:, 0].double()
@@ -249,12 +255,12 @@ class RunningCovariance:
 
     @property
     def is_broken(self) -> Tensor:
-        """(N,) bool: neurons once NaN or infinite, or whose variance float32 can't hold."""
+        """(N,) bool: neurons that were ever NaN or infinite, or have a variance beyond float32."""
         return (self.n_nonfinite > 0) | (self._variance > _GREATEST_VARIANCE)
 
     @property
     def is_dead(self) -> Tensor:
-        """(N,) bool: neurons without variance, whose correlation is undefined."""
+        """(N,) bool: neurons without variance, which have no defined correlation."""
         still = (self.least >= self.greatest) | (self._variance <= _LEAST_VARIANCE)
         return still & ~self.is_broken
 
@@ -280,7 +286,7 @@ class RunningCovariance:
         return _as_correlation(self._scatter.full(scale, dtype=dtype), ~undefined)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything seen so far as tensors, exactly."""
+        """The exact state as tensors."""
         return {
             "counts": torch.tensor([self.n_tokens, self.n_left_out]),
             "mean": self.mean,
@@ -291,7 +297,7 @@ class RunningCovariance:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Restore the result of :meth:`state`."""
         device = self.mean.device
         self.n_tokens, self.n_left_out = (int(n) for n in state["counts"])
         self.mean = state["mean"].to(device)
@@ -304,8 +310,8 @@ class RunningCovariance:
 class SequenceCorrelation:
     """The mean over sequences of each sequence's own correlation matrix.
 
-    A pair counts in the sequences in which both its neurons vary. A pair that never varies together
-    has correlation 0: nothing is known of it.
+    A pair is averaged over the sequences in which both of its neurons vary. A pair that never
+    varies in the same sequence has correlation 0.
     """
 
     def __init__(self, n_neurons: int, device: torch.device | str = "cpu") -> None:
@@ -315,12 +321,12 @@ class SequenceCorrelation:
 
     @property
     def n_sequences(self) -> int:
-        """Sequences that were counted in, of the neuron that varies in the most of them."""
+        """Number of sequences counted for the neuron that varies in most of them."""
         counts = self._n_sequences.diagonal()
         return int(counts.max()) if counts.numel() else 0
 
     def update(self, sequences: Sequence[Tensor]) -> None:
-        """Count in each sequence's activations, shape (n_tokens, N), of any float dtype."""
+        """Add the activations of sequences, (n_tokens, N) each, in any float dtype."""
         standard, alive = [], []
         for sequence in sequences:
             rows = sequence.detach().to(self._device, torch.float64)
@@ -343,28 +349,28 @@ class SequenceCorrelation:
         self._n_sequences.add_gram(torch.stack(alive))
 
     def merge(self, other: SequenceCorrelation) -> None:
-        """Count in all that ``other`` has seen."""
+        """Add the data of ``other``."""
         self._total.add(other._total)
         self._n_sequences.add(other._n_sequences)
 
     def reduce(self, together: Together) -> None:
-        """Count in what the same accumulator of every other process has seen, each by all."""
+        """Add the data of the same accumulator in every other process, in each process."""
         for sums in (self._total, self._n_sequences):
             sums.packed = together.summed(sums.packed)
 
     def correlation(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        """(N, N); NaN for neurons that vary in no sequence."""
+        """The mean correlation, (N, N); NaN for neurons that vary in no sequence."""
         # Counts are whole numbers: where none is, the total is 0, and stays so.
         mean = self._total.full(dtype=dtype)
         mean /= self._n_sequences.full(dtype=dtype).clamp_(min=1)
         return _as_correlation(mean, self._n_sequences.diagonal() > 0)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything seen so far as tensors, exactly."""
+        """The exact state as tensors."""
         return {"total": self._total.packed, "n_sequences": self._n_sequences.packed}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Restore the result of :meth:`state`."""
         self._total.packed = state["total"].to(self._device)
         self._n_sequences.packed = state["n_sequences"].to(self._device)
 
@@ -372,7 +378,7 @@ class SequenceCorrelation:
 def correlation_from_covariance(covariance: Tensor) -> Tensor:
     """Pearson's ρ_ij = C_ij / √(C_ii · C_jj), shape (N, N), in the dtype of ``covariance``.
 
-    Neurons whose variance is 0 or NaN have NaN rows and columns.
+    Neurons with variance 0 or NaN have NaN rows and columns.
     """
     variance = covariance.diagonal()
     spread = variance.clamp(min=0).sqrt()

@@ -1,4 +1,4 @@
-"""What a projection keeps of what drives its neurons: how much, and what was cut. No tensors."""
+"""Facts about the stored examples of a projection: their number, and what was cut; no tensors."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ _PIECE_BYTES = 24
 
 @dataclass(frozen=True)
 class ExampleFacts:
-    """How many examples are kept of every neuron.
+    """How many examples are stored for each neuron.
 
     Attributes:
-        n_extremes: k, the highest tokens of each neuron, and as many of the lowest.
-        n_sample: M, tokens drawn evenly over the corpus.
-        n_before, n_after: tokens of context around each of these, within its sequence.
-        is_whole: whether the tokens of the whole corpus are kept, so that the context is the
-            whole sequence.
-        cut: what there was no room for: "512 tokens in the sample, not 1,024".
-        source: of the text, as in :class:`projector.corpus.tokens.Corpus`; None where it is not
-            known.
+        n_extremes: k, the number of highest tokens of each neuron, and also of lowest tokens.
+        n_sample: M, the number of tokens drawn evenly over the corpus.
+        n_before, n_after: number of context tokens before and after each, within its sequence.
+        is_whole: whether all tokens of the corpus are stored, so that the context is the whole
+            sequence.
+        cut: the reductions made to fit the size limit, such as "512 tokens in the sample, not
+            1,024".
+        source: source of the text, as in :class:`projector.corpus.batches.Corpus`; None if unknown.
     """
 
     n_extremes: int = N_EXTREMES
@@ -69,19 +69,21 @@ class ExampleFacts:
 
     @property
     def n_context(self) -> int:
-        """Tokens around each one that is shown."""
+        """Number of context tokens around each example."""
         return self.n_before + self.n_after
 
     def gathered_bytes(self, n_neurons: int) -> int:
-        """What one map takes of memory, and of a checkpoint, while its examples are gathered."""
+        """Memory of one map while its examples are gathered, which is also its size in a
+        checkpoint.
+        """
         of_extremes = 2 * self.n_extremes * (_VALUE_BYTES + 8)
         return n_neurons * (of_extremes + _SAMPLE_BYTES * self.n_sample)
 
     def kept_bytes(self, widths: Mapping[Any, int], corpus: Corpus) -> int:
-        """What the file takes of the disk, at most.
+        """Upper bound of the file size.
 
         Args:
-            widths: neurons of each map.
+            widths: number of neurons of each map.
         """
         n_neurons, n_ids = sum(widths.values()), len(corpus.ids)
         of_one = 2 * self.n_extremes * (_VALUE_BYTES + _PLACE_BYTES)
@@ -94,19 +96,19 @@ class ExampleFacts:
         return n_bytes + _PIECE_BYTES * min(corpus.n_distinct, n_kept)
 
     def as_metadata(self) -> dict[str, str]:
-        """What the file says of itself."""
+        """The metadata of the file."""
         facts = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         return {METADATA: json.dumps(facts, ensure_ascii=False)}
 
     @classmethod
     def from_header(cls, header: Header, widths: Mapping[str, int]) -> ExampleFacts:
-        """The facts of a file whose tensors have the shapes that these say.
+        """Read the facts of a file, and check the shapes of its tensors against them.
 
         Args:
-            widths: neurons of each map, by its name.
+            widths: number of neurons of each map, by name.
 
         Raises:
-            Wrong: if they have not, or the file says nothing that is understood.
+            Wrong: if the shapes differ, or the metadata can't be read.
         """
         try:
             content = json.loads(header.metadata.get(METADATA, "{}"))
@@ -142,13 +144,13 @@ class ExampleFacts:
 
 
 def what_fits(widths: Mapping[Any, int], corpus: Corpus, allowed: int) -> ExampleFacts:
-    """How many examples to keep, so that they take no more than ``allowed`` bytes of the disk.
+    """Choose how many examples to store so that the file has at most ``allowed`` bytes.
 
-    The sample is cut first, then the context, then the extremes, each to a least; files that are
-    small are not cut.
+    The sample is reduced first, then the context, then the extremes, each down to a minimum. Small
+    files are not reduced.
 
     Args:
-        widths: neurons of each map.
+        widths: number of neurons of each map.
     """
     allowed = max(allowed, _FREE_BYTES)
     wanted = ExampleFacts(

@@ -1,4 +1,4 @@
-"""Which text drives each neuron: its extremes over a corpus, and tokens drawn evenly from it."""
+"""Which text activates each neuron: its extremes over a corpus, and tokens drawn evenly from it."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ _STRETCH = 16
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What N neurons of one layer and site do over T tokens.
+    """Example activations of the N neurons of one layer and site over T tokens.
 
     Attributes:
         ids: (T,) int32, the tokens of all sequences in order.
         starts: (S + 1,) int64, where each sequence starts, and T.
-        highest, lowest: (N, k) float32, each neuron's greatest and least finite activations, the
-            most extreme first, at most one from a sequence.
-        highest_at, lowest_at: (N, k) int64, the tokens where; −1 where there are fewer than k.
+        highest, lowest: (N, k) float32, each neuron's most extreme finite activations, the most
+            extreme first, at most one per sequence.
+        highest_at, lowest_at: (N, k) int64, their tokens; −1 if fewer than k.
         sample_at: (M,) int64, tokens drawn evenly from those that count.
-        sample: (M, N) float16, the activations there.
+        sample: (M, N) float16, the activations on these tokens.
         source: of the text, as in :class:`projector.corpus.tokens.Corpus`; None where it is not
             known.
-        cut: what there was no room for, where a fit kept them.
+        cut: reductions that a fit made to limit the size.
 
-    Where a fit kept them of a large corpus, T counts the tokens around those that are shown, and
-    each stretch of neighbouring ones is a sequence of its own.
+    For a large corpus, a fit stores only the T tokens around the examples, and each run of
+    neighbouring tokens is a sequence.
     """
 
     ids: Tensor
@@ -73,11 +73,11 @@ class Examples:
 
     @classmethod
     def of_file(cls, tensors: Mapping[str, Tensor], name: str, facts: ExampleFacts) -> Examples:
-        """Those of one map, of a file that holds all maps of a projection.
+        """Read one map's examples from a file with all maps of a projection.
 
         Args:
             tensors: tensor name → tensor, as in ``examples.safetensors``.
-            name: the map's.
+            name: name of the map.
         """
         every = {each: tensors[each] for each in SHARED_TENSORS}
         every |= {each: tensors[f"{name}.{each}"] for each in MAP_TENSORS}
@@ -85,21 +85,21 @@ class Examples:
         return cls(**every | places, source=facts.source, cut=facts.cut)
 
     def context(self, token: int, n_before: int, n_after: int) -> tuple[list[int], int]:
-        """Ids of the tokens around one in its sequence, and which of them it is."""
+        """Ids of the tokens around a token in its sequence, and its index among them."""
         sequence = int(torch.searchsorted(self.starts, token, right=True)) - 1
         first = max(int(self.starts[sequence]), token - n_before)
         last = min(int(self.starts[sequence + 1]), token + n_after + 1)
         return self.ids[first:last].tolist(), token - first
 
     def before(self, token: int, most: int) -> list[int]:
-        """Ids from the start of a token's sequence, or the last ``most``, up to the token."""
+        """Ids from the start of a token's sequence up to the token, at most the last ``most``."""
         return self.context(token, most - 1, 0)[0]
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file, in one step.
+        """Write one safetensors file atomically.
 
         Raises:
-            UserError: if the place or the disk does not take it.
+            UserError: if the file can't be written.
         """
         check_place(path.parent)
         # A text: so it was in the first files.
@@ -120,7 +120,7 @@ class Examples:
         """Read what :meth:`save` wrote.
 
         Raises:
-            UserError: if it is damaged, of another format, or of a newer version.
+            UserError: if the file is damaged, has another format, or a newer version.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -157,15 +157,15 @@ def gather_examples(
     batch_size: int = 16,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Examples:
-    """One forward pass of the model over the corpus.
+    """Gather examples in one forward pass of the model over the corpus.
 
-    Memory: (B, T, N) activations of a batch, and 4 N k + M N numbers.
+    The memory is (B, T, N) activations of a batch, plus 4 N k + M N numbers.
 
     Args:
         corpus: see :func:`projector.corpus.tokens.read_corpus`.
-        n_extremes: k, the extremes that are kept of each neuron.
-        n_sample: M, tokens drawn evenly.
-        advance: called with the sequences of each batch; raising in it stops the work.
+        n_extremes: k, extremes to keep for each neuron.
+        n_sample: M, the number of tokens drawn evenly.
+        advance: called with the sequences in each batch; an exception in it stops the run.
 
     Raises:
         UserError: if no token counts.
@@ -209,15 +209,15 @@ def gather_examples(
 
 
 class RunningExamples:
-    """Extremes of N neurons, at most one from a sequence, and their activations on drawn tokens.
+    """Running extremes of N neurons, at most one per sequence, and activations on drawn tokens.
 
-    Of equal activations the one that comes first in the corpus stands first.
+    If two activations are equal, the earlier one in the corpus comes first.
 
     Args:
         n_neurons: N.
-        drawn: (M,) int64, the tokens to sample, by their number among those that count; ascending.
-        n_extremes: k, of each neuron, highest and lowest.
-        device: where they are kept.
+        drawn: (M,) int64, the tokens to sample, as ascending indices among those that count.
+        n_extremes: k, the number of highest and of lowest activations per neuron.
+        device: the device of the tensors.
     """
 
     def __init__(
@@ -236,13 +236,13 @@ class RunningExamples:
         self.sample = torch.zeros(len(drawn), n_neurons, dtype=torch.float16, device=device)
 
     def update(self, rows: Tensor, tokens: CountedTokens) -> None:
-        """Count a batch in. Batches come in the order of the corpus.
+        """Add a batch. Batches must come in the order of the corpus.
 
-        Time: two passes over the activations, and a sort of k + B values for each neuron and sign.
+        This takes two passes over the activations, and sorts k + B values per neuron and sign.
 
         Args:
-            rows: (B·T, N) activations, padding among them.
-            tokens: which of them count, on the same device.
+            rows: (B·T, N) activations, including padding.
+            tokens: positions that count, on the same device.
         """
         rows = rows.detach()
         self._draw(rows, tokens)
@@ -340,7 +340,7 @@ class RunningExamples:
         self.at = torch.cat([self.at, at]).gather(0, order.indices[:n_kept])
 
     def reduce(self, together: Together) -> None:
-        """Count in what every other process has found, each by all."""
+        """Add the results of every other process, in each process."""
         n_kept, width = self.values.shape
         values = together.stacked(self.values).reshape(-1, width)
         at = together.stacked(self.at).reshape(-1, width)
@@ -351,17 +351,18 @@ class RunningExamples:
         self.sample = together.summed(self.sample)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything found so far as tensors, exactly."""
+        """The exact state as tensors."""
         return {"values": self.values, "at": self.at, "sample": self.sample}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Restore the result of :meth:`state`."""
         device = self.values.device
         self.values, self.at = state["values"].to(device), state["at"].to(device)
         self.sample = state["sample"].to(device)
 
     def found(self) -> dict[str, Tensor]:
-        """What was found, on the CPU, as :class:`projector.statistics.examples.Examples` has it."""
+        """The results so far, on the CPU, as :class:`Examples`.
+        """
         n = self.n_neurons
         values, at = self.values.cpu().T, self.at.cpu().T
         return {

@@ -25,28 +25,28 @@ _RUN_LENGTH = 8
 
 
 def in_first_half(sequence: Tensor, n_sequences: int) -> Tensor:
-    """Which sequences, by index within the corpus, belong to its first half: runs take turns."""
+    """Which sequences, by index in the corpus, belong to its first half; runs alternate."""
     run = max(1, min(_RUN_LENGTH, n_sequences // 2))
     return (sequence // run) % 2 == 0
 
 
 @dataclass(frozen=True)
 class HalfStatistics:
-    """What one half of the corpus tells of one layer and site."""
+    """Statistics of one layer and site over one half of the corpus."""
 
     covariance: RunningCovariance
     by_sequence: SequenceCorrelation | None
 
     @classmethod
     def empty(cls, n_neurons: int, correlation: str, device: torch.device) -> HalfStatistics:
-        """Statistics of nothing yet."""
+        """Create empty statistics."""
         return cls(
             RunningCovariance(n_neurons, device),
             SequenceCorrelation(n_neurons, device) if correlation == "per-sequence" else None,
         )
 
     def merged(self, other: HalfStatistics) -> HalfStatistics:
-        """Statistics of all that both have seen; both stay as they are."""
+        """Merge two statistics into a new one; neither argument is modified."""
         correlation = "pooled" if self.by_sequence is None else "per-sequence"
         device = self.covariance.mean.device
         both = HalfStatistics.empty(self.covariance.n_neurons, correlation, device)
@@ -57,13 +57,13 @@ class HalfStatistics:
         return both
 
     def reduce(self, together: Together) -> None:
-        """Count in what the same half of every other process has seen, each by all."""
+        """Add the data of the same half in every other process, in each process."""
         self.covariance.reduce(together)
         if self.by_sequence is not None:
             self.by_sequence.reduce(together)
 
     def correlation(self) -> Tensor:
-        """(N, N) float32 in the mode that was asked for; NaN for undefined neurons."""
+        """The correlations in the requested mode, (N, N) float32; NaN for undefined neurons."""
         if self.by_sequence is None:
             return self.covariance.correlation(torch.float32)
         correlation = self.by_sequence.correlation(torch.float32)
@@ -77,27 +77,27 @@ Halves = tuple[HalfStatistics, HalfStatistics]
 
 
 class Resumable(Protocol):
-    """What gathers something while the model runs, and can be stopped between two batches."""
+    """A collector of data that can be stopped and resumed between two batches."""
 
     def state(self) -> dict[str, Tensor]:
-        """All that it holds, exactly."""
+        """The exact state."""
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Restore the result of :meth:`state`."""
 
 
 class Shared(Resumable, Protocol):
-    """The same where several processes gather a part each."""
+    """A resumable collector that several processes can share."""
 
     def reduce(self, together: Together) -> None:
-        """Count in what every other process has gathered, each by all."""
+        """Add the data of every other process, in each process."""
 
 
 class Learner(Resumable, Protocol):
-    """What learns from each batch's correlations while the model runs."""
+    """A learner that is updated with each batch's correlations while the model runs."""
 
     def step(self, correlations: Mapping[str, Tensor]) -> object:
-        """Learn from a batch: map name → its (N, N) float64 correlations, NaN where undefined."""
+        """Learn from a batch: map name → (N, N) float64 correlations, NaN if undefined."""
 
 
 def _devices_of(
@@ -116,17 +116,17 @@ def _devices_of(
 
 
 class Gatherer:
-    """Folds activations into statistics, batch by batch.
+    """Collects the statistics of activations, batch by batch.
 
     Args:
         model: the model to run; its output is not used.
-        taps: what to read, by layer and site.
-        widths: neurons of each.
-        samples: of how many tokens to keep the activations, for maps too wide for a matrix.
-        corpus: what will be shown.
+        taps: the taps to read, by layer and site.
+        widths: number of neurons of each tap.
+        samples: number of tokens to sample, for maps that are too wide for a matrix.
+        corpus: the corpus to be read.
         correlation: ``pooled`` or ``per-sequence``.
-        examples: how many examples of what drives each neuron to gather too; None for none.
-        learners: shown each batch's correlations, by a name for each.
+        examples: how many examples to gather for each neuron; None for no examples.
+        learners: learners by name, updated with each batch's correlations.
     """
 
     def __init__(
@@ -167,10 +167,10 @@ class Gatherer:
             )
 
     def run(self, batch: Batch, n_before: int) -> None:
-        """Run the model on one batch and count its activations in.
+        """Run the model on one batch and add its activations.
 
         Args:
-            n_before: tokens that count in the batches of the corpus before it.
+            n_before: number of tokens that count in earlier batches of the corpus.
         """
         number = batch.first + torch.arange(batch.keep.shape[0])
         first = in_first_half(number, self.n_sequences)
@@ -226,14 +226,14 @@ class Gatherer:
                 learner.step(shown)
 
     def state(self) -> dict[str, Tensor]:
-        """All sums, and what the learners have learned, as tensors, exactly."""
+        """The exact state of all sums and learners as tensors."""
         tensors: dict[str, Tensor] = {}
         for prefix, part in self._parts():
             tensors |= {f"{prefix}/{name}": tensor for name, tensor in part.state().items()}
         return tensors
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Restore the result of :meth:`state`."""
         for prefix, part in self._parts():
             state = {
                 name.removeprefix(f"{prefix}/"): tensor
@@ -243,12 +243,12 @@ class Gatherer:
             part.load_state(state)
 
     def reduce(self, together: Together) -> None:
-        """Count in what every other process has gathered, each by all."""
+        """Add the data of every other process, in each process."""
         for _, part in self._shared():
             part.reduce(together)
 
     def forget(self, key: MapKey) -> None:
-        """Give up what was gathered of one map: it is placed."""
+        """Free the data of one map after it has been laid out."""
         del self.gathered[key]
         self.examples.pop(key, None)
 
@@ -287,9 +287,9 @@ def gather(
     """Run the gatherer over the corpus, or over this process's share of it.
 
     Args:
-        n_done: batches of the corpus, counting everyone's, that are left out at the start.
-        is_mine: whether the batch of a number, from 0, is of this process's share.
-        after_batch: told how many batches of the corpus are behind, and shown the last.
+        n_done: number of batches of the corpus, over all processes, to skip at the start.
+        is_mine: whether the batch with a given index, from 0, belongs to this process's share.
+        after_batch: called with the number of finished batches and the last batch.
     """
     n_before = 0
     for number, batch in enumerate(corpus.batches(batch_size)):

@@ -1,4 +1,4 @@
-"""Correlations of the two halves of a corpus, kept in the two triangles of one matrix."""
+"""Correlations of the two halves of a corpus, stored in the two triangles of one matrix."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ BYTES = 2
 
 
 def packed_halves(first: Tensor, second: Tensor) -> Tensor:
-    """Two correlation matrices in the room of one: float16, off by at most 2.5e-4.
+    """Pack two correlation matrices into one, in float16, with an error of at most 2.5e-4.
 
-    One half alone, from which the other could be derived by the whole's covariance, would take
-    half of that; but where a neuron is loud in the half that is kept and quiet in the other, its
-    rounding would be multiplied by the ratio of the variances.
+    Storing only one half and computing the other from the covariance of the whole corpus would need
+    half the space. But if a neuron has a large variance in the stored half and a small one in the
+    other, its rounding error would be multiplied by the ratio of the variances.
 
     Args:
-        first, second: (N, N), of the first and the second half; NaN for undefined neurons. They
-            stay as they are.
+        first, second: (N, N), correlations of the first and the second half; NaN for undefined
+            neurons. They are not modified.
 
-    Returns:
-        (N, N) float16: the first above the diagonal, the second below it; on the diagonal 1 where
-        a neuron is defined in the first half, plus 2 where it is in the second.
+    Returns: (N, N) float16: the first above the diagonal, the second below it; on the diagonal, 1
+        if a neuron is defined in the first half, plus 2 if it is defined in the second.
     """
     packed = torch.where(
         torch.ones_like(first, dtype=torch.bool).triu(), first.half(), second.half()
@@ -35,7 +34,7 @@ def packed_halves(first: Tensor, second: Tensor) -> Tensor:
 
 
 def unpacked_halves(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """What :func:`packed_halves` was given, (N, N) float32 each."""
+    """Unpack the result of :func:`packed_halves` to two matrices, (N, N) float32 each."""
     code = packed.diagonal().long()
     found = []
     for bit, triangle in ((1, packed.triu(1)), (2, packed.tril(-1))):

@@ -1,7 +1,7 @@
 """How organised a map is: how few directions its neurons vary along, and how many have a partner.
 
-Every figure stands beside what independent neurons give at that number of tokens. Nothing heavy is
-imported before a map is measured, so that what was saved can be read without.
+Every figure is given with its value for independent neurons at the same number of tokens. Heavy
+packages are imported only to measure a map, so that saved figures can be read without them.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _TILE = 512
 
 @dataclass(frozen=True)
 class Organisation:
-    """How organised n defined neurons are, each figure beside that of independent neurons.
+    """How organised n defined neurons are, compared with independent neurons.
 
     Attributes:
-        effective_dimension: n²/Σρᵢⱼ², the participation ratio of ρ's eigenvalues: n where no two
-            neurons are correlated, 1 where all are alike.
-        leading_share: greatest eigenvalue of ρ, as a share of their sum n.
-        partnered_share: neurons with |ρ| ≥ 0.3 to some other, as a share of n.
+        effective_dimension: n²/Σρᵢⱼ², the participation ratio of ρ's eigenvalues: n if no two
+            neurons are correlated, 1 if all are perfectly correlated.
+        leading_share: largest eigenvalue of ρ, as a share of their sum n.
+        partnered_share: share of neurons with |ρ| ≥ 0.3 to at least one other neuron.
         effective_dimension_by_chance, leading_share_by_chance, partnered_share_by_chance: the same
-            of independent neurons.
+            for independent neurons.
         n_neurons: n.
     """
 
@@ -58,7 +58,7 @@ class Organisation:
 
     @classmethod
     def from_entry(cls, entry: Entry) -> Organisation:
-        """Raises ``Wrong`` where a figure is missing or not a number."""
+        """Read from JSON; raises ``Wrong`` if a figure is missing or not a number."""
         numbers = {}
         for each in fields(cls):
             if each.name == "n_neurons":
@@ -71,17 +71,17 @@ class Organisation:
 
 
 def measure_organisation(rho: Tensor | Correlation, n_tokens: int) -> Organisation | None:
-    """How organised the defined neurons of a map are.
+    """Measure how organised the defined neurons of a map are.
 
-    Takes a few passes over ρ, and no eigendecomposition.
+    This takes a few passes over ρ, and no eigendecomposition.
 
     Args:
-        rho: (N, N) with NaN for undefined neurons; or correlations of any other form.
-        n_tokens: T, tokens that ρ is of; of a mean over sequences, tokens less sequences and one
-            more: see :func:`independent_tokens`.
+        rho: (N, N) with NaN for undefined neurons; or correlations in any other form.
+        n_tokens: T, the number of tokens in ρ; for a mean over sequences, see
+            :func:`independent_tokens`.
 
     Returns:
-        None where no neuron is defined, or T is too small for any chance level.
+        None if no neuron is defined, or T is too small for a chance level.
     """
     from projector.statistics.correlations import as_correlation
     from projector.statistics.precision import full_float32
@@ -105,21 +105,22 @@ def measure_organisation(rho: Tensor | Correlation, n_tokens: int) -> Organisati
 
 
 def independent_tokens(n_tokens: int, n_sequences: int | None) -> int:
-    """T of :func:`measure_organisation`.
+    """The number of independent tokens, T, for :func:`measure_organisation`.
 
-    A mean of S sequences' own correlations, each of T/S tokens, varies by chance as one correlation
-    of T − S + 1 tokens does: each sequence loses its mean.
+    A mean of S sequences' own correlations, over T/S tokens each, has the same sampling variance as
+    one correlation over T − S + 1 tokens, because each sequence loses a degree of freedom to its
+    mean.
 
     Args:
-        n_sequences: S where ρ is such a mean; None where it is over all tokens.
+        n_sequences: S if ρ is such a mean; None if it is over all tokens.
     """
     return n_tokens if n_sequences is None else max(0, n_tokens - n_sequences + 1)
 
 
 def leading_share_by_chance(n: int, n_tokens: int) -> float:
-    """Mean of the greatest eigenvalue of independent neurons' ρ, over n.
+    """Expected largest eigenvalue of ρ for independent neurons, divided by n.
 
-    The Marchenko–Pastur edge (1 + √(n/T))², less what a finite matrix falls short of it: Johnstone
+    It is the Marchenko–Pastur edge (1 + √(n/T))² with a finite-size correction: Johnstone
     (2001), "On the distribution of the largest eigenvalue in principal components analysis".
     """
     if n == 1:
@@ -131,16 +132,18 @@ def leading_share_by_chance(n: int, n_tokens: int) -> float:
 
 
 def partnered_share_by_chance(n: int, n_tokens: int) -> float:
-    """Chance of |ρ| ≥ 0.3 to some of n − 1 others, of independent neurons: artanh ρ is normal with
-    variance 1/(T − 3) (Fisher 1915)."""
+    """Probability that an independent neuron has |ρ| ≥ 0.3 to at least one of the n − 1 other
+    neurons: artanh ρ is normal with variance 1/(T − 3) (Fisher 1915).
+    """
     tail = math.erfc(math.atanh(PARTNER_RHO) * math.sqrt((n_tokens - 3) / 2))
     return 1.0 if tail >= 1 and n > 1 else -math.expm1((n - 1) * math.log1p(-tail))
 
 
 def most_organised(organisations: Mapping[MapKey, Organisation | None]) -> str | None:
-    """One sentence that says which map is the most organised; None where none was measured.
+    """A sentence that names the most organised map; None if no map was measured.
 
-    Maps of different widths are compared by effective dimension over that of independent neurons.
+    Maps of different widths are compared by the ratio of their effective dimension to that of
+    independent neurons.
     """
     known = {key: each for key, each in organisations.items() if each is not None}
     if not known:
@@ -155,7 +158,7 @@ def most_organised(organisations: Mapping[MapKey, Organisation | None]) -> str |
         where = f"Layer {layer}'s {site_words(site)}"
     if ratio(found) > _HARDLY_ORGANISED:
         return (
-            "No map here is more organised than independent neurons would be: the most organised "
+            "No map is more organised than independent neurons would be: the most organised "
             f"one, layer {layer} {site_words(site)}, has an effective dimension of "
             f"{found.effective_dimension:,.0f} (chance {found.effective_dimension_by_chance:,.0f})."
         )

@@ -1,4 +1,4 @@
-"""What products of float32 are computed in: in float32, or in bf16 where that loses nothing."""
+"""The precision of float32 products: float32, or bf16 if that loses nothing."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ _usual: list[str] = []
 
 
 def full_float32() -> AbstractContextManager[None]:
-    """Float32 products in float32, neither TF32 nor bf16, while open.
+    """Compute float32 products in float32 in this context, and not in TF32 or bf16.
 
-    Uses may overlap between threads: when the last has ended, all is as it was before the first.
+    Uses may overlap between threads: after the last one ends, the previous setting is restored.
     """
     return _using("ieee")
 
 
 def products_of(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
-    """What products of float32 numbers are computed in that a model gave in ``dtype``, while open.
+    """Choose the precision of float32 products in this context, for activations from a model in
+    ``dtype``.
 
-    In float32; but where the model gave bf16 on a CPU that multiplies bf16, oneDNN may round each
-    number to bf16 once more. It adds up in float32, and gives float32. Over 8,000 tokens of the
+    It is float32, but for a bf16 model on a CPU with bf16 instructions, oneDNN may round each
+    number to bf16 once more. It sums in float32 and returns float32. Over 8,000 tokens of the
     bundled model this moves ρ by at most 1.3e-3, and the model's own bf16 moves it by up to 5e-3.
-    CPUs without matrix units (AMX) round nothing, and gain from the faster library.
+    CPUs without matrix units (AMX) don't round, and profit from the faster library.
 
-    Whoever asks for full float32 in another thread has it meanwhile.
+    A thread inside :func:`full_float32` still computes in full float32.
     """
     is_bf16 = dtype == torch.bfloat16 and device.type == "cpu" and multiplies_bf16()
     return _using("bf16" if is_bf16 else "ieee")

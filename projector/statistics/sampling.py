@@ -1,7 +1,8 @@
-"""A sample of tokens, kept as it is, where a map has too many neurons for a matrix.
+"""A sample of tokens, for maps with too many neurons for a correlation matrix.
 
-Correlations are then computed from it wherever they are read (:class:`MatrixFree`), and are off by
-what the tokens that were not drawn would have told.
+Correlations are computed from it on demand
+(:class:`~projector.statistics.correlations.MatrixFree`), and have a sampling error because only
+some tokens were drawn.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ _N_RUNS = 32
 
 
 class TokenSample:
-    """Activations of evenly drawn tokens of a corpus, and to which of its halves each belongs.
+    """Activations of evenly drawn tokens of a corpus, and the half that each belongs to.
 
     Args:
         n_neurons: N.
-        n_corpus_tokens: tokens of the corpus that count.
-        n_drawn: T, how many of them to draw.
-        dtype: of the model.
-        device: where they are kept.
+        n_corpus_tokens: number of tokens of the corpus that count.
+        n_drawn: T, the number of tokens to draw.
+        dtype: dtype of the model.
+        device: the device of the tensors.
     """
 
     def __init__(
@@ -56,12 +57,12 @@ class TokenSample:
         return self.rows.shape[1]
 
     def update(self, rows: Tensor, kept: Tensor, n_before: int, is_first: Tensor) -> None:
-        """Keep what was drawn of a batch.
+        """Store the drawn tokens of a batch.
 
         Args:
             rows: (n_positions, N) activations of a whole batch.
-            kept: (n_kept,) which of its positions are tokens that count, ascending.
-            n_before: tokens that count in the batches before it.
+            kept: (n_kept,), the positions that count, ascending.
+            n_before: number of tokens that count in earlier batches.
             is_first: (n_positions,) bool, positions in the first half of the corpus.
         """
         ends = torch.tensor([n_before, n_before + len(kept)])
@@ -73,22 +74,22 @@ class TokenSample:
         self._is_first[begin:end] = is_first[at.to(is_first.device)].to(self._is_first)
 
     def reduce(self, together: Together) -> None:
-        """Count in what every other process has drawn, each by all."""
+        """Add the tokens that every other process has drawn, in each process."""
         self.rows = together.summed(self.rows)
         self._is_first = together.summed(self._is_first)
 
     def halves(self) -> tuple[Tensor, Tensor]:
-        """Which tokens of the sample are of the first half of the corpus, and which of the second;
-        (T,) bool each."""
+        """Which tokens of the sample belong to the first and to the second half of the corpus; (T,)
+        bool each.
+        """
         is_first = self._is_first > 0
         return is_first, ~is_first
 
     def undefined(self) -> tuple[Tensor, Tensor]:
-        """Where numbers are NaN or infinite.
+        """Count values that are NaN or infinite.
 
-        Returns:
-            (T,) bool, tokens on which every neuron is; and (N,) int64, how often each neuron is on
-            the others.
+        Returns: (T,) bool, tokens on which every neuron is NaN or infinite; and (N,) int64, how
+            often each neuron is on the remaining tokens.
         """
         is_lost, counts = [], torch.zeros(self.n_neurons, dtype=torch.int64)
         for rows in self.rows.split(max(1, _AT_ONCE // max(self.n_neurons, 1))):
@@ -99,11 +100,11 @@ class TokenSample:
         return torch.cat(is_lost), counts
 
     def state(self) -> dict[str, Tensor]:
-        """Everything drawn so far as tensors, exactly."""
+        """The exact state as tensors."""
         return {"rows": self.rows, "is_first": self._is_first}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Restore the result of :meth:`state`."""
         self.rows = state["rows"].to(self.rows.device)
         self._is_first = state["is_first"].to(self.rows.device)
 
@@ -111,16 +112,15 @@ class TokenSample:
 def standardize(
     activations: Tensor, dtype: torch.dtype = torch.float32, chosen: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Activations as :class:`MatrixFree` takes them.
+    """Standardise activations for :class:`~projector.statistics.correlations.MatrixFree`.
 
     Args:
-        activations: (n_tokens, N), any float dtype.
+        activations: (n_tokens, N), in any float dtype.
         dtype: of the result; float16 halves its memory, and its rounding moves ρ by less than 1e-3.
-        chosen: (n_tokens,) bool, the T tokens to take; None for all.
+        chosen: (n_tokens,) bool, the T tokens to use; None for all.
 
-    Returns:
-        (n_alive, T) with mean 0 and mean square 1 over the tokens, and (N,) bool: which neurons
-        these are. Left out is what has no variance, or is NaN or infinite anywhere.
+    Returns: (n_alive, T) with mean 0 and mean square 1 over the tokens, and (N,) bool: which
+        neurons these are. Neurons without variance, or with a NaN or infinite value, are left out.
     """
     n_neurons, device = activations.shape[1], activations.device
     n_tokens = len(activations) if chosen is None else int(chosen.sum())
@@ -147,17 +147,17 @@ def standardize(
 
 @dataclass(frozen=True)
 class SamplingError:
-    """How far correlations of a sample are from those of the corpus: standard errors of ρ, rms.
+    """Sampling error of correlations: the root mean square standard error of ρ.
 
-    Both are 0 where all tokens were drawn.
+    Both errors are 0 if all tokens were drawn.
 
     Attributes:
-        n_tokens: T, tokens of the sample.
-        n_corpus_tokens: those it was drawn from.
-        n_pairs: pairs of neurons that it was measured on.
-        measured: from the difference of two halves of the sample, each of every second run of its
-            tokens: it holds what neighbouring tokens have in common.
-        if_independent: (1 − ρ²)/√T, what it would be were the tokens drawn independently.
+        n_tokens: T, the number of tokens in the sample.
+        n_corpus_tokens: the number of tokens it was drawn from.
+        n_pairs: number of pairs of neurons that were measured.
+        measured: estimated from the difference of two halves of the sample, which alternate between
+            runs of tokens; includes the dependence of neighbouring tokens.
+        if_independent: (1 − ρ²)/√T, the error for independent tokens.
     """
 
     n_tokens: int
@@ -168,10 +168,11 @@ class SamplingError:
 
 
 def sampling_error(target: MatrixFree, n_corpus_tokens: int, n_neurons: int = 512) -> SamplingError:
-    """The sampling error of ρ, measured on the pairs of ``n_neurons`` evenly spaced neurons.
+    """Measure the sampling error of ρ on the pairs of ``n_neurons`` evenly spaced neurons.
 
-    The estimates of two halves of T/2 tokens differ by twice the standard error of the whole. Of a
-    corpus of M tokens, √(1 − T/M) of it remains (Cochran 1977, "Sampling Techniques", 2.6).
+    The estimates from two halves of T/2 tokens differ by twice the standard error of the whole. For
+    a finite corpus of M tokens, the error is multiplied by √(1 − T/M) (Cochran 1977, "Sampling
+    Techniques", 2.6).
     """
     step = max(1, target.n // n_neurons)
     rows = target.rows[::step].float()
@@ -199,10 +200,11 @@ def sampling_error(target: MatrixFree, n_corpus_tokens: int, n_neurons: int = 51
 
 
 def evenly_drawn(n_tokens: int, n_drawn: int) -> Tensor:
-    """``n_drawn`` of the places 0 … n_tokens − 1, ascending: one out of each of as many stretches.
+    """Draw ``n_drawn`` of the indices 0 … n_tokens − 1, ascending: one from each of ``n_drawn``
+    equal intervals.
 
-    Which of a stretch is drawn at random, always the same: at even steps, every token drawn could
-    be one of a few places in a sequence.
+    The index within an interval is random with a fixed seed. With even steps, all drawn tokens
+    might come from only a few positions in their sequences.
     """
     n_drawn = min(n_drawn, n_tokens)
     begins = torch.arange(n_drawn + 1) * n_tokens // max(n_drawn, 1)

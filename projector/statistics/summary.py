@@ -1,4 +1,4 @@
-"""What was gathered of one map, told alike whether it is sums or a sample of tokens."""
+"""A summary of one map, in the same form for sums and for a sample of tokens."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from projector.statistics.sampling import SamplingError, TokenSample, sampling_e
 
 @dataclass(frozen=True)
 class Summary:
-    """Correlations of one map, and what was counted on the way.
+    """Correlations of one map, and counts of tokens and undefined neurons.
 
     Attributes:
-        whole: over the corpus.
-        halves: over its first half and its second.
-        n_tokens: tokens that the correlations are of.
-        dead: neurons without variance, ascending; where correlations are per-sequence, without any
-            within a sequence.
-        nonfinite: neuron → how often it was NaN or infinite, of those that have no correlations
-            for that.
-        n_left_out: tokens that were left out, since every neuron was NaN or infinite on them.
-        n_sequences: sequences that the correlations are the mean of; None where they are over
+        whole: correlations over the corpus.
+        halves: correlations over its first and its second half.
+        n_tokens: number of tokens in the correlations.
+        dead: neurons without variance, ascending; for per-sequence correlations, without variance
+            within any sequence.
+        nonfinite: neuron → how often it was NaN or infinite, for neurons that have no correlations
+            for this reason.
+        n_left_out: number of tokens left out because every neuron was NaN or infinite.
+        n_sequences: number of sequences in the mean of correlations; None if correlations are over
             tokens.
-        sampling: how far correlations of a sample are from the corpus's; None where all tokens
-            were counted in.
+        sampling: the sampling error of the correlations; None if all tokens were used.
     """
 
     whole: Correlation
@@ -48,17 +47,17 @@ class Summary:
 
     @property
     def n_neurons(self) -> int:
-        """N."""
+        """Number of neurons, N."""
         return len(self.whole.is_defined)
 
     def organisation(self) -> Organisation | None:
-        """How organised the map is; None where no neuron has correlations."""
+        """How organised the map is; None if no neuron has correlations."""
         n_tokens = independent_tokens(self.n_tokens, self.n_sequences)
         return measure_organisation(self.whole, n_tokens)
 
 
 def summarize(gathered: Halves | TokenSample) -> Summary:
-    """The summary of one map. What was gathered stays as it is.
+    """Summarise one map; ``gathered`` is not modified.
 
     Args:
         gathered: statistics of the two halves of the corpus; or a sample of its tokens.
@@ -102,12 +101,12 @@ def _standardized(sample: TokenSample, chosen: Tensor) -> Sampled:
 
 
 def kept_statistics(name: str, gathered: Halves | TokenSample) -> dict[str, Tensor]:
-    """What a projection keeps of what was gathered of one map, by tensor name.
+    """The statistics of one map that a projection stores, by tensor name.
 
-    Mean, covariance and per-sequence correlation are float32; of the two halves' correlations,
-    float16, see :func:`projector.statistics.halves.packed_halves`.
+    Mean, covariance and per-sequence correlation are float32. The two halves' correlations are
+    float16; see :func:`projector.statistics.halves.packed_halves`.
 
-    Of a sample it keeps nothing.
+    For a sample, nothing is stored.
     """
     if isinstance(gathered, TokenSample):
         return {}

@@ -1,12 +1,12 @@
-"""Files added to an artifact's folder: locked, all of them or none, and nothing rewritten.
+"""Add files to an artifact's folder under a lock: all of them or none, and nothing is rewritten.
 
-Whoever adds does the long work first and takes the lock for the writing alone::
+Do the long work first, and take the lock only for writing::
 
     with adding(folder, belongs_to=fingerprint) as addition:
         known = json.loads(addition.read("poles/a.json") or "{}")
         addition.write("poles/a.json", json_text(known | found), force=True)
 
-Two that add at once come one after the other, and the later one sees what the earlier one wrote.
+Two programs that add at the same time take turns, and the second sees the files of the first.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Addition:
         self.folder, self._staging = folder, staging
 
     def has(self, name: str) -> bool:
-        """Whether the folder holds a file of this name, such as ``layouts/stress-3d.json``."""
+        """Whether the folder holds a file with this name, such as ``layouts/stress-3d.json``."""
         return (self.folder / _checked(name)).exists()
 
     def read(self, name: str) -> bytes | None:
-        """What the file of this name holds; None where there is none."""
+        """The content of the file with this name; None if it doesn't exist."""
         with suppress(FileNotFoundError):
             return (self.folder / _checked(name)).read_bytes()
         return None
 
     def names(self, below: str = "") -> list[str]:
-        """Files of a folder within this one, sorted: ``layouts`` gives ``layouts/a.json`` …"""
+        """Names of the files in a subfolder, sorted: ``layouts`` gives ``layouts/a.json`` …"""
         where = self.folder / below
         if not where.is_dir():
             return []
@@ -54,10 +54,10 @@ class Addition:
         )
 
     def path(self, name: str, *, force: bool = False) -> Path:
-        """Where to write the file that is to be added under this name.
+        """The path to write to for adding a file with this name.
 
         Raises:
-            UserError: if there is one of the name, and not ``force``.
+            UserError: if the file exists and ``force`` is False.
         """
         if self.has(name) and not force:
             raise UserError(
@@ -71,11 +71,11 @@ class Addition:
         return path
 
     def write(self, name: str, content: str | bytes, *, force: bool = False) -> None:
-        """Add a file of this content, which is not empty.
+        """Add a file with this content, which must not be empty.
 
         Raises:
-            UserError: if there is one of the name, and not ``force``.
-            ValueError: if the content is empty: an empty file stands for none.
+            UserError: if the file exists and ``force`` is False.
+            ValueError: if the content is empty, because an empty file means a removed one.
         """
         data = content.encode() if isinstance(content, str) else content
         if not data:
@@ -83,7 +83,7 @@ class Addition:
         self.path(name, force=force).write_bytes(data)
 
     def remove(self, name: str) -> None:
-        """Take a file away along with what is added."""
+        """Remove a file together with this addition."""
         if self.has(name):
             # An empty file stands for none.
             self.path(name, force=True).touch()
@@ -93,16 +93,17 @@ class Addition:
 def adding(
     folder: Path, *, belongs_to: str | None = None, main_file: str = "projection.json"
 ) -> Iterator[Addition]:
-    """Add files to an artifact: at the end of the block all are there, or none where it failed.
+    """Add files to an artifact: at the end of the block all files are added, or none after an
+    error.
 
     Args:
-        folder: the artifact's.
-        belongs_to: SHA-256 of the text of its ``main_file``, as whoever adds knew it. Where the
-            artifact was replaced since, nothing is added.
+        folder: the artifact's folder.
+        belongs_to: SHA-256 of the text of the ``main_file`` that the additions were made for. If
+            the artifact has been replaced since, nothing is added.
 
     Raises:
-        UserError: if the artifact is gone or was replaced, the disk is full or forbidden, or
-            another program writes to the folder for minutes.
+        UserError: if the artifact was removed or replaced, the disk is full or not writable, or
+            another program keeps writing to the folder for minutes.
     """
     with alone_at(folder), disk_errors(folder):
         finish_replacing(folder)
@@ -113,7 +114,7 @@ def adding(
             if hashlib.sha256(main.read_bytes()).hexdigest() != belongs_to:
                 raise UserError(
                     f"'{folder}' was replaced while this command ran, so its results don't belong "
-                    "there any more: run the command again"
+                    "to it: run the command again"
                 )
         with replacing_files(folder) as staging:
             yield Addition(folder, staging)
@@ -121,11 +122,11 @@ def adding(
 
 @contextmanager
 def alone_at(folder: Path) -> Iterator[None]:
-    """While open, nobody else adds to the folder or replaces what it holds.
+    """Lock the folder in this context, so that no other program adds to it or replaces it.
 
     Raises:
-        UserError: if somebody else does for minutes, the folder can't be written to, or there is
-            none.
+        UserError: if another program holds the lock for minutes, or the folder doesn't exist or
+            isn't writable.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder '{folder}': check its name")
@@ -138,10 +139,11 @@ def alone_at(folder: Path) -> Iterator[None]:
 
 
 def finish_additions(folder: Path) -> None:
-    """Move what somebody who was killed had left to move; else do nothing.
+    """Finish an addition that was killed while it moved its files; otherwise do nothing.
 
     Raises:
-        UserError: if it can't be moved, or somebody else writes to the folder for minutes.
+        UserError: if a file can't be moved, or another program keeps writing to the folder for
+            minutes.
     """
     # Not without the lock: a file that somebody adds meanwhile might be taken for an old one.
     if (folder / COMMITTED).is_dir():
@@ -152,5 +154,5 @@ def finish_additions(folder: Path) -> None:
 def _checked(name: str) -> str:
     parts = PurePosixPath(name).parts
     if not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\\" in name:
-        raise ValueError(f"{name!r} names no file within the folder")
+        raise ValueError(f"{name!r} isn't a file in the folder")
     return name

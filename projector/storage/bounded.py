@@ -1,7 +1,7 @@
-"""A folder of files that can be made again: bounded in bytes, the longest unused file goes first.
+"""A cache folder with a size limit: the least recently used file is removed first.
 
-Several processes and threads may use one folder at once. A file is replaced whole or not at all,
-and one that is read by somebody while it goes is read to its end.
+Several processes and threads may use the same folder. Files are replaced atomically, and a file
+that is removed during a read can still be read to its end.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ _ABANDONED_AFTER_S = 24 * 3600.0
 
 @dataclass(frozen=True)
 class BoundedFolder:
-    """Files below one folder, and how many bytes they may take together.
+    """The files in a folder and the limit on their total size.
 
     Attributes:
-        path: the folder; it is made when something is written.
-        patterns: which files are its own, such as ``prompts/[0-9][0-9].json``: as exact as their
-            names are. Nothing else that lies in the folder is counted or removed: a user may have
-            named any folder.
-        most_bytes: of all its files together. The file written last stays, however large it is.
+        path: the folder; it is created when a file is written.
+        patterns: patterns of the cache's own files, such as ``prompts/[0-9][0-9].json``. Other
+            files are never counted or removed, because a user may choose any folder.
+        most_bytes: limit on the total size. The file written last is kept, even if it is larger.
     """
 
     path: Path
@@ -41,10 +40,10 @@ class BoundedFolder:
     most_bytes: int
 
     def find(self, name: str) -> Path | None:
-        """The file of a name, which counts as used now; None where there is none.
+        """Find a file and mark it as used; None if it doesn't exist.
 
         Args:
-            name: a path below the folder, such as ``prompts/0123.json``.
+            name: a path relative to the folder, such as ``prompts/0123.json``.
         """
         path = self.path / name
         try:
@@ -59,10 +58,10 @@ class BoundedFolder:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A path to write to; at the end it takes the place of ``name``, and what is too much goes.
+        """Yield a path to write to; at the end it replaces ``name``, and old files are removed.
 
         Raises:
-            OSError: if it can't be written. The file of that name is as it was.
+            OSError: if it can't be written. An existing file is unchanged.
             ValueError: if the name matches none of the patterns.
         """
         if not any(Path(name).match(pattern) for pattern in self.patterns):
@@ -73,13 +72,13 @@ class BoundedFolder:
         self.trim(keep=path)
 
     def trim(self, keep: Path | None = None) -> None:
-        """Remove the longest unused files until the others take no more than they may.
+        """Remove the least recently used files until the total size is within the limit.
 
-        Where another program holds the lock for long, or nothing can be written, they stay: the
-        next call removes them.
+        If another program holds the lock for long, or the folder isn't writable, nothing is removed
+        until the next call.
 
         Args:
-            keep: a file that stays in any case.
+            keep: a file that is never removed.
         """
         if not self.path.is_dir():
             return
@@ -110,7 +109,7 @@ class BoundedFolder:
                     n_bytes -= size
 
     def files(self) -> list[Path]:
-        """Its own files, in no order; what is being written is not among them."""
+        """The cache's own files, in no order; unfinished files are left out."""
         return [
             path
             for pattern in self.patterns

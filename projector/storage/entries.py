@@ -1,4 +1,4 @@
-"""What a JSON file holds, checked value by value where it is read."""
+"""Read JSON content with a check of every value."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 
 class Wrong(ValueError):
-    """A value of a file is missing, or is not what it should be; the text says which."""
+    """A value in a file is missing or has a wrong type; the message names it."""
 
 
 class Entry:
-    """A JSON object. Every value is checked as it is taken.
+    """A JSON object with checked access to its values.
 
     Args:
-        value: what was read.
-        name: what the object is called in its file; empty for the whole of it.
+        value: the parsed JSON value.
+        name: name of the object in its file; empty for the whole content.
 
     Raises:
-        Wrong: if ``value`` is not an object; and by every method, if a value is missing or of
-            another kind.
+        Wrong: if ``value`` isn't an object; and by every method, if a value is missing or has
+            another type.
     """
 
     def __init__(self, value: Any, name: str = "") -> None:
@@ -40,7 +40,7 @@ class Entry:
         return Entry(self._taken(key), self._named(key))
 
     def maybe_entry(self, key: str) -> Entry | None:
-        """The object ``key``; None where it is null or missing."""
+        """The object ``key``; None if it is null or missing."""
         return self.entry(key) if key in self else None
 
     def text(self, key: str) -> str:
@@ -48,25 +48,25 @@ class Entry:
         return str(self._of(key, str, "a text"))
 
     def maybe_text(self, key: str) -> str | None:
-        """The text ``key``; None where it is null or missing."""
+        """The string ``key``; None if it is null or missing."""
         return self.text(key) if key in self else None
 
     def truth(self, key: str, default: bool | None = None) -> bool:
-        """The truth value ``key``; ``default`` where it is missing and one is given."""
+        """The boolean ``key``; ``default`` if it is missing and a default is given."""
         if key not in self and default is not None:
             return default
         return bool(self._of(key, bool, "true or false"))
 
     def count(self, key: str) -> int:
-        """The whole number ``key``, 0 or more."""
+        """The non-negative integer ``key``."""
         return _count(self._taken(key), self._named(key))
 
     def maybe_count(self, key: str) -> int | None:
-        """The whole number ``key``; None where it is null or missing."""
+        """The non-negative integer ``key``; None if it is null or missing."""
         return self.count(key) if key in self else None
 
     def maybe_number(self, key: str) -> float | None:
-        """The number ``key``; None where it is null or missing."""
+        """The number ``key``; None if it is null or missing."""
         if key not in self:
             return None
         value = self.value[key]
@@ -77,10 +77,10 @@ class Entry:
         return float(value)
 
     def numbers_by_name(self, key: str, *, is_known: bool) -> dict[str, float]:
-        """The object ``key`` of numbers; empty where it is missing, or a number in it is null.
+        """The object ``key`` of numbers; empty if it is missing, or a number in it is null.
 
         Args:
-            is_known: whether it must be that; else it is empty where it is something else.
+            is_known: whether another type is an error; otherwise the result is empty.
         """
         value = self.value.get(key)
         if not is_known and not (
@@ -93,18 +93,18 @@ class Entry:
         return known if len(known) == len(numbers) else {}
 
     def counts(self, key: str) -> tuple[int, ...]:
-        """The list ``key`` of whole numbers."""
+        """The list ``key`` of non-negative integers."""
         return tuple(_count(each, self._named(key)) for each in self._of(key, list, "a list"))
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """The list ``key`` of texts."""
+        """The list ``key`` of strings."""
         values = self._of(key, list, "a list")
         if not all(isinstance(each, str) for each in values):
             raise Wrong(f"{self._named(key)} holds something that is not a text")
         return tuple(values)
 
     def texts_by_name(self, key: str) -> dict[str, str]:
-        """The object ``key`` of texts; empty where it is null or missing."""
+        """The object ``key`` of strings; empty if it is null or missing."""
         found = self.maybe_entry(key)
         return {} if found is None else {name: found.text(name) for name in found}
 

@@ -1,4 +1,6 @@
-"""Folders replaced whole: what stood there, or all of the new one, never a part."""
+"""Replace folders atomically: after a crash, either the old or the new folder exists, never a
+part.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,15 @@ _PATIENCE_S = 60.0
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to fill; at the end it stands in the place of ``folder``, with nothing else.
+    """Yield a new folder to fill; at the end it replaces ``folder``.
 
-    The one that is given does not exist yet, and what lies beside it goes with it: room for what
-    is needed only until the end. Killed at any moment, it leaves the old folder or the new one:
-    between the two renames it is the old one, under another name, and :func:`restore_folder`, or
-    the next one that writes, puts it back.
+    The new folder doesn't exist yet. Its parent folder may hold temporary files, and is removed at
+    the end. If the process is killed at any moment, either the old folder or the new one is left.
+    Between the two renames it is the old one under another name, and :func:`restore_folder`, or the
+    next write, moves it back.
 
     Raises:
-        OSError: if it can't be written or moved. ``folder`` is as it was.
+        OSError: if it can't be written or moved. ``folder`` is unchanged.
         UserError: if another program is writing the folder.
     """
     folder = folder.absolute()
@@ -63,7 +65,7 @@ def _put_in_place(new: Path, folder: Path, old: Path) -> None:
 
 
 def restore_folder(folder: Path) -> None:
-    """Put back what a :func:`replacing_folder` had moved aside when it was killed; else nothing.
+    """Restore the old folder if a :func:`replacing_folder` was killed; otherwise do nothing.
 
     Raises:
         OSError: if it can't be moved.

@@ -28,7 +28,7 @@ _MOST_BYTES = 100_000_000
 
 
 class DamagedFile(ValueError):
-    """A safetensors file is cut, or is none; the text says how that shows."""
+    """A safetensors file is truncated or invalid; the message describes the damage."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Header:
     """The header of a safetensors file: its tensors and metadata.
 
     Attributes:
-        metadata: its own words.
+        metadata: the file's metadata.
         shapes: tensor name → shape.
-        kinds: tensor name → type, as the format calls it: ``F32``.
+        kinds: tensor name → dtype in the format's notation, such as ``F32``.
     """
 
     metadata: dict[str, str]
@@ -47,11 +47,11 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a safetensors file whose tensors are all there.
+    """Read the header of a safetensors file, and check that no tensor is truncated.
 
     Raises:
         OSError: if the file can't be read.
-        DamagedFile: if it is cut, or is not a safetensors file.
+        DamagedFile: if it is truncated, or isn't a safetensors file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -77,5 +77,5 @@ def read_header(path: Path) -> Header:
             raise
         raise DamagedFile("its header can't be read") from error
     if size != 8 + length + end:
-        raise DamagedFile(f"it has {size:,} bytes, and its header says {8 + length + end:,}")
+        raise DamagedFile(f"it has {size:,} bytes instead of {8 + length + end:,}")
     return Header(dict(metadata), shapes, kinds)

@@ -1,4 +1,4 @@
-"""Where something may be written, by one at a time, and what a disk that refuses is turned into."""
+"""Check output folders, lock them, and turn disk errors into user errors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from projector.errors import UserError, named
 
 
 def check_place(out: Path, setting: str = "out") -> None:
-    """Raise a UserError if no folder can be written at ``out``, whatever it is to hold.
+    """Raise a UserError if no folder can be written at ``out``.
 
     Args:
-        setting: the setting or argument that the folder was given by.
+        setting: the setting or argument that names the folder.
     """
     existing = _existing(out)
     # Unlike those of a path, these take a name that is too long for one that does not exist.
@@ -70,18 +70,18 @@ def _why_refused(folder: Path, names: Sequence[str]) -> str | None:
 
 
 def reason_of(error: OSError) -> str:
-    """What the system says, without the names of files that nobody gave."""
+    """The system's error message, without the names of temporary files."""
     return error.strerror or " ".join(str(error).split())
 
 
 def check_replaceable(out: Path, mark: str, kind: str, *, force: bool) -> None:
-    """Raise a UserError if a folder of some kind may not be written at ``out``.
+    """Raise a UserError if a folder of some kind must not be written at ``out``.
 
-    What is there is replaced only where it is of the same kind, and ``force`` is given.
+    An existing folder is replaced only if it is of the same kind and ``force`` is True.
 
     Args:
-        mark: the file that every folder of the kind has.
-        kind: what the folder is, for a person: ``a report``.
+        mark: the file that identifies folders of this kind.
+        kind: description of the kind for messages, such as ``a report``.
     """
     check_place(out)
     if out.exists() and any(out.iterdir()):
@@ -102,7 +102,7 @@ def check_replaceable(out: Path, mark: str, kind: str, *, force: bool) -> None:
 
 
 def check_beside(out: Path) -> None:
-    """Raise a UserError if a folder that exists can't be replaced whole, from beside it."""
+    """Raise a UserError if an existing folder can't be replaced by renaming."""
     own = out.absolute()
     if not own.exists():
         return
@@ -120,10 +120,10 @@ def check_beside(out: Path) -> None:
 
 @contextmanager
 def disk_errors(out: Path, advice: str = "") -> Iterator[None]:
-    """Turn what a full or forbidden disk raises into one line for the user.
+    """Turn the errors of a full or read-only disk into one line for the user.
 
     Args:
-        advice: what would take less.
+        advice: how to use less space; ends the message.
     """
     try:
         yield
@@ -139,16 +139,16 @@ def disk_errors(out: Path, advice: str = "") -> Iterator[None]:
 
 @contextmanager
 def alone(path: Path, *, patience_s: float, told: str) -> Iterator[None]:
-    """While open, nobody else has the lock, in this process or another.
+    """Hold a lock in this context, against other threads and processes.
 
     Args:
-        path: the file, in a folder that exists.
-        patience_s: how long to wait for somebody else, in seconds.
-        told: what a person is told where that was too short.
+        path: the lock file, in an existing folder.
+        patience_s: how long to wait for the lock, in seconds.
+        told: the error message if the wait was too short.
 
     Raises:
-        UserError: if somebody else has it for that long.
-        OSError: if the file can't be written.
+        UserError: if another thread or process holds the lock for that long.
+        OSError: if the lock file can't be written.
     """
     from filelock import FileLock, Timeout
 

@@ -1,4 +1,6 @@
-"""Files replaced so that a kill or a power cut leaves the old ones or the new, never a part."""
+"""Replace files atomically: after a crash or power cut, the old or the new files exist, never a
+part.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,21 @@ COMMITTED = ".replacing"
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a name within a folder is one of those here, for what a kill left unfinished."""
+    """Whether a file name is one of the temporary names used here, left by a killed process."""
     return name in (STAGED, COMMITTED) or (name.startswith(".") and name.endswith(STAGED))
 
 
 @contextmanager
 def replacing_file(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
-    """A path to write to; what stands there at the end takes the place of ``path``.
+    """Yield a path to write to; at the end its file replaces ``path``.
 
     Args:
-        is_shared: whether other threads and processes may replace the file at the same time: then
-            each writes to a place of its own, and the last one's stays. What a kill leaves there
-            is not written over, as it is otherwise.
+        is_shared: whether other threads and processes may replace the file at the same time. Each
+            then writes to its own temporary file, and the last one wins. Temporary files of a
+            killed process are then not overwritten.
 
     Raises:
-        OSError: if it can't be written. ``path`` is as it was, and nothing is left beside it.
+        OSError: if it can't be written. ``path`` is unchanged, and no temporary file is left.
     """
     make_folder(path.parent)
     own = f".{os.getpid()}.{threading.get_ident()}" if is_shared else ""
@@ -46,15 +48,15 @@ def replacing_file(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def replacing_files(folder: Path) -> Iterator[Path]:
-    """A folder to write to; its files take the places of those of the same names in ``folder``.
+    """Yield a folder to write to; its files replace the files with the same names in ``folder``.
 
-    All of them do, also those in folders within it, or none: once all are written, one rename
-    decides, and what it leaves to be moved is moved by whoever opens the folder next
-    (:func:`finish_replacing`). An empty file stands for none: the one of its name is removed. Other
-    files of ``folder`` stay.
+    Either all files are replaced, including those in subfolders, or none. Once all are written, a
+    single rename commits them; if the process is killed after that, the next program that opens the
+    folder moves the remaining files (:func:`finish_replacing`). An empty file means that the file
+    with its name is removed. Other files in ``folder`` are kept.
 
     Raises:
-        OSError: if they can't be written. ``folder`` is as it was.
+        OSError: if they can't be written. ``folder`` is unchanged.
     """
     finish_replacing(folder)
     is_new = not folder.exists()
@@ -83,7 +85,7 @@ def replacing_files(folder: Path) -> Iterator[Path]:
 
 
 def finish_replacing(folder: Path) -> None:
-    """Move what a :func:`replacing_files` that was killed had left to move; else do nothing."""
+    """Finish a :func:`replacing_files` that was killed after its commit; otherwise do nothing."""
     committed = folder / COMMITTED
     if not committed.is_dir():
         return
@@ -118,7 +120,7 @@ def _move_all(source: Path, target: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, on the disk itself."""
+    """Create a folder and its parents, and flush them to the disk."""
     missing = [folder, *folder.parents]
     missing = missing[: next(i for i, path in enumerate(missing) if path.exists())]
     for path in reversed(missing):
@@ -127,7 +129,7 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder with all it holds: it is gone in one step, its files after that."""
+    """Remove a folder with its content: it disappears in one step, its files afterwards."""
     going = folder.with_name(f".{folder.name}.removed")
     shutil.rmtree(going, ignore_errors=True)
     with suppress(FileNotFoundError):
@@ -137,7 +139,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk itself."""
+    """Flush a file, or the names in a folder, to the disk."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,10 +1,9 @@
-"""What a run does with what is there: the one meaning of ``resume`` and ``force``.
+"""How a run treats existing results: the common meaning of ``resume`` and ``force``.
 
-A run may find nothing where it is to write, the unfinished work of a stopped run, or the finished
-work of one; and either may be this run's own or another's: one of other settings, another model or
-another corpus. ``resume`` is for a queue that starts one command line again and again: it starts
-what was not begun, resumes what was stopped, and leaves what is finished. ``force`` is for
-what another run left there: it may be replaced.
+A run's output folder may be empty, or hold unfinished or finished work. This work may belong to the
+same run or to another one, with other settings, another model or another corpus. ``resume`` is for
+a queue that repeats the same command line: it starts new runs, resumes stopped runs, and leaves
+finished runs alone. ``force`` allows the run to replace the work of another run.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ FORCE_HELP = "Replace existing results; when resuming, only the results of anoth
 
 
 class Step(Enum):
-    """What a run is to do."""
+    """What a run does next."""
 
     START = "start from the beginning, and replace existing results"
     GO_ON = "resume the unfinished work"
@@ -36,14 +35,14 @@ class Step(Enum):
 
 @dataclass(frozen=True)
 class Work:
-    """What is there of a run.
+    """Existing work of a run.
 
     Attributes:
-        where: a path, for a person.
-        difference: how its settings differ from this run's, as :func:`told_difference` tells it;
-            None where it is this run's own.
-        may_replace: whether unfinished work was itself begun with ``force``, and so may replace
-            the finished work of another.
+        where: the path, for messages.
+        difference: how its settings differ from this run's, in the words of
+            :func:`told_difference`; None if it is the same run.
+        may_replace: whether unfinished work was started with ``force``, and so may replace the
+            finished work of another run.
     """
 
     where: str
@@ -54,26 +53,26 @@ class Work:
 def decide(
     unfinished: Work | None, finished: Work | None, *, resume: bool, force: bool, what: str = "run"
 ) -> Step:
-    """What to do, from what is there.
+    """Decide what to do with existing work.
 
     ==================== ============== ====================== ======= ====================
-    there                neither        resume                 force   both
+    existing work        neither        resume                 force   both
     ==================== ============== ====================== ======= ====================
     nothing              start          start                  start   start
-    own, unfinished      refuse         go on                  start   go on
+    own, unfinished      refuse         resume                 start   resume
     own, finished        refuse         leave                  start   leave
     another run's        refuse         refuse, naming the     start   start
                                         difference
     ==================== ============== ====================== ======= ====================
 
-    Unfinished work decides before finished work. Own unfinished work beside the finished work of
-    another resumes only with ``force``, given now or when it was begun.
+    If there is both, the unfinished work decides. Own unfinished work next to the finished work of
+    another run is resumed only with ``force``, given now or when it was started.
 
     Args:
-        what: what a run is called: ``fit``, ``sweep``.
+        what: name of the kind of run, such as ``fit`` or ``sweep``.
 
     Raises:
-        UserError: on ``resume`` or ``force``, where it is to refuse.
+        UserError: on ``resume`` or ``force``, if the table says "refuse".
     """
     if force and not resume:
         return Step.START
@@ -125,13 +124,13 @@ def told_difference(
     their_words: Mapping[str, str] | None = None,
     our_words: Mapping[str, str] | None = None,
 ) -> str | None:
-    """The first fact in which two runs differ, for a person; None where they are the same run.
+    """Describe the first difference between two runs; None if they are the same run.
 
     Args:
-        theirs, ours: what makes each the run that it is, by name, mappings among them, as JSON has
-            it. What only one of them knows, differs.
-        settings: names of facts that a user sets, by their fields or arguments.
-        their_words, our_words: name → what a person calls a fact that is a hash.
+        theirs, ours: the facts that identify each run, by name, as JSON values and mappings. A fact
+            that only one run has is a difference.
+        settings: names of the facts that are settings.
+        their_words, our_words: name → words for a fact that is a hash.
     """
     one, other = _flat(theirs), _flat(ours)
     users = set(settings)

@@ -28,13 +28,13 @@ _TYPES = {
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file; each tensor is asked for when its turn has come.
+    """Write a safetensors file, getting one tensor at a time from the mapping.
 
-    The library's own writer holds a copy of all of them. Equal content gives equal bytes, whatever
-    the order of the mapping.
+    The library's own writer keeps a copy of all tensors. Equal content gives equal bytes,
+    regardless of the order of the mapping.
 
     Raises:
-        OSError: if the disk is full or forbidden.
+        OSError: if the disk is full or not writable.
     """
     order = list(_TYPES)
     names = sorted(tensors, key=lambda name: (order.index(tensors[name].dtype), name))
@@ -61,10 +61,10 @@ def write_tensors(
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The file's own words about itself.
+    """Read the file's metadata.
 
     Raises:
-        OSError: if there is no such file.
+        OSError: if the file doesn't exist.
         SafetensorError: if it is damaged.
     """
     with safe_open(path, framework="pt") as file:
@@ -72,10 +72,10 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 class TensorFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, or those of ``names``, each read when asked for.
+    """The tensors of a safetensors file, or those in ``names``, each read on access.
 
     Raises:
-        OSError, SafetensorError: now and at every reading, if it can't be read.
+        OSError, SafetensorError: when opened or at any access, if it can't be read.
     """
 
     def __init__(self, path: Path, names: Iterable[str] | None = None) -> None:

@@ -22,15 +22,15 @@ Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def json_text(content: Any) -> str:
-    """The text of a JSON file as this program writes all of them. Equal content, equal text."""
+    """Format content as JSON text, in a canonical form: equal content gives equal text."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> tuple[Any, bytes]:
-    """What a JSON file holds, and its bytes.
+    """Read a JSON file; returns its content and its bytes.
 
     Raises:
-        UserError: if it can't be read, or is not JSON, which has neither NaN nor infinities.
+        UserError: if it can't be read, or isn't JSON; NaN and infinities aren't JSON.
     """
     try:
         text = path.read_bytes()
@@ -41,23 +41,23 @@ def read_json(path: Path) -> tuple[Any, bytes]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def check_format(
     content: Any, path: Path, *, format_name: str, if_foreign: str = "give another folder"
 ) -> dict[str, Any]:
-    """The content of a file, if it is of a format, in whatever version.
+    """Check that a file's content has the right format, in any version.
 
     Args:
-        if_foreign: what a person can do where it is not.
+        if_foreign: what the user can do otherwise; ends the message.
 
     Raises:
-        UserError: if it is of another format, or of none.
+        UserError: if it has another format or none.
     """
     if not isinstance(content, dict) or content.get("format") != format_name:
         raise UserError(
-            f"'{path}' is not a file of this program (its format is not {format_name}): "
+            f"'{path}' is not a file of this program (its format isn't {format_name}): "
             f"{if_foreign}"
         )
     return content
@@ -73,19 +73,19 @@ def upgraded(
     remedy: str,
     if_foreign: str = "give another folder",
 ) -> dict[str, Any]:
-    """The content of a file as the newest version of its format has it.
+    """Upgrade the content of a file to the newest version of its format.
 
     Args:
-        content: what the file holds, with ``format`` and ``format_version`` among it.
-        path: the file, for what a person is told.
-        format_name: what ``format`` has to be.
+        content: the content of the file, including ``format`` and ``format_version``.
+        path: the file, for messages.
+        format_name: the required value of ``format``.
         newest: the version that this program writes.
-        upgrades: version → what turns its content into that of the next; one for each step.
-        remedy: what a person can do where the version is newer, or too old to be upgraded.
-        if_foreign: what a person can do where the file is of another format.
+        upgrades: version → function that upgrades its content to the next version.
+        remedy: what the user can do if the version is newer, or too old to upgrade.
+        if_foreign: what the user can do if the file has another format.
 
     Raises:
-        UserError: if the file is of another format, or of a version that has no way up.
+        UserError: if the file has another format, or a version that can't be upgraded.
     """
     content = check_format(content, path, format_name=format_name, if_foreign=if_foreign)
     version = content.get("format_version")
@@ -93,7 +93,7 @@ def upgraded(
         raise UserError(f"'{path}' is damaged: its format_version is {version!r}; {remedy}")
     if version > newest:
         raise UserError(
-            f"'{path}' has format version {version}, and this program reads versions up to "
+            f"'{path}' has format version {version}, but this program reads versions up to "
             f"{newest}: upgrade the program, or {remedy}"
         )
     while version < newest:
@@ -108,7 +108,7 @@ def upgraded(
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                f"'{path}' is damaged: version {version} expects something else ({reason}); "
+                f"'{path}' is damaged: its content isn't valid for version {version} ({reason}); "
                 f"{remedy}"
             ) from error
         version += 1
@@ -117,15 +117,15 @@ def upgraded(
 
 @dataclass(frozen=True)
 class Artifact:
-    """A kind of folder that holds tensors, and a JSON file that says what they are of.
+    """A kind of folder with tensors and a JSON file that describes them.
 
     Attributes:
         what: its name in a sentence, such as "tuned lens".
-        json_file, tensor_file: names of both files.
-        format_name, version: what the JSON file's ``format`` and ``format_version`` are.
-        setting: the setting by which a user names such a folder.
-        source: where such a folder comes from: "give a folder {source}".
-        remedy: what a user can do where it is damaged or newer.
+        json_file, tensor_file: names of the two files.
+        format_name, version: values of ``format`` and ``format_version`` in the JSON file.
+        setting: the setting that names such a folder.
+        source: where such a folder comes from, as in "give a folder {source}".
+        remedy: what the user can do if it is damaged or newer.
     """
 
     what: str
@@ -138,14 +138,14 @@ class Artifact:
     remedy: str
 
     def read(self, folder: Path, parse: Callable[[dict[str, Any], TensorFile], T]) -> T:
-        """What ``parse`` makes of the JSON file's content and of the tensors.
+        """Read a folder, and parse the JSON content and the tensors with ``parse``.
 
         Args:
-            parse: raises a KeyError, TypeError, ValueError or RuntimeError where they are damaged.
+            parse: raises a KeyError, TypeError, ValueError or RuntimeError if they are damaged.
 
         Raises:
-            UserError: on :attr:`setting`, if the folder holds no such artifact, or one that is
-                damaged or newer.
+            UserError: on :attr:`setting`, if the folder holds no such artifact, or it is damaged or
+                newer.
         """
         # Here, since much that reads versions needs no PyTorch.
         from safetensors import SafetensorError
@@ -177,7 +177,7 @@ class Artifact:
             ) from error
 
     def missing(self, folder: Path) -> UserError:
-        """The error of a folder that holds no such artifact."""
+        """The error for a folder without such an artifact."""
         why = f"holds no {self.what}" if folder.is_dir() else "isn't a folder"
         return UserError(
             f"'{folder}' {why}: give a folder {self.source}",

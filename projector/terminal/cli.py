@@ -1,4 +1,4 @@
-"""``projector …``: the command line, assembled of its commands."""
+"""``projector …``: the command line, assembled from its commands."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ app.command("tune-lens")(tune_lens)
 
 
 def main() -> None:
-    """Entry point: settings of libraries, then the command."""
+    """Entry point: set up libraries, then run the command."""
     prepare_environment()
     app()
 

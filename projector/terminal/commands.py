@@ -1,4 +1,4 @@
-"""A function of settings becomes a command: options from the fields, errors in one line."""
+"""Turn a function of settings into a command, with options from the fields and one-line errors."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ _CONTEXT, _AS_JSON = "context", "as_json"
 
 @dataclass(frozen=True)
 class Given(Generic[Kind]):
-    """What a command line sets of some settings: fields that it leaves out are not among it."""
+    """The settings fields that a command line sets; other fields are left out."""
 
     kind: type[Kind]
     values: dict[str, Any]
 
     def make(self) -> Kind:
-        """The settings.
+        """Create the settings.
 
         Raises:
-            UserError: as their dataclass does.
+            UserError: if their dataclass raises it.
         """
         return self.kind(**self.values)
 
 
 @dataclass(frozen=True)
 class Without:
-    """Beside an annotation: fields that this command has no option for."""
+    """Annotation for fields that this command has no option for."""
 
     names: tuple[str, ...]
 
 
 class Command:
-    """A function as Typer takes it.
+    """A function in the form that Typer accepts.
 
-    Of its parameters, one that is annotated as a frozen dataclass becomes an option for each of
-    its fields, in the words of :func:`projector.settings.setting`; so does ``Given[Dataclass]``,
-    which is handed over unmade. The :class:`Screen` becomes ``--json``, and errors are shown on it;
-    a function without one has no ``--json``. Other parameters are Typer's own.
+    A parameter that is annotated with a frozen dataclass becomes one option for each field, with
+    the help of :func:`projector.settings.setting`; so does ``Given[Dataclass]``, which is passed
+    without creating the dataclass. The :class:`Screen` becomes ``--json``, and shows errors; a
+    function without it has no ``--json``. All other parameters are passed to Typer.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:

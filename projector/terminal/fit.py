@@ -1,4 +1,4 @@
-"""``projector fit``: a model and a corpus become a projection."""
+"""``projector fit``: make a projection from a model and a corpus."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _log_help() -> str:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Options of the command other than the settings of the fit."""
+    """Options of the command in addition to the settings of the fit."""
 
     out: Path = setting(help="Folder for the projection.")
     layouts: str | None = setting(

@@ -1,4 +1,4 @@
-"""What a user writes on a command line, read into what functions take; options of many commands."""
+"""Parse command-line values, and options that many commands share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SavedProjection = Annotated[Path, typer.Argument(metavar="DIR", help="A saved pr
 
 @dataclass(frozen=True)
 class OutOptions:
-    """Where a projection is written."""
+    """The output folder of a projection."""
 
     out: Path = setting(help="Folder for the new projection.")
     force: bool = setting(False, help="Replace the projection that OUT holds.")
@@ -48,7 +48,7 @@ def parse_layers(text: str | None, setting: str = "layers") -> tuple[int, ...] |
     """``0,3-5`` → (0, 3, 4, 5).
 
     Raises:
-        SettingError: on ``setting``, for another text.
+        SettingError: on ``setting``, for invalid text.
     """
     if text is None:
         return None
@@ -73,7 +73,7 @@ def parse_size(text: str | None, setting: str = "memory_budget") -> int | None:
     """``8GiB``, ``500 MB`` or ``1.5g`` → bytes.
 
     Raises:
-        SettingError: on ``setting``, for another text.
+        SettingError: on ``setting``, for invalid text.
     """
     if text is None:
         return None
@@ -96,9 +96,9 @@ _SWITCHES = {
 
 
 def name_options(**options: str) -> None:
-    """Make known what options are called of settings that go by another name: ``p="--lp"``.
+    """Register option names that differ from the names of settings: ``p="--lp"``.
 
-    Each package names those of its own commands.
+    Each package registers those of its own commands.
     """
     _OPTIONS.update(options)
 
@@ -119,9 +119,9 @@ name_options(
 
 
 def option_words(setting: str, value: tuple[Any, ...]) -> str:
-    """How the command line calls a setting: ``--dim``, ``--force``, ``--solver adamw``.
+    """The command-line form of a setting: ``--dim``, ``--force``, ``--solver adamw``.
 
-    A switch has no option that undoes it: what it would undo is told as ``no --force``.
+    A switch has no opposite option; its opposite is written as ``no --force``.
     """
     option = _OPTIONS.get(setting, "--" + setting.replace("_", "-"))
     if not value:
@@ -134,12 +134,12 @@ def option_words(setting: str, value: tuple[Any, ...]) -> str:
 
 
 def options_given(settings: Any, defaults: Mapping[str, Any] | None = None) -> str:
-    """The options, each after a space and quoted, that give a dataclass of settings its values.
+    """The command-line options for a dataclass of settings, quoted, each after a space.
 
-    What has its default is left out.
+    Options with default values are left out.
 
     Args:
-        defaults: what the settings worked out where they were not given, by field.
+        defaults: default values that were computed, by field.
     """
     words = ""
     for each in fields(settings):

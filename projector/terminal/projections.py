@@ -1,4 +1,4 @@
-"""``projector info``, ``layout``, ``relayout`` and ``import``: a projection seen, and changed."""
+"""``projector info``, ``layout``, ``relayout`` and ``import``: show and change projections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdditionOptions:
-    """How a layout is added."""
+    """Options for adding a layout."""
 
     name: str | None = setting(
         None, help="Name of the layout. By default its settings, such as stress-3d."
@@ -95,14 +95,14 @@ def relayout(
 
 @dataclass(frozen=True)
 class ShownLayout:
-    """Which layout is told of."""
+    """The layout to describe."""
 
     layout: str | None = setting(None, help="Layout to describe, by name. By default all.")
 
 
 @command
 def info(screen: Screen, projection_dir: SavedProjection, *, shown: ShownLayout) -> None:
-    """Say what a projection holds, where it is from, and how far each map can be trusted."""
+    """Describe a projection: its content, its provenance, and how faithful each map is."""
     from projector.projection.overview import read_saved
 
     projection = read_saved(projection_dir)
@@ -142,7 +142,7 @@ def _partners(screen: Screen, projection: Saved) -> CrossLayerFacts | None:
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Whose positions are imported."""
+    """Options for importing positions."""
 
     model: str = setting(help="The model they belong to: a folder or a hub id.")
 
@@ -161,7 +161,7 @@ def import_(
     where: OutOptions,
     loading: Annotated[ModelOptions, Without(("device", "device_map", "dtype"))],
 ) -> None:
-    """Make a projection of positions that were trained elsewhere."""
+    """Make a projection from positions that were trained elsewhere."""
     from projector.projection.importing import import_checkpoint
     from projector.projection.writing import check_out
 

@@ -1,4 +1,4 @@
-"""What commands say of a projection when they are done."""
+"""The output of commands about a projection."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _PARTNERS_LEGEND = (
 
 
 def summary(projection: Any, out: Path, layout: str | None = None) -> dict[str, Any]:
-    """The one object of ``--json``.
+    """The JSON object for ``--json``.
 
     Args:
-        layout: whose maps are told of; None is the first.
+        layout: the layout of the maps to report; None for the first.
     """
     facts, kept = projection.facts.as_dict(), projection.example_facts
     return {
@@ -69,10 +69,10 @@ def summary(projection: Any, out: Path, layout: str | None = None) -> dict[str, 
 def organisations(
     projection: Saved, folder: Path, progress: Callable[[], AbstractContextManager[Progress]]
 ) -> dict[MapKey, Organisation | None]:
-    """How organised each map is: as it was saved, or else measured from its correlations.
+    """How organised each map is: the saved figures, or else measured from its correlations.
 
     Args:
-        progress: opened where there is something to measure.
+        progress: opened only if a map must be measured.
     """
     found = {key: projection.organisation(*key) for key in projection.maps}
     lacking = [key for key in found if found[key] is None and projection.has_statistics_of(*key)]
@@ -93,7 +93,9 @@ def organisations(
 def with_organisations(
     value: dict[str, Any], found: Mapping[MapKey, Organisation | None]
 ) -> dict[str, Any]:
-    """What :func:`summary` gave, with these figures of each map, and the sentence of them."""
+    """Extend the result of :func:`summary` by these figures of each map, and their summary
+    sentence.
+    """
     maps = []
     for each in value["maps"]:
         known = found[each["layer"], each["site"]]
@@ -105,7 +107,7 @@ def with_organisations(
 
 
 def show_partners(screen: Screen, facts: CrossLayerFacts) -> None:
-    """The pairs of layers whose neurons are most alike, beside both controls."""
+    """Show the pairs of layers with the strongest partners, with both controls."""
     shown = facts.strongest(_MOST_PAIRS)
     which = "all pairs of layers"
     if len(shown) < len(facts.pairs):
@@ -141,7 +143,7 @@ def show_partners(screen: Screen, facts: CrossLayerFacts) -> None:
 
 
 def next_command(projection: Any, out: Path, pictures: list[Path]) -> str:
-    """What a user may do next with a projection."""
+    """Suggest what to do next with a projection."""
     site = projection.sites[0]
     layers = [layer for layer, s in projection.maps if s == site]
     layer, program = layers[len(layers) // 2], _program()

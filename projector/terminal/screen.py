@@ -1,4 +1,4 @@
-"""What the user sees of a command: progress, tables, one line for a mistake."""
+"""The output of commands: progress, tables, one-line errors."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 
 _ORGANISATION_LEGEND = (
     "neurons   those that have correlations\n"
-    "dimension effective dimension, N²/Σρ²: N where no two are correlated, 1 where all are alike\n"
-    "axis      the leading axis' share of all variance\n"
-    f"partner   neurons with |ρ| ≥ {PARTNER_RHO} to some other\n"
-    "chance    the same of independent neurons, over as many tokens"
+    "dimension effective dimension, N²/Σρ²: N if no two are correlated, 1 if all are the same\n"
+    "axis      the leading axis's share of all variance\n"
+    f"partner   neurons with |ρ| ≥ {PARTNER_RHO} to at least one other\n"
+    "chance    the same for independent neurons, over as many tokens"
 )
 # Beside these, a table row a map would scroll the summary off the screen.
 _MOST_ROWS = 24
 
 
 def duration_text(seconds: float) -> str:
-    """A duration for a person: ``40 s``, ``14 min``."""
+    """A duration as text: ``40 s``, ``14 min``."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 5400:
@@ -58,7 +58,7 @@ def duration_text(seconds: float) -> str:
 
 
 def partners_words(plan: CrossLayerPlan, seconds: float) -> str:
-    """What finding partners across layers takes, before it begins."""
+    """The estimated cost of finding partners across layers."""
     from projector.memory import size_text
 
     n_pairs = len(plan.pairs)
@@ -113,7 +113,7 @@ class _Bars:
 
 
 class Screen:
-    """What the user sees: text for a person, or one JSON object and all else on standard error."""
+    """A command's output: text, or one JSON object with all other text on standard error."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json, self.rank = as_json, 0
@@ -122,13 +122,13 @@ class Screen:
         self.out = Console(stderr=as_json, highlight=False)
 
     def become(self, rank: int) -> None:
-        """Of several processes this is number ``rank``: the first alone speaks, but for errors."""
+        """Set this process's rank: only the first process writes text, except for errors."""
         self.rank = rank
         self.out.quiet = rank > 0
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """One line and status 2 for a user's mistake; 130 for Ctrl-C."""
+        """Handle errors: one line and exit status 2 for user errors; 130 for Ctrl-C."""
         try:
             yield
         except UserError as error:
@@ -159,12 +159,12 @@ class Screen:
         raise typer.Exit(2) from None
 
     def say_aside(self, text: str) -> None:
-        """One line on standard error."""
+        """Write one line to standard error."""
         Console(stderr=True, highlight=False, soft_wrap=True).print(text)
 
     @contextmanager
     def progress(self) -> Iterator[_Bars]:
-        """Bars with rates and time left, on standard error where a script reads the output."""
+        """Progress bars with rates and remaining time, on standard error with ``--json``."""
         columns = (
             SpinnerColumn(finished_text="[green]✓[/green]"),
             TextColumn("{task.description}"),
@@ -194,7 +194,7 @@ class Screen:
             self.say(text)
 
     def describe(self, projection: Any) -> None:
-        """Where a projection is from."""
+        """Describe the provenance of a projection."""
         facts = projection.facts
         model, corpus = facts.model, facts.corpus
         rows = {
@@ -216,8 +216,9 @@ class Screen:
             self.say(f"[yellow]without {site}[/yellow]: {escape(reason)}")
 
     def show_organisation(self, found: Mapping[MapKey, Organisation | None]) -> None:
-        """How organised each map is, beside what independent neurons would give; nothing where no
-        map's correlations are known."""
+        """Show how organised each map is, compared with independent neurons; nothing if no map has
+        correlations.
+        """
         if not any(found.values()):
             return
         table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 0))
@@ -242,7 +243,9 @@ class Screen:
         layout: str | None = None,
         is_written: bool = True,
     ) -> None:
-        """The result: JSON, or a table of the maps of one layout or of all; and what to do next."""
+        """Show the result: JSON, or a table of the maps of one layout or of all; and the next
+        step.
+        """
         if self.as_json:
             print(json.dumps(value, ensure_ascii=False, allow_nan=False))
             return

@@ -27,7 +27,7 @@ SearchedText = Annotated[
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How many are shown."""
+    """Options of the search."""
 
     limit: int | None = setting(
         None, help="Show at most this many. By default 20, or all with [b]--json[/b]."

@@ -1,4 +1,4 @@
-"""What is wrong with a command line itself: said as commands say what else was wrong."""
+"""Errors in the command line itself, shown like all other errors."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _KINDS = {"integer": "a whole number", "number": "a number", "float": "a number"
 
 
 class Commands(TyperGroup):
-    """A program's commands; a command line that can't be read is one line and status 2.
+    """A program's commands; an invalid command line gives a one-line error and exit status 2.
 
-    With ``--json`` it is one JSON object too. Typer alone draws a box of several lines.
+    With ``--json``, the error is one JSON object. Typer itself would draw a box of several lines.
     """
 
     _program = ""
 
     def make_context(self, info_name: str | None, *given: Any, **options: Any) -> Any:
-        """As Typer does, and the program keeps the name that it was called by."""
+        """Like Typer's, but the program keeps the name that it was called by."""
         self._program = info_name or ""
         return super().make_context(info_name, *given, **options)
 
     def get_params(self, ctx: Any) -> Any:
-        """As Typer does, with short help texts of the options for completion."""
+        """Like Typer's, with short help texts of the options for completion."""
         found: Any = super().get_params(ctx)
         for each in found:
             if each.name in _COMPLETION:
@@ -46,7 +46,7 @@ class Commands(TyperGroup):
         return found
 
     def main(self, *given: Any, **options: Any) -> Any:
-        """Read the command line, and run the command that it names."""
+        """Parse the command line, and run the command."""
         if not options.get("standalone_mode", True):
             return super().main(*given, **options)
         arguments = given[0] if given else options.get("args")
@@ -84,7 +84,7 @@ def _reason(error: Any, arguments: Sequence[str]) -> str:
         name, equals, value = argument.partition("=")
         if wanted is not None and name in flags:
             given = (value if equals else following)[:80]
-            return f"{name} '{given}' is not {_KINDS[wanted[1]]}: give one"
+            return f"{name} '{given}' is not {_KINDS[wanted[1]]}: give {_KINDS[wanted[1]]}"
     near = getattr(error, "possibilities", None)
     if near:
         (nearest,) = get_close_matches(error.option_name, near, n=1, cutoff=0)

@@ -29,7 +29,7 @@ def _rows(rest: str, name: str, config: str, split: str, column: str) -> Iterato
         rows = load_dataset(name, config or None, split=split or "train", streaming=True)
         for row in rows:
             if column and column not in row:
-                raise UserError(f"'hf:{rest}' has no column '{column}', but {', '.join(row)}")
+                raise UserError(f"'hf:{rest}' has no column '{column}': it has {', '.join(row)}")
             yield from documents_of({column: row[column]} if column else row, f"'hf:{rest}'")
     except UserError:
         raise

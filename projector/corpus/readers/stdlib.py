@@ -1,4 +1,4 @@
-"""The running interpreter's own library as a source of text."""
+"""The standard library of the running interpreter as a source of text."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The partners that a fit finds across layers: their plan, and the work itself."""
+"""Find partners across layers as part of a fit."""

@@ -1,4 +1,4 @@
-"""Partners across layers, added to a projection: what is asked, what is there, and the work."""
+"""Add partners across layers to a projection."""
 
 from __future__ import annotations
 
@@ -26,35 +26,36 @@ from projector.storage.replacing import remove_folder
 
 
 def partners_path(out: Path) -> Path:
-    """Where activations are kept while partners across layers are found: beside ``out``."""
+    """The folder for activations while partners across layers are found, next to ``out``."""
     return beside(out, "cross-layer")
 
 
 def can_resume(out: Path) -> bool:
-    """Whether a stopped fit into the folder ``out`` left something to resume."""
+    """Whether a stopped fit into the folder ``out`` can be resumed."""
     return has_checkpoint(out) or has_begun(partners_path(out))
 
 
 def half_found_words(out: Path) -> str | None:
-    """What a stopped fit left of partners across layers beside ``out``, and what goes on with it;
-    None where there is nothing."""
+    """Describe unfinished partners across layers next to ``out``, and how to resume; None if there
+    are none.
+    """
     scratch = partners_path(out)
     if not has_begun(scratch):
         return None
     n_bytes = sum(each.stat().st_size for each in scratch.iterdir())
     return (
-        f"partners across layers are half found: '{scratch}' keeps {size_text(n_bytes)} of them. "
-        f"{named('cross_layer', True)} with {named('resume', True)} goes on with them; delete the "
-        "folder if you don't want them"
+        f"partners across layers are unfinished ({size_text(n_bytes)} in '{scratch}'): add "
+        f"{named('cross_layer', True)} and {named('resume', True)} to resume, or delete that "
+        "folder"
     )
 
 
 def lacks_partners(job: Job, out: Path, *, force: bool) -> bool:
-    """Whether partners across layers are asked for, and still to be found for what is at ``out``.
+    """Whether partners across layers are requested but missing in the projection at ``out``.
 
     Raises:
-        UserError: on ``cross_layer_tokens``, if those that are there were found by other tokens,
-            and not ``force``.
+        UserError: on ``cross_layer_tokens``, if the existing partners were found with other tokens,
+            and ``force`` is False.
     """
     if job.cross_layer is None:
         return False
@@ -71,7 +72,7 @@ def lacks_partners(job: Job, out: Path, *, force: bool) -> bool:
         return True
     if not is_same:
         raise UserError(
-            f"'{out}' holds partners across layers found by {known.n_tokens:,} other tokens than "
+            f"'{out}' holds partners across layers from {known.n_tokens:,} other tokens, not from "
             f"these {asked.n_tokens:,}: give that fit's {named('cross_layer_tokens')}, or add "
             f"{named('force', True)} to replace them",
             setting="cross_layer_tokens",
@@ -81,12 +82,12 @@ def lacks_partners(job: Job, out: Path, *, force: bool) -> bool:
 
 
 def check_one_process(job: Job, n_processes: int) -> None:
-    """Raise a SettingError if partners across layers are asked of several processes."""
+    """Raise a SettingError if partners across layers are requested with several processes."""
     if n_processes > 1 and job.cross_layer is not None:
         raise SettingError(
             "cross_layer",
             True,
-            "is for one process",
+            "works with one process only",
             "leave it out, and add partners afterwards without a launcher, with "
             f"{named('resume', True)}",
         )
@@ -112,7 +113,7 @@ def _find_partners(job: Job, scratch: Path, progress: Progress) -> Found:
 
 
 def add_partners(job: Job, folder: Path, progress: Progress) -> Projection:
-    """Add partners across layers to the projection that is there."""
+    """Add partners across layers to an existing projection."""
     assert job.cross_layer is not None
     scratch, saved = partners_path(folder), read_saved(folder)
     check_disk(job.cross_layer.kept_bytes, folder, beside=job.cross_layer.disk_bytes)
@@ -131,18 +132,18 @@ def add_partners(job: Job, folder: Path, progress: Progress) -> Projection:
 
 
 def with_partners(job: Job, made: Projection, progress: Progress) -> Projection:
-    """A projection in memory with the partners across layers that the job asks for.
+    """A projection in memory with the partners across layers that the job requests.
 
     Raises:
-        UserError: on ``cross_layer``, if the system's folder for temporary files has no room for
-            the activations.
+        UserError: on ``cross_layer``, if the activations don't fit in the system's folder for
+            temporary files.
     """
     assert job.cross_layer is not None
     place, needed = tempfile.gettempdir(), job.cross_layer.disk_bytes
     free = shutil.disk_usage(place).free
     if needed > free:
         raise UserError(
-            f"partners across layers need {size_text(needed)} for temporary files, and '{place}' "
+            f"partners across layers need {size_text(needed)} for temporary files, but '{place}' "
             f"has {size_text(free)} free: give {named('out')} on another disk, lower "
             f"{named('cross_layer_tokens')}, or set TMPDIR",
             setting="cross_layer",

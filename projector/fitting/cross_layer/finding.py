@@ -1,5 +1,5 @@
-"""Partners across layers, found: the model runs over the tokens, then layers are correlated, two
-by two. What is done is on disk, and a stopped run resumes from it.
+"""Find partners across layers: the model runs over the tokens, then each pair of layers is
+correlated. Finished parts are on disk, and a stopped run resumes from them.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ _OURS = re.compile(
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a stopped run left something to resume in its folder."""
+    """Whether a stopped run can be resumed from its folder."""
     return (folder / _RUN_FILE).exists()
 
 
 def check_folder(folder: Path) -> None:
-    """Raise a UserError if something else is where activations are kept."""
+    """Raise a UserError if the folder for activations holds something else."""
     if folder.exists() and not (
         folder.is_dir() and all(_OURS.fullmatch(each.name) for each in folder.iterdir())
     ):
         raise UserError(
-            f"'{folder}' is where activations are kept meanwhile, and holds something else: "
+            f"'{folder}' is the folder for temporary activations, but it holds something else: "
             f"give another folder for {named('out')}",
             setting="out",
             value=str(folder),
@@ -73,7 +73,7 @@ class Found:
     """The partners of all layers.
 
     Attributes:
-        facts: what they were found by, and how strong they are.
+        facts: how they were found, and how strong they are.
         tensors: tensor name → tensor, as in ``partners.safetensors``.
     """
 
@@ -82,14 +82,14 @@ class Found:
 
 
 class Finding:
-    """The work under way.
+    """A run that finds partners across layers.
 
     Args:
         model: the model to run; its output is not used.
-        taps: layer → where its neurons are read.
-        folder: where what is done is kept.
-        batch_size: sequences at once.
-        run: what makes the run the one that it is; what another run left is not gone on from.
+        taps: layer → tap of its neurons.
+        folder: the folder for finished parts.
+        batch_size: sequences per batch.
+        run: the facts that identify the run; parts of another run are not resumed.
     """
 
     def __init__(
@@ -114,11 +114,11 @@ class Finding:
         )
 
     def find(self) -> Found:
-        """Do what is left, and put all together.
+        """Do the remaining work, and combine the results.
 
         Raises:
             OSError: if the disk is full or forbidden.
-            KeyboardInterrupt: on Ctrl-C, once what is under way is done or given up.
+            KeyboardInterrupt: on Ctrl-C, after the current part is finished or discarded.
         """
         choices = self._begin()
         with DeferredInterrupt() as interrupt, in_threads(choices["threads"]):

@@ -1,6 +1,6 @@
-"""The one hot operation: the Guttman transform and raw stress, in one pass over the target.
+"""The most expensive operation: the Guttman transform and raw stress, in one pass over the target.
 
-Its forms share one contract and give the same numbers to rounding: tiled torch on any device, and
+There are two implementations with the same results up to rounding: tiled PyTorch on any device, and
 Triton kernels on CUDA.
 """
 
@@ -35,24 +35,25 @@ _MOST_DIMENSIONS = 8
 
 @dataclass(frozen=True)
 class GuttmanStep:
-    """``moved`` (N, d): the transform of the positions; ``raw_stress``: Σ_{i<j} (d_ij − δ_ij)²
-    before it."""
+    """``moved`` (N, d) are the transformed positions; ``raw_stress`` is Σ_{i<j} (d_ij − δ_ij)²
+    before the step.
+    """
 
     moved: Tensor
     raw_stress: float
 
 
 def guttman_transform(positions: Tensor, target: Tensor | Target) -> GuttmanStep:
-    """One majorization step, and the raw stress before it.
+    """Compute a majorization step, and the raw stress before it.
 
-    x̄_i = (1/N) Σ_j (δ_ij / d_ij)(x_i − x_j), de Leeuw (1977); coincident points (d_ij = 0) exert no
-    force. It is centred on 0, and depends neither on where positions are centred nor on their
-    scale. Stress after it is never higher; the gradient of the raw stress at centred positions is
-    2N(x − x̄). One pass over ``target``, with no N × N temporary.
+    x̄_i = (1/N) Σ_j (δ_ij / d_ij)(x_i − x_j), de Leeuw (1977); coincident points (d_ij = 0) exert
+    no force. The result is centred on 0, and doesn't depend on the centre or the scale of the
+    positions. It never has a higher stress. The gradient of the raw stress at centred positions is
+    2N(x − x̄). This is one pass over ``target``, without an N × N temporary.
 
     Args:
         positions: (N, d) float32 or float64, on the device of ``target``.
-        target: distances wanted; a plain matrix (N, N), or one of the forms in
+        target: target distances; a plain matrix (N, N), or one of the forms in
             :mod:`projector.statistics.correlations`.
     """
     return guttman_transforms([positions], [target])[0]
@@ -61,10 +62,11 @@ def guttman_transform(positions: Tensor, target: Tensor | Target) -> GuttmanStep
 def guttman_transforms(
     positions: Sequence[Tensor], targets: Sequence[Tensor | Target]
 ) -> list[GuttmanStep]:
-    """:func:`guttman_transform` of several maps; on CUDA those with stored targets share launches.
+    """:func:`guttman_transform` of several maps; on CUDA, those with stored targets share kernel
+    launches.
 
-    What is found for each depends on the others by rounding at most: on CUDA, where they decide how
-    its sums are split.
+    The result for a map depends on the other maps only by rounding: on CUDA, they affect how sums
+    are split.
     """
     forms = [as_target(target) for target in targets]
     found: dict[int, tuple[Tensor, float]] = {}

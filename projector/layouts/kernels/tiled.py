@@ -1,7 +1,7 @@
-"""The tiled torch form: CPU and CUDA, float32 or float64.
+"""The tiled PyTorch implementation: CPU and CUDA, float32 or float64.
 
-The matrix is walked in strips of rows, of which only what lies on and right of the diagonal is
-read: each pair once. A strip's temporaries stay in cache.
+The matrix is read in strips of rows, and only on and to the right of the diagonal, so each pair is
+read once. A strip's temporaries stay in the cache.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ _MOST_CANCELLED = 4.0
 def transform_tiled(
     positions: Tensor, target: Target, n_entries: int | None = None
 ) -> tuple[Tensor, float]:
-    """The Guttman transform and raw stress, as :func:`projector.layouts.kernels.guttman_transform`.
+    """The Guttman transform and raw stress; see
+    :func:`projector.layouts.kernels.guttman_transform`.
 
-    Distances come from differences of coordinates: from squares and products, half the digits of a
-    small one would be lost.
+    Distances are computed from differences of coordinates. Squares and products would lose half of
+    the digits of a small distance.
 
     Args:
         positions: (N, d) float32 or float64.
         target: distances wanted.
-        n_entries: most entries of a strip, at least one row of it.
+        n_entries: largest number of entries per strip; a strip has at least one row.
     """
     with full_float32():
         return _transform(positions, target, n_entries or _strip_entries(target.n, target))
 
 
 def buffer_bytes(n_neurons: int) -> int:
-    """What a pass over stored float32 distances takes beside them."""
+    """Memory of a pass over stored float32 distances, in addition to the distances."""
     n_entries = max(_strip_entries(n_neurons), n_neurons)
     return 4 * _N_BUFFERS * min(n_entries, n_neurons**2)
 
@@ -111,16 +112,16 @@ def _transform(positions: Tensor, target: Target, n_entries: int) -> tuple[Tenso
 def redo_cancelled(
     moved: Tensor, pulls: Tensor, positions: Tensor, centred: Tensor, target: Target
 ) -> None:
-    """Write those rows of ``moved`` anew in which one pull drowned the others.
+    """Recompute the rows of ``moved`` in which one term cancelled the precision of all other terms.
 
-    A row is Σ_j r_ij x_i − Σ_j r_ij x_j, r_ij = δ_ij/d_ij. Where two points all but coincide and
-    should not, r is so large that float32 loses the other terms, and the row is summed difference
-    by difference in float64.
+    A row is Σ_j r_ij x_i − Σ_j r_ij x_j with r_ij = δ_ij/d_ij. If two points almost coincide but
+    have a large target distance, r is so large that float32 loses the other terms. Such a row is
+    summed difference by difference in float64.
 
     Args:
         moved: (N, d), changed in place.
-        pulls: (N,) Σ_j r_ij.
-        positions, centred: (N, d) as given, and centred on their mean.
+        pulls: (N,), Σ_j r_ij.
+        positions, centred: (N, d), the original positions, and those centred on their mean.
     """
     n = len(pulls)
     terms = pulls.abs() * centred.abs().amax(dim=1)

@@ -1,7 +1,7 @@
-"""The Triton kernels: imported only where CUDA is, or where they are interpreted in tests.
+"""The Triton kernels, imported only with CUDA, or when they are interpreted in tests.
 
-Both sum δ_ij/d_ij · (x_i − x_j) difference by difference in float32, so that no row needs to be
-done again, and write partial sums that are added up in a fixed order: equal runs give equal bytes.
+Both sum δ_ij/d_ij · (x_i − x_j) difference by difference in float32, so no row needs to be
+recomputed. They write partial sums that are added in a fixed order: equal runs give equal bytes.
 """
 
 # In a kernel a tuple grows by adding: Triton knows no other way.
@@ -202,11 +202,12 @@ def _plan(matrices: tuple[tuple[int, int, int], ...], n_rows: int, device: torch
 def transform_stored(
     positions: Sequence[Tensor], targets: Sequence[Distances | Correlations]
 ) -> list[tuple[Tensor, float]]:
-    """The Guttman transform and raw stress of several maps, in one launch and one wait.
+    """The Guttman transform and raw stress of several maps, with one kernel launch and one
+    synchronisation.
 
     Args:
-        positions: (N, d) float32 each, N of any size, one d of at most 8 for all.
-        targets: stored as float32 matrices whose rows lie in one piece; all of one form.
+        positions: (N, d) float32 each, with any N, and the same d ≤ 8 for all.
+        targets: stored as float32 matrices with contiguous rows; all in the same form.
     """
     dim = positions[0].shape[1]
     device = positions[0].device
@@ -264,12 +265,12 @@ def _upper_tiles(n_blocks: int, device: torch.device) -> Tensor:
 def transform_matrix_free(positions: Tensor, target: MatrixFree) -> tuple[Tensor, float]:
     """The Guttman transform and raw stress, with correlations computed tile by tile.
 
-    Only tiles on and above the diagonal are: N²·T operations.
+    Only tiles on and above the diagonal are computed: N²·T operations.
 
     Args:
         positions: (N, d) float32, d at most 8.
-        target: its rows in one piece. Float16 and bfloat16 run on the matrix units; float32 is
-            multiplied as such, far slower.
+        target: a sample with contiguous rows. Float16 and bfloat16 use the matrix units; float32 is
+            multiplied in float32, which is far slower.
     """
     n, dim = positions.shape
     is_half = target.rows.dtype in (torch.float16, torch.bfloat16)

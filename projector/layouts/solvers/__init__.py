@@ -1,1 +1,1 @@
-"""Algorithms that find positions, each for the objectives that ask for it."""
+"""Algorithms that find positions."""

@@ -1,8 +1,8 @@
-"""The 1-D form: an order that places neurons that fire together side by side.
+"""The 1-D layout: an order in which neurons that fire together are close.
 
 Minimum linear arrangement with weights w_ij = (1 + ρ_ij)/2 is NP-hard, so the order is improved
 from good starts: the spectral order (Juvan & Mohar 1992) and the leaves of an average-linkage tree,
-whose branches are turned so that like ends meet (Gruvaeus & Wainer 1972).
+with branches turned so that similar ends meet (Gruvaeus & Wainer 1972).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _LEAST_GAIN = 1e-6
 
 @dataclass(frozen=True)
 class Arrangement:
-    """An order of neurons and what it costs beside the two orders it was improved from.
+    """An order of neurons, its cost, and the costs of the two orders it was improved from.
 
     ``order`` (N,) lists neurons from first to last; ``ranks`` is its inverse. ``random_cost`` is
-    what a random order costs on average.
+    the mean cost of a random order.
     """
 
     order: Tensor
@@ -42,7 +42,7 @@ class Arrangement:
 
 
 def ranks_of(order: Tensor) -> Tensor:
-    """The place of each neuron in ``order``, a permutation (N,)."""
+    """The rank of each neuron in ``order``, a permutation (N,)."""
     ranks = torch.empty_like(order)
     ranks[order] = torch.arange(order.numel(), device=order.device)
     return ranks
@@ -55,7 +55,7 @@ def positions_of(ranks: Tensor) -> Tensor:
 
 
 def spectral_order(correlation: Tensor) -> Tensor:
-    """Neurons by their entry in the Fiedler vector of the graph with weights (1 + ρ)/2."""
+    """Neurons sorted by their entry in the Fiedler vector of the graph with weights (1 + ρ)/2."""
     n = correlation.shape[0]
     if n < 3:
         return torch.arange(n)
@@ -76,10 +76,10 @@ def spectral_order(correlation: Tensor) -> Tensor:
 
 
 def leaf_order(correlation: Tensor) -> Tensor:
-    """Leaves of the average-linkage tree of 1 − ρ, its branches turned so that like ends meet.
+    """Leaves of the average-linkage tree of 1 − ρ, with branches turned so that similar ends meet.
 
-    Where two branches join, of the four ways to turn them the one is taken whose touching neurons
-    are most correlated (Gruvaeus & Wainer 1972): O(N²) in all, where the optimal order of all
+    Where two branches join, they are turned, out of four ways, so that the touching neurons are
+    most correlated (Gruvaeus & Wainer 1972). This is O(N²) in total, while the optimal order of all
     leaves (Bar-Joseph, Gifford & Jaakkola 2001) takes minutes on some layers of 1,500 neurons.
     """
     n = correlation.shape[0]
@@ -112,7 +112,7 @@ def _turned_leaves(joins: np.ndarray, apart: np.ndarray) -> np.ndarray:
 
 
 def arrange(correlation: Tensor) -> Arrangement:
-    """The better of both starts, improved until no single neuron gains by moving.
+    """Improve the better of both starts until no move of a single neuron lowers the cost.
 
     Args:
         correlation: (N, N) without NaN.
@@ -126,7 +126,9 @@ def arrange(correlation: Tensor) -> Arrangement:
 
 
 def random_order_cost(correlation: Tensor) -> float:
-    """The mean cost of all orders: mean weight of a pair times Σ_ij |π_i − π_j| = N(N² − 1)/3."""
+    """The mean cost of all orders: the mean weight of a pair times Σ_ij |π_i − π_j| = N(N² −
+    1)/3.
+    """
     n = correlation.shape[0]
     if n < 2:
         return 0.0
@@ -138,9 +140,9 @@ def random_order_cost(correlation: Tensor) -> float:
 def improve_order(order: Tensor, correlation: Tensor) -> Tensor:
     """Move single neurons to their best places until no move lowers the cost.
 
-    All places of one neuron are weighed at once, in O(N): putting v between its new neighbours
-    costs v's own distances, and stretches by one every pair that stands on both sides of it. A pass
-    over all neurons is O(N²). The cost never rises.
+    The costs of all ranks of one neuron are computed at once, in O(N): moving v between new
+    neighbours changes v's own distances, and adds one to the distance of every pair on opposite
+    sides of it. A pass over all neurons is O(N²). The cost never rises.
     """
     n = order.numel()
     if n < 3:

@@ -1,7 +1,7 @@
-"""Positions trained while correlations arrive: AdamW on one matrix per batch, through Accelerate.
+"""Train positions while the model runs: AdamW on one correlation matrix per batch, with Accelerate.
 
-AdamW: Loshchilov & Hutter (2019), arXiv:1711.05101; its decay is 0, for it would pull the map
-together.
+AdamW: Loshchilov & Hutter (2019), arXiv:1711.05101; its weight decay is 0, because it would
+contract the map.
 """
 
 from __future__ import annotations
@@ -71,34 +71,34 @@ class _Maps(nn.Module):
 
 
 class OnlineTrainer:
-    """Trains the positions of several maps at once, one optimizer step a batch.
+    """Trains the positions of several maps at once, with one optimizer step per batch.
 
     Args:
-        dim: coordinates of each position.
-        loss: what is lowered: see :attr:`projector.layouts.objective.Objective.loss`.
+        dim: number of dimensions.
+        loss: the loss to minimise; see :attr:`projector.layouts.objective.Objective.loss`.
         start: see :func:`projector.layouts.start.start_positions`; ``classical`` uses the first
             batch's correlations.
         lr: AdamW's learning rate.
         p: order of the norm, at least 1.
-        accumulate: batches whose gradients are added up before a step.
+        accumulate: number of batches to accumulate gradients over before a step.
         seed: seed of the start.
-        device: where positions live.
+        device: the device of the positions.
         log_with: name of an Accelerate tracker, or None.
-        log_dir: folder the tracker writes to.
+        log_dir: the tracker's folder.
     """
 
     @classmethod
     def of(cls, layout: Settings, **more: Any) -> OnlineTrainer:
-        """The trainer of a layout.
+        """Create the trainer of a layout.
 
-        It is handed every setting that the layout's method reads, but for ``absolute``, which
-        changes the correlations that it is shown.
+        It gets every setting that the layout's method reads, except ``absolute``, which affects the
+        correlations it is given.
 
         Args:
             more: ``device``, ``log_with``, ``log_dir``.
 
         Raises:
-            TypeError: for a setting that trainers know nothing of: it would have no effect.
+            TypeError: for a setting that trainers don't support and that would have no effect.
         """
         loss = layout.record.loss
         assert loss is not None, f"the objective {layout.objective} can't be trained"
@@ -155,9 +155,9 @@ class OnlineTrainer:
             self._accelerator.init_trackers("projector")
 
     def step(self, correlations: Mapping[str, Tensor]) -> dict[str, float]:
-        """Learn from one batch: for each map its (N, N) correlations, NaN where undefined.
+        """Learn from one batch, with the (N, N) correlations of each map, NaN if undefined.
 
-        Returns the loss of each map before the step. The first batch fixes which maps there are.
+        It returns the loss of each map before the step. The first batch determines the maps.
         """
         batch = {name: rho.to(self.device, torch.float32) for name, rho in correlations.items()}
         if self._maps is None:
@@ -182,7 +182,7 @@ class OnlineTrainer:
         return {name: points.detach().clone() for name, points in self._maps.points().items()}
 
     def close(self) -> None:
-        """Take the step of a last group that is smaller than ``accumulate``; end the tracker."""
+        """Take the last step, for fewer batches than ``accumulate``, and close the tracker."""
         if self._maps is not None and self._group_is_open:
             # Accelerate's own wrapper would wait for the group to be full.
             self._optimizer.optimizer.step()
@@ -192,7 +192,7 @@ class OnlineTrainer:
             self._accelerator.end_training()
 
     def state(self) -> dict[str, Tensor]:
-        """Positions, gradients under way, moments and step counts as tensors, exactly."""
+        """The exact state as tensors: positions, accumulated gradients, moments and step counts."""
         if self._maps is None:
             return {}
         state = {
@@ -209,7 +209,7 @@ class OnlineTrainer:
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Restore the result of :meth:`state`."""
         if not state:
             return
         names = [key.removesuffix(".points") for key in state if key.endswith(".points")]
@@ -256,9 +256,10 @@ def train_until_still(
     n_patience: int = 200,
     max_steps: int = 20_000,
 ) -> Tensor:
-    """Train on one fixed correlation until ``n_patience`` steps together gain under ``tolerance``.
+    """Train on a fixed correlation matrix until ``n_patience`` steps together gain less than
+    ``tolerance``.
 
-    Returns the positions (N, dim) of least loss.
+    It returns the positions (N, dim) with the smallest loss.
     """
     best, best_loss, reference = None, math.inf, math.inf
     for step in range(max_steps):

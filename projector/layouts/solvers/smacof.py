@@ -33,12 +33,12 @@ _MOST_OF_ONE_THREAD = 384
 
 @dataclass(frozen=True)
 class Descent:
-    """Positions found, and how.
+    """The result of a stress minimisation.
 
     Attributes:
         positions: (N, d) float32, mean 0.
-        stresses: stress of the start and after each step that was taken; it never rises.
-        n_passes: passes over the target, those of steps that were not taken included.
+        stresses: stress of the start and after each accepted step; it never rises.
+        n_passes: number of passes over the target, including those of rejected steps.
     """
 
     positions: Tensor
@@ -54,21 +54,21 @@ def minimize_stress(
     max_passes: int = 1000,
     on_pass: Callable[[], None] | None = None,
 ) -> Descent:
-    """Positions of locally least stress, from ``start``.
+    """Find positions with locally minimal stress, from ``start``.
 
-    The Guttman transform is scale-free, so that after one pass the best scale of the start is
-    known. From there L-BFGS (Nocedal 1980) with the majorization step as its metric: a pass gives
-    stress and gradient, 2N(x − x̄), and a step of length one along the first direction is the
-    transform itself. A step that does not lower stress enough is shortened. Stops when ten steps
-    together lower stress by less than ``tolerance``, relative.
+    The Guttman transform doesn't depend on scale, so one pass gives the best scale of the start.
+    From there, the algorithm is L-BFGS (Nocedal 1980) with the majorization step as its metric: a
+    pass gives stress and gradient, 2N(x − x̄), and a step of length one along the first direction
+    is the transform itself. A step that doesn't lower stress enough is shortened. The iteration
+    stops when ten steps together lower stress by a relative amount below ``tolerance``.
 
     Args:
-        target: (N, N) float32 distances wanted, symmetric with a zero diagonal, or another form of
-            them.
+        target: (N, N) float32 target distances, symmetric with a zero diagonal, or another form of
+            target.
         start: (N, d) float32.
         tolerance: relative decrease of stress over ten steps at which to stop.
-        max_passes: most passes over ``target``.
-        on_pass: called after each of them.
+        max_passes: maximum number of passes over ``target``.
+        on_pass: called after each pass.
     """
     return minimize_stresses(
         [target], [start], tolerance=tolerance, max_passes=max_passes, on_pass=on_pass
@@ -83,10 +83,10 @@ def minimize_stresses(
     max_passes: int = 1000,
     on_pass: Callable[[], None] | None = None,
 ) -> list[Descent]:
-    """:func:`minimize_stress` of several maps side by side, a pass over all of them at a time.
+    """:func:`minimize_stress` for several maps together, one pass over all of them at a time.
 
-    What is found for each depends on the others by rounding at most. On CUDA a pass is a few
-    launches for all.
+    The result for a map depends on the other maps only by rounding. On CUDA, a pass takes a few
+    kernel launches for all maps.
     """
     forms = [as_target(target) for target in targets]
     descents = [_descend(start, tolerance, max_passes) for start in starts]

@@ -1,8 +1,8 @@
-"""t-SNE on exact distances: positions whose nearest neighbours are the nearest by ρ.
+"""t-SNE on exact distances: positions that preserve the nearest neighbours by ρ.
 
-van der Maaten & Hinton (2008), "Visualizing data using t-SNE". Repulsion is exact, over all pairs:
-for a layer's neurons that costs less than the trees that approximate it, and is the same in any
-number of dimensions.
+van der Maaten & Hinton (2008), "Visualizing data using t-SNE". Repulsion is exact, over all pairs.
+For the size of a layer, this is cheaper than tree approximations, and it works in any number of
+dimensions.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ def embed(
     n_exaggerated: int = _N_EXAGGERATED,
     n_steps: int = N_STEPS,
 ) -> Tensor:
-    """Positions (N, d) float32, centred, by gradient descent on KL(P‖Q).
+    """Find positions (N, d) float32, centred, by gradient descent on KL(P‖Q).
 
     Args:
-        target: (N, N) distances wanted, or another form of them.
-        start: (N, d) positions to begin with; only their shape counts, not their size.
-        generator: of the jitter that parts neurons with equal starts, on the CPU.
-        n_near: neighbours that attract a neuron.
-        perplexity: of each neuron's affinities to them; at most ¾ of ``n_near`` has an effect.
+        target: (N, N) target distances, or another form of target.
+        start: (N, d) initial positions; their scale is ignored.
+        generator: random generator on the CPU, for the jitter that separates neurons with equal
+            starts.
+        n_near: number of neighbours that attract a neuron.
+        perplexity: perplexity of each neuron's affinities; it is limited to ¾ of ``n_near``.
         exaggeration: factor of attraction in the first ``n_exaggerated`` of ``n_steps`` steps.
     """
     n, dim = start.shape
@@ -78,13 +79,13 @@ def embed(
 def affinities(
     target: Tensor | Target, n_near: int, perplexity: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Symmetric affinities P of neurons and their nearest, that sum to 1.
+    """Symmetric affinities P of neurons and their nearest neighbours, with sum 1.
 
-    p_{j|i} ∝ exp(−β_i δ_ij²) over the nearest of i alone, with β_i such that their entropy is the
-    logarithm of the perplexity; P = (p + pᵀ)/2N.
+    p_{j|i} ∝ exp(−β_i δ_ij²) over the nearest neighbours of i only, with β_i such that the entropy
+    is the logarithm of the perplexity; P = (p + pᵀ)/2N.
 
     Returns:
-        Rows and columns (E,) int64, sorted, and P there (E,) float32.
+        Rows and columns (E,) int64, sorted, and the values of P (E,) float32.
     """
     form = as_target(target)
     n = form.n

@@ -20,7 +20,9 @@ from projector.model.architecture.trial import (
 
 
 def find_block_list(model: nn.Module, trial: Trial) -> tuple[str, list[nn.Module]]:
-    """The module list, largest in parameters, whose members each pass the residual stream on."""
+    """The module list with the most parameters in which each member passes the residual stream
+    on.
+    """
     best: tuple[int, str, list[nn.Module]] | None = None
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or len(module) == 0:

@@ -1,4 +1,4 @@
-"""A model's architecture, found from what its modules do: the one door to this room."""
+"""Find a model's architecture from what its modules do: the entry point of this package."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from projector.model.architecture.trial import Trial, depends_on_positions, one_
 def find_architecture(model: nn.Module) -> Architecture:
     """Find the blocks and sites of a Hugging Face transformer that reads token ids.
 
-    Costs one forward pass over six tokens and a few short backward ones; no gradient is kept and
-    the model is left as it was.
+    This costs one forward pass over six tokens and a few short backward passes. No gradient is
+    kept, and the model is left unchanged.
 
     Raises:
-        UserError: if the model is not a transformer over token ids, or is an encoder-decoder one.
+        UserError: if the model isn't a transformer over token ids, or is an encoder-decoder model.
     """
     config = getattr(model, "config", None)
     if getattr(model, "main_input_name", "input_ids") != "input_ids":

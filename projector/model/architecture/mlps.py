@@ -1,4 +1,4 @@
-"""A block's MLP: its matrices, its activation, and whether experts take turns as one."""
+"""A block's MLP: its matrices, its activation, and whether it is a mixture of experts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from projector.model.architecture.trial import Trial, describe_matrix, on_which_
 
 
 def find_mlp(parts: Parts, trial: Trial) -> Mlp | None:
-    """The MLP among the matrices that are not the attention's; None where there is none."""
+    """Find the MLP among the matrices outside the attention; None if the block has no MLP."""
     for output in reversed(parts.mlp_matrices):
         if trial.outputs[output].shape[-1] != parts.n_hidden:
             continue
@@ -92,18 +92,18 @@ def _passes_unchanged(source: Tensor, result: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A mixture of experts, and the one module that gives its output, if there is one."""
+    """A mixture of experts, and the single module that returns its output, if there is one."""
 
     module: nn.Module | None
     n_experts: int
 
 
 def find_mixture(parts: Parts, trial: Trial) -> Mixture | None:
-    """The mixture of experts that stands in the MLP's place; None where there is none.
+    """Find the mixture of experts that replaces the MLP; None if there is none.
 
     Experts are either stacked in parameters of three axes (expert, rows, columns), one of the last
-    two as wide as the residual stream, or are the equal members of a module list that do not read
-    one another.
+    two as wide as the residual stream, or are members of equal shape in a module list that don't
+    read one another.
     """
     n_hidden = parts.n_hidden
     holders: list[str] = []

@@ -1,4 +1,4 @@
-"""What a transformer is made of: its blocks, their matrices and MLP, and where each site is."""
+"""The parts of a transformer: its blocks, their matrices and MLP, and where each site is."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ class Mlp:
     ``inputs`` write the neurons: one matrix, two for a gated MLP, or a single one of 2·n_neurons
     outputs where gate and up are ``fused``. ``output`` reads them.
 
-    ``activation`` is what a neuron's input passes through, and ``gate`` tells which of two inputs
-    (or which half of a fused one) does; it is None where no function of the inputs alone was found
-    to give the neurons. ``adds_to_stream`` tells whether what ``output`` gives is added to the
-    residual stream as it is, with no norm or factor on the way.
+    ``activation`` is the function applied to a neuron's input, and ``gate`` is the index of the
+    input (or of the half of a fused one) that it is applied to. ``activation`` is None if no
+    function of the inputs alone was found to give the neurons. ``adds_to_stream`` is whether the
+    result of ``output`` is added to the residual stream unchanged, with no norm or factor in
+    between.
     """
 
     inputs: tuple[Matrix, ...]
@@ -49,9 +50,9 @@ class Mlp:
     adds_to_stream: bool = False
 
     def neurons(self, inputs: Sequence[Tensor]) -> Tensor:
-        """The neurons' activations, (…, N), from what each input matrix gives, (…, N) each.
+        """Compute the neurons' activations, (…, N), from the input matrices' outputs, (…, N) each.
 
-        Gate and up are given apart also where the model holds them fused.
+        Pass gate and up separately even if the model stores them fused.
 
         Raises:
             ValueError: if the MLP's activation is not known.
@@ -84,11 +85,12 @@ class Architecture:
     n_hidden: int
 
     def choose_sites(self, sites: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
-        """The sites to read, and why each that is missing, or is in some layers, is.
+        """The sites to read, and the reason for each site that is missing in some or all layers.
 
         Raises:
-            SettingError: if a named site is known to no model.
-            UserError: if no layer of this model has it, or has any that would be read.
+            SettingError: if a named site doesn't exist in any model.
+            UserError: if no layer of this model has the site, or none of the requested sites
+                exists.
         """
         check_sites(sites)
         chosen: list[str] = []
@@ -118,7 +120,7 @@ class Architecture:
         """The layers to read, in order.
 
         Raises:
-            UserError: if the model lacks a layer, or none is named.
+            UserError: if the model lacks a requested layer, or none is requested.
         """
         n_layers = len(self.blocks)
         chosen = sorted(set(range(n_layers) if layers is None else layers))
@@ -137,7 +139,7 @@ class Architecture:
         return chosen
 
     def taps(self, sites: Sequence[str], layers: Sequence[int]) -> dict[tuple[int, str], Tap]:
-        """The taps of every (layer, site) that exists among those asked for."""
+        """The taps of every requested (layer, site) that exists."""
         return {
             (layer, site): self.blocks[layer].taps[site]
             for layer in layers

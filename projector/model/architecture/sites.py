@@ -1,4 +1,4 @@
-"""How each site is found in a block: one function a site."""
+"""Find each site in a block, with one function per site."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from projector.sites import SITES
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What was found of a block: its attention and other matrices, and its MLP or experts.
+    """The parts found in a block: its attention and other matrices, and its MLP or experts.
 
     Attributes:
-        mlp: None where there is none, or a mixture of experts takes its place.
+        mlp: None if there is none, or a mixture of experts replaces it.
     """
 
     parts: Parts

@@ -1,4 +1,4 @@
-"""One run of a model on a few tokens with autograd on, and what its graph tells."""
+"""A trial run of a model on a few tokens with autograd, and the dependencies in its graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _N_TRIAL_TOKENS = 6
 
 @dataclass
 class Trial:
-    """What passed through the watched modules in one run, in the order of their calls."""
+    """The inputs and outputs of the recorded modules in one run, in the order of their calls."""
 
     names: dict[nn.Module, str]
     inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
@@ -32,13 +32,13 @@ class Trial:
 
 
 def run_trial(model: nn.Module, *, with_copies: bool = False) -> Trial:
-    """Run the model on six tokens and keep what passes each of its modules.
+    """Run the model on six tokens and record the input and output of each module.
 
     Args:
-        with_copies: keep what passed also as it was at the time.
+        with_copies: also keep copies, in case the model changes a tensor in place.
 
     Raises:
-        UserError: if it can't be run so, or reads no tokens.
+        UserError: if the model can't be run, or doesn't read tokens.
     """
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
     members = {member for each in lists for member in each}
@@ -95,11 +95,11 @@ def run_trial(model: nn.Module, *, with_copies: bool = False) -> Trial:
 
 
 def trial_inputs(model: nn.Module, n_sequences: int, n_tokens: int) -> dict[str, Tensor]:
-    """Ids of some ordinary tokens and a mask that keeps them all, (B, T) each, where the model
-    takes its inputs.
+    """Ids of ordinary tokens and a mask that keeps them all, (B, T) each, on the model's input
+    device.
 
     Raises:
-        UserError: if the model names no table of its tokens.
+        UserError: if the model has no token embedding.
     """
     ids = torch.arange(n_sequences * n_tokens, device=input_device(model)) * 7 + 11
     ids = (ids % _token_embedding(model).shape[0]).reshape(n_sequences, n_tokens)
@@ -117,19 +117,19 @@ def _token_embedding(model: nn.Module) -> Tensor:
 
 
 def is_matrix(module: nn.Module) -> bool:
-    """Whether a module multiplies by a weight of two axes, and is not an embedding."""
+    """Whether a module multiplies by a two-dimensional weight and isn't an embedding."""
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding)
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module has a weight of one axis."""
+    """Whether a module has a one-dimensional weight."""
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.ndim == 1
 
 
 def describe_matrix(module: nn.Module, trial: Trial) -> Matrix:
-    """A module that :func:`is_matrix` knows, and which axis of its weight runs over inputs."""
+    """Describe a module that :func:`is_matrix` accepts, with the input axis of its weight."""
     x, y = trial.inputs[module].detach(), trial.outputs[module].detach()
     weight, bias = resident(module), resident(module, "bias")
     assert weight is not None  # what makes it a matrix
@@ -161,7 +161,7 @@ def depends_on_positions(tensor: Tensor, stream: Tensor, reader: int) -> bool:
 
 
 def on_which_depends(tensor: Tensor, sources: Sequence[Tensor]) -> list[bool]:
-    """For each source, whether the graph leads from it to ``tensor``."""
+    """For each source, whether ``tensor`` depends on it in the graph."""
     with_graph = [source for source in sources if source.requires_grad]
     if not with_graph:
         return [False] * len(sources)

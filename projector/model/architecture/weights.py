@@ -1,4 +1,4 @@
-"""An MLP's weights in one form, however the model lays them out."""
+"""An MLP's weights in one common form."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from projector.model.architecture.records import Matrix, Mlp
 
 
 def resident(module: nn.Module, name: str = "weight") -> Tensor | None:
-    """A parameter or buffer of a module itself, detached; None where it has none of this name.
+    """A parameter or buffer of the module itself, detached; None if it has none of this name.
 
-    Where Accelerate has offloaded it, the module holds an empty one between its calls, and this
-    reads what is put in its place in a call, on the device that it is kept on.
+    If Accelerate has offloaded it, the module holds an empty tensor between calls. In that case
+    this reads the offloaded tensor, on the device where it is stored.
     """
     tensor = getattr(module, name, None)
     if not isinstance(tensor, Tensor):
@@ -33,7 +33,7 @@ def resident(module: nn.Module, name: str = "weight") -> Tensor | None:
 
 
 def resident_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Name and :func:`resident` tensor of all that a module and those within it hold."""
+    """Yield the name and :func:`resident` tensor of each parameter and buffer in a module."""
     for prefix, each in module.named_modules():
         for name in (*each._parameters, *each._buffers):
             tensor = resident(each, name)
@@ -42,14 +42,15 @@ def resident_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def is_offloaded(module: nn.Module) -> bool:
-    """Whether a module, or one within it, holds nothing between its calls."""
+    """Whether Accelerate offloads a module, or one inside it, between calls."""
     return any(parameter.is_meta for parameter in module.parameters())
 
 
 @contextmanager
 def replaceable(module: nn.Module) -> Iterator[None]:
-    """While open, an offloaded module computes with the tensors that it is called with by
-    ``functional_call``: Accelerate does not put its own in their place."""
+    """Let ``functional_call`` replace the tensors of an offloaded module in this context, by
+    keeping Accelerate from restoring its own.
+    """
     with ExitStack() as stack:
         for each in module.modules() if is_offloaded(module) else ():
             own: Any = getattr(each, "_old_forward", None)
@@ -64,8 +65,8 @@ class MlpWeights:
     """The weights around N neurons of an MLP between H-wide streams.
 
     Attributes:
-        inputs: one (N, H) matrix for each input; gate and up apart also where the model has them
-            fused.
+        inputs: one (N, H) matrix for each input; gate and up are separate even if the model fuses
+            them.
         input_biases: (N,) each, or None.
         output: (H, N).
         output_bias: (H,), or None.
@@ -91,7 +92,7 @@ class MlpWeights:
         )
 
     def to(self, *args: Any) -> MlpWeights:
-        """Every tensor, on a device or of a type."""
+        """Convert every tensor to a device or dtype."""
         return MlpWeights(
             tuple(weight.to(*args) for weight in self.inputs),
             tuple(None if bias is None else bias.to(*args) for bias in self.input_biases),
@@ -100,7 +101,7 @@ class MlpWeights:
         )
 
     def neurons(self, mlp: Mlp, x: Tensor) -> Tensor:
-        """The neurons' activations, (…, N), where the MLP reads ``x`` (…, H)."""
+        """The neurons' activations, (…, N), for an MLP input ``x`` (…, H)."""
         return mlp.neurons(
             [
                 torch.nn.functional.linear(x, weight, bias)
@@ -109,12 +110,12 @@ class MlpWeights:
         )
 
     def apply(self, mlp: Mlp, x: Tensor) -> Tensor:
-        """What the MLP's output projection gives, (…, H)."""
+        """The output of the MLP's output projection, (…, H)."""
         return torch.nn.functional.linear(self.neurons(mlp, x), self.output, self.output_bias)
 
 
 def read_weights(mlp: Mlp) -> MlpWeights:
-    """The MLP's weights; views of the model's own wherever that is possible."""
+    """Read the MLP's weights, as views of the model's own where possible."""
     inputs = [_by_output(matrix) for matrix in mlp.inputs]
     biases = [_bias(matrix) for matrix in mlp.inputs]
     if mlp.fused:
@@ -124,7 +125,7 @@ def read_weights(mlp: Mlp) -> MlpWeights:
 
 
 def native_tensors(mlp: Mlp, weights: MlpWeights) -> dict[str, Tensor]:
-    """Parameter name → tensor as the model lays it out, for the names of the MLP's matrices."""
+    """Map parameter names of the MLP's matrices to tensors in the model's own layout."""
     inputs, biases = list(weights.inputs), list(weights.input_biases)
     if mlp.fused:
         inputs = [torch.cat(inputs)]

@@ -1,8 +1,8 @@
-"""Which setting of a model's config holds its MLPs' width, and whether they can have biases.
+"""Find the config setting for a model's MLP width, and whether its MLPs can have biases.
 
-No setting is known by name. Each that could be meant is changed in a copy of the config, the model
-is built from it without memory (on PyTorch's ``meta`` device), and the shapes of its weights tell
-whether it is the one.
+No setting is looked up by name. Each candidate is changed in a copy of the config, the model is
+built from it without memory (on PyTorch's ``meta`` device), and the shapes of its weights show
+whether it is the right one.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Shapes = dict[str, tuple[int, ...]]
 def config_with_widths(
     model: nn.Module, architecture: Architecture, widths: Sequence[int], *, with_bias: bool = False
 ) -> Any:
-    """A copy of the model's config in which layer i's MLP has ``widths[i]`` neurons.
+    """Copy the model's config so that the MLP of layer i has ``widths[i]`` neurons.
 
     Args:
-        widths: one for each layer.
-        with_bias: the MLPs' output projections shall have biases.
+        widths: one width per layer.
+        with_bias: whether the MLPs' output projections must have biases.
 
     Raises:
-        UserError: if no setting of the config holds such widths, or such biases.
+        UserError: if the config has no setting for such widths or biases.
     """
     expected = _expected_shapes(model, architecture, widths)
     found = next(
@@ -43,7 +43,7 @@ def config_with_widths(
     )
     if found is None and len(set(widths)) > 1:
         raise UserError(
-            f"the config of {type(model).__name__} holds one MLP width for all layers, not one "
+            f"{type(model).__name__} has one MLP width for all layers in its config, not one "
             f"for each layer: choose {named('allocation', 'uniform')}",
             setting="allocation",
         )
@@ -58,11 +58,14 @@ def config_with_widths(
         shapes = _shapes_of(model, candidate)
         if shapes is not None and _adds_biases(expected, shapes, architecture):
             return candidate
-    raise UserError(f"{type(model).__name__} has no setting that gives its MLPs' outputs a bias")
+    raise UserError(
+        f"{type(model).__name__} can't store the bias: its config has no setting for a bias of "
+        "MLP outputs"
+    )
 
 
 def can_have_bias(model: nn.Module, architecture: Architecture) -> bool:
-    """Whether the MLPs' outputs have a bias, or a setting of the config gives them one."""
+    """Whether the MLPs' outputs have a bias, or can have one through a config setting."""
     widths = [block.mlp.n_neurons for block in architecture.blocks if block.mlp is not None]
     if len(widths) < len(architecture.blocks):
         return False
@@ -154,7 +157,7 @@ def _expected_shapes(model: nn.Module, architecture: Architecture, widths: Seque
 
 
 def trunk_prefix(model: nn.Module, architecture: Architecture) -> str:
-    """What the model's names have before the architecture's, which may be of its trunk alone."""
+    """The prefix of the model's parameter names that names in the trunk alone lack."""
     first = architecture.blocks[0].module
     name = next(name for name, module in model.named_modules() if module is first)
     return name.removesuffix(architecture.blocks[0].name)

@@ -1,1 +1,1 @@
-"""What a projection keeps of neurons that correlate across layers."""
+"""Files about neurons that correlate across layers."""

@@ -1,7 +1,7 @@
 """The files of partners across layers: ``partners.json`` and ``partners.safetensors``.
 
-They are added to a projection and name it, as a layout's files do. Nothing here needs PyTorch
-before something is written.
+They are added to a projection and hold its fingerprint, like a layout's files. PyTorch is only
+needed to write them.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ UPGRADES: Mapping[int, Upgrade] = {1: _to_2}
 
 
 def again() -> str:
-    """What to do where partners can't be read."""
+    """What the user can do if partners can't be read."""
     return f"find them again: run its fit with {named('cross_layer', True)} and " + named(
         "resume", True
     )
 
 
 def none_found(problem: str | None = None) -> UserError:
-    """A projection holds no partners across layers.
+    """The error for a projection without partners across layers.
 
     Args:
-        problem: why those that are on disk can't be read.
+        problem: why existing partners can't be read.
     """
     told = problem or (
         "this projection holds no partners across layers: run its fit again with "
@@ -69,10 +69,10 @@ def write_partners(
     """Write both files.
 
     Args:
-        path_of: where a file is to be written, by its name within the projection's folder.
-        tensors: of every layer what :meth:`projector.statistics.cross_layer.partners.Partners`
-            gives.
-        fingerprint: the projection's that they belong to.
+        path_of: returns the path to write to for a file name relative to the projection's folder.
+        tensors: the tensors of every layer's
+            :class:`projector.statistics.cross_layer.partners.Partners`.
+        fingerprint: the fingerprint of their projection.
     """
     from projector.storage.tensors import write_tensors
 
@@ -91,10 +91,10 @@ def write_partners(
 
 
 def read_partners(saved: Saved) -> CrossLayerFacts | None:
-    """The partners across layers in a projection's folder; None if it holds none.
+    """Read the partners across layers in a projection's folder; None if it has none.
 
     Raises:
-        UserError: on ``cross_layer``, if the files are damaged, or another projection's.
+        UserError: on ``cross_layer``, if the files are damaged, or belong to another projection.
     """
     path = saved.folder / PARTNERS_FILE
     if not path.exists():
@@ -106,7 +106,7 @@ def read_partners(saved: Saved) -> CrossLayerFacts | None:
 
 
 def tensors_metadata(saved: Saved) -> dict[str, str]:
-    """The header of the tensor file of partners."""
+    """The metadata of the tensor file of partners."""
     text = (saved.folder / PARTNERS_FILE).read_bytes()
     return {"projection": saved.fingerprint, "partners": hashlib.sha256(text).hexdigest()}
 
@@ -145,7 +145,7 @@ def _check_shapes(
     """Raise ``Wrong`` if the tensors are not those of the projection's layers."""
     layers = tuple(each for each in facts.layers if map_name(each, SITE) in facts.maps)
     if found.layers != layers:
-        raise Wrong(f"it is of layers {found.layers}, and the projection has {SITE} of {layers}")
+        raise Wrong(f"it has layers {found.layers}, but the projection has {SITE} of {layers}")
     for layer in layers:
         name = map_name(layer, SITE)
         shape = (facts.maps[name].n_neurons, found.n_partners)

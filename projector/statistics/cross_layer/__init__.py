@@ -1,1 +1,1 @@
-"""Neurons of different layers that fire together: their correlations, found pair by pair."""
+"""Correlations of neurons in different layers, computed one pair of layers at a time."""

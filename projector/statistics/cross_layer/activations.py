@@ -1,7 +1,7 @@
-"""Activations of some layers over the same tokens, kept on disk as the model gave them.
+"""Activations of several layers over the same tokens, stored on disk in the model's dtype.
 
-A file holds one layer's tokens of one batch. A batch is whole once the file of its tokens is there,
-so work that was stopped resumes after the last whole one.
+A file holds the activations of one layer in one batch. A batch is complete once the file of its
+tokens exists, so an interrupted run resumes after the last complete batch.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ _NAME = "rows"
 
 @dataclass(frozen=True)
 class Standards:
-    """What standardises the activations of one layer.
+    """The means and scales that standardise one layer's activations.
 
     Attributes:
-        n_neurons: N, whether they have correlations or not.
-        alive: (n,) int64, the neurons that have: finite on every token, and not the same on all.
+        n_neurons: N, all neurons of the layer.
+        alive: (n,) int64, the neurons that have correlations: finite on every token, and not
+            constant.
         mean: (n,) float64.
         scale: (n,) float64, 1/σ over the tokens.
     """
@@ -47,18 +48,18 @@ class Standards:
 
     @property
     def n(self) -> int:
-        """Neurons that have correlations."""
+        """Number of neurons that have correlations."""
         return len(self.alive)
 
     def standardised(self, rows: Tensor, columns: Tensor | slice, device: torch.device) -> Tensor:
-        """Activations of mean 0 and mean square 1 over all tokens, in float32.
+        """Standardise activations to mean 0 and mean square 1 over all tokens, in float32.
 
-        The mean is taken off in two float32 parts, so that one far larger than σ costs no
-        precision.
+        The mean is subtracted in two float32 parts, so that no precision is lost if it is far
+        larger than σ.
 
         Args:
-            rows: (n_tokens, N), as the model gave them.
-            columns: which of the n neurons; those that have correlations alone.
+            rows: (n_tokens, N), the model's activations.
+            columns: indices among the n neurons that have correlations.
 
         Returns:
             (n_tokens, n_columns) on ``device``.
@@ -76,43 +77,44 @@ class Standards:
 
 
 class KeptActivations:
-    """Activations of layers over T tokens, in a folder.
+    """Activations of several layers over T tokens, stored in a folder.
 
     Args:
-        folder: where the files are; it may hold others.
+        folder: the folder of the files; it may hold other files too.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def has(self, batch: int) -> bool:
-        """Whether all of a batch is there."""
+        """Whether a batch is complete."""
         return self._tokens(batch).exists()
 
     def keep(self, batch: int, layer: int, rows: Tensor) -> Tensor:
-        """Write one layer's activations of the tokens of a batch.
+        """Write one layer's activations for the tokens of a batch.
 
         Args:
-            rows: (n_tokens, N), of any float dtype.
+            rows: (n_tokens, N), in any float dtype.
 
         Returns:
-            (n_tokens,) bool, where every neuron is NaN or infinite.
+            (n_tokens,) bool, tokens on which every neuron is NaN or infinite.
 
         Raises:
-            OSError: if the disk is full or forbidden.
+            OSError: if the disk is full or not writable.
         """
         with replacing_file(self._layer(batch, layer)) as partial:
             write_tensors(partial, {_NAME: rows.detach()})
         return ~rows.isfinite().any(dim=1).cpu()
 
     def finish(self, batch: int, is_lost: Tensor) -> None:
-        """All layers of a batch are there.
+        """Mark a batch as complete.
 
         Args:
-            is_lost: (n_tokens,) bool, tokens that tell nothing of some layer.
+            is_lost: (n_tokens,) bool, tokens on which every neuron of some layer is NaN or
+                infinite.
 
         Raises:
-            OSError: if the disk is full or forbidden.
+            OSError: if the disk is full or not writable.
         """
         with replacing_file(self._tokens(batch)) as partial:
             write_tensors(partial, {_NAME: is_lost})
@@ -128,17 +130,18 @@ class KeptActivations:
 
     @property
     def n_tokens(self) -> int:
-        """T, tokens that count in every layer."""
+        """T, the number of tokens that count in every layer."""
         return sum(int((~lost).sum()) for lost in self._lost)
 
     @property
     def n_left_out(self) -> int:
-        """Tokens on which every neuron of some layer is NaN or infinite."""
+        """Number of tokens on which every neuron of some layer is NaN or infinite."""
         return sum(int(lost.sum()) for lost in self._lost)
 
     def rows(self, layer: int) -> Iterator[Tensor]:
-        """The activations of one layer, in order: (up to ``ROWS_AT_ONCE``, N) at a time, of whole
-        batches together where these have fewer than ``LEAST_ROWS`` tokens."""
+        """Yield one layer's activations in order, (up to ``ROWS_AT_ONCE``, N) at a time; batches
+        with fewer than ``LEAST_ROWS`` tokens are combined.
+        """
         joined: list[Tensor] = []
         last = len(self._lost) - 1
         for batch, lost in enumerate(self._lost):
@@ -166,7 +169,7 @@ class KeptActivations:
             greatest = torch.maximum(greatest, rows.amax(dim=0).double())
             total += rows.sum(dim=0, dtype=torch.float64)
         if total is None:
-            raise ValueError(f"no batch of layer {layer} is kept")
+            raise ValueError(f"no batch of layer {layer} is stored")
         mean = total / self.n_tokens
         squares = torch.zeros_like(total)
         for rows in self.rows(layer):
@@ -181,15 +184,16 @@ class KeptActivations:
         return Standards(len(total), alive, mean[alive], variance[alive].rsqrt())
 
     def keep_shuffled(self, layer: int, standards: Standards, n_drawn: int, seed: int) -> None:
-        """Write standardised activations of evenly drawn neurons, their tokens in a random order.
+        """Write standardised activations of evenly drawn neurons, with their tokens in a random
+        order.
 
-        All neurons of a layer are shuffled alike. What is there already is left.
+        All neurons of a layer have the same random order. An existing file is kept.
 
         Args:
-            n_drawn: most neurons to draw.
+            n_drawn: largest number of neurons to draw.
 
         Raises:
-            OSError: if the disk is full or forbidden.
+            OSError: if the disk is full or not writable.
         """
         path = self._shuffled(layer)
         if path.exists():
@@ -204,7 +208,7 @@ class KeptActivations:
             write_tensors(partial, {_NAME: torch.cat(parts)[order]})
 
     def shuffled(self, layer: int) -> Tensor:
-        """(T, m) float32: what :meth:`keep_shuffled` wrote."""
+        """The activations that :meth:`keep_shuffled` wrote, (T, m) float32."""
         return TensorFile(self._shuffled(layer))[_NAME]
 
     def _layer(self, batch: int, layer: int) -> Path:

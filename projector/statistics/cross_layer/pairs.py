@@ -1,25 +1,26 @@
-"""The correlations of two layers' neurons, tile by tile, beside both controls.
+"""Correlations of two layers' neurons, computed tile by tile, with both controls.
 
 With Z the standardised activations of T tokens, the correlations of an earlier layer's neurons i
 with a later layer's j are C = ZᵢᵀZⱼ/T. Products of up to ``ROWS_AT_ONCE`` tokens are summed in
 float32, and these in float64.
 
-**Rotated.** Are single neurons of the earlier layer special, or would any directions of its space
-do? The n neurons that have correlations are replaced by n random orthonormal axes, R zᵢ with R
-uniform over rotations and reflections (Haar). The axes span the same space: a linear map of all of
-them can do what a linear map of the neurons can, and the eigenvalues of the layer's own
-correlations stay. Only the neurons are gone. Standardised activations are rotated, not raw ones: a
-few loud neurons would fill every axis of those. An axis r has variance rᵀCᵢᵢr, so its correlations
-with the later layer are rᵀC/√(rᵀCᵢᵢr), found from the finished tile C. The variances are found once
-for each layer. The later layer's neurons are replaced likewise: with an axis s of theirs, the
-earlier layer's neurons have correlations Cs/√(sᵀCⱼⱼs). Each neuron's best |ρ| among axes is kept
-both ways, so that its best over several layers can be held against the best of as many axes.
+**Rotated.** Are single neurons of the earlier layer special, or do arbitrary directions of its
+space match as well? The n neurons that have correlations are replaced by n random orthonormal axes,
+R zᵢ with R uniform over rotations and reflections (Haar). The axes span the same space: a linear
+map of the axes can represent any linear map of the neurons, and the eigenvalues of the layer's own
+correlations are unchanged. Only the neuron basis is lost. Standardised activations are rotated
+rather than raw ones, because a few neurons with large activations would dominate every axis of the
+raw ones. An axis r has variance rᵀCᵢᵢr, so its correlations with the later layer are rᵀC/√(rᵀCᵢᵢr),
+computed from the finished tile C. The variances are computed once for each layer. The later layer's
+neurons are replaced in the same way: with an axis s of theirs, the earlier layer's neurons have
+correlations Cs/√(sᵀCⱼⱼs). Each neuron's best |ρ| among axes is kept in both directions, so that its
+best |ρ| over several layers can be compared with the best of as many axes.
 
 **Shuffled.** How large is the best of n correlations by chance? The tokens of the later layer are
 put into a random order, the same for all its neurons, and correlated with the earlier layer as
-before. That is done for up to m neurons of the later layer, evenly drawn, which are m more columns
-of the product. Each neuron keeps its distribution, on which the level of chance depends where
-activations are sparse.
+before. This is done for up to m evenly drawn neurons of the later layer, which add m columns to the
+product. Each neuron keeps its distribution, because the chance level depends on it if activations
+are sparse.
 """
 
 from __future__ import annotations
@@ -54,15 +55,16 @@ class Rotation:
 
 @dataclass(frozen=True)
 class FoundPair:
-    """What the correlations of two layers tell.
+    """The results for one pair of layers.
 
     Attributes:
-        figures: of the pair, beside its controls.
+        figures: the figures of the pair and its controls.
         of_later: the best partners of the later layer's neurons among the earlier layer's.
-        of_earlier: those of the earlier layer's neurons among the later layer's.
-        rotated_of_later: (N′,) float32, of each neuron of the later layer the best |ρ| among the
-            random axes of the earlier one; NaN for none.
-        rotated_of_earlier: (N,), of each neuron of the earlier one among those of the later one.
+        of_earlier: the best partners of the earlier layer's neurons among the later layer's.
+        rotated_of_later: (N′,) float32, for each neuron of the later layer, the best |ρ| among the
+            random axes of the earlier layer; NaN if there is none.
+        rotated_of_earlier: (N,) float32, the same for each neuron of the earlier layer, among the
+            axes of the later layer.
     """
 
     figures: LayerPair
@@ -75,8 +77,9 @@ class FoundPair:
 def rotation_of(
     kept: KeptActivations, layer: int, standards: Standards, device: torch.device, seed: int
 ) -> Rotation:
-    """A rotation of a layer's n neurons, uniform over the orthogonal group (Mezzadri 2007, "How to
-    generate random matrices from the classical compact groups")."""
+    """Draw a rotation of a layer's n neurons, uniform over the orthogonal group (Mezzadri 2007,
+    "How to generate random matrices from the classical compact groups").
+    """
     n = standards.n
     generator = torch.Generator().manual_seed(seed * 10_000 + 5_000 + layer)
     with full_float32():
@@ -100,16 +103,16 @@ def find_pair(
     device: torch.device,
     k: int = N_PARTNERS,
 ) -> FoundPair:
-    """The best partners of two layers' neurons, and both controls.
+    """Find the best partners of two layers' neurons, and both controls.
 
-    Takes 2·T·n·(n′ + m) + 2·n·n′·(n + n′) operations for n and n′ neurons, and holds one tile of
-    n × ``n_columns`` at a time, and n × n′ sums of the rotated later layer.
+    This takes 2·T·n·(n′ + m) + 2·n·n′·(n + n′) operations for n and n′ neurons. In memory are one
+    tile of n × ``n_columns`` at a time, and n × n′ sums of the rotated later layer.
 
     Args:
-        layers: the earlier and the later one.
-        standards: theirs.
-        rotations: likewise.
-        n_columns: neurons of the later layer at a time, shuffled ones among them.
+        layers: the earlier and the later layer.
+        standards: the standards of both layers.
+        rotations: the rotations of both layers.
+        n_columns: number of neurons of the later layer per tile, including shuffled ones.
         device: where products are computed.
     """
     of_earlier, of_later = (Ranked.none(each.n_neurons, k) for each in standards)

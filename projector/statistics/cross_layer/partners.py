@@ -1,4 +1,4 @@
-"""The best partners of each neuron in other layers: ranked within one layer, then over all."""
+"""The best partners of each neuron in other layers, ranked within one layer and then over all."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from projector.statistics.cross_layer.records import CONTROL_TENSORS, LAYER_TENS
 
 @dataclass(frozen=True)
 class Ranked:
-    """The best partners of N neurons among those of one layer, the strongest first.
+    """The best partners of N neurons among the neurons of one layer, the strongest first.
 
     Attributes:
-        rho: (N, k) float32, signed; NaN for none.
-        neuron: (N, k) int32, their numbers; −1 for none.
+        rho: (N, k) float32, signed; NaN for missing partners.
+        neuron: (N, k) int32, index of the partner; −1 for missing partners.
     """
 
     rho: Tensor
@@ -33,14 +33,16 @@ class Ranked:
 
 @dataclass(frozen=True)
 class PartnerList:
-    """The best partners of N neurons among those of several layers, by |ρ|, the strongest first.
+    """The best partners of N neurons among the neurons of several layers, by |ρ|, the strongest
+    first.
 
     Attributes:
-        rho: (N, k) float32, signed Pearson correlation; NaN for none.
-        layer: (N, k) int32, the partner's layer; −1 for none.
-        neuron: (N, k) int32, its number there; −1 for none.
+        rho: (N, k) float32, signed Pearson correlation; NaN for missing partners.
+        layer: (N, k) int32, the partner's layer; −1 for missing partners.
+        neuron: (N, k) int32, the partner's index in that layer; −1 for missing partners.
         rotated: (N,) float32, the control: the best |ρ| with as many random axes of the same
-            layers; NaN for none. None in files of format version 1, which lack it.
+            layers; NaN if there is none. The attribute is None for files of format version 1, which
+            lack it.
     """
 
     rho: Tensor
@@ -51,15 +53,16 @@ class PartnerList:
 
 @dataclass(frozen=True)
 class SideLevel:
-    """How the neurons of a layer stand against the control of one side.
+    """Comparison of a layer's neurons with the control of one side (earlier or later layers).
 
-    Where there is nothing to find, a neuron's best |ρ| over all layers of a side and its control
-    are distributed alike, so 5% of neurons are above.
+    If there is nothing to find, a neuron's best |ρ| over all layers of a side has the same
+    distribution as its control, so 5% of neurons are above the 95th percentile.
 
     Attributes:
-        percentile_95: over neurons, of each one's best |ρ| among random axes of all those layers.
-        n_above: neurons whose best |ρ| is above it.
-        n_neurons: neurons that have correlations.
+        percentile_95: 95th percentile over neurons of each neuron's best |ρ| among random axes of
+            all those layers.
+        n_above: number of neurons with a best |ρ| above it.
+        n_neurons: number of neurons that have correlations.
     """
 
     percentile_95: float
@@ -68,7 +71,7 @@ class SideLevel:
 
 
 def level_of(found: PartnerList) -> SideLevel | None:
-    """The level of one side; None where its control is not known, or no neuron has correlations."""
+    """Compute the level of one side; None if it has no control, or no neuron has correlations."""
     if found.rotated is None:
         return None
     known = found.rotated.isfinite() & found.rho[:, 0].isfinite()
@@ -83,18 +86,19 @@ def level_of(found: PartnerList) -> SideLevel | None:
 class Partners:
     """The partners of every neuron of one layer.
 
-    A dead or non-finite neuron has none, nor has any neuron where no layer is on that side.
+    A dead or non-finite neuron has no partners. If there is no layer on a side, no neuron has
+    partners on that side.
 
     Attributes:
-        earlier: among the neurons of all earlier layers.
-        later: among those of all later ones.
+        earlier: partners among the neurons of all earlier layers.
+        later: partners among the neurons of all later layers.
     """
 
     earlier: PartnerList
     later: PartnerList
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a file by name, for the map of this name."""
+        """The tensors to store, by name, for the map with this name."""
         found = {}
         for each in (*LAYER_TENSORS, *CONTROL_TENSORS):
             side, what = each.split("_")
@@ -106,7 +110,7 @@ class Partners:
 
     @classmethod
     def of_file(cls, tensors: Mapping[str, Tensor], name: str) -> Partners:
-        """What :meth:`tensors` gave."""
+        """Restore the result of :meth:`tensors`."""
         sides = [
             PartnerList(
                 tensors[f"{name}.{side}_rho"],
@@ -120,13 +124,13 @@ class Partners:
 
 
 def best_of_columns(correlations: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Of each column, the rows of the k greatest |ρ|, the greatest first.
+    """For each column, find the rows of the k largest |ρ|, the largest first.
 
     Args:
         correlations: (n, b).
 
     Returns:
-        (b, k) signed ρ, and (b, k) int64 rows; NaN and −1 where there are fewer than k rows.
+        (b, k) signed ρ, and (b, k) int64 rows; NaN and −1 if there are fewer than k rows.
     """
     n_found = min(k, correlations.shape[0])
     rows = correlations.abs().T.contiguous().topk(n_found, dim=1).indices
@@ -139,10 +143,10 @@ def best_of_columns(correlations: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def best_control(parts: Sequence[Tensor], n_neurons: int) -> Tensor:
-    """The best |ρ| with random axes over several layers, (N,); NaN for none.
+    """The best |ρ| with random axes over several layers, (N,); NaN if there is none.
 
     Args:
-        parts: (N,) of each layer.
+        parts: the best |ρ| for each layer, (N,) each.
     """
     found = torch.full((n_neurons,), torch.nan)
     for each in parts:
@@ -151,12 +155,12 @@ def best_control(parts: Sequence[Tensor], n_neurons: int) -> Tensor:
 
 
 def strongest(parts: Sequence[tuple[int, Ranked]], n_neurons: int, k: int) -> PartnerList:
-    """The k best partners of each of N neurons over several layers.
+    """Find the k best partners of each of N neurons over several layers.
 
-    Of equal |ρ| the earlier layer's comes first, as in :class:`Ranked`.
+    If two |ρ| are equal, the partner in the earlier layer comes first.
 
     Args:
-        parts: layers, ascending, and the best partners within each.
+        parts: the layers, ascending, and the best partners within each.
     """
     none = Ranked.none(n_neurons, k)
     rho = torch.cat([none.rho, *(each.rho for _, each in parts)], dim=1)

@@ -1,4 +1,4 @@
-"""What finding partners across layers takes of time, memory and disk, before it begins."""
+"""Estimate the time, memory and disk space for finding partners across layers."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _TRIAL_PRODUCTS, _TRIAL_ROWS, _TRIAL_NEURONS = 4, 1024, 1024
 
 @dataclass(frozen=True)
 class CrossLayerPlan:
-    """Which tokens are read, and what is held at a time.
+    """The tokens to read, and the sizes of batches and tiles.
 
     Attributes:
         corpus: the sequences whose tokens are read.
-        widths: layer → its neurons.
-        n_columns: neurons of the later layer in a tile, shuffled ones among them.
-        n_positions: tokens of a batch, padding included.
-        itemsize: bytes of a number that the model computes.
-        batch_bytes: what a batch takes while the model runs.
-        room: bytes that all of it may take.
+        widths: layer → number of neurons.
+        n_columns: number of neurons of the later layer per tile, including shuffled ones.
+        n_positions: number of tokens per batch, padding included.
+        itemsize: bytes per number in the model's dtype.
+        batch_bytes: memory of a batch while the model runs.
+        room: memory limit, in bytes.
     """
 
     corpus: Corpus
@@ -59,18 +59,19 @@ class CrossLayerPlan:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Layers whose neurons are correlated, ascending."""
+        """The layers to correlate, ascending."""
         return tuple(self.widths)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """Every two of them, the earlier one first."""
+        """All pairs of layers, the earlier layer first."""
         return layer_pairs(self.layers)
 
     @cached_property
     def operations(self) -> int:
-        """Multiplications and additions of all products: pairs of layers with the shuffled columns,
-        rotated tiles, and the rotations themselves."""
+        """Number of multiplications and additions in all products: pairs of layers with the
+        shuffled columns, rotated tiles, and the rotations themselves.
+        """
         n_tokens, total = self.corpus.n_tokens, 0
         for i, j in self.pairs:
             n, m = self.widths[i], self.widths[j]
@@ -84,8 +85,9 @@ class CrossLayerPlan:
 
     @property
     def disk_bytes(self) -> int:
-        """What is on disk until it is done, at most: all activations, a rotation of each layer, and
-        what pairs gave."""
+        """Largest disk space during the run: all activations, one rotation per layer, and the
+        results of the pairs.
+        """
         numbers = sum(self.itemsize * n + 4 * min(n, N_SHUFFLED) for n in self.widths.values())
         found = sum(68 * (self.widths[i] + self.widths[j]) for i, j in self.pairs)
         rotations = sum(4 * n * n for n in self.widths.values())
@@ -93,28 +95,28 @@ class CrossLayerPlan:
 
     @property
     def kept_bytes(self) -> int:
-        """What the projection keeps of it."""
+        """Disk space of the results in the projection."""
         return 2 * (8 * 12 + 4) * sum(self.widths.values())
 
     @property
     def n_bytes(self) -> int:
-        """The most that is held at one time beside the model: see :func:`bytes_for`."""
+        """Peak memory in addition to the model; see :func:`bytes_for`."""
         return self.bytes_for(self.n_columns)
 
     @property
     def least_bytes(self) -> int:
-        """The same, with tiles as small as they may be."""
+        """Peak memory with the smallest possible tiles."""
         return self.bytes_for(min(self.n_columns, _LEAST_COLUMNS))
 
     def bytes_for(self, n_columns: int) -> int:
-        """The most at one time, in bytes, where a tile has so many columns.
+        """Peak memory in bytes for a given number of columns per tile.
 
         With N neurons in the widest layer, T tokens, m shuffled columns, b columns in a tile and R
-        tokens at once it is the most of: a batch under way; 12·T·m, while tokens are shuffled;
-        16·N², while a rotation is made; and 12·N² + 16·N·b + 8·R·(N + b) + 4·T·m, while a tile is
-        summed. To any of these come two layers' rows of a batch as the model gave them, where
-        batches are small of ``LEAST_ROWS`` tokens more and a copy of one layer's, and the
-        libraries.
+        tokens at a time, it is the maximum of: a batch in the model; 12·T·m, while tokens are
+        shuffled; 16·N², while a rotation is drawn; and 12·N² + 16·N·b + 8·R·(N + b) + 4·T·m, while
+        a tile is summed. Two layers' rows of a batch in the model's dtype (with small batches,
+        ``LEAST_ROWS`` tokens more and a copy of one layer's rows) and the libraries are added to
+        this.
         """
         n = max(self.widths.values())
         b = min(n_columns, n + min(n, N_SHUFFLED))
@@ -131,7 +133,7 @@ class CrossLayerPlan:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What two runs must share for one to resume the other."""
+        """The facts that must match for one run to resume another."""
         return {
             "tokens": self.corpus.ids_sha256,
             "n_tokens": self.corpus.n_tokens,
@@ -151,17 +153,19 @@ def plan_cross_layer(
     budget: int | None,
     free: int,
 ) -> CrossLayerPlan:
-    """Which tokens are read, and how many neurons of the later layer a tile has.
+    """Choose the tokens to read, and the number of neurons of the later layer per tile.
 
     Args:
-        corpus: all that the fit reads.
-        widths: layer → its neurons, of layers that have MLP neurons.
-        most_tokens: most tokens to read; of a larger corpus, whole sequences, evenly drawn.
-        n_positions: tokens of a batch, padding included.
-        itemsize: bytes of a number that the model computes.
-        widest: neurons of the model's widest site.
-        budget: bytes that it may take beside the model; None for what is free, less a margin.
-        free: bytes that are free.
+        corpus: the corpus of the fit.
+        widths: layer → number of neurons, for layers that have MLP neurons.
+        most_tokens: largest number of tokens to read; from a larger corpus, whole sequences are
+            drawn evenly.
+        n_positions: number of tokens per batch, padding included.
+        itemsize: bytes per number in the model's dtype.
+        widest: number of neurons of the model's widest site.
+        budget: memory limit in bytes, in addition to the model; None for the free memory less a
+            margin.
+        free: free memory in bytes.
 
     Raises:
         SettingError: on ``layers``, if there are fewer than two.
@@ -205,10 +209,11 @@ def plan_cross_layer(
 
 
 def some_sequences(corpus: Corpus, most_tokens: int) -> Corpus:
-    """Whole sequences of a corpus, evenly drawn, of about so many tokens that count, and no more
-    where it has more than one sequence.
+    """Draw whole sequences of a corpus evenly, with about this many tokens that count; never more,
+    unless the corpus has only one sequence.
 
-    The model need not run over the others, as it would were single tokens drawn.
+    The model doesn't need to run over the remaining sequences, as it would if single tokens were
+    drawn.
     """
     if corpus.n_tokens <= most_tokens:
         return corpus
@@ -227,7 +232,7 @@ def some_sequences(corpus: Corpus, most_tokens: int) -> Corpus:
 
 
 def seconds_of_products(plan: CrossLayerPlan, device: torch.device) -> float:
-    """How long the products take, by a trial of a small one on this device."""
+    """Estimate the time of the products by timing a small one on this device."""
     n = min(max(plan.widths.values()), _TRIAL_NEURONS)
     rows = torch.ones(_TRIAL_ROWS, n, device=device)
     with full_float32():

@@ -1,4 +1,4 @@
-"""What is known of neurons that correlate across layers, beside both controls. No tensors."""
+"""Facts about neurons that correlate across layers, with both controls; no tensors."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ CONTROL_TENSORS = {f"{side}_rotated": "F32" for side in ("earlier", "later")}
 
 @dataclass(frozen=True)
 class Level:
-    """How each neuron's best |ρ| is distributed.
+    """The distribution of each neuron's best |ρ|.
 
     Attributes:
-        median, percentile_95: over neurons.
+        median, percentile_95: the median and the 95th percentile over neurons.
     """
 
     median: float
@@ -45,11 +45,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Control(Level):
-    """The same where there is nothing to find.
+    """The distribution of the best |ρ| in a control, where there is nothing to find.
 
     Attributes:
-        share_above: of the neurons themselves, those whose best |ρ| is above the control's 95th
-            percentile: 0.05 where there is nothing to find.
+        share_above: share of the neurons with a best |ρ| above the control's 95th percentile; 0.05
+            if there is nothing to find.
     """
 
     share_above: float
@@ -57,18 +57,18 @@ class Control(Level):
 
 @dataclass(frozen=True)
 class LayerPair:
-    """How well the neurons of one layer are matched by single neurons of an earlier one.
+    """How well single neurons of an earlier layer match the neurons of a later layer.
 
     Attributes:
         earlier, later: the layers.
-        best: of each neuron of the later layer, the best |ρ| among the earlier layer's; None where
-            no neuron of one of them has a correlation.
+        best: the best |ρ| of each neuron of the later layer among the earlier layer's neurons; None
+            if no neuron of one of the layers has a correlation.
         rotated: the same among as many random orthonormal axes of the earlier layer's standardised
             activations.
-        shuffled: the same, the tokens of the later layer's neurons shuffled; of up to
-            ``n_shuffled`` neurons.
+        shuffled: the same with shuffled tokens in the later layer, for up to ``n_shuffled``
+            neurons.
         reason: why there are no figures.
-        n_distinct: how many neurons of the earlier layer are the best partner of a neuron that is
+        n_distinct: number of neurons of the earlier layer that are the best partner of a neuron
             above the rotated control's 95th percentile; None in files of format version 1.
     """
 
@@ -82,7 +82,7 @@ class LayerPair:
 
     @classmethod
     def from_entry(cls, entry: Entry) -> LayerPair:
-        """Raises ``Wrong`` where a figure is missing or not a number."""
+        """Read from JSON; raises ``Wrong`` if a figure is missing or not a number."""
         levels: dict[str, Any] = {}
         for name in ("best", "rotated", "shuffled"):
             found = entry.maybe_entry(name)
@@ -106,20 +106,23 @@ class LayerPair:
 
 @dataclass(frozen=True)
 class CrossLayerFacts:
-    """What partners across layers were found by, and how strong they are.
+    """How partners across layers were found, and how strong they are.
 
     Attributes:
-        n_tokens: tokens that correlations are over.
-        n_left_out: tokens left out since every neuron of some layer was NaN or infinite there.
-        n_sequences: sequences that these tokens are of.
-        tokens_sha256: hash over the tokens, and where sequences start.
-        n_partners: k, partners kept of every neuron on either side.
-        n_shuffled: most neurons of a layer whose tokens were shuffled.
-        seed: of rotations and shuffled tokens.
-        n_undefined: layer → neurons without a correlation: dead or non-finite over these tokens.
-        pairs: every two layers, the earlier one first.
-        versions: package → version that found them.
-        has_controls: whether each neuron's own control is kept: not in files of format version 1.
+        n_tokens: number of tokens in the correlations.
+        n_left_out: number of tokens left out because every neuron of some layer was NaN or
+            infinite.
+        n_sequences: number of sequences with these tokens.
+        tokens_sha256: hash of the tokens and the starts of sequences.
+        n_partners: k, the number of partners kept for each neuron on either side.
+        n_shuffled: largest number of neurons per layer with shuffled tokens.
+        seed: seed of rotations and shuffled tokens.
+        n_undefined: layer → number of neurons without a correlation: dead or non-finite over these
+            tokens.
+        pairs: all pairs of layers, the earlier layer first.
+        versions: package → version used.
+        has_controls: whether each neuron's own control is stored; False for files of format version
+            1.
     """
 
     n_tokens: int
@@ -136,14 +139,14 @@ class CrossLayerFacts:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Layers whose neurons have partners."""
+        """The layers with partners."""
         return tuple(self.n_undefined)
 
     def pair(self, earlier: int, later: int) -> LayerPair:
-        """The figures of two layers.
+        """The figures of a pair of layers.
 
         Raises:
-            KeyError: if there are none of them.
+            KeyError: if the pair doesn't exist.
         """
         for each in self.pairs:
             if (each.earlier, each.later) == (earlier, later):
@@ -151,7 +154,7 @@ class CrossLayerFacts:
         raise KeyError((earlier, later))
 
     def strongest(self, n: int) -> list[LayerPair]:
-        """The n pairs in which the median neuron's best partner is strongest."""
+        """The n pairs of layers with the largest median of the best |ρ|."""
         known = [(-pair.best.median, i) for i, pair in enumerate(self.pairs) if pair.best]
         return [self.pairs[i] for _, i in sorted(known)[:n]]
 
@@ -163,13 +166,13 @@ class CrossLayerFacts:
 
     @classmethod
     def from_entry(cls, entry: Entry) -> CrossLayerFacts:
-        """Raises ``Wrong`` where something is missing or not what it should be."""
+        """Read from JSON; raises ``Wrong`` if an entry is missing or invalid."""
         undefined = entry.entry("n_undefined")
         if not all(name.isdecimal() for name in undefined):
-            raise Wrong("n_undefined names something that is not a layer")
+            raise Wrong("n_undefined has a key that isn't a layer")
         pairs = entry.value.get("pairs")
         if not isinstance(pairs, list):
-            raise Wrong("pairs is not a list")
+            raise Wrong("pairs isn't a list")
         counts = ("n_tokens", "n_left_out", "n_sequences", "n_partners", "n_shuffled", "seed")
         layers = sorted(int(name) for name in undefined)
         found = cls(
@@ -181,12 +184,12 @@ class CrossLayerFacts:
             has_controls=entry.truth("has_controls"),
         )
         if [(pair.earlier, pair.later) for pair in found.pairs] != layer_pairs(layers):
-            raise Wrong("pairs does not hold every two layers once, in order")
+            raise Wrong("pairs doesn't hold every pair of layers once, in order")
         return found
 
 
 def layer_pairs(layers: Sequence[int]) -> list[tuple[int, int]]:
-    """Every two layers, the earlier one first, in order."""
+    """All pairs of layers in order, the earlier layer first."""
     return [(i, j) for n, i in enumerate(layers) for j in layers[n + 1 :]]
 
 

@@ -1,4 +1,4 @@
-"""``projector attribute``: what each part of the stream adds to a token's logit."""
+"""``projector attribute``: the contribution of each part of the stream to a token's logit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _N_SHOWN = 12
 
 @dataclass(frozen=True)
 class AttributionOptions:
-    """Whose logit is attributed, and where."""
+    """Options for the logit to attribute."""
 
     token: str | None = setting(
         None,
@@ -76,7 +76,7 @@ def attribute(
     """Split a token's logit, or the difference of two, into what each part of the model adds.
 
     Parts are the embedding, each head, each MLP, its strongest neurons, and biases. They sum to
-    the model's own logit, or to that of the lens with --until, or the command refuses.
+    the model's own logit, or to that of the lens with --until; otherwise the command fails.
     """
     from projector.residual.attribution import attribute as attribute_logit
 

@@ -1,4 +1,4 @@
-"""``projector contrast``: how two sets of prompts part over the layers of one or several models."""
+"""``projector contrast``: how two sets of prompts separate over the layers of models."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ name_options(n_draws="--draws", models="MODEL", continuations="--continuation")
 
 @dataclass(frozen=True)
 class OutOptions:
-    """Where the report is written."""
+    """The output folder of the report."""
 
     out: Path = setting(
         help="Folder for report.json, report.csv, report.html and the directions found."
@@ -72,7 +72,7 @@ def contrast(
     report: OutOptions,
     loading: ModelOptions,
 ) -> None:
-    """Show how two sets of prompts part over the layers, beside what chance gives.
+    """Show how two sets of prompts separate over the layers, compared with chance.
 
     The direction from one set's mean to the other's is saved and tested by adding it to the stream.
     """

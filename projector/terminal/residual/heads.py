@@ -1,4 +1,4 @@
-"""``projector heads``: kinds of attention heads, and what heads do on a prompt."""
+"""``projector heads``: kinds of attention heads, and attention patterns and paths on a prompt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LEAST_SHARE = 0.01
 
 @dataclass(frozen=True)
 class HeadsOptions:
-    """What is looked at, and beside how many random heads."""
+    """Options for the heads to show and their random controls."""
 
     prompt: str | None = setting(
         None, help="Also show what heads do on this text: patterns, and paths through two heads."

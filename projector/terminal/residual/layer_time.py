@@ -49,7 +49,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class TwoPromptOptions:
-    """The texts, and where the picture is written."""
+    """Options for the texts and the output folder."""
 
     prompt: str = setting(help=PROMPT_HELP)
     out: Path = setting(help="Folder for layer-time.html, pictures, arrays and report.json.")

@@ -1,4 +1,4 @@
-"""``projector lens``: what the model's own head reads from the stream at every layer."""
+"""``projector lens``: the predictions of the model's own head at every layer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BETWEEN = 3
 
 @dataclass(frozen=True)
 class LensOptions:
-    """What is read of a prompt."""
+    """Options of the lens."""
 
     n_top: int = setting(5, help="How many tokens to list at each layer and position.")
     n_last: int | None = setting(

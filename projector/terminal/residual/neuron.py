@@ -1,4 +1,4 @@
-"""``projector neuron``: what a neuron reads and writes, by its weights."""
+"""``projector neuron``: show what a neuron reads and writes, from its weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NeuronOptions:
-    """Which neuron, and how much is shown of it."""
+    """Options for the neuron and the length of lists."""
 
     layer: int = setting(help="The neuron's layer, from 0.")
     neuron: int = setting(help="The neuron's number among the layer's MLP neurons, from 0.")
@@ -60,7 +60,7 @@ def neuron(
 ) -> None:
     """Show what one MLP neuron reads and writes: the tokens and later neurons its weights favour.
 
-    The model runs on no text. Beside each number stands the same for shuffled weights.
+    This uses weights only, no text. Each number is compared with the same for shuffled weights.
     """
     from projector.residual.neuron import neuron_weights
 

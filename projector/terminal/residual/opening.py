@@ -1,4 +1,4 @@
-"""What the commands about the residual stream share: a model and a prompt, and a report."""
+"""Shared parts of the commands about the residual stream: a model, a prompt, and a report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OUTLIERS_HELP = (
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Where a report is written, if anywhere."""
+    """The output folder of a report, if any."""
 
     out: Path | None = setting(None, help="Also write report.json and report.html to this folder.")
     force: bool = setting(False, help="Replace the report that OUT holds.")
@@ -45,7 +45,7 @@ class ReportOptions:
         check_effect(self, ["force"], "out")
 
     def check(self) -> None:
-        """Raise a UserError if the report could not be written in the end."""
+        """Raise a UserError if the report could not be written."""
         from projector.figures.report import check_report_place
 
         if self.out is not None:
@@ -64,7 +64,7 @@ class PromptOptions:
 
 
 def open_subject(screen: Screen, model: str, loading: ModelOptions) -> Subject:
-    """The model with its head, ready to be looked at."""
+    """Load the model with its head."""
     from dataclasses import asdict
 
     from projector.model.loading import load_model
@@ -82,12 +82,12 @@ def finish(
     page: Callable[[], str],
     text: str,
 ) -> None:
-    """Write the report where one is asked for, and show the result.
+    """Write the report if requested, and show the result.
 
     Args:
-        content: what ``report.json`` and ``--json`` hold.
-        page: makes the HTML; called only where a report is written.
-        text: the result for a person, in Rich's markup; "" where it was shown.
+        content: the content of ``report.json`` and ``--json``.
+        page: creates the HTML; called only if a report is written.
+        text: the result as text in Rich's markup; "" if it was already shown.
     """
     if report.out is not None:
         from projector.figures.report import write_report

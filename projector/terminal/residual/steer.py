@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SteerOptions:
-    """Which direction is added, and where."""
+    """Options for the direction and its scale."""
 
     direction: Path = setting(
         help="A report of [b]projector contrast[/b], or a folder of its directions."

@@ -1,4 +1,4 @@
-"""``projector stream``: how the residual stream grows, and what needs no attention."""
+"""``projector stream``: the growth of the residual stream, and zero-layer paths."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _corpus_help() -> str:
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """The text, and how means over it are taken."""
+    """Options for the text and the averages over it."""
 
     prompt: str | None = setting(None, help=PROMPT_HELP)
     chat: bool = setting(False, help=CHAT_HELP)
@@ -82,7 +82,7 @@ def stream(
     loading: ModelOptions,
     report: ReportOptions,
 ) -> None:
-    """Show how the residual stream grows, layer by layer, and what its parts add to it.
+    """Show how the residual stream grows layer by layer, and how much each part adds to it.
 
     On a corpus, also score how well zero-layer paths, which use no attention, predict bigrams.
     """

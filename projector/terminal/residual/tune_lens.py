@@ -28,7 +28,7 @@ def _corpus_help() -> str:
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """What a lens is trained on, and where it is written."""
+    """Options for training a lens."""
 
     out: Path = setting(help="Folder for the tuned lens.")
     corpus: str = setting("stdlib", help=_corpus_help)

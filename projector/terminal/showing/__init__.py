@@ -1,1 +1,1 @@
-"""Commands that show what is saved."""
+"""Commands that show saved projections."""

@@ -27,7 +27,7 @@ _MOST_PORTS = 65_535
 
 @dataclass(frozen=True)
 class DashboardOptions:
-    """How the dashboard is started."""
+    """Options for starting the dashboard."""
 
     model: str | None = setting(
         None, help="The model to run prompts on. By default the one that the projection names."
@@ -62,7 +62,7 @@ def dashboard(projection_dir: ShownProjection = None, *, options: DashboardOptio
 
 
 def dashboard_line(projection: Path | None, options: DashboardOptions) -> list[str]:
-    """The program that shows the dashboard, and its arguments.
+    """The command line that starts the dashboard.
 
     Raises:
         UserError: if the dashboard isn't installed, or the folder isn't a projection.

@@ -1,4 +1,4 @@
-"""``projector plot``: a projection becomes a picture."""
+"""``projector plot``: draw a projection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = ("map", "heatmap", "trust")
 
 @dataclass(frozen=True)
 class PlotOptions:
-    """What is drawn, and where it is written."""
+    """Options for the picture and its file."""
 
     out: Path = setting(help="The HTML file to write.")
     kind: str = setting(

@@ -461,8 +461,9 @@ def test_sequences_no_longer_than_what_is_skipped_are_refused(
 def test_sequences_without_room_beside_the_special_tokens_are_refused(
     encoder_tokenizer: Any,
 ) -> None:
-    with pytest.raises(UserError, match="no room for text after the 2 special tokens"):
+    with pytest.raises(SettingError) as refused:
         read_corpus(["1 2"], encoder_tokenizer, sequence_length=2, skip_first=0)
+    assert (refused.value.setting, refused.value.value) == ("sequence_length", 2)
     corpus = read_corpus(["1 2"], encoder_tokenizer, sequence_length=3, skip_first=0, packed=False)
     assert windows(corpus) == [[1, 5, 2], [1, 6, 2]]
 

@@ -103,7 +103,7 @@ def test_what_can_not_be_is_refused() -> None:
         pass
     for number in (40, -1):
         with (
-            pytest.raises(ValueError, match="there is no neuron"),
+            pytest.raises(ValueError, match="neurons are 0 to"),
             intervene([Replacement.zero(tap, [number])]),
         ):
             hidden(model)

@@ -373,7 +373,7 @@ def test_figures_of_a_later_program_are_kept(fitted: Projection, tmp_path: Path)
         (lambda facts: facts.update(run=[]), None, "run is not an object"),
         (None, lambda layout: layout["settings"].update(seed="x"), "settings.seed is not a whole"),
         (None, lambda layout: layout["settings"].update(p=[2]), "settings.p isn't text"),
-        (None, lambda layout: layout.update(number=float("nan")), "NaN is not a number of JSON"),
+        (None, lambda layout: layout.update(number=float("nan")), "NaN is not a"),
     ],
 )
 def test_what_is_said_of_a_run_and_of_settings_is_checked_where_it_is_read(

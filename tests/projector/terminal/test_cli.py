@@ -559,7 +559,7 @@ def test_fit_of_what_is_no_such_model(
         (("--log-with", "x", "--solver", "adamw", *ONE_MAP), "--log-with 'x' is not known"),
         (("--batch-size", "0"), "--batch-size 0 is too small: give 1 or more"),
         (("--sequence-length", "1"), "--sequence-length 1 is too small"),
-        (("--sequence-length", "65"), "--sequence-length 65 is more than this model takes: give"),
+        (("--sequence-length", "65"), "--sequence-length 65"),
         (("--skip-first", "-1"), "--skip-first -1 is too small"),
         (("--skip-first", "64"), "leaves no token to count after the first 64 are skipped"),
         (("--max-tokens", "99"), "--max-tokens 99 is too small: give 100 or more"),

@@ -1,10 +1,11 @@
 """The weights of each attention head, found by numbers.
 
-Each block's attention is called alone, with random numbers for its weights, and its gradients tell
-which outputs of which matrix are what, whether Q, K and V are held apart, fused or interleaved. Of
-one token, what a head gives is that token's value: its pattern is 1, so the gradient is 1 for V and
-0 for Q and K. Of several tokens, what a head gives at the last depends on its query there alone,
-and on keys before it too. Heads that use the same keys and values are a group.
+Each block's attention is called alone, with random weights, and its gradients show which outputs of
+which matrix are queries, keys and values, whether Q, K and V are separate, fused or interleaved.
+For a single token, a head's output is that token's value: its pattern is 1, so the gradient is 1
+for V and 0 for Q and K. For several tokens, a head's output at the last position depends on the
+query at that position alone, but on the keys of earlier positions too. Heads that use the same keys
+and values form a group.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from projector.model.capture import Tap
 
 @dataclass(frozen=True)
 class Rows:
-    """Outputs of a matrix that make up heads, d of them each.
+    """The outputs of a matrix that belong to attention heads, d per head.
 
     Attributes:
-        matrix: the module that multiplies by it.
-        index: (n_heads, d) int64 on the CPU: the number of each output.
+        matrix: the module that multiplies by the matrix.
+        index: (n_heads, d) int64 on the CPU, the index of each output.
     """
 
     matrix: Matrix
@@ -39,18 +40,19 @@ class Rows:
 
     @property
     def weight(self) -> Tensor:
-        """(n_heads, d, H): what each output takes of the matrix' input; no copy where the outputs
-        are evenly spaced, as they are in every usual layout."""
+        """(n_heads, d, H), the weights of each output; a view, not a copy, if the outputs are
+        evenly spaced, as they are in every usual layout.
+        """
         return _take(_by_output(self.matrix), self.index)
 
     @property
     def bias(self) -> Tensor | None:
-        """(n_heads, d); None where the matrix has none."""
+        """The bias, (n_heads, d); None if the matrix has none."""
         whole = resident(self.matrix.module, "bias")
         return None if whole is None else whole[self.index.to(whole.device)]
 
     def of(self, outputs: Tensor) -> Tensor:
-        """What the matrix gave, (…, n_outputs), by heads: (…, n_heads, d)."""
+        """Split the matrix's output, (…, n_outputs), by head: (…, n_heads, d)."""
         return outputs[..., self.index.to(outputs.device)]
 
 
@@ -83,23 +85,23 @@ def _take(weight: Tensor, index: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class HeadWeights:
-    """The attention heads of a block: A of them, in G groups that share keys and values.
+    """The A attention heads of a block, in G groups that share keys and values.
 
-    With x (T, H) what the matrices read, and A the pattern of head h: q = x W_Qᵀ + bias,
-    attention logits ``scale`` · q kᵀ but for what ``left_out`` names, and the head adds A x W_Vᵀ
-    W_Oᵀ = (A ⊗ W_O W_V) x (Elhage et al. 2021, "A Mathematical Framework for Transformer
-    Circuits").
+    With x (T, H) the input of the matrices, and A the pattern of head h: q = x W_Qᵀ + bias, the
+    attention logits are ``scale`` · q kᵀ except for the terms that ``left_out`` names, and the head
+    adds A x W_Vᵀ W_Oᵀ = (A ⊗ W_O W_V) x (Elhage et al. 2021, "A Mathematical Framework for
+    Transformer Circuits").
 
     Attributes:
         q_rows: (A, d) outputs that are queries.
-        k_rows: (G, d) outputs that are keys; the i-th of a head meets the i-th of its query.
+        k_rows: (G, d) outputs that are keys; key component i is multiplied by query component i.
         v_rows: (G, d_v) outputs that are values.
-        output: the output projection; it reads the heads one after the other.
-        group: for each head, which keys and values it uses.
-        scale: what q kᵀ is multiplied by, 1/√d in most models; None where that was not found.
-        left_out: what else shapes the attention logits, which q kᵀ from the weights alone leaves
-            out; each a name, such as "rotary position embedding".
-        input: where x passes.
+        output: the output projection; it reads the concatenated heads.
+        group: for each head, the index of the keys and values it uses.
+        scale: the factor of q kᵀ, 1/√d in most models; None if it was not found.
+        left_out: names of the terms of the attention logits that q kᵀ from the weights alone leaves
+            out, such as "rotary position embedding".
+        input: the tap that reads x.
     """
 
     layer: int
@@ -114,52 +116,52 @@ class HeadWeights:
 
     @property
     def n_heads(self) -> int:
-        """How many heads there are, A."""
+        """The number of heads, A."""
         return len(self.group)
 
     @property
     def n_groups(self) -> int:
-        """How many sets of keys and values there are, G."""
+        """The number of sets of keys and values, G."""
         return len(self.k_rows.index)
 
     @property
     def q(self) -> Tensor:
-        """(A, d, H)."""
+        """Query weights, (A, d, H)."""
         return self.q_rows.weight
 
     @property
     def k(self) -> Tensor:
-        """(G, d, H); head h uses ``k[group[h]]``."""
+        """Key weights, (G, d, H); head h uses ``k[group[h]]``."""
         return self.k_rows.weight
 
     @property
     def v(self) -> Tensor:
-        """(G, d_v, H); head h uses ``v[group[h]]``."""
+        """Value weights, (G, d_v, H); head h uses ``v[group[h]]``."""
         return self.v_rows.weight
 
     @property
     def o(self) -> Tensor:
-        """(A, H, d_v): a head adds o · z to what the output projection gives."""
+        """Output weights, (A, H, d_v): a head adds o · z to the attention's output."""
         return _by_output(self.output).unflatten(1, (self.n_heads, -1)).movedim(1, 0)
 
     @property
     def q_bias(self) -> Tensor | None:
-        """(A, d)."""
+        """Query biases, (A, d)."""
         return self.q_rows.bias
 
     @property
     def k_bias(self) -> Tensor | None:
-        """(G, d)."""
+        """Key biases, (G, d)."""
         return self.k_rows.bias
 
     @property
     def v_bias(self) -> Tensor | None:
-        """(G, d_v)."""
+        """Value biases, (G, d_v)."""
         return self.v_rows.bias
 
     @property
     def o_bias(self) -> Tensor | None:
-        """(H,)."""
+        """Bias of the output projection, (H,)."""
         return resident(self.output.module, "bias")
 
 
@@ -171,16 +173,16 @@ def find_attentions(
     *,
     taps: PatternTaps | None = None,
 ) -> dict[int, HeadWeights | str]:
-    """The heads of blocks, or why a block's can't be taken apart.
+    """Find the attention heads of each block, or the reason why they can't be separated.
 
-    What is found is checked with the model's own weights: patterns times values must be what the
-    output projection reads. Costs three short forward passes, whatever the number of layers, and
-    a short backward one through each head's attention.
+    The result is checked with the model's own weights: patterns times values must equal the input
+    of the output projection. This costs three short forward passes, regardless of the number of
+    layers, and a short backward pass through each head's attention.
 
     Args:
-        layers: those to find; all by default.
-        taps: what :func:`~projector.model.architecture.stream.patterns.find_patterns` gives, if it
-            was called before.
+        layers: the layers to search; all by default.
+        taps: the result of :func:`~projector.model.architecture.stream.patterns.find_patterns`, if
+            it was called before.
 
     Raises:
         UserError: if the model can't be run.

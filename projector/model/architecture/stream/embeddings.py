@@ -1,4 +1,6 @@
-"""What the first block reads, taken apart: tokens, positions, and the norm behind them."""
+"""The input of the first block, split into its parts: tokens, positions, and the norm after
+them.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,15 @@ from projector.model.context import input_embedding
 def find_embedding(
     model: nn.Module, architecture: Architecture, trial: Trial, constants: list[float]
 ) -> EmbeddingParts:
-    """Find what the first block's input is the sum of.
+    """Find the terms that sum to the first block's input.
 
-    Candidates are the tables that are looked up by whole numbers before the first block, and the
-    norms whose output the stream is. The factors come from least squares, and the sum must give
-    the stream; where it does not, the stream is one part.
+    Candidates are the embedding tables that are indexed by integers before the first block, and the
+    norms that output the stream. The factors come from least squares, and the sum must equal the
+    stream; if it doesn't, the stream is one part.
 
     Args:
-        trial: a run that kept copies.
-        constants: factors to try before that of least squares.
+        trial: a trial run that kept copies of the tensors.
+        constants: factors to try before the least-squares solution.
     """
     first = architecture.blocks[0].module
     stream = Tap(first, "input")
@@ -101,7 +103,9 @@ def _lookups(
 
 
 def spread(tensor: Tensor, n_rows: int) -> Tensor:
-    """(n_rows, H): one row a position, also where one sequence's stand for a whole batch."""
+    """Expand to (n_rows, H), one row per position, even if one sequence's rows serve a whole
+    batch.
+    """
     rows = tensor.reshape(-1, tensor.shape[-1])
     return rows if len(rows) == n_rows else rows.repeat(n_rows // len(rows), 1)
 
@@ -109,13 +113,13 @@ def spread(tensor: Tensor, n_rows: int) -> Tensor:
 def fit_factors(
     sources: list[Tensor], target: Tensor, constants: list[float], tolerance: float
 ) -> list[float] | None:
-    """Factors with which the sources, (T, H) each, sum to the target; None if none do.
+    """Find factors with which the sources, (T, H) each, sum to the target; None if there are none.
 
-    The simplest are preferred: all 1; one of ``constants`` for the first source and 1 for the
-    others; those of least squares.
+    The simplest solution is preferred, in this order: all 1; one of ``constants`` for the first
+    source and 1 for every other source; least squares.
 
     Args:
-        tolerance: how far the sum may be off, relative to the target.
+        tolerance: the largest allowed error of the sum, relative to the target.
     """
     stacked = torch.stack([source.reshape(-1) for source in sources], dim=1)
     flat = target.reshape(-1, 1)

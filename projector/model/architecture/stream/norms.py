@@ -1,4 +1,4 @@
-"""A norm in one form, whatever its class: linear, once each token's scale is frozen."""
+"""Every norm in one common form: linear, once each token's scale is frozen."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class NormForm:
-    """What LayerNorm, RMSNorm and their kin compute: y = s · weight · (x − c · mean x) + bias.
+    """The common form of LayerNorm, RMSNorm and similar: y = s · weight · (x − c · mean x) + bias.
 
-    ``s`` is the token's scale, one over the root mean square of what it multiplies. Frozen at its
-    value for a token, it makes the norm linear there, so that a sum goes through part by part.
+    ``s`` is the token's scale, the reciprocal of the root mean square of (x − c · mean x). With the
+    scale frozen at its value for a token, the norm is linear, and maps a sum to the sum of its
+    mapped parts.
 
     Attributes:
-        weight: (H,) float32, on the norm's device; Gemma's 1 + w is here what multiplies.
-        bias: (H,) float32; zeros where the norm has none.
-        centres: c: whether the mean over the H coordinates is taken off, as LayerNorm does.
+        weight: (H,) float32, on the norm's device; for Gemma it is 1 + w.
+        bias: (H,) float32; zeros if the norm has none.
+        centres: c: whether the mean over the H coordinates is subtracted, as in LayerNorm.
     """
 
     weight: Tensor
@@ -34,10 +35,11 @@ class NormForm:
     @classmethod
     @torch.no_grad()
     def of(cls, module: nn.Module, width: int) -> NormForm | None:
-        """The form of a module that reads vectors of ``width``; None if it is not of this form.
+        """Find the form of a module that reads vectors of ``width``; None if it doesn't have this
+        form.
 
-        The module is run on a few vectors: zeros give the bias, ones tell whether it centres, and
-        ±1 give the weight. What is found must give what the module gives on random vectors.
+        The module is run on a few vectors: zeros give the bias, ones show whether it centres, and
+        ±1 give the weight. The form must reproduce the module's output on random vectors.
         """
         parameters = list(resident_tensors(module))
         if any(tensor.ndim > 1 or tensor.is_meta for _, tensor in parameters):
@@ -81,9 +83,10 @@ class NormForm:
         return form if bool((again - y).norm() <= _TOLERANCE * y.norm()) else None
 
     def scale(self, x: Tensor, y: Tensor) -> Tensor:
-        """Each token's scale, (…, 1) float32, from what the norm took and gave, (…, H) each.
+        """Each token's scale, (…, 1) float32, from the norm's input and output, (…, H) each.
 
-        By least squares over the coordinates, which averages what a lower type rounds off.
+        It is fitted by least squares over the coordinates, which averages out the rounding errors
+        of low-precision types.
         """
         unscaled = self._unscaled(x.to(self.weight))
         given = y.to(self.weight) - self.bias
@@ -91,16 +94,16 @@ class NormForm:
         return (given * unscaled).sum(dim=-1, keepdim=True) / square.clamp_min(_TINY)
 
     def apply(self, part: Tensor, scale: Tensor) -> Tensor:
-        """What the norm makes of a part of its input, (…, H) float32, without the bias.
+        """Apply the norm to a part of its input; returns (…, H) float32, without the bias.
 
         Args:
             part: (…, H), on any device.
-            scale: (…, 1), of :meth:`scale`.
+            scale: (…, 1), from :meth:`scale`.
         """
         return self._unscaled(part.to(self.weight)) * scale
 
     def pull(self, directions: Tensor) -> Tensor:
-        """Directions behind the norm as directions before it: the transpose, without the scale.
+        """Map directions after the norm to directions before it: the transpose, without the scale.
 
         Args:
             directions: (…, H).

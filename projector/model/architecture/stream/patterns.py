@@ -1,4 +1,4 @@
-"""Attention patterns: which module gives a block's, and all of them streamed, layer by layer."""
+"""Attention patterns: find the module that computes them, and stream them layer by layer."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _DIFFERS, _DIFFERS_IN_SHORT_TYPES = 1e-3, 2e-2
 
 @dataclass(frozen=True)
 class PatternTap:
-    """The module whose output holds a block's attention probabilities, and where in it."""
+    """The module with a block's attention probabilities in its output, and their position in it."""
 
     module: nn.Module
     index: int
     n_heads: int
 
     def read(self, output: Any) -> Tensor:
-        """The probabilities, (B, A, T, T), from what the module gave.
+        """The probabilities, (B, A, T, T), from the module's output.
 
         Raises:
-            UserError: if it gave none.
+            UserError: if the output holds none.
         """
         pattern = output[self.index] if len(output) > self.index else None
         if not isinstance(pattern, Tensor):
@@ -43,9 +43,9 @@ class PatternTap:
 
 @dataclass(frozen=True)
 class PatternTaps:
-    """Where the patterns of each block are read; of a block without, why it has none.
+    """Where each block's attention pattern is read, or why it has none.
 
-    ``needs_asking`` tells whether the model computes them only when it is told to give them all.
+    ``needs_asking`` is whether the model returns patterns only with ``output_attentions=True``.
     """
 
     blocks: tuple[PatternTap | str, ...]
@@ -55,7 +55,7 @@ class PatternTaps:
         """Where a block's pattern is read.
 
         Raises:
-            UserError: if it has none, with the reason.
+            UserError: if the block has none, with the reason.
         """
         found = self.blocks[layer]
         if isinstance(found, str):
@@ -63,15 +63,17 @@ class PatternTaps:
         return found
 
     def settings(self) -> dict[str, Any]:
-        """What the model is called with besides its inputs, so that the patterns pass."""
+        """Keyword arguments, in addition to the inputs, that make the model compute the
+        patterns.
+        """
         return {"output_attentions": True} if self.needs_asking else {}
 
 
 @contextmanager
 def eager_attention(model: nn.Module) -> Iterator[None]:
-    """Attention computed step by step while open, so that its probabilities exist as a tensor.
+    """Compute attention step by step in this context, so that its probabilities exist as a tensor.
 
-    Fused kernels never hold them. The model's own settings are restored, even after an error.
+    Fused kernels never store them. The model's own settings are restored, even after an error.
     """
     configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
     before = [
@@ -91,17 +93,17 @@ def eager_attention(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def plain_run(model: nn.Module) -> Iterator[None]:
-    """No gradients, no dropout, and attention computed step by step while open."""
+    """Turn off gradients and dropout in this context, and compute attention step by step."""
     with torch.no_grad(), evaluating(model), eager_attention(model):
         yield
 
 
 def find_patterns(model: nn.Module, architecture: Architecture) -> PatternTaps:
-    """Which module of each block gives its attention pattern, found from a run on a few tokens.
+    """Find the module of each block that gives its attention pattern, by a run on a few tokens.
 
-    It is the innermost module whose output holds a tensor (B, A, T, T) of which every row is a
-    distribution. A block that computes otherwise with plain attention than with the model's own
-    has none. Costs three or four forward passes over 21 tokens.
+    It is the innermost module with an output tensor of shape (B, A, T, T) in which every row is a
+    distribution. A block has no pattern if plain attention and the model's own attention give
+    different outputs. This costs three or four forward passes over 21 tokens.
     """
     needs_asking = False
     found = _find(model, architecture, {})
@@ -191,17 +193,17 @@ def watch_patterns(
 ) -> None:
     """Run the model once and hand over each block's attention probabilities as they are computed.
 
-    The model's attention is computed step by step while this runs, without fused kernels, and set
-    back as it was, even after an error. The model stops behind the last of the layers, so that no
-    logits are computed. Nothing is kept here: one layer's pattern is held at a
-    time, unless the model itself keeps them (:attr:`PatternTaps.needs_asking`).
+    Attention is computed step by step during the run, without fused kernels, and the model's
+    setting is restored afterwards, even after an error. The run stops after the last requested
+    layer, so no logits are computed. Only one layer's pattern is in memory at a time, unless the
+    model itself keeps them all (:attr:`PatternTaps.needs_asking`).
 
     Args:
-        inputs: what the model takes, ids and mask of (B, T).
-        consume: is given a layer's number and its pattern, (B, A, T, T) in the model's dtype: how
-            much each of A heads takes at position t (third axis) from position s (fourth axis).
-        taps: what :func:`find_patterns` gives, if it was called before.
-        layers: those to hand over; all by default.
+        inputs: the model's inputs, ids and mask of (B, T).
+        consume: called with a layer's number and its pattern, (B, A, T, T) in the model's dtype:
+            how much each of A heads attends at position t (third axis) to position s (fourth axis).
+        taps: the result of :func:`find_patterns`, if it was called before.
+        layers: the layers to pass to ``consume``; all by default.
 
     Raises:
         UserError: if one of the layers gives no pattern, with the reason.

@@ -1,4 +1,4 @@
-"""What a part of a block reads of its stream: the stream through the block's own norm."""
+"""The input of a part of a block: the stream after the block's own norm."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _N_TRIAL_TOKENS = 6
 
 @dataclass(frozen=True)
 class NormPath:
-    """The way from the stream to what matrices of a block read.
+    """The path from the stream to the input of a block's matrices.
 
     Attributes:
         stream: the stream that is read, (…, H).
-        norms: what it goes through, in order; none where the stream is read as it is.
-        read: where what is read passes.
+        norms: the norms on the path, in order; empty if the stream is read directly.
+        read: the tap that reads the input of the matrices.
     """
 
     stream: Tap
@@ -32,11 +32,11 @@ class NormPath:
     read: Tap
 
     def freeze(self, stream: Tensor, normed: tuple[Tensor, ...]) -> FrozenPath:
-        """The way as a linear map of each token.
+        """The path as a linear map of each token.
 
         Args:
-            stream: (T, H), what passed :attr:`stream`.
-            normed: (T, H) each, what each norm gave.
+            stream: (T, H), the tensor at :attr:`stream`.
+            normed: (T, H) each, the output of each norm.
         """
         scales = []
         for (_, form), given in zip(self.norms, normed, strict=True):
@@ -46,14 +46,13 @@ class NormPath:
 
     @torch.no_grad()
     def scaled(self, vectors: Tensor) -> Tensor:
-        """Vectors alone, each times the scale that the norms have for it.
+        """Multiply each vector by the scale that the norms compute for it.
 
         Args:
-            vectors: (n, H) of the model's type, on its device.
+            vectors: (n, H) in the model's dtype, on its device.
 
-        Returns:
-            (n, H) float32: with weights of :meth:`fold` they give what the weights themselves give
-            of the normed vectors, biases aside.
+        Returns: (n, H) float32. Multiplied by the weights from :meth:`fold`, they equal the
+            original weights applied to the normed vectors, except for biases.
         """
         given, normed = vectors, []
         for module, _ in self.norms:
@@ -63,8 +62,9 @@ class NormPath:
         return vectors.float() if scale is None else vectors.to(scale) * scale
 
     def fold(self, weights: Tensor) -> Tensor:
-        """Weights on what is read, (…, H), as float32 weights on the stream: all but scales and
-        biases."""
+        """Fold the norms into weights, (…, H), giving float32 weights on the stream, without scales
+        and biases.
+        """
         weights = weights.float()
         for _, form in reversed(self.norms):
             weights = form.pull(weights)
@@ -77,17 +77,16 @@ def find_norm_paths(
     read: Mapping[int, Tap],
     streams: Mapping[int, Tap] | None = None,
 ) -> dict[int, NormPath | str]:
-    """How blocks read their stream, or why that is not known of a block.
+    """Find how each block reads its stream, or the reason why this was not found.
 
-    What passes the block's modules in one short run is followed back from what is read to the
-    stream.
+    Tensors recorded in one short run are traced back from the input of the matrices to the stream.
 
     Args:
-        read: for each layer, where what is read passes.
-        streams: for each layer, the stream it is read of; the block's input by default.
+        read: for each layer, the tap of the input.
+        streams: for each layer, the tap of the stream it comes from; the block's input by default.
 
     Raises:
-        UserError: if the model names no table of its tokens.
+        UserError: if the model has no token embedding.
     """
     inputs = trial_inputs(model, 1, _N_TRIAL_TOKENS)
     passed: dict[tuple[nn.Module, str], Tensor] = {}
@@ -115,7 +114,7 @@ def find_norm_paths(
         found[layer] = (
             NormPath(base, norms, read[layer])
             if norms is not None
-            else "the stream passes through more than norms before it is read"
+            else "the stream passes through other modules than norms before it is read"
         )
     return found
 
@@ -151,12 +150,12 @@ class BlockReads:
     """How a block's MLP reads the stream, and which norms the stream itself goes through.
 
     Attributes:
-        mlp: from the stream between attention and MLP, or the block's input, to what the MLP reads;
-            None where ``reason`` says why.
-        before_mlp: the norms that the stream itself goes through before its MLP adds to it: none
-            but in post-norm models.
-        behind_mlp: those that it goes through after that, up to the block's output.
-        reason: why it is not known how the MLP reads the stream; None where it is.
+        mlp: the path from the stream between attention and MLP, or the block's input, to the MLP's
+            input; None if ``reason`` is set.
+        before_mlp: the norms that the stream itself goes through before the MLP adds to it; empty
+            except in post-norm models.
+        behind_mlp: the norms that it goes through after that, up to the block's output.
+        reason: why the path to the MLP was not found; None if it was.
     """
 
     mlp: NormPath | None
@@ -166,12 +165,12 @@ class BlockReads:
 
     @property
     def on_the_way(self) -> tuple[NormForm, ...]:
-        """All norms that change the stream itself between the block's input and its output."""
+        """All norms applied to the stream itself between the block's input and its output."""
         return (*self.before_mlp, *self.behind_mlp)
 
 
 def push(direction: Tensor, forms: tuple[NormForm, ...]) -> Tensor:
-    """Directions (…, H) float32 of the stream behind norms whose scales are taken as 1."""
+    """Map directions (…, H) to float32 directions after the norms, with all scales set to 1."""
     for form in forms:
         direction = form.apply(direction, torch.ones_like(direction[..., :1]))
     return direction
@@ -180,7 +179,7 @@ def push(direction: Tensor, forms: tuple[NormForm, ...]) -> Tensor:
 def find_reads(
     model: nn.Module, architecture: Architecture, layout: StreamLayout
 ) -> tuple[BlockReads, ...]:
-    """How each block's MLP reads the stream. Costs three forward passes over six tokens."""
+    """Find how each block's MLP reads the stream, with three forward passes over six tokens."""
     blocks = {
         layer: (block, layout.blocks[layer])
         for layer, block in enumerate(architecture.blocks)

@@ -1,4 +1,4 @@
-"""How a model reads its stream: from the last block's output to the logits of the next token."""
+"""The readout of a model: from the last block's output to the logits of the next token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BETWEEN = (-300.0, -40.0, -7.0, -1.5, -0.3, 0.0, 0.4, 2.0, 9.0, 50.0, 200.0)
 
 
 class Factor(nn.Module):
-    """Multiplies by a number, as some models do between the final norm and the head."""
+    """Multiplication by a number, as in some models between the final norm and the head."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -39,21 +39,21 @@ class Factor(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """What a model does to the output of its last block, H wide, to get logits over V tokens.
+    """The map from the output of the last block, of width H, to the logits of V tokens.
 
     ``logits = softcap · tanh(scale · head(between(norm(stream))) / softcap)``; without a cap,
     ``scale · head(…)``.
 
     Attributes:
-        norm: the final norm; None where there is none.
-        form: the norm as a linear map once each token's scale is frozen; None where it has no norm,
-            or one that is no such map.
-        between: modules between the norm and the head, in order: a projection to the width of the
-            embedding, say.
+        norm: the final norm; None if there is none.
+        form: the norm as a linear map once each token's scale is frozen; None if there is no norm,
+            or it doesn't have this form.
+        between: modules between the norm and the head, in order, such as a projection to the width
+            of the embedding.
         head: the unembedding matrix W_U.
         input_axis: the axis of ``head.weight`` that runs over its inputs.
-        scale: what raw logits are multiplied by.
-        softcap: the bound of the logits, None for none.
+        scale: the factor of the raw logits.
+        softcap: the bound of the logits; None if there is none.
         n_hidden, n_vocabulary: H and V.
     """
 
@@ -68,19 +68,19 @@ class Readout:
     n_vocabulary: int
 
     def normed(self, stream: Tensor) -> Tensor:
-        """What the head reads, (…, H'), of a stream (…, H), both of the model's own type."""
+        """The head's input, (…, H'), for a stream (…, H), both in the model's dtype."""
         x = stream if self.norm is None else self.norm(stream)
         for module in self.between:
             x = module(x)
         return x
 
     def raw(self, stream: Tensor) -> Tensor:
-        """What the head gives, (…, V), of the model's own type, before scale and cap."""
+        """The head's output, (…, V), in the model's dtype, before scale and softcap."""
         given: Tensor = self.head(self.normed(stream))
         return given
 
     def finish(self, raw: Tensor) -> Tensor:
-        """The logits, (…, V) float32, of what the head gives. ``raw`` is as it was."""
+        """The logits, (…, V) float32, from the head's output; ``raw`` is not modified."""
         logits = raw.float()
         if self.scale != 1:
             logits = logits * self.scale
@@ -89,7 +89,7 @@ class Readout:
         return logits
 
     def finish_(self, raw: Tensor) -> Tensor:
-        """The same without gradients, in the place of ``raw`` where that is float32 already."""
+        """Like :meth:`finish`, without gradients, and in place if ``raw`` is float32."""
         logits = raw.float()
         if self.scale != 1:
             logits.mul_(self.scale)
@@ -98,28 +98,29 @@ class Readout:
         return logits
 
     def logits(self, stream: Tensor) -> Tensor:
-        """The logits, (…, V) float32, of a stream (…, H): of the last block's output, the model's
-        own. A stream of a wider type than the model's is rounded to it."""
+        """The logits, (…, V) float32, of a stream (…, H); for the last block's output, they are the
+        model's own. A stream with a wider dtype than the model's is rounded to the model's.
+        """
         return self.finish(self.raw(stream))
 
     def unembedding(self, ids: Iterable[int] | Tensor | None = None) -> Tensor:
-        """Rows of W_U, (n, H), in the model's type: what a stream behind the norm is multiplied
-        by for the raw logit of a token. What stands between norm and head is multiplied in.
+        """Rows of W_U, (n, H), in the model's dtype: the stream after the norm times a row is the
+        raw logit of a token. Linear modules between norm and head are included in the rows.
 
         Args:
-            ids: which tokens, in this order; None for all.
+            ids: the tokens, in this order; None for all.
 
         Raises:
-            UserError: if what stands between norm and head is not linear.
+            UserError: if a module between norm and head isn't linear.
         """
         rows = self.head_rows(ids)
         return rows if self._linear is None else rows @ self._linear[0].to(rows)
 
     def head_bias(self, ids: Iterable[int] | Tensor | None = None) -> Tensor:
-        """What is added to the raw logits of tokens whatever the stream is, (n,).
+        """The constant added to the raw logits of tokens, (n,).
 
         Raises:
-            UserError: as :meth:`unembedding`.
+            UserError: as for :meth:`unembedding`.
         """
         rows = self.head_rows(ids)
         bias = resident(self.head, "bias")
@@ -127,7 +128,7 @@ class Readout:
         return found if self._linear is None else found + rows @ self._linear[1].to(rows)
 
     def head_rows(self, ids: Iterable[int] | Tensor | None = None) -> Tensor:
-        """The head's own rows, (n, H'), of tokens; what stands before it is not multiplied in."""
+        """The head's own rows, (n, H'), of tokens, without the modules before the head."""
         weight = resident(self.head)
         assert weight is not None  # what makes it a matrix
         by_token = weight if self.input_axis == 1 else weight.T
@@ -159,13 +160,13 @@ class Readout:
 def find_readout(model: nn.Module, architecture: Architecture) -> Readout:
     """Find how a causal language model turns its last block's output into logits.
 
-    The model is run on six tokens and what passes its modules behind the blocks is followed to the
-    head; then once more with the head's output replaced by known numbers, which tells what the
-    model does to them. Both are checked by the model's own logits.
+    The model is run on six tokens, and the tensors after the blocks are traced to the head. A
+    second run, with the head's output replaced by known numbers, shows how the model changes it.
+    Both results are checked against the model's own logits.
 
     Raises:
-        UserError: for an encoder, a model without a head over its vocabulary, or one that does what
-            is not known here.
+        UserError: for an encoder, a model without a head over its vocabulary, or a readout that has
+            another form.
     """
     name = type(model).__name__
     if not architecture.is_causal:
@@ -181,18 +182,19 @@ def find_readout(model: nn.Module, architecture: Architecture) -> Readout:
     with evaluating(model):
         passed, order, logits = _run(model, architecture, inputs)
         if logits is None or logits.shape[:-1] != ids[None].shape:
-            raise _without_head(name, "it gives no logits for each position")
+            raise _without_head(name, "it returns no logits for each position")
         if not table.shape[0] // 2 <= logits.shape[-1] <= 2 * table.shape[0]:
             raise _without_head(
                 name,
-                f"its head gives {logits.shape[-1]:,} numbers, and its vocabulary has "
+                f"its head returns {logits.shape[-1]:,} logits, and its vocabulary has "
                 f"{table.shape[0]:,} tokens",
             )
         stream = passed[last, "output"]
         found = _follow(stream, passed, order, logits.shape[-1], _tolerance(stream.dtype))
         if found is None:
             raise UserError(
-                f"how {name} computes its logits from its last block could not be found"
+                f"{name} isn't supported: no head was found that computes its logits from its "
+                "last block"
             )
         *between, head = found
         scale, softcap = _find_finish(model, head, inputs, logits.shape[-1])
@@ -213,8 +215,8 @@ def find_readout(model: nn.Module, architecture: Architecture) -> Readout:
         own = readout.logits(stream).reshape(logits.shape)
         if not _is_close(own, logits, 100 * _tolerance(stream.dtype)):
             raise UserError(
-                f"the final norm and head found in {name} don't give its logits: what else it "
-                "does after its last block could not be found"
+                f"{name} isn't supported: the final norm and head that were found don't reproduce "
+                "its logits, so it has another step after its last block"
             )
     return readout
 
@@ -338,8 +340,8 @@ def _find_finish(
     error = torch.where(got == expected, 0.0, (got - expected).abs())
     if not scale or not bool((error <= 1e-6 + tolerance * expected.abs()).all()):
         raise UserError(
-            f"{type(model).__name__} does more to its head's output than multiply and cap it, "
-            "which is not supported"
+            f"{type(model).__name__} changes its head's output by more than a factor and a "
+            "softcap, which is not supported"
         )
     return scale, softcap
 

@@ -1,4 +1,4 @@
-"""How a model writes to its residual stream: what is tapped, and what is done to it on the way."""
+"""How a model writes to its residual stream: the tensors that are tapped, and their path to it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class FrozenPath:
-    """The way from what is tapped to what is added, its norms' scales frozen: a linear map.
+    """The path from a tapped tensor to the stream, as a linear map with frozen norm scales.
 
     Attributes:
-        forms: the norms on the way, in order.
+        forms: the norms on the path, in order.
         scales: (T, 1) float32 for each norm.
-        factor: what multiplies behind the last norm.
+        factor: the factor after the last norm.
     """
 
     forms: tuple[NormForm, ...]
@@ -38,18 +38,17 @@ class FrozenPath:
     factor: float
 
     def apply(self, part: Tensor) -> Tensor:
-        """What becomes of a part, (…, H) float32; its leading axes are broadcast to (T, 1)."""
+        """Map a part, (…, H), to float32; its leading axes are broadcast to (T, 1)."""
         part = part.float()
         for form, scale in zip(self.forms, self.scales, strict=True):
             part = form.apply(part, scale)
         return part if self.factor == 1 else part * self.factor
 
     def bias(self, before: Tensor | None) -> Tensor | None:
-        """What biases add: one before the norms, (H,), and the norms' own.
+        """The sum of the biases: one before the norms, (H,), and the norms' own.
 
         Returns:
-            (T, H) float32, or (1, H) where it is the same for every token; None where there is
-            none.
+            (T, H) float32, or (1, H) if it is the same for every token; None if there is none.
         """
         total = None if before is None else before.float()[None]
         for form, scale in zip(self.forms, self.scales, strict=True):
@@ -59,36 +58,38 @@ class FrozenPath:
         return total if total is None or self.factor == 1 else total * self.factor
 
     def pull(self, directions: Tensor) -> Tensor:
-        """Directions in the stream, (D, H), as directions in what is tapped, without the scales."""
+        """Map directions in the stream, (D, H), to directions in the tapped tensor, without the
+        scales.
+        """
         directions = directions.float() * self.factor
         for form in reversed(self.forms):
             directions = form.pull(directions)
         return directions
 
     def scale(self) -> Tensor | None:
-        """The product of the norms' scales, (T, 1); None where there is no norm."""
+        """The product of the norms' scales, (T, 1); None if there is no norm."""
         total: Tensor | None = None
         for scale in self.scales:
             total = scale if total is None else total * scale
         return total
 
     def take(self, rows: Tensor) -> FrozenPath:
-        """The path of some tokens, (P,) int64."""
+        """The path for some tokens, (P,) int64."""
         scales = tuple(scale[rows.to(scale.device)] for scale in self.scales)
         return FrozenPath(self.forms, scales, self.factor)
 
 
 @dataclass(frozen=True)
 class Addition:
-    """What a sublayer adds to the stream: factor · norms(what is tapped).
+    """A sublayer's addition to the stream: factor · norms(tapped tensor).
 
     Attributes:
-        tap: what the sublayer's output projection, or its mixture of experts, gives: (…, H).
-        norms: what it goes through on its way to the stream, in order.
-        factor: what multiplies it behind them; 1 in most models.
-        matrix: the output projection; None where there is no single one.
-        reads: what the output projection reads, (…, heads or neurons); None where there is no
-            single projection.
+        tap: the output of the sublayer's output projection, or of its mixture of experts, (…, H).
+        norms: the norms between it and the stream, in order.
+        factor: the factor after the norms; 1 in most models.
+        matrix: the output projection; None if there is no single one.
+        reads: the input of the output projection, (…, heads or neurons); None if there is no single
+            projection.
     """
 
     tap: Tap
@@ -98,7 +99,9 @@ class Addition:
     reads: Tap | None = None
 
     def freeze(self, tapped: Tensor, normed: tuple[Tensor, ...]) -> FrozenPath:
-        """The path, from what was tapped, (T, H), and what each norm gave, (T, H) each."""
+        """The path for given values: the tapped tensor, (T, H), and each norm's output, (T, H)
+        each.
+        """
         scales = []
         for (_, form), y in zip(self.norms, normed, strict=True):
             scales.append(form.scale(tapped, y))
@@ -109,7 +112,7 @@ class Addition:
         """The output projection's weight, (H, n_inputs), float32.
 
         Raises:
-            ValueError: where there is no single projection.
+            ValueError: if there is no single projection.
         """
         if self.matrix is None:
             raise ValueError("no single matrix writes this to the stream")
@@ -119,13 +122,14 @@ class Addition:
         return weight if self.matrix.input_axis == 1 else weight.T
 
     def bias(self) -> Tensor | None:
-        """The output projection's bias, (H,); None where it has none."""
+        """The output projection's bias, (H,); None if it has none."""
         return None if self.matrix is None else resident(self.matrix.module, "bias")
 
 
 @dataclass(frozen=True)
 class StreamSum:
-    """One sum of a block: what is at ``base``, and what ``parts`` add, is what is at ``end``.
+    """A sum in a block: the tensor at ``base`` plus the additions of ``parts`` equals the one at
+    ``end``.
 
     Attributes:
         parts: "attention", "mlp" or both.
@@ -141,12 +145,12 @@ class BlockStream:
     """How one block writes to the stream.
 
     Attributes:
-        attention: what its attention adds; None where it has none.
-        mlp: what its MLP, or mixture of experts, adds; None where it has none.
-        n_heads: of its attention; None where that is not known.
-        sums: in order: attention's and then the MLP's, or one sum of both where they read the same
-            stream. Empty where ``reason`` is set.
-        reason: why no sum of this block was found; None where one was.
+        attention: the addition of its attention; None if it has none.
+        mlp: the addition of its MLP or mixture of experts; None if it has none.
+        n_heads: number of attention heads; None if it was not found.
+        sums: the attention's sum and then the MLP's, or one sum of both if they read the same
+            stream. Empty if ``reason`` is set.
+        reason: why no sum of this block was found; None if one was.
     """
 
     attention: Addition | None
@@ -162,31 +166,31 @@ class BlockStream:
 
     @property
     def heads_tap(self) -> Tap | None:
-        """Where the heads lie side by side; None where they can't be split."""
+        """The tap of the concatenated heads; None if they can't be split."""
         return None if self.attention is None or not self.n_heads else self.attention.reads
 
     @property
     def heads_width(self) -> int:
-        """How many coordinates the heads have together; 0 where they can't be split."""
+        """The number of coordinates of all heads together; 0 if they can't be split."""
         matrix = None if self.attention is None else self.attention.matrix
         return 0 if matrix is None else matrix.n_inputs
 
     def is_running(self, module: nn.Module) -> bool:
-        """Whether the sums lead from what ``module``, the block, takes to what it gives."""
+        """Whether the sums lead from the input of ``module``, the block, to its output."""
         taps = [Tap(module, "input"), *(each.end for each in self.sums)]
         return taps[-1] == Tap(module, "output") and all(
             each.base == tap for each, tap in zip(self.sums, taps, strict=False)
         )
 
     def additions(self) -> dict[str, Addition]:
-        """The additions that there are, by the name of their sublayer."""
+        """The additions by the name of their sublayer."""
         both = {"attention": self.attention, "mlp": self.mlp}
         return {name: each for name, each in both.items() if each is not None}
 
 
 @dataclass(frozen=True)
 class EmbeddingSource:
-    """One part of what the first block reads: factor · what is tapped, before the norms.
+    """A part of the first block's input: factor · tapped tensor, before the norms.
 
     Attributes:
         name: "embedding" (of the tokens), "position" or "token type".
@@ -199,14 +203,14 @@ class EmbeddingSource:
 
 @dataclass(frozen=True)
 class EmbeddingParts:
-    """What the first block reads, as a sum: norms(Σ factor · source).
+    """The first block's input as a sum: norms(Σ factor · source).
 
     Attributes:
-        stream: what the first block reads.
-        sources: its parts; only the one named "embedding", the stream itself, where ``reason``
-            says why no others were found.
-        norms: what the sum goes through, in order; each norm reads what the one before it gave,
-            and the first reads the sum of the sources.
+        stream: the first block's input.
+        sources: its parts. If ``reason`` is set, the only part is the stream itself, named
+            "embedding".
+        norms: the norms applied to the sum of the sources, in order; each reads the output of the
+            previous one.
     """
 
     stream: Tap
@@ -220,9 +224,9 @@ class StreamLayout:
     """How a model writes to its residual stream, block by block.
 
     Attributes:
-        closes_per_block: no running sum goes through the model, for norms change the whole stream;
-            each block's sums before these norms are what closes.
-        reason: why, where that is so; None elsewhere.
+        closes_per_block: whether only each block's sums before its norms close, because the norms
+            change the whole stream and there is no running sum through the model.
+        reason: why ``closes_per_block`` is set; otherwise None.
     """
 
     blocks: tuple[BlockStream, ...]

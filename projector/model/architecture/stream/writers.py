@@ -1,4 +1,4 @@
-"""How every block writes to the residual stream, found from what a trial run's numbers are."""
+"""Find how every block writes to the residual stream, from the numbers of a trial run."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ _SITE_READ = {"attention": "attn_z", "mlp": "mlp_post"}
 
 @torch.enable_grad()
 def find_stream(model: nn.Module, architecture: Architecture) -> StreamLayout:
-    """Find what every block adds to the stream, and what the first block reads is the sum of.
+    """Find each block's additions to the stream, and the terms of the first block's input.
 
-    A sublayer's output, or what norms behind it make of it, is what is added if a change of it
-    changes the sum by the same times one factor; and the sum so found must be the one in the model.
+    A sublayer's output, possibly after norms, is an addition if a change of it changes the sum by
+    the same amount up to a factor. The sum of the additions must equal the model's own stream.
 
-    Costs one forward pass over six tokens and short backward ones; the model is left as it was.
+    This costs one forward pass over six tokens and a few short backward passes. The model is left
+    unchanged.
 
     Raises:
-        UserError: if the model can't be run so, or autograd does not follow it.
+        UserError: if the model can't be run, or autograd can't trace it.
     """
     trial = run_trial(model, with_copies=True)
     constants = _constants(model, architecture)
@@ -49,7 +50,7 @@ def find_stream(model: nn.Module, architecture: Architecture) -> StreamLayout:
         embedding = find_embedding(model, architecture, trial, constants)
     except (AttributeError, RuntimeError, TypeError) as error:
         raise UserError(
-            f"how {type(model).__name__} writes to its stream can't be found, because autograd "
+            f"{type(model).__name__} can't be split into additions to its stream: autograd "
             f"can't trace it: {one_line(error)}"
         ) from error
     per_block = not all(
@@ -122,7 +123,7 @@ class _Search:
         for i, group in enumerate(plan):
             found = self._find_sum(group, base, is_last=i == len(plan) - 1)
             if found is None:
-                return f"what its {_WORDS[group[0]]} adds to the stream was not found"
+                return f"the output of its {_WORDS[group[0]]} was not found in the stream"
             each, of_group = found
             sums.append(each)
             ways |= of_group

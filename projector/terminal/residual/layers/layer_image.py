@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """Where the pictures are written."""
+    """The output folder of the pictures."""
 
     out: Path = setting(help="Folder for layers.png, the films and report.json.")
     force: bool = setting(False, help="Replace the pictures that OUT holds.")
@@ -40,7 +40,7 @@ def layer_image(
 ) -> None:
     """Draw the hidden state of a token at all layers as one image: PNG, GIF and MP4.
 
-    Also of two models with their difference, or of a sequence of checkpoints as a film.
+    It can also draw two models and their difference, or a sequence of checkpoints as a film.
     """
     from projector.figures.layers.folder import check_folder, write_layer_images
     from projector.figures.report import JSON_FILE

@@ -1,1 +1,1 @@
-"""Attention called alone, with numbers of ours: what depends on what, what shapes its logits."""
+"""Attention called alone on chosen inputs, to find its dependencies and the terms of its logits."""

@@ -1,4 +1,4 @@
-"""A block's attention called alone, with numbers of ours, to see what depends on what."""
+"""Call a block's attention alone on chosen inputs, to see which outputs depend on which inputs."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Run:
     """One call of an attention module with autograd on.
 
     Attributes:
-        outputs: what each matrix gave, (B, T, n_outputs) each.
-        z: (B, T, A·d_v), what the output projection reads.
+        outputs: the output of each matrix, (B, T, n_outputs) each.
+        z: (B, T, A·d_v), the input of the output projection.
         pattern: (B, A, T, T).
-        passed: what other modules within gave, in the order of their calls.
+        passed: the outputs of the other modules inside, in the order of their calls.
     """
 
     outputs: list[Tensor]
@@ -50,7 +50,9 @@ class Run:
     passed: dict[nn.Module, Tensor]
 
     def gradients(self, marks: Tensor) -> list[Tensor]:
-        """Of Σ marks · z, by what each matrix gave: zeros where it doesn't depend on it."""
+        """The gradients of Σ marks · z with respect to each matrix's output; zeros if z doesn't
+        depend on it.
+        """
         found = torch.autograd.grad(
             self.z, self.outputs, marks, retain_graph=True, allow_unused=True
         )
@@ -65,15 +67,15 @@ class Probe:
     """A block's attention module, and how the model calls it.
 
     Attributes:
-        tap: the module, and where its pattern is.
+        tap: the module, and the position of its pattern.
         output: the projection that reads z.
-        matrices: those within that read the module's input, and which z depends on.
-        calls: how it is called: with several tokens (``several``), with one (``single``), and,
-            where the model can be told positions, with several that all stand at position 0
-            (``still``).
-        like: for each call, an example of the first tensor given: shape, dtype and device count.
-        size: of queries and keys, about: with random ones of this size, patterns are neither flat
-            nor all on one token.
+        matrices: the matrices inside that read the module's input, and that z depends on.
+        calls: how it is called: with several tokens (``several``), with one (``single``), and, if
+            the model accepts position ids, with several tokens all at position 0 (``still``).
+        like: for each call, an example of the first tensor argument, with its shape, dtype and
+            device.
+        size: approximate size of random queries and keys with which patterns are neither flat nor
+            concentrated on one token.
     """
 
     tap: PatternTap
@@ -85,19 +87,19 @@ class Probe:
     size: float = 0.7
 
     def run_single(self) -> Run:
-        """With one token, and random weights."""
+        """Run with one token and random weights."""
         return self.run("single")
 
     def run_several(self) -> Run:
-        """With several tokens, and random weights."""
+        """Run with several tokens and random weights."""
         return self.run("several")
 
     def run(self, kind: str, *, size: float | None = None, own_weights: bool = False) -> Run:
-        """Call the module with a random input, in float32 whatever the model's type is.
+        """Call the module with a random input, in float32 for every model dtype.
 
         Args:
-            size: what queries, keys and values are in size, about; :attr:`size` by default.
-            own_weights: keep the model's weights, where else matrices have random ones.
+            size: approximate size of queries, keys and values; :attr:`size` by default.
+            own_weights: keep the model's weights instead of random ones.
         """
         generator = torch.Generator().manual_seed(0)
         like = self.like[kind]
@@ -142,11 +144,11 @@ class Probe:
         return weights
 
     def check_values(self, module: nn.Module, index: Tensor, group: Sequence[int]) -> None:
-        """Raise a UserError unless patterns times values are what the output projection reads.
+        """Raise a UserError unless patterns times values equal the input of the output projection.
 
         Args:
-            module: the matrix that gives the values.
-            index: (G, d_v) its outputs.
+            module: the matrix that computes the values.
+            index: (G, d_v), the indices of its outputs.
             group: for each head, the row of ``index`` that it uses.
         """
         run = self.run("several", own_weights=True)
@@ -176,10 +178,10 @@ def _wide(value: Any) -> Any:
 def record_attention(
     model: nn.Module, architecture: Architecture, layers: Sequence[int], taps: PatternTaps
 ) -> dict[int, Probe | str]:
-    """How the model calls the attention module of each of these layers, or why one can't be called
+    """Record how the model calls the attention module of each layer, or why it can't be called
     alone.
 
-    Costs three forward passes over a few tokens.
+    This costs three forward passes over a few tokens.
 
     Raises:
         UserError: if the model can't be run.

@@ -1,4 +1,6 @@
-"""What shapes a head's attention logits besides q kᵀ, found from patterns of random weights."""
+"""Find the terms of a head's attention logits in addition to q kᵀ, from patterns of random
+weights.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ ALIBI = "ALiBi, a bias by distance"
 QK_NORM = "QK-norm, a norm of queries and keys"
 BIASES = "biases of queries and keys"
 SOFTCAP = "softcap of the attention logits"
-UNKNOWN = "something that was not recognised"
+UNKNOWN = "an unrecognised term"
 
 # Patterns hold no more of a logit than this, and what is this small of the largest is noise.
 _LEAST_SHARE = 1e-25
@@ -26,11 +28,11 @@ _SMALL, _LARGE = 0.2, 25.0
 
 @dataclass(frozen=True)
 class LogitForm:
-    """How attention logits come of queries and keys.
+    """How attention logits are computed from queries and keys.
 
     Attributes:
-        scale: what q kᵀ is multiplied by; None where that was not found.
-        left_out: what else shapes them.
+        scale: the factor of q kᵀ; None if it was not found.
+        left_out: names of the other terms.
     """
 
     scale: float | None
@@ -57,15 +59,16 @@ class _Places:
 def describe_logits(
     probe: Probe, q: tuple[int, Tensor], k: tuple[int, Tensor], group: Sequence[int]
 ) -> LogitForm:
-    """Find the scale of attention logits, and what else shapes them, by fitting log patterns.
+    """Find the scale of attention logits, and their other terms, by fitting log patterns.
 
-    Log patterns are the logits up to a number for each row. They are fitted by q kᵀ alone; by q kᵀ
-    and the distance (ALiBi); and by q kᵀ where all tokens stand at the same position (rotary
-    positions, which then turn nothing). Logits that are made large show a cap.
+    Log patterns are the logits up to a constant for each row. They are fitted by q kᵀ alone; by q
+    kᵀ and the distance (ALiBi); and by q kᵀ with all tokens at the same position (rotary positions,
+    which then rotate nothing). Large logits show a softcap.
 
     Args:
-        probe: of the block.
-        q, k: number of the matrix among the probe's, and (heads or groups, d) its outputs.
+        probe: the block's probe.
+        q, k: the index of the matrix in the probe, and (heads or groups, d) the indices of its
+            outputs.
         group: for each head, which keys it uses.
     """
     places = _Places(q, k, group)

@@ -1,5 +1,6 @@
-"""Which blocks see no further back than a window, found from the masks that the model gives
-them."""
+"""Find blocks that attend to a sliding window only, from the attention masks that the model
+uses.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from projector.model.architecture.trial import trial_inputs
 from projector.model.capture import Call, Tap, capture, watch_calls
 from projector.model.context import longest_sequence
 
-WINDOW = "a sliding window: tokens further back are not seen"
-UNTRIED = "perhaps a sliding window that is too long to test"
+WINDOW = "a sliding window: tokens outside it are not attended to"
+UNTRIED = "possibly a sliding window that is too long to test"
 # A mask of this many tokens takes 64 MiB of float32.
 _MOST_TOKENS = 4096 + 2
 
@@ -25,10 +26,10 @@ _MOST_TOKENS = 4096 + 2
 def find_windows(
     model: nn.Module, architecture: Architecture, layers: Sequence[int]
 ) -> dict[int, str]:
-    """The blocks whose mask hides tokens that are further back, each with a name for that.
+    """Find the blocks with a mask that hides distant tokens, and a name for that term.
 
-    A model whose config names no window is not tried. Of others, masks are compared for a sequence
-    that is longer than the window; blocks compute nothing in that run.
+    A model is skipped if its config has no window. For every other model, masks are compared for a
+    sequence that is longer than the window; blocks compute nothing in that run.
     """
     named = _named_window(model)
     most = longest_sequence(model)
