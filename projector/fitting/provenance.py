@@ -136,7 +136,7 @@ def _layouts_difference(job: Job, made: Overview) -> str | None:
 
 
 def _config_sha256(loaded: LoadedModel) -> str | None:
-    """Of a model's settings; None where it has none."""
+    """Of a model's settings; None if it has none."""
     config: Any = getattr(loaded.model, "config", None)
     if not hasattr(config, "to_diff_dict"):
         return None

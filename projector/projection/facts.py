@@ -276,7 +276,7 @@ class LayoutSettings:
         return layout_name(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {
             "objective": self.objective,
             "solver": self.solver,
@@ -373,7 +373,7 @@ class MapFigures(Mapping[str, Any]):
         raise AttributeError(f"a map has no figure '{name}'")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {**self.map.as_dict(), **self.placement.as_dict()}
 
     def __getitem__(self, name: str) -> Any:

@@ -368,7 +368,7 @@ def _layout(
 
     Args:
         path: the JSON file that ``content`` is from; ``own`` is the SHA-256 of its text, which the
-            tensors name, None where the file is the projection's.
+            tensors name, None if the file is the projection's.
     """
     try:
         entry = Entry(content)

@@ -1,1 +1,1 @@
-"""The residual stream as a sum: what each part adds to it, and what rests on that sum."""
+"""The residual stream as a sum of contributions, and analyses based on this sum."""

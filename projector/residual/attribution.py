@@ -1,4 +1,4 @@
-"""Direct logit attribution: what each part of the stream adds to the logit of a token.
+"""Direct logit attribution: the contribution of each part of the stream to a token's logit.
 
 The stream at the last position x = Σ c_i is a sum of contributions, and with the scale s of the
 final norm frozen at its value for this token the logit is linear in it:
@@ -9,8 +9,8 @@ with the norm's weight w and bias b, the head's bias β and the logit scale α; 
 the mean where the norm does (Elhage et al. 2021, "A Mathematical Framework for Transformer
 Circuits"; Wang et al. 2022). A part that changes the scale of the norm is not credited for that.
 
-The logit lens reads the stream of an earlier layer in the same way, so what it reads is a sum too:
-of the parts that are written by then, with the scale that the final norm has for that stream.
+The logit lens reads the stream of an earlier layer in the same way, so its logits are also a sum:
+over the parts written up to that layer, with the final norm's scale for that stream.
 """
 
 from __future__ import annotations
@@ -70,25 +70,25 @@ def attribute(
 ) -> Attribution:
     """Attribute the logit of a token, or the difference of two tokens' logits, to parts.
 
-    One forward pass. With a softcap, the parts attribute the logit before it, and the cap is a part
-    of its own: what it takes away from that.
+    This takes one forward pass. With a softcap, the parts sum to the logit before it, and the
+    difference made by the softcap is a part of its own.
 
     Args:
         model: a subject with its head, or the name of a model to load.
-        prompt: text, or token ids as the model takes them.
-        token: whose logit, an id or a text as :func:`find_token` takes it; None is the model's top
-            next token.
-        against: the token whose logit is subtracted.
-        position: where the prediction is read, from the end where negative.
-        n_neurons: how many neurons are listed, the strongest first.
-        until: attribute what the logit lens reads there instead of the model's own logit: a layer
-            and a stream of :data:`projector.residual.readings.records.STREAMS`, such as
-            ``(3, "resid_mid")`` or ``"3 mid"``. Parts are those that are written by then.
+        prompt: text, or token ids of the model.
+        token: the token to attribute, an id or a text as for :func:`find_token`; None for the
+            model's top next token.
+        against: the token to subtract the logit of.
+        position: position of the prediction; negative values count from the end.
+        n_neurons: number of neurons to list, the strongest first.
+        until: attribute the logit of the logit lens at this place instead of the model's own logit:
+            a layer and a stream of :data:`projector.residual.readings.records.STREAMS`, such as
+            ``(3, "resid_mid")`` or ``"3 mid"``. Only the parts written up to there are included.
 
     Raises:
         SettingError: on ``token``, ``against``, ``position``, ``n_neurons`` or ``until``.
-        UserError: if the model has no causal head, its stream does not add up, or the parts do not
-            close to the model's own logit.
+        UserError: if the model has no causal head, its stream isn't a running sum, or the parts
+            don't sum to the model's own logit.
     """
     check_numbers(n_neurons=n_neurons)
     check_text("prompt", prompt if isinstance(prompt, str) else None)
@@ -167,15 +167,16 @@ def _result(
 
 
 def closure_error(parts: Sequence[AttributedPart], logit: float) -> float:
-    """|Σ parts − logit| / Σ |parts|, without what half precision rounded off: such parts are
-    whatever the others miss."""
+    """Compute |Σ parts − logit| / Σ |parts|, without the parts for half-precision rounding, which
+    would always close the sum.
+    """
     values = [part.value for part in parts if part.kind != ROUNDING]
     size = sum(abs(value) for value in values)
     return abs(sum(values) - logit) / size if size else abs(logit)
 
 
 def check_closure(found: Attribution) -> None:
-    """Raise a UserError if the parts do not sum to the model's logit within the bound."""
+    """Raise a UserError if the parts don't sum to the model's logit within the bound."""
     if not found.closure_error <= found.closure_bound:
         raise UserError(
             f"the parts of {found.model} do not sum to its logit: they differ by "

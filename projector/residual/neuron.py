@@ -102,10 +102,10 @@ class NeuronWeights:
         reads: one for each input of the neuron. A value is the cosine of the direction that the
             input reads and the token's embedding, centred where the norm before the MLP centres.
         writes: a value is what one unit of the neuron's activation adds to the token's logit, less
-            the mean over all tokens, with the final norm's scale taken as 1. None where the model
+            the mean over all tokens, with the final norm's scale taken as 1. None if the model
             has no head for the next token; ``writes_reason`` says so.
         readers: None in the last layer.
-        heads: None where they were not asked for, or no later heads could be taken apart.
+        heads: None if they were not asked for, or no later heads could be taken apart.
         n_shuffles: how often weights were shuffled for each control.
         notes: what was left out, and why; for people.
     """
@@ -123,7 +123,7 @@ class NeuronWeights:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds of it."""
+        """Convert to JSON values."""
         return asdict(self)
 
 

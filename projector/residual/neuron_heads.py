@@ -60,7 +60,7 @@ def find_head_readers(subject: Subject, layer: int, rows: Tensor, n_top: int) ->
         rows: (1 + S, H) float32: the direction, and S shuffled ones.
 
     Returns:
-        None where no later layer has heads that could be taken apart.
+        None if no later layer has heads that could be taken apart.
     """
     later = [k for k in subject.attentions if k > layer]
     if not later:

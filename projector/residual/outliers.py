@@ -26,7 +26,7 @@ class Outlier:
         position: its place in the sequence.
         reading: the row of the norms in which it is furthest out.
         norm: its norm there.
-        times_usual: that norm divided by the median over tokens there; None where it is not finite.
+        times_usual: that norm divided by the median over tokens there; None if it is not finite.
     """
 
     position: int
@@ -35,7 +35,7 @@ class Outlier:
     times_usual: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return dict(vars(self))
 
 

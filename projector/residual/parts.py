@@ -62,8 +62,8 @@ class Written:
         values: (T, H) float32, without biases.
         bias: (T, H) float32, what its biases add, those of norms included; None for none.
         path: from its output projection to the stream.
-        reads: (T, n) in the model's type: what the output projection read, heads side by side or
-            neurons; None where it is no single matrix.
+        reads: (T, n) in the model's dtype: what the output projection read, heads side by side or
+            neurons; None if it is no single matrix.
     """
 
     addition: Addition
@@ -152,12 +152,12 @@ class BlockContributions:
 
     Attributes:
         pre: (T, H), the stream that it starts from.
-        mid: (T, H), between attention and MLP; None where both read the same stream.
+        mid: (T, H), between attention and MLP; None if both read the same stream.
         post: (T, H), the stream after its last sum: what it gives, or, where a norm stands behind
             that sum as in BERT, what this norm reads.
-        attention_written: what its attention added; None where it has none. Its ``reads`` are the
+        attention_written: what its attention added; None if it has none. Its ``reads`` are the
             heads side by side.
-        mlp_written: likewise of the MLP, whose ``reads`` are the neurons.
+        mlp_written: the same for the MLP, whose ``reads`` are the neurons.
         rounding: (T, H), what a model in half precision rounds off as it adds; it accumulates over
             the layers, so it is a part of the sum. None for a model in float32.
     """

@@ -48,7 +48,7 @@ class Examples:
         highest_at, lowest_at: (N, k) int64, their tokens; −1 if fewer than k.
         sample_at: (M,) int64, tokens drawn evenly from those that count.
         sample: (M, N) float16, the activations on these tokens.
-        source: of the text, as in :class:`projector.corpus.tokens.Corpus`; None where it is not
+        source: of the text, as in :class:`projector.corpus.tokens.Corpus`; None if it is not
             known.
         cut: reductions that a fit made to limit the size.
 

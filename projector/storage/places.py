@@ -50,7 +50,7 @@ def _existing(out: Path) -> Path:
 
 
 def _why_refused(folder: Path, names: Sequence[str]) -> str | None:
-    """Why no folder of these names can be made in a folder; None where it can, as a try shows.
+    """Why no folder of these names can be made in a folder; None if it can, as a try shows.
 
     A system may refuse where rights allow it: on a medium that is read only, or under ``/proc``.
     """

@@ -93,7 +93,7 @@ def upgraded(
         raise UserError(f"'{path}' is damaged: its format_version is {version!r}; {remedy}")
     if version > newest:
         raise UserError(
-            f"'{path}' has format version {version}, but this program reads versions up to "
+            f"'{path}' has format version {version}, and this program reads versions up to "
             f"{newest}: upgrade the program, or {remedy}"
         )
     while version < newest:

@@ -138,7 +138,7 @@ def _settings_kind(annotation: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def _reader(each: Field[Any], annotation: Any) -> Callable[[str | None, str], Any] | None:
-    """What reads the text of an option; None where Typer reads it."""
+    """What reads the text of an option; None if Typer reads it."""
     if each.metadata.get(UNIT) == "bytes":
         return parse_size
     kinds = {get_args(part)[0] for part in _alternatives(annotation) if get_origin(part) is tuple}

@@ -310,7 +310,7 @@ def _kept_text(projection: Any) -> str:
 
 
 def _record(projection: Any, layout: str | None) -> Objective | None:
-    """The objective of what is shown; None where it is not known any more."""
+    """The objective of what is shown; None if it is not known any more."""
     return OBJECTIVES.get(projection.layout(layout).settings.objective)
 
 

@@ -74,7 +74,7 @@ def effects_figure(
     found: Found | Facts, model: str, *, layer: int | None = None
 ) -> go.Figure | None:
     """A panel for each set (and continuation): the effect of every change with its interval, beside
-    those of random directions of the same norm and of permuted labels; None where nothing was
+    those of random directions of the same norm and of permuted labels; None if nothing was
     tested.
 
     Args:

@@ -53,7 +53,7 @@ _SPLIT: tuple[_Part, ...] = (
 def growth_figure(found: Found | Facts, *, layer: int | None = None) -> go.Figure:
     """For each model a row: the shares of Var(post) of each block; the same with attention and the
     MLP apart, where they can be; and the correlation of the stream and the update beside that of
-    random rotations. Bars reach below 0 where a covariance is negative; a block's sum to 1.
+    random rotations. Bars reach below 0 if a covariance is negative; a block's sum to 1.
 
     Args:
         layer: one that is marked.

@@ -50,11 +50,11 @@ class Part:
         name: ``parting``, ``growth``, ``sharing``, ``samples`` or ``direction``. Parts with the
             same name follow one another, one a model.
         title: the heading of all parts with this name.
-        model: whose this is; None where it is of all models of the report.
-        figure: None where there is nothing to draw; ``found`` says why.
+        model: whose this is; None if it is of all models of the report.
+        figure: None if there is nothing to draw; ``found`` says why.
         found: what was found, as plain text; an empty line parts paragraphs.
-        how: how to read the figure; empty where there is none.
-        axis: what a mark's x is; None where it is no layer.
+        how: how to read the figure; empty if there is none.
+        axis: what a mark's x is; None if it is no layer.
     """
 
     name: str

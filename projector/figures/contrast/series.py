@@ -96,7 +96,7 @@ class ModelRows:
     rows: tuple[Facts, ...]
 
     def column(self, name: str) -> list[float | None]:
-        """A figure at each place; None where it is not known."""
+        """A figure at each place; None if it is not known."""
         return [number_of(row, name) for row in self.rows]
 
     @property
@@ -106,7 +106,7 @@ class ModelRows:
 
 
 def number_of(row: Facts, name: str) -> float | None:
-    """A figure of a row; None where it is null, not there, or no finite number."""
+    """A figure of a row; None if it is null, not there, or no finite number."""
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -121,7 +121,7 @@ def read_models(facts: Facts) -> tuple[ModelRows, ...]:
 
 
 def as_model(model: str, rows: Iterable[Facts]) -> ModelRows | None:
-    """Rows of layer and stream in the order of the stream; None where there is none."""
+    """Rows of layer and stream in the order of the stream; None if there is none."""
     by_depth: dict[float, tuple[Place, Facts]] = {}
     for row in rows:
         if not isinstance(row.get("layer"), int) or row.get("stream") not in _STEPS:

@@ -47,7 +47,7 @@ _ANGLES = "Principal angles of the updates"
 
 
 def sharing_of(found: Found | Facts, model: str) -> Facts | None:
-    """What the report holds of a model; None where it holds nothing."""
+    """What the report holds of a model; None if it holds nothing."""
     entries = entries_of(facts_of(found), "sharing", model)
     return entries[0] if entries else None
 
@@ -56,7 +56,7 @@ def sharing_figure(
     found: Found | Facts, model: str, *, layer: int | None = None
 ) -> go.Figure | None:
     """Four panels over the layers, each compared with the one before: figures of one model, with
-    the band that holds 90 % of random rotations; None where nothing could be compared.
+    the band that holds 90 % of random rotations; None if nothing could be compared.
 
     Args:
         model: its name in the report.

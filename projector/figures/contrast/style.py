@@ -41,7 +41,7 @@ def add_band(
     name: str,
     **more: Any,
 ) -> None:
-    """A filled band between two curves; nothing where either is not known."""
+    """A filled band between two curves; nothing if either is not known."""
     known = [
         (at, a, b) for at, a, b in zip(x, low, high, strict=True) if a is not None and b is not None
     ]

@@ -52,14 +52,14 @@ _TITLES = (
 
 
 def untangling_of(found: Found | Facts, model: str) -> ModelRows | None:
-    """What the report holds of a model, place by place; None where it holds nothing."""
+    """What the report holds of a model, place by place; None if it holds nothing."""
     return as_model(model, entries_of(facts_of(found), "untangling", model))
 
 
 def untangling_figure(
     found: Found | Facts, model: str, *, layer: int | None = None
 ) -> go.Figure | None:
-    """Four panels over the depth of a model, each curve with its control dashed; None where nothing
+    """Four panels over the depth of a model, each curve with its control dashed; None if nothing
     was measured.
 
     Args:

@@ -48,7 +48,7 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
         the artifact and, where contributions add up in the map, one more a token: the sum of its
         contributions so far. The first ``n_still`` of them stay where they are once they are born
         (all P contributions, or none), and travel once: ``still_positions`` float32 (n_still, 3),
-        before birth 0 where ``from_origin``; ``still_norms`` float32 (n_still,). Of the others,
+        before birth 0 if ``from_origin``; ``still_norms`` float32 (n_still,). Of the others,
         M = N − n_still, ``positions`` is float32 (F, M, 3), ``norms`` and ``displacements`` are
         float32 (F, M), NaN for sums. ``neighbours`` and ``distances`` are (n, k): the P particles
         of each frame that are born there, frame by frame; uint16 or, of very many particles,
@@ -58,7 +58,7 @@ def viewer_data(report: Report, tensors: Tensors) -> dict[str, Any]:
         particles of both prompts that belong together. ``scales`` holds between which values each
         colour scale goes, over all frames. ``is_counted`` uint8 (N,) tells which particles the
         ``density`` counts; ``followed`` is the view whose scale follows the frames, and
-        ``parts_view`` that of contributions without their sums (None where there are no sums).
+        ``parts_view`` that of contributions without their sums (None if there are no sums).
         ``id`` is equal for equal content. What describes particles may be left out
         later where the id is the same.
     """
@@ -209,7 +209,7 @@ def _widened(values: NDArray[Any], n: int, fill: float) -> NDArray[Any]:
 
 
 def _scale(values: NDArray[Any]) -> dict[str, float] | None:
-    """Between which values colours go, over all frames; None where there are none."""
+    """Between which values colours go, over all frames; None if there are none."""
     known = values[np.isfinite(values) & (values > 0)]
     if not known.size:
         return None

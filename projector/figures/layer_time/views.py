@@ -117,7 +117,7 @@ def density_of(
     Returns:
         ``low`` and ``high`` (F, 2), ``spread`` (F), ``bandwidth``, ``follows`` as
         :class:`~projector.figures.layers.cloud.densities.Clouds` has them; ``highest``, the density
-        of full colour; ``words``, how it was made. None where no particle can be shown.
+        of full colour; ``words``, how it was made. None if no particle can be shown.
     """
     clouds = read_clouds(report, tensors)
     if clouds is None:

@@ -167,7 +167,7 @@ def draw_bars(
     """A bar for each scale below its panels, and below them lines of text.
 
     Args:
-        frame: the one that is shown, whose own range the numbers are; None where all are.
+        frame: the one that is shown, whose own range the numbers are; None if all are.
     """
     draw = ImageDraw.Draw(picture)
     for first, last in _groups(panels):
@@ -210,7 +210,7 @@ def notes_of(panels: Sequence[Panel], layout: Layout, given: str | None = None) 
 
 
 def _side_room(panels: Sequence[Panel]) -> int:
-    """Room for the layers' ranges; 0 where all have one."""
+    """Room for the layers' ranges; 0 if all have one."""
     if panels[0].image.range == "all":
         return 0
     ends = [f"±{number(float(high))}" for each in panels for high in each.image.high]

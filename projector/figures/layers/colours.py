@@ -68,7 +68,7 @@ def draw_bar(
     Args:
         place: x and y of its top left corner.
         width: pixels from end to end; points and numbers are wider by some 30 at either side.
-        high: the value at its right end; None where each layer has its own.
+        high: the value at its right end; None if each layer has its own.
         is_clipped: whether values are beyond its ends, which have points then.
     """
     x, y = place

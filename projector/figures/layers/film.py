@@ -40,7 +40,7 @@ class Written:
 
     Attributes:
         paths: where they are.
-        note: why one was left out; None where none was.
+        note: why one was left out; None if none was.
     """
 
     paths: tuple[Path, ...]
@@ -95,7 +95,7 @@ def write_film(
 
 
 def find_ffmpeg() -> str | None:
-    """The ffmpeg of the system, or else that of imageio-ffmpeg; None where there is neither."""
+    """The ffmpeg of the system, or else that of imageio-ffmpeg; None if there is neither."""
     if found := shutil.which("ffmpeg"):
         return found
     try:

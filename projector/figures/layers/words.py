@@ -76,7 +76,7 @@ def range_words(images: Sequence[LayerImage]) -> str:
 
 def largest_words(images: Sequence[LayerImage]) -> str:
     """Which hidden dimension has the largest magnitude of all images, where, and of several images
-    in which model; nothing where all values are 0."""
+    in which model; nothing if all values are 0."""
     found = [(image, i, *image.largest(i)) for image in images for i in range(len(image.names))]
     image, frame, dimension, value = max(found, key=lambda each: abs(each[3]))
     if not value:

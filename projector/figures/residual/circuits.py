@@ -72,7 +72,7 @@ def _pair_table(found: HeadsReport, first: str, second: str, pairs: TopPairs) ->
 
 
 def composition_sections(found: HeadsReport) -> Iterator[Section]:
-    """The strongest compositions of each kind; nothing where there are none."""
+    """The strongest compositions of each kind; nothing if there are none."""
     compositions = found.compositions
     if compositions is None or not compositions.strength.shape[1]:
         return

@@ -201,7 +201,7 @@ def kl_figure(found: Lens, plain: Lens | None = None) -> go.Figure:
 
 def _clip(found: Lens, values: list[float | None]) -> float | None:
     """Where an axis ends, where readings before the first block's end would flatten all others;
-    None where they would not."""
+    None if they would not."""
     n_first = _n_first(found)
     first = [value for value in values[:n_first] if value is not None]
     highest = max((value for value in values[n_first:] if value is not None), default=0.0)

@@ -103,7 +103,7 @@ def _has_kernel(positions: Tensor, target: Target) -> bool:
 
 @cache
 def _kernels() -> Any:
-    """The module of the Triton kernels; None where they can't be used.
+    """The module of the Triton kernels; None if they can't be used.
 
     There may be no Triton, as on Windows; no C compiler, which it needs at its first launch; or a
     device that it knows too little of. So they are tried once.

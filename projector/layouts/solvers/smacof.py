@@ -175,7 +175,7 @@ def _descend(
 
 
 def _best_scale(position: Tensor, gradient: Tensor) -> Tensor | None:
-    """The positions scaled to least stress; None where that changes little.
+    """The positions scaled to least stress; None if that changes little.
 
     Σ_{i<j} δ_ij d_ij = N Σ_i x_i·x̄_i and Σ_{i<j} d_ij² = N Σ_i x_i², so that both are known.
     """

@@ -115,7 +115,7 @@ def _with_switches(config: Any) -> Iterator[Any]:
 
 
 def _changed(config: Any, name: str, value: Any) -> Any | None:
-    """A copy with one setting changed; None where the config does not take it."""
+    """A copy with one setting changed; None if the config does not take it."""
     changed = deepcopy(config)
     try:
         setattr(changed, name, value)

@@ -1,1 +1,1 @@
-"""What the linear maps of a model do to the space: planes before and after, with their controls."""
+"""How the linear maps of a model transform space: planes before and after, with controls."""

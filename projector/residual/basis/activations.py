@@ -1,4 +1,4 @@
-"""What the activation functions of a model keep: the positive side for a ReLU, less for others."""
+"""Which activations the activation functions of a model keep, compared with a ReLU."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class FunctionForm:
-    """What an activation function is, judged by its values over −6 to 6.
+    """The form of an activation function, identified by its values from −6 to 6.
 
     Attributes:
-        name: "ReLU", "identity", one of a few others such as "SiLU", or "unnamed".
+        name: "ReLU", "identity", another known function such as "SiLU", or "unnamed".
         curve: rows [x, f(x)].
         relu_distance: largest |f(x) − max(x, 0)|.
     """
@@ -78,14 +78,15 @@ def view_activations(
     neurons: tuple[int, int] | None = None,
     seed: int = 0,
 ) -> ActivationView:
-    """What every layer's activation keeps on a prompt, and two neurons of one layer in a plane.
+    """Show which activations every layer keeps on a prompt, and two neurons of one layer in a
+    plane.
 
-    One forward pass, and one product with each layer's input weights for the control: the same
-    vectors with their coordinates shuffled.
+    This takes one forward pass, and one product with each layer's input weights for the control:
+    the same vectors with shuffled coordinates.
 
     Args:
-        layer: whose neurons the plane shows; the middle layer by default.
-        neurons: the two; by default those whose inputs vary most over the prompt.
+        layer: the layer of the neurons in the plane; the middle layer by default.
+        neurons: the two neurons; by default those with inputs that vary most over the prompt.
 
     Raises:
         SettingError: on ``layer`` or ``neurons``.
@@ -202,14 +203,14 @@ def view_neurons(
     is_gated: bool = False,
     neurons: tuple[int, int] | None = None,
 ) -> PlaneView:
-    """Two neurons as the axes of a plane: inputs before, outputs of the activation after.
+    """Show two neurons as the axes of a plane: inputs before, outputs of the activation after.
 
     Args:
-        before, after: (n, N) float32, what the function acts on and gives.
-        neurons: the two; by default those whose inputs vary most.
+        before, after: (n, N) float32, inputs and outputs of the function.
+        neurons: the two neurons; by default those with inputs that vary most.
 
     Raises:
-        SettingError: on ``neurons``, where they are one or the layer does not have them.
+        SettingError: on ``neurons``, if they are the same, or the layer doesn't have them.
     """
     n_neurons = before.shape[1]
     if neurons is None:
@@ -234,7 +235,7 @@ def view_neurons(
         title=f"layer {layer} · neurons {first} and {second}",
         matrix=IDENTITY,
         space_before="inputs of two neurons",
-        space_after="what the activation function gives",
+        space_after="outputs of the activation function",
         axes_before=(f"neuron {first}", f"neuron {second}"),
         axes_after=(f"neuron {first}", f"neuron {second}"),
         is_same_plane=True,
@@ -260,8 +261,9 @@ _NOT_RELU = (
 
 
 def describe_functions(subject: Subject) -> str:
-    """Which activation function the model uses, by its values, and what that means for a ReLU's
-    picture; no prompt is run."""
+    """Describe the model's activation function, identified by its values, compared with a ReLU; no
+    prompt is run.
+    """
     names, gated, reason = set(), False, ""
     for block in subject.architecture.blocks:
         if block.mlp is None or block.mlp.activation is None:

@@ -26,7 +26,7 @@ from projector.residual.subject import Subject
 _MOST_ERROR, _MOST_ERROR_IN_SHORT_TYPES = 1e-4, 3e-2
 # Values that differ by a smaller share of their length differ by rounding.
 _ALIKE = 1e-6
-_SHUFFLED = "the same rows, their coefficients shuffled"
+_SHUFFLED = "the same rows with shuffled coefficients"
 
 
 @torch.no_grad()
@@ -39,15 +39,15 @@ def view_attention(
     n_draws: int = N_DRAWS,
     seed: int = 0,
 ) -> AttentionView:
-    """A head's values and their mixtures on a prompt, in one plane. One forward pass.
+    """Show a head's values and their mixtures on a prompt in one plane, with one forward pass.
 
-    The pattern, the values and what the output projection reads are of the same run, and A V is
-    checked to be what the head gives.
+    The pattern, the values and the input of the output projection come from the same run, and A V
+    is checked to equal the head's output.
 
     Raises:
         SettingError: on ``layer`` or ``head``.
-        UserError: if the layer's heads can't be taken apart, it gives no pattern, or A V is not
-            what the head gives.
+        UserError: if the layer's heads can't be separated, it has no pattern, or A V differs from
+            the head's output.
     """
     check_layer(subject, layer)
     weights = subject.attentions[layer]
@@ -87,12 +87,12 @@ def describe_mixing(
     n_draws: int = N_DRAWS,
     seed: int = 0,
 ) -> AttentionView:
-    """The view of a pattern A (T, T) and values V (T, d).
+    """Describe a pattern A (T, T) and values V (T, d) as a view.
 
     The plane is that of V's top two singular directions. In it, points after are A times the points
-    before: projecting and mixing can change places. The axes stay, so ``matrix`` is the identity.
-    The control shuffles each row's coefficients: in a causal pattern among the tokens up to the
-    row's own, elsewhere among all.
+    before, because projecting and mixing commute. The axes are unchanged, so ``matrix`` is the
+    identity. The control shuffles each row's coefficients: in a causal pattern among the tokens up
+    to the row's own, otherwise among all.
     """
     pattern, values = pattern.double(), values.double()
     mixed = pattern @ values

@@ -1,4 +1,4 @@
-"""Controls of shares: random planes, random subspaces, random matrices and random turns."""
+"""Controls for shares: random planes, random subspaces, random matrices and random rotations."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _TINY = 1e-30
 
 
 def share_in(vectors: Tensor, axes: Tensor) -> float | None:
-    """How much of the squared length of vectors (n, N) lies in the span of orthonormal ``axes``
-    (N, r); None where the vectors are all zero."""
+    """Share of the squared length of vectors (n, N) within the span of orthonormal ``axes`` (N, r);
+    None if all vectors are zero.
+    """
     vectors = vectors.double()
     whole = float(vectors.square().sum())
     if whole <= _TINY:
@@ -32,7 +33,8 @@ def share_in(vectors: Tensor, axes: Tensor) -> float | None:
 def share_in_plane(
     name: str, vectors: Tensor, axes: Tensor, *, n_draws: int = N_DRAWS, seed: int = 0
 ) -> Share:
-    """How much of the vectors lies in a plane, compared with random planes of the same space.
+    """Share of the vectors' squared length in a plane, compared with random planes of the same
+    space.
 
     Args:
         vectors: (n, N).
@@ -50,17 +52,17 @@ def share_in_plane(
 
 
 def beside(name: str, value: float, draws: Tensor, control: str) -> Share:
-    """A share beside draws (n,) of its control."""
+    """A share with the draws (n,) of its control."""
     low, high = torch.quantile(draws.double(), torch.tensor([0.05, 0.95]).double()).tolist()
     return Share(name, value, float(draws.double().mean()), low, high, control, len(draws))
 
 
 def share_in_subspace(name: str, vector: Tensor, axes: Tensor) -> Share:
-    """How much of one vector (H,) lies in a subspace, compared with random ones of the same
-    dimension.
+    """Share of a vector's (H,) squared length in a subspace, compared with random subspaces of the
+    same dimension.
 
-    The share of a vector that lies in a random subspace of r of H dimensions follows a Beta
-    distribution with r/2 and (H − r)/2, so that nothing is drawn.
+    The share in a random subspace of r of H dimensions has a Beta distribution with parameters r/2
+    and (H − r)/2, so no random subspace is drawn.
 
     Args:
         axes: (H, r), orthonormal.
@@ -77,13 +79,14 @@ def share_in_subspace(name: str, vector: Tensor, axes: Tensor) -> Share:
 
 
 def random_matrix_share(n_outputs: int, n_inputs: int, k: int = 2, *, seed: int = 0) -> Tensor:
-    """Shares of the squared norm that the top ``k`` singular values of Gaussian matrices carry.
+    """Shares of the squared norm in the top ``k`` singular values of Gaussian matrices.
 
-    The singular values of a Gaussian matrix are those of a bidiagonal one whose entries are
-    independent and chi-distributed (Dumitriu and Edelman 2002), so that no matrix is multiplied.
+    The singular values of a Gaussian matrix have the distribution of those of a bidiagonal matrix
+    with independent chi-distributed entries (Dumitriu and Edelman 2002), so no large matrix is
+    needed.
 
     Returns:
-        (20,) float64, one share a draw.
+        (20,) float64, one share per draw.
     """
     rng = np.random.default_rng(seed)
     most, least = max(n_outputs, n_inputs), min(n_outputs, n_inputs)
@@ -102,7 +105,7 @@ def random_matrix_share(n_outputs: int, n_inputs: int, k: int = 2, *, seed: int 
 
 
 def random_rank_share(n_outputs: int, rank: int, n_inputs: int, k: int = 2) -> Tensor:
-    """The same of products of two Gaussian matrices, (M, d) and (d, N): a head's W_OV."""
+    """The same for products of two Gaussian matrices, (M, d) and (d, N), such as a head's W_OV."""
     generator = torch.Generator().manual_seed(0)
     found = []
     for _ in range(_N_MATRICES):
@@ -117,11 +120,11 @@ def random_rank_share(n_outputs: int, rank: int, n_inputs: int, k: int = 2) -> T
 
 
 def orthant_share(name: str, points: Tensor) -> Share:
-    """The share of points (n, 2) in the positive orthant, which a ReLU leaves as they are.
+    """The share of points (n, 2) in the positive orthant, which a ReLU leaves unchanged.
 
-    Beside it the same points turned about the origin, by 360 angles: a quarter on average.
+    The control rotates the same points about the origin by 360 angles: a quarter on average.
     """
-    control = "the same points turned at random"
+    control = "the same points rotated at random"
     if not len(points):
         return Share(name, None, None, None, None, control, 0, "there are no points")
     points = points.double().cpu()

@@ -1,4 +1,4 @@
-"""The linear maps of a model that can be looked at: its attention's and its MLP's matrices."""
+"""The linear maps of a model that can be shown: the matrices of its attention and its MLP."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ STREAM, VALUES, NEURONS = "residual stream", "values of the heads", "neurons of 
 
 @dataclass(frozen=True)
 class MapFact:
-    """A map of a layer, before its weights are read.
+    """A map of a layer, without its weights.
 
     Attributes:
         name: one of :data:`NAMES`.
-        n_heads: how many heads it can be taken of, one at a time; 0 where it is one whole.
-        needs_head: whether it exists of a single head only.
-        reason: why the layer does not have it; None where it has.
+        n_heads: number of heads that it can be split into; 0 if it can't be split.
+        needs_head: whether it exists only for a single head.
+        reason: why the layer doesn't have it; None if it has.
     """
 
     layer: int
@@ -45,14 +45,14 @@ class LinearMap:
     """y = W x, without biases.
 
     Attributes:
-        head: the head it is of; None for the whole.
-        factors: W = ``left @ right``, (M, d) and (d, N) float32; ``right`` is None where W is held
+        head: its head; None for all heads.
+        factors: W = ``left @ right``, (M, d) and (d, N) float32; ``right`` is None if W is stored
             as ``left`` (M, N).
-        space_in, space_out: what x and y are.
+        space_in, space_out: names of the spaces of x and y.
         is_one_space: whether x and y are vectors of the same space, with the same coordinates.
-        reads: where x passes as the model runs.
-        columns: which of the coordinates that pass there are x, (N,) int64; None for all.
-        notes: what the map leaves out.
+        reads: the tap of x.
+        columns: (N,) int64, the coordinates at the tap that form x; None for all.
+        notes: remarks about parts that the map leaves out.
     """
 
     layer: int
@@ -77,12 +77,12 @@ class LinearMap:
 
     @property
     def rank(self) -> int:
-        """The most that the rank can be."""
+        """Upper bound of the rank."""
         return min(self.left.shape) if self.right is None else self.left.shape[1]
 
     @property
     def title(self) -> str:
-        """Such as "layer 3 · W_O of head 2"."""
+        """A title such as "layer 3 · W_O of head 2"."""
         of_head = "" if self.head is None else f" of head {self.head}"
         return f"layer {self.layer} · {self.name}{of_head}"
 
@@ -99,7 +99,7 @@ class LinearMap:
 
 
 def list_maps(subject: Subject, layer: int) -> tuple[MapFact, ...]:
-    """Every map of a layer, or why the layer does not have it.
+    """List every map of a layer, or the reason why the layer doesn't have it.
 
     Raises:
         SettingError: on ``layer``.
@@ -130,18 +130,18 @@ def list_maps(subject: Subject, layer: int) -> tuple[MapFact, ...]:
 
 @torch.no_grad()
 def read_map(subject: Subject, layer: int, name: str, head: int | None = None) -> LinearMap:
-    """The weights of a map, float32.
+    """Read the weights of a map in float32.
 
-    W_OV leads from the stream to what the head adds to it: the norms on both ways are folded into
-    it, all but their scales, which vary by token. The other maps are the model's own matrices.
+    W_OV maps the stream to the head's addition. The norms before and after are folded into it,
+    except for their scales, which vary by token. All other maps are the model's own matrices.
 
     Args:
         name: one of :data:`NAMES`.
-        head: of W_O, W_V or W_OV; None for all heads side by side. W_OV is of one head.
+        head: the head of W_O, W_V or W_OV; None for all heads concatenated. W_OV needs a head.
 
     Raises:
         SettingError: on ``layer``, ``map`` or ``head``.
-        UserError: if the layer has no such map, with the reason.
+        UserError: if the layer doesn't have the map, with the reason.
     """
     facts = {fact.name: fact for fact in list_maps(subject, layer)}
     if name not in facts:
@@ -167,7 +167,7 @@ def read_map(subject: Subject, layer: int, name: str, head: int | None = None) -
 
 
 def check_layer(subject: Subject, layer: int) -> None:
-    """Raise a SettingError on ``layer`` if the model does not have it."""
+    """Raise a SettingError on ``layer`` if the model doesn't have it."""
     n_layers = len(subject.architecture.blocks)
     if not 0 <= layer < n_layers:
         raise SettingError(
@@ -176,7 +176,7 @@ def check_layer(subject: Subject, layer: int) -> None:
 
 
 def check_head(layer: int, head: int, n_heads: int) -> None:
-    """Raise a SettingError on ``head`` if the layer does not have it."""
+    """Raise a SettingError on ``head`` if the layer doesn't have it."""
     if not 0 <= head < n_heads:
         raise SettingError(
             "head", head, f"is not a head of layer {layer}", f"give 0 to {n_heads - 1}"
@@ -217,7 +217,7 @@ def _read_output(subject: Subject, layer: int, head: int | None) -> LinearMap:
         whole,
         None,
         VALUES if head is None else "values of the head",
-        "what attention gives",
+        "output of attention",
         False,
         Tap(matrix.module, "input"),
         columns,
@@ -234,7 +234,7 @@ def _read_values(heads: HeadWeights, head: int | None) -> LinearMap:
         head,
         weight.float(),
         None,
-        "what attention reads",
+        "input of attention",
         space,
         False,
         heads.input,
@@ -270,7 +270,7 @@ def _read_mlp(mlp: Mlp, layer: int, name: str) -> LinearMap:
         tap = Tap(mlp.output.module, "input")
         output = weights.output.float()
         notes = _without_bias(mlp.output.module)
-        space = "what the MLP gives"
+        space = "output of the MLP"
         return LinearMap(layer, name, None, output, None, NEURONS, space, False, tap, notes=notes)
     inputs = _inputs_of(mlp)
     at = mlp.gate if name == "MLP gate" or len(inputs) == 1 else 1 - mlp.gate
@@ -281,7 +281,7 @@ def _read_mlp(mlp: Mlp, layer: int, name: str) -> LinearMap:
         None,
         weights.inputs[at].float(),
         None,
-        "what the MLP reads",
+        "input of the MLP",
         NEURONS,
         False,
         tap,

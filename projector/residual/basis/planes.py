@@ -34,7 +34,7 @@ _N_VECTORS = 256
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Top k singular directions: W right[:, i] = values[i] · left[:, i].
+    """The top k singular directions: W right[:, i] = values[i] · left[:, i].
 
     Attributes:
         left: (M, k) float32, orthonormal columns.
@@ -49,11 +49,11 @@ class Spectrum:
 
 @torch.no_grad()
 def find_spectrum(given: LinearMap, k: int = N_VALUES) -> Spectrum:
-    """The top singular values and directions of a map; fewer where its rank is less.
+    """Compute the top singular values and directions of a map; fewer if its rank is lower.
 
-    The smaller side's Gram matrix is taken apart in float64 where it has at most 1,024 rows. Beyond
-    that a randomised method finds the top (Halko, Martinsson and Tropp 2011), and Lanczos iteration
-    where ‖W v − σu‖ or ‖Wᵀu − σv‖ of the first two shows that it has not converged.
+    The Gram matrix of the smaller side is decomposed in float64 if it has at most 1,024 rows. For
+    larger maps, a randomised method is used (Halko, Martinsson and Tropp 2011), and Lanczos
+    iteration if ‖W v − σu‖ or ‖Wᵀu − σv‖ of the first two shows that it has not converged.
     """
     if given.right is not None:
         left_basis, left_core = torch.linalg.qr(given.left.double())
@@ -112,10 +112,10 @@ def _fixed(left: Tensor, values: Tensor, right: Tensor) -> Spectrum:
 def read_points(
     subject: Subject, given: LinearMap, ids: Sequence[int], *, keep_first: bool = False
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """What a map reads on a prompt, a row a token, and the tokens' texts.
+    """The inputs of a map on a prompt, one row per token, and the tokens' texts.
 
-    A causal sequence's first token is left out unless it is alone: most models give it a vector
-    that is many times longer than the others.
+    The first token of a causal sequence is left out unless it is the only one, because most models
+    give it a vector that is many times longer than that of any other token.
 
     Returns:
         (n, N) float32 on the CPU, and n texts.
@@ -129,12 +129,12 @@ def read_points(
 
 
 def first_kept(subject: Subject, ids: Sequence[int], *, keep_first: bool = False) -> int:
-    """The first position that is looked at: 1 in a causal model, 0 in others or when asked."""
+    """The first position to include: 1 in a causal model, otherwise 0, or 0 on request."""
     return int(subject.architecture.is_causal and len(ids) > 1 and not keep_first)
 
 
 def token_texts(subject: Subject, ids: Sequence[int]) -> tuple[str, ...]:
-    """The text of each token, or its number where the model has no tokenizer."""
+    """The text of each token, or its id if the model has no tokenizer."""
     if subject.loaded.tokenizer is None:
         return tuple(f"#{i}" for i in ids)
     return tuple(subject.pieces(list(ids)).texts(list(ids)))
@@ -150,19 +150,19 @@ def view_map(
     n_draws: int = N_DRAWS,
     seed: int = 0,
 ) -> PlaneView:
-    """The plane of the map's top two singular directions, before and after.
+    """Show the plane of the map's top two singular directions, before and after the map.
 
-    In these directions the map only stretches: its matrix is diagonal, and the turn is the change
-    from one plane to the other. Where x and y are of one space, ``same_plane`` looks at the plane
-    before from both sides instead: its matrix is VᵀWV, whose turns and shears are seen, and points
-    may come into it from outside.
+    In these directions the map only stretches: its matrix is diagonal, and its rotation is the
+    change from one plane to the other. If x and y are in the same space, ``same_plane`` draws the
+    plane before on both sides instead. Its matrix is then VᵀWV, which shows rotations and shears,
+    and parts of points from outside the plane may enter it.
 
     Args:
-        points: (n, N), vectors that go through the map, such as those of :func:`read_points`.
+        points: (n, N), inputs of the map, such as those from :func:`read_points`.
         labels: n texts.
 
     Raises:
-        SettingError: on ``same_plane``, where x and y are of different spaces.
+        SettingError: on ``same_plane``, if x and y are in different spaces.
     """
     if same_plane and not given.is_one_space:
         raise SettingError(
@@ -206,7 +206,7 @@ def view_map(
 
 
 def view_matrix(matrix: Matrix2, points: Sequence[Pair] = ()) -> PlaneView:
-    """A 2 × 2 matrix as a view: the toy that a user turns and drags."""
+    """Show a 2 × 2 matrix as a view: the toy that a user rotates and drags."""
     own = torch.tensor(matrix, dtype=torch.float64)
     before = torch.tensor(list(points), dtype=torch.float64).reshape(-1, 2)
     after = before @ own.T
@@ -235,7 +235,7 @@ ORTHANT = "points in the positive orthant"
 
 @dataclass(frozen=True)
 class DrawnPoints:
-    """Points in a plane before and after, in a common unit, and what the planes keep of them."""
+    """Points in a plane before and after, in a common unit, and the shares that the planes keep."""
 
     before: tuple[Pair, ...] = ()
     after: tuple[Pair, ...] = ()
@@ -246,7 +246,7 @@ class DrawnPoints:
 
 
 def place_points(before: Tensor, after: Tensor, shares: tuple[Share, ...]) -> DrawnPoints:
-    """Points (n, 2) before and after, divided by the root mean square length of those before."""
+    """Scale points (n, 2) before and after by the root mean square length of those before."""
     unit = float(before.double().square().sum(1).mean().sqrt())
     unit = unit if unit > 0 else 1.0
     return DrawnPoints(
@@ -362,7 +362,7 @@ def _matrix(matrix: Tensor) -> Matrix2:
 
 
 def pairs(points: Tensor) -> tuple[Pair, ...]:
-    """Rows of (n, 2) as plain numbers."""
+    """Convert rows of (n, 2) to plain numbers."""
     return tuple((x, y) for x, y in points.double().tolist())
 
 

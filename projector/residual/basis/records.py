@@ -1,17 +1,17 @@
-"""Records of plain numbers: what a plane, a head, a skip connection and an activation look like.
+"""Records of plain numbers for planes, heads, skip connections and activations.
 
 Each record has ``as_dict()``, whose JSON the canvas script in ``projector/figures/basis/web`` and
-the dashboard draw. All numbers are Python's own, every list is a list of rows, and nothing is NaN:
-what can't be given is None, beside its reason.
+the dashboard draw. All numbers are plain Python numbers, every list is a list of rows, and there is
+no NaN: a missing value is None, with a reason.
 
 ====================  ==========================================================================
 record                drawn as
 ====================  ==========================================================================
-:class:`Share`        a number, or a bar, with its control's band beside it
+:class:`Share`        a number, or a bar, with its control's band next to it
 :class:`PlaneView`    a plane before and after; the one record that ``mount(root, data)`` takes
 :class:`Arrow`        a vector from the origin, in a plane
 :class:`AttentionView`  the tokens' values and their mixtures, in ``plane``; the pattern as weights
-:class:`SkipView`     three arrows in ``plane``: the stream, what is added, and their sum
+:class:`SkipView`     three arrows in ``plane``: the stream, the addition, and their sum
 :class:`ActivationView`  a grid of layers by tokens; ``plane`` shows two neurons
 :class:`LayerActivations`  one row of that grid
 ====================  ==========================================================================
@@ -24,26 +24,26 @@ field               meaning
 kind                "map", "toy" (a matrix to drag), "attention", "skip" or "neurons"
 title               such as "layer 3 · W_O of head 2"
 matrix              2 × 2, [[a, b], [c, d]]: (x, y) goes to (a x + b y, c x + d y)
-space_before        what the plane before lies in, such as "residual stream"
-space_after         what the plane after lies in
+space_before        name of the space before, such as "residual stream"
+space_after         name of the space after
 axes_before         names of the two axes before
 axes_after          names of the two axes after
-is_same_plane       whether both planes are one; then ``matrix`` shows turns and shears too
+is_same_plane       whether both planes are the same; ``matrix`` then shows rotations and shears
 follows_matrix      whether each point after is ``matrix`` times the point before
 singular_values     of the whole map, largest first, 16 at most
 points_before       n rows [x, y], in units of ``point_unit``
 points_after        n rows [x, y], in the same units
-labels              n texts, one a point
+labels              n texts, one per point
 point_unit          length of 1 on the axes of the points, in the model's own numbers
-arrows              vectors with names (a skip connection has three); empty elsewhere
-shares              what the plane keeps, each beside its control
+arrows              named vectors (a skip connection has three); otherwise empty
+shares              shares that the plane keeps, each with its control
 orthant_before      share of points in the positive orthant before, None without points
 orthant_after       the same after
-notes               sentences that go with the picture
-is_toy              whether the matrix can be dragged: it is no model's own
+notes               sentences for the picture
+is_toy              whether the matrix can be dragged, because it isn't a model's own
 ==================  ============================================================================
 
-What makes them, in this room: ``maps.list_maps(subject, layer)`` and ``maps.read_map(subject,
+They are made by: ``maps.list_maps(subject, layer)`` and ``maps.read_map(subject,
 layer, name, head)``; ``planes.read_points(subject, map, ids)``, ``planes.view_map(map, points,
 labels, same_plane=)`` and ``planes.view_matrix(matrix, points)``;
 ``activations.view_activations(subject, ids, layer=, neurons=)``;
@@ -63,16 +63,16 @@ IDENTITY: Matrix2 = ((1.0, 0.0), (0.0, 1.0))
 
 @dataclass(frozen=True)
 class Share:
-    """A share, beside that of a control where there is nothing to find.
+    """A share with that of a control, where there is nothing to find.
 
     Attributes:
-        name: what it is, such as "squared length of the tokens inside the plane".
-        value: in [0, 1], but for a ratio of two lengths, which may be above 1; None where
-            ``reason`` says why.
-        control: the control's mean; None where there is none.
-        control_low, control_high: its 5th and 95th percentile; None where it is one number.
+        name: a description such as "squared length of the tokens inside the plane".
+        value: in [0, 1], except for a ratio of two lengths, which may be above 1; None if
+            ``reason`` is set.
+        control: the control's mean; None if there is no control.
+        control_low, control_high: its 5th and 95th percentiles; None if it is a single number.
         control_name: such as "a random plane".
-        n_draws: how many controls were drawn; 0 where their distribution is known exactly.
+        n_draws: number of random draws of the control; 0 if its distribution is known exactly.
         reason: why ``value`` is None.
     """
 
@@ -125,22 +125,22 @@ class PlaneView:
     is_toy: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds."""
+        """Convert to JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class AttentionView:
-    """A head on a prompt of T tokens: each row of A V is a combination of the rows of V.
+    """A head on a prompt of T tokens, where each row of A V is a combination of the rows of V.
 
     Attributes:
         tokens: T texts.
-        pattern: A, T rows of T coefficients: how much the token of a row takes of each column.
-        plane: points before are the tokens' values, points after what the head gives at each
+        pattern: A, T rows of T coefficients: how much the token of a row attends to each column.
+        plane: points before are the tokens' values, points after are the head's outputs at each
             token, in the plane of the values' top two directions.
-        shares: what mixing keeps of the values' spread and of their length, beside those of a
-            shuffled pattern.
-        closure_error: ‖A V − what the head gives‖ / ‖what the head gives‖ in this run.
+        shares: the shares of the values' variance and squared length that mixing keeps, compared
+            with a shuffled pattern.
+        closure_error: ‖A V − head output‖ / ‖head output‖ in this run.
     """
 
     layer: int
@@ -152,25 +152,25 @@ class AttentionView:
     closure_error: float
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds."""
+        """Convert to JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class SkipView:
-    """The skip connection at one token: the stream x, what attention adds, and their sum.
+    """The skip connection at one token: the stream x, the attention's addition, and their sum.
 
     Attributes:
-        head: the head that alone is added; None for attention as a whole.
+        head: the head to add; None for all of attention.
         tokens: T texts.
-        position: which of them the vectors are of.
-        plane: holds three arrows, which lie in it exactly.
-        shares: how much of x lies in the head's output column space, beside a random subspace of
-            the same dimension, and likewise of the sum.
-        cosine: of x and what is added; None where one is zero.
-        off_plane: largest share of a vector's length outside the plane: 0 but for rounding.
-        closure_error: ‖x + all that attention adds − the model's own next stream‖ / ‖the stream‖;
-            None where the model has no such stream, as where MLP and attention are added at once.
+        position: position of the token of the vectors.
+        plane: has three arrows, which lie in it exactly.
+        shares: the share of x in the column space of the output matrix, compared with a random
+            subspace of the same dimension; the same for the sum.
+        cosine: cosine of x and the addition; None if one of them is zero.
+        off_plane: largest share of a vector's length outside the plane; 0 up to rounding.
+        closure_error: ‖x + attention's addition − the model's own next stream‖ / ‖the stream‖; None
+            if the model has no such stream, for example if MLP and attention are added at once.
     """
 
     layer: int
@@ -184,27 +184,27 @@ class SkipView:
     closure_error: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds."""
+        """Convert to JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class LayerActivations:
-    """What one layer's activation function keeps on a prompt of T tokens.
+    """Which activations one layer's activation function keeps on a prompt of T tokens.
 
     Attributes:
-        function: which one it is by its values, such as "ReLU" or "SiLU"; "unnamed" for another
-            one, "unknown" where none was found.
+        function: its name, identified by its values, such as "ReLU" or "SiLU"; "unnamed" for
+            another function, "unknown" if none was found.
         is_gated: whether its result multiplies a second input.
-        active: T shares of neurons: with an input above 0 for a ReLU, with an output whose size is
-            above ``threshold`` elsewhere; empty where ``reason`` says why.
-        shuffled: T shares, of the same weights on the same input with its coordinates shuffled.
-        positive: T shares of neurons whose input is above 0, whatever the function.
-        positive_shuffled: the same of the shuffled input.
-        threshold: a tenth of the layer's root mean square output, of the tokens behind a causal
+        active: T shares of active neurons: with an input above 0 for a ReLU, otherwise with an
+            absolute output above ``threshold``; empty if ``reason`` is set.
+        shuffled: T shares for the same weights on inputs with shuffled coordinates.
+        positive: T shares of neurons with an input above 0, for any function.
+        positive_shuffled: the same for the shuffled input.
+        threshold: a tenth of the layer's root mean square output, over all tokens except a causal
             sequence's first; 0 for a ReLU.
-        n_neurons: how many there are.
-        reason: why nothing is known of the layer.
+        n_neurons: number of neurons.
+        reason: why the layer has no values.
     """
 
     layer: int
@@ -221,17 +221,17 @@ class LayerActivations:
 
 @dataclass(frozen=True)
 class ActivationView:
-    """What the activation functions of a model keep on a prompt.
+    """Which activations the activation functions of a model keep on a prompt.
 
     Attributes:
         tokens: T texts.
-        layers: each layer's row.
-        curve: the function itself: rows [input, output] over −6 to 6 of the first layer that has
-            one; empty where none was found.
+        layers: one row per layer.
+        curve: the function as rows [input, output] from −6 to 6, for the first layer with a
+            function; empty if none was found.
         relu_distance: largest |f(x) − max(x, 0)| on the curve; None without a curve.
-        sentence: what the function does, and whether the positive orthant is a picture of it.
-        plane: two neurons of one layer: inputs before, activations after; None where the
-            function was not found.
+        sentence: a description of the function, and whether the positive orthant represents it.
+        plane: two neurons of one layer, inputs before, activations after; None if the function was
+            not found.
     """
 
     tokens: tuple[str, ...]
@@ -242,5 +242,5 @@ class ActivationView:
     plane: PlaneView | None = field(default=None)
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds."""
+        """Convert to JSON values."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""The skip connection as a sum: the stream, what attention adds to it, and both together."""
+"""The skip connection as a sum: the stream, the attention's addition, and both together."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def view_skip(
     *,
     head: int | None = None,
 ) -> SkipView:
-    """The stream x at one token, what attention (or one head) adds to it, and their sum.
+    """Show the stream x at one token, the addition of attention (or of one head), and their sum.
 
-    One forward pass; what is added is after the norms and factors behind it, biases included where
-    attention is taken as a whole. The sum is checked against the model's own stream.
+    This takes one forward pass. The addition is taken after the norms and factors, and includes
+    biases for attention as a whole. The sum is checked against the model's own stream.
 
     Args:
-        position: of the token; negative ones count from the end.
-        head: a head that alone is added; None for attention as a whole.
+        position: position of the token; negative values count from the end.
+        head: the head to add; None for all of attention.
 
     Raises:
         SettingError: on ``layer``, ``position`` or ``head``.
-        UserError: if how the block writes to the stream was not found, or the sum does not close.
+        UserError: if the block's additions to the stream were not found, or the sum doesn't close.
     """
     check_layer(subject, layer)
     at = find_position(len(ids), position)
@@ -84,7 +84,7 @@ def view_skip(
 
 @dataclass(frozen=True, eq=False)
 class ColumnSpace:
-    """What an output matrix can write: its name and (H, r) orthonormal axes."""
+    """The column space of an output matrix: its name and (H, r) orthonormal axes."""
 
     name: str
     axes: Tensor
@@ -102,10 +102,10 @@ def describe_sum(
     closure_error: float | None = None,
     has_mid: bool = True,
 ) -> SkipView:
-    """The view of x and what is added, (H,) each.
+    """Describe x and the addition, (H,) each, as a view.
 
-    The plane is theirs: its first axis is along x, its second along what is added, less its part
-    along x. The sum lies in it too.
+    The plane is spanned by both: its first axis is along x, its second along the addition, less its
+    part along x. The sum lies in it too.
     """
     x, added = x.double(), added.double()
     axes = _axes(x, added)
@@ -120,7 +120,7 @@ def describe_sum(
     sizes = float(x.norm() * added.norm())
     cosine = float(x @ added) / sizes if sizes > _TINY else None
     shares = tuple(_shares(x, added, total, spaces))
-    notes = ["x, what is added and their sum lie in one plane exactly."]
+    notes = ["x, the addition and their sum lie exactly in one plane."]
     if not has_mid:
         notes.append(
             "The model adds its attention and its MLP at once, so this sum is not itself a "
@@ -135,8 +135,8 @@ def describe_sum(
         matrix=IDENTITY,
         space_before="residual stream",
         space_after="residual stream",
-        axes_before=("along x", "what is added, less its part along x"),
-        axes_after=("along x", "what is added, less its part along x"),
+        axes_before=("along x", "the addition, less its part along x"),
+        axes_after=("along x", "the addition, less its part along x"),
         is_same_plane=True,
         follows_matrix=False,
         singular_values=(),
@@ -176,7 +176,7 @@ def _shares(x: Tensor, added: Tensor, total: Tensor, spaces: Sequence[ColumnSpac
         for space in spaces
         # Of the whole stream every vector has all: a note says it.
         if space.axes.shape[1] < len(x)
-        for what, vector in (("x", x), ("what is added", added), ("their sum", total))
+        for what, vector in (("x", x), ("the addition", added), ("their sum", total))
     ]
 
 

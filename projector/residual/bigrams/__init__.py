@@ -1,1 +1,1 @@
-"""Zero-layer paths: what a model predicts from one token alone, scored against real bigrams."""
+"""Zero-layer paths: predictions from a single token, scored against real bigrams."""

@@ -1,4 +1,4 @@
-"""A model run on single tokens, with nothing that comes from others or from their place."""
+"""Run a model on single tokens, without context or positions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def run_alone(subject: Subject, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The streams of single tokens, (n, H) each: before the first block, and behind the last one
-    with nothing written by attention.
+    """The streams of single tokens, (n, H) each: before the first block, and after the last block
+    with attention writing nothing.
 
     Positional embeddings that are added to the stream are left out.
 
@@ -34,9 +34,9 @@ def run_alone(subject: Subject, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def streams_alone(subject: Subject, ids: Tensor, taps: Mapping[Key, Tap]) -> dict[Key, Tensor]:
-    """What passes each tap, (n, …), with single tokens; attention writes nothing.
+    """The tensor at each tap, (n, …), for single tokens, with attention writing nothing.
 
-    Positional embeddings that are added to the stream are left out. The model stops behind the last
+    Positional embeddings that are added to the stream are left out. The model stops after the last
     tap.
 
     Args:
@@ -64,6 +64,6 @@ def streams_alone(subject: Subject, ids: Tensor, taps: Mapping[Key, Tap]) -> dic
 
 
 def positions(subject: Subject) -> list[Tap]:
-    """Where positional embeddings are added to the stream."""
+    """Find where positional embeddings are added to the stream."""
     sources = subject.layout.embedding.sources
     return [source.tap for source in sources if source.name == "position"]

@@ -1,4 +1,4 @@
-"""How often token b follows token a in a corpus."""
+"""Bigram counts of a corpus."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Bigrams:
     Pairs are sorted by a, then b. All arrays are int64.
 
     Attributes:
-        first: (F,) the different a, ascending.
-        starts: (F + 1,) where the pairs of each a start, and the end.
-        second: (P,) b of each pair.
-        counts: (P,) how often each pair occurs.
+        first: (F,), the distinct a, ascending.
+        starts: (F + 1,), where the pairs of each a start, and the end of the last.
+        second: (P,), b of each pair.
+        counts: (P,), how often each pair occurs.
     """
 
     first: np.ndarray
@@ -30,10 +30,11 @@ class Bigrams:
 
     @classmethod
     def of_corpus(cls, corpus: Corpus) -> Bigrams:
-        """The pairs of neighbours within each sequence, a being a token that counts.
+        """Count the pairs of consecutive tokens within each sequence, where a is a token that
+        counts.
 
         Raises:
-            UserError: if there is no pair.
+            UserError: if there are no pairs.
         """
         place = np.arange(len(corpus.ids)) - np.repeat(corpus.starts[:-1], np.diff(corpus.starts))
         # The next token must belong to the same sequence: its place is one further.
@@ -56,47 +57,47 @@ class Bigrams:
 
     @property
     def n(self) -> int:
-        """How many bigrams there are, each as often as it occurs."""
+        """The total number of bigrams, with repetitions."""
         return int(self.counts.sum())
 
     @property
     def first_counts(self) -> np.ndarray:
-        """(F,) how often each a is followed by a token."""
+        """How often each a is followed by a token, (F,)."""
         return np.add.reduceat(self.counts, self.starts[:-1])
 
     @property
     def rows(self) -> np.ndarray:
-        """(P,) the index within ``first`` of each pair's a."""
+        """The index in ``first`` of each pair's a, (P,)."""
         return np.repeat(np.arange(len(self.first)), np.diff(self.starts))
 
     @property
     def most_frequent(self) -> np.ndarray:
-        """(P,) bool: whether no other token follows a more often than b does."""
+        """Whether no other token follows a more often than b, (P,) bool."""
         most = np.maximum.reduceat(self.counts, self.starts[:-1])
         is_most: np.ndarray = self.counts == most[self.rows]
         return is_most
 
     @property
     def entropy(self) -> float:
-        """H(b | a) of the counted pairs, in nats a token."""
+        """H(b | a) of the counted pairs, in nats per token."""
         share = self.counts / self.first_counts[self.rows]
         return float(-(self.counts * np.log(share)).sum() / self.n)
 
     @property
     def most_frequent_next(self) -> np.ndarray:
-        """(F,) the token that follows each a most often; the lowest id of several."""
+        """The token that follows each a most often, (F,); for ties, the lowest id."""
         found = np.flatnonzero(self.most_frequent)
         _, at = np.unique(self.rows[found], return_index=True)
         most: np.ndarray = self.second[found[at]]
         return most
 
     def unigram(self) -> tuple[np.ndarray, np.ndarray]:
-        """The different b, ascending, and how often each follows any token."""
+        """The distinct b, ascending, and how often each follows any token."""
         tokens, which = np.unique(self.second, return_inverse=True)
         return tokens, np.bincount(which, weights=self.counts).astype(np.int64)
 
     def shuffled(self, generator: np.random.Generator) -> Bigrams:
-        """The same first and second tokens, as often, with each b behind a random a."""
+        """Shuffle the second tokens: the same tokens and counts, but each b follows a random a."""
         a = np.repeat(self.first[self.rows], self.counts)
         b = np.repeat(self.second, self.counts)
         return Bigrams.of_pairs(a, generator.permutation(b))

@@ -7,7 +7,7 @@ mathematical framework for transformer circuits"):
 - the *attention-free path*: the embedding goes through the MLPs of all blocks too, as if attention
   had written nothing.
 
-Memory is bounded: logits exist for a few tokens at a time, never for the whole vocabulary at once.
+Memory is bounded: logits are computed for a few tokens at a time, not for the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class Guess:
 
 @dataclass(frozen=True)
 class Example:
-    """A frequent token, and what follows it.
+    """A frequent token with its most frequent and predicted next tokens.
 
     Attributes:
-        follows: the most frequent next token of the corpus, its count ``n_follows`` of ``n``.
-        guesses: by name of a path.
+        follows: the most frequent next token in the corpus, with count ``n_follows`` of ``n``.
+        guesses: path → its guesses.
     """
 
     token: int
@@ -80,7 +80,7 @@ class Example:
 
 @dataclass(frozen=True)
 class AloneToken:
-    """A token of a prompt, and what each path makes of it; see :class:`Example`."""
+    """A token of a prompt, and the predictions of each path; see :class:`Example`."""
 
     position: int
     token: int
@@ -93,14 +93,14 @@ class ZeroLayer:
     """Zero-layer paths scored against a corpus.
 
     Attributes:
-        n_bigrams: pairs of neighbours, each as often as it occurs.
-        n_first: different first tokens.
-        entropy: H(b | a) of the corpus, nats a token.
-        tied, asymmetry, symmetric, broken_by: of the direct path's logits between two tokens; see
+        n_bigrams: number of bigrams, with repetitions.
+        n_first: number of distinct first tokens.
+        entropy: H(b | a) of the corpus, in nats per token.
+        tied, asymmetry, symmetric, broken_by: symmetry of the direct path's logits; see
             :class:`~projector.residual.bigrams.symmetry.Symmetry`.
-        asymmetry_shuffled: the asymmetry with the head's rows shuffled.
-        itself: by name of a path, the share of bigrams whose first token it predicts to come again.
-        positions: what was done about positional embeddings; "" where the model has none.
+        asymmetry_shuffled: the asymmetry with shuffled rows of the head.
+        itself: path → the share of bigrams where it predicts the first token to be repeated.
+        positions: how positional embeddings were treated; "" if the model has none.
         paths: see :class:`PathScore`.
         examples: see :class:`Example`; most frequent first.
     """
@@ -120,11 +120,11 @@ class ZeroLayer:
     examples: tuple[Example, ...]
 
     def path(self, name: str) -> PathScore:
-        """One prediction's scores."""
+        """The scores of one path."""
         return next(each for each in self.paths if each.name == name)
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds of it."""
+        """Convert to JSON values."""
         return asdict(self)
 
 
@@ -137,17 +137,17 @@ def score_zero_layer(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ZeroLayer:
-    """Score both zero-layer paths against a corpus' bigrams.
+    """Score both zero-layer paths against a corpus's bigrams.
 
-    Costs one run of the model, each sequence one token long, and two products with the head for
-    each different token of the corpus.
+    This costs one run of the model on single-token sequences, and two products with the head for
+    each distinct token of the corpus.
 
     Args:
-        n_shuffles: how often the second tokens are shuffled for the control; 1 at least.
-        n_examples: how many of the most frequent first tokens are shown.
+        n_shuffles: number of shuffles of the second tokens for the control; at least 1.
+        n_examples: number of the most frequent first tokens to show.
 
     Raises:
-        UserError: if the model has no head for the next token, or the corpus no bigram.
+        UserError: if the model has no head for the next token, or the corpus has no bigrams.
     """
     # An error tells of it before anything is run.
     _ = subject.readout
@@ -259,7 +259,7 @@ def _guesses(found: dict[str, Prediction], row: int, pieces: Pieces) -> dict[str
 
 
 def predict_alone(subject: Subject, ids: Sequence[int]) -> tuple[AloneToken, ...]:
-    """What each token of a prompt predicts by each path, knowing nothing of the others.
+    """Predict the next token from each single token of a prompt, with each path.
 
     Raises:
         UserError: if the model has no head for the next token.

@@ -1,4 +1,4 @@
-"""How well something that knows a alone predicts the token b behind it."""
+"""Scores of predictions of token b from the previous token a alone."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ UNIGRAM, BIGRAM = "unigram", "bigram"
 
 @dataclass(frozen=True)
 class Score:
-    """How well something that knows a alone predicts b.
+    """How well b is predicted from a alone.
 
     Attributes:
-        agreement: share of bigrams whose a has, as its top prediction, a token that follows it most
-            often in the corpus. Of several that follow it equally often, each counts.
-        accuracy: share of bigrams whose b is the top prediction.
-        log_probability: mean log p(b | a), nats; −∞ is None.
-        kl: mean over a of KL(corpus ‖ prediction), nats: −log_probability less the corpus' own
-            conditional entropy; None where that is infinite.
+        agreement: share of bigrams for which the top prediction after a is a token that follows a
+            most often in the corpus; for ties, any of them.
+        accuracy: share of bigrams for which b is the top prediction.
+        log_probability: mean log p(b | a) in nats; None for −∞.
+        kl: mean over a of KL(corpus ‖ prediction) in nats: −log_probability minus the corpus's own
+            conditional entropy; None if infinite.
     """
 
     agreement: float
@@ -37,11 +37,11 @@ class Score:
 
 @dataclass(frozen=True)
 class PathScore:
-    """A prediction's score beside its score on bigrams with shuffled second tokens.
+    """A prediction's score, and its score on bigrams with shuffled second tokens.
 
     Attributes:
-        name: that of a path, :data:`UNIGRAM` (how often b occurs, whatever
-            a is), or :data:`BIGRAM` (the counts themselves, the most that a alone can tell).
+        name: name of a path, :data:`UNIGRAM` (the frequency of b, for any a), or :data:`BIGRAM`
+            (the counts themselves, the best possible prediction from a alone).
         shuffled: means over the shuffles.
         shuffled_agreement_most: the largest agreement of any shuffle.
     """
@@ -54,12 +54,12 @@ class PathScore:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What is asked of a prediction for each a, without its logits.
+    """A prediction for each a, without its logits.
 
     Attributes:
-        top: (F,) the most probable b.
-        top_log_probability: (F,) its log-probability.
-        log_probabilities: for each list of pairs, (P,) log p(b | a).
+        top: (F,), the most probable b.
+        top_log_probability: (F,), its log-probability.
+        log_probabilities: for each target, (P,) log p(b | a).
     """
 
     top: np.ndarray
@@ -73,12 +73,12 @@ def predict(
     n_rows: int,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Prediction:
-    """Read predictions off logits that are made for a few tokens at a time.
+    """Compute predictions from logits, for a few tokens at a time.
 
     Args:
-        logits: indices within ``first`` → (n, V) float32.
-        targets: whose pairs' log-probabilities are read; all have the same ``first``.
-        n_rows: tokens whose logits are held at once.
+        logits: indices in ``first`` → (n, V) float32.
+        targets: the bigrams to score; all have the same ``first``.
+        n_rows: number of tokens with logits in memory at once.
         advance: called with the number of tokens done since the last call.
     """
     n = len(targets[0].first)
@@ -103,7 +103,7 @@ def score(bigrams: Bigrams, top: np.ndarray, log_probabilities: np.ndarray) -> S
     """Score a prediction.
 
     Args:
-        top: (F,) the most probable b behind each a.
+        top: (F,), the most probable b after each a.
         log_probabilities: (P,) log p(b | a) of each pair.
     """
     is_top = bigrams.second == top[bigrams.rows]
@@ -135,13 +135,13 @@ def _mean_score(scores: Sequence[Score]) -> Score:
 def path_score(
     name: str, targets: Sequence[Bigrams], top: np.ndarray, log_probabilities: Sequence[np.ndarray]
 ) -> PathScore:
-    """A prediction's score on the first target, beside that on the others, which are shuffled."""
+    """A prediction's score on the first target, and on the shuffled targets after it."""
     first, *others = (score(t, top, p) for t, p in zip(targets, log_probabilities, strict=True))
     return PathScore(name, first, _mean_score(others), max(each.agreement for each in others))
 
 
 def count_scores(targets: Sequence[Bigrams]) -> list[PathScore]:
-    """How well the counts of the first target predict: of b alone, and of b behind a."""
+    """Scores of the counts of the first target as predictions: unigrams and bigrams."""
     real = targets[0]
     tokens, counts = real.unigram()
     log_unigram = np.log(counts / real.n)

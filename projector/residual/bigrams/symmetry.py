@@ -1,4 +1,6 @@
-"""Whether the direct path gives b behind a the logit of a behind b, and what keeps it from that."""
+"""Whether the direct path's logit of b after a equals that of a after b, and what breaks the
+symmetry.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +20,23 @@ if TYPE_CHECKING:
 _SYMMETRIC, _SHORT_SYMMETRIC = 1e-4, 1e-2
 # How far rows of the head may be from those of the table, up to one factor.
 _TIED = 1e-4
-EMBEDDING, CENTRING = "what follows the token embeddings", "the mean that the final norm takes off"
+EMBEDDING, CENTRING = "steps after the embeddings", "the mean that the final norm subtracts"
 NORM_BIAS, HEAD_BIAS = "the final norm's bias", "the head's bias"
 
 
 @dataclass(frozen=True)
 class Symmetry:
-    """How symmetric the direct path's logits M between some tokens are, each token's scale of the
-    final norm taken off.
+    """How symmetric the direct path's logits M between some tokens are, without each token's scale
+    of the final norm.
 
     Attributes:
         tied: whether the head's rows are the token embeddings, up to a factor.
-        asymmetry: ‖M − Mᵀ‖ / ‖M + Mᵀ‖, off the diagonal: 0 where the logit of b behind a is that of
-            a behind b.
-        shuffled: the same with the head's rows shuffled.
-        symmetric: whether ``asymmetry`` is no more than rounding explains.
-        broken_by: where the rows are tied and M is not symmetric: what breaks it, with the
-            asymmetry of E diag(w) Eᵀ with this alone.
+        asymmetry: ‖M − Mᵀ‖ / ‖M + Mᵀ‖, off the diagonal: 0 if the logit of b after a equals that of
+            a after b.
+        shuffled: the same with shuffled rows of the head.
+        symmetric: whether ``asymmetry`` is within rounding error.
+        broken_by: if the rows are tied and M isn't symmetric, the causes, each with the asymmetry
+            of E diag(w) Eᵀ with this cause alone.
     """
 
     tied: bool
@@ -46,12 +48,11 @@ class Symmetry:
 
 @torch.no_grad()
 def measure_symmetry(subject: Subject, ids: Tensor, embedded: Tensor) -> Symmetry:
-    """The symmetry of the logits between some tokens: those that the direct path is scored by,
-    before a softcap.
+    """Measure the symmetry of the direct path's logits between some tokens, before a softcap.
 
     Args:
         ids: (n,) int64.
-        embedded: (n, H), what the first block reads of each token alone.
+        embedded: (n, H), the first block's input for each single token.
     """
     readout = subject.readout
     rows = readout.unembedding(ids).float()
@@ -100,7 +101,9 @@ def measure_symmetry(subject: Subject, ids: Tensor, embedded: Tensor) -> Symmetr
 
 
 def asymmetry(matrix: Tensor) -> float:
-    """‖M − Mᵀ‖ / ‖M + Mᵀ‖ off the diagonal: 0 for a symmetric matrix, about 1 for a random one."""
+    """Compute ‖M − Mᵀ‖ / ‖M + Mᵀ‖ off the diagonal: 0 for a symmetric matrix, about 1 for a random
+    one.
+    """
     off = matrix - matrix.diag().diag()
     whole = float((off + off.T).norm())
     return float((off - off.T).norm()) / whole if whole else 0.0

@@ -1,4 +1,6 @@
-"""How strongly a later head reads what an earlier one writes, by their weights."""
+"""Composition scores: how strongly a later head reads an earlier head's output, from their
+weights.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,14 @@ class Composition:
     """A later head that reads an earlier one.
 
     Attributes:
-        kind: what of the later head reads it: ``Q`` its queries, ``K`` its keys, ``V`` its values.
+        kind: the part of the later head that reads it: ``Q`` queries, ``K`` keys, ``V`` values.
         later, earlier: layer and head of each.
         strength: ‖W₂ W₁‖ / (‖W₂‖ ‖W₁‖), from 0 to 1.
-        null_mean, null_std: of the same for random matrices with the same singular values.
-        percentile: share of those that are weaker, in percent.
-        times_typical: strength over the median of all pairs of this kind. Trained heads share
-            directions of the stream, so most pairs exceed their null; this tells which exceed
+        null_mean, null_std: mean and standard deviation of the strength for random matrices with
+            the same singular values.
+        percentile: share of the random matrices with a lower strength, in percent.
+        times_typical: strength divided by the median of all pairs of this kind. Trained heads share
+            directions of the stream, so most pairs exceed their null; this ratio shows which exceed
             other pairs.
     """
 
@@ -48,7 +51,7 @@ class Compositions:
         earlier, later: (P, 2) int64, layer and head.
         strength: (3, P) float32; rows are Q, K and V.
         null_mean, null_std, percentile: (3, P) float32, see :class:`Composition`.
-        n_random: how many random pairs the percentile is among.
+        n_random: number of random pairs for the percentile.
     """
 
     earlier: Tensor
@@ -60,7 +63,9 @@ class Compositions:
     n_random: int
 
     def strongest(self, n: int, kind: str | None = None) -> list[Composition]:
-        """The ``n`` pairs of the greatest strength above their null's mean, of one kind or all."""
+        """The ``n`` pairs with the largest strength above their null's mean, of one kind or of
+        all.
+        """
         chosen = KINDS if kind is None else (kind,)
         rows = [KINDS.index(each) for each in chosen]
         excess = (self.strength - self.null_mean)[rows]
@@ -69,7 +74,7 @@ class Compositions:
         return [self._at(rows[i // n_pairs], i % n_pairs) for i in order]
 
     def share_above(self, percentile: float = 99.0) -> dict[str, float]:
-        """For each kind, the share of pairs beyond a percentile of their null."""
+        """For each kind, the share of pairs above a percentile of their null."""
         shares = (self.percentile > percentile).float().mean(1)
         return dict(zip(KINDS, shares.tolist(), strict=True))
 
@@ -89,18 +94,18 @@ class Compositions:
 
 
 def compose(later: Sequence[Factors], earlier: Sequence[Factors]) -> Tensor:
-    """‖W₂ W₁‖ / (‖W₂‖ ‖W₁‖), Frobenius norms, for each later W₂ and each earlier W₁.
+    """Compute ‖W₂ W₁‖ / (‖W₂‖ ‖W₁‖), with Frobenius norms, for each later W₂ and each earlier W₁.
 
-    W₂ W₁ is never built. With X a d × H matrix that has the norms of W₂ and Y an H × d one that has
-    those of W₁, ‖W₂ W₁‖² = Σ (XᵀX)ᵢⱼ (YYᵀ)ᵢⱼ: for all pairs of heads one product of two matrices
-    A × H². It is summed by rows i and for j ≥ i, so that 64 MiB are held of either.
+    W₂ W₁ is never computed. With a d × H matrix X that has the norms of W₂ and an H × d matrix Y
+    that has those of W₁, ‖W₂ W₁‖² = Σ (XᵀX)ᵢⱼ (YYᵀ)ᵢⱼ: one product of two A × H² matrices for all
+    pairs of heads. It is summed over rows i and j ≥ i, so that only 64 MiB of each are in memory.
 
     Args:
         later: stacks (A₂, M, d₂) and (A₂, d₂, H).
         earlier: stacks (A₁, H, d₁) and (A₁, d₁, N).
 
-    Returns:
-        (ΣA₂, ΣA₁) of their type, where the first layer's are; 0 where a matrix is zero.
+    Returns: (ΣA₂, ΣA₁), in the dtype and on the device of the first layer's stack; 0 if a matrix is
+        zero.
     """
     # A model may be spread over devices: layers meet where the first one is.
     home = later[0].left.device
@@ -130,16 +135,17 @@ def compose_heads(
     n_random: int = 256,
     seed: int = 0,
 ) -> Compositions:
-    """Composition of every head with every head of an earlier layer, through Q, K and V.
+    """Compute the composition of every head with every head of an earlier layer, through Q, K and
+    V.
 
     W₁ is the earlier head's W_OV; W₂ is the later head's W_QKᵀ for Q, its W_QK for K, its W_OV for
-    V. With norms folded into them, only what varies by token (a norm's scale) is left out.
+    V. With norms folded into them, only a norm's scale, which varies by token, is left out.
 
     Args:
-        qk, ov: one stack of heads a layer, on the stream's width; W_QK has queries on the left.
-        layers: the number of each; counted from 0 by default.
-        n_random: how many random pairs each null draws. They are the same for all pairs, but for
-            the singular values.
+        qk, ov: one stack of heads per layer, of the stream's width; W_QK has queries on the left.
+        layers: the index of each layer; counted from 0 by default.
+        n_random: number of random pairs in each null. They are the same for all pairs of heads,
+            except for the singular values.
     """
     numbers = range(len(ov)) if layers is None else layers
     names = torch.tensor(

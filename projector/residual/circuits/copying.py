@@ -1,4 +1,6 @@
-"""Whether a head raises the token that it reads, by the eigenvalues of its whole circuit."""
+"""Whether a head raises the logit of the token that it reads, from the eigenvalues of its
+circuit.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,20 @@ from projector.residual.circuits.factors import Factors
 
 
 def copying_scores(ov: Factors, gram: Tensor) -> Tensor:
-    """How much heads copy: Σ Re λ / Σ |λ| over the eigenvalues λ of ``W_U W_OV W_Eᵀ``.
+    """Copying scores of heads: Σ Re λ / Σ |λ| over the eigenvalues λ of ``W_U W_OV W_Eᵀ``.
 
-    That matrix (V × V) takes a source token to the logits of all tokens. A head that raises what it
-    reads has eigenvalues of positive real part: 1 where all are positive, −1 where all are
-    negative, near 0 for a random head. Here W_E and W_U are (V × H), and the eigenvalues that are
-    not zero are those of ``W_V (W_Eᵀ W_U) W_O``, d × d: nothing of the vocabulary's size is built.
+    This matrix (V × V) maps a source token to the logits of all tokens. A head that raises the
+    tokens it reads has eigenvalues with positive real part. The score is 1 if all are positive, −1
+    if all are negative, and near 0 for a random head. W_E and W_U are (V × H), and the non-zero
+    eigenvalues are those of ``W_V (W_Eᵀ W_U) W_O``, d × d, so no matrix of the vocabulary's size is
+    computed.
 
     Args:
         ov: a stack of heads' W_OV, (…, H, d) and (…, d, H).
         gram: (H, H), W_Eᵀ W_U; see :class:`~projector.residual.circuits.vocabulary.Grams`.
 
     Returns:
-        (…) float32 on the CPU, from −1 to 1; 0 for a head whose eigenvalues are all zero.
+        (…) float32 on the CPU, from −1 to 1; 0 for a head with only zero eigenvalues.
     """
     values = copying_eigenvalues(ov, gram)
     size = values.abs().sum(-1)
@@ -30,6 +33,6 @@ def copying_scores(ov: Factors, gram: Tensor) -> Tensor:
 
 
 def copying_eigenvalues(ov: Factors, gram: Tensor) -> Tensor:
-    """(…, d) complex64 on the CPU: the eigenvalues of :func:`copying_scores`."""
+    """The eigenvalues of :func:`copying_scores`, (…, d) complex64 on the CPU."""
     gram = gram.to(ov.left)
     return Factors(gram @ ov.left, ov.right).eigenvalues()

@@ -1,4 +1,4 @@
-"""Matrices of low rank, held as two factors."""
+"""Low-rank matrices, stored as two factors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """A stack of matrices ``left @ right`` of rank d at most, never multiplied out.
+    """A stack of matrices ``left @ right`` of rank at most d, which are never multiplied out.
 
     A head's W_OV (H × H) has rank d_head: ``left`` is W_O (H × d) and ``right`` W_V (d × H). Its
     W_QK has ``left`` W_Qᵀ and ``right`` W_K.
 
     Attributes:
         left: (…, M, d) floating point.
-        right: (…, d, N) of the same type.
+        right: (…, d, N) in the same dtype.
     """
 
     left: Tensor
@@ -34,7 +34,7 @@ class Factors:
 
     @property
     def rank(self) -> int:
-        """d, the most that the rank can be."""
+        """Upper bound of the rank, d."""
         return self.left.shape[-1]
 
     @property
@@ -43,11 +43,11 @@ class Factors:
         return Factors(self.right.transpose(-1, -2), self.left.transpose(-1, -2))
 
     def to(self, *args: Any) -> Factors:
-        """Both factors, on a device or of a type."""
+        """Convert both factors to a device or dtype."""
         return Factors(self.left.to(*args), self.right.to(*args))
 
     def apply(self, x: Tensor) -> Tensor:
-        """``M x`` for every row of ``x`` (…, n, N): (…, n, M)."""
+        """Multiply every row of ``x`` (…, n, N) by the matrix: (…, n, M)."""
         return (x @ self.right.transpose(-1, -2)) @ self.left.transpose(-1, -2)
 
     def norms(self) -> Tensor:
@@ -57,21 +57,21 @@ class Factors:
         return (left * right).sum((-1, -2)).clamp_min(0).sqrt()
 
     def singular_values(self) -> Tensor:
-        """(…, d), largest first: those of the d × d core between orthonormal bases."""
+        """Singular values, (…, d), largest first, from the d × d core between orthonormal bases."""
         core = _triangle(self.left) @ _triangle(self.right.transpose(-1, -2)).transpose(-1, -2)
         return torch.linalg.svdvals(core)
 
     def eigenvalues(self) -> Tensor:
-        """(…, d) complex: all eigenvalues of a square M × M matrix that are not zero.
+        """The non-zero eigenvalues of a square M × M matrix, (…, d) complex.
 
-        Those of ``right @ left``, since AB and BA have the same ones, zeros aside.
+        They are those of ``right @ left``, because AB and BA have the same non-zero eigenvalues.
         """
         # On the CPU: a GPU's solver for matrices without symmetry is slower on many small ones.
         return torch.linalg.eigvals((self.right @ self.left).cpu())
 
 
 def random_axes(shape: torch.Size | tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """(…, M, d) float32: d orthonormal columns, uniform over all directions."""
+    """Draw d orthonormal columns, (…, M, d) float32, uniform over all directions."""
     axes, triangle = torch.linalg.qr(torch.randn(shape, generator=generator))
     # QR alone favours some signs; with those of its diagonal the columns are uniform.
     return axes * torch.diagonal(triangle, dim1=-2, dim2=-1).sign()[..., None, :]

@@ -1,4 +1,4 @@
-"""What paths through heads lead to: a logit, as a direction in the stream."""
+"""Goals of paths through heads: a logit as a direction in the stream."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from projector.residual.subject import Subject
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """What paths lead to: a logit, or the difference of two, at the last position of a sequence.
+    """The goal of paths: a logit, or the difference of two, at the last position of a sequence.
 
     Attributes:
-        ids: the sequence, cut behind the position.
-        token, against: whose logit; minus whose, if any.
-        direction: (H,) float32, what the logit reads of the last position's stream, the final
-            norm's scale and the model's logit scale in it.
-        stream: (1, H) in the model's type: the last position's.
-        from_stream: what the stream adds to the logit: the sum of what all its parts add. Biases
-            of the final norm and the head are not in it, nor is a softcap.
-        logit: the model's own.
+        ids: the sequence up to the position.
+        token, against: the token of the logit, and the token of the subtracted logit, if any.
+        direction: (H,) float32, the direction that the logit reads from the last position's stream,
+            including the final norm's scale and the model's logit scale.
+        stream: (1, H) in the model's dtype, the stream at the last position.
+        from_stream: the stream's contribution to the logit, summed over its parts. It doesn't
+            include biases of the final norm and the head, or a softcap.
+        logit: the model's own logit.
     """
 
     ids: list[int]
@@ -47,16 +47,16 @@ def find_goal(
     against: int | None = None,
     position: int = -1,
 ) -> Goal:
-    """The logit of a token at a position, as a direction in the stream there.
+    """Find the direction of a token's logit in the stream at a position.
 
     Args:
         token: the model's top next token by default.
-        against: a token whose logit is subtracted.
+        against: the token to subtract the logit of.
 
     Raises:
         SettingError: on ``against``, if it is the token itself.
-        UserError: if the model has no causal head, or its final norm is not linear once its scale
-            is frozen.
+        UserError: if the model has no causal head, or its final norm isn't linear with a frozen
+            scale.
     """
     readout = subject.readout
     if readout.norm is not None and readout.form is None:
@@ -82,7 +82,7 @@ def find_goal(
 
 
 def control_goals(subject: Subject, goal: Goal, n_goals: int, seed: int = 0) -> list[Goal]:
-    """The logits of random tokens at the same place: what paths there add whatever the token."""
+    """Goals for random tokens at the same position, as a control."""
     ids = [i for i in token_ids(subject) if i not in (goal.token, goal.against)]
     order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = [ids[i] for i in order[:n_goals]]
@@ -107,7 +107,7 @@ def _goal_of(
 
 
 def check_against(token: int | None, against: int | None) -> None:
-    """Raise a SettingError if a token's logit is to be subtracted from itself."""
+    """Raise a SettingError if a token's logit would be subtracted from itself."""
     if token is not None and token == against:
         raise SettingError(
             "against", f"#{against}", "is the token itself", "give another token to subtract"

@@ -1,4 +1,4 @@
-"""The pairs of tokens that a circuit joins most strongly, found without a matrix of all pairs."""
+"""The pairs of tokens that a circuit connects most strongly, without a matrix of all pairs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _FIRST_ROWS = 256
 
 @dataclass(frozen=True, eq=False)
 class TopPairs:
-    """The tokens that a circuit acts on most, each with the tokens that it joins them to.
+    """The tokens that a circuit acts on most, each with the tokens it is connected to.
 
-    A score is given above the mean over all tokens on the other side: neither a softmax over keys
-    nor one over logits sees what they all have in common.
+    Scores are relative to the mean over all tokens on the other side, because a softmax over keys
+    or over logits ignores their common part.
 
     Attributes:
-        from_ids: (n,) int64, the source tokens of OV, the query tokens of QK; strongest first.
-        to_ids: (n, k) int64: for OV the tokens whose logit rises, for QK the tokens that are
+        from_ids: (n,) int64, source tokens for OV, query tokens for QK; strongest first.
+        to_ids: (n, k) int64, for OV the tokens with a raised logit, for QK the tokens that are
             attended to; strongest first.
         scores: (n, k) float32.
         spread: standard deviation of the scores of all pairs.
-        control: the greatest score if the head's d coordinates are turned at random between its two
-            halves: all tokens keep their lengths, and nothing joins them.
+        control: the largest score after a random rotation of the head's d coordinates between its
+            two factors: all tokens keep their lengths, but the connection is lost.
     """
 
     from_ids: Tensor
@@ -40,7 +40,7 @@ class TopPairs:
     control: float
 
     def with_ids(self, ids: Sequence[int]) -> TopPairs:
-        """The same, with the ids of the rows in place of their numbers."""
+        """Replace row indices by token ids."""
         named = torch.tensor(ids)
         return replace(self, from_ids=named[self.from_ids], to_ids=named[self.to_ids])
 
@@ -54,17 +54,17 @@ def ov_pairs(
     n_to: int = 5,
     seed: int = 0,
 ) -> TopPairs:
-    """Source tokens and the tokens whose logits one head raises, by ``u W_OV e``.
+    """Find source tokens and the tokens with logits that one head raises, by ``u W_OV e``.
 
     Args:
         ov: one head's W_OV, (H, d) and (d, H).
-        read: (n, H), what the head reads of each source token: the embedding through its norm.
-        unembedding: (m, H), rows of W_U, with the final norm's weight folded.
-        n_pairs: how many source tokens.
-        n_to: how many tokens for each.
+        read: (n, H), the head's input for each source token: the embedding after its norm.
+        unembedding: (m, H), rows of W_U, with the final norm's weight folded in.
+        n_pairs: number of source tokens.
+        n_to: number of target tokens for each.
 
     Returns:
-        Ids are row numbers of ``read`` and ``unembedding``.
+        The pairs, with row indices of ``read`` and ``unembedding`` as ids.
     """
     sources = _times(read, ov.right.transpose(-1, -2))
     return strongest_pairs(
@@ -75,14 +75,14 @@ def ov_pairs(
 def qk_pairs(
     qk: Factors, read: Tensor, *, n_pairs: int = 10, n_to: int = 5, seed: int = 0
 ) -> TopPairs:
-    """Query tokens and the tokens that they attend to, by one head's weights: of ``e W_QK e'``.
+    """Find query tokens and the tokens that they attend to, by one head's ``e W_QK e'``.
 
     Args:
         qk: one head's W_QK, (H, d) and (d, H); queries on the left.
-        read: (n, H), what the head reads of each token: the embedding through its norm.
+        read: (n, H), the head's input for each token: the embedding after its norm.
 
     Returns:
-        Ids are row numbers of ``read``. Scores are not divided by √d.
+        The pairs, with row indices of ``read`` as ids. Scores are not divided by √d.
     """
     queries = _times(read, qk.left)
     keys = _times(read, qk.right.transpose(-1, -2))
@@ -92,17 +92,17 @@ def qk_pairs(
 def strongest_pairs(
     from_: Tensor, to: Tensor, *, n_pairs: int, n_to: int, seed: int = 0
 ) -> TopPairs:
-    """The rows of ``from_`` with the greatest scores, and the rows of ``to`` they have them with.
+    """Find the rows of ``from_`` with the largest scores, and the rows of ``to`` that give them.
 
-    The score of a pair is the product of the two rows, above its mean over all of ``to``. A pair
-    can't exceed the product of the rows' lengths, so pairs that are too short to be among the
-    strongest are left out, and none that counts is missed. Costs 2·n·m·d products twice at most,
-    the second time for the control; on trained heads a small part of that. Holds 64 MiB of scores.
+    The score of a pair is the inner product of the two rows, minus its mean over all of ``to``. A
+    score can't exceed the product of the rows' lengths, so pairs of short rows are skipped without
+    missing any of the strongest pairs. This costs at most 2·n·m·d operations twice, the second time
+    for the control; on trained heads, it is a small part of that. It stores 64 MiB of scores.
 
     Args:
         from_: (n, d) float32.
         to: (m, d) float32.
-        seed: of the control's rotation.
+        seed: seed of the control's rotation.
     """
     to = to - to.mean(0)
     chosen = _strongest_rows(from_, to, n_pairs)

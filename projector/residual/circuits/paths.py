@@ -1,13 +1,13 @@
-"""What each head passes on to a logit, by the parts of what it reads.
+"""The contribution of each head to a logit, split by the parts of its input.
 
 A head at position p adds ⟨u, f(W_O Σ_s A[p, s] (W_V n(x_s) + b_V))⟩ to the logit of a token, where
-u is what the logit reads of the stream, n the norm before the head, and f what stands behind it.
-With the norms' scales frozen at their values, all of it is linear in the stream x_s; and x_s is a
-sum of parts. So is what the head adds, and each part's term is a path: part → head → logit. A part
-that is a head of an earlier layer makes a *virtual head* of the two.
+u is the direction that the logit reads from the stream, n the norm before the head, and f the norms
+and factors after it. With the norms' scales frozen, this is linear in the stream x_s, which is a
+sum of parts. The head's contribution is therefore a sum as well, and each term is a path: part →
+head → logit. If the part is a head of an earlier layer, the two form a *virtual head*.
 
-Only vectors as wide as the stream are taken back through a head: one for each head, whatever the
-number of pairs.
+Only vectors of the stream's width are propagated back through a head: one per head, for any number
+of pairs.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _CLOSES_IN_FLOAT32, _CLOSES_IN_SHORT_TYPES = 1e-4, 5e-2
 
 @dataclass(frozen=True, eq=False)
 class LayerReads:
-    """All heads of a layer as readers of the stream: what each passes on to the goal.
+    """All heads of a layer as readers of the stream, with their contributions to the goal.
 
     Attributes:
-        layer: number of the block.
-        directions: (A, H) float32: what a head passes on of a vector in the stream, but for the
-            token's scale.
-        weights: (A, T) float32: each token's attention from the last position, times the scale of
-            the norm there.
-        bias: (A,) float32: what biases on the way add whatever the stream is.
+        layer: index of the block.
+        directions: (A, H) float32, the direction in the stream that each head passes on to the
+            goal, without the token's scale.
+        weights: (A, T) float32, the attention from the last position to each token, times the
+            norm's scale at that token.
+        bias: (A,) float32, the constant contribution of biases on the path.
 
-    All are where the goal's direction is, whatever device the layer is on.
+    All tensors are on the device of the goal's direction, even if the layer is on another.
     """
 
     layer: int
@@ -60,19 +60,20 @@ class LayerReads:
 
 @dataclass(frozen=True, eq=False)
 class HeadInputs:
-    """What every head adds to a logit, by what it reads.
+    """The contribution of every head to a logit, split by the parts of its input.
 
     Attributes:
         goal: the logit.
         heads: layer and head of the n readers.
-        parts: names of the m parts, in the order in which they are added.
-        part_heads: layer and head of each part that is a head; None for the others.
-        values: (m, n) float32: what a part adds through a head; 0 where it comes later.
-        own: (n,) float32: what the head adds in all, taken from its own output.
-        closure_error: the largest |Σ parts − own| of a head, over its Σ |parts|. Rounding weighs
-            more in a head that adds next to nothing: one whose Σ |parts| is less than a hundredth
-            of the mean of all heads is measured by that hundredth.
-        additivity_error: of the run's sums; see
+        parts: names of the m parts, in the order of the sum.
+        part_heads: layer and head of each part that is a head; None for all other parts.
+        values: (m, n) float32, the contribution of a part through a head; 0 if the part comes
+            later.
+        own: (n,) float32, the head's total contribution, from its own output.
+        closure_error: the largest |Σ parts − own| of a head, divided by its Σ |parts|. Because
+            rounding dominates in heads that add almost nothing, the divisor is at least a hundredth
+            of the mean over all heads.
+        additivity_error: error of the run's sums; see
             :class:`~projector.residual.contributions.SumCheck`.
     """
 
@@ -86,7 +87,9 @@ class HeadInputs:
     additivity_error: float
 
     def through_two(self) -> Tensor:
-        """(m₁, n): what each part that is a head adds through each head, in the order of parts."""
+        """The contribution of each part that is a head through each head, (m₁, n), in the order of
+        parts.
+        """
         return self.values[[row for row, head in enumerate(self.part_heads) if head is not None]]
 
 
@@ -96,17 +99,17 @@ def find_readers(
     goals: Sequence[Goal],
     also: Callable[[int, Tensor], None] | None = None,
 ) -> list[list[LayerReads]]:
-    """For each goal, every head as a reader of the stream on the way to it, layer by layer.
+    """Find, for each goal, every head as a reader of the stream, layer by layer.
 
-    From one run of the model.
+    This takes one run of the model.
 
     Args:
         goals: of the same sequence.
-        also: is given each layer's number and pattern too, as
-            :func:`~projector.model.architecture.stream.patterns.watch_patterns` gives them.
+        also: called with each layer's number and pattern, as in
+            :func:`~projector.model.architecture.stream.patterns.watch_patterns`.
 
     Raises:
-        UserError: if the model gives no attention patterns.
+        UserError: if the model has no attention patterns.
     """
     at_end: dict[int, Tensor] = {}
     passed: dict[tuple[int, str, int], Tensor] = {}
@@ -275,14 +278,14 @@ class _Sums:
 def find_head_inputs(
     subject: Subject, readers: Sequence[list[LayerReads]], goals: Sequence[Goal]
 ) -> list[HeadInputs]:
-    """What every head adds to each goal, by the parts of the stream that it reads; from one run.
+    """Split the contribution of every head to each goal by the parts of the stream, in one run.
 
     Args:
-        readers: for each goal, of :func:`find_readers`.
+        readers: for each goal, the result of :func:`find_readers`.
         goals: of the same sequence.
 
     Raises:
-        UserError: if the model has no running sum, or a head's parts do not add up to what it adds.
+        UserError: if the model has no running sum, or a head's parts don't sum to its contribution.
     """
     if subject.layout.closes_per_block:
         raise UserError(
@@ -308,6 +311,6 @@ def _check(error: float, subject: Subject) -> None:
     limit = _CLOSES_IN_FLOAT32 if dtype == torch.float32 else _CLOSES_IN_SHORT_TYPES
     if not error <= limit:
         raise UserError(
-            f"what a head reads does not add up to what it writes: they differ by {error:.1e} of "
-            f"all its parts; rounding explains at most {limit:.0e}"
+            f"the parts of a head's output don't sum to it: they differ by {error:.1e} of the sum "
+            f"of their sizes, but rounding explains at most {limit:.0e}"
         )

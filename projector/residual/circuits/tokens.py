@@ -1,4 +1,4 @@
-"""What heads join and copy of a model's own tokens, by their weights."""
+"""The tokens that heads connect and copy, from their weights."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from projector.residual.subject import Subject
 
 @dataclass(frozen=True, eq=False)
 class HeadPairs:
-    """What a head joins by its weights, in token ids.
+    """The pairs of tokens that a head connects, from its weights.
 
     Attributes:
-        layer, head: which.
-        ov: source token → tokens whose logits rise, the head reading the embedding alone.
-        qk: query token → tokens that are attended to, likewise.
-        mlp_ov, mlp_qk: the same where the head reads what the MLPs before it make of a token's
-            embedding, attention writing nothing; None where there is no MLP before it.
-        n_tokens: how many tokens were tried, on either side; the first ones.
-        n_vocabulary: how many there are, control tokens left out.
-        left_out: what else shapes attention.
+        layer, head: the head.
+        ov: source token → tokens with raised logits, if the head reads the embedding alone.
+        qk: query token → tokens that are attended to, in the same case.
+        mlp_ov, mlp_qk: the same if the head reads the embedding after the MLPs before it, with
+            attention writing nothing; None if there is no MLP before it.
+        n_tokens: number of tokens tried on either side, from the start of the vocabulary.
+        n_vocabulary: number of tokens in the vocabulary, without control tokens.
+        left_out: names of terms of the attention that are left out.
     """
 
     layer: int
@@ -58,23 +58,23 @@ def find_pairs(
     streams: Mapping[int, Tensor] | None = None,
     progress: Progress | None = None,
 ) -> list[HeadPairs]:
-    """The pairs of tokens that heads join most strongly, by their weights alone.
+    """Find the pairs of tokens that heads connect most strongly, from their weights alone.
 
-    A head reads each token through its norm, with the scale that the norm has for it. What it reads
-    is the token's embedding; and, beside that, what the MLPs before the head make of it: in trained
-    models heads of later layers read little of the bare embedding.
+    A head reads each token through its norm, with the norm's scale for that token. Two inputs are
+    used: the token's embedding alone, and the embedding after the MLPs before the head, because in
+    trained models heads of later layers read little of the bare embedding.
 
     Args:
-        heads: layer and head of each; those that could not be taken apart are passed over.
-        most_tokens: how many tokens of the vocabulary to try, the first ones; None for all. Each
-            head costs 16·n²·d products for n tokens at most.
-        streams: what :func:`read_alone` gave for as many tokens, if it was called before: most of
-            the time goes into it.
-        progress: told of the tokens that go through MLPs.
+        heads: layer and head of each; heads that couldn't be separated are skipped.
+        most_tokens: number of tokens to try, from the start of the vocabulary; None for all. Each
+            head costs at most 16·n²·d operations for n tokens.
+        streams: the result of :func:`read_alone` for as many tokens, if it was called before,
+            because it takes most of the time.
+        progress: reports the tokens that go through MLPs.
 
     Raises:
         UserError: if the model has no causal head.
-        ValueError: if ``streams`` are of another number of tokens.
+        ValueError: if ``streams`` has another number of tokens.
     """
     layers = {each.layer: each for each in circuits.layers}
     known = token_ids(subject)
@@ -111,11 +111,11 @@ def read_alone(
     most_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> dict[int, Tensor]:
-    """What the heads of some layers read from tokens alone: embeddings through the MLPs before the
-    layer and through its norm, (n, H) float32 each. The same for all heads of a layer.
+    """Compute the input of the heads of some layers for single tokens: embeddings after the MLPs
+    before the layer and its norm, (n, H) float32 each. It is the same for all heads of a layer.
 
     Args:
-        most_tokens: how many tokens of the vocabulary to take, the first ones; None for all.
+        most_tokens: number of tokens to use, from the start of the vocabulary; None for all.
     """
     if not layers:
         return {}
@@ -135,15 +135,15 @@ def read_alone(
 def grams_through_mlps(
     subject: Subject, circuits: Circuits, *, most_tokens: int | None = None
 ) -> Mapping[int, Tensor]:
-    """For each layer, W_E'ᵀ W_U (H, H) float32, where W_E' is what tokens alone bring to the layer:
-    embeddings through the MLPs before it and through its norm, each with its own scale.
+    """Compute W_E'ᵀ W_U (H, H) float32 for each layer, where W_E' are the embeddings of single
+    tokens after the MLPs before the layer and its norm, each with its own scale.
 
-    With it, :func:`projector.residual.circuits.copying.copying_scores` tells whether a head raises
-    the token at the place that it reads, also where MLPs have rewritten the embedding. W_E' and W_U
-    are taken above their means over the tokens, so what all tokens share is left out.
+    With it, :func:`projector.residual.circuits.copying.copying_scores` shows whether a head raises
+    the token at the position that it reads, even if MLPs have rewritten the embedding. W_E' and W_U
+    are centred over the tokens, so the part that all tokens share is left out.
 
     Args:
-        most_tokens: how many tokens to take, the first ones; None for all.
+        most_tokens: number of tokens to use, from the start of the vocabulary; None for all.
 
     Raises:
         UserError: if the model has no causal head.

@@ -1,8 +1,8 @@
 """Virtual heads: the strongest paths of a prompt through two heads.
 
 Two heads in a row are one product, ``(A₂ ⊗ W_OV₂)(A₁ ⊗ W_OV₁) = A₂A₁ ⊗ W_OV₂W_OV₁``: a head whose
-pattern is A₂A₁ and whose circuit is W_OV₂W_OV₁ (Elhage et al. 2021). Here with the scales of the
-norms on the way as they are on the prompt.
+pattern is A₂A₁ and whose circuit is W_OV₂W_OV₁ (Elhage et al. 2021). The norms on the path have
+their scales on the prompt.
 """
 
 from __future__ import annotations
@@ -33,19 +33,18 @@ _BLOCK = 8192
 
 @dataclass(frozen=True)
 class VirtualHead:
-    """Two heads, one after the other, on a prompt.
+    """A path through two successive heads on a prompt.
 
     Attributes:
         first, second: layer and head of each.
-        value: what the path adds to the logit.
-        share: of Σ |value| over all paths through two heads; negative where it works against the
-            logit.
-        share_of_second: of what the second head adds in all.
-        from_positions: the source tokens that add most, and what each adds.
-        via_positions: likewise the tokens where the first head writes and the second reads.
-        token_percentile: share of the vocabulary's tokens whose logit the path raises less than
-            this token's, in percent. Paths that were chosen for their strength lie near 0 or 100,
-            unless they raise all tokens alike. None for a difference of two tokens.
+        value: the path's contribution to the logit.
+        share: share of Σ |value| over all paths through two heads; negative if it lowers the logit.
+        share_of_second: share of the second head's total contribution.
+        from_positions: the source tokens that contribute most, with their contributions.
+        via_positions: the same for the tokens where the first head writes and the second reads.
+        token_percentile: share of the vocabulary's tokens with a logit that the path raises less
+            than this token's, in percent. Paths chosen for their strength are near 0 or 100, unless
+            they raise all tokens equally. None for a difference of two tokens.
     """
 
     first: tuple[int, int]
@@ -60,16 +59,16 @@ class VirtualHead:
 
 @dataclass(frozen=True, eq=False)
 class VirtualHeads:
-    """The strongest paths through two heads to a logit, and what their sum leaves.
+    """The strongest paths through two heads to a logit, with a control.
 
     Attributes:
-        inputs: what every head adds, by what it reads.
-        rows: strongest first, whichever sign.
-        position: where the logit is, counted from the start.
-        through_two: what all pairs of heads add together.
-        control: what the strongest path adds to the logits of random tokens at the same place,
-            without sign, one number a token.
-        reasons: layer → why its heads are not among the second heads.
+        inputs: every head's contribution, split by its input.
+        rows: the paths, strongest first by absolute value.
+        position: position of the logit, counted from the start.
+        through_two: the total contribution of all pairs of heads.
+        control: the absolute contribution of the strongest path to the logits of random tokens at
+            the same position, one number per token.
+        reasons: layer → reason why its heads are not among the second heads.
     """
 
     inputs: HeadInputs
@@ -80,7 +79,7 @@ class VirtualHeads:
     reasons: dict[int, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         goal = self.inputs.goal
         return {
             "token": goal.token,
@@ -122,23 +121,24 @@ def find_virtual_heads(
     circuits: Circuits | None = None,
     also: Callable[[int, Tensor], None] | None = None,
 ) -> VirtualHeads:
-    """The strongest paths of a prompt through two heads.
+    """Find the strongest paths of a prompt through two heads.
 
-    Costs four forward passes, and for each logit an inner product for each token and pair of heads.
+    This costs four forward passes, and for each logit one inner product for each token and pair of
+    heads.
 
     Args:
-        token, against, position: the logit, as :func:`find_goal` takes them.
-        n_paths: how many.
-        n_positions: how many source tokens, and tokens on the way, of each.
-        n_control: how many random tokens' logits are followed too.
-        circuits: what :func:`~projector.residual.circuits.weights.find_circuits` gives, if it was
-            called before.
-        also: is given the patterns of each layer in ``circuits`` on the way, as
-            :func:`~projector.model.architecture.stream.patterns.watch_patterns` gives them, of the
-            prompt up to ``position``.
+        token, against, position: the logit, as for :func:`find_goal`.
+        n_paths: number of paths.
+        n_positions: number of source tokens, and of tokens on the path, for each path.
+        n_control: number of random tokens for the control.
+        circuits: the result of :func:`~projector.residual.circuits.weights.find_circuits`, if it
+            was called before.
+        also: called with the pattern of each layer in ``circuits``, for the prompt up to
+            ``position``, as in
+            :func:`~projector.model.architecture.stream.patterns.watch_patterns`.
 
     Raises:
-        UserError: if the model has no causal head or no running sum, or sums do not close.
+        UserError: if the model has no causal head or no running sum, or sums don't close.
     """
     circuits = find_circuits(subject) if circuits is None else circuits
     goal = find_goal(subject, ids, token=token, against=against, position=position)

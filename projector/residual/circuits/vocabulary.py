@@ -1,4 +1,4 @@
-"""The two ends of a model's paths: what tokens write to the stream, and what logits read of it."""
+"""The two ends of a model's paths: the embeddings of tokens, and the directions of logits."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _AT_ONCE = 1024
 
 
 def token_ids(subject: Subject, most: int | None = None) -> list[int]:
-    """The ids of the vocabulary, or its first ``most``, control tokens left out.
+    """The ids of the vocabulary, or of its first ``most`` tokens, without control tokens.
 
-    The first tokens of a byte-pair vocabulary are its bytes and the pairs that were most frequent
-    in the text it was made of.
+    The first tokens of a byte-pair vocabulary are its bytes and the most frequent pairs of its
+    training text.
     """
     n_tokens = min(subject.readout.n_vocabulary, len(embedding_table(subject)))
     if subject.loaded.tokenizer is None:
@@ -36,17 +36,17 @@ def token_ids(subject: Subject, most: int | None = None) -> list[int]:
 
 
 def embedding_table(subject: Subject) -> Tensor:
-    """W_E as the model holds it, (V, H)."""
+    """The model's own W_E, (V, H)."""
     table: Tensor = subject.model.get_input_embeddings().weight.detach()
     return table
 
 
 @torch.no_grad()
 def token_embeddings(subject: Subject, ids: Sequence[int]) -> Tensor:
-    """What tokens alone write to the stream, (n, H) in the model's type, whatever their position.
+    """The addition of single tokens to the stream, (n, H) in the model's dtype, without positions.
 
-    That is the embedding with the model's scale and embedding norm, without a position's part.
-    Where the first block's input could not be taken apart, it is that input at the first position.
+    It is the embedding with the model's scale and embedding norm, without positional embeddings. If
+    the first block's input couldn't be split, it is that input at the first position.
     """
     parts = subject.layout.embedding
     source = parts.sources[0]
@@ -75,15 +75,14 @@ def token_embeddings(subject: Subject, ids: Sequence[int]) -> Tensor:
 def token_streams(
     subject: Subject, ids: Sequence[int], layers: Sequence[int]
 ) -> Iterator[tuple[list[int], dict[int, Tensor]]]:
-    """What tokens alone bring to layers: their embedding and what the MLPs before add to it, as if
-    attention wrote nothing.
+    """The streams of single tokens at layers: their embedding plus the additions of the earlier
+    MLPs, with attention writing nothing.
 
-    That is what a later layer finds in the stream where a token stands, as far as the token alone
-    decides it. Costs the MLPs up to the last layer for each token.
+    It is the part of a later layer's stream at a token that depends on that token alone. This costs
+    the MLPs up to the last layer for each token.
 
-    Yields:
-        For some tokens at a time, their ids, and for each layer the stream before it, (n, H) in
-        the model's type.
+    Yields: For some tokens at a time, their ids, and for each layer the stream before it, (n, H) in
+        the model's dtype.
     """
     blocks = subject.architecture.blocks
     taps = {layer: blocks[layer].taps["resid_pre"] for layer in layers}
@@ -93,8 +92,9 @@ def token_streams(
 
 
 def unembeddings(subject: Subject, ids: Sequence[int]) -> Tensor:
-    """What the logits of tokens read of the stream, (n, H) float32: rows of W_U with the final
-    norm's weight folded; its scale, which varies by position, and its bias are left out.
+    """The directions that tokens' logits read from the stream, (n, H) float32: rows of W_U with the
+    final norm's weight folded in. The norm's scale, which varies by position, and its bias are left
+    out.
 
     Raises:
         UserError: if the model has no causal head.
@@ -106,13 +106,12 @@ def unembeddings(subject: Subject, ids: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Grams:
-    """``W_Eᵀ W_U`` of a vocabulary, (H, H) float32 each: all that eigenvalues need of it.
+    """``W_Eᵀ W_U`` of a vocabulary, (H, H) float32 each, from which eigenvalues are computed.
 
     Attributes:
-        centred: W_U taken above its mean over the tokens. What all tokens' rows share adds the same
-            to all logits and changes no probability; with it in, a head that writes it would seem
-            to copy.
-        plain: W_U as it is.
+        centred: with W_U minus its mean over the tokens. The mean adds the same to all logits and
+            changes no probability; with it, a head that writes it would seem to copy.
+        plain: with W_U itself.
     """
 
     centred: Tensor
@@ -120,7 +119,7 @@ class Grams:
 
 
 def model_grams(subject: Subject) -> Grams:
-    """``W_Eᵀ W_U`` of a model's whole vocabulary, made once for all heads, block by block."""
+    """``W_Eᵀ W_U`` of a model's whole vocabulary, computed once for all heads, block by block."""
     ids = token_ids(subject)
     return grams_of(
         (token_embeddings(subject, block), unembeddings(subject, block)) for block in _blocks(ids)
@@ -128,8 +127,9 @@ def model_grams(subject: Subject) -> Grams:
 
 
 def grams_of(blocks: Iterable[tuple[Tensor, Tensor]]) -> Grams:
-    """The grams of a vocabulary from rows of W_E and of W_U, (n, H) each, for some tokens at a
-    time; V·H² products."""
+    """Compute the Gram matrices of a vocabulary from rows of W_E and of W_U, (n, H) each, for some
+    tokens at a time; V·H² operations.
+    """
     gram: Any = 0.0
     embedded: Any = 0.0
     unembedded: Any = 0.0

@@ -1,4 +1,4 @@
-"""Each head's W_OV and W_QK on the stream, with the norms on the way folded into them."""
+"""Each head's W_OV and W_QK on the stream, with the norms folded in."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from projector.residual.subject import Subject
 class LayerCircuits:
     """The circuits of one layer's heads, from stream to stream.
 
-    The block's norm before attention, and any norm and factor behind it, are folded in: all but
+    The block's norm before attention, and any norm and factor after it, are folded in, except for
     their scales, which vary by token, and biases.
 
     Attributes:
-        layer: number of the block.
+        layer: index of the block.
         ov: W_OV of A heads, (A, H, d) and (A, d, H) float32.
-        qk: W_QK likewise, queries on the left; scores are not divided by √d.
-        group: for each head, which keys and values it uses.
-        left_out: what else shapes its attention, which W_QK leaves out.
+        qk: W_QK in the same form, with queries on the left; scores are not divided by √d.
+        group: for each head, the index of the keys and values it uses.
+        left_out: names of terms of the attention that W_QK leaves out.
         weights: the heads' own weights.
-        reading: the way from the stream to them.
-        addition: the way from them to the stream.
+        reading: the path from the stream to the heads.
+        addition: the path from the heads to the stream.
     """
 
     layer: int
@@ -52,8 +52,8 @@ class Circuits:
     """The circuits of a model's heads.
 
     Attributes:
-        layers: of each layer whose heads could be taken apart, in order.
-        reasons: layer → why its heads could not.
+        layers: the circuits of each layer with separable heads, in order.
+        reasons: layer → reason why its heads can't be separated.
     """
 
     layers: tuple[LayerCircuits, ...]
@@ -63,7 +63,7 @@ class Circuits:
         """The circuits of one layer.
 
         Raises:
-            UserError: if its heads could not be taken apart, with the reason.
+            UserError: if its heads can't be separated, with the reason.
         """
         for each in self.layers:
             if each.layer == layer:
@@ -73,9 +73,10 @@ class Circuits:
 
 
 def find_circuits(subject: Subject, layers: Sequence[int] | None = None) -> Circuits:
-    """W_OV and W_QK of every head, or of the heads of some layers.
+    """Find W_OV and W_QK of every head, or of the heads of some layers.
 
-    Holds float32 copies of the attention's weights. Costs a few forward passes over some tokens.
+    This stores float32 copies of the attention weights, and costs a few forward passes over a few
+    tokens.
     """
     blocks = subject.layout.blocks
     chosen = subject.attentions.keys() if layers is None else layers
@@ -91,7 +92,7 @@ def find_circuits(subject: Subject, layers: Sequence[int] | None = None) -> Circ
         if isinstance(reading, str):
             reasons[layer] = reading
         elif addition is None:
-            reasons[layer] = blocks[layer].reason or "nothing that it adds to the stream was found"
+            reasons[layer] = blocks[layer].reason or "its addition to the stream was not found"
         else:
             circuits.append(_circuits_of(weights, reading, addition))
     return Circuits(tuple(circuits), reasons)

@@ -1,1 +1,1 @@
-"""How two sets of prompts part over the layers of the residual stream."""
+"""How two sets of prompts separate over the layers of the residual stream."""

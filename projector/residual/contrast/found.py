@@ -1,4 +1,4 @@
-"""What is found of two sets of prompts in one or several models, and the report of it."""
+"""The results of contrasting two sets of prompts in one or several models, and their report."""
 
 from __future__ import annotations
 
@@ -44,20 +44,21 @@ _SOURCES = {
 
 @dataclass(frozen=True, eq=False)
 class ModelContrast:
-    """What was found of one model.
+    """The results for one model.
 
     Attributes:
-        name: the model's identifier; no two of a contrast are the same.
-        weights_sha256: of its weights.
-        states: one vector a prompt at every place of the stream.
-        measures: of each of ``states.points``.
-        block_growth: of each layer's whole block: the mean of both sets, the first and the second.
-        attention_growth: likewise of the step to ``resid_mid``; of the layers that have one.
+        name: the model's identifier, unique within a contrast.
+        weights_sha256: hash of its weights.
+        states: one vector per prompt at every point of the stream.
+        measures: measures at each of ``states.points``.
+        block_growth: growth over each layer's whole block: the mean of both sets, the first set and
+            the second set.
+        attention_growth: the same for the step to ``resid_mid``, for the layers that have one.
         sharing: whether successive layers write in the same directions; None with ``reasons``.
-        untangling: of each of ``states.points``.
-        directions: None with ``reasons``.
-        effects: of the directions, by layer.
-        reasons: why a part is missing, by its name.
+        untangling: untangling at each of ``states.points``.
+        directions: the directions between the sets; None with ``reasons``.
+        effects: effects of the directions, by layer.
+        reasons: part → reason why it is missing.
     """
 
     name: str
@@ -73,14 +74,14 @@ class ModelContrast:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def growth_before(self, point: Point) -> Growth | None:
-        """The growth of the step that leads to a place; None at the embedding."""
+        """The growth over the step before a point; None at the embedding."""
         if point.stream == "resid_mid":
             return self.attention_growth[point.layer][0]
         layer = point.layer - (point.stream == "resid_pre")
         return None if layer < 0 else self.block_growth[layer][0]
 
     def row(self, point: Point) -> dict[str, Any]:
-        """The row of ``report.json`` of a place; its ``reasons`` say why a figure is null."""
+        """The row of ``report.json`` for a point; its ``reasons`` explain null figures."""
         found, growth = self.measures[point], self.growth_before(point)
         untangling = self.untangling[point]
         nulls = {name: getattr(found, source) for name, source in _NULLS.items()}
@@ -129,7 +130,7 @@ class ModelContrast:
         return found
 
     def growth_entries(self) -> list[dict[str, Any]]:
-        """A whole block each: the mean of both sets, and each set apart."""
+        """One entry per block: the mean of both sets, and each set separately."""
         found = []
         for layer, (mean, positive, negative) in self.block_growth.items():
             sets = {"positive": positive.as_dict(), "negative": negative.as_dict()}
@@ -137,7 +138,7 @@ class ModelContrast:
         return found
 
     def untangling_entries(self) -> list[dict[str, Any]]:
-        """A place each, with the accuracy of a probe of the embedding alone beside it."""
+        """One entry per point, with the accuracy of a probe of the embedding alone."""
         baseline = {"embedding_accuracy": self._embedding_accuracy()}
         return [
             {"model": self.name, **asdict(point), **found.as_dict(), **baseline}
@@ -145,19 +146,19 @@ class ModelContrast:
         ]
 
     def direction_entries(self) -> list[dict[str, Any]]:
-        """An effect each; one entry with the reason where there are none."""
+        """One entry per effect; a single entry with the reason if there are none."""
         if self.effects:
             return [{"model": self.name, **each.as_dict()} for each in self.effects]
         return [{"model": self.name, "reason": self.reasons.get("directions", _EMPTY)}]
 
     def sharing_entry(self) -> dict[str, Any]:
-        """What :class:`Sharing` holds; or the reason."""
+        """The entry for :class:`Sharing`, or the reason why it is missing."""
         if self.sharing is None:
             return {"model": self.name, "reason": self.reasons["sharing"]}
         return {"model": self.name, **self.sharing.as_dict()}
 
     def why_missing(self) -> dict[str, dict[str, str]]:
-        """Why figures are null, by place as rows say it; and why places and parts are missing."""
+        """The reasons why figures are null, by point, and why points and parts are missing."""
         found = {name: {"rows": why} for name, why in self.states.missing.items()}
         if self.reasons:
             found["all"] = dict(self.reasons)
@@ -173,15 +174,15 @@ class ModelContrast:
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """What was found of two sets of prompts in one or several models.
+    """The results of contrasting two sets of prompts in one or several models.
 
     Attributes:
         sets: the prompts.
         at: "last" or "mean".
-        seed: of every draw.
-        n_draws: of each null.
-        models: what was found of each.
-        notes: what to know about the prompts and tokens, a sentence each.
+        seed: seed of every random draw.
+        n_draws: number of draws of each null.
+        models: the results for each model.
+        notes: remarks about the prompts and tokens, one sentence each.
     """
 
     sets: PromptSets
@@ -193,7 +194,7 @@ class Contrast:
 
     @property
     def directions(self) -> tuple[Directions, ...]:
-        """Of each model that has them."""
+        """The directions of each model that has them."""
         return tuple(each.directions for each in self.models if each.directions is not None)
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Why variance grows over a block: how much the stream brought, the update adds, both share.
+"""Why variance grows over a block: the parts of the stream, of the update, and of both.
 
 With the variance over samples summed over the H features, Var(x) = tr Cov(x, x), and a block that
 adds u to x, Var(x + u) = Var(x) + Var(u) + 2 Cov(x, u), where Cov(x, u) = tr Cov(x, u). The first
-two terms can't be negative. The third tells whether the update's directions are those of the
-stream: it is 0 on average for an update in random directions, whatever the sizes.
+two terms can't be negative. The third shows whether the update has the directions of the stream: it
+is 0 on average for an update in random directions, regardless of its size.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ _SPLIT = (
 
 @dataclass(frozen=True)
 class Growth:
-    """The variance over n samples before and after one step, and what it is made of.
+    """The variance over n samples before and after one step, and its parts.
 
     All but the first five and the correlations are shares of Var(post), and covariances are counted
-    twice, as in the identity. A figure that can't be given is None, and ``reasons`` says why.
+    twice, as in the identity. A figure that is undefined is None, with a reason in ``reasons``.
 
     Attributes:
         n: samples.
-        variance_pre: before the step, mean over features of the unbiased variance over samples.
+        variance_pre: mean over features of the unbiased variance over samples, before the step.
         variance_post: the same after it.
-        gain_covariance: 2 Cov(pre, update), mean over features, so that it sums over steps as
-            variance does: Var at the end = Var at the start + Σ Var(update) + Σ 2 Cov(pre, update).
+        gain_covariance: 2 Cov(pre, update), mean over features, so that it sums over steps like
+            variance: Var at the end = Var at the start + Σ Var(update) + Σ 2 Cov(pre, update).
         ratio: Var(post) / Var(pre).
         pre: Var(pre); with ``update`` and ``covariance`` it sums to 1.
         update: Var(post − pre).
         covariance: 2 Cov(pre, update).
         covariance_rotated: 95 % of random rotations of the update give a ``covariance`` between
             minus this and this. Over rotations R, tr(C R) has mean 0 and variance ‖C‖²_F / H, C the
-            H × H cross-covariance; it is near to normal (Meckes 2008, "Linear functions on the
+            H × H cross-covariance; it is nearly normal (Meckes 2008, "Linear functions on the
             classical matrix groups").
-        correlation: Cov(pre, update) / √(Var(pre) Var(update)), from −1 to 1, which does not
-            depend on how large the update is.
-        correlation_rotated: the same band of ``correlation``.
-        attention_variance: of attention's update alone.
-        mlp_variance: of the MLP's update alone.
+        correlation: Cov(pre, update) / √(Var(pre) Var(update)), from −1 to 1, which doesn't depend
+            on the size of the update.
+        correlation_rotated: the same band for ``correlation``.
+        attention_variance: variance of attention's update alone.
+        mlp_variance: variance of the MLP's update alone.
         covariance_pre_attention: 2 Cov(pre, attention's update).
         covariance_pre_mlp: 2 Cov(pre, the MLP's update).
-        covariance_attention_mlp: 2 Cov of both updates.
-        rest: what is left of 1 after ``pre`` and these five: rounding.
-        covariance_of_growth: 2 Cov(pre, update) / (Var(post) − Var(pre)), where variance grows; it
-            is not bounded, for a small growth may be the difference of large terms.
-        reasons: why a figure is None, by its name.
+        covariance_attention_mlp: 2 Cov(attention's update, the MLP's update).
+        rest: 1 minus ``pre`` and these five, which is rounding error.
+        covariance_of_growth: 2 Cov(pre, update) / (Var(post) − Var(pre)), if variance grows; it
+            isn't bounded, because a small growth may be the difference of large terms.
+        reasons: figure → reason why it is None.
     """
 
     n: int
@@ -93,26 +93,26 @@ class Growth:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds of it."""
+        """Convert to JSON values."""
         return asdict(self)
 
 
 def measure_growth(
     pre: Tensor, attention: Tensor | None, mlp: Tensor | None, post: Tensor
 ) -> Growth:
-    """What the variance behind a step is made of, for one set of samples.
+    """Split the variance after a step into its parts, for one set of samples.
 
-    The update is post − pre. It is split where ``attention`` and ``mlp`` sum to it; one of them
-    alone where that is the whole update. All sums are float64.
+    The update is post − pre. It is split if ``attention`` and ``mlp`` sum to it, or if one of them
+    is the whole update. All sums are float64.
 
     Args:
         pre: (n, H), the stream before the step.
-        attention: (n, H), what attention adds, biases included; None where that is not known.
-        mlp: (n, H), likewise of the MLP.
-        post: (n, H), the stream behind the step.
+        attention: (n, H), attention's addition, biases included; None if unknown.
+        mlp: (n, H), the same for the MLP.
+        post: (n, H), the stream after the step.
 
     Raises:
-        UserError: if a number is not finite, or the identity does not hold to 1e-6.
+        UserError: if a number isn't finite, or the identity doesn't hold to 1e-6.
     """
     n = len(pre)
     if n < 2:
@@ -163,10 +163,10 @@ def measure_growth(
 
 
 def average_growth(each: Sequence[Growth]) -> Growth:
-    """The mean of every figure over several sets; None where a set lacks it, with its reason.
+    """Average every figure over several sets; None, with the reason, if a set lacks it.
 
-    Shares still sum to 1. ``n`` is the samples of all sets, and ``covariance_of_growth`` that of
-    their growth together.
+    Shares still sum to 1. ``n`` is the number of samples of all sets, and ``covariance_of_growth``
+    is computed from their total growth.
     """
     reasons: dict[str, str] = {}
     for one in reversed(each):
@@ -224,14 +224,14 @@ def _split(
 ) -> dict[str, float] | str:
     """The shares of what attention and the MLP add; or why they can't be given."""
     if attention is None and mlp is None:
-        return "what attention and the MLP add can't be separated"
+        return "the updates of attention and the MLP can't be separated"
     a = None if attention is None else _centred(attention.double())
     m = None if mlp is None else _centred(mlp.double())
     left = u
     for each in (a, m):
         left = left if each is None else left - each
     if _sum(left, left) > max(_MOST_LEFT_OVER * _sum(u, u), ROUNDING * var_y):
-        return "what attention and the MLP add does not sum to what the stream gains in this step"
+        return "the updates of attention and the MLP don't sum to the stream's change in this step"
     found = {}
     if a is not None:
         found["attention_variance"] = _sum(a, a) / var_y

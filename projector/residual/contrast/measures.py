@@ -1,17 +1,17 @@
 """Means and variances of two sets of vectors, each with its chance level.
 
-All draws of one kind are weights over prompts, (D, n), so that one product of matrices gives every
-draw's mean. Sums are float64.
+All draws of one kind are weights over prompts, (D, n), so a single matrix product gives the means
+of all draws. Sums are float64.
 
-A mean over few prompts holds noise, which lowers every cosine, that of a null as well; a bootstrap
-sample holds it twice. So an interval has the spread of the bootstrap, and is centred on the figure
-itself. It tells how far the figure would vary from draw to draw at this number of prompts. It does
-not correct a bias: noise lowers the cosine of the true means, and the largest of many sample
-variances is above the largest true one.
+A mean over few prompts is noisy, which lowers every cosine, including that of a null; a bootstrap
+sample has this noise twice. An interval therefore has the width of the bootstrap and is centred on
+the figure itself. It shows how far the figure would vary between samples with this number of
+prompts. It doesn't correct a bias: noise lowers the cosine of the true means, and the largest of
+many sample variances exceeds the largest true variance.
 
-Random halves have half the prompts, and so more noise than the sets. What compares with two halves
-of one set is therefore a half of one set against a half of the other, of the same split, and no
-group of prompts is on both sides of either.
+Random halves have half the prompts, and so more noise than the sets. Two halves of one set are
+therefore compared with a half of one set against a half of the other, from the same split. No group
+of prompts is on both sides of either comparison.
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ Weights = NDArray[np.float64]
 
 
 def cosine_of_means(a: Tensor, b: Tensor) -> float | None:
-    """The cosine of the means of (n, H) and (m, H); None where one of them has no length."""
+    """The cosine of the means of (n, H) and (m, H); None if a mean is zero."""
     first, second = a.double().mean(dim=0), b.double().mean(dim=0)
     found = float(_cosines(first[None], second[None])[0])
     return found if found == found else None
 
 
 class Draws:
-    """Every draw of prompts that figures are compared with, the same at each place of a stream.
+    """All random draws of prompts for controls, the same at each point of the stream.
 
     Attributes:
         resampled: (B, n) and (B, m) weights of bootstrap samples, of whole groups.
-        halves: (D, n) and (D, m) whether a prompt is in the first half. One split of whole groups
-            deals both sets, so that the first half of one shares no group with the second half of
+        halves: (D, n) and (D, m), whether a prompt is in the first half. Both sets use the same
+            split of whole groups, so the first half of one shares no group with the second half of
             the other.
-        has_halves: whether both sets have two halves: more than one group each.
+        has_halves: whether both sets can be halved, with more than one group each.
         permuted: (D, n + m) labels.
 
     Args:
-        positive_groups: a number for each prompt of the first set; prompts of the same number are
+        positive_groups: a group number for each prompt of the first set; prompts of a group are
             drawn together.
-        negative_groups: likewise of the second set.
+        negative_groups: the same for the second set.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class Draws:
 
 
 def measure_means(positive: Tensor, negative: Tensor, draws: Draws) -> PointMeasures:
-    """Cosine, norms and variances of two sets at one place, with intervals and nulls.
+    """Measure the cosine, norms and variances of two sets at one point, with intervals and nulls.
 
     Args:
         positive: (n, H), the first set's vectors.
         negative: (m, H), the second set's.
-        draws: of n and m prompts.
+        draws: draws for n and m prompts.
     """
     sides = positive.double(), negative.double()
     if not all(bool(torch.isfinite(each).all()) for each in sides):
@@ -148,7 +148,7 @@ def measure_means(positive: Tensor, negative: Tensor, draws: Draws) -> PointMeas
 
 
 def _cosines(a: Tensor, b: Tensor) -> Tensor:
-    """(D,) cosines of rows; NaN where one has no length."""
+    """(D,) cosines of rows; NaN if one has no length."""
     sizes = a.norm(dim=1) * b.norm(dim=1)
     return ((a * b).sum(dim=1) / sizes.where(sizes > 0, torch.nan)).clamp(-1, 1)
 
@@ -164,7 +164,7 @@ def _half_means(x: Tensor, halves: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
 def _variances(
     x: Tensor, mean: Tensor, weights: Tensor, drawn: Tensor
 ) -> tuple[Interval, Interval] | None:
-    """Mean and largest variance over features, with intervals; None where there is none."""
+    """Mean and largest variance over features, with intervals; None if there is none."""
     n = len(x)
     centred = x - mean
     variance = centred.square().sum(dim=0) / max(1, n - 1)

@@ -1,4 +1,4 @@
-"""Two sets of prompts: read from files, or drawn from a pair of the project's own."""
+"""Two sets of prompts, read from files or drawn from a built-in pair."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _MOST_SHOWN = 60
 
 @dataclass(frozen=True)
 class PromptSets:
-    """Two sets of prompts that share none, each of at least ten different ones.
+    """Two disjoint sets of prompts, each with at least ten distinct prompts.
 
     Attributes:
         name: the pair's name, or "A against B" by the names of the files.
         positive: the texts of the first set.
         negative: the texts of the second set.
-        positive_name: what the first set holds, for axes and legends.
-        negative_name: what the second set holds.
-        positive_groups: a number for each text of the first set. Texts of the same number belong
-            together, also across the sets, and never lie on both sides of a cross-validation split.
+        positive_name: description of the first set, for axes and legends.
+        negative_name: description of the second set.
+        positive_groups: a group number for each text of the first set. Texts of a group belong
+            together, also across the sets, and are never on both sides of a cross-validation split.
         negative_groups: the same for the second set.
-        notes: what was left out and why, and what a pair does not control; no path.
-        sha256: of all texts, in order.
-        positive_places: where each text of the first set comes from, for errors: its file and line;
-            empty for a pair.
+        notes: remarks about prompts that were left out, and about what a pair doesn't control for;
+            without paths.
+        sha256: hash of all texts, in order.
+        positive_places: file and line of each text of the first set, for errors; empty for a pair.
         negative_places: the same for the second set.
     """
 
@@ -61,14 +61,14 @@ class PromptSets:
 
 
 def choose_sets(settings: ContrastSettings, fits: Fits | None = None) -> PromptSets:
-    """The two sets that settings name: of files, or of a pair.
+    """Choose the two sets from the settings: from files, or from a pair.
 
     Args:
-        fits: whether a drawn text is short enough; one of a file that is too long is an error when
-            it is encoded.
+        fits: whether a drawn text is short enough. A text from a file that is too long is an error
+            when it is encoded.
 
     Raises:
-        SettingError, UserError: as :func:`read_sets` and :func:`draw_pair` do.
+        SettingError, UserError: as for :func:`read_sets` and :func:`draw_pair`.
     """
     if settings.positive is not None and settings.negative is not None:
         return read_sets(settings.positive, settings.negative)
@@ -76,7 +76,7 @@ def choose_sets(settings: ContrastSettings, fits: Fits | None = None) -> PromptS
 
 
 def check_files(settings: ContrastSettings) -> None:
-    """Raise what :func:`read_sets` would, before a model is loaded; a pipe is not read twice."""
+    """Raise the errors of :func:`read_sets` before a model is loaded; a pipe is not read twice."""
     positive, negative = settings.positive, settings.negative
     if positive is None or negative is None or positive.is_fifo() or negative.is_fifo():
         return
@@ -84,17 +84,17 @@ def check_files(settings: ContrastSettings) -> None:
 
 
 def read_sets(positive: Path, negative: Path) -> PromptSets:
-    """Two sets from two files.
+    """Read two sets from two files.
 
-    A ``.txt`` file, or one without a suffix, has one prompt a line. A ``.jsonl`` file has a text a
-    line, or an object with a text under "prompt" or "text"; such a prompt may have line ends in it.
-    Blank lines, repeated prompts, and prompts that both files hold are left out and counted. A
-    prompt is taken as it is written, blanks included. Each prompt is a group of its own.
+    A ``.txt`` file, or one without a suffix, has one prompt per line. A ``.jsonl`` file has in each
+    line a text, or an object with a text under "prompt" or "text"; such a prompt may contain line
+    ends. Blank lines, repeated prompts, and prompts in both files are left out and counted. Prompts
+    are used exactly as written, including spaces. Each prompt is a group of its own.
 
     Raises:
-        SettingError: on ``positive`` or ``negative``: if the file is not there, is a folder, is of
-            another kind, is not UTF-8, or leaves fewer than ten prompts.
-        UserError: with the same setting, if a line of JSON can't be used: the file and the line.
+        SettingError: on ``positive`` or ``negative``, if the file doesn't exist, is a folder, has
+            another type, isn't UTF-8, or has fewer than ten usable prompts.
+        UserError: on the same setting, if a line of JSON can't be used, with the file and the line.
     """
     paths = {"positive": Path(positive), "negative": Path(negative)}
     names = {setting: path.stem or path.name for setting, path in paths.items()}
@@ -140,17 +140,18 @@ def read_sets(positive: Path, negative: Path) -> PromptSets:
 def draw_pair(
     name: str, *, n: int = N_DRAWN, seed: int = 0, fits: Fits | None = None
 ) -> PromptSets:
-    """Two sets of a pair that the project makes: as many prompts in each, couple by couple.
+    """Draw two sets from a built-in pair, with equal numbers of prompts, couple by couple.
 
     Args:
         name: of :data:`~projector.residual.contrast.pairs.registry.PAIRS`.
-        n: the most in each set; where the pair has fewer, a note says so.
+        n: largest number of prompts per set; if the pair has fewer, a note says so.
         seed: of the draw.
-        fits: passes over couples of which it refuses a text, such as one that is longer than a
-            model's context; a note counts them.
+        fits: whether a text is usable, for example not longer than a model's context. Couples with
+            an unusable text are skipped, and a note counts them.
 
     Raises:
-        SettingError: on ``pair``, if there is none of this name, or fewer than ten couples fit.
+        SettingError: on ``pair``, if there is no pair with this name, or fewer than ten couples
+            fit.
     """
     pair = find_pair(name)
     couples: list[Couple] = []
@@ -179,7 +180,7 @@ def draw_pair(
         notes.append(f"{which} longer than the model's context and left out.")
     if len(couples) < n:
         notes.append(
-            f"The pair {name} has {len(couples):,} prompts a set, and {n:,} were asked for."
+            f"The pair {name} has {len(couples):,} prompts per set, fewer than the {n:,} requested."
         )
     if pair.caution:
         notes.append(pair.caution)
@@ -201,11 +202,12 @@ def draw_pair(
 
 
 def encode_sets(subject: Subject, sets: PromptSets) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids of every prompt, as the model takes them: one list a prompt, of each set.
+    """Encode every prompt for the model: one list of token ids per prompt, for each set.
 
     Raises:
         UserError: on ``positive`` or ``negative``, if a prompt is longer than the model's context
-            or has no token that the model knows: the file and line, its tokens and the limit.
+            or has no token in its vocabulary, with the file and line, its number of tokens and the
+            limit.
     """
     sides = (
         ("positive", sets.positive, sets.positive_places),
@@ -230,7 +232,7 @@ def encode_sets(subject: Subject, sets: PromptSets) -> tuple[list[list[int]], li
 
 
 def fits_all(subjects: Sequence[Subject]) -> Fits:
-    """Whether a text is within the context of every model, for :func:`draw_pair`."""
+    """Create a check for :func:`draw_pair` that a text fits into the context of every model."""
 
     def fits(text: str) -> bool:
         try:
@@ -242,7 +244,7 @@ def fits_all(subjects: Sequence[Subject]) -> Fits:
 
 
 def tokenizer_note(subjects: Sequence[Subject], sets: PromptSets) -> str | None:
-    """A sentence if the prompts become other tokens in one model than in another; else None."""
+    """A sentence if the models tokenize the prompts differently; otherwise None."""
     texts = (*sets.positive[:FEWEST_PROMPTS], *sets.negative[:FEWEST_PROMPTS])
     read = {tuple(tuple(each.encode(text)) for text in texts) for each in subjects}
     if len(read) < 2:

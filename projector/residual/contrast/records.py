@@ -1,4 +1,4 @@
-"""Places of the stream, and what is measured of two sets at one of them."""
+"""Points of the stream, and the measures of two sets at a point."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """A place of the stream.
+    """A point of the stream.
 
     Attributes:
-        layer: from 0.
+        layer: index of the layer, from 0.
         stream: ``resid_pre``, ``resid_mid`` or ``resid_post``.
     """
 
@@ -29,7 +29,7 @@ class Point:
 
     @property
     def is_embedding(self) -> bool:
-        """Whether no block has written yet."""
+        """Whether no block has written to the stream yet."""
         return not self.layer and self.stream == "resid_pre"
 
 
@@ -38,11 +38,11 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Updates:
-    """What attention and the MLP of one block add, biases included.
+    """The updates of attention and the MLP of one block, biases included.
 
     Attributes:
-        attention: (n_positive, H) and (n_negative, H) float32; None where it is not known.
-        mlp: likewise.
+        attention: (n_positive, H) and (n_negative, H) float32; None if unknown.
+        mlp: the same for the MLP.
         reason: why one of them is None.
     """
 
@@ -53,16 +53,16 @@ class Updates:
 
 @dataclass(frozen=True)
 class OutlierToken:
-    """A token whose norm is many times the median of its prompt.
+    """A token with a norm many times the median of its prompt.
 
     Attributes:
-        token: its id.
-        text: its text.
+        token: the token's id.
+        text: the token's text.
         is_first: whether it is its prompt's first token.
-        layer: where it is furthest out.
-        stream: likewise.
-        times_usual: its norm there over the median; None where it is not finite.
-        n: how many such tokens there are, in both sets.
+        layer: the layer where it is most extreme.
+        stream: the stream where it is most extreme.
+        times_usual: its norm there divided by the median; None if it isn't finite.
+        n: number of such tokens in both sets.
     """
 
     token: int
@@ -74,17 +74,17 @@ class OutlierToken:
     n: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its spread; or a null's median with its 5th and 95th percentile.
+    """A figure with its spread; or a null's median with its 5th and 95th percentiles.
 
-    The spread is as wide as what holds 95 % of bootstrap draws of the prompts, about the figure:
-    how far the figure varies at this number of prompts. A biased figure, such as the largest of
-    many variances, may have a true value outside of it.
+    The spread has the width of the interval with 95 % of bootstrap draws of the prompts, and is
+    centred on the figure. It shows how far the figure varies at this number of prompts. A biased
+    figure, such as the largest of many variances, may have a true value outside of it.
     """
 
     value: float
@@ -94,26 +94,26 @@ class Interval:
 
 @dataclass(frozen=True)
 class PointMeasures:
-    """Means and variances of two sets at one place. What can't be given is None, with a reason.
+    """Means and variances of two sets at one point. Undefined figures are None, with a reason.
 
     Attributes:
-        cosine: of the two sets' means, and its bootstrap spread over prompts.
-        split_half: the same of random halves of one set, of whole groups, both sets pooled. With
-            half the prompts it holds more noise than ``cosine``.
-        across_halves: the same of a half of one set and a half of the other that share no group:
-            as noisy as ``split_half``, and so what compares with it.
-        permuted: the same of two groups with permuted labels.
+        cosine: cosine of the two sets' means, with its bootstrap spread over prompts.
+        split_half: the same for random halves of one set, split by whole groups, pooled over both
+            sets. With half the prompts, it is noisier than ``cosine``.
+        across_halves: the same for a half of one set and a half of the other that share no group.
+            It is as noisy as ``split_half``, and so comparable with it.
+        permuted: the same for two sets with permuted labels.
         mean_norm_positive: ‖mean of the first set‖.
-        mean_norm_negative: likewise of the second set.
+        mean_norm_negative: the same for the second set.
         difference_norm: ‖difference of the means‖.
         difference_permuted: the same with permuted labels.
         variance_mean_positive: mean over features of the unbiased variance over the first set's
             prompts, with its spread.
-        variance_mean_negative: likewise of the second set.
-        variance_max_positive: the largest feature's variance in these prompts, which is as a rule
-            above the largest true one.
-        variance_max_negative: likewise of the second set.
-        reasons: why a figure is None, by its name; there is one for each.
+        variance_mean_negative: the same for the second set.
+        variance_max_positive: the largest variance of a feature in these prompts, which usually
+            exceeds the largest true variance.
+        variance_max_negative: the same for the second set.
+        reasons: figure → reason why it is None.
     """
 
     cosine: Interval | None = None

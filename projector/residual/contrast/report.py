@@ -1,4 +1,4 @@
-"""How two sets of prompts part over the layers of one or several models, in one call."""
+"""Contrast two sets of prompts over the layers of one or several models in one call."""
 
 from __future__ import annotations
 
@@ -59,30 +59,32 @@ def contrast(
     n_prompts: int = 64,
     progress: Progress | None = None,
 ) -> Contrast:
-    """Measure how two sets of prompts part over the layers, and test the direction between them.
+    """Measure how two sets of prompts separate over the layers, and test the direction between
+    them.
 
-    All models read the same prompts, each as its own tokens. Equal arguments give equal figures.
+    All models read the same prompts, each with its own tokenizer. Equal arguments give equal
+    figures.
 
     Args:
-        models: one or several: names, folders, or models that are loaded.
+        models: one or several names, folders, or loaded models.
         positive: the file of the first set, one prompt a line, or ``.jsonl``; with ``negative``.
         negative: the file of the second set.
-        pair: sets that the project makes, in place of files; ``code-docstrings`` by default.
-        sets: prompts at hand, in place of files and a pair.
+        pair: built-in sets to use instead of files; ``code-docstrings`` by default.
+        sets: existing sets of prompts, instead of files or a pair.
         at: "last", each prompt's last token; "mean", the mean over its tokens.
-        layers: where the direction is tested; a third, a half and two thirds of the depth by
-            default.
-        n_draws: how many random halves, permutations and rotations each null is drawn from; of a
-            bootstrap at least 1,000 samples are drawn.
+        layers: the layers at which the direction is tested; a third, a half and two thirds of the
+            depth by default.
+        n_draws: number of random halves, permutations and rotations for each null; a bootstrap has
+            at least 1,000 samples.
         seed: of every draw.
-        keep_outliers: whether means over tokens count those of an outlying norm.
-        continuations: texts whose probability tells what the direction does; the perplexity of
-            prompts by default.
-        n_prompts: how many prompts the direction is tested on at most.
+        keep_outliers: whether means over tokens include those with an outlying norm.
+        continuations: texts to measure the direction's effect on the probability of; by default,
+            the effect on the perplexity of prompts is measured.
+        n_prompts: largest number of prompts to test the direction on.
 
     Raises:
         SettingError: on the argument that can't be used.
-        UserError: if prompts or a model can't be read, or the sums of a model's parts do not close.
+        UserError: if prompts or a model can't be read, or the sums of a model's parts don't close.
     """
     settings = ContrastSettings(
         positive=None if positive is None else Path(positive),

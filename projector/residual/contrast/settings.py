@@ -1,4 +1,4 @@
-"""What is asked of a contrast, checked before a model is loaded."""
+"""The settings of a contrast, checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ def _pair_help() -> str:
 
 @dataclass(frozen=True)
 class ContrastSettings:
-    """Two sets of prompts, where they are read, and how often nulls are drawn.
+    """The settings of a contrast: the sets of prompts, the tokens to read, and the nulls.
 
     Attributes:
-        positive: the file of the first set; see :func:`read_sets`. None where a pair is drawn.
+        positive: the file of the first set; see :func:`read_sets`. None to draw a pair.
         negative: the file of the second set.
-        pair: a name of :data:`PAIRS`; None for the first where there are no files.
+        pair: a name in :data:`PAIRS`; None for the first one if there are no files.
         at: "last", the last token's state; "mean", the mean over a prompt's tokens.
-        layers: where the direction is tested; None for a third, a half and two thirds of the depth.
-        n_draws: how many random halves, permutations and rotations are drawn of each null.
+        layers: the layers at which the direction is tested; None for a third, a half and two thirds
+            of the depth.
+        n_draws: number of random halves, permutations and rotations for each null.
         seed: of every draw.
-        keep_outliers: whether means over tokens include those of an outlying norm.
+        keep_outliers: whether means over tokens include those with an outlying norm.
 
     Raises:
-        SettingError: on the field that can't be used.
+        SettingError: on an invalid field.
     """
 
     positive: Path | None = setting(
@@ -93,10 +94,10 @@ class ContrastSettings:
 
 
 def check_layers(layers: Sequence[int] | None, counts: Sequence[int | None]) -> None:
-    """Raise a SettingError on ``layers`` if a model does not have one of them.
+    """Raise a SettingError on ``layers`` if a model lacks one of them.
 
     Args:
-        counts: how many layers each model has; None where it is not known yet.
+        counts: number of layers of each model; None if not yet known.
     """
     n = min((each for each in counts if each is not None), default=None)
     for layer in layers or ():
@@ -108,7 +109,7 @@ def check_layers(layers: Sequence[int] | None, counts: Sequence[int | None]) -> 
 
 
 def check_continuations(texts: Sequence[str] | None) -> None:
-    """Raise a SettingError on ``continuations`` if there is none, or one can't be used."""
+    """Raise a SettingError on ``continuations`` if the list is empty, or one can't be used."""
     if texts is None:
         return
     if not texts:
@@ -120,7 +121,7 @@ def check_continuations(texts: Sequence[str] | None) -> None:
 
 
 def check_models(names: Sequence[str]) -> None:
-    """Raise a SettingError on ``models`` if no model is named, or one of them twice."""
+    """Raise a SettingError on ``models`` if there is no model, or one occurs twice."""
     if not names:
         raise SettingError("models", "", "is empty", "name at least one model")
     for i, name in enumerate(names):

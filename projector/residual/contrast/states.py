@@ -1,4 +1,4 @@
-"""One vector a prompt at every place of the stream, of both sets, in one run over the prompts."""
+"""Collect one vector per prompt at every point of the stream, in one run over both sets."""
 
 from __future__ import annotations
 
@@ -45,21 +45,22 @@ Slot = tuple[int, str]
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """One vector a prompt at each place of one model's stream.
+    """One vector per prompt at each point of one model's stream.
 
     Attributes:
-        values: (n_positive + n_negative, H) float32 on the CPU, of each (layer, stream) that was
-            read and of what each (layer, "attention") and (layer, "mlp") adds, biases included. Of
-            ``resid_pre``, layer 0's alone: a later layer's is the ``resid_post`` before it.
-        n_positive: how many rows are of the first set; they come first.
-        n_layers: of the model.
-        missing: why a stream can't be read, by its name.
-        parts_reason: why attention's and the MLP's updates are not known; None where they are.
-        outliers: tokens whose norm is many times their prompt's median, the furthest first.
-        n_outlying: how many there are, first tokens that do not count among them.
-        n_left_out: how many of them are left out of means.
-        n_outlying_last: how many prompts' last token is one, where that token is what is read.
-        additivity_error: the largest error of the sums of parts; None where none were formed.
+        values: (n_positive + n_negative, H) float32 on the CPU, for each (layer, stream) that was
+            read and for the updates of each (layer, "attention") and (layer, "mlp"), biases
+            included. ``resid_pre`` is stored for layer 0 only, because a later layer's is the
+            previous ``resid_post``.
+        n_positive: number of rows of the first set, which come first.
+        n_layers: number of layers of the model.
+        missing: stream → reason why it can't be read.
+        parts_reason: why the updates of attention and the MLP are unknown; None if they are known.
+        outliers: tokens with a norm many times their prompt's median, the most extreme first.
+        n_outlying: number of outliers, including first tokens that don't count.
+        n_left_out: number of outliers left out of means.
+        n_outlying_last: number of prompts with an outlier as the last token, if that token is read.
+        additivity_error: the largest error of the sums of parts; None if there are none.
     """
 
     values: Mapping[Slot, Tensor]
@@ -75,7 +76,9 @@ class States:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """Every place that was read, in the order of the stream; both names of one that has two."""
+        """Every point that was read, in the order of the stream; a point with two names occurs
+        twice.
+        """
         every = (Point(layer, stream) for layer in range(self.n_layers) for stream in STREAMS)
         return tuple(each for each in every if self._slot(each) in self.values)
 
@@ -83,17 +86,17 @@ class States:
         """(n_positive, H) and (n_negative, H) float32 on the CPU.
 
         Raises:
-            KeyError: if the model's stream was not read there.
+            KeyError: if the model's stream was not read at this point.
         """
         return self._pair(self._slot(point))
 
     def update(self, layer: int) -> Pair:
-        """What the whole block adds: its ``resid_post`` − its ``resid_pre``."""
+        """The update of the whole block: its ``resid_post`` − its ``resid_pre``."""
         pre, post = (self.at(Point(layer, stream)) for stream in ("resid_pre", "resid_post"))
         return post[0] - pre[0], post[1] - pre[1]
 
     def updates(self, layer: int) -> Updates:
-        """What its attention and its MLP add, each where it can be told."""
+        """The updates of its attention and its MLP, if they are known."""
         found = [
             self._pair((layer, part)) if (layer, part) in self.values else None for part in _PARTS
         ]
@@ -103,7 +106,9 @@ class States:
         return Updates(found[0], found[1], reason if None in found else None)
 
     def first_name(self, point: Point) -> Point:
-        """The name under which a place is held: a later layer's ``resid_pre`` has another."""
+        """The name under which a point is stored; a later layer's ``resid_pre`` is stored under
+        another name.
+        """
         return Point(*self._slot(point))
 
     def _slot(self, point: Point) -> Slot:
@@ -124,20 +129,20 @@ def collect_states(
     keep_outliers: bool = False,
     progress: Progress | None = None,
 ) -> States:
-    """Run both sets once, and keep one vector a prompt at every place of the stream.
+    """Run both sets once, and keep one vector per prompt at every point of the stream.
 
-    The parts of every block are checked to sum to the stream, where they can be told, at the tokens
-    that are kept.
+    If the parts of a block are known, they are checked to sum to the stream at the tokens that are
+    kept.
 
     Args:
-        at: "last", the last token's vector; "mean", the mean over a prompt's tokens, in float64. A
-            causal model's first token does not count in it, unless it is the only one.
-        keep_outliers: whether a mean counts tokens whose norm is many times their prompt's median
+        at: "last", the last token's vector; "mean", the mean over a prompt's tokens, in float64,
+            without a causal model's first token, unless it is the only one.
+        keep_outliers: whether a mean includes tokens with a norm many times their prompt's median
             anywhere in the stream. A last token always counts.
 
     Raises:
         SettingError: on ``at``.
-        UserError: as :func:`encode_sets` does; or if a sum does not close.
+        UserError: as for :func:`encode_sets`; or if a sum doesn't close.
     """
     check_choice("at", at, AT)
     progress = progress or Silent()

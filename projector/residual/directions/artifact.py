@@ -107,7 +107,7 @@ class Directions:
 
     def most_norm(self, layer: int, stream: str = "resid_post") -> float | None:
         """The norm above which a token is an outlier, which changes to the stream leave as it is;
-        None where outliers are kept."""
+        None if outliers are kept."""
         return None if self.keep_outliers else TIMES_USUAL * self.usual_norms[layer, stream]
 
     def check(self, subject: Subject) -> None:

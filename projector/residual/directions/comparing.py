@@ -109,7 +109,7 @@ def effects_of(
 
     Args:
         plain: (n_texts,) float64, −log probability of each with the stream as it is.
-        runs: likewise of each run of the plan.
+        runs: the same for each run of the plan.
         seed: of the bootstrap: equal seeds draw the same groups for every change.
     """
     found = []

@@ -247,7 +247,7 @@ def _check_length(
 
 
 def _norm(directions: Directions, layer: int) -> float:
-    """Of a layer's direction; 0 where it has none."""
+    """Of a layer's direction; 0 if it has none."""
     vector = directions.vectors.get((layer, STREAM))
     return 0.0 if vector is None else float(vector.norm())
 

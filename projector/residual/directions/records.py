@@ -40,7 +40,7 @@ class Effect:
     Attributes:
         layer, stream: where the direction was measured, and the stream is changed.
         change: ``added`` or ``ablated`` (projected out), at every position.
-        scale: what multiplied the difference of means that was added; None where it was ablated.
+        scale: what multiplied the difference of means that was added; None if it was ablated.
         norm: ‖difference of means‖, that of the random directions too.
         set: ``positive``, ``negative``; or ``difference``, the negative set's
             log-perplexity minus the positive set's. Where its effect is above 0, the change favours
@@ -53,7 +53,7 @@ class Effect:
             groups of prompts, which are drawn once for both sets; None for fewer than two.
         random: the effect of each random direction, drawn evenly over all.
         n_prompts, n_tokens: how many the measure is of.
-        reason: why there is none; None where there is one.
+        reason: why there is none; None if there is one.
         permuted: the effect of each direction of permuted labels: what the difference of means
             becomes where the prompts' deviations from their set's mean are dealt to the sets at
             random, of the same norm.
@@ -115,7 +115,7 @@ class Effect:
         return bool(abs(self.effect) > max(abs(each) for each in others))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return asdict(self) | {
             "random": list(self.random),
             "random_mean": self.random_mean,

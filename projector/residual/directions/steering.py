@@ -62,7 +62,7 @@ class Steered:
         norm: ‖direction‖. usual_norm: the median norm of tokens there.
         pair: the sets that the direction is of. positive_name, negative_name: theirs.
         continuations: the three, in this order.
-        reason: why there is no perplexity of the prompt; None where there is one.
+        reason: why there is no perplexity of the prompt; None if there is one.
         notes: what to know before the texts are believed.
     """
 
@@ -97,7 +97,7 @@ class Steered:
         return self.continuations[2]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {
             **vars(self),
             "prompt_ids": list(self.prompt_ids),
@@ -262,7 +262,7 @@ def generate(
 
     Returns:
         The tokens that are added, until one that ends a text; and −log probability of the
-        prompt's tokens from the second on, in nats a token, None where there is no second.
+        prompt's tokens from the second on, in nats a token, None if there is no second.
 
     Raises:
         ArithmeticError: if a logit is not finite.

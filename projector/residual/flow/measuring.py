@@ -50,7 +50,7 @@ def shuffled_successive(
     """The mean cosine of neighbours in (L, L) ``cosines``, beside that of random orders.
 
     Only the order changes: the updates are the same. The model's own order, forwards or backwards,
-    has the same neighbours, and is not drawn. None where L < 3: there is no other.
+    has the same neighbours, and is not drawn. None if L < 3: there is no other.
     """
     n = len(cosines)
     if n < 3:

@@ -18,10 +18,10 @@ class LayerFlow:
         attention_bias, mlp_bias: norms of what output biases add.
         attention_share, mlp_share, bias_share: ⟨part, update⟩ / ‖update‖²: how much of the update
             each part makes up; they sum to 1, and one may be negative.
-        along_stream: cosine of the update and the stream before it: above 0 where it adds to what
-            is there, below 0 where it takes away.
+        along_stream: cosine of the update and the stream before it: above 0 if it adds to what
+            is there, below 0 if it takes away.
         next_cosine: cosine of this update and the next layer's; None in the last.
-        heads: norm of what each head adds; None where attention can't be split into heads.
+        heads: norm of what each head adds; None if attention can't be split into heads.
     """
 
     layer: int
@@ -76,7 +76,7 @@ class OutlierToken:
         text: what it spells.
         is_first: whether it is the first of its sequence.
         layer: the layer after which it is furthest out; −1 stands for before the first.
-        times_usual: its norm there, divided by the median over tokens of its batch; None where it
+        times_usual: its norm there, divided by the median over tokens of its batch; None if it
             is not finite.
         n: how many outlying tokens have this id, and are or are not the first.
     """
@@ -112,8 +112,8 @@ class Flow:
         step_error: the largest of a single sum, from the stream before it.
         worst: where that is.
         heads_error: the largest ‖Σ heads + bias − attention‖ / (Σ ‖heads‖ + ‖bias‖) over tokens and
-            layers; None where no layer has heads that can be split.
-        per_block_reason: why no running sum goes through the model; None where one does.
+            layers; None if no layer has heads that can be split.
+        per_block_reason: why no running sum goes through the model; None if one does.
     """
 
     rows: tuple[LayerFlow, ...]
@@ -135,5 +135,5 @@ class Flow:
     per_block_reason: str | None
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds of it."""
+        """Convert to JSON values."""
         return asdict(self)

@@ -43,8 +43,8 @@ class Stream:
         corpus_sha256: hash of its documents.
         notes: what was drawn or cut of the corpus; for people.
         zero_layer: of a corpus; None of a prompt, or where ``zero_layer_reason`` says why.
-        alone: of a prompt: what each of its tokens predicts alone; empty where that can't be.
-        zero_layer_reason: why the model has no zero-layer paths to logits; None where it has.
+        alone: of a prompt: what each of its tokens predicts alone; empty if that can't be.
+        zero_layer_reason: why the model has no zero-layer paths to logits; None if it has.
     """
 
     model: str

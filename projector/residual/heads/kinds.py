@@ -61,7 +61,7 @@ class HeadRow:
     """One head's scores, each with the share of random heads that score lower, in percent.
 
     Scores of attention are means over tokens, from 0 to 1; those of copying are from −1 to 1. None
-    where one can't be computed; :attr:`Heads.reasons` tells why. ``copying`` takes W_U above its
+    if one can't be computed; :attr:`Heads.reasons` tells why. ``copying`` takes W_U above its
     mean over the tokens; ``copying_plain`` is the same score of W_U as it is, without a null.
     ``kinds`` holds the names of all kinds that the head is of.
     """
@@ -112,7 +112,7 @@ class Heads:
     Attributes:
         rows: one a head, by layer and head.
         expected: for each kind, how many heads of a model would be called so if all its heads were
-            random ones: the mean over the draws, None where there are fewer than 100.
+            random ones: the mean over the draws, None if there are fewer than 100.
         n_sequences, length, seed: of the random tokens: each sequence is ``length`` tokens, and
             the same once more.
         n_random: random heads that each head is compared with.
@@ -145,7 +145,7 @@ class Heads:
         return {k.name: [(row.layer, row.head) for row in self.of_kind(k.name)] for k in KINDS}
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds."""
+        """Convert to JSON values."""
         return {
             "rows": [asdict(row) | {"kinds": list(row.kinds)} for row in self.rows],
             "kinds": {

@@ -37,7 +37,7 @@ class HeadsReport:
         model: the model's name.
         scores: every head's, with kinds and random heads.
         shown: the heads that are looked at closely, (layer, head) each.
-        compositions: how strongly each head reads each earlier one, by the weights; None where that
+        compositions: how strongly each head reads each earlier one, by the weights; None if that
             can't be computed.
         pairs: tokens that the shown heads join most strongly, by the weights.
         texts: the text of tokens that ``pairs`` and ``virtual`` name.

@@ -99,7 +99,7 @@ def score_with_circuits(
     seed: int,
     progress: Progress | None = None,
 ) -> tuple[Heads, Circuits | None]:
-    """As :func:`score_heads`, and the circuits that were taken apart for it; None where they could
+    """As :func:`score_heads`, and the circuits that were taken apart for it; None if they could
     not be."""
     check_numbers(n_sequences=n_sequences, length=length, n_random=n_random, seed=seed)
     progress = progress or Silent()

@@ -44,7 +44,7 @@ class LayerImage:
         range: "all", one range for all frames; "per-layer", one for each.
         quantile: of the magnitudes that the range holds, 0.5 < quantile ≤ 1.
         low: (F,) float64, the value of each frame's lowest colour, −high.
-        high: (F,) float64, the value of each frame's highest colour; 0 where all values are 0.
+        high: (F,) float64, the value of each frame's highest colour; 0 if all values are 0.
         clipped: (F,) float64, the share of a frame's values that are beyond its range.
         model: what the model is called; "" where that is not told.
         token: what the state is of: a token or the mean, for a title.
@@ -309,7 +309,7 @@ def cell_pixels(
     room: tuple[int, int] = ROOM,
     most: int = MOST_PIXELS_OF_A_CELL,
 ) -> int:
-    """Pixels of the side of a cell, of frames × rows × columns in a room; 0 where none fits."""
+    """Pixels of the side of a cell, of frames × rows × columns in a room; 0 if none fits."""
     n_frames, n_rows, width = shape
     room_x, room_y = room[0] // n_panels, room[1] // n_frames - BETWEEN
     return max(0, min(room_x // width, room_y // n_rows, most))
@@ -347,7 +347,7 @@ def _check_finite(states: Floats, names: Sequence[str]) -> None:
 
 
 def _range_of(magnitudes: NDArray[np.float64], quantile: float) -> float:
-    """The magnitude that a share of all is within; 0 where all are 0."""
+    """The magnitude that a share of all is within; 0 if all are 0."""
     # A number that is there, not one between two: where as many as may be clipped are huge, half of
     # a huge number would be the range.
     found = float(np.quantile(magnitudes, quantile, method="lower"))

@@ -19,7 +19,7 @@ class LayerImages:
 
     Attributes:
         settings: as asked.
-        prompt: the text; None where token ids were given.
+        prompt: the text; None if token ids were given.
         tokens: the texts of the prompt's tokens.
         position: the token's number; None for the mean.
         left_out: tokens with outlier norms, which the mean leaves out; () for a single token.

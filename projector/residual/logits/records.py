@@ -20,7 +20,7 @@ class AttributedPart:
         name: such as ``L3 H5`` or ``L3 MLP``.
         kind: embedding, position, head, attention, attention bias, mlp, mlp bias, neuron, other
             neurons, rounding (of half precision), final norm bias, head bias, softcap.
-        layer, head, neuron: where it is, None where that does not apply.
+        layer, head, neuron: where it is, None if that does not apply.
         value: what it adds, in logits.
         control_mean, control_sd: mean and standard deviation of what it adds to other tokens drawn
             from the vocabulary (for a difference, to differences of two such tokens); None where
@@ -58,7 +58,7 @@ class Attribution:
         ids, texts: the prompt's tokens.
         position: where the logit is read; it is of the token behind this one.
         token, token_text: whose logit this is.
-        against, against_text: the token whose logit is subtracted; None where there is none.
+        against, against_text: the token whose logit is subtracted; None if there is none.
         logit: the model's own logit, or difference of two; of an earlier stream, what the lens
             reads there, as ``probability`` and ``top`` are.
         probability: of the token, in [0, 1].
@@ -66,7 +66,7 @@ class Attribution:
         parts: what adds up to the logit, the softcap's step too; nothing is counted twice.
         neurons: the MLP neurons that add most, in size, and ``other neurons``: all others together.
             They are shares of the MLPs in ``parts``.
-        neurons_left_out: why neurons of some layers are not among these; None where all are.
+        neurons_left_out: why neurons of some layers are not among these; None if all are.
         steps: from the sum over the stream to the logit.
         scale, softcap: what the model multiplies its logits by, and their bound, None for none.
         n_controls: tokens that the controls are over.
@@ -74,7 +74,7 @@ class Attribution:
             without what half precision rounded off.
         step_error: the same of a single sum, from the stream before it.
         closure_error: |Σ parts − logit| / Σ |parts|, without parts of kind ``rounding``.
-        closure_bound: what that may be in the model's type.
+        closure_bound: what that may be in the model's dtype.
         until: layer and stream where the logit is read; None for the model's own.
     """
 

@@ -27,7 +27,7 @@ class Frame:
         return cls(layer, "embedding" if layer is None else f"layer {layer}")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {"layer": self.layer, "name": self.name}
 
 

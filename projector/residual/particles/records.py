@@ -27,7 +27,7 @@ class PromptTokens:
     """A prompt as the model reads it.
 
     Attributes:
-        text: as the user gave it; None where it was given as token ids.
+        text: as the user gave it; None if it was given as token ids.
         ids: token ids, T of them.
         pieces: the text of each token.
         made: whether the tokenizer or the chat template put it there.
@@ -44,7 +44,7 @@ class PromptTokens:
         return len(self.made) - sum(self.made)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         tokens = [
             {"text": piece, "id": number, "made": made}
             for piece, number, made in zip(self.pieces, self.ids, self.made, strict=True)
@@ -75,7 +75,7 @@ class FrameFidelity:
             since the frame before, in full space and in the picture; None in the first frame.
         displacement_random: the same under random projections, on average.
         displacement_n: over how many particles.
-        reason: why a figure is None; None where none is, but for the first frame's.
+        reason: why a figure is None; None if none is, but for the first frame's.
     """
 
     frame: str
@@ -94,7 +94,7 @@ class FrameFidelity:
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return dict(vars(self))
 
 
@@ -107,7 +107,7 @@ class OutlierParticle:
         token: its place in the prompt.
         text: the token's.
         frame: the name of the frame in which it is furthest out.
-        times_usual: its norm there, divided by the median; None where that is not finite.
+        times_usual: its norm there, divided by the median; None if that is not finite.
     """
 
     prompt: int
@@ -117,7 +117,7 @@ class OutlierParticle:
     times_usual: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return dict(vars(self))
 
 
@@ -130,7 +130,7 @@ class Prediction:
     probability: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {"token": self.token, "id": self.id, "probability": self.probability}
 
 
@@ -181,12 +181,12 @@ class LayerTime:
         outlying: (P,) bool, whether it is of a token of outlying norm.
         outliers: those tokens.
         fidelity: F.
-        displacement_correlation: Spearman's over all frames and particles; None where undefined.
+        displacement_correlation: Spearman's over all frames and particles; None if undefined.
         displacement_random: the same under random projections, on average.
         last_states: (n_prompts, F, H) float32, the last token's hidden states.
         metric: of ``distances`` and of neighbours: "euclidean" or "cosine".
         pair: of two prompts.
-        predictions: of the logit lens; None where ``reasons`` says why.
+        predictions: of the logit lens; None if ``reasons`` says why.
         autoencoder: what is told of the autoencoder.
         saved: the autoencoder itself, which is written beside its picture.
         notes: for people.

@@ -299,7 +299,7 @@ def check_layers_shown(layers: Sequence[int] | None, n_layers: int | None) -> No
     """Raise a SettingError on ``layers`` if the model does not have one of them.
 
     Args:
-        n_layers: how many layers the model has; None where it is not known yet.
+        n_layers: how many layers the model has; None if it is not known yet.
     """
     for layer in layers or ():
         if n_layers is not None and layer >= n_layers:

@@ -86,14 +86,14 @@ class Lens:
         positions: those that were read, ascending.
         readings: in the order of the stream; the last is the model's own prediction.
         kl, entropy: (S, P) float32, in nats.
-        log_probability: (S, P) float32, of the next token; NaN where there is none.
-        rank: (S, P) int64; 0 where there is none.
+        log_probability: (S, P) float32, of the next token; NaN if there is none.
+        rank: (S, P) int64; 0 if there is none.
         top_ids: (S, P, n_top) int64. top_probabilities: the same, float32.
         baseline: mean KL(final ‖ mean final) over positions, in nats: what is lost by a guess that
             is the same at every position, the best there is. None for fewer than two positions.
         outliers: tokens with outlying norms, by position.
         outliers_left_out: whether averages leave them out.
-        missing: why there is no reading between attention and MLP; None where there is one.
+        missing: why there is no reading between attention and MLP; None if there is one.
     """
 
     model: str
@@ -115,7 +115,7 @@ class Lens:
 
     @cached_property
     def probability(self) -> Tensor:
-        """Of the next token, (S, P) float32; NaN where there is none, and 0 below 1e-38."""
+        """Of the next token, (S, P) float32; NaN if there is none, and 0 below 1e-38."""
         return self.log_probability.exp()
 
     def text(self, token_id: int) -> str:
@@ -195,7 +195,7 @@ class Lens:
         return self.readings[first]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {
             "model": self.model,
             "lens": self.lens,
@@ -223,7 +223,7 @@ class Lens:
 
 
 def finite(value: Tensor) -> float | None:
-    """A number; None where it is none that JSON can hold."""
+    """A number; None if it is none that JSON can hold."""
     number = float(value)
     return number if math.isfinite(number) else None
 

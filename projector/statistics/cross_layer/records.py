@@ -159,7 +159,7 @@ class CrossLayerFacts:
         return [self.pairs[i] for _, i in sorted(known)[:n]]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         found = asdict(self)
         found["n_undefined"] = {str(layer): n for layer, n in self.n_undefined.items()}
         return found

@@ -224,7 +224,7 @@ def _legend(names: tuple[str, str]) -> tuple[str, ...]:
 
 
 def _effects_legend(entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What the figures of effects are; nothing where there are none."""
+    """What the figures of effects are; nothing if there are none."""
     tested = [each for each in entries if each.get("effect") is not None]
     if not tested:
         return ()

@@ -72,7 +72,7 @@ class Clouds:
 
         Returns:
             (rows, columns) float64, at the cells' middles, the highest second coordinate first; 0
-            where there is no particle.
+            if there is no particle.
         """
         chosen = self.positions[frame][self.is_shown[frame] & (self.prompts == prompt)]
         if not len(chosen):
@@ -114,7 +114,7 @@ class Clouds:
 
 def read_clouds(report: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Clouds | None:
     """Particles of a saved layer-time; see :func:`projector.figures.layers.density.write_density`
-    for what it takes. None where no particle can be shown.
+    for what it takes. None if no particle can be shown.
     """
     positions = np.asarray(tensors["positions"], dtype=np.float64)[..., :2]
     n_frames, n_particles = positions.shape[:2]
@@ -152,7 +152,7 @@ def _binned(places: Floats) -> Floats:
 
 
 def spreads_of(positions: Floats, is_shown: NDArray[np.bool_]) -> Floats:
-    """(F,) float64: the root of the mean variance along both axes; NaN where no particle is."""
+    """(F,) float64: the root of the mean variance along both axes; NaN if no particle is."""
     found = np.full(len(positions), np.nan)
     for i, (frame, shown) in enumerate(zip(positions, is_shown, strict=True)):
         if shown.any():

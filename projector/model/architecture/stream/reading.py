@@ -125,7 +125,7 @@ def _follow_back(
     block: nn.Module,
     passed: Mapping[tuple[nn.Module, str], Tensor],
 ) -> tuple[tuple[nn.Module, NormForm], ...] | None:
-    """The norms that turn the stream to the target; None where others do."""
+    """The norms that turn the stream to the target; None if others do."""
     if _same(target, stream):
         return ()
     for module in block.modules():

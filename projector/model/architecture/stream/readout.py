@@ -262,7 +262,7 @@ def _follow(
     n_vocabulary: int,
     tolerance: float,
 ) -> list[nn.Module] | None:
-    """The modules that turn ``x`` into the head's output, the head last; None where none do."""
+    """The modules that turn ``x`` into the head's output, the head last; None if none do."""
     readers: list[tuple[bool, int, float]] = []
     for i, module in enumerate(order):
         factor = _factor(x, passed[module, "input"], tolerance)
@@ -284,7 +284,7 @@ def _follow(
 
 
 def _factor(x: Tensor, y: Tensor, tolerance: float) -> float:
-    """What x is multiplied by to give y; 0 where nothing does."""
+    """What x is multiplied by to give y; 0 if nothing does."""
     if x.numel() != y.numel() or x.shape[-1] != y.shape[-1] or not y.is_floating_point():
         return 0.0
     a, b = x.reshape(-1).to("cpu", torch.float64), y.reshape(-1).to("cpu", torch.float64)

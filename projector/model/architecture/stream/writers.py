@@ -181,7 +181,7 @@ class _Search:
         return ((given - expected).norm(dim=-1) / size.clamp_min(1e-30)).max()
 
     def _find_way(self, name: str, goal: Tensor) -> _Way | None:
-        """How a sublayer's output comes to be in ``goal``; None where it is not by norms alone."""
+        """How a sublayer's output comes to be in ``goal``; None if it is not by norms alone."""
         module = self.sources[name]
         norms: list[tuple[nn.Module, NormForm]] = []
         while True:
@@ -269,7 +269,7 @@ def _proportion(goal: Tensor, source: Tensor) -> float | None:
 
 
 def _config(model: nn.Module) -> Any:
-    """The settings of the model's text part; None where it has none."""
+    """The settings of the model's text part; None if it has none."""
     config: Any = getattr(model, "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
@@ -283,7 +283,7 @@ def _constants(model: nn.Module, architecture: Architecture) -> list[float]:
 
 
 def _n_heads(model: nn.Module, layer: int, block: Block) -> int | None:
-    """How many equal slices the attention's output projection reads; None where none fit."""
+    """How many equal slices the attention's output projection reads; None if none fit."""
     if block.attention_output is None:
         return None
     n_heads = getattr(_config(model), "num_attention_heads", None)

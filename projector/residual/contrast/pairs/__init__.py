@@ -1,1 +1,1 @@
-"""Pairs of prompt sets that the project makes itself."""
+"""Built-in pairs of prompt sets."""

@@ -2,16 +2,17 @@
 
 Both prompts of a couple come from one function, so that both sets are about the same things. The
 first is the function's source, from ``def`` to its last line, without its docstring. Functions with
-a comment are passed over: the code set holds no prose but names and strings. The second is the
+a comment are skipped, so the code set has no prose except names and strings. The second is the
 first paragraph of the docstring on one line, if it is prose: letters and punctuation, no call, no
-operator, no example. Its final stop is cut off; otherwise nearly every docstring would end with the
-same token, which would leave no variance at the embedding.
+operator, no example. Its final full stop is removed; otherwise nearly every docstring would end
+with the same token, and there would be no variance at the embedding.
 
 Sources are read as text and parsed; nothing is imported. Tests and generated tables of the library
 are left out. Functions of one module form one group, and no module gives more than eight.
 
-What the sets don't control: the tokens themselves. Code has brackets and line ends, prose has
-none, so a probe parts the sets at the embedding already, and code is about twice as long.
+The sets don't control for the tokens themselves: code has brackets and line ends, and prose has
+none. A probe therefore separates the sets already at the embedding, and code is about twice as
+long.
 """
 
 from __future__ import annotations

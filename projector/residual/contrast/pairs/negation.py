@@ -1,26 +1,27 @@
-"""Statements against their negations, made from templates of our own.
+"""Statements against their negations, made from templates.
 
 The two prompts of a couple differ in one word at the same place: ``indeed``, ``really``, ``surely``
 or ``truly`` in the statement, ``not``, ``never``, ``hardly`` or ``scarcely`` in its negation ("a
 violin is indeed an instrument", "a violin is never an instrument"). So both sets have the same
-subjects, the same numbers of words, and the same last words: at the embedding of the last token the
-sets are equal, and whatever parts them later was carried there by the model.
+subjects, the same numbers of words, and the same last words. At the embedding of the last token the
+sets are equal, and any later separation is the work of the model.
 
-What the sets don't control: no single token marks a set, but one of four does, always at the place
-after the verb. A head that attends to that word carries its set to the last token, so a probe that
-is right in an early layer shows that the word was copied, and not that a meaning was untangled.
+The sets don't control for the marking word: one of four words marks each set, always after the
+verb. A head that attends to this word copies its set to the last token, so an accurate probe in an
+early layer shows that the word was copied, not that a meaning was untangled.
 
-Words are balanced, and tokens where the vocabulary has these words as tokens: in a small vocabulary
-"indeed" or "scarcely" is two or three, and the prompt is longer by as many.
+The numbers of words are balanced, and so are the numbers of tokens if the vocabulary has these
+words as tokens. In a small vocabulary "indeed" or "scarcely" takes two or three tokens, and the
+prompt is longer.
 
 Half of the statements are true and half are false, and so are half of the negations, where hardly
-and scarcely count as negations: a direction that parts the sets is about the negating word, and not
-about what is true. Statements end without a stop: with one, all prompts would end with the same
-token.
+and scarcely count as negations. A direction between the sets is therefore about the negating word,
+and not about truth. Statements end without a full stop, because otherwise all prompts would end
+with the same token.
 
-There are five forms: what a thing is, where a city lies, what is larger, what an animal, a plant or
-a vehicle has, and which of two numbers is greater. All statements about one thing, or one pair of
-them, form a group.
+There are five forms: the kind of a thing, the country of a city, which thing is larger, the parts
+of an animal, a plant or a vehicle, and which of two numbers is greater. All statements about one
+thing, or one pair of things, form a group.
 """
 
 from __future__ import annotations

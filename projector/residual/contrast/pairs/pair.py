@@ -1,4 +1,4 @@
-"""What a pair of prompt sets is."""
+"""The definition of a pair of prompt sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Couple:
     """One prompt of each set, about the same thing.
 
     Attributes:
-        group: what the couple is about; couples of one group never lie on both sides of a split.
+        group: the topic of the couple; couples of one group are never on both sides of a split.
     """
 
     positive: str
@@ -25,16 +25,16 @@ class Couple:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sets of prompts that are drawn when they are asked for.
+    """Two sets of prompts that are drawn on request.
 
     Attributes:
-        name: as a user names it.
-        positive_name: what the first set holds.
-        negative_name: what the second set holds.
-        holds: one sentence on both sets, for help texts and reports.
-        couples: yields couples without end or until there are no more, in an order that the
-            generator decides; no couple comes twice.
-        caution: what the sets do not control, a sentence or two for reports; empty for nothing.
+        name: the name that a user chooses it by.
+        positive_name: description of the first set.
+        negative_name: description of the second set.
+        holds: one sentence about both sets, for help texts and reports.
+        couples: yields distinct couples, possibly without end, in an order determined by the
+            generator.
+        caution: what the sets don't control for, in a sentence or two for reports; may be empty.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The pairs of prompt sets by name: a new one is one module and one line here."""
+"""The pairs of prompt sets by name. A new pair needs one module and one line here."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DEFAULT_PAIR = next(iter(PAIRS))
 
 
 def find_pair(name: str) -> Pair:
-    """The pair of a name.
+    """Find a pair by its name.
 
     Raises:
-        SettingError: on ``pair``, if there is none.
+        SettingError: on ``pair``, if there is no pair with this name.
     """
     check_choice("pair", name, PAIRS)
     return PAIRS[name]

@@ -1,1 +1,1 @@
-"""Whether successive layers write in the same directions of the stream, or in new ones."""
+"""Whether successive layers write in the same directions of the stream."""

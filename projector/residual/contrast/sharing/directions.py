@@ -1,4 +1,4 @@
-"""The top directions of a set of vectors, and how two spans of directions lie to each other."""
+"""The top directions of a set of vectors, and the angles between two subspaces."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _LEAST = 1e-6
 
 
 def top_directions(vectors: Tensor, k: int) -> Tensor:
-    """The k directions with the largest sums of squares: right singular vectors of ``vectors``.
+    """Find the k directions with the largest sums of squares: right singular vectors of
+    ``vectors``.
 
-    By Lanczos iteration, so that a wide matrix is never decomposed whole.
+    It uses Lanczos iteration, so a wide matrix is never fully decomposed.
 
     Args:
         vectors: (m, H), floating point.
 
-    Returns:
-        (H, j) float64 on the CPU, orthonormal, the strongest first; j ≤ k where the vectors span
-        fewer dimensions, and 0 where all are zero.
+    Returns: (H, j) float64 on the CPU, orthonormal, the strongest first; j < k if the vectors span
+        fewer dimensions, and j = 0 if all are zero.
     """
     rows = vectors.detach().cpu()
     rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
@@ -40,12 +40,13 @@ def top_directions(vectors: Tensor, k: int) -> Tensor:
 
 
 def mean_overlap(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared cosine of the principal angles between spans, (…, H, k) orthonormal each."""
+    """Mean squared cosine of the principal angles between subspaces, (…, H, k) orthonormal each."""
     return (first.transpose(-1, -2) @ second).square().sum(dim=(-1, -2)) / first.shape[-1]
 
 
 def angles_between(first: Tensor, second: Tensor) -> Tensor:
-    """Principal angles between spans, (…, H, k) orthonormal each: (…, k) degrees, smallest first.
+    """Principal angles between subspaces, (…, H, k) orthonormal each: (…, k) degrees, smallest
+    first.
 
     Source: Björck and Golub 1973, "Numerical methods for computing angles between linear
     subspaces".

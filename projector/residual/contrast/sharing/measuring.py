@@ -1,4 +1,4 @@
-"""How far the updates of successive layers, and their output weights, share directions."""
+"""Measure how far the updates of successive layers, and their output weights, share directions."""
 
 from __future__ import annotations
 
@@ -40,17 +40,18 @@ def measure_sharing(
     n_draws: int = 100,
     seed: int = 0,
 ) -> Sharing:
-    """Compare what every two successive layers add, and what their output weights could add.
+    """Compare the updates of every two successive layers, and their output weights.
 
-    Updates are compared without their mean over the set, as variance is.
+    Updates are centred over the set, as for the variance.
 
     Args:
-        updates_of: for a layer, what its whole block adds: (n, H), or one such tensor a set, each
-            of which is centred by itself. Asked once a layer, in order; two are held at a time.
-        n_draws: random rotations for each two layers.
+        updates_of: returns the update of a layer's whole block, (n, H), or one such tensor per set,
+            which are centred separately. It is called once per layer, in order; two results are in
+            memory at a time.
+        n_draws: number of random rotations for each pair of layers.
 
     Raises:
-        UserError: if an update is not finite.
+        UserError: if an update isn't finite.
         SettingError: on ``n_draws``, if it is less than 1.
     """
     check_least("n_draws", n_draws, 1)
@@ -96,7 +97,7 @@ class _Layer:
         sets = [given] if isinstance(given, Tensor) else list(given)
         whole = torch.cat([each.double() for each in sets])
         if not bool(torch.isfinite(whole).all()):
-            raise UserError(f"what layer {layer} adds to the stream is not finite: NaN or infinity")
+            raise UserError(f"the update of layer {layer} to the stream is NaN or infinite")
         centred = torch.cat([each.double() - each.double().mean(dim=0) for each in sets])
         if float(centred.square().sum()) <= ROUNDING * float(whole.square().sum()):
             centred = torch.zeros_like(centred)
@@ -130,7 +131,7 @@ def _compare(
         angles["angles_random"] = tuple(by_chance.tolist())
     else:
         which = layer if not before.span.shape[1] else layer + 1
-        same = f"what layer {which} adds is the same for all samples"
+        same = f"the update of layer {which} is the same for all samples"
         names = ("cosine", "captured", "overlap", "angles", "angles_random", "n_directions")
         reasons |= dict.fromkeys(names, same)
     n_weights = None

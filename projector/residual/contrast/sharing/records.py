@@ -1,4 +1,4 @@
-"""How far successive layers share directions: figures beside what random rotations give."""
+"""How far successive layers share directions, compared with random rotations."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Verdict = Literal["shared", "in part", "not shared"]
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure, and the same one with one side turned at random.
+    """A figure, and its values after random rotations of one side.
 
     Attributes:
-        value: the model's own.
-        random_median: of the random rotations.
-        random_low: 5 % of them give less.
-        random_high: 5 % of them give more.
+        value: the model's own value.
+        random_median: median over the random rotations.
+        random_low: 5th percentile over them.
+        random_high: 95th percentile over them.
     """
 
     value: float
@@ -32,42 +32,40 @@ class Measured:
 
     @classmethod
     def of(cls, value: float, drawn: Tensor) -> Measured:
-        """From a value and (n_draws,) random ones."""
+        """Create from a value and (n_draws,) random values."""
         low, median, high = np.quantile(drawn.double().numpy(), [0.05, 0.5, 0.95])
         return cls(value, float(median), float(low), float(high))
 
     @property
     def is_random(self) -> bool:
-        """Whether 90 % of random rotations would hold it."""
+        """Whether it is within the central 90 % of random rotations."""
         return self.random_low <= self.value <= self.random_high
 
     @property
     def beyond_random(self) -> float:
-        """On the scale on which random rotations give 0 and identical directions 1."""
+        """The value on a scale where random rotations are 0 and identical directions are 1."""
         left = 1 - self.random_median
         return (self.value - self.random_median) / left if left > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class SharingRow:
-    """Two layers that follow each other. What can't be given is None, and ``reasons`` says why.
+    """Two successive layers. Undefined figures are None, with a reason in ``reasons``.
 
     Attributes:
-        layer: the first of them.
-        following: the second.
-        cosine: between a sample's two updates, each without its mean over the set; the mean over
-            samples.
-        captured: how much variance of the following update lies in the k top directions of this
-            one's, as a share of what its own k top directions hold.
-        overlap: mean squared cosine of the principal angles between these two spans; 1 where they
-            are the same span, k / H on average for random ones.
+        layer: the first layer. following: the second layer.
+        cosine: mean over samples of the cosine between a sample's two centred updates.
+        captured: variance of the following update in the top k directions of this one, as a share
+            of its variance in its own top k directions.
+        overlap: mean squared cosine of the principal angles between these two subspaces; 1 if they
+            are the same, k / H on average for random ones.
         angles: the k principal angles, in degrees, smallest first (Björck and Golub 1973).
-        angles_random: the median of each for random spans.
-        n_directions: k, of the updates.
+        angles_random: the median of each for random subspaces.
+        n_directions: k, the number of directions of updates.
         attention_weights: ``overlap`` of the top left singular directions of attention's output
-            weights, as they reach the stream.
-        mlp_weights: likewise of the MLPs'.
-        n_weight_directions: how many directions of the weights.
+            weights, in the stream.
+        mlp_weights: the same for the MLPs' output weights.
+        n_weight_directions: number of directions of the weights.
         reasons: why a figure is None, by its name.
     """
 
@@ -90,20 +88,19 @@ class Sharing:
     """Whether successive layers write in the same directions.
 
     Attributes:
-        rows: one for each two layers that follow each other.
-        cosine: mean over rows, beside the same mean of random rotations; so are the four below.
+        rows: one for each pair of successive layers.
+        cosine: mean over rows, with the same mean for random rotations; so are the next four.
         captured: see :class:`SharingRow`.
         overlap: see :class:`SharingRow`.
         attention_weights: see :class:`SharingRow`.
         mlp_weights: see :class:`SharingRow`.
-        overlap_apart: mean ``overlap`` of layers at least half the depth apart: what all layers of
-            this model have in common, whether or not they follow each other. None for a model of
-            fewer than four layers.
-        verdict: by :func:`~projector.residual.contrast.sharing.verdict.judge`; None where nothing
+        overlap_apart: mean ``overlap`` of layers at least half the depth apart, which shows what
+            all layers of this model have in common. None for a model with fewer than four layers.
+        verdict: from :func:`~projector.residual.contrast.sharing.verdict.judge`; None if nothing
             could be measured.
-        sentence: what was found, in words.
-        notes: what to know about how directions were read in this model.
-        n_draws: random rotations for each row.
+        sentence: the result in words.
+        notes: remarks about how directions were computed for this model.
+        n_draws: number of random rotations for each row.
     """
 
     rows: tuple[SharingRow, ...]
@@ -119,5 +116,5 @@ class Sharing:
     n_draws: int
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds of it."""
+        """Convert to JSON values."""
         return asdict(self)

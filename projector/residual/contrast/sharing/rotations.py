@@ -1,7 +1,7 @@
-"""What random rotations give: the control of every figure of shared directions.
+"""Random rotations: the control for every figure of shared directions.
 
-A rotation keeps all lengths and angles within one layer's vectors, and turns them to other
-directions of the stream, uniformly (Haar). What is left of a figure is chance.
+A rotation keeps all lengths and angles within one layer's vectors, and moves them to other
+directions of the stream, uniformly (Haar). The figure after a rotation is due to chance.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ _AT_ONCE = 2**22
 
 
 def random_spans(width: int, k: int, n_draws: int, seed: int) -> Tensor:
-    """(n_draws, width, k) float32: k orthonormal directions, uniform over all spans.
+    """Draw subspaces of k orthonormal directions, (n_draws, width, k) float32, uniform over all
+    subspaces.
 
-    A fixed span turned by a random rotation is one of these, so no rotation of all ``width``
-    coordinates is made.
+    A random rotation of a fixed subspace has this distribution, so no full rotation of ``width``
+    coordinates is needed.
     """
     generator = torch.Generator().manual_seed(seed)
     return random_axes((n_draws, width, k), generator)
 
 
 def rotated_products(first: Tensor, second: Tensor, n_draws: int, seed: int) -> Tensor:
-    """Σᵢ ⟨firstᵢ, R secondᵢ⟩ for random rotations R, of (n, H) each: (n_draws,) float64.
+    """Draw Σᵢ ⟨firstᵢ, R secondᵢ⟩ for random rotations R, with (n, H) each: (n_draws,) float64.
 
     It is tr(C R) with C = secondᵀ first: its mean is 0 and its variance ‖C‖²_F / H. For a wide
-    stream it is drawn from the normal distribution of that variance, from which the true one
-    differs in total variation by 2√3 / (H − 1) at most (Meckes 2008, "Linear functions on the
+    stream it is drawn from the normal distribution with that variance; the total variation distance
+    to the true distribution is at most 2√3 / (H − 1) (Meckes 2008, "Linear functions on the
     classical matrix groups", Transactions of the AMS 360); for a narrow one rotations are drawn.
     """
     generator = torch.Generator().manual_seed(seed)

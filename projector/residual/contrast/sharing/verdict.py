@@ -1,4 +1,4 @@
-"""Whether successive layers share directions: the rule, and what it says in words."""
+"""Whether successive layers share directions: the rule, and the result in words."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ LITTLE, MUCH = 0.1, 0.5
 
 
 def judge(cosine: Measured | None, captured: Measured | None) -> Verdict | None:
-    """The verdict, from two figures of the updates, each on the scale from 0 (random) to 1 (same).
+    """Judge two figures of the updates, each on a scale from 0 (random) to 1 (same).
 
-    ``cosine`` tells whether successive updates point the same way, or the opposite way, sample by
-    sample; ``captured`` whether they vary in the same directions, whatever their signs. A figure
-    that 90 % of random rotations hold counts as 0, and so does a ``captured`` below theirs.
+    ``cosine`` shows whether successive updates have the same or the opposite direction, sample by
+    sample; ``captured`` shows whether they vary in the same directions, regardless of sign. A
+    figure within the central 90 % of random rotations counts as 0, and so does a lower
+    ``captured``.
 
     - "shared": one of them is 0.5 or more.
     - "not shared": both are less than 0.1.
     - "in part": all between.
 
-    The output weights do not count here: they tell where a layer could write most, not where it
+    The output weights don't count here: they show where a layer could write most, not where it
     writes on these texts.
     """
     sizes = []
@@ -49,10 +50,10 @@ _WAYS = (("attention", "attention_weights"), ("the MLP", "mlp_weights"))
 def describe(
     verdict: Verdict | None, rows: Sequence[SharingRow], means: Mapping[str, Measured | None]
 ) -> str:
-    """What was found, in a few sentences.
+    """Describe the result in a few sentences.
 
     Args:
-        means: of the rows, by the name of the figure.
+        means: means of the rows, by the name of the figure.
     """
     if verdict is None:
         text = (

@@ -1,4 +1,4 @@
-"""In which directions the output weights of attention and the MLP write to the stream."""
+"""The directions in which the output weights of attention and the MLP write to the stream."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _WORDS = {"attention": "attention", "mlp": "MLP"}
 
 
 def output_directions(subject: Subject, layer: int, sublayer: str, k: int) -> Tensor | str:
-    """The k directions of the stream in which a sublayer's output weight writes most.
+    """Find the k directions of the stream in which a sublayer's output weight writes most.
 
-    These are the top left singular directions of the weight, (H, n), as it reaches the stream: with
-    the weights of norms behind it, and their centring. A norm's scale differs from token to token,
-    multiplies all directions alike, and so changes none.
+    These are the top left singular directions of the weight, (H, n), including the weights and the
+    centring of norms after it. A norm's scale varies by token, but it multiplies all directions
+    equally, and so changes none.
 
     Args:
         sublayer: "attention" or "mlp".
 
     Returns:
-        (H, k) float64, orthonormal; or why there are none.
+        (H, k) float64, orthonormal; or the reason why there are none.
     """
     block = subject.layout.blocks[layer]
     if block.reason is not None:
@@ -39,7 +39,7 @@ def output_directions(subject: Subject, layer: int, sublayer: str, k: int) -> Te
     if addition is None:
         return f"layer {layer} has no {_WORDS[sublayer]}"
     if addition.matrix is None:
-        return f"no single matrix writes what the {_WORDS[sublayer]} of layer {layer} adds"
+        return f"the {_WORDS[sublayer]} of layer {layer} has no single output matrix"
     found = top_directions(_written(addition), k)
     if found.shape[1] < k:
         return f"the {_WORDS[sublayer]} of layer {layer} writes in fewer than {k} directions"
@@ -47,7 +47,7 @@ def output_directions(subject: Subject, layer: int, sublayer: str, k: int) -> Te
 
 
 def notes_on_weights(subject: Subject) -> tuple[str, ...]:
-    """What to know about how this model's output weights reach the stream."""
+    """Remarks about the path from this model's output weights to the stream."""
     layout = subject.layout
     notes = []
     if any(each.norms for block in layout.blocks for each in block.additions().values()):

@@ -1,1 +1,1 @@
-"""How well two sets of samples are distinguished at one place of the stream, and by what."""
+"""How well two sets of samples can be distinguished at a point of the stream."""

@@ -1,4 +1,4 @@
-"""Mean cosines of all pairs of samples, in closed form, and how they align about their mean."""
+"""Mean cosines of all pairs of samples in closed form, and the alignment of centred samples."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Samples = NDArray[np.float64]
 def mean_cosine_within(x: Samples) -> float | None:
     """Mean cosine of two different samples: (‖Σ u‖² − n) / (n (n − 1)) for unit vectors u.
 
-    Samples of length 0 have no cosine and are left out.
+    Samples with length 0 have no cosine and are left out.
 
     Args:
         x: (n, H).
 
     Returns:
-        None where fewer than two samples have a length.
+        None if fewer than two samples have a length.
     """
     u = _units(x)
     n = len(u)
@@ -37,7 +37,9 @@ def mean_cosine_within(x: Samples) -> float | None:
 
 
 def mean_cosine_between(a: Samples, b: Samples) -> float | None:
-    """Mean cosine of a sample of one set (n, H) and a sample of the other (m, H); None as above."""
+    """Mean cosine of a sample of one set (n, H) and a sample of the other (m, H); None if
+    undefined.
+    """
     u, v = _units(a), _units(b)
     if not len(u) or not len(v):
         return None
@@ -45,13 +47,14 @@ def mean_cosine_between(a: Samples, b: Samples) -> float | None:
 
 
 def alignment(x: Samples) -> float | None:
-    """Root mean square cosine of two different samples: 1 where all lie on one axis, to and fro.
+    """Root mean square cosine of two different samples: 1 if all lie on one axis, in either
+    direction.
 
     Args:
-        x: (n, H), as a rule centred.
+        x: (n, H), usually centred.
 
     Returns:
-        None where fewer than two samples have a length.
+        None if fewer than two samples have a length.
     """
     u = _units(x)
     n = len(u)
@@ -62,7 +65,7 @@ def alignment(x: Samples) -> float | None:
 
 
 def isotropic_alignment(n: int, n_features: int) -> float:
-    """What :func:`alignment` is expected to be for n centred samples of an isotropic Gaussian.
+    """The expected :func:`alignment` of n centred samples of an isotropic Gaussian.
 
     Two random directions have a mean squared cosine of 1 / H, and centring gives every cosine a
     mean of −1 / (n − 1).

@@ -1,7 +1,7 @@
-"""Whether what parts two sets is one direction: differences of means that were not fitted on.
+"""Whether a single direction separates two sets, tested on held-out differences of means.
 
-All is computed from the products of centred samples, (N, N): a difference of means is a vector of
-weights over samples, so that many labellings cost little.
+Everything is computed from the inner products of centred samples, (N, N): a difference of means is
+a vector of weights over samples, so many labellings are cheap.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ Folds = NDArray[np.int64]
 
 
 def one_direction_shares(products: Products, columns: Labels, folds: Folds) -> NDArray[np.float64]:
-    """Of held-out differences of means, the share along the difference of means of all others.
+    """The share of held-out differences of means along the difference of means of the training
+    folds.
 
-    Σ_f (d_f · d_−f)² / ‖d_−f‖² over Σ_f ‖d_f‖², for the folds f. Noise gives 1 over its effective
-    dimension, since no direction is fitted on what is scored.
+    Σ_f (d_f · d_−f)² / ‖d_−f‖² over Σ_f ‖d_f‖², for the folds f. For noise, this is the reciprocal
+    of its effective dimension, because no direction is fitted on the scored data.
 
     Args:
         products: (N, N) of centred samples.
@@ -30,7 +31,7 @@ def one_direction_shares(products: Products, columns: Labels, folds: Folds) -> N
         folds: (N,) the fold of each sample.
 
     Returns:
-        (C,) shares from 0 to 1; NaN where the means do not differ.
+        (C,) shares from 0 to 1; NaN if the means don't differ.
     """
     along = np.zeros(columns.shape[1])
     total = np.zeros(columns.shape[1])
@@ -41,9 +42,10 @@ def one_direction_shares(products: Products, columns: Labels, folds: Folds) -> N
 
 
 def between_shares(products: Products, columns: Labels, folds: Folds) -> NDArray[np.float64]:
-    """The share of variance that lies between the sets' means, of sets that weigh the same.
+    """The share of variance between the sets' means, with equal weights of the sets.
 
-    ‖δ‖² / 4 over that and the mean variance within; ‖δ‖² is estimated without bias by d_f · d_−f.
+    It is ‖δ‖² / 4 divided by the sum of ‖δ‖² / 4 and the mean variance within sets; ‖δ‖² is
+    estimated without bias by d_f · d_−f.
 
     Args:
         products: (N, N) of centred samples.
@@ -51,7 +53,7 @@ def between_shares(products: Products, columns: Labels, folds: Folds) -> NDArray
         folds: (N,) the fold of each sample.
 
     Returns:
-        (C,); a little below 0 at times where sets are equal, and NaN where nothing varies.
+        (C,); it may be slightly below 0 if the sets are equal, and is NaN if nothing varies.
     """
     squares = [_form(products, test, train) for test, train in _weights_by_fold(columns, folds)]
     between = np.mean(squares, axis=0) / 4
@@ -67,9 +69,9 @@ def between_shares(products: Products, columns: Labels, folds: Folds) -> NDArray
 def pair_direction_shares(
     products: Products, columns: Labels, groups: Groups, folds: Folds
 ) -> NDArray[np.float64]:
-    """As :func:`one_direction_shares`, of the difference of means inside each group.
+    """Like :func:`one_direction_shares`, for the difference of means inside each group.
 
-    Only groups with samples of both sets count; a group lies in one fold.
+    Only groups with samples of both sets count; a group is in a single fold.
 
     Args:
         products: (N, N) of centred samples.
@@ -78,7 +80,7 @@ def pair_direction_shares(
         folds: (N,) the fold of each sample.
 
     Returns:
-        (C,) shares from 0 to 1; NaN where no pair differs.
+        (C,) shares from 0 to 1; NaN if no pair differs.
     """
     _, of_sample = np.unique(groups, return_inverse=True)
     n_groups = int(of_sample.max()) + 1
@@ -108,7 +110,7 @@ def _weights_by_fold(
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """For each fold the weights (N, C) of its difference of means, and of that of all others.
 
-    They are 0 where one of both has no sample of a set.
+    They are 0 if one of both has no sample of a set.
     """
     found = []
     for fold in range(int(folds.max()) + 1):
@@ -141,6 +143,6 @@ def _square_along(
 def _ratio(
     part: NDArray[np.float64], whole: NDArray[np.float64], products: Products
 ) -> NDArray[np.float64]:
-    """NaN where the whole is no more than what rounding leaves of these products."""
+    """NaN if the whole is no more than what rounding leaves of these products."""
     least = ROUNDING * float(np.abs(np.diag(products)).max(initial=0.0))
     return np.where(whole > least, part / np.where(whole > least, whole, 1.0), np.nan)

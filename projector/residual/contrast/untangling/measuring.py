@@ -1,4 +1,4 @@
-"""Everything that is measured of two sets of samples at one place of the stream."""
+"""All measures of how two sets of samples are separated at one point of the stream."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _measure_shape(found: _Found, side: str, x: NDArray[np.float64]) -> None:
 def _problem(
     x: NDArray[np.float64], labels: Labels, groups: Groups, is_constant: NDArray[np.bool_]
 ) -> str | None:
-    """Why the sets can't be compared by cross-validation; None where they can."""
+    """Why the sets can't be compared by cross-validation; None if they can."""
     fewest = min(groups_of_each(labels, groups))
     if fewest < N_FOLDS:
         return (

@@ -80,7 +80,7 @@ def balanced_accuracy(margins: NDArray[np.float64], columns: Labels) -> NDArray[
     """The mean of both sets' shares of right calls; a margin of 0 is half right.
 
     Args:
-        margins: (N, C), above 0 where a sample is called of the first set.
+        margins: (N, C), above 0 if a sample is called of the first set.
         columns: (N, C) whether it is of it; each column has samples of both sets.
     """
     is_tie = np.abs(margins) <= _TIE

@@ -22,7 +22,7 @@ class Untangling:
         n_positive: samples of the first set.
         n_negative: samples of the second set.
         within_cosine_positive: mean cosine of two different samples of the first set.
-        within_cosine_negative: likewise of the second set.
+        within_cosine_negative: the same for the second set.
         between_cosine: mean cosine of a sample of one set and a sample of the other.
         within_cosine_permuted: mean cosine of two different samples of both sets together: what
             labels that are permuted freely give on average. A prompt and its counterpart count
@@ -30,15 +30,15 @@ class Untangling:
         within_cosine_centred_positive: as ``within_cosine_positive``, with the set's mean removed.
             What is centred sums to 0, so this is near −1 / (n − 1) whatever the samples do; how far
             they lie along common axes shows in ``alignment_positive``.
-        within_cosine_centred_negative: likewise of the second set.
+        within_cosine_centred_negative: the same for the second set.
         alignment_positive: root mean square of that cosine: 1 where all samples of the first set
             lie on one axis through its mean.
-        alignment_negative: likewise of the second set.
+        alignment_negative: the same for the second set.
         alignment_isotropic_positive: what as many samples of an isotropic Gaussian give.
         alignment_isotropic_negative: likewise for the second set.
         effective_dimension_positive: the participation ratio (tr C)² / tr C² of the first set's
             covariance C: k for variance that is spread evenly over k directions.
-        effective_dimension_negative: likewise of the second set.
+        effective_dimension_negative: the same for the second set.
         effective_dimension_isotropic_positive: what as many samples of an isotropic Gaussian give;
             less than the number of features, and the most that so few samples can show.
         effective_dimension_isotropic_negative: likewise for the second set.
@@ -103,5 +103,5 @@ class Untangling:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON holds of it."""
+        """Convert to JSON values."""
         return asdict(self)

@@ -48,7 +48,7 @@ class Margin:
         return self.error is not None and self.difference < -_TIMES_ERROR * self.error
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {**asdict(self), "is_better": self.is_better}
 
 
@@ -56,7 +56,7 @@ class Margin:
 class Score:
     """R² per token on unseen text: 1 − Σ‖x − x̂‖² / Σ‖x − mean‖² over tokens without outliers.
 
-    All are None where no token counts.
+    All are None if no token counts.
 
     Attributes:
         frame: "embedding", "layer 0", …; "all" for all frames together, each normalised.
@@ -84,7 +84,7 @@ class Score:
     margins: Mapping[str, Margin] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         margins = {name: each.as_dict() for name, each in self.margins.items()}
         return {**vars(self), "margins": margins}
 
@@ -111,7 +111,7 @@ class Evaluation:
 
     @property
     def reason(self) -> str | None:
-        """Why there is no R²; None where there is one."""
+        """Why there is no R²; None if there is one."""
         if self.total.autoencoder is not None:
             return None
         return "no token of the unseen text counts: all are outliers"
@@ -139,7 +139,7 @@ class Evaluation:
         return " ".join(found) or None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {
             "n_sequences": self.n_sequences,
             "n_tokens": self.n_tokens,

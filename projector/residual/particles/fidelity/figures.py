@@ -124,7 +124,7 @@ def random_axes(width: int, dim: int, seed: int) -> Tensor:
 
 
 def rank_correlation(full: Tensor, shown: Tensor) -> float | None:
-    """Spearman's, of two (n,) tensors; None where n is below 3, or all of one are equal."""
+    """Spearman's, of two (n,) tensors; None if n is below 3, or all of one are equal."""
     if len(full) < _LEAST_RANKED:
         return None
     from scipy.stats import rankdata
@@ -136,6 +136,6 @@ def rank_correlation(full: Tensor, shown: Tensor) -> float | None:
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Of those that are known; None where none is."""
+    """Of those that are known; None if none is."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -66,7 +66,7 @@ def measure_fidelity(
 
     Returns:
         One record a frame; the rank correlation of displacements of all frames pooled, and the same
-        under random projections. A correlation is None where there are fewer than three
+        under random projections. A correlation is None if there are fewer than three
         displacements, or all are equal.
     """
     counted = _counted(cloud, positions)

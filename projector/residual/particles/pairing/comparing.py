@@ -173,7 +173,7 @@ def find_difference(
 
     Args:
         distances: (F,) of the prompts.
-        sampled: the pairs; None where nothing was sampled.
+        sampled: the pairs; None if nothing was sampled.
         shared: what the prompts share.
         floor: a distance up to this is explained by rounding.
         reason: why no layer can be named: no pairs were sampled, or too few.

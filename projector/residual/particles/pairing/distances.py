@@ -9,7 +9,7 @@ _TINY = 1e-30
 
 
 def mean_distances(a: Tensor, b: Tensor) -> Tensor:
-    """The mean over tokens of ‖a − b‖ / ((‖a‖ + ‖b‖) / 2); 0 where all are equal, 2 at most.
+    """The mean over tokens of ‖a − b‖ / ((‖a‖ + ‖b‖) / 2); 0 if all are equal, 2 at most.
 
     Relative to the norms, so that layers can be compared whose states grow, and no token with an
     outlying norm outweighs the others.

@@ -16,7 +16,7 @@ class Alignment:
         partners: (token of A, token of B), counted from 0: those of the shared beginning and end;
             and those between, one by one, where both have as many there.
         first_unlike: the first position where the prompts differ, which is ``n_beginning``; None
-            where they are equal.
+            if they are equal.
     """
 
     n_beginning: int
@@ -32,9 +32,9 @@ class FrameDifference:
     Attributes:
         frame: counted from 0, which is the embedding.
         layer: None for the embedding.
-        distance: the mean over the tokens compared of ‖a − b‖ / ((‖a‖ + ‖b‖) / 2); 0 where they
+        distance: the mean over the tokens compared of ‖a − b‖ / ((‖a‖ + ‖b‖) / 2); 0 if they
             are equal, 2 at most.
-        null_median: the median of the same over the sampled pairs; None where none were sampled.
+        null_median: the median of the same over the sampled pairs; None if none were sampled.
         null_high: its 95th percentile.
         exceeds: whether ``distance`` is above it, and above what rounding explains.
     """
@@ -47,7 +47,7 @@ class FrameDifference:
     exceeds: bool | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return dict(vars(self))
 
 
@@ -59,20 +59,20 @@ class Difference:
         position: the first position where the prompts differ, counted from 0.
         at: "end", where the tokens of the shared end are compared; "last", where there is none, so
             that the last token of each is.
-        frame: the first frame whose distance exceeds that of the sampled pairs; None where none
+        frame: the first frame whose distance exceeds that of the sampled pairs; None if none
             does, or too few were sampled.
         layer: its layer; None for the embedding, and where there is no such frame.
         distance: the distance in that frame; where there is none, in the last frame.
         null_median: of the sampled pairs there.
         null_high: their 95th percentile there.
-        stays: whether every later frame's distance exceeds it too; None where ``frame`` is.
+        stays: whether every later frame's distance exceeds it too; None if ``frame`` is.
         n_samples: how many sampled pairs of unlike continuations the distance is compared with; 0
-            where there are none, or too few to compare.
+            if there are none, or too few to compare.
         n_drawn: how many pairs were drawn for them.
         n_equal: how many of those are two equal continuations, which don't count.
         chance: the share of sampled pairs that exceed the 95th percentile of the others in at least
             one frame: how often such a layer is found where there is nothing to find.
-        reason: why there is no frame; None where there is one.
+        reason: why there is no frame; None if there is one.
         per_frame: every frame's distance, in order.
     """
 
@@ -92,7 +92,7 @@ class Difference:
     per_frame: tuple[FrameDifference, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to JSON values."""
         return {**vars(self), "per_frame": [each.as_dict() for each in self.per_frame]}
 
 
@@ -104,14 +104,14 @@ class Pair:
         n_beginning: how many tokens both begin with.
         n_end: how many tokens behind it both end with.
         partners: (token of A, token of B), see :class:`Alignment`.
-        first_unlike: the first position where the prompts differ; None where they are equal.
+        first_unlike: the first position where the prompts differ; None if they are equal.
         causal_error: the largest over frames and tokens of the shared beginning of
-            ‖a − b‖ / ‖a‖, which is within ``causal_allowed``; None where it has no meaning.
+            ‖a − b‖ / ‖a‖, which is within ``causal_allowed``; None if it has no meaning.
         causal_allowed: the most that rounding explains: 1e-5 in float32, 2e-2 in half precision.
         causal_tokens: how many tokens were compared for it.
-        causal_reason: why there is no ``causal_error``; None where there is one.
-        first_difference: None where the prompts are equal.
-        reason: why there is none; None where there is one.
+        causal_reason: why there is no ``causal_error``; None if there is one.
+        first_difference: None if the prompts are equal.
+        reason: why there is none; None if there is one.
     """
 
     n_beginning: int

@@ -59,7 +59,7 @@ class _Start:
 
 
 def why_not_sampled(subject: Subject, shared: Alignment) -> str | None:
-    """Why a model can't continue what two prompts begin with; None where it can."""
+    """Why a model can't continue what two prompts begin with; None if it can."""
     if not subject.architecture.is_causal:
         return "the model is an encoder: it continues no text, so no pairs are sampled"
     if not hasattr(subject.model, "generate"):
@@ -231,7 +231,7 @@ def _repeatable(out: Any) -> Any:
 
 @torch.no_grad()
 def _keys_and_values(subject: Subject, ids: Sequence[int]) -> Any:
-    """Of some tokens, (1, T); None where there are none, or the model gives none."""
+    """Of some tokens, (1, T); None if there are none, or the model gives none."""
     if not ids:
         return None
     model: Any = subject.model
@@ -291,7 +291,7 @@ def _run_pairs(
 
     Args:
         kept: keys and values of the first ``n_kept`` tokens, which are those of every row; None
-            where each row is run from its first token on.
+            if each row is run from its first token on.
     """
     model = subject.model
     n_kept = n_kept if kept is not None else 0

@@ -23,7 +23,7 @@ class Reduced:
     """Where particles are placed.
 
     Attributes:
-        positions: (F, P, 3) float32, z = 0 where the picture has two dimensions; NaN for what has
+        positions: (F, P, 3) float32, z = 0 if the picture has two dimensions; NaN for what has
             no place.
         name: of the reduction.
         per_layer: whether each frame has a map of its own.
@@ -44,9 +44,9 @@ class Fitted:
 
     Attributes:
         positions: (n, dim) float32 of the rows that it was fitted on, in their order.
-        placing: places rows (m, W) that it did not see, (m, dim) float32; None where the method
+        placing: places rows (m, W) that it did not see, (m, dim) float32; None if the method
             can't.
-        explained: the share of the rows' variance that the map keeps; None where the map is not
+        explained: the share of the rows' variance that the map keeps; None if the map is not
             linear, or where the rows are all the same.
     """
 

@@ -142,7 +142,7 @@ def _depends(given: Tensor, outputs: Tensor, index: Tensor) -> bool:
 
 
 def _fit(pattern: Tensor, dots: Tensor, *, by_distance: bool) -> float | None:
-    """The scale with which q kᵀ gives the log patterns of all heads; None where it does not.
+    """The scale with which q kᵀ gives the log patterns of all heads; None if it does not.
 
     Args:
         by_distance: let each head have a bias for each position of distance too.
